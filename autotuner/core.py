@@ -1,0 +1,383 @@
+"""The nouns of autotune: what is asked of a server, and what was found. All frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Literal
+
+Value = bool | int | float | str | None
+"""What one parameter of an engine can be set to."""
+
+Source = Literal["measured", "simulated", "predicted"]
+"""Who answered: a real engine, the simulated one, or the closed form."""
+
+
+class Verdict(StrEnum):
+    """What a load point's figures are worth."""
+
+    FEASIBLE = "feasible"
+    INFEASIBLE = "infeasible"
+    UNDECIDED = "undecided"
+    SATURATED = "saturated"
+    CLIENT_LIMITED = "client-limited"
+    INVALID = "invalid"
+
+
+class FailureKind(StrEnum):
+    """Why a launch or a load point ended without an answer."""
+
+    BAD_FLAG = "bad-flag"
+    OUT_OF_MEMORY_AT_START = "out-of-memory-at-start"
+    OUT_OF_MEMORY_UNDER_LOAD = "out-of-memory-under-load"
+    MODEL_NOT_FOUND = "model-not-found"
+    GATED_MODEL = "gated-model"
+    UNSUPPORTED_MODEL = "unsupported-model"
+    NOT_DIVISIBLE = "not-divisible"
+    ENGINE_MISSING = "engine-missing"
+    PORT_IN_USE = "port-in-use"
+    START_TIMED_OUT = "start-timed-out"
+    CRASHED_AT_START = "crashed-at-start"
+    CRASHED_UNDER_LOAD = "crashed-under-load"
+    HUNG_UNDER_LOAD = "hung-under-load"
+    WRONG_MODEL = "wrong-model"
+    UNHEALTHY = "unhealthy"
+    TRIAL_TIMED_OUT = "trial-timed-out"
+    INTERNAL = "internal-error"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One runtime with one value for each parameter: one server launch."""
+
+    runtime: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """Ten hexadecimal digits that are equal for equal candidates, in any process."""
+        text = json.dumps([self.runtime, dict(self.parameters)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs one server takes: tensor x pipeline x data parallel size, 1 where unset."""
+        sizes = (self.parameters.get(name) for name in ("tp-size", "pp-size", "dp-size"))
+        return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __str__(self) -> str:
+        settings = (
+            f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in self.parameters.items()
+        )
+        return " ".join((self.runtime, *settings))
+
+
+@dataclass(frozen=True, order=True)
+class LoadPoint:
+    """One scenario at one concurrency (closed loop) or one request rate in 1/s (open loop)."""
+
+    scenario: str
+    concurrency: int | None = None
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.concurrency is None) == (self.rate is None):
+            raise ValueError("a load point has either a concurrency or a rate")
+
+    def __str__(self) -> str:
+        load = f"{self.rate:g}/s" if self.concurrency is None else f"{self.concurrency}"
+        return f"{self.scenario} @ {load}"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The load points one launch serves, and how each is driven; times in seconds."""
+
+    load_points: tuple[LoadPoint, ...]
+    duration: float = 20.0
+    warmup: float = 5.0
+    max_requests: int | None = None
+    request_timeout: float = 300.0
+    endpoint: Literal["completions", "chat"] = "completions"
+    arrival: Literal["poisson", "constant"] = "poisson"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host path a container sees."""
+
+    host: str
+    container: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """How one server is started: launchers run it, `autotuner.deploy` prints it.
+
+    `argv` is the whole command of a process. In a container whose image has an entry point,
+    `container_argv` is what follows it. `secrets` names environment variables that are handed
+    on from the caller's environment and are never written anywhere.
+    """
+
+    image: str | None
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    port: int
+    ready_path: str
+    served_model: str
+    container_argv: tuple[str, ...] = ()
+    gpus: int = 0
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request as the client saw it. Times are seconds on one monotonic clock.
+
+    `chunk_times[i]` is when the bytes of the i-th chunk that carries a token arrived and
+    `chunk_tokens[i]` how many tokens it carried. `requested_*` are the lengths asked for,
+    `prompt_tokens` and `output_tokens` the server's own count (None when it gave none).
+    """
+
+    index: int
+    scheduled: float
+    sent: float
+    finished: float
+    chunk_times: Sequence[float]
+    chunk_tokens: Sequence[int]
+    requested_prompt: int
+    requested_output: int
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    first_output: float | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens: the server's count, else what the chunks carried."""
+        return self.output_tokens if self.output_tokens is not None else sum(self.chunk_tokens)
+
+    @property
+    def ttft(self) -> float | None:
+        """Seconds from sending to the first token of any channel."""
+        return self.chunk_times[0] - self.sent if self.chunk_times else None
+
+    @property
+    def ttfo(self) -> float | None:
+        """Seconds from sending to the first token that is not reasoning."""
+        return None if self.first_output is None else self.first_output - self.sent
+
+    @property
+    def e2e(self) -> float | None:
+        """Seconds from sending to the last token."""
+        return self.chunk_times[-1] - self.sent if self.chunk_times else None
+
+    @property
+    def tpot(self) -> float | None:
+        """Seconds per output token after the first chunk; None when there is none."""
+        if not self.chunk_times or self.tokens <= self.chunk_tokens[0]:
+            return None
+        return (self.chunk_times[-1] - self.chunk_times[0]) / (self.tokens - self.chunk_tokens[0])
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the load generator brought back from one load point.
+
+    `window` is [start, end] on the records' clock. `cut_off` records were ended by the run
+    itself and say nothing about the server. `counters` are differences of the engine's own
+    Prometheus counters over the load point, where it has them. `ended_early` says why the load
+    point was given up before its time, None when it was not.
+    """
+
+    load_point: LoadPoint
+    records: tuple[RequestRecord, ...]
+    window: tuple[float, float]
+    loop_lag_p99: float
+    counters: Mapping[str, float] = field(default_factory=dict)
+    cut_off: int = 0
+    ended_early: str | None = None
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Summary of `n` pooled samples, in the samples' unit.
+
+    `intervals` holds [low, high] of the 95% interval for "mean" and each percentile; a high of
+    None is unbounded, because so few samples say nothing above it. `adjusted` repeats the
+    percentiles with every error counted as infinitely slow; None is infinite.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    min: float
+    p25: float
+    p50: float
+    p75: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+    intervals: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    adjusted: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of `n` requests with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One load point in figures: seconds, tokens/s, requests/s.
+
+    `throughput` counts prompt and output tokens, `output_throughput` output tokens alone.
+    A distribution is None where no request gave a sample.
+    """
+
+    requests: int
+    ttft: Distribution | None
+    ttfo: Distribution | None
+    tpot: Distribution | None
+    itl: Distribution | None
+    chunk_gap: Distribution | None
+    e2e: Distribution | None
+    interactivity: float | None
+    output_throughput: float
+    throughput: float
+    request_throughput: float
+    goodput: float
+    token_goodput: float
+    attainment: Share | None
+    errors: Mapping[str, int]
+    ttft_from_schedule: Distribution | None = None
+    e2e_from_schedule: Distribution | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One validity check: the figure, its limit, and whether it held."""
+
+    name: str
+    value: float | None
+    limit: str
+    ok: bool
+
+
+@dataclass(frozen=True)
+class TermOutcome:
+    """How one SLO term came out: `violation` is (actual - threshold) / threshold, reversed for minimums."""
+
+    term: str
+    actual: float | None
+    threshold: float
+    violation: float
+    penalty: float
+    state: Literal["met", "warning", "missed", "failed"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Utility (higher is better, positive) after SLO penalties."""
+
+    utility: float
+    penalty: float
+    value: float
+    terms: tuple[TermOutcome, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadPointResult:
+    """One load point on one launch: figures, what they are worth, how they score."""
+
+    load_point: LoadPoint
+    source: Source
+    metrics: Metrics
+    validity: tuple[Check, ...] = ()
+    verdict: Verdict = Verdict.UNDECIDED
+    score: Score | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a launch ended badly, in the engine's own last words, and what to do."""
+
+    kind: FailureKind
+    said: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What an evaluator answers for one candidate: its load points, or why it has not all of them.
+
+    `timings` are seconds by phase ("start", "load"); `server` is what the engine said of
+    itself (KV tokens, version); `command` is the exact argv that ran, empty where none did.
+    """
+
+    source: Source
+    load_points: tuple[LoadPointResult, ...]
+    failure: Failure | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    server: Mapping[str, Any] = field(default_factory=dict)
+    spec: ServerSpec | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate, what was measured on it, and how it ended. `started` and `ended` are Unix seconds."""
+
+    number: int
+    candidate: Candidate
+    measurement: Measurement
+    started: float
+    ended: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether the launch ended before all its load points were measured."""
+        return self.measurement.failure is not None
+
+
+Stage = Literal["starting", "ready", "warming-up", "measuring", "measured", "stopping", "finished"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a running trial, for whoever watches: load point `position` of `total`."""
+
+    stage: Stage
+    trial: int
+    candidate: Candidate
+    load_point: LoadPoint | None = None
+    position: int = 0
+    total: int = 0
+    expected_seconds: float = 0.0
+    result: LoadPointResult | None = None
+    finished: Trial | None = None
+
+
+Observer = Callable[[Progress], None]
+
+
+def unobserved(progress: Progress) -> None:
+    """Watch nothing."""

@@ -1,0 +1,69 @@
+"""Every error a user can meet: what happened, why, what to do, and the exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from autotuner.core import Failure
+
+
+class AutotuneError(Exception):
+    """Base of every error shown to the user as one paragraph."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.what, self.why, self.remedy) if part)
+
+
+class UsageError(AutotuneError):
+    """The command line asks for something that does not exist or does not fit together."""
+
+
+class ConfigError(AutotuneError):
+    """A configuration, a profile, a scenario or an SLO cannot be used as written."""
+
+
+class NoFeasibleError(AutotuneError):
+    """Everything ran, and nothing met the targets."""
+
+    exit_code = 1
+
+
+class MachineError(AutotuneError):
+    """This machine lacks what the run needs: an engine, a GPU, a port, disk space."""
+
+    exit_code = 3
+
+
+class RunStoreError(AutotuneError):
+    """A run folder is missing, is not a run, or cannot be written."""
+
+    exit_code = 3
+
+
+class EngineError(AutotuneError):
+    """A server did not start, died or stopped answering; `failure` is what the trial records."""
+
+    exit_code = 3
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"The engine failed ({failure.kind.value}).", why=failure.said, remedy=failure.remedy)
+        self.failure = failure
+
+
+def unknown(kind: str, name: str, options: Iterable[str]) -> str:
+    """Say that `name` is unknown, with the nearest of `options` or a short list of them."""
+    known = sorted(set(options))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"Unknown {kind} '{name}'; did you mean '{near[0]}'?"
+    listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"Unknown {kind} '{name}'; known are: {listed}."

@@ -1,0 +1,228 @@
+"""The question, typed and frozen: what the composed configuration must look like."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from autotuner.core import LoadPoint, Value, Workload
+
+Objective = Literal[
+    "minimize_latency",
+    "minimize_ttft",
+    "minimize_tpot",
+    "maximize_throughput",
+    "maximize_goodput",
+    "minimize_cost",
+]
+LATENCY_METRICS = ("ttft", "tpot", "itl", "latency")
+MINIMUM_METRICS = ("output_throughput", "request_throughput", "goodput")
+STATISTICS = ("mean", "p50", "p75", "p90", "p95", "p99")
+
+
+class Section(BaseModel):
+    """A part of the experiment: unknown keys are refused, values cannot be changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(Section):
+    """What is served."""
+
+    id_or_path: str = Field(min_length=1)
+    namespace: str = "autotuner"
+    revision: str | None = None
+    tokenizer: str | None = None
+    served_name: str | None = None
+
+
+class Runtime(Section):
+    """What the engine needs besides its parameters: image, executable, arguments, environment."""
+
+    image: str | None = None
+    executable: str | None = None
+    extra_args: tuple[str, ...] = ()
+    env: dict[str, str] = Field(default_factory=dict)
+    start_timeout: float = Field(600.0, gt=0)
+
+
+class Deployment(Section):
+    """Where the server runs; `url` is for a server that runs already."""
+
+    mode: Literal["docker", "ome", "process", "external"] = "process"
+    url: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    api_key_env: str | None = None
+
+
+class Hardware(Section):
+    """The GPUs a run may use; `price_per_gpu_hour` is in any one currency."""
+
+    gpu_type: str | None = None
+    total_gpus: int | None = Field(None, ge=1)
+    price_per_gpu_hour: float | None = Field(None, gt=0)
+
+
+class Faults(Section):
+    """What the simulated engine does wrong on demand; probabilities are per request."""
+
+    start_delay: float = Field(0.0, ge=0)
+    crash_after: int | None = Field(None, ge=0)
+    hang_after: int | None = Field(None, ge=0)
+    rate_limited: float = Field(0.0, ge=0, le=1)
+    server_error: float = Field(0.0, ge=0, le=1)
+    malformed: float = Field(0.0, ge=0, le=1)
+    early_stop: float = Field(0.0, ge=0, le=1)
+
+
+class Simulate(Section):
+    """The world of the simulated engine."""
+
+    gpu: str = "h100_sxm"
+    seed: int = 0
+    faults: Faults = Faults()
+
+
+class Optimization(Section):
+    """How candidates are chosen, and how many."""
+
+    strategy: Literal["grid_search", "random"] = "grid_search"
+    objective: Objective = "minimize_latency"
+    max_iterations: int = Field(10, ge=1)
+    timeout_per_iteration: float = Field(600.0, gt=0)
+    seed: int = 0
+
+
+class Benchmark(Section):
+    """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds."""
+
+    task: Literal["text-to-text"] = "text-to-text"
+    model_name: str | None = None
+    traffic_scenarios: tuple[str, ...] = Field(min_length=1)
+    num_concurrency: tuple[int, ...] = ()
+    request_rates: tuple[float, ...] = ()
+    duration: float = Field(20.0, gt=0)
+    warmup: float = Field(5.0, ge=0)
+    max_requests: int | None = Field(None, ge=1)
+    request_timeout: float = Field(300.0, gt=0)
+    endpoint: Literal["completions", "chat"] = "completions"
+    arrival: Literal["poisson", "constant"] = "poisson"
+    seed: int = 0
+
+    @field_validator("num_concurrency")
+    @classmethod
+    def _positive_concurrency(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if any(value < 1 for value in values):
+            raise ValueError("every concurrency must be at least 1")
+        return values
+
+    @field_validator("request_rates")
+    @classmethod
+    def _positive_rates(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if any(value <= 0 for value in values):
+            raise ValueError("every request rate must be above 0")
+        return values
+
+    @model_validator(mode="after")
+    def _some_load(self) -> Benchmark:
+        if not self.num_concurrency and not self.request_rates:
+            raise ValueError("give num_concurrency or request_rates, so that there is a load to measure at")
+        return self
+
+
+class SloTerm(Section):
+    """A target on one statistic of one metric: an upper limit in seconds, a minimum for throughputs."""
+
+    metric: str
+    statistic: str = "mean"
+    threshold: float = Field(gt=0)
+    weight: float = Field(1.0, ge=0)
+    hard_fail: bool = False
+    fail_ratio: float = Field(0.5, ge=0)
+    steepness: float = Field(0.1, gt=0)
+    warn_ratio: float = Field(0.9, gt=0, le=1)
+
+    @property
+    def name(self) -> str:
+        """`ttft`, `latency.p90`, ..."""
+        return self.metric if self.statistic == "mean" else f"{self.metric}.{self.statistic}"
+
+    @property
+    def is_minimum(self) -> bool:
+        """Whether more is better."""
+        return self.metric in MINIMUM_METRICS
+
+
+class Slo(Section):
+    """All targets, and the share of requests that must meet them.
+
+    Read from the mapping users write: `{ttft: {threshold: 1.0}, latency: {p90: {...}}}`; a bare
+    number is a threshold.
+    """
+
+    terms: tuple[SloTerm, ...] = ()
+    attainment: float = Field(0.95, gt=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_mapping(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "terms" in data:
+            return data
+        rest = dict(data)
+        fields: dict[str, Any] = {"attainment": rest.pop("attainment")} if "attainment" in rest else {}
+        terms: list[dict[str, Any]] = []
+        for metric, term in rest.items():
+            if metric not in LATENCY_METRICS + MINIMUM_METRICS:
+                raise ValueError(f"unknown SLO metric '{metric}'")
+            if not isinstance(term, dict):
+                term = {"threshold": term}
+            nested = {name: body for name, body in term.items() if name in STATISTICS}
+            flat = {name: value for name, value in term.items() if name not in STATISTICS}
+            if flat:
+                terms.append({"metric": metric, **flat})
+            for statistic, body in nested.items():
+                body = body if isinstance(body, dict) else {"threshold": body}
+                terms.append({"metric": metric, "statistic": statistic, **body})
+        return {"terms": terms, **fields}
+
+
+class Experiment(Section):
+    """One composed and validated configuration: everything a run needs, nothing it must guess."""
+
+    task_name: str = Field(min_length=1)
+    description: str = ""
+    model: Model
+    base_runtime: str
+    runtime: Runtime = Runtime()
+    deployment: Deployment = Deployment()
+    hardware: Hardware = Hardware()
+    parameters: dict[str, tuple[Value, ...]]
+    optimization: Optimization = Optimization()
+    benchmark: Benchmark
+    slo: Slo = Slo()
+    simulate: Simulate = Simulate()
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _scalars_are_lists_of_one(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {name: value if isinstance(value, list | tuple) else (value,) for name, value in data.items()}
+
+    def workload(self) -> Workload:
+        """The load points of one launch, lightest first, so that a crash loses least."""
+        load = self.benchmark
+        closed: list[dict[str, Any]] = [{"concurrency": value} for value in sorted(set(load.num_concurrency))]
+        paced: list[dict[str, Any]] = [{"rate": value} for value in sorted(set(load.request_rates))]
+        points = [LoadPoint(name, **level) for name in load.traffic_scenarios for level in (*closed, *paced)]
+        return Workload(
+            load_points=tuple(points),
+            duration=load.duration,
+            warmup=load.warmup,
+            max_requests=load.max_requests,
+            request_timeout=load.request_timeout,
+            endpoint=load.endpoint,
+            arrival=load.arrival,
+            seed=load.seed,
+        )
