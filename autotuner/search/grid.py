@@ -1,0 +1,47 @@
+"""Grid search: every candidate, or an even spread of them when launches are limited."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from autotuner.core import Candidate
+from autotuner.search.listed import Listed
+from autotuner.search.space import Space
+
+CONSIDERED_AT_MOST = 2_000
+
+
+class Grid(Listed):
+    """Walks the space in its own order; under a limit, walks a spread that covers every value first."""
+
+    def __init__(self, space: Space, limit: int, seed: int) -> None:
+        super().__init__(spread(space.candidates, limit, seed))
+
+
+def spread(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Candidate, ...]:
+    """Choose `limit` candidates in which every value, then every pair of values, occurs evenly.
+
+    A cut from the head of a grid would lose whole values of its slowest axis. The choice keeps
+    the grid's own order.
+    """
+    if len(candidates) <= limit:
+        return tuple(candidates)
+    pool = list(candidates)
+    if len(pool) > CONSIDERED_AT_MOST:
+        pool = random.Random(seed).sample(pool, CONSIDERED_AT_MOST)
+    singles = [tuple(candidate.parameters.items()) for candidate in pool]
+    pairs = [tuple(itertools.combinations(items, 2)) for items in singles]
+    seen: Counter[object] = Counter()
+    left = list(range(len(pool)))
+    picked: list[Candidate] = []
+    while len(picked) < limit:
+        best = min(left, key=lambda i: (sum(seen[s] for s in singles[i]), sum(seen[p] for p in pairs[i]), i))
+        left.remove(best)
+        seen.update(singles[best])
+        seen.update(pairs[best])
+        picked.append(pool[best])
+    order = {candidate: position for position, candidate in enumerate(candidates)}
+    return tuple(sorted(picked, key=order.__getitem__))

@@ -1,0 +1,27 @@
+"""The part shared by searchers whose candidates are fixed beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotuner.core import Candidate, Trial
+
+
+class Listed:
+    """Asks for a fixed list of candidates in order, leaving out those already asked for or told."""
+
+    def __init__(self, chosen: Sequence[Candidate]) -> None:
+        self.chosen = tuple(chosen)
+        self._done: set[str] = set()
+
+    def ask(self) -> Candidate | None:
+        """The first candidate of the list not yet asked for or told."""
+        for candidate in self.chosen:
+            if candidate.key not in self._done:
+                self._done.add(candidate.key)
+                return candidate
+        return None
+
+    def tell(self, trial: Trial) -> None:
+        """Never ask for this trial's candidate again."""
+        self._done.add(trial.candidate.key)

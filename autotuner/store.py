@@ -1,0 +1,195 @@
+"""A run on disk: what was asked, every finished trial, and what each trial left behind.
+
+RUN/experiment.yaml    the composed configuration
+RUN/provenance.yaml    the layers, and for each value the layer it came from
+RUN/trials.jsonl       one line per finished trial, synced before the next one starts
+RUN/trials/001/        command.sh, server.log, records-1.npz, ... of trial 1
+RUN/best/              the winner's commands
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from autotuner.core import Trial
+from autotuner.errors import RunStoreError
+from autotuner.experiment import Experiment
+
+EXPERIMENT = "experiment.yaml"
+TRIALS = "trials.jsonl"
+LOCK = ".lock"
+
+
+class RunStore:
+    """One run folder. Appends are durable; a torn last line is dropped."""
+
+    def __init__(self, path: Path, experiment: Experiment) -> None:
+        self.path = path
+        self.experiment = experiment
+        self._opened = 0
+
+    @classmethod
+    def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
+        """Make a new run folder under `root`, named after the task and the time."""
+        experiment = Experiment.model_validate(config)
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.task_name).strip("-.") or "run"
+        with writing(root):
+            path = _fresh(root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
+            _write_synced(path / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
+            _write_synced(path / EXPERIMENT, yaml.safe_dump(dict(config), sort_keys=False))
+            (path / TRIALS).touch()
+        return cls(path, experiment)
+
+    @classmethod
+    def open(cls, path: Path) -> RunStore:
+        """Open an existing run folder; RunStoreError when it is not one."""
+        if not (path / EXPERIMENT).is_file():
+            raise RunStoreError(
+                f"'{path}' is not a run folder.",
+                why=f"It has no {EXPERIMENT}." if path.is_dir() else "There is no such folder.",
+                remedy="Name a folder that `autotune run` made, such as runs/<task>-<time>.",
+            )
+        try:
+            config = yaml.safe_load((path / EXPERIMENT).read_text())
+            return cls(path, Experiment.model_validate(config))
+        except (yaml.YAMLError, ValidationError) as error:
+            raise RunStoreError(
+                f"The configuration of the run '{path}' cannot be read.",
+                why=str(error).splitlines()[0],
+                remedy=f"{EXPERIMENT} was changed by hand or by another version; start a new run.",
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from adding trials to this run."""
+        with writing(self.path), (self.path / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunStoreError(
+                    f"The run '{self.path}' is in use.",
+                    why="Another autotune process is adding trials to it.",
+                    remedy="Wait for it to end, or start a new run.",
+                ) from error
+            yield
+
+    def trials(self) -> list[Trial]:
+        """All finished trials in order; a last line without its newline is not one."""
+        text = (self.path / TRIALS).read_bytes() if (self.path / TRIALS).exists() else b""
+        found = []
+        for number, line in enumerate(text.split(b"\n")[:-1], start=1):
+            if not line.strip():
+                continue
+            try:
+                found.append(_adapter().validate_json(line))
+            except ValidationError as error:
+                raise RunStoreError(
+                    f"Line {number} of '{self.path / TRIALS}' is not a trial.",
+                    why=error.errors()[0]["msg"],
+                    remedy="Remove that line to keep the others.",
+                ) from error
+        return found
+
+    def open_trial(self) -> tuple[int, Path]:
+        """The number and the empty folder of the next trial."""
+        self._opened = max(self._opened, *(trial.number for trial in self.trials()), 0) + 1
+        folder = self.path / "trials" / f"{self._opened:03d}"
+        with writing(self.path):
+            shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt at this trial
+            folder.mkdir(parents=True)
+        return self._opened, folder
+
+    def append(self, trial: Trial) -> None:
+        """Write a finished trial and sync it, after dropping what a crash tore off."""
+        with writing(self.path), (self.path / TRIALS).open("r+b") as file:
+            whole = file.read()
+            file.truncate(whole.rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+            file.write(_adapter().dump_json(trial) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def provenance(self) -> dict[str, Any]:
+        """The layers applied and each value's layer."""
+        loaded = yaml.safe_load((self.path / "provenance.yaml").read_text())
+        return loaded if isinstance(loaded, dict) else {}
+
+    def save_best(self, files: Mapping[str, str]) -> Path:
+        """Write the winner's files into best/ and return that folder."""
+        folder = self.path / "best"
+        with writing(self.path):
+            folder.mkdir(exist_ok=True)
+            for name, text in files.items():
+                _write_synced(folder / name, text)
+        return folder
+
+
+def find_run(name: str | None, root: Path) -> Path:
+    """The run folder called `name` (a path, or a name under `root`), or the newest one under `root`."""
+    if name is not None:
+        return next((path for path in (Path(name), root / name) if (path / EXPERIMENT).is_file()), Path(name))
+    runs = [path.parent for path in root.glob(f"*/{EXPERIMENT}")]
+    if not runs:
+        raise RunStoreError(
+            f"There is no run under '{root}'.",
+            remedy="Start one with `autotune run --profile quick-test`, or name a run folder.",
+        )
+    return max(runs, key=lambda path: (path / EXPERIMENT).stat().st_mtime_ns)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's word that `path` cannot be written into an error with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what, remedy = f"The disk of '{path}' is full.", "Free some space, then resume: finished trials are kept."
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            what, remedy = f"'{path}' cannot be written.", "Choose another folder with --output."
+        else:
+            raise
+        raise RunStoreError(what, why=f"{error.strerror}.", remedy=remedy) from error
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """A trial as JSON-ready data: seconds, tokens/s, requests/s."""
+    data: dict[str, Any] = json.loads(_adapter().dump_json(trial))
+    return data
+
+
+@cache
+def _adapter() -> TypeAdapter[Trial]:
+    return TypeAdapter(Trial)
+
+
+def _fresh(root: Path, name: str) -> Path:
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        path = root / f"{name}{suffix}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise RunStoreError(f"'{root}' already holds a thousand runs of this second.", remedy="Choose another --output.")
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

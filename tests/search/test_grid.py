@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.core import Candidate
+from autotuner.search.grid import Grid, spread
+from autotuner.search.space import Space
+
+axes = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True),
+    min_size=1,
+)
+
+
+def test_without_a_limit_the_whole_grid_is_asked_in_its_own_order():
+    grid = Grid(Space("sim", {"tp-size": [1, 2], "x": [True, False]}), 10, seed=0)
+    asked = [dict(candidate.parameters) for candidate in iter(grid.ask, None)]
+    assert asked == [
+        {"tp-size": 1, "x": True},
+        {"tp-size": 1, "x": False},
+        {"tp-size": 2, "x": True},
+        {"tp-size": 2, "x": False},
+    ]
+
+
+def test_a_limit_on_the_balanced_profile_keeps_every_tp_size():
+    """Cutting 18 combinations to 15 from the head would lose tp-size 4 altogether."""
+    space = Space(
+        "sglang",
+        {
+            "tp-size": [1, 2, 4],
+            "mem-fraction-static": [0.8, 0.85, 0.9],
+            "schedule-policy": ["lpm"],
+            "enable-torch-compile": [True, False],
+        },
+    )
+    chosen = spread(space.candidates, 15, seed=0)
+    counts = {tp: sum(candidate.parameters["tp-size"] == tp for candidate in chosen) for tp in (1, 2, 4)}
+    assert len(chosen) == 15
+    assert counts == {1: 5, 2: 5, 4: 5}
+
+
+@given(axes, st.integers(1, 30))
+def test_a_spread_covers_every_value_it_has_room_for(parameters, limit):
+    space = Space("sim", parameters)
+    chosen = spread(space.candidates, limit, seed=0)
+    assert len(chosen) == min(limit, space.total)
+    assert len(set(chosen)) == len(chosen)
+    for name, values in parameters.items():
+        seen = {candidate.parameters[name] for candidate in chosen}
+        assert len(seen) == min(len(values), len(chosen))
+
+
+def test_the_spread_of_a_large_space_is_the_same_for_the_same_seed():
+    space = Space("sim", {name: list(range(8)) for name in "abcde"})
+    assert spread(space.candidates, 20, seed=3) == spread(space.candidates, 20, seed=3)
+    assert len(spread(space.candidates, 20, seed=3)) == 20
+
+
+def test_refused_combinations_are_never_asked_for():
+    def refuse(candidate: Candidate) -> str | None:
+        return "too many GPUs" if candidate.parameters["tp-size"] == 4 else None
+
+    space = Space("sim", {"tp-size": [1, 2, 4]}, refuse)
+    asked = [candidate.parameters["tp-size"] for candidate in iter(Grid(space, 10, 0).ask, None)]
+    assert asked == [1, 2]
+    assert [(candidate.parameters["tp-size"], why) for candidate, why in space.refused] == [(4, "too many GPUs")]
+
+
+@pytest.mark.parametrize("values", [[1, 1, 2], [2, 1, 2, 1]])
+def test_a_value_listed_twice_is_one_candidate(values):
+    assert len(Space("sim", {"tp-size": values}).candidates) == 2

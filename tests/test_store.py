@@ -1,0 +1,169 @@
+import errno
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.core import (
+    Candidate,
+    Distribution,
+    Failure,
+    FailureKind,
+    LoadPoint,
+    LoadPointResult,
+    Measurement,
+    Metrics,
+    Share,
+    Trial,
+)
+from autotuner.errors import RunStoreError
+from autotuner.store import RunStore, find_run, trial_json, writing
+
+CONFIG = {
+    "task_name": "a model_grid/search",
+    "model": {"id_or_path": "llama-3.1-8b"},
+    "base_runtime": "sim",
+    "parameters": {"tp-size": [1, 2]},
+    "benchmark": {"traffic_scenarios": ["D(100,100)"], "num_concurrency": [1]},
+}
+DISTRIBUTION = Distribution(3, 0.2, 0.1, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.3, 0.3, {"p50": (0.1, 0.3)}, {"p99": None})
+METRICS = Metrics(
+    requests=3,
+    ttft=DISTRIBUTION,
+    ttfo=None,
+    tpot=DISTRIBUTION,
+    itl=None,
+    chunk_gap=None,
+    e2e=DISTRIBUTION,
+    interactivity=5.0,
+    output_throughput=10.0,
+    throughput=20.0,
+    request_throughput=0.1,
+    goodput=0.1,
+    token_goodput=10.0,
+    attainment=Share(1.0, 0.4, 1.0, 3),
+    errors={"timeout": 1},
+)
+
+
+def trial(number: int, **parameters) -> Trial:
+    result = LoadPointResult(LoadPoint("D(100,100)", concurrency=1), "simulated", METRICS)
+    return Trial(number, Candidate("sim", parameters or {"tp-size": 1}), Measurement("simulated", (result,)), 1.0, 2.0)
+
+
+@pytest.fixture
+def store(tmp_path) -> RunStore:
+    return RunStore.create(tmp_path, CONFIG, {"layers": ["base"], "values": {"task_name": "base"}})
+
+
+def test_a_run_folder_is_named_after_the_task_without_odd_characters(store):
+    assert store.path.name.startswith("a-model_grid-search-")
+
+
+def test_two_runs_of_one_second_get_two_folders(store, tmp_path):
+    other = RunStore.create(tmp_path, CONFIG, {})
+    assert other.path != store.path
+
+
+def test_a_trial_comes_back_as_it_was_written(store):
+    failed = replace(
+        trial(2, **{"tp-size": 2, "x": True, "y": 0.85, "z": "fp8", "w": None}),
+        measurement=Measurement("simulated", (), Failure(FailureKind.BAD_FLAG, "unrecognized --x", "Remove it.")),
+    )
+    store.append(trial(1))
+    store.append(failed)
+    assert RunStore.open(store.path).trials() == [trial(1), failed]
+
+
+def test_a_torn_last_line_is_dropped_and_does_not_spoil_the_next_trial(store):
+    store.append(trial(1))
+    with (store.path / "trials.jsonl").open("ab") as file:
+        file.write(b'{"number": 2, "cand')
+    assert store.trials() == [trial(1)]
+    store.append(trial(2))
+    assert [t.number for t in store.trials()] == [1, 2]
+
+
+@given(cut=st.integers(1, 10_000))
+def test_cut_at_any_byte_the_record_keeps_every_whole_trial(tmp_path_factory, cut):
+    store = RunStore.create(tmp_path_factory.mktemp("runs"), CONFIG, {})
+    for number in (1, 2, 3):
+        store.append(trial(number))
+    path = store.path / "trials.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: min(cut, len(whole))])
+    kept = whole[: min(cut, len(whole))].count(b"\n")
+    assert [t.number for t in store.trials()] == list(range(1, kept + 1))
+
+
+def test_a_line_that_is_not_a_trial_is_named(store):
+    (store.path / "trials.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(RunStoreError, match="Line 1 of"):
+        store.trials()
+
+
+def test_the_next_trial_folder_is_empty_even_after_an_interrupted_attempt(store):
+    number, folder = store.open_trial()
+    (folder / "nested").mkdir()
+    (folder / "server.log").write_text("half")
+    again = RunStore.open(store.path)
+    assert again.open_trial() == (number, folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_trial_numbers_go_on_after_the_finished_ones(store):
+    store.append(trial(1))
+    number, folder = RunStore.open(store.path).open_trial()
+    assert (number, folder.name) == (2, "002")
+
+
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
+    with pytest.raises(RunStoreError, match="is not a run folder"):
+        RunStore.open(tmp_path)
+    with pytest.raises(RunStoreError, match="There is no such folder"):
+        RunStore.open(tmp_path / "missing")
+
+
+def test_a_configuration_changed_beyond_recognition_is_refused(store):
+    (store.path / "experiment.yaml").write_text("task_name: x\n")
+    with pytest.raises(RunStoreError, match="cannot be read"):
+        RunStore.open(store.path)
+
+
+def test_a_run_in_use_cannot_be_resumed_beside(store):
+    with store.locked(), pytest.raises(RunStoreError, match="is in use"), RunStore.open(store.path).locked():
+        pass
+
+
+def test_without_a_name_the_newest_run_is_found(tmp_path):
+    first = RunStore.create(tmp_path, CONFIG, {})
+    second = RunStore.create(tmp_path, CONFIG, {})
+    os.utime(first.path / "experiment.yaml", (1, 1))
+    assert find_run(None, tmp_path) == second.path
+    assert find_run(first.path.name, tmp_path) == first.path
+    assert find_run(str(first.path), tmp_path / "elsewhere") == first.path
+
+
+def test_without_any_run_the_error_says_how_to_make_one(tmp_path):
+    with pytest.raises(RunStoreError, match="autotune run --profile quick-test"):
+        find_run(None, tmp_path)
+
+
+def test_a_full_disk_is_said_with_what_to_do(tmp_path):
+    with pytest.raises(RunStoreError, match=r"disk of .* is full.*finished trials are kept"), writing(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_run_cannot_be_made_inside_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunStoreError, match="cannot be written"):
+        RunStore.create(tmp_path / "file" / "runs", CONFIG, {})
+
+
+def test_a_trial_as_json_has_plain_names_and_numbers():
+    data = json.loads(json.dumps(trial_json(trial(1))))
+    assert data["candidate"] == {"runtime": "sim", "parameters": {"tp-size": 1}}
+    assert data["measurement"]["load_points"][0]["metrics"]["ttft"]["p50"] == 0.2
