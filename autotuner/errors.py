@@ -20,7 +20,12 @@ class AutotuneError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.what, self.why, self.remedy) if part)
+        return " ".join(_sentence(part) for part in (self.what, self.why, self.remedy) if part)
+
+
+def _sentence(text: str) -> str:
+    text = text.rstrip()
+    return text if text.endswith(("?", "!", ":", ")")) else text.rstrip(".") + "."
 
 
 class UsageError(AutotuneError):

@@ -55,6 +55,13 @@ class Deployment(Section):
     headers: dict[str, str] = Field(default_factory=dict)
     api_key_env: str | None = None
 
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("must be an address such as http://127.0.0.1:8000")
+        return url
+
 
 class Hardware(Section):
     """The GPUs a run may use; `price_per_gpu_hour` is in any one currency."""

@@ -128,14 +128,11 @@ class RunStore:
         loaded = yaml.safe_load((self.path / "provenance.yaml").read_text())
         return loaded if isinstance(loaded, dict) else {}
 
-    def save_best(self, files: Mapping[str, str]) -> Path:
-        """Write the winner's files into best/ and return that folder."""
-        folder = self.path / "best"
+    def save(self, name: str, text: str) -> None:
+        """Write a file of the run, such as `best/command.sh`."""
         with writing(self.path):
-            folder.mkdir(exist_ok=True)
-            for name, text in files.items():
-                _write_synced(folder / name, text)
-        return folder
+            (self.path / name).parent.mkdir(exist_ok=True)
+            _write_synced(self.path / name, text)
 
 
 def find_run(name: str | None, root: Path) -> Path:
