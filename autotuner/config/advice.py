@@ -1,0 +1,56 @@
+"""Warnings: what can be run but probably is not meant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from autotuner.experiment import Experiment
+
+
+def warnings_about(experiment: Experiment) -> list[str]:
+    """Return one sentence for each thing worth a second look."""
+    return [*_about_grid(experiment), *_about_load(experiment), *_about_objective(experiment)]
+
+
+def _about_grid(experiment: Experiment) -> Iterator[str]:
+    for name, values in experiment.parameters.items():
+        if len({(type(value), value) for value in values}) < len(values):
+            yield f"{name} holds the same value twice"
+    size = math.prod(len(values) for values in experiment.parameters.values())
+    limit = experiment.optimization.max_iterations
+    if experiment.optimization.strategy == "grid_search" and size > limit:
+        yield f"the grid has {size} candidates and max_iterations is {limit}: {limit} are tried, spread over the grid"
+    fractions = [
+        value for value in experiment.parameters.get("mem-fraction-static", ()) if isinstance(value, int | float)
+    ]
+    if fractions and max(fractions) > 0.95:
+        yield f"mem-fraction-static {max(fractions)} leaves little memory for anything but weights and KV cache"
+
+
+def _about_load(experiment: Experiment) -> Iterator[str]:
+    load = experiment.benchmark
+    running = [value for value in experiment.parameters.get("max-running-requests", ()) if isinstance(value, int)]
+    if running and load.num_concurrency and max(load.num_concurrency) > min(running):
+        yield (
+            f"concurrency {max(load.num_concurrency)} is above max-running-requests {min(running)}: "
+            "the requests above it wait in the server's queue"
+        )
+    points = len(experiment.workload().load_points)
+    seconds = points * (load.duration + load.warmup)
+    if seconds > experiment.optimization.timeout_per_iteration:
+        yield (
+            f"{points} load points of {load.duration + load.warmup:g} s take {seconds:g} s, more than "
+            f"timeout_per_iteration ({experiment.optimization.timeout_per_iteration:g} s) allows"
+        )
+
+
+def _about_objective(experiment: Experiment) -> Iterator[str]:
+    objective = experiment.optimization.objective
+    if objective == "maximize_goodput" and not experiment.slo.terms:
+        yield "objective maximize_goodput has no SLO, so every request counts as good; give one with --slo"
+    if objective == "minimize_cost" and experiment.hardware.price_per_gpu_hour is None:
+        yield "objective minimize_cost has no price; set hardware.price_per_gpu_hour"
+    loads = {*experiment.benchmark.num_concurrency, *experiment.benchmark.request_rates}
+    if objective in ("minimize_latency", "minimize_ttft", "minimize_tpot") and len(loads) == 1:
+        yield f"objective {objective} is measured at a single load, and says nothing about any other"

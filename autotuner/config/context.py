@@ -1,0 +1,55 @@
+"""What a composition starts from, and the words layers can ask about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+WORDS: dict[str, tuple[str, str]] = {
+    "model": ("model_name", "model.id_or_path"),
+    "runtime": ("base_runtime", "base_runtime"),
+    "deployment": ("deployment_mode", "deployment.mode"),
+    "gpu": ("gpu_type", "hardware.gpu_type"),
+    "total_gpus": ("total_gpus", "hardware.total_gpus"),
+    "task": ("benchmark_task", "benchmark.task"),
+    "strategy": ("optimization_strategy", "optimization.strategy"),
+    "objective": ("optimization_objective", "optimization.objective"),
+    "scenarios": ("traffic_scenarios", "benchmark.traffic_scenarios"),
+    "concurrency": ("num_concurrency", "benchmark.num_concurrency"),
+}
+"""Word in `when:`, `assume:` and `{placeholders}` -> its field of the context and its path in the configuration."""
+
+IDENTITY = ("model", "runtime", "deployment", "gpu", "total_gpus")
+"""Words for which the context beats a profile; for the others a profile, being the later layer, wins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskContext:
+    """What the caller asks for; a field left at None is for the layers to decide.
+
+    `profiles` and `layers` (presets) are names or paths of YAML files, applied in order.
+    `slo_config` is an SLO as a mapping, or the name or path of an SLO file. `user_overrides`
+    is merged last (`override_mode` "patch") or takes the place of every layer ("replace").
+    """
+
+    model_name: str | None = None
+    base_runtime: str | None = None
+    deployment_mode: str | None = None
+    benchmark_task: str | None = None
+    traffic_scenarios: Sequence[str] | None = None
+    num_concurrency: Sequence[int] | None = None
+    optimization_strategy: str | None = None
+    optimization_objective: str | None = None
+    profiles: Sequence[str] = ()
+    user_overrides: Mapping[str, Any] | None = None
+    override_mode: Literal["patch", "replace"] = "patch"
+    slo_config: Mapping[str, Any] | str | None = None
+    gpu_type: str | None = None
+    total_gpus: int | None = None
+    layers: Sequence[str] = ()
+    allow_unknown_profiles: bool = False
+
+    def word(self, word: str) -> Any:
+        """Value of one of WORDS, or the profiles for "profile"; None where it is not known."""
+        return self.profiles if word == "profile" else getattr(self, WORDS[word][0])

@@ -1,0 +1,157 @@
+"""YAML text -> plain data, and the place of every key in it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autotuner.errors import ConfigError
+
+try:
+    from yaml import CSafeLoader as _Base
+except ImportError:  # PyYAML built without libyaml
+    from yaml import SafeLoader as _Base  # type: ignore[assignment]
+
+KeyPath = tuple[str | int, ...]
+
+
+class _Loader(_Base):
+    """The safe loader without dates, and with 1e-3 as the number it is in YAML 1.2."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Base.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One parsed text: `places` maps the path of each key and list item to "source:line:column"."""
+
+    data: Any
+    source: str
+    places: Mapping[KeyPath, str] = field(default_factory=dict)
+
+    def where(self, path: KeyPath) -> str:
+        """Place of `path`, or of the nearest thing around it."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, self.source)
+
+
+def read(path: Path) -> Document:
+    """Read one YAML file; ConfigError with line and column where it is malformed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.", remedy="Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text.", why=f"Byte {error.start} cannot be read.", remedy="Save it as UTF-8."
+        ) from error
+    return parse(text, source=_shown(path))
+
+
+def parse(text: str, source: str) -> Document:
+    """Parse YAML text; `source` is what errors call it."""
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            places: dict[KeyPath, str] = {}
+            if node is not None:
+                places.update(_places(node, (), source, set()))
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{place}: not valid YAML: {said}.", remedy="Correct the text at that place.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{source}: not valid YAML: {' '.join(str(error).split())}.", remedy="Correct the text."
+        ) from error
+    return Document(data, source, places)
+
+
+def mapping(document: Document) -> dict[str, Any]:
+    """Return the document's data, which must be a mapping; an empty document is an empty one."""
+    if document.data is None:
+        return {}
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{document.source} holds no mapping.", remedy="Write 'key: value' lines at its top level.")
+    return document.data
+
+
+def plain(value: Any, where: str) -> Any:
+    """Copy `value` as JSON-ready data; `where` is what an error calls it."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"{where} is {value}, which is not a finite number.", remedy="Give a finite number.")
+        return value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(f"{where} has the key {key!r}, which is not text.", remedy="Write keys as text.")
+        return {key: plain(item, f"{where}.{key}" if where else key) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, where) for item in value]
+    raise ConfigError(
+        f"{where} holds a {type(value).__name__}.",
+        remedy="Use text, numbers, true or false, null, lists and mappings only.",
+    )
+
+
+def _shown(path: Path) -> str:
+    """Path as users write it: relative where it lies below the current folder."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _places(node: yaml.Node, path: KeyPath, source: str, open_nodes: set[int]) -> Iterator[tuple[KeyPath, str]]:
+    """Walk `node`: the place of each key and item; duplicate keys, other keys than text and cycles are errors."""
+    if id(node) in open_nodes:
+        raise ConfigError(f"{_at(node, source)}: an anchor contains itself.", remedy="Remove the alias.")
+    open_nodes.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, str] = {}
+        for key, value in node.value:
+            place = _at(key, source)
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                raise ConfigError(f"{place}: a key must be text.", remedy="Put it in quotes.")
+            if key.value in seen:
+                raise ConfigError(
+                    f"{place}: the key '{key.value}' is there twice.",
+                    why=f"It was set before at {seen[key.value]}.",
+                    remedy="Keep one of the two.",
+                )
+            seen[key.value] = place
+            yield (*path, key.value), place
+            yield from _places(value, (*path, key.value), source, open_nodes)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*path, index), _at(item, source)
+            yield from _places(item, (*path, index), source, open_nodes)
+    open_nodes.discard(id(node))
+
+
+def _at(node: yaml.Node, source: str) -> str:
+    return f"{source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"

@@ -1,0 +1,101 @@
+"""The last steps: one form for every value, nothing to launch for an external endpoint, and the GPU limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from autotuner.config.context import TaskContext
+from autotuner.config.merging import Merged, dig
+from autotuner.errors import ConfigError
+from autotuner.experiment import STATISTICS
+
+GPU_LIMIT = "gpu-limit"
+
+
+def finalize(merged: Merged, context: TaskContext) -> list[str]:
+    """Bring `merged` into its last form; returns warnings."""
+    _remove_nulls(merged)
+    parameters = merged.data.get("parameters")
+    if not isinstance(parameters, dict):
+        return []
+    for name, values in parameters.items():
+        if not isinstance(values, list):
+            parameters[name] = [values]
+        elif not values:
+            raise ConfigError(
+                f"parameters.{name} is an empty list.",
+                why=f"It is in {merged.origin(f'parameters.{name}')}, and leaves nothing to try.",
+                remedy=f"Give it a value, or take it out with --set parameters.{name}=null.",
+            )
+    return [*_leave_external_alone(merged), *_limit_gpus(merged, context)]
+
+
+def require(merged: Merged) -> None:
+    """Refuse a deployment that lacks what only a layer or the user can give."""
+    deployment = merged.data.get("deployment") or {}
+    mode = deployment.get("mode") if isinstance(deployment, Mapping) else None
+    runtime = merged.data.get("runtime") or {}
+    if mode == "docker" and not (isinstance(runtime, Mapping) and runtime.get("image")):
+        raise ConfigError(
+            "Deployment docker is missing runtime.image.",
+            why=f"No layer in use gives one for runtime '{merged.data.get('base_runtime')}'.",
+            remedy="Use --deployment process, or --set runtime.image=NAME:TAG.",
+        )
+    if mode == "external" and not deployment.get("url"):
+        raise ConfigError(
+            "Deployment external is missing deployment.url.",
+            why="Nothing is launched, so the endpoint must be named.",
+            remedy="Give --url http://HOST:PORT, or --set deployment.url=http://HOST:PORT.",
+        )
+
+
+def _remove_nulls(merged: Merged) -> None:
+    """Remove null parameters and SLO terms: a later layer takes back what an earlier one set."""
+    for path in [path for path in merged.provenance if path == "slo" or path.startswith(("parameters.", "slo."))]:
+        keys = path.split(".")
+        is_whole = path.startswith("parameters.") or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)
+        if is_whole and dig(merged.data, path) is None:
+            merged.drop(path)
+
+
+def _leave_external_alone(merged: Merged) -> list[str]:
+    """An endpoint that runs already has its parameters: none of ours can be tried."""
+    deployment = merged.data.get("deployment")
+    if not isinstance(deployment, Mapping) or deployment.get("mode") != "external" or not merged.data["parameters"]:
+        return []
+    names = ", ".join(merged.data["parameters"])
+    for path in [path for path in merged.provenance if path.startswith("parameters.")]:
+        merged.drop(path, emptied_by="external-defaults")
+    return [f"deployment external: the server runs already, so these parameters are not tried: {names}"]
+
+
+def _limit_gpus(merged: Merged, context: TaskContext) -> list[str]:
+    """Keep the tp-size values that the GPUs allow; ConfigError where none is left."""
+    limit = context.total_gpus
+    if not isinstance(limit, int) or limit < 1:
+        return []
+    over: dict[str, object] = {}
+    hardware = merged.data.get("hardware")
+    if not isinstance(hardware, Mapping) or hardware.get("total_gpus") != limit:
+        over["hardware"] = {"total_gpus": limit}
+    warnings = []
+    sizes = merged.data["parameters"].get("tp-size", [])
+    kept = [size for size in sizes if not isinstance(size, int) or size <= limit]
+    if sizes and not kept:
+        smallest = min(sizes)
+        raise ConfigError(
+            f"No tp-size is left within {limit} {_gpus(limit)}.",
+            why=f"The values are {sizes}, from {merged.origin('parameters.tp-size')}.",
+            remedy=f"Use a profile for fewer GPUs, --set 'parameters.tp-size=[{limit}]', or --total-gpus {smallest}.",
+        )
+    if kept != sizes:
+        dropped = ", ".join(str(size) for size in sizes if size not in kept)
+        warnings.append(f"tp-size {dropped} left out: there {'is' if limit == 1 else 'are'} {limit} {_gpus(limit)}")
+        over["parameters"] = {"tp-size": kept}
+    if over:
+        merged.add(GPU_LIMIT, over)
+    return warnings
+
+
+def _gpus(count: int) -> str:
+    return "GPU" if count == 1 else "GPUs"

@@ -1,0 +1,51 @@
+"""The user's own word: override files and --set, merged in the order given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autotuner.config import documents
+from autotuner.config.merging import Merged, nest, split
+from autotuner.errors import ConfigError
+
+
+class Overrides(dict[str, Any]):
+    """Merged overrides; `places` tells for each dotted leaf its file and line, or its --set."""
+
+    def __init__(self, data: Mapping[str, Any], places: Mapping[str, str]) -> None:
+        super().__init__(data)
+        self.places = dict(places)
+
+
+def read_overrides(files: Sequence[str | Path] = (), settings: Sequence[str] = ()) -> Overrides:
+    """Read override files, then `path=value` settings, later ones over earlier ones."""
+    merged = Merged()
+    for file in files:
+        document = documents.read(Path(file))
+        data = documents.plain(documents.mapping(document), "")
+        if "layers" in data:
+            raise ConfigError(
+                f"{document.source} is a profile, not an override file.",
+                why="It has 'layers'.",
+                remedy=f"Use it as a profile: --profile {file}.",
+            )
+        merged.add(document.source, data, lambda path, found=document: found.where(split(path)))  # type: ignore[misc]
+    for setting in settings:
+        merged.add(setting, parse_set(setting), lambda path, said=setting: f"--set {said}")  # type: ignore[misc]
+    return Overrides(merged.data, merged.places)
+
+
+def parse_set(text: str) -> dict[str, Any]:
+    """Read `optimization.max_iterations=5`: a dotted path and a YAML value. null removes a parameter or SLO term."""
+    path, equals, value = text.partition("=")
+    path = path.strip()
+    if not equals or not path or not all(path.split(".")):
+        raise ConfigError(
+            f"Cannot read --set '{text}'.",
+            why="It must be a dotted path, an equals sign and a value.",
+            remedy="For example: --set optimization.max_iterations=5, or --set 'parameters.tp-size=[1, 2]'.",
+        )
+    document = documents.parse(value, source=f"--set {path}")
+    return nest(path, documents.plain(document.data, path))

@@ -1,0 +1,198 @@
+"""What keys a configuration may have, and what is wrong with one, in the user's words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from autotuner.config.merging import Merged, leaves
+from autotuner.errors import ConfigError, unknown
+from autotuner.experiment import LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
+
+TERM_KEYS = tuple(name for name in SloTerm.model_fields if name not in ("metric", "statistic"))
+ALIASES = {"e2e": "latency", "e2el": "latency", "ttfo": "ttft", "throughput": "output_throughput"}
+"""Other names under which SLO metrics go."""
+
+
+def check_keys(name: str, data: Mapping[str, Any], where: Callable[[str], str]) -> None:
+    """Refuse keys that mean nothing, at any level, naming the nearest that does and the layer `name`."""
+    for parameter, values in _mapping(data.get("parameters")).items():
+        if isinstance(values, Mapping):
+            raise ConfigError(
+                f"parameters.{parameter} is a mapping.",
+                why=_whence(name, where(f"parameters.{parameter}")),
+                remedy="Give a value, or a list of values to try.",
+            )
+    for path, options in _unknown_keys(data, Experiment, ""):
+        *above, key = path.split(".")
+        kind = f"key in {'.'.join(above)}" if above else "key"
+        elsewhere = [known for known in _all_paths() if known.rpartition(".")[2] == key.replace("-", "_")]
+        elsewhere += [f"slo.{ALIASES[key]}"] if above == ["slo"] and key in ALIASES else []
+        if elsewhere and not difflib.get_close_matches(key, options, n=1, cutoff=0.8):
+            what = f"Unknown {kind} '{key}'; did you mean {' or '.join(repr(known) for known in elsewhere)}?"
+        else:
+            what = unknown(kind, key, options)
+        raise ConfigError(
+            what,
+            why=_whence(name, where(path)),
+            remedy="Correct the key." if above else "Correct the key; an engine's parameters go under 'parameters'.",
+        )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _whence(name: str, place: str) -> str:
+    return f"It is in {name}{f' ({place})' if place else ''}."
+
+
+def slo_mapping(slo: Any) -> Any:
+    """Bring an SLO to one form, so that layers merge: bare numbers become thresholds, a list of terms a mapping."""
+    if not isinstance(slo, Mapping):
+        return slo
+    found = {key: value for key, value in slo.items() if key != "terms"}
+    if "terms" in slo:
+        terms = slo["terms"]
+        if found.keys() - {"attainment"} or not isinstance(terms, list) or not all(map(_is_term, terms)):
+            return slo
+        for term in terms:
+            fields = {key: value for key, value in term.items() if key not in ("metric", "statistic")}
+            statistic = term.get("statistic", "mean")
+            found.setdefault(term["metric"], {}).update(fields if statistic == "mean" else {statistic: fields})
+    return {metric: body if metric == "attainment" else _term(body) for metric, body in found.items()}
+
+
+def _is_term(term: Any) -> bool:
+    """Whether this is a term as `SloTerm` is written to a file, its metric named inside."""
+    return (
+        isinstance(term, Mapping)
+        and term.get("metric") in LATENCY_METRICS + MINIMUM_METRICS
+        and isinstance(term.get("statistic", "mean"), str)
+    )
+
+
+def validate(merged: Merged, remedy: str) -> Experiment:
+    """Type the configuration; ConfigError with every fault, its value and the layer it came from."""
+    try:
+        return Experiment.model_validate(merged.data)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        missing = [_path(fault["loc"], merged) for fault in faults if fault["type"] == "missing"]
+        said = [f"missing: {', '.join(missing)}"] if missing else []
+        said += [_fault(dict(fault), merged) for fault in faults if fault["type"] != "missing"]
+        raise ConfigError(f"The configuration cannot be used: {'; '.join(said)}.", remedy=remedy) from error
+
+
+def _term(body: Any) -> Any:
+    if isinstance(body, Mapping):
+        spread = {key: _threshold(value) if key in STATISTICS else value for key, value in body.items()}
+        mean = spread.pop("mean", None)
+        return {**mean, **spread} if isinstance(mean, Mapping) else spread
+    return _threshold(body)
+
+
+def _threshold(value: Any) -> Any:
+    return {"threshold": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _unknown_keys(data: Mapping[str, Any], section: type[BaseModel], prefix: str) -> Iterator[tuple[str, list[str]]]:
+    """Paths of keys that `section` does not have, with the keys it has."""
+    if section is Slo:
+        yield from _unknown_slo_keys(data, prefix)
+        return
+    for key, value in data.items():
+        field = section.model_fields.get(key)
+        if field is None:
+            yield f"{prefix}{key}", list(section.model_fields)
+        elif (
+            isinstance(value, Mapping)
+            and isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+        ):
+            yield from _unknown_keys(value, field.annotation, f"{prefix}{key}.")
+
+
+def _unknown_slo_keys(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, list[str]]]:
+    for metric, term in data.items():
+        if metric == "attainment":
+            continue
+        if metric not in LATENCY_METRICS + MINIMUM_METRICS:
+            yield f"{prefix}{metric}", [*LATENCY_METRICS, *MINIMUM_METRICS, "attainment"]
+        elif isinstance(term, Mapping):
+            # A throughput is one number per load point: it has no percentiles.
+            statistics = STATISTICS if metric in LATENCY_METRICS else ()
+            for key, body in term.items():
+                if key not in (*TERM_KEYS, *statistics):
+                    yield f"{prefix}{metric}.{key}", [*TERM_KEYS, *statistics]
+                elif key in statistics and isinstance(body, Mapping):
+                    for name in body:
+                        if name not in TERM_KEYS:
+                            yield f"{prefix}{metric}.{key}.{name}", list(TERM_KEYS)
+
+
+def _all_paths(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
+    """Dotted paths of every key of a configuration."""
+    paths = []
+    for key, field in section.model_fields.items():
+        paths.append(f"{prefix}{key}")
+        if (
+            isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+            and field.annotation is not Slo
+        ):
+            paths += _all_paths(field.annotation, f"{prefix}{key}.")
+    return paths
+
+
+def _path(loc: tuple[int | str, ...], merged: Merged) -> str:
+    """Dotted path of a place that pydantic names, in the form users write."""
+    if loc[:2] == ("slo", "terms") and len(loc) > 2:
+        loc = (*_term_paths(merged.data["slo"])[int(loc[2])], *loc[3:])
+    return ".".join(str(part) for part in loc if not isinstance(part, int))
+
+
+def _term_paths(slo: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Where each term stands in the mapping, in the order in which `Slo` reads them."""
+    paths: list[tuple[str, ...]] = []
+    for metric, term in slo.items():
+        if isinstance(term, Mapping):
+            paths += [("slo", metric)] if any(key not in STATISTICS for key in term) else []
+            paths += [("slo", metric, key) for key in term if key in STATISTICS]
+        elif metric != "attainment":
+            paths.append(("slo", metric))
+    return paths
+
+
+def _fault(fault: dict[str, Any], merged: Merged) -> str:
+    loc = fault["loc"]
+    if loc[:1] == ("parameters",):
+        loc = loc[:2]
+    path = _path(loc, merged)
+    origin = merged.origin(path)
+    whence = f" (from {origin})" if origin else ""
+    given = fault["input"]
+    if fault["type"] == "literal_error":
+        options = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+        return f"{path}: {unknown('value', str(given), options).rstrip('.')}{whence}"
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{path}: must be a mapping{whence}"
+    said = fault["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(given, dict | list) else f", not {given!r}"
+    return f"{path}: {said[:1].lower()}{said[1:]}{shown}{whence}"
+
+
+def default_leaves(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that no layer set: dotted path -> default."""
+    defaults = leaves(experiment.model_dump(mode="json", exclude={"slo", "parameters"}))
+    defaults["slo.attainment"] = experiment.slo.attainment
+    given = leaves(data)
+    return {
+        path: value
+        for path, value in defaults.items()
+        if path not in given and not any(leaf.startswith(f"{path}.") for leaf in given)
+    }

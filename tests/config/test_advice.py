@@ -1,0 +1,44 @@
+import pytest
+
+from autotuner.config import TaskContext, compose
+
+
+def warnings(**overrides):
+    return compose(TaskContext(user_overrides=overrides)).warnings
+
+
+def test_the_default_configuration_has_nothing_to_warn_about():
+    assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"parameters": {"x": [1, 2, 3, 4]}}, "16 candidates and max_iterations is 10"),
+        ({"parameters": {"x": [1, 1]}}, "x holds the same value twice"),
+        ({"parameters": {"mem-fraction-static": [0.9, 0.98]}}, "mem-fraction-static 0.98"),
+        ({"parameters": {"max-running-requests": [2, 8]}}, "concurrency 4 is above max-running-requests 2"),
+        ({"benchmark": {"duration": 400}}, "810 s, more than timeout_per_iteration (600 s)"),
+        ({"optimization": {"objective": "maximize_goodput"}}, "maximize_goodput has no SLO"),
+        ({"optimization": {"objective": "minimize_cost"}}, "minimize_cost has no price"),
+        ({"benchmark": {"num_concurrency": [4]}}, "minimize_latency is measured at a single load"),
+    ],
+)
+def test_what_is_probably_not_meant_is_one_warning(overrides, said):
+    (warning,) = warnings(**overrides)
+    assert said in warning
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"parameters": {"x": [1, True]}},
+        {"parameters": {"x": [1, 2, 3, 4]}, "optimization": {"strategy": "random"}},
+        {"optimization": {"objective": "maximize_goodput"}, "slo": {"ttft": 1}},
+        {"optimization": {"objective": "minimize_cost"}, "hardware": {"price_per_gpu_hour": 2}},
+        {"parameters": {"max-running-requests": [4, 8]}},
+        {"benchmark": {"num_concurrency": [4]}, "optimization": {"objective": "maximize_throughput"}},
+    ],
+)
+def test_what_is_meant_is_not_warned_about(overrides):
+    assert warnings(**overrides) == []

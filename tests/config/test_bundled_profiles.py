@@ -1,0 +1,207 @@
+"""The six profiles, value by value."""
+
+from itertools import pairwise
+
+import pytest
+
+from autotuner.config import TaskConfigFactory, TaskContext, compose
+
+# What an SGLang container gets before any profile.
+DOCKER_SGLANG = {
+    "task_name": "m_grid_search",
+    "model": {"id_or_path": "m", "namespace": "autotuner"},
+    "base_runtime": "sglang",
+    "runtime": {"image": "lmsysorg/sglang:v0.5.23"},
+    "deployment": {"mode": "docker"},
+    "optimization": {
+        "strategy": "grid_search",
+        "objective": "minimize_latency",
+        "max_iterations": 10,
+        "timeout_per_iteration": 600,
+    },
+    "parameters": {
+        "tp-size": [1, 2, 4],
+        "mem-fraction-static": [0.85, 0.9],
+        "schedule-policy": ["lpm"],
+        "enable-torch-compile": [True, False],
+    },
+    "benchmark": {
+        "task": "text-to-text",
+        "model_name": "m",
+        "traffic_scenarios": ["D(100,100)"],
+        "num_concurrency": [1, 4],
+    },
+}
+
+# profile: objective, max_iterations, timeout, tp-size, mem-fraction-static, concurrency
+GOLDEN = {
+    "quick-test": ("minimize_latency", 2, 600, [1], [0.85], [1]),
+    "balanced": ("minimize_latency", 15, 600, [1, 2, 4], [0.8, 0.85, 0.9], [4, 8, 16]),
+    "low-latency": ("minimize_latency", 15, 600, [1, 2], [0.7, 0.8], [1, 4, 8]),
+    "high-throughput": ("maximize_throughput", 20, 600, [4, 8], [0.95], [16, 32, 64]),
+    "cost-optimization": ("minimize_latency", 12, 600, [1, 2], [0.75, 0.85], [4, 8, 16]),
+    "production": ("minimize_latency", 30, 900, [1, 2, 4], [0.85, 0.9], [1, 4]),
+}
+PRODUCTION_SLO = {
+    "ttft": {"threshold": 1.0, "weight": 2.0},
+    "tpot": {"threshold": 0.05, "weight": 2.0},
+    "latency": {"p90": {"threshold": 5.0, "weight": 3.0, "hard_fail": True, "fail_ratio": 0.2}},
+}
+
+
+def composed(*profiles, **more):
+    return compose(
+        TaskContext(model_name="m", base_runtime="sglang", deployment_mode="docker", profiles=profiles, **more)
+    )
+
+
+def test_without_a_profile_the_defaults_are_these():
+    assert composed().data == DOCKER_SGLANG
+
+
+@pytest.mark.parametrize("profile", GOLDEN)
+def test_a_profile_on_sglang_in_docker_has_exactly_these_values(profile):
+    objective, iterations, timeout, sizes, fractions, concurrency = GOLDEN[profile]
+    expected = {
+        **DOCKER_SGLANG,
+        "optimization": {
+            "strategy": "grid_search",
+            "objective": objective,
+            "max_iterations": iterations,
+            "timeout_per_iteration": timeout,
+        },
+        "parameters": {**DOCKER_SGLANG["parameters"], "tp-size": sizes, "mem-fraction-static": fractions},
+        "benchmark": {**DOCKER_SGLANG["benchmark"], "num_concurrency": concurrency},
+        **({"slo": PRODUCTION_SLO} if profile == "production" else {}),
+    }
+    assert composed(profile).data == expected
+
+
+def test_the_six_profiles_are_listed_with_their_metadata():
+    listed = {entry["name"]: entry for entry in TaskConfigFactory.list_profiles()}
+    assert set(listed) == set(GOLDEN)
+    for name, entry in listed.items():
+        assert entry["layer_names"] == [f"{name}-params"]
+        assert entry["layers_count"] == 1
+        assert all(entry[key] for key in ("description", "use_case", "tags", "recommended_for", "source"))
+        assert "problem" not in entry
+    assert listed["balanced"]["description"] == "Balanced configuration exploring common parameter ranges"
+    assert listed["balanced"]["use_case"] == "General purpose testing, exploring parameter space"
+    assert listed["balanced"]["tags"] == ["balanced", "general", "exploration"]
+    assert listed["balanced"]["recommended_for"] == ["general", "exploration", "baseline"]
+
+
+def test_ome_tries_more_than_docker():
+    found = compose(TaskContext(model_name="m", base_runtime="sglang", deployment_mode="ome")).data["parameters"]
+    assert found["tp-size"] == [1, 2, 4, 8]
+    assert found["mem-fraction-static"] == [0.8, 0.85, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "sizes", "fractions"),
+    [
+        ("H100", [1, 2, 4, 8], [0.85, 0.9, 0.95]),
+        ("NVIDIA H100 80GB HBM3", [1, 2, 4, 8], [0.85, 0.9, 0.95]),
+        ("a100", [1, 2, 4], [0.8, 0.85]),
+        ("NVIDIA GeForce RTX 4090", [1, 2], [0.8, 0.85]),
+        ("rtx5090", [1, 2], [0.8, 0.85]),
+        ("NVIDIA RTX PRO 6000", [1, 2, 4], [0.85, 0.9]),
+    ],
+)
+def test_a_known_gpu_type_changes_what_is_tried(gpu, sizes, fractions):
+    found = composed(gpu_type=gpu)
+    assert found.layers[-1] == "gpu-aware"
+    assert found.data["parameters"]["tp-size"] == sizes
+    assert found.data["parameters"]["mem-fraction-static"] == fractions
+    assert found.data["hardware"] == {"gpu_type": gpu}
+
+
+@pytest.mark.parametrize("gpu", ["h100", "a100"])
+def test_a_hardware_preset_says_the_same_as_the_gpu_it_is_named_for(gpu):
+    asked, known = composed(layers=[gpu]), composed(gpu_type=gpu.upper())
+    assert asked.data == known.data
+    assert asked.layers == [*known.layers, gpu]
+
+
+def test_a_profile_beats_what_the_gpu_type_suggests():
+    assert composed("quick-test", gpu_type="H100").data["parameters"]["tp-size"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expected"),
+    [
+        ("vllm", {"quantization": ["fp8"], "kv-cache-dtype": ["fp8"]}),
+        ("sglang", {"quantization": ["fp8"], "kv-cache-dtype": ["fp8"]}),
+        ("trtllm", {"kv-cache-dtype": ["fp8"]}),
+    ],
+)
+def test_the_fp8_preset_asks_each_engine_for_what_it_has(runtime, expected):
+    context = {"model_name": "m", "base_runtime": runtime, "deployment_mode": "docker"}
+    plain = compose(TaskContext(**context)).data["parameters"]
+    found = compose(TaskContext(**context, layers=["fp8-default"])).data["parameters"]
+    assert found == {**plain, **expected}
+
+
+def test_quick_test_on_the_embedded_engine_compares_two_candidates():
+    found = compose(TaskContext(profiles=["quick-test"]))
+    assert found.layers == [
+        "base-model",
+        "base-optimization",
+        "process-defaults",
+        "sim-defaults",
+        "profile:quick-test:quick-test-params",
+    ]
+    assert found.data["parameters"] == {
+        "tp-size": [1],
+        "mem-fraction-static": [0.85],
+        "enable-chunked-prefill": [True, False],
+    }
+    assert found.experiment.model.id_or_path == "llama-3.1-8b"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "imitated"),
+    [
+        ("NVIDIA H200", "h200_sxm"),
+        ("NVIDIA A100-PCIE-80GB", "a100_pcie"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA GB200", "gb200"),
+        ("NVIDIA GeForce RTX 4090", "rtx_4090"),
+    ],
+)
+def test_the_embedded_engine_imitates_the_gpu_that_is_there(gpu, imitated):
+    assert compose(TaskContext(base_runtime="sim", gpu_type=gpu)).experiment.simulate.gpu == imitated
+
+
+def test_the_embedded_engine_keeps_its_default_on_a_gpu_it_cannot_imitate():
+    found = compose(TaskContext(base_runtime="sim", gpu_type="Radeon"))
+    assert "simulate" not in found.data
+
+
+def test_strict_latency_is_stricter_than_balanced_and_that_than_high_throughput():
+    for model in ("llama-3.1-8b", "llama-3.1-70b", "deepseek-r1"):
+        slos = [
+            {
+                term.name: term.threshold
+                for term in composed(
+                    slo_config=name, user_overrides={"model": {"id_or_path": model}}
+                ).experiment.slo.terms
+            }
+            for name in ("strict-latency", "balanced", "high-throughput")
+        ]
+        assert all(set(slo) == {"ttft", "tpot", "latency.p90"} for slo in slos)
+        for tighter, looser in pairwise(slos):
+            assert all(tighter[name] < looser[name] for name in tighter)
+
+
+def test_a_named_slo_knows_the_size_of_the_model():
+    small = composed(slo_config="strict-latency")
+    large = compose(
+        TaskContext(
+            model_name="Llama-3.1-70B", base_runtime="sglang", deployment_mode="docker", slo_config="strict-latency"
+        )
+    )
+    assert small.layers[-3:] == ["slo:base", "slo:base-text-to-text", "slo:strict-latency"]
+    assert large.layers[-1] == "slo:strict-latency-large-model"
+    assert large.data["slo"]["tpot"]["threshold"] > small.data["slo"]["tpot"]["threshold"]
+    assert large.data["slo"]["tpot"]["weight"] == small.data["slo"]["tpot"]["weight"]

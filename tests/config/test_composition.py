@@ -1,0 +1,287 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuner.config import ConfigLayer, TaskConfigFactory, TaskContext, compose, leaves
+from autotuner.errors import ConfigError
+from autotuner.experiment import Experiment
+
+
+def register(name, data, condition=None):
+    TaskConfigFactory.register_profile(name, [ConfigLayer("params", data, condition)])
+
+
+def test_the_python_example_works_as_written():
+    ctx = TaskContext(
+        model_name="llama-3-2-1b-instruct",
+        base_runtime="sglang",
+        deployment_mode="docker",
+        benchmark_task="text-to-text",
+        traffic_scenarios=["D(100,100)"],
+        num_concurrency=[1, 4, 8],
+        optimization_strategy="grid_search",
+        optimization_objective="minimize_latency",
+        profiles=["low-latency", "production"],
+        user_overrides={"parameters": {"tp-size": [2]}},
+    )
+    config, layers = TaskConfigFactory.create(ctx)
+    assert layers == [
+        "base-model",
+        "base-optimization",
+        "docker-defaults",
+        "sglang-defaults",
+        "profile:low-latency:low-latency-params",
+        "profile:production:production-params",
+        "user_patch",
+    ]
+    assert config["parameters"]["tp-size"] == [2]
+    assert config["parameters"]["mem-fraction-static"] == [0.7, 0.8]
+    assert config["optimization"]["max_iterations"] == 30
+    assert config["task_name"] == "llama-3-2-1b-instruct_grid_search"
+    assert json.loads(json.dumps(config)) == config
+    Experiment.model_validate(config)
+
+
+def test_profiles_are_applied_in_the_order_given():
+    one = compose(TaskContext(profiles=["balanced", "quick-test"])).data["benchmark"]["num_concurrency"]
+    other = compose(TaskContext(profiles=["quick-test", "balanced"])).data["benchmark"]["num_concurrency"]
+    assert (one, other) == ([1], [4, 8, 16])
+
+
+def test_the_context_fills_the_base_and_a_profile_wins_over_it():
+    found = compose(
+        TaskContext(num_concurrency=[3], traffic_scenarios=["D(7,7)"], optimization_objective="minimize_ttft")
+    )
+    assert found.data["benchmark"]["num_concurrency"] == [3]
+    assert found.data["optimization"]["objective"] == "minimize_ttft"
+    assert found.provenance["benchmark.num_concurrency"] == "base-optimization"
+    profiled = compose(TaskContext(num_concurrency=[3], profiles=["balanced"]))
+    assert profiled.data["benchmark"]["num_concurrency"] == [4, 8, 16]
+
+
+def test_every_value_has_a_row_with_its_layer_and_place():
+    found = compose(TaskContext(profiles=["quick-test"]))
+    rows = {row.path: row for row in found.rows()}
+    assert leaves(found.data).keys() <= rows.keys()
+    assert rows["optimization.max_iterations"].layer == "profile:quick-test:quick-test-params"
+    assert rows["optimization.max_iterations"].place.endswith("quick-test.yaml:11:9")
+    assert (rows["benchmark.duration"].value, rows["benchmark.duration"].layer) == (20.0, "default")
+    assert rows["slo.attainment"].value == 0.95
+
+
+def test_the_strategy_in_the_name_is_the_one_that_is_used():
+    assert (
+        compose(TaskContext(user_overrides={"optimization": {"strategy": "random"}}))
+        .data["task_name"]
+        .endswith("_random")
+    )
+
+
+def test_a_profile_that_names_its_engine_brings_that_engines_layers():
+    register("on-vllm", {"base_runtime": "vllm", "model": {"id_or_path": "m"}, "deployment": {"mode": "docker"}})
+    found = compose(TaskContext(profiles=["on-vllm"]))
+    assert found.layers == [
+        "base-model",
+        "base-optimization",
+        "docker-defaults",
+        "vllm-defaults",
+        "profile:on-vllm:params",
+    ]
+    assert not any("asked for" in warning for warning in found.warnings)
+
+
+def test_what_the_caller_names_beats_a_profile_with_a_warning():
+    register("on-vllm", {"base_runtime": "vllm", "model": {"id_or_path": "theirs"}})
+    found = compose(TaskContext(profiles=["on-vllm"], base_runtime="sglang", model_name="mine"))
+    assert found.experiment.base_runtime == "sglang"
+    assert found.experiment.model.id_or_path == "mine"
+    assert "sglang-defaults" in found.layers
+    assert found.provenance["base_runtime"] == "context"
+    assert any("base_runtime is sglang, as asked for, not vllm" in warning for warning in found.warnings)
+
+
+def test_an_override_beats_what_the_caller_names():
+    found = compose(TaskContext(base_runtime="vllm", model_name="m", user_overrides={"base_runtime": "sglang"}))
+    assert found.experiment.base_runtime == "sglang"
+    assert "sglang-defaults" in found.layers
+    assert "vllm-defaults" not in found.layers
+
+
+def test_a_layer_whose_condition_depends_on_another_layer_is_applied():
+    register("a", {"hardware": {"gpu_type": "A100"}}, lambda context: context.base_runtime == "sim")
+    register("b", {"optimization": {"seed": 5}}, lambda context: context.gpu_type == "A100")
+    found = compose(TaskContext(profiles=["b", "a"]))
+    assert found.experiment.optimization.seed == 5
+    assert found.experiment.simulate.gpu == "a100_sxm"
+
+
+def test_layers_that_contradict_each_other_are_an_error():
+    register("flip", {"hardware": {"gpu_type": "A100"}}, lambda context: context.gpu_type is None)
+    with pytest.raises(ConfigError, match="contradict") as caught:
+        compose(TaskContext(profiles=["flip"]))
+    assert "profile:flip:params" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("context", "what", "remedy"),
+    [
+        ({"base_runtime": "vlm"}, "Unknown runtime 'vlm'; did you mean 'vllm'?", "openai, sglang, sim, trtllm, vllm"),
+        (
+            {"deployment_mode": "doker"},
+            "Unknown deployment 'doker'; did you mean 'docker'?",
+            "docker, external, ome, process",
+        ),
+        ({"base_runtime": "vllm"}, "No model was named.", "--model"),
+        ({"deployment_mode": "docker"}, "No runtime was named.", "--runtime"),
+        (
+            {"base_runtime": "sim", "deployment_mode": "docker"},
+            "Deployment docker is missing runtime.image.",
+            "process",
+        ),
+        (
+            {"base_runtime": "sim", "deployment_mode": "external"},
+            "Deployment external is missing deployment.url.",
+            "--url",
+        ),
+        ({"slo_config": "strict-latncy"}, "Unknown SLO 'strict-latncy'; did you mean 'strict-latency'?", "path"),
+        ({"layers": ["fp8-defalt"]}, "Unknown preset 'fp8-defalt'; did you mean 'fp8-default'?", "path"),
+        ({"override_mode": "pach"}, "Unknown override mode 'pach'; did you mean 'patch'?", "replace"),
+    ],
+)
+def test_what_does_not_exist_is_named_with_the_nearest_that_does(context, what, remedy):
+    with pytest.raises(ConfigError) as caught:
+        compose(TaskContext(**context))
+    assert caught.value.what == what
+    assert remedy in caught.value.remedy
+
+
+def test_an_endpoint_that_runs_already_has_no_parameters_to_try():
+    found = compose(
+        TaskContext(
+            model_name="m",
+            base_runtime="vllm",
+            deployment_mode="external",
+            profiles=["balanced"],
+            user_overrides={"deployment": {"url": "http://localhost:1"}},
+        )
+    )
+    assert found.experiment.parameters == {}
+    assert found.provenance["parameters"] == "external-defaults"
+    assert any(
+        "not tried: enable-chunked-prefill, tp-size, mem-fraction-static" in warning for warning in found.warnings
+    )
+
+
+def test_an_slo_given_as_a_mapping_is_laid_over_a_profiles():
+    found = compose(
+        TaskContext(profiles=["production"], slo_config={"ttft": 0.3, "latency": {"p99": {"threshold": 9}}})
+    )
+    assert found.layers[-1] == "slo_config"
+    assert found.data["slo"]["ttft"] == {"threshold": 0.3, "weight": 2.0}
+    assert [term.name for term in found.experiment.slo.terms] == ["ttft", "tpot", "latency.p90", "latency.p99"]
+
+
+def test_an_slo_asked_for_by_name_yields_to_the_users_overrides():
+    found = compose(TaskContext(slo_config="strict-latency", user_overrides={"slo": {"ttft": {"threshold": 0.25}}}))
+    assert found.data["slo"]["ttft"] == {"threshold": 0.25, "weight": 2.0}
+
+
+def test_an_slo_asked_for_by_name_holds_in_replace_mode_too():
+    override = {
+        "task_name": "t",
+        "model": {"id_or_path": "m"},
+        "base_runtime": "sim",
+        "parameters": {"tp-size": 1},
+        "benchmark": {"traffic_scenarios": ["D(1,2)"], "num_concurrency": [1]},
+    }
+    found = compose(TaskContext(slo_config="balanced", override_mode="replace", user_overrides=override))
+    assert found.data["slo"]["ttft"]["threshold"] == 1.0
+    assert found.data["parameters"] == {"tp-size": [1]}
+    assert found.layers.index("user_replace") < found.layers.index("slo:balanced")
+
+
+@pytest.mark.parametrize(
+    "text", ["ttft: 0.4\nlatency: {p90: 3}\n", "slo:\n  ttft: {threshold: 0.4}\n  latency: {p90: 3}\n"]
+)
+def test_an_slo_file_is_exactly_what_it_says(write, text):
+    write("mine.yaml", text)
+    found = compose(TaskContext(slo_config="mine.yaml"))
+    assert found.data["slo"] == {"ttft": {"threshold": 0.4}, "latency": {"p90": {"threshold": 3}}}
+    assert found.layers[-1] == "slo:mine"
+    assert found.places["slo.latency.p90.threshold"].startswith("mine.yaml:")
+
+
+def test_an_slo_file_with_an_unknown_metric_is_an_error_with_its_place(write):
+    write("mine.yaml", "ttft: 1\ne2e: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        compose(TaskContext(slo_config="mine.yaml"))
+    assert "did you mean 'slo.latency'" in caught.value.what
+    assert "mine.yaml:2:1" in caught.value.why
+
+
+def test_an_slo_file_may_have_layers(write):
+    write(
+        "mine.yaml",
+        "layers:\n"
+        "  - {name: all, data: {slo: {ttft: 2}}}\n"
+        "  - {name: big, when: {model: '*70b*'}, data: {slo: {ttft: 4}}}\n",
+    )
+    small, big = (compose(TaskContext(slo_config="mine.yaml", model_name=name)) for name in ("m-8b", "m-70b"))
+    assert (small.layers[-1], big.layers[-1]) == ("slo:all", "slo:big")
+    assert big.data["slo"] == {"ttft": {"threshold": 4}}
+
+
+def test_the_composed_configuration_composes_to_itself():
+    first = compose(TaskContext(profiles=["production"], slo_config="balanced", total_gpus=1))
+    again = compose(TaskContext(override_mode="replace", user_overrides=first.data))
+    assert again.data == first.data
+    typed = compose(TaskContext(override_mode="replace", user_overrides=first.experiment.model_dump(mode="json")))
+    assert typed.experiment == first.experiment
+
+
+def test_the_callers_data_is_not_changed_by_composing_or_by_changing_the_result():
+    overrides = {"parameters": {"tp-size": 2, "x": None}, "slo": {"ttft": 1}}
+    register("mine", {"benchmark": {"num_concurrency": [5]}})
+    context = TaskContext(profiles=["mine"], user_overrides=overrides)
+    found = compose(context)
+    found.data["parameters"]["tp-size"].append(3)
+    found.data["benchmark"]["num_concurrency"].append(6)
+    assert overrides == {"parameters": {"tp-size": 2, "x": None}, "slo": {"ttft": 1}}
+    assert compose(context).data["parameters"]["tp-size"] == [2]
+    assert compose(context).data["benchmark"]["num_concurrency"] == [5]
+
+
+PROFILES = ["quick-test", "balanced", "low-latency", "high-throughput", "cost-optimization", "production"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["sglang", "vllm", "trtllm", "sim"]),
+    st.sampled_from(["process", "ome"]),
+    st.lists(st.sampled_from(PROFILES), max_size=3),
+    st.sampled_from([None, "strict-latency", "balanced", "high-throughput"]),
+    st.sampled_from([None, "H100", "A100", "RTX 4090"]),
+    st.lists(st.sampled_from(["fp8-default", "float16-default", "h100", "a100", "consumer-gpu"]), max_size=2),
+    st.sampled_from([None, 4, 8]),
+)
+def test_whatever_is_combined_every_leaf_has_an_applied_layer(runtime, mode, profiles, slo, gpu, presets, gpus):
+    found = compose(
+        TaskContext(
+            model_name="m",
+            base_runtime=runtime,
+            deployment_mode=mode,
+            profiles=profiles,
+            slo_config=slo,
+            gpu_type=gpu,
+            layers=presets,
+            total_gpus=gpus,
+        )
+    )
+    assert found.provenance.keys() == leaves(found.data).keys()
+    assert set(found.provenance.values()) <= set(found.layers)
+    assert found.experiment.base_runtime == runtime
+    assert found.experiment.hardware.gpu_type == (
+        gpu or next((p.upper() for p in reversed(presets) if p in ("h100", "a100")), None)
+    )

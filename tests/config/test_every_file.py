@@ -1,0 +1,146 @@
+"""Every YAML file that is handed out can be used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import autotuner
+from autotuner.config import TaskContext, catalog, check_file, compose, layers, read_overrides
+from autotuner.config.schema import check_keys, slo_mapping
+from autotuner.engines import ENGINES, engine
+from autotuner.predict.hardware import gpus
+
+ROOT = Path(autotuner.__file__).parent.parent
+PROFILES = sorted((ROOT / "profiles").rglob("*.yaml"))
+EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*") if path.suffix in (".yaml", ".yml"))
+RUNTIMES = ("sglang", "vllm", "trtllm", "sim")
+CONFIGURATION = {"custom-profile.yaml", "overrides.yaml", "slo.yaml"}
+
+
+def shown(path):
+    return str(path.relative_to(ROOT))
+
+
+def every_context(**more):
+    for runtime in RUNTIMES:
+        yield compose(TaskContext(model_name="m", base_runtime=runtime, deployment_mode="process", **more))
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=shown)
+def test_a_bundled_file_says_what_it_is_for_and_has_known_keys_only(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert first.endswith(".")
+    for layer in layers.load(path).layers:
+        for part in layer.parts():
+            known = {**part, "slo": slo_mapping(part["slo"])} if "slo" in part else part
+            check_keys(layer.name, known, layer.where)
+
+
+@pytest.mark.parametrize("path", [path for path in PROFILES if path.parent == ROOT / "profiles"], ids=shown)
+def test_a_bundled_profile_composes_on_every_engine(path):
+    assert all(found.layers[-1].startswith(f"profile:{path.stem}:") for found in every_context(profiles=[path.stem]))
+    assert check_file(path).layers[-1] == f"profile:{path.stem}:{path.stem}-params"
+
+
+@pytest.mark.parametrize("path", [path for path in PROFILES if path.parent.name == "presets"], ids=shown)
+def test_a_bundled_preset_composes_on_every_engine_and_sets_something(path):
+    for found in every_context(layers=[path.stem]):
+        assert path.stem in found.provenance.values()
+
+
+@pytest.mark.parametrize("path", [path for path in PROFILES if path.parent.name == "slo"], ids=shown)
+def test_a_bundled_slo_composes_on_every_engine_and_has_terms(path):
+    assert all(found.experiment.slo.terms for found in every_context(slo_config=path.stem))
+
+
+@pytest.mark.parametrize("path", [path for path in PROFILES if path.parent.name in catalog.AUTOMATIC], ids=shown)
+def test_a_bundled_automatic_layer_takes_part_somewhere(path):
+    gpus = (None, "H100")
+    contexts = [
+        TaskContext(
+            model_name="m",
+            base_runtime=runtime,
+            deployment_mode=mode,
+            gpu_type=gpu,
+            user_overrides={"deployment": {"url": "http://x"}},
+        )
+        for runtime in RUNTIMES
+        for mode in ("process", "docker", "ome", "external")
+        for gpu in gpus
+        if (runtime, mode) != ("sim", "docker")
+    ]
+    contexts.append(
+        TaskContext(model_name="m", deployment_mode="external", user_overrides={"deployment": {"url": "http://x"}})
+    )
+    applied = {name for context in contexts for name in compose(context).layers}
+    assert {layer.name for layer in layers.load(path).layers} <= applied
+
+
+@pytest.mark.parametrize("runtime", sorted(ENGINES))
+def test_every_bundled_parameter_is_one_the_engine_has(runtime):
+    mode = "external" if runtime == "openai" else "process"
+    for layers_asked in (["h100"], ["fp8-default"], ["float16-default"], ["consumer-gpu"]):
+        for profile in (path.stem for path in PROFILES if path.parent == ROOT / "profiles"):
+            context = TaskContext(
+                model_name="m",
+                base_runtime=runtime,
+                deployment_mode=mode,
+                profiles=[profile],
+                layers=layers_asked,
+                user_overrides={"deployment": {"url": "http://x"}},
+            )
+            engine(runtime).check(compose(context).experiment.parameters)
+
+
+def test_every_gpu_that_the_embedded_engine_imitates_has_a_data_sheet():
+    imitated = {
+        case.data["simulate"]["gpu"]
+        for layer in layers.load(ROOT / "profiles/runtime/sim-defaults.yaml").layers
+        for case in layer.cases
+    }
+    assert imitated
+    assert imitated <= set(gpus())
+
+
+def test_the_example_profile_works_on_the_engine_it_is_used_with():
+    path = ROOT / "examples/custom-profile.yaml"
+    on_sim, on_vllm = (
+        compose(TaskContext(model_name="m", base_runtime=runtime, profiles=[str(path)])) for runtime in ("sim", "vllm")
+    )
+    assert check_file(path).data["parameters"]["max-running-requests"] == [32, 128]
+    assert on_sim.layers[-1] == "profile:custom-profile:chat-load"
+    assert on_vllm.layers[-1] == "profile:custom-profile:chat-on-vllm"
+    large = compose(TaskContext(model_name="Llama-3.1-70B", base_runtime="vllm", total_gpus=8, profiles=[str(path)]))
+    assert large.data["parameters"]["tp-size"] == [4]
+
+
+def test_the_example_slo_is_used_as_it_stands():
+    found = compose(TaskContext(profiles=["quick-test"], slo_config=str(ROOT / "examples/slo.yaml")))
+    assert [term.name for term in found.experiment.slo.terms] == ["ttft", "tpot", "latency.p90"]
+    assert found.layers[-1] == "slo:slo"
+
+
+def test_the_example_override_is_the_last_word():
+    overrides = read_overrides([ROOT / "examples/overrides.yaml"])
+    found = compose(TaskContext(profiles=["balanced"], user_overrides=overrides))
+    assert found.experiment.optimization.strategy == "random"
+    assert found.data["parameters"] == {"tp-size": [1, 2], "mem-fraction-static": [0.8, 0.85, 0.9]}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=shown)
+def test_an_example_is_yaml_and_a_configuration_among_them_is_tested(path):
+    data = yaml.safe_load(path.read_text())
+    assert path.name in CONFIGURATION or not {"layers", "parameters", "slo", "optimization"} & set(data)
+
+
+def test_listing_profiles_loads_no_validator():
+    code = (
+        "import sys; from autotuner.config import TaskConfigFactory; TaskConfigFactory.list_profiles();"
+        "print([name for name in ('pydantic', 'numpy', 'rich', 'autotuner.experiment') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,83 @@
+import pytest
+
+from autotuner.config import TaskContext, compose, parse_set, read_overrides
+from autotuner.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optimization.max_iterations=5", {"optimization": {"max_iterations": 5}}),
+        ("parameters.tp-size=[1, 2]", {"parameters": {"tp-size": [1, 2]}}),
+        ("parameters.a.b=true", {"parameters": {"a.b": True}}),
+        ("runtime.env.A=b=c", {"runtime": {"env": {"A": "b=c"}}}),
+        ("slo.latency={p90: 5}", {"slo": {"latency": {"p90": 5}}}),
+        ("description=", {"description": None}),
+        ("benchmark.duration=1e1", {"benchmark": {"duration": 10.0}}),
+        ("model.id_or_path=meta-llama/Llama-3.1-8B", {"model": {"id_or_path": "meta-llama/Llama-3.1-8B"}}),
+    ],
+)
+def test_a_setting_is_a_dotted_path_and_a_yaml_value(text, expected):
+    assert parse_set(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "=1", "a..b=1", ".a=1"])
+def test_a_setting_of_another_form_is_an_error_with_an_example(text):
+    with pytest.raises(ConfigError, match="Cannot read --set") as caught:
+        parse_set(text)
+    assert "optimization.max_iterations=5" in caught.value.remedy
+
+
+def test_a_setting_with_malformed_yaml_is_an_error():
+    with pytest.raises(ConfigError, match=r"--set a:.*not valid YAML"):
+        parse_set("a=[1")
+
+
+def test_files_come_before_settings_and_later_ones_win(write):
+    one = write("one.yaml", "optimization: {max_iterations: 1, seed: 1}\nbenchmark: {seed: 1}\n")
+    two = write("two.yaml", "optimization:\n  max_iterations: 2\n")
+    found = read_overrides([one, two], ["optimization.seed=3", "optimization.seed=4"])
+    assert found == {"optimization": {"max_iterations": 2, "seed": 4}, "benchmark": {"seed": 1}}
+    assert found.places == {
+        "optimization.max_iterations": "two.yaml:2:3",
+        "optimization.seed": "--set optimization.seed=4",
+        "benchmark.seed": "one.yaml:2:13",
+    }
+
+
+def test_an_unknown_key_in_an_override_file_is_an_error_with_its_line(write):
+    file = write("mine.yaml", "benchmark:\n  num_concurency: [1]\n")
+    with pytest.raises(ConfigError) as caught:
+        compose(TaskContext(user_overrides=read_overrides([file])))
+    assert "did you mean 'num_concurrency'" in caught.value.what
+    assert "user_patch (mine.yaml:2:3)" in caught.value.why
+
+
+def test_a_wrong_value_in_a_setting_is_an_error_that_quotes_the_setting():
+    with pytest.raises(ConfigError, match=r"max_iterations: .*--set optimization\.max_iterations=many"):
+        compose(TaskContext(user_overrides=read_overrides(settings=["optimization.max_iterations=many"])))
+
+
+def test_a_profile_given_as_an_override_file_is_an_error_that_says_so(write):
+    file = write("mine.yaml", "name: mine\nlayers:\n  - {name: l, data: {}}\n")
+    with pytest.raises(ConfigError, match="is a profile, not an override file") as caught:
+        read_overrides([file])
+    assert "--profile" in caught.value.remedy
+
+
+def test_null_takes_back_a_parameter_and_an_slo_term():
+    found = compose(
+        TaskContext(
+            profiles=["production"],
+            user_overrides=read_overrides(
+                settings=["parameters.enable-chunked-prefill=null", "slo.latency=null", "slo.tpot="]
+            ),
+        )
+    )
+    assert set(found.data["parameters"]) == {"tp-size", "mem-fraction-static"}
+    assert [term.name for term in found.experiment.slo.terms] == ["ttft"]
+    assert not any("chunked" in path or "latency" in path for path in found.provenance)
+
+
+def test_nothing_given_is_no_layer():
+    assert compose(TaskContext(user_overrides=read_overrides())).layers[-1] == "sim-defaults"

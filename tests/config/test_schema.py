@@ -1,0 +1,157 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuner.config import TaskContext, compose, leaves
+from autotuner.config.schema import slo_mapping
+from autotuner.errors import ConfigError
+from autotuner.experiment import Benchmark, Experiment, Optimization, Slo, SloTerm
+
+
+def fault(**overrides):
+    with pytest.raises(ConfigError) as caught:
+        compose(TaskContext(user_overrides=overrides))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "what"),
+    [
+        ({"optimisation": {}}, "Unknown key 'optimisation'; did you mean 'optimization'?"),
+        ({"max_iterations": 3}, "Unknown key 'max_iterations'; did you mean 'optimization.max_iterations'?"),
+        (
+            {"optimization": {"max_iteration": 3}},
+            "Unknown key in optimization 'max_iteration'; did you mean 'max_iterations'?",
+        ),
+        (
+            {"optimization": {"duration": 3}},
+            "Unknown key in optimization 'duration'; did you mean 'benchmark.duration'?",
+        ),
+        (
+            {"simulate": {"faults": {"crash_afer": 3}}},
+            "Unknown key in simulate.faults 'crash_afer'; did you mean 'crash_after'?",
+        ),
+        ({"slo": {"ttfft": 1}}, "Unknown key in slo 'ttfft'; did you mean 'ttft'?"),
+        ({"slo": {"ttft": {"p80": 1}}}, "Unknown key in slo.ttft 'p80'; did you mean 'p90'?"),
+        ({"slo": {"ttft": {"p90": {"wieght": 1}}}}, "Unknown key in slo.ttft.p90 'wieght'; did you mean 'weight'?"),
+        ({"parameters": {"tp-size": {"from": 1}}}, "parameters.tp-size is a mapping."),
+    ],
+)
+def test_an_unknown_key_is_an_error_at_any_level_with_the_nearest_and_the_layer(overrides, what):
+    error = fault(**overrides)
+    assert error.what == what
+    assert error.why == "It is in user_patch."
+
+
+def test_an_unknown_key_in_a_file_is_an_error_with_its_line(write):
+    write("profiles/mine.yaml", "name: mine\nlayers:\n  - name: l\n    data:\n      benchmark:\n        duratin: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        compose(TaskContext(profiles=["mine"]))
+    assert caught.value.why == "It is in profile:mine:l (profiles/mine.yaml:6:9)."
+
+
+def test_a_throughput_has_no_percentile():
+    assert "Unknown key in slo.goodput 'p90'" in fault(slo={"goodput": {"p90": {"threshold": 1}}}).what
+
+
+def test_a_parameter_at_the_top_level_is_told_where_it_belongs():
+    assert "under 'parameters'" in fault(**{"tp-size": [1]}).remedy
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            {"optimization": {"objective": "minimise_latency"}},
+            "optimization.objective: Unknown value 'minimise_latency'; did you mean 'minimize_latency'",
+        ),
+        (
+            {"optimization": {"max_iterations": 0}},
+            "optimization.max_iterations: input should be greater than or equal to 1, not 0",
+        ),
+        ({"benchmark": {"num_concurrency": [4, 0]}}, "benchmark.num_concurrency: every concurrency must be at least 1"),
+        ({"benchmark": {"num_concurrency": []}}, "give num_concurrency or request_rates"),
+        (
+            {"slo": {"latency": {"p90": {"threshold": -1}}}},
+            "slo.latency.p90.threshold: input should be greater than 0, not -1",
+        ),
+        ({"slo": {"ttft": 1, "latency": {"weight": 2}}}, "missing: slo.latency.threshold"),
+        ({"slo": {"ttft": "fast"}}, "slo.ttft"),
+        ({"parameters": 3}, "parameters: must be a mapping"),
+        ({"benchmark": 3}, "benchmark: must be a mapping"),
+        ({"slo": [1]}, "slo: must be a mapping"),
+        ({"slo": {"terms": [{"threshold": 3}]}}, "Unknown key in slo 'terms'"),
+        ({"slo": {"terms": [{"metric": "ttft", "threshold": 3}], "ttft": 1}}, "Unknown key in slo 'terms'"),
+        ({"parameters": {"tp-size": []}}, "parameters.tp-size is an empty list."),
+    ],
+)
+def test_a_wrong_value_is_an_error_in_the_users_words(overrides, said):
+    error = fault(**overrides)
+    assert said in error.what
+    assert "user_patch" in str(error) or "missing" in str(error)
+
+
+def test_all_faults_are_named_at_once():
+    what = fault(optimization={"max_iterations": 0, "strategy": "grid"}, benchmark={"duration": -1}).what
+    assert all(path in what for path in ("optimization.max_iterations", "optimization.strategy", "benchmark.duration"))
+
+
+def test_a_fault_names_the_layer_that_set_the_value(write):
+    write("profiles/mine.yaml", "name: mine\nlayers:\n  - name: l\n    data: {optimization: {seed: x}}\n")
+    with pytest.raises(ConfigError, match=r"from profile:mine:l, profiles/mine\.yaml:4:27"):
+        compose(TaskContext(profiles=["mine", "balanced"]))
+
+
+def test_all_forms_of_an_slo_mean_the_same():
+    forms = [
+        {"ttft": 1.0, "latency": {"p90": 5.0}},
+        {"ttft": {"mean": 1.0}, "latency": {"p90": {"threshold": 5.0}}},
+        {"ttft": {"mean": {"threshold": 1.0}}, "latency": {"p90": 5.0}},
+        {"terms": [{"metric": "ttft", "threshold": 1.0}, {"metric": "latency", "statistic": "p90", "threshold": 5.0}]},
+    ]
+    first, *others = [slo_mapping(form) for form in forms]
+    assert all(other == first for other in others)
+    assert Slo.model_validate(first) == Slo.model_validate(forms[0])
+
+
+KEYS = sorted(
+    {*Experiment.model_fields, *Optimization.model_fields, *Benchmark.model_fields, *SloTerm.model_fields}
+    | {
+        "id_or_path",
+        "ttft",
+        "latency",
+        "p90",
+        "mean",
+        "terms",
+        "goodput",
+        "faults",
+        "tp-size",
+        "mode",
+        "total_gpus",
+        "a.b",
+    }
+)
+values = st.none() | st.booleans() | st.integers(-2, 5) | st.floats(-1, 2) | st.sampled_from(["x", "sim", "vllm", "1"])
+trees = st.recursive(
+    values, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), trees, max_size=3), st.sampled_from(["patch", "replace"]))
+def test_any_override_composes_or_is_a_clear_error(overrides, mode):
+    assert outcome(overrides, mode)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from([key for key in KEYS if key != "attainment"]), trees, max_size=3))
+def test_any_slo_composes_or_is_a_clear_error(slo):
+    assert outcome({"slo": slo}, "patch")
+
+
+def outcome(overrides, mode):
+    try:
+        found = compose(TaskContext(user_overrides=overrides, override_mode=mode))
+    except ConfigError as error:
+        return error.what and error.remedy
+    return found.provenance.keys() == leaves(found.data).keys()
