@@ -1,0 +1,1 @@
+"""Closed form, no GPU: hardware, model shape, memory, step times."""
