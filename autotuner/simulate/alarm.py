@@ -1,0 +1,92 @@
+"""A timer that wakes the event loop within microseconds; its own timers round to milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+CLOCK_MONOTONIC = 1
+TFD_TIMER_ABSTIME = 1
+
+
+class Alarm(Protocol):
+    """Calls back once at a time of `time.monotonic`."""
+
+    def set(self, deadline: float) -> None:
+        """Ring at `deadline`, at once when it is past; replaces an earlier deadline."""
+        ...
+
+    def close(self) -> None:
+        """Never ring again."""
+        ...
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = [("interval", _Timespec), ("value", _Timespec)]
+
+
+class KernelAlarm:
+    """An alarm on a Linux timerfd. `os.timerfd_create` exists only from Python 3.13 on."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._spec = _Itimerspec()
+        self._file = self._libc.timerfd_create(CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._file < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        loop.add_reader(self._file, self._wake)
+
+    def set(self, deadline: float) -> None:
+        """Ring at `deadline`, at once when it is past; replaces an earlier deadline."""
+        # A zero value would disarm the timer.
+        nanoseconds = max(1, int(deadline * 1e9))
+        self._spec.value.seconds, self._spec.value.nanoseconds = divmod(nanoseconds, 1_000_000_000)
+        self._libc.timerfd_settime(self._file, TFD_TIMER_ABSTIME, ctypes.byref(self._spec), None)
+
+    def close(self) -> None:
+        """Never ring again."""
+        self._loop.remove_reader(self._file)
+        os.close(self._file)
+
+    def _wake(self) -> None:
+        # Re-armed between the wake-up and the read, there is nothing to read.
+        try:
+            os.read(self._file, 8)
+        except BlockingIOError:
+            return
+        self._ring()
+
+
+class LoopAlarm:
+    """An alarm on the event loop's own timers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, deadline: float) -> None:
+        """Ring at `deadline`, at once when it is past; replaces an earlier deadline."""
+        self.close()
+        self._handle = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._ring)
+
+    def close(self) -> None:
+        """Never ring again."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+def alarm(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> Alarm:
+    """The most precise alarm this system has."""
+    return KernelAlarm(loop, ring) if sys.platform == "linux" else LoopAlarm(loop, ring)

@@ -1,0 +1,181 @@
+"""HTTP/1.1 on one asyncio protocol: requests in, whole or chunked responses out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+
+MAX_BODY = 64 * 2**20
+MAX_PIPELINED = 16
+MARK = b"server: autotune-sim\r\nx-autotune-simulated: 1\r\n"
+CLOSE = b"connection: close\r\n"
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """One request, read to its end."""
+
+    method: str = "GET"
+    path: str = "/"
+    body: bytearray = field(default_factory=bytearray)
+    keep_alive: bool = True
+    chunked_allowed: bool = True
+
+
+class Exchange:
+    """One request and its response: either `send` once, or `start_stream`, `write`s and `end`.
+
+    `on_disconnect` is called when the client leaves before the end.
+    """
+
+    def __init__(self, connection: HttpConnection, request: HttpRequest) -> None:
+        self.request = request
+        self.on_disconnect: Callable[[], None] | None = None
+        self._connection = connection
+        self._chunked = request.chunked_allowed
+
+    def send(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+        """Send a whole response."""
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+            f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
+        )
+        close = b"" if self.request.keep_alive else CLOSE
+        self._connection.write(head.encode() + MARK + close + b"\r\n" + body)
+        self._connection.finish(self)
+
+    def start_stream(self, content_type: str = "text/event-stream; charset=utf-8") -> None:
+        """Send the head of a response that comes piece by piece."""
+        if self._chunked:
+            framing = b"transfer-encoding: chunked\r\n"
+        else:
+            # HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+            self.request.keep_alive = False
+            framing = b""
+        close = b"" if self.request.keep_alive else CLOSE
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache\r\n".encode()
+        self._connection.write(head + framing + MARK + close + b"\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Send one piece."""
+        self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self, data: bytes) -> None:
+        """Send the last piece and end the response, in one write."""
+        if self._chunked:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+        self._connection.write(data)
+        self._connection.finish(self)
+
+
+class HttpConnection(asyncio.Protocol):
+    """One client connection; pipelined requests are answered one after the other."""
+
+    def __init__(self, handle: Callable[[Exchange], None]) -> None:
+        self._handle = handle
+        self._parser = httptools.HttpRequestParser(self)
+        self._request = HttpRequest()
+        self._target = bytearray()
+        self._queue: deque[HttpRequest] = deque()
+        self._current: Exchange | None = None
+        self._transport: asyncio.Transport | None = None
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the response in progress that nobody reads it."""
+        self._transport = None
+        self._queue.clear()
+        current, self._current = self._current, None
+        if current is not None and current.on_disconnect is not None:
+            current.on_disconnect()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came in."""
+        if self._refused:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400)
+        except httptools.HttpParserError:
+            # An oversized body ends the parsing by an error of its own, already answered.
+            if not self._refused:
+                self._refuse(400)
+
+    def on_message_begin(self) -> None:
+        """Start a request."""
+        self._request = HttpRequest()
+        self._target.clear()
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target, which may come in parts."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Look at the one header that needs an answer before the body comes."""
+        if name.lower() == b"expect" and value.lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body."""
+        self._request.body += body
+        if len(self._request.body) > MAX_BODY:
+            self._refuse(413)
+            raise ValueError("body too large")
+
+    def on_message_complete(self) -> None:
+        """Answer the request, or queue it behind the one in progress."""
+        request = self._request
+        request.method = self._parser.get_method().decode("ascii")
+        request.path = bytes(self._target).split(b"?", 1)[0].decode("latin-1")
+        request.keep_alive = self._parser.should_keep_alive()
+        request.chunked_allowed = self._parser.get_http_version() != "1.0"
+        self._queue.append(request)
+        if len(self._queue) >= MAX_PIPELINED and self._transport is not None:
+            self._transport.pause_reading()
+        if self._current is None:
+            self._next()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, or drop them when the client is gone."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def finish(self, exchange: Exchange) -> None:
+        """End the response in progress, and go on with the next request."""
+        self._current = None
+        if self._transport is None:
+            return
+        if not exchange.request.keep_alive:
+            self._transport.close()
+        elif self._queue:
+            # Not at once: a response may end inside the handler of its own request.
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        if self._current is not None or not self._queue or self._transport is None:
+            return
+        request = self._queue.popleft()
+        if len(self._queue) < MAX_PIPELINED and not self._transport.is_reading():
+            self._transport.resume_reading()
+        self._current = Exchange(self, request)
+        self._handle(self._current)
+
+    def _refuse(self, status: int) -> None:
+        self._refused = True
+        # In the middle of another response there is no place for this one.
+        if self._current is None:
+            phrase = HTTPStatus(status).phrase
+            self.write(f"HTTP/1.1 {status} {phrase}\r\ncontent-length: 0\r\n".encode() + MARK + CLOSE + b"\r\n")
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,112 @@
+"""The scheduler in real time: each iteration's tokens go out at its end, on an absolute clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+
+from autotuner.simulate.alarm import alarm
+from autotuner.simulate.scheduler import Request, Scheduler
+
+LOG = logging.getLogger(__name__)
+LATENESS_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+FALLEN_BEHIND = 1.0
+"""Seconds of lateness after which the clock is set anew, and said so."""
+
+Sink = Callable[[int], None]
+"""Takes the tokens one iteration gave one request."""
+
+
+class Lateness:
+    """A histogram of how long after its iteration's end the last of its tokens was sent, in seconds."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(LATENESS_BUCKETS) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one iteration."""
+        self.counts[bisect_left(LATENESS_BUCKETS, seconds)] += 1
+        self.sum += seconds
+
+
+class RealtimeEngine:
+    """Runs the scheduler on the wall clock.
+
+    An iteration starts at the exact time its predecessor ended, not at the time the loop got
+    round to it, so lateness never adds up.
+    """
+
+    def __init__(self, scheduler: Scheduler, loop: asyncio.AbstractEventLoop) -> None:
+        self.scheduler = scheduler
+        self.lateness = Lateness()
+        self._loop = loop
+        self._alarm = alarm(loop, self._end_iteration)
+        self._sinks: dict[Request, Sink] = {}
+        self._emitting: list[tuple[Request, int]] = []
+        self._deadline = 0.0
+        self._busy = False
+        self._hung = False
+
+    def submit(self, request: Request, sink: Sink) -> None:
+        """Queue a request; `sink` is called with every token it gets."""
+        self._sinks[request] = sink
+        request.arrived = time.monotonic()
+        self.scheduler.add(request)
+        if not self._busy and not self._hung:
+            self._busy = True
+            # After the other requests of this turn of the loop, so that they share the iteration.
+            self._loop.call_soon(self._wake_up)
+
+    def abort(self, request: Request) -> None:
+        """Drop a request whose client is gone."""
+        self._sinks.pop(request, None)
+        self.scheduler.abort(request)
+
+    def hang(self) -> None:
+        """Emit nothing any more, as an engine does whose loop has died."""
+        self._hung = True
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._hung = True
+        self._alarm.close()
+
+    def _wake_up(self) -> None:
+        self._begin_iteration(time.monotonic())
+
+    def _begin_iteration(self, now: float) -> None:
+        result = None if self._hung else self.scheduler.step(now)
+        if result is None:
+            self._busy = False
+            return
+        self._emitting = result.emitted
+        self._deadline = now + result.duration
+        self._alarm.set(self._deadline)
+
+    def _end_iteration(self) -> None:
+        if self._hung:
+            return
+        deadline = self._deadline
+        for request, tokens in self._emitting:
+            sink = self._sinks.get(request)
+            if sink is not None:
+                if request.finished is not None:
+                    del self._sinks[request]
+                sink(tokens)
+        # Callbacks scheduled now run after the loop has flushed what the sinks wrote.
+        self._loop.call_soon(self._sent, deadline)
+        self._begin_iteration(self._start_after(deadline))
+
+    def _start_after(self, deadline: float) -> float:
+        now = time.monotonic()
+        if now - deadline < FALLEN_BEHIND:
+            return deadline
+        LOG.warning("fell %.1f s behind the simulated clock; this machine was too busy", now - deadline)
+        return now
+
+    def _sent(self, deadline: float) -> None:
+        self.lateness.add(time.monotonic() - deadline)

@@ -1,0 +1,275 @@
+"""Continuous batching in virtual time: which tokens each iteration computes, and when they come out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from autotuner.simulate.blocks import BlockPool, Holding
+
+Policy = Literal["fcfs", "lpm"]
+POLICIES: tuple[str, ...] = get_args(Policy)
+PREFIX_MATCH_QUEUE = 128
+"""Longest queue that is sorted by prefix match; engines give up beyond it, too."""
+WATERMARK = 0.01
+"""Share of blocks an admission leaves free, so that what runs can grow without preemption."""
+
+StepTime = Callable[[Sequence[tuple[int, int]], int, int], float]
+"""(prefill chunks as (new, cached) tokens, decoding sequences, their cached tokens) -> seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a batch. `max_model_len` tokens must fit in `blocks` x `block_size`."""
+
+    max_running_requests: int
+    max_batched_tokens: int
+    max_model_len: int
+    block_size: int
+    blocks: int
+    chunked_prefill: bool = True
+    prefix_caching: bool = True
+    policy: Policy = "fcfs"
+
+    def __post_init__(self) -> None:
+        if min(self.max_running_requests, self.max_batched_tokens, self.max_model_len, self.block_size) < 1:
+            raise ValueError("every limit must be at least 1")
+        if self.blocks * self.block_size < self.max_model_len:
+            raise ValueError("one request of max_model_len tokens must fit in the KV cache")
+        if not self.chunked_prefill and self.max_batched_tokens < self.max_model_len:
+            raise ValueError("without chunked prefill a whole prompt of max_model_len must fit in one batch")
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One generation: exactly `output_tokens` come out unless it is aborted.
+
+    `hashes` are `blocks.block_hashes` of the prompt, empty for a prompt nobody shares. The rest
+    is kept by the scheduler; times are those of the clock that `step` was given.
+    """
+
+    prompt_tokens: int
+    output_tokens: int
+    hashes: Sequence[Hashable] = ()
+    arrived: float = 0.0
+    generated: int = 0
+    computed: int = 0
+    cached_tokens: int = 0
+    preemptions: int = 0
+    first_scheduled: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+    holding: Holding = field(default_factory=Holding, repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and output tokens known so far."""
+        return self.prompt_tokens + self.generated
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One iteration: it takes `duration` seconds, at its end `emitted` tokens go out."""
+
+    duration: float
+    emitted: list[tuple[Request, int]]
+    finished: list[Request]
+    preempted: list[Request]
+    prefill_tokens: int
+    decode_tokens: int
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an engine counts since its start; prefix queries and hits are in tokens."""
+
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    preemptions: int = 0
+    prefill_tokens: int = 0
+    generated_tokens: int = 0
+    finished: int = 0
+    aborted: int = 0
+    steps: int = 0
+
+
+class Scheduler:
+    """Iteration-level scheduler with chunked or whole-prompt prefill and preemption by recompute.
+
+    Chunked: every running sequence decodes in every iteration, prompts fill what is left of
+    `max_batched_tokens`. Whole prompts: an iteration is either all prefill or all decode, and
+    prefill goes first.
+    """
+
+    def __init__(self, limits: Limits, step_time: StepTime) -> None:
+        self.limits = limits
+        self.counters = Counters()
+        self.pool = BlockPool(limits.blocks, prefix_caching=limits.prefix_caching)
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+        self._step_time = step_time
+        self._watermark = int(limits.blocks * WATERMARK)
+        self._batch: list[tuple[Request, int]] = []
+        self._preempted: list[Request] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self.waiting and not self.running
+
+    def add(self, request: Request) -> None:
+        """Queue a request; ValueError when it could never be served."""
+        if request.prompt_tokens < 1 or request.output_tokens < 1:
+            raise ValueError("a request has at least one prompt and one output token")
+        if request.prompt_tokens + request.output_tokens > self.limits.max_model_len:
+            raise ValueError("prompt and output together exceed max_model_len")
+        request.holding.hashes = request.hashes
+        self.waiting.append(request)
+
+    def abort(self, request: Request) -> bool:
+        """Drop a request and free its blocks; False when it was not queued or running."""
+        if request in self.running:
+            self.running.remove(request)
+        elif request in self.waiting:
+            self.waiting.remove(request)
+        else:
+            return False
+        self.pool.release(request.holding)
+        self.counters.aborted += 1
+        return True
+
+    def step(self, now: float) -> StepResult | None:
+        """Compute one iteration that starts at `now`; None when idle.
+
+        The state moves on at once; the caller shows `emitted` at `now + duration`. What is
+        added or aborted in between takes effect in the next iteration.
+        """
+        self._batch, self._preempted = [], []
+        if self.limits.chunked_prefill:
+            budget = self._continue_running(self.limits.max_batched_tokens)
+            if not self._preempted:
+                self._admit(budget)
+        else:
+            self._admit(self.limits.max_batched_tokens)
+            if not self._batch:
+                self._continue_running(self.limits.max_batched_tokens)
+        return self._run(now) if self._batch else None
+
+    def _continue_running(self, budget: int) -> int:
+        """Schedule what already runs, oldest first; return what is left of the budget."""
+        position = 0
+        size = self.limits.block_size
+        while position < len(self.running) and budget > 0:
+            request = self.running[position]
+            tokens = min(request.tokens - request.computed, budget)
+            holding = request.holding
+            missing = -(-(request.computed + tokens) // size) - holding.blocks
+            if missing > 0 and not self._make_room(request, missing):
+                break
+            self._schedule(request, tokens)
+            budget -= tokens
+            position += 1
+        return budget
+
+    def _make_room(self, request: Request, missing: int) -> bool:
+        """Take blocks for a running request, at the cost of the newest; False when it is the newest itself."""
+        while not self.pool.grow(request.holding, missing):
+            victim = self.running.pop()
+            self.pool.release(victim.holding)
+            victim.computed = 0
+            victim.preemptions += 1
+            self.waiting.appendleft(victim)
+            self.counters.preemptions += 1
+            self._preempted.append(victim)
+            if victim is request:
+                return False
+        return True
+
+    def _admit(self, budget: int) -> None:
+        """Start waiting requests while the batch, the budget and the blocks last; never past a blocked one."""
+        limits = self.limits
+        if limits.policy == "lpm" and len(self.running) < limits.max_running_requests:
+            self._sort_by_prefix()
+        while self.waiting and budget > 0 and len(self.running) < limits.max_running_requests:
+            request = self.waiting[0]
+            hits = self._hits(request)
+            cached = hits * limits.block_size
+            tokens = request.tokens - cached
+            if tokens > budget:
+                if not limits.chunked_prefill:
+                    return
+                tokens = budget
+            new = -(-(cached + tokens) // limits.block_size) - hits
+            if not self.pool.admit(request.holding, hits, new, spare=self._watermark if self.running else 0):
+                return
+            self.waiting.popleft()
+            self.running.append(request)
+            request.computed = cached
+            if not request.preemptions:
+                request.cached_tokens = cached
+                if limits.prefix_caching:
+                    self.counters.prefix_queries += request.prompt_tokens
+                    self.counters.prefix_hits += cached
+            self._schedule(request, tokens)
+            budget -= tokens
+
+    def _schedule(self, request: Request, tokens: int) -> None:
+        """Put tokens in the batch; prompt blocks they fill can be shared from now on, as in real engines."""
+        self._batch.append((request, tokens))
+        if request.computed < request.prompt_tokens:
+            full = min(request.computed + tokens, request.prompt_tokens) // self.limits.block_size
+            self.pool.publish(request.holding, full)
+
+    def _hits(self, request: Request) -> int:
+        # The last prompt token is always computed: its output is the first new token.
+        usable = (request.tokens - 1) // self.limits.block_size
+        return min(self.pool.find(request.hashes), usable)
+
+    def _sort_by_prefix(self) -> None:
+        if 1 < len(self.waiting) <= PREFIX_MATCH_QUEUE:
+            self.waiting = deque(sorted(self.waiting, key=lambda request: (-request.preemptions, -self._hits(request))))
+
+    def _run(self, now: float) -> StepResult:
+        """Price the batch, move every request on, and take out what is finished."""
+        chunks: list[tuple[int, int]] = []
+        decodes = context = 0
+        emitted: list[tuple[Request, int]] = []
+        for request, tokens in self._batch:
+            if request.generated and tokens == 1:
+                decodes += 1
+                context += request.computed
+            else:
+                chunks.append((tokens, request.computed))
+            if request.computed + tokens == request.tokens:
+                emitted.append((request, 1))
+        duration = self._step_time(chunks, decodes, context)
+        for request, tokens in self._batch:
+            request.computed += tokens
+            if request.first_scheduled is None:
+                request.first_scheduled = now
+        finished = self._emit(emitted, now + duration)
+        prefill_tokens = sum(tokens for tokens, _ in chunks)
+        counters = self.counters
+        counters.steps += 1
+        counters.prefill_tokens += prefill_tokens
+        counters.generated_tokens += len(emitted)
+        counters.finished += len(finished)
+        return StepResult(duration, emitted, finished, self._preempted, prefill_tokens, decodes)
+
+    def _emit(self, emitted: list[tuple[Request, int]], at: float) -> list[Request]:
+        """Count one token for each, free what is done."""
+        finished: list[Request] = []
+        for request, tokens in emitted:
+            request.generated += tokens
+            if request.first_token is None:
+                request.first_token = at
+            if request.generated == request.output_tokens:
+                request.finished = at
+                self.pool.release(request.holding)
+                finished.append(request)
+        if finished:
+            done = set(finished)
+            self.running = [request for request in self.running if request not in done]
+        return finished

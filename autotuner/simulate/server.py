@@ -1,0 +1,136 @@
+"""`python -m autotuner.simulate.server`: the simulated engine as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from autotuner import __version__
+from autotuner.predict.memory import GIB
+from autotuner.simulate.api import Api
+from autotuner.simulate.http import HttpConnection
+from autotuner.simulate.realtime import RealtimeEngine
+from autotuner.simulate.settings import Settings, parse
+from autotuner.simulate.world import StartError, World, build
+
+LOG = logging.getLogger("autotune-sim")
+START_FAILED = 1
+BACKLOG = 2048
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until TERM or INT; return the exit status.
+
+    0 after a signal, 1 when the model cannot be served as asked, 2 for a bad flag, and the
+    system's error number when the address cannot be listened on (98: in use).
+    """
+    settings = parse(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
+    LOG.info("autotune-sim %s, simulated: no GPU is used, step times are computed", __version__)
+    try:
+        listener = _listen(settings.host, settings.port)
+    except OSError as error:
+        LOG.error("[Errno %s] cannot listen on %s:%d: %s", error.errno, settings.host, settings.port, error.strerror)
+        return error.errno or START_FAILED
+    with listener:
+        try:
+            world = build(settings)
+        except StartError as error:
+            LOG.error("%s", error)
+            return START_FAILED
+        _describe(settings, world)
+        _run(_serve(settings, world, listener))
+    LOG.info("stopped")
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except socket.gaierror as error:
+        raise OSError(errno.EADDRNOTAVAIL, f"{error.strerror}") from error
+    listener = socket.socket(address[0], socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address[4])
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _describe(settings: Settings, world: World) -> None:
+    shape, plan, limits = world.shape, world.memory, world.limits
+    LOG.info(
+        "model %s: %.2fB parameters (%.2fB active), weights %s, KV cache %s",
+        shape.name,
+        shape.parameters / 1e9,
+        shape.active_parameters / 1e9,
+        settings.weight_dtype or shape.weight_dtype,
+        settings.kv_dtype,
+    )
+    LOG.info(
+        "simulated GPUs: %d x %s (tp %d, pp %d)", settings.tp * settings.pp, settings.gpu.name, settings.tp, settings.pp
+    )
+    LOG.info("Loading weights: %.1f GiB per GPU", plan.weights / GIB)
+    LOG.info("KV cache size: %d tokens", world.kv_tokens)
+    LOG.info(
+        "Maximum concurrency for %d tokens per request: %.2fx",
+        limits.max_model_len,
+        world.kv_tokens / limits.max_model_len,
+    )
+
+
+def _run(main_task: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main_task)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main_task)
+
+
+async def _serve(settings: Settings, world: World, listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    engine = RealtimeEngine(world.scheduler, loop)
+    api = Api(settings, world, engine)
+    server = await loop.create_server(lambda: HttpConnection(api.handle), sock=listener)
+    try:
+        if not await _loaded(settings, stopped):
+            return
+        # What start-up left behind never becomes garbage: keep it out of every collection.
+        gc.collect()
+        gc.freeze()
+        api.ready = True
+        host, port = listener.getsockname()[:2]
+        LOG.info("ready, listening on http://%s:%d (simulated)", host, port)
+        await stopped.wait()
+        LOG.info("stopping")
+    finally:
+        engine.close()
+        server.close()
+
+
+async def _loaded(settings: Settings, stopped: asyncio.Event) -> bool:
+    """Wait as long as loading takes; False when told to stop meanwhile."""
+    try:
+        await asyncio.wait_for(stopped.wait(), settings.load_seconds + settings.faults.start_delay)
+    except TimeoutError:
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
