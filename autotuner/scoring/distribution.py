@@ -1,0 +1,108 @@
+"""Pooled samples to a `Distribution`: percentiles by rank, and intervals that respect requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotuner.core import Distribution
+from autotuner.scoring.intervals import interval_ranks, percentile_rank, student
+
+PERCENTS = (25, 50, 75, 90, 95, 99)
+Samples = NDArray[np.float64]
+
+
+def per_request(samples: Sequence[float], errors: int = 0) -> Distribution | None:
+    """One sample per request; `errors` more requests count as infinitely slow in `adjusted`."""
+    if not samples:
+        return None
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    n = len(ordered)
+    intervals = {"mean": _around(float(ordered.mean()), _deviation(ordered) / math.sqrt(n), n - 1)}
+    for percent in PERCENTS:
+        low, high = interval_ranks(n, percent)
+        intervals[f"p{percent}"] = (
+            float(ordered[low - 1]) if low else 0.0,
+            None if high is None else float(ordered[high - 1]),
+        )
+    adjusted = {
+        f"p{percent}": float(ordered[rank - 1]) if rank <= n else None
+        for percent in PERCENTS
+        for rank in (percentile_rank(n + errors, percent),)
+    }
+    return _distribution(ordered, intervals, adjusted)
+
+
+def per_token(groups: Sequence[Samples]) -> Distribution | None:
+    """Many samples per request, one array each.
+
+    Samples of one request resemble each other, so the intervals treat the request as the unit:
+    a cluster estimate for the mean, Woodruff's method for the percentiles.
+    """
+    groups = [group for group in groups if len(group)]
+    if not groups:
+        return None
+    pooled = np.concatenate(groups)
+    starts = np.cumsum([0] + [len(group) for group in groups[:-1]])
+    sizes = np.array([len(group) for group in groups], dtype=np.float64)
+    degrees = len(groups) - 1
+    ordered = np.sort(pooled)
+    n = len(ordered)
+    mean = float(pooled.mean())
+    intervals = {"mean": _around(mean, _cluster_error(pooled, starts, sizes), degrees)}
+    for percent in PERCENTS:
+        value = ordered[percentile_rank(n, percent) - 1]
+        error = _cluster_error((pooled <= value).astype(np.float64), starts, sizes)
+        low, high = _around(percent / 100, error, degrees)
+        intervals[f"p{percent}"] = (
+            float(ordered[math.floor(low * n + 1e-9) - 1]) if low * n >= 1 else 0.0,
+            float(ordered[max(1, math.ceil(high * n - 1e-9)) - 1]) if high is not None and high <= 1 else None,
+        )
+    return _distribution(ordered, intervals, {})
+
+
+def _distribution(
+    ordered: Samples, intervals: dict[str, tuple[float, float | None]], adjusted: dict[str, float | None]
+) -> Distribution:
+    n = len(ordered)
+    p25, p50, p75, p90, p95, p99 = (float(ordered[percentile_rank(n, percent) - 1]) for percent in PERCENTS)
+    return Distribution(
+        n=n,
+        mean=float(ordered.mean()),
+        sd=_deviation(ordered),
+        min=float(ordered[0]),
+        p25=p25,
+        p50=p50,
+        p75=p75,
+        p90=p90,
+        p95=p95,
+        p99=p99,
+        max=float(ordered[-1]),
+        intervals=intervals,
+        adjusted=adjusted,
+    )
+
+
+def _around(centre: float, error: float, degrees: int) -> tuple[float, float | None]:
+    """centre +- t x error, cut at 0; one request alone bounds nothing."""
+    if degrees < 1:
+        return 0.0, None
+    reach = student(degrees) * error
+    return max(0.0, centre - reach), centre + reach
+
+
+def _deviation(samples: Samples) -> float:
+    return float(samples.std(ddof=1)) if len(samples) > 1 else 0.0
+
+
+def _cluster_error(samples: Samples, starts: NDArray[np.intp], sizes: Samples) -> float:
+    """Standard error of the pooled mean when each request is one draw."""
+    requests = len(sizes)
+    if requests < 2:
+        return 0.0
+    residuals = np.add.reduceat(samples, starts) - samples.mean() * sizes
+    variance = requests / (requests - 1) * float(residuals @ residuals)
+    return math.sqrt(variance) / len(samples)

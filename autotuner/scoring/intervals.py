@@ -1,0 +1,66 @@
+"""95% intervals: order statistics for percentiles, Student's t for means, Wilson for shares."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from autotuner.core import Share
+
+Z = 1.959963984540054
+TAIL = 0.025
+# t at 0.975 for 1 to 10 degrees of freedom; above, the expansion below is right to 4 digits.
+_STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+
+
+def percentile_rank(n: int, percent: int) -> int:
+    """The 1-based rank of the smallest of `n` samples that at least `percent` % of them do not exceed."""
+    return max(1, -(-n * percent // 100))
+
+
+@lru_cache(maxsize=4096)
+def interval_ranks(n: int, percent: int) -> tuple[int, int | None]:
+    """Ranks of the order statistics that hold a percentile with at least 95%, whatever the distribution.
+
+    The number of samples below a percentile is binomial. Rank 0 stands for no lower bound, None
+    for no upper bound: 20 samples cannot bound a p99.
+    """
+    share = percent / 100
+    low, below = 0, 0.0
+    while low < n and (below := below + _binomial(low, n, share)) <= TAIL:
+        low += 1
+    high, above = n, 0.0
+    while high > 0 and (above := above + _binomial(high, n, share)) <= TAIL:
+        high -= 1
+    return low, None if high >= n else high + 1
+
+
+def _binomial(k: int, n: int, p: float) -> float:
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
+def student(degrees: int) -> float:
+    """The 0.975 quantile of Student's t; `degrees` is at least 1."""
+    if degrees <= len(_STUDENT):
+        return _STUDENT[degrees - 1]
+    v = float(degrees)
+    return (
+        Z
+        + (Z**3 + Z) / (4 * v)
+        + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * v**2)
+        + (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / (384 * v**3)
+    )
+
+
+def share(good: int, n: int) -> Share | None:
+    """`good` of `n` with the Wilson interval; None of nothing."""
+    if n == 0:
+        return None
+    value = good / n
+    centre = value + Z * Z / (2 * n)
+    spread = Z * math.sqrt(value * (1 - value) / n + Z * Z / (4 * n * n))
+    scale = 1 + Z * Z / n
+    low = 0.0 if good == 0 else (centre - spread) / scale
+    high = 1.0 if good == n else (centre + spread) / scale
+    return Share(value, low, high, n)

@@ -1,0 +1,74 @@
+"""What a run optimises: each objective's figure, unit, direction, and its positive utility."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from autotuner.core import Distribution, Metrics
+
+Sense = Literal["min", "max"]
+Figure = Callable[[Metrics, int, float | None], float | None]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One goal.
+
+    `value(metrics, gpus, price)` is None where the load point gave no such figure; `gpus` is what
+    one server takes, `price` the cost of one GPU for an hour or None. `at_equal_load` says that
+    candidates are compared over the same load points instead of each at its best one.
+    """
+
+    name: str
+    label: str
+    sense: Sense
+    value: Figure
+    units: Callable[[float | None], str]
+    at_equal_load: bool = False
+
+    def unit(self, price: float | None = None) -> str:
+        """The unit of `value`, which for a cost depends on whether a price is known."""
+        return self.units(price)
+
+    def utility(self, value: float) -> float:
+        """`value` turned so that higher is better; positive for every positive value."""
+        return value if self.sense == "max" else 1 / value
+
+
+def cost(metrics: Metrics, gpus: int, price: float | None) -> float | None:
+    """Currency, or GPU-seconds where no price is known, for a million output tokens."""
+    if metrics.output_throughput <= 0:
+        return None
+    gpu_seconds = gpus * 1e6 / metrics.output_throughput
+    return gpu_seconds if price is None else gpu_seconds * price / 3600
+
+
+def throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
+    """Prompt and output tokens per second and GPU."""
+    return metrics.throughput / gpus or None
+
+
+def cost_unit(price: float | None) -> str:
+    """The unit `cost` answers in."""
+    return "GPU-s / 1M output tokens" if price is None else "currency / 1M output tokens"
+
+
+def _mean(distribution: Distribution | None) -> float | None:
+    return distribution.mean or None if distribution else None
+
+
+def _always(unit: str) -> Callable[[float | None], str]:
+    return lambda price: unit
+
+
+_ALL = (
+    Objective("minimize_latency", "mean E2E latency", "min", lambda m, gpus, price: _mean(m.e2e), _always("s"), True),
+    Objective("minimize_ttft", "mean TTFT", "min", lambda m, gpus, price: _mean(m.ttft), _always("s"), True),
+    Objective("minimize_tpot", "mean TPOT", "min", lambda m, gpus, price: _mean(m.tpot), _always("s"), True),
+    Objective("maximize_throughput", "throughput per GPU", "max", throughput_per_gpu, _always("tokens/s/GPU")),
+    Objective("maximize_goodput", "goodput", "max", lambda m, gpus, price: m.goodput or None, _always("requests/s")),
+    Objective("minimize_cost", "cost of output tokens", "min", cost, cost_unit),
+)
+OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL}

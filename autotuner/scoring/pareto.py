@@ -1,0 +1,123 @@
+"""The points no other point beats, over any two or more axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autotuner.core import Distribution, LoadPointResult, Metrics, Trial, Verdict
+from autotuner.errors import UsageError, unknown
+from autotuner.experiment import Experiment
+from autotuner.scoring.objective import Figure, Sense, cost, cost_unit, throughput_per_gpu
+
+UNTRUSTED = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
+"""Verdicts whose figures stand for no steady state, and so for no point to trade off."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing to trade off: a figure of a load point, its unit, and which way is better."""
+
+    name: str
+    label: str
+    unit: str
+    sense: Sense
+    value: Figure
+
+
+def _mean(distribution: Distribution | None) -> float | None:
+    return distribution.mean if distribution else None
+
+
+def interactivity(metrics: Metrics, gpus: int = 1, price: float | None = None) -> float | None:
+    """Tokens per second that one user sees."""
+    return metrics.interactivity
+
+
+AXES: Mapping[str, Axis] = {
+    axis.name: axis
+    for axis in (
+        Axis("throughput", "Throughput per GPU", "tokens/s/GPU", "max", throughput_per_gpu),
+        Axis("interactivity", "Interactivity", "tokens/s/user", "max", interactivity),
+        Axis("ttft", "Mean time to first token", "s", "min", lambda m, gpus, price: _mean(m.ttft)),
+        Axis("latency", "Mean E2E latency", "s", "min", lambda m, gpus, price: _mean(m.e2e)),
+        Axis("cost", "Cost of output tokens", cost_unit(None), "min", cost),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One load point of one trial on the chosen axes.
+
+    `on_frontier` when no trusted point of the same scenario and source beats it.
+    """
+
+    trial: Trial
+    result: LoadPointResult
+    at: tuple[float, ...]
+    trusted: bool
+    on_frontier: bool = False
+
+
+def axes(names: Sequence[str]) -> tuple[Axis, ...]:
+    """The named axes; UsageError for an unknown one or fewer than two."""
+    for name in names:
+        if name not in AXES:
+            raise UsageError(unknown("axis", name, AXES))
+    if len(names) < 2:
+        raise UsageError("A Pareto frontier needs two axes or more.", remedy=f"Choose from {', '.join(AXES)}.")
+    return tuple(AXES[name] for name in names)
+
+
+def points(trials: Sequence[Trial], experiment: Experiment, chosen: Sequence[Axis]) -> list[Point]:
+    """Every load point that has a figure on each axis.
+
+    Only trusted ones can be on the frontier: no failed trial, no invalid or saturated load point.
+    """
+    price = experiment.hardware.price_per_gpu_hour
+    found = []
+    for trial in trials:
+        for result in trial.measurement.load_points:
+            at = tuple(axis.value(result.metrics, trial.candidate.gpus, price) for axis in chosen)
+            if None not in at:
+                trusted = not trial.failed and result.verdict not in UNTRUSTED
+                found.append(Point(trial, result, tuple(value for value in at if value is not None), trusted))
+    members = {index for group in _comparable(found) for index in _best(found, group, chosen)}
+    return [
+        Point(point.trial, point.result, point.at, point.trusted, on_frontier=index in members)
+        for index, point in enumerate(found)
+    ]
+
+
+def _comparable(found: Sequence[Point]) -> list[list[int]]:
+    """Indices of the trusted points, apart by scenario and source: other prompts make other tokens/s."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, point in enumerate(found):
+        if point.trusted:
+            groups.setdefault((point.result.load_point.scenario, point.result.source), []).append(index)
+    return list(groups.values())
+
+
+def _best(found: Sequence[Point], group: Sequence[int], chosen: Sequence[Axis]) -> list[int]:
+    members = frontier([found[index].at for index in group], [axis.sense for axis in chosen])
+    return [group[member] for member in members]
+
+
+def frontier(points: Sequence[Sequence[float]], senses: Sequence[Sense]) -> list[int]:
+    """Indices of the points that no other is at least as good as in all axes and better in one.
+
+    Equal points are on the frontier together. The indices ascend.
+    """
+    signs = [1.0 if sense == "max" else -1.0 for sense in senses]
+    better = [tuple(sign * value for sign, value in zip(signs, point, strict=True)) for point in points]
+    members: list[int] = []
+    # From the best on the first axis down, only an earlier point can dominate a later one.
+    for index in sorted(range(len(better)), key=lambda i: better[i], reverse=True):
+        if not any(_dominates(better[member], better[index]) for member in members):
+            members.append(index)
+    return sorted(members)
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,112 @@
+import dataclasses
+import math
+
+import pytest
+
+from autotuner.core import Check, Verdict
+from autotuner.scoring.judge import judge, judge_load_point
+
+
+def verdict(make, result, **experiment):
+    return judge_load_point(result, 1, make.experiment(**experiment)).verdict
+
+
+def broken(*names):
+    return [Check(name, 1.0, "limit", False) for name in names]
+
+
+def test_without_targets_everything_valid_is_feasible(make):
+    assert verdict(make, make.result(good=0)) is Verdict.FEASIBLE
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["error-share"], Verdict.INVALID),
+        (["loop-lag-p99"], Verdict.CLIENT_LIMITED),
+        (["completed-rate"], Verdict.SATURATED),
+        (["sample-size"], Verdict.UNDECIDED),
+        (["sample-size", "completed-rate"], Verdict.SATURATED),
+        (["completed-rate", "dispatch-delay-p99"], Verdict.CLIENT_LIMITED),
+        (["dispatch-delay-p99", "output-length"], Verdict.INVALID),
+        (["a check of tomorrow"], Verdict.INVALID),
+    ],
+)
+def test_the_gravest_broken_check_decides(make, names, expected):
+    assert verdict(make, make.result(validity=broken(*names))) is expected
+
+
+def test_a_check_that_held_decides_nothing(make):
+    assert verdict(make, make.result(validity=[Check("error-share", 0.0, "<= 0.01", True)])) is Verdict.FEASIBLE
+
+
+def test_a_missed_term_is_infeasible_and_a_met_one_feasible(make):
+    assert verdict(make, make.result(ttft=0.9), slo={"ttft": 1.0}) is Verdict.FEASIBLE
+    assert verdict(make, make.result(ttft=1.1), slo={"ttft": 1.0}) is Verdict.INFEASIBLE
+    assert verdict(make, make.result(throughput=100.0), slo={"output_throughput": 60.0}) is Verdict.INFEASIBLE
+
+
+@pytest.mark.parametrize(
+    ("good", "n", "expected"),
+    [
+        (100, 100, Verdict.FEASIBLE),  # 96.3% to 100%
+        (20, 20, Verdict.UNDECIDED),  # 83.9% to 100%
+        (95, 100, Verdict.UNDECIDED),  # 88.8% to 97.8%
+        (85, 100, Verdict.INFEASIBLE),  # 76.7% to 90.7%
+    ],
+)
+def test_attainment_is_decided_by_its_interval_around_the_target(make, good, n, expected):
+    assert verdict(make, make.result(good=good, n=n), slo={"ttft": 1.0, "attainment": 0.95}) is expected
+
+
+def test_attainment_asks_nothing_where_no_term_is_about_requests(make):
+    assert verdict(make, make.result(good=20, n=20), slo={"output_throughput": 1.0}) is Verdict.FEASIBLE
+
+
+def test_a_percentile_that_so_few_requests_cannot_bound_is_undecided(make):
+    result = make.result()
+    loose = make.constant(0.5, 100, intervals={"p99": (0.4, None)})
+    result = dataclasses.replace(result, metrics=dataclasses.replace(result.metrics, ttft=loose))
+    assert verdict(make, result, slo={"ttft": {"p99": 1.0}}) is Verdict.UNDECIDED
+    assert verdict(make, result, slo={"ttft": {"p50": 1.0}}) is Verdict.FEASIBLE
+
+
+def test_score_is_utility_over_one_plus_penalties(make):
+    targets = {"ttft": {"threshold": 1.0, "weight": 2.0}, "tpot": {"threshold": 0.05, "weight": 3.0}}
+    score = judge_load_point(make.result(e2e=4.0, ttft=1.1, tpot=0.06), 1, make.experiment(slo=targets)).score
+    # 2 (e - 1) for 10% over, 3 (e^2 - 1) for 20% over
+    penalty = 2 * (math.e - 1) + 3 * (math.e**2 - 1)
+    assert score.utility == pytest.approx(0.25)
+    assert score.penalty == pytest.approx(penalty)
+    assert score.value == pytest.approx(0.25 / (1 + penalty))
+    assert [term.term for term in score.terms] == ["ttft", "tpot"]
+
+
+def test_throughput_is_per_gpu_of_the_candidate(make):
+    trial = make.trial(1, make.result(throughput=1000.0), parameters={"tp-size": 2, "dp-size": 2})
+    (result,) = judge(trial, make.experiment("maximize_throughput")).measurement.load_points
+    assert result.score.value == pytest.approx(250.0)
+
+
+def test_a_load_point_without_the_objectives_figure_has_no_score(make):
+    result = make.result()
+    result = dataclasses.replace(result, metrics=dataclasses.replace(result.metrics, e2e=None))
+    assert judge_load_point(result, 1, make.experiment()).score is None
+
+
+def test_the_worst_miss_still_scores_above_nothing(make):
+    score = judge_load_point(make.result(ttft=1e6), 1, make.experiment(slo={"ttft": 0.001})).score
+    assert 0 < score.value < 1e-20
+
+
+def test_judging_twice_changes_nothing(make):
+    experiment = make.experiment(slo={"ttft": 0.05})
+    once = judge(make.trial(1, make.result(1), make.result(4)), experiment)
+    assert judge(once, experiment) == once
+
+
+def test_an_open_loop_is_judged_from_the_schedule(make):
+    result = make.result(
+        rate=4.0, ttft=0.1, ttft_from_schedule=make.constant(2.0), e2e_from_schedule=make.constant(3.0)
+    )
+    assert verdict(make, result, slo={"ttft": 1.0}) is Verdict.INFEASIBLE

@@ -1,0 +1,172 @@
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.core import LoadPoint
+from autotuner.experiment import Slo
+from autotuner.scoring.metrics import summarize
+
+NO_SLO = Slo()
+
+
+@pytest.fixture
+def five_requests(make):
+    """Five requests around a window from 10 s to 20 s."""
+
+    def request(sent, times, tokens, **changes):
+        return make.record(
+            sent, chunk_times=times, chunk_tokens=tokens, output_tokens=sum(tokens), finished=times[-1], **changes
+        )
+
+    return make.observation(
+        [
+            request(9.0, (9.5, 10.5, 11.0), (1, 2, 1)),  # started before the window
+            request(12.0, (12.2, 12.4, 12.5), (1, 2, 1)),
+            request(19.0, (19.4, 20.6), (1, 1)),  # ends after the window
+            request(15.0, (15.1,), (1,), error="timeout"),  # died after one token
+            request(20.5, (20.9,), (1,)),  # started after the window
+        ],
+        window=(10.0, 20.0),
+    )
+
+
+def test_latencies_are_of_requests_that_started_in_the_window(five_requests):
+    found = summarize(five_requests, NO_SLO)
+    assert found.requests == 3  # sent at 12, 19 and 15
+    assert found.errors == {"timeout": 1}
+    assert (found.ttft.n, found.ttft.min, found.ttft.max) == pytest.approx((2, 0.2, 0.4))
+    assert (found.e2e.n, found.e2e.min, found.e2e.max) == pytest.approx((2, 0.5, 1.6))
+    # (12.5 - 12.2) / (4 - 1) and (20.6 - 19.4) / (2 - 1)
+    assert (found.tpot.min, found.tpot.max) == pytest.approx((0.1, 1.2))
+    assert found.interactivity == pytest.approx(1 / 0.65)
+
+
+def test_throughput_is_of_tokens_received_in_the_window(five_requests):
+    found = summarize(five_requests, NO_SLO)
+    # 2 + 1 of the first, 4 of the second, 1 of the third, 1 of the one that died
+    assert found.output_throughput == pytest.approx(9 / 10)
+    # and the 100 prompt tokens of each of the three whose first token came in the window
+    assert found.throughput == pytest.approx((9 + 300) / 10)
+    # the first and the second end in the window
+    assert found.request_throughput == pytest.approx(2 / 10)
+
+
+def test_goodput_and_attainment_count_requests_that_met_every_term(five_requests):
+    found = summarize(five_requests, Slo.model_validate({"latency": 1.0}))
+    # 2.0 s and 1.6 s miss, 0.5 s is good, the time-out misses
+    assert found.goodput == pytest.approx(1 / 10)
+    assert found.token_goodput == pytest.approx(4 / 10)
+    assert (found.attainment.value, found.attainment.n) == (pytest.approx(1 / 3), 3)
+
+
+def test_gaps_are_spread_over_the_tokens_of_the_later_chunk(make):
+    times, tokens = (1.0, 1.3, 1.4), (1, 3, 1)
+    found = summarize(
+        make.observation([make.record(0.0, chunk_times=times, chunk_tokens=tokens, output_tokens=5)]), NO_SLO
+    )
+    assert (found.itl.n, found.itl.min, found.itl.max) == (4, pytest.approx(0.1), pytest.approx(0.1))
+    assert (found.chunk_gap.n, found.chunk_gap.min, found.chunk_gap.max) == pytest.approx((2, 0.1, 0.3))
+    assert found.tpot.mean == pytest.approx(0.4 / 4)
+
+
+def test_a_request_of_one_chunk_has_no_tpot_and_meets_any_tpot_target(make):
+    found = summarize(make.observation([make.record(0.0, tokens=1)]), Slo.model_validate({"tpot": 0.001}))
+    assert found.tpot is None
+    assert found.itl is None
+    assert found.interactivity is None
+    assert found.attainment.value == 1
+    assert found.ttft.n == 1
+
+
+def test_failed_requests_give_no_latency_sample_and_count_as_infinitely_slow(make):
+    answered = [make.record(float(i)) for i in range(9)]
+    found = summarize(make.observation([*answered, make.failed(9.0)]), NO_SLO)
+    assert found.ttft.n == found.e2e.n == found.tpot.n == 9
+    assert found.ttft.p99 == pytest.approx(0.1)
+    assert found.ttft.adjusted["p90"] == pytest.approx(0.1)
+    assert found.ttft.adjusted["p95"] is None
+
+
+def test_an_answer_without_a_token_is_a_failure(make):
+    found = summarize(make.observation([make.record(0.0, tokens=0)]), NO_SLO)
+    assert found.errors == {"no-tokens": 1}
+    assert found.ttft is None
+    assert found.attainment.value == 0
+
+
+def test_an_open_loop_counts_from_the_schedule_and_holds_the_slo_against_it(make):
+    late = make.record(1.0, scheduled=0.0, ttft=0.1, gap=0.0, tokens=2)
+    slo = Slo.model_validate({"ttft": 0.5})
+    opened = summarize(make.observation([late], point=LoadPoint("D(1,2)", rate=1.0)), slo)
+    assert opened.ttft.mean == pytest.approx(0.1)
+    assert opened.ttft_from_schedule.mean == opened.e2e_from_schedule.mean == pytest.approx(1.1)
+    assert opened.attainment.value == 0
+    assert opened.goodput == 0
+    closed = summarize(make.observation([late]), slo)
+    assert closed.ttft_from_schedule is None
+    assert closed.attainment.value == 1
+
+
+def test_reasoning_is_in_ttft_and_not_in_ttfo(make):
+    found = summarize(make.observation([make.record(0.0, ttft=0.1, first_output=0.7)]), NO_SLO)
+    assert (found.ttft.mean, found.ttfo.mean) == pytest.approx((0.1, 0.7))
+
+
+def test_the_servers_own_count_wins_where_chunks_hide_tokens(make):
+    # two chunks of "one" token each, and a server that says there were eight
+    hiding = make.record(0.0, tokens=2, output_tokens=8)
+    assert summarize(make.observation([hiding]), NO_SLO).output_throughput == pytest.approx(8 / 10)
+
+
+def test_without_the_servers_count_the_requested_prompt_counts(make):
+    uncounted = make.record(0.0, tokens=2, prompt_tokens=None)
+    assert summarize(make.observation([uncounted]), NO_SLO).throughput == pytest.approx((100 + 2) / 10)
+
+
+def test_nothing_sent_is_all_empty(make):
+    found = summarize(make.observation([]), NO_SLO)
+    assert (found.requests, found.ttft, found.attainment, found.throughput) == (0, None, None, 0)
+
+
+def test_an_empty_window_has_no_rates(make):
+    found = summarize(make.observation([make.record(0.0)], window=(0.0, 0.0)), NO_SLO)
+    assert found.requests == 1
+    assert found.throughput == found.request_throughput == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-5, 15), st.floats(0.001, 3), st.floats(0, 0.5), st.integers(1, 20), st.booleans()),
+        max_size=30,
+    )
+)
+def test_any_container_of_chunks_gives_the_same_figures(make, drawn):
+    def records(hold_times, hold_tokens):
+        return [
+            make.record(
+                sent,
+                chunk_times=hold_times(sent + ttft + gap * i for i in range(tokens)),
+                chunk_tokens=hold_tokens(1 for _ in range(tokens)),
+                output_tokens=None,
+                error="reset" if fails else None,
+            )
+            for sent, ttft, gap, tokens, fails in drawn
+        ]
+
+    slo = Slo.model_validate({"latency": 2.0, "itl": 0.1})
+    plain = summarize(make.observation(records(tuple, tuple)), slo)
+    packed = summarize(make.observation(records(lambda v: array("d", v), lambda v: array("I", v))), slo)
+    assert plain == packed
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0.001, 3), st.booleans()), min_size=1, max_size=30))
+def test_good_is_never_more_than_all(make, drawn):
+    records = [make.failed(sent) if fails else make.record(sent, ttft) for sent, ttft, fails in drawn]
+    found = summarize(make.observation(records), Slo.model_validate({"ttft": 1.0}))
+    assert found.goodput <= found.request_throughput + 1e-12
+    assert found.token_goodput <= found.output_throughput + 1e-12
+    good = sum(not fails and (sent + ttft) - sent <= 1.0 for sent, ttft, fails in drawn)
+    assert found.attainment.value == pytest.approx(good / len(drawn))
+    assert sum(found.errors.values()) + (found.ttft.n if found.ttft else 0) == found.requests

@@ -1,0 +1,66 @@
+from typing import get_args
+
+import pytest
+
+from autotuner.core import Candidate
+from autotuner.experiment import Objective as ObjectiveName
+from autotuner.scoring.objective import OBJECTIVES
+
+
+def test_every_objective_a_configuration_can_name_is_registered():
+    assert set(OBJECTIVES) == set(get_args(ObjectiveName))
+    assert all(objective.name == name for name, objective in OBJECTIVES.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "unit"),
+    [
+        ("minimize_latency", 2.0, "s"),
+        ("minimize_ttft", 0.1, "s"),
+        ("minimize_tpot", 0.02, "s"),
+        ("maximize_throughput", 600.0, "tokens/s/GPU"),  # 1200 tokens/s on 2 GPUs
+        ("maximize_goodput", 3.0, "requests/s"),  # half of 6 requests/s
+    ],
+)
+def test_values_by_hand(make, name, value, unit):
+    metrics = make.metrics(e2e=2.0, ttft=0.1, tpot=0.02, throughput=1200.0, good=50)
+    objective = OBJECTIVES[name]
+    assert objective.value(metrics, 2, None) == pytest.approx(value)
+    assert objective.unit() == unit
+    utility = objective.utility(value)
+    assert utility == pytest.approx(1 / value if objective.sense == "min" else value)
+
+
+def test_cost_is_in_currency_where_a_price_is_known_and_in_gpu_seconds_elsewhere(make):
+    cost = OBJECTIVES["minimize_cost"]
+    metrics = make.metrics(throughput=2000.0)  # 1000 output tokens/s
+    # a million output tokens take 1000 s on each of 2 GPUs
+    assert cost.value(metrics, 2, None) == pytest.approx(2000.0)
+    assert cost.unit(None) == "GPU-s / 1M output tokens"
+    assert cost.value(metrics, 2, 3.6) == pytest.approx(2.0)
+    assert cost.unit(3.6) == "currency / 1M output tokens"
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_load_point_without_answers_has_no_value(make, name):
+    nothing = make.metrics(throughput=0.0, good=0)
+    empty = type(nothing)(
+        **{field: getattr(nothing, field) for field in nothing.__dataclass_fields__}
+        | {"ttft": None, "tpot": None, "e2e": None, "interactivity": None}
+    )
+    assert OBJECTIVES[name].value(empty, 1, 2.0) is None
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_utility_is_positive_and_better_values_have_more(name):
+    objective = OBJECTIVES[name]
+    better, worse = (1.0, 2.0) if objective.sense == "min" else (2.0, 1.0)
+    assert objective.utility(better) > objective.utility(worse) > 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "gpus"),
+    [({}, 1), ({"tp-size": 4}, 4), ({"tp-size": 2, "pp-size": 2, "dp-size": 3}, 12), ({"tp-size": None}, 1)],
+)
+def test_a_candidate_takes_tp_x_pp_x_dp_gpus(parameters, gpus):
+    assert Candidate("vllm", parameters).gpus == gpus

@@ -1,0 +1,170 @@
+import dataclasses
+import math
+
+import pytest
+
+from autotuner.core import Check, LoadPoint, Verdict
+from autotuner.scoring.rank import rank
+
+
+def numbers(ranking):
+    return [standing.trial for standing in ranking.standings]
+
+
+def test_latency_is_the_geometric_mean_over_the_load_points(make):
+    trials = [
+        make.trial(1, make.result(1, e2e=1.0), make.result(16, e2e=9.0)),
+        make.trial(2, make.result(1, e2e=2.0), make.result(16, e2e=2.0)),
+    ]
+    ranking = rank(trials, make.experiment("minimize_latency", (1, 16)))
+    assert numbers(ranking) == [2, 1]
+    assert [standing.value for standing in ranking.standings] == pytest.approx([2.0, 3.0])  # sqrt(1 x 9)
+    assert [standing.score for standing in ranking.standings] == pytest.approx([1 / 2, 1 / 3])
+    assert ranking.standings[0].load_point is None
+    assert ranking.unit == "s"
+
+
+def test_with_one_load_point_latency_stands_there(make):
+    ranking = rank([make.trial(1, make.result(1))], make.experiment("minimize_latency", (1,)))
+    assert ranking.winner.load_point == LoadPoint("D(100,100)", concurrency=1)
+
+
+def test_throughput_stands_at_the_best_feasible_load_point(make):
+    slo = {"tpot": 0.05}
+    trials = [
+        make.trial(
+            1,
+            make.result(1, throughput=100.0, tpot=0.01),
+            make.result(16, throughput=900.0, tpot=0.04),
+            make.result(64, throughput=5000.0, tpot=0.2),
+        )
+    ]
+    ranking = rank(trials, make.experiment("maximize_throughput", (1, 16, 64), slo=slo))
+    assert ranking.winner.load_point.concurrency == 16
+    assert ranking.winner.value == pytest.approx(900.0)
+    assert ranking.winner.reason == "all targets met"
+
+
+def test_throughput_is_compared_per_gpu(make):
+    trials = [
+        make.trial(1, make.result(throughput=1000.0), parameters={"tp-size": 4}),
+        make.trial(2, make.result(throughput=400.0), parameters={"tp-size": 1}),
+    ]
+    ranking = rank(trials, make.experiment("maximize_throughput"))
+    assert numbers(ranking) == [2, 1]
+    assert [standing.value for standing in ranking.standings] == pytest.approx([400.0, 250.0])
+
+
+def test_cost_ranks_the_cheaper_first_and_names_its_unit(make):
+    trials = [make.trial(1, make.result(throughput=200.0)), make.trial(2, make.result(throughput=400.0))]
+    ranking = rank(trials, make.experiment("minimize_cost", price=3.6))
+    assert numbers(ranking) == [2, 1]
+    assert ranking.winner.value == pytest.approx(5.0)  # 1e6 / 200 tokens/s x 3.6 / 3600
+    assert ranking.unit == "currency / 1M output tokens"
+    assert rank(trials, make.experiment("minimize_cost")).unit.startswith("GPU-s")
+
+
+def test_targets_met_come_first_then_the_penalised_score(make):
+    slo = {"ttft": {"threshold": 1.0, "hard_fail": True, "fail_ratio": 0.5}}
+    trials = [
+        make.trial(1, make.result(e2e=0.1, ttft=3.0)),  # fails hard
+        make.trial(2, make.result(e2e=0.2, ttft=1.4)),  # misses by 40%
+        make.trial(3, make.result(e2e=0.3, ttft=1.1)),  # misses by 10%
+        make.trial(4, make.result(e2e=9.0, ttft=0.5, good=20, n=20)),  # not proven
+        make.trial(5, make.result(e2e=8.0, ttft=0.5)),  # met
+        make.trial(6, make.result(e2e=0.1, validity=[Check("completed-rate", 0.5, ">= 0.90 of arrivals", False)])),
+    ]
+    ranking = rank(trials, make.experiment(slo=slo))
+    assert numbers(ranking) == [5, 4, 3, 2, 1, 6]
+    assert [standing.verdict for standing in ranking.standings] == [
+        Verdict.FEASIBLE,
+        Verdict.UNDECIDED,
+        Verdict.INFEASIBLE,
+        Verdict.INFEASIBLE,
+        Verdict.INFEASIBLE,
+        Verdict.SATURATED,
+    ]
+    assert [standing.reason for standing in ranking.standings] == [
+        "all targets met",
+        "100% of 20 requests good (84% to 100%), target 95%: too few to tell",
+        "ttft 1.1, target 1",
+        "ttft 1.4, target 1",
+        "ttft 3, target 1",
+        "completed-rate 0.5, not >= 0.90 of arrivals",
+    ]
+
+
+def test_what_is_not_proven_wins_only_where_nothing_is(make):
+    unproven = make.trial(1, make.result(good=20, n=20))
+    ranking = rank([unproven], make.experiment(slo={"ttft": 1.0}))
+    assert ranking.winner.verdict is Verdict.UNDECIDED
+
+
+def test_nothing_wins_when_all_miss(make):
+    ranking = rank([make.trial(1, make.result(ttft=2.0))], make.experiment(slo={"ttft": 1.0}))
+    assert ranking.winner is None
+    assert ranking.standings[0].verdict is Verdict.INFEASIBLE
+
+
+def test_no_trials_give_an_empty_ranking(make):
+    ranking = rank([], make.experiment())
+    assert (ranking.standings, ranking.winner, ranking.baseline, ranking.sources) == ((), None, None, ())
+
+
+def test_the_worst_load_point_gives_the_verdict_and_says_where(make):
+    trial = make.trial(1, make.result(1, ttft=0.1), make.result(64, ttft=2.0))
+    (standing,) = rank([trial], make.experiment(concurrency=(1, 64), slo={"ttft": 1.0})).standings
+    assert standing.verdict is Verdict.INFEASIBLE
+    assert standing.reason == "ttft 2, target 1 at D(100,100) @ 64"
+
+
+def test_gain_is_over_the_earliest_trial_with_figures(make):
+    trials = [
+        make.trial(1, failure=make.OOM),
+        make.trial(2, make.result(e2e=3.0)),
+        make.trial(3, make.result(e2e=2.0)),
+    ]
+    ranking = rank(trials, make.experiment())
+    assert ranking.baseline == 2
+    assert [(standing.trial, standing.gain) for standing in ranking.standings] == [
+        (3, pytest.approx(1.5)),
+        (2, pytest.approx(1.0)),
+        (1, None),
+    ]
+
+
+def test_sources_are_named_and_never_compared(make):
+    trials = [
+        make.trial(1, make.result(e2e=0.1, source="simulated"), source="simulated"),
+        make.trial(2, make.result(e2e=5.0)),
+        make.trial(3, make.result(e2e=0.01, source="predicted"), source="predicted"),
+    ]
+    ranking = rank(trials, make.experiment())
+    assert numbers(ranking) == [2, 1, 3]
+    assert ranking.sources == ("measured", "simulated", "predicted")
+    assert [standing.source for standing in ranking.standings] == ["measured", "simulated", "predicted"]
+    assert [standing.gain for standing in ranking.standings] == [1.0, None, None]
+
+
+def test_equal_scores_keep_the_order_of_trials(make):
+    trials = [make.trial(number, make.result()) for number in (3, 1, 2)]
+    assert numbers(rank(trials, make.experiment())) == [1, 2, 3]
+
+
+def test_misses_too_large_to_score_apart_are_ordered_by_size(make):
+    trials = [make.trial(1, make.result(ttft=900.0)), make.trial(2, make.result(ttft=20.0))]
+    assert numbers(rank(trials, make.experiment(slo={"ttft": 1.0}))) == [2, 1]
+
+
+def test_an_error_share_below_the_limit_still_shows_in_attainment(make):
+    result = make.result(good=96, n=100, errors={"timeout": 1})
+    (standing,) = rank([make.trial(1, result)], make.experiment(slo={"ttft": 1.0})).standings
+    assert standing.attainment.value == pytest.approx(0.96)
+    assert math.isfinite(standing.score)
+
+
+def test_latency_without_a_tpot_has_no_place_under_tpot(make):
+    result = make.result()
+    one_token = dataclasses.replace(result, metrics=dataclasses.replace(result.metrics, tpot=None))
+    (standing,) = rank([make.trial(1, one_token)], make.experiment("minimize_tpot")).standings
+    assert standing.reason == "no figure at D(100,100) @ 1"

@@ -1,0 +1,133 @@
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.experiment import Slo
+from autotuner.scoring.slo import attainment_target, is_good, is_proven, outcomes, penalty, request_terms
+
+
+def slo(**terms):
+    return Slo.model_validate(terms)
+
+
+def changed(make, **changes):
+    return dataclasses.replace(make.metrics(), **changes)
+
+
+def only(metrics, targets, **options):
+    (outcome,) = outcomes(metrics, targets, open_loop=options.get("open_loop", False))
+    return outcome
+
+
+def test_ten_percent_over_costs_weight_times_e_minus_one(make):
+    found = only(make.metrics(ttft=1.1), slo(ttft={"threshold": 1.0, "weight": 2.0}))
+    assert found.violation == pytest.approx(0.1)
+    assert found.penalty == pytest.approx(2 * (math.e - 1))  # steepness 0.1 by default
+    assert (found.term, found.actual, found.threshold, found.state) == ("ttft", 1.1, 1.0, "missed")
+
+
+def test_a_minimum_is_reversed(make):
+    found = only(make.metrics(throughput=1600.0), slo(output_throughput={"threshold": 1000.0, "steepness": 0.2}))
+    assert found.violation == pytest.approx(0.2)  # 800 of 1000
+    assert found.penalty == pytest.approx(math.e - 1)
+    assert only(make.metrics(throughput=4000.0), slo(output_throughput=1000.0)).state == "met"
+
+
+@pytest.mark.parametrize(("ttft", "state"), [(0.89, "met"), (0.91, "warning"), (1.0, "warning"), (1.01, "missed")])
+def test_the_warning_band_is_shown_and_not_scored(make, ttft, state):
+    found = only(make.metrics(ttft=ttft), slo(ttft=1.0))
+    assert found.state == state
+    assert (found.penalty > 0) == (state == "missed")
+
+
+@pytest.mark.parametrize(("throughput", "state"), [(2400.0, "met"), (2100.0, "warning"), (1900.0, "missed")])
+def test_a_minimum_warns_above_itself(make, throughput, state):
+    assert only(make.metrics(throughput=throughput), slo(output_throughput=1000.0)).state == state
+
+
+@pytest.mark.parametrize(("e2e", "state"), [(5.9, "missed"), (6.1, "failed")])
+def test_a_hard_term_fails_beyond_its_ratio(make, e2e, state):
+    targets = slo(latency={"p90": {"threshold": 5.0, "hard_fail": True, "fail_ratio": 0.2}})
+    assert only(make.metrics(e2e=e2e), targets).state == state
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e3), st.floats(0.001, 10))
+def test_a_penalty_is_finite_and_never_negative(violation, weight, steepness):
+    assert 0 <= penalty(violation, weight, steepness) < math.inf
+    assert penalty(-violation, weight, steepness) == 0
+
+
+@given(st.floats(0, 5), st.floats(0, 5), st.floats(0.01, 10))
+def test_a_larger_violation_never_costs_less(one, other, weight):
+    low, high = sorted((one, other))
+    assert penalty(low, weight, 0.1) <= penalty(high, weight, 0.1)
+
+
+@given(st.floats(0.01, 100), st.floats(0.01, 1))
+def test_a_penalty_starts_at_nothing_at_the_threshold(weight, steepness):
+    assert penalty(1e-9, weight, steepness) < 1e-4 * weight
+
+
+def test_a_percentile_counts_errors_as_infinitely_slow(make):
+    slow = make.constant(0.1, adjusted={"p50": 0.1, "p90": None})
+    found = only(changed(make, ttft=slow), slo(ttft={"p90": 1.0}))
+    assert found.actual is None
+    assert found.state == "missed"
+    assert math.isfinite(found.violation)
+    assert only(changed(make, ttft=slow), slo(ttft={"p50": 1.0})).state == "met"
+
+
+def test_a_load_point_without_answers_misses_every_latency(make):
+    nothing = changed(make, ttft=None, tpot=None, itl=None, e2e=None)
+    terms = outcomes(nothing, slo(ttft=1.0, tpot=1.0, latency={"p90": 5.0}), open_loop=False)
+    assert [term.state for term in terms] == ["missed"] * 3
+    assert all(term.actual is None for term in terms)
+
+
+def test_answers_of_one_token_have_a_tpot_of_zero(make):
+    assert only(changed(make, tpot=None), slo(tpot=0.05)).actual == 0.0
+
+
+def test_an_open_loop_is_held_against_the_schedule(make):
+    metrics = changed(make, ttft_from_schedule=make.constant(2.0), e2e_from_schedule=make.constant(3.0))
+    assert only(metrics, slo(ttft=1.0), open_loop=True).actual == 2.0
+    assert only(metrics, slo(latency={"p90": 1.0}), open_loop=True).actual == 3.0
+    assert only(metrics, slo(ttft=1.0)).actual == 0.1
+
+
+def test_a_percentile_is_proven_by_the_upper_end_of_its_interval(make):
+    (term,) = slo(ttft={"p90": 1.0}).terms
+    for high, proven in ((0.9, True), (1.1, False), (None, False)):
+        metrics = changed(make, ttft=make.constant(0.5, intervals={"p90": (0.1, high)}))
+        assert is_proven(term, metrics, open_loop=False) is proven
+    (mean,) = slo(ttft=1.0).terms
+    assert is_proven(mean, make.metrics(), open_loop=False)
+
+
+def test_a_request_is_held_to_the_loosest_threshold_of_each_metric():
+    terms = request_terms(slo(latency={"p50": 1.0, "p99": 3.0}, ttft={"threshold": 0.5}, output_throughput=10))
+    assert {term.name: term.threshold for term in terms} == {"latency.p99": 3.0, "ttft": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("terms", "target"),
+    [
+        ({"ttft": 1.0}, 0.95),
+        ({"latency": {"p90": 5.0}}, 0.90),
+        ({"latency": {"p50": 1.0, "p99": 3.0}}, 0.95),
+        ({"latency": {"p99": 3.0}, "attainment": 0.8}, 0.8),
+    ],
+)
+def test_no_more_requests_need_be_good_than_a_percentile_asks_for(terms, target):
+    assert attainment_target(slo(**terms)) == target
+
+
+def test_a_request_is_good_when_every_term_is_met(make):
+    terms = request_terms(slo(ttft=0.105, tpot=0.0205, itl=0.0205, latency=0.305))
+    assert is_good(make.record(0.0, ttft=0.1, gap=0.02), terms, open_loop=False)
+    assert not is_good(make.record(0.0, ttft=0.11, gap=0.01), terms, open_loop=False)
+    assert not is_good(make.record(0.0, ttft=0.05, gap=0.021, tokens=5), terms, open_loop=False)
+    assert not is_good(make.record(0.0, ttft=0.1, gap=0.02, tokens=12), terms, open_loop=False)

@@ -1,0 +1,236 @@
+import random
+
+import pytest
+
+from autotuner.core import LoadPoint, Verdict
+from autotuner.experiment import Slo
+from autotuner.scoring.metrics import summarize
+from autotuner.scoring.validity import CONSEQUENCES, check, client_limit
+
+NO_SLO = Slo()
+
+
+def checked(observation, slo=NO_SLO):
+    return {found.name: found for found in check(observation, summarize(observation, slo), slo)}
+
+
+def broken(observation, slo=NO_SLO):
+    return [name for name, found in checked(observation, slo).items() if not found.ok]
+
+
+def closed(make, streams, seconds, service, warmup=5.0):
+    """A closed loop of `streams`, whose requests take what `service()` says, from `-warmup` to `seconds`."""
+    records = []
+    for _ in range(streams):
+        now = -warmup
+        while now < seconds:
+            took = service()
+            records.append(make.record(now, ttft=took / 2, gap=took / 20, tokens=11))
+            now += took + 0.0005
+    return make.observation(
+        [record for record in records if record.finished > 0],
+        window=(0.0, seconds),
+        point=LoadPoint("D(100,11)", concurrency=streams),
+    )
+
+
+def opened(make, rate, seconds, servers, service, draw, warmup=5.0):
+    """Poisson arrivals at `servers` first-come-first-served servers."""
+    free, now, records = [-warmup] * servers, -warmup, []
+    while (now := now + draw.expovariate(rate)) < seconds:
+        begin = max(now, min(free))
+        took = service()
+        free[free.index(min(free))] = begin + took
+        records.append(make.record(now, ttft=begin + took / 2 - now, gap=took / 20, tokens=11))
+    return make.observation(
+        [record for record in records if record.finished > 0],
+        window=(0.0, seconds),
+        point=LoadPoint("D(100,11)", rate=rate),
+    )
+
+
+@pytest.mark.parametrize(("streams", "took"), [(1, 1.0), (1, 0.3), (4, 2.0), (16, 5.0), (64, 9.0)])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.5])
+def test_a_sound_closed_loop_passes_however_few_its_requests(make, streams, took, spread):
+    draw = random.Random(streams)
+    found = broken(closed(make, streams, 20.0, lambda: took * (1 + spread * draw.uniform(-1, 1))))
+    assert found == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sound_open_loop_passes(make, seed):
+    draw = random.Random(seed)
+    assert broken(opened(make, 8.0, 20.0, 10, lambda: draw.uniform(0.5, 1.2), draw)) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_long_requests_that_still_fill_the_server_are_not_overload(make, seed):
+    draw = random.Random(seed)
+    found = broken(opened(make, 2.0, 20.0, 1000, lambda: draw.uniform(14, 16), draw))
+    assert "completed-rate" not in found
+
+
+@pytest.mark.parametrize("rate", [8.0, 12.0, 40.0])
+def test_an_open_loop_above_capacity_is_saturated_and_nothing_else(make, rate):
+    draw = random.Random(1)
+    observation = opened(make, rate, 20.0, 5, lambda: 1.0, draw)  # capacity 5 requests/s
+    assert set(broken(observation)) == {"completed-rate", "backlog-slope"}
+    found = checked(observation)
+    assert found["completed-rate"].value == pytest.approx(5 / rate, rel=0.2)
+    assert found["backlog-slope"].value == pytest.approx(rate - 5, rel=0.2)
+
+
+def test_a_busy_server_is_seldom_taken_for_a_saturated_one(make):
+    alarms = 0
+    for seed in range(60):
+        draw = random.Random(seed)
+        alarms += "completed-rate" in broken(opened(make, 4.0, 20.0, 5, lambda draw=draw: draw.expovariate(1), draw))
+    assert alarms <= 3
+
+
+def test_a_request_limit_does_not_hide_overload(make):
+    draw = random.Random(1)
+    endless = opened(make, 10.0, 20.0, 5, lambda: 1.0, draw, warmup=0.0)
+    drained = make.observation(
+        endless.records, window=(0.0, max(r.finished for r in endless.records)), point=endless.load_point
+    )
+    assert "completed-rate" in broken(drained)
+
+
+def test_a_request_limit_is_not_taken_for_a_slow_client(make):
+    draw = random.Random(2)
+    endless = opened(make, 5.0, 20.0, 100, lambda: 10.0, draw, warmup=0.0)
+    drained = make.observation(
+        endless.records, window=(0.0, max(r.finished for r in endless.records)), point=endless.load_point
+    )
+    assert broken(drained) == []
+
+
+def test_requests_cut_off_in_overload_still_count_as_arrived(make):
+    records = [make.record(i * 0.1, ttft=0.5) for i in range(50)]
+    point = LoadPoint("D(100,11)", rate=10.0)
+    assert "completed-rate" not in broken(make.observation(records, window=(0.0, 5.0), point=point))
+    assert "completed-rate" in broken(make.observation(records, window=(0.0, 5.0), point=point, cut_off=60))
+
+
+@pytest.mark.parametrize(("threshold", "limit"), [(None, 0.010), (0.1, 0.010), (1.0, 0.050)])
+def test_the_client_may_add_10_ms_or_5_percent_of_the_ttft_target(threshold, limit):
+    slo = Slo.model_validate({"ttft": threshold}) if threshold else NO_SLO
+    assert client_limit(slo) == pytest.approx(limit)
+
+
+def test_a_lagging_client_loop_is_client_limited(make):
+    observation = closed(make, 4, 20.0, lambda: 1.0)
+    slow = make.observation(observation.records, (0.0, 20.0), observation.load_point, loop_lag_p99=0.02)
+    assert broken(slow) == ["loop-lag-p99"]
+    assert CONSEQUENCES["loop-lag-p99"] is Verdict.CLIENT_LIMITED
+    assert broken(slow, Slo.model_validate({"ttft": 1.0})) == []
+
+
+def test_late_dispatch_is_client_limited_and_one_hiccup_is_not(make):
+    point = LoadPoint("D(100,11)", rate=5.0)
+
+    def delayed(count):
+        return make.observation(
+            [make.record(i / 5, ttft=0.3, scheduled=i / 5 - (0.03 if i < count else 0.0)) for i in range(100)],
+            window=(0.0, 20.0),
+            point=point,
+        )
+
+    assert broken(delayed(1)) == []
+    assert broken(delayed(2)) == ["dispatch-delay-p99"]
+    assert checked(delayed(2))["dispatch-delay-p99"].value == pytest.approx(0.03)
+
+
+def test_a_client_that_sends_too_slowly_is_client_limited(make):
+    records = [make.record(i / 5, ttft=0.3) for i in range(100)]
+    observation = make.observation(records, (0.0, 20.0), LoadPoint("D(100,11)", rate=10.0))
+    assert checked(observation)["sent-rate"].value == pytest.approx(0.5)
+    assert "sent-rate" in broken(observation)
+
+
+def test_streams_that_stand_idle_break_littles_law(make):
+    # 8 streams, each busy 1 s of every 2 s
+    records = [make.record(2 * i + 0.01 * s, ttft=0.9, gap=0.01) for i in range(20) for s in range(8)]
+    observation = make.observation(records, (0.0, 40.0), LoadPoint("D(100,11)", concurrency=8))
+    assert broken(observation) == ["littles-law"]
+    assert checked(observation)["littles-law"].value == pytest.approx(0.5, abs=0.01)
+
+
+def test_answers_of_the_wrong_length_are_invalid(make):
+    good = [make.record(i * 0.2) for i in range(45)]
+    short = [make.record(9 + i * 0.2, tokens=5, requested_output=11, finish_reason="stop") for i in range(5)]
+    assert "output-length" in broken(make.observation(good + short))
+    assert checked(make.observation(good + short))["output-length"].value == pytest.approx(0.9)
+    assert "output-length" not in broken(make.observation(good + short[:2]))
+
+
+def test_prompts_of_the_wrong_length_are_invalid_and_uncounted_ones_are_not(make):
+    longer = [make.record(i * 0.2, prompt_tokens=130) for i in range(49)]
+    assert "prompt-length" in broken(make.observation(longer))
+    uncounted = [make.record(i * 0.2, prompt_tokens=None) for i in range(49)]
+    assert "prompt-length" not in broken(make.observation(uncounted))
+    assert checked(make.observation(uncounted))["prompt-length"].value is None
+
+
+def test_one_error_in_a_hundred_passes_and_two_do_not(make):
+    records = [make.record(i * 0.1) for i in range(98)]
+    one = [*records, make.record(9.85), make.failed(9.9)]
+    two = [*records, make.failed(9.85), make.failed(9.9)]
+    assert "error-share" not in broken(make.observation(one))
+    assert "error-share" in broken(make.observation(two))
+
+
+@pytest.mark.parametrize(
+    ("counters", "hit"),
+    [
+        ({"prefix_cache_queries": 2000.0, "prefix_cache_hits": 1600.0}, 0.8),
+        ({"prefix_cache_queries": 2000.0, "prefix_cache_hits": 0.0}, 0.0),
+        ({"prefix_cache_queries": 2500.0, "prefix_cache_hits": 320.0}, 0.128),  # 16 tokens of a template
+        ({"preemptions": 3.0}, None),
+    ],
+)
+def test_cache_hits_are_read_from_the_engines_own_counters(make, counters, hit):
+    observation = make.observation([make.record(i * 0.5) for i in range(20)], counters=counters)
+    found = checked(observation)["cache-hits"]
+    assert found.value == (None if hit is None else pytest.approx(hit))
+    assert found.ok is (hit is None or hit < 0.5)
+
+
+@pytest.mark.parametrize("scenario", ["P(1000,100,11)", "file:trace.jsonl"])
+def test_cache_hits_are_welcome_where_prefixes_are_shared(make, scenario):
+    counters = {"prefix_cache_queries": 2000.0, "prefix_cache_hits": 1600.0}
+    observation = make.observation(
+        [make.record(i * 0.5) for i in range(20)], point=LoadPoint(scenario, concurrency=1), counters=counters
+    )
+    assert checked(observation)["cache-hits"].ok
+
+
+def test_a_server_that_slows_down_is_not_steady(make):
+    records = [make.record(i * 0.2, ttft=0.1 if i < 25 else 0.15, gap=0.004) for i in range(50)]
+    found = checked(make.observation(records))["stationarity"]
+    assert found.value == pytest.approx(0.19 / 0.14)
+    assert not found.ok
+
+
+def test_few_requests_are_not_asked_to_be_steady(make):
+    records = [make.record(i * 0.5, ttft=0.1 if i < 10 else 0.4, gap=0.0) for i in range(19)]
+    assert checked(make.observation(records))["stationarity"].value is None
+
+
+def test_few_requests_leave_a_load_point_undecided_and_none_make_it_invalid(make):
+    assert broken(make.observation([make.record(i * 0.6, ttft=0.5) for i in range(9)], (0.0, 5.4))) == ["sample-size"]
+    assert CONSEQUENCES["sample-size"] is Verdict.UNDECIDED
+    nothing = broken(make.observation([]))
+    assert "completed" in nothing
+    assert CONSEQUENCES["completed"] is Verdict.INVALID
+
+
+@pytest.mark.parametrize("point", [LoadPoint("D(1,1)", concurrency=2), LoadPoint("D(1,1)", rate=2.0)])
+@pytest.mark.parametrize("window", [(0.0, 10.0), (0.0, 0.0)])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_every_check_has_a_consequence_and_survives_nothing(make, point, window, count):
+    for records in ([make.record(0.0)] * count, [make.failed(0.0)] * count):
+        names = checked(make.observation(records, window, point))
+        assert set(names) <= set(CONSEQUENCES)
+        assert "completed" in names
