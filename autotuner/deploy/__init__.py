@@ -1,0 +1,29 @@
+"""A server's spec as text to paste or to keep: shell, docker run, compose. What is printed is what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from autotuner.core import ServerSpec
+from autotuner.deploy.compose import render_compose
+from autotuner.deploy.shell import render_docker, render_shell
+from autotuner.errors import UsageError, unknown
+
+FORMATS: Mapping[str, Callable[[ServerSpec], str]] = {
+    "shell": render_shell,
+    "docker": render_docker,
+    "compose": render_compose,
+}
+
+
+def render(spec: ServerSpec, format: str) -> str:
+    """`spec` in one of FORMATS, ending with a newline; UsageError for a container format without an image."""
+    if format not in FORMATS:
+        raise UsageError(unknown("format", format, FORMATS))
+    if format != "shell" and spec.image is None:
+        raise UsageError(
+            f"There is no {format} form of this server.",
+            why="It ran as a process and names no container image; the simulated engine has none.",
+            remedy="Take --format shell, or run with --deployment docker and a runtime that has an image.",
+        )
+    return FORMATS[format](spec)

@@ -1,0 +1,53 @@
+"""A Compose file with one service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from autotuner.core import ServerSpec
+from autotuner.deploy.shell import container_command
+
+SERVICE = "server"
+
+
+def render_compose(spec: ServerSpec) -> str:
+    """The server as a service; a secret without a value is taken from the environment of `docker compose`."""
+    environment: dict[str, str | None] = {
+        name: _literal(value) for name, value in spec.env.items() if name not in spec.secrets
+    }
+    environment.update(dict.fromkeys(spec.secrets))
+    service: dict[str, Any] = {
+        "image": _literal(spec.image or ""),
+        "command": [_literal(word) for word in container_command(spec)],
+        "ports": [f"{spec.port}:{spec.port}"],
+        "ipc": "host",
+    }
+    if environment:
+        service["environment"] = environment
+    if spec.mounts:
+        service["volumes"] = [
+            {
+                "type": "bind",
+                "source": _literal(mount.host),
+                "target": _literal(mount.container),
+                "read_only": mount.read_only,
+            }
+            for mount in spec.mounts
+        ]
+    if spec.gpus:
+        device = {"driver": "nvidia", "count": spec.gpus, "capabilities": ["gpu"]}
+        service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
+    return _dump({"services": {SERVICE: service}})
+
+
+def _literal(text: str) -> str:
+    """Text that Compose must not interpolate."""
+    return text.replace("$", "$$")
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=120)
+    return text

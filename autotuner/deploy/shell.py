@@ -1,0 +1,77 @@
+"""One command to paste, over several lines: the process itself, or `docker run`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+from autotuner.core import Mount, ServerSpec
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def render_shell(spec: ServerSpec) -> str:
+    """The process as a POSIX shell starts it; secrets are handed on from the shell's own variables."""
+    env = [f"{name}={shlex.quote(value)}" for name, value in _plain_env(spec) if _NAME.fullmatch(name)]
+    odd = [shlex.quote(f"{name}={value}") for name, value in _plain_env(spec) if not _NAME.fullmatch(name)]
+    secrets = [f'{name}="${name}"' for name in spec.secrets]
+    through = ["env", *odd] if odd else []  # names that no shell can assign
+    return continued([*env, *secrets, *through, *grouped(spec.argv)])
+
+
+def render_docker(spec: ServerSpec) -> str:
+    """`docker run` of the image; a secret is named, and docker takes its value from the environment."""
+    options = ["docker run", "--rm"]
+    if spec.gpus:
+        options.append(f"--gpus {spec.gpus}")
+    options += ["--ipc host", f"--publish {spec.port}:{spec.port}"]
+    options += [f"--env {shlex.quote(f'{name}={value}')}" for name, value in _plain_env(spec)]
+    options += [f"--env {name}" for name in spec.secrets]
+    options += [f"--mount {shlex.quote(_mount(mount))}" for mount in spec.mounts]
+    return continued([*options, shlex.quote(spec.image or ""), *grouped(container_command(spec))])
+
+
+def container_command(spec: ServerSpec) -> tuple[str, ...]:
+    """What follows the image: the whole command where the image has no entry point."""
+    return spec.container_argv or spec.argv
+
+
+def _plain_env(spec: ServerSpec) -> Iterable[tuple[str, str]]:
+    return ((name, value) for name, value in spec.env.items() if name not in spec.secrets)
+
+
+def _mount(mount: Mount) -> str:
+    fields = ["type=bind", f"source={mount.host}", f"target={mount.container}"]
+    if mount.read_only:
+        fields.append("readonly")
+    return ",".join(_csv(field) for field in fields)
+
+
+def _csv(field: str) -> str:
+    """A field of docker's --mount, which reads its value as one line of CSV."""
+    return '"' + field.replace('"', '""') + '"' if any(character in field for character in ',"\n\r') else field
+
+
+def grouped(argv: Sequence[str]) -> list[str]:
+    """Quoted words, a flag and its values together."""
+    lines: list[str] = []
+    for position, word in enumerate(argv):
+        if position == 0:
+            lines.append(_program(word))
+        elif word.startswith("--") and len(word) > 2:
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return lines
+
+
+def _program(word: str) -> str:
+    """The first word, quoted also where it would read as an assignment."""
+    quoted = shlex.quote(word)
+    return f"'{word}'" if quoted == word and "=" in word else quoted
+
+
+def continued(lines: Sequence[str]) -> str:
+    """The lines as one command."""
+    return " \\\n  ".join(lines) + "\n"

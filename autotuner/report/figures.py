@@ -1,0 +1,79 @@
+"""Figures, intervals and candidates as short text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autotuner.core import Candidate, Distribution, LoadPoint, Share, Source, Trial, Value
+from autotuner.scoring.rank import Ranking
+
+SOURCE_NOTES: dict[Source, str] = {
+    "simulated": "Simulated: the figures come from the simulated engine, not from a measured server.",
+    "predicted": "Predicted: the figures come from a closed form, no server ran.",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`digits` significant figures, thousands separated, never an exponent for what a table holds."""
+    if value is None:
+        return ""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    scientific = f"{value:.{digits - 1}e}"
+    exponent = int(scientific.split("e")[1])
+    if exponent < -4 or exponent > 9:
+        return scientific
+    return f"{float(scientific):,.{max(0, digits - 1 - exponent)}f}"
+
+
+def with_interval(distribution: Distribution | None, statistic: str, scale: float = 1.0) -> str:
+    """A statistic and its 95% interval; an open end is one that so few samples cannot bound."""
+    if distribution is None:
+        return ""
+    text = number(getattr(distribution, statistic) * scale)
+    if statistic not in distribution.intervals:
+        return text
+    low, high = distribution.intervals[statistic]
+    return f"{text} ({number(low * scale)}-{'' if high is None else number(high * scale)})"
+
+
+def share(value: Share | None) -> str:
+    """A share in percent with its 95% interval."""
+    if value is None:
+        return ""
+    return f"{value.value:.0%} ({value.low * 100:.0f}-{value.high * 100:.0f})"
+
+
+def load(point: LoadPoint) -> str:
+    """How hard a load point pushes: a concurrency or a rate."""
+    return f"{point.rate:g}/s" if point.concurrency is None else f"{point.concurrency}"
+
+
+def differing(trials: Sequence[Trial]) -> list[str]:
+    """Names of the parameters that are not the same in all trials; all of them when none differs."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
+    settings = [trial.candidate.parameters for trial in trials]
+    found = [name for name in names if len({(name in one, repr(one.get(name))) for one in settings}) > 1]
+    return found or names
+
+
+def label(candidate: Candidate, names: Sequence[str], *, runtime: bool = False) -> str:
+    """The candidate told by these parameters, and its runtime where asked or where it has none of them."""
+    parts = [f"{name}={setting(candidate.parameters[name])}" for name in names if name in candidate.parameters]
+    return " ".join([candidate.runtime, *parts] if runtime or not parts else parts)
+
+
+def setting(value: Value) -> str:
+    """A parameter's value as it is written in YAML."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
+
+
+def source_note(ranking: Ranking) -> str:
+    """What a reader must know of where the figures come from; empty when all were measured."""
+    notes = [SOURCE_NOTES[source] for source in ranking.sources if source in SOURCE_NOTES]
+    if len(ranking.sources) > 1:
+        notes.append("Figures of different sources are not comparable.")
+    return " ".join(notes)

@@ -1,0 +1,78 @@
+"""A run's result as a markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotuner.core import Trial
+from autotuner.experiment import Experiment
+from autotuner.report.figures import number, source_note
+from autotuner.report.table import Table, rows
+from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.rank import Ranking
+
+
+def markdown(
+    ranking: Ranking,
+    trials: Sequence[Trial],
+    experiment: Experiment,
+    *,
+    command: str | None = None,
+    picture: str | None = None,
+) -> str:
+    """Winner, table, notes; with the winner's launch command and the Pareto picture where given."""
+    parts = [f"# {_escaped(experiment.task_name)}", _summary(ranking, experiment)]
+    note = source_note(ranking)
+    if note:
+        parts.append(f"> **{note}**")
+    if picture:
+        parts.append(f"![Throughput per GPU against interactivity]({picture})")
+    table = rows(ranking, trials, experiment)
+    parts.append(table_markdown(table))
+    listed = [f"- {_escaped(text)}" for text in table.notes if text != note]
+    if listed:
+        parts.append("\n".join(listed))
+    parts.append("Intervals in brackets are 95% intervals; an open end is one that so few requests cannot bound.")
+    if command:
+        fence = "```" if "```" not in command else "````"
+        parts.append(f"Launch command of the winner:\n\n{fence}sh\n{command.rstrip()}\n{fence}")
+    return "\n\n".join(parts) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """A table in pipes, the winner's row in bold."""
+    lines = [
+        "| " + " | ".join(table.titles) + " |",
+        "| " + " | ".join("---:" if column.right else "---" for column in table.columns) + " |",
+    ]
+    for index, row in enumerate(table.texts()):
+        cells = [_escaped(row[title]) for title in table.titles]
+        if index == table.winner:
+            cells = [f"**{cell}**" if cell else "" for cell in cells]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _summary(ranking: Ranking, experiment: Experiment) -> str:
+    objective = OBJECTIVES[ranking.objective]
+    winner = ranking.winner
+    count = len(ranking.standings)
+    tried = f"{count} candidate{'' if count == 1 else 's'} of {_escaped(experiment.model.id_or_path)} tried"
+    if winner is None:
+        return f"{tried}; none can be recommended."
+    where = (
+        f" at {winner.load_point}"
+        if winner.load_point
+        else f", geometric mean over {len(winner.load_points)} load points"
+    )
+    return (
+        f"{tried}. Best {objective.label}: **{number(winner.value)} {ranking.unit}**{where}, trial {winner.trial} "
+        f"({_escaped(str(winner.candidate))}), {winner.source}, {winner.verdict}."
+    )
+
+
+def _escaped(text: str) -> str:
+    """Text that starts no markup and stays in its cell."""
+    for character in "\\|*_`<>[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

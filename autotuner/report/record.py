@@ -1,0 +1,120 @@
+"""A run's result as JSON-ready data: seconds, tokens per second, requests per second."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
+from autotuner.experiment import Experiment
+from autotuner.scoring.judge import judge
+from autotuner.scoring.objective import OBJECTIVES, throughput_per_gpu
+from autotuner.scoring.rank import Ranking, Standing
+
+_STATISTICS = ("mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n")
+_DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_schedule", "e2e_from_schedule")
+_RATES = ("output_throughput", "throughput", "request_throughput", "goodput", "token_goodput", "interactivity")
+
+
+def record(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> dict[str, Any]:
+    """The ranking and every trial with its load points; None where there is no figure or no bound."""
+    objective = OBJECTIVES[ranking.objective]
+    return {
+        "task_name": experiment.task_name,
+        "model": experiment.model.id_or_path,
+        "runtime": experiment.base_runtime,
+        "objective": {
+            "name": objective.name,
+            "label": objective.label,
+            "unit": ranking.unit,
+            "better": "lower" if objective.sense == "min" else "higher",
+        },
+        "sources": list(ranking.sources),
+        "winner": ranking.winner.trial if ranking.winner else None,
+        "baseline": ranking.baseline,
+        "ranking": [_standing(standing) for standing in ranking.standings],
+        "trials": [trial_record(judge(trial, experiment)) for trial in trials],
+    }
+
+
+def trial_record(trial: Trial) -> dict[str, Any]:
+    """One trial with its load points and, where it failed, why."""
+    measurement = trial.measurement
+    return {
+        "number": trial.number,
+        "candidate": {"runtime": trial.candidate.runtime, "parameters": dict(trial.candidate.parameters)},
+        "gpus": trial.candidate.gpus,
+        "source": measurement.source,
+        "failure": _failure(trial),
+        "timings": dict(measurement.timings),
+        "server": dict(measurement.server),
+        "command": list(measurement.spec.argv) if measurement.spec else None,
+        "load_points": [load_point_record(result, trial.candidate.gpus) for result in measurement.load_points],
+    }
+
+
+def load_point_record(result: LoadPointResult, gpus: int = 1) -> dict[str, Any]:
+    """One load point: what was asked, what was seen, what it is worth."""
+    point = result.load_point
+    asked = {"rate": point.rate} if point.concurrency is None else {"concurrency": point.concurrency}
+    return {
+        "scenario": point.scenario,
+        **asked,
+        "source": result.source,
+        "verdict": result.verdict.value,
+        "metrics": _metrics(result.metrics, gpus),
+        "validity": {
+            check.name: {"value": check.value, "limit": check.limit, "ok": check.ok} for check in result.validity
+        },
+        "score": dataclasses.asdict(result.score) if result.score else None,
+    }
+
+
+def _metrics(metrics: Metrics, gpus: int) -> dict[str, Any]:
+    return {
+        "requests": metrics.requests,
+        **{name: _distribution(getattr(metrics, name)) for name in _DISTRIBUTIONS},
+        **{name: getattr(metrics, name) for name in _RATES},
+        "throughput_per_gpu": throughput_per_gpu(metrics, gpus),
+        "attainment": _share(metrics.attainment),
+        "errors": dict(metrics.errors),
+    }
+
+
+def _distribution(distribution: Distribution | None) -> dict[str, Any] | None:
+    if distribution is None:
+        return None
+    return {
+        **{name: getattr(distribution, name) for name in _STATISTICS},
+        **{f"adj_{name}": value for name, value in distribution.adjusted.items()},
+        "intervals": {name: list(interval) for name, interval in distribution.intervals.items()},
+    }
+
+
+def _share(share: Share | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(share) if share else None
+
+
+def _standing(standing: Standing) -> dict[str, Any]:
+    return {
+        "rank": standing.rank,
+        "trial": standing.trial,
+        "candidate": {"runtime": standing.candidate.runtime, "parameters": dict(standing.candidate.parameters)},
+        "source": standing.source,
+        "verdict": standing.verdict.value if standing.verdict else None,
+        "failure": standing.failure.kind.value if standing.failure else None,
+        "reason": standing.reason,
+        "load_points": [str(point) for point in standing.load_points],
+        "value": standing.value,
+        "score": standing.score,
+        "gain": standing.gain,
+        "attainment": _share(standing.attainment),
+    }
+
+
+def _failure(trial: Trial) -> dict[str, str] | None:
+    failure = trial.measurement.failure
+    if failure is None:
+        return None
+    return {"kind": failure.kind.value, "said": failure.said, "remedy": failure.remedy}

@@ -1,0 +1,92 @@
+"""Every load point of every trial as one flat CSV row, for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from autotuner.core import LoadPointResult, Trial
+from autotuner.experiment import Experiment
+from autotuner.report.figures import setting
+from autotuner.scoring.judge import judge
+from autotuner.scoring.objective import throughput_per_gpu
+from autotuner.scoring.rank import Ranking
+
+_LATENCIES = ("ttft", "ttfo", "tpot", "itl", "e2e")
+_STATISTICS = ("mean", "p50", "p90", "p99")
+
+
+def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> str:
+    """Seconds, tokens/s and requests/s; empty where there is no figure. A failed trial has at least one row."""
+    ranks = {standing.trial: standing.rank for standing in ranking.standings}
+    names = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
+    found: list[dict[str, Any]] = []
+    for trial in (judge(trial, experiment) for trial in trials):
+        failure = trial.measurement.failure
+        head = {
+            "rank": ranks.get(trial.number),
+            "trial": trial.number,
+            "runtime": trial.candidate.runtime,
+            **{name: setting(value) for name, value in trial.candidate.parameters.items()},
+            "gpus": trial.candidate.gpus,
+            "failure": failure.kind.value if failure else None,
+            "source": trial.measurement.source,
+        }
+        found += [head | _row(result, trial) for result in trial.measurement.load_points] or [head]
+    columns = ["rank", "trial", "runtime", *names, "gpus", "failure", "source", *_FIGURES]
+    text = io.StringIO()
+    writer = csv_module.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return text.getvalue()
+
+
+def _row(result: LoadPointResult, trial: Trial) -> dict[str, Any]:
+    metrics, share = result.metrics, result.metrics.attainment
+    row: dict[str, Any] = {
+        "scenario": result.load_point.scenario,
+        "concurrency": result.load_point.concurrency,
+        "rate": result.load_point.rate,
+        "source": result.source,
+        "verdict": result.verdict.value,
+        "n": metrics.requests,
+        "errors": sum(metrics.errors.values()),
+        "throughput": metrics.throughput,
+        "throughput_per_gpu": throughput_per_gpu(metrics, trial.candidate.gpus),
+        "output_throughput": metrics.output_throughput,
+        "request_throughput": metrics.request_throughput,
+        "goodput": metrics.goodput,
+        "interactivity": metrics.interactivity,
+        "attainment": share.value if share else None,
+        "attainment_low": share.low if share else None,
+        "attainment_high": share.high if share else None,
+        "score": result.score.value if result.score else None,
+    }
+    for name in _LATENCIES:
+        distribution = getattr(metrics, name)
+        for statistic in _STATISTICS:
+            row[f"{name}_{statistic}"] = getattr(distribution, statistic) if distribution else None
+    return row
+
+
+_FIGURES = (
+    "scenario",
+    "concurrency",
+    "rate",
+    "verdict",
+    "n",
+    "errors",
+    "throughput",
+    "throughput_per_gpu",
+    "output_throughput",
+    "request_throughput",
+    "goodput",
+    "interactivity",
+    "attainment",
+    "attainment_low",
+    "attainment_high",
+    "score",
+    *(f"{name}_{statistic}" for name in _LATENCIES for statistic in _STATISTICS),
+)

@@ -1,0 +1,154 @@
+import csv
+import shlex
+import subprocess
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuner.core import Mount, ServerSpec
+from autotuner.deploy import FORMATS, render
+from autotuner.deploy.shell import grouped
+from autotuner.errors import AutotuneError
+
+HOSTILE = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12)
+ONE_LINE = HOSTILE.map(lambda text: text.replace("\n", " ").replace("\r", " "))
+WORDS = st.lists(st.one_of(HOSTILE, st.sampled_from(["--flag", "--", "a b", "$HOME", "`id`", "x'y\"z", "\\\n", ""])))
+
+
+def spec(**changes) -> ServerSpec:
+    fields = {
+        "image": "vllm/vllm-openai:v0.32.0",
+        "argv": ("vllm", "serve", "/models/tiny", "--tensor-parallel-size", "2", "--enforce-eager"),
+        "container_argv": ("/models/tiny", "--tensor-parallel-size", "2", "--enforce-eager"),
+        "env": {"VLLM_LOGGING_LEVEL": "INFO"},
+        "mounts": (Mount("/data/tiny", "/models/tiny"),),
+        "port": 8000,
+        "ready_path": "/health",
+        "served_model": "tiny",
+        "gpus": 2,
+        "secrets": ("HF_TOKEN",),
+    }
+    return ServerSpec(**(fields | changes))
+
+
+def run_in_shell(text: str, **env: str) -> list[str]:
+    done = subprocess.run(["bash", "-c", text], capture_output=True, check=True, env={"PATH": "/usr/bin:/bin", **env})
+    return done.stdout.decode().split("\0")[:-1]
+
+
+def test_shell_is_one_readable_command():
+    assert render(spec(), "shell") == (
+        'VLLM_LOGGING_LEVEL=INFO \\\n  HF_TOKEN="$HF_TOKEN" \\\n  vllm serve /models/tiny \\\n'
+        "  --tensor-parallel-size 2 \\\n  --enforce-eager\n"
+    )
+
+
+def test_docker_run_is_one_readable_command():
+    assert render(spec(), "docker") == (
+        "docker run \\\n  --rm \\\n  --gpus 2 \\\n  --ipc host \\\n  --publish 8000:8000 \\\n"
+        "  --env VLLM_LOGGING_LEVEL=INFO \\\n  --env HF_TOKEN \\\n"
+        "  --mount type=bind,source=/data/tiny,target=/models/tiny,readonly \\\n"
+        "  vllm/vllm-openai:v0.32.0 \\\n  /models/tiny \\\n  --tensor-parallel-size 2 \\\n  --enforce-eager\n"
+    )
+
+
+def test_compose_describes_the_same_server():
+    assert yaml.safe_load(render(spec(), "compose")) == {
+        "services": {
+            "server": {
+                "image": "vllm/vllm-openai:v0.32.0",
+                "command": ["/models/tiny", "--tensor-parallel-size", "2", "--enforce-eager"],
+                "ports": ["8000:8000"],
+                "ipc": "host",
+                "environment": {"VLLM_LOGGING_LEVEL": "INFO", "HF_TOKEN": None},
+                "volumes": [{"type": "bind", "source": "/data/tiny", "target": "/models/tiny", "read_only": True}],
+                "deploy": {
+                    "resources": {
+                        "reservations": {"devices": [{"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}]}
+                    }
+                },
+            }
+        }
+    }
+
+
+@given(WORDS)
+def test_quoted_words_read_back_as_they_were(words):
+    assert shlex.split(" ".join(grouped(words))) == words
+
+
+@settings(max_examples=40, deadline=None)
+@given(WORDS, HOSTILE)
+def test_a_real_shell_reads_the_words_and_the_environment_as_they_were(words, value):
+    # The server is replaced by a program that prints what it was given.
+    argv = ("/usr/bin/env", "bash", "-c", 'printf "%s\\0" "$HOSTILE" "$@"', "name", *words)
+    text = render(spec(argv=argv, env={"HOSTILE": value}, secrets=()), "shell")
+    assert run_in_shell(text) == [value, *words]
+
+
+@given(ONE_LINE, ONE_LINE, st.lists(ONE_LINE))
+def test_docker_run_reads_back_as_it_was(value, path, words):
+    made = spec(env={"HOSTILE": value}, mounts=(Mount(f"/{path}", "/models"),), container_argv=("serve", *words))
+    text = render(made, "docker")
+    parts = shlex.split(text.replace(" \\\n", " "))
+    assert parts[parts.index("--env") + 1] == f"HOSTILE={value}"
+    mount = parts[parts.index("--mount") + 1]
+    assert next(csv.reader([mount])) == ["type=bind", f"source=/{path}", "target=/models", "readonly"]
+    assert parts[parts.index(made.image) + 1 :] == ["serve", *words]
+
+
+@given(HOSTILE, WORDS)
+def test_compose_keeps_every_word_and_interpolates_none(value, words):
+    made = spec(env={"HOSTILE": value}, container_argv=("serve", *words))
+    service = yaml.safe_load(render(made, "compose"))["services"]["server"]
+    assert [word.replace("$$", "$") for word in service["command"]] == ["serve", *words]
+    assert service["environment"]["HOSTILE"].replace("$$", "$") == value
+    assert all("$" not in word.replace("$$", "") for word in service["command"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_secret_is_only_named(format):
+    text = render(spec(env={"HF_TOKEN": "hf_very_secret"}), format)
+    assert "HF_TOKEN" in text
+    assert "hf_very_secret" not in text
+
+
+def test_a_pasted_secret_comes_from_the_shell():
+    text = render(spec(argv=("bash", "-c", 'printf "%s\\0" "$HF_TOKEN"'), env={}), "shell")
+    assert run_in_shell(text, HF_TOKEN="from outside") == ["from outside"]
+
+
+def test_a_program_that_looks_like_an_assignment_is_still_a_program():
+    text = render(spec(argv=("PATH=x", "serve"), env={}, secrets=()), "shell")
+    assert text.startswith("'PATH=x' serve")
+
+
+def test_a_variable_no_shell_can_assign_goes_through_env():
+    argv = ("python3", "-c", "import os; print(os.environ['a.b'], end='\\0')")
+    text = render(spec(argv=argv, env={"a.b": "1; 2"}, secrets=()), "shell")
+    assert run_in_shell(text) == ["1; 2"]
+
+
+@pytest.mark.parametrize("format", ["docker", "compose"])
+def test_a_server_without_an_image_has_no_container_form(format):
+    with pytest.raises(AutotuneError) as caught:
+        render(spec(image=None), format)
+    assert "no container image" in str(caught.value)
+    assert "--format shell" in caught.value.remedy
+
+
+def test_an_image_without_its_own_arguments_gets_the_whole_command():
+    text = render(spec(container_argv=(), argv=("trtllm-serve", "serve", "m"), secrets=(), mounts=()), "docker")
+    assert text.endswith("v0.32.0 \\\n  trtllm-serve serve m\n")
+
+
+def test_a_server_without_gpus_asks_for_none():
+    assert "--gpus" not in render(spec(gpus=0), "docker")
+    assert "deploy" not in render(spec(gpus=0), "compose")
+
+
+def test_an_unknown_format_names_the_nearest():
+    with pytest.raises(AutotuneError, match="did you mean 'compose'"):
+        render(spec(), "compse")

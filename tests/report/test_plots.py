@@ -1,0 +1,99 @@
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from autotuner.report import plots
+from autotuner.report.labels import Label, place
+from autotuner.report.plots import pareto
+
+
+def picture(run, path):
+    pareto(run.trials, run.experiment, run.ranking, path)
+    return path.read_bytes()
+
+
+def texts(monkeypatch, run, path):
+    """Every text of the picture."""
+    drawn = []
+    original = Figure.savefig
+
+    def keep(figure, *args, **options):
+        drawn.extend(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+        return original(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    picture(run, path)
+    return [text for text in drawn if text]
+
+
+@pytest.mark.parametrize("objective", ["maximize_throughput", "minimize_latency"])
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_any_number_of_trials_gives_a_picture(make_run, tmp_path, objective, count):
+    run = make_run(objective, count=count, slo={"tpot": 0.006, "ttft": {"p90": 0.06}})
+    picture(run, tmp_path / "p.png")
+    height, width, _ = imread(tmp_path / "p.png").shape
+    assert (width, height) == (1764, 896)
+
+
+def test_no_trials_give_a_picture_that_says_so(make_run, tmp_path, monkeypatch):
+    run = make_run()
+    run.trials = []
+    assert "No load point gave these figures." in texts(monkeypatch, run, tmp_path / "p.png")
+
+
+def test_equal_input_gives_equal_bytes(make_run, tmp_path):
+    assert picture(make_run(count=6), tmp_path / "a.png") == picture(make_run(count=6), tmp_path / "b.png")
+
+
+def test_a_simulated_picture_says_so_and_a_measured_one_does_not(make_run, tmp_path, monkeypatch):
+    assert "SIMULATED, NOT MEASURED" in texts(monkeypatch, make_run(source="simulated"), tmp_path / "p.png")
+    assert not any("SIMULATED" in text for text in texts(monkeypatch, make_run(), tmp_path / "p.png"))
+
+
+def test_the_frontier_is_told_by_what_differs_and_by_its_load(make_run, tmp_path, monkeypatch):
+    found = texts(monkeypatch, make_run(), tmp_path / "p.png")
+    assert "tp-size=2\nenable-chunked-prefill=false\nc=16" in found
+    assert not any("mem-fraction-static" in text for text in found)
+
+
+def test_axes_have_units_and_targets_are_named(make_run, tmp_path, monkeypatch):
+    run = make_run(slo={"tpot": 0.02, "ttft": {"p90": 0.5}})
+    found = texts(monkeypatch, run, tmp_path / "p.png")
+    assert "Throughput per GPU (prompt + output tokens/s)" in found
+    assert "Interactivity (tokens/s per user, 1 / mean TPOT)" in found
+    assert "Time to first token (p90, ms)" in found
+    assert "target: TPOT mean ≤ 20 ms" in found
+    assert "target: TTFT p90 ≤ 500 ms (beyond this axis)" not in found
+
+
+def test_names_that_look_like_formulas_or_lack_a_glyph_are_drawn_as_they_are(make_run, tmp_path, monkeypatch):
+    run = make_run(model="/models/$x_{$/模型" + "y" * 200)
+    (title,) = [text for text in texts(monkeypatch, run, tmp_path / "p.png") if text.startswith("/models")]
+    assert title.startswith("/models/$x_{$/??y")
+    assert title.endswith("y on vllm")
+    assert len(title) < 80
+
+
+def test_scenarios_have_their_own_frontiers(make_run):
+    run = make_run(scenarios=("D(100,100)", "D(200,100)"))
+    chosen = (plots.AXES["interactivity"], plots.AXES["throughput"])
+    lines = plots._frontiers(plots.points(run.trials, run.experiment, chosen))
+    assert [{point.result.load_point.scenario for point in line} for line in lines] == [{"D(100,100)"}, {"D(200,100)"}]
+
+
+@pytest.mark.parametrize("count", [2, 30, 200])
+def test_labels_lie_on_no_label_and_on_no_point(count):
+    figure = Figure(figsize=(8, 6), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    at = [(float(i * 37 % count), float(i * 11 % count)) for i in range(count)]
+    axes.set(xlim=(-1, count), ylim=(-1, count))
+    labels = [Label(point, (f"tp-size={i}\nc={i}", f"c={i}"), "black") for i, point in enumerate(at)]
+    drawn = place(axes, labels, [(x, y, 4.0) for x, y in at], [])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == drawn
+    assert drawn >= min(count, 25)
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert not any(box.contains(*axes.transData.transform(point)) for point in at)

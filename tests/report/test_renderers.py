@@ -1,0 +1,97 @@
+import csv as csv_module
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from autotuner.report.markdown import markdown
+from autotuner.report.record import record
+from autotuner.report.tabular import csv
+
+
+def test_json_has_the_documented_shape(make_run):
+    found = json.loads(json.dumps(record(*make_run(slo={"ttft": 1.0}).all), allow_nan=False))
+    point = found["trials"][1]["load_points"][1]
+    assert point["scenario"] == "D(100,100)"
+    assert point["concurrency"] == 16
+    assert "rate" not in point
+    assert (point["source"], point["verdict"]) == ("measured", "feasible")
+    for name in ("ttft", "ttfo", "tpot", "itl", "e2e"):
+        assert name in point["metrics"]
+    statistics = {"mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n"}
+    assert statistics <= set(point["metrics"]["ttft"])
+    assert point["metrics"]["ttft"]["adj_p99"] == pytest.approx(0.052)
+    assert set(point["metrics"]["attainment"]) == {"value", "low", "high", "n"}
+    assert point["metrics"]["errors"] == {}
+    assert point["metrics"]["output_throughput"] == pytest.approx(16 * 100 / 0.6064)
+    assert point["validity"]["error-share"] == {"value": 0.0, "limit": "<= 0.01", "ok": True}
+
+
+def test_json_has_no_bound_where_few_requests_give_none(make_run):
+    found = record(*make_run(loads=(2,)).all)
+    assert found["trials"][0]["load_points"][0]["metrics"]["ttft"]["intervals"]["p99"][1] is None
+
+
+def test_json_names_winner_sources_and_failures(make_run):
+    found = record(*make_run(source="simulated").all)
+    assert (found["winner"], found["sources"]) == (2, ["simulated"])
+    assert found["objective"] == {
+        "name": "maximize_throughput",
+        "label": "throughput per GPU",
+        "unit": "tokens/s/GPU",
+        "better": "higher",
+    }
+    assert [standing["trial"] for standing in found["ranking"]] == [2, 1, 3]
+    assert found["ranking"][0]["load_points"] == ["D(100,100) @ 16"]
+    assert found["trials"][2]["failure"]["kind"] == "crashed-under-load"
+
+
+def test_csv_has_a_row_for_each_load_point_of_each_trial(make_run):
+    table = list(csv_module.DictReader(io.StringIO(csv(*make_run().all))))
+    assert [(row["trial"], row["concurrency"]) for row in table] == [
+        ("1", "4"),
+        ("1", "16"),
+        ("2", "4"),
+        ("2", "16"),
+        ("3", "4"),
+    ]
+    assert float(table[3]["ttft_mean"]) == pytest.approx(0.052)
+    assert table[3]["tp-size"] == "2"
+    assert table[3]["rank"] == "1"
+    assert table[4]["failure"] == "crashed-under-load"
+    assert {row["source"] for row in table} == {"measured"}
+
+
+def test_csv_keeps_a_trial_that_measured_nothing(make_run):
+    run = make_run(loads=(4,))
+    run.trials[2] = replace(run.trials[2], measurement=replace(run.trials[2].measurement, load_points=()))
+    table = list(csv_module.DictReader(io.StringIO(csv(*run.all))))
+    assert (table[-1]["trial"], table[-1]["ttft_mean"]) == ("3", "")
+
+
+def test_markdown_names_the_winner_and_its_source(make_run):
+    text = markdown(*make_run(source="simulated").all, command="vllm serve tiny\n", picture="pareto.png")
+    assert text.startswith("# chat\\_grid\n")
+    assert "**2,640 tokens/s/GPU** at D(100,100) @ 16, trial 2" in text
+    assert "> **Simulated: " in text
+    assert text.count("Simulated: ") == 1
+    assert "![Throughput per GPU against interactivity](pareto.png)" in text
+    assert "```sh\nvllm serve tiny\n```" in text
+
+
+def test_markdown_has_as_many_cells_in_every_row(make_run):
+    text = markdown(*make_run(slo={"ttft": 1.0}).all)
+    lines = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 3
+    assert len({line.count("|") for line in lines}) == 1
+    assert "Killed \\| by the kernel" in text
+
+
+def test_markdown_says_when_there_is_no_winner(make_run):
+    run = make_run(slo={"ttft": {"threshold": 0.0001}})
+    assert "none can be recommended" in markdown(*run.all)
+
+
+def test_a_winner_over_several_loads_names_the_mean(make_run):
+    assert "geometric mean over 2 load points" in markdown(*make_run("minimize_latency").all)
