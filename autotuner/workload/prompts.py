@@ -1,0 +1,140 @@
+"""Request bodies of an exact prompt length, in token ids or words, each unique from its first token.
+
+Every token of a prompt is written as a piece of one fixed width, so that a prompt of any length
+is a slice of a prepared pool and costs a memory copy.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from hashlib import blake2b
+from random import Random
+from typing import Literal
+
+Kind = Literal["completions", "chat"]
+
+_POOL = 1 << 15
+_NONCE = 6
+_WORDS = """
+able aged also area army away baby back ball band bank base bath bear beat been bell belt best bill bird blow blue
+boat body bond bone book boot born both bowl burn bush busy cake call calm came camp card care case cash cast cell
+chat chip city club coal coat code cold come cook cool copy core cost crew crop dark data date dawn days dead deal
+dear debt deep desk diet dirt disc dish does done door down draw drew drop drug dual dust duty each earn east easy
+edge else even ever exam face fact fair fall farm fast fate fear feed feel feet fell felt file fill film find fine
+fire firm fish five flat flow food foot form fort four free from fuel full fund gain game gate gave gear gift girl
+give glad goal goes gold golf gone good gray grew grid grow gulf hair half hall hand hang hard harm hate have head
+hear heat held help here hero high hill hire hold hole holy home hope host hour huge hunt idea inch into iron item
+jack jazz join jump jury just keen keep kept kick kill kind king knee knew know lack lady laid lake land lane last
+late lead left less life lift like line link list live load loan lock logo long look lord lose loss lost love luck
+made mail main make male many mark mass meal mean meat meet menu mere mile milk mind mine miss mode mood moon more
+most move much must name navy near neck need news next nice nine none nose note okay once only onto open oral over
+"""
+
+
+class Alphabet:
+    """Tokens that prompts are made of, each written as a piece of the same number of bytes."""
+
+    def __init__(self, pieces: list[bytes], seed: str) -> None:
+        self.pieces = pieces
+        self.width = len(pieces[0])
+        self.pool = b"".join(Random(seed).choices(pieces, k=_POOL))
+
+    def run(self, start: int, count: int) -> bytes:
+        """Return `count` pieces of the pool from `start` on, beginning again at its end."""
+        begin = start % _POOL * self.width
+        size = count * self.width
+        text = self.pool[begin : begin + size]
+        while len(text) < size:
+            text += self.pool[: size - len(text)]
+        return text
+
+    def digits(self, number: int, count: int) -> bytes:
+        """Write `number` with `count` pieces, the fastest changing one first."""
+        pieces: list[bytes] = []
+        for _ in range(count):
+            number, digit = divmod(number, len(self.pieces))
+            pieces.append(self.pieces[digit])
+        return b"".join(pieces)
+
+
+def token_range(vocabulary: int) -> range:
+    """Return ids that are ordinary tokens: special ones sit below the first 1,000 or in the last tenth."""
+    return range(min(1000, vocabulary // 2), max(vocabulary * 9 // 10, vocabulary // 2 + 1))
+
+
+@lru_cache(maxsize=2)
+def token_alphabet(vocabulary: int, seed: str) -> Alphabet:
+    """Return an alphabet of token ids for a model with `vocabulary` ids."""
+    ids = token_range(vocabulary)
+    width = len(str(ids[-1]))
+    return Alphabet([b"%*d," % (width, number) for number in ids], seed)
+
+
+@lru_cache(maxsize=2)
+def word_alphabet(seed: str) -> Alphabet:
+    """Return an alphabet of short words, which common tokenizers keep as one token each."""
+    return Alphabet([word.encode() + b" " for word in _WORDS.split()], seed)
+
+
+class Prompts:
+    """Request bodies for one phase of one load point, by request index.
+
+    `salt` sets this run apart from every other; `phase` the warm-up from the window. For chat,
+    `overhead` is how many tokens the server adds around the words and `per_word` how many it
+    makes of one.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: Kind,
+        model: str,
+        vocabulary: int,
+        salt: str,
+        phase: str,
+        prefix: int = 0,
+        seed: int = 0,
+        overhead: float = 0.0,
+        per_word: float = 1.0,
+    ) -> None:
+        self.kind = kind
+        self.overhead = overhead if kind == "chat" else 0.0
+        self.per_word = per_word if kind == "chat" else 1.0
+        self.alphabet = word_alphabet(str(seed)) if kind == "chat" else token_alphabet(vocabulary, str(seed))
+        self.base = _number(f"{salt}\n{phase}")
+        shared = _number(f"{salt}\nprefix")
+        self.prefix = self._pieces(prefix)
+        self.shared = self.alphabet.digits(shared, min(self.prefix, _NONCE)) + self.alphabet.run(
+            shared, max(0, self.prefix - _NONCE)
+        )
+        name = json.dumps(model).encode()
+        if kind == "chat":
+            self.head = b'{"model":' + name + b',"messages":[{"role":"user","content":"'
+            self.close = b'"}]'
+        else:
+            self.head = b'{"model":' + name + b',"prompt":['
+            self.close = b"]"
+
+    def body(self, index: int, prompt_tokens: int, output_tokens: int) -> bytes:
+        """Write the JSON body of request `index`; `prompt_tokens` counts the shared prefix too."""
+        own = max(1, self._pieces(prompt_tokens) - self.prefix)
+        nonce = min(own, _NONCE)
+        number = self.base + index
+        text = self.shared + self.alphabet.digits(number, nonce) + self.alphabet.run(number * 7919, own - nonce)
+        return b"".join(
+            (
+                self.head,
+                memoryview(text)[:-1],
+                self.close,
+                b',"max_tokens":%d,"temperature":0,"ignore_eos":true,"stream":true,' % output_tokens,
+                b'"stream_options":{"include_usage":true}}',
+            )
+        )
+
+    def _pieces(self, tokens: int) -> int:
+        return max(0, round((tokens - self.overhead) / self.per_word)) if tokens else 0
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=16).digest(), "big")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuner.workload import scenarios
+from autotuner.workload.prompts import Prompts, token_range
+from autotuner.workload.requests import Requests
+
+
+def prompts(**changes: Any) -> Prompts:
+    return Prompts(
+        **{"kind": "completions", "model": "m", "vocabulary": 32_000, "salt": "s", "phase": "window", **changes}
+    )
+
+
+def ids(made: Prompts, index: int = 0, tokens: int = 50, output: int = 5) -> list[int]:
+    found: list[int] = json.loads(made.body(index, tokens, output))["prompt"]
+    return found
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 3000), st.integers(2, 300_000), st.integers(0, 10**9))
+def test_a_prompt_has_exactly_the_length_asked_for_and_ordinary_tokens(tokens: int, vocabulary: int, index: int):
+    found = ids(prompts(vocabulary=vocabulary), index, tokens)
+    assert len(found) == tokens
+    assert set(found) <= set(token_range(vocabulary))
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "special"), [(32_000, 258), (128_256, 128_000), (151_936, 151_643), (256_000, 107)]
+)
+def test_special_tokens_of_known_vocabularies_are_outside_the_range(vocabulary: int, special: int):
+    assert special not in token_range(vocabulary)
+    assert len(token_range(vocabulary)) > vocabulary * 0.8
+
+
+def test_a_prompt_of_50000_tokens_is_whole():
+    assert len(ids(prompts(), tokens=50_000)) == 50_000
+
+
+def test_the_first_token_of_every_request_is_unique():
+    made = prompts()
+    assert len({ids(made, index)[0] for index in range(2000)}) == 2000
+
+
+@pytest.mark.parametrize("change", [{"salt": "t"}, {"phase": "warm-up"}])
+def test_another_run_or_phase_shares_no_leading_tokens(change: dict[str, str]):
+    seen = {tuple(ids(prompts(), index)[:4]) for index in range(500)}
+    assert not seen & {tuple(ids(prompts(**change), index)[:4]) for index in range(500)}
+
+
+def test_the_same_run_phase_and_index_give_the_same_prompt():
+    assert prompts().body(7, 50, 5) == prompts().body(7, 50, 5)
+
+
+def test_a_shared_prefix_is_the_same_for_all_and_what_follows_is_unique():
+    made = prompts(prefix=20)
+    warm = prompts(prefix=20, phase="warm-up")
+    first, second, other = ids(made, 0), ids(made, 1), ids(warm, 0)
+    assert len(first) == 50
+    assert first[:20] == second[:20] == other[:20]
+    assert len({first[20], second[20], other[20]}) == 3
+
+
+def test_two_runs_do_not_share_their_shared_prefix():
+    assert ids(prompts(prefix=20))[:4] != ids(prompts(prefix=20, salt="t"))[:4]
+
+
+def test_a_completion_asks_for_a_fixed_length_and_usage():
+    body = json.loads(prompts().body(0, 3, 17))
+    assert body["max_tokens"] == 17
+    assert body["ignore_eos"] is True
+    assert body["stream"] is True
+    assert body["stream_options"] == {"include_usage": True}
+    assert body["model"] == "m"
+
+
+def test_a_model_name_with_quotes_is_still_json():
+    assert json.loads(prompts(model='a"b\\c').body(0, 3, 1))["model"] == 'a"b\\c'
+
+
+def words(made: Prompts, index: int = 0, tokens: int = 50) -> list[str]:
+    messages = json.loads(made.body(index, tokens, 5))["messages"]
+    assert [message["role"] for message in messages] == ["user"]
+    found: list[str] = messages[0]["content"].split(" ")
+    return found
+
+
+@given(st.integers(1, 500), st.integers(0, 10**6))
+def test_a_chat_prompt_has_one_word_per_token(tokens: int, index: int):
+    assert len(words(prompts(kind="chat"), index, tokens)) == tokens
+
+
+def test_a_chat_prompt_makes_room_for_what_the_server_adds():
+    assert len(words(prompts(kind="chat", overhead=30, per_word=1.0), tokens=100)) == 70
+    assert len(words(prompts(kind="chat", overhead=10, per_word=1.5), tokens=100)) == 60
+    assert len(words(prompts(kind="chat", overhead=300), tokens=100)) == 1
+
+
+def test_chat_prompts_begin_differently():
+    made = prompts(kind="chat")
+    assert len({tuple(words(made, index)[:3]) for index in range(1000)}) == 1000
+
+
+def test_chat_prompts_share_a_prefix_where_the_scenario_does():
+    made = prompts(kind="chat", prefix=20)
+    first, second = words(made, 0), words(made, 1)
+    assert first[:20] == second[:20]
+    assert first[20] != second[20]
+
+
+def requests(salt: str, *, seed: int = 3, phase: str = "window") -> Requests:
+    scenario = scenarios.parse("N(50,20)/(30,10)")
+    return Requests(scenario, prompts(salt=salt), seed=seed, phase=phase)
+
+
+def lengths(made: Requests) -> list[tuple[int, int]]:
+    return [(request.prompt_tokens, request.output_tokens) for request, _ in zip(made, range(40), strict=False)]
+
+
+def test_two_candidates_get_the_same_lengths_but_not_the_same_prompts():
+    assert lengths(requests("one")) == lengths(requests("two"))
+    assert next(requests("one")).body != next(requests("two")).body
+
+
+def test_another_seed_or_phase_draws_other_lengths():
+    assert lengths(requests("one")) != lengths(requests("one", seed=4))
+    assert lengths(requests("one")) != lengths(requests("one", phase="warm-up"))
+
+
+def test_requests_are_numbered_and_their_bodies_have_the_drawn_lengths():
+    made = requests("one")
+    for number in range(20):
+        request = next(made)
+        body = json.loads(request.body)
+        assert request.index == number
+        assert len(body["prompt"]) == request.prompt_tokens
+        assert body["max_tokens"] == request.output_tokens
