@@ -1,0 +1,22 @@
+"""The load generator: `measure` drives one load point on a running server and brings back raw request records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autotuner.load.job import Endpoint
+    from autotuner.load.supervisor import measure
+
+__all__ = ["Endpoint", "measure"]
+
+_HOMES = {"Endpoint": "autotuner.load.job", "measure": "autotuner.load.supervisor"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the worker process needs neither."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

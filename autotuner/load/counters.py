@@ -1,0 +1,77 @@
+"""The engine's own Prometheus counters under neutral names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_NAMES = {
+    "prefix_cache_queries": (
+        "vllm:prefix_cache_queries_total",
+        "vllm:gpu_prefix_cache_queries_total",
+        "sglang:prompt_tokens_total",
+        "autotune_sim_prefix_cache_queries_total",
+    ),
+    "prefix_cache_hits": (
+        "vllm:prefix_cache_hits_total",
+        "vllm:gpu_prefix_cache_hits_total",
+        "sglang:cached_tokens_total",
+        "autotune_sim_prefix_cache_hits_total",
+    ),
+    "preemptions": (
+        "vllm:num_preemptions_total",
+        "sglang:num_retracted_requests_total",
+        "sglang:num_retracted_reqs_total",
+        "autotune_sim_preemptions_total",
+    ),
+    "running": ("vllm:num_requests_running", "sglang:num_running_reqs", "autotune_sim_requests_running"),
+    "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "autotune_sim_requests_waiting"),
+}
+"""Neutral name: the engines' names, newest first. Prefix-cache figures are in tokens."""
+
+_GAUGES = ("running", "waiting")
+_SAMPLE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{.*\})?\s+(\S+)(?:\s+-?\d+)?\s*")
+
+
+def read_counters(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 2.0) -> dict[str, float]:
+    """Read `url`/metrics; empty where the server has none.
+
+    prefix_cache_queries, prefix_cache_hits (tokens), preemptions, running, waiting (requests), each
+    summed over the engine's label sets, and only those the engine reports.
+    """
+    from urllib.request import ProxyHandler, Request, build_opener
+
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(Request(f"{url.rstrip('/')}/metrics", headers=dict(headers or {})), timeout=timeout) as answer:
+            text = answer.read().decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return {}
+    return parse(text)
+
+
+def parse(text: str) -> dict[str, float]:
+    """Read Prometheus text; lines that are not samples are passed over."""
+    sums: dict[str, float] = {}
+    for line in text.splitlines():
+        match = _SAMPLE.fullmatch(line)
+        if match is None:
+            continue
+        try:
+            sums[match[1]] = sums.get(match[1], 0.0) + float(match[2])
+        except ValueError:
+            continue
+    return {
+        neutral: next(sums[name] for name in names if name in sums)
+        for neutral, names in _NAMES.items()
+        if any(name in sums for name in names)
+    }
+
+
+def differences(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Return how far each counter rose; one that fell was restarted and says nothing."""
+    return {
+        name: after[name] - before[name]
+        for name in before
+        if name not in _GAUGES and name in after and after[name] >= before[name]
+    }

@@ -1,0 +1,235 @@
+"""Drives one load point: when which request goes out, the window, and when it is over.
+
+`Run` keeps the clock and the books; `ClosedLoop` and `OpenLoop` (loops.py) decide when the next
+request goes out. Everything here runs on one event loop, in callbacks from the connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from autotuner.load.connection import CONNECT_TIMEOUT, Exchange
+from autotuner.load.job import Job, request_head
+from autotuner.load.response import body
+from autotuner.load.spool import Spool
+from autotuner.load.stream import message
+from autotuner.workload.requests import Request, Requests
+
+_AHEAD_BYTES = 8 << 20
+_LAG_SECONDS = 0.01
+_PATIENCE = 5
+_FRESH_SECONDS, _HOPE_SECONDS = 1.0, 2.0
+_UNREACHABLE = frozenset({"connection-refused", "dns", "tls", "reset", "timeout", "unreachable"})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a load point went, beside its records: `window` is on the records' clock."""
+
+    window: tuple[float, float]
+    loop_lag_p99: float
+    cut_off: int
+    ended_early: str | None
+
+
+class Supply:
+    """Requests built a little ahead, so that sending one costs a pop."""
+
+    def __init__(self, requests: Requests, depth: int) -> None:
+        self.requests = requests
+        self.ready = deque([next(requests)])
+        self.depth = max(1, min(depth, _AHEAD_BYTES // len(self.ready[0].body)))
+        self.filling = False
+        while len(self.ready) < self.depth:
+            self.ready.append(next(requests))
+
+    def take(self) -> Request:
+        """Return the next request, and build another one soon."""
+        if not self.filling:
+            self.filling = True
+            asyncio.get_running_loop().call_later(0.001, self._fill)
+        return self.ready.popleft() if self.ready else next(self.requests)
+
+    def _fill(self) -> None:
+        for _ in range(8):
+            if len(self.ready) >= self.depth:
+                self.filling = False
+                return
+            self.ready.append(next(self.requests))
+        asyncio.get_running_loop().call_later(0.001, self._fill)
+
+
+class Run:
+    """The clock and the books of one load point.
+
+    The window begins at `window_start`, after the warm-up; requests are issued until
+    `window_end`, or until `max_requests` were issued in the window, and then the window ends with
+    the last of them. What is in flight then may finish.
+    """
+
+    def __init__(
+        self, job: Job, warmup: Requests, window: Requests, spool: Spool, on_phase: Callable[[str], None]
+    ) -> None:
+        point = job.load_point
+        depth = min(point.concurrency or 64, 256)
+        self.job = job
+        self.warmup = Supply(warmup, depth if job.workload.warmup else 1)
+        self.window = Supply(window, depth)
+        self.spool = spool
+        self.on_phase = on_phase
+        self.head = request_head(job.endpoint, job.workload.endpoint)
+        self.max_requests = job.workload.max_requests or math.inf
+        self.patience = max(_PATIENCE, point.concurrency or 0)
+        self.issued = 0
+        self.failures = 0
+        self.failing_since = 0.0
+        self.worked = False
+        self.last_finished = 0.0
+        self.stopped: str | None = None
+        self.closed = False
+        self.sending: set[Exchange] = set()
+        self.over = asyncio.Event()
+        self.lags: list[float] = []
+        self.start = self.window_start = self.window_end = math.inf
+
+    def begin(self) -> None:
+        """Start the clock: the warm-up begins now."""
+        workload = self.job.workload
+        self.start = monotonic()
+        self.window_start = self.start + workload.warmup
+        self.window_end = self.window_start + workload.duration
+        self.on_phase("warming-up")
+        if workload.warmup:
+            asyncio.get_running_loop().call_later(workload.warmup, self._measure)
+        else:
+            self._measure()
+
+    def issue(self, when: float) -> Exchange | None:
+        """Return the request that is to go out at `when`, None when no more are issued."""
+        if self.stopped or when >= self.window_end or self.issued >= self.max_requests:
+            return None
+        warmup = when < self.window_start
+        exchange = Exchange((self.warmup if warmup else self.window).take(), when, warmup=warmup)
+        self.issued += not warmup
+        self.sending.add(exchange)
+        return exchange
+
+    def payload(self, request: Request) -> bytes:
+        """Return the bytes of one HTTP request."""
+        return b"%s%d\r\n\r\n%s" % (self.head, len(request.body), request.body)
+
+    def finished(self, exchange: Exchange) -> None:
+        """Book an exchange that has ended, and give up when nothing works."""
+        if self.closed:
+            return
+        self.sending.discard(exchange)
+        if not exchange.warmup or exchange.finished > self.window_start:
+            self.spool.add(exchange)
+        if not exchange.warmup:
+            self.last_finished = max(self.last_finished, exchange.finished)
+        error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
+        if error is None:
+            self.worked = True
+            self.failures = 0
+            return
+        if not self.failures:
+            self.failing_since = exchange.finished
+        self.failures += 1
+        if self._hopeless(error):
+            self.stop(f"The last {self.failures} requests failed: {error}. {_said(exchange)}".rstrip())
+
+    def stop(self, reason: str) -> None:
+        """Issue no more, and end now."""
+        if self.stopped is None:
+            self.stopped = reason
+            self.over.set()
+
+    def close(self) -> None:
+        """Close the books: what is still on its way is cut off."""
+        self.closed = True
+        end = self.window_end
+        if self.stopped is not None:
+            end = min(end, monotonic())
+        elif self.issued >= self.max_requests:
+            end = min(end, self.last_finished)
+        self.window_end = max(end, self.window_start)
+
+    def outcome(self) -> Outcome:
+        """Sum up a closed run."""
+        lags = sorted(self.lags)
+        lag = lags[math.ceil(len(lags) * 0.99) - 1] if lags else 0.0
+        return Outcome((self.window_start, self.window_end), lag, len(self.sending), self.stopped)
+
+    def _measure(self) -> None:
+        self.on_phase("measuring")
+        self._sample_lag(monotonic())
+
+    def _sample_lag(self, due: float) -> None:
+        now = monotonic()
+        self.lags.append(max(0.0, now - due))
+        if now < self.window_end:
+            asyncio.get_running_loop().call_later(_LAG_SECONDS, self._sample_lag, now + _LAG_SECONDS)
+
+    def _hopeless(self, error: str) -> bool:
+        """Whether nothing works: failures alone, and no request on its way that may still end well."""
+        if self.failures < self.patience or (self.worked and error not in _UNREACHABLE):
+            return False
+        now = monotonic()
+        ages = [now - exchange.sent for exchange in self.sending if exchange.under_way]
+        if error == "timeout" or not ages:
+            return True
+        return max(ages) < _FRESH_SECONDS and now - self.failing_since > _HOPE_SECONDS
+
+
+def _said(exchange: Exchange) -> str:
+    text = b"".join(body(exchange.times, exchange.pieces)[1])[:4096].decode("utf-8", "replace").strip()
+    try:
+        return message(json.loads(text))
+    except ValueError:
+        return text[:300]
+
+
+class Loop(Protocol):
+    """Decides when the next request goes out."""
+
+    async def open(self) -> None:
+        """Open the connections that are needed from the first instant."""
+        ...
+
+    def begin(self) -> None:
+        """Send the first requests; `run.over` is set after the last one."""
+        ...
+
+    def close(self) -> None:
+        """Drop every connection and every attempt to open one."""
+        ...
+
+
+async def drive(run: Run, loop: Loop) -> Outcome:
+    """Open the connections, run the load point to its end, and say how it went."""
+    workload = run.job.workload
+    limit = workload.warmup + workload.duration + workload.request_timeout + CONNECT_TIMEOUT
+    await loop.open()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        run.begin()
+        loop.begin()
+        async with asyncio.timeout(limit):
+            await run.over.wait()
+    except TimeoutError:
+        run.stop("Requests were still waiting for a connection when the time was up.")
+    finally:
+        gc.enable()
+        run.close()
+        loop.close()
+    return run.outcome()

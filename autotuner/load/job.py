@@ -1,0 +1,133 @@
+"""What the worker process is told: where to send load, which, and what to call it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from urllib.parse import urlsplit
+
+from autotuner.core import LoadPoint, Workload
+from autotuner.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server; `url` may end in `/v1`.
+
+    `vocabulary` is the number of token ids the model has; the default suits nearly every model
+    with more. `headers` are sent with every request and never written anywhere.
+    """
+
+    url: str
+    model: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    vocabulary: int = 32_000
+
+    @cached_property
+    def address(self) -> Address:
+        """Where to connect; ConfigError when `url` is not one."""
+        return Address.of(self.url)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Host and port of a server, and the path before `/v1`."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """Read `http://host:port/path/v1`."""
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+            raise ConfigError(
+                f"'{url}' is not the address of a server.", remedy="Give one such as http://127.0.0.1:8000."
+            )
+        tls = parts.scheme == "https"
+        path = parts.path.rstrip("/").removesuffix("/v1")
+        return cls(parts.hostname, port or (443 if tls else 80), tls, path)
+
+    @property
+    def authority(self) -> str:
+        """Return what the Host header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+    @property
+    def base(self) -> str:
+        """Return the URL that `/v1/...` and `/metrics` are put behind."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One load point for one worker; `workload` holds that load point alone.
+
+    `folder` is where the worker leaves its files. `max_in_flight` bounds an open loop.
+    """
+
+    endpoint: Endpoint
+    workload: Workload
+    salt: str
+    folder: str
+    max_in_flight: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        endpoint: Endpoint,
+        load_point: LoadPoint,
+        workload: Workload,
+        *,
+        salt: str,
+        folder: str,
+        max_in_flight: int | None = None,
+    ) -> Job:
+        """Narrow `workload` to `load_point`."""
+        return cls(endpoint, replace(workload, load_points=(load_point,)), salt, folder, max_in_flight)
+
+    @property
+    def load_point(self) -> LoadPoint:
+        """Return the load point to drive."""
+        return self.workload.load_points[0]
+
+    def to_json(self) -> str:
+        """Write the job on one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Job:
+        """Read what `to_json` wrote."""
+        data = json.loads(text)
+        workload = data.pop("workload")
+        points = tuple(LoadPoint(**point) for point in workload.pop("load_points"))
+        endpoint = Endpoint(**data.pop("endpoint"))
+        return cls(endpoint=endpoint, workload=Workload(load_points=points, **workload), **data)
+
+
+def request_head(endpoint: Endpoint, kind: str) -> bytes:
+    """Return the HTTP/1.1 request of a completion up to the value of Content-Length."""
+    address = endpoint.address
+    route = "chat/completions" if kind == "chat" else "completions"
+    fields = {
+        "Host": address.authority,
+        "User-Agent": "autotune",
+        "Accept": "text/event-stream, application/json",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        **endpoint.headers,
+    }
+    for name, value in fields.items():
+        if any(mark in name + value for mark in "\r\n\0"):
+            raise ConfigError(f"The header {name!r} contains a line break.")
+    lines = [f"POST {address.path}/v1/{route} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join((*lines, "Content-Length: ")).encode("latin-1", "replace")

@@ -1,0 +1,251 @@
+"""When requests go out: a fixed number in flight, or at scheduled instants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import monotonic
+
+from autotuner.load.connection import STALE, Connection, Dialer, DialError, Exchange
+from autotuner.load.driver import Run
+
+_OPENING_AT_ONCE = 64
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_LONGEST_RAMP = 2.0
+_SPARE_CONNECTIONS = 4
+_MOST_OPENED_AHEAD = 512
+
+
+class Pool:
+    """Opens connections in the background and drops them all at the end."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self.dialer = dialer
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, number: int) -> list[Connection]:
+        """Open `number` connections before the clock starts; fewer where the server refuses."""
+        opened: list[Connection] = []
+        for begin in range(0, number, _OPENING_AT_ONCE):
+            batch = min(_OPENING_AT_ONCE, number - begin)
+            results = await asyncio.gather(*(self.dialer.open() for _ in range(batch)), return_exceptions=True)
+            opened += [result for result in results if isinstance(result, Connection)]
+            if not opened:
+                break
+        self.connections.update(opened)
+        return opened
+
+    def dial(self, opened: Callable[[Connection], None], failed: Callable[[str], None]) -> None:
+        """Open one connection in the background and call one of the two."""
+        task = asyncio.get_running_loop().create_task(self._dial(opened, failed))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def drop(self, connection: Connection) -> None:
+        """Forget a connection that cannot be used again."""
+        connection.close()
+        self.connections.discard(connection)
+
+    def close(self) -> None:
+        """Drop everything."""
+        for task in self.tasks:
+            task.cancel()
+        for connection in self.connections:
+            connection.close()
+
+    async def _dial(self, opened: Callable[[Connection], None], failed: Callable[[str], None]) -> None:
+        try:
+            connection = await self.dialer.open()
+        except DialError as error:
+            failed(error.kind)
+        else:
+            self.connections.add(connection)
+            opened(connection)
+
+
+class ClosedLoop:
+    """`concurrency` lanes, each with its own connection and one request in flight.
+
+    The lanes begin spread over the first half of the warm-up, so that requests of equal length
+    do not stay in step.
+    """
+
+    def __init__(self, run: Run, dialer: Dialer, concurrency: int) -> None:
+        self.run = run
+        self.pool = Pool(dialer)
+        self.lanes = [_Lane(self) for _ in range(concurrency)]
+        self.active = concurrency
+
+    async def open(self) -> None:
+        """Open one connection for each lane."""
+        for lane, connection in zip(self.lanes, await self.pool.open(len(self.lanes)), strict=False):
+            lane.connection = connection
+
+    def begin(self) -> None:
+        """Start every lane."""
+        ramp = min(self.run.job.workload.warmup / 2, _LONGEST_RAMP)
+        loop = asyncio.get_running_loop()
+        for number, lane in enumerate(self.lanes):
+            loop.call_later(ramp * number / len(self.lanes), lane.advance)
+
+    def close(self) -> None:
+        """Drop every connection."""
+        self.pool.close()
+
+    def lane_over(self) -> None:
+        """Count a lane out."""
+        self.active -= 1
+        if not self.active:
+            self.run.over.set()
+
+
+class _Lane:
+    """One request after the other on one connection."""
+
+    def __init__(self, loop: ClosedLoop) -> None:
+        self.loop = loop
+        self.run = loop.run
+        self.connection: Connection | None = None
+        self.failures = 0
+
+    def advance(self) -> None:
+        exchange = self.run.issue(monotonic())
+        if exchange is None:
+            self.loop.lane_over()
+        elif self.connection is not None and self.connection.usable:
+            self._send(self.connection, exchange)
+        else:
+            self._dial(exchange)
+
+    def _send(self, connection: Connection, exchange: Exchange) -> None:
+        connection.send(exchange, self.run.payload(exchange.request), self._done)
+        exchange.scheduled = exchange.sent
+
+    def _dial(self, exchange: Exchange) -> None:
+        def opened(connection: Connection) -> None:
+            self.connection = connection
+            self._send(connection, exchange)
+
+        def failed(kind: str) -> None:
+            _fail(exchange, kind)
+            self._ended(exchange)
+
+        if self.connection is not None:
+            self.loop.pool.drop(self.connection)
+            self.connection = None
+        self.loop.pool.dial(opened, failed)
+
+    def _done(self, connection: Connection, exchange: Exchange) -> None:
+        if exchange.error == STALE and not self.run.closed:
+            exchange.retried = True
+            self._dial(exchange)
+        else:
+            self._ended(exchange)
+
+    def _ended(self, exchange: Exchange) -> None:
+        failed = exchange.error is not None or exchange.status != 200
+        self.failures = self.failures + 1 if failed else 0
+        if failed:
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures - 1, 10))
+            asyncio.get_running_loop().call_later(pause, self.advance)
+        else:
+            self.advance()
+        self.run.finished(exchange)
+
+
+class OpenLoop:
+    """Requests at absolute instants, however many are in flight, or up to `cap` of them."""
+
+    def __init__(self, run: Run, dialer: Dialer, offsets: Iterator[float], rate: float, cap: int | None) -> None:
+        self.run = run
+        self.pool = Pool(dialer)
+        self.offsets = offsets
+        self.cap = cap
+        self.ahead = min(_MOST_OPENED_AHEAD, cap or _MOST_OPENED_AHEAD, round(2 * rate) + _SPARE_CONNECTIONS)
+        self.idle: list[Connection] = []
+        self.waiting: deque[Exchange] = deque()
+        self.opening = 0
+        self.exhausted = False
+        self.due = 0.0
+
+    async def open(self) -> None:
+        """Open the connections of the first two seconds."""
+        self.idle = await self.pool.open(self.ahead)
+
+    def begin(self) -> None:
+        """Put the schedule on the clock."""
+        self.due = self.run.start + next(self.offsets)
+        self._tick()
+
+    def close(self) -> None:
+        """Drop every connection."""
+        self.pool.close()
+
+    def _tick(self) -> None:
+        now = monotonic()
+        while self.due <= now:
+            exchange = self.run.issue(self.due)
+            if exchange is None:
+                self.exhausted = True
+                self._check_over()
+                return
+            self.waiting.append(exchange)
+            self._dispatch()
+            self.due = self.run.start + next(self.offsets)
+        asyncio.get_running_loop().call_later(self.due - now, self._tick)
+
+    def _dispatch(self) -> None:
+        """Send what waits on the connections that are idle, and have more opened where they run short."""
+        while self.waiting and self.idle:
+            connection = self.idle.pop()
+            if connection.usable:
+                exchange = self.waiting.popleft()
+                connection.send(exchange, self.run.payload(exchange.request), self._done)
+            else:
+                self.pool.drop(connection)
+        spare = 0 if self.exhausted else _SPARE_CONNECTIONS
+        wanted = len(self.waiting) + spare - len(self.idle) - self.opening
+        room = wanted if self.cap is None else self.cap - len(self.pool.connections) - self.opening
+        for _ in range(min(wanted, room)):
+            self.opening += 1
+            self.pool.dial(self._opened, self._failed)
+
+    def _opened(self, connection: Connection) -> None:
+        self.opening -= 1
+        self.idle.append(connection)
+        self._dispatch()
+
+    def _failed(self, kind: str) -> None:
+        self.opening -= 1
+        if self.waiting:
+            exchange = self.waiting.popleft()
+            _fail(exchange, kind)
+            self._ended(exchange)
+
+    def _done(self, connection: Connection, exchange: Exchange) -> None:
+        if connection.usable:
+            self.idle.append(connection)
+        else:
+            self.pool.drop(connection)
+        if exchange.error == STALE and not self.run.closed:
+            exchange.retried = True
+            self.waiting.appendleft(exchange)
+        else:
+            self._ended(exchange)
+        self._dispatch()
+
+    def _ended(self, exchange: Exchange) -> None:
+        self.run.finished(exchange)
+        self._check_over()
+
+    def _check_over(self) -> None:
+        if self.exhausted and not self.run.sending:
+            self.run.over.set()
+
+
+def _fail(exchange: Exchange, kind: str) -> None:
+    """End an exchange for which there was no connection."""
+    exchange.error = "reset" if exchange.retried else kind
+    exchange.finished = monotonic()

@@ -1,0 +1,166 @@
+"""Raw request records of a load point as a compact .npz: columns, and chunks behind offsets.
+
+Times are whole microseconds: `sent` on the observation's clock, all others from `sent`.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotuner.core import LoadPoint, Observation, RequestRecord
+from autotuner.errors import RunStoreError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_VERSION = 1
+_TIMES = ("scheduled", "finished", "first_output")
+_COUNTS = ("index", "requested_prompt", "requested_output")
+_MAYBE_COUNTS = ("prompt_tokens", "output_tokens")
+_TEXTS = ("finish_reason", "error")
+
+
+def save(path: str | Path, observation: Observation) -> None:
+    """Write `observation` to `path`, whole or not at all."""
+    import numpy as np
+
+    path = Path(path)
+    records = observation.records
+    sent = np.array([record.sent for record in records], dtype=np.float64)
+    lengths = np.array([len(record.chunk_times) for record in records], dtype=np.int64)
+    columns: dict[str, Any] = {
+        "sent": np.rint(sent * 1e6).astype(np.int64),
+        "chunks": lengths,
+        "chunk_times": _microseconds(_joined("d", [record.chunk_times for record in records]), sent.repeat(lengths)),
+        "chunk_tokens": np.asarray(_joined("I", [record.chunk_tokens for record in records]), dtype=np.uint32),
+    }
+    for name in _TIMES:
+        columns[name] = _microseconds([_or_nan(getattr(record, name)) for record in records], sent)
+    for name in _COUNTS:
+        columns[name] = np.array([getattr(record, name) for record in records], dtype=np.int64)
+    for name in _MAYBE_COUNTS:
+        values = [getattr(record, name) for record in records]
+        columns[name] = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+    words: dict[str, list[str]] = {}
+    for name in _TEXTS:
+        values = [getattr(record, name) for record in records]
+        words[name] = sorted({value for value in values if value is not None})
+        places = {value: place for place, value in enumerate(words[name])}
+        columns[name] = np.array([places.get(value, -1) for value in values], dtype=np.int16)
+    columns["about"] = np.frombuffer(json.dumps(_about(observation, words)).encode(), dtype=np.uint8)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **columns)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunStoreError(f"The request records '{path}' cannot be written.", why=f"{error.strerror}.") from error
+
+
+def read(path: str | Path) -> Observation:
+    """Read what `save` wrote; RunStoreError when it is not that."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as columns:
+            return _observation(dict(columns))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        raise RunStoreError(f"The request records '{path}' cannot be read.", why=f"{error}.") from error
+
+
+def _about(observation: Observation, words: dict[str, list[str]]) -> dict[str, Any]:
+    point = observation.load_point
+    return {
+        "version": _VERSION,
+        "load_point": {"scenario": point.scenario, "concurrency": point.concurrency, "rate": point.rate},
+        "window": observation.window,
+        "loop_lag_p99": observation.loop_lag_p99,
+        "counters": dict(observation.counters),
+        "cut_off": observation.cut_off,
+        "ended_early": observation.ended_early,
+        "words": words,
+    }
+
+
+def _observation(columns: dict[str, Any]) -> Observation:
+    import numpy as np
+
+    about = json.loads(columns["about"].tobytes())
+    if about["version"] != _VERSION:
+        raise ValueError(f"they have format version {about['version']}, and this program reads {_VERSION}")
+    sent = columns["sent"] / 1e6
+    chunk_times = _seconds(columns["chunk_times"], columns["sent"].repeat(columns["chunks"]))
+    chunk_tokens = columns["chunk_tokens"]
+    edges = np.concatenate(([0], np.cumsum(columns["chunks"]))).tolist()
+    times = {name: _seconds(columns[name], columns["sent"]).tolist() for name in _TIMES}
+    plain = {name: columns[name].tolist() for name in (*_COUNTS, *_MAYBE_COUNTS, *_TEXTS)}
+    records = [
+        RequestRecord(
+            index=plain["index"][row],
+            scheduled=times["scheduled"][row],
+            sent=time,
+            finished=times["finished"][row],
+            chunk_times=array("d", chunk_times[edges[row] : edges[row + 1]].tobytes()),
+            chunk_tokens=array("I", chunk_tokens[edges[row] : edges[row + 1]].tobytes()),
+            requested_prompt=plain["requested_prompt"][row],
+            requested_output=plain["requested_output"][row],
+            prompt_tokens=_or_none(plain["prompt_tokens"][row]),
+            output_tokens=_or_none(plain["output_tokens"][row]),
+            first_output=None if columns["first_output"][row] == _MISSING else times["first_output"][row],
+            finish_reason=_word(about, "finish_reason", plain["finish_reason"][row]),
+            error=_word(about, "error", plain["error"][row]),
+        )
+        for row, time in enumerate(sent.tolist())
+    ]
+    return Observation(
+        load_point=LoadPoint(**about["load_point"]),
+        records=tuple(records),
+        window=(about["window"][0], about["window"][1]),
+        loop_lag_p99=about["loop_lag_p99"],
+        counters=about["counters"],
+        cut_off=about["cut_off"],
+        ended_early=about["ended_early"],
+    )
+
+
+_MISSING = -(1 << 62)
+
+
+def _microseconds(times: Sequence[float], origin: NDArray[np.float64]) -> NDArray[np.int64]:
+    import numpy as np
+
+    offsets = (np.asarray(times, dtype=np.float64) - origin) * 1e6
+    missing = np.isnan(offsets)
+    return np.where(missing, _MISSING, np.rint(np.where(missing, 0.0, offsets))).astype(np.int64)
+
+
+def _seconds(offsets: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[np.float64]:
+    seconds: NDArray[np.float64] = (offsets + origin) / 1e6
+    return seconds
+
+
+def _joined(code: str, parts: list[Sequence[Any]]) -> array[Any]:
+    joined = array(code)
+    for part in parts:
+        joined.extend(part)
+    return joined
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _or_none(value: int) -> int | None:
+    return None if value < 0 else value
+
+
+def _word(about: dict[str, Any], column: str, place: int) -> str | None:
+    return None if place < 0 else str(about["words"][column][place])

@@ -1,0 +1,209 @@
+"""Raw exchanges on disk, and their way from there to request records, off the measured path.
+
+The driver hands each finished exchange over as it is, to be appended to the spool. A second process of idle
+priority follows it and writes one record frame per spool frame; when the load point is over
+the worker itself writes the frames that are still missing. Both files hold frames of a
+4-byte length and a marshalled tuple, read by the same interpreter that wrote them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import struct
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from autotuner.core import RequestRecord
+from autotuner.load.response import body
+from autotuner.load.stream import decode
+
+if TYPE_CHECKING:
+    from autotuner.load.connection import Exchange
+
+RAW, RECORDS = "exchanges.spool", "records.bin"
+
+_LENGTH = struct.Struct("<I")
+_BUFFER = 1 << 17
+_POLL_SECONDS = 0.05
+
+
+class Spool:
+    """Appends exchanges to a file from a thread of its own, so that a slow disk never stops the driver."""
+
+    def __init__(self, path: Path) -> None:
+        self.pending: list[bytes] = []
+        self.size = 0
+        self.failure: OSError | None = None
+        self.queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self.file = path.open("wb", buffering=0)
+        self.thread = Thread(target=self._write, name="spool", daemon=True)
+        self.thread.start()
+
+    def add(self, exchange: Exchange) -> None:
+        """Append one exchange."""
+        request = exchange.request
+        frame = _frame(
+            (
+                request.index,
+                exchange.scheduled,
+                exchange.sent,
+                exchange.finished,
+                request.prompt_tokens,
+                request.output_tokens,
+                exchange.status,
+                exchange.error,
+                exchange.times,
+                exchange.pieces,
+            )
+        )
+        self.pending.append(frame)
+        self.size += len(frame)
+        if self.size > _BUFFER:
+            self._hand_over()
+
+    def close(self) -> None:
+        """Write out what is left; OSError when the disk did not take everything."""
+        self._hand_over()
+        self.queue.put(None)
+        self.thread.join()
+        self.file.close()
+        if self.failure is not None:
+            raise self.failure
+
+    def _hand_over(self) -> None:
+        self.queue.put(b"".join(self.pending))
+        self.pending.clear()
+        self.size = 0
+
+    def _write(self) -> None:
+        while (data := self.queue.get()) is not None:
+            view = memoryview(data)
+            while view and self.failure is None:
+                try:
+                    view = view[self.file.write(view) :]
+                except OSError as error:
+                    self.failure = error
+
+
+def transcribe(spool: Path, records: Path, *, follow: int | None = None) -> None:
+    """Write the record frames that `records` lacks; with `follow`, go on while that process is our parent."""
+    done, size = _count(records)
+    with spool.open("rb") as source, records.open("r+b" if records.exists() else "w+b") as target:
+        target.truncate(size)
+        target.seek(size)
+        for _ in range(done):
+            source.seek(_LENGTH.unpack(source.read(_LENGTH.size))[0], os.SEEK_CUR)
+        for frame in _frames(source, follow):
+            target.write(_frame(_record(*frame)))
+
+
+def read(records: Path) -> list[RequestRecord]:
+    """Read the request records that `transcribe` wrote."""
+    with records.open("rb") as source:
+        return [_restored(*frame) for frame in _frames(source, None)]
+
+
+def start_transcriber(spool: Path, records: Path) -> int:
+    """Fork a process that follows `spool` on time nobody else wants, and return its id.
+
+    The kernel lets any other process go first at once, so that it may share the driver's core.
+    """
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        try:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        except (OSError, AttributeError):
+            os.nice(19)
+        transcribe(spool, records, follow=parent)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _frames(source: BinaryIO, follow: int | None) -> Iterator[Any]:
+    while True:
+        start = source.tell()
+        head = source.read(_LENGTH.size)
+        if len(head) == _LENGTH.size:
+            (length,) = _LENGTH.unpack(head)
+            content = source.read(length)
+            if len(content) == length:
+                yield marshal.loads(content)
+                continue
+        if follow is None or os.getppid() != follow:
+            return
+        source.seek(start)
+        time.sleep(_POLL_SECONDS)
+
+
+def _frame(content: tuple[Any, ...]) -> bytes:
+    # version 2 has binary floats and no back references, which cost a hash per value
+    text = marshal.dumps(content, 2)
+    return _LENGTH.pack(len(text)) + text
+
+
+def _count(records: Path) -> tuple[int, int]:
+    """Return how many whole frames a file holds, and their size in bytes."""
+    frames = size = 0
+    with contextlib.suppress(FileNotFoundError), records.open("rb") as source:
+        end = os.fstat(source.fileno()).st_size
+        while len(head := source.read(_LENGTH.size)) == _LENGTH.size:
+            after = source.seek(_LENGTH.unpack(head)[0], os.SEEK_CUR)
+            if after > end:
+                break
+            frames, size = frames + 1, after
+    return frames, size
+
+
+def _record(
+    index: int,
+    scheduled: float,
+    sent: float,
+    finished: float,
+    requested_prompt: int,
+    requested_output: int,
+    status: int,
+    error: str | None,
+    times: list[float],
+    pieces: list[bytes],
+) -> tuple[Any, ...]:
+    """Turn a raw exchange into the fields of a request record."""
+    if status not in (0, 200):
+        times, pieces = [], []
+        error = error if error in ("reset", "timeout") else f"http-{status}"
+    answer = decode(*body(times, pieces))
+    tokens = answer.output_tokens if answer.output_tokens is not None else sum(answer.chunk_tokens)
+    early = answer.finish_reason == "stop" and tokens < requested_output
+    return (
+        index,
+        scheduled,
+        sent,
+        finished,
+        answer.chunk_times.tobytes(),
+        answer.chunk_tokens.tobytes(),
+        requested_prompt,
+        requested_output,
+        answer.prompt_tokens,
+        answer.output_tokens,
+        answer.first_output,
+        answer.finish_reason,
+        error or answer.error or ("early-stop" if early else None),
+    )
+
+
+def _restored(
+    index: int, scheduled: float, sent: float, finished: float, times: bytes, tokens: bytes, *rest: Any
+) -> RequestRecord:
+    chunk_times, chunk_tokens = array("d", times), array("I", tokens)
+    return RequestRecord(index, scheduled, sent, finished, chunk_times, chunk_tokens, *rest)

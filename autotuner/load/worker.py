@@ -1,0 +1,148 @@
+"""`python -m autotuner.load.worker`: drives one load point, alone in its process.
+
+Reads a job as one line of JSON on stdin and ends when stdin does. Writes one JSON object per
+line on stdout: `{"phase": ...}` as it goes, at the end `{"outcome": ...}`. The request records
+are then in the job's folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from autotuner.load import spool
+from autotuner.load.connection import Dialer
+from autotuner.load.driver import Loop, Outcome, Run, drive
+from autotuner.load.job import Job
+from autotuner.load.loops import ClosedLoop, OpenLoop
+from autotuner.load.probe import calibrate
+from autotuner.workload import arrivals, scenarios
+from autotuner.workload.prompts import Prompts
+from autotuner.workload.requests import Requests
+
+_STDIN = 0
+
+
+def main() -> None:
+    """Do one job."""
+    job = Job.from_json(_first_line())
+    raw, records = Path(job.folder, spool.RAW), Path(job.folder, spool.RECORDS)
+    _raise_open_file_limit()
+    raw.touch()
+    records.touch()
+    transcriber = spool.start_transcriber(raw, records)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            outcome = runner.run(_attended(job, raw))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(transcriber, signal.SIGKILL)
+        os.waitpid(transcriber, 0)
+    spool.transcribe(raw, records)
+    _say({"outcome": asdict(outcome)})
+
+
+async def _attended(job: Job, raw: Path) -> Outcome:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_end_on_a_defect)
+    loop.add_reader(_STDIN, _end_with_parent)
+    return await observe(job, raw, lambda phase: _say({"phase": phase}))
+
+
+async def observe(job: Job, raw: Path, on_phase: Callable[[str], None]) -> Outcome:
+    """Drive one load point and leave its exchanges in the spool `raw`."""
+    workload, point = job.workload, job.load_point
+    dialer = Dialer(job.endpoint.address, workload.request_timeout)
+    scenario = scenarios.parse(point.scenario)
+    overhead, per_word = await calibrate(job, dialer) if workload.endpoint == "chat" else (0.0, 1.0)
+
+    def requests(phase: str) -> Requests:
+        prompts = Prompts(
+            kind=workload.endpoint,
+            model=job.endpoint.model,
+            vocabulary=job.endpoint.vocabulary,
+            salt=f"{job.salt}\n{point}",
+            phase=phase,
+            prefix=scenario.prefix,
+            seed=workload.seed,
+            overhead=overhead,
+            per_word=per_word,
+        )
+        return Requests(scenario, prompts, seed=workload.seed, phase=phase)
+
+    written = spool.Spool(raw)
+    run = Run(job, requests("warm-up"), requests("window"), written, on_phase)
+    try:
+        return await drive(run, _loop(job, run, dialer))
+    finally:
+        written.close()
+
+
+def _loop(job: Job, run: Run, dialer: Dialer) -> Loop:
+    point = job.load_point
+    if point.concurrency is not None:
+        return ClosedLoop(run, dialer, point.concurrency)
+    assert point.rate is not None
+    rng = Random(f"{job.workload.seed} {point} arrivals")
+    offsets = arrivals.schedule(point.rate, job.workload.arrival, rng)
+    return OpenLoop(run, dialer, offsets, point.rate, job.max_in_flight)
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: type[asyncio.AbstractEventLoop] = uvloop.Loop
+    return factory
+
+
+def _first_line() -> bytes:
+    """Read up to the first line break without taking anything after it."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        data = os.read(_STDIN, 1 << 16)
+        if not data:
+            break
+        line += data
+    return bytes(line)
+
+
+def _end_with_parent() -> None:
+    if not os.read(_STDIN, 1 << 16):
+        # the parent is gone: nobody reads the answer, and the server must not be loaded any longer
+        os._exit(1)
+
+
+def _end_on_a_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """End the process when a callback raised: the books would be wrong from here on."""
+    error = context.get("exception")
+    if error is not None and not isinstance(error, OSError):
+        traceback.print_exception(error)
+        os._exit(1)
+
+
+def _say(message: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def _raise_open_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""A server that sends tokens at known times, and logs when it really sent them.
+
+One process, one epoll loop, no framework: each request is answered with a first token after
+`--ttft` seconds and one more every `--tpot` seconds, on an absolute schedule. For each request
+the log gets its nonce (the first six prompt ids) and the instants just before its first and its
+last token were written, on the clock that the load generator uses.
+
+    python reference_server.py --port 8099 --core 1 --log sent.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import re
+import select
+import signal
+import socket
+from collections import deque
+from pathlib import Path
+from time import monotonic
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+PROMPT = re.compile(rb'"prompt":\[((?: *\d+,){5} *\d+)')
+
+
+def event(data: str) -> bytes:
+    """Return one server-sent event as one HTTP chunk."""
+    body = f"data: {data}\n\n".encode()
+    return b"%x\r\n%s\r\n" % (len(body), body)
+
+
+def chunk(text: str, finish: str | None = None) -> bytes:
+    """Return a completion chunk of the size that real engines send."""
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish, "stop_reason": None}
+    return event(
+        json.dumps(
+            {
+                "id": "cmpl-0123456789abcdef0123456789abcdef",
+                "object": "text_completion",
+                "created": 1700000000,
+                "model": "m",
+                "choices": [choice],
+                "usage": None,
+            }
+        )
+    )
+
+
+class Client:
+    """One connection: what was read of its request, and what was sent of its answer."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.buffer = bytearray()
+        self.open = True
+        self.position = 0
+        self.due = 0.0
+        self.nonce = ""
+        self.first = 0.0
+
+
+class Server:
+    """Answers every POST with `tokens` tokens on schedule."""
+
+    def __init__(self, port: int, ttft: float, tpot: float, tokens: int) -> None:
+        self.ttft, self.tpot, self.tokens = ttft, tpot, tokens
+        usage = {"prompt_tokens": 100, "completion_tokens": tokens, "total_tokens": 100 + tokens}
+        end = event(json.dumps({"id": "x", "choices": [], "usage": usage})) + event("[DONE]") + b"0\r\n\r\n"
+        self.first = HEAD + chunk(" token")
+        self.middle = chunk(" token")
+        self.last = chunk(" token", "length") + end
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=4096)
+        self.listener.setblocking(False)
+        self.poll = select.epoll()
+        self.poll.register(self.listener, select.EPOLLIN)
+        self.clients: dict[int, Client] = {}
+        # both are in order of time, because each adds the same delay to an instant that only grows
+        self.firsts: deque[Client] = deque()
+        self.others: deque[Client] = deque()
+        self.log: list[tuple[str, float, float]] = []
+        self.late: list[float] = []
+        self.running = True
+
+    def serve(self) -> None:
+        """Run until told to stop; polls without sleeping when the next token is near."""
+        while self.running:
+            now = monotonic()
+            for queue in (self.firsts, self.others):
+                for _ in range(64):
+                    if not queue or queue[0].due > now:
+                        break
+                    now = self.send(queue.popleft())
+            wait = min((queue[0].due - now for queue in (self.firsts, self.others) if queue), default=0.1)
+            for fd, _ in self.poll.poll(max(0.0, wait - 0.001), 64):
+                if fd == self.listener.fileno():
+                    self.accept()
+                else:
+                    self.receive(fd)
+
+    def accept(self) -> None:
+        """Take every connection that waits."""
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.clients[sock.fileno()] = Client(sock)
+            self.poll.register(sock, select.EPOLLIN)
+
+    def receive(self, fd: int) -> None:
+        """Read, and put a whole request on the schedule."""
+        client = self.clients[fd]
+        try:
+            data = client.sock.recv(1 << 20)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.poll.unregister(fd)
+            client.sock.close()
+            client.open = False
+            del self.clients[fd]
+            return
+        if not client.buffer:
+            client.due = monotonic() + self.ttft
+        client.buffer += data
+        split = client.buffer.find(b"\r\n\r\n")
+        length = LENGTH.search(client.buffer, 0, max(0, split) + 4)
+        if split < 0 or (length is not None and len(client.buffer) < split + 4 + int(length[1])):
+            return
+        prompt = PROMPT.search(client.buffer)
+        client.nonce = prompt[1].decode().replace(" ", "") if prompt else ""
+        client.buffer.clear()
+        if prompt is None:
+            client.sock.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
+        client.position = 0
+        self.firsts.append(client)
+
+    def send(self, client: Client) -> float:
+        """Write one token, put the next on the schedule, and return the instant of writing."""
+        position = client.position
+        now = monotonic()
+        self.late.append(now - client.due)
+        if not client.open:
+            return now
+        try:
+            if position == 0:
+                client.first = now
+                client.sock.send(self.first)
+            elif position < self.tokens - 1:
+                client.sock.send(self.middle)
+            else:
+                client.sock.send(self.last)
+                self.log.append((client.nonce, client.first, now))
+                return now
+        except OSError:
+            return now
+        client.position = position + 1
+        client.due += self.tpot
+        self.others.append(client)
+        return now
+
+    def summary(self) -> dict[str, object]:
+        """Return the log, and how late tokens were sent."""
+        late = sorted(self.late) or [0.0]
+        return {
+            "requests": self.log,
+            "late_mean": sum(late) / len(late),
+            "late_p99": late[int(len(late) * 0.99)],
+            "tokens": len(self.late),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8099)
+    parser.add_argument("--ttft", type=float, default=0.1)
+    parser.add_argument("--tpot", type=float, default=0.02)
+    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--core", type=int)
+    parser.add_argument("--log", type=Path)
+    arguments = parser.parse_args()
+    if arguments.core is not None:
+        os.sched_setaffinity(0, {arguments.core})
+    server = Server(arguments.port, arguments.ttft, arguments.tpot, arguments.tokens)
+
+    def stop(*_: object) -> None:
+        server.running = False
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    gc.disable()
+    print("ready", flush=True)
+    server.serve()
+    if arguments.log:
+        arguments.log.write_text(json.dumps(server.summary()))
+
+
+if __name__ == "__main__":
+    main()

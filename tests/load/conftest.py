@@ -1,0 +1,197 @@
+"""A small HTTP server of our own whose every answer is scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+TLS_HANDSHAKE = b"\x16"
+
+
+def sse(data: object) -> bytes:
+    """One server-sent event."""
+    return b"data: " + (data if isinstance(data, bytes) else json.dumps(data).encode()) + b"\n\n"
+
+
+def chunked(data: bytes) -> bytes:
+    """One HTTP chunk."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def token(text: str = " a", finish: str | None = None) -> bytes:
+    """The event of one completion token."""
+    return sse({"choices": [{"index": 0, "text": text, "finish_reason": finish}]})
+
+
+def usage(prompt: int, output: int) -> bytes:
+    """The usage-only event."""
+    return sse({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": output}})
+
+
+@dataclass
+class Asked:
+    """One request as the server read it."""
+
+    connection: int
+    number: int
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.body["prompt"]) if "prompt" in self.body else 0
+
+
+Behaviour = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def complete(asked: Asked, writer: asyncio.StreamWriter, *, gap: float = 0.002) -> None:
+    """Stream as many tokens as were asked for, then usage and [DONE]."""
+    total = asked.body["max_tokens"]
+    writer.write(HEAD)
+    for number in range(total):
+        await asyncio.sleep(gap)
+        writer.write(chunked(token(finish="length" if number == total - 1 else None)))
+    writer.write(chunked(usage(asked.prompt_tokens, total)) + chunked(sse(b"[DONE]")) + b"0\r\n\r\n")
+    await writer.drain()
+
+
+def status(code: int, message: str = "no") -> Behaviour:
+    """Answer every request with an error status."""
+
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        body = json.dumps({"error": {"message": message}}).encode()
+        writer.write(b"HTTP/1.1 %d Oops\r\nContent-Length: %d\r\n\r\n%s" % (code, len(body), body))
+
+    return behave
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Drop the connection with an RST."""
+    writer.transport.abort()
+
+
+@dataclass
+class Server:
+    """What the server saw."""
+
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+    in_flight: int = 0
+    levels: list[int] = field(default_factory=list)
+    connections: int = 0
+    metrics: str | None = None
+
+
+class _Running:
+    def __init__(self, behave: Behaviour, seen: Server, tls: ssl.SSLContext | None) -> None:
+        self.behave = behave
+        self.tls = tls
+        self.seen = seen
+        self.ready = threading.Event()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            self.loop.run_until_complete(self._serve())
+        self.loop.close()
+
+    async def _serve(self) -> None:
+        self.task = asyncio.current_task()
+        handlers: set[asyncio.Task[None]] = set()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.ensure_future(self._connection(reader, writer))
+            handlers.add(task)
+            task.add_done_callback(handlers.discard)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=512, ssl=self.tls)
+        port = server.sockets[0].getsockname()[1]
+        self.seen.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
+        self.ready.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.close()
+            for task in handlers:
+                task.cancel()
+            await asyncio.gather(*handlers, return_exceptions=True)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.seen.connections += 1
+        connection = self.seen.connections
+        try:
+            while True:
+                first = await reader.readexactly(1)
+                if first == TLS_HANDSHAKE:
+                    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                    await writer.drain()
+                    return
+                head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                headers = {
+                    name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
+                }
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                await self._answer(connection, head[0].split()[1], headers, body, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _answer(
+        self, connection: int, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter
+    ) -> None:
+        seen = self.seen
+        if path == "/metrics":
+            text = (seen.metrics or "").encode()
+            code = 200 if seen.metrics is not None else 404
+            writer.write(
+                b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (code, len(text), text)
+            )
+            return
+        asked = Asked(connection, len(seen.asked), path, headers, json.loads(body))
+        seen.asked.append(asked)
+        seen.in_flight += 1
+        seen.levels.append(seen.in_flight)
+        try:
+            await self.behave(asked, writer)
+        finally:
+            seen.in_flight -= 1
+
+    def stop(self) -> None:
+        def cancel() -> None:
+            assert self.task is not None
+            self.task.cancel()
+
+        self.loop.call_soon_threadsafe(cancel)
+        self.thread.join()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Start servers that behave as told; they end with the test."""
+    running: list[_Running] = []
+
+    def start(behave: Behaviour = complete, *, metrics: str | None = None, tls: ssl.SSLContext | None = None) -> Server:
+        seen = Server(metrics=metrics)
+        server = _Running(behave, seen, tls)
+        running.append(server)
+        server.thread.start()
+        server.ready.wait()
+        return seen
+
+    yield start
+    for server in running:
+        server.stop()

@@ -1,0 +1,408 @@
+"""The driver on real connections, on uvloop and on asyncio's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import uvloop
+
+from autotuner.core import LoadPoint, RequestRecord, Workload
+from autotuner.load import loops, spool
+from autotuner.load.driver import Outcome
+from autotuner.load.job import Endpoint, Job
+from autotuner.load.worker import observe
+from autotuner.workload import arrivals
+from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, status, token
+
+Serve = Callable[..., Server]
+
+
+@dataclass
+class Driven:
+    outcome: Outcome
+    records: list[RequestRecord]
+    phases: list[str]
+
+    @property
+    def started(self) -> list[RequestRecord]:
+        """Those sent in the window."""
+        return [record for record in self.records if record.sent >= self.outcome.window[0]]
+
+    @property
+    def errors(self) -> Counter[str | None]:
+        return Counter(record.error for record in self.started)
+
+
+Drive = Callable[..., Driven]
+
+
+def driven_on(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Drive:
+    """Drive one load point in this process, on this event loop."""
+
+    def run(url: str, scenario: str = "D(20,5)", *, cap: int | None = None, **given: Any) -> Driven:
+        loads = {name: given.pop(name) for name in ("concurrency", "rate") if name in given}
+        point = LoadPoint(scenario, **loads)
+        workload = Workload((point,), **{"duration": 60.0, "warmup": 0.0, "request_timeout": 5.0, **given})
+        phases: list[str] = []
+        with tempfile.TemporaryDirectory() as folder:
+            raw, records = Path(folder, spool.RAW), Path(folder, spool.RECORDS)
+            job = Job.of(Endpoint(url, "m"), point, workload, salt="s", folder=folder, max_in_flight=cap)
+            with asyncio.Runner(loop_factory=factory) as runner:
+                outcome = runner.run(observe(job, raw, phases.append))
+            spool.transcribe(raw, records)
+            return Driven(outcome, spool.read(records), phases)
+
+    return run
+
+
+@pytest.fixture
+def drive() -> Drive:
+    return driven_on(uvloop.Loop)
+
+
+@pytest.fixture(params=[uvloop.Loop, None], ids=["uvloop", "asyncio"])
+def drive_on_either(request: pytest.FixtureRequest) -> Drive:
+    return driven_on(request.param)
+
+
+# closed loop
+
+
+def test_a_closed_loop_keeps_exactly_n_in_flight_on_n_connections(serve: Serve, drive_on_either: Drive):
+    server = serve()
+    driven = drive_on_either(server.url, concurrency=7, warmup=0.1, max_requests=40)
+    assert max(server.levels) == 7
+    assert server.connections == 7
+    assert driven.errors == {None: 40}
+
+
+def test_each_record_is_what_the_server_sent(serve: Serve, drive_on_either: Drive):
+    driven = drive_on_either(serve().url, "D(20,5)", concurrency=2, max_requests=20)
+    for record in driven.started:
+        assert (record.prompt_tokens, record.output_tokens, record.tokens) == (20, 5, 5)
+        assert (record.requested_prompt, record.requested_output) == (20, 5)
+        assert list(record.chunk_tokens) == [1] * 5
+        assert record.sent <= record.chunk_times[0] <= record.chunk_times[-1] <= record.finished
+        assert record.scheduled == record.sent
+    assert sorted(record.index for record in driven.started) == list(range(len(driven.started)))
+
+
+def test_the_window_follows_the_warm_up_without_a_drain(serve: Serve, drive: Drive):
+    server = serve()
+    driven = drive(server.url, concurrency=4, warmup=0.2, duration=0.3)
+    start, end = driven.outcome.window
+    assert end - start == pytest.approx(0.3, abs=1e-9)
+    assert driven.phases == ["warming-up", "measuring"]
+    overlapping = [record for record in driven.records if record.sent < start]
+    assert overlapping
+    assert all(record.finished > start for record in overlapping)
+    assert all(record.sent < end for record in driven.started)
+    assert len(server.asked) > len(driven.records)
+
+
+def test_what_is_in_flight_at_the_end_of_the_window_may_finish(serve: Serve, drive: Drive):
+    driven = drive(serve().url, "D(5,60)", concurrency=3, duration=0.2)
+    end = driven.outcome.window[1]
+    assert any(record.finished > end for record in driven.started)
+    assert driven.errors == {None: len(driven.started)}
+    assert driven.outcome.cut_off == 0
+
+
+def test_no_two_requests_have_the_same_prompt(serve: Serve, drive: Drive):
+    server = serve()
+    drive(server.url, concurrency=4, warmup=0.1, max_requests=40)
+    prompts = [tuple(asked.body["prompt"]) for asked in server.asked]
+    assert len(set(prompts)) == len(prompts)
+    assert len({prompt[0] for prompt in prompts}) == len(prompts)
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 3}, {"rate": 200.0}])
+def test_max_requests_is_exact_and_the_window_ends_with_the_last(serve: Serve, drive: Drive, load: dict[str, Any]):
+    driven = drive(serve().url, max_requests=10, warmup=0.05, **load)
+    assert len(driven.started) == 10
+    assert driven.outcome.window[1] == max(record.finished for record in driven.started)
+
+
+def test_fewer_max_requests_than_lanes_are_enough(serve: Serve, drive: Drive):
+    driven = drive(serve().url, max_requests=2, concurrency=8)
+    assert len(driven.started) == 2
+    assert driven.outcome.ended_early is None
+
+
+def test_a_prompt_of_50000_tokens_arrives_whole(serve: Serve, drive: Drive):
+    server = serve()
+    driven = drive(server.url, "D(50000,2)", concurrency=2, max_requests=3)
+    assert [record.prompt_tokens for record in driven.started] == [50_000] * 3
+
+
+def test_a_shared_prefix_is_shared_by_warm_up_and_window(serve: Serve, drive: Drive):
+    server = serve()
+    drive(server.url, "P(30,10,2)", concurrency=2, warmup=0.05, max_requests=4)
+    assert len({tuple(asked.body["prompt"][:30]) for asked in server.asked}) == 1
+    assert len({asked.body["prompt"][30] for asked in server.asked}) == len(server.asked)
+
+
+# faults
+
+
+@pytest.mark.parametrize("code", [400, 429, 503])
+def test_an_error_status_is_counted_under_its_class(serve: Serve, drive_on_either: Drive, code: int):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await (status(code) if asked.number % 2 else complete)(asked, writer)
+
+    driven = drive_on_either(serve(behave).url, concurrency=2, max_requests=12)
+    assert driven.errors == {None: 6, f"http-{code}": 6}
+    assert driven.outcome.ended_early is None
+
+
+def test_a_server_that_dies_mid_stream_is_a_reset_and_is_not_asked_again(serve: Serve, drive_on_either: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number % 3 == 2:
+            writer.write(HEAD + chunked(token()) + chunked(token()))
+            await writer.drain()
+            await asyncio.sleep(0.02)
+            reset(writer)
+        else:
+            await complete(asked, writer)
+
+    server = serve(behave)
+    driven = drive_on_either(server.url, concurrency=1, max_requests=9)
+    assert driven.errors == {None: 6, "reset": 3}
+    assert [len(record.chunk_times) for record in driven.started if record.error] == [2, 2, 2]
+    assert len(server.asked) == 9
+
+
+def test_a_server_that_never_answers_is_a_timeout(serve: Serve, drive_on_either: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number == 1:
+            await asyncio.sleep(60)
+        await complete(asked, writer)
+
+    driven = drive_on_either(serve(behave).url, concurrency=2, max_requests=6, request_timeout=0.3)
+    assert driven.errors == {None: 5, "timeout": 1}
+    (slow,) = [record for record in driven.started if record.error]
+    assert slow.finished - slow.sent >= 0.25
+
+
+def test_garbage_is_malformed(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number % 2:
+            writer.write(
+                HEAD + chunked(b"data: {oops\n\n") + b"0\r\n\r\n" if asked.number == 1 else b"not HTTP\r\n\r\n"
+            )
+        else:
+            await complete(asked, writer)
+
+    assert drive(serve(behave).url, concurrency=1, max_requests=4).errors == {None: 2, "malformed": 2}
+
+
+def test_no_done_and_an_early_stop_are_told_apart(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        finish = "length" if asked.number == 0 else "stop" if asked.number == 1 else None
+        last = asked.body["max_tokens"] - (1 if finish == "length" else 2)
+        events = [token(finish=finish if number == last else None) for number in range(last + 1)]
+        writer.write(HEAD + b"".join(map(chunked, events)) + b"0\r\n\r\n")
+
+    driven = drive(serve(behave).url, concurrency=1, max_requests=3)
+    assert driven.errors == {None: 1, "early-stop": 1, "incomplete": 1}
+
+
+# keep-alive
+
+
+def test_a_server_that_closes_after_each_answer_causes_no_errors(serve: Serve, drive_on_either: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await complete(asked, writer)
+        reset(writer)
+
+    server = serve(behave)
+    driven = drive_on_either(server.url, concurrency=2, max_requests=10)
+    assert driven.errors == {None: 10}
+    assert server.connections >= 10
+
+
+def test_a_request_that_met_a_closing_connection_is_sent_again_and_timed_from_then(
+    serve: Serve, drive_on_either: Drive
+):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number == 1:
+            await asyncio.sleep(0.1)
+            reset(writer)
+        else:
+            await complete(asked, writer)
+
+    server = serve(behave)
+    driven = drive_on_either(server.url, concurrency=1, max_requests=3)
+    assert driven.errors == {None: 3}
+    assert server.asked[1].body == server.asked[2].body
+    assert server.asked[1].connection != server.asked[2].connection
+    gap = driven.started[1].sent - driven.started[0].finished
+    assert gap >= 0.1
+
+
+def test_a_request_is_sent_again_only_once(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number in (1, 2):
+            reset(writer)
+        else:
+            await complete(asked, writer)
+
+    driven = drive(serve(behave).url, concurrency=1, max_requests=3)
+    assert driven.errors == {None: 2, "reset": 1}
+
+
+def test_a_new_connection_that_is_dropped_is_a_reset(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number == 0:
+            reset(writer)
+        else:
+            await complete(asked, writer)
+
+    driven = drive(serve(behave).url, concurrency=1, max_requests=3)
+    assert driven.errors == {None: 2, "reset": 1}
+
+
+# nothing works
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 4}, {"rate": 100.0}])
+def test_a_server_that_is_not_there_ends_the_run(drive_on_either: Drive, load: dict[str, Any]):
+    driven = drive_on_either("http://127.0.0.1:9", **load)
+    assert driven.outcome.ended_early is not None
+    assert "connection-refused" in driven.outcome.ended_early
+    assert driven.errors == {"connection-refused": len(driven.started)}
+    assert len(driven.started) >= 5
+
+
+def test_a_name_that_does_not_resolve_ends_the_run(drive: Drive):
+    driven = drive("http://no-such-host.invalid", concurrency=1)
+    assert set(driven.errors) == {"dns"}
+
+
+def test_a_plain_server_behind_https_is_a_tls_failure(serve: Serve, drive_on_either: Drive):
+    driven = drive_on_either(serve().url.replace("http:", "https:"), concurrency=1)
+    assert set(driven.errors) == {"tls"}
+
+
+def test_the_wrong_model_ends_the_run_with_what_the_server_said(serve: Serve, drive: Drive):
+    driven = drive(serve(status(404, "The model `m` does not exist.")).url, concurrency=2)
+    assert set(driven.errors) == {"http-404"}
+    assert driven.outcome.ended_early is not None
+    assert "The model `m` does not exist." in driven.outcome.ended_early
+
+
+def test_a_server_that_dies_during_the_run_ends_it_and_what_was_measured_stays(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number < 30:
+            await complete(asked, writer)
+        else:
+            reset(writer)
+
+    driven = drive(serve(behave).url, concurrency=4)
+    assert driven.errors[None] == 30
+    assert driven.errors["reset"] >= 5
+    assert driven.outcome.ended_early is not None
+    start, end = driven.outcome.window
+    assert end - start < 600
+
+
+def test_rejections_beside_a_slow_success_do_not_end_the_run(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number == 0:
+            await complete(asked, writer, gap=0.1)
+        else:
+            await status(429)(asked, writer)
+
+    driven = drive(serve(behave).url, "D(5,4)", rate=60.0, duration=0.3)
+    assert driven.errors[None] == 1
+    assert driven.outcome.ended_early is None
+
+
+# open loop
+
+
+def test_an_open_loop_follows_the_absolute_schedule(serve: Serve, drive_on_either: Drive):
+    driven = drive_on_either(serve().url, rate=80.0, duration=0.5, seed=5)
+    point = LoadPoint("D(20,5)", rate=80.0)
+    offsets = islice(arrivals.schedule(80.0, "poisson", Random(f"5 {point} arrivals")), len(driven.started))
+    scheduled = sorted(record.scheduled for record in driven.started)
+    start = driven.outcome.window[0]
+    assert [time - start for time in scheduled] == pytest.approx(list(offsets), abs=1e-6)
+    assert all(record.sent >= record.scheduled for record in driven.started)
+    assert scheduled[-1] < driven.outcome.window[1]
+
+
+def test_an_open_loop_does_not_wait_for_slow_answers(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await complete(asked, writer, gap=0.1)
+
+    server = serve(behave)
+    driven = drive(server.url, "D(5,5)", rate=100.0, duration=0.3, arrival="constant")
+    assert len(driven.started) == 30
+    assert max(server.levels) == 30
+    assert driven.errors == {None: 30}
+
+
+def test_an_open_loop_opens_more_connections_when_it_needs_them(
+    serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch
+):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await complete(asked, writer, gap=0.1)
+
+    monkeypatch.setattr(loops, "_MOST_OPENED_AHEAD", 2)
+    server = serve(behave)
+    driven = drive(server.url, "D(5,2)", rate=60.0, duration=0.3, arrival="constant")
+    assert max(server.levels) > 6
+    assert driven.errors == {None: 18}
+
+
+def test_a_cap_bounds_what_is_in_flight_and_loses_no_request(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await complete(asked, writer, gap=0.01)
+
+    server = serve(behave)
+    driven = drive(server.url, rate=100.0, duration=0.2, arrival="constant", cap=3)
+    assert max(server.levels) == 3
+    assert server.connections == 3
+    assert driven.errors == {None: 20}
+    assert max(record.sent - record.scheduled for record in driven.started) > 0.01
+
+
+def test_warm_up_and_window_of_an_open_loop_are_one_schedule(serve: Serve, drive: Drive):
+    driven = drive(serve().url, rate=100.0, warmup=0.205, duration=0.2, arrival="constant")
+    start = driven.outcome.window[0]
+    scheduled = sorted(record.scheduled - start for record in driven.started)
+    assert len(scheduled) == 20
+    assert scheduled[0] == pytest.approx(0.005, abs=1e-6)
+
+
+# chat
+
+
+def test_chat_prompts_are_fitted_to_the_servers_own_count(serve: Serve, drive: Drive):
+    """The server makes 2 tokens of a word and adds 11."""
+
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        words = asked.body["messages"][0]["content"].split()
+        asked.body["prompt"] = [0] * (2 * len(words) + 11)
+        await complete(asked, writer)
+
+    server = serve(behave)
+    driven = drive(server.url, "D(211,3)", concurrency=1, max_requests=3, endpoint="chat")
+    assert [record.prompt_tokens for record in driven.started] == [211, 211, 211]
+    assert {asked.path for asked in server.asked} == {"/v1/chat/completions"}
+
+
+def test_a_chat_server_that_does_not_count_gets_one_word_per_token(serve: Serve, drive: Drive):
+    server = serve(status(500))
+    drive(server.url, "D(50,3)", concurrency=1, endpoint="chat")
+    assert len(server.asked[-1].body["messages"][0]["content"].split()) == 50

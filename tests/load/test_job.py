@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from autotuner.core import LoadPoint, Workload
+from autotuner.errors import ConfigError
+from autotuner.load.job import Address, Endpoint, Job, request_head
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "authority"),
+    [
+        ("http://localhost:8000", "http://localhost:8000", "localhost:8000"),
+        ("http://localhost:8000/v1/", "http://localhost:8000", "localhost:8000"),
+        ("https://api.example.com/v1", "https://api.example.com", "api.example.com"),
+        ("https://api.example.com:8443/llm/v1", "https://api.example.com:8443/llm", "api.example.com:8443"),
+        ("http://[::1]:80", "http://[::1]", "[::1]"),
+    ],
+)
+def test_an_address_is_read_with_or_without_v1(url: str, base: str, authority: str):
+    assert Address.of(url).base == base
+    assert Address.of(url).authority == authority
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "", "ftp://x", "http://", "http://x:99999", "http://x:0"])
+def test_what_is_not_an_address_is_refused(url: str):
+    with pytest.raises(ConfigError, match="not the address"):
+        Address.of(url)
+
+
+def test_a_job_survives_the_way_to_its_worker():
+    point = LoadPoint("D(5,5)", rate=2.5)
+    endpoint = Endpoint("http://h:1", "m", {"Authorization": "Bearer é"}, 999)
+    workload = Workload((LoadPoint("D(9,9)", concurrency=1), point), duration=3.0, max_requests=7, endpoint="chat")
+    job = Job.of(endpoint, point, workload, salt="s", folder="/f", max_in_flight=4)
+    assert Job.from_json(job.to_json()) == job
+    assert job.load_point == point
+    assert "\n" not in job.to_json()
+
+
+def test_the_request_head_has_the_route_the_host_and_the_users_headers():
+    head = request_head(Endpoint("http://h:81/x/v1", "m", {"Authorization": "Bearer k"}), "chat").decode()
+    assert head.startswith("POST /x/v1/chat/completions HTTP/1.1\r\n")
+    assert "\r\nHost: h:81\r\n" in head
+    assert "\r\nAuthorization: Bearer k\r\n" in head
+    assert "\r\nAccept-Encoding: identity\r\n" in head
+    assert head.endswith("\r\nContent-Length: ")
+
+
+def test_a_header_with_a_line_break_is_refused():
+    with pytest.raises(ConfigError, match="line break"):
+        request_head(Endpoint("http://h", "m", {"X": "a\r\nY: b"}), "completions")
+
+
+def test_the_worker_imports_nothing_heavy():
+    heavy = "numpy pandas pydantic rich typer httpx docker matplotlib"
+    code = f"import sys, autotuner.load.worker; print(*(set({heavy.split()!r}) & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

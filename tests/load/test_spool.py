@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuner.core import RequestRecord
+from autotuner.load import spool
+from autotuner.load.connection import Exchange
+from autotuner.workload.requests import Request
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+
+def exchange(index: int = 0, *, tokens: int = 3, finish: str = "length", asked: int = 3, **changes: Any) -> Exchange:
+    made = Exchange(Request(index, 7, asked, b""), 10.0, warmup=False)
+    events = [{"choices": [{"text": "a", "finish_reason": finish if n == tokens - 1 else None}]} for n in range(tokens)]
+    pieces = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+    made.pieces = [HEAD % sum(map(len, pieces)), *pieces]
+    made.times = [11.0 + number for number in range(len(made.pieces))]
+    made.status, made.sent, made.finished = 200, 10.5, made.times[-1]
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def written(folder: Path, *exchanges: Exchange) -> list[RequestRecord]:
+    raw, records = folder / spool.RAW, folder / spool.RECORDS
+    out = spool.Spool(raw)
+    for one in exchanges:
+        out.add(one)
+    out.close()
+    spool.transcribe(raw, records)
+    return spool.read(records)
+
+
+def test_an_exchange_becomes_a_record(tmp_path: Path):
+    (record,) = written(tmp_path, exchange(4))
+    assert record.index == 4
+    assert (record.scheduled, record.sent, record.finished) == (10.0, 10.5, 14.0)
+    assert list(record.chunk_times) == [12.0, 13.0, 14.0]
+    assert list(record.chunk_tokens) == [1, 1, 1]
+    assert (record.requested_prompt, record.requested_output) == (7, 3)
+    assert record.finish_reason == "length"
+    assert record.error is None
+    assert record.ttft == 1.5
+
+
+def test_a_stop_before_the_length_that_was_asked_for_is_an_early_stop(tmp_path: Path):
+    """7. the server ignored ignore_eos."""
+    (record,) = written(tmp_path, exchange(finish="stop", asked=4))
+    assert record.error == "early-stop"
+    assert len(record.chunk_times) == 3
+
+
+def test_a_stop_at_the_length_that_was_asked_for_is_none(tmp_path: Path):
+    assert written(tmp_path, exchange(finish="stop", asked=3))[0].error is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+def test_a_status_is_the_class_of_the_error(tmp_path: Path, status: int):
+    (record,) = written(tmp_path, exchange(status=status))
+    assert record.error == f"http-{status}"
+    assert len(record.chunk_times) == 0
+
+
+@pytest.mark.parametrize("error", ["reset", "timeout"])
+def test_an_answer_cut_short_keeps_the_tokens_that_came(tmp_path: Path, error: str):
+    cut = exchange(error=error)
+    cut.times, cut.pieces = cut.times[:3], cut.pieces[:3]
+    (record,) = written(tmp_path, cut)
+    assert record.error == error
+    assert list(record.chunk_times) == [12.0, 13.0]
+
+
+def test_no_connection_is_a_record_without_chunks(tmp_path: Path):
+    (record,) = written(tmp_path, exchange(status=0, error="connection-refused", times=[], pieces=[]))
+    assert record.error == "connection-refused"
+    assert record.ttft is None
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_records_that_were_cut_anywhere_are_completed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
+    folder = tmp_path_factory.mktemp("spool")
+    whole = written(folder, *(exchange(number, tokens=number + 1) for number in range(5)))
+    records = folder / spool.RECORDS
+    content = records.read_bytes()
+    os.truncate(records, data.draw(st.integers(0, len(content))))
+    spool.transcribe(folder / spool.RAW, records)
+    assert records.read_bytes() == content
+    assert [record.index for record in whole] == [0, 1, 2, 3, 4]
+
+
+def test_a_torn_last_exchange_is_left_out(tmp_path: Path):
+    written(tmp_path, exchange(0), exchange(1))
+    raw = tmp_path / spool.RAW
+    os.truncate(raw, raw.stat().st_size - 1)
+    (tmp_path / spool.RECORDS).unlink()
+    spool.transcribe(raw, tmp_path / spool.RECORDS)
+    assert [record.index for record in spool.read(tmp_path / spool.RECORDS)] == [0]
+
+
+def test_the_follower_ends_with_its_parent(tmp_path: Path):
+    """A parent that is not ours counts as gone: what is there is written, and nothing is waited for."""
+    raw, records = tmp_path / spool.RAW, tmp_path / spool.RECORDS
+    written(tmp_path, exchange(0), exchange(1))
+    records.unlink()
+    spool.transcribe(raw, records, follow=os.getppid() + 1_000_000)
+    assert len(spool.read(records)) == 2
+
+
+def test_a_full_disk_is_an_error_at_the_end_and_not_before(tmp_path: Path):
+    out = spool.Spool(Path("/dev/full"))
+    for number in range(2000):
+        out.add(exchange(number))
+    with pytest.raises(OSError, match="No space left"):
+        out.close()

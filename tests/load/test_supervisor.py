@@ -1,0 +1,204 @@
+"""`measure` as others call it: with the worker in its own process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autotuner.core import LoadPoint, Workload
+from autotuner.errors import ConfigError, MachineError
+from autotuner.load import Endpoint, measure
+from tests.load.conftest import Asked, Server, complete
+
+Serve = Callable[..., Server]
+POINT = LoadPoint("D(20,5)", concurrency=2)
+WORKLOAD = Workload((POINT,), duration=60.0, warmup=0.05, max_requests=6, request_timeout=5.0)
+
+
+def silent(phase: str) -> None:
+    pass
+
+
+def table() -> dict[int, int]:
+    """Every living process and its parent."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+        except OSError:
+            continue
+        if state != "Z":
+            parents[int(folder.name)] = int(parent)
+    return parents
+
+
+def children(parent: int) -> set[int]:
+    """The living processes below `parent`, at any depth."""
+    parents, found = table(), {parent}
+    while new := {child for child, above in parents.items() if above in found} - found:
+        found |= new
+    return found - {parent}
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+async def hang(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+def test_measure_brings_back_an_observation(serve: Serve):
+    server = serve()
+    phases: list[str] = []
+    observation = measure(Endpoint(server.url, "m"), POINT, WORKLOAD, salt="s", on_phase=phases.append)
+    assert phases == ["warming-up", "measuring"]
+    assert observation.load_point == POINT
+    started = [record for record in observation.records if record.sent >= observation.window[0]]
+    assert len(started) == 6
+    assert [record.error for record in started] == [None] * 6
+    assert [record.tokens for record in started] == [5] * 6
+    assert list(observation.records) == sorted(observation.records, key=lambda record: record.sent)
+    assert (observation.cut_off, observation.ended_early) == (0, None)
+    assert observation.loop_lag_p99 >= 0
+    assert observation.counters == {}
+
+
+def test_another_salt_asks_for_other_prompts_of_the_same_lengths(serve: Serve):
+    server = serve()
+    point = LoadPoint("U(20,5)", concurrency=1)
+    for salt in ("one", "two"):
+        measure(Endpoint(server.url, "m"), point, WORKLOAD, salt=salt, on_phase=silent)
+    prompts = [tuple(asked.body["prompt"]) for asked in server.asked]
+    assert len(prompts) >= 12
+    assert len({prompt[0] for prompt in prompts}) == len(prompts)
+
+
+def test_the_engines_counters_are_differences_over_the_load_point(serve: Serve):
+    server = serve()
+    server.metrics = (
+        "vllm:prefix_cache_queries_total 100\nvllm:prefix_cache_hits_total 40\nvllm:num_requests_running 1\n"
+    )
+
+    def on_phase(phase: str) -> None:
+        server.metrics = (
+            "vllm:prefix_cache_queries_total 180\nvllm:prefix_cache_hits_total 41\nvllm:num_requests_running 2\n"
+        )
+
+    observation = measure(Endpoint(server.url, "m"), POINT, WORKLOAD, salt="s", on_phase=on_phase)
+    assert observation.counters == {"prefix_cache_queries": 80, "prefix_cache_hits": 1}
+
+
+def test_headers_reach_the_server_and_not_the_process_table(serve: Serve):
+    seen: list[str] = []
+
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        folders = [Path(f"/proc/{process}") for process in children(os.getpid())]
+        seen.extend((folder / name).read_text() for folder in folders for name in ("cmdline", "environ"))
+        await complete(asked, writer)
+
+    server = serve(behave)
+    measure(Endpoint(server.url, "m", {"Authorization": "Bearer k3y"}), POINT, WORKLOAD, salt="s", on_phase=silent)
+    assert {asked.headers["authorization"] for asked in server.asked} == {"Bearer k3y"}
+    assert seen
+    assert not any("k3y" in text for text in seen)
+
+
+def test_no_server_is_an_observation_that_says_so():
+    observation = measure(Endpoint("http://127.0.0.1:9", "m"), POINT, WORKLOAD, salt="s", on_phase=silent)
+    assert {record.error for record in observation.records} == {"connection-refused"}
+    assert observation.ended_early is not None
+
+
+@pytest.mark.parametrize(("url", "scenario"), [("http://127.0.0.1:9", "D(5)"), ("nowhere", "D(5,5)")])
+def test_what_cannot_be_measured_is_refused_before_anything_starts(url: str, scenario: str):
+    with pytest.raises(ConfigError):
+        measure(Endpoint(url, "m"), LoadPoint(scenario, concurrency=1), WORKLOAD, salt="s", on_phase=silent)
+
+
+def test_tls_is_spoken_and_verified(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    pem = Path(__file__).with_name("localhost.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server = serve(tls=context)
+    endpoint = Endpoint(server.url.replace("127.0.0.1", "localhost"), "m")
+    unknown = measure(endpoint, POINT, WORKLOAD, salt="s", on_phase=silent)
+    assert {record.error for record in unknown.records} == {"tls"}
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    known = measure(endpoint, POINT, WORKLOAD, salt="s", on_phase=silent)
+    assert {record.error for record in known.records} == {None}
+
+
+def test_a_worker_that_dies_is_a_clear_error(serve: Serve):
+    def kill(phase: str) -> None:
+        for process in children(os.getpid()):
+            os.kill(process, signal.SIGKILL)
+
+    with pytest.raises(MachineError, match="ended with status -9"):
+        measure(Endpoint(serve(hang).url, "m"), POINT, WORKLOAD, salt="s", on_phase=kill)
+
+
+def test_an_interrupt_leaves_no_process(serve: Serve):
+    started: set[int] = set()
+
+    def interrupt(phase: str) -> None:
+        started.update(children(os.getpid()))
+        if phase == "measuring":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(Endpoint(serve(hang).url, "m"), POINT, WORKLOAD, salt="s", on_phase=interrupt)
+    assert started
+    eventually(lambda: not started & table().keys())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_parent_that_is_killed_leaves_no_process_and_no_load(serve: Serve, number: signal.Signals):
+    server = serve(hang)
+    code = (
+        "from autotuner.core import *; from autotuner.load import *\n"
+        "point = LoadPoint('D(20,5)', concurrency=2)\n"
+        f"measure(Endpoint({server.url!r}, 'm'), point, Workload((point,), warmup=0), salt='s', on_phase=print)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: server.in_flight == 2)
+        started = children(parent.pid)
+        assert len(started) == 2
+    finally:
+        parent.send_signal(number)
+        parent.wait()
+    eventually(lambda: not started & table().keys())
+
+
+def test_a_file_in_the_users_folder_does_not_shadow_a_module(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "random.py").write_text("raise SystemExit('wrong module')")
+    monkeypatch.chdir(tmp_path)
+    measure(Endpoint(serve().url, "m"), POINT, WORKLOAD, salt="s", on_phase=silent)
+
+
+def test_without_uvloop_the_worker_runs_on_asyncio(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    observation = measure(Endpoint(serve().url, "m"), POINT, WORKLOAD, salt="s", on_phase=silent)
+    assert {record.error for record in observation.records} == {None}
