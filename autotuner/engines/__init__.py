@@ -1,0 +1,44 @@
+"""What a server is: the engines, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autotuner.engines.protocol import Engine, Phase, Target
+from autotuner.errors import UsageError, unknown
+
+__all__ = ["ENGINES", "Engine", "Phase", "Target", "engine"]
+
+
+def _sim() -> Engine:
+    from autotuner.engines.sim import Sim
+
+    return Sim()
+
+
+def _vllm() -> Engine:
+    from autotuner.engines.vllm import Vllm
+
+    return Vllm()
+
+
+def _sglang() -> Engine:
+    from autotuner.engines.sglang import Sglang
+
+    return Sglang()
+
+
+def _openai() -> Engine:
+    from autotuner.engines.openai import Openai
+
+    return Openai()
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"sim": _sim, "vllm": _vllm, "sglang": _sglang, "openai": _openai}
+
+
+def engine(name: str) -> Engine:
+    """The engine called `name`; UsageError with the nearest name when there is none."""
+    if name not in ENGINES:
+        raise UsageError(unknown("runtime", name, ENGINES))
+    return ENGINES[name]()

@@ -1,0 +1,233 @@
+"""What all engines share: a command made of flags, checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from autotuner.core import Candidate, Failure, Mount, ServerSpec, Source, Value
+from autotuner.engines import diagnosis, environment
+from autotuner.engines import model as models
+from autotuner.engines.flags import Flag, FlagTable, bundled, spellings_in
+from autotuner.engines.parameters import Parameter, canonical, text
+from autotuner.engines.protocol import Phase, Target
+from autotuner.errors import ConfigError, unknown
+from autotuner.experiment import Model, Runtime
+
+
+class CommandLineEngine(ABC):
+    """An engine that is one command with flags; a subclass says which and what its log means.
+
+    `reserved` are the flags autotune sets itself, as the bundled table names them; `said` are the
+    patterns of what a healthy server says of itself, counts under names that end in `tokens`.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[Source] = "measured"
+    start_seconds: ClassVar[float] = 120.0
+    rules: ClassVar[tuple[diagnosis.Rule, ...]] = diagnosis.COMMON
+    reserved: ClassVar[tuple[str, ...]] = ("--host", "--port", "--served-model-name")
+    said: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def executable(self, runtime: Runtime) -> tuple[str, ...]:
+        """The argv before the flags; see Engine."""
+
+    @abstractmethod
+    def image_command(self) -> tuple[str, ...]:
+        """The whole command inside an image, without flags."""
+
+    def flags(self, runtime: Runtime | None = None) -> FlagTable:
+        """The bundled table; an engine that can be asked for its own overrides this."""
+        return bundled(self.name)
+
+    # checks before anything starts
+
+    def check(self, parameters: Mapping[str, Sequence[Value]], runtime: Runtime | None = None) -> None:
+        """Refuse unknown parameters, wrong types and values outside their choices; see Engine."""
+        table = self.flags(runtime)
+        owner: dict[str, str] = {}
+        for name, values in parameters.items():
+            row = canonical().get(name)
+            used = self._check_canonical(row, values, table) if row else self._check_native(name, values, table)
+            for flag in used:
+                self._claim(flag, name, owner)
+        if runtime is not None:
+            environment.check(runtime)
+            for spelling in spellings_in(runtime.extra_args):
+                self._claim(table.flag(spelling), f"runtime.extra_args {spelling}", owner)
+
+    def _check_canonical(self, row: Parameter, values: Sequence[Value], table: FlagTable) -> list[Flag]:
+        form = row.form(self.name)
+        flags = [table.flag(flag) for flag in form.flags]
+        for value in values:
+            problem = row.problem(value)
+            if problem is None and form.flag is not None:
+                problem = flags[0].problem(form.native(value))
+            self._complain(row.name, problem)
+        return flags
+
+    def _check_native(self, name: str, values: Sequence[Value], table: FlagTable) -> list[Flag]:
+        spelling = self.spelling(name)
+        found = table.find(spelling)
+        if found is None:
+            options = [*canonical(), *(flag.removeprefix("--") for flag in table.names())]
+            raise ConfigError(
+                unknown(f"parameter of {self.name}", name, options),
+                why=f"It is neither one of autotune's own names nor among {table}.",
+                remedy="Correct the name in the parameters.",
+            )
+        if "." not in spelling:
+            for value in values:
+                self._complain(name, found.problem(value))
+        return [found]
+
+    def _complain(self, name: str, problem: str | None) -> None:
+        if problem is not None:
+            raise ConfigError(
+                f"Parameter '{name}' of {self.name}: {problem}", remedy="Correct the value in the parameters."
+            )
+
+    def _claim(self, flag: Flag, name: str, owner: dict[str, str]) -> None:
+        if flag.name in self.reserved:
+            raise ConfigError(f"{flag.name} cannot be set by {name}.", why="autotune chooses it for every launch.")
+        before = owner.setdefault(flag.name, name)
+        if before != name:
+            raise ConfigError(f"{before} and {name} both set {flag.name} of {self.name}.", remedy="Keep one of them.")
+
+    def spelling(self, name: str) -> str:
+        """The flag a native key means: `max_num_seqs` and `max-num-seqs` are one."""
+        return "--" + name.replace("_", "-")
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a folder that is not there; see Engine."""
+        models.check_folder(model)
+
+    def refuse(self, candidate: Candidate, target: Target) -> str | None:
+        """The first reason the candidate cannot run there; see Engine."""
+        return next(self.reasons(candidate, target), None)
+
+    def reasons(self, candidate: Candidate, target: Target) -> Iterator[str]:
+        """Every reason known beforehand why the candidate cannot run there."""
+        sizes = Sizes.of(candidate)
+        total = target.hardware.total_gpus
+        needed = self.gpus(candidate)
+        if total is not None and needed > total:
+            yield f"it needs {needed} GPUs and {total} may be used"
+        shape = models.geometry(target.model)
+        if shape.heads and shape.heads % sizes.tp:
+            yield f"{shape.heads} attention heads are not divisible by tp-size {sizes.tp}"
+        elif shape.kv_heads and shape.kv_heads % sizes.tp and sizes.tp % shape.kv_heads:
+            yield f"{shape.kv_heads} key-value heads and tp-size {sizes.tp} do not divide one another"
+        if shape.layers and shape.layers % sizes.pp:
+            yield f"{shape.layers} layers are not divisible by pp-size {sizes.pp}"
+        if sizes.ep > 1 and shape.experts and shape.experts % sizes.ep:
+            yield f"{shape.experts} experts are not divisible by ep-size {sizes.ep}"
+
+    def gpus(self, candidate: Candidate) -> int:
+        """How many GPUs one server of the candidate takes."""
+        return candidate.gpus
+
+    # the server
+
+    def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:
+        """The whole command; see Engine."""
+        env, secrets = environment.split(target.runtime)
+        served = target.model.served_name or models.location(target.model)
+        flags = (
+            *self.flag_arguments(candidate, target.runtime),
+            *self.own_arguments(target),
+            *target.runtime.extra_args,
+        )
+        listen = ("--port", str(target.port))
+        command = self.image_command() if target.container else self.executable(target.runtime)
+        host = "0.0.0.0" if target.container else target.host
+        return ServerSpec(
+            image=target.runtime.image,
+            argv=(*command, *self.model_arguments(target.model), "--host", host, *listen, *flags),
+            env=env,
+            mounts=self.mounts(target.model),
+            port=target.port,
+            ready_path="/health",
+            served_model=served,
+            container_argv=(*self.entry(), *self.model_arguments(target.model), "--host", "0.0.0.0", *listen, *flags),
+            gpus=self.gpus(candidate),
+            secrets=secrets,
+        )
+
+    def flag_arguments(self, candidate: Candidate, runtime: Runtime) -> tuple[str, ...]:
+        """The candidate's parameters as arguments, in their order."""
+        arguments: list[str] = []
+        for name, value in candidate.parameters.items():
+            row = canonical().get(name)
+            arguments += row.form(self.name).arguments(value) if row else self._native_arguments(name, value, runtime)
+        return tuple(arguments)
+
+    def _native_arguments(self, name: str, value: Value, runtime: Runtime) -> tuple[str, ...]:
+        spelling = self.spelling(name)
+        if value is None:
+            return ()
+        if value is True:
+            return (spelling,)
+        if value is False:
+            found = self.flags().find(spelling) or self.flags(runtime).find(spelling)
+            return (found.negative,) if found and found.negative else ()
+        return (spelling, text(value))
+
+    def model_arguments(self, model: Model) -> tuple[str, ...]:
+        """The arguments that name the model and what it is served as."""
+        named = ("--served-model-name", model.served_name) if model.served_name else ()
+        revision = ("--revision", model.revision) if model.revision else ()
+        tokenizer = ("--tokenizer", model.tokenizer) if model.tokenizer else ()
+        return ("--model", models.location(model), *named, *revision, *tokenizer)
+
+    def own_arguments(self, target: Target) -> tuple[str, ...]:
+        """What the engine always needs beside the parameters."""
+        return ()
+
+    def entry(self) -> tuple[str, ...]:
+        """What an image with this engine is told before the flags."""
+        return self.image_command()
+
+    def mounts(self, model: Model) -> tuple[Mount, ...]:
+        """The model's folder at its own path, else the Hugging Face cache."""
+        if models.is_path(model.id_or_path):
+            folder = models.location(model)
+            return (Mount(folder, folder),)
+        return (Mount(str(models.cache_folder()), "/root/.cache/huggingface", read_only=False),)
+
+    # what it said
+
+    def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
+        """By the engine's rules, in their order; see Engine."""
+        return diagnosis.diagnose(self.rules, log, exit_status, phase)
+
+    def describe(self, log: str) -> dict[str, Any]:
+        """Version and KV tokens where the log tells; several engine cores add up; see Engine."""
+        found: dict[str, Any] = {}
+        for key, pattern in self.said.items():
+            matches = re.findall(pattern, log)
+            if not matches:
+                continue
+            is_count = key.endswith("tokens")
+            found[key] = sum(int(match.replace(",", "")) for match in matches) if is_count else matches[0]
+        return found
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The parallel sizes of a candidate, 1 where unset."""
+
+    tp: int
+    pp: int
+    dp: int
+    ep: int
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Sizes:
+        """Read them from the canonical parameters."""
+        given = (candidate.parameters.get(name) for name in ("tp-size", "pp-size", "dp-size", "ep-size"))
+        return cls(*(size if isinstance(size, int) and size > 0 else 1 for size in given))

@@ -1,0 +1,172 @@
+"""What a server's log says went wrong: rules from words in the log to a kind of failure."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from autotuner.core import Failure, FailureKind
+from autotuner.engines.protocol import Phase
+
+LONGEST = 400
+"""Characters of the engine's own words that a failure keeps."""
+
+PROCESS = re.compile(r"^\([^()]*\bpid=\d+[^()]*\)\s*")
+LEVEL = re.compile(
+    r"^(?:\[[\d\- :.,]+(?: \w+)*\]\s*)?"
+    r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d\-]+ [\d:.,]+\s*(?:[\w.-]+:|\[[\w.]+:\d+\])?\s*)?"
+)
+TAIL = re.compile(r"\s*\[type=\w+, input_value=.*$")
+ERROR_LINE = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|error:)|\b\w*(?:Error|Exception)\b: ")
+SOURCE_LINE = re.compile(r"^(?:raise |File \"|\^+$|~*\^+~*$|Traceback \(most recent)")
+SHUTDOWN_NOISE = re.compile(r"See root cause above|See stack trace|nanobind|resource_tracker")
+
+
+CANNOT_RUN = (126, 127)
+"""Exit statuses of a command that could not be run at all."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Words that mean one kind of failure before the server answered, and one under load.
+
+    A phase without a kind does not apply. `pattern` is searched line by line.
+    """
+
+    pattern: str
+    start: FailureKind | None
+    load: FailureKind | None
+    remedy: str
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """The pattern, compiled."""
+        return re.compile(self.pattern)
+
+    def kind(self, phase: Phase) -> FailureKind | None:
+        """What the words mean in a phase."""
+        return self.start if phase == "start" else self.load
+
+
+COMMON = (
+    Rule(
+        r"error: (unrecognized arguments|argument |the following arguments are required|ambiguous option)"
+        r"|No such option",
+        FailureKind.BAD_FLAG,
+        None,
+        "Correct the flag in the parameters or in runtime.extra_args; `--help` of the engine lists what it takes.",
+    ),
+    Rule(
+        r"OutOfMemoryError|CUDA out of memory|HIP out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation"
+        r"|\bMemoryError\b|std::bad_alloc|DefaultCPUAllocator: can't allocate|Out of memory:",
+        FailureKind.OUT_OF_MEMORY_AT_START,
+        FailureKind.OUT_OF_MEMORY_UNDER_LOAD,
+        "Lower mem-fraction-static, max-running-requests or max-batched-tokens, or spread over more GPUs with tp-size.",
+    ),
+    Rule(
+        r"(?i)address already in use|only one usage of each socket address|\bEADDRINUSE\b",
+        FailureKind.PORT_IN_USE,
+        None,
+        "Another process listens on this port; run again to have another free one chosen.",
+    ),
+    Rule(
+        r"(?i)gated repo|GatedRepoError|awaiting a review from the repo authors",
+        FailureKind.GATED_MODEL,
+        None,
+        "Ask for access on the model's page, and export HF_TOKEN before running autotune.",
+    ),
+    Rule(
+        r"is not a local folder and is not a valid model identifier|Repo id must (be in the form|use alphanumeric)"
+        r"|RepositoryNotFoundError|does not appear to have a file named|does not appear to have files named"
+        r"|is not a valid git identifier|LocalEntryNotFoundError|couldn't connect to 'https?://"
+        r"|Cannot find the requested files in the (local|disk) cache|Cannot load model",
+        FailureKind.MODEL_NOT_FOUND,
+        None,
+        "Check the model's name or folder, and, for a model on the Hugging Face hub, the network and its access.",
+    ),
+    Rule(
+        r"(?i)heads.*\b(must be|not|is not|are not) divisible by|heads .*do not divide one another"
+        r"|\bis not divisible by\b.*(tp|tensor)|assert \w*heads\w* % \w+ == 0",
+        FailureKind.NOT_DIVISIBLE,
+        None,
+        "Choose a tp-size that divides the model's number of attention heads.",
+    ),
+    Rule(
+        r"Model architectures .* are not supported|No model architectures are specified|Unrecognized model in "
+        r"|does not recognize this architecture|Unsupported architectures?\b|Tokenizer class .* does not exist",
+        FailureKind.UNSUPPORTED_MODEL,
+        None,
+        "Use an engine version that knows this model, or another runtime.",
+    ),
+)
+
+
+def diagnose(rules: Sequence[Rule], log: str, exit_status: int | None, phase: Phase) -> Failure:
+    """Name the failure: the first rule whose words are in the log, else how the process ended."""
+    said = [words for line in log.splitlines() if (words := clean(line)) and not SOURCE_LINE.match(words)]
+    for rule in rules:
+        kind = rule.kind(phase)
+        found = kind and next((words for words in said if rule.regex.search(words)), None)
+        if kind and found:
+            return Failure(kind, shorten(found), rule.remedy)
+    return ending(log, exit_status, phase)
+
+
+def ending(log: str, exit_status: int | None, phase: Phase) -> Failure:
+    """The failure that no rule knows, by how the process ended."""
+    words = own_words(log, phase)
+    if exit_status is None:
+        if phase == "start":
+            return Failure(
+                FailureKind.START_TIMED_OUT,
+                f"It was not ready in time and still running. {words}",
+                "Raise runtime.start_timeout if its log shows progress; look for what it waits for if not.",
+            )
+        return Failure(
+            FailureKind.HUNG_UNDER_LOAD,
+            f"It was running but no longer answered. {words}",
+            "Look at the end of the server's log; a lower load or max-running-requests may avoid it.",
+        )
+    if phase == "start" and exit_status in CANNOT_RUN:
+        return Failure(FailureKind.ENGINE_MISSING, words, "Install the engine, or correct runtime.executable.")
+    kind = FailureKind.CRASHED_AT_START if phase == "start" else FailureKind.CRASHED_UNDER_LOAD
+    return Failure(kind, f"It ended with {status(exit_status)}. {words}", _remedy(exit_status))
+
+
+def _remedy(exit_status: int) -> str:
+    if exit_status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return "SIGKILL mostly comes from the kernel when memory runs out: see `dmesg`, and leave the host more memory."
+    return "Look at the end of the server's log in the trial's folder."
+
+
+def status(exit_status: int) -> str:
+    """An exit status in words: negative, or above 128, is a signal."""
+    number = -exit_status if exit_status < 0 else exit_status - 128
+    try:
+        return f"signal {signal.Signals(number).name}" if number > 0 else f"exit status {exit_status}"
+    except ValueError:
+        return f"exit status {exit_status}"
+
+
+def own_words(log: str, phase: Phase) -> str:
+    """What the server said of it: under load its first error, at the start its last, else its last line."""
+    lines = [line for line in log.splitlines() if not SHUTDOWN_NOISE.search(line)]
+    lines = [line for line in lines if (words := clean(line)) and not SOURCE_LINE.match(words)]
+    errors = [line for line in lines if ERROR_LINE.search(line)]
+    if errors:
+        return f"It said: {shorten(clean(errors[0 if phase == 'load' else -1]))}"
+    return f"Its last line: {shorten(clean(lines[-1]))}" if lines else "Its log is empty."
+
+
+def clean(line: str) -> str:
+    """What a log line says, without the logger's prefix."""
+    line = LEVEL.sub("", PROCESS.sub("", line.strip(), count=1), count=1)
+    return TAIL.sub("", line).strip()
+
+
+def shorten(line: str) -> str:
+    """A line cut to what a table can show."""
+    return line if len(line) <= LONGEST else line[: LONGEST - 3].rstrip() + "..."

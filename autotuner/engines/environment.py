@@ -1,0 +1,47 @@
+"""What a server finds in its environment: settings by value, secrets by name only."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from autotuner.errors import ConfigError
+from autotuner.experiment import Runtime
+
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SECRET_NAME = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIALS?)$", re.IGNORECASE)
+SECRET_FLAG = re.compile(r"--?[\w-]*(api[-_]?key|password|secret|(hf|auth|access|bearer)[-_]?token)$", re.IGNORECASE)
+
+
+def split(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The variables of `runtime.env` that are written down, and the names of those only handed on.
+
+    A variable named like a secret may be listed with an empty value, which hands it on from the
+    caller's environment; ConfigError when it has a value.
+    """
+    env: dict[str, str] = {}
+    secrets = [name for name in HUB_TOKENS if os.environ.get(name)]
+    for name, value in runtime.env.items():
+        if not SECRET_NAME.search(name):
+            env[name] = value
+        elif value:
+            raise ConfigError(
+                f"runtime.env.{name} has a value, and looks like a secret.",
+                why="A configuration is written to the run folder and printed.",
+                remedy=f'Export {name} in your shell and write {name}: "" to hand it on.',
+            )
+        else:
+            secrets.append(name)
+    return env, tuple(dict.fromkeys(secrets))
+
+
+def check(runtime: Runtime) -> None:
+    """ConfigError for a secret written into the environment or the arguments."""
+    split(runtime)
+    for argument in runtime.extra_args:
+        if SECRET_FLAG.fullmatch(argument.partition("=")[0]):
+            raise ConfigError(
+                f"{argument.partition('=')[0]} in runtime.extra_args is a secret.",
+                why="The command is written to the run folder and printed.",
+                remedy="Hand the secret on through an environment variable of the engine instead.",
+            )

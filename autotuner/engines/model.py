@@ -1,0 +1,94 @@
+"""What a model's config.json says that decides where it can run."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from autotuner.errors import ConfigError
+from autotuner.experiment import Model
+
+EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The counts that parallel sizes must divide; None where the configuration does not tell."""
+
+    heads: int | None = None
+    kv_heads: int | None = None
+    layers: int | None = None
+    experts: int | None = None
+    vocabulary: int | None = None
+
+
+def is_path(name: str) -> bool:
+    """Whether a model is named by a path, not by its repository."""
+    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+
+
+def location(model: Model) -> str:
+    """The model as an engine is told: an absolute path for a folder, else the name itself."""
+    name = model.id_or_path
+    return str(Path(name).expanduser().resolve()) if is_path(name) else name
+
+
+def check_folder(model: Model) -> None:
+    """ConfigError when the model is a path and no folder with a config.json is there."""
+    if not is_path(model.id_or_path):
+        return
+    folder = Path(location(model))
+    if not folder.is_dir():
+        raise ConfigError(
+            f"There is no model folder '{model.id_or_path}'.",
+            why=f"'{folder}' does not exist or is not a folder.",
+            remedy="Correct the path given as --model, or give the model's name on the Hugging Face hub.",
+        )
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"'{model.id_or_path}' is not a model folder.",
+            why="It has no config.json.",
+            remedy="Give the folder that holds config.json, the tokenizer and the weights.",
+        )
+
+
+@lru_cache(maxsize=16)
+def geometry(model: Model) -> Geometry:
+    """The counts of a model that is a folder or in the Hugging Face cache; empty for any other."""
+    path = _config_file(model)
+    try:
+        data = json.loads(path.read_text()) if path else {}
+    except (OSError, ValueError):
+        data = {}
+    if not isinstance(data, dict):
+        return Geometry()
+    data = {**data, **(data.get("text_config") or {})}
+    heads = _count(data, "num_attention_heads")
+    return Geometry(
+        heads=heads,
+        kv_heads=_count(data, "num_key_value_heads") or heads,
+        layers=_count(data, "num_hidden_layers"),
+        experts=next((count for key in EXPERTS if (count := _count(data, key))), None),
+        vocabulary=_count(data, "vocab_size"),
+    )
+
+
+def _count(data: dict[str, Any], key: str) -> int | None:
+    value = data.get(key)
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _config_file(model: Model) -> Path | None:
+    if is_path(model.id_or_path):
+        return Path(location(model)) / "config.json"
+    cached = cache_folder() / "hub" / ("models--" + model.id_or_path.replace("/", "--")) / "snapshots"
+    return next(iter(sorted(cached.glob("*/config.json"))), None)
+
+
+def cache_folder() -> Path:
+    """Where Hugging Face libraries keep what they download."""
+    return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")

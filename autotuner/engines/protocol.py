@@ -1,0 +1,86 @@
+"""What every engine answers, and the circumstances it is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from autotuner.core import Candidate, Failure, ServerSpec, Source, Value
+from autotuner.engines.flags import FlagTable
+from autotuner.experiment import Experiment, Hardware, Model, Runtime, Simulate
+
+Phase = Literal["start", "load"]
+"""Whether a server had not yet answered, or was under load."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be served, with what, and where it listens; `container` tells a container from a process."""
+
+    model: Model
+    runtime: Runtime = field(default_factory=Runtime)
+    hardware: Hardware = field(default_factory=Hardware)
+    simulate: Simulate = field(default_factory=Simulate)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    container: bool = False
+
+    @classmethod
+    def of(cls, experiment: Experiment, port: int = 8000) -> Target:
+        """The target an experiment describes, at a port."""
+        return cls(
+            model=experiment.model,
+            runtime=experiment.runtime,
+            hardware=experiment.hardware,
+            simulate=experiment.simulate,
+            port=port,
+            container=experiment.deployment.mode == "docker",
+        )
+
+
+class Engine(Protocol):
+    """One inference engine: its flags, its command, and what its log means.
+
+    `start_seconds` is what a start is taken to last before one was seen.
+    """
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def source(self) -> Source:
+        """What its numbers are: measured, or simulated."""
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds a start is taken to last before one was seen."""
+
+    def executable(self, runtime: Runtime) -> tuple[str, ...]:
+        """The argv that comes before the flags; MachineError when the engine is not installed."""
+
+    def flags(self, runtime: Runtime | None = None) -> FlagTable:
+        """The flags of the engine that `runtime` runs, or of the bundled version."""
+
+    def check(self, parameters: Mapping[str, Sequence[Value]], runtime: Runtime | None = None) -> None:
+        """ConfigError, with the nearest name, for a parameter or value the engine does not take.
+
+        With `runtime` the installed engine is asked for its flags, and the runtime's own
+        arguments and environment are checked too.
+        """
+
+    def check_model(self, model: Model) -> None:
+        """ConfigError when the model is a path and nothing that can be served is there."""
+
+    def refuse(self, candidate: Candidate, target: Target) -> str | None:
+        """Why the candidate cannot run there, or None."""
+
+    def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:
+        """The server of one candidate, complete: what runs, and what is printed."""
+
+    def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
+        """What went wrong, in the log's own words; `exit_status` is None while the server is alive."""
+
+    def describe(self, log: str) -> dict[str, Any]:
+        """What a healthy server said of itself: version, kv_tokens."""

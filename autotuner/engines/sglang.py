@@ -1,0 +1,88 @@
+"""SGLang: `sglang serve --model-path MODEL --flags`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from autotuner.core import Candidate, FailureKind
+from autotuner.engines import installed
+from autotuner.engines.commandline import CommandLineEngine, Sizes
+from autotuner.engines.diagnosis import COMMON, Rule
+from autotuner.engines.flags import FlagTable, bundled
+from autotuner.engines.protocol import Target
+from autotuner.errors import MachineError
+from autotuner.experiment import Model, Runtime
+
+MODULE = ("-m", "sglang.launch_server")
+
+
+class Sglang(CommandLineEngine):
+    """SGLang as a process or in its own image."""
+
+    name = "sglang"
+    start_seconds = 120.0
+    reserved = (*CommandLineEngine.reserved, "--model-path")
+    said: ClassVar[Mapping[str, str]] = {
+        "version": r"sglang[ =/-]v?(\d+\.\d+[\w.]*)",
+        "kv_tokens": r"max_total_num_tokens=(\d+)",
+    }
+    rules = (
+        Rule(
+            r"Not enough memory\. Please try to increase --mem-fraction-static",
+            FailureKind.OUT_OF_MEMORY_AT_START,
+            None,
+            "The weights leave no room for the KV cache: raise mem-fraction-static, or spread over more GPUs.",
+        ),
+        *COMMON,
+    )
+
+    def executable(self, runtime: Runtime) -> tuple[str, ...]:
+        """`sglang serve`, or a Python that has SGLang, from runtime.executable or PATH; see Engine."""
+        found = installed.find(runtime.executable, "sglang")
+        if found is None:
+            missing = runtime.executable or "sglang"
+            raise MachineError(
+                f"SGLang is not installed: there is no executable '{missing}'"
+                + ("." if runtime.executable else " on PATH."),
+                remedy="Install SGLang in an environment of its own and give its `sglang` or `python` as --set"
+                " runtime.executable=/path/to/bin/python, or use --runtime sim.",
+            )
+        return (found, *MODULE) if Path(found).name.startswith("python") else (found, "serve")
+
+    def flags(self, runtime: Runtime | None = None) -> FlagTable:
+        """Those of the SGLang at hand, else the bundled ones."""
+        known = bundled(self.name)
+        found = installed.find(runtime.executable, "sglang") if runtime else None
+        if found is None or runtime is None:
+            return known
+        files = [*installed.distribution(found, "sglang-*"), Path(found)]
+        return installed.read((*self.executable(runtime), "--help"), files, known) or known
+
+    def gpus(self, candidate: Candidate) -> int:
+        """With attention data parallelism the replicas share the tensor parallel GPUs."""
+        if candidate.parameters.get("enable-dp-attention") is True:
+            sizes = Sizes.of(candidate)
+            return sizes.tp * sizes.pp
+        return candidate.gpus
+
+    def reasons(self, candidate: Candidate, target: Target) -> Iterator[str]:
+        """Those of every engine, and SGLang's two uses of one flag."""
+        given = candidate.parameters
+        if given.get("enable-chunked-prefill") is False and given.get("max-batched-tokens") is not None:
+            yield "on SGLang max-batched-tokens is the chunked prefill size, so it needs enable-chunked-prefill"
+        yield from super().reasons(candidate, target)
+
+    def model_arguments(self, model: Model) -> tuple[str, ...]:
+        """SGLang's own names for model and tokenizer."""
+        names = {"--model": "--model-path", "--tokenizer": "--tokenizer-path"}
+        return tuple(names.get(word, word) for word in super().model_arguments(model))
+
+    def own_arguments(self, target: Target) -> tuple[str, ...]:
+        """Counters are off unless asked for."""
+        return ("--enable-metrics",)
+
+    def image_command(self) -> tuple[str, ...]:
+        """What runs inside the image."""
+        return ("python3", *MODULE)

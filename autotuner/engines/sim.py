@@ -1,0 +1,77 @@
+"""The embedded simulated engine: a real server with computed step times."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from autotuner import __version__
+from autotuner.core import Mount
+from autotuner.engines import installed
+from autotuner.engines import model as models
+from autotuner.engines.commandline import CommandLineEngine
+from autotuner.engines.flags import FlagTable, bundled
+from autotuner.engines.protocol import Target
+from autotuner.errors import MachineError
+from autotuner.experiment import Model, Runtime
+
+SERVER = ("-m", "autotuner.simulate.server")
+
+
+class Sim(CommandLineEngine):
+    """autotune's own server, run by the Python that runs autotune."""
+
+    name = "sim"
+    source = "simulated"
+    start_seconds = 2.0
+    reserved = (*CommandLineEngine.reserved, "--model", "--gpu", "--seed")
+    said: ClassVar[Mapping[str, str]] = {
+        "version": r"autotune-sim (\d+\.\d+[\w.]*)",
+        "kv_tokens": r"KV cache size: (\d+) tokens",
+    }
+
+    def executable(self, runtime: Runtime) -> tuple[str, ...]:
+        """This Python, unless runtime.executable names another that has autotune; see Engine."""
+        if runtime.executable is None:
+            return (sys.executable, *SERVER)
+        found = installed.find(runtime.executable, "python3")
+        if found is None:
+            raise MachineError(
+                f"There is no Python '{runtime.executable}'.",
+                remedy="Leave runtime.executable out: the simulated engine comes with autotune.",
+            )
+        return (found, *SERVER)
+
+    def flags(self, runtime: Runtime | None = None) -> FlagTable:
+        """Those of this autotune's server."""
+        return replace(bundled(self.name), version=__version__)
+
+    def check_model(self, model: Model) -> None:
+        """A folder or file that is there, or a bundled name, which the server knows."""
+        if not models.location(model).endswith(".json"):
+            models.check_folder(model)
+
+    def own_arguments(self, target: Target) -> tuple[str, ...]:
+        """The simulated GPU, the seed, and the faults that are not off."""
+        world = target.simulate
+        arguments = ["--gpu", world.gpu, "--seed", str(world.seed)]
+        for name, value in world.faults:
+            # a count of 0 is a fault at the first request, a probability or delay of 0 is none
+            if value is not None and (isinstance(value, int) or value > 0):
+                arguments += [f"--fault-{name.replace('_', '-')}", str(value)]
+        return tuple(arguments)
+
+    def model_arguments(self, model: Model) -> tuple[str, ...]:
+        """The model, and what it is served as; there are no weights with a revision."""
+        named = ("--served-model-name", model.served_name) if model.served_name else ()
+        return ("--model", models.location(model), *named)
+
+    def mounts(self, model: Model) -> tuple[Mount, ...]:
+        """A local model's folder; a bundled model needs none."""
+        return super().mounts(model) if models.is_path(model.id_or_path) else ()
+
+    def image_command(self) -> tuple[str, ...]:
+        """What runs inside an image that has autotune."""
+        return ("python3", *SERVER)

@@ -1,0 +1,122 @@
+"""vLLM: `vllm serve MODEL --flags`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from autotuner.core import Candidate, FailureKind, ServerSpec
+from autotuner.engines import installed
+from autotuner.engines.commandline import CommandLineEngine, Sizes
+from autotuner.engines.diagnosis import COMMON, Rule
+from autotuner.engines.flags import FlagTable, bundled
+from autotuner.engines.protocol import Target
+from autotuner.errors import MachineError
+from autotuner.experiment import Model, Runtime
+
+CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"
+CPU_CACHE_GIB = "2"
+"""GiB of host memory for the KV cache on a CPU build, unless the caller's environment says another."""
+
+
+class Vllm(CommandLineEngine):
+    """vLLM as a process or in its own image."""
+
+    name = "vllm"
+    start_seconds = 90.0
+    reserved = (*CommandLineEngine.reserved, "--model")
+    said: ClassVar[Mapping[str, str]] = {
+        "version": r"\bversion (\d+\.\d+[\w.+]*)",
+        "kv_tokens": r"KV cache size: ([\d,]+) tokens",
+    }
+    rules = (
+        Rule(
+            r"No available memory for the cache blocks|larger than the available KV cache|is larger than the maximum"
+            r" number of tokens that can be stored in KV cache",
+            FailureKind.OUT_OF_MEMORY_AT_START,
+            None,
+            "Too little memory is left for the KV cache: raise mem-fraction-static, lower max-model-len, or raise"
+            " tp-size.",
+        ),
+        Rule(
+            r"is less than desired (GPU|CPU|device) memory utilization",
+            FailureKind.OUT_OF_MEMORY_AT_START,
+            None,
+            "Something else holds this memory: lower mem-fraction-static or free the device.",
+        ),
+        Rule(
+            r"is less than requested memory for kv",
+            FailureKind.OUT_OF_MEMORY_AT_START,
+            None,
+            f"Lower {CPU_CACHE} in runtime.env, or free host memory.",
+        ),
+        *COMMON,
+        Rule(
+            r"Value error, ",
+            FailureKind.BAD_FLAG,
+            None,
+            "The engine refuses this combination of values: change the parameter it names.",
+        ),
+    )
+
+    def executable(self, runtime: Runtime) -> tuple[str, ...]:
+        """`vllm serve`, from runtime.executable or PATH; see Engine."""
+        found = installed.find(runtime.executable, "vllm")
+        if found is None:
+            missing = runtime.executable or "vllm"
+            raise MachineError(
+                f"vLLM is not installed: there is no executable '{missing}'"
+                + ("." if runtime.executable else " on PATH."),
+                remedy="Install vLLM in an environment of its own and give its `vllm` as --set"
+                " runtime.executable=/path/to/bin/vllm, or use --runtime sim.",
+            )
+        return (found, "serve")
+
+    def flags(self, runtime: Runtime | None = None) -> FlagTable:
+        """Those of the vLLM at hand, else the bundled ones."""
+        known = bundled(self.name)
+        found = installed.find(runtime.executable, "vllm") if runtime else None
+        if found is None:
+            return known
+        files = [*installed.distribution(found, "vllm-*"), *installed.distribution(found, "vllm_*"), Path(found)]
+        return installed.read((found, "serve", "--help=all"), files, known) or known
+
+    def reasons(self, candidate: Candidate, target: Target) -> Iterator[str]:
+        """Those of every engine, and vLLM's expert parallel size."""
+        sizes = Sizes.of(candidate)
+        if sizes.ep > 1 and sizes.ep != sizes.tp * sizes.dp:
+            yield f"on vLLM ep-size is tp-size x dp-size, which is {sizes.tp * sizes.dp}, not {sizes.ep}"
+        yield from super().reasons(candidate, target)
+
+    def model_arguments(self, model: Model) -> tuple[str, ...]:
+        """The model comes first, without a flag."""
+        _, location, *rest = super().model_arguments(model)
+        return (location, *rest)
+
+    def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:
+        """The command; on a CPU build no GPUs, and a KV cache of its own size.
+
+        There --gpu-memory-utilization means a share of all host memory, and a start fails when
+        that much is not free; with a size given it is ignored.
+        """
+        spec = super().server_spec(candidate, target)
+        if target.container or not is_cpu_build(spec.argv[0]):
+            return spec
+        env = {CPU_CACHE: os.environ.get(CPU_CACHE, CPU_CACHE_GIB), **spec.env}
+        return replace(spec, env=env, gpus=0)
+
+    def image_command(self) -> tuple[str, ...]:
+        """What runs inside the image."""
+        return ("vllm", "serve")
+
+    def entry(self) -> tuple[str, ...]:
+        """Nothing: the image's entry point is `vllm serve`."""
+        return ()
+
+
+def is_cpu_build(executable: str) -> bool:
+    """Whether the vLLM behind an executable was built for CPU."""
+    return any(installed.distribution(executable, pattern) for pattern in ("vllm-*+cpu", "vllm_cpu-*"))

@@ -1,0 +1,1 @@
+"""How good a candidate is: one question, answered by measuring, simulating or predicting."""

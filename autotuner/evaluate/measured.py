@@ -1,0 +1,228 @@
+"""Measures a candidate: a real server is started once and serves every load point."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autotuner import load
+from autotuner.core import (
+    Candidate,
+    Failure,
+    FailureKind,
+    LoadPoint,
+    LoadPointResult,
+    Measurement,
+    Observation,
+    Observer,
+    Progress,
+    ServerSpec,
+    Source,
+    Stage,
+    Workload,
+    unobserved,
+)
+from autotuner.engines import Engine, Phase, Target
+from autotuner.engines.model import geometry
+from autotuner.errors import EngineError, MachineError
+from autotuner.evaluate.folder import TrialFolder
+from autotuner.experiment import Experiment
+from autotuner.launchers import Launcher, Server, ServerExitedError, ports, ready
+from autotuner.scoring import metrics, validity
+
+EXTERNAL_TIMEOUT = 30.0
+"""Seconds a server that runs already gets to answer."""
+
+PROBE_TIMEOUT = 30.0
+"""Seconds an idle server gets for one token after a load point with errors."""
+
+DYING = 5.0
+"""Seconds a server that fails requests is watched, for engines take a while to end after their core died."""
+
+
+class MeasuredEvaluator:
+    """Starts each candidate's server, drives the load points on it, and brings back what was seen."""
+
+    def __init__(
+        self, experiment: Experiment, engine: Engine, launcher: Launcher, observe: Observer = unobserved
+    ) -> None:
+        self.experiment = experiment
+        self.engine = engine
+        self.launcher = launcher
+        self.observe = observe
+        self.start_seconds = engine.start_seconds
+
+    @property
+    def source(self) -> Source:
+        """What the engine's numbers are."""
+        return self.engine.source
+
+    @property
+    def workload(self) -> Workload:
+        """The experiment's load points."""
+        return self.experiment.workload()
+
+    def evaluate(self, candidate: Candidate, workload: Workload, folder: Path, trial: int = 0) -> Measurement:
+        """Measure `candidate`; see Evaluator."""
+        visit = Visit(self, candidate, workload, TrialFolder(folder), trial)
+        measurement = visit.measure()
+        if "load" in measurement.timings:
+            self.start_seconds = measurement.timings["start"]
+        return measurement
+
+
+class Visit:
+    """One launch from start to stop, and what was gathered on it."""
+
+    def __init__(
+        self, owner: MeasuredEvaluator, candidate: Candidate, workload: Workload, folder: TrialFolder, trial: int
+    ) -> None:
+        self.owner = owner
+        self.experiment = owner.experiment
+        self.candidate = candidate
+        self.workload = workload
+        self.folder = folder
+        self.trial = trial
+        self.began = time.monotonic()
+        self.source: Source = owner.source
+        self.headers: Mapping[str, str] = {}
+        self.results: list[LoadPointResult] = []
+        self.timings: dict[str, float] = {}
+        self.said: dict[str, Any] = {}
+
+    def measure(self) -> Measurement:
+        """Launch, wait until ready, serve every load point, stop."""
+        spec = self._spec()
+        if spec is None:
+            self.headers = ready.headers(self.experiment.deployment)
+        else:
+            self.folder.save_command(spec)
+        self._tell("starting", expected_seconds=self.owner.start_seconds)
+        with self.owner.launcher.launch(spec, self.folder.log) as server:
+            failure = self._start(server, spec) or self._load(server, spec)
+            self._tell("stopping")
+        return Measurement(self.source, tuple(self.results), failure, self.timings, self.said, spec)
+
+    def _spec(self) -> ServerSpec | None:
+        if not self.owner.launcher.starts_servers:
+            return None
+        return self.owner.engine.server_spec(self.candidate, Target.of(self.experiment, ports.free_port()))
+
+    def _model(self, spec: ServerSpec | None) -> str:
+        named = self.experiment.model
+        return spec.served_model if spec else named.served_name or named.id_or_path
+
+    def _start(self, server: Server, spec: ServerSpec | None) -> Failure | None:
+        """Wait for the first token; the failure when there was none."""
+        limit = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
+        try:
+            with self._timed("start"):
+                identity = ready.wait_until_ready(
+                    server,
+                    ready_path=spec.ready_path if spec else "/v1/models",
+                    model=self._model(spec),
+                    timeout=limit if spec else EXTERNAL_TIMEOUT,
+                    endpoint=self.workload.endpoint,
+                    headers=self.headers,
+                )
+        except ServerExitedError as error:
+            return self._diagnose(error.exit_status, "start")
+        except TimeoutError as error:
+            return self._diagnose(None, "start") if spec else _unreachable(server, FailureKind.START_TIMED_OUT, error)
+        except EngineError as error:
+            return error.failure
+        if spec is None:
+            self.source = "simulated" if identity.simulated else "measured"
+        self.said.update(self.owner.engine.describe(self.folder.read_log()))
+        self.folder.mark_log()
+        self._tell("ready")
+        return None
+
+    def _load(self, server: Server, spec: ServerSpec | None) -> Failure | None:
+        """Drive every load point; the failure that ended it early."""
+        limit = self.experiment.optimization.timeout_per_iteration
+        vocabulary = geometry(self.experiment.model).vocabulary
+        known = {"vocabulary": vocabulary} if vocabulary else {}
+        endpoint = load.Endpoint(server.url, self._model(spec), self.headers, **known)
+        salt = secrets.token_hex(8)
+        for position, point in enumerate(self.workload.load_points, start=1):
+            if time.monotonic() - self.began > limit:
+                return _too_long(limit, position - 1, len(self.workload.load_points))
+            try:
+                with self._timed("load"):
+                    seen = self._drive(endpoint, point, position, salt)
+            except MachineError as error:
+                return Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy)
+            self.folder.save_records(position, seen)
+            failure = self._health(server, endpoint, seen, spec)
+            if failure is not None:
+                return failure
+            self._keep(point, position, seen)
+        return None
+
+    def _drive(self, endpoint: load.Endpoint, point: LoadPoint, position: int, salt: str) -> Observation:
+        seconds = {"warming-up": self.workload.warmup, "measuring": self.workload.duration}
+
+        def on_phase(phase: Any) -> None:
+            self._tell(phase, load_point=point, position=position, expected_seconds=seconds.get(phase, 0.0))
+
+        return load.measure(endpoint, point, self.workload, salt=salt, on_phase=on_phase)
+
+    def _keep(self, point: LoadPoint, position: int, seen: Observation) -> None:
+        slo = self.experiment.slo
+        figures = metrics.summarize(seen, slo)
+        result = LoadPointResult(point, self.source, figures, validity.check(seen, figures, slo))
+        self.results.append(result)
+        self._tell("measured", load_point=point, position=position, result=result)
+
+    def _health(
+        self, server: Server, endpoint: load.Endpoint, seen: Observation, spec: ServerSpec | None
+    ) -> Failure | None:
+        """Whether the server survived the load point; only failed requests make it ask."""
+        if server.exit_status() is None and not any(record.error for record in seen.records) and not seen.ended_early:
+            return None
+        timeout = min(PROBE_TIMEOUT, self.workload.request_timeout)
+        answer = ready.still_answers(server.url, endpoint.model, self.workload.endpoint, timeout, self.headers)
+        if answer == "answer":
+            return None
+        deadline = time.monotonic() + DYING
+        while (status := server.exit_status()) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if status is None and answer == "fault":
+            return None
+        if spec is None:
+            return _unreachable(server, FailureKind.HUNG_UNDER_LOAD, seen.ended_early or "")
+        return self._diagnose(status, "load")
+
+    def _diagnose(self, exit_status: int | None, phase: Phase) -> Failure:
+        return self.owner.engine.diagnose(self.folder.read_log(), exit_status, phase)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - began
+
+    def _tell(self, stage: Stage, **more: Any) -> None:
+        total = len(self.workload.load_points)
+        self.owner.observe(Progress(stage, self.trial, self.candidate, total=total, **more))
+
+
+def _too_long(limit: float, done: int, total: int) -> Failure:
+    return Failure(
+        FailureKind.TRIAL_TIMED_OUT,
+        f"{done} of {total} load points were measured in {limit:.0f} s.",
+        "Raise optimization.timeout_per_iteration, or measure fewer or shorter load points.",
+    )
+
+
+def _unreachable(server: Server, kind: FailureKind, why: object) -> Failure:
+    return Failure(
+        kind, f"{server.url} gives no token. {why}".strip(), "Look at that server; autotune did not start it."
+    )

@@ -1,0 +1,27 @@
+"""The seam between the search and whoever answers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from autotuner.core import Candidate, Measurement, Source, Workload
+
+
+class Evaluator(Protocol):
+    """Says how good a candidate is."""
+
+    @property
+    def source(self) -> Source:
+        """What its numbers are."""
+
+    @property
+    def workload(self) -> Workload:
+        """The load points of the experiment, for whoever has no others in mind."""
+
+    def evaluate(self, candidate: Candidate, workload: Workload, folder: Path, trial: int = 0) -> Measurement:
+        """Answer for `candidate`, leaving raw material in `folder`.
+
+        What the engine does wrong is in the measurement, never raised. MachineError and
+        RunStoreError are: they would befall every other candidate too.
+        """

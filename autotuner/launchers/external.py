@@ -1,0 +1,62 @@
+"""Servers that run already: nothing is started, nothing is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotuner.core import ServerSpec
+from autotuner.engines.protocol import Engine
+from autotuner.errors import ConfigError, MachineError
+from autotuner.experiment import Deployment, Experiment
+from autotuner.launchers.protocol import Server
+
+
+@dataclass(frozen=True)
+class ExternalServer:
+    """A server somebody else started."""
+
+    url: str
+
+    def exit_status(self) -> int | None:
+        """None: whoever started it knows."""
+        return None
+
+
+class ExternalLauncher:
+    """Points at the server of `deployment.url`."""
+
+    starts_servers = False
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.url = deployment.url
+
+    def preflight(self, experiment: Experiment, engine: Engine) -> None:
+        """Check that the URL answers and serves the model."""
+        from autotuner.launchers import ready
+
+        deployment = experiment.deployment
+        if deployment.url is None:
+            raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
+        model = experiment.model.served_name or experiment.model.id_or_path
+        try:
+            answering = ready.identify(deployment.url, headers=ready.headers(deployment))
+        except ready.NotReadyError as error:
+            raise MachineError(
+                f"Nothing that serves a model answers at {deployment.url}.",
+                why=str(error),
+                remedy="Start the server, or correct --url.",
+            ) from error
+        answering.expect(model)
+
+    def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
+        """The server at the URL; see Launcher."""
+        return self._point()
+
+    @contextmanager
+    def _point(self) -> Iterator[Server]:
+        if self.url is None:
+            raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
+        yield ExternalServer(self.url)

@@ -1,0 +1,213 @@
+"""When a server can take load: it is healthy, serves the model, and has given one real token."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import httpx
+
+from autotuner.core import Failure, FailureKind
+from autotuner.errors import EngineError, MachineError
+from autotuner.experiment import Deployment
+from autotuner.launchers.protocol import Server, ServerExitedError
+
+Answer = TypeVar("Answer")
+Endpoint = Literal["completions", "chat"]
+
+PASSING = (408, 425, 429)
+"""Client errors that mean later, not never."""
+
+LOADING = (503,)
+"""What engines answer while they load, however long that takes."""
+
+PATIENCE = 10.0
+"""Seconds a healthy server may refuse plain requests before it is unhealthy."""
+
+SHORT = 5.0
+"""Seconds one question may take that needs no token."""
+
+QUICKEST, SLOWEST = 0.02, 0.25
+"""Seconds between two questions: at first, and at most."""
+
+SIMULATOR = "autotune-sim"
+"""What the simulated engine says in /v1/models under `owned_by`."""
+
+
+class NotReadyError(Exception):
+    """A server gave no usable answer; the text says which."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a server says it serves."""
+
+    models: tuple[str, ...]
+    simulated: bool = False
+
+    def expect(self, model: str) -> None:
+        """EngineError of kind wrong-model when `model` is not served."""
+        if model not in self.models:
+            served = ", ".join(self.models) or "nothing"
+            raise EngineError(
+                Failure(
+                    FailureKind.WRONG_MODEL,
+                    f"The server serves {served}, not {model}.",
+                    "Give the served name as model.served_name, or start the server with that model.",
+                )
+            )
+
+
+def base(url: str) -> str:
+    """A URL without its /v1."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def headers(deployment: Deployment) -> dict[str, str]:
+    """What every request carries: the deployment's headers, and its key from the environment."""
+    found = dict(deployment.headers)
+    if deployment.api_key_env is not None:
+        key = os.environ.get(deployment.api_key_env)
+        if not key:
+            raise MachineError(
+                f"The environment variable {deployment.api_key_env} is not set.",
+                why="deployment.api_key_env names it as the one with the server's API key.",
+                remedy=f"Export {deployment.api_key_env}.",
+            )
+        found["Authorization"] = f"Bearer {key}"
+    return found
+
+
+def client(url: str, headers: Mapping[str, str] | None = None) -> httpx.Client:
+    """An HTTP client that goes past every proxy."""
+    return httpx.Client(base_url=base(url), headers=dict(headers or {}), trust_env=False, timeout=SHORT)
+
+
+def identify(url: str, headers: Mapping[str, str] | None = None) -> Identity:
+    """What the server at a URL serves; NotReadyError when it does not say."""
+    with client(url, headers) as http:
+        return _identity(http)
+
+
+def wait_until_ready(
+    server: Server,
+    *,
+    ready_path: str,
+    model: str,
+    timeout: float,
+    endpoint: Endpoint = "completions",
+    headers: Mapping[str, str] | None = None,
+) -> Identity:
+    """Wait for health, the model's name and one token.
+
+    ServerExitedError when the server ends meanwhile, TimeoutError with its last answer after
+    `timeout` seconds, EngineError when it serves another model or refuses a request.
+    """
+    deadline = time.monotonic() + timeout
+    with client(server.url, headers) as http:
+        _until(server, deadline, lambda: _healthy(http, ready_path))
+        identity = _until(server, deadline, lambda: _identity(http))
+        identity.expect(model)
+        refusals = Refusals()
+        _until(server, deadline, lambda: _one_token(http, model, endpoint, deadline - time.monotonic(), refusals))
+    return identity
+
+
+def still_answers(
+    url: str,
+    model: str,
+    endpoint: Endpoint,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+) -> Literal["answer", "fault", "silence"]:
+    """What a server that was ready gives when asked for a token: an answer, a 5xx, or nothing in `timeout` seconds."""
+    with client(url, headers) as http:
+        try:
+            response = _ask(http, model, endpoint, timeout)
+        except NotReadyError:
+            return "silence"
+    return "fault" if response.is_server_error else "answer"
+
+
+def _until(server: Server, deadline: float, ask: Callable[[], Answer]) -> Answer:
+    pause = QUICKEST
+    while True:
+        try:
+            return ask()
+        except NotReadyError as error:
+            status = server.exit_status()
+            if status is not None:
+                raise ServerExitedError(status) from error
+            if time.monotonic() + pause > deadline:
+                raise TimeoutError(str(error)) from error
+        time.sleep(pause)
+        pause = min(SLOWEST, pause * 1.5)
+
+
+def _healthy(http: httpx.Client, path: str) -> None:
+    response = _send(http, "GET", path)
+    if response.status_code != httpx.codes.OK:
+        raise NotReadyError(f"{path} answered {response.status_code}.")
+
+
+def _identity(http: httpx.Client) -> Identity:
+    response = _send(http, "GET", "/v1/models")
+    if response.status_code != httpx.codes.OK:
+        raise NotReadyError(f"/v1/models answered {response.status_code}.")
+    try:
+        cards = response.json()["data"]
+        names = tuple(str(card["id"]) for card in cards)
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotReadyError("/v1/models did not answer with a list of models.") from error
+    return Identity(names, any(card.get("owned_by") == SIMULATOR for card in cards))
+
+
+class Refusals:
+    """How long a server that is healthy has refused plain requests."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def too_long(self, status: int) -> bool:
+        """Whether this refusal, with an HTTP status, is one too many."""
+        if status in LOADING:
+            return False
+        if httpx.codes.is_client_error(status) and status not in PASSING:
+            return True
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since > PATIENCE
+
+
+def _one_token(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float, refusals: Refusals) -> None:
+    response = _ask(http, model, endpoint, timeout)
+    if _has_token(response):
+        return
+    said = f"{response.request.url.path} answered {response.status_code}: {response.text[:300].strip()}"
+    if refusals.too_long(response.status_code):
+        raise EngineError(
+            Failure(FailureKind.UNHEALTHY, said, "The server runs but refuses a plain request; look at its log.")
+        )
+    raise NotReadyError(said)
+
+
+def _ask(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float) -> httpx.Response:
+    body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": 0}
+    if endpoint == "chat":
+        path, body["messages"] = "/v1/chat/completions", [{"role": "user", "content": "Hello"}]
+    else:
+        path, body["prompt"] = "/v1/completions", "Hello"
+    return _send(http, "POST", path, json=body, timeout=max(timeout, 1.0))
+
+
+def _has_token(response: httpx.Response) -> bool:
+    return response.status_code == httpx.codes.OK and "choices" in response.text
+
+
+def _send(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+    try:
+        return http.request(method, path, **options)
+    except httpx.HTTPError as error:
+        raise NotReadyError(f"{path} gave no answer: {str(error) or type(error).__name__}.") from error

@@ -1,0 +1,221 @@
+"""What holds for every engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotuner.core import Candidate, FailureKind, Value
+from autotuner.engines import ENGINES, Engine, Target, engine
+from autotuner.engines.commandline import CommandLineEngine
+from autotuner.engines.parameters import canonical
+from autotuner.errors import ConfigError, UsageError
+from autotuner.experiment import Hardware, Model, Runtime
+
+SAMPLES: dict[str, Value] = {
+    "tp-size": 2,
+    "pp-size": 2,
+    "dp-size": 2,
+    "ep-size": 1,
+    "mem-fraction-static": 0.85,
+    "max-running-requests": 64,
+    "max-batched-tokens": 4096,
+    "max-model-len": 2048,
+    "kv-block-size": 16,
+    "kv-cache-dtype": "fp8",
+    "dtype": "bfloat16",
+    "quantization": "fp8",
+    "prefix-caching": False,
+    "enable-chunked-prefill": True,
+    "cuda-graph": False,
+    "schedule-policy": "fcfs",
+}
+
+
+LAUNCHED = sorted(name for name in ENGINES if isinstance(engine(name), CommandLineEngine))
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def any_engine(request: pytest.FixtureRequest) -> Engine:
+    return engine(request.param)
+
+
+@pytest.fixture(params=LAUNCHED)
+def launched(request: pytest.FixtureRequest, installed: object) -> Engine:
+    return engine(request.param)
+
+
+def spec_arguments(subject: Engine, model: Model, **parameters: Value) -> tuple[str, ...]:
+    return subject.server_spec(Candidate(subject.name, parameters), Target(model, port=4321)).argv
+
+
+def test_every_engine_has_the_name_it_is_registered_under(any_engine: Engine) -> None:
+    assert ENGINES[any_engine.name]().name == any_engine.name
+
+
+def test_only_the_simulated_engine_simulates(any_engine: Engine) -> None:
+    assert (any_engine.source == "simulated") == (any_engine.name == "sim")
+
+
+def test_no_engine_takes_a_parameter_it_does_not_know(any_engine: Engine) -> None:
+    with pytest.raises(ConfigError, match="tp-sise"):
+        any_engine.check({"tp-sise": [1]})
+
+
+def test_an_unknown_runtime_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match="did you mean 'vllm'"):
+        engine("vlm")
+
+
+def test_every_canonical_parameter_is_sampled_here() -> None:
+    assert set(SAMPLES) == set(canonical())
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_a_canonical_parameter_is_taken_or_refused_with_a_reason(launched: Engine, name: str) -> None:
+    lacks = canonical()[name].forms[launched.name].lacks
+    if lacks is None:
+        launched.check({name: [SAMPLES[name], None]})
+    else:
+        with pytest.raises(ConfigError) as refused:
+            launched.check({name: [SAMPLES[name]]})
+        assert refused.value.why == lacks
+        assert refused.value.remedy
+
+
+def test_every_flag_that_parameters_yaml_names_exists(launched: Engine) -> None:
+    table = launched.flags()
+    for parameter in canonical().values():
+        for flag in parameter.forms[launched.name].flags:
+            assert table.find(flag), f"{launched.name} has no {flag}, which {parameter.name} needs"
+
+
+def test_an_unknown_parameter_is_named_with_the_nearest_one(launched: Engine) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'tp-size'"):
+        launched.check({"tp-sise": [1]})
+
+
+@pytest.mark.parametrize("value", [0, "two", 1.5, True])
+def test_a_value_of_the_wrong_kind_is_refused(launched: Engine, value: Value) -> None:
+    with pytest.raises(ConfigError, match="'tp-size'"):
+        launched.check({"tp-size": [1, value]})
+
+
+def test_a_value_outside_the_choices_is_refused(launched: Engine) -> None:
+    with pytest.raises(ConfigError, match=r"'kv-cache-dtype'.*Unknown value 'fp9'"):
+        launched.check({"kv-cache-dtype": ["fp9"]})
+
+
+def test_the_address_is_not_a_parameter(launched: Engine) -> None:
+    with pytest.raises(ConfigError, match="--port cannot be set"):
+        launched.check({"port": [8000]})
+    with pytest.raises(ConfigError, match="--port cannot be set"):
+        launched.check({}, Runtime(extra_args=("--port=8000",)))
+
+
+def test_an_unknown_extra_argument_is_named(launched: Engine) -> None:
+    with pytest.raises(ConfigError, match="--hots"):
+        launched.check({}, Runtime(extra_args=("--hots", "x")))
+
+
+def test_one_flag_is_not_set_twice(launched: Engine) -> None:
+    flag = canonical()["tp-size"].forms[launched.name].flag
+    with pytest.raises(ConfigError, match="both set"):
+        launched.check({"tp-size": [1]}, Runtime(extra_args=(str(flag), "2")))
+
+
+def test_the_command_names_the_model_and_the_port(launched: Engine, model: Model) -> None:
+    spec = launched.server_spec(Candidate(launched.name), Target(model, port=4321))
+    assert model.id_or_path in spec.argv
+    assert spec.argv[spec.argv.index("--port") + 1] == "4321"
+    assert (spec.port, spec.served_model) == (4321, model.id_or_path)
+    assert all(isinstance(word, str) for word in (*spec.argv, *spec.container_argv))
+
+
+def test_the_same_candidate_gives_the_same_command(launched: Engine, model: Model) -> None:
+    settings: dict[str, Value] = {"tp-size": 2, "mem-fraction-static": 0.85, "prefix-caching": False}
+    assert spec_arguments(launched, model, **settings) == spec_arguments(launched, model, **settings)
+
+
+def test_every_parameter_of_a_candidate_is_in_its_command(launched: Engine, model: Model) -> None:
+    plain = spec_arguments(launched, model)
+    for name, value in SAMPLES.items():
+        form = canonical()[name].forms[launched.name]
+        if form.lacks is None and form.arguments(value):
+            with_it = spec_arguments(launched, model, **{name: value})
+            assert set(form.arguments(value)) <= set(with_it)
+            assert len(with_it) > len(plain)
+
+
+def test_none_leaves_the_choice_to_the_engine(launched: Engine, model: Model) -> None:
+    assert spec_arguments(launched, model, **{"tp-size": None}) == spec_arguments(launched, model)
+
+
+def test_a_relative_model_folder_becomes_an_absolute_one(
+    launched: Engine, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    assert model.id_or_path in spec_arguments(launched, Model(id_or_path="./a model"))
+
+
+def test_the_served_name_is_what_was_asked_for(launched: Engine, model: Model) -> None:
+    named = model.model_copy(update={"served_name": "tiny"})
+    spec = launched.server_spec(Candidate(launched.name), Target(named))
+    assert spec.served_model == "tiny"
+    assert "tiny" in spec.argv
+
+
+def test_a_container_gets_flags_a_model_and_an_open_address(launched: Engine, model: Model) -> None:
+    spec = launched.server_spec(Candidate(launched.name), Target(model, runtime=Runtime(image="an/image:1")))
+    assert spec.image == "an/image:1"
+    assert model.id_or_path in spec.container_argv
+    assert spec.container_argv[spec.container_argv.index("--host") + 1] == "0.0.0.0"
+    assert [mount.container for mount in spec.mounts] == [model.id_or_path]
+
+
+def test_a_token_is_handed_on_by_name_only(launched: Engine, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    spec = launched.server_spec(Candidate(launched.name), Target(model))
+    assert spec.secrets == ("HF_TOKEN",)
+    assert "hf_verysecret" not in repr(spec)
+
+
+def test_heads_that_do_not_divide_are_refused_beforehand(launched: Engine, model: Model) -> None:
+    reason = launched.refuse(Candidate(launched.name, {"tp-size": 3}), Target(model))
+    assert reason == "8 attention heads are not divisible by tp-size 3"
+    assert launched.refuse(Candidate(launched.name, {"tp-size": 4}), Target(model)) is None
+
+
+def test_layers_that_do_not_divide_are_refused_beforehand(launched: Engine, model: Model) -> None:
+    reason = launched.refuse(Candidate(launched.name, {"pp-size": 4}), Target(model))
+    assert reason == "6 layers are not divisible by pp-size 4"
+
+
+def test_more_gpus_than_there_are_is_refused_beforehand(launched: Engine, model: Model) -> None:
+    target = Target(model, hardware=Hardware(total_gpus=2))
+    reason = launched.refuse(Candidate(launched.name, {"tp-size": 4}), target)
+    assert reason == "it needs 4 GPUs and 2 may be used"
+
+
+def test_a_model_that_is_not_here_yet_is_not_refused(any_engine: Engine) -> None:
+    target = Target(Model(id_or_path="some-org/some-model"))
+    assert any_engine.refuse(Candidate(any_engine.name, {"tp-size": 3}), target) is None
+
+
+def test_a_model_folder_that_is_not_there_is_an_error(launched: Engine, tmp_path: object) -> None:
+    with pytest.raises(ConfigError, match="no model folder"):
+        launched.check_model(Model(id_or_path=f"{tmp_path}/nothing"))
+    with pytest.raises(ConfigError, match="not a model folder"):
+        launched.check_model(Model(id_or_path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("exit_status", [None, 0, 1, 2, 127, 137, -9, -11])
+@pytest.mark.parametrize("phase", ["start", "load"])
+def test_every_end_has_words_and_a_remedy(any_engine: Engine, phase: str, exit_status: int | None) -> None:
+    failure = any_engine.diagnose("", exit_status, phase)  # type: ignore[arg-type]
+    assert failure.said
+    assert failure.remedy
+    assert failure.kind is not FailureKind.INTERNAL
+
+
+def test_a_log_without_figures_describes_nothing(any_engine: Engine) -> None:
+    assert any_engine.describe("") == {}
