@@ -1,0 +1,108 @@
+"""How a run's outcome is shown, at its end and whenever it is asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autotuner.cli import display
+from autotuner.core import Verdict
+from autotuner.errors import NoFeasibleError, UsageError
+
+if TYPE_CHECKING:
+    from autotuner.core import Trial
+    from autotuner.experiment import Experiment
+    from autotuner.scoring.rank import Ranking
+    from autotuner.store import RunStore
+    from autotuner.wire import Result
+
+SHOWN = 20
+"""Candidates in the table at the end of a run; `autotune report` has all."""
+
+
+def show(result: Result, experiment: Experiment, as_json: bool) -> None:
+    """The ranked table and the winner's command; NoFeasibleError without a winner."""
+    if as_json:
+        from autotuner.report.record import record
+
+        data = record(result.ranking, result.trials, experiment)
+        display.json({**data, "run": str(result.path), "command": result.command})
+    else:
+        show_ranking(result.ranking, result.trials, experiment, SHOWN)
+        display.line(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
+        if result.command:
+            display.line("\nLaunch command of the winner:\n")
+            display.text(result.command)
+    winner = result.ranking.winner
+    if winner is None:
+        raise no_winner(result.ranking)
+    if winner.verdict is Verdict.UNDECIDED:
+        display.warning(f"The winner's targets are met, but not proven: {winner.reason}. Measure longer: --duration.")
+
+
+def show_ranking(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> None:
+    """The ranked table with its notes, the frontier, and one sentence about the winner."""
+    from autotuner.report.summary import frontier, sentence
+    from autotuner.report.table import rows
+
+    table = rows(ranking, trials, experiment, limit)
+    title = f"{experiment.model.id_or_path}, {len(trials)} trials, best first"
+    display.table(table.texts(), table.titles, title=title, right=table.right, emphasise=table.winner)
+    for note in table.notes:
+        display.line(note)
+    front = frontier(trials, experiment)
+    if front.rows:
+        display.line()
+        display.table(front.texts(), front.titles, title="Pareto frontier", right=front.right)
+    if ranking.winner:
+        display.line(sentence(ranking, experiment))
+
+
+def no_winner(ranking: Ranking) -> NoFeasibleError:
+    """Say that nothing met the targets, and what came closest."""
+    if not ranking.standings or ranking.standings[0].value is None:
+        why = f"None of {len(ranking.standings)} trials gave a figure; the first: {ranking.standings[0].reason}"
+        return NoFeasibleError("No configuration could be measured.", why=why, remedy="Its server.log says more.")
+    best = ranking.standings[0]
+    return NoFeasibleError(
+        "No configuration met the targets.",
+        why=f"The closest is trial {best.trial} ({best.candidate}): {best.reason}.",
+        remedy=_REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
+    )
+
+
+_REMEDIES: dict[Verdict | None, str] = {
+    Verdict.CLIENT_LIMITED: "The load generator was held up: leave it a CPU core that nothing else uses.",
+    Verdict.SATURATED: "The requested rate is above what the server can do: lower --rate.",
+    Verdict.INVALID: "The figures cannot be trusted: see the checks in the report and the server's log.",
+}
+
+
+def leader(trials: list[Trial], experiment: Experiment) -> str:
+    """Which of the finished trials leads, in a few words; empty when none does."""
+    from autotuner.scoring.rank import rank
+
+    ranking = rank(trials, experiment)
+    best = ranking.winner
+    return f"{best.candidate}: {best.value:.4g} {ranking.unit} ({best.source})" if best and best.value else ""
+
+
+def the_trial(store: RunStore, number: int | None) -> Trial:
+    """Trial `number` of a run, or its winner."""
+    from autotuner.scoring.rank import rank
+
+    trials = store.trials()
+    if number is None:
+        if not trials:
+            raise UsageError(
+                f"The run '{store.path}' has no finished trial.", remedy=f"autotune run --resume {store.path}"
+            )
+        ranking = rank(trials, store.experiment)
+        if ranking.winner is None:
+            raise no_winner(ranking)
+        number = ranking.winner.trial
+    for trial in trials:
+        if trial.number == number:
+            return trial
+    known = ", ".join(str(trial.number) for trial in trials) or "none"
+    raise UsageError(f"The run '{store.path}' has no finished trial {number}.", remedy=f"Finished are: {known}.")

@@ -1,0 +1,140 @@
+"""`autotune run`: the main job."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autotuner.cli.asked import Asked, asks
+
+if TYPE_CHECKING:
+    from autotuner.config import Composition
+    from autotuner.store import RunStore
+    from autotuner.wire import Wiring
+
+RUNS = Path("runs")
+
+
+@asks
+def run(
+    asked: Asked,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run; repeats no finished trial.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+) -> None:
+    """Compose a configuration, launch candidates, measure, rank, and print the winner's command."""
+    from autotuner.cli import display
+    from autotuner.wire import create, wire
+
+    if resume is not None:
+        _resume(resume, output, asked, as_json)
+        return
+    composition = asked.compose()
+    for warning in composition.warnings:
+        display.warning(warning)
+    wiring = wire(composition.experiment)
+    if dry_run:
+        _show_plan(composition, wiring, as_json)
+        return
+    wiring.preflight(output)
+    _tune(create(composition, output), wiring, as_json)
+
+
+def _resume(name: str, output: Path, asked: Asked, as_json: bool) -> None:
+    from autotuner.errors import UsageError
+    from autotuner.store import RunStore, find_run
+    from autotuner.wire import wire
+
+    if asked != Asked():
+        raise UsageError(
+            "--resume goes on with the configuration the run was started with.",
+            remedy="Leave the other options out, or start a new run.",
+        )
+    store = RunStore.open(find_run(name, output))
+    wiring = wire(store.experiment)
+    wiring.preflight(output)
+    _tune(store, wiring, as_json)
+
+
+def _tune(store: RunStore, wiring: Wiring, as_json: bool) -> None:
+    from autotuner.cli import display
+    from autotuner.cli.live import view
+    from autotuner.cli.results import leader, show
+    from autotuner.wire import go_on
+
+    with _terminated_as_interrupted(), store.locked():
+        done = store.trials()
+        plan = wiring.plan()
+        display.note(f"run folder {store.path}: {len(plan.candidates)} launches, {len(done)} of them finished")
+        try:
+            with view(plan, done, lambda trials: leader(trials, store.experiment)) as watch:
+                result = go_on(store, wiring, watch)
+        except KeyboardInterrupt:
+            display.note(f"Interrupted; {len(store.trials())} finished trials are kept. Go on with:")
+            display.note(f"  autotune run --resume {store.path}")
+            raise
+    show(result, store.experiment, as_json)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Clean up on SIGTERM as on Ctrl-C, so that a cancelled CI job leaves no server behind."""
+
+    def interrupt(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
+    from autotuner.cli import display
+    from autotuner.cli.live import clock
+
+    plan = wiring.plan()
+    if as_json:
+        display.json(
+            {
+                "layers": composition.layers,
+                "source": wiring.engine.source,
+                "combinations": plan.space.total,
+                "launches": len(plan.candidates),
+                "candidates": [dict(candidate.parameters) for candidate in plan.candidates],
+                "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refused],
+                "load_points": [str(point) for point in plan.workload.load_points],
+                "estimated_seconds": round(plan.seconds),
+                "estimated_gpu_hours": round(plan.gpu_hours, 3),
+            }
+        )
+        return
+    experiment = wiring.experiment
+    display.line("layers       " + " > ".join(composition.layers))
+    display.line(f"model        {experiment.model.id_or_path}")
+    display.line(f"engine       {experiment.base_runtime} ({wiring.engine.source}), {experiment.deployment.mode}")
+    display.line(f"objective    {experiment.optimization.objective}, by {experiment.optimization.strategy}")
+    display.line("load points  " + ", ".join(str(point) for point in plan.workload.load_points))
+    display.line(f"space        {plan.space.total} combinations, {len(plan.space.refused)} refused")
+    display.line(
+        f"launches     {len(plan.candidates)}, each {clock(plan.start_seconds)} to start and "
+        f"{clock(plan.load_seconds)} of load"
+    )
+    display.line(f"estimate     {clock(plan.seconds)}, {plan.gpu_hours:.2f} GPU-hours")
+    names = list(experiment.parameters)
+    rows: list[dict[str, Any]] = [
+        {"trial": number, **candidate.parameters} for number, candidate in enumerate(plan.candidates, start=1)
+    ]
+    display.table(rows, ["trial", *names], title="candidates")
+    if plan.space.refused:
+        refused = [{**candidate.parameters, "refused because": why} for candidate, why in plan.space.refused]
+        display.table(refused, [*names, "refused because"], title="refused")

@@ -1,0 +1,65 @@
+"""The loop: ask for a candidate, evaluate it, judge it, record it, tell the searcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from autotuner.core import Candidate, Observer, Progress, Trial, unobserved
+from autotuner.experiment import Experiment
+from autotuner.scoring.judge import judge
+from autotuner.scoring.rank import Ranking, rank
+from autotuner.search import Searcher
+
+
+class Executor(Protocol):
+    """Evaluates submitted candidates, one at a time or several at once."""
+
+    def submit(self, number: int, candidate: Candidate, folder: Path) -> None:
+        """Take a candidate on as trial `number`, with a folder for what it leaves behind."""
+
+    def next_finished(self) -> Trial | None:
+        """Wait for a trial to end; None when nothing is left running."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another candidate can be submitted now."""
+
+
+class Record(Protocol):
+    """What is kept of a run."""
+
+    def trials(self) -> list[Trial]:
+        """All finished trials, in order."""
+
+    def open_trial(self) -> tuple[int, Path]:
+        """A new trial's number and folder."""
+
+    def append(self, trial: Trial) -> None:
+        """Keep a finished trial for good."""
+
+
+def tune(
+    experiment: Experiment,
+    searcher: Searcher,
+    executor: Executor,
+    record: Record,
+    observe: Observer = unobserved,
+) -> Ranking:
+    """Try candidates until the searcher has no more, and rank what was seen."""
+    for trial in record.trials():
+        searcher.tell(trial)
+
+    while True:
+        while executor.has_room and (candidate := searcher.ask()) is not None:
+            number, folder = record.open_trial()
+            executor.submit(number, candidate, folder)
+        finished = executor.next_finished()
+        if finished is None:
+            break
+        trial = judge(finished, experiment)
+        record.append(trial)
+        searcher.tell(trial)
+        observe(Progress("finished", trial.number, trial.candidate, finished=trial))
+
+    return rank(record.trials(), experiment)

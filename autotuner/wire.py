@@ -1,0 +1,155 @@
+"""Where the rooms meet: an experiment becomes a plan, a run, a report. The command line and Python both start here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autotuner.core import Observer, ServerSpec, Trial, unobserved
+from autotuner.deploy import render
+from autotuner.engines import Engine, Target, engine
+from autotuner.errors import ConfigError, MachineError
+from autotuner.evaluate.measured import MeasuredEvaluator
+from autotuner.evaluate.serial import SerialExecutor
+from autotuner.experiment import Experiment
+from autotuner.launchers import Launcher, launcher
+from autotuner.report.markdown import markdown
+from autotuner.scoring.rank import Ranking
+from autotuner.search import SEARCHERS, Searcher
+from autotuner.search.plan import Plan
+from autotuner.search.space import Space
+from autotuner.store import RunStore, writing
+from autotuner.tune import tune
+from autotuner.workload import scenarios
+
+if TYPE_CHECKING:
+    from autotuner.config import Composition
+
+PLOT = "pareto.png"
+DISK_NEEDED = 200 * 2**20
+"""Bytes: logs and raw records of a long run."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a run of one experiment is made of."""
+
+    experiment: Experiment
+    engine: Engine
+    launcher: Launcher
+    space: Space
+
+    def searcher(self) -> Searcher:
+        """A new searcher of the experiment's strategy."""
+        chosen = self.experiment.optimization
+        return SEARCHERS[chosen.strategy](self.space, chosen.max_iterations, chosen.seed)
+
+    def executor(self, observe: Observer) -> SerialExecutor:
+        """An executor that measures candidates one at a time."""
+        return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, observe))
+
+    def plan(self) -> Plan:
+        """The launches to come, with their estimated time."""
+        candidates = tuple(iter(self.searcher().ask, None))
+        return Plan(
+            space=self.space,
+            candidates=candidates,
+            workload=self.experiment.workload(),
+            start_seconds=self.engine.start_seconds,
+            gpus=tuple(candidate.gpus for candidate in candidates),
+        )
+
+    def preflight(self, output: Path) -> None:
+        """Check, before the first launch, that this machine has what the run needs."""
+        self.launcher.preflight(self.experiment, self.engine)
+        folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
+        free = shutil.disk_usage(folder).free
+        if free < DISK_NEEDED:
+            raise MachineError(
+                f"The disk of '{folder}' has {free / 2**20:.0f} MB left.",
+                why=f"A run keeps logs and raw records; {DISK_NEEDED / 2**20:.0f} MB should be free.",
+                remedy="Free some space, or choose another folder with --output.",
+            )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to. `command` is the winner's launch command, None without a winner or a launch."""
+
+    ranking: Ranking
+    trials: tuple[Trial, ...]
+    path: Path
+    command: str | None
+
+
+def wire(experiment: Experiment) -> Wiring:
+    """Choose the rooms' objects for an experiment, and refuse a space that cannot run."""
+    chosen = engine(experiment.base_runtime)
+    chosen.check(experiment.parameters)
+    chosen.check_model(experiment.model)
+    for scenario in experiment.benchmark.traffic_scenarios:
+        scenarios.parse(scenario)
+    target = Target.of(experiment)
+    space = Space(experiment.base_runtime, experiment.parameters, lambda candidate: chosen.refuse(candidate, target))
+    if not space.candidates:
+        reason = space.refused[0][1] if space.refused else "A parameter has an empty list of values."
+        raise ConfigError(
+            "No combination of the given parameters can run.",
+            why=f"{len(space.refused)} of {space.total} were refused; the first: {reason}",
+            remedy="Widen the parameters, for example with --set parameters.tp-size=[1].",
+        )
+    return Wiring(experiment, chosen, launcher(experiment.deployment.mode, experiment.deployment), space)
+
+
+def run(composition: Composition, output: str | Path = "runs", observe: Observer = unobserved) -> Result:
+    """Do the whole job: check the machine, try the candidates, rank them, and write the report.
+
+    `output` is the folder that gets the run folder; `observe` is called with every step. Raises
+    AutotuneError before the first launch when the configuration or the machine cannot do; an
+    engine that fails is a trial that says so.
+    """
+    wiring = wire(composition.experiment)
+    wiring.preflight(Path(output))
+    store = create(composition, Path(output))
+    with store.locked():
+        return go_on(store, wiring, observe)
+
+
+def create(composition: Composition, output: Path) -> RunStore:
+    """Make the run folder of a composition."""
+    provenance = {"layers": composition.layers, "values": composition.provenance}
+    return RunStore.create(output, composition.data, provenance)
+
+
+def go_on(store: RunStore, wiring: Wiring, observe: Observer) -> Result:
+    """Run what a run folder still lacks, and write its report."""
+    ranking = tune(store.experiment, wiring.searcher(), wiring.executor(observe), store, observe)
+    return conclude(store, ranking)
+
+
+def conclude(store: RunStore, ranking: Ranking) -> Result:
+    """Write the report, the plot and the winner's commands into the run folder."""
+    from autotuner.report.plots import pareto
+
+    trials = tuple(store.trials())
+    spec = winning_spec(ranking, trials)
+    command = render(spec, "shell") if spec else None
+    with writing(store.path):
+        pareto(trials, store.experiment, ranking, store.path / PLOT)
+    store.save("report.md", markdown(ranking, trials, store.experiment, command=command, picture=PLOT))
+    if spec is not None:
+        formats = {"command.sh": "shell"} | ({"docker.sh": "docker", "compose.yaml": "compose"} if spec.image else {})
+        for name, form in formats.items():
+            store.save(f"best/{name}", render(spec, form))
+    return Result(ranking, trials, store.path, command)
+
+
+def winning_spec(ranking: Ranking, trials: Sequence[Trial]) -> ServerSpec | None:
+    """The server of the winner as it was measured; None without a winner or a launch."""
+    if ranking.winner is None:
+        return None
+    number = ranking.winner.trial
+    return next(trial.measurement.spec for trial in trials if trial.number == number)

@@ -1,0 +1,85 @@
+"""Measure the command line's own costs: start-up, overhead of a quick-test, peak memory.
+
+    python benchmarks/figures.py
+
+Each command runs as a user would run it, as a process of its own; the figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotuner.store import RunStore, find_run
+
+AUTOTUNE = Path(sys.executable).parent / "autotune"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished process: wall seconds, and the largest resident set of it and its children in bytes."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def timed(*command: str, cwd: str = ".") -> Ran:
+    """Run a command to its end."""
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said.decode()}")
+    return Ran(time.perf_counter() - began, usage.ru_maxrss * 1024)
+
+
+def start_up(repeats: int, *arguments: str) -> str:
+    """Median wall time of a command that measures nothing."""
+    timed(str(AUTOTUNE), *arguments)
+    runs = sorted(timed(str(AUTOTUNE), *arguments).seconds for _ in range(repeats))
+    return f"{statistics.median(runs):.3f} s (min {runs[0]:.3f}, max {runs[-1]:.3f}, n={repeats})"
+
+
+def quick_test() -> list[tuple[str, str, str]]:
+    """The main job on the embedded engine: wall time, the share outside start and load, peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        ran = timed(str(AUTOTUNE), "run", "--profile", "quick-test", cwd=folder)
+        trials = RunStore.open(find_run(None, Path(folder) / "runs")).trials()
+    inside = sum(sum(trial.measurement.timings.values()) for trial in trials)
+    share = (ran.seconds - inside) / ran.seconds
+    return [
+        ("`autotune run --profile quick-test`, wall", f"{ran.seconds:.1f} s", "<= 90 s"),
+        ("its time outside engine start and load windows", f"{share:.1%}", "<= 5%"),
+        ("its peak memory", f"{ran.peak_bytes / 1e6:.0f} MB", "< 200 MB"),
+    ]
+
+
+def main() -> None:
+    """Print the figures as a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    repeats = parser.parse_args().repeats
+    rows = [
+        ("`autotune --help`", start_up(repeats, "--help"), "<= 0.20 s"),
+        ("`autotune profiles list`", start_up(repeats, "profiles", "list"), "<= 0.35 s"),
+        *quick_test(),
+    ]
+    print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    print("| what | measured | target |\n| --- | --- | --- |")
+    for what, measured, target in rows:
+        print(f"| {what} | {measured} | {target} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Each mistake a user can make on the command line: named, with a remedy, and nothing started."""
+
+import pytest
+
+MISTAKES = [
+    (("run", "--profile", "quick-tset"), 2, "did you mean 'quick-test'"),
+    (("run", "--runtime", "vlm", "--model", "m"), 2, "did you mean 'vllm'"),
+    (("run", "--runtime", "vllm"), 2, "--model"),
+    (("run", "--deployment", "proces"), 2, "did you mean 'process'"),
+    (("run", "--objective", "minimise_latency"), 2, "did you mean 'minimize_latency'"),
+    (("run", "--strategy", "grid_serch"), 2, "did you mean 'grid_search'"),
+    (("run", "--scenario", "X(1,2)"), 2, "X(1,2)"),
+    (("run", "--scenario", "D(100, 100)"), 2, "D(100, 100)"),
+    (("run", "--scenario", "E(100)"), 2, "E(100)"),
+    (("run", "--concurrency", "1,a"), 2, "--concurrency '1,a'"),
+    (("run", "--concurrency", "0"), 2, "at least 1"),
+    (("run", "--rate", "-1"), 2, "above 0"),
+    (("run", "--set", "optimization.max_iteration=5"), 2, "did you mean 'max_iterations'"),
+    (("run", "--set", "nonsense"), 2, "Cannot read --set"),
+    (("run", "--set", "parameters.tp-sise=[1]"), 2, "did you mean 'tp-size'"),
+    (("run", "--set", "parameters.tp-size=[one]"), 2, "tp-size"),
+    (("run", "--set", "parameters.tp-size=[]"), 2, "tp-size"),
+    (("run", "--slo", "strict-latensy"), 2, "did you mean 'strict-latency'"),
+    (("run", "--slo", "ttfft=1"), 2, "did you mean 'ttft'"),
+    (("run", "--slo", "ttft=fast"), 2, "has no number"),
+    (("run", "--layer", "fp8-defualt"), 2, "did you mean 'fp8-default'"),
+    (("run", "--override-mode", "merge"), 2, "merge"),
+    (("run", "--profile", "high-throughput", "--total-gpus", "2"), 2, "tp-size"),
+    (("run", "--model", "/nowhere/at/all"), 2, "/nowhere/at/all"),
+    (("run", "--resume", "nothing-here"), 3, "is not a run folder"),
+    (("run", "--resume", "x", "--profile", "balanced"), 2, "--resume goes on with"),
+    (("run", "--config", "missing.yaml"), 2, "missing.yaml"),
+    (("run", "--url", "http://127.0.0.1:1", "--model", "m"), 3, "127.0.0.1:1"),
+    (("run", "--url", "nonsense", "--model", "m"), 2, "nonsense"),
+    (("report",), 3, "There is no run"),
+    (("report", "nothing-here"), 3, "is not a run folder"),
+    (("command", "nothing-here"), 3, "is not a run folder"),
+    (("profiles", "show", "balansed"), 2, "did you mean 'balanced'"),
+    (("profiles", "diff", "balanced", "balansed"), 2, "did you mean 'balanced'"),
+    (("profiles", "check", "missing.yaml"), 2, "missing.yaml"),
+    (("config", "show", "--format", "jsn"), 2, "did you mean 'json'"),
+    (("rum",), 2, "rum"),
+    (("run", "--proflie", "x"), 2, "--proflie"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), MISTAKES, ids=[" ".join(case[0]) for case in MISTAKES])
+def test_a_mistake_is_named_and_starts_nothing(autotune, tmp_path, arguments, code, said):
+    ended = autotune(*arguments)
+    words = " ".join(ended.err.replace("│", " ").split())
+    assert ended.code == code, ended
+    assert said in words
+    assert "Traceback" not in ended.err
+    assert not ended.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_malformed_yaml_is_told_with_file_line_and_column(autotune, tmp_path):
+    (tmp_path / "mine.yaml").write_text("optimization:\n  max_iterations: [1,\n")
+    ended = autotune("run", "--config", "mine.yaml")
+    assert ended.code == 2
+    assert "mine.yaml:3:1:" in ended.err
+
+
+def test_with_debug_the_traceback_is_shown(autotune):
+    ended = autotune("--debug", "run", "--profile", "quick-tset")
+    assert ended.code != 0
+    assert "Traceback" in ended.err

@@ -1,0 +1,183 @@
+"""Each command as a user runs it, on the simulated engine."""
+
+import csv
+import io
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+PROFILES = ["balanced", "cost-optimization", "high-throughput", "low-latency", "production", "quick-test"]
+
+
+def test_the_version_is_told(autotune):
+    assert autotune("--version").out.startswith("autotune 0.")
+
+
+def test_the_six_profiles_are_listed(autotune):
+    listed = autotune("profiles", "list", "--json").data
+    assert [profile["name"] for profile in listed] == PROFILES
+    assert all(profile["description"] and profile["layer_names"] for profile in listed)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_each_profile_shows_its_layers(autotune, name):
+    said = autotune("profiles", "show", name)
+    assert said.code == 0
+    assert f"layer {name}-params" in said.out
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_each_profile_can_be_planned(autotune, name):
+    plan = autotune("run", "--profile", name, "--dry-run", "--json").data
+    assert plan["layers"][-1] == f"profile:{name}:{name}-params"
+    assert 1 <= plan["launches"] <= plan["combinations"]
+    assert len(plan["candidates"]) == plan["launches"]
+    assert plan["estimated_seconds"] > 0
+    assert plan["source"] == "simulated"
+
+
+def test_a_plan_names_launches_time_and_gpu_hours(autotune):
+    said = autotune("run", "--profile", "balanced", "--dry-run").out
+    assert "base-model > base-optimization" in said
+    assert "GPU-hours" in said
+    assert "15, each" in said
+
+
+def test_two_profiles_differ_in_what_they_set(autotune):
+    rows = autotune("profiles", "diff", "low-latency", "high-throughput", "--json").data
+    values = {row["value"]: (row["low-latency"], row["high-throughput"]) for row in rows}
+    assert values["parameters.tp-size"] == ([1, 2], [4, 8])
+
+
+def test_a_profile_does_not_differ_from_itself(autotune):
+    assert "set the same values" in autotune("profiles", "diff", "balanced", "balanced").out
+
+
+def test_a_good_profile_file_checks(autotune, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nlayers:\n  - name: mine-params\n    data:\n      parameters:\n        tp-size: [1]\n"
+    )
+    said = autotune("profiles", "check", "mine.yaml")
+    assert (said.code, "is a valid profile" in said.out) == (0, True)
+
+
+def test_a_custom_profile_in_the_folder_profiles_is_found_by_name(autotune, tmp_path):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.yaml").write_text(
+        "name: mine\nlayers:\n  - name: mine-params\n    data:\n      parameters:\n        tp-size: [2]\n"
+    )
+    shown = autotune("config", "show", "--profile", "mine", "--json").data
+    assert shown["config"]["parameters"]["tp-size"] == [2]
+    assert shown["provenance"]["parameters.tp-size"] == "profile:mine:mine-params"
+
+
+def test_config_show_tells_the_layer_of_every_value(autotune):
+    said = autotune("config", "show", "--profile", "production", "--set", "optimization.max_iterations=5").out
+    row = next(line for line in said.splitlines() if "optimization.max_iterations" in line)
+    assert row.split()[1:] == ["5", "user_patch"]
+
+
+def test_config_show_as_yaml_can_be_read_back(autotune):
+    shown = yaml.safe_load(autotune("config", "show", "--format", "yaml").out)
+    assert shown["base_runtime"] == "sim"
+
+
+def test_doctor_tells_of_every_part(autotune):
+    parts = {finding["part"]: finding for finding in autotune("doctor", "--json").data}
+    assert {"autotune", "Docker", "engine sim", "engine vllm", "disk", "model cache"} <= set(parts)
+    assert parts["engine sim"]["state"] == "ok"
+    assert all(finding["remedy"] for finding in parts.values() if finding["state"] == "missing")
+
+
+def report(autotune, runs, *arguments):
+    return autotune("report", str(next(runs.iterdir())), *arguments)
+
+
+def test_a_report_ranks_every_trial_with_its_source(autotune, finished_run):
+    said = report(autotune, finished_run)
+    assert said.code == 0
+    assert said.out.count("simulated") >= 2
+
+
+def test_a_report_as_json_has_the_documented_shape(autotune, finished_run):
+    data = report(autotune, finished_run, "--format", "json").data
+    point = data["trials"][0]["load_points"][0]
+    assert {"scenario", "concurrency", "source", "verdict", "metrics", "validity"} <= set(point)
+    assert {"ttft", "tpot", "itl", "e2e", "output_throughput", "goodput", "attainment", "errors"} <= set(
+        point["metrics"]
+    )
+    assert {"mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n"} <= set(point["metrics"]["ttft"])
+
+
+def test_a_report_as_csv_has_a_row_for_each_load_point(autotune, finished_run):
+    rows = list(csv.DictReader(io.StringIO(report(autotune, finished_run, "--format", "csv").out)))
+    assert len(rows) == 4
+
+
+def test_a_report_as_markdown_has_a_table(autotune, finished_run):
+    assert "| --- |" in report(autotune, finished_run, "--format", "markdown").out
+
+
+def test_an_unknown_report_format_is_named(autotune, finished_run):
+    said = report(autotune, finished_run, "--format", "htm")
+    assert said.code == 2
+    assert "Unknown format 'htm'" in said.err
+
+
+def test_the_printed_command_pasted_into_a_shell_starts_the_server_that_was_measured(autotune, finished_run):
+    run = next(finished_run.iterdir())
+    printed = autotune("command", str(run)).out
+    winner = report(autotune, finished_run, "--format", "json").data["winner"]
+    trials = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    spec = next(trial for trial in trials if trial["number"] == winner)["measurement"]["spec"]
+    shell = subprocess.Popen(["bash", "-c", f"exec {printed}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        assert served_models(spec["port"], shell) == [spec["served_model"]]
+        argv = Path(f"/proc/{shell.pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+        assert argv == spec["argv"]
+    finally:
+        shell.terminate()
+        shell.communicate(timeout=20)
+
+
+def served_models(port: int, server: subprocess.Popen) -> list[str]:
+    """Wait until a server answers, and list what it serves."""
+    for _ in range(200):
+        assert server.poll() is None, server.stderr.read()
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False)
+        except httpx.TransportError:
+            time.sleep(0.1)
+            continue
+        if answer.status_code == 200:
+            return [model["id"] for model in answer.json()["data"]]
+        time.sleep(0.1)
+    raise AssertionError("the server never answered")
+
+
+def test_the_simulated_engine_has_no_container_to_print(autotune, finished_run):
+    said = autotune("command", str(next(finished_run.iterdir())), "--format", "docker")
+    assert said.code == 2
+    assert "simulated engine has none" in " ".join(said.err.split())
+
+
+def test_the_run_folder_holds_what_the_docs_say(finished_run):
+    run = next(finished_run.iterdir())
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        "experiment.yaml",
+        "provenance.yaml",
+        "trials.jsonl",
+        "report.md",
+        "pareto.png",
+        "best/command.sh",
+        "trials/001/command.sh",
+        "trials/001/server.log",
+        "trials/001/records-1.npz",
+        "trials/001/records-2.npz",
+    } <= names

@@ -1,0 +1,125 @@
+"""A run that is interrupted cleans up, keeps what it measured, and can go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).parent / "autotune"
+AT_ONCE = ("--set", "runtime.extra_args=[--load-seconds, '0']")
+SHORT = ("--profile", "quick-test", "--duration", "1", "--warmup", "0.1", *AT_ONCE)
+
+
+JUDGED = (0, 1)
+"""A machine that is busy with other tests may leave a second of load without a verdict."""
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(COMMAND), "run", *SHORT, *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(process: subprocess.Popen, text: str) -> None:
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"the run ended without saying '{text}'")
+
+
+def descendants(pid: int) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found, front = set(), {pid}
+    while front:
+        front = {child for child, parent in parents.items() if parent in front} - found
+        found |= front
+    return found
+
+
+def all_gone(pids: set[int]) -> bool:
+    for _ in range(100):
+        left = {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+        if not left:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_an_interrupted_run_leaves_no_process_and_can_be_resumed(tmp_path, signals):
+    process = start(tmp_path)
+    wait_for(process, "[2/2] load point 1 of 1")
+    children = descendants(process.pid)
+    assert children
+    for number in signals:
+        os.kill(process.pid, number)
+        time.sleep(0.02)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not out
+    assert "1 finished trials are kept" in err
+    assert all_gone(children)
+
+    run = next((tmp_path / "runs").iterdir())
+    before = (run / "trials.jsonl").read_text()
+    assert len(before.splitlines()) == 1
+    resumed = subprocess.run(
+        [str(COMMAND), "run", "--resume", run.name, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert resumed.returncode in JUDGED, resumed.stderr
+    assert "starting" in resumed.stderr
+    assert "[1/2]" not in resumed.stderr
+    assert (run / "trials.jsonl").read_text().startswith(before)
+    assert [trial["number"] for trial in json.loads(resumed.stdout)["trials"]] == [1, 2]
+
+
+def test_a_complete_run_is_reported_again_without_a_launch(tmp_path):
+    process = start(tmp_path, "--max-iterations", "1")
+    process.communicate(timeout=60)
+    assert process.returncode in JUDGED
+    run = next((tmp_path / "runs").iterdir())
+    again = subprocess.run(
+        [str(COMMAND), "run", "--resume", str(run)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert again.returncode == process.returncode
+    assert "starting" not in again.stderr
+    assert "best first" in again.stdout
+
+
+def test_a_server_that_crashes_under_load_is_a_failed_trial_and_the_run_goes_on(tmp_path):
+    process = start(tmp_path, "--max-iterations", "1", "--set", "simulate.faults.crash_after=2", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    trials = json.loads(out)["trials"]
+    assert [trial["failure"]["kind"] for trial in trials] == ["crashed-under-load"]
+    assert "No configuration could be measured" in " ".join(err.split())
+
+
+def test_a_candidate_that_does_not_fit_is_out_of_memory_and_ranks_last(tmp_path):
+    arguments = [
+        "--model",
+        "llama-3.1-70b",
+        "--set",
+        "parameters.tp-size=[1, 4]",
+        "--set",
+        "optimization.max_iterations=4",
+    ]
+    process = start(tmp_path, *arguments, "--set", "parameters.enable-chunked-prefill=[true]", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode in JUDGED, err
+    data = json.loads(out)
+    kinds = [trial["failure"]["kind"] if trial["failure"] else None for trial in data["trials"]]
+    assert kinds == ["out-of-memory-at-start", None]
+    assert [standing["trial"] for standing in data["ranking"]] == [2, 1]

@@ -1,0 +1,139 @@
+"""The rules of the house, read from the code's own imports."""
+
+import ast
+from pathlib import Path
+
+import autotuner
+
+PACKAGE = Path(autotuner.__file__).parent
+
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"wire"},
+    {"tune", "report", "deploy"},
+    {"evaluate"},
+    {"load", "simulate", "launchers"},
+    {"config", "workload", "engines", "search", "scoring", "predict", "store"},
+    {"experiment"},
+    {"errors"},
+    {"core"},
+    {"__init__"},
+]
+NEIGHBOURS: set[tuple[str, str]] = set()
+BROAD_EXCEPTS = {"cli/edge.py", "evaluate/serial.py"}
+PRINTS = {"cli/display.py"}
+
+
+def modules() -> list[tuple[str, ast.Module]]:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return [(str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in paths]
+
+
+def room(path: str) -> str:
+    return path.split("/")[0].removesuffix(".py")
+
+
+def floor(name: str) -> int:
+    return next(level for level, rooms in enumerate(FLOORS) if name in rooms)
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Dotted names below `autotuner` that a module imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("autotuner.") for name in found if name.startswith("autotuner.")}
+
+
+def test_every_room_has_a_floor():
+    unplaced = {room(path) for path, _ in modules()} - set().union(*FLOORS)
+    assert not unplaced
+
+
+def test_imports_point_down():
+    wrong = []
+    for path, tree in modules():
+        if path == "__init__.py":  # the public face, which loads what it names on first use
+            continue
+        for name in imports(tree):
+            here, there = room(path), name.split(".")[0]
+            if there == "__version__" or here == there or (here, there) in NEIGHBOURS:
+                continue
+            if floor(there) <= floor(here):
+                wrong.append(f"{path} imports {name}")
+    assert not wrong
+
+
+def test_nothing_is_imported_relatively():
+    relative = [
+        path for path, tree in modules() for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not relative
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for path, tree in modules()}
+
+    def targets(tree: ast.Module) -> set[str]:
+        at_top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        found = imports(at_top)
+        return {name for name in names if any(used == name or used.rpartition(".")[0] == name for used in found)}
+
+    graph = {name: targets(tree) - {name} for name, tree in names.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_only_the_display_prints():
+    printing = {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert printing <= PRINTS
+
+
+def test_broad_excepts_stand_only_at_the_two_edges():
+    def is_broad(handler: ast.ExceptHandler) -> bool:
+        caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        return any(kind is None or getattr(kind, "id", "") in ("Exception", "BaseException") for kind in caught)
+
+    broad = {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler) and is_broad(node)
+    }
+    assert broad <= BROAD_EXCEPTS
+
+
+def test_the_loop_fits_one_screen():
+    tree = ast.parse((PACKAGE / "tune.py").read_text())
+    loop = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "tune")
+    assert loop.end_lineno is not None
+    assert loop.end_lineno - loop.lineno < 40
+
+
+def test_the_help_page_needs_no_heavy_library():
+    """What the command line imports at its top must stay light; commands import the rest themselves."""
+    import subprocess
+    import sys
+
+    heavy = ("numpy", "pandas", "matplotlib", "pydantic", "docker", "httpx", "yaml", "uvloop")
+    code = f"import sys, autotuner.cli; print([m for m in {heavy} if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
