@@ -40,6 +40,8 @@ class FailureKind(StrEnum):
     UNSUPPORTED_MODEL = "unsupported-model"
     NOT_DIVISIBLE = "not-divisible"
     ENGINE_MISSING = "engine-missing"
+    IMAGE_MISSING = "image-missing"
+    DRIVER_FAULT = "driver-fault"
     PORT_IN_USE = "port-in-use"
     START_TIMED_OUT = "start-timed-out"
     CRASHED_AT_START = "crashed-at-start"
@@ -126,8 +128,10 @@ class ServerSpec:
     """How one server is started: launchers run it, `autotuner.deploy` prints it.
 
     `argv` is the whole command of a process. In a container whose image has an entry point,
-    `container_argv` is what follows it. `secrets` names environment variables that are handed
-    on from the caller's environment and are never written anywhere.
+    `container_argv` is what follows it; `entrypoint` replaces it. `secrets` names environment
+    variables that are handed on from the caller's environment and are never written anywhere.
+    `devices` are the indexes of the GPUs it may use, empty for any `gpus` of them. `shm_size`
+    and `memory` are sizes as Docker reads them, such as 16g.
     """
 
     image: str | None
@@ -140,6 +144,11 @@ class ServerSpec:
     container_argv: tuple[str, ...] = ()
     gpus: int = 0
     secrets: tuple[str, ...] = ()
+    devices: tuple[int, ...] = ()
+    entrypoint: str | None = None
+    network: Literal["bridge", "host"] = "bridge"
+    shm_size: str | None = None
+    memory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,14 +37,36 @@ class Model(Section):
     served_name: str | None = None
 
 
+SIZE = r"^\d+[bkmgBKMG]?$"
+
+
 class Runtime(Section):
-    """What the engine needs besides its parameters: image, executable, arguments, environment."""
+    """What the engine needs besides its parameters: image, executable, arguments, environment.
+
+    In a container `executable` is a path in the image and replaces its entry point, and `mounts`
+    are HOST:CONTAINER, with :rw where the engine may write. With `fail_fast` a start ends at the
+    first line of the log that means failure, not at the engine's end.
+    """
 
     image: str | None = None
     executable: str | None = None
     extra_args: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
     start_timeout: float = Field(600.0, gt=0)
+    mounts: tuple[str, ...] = ()
+    network: Literal["bridge", "host"] = "bridge"
+    shm_size: str | None = Field(None, pattern=SIZE)
+    memory: str | None = Field(None, pattern=SIZE)
+    fail_fast: bool = False
+
+    @field_validator("mounts")
+    @classmethod
+    def _are_absolute_paths(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            host, _, container = value.removesuffix(":ro").removesuffix(":rw").partition(":")
+            if not host.startswith(("/", "~")) or not container.startswith("/"):
+                raise ValueError(f"'{value}' must be /HOST/PATH:/CONTAINER/PATH, with :rw where it may be written")
+        return values
 
 
 class Deployment(Section):
@@ -64,10 +86,11 @@ class Deployment(Section):
 
 
 class Hardware(Section):
-    """The GPUs a run may use; `price_per_gpu_hour` is in any one currency."""
+    """The GPUs a run may use, `gpus` by index; `price_per_gpu_hour` is in any one currency."""
 
     gpu_type: str | None = None
     total_gpus: int | None = Field(None, ge=1)
+    gpus: tuple[int, ...] = ()
     price_per_gpu_hour: float | None = Field(None, gt=0)
 
 

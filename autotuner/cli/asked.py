@@ -36,10 +36,10 @@ class Asked:
     ] = None
     model: Annotated[str | None, _option("--model", "-m", help="Model folder or Hugging Face id.", panel=LAYERS)] = None
     runtime: Annotated[
-        str | None, _option("--runtime", "-r", help="Engine: sim, vllm, sglang, trtllm.", panel=LAYERS)
+        str | None, _option("--runtime", "-r", help="Engine: sim, vllm, sglang.", panel=LAYERS)
     ] = None
     deployment: Annotated[
-        str | None, _option("--deployment", help="Where it runs: process, external, docker.", panel=LAYERS)
+        str | None, _option("--deployment", help="Where it runs: process, external.", panel=LAYERS)
     ] = None
     url: Annotated[
         str | None, _option("--url", help="Measure this running endpoint; implies --deployment external.", panel=LAYERS)

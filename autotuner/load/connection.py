@@ -25,7 +25,8 @@ class Exchange:
     """One request on its way, and everything that came back.
 
     `times[i]` is when the bytes `pieces[i]` of the response, its headers included, arrived.
-    `error` is the class of what went wrong on the way, None when the response is complete.
+    `error` is the class of what went wrong on the way, None when the response is complete;
+    `said` is what the machine said of it.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Exchange:
         "pieces",
         "request",
         "retried",
+        "said",
         "scheduled",
         "sent",
         "status",
@@ -52,6 +54,7 @@ class Exchange:
         self.times: list[float] = []
         self.pieces: list[bytes] = []
         self.error: str | None = None
+        self.said = ""
         self.retried = False
         self.under_way = False
 
@@ -72,6 +75,7 @@ class Connection(asyncio.Protocol):
         self.done: Done | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.used = False
+        self.on_idle_loss: Callable[[Connection], None] | None = None
 
     @property
     def usable(self) -> bool:
@@ -123,6 +127,8 @@ class Connection(asyncio.Protocol):
         now = monotonic()
         exchange = self.exchange
         if exchange is None:
+            if self.on_idle_loss is not None:
+                self.on_idle_loss(self)
             return
         if not self._parse(exchange):
             self._finish(now, "malformed")

@@ -22,10 +22,10 @@ _NAMES = {
         "vllm:num_preemptions_total",
         "sglang:num_retracted_requests_total",
         "sglang:num_retracted_reqs_total",
-        "autotune_sim_preemptions_total",
+        "autotune_sim_num_preemptions_total",
     ),
-    "running": ("vllm:num_requests_running", "sglang:num_running_reqs", "autotune_sim_requests_running"),
-    "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "autotune_sim_requests_waiting"),
+    "running": ("vllm:num_requests_running", "sglang:num_running_reqs", "autotune_sim_num_requests_running"),
+    "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "autotune_sim_num_requests_waiting"),
 }
 """Neutral name: the engines' names, newest first. Prefix-cache figures are in tokens."""
 

@@ -20,7 +20,7 @@ from autotuner.load.connection import CONNECT_TIMEOUT, Exchange
 from autotuner.load.job import Job, request_head
 from autotuner.load.response import body
 from autotuner.load.spool import Spool
-from autotuner.load.stream import message
+from autotuner.load.stream import decode, message
 from autotuner.workload.requests import Request, Requests
 
 _AHEAD_BYTES = 8 << 20
@@ -131,11 +131,15 @@ class Run:
         if self.closed:
             return
         self.sending.discard(exchange)
-        if not exchange.warmup or exchange.finished > self.window_start:
+        error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
+        if error is None and not self.worked:
+            # a broken stream is found when it is decoded: until one answer was whole, that is here
+            answer = decode(*body(exchange.times, exchange.pieces))
+            error, exchange.said = answer.error, answer.said
+        if error or not exchange.warmup or exchange.finished > self.window_start:
             self.spool.add(exchange)
         if not exchange.warmup:
             self.last_finished = max(self.last_finished, exchange.finished)
-        error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
         if error is None:
             self.worked = True
             self.failures = 0
@@ -153,11 +157,13 @@ class Run:
             self.over.set()
 
     def close(self) -> None:
-        """Close the books: what is still on its way is cut off."""
+        """Close the books: what is still on its way is cut off, and a warm-up given up is all there is."""
         self.closed = True
-        end = self.window_end
+        end, now = self.window_end, monotonic()
         if self.stopped is not None:
-            end = min(end, monotonic())
+            end = min(end, now)
+            if now < self.window_start:
+                self.window_start = self.start
         elif self.issued >= self.max_requests:
             end = min(end, self.last_finished)
         self.window_end = max(end, self.window_start)
@@ -190,6 +196,8 @@ class Run:
 
 
 def _said(exchange: Exchange) -> str:
+    if exchange.said:
+        return exchange.said
     text = b"".join(body(exchange.times, exchange.pieces)[1])[:4096].decode("utf-8", "replace").strip()
     try:
         return message(json.loads(text))
@@ -230,6 +238,7 @@ async def drive(run: Run, loop: Loop) -> Outcome:
         run.stop("Requests were still waiting for a connection when the time was up.")
     finally:
         gc.enable()
+        gc.unfreeze()
         run.close()
         loop.close()
     return run.outcome()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from autotuner.core import LoadPoint, Workload
@@ -80,6 +81,21 @@ class Job:
     salt: str
     folder: str
     max_in_flight: int | None = None
+
+    @property
+    def spool(self) -> Path:
+        """Return where the worker collects raw exchanges."""
+        return Path(self.folder, "exchanges.spool")
+
+    @property
+    def records(self) -> Path:
+        """Return where the worker leaves the request records."""
+        return Path(self.folder, "records.bin")
+
+    @property
+    def stderr(self) -> Path:
+        """Return where the worker's last words go."""
+        return Path(self.folder, "stderr.txt")
 
     @classmethod
     def of(

@@ -37,7 +37,7 @@ class Pool:
         self.connections.update(opened)
         return opened
 
-    def dial(self, opened: Callable[[Connection], None], failed: Callable[[str], None]) -> None:
+    def dial(self, opened: Callable[[Connection], None], failed: Callable[[DialError], None]) -> None:
         """Open one connection in the background and call one of the two."""
         task = asyncio.get_running_loop().create_task(self._dial(opened, failed))
         self.tasks.add(task)
@@ -55,11 +55,11 @@ class Pool:
         for connection in self.connections:
             connection.close()
 
-    async def _dial(self, opened: Callable[[Connection], None], failed: Callable[[str], None]) -> None:
+    async def _dial(self, opened: Callable[[Connection], None], failed: Callable[[DialError], None]) -> None:
         try:
             connection = await self.dialer.open()
         except DialError as error:
-            failed(error.kind)
+            failed(error)
         else:
             self.connections.add(connection)
             opened(connection)
@@ -128,8 +128,8 @@ class _Lane:
             self.connection = connection
             self._send(connection, exchange)
 
-        def failed(kind: str) -> None:
-            _fail(exchange, kind)
+        def failed(error: DialError) -> None:
+            _fail(exchange, error)
             self._ended(exchange)
 
         if self.connection is not None:
@@ -173,6 +173,8 @@ class OpenLoop:
     async def open(self) -> None:
         """Open the connections of the first two seconds."""
         self.idle = await self.pool.open(self.ahead)
+        for connection in self.idle:
+            connection.on_idle_loss = self._lost
 
     def begin(self) -> None:
         """Put the schedule on the clock."""
@@ -214,15 +216,25 @@ class OpenLoop:
 
     def _opened(self, connection: Connection) -> None:
         self.opening -= 1
+        connection.on_idle_loss = self._lost
         self.idle.append(connection)
         self._dispatch()
 
-    def _failed(self, kind: str) -> None:
+    def _failed(self, error: DialError) -> None:
         self.opening -= 1
         if self.waiting:
             exchange = self.waiting.popleft()
-            _fail(exchange, kind)
+            _fail(exchange, error)
             self._ended(exchange)
+        if self.waiting:
+            self._dispatch()
+
+    def _lost(self, connection: Connection) -> None:
+        """Replace an idle connection that the server has closed, before a request needs it."""
+        if connection in self.idle and not self.run.closed:
+            self.idle.remove(connection)
+            self.pool.drop(connection)
+            self._dispatch()
 
     def _done(self, connection: Connection, exchange: Exchange) -> None:
         if connection.usable:
@@ -245,7 +257,8 @@ class OpenLoop:
             self.run.over.set()
 
 
-def _fail(exchange: Exchange, kind: str) -> None:
+def _fail(exchange: Exchange, error: DialError) -> None:
     """End an exchange for which there was no connection."""
-    exchange.error = "reset" if exchange.retried else kind
+    exchange.error = "reset" if exchange.retried else error.kind
+    exchange.said = str(error)
     exchange.finished = monotonic()

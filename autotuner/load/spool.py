@@ -27,8 +27,6 @@ from autotuner.load.stream import decode
 if TYPE_CHECKING:
     from autotuner.load.connection import Exchange
 
-RAW, RECORDS = "exchanges.spool", "records.bin"
-
 _LENGTH = struct.Struct("<I")
 _BUFFER = 1 << 17
 _POLL_SECONDS = 0.05

@@ -20,8 +20,6 @@ from autotuner.load.counters import differences, read_counters
 from autotuner.load.job import Endpoint, Job, request_head
 from autotuner.workload import scenarios
 
-_STDERR = "stderr.txt"
-
 
 def measure(
     endpoint: Endpoint,
@@ -49,7 +47,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="autotune-load-") as folder:
         job = Job.of(endpoint, load_point, workload, salt=salt, folder=folder, max_in_flight=max_in_flight)
         outcome = _work(job, on_phase)
-        records = spool.read(Path(folder, spool.RECORDS))
+        records = spool.read(job.records)
     start, end = outcome["window"]
     return Observation(
         load_point=load_point,
@@ -64,7 +62,7 @@ def measure(
 
 def _work(job: Job, on_phase: Callable[[str], None]) -> dict[str, Any]:
     """Run the worker to its end and return its outcome."""
-    with _worker(Path(job.folder, _STDERR)) as process:
+    with _worker(job.stderr) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -78,7 +76,7 @@ def _work(job: Job, on_phase: Callable[[str], None]) -> dict[str, Any]:
                 outcome: dict[str, Any] = message["outcome"]
                 return outcome
         status = process.wait()
-    said = Path(job.folder, _STDERR).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    said = job.stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise MachineError(
         f"The load generator's process ended with status {status} before its load point did.",
         why=said[-1] if said else "It said nothing.",

@@ -1,0 +1,62 @@
+"""The project's checks, each in an environment of its own: `nox -s NAME`."""
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+nox.options.default_venv_backend = "venv"
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """The quick suite, as in the README."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install("ruff>=0.8")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The generated reference is current, links resolve, and every block and example runs."""
+    session.install("-e", ".[test]")
+    session.run("python", "docs/make_cli_reference.py", "--check")
+    session.run("pytest", "-m", "docs or not docs", "tests/docs", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """The whole job on a real vLLM on CPU, which this session sets up from nothing (about 4 GB)."""
+    session.install("-e", ".[test]")
+    home = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
+    session.run("python", "tests/real/setup_vllm.py", str(home))
+    session.run(
+        "pytest",
+        "-m",
+        "engine",
+        "tests/real",
+        *session.posargs,
+        env={"AUTOTUNE_TEST_VLLM": str(home / "vllm"), "AUTOTUNE_TEST_MODEL": str(home / "tiny-model")},
+    )
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The figures of docs/reference/figures.md, measured again."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/figures.py", *session.posargs)
