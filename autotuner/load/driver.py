@@ -7,11 +7,12 @@ request goes out. Everything here runs on one event loop, in callbacks from the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -126,10 +127,10 @@ class Run:
         """Return the bytes of one HTTP request."""
         return b"%s%d\r\n\r\n%s" % (self.head, len(request.body), request.body)
 
-    def finished(self, exchange: Exchange) -> None:
-        """Book an exchange that has ended, and give up when nothing works."""
+    def finished(self, exchange: Exchange) -> bool:
+        """Book an exchange that has ended, give up when nothing works, and say whether this one did."""
         if self.closed:
-            return
+            return False
         self.sending.discard(exchange)
         error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
         if error is None and not self.worked:
@@ -143,12 +144,13 @@ class Run:
         if error is None:
             self.worked = True
             self.failures = 0
-            return
+            return True
         if not self.failures:
             self.failing_since = exchange.finished
         self.failures += 1
         if self._hopeless(error):
             self.stop(f"The last {self.failures} requests failed: {error}. {_said(exchange)}".rstrip())
+        return False
 
     def stop(self, reason: str) -> None:
         """Issue no more, and end now."""
@@ -226,19 +228,27 @@ async def drive(run: Run, loop: Loop) -> Outcome:
     workload = run.job.workload
     limit = workload.warmup + workload.duration + workload.request_timeout + CONNECT_TIMEOUT
     await loop.open()
+    with _without_garbage_collection():
+        try:
+            run.begin()
+            loop.begin()
+            async with asyncio.timeout(limit):
+                await run.over.wait()
+        except TimeoutError:
+            run.stop("Requests were still waiting for a connection when the time was up.")
+        finally:
+            run.close()
+            loop.close()
+    return run.outcome()
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
-        run.begin()
-        loop.begin()
-        async with asyncio.timeout(limit):
-            await run.over.wait()
-    except TimeoutError:
-        run.stop("Requests were still waiting for a connection when the time was up.")
+        yield
     finally:
         gc.enable()
         gc.unfreeze()
-        run.close()
-        loop.close()
-    return run.outcome()

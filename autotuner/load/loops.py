@@ -145,14 +145,13 @@ class _Lane:
             self._ended(exchange)
 
     def _ended(self, exchange: Exchange) -> None:
-        failed = exchange.error is not None or exchange.status != 200
-        self.failures = self.failures + 1 if failed else 0
-        if failed:
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures - 1, 10))
-            asyncio.get_running_loop().call_later(pause, self.advance)
-        else:
+        if self.run.finished(exchange):
+            self.failures = 0
             self.advance()
-        self.run.finished(exchange)
+        else:
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 10))
+            self.failures += 1
+            asyncio.get_running_loop().call_later(pause, self.advance)
 
 
 class OpenLoop:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from autotuner.core import RequestRecord
 from autotuner.load.response import body
+from autotuner.load.scheduling import go_last
 from autotuner.load.stream import decode
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ class Spool:
         self.thread.start()
 
     def add(self, exchange: Exchange) -> None:
-        """Append one exchange."""
+        """Append one exchange; those of the warm-up count down from -1."""
         request = exchange.request
         frame = _frame(
             (
-                request.index,
+                -1 - request.index if exchange.warmup else request.index,
                 exchange.scheduled,
                 exchange.sent,
                 exchange.finished,
@@ -109,20 +110,14 @@ def read(records: Path) -> list[RequestRecord]:
 
 
 def start_transcriber(spool: Path, records: Path) -> int:
-    """Fork a process that follows `spool` on time nobody else wants, and return its id.
-
-    The kernel lets any other process go first at once, so that it may share the driver's core.
-    """
+    """Fork a process that follows `spool` on time nobody else wants, and return its id."""
     parent = os.getpid()
     child = os.fork()
     if child:
         return child
     status = 1
     try:
-        try:
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        except (OSError, AttributeError):
-            os.nice(19)
+        go_last()
         transcribe(spool, records, follow=parent)
         status = 0
     finally:

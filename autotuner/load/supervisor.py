@@ -38,13 +38,14 @@ def measure(
     worker process died.
 
     The records are those sent in the window, and those of the warm-up that were still running when
-    it began: their tokens count towards throughput, their latencies do not.
+    it began: their tokens count towards throughput, their latencies do not. Those of the warm-up
+    have an index below 0; what failed in the warm-up is kept too.
     """
     scenarios.parse(load_point.scenario)
     request_head(endpoint, workload.endpoint)
     base = endpoint.address.base
     before = read_counters(base, headers=endpoint.headers)
-    with tempfile.TemporaryDirectory(prefix="autotune-load-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"autotune-load-{os.getpid()}-") as folder:
         job = Job.of(endpoint, load_point, workload, salt=salt, folder=folder, max_in_flight=max_in_flight)
         outcome = _work(job, on_phase)
         records = spool.read(job.records)

@@ -27,12 +27,12 @@ from autotuner.load.driver import Loop, Outcome, Run, drive
 from autotuner.load.job import Job
 from autotuner.load.loops import ClosedLoop, OpenLoop
 from autotuner.load.probe import calibrate
+from autotuner.load.scheduling import going_first
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.prompts import Prompts
 from autotuner.workload.requests import Requests
 
 _STDIN = 0
-_PRIORITY = -10
 
 
 def main() -> None:
@@ -41,9 +41,8 @@ def main() -> None:
     _raise_open_file_limit()
     job.spool.touch()
     transcriber = spool.start_transcriber(job.spool, job.records)
-    _run_first()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with going_first(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             outcome = runner.run(_attended(job))
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -51,12 +50,6 @@ def main() -> None:
         os.waitpid(transcriber, 0)
     spool.transcribe(job.spool, job.records)
     _say({"outcome": asdict(outcome)})
-
-
-def _run_first() -> None:
-    """Go before the engine's threads where this user may: a client that waits for a core times that wait."""
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
 
 
 async def _attended(job: Job) -> Outcome:

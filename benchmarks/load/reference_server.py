@@ -11,6 +11,7 @@ last token were written, on the clock that the load generator uses.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -20,7 +21,7 @@ import signal
 import socket
 from collections import deque
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -86,7 +87,7 @@ class Server:
         self.running = True
 
     def serve(self) -> None:
-        """Run until told to stop; polls without sleeping when the next token is near."""
+        """Run until told to stop; epoll's timeout has whole milliseconds, a sleep has not."""
         while self.running:
             now = monotonic()
             for queue in (self.firsts, self.others):
@@ -95,6 +96,8 @@ class Server:
                         break
                     now = self.send(queue.popleft())
             wait = min((queue[0].due - now for queue in (self.firsts, self.others) if queue), default=0.1)
+            if 0 < wait < 0.001:
+                sleep(min(wait, 0.0002))
             for fd, _ in self.poll.poll(max(0.0, wait - 0.001), 64):
                 if fd == self.listener.fileno():
                     self.accept()
@@ -188,6 +191,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     server = Server(arguments.port, arguments.ttft, arguments.tpot, arguments.tokens)
 
     def stop(*_: object) -> None:

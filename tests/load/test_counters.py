@@ -30,7 +30,7 @@ sglang:num_queue_reqs{model_name="m"} 0.0
 SIM = """\
 autotune_sim_prefix_cache_queries_total 10
 autotune_sim_prefix_cache_hits_total 5
-autotune_sim_preemptions_total 1
+autotune_sim_num_preemptions_total 1
 """
 
 

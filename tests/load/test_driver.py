@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -21,7 +20,7 @@ from autotuner.load.driver import Outcome
 from autotuner.load.job import Endpoint, Job
 from autotuner.load.worker import observe
 from autotuner.workload import arrivals
-from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, status, token
+from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, sse, status, token
 
 Serve = Callable[..., Server]
 
@@ -54,12 +53,11 @@ def driven_on(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Drive:
         workload = Workload((point,), **{"duration": 60.0, "warmup": 0.0, "request_timeout": 5.0, **given})
         phases: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
-            raw, records = Path(folder, spool.RAW), Path(folder, spool.RECORDS)
             job = Job.of(Endpoint(url, "m"), point, workload, salt="s", folder=folder, max_in_flight=cap)
             with asyncio.Runner(loop_factory=factory) as runner:
-                outcome = runner.run(observe(job, raw, phases.append))
-            spool.transcribe(raw, records)
-            return Driven(outcome, spool.read(records), phases)
+                outcome = runner.run(observe(job, phases.append))
+            spool.transcribe(job.spool, job.records)
+            return Driven(outcome, spool.read(job.records), phases)
 
     return run
 
@@ -104,7 +102,7 @@ def test_the_window_follows_the_warm_up_without_a_drain(serve: Serve, drive: Dri
     assert driven.phases == ["warming-up", "measuring"]
     overlapping = [record for record in driven.records if record.sent < start]
     assert overlapping
-    assert all(record.finished > start for record in overlapping)
+    assert all(record.finished > start and record.index < 0 for record in overlapping)
     assert all(record.sent < end for record in driven.started)
     assert len(server.asked) > len(driven.records)
 
@@ -300,6 +298,16 @@ def test_the_wrong_model_ends_the_run_with_what_the_server_said(serve: Serve, dr
     assert "The model `m` does not exist." in driven.outcome.ended_early
 
 
+def test_a_server_that_only_streams_errors_ends_the_run_with_what_it_said(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunked(sse({"error": {"message": "Token id 9 is out of vocabulary."}})) + b"0\r\n\r\n")
+
+    driven = drive(serve(behave).url, concurrency=2)
+    assert set(driven.errors) == {"stream-error"}
+    assert driven.outcome.ended_early is not None
+    assert "Token id 9 is out of vocabulary." in driven.outcome.ended_early
+
+
 def test_a_server_that_dies_during_the_run_ends_it_and_what_was_measured_stays(serve: Serve, drive: Drive):
     async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
         if asked.number < 30:
@@ -325,6 +333,13 @@ def test_rejections_beside_a_slow_success_do_not_end_the_run(serve: Serve, drive
     driven = drive(serve(behave).url, "D(5,4)", rate=60.0, duration=0.3)
     assert driven.errors[None] == 1
     assert driven.outcome.ended_early is None
+
+
+def test_what_fails_in_the_warm_up_is_the_observation_when_the_run_ends_there(drive: Drive):
+    driven = drive("http://127.0.0.1:9", concurrency=1, warmup=600.0)
+    start, end = driven.outcome.window
+    assert end - start < 600
+    assert driven.errors == {"connection-refused": 5}
 
 
 # open loop
@@ -363,6 +378,27 @@ def test_an_open_loop_opens_more_connections_when_it_needs_them(
     driven = drive(server.url, "D(5,2)", rate=60.0, duration=0.3, arrival="constant")
     assert max(server.levels) > 6
     assert driven.errors == {None: 18}
+
+
+def test_idle_connections_that_the_server_closes_are_replaced(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await complete(asked, writer)
+        reset(writer)
+
+    server = serve(behave)
+    driven = drive(server.url, rate=25.0, arrival="constant", max_requests=10)
+    assert driven.errors == {None: 10}
+    assert server.connections > 10
+
+
+def test_requests_that_wait_for_a_place_do_not_wait_for_a_dead_server(serve: Serve, drive: Drive):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number < 2:
+            await asyncio.sleep(0.2)
+        reset(writer)
+
+    driven = drive(serve(behave).url, rate=200.0, arrival="constant", max_requests=20, cap=2)
+    assert driven.errors["reset"] + driven.outcome.cut_off == 20
 
 
 def test_a_cap_bounds_what_is_in_flight_and_loses_no_request(serve: Serve, drive: Drive):

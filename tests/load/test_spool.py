@@ -14,6 +14,7 @@ from autotuner.load import spool
 from autotuner.load.connection import Exchange
 from autotuner.workload.requests import Request
 
+RAW, RECORDS = "exchanges.spool", "records.bin"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -30,7 +31,7 @@ def exchange(index: int = 0, *, tokens: int = 3, finish: str = "length", asked: 
 
 
 def written(folder: Path, *exchanges: Exchange) -> list[RequestRecord]:
-    raw, records = folder / spool.RAW, folder / spool.RECORDS
+    raw, records = folder / RAW, folder / RECORDS
     out = spool.Spool(raw)
     for one in exchanges:
         out.add(one)
@@ -84,31 +85,38 @@ def test_no_connection_is_a_record_without_chunks(tmp_path: Path):
     assert record.ttft is None
 
 
+def test_requests_of_the_warm_up_count_down(tmp_path: Path):
+    assert [record.index for record in written(tmp_path, exchange(0, warmup=True), exchange(3, warmup=True))] == [
+        -1,
+        -4,
+    ]
+
+
 @settings(max_examples=25)
 @given(st.data())
 def test_records_that_were_cut_anywhere_are_completed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     folder = tmp_path_factory.mktemp("spool")
     whole = written(folder, *(exchange(number, tokens=number + 1) for number in range(5)))
-    records = folder / spool.RECORDS
+    records = folder / RECORDS
     content = records.read_bytes()
     os.truncate(records, data.draw(st.integers(0, len(content))))
-    spool.transcribe(folder / spool.RAW, records)
+    spool.transcribe(folder / RAW, records)
     assert records.read_bytes() == content
     assert [record.index for record in whole] == [0, 1, 2, 3, 4]
 
 
 def test_a_torn_last_exchange_is_left_out(tmp_path: Path):
     written(tmp_path, exchange(0), exchange(1))
-    raw = tmp_path / spool.RAW
+    raw = tmp_path / RAW
     os.truncate(raw, raw.stat().st_size - 1)
-    (tmp_path / spool.RECORDS).unlink()
-    spool.transcribe(raw, tmp_path / spool.RECORDS)
-    assert [record.index for record in spool.read(tmp_path / spool.RECORDS)] == [0]
+    (tmp_path / RECORDS).unlink()
+    spool.transcribe(raw, tmp_path / RECORDS)
+    assert [record.index for record in spool.read(tmp_path / RECORDS)] == [0]
 
 
 def test_the_follower_ends_with_its_parent(tmp_path: Path):
     """A parent that is not ours counts as gone: what is there is written, and nothing is waited for."""
-    raw, records = tmp_path / spool.RAW, tmp_path / spool.RECORDS
+    raw, records = tmp_path / RAW, tmp_path / RECORDS
     written(tmp_path, exchange(0), exchange(1))
     records.unlink()
     spool.transcribe(raw, records, follow=os.getppid() + 1_000_000)

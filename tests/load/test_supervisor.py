@@ -165,7 +165,7 @@ def test_an_interrupt_leaves_no_process(serve: Serve):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_parent_that_is_killed_leaves_no_process_and_no_load(serve: Serve, number: signal.Signals):
+def test_a_parent_that_is_killed_leaves_no_process_and_no_file(serve: Serve, number: signal.Signals, tmp_path: Path):
     server = serve(hang)
     code = (
         "from autotuner.core import *; from autotuner.load import *\n"
@@ -173,9 +173,10 @@ def test_a_parent_that_is_killed_leaves_no_process_and_no_load(serve: Serve, num
         f"measure(Endpoint({server.url!r}, 'm'), point, Workload((point,), warmup=0), salt='s', on_phase=print)\n"
     )
     root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "TMPDIR": str(tmp_path)}
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": root},
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -187,6 +188,7 @@ def test_a_parent_that_is_killed_leaves_no_process_and_no_load(serve: Serve, num
         parent.send_signal(number)
         parent.wait()
     eventually(lambda: not started & table().keys())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_in_the_users_folder_does_not_shadow_a_module(
