@@ -16,9 +16,13 @@ def error_class(record: RequestRecord) -> str | None:
 
 
 def started_in_window(observation: Observation) -> list[RequestRecord]:
-    """The requests sent inside the window; those the run itself cut off are not among the records."""
+    """The requests due inside the window; those the run itself cut off are not among the records.
+
+    In a closed loop a request is due when it is sent. In an open loop the one that was delayed past
+    the window's end counts, for it is the one that tells of the delay.
+    """
     start, end = observation.window
-    return [record for record in observation.records if start <= record.sent <= end]
+    return [record for record in observation.records if start <= record.scheduled <= end]
 
 
 def window_seconds(observation: Observation) -> float:

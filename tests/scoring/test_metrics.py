@@ -170,3 +170,9 @@ def test_good_is_never_more_than_all(make, drawn):
     good = sum(not fails and (sent + ttft) - sent <= 1.0 for sent, ttft, fails in drawn)
     assert found.attainment.value == pytest.approx(good / len(drawn))
     assert sum(found.errors.values()) + (found.ttft.n if found.ttft else 0) == found.requests
+
+
+def test_a_request_that_was_due_in_the_window_counts_though_it_was_sent_after_it(make):
+    late = make.record(10.5, ttft=0.3, scheduled=9.5)
+    observation = make.observation([make.record(1.0), late], window=(0.0, 10.0), point=LoadPoint("D(100,11)", rate=1.0))
+    assert summarize(observation, Slo()).requests == 2

@@ -131,8 +131,9 @@ def test_late_dispatch_is_client_limited_and_one_hiccup_is_not(make):
     point = LoadPoint("D(100,11)", rate=5.0)
 
     def delayed(count):
+        sent = [i / 5 + 0.1 for i in range(100)]
         return make.observation(
-            [make.record(i / 5, ttft=0.3, scheduled=i / 5 - (0.03 if i < count else 0.0)) for i in range(100)],
+            [make.record(t, ttft=0.3, scheduled=t - (0.03 if i < count else 0.0)) for i, t in enumerate(sent)],
             window=(0.0, 20.0),
             point=point,
         )
