@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotuner.predict.hardware import Gpu
+from autotuner.predict.layout import Dtypes, Layout, dtypes_of
 from autotuner.predict.shape import DTYPE_BYTES, ModelShape
 
 GIB = 2**30
@@ -20,7 +21,8 @@ class MemoryPlan:
     """One GPU's memory in bytes, and the KV cache in tokens of the whole model.
 
     `budget` is memory x fraction; `kv_tokens` is 0 where nothing is left, and then `shortage`
-    says so with figures.
+    says so with figures. `kv_bytes_per_token` is what one more token takes once every window is
+    full, `kv_bytes_per_sequence` what a sequence takes besides: windows and recurrent states.
     """
 
     memory: int
@@ -31,11 +33,22 @@ class MemoryPlan:
     overhead: int
     kv_bytes_per_token: int
     kv_tokens: int
+    kv_bytes_per_sequence: int = 0
 
     @property
     def fits(self) -> bool:
         """Whether at least one block's worth of KV cache is left."""
         return self.kv_tokens > 0
+
+    @property
+    def pool(self) -> int:
+        """Bytes left for the KV cache, negative where something is short."""
+        return self.budget - self.weights - self.activations - self.overhead
+
+    def sequences(self, tokens: float) -> float:
+        """How many sequences of so many tokens the pool holds."""
+        each = self.kv_bytes_per_sequence + tokens * self.kv_bytes_per_token
+        return max(0.0, self.pool / each) if each else float("inf")
 
     @property
     def shortage(self) -> str:
@@ -48,27 +61,67 @@ class MemoryPlan:
         )
 
 
-def weight_bytes(shape: ModelShape, *, dtype: str | None = None, tp: int = 1, pp: int = 1) -> int:
-    """Bytes of weights on the fullest GPU; `dtype` overrides the checkpoint's."""
-    layers = shape.layer_weights * DTYPE_BYTES[dtype or shape.weight_dtype]
+def weight_bytes(
+    shape: ModelShape,
+    *,
+    dtype: str | None = None,
+    tp: int = 1,
+    pp: int = 1,
+    dtypes: Dtypes | None = None,
+    layout: Layout | None = None,
+) -> int:
+    """Bytes of weights on the fullest GPU; `dtype` overrides the checkpoint's, `dtypes` each kind's."""
+    spread = layout or Layout(tp=tp, pp=pp)
+    if dtypes is None:
+        dtypes = Dtypes(
+            dtype or shape.weight_dtype, dtype or shape.expert_dtype, dtype or shape.attention_dtype, "bf16"
+        )
+    own = shape.mixer_weights * DTYPE_BYTES[dtypes.mixer] + shape.dense_weights * DTYPE_BYTES[dtypes.dense]
+    experts = shape.expert_weights * DTYPE_BYTES[dtypes.expert]
     # Embedding and head sit on the first and the last stage; without a pipeline on the same one.
-    ends = shape.embedding_weights if pp == 1 else shape.vocabulary * shape.hidden
-    stage = -(-shape.layers // pp) / shape.layers
-    return int((layers * stage + ends * DTYPE_BYTES["bf16"]) / tp)
+    ends = shape.embedding_weights if spread.pp == 1 else shape.vocabulary * shape.hidden
+    stage = -(-shape.layers // spread.pp) / shape.layers
+    return int((own * stage + ends * DTYPE_BYTES["bf16"]) / spread.tp + experts * stage / spread.ranks)
 
 
 def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1, pp: int = 1) -> int:
     """Bytes one token takes in one GPU's KV cache; heads are copied when tp exceeds them."""
-    heads = -(-shape.kv_heads // tp)
-    layers = -(-shape.layers // pp)
-    return 2 * layers * heads * shape.head_dim * KV_BYTES[dtype]
+    stage = -(-shape.layers // pp) / shape.layers
+    elements = sum(
+        kind.layers * _held(kind.cache, kind.shards, tp) / kind.stride
+        for kind in shape.attentions
+        if kind.cache and not kind.window
+    )
+    return int(elements * stage * KV_BYTES[dtype])
+
+
+def kv_bytes_per_sequence(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1, pp: int = 1) -> int:
+    """Bytes one GPU keeps for a sequence whatever its length: full windows and recurrent states."""
+    stage = -(-shape.layers // pp) / shape.layers
+    windows = sum(
+        kind.layers * _held(kind.cache, kind.shards, tp) * kind.window * KV_BYTES[dtype]
+        for kind in shape.attentions
+        if kind.window
+    )
+    states = sum(kind.layers * kind.state * 2 / tp for kind in shape.attentions)
+    return int((windows + states) * stage)
+
+
+def _held(elements: int, shards: int, tp: int) -> int:
+    """Elements of a cache entry that one of `tp` GPUs keeps; shards are not cut further."""
+    return elements // shards * -(-shards // tp)
 
 
 def activation_bytes(shape: ModelShape, *, tokens: int, sequences: int, tp: int = 1) -> int:
     """Bytes of the largest set of tensors alive at once in one iteration."""
-    experts = shape.experts_per_token * shape.moe_intermediate + shape.shared_intermediate
-    widest = max(3 * shape.intermediate, 3 * experts, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
-    per_token = 2 * (3 * shape.hidden + widest // tp)
+    widest = max((kind.weights // max(1, shape.hidden) for kind in shape.feeds), default=0)
+    experts = max(
+        (3 * kind.active * kind.expert_weights // max(1, 3 * kind.width) for kind in shape.feeds if kind.experts),
+        default=0,
+    )
+    projections = max(kind.heads * (kind.key_dim + kind.value_dim) // 2 for kind in shape.attentions)
+    projections += 2 * shape.kv_heads * shape.head_dim
+    per_token = 2 * (3 * shape.hidden + max(widest, experts, projections) // tp)
     logits = 2 * 4 * shape.vocabulary * sequences // tp
     return tokens * per_token + logits
 
@@ -84,13 +137,21 @@ def plan(
     kv_dtype: str = "bf16",
     max_batched_tokens: int = 8192,
     max_running_requests: int = 256,
+    dtypes: Dtypes | None = None,
+    layout: Layout | None = None,
 ) -> MemoryPlan:
-    """Divide one GPU's memory as an engine does at start."""
+    """Divide one GPU's memory as an engine does at start.
+
+    `layout` and `dtypes`, where given, say more than `tp`, `pp`, `weight_dtype` and `kv_dtype`.
+    """
+    spread = layout or Layout(tp=tp, pp=pp)
+    kinds = dtypes or dtypes_of(shape, gpu, gemm=weight_dtype, kv=kv_dtype)
     budget = int(gpu.memory * fraction)
-    weights = weight_bytes(shape, dtype=weight_dtype, tp=tp, pp=pp)
-    activations = activation_bytes(shape, tokens=max_batched_tokens, sequences=max_running_requests, tp=tp)
-    overhead = CONTEXT_BYTES + (COLLECTIVE_BYTES if tp * pp > 1 else 0)
-    per_token = kv_bytes_per_token(shape, dtype=kv_dtype, tp=tp, pp=pp)
+    weights = weight_bytes(shape, dtypes=kinds, layout=spread)
+    activations = activation_bytes(shape, tokens=max_batched_tokens, sequences=max_running_requests, tp=spread.tp)
+    overhead = CONTEXT_BYTES + (COLLECTIVE_BYTES if spread.gpus > 1 else 0)
+    per_token = kv_bytes_per_token(shape, dtype=kinds.kv, tp=spread.tp, pp=spread.pp)
+    per_sequence = kv_bytes_per_sequence(shape, dtype=kinds.kv, tp=spread.tp, pp=spread.pp)
     left = budget - weights - activations - overhead
     return MemoryPlan(
         memory=gpu.memory,
@@ -100,5 +161,6 @@ def plan(
         activations=activations,
         overhead=overhead,
         kv_bytes_per_token=per_token,
-        kv_tokens=max(0, left // per_token),
+        kv_tokens=max(0, left // per_token) if per_token else max(0, left),
+        kv_bytes_per_sequence=per_sequence,
     )

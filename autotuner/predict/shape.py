@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,27 @@ from typing import Any
 import yaml
 
 from autotuner.errors import ConfigError, unknown
+from autotuner.predict.architectures import read_layers
+from autotuner.predict.geometry import Attention, Feed
+from autotuner.predict.quantization import read_dtypes
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 DEFAULT_MODEL = "llama-3.1-8b"
-DENSE = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "Phi3ForCausalLM",
-    "GraniteForCausalLM",
-    "SmolLM3ForCausalLM",
-)
-MIXTURE = ("MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM", "MiniMaxM2ForCausalLM")
-REQUIRED = (
-    "num_hidden_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "vocab_size",
-    "max_position_embeddings",
-)
 DTYPE_BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.515625, "fp4": 0.5625}
 """Bytes per weight; four-bit types carry a scale per group (2 bytes per 128, 1 byte per 16)."""
+
+
+ENDINGS = {"fp8": "fp8", "nvfp4": "fp4", "fp4": "fp4", "int4": "int4", "awq": "int4", "gptq": "int4", "bf16": "bf16"}
+"""What the end of a checkpoint's name says of its weights, where only its base model is bundled."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """The sizes that set a decoder's memory and work; counts of weights are for the whole model.
 
-    A mixture has `moe_layers` of its `layers`; the others are dense. `weight_dtype` is that of
-    the layers' matrices; embeddings stay in bf16.
+    `weight_dtype` is that of the layers' matrices, `expert_dtype` that of the experts' alone
+    and `attention_dtype` that of the token mixers'; embeddings and the head stay in bf16.
+    `draft_layers` are those of a bundled multi-token predictor, counted nowhere else.
     """
 
     name: str
@@ -53,43 +43,45 @@ class ModelShape:
     heads: int
     kv_heads: int
     head_dim: int
-    intermediate: int
     vocabulary: int
     max_model_len: int
+    attentions: tuple[Attention, ...]
+    feeds: tuple[Feed, ...]
     tied_embeddings: bool = False
     weight_dtype: str = "bf16"
-    experts: int = 0
-    experts_per_token: int = 0
-    moe_intermediate: int = 0
-    shared_intermediate: int = 0
-    moe_layers: int = 0
+    expert_dtype: str = "bf16"
+    attention_dtype: str = "bf16"
+    draft_layers: int = 0
 
     @property
-    def attention_weights(self) -> int:
-        """Weights of the attention projections of one layer."""
-        return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+    def mixer_weights(self) -> int:
+        """Weights of all attention and state-space projections."""
+        return sum(kind.layers * kind.weights for kind in self.attentions)
 
     @property
-    def mlp_weights(self) -> int:
-        """Weights of the gated MLP of one dense layer."""
-        return 3 * self.hidden * self.intermediate
+    def dense_weights(self) -> int:
+        """Weights of all feed-forward layers that every token passes through, routers included."""
+        return sum(kind.layers * (kind.weights + kind.router) for kind in self.feeds)
 
     @property
     def expert_weights(self) -> int:
-        """Weights of one expert."""
-        return 3 * self.hidden * self.moe_intermediate
+        """Weights of all routed experts."""
+        return sum(kind.layers * kind.experts * kind.expert_weights for kind in self.feeds)
 
     @property
-    def shared_weights(self) -> int:
-        """Weights of the shared expert and the router of one mixture layer."""
-        return 3 * self.hidden * self.shared_intermediate + self.hidden * self.experts
+    def experts(self) -> int:
+        """Routed experts of one mixture layer; 0 for a dense model."""
+        return max((kind.experts for kind in self.feeds), default=0)
+
+    @property
+    def moe_layers(self) -> int:
+        """Layers with routed experts."""
+        return sum(kind.layers for kind in self.feeds if kind.experts)
 
     @property
     def layer_weights(self) -> int:
         """Weights of all layers together, every expert counted."""
-        mixture = self.moe_layers * (self.experts * self.expert_weights + self.shared_weights)
-        dense = (self.layers - self.moe_layers) * self.mlp_weights
-        return self.layers * self.attention_weights + dense + mixture
+        return self.mixer_weights + self.dense_weights + self.expert_weights
 
     @property
     def embedding_weights(self) -> int:
@@ -104,7 +96,7 @@ class ModelShape:
     @property
     def active_parameters(self) -> int:
         """Weights one token passes through."""
-        idle = self.moe_layers * (self.experts - self.experts_per_token) * self.expert_weights
+        idle = sum(kind.layers * (kind.experts - kind.active) * kind.expert_weights for kind in self.feeds)
         return self.parameters - idle
 
 
@@ -120,7 +112,28 @@ def catalogue() -> Mapping[str, Mapping[str, Any]]:
         CATALOGUE.read_text(),
         Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
     )
-    return loaded
+    return {name: {field: _expanded(value) for field, value in config.items()} for name, config in loaded.items()}
+
+
+def _expanded(value: Any) -> Any:
+    """Write out what the catalogue keeps as a pattern or as runs."""
+    if not isinstance(value, dict):
+        return value
+    if "pattern" in value:
+        return value["pattern"] * value["times"]
+    if "runs" in value:
+        return [item for item, count in value["runs"] for _ in range(count)]
+    return {field: _expanded(inner) for field, inner in value.items()}
+
+
+@cache
+def _spellings() -> Mapping[str, str]:
+    return {_plain(name): name for name in reversed([*catalogue()])}
+
+
+@cache
+def _bundled(name: str) -> ModelShape:
+    return shape_of(catalogue()[name], name)
 
 
 def model_shape(id_or_path: str) -> ModelShape:
@@ -129,6 +142,7 @@ def model_shape(id_or_path: str) -> ModelShape:
     Raises ConfigError for an unknown name, an unreadable file, an architecture that is not
     modelled, and missing fields.
     """
+    name = _spellings().get(_plain(id_or_path))
     path = Path(id_or_path).expanduser()
     if path.is_dir():
         path = path / "config.json"
@@ -138,14 +152,21 @@ def model_shape(id_or_path: str) -> ModelShape:
         raise ConfigError(
             f"There is no model at '{id_or_path}'.", remedy="Give a folder with a config.json, or a bundled name."
         )
-    for name, config in catalogue().items():
-        if _plain(name) == _plain(id_or_path):
-            return shape_of(config, name)
+    if name:
+        return _bundled(name)
+    base, _, ending = _plain(id_or_path).rpartition("-")
+    if ending in ENDINGS and base in _spellings():
+        return _requantised(_bundled(_spellings()[base]), id_or_path, ENDINGS[ending])
     raise ConfigError(
         unknown("model", id_or_path, catalogue()),
         why="Its shape is neither bundled nor at a path.",
         remedy="Give a folder with its config.json.",
     )
+
+
+def _requantised(shape: ModelShape, name: str, dtype: str) -> ModelShape:
+    mixer = "bf16" if dtype == "fp4" and any(kind.latent for kind in shape.attentions) else dtype
+    return replace(shape, name=name, weight_dtype=dtype, expert_dtype=dtype, attention_dtype=mixer)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -160,76 +181,30 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def shape_of(config: Mapping[str, Any], name: str) -> ModelShape:
     """Read the shape from the fields of a config.json; `name` is for messages."""
-    architecture = _architecture(config, name)
-    mixture = _mixture(config, name) if architecture in MIXTURE else {}
-    _require(config, REQUIRED, name)
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    window = config.get("sliding_window")
-    if config.get("use_sliding_window", True) and window and window < config["max_position_embeddings"]:
-        raise ConfigError(f"Model '{name}' uses sliding-window attention.", why="Only full attention is modelled.")
+    text = {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
+    if config.get("architectures"):
+        text = {**text, "architectures": config["architectures"]}
+    architecture, attentions, feeds = read_layers(text, name)
+    weight_dtype, expert_dtype, attention_dtype = read_dtypes(
+        text, name, latent=any(kind.latent for kind in attentions)
+    )
+    softmax = max(attentions, key=lambda kind: (kind.heads, kind.shards))
+    groups: list[Attention | Feed] = [*attentions, *feeds]
     return ModelShape(
         name=name,
         architecture=architecture,
-        layers=config["num_hidden_layers"],
-        hidden=hidden,
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden // heads,
-        intermediate=config["intermediate_size"],
-        vocabulary=config["vocab_size"],
-        max_model_len=config["max_position_embeddings"],
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        weight_dtype=_weight_dtype(config, name),
-        **mixture,
+        layers=text.get("num_hidden_layers") or sum(kind.layers for kind in groups),
+        hidden=text["hidden_size"],
+        heads=text["num_attention_heads"],
+        kv_heads=softmax.shards,
+        head_dim=softmax.value_dim,
+        vocabulary=text["vocab_size"],
+        max_model_len=text["max_position_embeddings"],
+        attentions=attentions,
+        feeds=feeds,
+        tied_embeddings=bool(text.get("tie_word_embeddings", False)),
+        weight_dtype=weight_dtype,
+        expert_dtype=expert_dtype,
+        attention_dtype=attention_dtype,
+        draft_layers=text.get("num_nextn_predict_layers") or text.get("mtp_num_hidden_layers") or 0,
     )
-
-
-def _architecture(config: Mapping[str, Any], name: str) -> str:
-    architectures = config.get("architectures")
-    if not architectures:
-        raise ConfigError(f"The config of '{name}' lacks: architectures.")
-    architecture = str(architectures[0])
-    if architecture not in DENSE + MIXTURE:
-        raise ConfigError(unknown("architecture", architecture, DENSE + MIXTURE), why=f"Model '{name}' has it.")
-    return architecture
-
-
-def _require(config: Mapping[str, Any], fields: tuple[str, ...], name: str) -> None:
-    missing = [field for field in fields if config.get(field) is None]
-    if missing:
-        raise ConfigError(f"The config of '{name}' lacks: {', '.join(missing)}.")
-    wrong = [field for field in fields if not isinstance(config[field], int) or config[field] <= 0]
-    if wrong:
-        raise ConfigError(f"The config of '{name}' needs positive whole numbers for: {', '.join(wrong)}.")
-
-
-def _mixture(config: Mapping[str, Any], name: str) -> dict[str, int]:
-    count = "num_local_experts" if "num_local_experts" in config else "num_experts"
-    own_size = "moe_intermediate_size" in config or str(config["architectures"][0]).startswith("Qwen")
-    size = "moe_intermediate_size" if own_size else "intermediate_size"
-    _require(config, (*REQUIRED, count, "num_experts_per_tok", size), name)
-    layers, every = config["num_hidden_layers"], config.get("decoder_sparse_step") or 1
-    dense = set(config.get("mlp_only_layers") or ())
-    return {
-        "experts": config[count],
-        "experts_per_token": config["num_experts_per_tok"],
-        "moe_intermediate": config[size],
-        "shared_intermediate": config.get("shared_expert_intermediate_size") or 0,
-        "moe_layers": sum((layer + 1) % every == 0 and layer not in dense for layer in range(layers)),
-    }
-
-
-def _weight_dtype(config: Mapping[str, Any], name: str) -> str:
-    quantization = config.get("quantization_config")
-    if not quantization:
-        return "bf16"
-    method = str(quantization.get("quant_method") or quantization.get("quant_algo") or "").lower()
-    algorithm = str(quantization.get("quant_algo") or "").lower()
-    if "fp8" in (method, algorithm):
-        return "fp8"
-    if "nvfp4" in (method, algorithm) or "mxfp4" in (method, algorithm):
-        return "fp4"
-    bits = {4: "int4", 8: "int8"}.get(quantization.get("bits") or quantization.get("w_bit") or 0)
-    if method in ("gptq", "awq") and bits:
-        return bits
-    raise ConfigError(f"The quantisation '{method}' of model '{name}' is not modelled.", why="bits or type unknown.")

@@ -74,7 +74,6 @@ def test_a_mixture_without_its_expert_count_is_refused():
         ({"architectures": []}, "lacks: architectures"),
         ({"hidden_size": "4096"}, "positive whole numbers for: hidden_size"),
         ({"num_hidden_layers": 0}, "positive whole numbers for: num_hidden_layers"),
-        ({"sliding_window": 4096}, "sliding-window"),
         ({"quantization_config": {"quant_method": "novel"}}, "quantisation 'novel'"),
     ],
 )
@@ -95,6 +94,46 @@ def test_what_is_not_modelled_is_refused_by_name(change, message):
 )
 def test_the_weight_type_of_quantised_checkpoints_is_read(quantization, dtype):
     assert shape_of({**LLAMA, "quantization_config": quantization}, "mine").weight_dtype == dtype
+
+
+def test_a_window_bounds_what_is_cached():
+    (windowed,) = shape_of({**LLAMA, "sliding_window": 4096}, "mine").attentions
+    assert windowed.cached(100_000) == windowed.attended(100_000) == 4096
+    assert windowed.pairs(8192) == 4096 * 4097 / 2 + 4096 * 4096
+
+
+def test_every_bundled_model_has_a_shape():
+    for name in catalogue():
+        shape = model_shape(name)
+        assert 0.5e9 < shape.active_parameters <= shape.parameters < 3e12, name
+        assert shape.attentions
+        assert shape.feeds
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "active"),
+    [
+        ("deepseek-r1", 671.0, 37.6),
+        ("kimi-k2.5", 1026.4, 32.9),
+        ("glm-5", 743.9, 41.8),
+        ("gpt-oss-120b", 116.8, 5.7),
+        ("qwen3.5-397b-a17b", 396.4, 17.4),
+        ("minimax-m2.5", 228.7, 11.0),
+        ("nvidia-nemotron-3-super-120b-a12b-fp8", 120.7, 12.8),
+        ("llama-3_3-nemotron-super-49b-v1", 49.9, 49.9),
+        ("llama-4-maverick-17b-128e-instruct", 400.7, 17.2),
+        ("mimo-v2-flash", 308.8, 15.5),
+    ],
+)
+def test_hybrids_and_mixtures_have_their_published_size(name, billions, active):
+    shape = model_shape(name)
+    assert shape.parameters / 1e9 == pytest.approx(billions, rel=0.005)
+    assert shape.active_parameters / 1e9 == pytest.approx(active, rel=0.01)
+
+
+def test_a_requantised_checkpoint_has_the_shape_of_its_base():
+    shape = model_shape("RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8")
+    assert (shape.parameters, shape.weight_dtype) == (model_shape("llama-3.1-8b").parameters, "fp8")
 
 
 def test_a_model_that_is_nowhere_is_refused(tmp_path):

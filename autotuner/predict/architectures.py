@@ -1,0 +1,297 @@
+"""From the fields of a config.json to the kinds of layers, by architecture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from autotuner.errors import ConfigError, unknown
+from autotuner.predict.geometry import Attention, Feed
+
+Config = Mapping[str, Any]
+Layers = tuple[list[Attention], list[Feed]]
+REQUIRED = ("hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings")
+STATE_BYTES_RATIO = 2
+"""Recurrent states are kept in fp32; counts of elements are of two bytes."""
+
+
+def grouped(
+    hidden: int,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    *,
+    value_dim: int = 0,
+    window: int = 0,
+    gate: bool = False,
+    shared_kv: bool = False,
+    selected: int = 0,
+    index: int = 0,
+    extra: int = 0,
+) -> Attention:
+    """Multi-head attention with grouped keys and values, full or over a window."""
+    value = value_dim or dim
+    keys_and_values = kv_heads * (dim if shared_kv else dim + value)
+    return Attention(
+        layers=1,
+        weights=hidden * (heads * (dim + value + (dim if gate else 0)) + keys_and_values + extra),
+        heads=heads,
+        key_dim=dim,
+        value_dim=value,
+        decode_dim=dim + value,
+        cache=kv_heads * (dim + value) + extra,
+        shards=kv_heads,
+        window=window,
+        selected=selected,
+        index=index,
+    )
+
+
+def latent(config: Config, *, selects: bool = False) -> Attention:
+    """Multi-head latent attention, with an indexer where only some keys are attended to."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    queries, rank, rope = config.get("q_lora_rank"), config["kv_lora_rank"], config["qk_rope_head_dim"]
+    nope, value = config["qk_nope_head_dim"], config["v_head_dim"]
+    query = hidden * queries + queries * heads * (nope + rope) if queries else hidden * heads * (nope + rope)
+    weights = query + hidden * (rank + rope) + rank * heads * (nope + value) + heads * value * hidden
+    if config.get("mla_use_output_gate"):
+        weights += hidden * heads * value
+    index_heads, index_dim = config.get("index_n_heads") or 0, config.get("index_head_dim") or 0
+    if selects:
+        weights += (queries or hidden) * index_heads * index_dim + hidden * (index_dim + index_heads)
+    return Attention(
+        layers=1,
+        weights=weights,
+        heads=heads,
+        key_dim=nope + rope,
+        value_dim=value,
+        decode_dim=2 * rank + rope,
+        cache=rank + rope + (index_dim // 2 if selects else 0),
+        selected=config["index_topk"] if selects else 0,
+        index=2 * index_heads * index_dim if selects else 0,
+        latent=True,
+    )
+
+
+def delta(hidden: int, key_heads: int, value_heads: int, key_dim: int, value_dim: int, kernel: int) -> Attention:
+    """Gated delta-rule linear attention: a matrix per value head instead of a cache."""
+    channels = 2 * key_heads * key_dim + value_heads * value_dim
+    return Attention(
+        layers=1,
+        weights=hidden * (channels + 2 * value_heads * value_dim + 2 * value_heads) + kernel * channels,
+        state=STATE_BYTES_RATIO * value_heads * key_dim * value_dim + (kernel - 1) * channels,
+        scan=8 * value_heads * key_dim * value_dim,
+    )
+
+
+def mamba(config: Config) -> Attention:
+    """A Mamba-2 mixer."""
+    hidden, heads, dim = config["hidden_size"], config["mamba_num_heads"], config["mamba_head_dim"]
+    inner, groups, state = heads * dim, config["n_groups"], config["ssm_state_size"]
+    channels = inner + 2 * groups * state
+    return Attention(
+        layers=1,
+        weights=hidden * (inner + channels + heads) + config["conv_kernel"] * channels + inner * hidden,
+        state=STATE_BYTES_RATIO * inner * state + (config["conv_kernel"] - 1) * channels,
+        scan=6 * inner * state,
+    )
+
+
+def dense(hidden: int, intermediate: int, matrices: int = 3) -> Feed:
+    """A feed-forward layer that every token passes through."""
+    return Feed(layers=1, weights=matrices * hidden * intermediate)
+
+
+def mixture(
+    hidden: int, experts: int, active: int, size: int, *, shared: int = 0, matrices: int = 3, width: int = 0
+) -> Feed:
+    """Routed experts, with a shared one of `shared` and projections to `width` around them."""
+    inner = width or hidden
+    around = 2 * hidden * inner if width else 0
+    return Feed(
+        layers=1,
+        weights=matrices * hidden * shared + around,
+        router=hidden * experts,
+        experts=experts,
+        active=active,
+        expert_weights=matrices * inner * size,
+        width=inner,
+    )
+
+
+def _grouped_of(config: Config, **changes: Any) -> Attention:
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    return grouped(
+        hidden,
+        heads,
+        config.get("num_key_value_heads") or heads,
+        config.get("head_dim") or hidden // heads,
+        **changes,
+    )
+
+
+def _dense_decoder(config: Config, name: str) -> Layers:
+    require(config, ("num_hidden_layers", "intermediate_size"), name)
+    layers = config["num_hidden_layers"]
+    window = config.get("sliding_window") or 0
+    if not config.get("use_sliding_window", True) or window >= config["max_position_embeddings"]:
+        window = 0
+    kinds = config.get("layer_types") or ["sliding_attention" if window else "full_attention"] * layers
+    mixers = [_grouped_of(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
+    return mixers, [dense(config["hidden_size"], config["intermediate_size"])] * layers
+
+
+def _mixture_of(config: Config, name: str) -> Feed:
+    """The one kind of mixture layer, under any of the names its sizes go by."""
+    experts = first(config, ("num_experts", "num_local_experts", "n_routed_experts"), name)
+    active = first(config, ("num_experts_per_tok", "experts_per_token", "top_k_experts", "num_experts_per_token"), name)
+    sizes = ("moe_intermediate_size", "intermediate_size")
+    if str(config["architectures"][0]).startswith("Qwen"):
+        sizes = ("moe_intermediate_size",) * 2
+    size = first(config, sizes, name)
+    count = config.get("n_shared_experts") or config.get("num_shared_experts") or 0
+    shared = config.get("shared_expert_intermediate_size") or config.get("moe_shared_expert_intermediate_size")
+    shared = shared or config.get("share_expert_dim") or count * size
+    return mixture(config["hidden_size"], experts, active, size, shared=shared)
+
+
+def feeds_of(config: Config, name: str) -> list[Feed]:
+    """Mixture layers, with dense ones where the config puts them."""
+    layers, sparse = config["num_hidden_layers"], _mixture_of(config, name)
+    every, only = config.get("decoder_sparse_step") or 1, set(config.get("mlp_only_layers") or ())
+    first_dense, frequency = config.get("first_k_dense_replace") or 0, config.get("moe_layer_freq")
+    pattern = frequency if isinstance(frequency, list) else None
+    size = config.get("dense_intermediate_size") or config.get("intermediate_size") or 0
+    found = []
+    for layer in range(layers):
+        routed = layer >= first_dense and (layer + 1) % every == 0 and layer not in only
+        if pattern is not None:
+            routed = bool(pattern[layer])
+        found.append(sparse if routed else dense(config["hidden_size"], size))
+    return found
+
+
+def _mixture_decoder(config: Config, name: str) -> Layers:
+    require(config, ("num_hidden_layers",), name)
+    window, layers = config.get("sliding_window") or 0, config["num_hidden_layers"]
+    kinds = config.get("layer_types") or ["full_attention"] * layers
+    mixers = [_grouped_of(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
+    return mixers, feeds_of(config, name)
+
+
+def _latent_decoder(config: Config, name: str) -> Layers:
+    needed = ("num_hidden_layers", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    require(config, needed, name)
+    selects = bool(config.get("index_topk"))
+    kinds = config.get("indexer_types") or ["full"] * config["num_hidden_layers"]
+    own, reused = latent(config, selects=selects), latent(config, selects=selects)
+    reused = replace(reused, index=0, weights=latent(config).weights, cache=latent(config).cache)
+    return [own if kind == "full" else reused for kind in kinds], feeds_of(config, name)
+
+
+def _qwen_hybrid(config: Config, name: str) -> Layers:
+    needed = ("num_hidden_layers", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim")
+    require(config, (*needed, "linear_value_head_dim", "linear_conv_kernel_dim", "num_key_value_heads"), name)
+    linear = delta(
+        config["hidden_size"],
+        config["linear_num_key_heads"],
+        config["linear_num_value_heads"],
+        config["linear_key_head_dim"],
+        config["linear_value_head_dim"],
+        config["linear_conv_kernel_dim"],
+    )
+    full = _grouped_of(config, gate=bool(config.get("attn_output_gate", True)))
+    layers, every = config["num_hidden_layers"], config.get("full_attention_interval") or 4
+    kinds = config.get("layer_types") or [
+        "full_attention" if (n + 1) % every == 0 else "linear_attention" for n in range(layers)
+    ]
+    mixers = [full if kind == "full_attention" else linear for kind in kinds]
+    if config.get("num_experts"):
+        return mixers, feeds_of(config, name)
+    require(config, ("intermediate_size",), name)
+    return mixers, [dense(config["hidden_size"], config["intermediate_size"])] * layers
+
+
+DECODERS: dict[str, Callable[[Config, str], Layers]] = {
+    **dict.fromkeys(
+        (
+            "LlamaForCausalLM",
+            "MistralForCausalLM",
+            "Qwen2ForCausalLM",
+            "Qwen3ForCausalLM",
+            "Phi3ForCausalLM",
+            "GraniteForCausalLM",
+            "SmolLM3ForCausalLM",
+            "MiMoForCausalLM",
+            "Qwen3VLForConditionalGeneration",
+        ),
+        _dense_decoder,
+    ),
+    **dict.fromkeys(
+        (
+            "MixtralForCausalLM",
+            "Qwen2MoeForCausalLM",
+            "Qwen3MoeForCausalLM",
+            "Qwen3VLMoeForConditionalGeneration",
+            "MiniMaxM2ForCausalLM",
+            "GptOssForCausalLM",
+            "Step3p7FlashForCausalLM",
+        ),
+        _mixture_decoder,
+    ),
+    **dict.fromkeys(
+        (
+            "DeepseekV2ForCausalLM",
+            "DeepseekV3ForCausalLM",
+            "DeepseekV32ForCausalLM",
+            "KimiK25ForConditionalGeneration",
+            "GlmMoeDsaForCausalLM",
+        ),
+        _latent_decoder,
+    ),
+    **dict.fromkeys(("Qwen3_5MoeForConditionalGeneration", "Qwen3_5ForConditionalGeneration"), _qwen_hybrid),
+}
+
+
+def require(config: Config, fields: Sequence[str], name: str) -> None:
+    """Raise ConfigError naming every field that is missing or not a positive whole number."""
+    missing = [field for field in fields if config.get(field) is None]
+    if missing:
+        raise ConfigError(f"The config of '{name}' lacks: {', '.join(missing)}.")
+    wrong = [field for field in fields if not isinstance(config[field], int) or config[field] <= 0]
+    if wrong:
+        raise ConfigError(f"The config of '{name}' needs positive whole numbers for: {', '.join(wrong)}.")
+
+
+def first(config: Config, fields: Sequence[str], name: str) -> int:
+    """The first of these fields that is there; ConfigError when none is."""
+    for field in fields:
+        if config.get(field) is not None:
+            require(config, (field,), name)
+            return int(config[field])
+    raise ConfigError(f"The config of '{name}' lacks: {fields[0]}.")
+
+
+def read_layers(config: Config, name: str) -> tuple[str, tuple[Attention, ...], tuple[Feed, ...]]:
+    """Architecture, kinds of token mixers and kinds of feed-forward layers of a config.json."""
+    from autotuner.predict.hybrids import HYBRIDS  # builds on the functions above
+
+    architectures = config.get("architectures")
+    if not architectures:
+        raise ConfigError(f"The config of '{name}' lacks: architectures.")
+    architecture, known = str(architectures[0]), {**DECODERS, **HYBRIDS}
+    if architecture not in known:
+        raise ConfigError(unknown("architecture", architecture, known), why=f"Model '{name}' has it.")
+    require(config, REQUIRED, name)
+    mixers, feeds = known[architecture](config, name)
+    return architecture, _count_mixers(mixers), _count_feeds(feeds)
+
+
+def _count_mixers(each: Sequence[Attention]) -> tuple[Attention, ...]:
+    return tuple(replace(kind, layers=count) for kind, count in Counter(each).items())
+
+
+def _count_feeds(each: Sequence[Feed]) -> tuple[Feed, ...]:
+    return tuple(replace(kind, layers=count) for kind, count in Counter(each).items())

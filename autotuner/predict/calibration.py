@@ -1,0 +1,165 @@
+"""The fitted constants: read, and resolved for an engine, a GPU generation and types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autotuner.errors import ConfigError
+from autotuner.predict.hardware import Gpu
+from autotuner.predict.layout import Dtypes, Layout
+from autotuner.predict.rates import Rates
+from autotuner.predict.shape import ModelShape
+
+CONSTANTS = Path(__file__).with_name("constants.yaml")
+GENERATIONS = {80: "ampere", 86: "ampere", 89: "ada", 90: "hopper", 100: "blackwell", 103: "blackwell"}
+GENERATIONS |= {120: "blackwell", 121: "blackwell"}
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How an engine serves a closed loop, fitted.
+
+    `overhead` seconds and `wait` iterations pass before a prompt's own prefill, `per_token`
+    seconds per prompt token are spent outside the GPU, `burst` is the share of requests that
+    arrive together at the start, over two; `stall` scales what prefills add to others' decodes,
+    `replicas` the same for prefills of other data-parallel replicas, `saturation` the time
+    spent queueing for KV cache. `mixes` says that prefill and decode share iterations.
+    """
+
+    overhead: float
+    wait: float
+    per_token: float
+    burst: float
+    stall: float
+    replicas: float
+    saturation: float
+    mixes: bool
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Constants by name: a shared `base` and multipliers per engine, GPU generation and dtype."""
+
+    constants: Mapping[str, Mapping[str, float]]
+    versions: Mapping[str, Mapping[str, float]]
+    effects: Mapping[str, Any]
+    intervals: Mapping[str, Any]
+
+    def value(self, name: str, *keys: str) -> float:
+        """One constant for these engine, generation and dtype; what was not fitted counts as 1."""
+        row = self.constants[name]
+        value = row["base"]
+        for key in keys:
+            value *= row.get(key, 1.0)
+        return value
+
+    def version(self, engine: str, version: str | None) -> Mapping[str, float]:
+        """Multipliers of one engine version; empty where it was never measured."""
+        return self.versions.get(f"{engine} {version or '-'}", {})
+
+    def rates(
+        self, shape: ModelShape, gpu: Gpu, layout: Layout, dtypes: Dtypes, engine: str, version: str | None = None
+    ) -> Rates:
+        """Constants of the operators for one deployment."""
+        generation, of = generation_of(gpu), self.version(engine, version)
+
+        def value(name: str, dtype: str = "") -> float:
+            return self.value(name, engine, generation, dtype)
+
+        floor, expert = of.get("floor", 1.0), of.get("expert", 1.0)
+        kinds, feeds = shape.attentions, shape.feeds
+        plain = sum(kind.layers for kind in kinds if kind.cache and not kind.latent)
+        latent = sum(kind.layers for kind in kinds if kind.latent)
+        linear = sum(kind.layers for kind in kinds if kind.state)
+        indexed = sum(kind.layers for kind in kinds if kind.index)
+        dense = sum(kind.layers for kind in feeds if not kind.experts)
+        launch = plain * value("launch_plain") + latent * value("launch_latent") + linear * value("launch_linear")
+        launch += indexed * value("launch_index") + dense * value("launch_dense")
+        launch += shape.moe_layers * value("launch_expert")
+        host = (plain + dense) * value("host_plain") + (latent + linear + indexed) * value("host_other")
+        host += shape.moe_layers * value("host_expert")
+        return Rates(
+            gemm_compute=value("gemm_compute", dtypes.mixer),
+            mixer_memory=value("mixer_memory", dtypes.mixer),
+            dense_memory=value("dense_memory", dtypes.dense),
+            expert_compute=value("expert_compute", dtypes.expert) * expert,
+            expert_memory=value("expert_memory", dtypes.expert) * expert,
+            context=value("context"),
+            latent_context=value("latent_context"),
+            decode_compute=value("decode_compute"),
+            decode_memory=value("decode_memory"),
+            state=value("state"),
+            elementwise=value("elementwise"),
+            permute=value("permute"),
+            reduce_latency=value("reduce_latency"),
+            reduce_bytes=value("reduce_bytes"),
+            dispatch_latency=value("dispatch_latency"),
+            dispatch_bytes=value("dispatch_bytes"),
+            imbalance=value("imbalance") if layout.expert_groups > 1 else 1.0,
+            launch=launch * floor,
+            host=host * floor,
+            step=value("step"),
+        )
+
+    def serving(self, engine: str, gpu: Gpu, version: str | None = None, concurrency: float = 1.0) -> Serving:
+        """How this engine serves a closed loop of so many requests."""
+        generation = generation_of(gpu)
+        wait = self.value("wait", engine)
+        if engine == "sglang" and generation == "blackwell":
+            # There it is run polling for requests every few iterations, rarer from 16 in flight.
+            wait = self.value("poll") * (3 if concurrency >= 16 else 1)
+        scale = self.version(engine, version).get("wait", 1.0)
+        return Serving(
+            overhead=self.value("overhead", engine) * scale,
+            wait=wait * scale,
+            per_token=self.value("per_token", engine),
+            burst=self.value("burst", engine),
+            stall=self.value("stall", engine),
+            replicas=self.value("replicas", engine),
+            saturation=self.value("saturation", engine),
+            mixes=engine != "sglang",
+        )
+
+    def effect(self, target: str, keys: tuple[str, ...], basis: tuple[float, ...]) -> tuple[float, int]:
+        """Logarithm of what this model was measured to differ by, and how many levels knew it."""
+        total, depth = 0.0, 0
+        for level, key in zip(self.effects[target], keys, strict=True):
+            known = level.get(key)
+            if known is None:
+                break
+            depth += 1
+            total += sum(weight * value for weight, value in zip(known, basis, strict=False))
+        return total, depth
+
+
+def generation_of(gpu: Gpu) -> str:
+    """The GPU generation constants are fitted for."""
+    return GENERATIONS.get(gpu.compute_capability or 0, "other")
+
+
+def basis_of(isl: float, osl: float, concurrency: float) -> tuple[float, ...]:
+    """What a model's own residual may depend on: nothing, load and lengths, on a log scale."""
+    return (1.0, math.log2(concurrency / 16) / 3, math.log2(isl / 2048) / 2, math.log2(osl / 2048) / 2)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read constants in the format of the bundled ones."""
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        found: Any = yaml.load(path.read_text(), Loader=loader)
+        return Calibration(**found)
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise ConfigError(f"Cannot read the constants in {path}.", why=str(error)) from error
+
+
+@cache
+def calibration() -> Calibration:
+    """The bundled constants."""
+    return read_calibration(CONSTANTS)

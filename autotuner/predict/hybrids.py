@@ -1,0 +1,225 @@
+"""Architectures whose layers differ from one another in ways of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from autotuner.errors import ConfigError
+from autotuner.predict.architectures import (
+    Config,
+    Layers,
+    delta,
+    dense,
+    feeds_of,
+    first,
+    grouped,
+    latent,
+    mamba,
+    mixture,
+    require,
+)
+from autotuner.predict.geometry import Attention, Feed
+
+
+def _llama4(config: Config, name: str) -> Layers:
+    require(config, ("num_hidden_layers", "intermediate_size", "intermediate_size_mlp", "head_dim"), name)
+    hidden, layers, every = config["hidden_size"], config["num_hidden_layers"], config["interleave_moe_layer_step"]
+    sparse = mixture(
+        hidden,
+        config["num_local_experts"],
+        config["num_experts_per_tok"],
+        config["intermediate_size"],
+        shared=config["intermediate_size"],
+    )
+    full = grouped(hidden, config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"])
+    local = replace(full, window=config.get("attention_chunk_size") or 0)
+    mixers = [full if (layer + 1) % 4 == 0 else local for layer in range(layers)]
+    plain = dense(hidden, config["intermediate_size_mlp"])
+    return mixers, [sparse if (layer + 1) % every == 0 else plain for layer in range(layers)]
+
+
+def _gemma4(config: Config, name: str) -> Layers:
+    require(config, ("num_hidden_layers", "intermediate_size", "head_dim", "num_key_value_heads"), name)
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    local = grouped(
+        hidden, heads, config["num_key_value_heads"], config["head_dim"], window=config.get("sliding_window") or 0
+    )
+    full = grouped(
+        hidden,
+        heads,
+        config.get("num_global_key_value_heads") or config["num_key_value_heads"],
+        config.get("global_head_dim") or config["head_dim"],
+        shared_kv=bool(config.get("attention_k_eq_v")),
+    )
+    mixers = [full if kind == "full_attention" else local for kind in config["layer_types"]]
+    feed = dense(hidden, config["intermediate_size"])
+    if config.get("enable_moe_block"):
+        active, size = first(config, ("top_k_experts",), name), first(config, ("moe_intermediate_size",), name)
+        # The dense MLP runs beside the experts and so counts as a shared one.
+        feed = mixture(hidden, config["num_experts"], active, size, shared=config["intermediate_size"])
+    return mixers, [feed] * len(mixers)
+
+
+def _mimo_v2(config: Config, name: str) -> Layers:
+    require(config, ("num_hidden_layers", "head_dim", "v_head_dim", "swa_num_key_value_heads"), name)
+    hidden = config["hidden_size"]
+    full = grouped(
+        hidden,
+        config["num_attention_heads"],
+        config["num_key_value_heads"],
+        config["head_dim"],
+        value_dim=config["v_head_dim"],
+    )
+    local = grouped(
+        hidden,
+        config["swa_num_attention_heads"],
+        config["swa_num_key_value_heads"],
+        config["swa_head_dim"],
+        value_dim=config["swa_v_head_dim"],
+        window=config["sliding_window"],
+    )
+    return [local if windowed else full for windowed in config["hybrid_layer_pattern"]], feeds_of(config, name)
+
+
+def _minimax_m3(config: Config, name: str) -> Layers:
+    require(config, ("num_hidden_layers", "head_dim", "num_key_value_heads", "dense_intermediate_size"), name)
+    hidden, heads, kv, dim = (
+        config["hidden_size"],
+        config["num_attention_heads"],
+        config["num_key_value_heads"],
+        config["head_dim"],
+    )
+    full, sparse = grouped(hidden, heads, kv, dim), config.get("sparse_attention_config") or {}
+    if not sparse:
+        return [full] * config["num_hidden_layers"], feeds_of(config, name)
+    index_dim, index_heads = sparse["sparse_index_dim"], sparse["sparse_num_index_heads"]
+    chosen = grouped(
+        hidden,
+        heads,
+        kv,
+        dim,
+        selected=sparse["sparse_topk_blocks"] * sparse["sparse_block_size"],
+        index=2 * index_heads * index_dim,
+        extra=index_dim,
+    )
+    return [chosen if on else full for on in sparse["sparse_attention_freq"]], feeds_of(config, name)
+
+
+def _deepseek_v4(config: Config, name: str) -> Layers:
+    """Keys and values are one latent head; layers keep a window and every 4th or 128th entry."""
+    require(config, ("num_hidden_layers", "head_dim", "q_lora_rank", "o_lora_rank", "o_groups", "index_topk"), name)
+    hidden, heads, dim = config["hidden_size"], config["num_attention_heads"], config["head_dim"]
+    queries, rank = config["q_lora_rank"], config["o_lora_rank"] * config["o_groups"]
+    weights = hidden * queries + queries * heads * dim + 2 * hidden * dim
+    weights += heads * dim * config["o_lora_rank"] + rank * hidden
+    base = Attention(
+        layers=1,
+        weights=weights,
+        heads=heads,
+        key_dim=dim,
+        value_dim=dim,
+        decode_dim=2 * dim,
+        cache=dim,
+        latent=True,
+    )
+    index = config["index_n_heads"] * config["index_head_dim"]
+    kinds = {
+        0: replace(base, window=config["sliding_window"]),
+        4: replace(
+            base,
+            weights=weights + queries * index + hidden * config["index_head_dim"],
+            stride=4,
+            selected=config["index_topk"],
+            index=2 * index,
+            cache=dim + config["index_head_dim"] // 2,
+        ),
+    }
+    ratios = config["compress_ratios"][: config["num_hidden_layers"]]
+    mixers = [kinds.get(ratio) or replace(base, stride=ratio) for ratio in ratios]
+    return mixers, feeds_of(config, name)
+
+
+def _kimi_k3(config: Config, name: str) -> Layers:
+    require(config, ("num_hidden_layers", "kv_lora_rank", "moe_intermediate_size", "intermediate_size"), name)
+    linear, hidden = config["linear_attn_config"], config["hidden_size"]
+    heads, dim = linear["num_heads"], linear["head_dim"]
+    recurrent = delta(hidden, heads, heads, dim, dim, linear["short_conv_kernel_size"])
+    full, full_layers = latent(config), set(linear["full_attn_layers"])
+    mixers = [full if layer + 1 in full_layers else recurrent for layer in range(config["num_hidden_layers"])]
+    size = config["moe_intermediate_size"]
+    sparse = mixture(
+        hidden,
+        config["num_experts"],
+        config["num_experts_per_token"],
+        size,
+        shared=config["num_shared_experts"] * size,
+        width=config.get("routed_expert_hidden_size") or 0,
+    )
+    first_dense = config.get("first_k_dense_replace") or 0
+    plain = dense(hidden, config["intermediate_size"])
+    return mixers, [plain if layer < first_dense else sparse for layer in range(len(mixers))]
+
+
+def _nemotron_h(config: Config, name: str) -> Layers:
+    """A layer is a Mamba mixer, attention, an MLP or a mixture; never two of them."""
+    letters = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
+    kinds = config.get("layers_block_type") or [letters[c] for c in config.get("hybrid_override_pattern") or ""]
+    if not kinds:
+        raise ConfigError(f"The config of '{name}' lacks: layers_block_type.")
+    hidden = config["hidden_size"]
+    dim = first(config, ("head_dim", "attention_head_dim"), name)
+    mixers: list[Attention] = []
+    feeds: list[Feed] = []
+    for kind in kinds:
+        if kind == "mamba":
+            mixers.append(mamba(config))
+        elif kind == "attention":
+            mixers.append(grouped(hidden, config["num_attention_heads"], config["num_key_value_heads"], dim))
+        elif kind == "mlp":
+            feeds.append(dense(hidden, config["intermediate_size"], matrices=2))
+        else:
+            feeds.append(
+                mixture(
+                    hidden,
+                    config["n_routed_experts"],
+                    config["num_experts_per_tok"],
+                    config["moe_intermediate_size"],
+                    shared=config["moe_shared_expert_intermediate_size"],
+                    matrices=2,
+                    width=config.get("moe_latent_size") or 0,
+                )
+            )
+    return mixers, feeds
+
+
+def _nemotron_nas(config: Config, name: str) -> Layers:
+    """Searched blocks: some have no attention, and every MLP has a width of its own."""
+    require(config, ("num_hidden_layers",), name)
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    mixers: list[Attention] = []
+    feeds: list[Feed] = []
+    for block in config["block_configs"]:
+        group = block["attention"]["n_heads_in_group"]
+        if group:
+            mixers.append(grouped(hidden, heads, heads // group, hidden // heads))
+        elif block["attention"].get("replace_with_linear"):
+            mixers.append(Attention(layers=1, weights=hidden * hidden))
+        multiple = block["ffn"]["ffn_mult"]
+        if multiple:
+            feeds.append(dense(hidden, -(-int(2 * multiple * hidden / 3) // 256) * 256))
+        elif block["ffn"].get("replace_with_linear"):
+            feeds.append(Feed(layers=1, weights=hidden * hidden))
+    return mixers, feeds
+
+
+HYBRIDS: dict[str, Callable[[Config, str], Layers]] = {
+    "Llama4ForConditionalGeneration": _llama4,
+    "Gemma4ForConditionalGeneration": _gemma4,
+    "MiMoV2FlashForCausalLM": _mimo_v2,
+    "MiniMaxM3ForCausalLM": _minimax_m3,
+    "DeepseekV4ForCausalLM": _deepseek_v4,
+    "KimiK3ForConditionalGeneration": _kimi_k3,
+    "NemotronHForCausalLM": _nemotron_h,
+    "DeciLMForCausalLM": _nemotron_nas,
+}

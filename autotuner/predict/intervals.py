@@ -1,0 +1,26 @@
+"""How far predictions were from measurements they had not seen, as 80% intervals."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from autotuner.predict.calibration import Calibration
+
+
+class Interval(NamedTuple):
+    """An 80% interval, in the unit of the prediction."""
+
+    low: float
+    high: float
+
+
+def interval(by: Calibration, target: str, value: float, *, known: int, queued: bool) -> Interval:
+    """The interval of a prediction.
+
+    `known` is how many levels of a model's own residuals took part (0: a model never measured),
+    `queued` whether requests wait for KV cache, where predictions are worse.
+    """
+    rows = by.intervals[target]
+    row = rows["queued" if queued and target == "ttft" else ("unknown", "model", "model", "known", "known")[known]]
+    return Interval(value * math.exp(row[0]), value * math.exp(row[1]))

@@ -1,0 +1,39 @@
+"""The types a checkpoint's weights are stored in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotuner.errors import ConfigError
+
+FOUR_BIT_FLOATS = ("nvfp4", "mxfp4", "fp4")
+
+
+def read_dtypes(config: Mapping[str, Any], name: str, *, latent: bool) -> tuple[str, str, str]:
+    """Types of the matrices, of the experts and of the token mixers.
+
+    Published four-bit checkpoints of latent-attention models leave attention in bf16, and
+    those with four-bit experts only leave everything else alone.
+    """
+    quantization = config.get("quantization_config")
+    if not quantization:
+        return "bf16", "bf16", "bf16"
+    words = " ".join(str(quantization.get(key) or "") for key in ("quant_method", "quant_algo", "format")).lower()
+    experts = {"fp4": "fp4"}.get(str(config.get("expert_dtype") or ""))
+    if str(quantization.get("moe_quant_algo") or "").lower() in FOUR_BIT_FLOATS:
+        experts = "fp4"
+    if "mxfp4" in words:
+        return "bf16", "fp4", "bf16"
+    if "nvfp4" in words:
+        return "fp4", "fp4", "bf16" if latent else "fp4"
+    if "fp8" in words or "mixed_precision" in words:
+        return "fp8", experts or "fp8", "fp8"
+    if "pack-quantized" in words:
+        return "bf16", "int4", "bf16"
+    bits = {4: "int4", 8: "int8"}.get(quantization.get("bits") or quantization.get("w_bit") or 0)
+    if bits and ("gptq" in words or "awq" in words):
+        return bits, bits, bits
+    raise ConfigError(
+        f"The quantisation '{words.strip()}' of model '{name}' is not modelled.", why="bits or type unknown."
+    )

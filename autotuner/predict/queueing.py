@@ -1,0 +1,60 @@
+"""What requests see when many are served at once: from iterations to TTFT and TPOT."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from autotuner.predict.calibration import Serving
+
+PREFILL_TOKENS = 8192
+"""Prompt tokens an engine batches into one iteration."""
+
+
+class Steps(NamedTuple):
+    """Seconds of the iterations a closed loop is made of.
+
+    `decode` of the whole batch, `alone` of one prompt, `mixed` of one prompt with the batch, and
+    `batched` of `prompts` prompts at once.
+    """
+
+    decode: float
+    alone: float
+    mixed: float
+    batched: float
+    prompts: float
+
+
+class Loop(NamedTuple):
+    """A closed loop on one replica: `batch` requests run, of `offered` in flight on it."""
+
+    isl: float
+    osl: float
+    batch: float
+    others: float
+    replicas: float
+    queued: float
+
+
+def loop_of(isl: float, osl: float, concurrency: float, *, dp: int, capacity: float) -> Loop:
+    """A closed loop of so many requests over `dp` replicas that hold `capacity` each at most."""
+    offered = max(1.0, concurrency / dp)
+    batch = min(offered, max(1.0, capacity))
+    return Loop(isl, osl, batch, max(0.0, batch - 1), batch * (dp - 1), max(0.0, offered / max(1.0, capacity) - 1))
+
+
+def tpot_of(loop: Loop, steps: Steps, by: Serving, tokens_per_step: float = 1.0) -> float:
+    """Mean seconds between tokens: an iteration, and the prefills of others during a request."""
+    interruptions = by.stall * (loop.others + by.replicas * loop.replicas) / loop.osl
+    return steps.decode / tokens_per_step + interruptions * steps.alone
+
+
+def ttft_of(loop: Loop, steps: Steps, by: Serving, tpot: float) -> float:
+    """Mean seconds to the first token.
+
+    A request waits some iterations, then for its own prefill. In the initial burst it also waits
+    for half of the others, and where the KV cache is full for one of the running to end.
+    """
+    own = steps.mixed if by.mixes else steps.alone
+    burst = by.burst * loop.others * steps.batched / steps.prompts
+    queue = by.saturation * 0.8 * loop.queued * loop.osl * tpot
+    return by.overhead + by.wait * tpot + own + by.per_token * loop.isl + burst + queue

@@ -1,0 +1,102 @@
+"""Fit the constants of the predictor on measured rows and write them.
+
+python benchmarks/predict/fit.py MEASURED.csv autotuner/predict/constants.yaml
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import effects
+import numpy as np
+from errors import TARGETS, held_out, labels, load
+from physics import LEVELS, PRIORS, VERSION, Fit, fit
+
+SMALL = 0.004
+"""Multipliers and effects nearer to none than this are left out."""
+
+
+def constants(model: Fit) -> dict[str, dict[str, float]]:
+    """Shared values and multipliers."""
+    found = {}
+    for name, (_, levels, *_) in PRIORS.items():
+        row = {"base": float(np.exp(model.vector[model.names.index[name, "base"]]))}
+        for level in levels:
+            for key in LEVELS[level]:
+                value = model.vector[model.names.index[name, key]]
+                if abs(value) > SMALL:
+                    row[key] = float(np.exp(value))
+        found[name] = row
+    return found
+
+
+def versions_of(model: Fit) -> dict[str, dict[str, float]]:
+    """Multipliers of engine versions."""
+    found: dict[str, dict[str, float]] = {}
+    for name in VERSION:
+        for key in model.names.versions:
+            value = model.vector[model.names.index[name, key]]
+            if abs(value) > SMALL:
+                found.setdefault(key, {})[name] = float(np.exp(value))
+    return found
+
+
+def quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[float]]]:
+    """10% and 90% quantiles of held-out log residuals, by how much was known of a model."""
+    found: dict[str, dict[str, list[float]]] = {target: {} for target in TARGETS}
+    queued = a.loop.queued > 0
+    for name, kind in (("unknown", "model"), ("model", "series"), ("known", "configuration")):
+        predicted, _ = held_out(a, keys, versions, labels(rows, kind))
+        for target in TARGETS:
+            off = np.log(getattr(a, target)) - np.log(predicted[target])
+            pick = ~queued if target == "ttft" else slice(None)
+            found[target][name] = [float(q) for q in np.quantile(off[pick], (0.1, 0.9))]
+            if name == "unknown" and target == "ttft":
+                found[target]["queued"] = [float(q) for q in np.quantile(off[queued], (0.1, 0.9))]
+    return found
+
+
+def flow(value) -> str:
+    """A value as one line of YAML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{flow(k)}: {flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(flow(item) for item in value) + "]"
+    if isinstance(value, float):
+        text = f"{value:.4g}"
+        return text if "e" not in text else text.replace("e", "0e" if "." not in text else "e").replace("0e", ".0e")
+    return f'"{value}"' if not str(value).isidentifier() else str(value)
+
+
+def main() -> None:
+    rows, a, keys, versions = load(Path(sys.argv[1]))
+    model = fit(a, versions, np.array([key[0] for key in keys]))
+    lines = [
+        "# Fitted by benchmarks/predict/fit.py; not edited by hand. `constants` are shared values with",
+        "# multipliers by engine, GPU generation and dtype; `versions` multipliers of engine versions;",
+        "# `effects` what measured models differ by (log; constant, load, prompt, output), per level;",
+        "# `intervals` 10% and 90% quantiles of held-out log residuals.",
+        "constants:",
+    ]
+    lines += [f"  {name}: {flow(row)}" for name, row in constants(model).items()]
+    lines += ["versions:", *(f"  {flow(key)}: {flow(row)}" for key, row in versions_of(model).items()), "effects:"]
+    for target, seen in zip(TARGETS, model.predict(a), strict=True):
+        residual = np.log(getattr(a, target)) - np.log(seen)
+        lines.append(f"  {target}:")
+        for level in effects.learn(target, keys, a.basis, residual, a.weight):
+            start = "-"
+            for key, values in level.items():
+                row = [round(float(v), 3) for v in values]
+                while len(row) > 1 and abs(row[-1]) < SMALL:
+                    row.pop()
+                lines.append(f"  {start} {flow(key)}: [{', '.join(f'{v:g}' for v in row)}]")
+                start = " "
+    lines.append("intervals:")
+    for target, found in quantiles(rows, a, keys, versions).items():
+        lines.append(f"  {target}: {flow(found)}")
+    Path(sys.argv[2]).write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

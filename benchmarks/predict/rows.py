@@ -1,0 +1,148 @@
+"""Measured rows as arrays: work of their iterations, their load, and what was measured."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from autotuner.predict.calibration import basis_of, generation_of
+from autotuner.predict.deployment import Deployment
+from autotuner.predict.operators import Work
+from autotuner.predict.predict import effect_keys
+from autotuner.predict.queueing import Loop
+from autotuner.predict.table import deployment_of
+
+# Series measured with a multi-token predictor on, which the table has no column for: the same
+# configuration is measured without it elsewhere, and is 1.3 to 2 times slower per token.
+SPECULATIVE = {
+    ("deepseek-r1", "trtllm", "1.1.0rc2.post2"),
+    ("deepseek-r1", "trtllm", "1.2.0rc6.post3"),
+    ("qwen3.5-397b-a17b", "sglang", "0.5.9"),
+}
+
+
+@dataclass
+class Row:
+    """One measurement: its deployment, its load, and times in seconds."""
+
+    deployment: Deployment
+    isl: int
+    osl: int
+    concurrency: int
+    load: int
+    ttft: float
+    tpot: float
+    weight: float = 1.0
+
+    @property
+    def keys(self):
+        """Groups whose own effects it takes part in."""
+        return effect_keys(self.deployment)
+
+    @property
+    def speculative(self):
+        """Whether it may have run with a draft."""
+        of = self.deployment
+        named = (of.shape.name, of.engine, of.version)
+        return named in SPECULATIVE and not (of.engine == "sglang" and of.layout.expert_groups > 1)
+
+    @property
+    def configuration(self):
+        """What makes two rows measurements of the same thing."""
+        of = self.deployment
+        return (*self.keys[:2], of.gpu.name, of.layout, of.dtypes, self.isl, self.osl, self.concurrency)
+
+
+def read(path: Path) -> list[Row]:
+    """Read rows; what is repeated word for word counts once together."""
+    rows = []
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            deployment, workers = deployment_of(line)
+            concurrency = int(line["concurrency"])
+            load = max(1, round(concurrency / max(1.0, workers / 2))) if workers > 1 else concurrency
+            times = float(line["ttft_ms"]) / 1000, float(line["tpot_ms"]) / 1000
+            rows.append(Row(deployment, int(line["isl"]), int(line["osl"]), concurrency, load, *times))
+    copies: dict[tuple, int] = {}
+    for row in rows:
+        key = (row.configuration, row.ttft, row.tpot)
+        copies[key] = copies.get(key, 0) + 1
+    for row in rows:
+        row.weight = 1 / copies[(row.configuration, row.ttft, row.tpot)]
+    return rows
+
+
+def stack(items):
+    """One object of a dataclass or tuple type whose fields are arrays over the items."""
+    kind = type(items[0])
+    names = kind._fields if hasattr(kind, "_fields") else [field.name for field in fields(kind)]
+    return kind(*(np.array([getattr(item, name) for item in items], float) for name in names))
+
+
+@dataclass
+class Arrays:
+    """What a fit needs of rows, as arrays; indices are into the lists of names given."""
+
+    works: tuple[Work, Work, Work, Work]
+    prompts: np.ndarray
+    loop: Loop
+    counts: dict[str, np.ndarray]
+    engine: np.ndarray
+    generation: np.ndarray
+    version: np.ndarray
+    mixer: np.ndarray
+    dense: np.ndarray
+    expert: np.ndarray
+    mixes: np.ndarray
+    polls: np.ndarray
+    ttft: np.ndarray
+    tpot: np.ndarray
+    weight: np.ndarray
+    speculative: np.ndarray
+    basis: np.ndarray
+
+
+def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
+    """Stack rows."""
+    loops = [row.deployment.loop(row.isl, row.osl, row.load) for row in rows]
+    works = [row.deployment.works(loop) for row, loop in zip(rows, loops, strict=True)]
+    of = [row.deployment for row in rows]
+
+    def layers(test):
+        return np.array([sum(k.layers for k in d.shape.attentions if test(k)) for d in of], float)
+
+    generation = [generation_of(d.gpu) for d in of]
+    polling = [
+        (3.0 if row.load >= 16 else 1.0) if d.engine == "sglang" and g == "blackwell" else 0.0
+        for row, d, g in zip(rows, of, generation, strict=True)
+    ]
+    return Arrays(
+        works=tuple(stack([work[0][index] for work in works]) for index in range(4)),
+        prompts=np.array([work[1] for work in works]),
+        loop=stack(loops),
+        counts={
+            "plain": layers(lambda k: k.cache and not k.latent),
+            "latent": layers(lambda k: k.latent),
+            "linear": layers(lambda k: k.state),
+            "index": layers(lambda k: k.index),
+            "dense": np.array([sum(k.layers for k in d.shape.feeds if not k.experts) for d in of], float),
+            "expert": np.array([d.shape.moe_layers for d in of], float),
+            "groups": np.array([d.layout.expert_groups > 1 for d in of], float),
+        },
+        engine=np.array([engines.index(d.engine) for d in of]),
+        generation=np.array([generations.index(g) for g in generation]),
+        version=np.array([versions.index(f"{d.engine} {d.version or '-'}") for d in of]),
+        mixer=np.array([dtypes.index(d.dtypes.mixer) for d in of]),
+        dense=np.array([dtypes.index(d.dtypes.dense) for d in of]),
+        expert=np.array([dtypes.index(d.dtypes.expert) for d in of]),
+        mixes=np.array([d.engine != "sglang" for d in of]),
+        polls=np.array(polling),
+        ttft=np.array([row.ttft for row in rows]),
+        tpot=np.array([row.tpot for row in rows]),
+        weight=np.array([row.weight for row in rows]),
+        speculative=np.array([row.speculative for row in rows]),
+        basis=np.array([basis_of(row.isl, row.osl, row.load) for row in rows]),
+    )

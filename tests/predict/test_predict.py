@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuner.errors import ConfigError
+from autotuner.predict.calibration import calibration, read_calibration
+from autotuner.predict.predict import DoesNotFitError, predict
+
+LOAD = {"isl": 1024, "osl": 1024, "concurrency": 16}
+
+
+def test_a_known_model_is_near_what_was_measured():
+    found = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
+    assert found.measured
+    assert found.tpot == pytest.approx(0.0109, rel=0.15)
+    assert found.ttft == pytest.approx(0.126, rel=0.3)
+
+
+def test_the_same_is_said_of_models_of_the_same_sizes():
+    r1, v31 = (predict(name, "b200", tp=8, gemm_dtype="fp8", **LOAD) for name in ("deepseek-r1", "deepseek-v3.1-nvfp4"))
+    assert v31.measured
+    assert v31.tpot == r1.tpot
+
+
+def test_intervals_contain_the_prediction_and_are_wider_for_a_model_never_measured():
+    known = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
+    new = predict("Qwen3-32B", "h200", tp=4, gemm_dtype="fp8", **LOAD)
+    assert not new.measured
+    for found in (known, new):
+        assert found.ttft_interval.low < found.ttft < found.ttft_interval.high
+        assert found.tpot_interval.low < found.tpot < found.tpot_interval.high
+    ratios = [found.tpot_interval.high / found.tpot_interval.low for found in (known, new)]
+    assert ratios[0] < ratios[1]
+
+
+def test_throughput_is_what_littles_law_says():
+    found = predict("qwen3-8b", "h100", **LOAD)
+    assert found.requests * (found.ttft + 1023 * found.tpot) == pytest.approx(16)
+    assert found.throughput == pytest.approx(1024 * found.requests)
+
+
+def test_operators_add_up_to_iterations_shorter_than_what_requests_see():
+    found = predict("qwen3-8b", "h100", **LOAD)
+    assert sum(found.prefill.values()) < found.ttft
+    assert sum(found.decode.values()) < found.tpot
+    assert found.decode["dense"] > found.decode["head"] > 0
+
+
+def test_a_full_cache_makes_requests_queue():
+    short = predict("Llama-3.1-70B", "h100", tp=2, gemm_dtype="fp8", isl=8192, osl=1024, concurrency=4)
+    long = predict("Llama-3.1-70B", "h100", tp=2, gemm_dtype="fp8", isl=8192, osl=1024, concurrency=256)
+    assert long.running < 256
+    assert long.ttft > 20 * short.ttft
+
+
+def test_drafts_shorten_tokens_and_cached_prefixes_the_first_one():
+    plain = predict("qwen3-8b", "h100", isl=8192, osl=512, concurrency=4)
+    assert predict("qwen3-8b", "h100", isl=8192, osl=512, concurrency=4, draft_tokens=3).tpot < 0.8 * plain.tpot
+    assert predict("qwen3-8b", "h100", isl=8192, osl=512, concurrency=4, prefix_hit=0.9).ttft < 0.7 * plain.ttft
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tp": 3}, "not divisible by tp 3"),
+        ({"concurrency": 0}, "concurrency must be at least 1"),
+        ({"isl": -5}, "isl must be at least 1"),
+        ({"isl": 40_000, "osl": 10_000}, "more than the 40960 positions"),
+        ({"gpu": "a100", "gemm_dtype": "fp8"}, "does not compute in fp8"),
+        ({"gpu": "abacus"}, "Unknown GPU 'abacus'"),
+        ({"gemm_dtype": "fp7"}, "Unknown dtype 'fp7'"),
+        ({"prefix_hit": 1.5}, "prefix hit rate"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(change, message):
+    asked = {"model": "qwen3-8b", "gpu": "h100", **LOAD, **change}
+    with pytest.raises(ConfigError, match=message):
+        predict(asked.pop("model"), asked.pop("gpu"), **asked)
+
+
+def test_what_does_not_fit_says_so_in_figures():
+    with pytest.raises(DoesNotFitError, match=r"Weights need .* GiB per GPU"):
+        predict("deepseek-r1", "h100", tp=4, **LOAD)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    model=st.sampled_from(["qwen3-8b", "qwen3-30b-a3b", "minimax-m2.5", "gpt-oss-20b", "mimo-v2-flash"]),
+    engine=st.sampled_from(["vllm", "sglang", "trtllm"]),
+    isl=st.integers(1, 16_000),
+    osl=st.integers(1, 8000),
+    concurrency=st.integers(1, 400),
+)
+def test_more_requests_never_make_a_new_models_tokens_faster(model, engine, isl, osl, concurrency):
+    few = predict(model, "b300", isl=isl, osl=osl, concurrency=concurrency, engine=engine, tp=4)
+    many = predict(model, "b300", isl=isl, osl=osl, concurrency=2 * concurrency, engine=engine, tp=4)
+    known = few.measured
+    assert few.tpot > 0
+    assert known or many.tpot >= few.tpot * 0.999
+
+
+def test_constants_are_physical():
+    by = calibration()
+    for name in ("gemm_compute", "mixer_memory", "dense_memory", "context", "reduce_bytes"):
+        for engine in ("vllm", "sglang", "trtllm"):
+            assert 0.5 < by.value(name, engine, "hopper") < 6, name
+
+
+def test_constants_that_cannot_be_read_are_named(tmp_path):
+    broken = tmp_path / "constants.yaml"
+    broken.write_text("constants: {}")
+    with pytest.raises(ConfigError, match=r"Cannot read the constants in .*constants\.yaml"):
+        read_calibration(broken)
