@@ -56,6 +56,27 @@ def engines(session: nox.Session) -> None:
 
 
 @nox.session
+def docker(session: nox.Session) -> None:
+    """The Docker launcher on a real Docker Engine, which this session sets up from nothing as root."""
+    session.install("-e", ".[test]")
+    cache = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
+    home = Path(os.environ.get("AUTOTUNE_DOCKER", session.cache_dir / "docker")).absolute()
+    session.run("python", "tests/real/setup_vllm.py", str(cache))
+    session.run("python", "tests/docker/setup_docker.py", str(home))
+    try:
+        session.run(
+            "pytest",
+            "-m",
+            "docker",
+            "tests/docker",
+            *session.posargs,
+            env={"AUTOTUNE_TEST_VLLM": str(cache / "vllm"), "AUTOTUNE_TEST_MODEL": str(cache / "tiny-model")},
+        )
+    finally:
+        session.run("python", "tests/docker/setup_docker.py", "--stop", str(home))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The figures of docs/reference/figures.md, measured again."""
     session.install("-e", ".")

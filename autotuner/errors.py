@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from autotuner.core import Failure
+if TYPE_CHECKING:
+    from autotuner.core import Failure
 
 
 class AutotuneError(Exception):
@@ -66,6 +67,8 @@ class EngineError(AutotuneError):
 
 def unknown(kind: str, name: str, options: Iterable[str]) -> str:
     """Say that `name` is unknown, with the nearest of `options` or a short list of them."""
+    import difflib
+
     known = sorted(set(options))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:

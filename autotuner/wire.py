@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from autotuner.errors import ConfigError, MachineError
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.experiment import Experiment
-from autotuner.launchers import Launcher, launcher
+from autotuner.launchers import Launcher, clean, launcher, locks
 from autotuner.report.markdown import markdown
 from autotuner.scoring.rank import Ranking
 from autotuner.search import SEARCHERS, Searcher
@@ -47,9 +48,17 @@ class Wiring:
         chosen = self.experiment.optimization
         return SEARCHERS[chosen.strategy](self.space, chosen.max_iterations, chosen.seed)
 
-    def executor(self, observe: Observer) -> SerialExecutor:
-        """An executor that measures candidates one at a time."""
-        return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, observe))
+    def executor(self, observe: Observer, devices: tuple[int, ...] = ()) -> SerialExecutor:
+        """An executor that measures candidates one at a time, on the GPUs with the indexes `devices`."""
+        form = launch_form(self.experiment)
+        started = (lambda spec: render(spec, form)) if form != "shell" else None
+        return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, observe, devices, started))
+
+    def gpus(self) -> AbstractContextManager[tuple[int, ...]]:
+        """Hold as many of this machine's GPUs as the largest candidate takes; MachineError when they are not free."""
+        candidates = self.plan().candidates if self.launcher.starts_servers else ()
+        needed = max(map(self.engine.gpus_taken, candidates), default=0)
+        return locks.reserved(needed, self.experiment.hardware.gpus if needed else ())
 
     def plan(self) -> Plan:
         """The launches to come, with their estimated time."""
@@ -88,7 +97,8 @@ class Result:
 def wire(experiment: Experiment) -> Wiring:
     """Choose the rooms' objects for an experiment, and refuse a space that cannot run."""
     chosen = engine(experiment.base_runtime)
-    chosen.check(experiment.parameters)
+    where = launcher(experiment.deployment.mode, experiment.deployment)
+    _check(experiment, chosen, where)
     chosen.check_model(experiment.model)
     for scenario in experiment.benchmark.traffic_scenarios:
         scenarios.parse(scenario)
@@ -101,7 +111,18 @@ def wire(experiment: Experiment) -> Wiring:
             why=f"{len(space.refused)} of {space.total} were refused; the first: {reason}",
             remedy="Widen the parameters, for example with --set parameters.tp-size=[1].",
         )
-    return Wiring(experiment, chosen, launcher(experiment.deployment.mode, experiment.deployment), space)
+    return Wiring(experiment, chosen, where, space)
+
+
+def _check(experiment: Experiment, chosen: Engine, where: Launcher) -> None:
+    """Refuse parameters that neither the bundled flags nor those of the engine at hand know."""
+    try:
+        chosen.check(experiment.parameters)
+    except ConfigError:
+        table = where.flags(experiment, chosen)
+        if table is None or table.origin != "help":
+            raise
+        chosen.check(experiment.parameters, table=table)
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = unobserved) -> Result:
@@ -126,7 +147,9 @@ def create(composition: Composition, output: Path) -> RunStore:
 
 def go_on(store: RunStore, wiring: Wiring, observe: Observer) -> Result:
     """Run what a run folder still lacks, and write its report."""
-    ranking = tune(store.experiment, wiring.searcher(), wiring.executor(observe), store, observe)
+    clean.sweep()
+    with wiring.gpus() as devices:
+        ranking = tune(store.experiment, wiring.searcher(), wiring.executor(observe, devices), store, observe)
     return conclude(store, ranking)
 
 
@@ -136,7 +159,7 @@ def conclude(store: RunStore, ranking: Ranking) -> Result:
 
     trials = tuple(store.trials())
     spec = winning_spec(ranking, trials)
-    command = render(spec, "shell") if spec else None
+    command = render(spec, launch_form(store.experiment)) if spec else None
     with writing(store.path):
         pareto(trials, store.experiment, ranking, store.path / PLOT)
     store.save("report.md", markdown(ranking, trials, store.experiment, command=command, picture=PLOT))
@@ -145,6 +168,11 @@ def conclude(store: RunStore, ranking: Ranking) -> Result:
         for name, form in formats.items():
             store.save(f"best/{name}", render(spec, form))
     return Result(ranking, trials, store.path, command)
+
+
+def launch_form(experiment: Experiment) -> str:
+    """The format of the commands by which the experiment's servers are started."""
+    return "docker" if experiment.deployment.mode == "docker" else "shell"
 
 
 def winning_spec(ranking: Ranking, trials: Sequence[Trial]) -> ServerSpec | None:

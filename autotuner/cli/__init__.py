@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from autotuner import __version__
+from autotuner.cli.clean import clean
 from autotuner.cli.command import command
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
 from autotuner.cli.edge import Edge
+from autotuner.cli.predict import predict
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
@@ -46,7 +48,9 @@ app.add_typer(profiles_app, name="profiles")
 app.add_typer(config_app, name="config")
 app.command()(report)
 app.command()(command)
+app.command()(predict)
 app.command()(doctor)
+app.command()(clean)
 
 
 def main() -> None:

@@ -36,10 +36,10 @@ class Asked:
     ] = None
     model: Annotated[str | None, _option("--model", "-m", help="Model folder or Hugging Face id.", panel=LAYERS)] = None
     runtime: Annotated[
-        str | None, _option("--runtime", "-r", help="Engine: sim, vllm, sglang.", panel=LAYERS)
+        str | None, _option("--runtime", "-r", help="Engine: sim, vllm, sglang, trtllm.", panel=LAYERS)
     ] = None
     deployment: Annotated[
-        str | None, _option("--deployment", help="Where it runs: process, external.", panel=LAYERS)
+        str | None, _option("--deployment", help="Where it runs: process, docker, external.", panel=LAYERS)
     ] = None
     url: Annotated[
         str | None, _option("--url", help="Measure this running endpoint; implies --deployment external.", panel=LAYERS)
@@ -63,6 +63,9 @@ class Asked:
     ] = "patch"
     gpu: Annotated[
         str | None, _option("--gpu", help="GPU type, such as H100; detected where there is one.", panel=LAYERS)
+    ] = None
+    gpus: Annotated[
+        str | None, _option("--gpus", help="Use these GPUs of this machine, by index: 0,1.", panel=LAYERS)
     ] = None
     total_gpus: Annotated[int | None, _option("--total-gpus", help="Use at most this many GPUs.", panel=LAYERS)] = None
     allow_unknown_profiles: Annotated[
@@ -115,7 +118,7 @@ class Asked:
             deployment_mode=deployment,
             profiles=[name for text in self.profile or [] for name in text.split(",")],
             layers=list(self.layer or []),
-            slo_config=_slo(self.slo),
+            slo_config=slo_of(self.slo),
             user_overrides=self._overrides(),
             override_mode=self.override_mode,  # type: ignore[arg-type]
             gpu_type=gpu_type,
@@ -161,6 +164,7 @@ class Asked:
             "benchmark": benchmark,
             "optimization": optimization,
             "deployment": {"url": self.url},
+            "hardware": {"gpus": _numbers("--gpus", self.gpus, int)},
         }
         said = {name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()}
         return {name: body for name, body in said.items() if body}
@@ -177,7 +181,7 @@ def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> li
         ) from error
 
 
-def _slo(text: str | None) -> Any:
+def slo_of(text: str | None) -> Any:
     """An SLO layer's name, an SLO file, or the mapping that `ttft=1.0,latency.p90=5` says."""
     if text is None or "=" not in text:
         return text

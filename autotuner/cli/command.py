@@ -13,7 +13,9 @@ from autotuner.cli.run import RUNS
 def command(
     run: Annotated[str | None, typer.Argument(help="Run folder or name; the newest when left out.")] = None,
     trial: Annotated[int | None, typer.Option("--trial", help="This trial instead of the winner.")] = None,
-    format: Annotated[str, typer.Option("--format", help="shell, docker or compose.")] = "shell",
+    format: Annotated[
+        str | None, typer.Option("--format", help="shell, docker or compose; as it was launched when left out.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
@@ -23,6 +25,7 @@ def command(
     from autotuner.deploy import render
     from autotuner.errors import UsageError
     from autotuner.store import RunStore, find_run
+    from autotuner.wire import launch_form
 
     store = RunStore.open(find_run(run, output))
     chosen = the_trial(store, trial)
@@ -33,6 +36,7 @@ def command(
             why="It was measured on an endpoint that ran already, or it ended before its command was made.",
             remedy="Choose another trial with --trial.",
         )
+    format = format or launch_form(store.experiment)
     rendered = render(spec, format)
     if as_json:
         display.json({"trial": chosen.number, "source": chosen.measurement.source, "format": format, "text": rendered})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import logging
 import os
 import sys
 import textwrap
@@ -66,6 +67,19 @@ def _paragraph(label: str, text: str) -> None:
 def note(text: str) -> None:
     """A line on stderr."""
     err().print(text, markup=False, soft_wrap=True)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def relay_log() -> None:
+    """Show what the package logs, such as the progress of a pull, as notes."""
+    log = logging.getLogger("autotuner")
+    log.setLevel(logging.INFO)
+    log.handlers = [_Notes()]
+    log.propagate = False
 
 
 def line(text: str = "") -> None:

@@ -44,11 +44,13 @@ def run(
     if dry_run:
         _show_plan(composition, wiring, as_json)
         return
+    display.relay_log()
     wiring.preflight(output)
     _tune(create(composition, output), wiring, as_json)
 
 
 def _resume(name: str, output: Path, asked: Asked, as_json: bool) -> None:
+    from autotuner.cli import display
     from autotuner.errors import UsageError
     from autotuner.store import RunStore, find_run
     from autotuner.wire import wire
@@ -60,6 +62,7 @@ def _resume(name: str, output: Path, asked: Asked, as_json: bool) -> None:
         )
     store = RunStore.open(find_run(name, output))
     wiring = wire(store.experiment)
+    display.relay_log()
     wiring.preflight(output)
     _tune(store, wiring, as_json)
 

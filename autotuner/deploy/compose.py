@@ -22,9 +22,13 @@ def render_compose(spec: ServerSpec) -> str:
     service: dict[str, Any] = {
         "image": _literal(spec.image or ""),
         "command": [_literal(word) for word in container_command(spec)],
-        "ports": [f"{spec.port}:{spec.port}"],
-        "ipc": "host",
+        **({"network_mode": "host"} if spec.network == "host" else {"ports": [f"{spec.port}:{spec.port}"]}),
+        **({"shm_size": spec.shm_size} if spec.shm_size else {"ipc": "host"}),
     }
+    if spec.entrypoint is not None:
+        service["entrypoint"] = [_literal(spec.entrypoint)]
+    if spec.memory is not None:
+        service |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
     if environment:
         service["environment"] = environment
     if spec.mounts:
@@ -38,7 +42,8 @@ def render_compose(spec: ServerSpec) -> str:
             for mount in spec.mounts
         ]
     if spec.gpus:
-        device = {"driver": "nvidia", "count": spec.gpus, "capabilities": ["gpu"]}
+        which = {"device_ids": [str(index) for index in spec.devices]} if spec.devices else {"count": spec.gpus}
+        device = {"driver": "nvidia", **which, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
     return _dump({"services": {SERVICE: service}})
 

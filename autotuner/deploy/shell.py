@@ -23,9 +23,18 @@ def render_shell(spec: ServerSpec) -> str:
 def render_docker(spec: ServerSpec) -> str:
     """`docker run` of the image; a secret is named, and docker takes its value from the environment."""
     options = ["docker run", "--rm"]
-    if spec.gpus:
+    if spec.entrypoint is not None:
+        options.append(f"--entrypoint {shlex.quote(spec.entrypoint)}")
+    if spec.devices:
+        # Docker reads the value as a line of CSV
+        indexes = ",".join(map(str, spec.devices))
+        options.append(f"""--gpus '"device={indexes}"'""")
+    elif spec.gpus:
         options.append(f"--gpus {spec.gpus}")
-    options += ["--ipc host", f"--publish {spec.port}:{spec.port}"]
+    options.append(f"--shm-size {shlex.quote(spec.shm_size)}" if spec.shm_size else "--ipc host")
+    options.append("--network host" if spec.network == "host" else f"--publish {spec.port}:{spec.port}")
+    if spec.memory is not None:
+        options.append(f"--memory {shlex.quote(spec.memory)} --memory-swap {shlex.quote(spec.memory)}")
     options += [f"--env {shlex.quote(f'{name}={value}')}" for name, value in _plain_env(spec)]
     options += [f"--env {name}" for name in spec.secrets]
     options += [f"--mount {shlex.quote(_mount(mount))}" for mount in spec.mounts]

@@ -28,13 +28,25 @@ def _sglang() -> Engine:
     return Sglang()
 
 
+def _trtllm() -> Engine:
+    from autotuner.engines.trtllm import Trtllm
+
+    return Trtllm()
+
+
 def _openai() -> Engine:
     from autotuner.engines.openai import Openai
 
     return Openai()
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"sim": _sim, "vllm": _vllm, "sglang": _sglang, "openai": _openai}
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "sim": _sim,
+    "vllm": _vllm,
+    "sglang": _sglang,
+    "trtllm": _trtllm,
+    "openai": _openai,
+}
 
 
 def engine(name: str) -> Engine:

@@ -17,6 +17,9 @@ from autotuner.engines.protocol import Phase, Target
 from autotuner.errors import ConfigError, unknown
 from autotuner.experiment import Model, Runtime
 
+LAUNCHER_SAID = {"image": r"(?m)^autotune: image (\S+)", "image_digest": r"(?m)^autotune: image \S+ is (\S+)"}
+"""What a launcher writes into the log before the engine does."""
+
 
 class CommandLineEngine(ABC):
     """An engine that is one command with flags; a subclass says which and what its log means.
@@ -31,14 +34,18 @@ class CommandLineEngine(ABC):
     rules: ClassVar[tuple[diagnosis.Rule, ...]] = diagnosis.COMMON
     reserved: ClassVar[tuple[str, ...]] = ("--host", "--port", "--served-model-name")
     said: ClassVar[Mapping[str, str]] = {}
+    help_flag: ClassVar[str] = "--help"
+
+    def __init__(self) -> None:
+        self._learned: FlagTable | None = None
 
     @abstractmethod
     def executable(self, runtime: Runtime) -> tuple[str, ...]:
         """The argv before the flags; see Engine."""
 
     @abstractmethod
-    def image_command(self) -> tuple[str, ...]:
-        """The whole command inside an image, without flags."""
+    def image_command(self, executable: str | None = None) -> tuple[str, ...]:
+        """The whole command inside an image, without flags; `executable` is another than the image's own."""
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """The bundled table; an engine that can be asked for its own overrides this."""
@@ -46,9 +53,15 @@ class CommandLineEngine(ABC):
 
     # checks before anything starts
 
-    def check(self, parameters: Mapping[str, Sequence[Value]], runtime: Runtime | None = None) -> None:
+    def check(
+        self,
+        parameters: Mapping[str, Sequence[Value]],
+        runtime: Runtime | None = None,
+        table: FlagTable | None = None,
+    ) -> None:
         """Refuse unknown parameters, wrong types and values outside their choices; see Engine."""
-        table = self.flags(runtime)
+        self._learned = table or self._learned
+        table = self._learned or self.flags(runtime)
         owner: dict[str, str] = {}
         for name, values in parameters.items():
             row = canonical().get(name)
@@ -64,7 +77,7 @@ class CommandLineEngine(ABC):
         form = row.form(self.name)
         flags = [table.flag(flag) for flag in form.flags]
         for value in values:
-            problem = row.problem(value)
+            problem = row.problem(value) or form.problem(value)
             if problem is None and form.flag is not None:
                 problem = flags[0].problem(form.native(value))
             self._complain(row.name, problem)
@@ -113,7 +126,8 @@ class CommandLineEngine(ABC):
     def reasons(self, candidate: Candidate, target: Target) -> Iterator[str]:
         """Every reason known beforehand why the candidate cannot run there."""
         sizes = Sizes.of(candidate)
-        total = target.hardware.total_gpus
+        named = target.hardware.gpus
+        total = min(target.hardware.total_gpus or len(named), len(named)) if named else target.hardware.total_gpus
         needed = self.gpus(candidate)
         if total is not None and needed > total:
             yield f"it needs {needed} GPUs and {total} may be used"
@@ -131,6 +145,10 @@ class CommandLineEngine(ABC):
         """How many GPUs one server of the candidate takes."""
         return candidate.gpus
 
+    def gpus_taken(self, candidate: Candidate) -> int:
+        """How many GPUs of this machine one server takes; see Engine."""
+        return self.gpus(candidate)
+
     # the server
 
     def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:
@@ -143,20 +161,49 @@ class CommandLineEngine(ABC):
             *target.runtime.extra_args,
         )
         listen = ("--port", str(target.port))
-        command = self.image_command() if target.container else self.executable(target.runtime)
-        host = "0.0.0.0" if target.container else target.host
+        inside = target.runtime.executable if target.container else None
+        command = self.image_command(inside) if target.container else self.executable(target.runtime)
+        opened = "127.0.0.1" if target.runtime.network == "host" else "0.0.0.0"
+        host = opened if target.container else target.host
+        model = self.model_arguments(target.model)
+        gpus = self.gpus_taken(candidate)
+        devices = target.devices[:gpus]
         return ServerSpec(
             image=target.runtime.image,
-            argv=(*command, *self.model_arguments(target.model), "--host", host, *listen, *flags),
-            env=env,
-            mounts=self.mounts(target.model),
+            argv=(*command, *model, "--host", host, *listen, *flags),
+            env=env if target.container else {**environment.visible(devices), **env},
+            mounts=(*self.mounts(target.model), *models.own_mounts(target.runtime)),
             port=target.port,
             ready_path="/health",
             served_model=served,
-            container_argv=(*self.entry(), *self.model_arguments(target.model), "--host", "0.0.0.0", *listen, *flags),
-            gpus=self.gpus(candidate),
+            container_argv=(*self._entry(inside), *model, "--host", opened, *listen, *flags),
+            gpus=gpus,
             secrets=secrets,
+            devices=devices,
+            entrypoint=inside,
+            network=target.runtime.network,
+            shm_size=target.runtime.shm_size,
+            memory=target.runtime.memory,
         )
+
+    def help_spec(self, runtime: Runtime) -> ServerSpec:
+        """The engine's --help in its image; see Engine."""
+        command = (*self._entry(runtime.executable), self.help_flag)
+        return ServerSpec(
+            image=runtime.image,
+            argv=command,
+            env={**environment.split(runtime)[0], **environment.WIDE},
+            mounts=models.own_mounts(runtime),
+            port=0,
+            ready_path="",
+            served_model="",
+            container_argv=command,
+            entrypoint=runtime.executable,
+        )
+
+    def _entry(self, executable: str | None) -> tuple[str, ...]:
+        """What follows the image, or the executable in it that replaces its entry point."""
+        return self.image_command(executable)[1:] if executable else self.entry()
 
     def flag_arguments(self, candidate: Candidate, runtime: Runtime) -> tuple[str, ...]:
         """The candidate's parameters as arguments, in their order."""
@@ -173,7 +220,8 @@ class CommandLineEngine(ABC):
         if value is True:
             return (spelling,)
         if value is False:
-            found = self.flags().find(spelling) or self.flags(runtime).find(spelling)
+            known = self._learned or self.flags()
+            found = known.find(spelling) or self.flags(runtime).find(spelling)
             return (found.negative,) if found and found.negative else ()
         return (spelling, text(value))
 
@@ -194,12 +242,13 @@ class CommandLineEngine(ABC):
 
     def mounts(self, model: Model) -> tuple[Mount, ...]:
         """The model's folder at its own path, else the Hugging Face cache."""
-        if models.is_path(model.id_or_path):
-            folder = models.location(model)
-            return (Mount(folder, folder),)
-        return (Mount(str(models.cache_folder()), "/root/.cache/huggingface", read_only=False),)
+        return models.mounts(model)
 
     # what it said
+
+    def sign(self, log: str) -> Failure | None:
+        """By the engine's rules for a start; see Engine."""
+        return diagnosis.named(self.rules, log, "start")
 
     def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
         """By the engine's rules, in their order; see Engine."""
@@ -208,7 +257,7 @@ class CommandLineEngine(ABC):
     def describe(self, log: str) -> dict[str, Any]:
         """Version and KV tokens where the log tells; several engine cores add up; see Engine."""
         found: dict[str, Any] = {}
-        for key, pattern in self.said.items():
+        for key, pattern in (*self.said.items(), *LAUNCHER_SAID.items()):
             matches = re.findall(pattern, log)
             if not matches:
                 continue

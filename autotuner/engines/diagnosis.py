@@ -53,6 +53,24 @@ class Rule:
 
 COMMON = (
     Rule(
+        r"\(OOMKilled\)",
+        FailureKind.OUT_OF_MEMORY_AT_START,
+        FailureKind.OUT_OF_MEMORY_UNDER_LOAD,
+        "Raise runtime.memory or leave the host more memory, or lower what the engine keeps in host memory.",
+    ),
+    Rule(
+        r"docker: .*([Nn]o such image|manifest unknown|pull access denied|repository does not exist)",
+        FailureKind.IMAGE_MISSING,
+        None,
+        "Correct runtime.image, or log in to its registry with `docker login`.",
+    ),
+    Rule(
+        r"docker: .*(could not select device driver|nvidia-container-cli|unresolvable CDI devices|unknown device)",
+        FailureKind.DRIVER_FAULT,
+        None,
+        "Docker cannot give this container a GPU: install the NVIDIA Container Toolkit, and see `autotune doctor`.",
+    ),
+    Rule(
         r"error: (unrecognized arguments|argument |the following arguments are required|ambiguous option)"
         r"|No such option",
         FailureKind.BAD_FLAG,
@@ -67,7 +85,24 @@ COMMON = (
         "Lower mem-fraction-static, max-running-requests or max-batched-tokens, or spread over more GPUs with tp-size.",
     ),
     Rule(
-        r"(?i)address already in use|only one usage of each socket address|\bEADDRINUSE\b",
+        r"\bnccl(System|UnhandledCuda|Internal|Remote|InvalidUsage)Error|NCCL (error|failure)|DistBackendError"
+        r"|ProcessGroupNCCL.*(timeout|timed out)",
+        FailureKind.DRIVER_FAULT,
+        FailureKind.DRIVER_FAULT,
+        "The GPUs could not talk to one another: give the container shared memory, see `nvidia-smi topo -m`, and run"
+        " with NCCL_DEBUG=INFO in runtime.env.",
+    ),
+    Rule(
+        r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|No CUDA GPUs are available"
+        r"|no CUDA-capable device|Found no NVIDIA driver|Failed to infer device type|system not yet initialized"
+        r"|uncorrectable ECC error|GPU is lost|fallen off the bus|libcuda\.so\.1: cannot open|[Dd]river/library version"
+        r" mismatch|CUDA error: (unknown error|unspecified launch failure|an illegal memory access|device-side assert)",
+        FailureKind.DRIVER_FAULT,
+        FailureKind.DRIVER_FAULT,
+        "See `nvidia-smi` and `dmesg`: update the driver for this engine's CUDA version, or reset the GPU.",
+    ),
+    Rule(
+        r"(?i)address already in use|port is already allocated|only one usage of each socket address|\bEADDRINUSE\b",
         FailureKind.PORT_IN_USE,
         None,
         "Another process listens on this port; run again to have another free one chosen.",
@@ -96,7 +131,8 @@ COMMON = (
     ),
     Rule(
         r"Model architectures .* are not supported|No model architectures are specified|Unrecognized model in "
-        r"|does not recognize this architecture|Unsupported architectures?\b|Tokenizer class .* does not exist",
+        r"|does not recognize this architecture|Unsupported architectures?\b|Tokenizer class .* does not exist"
+        r"|Can't load tokenizer|instantiate the backend tokenizer|tokenizer .*not supported",
         FailureKind.UNSUPPORTED_MODEL,
         None,
         "Use an engine version that knows this model, or another runtime.",
@@ -106,13 +142,18 @@ COMMON = (
 
 def diagnose(rules: Sequence[Rule], log: str, exit_status: int | None, phase: Phase) -> Failure:
     """Name the failure: the first rule whose words are in the log, else how the process ended."""
+    return named(rules, log, phase) or ending(log, exit_status, phase)
+
+
+def named(rules: Sequence[Rule], log: str, phase: Phase) -> Failure | None:
+    """The failure of the first rule whose words are in the log; None when no rule knows any."""
     said = [words for line in log.splitlines() if (words := clean(line)) and not SOURCE_LINE.match(words)]
     for rule in rules:
         kind = rule.kind(phase)
         found = kind and next((words for words in said if rule.regex.search(words)), None)
         if kind and found:
             return Failure(kind, shorten(found), rule.remedy)
-    return ending(log, exit_status, phase)
+    return None
 
 
 def ending(log: str, exit_status: int | None, phase: Phase) -> Failure:

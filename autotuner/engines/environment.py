@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from autotuner.errors import ConfigError
 from autotuner.experiment import Runtime
@@ -11,6 +12,16 @@ from autotuner.experiment import Runtime
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIALS?)$", re.IGNORECASE)
 SECRET_FLAG = re.compile(r"--?[\w-]*(api[-_]?key|password|secret|(hf|auth|access|bearer)[-_]?token)$", re.IGNORECASE)
+
+WIDE = {"COLUMNS": "10000"}
+"""For --help: an option's names and choices must stay on one line."""
+
+
+def visible(devices: Sequence[int]) -> dict[str, str]:
+    """What limits a CUDA process to some GPUs, counted as the driver counts them; nothing for none."""
+    if not devices:
+        return {}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
 
 
 def split(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -73,12 +73,12 @@ _NOUNS: Mapping[FlagType, str] = {
 
 @dataclass(frozen=True)
 class FlagTable:
-    """All flags of one engine; `origin` says whether they are bundled or were read from its --help."""
+    """All flags of one engine; `origin` says whether they are bundled, documented, or were read from its --help."""
 
     engine: str
     version: str
     flags: Mapping[str, Flag]
-    origin: Literal["bundled", "help"] = "bundled"
+    origin: Literal["bundled", "documentation", "help"] = "bundled"
 
     @cached_property
     def _by_spelling(self) -> dict[str, Flag]:
@@ -101,7 +101,8 @@ class FlagTable:
         return (name for name in self._by_spelling if name.startswith("--"))
 
     def __str__(self) -> str:
-        return f"the flags of {self.engine} {self.version}" + (" as bundled" if self.origin == "bundled" else "")
+        source = {"bundled": " as bundled", "documentation": " as documented"}.get(self.origin, "")
+        return f"the flags of {self.engine} {self.version}{source}"
 
 
 def bundled(engine: str) -> FlagTable:

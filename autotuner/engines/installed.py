@@ -44,6 +44,18 @@ def read(command: Sequence[str], version_of: Sequence[Path], known: FlagTable) -
     return table
 
 
+def recall(*key: str) -> FlagTable | None:
+    """The flags remembered under a key; None when there are none."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return from_json(json.loads(_memory(key, ()).read_text()))
+    return None
+
+
+def remember(table: FlagTable, *key: str) -> None:
+    """Keep the flags of an engine that cannot change under its key, such as an image's id."""
+    _remember(_memory(key, ()), table)
+
+
 def _version(files: Sequence[Path]) -> str:
     """The version in the name of a `NAME-VERSION.dist-info` folder."""
     names = [file.name.removesuffix(".dist-info") for file in files if file.suffix == ".dist-info"]

@@ -9,8 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from autotuner.core import Mount
 from autotuner.errors import ConfigError
-from autotuner.experiment import Model
+from autotuner.experiment import Model, Runtime
 
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
 
@@ -75,6 +76,25 @@ def geometry(model: Model) -> Geometry:
         experts=next((count for key in EXPERTS if (count := _count(data, key))), None),
         vocabulary=_count(data, "vocab_size"),
     )
+
+
+def mounts(model: Model) -> tuple[Mount, ...]:
+    """What a container must see of the model: its folder and what that links to, else the Hugging Face cache."""
+    if not is_path(model.id_or_path):
+        return (Mount(str(cache_folder()), "/root/.cache/huggingface", read_only=False),)
+    folder = Path(location(model))
+    linked = {path.resolve().parent for path in folder.glob("*") if path.is_symlink()} if folder.is_dir() else set()
+    outside = sorted(str(path) for path in linked if not path.is_relative_to(folder))
+    return tuple(Mount(path, path) for path in (str(folder), *outside))
+
+
+def own_mounts(runtime: Runtime) -> tuple[Mount, ...]:
+    """The mounts a configuration names as HOST:CONTAINER[:rw]."""
+    found = []
+    for text in runtime.mounts:
+        host, _, container = text.removesuffix(":ro").removesuffix(":rw").partition(":")
+        found.append(Mount(str(Path(host).expanduser()), container, read_only=not text.endswith(":rw")))
+    return tuple(found)
 
 
 def _count(data: dict[str, Any], key: str) -> int | None:

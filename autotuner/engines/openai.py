@@ -31,7 +31,12 @@ class Openai:
         """No flags; see Engine."""
         return FlagTable("openai", "", {})
 
-    def check(self, parameters: Mapping[str, Sequence[Value]], runtime: Runtime | None = None) -> None:
+    def check(
+        self,
+        parameters: Mapping[str, Sequence[Value]],
+        runtime: Runtime | None = None,
+        table: FlagTable | None = None,
+    ) -> None:
         """Refuse every parameter: a server that runs already has its own; see Engine."""
         if parameters:
             raise ConfigError(
@@ -51,6 +56,19 @@ class Openai:
         """No server; see Engine."""
         self.executable(target.runtime)
         raise AssertionError("unreachable")
+
+    def gpus_taken(self, candidate: Candidate) -> int:
+        """None here; see Engine."""
+        return 0
+
+    def help_spec(self, runtime: Runtime) -> ServerSpec:
+        """None; see Engine."""
+        self.executable(runtime)
+        raise AssertionError("unreachable")
+
+    def sign(self, log: str) -> Failure | None:
+        """Nothing: its log is elsewhere; see Engine."""
+        return None
 
     def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
         """Nothing but that it does not answer; see Engine."""

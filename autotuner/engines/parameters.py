@@ -11,7 +11,7 @@ from typing import Any
 
 from autotuner.core import Value
 from autotuner.engines.flags import Flag
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, unknown
 
 ROWS = Path(__file__).with_name("parameters.yaml")
 
@@ -26,6 +26,7 @@ class Form:
     switch: str | None = None
     config: str | None = None
     values: Mapping[str, Value] | None = None
+    choices: tuple[Value, ...] = ()
     lacks: str | None = None
     reason: str = ""
 
@@ -34,6 +35,12 @@ class Form:
         """Every flag this form can set."""
         words = (self.flag, self.switch, *(self.on or ()), *(self.off or ()))
         return tuple(word for word in words if word is not None and word.startswith("--"))
+
+    def problem(self, value: Value) -> str | None:
+        """What is wrong with a value that has no flag to check it against, or None."""
+        if not self.choices or value is None or self.native(value) in self.choices:
+            return None
+        return unknown("value", str(value), map(str, self.choices))
 
     def native(self, value: Value) -> Value:
         """The engine's word for a value."""
@@ -110,6 +117,6 @@ def _parameter(name: str, row: dict[str, Any]) -> Parameter:
 def _form(row: dict[Any, Any]) -> Form:
     # YAML 1.1 reads the bare keys on and off as true and false
     fields: dict[str, Any] = {{True: "on", False: "off"}.get(key, key): value for key, value in row.items()}
-    for key in {"on", "off"} & fields.keys():
+    for key in {"on", "off", "choices"} & fields.keys():
         fields[key] = tuple(fields[key])
     return Form(**fields)

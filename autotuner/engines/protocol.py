@@ -16,7 +16,10 @@ Phase = Literal["start", "load"]
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be served, with what, and where it listens; `container` tells a container from a process."""
+    """What is to be served, with what, and where it listens; `container` tells a container from a process.
+
+    `devices` are the indexes of the GPUs that may be used, best connected first; empty for any.
+    """
 
     model: Model
     runtime: Runtime = field(default_factory=Runtime)
@@ -25,9 +28,10 @@ class Target:
     host: str = "127.0.0.1"
     port: int = 8000
     container: bool = False
+    devices: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, experiment: Experiment, port: int = 8000) -> Target:
+    def of(cls, experiment: Experiment, port: int = 8000, devices: tuple[int, ...] = ()) -> Target:
         """The target an experiment describes, at a port."""
         return cls(
             model=experiment.model,
@@ -36,6 +40,7 @@ class Target:
             simulate=experiment.simulate,
             port=port,
             container=experiment.deployment.mode == "docker",
+            devices=devices,
         )
 
 
@@ -63,12 +68,23 @@ class Engine(Protocol):
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """The flags of the engine that `runtime` runs, or of the bundled version."""
 
-    def check(self, parameters: Mapping[str, Sequence[Value]], runtime: Runtime | None = None) -> None:
+    def check(
+        self,
+        parameters: Mapping[str, Sequence[Value]],
+        runtime: Runtime | None = None,
+        table: FlagTable | None = None,
+    ) -> None:
         """ConfigError, with the nearest name, for a parameter or value the engine does not take.
 
-        With `runtime` the installed engine is asked for its flags, and the runtime's own
-        arguments and environment are checked too.
+        With `runtime` the installed engine is asked for its flags, unless `table` has them, and the
+        runtime's own arguments and environment are checked too.
         """
+
+    def gpus_taken(self, candidate: Candidate) -> int:
+        """How many GPUs of this machine one server of the candidate takes."""
+
+    def help_spec(self, runtime: Runtime) -> ServerSpec:
+        """The container that prints the flags of the engine in an image and ends."""
 
     def check_model(self, model: Model) -> None:
         """ConfigError when the model is a path and nothing that can be served is there."""
@@ -78,6 +94,9 @@ class Engine(Protocol):
 
     def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:
         """The server of one candidate, complete: what runs, and what is printed."""
+
+    def sign(self, log: str) -> Failure | None:
+        """The failure a line in the log of a server that starts already means, whether it ended or not."""
 
     def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
         """What went wrong, in the log's own words; `exit_status` is None while the server is alive."""

@@ -83,6 +83,6 @@ class Sglang(CommandLineEngine):
         """Counters are off unless asked for."""
         return ("--enable-metrics",)
 
-    def image_command(self) -> tuple[str, ...]:
+    def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """What runs inside the image."""
-        return ("python3", *MODULE)
+        return (executable or "python3", *MODULE)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from autotuner import __version__
-from autotuner.core import Mount
+from autotuner.core import Candidate, Mount
 from autotuner.engines import installed
 from autotuner.engines import model as models
 from autotuner.engines.commandline import CommandLineEngine
@@ -53,6 +53,10 @@ class Sim(CommandLineEngine):
         if not models.location(model).endswith(".json"):
             models.check_folder(model)
 
+    def gpus_taken(self, candidate: Candidate) -> int:
+        """None: its GPUs are simulated."""
+        return 0
+
     def own_arguments(self, target: Target) -> tuple[str, ...]:
         """The simulated GPU, the seed, and the faults that are not off."""
         world = target.simulate
@@ -72,6 +76,6 @@ class Sim(CommandLineEngine):
         """A local model's folder; a bundled model needs none."""
         return super().mounts(model) if models.is_path(model.id_or_path) else ()
 
-    def image_command(self) -> tuple[str, ...]:
+    def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """What runs inside an image that has autotune."""
-        return ("python3", *SERVER)
+        return (executable or "python3", *SERVER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,9 @@ from autotuner.engines.protocol import Target
 from autotuner.errors import MachineError
 from autotuner.experiment import Model, Runtime
 
+CPU_IMAGE = re.compile(r"(?<![a-z])cpu(?![a-z])")
+"""What images of CPU builds have in their names."""
+
 CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 CPU_CACHE_GIB = "2"
 """GiB of host memory for the KV cache on a CPU build, unless the caller's environment says another."""
@@ -27,6 +31,7 @@ class Vllm(CommandLineEngine):
 
     name = "vllm"
     start_seconds = 90.0
+    help_flag = "--help=all"
     reserved = (*CommandLineEngine.reserved, "--model")
     said: ClassVar[Mapping[str, str]] = {
         "version": r"\bversion (\d+\.\d+[\w.+]*)",
@@ -103,14 +108,15 @@ class Vllm(CommandLineEngine):
         that much is not free; with a size given it is ignored.
         """
         spec = super().server_spec(candidate, target)
-        if target.container or not is_cpu_build(spec.argv[0]):
+        named_so = target.container and CPU_IMAGE.search(spec.image or "")
+        if not (named_so or is_cpu_build(spec.argv[0])):
             return spec
         env = {CPU_CACHE: os.environ.get(CPU_CACHE, CPU_CACHE_GIB), **spec.env}
-        return replace(spec, env=env, gpus=0)
+        return replace(spec, env=env, gpus=0, devices=())
 
-    def image_command(self) -> tuple[str, ...]:
+    def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """What runs inside the image."""
-        return ("vllm", "serve")
+        return (executable or "vllm", "serve")
 
     def entry(self) -> tuple[str, ...]:
         """Nothing: the image's entry point is `vllm serve`."""

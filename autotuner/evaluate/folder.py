@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -20,14 +21,19 @@ class TrialFolder:
         self.path = path
         self.log = path / "server.log"
         self._from = 0
+        self._secrets: tuple[str, ...] = ()
 
-    def save_command(self, spec: ServerSpec) -> None:
-        """Write the exact command as a script; secrets are named, their values stay in the environment."""
+    def save_command(self, spec: ServerSpec, command: str | None = None) -> None:
+        """Write the exact command as a script; secrets are named, their values stay in the environment.
+
+        `command` is how the server is started where that is not its argv.
+        """
+        self._secrets = tuple(value for name in spec.secrets if (value := os.environ.get(name)))
         settings = [f"{name}={shlex.quote(value)}" for name, value in sorted(spec.env.items())]
         words = [*(["env", *settings] if settings else []), shlex.join(spec.argv)]
         handed_on = [f"# reads from the environment: {' '.join(spec.secrets)}"] if spec.secrets else []
         script = self.path / "command.sh"
-        script.write_text("\n".join(["#!/bin/sh", *handed_on, "exec " + " ".join(words), ""]))
+        script.write_text("\n".join(["#!/bin/sh", *handed_on, command or f"exec {' '.join(words)}\n"]))
         script.chmod(0o755)
 
     def save_records(self, position: int, observation: Observation) -> None:
@@ -44,6 +50,25 @@ class TrialFolder:
             with self.log.open("rb") as file:
                 end = file.seek(0, 2)
                 file.seek(max(self._from, end - LONGEST_LOG))
-                return file.read().decode("utf-8", "replace")
+                return self._without_secrets(file.read()).decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
+
+    def redact(self) -> None:
+        """Take every secret that was handed on out of the log, should the server have printed it."""
+        if not self._secrets or not self.log.exists():
+            return
+        said = self.log.read_bytes()
+        kept = self._without_secrets(said)
+        if kept != said:
+            self.log.write_bytes(kept)
+
+    def set_aside(self) -> None:
+        """Keep the log of a first attempt under another name, for a second one."""
+        if self.log.exists():
+            self.log.replace(self.path / "server-first.log")
+
+    def _without_secrets(self, text: bytes) -> bytes:
+        for value in self._secrets:
+            text = text.replace(value.encode(), b"*****")
+        return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,17 +43,32 @@ PROBE_TIMEOUT = 30.0
 DYING = 5.0
 """Seconds a server that fails requests is watched, for engines take a while to end after their core died."""
 
+MAY_BE_CHANCE = (FailureKind.PORT_IN_USE, FailureKind.DRIVER_FAULT)
+"""What another launch of the same command may not meet again."""
+
 
 class MeasuredEvaluator:
-    """Starts each candidate's server, drives the load points on it, and brings back what was seen."""
+    """Starts each candidate's server, drives the load points on it, and brings back what was seen.
+
+    `devices` are the indexes of the GPUs it may use, best connected first; empty for any. `render`
+    says how a server is started where that is not its argv.
+    """
 
     def __init__(
-        self, experiment: Experiment, engine: Engine, launcher: Launcher, observe: Observer = unobserved
+        self,
+        experiment: Experiment,
+        engine: Engine,
+        launcher: Launcher,
+        observe: Observer = unobserved,
+        devices: tuple[int, ...] = (),
+        render: Callable[[ServerSpec], str] | None = None,
     ) -> None:
         self.experiment = experiment
         self.engine = engine
         self.launcher = launcher
         self.observe = observe
+        self.devices = devices
+        self.render = render
         self.start_seconds = engine.start_seconds
 
     @property
@@ -67,12 +82,31 @@ class MeasuredEvaluator:
         return self.experiment.workload()
 
     def evaluate(self, candidate: Candidate, workload: Workload, folder: Path, trial: int = 0) -> Measurement:
-        """Measure `candidate`; see Evaluator."""
-        visit = Visit(self, candidate, workload, TrialFolder(folder), trial)
-        measurement = visit.measure()
+        """Measure `candidate`, a second time when the first failed by what may be chance; see Evaluator."""
+        place = TrialFolder(folder)
+        measurement = Visit(self, candidate, workload, place, trial).measure()
+        if measurement.failure is not None and measurement.failure.kind in MAY_BE_CHANCE:
+            place.set_aside()
+            measurement = Visit(self, candidate, workload, place, trial).measure()
         if "load" in measurement.timings:
             self.start_seconds = measurement.timings["start"]
         return measurement
+
+
+class Watched:
+    """A server that starts, taken for failed when its log says so; `sign` reads the log."""
+
+    def __init__(self, server: Server, sign: Callable[[], Failure | None]) -> None:
+        self.url = server.url
+        self._server = server
+        self._sign = sign
+
+    def exit_status(self) -> int | None:
+        """The server's own; EngineError at the first line that means failure."""
+        status = self._server.exit_status()
+        if status is None and (failure := self._sign()) is not None:
+            raise EngineError(failure)
+        return status
 
 
 class Visit:
@@ -100,17 +134,23 @@ class Visit:
         if spec is None:
             self.headers = ready.headers(self.experiment.deployment)
         else:
-            self.folder.save_command(spec)
+            self.folder.save_command(spec, self.owner.render(spec) if self.owner.render else None)
         self._tell("starting", expected_seconds=self.owner.start_seconds)
-        with self.owner.launcher.launch(spec, self.folder.log) as server:
-            failure = self._start(server, spec) or self._load(server, spec)
-            self._tell("stopping")
+        try:
+            with self.owner.launcher.launch(spec, self.folder.log) as server:
+                failure = self._start(server, spec) or self._load(server, spec)
+                self._tell("stopping")
+        finally:
+            self.folder.redact()
         return Measurement(self.source, tuple(self.results), failure, self.timings, self.said, spec)
 
     def _spec(self) -> ServerSpec | None:
         if not self.owner.launcher.starts_servers:
             return None
-        return self.owner.engine.server_spec(self.candidate, Target.of(self.experiment, ports.free_port()))
+        return self.owner.engine.server_spec(self.candidate, self._target())
+
+    def _target(self) -> Target:
+        return Target.of(self.experiment, ports.free_port(), self.owner.devices)
 
     def _model(self, spec: ServerSpec | None) -> str:
         named = self.experiment.model
@@ -122,7 +162,7 @@ class Visit:
         try:
             with self._timed("start"):
                 identity = ready.wait_until_ready(
-                    server,
+                    Watched(server, self._sign) if self.experiment.runtime.fail_fast else server,
                     ready_path=spec.ready_path if spec else "/v1/models",
                     model=self._model(spec),
                     timeout=limit if spec else EXTERNAL_TIMEOUT,
@@ -141,6 +181,9 @@ class Visit:
         self.folder.mark_log()
         self._tell("ready")
         return None
+
+    def _sign(self) -> Failure | None:
+        return self.owner.engine.sign(self.folder.read_log())
 
     def _load(self, server: Server, spec: ServerSpec | None) -> Failure | None:
         """Drive every load point; the failure that ended it early."""

@@ -23,7 +23,17 @@ def _external(deployment: Deployment) -> Launcher:
     return ExternalLauncher(deployment)
 
 
-LAUNCHERS: dict[str, Callable[[Deployment], Launcher]] = {"process": _process, "external": _external}
+def _docker(deployment: Deployment) -> Launcher:
+    from autotuner.launchers.docker import DockerLauncher
+
+    return DockerLauncher()
+
+
+LAUNCHERS: dict[str, Callable[[Deployment], Launcher]] = {
+    "process": _process,
+    "docker": _docker,
+    "external": _external,
+}
 
 
 def launcher(name: str, deployment: Deployment | None = None) -> Launcher:

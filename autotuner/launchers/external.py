@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.core import ServerSpec
+from autotuner.engines.flags import FlagTable
 from autotuner.engines.protocol import Engine
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Deployment, Experiment
@@ -50,6 +51,10 @@ class ExternalLauncher:
                 remedy="Start the server, or correct --url.",
             ) from error
         answering.expect(model)
+
+    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
+        """None: whoever started it knows; see Launcher."""
+        return None
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """The server at the URL; see Launcher."""

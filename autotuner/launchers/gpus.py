@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+RESERVE = 2 * 2**30
+"""Bytes a driver and a display may hold on a GPU that nobody computes on."""
+
+APART = 100
+"""How far apart two GPUs are taken to be where the driver does not tell."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +25,38 @@ class Gpu:
     memory_free_bytes: int
     busy: float | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing but the driver's own reserve occupies its memory."""
+        return self.memory_total_bytes - self.memory_free_bytes < RESERVE
+
 
 @dataclass(frozen=True)
 class Inventory:
-    """All GPUs, or the reason there are none."""
+    """All GPUs, or the reason there are none.
+
+    `distances` says for a pair of indexes, the lower first, how far apart they are: 0 for NVLink,
+    else the driver's level of their nearest common bridge, where 10 is one board and 50 two sockets.
+    """
 
     gpus: tuple[Gpu, ...]
     driver: str = ""
     reason: str = ""
+    distances: Mapping[tuple[int, int], int] = field(default_factory=dict)
+
+    def distance(self, one: int, other: int) -> int:
+        """How far apart two GPUs are; 100 where the driver does not tell."""
+        return self.distances.get((min(one, other), max(one, other)), APART)
+
+    def near(self, indexes: Iterable[int]) -> tuple[int, ...]:
+        """The indexes in an order in which the first n are close together, for every n."""
+        left = sorted(indexes)
+        if len(left) < 2:
+            return tuple(left)
+        chosen = list(min(combinations(left, 2), key=lambda pair: self.distance(*pair)))
+        while rest := [index for index in left if index not in chosen]:
+            chosen.append(min(rest, key=lambda index: sum(self.distance(index, other) for other in chosen)))
+        return tuple(chosen)
 
     def __iter__(self) -> Iterator[Gpu]:
         return iter(self.gpus)
@@ -44,11 +76,12 @@ def inventory() -> Inventory:
     try:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
         found = tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        distances = {pair: _distance(*pair) for pair in combinations(range(len(found)), 2)}
     except pynvml.NVMLError as error:
         return Inventory((), reason=f"the NVIDIA driver lists no GPUs ({error})")
     finally:
         pynvml.nvmlShutdown()
-    return Inventory(found, driver, "" if found else "the NVIDIA driver lists no GPUs")
+    return Inventory(found, driver, "" if found else "the NVIDIA driver lists no GPUs", distances)
 
 
 def _gpu(index: int) -> Gpu:
@@ -69,6 +102,29 @@ def _gpu(index: int) -> Gpu:
         memory_free_bytes=int(memory.free),
         busy=busy,
     )
+
+
+def _distance(one: int, other: int) -> int:
+    import pynvml
+
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in (one, other)]
+    try:
+        if _are_linked(*handles):
+            return 0
+        return int(pynvml.nvmlDeviceGetTopologyCommonAncestor(*handles))
+    except pynvml.NVMLError:
+        return APART
+
+
+def _are_linked(one: Any, other: Any) -> bool:
+    """Whether NVLink connects two GPUs, directly or through a switch."""
+    import pynvml
+
+    try:
+        status = pynvml.nvmlDeviceGetP2PStatus(one, other, pynvml.NVML_P2P_CAPS_INDEX_NVLINK)
+    except pynvml.NVMLError:
+        return False
+    return bool(status == pynvml.NVML_P2P_STATUS_OK)
 
 
 def _text(value: str | bytes) -> str:

@@ -13,8 +13,10 @@ from io import FileIO
 from pathlib import Path
 
 from autotuner.core import ServerSpec
+from autotuner.engines.flags import FlagTable
 from autotuner.engines.protocol import Engine
 from autotuner.experiment import Experiment
+from autotuner.launchers import owner
 from autotuner.launchers.protocol import Server
 
 KEEPER = Path(__file__).with_name("keeper.py")
@@ -73,6 +75,10 @@ class ProcessLauncher:
         engine.check_model(experiment.model)
         engine.check(experiment.parameters, experiment.runtime)
 
+    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
+        """Those of the installed engine; see Launcher."""
+        return engine.flags(experiment.runtime)
+
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the command of `spec`; see Launcher."""
         if spec is None:
@@ -91,7 +97,7 @@ class ProcessLauncher:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(spec.env),
+                env=environment({owner.ENVIRONMENT: str(owner.me()), **spec.env}),
                 pass_fds=(lifeline.fileno(), told.fileno()),
                 start_new_session=True,
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autotuner.core import ServerSpec
+from autotuner.engines.flags import FlagTable
 from autotuner.engines.protocol import Engine
 from autotuner.experiment import Experiment
 
@@ -39,6 +40,9 @@ class Launcher(Protocol):
 
     def preflight(self, experiment: Experiment, engine: Engine) -> None:
         """MachineError or ConfigError when the experiment cannot run here; starts nothing."""
+
+    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
+        """The flags of the engine that would be launched, as far as it is here; None when it is not."""
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the server of `spec`, its output going to `log`; when the block ends all of it is gone."""

@@ -41,7 +41,7 @@ def bin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def installed(bin_folder: Path) -> Path:
     """An executable for every engine, which prints nothing; returns their folder."""
-    for name in ENGINES:
+    for name in (*ENGINES, "trtllm-serve"):
         executable(bin_folder / name, "")
     return bin_folder
 

@@ -1,0 +1,37 @@
+"""What an interrupted run leaves in its folder: a torn line, and the folder of the trial it was at."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from autotuner.errors import RunStoreError
+from autotuner.store import EXPERIMENT, TRIALS, RunStore
+
+Half = tuple[Literal["folder", "line"], str]
+
+
+def half_written(root: Path) -> Iterator[Half]:
+    """Remove the unfinished trials of all runs under `root` that nobody is working on; what was removed."""
+    for path in sorted(found.parent for found in root.glob(f"*/{EXPERIMENT}")):
+        try:
+            store = RunStore.open(path)
+            with store.locked():
+                yield from _tidy(store)
+        except RunStoreError:
+            continue  # in use, or of another version
+
+
+def _tidy(store: RunStore) -> Iterator[Half]:
+    finished = {f"{trial.number:03d}" for trial in store.trials()}
+    for folder in sorted((store.path / "trials").glob("*")):
+        if folder.name not in finished:
+            shutil.rmtree(folder, ignore_errors=True)
+            yield "folder", str(folder)
+    lines = store.path / TRIALS
+    if lines.exists() and not (text := lines.read_bytes()).endswith(b"\n") and text:
+        with lines.open("r+b") as file:
+            file.truncate(text.rfind(b"\n") + 1)
+        yield "line", str(lines)

@@ -1,0 +1,216 @@
+"""Servers in containers of a Docker Engine, through its SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from docker.errors import APIError, ImageNotFound, NotFound
+from urllib3.exceptions import HTTPError
+
+from autotuner.core import Mount, ServerSpec
+from autotuner.engines.flags import FlagTable
+from autotuner.engines.model import mounts, own_mounts
+from autotuner.engines.protocol import Engine
+from autotuner.errors import ConfigError, MachineError
+from autotuner.experiment import Experiment
+from autotuner.launchers import containers, images
+from autotuner.launchers.protocol import Server
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+    from docker.types import CancellableStream
+
+CANNOT_START, CANNOT_INVOKE, NOT_FOUND = 125, 126, 127
+"""The exit statuses `docker run` gives when the daemon refuses, and when the command cannot be run."""
+
+LONGEST_LINE = 64 * 1024
+"""Bytes without an end of line that are kept back."""
+
+OUT_OF_MEMORY = "Out of memory: the kernel killed the container at its memory limit (OOMKilled)"
+
+
+class DockerServer:
+    """A container, followed by a thread that copies its output and waits for its end."""
+
+    def __init__(self, url: str, output: FileIO) -> None:
+        self.url = url
+        self._output = output
+        self._status: int | None = None
+        self._lost: str | None = None
+        self._follower: threading.Thread | None = None
+
+    def exit_status(self) -> int | None:
+        """How it ended, above 128 for a signal; MachineError when the daemon is gone and nobody can know."""
+        if self._lost is not None:
+            raise MachineError(
+                "The Docker daemon went away during a trial.",
+                why=self._lost,
+                remedy="Start it again and go on with --resume; what was left running is removed then.",
+            )
+        return self._status
+
+    def start(self, container: Container) -> None:
+        """Start the container; what it prints goes to the log from its first byte."""
+        chunks = container.attach(stream=True, logs=False, demux=True)
+        try:
+            container.start()
+        except APIError as error:
+            _close(chunks)
+            self.refuse(error)
+            return
+        self._follower = threading.Thread(target=self._follow, args=(container, chunks), daemon=True)
+        self._follower.start()
+
+    def refuse(self, error: APIError) -> None:
+        """Take a refusal of the daemon as the server's end, with the status `docker run` gives."""
+        said = str(error.explanation)
+        self.say(f"docker: {said}")
+        self._status = _refusal(said)
+
+    def say(self, line: str) -> None:
+        """Write a line of autotune's own into the log."""
+        self._write(f"autotune: {line}\n".encode())
+
+    def join(self) -> None:
+        """Wait until the container's last output is in the log."""
+        if self._follower is not None:
+            self._follower.join()
+
+    def _follow(self, container: Container, chunks: CancellableStream[Any]) -> None:
+        try:
+            self._copy(chunks)
+            _close(chunks)
+            status = int(container.wait()["StatusCode"])
+            container.reload()
+        except NotFound:
+            self._status = 128 + 9  # somebody removed it by force
+        except (*images.GONE, HTTPError, OSError) as error:
+            self._lost = str(error).splitlines()[0] if str(error) else type(error).__name__
+        else:
+            if container.attrs["State"].get("OOMKilled"):
+                self.say(OUT_OF_MEMORY)
+            self._status = status
+
+    def _copy(self, chunks: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        """Write whole lines: what a program writes to its two outputs arrives in pieces that must not mix."""
+        unfinished = [b"", b""]
+        for pair in chunks:
+            for place, piece in enumerate(pair):
+                text = unfinished[place] + (piece or b"")
+                end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+                end = end if end or len(text) < LONGEST_LINE else len(text)
+                self._write(text[:end])
+                unfinished[place] = text[end:]
+        self._write(b"".join(unfinished))
+
+    def _write(self, data: bytes) -> None:
+        # a full disk must not stop the server; the trial's records will not fit either, and say so
+        with contextlib.suppress(OSError):
+            if data:
+                self._output.write(data)
+
+
+class DockerLauncher:
+    """Runs a server in a container that is stopped and removed when its block ends.
+
+    `grace` is the seconds between SIGTERM and SIGKILL.
+    """
+
+    starts_servers = True
+
+    def __init__(self, grace: int = 10) -> None:
+        self.grace = grace
+
+    def preflight(self, experiment: Experiment, engine: Engine) -> None:
+        """Check model and mounts, have the image, and check every flag against the engine in it."""
+        runtime = experiment.runtime
+        if runtime.image is None:
+            raise ConfigError("Deployment docker needs runtime.image.", remedy="Give --set runtime.image=NAME:TAG.")
+        engine.help_spec(runtime)
+        engine.check_model(experiment.model)
+        for mount in own_mounts(runtime):
+            if not Path(mount.host).exists():
+                raise ConfigError(f"There is no '{mount.host}' to mount.", remedy="Correct runtime.mounts.")
+        _make_writable_ones(mounts(experiment.model))
+        with images.connected() as client:
+            image = images.require(client, runtime.image)
+            table = images.flags(client, engine, runtime, image)
+        engine.check(experiment.parameters, runtime, table or engine.flags())
+
+    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
+        """Those of the engine in an image that is here already; see Launcher."""
+        runtime = experiment.runtime
+        with contextlib.suppress(MachineError, ImageNotFound), images.connected() as client:
+            return images.flags(client, engine, runtime, client.images.get(runtime.image or ""))
+        return None
+
+    def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
+        """Start the container of `spec`; see Launcher."""
+        if spec is None or spec.image is None:
+            raise ValueError("a container needs a spec with an image")
+        return self._launch(spec, spec.image, log)
+
+    @contextmanager
+    def _launch(self, spec: ServerSpec, image: str, log: Path) -> Iterator[Server]:
+        with ExitStack() as cleanup:
+            client = cleanup.enter_context(images.connected())
+            output = cleanup.enter_context(FileIO(log, "ab"))
+            server = DockerServer(f"http://{containers.LOOPBACK}:{spec.port}", output)
+            cleanup.callback(server.join)
+            name = f"autotune-{os.getpid()}-{secrets.token_hex(4)}"
+            # from here on, whatever happens, nothing called `name` is left
+            cleanup.callback(self._remove, client, name)
+            self._create(client, spec, image, name, log, server)
+            yield server
+
+    def _create(
+        self, client: DockerClient, spec: ServerSpec, image: str, name: str, log: Path, server: DockerServer
+    ) -> None:
+        found = images.require(client, image)
+        server.say(f"image {image} is {images.digest(found)}")
+        settings = containers.settings(spec) | {"name": name, "labels": containers.labels(log)}
+        try:
+            container = client.containers.create(**settings)
+        except APIError as error:
+            server.refuse(error)
+            return
+        server.start(container)
+
+    def _remove(self, client: DockerClient, name: str) -> None:
+        """Stop the container politely, then remove it; when the daemon is gone the next run does it."""
+        with contextlib.suppress(NotFound, *images.GONE):
+            container = client.containers.get(name)
+            try:
+                container.stop(timeout=self.grace)
+            finally:
+                container.remove(force=True, v=True)
+
+
+def _close(chunks: CancellableStream[Any]) -> None:
+    """Close the socket of an attachment, which the SDK leaves open when the other side hangs up first."""
+    with contextlib.suppress(OSError):
+        chunks.close()
+    response: Any = vars(chunks)["_response"]
+    response.raw._fp.fp.close()
+
+
+def _refusal(said: str) -> int:
+    if "executable file not found" in said or "no such file or directory" in said:
+        return NOT_FOUND
+    return CANNOT_INVOKE if "permission denied" in said else CANNOT_START
+
+
+def _make_writable_ones(needed: Iterable[Mount]) -> None:
+    """Make the folders a container writes to: Docker refuses to mount what is not there."""
+    for mount in needed:
+        if not mount.read_only:
+            Path(mount.host).mkdir(parents=True, exist_ok=True)

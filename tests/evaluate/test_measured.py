@@ -1,0 +1,202 @@
+"""Whole measurements of the simulated engine, a real server with computed step times."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Value
+from autotuner.engines import engine
+from autotuner.evaluate import measured
+from autotuner.evaluate.measured import MeasuredEvaluator
+from autotuner.experiment import (
+    Benchmark,
+    Deployment,
+    Experiment,
+    Faults,
+    Model,
+    Optimization,
+    Runtime,
+    Simulate,
+)
+from autotuner.launchers import launcher, ready
+from autotuner.launchers.external import ExternalServer
+from autotuner.load import records
+
+QUICK = ("--load-seconds", "0")
+
+
+def experiment(**changed: Any) -> Experiment:
+    """Two load points of ten requests each, on a server that starts at once."""
+    given: dict[str, Any] = {
+        "task_name": "t",
+        "model": Model(id_or_path="llama-3.1-8b"),
+        "base_runtime": "sim",
+        "runtime": Runtime(extra_args=QUICK),
+        "parameters": {},
+        "benchmark": Benchmark(
+            traffic_scenarios=("D(32,4)",),
+            num_concurrency=(1, 2),
+            duration=5,
+            warmup=0,
+            max_requests=10,
+            request_timeout=1.5,
+        ),
+    }
+    return Experiment(**given | changed)
+
+
+def faults(**given: Any) -> Simulate:
+    return Simulate(faults=Faults(**given))
+
+
+def measure(folder: Path, subject: Experiment, seen: list[Progress] | None = None, **parameters: Value) -> Measurement:
+    chosen = launcher(subject.deployment.mode, subject.deployment)
+    observe = seen.append if seen is not None else lambda progress: None
+    evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), chosen, observe)
+    return evaluator.evaluate(Candidate(subject.base_runtime, parameters), evaluator.workload, folder, trial=3)
+
+
+def failure(measurement: Measurement) -> Failure:
+    assert measurement.failure is not None
+    return measurement.failure
+
+
+def test_every_load_point_is_measured_on_one_launch(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    found = measure(tmp_path, experiment(), seen)
+    assert found.failure is None
+    assert found.source == "simulated"
+    assert [(result.load_point.concurrency, result.metrics.requests) for result in found.load_points] == [
+        (1, 10),
+        (2, 10),
+    ]
+    assert all(result.source == "simulated" and result.validity for result in found.load_points)
+    assert set(found.timings) == {"start", "load"}
+    assert found.server["kv_tokens"] > 0
+    assert (tmp_path / "server.log").read_text().count("KV cache size") == 1
+    stages = [(progress.stage, progress.position) for progress in seen]
+    points = [(stage, number) for number in (1, 2) for stage in ("warming-up", "measuring", "measured")]
+    assert stages == [("starting", 0), ("ready", 0), *points, ("stopping", 0)]
+    assert {(progress.trial, progress.total) for progress in seen} == {(3, 2)}
+
+
+def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: Path) -> None:
+    found = measure(tmp_path, experiment())
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "command.sh",
+        "server.log",
+        "records-1.npz",
+        "records-2.npz",
+    }
+    for position, result in enumerate(found.load_points, start=1):
+        kept = records.read(tmp_path / f"records-{position}.npz")
+        assert kept.load_point == result.load_point
+        assert len(kept.records) == result.metrics.requests
+
+
+def test_the_printed_command_starts_the_same_server(tmp_path: Path) -> None:
+    found = measure(tmp_path, experiment())
+    assert found.spec is not None
+    with subprocess.Popen(["sh", tmp_path / "command.sh"], stderr=subprocess.DEVNULL) as server:
+        try:
+            url = f"http://127.0.0.1:{found.spec.port}"
+            ready.wait_until_ready(
+                ExternalServer(url), ready_path=found.spec.ready_path, model=found.spec.served_model, timeout=20
+            )
+        finally:
+            server.terminate()
+
+
+def test_nothing_secret_is_in_the_trial_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    measure(tmp_path, experiment())
+    assert "HF_TOKEN" in (tmp_path / "command.sh").read_text()
+    assert not [path for path in tmp_path.iterdir() if b"hf_verysecret" in path.read_bytes()]
+
+
+def test_a_server_that_does_not_fit_ends_the_trial_at_its_start(tmp_path: Path) -> None:
+    found = measure(tmp_path, experiment(), **{"mem-fraction-static": 0.1})
+    assert failure(found).kind is FailureKind.OUT_OF_MEMORY_AT_START
+    assert "weights need 15.0 GiB" in failure(found).said
+    assert found.load_points == ()
+    assert set(found.timings) == {"start"}
+    assert found.spec is not None
+
+
+def test_a_flag_the_engine_does_not_know_is_named(tmp_path: Path) -> None:
+    found = measure(tmp_path, experiment(runtime=Runtime(extra_args=("--no-such-flag",))))
+    assert failure(found).kind is FailureKind.BAD_FLAG
+    assert "--no-such-flag" in failure(found).said
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    found = measure(tmp_path, experiment(model=Model(id_or_path="no-such-model")))
+    assert failure(found).kind is FailureKind.MODEL_NOT_FOUND
+    assert "no-such-model" in failure(found).said
+
+
+def test_a_server_that_takes_too_long_to_start_times_out(tmp_path: Path) -> None:
+    slow = experiment(simulate=faults(start_delay=600), runtime=Runtime(extra_args=QUICK, start_timeout=0.5))
+    assert failure(measure(tmp_path, slow)).kind is FailureKind.START_TIMED_OUT
+
+
+def test_a_crash_under_load_keeps_what_was_measured_before(tmp_path: Path) -> None:
+    # one request to be ready, ten for the first load point, and some of the second
+    found = measure(tmp_path, experiment(simulate=faults(crash_after=14)))
+    assert failure(found).kind is FailureKind.CRASHED_UNDER_LOAD
+    assert "SIGSEGV" in failure(found).said
+    assert [result.load_point.concurrency for result in found.load_points] == [1]
+    assert (tmp_path / "records-2.npz").exists()
+
+
+def test_a_server_that_stops_answering_is_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "DYING", 0.5)
+    found = measure(tmp_path, experiment(simulate=faults(hang_after=14)))
+    assert failure(found).kind is FailureKind.HUNG_UNDER_LOAD
+    assert [result.load_point.concurrency for result in found.load_points] == [1]
+
+
+def test_refused_requests_are_errors_of_the_load_point_not_a_failure(tmp_path: Path) -> None:
+    found = measure(tmp_path, experiment(simulate=faults(rate_limited=0.5)))
+    assert found.failure is None
+    assert any(result.metrics.errors for result in found.load_points)
+
+
+def test_a_trial_that_takes_too_long_keeps_what_it_has(tmp_path: Path) -> None:
+    short = experiment(optimization=Optimization(timeout_per_iteration=1.0))
+    long_load = short.benchmark.model_copy(update={"max_requests": None, "duration": 1.0})
+    found = measure(tmp_path, short.model_copy(update={"benchmark": long_load}))
+    assert failure(found).kind is FailureKind.TRIAL_TIMED_OUT
+    assert "1 of 2 load points" in failure(found).said
+    assert len(found.load_points) == 1
+
+
+def test_a_server_that_runs_already_is_measured_and_left_running(tmp_path: Path, sim_url: str) -> None:
+    outside = experiment(base_runtime="vllm", deployment=Deployment(mode="external", url=sim_url), runtime=Runtime())
+    found = measure(tmp_path, outside)
+    assert found.failure is None
+    assert found.spec is None
+    assert found.source == "simulated", "a simulated server stays simulated, whatever it is called"
+    assert len(found.load_points) == 2
+    assert ready.identify(sim_url).models
+
+
+def test_a_server_of_another_model_is_not_measured(tmp_path: Path, sim_url: str) -> None:
+    outside = experiment(
+        model=Model(id_or_path="another"), deployment=Deployment(mode="external", url=sim_url), runtime=Runtime()
+    )
+    assert failure(measure(tmp_path, outside)).kind is FailureKind.WRONG_MODEL
+
+
+def test_the_next_start_is_expected_to_take_as_long_as_the_last(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    subject = experiment()
+    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), seen.append)
+    first = evaluator.evaluate(Candidate("sim"), evaluator.workload, tmp_path / "1")
+    evaluator.evaluate(Candidate("sim"), evaluator.workload, tmp_path / "2")
+    expected = [progress.expected_seconds for progress in seen if progress.stage == "starting"]
+    assert expected == [engine("sim").start_seconds, first.timings["start"]]

@@ -1,0 +1,86 @@
+"""One candidate at a time, and the boundary that keeps a fault inside its trial."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autotuner.core import Candidate, FailureKind, LoadPoint, Measurement, Source, Workload
+from autotuner.errors import MachineError, RunStoreError
+from autotuner.evaluate.serial import SerialExecutor
+
+WORKLOAD = Workload((LoadPoint("D(1,1)", concurrency=1),))
+
+
+class Answering:
+    """An evaluator that does what it is told."""
+
+    source: Source = "simulated"
+    workload = WORKLOAD
+
+    def __init__(self, answer: Callable[[], Measurement]) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Candidate, Workload, Path, int]] = []
+
+    def evaluate(self, candidate: Candidate, workload: Workload, folder: Path, trial: int = 0) -> Measurement:
+        self.asked.append((candidate, workload, folder, trial))
+        return self.answer()
+
+
+def failing(error: BaseException) -> Answering:
+    def fail() -> Measurement:
+        raise error
+
+    return Answering(fail)
+
+
+def test_candidates_are_evaluated_in_order_when_asked_for(tmp_path: Path) -> None:
+    measurement = Measurement("simulated", ())
+    evaluator = Answering(lambda: measurement)
+    executor = SerialExecutor(evaluator)
+    assert executor.next_finished() is None
+    assert executor.has_room
+    executor.submit(1, Candidate("sim", {"tp-size": 1}), tmp_path)
+    assert not executor.has_room
+    assert evaluator.asked == []
+    trial = executor.next_finished()
+    assert trial is not None
+    assert (trial.number, trial.candidate, trial.measurement) == (1, Candidate("sim", {"tp-size": 1}), measurement)
+    assert trial.started <= trial.ended
+    assert evaluator.asked == [(trial.candidate, WORKLOAD, tmp_path, 1)]
+    assert executor.has_room
+    assert executor.next_finished() is None
+
+
+def test_a_fault_of_autotune_costs_one_trial_and_is_kept(tmp_path: Path) -> None:
+    executor = SerialExecutor(failing(ZeroDivisionError("division by zero")))
+    executor.submit(1, Candidate("sim"), tmp_path / "1")
+    trial = executor.next_finished()
+    assert trial is not None
+    assert trial.measurement.source == "simulated"
+    failure = trial.measurement.failure
+    assert failure is not None
+    assert failure.kind is FailureKind.INTERNAL
+    assert failure.said == "ZeroDivisionError: division by zero"
+    report = (tmp_path / "1" / "internal-error.txt").read_text()
+    assert "Traceback" in report
+    assert str(tmp_path) in failure.remedy
+
+
+@pytest.mark.parametrize("error", [MachineError("no vllm"), RunStoreError("not a run"), KeyboardInterrupt()])
+def test_what_would_befall_every_candidate_ends_the_run(tmp_path: Path, error: BaseException) -> None:
+    executor = SerialExecutor(failing(error))
+    executor.submit(1, Candidate("sim"), tmp_path)
+    with pytest.raises(type(error)):
+        executor.next_finished()
+
+
+def test_a_full_disk_ends_the_run_with_a_remedy(tmp_path: Path) -> None:
+    executor = SerialExecutor(failing(OSError(errno.ENOSPC, "No space left on device")))
+    executor.submit(1, Candidate("sim"), tmp_path)
+    with pytest.raises(RunStoreError, match="No space left on device") as caught:
+        executor.next_finished()
+    assert "--resume" in caught.value.remedy

@@ -1,0 +1,101 @@
+"""What is told of a pull, and how a refusal reads; the events are the Docker Engine's own."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from autotuner.errors import MachineError
+from autotuner.launchers import images
+
+LAYERS = [
+    {"status": "Pulling from library/an-image", "id": "1"},
+    {"status": "Downloading", "id": "a", "progressDetail": {"current": 0, "total": 600_000_000}},
+    {"status": "Downloading", "id": "b", "progressDetail": {"current": 200_000_000, "total": 400_000_000}},
+    {"status": "Downloading", "id": "a", "progressDetail": {"current": 600_000_000, "total": 600_000_000}},
+    {"status": "Extracting", "id": "a", "progressDetail": {"current": 1, "total": 600_000_000}},
+    {"status": "Pull complete", "id": "a", "progressDetail": {}},
+]
+
+
+class Registry:
+    """A daemon that has no image until it was pulled."""
+
+    def __init__(self, events, has=False):
+        self.events, self.has, self.asked = events, has, []
+        self.images = SimpleNamespace(get=self.get)
+        self.api = SimpleNamespace(pull=self.pull)
+
+    def get(self, name):
+        if not self.has:
+            raise ImageNotFound("no such image")
+        return name
+
+    def pull(self, name, tag, stream, decode):
+        self.asked.append((name, tag))
+        self.has = not any("error" in event for event in self.events)
+        return iter(self.events)
+
+
+def test_the_progress_of_a_pull_is_told_in_steps(caplog):
+    caplog.set_level(logging.INFO)
+    assert images.require(Registry(LAYERS), "an-image:1") == "an-image:1"
+    assert caplog.messages == [
+        "pulling image an-image:1",
+        "pulling image an-image:1: 20 % of 1.0 GB",
+        "pulling image an-image:1: 80 % of 1.0 GB",
+    ]
+
+
+def test_an_image_that_is_here_is_not_pulled():
+    registry = Registry([], has=True)
+    images.require(registry, "an-image:1")
+    assert registry.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [("a", "latest"), ("a:1", None), ("host:5000/a", "latest"), ("host:5000/a:1", None), ("a@sha256:0", None)],
+)
+def test_without_a_tag_only_the_latest_is_pulled(name, tag):
+    registry = Registry(LAYERS)
+    images.require(registry, name)
+    assert registry.asked == [(name, tag)]
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("pull access denied for x, repository does not exist or may require 'docker login'", "docker login"),
+        ("manifest for x:2 not found: manifest unknown", "Correct runtime.image"),
+        ("dial tcp: lookup registry on 10.0.0.1: no such host", "docker load"),
+    ],
+)
+def test_a_pull_that_is_refused_says_what_to_do(said, remedy):
+    with pytest.raises(MachineError, match="is not here and cannot be pulled") as refused:
+        images.require(Registry([{"error": said}]), "x:2")
+    assert said in refused.value.why
+    assert remedy in refused.value.remedy
+
+
+def test_a_daemon_that_refuses_in_its_own_words_is_quoted():
+    def pull(*_, **__):
+        raise APIError("404", explanation="toomanyrequests: You have reached your pull rate limit")
+
+    registry = Registry([])
+    registry.api.pull = pull
+    with pytest.raises(MachineError, match="pull rate limit"):
+        images.require(registry, "x:2")
+
+
+def test_a_digest_is_the_registrys_where_there_is_one():
+    image = SimpleNamespace(id="sha256:local", attrs={"RepoDigests": ["a/b@sha256:remote"]})
+    assert images.digest(image) == "sha256:remote"
+    assert images.digest(SimpleNamespace(id="sha256:local", attrs={"RepoDigests": []})) == "sha256:local"
+
+
+def test_a_socket_without_permission_is_told_from_no_daemon():
+    denied = images.unreachable(DockerException("Error while fetching: PermissionError(13, 'Permission denied')"))
+    assert "may not talk to the Docker daemon" in str(denied)
+    assert "No Docker daemon answers" in str(images.unreachable(DockerException("Connection refused")))

@@ -1,0 +1,65 @@
+"""What holds for every launcher."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from autotuner.core import Candidate
+from autotuner.engines import Target, engine
+from autotuner.errors import UsageError
+from autotuner.experiment import Deployment, Model, Runtime
+from autotuner.launchers import LAUNCHERS, launcher, ports, ready
+
+MODEL = "llama-3.1-8b"
+HERE = sorted(LAUNCHERS.keys() - {"docker"})
+"""The launchers every machine has; tests/docker holds containers to the same."""
+
+
+def test_an_unknown_deployment_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match="did you mean 'process'"):
+        launcher("proces")
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(name: str, log: Path, sim_url: str) -> None:
+    chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
+    target = Target(Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port())
+    spec = engine("sim").server_spec(Candidate("sim"), target)
+    with chosen.launch(spec, log) as server:
+        identity = ready.wait_until_ready(server, ready_path="/health", model=MODEL, timeout=20)
+        assert identity.simulated
+        assert server.exit_status() is None
+    if chosen.starts_servers:
+        assert server.exit_status() == 0
+        with pytest.raises(ready.NotReadyError):
+            ready.identify(server.url)
+    else:
+        assert ready.identify(server.url).models == (MODEL,)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_an_error_inside_the_block_still_cleans_up(name: str, log: Path, sim_url: str) -> None:
+    chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
+    target = Target(Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port())
+    spec = engine("sim").server_spec(Candidate("sim"), target)
+    with pytest.raises(KeyboardInterrupt), chosen.launch(spec, log) as server:
+        raise KeyboardInterrupt
+    assert (server.exit_status() is not None) == chosen.starts_servers
+
+
+def test_two_free_ports_are_free() -> None:
+    for port in (ports.free_port(), ports.free_port()):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+
+
+def test_the_server_url_is_reached_past_a_proxy(sim_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with launcher("external", Deployment(mode="external", url=sim_url)).launch(None, Path("unused")) as server:
+        ready.wait_until_ready(server, ready_path="/v1/models", model=MODEL, timeout=20)
