@@ -19,6 +19,10 @@ COMMAND = Path(sys.executable).parent / "autotune"
 DOCKERD = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "dockerd"
 
 
+BRIDGE = "autotune-test0"
+"""A bridge of its own: a daemon without one would delete the bridge of the daemon that runs already."""
+
+
 class Daemon:
     """A dockerd with its own files and socket; containers it starts need the host's network."""
 
@@ -32,7 +36,7 @@ class Daemon:
         places = [f"--{name}={self.folder / place}" for name, place in options.items()]
         with (self.folder / "dockerd.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [DOCKERD, *places, "--host", self.url, "--bridge", "none", "--iptables=false", "--ip-masq=false"],
+                [DOCKERD, *places, "--host", self.url, "--bridge", BRIDGE, "--iptables=false", "--ip-masq=false"],
                 stdout=log,
                 stderr=log,
             )
@@ -56,8 +60,9 @@ def daemon(tmp_path_factory, client):
     folder = Path("/tmp") / f"autotune-test-daemon-{os.getpid()}"
     folder.mkdir()
     own = Daemon(folder)
-    own.start()
+    network = client.networks.create(BRIDGE, options={"com.docker.network.bridge.name": BRIDGE})
     try:
+        own.start()
         with contextlib.closing(docker.DockerClient(own.url)) as inside:
             inside.images.load(client.images.get(IMAGE).save(named=IMAGE))
         yield own
@@ -65,6 +70,7 @@ def daemon(tmp_path_factory, client):
     finally:
         own.process.kill()
         own.process.wait()
+        network.remove()
         for line in Path("/proc/mounts").read_text().splitlines():
             if line.split()[1].startswith(str(folder)):
                 subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
