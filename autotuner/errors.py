@@ -26,7 +26,7 @@ class AutotuneError(Exception):
 
 def _sentence(text: str) -> str:
     text = text.rstrip()
-    return text if text.endswith(("?", "!", ":", ")")) else text.rstrip(".") + "."
+    return text if text.endswith(("?", "!", ":")) else text.rstrip(".") + "."
 
 
 class UsageError(AutotuneError):
