@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
@@ -113,6 +113,10 @@ class Workload:
     arrival: Literal["poisson", "constant"] = "poisson"
     seed: int = 0
 
+    def at(self, load_point: LoadPoint) -> Workload:
+        """The same way of driving, on one load point."""
+        return replace(self, load_points=(load_point,))
+
 
 @dataclass(frozen=True)
 class Mount:
@@ -200,6 +204,23 @@ class RequestRecord:
         if not self.chunk_times or self.tokens <= self.chunk_tokens[0]:
             return None
         return (self.chunk_times[-1] - self.chunk_times[0]) / (self.tokens - self.chunk_tokens[0])
+
+
+StopRule = Callable[[Sequence[RequestRecord]], str | None]
+"""(requests of the window that have ended, in the order of their ends) -> why no more are needed, or None."""
+
+
+@dataclass(frozen=True)
+class LoadStep:
+    """One load point to be driven: `workload` holds it alone, `enough` may end its window early."""
+
+    workload: Workload
+    enough: StopRule | None = None
+
+    @property
+    def load_point(self) -> LoadPoint:
+        """The load point."""
+        return self.workload.load_points[0]
 
 
 @dataclass(frozen=True)
@@ -351,6 +372,10 @@ class Measurement:
     spec: ServerSpec | None = None
 
 
+Purpose = Literal["search", "baseline", "confirmation"]
+"""Why a server is launched: to find a better candidate, to know the engine's defaults, to check the winner."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """A candidate, what was measured on it, and how it ended. `started` and `ended` are Unix seconds."""
@@ -360,6 +385,7 @@ class Trial:
     measurement: Measurement
     started: float
     ended: float
+    purpose: Purpose = "search"
 
     @property
     def failed(self) -> bool:

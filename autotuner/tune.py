@@ -1,29 +1,30 @@
-"""The loop: ask for a candidate, evaluate it, judge it, record it, tell the searcher."""
+"""The loop: ask for a launch, evaluate it, judge it, record it, tell the searcher."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
 
-from autotuner.core import Candidate, Observer, Progress, Trial, unobserved
+from autotuner.core import Observer, Progress, Trial, unobserved
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search import Searcher
+from autotuner.search.launch import Launch
 
 
 class Executor(Protocol):
-    """Evaluates submitted candidates, one at a time or several at once."""
+    """Evaluates submitted launches, one at a time or several at once."""
 
-    def submit(self, number: int, candidate: Candidate, folder: Path) -> None:
-        """Take a candidate on as trial `number`, with a folder for what it leaves behind."""
+    def submit(self, number: int, launch: Launch, folder: Path) -> None:
+        """Take a launch on as trial `number`, with a folder for what it leaves behind."""
 
     def next_finished(self) -> Trial | None:
         """Wait for a trial to end; None when nothing is left running."""
 
     @property
     def has_room(self) -> bool:
-        """Whether another candidate can be submitted now."""
+        """Whether another launch can be submitted now."""
 
 
 class Record(Protocol):
@@ -46,14 +47,14 @@ def tune(
     record: Record,
     observe: Observer = unobserved,
 ) -> Ranking:
-    """Try candidates until the searcher has no more, and rank what was seen."""
+    """Launch what the searcher proposes until it has no more, and rank what was seen."""
     for trial in record.trials():
         searcher.tell(trial)
 
     while True:
-        while executor.has_room and (candidate := searcher.ask()) is not None:
+        while executor.has_room and (launch := searcher.ask()) is not None:
             number, folder = record.open_trial()
-            executor.submit(number, candidate, folder)
+            executor.submit(number, launch, folder)
         finished = executor.next_finished()
         if finished is None:
             break

@@ -62,7 +62,7 @@ class Wiring:
 
     def plan(self) -> Plan:
         """The launches to come, with their estimated time."""
-        candidates = tuple(iter(self.searcher().ask, None))
+        candidates = tuple(launch.candidate for launch in iter(self.searcher().ask, None))
         return Plan(
             space=self.space,
             candidates=candidates,

@@ -17,6 +17,7 @@ from autotuner.core import (
     Verdict,
 )
 from autotuner.search.grid import Grid
+from autotuner.search.launch import Launch
 from autotuner.search.space import Space
 from autotuner.store import RunStore
 from autotuner.tune import tune
@@ -73,10 +74,10 @@ class Scripted:
     def has_room(self) -> bool:
         return len(self.running) < self.width
 
-    def submit(self, number: int, candidate: Candidate, folder: Path) -> None:
+    def submit(self, number: int, launch: Launch, folder: Path) -> None:
         assert folder.is_dir()
-        self.running.append((number, candidate))
-        self.submitted.append(candidate.parameters["tp-size"])
+        self.running.append((number, launch.candidate))
+        self.submitted.append(launch.candidate.parameters["tp-size"])
 
     def next_finished(self) -> Trial | None:
         if not self.running:

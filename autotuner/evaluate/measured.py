@@ -16,6 +16,7 @@ from autotuner.core import (
     FailureKind,
     LoadPoint,
     LoadPointResult,
+    LoadStep,
     Measurement,
     Observation,
     Observer,
@@ -33,6 +34,7 @@ from autotuner.evaluate.folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, ports, ready
 from autotuner.scoring import metrics, validity
+from autotuner.search.launch import Course
 
 EXTERNAL_TIMEOUT = 30.0
 """Seconds a server that runs already gets to answer."""
@@ -48,7 +50,7 @@ MAY_BE_CHANCE = (FailureKind.PORT_IN_USE, FailureKind.DRIVER_FAULT)
 
 
 class MeasuredEvaluator:
-    """Starts each candidate's server, drives the load points on it, and brings back what was seen.
+    """Starts each candidate's server, drives the course's load points on it, and brings back what was seen.
 
     `devices` are the indexes of the GPUs it may use, best connected first; empty for any. `render`
     says how a server is started where that is not its argv.
@@ -81,13 +83,14 @@ class MeasuredEvaluator:
         """The experiment's load points."""
         return self.experiment.workload()
 
-    def evaluate(self, candidate: Candidate, workload: Workload, folder: Path, trial: int = 0) -> Measurement:
+    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
         """Measure `candidate`, a second time when the first failed by what may be chance; see Evaluator."""
         place = TrialFolder(folder)
-        measurement = Visit(self, candidate, workload, place, trial).measure()
-        if measurement.failure is not None and measurement.failure.kind in MAY_BE_CHANCE:
+        measurement = Visit(self, candidate, course, place, trial).measure()
+        failure = measurement.failure
+        if failure is not None and failure.kind in MAY_BE_CHANCE and not measurement.load_points:
             place.set_aside()
-            measurement = Visit(self, candidate, workload, place, trial).measure()
+            measurement = Visit(self, candidate, course, place, trial).measure()
         if "load" in measurement.timings:
             self.start_seconds = measurement.timings["start"]
         return measurement
@@ -113,12 +116,13 @@ class Visit:
     """One launch from start to stop, and what was gathered on it."""
 
     def __init__(
-        self, owner: MeasuredEvaluator, candidate: Candidate, workload: Workload, folder: TrialFolder, trial: int
+        self, owner: MeasuredEvaluator, candidate: Candidate, course: Course, folder: TrialFolder, trial: int
     ) -> None:
         self.owner = owner
         self.experiment = owner.experiment
         self.candidate = candidate
-        self.workload = workload
+        self.course = course
+        self.workload = owner.workload
         self.folder = folder
         self.trial = trial
         self.began = time.monotonic()
@@ -186,40 +190,42 @@ class Visit:
         return self.owner.engine.sign(self.folder.read_log())
 
     def _load(self, server: Server, spec: ServerSpec | None) -> Failure | None:
-        """Drive every load point; the failure that ended it early."""
+        """Drive the load points of the course; the failure that ended it early."""
         limit = self.experiment.optimization.timeout_per_iteration
         vocabulary = geometry(self.experiment.model).vocabulary
         known = {"vocabulary": vocabulary} if vocabulary else {}
         endpoint = load.Endpoint(server.url, self._model(spec), self.headers, **known)
         salt = secrets.token_hex(8)
-        for position, point in enumerate(self.workload.load_points, start=1):
+        for position, step in enumerate(iter(self.course.ask, None), start=1):
             if time.monotonic() - self.began > limit:
-                return _too_long(limit, position - 1, len(self.workload.load_points))
+                return _too_long(limit, position - 1, self.course.total)
             try:
                 with self._timed("load"):
-                    seen = self._drive(endpoint, point, position, salt)
+                    seen = self._drive(endpoint, step, position, salt)
             except MachineError as error:
                 return Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy)
             self.folder.save_records(position, seen)
             failure = self._health(server, endpoint, seen, spec)
             if failure is not None:
                 return failure
-            self._keep(point, position, seen)
+            self._keep(step.load_point, position, seen)
         return None
 
-    def _drive(self, endpoint: load.Endpoint, point: LoadPoint, position: int, salt: str) -> Observation:
-        seconds = {"warming-up": self.workload.warmup, "measuring": self.workload.duration}
+    def _drive(self, endpoint: load.Endpoint, step: LoadStep, position: int, salt: str) -> Observation:
+        point, workload = step.load_point, step.workload
+        seconds = {"warming-up": workload.warmup, "measuring": workload.duration}
 
         def on_phase(phase: Any) -> None:
             self._tell(phase, load_point=point, position=position, expected_seconds=seconds.get(phase, 0.0))
 
-        return load.measure(endpoint, point, self.workload, salt=salt, on_phase=on_phase)
+        return load.measure(endpoint, point, workload, salt=salt, on_phase=on_phase)
 
     def _keep(self, point: LoadPoint, position: int, seen: Observation) -> None:
         slo = self.experiment.slo
         figures = metrics.summarize(seen, slo)
         result = LoadPointResult(point, self.source, figures, validity.check(seen, figures, slo))
         self.results.append(result)
+        self.course.tell(result)
         self._tell("measured", load_point=point, position=position, result=result)
 
     def _health(
@@ -253,8 +259,7 @@ class Visit:
             self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - began
 
     def _tell(self, stage: Stage, **more: Any) -> None:
-        total = len(self.workload.load_points)
-        self.owner.observe(Progress(stage, self.trial, self.candidate, total=total, **more))
+        self.owner.observe(Progress(stage, self.trial, self.candidate, total=self.course.total, **more))
 
 
 def _too_long(limit: float, done: int, total: int) -> Failure:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autotuner.core import Candidate, Measurement, Source, Workload
+from autotuner.search.launch import Course
 
 
 class Evaluator(Protocol):
@@ -19,8 +20,8 @@ class Evaluator(Protocol):
     def workload(self) -> Workload:
         """The load points of the experiment, for whoever has no others in mind."""
 
-    def evaluate(self, candidate: Candidate, workload: Workload, folder: Path, trial: int = 0) -> Measurement:
-        """Answer for `candidate`, leaving raw material in `folder`.
+    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
+        """Answer for `candidate` on `course`, leaving raw material in `folder`.
 
         What the engine does wrong is in the measurement, never raised. MachineError and
         RunStoreError are: they would befall every other candidate too.

@@ -1,4 +1,4 @@
-"""One candidate at a time, in this process."""
+"""One launch at a time, in this process."""
 
 from __future__ import annotations
 
@@ -7,42 +7,44 @@ import time
 import traceback
 from pathlib import Path
 
-from autotuner.core import Candidate, Failure, FailureKind, Measurement, Trial
+from autotuner.core import Failure, FailureKind, Measurement, Trial
 from autotuner.errors import AutotuneError, RunStoreError
 from autotuner.evaluate.protocol import Evaluator
+from autotuner.search.launch import FixedCourse, Launch
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class SerialExecutor:
-    """Evaluates the submitted candidate when its result is asked for."""
+    """Evaluates the submitted launch when its result is asked for."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
-        self._waiting: list[tuple[int, Candidate, Path]] = []
+        self._waiting: list[tuple[int, Launch, Path]] = []
 
     @property
     def has_room(self) -> bool:
-        """Whether no candidate is waiting."""
+        """Whether no launch is waiting."""
         return not self._waiting
 
-    def submit(self, number: int, candidate: Candidate, folder: Path) -> None:
-        """Take a candidate on as trial `number`, with a folder for what it leaves behind."""
-        self._waiting.append((number, candidate, folder))
+    def submit(self, number: int, launch: Launch, folder: Path) -> None:
+        """Take a launch on as trial `number`, with a folder for what it leaves behind."""
+        self._waiting.append((number, launch, folder))
 
     def next_finished(self) -> Trial | None:
-        """Evaluate the next candidate to its end; None when there is none."""
+        """Evaluate the next launch to its end; None when there is none."""
         if not self._waiting:
             return None
-        number, candidate, folder = self._waiting.pop(0)
+        number, launch, folder = self._waiting.pop(0)
         started = time.time()
-        measurement = self._evaluate(number, candidate, folder)
-        return Trial(number, candidate, measurement, started, time.time())
+        measurement = self._evaluate(number, launch, folder)
+        return Trial(number, launch.candidate, measurement, started, time.time(), launch.purpose)
 
-    def _evaluate(self, number: int, candidate: Candidate, folder: Path) -> Measurement:
+    def _evaluate(self, number: int, launch: Launch, folder: Path) -> Measurement:
         """The trial boundary: a fault of autotune itself costs one trial, not the run."""
         try:
-            return self.evaluator.evaluate(candidate, self.evaluator.workload, folder, number)
+            course = launch.course or FixedCourse(self.evaluator.workload)
+            return self.evaluator.evaluate(launch.candidate, course, folder, number)
         except AutotuneError:
             raise
         except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -109,7 +109,7 @@ class Job:
         max_in_flight: int | None = None,
     ) -> Job:
         """Narrow `workload` to `load_point`."""
-        return cls(endpoint, replace(workload, load_points=(load_point,)), salt, folder, max_in_flight)
+        return cls(endpoint, workload.at(load_point), salt, folder, max_in_flight)
 
     @property
     def load_point(self) -> LoadPoint:

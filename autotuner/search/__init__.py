@@ -1,21 +1,22 @@
-"""Which candidate next: searchers propose, the loop has them evaluated and tells them the outcome."""
+"""Which launch next: searchers propose, the loop has them evaluated and tells them the outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
-from autotuner.core import Candidate, Trial
+from autotuner.core import Trial
 from autotuner.search.grid import Grid
+from autotuner.search.launch import Launch
 from autotuner.search.random import Random
 from autotuner.search.space import Space
 
 
 class Searcher(Protocol):
-    """Proposes candidates, each at most once, and learns from finished trials."""
+    """Proposes launches, no candidate twice for the same purpose, and learns from finished trials."""
 
-    def ask(self) -> Candidate | None:
-        """The next candidate to launch, or None when there is none left to try."""
+    def ask(self) -> Launch | None:
+        """The next launch, or None when there is nothing left to try."""
 
     def tell(self, trial: Trial) -> None:
         """Take note of a finished trial, this run's or one read back from its record."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotuner.core import Candidate, Trial
+from autotuner.search.launch import Launch
 
 
 class Listed:
@@ -14,12 +15,12 @@ class Listed:
         self.chosen = tuple(chosen)
         self._done: set[str] = set()
 
-    def ask(self) -> Candidate | None:
+    def ask(self) -> Launch | None:
         """The first candidate of the list not yet asked for or told."""
         for candidate in self.chosen:
             if candidate.key not in self._done:
                 self._done.add(candidate.key)
-                return candidate
+                return Launch(candidate)
         return None
 
     def tell(self, trial: Trial) -> None:

@@ -25,6 +25,7 @@ from autotuner.experiment import (
 from autotuner.launchers import launcher, ready
 from autotuner.launchers.external import ExternalServer
 from autotuner.load import records
+from autotuner.search.launch import FixedCourse
 
 QUICK = ("--load-seconds", "0")
 
@@ -57,7 +58,9 @@ def measure(folder: Path, subject: Experiment, seen: list[Progress] | None = Non
     chosen = launcher(subject.deployment.mode, subject.deployment)
     observe = seen.append if seen is not None else lambda progress: None
     evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), chosen, observe)
-    return evaluator.evaluate(Candidate(subject.base_runtime, parameters), evaluator.workload, folder, trial=3)
+    return evaluator.evaluate(
+        Candidate(subject.base_runtime, parameters), FixedCourse(evaluator.workload), folder, trial=3
+    )
 
 
 def failure(measurement: Measurement) -> Failure:
@@ -196,7 +199,7 @@ def test_the_next_start_is_expected_to_take_as_long_as_the_last(tmp_path: Path) 
     seen: list[Progress] = []
     subject = experiment()
     evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), seen.append)
-    first = evaluator.evaluate(Candidate("sim"), evaluator.workload, tmp_path / "1")
-    evaluator.evaluate(Candidate("sim"), evaluator.workload, tmp_path / "2")
+    first = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path / "1")
+    evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path / "2")
     expected = [progress.expected_seconds for progress in seen if progress.stage == "starting"]
     assert expected == [engine("sim").start_seconds, first.timings["start"]]

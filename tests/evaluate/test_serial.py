@@ -11,6 +11,7 @@ import pytest
 from autotuner.core import Candidate, FailureKind, LoadPoint, Measurement, Source, Workload
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.serial import SerialExecutor
+from autotuner.search.launch import Course, Launch
 
 WORKLOAD = Workload((LoadPoint("D(1,1)", concurrency=1),))
 
@@ -23,10 +24,10 @@ class Answering:
 
     def __init__(self, answer: Callable[[], Measurement]) -> None:
         self.answer = answer
-        self.asked: list[tuple[Candidate, Workload, Path, int]] = []
+        self.asked: list[tuple[Candidate, Course, Path, int]] = []
 
-    def evaluate(self, candidate: Candidate, workload: Workload, folder: Path, trial: int = 0) -> Measurement:
-        self.asked.append((candidate, workload, folder, trial))
+    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
+        self.asked.append((candidate, course, folder, trial))
         return self.answer()
 
 
@@ -43,21 +44,25 @@ def test_candidates_are_evaluated_in_order_when_asked_for(tmp_path: Path) -> Non
     executor = SerialExecutor(evaluator)
     assert executor.next_finished() is None
     assert executor.has_room
-    executor.submit(1, Candidate("sim", {"tp-size": 1}), tmp_path)
+    executor.submit(1, Launch(Candidate("sim", {"tp-size": 1})), tmp_path)
     assert not executor.has_room
     assert evaluator.asked == []
     trial = executor.next_finished()
     assert trial is not None
     assert (trial.number, trial.candidate, trial.measurement) == (1, Candidate("sim", {"tp-size": 1}), measurement)
     assert trial.started <= trial.ended
-    assert evaluator.asked == [(trial.candidate, WORKLOAD, tmp_path, 1)]
+    (candidate, course, *rest) = evaluator.asked[0]
+    assert (candidate, *rest) == (trial.candidate, tmp_path, 1)
+    step = course.ask()
+    assert step is not None
+    assert step.workload == WORKLOAD
     assert executor.has_room
     assert executor.next_finished() is None
 
 
 def test_a_fault_of_autotune_costs_one_trial_and_is_kept(tmp_path: Path) -> None:
     executor = SerialExecutor(failing(ZeroDivisionError("division by zero")))
-    executor.submit(1, Candidate("sim"), tmp_path / "1")
+    executor.submit(1, Launch(Candidate("sim")), tmp_path / "1")
     trial = executor.next_finished()
     assert trial is not None
     assert trial.measurement.source == "simulated"
@@ -73,14 +78,14 @@ def test_a_fault_of_autotune_costs_one_trial_and_is_kept(tmp_path: Path) -> None
 @pytest.mark.parametrize("error", [MachineError("no vllm"), RunStoreError("not a run"), KeyboardInterrupt()])
 def test_what_would_befall_every_candidate_ends_the_run(tmp_path: Path, error: BaseException) -> None:
     executor = SerialExecutor(failing(error))
-    executor.submit(1, Candidate("sim"), tmp_path)
+    executor.submit(1, Launch(Candidate("sim")), tmp_path)
     with pytest.raises(type(error)):
         executor.next_finished()
 
 
 def test_a_full_disk_ends_the_run_with_a_remedy(tmp_path: Path) -> None:
     executor = SerialExecutor(failing(OSError(errno.ENOSPC, "No space left on device")))
-    executor.submit(1, Candidate("sim"), tmp_path)
+    executor.submit(1, Launch(Candidate("sim")), tmp_path)
     with pytest.raises(RunStoreError, match="No space left on device") as caught:
         executor.next_finished()
     assert "--resume" in caught.value.remedy

@@ -10,6 +10,7 @@ from autotuner.engines import engine
 from autotuner.evaluate.measured import MAY_BE_CHANCE, MeasuredEvaluator
 from autotuner.experiment import Experiment
 from autotuner.launchers import launcher
+from autotuner.search.launch import FixedCourse
 
 FIRST_FAILS = f"""#!/bin/sh
 if [ ! -e "$0.tried" ]; then touch "$0.tried"; echo "ERROR: %s"; exit 1; fi
@@ -54,7 +55,7 @@ def program(tmp_path):
 
 def evaluate(asked: Experiment, folder: Path):
     evaluator = MeasuredEvaluator(asked, engine("sim"), launcher("process"))
-    return evaluator.evaluate(Candidate("sim"), asked.workload(), folder)
+    return evaluator.evaluate(Candidate("sim"), FixedCourse(asked.workload()), folder)
 
 
 @pytest.mark.parametrize("words", ["[Errno 98] Address already in use", "NCCL error: unhandled system error"])

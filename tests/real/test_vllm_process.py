@@ -20,6 +20,7 @@ from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.experiment import Benchmark, Experiment, Model, Runtime
 from autotuner.launchers import launcher, ports, ready
 from autotuner.launchers.external import ExternalServer
+from autotuner.search.launch import FixedCourse
 
 pytestmark = pytest.mark.engine
 
@@ -50,7 +51,7 @@ def measure(vllm: Path, tiny_model: Path, processes: Processes, tmp_path: Path) 
             "benchmark": Benchmark(traffic_scenarios=("D(100,50)",), num_concurrency=(1, 4), duration=6, warmup=2),
         }
         evaluator = MeasuredEvaluator(Experiment(**given), engine("vllm"), launcher("process"), observe)
-        return evaluator.evaluate(Candidate("vllm", parameters), evaluator.workload, tmp_path)
+        return evaluator.evaluate(Candidate("vllm", parameters), FixedCourse(evaluator.workload), tmp_path)
 
     return run
 

@@ -19,7 +19,7 @@ def finished(candidate: Candidate, number: int = 1) -> Trial:
 
 
 def all_of(searcher) -> list[Candidate]:
-    return list(iter(searcher.ask, None))
+    return [launch.candidate for launch in iter(searcher.ask, None)]
 
 
 def test_it_asks_for_candidates_of_the_space_only(strategy):
@@ -37,7 +37,7 @@ def test_it_asks_for_no_more_than_the_limit(strategy):
 
 def test_it_takes_parallel_asks_before_any_tell(strategy):
     searcher = strategy(SPACE, 4, 0)
-    first, second = searcher.ask(), searcher.ask()
+    first, second = searcher.ask().candidate, searcher.ask().candidate
     assert first != second
     searcher.tell(finished(second))
     searcher.tell(finished(first))

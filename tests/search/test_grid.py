@@ -15,7 +15,7 @@ axes = st.dictionaries(
 
 def test_without_a_limit_the_whole_grid_is_asked_in_its_own_order():
     grid = Grid(Space("sim", {"tp-size": [1, 2], "x": [True, False]}), 10, seed=0)
-    asked = [dict(candidate.parameters) for candidate in iter(grid.ask, None)]
+    asked = [dict(launch.candidate.parameters) for launch in iter(grid.ask, None)]
     assert asked == [
         {"tp-size": 1, "x": True},
         {"tp-size": 1, "x": False},
@@ -63,7 +63,7 @@ def test_refused_combinations_are_never_asked_for():
         return "too many GPUs" if candidate.parameters["tp-size"] == 4 else None
 
     space = Space("sim", {"tp-size": [1, 2, 4]}, refuse)
-    asked = [candidate.parameters["tp-size"] for candidate in iter(Grid(space, 10, 0).ask, None)]
+    asked = [launch.candidate.parameters["tp-size"] for launch in iter(Grid(space, 10, 0).ask, None)]
     assert asked == [1, 2]
     assert [(candidate.parameters["tp-size"], why) for candidate, why in space.refused] == [(4, "too many GPUs")]
 
