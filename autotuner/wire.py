@@ -21,6 +21,7 @@ from autotuner.report.markdown import markdown
 from autotuner.scoring.rank import Ranking
 from autotuner.search import SEARCHERS, Searcher
 from autotuner.search.plan import Plan
+from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 from autotuner.store import RunStore, writing
 from autotuner.tune import tune
@@ -45,8 +46,8 @@ class Wiring:
 
     def searcher(self) -> Searcher:
         """A new searcher of the experiment's strategy."""
-        chosen = self.experiment.optimization
-        return SEARCHERS[chosen.strategy](self.space, chosen.max_iterations, chosen.seed)
+        problem = Problem(self.space, self.experiment, start_seconds=self.engine.start_seconds)
+        return SEARCHERS[self.experiment.optimization.strategy](problem)
 
     def executor(self, observe: Observer, devices: tuple[int, ...] = ()) -> SerialExecutor:
         """An executor that measures candidates one at a time, on the GPUs with the indexes `devices`."""

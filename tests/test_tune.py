@@ -18,6 +18,7 @@ from autotuner.core import (
 )
 from autotuner.search.grid import Grid
 from autotuner.search.launch import Launch
+from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 from autotuner.store import RunStore
 from autotuner.tune import tune
@@ -95,7 +96,7 @@ def store(tmp_path) -> RunStore:
 
 
 def run(store: RunStore, executor: Scripted, seen: list | None = None):
-    searcher = Grid(Space("sim", store.experiment.parameters), 10, 0)
+    searcher = Grid(Problem(Space("sim", store.experiment.parameters), store.experiment))
     return tune(store.experiment, searcher, executor, store, (seen if seen is not None else []).append)
 
 

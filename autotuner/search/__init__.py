@@ -8,8 +8,8 @@ from typing import Protocol
 from autotuner.core import Trial
 from autotuner.search.grid import Grid
 from autotuner.search.launch import Launch
+from autotuner.search.problem import Problem
 from autotuner.search.random import Random
-from autotuner.search.space import Space
 
 
 class Searcher(Protocol):
@@ -22,8 +22,8 @@ class Searcher(Protocol):
         """Take note of a finished trial, this run's or one read back from its record."""
 
 
-SEARCHERS: dict[str, Callable[[Space, int, int], Searcher]] = {
+SEARCHERS: dict[str, Callable[[Problem], Searcher]] = {
     "grid_search": Grid,
     "random": Random,
 }
-"""Strategy name -> searcher, made from the space, the most launches allowed and a seed."""
+"""Strategy name -> searcher of a problem."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from autotuner.core import Candidate
 from autotuner.search.listed import Listed
-from autotuner.search.space import Space
+from autotuner.search.problem import Problem
 
 CONSIDERED_AT_MOST = 2_000
 
@@ -17,8 +17,8 @@ CONSIDERED_AT_MOST = 2_000
 class Grid(Listed):
     """Walks the space in its own order; under a limit, walks a spread that covers every value first."""
 
-    def __init__(self, space: Space, limit: int, seed: int) -> None:
-        super().__init__(spread(space.candidates, limit, seed))
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(spread(problem.space.candidates, problem.limit, problem.seed))
 
 
 def spread(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Candidate, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 from autotuner.search.listed import Listed
-from autotuner.search.space import Space
+from autotuner.search.problem import Problem
 
 
 class Random(Listed):
-    """Asks for `limit` candidates in a random order that the seed fixes."""
+    """Asks for at most `limit` candidates in a random order that the seed fixes."""
 
-    def __init__(self, space: Space, limit: int, seed: int) -> None:
-        count = min(limit, len(space.candidates))
-        super().__init__(random.Random(seed).sample(space.candidates, count))
+    def __init__(self, problem: Problem) -> None:
+        candidates = problem.space.candidates
+        super().__init__(random.Random(problem.seed).sample(candidates, min(problem.limit, len(candidates))))

@@ -5,6 +5,7 @@ import pytest
 from autotuner.core import Candidate, Measurement, Trial
 from autotuner.search import SEARCHERS
 from autotuner.search.space import Space
+from tests.search.problems import problem
 
 SPACE = Space("sim", {"tp-size": [1, 2, 4], "mem-fraction-static": [0.8, 0.85, 0.9], "x": [True, False]})
 
@@ -23,20 +24,20 @@ def all_of(searcher) -> list[Candidate]:
 
 
 def test_it_asks_for_candidates_of_the_space_only(strategy):
-    assert set(all_of(strategy(SPACE, 100, 0))) <= set(SPACE.candidates)
+    assert set(all_of(strategy(problem(SPACE, 100, 0)))) <= set(SPACE.candidates)
 
 
 def test_it_never_asks_for_a_candidate_twice(strategy):
-    asked = all_of(strategy(SPACE, 100, 0))
+    asked = all_of(strategy(problem(SPACE, 100, 0)))
     assert len(asked) == len(set(asked)) == 18
 
 
 def test_it_asks_for_no_more_than_the_limit(strategy):
-    assert len(all_of(strategy(SPACE, 5, 0))) == 5
+    assert len(all_of(strategy(problem(SPACE, 5, 0)))) == 5
 
 
 def test_it_takes_parallel_asks_before_any_tell(strategy):
-    searcher = strategy(SPACE, 4, 0)
+    searcher = strategy(problem(SPACE, 4, 0))
     first, second = searcher.ask().candidate, searcher.ask().candidate
     assert first != second
     searcher.tell(finished(second))
@@ -45,13 +46,13 @@ def test_it_takes_parallel_asks_before_any_tell(strategy):
 
 
 def test_the_same_seed_gives_the_same_candidates(strategy):
-    assert all_of(strategy(SPACE, 7, 5)) == all_of(strategy(SPACE, 7, 5))
+    assert all_of(strategy(problem(SPACE, 7, 5))) == all_of(strategy(problem(SPACE, 7, 5)))
 
 
 @pytest.mark.parametrize("told", [0, 1, 3, 7])
 def test_told_of_a_record_it_goes_on_where_that_ended(strategy, told):
-    whole = all_of(strategy(SPACE, 7, 5))
-    resumed = strategy(SPACE, 7, 5)
+    whole = all_of(strategy(problem(SPACE, 7, 5)))
+    resumed = strategy(problem(SPACE, 7, 5))
     for number, candidate in enumerate(whole[:told], start=1):
         resumed.tell(finished(candidate, number))
     assert all_of(resumed) == whole[told:]
@@ -59,4 +60,4 @@ def test_told_of_a_record_it_goes_on_where_that_ended(strategy, told):
 
 def test_an_empty_space_is_exhausted_at_once(strategy):
     nothing = Space("sim", {"tp-size": [1]}, lambda candidate: "no")
-    assert strategy(nothing, 5, 0).ask() is None
+    assert strategy(problem(nothing, 5, 0)).ask() is None

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from autotuner.core import Candidate
 from autotuner.search.grid import Grid, spread
 from autotuner.search.space import Space
+from tests.search.problems import problem
 
 axes = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),
@@ -14,7 +15,7 @@ axes = st.dictionaries(
 
 
 def test_without_a_limit_the_whole_grid_is_asked_in_its_own_order():
-    grid = Grid(Space("sim", {"tp-size": [1, 2], "x": [True, False]}), 10, seed=0)
+    grid = Grid(problem(Space("sim", {"tp-size": [1, 2], "x": [True, False]})))
     asked = [dict(launch.candidate.parameters) for launch in iter(grid.ask, None)]
     assert asked == [
         {"tp-size": 1, "x": True},
@@ -63,7 +64,7 @@ def test_refused_combinations_are_never_asked_for():
         return "too many GPUs" if candidate.parameters["tp-size"] == 4 else None
 
     space = Space("sim", {"tp-size": [1, 2, 4]}, refuse)
-    asked = [launch.candidate.parameters["tp-size"] for launch in iter(Grid(space, 10, 0).ask, None)]
+    asked = [launch.candidate.parameters["tp-size"] for launch in iter(Grid(problem(space)).ask, None)]
     assert asked == [1, 2]
     assert [(candidate.parameters["tp-size"], why) for candidate, why in space.refused] == [(4, "too many GPUs")]
 
