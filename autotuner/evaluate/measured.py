@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +13,7 @@ from autotuner.core import (
     Candidate,
     Failure,
     FailureKind,
-    LoadPoint,
     LoadPointResult,
-    LoadStep,
     Measurement,
     Observation,
     Observer,
@@ -28,12 +25,11 @@ from autotuner.core import (
     unobserved,
 )
 from autotuner.engines import Engine, Phase, Target
-from autotuner.engines.model import geometry
 from autotuner.errors import EngineError, MachineError
+from autotuner.evaluate.driving import Drive, endpoint_of
 from autotuner.evaluate.folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, ports, ready
-from autotuner.scoring import metrics, validity
 from autotuner.search.launch import Course
 
 EXTERNAL_TIMEOUT = 30.0
@@ -192,41 +188,22 @@ class Visit:
     def _load(self, server: Server, spec: ServerSpec | None) -> Failure | None:
         """Drive the load points of the course; the failure that ended it early."""
         limit = self.experiment.optimization.timeout_per_iteration
-        vocabulary = geometry(self.experiment.model).vocabulary
-        known = {"vocabulary": vocabulary} if vocabulary else {}
-        endpoint = load.Endpoint(server.url, self._model(spec), self.headers, **known)
-        salt = secrets.token_hex(8)
-        for position, step in enumerate(iter(self.course.ask, None), start=1):
+        endpoint = endpoint_of(server.url, self._model(spec), self.experiment.model, self.headers)
+        drive = Drive(endpoint, self.course, self.source, self.experiment.slo, self._tell)
+        for position, step in drive.steps():
             if time.monotonic() - self.began > limit:
                 return _too_long(limit, position - 1, self.course.total)
             try:
                 with self._timed("load"):
-                    seen = self._drive(endpoint, step, position, salt)
+                    seen = drive.observe(position, step)
             except MachineError as error:
                 return Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy)
             self.folder.save_records(position, seen)
             failure = self._health(server, endpoint, seen, spec)
             if failure is not None:
                 return failure
-            self._keep(step.load_point, position, seen)
+            self.results.append(drive.keep(position, seen))
         return None
-
-    def _drive(self, endpoint: load.Endpoint, step: LoadStep, position: int, salt: str) -> Observation:
-        point, workload = step.load_point, step.workload
-        seconds = {"warming-up": workload.warmup, "measuring": workload.duration}
-
-        def on_phase(phase: Any) -> None:
-            self._tell(phase, load_point=point, position=position, expected_seconds=seconds.get(phase, 0.0))
-
-        return load.measure(endpoint, point, workload, salt=salt, on_phase=on_phase)
-
-    def _keep(self, point: LoadPoint, position: int, seen: Observation) -> None:
-        slo = self.experiment.slo
-        figures = metrics.summarize(seen, slo)
-        result = LoadPointResult(point, self.source, figures, validity.check(seen, figures, slo))
-        self.results.append(result)
-        self.course.tell(result)
-        self._tell("measured", load_point=point, position=position, result=result)
 
     def _health(
         self, server: Server, endpoint: load.Endpoint, seen: Observation, spec: ServerSpec | None

@@ -170,8 +170,8 @@ def test_refused_requests_are_errors_of_the_load_point_not_a_failure(tmp_path: P
 
 
 def test_a_trial_that_takes_too_long_keeps_what_it_has(tmp_path: Path) -> None:
-    short = experiment(optimization=Optimization(timeout_per_iteration=1.0))
-    long_load = short.benchmark.model_copy(update={"max_requests": None, "duration": 1.0})
+    short = experiment(optimization=Optimization(timeout_per_iteration=3.0))
+    long_load = short.benchmark.model_copy(update={"max_requests": None, "duration": 3.0})
     found = measure(tmp_path, short.model_copy(update={"benchmark": long_load}))
     assert failure(found).kind is FailureKind.TRIAL_TIMED_OUT
     assert "1 of 2 load points" in failure(found).said

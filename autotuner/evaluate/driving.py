@@ -1,0 +1,84 @@
+"""Drives a course of load points on one running server: what is asked, seen, summed up and told."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from autotuner import load
+from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage
+from autotuner.engines.model import geometry
+from autotuner.experiment import Model, Slo
+from autotuner.scoring import metrics, validity
+from autotuner.search.launch import Course
+
+
+class Tell(Protocol):
+    """Hears of each step of a load point."""
+
+    def __call__(
+        self,
+        stage: Stage,
+        /,
+        *,
+        load_point: LoadPoint,
+        position: int,
+        expected_seconds: float = 0.0,
+        result: LoadPointResult | None = None,
+    ) -> None:
+        """Take note; load point number `position`, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A course on one server. `salt` sets its prompts apart from every other's, `max_in_flight` bounds open loops."""
+
+    endpoint: load.Endpoint
+    course: Course
+    source: Source
+    slo: Slo
+    tell: Tell
+    max_in_flight: int | None = None
+    salt: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def steps(self) -> Iterator[tuple[int, LoadStep]]:
+        """The course's load points with their numbers, from 1; `keep` each before the next is asked for."""
+        return enumerate(iter(self.course.ask, None), start=1)
+
+    def observe(self, position: int, step: LoadStep) -> Observation:
+        """Drive one load point; MachineError when the load generator itself failed."""
+        point, workload = step.load_point, step.workload
+        expected: dict[str, tuple[Stage, float]] = {
+            "warming-up": ("warming-up", workload.warmup),
+            "measuring": ("measuring", workload.duration),
+        }
+
+        def on_phase(phase: str) -> None:
+            stage, seconds = expected[phase]
+            self.tell(stage, load_point=point, position=position, expected_seconds=seconds)
+
+        return load.measure(
+            self.endpoint,
+            point,
+            workload,
+            salt=self.salt,
+            on_phase=on_phase,
+            max_in_flight=self.max_in_flight,
+        )
+
+    def keep(self, position: int, seen: Observation) -> LoadPointResult:
+        """Sum up and check what was seen, and let the course and the watcher know."""
+        figures = metrics.summarize(seen, self.slo)
+        result = LoadPointResult(seen.load_point, self.source, figures, validity.check(seen, figures, self.slo))
+        self.course.tell(result)
+        self.tell("measured", load_point=seen.load_point, position=position, result=result)
+        return result
+
+
+def endpoint_of(url: str, served: str, model: Model, headers: Mapping[str, str]) -> load.Endpoint:
+    """The server at `url` as the load generator sees it; prompts use the vocabulary of `model` where it is known."""
+    vocabulary = geometry(model).vocabulary
+    known = {"vocabulary": vocabulary} if vocabulary else {}
+    return load.Endpoint(url, served, headers, **known)
