@@ -230,7 +230,8 @@ class Observation:
     `window` is [start, end] on the records' clock. `cut_off` records were ended by the run
     itself and say nothing about the server. `counters` are differences of the engine's own
     Prometheus counters over the load point, where it has them. `ended_early` says why the load
-    point was given up before its time, None when it was not.
+    point was given up before its time, `decided` why no more of it was needed, both None when it
+    ran its course.
     """
 
     load_point: LoadPoint
@@ -240,6 +241,7 @@ class Observation:
     counters: Mapping[str, float] = field(default_factory=dict)
     cut_off: int = 0
     ended_early: str | None = None
+    decided: str | None = None
 
 
 @dataclass(frozen=True)

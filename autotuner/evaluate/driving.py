@@ -66,6 +66,7 @@ class Drive:
             salt=self.salt,
             on_phase=on_phase,
             max_in_flight=self.max_in_flight,
+            enough=step.enough,
         )
 
     def keep(self, position: int, seen: Observation) -> LoadPointResult:

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotuner.load.job import Endpoint
-    from autotuner.load.supervisor import measure
+    from autotuner.load.supervisor import Interrupted, measure
 
-__all__ = ["Endpoint", "measure"]
+__all__ = ["Endpoint", "Interrupted", "measure"]
 
-_HOMES = {"Endpoint": "autotuner.load.job", "measure": "autotuner.load.supervisor"}
+_HOMES = {
+    "Endpoint": "autotuner.load.job",
+    "Interrupted": "autotuner.load.supervisor",
+    "measure": "autotuner.load.supervisor",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,7 @@ from autotuner.workload.requests import Request, Requests
 
 _AHEAD_BYTES = 8 << 20
 _LAG_SECONDS = 0.01
+_HAND_OVER_SECONDS = 0.1
 _PATIENCE = 5
 _FRESH_SECONDS, _HOPE_SECONDS = 1.0, 2.0
 _UNREACHABLE = frozenset({"connection-refused", "dns", "tls", "reset", "timeout", "unreachable"})
@@ -33,12 +34,16 @@ _UNREACHABLE = frozenset({"connection-refused", "dns", "tls", "reset", "timeout"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a load point went, beside its records: `window` is on the records' clock."""
+    """How a load point went, beside its records: `window` is on the records' clock.
+
+    `ended_early` says why it was given up, `halted` that the parent ended it.
+    """
 
     window: tuple[float, float]
     loop_lag_p99: float
     cut_off: int
     ended_early: str | None
+    halted: bool
 
 
 class Supply:
@@ -73,7 +78,7 @@ class Run:
 
     The window begins at `window_start`, after the warm-up; requests are issued until
     `window_end`, or until `max_requests` were issued in the window, and then the window ends with
-    the last of them. What is in flight then may finish.
+    the last of them. What is in flight then may finish. `halt` ends all of it at once.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Run:
         self.worked = False
         self.last_finished = 0.0
         self.stopped: str | None = None
+        self.halted = False
         self.closed = False
         self.sending: set[Exchange] = set()
         self.over = asyncio.Event()
@@ -112,10 +118,11 @@ class Run:
             asyncio.get_running_loop().call_later(workload.warmup, self._measure)
         else:
             self._measure()
+        self._hand_over()
 
     def issue(self, when: float) -> Exchange | None:
         """Return the request that is to go out at `when`, None when no more are issued."""
-        if self.stopped or when >= self.window_end or self.issued >= self.max_requests:
+        if self.stopped or self.halted or when >= self.window_end or self.issued >= self.max_requests:
             return None
         warmup = when < self.window_start
         exchange = Exchange((self.warmup if warmup else self.window).take(), when, warmup=warmup)
@@ -152,8 +159,13 @@ class Run:
             self.stop(f"The last {self.failures} requests failed: {error}. {_said(exchange)}".rstrip())
         return False
 
+    def halt(self) -> None:
+        """Issue no more, and end now: enough is known."""
+        self.halted = True
+        self.over.set()
+
     def stop(self, reason: str) -> None:
-        """Issue no more, and end now."""
+        """Issue no more, and end now: nothing works."""
         if self.stopped is None:
             self.stopped = reason
             self.over.set()
@@ -162,7 +174,7 @@ class Run:
         """Close the books: what is still on its way is cut off, and a warm-up given up is all there is."""
         self.closed = True
         end, now = self.window_end, monotonic()
-        if self.stopped is not None:
+        if self.stopped is not None or self.halted:
             end = min(end, now)
             if now < self.window_start:
                 self.window_start = self.start
@@ -174,7 +186,13 @@ class Run:
         """Sum up a closed run."""
         lags = sorted(self.lags)
         lag = lags[math.ceil(len(lags) * 0.99) - 1] if lags else 0.0
-        return Outcome((self.window_start, self.window_end), lag, len(self.sending), self.stopped)
+        return Outcome((self.window_start, self.window_end), lag, len(self.sending), self.stopped, self.halted)
+
+    def _hand_over(self) -> None:
+        """Have what has ended written soon, for whoever follows the records."""
+        if not self.closed:
+            self.spool.hand_over()
+            asyncio.get_running_loop().call_later(_HAND_OVER_SECONDS, self._hand_over)
 
     def _measure(self) -> None:
         self.on_phase("measuring")

@@ -86,6 +86,7 @@ def _about(observation: Observation, words: dict[str, list[str]]) -> dict[str, A
         "counters": dict(observation.counters),
         "cut_off": observation.cut_off,
         "ended_early": observation.ended_early,
+        "decided": observation.decided,
         "words": words,
     }
 
@@ -128,6 +129,7 @@ def _observation(columns: dict[str, Any]) -> Observation:
         counters=about["counters"],
         cut_off=about["cut_off"],
         ended_early=about["ended_early"],
+        decided=about.get("decided"),
     )
 
 

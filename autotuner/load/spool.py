@@ -65,21 +65,23 @@ class Spool:
         self.pending.append(frame)
         self.size += len(frame)
         if self.size > _BUFFER:
-            self._hand_over()
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Give the thread what has been collected."""
+        if self.pending:
+            self.queue.put(b"".join(self.pending))
+            self.pending.clear()
+            self.size = 0
 
     def close(self) -> None:
         """Write out what is left; OSError when the disk did not take everything."""
-        self._hand_over()
+        self.hand_over()
         self.queue.put(None)
         self.thread.join()
         self.file.close()
         if self.failure is not None:
             raise self.failure
-
-    def _hand_over(self) -> None:
-        self.queue.put(b"".join(self.pending))
-        self.pending.clear()
-        self.size = 0
 
     def _write(self) -> None:
         while (data := self.queue.get()) is not None:
@@ -101,12 +103,31 @@ def transcribe(spool: Path, records: Path, *, follow: int | None = None) -> None
             source.seek(_LENGTH.unpack(source.read(_LENGTH.size))[0], os.SEEK_CUR)
         for frame in _frames(source, follow):
             target.write(_frame(_record(*frame)))
+            if follow is not None:
+                target.flush()
+
+
+class Follower:
+    """Reads the request records that `transcribe` writes, while it does."""
+
+    def __init__(self, records: Path) -> None:
+        self.records = records
+        self.read = 0
+
+    def fresh(self) -> list[RequestRecord]:
+        """Return the records written since the last time, in the order in which the requests ended."""
+        found: list[RequestRecord] = []
+        with contextlib.suppress(FileNotFoundError), self.records.open("rb") as source:
+            source.seek(self.read)
+            for frame in _frames(source, None):
+                found.append(_restored(*frame))
+                self.read = source.tell()
+        return found
 
 
 def read(records: Path) -> list[RequestRecord]:
-    """Read the request records that `transcribe` wrote."""
-    with records.open("rb") as source:
-        return [_restored(*frame) for frame in _frames(source, None)]
+    """Read all request records that `transcribe` wrote."""
+    return Follower(records).fresh()
 
 
 def start_transcriber(spool: Path, records: Path) -> int:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import signal
-import subprocess
-import sys
+import selectors
 import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Any
 
-from autotuner.core import LoadPoint, Observation, Workload
-from autotuner.errors import MachineError
+from autotuner.core import LoadPoint, Observation, RequestRecord, StopRule, Workload
 from autotuner.load import spool
 from autotuner.load.counters import differences, read_counters
 from autotuner.load.job import Endpoint, Job, request_head
+from autotuner.load.process import STOP, WorkerProcess, started
 from autotuner.workload import scenarios
+
+_ASKING_SECONDS = 0.25
+_LAST_SECONDS = 30.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a load point; `observation` is what was seen until then, None when no request had ended."""
+
+    def __init__(self, observation: Observation | None) -> None:
+        super().__init__()
+        self.observation = observation
 
 
 def measure(
@@ -29,13 +36,16 @@ def measure(
     salt: str,
     on_phase: Callable[[str], None],
     max_in_flight: int | None = None,
+    enough: StopRule | None = None,
 ) -> Observation:
     """Drive `load_point` on a running server and bring back its raw records.
 
     `salt` sets this run's prompts apart from every other run's. `on_phase` gets "warming-up" and
-    "measuring". `max_in_flight` bounds an open loop. What the server does wrong is counted in the
-    records, never raised; ConfigError: the scenario or the address is not one; MachineError: the
-    worker process died.
+    "measuring". `max_in_flight` bounds an open loop. `enough` is asked a few times a second while
+    requests of the window end; with its first reason the window ends, what is in flight is cut
+    off, and the observation is `decided`. What the server does wrong is counted in the records,
+    never raised; ConfigError: the scenario or the address is not one; MachineError: the worker
+    process died; Interrupted: Ctrl-C, with what was seen until then.
 
     The records are those sent in the window, and those of the warm-up that were still running when
     it began: their tokens count towards throughput, their latencies do not. Those of the warm-up
@@ -47,68 +57,88 @@ def measure(
     before = read_counters(base, headers=endpoint.headers)
     with tempfile.TemporaryDirectory(prefix=f"autotune-load-{os.getpid()}-") as folder:
         job = Job.of(endpoint, load_point, workload, salt=salt, folder=folder, max_in_flight=max_in_flight)
-        outcome = _work(job, on_phase)
-        records = spool.read(job.records)
-    start, end = outcome["window"]
-    return Observation(
-        load_point=load_point,
-        records=tuple(sorted(records, key=lambda record: record.sent)),
-        window=(start, end),
-        loop_lag_p99=outcome["loop_lag_p99"],
-        counters=differences(before, read_counters(base, headers=endpoint.headers)),
-        cut_off=outcome["cut_off"],
-        ended_early=outcome["ended_early"],
-    )
+        run = _Supervision(job, on_phase, enough)
+        with started(job) as worker:
+            try:
+                run.attend(worker)
+            except KeyboardInterrupt as interrupt:
+                run.break_off(worker)
+                seen = run.observation({}) if run.outcome and run.records else None
+                raise Interrupted(seen) from interrupt
+    return run.observation(differences(before, read_counters(base, headers=endpoint.headers)))
 
 
-def _work(job: Job, on_phase: Callable[[str], None]) -> dict[str, Any]:
-    """Run the worker to its end and return its outcome."""
-    with _worker(job.stderr) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(job.to_json() + "\n")
-            process.stdin.flush()
-        for line in process.stdout:
-            message = json.loads(line)
-            if "phase" in message:
-                on_phase(message["phase"])
-            else:
-                outcome: dict[str, Any] = message["outcome"]
-                return outcome
-        status = process.wait()
-    said = job.stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    raise MachineError(
-        f"The load generator's process ended with status {status} before its load point did.",
-        why=said[-1] if said else "It said nothing.",
-        remedy="Run again; if it was killed, free memory on this machine or lower the load.",
-    )
+class _Supervision:
+    """One load point as the parent sees it: what the worker said, and the records as they are written."""
 
+    def __init__(self, job: Job, on_phase: Callable[[str], None], enough: StopRule | None) -> None:
+        self.job = job
+        self.on_phase = on_phase
+        self.enough = enough
+        self.follower = spool.Follower(job.records)
+        self.records: list[RequestRecord] = []
+        self.window: list[RequestRecord] = []
+        self.measuring = False
+        self.reason: str | None = None
+        self.outcome: dict[str, Any] | None = None
 
-@contextlib.contextmanager
-def _worker(stderr: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start the worker in a session of its own; nothing of it is left at the end."""
-    # -P: a file random.py in the user's folder must not become ours
-    command = [sys.executable, "-P", "-m", "autotuner.load.worker"]
-    package = str(Path(__file__).parents[2])
-    search_path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package)))
-    with stderr.open("wb") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "PYTHONPATH": search_path},
-            start_new_session=True,
-            text=True,
+    def attend(self, worker: WorkerProcess, limit: float | None = None) -> None:
+        """Listen until the worker has said how it went, and ask the rule meanwhile."""
+        deadline = None if limit is None else monotonic() + limit
+        with selectors.DefaultSelector() as selector:
+            selector.register(worker, selectors.EVENT_READ)
+            while self.outcome is None and (deadline is None or monotonic() < deadline):
+                asking = self.enough is not None and self.measuring and self.reason is None
+                if not selector.select(_ASKING_SECONDS if asking or deadline else None):
+                    self._ask(worker)
+                    continue
+                for message in worker.hear():
+                    self._take(message)
+        if self.outcome is not None:
+            self._read()
+
+    def break_off(self, worker: WorkerProcess) -> None:
+        """Stop the worker and take what there is; before the window there is nothing."""
+        if self.measuring:
+            self.enough = None
+            worker.tell(STOP)
+            self.attend(worker, _LAST_SECONDS)
+
+    def observation(self, counters: Mapping[str, float]) -> Observation:
+        """Sum up a load point that has ended."""
+        outcome = self.outcome
+        assert outcome is not None
+        start, end = outcome["window"]
+        return Observation(
+            load_point=self.job.load_point,
+            records=tuple(sorted(self.records, key=lambda record: record.sent)),
+            window=(start, end),
+            loop_lag_p99=outcome["loop_lag_p99"],
+            counters=counters,
+            cut_off=outcome["cut_off"],
+            ended_early=outcome["ended_early"],
+            decided=self.reason if outcome["halted"] else None,
         )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "outcome" in message:
+            self.outcome = message["outcome"]
+        else:
+            self.measuring = message["phase"] == "measuring"
+            self.on_phase(message["phase"])
+
+    def _ask(self, worker: WorkerProcess) -> None:
+        """Tell the worker to stop when the rule has a reason; it is asked when a request has ended since."""
+        if self.enough is None or not self._read():
+            return
+        self.reason = self.enough(self.window)
+        if self.reason is not None:
+            worker.tell(STOP)
+
+    def _read(self) -> bool:
+        """Take in the records written since, and say whether the window has more."""
+        fresh = self.follower.fresh()
+        self.records += fresh
+        ended = [record for record in fresh if record.index >= 0]
+        self.window += ended
+        return bool(ended)

@@ -1,8 +1,8 @@
 """`python -m autotuner.load.worker`: drives one load point, alone in its process.
 
-Reads a job as one line of JSON on stdin and ends when stdin does. Writes one JSON object per
-line on stdout: `{"phase": ...}` as it goes, at the end `{"outcome": ...}`. The request records
-are then in the job's folder.
+Reads a job as one line of JSON on stdin and ends when stdin does; any later line ends its
+load point. Writes one JSON object per line on stdout: `{"phase": ...}` as it goes, at the end
+`{"outcome": ...}`. The request records are in the job's folder, as they come.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def main() -> None:
 async def _attended(job: Job) -> Outcome:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_end_on_a_defect)
-    loop.add_reader(_STDIN, _end_with_parent, job)
-    return await observe(job, lambda phase: _say({"phase": phase}))
+    halt = asyncio.Event()
+    loop.add_reader(_STDIN, _hear_parent, job, halt)
+    return await observe(job, lambda phase: _say({"phase": phase}), halt)
 
 
-async def observe(job: Job, on_phase: Callable[[str], None]) -> Outcome:
-    """Drive one load point and leave its exchanges in the spool."""
+async def observe(job: Job, on_phase: Callable[[str], None], halt: asyncio.Event | None = None) -> Outcome:
+    """Drive one load point, until `halt` at most, and leave its exchanges in the spool."""
     workload, point = job.workload, job.load_point
     dialer = Dialer(job.endpoint.address, workload.request_timeout)
     scenario = scenarios.parse(point.scenario)
@@ -82,10 +83,17 @@ async def observe(job: Job, on_phase: Callable[[str], None]) -> Outcome:
 
     written = spool.Spool(job.spool)
     run = Run(job, requests("warm-up"), requests("window"), written, on_phase)
+    halting = asyncio.create_task(_halt(run, halt or asyncio.Event()))
     try:
         return await drive(run, _loop(job, run, dialer))
     finally:
+        halting.cancel()
         written.close()
+
+
+async def _halt(run: Run, told: asyncio.Event) -> None:
+    await told.wait()
+    run.halt()
 
 
 def _loop(job: Job, run: Run, dialer: Dialer) -> Loop:
@@ -118,9 +126,11 @@ def _first_line() -> bytes:
     return bytes(line)
 
 
-def _end_with_parent(job: Job) -> None:
-    """End when stdin does: nobody reads the answer, and the server must not be loaded any longer."""
-    if not os.read(_STDIN, 1 << 16):
+def _hear_parent(job: Job, halt: asyncio.Event) -> None:
+    """End the load point when told to, and the process when stdin ends: then nobody reads the answer."""
+    if os.read(_STDIN, 1 << 16):
+        halt.set()
+    else:
         for path in (job.spool, job.records, job.stderr):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

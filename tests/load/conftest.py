@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.evaluate.conftest import sim_url as sim_url
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 TLS_HANDSHAKE = b"\x16"

@@ -44,11 +44,16 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
     tmp_path_factory: pytest.TempPathFactory, made: list[RequestRecord], point: LoadPoint, ended: str | None
 ):
     path = tmp_path_factory.getbasetemp() / "records.npz"
-    observation = Observation(point, tuple(made), (1.5, 2.25), 0.001, {"preemptions": 2.0}, 3, ended)
+    observation = Observation(point, tuple(made), (1.5, 2.25), 0.001, {"preemptions": 2.0}, 3, ended, "met")
     records.save(path, observation)
     found = records.read(path)
     assert (found.load_point, found.window, found.loop_lag_p99) == (point, (1.5, 2.25), 0.001)
-    assert (found.counters, found.cut_off, found.ended_early) == ({"preemptions": 2.0}, 3, ended)
+    assert (found.counters, found.cut_off, found.ended_early, found.decided) == (
+        {"preemptions": 2.0},
+        3,
+        ended,
+        "met",
+    )
     for before, after in zip(made, found.records, strict=True):
         for name in RequestRecord.__slots__:
             value, other = getattr(before, name), getattr(after, name)

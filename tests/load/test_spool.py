@@ -105,6 +105,24 @@ def test_records_that_were_cut_anywhere_are_completed(tmp_path_factory: pytest.T
     assert [record.index for record in whole] == [0, 1, 2, 3, 4]
 
 
+@settings(max_examples=25)
+@given(st.lists(st.floats(0, 1), max_size=4))
+def test_a_follower_reads_each_record_once_however_far_the_file_has_come(
+    tmp_path_factory: pytest.TempPathFactory, shares: list[float]
+):
+    folder = tmp_path_factory.mktemp("spool")
+    written(folder, *(exchange(number, tokens=number + 1) for number in range(5)))
+    whole = (folder / RECORDS).read_bytes()
+    growing = folder / "growing.bin"
+    follower = spool.Follower(growing)
+    found = follower.fresh()
+    for share in (*sorted(shares), 1.0):
+        growing.write_bytes(whole[: round(share * len(whole))])
+        found += follower.fresh()
+    assert [record.index for record in found] == [0, 1, 2, 3, 4]
+    assert not follower.fresh()
+
+
 def test_a_torn_last_exchange_is_left_out(tmp_path: Path):
     written(tmp_path, exchange(0), exchange(1))
     raw = tmp_path / RAW

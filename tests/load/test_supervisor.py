@@ -9,14 +9,16 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from autotuner.core import LoadPoint, Workload
+from autotuner.core import LoadPoint, RequestRecord, Workload
 from autotuner.errors import ConfigError, MachineError
-from autotuner.load import Endpoint, measure
+from autotuner.load import Endpoint, Interrupted, measure
 from tests.load.conftest import Asked, Server, complete
 
 Serve = Callable[..., Server]
@@ -139,6 +141,115 @@ def test_tls_is_spoken_and_verified(serve: Serve, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     known = measure(endpoint, POINT, WORKLOAD, salt="s", on_phase=silent)
     assert {record.error for record in known.records} == {None}
+
+
+# a rule that says when enough is known
+
+LONG = Workload((POINT,), duration=600.0, warmup=0.05, request_timeout=5.0)
+
+
+def test_a_rule_that_has_seen_enough_ends_the_window(serve: Serve):
+    server = serve()
+    shown: list[list[RequestRecord]] = []
+
+    def enough(records: Sequence[RequestRecord]) -> str | None:
+        shown.append(list(records))
+        return f"{len(records)} are enough" if len(records) >= 10 else None
+
+    seen = measure(Endpoint(server.url, "m"), POINT, LONG, salt="s", on_phase=silent, enough=enough)
+    assert seen.decided == f"{len(shown[-1])} are enough"
+    assert seen.ended_early is None
+    assert seen.cut_off <= 2
+    start, end = seen.window
+    assert end - start < 600
+    assert max(record.sent for record in seen.records) <= end
+    assert set(map(id, shown[-1])) <= set(map(id, seen.records))
+
+
+def test_a_rule_is_shown_the_requests_of_the_window_in_the_order_of_their_ends(serve: Serve):
+    shown: list[list[RequestRecord]] = []
+
+    def enough(records: Sequence[RequestRecord]) -> str | None:
+        shown.append(list(records))
+        return "twice" if len(shown) == 2 else None
+
+    point = LoadPoint("U(5,40)", concurrency=4)
+    seen = measure(Endpoint(serve().url, "m"), point, LONG.at(point), salt="s", on_phase=silent, enough=enough)
+    first, second = shown
+    assert second[: len(first)] == first
+    assert len(second) > len(first)
+    assert [record.finished for record in second] == sorted(record.finished for record in second)
+    assert all(record.scheduled >= seen.window[0] and record.index >= 0 for record in second)
+
+
+def test_what_is_in_flight_when_a_rule_decides_is_cut_off(serve: Serve):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await (complete if asked.number < 3 else hang)(asked, writer)
+
+    workload = replace(LONG, warmup=0.0, request_timeout=500.0)
+    seen = measure(Endpoint(serve(behave).url, "m"), POINT, workload, salt="s", on_phase=silent, enough=lambda _: "yes")
+    assert (len(seen.records), seen.cut_off, seen.decided) == (3, 2, "yes")
+
+
+def test_a_rule_without_a_reason_changes_nothing(serve: Serve):
+    asked: list[int] = []
+
+    def enough(records: Sequence[RequestRecord]) -> None:
+        asked.append(len(records))
+
+    point = LoadPoint("D(5,200)", concurrency=1)
+    workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=3)
+    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, enough=enough)
+    assert len(seen.records) == 3
+    assert (seen.decided, seen.cut_off) == (None, 0)
+    assert asked
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 8}, {"rate": 40.0}])
+def test_a_rule_ends_a_load_point_on_the_simulated_engine(sim_url: str, load: dict[str, Any]):
+    point = LoadPoint("D(50,10)", **load)
+    seen = measure(
+        Endpoint(sim_url, "llama-3.1-8b"),
+        point,
+        Workload((point,), duration=600.0, warmup=0.2),
+        salt="s",
+        on_phase=silent,
+        enough=lambda records: "30 requests" if len(records) >= 30 else None,
+    )
+    assert seen.decided == "30 requests"
+    answered = [record for record in seen.records if record.index >= 0]
+    assert len(answered) >= 30
+    assert {record.error for record in answered} == {None}
+    assert {record.tokens for record in answered} == {10}
+
+
+# interrupts
+
+
+def test_an_interrupt_brings_what_was_seen(serve: Serve):
+    def enough(records: Sequence[RequestRecord]) -> None:
+        if len(records) >= 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted) as caught:
+        measure(Endpoint(serve().url, "m"), POINT, LONG, salt="s", on_phase=silent, enough=enough)
+    seen = caught.value.observation
+    assert seen is not None
+    assert len(seen.records) >= 5
+    assert {record.error for record in seen.records} == {None}
+    assert seen.window[1] - seen.window[0] < 600
+    assert (seen.decided, seen.ended_early) == (None, None)
+
+
+@pytest.mark.parametrize("interrupted", ["warming-up", "measuring"])
+def test_an_interrupt_before_any_request_has_ended_brings_nothing(serve: Serve, interrupted: str):
+    def on_phase(phase: str) -> None:
+        if phase == interrupted:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        measure(Endpoint(serve(hang).url, "m"), POINT, LONG, salt="s", on_phase=on_phase)
+    assert caught.value.observation is None
 
 
 def test_a_worker_that_dies_is_a_clear_error(serve: Serve):

@@ -1,0 +1,88 @@
+"""A worker process as its parent sees it: started with a job, heard line by line, told to stop, never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from autotuner.errors import MachineError
+from autotuner.load.job import Job
+
+STOP = "stop"
+"""The order to issue no more requests and to cut off those on their way."""
+
+
+class WorkerProcess:
+    """A running worker; select on it to wait for what it says."""
+
+    def __init__(self, process: subprocess.Popen[bytes], job: Job) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.job = job
+        self._process = process
+        self._stdin, self._stdout = process.stdin, process.stdout
+        self._unread = b""
+
+    def fileno(self) -> int:
+        """The file descriptor that can be read when the worker has said something."""
+        return self._stdout.fileno()
+
+    def tell(self, order: str) -> None:
+        """Send one line; a worker that has ended does not hear it."""
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(order.encode() + b"\n")
+            self._stdin.flush()
+
+    def hear(self) -> list[dict[str, Any]]:
+        """Wait for the next words and return the messages complete by now; MachineError when it has died."""
+        data = os.read(self.fileno(), 1 << 16)
+        if not data:
+            raise self._death()
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def _death(self) -> MachineError:
+        status = self._process.wait()
+        said = self.job.stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return MachineError(
+            f"The load generator's process ended with status {status} before its load point did.",
+            why=said[-1] if said else "It said nothing.",
+            remedy="Run again; if it was killed, free memory on this machine or lower the load.",
+        )
+
+
+@contextlib.contextmanager
+def started(job: Job) -> Iterator[WorkerProcess]:
+    """Start a worker on `job` in a session of its own; nothing of it is left at the end."""
+    # -P: a file random.py in the user's folder must not become ours
+    command = [sys.executable, "-P", "-m", "autotuner.load.worker"]
+    package = str(Path(__file__).parents[2])
+    search_path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package)))
+    with job.stderr.open("wb") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": search_path},
+            start_new_session=True,
+        )
+    try:
+        worker = WorkerProcess(process, job)
+        worker.tell(job.to_json())
+        yield worker
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
