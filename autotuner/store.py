@@ -2,6 +2,7 @@
 
 RUN/experiment.yaml    the composed configuration
 RUN/provenance.yaml    the layers, and for each value the layer it came from
+RUN/refused.json       combinations of parameters that cannot run, and why
 RUN/trials.jsonl       one line per finished trial, synced before the next one starts
 RUN/trials/001/        command.sh, server.log, records-1.npz, ... of trial 1
 RUN/best/              the winner's commands
@@ -15,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
@@ -25,12 +26,13 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from autotuner.core import Trial
+from autotuner.core import Candidate, Trial
 from autotuner.errors import RunStoreError
 from autotuner.experiment import Experiment
 
 EXPERIMENT = "experiment.yaml"
 TRIALS = "trials.jsonl"
+REFUSED = "refused.json"
 LOCK = ".lock"
 
 
@@ -127,6 +129,25 @@ class RunStore:
         """The layers applied and each value's layer."""
         loaded = yaml.safe_load((self.path / "provenance.yaml").read_text())
         return loaded if isinstance(loaded, dict) else {}
+
+    def save_refused(self, refused: Sequence[tuple[Candidate, str]]) -> None:
+        """Keep which combinations are not tried, and why."""
+        rows = [{"runtime": c.runtime, "parameters": dict(c.parameters), "reason": why} for c, why in refused]
+        self.save(REFUSED, json.dumps(rows, indent=1) + "\n")
+
+    def refused(self) -> list[tuple[Candidate, str]]:
+        """The combinations that are not tried, with the reasons; empty for a run that kept none."""
+        try:
+            rows = json.loads((self.path / REFUSED).read_text())
+            return [(Candidate(row["runtime"], row["parameters"]), row["reason"]) for row in rows]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunStoreError(
+                f"'{self.path / REFUSED}' cannot be read.",
+                why=str(error),
+                remedy="Remove it; the trials are elsewhere.",
+            ) from error
 
     def save(self, name: str, text: str) -> None:
         """Write a file of the run, such as `best/command.sh`."""

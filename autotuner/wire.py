@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotuner.core import Observer, ServerSpec, Trial, unobserved
+from autotuner.core import Candidate, Observer, ServerSpec, Trial, unobserved
 from autotuner.deploy import render
 from autotuner.engines import Engine, Target, engine
 from autotuner.errors import ConfigError, MachineError
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.experiment import Experiment
+from autotuner.foresight import Foresight
 from autotuner.launchers import Launcher, clean, launcher, locks
 from autotuner.report.markdown import markdown
 from autotuner.scoring.rank import Ranking
@@ -43,6 +44,7 @@ class Wiring:
     engine: Engine
     launcher: Launcher
     space: Space
+    foresight: Foresight
 
     def searcher(self) -> Searcher:
         """A new searcher of the experiment's strategy."""
@@ -57,8 +59,7 @@ class Wiring:
 
     def gpus(self) -> AbstractContextManager[tuple[int, ...]]:
         """Hold as many of this machine's GPUs as the largest candidate takes; MachineError when they are not free."""
-        candidates = self.plan().candidates if self.launcher.starts_servers else ()
-        needed = max(map(self.engine.gpus_taken, candidates), default=0)
+        needed = max(self.plan().gpus, default=0)
         return locks.reserved(needed, self.experiment.hardware.gpus if needed else ())
 
     def plan(self) -> Plan:
@@ -69,8 +70,13 @@ class Wiring:
             candidates=candidates,
             workload=self.experiment.workload(),
             start_seconds=self.engine.start_seconds,
-            gpus=tuple(candidate.gpus for candidate in candidates),
+            gpus=tuple(map(self.engine.gpus_taken, candidates)) if self._takes_gpus else (),
         )
+
+    @property
+    def _takes_gpus(self) -> bool:
+        """Whether servers are started here that compute on GPUs."""
+        return self.launcher.starts_servers and self.engine.computes_on_gpus(Target.of(self.experiment))
 
     def preflight(self, output: Path) -> None:
         """Check, before the first launch, that this machine has what the run needs."""
@@ -93,6 +99,7 @@ class Result:
     trials: tuple[Trial, ...]
     path: Path
     command: str | None
+    refused: tuple[tuple[Candidate, str], ...] = ()
 
 
 def wire(experiment: Experiment) -> Wiring:
@@ -103,8 +110,12 @@ def wire(experiment: Experiment) -> Wiring:
     chosen.check_model(experiment.model)
     for scenario in experiment.benchmark.traffic_scenarios:
         scenarios.parse(scenario)
-    target = Target.of(experiment)
-    space = Space(experiment.base_runtime, experiment.parameters, lambda candidate: chosen.refuse(candidate, target))
+    target, foresight = Target.of(experiment), Foresight.of(experiment, chosen, where)
+    space = Space(
+        experiment.base_runtime,
+        experiment.parameters,
+        lambda candidate: chosen.refuse(candidate, target) or foresight.refuse(candidate),
+    )
     if not space.candidates:
         reason = space.refused[0][1] if space.refused else "A parameter has an empty list of values."
         raise ConfigError(
@@ -112,7 +123,7 @@ def wire(experiment: Experiment) -> Wiring:
             why=f"{len(space.refused)} of {space.total} were refused; the first: {reason}",
             remedy="Widen the parameters, for example with --set parameters.tp-size=[1].",
         )
-    return Wiring(experiment, chosen, where, space)
+    return Wiring(experiment, chosen, where, space, foresight)
 
 
 def _check(experiment: Experiment, chosen: Engine, where: Launcher) -> None:
@@ -149,6 +160,7 @@ def create(composition: Composition, output: Path) -> RunStore:
 def go_on(store: RunStore, wiring: Wiring, observe: Observer) -> Result:
     """Run what a run folder still lacks, and write its report."""
     clean.sweep()
+    store.save_refused(wiring.space.refused)
     with wiring.gpus() as devices:
         ranking = tune(store.experiment, wiring.searcher(), wiring.executor(observe, devices), store, observe)
     return conclude(store, ranking)
@@ -163,12 +175,14 @@ def conclude(store: RunStore, ranking: Ranking) -> Result:
     command = render(spec, launch_form(store.experiment)) if spec else None
     with writing(store.path):
         pareto(trials, store.experiment, ranking, store.path / PLOT)
-    store.save("report.md", markdown(ranking, trials, store.experiment, command=command, picture=PLOT))
+    refused = tuple(store.refused())
+    text = markdown(ranking, trials, store.experiment, command=command, picture=PLOT, refused=refused)
+    store.save("report.md", text)
     if spec is not None:
         formats = {"command.sh": "shell"} | ({"docker.sh": "docker", "compose.yaml": "compose"} if spec.image else {})
         for name, form in formats.items():
             store.save(f"best/{name}", render(spec, form))
-    return Result(ranking, trials, store.path, command)
+    return Result(ranking, trials, store.path, command, refused)
 
 
 def launch_form(experiment: Experiment) -> str:

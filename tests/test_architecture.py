@@ -11,7 +11,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"wire"},
-    {"tune", "report", "deploy"},
+    {"tune", "report", "deploy", "foresight"},
     {"evaluate"},
     {"load", "simulate", "launchers", "search"},
     {"config", "workload", "engines", "scoring", "predict", "store"},

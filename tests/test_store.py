@@ -78,6 +78,19 @@ def test_a_trial_comes_back_as_it_was_written(store):
     assert RunStore.open(store.path).trials() == [trial(1), failed]
 
 
+def test_refused_combinations_come_back_with_their_reasons(store):
+    assert store.refused() == []
+    refused = [(Candidate("sim", {"tp-size": 3, "x": None}), "32 attention heads are not divisible by tp-size 3")]
+    store.save_refused(refused)
+    assert RunStore.open(store.path).refused() == refused
+
+
+def test_a_file_of_refused_combinations_that_was_changed_by_hand_is_named(store):
+    store.save("refused.json", "[{}]")
+    with pytest.raises(RunStoreError, match=r"refused\.json' cannot be read"):
+        store.refused()
+
+
 def test_a_torn_last_line_is_dropped_and_does_not_spoil_the_next_trial(store):
     store.append(trial(1))
     with (store.path / "trials.jsonl").open("ab") as file:

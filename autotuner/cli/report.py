@@ -34,11 +34,11 @@ def report(
     ranking = rank(trials, experiment)
     if chosen == "table":
         display.line(f"run {store.path}")
-        show_ranking(ranking, trials, experiment)
+        show_ranking(ranking, trials, experiment, refused=store.refused())
     elif chosen == "json":
         from autotuner.report.record import record
 
-        display.json(record(ranking, trials, experiment))
+        display.json(record(ranking, trials, experiment, store.refused()))
     elif chosen == "csv":
         from autotuner.report.tabular import csv
 
@@ -46,4 +46,4 @@ def report(
     else:
         from autotuner.report.markdown import markdown
 
-        display.text(markdown(ranking, trials, experiment))
+        display.text(markdown(ranking, trials, experiment, refused=store.refused()))

@@ -12,6 +12,7 @@ from autotuner.errors import NoFeasibleError, UsageError
 if TYPE_CHECKING:
     from autotuner.core import Trial
     from autotuner.experiment import Experiment
+    from autotuner.report.refused import Refused
     from autotuner.scoring.rank import Ranking
     from autotuner.store import RunStore
     from autotuner.wire import Result
@@ -25,10 +26,10 @@ def show(result: Result, experiment: Experiment, as_json: bool) -> None:
     if as_json:
         from autotuner.report.record import record
 
-        data = record(result.ranking, result.trials, experiment)
+        data = record(result.ranking, result.trials, experiment, result.refused)
         display.json({**data, "run": str(result.path), "command": result.command})
     else:
-        show_ranking(result.ranking, result.trials, experiment, SHOWN)
+        show_ranking(result.ranking, result.trials, experiment, SHOWN, result.refused)
         display.line(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
@@ -40,8 +41,15 @@ def show(result: Result, experiment: Experiment, as_json: bool) -> None:
         display.warning(f"The winner's targets are met, but not proven: {winner.reason}. Measure longer: --duration.")
 
 
-def show_ranking(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> None:
-    """The ranked table with its notes, the frontier, and one sentence about the winner."""
+def show_ranking(
+    ranking: Ranking,
+    trials: Sequence[Trial],
+    experiment: Experiment,
+    limit: int | None = None,
+    refused: Refused = (),
+) -> None:
+    """The ranked table with its notes, what was refused, the frontier, and one sentence about the winner."""
+    from autotuner.report.refused import heading, reasons
     from autotuner.report.summary import frontier, sentence
     from autotuner.report.table import rows
 
@@ -50,6 +58,10 @@ def show_ranking(ranking: Ranking, trials: Sequence[Trial], experiment: Experime
     display.table(table.texts(), table.titles, title=title, right=table.right, emphasise=table.winner)
     for note in table.notes:
         display.line(note)
+    if refused:
+        display.line(heading(refused))
+        for line in reasons(refused, experiment):
+            display.line(f"  {line}")
     front = frontier(trials, experiment)
     if front.rows:
         display.line()

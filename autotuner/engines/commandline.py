@@ -149,6 +149,10 @@ class CommandLineEngine(ABC):
         """How many GPUs of this machine one server takes; see Engine."""
         return self.gpus(candidate)
 
+    def computes_on_gpus(self, target: Target) -> bool:
+        """As every engine does unless it says otherwise; see Engine."""
+        return True
+
     # the server
 
     def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:

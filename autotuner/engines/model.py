@@ -60,7 +60,7 @@ def check_folder(model: Model) -> None:
 @lru_cache(maxsize=16)
 def geometry(model: Model) -> Geometry:
     """The counts of a model that is a folder or in the Hugging Face cache; empty for any other."""
-    path = _config_file(model)
+    path = config_file(model)
     try:
         data = json.loads(path.read_text()) if path else {}
     except (OSError, ValueError):
@@ -102,7 +102,8 @@ def _count(data: dict[str, Any], key: str) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
-def _config_file(model: Model) -> Path | None:
+def config_file(model: Model) -> Path | None:
+    """The config.json of a model that is a folder or in the Hugging Face cache; None for any other."""
     if is_path(model.id_or_path):
         return Path(location(model)) / "config.json"
     cached = cache_folder() / "hub" / ("models--" + model.id_or_path.replace("/", "--")) / "snapshots"

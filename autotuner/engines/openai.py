@@ -61,6 +61,10 @@ class Openai:
         """None here; see Engine."""
         return 0
 
+    def computes_on_gpus(self, target: Target) -> bool:
+        """Not known; see Engine."""
+        return False
+
     def help_spec(self, runtime: Runtime) -> ServerSpec:
         """None; see Engine."""
         self.executable(runtime)

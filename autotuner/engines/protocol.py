@@ -83,6 +83,9 @@ class Engine(Protocol):
     def gpus_taken(self, candidate: Candidate) -> int:
         """How many GPUs of this machine one server of the candidate takes."""
 
+    def computes_on_gpus(self, target: Target) -> bool:
+        """False where it is known that no GPU computes, as with a build for CPU."""
+
     def help_spec(self, runtime: Runtime) -> ServerSpec:
         """The container that prints the flags of the engine in an image and ends."""
 

@@ -108,11 +108,18 @@ class Vllm(CommandLineEngine):
         that much is not free; with a size given it is ignored.
         """
         spec = super().server_spec(candidate, target)
-        named_so = target.container and CPU_IMAGE.search(spec.image or "")
-        if not (named_so or is_cpu_build(spec.argv[0])):
+        if self.computes_on_gpus(target):
             return spec
         env = {CPU_CACHE: os.environ.get(CPU_CACHE, CPU_CACHE_GIB), **spec.env}
         return replace(spec, env=env, gpus=0, devices=())
+
+    def computes_on_gpus(self, target: Target) -> bool:
+        """Unless the image is named as a CPU build, or the vLLM at hand is one; see Engine."""
+        own = target.runtime.executable
+        if target.container and CPU_IMAGE.search(target.runtime.image or ""):
+            return False
+        found = own if target.container else installed.find(own, "vllm")
+        return found is None or not is_cpu_build(found)
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """What runs inside the image."""

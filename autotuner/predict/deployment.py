@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -23,7 +24,10 @@ LEAST_CAPABILITY = {"fp8": 89}
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model, GPUs, how it is spread over them, the types of its numbers, and an engine."""
+    """A model, GPUs, how it is spread over them, the types of its numbers, and an engine.
+
+    `max_running` bounds the requests that one replica runs at once, None where only the KV cache does.
+    """
 
     shape: ModelShape
     gpu: Gpu
@@ -32,6 +36,9 @@ class Deployment:
     engine: str = ""
     version: str | None = None
     memory_fraction: float = MEMORY_FRACTION
+    max_batched_tokens: int = PREFILL_TOKENS
+    max_running: int | None = None
+    cuda_graph: bool = True
 
     def check(self) -> None:
         """Raise ConfigError for a layout or types that no engine runs."""
@@ -56,7 +63,15 @@ class Deployment:
     @cached_property
     def plan(self) -> memory.MemoryPlan:
         """The memory of the fullest GPU."""
-        return memory.plan(self.shape, self.gpu, fraction=self.memory_fraction, dtypes=self.dtypes, layout=self.layout)
+        return memory.plan(
+            self.shape,
+            self.gpu,
+            fraction=self.memory_fraction,
+            dtypes=self.dtypes,
+            layout=self.layout,
+            max_batched_tokens=self.max_batched_tokens,
+            max_running_requests=self.max_running or memory.RUNNING,
+        )
 
     @cached_property
     def operators(self) -> Operators:
@@ -74,7 +89,7 @@ class Deployment:
 
     def loop(self, isl: float, osl: float, concurrency: float) -> Loop:
         """The closed loop that so many requests in flight make on one replica."""
-        capacity = self.plan.sequences(isl + osl / 2)
+        capacity = min(self.plan.sequences(isl + osl / 2), self.max_running or math.inf)
         return loop_of(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity)
 
     def works(
@@ -86,7 +101,7 @@ class Deployment:
         """
         batch = max(1.0, loop.batch / self.layout.pp)
         context, prompt, work = loop.isl + loop.osl / 2, (loop.isl - cached, cached), self.operators.work
-        prompts = int(max(1.0, min(loop.batch, PREFILL_TOKENS / max(1.0, loop.isl - cached))))
+        prompts = int(max(1.0, min(loop.batch, self.max_batched_tokens / max(1.0, loop.isl - cached))))
         decode = work([], batch, context, queries=queries)
         alone = work([prompt], 0, 0, others=batch)
         mixed = work([prompt], max(0.0, batch - 1), context, others=batch, queries=queries)
@@ -94,9 +109,11 @@ class Deployment:
         return (decode, alone, mixed, batched), float(prompts)
 
 
-def steps_of(works: tuple[Work, Work, Work, Work], prompts: float, rates: Rates) -> tuple[Steps, StepParts, StepParts]:
+def steps_of(
+    works: tuple[Work, Work, Work, Work], prompts: float, rates: Rates, *, cuda_graph: bool = True
+) -> tuple[Steps, StepParts, StepParts]:
     """Seconds of the four iterations, and the parts of a decode and of a prefill."""
-    decode, alone = step_parts(works[0], rates, eager=False), step_parts(works[1], rates, eager=True)
+    decode, alone = step_parts(works[0], rates, eager=not cuda_graph), step_parts(works[1], rates, eager=True)
     mixed, batched = (step_parts(work, rates, eager=True).total for work in works[2:])
     return Steps(decode.total, alone.total, mixed, batched, prompts), decode, alone
 

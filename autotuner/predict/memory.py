@@ -13,6 +13,8 @@ CONTEXT_BYTES = int(0.9 * GIB)
 """Driver context, kernels and captured graphs; engines log 0.7 to 1.3 GiB."""
 COLLECTIVE_BYTES = int(0.4 * GIB)
 """Buffers of the communicator, where there is one."""
+RUNNING = 256
+"""Sequences an engine plans its logits for, unless told otherwise."""
 KV_BYTES = {"bf16": 2, "fp8": 1}
 
 
@@ -136,7 +138,7 @@ def plan(
     weight_dtype: str | None = None,
     kv_dtype: str = "bf16",
     max_batched_tokens: int = 8192,
-    max_running_requests: int = 256,
+    max_running_requests: int = RUNNING,
     dtypes: Dtypes | None = None,
     layout: Layout | None = None,
 ) -> MemoryPlan:

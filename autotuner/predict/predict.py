@@ -110,7 +110,7 @@ def closed_loop(
     rates = of.rates(by) if by else of.bundled_rates
     loop = of.loop(isl, osl, concurrency)
     works, prompts = of.works(loop, cached=isl * prefix_hit, queries=1 + draft_tokens)
-    steps, decode, prefill = steps_of(works, prompts, rates)
+    steps, decode, prefill = steps_of(works, prompts, rates, cuda_graph=of.cuda_graph)
     kept = sum(acceptance**n for n in range(draft_tokens + 1))
     if draft_tokens:
         drafting = 1 + draft_tokens * max(1, of.shape.draft_layers) / of.shape.layers

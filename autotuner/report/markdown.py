@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from autotuner.core import Trial
 from autotuner.experiment import Experiment
 from autotuner.report.figures import number, source_note
+from autotuner.report.refused import Refused, heading, reasons
 from autotuner.report.table import Table, rows
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking
@@ -19,8 +20,9 @@ def markdown(
     *,
     command: str | None = None,
     picture: str | None = None,
+    refused: Refused = (),
 ) -> str:
-    """Winner, table, notes; with the winner's launch command and the Pareto picture where given."""
+    """Winner, table, notes; with the winner's launch command, the Pareto picture and what was refused where given."""
     parts = [f"# {_escaped(experiment.task_name)}", _summary(ranking, experiment)]
     note = source_note(ranking)
     if note:
@@ -33,6 +35,9 @@ def markdown(
     if listed:
         parts.append("\n".join(listed))
     parts.append("Intervals in brackets are 95% intervals; an open end is one that so few requests cannot bound.")
+    if refused:
+        lines = [heading(refused), *(f"- {_escaped(line)}" for line in reasons(refused, experiment))]
+        parts.append(lines[0] + "\n\n" + "\n".join(lines[1:]))
     if command:
         fence = "```" if "```" not in command else "````"
         parts.append(f"Launch command of the winner:\n\n{fence}sh\n{command.rstrip()}\n{fence}")

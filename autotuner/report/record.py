@@ -8,6 +8,7 @@ from typing import Any
 
 from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
 from autotuner.experiment import Experiment
+from autotuner.report.refused import Refused, records
 from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import OBJECTIVES, throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing
@@ -17,8 +18,8 @@ _DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_
 _RATES = ("output_throughput", "throughput", "request_throughput", "goodput", "token_goodput", "interactivity")
 
 
-def record(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> dict[str, Any]:
-    """The ranking and every trial with its load points; None where there is no figure or no bound."""
+def record(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, refused: Refused = ()) -> dict[str, Any]:
+    """The ranking, every trial with its load points, what was refused; None where there is no figure or no bound."""
     objective = OBJECTIVES[ranking.objective]
     return {
         "task_name": experiment.task_name,
@@ -35,6 +36,7 @@ def record(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) ->
         "baseline": ranking.baseline,
         "ranking": [_standing(standing) for standing in ranking.standings],
         "trials": [trial_record(judge(trial, experiment)) for trial in trials],
+        "refused": records(refused),
     }
 
 

@@ -34,6 +34,11 @@ class Scenario(Protocol):
         """Leading prompt tokens that all requests share."""
         ...
 
+    @property
+    def mean(self) -> tuple[float, float]:
+        """Mean (prompt tokens with the shared prefix, output tokens) of a request."""
+        ...
+
     def lengths(self, rng: Random) -> tuple[int, int]:
         """Draw (prompt tokens with the shared prefix, output tokens) of one request."""
         ...
@@ -46,6 +51,11 @@ class Fixed:
     prompt: int
     output: int
     prefix: int = 0
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """The lengths of every request."""
+        return self.prefix + self.prompt, self.output
 
     def lengths(self, rng: Random) -> tuple[int, int]:
         """Answer the same lengths each time."""
@@ -63,6 +73,11 @@ class Normal:
     output: tuple[int, int]
     prefix: int = 0
 
+    @property
+    def mean(self) -> tuple[float, float]:
+        """Both means, before what the cut adds to them."""
+        return self.prompt[0], self.output[0]
+
     def lengths(self, rng: Random) -> tuple[int, int]:
         """Draw both lengths independently."""
         return max(1, round(rng.gauss(*self.prompt))), max(2, round(rng.gauss(*self.output)))
@@ -79,6 +94,11 @@ class Uniform:
     output: tuple[int, int]
     short: bool = False
     prefix: int = 0
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """The middles of both ranges."""
+        return sum(self.prompt) / 2, sum(self.output) / 2
 
     def lengths(self, rng: Random) -> tuple[int, int]:
         """Draw both lengths independently, the limits included."""
@@ -102,6 +122,12 @@ class Trace:
     rows: tuple[tuple[int, int], ...]
     timestamps: tuple[float, ...] = ()
     prefix: int = 0
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """Means over the rows."""
+        prompts, outputs = zip(*self.rows, strict=True)
+        return sum(prompts) / len(prompts), sum(outputs) / len(outputs)
 
     def lengths(self, rng: Random) -> tuple[int, int]:
         """Draw one row."""

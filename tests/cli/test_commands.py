@@ -48,6 +48,14 @@ def test_a_plan_names_launches_time_and_gpu_hours(autotune):
     assert "15, each" in said
 
 
+def test_a_plan_tells_what_does_not_fit(autotune):
+    sizes = ("--set", "parameters.tp-size=[1,2]", "--set", "parameters.mem-fraction-static=[0.9]")
+    plan = autotune("run", "--model", "llama-3.1-70b", *sizes, "--dry-run", "--json").data
+    assert {candidate["tp-size"] for candidate in plan["candidates"]} == {2}
+    assert all("does not fit: weights need 131.4 GiB" in refused["reason"] for refused in plan["refused"])
+    assert plan["refused"]
+
+
 def test_two_profiles_differ_in_what_they_set(autotune):
     rows = autotune("profiles", "diff", "low-latency", "high-throughput", "--json").data
     values = {row["value"]: (row["low-latency"], row["high-throughput"]) for row in rows}

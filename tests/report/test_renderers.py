@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from autotuner.core import Candidate
 from autotuner.report.markdown import markdown
 from autotuner.report.record import record
 from autotuner.report.tabular import csv
@@ -86,6 +87,22 @@ def test_markdown_has_as_many_cells_in_every_row(make_run):
     assert len(lines) == 2 + 3
     assert len({line.count("|") for line in lines}) == 1
     assert "Killed \\| by the kernel" in text
+
+
+def test_refused_combinations_are_told_by_reason(make_run):
+    run = make_run()
+    refused = [(Candidate("vllm", {"tp-size": size}), "it does not fit") for size in range(1, 7)]
+    refused.append((Candidate("vllm", {"tp-size": 8}), "it needs 8 GPUs and 4 may be used"))
+    text = markdown(*run.all, refused=refused)
+    assert "7 combinations refused before any launch:\n\n- tp-size=1; " in text
+    assert "tp-size=4; and 2 more: it does not fit\n" in text
+    assert "- tp-size=8: it needs 8 GPUs and 4 may be used\n" in text
+    assert "refused" not in markdown(*run.all)
+    data = record(*run.all, refused)["refused"]
+    assert data[6] == {
+        "candidate": {"runtime": "vllm", "parameters": {"tp-size": 8}},
+        "reason": "it needs 8 GPUs and 4 may be used",
+    }
 
 
 def test_markdown_says_when_there_is_no_winner(make_run):
