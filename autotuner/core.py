@@ -338,8 +338,29 @@ class Score:
 
 
 @dataclass(frozen=True)
+class GpuUse:
+    """What a launch's GPUs drew and did in the window of a load point, all of them together.
+
+    `energy` is in joules, `memory_used` the most bytes held at once; `utilisation` is the mean
+    share of time in which they computed, None where the driver does not tell. `samples` readings
+    were taken in the window.
+    """
+
+    gpus: int
+    samples: int
+    energy: float
+    mean_watts: float
+    max_watts: float
+    utilisation: float | None
+    memory_used: int
+
+
+@dataclass(frozen=True)
 class LoadPointResult:
-    """One load point on one launch: figures, what they are worth, how they score."""
+    """One load point on one launch: figures, what they are worth, how they score.
+
+    `gpu_use` is None where no driver lists the GPUs the launch holds.
+    """
 
     load_point: LoadPoint
     source: Source
@@ -347,6 +368,13 @@ class LoadPointResult:
     validity: tuple[Check, ...] = ()
     verdict: Verdict = Verdict.UNDECIDED
     score: Score | None = None
+    gpu_use: GpuUse | None = None
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Energy of all GPUs for each output token received in the window."""
+        tokens = self.metrics.output_throughput
+        return self.gpu_use.mean_watts / tokens if self.gpu_use and tokens else None
 
 
 @dataclass(frozen=True)

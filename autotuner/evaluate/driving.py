@@ -11,6 +11,7 @@ from autotuner import load
 from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage
 from autotuner.engines.model import geometry
 from autotuner.experiment import Model, Slo
+from autotuner.launchers.power import Meter
 from autotuner.scoring import metrics, validity
 from autotuner.search.launch import Course
 
@@ -33,7 +34,10 @@ class Tell(Protocol):
 
 @dataclass(frozen=True)
 class Drive:
-    """A course on one server. `salt` sets its prompts apart from every other's, `max_in_flight` bounds open loops."""
+    """A course on one server. `salt` sets its prompts apart from every other's, `max_in_flight` bounds open loops.
+
+    `meter` reads the server's GPUs, where they are known.
+    """
 
     endpoint: load.Endpoint
     course: Course
@@ -41,6 +45,7 @@ class Drive:
     slo: Slo
     tell: Tell
     max_in_flight: int | None = None
+    meter: Meter | None = None
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def steps(self) -> Iterator[tuple[int, LoadStep]]:
@@ -72,7 +77,9 @@ class Drive:
     def keep(self, position: int, seen: Observation) -> LoadPointResult:
         """Sum up and check what was seen, and let the course and the watcher know."""
         figures = metrics.summarize(seen, self.slo)
-        result = LoadPointResult(seen.load_point, self.source, figures, validity.check(seen, figures, self.slo))
+        checks = validity.check(seen, figures, self.slo)
+        use = self.meter.use(*seen.window) if self.meter else None
+        result = LoadPointResult(seen.load_point, self.source, figures, checks, gpu_use=use)
         self.course.tell(result)
         self.tell("measured", load_point=seen.load_point, position=position, result=result)
         return result

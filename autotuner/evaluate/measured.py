@@ -29,7 +29,7 @@ from autotuner.errors import EngineError, MachineError
 from autotuner.evaluate.driving import Drive, endpoint_of
 from autotuner.evaluate.folder import TrialFolder
 from autotuner.experiment import Experiment
-from autotuner.launchers import Launcher, Server, ServerExitedError, ports, ready
+from autotuner.launchers import Launcher, Server, ServerExitedError, ports, power, ready
 from autotuner.search.launch import Course
 
 EXTERNAL_TIMEOUT = 30.0
@@ -138,7 +138,10 @@ class Visit:
         self._tell("starting", expected_seconds=self.owner.start_seconds)
         try:
             with self.owner.launcher.launch(spec, self.folder.log) as server:
-                failure = self._start(server, spec) or self._load(server, spec)
+                failure = self._start(server, spec)
+                if failure is None:
+                    with power.metered(spec.devices if spec else ()) as meter:
+                        failure = self._load(server, spec, meter)
                 self._tell("stopping")
         finally:
             self.folder.redact()
@@ -185,11 +188,11 @@ class Visit:
     def _sign(self) -> Failure | None:
         return self.owner.engine.sign(self.folder.read_log())
 
-    def _load(self, server: Server, spec: ServerSpec | None) -> Failure | None:
+    def _load(self, server: Server, spec: ServerSpec | None, meter: power.Meter) -> Failure | None:
         """Drive the load points of the course; the failure that ended it early."""
         limit = self.experiment.optimization.timeout_per_iteration
         endpoint = endpoint_of(server.url, self._model(spec), self.experiment.model, self.headers)
-        drive = Drive(endpoint, self.course, self.source, self.experiment.slo, self._tell)
+        drive = Drive(endpoint, self.course, self.source, self.experiment.slo, self._tell, meter=meter)
         for position, step in drive.steps():
             if time.monotonic() - self.began > limit:
                 return _too_long(limit, position - 1, self.course.total)

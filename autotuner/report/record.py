@@ -70,7 +70,15 @@ def load_point_record(result: LoadPointResult, gpus: int = 1) -> dict[str, Any]:
             check.name: {"value": check.value, "limit": check.limit, "ok": check.ok} for check in result.validity
         },
         "score": dataclasses.asdict(result.score) if result.score else None,
+        **_gpu_use(result),
     }
+
+
+def _gpu_use(result: LoadPointResult) -> dict[str, Any]:
+    """What the GPUs drew and did; nothing where no driver told."""
+    if result.gpu_use is None:
+        return {}
+    return {"gpu_use": {**dataclasses.asdict(result.gpu_use), "joules_per_token": result.joules_per_token}}
 
 
 def _metrics(metrics: Metrics, gpus: int) -> dict[str, Any]:

@@ -31,8 +31,9 @@ class Table:
     """Rows in SI units with their columns, the winner's row, and notes to print below.
 
     Keys of a row: rank, trial, candidate, parameters, scenario, load, n, ttft, tpot, e2e
-    (Distribution or None), throughput_per_gpu, attainment (Share or None), verdict, source, value,
-    score, gain, failure, reason; None where a failed trial has none.
+    (Distribution or None), throughput_per_gpu, attainment (Share or None), gpu_use (GpuUse or
+    None), joules_per_token, verdict, source, value, score, gain, failure, reason; None where a
+    failed trial has none.
     """
 
     columns: tuple[Column, ...]
@@ -75,13 +76,20 @@ def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limi
         head = _head(standing, trial, names, mixed)
         found += [head | _figures(result, trial) for result in results] or [head | _NO_FIGURES]
     shown = ranking.standings[:limit]
+    metered = any(row["gpu_use"] for row in found)
     return Table(
-        _columns(ranking, experiment), tuple(found), _notes(ranking, shown), 0 if found and ranking.winner else None
+        _columns(ranking, experiment, metered=metered),
+        tuple(found),
+        _notes(ranking, shown),
+        0 if found and ranking.winner else None,
     )
 
 
 _NO_FIGURES: Row = dict.fromkeys(
-    ("scenario", "load", "n", "ttft", "tpot", "e2e", "throughput_per_gpu", "attainment", "verdict")
+    (
+        *("scenario", "load", "n", "ttft", "tpot", "e2e", "throughput_per_gpu", "attainment"),
+        *("gpu_use", "joules_per_token", "verdict"),
+    )
 )
 
 
@@ -116,11 +124,13 @@ def _figures(result: LoadPointResult, trial: Trial) -> Row:
         "e2e": metrics.e2e,
         "throughput_per_gpu": throughput_per_gpu(metrics, trial.candidate.gpus),
         "attainment": metrics.attainment,
+        "gpu_use": result.gpu_use,
+        "joules_per_token": result.joules_per_token,
         "verdict": result.verdict.value,
     }
 
 
-def _columns(ranking: Ranking, experiment: Experiment) -> tuple[Column, ...]:
+def _columns(ranking: Ranking, experiment: Experiment, *, metered: bool) -> tuple[Column, ...]:
     load_title = "rate" if not experiment.benchmark.num_concurrency else "load"
     columns = [
         Column("#", lambda row: str(row["rank"]), once=True),
@@ -139,6 +149,9 @@ def _columns(ranking: Ranking, experiment: Experiment) -> tuple[Column, ...]:
         columns = [column for column in columns if column.title != "scenario"]
     if experiment.slo.terms:
         columns.append(Column("SLO met %", lambda row: _percent(row["attainment"])))
+    if metered:
+        columns.append(Column("W", lambda row: number(row["gpu_use"].mean_watts if row["gpu_use"] else None)))
+        columns.append(Column("J/token", lambda row: number(row["joules_per_token"])))
     if _needs_value(ranking):
         columns.append(Column(_value_title(ranking), lambda row: number(row["value"]), once=True))
     return (

@@ -35,7 +35,8 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
             "source": trial.measurement.source,
         }
         found += [head | _row(result, trial) for result in trial.measurement.load_points] or [head]
-    columns = ["rank", "trial", "runtime", *names, "gpus", "failure", "source", *_FIGURES]
+    metered = _GPU_USE if any(set(_GPU_USE) & set(row) for row in found) else ()
+    columns = ["rank", "trial", "runtime", *names, "gpus", "failure", "source", *_FIGURES, *metered]
     text = io.StringIO()
     writer = csv_module.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -63,6 +64,7 @@ def _row(result: LoadPointResult, trial: Trial) -> dict[str, Any]:
         "attainment_low": share.low if share else None,
         "attainment_high": share.high if share else None,
         "score": result.score.value if result.score else None,
+        **_gpu_use(result),
     }
     for name in _LATENCIES:
         distribution = getattr(metrics, name)
@@ -70,6 +72,17 @@ def _row(result: LoadPointResult, trial: Trial) -> dict[str, Any]:
             row[f"{name}_{statistic}"] = getattr(distribution, statistic) if distribution else None
     return row
 
+
+def _gpu_use(result: LoadPointResult) -> dict[str, Any]:
+    use = result.gpu_use
+    if use is None:
+        return {}
+    figures = (use.mean_watts, use.max_watts, use.utilisation, use.memory_used, use.energy, result.joules_per_token)
+    return dict(zip(_GPU_USE, figures, strict=True))
+
+
+_GPU_USE = ("watts_mean", "watts_max", "gpu_utilisation", "gpu_memory_used", "energy", "joules_per_token")
+"""Columns of a run whose GPUs a driver told of: W, W, share, bytes, J, J."""
 
 _FIGURES = (
     "scenario",

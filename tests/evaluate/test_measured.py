@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Value
 from autotuner.engines import engine
+from autotuner.engines.sim import Sim
 from autotuner.evaluate import measured
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.experiment import (
@@ -78,6 +82,7 @@ def test_every_load_point_is_measured_on_one_launch(tmp_path: Path) -> None:
         (2, 10),
     ]
     assert all(result.source == "simulated" and result.validity for result in found.load_points)
+    assert all(result.gpu_use is None for result in found.load_points)
     assert set(found.timings) == {"start", "load"}
     assert found.server["kv_tokens"] > 0
     assert (tmp_path / "server.log").read_text().count("KV cache size") == 1
@@ -167,6 +172,30 @@ def test_refused_requests_are_errors_of_the_load_point_not_a_failure(tmp_path: P
     found = measure(tmp_path, experiment(simulate=faults(rate_limited=0.5)))
     assert found.failure is None
     assert any(result.metrics.errors for result in found.load_points)
+
+
+def test_what_the_gpus_of_a_launch_draw_is_told_with_each_load_point(tmp_path: Path, monkeypatch) -> None:
+    driver = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetPowerUsage": lambda gpu: 250_000,
+        "nvmlDeviceGetMemoryInfo": lambda gpu: SimpleNamespace(used=7 << 30),
+        "nvmlDeviceGetUtilizationRates": lambda gpu: SimpleNamespace(gpu=80),
+        "nvmlDeviceGetTotalEnergyConsumption": lambda gpu: round(time.monotonic() * 250_000),
+    }
+    for name, answer in driver.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    monkeypatch.setattr(Sim, "gpus_taken", lambda self, candidate: 2)
+    subject = experiment(benchmark=experiment().benchmark.model_copy(update={"max_requests": None, "duration": 1.0}))
+    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), devices=(0, 3))
+    found = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path)
+    for result in found.load_points:
+        use = result.gpu_use
+        assert use is not None
+        assert (use.gpus, use.max_watts, use.utilisation, use.memory_used) == (2, 500.0, 0.8, 14 << 30)
+        assert use.mean_watts == pytest.approx(500.0, rel=0.01)
+        assert result.joules_per_token == use.mean_watts / result.metrics.output_throughput
 
 
 def test_a_trial_that_takes_too_long_keeps_what_it_has(tmp_path: Path) -> None:

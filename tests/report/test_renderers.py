@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.core import Candidate
+from autotuner.core import Candidate, GpuUse
 from autotuner.report.markdown import markdown
 from autotuner.report.record import record
 from autotuner.report.tabular import csv
@@ -103,6 +103,34 @@ def test_refused_combinations_are_told_by_reason(make_run):
         "candidate": {"runtime": "vllm", "parameters": {"tp-size": 8}},
         "reason": "it needs 8 GPUs and 4 may be used",
     }
+
+
+def metered(run):
+    """The run with GPU readings on the load points of trial 2."""
+    use = GpuUse(2, 100, 30_000.0, 1500.0, 1600.0, None, 90 << 30)
+    points = tuple(replace(result, gpu_use=use) for result in run.trials[1].measurement.load_points)
+    run.trials[1] = replace(run.trials[1], measurement=replace(run.trials[1].measurement, load_points=points))
+    return run
+
+
+def test_what_gpus_drew_is_shown_where_a_driver_told(make_run):
+    run = metered(make_run())
+    trial = record(*run.all)["trials"][1]["load_points"][0]
+    assert trial["gpu_use"]["mean_watts"] == 1500.0
+    assert trial["gpu_use"]["joules_per_token"] == 1500.0 / trial["metrics"]["output_throughput"]
+    text = markdown(*run.all)
+    assert " W | J/token |" in text
+    assert "| 1,500 | " in text.replace("**", "")
+    table = list(csv_module.DictReader(io.StringIO(csv(*run.all))))
+    assert [row["watts_mean"] for row in table if row["trial"] == "2"] == ["1500.0"] * 2
+    assert {row["watts_mean"] for row in table if row["trial"] != "2"} == {""}
+
+
+def test_no_report_has_a_column_for_what_nobody_told(make_run):
+    run = make_run()
+    assert "J/token" not in markdown(*run.all)
+    assert "watts" not in csv(*run.all)
+    assert "gpu_use" not in record(*run.all)["trials"][1]["load_points"][0]
 
 
 def test_markdown_says_when_there_is_no_winner(make_run):
