@@ -101,6 +101,13 @@ def is_good(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool)
     return all(_request_value(record, term.metric, open_loop=open_loop) <= term.threshold for term in terms)
 
 
+def margin(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> float:
+    """The log of the worst figure of a request that answered over its threshold; at most 0 when it is good."""
+    values = (_request_value(record, term.metric, open_loop=open_loop) / term.threshold for term in terms)
+    worst = max(values, default=0.0)
+    return math.log(worst) if worst > 0 else -math.inf
+
+
 def _request_value(record: RequestRecord, metric: str, *, open_loop: bool) -> float:
     origin = record.scheduled if open_loop else record.sent
     if metric == "ttft":

@@ -1,0 +1,136 @@
+"""Whether enough requests have been seen to tell that a load point meets its targets, or misses them.
+
+Wald's sequential probability ratio test on the share of good requests. Requests that were served
+together are fast or slow together, so evidence is divided by the variance ratio of their margins:
+the variance of batch means over what independent requests would give. Margins rather than the
+good-or-not, because a run of good requests alone does not show how much they depend on each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from autotuner.core import RequestRecord
+from autotuner.experiment import Slo, SloTerm
+from autotuner.scoring.slo import attainment_target, margin, request_terms
+from autotuner.scoring.window import error_class
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Decision = Literal["meets", "misses", "undecided"]
+
+BAND = 0.02
+ERROR_RATE = 0.05
+LEAST = 10
+"""Requests before which nothing is said."""
+
+PRIOR_RATIO, PRIOR_BATCHES = 1.5, 4
+"""What the variance ratio is taken for before it can be seen, and for how many batches that counts."""
+
+SAME = 1e-12
+"""Variance of margins below which they differ by rounding alone."""
+
+WORST = 4.0
+"""Where margins are cut off, in units of log time: an error is infinitely slow."""
+
+
+@dataclass(frozen=True)
+class Wald:
+    """The test of a share against `target`, indifferent within `band` on either side of it.
+
+    Outside the band it errs with a probability of at most `error_rate`. The band narrows where
+    the target is close to 1.
+    """
+
+    target: float
+    band: float = BAND
+    error_rate: float = ERROR_RATE
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """The share that clearly misses, and the share that clearly meets."""
+        band = min(self.band, (1 - self.target) / 2, self.target / 2)
+        return self.target - band, self.target + band
+
+    def evidence(self, good: int, n: int) -> float:
+        """Log likelihood ratio of the upper against the lower edge, for independent requests."""
+        low, high = self.edges
+        return good * math.log(high / low) + (n - good) * math.log((1 - high) / (1 - low))
+
+    def decide(self, margins: Sequence[float] | NDArray[np.float64]) -> Decision:
+        """What requests with these margins, in the order they were sent, say; above 0 is not good."""
+        values = np.clip(np.asarray(margins, dtype=np.float64), -WORST, WORST)
+        if len(values) < LEAST:
+            return "undecided"
+        found = self.evidence(int((values <= 0).sum()), len(values)) / variance_ratio(values)
+        if abs(found) < math.log((1 - self.error_rate) / self.error_rate):
+            return "undecided"
+        return "meets" if found > 0 else "misses"
+
+
+def variance_ratio(values: NDArray[np.float64]) -> float:
+    """The variance of batch means over that of means of independent values; at least 1.
+
+    There are about as many batches as a batch has values.
+    """
+    size = math.isqrt(len(values))
+    batches = values[: len(values) // size * size].reshape(-1, size)
+    spread = float(batches.var(ddof=1))
+    if spread < SAME:
+        return 1.0
+    seen = size * float(batches.mean(axis=1).var(ddof=1)) / spread
+    weight = len(batches) - 1
+    return max(1.0, (weight * seen + PRIOR_BATCHES * PRIOR_RATIO) / (weight + PRIOR_BATCHES))
+
+
+class Enough:
+    """A stop rule: no more requests are needed once they clearly meet the targets, or clearly miss them.
+
+    It looks at the requests in the order they were sent, up to the first that still runs: those
+    that have ended by some instant are more often the fast ones.
+    """
+
+    def __init__(self, terms: Sequence[SloTerm], test: Wald, *, open_loop: bool) -> None:
+        self.terms = tuple(terms)
+        self.test = test
+        self.open_loop = open_loop
+        self._margins: dict[int, float] = {}
+        self._taken = 0
+        self._next = LEAST
+
+    def __call__(self, records: Sequence[RequestRecord]) -> str | None:
+        """Why no more requests are needed, or None."""
+        for record in records[self._taken :]:
+            self._margins[record.index] = self._margin(record)
+        self._taken = len(records)
+        if self._taken < self._next:
+            return None
+        self._next = self._taken + max(1, self._taken // 20)
+        decision = self.test.decide(self._in_order())
+        if decision == "undecided":
+            return None
+        return f"clearly {decision} the targets"
+
+    def _in_order(self) -> list[float]:
+        first = min(self._margins)
+        found: list[float] = []
+        while (value := self._margins.get(first + len(found))) is not None:
+            found.append(value)
+        return found
+
+    def _margin(self, record: RequestRecord) -> float:
+        if error_class(record) is not None:
+            return math.inf
+        return margin(record, self.terms, open_loop=self.open_loop)
+
+
+def enough(slo: Slo, *, open_loop: bool) -> Enough | None:
+    """The stop rule of these targets; None where no target speaks of single requests."""
+    terms = request_terms(slo)
+    return Enough(terms, Wald(attainment_target(slo)), open_loop=open_loop) if terms else None

@@ -1,0 +1,119 @@
+"""The sequential test, on streams whose true share of good requests is known."""
+
+import math
+import pickle
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.experiment import Slo
+from autotuner.scoring.sequential import LEAST, Wald, enough, variance_ratio
+from tests.scoring.conftest import failed, record
+
+STREAMS = 250
+LONGEST = 600
+TOLERANCE = 0.028
+"""Two standard errors of a 5% error rate seen on so many streams."""
+
+
+def margins(share: float, correlation: float, seed: int) -> np.ndarray:
+    """AR(1) streams of margins, of which `share` is at most 0."""
+    draw = np.random.default_rng(seed)
+    noise = draw.standard_normal((STREAMS, LONGEST))
+    streams = np.empty_like(noise)
+    streams[:, 0] = noise[:, 0]
+    for i in range(1, LONGEST):
+        streams[:, i] = correlation * streams[:, i - 1] + math.sqrt(1 - correlation**2) * noise[:, i]
+    return streams - NormalDist().inv_cdf(share)
+
+
+def decisions(share: float, correlation: float) -> tuple[list[str], list[int]]:
+    """What is decided of each stream when it is looked at as it grows, and after how many requests."""
+    test, found, lengths = Wald(0.95), [], []
+    for stream in margins(share, correlation, seed=int(100 * share)):
+        n = LEAST
+        while (said := test.decide(stream[:n])) == "undecided" and n < LONGEST:
+            n += max(1, n // 10)
+        found.append(said)
+        lengths.append(n)
+    return found, lengths
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("share", [0.93, 0.97])
+def test_at_most_one_decision_in_twenty_is_wrong_outside_the_band(share, correlation):
+    said, _ = decisions(share, correlation)
+    wrong = said.count("meets" if share < 0.95 else "misses")
+    assert wrong / STREAMS <= 0.05 + TOLERANCE
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.6, 20), (0.85, 60), (0.99, 120), (0.999, 100)])
+def test_a_clear_answer_takes_few_requests(share, most):
+    said, lengths = decisions(share, 0.0)
+    assert said.count("undecided") <= STREAMS / 50
+    assert np.median(lengths) <= most
+
+
+def test_correlated_requests_count_for_less():
+    plain, related = (np.mean([variance_ratio(s) for s in margins(0.9, c, 1)]) for c in (0.0, 0.6))
+    assert plain < 1.3
+    assert 2.5 < related < 4.5  # (1 + 0.6) / (1 - 0.6) = 4 for an endless stream
+
+
+def test_equal_margins_are_taken_for_independent():
+    assert variance_ratio(np.full(50, -0.5)) == 1.0
+
+
+@given(st.floats(0.02, 0.995), st.integers(0, 300), st.integers(0, 300))
+def test_evidence_has_the_sign_of_the_share_seen(target, good, bad):
+    test = Wald(target)
+    low, high = test.edges
+    assert 0 < low < target < high < 1
+    if good and bad == 0:
+        assert test.evidence(good, good) > 0
+    if bad and good == 0:
+        assert test.evidence(0, bad) < 0
+
+
+SLO = Slo.model_validate({"ttft": 0.2, "attainment": 0.95})
+
+
+def rule():
+    found = enough(SLO, open_loop=False)
+    assert found is not None
+    return found
+
+
+def test_requests_that_all_meet_the_targets_end_the_load_point():
+    requests = [record(float(i), ttft=0.1, index=i) for i in range(200)]
+    stop = rule()
+    ends = [n for n in range(1, 201) if stop(requests[:n])]
+    assert 60 <= ends[0] <= 100
+
+
+def test_requests_that_miss_end_it_soon_and_errors_count_as_misses():
+    slow = [record(float(i), ttft=0.5, index=i) for i in range(20)]
+    assert rule()(slow) == "clearly misses the targets"
+    assert rule()([failed(float(i), index=i) for i in range(20)]) == "clearly misses the targets"
+
+
+def test_too_few_requests_say_nothing():
+    assert rule()([record(float(i), ttft=0.5, index=i) for i in range(LEAST - 1)]) is None
+
+
+def test_what_ended_ahead_of_a_request_that_still_runs_is_not_counted():
+    """Of those that have ended first, more than their share is fast."""
+    fast = [record(float(i), ttft=0.1, index=i) for i in range(200) if i % 12]
+    assert rule()([record(0.0, ttft=0.1, index=0), *fast]) is None
+
+
+def test_targets_on_throughput_alone_say_nothing_of_a_request():
+    assert enough(Slo.model_validate({"goodput": 1.0}), open_loop=False) is None
+
+
+def test_a_rule_can_be_sent_to_another_process():
+    stop = pickle.loads(pickle.dumps(rule()))
+    assert stop([record(float(i), ttft=0.5, index=i) for i in range(20)])
