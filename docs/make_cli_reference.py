@@ -44,6 +44,14 @@ def options(command: Any) -> list[str]:
     return rows
 
 
+def described(text: str) -> str:
+    """A command's help; a paragraph whose lines are kept becomes a block of text."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(
+        f"```text\n{body.strip(chr(8)).strip(chr(10))}\n```" if body.startswith("\b") else body for body in paragraphs
+    )
+
+
 def reference() -> str:
     """The whole page."""
     parts = [HEAD]
@@ -54,7 +62,9 @@ def reference() -> str:
             for p in command.params
             if p.param_type_name == "argument"
         )
-        parts.append(f"## {path}\n\n{command.help or ''}\n\n```text\n{f'{usage} {arguments}'.rstrip()}\n```\n")
+        parts.append(
+            f"## {path}\n\n{described(command.help or '')}\n\n```text\n{f'{usage} {arguments}'.rstrip()}\n```\n"
+        )
         rows = options(command)
         if rows:
             parts.append("| option | meaning | default |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n")

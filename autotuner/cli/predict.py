@@ -2,228 +2,222 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from autotuner.predict.memory import MemoryPlan
-    from autotuner.predict.predict import Prediction
-    from autotuner.predict.sweep import Option, Target
+    from autotuner.predict.traffic import Software, Target, Traffic
 
-SHOWN = 20
-"""Rows of a sweep that are shown; --json has them all."""
+MODEL, HARDWARE, LOAD, FIND, OUTPUT = "The model", "The GPUs", "The load", "What to find", "Output"
+ENGINES = ("vllm", "sglang", "trtllm", "sim")
+
+
+def _option(*names: str, help: str, panel: str, metavar: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **more)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the command line asks about, in the predictor's words."""
+
+    model: str
+    gpus: tuple[str, ...]
+    traffic: Traffic
+    software: Software
+    target: Target
+    prices: dict[str, float]
+    decode_gpu: str | None
+    total_gpus: int | None
 
 
 def predict(
-    model: Annotated[str, typer.Option("--model", help="Bundled name, or a path to a config.json.")] = "",
-    gpu: Annotated[str, typer.Option("--gpu", help="GPU type, as in `H100`.")] = "",
-    runtime: Annotated[str, typer.Option("--runtime", help="Engine.")] = "vllm",
-    engine_version: Annotated[str, typer.Option("--engine-version", help="Version of the engine.")] = "",
-    tp: Annotated[int, typer.Option("--tp", min=1, help="Tensor-parallel size.")] = 1,
-    pp: Annotated[int, typer.Option("--pp", min=1, help="Pipeline stages.")] = 1,
-    dp: Annotated[int, typer.Option("--dp", min=1, help="Data-parallel attention replicas.")] = 1,
-    ep: Annotated[int, typer.Option("--ep", min=1, help="Groups the experts are dealt to.")] = 1,
-    isl: Annotated[int, typer.Option("--isl", min=1, help="Prompt tokens.")] = 1024,
-    osl: Annotated[int, typer.Option("--osl", min=1, help="Output tokens.")] = 1024,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests in flight.")] = 16,
-    dtype: Annotated[str, typer.Option("--dtype", help="Type of the weights; default: the checkpoint's.")] = "",
-    kv_dtype: Annotated[str, typer.Option("--kv-dtype", help="Type of the KV cache.")] = "",
-    prefix_hit: Annotated[float, typer.Option("--prefix-hit", help="Share of prompt tokens in the prefix cache.")] = 0,
-    draft_tokens: Annotated[int, typer.Option("--draft-tokens", min=0, help="Tokens a draft proposes per step.")] = 0,
-    acceptance: Annotated[float, typer.Option("--acceptance", help="Chance that a proposed token is kept.")] = 0.7,
-    sweep: Annotated[bool, typer.Option("--sweep", help="Rank all parallelisms and loads.")] = False,
-    total_gpus: Annotated[int, typer.Option("--total-gpus", min=1, help="GPUs a sweep may use.")] = 8,
-    slo: Annotated[str | None, typer.Option("--slo", help="Targets on the means: ttft=1.0,tpot=0.05.")] = None,
-    table: Annotated[Path | None, typer.Option("--table", help="Predict every row of this CSV.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where --table writes.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    model: Annotated[
+        str, _option("--model", "-m", help="Bundled name, or a folder or file with a config.json.", panel=MODEL)
+    ] = "",
+    runtime: Annotated[str, _option("--runtime", "-r", help="Engine: vllm, sglang, trtllm.", panel=MODEL)] = "vllm",
+    engine_version: Annotated[str, _option("--engine-version", help="Version of the engine.", panel=MODEL)] = "",
+    dtype: Annotated[
+        str, _option("--dtype", help="Type of the weights, such as fp8; default: the checkpoint's.", panel=MODEL)
+    ] = "",
+    kv_dtype: Annotated[str, _option("--kv-dtype", help="Type of the KV cache: bf16 or fp8.", panel=MODEL)] = "",
+    gpu: Annotated[
+        str, _option("--gpu", help="GPU type; several to compare: H100,H200,B200; or any.", panel=HARDWARE)
+    ] = "",
+    tp: Annotated[int, _option("--tp", min=1, help="Tensor-parallel size.", panel=HARDWARE)] = 1,
+    pp: Annotated[int, _option("--pp", min=1, help="Pipeline stages.", panel=HARDWARE)] = 1,
+    dp: Annotated[int, _option("--dp", min=1, help="Data-parallel attention replicas.", panel=HARDWARE)] = 1,
+    ep: Annotated[int, _option("--ep", min=1, help="Groups the experts are dealt to.", panel=HARDWARE)] = 1,
+    total_gpus: Annotated[
+        int | None, _option("--total-gpus", min=1, help="Rank all ways to use this many GPUs.", panel=FIND)
+    ] = None,
+    decode_gpu: Annotated[
+        str, _option("--decode-gpu", help="Other GPU type for decode workers; --gpu prefills.", panel=HARDWARE)
+    ] = "",
+    price: Annotated[
+        list[str] | None,
+        _option("--price", help="Price of a GPU for an hour; repeat for each type.", panel=HARDWARE, metavar="GPU=2.5"),
+    ] = None,
+    isl: Annotated[int, _option("--isl", min=1, help="Prompt tokens.", panel=LOAD)] = 1024,
+    osl: Annotated[int, _option("--osl", min=1, help="Output tokens.", panel=LOAD)] = 1024,
+    concurrency: Annotated[
+        int, _option("--concurrency", min=1, help="Requests in flight over all GPUs of --tp, --pp, --dp.", panel=LOAD)
+    ] = 16,
+    rate: Annotated[
+        float | None, _option("--rate", help="Requests/s that arrive by chance, instead of --concurrency.", panel=LOAD)
+    ] = None,
+    prefix_hit: Annotated[
+        float, _option("--prefix-hit", help="Share of prompt tokens in the prefix cache.", panel=LOAD)
+    ] = 0,
+    draft_tokens: Annotated[
+        int, _option("--draft-tokens", min=0, help="Tokens a draft proposes per step.", panel=LOAD)
+    ] = 0,
+    acceptance: Annotated[
+        float, _option("--acceptance", help="Chance that a proposed token is kept.", panel=LOAD)
+    ] = 0.7,
+    sweep: Annotated[
+        bool, _option("--sweep", help="Rank all parallelisms and loads on --total-gpus (8).", panel=FIND)
+    ] = False,
+    target_rate: Annotated[
+        float | None,
+        _option("--target-rate", help="Find the fewest GPUs that carry this many requests/s.", panel=FIND),
+    ] = None,
+    slo: Annotated[
+        str | None, _option("--slo", help="Targets on the means, in seconds: ttft=1.0,tpot=0.05.", panel=FIND)
+    ] = None,
+    table: Annotated[
+        Path | None, _option("--table", help="Predict every row of this CSV; write to --output.", panel=FIND)
+    ] = None,
+    output: Annotated[
+        Path | None, _option("--output", "-o", help="CSV for --table; else a folder for table and plot.", panel=OUTPUT)
+    ] = None,
+    plot: Annotated[
+        Path | None, _option("--plot", help="PNG of throughput per GPU against tokens/s per user.", panel=OUTPUT)
+    ] = None,
+    as_json: Annotated[bool, _option("--json", help="Machine-readable result on stdout.", panel=OUTPUT)] = False,
 ) -> None:
-    """Predict TTFT, TPOT, throughput and memory without a GPU."""
-    from autotuner.errors import UsageError
-    from autotuner.predict.sweep import Target
+    """Predict TTFT, TPOT, throughput, memory and cost without a GPU.
 
+    \b
+    How fast is one deployment, and where does the time go?
+      autotune predict --model qwen3-32b --gpu H100 --tp 2 --isl 4000 --osl 500 --concurrency 32
+    Does it keep up with requests that arrive at a rate?
+      autotune predict --model qwen3-32b --gpu H100 --tp 2 --isl 4000 --osl 500 --rate 1.5
+    Which GPUs, and how many, for this load within these targets, at what cost?
+      autotune predict --model qwen3-32b --gpu H100,H200,B200 --isl 4000 --osl 500 --target-rate 50
+        --slo ttft=1.0,tpot=0.03 --price H100=2.5 --price H200=3.2 --price B200=5.5
+    What is the best use of the 32 GPUs I have?
+      autotune predict --model qwen3-32b --gpu H100 --isl 4000 --osl 500 --total-gpus 32 --slo tpot=0.03
+    """
     if table is not None:
-        _table(table, output)
-        return
-    if not model or not gpu:
-        raise UsageError("predict needs --model and --gpu.", remedy="Or give --table FILE.csv --output FILE.csv.")
-    target = Target(*_limits(slo))
-    if sweep:
-        wanted = {"isl": isl, "osl": osl, "total_gpus": total_gpus, "engine": runtime, "dtype": dtype or None}
-        _sweep(model, gpu, {**wanted, "kv_dtype": kv_dtype or None}, target, as_json)
-        return
-    from autotuner.predict.predict import predict as predicted
+        from autotuner.cli.predict_table import predict_table
 
-    found = predicted(
-        model,
-        gpu,
-        isl=isl,
-        osl=osl,
-        concurrency=concurrency,
-        engine=runtime,
-        version=engine_version or None,
-        tp=tp,
-        pp=pp,
-        dp=dp,
-        ep=ep,
-        gemm_dtype=dtype or None,
-        moe_dtype=dtype or None,
-        kv_dtype=kv_dtype or None,
-        prefix_hit=prefix_hit,
-        draft_tokens=draft_tokens,
-        acceptance=acceptance,
+        predict_table(table, output)
+        return
+    asked = Question(
+        model=model,
+        gpus=_gpus(model, gpu, several=target_rate is not None),
+        traffic=_traffic(isl, osl, prefix_hit, draft_tokens, acceptance),
+        software=_software(runtime, engine_version, dtype, kv_dtype),
+        target=_target(slo),
+        prices=_prices(price or []),
+        decode_gpu=decode_gpu or None,
+        total_gpus=total_gpus,
     )
-    _show(found, as_json)
-    _judge(found, target)
+    if target_rate is not None:
+        from autotuner.cli.predict_options import size
+
+        size(asked, target_rate, output=output, plot=plot, as_json=as_json)
+    elif sweep or total_gpus is not None:
+        from autotuner.cli.predict_options import rank
+
+        rank(asked, output=output, plot=plot, as_json=as_json)
+    else:
+        from autotuner.cli.predict_point import point
+        from autotuner.predict.layout import Layout
+
+        _refuse_leftovers({"--decode-gpu": decode_gpu, "--plot": plot, "--output": output})
+        point(asked, Layout(tp=tp, pp=pp, dp=dp, ep=ep), concurrency, rate, as_json=as_json)
 
 
-def _limits(slo: str | None) -> tuple[float | None, float | None]:
+def _refuse_leftovers(given: dict[str, Any]) -> None:
+    from autotuner.errors import UsageError
+
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                f"{option} says nothing about a single deployment.",
+                remedy="Add --sweep, --total-gpus or --target-rate to compare deployments, or leave it out.",
+            )
+
+
+def _gpus(model: str, gpu: str, *, several: bool) -> tuple[str, ...]:
+    from autotuner.errors import UsageError
+    from autotuner.predict.hardware import gpu as find
+    from autotuner.predict.hardware import gpus
+
+    if not model or not gpu:
+        raise UsageError(
+            f"predict needs {'--model and --gpu' if not model and not gpu else '--gpu' if model else '--model'}.",
+            remedy="As in --model qwen3-32b --gpu H100; or give --table FILE.csv --output FILE.csv.",
+        )
+    names = tuple(gpus()) if gpu.strip().lower() == "any" else tuple(find(name).name for name in gpu.split(","))
+    if len(names) > 1 and not several:
+        raise UsageError(
+            f"{len(names)} GPU types are compared at one load.",
+            remedy="Add --target-rate R (requests per second), or name one GPU.",
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def _software(runtime: str, version: str, dtype: str, kv_dtype: str) -> Software:
+    from autotuner.errors import UsageError, unknown
+    from autotuner.predict.traffic import Software
+
+    if runtime not in ENGINES:
+        raise UsageError(unknown("engine", runtime, ENGINES), remedy="Give one of them with --runtime.")
+    return Software(runtime, version or None, dtype or None, kv_dtype or None)
+
+
+def _traffic(isl: int, osl: int, prefix_hit: float, draft_tokens: int, acceptance: float) -> Traffic:
+    from autotuner.predict.traffic import Traffic
+
+    return Traffic(isl, osl, prefix_hit, draft_tokens, acceptance)
+
+
+def _prices(given: list[str]) -> dict[str, float]:
+    from autotuner.errors import UsageError
+    from autotuner.predict.hardware import gpu as find
+
+    found = {}
+    for text in (part for item in given for part in item.split(",")):
+        name, _, value = text.partition("=")
+        try:
+            price = float(value)
+        except ValueError:
+            price = 0.0
+        if not 0 < price < float("inf"):
+            raise UsageError(
+                f"--price '{text}' is not a price.", remedy="Write it as --price H100=2.5: one GPU for one hour."
+            )
+        found[find(name).name] = price
+    return found
+
+
+def _target(slo: str | None) -> Target:
     """The most that mean TTFT and mean TPOT may be, in seconds."""
     from autotuner.cli.asked import slo_of
     from autotuner.errors import UsageError
+    from autotuner.predict.traffic import Target
 
     terms = slo_of(slo) or {}
-    if (
-        not isinstance(terms, dict)
-        or terms.keys() - {"ttft", "tpot"}
-        or any("threshold" not in t for t in terms.values())
-    ):
+    known = isinstance(terms, dict) and not terms.keys() - {"ttft", "tpot"}
+    if not known or any("threshold" not in term or not term["threshold"] > 0 for term in terms.values()):
         raise UsageError(
             f"--slo '{slo}' is not a target that can be predicted.",
-            why="Means of TTFT and TPOT are.",
-            remedy="Write it as ttft=1.0,tpot=0.05, in seconds.",
+            why="Means of TTFT and TPOT are, in seconds above 0.",
+            remedy="Write it as ttft=1.0,tpot=0.05.",
         )
-    return terms.get("ttft", {}).get("threshold"), terms.get("tpot", {}).get("threshold")
-
-
-def _judge(found: Prediction, target: Target) -> None:
-    from autotuner.errors import NoFeasibleError
-
-    excess, binding = target.excess(found)
-    if excess > 1:
-        time, limit = getattr(found, binding), getattr(target, binding)
-        raise NoFeasibleError(f"The target is not met: {binding} is {1000 * time:.0f} ms, not {1000 * limit:.0f} ms.")
-
-
-def _show(found: Prediction, as_json: bool) -> None:
-    from autotuner.cli import display
-
-    if as_json:
-        display.json(_plain(found))
-        return
-    rows = [
-        {"": "TTFT", "mean": _ms(found.ttft), "80% interval": _between(found.ttft_interval)},
-        {"": "TPOT", "mean": _ms(found.tpot), "80% interval": _between(found.tpot_interval)},
-        {"": "throughput", "mean": f"{found.throughput:.0f} tokens/s"},
-        {"": "per GPU", "mean": f"{found.throughput / found.gpus:.0f} tokens/s"},
-        {"": "in flight at most", "mean": f"{found.running:.0f} requests"},
-    ]
-    title = "predicted, constants of this model" if found.measured else "predicted, model never measured"
-    display.table(rows, ["", "mean", "80% interval"], title=title, right=["mean"])
-    parts = [
-        {"operator": name, "prefill": _ms(found.prefill[name]), "decode": _ms(found.decode[name])}
-        for name in found.decode
-    ]
-    display.table(parts, ["operator", "prefill", "decode"], title="one iteration", right=["prefill", "decode"])
-    display.table(_memory(found.memory), ["memory of one GPU", "GiB"], right=["GiB"])
-
-
-def _memory(plan: MemoryPlan) -> list[dict[str, Any]]:
-    from autotuner.predict.memory import GIB
-
-    parts = {
-        "weights": plan.weights,
-        "activations": plan.activations,
-        "context, graphs, buffers": plan.overhead,
-        "KV cache": max(0, plan.pool),
-        "left to others": plan.memory - plan.budget,
-    }
-    return [{"memory of one GPU": name, "GiB": f"{size / GIB:.1f}"} for name, size in parts.items()]
-
-
-def _sweep(model: str, gpu: str, wanted: dict[str, Any], target: Target, as_json: bool) -> None:
-    from autotuner.cli import display
-    from autotuner.errors import NoFeasibleError
-    from autotuner.predict.sweep import options
-
-    found = options(model, gpu, target=target, **wanted)
-    if as_json:
-        display.json([{**_option(option), "prediction": _plain(option.prediction)} for option in found])
-    else:
-        columns = ["tp", "dp", "ep", "replicas", "concurrency", "TTFT", "TPOT", "tokens/s per GPU"]
-        display.table([_option(option) for option in found[:SHOWN]], columns, title="predicted", right=columns)
-    best = found[0]
-    if best.excess > 1:
-        time, limit = getattr(best.prediction, best.binding), getattr(target, best.binding)
-        raise NoFeasibleError(
-            f"No layout meets the target; the nearest is held back by {best.binding}: "
-            f"{1000 * time:.0f} ms, not {1000 * limit:.0f} ms."
-        )
-
-
-def _option(option: Option) -> dict[str, Any]:
-    layout, found = option.layout, option.prediction
-    return {
-        "tp": layout.tp,
-        "dp": layout.dp,
-        "ep": layout.ep or 1,
-        "replicas": option.replicas,
-        "concurrency": option.concurrency,
-        "TTFT": _ms(found.ttft),
-        "TPOT": _ms(found.tpot),
-        "tokens/s per GPU": f"{option.per_gpu:.0f}",
-    }
-
-
-def _table(path: Path, output: Path | None) -> None:
-    import csv
-
-    from autotuner.cli import display
-    from autotuner.errors import UsageError
-    from autotuner.predict.table import PREDICTED, predicted
-
-    if output is None:
-        raise UsageError("--table needs --output FILE.csv.")
-    try:
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"Cannot read {path}.", why=str(error)) from error
-    answered = [predicted(row) for row in rows]
-    names = [*columns, *(name for name in PREDICTED if name not in columns)]
-    with output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(answered)
-    failed = sum(bool(row["pred_error"]) for row in answered)
-    display.note(f"{output}: {len(rows) - failed} rows predicted, {failed} not.")
-
-
-def _plain(found: Prediction) -> dict[str, Any]:
-    return {
-        "ttft": found.ttft,
-        "tpot": found.tpot,
-        "ttft_interval": list(found.ttft_interval),
-        "tpot_interval": list(found.tpot_interval),
-        "output_throughput": found.throughput,
-        "request_throughput": found.requests,
-        "gpus": found.gpus,
-        "requests_in_flight_at_most": found.running,
-        "weight_bytes": found.memory.weights,
-        "kv_pool_bytes": max(0, found.memory.pool),
-        "prefill": dict(found.prefill),
-        "decode": dict(found.decode),
-        "model_was_measured": found.measured,
-        "source": "predicted",
-    }
-
-
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.1f} ms"
-
-
-def _between(edges: tuple[float, float]) -> str:
-    return f"{_ms(edges[0])} to {_ms(edges[1])}"
+    return Target(terms.get("ttft", {}).get("threshold"), terms.get("tpot", {}).get("threshold"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ FAST_LINK = 200e9
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU type: bytes, bytes/s per direction, dense operations/s by dtype, watts."""
+    """One GPU type: bytes, bytes/s per direction, dense operations/s by dtype, watts.
+
+    `price` is that of one GPU for one hour, in any one currency; None where nobody told it.
+    """
 
     name: str
     memory: int
@@ -33,6 +37,7 @@ class Gpu:
     inter_node: float
     pcie: float
     aliases: tuple[str, ...] = ()
+    price: float | None = None
 
     def peak(self, dtype: str) -> float:
         """Dense operations/s of a matrix multiplication whose weights have this dtype.
@@ -52,21 +57,47 @@ def _plain(name: str) -> str:
     return words.removeprefix("nvidia_")
 
 
-def read_table(path: Path) -> dict[str, Gpu]:
-    """Read a YAML table of GPUs, in the format of the bundled one."""
+def read_table(path: Path, known: Mapping[str, Gpu] | None = None) -> dict[str, Gpu]:
+    """Read a YAML table of GPUs, in the format of the bundled one.
+
+    A row whose name is in `known` needs only the fields that it changes, such as `price`.
+    """
+    before = known or {}
     try:
         rows: Any = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return {
-            name: Gpu(**{**row, "name": name, "aliases": tuple(row.get("aliases", ()))}) for name, row in rows.items()
-        }
-    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
-        raise ConfigError(f"Cannot read the GPU table {path}.", why=str(error)) from error
+        return {name: _row(name, row, before.get(name)) for name, row in rows.items()}
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"Cannot read the GPU table {path}.",
+            why=str(error),
+            remedy="A new GPU needs every field that the bundled ones have; a bundled one only what changes.",
+        ) from error
+
+
+def _row(name: str, row: Mapping[str, Any], before: Gpu | None) -> Gpu:
+    fields = {**row, "aliases": tuple(row.get("aliases", before.aliases if before else ()))}
+    made = replace(before, **fields) if before else Gpu(**{**fields, "name": name})
+    figures = [made.memory, made.bandwidth, made.intra_node, made.inter_node, made.gpus_per_node, made.flops["bf16"]]
+    if min(*figures, 1 if made.price is None else made.price) <= 0:
+        raise ValueError(f"{name}: memory, speeds and price are above 0")
+    return made
+
+
+def user_table() -> Path:
+    """Where the user's own GPUs and prices are kept; AUTOTUNE_CONFIG_HOME moves what holds it."""
+    home = os.environ.get("AUTOTUNE_CONFIG_HOME")
+    if home:
+        return Path(home) / TABLE.name
+    from platformdirs import user_config_path
+
+    return user_config_path("autotune") / TABLE.name
 
 
 @cache
 def gpus() -> Mapping[str, Gpu]:
-    """All bundled GPUs by name."""
-    return read_table(TABLE)
+    """All GPUs by name: the bundled ones, and those of the user's own table."""
+    bundled, own = read_table(TABLE), user_table()
+    return {**bundled, **read_table(own, bundled)} if own.is_file() else bundled
 
 
 @cache
@@ -78,5 +109,6 @@ def gpu(name: str) -> Gpu:
     """Find a GPU by name, alias or as the driver spells it ("NVIDIA H100 80GB HBM3")."""
     found = _spellings().get(_plain(name))
     if found is None:
-        raise ConfigError(unknown("GPU", name, [*gpus(), *(alias for row in gpus().values() for alias in row.aliases)]))
+        spellings = [*gpus(), *(alias for row in gpus().values() for alias in row.aliases)]
+        raise ConfigError(unknown("GPU", name, spellings), remedy=f"Other GPUs can be added in {user_table()}.")
     return found

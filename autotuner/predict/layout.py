@@ -95,4 +95,12 @@ def dtypes_of(
             mixer = "bf16"
     elif moe is not None:
         expert = storage(moe)
-    return Dtypes(dense, expert, mixer, storage(kv) if kv else "bf16")
+    return Dtypes(dense, expert, mixer, cache_dtype(kv) if kv else "bf16")
+
+
+def cache_dtype(name: str) -> str:
+    """The type the KV cache is kept in under one of the names engines use."""
+    found = {"auto": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}.get(name.strip().lower()) or storage(name)
+    if found not in ("bf16", "fp8"):
+        raise ConfigError(f"A KV cache of {name} is not modelled.", remedy="Give bf16 or fp8.")
+    return found

@@ -4,6 +4,8 @@ import csv
 
 import pytest
 
+from autotuner.cli import app
+
 POINT = ("predict", "--model", "llama-3.1-70b", "--gpu", "H100", "--tp", "4", "--isl", "4000", "--osl", "500")
 
 
@@ -21,11 +23,47 @@ def test_a_point_as_json_has_intervals_around_it(autotune):
     assert data["ttft_interval"][0] < data["ttft"] < data["ttft_interval"][1]
 
 
-@pytest.mark.parametrize("change", [(), ("--sweep",)])
+def test_an_open_loop_says_how_much_it_sustains(autotune):
+    data = autotune(*POINT, "--rate", "0.5", "--json").data
+    assert data["request_throughput"] == 0.5 < data["sustainable_rate"]
+    said = autotune(*POINT, "--rate", "500")
+    assert said.code == 1
+    assert "saturates" in said.err
+
+
+def test_a_budget_is_ranked_with_cost_table_and_picture(autotune, tmp_path):
+    arguments = ("--total-gpus", "16", "--slo", "ttft=1,tpot=0.03", "--price", "H100=2.5", "--output", "answer")
+    said = autotune(*POINT, *arguments)
+    assert said.code == 0
+    for word in ("best, ", "aggregated", "prefill", "tokens/s/GPU", "per M tokens", "predicted"):
+        assert word in said.out
+    with (tmp_path / "answer" / "options.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["mode"] for row in rows} == {"aggregated", "split"}
+    assert (tmp_path / "answer" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gpu_types_are_compared_for_a_rate(autotune):
+    prices = ("--price", "H100=2.5,H200=3.2")
+    said = autotune(*POINT, "--gpu", "H100,H200", "--target-rate", "20", "--slo", "ttft=1,tpot=0.03", *prices)
+    assert said.code == 0
+    assert "cheapest first" in said.out
+    assert "h100_sxm" in said.out
+    assert "h200_sxm" in said.out
+
+
+def test_too_few_gpus_for_a_rate_exit_1_with_how_many_do(autotune):
+    said = autotune(*POINT, "--target-rate", "50", "--total-gpus", "8")
+    assert said.code == 1
+    assert "--total-gpus" in said.err
+
+
+@pytest.mark.parametrize("change", [(), ("--sweep",), ("--target-rate", "5")])
 def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, change):
     said = autotune(*POINT, *change, "--slo", "tpot=0.00001")
     assert said.code == 1
     assert "tpot" in said.err
+    assert "--slo tpot=" in said.err or "--total-gpus" in said.err
 
 
 @pytest.mark.parametrize(
@@ -34,6 +72,22 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
         ((*POINT, "--slo", "latency=1"), "Means of TTFT and TPOT"),
         ((*POINT, "--slo", "balanced"), "Means of TTFT and TPOT"),
         (("predict",), "needs --model and --gpu"),
+        (("predict", "--gpu", "H100"), "needs --model"),
+        ((*POINT, "--runtime", "vlm"), "did you mean 'vllm'"),
+        ((*POINT, "--dtype", "fp8", "--gpu", "A100"), "does not compute in fp8"),
+        ((*POINT, "--dtype", "fp7"), "Unknown dtype 'fp7'"),
+        ((*POINT, "--kv-dtype", "int4"), "KV cache"),
+        ((*POINT, "--isl", "200000"), "more than the 131072 positions"),
+        ((*POINT, "--rate", "0"), "--rate must be above 0"),
+        ((*POINT, "--target-rate", "-1"), "rate must be above 0"),
+        ((*POINT, "--prefix-hit", "1.5"), "prefix hit rate"),
+        ((*POINT, "--draft-tokens", "2", "--acceptance", "7"), "acceptance"),
+        ((*POINT, "--slo", "ttft=-1"), "above 0"),
+        ((*POINT, "--price", "H100=free"), "--price H100=2.5"),
+        ((*POINT, "--price", "H1000=1"), "did you mean"),
+        ((*POINT, "--gpu", "H100,H200"), "Add --target-rate"),
+        ((*POINT, "--plot", "x.png"), "says nothing about a single deployment"),
+        ((*POINT, "--isl", "0"), "--isl"),
         ((*POINT, "--tp", "3"), "not divisible by tp 3"),
         ((*POINT, "--gpu", "H1000"), "did you mean"),
         ((*POINT, "--tp", "1"), "does not fit"),
@@ -41,10 +95,16 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
         (("predict", "--table", "rows.csv", "--output", "out.csv"), "Cannot read rows.csv"),
     ],
 )
-def test_what_cannot_be_predicted_exits_2_and_says_why(autotune, arguments, said_so):
-    said = autotune(*arguments)
-    assert said.code == 2
-    assert said_so in said.err
+def test_what_cannot_be_predicted_exits_2_and_says_why(arguments, said_so, tmp_path, monkeypatch, capsys):
+    """In this process: two dozen starts of the command would take as many seconds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTOTUNE_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        app(list(arguments))
+    assert ended.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said_so in said
+    assert "Traceback" not in said
 
 
 def test_a_table_is_answered_row_by_row(autotune, tmp_path):

@@ -1,0 +1,289 @@
+"""`autotune predict --sweep`, `--total-gpus` and `--target-rate`: ways to serve a load, ranked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotuner.cli.predict_point import between, duration
+
+if TYPE_CHECKING:
+    from autotuner.cli.predict import Question
+    from autotuner.errors import NoFeasibleError
+    from autotuner.predict.option import Option, Pool
+
+SHOWN, FEW = 20, 5
+"""Rows that are shown, and where nothing meets the target; --json has all of them."""
+DEFAULT_GPUS = 8
+RIGHT = ("in flight", "TTFT", "TPOT", "tokens/s/user", "tokens/s/GPU", "requests/s", "GPUs", "per hour", "per M tokens")
+
+
+def rank(asked: Question, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
+    """Rank all ways to use a budget of GPUs."""
+    from autotuner.predict.option import best_of_each, frontier
+    from autotuner.predict.sweep import options
+
+    budget = asked.total_gpus or DEFAULT_GPUS
+    found = options(
+        asked.model,
+        asked.gpus[0],
+        total_gpus=budget,
+        traffic=asked.traffic,
+        software=asked.software,
+        target=asked.target,
+        decode_gpu=asked.decode_gpu,
+        prices=asked.prices,
+    )
+    edge = frontier(found)
+    if asked.target.told:
+        shown, order = best_of_each(found), "each layout at its best load, best first"
+    else:
+        shown, order = edge, "no --slo: the frontier, from the fastest answers to the most tokens"
+    head = f"{_head(asked)} on {budget} {asked.gpus[0]}"
+    _answer(asked, head, found, shown, edge, order, output=output, plot=plot, as_json=as_json)
+
+
+def size(asked: Question, rate: float, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
+    """Find the fewest GPUs that carry a rate."""
+    from autotuner.errors import NoFeasibleError
+    from autotuner.predict.option import best_of_each, frontier
+    from autotuner.predict.sizing import fewest_gpus
+
+    found = fewest_gpus(
+        asked.model,
+        asked.gpus,
+        rate=rate,
+        traffic=asked.traffic,
+        software=asked.software,
+        target=asked.target,
+        decode_gpu=asked.decode_gpu,
+        prices=asked.prices,
+        total_gpus=asked.total_gpus,
+    )
+    priced = all(option.price is not None for option in found)
+    order = "cheapest first" if priced else "fewest GPUs first"
+    shown = _best_per_type(found) if len(asked.gpus) > 1 else best_of_each(found)
+    if len(asked.gpus) > 1:
+        order = f"the best of each GPU type, {order}"
+    head = f"{_head(asked)}, {rate:g} requests/s arriving by chance"
+    edge = frontier(option for option in found if option.meets)
+    _answer(asked, head, found, shown, edge, order, output=output, plot=plot, as_json=as_json)
+    if asked.total_gpus and found[0].gpus > asked.total_gpus:
+        raise NoFeasibleError(
+            f"{asked.total_gpus} GPUs do not carry {rate:g} requests/s.",
+            why=f"The fewest that do are {found[0].gpus}: {found[0]}.",
+            remedy=f"Give --total-gpus {found[0].gpus}, or a lower --target-rate.",
+        )
+
+
+def _best_per_type(found: Sequence[Option]) -> list[Option]:
+    seen: dict[tuple[str, ...], Option] = {}
+    for option in found:
+        seen.setdefault(tuple(pool.gpu.name for pool in option.pools[-1:]), option)
+    return list(seen.values())
+
+
+def _head(asked: Question) -> str:
+    return f"{asked.model}, {asked.software.engine}: {asked.traffic.isl} + {asked.traffic.osl} tokens"
+
+
+def _answer(
+    asked: Question,
+    head: str,
+    found: Sequence[Option],
+    shown: Sequence[Option],
+    edge: Sequence[Option],
+    order: str,
+    *,
+    output: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Print, draw and write, and raise where nothing meets the target."""
+    from autotuner.cli import display
+
+    if as_json:
+        members = set(map(id, edge))
+        display.json([{**plain(option), "on_frontier": id(option) in members} for option in found])
+    else:
+        _show(asked, head, found, shown, order)
+    if output is not None:
+        _write(output, found)
+        plot = plot or output / "pareto.png"
+    if plot is not None:
+        _draw(asked, head, found, plot)
+    if not found[0].meets:
+        raise _nearest(asked, found)
+
+
+def _draw(asked: Question, head: str, found: Sequence[Option], path: Path) -> None:
+    from autotuner.cli import display
+    from autotuner.errors import UsageError
+    from autotuner.report.predicted import draw_options
+
+    try:
+        draw_options(found, asked.target, head, path)
+    except OSError as error:
+        raise UsageError(f"Cannot write {path}.", why=str(error), remedy="Choose another --plot.") from error
+    display.note(f"Plot: {path}")
+
+
+def _show(asked: Question, head: str, found: Sequence[Option], shown: Sequence[Option], order: str) -> None:
+    from autotuner.cli import display
+
+    display.line(head + (f", targets {asked.target}" if asked.target.told else ""))
+    best = found[0]
+    if best.meets and asked.target.told:
+        display.line(f"best, {best.mode:<12}{_sentence(best)}")
+        other = next((option for option in found if option.mode != best.mode and option.meets), None)
+        if other is not None:
+            display.line(f"{other.mode:<18}{_sentence(other)}")
+    limit = SHOWN if best.meets else FEW
+    rows = [_row(number, option) for number, option in enumerate(shown[:limit], start=1)]
+    columns = ["", "workers", *(name for name in RIGHT if any(row.get(name) for row in rows))]
+    if asked.target.told:
+        columns.append("target")
+    display.line(f"\npredicted; {order if best.meets else 'nearest first'}")
+    display.table(rows, columns, right=RIGHT)
+    if len(shown) > limit:
+        display.line(f"{len(shown) - limit} more layouts, and all loads, with --json or --output FOLDER.")
+    _advise(asked, best)
+
+
+def _sentence(option: Option) -> str:
+    cost = "" if option.cost is None else f", {option.cost:.2f} per million output tokens"
+    return (
+        f"{option}: {option.gpus} GPUs, {option.requests:.3g} requests/s, {option.per_gpu:.0f} tokens/s per GPU, "
+        f"TTFT {duration(option.ttft)} ({between(option.ttft_interval)}), "
+        f"TPOT {duration(option.tpot)} ({between(option.tpot_interval)}){cost}"
+    )
+
+
+def _advise(asked: Question, best: Option) -> None:
+    """What to do next, on stderr."""
+    from autotuner.cli import display
+
+    missing = [pool.gpu.name for pool in best.pools if pool.gpu.name not in asked.prices and pool.gpu.price is None]
+    if missing:
+        display.note(f"For cost, give the price of a GPU for an hour: --price {missing[0]}=2.5")
+    if best.meets and best.prefill is None:
+        pool, traffic = best.serving, asked.traffic
+        display.note(
+            f"Check it by measuring: autotune run --model {asked.model} --runtime {asked.software.engine} "
+            f"--scenario 'D({traffic.isl},{traffic.osl})' --concurrency {max(1, round(pool.batch))} "
+            f"--set 'parameters.tp-size=[{pool.layout.tp}]'"
+        )
+
+
+def _row(number: int, option: Option) -> dict[str, Any]:
+    return {
+        "": number,
+        "workers": str(option),
+        "in flight": f"{option.in_flight:.0f}",
+        "TTFT": duration(option.ttft),
+        "TPOT": duration(option.tpot),
+        "tokens/s/user": f"{option.interactivity:.0f}",
+        "tokens/s/GPU": f"{option.per_gpu:.0f}",
+        "requests/s": f"{option.requests:.3g}",
+        "GPUs": option.gpus,
+        "per hour": None if option.price is None else f"{option.price:.2f}",
+        "per M tokens": None if option.cost is None else f"{option.cost:.2f}",
+        "target": "met" if option.meets else f"{option.binding} x{option.excess:.2f}",
+    }
+
+
+def _nearest(asked: Question, found: Sequence[Option]) -> NoFeasibleError:
+    """Say which term binds, and the target that would be met."""
+    from autotuner.errors import NoFeasibleError
+
+    best, target = found[0], asked.target
+    time, limit = getattr(best, best.binding), getattr(target, best.binding)
+    reachable = {
+        name: max(limit, _above(getattr(best, name)))
+        for name, limit in (("ttft", target.ttft), ("tpot", target.tpot))
+        if limit is not None
+    }
+    return NoFeasibleError(
+        f"Nothing meets {target}: {best.binding} binds.",
+        why=f"The nearest is {best}, whose {best.binding} is {duration(time)}, not {duration(limit)}.",
+        remedy="It meets --slo " + ",".join(f"{name}={value:g}" for name, value in reachable.items()) + ".",
+    )
+
+
+def _above(seconds: float) -> float:
+    """The next figure of two digits."""
+    step = 10 ** (math.floor(math.log10(seconds)) - 1)
+    return float(f"{math.ceil(seconds / step) * step:.3g}")
+
+
+def _write(folder: Path, found: Sequence[Option]) -> None:
+    """All options as CSV."""
+    import csv
+
+    from autotuner.cli import display
+    from autotuner.errors import UsageError
+
+    path = folder / "options.csv"
+    rows = [_flat(option) for option in found]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise UsageError(f"Cannot write {path}.", why=str(error), remedy="Choose another --output.") from error
+    display.note(f"Table: {path}")
+
+
+def _flat(option: Option) -> dict[str, Any]:
+    """One row of the CSV."""
+    data = plain(option)
+    for name in ("ttft", "tpot"):
+        data[f"{name}_low"], data[f"{name}_high"] = data.pop(f"{name}_interval")
+    for pool in ("prefill", "serving"):
+        part = data.pop(pool) or {}
+        data |= {
+            f"{pool}_{name}": part.get(name) for name in ("gpu", "tp", "pp", "dp", "ep", "workers", "in_flight_each")
+        }
+    return data
+
+
+def plain(option: Option) -> dict[str, Any]:
+    """An option for JSON: seconds, tokens/s, requests/s."""
+    return {
+        "mode": option.mode,
+        "prefill": None if option.prefill is None else _pool(option.prefill),
+        "serving": _pool(option.serving),
+        "gpus": option.gpus,
+        "in_flight": option.in_flight,
+        "ttft": option.ttft,
+        "tpot": option.tpot,
+        "ttft_interval": [edge if math.isfinite(edge) else None for edge in option.ttft_interval],
+        "tpot_interval": [edge if math.isfinite(edge) else None for edge in option.tpot_interval],
+        "kv_transfer": option.transfer,
+        "request_throughput": option.requests,
+        "output_throughput": option.throughput,
+        "output_throughput_per_gpu": option.per_gpu,
+        "price_per_hour": option.price,
+        "cost_per_million_output_tokens": option.cost,
+        "meets_target": option.meets,
+        "excess": option.excess,
+        "binding": option.binding or None,
+        "source": "predicted",
+    }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    layout = pool.layout
+    return {
+        "gpu": pool.gpu.name,
+        "tp": layout.tp,
+        "pp": layout.pp,
+        "dp": layout.dp,
+        "ep": layout.expert_groups,
+        "workers": pool.workers,
+        "in_flight_each": pool.batch,
+    }

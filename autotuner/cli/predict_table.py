@@ -1,0 +1,33 @@
+"""`autotune predict --table`: every row of a CSV answered, errors in their own column."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+
+def predict_table(path: Path, output: Path | None) -> None:
+    """Read rows, add the columns of predictions, and write them."""
+    from autotuner.cli import display
+    from autotuner.errors import UsageError
+    from autotuner.predict.table import PREDICTED, predicted
+
+    if output is None:
+        raise UsageError("--table needs --output FILE.csv.", remedy="It gets all rows with seven more columns.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"Cannot read {path}.", why=str(error), remedy="Give a CSV file in UTF-8.") from error
+    answered = [predicted(row) for row in rows]
+    names = [*columns, *(name for name in PREDICTED if name not in columns)]
+    try:
+        with output.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(answered)
+    except OSError as error:
+        raise UsageError(f"Cannot write {output}.", why=str(error), remedy="Choose another --output.") from error
+    failed = sum(bool(row["pred_error"]) for row in answered)
+    display.note(f"{output}: {len(rows) - failed} rows predicted, {failed} not.")

@@ -1,0 +1,89 @@
+"""What is asked of a deployment: lengths, what is cached and drafted, and the targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from autotuner.errors import ConfigError
+from autotuner.predict.deployment import Deployment, deployment
+from autotuner.predict.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests of `isl` prompt and `osl` output tokens.
+
+    `prefix_hit` is the share of prompt tokens found in the prefix cache, `draft_tokens` the
+    tokens a draft proposes per step, `acceptance` the chance that each is kept.
+    """
+
+    isl: int
+    osl: int
+    prefix_hit: float = 0.0
+    draft_tokens: int = 0
+    acceptance: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name, tokens in (("isl", self.isl), ("osl", self.osl)):
+            if not tokens >= 1:
+                raise ConfigError(f"{name} must be at least 1, not {tokens}.")
+        if not 0 <= self.prefix_hit < 1:
+            raise ConfigError(f"The prefix hit rate must be at least 0 and below 1, not {self.prefix_hit}.")
+        if self.draft_tokens < 0 or not 0 <= self.acceptance <= 1:
+            raise ConfigError(
+                f"{self.draft_tokens} draft tokens with an acceptance of {self.acceptance} cannot be.",
+                remedy="The first is 0 or more, the second between 0 and 1.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """The engine, and the types of weights and KV cache; None is the checkpoint's, or unknown."""
+
+    engine: str = "vllm"
+    version: str | None = None
+    dtype: str | None = None
+    kv_dtype: str | None = None
+
+    def on(self, model: str, gpu: str, layout: Layout) -> Deployment:
+        """A model served by this on GPUs; ConfigError for what no engine runs."""
+        return deployment(model, gpu, layout, self.dtype, self.dtype, self.kv_dtype, self.engine, self.version)
+
+
+class Timed(Protocol):
+    """Whatever has a mean time to first token and per output token, in seconds."""
+
+    @property
+    def ttft(self) -> float:
+        """Mean time to first token."""
+
+    @property
+    def tpot(self) -> float:
+        """Mean time per output token after the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The most that mean TTFT and mean TPOT may be, in seconds; None is no target."""
+
+    ttft: float | None = None
+    tpot: float | None = None
+
+    def excess(self, found: Timed) -> tuple[float, str]:
+        """The largest ratio of a time to its target, and which one it is; 0 without targets."""
+        ratios = [
+            (time / target, name)
+            for name, time, target in (("ttft", found.ttft, self.ttft), ("tpot", found.tpot, self.tpot))
+            if target is not None
+        ]
+        return max(ratios, default=(0.0, ""))
+
+    @property
+    def told(self) -> bool:
+        """Whether there is any target."""
+        return self.ttft is not None or self.tpot is not None
+
+    def __str__(self) -> str:
+        terms = (("ttft", self.ttft), ("tpot", self.tpot))
+        return ",".join(f"{name}={value:g}" for name, value in terms if value is not None)
