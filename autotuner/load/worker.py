@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from autotuner.load import spool
@@ -101,9 +100,7 @@ def _loop(job: Job, run: Run, dialer: Dialer) -> Loop:
     if point.concurrency is not None:
         return ClosedLoop(run, dialer, point.concurrency)
     assert point.rate is not None
-    rng = Random(f"{job.workload.seed} {point} arrivals")
-    offsets = arrivals.schedule(point.rate, job.workload.arrival, rng)
-    return OpenLoop(run, dialer, offsets, point.rate, job.max_in_flight)
+    return OpenLoop(run, dialer, arrivals.offsets(point, job.workload), point.rate, job.max_in_flight)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

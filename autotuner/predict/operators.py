@@ -101,6 +101,16 @@ class Operators:
             self._reductions += layout.pp - 1
             self._reduced += (layout.pp - 1) * 2 * shape.hidden / link
 
+    def decode_attention(self, decodes: float, context: float, queries: float = 1.0) -> tuple[float, float]:
+        """Seconds of arithmetic and of memory that decodes attend with: all of their work that depends on context."""
+        compute = memory = 0.0
+        if decodes:
+            for kind, read, _, pair, index in self._attentions:
+                attended = kind.attended(context)
+                compute += decodes * queries * (attended * pair + context / kind.stride * index)
+                memory += decodes * attended * read
+        return compute, memory
+
     def work(
         self,
         prefill: Sequence[tuple[float, float]],
@@ -117,14 +127,11 @@ class Operators:
         `queries` the tokens a decoding sequence verifies at once.
         """
         tokens, sequences = decodes * queries, decodes + len(prefill)
-        latent = plain = decode_c = decode_m = 0.0
+        latent = plain = 0.0
         for new, _ in prefill:
             tokens += new
-        for kind, read, pair, decode_pair, index in self._attentions:
-            if decodes:
-                attended = kind.attended(context)
-                decode_c += decodes * queries * (attended * decode_pair + context / kind.stride * index)
-                decode_m += decodes * attended * read
+        decode_c, decode_m = self.decode_attention(decodes, context, queries)
+        for kind, _, pair, _, index in self._attentions:
             for new, cached in prefill:
                 seconds = kind.pairs(new, cached) * pair + new * (cached + new / 2) / kind.stride * index
                 if kind.latent:

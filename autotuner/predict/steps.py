@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from autotuner.predict.calibration import calibration
 from autotuner.predict.hardware import Gpu
 from autotuner.predict.layout import Layout, dtypes_of
 from autotuner.predict.operators import Operators
-from autotuner.predict.rates import Rates, StepParts, step_parts
+from autotuner.predict.rates import SHARPNESS, Rates, StepParts, slower, step_parts
 from autotuner.predict.shape import ModelShape
 
 
@@ -37,6 +37,7 @@ class StepTimes:
         self._operators = Operators(shape, gpu, layout, dtypes)
         self._rates = rates or calibration().rates(shape, gpu, layout, dtypes, engine)
         self._cuda_graph = cuda_graph
+        self._decoding: dict[int, Callable[[int], float]] = {}
 
     def parts(self, prefill: Sequence[tuple[int, int]], decodes: int = 0, decode_context: int = 0) -> StepParts:
         """Divide one iteration's time by operator.
@@ -50,4 +51,29 @@ class StepTimes:
 
     def step(self, prefill: Sequence[tuple[int, int]], decodes: int = 0, decode_context: int = 0) -> float:
         """Seconds of one iteration; arguments as for `parts`."""
-        return self.parts(prefill, decodes, decode_context).total
+        if prefill:
+            return self.parts(prefill, decodes, decode_context).total
+        return self.decoding(decodes)(decode_context)
+
+    def decoding(self, decodes: int) -> Callable[[int], float]:
+        """Seconds of an iteration of `decodes` sequences and no prompt, by their tokens in the cache."""
+        found = self._decoding.get(decodes)
+        if found is None:
+            found = self._decoding[decodes] = self._decoding_only(decodes)
+        return found
+
+    def _decoding_only(self, decodes: int) -> Callable[[int], float]:
+        # Of a decode iteration only the attention depends on the context.
+        rest = step_parts(self._operators.work([], decodes, 0), self._rates, eager=False).total
+        by, attention, power = self._rates, self._operators.decode_attention, 1 / SHARPNESS
+        by_compute, by_memory = by.decode_compute, by.decode_memory
+
+        def seconds(context: int) -> float:
+            compute, memory = attention(decodes, context / decodes if decodes else 0.0)
+            return float(rest + ((compute * by_compute) ** SHARPNESS + (memory * by_memory) ** SHARPNESS) ** power)
+
+        def eager(context: int) -> float:
+            busy = seconds(context) - by.step
+            return slower(busy, by.host) + by.step
+
+        return seconds if self._cuda_graph else eager

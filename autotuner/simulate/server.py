@@ -104,7 +104,7 @@ async def _serve(settings: Settings, world: World, listener: socket.socket) -> N
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    engine = RealtimeEngine(world.scheduler, loop)
+    engine = RealtimeEngine(world.scheduler(), loop)
     api = Api(settings, world, engine)
     server = await loop.create_server(lambda: HttpConnection(api.handle), sock=listener)
     try:

@@ -27,7 +27,7 @@ QUANTIZATIONS = ("fp8", "int8", "int4", "fp4")
 
 @dataclass(frozen=True)
 class Settings:
-    """The command line, typed. None means that the engine chooses."""
+    """The command line, typed. None means that the engine chooses; `engine` is whose fitted constants time it."""
 
     model: str
     served_names: tuple[str, ...]
@@ -51,6 +51,7 @@ class Settings:
     load_seconds: float
     fixed_step: float | None
     faults: Faults
+    engine: str = "vllm"
 
 
 def _at_least_one(text: str) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from autotuner.errors import ConfigError
 from autotuner.predict import memory
 from autotuner.predict.shape import ModelShape, model_shape
 from autotuner.predict.steps import StepTimes
-from autotuner.simulate.scheduler import Limits, Policy, Scheduler, StepTime
+from autotuner.simulate.scheduler import Limits, Policy, Scheduler
 from autotuner.simulate.settings import Settings
 
 BATCHED_TOKENS = 8192
@@ -19,19 +20,48 @@ class StartError(Exception):
     """The engine cannot start as asked; the text is what it logs."""
 
 
+class IterationTimes(Protocol):
+    """How long iterations take."""
+
+    def step(self, prefill: Sequence[tuple[int, int]], decodes: int, decode_context: int) -> float:
+        """Seconds of one iteration; see `scheduler.StepTime`."""
+
+    def decoding(self, decodes: int) -> Callable[[int], float]:
+        """Seconds of one without prompts, by the tokens in the cache."""
+
+
+@dataclass(frozen=True)
+class FixedTimes:
+    """Every iteration takes the same time."""
+
+    seconds: float
+
+    def step(self, prefill: Sequence[tuple[int, int]], decodes: int, decode_context: int) -> float:
+        """Seconds of any iteration."""
+        return self.seconds
+
+    def decoding(self, decodes: int) -> Callable[[int], float]:
+        """Seconds of any iteration."""
+        return lambda context: self.seconds
+
+
 @dataclass(frozen=True)
 class World:
-    """A model on simulated GPUs: its shape, its memory, and the scheduler in front of it."""
+    """A model on simulated GPUs: its shape, its memory, how long iterations take, and what bounds them."""
 
     shape: ModelShape
     memory: memory.MemoryPlan
     limits: Limits
-    scheduler: Scheduler
+    times: IterationTimes
 
     @property
     def kv_tokens(self) -> int:
         """Tokens the KV cache holds."""
         return self.limits.blocks * self.limits.block_size
+
+    def scheduler(self) -> Scheduler:
+        """A new scheduler for it."""
+        return Scheduler(self.limits, self.times.step)
 
 
 def build(settings: Settings) -> World:
@@ -67,7 +97,7 @@ def build(settings: Settings) -> World:
         prefix_caching=settings.prefix_caching,
         policy=cast("Policy", settings.policy),
     )
-    return World(shape, plan, limits, Scheduler(limits, _step_time(shape, settings)))
+    return World(shape, plan, limits, _times(shape, settings))
 
 
 def _check_parallelism(shape: ModelShape, settings: Settings) -> None:
@@ -111,11 +141,10 @@ def _length(settings: Settings, asked_len: int, kv_tokens: int, batched: int) ->
     return asked_len
 
 
-def _step_time(shape: ModelShape, settings: Settings) -> StepTime:
+def _times(shape: ModelShape, settings: Settings) -> IterationTimes:
     if settings.fixed_step is not None:
-        seconds = settings.fixed_step
-        return lambda prefill, decodes, context: seconds
-    times = StepTimes(
+        return FixedTimes(settings.fixed_step)
+    return StepTimes(
         shape,
         settings.gpu,
         tp=settings.tp,
@@ -123,5 +152,5 @@ def _step_time(shape: ModelShape, settings: Settings) -> StepTime:
         weight_dtype=settings.weight_dtype,
         kv_dtype=settings.kv_dtype,
         cuda_graph=settings.cuda_graph,
+        engine=settings.engine,
     )
-    return times.step

@@ -6,9 +6,16 @@ import math
 from collections.abc import Iterator
 from random import Random
 
+from autotuner.core import LoadPoint, Workload
 from autotuner.errors import ConfigError, unknown
 
 ARRIVALS = ("constant", "poisson", "gamma:SHAPE")
+
+
+def offsets(point: LoadPoint, workload: Workload) -> Iterator[float]:
+    """The arrivals of an open loop; equal load points and seeds give equal ones."""
+    assert point.rate is not None, "a closed loop has no schedule"
+    return schedule(point.rate, workload.arrival, Random(f"{workload.seed} {point} arrivals"))
 
 
 def schedule(rate: float, arrival: str, rng: Random) -> Iterator[float]:

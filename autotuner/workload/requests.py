@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -19,13 +20,19 @@ class Request:
     body: bytes
 
 
+def lengths(scenario: Scenario, *, seed: int, phase: str) -> Iterator[tuple[int, int]]:
+    """Draw (prompt tokens, output tokens) of one request after the other; equal seeds give equal lengths."""
+    rng = Random(f"{seed} {scenario} {phase} lengths")
+    while True:
+        yield scenario.lengths(rng)
+
+
 class Requests:
     """An endless iterator of requests; equal seeds and scenarios give equal lengths."""
 
     def __init__(self, scenario: Scenario, prompts: Prompts, *, seed: int, phase: str) -> None:
-        self.scenario = scenario
         self.prompts = prompts
-        self.rng = Random(f"{seed} {scenario} {phase} lengths")
+        self.lengths = lengths(scenario, seed=seed, phase=phase)
         self.index = 0
 
     def __iter__(self) -> Requests:
@@ -34,6 +41,6 @@ class Requests:
     def __next__(self) -> Request:
         index = self.index
         self.index += 1
-        prompt_tokens, output_tokens = self.scenario.lengths(self.rng)
+        prompt_tokens, output_tokens = next(self.lengths)
         body = self.prompts.body(index, prompt_tokens, output_tokens)
         return Request(index, prompt_tokens, output_tokens, body)

@@ -110,3 +110,11 @@ def test_more_work_never_takes_less_time(name, chunks, decodes, context, tp):
     assert times.step(chunks, decodes + 1, decodes * context + context) >= base - slack
     assert times.step(chunks, decodes, decodes * context + 100) >= base - slack
     assert sum(times.parts(chunks, decodes, decodes * context)) == pytest.approx(base)
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_iteration_without_prompts_takes_the_sum_of_its_parts(kind, cuda_graph):
+    times = StepTimes(model_shape(kind), gpu("h200"), tp=8, cuda_graph=cuda_graph)
+    for decodes, context in ((1, 0), (1, 1), (3, 700), (64, 64 * 5000), (256, 1_000_000)):
+        assert times.step([], decodes, context) == pytest.approx(times.parts([], decodes, context).total, rel=1e-12)
