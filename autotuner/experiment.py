@@ -115,9 +115,13 @@ class Simulate(Section):
 
 
 class Optimization(Section):
-    """How candidates are chosen, and how many."""
+    """How candidates are chosen, how many, and who says how good they are.
+
+    The simulated evaluator runs the simulated engine in virtual time, whatever the runtime.
+    """
 
     strategy: Literal["grid_search", "random"] = "grid_search"
+    evaluator: Literal["measured", "simulated"] = "measured"
     objective: Objective = "minimize_latency"
     max_iterations: int = Field(10, ge=1)
     timeout_per_iteration: float = Field(600.0, gt=0)

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotuner.core import Candidate, Observer, ServerSpec, Trial, unobserved
+from autotuner.core import Candidate, Observer, ServerSpec, Source, Trial, unobserved
 from autotuner.deploy import render
-from autotuner.engines import Engine, Target, engine
+from autotuner.engines import Engine, Target, engine, standin
+from autotuner.engines.model import location
 from autotuner.errors import ConfigError, MachineError
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.serial import SerialExecutor
+from autotuner.evaluate.simulated import SimulatedEvaluator, simulated_gpu
 from autotuner.experiment import Experiment
 from autotuner.foresight import Foresight
 from autotuner.launchers import Launcher, clean, launcher, locks
+from autotuner.predict.hardware import gpu
+from autotuner.predict.shape import model_shape
 from autotuner.report.markdown import markdown
 from autotuner.scoring.rank import Ranking
 from autotuner.search import SEARCHERS, Searcher
@@ -51,15 +55,32 @@ class Wiring:
         problem = Problem(self.space, self.experiment, start_seconds=self.engine.start_seconds)
         return SEARCHERS[self.experiment.optimization.strategy](problem)
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the simulated evaluator answers, in virtual time."""
+        return self.experiment.optimization.evaluator == "simulated"
+
+    @property
+    def source(self) -> Source:
+        """What the run's numbers will be."""
+        return "simulated" if self.simulated else self.engine.source
+
+    @property
+    def where(self) -> str:
+        """Where candidates run, in words."""
+        return "in virtual time" if self.simulated else self.experiment.deployment.mode
+
     def executor(self, observe: Observer, devices: tuple[int, ...] = ()) -> SerialExecutor:
-        """An executor that measures candidates one at a time, on the GPUs with the indexes `devices`."""
+        """An executor that takes candidates one at a time; measures them on the GPUs with the indexes `devices`."""
+        if self.simulated:
+            return SerialExecutor(SimulatedEvaluator(self.experiment, self.engine, observe))
         form = launch_form(self.experiment)
         started = (lambda spec: render(spec, form)) if form != "shell" else None
         return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, observe, devices, started))
 
     def gpus(self) -> AbstractContextManager[tuple[int, ...]]:
         """Hold as many of this machine's GPUs as the largest candidate takes; MachineError when they are not free."""
-        needed = max(self.plan().gpus, default=0)
+        needed = 0 if self.simulated else max(self.plan().gpus, default=0)
         return locks.reserved(needed, self.experiment.hardware.gpus if needed else ())
 
     def plan(self) -> Plan:
@@ -80,7 +101,8 @@ class Wiring:
 
     def preflight(self, output: Path) -> None:
         """Check, before the first launch, that this machine has what the run needs."""
-        self.launcher.preflight(self.experiment, self.engine)
+        if not self.simulated:
+            self.launcher.preflight(self.experiment, self.engine)
         folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
         free = shutil.disk_usage(folder).free
         if free < DISK_NEEDED:
@@ -111,11 +133,15 @@ def wire(experiment: Experiment) -> Wiring:
     for scenario in experiment.benchmark.traffic_scenarios:
         scenarios.parse(scenario)
     target, foresight = Target.of(experiment), Foresight.of(experiment, chosen, where)
-    space = Space(
-        experiment.base_runtime,
-        experiment.parameters,
-        lambda candidate: chosen.refuse(candidate, target) or foresight.refuse(candidate),
-    )
+    simulated = experiment.optimization.evaluator == "simulated"
+    if simulated:
+        _check_simulated(experiment, where)
+
+    def refuse(candidate: Candidate) -> str | None:
+        unknown = standin.refuse(candidate) if simulated else None
+        return chosen.refuse(candidate, target) or foresight.refuse(candidate) or unknown
+
+    space = Space(experiment.base_runtime, experiment.parameters, refuse)
     if not space.candidates:
         reason = space.refused[0][1] if space.refused else "A parameter has an empty list of values."
         raise ConfigError(
@@ -135,6 +161,18 @@ def _check(experiment: Experiment, chosen: Engine, where: Launcher) -> None:
         if table is None or table.origin != "help":
             raise
         chosen.check(experiment.parameters, table=table)
+
+
+def _check_simulated(experiment: Experiment, where: Launcher) -> None:
+    """Refuse what no simulation can answer for: an endpoint, an engine, model or GPU nothing is known of."""
+    if not where.starts_servers or experiment.base_runtime == "openai":
+        raise ConfigError(
+            "An endpoint that runs already cannot be simulated.",
+            why="Nothing is known of its engine, flags and GPUs.",
+            remedy="Name a runtime, such as --runtime vllm, or measure it with optimization.evaluator=measured.",
+        )
+    model_shape(location(experiment.model))
+    gpu(simulated_gpu(experiment))
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = unobserved) -> Result:

@@ -96,6 +96,10 @@ class Asked:
     strategy: Annotated[
         str | None, _option("--strategy", help="How candidates are chosen: grid_search, random.", panel=SEARCH)
     ] = None
+    evaluator: Annotated[
+        str | None,
+        _option("--evaluator", help="Who answers: measured, or simulated in virtual time.", panel=SEARCH),
+    ] = None
     max_iterations: Annotated[
         int | None, _option("--max-iterations", help="Launch at most this many candidates.", panel=SEARCH)
     ] = None
@@ -157,6 +161,7 @@ class Asked:
         optimization = {
             "objective": self.objective,
             "strategy": self.strategy,
+            "evaluator": self.evaluator,
             "max_iterations": self.max_iterations,
             "seed": self.seed,
         }

@@ -42,5 +42,8 @@ def command(
         display.json({"trial": chosen.number, "source": chosen.measurement.source, "format": format, "text": rendered})
         return
     if chosen.measurement.source != "measured":
-        display.note(f"Note: trial {chosen.number} is {chosen.measurement.source}; this starts the simulated engine.")
+        starts = (
+            "this starts the simulated engine" if chosen.candidate.runtime == "sim" else "no such server was started"
+        )
+        display.note(f"Note: trial {chosen.number} is {chosen.measurement.source}; {starts}.")
     display.text(rendered)

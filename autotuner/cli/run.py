@@ -110,7 +110,7 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
         display.json(
             {
                 "layers": composition.layers,
-                "source": wiring.engine.source,
+                "source": wiring.source,
                 "combinations": plan.space.total,
                 "launches": len(plan.candidates),
                 "candidates": [dict(candidate.parameters) for candidate in plan.candidates],
@@ -124,7 +124,7 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
     experiment = wiring.experiment
     display.line("layers       " + " > ".join(composition.layers))
     display.line(f"model        {experiment.model.id_or_path}")
-    display.line(f"engine       {experiment.base_runtime} ({wiring.engine.source}), {experiment.deployment.mode}")
+    display.line(f"engine       {experiment.base_runtime} ({wiring.source}), {wiring.where}")
     display.line(f"objective    {experiment.optimization.objective}, by {experiment.optimization.strategy}")
     display.line("load points  " + ", ".join(str(point) for point in plan.workload.load_points))
     display.line(f"space        {plan.space.total} combinations, {len(plan.space.refused)} refused")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from autotuner import load
@@ -76,13 +76,17 @@ class Drive:
 
     def keep(self, position: int, seen: Observation) -> LoadPointResult:
         """Sum up and check what was seen, and let the course and the watcher know."""
-        figures = metrics.summarize(seen, self.slo)
-        checks = validity.check(seen, figures, self.slo)
         use = self.meter.use(*seen.window) if self.meter else None
-        result = LoadPointResult(seen.load_point, self.source, figures, checks, gpu_use=use)
+        result = replace(summed_up(seen, self.source, self.slo), gpu_use=use)
         self.course.tell(result)
         self.tell("measured", load_point=seen.load_point, position=position, result=result)
         return result
+
+
+def summed_up(seen: Observation, source: Source, slo: Slo) -> LoadPointResult:
+    """One load point in figures, checked, not yet judged."""
+    figures = metrics.summarize(seen, slo)
+    return LoadPointResult(seen.load_point, source, figures, validity.check(seen, figures, slo))
 
 
 def endpoint_of(url: str, served: str, model: Model, headers: Mapping[str, str]) -> load.Endpoint:

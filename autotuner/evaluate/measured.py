@@ -79,6 +79,10 @@ class MeasuredEvaluator:
         """The experiment's load points."""
         return self.experiment.workload()
 
+    def clock(self) -> float:
+        """Unix seconds."""
+        return time.time()
+
     def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
         """Measure `candidate`, a second time when the first failed by what may be chance; see Evaluator."""
         place = TrialFolder(folder)
@@ -195,7 +199,7 @@ class Visit:
         drive = Drive(endpoint, self.course, self.source, self.experiment.slo, self._tell, meter=meter)
         for position, step in drive.steps():
             if time.monotonic() - self.began > limit:
-                return _too_long(limit, position - 1, self.course.total)
+                return too_long(limit, position - 1, self.course.total)
             try:
                 with self._timed("load"):
                     seen = drive.observe(position, step)
@@ -242,7 +246,8 @@ class Visit:
         self.owner.observe(Progress(stage, self.trial, self.candidate, total=self.course.total, **more))
 
 
-def _too_long(limit: float, done: int, total: int) -> Failure:
+def too_long(limit: float, done: int, total: int) -> Failure:
+    """The failure of a launch whose course takes more than `limit` seconds."""
     return Failure(
         FailureKind.TRIAL_TIMED_OUT,
         f"{done} of {total} load points were measured in {limit:.0f} s.",

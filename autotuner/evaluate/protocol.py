@@ -20,6 +20,9 @@ class Evaluator(Protocol):
     def workload(self) -> Workload:
         """The load points of the experiment, for whoever has no others in mind."""
 
+    def clock(self) -> float:
+        """Unix seconds on the clock that trials are timed by."""
+
     def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
         """Answer for `candidate` on `course`, leaving raw material in `folder`.
 

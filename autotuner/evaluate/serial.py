@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 import traceback
 from pathlib import Path
 
@@ -36,9 +35,9 @@ class SerialExecutor:
         if not self._waiting:
             return None
         number, launch, folder = self._waiting.pop(0)
-        started = time.time()
+        started = self.evaluator.clock()
         measurement = self._evaluate(number, launch, folder)
-        return Trial(number, launch.candidate, measurement, started, time.time(), launch.purpose)
+        return Trial(number, launch.candidate, measurement, started, self.evaluator.clock(), launch.purpose)
 
     def _evaluate(self, number: int, launch: Launch, folder: Path) -> Measurement:
         """The trial boundary: a fault of autotune itself costs one trial, not the run."""

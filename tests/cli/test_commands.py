@@ -189,3 +189,18 @@ def test_the_run_folder_holds_what_the_docs_say(finished_run):
         "trials/001/records-1.npz",
         "trials/001/records-2.npz",
     } <= names
+
+
+def test_another_engine_is_simulated_without_being_there(autotune):
+    said = autotune(
+        *("run", "--evaluator", "simulated", "--runtime", "vllm", "--model", "llama-3.1-8b", "--gpu", "H100"),
+        *("--set", "parameters={tp-size: [1, 2]}", "--concurrency", "4", "--scenario", "D(100,10)", "--json"),
+    )
+    assert said.code == 0, said.err
+    assert {row["source"] for row in said.data["ranking"]} == {"simulated"}
+
+
+def test_an_endpoint_cannot_be_simulated(autotune):
+    said = autotune("run", "--evaluator", "simulated", "--url", "http://127.0.0.1:9", "--model", "m", "--dry-run")
+    assert said.code == 2
+    assert "cannot be simulated" in said.err

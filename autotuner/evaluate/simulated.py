@@ -1,0 +1,204 @@
+"""Answers for a candidate with the simulated engine in virtual time: no process, no HTTP, no waiting."""
+
+from __future__ import annotations
+
+import io
+import time
+from contextlib import redirect_stderr
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autotuner import __version__
+from autotuner.core import (
+    Candidate,
+    Failure,
+    LoadPointResult,
+    Measurement,
+    Observer,
+    Progress,
+    ServerSpec,
+    Source,
+    Stage,
+    Workload,
+    unobserved,
+)
+from autotuner.engines import Engine, Target
+from autotuner.engines.sim import Sim
+from autotuner.engines.standin import stand_in
+from autotuner.errors import MachineError
+from autotuner.evaluate.driving import summed_up
+from autotuner.evaluate.folder import TrialFolder
+from autotuner.evaluate.measured import too_long
+from autotuner.experiment import Experiment
+from autotuner.search.launch import Course
+from autotuner.simulate.settings import Settings, parse
+from autotuner.simulate.virtual import EngineDiedError, VirtualServer
+from autotuner.simulate.world import StartError, World, build
+
+BAD_FLAG_STATUS, START_FAILED_STATUS = 2, 1
+
+
+class StartFailedError(Exception):
+    """The simulated engine did not start: its exit status, its last words, and the seconds until then."""
+
+    def __init__(self, status: int, said: str, seconds: float) -> None:
+        super().__init__(said)
+        self.status = status
+        self.seconds = seconds
+
+
+class SimulatedEvaluator:
+    """Builds each candidate's world as the simulated engine would and drives the course on it.
+
+    A candidate of another engine is simulated by its canonical parameters and that engine's fitted
+    constants. Times are virtual: `clock` moves on by what a run on a real server would take. With
+    `keep_records` false nothing is written.
+    """
+
+    source: Source = "simulated"
+
+    def __init__(
+        self, experiment: Experiment, engine: Engine, observe: Observer = unobserved, *, keep_records: bool = True
+    ) -> None:
+        self.experiment = experiment
+        self.engine = engine
+        self.observe = observe
+        self.keep_records = keep_records
+        self.sim = Sim()
+        self._now = time.time()
+
+    @property
+    def workload(self) -> Workload:
+        """The experiment's load points."""
+        return self.experiment.workload()
+
+    def clock(self) -> float:
+        """Unix seconds, as if every launch had taken its virtual time."""
+        return self._now
+
+    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
+        """Simulate `candidate` on `course`; see Evaluator."""
+        visit = Visit(self, candidate, course, folder, trial)
+        measurement = visit.simulate()
+        self._now += sum(measurement.timings.values())
+        return measurement
+
+    def start(self, candidate: Candidate) -> tuple[Settings, World, float]:
+        """The candidate's settings, world, and the seconds it takes to start; StartFailedError when it does not."""
+        settings = self._settings(candidate)
+        seconds = settings.load_seconds + settings.faults.start_delay
+        try:
+            return settings, build(settings), seconds
+        except StartError as error:
+            raise StartFailedError(START_FAILED_STATUS, str(error), seconds) from error
+
+    def _settings(self, candidate: Candidate) -> Settings:
+        experiment, own = self.experiment, candidate.runtime == self.sim.name
+        world = experiment.simulate.model_copy(update={"gpu": simulated_gpu(experiment)})
+        target = replace(Target.of(experiment), simulate=world)
+        said = io.StringIO()
+        try:
+            with redirect_stderr(said):
+                settings = parse(
+                    (
+                        *self.sim.model_arguments(experiment.model),
+                        *self.sim.flag_arguments(stand_in(candidate).candidate, experiment.runtime),
+                        *self.sim.own_arguments(target),
+                        *(experiment.runtime.extra_args if own else ()),
+                    )
+                )
+        except SystemExit as left:
+            raise StartFailedError(BAD_FLAG_STATUS, said.getvalue(), 0.0) from left
+        if own:
+            return settings
+        return replace(settings, engine=candidate.runtime, load_seconds=self.engine.start_seconds)
+
+
+def simulated_gpu(experiment: Experiment) -> str:
+    """The GPU whose times are computed: simulate.gpu, for another engine the hardware's where it is named."""
+    named = experiment.hardware.gpu_type if experiment.base_runtime != Sim.name else None
+    return named or experiment.simulate.gpu
+
+
+class Visit:
+    """One virtual launch, and what was gathered on it."""
+
+    def __init__(
+        self, owner: SimulatedEvaluator, candidate: Candidate, course: Course, folder: Path, trial: int
+    ) -> None:
+        self.owner = owner
+        self.candidate = candidate
+        self.course = course
+        self.place = TrialFolder(folder) if owner.keep_records else None
+        self.trial = trial
+        self.results: list[LoadPointResult] = []
+        self.timings: dict[str, float] = {}
+        self.said: dict[str, Any] = {"version": __version__}
+
+    def simulate(self) -> Measurement:
+        """Start, serve every load point, stop."""
+        spec = self._spec()
+        if spec is not None and self.place is not None:
+            self.place.save_command(spec)
+        self._tell("starting", expected_seconds=self.owner.engine.start_seconds)
+        failure = self._start_and_load()
+        self._tell("stopping")
+        return Measurement(self.owner.source, tuple(self.results), failure, self.timings, self.said, spec)
+
+    def _spec(self) -> ServerSpec | None:
+        """What a real launch would run; None where the engine is not installed here."""
+        try:
+            return self.owner.engine.server_spec(self.candidate, Target.of(self.owner.experiment))
+        except MachineError:
+            return None
+
+    def _start_and_load(self) -> Failure | None:
+        owner = self.owner
+        try:
+            settings, world, self.timings["start"] = owner.start(self.candidate)
+        except StartFailedError as error:
+            self.timings["start"] = error.seconds
+            self._log(str(error))
+            return owner.sim.diagnose(str(error), error.status, "start")
+        self.said["kv_tokens"] = world.kv_tokens
+        if ignored := stand_in(self.candidate).ignored:
+            self.said["not_simulated"] = list(ignored)
+        self._log(f"KV cache size: {world.kv_tokens} tokens")
+        self._tell("ready")
+        try:
+            return self._load(VirtualServer(settings, world))
+        except EngineDiedError as died:
+            self.timings["load"] = self.timings.get("load", 0.0) + died.seconds
+            self._log(str(died))
+            return owner.sim.diagnose(str(died), died.status, "load")
+
+    def _load(self, server: VirtualServer) -> Failure | None:
+        """Drive the load points of the course; the failure that ended it early."""
+        owner, experiment = self.owner, self.owner.experiment
+        limit = experiment.optimization.timeout_per_iteration
+        for position, step in enumerate(iter(self.course.ask, None), start=1):
+            if sum(self.timings.values()) > limit:
+                return too_long(limit, position - 1, self.course.total)
+            point, seconds = step.load_point, {"measuring": step.workload.duration, "warming-up": step.workload.warmup}
+
+            def on_phase(phase: Any, point: Any = point, position: int = position, seconds: Any = seconds) -> None:
+                self._tell(phase, load_point=point, position=position, expected_seconds=seconds[phase])
+
+            seen = server.drive(step, on_phase)
+            self.timings["load"] = server.clock
+            if self.place is not None:
+                self.place.save_records(position, seen)
+            result = summed_up(seen, owner.source, experiment.slo)
+            self.results.append(result)
+            self.course.tell(result)
+            self._tell("measured", load_point=point, position=position, result=result)
+        return None
+
+    def _log(self, said: str) -> None:
+        if self.place is not None:
+            with self.place.log.open("a", encoding="utf-8") as log:
+                log.write(f"autotune-sim {__version__}, simulated in virtual time: {said}\n")
+
+    def _tell(self, stage: Stage, **more: Any) -> None:
+        self.owner.observe(Progress(stage, self.trial, self.candidate, total=self.course.total, **more))

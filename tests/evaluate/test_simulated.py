@@ -1,0 +1,159 @@
+"""Whole launches in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner.core import (
+    Candidate,
+    FailureKind,
+    LoadPointResult,
+    LoadStep,
+    Measurement,
+    Progress,
+    RequestRecord,
+    Value,
+)
+from autotuner.engines import engine
+from autotuner.evaluate.measured import MeasuredEvaluator
+from autotuner.evaluate.simulated import SimulatedEvaluator
+from autotuner.experiment import Benchmark, Experiment, Faults, Hardware, Model, Optimization, Runtime, Simulate
+from autotuner.launchers import launcher
+from autotuner.load import records
+from autotuner.search.launch import FixedCourse
+
+
+def experiment(**changed: Any) -> Experiment:
+    given: dict[str, Any] = {
+        "task_name": "t",
+        "model": Model(id_or_path="llama-3.1-8b"),
+        "base_runtime": "sim",
+        "parameters": {},
+        "benchmark": Benchmark(traffic_scenarios=("D(200,40)",), num_concurrency=(1, 8)),
+    }
+    return Experiment(**given | changed)
+
+
+def simulate(folder: Path, subject: Experiment, **parameters: Value) -> Measurement:
+    evaluator = SimulatedEvaluator(subject, engine(subject.base_runtime))
+    return evaluator.evaluate(Candidate(subject.base_runtime, parameters), FixedCourse(evaluator.workload), folder)
+
+
+def test_a_launch_serves_every_load_point_and_is_called_simulated(tmp_path):
+    seen: list[Progress] = []
+    evaluator = SimulatedEvaluator(experiment(), engine("sim"), seen.append)
+    found = evaluator.evaluate(Candidate("sim", {"tp-size": 2}), FixedCourse(evaluator.workload), tmp_path, 3)
+    assert found.failure is None
+    assert {found.source, *(result.source for result in found.load_points)} == {"simulated"}
+    assert [result.load_point.concurrency for result in found.load_points] == [1, 8]
+    assert found.server["kv_tokens"] > 0
+    points = [(stage, number) for number in (1, 2) for stage in ("warming-up", "measuring", "measured")]
+    assert [(progress.stage, progress.position) for progress in seen] == [
+        ("starting", 0),
+        ("ready", 0),
+        *points,
+        ("stopping", 0),
+    ]
+    assert {(progress.trial, progress.total) for progress in seen} == {(3, 2)}
+
+
+def test_its_folder_holds_what_a_measured_one_does(tmp_path):
+    found = simulate(tmp_path, experiment())
+    assert {path.name for path in tmp_path.iterdir()} == {"command.sh", "server.log", "records-1.npz", "records-2.npz"}
+    assert "simulated" in (tmp_path / "server.log").read_text()
+    kept = records.read(tmp_path / "records-2.npz")
+    assert len(kept.records) >= found.load_points[1].metrics.requests
+
+
+def test_its_times_are_virtual_and_add_up_on_its_clock(tmp_path):
+    subject = experiment(runtime=Runtime(extra_args=("--load-seconds", "60")))
+    evaluator = SimulatedEvaluator(subject, engine("sim"), keep_records=False)
+    began = evaluator.clock()
+    found = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path)
+    assert found.timings["start"] == 60.0
+    assert 50.0 < found.timings["load"] < 52.0
+    assert evaluator.clock() - began == pytest.approx(sum(found.timings.values()))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind"),
+    [
+        ({"mem-fraction-static": 0.1}, FailureKind.OUT_OF_MEMORY_AT_START),
+        ({"tp-size": 3}, FailureKind.NOT_DIVISIBLE),
+        ({"kv-cache-dtype": "fp3"}, FailureKind.BAD_FLAG),
+    ],
+)
+def test_a_start_that_fails_does_so_as_on_the_engine_itself(tmp_path, parameters, kind):
+    subject = experiment()
+    virtual = simulate(tmp_path / "virtual", subject, **parameters)
+    real = MeasuredEvaluator(subject, engine("sim"), launcher("process")).evaluate(
+        Candidate("sim", parameters), FixedCourse(subject.workload()), tmp_path / "real"
+    )
+    assert virtual.failure is not None
+    assert virtual.failure == real.failure
+    assert virtual.failure.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("crash_after", FailureKind.CRASHED_UNDER_LOAD), ("hang_after", FailureKind.HUNG_UNDER_LOAD)],
+)
+def test_an_engine_that_dies_under_load_keeps_the_load_points_before(tmp_path, fault, kind):
+    found = simulate(tmp_path, experiment(simulate=Simulate(faults=Faults(**{fault: 100}))))
+    assert found.failure is not None
+    assert found.failure.kind == kind
+    assert [result.load_point.concurrency for result in found.load_points] == [1]
+
+
+def test_a_launch_that_takes_too_long_is_cut_short(tmp_path):
+    found = simulate(tmp_path, experiment(optimization=Optimization(timeout_per_iteration=20)))
+    assert found.failure is not None
+    assert found.failure.kind == FailureKind.TRIAL_TIMED_OUT
+    assert len(found.load_points) == 1
+
+
+@dataclass
+class Impatient:
+    """A course of one load point that is decided after 20 requests."""
+
+    step: LoadStep | None
+    told: list[LoadPointResult] = field(default_factory=list)
+    total: int = 1
+
+    def ask(self) -> LoadStep | None:
+        return self.step
+
+    def tell(self, result: LoadPointResult) -> None:
+        self.told.append(result)
+        self.step = None
+
+
+def test_a_course_may_end_a_load_point_early(tmp_path):
+    def enough(ended: Sequence[RequestRecord]) -> str | None:
+        return "enough" if len(ended) >= 20 else None
+
+    evaluator = SimulatedEvaluator(experiment(), engine("sim"))
+    workload = evaluator.workload
+    course = Impatient(LoadStep(workload.at(workload.load_points[1]), enough))
+    found = evaluator.evaluate(Candidate("sim"), course, tmp_path)
+    assert course.told == list(found.load_points)
+    assert found.timings["load"] < workload.duration
+
+
+def test_another_engines_candidate_runs_on_its_hardware_with_its_constants(tmp_path):
+    found = {}
+    for runtime, gpu in (("vllm", "A100"), ("vllm", "H100"), ("sglang", "H100")):
+        subject = experiment(base_runtime=runtime, hardware=Hardware(gpu_type=gpu))
+        found[runtime, gpu] = simulate(tmp_path / runtime / gpu, subject, dtype="bfloat16")
+    throughput = {key: found.load_points[0].metrics.output_throughput for key, found in found.items()}
+    assert throughput["vllm", "A100"] < throughput["vllm", "H100"]
+    assert throughput["vllm", "H100"] != throughput["sglang", "H100"]
+    assert {measurement.source for measurement in found.values()} == {"simulated"}
+    assert found["vllm", "H100"].server["not_simulated"] == ["dtype"]
+    assert found["vllm", "H100"].timings["start"] == engine("vllm").start_seconds
