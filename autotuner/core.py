@@ -387,6 +387,39 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Capacity:
+    """The highest load of a scenario at which a server meets its targets; without targets, its knee.
+
+    `value` is a concurrency, or a rate in 1/s: the load at which it was seen, 0 where even the
+    lowest one misses. `high` is the lowest load that misses, None where none did.
+    """
+
+    scenario: str
+    unit: Literal["concurrency", "rate"]
+    value: float
+    high: float | None
+    load_points: int
+    reason: str
+
+    @property
+    def load_point(self) -> LoadPoint | None:
+        """Where it was seen."""
+        if not self.value:
+            return None
+        if self.unit == "rate":
+            return LoadPoint(self.scenario, rate=self.value)
+        return LoadPoint(self.scenario, concurrency=int(self.value))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a course came to: the capacities found, and why it was given up before its end."""
+
+    capacities: tuple[Capacity, ...] = ()
+    gave_up: str | None = None
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What an evaluator answers for one candidate: its load points, or why it has not all of them.
 
@@ -400,6 +433,7 @@ class Measurement:
     timings: Mapping[str, float] = field(default_factory=dict)
     server: Mapping[str, Any] = field(default_factory=dict)
     spec: ServerSpec | None = None
+    outcome: Outcome = Outcome()
 
 
 Purpose = Literal["search", "baseline", "confirmation"]

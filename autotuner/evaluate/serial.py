@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from autotuner.core import Failure, FailureKind, Measurement, Trial
@@ -43,7 +44,8 @@ class SerialExecutor:
         """The trial boundary: a fault of autotune itself costs one trial, not the run."""
         try:
             course = launch.course or FixedCourse(self.evaluator.workload)
-            return self.evaluator.evaluate(launch.candidate, course, folder, number)
+            measurement = self.evaluator.evaluate(launch.candidate, course, folder, number)
+            return replace(measurement, outcome=course.outcome)
         except AutotuneError:
             raise
         except Exception as error:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from autotuner.core import Candidate, LoadPointResult, LoadStep, Purpose, Workload
+from autotuner.core import Candidate, LoadPointResult, LoadStep, Outcome, Purpose, Workload
 
 
 class Course(Protocol):
@@ -21,6 +21,10 @@ class Course(Protocol):
 
     def tell(self, result: LoadPointResult) -> None:
         """Take note of what it came to, not yet judged."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the load points told so far come to."""
 
 
 class FixedCourse:
@@ -37,6 +41,11 @@ class FixedCourse:
     def tell(self, result: LoadPointResult) -> None:
         """Go on to the next one."""
         self._left.popleft()
+
+    @property
+    def outcome(self) -> Outcome:
+        """Nothing but the load points themselves."""
+        return Outcome()
 
 
 @dataclass(frozen=True)

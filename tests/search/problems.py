@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from autotuner.core import Check, Distribution, LoadPoint, LoadPointResult, Metrics, Share
 from autotuner.experiment import Experiment
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
@@ -23,3 +24,40 @@ def problem(space: Space, limit: int = 10, seed: int = 0, **sections: Any) -> Pr
     """To search `space` with at most `limit` launches."""
     optimization = {"max_iterations": limit, "seed": seed} | sections.pop("optimization", {})
     return Problem(space, experiment(optimization=optimization, **sections))
+
+
+def seconds(value: float) -> Distribution:
+    """Samples that are all equal."""
+    return Distribution(30, value, 0.0, value, value, value, value, value, value, value, value)
+
+
+def figures(
+    point: LoadPoint,
+    throughput: float = 100.0,
+    e2e: float = 1.0,
+    ttft: float = 0.1,
+    attainment: Share | None = None,
+    littles_law: bool = True,
+) -> LoadPointResult:
+    """A load point of D(100,100), not judged; tokens/s count prompt and output alike."""
+    metrics = Metrics(
+        requests=attainment.n if attainment else 100,
+        ttft=seconds(ttft),
+        ttfo=None,
+        tpot=seconds((e2e - ttft) / 99),
+        itl=None,
+        chunk_gap=None,
+        e2e=seconds(e2e),
+        interactivity=99 / max(e2e - ttft, 1e-9),
+        output_throughput=throughput / 2,
+        throughput=throughput,
+        request_throughput=throughput / 200,
+        goodput=throughput / 200 * (attainment.value if attainment else 1.0),
+        token_goodput=throughput / 2,
+        attainment=attainment,
+        errors={},
+        ttft_from_schedule=seconds(ttft),
+        e2e_from_schedule=seconds(e2e),
+    )
+    checks = (Check("littles-law", 1.0, "within 10% of 1", littles_law),)
+    return LoadPointResult(point, "simulated", metrics, checks)

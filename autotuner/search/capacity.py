@@ -1,0 +1,235 @@
+"""The course that finds, for each scenario, the highest load at which a server meets its targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from autotuner.core import Capacity, LoadPoint, LoadPointResult, LoadStep, Outcome, Verdict
+from autotuner.experiment import Experiment
+from autotuner.scoring.judge import judge_load_point
+from autotuner.scoring.sequential import enough
+from autotuner.scoring.slo import attainment_target, request_terms
+from autotuner.search.bracket import Bracket
+from autotuner.search.hope import at_best
+from autotuner.search.knee import Knee
+
+BROKEN = ("completed", "error-share")
+"""Checks by which a server shows that the load is too much for it."""
+
+LITTLE = "littles-law"
+SLACK = 0.03
+"""What the throughput at a load may be off by."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the search for a capacity begins, and by what factor its first step goes up or down."""
+
+    load: float
+    step: float = 2.0
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What has to be beaten: the utility of trial `trial` at its capacity, by scenario."""
+
+    trial: int
+    utility: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The loads that may be tried, concurrencies or rates in 1/s."""
+
+    least: float
+    most: float
+    rates: bool
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Range:
+        """From the lowest to the highest load of the experiment."""
+        load = experiment.benchmark
+        values = load.num_concurrency or load.request_rates
+        return cls(float(min(values)), float(max(values)), rates=not load.num_concurrency)
+
+    def point(self, scenario: str, load: float) -> LoadPoint:
+        """One of them, on a scenario."""
+        return LoadPoint(scenario, rate=load) if self.rates else LoadPoint(scenario, concurrency=int(load))
+
+
+class CapacityCourse:
+    """Brackets the capacity on each scenario in turn; each load point ends when its answer is clear.
+
+    Without targets a closed loop is searched for its knee instead, an open one for the highest
+    rate that is not saturated. `starts` says where to begin, by scenario, the lowest load where it
+    says nothing. With a `floor` the course is given up once it cannot be reached any more.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        gpus: int,
+        starts: Mapping[str, Start] | None = None,
+        floor: Floor | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.gpus = gpus
+        self.floor = floor
+        self.range = Range.of(experiment)
+        self._workload = experiment.workload()
+        scenarios = dict.fromkeys(experiment.benchmark.traffic_scenarios)
+        self._quests = [_Quest(self, name, (starts or {}).get(name, Start(self.range.least))) for name in scenarios]
+        self._gave_up: str | None = None
+
+    @property
+    def total(self) -> int:
+        """About how many load points it takes at most: doubling up to the highest load, then bisection."""
+        doublings = math.ceil(math.log2(max(self.range.most / self.range.least, 1))) + 1
+        return len(self._quests) * (doublings + 5)
+
+    def ask(self) -> LoadStep | None:
+        """The next load point."""
+        if self._gave_up:
+            return None
+        for quest in self._quests:
+            load = quest.ask()
+            if load is not None:
+                again = sum(result.load_point == self.range.point(quest.scenario, load) for result in quest.results)
+                workload = replace(self._workload, seed=self._workload.seed + again)
+                stop = enough(self.experiment.slo, open_loop=self.range.rates)
+                return LoadStep(workload.at(self.range.point(quest.scenario, load)), stop)
+        return None
+
+    def tell(self, result: LoadPointResult) -> None:
+        """Take note of what it came to."""
+        quest = next(quest for quest in self._quests if quest.scenario == result.load_point.scenario)
+        quest.tell(judge_load_point(result, self.gpus, self.experiment))
+        if self.floor is not None and self._hope(self.floor) <= 0:
+            self._gave_up = f"cannot beat trial {self.floor.trial}"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The capacities found so far."""
+        return Outcome(tuple(quest.capacity() for quest in self._quests if quest.results), self._gave_up)
+
+    def _hope(self, floor: Floor) -> float:
+        """The log of how many times better than the floor the candidate can still turn out."""
+        ratios = []
+        for quest in self._quests:
+            ceiling = quest.ceiling()
+            if ceiling is None:
+                break
+            ratios.append(math.log(ceiling / floor.utility[quest.scenario]) if ceiling > 0 else -math.inf)
+        return at_best(ratios, len(self._quests) - len(ratios))
+
+
+@dataclass
+class _Quest:
+    """The capacity on one scenario."""
+
+    course: CapacityCourse
+    scenario: str
+    start: Start
+    results: list[LoadPointResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        loads, slo = self.course.range, self.course.experiment.slo
+        self.search: Bracket | Knee
+        if slo.terms or loads.rates:
+            start = min(max(self.start.load, loads.least), loads.most)
+            self.search = Bracket(loads.least, loads.most, start, self.start.step, whole=not loads.rates)
+        else:
+            self.search = Knee(loads.least, loads.most, self.start.load)
+
+    def ask(self) -> float | None:
+        if self.untrusted:
+            return None
+        return self.search.ask()
+
+    def tell(self, result: LoadPointResult) -> None:
+        self.results.append(result)
+        load = float(result.load_point.concurrency or result.load_point.rate or 0)
+        if isinstance(self.search, Bracket):
+            self.search.tell(
+                load, margin(result, self.course.experiment), result.metrics.requests, clear=_clear(result)
+            )
+        elif result.metrics.e2e is not None:
+            self.search.tell(load, result.metrics.request_throughput, result.metrics.e2e.mean)
+        else:
+            self.search.tell(load, 0.0, 0.0)
+
+    @property
+    def untrusted(self) -> str | None:
+        """Why a knee is not searched further: throughput, latency and concurrency do not fit together."""
+        if isinstance(self.search, Bracket):
+            return None
+        broken = [check for result in self.results[-1:] for check in result.validity if check.name == LITTLE]
+        return "the figures do not obey Little's law" if any(not check.ok for check in broken) else None
+
+    def ceiling(self) -> float | None:
+        """The most utility it can have at its capacity; None while no load was too much.
+
+        Throughput does not fall as load rises, so what it is where the targets are missed bounds it.
+        """
+        if not isinstance(self.search, Bracket):
+            return None
+        low, high = self.search.limits()
+        if self.search.ask() is None and low is not None:
+            found = self._at(low)
+            return found.score.utility if found and found.score else 0.0
+        missed = self._at(high) if high is not None else None
+        return None if missed is None else (1 + SLACK) * _most(missed, self.course.experiment)
+
+    def _at(self, load: float) -> LoadPointResult | None:
+        point = self.course.range.point(self.scenario, load)
+        return next((result for result in reversed(self.results) if result.load_point == point), None)
+
+    def capacity(self) -> Capacity:
+        unit: Literal["rate", "concurrency"] = "rate" if self.course.range.rates else "concurrency"
+        if isinstance(self.search, Bracket):
+            low, high = self.search.limits()
+            return Capacity(self.scenario, unit, low or 0.0, high, len(self.results), self._reason())
+        above = min((load for load in self.search.power if load > self.search.best), default=None)
+        return Capacity(self.scenario, unit, self.search.best, above, len(self.results), self._reason())
+
+    def _reason(self) -> str:
+        if any(result.verdict is Verdict.CLIENT_LIMITED for result in self.results):
+            return "the load generator was the limit"
+        if isinstance(self.search, Bracket):
+            return self.search.reason if self.search.ask() is None else "not finished"
+        if self.untrusted:
+            return self.untrusted
+        gain = self.search.gain
+        if gain is None:
+            return "the highest load allowed still pays"
+        return f"above it, 1% more in flight brings {gain:.1f}% more throughput"
+
+
+def margin(result: LoadPointResult, experiment: Experiment) -> float:
+    """How far a judged load point is inside its targets, 0 on the edge, from -1 to 1.
+
+    It is the share of good requests above the target, unless a term's own figure is further out.
+    """
+    if result.verdict in (Verdict.SATURATED, Verdict.CLIENT_LIMITED):
+        return -1.0
+    if any(check.name in BROKEN and not check.ok for check in result.validity):
+        return -1.0
+    slo, share = experiment.slo, result.metrics.attainment
+    found = [max(-1.0, min(1.0, -term.violation)) for term in (result.score.terms if result.score else ())]
+    if request_terms(slo) and share is not None:
+        found.append(share.value - attainment_target(slo))
+    return min(found, default=1.0)
+
+
+def _clear(result: LoadPointResult) -> bool:
+    return result.verdict is not Verdict.UNDECIDED
+
+
+def _most(result: LoadPointResult, experiment: Experiment) -> float:
+    """The utility at a load, were all its requests good."""
+    if experiment.optimization.objective == "maximize_goodput":
+        return result.metrics.request_throughput
+    return result.score.utility if result.score else 0.0
