@@ -106,12 +106,20 @@ class Faults(Section):
     early_stop: float = Field(0.0, ge=0, le=1)
 
 
+class Skew(Section):
+    """How far the simulated engine's costs are from what is predicted: a log-normal factor for each, of this `sd`."""
+
+    seed: int = 0
+    sd: float = Field(0.0, ge=0)
+
+
 class Simulate(Section):
     """The world of the simulated engine."""
 
     gpu: str = "h100_sxm"
     seed: int = 0
     faults: Faults = Faults()
+    skew: Skew = Skew()
 
 
 class Optimization(Section):

@@ -39,7 +39,7 @@ class Foresight:
     def refuse(self, candidate: Candidate) -> str | None:
         """Why the candidate's model certainly does not fit, or None."""
         of = self.deployment(candidate)
-        return form.shortage(of, candidate) if of else None
+        return form.shortage(of, candidate, skewed=self.experiment.simulate.skew.sd > 0) if of else None
 
     def predict(self, candidate: Candidate, point: LoadPoint) -> Prediction | None:
         """The closed form's answer for one load point; None where it has none."""

@@ -26,7 +26,7 @@ class Sim(CommandLineEngine):
     name = "sim"
     source = "simulated"
     start_seconds = 2.0
-    reserved = (*CommandLineEngine.reserved, "--model", "--gpu", "--seed")
+    reserved = (*CommandLineEngine.reserved, "--model", "--gpu", "--seed", "--skew-seed", "--skew-sd")
     said: ClassVar[Mapping[str, str]] = {
         "version": r"autotune-sim (\d+\.\d+[\w.]*)",
         "kv_tokens": r"KV cache size: (\d+) tokens",
@@ -58,9 +58,11 @@ class Sim(CommandLineEngine):
         return 0
 
     def own_arguments(self, target: Target) -> tuple[str, ...]:
-        """The simulated GPU, the seed, and the faults that are not off."""
+        """The simulated GPU, the seed, and the skew and faults that are not off."""
         world = target.simulate
         arguments = ["--gpu", world.gpu, "--seed", str(world.seed)]
+        if world.skew.sd:
+            arguments += ["--skew-seed", str(world.skew.seed), "--skew-sd", str(world.skew.sd)]
         for name, value in world.faults:
             # a count of 0 is a fault at the first request, a probability or delay of 0 is none
             if value is not None and (isinstance(value, int) or value > 0):

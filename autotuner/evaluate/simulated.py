@@ -84,14 +84,15 @@ class SimulatedEvaluator:
         self._now += sum(measurement.timings.values())
         return measurement
 
-    def start(self, candidate: Candidate) -> tuple[Settings, World, float]:
-        """The candidate's settings, world, and the seconds it takes to start; StartFailedError when it does not."""
+    def start(self, candidate: Candidate) -> tuple[Settings, World]:
+        """The candidate's settings and world; StartFailedError when it does not start."""
         settings = self._settings(candidate)
-        seconds = settings.load_seconds + settings.faults.start_delay
         try:
-            return settings, build(settings), seconds
+            world = build(settings)
         except StartError as error:
+            seconds = settings.load_seconds + settings.faults.start_delay
             raise StartFailedError(START_FAILED_STATUS, str(error), seconds) from error
+        return settings, world
 
     def _settings(self, candidate: Candidate) -> Settings:
         experiment, own = self.experiment, candidate.runtime == self.sim.name
@@ -156,11 +157,12 @@ class Visit:
     def _start_and_load(self) -> Failure | None:
         owner = self.owner
         try:
-            settings, world, self.timings["start"] = owner.start(self.candidate)
+            settings, world = owner.start(self.candidate)
         except StartFailedError as error:
             self.timings["start"] = error.seconds
             self._log(str(error))
             return owner.sim.diagnose(str(error), error.status, "start")
+        self.timings["start"] = world.start_seconds
         self.said["kv_tokens"] = world.kv_tokens
         if ignored := stand_in(self.candidate).ignored:
             self.said["not_simulated"] = list(ignored)

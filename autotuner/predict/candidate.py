@@ -84,15 +84,15 @@ def deployment_of(
     return replace(of, **_limits(of, given))
 
 
-def shortage(of: Deployment, candidate: Candidate) -> str | None:
+def shortage(of: Deployment, candidate: Candidate, *, skewed: bool = False) -> str | None:
     """Why the candidate cannot hold its model, in figures; None where it can, or where that is not certain.
 
-    The simulated engine's memory is the plan itself. Of a real engine only what no version can
-    avoid is counted: weights, and on vLLM, which insists on room for one whole request, the
-    cache of `max-model-len` tokens.
+    The simulated engine's memory is the plan itself, unless its costs are `skewed`. Of a real
+    engine only what no version can avoid is counted: weights, and on vLLM, which insists on room
+    for one whole request, the cache of `max-model-len` tokens.
     """
     plan, asked = of.plan, candidate.parameters.get("max-model-len")
-    if candidate.runtime == "sim":
+    if candidate.runtime == "sim" and not skewed:
         needed, room = plan.budget - plan.pool, plan.budget
     else:
         needed, room = plan.weights, int(plan.memory * _fraction(candidate, 1.0))

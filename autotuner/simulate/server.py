@@ -80,6 +80,8 @@ def _describe(settings: Settings, world: World) -> None:
     LOG.info(
         "simulated GPUs: %d x %s (tp %d, pp %d)", settings.tp * settings.pp, settings.gpu.name, settings.tp, settings.pp
     )
+    if settings.skew.sd:
+        LOG.info("costs distorted: sd %g, seed %d", settings.skew.sd, settings.skew.seed)
     LOG.info("Loading weights: %.1f GiB per GPU", plan.weights / GIB)
     LOG.info("KV cache size: %d tokens", world.kv_tokens)
     LOG.info(
@@ -108,7 +110,7 @@ async def _serve(settings: Settings, world: World, listener: socket.socket) -> N
     api = Api(settings, world, engine)
     server = await loop.create_server(lambda: HttpConnection(api.handle), sock=listener)
     try:
-        if not await _loaded(settings, stopped):
+        if not await _loaded(world.start_seconds, stopped):
             return
         # What start-up left behind never becomes garbage: keep it out of every collection.
         gc.collect()
@@ -123,10 +125,10 @@ async def _serve(settings: Settings, world: World, listener: socket.socket) -> N
         server.close()
 
 
-async def _loaded(settings: Settings, stopped: asyncio.Event) -> bool:
+async def _loaded(seconds: float, stopped: asyncio.Event) -> bool:
     """Wait as long as loading takes; False when told to stop meanwhile."""
     try:
-        await asyncio.wait_for(stopped.wait(), settings.load_seconds + settings.faults.start_delay)
+        await asyncio.wait_for(stopped.wait(), seconds)
     except TimeoutError:
         return True
     return False

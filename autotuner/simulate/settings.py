@@ -12,8 +12,10 @@ from autotuner.predict.hardware import Gpu, gpu
 from autotuner.predict.shape import DEFAULT_MODEL
 from autotuner.simulate.faults import Faults
 from autotuner.simulate.scheduler import POLICIES
+from autotuner.simulate.skew import Skew
 
 PROGRAM = "python -m autotuner.simulate.server"
+NO_SKEW = Skew()
 KV_DTYPES = {
     "auto": "bf16",
     "bfloat16": "bf16",
@@ -52,6 +54,7 @@ class Settings:
     fixed_step: float | None
     faults: Faults
     engine: str = "vllm"
+    skew: Skew = NO_SKEW
 
 
 def _at_least_one(text: str) -> int:
@@ -164,6 +167,13 @@ def _add_engine(group: argparse._ArgumentGroup) -> None:
 def _add_world(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--gpu", type=_gpu, default="h100_sxm", help="GPU type that is simulated")
     group.add_argument("--seed", type=int, default=0, help="seed of the faults")
+    group.add_argument("--skew-seed", type=int, default=0, help="seed of the factors that --skew-sd asks for")
+    group.add_argument(
+        "--skew-sd",
+        type=_not_negative,
+        default=0.0,
+        help="distort each cost by a log-normal factor of this standard deviation",
+    )
     group.add_argument("--load-seconds", type=_not_negative, default=1.0, help="how long loading the weights takes")
     group.add_argument("--fixed-step-ms", type=_not_negative, help="milliseconds of every iteration, whatever is in it")
     group.add_argument("--fault-start-delay", type=_not_negative, default=0.0, help="seconds more until ready")
@@ -205,6 +215,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         seed=given.seed,
         load_seconds=given.load_seconds,
         fixed_step=None if given.fixed_step_ms is None else given.fixed_step_ms / 1000,
+        skew=Skew(given.skew_seed, given.skew_sd),
         faults=Faults(
             start_delay=given.fault_start_delay,
             crash_after=given.fault_crash_after,

@@ -8,10 +8,13 @@ from typing import Protocol, cast
 
 from autotuner.errors import ConfigError
 from autotuner.predict import memory
+from autotuner.predict.calibration import calibration
+from autotuner.predict.layout import Layout, dtypes_of
 from autotuner.predict.shape import ModelShape, model_shape
 from autotuner.predict.steps import StepTimes
 from autotuner.simulate.scheduler import Limits, Policy, Scheduler
 from autotuner.simulate.settings import Settings
+from autotuner.simulate.skew import Configured, skewed_memory, skewed_rates, start_factor
 
 BATCHED_TOKENS = 8192
 
@@ -47,12 +50,16 @@ class FixedTimes:
 
 @dataclass(frozen=True)
 class World:
-    """A model on simulated GPUs: its shape, its memory, how long iterations take, and what bounds them."""
+    """A model on simulated GPUs: its shape, its memory, how long iterations take, and what bounds them.
+
+    `start_seconds` is how long an engine takes to load it.
+    """
 
     shape: ModelShape
     memory: memory.MemoryPlan
     limits: Limits
     times: IterationTimes
+    start_seconds: float
 
     @property
     def kv_tokens(self) -> int:
@@ -73,7 +80,8 @@ def build(settings: Settings) -> World:
     _check_parallelism(shape, settings)
     asked_len = _asked_length(shape, settings)
     batched = settings.max_batched_tokens or _default_batched_tokens(settings, asked_len)
-    plan = memory.plan(
+    configured = _configured(settings, batched)
+    whole = memory.plan(
         shape,
         settings.gpu,
         fraction=settings.memory_fraction,
@@ -84,6 +92,7 @@ def build(settings: Settings) -> World:
         max_batched_tokens=batched,
         max_running_requests=settings.max_running_requests,
     )
+    plan = skewed_memory(whole, settings.skew, configured)
     blocks = plan.kv_tokens // settings.block_size
     if not blocks:
         raise StartError(f"Out of memory: {plan.shortage}")
@@ -97,7 +106,22 @@ def build(settings: Settings) -> World:
         prefix_caching=settings.prefix_caching,
         policy=cast("Policy", settings.policy),
     )
-    return World(shape, plan, limits, _times(shape, settings))
+    seconds = settings.load_seconds * start_factor(settings.skew, configured) + settings.faults.start_delay
+    return World(shape, plan, limits, _times(shape, settings, configured), seconds)
+
+
+def _configured(settings: Settings, batched: int) -> Configured:
+    return Configured(
+        tp=settings.tp,
+        pp=settings.pp,
+        weight_dtype=settings.weight_dtype,
+        kv_dtype=settings.kv_dtype,
+        block_size=settings.block_size,
+        max_batched_tokens=batched,
+        max_running_requests=settings.max_running_requests,
+        chunked_prefill=settings.chunked_prefill,
+        cuda_graph=settings.cuda_graph,
+    )
 
 
 def _check_parallelism(shape: ModelShape, settings: Settings) -> None:
@@ -141,9 +165,12 @@ def _length(settings: Settings, asked_len: int, kv_tokens: int, batched: int) ->
     return asked_len
 
 
-def _times(shape: ModelShape, settings: Settings) -> IterationTimes:
+def _times(shape: ModelShape, settings: Settings, configured: Configured) -> IterationTimes:
     if settings.fixed_step is not None:
         return FixedTimes(settings.fixed_step)
+    dtypes = dtypes_of(shape, settings.gpu, gemm=settings.weight_dtype, kv=settings.kv_dtype)
+    layout = Layout(tp=settings.tp, pp=settings.pp)
+    rates = calibration().rates(shape, settings.gpu, layout, dtypes, settings.engine)
     return StepTimes(
         shape,
         settings.gpu,
@@ -152,5 +179,5 @@ def _times(shape: ModelShape, settings: Settings) -> IterationTimes:
         weight_dtype=settings.weight_dtype,
         kv_dtype=settings.kv_dtype,
         cuda_graph=settings.cuda_graph,
-        engine=settings.engine,
+        rates=skewed_rates(rates, settings.skew, configured),
     )

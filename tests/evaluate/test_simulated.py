@@ -22,7 +22,7 @@ from autotuner.core import (
 from autotuner.engines import engine
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.simulated import SimulatedEvaluator
-from autotuner.experiment import Benchmark, Experiment, Faults, Hardware, Model, Optimization, Runtime, Simulate
+from autotuner.experiment import Benchmark, Experiment, Faults, Hardware, Model, Optimization, Runtime, Simulate, Skew
 from autotuner.launchers import launcher
 from autotuner.load import records
 from autotuner.search.launch import FixedCourse
@@ -157,3 +157,16 @@ def test_another_engines_candidate_runs_on_its_hardware_with_its_constants(tmp_p
     assert {measurement.source for measurement in found.values()} == {"simulated"}
     assert found["vllm", "H100"].server["not_simulated"] == ["dtype"]
     assert found["vllm", "H100"].timings["start"] == engine("vllm").start_seconds
+
+
+def test_a_skewed_world_answers_otherwise_and_always_the_same(tmp_path):
+    def figures(number: int, **skew: Any) -> float:
+        subject = experiment(simulate=Simulate(skew=Skew(**skew)))
+        return simulate(tmp_path / str(number), subject).load_points[1].metrics.output_throughput
+
+    plain, skewed, again, other = (
+        figures(number, **skew)
+        for number, skew in enumerate(({}, {"seed": 1, "sd": 0.25}, {"seed": 1, "sd": 0.25}, {"seed": 2, "sd": 0.25}))
+    )
+    assert skewed == again
+    assert len({plain, skewed, other}) == 3
