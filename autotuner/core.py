@@ -102,7 +102,10 @@ class LoadPoint:
 
 @dataclass(frozen=True)
 class Workload:
-    """The load points one launch serves, and how each is driven; times in seconds."""
+    """The load points one launch serves, and how each is driven; times in seconds.
+
+    `arrival` is `poisson`, `constant` or `gamma:SHAPE`.
+    """
 
     load_points: tuple[LoadPoint, ...]
     duration: float = 20.0
@@ -110,7 +113,7 @@ class Workload:
     max_requests: int | None = None
     request_timeout: float = 300.0
     endpoint: Literal["completions", "chat"] = "completions"
-    arrival: Literal["poisson", "constant"] = "poisson"
+    arrival: str = "poisson"
     seed: int = 0
 
     def at(self, load_point: LoadPoint) -> Workload:

@@ -49,6 +49,12 @@ class MachineError(AutotuneError):
     exit_code = 3
 
 
+class EndpointError(AutotuneError):
+    """A server that runs already does not answer, refuses, or serves something else."""
+
+    exit_code = 3
+
+
 class RunStoreError(AutotuneError):
     """A run folder is missing, is not a run, or cannot be written."""
 

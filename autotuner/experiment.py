@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -19,6 +20,13 @@ Objective = Literal[
 LATENCY_METRICS = ("ttft", "tpot", "itl", "latency")
 MINIMUM_METRICS = ("output_throughput", "request_throughput", "goodput")
 STATISTICS = ("mean", "p50", "p75", "p90", "p95", "p99")
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 class Section(BaseModel):
@@ -149,8 +157,16 @@ class Benchmark(Section):
     max_requests: int | None = Field(None, ge=1)
     request_timeout: float = Field(300.0, gt=0)
     endpoint: Literal["completions", "chat"] = "completions"
-    arrival: Literal["poisson", "constant"] = "poisson"
+    arrival: str = "poisson"
     seed: int = 0
+
+    @field_validator("arrival")
+    @classmethod
+    def _known_arrival(cls, value: str) -> str:
+        shape = value.removeprefix("gamma:")
+        if value in ("poisson", "constant") or (shape != value and _is_positive(shape)):
+            return value
+        raise ValueError("must be poisson, constant, or gamma:SHAPE with a shape above 0")
 
     @field_validator("num_concurrency")
     @classmethod

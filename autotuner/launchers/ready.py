@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,7 +39,11 @@ SIMULATOR = "autotune-sim"
 
 
 class NotReadyError(Exception):
-    """A server gave no usable answer; the text says which."""
+    """A server gave no usable answer; the text says which, `status` is None where there was none at all."""
+
+    def __init__(self, said: str, status: int | None = None) -> None:
+        super().__init__(said)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def headers(deployment: Deployment) -> dict[str, str]:
         if not key:
             raise MachineError(
                 f"The environment variable {deployment.api_key_env} is not set.",
-                why="deployment.api_key_env names it as the one with the server's API key.",
+                why="It is named as the one that holds the server's API key.",
                 remedy=f"Export {deployment.api_key_env}.",
             )
         found["Authorization"] = f"Bearer {key}"
@@ -82,8 +87,9 @@ def headers(deployment: Deployment) -> dict[str, str]:
 
 
 def client(url: str, headers: Mapping[str, str] | None = None) -> httpx.Client:
-    """An HTTP client that goes past every proxy."""
-    return httpx.Client(base_url=base(url), headers=dict(headers or {}), trust_env=False, timeout=SHORT)
+    """An HTTP client that goes past every proxy and trusts whom this machine trusts, as load does."""
+    trusted = ssl.create_default_context() if url.startswith("https:") else True
+    return httpx.Client(base_url=base(url), headers=dict(headers or {}), trust_env=False, timeout=SHORT, verify=trusted)
 
 
 def identify(url: str, headers: Mapping[str, str] | None = None) -> Identity:
@@ -148,20 +154,20 @@ def _until(server: Server, deadline: float, ask: Callable[[], Answer]) -> Answer
 
 
 def _healthy(http: httpx.Client, path: str) -> None:
-    response = _send(http, "GET", path)
+    response = send(http, "GET", path)
     if response.status_code != httpx.codes.OK:
         raise NotReadyError(f"{path} answered {response.status_code}.")
 
 
 def _identity(http: httpx.Client) -> Identity:
-    response = _send(http, "GET", "/v1/models")
+    response = send(http, "GET", "/v1/models")
     if response.status_code != httpx.codes.OK:
-        raise NotReadyError(f"/v1/models answered {response.status_code}.")
+        raise NotReadyError(f"/v1/models answered {response.status_code}.", response.status_code)
     try:
-        cards = response.json()["data"]
+        cards = list(response.json()["data"])
         names = tuple(str(card["id"]) for card in cards)
     except (ValueError, KeyError, TypeError) as error:
-        raise NotReadyError("/v1/models did not answer with a list of models.") from error
+        raise NotReadyError("/v1/models did not answer with a list of models.", response.status_code) from error
     return Identity(names, any(card.get("owned_by") == SIMULATOR for card in cards))
 
 
@@ -199,14 +205,15 @@ def _ask(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float) -> 
         path, body["messages"] = "/v1/chat/completions", [{"role": "user", "content": "Hello"}]
     else:
         path, body["prompt"] = "/v1/completions", "Hello"
-    return _send(http, "POST", path, json=body, timeout=max(timeout, 1.0))
+    return send(http, "POST", path, json=body, timeout=max(timeout, 1.0))
 
 
 def _has_token(response: httpx.Response) -> bool:
     return response.status_code == httpx.codes.OK and "choices" in response.text
 
 
-def _send(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+def send(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+    """Ask one question; NotReadyError when no answer comes."""
     try:
         return http.request(method, path, **options)
     except httpx.HTTPError as error:

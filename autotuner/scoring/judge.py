@@ -26,7 +26,7 @@ def judge_load_point(result: LoadPointResult, gpus: int, experiment: Experiment)
     terms = outcomes(result.metrics, experiment.slo, open_loop=result.load_point.rate is not None)
     return replace(
         result,
-        verdict=_verdict(result, terms, experiment.slo),
+        verdict=verdict(result, experiment.slo),
         score=_score(result.metrics, terms, gpus, experiment),
     )
 
@@ -41,22 +41,23 @@ def _score(metrics: Metrics, terms: tuple[TermOutcome, ...], gpus: int, experime
     return Score(utility, penalty, utility / (1 + penalty), terms)
 
 
-def _verdict(result: LoadPointResult, terms: tuple[TermOutcome, ...], slo: Slo) -> Verdict:
+def verdict(result: LoadPointResult, slo: Slo) -> Verdict:
     """Untrustworthy figures first, then targets missed, then targets met but not yet proven.
 
     A term is missed by its figure. The share of good requests, and each percentile, is met only
     when its whole 95% interval meets the target: 20 good requests of 20 do not prove 95%.
     """
     raised = {CONSEQUENCES.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
-    for verdict in _GRAVEST_FIRST:
-        if verdict in raised:
-            return verdict
+    for gravest in _GRAVEST_FIRST:
+        if gravest in raised:
+            return gravest
+    open_loop = result.load_point.rate is not None
+    terms = outcomes(result.metrics, slo, open_loop=open_loop)
     attainment, target = result.metrics.attainment, attainment_target(slo)
     if not request_terms(slo):
         attainment = None
     if any(term.state in ("missed", "failed") for term in terms) or (attainment and attainment.high < target):
         return Verdict.INFEASIBLE
-    open_loop = result.load_point.rate is not None
     proven = all(is_proven(term, result.metrics, open_loop=open_loop) for term in slo.terms)
     if not proven or (attainment and attainment.low < target) or Verdict.UNDECIDED in raised:
         return Verdict.UNDECIDED

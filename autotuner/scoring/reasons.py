@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autotuner.core import LoadPointResult, Verdict
 from autotuner.experiment import Slo
-from autotuner.scoring.slo import attainment_target, is_proven, request_terms
+from autotuner.scoring.slo import attainment_target, is_proven, outcomes, request_terms
 
 
 def reason(result: LoadPointResult, slo: Slo) -> str:
@@ -20,7 +20,8 @@ def reason(result: LoadPointResult, slo: Slo) -> str:
 
 
 def _missed(result: LoadPointResult, slo: Slo) -> str:
-    terms = [term for term in (result.score.terms if result.score else ()) if term.state in ("missed", "failed")]
+    every = outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
+    terms = [term for term in every if term.state in ("missed", "failed")]
     share = result.metrics.attainment
     if terms or share is None:
         return "; ".join(f"{term.term} {_figure(term.actual)}, target {term.threshold:g}" for term in terms)
