@@ -10,7 +10,7 @@ PACKAGE = Path(autotuner.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"wire"},
+    {"wire", "loadtest"},
     {"tune", "report", "deploy", "foresight"},
     {"evaluate"},
     {"load", "simulate", "launchers", "search"},

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from autotuner import __version__
+from autotuner.cli.bench import bench
 from autotuner.cli.clean import clean
 from autotuner.cli.command import command
 from autotuner.cli.config import app as config_app
@@ -44,6 +45,7 @@ def _root(
 
 
 app.command()(run)
+app.command()(bench)
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(config_app, name="config")
 app.command()(report)

@@ -10,20 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-import typer
-
-from autotuner.errors import UsageError
+from autotuner.cli.load_options import (
+    LAYERS,
+    LOAD,
+    Concurrency,
+    Duration,
+    MaxRequests,
+    Rate,
+    Scenario,
+    SloTerms,
+    Warmup,
+    numbers,
+    option,
+    scenarios_of,
+    slo_of,
+)
 
 if TYPE_CHECKING:
     from autotuner.config import Composition, Overrides, TaskContext
 
-LAYERS = "Layers"
-LOAD = "Load"
 SEARCH = "Search"
-
-
-def _option(*names: str, help: str, panel: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar)
 
 
 @dataclass(frozen=True)
@@ -32,76 +38,62 @@ class Asked:
 
     profile: Annotated[
         list[str] | None,
-        _option("--profile", "-p", help="Profile name or file; several apply in order.", panel=LAYERS),
+        option("--profile", "-p", help="Profile name or file; several apply in order.", panel=LAYERS),
     ] = None
-    model: Annotated[str | None, _option("--model", "-m", help="Model folder or Hugging Face id.", panel=LAYERS)] = None
+    model: Annotated[str | None, option("--model", "-m", help="Model folder or Hugging Face id.", panel=LAYERS)] = None
     runtime: Annotated[
-        str | None, _option("--runtime", "-r", help="Engine: sim, vllm, sglang, trtllm.", panel=LAYERS)
+        str | None, option("--runtime", "-r", help="Engine: sim, vllm, sglang, trtllm.", panel=LAYERS)
     ] = None
     deployment: Annotated[
-        str | None, _option("--deployment", help="Where it runs: process, docker, external.", panel=LAYERS)
+        str | None, option("--deployment", help="Where it runs: process, docker, external.", panel=LAYERS)
     ] = None
     url: Annotated[
-        str | None, _option("--url", help="Measure this running endpoint; implies --deployment external.", panel=LAYERS)
+        str | None, option("--url", help="Measure this running endpoint; implies --deployment external.", panel=LAYERS)
     ] = None
     layer: Annotated[
-        list[str] | None, _option("--layer", help="Preset layer to add, such as fp8-default.", panel=LAYERS)
+        list[str] | None, option("--layer", help="Preset layer to add, such as fp8-default.", panel=LAYERS)
     ] = None
-    slo: Annotated[
-        str | None, _option("--slo", help="SLO name, file, or terms: ttft=1.0,latency.p90=5.", panel=LAYERS)
-    ] = None
+    slo: SloTerms = None
     config: Annotated[
         list[Path] | None,
-        _option("--config", "-c", help="YAML file of overrides; several apply in order.", panel=LAYERS),
+        option("--config", "-c", help="YAML file of overrides; several apply in order.", panel=LAYERS),
     ] = None
     set: Annotated[
         list[str] | None,
-        _option("--set", help="One override: optimization.max_iterations=5.", panel=LAYERS, metavar="KEY=VALUE"),
+        option("--set", help="One override: optimization.max_iterations=5.", panel=LAYERS, metavar="KEY=VALUE"),
     ] = None
     override_mode: Annotated[
-        str, _option("--override-mode", help="patch merges overrides in; replace drops the layers.", panel=LAYERS)
+        str, option("--override-mode", help="patch merges overrides in; replace drops the layers.", panel=LAYERS)
     ] = "patch"
     gpu: Annotated[
-        str | None, _option("--gpu", help="GPU type, such as H100; detected where there is one.", panel=LAYERS)
+        str | None, option("--gpu", help="GPU type, such as H100; detected where there is one.", panel=LAYERS)
     ] = None
     gpus: Annotated[
-        str | None, _option("--gpus", help="Use these GPUs of this machine, by index: 0,1.", panel=LAYERS)
+        str | None, option("--gpus", help="Use these GPUs of this machine, by index: 0,1.", panel=LAYERS)
     ] = None
-    total_gpus: Annotated[int | None, _option("--total-gpus", help="Use at most this many GPUs.", panel=LAYERS)] = None
+    total_gpus: Annotated[int | None, option("--total-gpus", help="Use at most this many GPUs.", panel=LAYERS)] = None
     allow_unknown_profiles: Annotated[
-        bool, _option("--allow-unknown-profiles", help="Skip unknown profiles with a warning.", panel=LAYERS)
+        bool, option("--allow-unknown-profiles", help="Skip unknown profiles with a warning.", panel=LAYERS)
     ] = False
-    scenario: Annotated[
-        list[str] | None, _option("--scenario", help="Traffic scenario, such as D(1000,200).", panel=LOAD)
-    ] = None
-    concurrency: Annotated[
-        str | None, _option("--concurrency", help="Requests in flight, such as 1,8,64.", panel=LOAD)
-    ] = None
-    rate: Annotated[str | None, _option("--rate", help="Requests per second (open loop), such as 2,4.", panel=LOAD)] = (
-        None
-    )
-    duration: Annotated[
-        float | None, _option("--duration", help="Seconds of each load point's window.", panel=LOAD)
-    ] = None
-    max_requests: Annotated[
-        int | None, _option("--max-requests", help="End a window after this many requests.", panel=LOAD)
-    ] = None
-    warmup: Annotated[float | None, _option("--warmup", help="Seconds of warm-up before each window.", panel=LOAD)] = (
-        None
-    )
-    seed: Annotated[int | None, _option("--seed", help="Seed of lengths, arrivals and search.", panel=LOAD)] = None
+    scenario: Scenario = None
+    concurrency: Concurrency = None
+    rate: Rate = None
+    duration: Duration = None
+    max_requests: MaxRequests = None
+    warmup: Warmup = None
+    seed: Annotated[int | None, option("--seed", help="Seed of lengths, arrivals and search.", panel=LOAD)] = None
     objective: Annotated[
-        str | None, _option("--objective", help="What is best, such as maximize_throughput.", panel=SEARCH)
+        str | None, option("--objective", help="What is best, such as maximize_throughput.", panel=SEARCH)
     ] = None
     strategy: Annotated[
-        str | None, _option("--strategy", help="How candidates are chosen: grid_search, random.", panel=SEARCH)
+        str | None, option("--strategy", help="How candidates are chosen: grid_search, random.", panel=SEARCH)
     ] = None
     evaluator: Annotated[
         str | None,
         _option("--evaluator", help="Who answers: measured, or simulated in virtual time.", panel=SEARCH),
     ] = None
     max_iterations: Annotated[
-        int | None, _option("--max-iterations", help="Launch at most this many candidates.", panel=SEARCH)
+        int | None, option("--max-iterations", help="Launch at most this many candidates.", panel=SEARCH)
     ] = None
 
     def compose(self) -> Composition:
@@ -150,9 +142,9 @@ class Asked:
 
     def _flags(self) -> dict[str, Any]:
         benchmark = {
-            "traffic_scenarios": self.scenario,
-            "num_concurrency": _numbers("--concurrency", self.concurrency, int) or ([] if self.rate else None),
-            "request_rates": _numbers("--rate", self.rate, float),
+            "traffic_scenarios": scenarios_of(self.scenario),
+            "num_concurrency": numbers("--concurrency", self.concurrency, int) or ([] if self.rate else None),
+            "request_rates": numbers("--rate", self.rate, float),
             "duration": self.duration,
             "warmup": self.warmup,
             "max_requests": self.max_requests,
@@ -169,44 +161,10 @@ class Asked:
             "benchmark": benchmark,
             "optimization": optimization,
             "deployment": {"url": self.url},
-            "hardware": {"gpus": _numbers("--gpus", self.gpus, int)},
+            "hardware": {"gpus": numbers("--gpus", self.gpus, int)},
         }
         said = {name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()}
         return {name: body for name, body in said.items() if body}
-
-
-def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> list[Any] | None:
-    if text is None:
-        return None
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(
-            f"{option} '{text}' is not a list of numbers.", remedy=f"Write it as {option} 1,8,64."
-        ) from error
-
-
-def slo_of(text: str | None) -> Any:
-    """An SLO layer's name, an SLO file, or the mapping that `ttft=1.0,latency.p90=5` says."""
-    if text is None or "=" not in text:
-        return text
-    terms: dict[str, Any] = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        metric, _, statistic = name.strip().partition(".")
-        try:
-            limit = float(value)
-        except ValueError as error:
-            raise UsageError(
-                f"--slo term '{part}' has no number.", remedy="Write it as ttft=1.0 or latency.p90=5, in seconds."
-            ) from error
-        if metric == "attainment":
-            terms[metric] = limit
-        elif statistic:
-            terms.setdefault(metric, {})[statistic] = {"threshold": limit}
-        else:
-            terms.setdefault(metric, {})["threshold"] = limit
-    return terms
 
 
 def asks(function: Callable[..., None]) -> Callable[..., None]:

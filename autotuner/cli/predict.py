@@ -208,7 +208,7 @@ def _prices(given: list[str]) -> dict[str, float]:
 
 def _target(slo: str | None) -> Target:
     """The most that mean TTFT and mean TPOT may be, in seconds."""
-    from autotuner.cli.asked import slo_of
+    from autotuner.cli.load_options import slo_of
     from autotuner.errors import UsageError
     from autotuner.predict.traffic import Target
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autotuner.cli.asked import Asked, asks
+from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
     from autotuner.config import Composition
@@ -73,7 +71,7 @@ def _tune(store: RunStore, wiring: Wiring, as_json: bool) -> None:
     from autotuner.cli.results import leader, show
     from autotuner.wire import go_on
 
-    with _terminated_as_interrupted(), store.locked():
+    with terminated_as_interrupted(), store.locked():
         done = store.trials()
         plan = wiring.plan()
         display.note(f"run folder {store.path}: {len(plan.candidates)} launches, {len(done)} of them finished")
@@ -85,20 +83,6 @@ def _tune(store: RunStore, wiring: Wiring, as_json: bool) -> None:
             display.note(f"  autotune run --resume {store.path}")
             raise
     show(result, store.experiment, as_json)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Clean up on SIGTERM as on Ctrl-C, so that a cancelled CI job leaves no server behind."""
-
-    def interrupt(signum: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:

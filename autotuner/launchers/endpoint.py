@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
 
-from autotuner.errors import EndpointError, UsageError, unknown
+from autotuner.errors import EndpointError, UsageError
 from autotuner.launchers import ready
 from autotuner.launchers.ready import Endpoint, Identity, NotReadyError
 from autotuner.workload.prompts import Prompts
@@ -45,7 +46,8 @@ def find(url: str, headers: Mapping[str, str], *, model: str | None = None, endp
     except NotReadyError as error:
         if model is None:
             raise _silent(url, error) from error
-        return Found(model, endpoint or "completions", simulated=False)
+        silent = error.status is None
+        return Found(model, endpoint or ("completions" if silent else _route(url, headers, model)), simulated=False)
     served = _served(identity, url, model)
     return Found(served, endpoint or _route(url, headers, served), identity.simulated)
 
@@ -67,8 +69,9 @@ def _served(identity: Identity, url: str, model: str | None) -> str:
         raise UsageError(what, why=_listed(identity), remedy="Choose one with --model.")
     if model not in identity.models:
         raise EndpointError(
-            f"{url} does not serve it. {unknown('model', model, identity.models)}",
-            remedy="Give its name as the server has it with --model, or start the server with that model.",
+            f"{url} does not serve '{model}'.",
+            why=f"It serves: {', '.join(identity.models) or 'nothing'}.",
+            remedy="Give the name that the server has with --model, or start the server with that model.",
         )
     return model
 
@@ -104,7 +107,13 @@ def _route(url: str, headers: Mapping[str, str], model: str) -> Endpoint:
 
 
 def _token(answer: httpx.Response) -> bool:
-    return answer.status_code == httpx.codes.OK and "choices" in answer.text
+    """Whether the stream has an event with choices and none that is not JSON."""
+    lines = [line.removeprefix("data:").strip() for line in answer.text.splitlines() if line.startswith("data:")]
+    try:
+        events = [json.loads(line) for line in lines if line != "[DONE]"]
+    except ValueError:
+        return False
+    return answer.status_code == httpx.codes.OK and any(isinstance(e, dict) and e.get("choices") for e in events)
 
 
 def _ask(url: str, headers: Mapping[str, str], model: str, endpoint: Endpoint, timeout: float) -> httpx.Response:

@@ -52,11 +52,18 @@ def trial_record(trial: Trial) -> dict[str, Any]:
         "timings": dict(measurement.timings),
         "server": dict(measurement.server),
         "command": list(measurement.spec.argv) if measurement.spec else None,
-        "load_points": [load_point_record(result, trial.candidate.gpus) for result in measurement.load_points],
+        "load_points": [_of_trial(result, trial.candidate.gpus) for result in measurement.load_points],
     }
 
 
-def load_point_record(result: LoadPointResult, gpus: int = 1) -> dict[str, Any]:
+def _of_trial(result: LoadPointResult, gpus: int) -> dict[str, Any]:
+    """A load point with what only a known number of GPUs and an objective can tell."""
+    found = load_point_record(result)
+    found["metrics"]["throughput_per_gpu"] = throughput_per_gpu(result.metrics, gpus)
+    return {**found, "score": dataclasses.asdict(result.score) if result.score else None}
+
+
+def load_point_record(result: LoadPointResult) -> dict[str, Any]:
     """One load point: what was asked, what was seen, what it is worth."""
     point = result.load_point
     asked = {"rate": point.rate} if point.concurrency is None else {"concurrency": point.concurrency}
@@ -65,11 +72,10 @@ def load_point_record(result: LoadPointResult, gpus: int = 1) -> dict[str, Any]:
         **asked,
         "source": result.source,
         "verdict": result.verdict.value,
-        "metrics": _metrics(result.metrics, gpus),
+        "metrics": _metrics(result.metrics),
         "validity": {
             check.name: {"value": check.value, "limit": check.limit, "ok": check.ok} for check in result.validity
         },
-        "score": dataclasses.asdict(result.score) if result.score else None,
         **_gpu_use(result),
     }
 
@@ -81,12 +87,11 @@ def _gpu_use(result: LoadPointResult) -> dict[str, Any]:
     return {"gpu_use": {**dataclasses.asdict(result.gpu_use), "joules_per_token": result.joules_per_token}}
 
 
-def _metrics(metrics: Metrics, gpus: int) -> dict[str, Any]:
+def _metrics(metrics: Metrics) -> dict[str, Any]:
     return {
         "requests": metrics.requests,
         **{name: _distribution(getattr(metrics, name)) for name in _DISTRIBUTIONS},
         **{name: getattr(metrics, name) for name in _RATES},
-        "throughput_per_gpu": throughput_per_gpu(metrics, gpus),
         "attainment": _share(metrics.attainment),
         "errors": dict(metrics.errors),
     }

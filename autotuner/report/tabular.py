@@ -36,7 +36,8 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
         }
         found += [head | _row(result, trial) for result in trial.measurement.load_points] or [head]
     metered = _GPU_USE if any(set(_GPU_USE) & set(row) for row in found) else ()
-    columns = ["rank", "trial", "runtime", *names, "gpus", "failure", "source", *_FIGURES, *metered]
+    scored = ("throughput_per_gpu", "score")
+    columns = ["rank", "trial", "runtime", *names, "gpus", "failure", "source", *FIGURES, *scored, *metered]
     text = io.StringIO()
     writer = csv_module.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -45,6 +46,15 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
 
 
 def _row(result: LoadPointResult, trial: Trial) -> dict[str, Any]:
+    return figures(result) | {
+        "throughput_per_gpu": throughput_per_gpu(result.metrics, trial.candidate.gpus),
+        "score": result.score.value if result.score else None,
+        **_gpu_use(result),
+    }
+
+
+def figures(result: LoadPointResult) -> dict[str, Any]:
+    """One load point as a flat row: seconds, tokens/s, requests/s."""
     metrics, share = result.metrics, result.metrics.attainment
     row: dict[str, Any] = {
         "scenario": result.load_point.scenario,
@@ -55,7 +65,6 @@ def _row(result: LoadPointResult, trial: Trial) -> dict[str, Any]:
         "n": metrics.requests,
         "errors": sum(metrics.errors.values()),
         "throughput": metrics.throughput,
-        "throughput_per_gpu": throughput_per_gpu(metrics, trial.candidate.gpus),
         "output_throughput": metrics.output_throughput,
         "request_throughput": metrics.request_throughput,
         "goodput": metrics.goodput,
@@ -63,8 +72,6 @@ def _row(result: LoadPointResult, trial: Trial) -> dict[str, Any]:
         "attainment": share.value if share else None,
         "attainment_low": share.low if share else None,
         "attainment_high": share.high if share else None,
-        "score": result.score.value if result.score else None,
-        **_gpu_use(result),
     }
     for name in _LATENCIES:
         distribution = getattr(metrics, name)
@@ -84,7 +91,7 @@ def _gpu_use(result: LoadPointResult) -> dict[str, Any]:
 _GPU_USE = ("watts_mean", "watts_max", "gpu_utilisation", "gpu_memory_used", "energy", "joules_per_token")
 """Columns of a run whose GPUs a driver told of: W, W, share, bytes, J, J."""
 
-_FIGURES = (
+FIGURES = (
     "scenario",
     "concurrency",
     "rate",
@@ -92,7 +99,6 @@ _FIGURES = (
     "n",
     "errors",
     "throughput",
-    "throughput_per_gpu",
     "output_throughput",
     "request_throughput",
     "goodput",
@@ -100,6 +106,6 @@ _FIGURES = (
     "attainment",
     "attainment_low",
     "attainment_high",
-    "score",
     *(f"{name}_{statistic}" for name in _LATENCIES for statistic in _STATISTICS),
 )
+"""The columns of a load point's row, in order."""

@@ -163,6 +163,9 @@ class _Running:
                 b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (code, len(text), text)
             )
             return
+        if not body:
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
         asked = Asked(connection, len(seen.asked), path, headers, json.loads(body))
         seen.asked.append(asked)
         seen.in_flight += 1

@@ -1,0 +1,88 @@
+"""The view of a load test while it goes on: a live panel in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from autotuner.cli import display
+from autotuner.cli.live import clock, figures, stage
+from autotuner.core import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
+
+
+class PlainWatch(AbstractContextManager["PlainWatch"]):
+    """One line when a window begins and one when it is measured."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing is left to clean."""
+
+    def __call__(self, progress: Progress) -> None:
+        """Print one line."""
+        where = f"[{progress.position}/{progress.total}] {progress.load_point}"
+        if progress.stage == "measuring":
+            display.note(f"{where}: {progress.expected_seconds:.0f} s")
+        elif progress.stage == "measured" and progress.result is not None:
+            display.note(f"{where}: {figures(progress.result)}")
+
+
+class LiveWatch(AbstractContextManager["LiveWatch"]):
+    """A panel with the load point, its phase, time spent and to come, and what was measured before."""
+
+    def __init__(self) -> None:
+        self._began = self._since = time.monotonic()
+        self._now: Progress | None = None
+        self._measured: list[Progress] = []
+        self._per_point = 0.0
+        self._live: Live | None = None
+
+    def __enter__(self) -> LiveWatch:
+        from rich.live import Live
+
+        self._live = Live(get_renderable=self._render, console=display.err(), refresh_per_second=4, transient=True)
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*exc)
+
+    def __call__(self, progress: Progress) -> None:
+        """Take in one step; the panel redraws on its own clock."""
+        now = time.monotonic()
+        if progress.stage == "measured":
+            self._measured.append(progress)
+            self._per_point = (now - self._began) / len(self._measured)
+        self._now, self._since = progress, now
+
+    def expected(self, elapsed: float) -> float:
+        """Seconds of the whole test: by the load points measured so far, else by the one under way."""
+        if self._now is None:
+            return elapsed
+        per_point = self._per_point or self._now.expected_seconds
+        return max(elapsed, per_point * self._now.total)
+
+    def _render(self) -> Group:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        now = time.monotonic()
+        elapsed = now - self._began
+        expected = self.expected(elapsed)
+        doing = stage(self._now, now - self._since) if self._now else "asking the server what it serves"
+        lines = [Text(f"{progress.load_point}: {figures(progress.result)}") for progress in self._shown()]
+        bar = ProgressBar(total=max(expected, 1e-9), completed=elapsed, width=60)
+        return Group(*lines, Text(doing), Text(f"{clock(elapsed)} of about {clock(expected)}"), bar)
+
+    def _shown(self) -> list[Any]:
+        return [progress for progress in self._measured if progress.result is not None]
+
+
+def watching() -> LiveWatch | PlainWatch:
+    """The view that suits where stderr goes."""
+    return LiveWatch() if display.err().is_terminal else PlainWatch()

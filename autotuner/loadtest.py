@@ -1,0 +1,214 @@
+"""Load points on a server that runs already: found, driven, judged, kept. `autotuner.bench` is this."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from autotuner import load
+from autotuner.config import TaskContext, compose
+from autotuner.core import Candidate, Observation, Observer, Progress, Source, Stage, Workload, unobserved
+from autotuner.errors import MachineError, RunStoreError
+from autotuner.evaluate.driving import Drive, endpoint_of
+from autotuner.experiment import Experiment, Model
+from autotuner.launchers import endpoint as endpoints
+from autotuner.launchers import ready
+from autotuner.report.bench.folder import BenchFolder
+from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.scoring.judge import verdict
+from autotuner.search.launch import Course, FixedCourse
+from autotuner.workload import scenarios as forms
+
+UNNAMED = "model"
+"""What the model is called until the server has said."""
+
+PROBE_TIMEOUT = 30.0
+"""Seconds an idle server gets for one token after a load point that brought none."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a load test; `result` is what was measured until then, its files written."""
+
+    def __init__(self, result: BenchResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+def bench(
+    url: str,
+    *,
+    model: str | None = None,
+    endpoint: str | None = None,
+    scenarios: Sequence[str] | None = None,
+    concurrency: Sequence[int] | None = None,
+    rates: Sequence[float] | None = None,
+    arrival: str | None = None,
+    max_in_flight: int | None = None,
+    duration: float | None = None,
+    warmup: float | None = None,
+    max_requests: int | None = None,
+    request_timeout: float | None = None,
+    seed: int | None = None,
+    slo: Mapping[str, Any] | str | None = None,
+    headers: Mapping[str, str] | None = None,
+    api_key_env: str | None = None,
+    course: Callable[[Workload], Course] = FixedCourse,
+    output: str | Path | None = None,
+    observe: Observer = unobserved,
+) -> BenchResult:
+    """Drive load points on the OpenAI-compatible server at `url`, and judge them.
+
+    Every scenario is driven at every concurrency (requests in flight) and every rate (requests
+    per second, `arrival` poisson, constant or gamma:SHAPE, at most `max_in_flight` at once).
+    `duration` and `warmup` are seconds of each load point, `request_timeout` seconds of each
+    request; `max_requests` may end a window earlier. `slo` is a mapping such as {"ttft": 1.0}, or
+    the name or path of an SLO. What is None is as in the bundled profiles; `model` and `endpoint`
+    ("completions" or "chat") are then found out. `api_key_env` names the variable with the key.
+    `course` makes of the workload what chooses the load points. `output` is a new or empty folder
+    for records, JSON, CSV and plots.
+
+    What the server does wrong is counted in the result, never raised. ConfigError, UsageError: the
+    load, the SLO or the folder cannot be used; EndpointError: no model can be found at `url`;
+    MachineError: the key's variable is not set; Interrupted: Ctrl-C.
+    """
+    asked = {
+        "traffic_scenarios": scenarios,
+        "num_concurrency": concurrency if concurrency or not rates else [],
+        "request_rates": rates,
+        "arrival": arrival,
+        "duration": duration,
+        "warmup": warmup,
+        "max_requests": max_requests,
+        "request_timeout": request_timeout,
+        "endpoint": endpoint,
+        "seed": seed,
+    }
+    said = {name: list(v) if isinstance(v, tuple) else v for name, v in asked.items() if v is not None}
+    place = {"mode": "external", "url": url, "headers": dict(headers or {}), "api_key_env": api_key_env}
+    context = TaskContext(
+        model_name=model or UNNAMED,
+        base_runtime="openai",
+        deployment_mode="external",
+        slo_config=slo,
+        user_overrides={"benchmark": said, "deployment": place},
+    )
+    experiment = compose(context).experiment
+    for scenario in experiment.benchmark.traffic_scenarios:
+        forms.parse(scenario)
+    folder = BenchFolder.create(Path(output)) if output is not None else None
+    carried = ready.headers(experiment.deployment)
+    address = load.Endpoint(url, model or UNNAMED).address.base
+    found = endpoints.find(address, carried, model=model, endpoint=experiment.benchmark.endpoint if endpoint else None)
+    experiment = _settled(experiment, found)
+    workload = experiment.workload()
+    test = LoadTest(address, experiment, course(workload), carried, found.simulated, folder, observe)
+    return test.run(max_in_flight)
+
+
+def _settled(experiment: Experiment, found: endpoints.Found) -> Experiment:
+    """The experiment with what the server said of itself."""
+    return experiment.model_copy(
+        update={
+            "model": Model(id_or_path=found.model),
+            "benchmark": experiment.benchmark.model_copy(
+                update={"endpoint": found.endpoint, "model_name": found.model}
+            ),
+        }
+    )
+
+
+@dataclass
+class LoadTest:
+    """A course on its way, and what came of it so far."""
+
+    url: str
+    experiment: Experiment
+    course: Course
+    headers: Mapping[str, str]
+    simulated: bool
+    folder: BenchFolder | None
+    observe: Observer
+    driven: list[Driven] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+
+    @property
+    def source(self) -> Source:
+        """What the numbers are."""
+        return "simulated" if self.simulated else "measured"
+
+    def run(self, max_in_flight: int | None) -> BenchResult:
+        """Drive the course to its end; Interrupted with what there is at Ctrl-C."""
+        drive = Drive(
+            endpoint_of(self.url, self.experiment.model.id_or_path, self.experiment.model, self.headers),
+            self.course,
+            self.source,
+            self.experiment.slo,
+            self._tell,
+            max_in_flight,
+        )
+        stopped = None
+        try:
+            for position, step in drive.steps():
+                seen = self._without_secrets(drive.observe(position, step))
+                self._keep(drive, position, seen)
+                stopped = self._stop(drive, seen)
+                if stopped is not None:
+                    break
+        except (MachineError, RunStoreError) as error:
+            stopped = str(error)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(self._result(interrupted=True)) from interrupt
+        return self._result(stopped)
+
+    def _without_secrets(self, seen: Observation) -> Observation:
+        """Take header values out of what the server said: some repeat the key they refuse."""
+        said = seen.ended_early
+        for value in self.headers.values():
+            for secret in (value, value.removeprefix("Bearer ")):
+                said = said.replace(secret, "*****") if said and secret else said
+        return replace(seen, ended_early=said)
+
+    def _keep(self, drive: Drive, position: int, seen: Observation) -> None:
+        records = self.folder.save_records(position, seen) if self.folder else None
+        result = drive.keep(position, seen)
+        judged = replace(result, verdict=verdict(result, self.experiment.slo))
+        self.driven.append(Driven(judged, seen.ended_early, records))
+
+    def _stop(self, drive: Drive, seen: Observation) -> str | None:
+        """Why no more load points are driven: this one was given up, and an idle server gives no token either."""
+        last = self.driven[-1]
+        if last.answered and not seen.ended_early:
+            return None
+        endpoint = drive.endpoint
+        timeout = min(PROBE_TIMEOUT, self.experiment.benchmark.request_timeout)
+        kind = self.experiment.benchmark.endpoint
+        if endpoints.gives_token(self.url, self.headers, endpoint.model, kind, timeout):
+            return None
+        errors = ", ".join(f"{name}: {count}" for name, count in last.result.metrics.errors.items())
+        return seen.ended_early or f"No request was answered ({errors or 'none ended'})."
+
+    def _result(self, stopped: str | None = None, *, interrupted: bool = False) -> BenchResult:
+        found = BenchResult(
+            self.url,
+            self.experiment,
+            self.source,
+            tuple(self.driven),
+            self.course.total,
+            self.started,
+            stopped,
+            interrupted,
+            self.folder.path if self.folder else None,
+        )
+        try:
+            if self.folder is not None:
+                self.folder.write(found)
+        except RunStoreError as error:  # what was measured is worth more than its files
+            return replace(found, stopped=stopped or str(error), path=None)
+        return found
+
+    def _tell(self, stage: Stage, /, **more: Any) -> None:
+        candidate = Candidate(self.experiment.base_runtime)
+        self.observe(Progress(stage, 0, candidate, total=self.course.total, **more))

@@ -1,0 +1,48 @@
+"""What a load test leaves on disk.
+
+FOLDER/bench.json         the server, the load, every load point with metrics, validity and verdict
+FOLDER/load-points.csv    one row for each load point
+FOLDER/records-1.npz      raw request records of the first load point, ...
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from autotuner.core import Observation
+from autotuner.errors import UsageError
+from autotuner.load import records
+from autotuner.report.bench.record import csv, record
+from autotuner.report.bench.result import BenchResult
+from autotuner.store import writing
+
+JSON, CSV = "bench.json", "load-points.csv"
+
+
+class BenchFolder:
+    """The folder of one load test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> BenchFolder:
+        """Make the folder; UsageError when it already holds something, RunStoreError when it cannot be made."""
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise UsageError(f"The folder '{path}' is not empty.", remedy="Name a new one with --output.")
+        return cls(path)
+
+    def save_records(self, position: int, observation: Observation) -> str:
+        """Write the raw records of one load point; the file's name."""
+        name = f"records-{position}.npz"
+        records.save(self.path / name, observation)
+        return name
+
+    def write(self, bench: BenchResult) -> None:
+        """Write everything that is made of the results."""
+        with writing(self.path):
+            (self.path / JSON).write_text(json.dumps(record(bench), indent=2, ensure_ascii=False) + "\n", "utf-8")
+            (self.path / CSV).write_text(csv(bench), "utf-8")

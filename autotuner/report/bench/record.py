@@ -1,0 +1,59 @@
+"""A load test as JSON-ready data and as CSV: seconds, tokens per second, requests per second."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+from typing import Any
+
+from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.report.record import load_point_record
+from autotuner.report.tabular import FIGURES, figures
+
+
+def record(bench: BenchResult) -> dict[str, Any]:
+    """The server, the load, and every load point; None where there is no figure or no bound."""
+    load = bench.experiment.benchmark
+    return {
+        "url": bench.url,
+        "model": bench.model,
+        "source": bench.source,
+        "endpoint": load.endpoint,
+        "duration": load.duration,
+        "warmup": load.warmup,
+        "max_requests": load.max_requests,
+        "arrival": load.arrival,
+        "seed": load.seed,
+        "slo": _slo(bench),
+        "started": bench.started,
+        "planned": bench.planned,
+        "stopped": bench.stopped,
+        "interrupted": bench.interrupted,
+        "load_points": [_load_point(bench, point) for point in bench.load_points],
+    }
+
+
+def _slo(bench: BenchResult) -> dict[str, Any] | None:
+    terms = [{"metric": t.metric, "statistic": t.statistic, "threshold": t.threshold} for t in bench.slo.terms]
+    return {"attainment": bench.slo.attainment, "terms": terms} if terms else None
+
+
+def csv(bench: BenchResult) -> str:
+    """One row for each load point; empty where there is no figure."""
+    text = io.StringIO()
+    columns = ["model", "source", *FIGURES, "reason"]
+    writer = csv_module.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for point in bench.load_points:
+        named = {"model": bench.model, "source": bench.source, "reason": bench.reason(point)}
+        writer.writerow(figures(point.result) | named)
+    return text.getvalue()
+
+
+def _load_point(bench: BenchResult, point: Driven) -> dict[str, Any]:
+    return {
+        **load_point_record(point.result),
+        "reason": bench.reason(point),
+        "ended_early": point.ended_early,
+        "records": point.records,
+    }

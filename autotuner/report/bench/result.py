@@ -1,0 +1,64 @@
+"""The result of a load test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotuner.core import LoadPointResult, Source, Verdict
+from autotuner.experiment import Experiment, Slo
+from autotuner.scoring.reasons import reason
+
+
+@dataclass(frozen=True)
+class Driven:
+    """One judged load point. `ended_early` says why it was given up, `records` names the file of its raw records."""
+
+    result: LoadPointResult
+    ended_early: str | None = None
+    records: str | None = None
+
+    @property
+    def answered(self) -> int:
+        """Requests of the window that were answered."""
+        return self.result.metrics.requests - sum(self.result.metrics.errors.values())
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Load points driven on one server, in order, of `planned` at most.
+
+    `experiment` holds the load, the SLO, and the model as the server names it. `started` is in Unix
+    seconds. `stopped` says why the course ended before its end, None when it did not; `path` is the
+    folder with the files, None when none were asked for.
+    """
+
+    url: str
+    experiment: Experiment
+    source: Source
+    load_points: tuple[Driven, ...]
+    planned: int
+    started: float
+    stopped: str | None = None
+    interrupted: bool = False
+    path: Path | None = None
+
+    @property
+    def model(self) -> str:
+        """The model as the server names it."""
+        return self.experiment.model.id_or_path
+
+    @property
+    def slo(self) -> Slo:
+        """The targets; without terms when there are none."""
+        return self.experiment.slo
+
+    @property
+    def meets_slo(self) -> bool:
+        """Whether a load point met the targets, proven or not; True without targets."""
+        met = (Verdict.FEASIBLE, Verdict.UNDECIDED)
+        return not self.slo.terms or any(point.result.verdict in met for point in self.load_points)
+
+    def reason(self, point: Driven) -> str:
+        """What decided a load point's verdict."""
+        return "; ".join(filter(None, (reason(point.result, self.slo), point.ended_early)))

@@ -1,0 +1,128 @@
+"""A load test as tables: latencies, throughput with verdicts, and the checks behind the verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotuner.core import Check, Distribution, Verdict
+from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.report.figures import SOURCE_NOTES, load, number, share, with_interval
+from autotuner.report.table import Column, Row, Table
+
+FAILED = " !"
+"""Behind the figure of a check that did not hold."""
+
+
+def latencies(bench: BenchResult) -> Table:
+    """TTFT and TPOT in ms, E2E in s; 95% intervals behind what few requests may not support."""
+    columns = (
+        *_where(bench),
+        Column("n", lambda row: str(row["n"])),
+        Column("TTFT ms", lambda row: _statistic(row["ttft"], "mean", 1e3)),
+        Column("p50", lambda row: _statistic(row["ttft"], "p50", 1e3)),
+        Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3)),
+        Column("TPOT ms", lambda row: _statistic(row["tpot"], "mean", 1e3)),
+        Column("TPOT p99 ms", lambda row: with_interval(row["tpot"], "p99", 1e3)),
+        Column("E2E p50 s", lambda row: _statistic(row["e2e"], "p50", 1.0)),
+        Column("E2E p99 s", lambda row: with_interval(row["e2e"], "p99", 1.0)),
+    )
+    return Table(columns, tuple(_row(bench, point) for point in bench.load_points))
+
+
+def verdicts(bench: BenchResult) -> Table:
+    """Throughput, goodput, errors by class and the verdict, with a note on each that is not feasible."""
+    targets = (
+        Column("good req/s", lambda row: number(row["goodput"])),
+        Column("SLO met", lambda row: share(row["attainment"])),
+    )
+    columns = (
+        *_where(bench),
+        Column("output tokens/s", lambda row: number(row["output_throughput"])),
+        Column("requests/s", lambda row: number(row["request_throughput"])),
+        *(targets if bench.slo.terms else ()),
+        Column("errors", lambda row: row["errors"], right=False),
+        Column("verdict", lambda row: row["verdict"], right=False),
+        Column("source", lambda row: row["source"], right=False),
+    )
+    return Table(columns, tuple(_row(bench, point) for point in bench.load_points), _notes(bench))
+
+
+def checks(bench: BenchResult) -> Table:
+    """One row for each validity check, one column for each load point; a `!` behind what did not hold."""
+    names = list(dict.fromkeys(check.name for point in bench.load_points for check in point.result.validity))
+    several = len({point.result.load_point.scenario for point in bench.load_points}) > 1
+    points = [(str(place), point) for place, point in enumerate(bench.load_points)]
+
+    def title(point: Driven) -> str:
+        return str(point.result.load_point) if several else load(point.result.load_point)
+
+    rows: list[Row] = []
+    for name in names:
+        row: Row = {"check": name, "limit": ""}
+        for key, point in points:
+            check = next((check for check in point.result.validity if check.name == name), None)
+            row[key] = _checked(check)
+            row["limit"] = check.limit if check and (not row["limit"] or not check.ok) else row["limit"]
+        rows.append(row)
+    columns = (
+        Column("check", lambda row: row["check"], right=False),
+        *(Column(title(point), lambda row, key=key: row[key]) for key, point in points),  # type: ignore[misc]
+        Column("limit", lambda row: row["limit"], right=False),
+    )
+    return Table(columns, tuple(rows))
+
+
+def _where(bench: BenchResult) -> tuple[Column, ...]:
+    scenarios = {point.result.load_point.scenario for point in bench.load_points}
+    title = "rate" if all(point.result.load_point.rate for point in bench.load_points) else "load"
+    scenario = Column("scenario", lambda row: row["scenario"], right=False)
+    return (*((scenario,) if len(scenarios) > 1 else ()), Column(title, lambda row: row["load"]))
+
+
+def _row(bench: BenchResult, point: Driven) -> Row:
+    metrics = point.result.metrics
+    row: dict[str, Any] = {
+        "scenario": point.result.load_point.scenario,
+        "load": load(point.result.load_point),
+        "n": metrics.requests,
+        "ttft": metrics.ttft,
+        "tpot": metrics.tpot,
+        "e2e": metrics.e2e,
+        "output_throughput": metrics.output_throughput,
+        "request_throughput": metrics.request_throughput,
+        "goodput": metrics.goodput,
+        "attainment": metrics.attainment,
+        "errors": ", ".join(f"{name}: {count}" for name, count in metrics.errors.items()) or "none",
+        "verdict": point.result.verdict.value,
+        "source": point.result.source,
+    }
+    return row
+
+
+def _statistic(distribution: Distribution | None, name: str, scale: float) -> str:
+    return "" if distribution is None else number(getattr(distribution, name) * scale)
+
+
+def _checked(check: Check | None) -> str:
+    if check is None or check.value is None:
+        return "-"
+    whole = check.value >= 1 and check.value == int(check.value)
+    return (f"{check.value:,.0f}" if whole else number(check.value)) + ("" if check.ok else FAILED)
+
+
+def _notes(bench: BenchResult) -> tuple[str, ...]:
+    notes = [SOURCE_NOTES.get(bench.source, "")]
+    notes += [
+        f"{point.result.load_point} is {point.result.verdict}: {bench.reason(point)}."
+        for point in bench.load_points
+        if point.result.verdict is not Verdict.FEASIBLE or point.ended_early
+    ]
+    unbounded = any(
+        found.intervals.get("p99", (0.0, 0.0))[1] is None
+        for point in bench.load_points
+        for found in (point.result.metrics.ttft, point.result.metrics.tpot, point.result.metrics.e2e)
+        if found is not None
+    )
+    if unbounded:
+        notes.append("An interval with an open end: so few requests cannot bound a p99 from above.")
+    return tuple(note for note in notes if note)

@@ -1,0 +1,103 @@
+"""`autotune bench` as a user runs it, on a simulated engine that runs already."""
+
+import csv
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from autotuner.launchers import ports, ready
+from autotuner.launchers.external import ExternalServer
+
+QUICK = ("--scenario", "D(32,4)", "--duration", "5", "--max-requests", "12", "--warmup", "0")
+
+
+def simulated(log, *arguments: str) -> tuple[subprocess.Popen, str]:
+    port = ports.free_port()
+    command = [sys.executable, "-m", "autotuner.simulate.server", "--load-seconds", "0", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen([*command, *arguments], stdout=output, stderr=output)
+    url = f"http://127.0.0.1:{port}"
+    ready.wait_until_ready(ExternalServer(url), ready_path="/health", model="llama-3.1-8b", timeout=30)
+    return process, url
+
+
+@pytest.fixture(scope="session")
+def sim(tmp_path_factory) -> Iterator[str]:
+    process, url = simulated(tmp_path_factory.mktemp("sim") / "log")
+    yield url
+    process.terminate()
+    process.wait()
+
+
+def test_a_course_is_shown_as_a_table_with_its_checks(autotune, sim):
+    said = autotune("bench", sim, *QUICK, "--concurrency", "1,4")
+    assert said.code == 0, said.err
+    assert "llama-3.1-8b at http://127.0.0.1" in said.out
+    for word in ("TTFT p99 ms", "E2E p50 s", "output tokens/s", "errors", "verdict", "simulated", "littles-law"):
+        assert word in said.out
+    assert "[2/2] D(32,4) @ 4: TTFT" in said.err
+
+
+def test_the_same_as_json_has_the_documented_shape(autotune, sim):
+    data = autotune("bench", sim, *QUICK, "--concurrency", "2", "--endpoint", "chat", "--json").data
+    (point,) = data["load_points"]
+    assert {"scenario", "concurrency", "source", "verdict", "metrics", "validity"} <= set(point)
+    assert {"mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n"} <= set(point["metrics"]["ttft"])
+    figures = {"output_throughput", "request_throughput", "goodput", "attainment", "errors"}
+    assert figures <= set(point["metrics"])
+    assert data["endpoint"] == "chat"
+    assert (data["source"], point["source"], point["metrics"]["requests"]) == ("simulated", "simulated", 12)
+
+
+def test_the_same_as_csv_has_a_row_for_each_load_point(autotune, sim):
+    arguments = ("--scenario", "D(16,2),U(8,16)/(2,4)", "--rate", "80", "--arrival", "constant", "--csv")
+    rows = list(csv.DictReader(io.StringIO(autotune("bench", sim, *QUICK, *arguments).out)))
+    assert [row["scenario"] for row in rows] == ["D(32,4)", "D(16,2)", "U(8,16)/(2,4)"]
+    assert {(row["rate"], row["n"], row["source"]) for row in rows} == {("80.0", "12", "simulated")}
+
+
+def test_a_missed_target_exits_1_with_what_was_measured(autotune, sim):
+    said = autotune("bench", sim, *QUICK, "--concurrency", "1", "--slo", "ttft=0.000001")
+    assert said.code == 1
+    assert "infeasible" in said.out
+    assert "No load point met the targets" in said.err
+
+
+def test_a_server_that_dies_is_counted_in_the_table_and_exits_3(autotune, tmp_path):
+    process, url = simulated(tmp_path / "log", "--fault-crash-after", "5")
+    try:
+        said = autotune("bench", url, *QUICK, "--concurrency", "1", "--endpoint", "completions")
+    finally:
+        process.kill()
+        process.wait()
+    assert said.code == 3, said
+    assert "connection-refused: " in said.out
+    assert "The load test ended early" in said.err
+    assert "1 of 1 load points" in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--json", "--csv"), 2, "Choose one"),
+        (("--concurrency", "1,a"), 2, "--concurrency '1,a'"),
+        (("--header", "secret"), 2, "NAME:VALUE"),
+        (("--model", "another"), 3, "It serves: llama-3.1-8b"),
+    ],
+)
+def test_a_mistake_is_named_before_any_load(autotune, sim, arguments, code, said):
+    ended = autotune("bench", sim, *arguments)
+    assert ended.code == code, ended
+    assert said in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err
+    assert not ended.out
+
+
+def test_a_server_that_is_not_there_is_named(autotune):
+    ended = autotune("bench", "http://127.0.0.1:9")
+    assert ended.code == 3
+    assert "Connection refused" in " ".join(ended.err.split())

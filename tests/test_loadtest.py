@@ -1,0 +1,260 @@
+"""Load on servers that run already, as Python calls it: what works, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autotuner
+from autotuner.core import LoadStep, Progress, Verdict, Workload
+from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
+from autotuner.load import records
+from autotuner.search.launch import FixedCourse
+from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, serve, sse, status, token
+
+__all__ = ["serve"]
+
+Serve = Callable[..., Server]
+FEW: dict[str, Any] = {
+    "model": "m",
+    "endpoint": "completions",
+    "scenarios": ["D(20,5)"],
+    "concurrency": [1],
+    "duration": 5.0,
+    "warmup": 0.0,
+    "max_requests": 12,
+}
+
+
+def bench(url: str, **changes: Any) -> autotuner.BenchResult:
+    return autotuner.bench(url, **FEW | changes)
+
+
+def test_every_load_point_is_driven_and_judged(serve: Serve, tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    found = bench(serve().url, concurrency=[1, 2], output=tmp_path / "out", observe=heard.append)
+    assert [point.result.load_point.concurrency for point in found.load_points] == [1, 2]
+    assert [point.answered for point in found.load_points] == [12, 12]
+    assert (found.source, found.planned, found.stopped, found.interrupted) == ("measured", 2, None, False)
+    stages = [(progress.stage, progress.position, progress.total) for progress in heard]
+    assert stages == [(stage, n, 2) for n in (1, 2) for stage in ("warming-up", "measuring", "measured")]
+
+
+def test_an_open_loop_takes_rates_arrivals_and_a_cap(serve: Serve) -> None:
+    server = serve()
+    found = bench(server.url, concurrency=None, rates=[50.0], arrival="gamma:2", max_in_flight=1)
+    assert [point.result.load_point.rate for point in found.load_points] == [50.0]
+    assert max(server.levels) == 1
+
+
+def test_the_course_may_be_another(serve: Serve) -> None:
+    class Last(FixedCourse):
+        def ask(self) -> LoadStep | None:
+            while len(self._left) > 1:
+                self._left.popleft()
+            return super().ask()
+
+    found = bench(serve().url, concurrency=[1, 2, 3], course=Last)
+    assert [point.result.load_point.concurrency for point in found.load_points] == [3]
+
+
+def test_targets_are_judged(serve: Serve) -> None:
+    met = bench(serve().url, slo={"ttft": 10.0})
+    missed = bench(serve().url, slo={"ttft": 1e-6})
+    assert met.meets_slo
+    assert not missed.meets_slo
+    assert missed.load_points[0].result.verdict is Verdict.INFEASIBLE
+    assert "target 1e-06" in missed.reason(missed.load_points[0])
+
+
+def test_the_folder_holds_json_csv_and_records_that_can_be_read(serve: Serve, tmp_path: Path) -> None:
+    found = bench(serve().url, output=tmp_path / "out")
+    assert found.path == tmp_path / "out"
+    data = json.loads((found.path / "bench.json").read_text())
+    assert data["load_points"][0]["records"] == "records-1.npz"
+    assert (found.path / "load-points.csv").read_text().count("\n") == 2
+    assert len(records.read(found.path / "records-1.npz").records) == 12
+
+
+def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    server = serve()
+    with pytest.raises(UsageError, match="not empty"):
+        bench(server.url, output=tmp_path)
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"scenarios": ["X(1)"]}, ConfigError, "X"),
+        ({"concurrency": [0]}, ConfigError, "at least 1"),
+        ({"rates": [-1.0]}, ConfigError, "above 0"),
+        ({"arrival": "gamma:-1"}, ConfigError, "gamma:SHAPE"),
+        ({"endpoint": "cht"}, ConfigError, "did you mean 'chat'"),
+        ({"duration": 0}, ConfigError, "duration"),
+        ({"slo": {"ttfft": 1}}, ConfigError, "did you mean 'ttft'"),
+        ({"slo": "no-such-slo"}, ConfigError, "no-such-slo"),
+        ({"headers": {"a": "b\nc"}}, ConfigError, "line break"),
+        ({"api_key_env": "AUTOTUNE_NO_SUCH_KEY"}, MachineError, "AUTOTUNE_NO_SUCH_KEY"),
+    ],
+)
+def test_what_cannot_be_asked_is_an_error_before_any_load(
+    serve: Serve, changes: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    server = serve()
+    with pytest.raises(error, match=said):
+        bench(server.url, **changes)
+    assert not server.asked
+
+
+def test_a_url_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match="nonsense"):
+        bench("nonsense")
+
+
+# what a server does wrong: counted by class, never raised
+
+
+async def hang(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+async def garbage(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\x00\xff not HTTP at all\r\n\r\n")
+    await writer.drain()
+
+
+async def broken(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + chunked(sse(b'{"choices": [')) + b"0\r\n\r\n")
+
+
+async def drop(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + chunked(token()))
+    await writer.drain()
+    reset(writer)
+
+
+FAULTS = [
+    (status(401, "no key"), "http-401", "no key"),
+    (status(404, "the model `m` does not exist"), "http-404", "does not exist"),
+    (status(429, "slow down"), "http-429", "slow down"),
+    (status(500, "oops"), "http-500", "oops"),
+    (status(503, "loading"), "http-503", "loading"),
+    (hang, "timeout", ""),
+    (garbage, "malformed", ""),
+    (broken, "malformed", ""),
+    (drop, "reset", ""),
+]
+
+
+@pytest.mark.parametrize(("behave", "kind", "said"), FAULTS)
+def test_where_nothing_works_the_test_ends_by_itself_and_says_why(
+    serve: Serve, behave: Any, kind: str, said: str
+) -> None:
+    found = bench(serve(behave).url, concurrency=[1, 2], request_timeout=0.2)
+    (point,) = found.load_points
+    assert set(point.result.metrics.errors) == {kind}
+    assert point.answered == 0
+    assert found.stopped is not None
+    assert kind in found.stopped
+    assert said in found.stopped
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"), [("http://127.0.0.1:9", "connection-refused"), ("http://no-such-host.invalid", "dns")]
+)
+def test_a_server_that_cannot_be_reached_is_counted_too(url: str, kind: str) -> None:
+    found = bench(url, concurrency=[1, 2])
+    assert set(found.load_points[0].result.metrics.errors) == {kind}
+    assert kind in (found.stopped or "")
+    with pytest.raises(EndpointError, match="Nothing that serves a model answers"):
+        bench(url, model=None)
+
+
+def test_a_certificate_that_nobody_signed_is_refused(serve: Serve, certificate: ssl.SSLContext) -> None:
+    server = serve(tls=certificate)
+    found = bench(server.url)
+    assert set(found.load_points[0].result.metrics.errors) == {"tls"}
+    with pytest.raises(EndpointError, match="CERTIFICATE_VERIFY_FAILED"):
+        bench(server.url, model=None)
+
+
+def test_a_certificate_of_an_authority_of_ones_own_is_accepted(
+    serve: Serve, certificate: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    assert bench(serve(tls=certificate).url).load_points[0].answered == 12
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> ssl.SSLContext:
+    """A self-signed certificate for 127.0.0.1."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2"]
+    subprocess.run([*made, "-subj", "/CN=t", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context
+
+
+def test_a_server_that_dies_under_load_ends_the_test_with_what_was_measured(serve: Serve, tmp_path: Path) -> None:
+    async def die(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number < 50:
+            await complete(asked, writer)
+        else:
+            reset(writer)
+
+    found = bench(serve(die).url, concurrency=[1, 2, 3], max_requests=40, output=tmp_path / "out")
+    assert [point.answered for point in found.load_points] == [40, 10]
+    assert "reset" in (found.stopped or "")
+    assert (tmp_path / "out" / "records-2.npz").exists()
+
+
+def test_a_load_point_that_the_server_refuses_does_not_end_the_course(serve: Serve) -> None:
+    async def short(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await (status(400, "too long") if len(asked.body["prompt"]) > 100 else complete)(asked, writer)
+
+    found = bench(serve(short).url, scenarios=["D(200,5)", "D(20,5)"])
+    assert [point.answered for point in found.load_points] == [0, 12]
+    assert found.stopped is None
+
+
+def test_some_refused_requests_are_counted_beside_the_others(serve: Serve) -> None:
+    async def every_third(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await (complete if asked.number % 3 else status(429))(asked, writer)
+
+    (point,) = bench(serve(every_third).url).load_points
+    assert point.result.metrics.errors == {"http-429": 4}
+    assert point.result.verdict is Verdict.INVALID
+
+
+def test_a_key_is_sent_and_never_written(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "sk-very-secret"
+    monkeypatch.setenv("THE_KEY", secret)
+    server = serve(status(401, f"Incorrect API key provided: {secret}"))
+    found = bench(server.url, api_key_env="THE_KEY", headers={"x-team": "a-hidden-team"}, output=tmp_path / "out")
+    assert server.asked[0].headers["authorization"] == f"Bearer {secret}"
+    assert server.asked[0].headers["x-team"] == "a-hidden-team"
+    assert "Incorrect API key provided: *****" in (found.stopped or "")
+    written = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
+    assert written
+    assert not any(secret.encode() in text or b"a-hidden-team" in text for text in written)
+
+
+def test_the_search_for_a_course_sees_the_whole_load(serve: Serve) -> None:
+    seen: list[Workload] = []
+
+    def course(workload: Workload) -> FixedCourse:
+        seen.append(workload)
+        return FixedCourse(workload)
+
+    bench(serve().url, course=course, seed=7)
+    assert (seen[0].seed, seen[0].max_requests, seen[0].endpoint) == (7, 12, "completions")
