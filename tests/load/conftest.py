@@ -127,6 +127,7 @@ class _Running:
             await asyncio.Event().wait()
         finally:
             server.close()
+            await asyncio.sleep(0.01)  # a connection that was just accepted gets its task
             for task in handlers:
                 task.cancel()
             await asyncio.gather(*handlers, return_exceptions=True)
