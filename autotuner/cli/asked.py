@@ -90,7 +90,7 @@ class Asked:
     ] = None
     evaluator: Annotated[
         str | None,
-        _option("--evaluator", help="Who answers: measured, or simulated in virtual time.", panel=SEARCH),
+        option("--evaluator", help="Who answers: measured, or simulated in virtual time.", panel=SEARCH),
     ] = None
     max_iterations: Annotated[
         int | None, option("--max-iterations", help="Launch at most this many candidates.", panel=SEARCH)
