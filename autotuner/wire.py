@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autotuner import learn
 from autotuner.core import Candidate, Observer, ServerSpec, Source, Trial, unobserved
 from autotuner.deploy import render
 from autotuner.engines import Engine, Target, engine, standin
@@ -200,7 +201,8 @@ def go_on(store: RunStore, wiring: Wiring, observe: Observer) -> Result:
     clean.sweep()
     store.save_refused(wiring.space.refused)
     with wiring.gpus() as devices:
-        ranking = tune(store.experiment, wiring.searcher(), wiring.executor(observe, devices), store, observe)
+        watch = learn.remembering(store, wiring.foresight, observe)
+        ranking = tune(store.experiment, wiring.searcher(), wiring.executor(observe, devices), store, watch)
     return conclude(store, ranking)
 
 

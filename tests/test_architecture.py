@@ -11,6 +11,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"wire", "loadtest"},
+    {"learn"},
     {"tune", "report", "deploy", "foresight"},
     {"evaluate"},
     {"load", "simulate", "launchers", "search"},

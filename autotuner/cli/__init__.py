@@ -8,6 +8,7 @@ import typer
 
 from autotuner import __version__
 from autotuner.cli.bench import bench
+from autotuner.cli.calibrate import calibrate
 from autotuner.cli.clean import clean
 from autotuner.cli.command import command
 from autotuner.cli.config import app as config_app
@@ -51,6 +52,7 @@ app.add_typer(config_app, name="config")
 app.command()(report)
 app.command()(command)
 app.command()(predict)
+app.command()(calibrate)
 app.command()(doctor)
 app.command()(clean)
 

@@ -31,6 +31,7 @@ class Question:
     prices: dict[str, float]
     decode_gpu: str | None
     total_gpus: int | None
+    bundled_only: bool
 
 
 def predict(
@@ -96,6 +97,9 @@ def predict(
     plot: Annotated[
         Path | None, _option("--plot", help="PNG of throughput per GPU against tokens/s per user.", panel=OUTPUT)
     ] = None,
+    predicted: Annotated[
+        bool, _option("--predicted", help="Leave out what was measured and calibrated here.", panel=FIND)
+    ] = False,
     as_json: Annotated[bool, _option("--json", help="Machine-readable result on stdout.", panel=OUTPUT)] = False,
 ) -> None:
     """Predict TTFT, TPOT, throughput, memory and cost without a GPU.
@@ -123,8 +127,9 @@ def predict(
         software=_software(runtime, engine_version, dtype, kv_dtype),
         target=_target(slo),
         prices=_prices(price or []),
-        decode_gpu=decode_gpu or None,
+        decode_gpu=_gpus(model, decode_gpu, several=False)[0] if decode_gpu else None,
         total_gpus=total_gpus,
+        bundled_only=predicted,
     )
     if target_rate is not None:
         from autotuner.cli.predict_options import size

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner.cli.predict_point import between, duration
+from autotuner.cli.predict_point import between, duration, said
 
 if TYPE_CHECKING:
     from autotuner.cli.predict import Question
@@ -35,6 +35,7 @@ def rank(asked: Question, *, output: Path | None, plot: Path | None, as_json: bo
         target=asked.target,
         decode_gpu=asked.decode_gpu,
         prices=asked.prices,
+        bundled_only=asked.bundled_only,
     )
     edge = frontier(found)
     if asked.target.told:
@@ -61,6 +62,7 @@ def size(asked: Question, rate: float, *, output: Path | None, plot: Path | None
         decode_gpu=asked.decode_gpu,
         prices=asked.prices,
         total_gpus=asked.total_gpus,
+        bundled_only=asked.bundled_only,
     )
     priced = all(option.price is not None for option in found)
     order = "cheapest first" if priced else "fewest GPUs first"
@@ -143,13 +145,26 @@ def _show(asked: Question, head: str, found: Sequence[Option], shown: Sequence[O
     limit = SHOWN if best.meets else FEW
     rows = [_row(number, option) for number, option in enumerate(shown[:limit], start=1)]
     columns = ["", "workers", *(name for name in RIGHT if any(row.get(name) for row in rows))]
+    if any(row["source"] != "predicted" for row in rows):
+        columns.append("source")
     if asked.target.told:
         columns.append("target")
     display.line(f"\npredicted; {order if best.meets else 'nearest first'}")
     display.table(rows, columns, right=RIGHT)
     if len(shown) > limit:
         display.line(f"{len(shown) - limit} more layouts, and all loads, with --json or --output FOLDER.")
+    _tell_calibrated(asked)
     _advise(asked, best)
+
+
+def _tell_calibrated(asked: Question) -> None:
+    from autotuner.cli import display
+    from autotuner.predict.own import factors_for
+
+    for name in dict.fromkeys((*asked.gpus, *([asked.decode_gpu] if asked.decode_gpu else []))):
+        by = None if asked.bundled_only else factors_for(asked.software.engine, name)
+        if by is not None:
+            display.line(said(by, asked.software.engine, name))
 
 
 def _sentence(option: Option) -> str:
@@ -190,6 +205,7 @@ def _row(number: int, option: Option) -> dict[str, Any]:
         "GPUs": option.gpus,
         "per hour": None if option.price is None else f"{option.price:.2f}",
         "per M tokens": None if option.cost is None else f"{option.cost:.2f}",
+        "source": option.source,
         "target": "met" if option.meets else f"{option.binding} x{option.excess:.2f}",
     }
 
@@ -272,7 +288,7 @@ def plain(option: Option) -> dict[str, Any]:
         "meets_target": option.meets,
         "excess": option.excess,
         "binding": option.binding or None,
-        "source": "predicted",
+        "source": option.source,
     }
 
 

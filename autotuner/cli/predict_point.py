@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from autotuner.predict.layout import Layout
     from autotuner.predict.memory import MemoryPlan
     from autotuner.predict.open_loop import OpenLoop
+    from autotuner.predict.own import Factors
     from autotuner.predict.predict import Prediction
     from autotuner.predict.served import Served
     from autotuner.predict.traffic import Target, Timed
@@ -19,7 +20,8 @@ def point(asked: Question, layout: Layout, concurrency: int, rate: float | None,
     """Predict one deployment under a closed or an open loop, and judge it."""
     from autotuner.predict.served import Served
 
-    served = Served(asked.software.on(asked.model, asked.gpus[0], layout), asked.traffic)
+    of = asked.software.on(asked.model, asked.gpus[0], layout)
+    served = Served(of, asked.traffic, bundled_only=asked.bundled_only)
     if rate is None:
         _closed(served, concurrency, asked, as_json)
     else:
@@ -28,11 +30,15 @@ def point(asked: Question, layout: Layout, concurrency: int, rate: float | None,
 
 def _closed(served: Served, concurrency: int, asked: Question, as_json: bool) -> None:
     from autotuner.cli import display
+    from autotuner.predict.answer import Memory
 
-    found = served.closed(concurrency)
+    answer = Memory(served).closed(concurrency)
+    found = answer.found
     cost = _cost(served, found.throughput, asked)
     if as_json:
-        display.json({**plain(found), **calibrated(served), "cost_per_million_output_tokens": cost})
+        rests = [{"run": row.run, "trial": row.trial, "load": row.load} for row in answer.rows]
+        known = {"source": answer.source, "rests_on": rests}
+        display.json({**plain(found), **known, **calibrated(served), "cost_per_million_output_tokens": cost})
     else:
         display.line(f"{_what(served)}, {concurrency} requests in flight")
         rows = [
@@ -41,7 +47,10 @@ def _closed(served: Served, concurrency: int, asked: Question, as_json: bool) ->
             *_throughput(found.throughput, found.gpus, cost),
             {"": "in flight at most", "mean": f"{found.running:.0f} requests"},
         ]
-        _show(rows, found, served)
+        if answer.source != "predicted":
+            alone = served.closed(concurrency)
+            rows[0]["predicted"], rows[1]["predicted"] = duration(alone.ttft), duration(alone.tpot)
+        _show(rows, found, served, answer.said if answer.source != "predicted" else "")
     _judge(found, asked.target)
 
 
@@ -106,14 +115,15 @@ def _cost(served: Served, throughput: float, asked: Question) -> float | None:
     return None if hour is None else hour / (throughput * 3600) * 1e6
 
 
-def _show(rows: list[dict[str, str]], found: Prediction, served: Served) -> None:
+def _show(rows: list[dict[str, str]], found: Prediction, served: Served, origin: str = "") -> None:
     from autotuner.cli import display
 
     title = "predicted" if found.measured else "predicted; this model was never measured, so intervals are wide"
-    display.line(f"\n{title}")
-    display.table(rows, ["", "mean", "80% interval"], right=["mean"])
+    display.line(f"\n{origin or title}")
+    columns = ["", "mean", "80% interval", *(["predicted"] if origin else [])]
+    display.table(rows, columns, right=["mean", "predicted"])
     if served.factors is not None:
-        display.line(f"\n{said(served)}")
+        display.line(f"\n{said(served.factors, served.of.engine, served.of.gpu.name)}")
     parts = [
         {"operator": name, "prefill": duration(found.prefill[name]), "decode": duration(found.decode[name])}
         for name in found.decode
@@ -132,15 +142,11 @@ def _show(rows: list[dict[str, str]], found: Prediction, served: Served) -> None
     display.table(_memory(found.memory), ["memory of one GPU", "GiB"], right=["GiB"])
 
 
-def said(served: Served) -> str:
-    """One sentence on the factors that were calibrated here."""
-    by = served.factors
-    if by is None:
-        return ""
+def said(by: Factors, engine: str, gpu: str) -> str:
+    """Say which factors, calibrated here, are in the figures."""
     loud = "SIMULATED runs" if by.source == "simulated" else "runs"
-    where = f"{served.of.engine} on {served.of.gpu.name}"
     return (
-        f"Calibrated on {by.launches} launches of your own {loud} ({where}): prefill x{by.prefill:.2f}, "
+        f"Calibrated on {by.launches} launches of your own {loud} ({engine} on {gpu}): prefill x{by.prefill:.2f}, "
         f"decode x{by.decode:.2f}, overhead x{by.overhead:.2f}. `autotune calibrate --forget` undoes it."
     )
 

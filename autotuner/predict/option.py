@@ -38,7 +38,7 @@ class Option:
     Aggregated where `prefill` is None; else prompts are computed by its workers and the KV cache
     is sent to `serving`, which takes `transfer` seconds. Throughput is output tokens/s. `budget`
     GPUs are paid for and may be more than are used. `excess` is the largest ratio of a time to
-    its target and `binding` which one.
+    its target and `binding` which one; `source` says measured, interpolated or predicted.
     """
 
     serving: Pool
@@ -54,6 +54,7 @@ class Option:
     excess: float = 0.0
     binding: str = ""
     price: float | None = None
+    source: str = "predicted"
 
     @property
     def mode(self) -> str:

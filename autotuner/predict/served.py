@@ -9,7 +9,6 @@ from autotuner.predict.calibration import basis_of, calibration
 from autotuner.predict.deployment import Deployment
 from autotuner.predict.own import corrected, factors_for
 from autotuner.predict.predict import Prediction, closed_loop, effect_keys
-from autotuner.predict.queueing import PREFILL_TOKENS
 from autotuner.predict.rates import step_parts
 from autotuner.predict.traffic import Traffic
 
@@ -27,6 +26,7 @@ class Served:
     def __init__(self, of: Deployment, traffic: Traffic, *, bundled_only: bool = False) -> None:
         self.of = of
         self.traffic = traffic
+        self.bundled_only = bundled_only
         self.factors = None if bundled_only else factors_for(of.engine, of.gpu.name)
         self._closed: dict[float, Prediction] = {}
 
@@ -64,13 +64,14 @@ class Served:
     @cached_property
     def most(self) -> float:
         """Requests in flight at most, over all replicas."""
-        return max(float(self.of.layout.dp), min(self.alone.running, MOST_IN_BATCH * self.of.layout.dp))
+        batch = self.of.max_running or MOST_IN_BATCH
+        return max(float(self.of.layout.dp), min(self.alone.running, batch * self.of.layout.dp))
 
     @cached_property
     def prefill_seconds(self) -> float:
         """Seconds of GPU time that one prompt costs where prompts are batched, over all replicas."""
         new = self.traffic.isl * (1 - self.traffic.prefix_hit)
-        layout, together = self.of.layout, int(max(1.0, PREFILL_TOKENS / max(1.0, new)))
+        layout, together = self.of.layout, int(max(1.0, self.of.max_batched_tokens / max(1.0, new)))
         work = self.of.operators.work([(new, self.traffic.isl - new)] * together, 0, 0)
         seconds = step_parts(work, self.of.bundled_rates, eager=True).total
         factor = self.factors.prefill if self.factors else 1.0

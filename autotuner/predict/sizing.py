@@ -47,13 +47,14 @@ def fewest_gpus(
     decode_gpu: str | None = None,
     prices: Prices | None = None,
     total_gpus: int | None = None,
+    bundled_only: bool = False,
 ) -> list[Option]:
     """Ways to carry `rate` requests/s, arriving by chance, on each of the GPU types, best first.
 
     Best is the cheapest where every option has a price, else the one with the fewest GPUs; what
     misses the target, or takes more than `total_gpus`, comes after all that does not, nearest
     first. A GPU type that cannot hold the model is left out; raises AutotuneError with the reason
-    where none can.
+    where none can. `bundled_only` leaves out what was calibrated on this machine.
     """
     if not rate > 0:
         raise ConfigError(f"The rate must be above 0, not {rate:g}.", remedy="Give it in requests per second.")
@@ -61,8 +62,9 @@ def fewest_gpus(
     found, refused = list[Option](), list[AutotuneError]()
     for name in gpus:
         try:
-            served = _workers(model, name, traffic, how, total_gpus)
-            second = _workers(model, decode_gpu, traffic, how, total_gpus) if decode_gpu else served
+            fitting = partial(_workers, model, traffic, how, total_gpus, bundled_only)
+            served = fitting(name)
+            second = fitting(decode_gpu) if decode_gpu else served
         except AutotuneError as error:
             refused.append(error)
             continue
@@ -76,12 +78,15 @@ def fewest_gpus(
     return list({option.workers: option for option in reversed(ranked)}.values())[::-1]
 
 
-def _workers(model: str, gpu: str, traffic: Traffic, software: Software, most: int | None) -> list[Served]:
+def _workers(
+    model: str, traffic: Traffic, software: Software, most: int | None, bundled_only: bool, gpu: str
+) -> list[Served]:
     few, many = WORKER_GPUS
+    fitting = partial(served_layouts, model, find_gpu(gpu), traffic, software, bundled_only=bundled_only)
     try:
-        return served_layouts(model, find_gpu(gpu), traffic, software, min(few, most or few))
+        return fitting(min(few, most or few))
     except DoesNotFitError:
-        return served_layouts(model, find_gpu(gpu), traffic, software, min(many, most or many))
+        return fitting(min(many, most or many))
 
 
 def _rank(option: Option, *, by_cost: bool, most: int | None) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from autotuner.errors import AutotuneError, NoFeasibleError
+from autotuner.predict.answer import Memory
 from autotuner.predict.hardware import Gpu
 from autotuner.predict.hardware import gpu as find_gpu
 from autotuner.predict.layout import Layout
@@ -39,7 +40,9 @@ def layouts(shape: ModelShape, gpus: int, kind: Gpu | None = None) -> Iterator[L
         size *= 2
 
 
-def served_layouts(model: str, gpu: Gpu, traffic: Traffic, software: Software, gpus: int) -> list[Served]:
+def served_layouts(
+    model: str, gpu: Gpu, traffic: Traffic, software: Software, gpus: int, *, bundled_only: bool = False
+) -> list[Served]:
     """Every layout on at most `gpus` GPUs that an engine runs and that fits.
 
     Raises the reason where there is none: how many GPUs the smallest that fits takes.
@@ -48,7 +51,7 @@ def served_layouts(model: str, gpu: Gpu, traffic: Traffic, software: Software, g
     shape = model_shape(model)
     for layout in layouts(shape, gpus, gpu):
         try:
-            served = Served(software.on(model, gpu.name, layout), traffic)
+            served = Served(software.on(model, gpu.name, layout), traffic, bundled_only=bundled_only)
             served.alone  # noqa: B018  refuses what does not fit
         except AutotuneError as error:
             refused.append(error)
@@ -92,6 +95,7 @@ def options(
     target: Target | None = None,
     decode_gpu: str | None = None,
     prices: Prices | None = None,
+    bundled_only: bool = False,
 ) -> list[Option]:
     """All ways to use `total_gpus` GPUs at loads to 512 requests in flight per worker, best first.
 
@@ -100,13 +104,17 @@ def options(
     workers on `decode_gpu` where it is given. `isl` and `osl` tokens, or `traffic`. What meets the
     target comes first, by output tokens/s per GPU; the rest by how far it is off. What no engine
     runs or does not fit is left out; raises AutotuneError with the reason where nothing is left.
+    `bundled_only` leaves out what was measured and calibrated on this machine.
     """
     asked, how = traffic or Traffic(isl, osl), software or Software()
     wanted, priced = target or Target(), prices or {}
     kind = find_gpu(gpu)
-    served = served_layouts(model, kind, asked, how, total_gpus)
+    served = served_layouts(model, kind, asked, how, total_gpus, bundled_only=bundled_only)
     found = [] if decode_gpu else [o for one in served for o in _loads(one, total_gpus, wanted, priced)]
-    second = served_layouts(model, find_gpu(decode_gpu), asked, how, total_gpus) if decode_gpu else served
+    second = served
+    if decode_gpu:
+        there = find_gpu(decode_gpu)
+        second = served_layouts(model, there, asked, how, total_gpus, bundled_only=bundled_only)
     found += _splits(served, second, total_gpus, wanted, priced)
     if not found:
         raise NoFeasibleError(
@@ -122,14 +130,15 @@ def rank(option: Option) -> tuple[bool, float]:
 
 
 def _loads(served: Served, budget: int, target: Target, prices: Prices) -> list[Option]:
-    found, of = [], served.of
+    found, of, memory = [], served.of, Memory(served)
     replicas = budget // of.layout.gpus
     for concurrency in CONCURRENCIES:
         if concurrency < of.layout.dp:
             continue
         if concurrency > served.most:
             break
-        at, pool = served.closed(concurrency), Pool(of.gpu, of.layout, replicas, concurrency)
+        answer, pool = memory.closed(concurrency), Pool(of.gpu, of.layout, replicas, concurrency)
+        at = answer.found
         option = Option(
             serving=pool,
             prefill=None,
@@ -141,6 +150,7 @@ def _loads(served: Served, budget: int, target: Target, prices: Prices) -> list[
             throughput=at.throughput * replicas,
             budget=budget,
             price=hourly((pool,), prices),
+            source=answer.source,
         )
         found.append(judged(option, target))
     return found

@@ -32,7 +32,13 @@ def autotune(tmp_path) -> Callable[..., Said]:
         done = subprocess.run(
             [str(command), *arguments],
             cwd=tmp_path,
-            env={**os.environ, "AUTOTUNE_CONFIG_HOME": str(tmp_path / "config"), "COLUMNS": "100", **environment},
+            env={
+                **os.environ,
+                "AUTOTUNE_CONFIG_HOME": str(tmp_path / "config"),
+                "AUTOTUNE_DATA_HOME": str(tmp_path / "data"),
+                "COLUMNS": "100",
+                **environment,
+            },
             capture_output=True,
             text=True,
             timeout=120,

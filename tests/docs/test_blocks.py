@@ -31,7 +31,8 @@ def with_blocks(language: str) -> list:
 def workplace(tmp_path) -> tuple[Path, dict[str, str]]:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     scripts = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "AUTOTUNE_CONFIG_HOME": str(tmp_path)}
+    homes = {"AUTOTUNE_CONFIG_HOME": str(tmp_path), "AUTOTUNE_DATA_HOME": str(tmp_path / "data")}
+    environment = {**os.environ, **homes, "PATH": f"{scripts}:{os.environ['PATH']}"}
     return tmp_path, environment
 
 

@@ -1,0 +1,99 @@
+"""`autotune calibrate`: fit predictions to what was measured here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autotuner.cli.run import RUNS
+
+if TYPE_CHECKING:
+    from autotuner.predict.own import Factors
+
+
+def calibrate(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run folders or names.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="GPU type of runs that do not say it.")] = None,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Accept simulated runs; predictions then say so.")
+    ] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Go back to the bundled constants.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Fit predictions to your own runs; without a run, show what was fitted.
+
+    Three factors for each engine and GPU type, of prefill, decode and overhead, are fitted to the measured load
+    points of the runs and pulled towards 1. Later predictions use them and say so.
+    """
+    from autotuner.cli import display
+    from autotuner.predict import own
+
+    if forget:
+        gone = own.forget()
+        display.note(f"Removed {gone}." if gone else "Nothing was calibrated.")
+    elif runs:
+        _fit(runs, output, gpu, simulated, as_json)
+    else:
+        _show(dict(own.all_factors()), as_json)
+
+
+def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json: bool) -> None:
+    from autotuner.cli import display
+    from autotuner.errors import NoFeasibleError
+    from autotuner.learn import lesson
+    from autotuner.predict import own
+    from autotuner.predict.fit import fitted
+    from autotuner.store import find_run
+
+    paths = [find_run(name, root) for name in names]
+    found = lesson(paths, simulated=simulated, gpu=gpu)
+    runs = tuple(str(path.resolve()) for path in paths)
+    made = {key: fitted(points, found.source, runs) for key, points in found.points.items()}
+    better = {key: by for key, by in made.items() if sum(by.after) < sum(by.before)}
+    _show(made, as_json)
+    if found.left_out:
+        display.note(f"{found.left_out} load points were left out: request rates, invalid ones, unknown deployments.")
+    if not better:
+        raise NoFeasibleError(
+            "Nothing was kept: the bundled constants are nearer to load points the fit had not seen.",
+            remedy="Measure more launches or loads, and calibrate again.",
+        )
+    place = own.keep(better)
+    display.note(f"Kept in {place}; `autotune predict` uses it from now on, `autotune calibrate --forget` removes it.")
+    if found.source == "simulated":
+        display.warning("These are SIMULATED runs: predictions now follow the simulated engine, and say so.")
+
+
+def _show(found: dict[str, Factors], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from autotuner.cli import display
+
+    if as_json:
+        display.json({key: asdict(by) for key, by in found.items()})
+        return
+    if not found:
+        display.line("Nothing was calibrated. Fit predictions to your runs with: autotune calibrate RUN...")
+        return
+    right = ["prefill", "decode", "overhead", "load points", "launches"]
+    errors = ["TTFT error", "TPOT error"]
+    rows = [_row(key, by) for key, by in found.items()]
+    display.line("Factors on predicted times, and median errors before and, on load points the fit had not seen, after")
+    display.table(rows, ["engine and GPU", *right, *errors, "source"], right=[*right, *errors])
+
+
+def _row(key: str, by: Factors) -> dict[str, Any]:
+    return {
+        "engine and GPU": key,
+        "prefill": f"{by.prefill:.3f}",
+        "decode": f"{by.decode:.3f}",
+        "overhead": f"{by.overhead:.3f}",
+        "load points": by.points,
+        "launches": by.launches,
+        "TTFT error": f"{by.before[0]:.0%} -> {by.after[0]:.0%}",
+        "TPOT error": f"{by.before[1]:.0%} -> {by.after[1]:.0%}",
+        "source": by.source if by.source == "measured" else by.source.upper(),
+    }

@@ -1,0 +1,142 @@
+"""What was measured here, one row per load point: a local SQLite file that what-if questions look into first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from autotuner.errors import RunStoreError
+from autotuner.predict.deployment import Deployment
+from autotuner.predict.own import data_folder
+from autotuner.predict.predict import geometry
+
+FILE = "measurements.sqlite"
+VERSION = 1
+"""Of the schema, kept in the file's user_version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured load point; times are means in seconds with the 95% interval of the mean.
+
+    The deployment's columns are None where the GPU or the model is not known to the closed form.
+    `isl`, `osl` and `prefix` are mean tokens of a request, `parameters` the candidate as JSON.
+    """
+
+    run: str
+    trial: int
+    load: str
+    measured_at: float
+    candidate: str
+    parameters: str
+    engine: str
+    engine_version: str | None
+    model: str
+    geometry: str | None
+    gpu: str | None
+    layout: str | None
+    dtypes: str | None
+    scenario: str
+    isl: float
+    osl: float
+    prefix: float
+    concurrency: int | None
+    rate: float | None
+    verdict: str
+    requests: int
+    ttft: float | None
+    ttft_low: float | None
+    ttft_high: float | None
+    tpot: float | None
+    tpot_low: float | None
+    tpot_high: float | None
+    output_throughput: float
+    request_throughput: float
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+_NUMBERS = {"trial": "INTEGER", "concurrency": "INTEGER", "requests": "INTEGER"}
+_TEXTS = ("run", "load", "candidate", "parameters", "engine", "engine_version", "model", "geometry", "gpu", "layout")
+_TYPES = _NUMBERS | dict.fromkeys((*_TEXTS, "dtypes", "scenario", "verdict"), "TEXT")
+CREATE = f"""
+CREATE TABLE IF NOT EXISTS load_points (
+  {", ".join(f"{name} {_TYPES.get(name, 'REAL')}" for name in COLUMNS)},
+  PRIMARY KEY (run, trial, load)
+);
+CREATE INDEX IF NOT EXISTS by_deployment ON load_points (geometry, engine, gpu);
+"""
+
+
+def path() -> Path:
+    """Where the rows are kept."""
+    return data_folder() / FILE
+
+
+def add(rows: Iterable[Row]) -> None:
+    """Keep rows, replacing those of the same load points. Raises sqlite3.Error, OSError or RunStoreError."""
+    path().parent.mkdir(parents=True, exist_ok=True)
+    with _open() as database, database:
+        marks = ", ".join("?" * len(COLUMNS))
+        database.executemany(
+            f"INSERT OR REPLACE INTO load_points ({', '.join(COLUMNS)}) VALUES ({marks})",
+            [astuple(row) for row in rows],
+        )
+
+
+def rows_of(of: Deployment) -> list[Row]:
+    """Rows of this model, engine and GPU type in any layout, whose figures can be believed, newest first."""
+    if not path().is_file():
+        return []
+    try:
+        with _open() as database:
+            found = database.execute(
+                f"SELECT {', '.join(COLUMNS)} FROM load_points WHERE geometry = ? AND engine = ? AND gpu = ? "
+                "AND verdict NOT IN ('invalid', 'client-limited') AND ttft > 0 AND tpot > 0 ORDER BY measured_at DESC",
+                (geometry(of.shape), of.engine, of.gpu.name),
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise RunStoreError(
+            f"The measurements in {path()} cannot be read.",
+            why=str(error),
+            remedy="Move the file away; runs fill a new one. Or ask with --predicted, which leaves it out.",
+        ) from error
+    return [Row(*values) for values in found]
+
+
+def count() -> int:
+    """How many load points are kept."""
+    if not path().is_file():
+        return 0
+    with _open() as database:
+        found: int = database.execute("SELECT count(*) FROM load_points").fetchone()[0]
+    return found
+
+
+@contextmanager
+def _open() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path(), timeout=10)) as database:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise RunStoreError(
+                f"The measurements in {path()} were written by another version.",
+                why=f"Their schema is {version}, this autotune reads {VERSION}.",
+                remedy="Use that version, or move the file away.",
+            )
+        if version == 0:
+            database.executescript(CREATE)
+            database.execute(f"PRAGMA user_version = {VERSION}")
+        yield database
+
+
+def layout_name(of: Deployment) -> str:
+    """A deployment's layout, equal for equal ones."""
+    layout = of.layout
+    return f"tp{layout.tp} pp{layout.pp} dp{layout.dp} ep{layout.expert_groups}"
+
+
+def dtypes_name(of: Deployment) -> str:
+    """A deployment's types, equal for equal ones."""
+    return " ".join((of.dtypes.dense, of.dtypes.expert, of.dtypes.mixer, of.dtypes.kv))

@@ -1,0 +1,9 @@
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_data_folder_of_its_own(tmp_path_factory):
+    """No test reads or writes what was measured or calibrated on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOTUNE_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
