@@ -80,10 +80,11 @@ class _Flow:
 
 
 def _tokens_between(record: RequestRecord, start: float, end: float) -> float:
-    counted = sum(record.chunk_tokens)
-    received = sum(
-        tokens for time, tokens in zip(record.chunk_times, record.chunk_tokens, strict=True) if start <= time <= end
-    )
+    times, counted = record.chunk_times, sum(record.chunk_tokens)
+    if start <= times[0] and times[-1] <= end:
+        received = counted
+    else:
+        received = sum(tokens for time, tokens in zip(times, record.chunk_tokens, strict=True) if start <= time <= end)
     # The server's own count is right where chunks hide how many tokens they carry.
     scale = record.tokens / counted if record.error is None and counted else 1.0
     return received * scale
