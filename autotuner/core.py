@@ -104,7 +104,9 @@ class LoadPoint:
 class Workload:
     """The load points one launch serves, and how each is driven; times in seconds.
 
-    `arrival` is `poisson`, `constant` or `gamma:SHAPE`.
+    `arrival` is when an open loop's requests are due: constant, poisson, gamma:SHAPE,
+    ramp:START-END or trace. `max_in_flight` bounds how many of them are on their way at once.
+    `workers` is how many processes send them, None for as many as the load needs.
     """
 
     load_points: tuple[LoadPoint, ...]
@@ -115,6 +117,8 @@ class Workload:
     endpoint: Literal["completions", "chat"] = "completions"
     arrival: str = "poisson"
     seed: int = 0
+    max_in_flight: int | None = None
+    workers: int | None = None
 
     def at(self, load_point: LoadPoint) -> Workload:
         """The same way of driving, on one load point."""
@@ -234,7 +238,8 @@ class Observation:
     itself and say nothing about the server. `counters` are differences of the engine's own
     Prometheus counters over the load point, where it has them. `ended_early` says why the load
     point was given up before its time, `decided` why no more of it was needed, both None when it
-    ran its course.
+    ran its course. Of an open loop, `due` requests were scheduled for the window, and with a bound
+    on those in flight `held_back` were sent late because of it.
     """
 
     load_point: LoadPoint
@@ -245,6 +250,8 @@ class Observation:
     cut_off: int = 0
     ended_early: str | None = None
     decided: str | None = None
+    due: int | None = None
+    held_back: int | None = None
 
 
 @dataclass(frozen=True)

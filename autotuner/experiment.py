@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -22,13 +22,6 @@ MINIMUM_METRICS = ("output_throughput", "request_throughput", "goodput")
 STATISTICS = ("mean", "p50", "p75", "p90", "p95", "p99")
 
 
-def _is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < math.inf
-    except ValueError:
-        return False
-
-
 class Section(BaseModel):
     """A part of the experiment: unknown keys are refused, values cannot be changed."""
 
@@ -45,6 +38,8 @@ class Model(Section):
     served_name: str | None = None
 
 
+_NUMBER = r"(\d+\.?\d*|\.\d+)"
+_ARRIVAL = re.compile(rf"constant|poisson|trace|gamma:{_NUMBER}|ramp:{_NUMBER}-{_NUMBER}")
 SIZE = r"^\d+[bkmgBKMG]?$"
 
 
@@ -145,7 +140,11 @@ class Optimization(Section):
 
 
 class Benchmark(Section):
-    """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds."""
+    """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds.
+
+    `arrival` and `max_in_flight` are of request rates. `workers` is the number of processes that
+    send, by itself as many as the load needs.
+    """
 
     task: Literal["text-to-text"] = "text-to-text"
     model_name: str | None = None
@@ -158,15 +157,20 @@ class Benchmark(Section):
     request_timeout: float = Field(300.0, gt=0)
     endpoint: Literal["completions", "chat"] = "completions"
     arrival: str = "poisson"
+    max_in_flight: int | None = Field(None, ge=1)
+    workers: int | None = Field(None, ge=1)
     seed: int = 0
 
     @field_validator("arrival")
     @classmethod
     def _known_arrival(cls, value: str) -> str:
-        shape = value.removeprefix("gamma:")
-        if value in ("poisson", "constant") or (shape != value and _is_positive(shape)):
-            return value
-        raise ValueError("must be poisson, constant, or gamma:SHAPE with a shape above 0")
+        match = _ARRIVAL.fullmatch(value)
+        if match is None or any(float(number) == 0 for number in match.groups() if number):
+            raise ValueError(
+                "must be constant, poisson, gamma:SHAPE, ramp:START-END or trace, with numbers above 0 "
+                "such as gamma:0.5 and ramp:2-10"
+            )
+        return value
 
     @field_validator("num_concurrency")
     @classmethod
@@ -186,6 +190,8 @@ class Benchmark(Section):
     def _some_load(self) -> Benchmark:
         if not self.num_concurrency and not self.request_rates:
             raise ValueError("give num_concurrency or request_rates, so that there is a load to measure at")
+        if self.arrival.startswith("ramp:") and self.max_requests is not None:
+            raise ValueError("a ramp takes the whole duration; leave max_requests out")
         return self
 
 
@@ -283,4 +289,6 @@ class Experiment(Section):
             endpoint=load.endpoint,
             arrival=load.arrival,
             seed=load.seed,
+            max_in_flight=load.max_in_flight,
+            workers=load.workers,
         )

@@ -20,7 +20,7 @@ from autotuner.report.bench.folder import BenchFolder
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.scoring.judge import verdict
 from autotuner.search.launch import Course, FixedCourse
-from autotuner.workload import scenarios as forms
+from autotuner.workload import arrivals
 
 UNNAMED = "model"
 """What the model is called until the server has said."""
@@ -62,7 +62,8 @@ def bench(
     """Drive load points on the OpenAI-compatible server at `url`, and judge them.
 
     Every scenario is driven at every concurrency (requests in flight) and every rate (requests
-    per second, `arrival` poisson, constant or gamma:SHAPE, at most `max_in_flight` at once).
+    per second, `arrival` poisson, constant, gamma:SHAPE, ramp:START-END or trace, at most
+    `max_in_flight` at once).
     `duration` and `warmup` are seconds of each load point, `request_timeout` seconds of each
     request; `max_requests` may end a window earlier. `slo` is a mapping such as {"ttft": 1.0}, or
     the name or path of an SLO. What is None is as in the bundled profiles; `model` and `endpoint`
@@ -79,6 +80,7 @@ def bench(
         "num_concurrency": concurrency if concurrency or not rates else [],
         "request_rates": rates,
         "arrival": arrival,
+        "max_in_flight": max_in_flight,
         "duration": duration,
         "warmup": warmup,
         "max_requests": max_requests,
@@ -96,8 +98,7 @@ def bench(
         user_overrides={"benchmark": said, "deployment": place},
     )
     experiment = compose(context).experiment
-    for scenario in experiment.benchmark.traffic_scenarios:
-        forms.parse(scenario)
+    arrivals.check(experiment.workload())
     folder = BenchFolder.create(Path(output)) if output is not None else None
     carried = ready.headers(experiment.deployment)
     address = load.Endpoint(url, model or UNNAMED).address.base
@@ -105,7 +106,7 @@ def bench(
     experiment = _settled(experiment, found)
     workload = experiment.workload()
     test = LoadTest(address, experiment, course(workload), carried, found.simulated, folder, observe)
-    return test.run(max_in_flight)
+    return test.run()
 
 
 def _settled(experiment: Experiment, found: endpoints.Found) -> Experiment:
@@ -139,7 +140,7 @@ class LoadTest:
         """What the numbers are."""
         return "simulated" if self.simulated else "measured"
 
-    def run(self, max_in_flight: int | None) -> BenchResult:
+    def run(self) -> BenchResult:
         """Drive the course to its end; Interrupted with what there is at Ctrl-C."""
         drive = Drive(
             endpoint_of(self.url, self.experiment.model.id_or_path, self.experiment.model, self.headers),
@@ -147,7 +148,6 @@ class LoadTest:
             self.source,
             self.experiment.slo,
             self._tell,
-            max_in_flight,
         )
         stopped = None
         try:

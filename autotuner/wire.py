@@ -31,7 +31,7 @@ from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 from autotuner.store import RunStore, writing
 from autotuner.tune import tune
-from autotuner.workload import scenarios
+from autotuner.workload import arrivals
 
 if TYPE_CHECKING:
     from autotuner.config import Composition
@@ -131,8 +131,7 @@ def wire(experiment: Experiment) -> Wiring:
     where = launcher(experiment.deployment.mode, experiment.deployment)
     _check(experiment, chosen, where)
     chosen.check_model(experiment.model)
-    for scenario in experiment.benchmark.traffic_scenarios:
-        scenarios.parse(scenario)
+    arrivals.check(experiment.workload())
     target, foresight = Target.of(experiment), Foresight.of(experiment, chosen, where)
     simulated = experiment.optimization.evaluator == "simulated"
     if simulated:

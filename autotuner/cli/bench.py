@@ -50,7 +50,10 @@ def bench(
     concurrency: Concurrency = None,
     rate: Rate = None,
     arrival: Annotated[
-        str | None, option("--arrival", help="Gaps at a rate: poisson, constant, gamma:SHAPE.", panel=LOAD)
+        str | None,
+        option(
+            "--arrival", help="Arrivals at a rate: poisson, constant, gamma:SHAPE, ramp:START-END, trace.", panel=LOAD
+        ),
     ] = None,
     max_in_flight: Annotated[
         int | None, typer.Option("--max-in-flight", min=1, help="At most so many at once.", rich_help_panel=LOAD)

@@ -34,7 +34,7 @@ class Tell(Protocol):
 
 @dataclass(frozen=True)
 class Drive:
-    """A course on one server. `salt` sets its prompts apart from every other's, `max_in_flight` bounds open loops.
+    """A course on one server. `salt` sets its prompts apart from every other's.
 
     `meter` reads the server's GPUs, where they are known.
     """
@@ -44,7 +44,6 @@ class Drive:
     source: Source
     slo: Slo
     tell: Tell
-    max_in_flight: int | None = None
     meter: Meter | None = None
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -70,7 +69,6 @@ class Drive:
             workload,
             salt=self.salt,
             on_phase=on_phase,
-            max_in_flight=self.max_in_flight,
             enough=step.enough,
         )
 

@@ -12,8 +12,9 @@ import gc
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
 from typing import Protocol
 
@@ -36,7 +37,8 @@ _UNREACHABLE = frozenset({"connection-refused", "dns", "tls", "reset", "timeout"
 class Outcome:
     """How a load point went, beside its records: `window` is on the records' clock.
 
-    `ended_early` says why it was given up, `halted` that the parent ended it.
+    `ended_early` says why it was given up, `halted` that the parent ended it. `held_back` requests
+    of the window were sent late because too many were in flight.
     """
 
     window: tuple[float, float]
@@ -44,6 +46,7 @@ class Outcome:
     cut_off: int
     ended_early: str | None
     halted: bool
+    held_back: int
 
 
 class Supply:
@@ -51,11 +54,10 @@ class Supply:
 
     def __init__(self, requests: Requests, depth: int) -> None:
         self.requests = requests
-        self.ready = deque([next(requests)])
-        self.depth = max(1, min(depth, _AHEAD_BYTES // len(self.ready[0].body)))
+        self.ready = deque(islice(requests, 1))
+        self.depth = max(1, min(depth, _AHEAD_BYTES // len(self.ready[0].body))) if self.ready else 0
+        self.ready.extend(islice(requests, max(0, self.depth - 1)))
         self.filling = False
-        while len(self.ready) < self.depth:
-            self.ready.append(next(requests))
 
     def take(self) -> Request:
         """Return the next request, and build another one soon."""
@@ -65,11 +67,12 @@ class Supply:
         return self.ready.popleft() if self.ready else next(self.requests)
 
     def _fill(self) -> None:
-        for _ in range(8):
-            if len(self.ready) >= self.depth:
-                self.filling = False
-                return
-            self.ready.append(next(self.requests))
+        lacking = self.depth - len(self.ready)
+        built = list(islice(self.requests, min(8, lacking)))
+        self.ready.extend(built)
+        if len(built) == lacking or not built:
+            self.filling = False
+            return
         asyncio.get_running_loop().call_later(0.001, self._fill)
 
 
@@ -84,16 +87,15 @@ class Run:
     def __init__(
         self, job: Job, warmup: Requests, window: Requests, spool: Spool, on_phase: Callable[[str], None]
     ) -> None:
-        point = job.load_point
-        depth = min(point.concurrency or 64, 256)
+        depth = min(len(job.lanes) or 64, 256)
         self.job = job
         self.warmup = Supply(warmup, depth if job.workload.warmup else 1)
         self.window = Supply(window, depth)
         self.spool = spool
         self.on_phase = on_phase
         self.head = request_head(job.endpoint, job.workload.endpoint)
-        self.max_requests = job.workload.max_requests or math.inf
-        self.patience = max(_PATIENCE, point.concurrency or 0)
+        self.max_requests = math.inf if job.max_requests is None else job.max_requests
+        self.patience = max(_PATIENCE, len(job.lanes))
         self.issued = 0
         self.failures = 0
         self.failing_since = 0.0
@@ -101,21 +103,22 @@ class Run:
         self.last_finished = 0.0
         self.stopped: str | None = None
         self.halted = False
+        self.held_back = 0
         self.closed = False
         self.sending: set[Exchange] = set()
         self.over = asyncio.Event()
         self.lags: list[float] = []
         self.start = self.window_start = self.window_end = math.inf
 
-    def begin(self) -> None:
-        """Start the clock: the warm-up begins now."""
+    def begin(self, start: float) -> None:
+        """Start the clock: the warm-up began at `start`, a moment ago."""
         workload = self.job.workload
-        self.start = monotonic()
+        self.start = start
         self.window_start = self.start + workload.warmup
         self.window_end = self.window_start + workload.duration
         self.on_phase("warming-up")
         if workload.warmup:
-            asyncio.get_running_loop().call_later(workload.warmup, self._measure)
+            asyncio.get_running_loop().call_later(max(0.0, self.window_start - monotonic()), self._measure)
         else:
             self._measure()
         self._hand_over()
@@ -186,7 +189,14 @@ class Run:
         """Sum up a closed run."""
         lags = sorted(self.lags)
         lag = lags[math.ceil(len(lags) * 0.99) - 1] if lags else 0.0
-        return Outcome((self.window_start, self.window_end), lag, len(self.sending), self.stopped, self.halted)
+        return Outcome(
+            window=(self.window_start, self.window_end),
+            loop_lag_p99=lag,
+            cut_off=len(self.sending),
+            ended_early=self.stopped,
+            halted=self.halted,
+            held_back=self.held_back,
+        )
 
     def _hand_over(self) -> None:
         """Have what has ended written soon, for whoever follows the records."""
@@ -241,14 +251,15 @@ class Loop(Protocol):
         ...
 
 
-async def drive(run: Run, loop: Loop) -> Outcome:
-    """Open the connections, run the load point to its end, and say how it went."""
+async def drive(run: Run, loop: Loop, started: Callable[[], Awaitable[float]]) -> Outcome:
+    """Open the connections, run the load point from the instant of `started` to its end, and say how it went."""
     workload = run.job.workload
     limit = workload.warmup + workload.duration + workload.request_timeout + CONNECT_TIMEOUT
     await loop.open()
+    start = await started()
     with _without_garbage_collection():
         try:
-            run.begin()
+            run.begin(start)
             loop.begin()
             async with asyncio.timeout(limit):
                 await run.over.wait()

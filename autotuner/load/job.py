@@ -71,16 +71,17 @@ class Address:
 
 @dataclass(frozen=True)
 class Job:
-    """One load point for one worker; `workload` holds that load point alone.
+    """One load point for one worker, or the share of it at `part` of `parts`; `workload` holds that load point alone.
 
-    `folder` is where the worker leaves its files. `max_in_flight` bounds an open loop.
+    `folder` is where the worker leaves its files.
     """
 
     endpoint: Endpoint
     workload: Workload
     salt: str
     folder: str
-    max_in_flight: int | None = None
+    part: int = 0
+    parts: int = 1
 
     @property
     def spool(self) -> Path:
@@ -97,19 +98,23 @@ class Job:
         """Return where the worker's last words go."""
         return Path(self.folder, "stderr.txt")
 
-    @classmethod
-    def of(
-        cls,
-        endpoint: Endpoint,
-        load_point: LoadPoint,
-        workload: Workload,
-        *,
-        salt: str,
-        folder: str,
-        max_in_flight: int | None = None,
-    ) -> Job:
-        """Narrow `workload` to `load_point`."""
-        return cls(endpoint, workload.at(load_point), salt, folder, max_in_flight)
+    @property
+    def lanes(self) -> range:
+        """Return which of a closed loop's lanes are this worker's."""
+        return range(self.part, self.load_point.concurrency or 0, self.parts)
+
+    @property
+    def max_requests(self) -> int | None:
+        """Return how many requests of the window are this worker's, None for no limit."""
+        return self._share(self.workload.max_requests)
+
+    @property
+    def max_in_flight(self) -> int | None:
+        """Return how many requests of an open loop this worker may have on their way, None for no limit."""
+        return self._share(self.workload.max_in_flight)
+
+    def _share(self, total: int | None) -> int | None:
+        return None if total is None else len(range(self.part, total, self.parts))
 
     @property
     def load_point(self) -> LoadPoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -66,17 +67,17 @@ class Pool:
 
 
 class ClosedLoop:
-    """`concurrency` lanes, each with its own connection and one request in flight.
+    """The job's lanes, each with its own connection and one request in flight.
 
     The lanes begin spread over the first half of the warm-up, so that requests of equal length
     do not stay in step.
     """
 
-    def __init__(self, run: Run, dialer: Dialer, concurrency: int) -> None:
+    def __init__(self, run: Run, dialer: Dialer) -> None:
         self.run = run
         self.pool = Pool(dialer)
-        self.lanes = [_Lane(self) for _ in range(concurrency)]
-        self.active = concurrency
+        self.lanes = [_Lane(self, number) for number in run.job.lanes]
+        self.active = len(self.lanes)
 
     async def open(self) -> None:
         """Open one connection for each lane."""
@@ -87,8 +88,9 @@ class ClosedLoop:
         """Start every lane."""
         ramp = min(self.run.job.workload.warmup / 2, _LONGEST_RAMP)
         loop = asyncio.get_running_loop()
-        for number, lane in enumerate(self.lanes):
-            loop.call_later(ramp * number / len(self.lanes), lane.advance)
+        concurrency = self.run.job.load_point.concurrency or 1
+        for lane in self.lanes:
+            loop.call_later(ramp * lane.number / concurrency, lane.advance)
 
     def close(self) -> None:
         """Drop every connection."""
@@ -104,8 +106,9 @@ class ClosedLoop:
 class _Lane:
     """One request after the other on one connection."""
 
-    def __init__(self, loop: ClosedLoop) -> None:
+    def __init__(self, loop: ClosedLoop, number: int) -> None:
         self.loop = loop
+        self.number = number
         self.run = loop.run
         self.connection: Connection | None = None
         self.failures = 0
@@ -157,11 +160,11 @@ class _Lane:
 class OpenLoop:
     """Requests at absolute instants, however many are in flight, or up to `cap` of them."""
 
-    def __init__(self, run: Run, dialer: Dialer, offsets: Iterator[float], rate: float, cap: int | None) -> None:
+    def __init__(self, run: Run, dialer: Dialer, offsets: Iterator[float], rate: float) -> None:
         self.run = run
         self.pool = Pool(dialer)
         self.offsets = offsets
-        self.cap = cap
+        self.cap = cap = run.job.max_in_flight
         self.ahead = min(_MOST_OPENED_AHEAD, cap or _MOST_OPENED_AHEAD, round(2 * rate) + _SPARE_CONNECTIONS)
         self.idle: list[Connection] = []
         self.waiting: deque[Exchange] = deque()
@@ -177,7 +180,7 @@ class OpenLoop:
 
     def begin(self) -> None:
         """Put the schedule on the clock."""
-        self.due = self.run.start + next(self.offsets)
+        self._next()
         self._tick()
 
     def close(self) -> None:
@@ -189,13 +192,21 @@ class OpenLoop:
         while self.due <= now:
             exchange = self.run.issue(self.due)
             if exchange is None:
-                self.exhausted = True
-                self._check_over()
-                return
+                self.due = math.inf
+                break
+            if self.cap is not None and len(self.run.sending) > self.cap:
+                self.run.held_back += not exchange.warmup
             self.waiting.append(exchange)
             self._dispatch()
-            self.due = self.run.start + next(self.offsets)
+            self._next()
+        if self.due == math.inf:
+            self.exhausted = True
+            self._check_over()
+            return
         asyncio.get_running_loop().call_later(self.due - now, self._tick)
+
+    def _next(self) -> None:
+        self.due = self.run.start + next(self.offsets, math.inf)
 
     def _dispatch(self) -> None:
         """Send what waits on the connections that are idle, and have more opened where they run short."""

@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it: started with a job, heard line by line, told to stop, never left behind."""
+"""A worker process as its parent sees it: started with a job, heard, told what to do, never left behind."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from autotuner.core import RequestRecord
 from autotuner.errors import MachineError
+from autotuner.load import spool
 from autotuner.load.job import Job
-
-STOP = "stop"
-"""The order to issue no more requests and to cut off those on their way."""
 
 
 class WorkerProcess:
-    """A running worker; select on it to wait for what it says."""
+    """A running worker; select on it to wait for what it says. `outcome` is None until it has ended well."""
 
     def __init__(self, process: subprocess.Popen[bytes], job: Job) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self.job = job
+        self.ready = False
+        self.outcome: dict[str, Any] | None = None
         self._process = process
         self._stdin, self._stdout = process.stdin, process.stdout
         self._unread = b""
+        self._follower = spool.Follower(job.records)
 
     def fileno(self) -> int:
         """The file descriptor that can be read when the worker has said something."""
@@ -48,6 +50,10 @@ class WorkerProcess:
         *lines, self._unread = (self._unread + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
+    def fresh_records(self) -> list[RequestRecord]:
+        """Return the records written since the last time, in the order in which the requests ended."""
+        return self._follower.fresh()
+
     def _death(self) -> MachineError:
         status = self._process.wait()
         said = self.job.stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -65,6 +71,7 @@ def started(job: Job) -> Iterator[WorkerProcess]:
     command = [sys.executable, "-P", "-m", "autotuner.load.worker"]
     package = str(Path(__file__).parents[2])
     search_path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package)))
+    Path(job.folder).mkdir()
     with job.stderr.open("wb") as errors:
         process = subprocess.Popen(
             command,

@@ -87,6 +87,8 @@ def _about(observation: Observation, words: dict[str, list[str]]) -> dict[str, A
         "cut_off": observation.cut_off,
         "ended_early": observation.ended_early,
         "decided": observation.decided,
+        "due": observation.due,
+        "held_back": observation.held_back,
         "words": words,
     }
 
@@ -130,6 +132,8 @@ def _observation(columns: dict[str, Any]) -> Observation:
         cut_off=about["cut_off"],
         ended_early=about["ended_early"],
         decided=about.get("decided"),
+        due=about.get("due"),
+        held_back=about.get("held_back"),
     )
 
 

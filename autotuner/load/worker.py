@@ -1,8 +1,9 @@
 """`python -m autotuner.load.worker`: drives one load point, alone in its process.
 
-Reads a job as one line of JSON on stdin and ends when stdin does; any later line ends its
-load point. Writes one JSON object per line on stdout: `{"phase": ...}` as it goes, at the end
-`{"outcome": ...}`. The request records are in the job's folder, as they come.
+Reads a job as one line of JSON on stdin, then the orders of orders.py, and ends when stdin does.
+Writes one JSON object per line on stdout: what it found out about the server's count of tokens,
+that it is ready, the phases as it goes, the outcome at the end. The request records are in the
+job's folder, as they come.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from autotuner.load import spool
@@ -25,6 +27,7 @@ from autotuner.load.connection import Dialer
 from autotuner.load.driver import Loop, Outcome, Run, drive
 from autotuner.load.job import Job
 from autotuner.load.loops import ClosedLoop, OpenLoop
+from autotuner.load.orders import Orders
 from autotuner.load.probe import calibrate
 from autotuner.load.scheduling import going_first
 from autotuner.workload import arrivals, scenarios
@@ -36,13 +39,14 @@ _STDIN = 0
 
 def main() -> None:
     """Do one job."""
-    job = Job.from_json(_first_line())
+    line, unread = _first_line()
+    job = Job.from_json(line)
     _raise_open_file_limit()
     job.spool.touch()
     transcriber = spool.start_transcriber(job.spool, job.records)
     try:
         with going_first(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            outcome = runner.run(_attended(job))
+            outcome = runner.run(_attended(job, unread))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(transcriber, signal.SIGKILL)
@@ -51,20 +55,20 @@ def main() -> None:
     _say({"outcome": asdict(outcome)})
 
 
-async def _attended(job: Job) -> Outcome:
+async def _attended(job: Job, unread: bytes) -> Outcome:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_end_on_a_defect)
-    halt = asyncio.Event()
-    loop.add_reader(_STDIN, _hear_parent, job, halt)
-    return await observe(job, lambda phase: _say({"phase": phase}), halt)
+    orders = Orders(_STDIN, unread, lambda: _end_without_trace(job))
+    loop.add_reader(_STDIN, orders.hear)
+    return await observe(job, _say, orders)
 
 
-async def observe(job: Job, on_phase: Callable[[str], None], halt: asyncio.Event | None = None) -> Outcome:
-    """Drive one load point, until `halt` at most, and leave its exchanges in the spool."""
+async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Orders | None = None) -> Outcome:
+    """Drive one load point, at once where nobody gives orders, and leave its exchanges in the spool."""
     workload, point = job.workload, job.load_point
     dialer = Dialer(job.endpoint.address, workload.request_timeout)
     scenario = scenarios.parse(point.scenario)
-    overhead, per_word = await calibrate(job, dialer) if workload.endpoint == "chat" else (0.0, 1.0)
+    overhead, per_word = await _fit(job, dialer, say, orders) if workload.endpoint == "chat" else (0.0, 1.0)
 
     def requests(phase: str) -> Requests:
         prompts = Prompts(
@@ -78,15 +82,23 @@ async def observe(job: Job, on_phase: Callable[[str], None], halt: asyncio.Event
             overhead=overhead,
             per_word=per_word,
         )
-        return Requests(scenario, prompts, seed=workload.seed, phase=phase)
+        arrival = workload.arrival if point.rate else ""
+        return Requests(
+            scenario, prompts, seed=workload.seed, phase=phase, arrival=arrival, part=job.part, parts=job.parts
+        )
+
+    async def started() -> float:
+        say({"ready": True})
+        return await orders.started() if orders else monotonic()
 
     written = spool.Spool(job.spool)
-    run = Run(job, requests("warm-up"), requests("window"), written, on_phase)
-    halting = asyncio.create_task(_halt(run, halt or asyncio.Event()))
+    run = Run(job, requests("warm-up"), requests("window"), written, lambda phase: say({"phase": phase}))
+    halting = asyncio.create_task(_halt(run, orders.stopped)) if orders else None
     try:
-        return await drive(run, _loop(job, run, dialer))
+        return await drive(run, _loop(job, run, dialer), started)
     finally:
-        halting.cancel()
+        if halting is not None:
+            halting.cancel()
         written.close()
 
 
@@ -95,12 +107,24 @@ async def _halt(run: Run, told: asyncio.Event) -> None:
     run.halt()
 
 
+async def _fit(
+    job: Job, dialer: Dialer, say: Callable[[dict[str, Any]], None], orders: Orders | None
+) -> tuple[float, float]:
+    """Ask the server how it counts words, once for all workers, so that they make the same prompts."""
+    if job.part and orders is not None:
+        overhead, per_word = await orders.fitted()
+    else:
+        overhead, per_word = await calibrate(job, dialer)
+        say({"fit": [overhead, per_word]})
+    return overhead, per_word
+
+
 def _loop(job: Job, run: Run, dialer: Dialer) -> Loop:
     point = job.load_point
-    if point.concurrency is not None:
-        return ClosedLoop(run, dialer, point.concurrency)
-    assert point.rate is not None
-    return OpenLoop(run, dialer, arrivals.offsets(point, job.workload), point.rate, job.max_in_flight)
+    if point.rate is None:
+        return ClosedLoop(run, dialer)
+    offsets = arrivals.share(arrivals.offsets(point, job.workload), job.workload.warmup, job.part, job.parts)
+    return OpenLoop(run, dialer, offsets, point.rate / job.parts)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -112,27 +136,23 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _first_line() -> bytes:
-    """Read up to the first line break without taking anything after it."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        data = os.read(_STDIN, 1 << 16)
-        if not data:
-            break
-        line += data
-    return bytes(line)
+def _first_line() -> tuple[bytes, bytes]:
+    """Return the first line, and what was read behind it."""
+    read = b""
+    while b"\n" not in read and (data := os.read(_STDIN, 1 << 16)):
+        read += data
+    line, _, rest = read.partition(b"\n")
+    return line, rest
 
 
-def _hear_parent(job: Job, halt: asyncio.Event) -> None:
-    """End the load point when told to, and the process when stdin ends: then nobody reads the answer."""
-    if os.read(_STDIN, 1 << 16):
-        halt.set()
-    else:
-        for path in (job.spool, job.records, job.stderr):
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            Path(job.folder).rmdir()
-        os._exit(1)
+def _end_without_trace(job: Job) -> None:
+    """End with the parent: nobody reads the answer, and the server must not be loaded any longer."""
+    for path in (job.spool, job.records, job.stderr):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        Path(job.folder).rmdir()
+        Path(job.folder).parent.rmdir()
+    os._exit(1)
 
 
 def _end_on_a_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -143,7 +163,7 @@ def _end_on_a_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -
         os._exit(1)
 
 
-def _say(message: dict[str, object]) -> None:
+def _say(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 

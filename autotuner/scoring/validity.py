@@ -23,6 +23,7 @@ CONSEQUENCES: dict[str, Verdict] = {
     "loop-lag-p99": Verdict.CLIENT_LIMITED,
     "dispatch-delay-p99": Verdict.CLIENT_LIMITED,
     "sent-rate": Verdict.CLIENT_LIMITED,
+    "rate-capped": Verdict.CLIENT_LIMITED,
     "completed-rate": Verdict.SATURATED,
     "backlog-slope": Verdict.SATURATED,
     "sample-size": Verdict.UNDECIDED,
@@ -134,6 +135,7 @@ def _stationarity(observation: Observation, answered: Sequence[RequestRecord]) -
 def _open_loop(observation: Observation, started: Sequence[RequestRecord], slo: Slo) -> list[Check]:
     saturation = _saturation(observation)
     return [
+        *_rate_capped(observation),
         _dispatch_delay(started, slo),
         _sent_rate(observation, started),
         *saturation,
@@ -141,7 +143,27 @@ def _open_loop(observation: Observation, started: Sequence[RequestRecord], slo: 
     ]
 
 
+def _rate_capped(observation: Observation) -> list[Check]:
+    """Requests that waited for another to end: the server saw less load than the rate asked for."""
+    held_back = observation.held_back
+    if held_back is None:
+        return []
+    return [Check("rate-capped", held_back, "0 requests held back", held_back == 0)]
+
+
 def _sent_rate(observation: Observation, started: Sequence[RequestRecord]) -> Check:
+    """Requests that went out over those the schedule put into the window."""
+    if observation.due is None:
+        return _rate_by_time(observation, started)
+    if not observation.due:
+        return Check("sent-rate", None, "asked of 1 request", True)
+    end = observation.window[1]
+    value = (sum(record.sent <= end for record in started) + observation.cut_off) / observation.due
+    least = 1 - max(0.10, 2 / observation.due)
+    return Check("sent-rate", value, f">= {max(0.0, least):.2f} of the schedule", value >= least)
+
+
+def _rate_by_time(observation: Observation, started: Sequence[RequestRecord]) -> Check:
     """The rate at which requests went out, over the requested one; Poisson arrivals vary by themselves."""
     rate = observation.load_point.rate or 0.0
     span = _sending_until(observation) - min((record.sent for record in started), default=0.0)
@@ -205,7 +227,9 @@ def _open_littles_law(observation: Observation, started: Sequence[RequestRecord]
     window = end - start
     in_flight = sum(max(0.0, min(r.finished, end) - max(r.sent, start)) for r in observation.records) / window
     seconds = fmean(record.finished - record.sent for record in started)
-    expected = (observation.load_point.rate or 0.0) * seconds
+    due = observation.due
+    rate = (observation.load_point.rate or 0.0) if due is None else due / window_seconds(observation)
+    expected = rate * seconds
     if expected <= 0:
         return Check("littles-law", None, "asked of requests that take time", True)
     slack = 0.10 + 3 / math.sqrt(len(started)) + seconds / window

@@ -76,6 +76,7 @@ class _Sent:
     prompt: int
     output: int
     lane: int
+    due: float
     malformed: bool = False
 
     @property
@@ -88,7 +89,8 @@ class _Drive:
 
     def __init__(self, server: VirtualServer, step: LoadStep, on_phase: Callable[[str], None]) -> None:
         self.server, self.scheduler, self.step = server, server.scheduler, step
-        self.workload, self.point = step.workload, step.load_point
+        self.point = step.load_point
+        self.workload = arrivals.bounded(self.point, step.workload)
         self.on_phase = on_phase
         scenario = scenarios.parse(self.point.scenario)
         self.shared = server.identities(scenario.prefix // server.world.limits.block_size)
@@ -97,6 +99,9 @@ class _Drive:
         self.window_start = self.start + self.workload.warmup
         self.window_end = self.window_start + self.workload.duration
         self.most = self.workload.max_requests or math.inf
+        self.whole = self.point.rate is not None and self.workload.arrival.startswith(arrivals.CHANGING)
+        self.bound = self.workload.max_in_flight if self.point.rate else None
+        self.held_back, self.freed_at = 0, -math.inf
         self.issued, self.warmed = 0, 0
         self.sends = Sends(self.start, step)
         self.on_their_way: dict[Request, _Sent] = {}
@@ -110,7 +115,8 @@ class _Drive:
         self.decided: str | None = None
 
     def _lengths(self, scenario: Scenario, phase: str) -> Iterator[tuple[int, int]]:
-        return lengths(scenario, seed=self.workload.seed, phase=phase)
+        arrival = self.workload.arrival if self.point.rate else ""
+        return lengths(scenario, seed=self.workload.seed, phase=phase, arrival=arrival)
 
     def run(self) -> Observation:
         """Go from one event to the next until nothing is sent and nothing on its way."""
@@ -120,15 +126,18 @@ class _Drive:
         now, scheduler, measuring = self.start, self.scheduler, False
         while not (self.given_up or self.decided):
             now = self._send(now)
-            if not self.on_their_way and self.sends.next == math.inf:
+            if not self.on_their_way and self._due == math.inf:
                 break
             if not measuring and now >= self.window_start:
                 measuring = True
                 self.on_phase("measuring")
-            now, finished = scheduler.run(now, min(self.sends.next, self._patience_ends()))
+            now, finished = scheduler.run(now, min(self._due, self._patience_ends()))
+            full = len(self.on_their_way) == self.bound
             for request in finished:
                 self._answered(request, now)
             self._time_out(now)
+            if full and len(self.on_their_way) != self.bound:
+                self.freed_at = now
             self._ask(now)
         cut_off = len(self.on_their_way)
         for request in self.on_their_way:
@@ -149,7 +158,18 @@ class _Drive:
             cut_off=cut_off,
             ended_early=self.given_up,
             decided=self.decided,
+            due=self._scheduled(now),
+            held_back=self.held_back if self.bound else None,
         )
+
+    @property
+    def _due(self) -> float:
+        """When the next request can go out; infinity when none is due or none may be added."""
+        return math.inf if len(self.on_their_way) == self.bound else self.sends.next
+
+    def _scheduled(self, now: float) -> int | None:
+        start, end = self._window(now)
+        return arrivals.in_window(self.point, self.workload, end - start) if self.point.rate else None
 
     def _window(self, now: float) -> tuple[float, float]:
         start, end = self.window_start, self.window_end
@@ -163,25 +183,28 @@ class _Drive:
 
     def _send(self, now: float) -> float:
         """Send what is due; with nothing in the engine, go to when the next is."""
-        if self.scheduler.idle and self.sends.next < math.inf:
-            now = max(now, self.sends.next)
-        while self.sends.next <= now:
+        if self.scheduler.idle and self._due < math.inf:
+            now = max(now, self._due)
+        while self._due <= now:
             when, lane = self.sends.pop()
             if when >= self.window_end or self.issued >= self.most:
                 self.sends.stop(lane)
             else:
-                self._issue(when, lane)
+                self._issue(when, now, lane)
         return now
 
-    def _issue(self, when: float, lane: int) -> None:
-        warmup = when < self.window_start
+    def _issue(self, due: float, now: float, lane: int) -> None:
+        warmup = due < self.window_start
+        late = due < self.freed_at
+        self.held_back += late and not warmup
+        when = now if late else due
         prompt, output = next(self.warm if warmup else self.cold)
         if warmup:
             self.warmed += 1
             index = -self.warmed
         else:
             index, self.issued = self.issued, self.issued + 1
-        sent = _Sent(index, when, prompt, output, lane)
+        sent = _Sent(index, when, prompt, output, lane, due)
         if prompt + output > self.server.world.limits.max_model_len:
             self._failed(sent, when + TURNAROUND, "http-400")
             return
@@ -236,7 +259,7 @@ class _Drive:
         tokens = len(times)
         record = RequestRecord(
             index=sent.index,
-            scheduled=sent.at,
+            scheduled=sent.due,
             sent=sent.at,
             finished=at,
             chunk_times=times,
@@ -267,7 +290,7 @@ class _Drive:
 
     def _ask(self, now: float) -> None:
         """Whether enough is known, as often as the load generator asks."""
-        if self.step.enough is None or now < self.asked_at or len(self.ended) == self.asked_of:
+        if self.step.enough is None or self.whole or now < self.asked_at or len(self.ended) == self.asked_of:
             return
         self.asked_at, self.asked_of = now + ASKING_SECONDS, len(self.ended)
         self.decided = self.step.enough(self.ended)
@@ -282,7 +305,7 @@ class Sends:
         self._schedule: Iterator[float] | None = None
         if point.concurrency is None:
             self._schedule = (start + offset for offset in arrivals.offsets(point, workload))
-            heappush(self._lanes, (next(self._schedule), 0))
+            heappush(self._lanes, (next(self._schedule, math.inf), 0))
             return
         ramp = min(workload.warmup / 2, LONGEST_RAMP)
         for lane in range(point.concurrency):
@@ -297,7 +320,7 @@ class Sends:
         """Take the next one: when it is due, and its lane."""
         due = heappop(self._lanes)
         if self._schedule is not None:
-            heappush(self._lanes, (next(self._schedule), 0))
+            heappush(self._lanes, (next(self._schedule, math.inf), 0))
         return due
 
     def again(self, lane: int, when: float) -> None:

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 from autotuner.core import LoadPoint, Workload
 from autotuner.errors import ConfigError, unknown
+from autotuner.workload import scenarios
 
-ARRIVALS = ("constant", "poisson", "gamma:SHAPE")
+ARRIVALS = ("constant", "poisson", "gamma:SHAPE", "ramp:START-END", "trace")
+CHANGING = ("ramp:", "trace")
+"""Arrivals of which no part stands for the whole: they are driven to their end."""
+
+_RAMP = re.compile(r"([0-9.]+)-([0-9.]+)")
+
+
+def check(workload: Workload) -> None:
+    """ConfigError where a load point's scenario, or the arrivals of its rate, are none."""
+    for point in workload.load_points:
+        scenarios.parse(point.scenario)
+        if point.rate is not None:
+            next(offsets(point, workload), None)
 
 
 def offsets(point: LoadPoint, workload: Workload) -> Iterator[float]:
-    """The arrivals of an open loop; equal load points and seeds give equal ones."""
+    """Yield the arrivals of an open loop in seconds from its start, at `point.rate` per second on average.
+
+    Equal load points and seeds give equal ones. The window begins at `workload.warmup`. Only a
+    trace comes to an end. ConfigError: the arrival is not one, or the trace has no usable times.
+    """
     assert point.rate is not None, "a closed loop has no schedule"
-    return schedule(point.rate, workload.arrival, Random(f"{workload.seed} {point} arrivals"))
+    rng = Random(f"{workload.seed} {point} arrivals")
+    kind, _, text = workload.arrival.partition(":")
+    if kind == "ramp":
+        return _ramp(point.rate, _ends(text, workload.arrival), workload, rng)
+    if workload.arrival == "trace":
+        return _replay(_scaled(point), workload.warmup, _gamma(point.rate, 1.0, rng))
+    return schedule(point.rate, workload.arrival, rng)
 
 
 def schedule(rate: float, arrival: str, rng: Random) -> Iterator[float]:
-    """Yield arrival offsets in seconds from 0, without end, at `rate` per second on average.
+    """Yield arrivals of a steady rate in seconds from 0, without end: constant, poisson or gamma.
 
     `gamma:SHAPE` has gaps of shape SHAPE: below 1 is burstier than Poisson, above 1 smoother.
     """
@@ -35,6 +61,36 @@ def schedule(rate: float, arrival: str, rng: Random) -> Iterator[float]:
     raise ConfigError(unknown("arrival", arrival, ARRIVALS))
 
 
+def bounded(point: LoadPoint, workload: Workload) -> Workload:
+    """Give a trace that is replayed no more requests than it has rows; everything else stays as it is."""
+    scenario = scenarios.parse(point.scenario)
+    if point.rate is None or workload.arrival != "trace" or not isinstance(scenario, scenarios.Trace):
+        return workload
+    rows = len(scenario.rows)
+    return replace(workload, max_requests=min(workload.max_requests or rows, rows))
+
+
+def share(every: Iterator[float], warmup: float, part: int, parts: int) -> Iterator[float]:
+    """Take of each phase's arrivals every `parts`-th from `part` on, as requests are numbered in each phase."""
+    seen = [0, 0]
+    for offset in every:
+        phase = offset >= warmup
+        if seen[phase] % parts == part:
+            yield offset
+        seen[phase] += 1
+
+
+def in_window(point: LoadPoint, workload: Workload, seconds: float) -> int:
+    """Count the arrivals that the schedule puts into the first `seconds` of the window."""
+    begin, end = workload.warmup, workload.warmup + seconds
+    due = 0
+    for offset in offsets(point, workload):
+        if offset >= end or due == workload.max_requests:
+            break
+        due += offset >= begin
+    return due
+
+
 def _shape(text: str, arrival: str) -> float:
     try:
         shape = float(text)
@@ -43,6 +99,17 @@ def _shape(text: str, arrival: str) -> float:
     if not 0 < shape < math.inf:
         raise ConfigError(f"The arrival '{arrival}' needs a shape above 0, as in 'gamma:0.5'.")
     return shape
+
+
+def _ends(text: str, arrival: str) -> tuple[float, float]:
+    match = _RAMP.fullmatch(text)
+    try:
+        start, end = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+    except ValueError:
+        start = end = 0.0
+    if not (start > 0 and end > 0):
+        raise ConfigError(f"The arrival '{arrival}' needs two rates above 0, as in 'ramp:2-10'.")
+    return start, end
 
 
 def _constant(rate: float) -> Iterator[float]:
@@ -57,3 +124,55 @@ def _gamma(rate: float, shape: float, rng: Random) -> Iterator[float]:
     while True:
         offset += rng.gammavariate(shape, 1 / (rate * shape))
         yield offset
+
+
+def _ramp(rate: float, ends: tuple[float, float], workload: Workload, rng: Random) -> Iterator[float]:
+    """Poisson arrivals whose rate goes from one end to the other over the window, `rate` on average.
+
+    Arrivals of a unit-rate process are put where the expected number of arrivals reaches them.
+    """
+    first, last = (2 * rate * end / sum(ends) for end in ends)
+    slope = (last - first) / workload.duration
+    before, during = first * workload.warmup, rate * workload.duration
+    for expected in _gamma(1.0, 1.0, rng):
+        beyond = expected - before
+        if beyond < 0:
+            yield expected / first
+        elif beyond < during:
+            # the root of first x t + slope x t^2 / 2 = beyond, in the form that is stable for a slope near 0
+            yield workload.warmup + 2 * beyond / (first + math.sqrt(first * first + 2 * slope * beyond))
+        else:
+            yield workload.warmup + workload.duration + (beyond - during) / last
+
+
+def _replay(times: Iterator[float], warmup: float, steady: Iterator[float]) -> Iterator[float]:
+    for offset in steady:
+        if offset >= warmup:
+            break
+        yield offset
+    for time in times:
+        yield warmup + time
+
+
+def _scaled(point: LoadPoint) -> Iterator[float]:
+    """Yield the times of a trace from its first row on, stretched to the load point's rate."""
+    scenario = scenarios.parse(point.scenario)
+    if not isinstance(scenario, scenarios.Trace):
+        raise ConfigError(
+            f"Scenario '{point.scenario}' has no times for the arrival 'trace'.",
+            remedy="Use a scenario file:PATH, or another arrival.",
+        )
+    assert point.rate is not None
+    stretch = recorded_rate(scenario) / point.rate
+    return (time * stretch for time in scenario.timestamps)
+
+
+def recorded_rate(trace: scenarios.Trace) -> float:
+    """Return the mean rate of a trace, in requests per unit of its timestamps; ConfigError where it has none."""
+    times = trace.timestamps
+    if not times or times[-1] <= 0 or any(after < before for before, after in pairwise(times)):
+        raise ConfigError(
+            f"The trace '{trace.path}' has no times that can be replayed.",
+            why="Every row needs a timestamp, none may be before the one above it, and they must not all be equal.",
+        )
+    return (len(times) - 1) / times[-1]

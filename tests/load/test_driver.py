@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -33,8 +34,8 @@ class Driven:
 
     @property
     def started(self) -> list[RequestRecord]:
-        """Those sent in the window."""
-        return [record for record in self.records if record.sent >= self.outcome.window[0]]
+        """Those due in the window."""
+        return [record for record in self.records if record.scheduled >= self.outcome.window[0]]
 
     @property
     def errors(self) -> Counter[str | None]:
@@ -47,17 +48,19 @@ Drive = Callable[..., Driven]
 def driven_on(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Drive:
     """Drive one load point in this process, on this event loop."""
 
-    def run(url: str, scenario: str = "D(20,5)", *, cap: int | None = None, **given: Any) -> Driven:
+    def run(url: str, scenario: str = "D(20,5)", **given: Any) -> Driven:
         loads = {name: given.pop(name) for name in ("concurrency", "rate") if name in given}
         point = LoadPoint(scenario, **loads)
         workload = Workload((point,), **{"duration": 60.0, "warmup": 0.0, "request_timeout": 5.0, **given})
-        phases: list[str] = []
+        said: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder:
-            job = Job.of(Endpoint(url, "m"), point, workload, salt="s", folder=folder, max_in_flight=cap)
+            job = Job(Endpoint(url, "m"), workload, "s", folder)
             with asyncio.Runner(loop_factory=factory) as runner:
-                outcome = runner.run(observe(job, phases.append))
+                outcome = runner.run(observe(job, said.append))
             spool.transcribe(job.spool, job.records)
-            return Driven(outcome, spool.read(job.records), phases)
+            return Driven(
+                outcome, spool.read(job.records), [message["phase"] for message in said if "phase" in message]
+            )
 
     return run
 
@@ -397,7 +400,7 @@ def test_requests_that_wait_for_a_place_do_not_wait_for_a_dead_server(serve: Ser
             await asyncio.sleep(0.2)
         reset(writer)
 
-    driven = drive(serve(behave).url, rate=200.0, arrival="constant", max_requests=20, cap=2)
+    driven = drive(serve(behave).url, rate=200.0, arrival="constant", max_requests=20, max_in_flight=2)
     assert driven.errors["reset"] + driven.outcome.cut_off == 20
 
 
@@ -406,11 +409,34 @@ def test_a_cap_bounds_what_is_in_flight_and_loses_no_request(serve: Serve, drive
         await complete(asked, writer, gap=0.01)
 
     server = serve(behave)
-    driven = drive(server.url, rate=100.0, duration=0.2, arrival="constant", cap=3)
+    driven = drive(server.url, rate=100.0, duration=0.2, arrival="constant", max_in_flight=3)
     assert max(server.levels) == 3
     assert server.connections == 3
     assert driven.errors == {None: 20}
     assert max(record.sent - record.scheduled for record in driven.started) > 0.01
+    assert 10 < driven.outcome.held_back <= 17
+
+
+def test_a_cap_that_is_never_reached_holds_nothing_back(serve: Serve, drive: Drive):
+    driven = drive(serve().url, rate=50.0, duration=0.2, arrival="constant", max_in_flight=500)
+    assert driven.outcome.held_back == 0
+
+
+def test_a_trace_is_replayed_row_by_row_at_its_own_times(serve: Serve, drive: Drive, tmp_path: Path):
+    rows = [(0.0, 10, 3), (1.0, 11, 2), (1.0, 12, 4), (4.0, 13, 1)]
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text(
+        "\n".join(
+            f'{{"timestamp": {time}, "input_length": {prompt}, "output_length": {output}}}'
+            for time, prompt, output in rows
+        )
+    )
+    driven = drive(serve().url, f"file:{trace}", rate=10.0, arrival="trace", warmup=0.1, max_requests=4)
+    played = sorted(driven.started, key=lambda record: record.index)
+    assert [(record.prompt_tokens, record.tokens) for record in played] == [row[1:] for row in rows]
+    begin = driven.outcome.window[0]
+    assert [record.scheduled - begin for record in played] == pytest.approx([0, 0.075, 0.075, 0.3], abs=1e-6)
+    assert driven.outcome.window[1] == max(record.finished for record in played)
 
 
 def test_warm_up_and_window_of_an_open_loop_are_one_schedule(serve: Serve, drive: Drive):

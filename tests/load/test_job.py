@@ -34,8 +34,10 @@ def test_what_is_not_an_address_is_refused(url: str):
 def test_a_job_survives_the_way_to_its_worker():
     point = LoadPoint("D(5,5)", rate=2.5)
     endpoint = Endpoint("http://h:1", "m", {"Authorization": "Bearer é"}, 999)
-    workload = Workload((LoadPoint("D(9,9)", concurrency=1), point), duration=3.0, max_requests=7, endpoint="chat")
-    job = Job.of(endpoint, point, workload, salt="s", folder="/f", max_in_flight=4)
+    workload = Workload(
+        (LoadPoint("D(9,9)", concurrency=1), point), duration=3.0, max_requests=7, endpoint="chat", max_in_flight=4
+    )
+    job = Job(endpoint, workload.at(point), "s", "/f", part=1, parts=2)
     assert Job.from_json(job.to_json()) == job
     assert job.load_point == point
     assert "\n" not in job.to_json()

@@ -44,7 +44,7 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
     tmp_path_factory: pytest.TempPathFactory, made: list[RequestRecord], point: LoadPoint, ended: str | None
 ):
     path = tmp_path_factory.getbasetemp() / "records.npz"
-    observation = Observation(point, tuple(made), (1.5, 2.25), 0.001, {"preemptions": 2.0}, 3, ended, "met")
+    observation = Observation(point, tuple(made), (1.5, 2.25), 0.001, {"preemptions": 2.0}, 3, ended, "met", 7, 2)
     records.save(path, observation)
     found = records.read(path)
     assert (found.load_point, found.window, found.loop_lag_p99) == (point, (1.5, 2.25), 0.001)
@@ -54,6 +54,7 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
         ended,
         "met",
     )
+    assert (found.due, found.held_back) == (7, 2)
     for before, after in zip(made, found.records, strict=True):
         for name in RequestRecord.__slots__:
             value, other = getattr(before, name), getattr(after, name)

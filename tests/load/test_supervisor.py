@@ -223,6 +223,104 @@ def test_a_rule_ends_a_load_point_on_the_simulated_engine(sim_url: str, load: di
     assert {record.tokens for record in answered} == {10}
 
 
+def test_a_trace_is_driven_to_its_end_whatever_the_rule_says(serve: Serve, tmp_path: Path):
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(f'{{"timestamp": {n}, "input_length": 5, "output_length": 2}}\n' for n in range(20)))
+    point = LoadPoint(f"file:{trace}", rate=25.0)
+    workload = Workload((point,), duration=60.0, warmup=0.0, arrival="trace")
+    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, enough=lambda _: "enough")
+    assert (len(seen.records), seen.decided, seen.due) == (20, None, 20)
+
+
+# an open loop
+
+
+def test_an_open_loop_says_how_many_requests_were_due_and_how_many_a_bound_held_back(serve: Serve):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await complete(asked, writer, gap=0.02)
+
+    point = LoadPoint("D(5,5)", rate=40.0)
+    workload = Workload((point,), duration=0.5, warmup=0.0, arrival="constant")
+    server = serve(behave)
+    free = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=silent)
+    assert (free.due, free.held_back) == (20, None)
+    bounded = measure(Endpoint(server.url, "m"), point, replace(workload, max_in_flight=1), salt="s", on_phase=silent)
+    assert bounded.due == 20
+    assert bounded.held_back is not None
+    assert bounded.held_back > 10
+
+
+# several workers
+
+
+def asked_for(server: Server) -> set[tuple[tuple[int, ...], int]]:
+    return {(tuple(asked.body["prompt"]), asked.body["max_tokens"]) for asked in server.asked}
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 5}, {"rate": 100.0}])
+def test_several_workers_send_what_one_would_have_sent(serve: Serve, load: dict[str, Any]):
+    point = LoadPoint("N(30,10)/(8,3)", **load)
+    servers, seen = {}, {}
+    for workers in (1, 3):
+        servers[workers] = serve()
+        workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=31, workers=workers, seed=4)
+        endpoint = Endpoint(servers[workers].url, "m")
+        seen[workers] = measure(endpoint, point, workload, salt="s", on_phase=silent)
+    assert asked_for(servers[3]) == asked_for(servers[1])
+    lengths = {
+        workers: sorted((record.index, record.prompt_tokens, record.tokens) for record in found.records)
+        for workers, found in seen.items()
+    }
+    assert lengths[3] == lengths[1]
+    assert [index for index, _, _ in lengths[3]] == list(range(31))
+    assert seen[3].due == seen[1].due
+
+
+def test_several_workers_keep_exactly_n_in_flight_and_share_one_window(serve: Serve):
+    server = serve()
+    point = LoadPoint("D(20,20)", concurrency=7)
+    workload = Workload((point,), duration=0.5, warmup=0.1, workers=3)
+    phases: list[str] = []
+    seen = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=phases.append)
+    assert phases == ["warming-up", "measuring"]
+    assert max(server.levels) == 7
+    assert len({asked.connection for asked in server.asked}) == 7
+    assert seen.window[1] - seen.window[0] == pytest.approx(0.5, abs=1e-9)
+    indexes = [record.index for record in seen.records]
+    assert len(set(indexes)) == len(indexes)
+
+
+def test_several_workers_stop_together_when_enough_is_known(serve: Serve):
+    point = LoadPoint("D(20,5)", concurrency=6)
+    workload = replace(LONG.at(point), workers=3)
+    rule = lambda records: "enough" if len(records) > 20 else None  # noqa: E731
+    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, enough=rule)
+    assert seen.decided == "enough"
+    assert seen.cut_off <= 6
+
+
+def test_several_workers_give_up_together(serve: Serve):
+    point = LoadPoint("D(20,5)", concurrency=6)
+    workload = replace(LONG.at(point), workers=2)
+    seen = measure(Endpoint("http://127.0.0.1:9", "m"), point, workload, salt="s", on_phase=silent)
+    assert seen.ended_early is not None
+    assert {record.error for record in seen.records} == {"connection-refused"}
+
+
+def test_several_workers_make_chat_prompts_from_one_count(serve: Serve):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        words = asked.body["messages"][0]["content"].split()
+        asked.body["prompt"] = [0] * (2 * len(words) + 11)
+        await complete(asked, writer)
+
+    server = serve(behave)
+    point = LoadPoint("D(211,3)", concurrency=2)
+    workload = Workload((point,), warmup=0.0, max_requests=6, endpoint="chat", workers=2)
+    seen = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=silent)
+    assert [record.prompt_tokens for record in seen.records] == [211] * 6
+    assert len(server.asked) == 6 + 2
+
+
 # interrupts
 
 

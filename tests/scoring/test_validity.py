@@ -150,6 +150,33 @@ def test_a_client_that_sends_too_slowly_is_client_limited(make):
     assert "sent-rate" in broken(observation)
 
 
+def test_requests_that_the_schedule_held_and_that_did_not_go_out_are_the_clients_fault(make):
+    records = [make.record(sent=0.1 * n) for n in range(60)]
+    point = LoadPoint("D(100,11)", rate=10.0)
+    observation = make.observation(records, (0.0, 10.0), point, due=100)
+    assert checked(observation)["sent-rate"].value == pytest.approx(0.6)
+    assert "sent-rate" in broken(observation)
+
+
+def test_a_schedule_below_the_load_points_rate_is_kept_when_all_of_it_went_out(make):
+    records = [make.record(sent=0.2 * n) for n in range(50)]
+    point = LoadPoint("file:part-of-a-trace", rate=10.0)
+    assert broken(make.observation(records, (0.0, 10.0), point, due=50)) == []
+
+
+@pytest.mark.parametrize(("held_back", "ok"), [(0, True), (1, False)])
+def test_a_bound_on_requests_in_flight_that_held_one_back_is_told(make, held_back: int, ok: bool):
+    records = [make.record(sent=0.1 * n) for n in range(100)]
+    observation = make.observation(records, (0.0, 10.0), LoadPoint("D(100,11)", rate=10.0), held_back=held_back)
+    assert checked(observation)["rate-capped"].ok is ok
+    assert CONSEQUENCES["rate-capped"] is Verdict.CLIENT_LIMITED
+
+
+def test_without_a_bound_nothing_is_said_of_one(make):
+    records = [make.record(sent=0.1 * n) for n in range(100)]
+    assert "rate-capped" not in checked(make.observation(records, (0.0, 10.0), LoadPoint("D(100,11)", rate=10.0)))
+
+
 def test_streams_that_stand_idle_break_littles_law(make):
     # 8 streams, each busy 1 s of every 2 s
     records = [make.record(2 * i + 0.01 * s, ttft=0.9, gap=0.01) for i in range(20) for s in range(8)]

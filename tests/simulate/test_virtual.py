@@ -150,3 +150,24 @@ def test_what_comes_out_passes_every_validity_check(load):
     seen = server().drive(step("N(500,100)/(60,20)", duration=20.0, warmup=3.0, **load))
     figures = metrics.summarize(seen, SLO)
     assert [check.name for check in validity.check(seen, figures, SLO) if not check.ok] == []
+
+
+def test_a_trace_is_replayed_once_row_by_row(tmp_path):
+    rows = [(0.0, 100, 10), (0.5, 200, 5), (3.0, 50, 8)]
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(f'{{"timestamp":{t},"input_length":{i},"output_length":{o}}}\n' for t, i, o in rows))
+    seen = server().drive(step(f"file:{trace}", rate=2 / 3, arrival="trace", enough=lambda records: "enough"))
+    played = sorted(window(seen), key=lambda record: record.index)
+    assert [(record.requested_prompt, record.requested_output) for record in played] == [row[1:] for row in rows]
+    assert [record.sent - seen.window[0] for record in played] == pytest.approx([0.0, 0.5, 3.0])
+    assert (seen.decided, seen.due) == (None, 3)
+
+
+def test_a_bound_on_requests_in_flight_holds_the_others_back():
+    free = server().drive(step("D(100,200)", rate=20.0))
+    assert (free.held_back, free.due) == (None, len(window(free)))
+    bounded = server().drive(step("D(100,200)", rate=20.0, max_in_flight=2))
+    start, end = bounded.window
+    assert max(in_flight(bounded, start + (end - start) * part / 200) for part in range(200)) == 2
+    late = [record for record in window(bounded) if record.sent > record.scheduled]
+    assert bounded.held_back == len(late) > 10

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import statistics
-from itertools import islice, pairwise
+from dataclasses import replace
+from itertools import islice, pairwise, takewhile
+from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuner.core import LoadPoint, Workload
 from autotuner.errors import ConfigError
 from autotuner.workload import arrivals
 
@@ -57,3 +61,114 @@ def test_a_misspelt_arrival_is_answered_with_the_nearest():
 def test_a_rate_must_be_above_zero(rate: float):
     with pytest.raises(ConfigError, match="rate"):
         arrivals.schedule(rate, "constant", Random(0))
+
+
+# ramps
+
+
+def ramped(
+    ends: str, rate: float = 50.0, *, warmup: float = 10.0, duration: float = 100.0, seed: int = 1
+) -> list[float]:
+    point = LoadPoint("D(5,5)", rate=rate)
+    workload = Workload((point,), arrival=f"ramp:{ends}", warmup=warmup, duration=duration, seed=seed)
+    return list(takewhile(lambda offset: offset < warmup + duration, arrivals.offsets(point, workload)))
+
+
+def rate_between(times: list[float], begin: float, end: float) -> float:
+    return sum(begin <= time < end for time in times) / (end - begin)
+
+
+@pytest.mark.parametrize(("ends", "first", "last"), [("20-80", 20.0, 80.0), ("80-20", 80.0, 20.0), ("1-4", 20.0, 80.0)])
+def test_a_ramp_goes_from_one_rate_to_the_other_and_averages_the_load_points(ends: str, first: float, last: float):
+    times = ramped(ends)
+    slope = (last - first) / 100
+    assert rate_between(times, 0, 10) == pytest.approx(first, rel=0.25)
+    assert rate_between(times, 10, 20) == pytest.approx(first + 5 * slope, rel=0.2)
+    assert rate_between(times, 100, 110) == pytest.approx(last - 5 * slope, rel=0.2)
+    assert rate_between(times, 10, 110) == pytest.approx(50.0, rel=0.05)
+
+
+def test_a_ramp_between_equal_rates_is_poisson():
+    found = gaps(ramped("3-3", duration=300.0))
+    mean = statistics.fmean(found)
+    assert mean == pytest.approx(0.02, rel=0.05)
+    assert statistics.stdev(found) / mean == pytest.approx(1.0, rel=0.05)
+
+
+@given(st.floats(0.1, 9), st.floats(0.1, 9), st.floats(0.0, 5), st.integers(0, 99))
+def test_a_ramp_never_goes_back(first: float, last: float, warmup: float, seed: int):
+    times = ramped(f"{first:.3f}-{last:.3f}", warmup=warmup, duration=2.0, seed=seed)
+    assert times == sorted(times)
+    assert all(time >= 0 for time in times)
+
+
+@pytest.mark.parametrize("arrival", ["ramp", "ramp:5", "ramp:0-5", "ramp:5-0", "ramp:a-b", "ramp:1.2.3-4", "trace:5"])
+def test_an_arrival_without_its_numbers_is_refused(arrival: str):
+    point = LoadPoint("D(5,5)", rate=1.0)
+    with pytest.raises(ConfigError):
+        arrivals.check(Workload((point,), arrival=arrival))
+
+
+# traces
+
+
+def trace(folder: Path, times: list[float | None]) -> str:
+    rows = [{"timestamp": time, "input_length": 10 + n, "output_length": 5 + n} for n, time in enumerate(times)]
+    path = folder / "trace.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({name: value for name, value in row.items() if value is not None}) for row in rows)
+    )
+    return f"file:{path}"
+
+
+def replayed(scenario: str, rate: float, warmup: float = 0.0) -> list[float]:
+    point = LoadPoint(scenario, rate=rate)
+    return list(arrivals.offsets(point, Workload((point,), arrival="trace", warmup=warmup)))
+
+
+def test_a_trace_is_replayed_at_the_load_points_rate_and_then_over(tmp_path: Path):
+    scenario = trace(tmp_path, [100.0, 101.0, 101.0, 104.0, 108.0])
+    assert replayed(scenario, 0.5) == [0, 1, 1, 4, 8]
+    assert replayed(scenario, 5.0) == pytest.approx([0, 0.1, 0.1, 0.4, 0.8])
+
+
+def test_the_warm_up_before_a_trace_is_poisson_and_the_trace_begins_with_the_window(tmp_path: Path):
+    times = replayed(trace(tmp_path, [0.0, 1.0, 2.0]), 2.0, warmup=500.0)
+    assert times[-3:] == [500.0, 500.5, 501.0]
+    assert len(times) == pytest.approx(1000, rel=0.1)
+
+
+@pytest.mark.parametrize("times", [[1.0], [2.0, 2.0], [1.0, 3.0, 2.0], [1.0, None, 2.0]])
+def test_times_that_cannot_be_replayed_are_refused(tmp_path: Path, times: list[float | None]):
+    with pytest.raises(ConfigError, match="no times that can be replayed"):
+        replayed(trace(tmp_path, times), 1.0)
+
+
+def test_only_a_trace_has_times_to_replay():
+    with pytest.raises(ConfigError, match="file:PATH"):
+        replayed("D(5,5)", 1.0)
+
+
+# shares of several workers, and what is due
+
+
+@given(st.integers(1, 5), st.sampled_from(["constant", "poisson", "gamma:0.5"]), st.floats(0, 3))
+def test_the_shares_of_all_workers_are_the_whole_schedule(parts: int, arrival: str, warmup: float):
+    point = LoadPoint("D(5,5)", rate=10.0)
+    workload = Workload((point,), arrival=arrival, warmup=warmup)
+
+    def first(part: int, parts: int) -> list[float]:
+        own = arrivals.share(arrivals.offsets(point, workload), warmup, part, parts)
+        return list(takewhile(lambda offset: offset < 6.0, own))
+
+    shares = [first(part, parts) for part in range(parts)]
+    assert sorted(time for share in shares for time in share) == first(0, 1)
+    windows = [sum(time >= warmup for time in share) for share in shares]
+    assert max(windows) - min(windows) <= 1
+
+
+def test_what_is_due_is_what_the_schedule_puts_into_the_window():
+    point = LoadPoint("D(5,5)", rate=10.0)
+    workload = Workload((point,), arrival="constant", warmup=2.05)
+    assert arrivals.in_window(point, workload, 3.0) == 30
+    assert arrivals.in_window(point, replace(workload, max_requests=7), 3.0) == 7

@@ -1,0 +1,39 @@
+"""What a configuration may say of the load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from autotuner.experiment import Benchmark
+
+
+def benchmark(**given: Any) -> Benchmark:
+    return Benchmark.model_validate({"traffic_scenarios": ["D(5,5)"], "request_rates": [1.0], **given})
+
+
+@pytest.mark.parametrize(
+    "arrival", ["poisson", "constant", "gamma:0.5", "gamma:2", "ramp:2-10", "ramp:.5-1.5", "trace"]
+)
+def test_every_kind_of_arrival_is_taken(arrival: str):
+    assert benchmark(arrival=arrival).arrival == arrival
+
+
+@pytest.mark.parametrize("arrival", ["posson", "gamma", "gamma:0", "gamma:x", "ramp:5", "ramp:0-5", "trace:1", ""])
+def test_an_arrival_that_is_none_is_refused_with_the_kinds_there_are(arrival: str):
+    with pytest.raises(ValidationError, match="must be constant, poisson, gamma:SHAPE, ramp:START-END or trace"):
+        benchmark(arrival=arrival)
+
+
+def test_a_ramp_is_not_cut_by_a_number_of_requests():
+    with pytest.raises(ValidationError, match="takes the whole duration"):
+        benchmark(arrival="ramp:1-2", max_requests=10)
+
+
+@pytest.mark.parametrize("name", ["max_in_flight", "workers"])
+def test_bounds_are_at_least_one(name: str):
+    assert getattr(benchmark(**{name: 1}), name) == 1
+    with pytest.raises(ValidationError):
+        benchmark(**{name: 0})
