@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 import yaml
 
+from autotuner.cli import app
 from autotuner.core import (
     Candidate,
     Distribution,
@@ -216,3 +217,65 @@ def test_too_few_load_points_are_refused(store):
     points = lesson([store.path]).points["vllm h100_sxm"]
     with pytest.raises(UsageError, match="too few"):
         fitted(points, "measured", ())
+
+
+def commanded(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        app(list(arguments))
+    return ended.value.code
+
+
+def test_the_command_fits_shows_and_forgets(store, capsys):
+    assert commanded("calibrate", str(measured(store, (1.3, 0.8)))) == 0
+    said = capsys.readouterr()
+    assert "vllm h100_sxm" in said.out
+    assert "->" in said.out
+    assert "calibration.json" in said.err
+    question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
+    assert commanded(*question) == 0
+    assert "Calibrated on 2 launches of your own runs" in capsys.readouterr().out
+    assert commanded(*question, "--total-gpus", "2") == 0
+    assert "Calibrated on 2 launches" in capsys.readouterr().out
+    assert commanded(*question, "--predicted") == 0
+    assert "Calibrated" not in capsys.readouterr().out
+    assert commanded("calibrate", "--forget") == 0
+    assert commanded("calibrate") == 0
+    assert "Nothing was calibrated" in capsys.readouterr().out
+
+
+def test_the_command_refuses_simulated_runs_or_says_it_loudly(store, capsys):
+    run = str(measured(store, (1.3, 0.8), "simulated"))
+    assert commanded("calibrate", run) == 2
+    assert "simulated, not measured" in capsys.readouterr().err
+    assert commanded("calibrate", run, "--simulated") == 0
+    assert "SIMULATED" in capsys.readouterr().out
+
+
+def test_factors_that_do_not_help_are_not_kept(store, capsys):
+    assert commanded("calibrate", str(measured(store, (1.0, 1.0)))) == 1
+    assert "Nothing was kept" in capsys.readouterr().err
+
+
+def test_the_command_says_what_was_measured(store, capsys):
+    remember(store, foresight(store), trial(3, [result(8, 0.08, 0.011)]))
+    question = (
+        "predict",
+        "--model",
+        "qwen3-8b",
+        "--gpu",
+        "H100",
+        "--isl",
+        "1000",
+        "--osl",
+        "200",
+        "--concurrency",
+        "8",
+    )
+    assert commanded(*question) == 0
+    said = capsys.readouterr().out
+    assert "Measured here" in said
+    assert "80.0 ms" in said
+    assert commanded(*question, "--json") == 0
+    assert '"source": "measured"' in capsys.readouterr().out
+    assert commanded(*question, "--total-gpus", "2", "--json") == 0
+    assert '"source": "measured"' in capsys.readouterr().out

@@ -204,18 +204,3 @@ def test_an_endpoint_cannot_be_simulated(autotune):
     said = autotune("run", "--evaluator", "simulated", "--url", "http://127.0.0.1:9", "--model", "m", "--dry-run")
     assert said.code == 2
     assert "cannot be simulated" in said.err
-
-
-def test_calibrating_on_simulated_runs_is_refused_unless_it_is_asked_for_and_then_said_loudly(autotune, finished_run):
-    run = str(next(finished_run.iterdir()))
-    refused = autotune("calibrate", run)
-    assert refused.code == 2
-    assert "simulated, not measured" in refused.err
-    fitted = autotune("calibrate", run, "--simulated")
-    assert fitted.code in (0, 1)
-    assert "SIMULATED" in fitted.out
-    assert "->" in fitted.out
-    shown = autotune("calibrate", "--json").data
-    assert all(by["source"] == "simulated" for by in shown.values())
-    assert autotune("calibrate", "--forget").code == 0
-    assert "Nothing was calibrated" in autotune("calibrate").out
