@@ -28,16 +28,15 @@ class Serving:
 
     `overhead` seconds and `wait` iterations pass before a prompt's own prefill, `per_token`
     seconds per prompt token are spent outside the GPU, `burst` is the share of requests that
-    arrive together at the start, over two; `stall` scales what prefills add to others' decodes,
-    `replicas` the same for prefills of other data-parallel replicas, `saturation` the time
-    spent queueing for KV cache. `mixes` says that prefill and decode share iterations.
+    arrive together at the start, over two; `replicas` scales what prefills of other data-parallel
+    replicas add to decodes, `saturation` the time spent queueing for KV cache. `mixes` says that
+    prefill and decode share iterations.
     """
 
     overhead: float
     wait: float
     per_token: float
     burst: float
-    stall: float
     replicas: float
     saturation: float
     mixes: bool
@@ -100,6 +99,7 @@ class Calibration:
             permute=value("permute"),
             reduce_latency=value("reduce_latency"),
             reduce_bytes=value("reduce_bytes"),
+            reduce_oneshot=value("reduce_oneshot"),
             dispatch_latency=value("dispatch_latency"),
             dispatch_bytes=value("dispatch_bytes"),
             imbalance=value("imbalance") if layout.expert_groups > 1 else 1.0,
@@ -108,20 +108,21 @@ class Calibration:
             step=value("step"),
         )
 
-    def serving(self, engine: str, gpu: Gpu, version: str | None = None, concurrency: float = 1.0) -> Serving:
-        """How this engine serves a closed loop of so many requests."""
-        generation = generation_of(gpu)
-        wait = self.value("wait", engine)
-        if engine == "sglang" and generation == "blackwell":
+    def serving(
+        self, engine: str, gpu: Gpu, version: str | None = None, concurrency: float = 1.0, dp: int = 1
+    ) -> Serving:
+        """How this engine serves a closed loop of so many requests over `dp` replicas."""
+        wait = self.value("wait", engine) * self.version(engine, version).get("wait", 1.0)
+        if engine == "sglang" and generation_of(gpu) == "blackwell":
             # There it is run polling for requests every few iterations, rarer from 16 in flight.
             wait = self.value("poll") * (3 if concurrency >= 16 else 1)
-        scale = self.version(engine, version).get("wait", 1.0)
+        if dp > 1:
+            wait += self.value("gather")
         return Serving(
-            overhead=self.value("overhead", engine) * scale,
-            wait=wait * scale,
+            overhead=self.value("overhead", engine),
+            wait=wait,
             per_token=self.value("per_token", engine),
-            burst=self.value("burst", engine),
-            stall=self.value("stall", engine),
+            burst=self.value("burst"),
             replicas=self.value("replicas", engine),
             saturation=self.value("saturation", engine),
             mixes=engine != "sglang",

@@ -18,6 +18,8 @@ from autotuner.predict.rates import Rates, StepParts, step_parts
 from autotuner.predict.shape import ModelShape, model_shape
 
 MEMORY_FRACTION = 0.9
+HELD = {"vllm": 0.5}
+"""Share of its output a running request holds cache for: half where it grows, all where it is reserved."""
 LEAST_CAPABILITY = {"fp8": 89}
 """Compute capability a weight type asks for; the others are dequantised where no unit computes in them."""
 
@@ -87,9 +89,13 @@ class Deployment:
         """The constants of its operators."""
         return by.rates(self.shape, self.gpu, self.layout, self.dtypes, self.engine, self.version)
 
-    def loop(self, isl: float, osl: float, concurrency: float) -> Loop:
-        """The closed loop that so many requests in flight make on one replica."""
-        capacity = min(self.plan.sequences(isl + osl / 2), self.max_running or math.inf)
+    def loop(self, isl: float, osl: float, concurrency: float, *, lengths: float = 1.0) -> Loop:
+        """The closed loop that so many requests in flight make on one replica.
+
+        `lengths` is the mean length of requests as a share of `isl` and `osl`.
+        """
+        held = lengths * (isl + HELD.get(self.engine, 1.0) * osl)
+        capacity = min(self.plan.sequences(held), self.max_running or math.inf)
         return loop_of(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity)
 
     def works(

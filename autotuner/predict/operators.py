@@ -16,6 +16,10 @@ from autotuner.predict.shape import DTYPE_BYTES, ModelShape
 TILE = 64
 """Rows a matrix multiplication is padded to."""
 KV_BYTES = {"bf16": 2.0, "fp8": 1.0}
+DIVERSITY = 0.7
+"""Tokens of one iteration pick experts like this power of as many tokens that pick them independently."""
+ONESHOT_BYTES = 2 * 2**20
+"""Message from which a reduction goes around the ring; smaller ones are read from every GPU at once."""
 
 
 @dataclass(slots=True)
@@ -23,7 +27,8 @@ class Work:
     """Ideal seconds of each operator of one iteration: arithmetic (`_c`) and memory (`_m`).
 
     `reductions` and `dispatches` count collectives, `reduced` and `dispatched` are seconds of
-    their bytes on the link. A fit stacks many of these into arrays, field by field.
+    their bytes on the link, `oneshot` those of small reductions, which every GPU reads from all
+    others. A fit stacks many of these into arrays, field by field.
     """
 
     mixer_c: float
@@ -44,6 +49,7 @@ class Work:
     permute: float
     reductions: float
     reduced: float
+    oneshot: float
     dispatches: float
     dispatched: float
 
@@ -96,6 +102,7 @@ class Operators:
         self._reductions = float(blocks - (shape.moe_layers if layout.dp > 1 else 0)) if tp > 1 else 0.0
         link = gpu.link(layout.gpus)
         self._reduced = self._reductions * 2 * shape.hidden * 2 * (tp - 1) / tp / link
+        self._message, self._oneshot = 2 * shape.hidden, self._reductions * (tp - 1) / link
         self._dispatched = self._dispatches * 2 * shape.hidden / link
         if layout.pp > 1:
             self._reductions += layout.pp - 1
@@ -139,10 +146,11 @@ class Operators:
                 else:
                     plain += seconds
         routed = tokens + (self.layout.dp - 1) * (tokens if others is None else others)
+        message = tokens * self._message
         rows = (tokens * tokens + TILE * TILE) ** 0.5
         expert_c = expert_m = 0.0
         for experts, active, flops, read in self._experts:
-            touched = experts * (1 - (1 - active / experts) ** routed)
+            touched = experts * (1 - (1 - active / experts) ** (routed**DIVERSITY))
             each = routed * active / touched if touched else 0.0
             expert_c += touched * (each * each + TILE * TILE) ** 0.5 * flops
             expert_m += touched * read
@@ -165,6 +173,7 @@ class Operators:
             permute=tokens * self._permute,
             reductions=self._reductions,
             reduced=tokens * self._reduced,
+            oneshot=self._oneshot * message / (1 + message / ONESHOT_BYTES),
             dispatches=self._dispatches,
             dispatched=routed * self._dispatched,
         )

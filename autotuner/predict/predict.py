@@ -98,8 +98,14 @@ def closed_loop(
     draft_tokens: int = 0,
     acceptance: float = 0.7,
     by: Calibration | None = None,
+    lengths: float = 1.0,
+    apart: bool = False,
 ) -> Prediction:
-    """Predict a closed loop on a deployment; arguments as for `predict`."""
+    """Predict a closed loop on a deployment; arguments as for `predict`.
+
+    `lengths` is the mean length of requests as a share of `isl` and `osl`, `apart` says that
+    prompts run on other workers, so that they neither interrupt decodes nor queue for their cache.
+    """
     _check_load(of, isl, osl, concurrency, prefix_hit)
     plan = of.plan
     if plan.sequences(isl + osl) < 1:
@@ -108,15 +114,17 @@ def closed_loop(
         )
     constants = by or calibration()
     rates = of.rates(by) if by else of.bundled_rates
-    loop = of.loop(isl, osl, concurrency)
+    loop = of.loop(isl, osl, concurrency, lengths=lengths)
     works, prompts = of.works(loop, cached=isl * prefix_hit, queries=1 + draft_tokens)
     steps, decode, prefill = steps_of(works, prompts, rates, cuda_graph=of.cuda_graph)
     kept = sum(acceptance**n for n in range(draft_tokens + 1))
     if draft_tokens:
         drafting = 1 + draft_tokens * max(1, of.shape.draft_layers) / of.shape.layers
         steps = steps._replace(decode=steps.decode * drafting)
-    serving = constants.serving(of.engine, of.gpu, of.version, concurrency)
-    tpot = tpot_of(loop, steps, serving, kept)
+    serving = constants.serving(of.engine, of.gpu, of.version, concurrency, of.layout.dp)
+    if apart:
+        loop = loop._replace(queued=0.0)
+    tpot = tpot_of(loop._replace(others=0.0) if apart else loop, steps, serving, kept)
     ttft = ttft_of(loop, steps, serving, tpot)
     keys, basis = effect_keys(of), basis_of(isl, osl, concurrency)
     ttft_effect, _ = constants.effect("ttft", keys, basis)

@@ -13,7 +13,7 @@ PREFILL_TOKENS = 8192
 class Steps(NamedTuple):
     """Seconds of the iterations a closed loop is made of.
 
-    `decode` of the whole batch, `alone` of one prompt, `mixed` of one prompt with the batch, and
+    `decode` of the whole batch; `alone` of one prompt, `mixed` of one prompt with the batch, and
     `batched` of `prompts` prompts at once.
     """
 
@@ -25,7 +25,11 @@ class Steps(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """A closed loop on one replica: `batch` requests run, of `offered` in flight on it."""
+    """A closed loop on one replica: `batch` requests run, of `offered` in flight on it.
+
+    `others` of them prefill while one decodes, `replicas` run on other data-parallel replicas,
+    and `queued` wait for KV cache per running one.
+    """
 
     isl: float
     osl: float
@@ -43,9 +47,16 @@ def loop_of(isl: float, osl: float, concurrency: float, *, dp: int, capacity: fl
 
 
 def tpot_of(loop: Loop, steps: Steps, by: Serving, tokens_per_step: float = 1.0) -> float:
-    """Mean seconds between tokens: an iteration, and the prefills of others during a request."""
-    interruptions = by.stall * (loop.others + by.replicas * loop.replicas) / loop.osl
-    return steps.decode / tokens_per_step + interruptions * steps.alone
+    """Mean seconds between tokens: a decode iteration, and what prompts add to some of them.
+
+    `arrivals` prompts come per decode iteration. Those that arrive in the same one share its
+    fixed costs, so that of many short prompts each adds little.
+    """
+    arrivals = (loop.others + by.replicas * loop.replicas) / loop.osl
+    one = steps.mixed - steps.decode if by.mixes else steps.alone
+    # Where one prompt fills an iteration, `prompts` is 1 and a further one costs as much.
+    further = (steps.batched - steps.alone + (steps.prompts <= 1) * steps.alone) / (steps.prompts - (steps.prompts > 1))
+    return steps.decode / tokens_per_step + arrivals * further + arrivals / (1 + arrivals) * (one - further)
 
 
 def ttft_of(loop: Loop, steps: Steps, by: Serving, tpot: float) -> float:
@@ -56,5 +67,5 @@ def ttft_of(loop: Loop, steps: Steps, by: Serving, tpot: float) -> float:
     """
     own = steps.mixed if by.mixes else steps.alone
     burst = by.burst * loop.others * steps.batched / steps.prompts
-    queue = by.saturation * 0.8 * loop.queued * loop.osl * tpot
+    queue = by.saturation * loop.queued * loop.osl * tpot
     return by.overhead + by.wait * tpot + own + by.per_token * loop.isl + burst + queue

@@ -33,6 +33,7 @@ class Rates:
     permute: float = 1.0
     reduce_latency: float = 0.0
     reduce_bytes: float = 1.0
+    reduce_oneshot: float = 1.0
     dispatch_latency: float = 0.0
     dispatch_bytes: float = 1.0
     imbalance: float = 1.0
@@ -81,6 +82,7 @@ def device_parts(work: Work, by: Rates) -> StepParts:
         elementwise=work.elementwise * by.elementwise + work.permute * by.permute,
         collectives=work.reductions * by.reduce_latency
         + work.reduced * by.reduce_bytes
+        + work.oneshot * by.reduce_oneshot
         + work.dispatches * by.dispatch_latency
         + work.dispatched * by.dispatch_bytes,
         launch=by.launch,

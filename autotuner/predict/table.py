@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from autotuner.errors import AutotuneError, ConfigError
+from autotuner.predict.calibration import generation_of
 from autotuner.predict.deployment import Deployment, deployment
 from autotuner.predict.hardware import Gpu, gpu
 from autotuner.predict.layout import Layout, dtypes_of
@@ -15,6 +16,10 @@ from autotuner.predict.shape import ModelShape, model_shape
 TIMES = ("pred_ttft_ms", "pred_tpot_ms", "pred_ttft_lo", "pred_ttft_hi", "pred_tpot_lo", "pred_tpot_hi")
 """Columns of predictions, in milliseconds."""
 PREDICTED = (*TIMES, "pred_error")
+FRACTION = 0.92
+"""Share of the memory engines are given in such tables, by where their queues begin."""
+LENGTHS = 0.9
+"""Mean length of their requests, whose lengths are drawn evenly from 80% to 100% of the nominal ones."""
 POOL_TP = 4
 """GPUs per worker assumed where only the size of a pool of workers is told."""
 
@@ -70,20 +75,27 @@ def deployment_of(row: Mapping[str, str]) -> tuple[Deployment, int]:
     if not shape.experts:
         moe = gemm
     types = dtypes_of(shape, kind, gemm=gemm, moe=moe)
-    quantised = gemm.startswith(("fp8", "nvfp4")) and types.dense != "bf16" and engine != "sglang"
+    latent = any(each.latent for each in shape.attentions)
+    if engine == "sglang":
+        quantised = latent and types.dense != "bf16" and generation_of(kind) == "blackwell"
+    else:
+        quantised = gemm.startswith(("fp8", "nvfp4")) and (types.dense != "bf16" or latent)
     version = (row.get("engine_version") or "").strip() or None
     name, of = row["model"].strip(), kind.name
-    return deployment(name, of, layout, gemm, moe, "fp8" if quantised else None, engine, version), workers
+    return deployment(name, of, layout, gemm, moe, "fp8" if quantised else None, engine, version, FRACTION), workers
 
 
 def predict_row(row: Mapping[str, str]) -> Prediction:
     """Predict one row; raises AutotuneError saying what is wrong with it."""
     deployment, workers = deployment_of(row)
-    concurrency = _count(row, "concurrency")
-    if workers > 1:
-        # Half of a pool's workers prefill and half decode.
-        concurrency = max(1, round(concurrency / max(1.0, workers / 2)))
-    return closed_loop(deployment, isl=_count(row, "isl"), osl=_count(row, "osl"), concurrency=concurrency)
+    load = load_of(_count(row, "concurrency"), workers)
+    isl, osl, pool = _count(row, "isl"), _count(row, "osl"), workers > 1
+    return closed_loop(deployment, isl=isl, osl=osl, concurrency=load, lengths=LENGTHS, apart=pool)
+
+
+def load_of(concurrency: int, workers: int) -> int:
+    """Requests in flight on one worker; half of a pool's workers prefill and half decode."""
+    return max(1, round(concurrency / max(1.0, workers / 2))) if workers > 1 else concurrency
 
 
 def predicted(row: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import effects
 import numpy as np
 from errors import TARGETS, held_out, labels, load
-from physics import LEVELS, PRIORS, VERSION, Fit, fit
+from physics import PRIORS, Fit, fit
 
 SMALL = 0.004
 """Multipliers and effects nearer to none than this are left out."""
@@ -19,26 +19,19 @@ SMALL = 0.004
 
 def constants(model: Fit) -> dict[str, dict[str, float]]:
     """Shared values and multipliers."""
-    found = {}
-    for name, (_, levels, *_) in PRIORS.items():
-        row = {"base": float(np.exp(model.vector[model.names.index[name, "base"]]))}
-        for level in levels:
-            for key in LEVELS[level]:
-                value = model.vector[model.names.index[name, key]]
-                if abs(value) > SMALL:
-                    row[key] = float(np.exp(value))
-        found[name] = row
+    found: dict[str, dict[str, float]] = {name: {} for name in PRIORS}
+    for (name, key), value in zip(model.labels, model.vector, strict=True):
+        if name in found and (key == "base" or abs(value) > SMALL):
+            found[name][key] = float(np.exp(value))
     return found
 
 
 def versions_of(model: Fit) -> dict[str, dict[str, float]]:
     """Multipliers of engine versions."""
     found: dict[str, dict[str, float]] = {}
-    for name in VERSION:
-        for key in model.names.versions:
-            value = model.vector[model.names.index[name, key]]
-            if abs(value) > SMALL:
-                found.setdefault(key, {})[name] = float(np.exp(value))
+    for (name, key), value in zip(model.labels, model.vector, strict=True):
+        if name.startswith("version ") and abs(value) > SMALL:
+            found.setdefault(key, {})[name.removeprefix("version ")] = float(np.exp(value))
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from rows import Arrays
-from scipy.optimize import least_squares
+from scipy.linalg import solve
 
 from autotuner.predict.calibration import Serving
 from autotuner.predict.queueing import Steps, tpot_of, ttft_of
@@ -18,177 +18,201 @@ DTYPES = ["bf16", "fp8", "fp4", "int4"]
 # name: (prior of the shared value, what it may differ by: e(ngine) g(eneration) d(type),
 # standard deviation of its logarithm, and of the logarithm of a multiplier)
 PRIORS = {
-    "gemm_compute": (1 / 0.6, "egd", 0.3, 0.2),
-    "mixer_memory": (1 / 0.75, "egd", 0.2, 0.15),
-    "dense_memory": (1 / 0.7, "egd", 0.2, 0.15),
-    "expert_compute": (1 / 0.4, "egd", 0.4, 0.25),
-    "expert_memory": (1 / 0.6, "egd", 0.3, 0.2),
-    "context": (1 / 0.45, "eg", 0.4, 0.25),
-    "latent_context": (1 / 0.35, "eg", 0.4, 0.25),
-    "decode_memory": (1 / 0.55, "eg", 0.4, 0.25),
-    "decode_compute": (1 / 0.3, "eg", 0.4, 0.2),
-    "state": (1 / 0.5, "e", 0.4, 0.2),
-    "elementwise": (6.0, "eg", 0.5, 0.3),
-    "permute": (6.0, "eg", 0.5, 0.3),
-    "reduce_latency": (7e-6, "eg", 0.4, 0.3),
-    "reduce_bytes": (1 / 0.6, "eg", 0.3, 0.2),
-    "dispatch_latency": (15e-6, "e", 0.5, 0.3),
-    "dispatch_bytes": (1 / 0.5, "e", 0.5, 0.2),
-    "imbalance": (1.15, "e", 0.2, 0.2),
-    "launch_plain": (15e-6, "eg", 0.5, 0.3),
-    "launch_latent": (30e-6, "eg", 0.5, 0.3),
-    "launch_linear": (25e-6, "eg", 0.5, 0.2),
-    "launch_index": (25e-6, "eg", 0.5, 0.2),
-    "launch_expert": (25e-6, "eg", 0.5, 0.3),
-    "launch_dense": (8e-6, "eg", 0.5, 0.3),
-    "host_plain": (150e-6, "e", 0.7, 0.5),
-    "host_other": (500e-6, "e", 0.7, 0.5),
-    "host_expert": (400e-6, "e", 0.7, 0.7),
-    "step": (8e-4, "e", 0.7, 0.5),
-    "overhead": (8e-3, "e", 0.5, 0.5),
-    "wait": (2.5, "e", 0.5, 0.7),
+    "gemm_compute": (1 / 0.6, "egd", 0.3, 0.15),
+    "mixer_memory": (1 / 0.75, "egd", 0.2, 0.11),
+    "dense_memory": (1 / 0.7, "egd", 0.2, 0.11),
+    "expert_compute": (1 / 0.4, "egd", 0.4, 0.19),
+    "expert_memory": (1 / 0.7, "egd", 0.2, 0.11),
+    "context": (1 / 0.45, "eg", 0.4, 0.19),
+    "latent_context": (1 / 0.35, "eg", 0.4, 0.19),
+    "decode_memory": (1 / 0.55, "eg", 0.4, 0.19),
+    "decode_compute": (1 / 0.3, "eg", 0.4, 0.15),
+    "state": (1 / 0.5, "e", 0.4, 0.15),
+    "elementwise": (6.0, "eg", 0.5, 0.22),
+    "permute": (6.0, "eg", 0.5, 0.22),
+    "reduce_latency": (7e-6, "eg", 0.4, 0.22),
+    "reduce_bytes": (1 / 0.6, "eg", 0.3, 0.15),
+    "reduce_oneshot": (1.0, "eg", 0.5, 0.22),
+    "dispatch_latency": (15e-6, "e", 0.5, 0.22),
+    "dispatch_bytes": (1 / 0.5, "e", 0.5, 0.15),
+    "imbalance": (1.15, "e", 0.2, 0.15),
+    "launch_plain": (15e-6, "eg", 0.5, 0.22),
+    "launch_latent": (30e-6, "eg", 0.5, 0.22),
+    "launch_linear": (25e-6, "eg", 0.5, 0.15),
+    "launch_index": (25e-6, "eg", 0.5, 0.15),
+    "launch_expert": (25e-6, "eg", 0.5, 0.22),
+    "launch_dense": (8e-6, "eg", 0.5, 0.22),
+    "host_plain": (150e-6, "e", 0.7, 0.38),
+    "host_other": (500e-6, "e", 0.7, 0.38),
+    "host_expert": (400e-6, "e", 0.7, 0.5),
+    "step": (8e-4, "e", 0.7, 0.38),
+    "overhead": (8e-3, "e", 0.5, 0.38),
+    "wait": (2.5, "e", 0.5, 0.5),
     "poll": (5.0, "", 0.3, 0.0),
-    "per_token": (2e-6, "e", 0.7, 0.4),
-    "burst": (0.05, "e", 0.2, 0.2),
-    "stall": (1.0, "e", 0.03, 0.03),
-    "replicas": (0.5, "e", 0.5, 0.3),
-    "saturation": (1.0, "e", 0.5, 0.3),
-    "draft_tpot": (0.65, "", 0.3, 0.0),
-    "draft_ttft": (1.2, "", 0.3, 0.0),
+    "gather": (20.0, "", 0.7, 0.0),
+    "per_token": (2e-6, "e", 0.7, 0.3),
+    "burst": (0.05, "", 0.2, 0.0),
+    "replicas": (0.5, "e", 0.5, 0.22),
+    "saturation": (0.9, "e", 0.15, 0.08),
 }
 VERSION = {"floor": 0.05, "expert": 0.05, "wait": 0.04}
 """Deviations of the multipliers of an engine version; larger ones were worse on held-out models."""
 LEVELS = {"e": ENGINES, "g": GENERATIONS, "d": DTYPES}
-DELTA = 0.75
-"""Multipliers' deviations are this share of the above, chosen on folds of held-out models."""
+TYPED = {"dense_memory": "dense", "expert_compute": "expert", "expert_memory": "expert"}
+"""Whose dtype a constant goes by; the others go by the mixer's."""
 SCALES = (0.10, 0.20)
 """Residuals of log TPOT and log TTFT beyond which a row pulls less."""
+ITERATIONS, NUDGE = 20, 1e-5
 
 
-class Names:
-    """Where each constant is in the vector, with its prior and its deviation."""
+class Design:
+    """Which entries of the vector make up the logarithm of each constant of each row.
 
-    def __init__(self, versions: list[str]) -> None:
-        self.versions, self.index, prior, deviation = versions, {}, [], []
+    `columns[name]` has a row for each measurement and a column for each entry, which are those
+    of `slices[name]`; `labels` names all entries in order.
+    """
+
+    def __init__(self, a: Arrays, versions: list[str]) -> None:
+        self.columns: dict[str, np.ndarray] = {}
+        self.slices: dict[str, slice] = {}
+        self.labels: list[tuple[str, str]] = []
+        prior, deviation = [], []
+
+        def add(name, columns, keys, values, deviations):
+            self.slices[name] = slice(len(prior), len(prior) + len(keys))
+            self.columns[name] = np.array(columns, float).T
+            self.labels += [(name, key) for key in keys]
+            prior.extend(values)
+            deviation.extend(deviations)
+
         for name, (value, levels, own, delta) in PRIORS.items():
-            self.index[name, "base"] = len(prior)
-            prior.append(np.log(value))
-            deviation.append(own)
+            columns, keys = [np.ones(len(a.ttft))], ["base"]
             for level in levels:
-                for key in LEVELS[level]:
-                    self.index[name, key] = len(prior)
-                    prior.append(0.0)
-                    deviation.append(delta * DELTA)
+                index = {"e": a.engine, "g": a.generation, "d": getattr(a, TYPED.get(name, "mixer"))}[level]
+                columns += [index == at for at in range(len(LEVELS[level]))]
+                keys += LEVELS[level]
+            others = len(keys) - 1
+            add(name, columns, keys, [np.log(value)] + [0.0] * others, [own] + [delta] * others)
         for name, delta in VERSION.items():
-            for key in versions:
-                self.index[name, key] = len(prior)
-                prior.append(0.0)
-                deviation.append(delta)
+            columns = [a.version == at for at in range(len(versions))]
+            add(f"version {name}", columns, versions, [0.0] * len(versions), [delta] * len(versions))
         self.prior, self.deviation = np.array(prior), np.array(deviation)
 
-    def value(self, vector, name: str, a: Arrays, dtype=None):
-        """The constant of each row."""
-        levels, found = PRIORS[name][1], vector[self.index[name, "base"]]
-        for level, row in (("e", a.engine), ("g", a.generation), ("d", dtype)):
-            if level in levels:
-                start = self.index[name, LEVELS[level][0]]
-                found = found + vector[start : start + len(LEVELS[level])][row]
-        return np.exp(found)
-
-    def version(self, vector, name: str, a: Arrays):
-        """The multiplier of each row's engine version."""
-        start = self.index[name, self.versions[0]]
-        return np.exp(vector[start : start + len(self.versions)][a.version])
+    def logs(self, vector) -> dict[str, np.ndarray]:
+        """The logarithm of each constant of each row."""
+        return {name: columns @ vector[self.slices[name]] for name, columns in self.columns.items()}
 
 
-def rates_of(names: Names, vector, a: Arrays) -> Rates:
-    """Constants of the operators of every row; mirrors Calibration.rates."""
-
-    def value(name, dtype=None):
-        return names.value(vector, name, a, dtype)
-
-    floor, expert, count = names.version(vector, "floor", a), names.version(vector, "expert", a), a.counts
-    launch = sum(
-        count[kind] * value(f"launch_{kind}") for kind in ("plain", "latent", "linear", "index", "dense", "expert")
-    )
-    host = (count["plain"] + count["dense"]) * value("host_plain")
-    host += (count["latent"] + count["linear"] + count["index"]) * value("host_other")
-    host += count["expert"] * value("host_expert")
-    same = ("context", "latent_context", "decode_compute", "decode_memory", "state", "elementwise", "permute")
-    same += ("reduce_latency", "reduce_bytes", "dispatch_latency", "dispatch_bytes", "step")
-    return Rates(
-        gemm_compute=value("gemm_compute", a.mixer),
-        mixer_memory=value("mixer_memory", a.mixer),
-        dense_memory=value("dense_memory", a.dense),
-        expert_compute=value("expert_compute", a.expert) * expert,
-        expert_memory=value("expert_memory", a.expert) * expert,
-        imbalance=value("imbalance") ** count["groups"],
-        launch=launch * floor,
-        host=host * floor,
-        **{name: value(name) for name in same},
-    )
-
-
-def times(names: Names, vector, a: Arrays, speculative):
+def times(logs: dict[str, np.ndarray], a: Arrays):
     """TTFT and TPOT of every row in seconds, by the code that predicts single points."""
-    rates = rates_of(names, vector, a)
+    value = {name: np.exp(log) for name, log in logs.items()}
+    rates = _rates(value, a.counts)
     decode = step_parts(a.works[0], rates, eager=False).total
     alone, mixed, batched = (step_parts(work, rates, eager=True).total for work in a.works[1:])
+    # What does not mix prompts with decodes sees a prompt alone, beside a decode iteration.
     steps = Steps(decode, alone, np.where(a.mixes, mixed, alone), batched, a.prompts)
-
-    def value(name):
-        return names.value(vector, name, a)
-
-    scale = names.version(vector, "wait", a)
-    wait = np.where(a.polls > 0, value("poll") * a.polls, value("wait"))
+    wait = np.where(a.polls > 0, value["poll"] * a.polls, value["wait"] * value["version wait"])
     serving = Serving(
-        overhead=value("overhead") * scale,
-        wait=wait * scale,
-        per_token=value("per_token"),
-        burst=value("burst"),
-        stall=value("stall"),
-        replicas=value("replicas"),
-        saturation=value("saturation"),
+        overhead=value["overhead"],
+        wait=wait + value["gather"] * a.counts["parallel"],
+        per_token=value["per_token"],
+        burst=value["burst"],
+        replicas=value["replicas"],
+        saturation=value["saturation"],
         mixes=True,
     )
-    tpot = tpot_of(a.loop, steps, serving)
-    ttft = ttft_of(a.loop, steps, serving, tpot)
-    return ttft * value("draft_ttft") ** speculative, tpot * value("draft_tpot") ** speculative
+    sequential = steps._replace(mixed=np.where(a.mixes, mixed, alone + decode))
+    tpot = tpot_of(a.loop._replace(others=np.where(a.apart, 0.0, a.loop.others)), sequential, serving)
+    return ttft_of(a.loop, steps, serving, tpot), tpot
+
+
+def _rates(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) -> Rates:
+    """Constants of the operators of every row; mirrors Calibration.rates."""
+    launch = sum(
+        count[kind] * value[f"launch_{kind}"] for kind in ("plain", "latent", "linear", "index", "dense", "expert")
+    )
+    host = (count["plain"] + count["dense"]) * value["host_plain"]
+    host = host + (count["latent"] + count["linear"] + count["index"]) * value["host_other"]
+    host = host + count["expert"] * value["host_expert"]
+    same = ("gemm_compute", "mixer_memory", "dense_memory", "context", "latent_context", "decode_compute")
+    same += ("decode_memory", "state", "elementwise", "permute", "reduce_latency", "reduce_bytes", "reduce_oneshot")
+    same += ("dispatch_latency", "dispatch_bytes", "step")
+    return Rates(
+        expert_compute=value["expert_compute"] * value["version expert"],
+        expert_memory=value["expert_memory"] * value["version expert"],
+        imbalance=value["imbalance"] ** count["groups"],
+        launch=launch * value["version floor"],
+        host=host * value["version floor"],
+        **{name: value[name] for name in same},
+    )
 
 
 @dataclass
 class Fit:
-    """A fitted vector, and which rows it takes to have run a draft."""
+    """A fitted vector and the names of its entries."""
 
-    names: Names
+    labels: list[tuple[str, str]]
     vector: np.ndarray
-    speculative: np.ndarray
+    versions: list[str]
 
     def predict(self, a: Arrays):
-        """TTFT and TPOT of rows as a table is predicted: nothing is known of drafts."""
-        return times(self.names, self.vector, a, np.zeros(len(a.ttft)))
+        """TTFT and TPOT of rows as a table is predicted."""
+        return times(Design(a, self.versions).logs(self.vector), a)
 
 
 def fit(a: Arrays, versions: list[str], families: np.ndarray) -> Fit:
-    """Fit by robust least squares on log times; families weigh by the root of their rows."""
-    names = Names(versions)
+    """Fit by robust least squares on log times; families weigh by the root of their rows.
+
+    Series that may have been run with a draft, which no column tells, take no part.
+    """
+    plain = np.flatnonzero(~a.speculative)
+    a, families = part(a, plain), families[plain]
     size = {family: a.weight[families == family].sum() for family in set(families)}
     share = np.sqrt(np.array([200 / size[family] for family in families]))
-    weight = np.sqrt(a.weight * np.minimum(share, 2.0))
-    wanted, speculative, vector = (np.log(a.tpot), np.log(a.ttft)), a.speculative.astype(float), names.prior.copy()
+    weight = np.tile(a.weight * np.minimum(share, 2.0), 2)
+    design = Design(a, versions)
+    scale = np.repeat(SCALES, len(plain))
+    wanted = np.concatenate([np.log(a.tpot), np.log(a.ttft)])
 
-    def residuals(vector):
-        ttft, tpot = times(names, vector, a, speculative)
-        off = [(np.log(tpot) - wanted[0]) / SCALES[0], (np.log(ttft) - wanted[1]) / SCALES[1]]
-        soft = [np.sign(r) * np.sqrt(2 * (np.sqrt(1 + r * r) - 1)) * weight for r in off]
-        return np.concatenate([*soft, (vector - names.prior) / names.deviation])
+    def said(logs):
+        ttft, tpot = times(logs, a)
+        return np.concatenate([np.log(tpot), np.log(ttft)])
 
-    for last in (False, True):
-        found = least_squares(residuals, vector, x_scale="jac", max_nfev=60 if last else 25, ftol=1e-5)
-        vector = found.x
-        on, off = (np.log(times(names, vector, a, np.full(len(a.tpot), flag))[1]) for flag in (1.0, 0.0))
-        speculative = (a.speculative & (abs(on - wanted[0]) < abs(off - wanted[0]))).astype(float)
-    return Fit(names, vector, speculative)
+    def cost(vector, off):
+        far = weight * 2 * (np.sqrt(1 + off * off) - 1)
+        return far.sum() + np.square((vector - design.prior) / design.deviation).sum()
+
+    vector, damping = design.prior.copy(), 1e-3
+    base = said(design.logs(vector))
+    off = (base - wanted) / scale
+    for _ in range(ITERATIONS):
+        slope = _slope(design, vector, said, base) / scale[:, None]
+        pull = weight / np.sqrt(1 + off * off)
+        normal = slope.T @ (slope * pull[:, None])
+        normal[np.diag_indices_from(normal)] += 1 / design.deviation**2
+        down = slope.T @ (pull * off) + (vector - design.prior) / design.deviation**2
+        before = cost(vector, off)
+        while damping < 1e6:
+            new = vector - solve(normal + damping * np.diag(np.diag(normal)), down, assume_a="pos")
+            said_new = said(design.logs(new))
+            after = cost(new, (said_new - wanted) / scale)
+            if after < before:
+                break
+            damping *= 8
+        vector, base, off, damping = new, said_new, (said_new - wanted) / scale, max(damping / 8, 1e-6)
+        if before - after < 1e-4 * before:
+            break
+    return Fit(design.labels, vector, versions)
+
+
+def _slope(design: Design, vector, said, base) -> np.ndarray:
+    """Derivatives of what is said of each row; one difference per constant serves all its entries."""
+    logs, rows = design.logs(vector), len(base) // 2
+    slope = np.zeros((2 * rows, len(vector)))
+    for name, columns in design.columns.items():
+        change = (said({**logs, name: logs[name] + NUDGE}) - base) / NUDGE
+        slope[:, design.slices[name]] = change[:, None] * np.tile(columns, (2, 1))
+    return slope
 
 
 def part(a: Arrays, rows) -> Arrays:

@@ -13,7 +13,7 @@ from autotuner.predict.deployment import Deployment
 from autotuner.predict.operators import Work
 from autotuner.predict.predict import effect_keys
 from autotuner.predict.queueing import Loop
-from autotuner.predict.table import deployment_of
+from autotuner.predict.table import LENGTHS, deployment_of, load_of
 
 # Series measured with a multi-token predictor on, which the table has no column for: the same
 # configuration is measured without it elsewhere, and is 1.3 to 2 times slower per token.
@@ -33,6 +33,7 @@ class Row:
     osl: int
     concurrency: int
     load: int
+    apart: bool
     ttft: float
     tpot: float
     weight: float = 1.0
@@ -63,9 +64,9 @@ def read(path: Path) -> list[Row]:
         for line in csv.DictReader(file):
             deployment, workers = deployment_of(line)
             concurrency = int(line["concurrency"])
-            load = max(1, round(concurrency / max(1.0, workers / 2))) if workers > 1 else concurrency
+            load = load_of(concurrency, workers), workers > 1
             times = float(line["ttft_ms"]) / 1000, float(line["tpot_ms"]) / 1000
-            rows.append(Row(deployment, int(line["isl"]), int(line["osl"]), concurrency, load, *times))
+            rows.append(Row(deployment, int(line["isl"]), int(line["osl"]), concurrency, *load, *times))
     copies: dict[tuple, int] = {}
     for row in rows:
         key = (row.configuration, row.ttft, row.tpot)
@@ -102,12 +103,14 @@ class Arrays:
     tpot: np.ndarray
     weight: np.ndarray
     speculative: np.ndarray
+    apart: np.ndarray
     basis: np.ndarray
 
 
 def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
     """Stack rows."""
-    loops = [row.deployment.loop(row.isl, row.osl, row.load) for row in rows]
+    loops = [row.deployment.loop(row.isl, row.osl, row.load, lengths=LENGTHS) for row in rows]
+    loops = [loop._replace(queued=0.0) if row.apart else loop for row, loop in zip(rows, loops, strict=True)]
     works = [row.deployment.works(loop) for row, loop in zip(rows, loops, strict=True)]
     of = [row.deployment for row in rows]
 
@@ -130,6 +133,7 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
             "index": layers(lambda k: k.index),
             "dense": np.array([sum(k.layers for k in d.shape.feeds if not k.experts) for d in of], float),
             "expert": np.array([d.shape.moe_layers for d in of], float),
+            "parallel": np.array([d.layout.dp > 1 for d in of], float),
             "groups": np.array([d.layout.expert_groups > 1 for d in of], float),
         },
         engine=np.array([engines.index(d.engine) for d in of]),
@@ -144,5 +148,6 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
         tpot=np.array([row.tpot for row in rows]),
         weight=np.array([row.weight for row in rows]),
         speculative=np.array([row.speculative for row in rows]),
+        apart=np.array([row.apart for row in rows]),
         basis=np.array([basis_of(row.isl, row.osl, row.load) for row in rows]),
     )
