@@ -86,10 +86,11 @@ def _tune(store: RunStore, wiring: Wiring, as_json: bool) -> None:
 
 
 def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
-    from autotuner.cli import display
+    from autotuner.cli import display, foreseen
     from autotuner.cli.live import clock
 
     plan = wiring.plan()
+    points = plan.workload.load_points
     if as_json:
         display.json(
             {
@@ -98,6 +99,7 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
                 "combinations": plan.space.total,
                 "launches": len(plan.candidates),
                 "candidates": [dict(candidate.parameters) for candidate in plan.candidates],
+                "predicted": foreseen.foreseen(wiring.foresight, plan.candidates, points),
                 "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refused],
                 "load_points": [str(point) for point in plan.workload.load_points],
                 "estimated_seconds": round(plan.seconds),
@@ -119,9 +121,12 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
     display.line(f"estimate     {clock(plan.seconds)}, {plan.gpu_hours:.2f} GPU-hours")
     names = list(experiment.parameters)
     rows: list[dict[str, Any]] = [
-        {"trial": number, **candidate.parameters} for number, candidate in enumerate(plan.candidates, start=1)
+        {"trial": number, **candidate.parameters, **foreseen.columns(wiring.foresight, candidate, points[-1])}
+        for number, candidate in enumerate(plan.candidates, start=1)
     ]
-    display.table(rows, ["trial", *names], title="candidates")
+    known = foreseen.COLUMNS if any(foreseen.COLUMNS[0] in row for row in rows) else ()
+    display.line(f"\ncandidates{f'; predicted, not measured, at {points[-1]}' if known else ''}")
+    display.table(rows, ["trial", *names, *known], right=known)
     if plan.space.refused:
         refused = [{**candidate.parameters, "refused because": why} for candidate, why in plan.space.refused]
         display.table(refused, [*names, "refused because"], title="refused")

@@ -204,3 +204,13 @@ def test_an_endpoint_cannot_be_simulated(autotune):
     said = autotune("run", "--evaluator", "simulated", "--url", "http://127.0.0.1:9", "--model", "m", "--dry-run")
     assert said.code == 2
     assert "cannot be simulated" in said.err
+
+
+def test_a_dry_run_tells_what_is_predicted_of_each_candidate_and_says_that_it_is(autotune):
+    arguments = ("run", "--profile", "quick-test", "--gpu", "H100", "--dry-run")
+    said = autotune(*arguments)
+    assert "predicted, not measured, at" in said.out
+    assert "TPOT" in said.out
+    data = autotune(*arguments, "--json").data
+    assert len(data["predicted"]) == len(data["candidates"])
+    assert {point["source"] for points in data["predicted"] for point in points} == {"predicted"}
