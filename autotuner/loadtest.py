@@ -25,6 +25,8 @@ from autotuner.workload import arrivals
 UNNAMED = "model"
 """What the model is called until the server has said."""
 
+INTERRUPTED = "It was interrupted."
+
 PROBE_TIMEOUT = 30.0
 """Seconds an idle server gets for one token after a load point that brought none."""
 
@@ -152,7 +154,12 @@ class LoadTest:
         stopped = None
         try:
             for position, step in drive.steps():
-                seen = self._without_secrets(drive.observe(position, step))
+                try:
+                    seen = self._without_secrets(drive.observe(position, step))
+                except load.Interrupted as interrupt:
+                    if interrupt.observation is not None:
+                        self._keep(drive, position, replace(interrupt.observation, ended_early=INTERRUPTED))
+                    raise
                 self._keep(drive, position, seen)
                 stopped = self._stop(drive, seen)
                 if stopped is not None:
@@ -207,6 +214,9 @@ class LoadTest:
                 self.folder.write(found)
         except RunStoreError as error:  # what was measured is worth more than its files
             return replace(found, stopped=stopped or str(error), path=None)
+        except KeyboardInterrupt:
+            if not interrupted:
+                raise Interrupted(replace(found, interrupted=True)) from None
         return found
 
     def _tell(self, stage: Stage, /, **more: Any) -> None:

@@ -2,14 +2,19 @@
 
 import csv
 import io
+import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from autotuner.launchers import ports, ready
 from autotuner.launchers.external import ExternalServer
+from autotuner.load import records
 
 QUICK = ("--scenario", "D(32,4)", "--duration", "5", "--max-requests", "12", "--warmup", "0")
 
@@ -95,6 +100,35 @@ def test_a_mistake_is_named_before_any_load(autotune, sim, arguments, code, said
     assert said in " ".join(ended.err.split())
     assert "Traceback" not in ended.err
     assert not ended.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_test_keeps_what_was_measured(sim, tmp_path, number):
+    load = ("--scenario", "D(32,4)", "--warmup", "0", "--concurrency", "2,4", "--duration", "2")
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "autotune"), "bench", sim, *load, "--output", "out", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if line.startswith("[2/2]"):
+            break
+    time.sleep(0.5)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    data = json.loads(out)
+    assert data["interrupted"]
+    first, second = data["load_points"]
+    assert first["metrics"]["requests"] > 0
+    assert second["metrics"]["requests"] > 0
+    assert second["ended_early"] == "It was interrupted."
+    assert json.loads((tmp_path / "out" / "bench.json").read_text()) == data
+    start, end = records.read(tmp_path / "out" / "records-2.npz").window
+    assert end - start < 2
+    assert "Traceback" not in err
 
 
 def test_a_server_that_is_not_there_is_named(autotune):
