@@ -74,13 +74,14 @@ def test_targets_are_judged(serve: Serve) -> None:
     assert "target 1e-06" in missed.reason(missed.load_points[0])
 
 
-def test_the_folder_holds_json_csv_and_records_that_can_be_read(serve: Serve, tmp_path: Path) -> None:
+def test_the_folder_holds_json_csv_pictures_and_records_that_can_be_read(serve: Serve, tmp_path: Path) -> None:
     found = bench(serve().url, output=tmp_path / "out")
     assert found.path == tmp_path / "out"
     data = json.loads((found.path / "bench.json").read_text())
     assert data["load_points"][0]["records"] == "records-1.npz"
     assert (found.path / "load-points.csv").read_text().count("\n") == 2
     assert len(records.read(found.path / "records-1.npz").records) == 12
+    assert {path.stem for path in found.path.glob("*.png")} == {"load", "tradeoff", "latencies", "timeline"}
 
 
 def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Path) -> None:

@@ -145,15 +145,13 @@ def _tables(result: BenchResult) -> None:
         return
     scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in result.load_points))
     heading = f"{result.model} at {result.url}, {result.source}, {scenarios}"
-    for made, title in (
-        (table.latencies(result), heading),
-        (table.verdicts(result), ""),
-        (table.checks(result), "checks behind the verdicts"),
-    ):
-        display.table(made.texts(), made.titles, title=title, right=made.right)
-        for note in made.notes:
+    made = [(heading, table.latencies(result)), ("", table.verdicts(result))]
+    made += [(f"checks, {scenario}", checks) for scenario, checks in table.checks(result).items()]
+    for title, each in made:
+        display.table(each.texts(), each.titles, title=title, right=each.right)
+        for note in each.notes:
             display.line(note)
-        if made.notes:
+        if each.notes:
             display.line()
 
 

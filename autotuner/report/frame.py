@@ -43,7 +43,7 @@ def _scale(axes: Axes, name: Literal["x", "y"], at: Sequence[float]) -> None:
     """From zero, or by powers where the figures span more than LOG_ABOVE."""
     low, high = min(at), max(at)
     if low <= 0 or high / low <= LOG_ABOVE:
-        axes.set(**{f"{name}lim": (0.0, high * 1.16)})
+        axes.set(**{f"{name}lim": (0.0, high * 1.16 or 1.0)})
         return
     axes.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.6, high * 1.9)})
     axis = axes.xaxis if name == "x" else axes.yaxis

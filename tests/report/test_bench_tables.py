@@ -53,7 +53,7 @@ def test_a_simulated_test_says_so_and_why_a_load_point_is_no_good(tested):
 def test_the_checks_stand_beside_each_other_with_what_failed_marked(tested):
     bench = tested()
     broken = replace(bench.load_points[1].result, validity=(Check("loop-lag-p99", 0.5, "<= 0.01 s", ok=False),))
-    table = checks(replace(bench, load_points=(bench.load_points[0], Driven(broken))))
+    table = checks(replace(bench, load_points=(bench.load_points[0], Driven(broken))))["D(100,100)"]
     rows = {row["check"]: row for row in table.texts()}
     assert rows["loop-lag-p99"]["16"] == "0.500 !"
     assert rows["completed"] == {"check": "completed", "4": rows["completed"]["4"], "16": "-", "limit": ">= 1 request"}

@@ -3,6 +3,10 @@
 FOLDER/bench.json         the server, the load, every load point with metrics, validity and verdict
 FOLDER/load-points.csv    one row for each load point
 FOLDER/records-1.npz      raw request records of the first load point, ...
+FOLDER/load.png           TTFT and TPOT against load
+FOLDER/tradeoff.png       throughput against interactivity
+FOLDER/latencies.png      distributions of TTFT and E2E
+FOLDER/timeline.png       throughput and requests in flight over time
 """
 
 from __future__ import annotations
@@ -46,3 +50,16 @@ class BenchFolder:
         with writing(self.path):
             (self.path / JSON).write_text(json.dumps(record(bench), indent=2, ensure_ascii=False) + "\n", "utf-8")
             (self.path / CSV).write_text(csv(bench), "utf-8")
+            if bench.load_points:
+                self._draw(bench)
+
+    def _draw(self, bench: BenchResult) -> None:
+        from autotuner.report.bench.curves import against_load, tradeoff
+        from autotuner.report.bench.over_time import distributions, timeline
+        from autotuner.report.bench.trace import trace
+
+        traces = [trace(records.read(self.path / point.records)) for point in bench.load_points if point.records]
+        against_load(bench, self.path / "load.png")
+        tradeoff(bench, self.path / "tradeoff.png")
+        distributions(bench, traces, self.path / "latencies.png")
+        timeline(bench, traces, self.path / "timeline.png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from autotuner.core import Check, Distribution, Verdict
@@ -47,29 +49,30 @@ def verdicts(bench: BenchResult) -> Table:
     return Table(columns, tuple(_row(bench, point) for point in bench.load_points), _notes(bench))
 
 
-def checks(bench: BenchResult) -> Table:
-    """One row for each validity check, one column for each load point; a `!` behind what did not hold."""
-    names = list(dict.fromkeys(check.name for point in bench.load_points for check in point.result.validity))
-    several = len({point.result.load_point.scenario for point in bench.load_points}) > 1
-    points = [(str(place), point) for place, point in enumerate(bench.load_points)]
+def checks(bench: BenchResult) -> dict[str, Table]:
+    """For each scenario one row for each check, one column for each load; a `!` behind what did not hold."""
+    scenarios = dict.fromkeys(point.result.load_point.scenario for point in bench.load_points)
+    return {name: _checks([p for p in bench.load_points if p.result.load_point.scenario == name]) for name in scenarios}
 
-    def title(point: Driven) -> str:
-        return str(point.result.load_point) if several else load(point.result.load_point)
 
+def _checks(points: Sequence[Driven]) -> Table:
     rows: list[Row] = []
-    for name in names:
+    for name in dict.fromkeys(check.name for point in points for check in point.result.validity):
         row: Row = {"check": name, "limit": ""}
-        for key, point in points:
+        for place, point in enumerate(points):
             check = next((check for check in point.result.validity if check.name == name), None)
-            row[key] = _checked(check)
+            row[str(place)] = _checked(check)
             row["limit"] = check.limit if check and (not row["limit"] or not check.ok) else row["limit"]
         rows.append(row)
-    columns = (
-        Column("check", lambda row: row["check"], right=False),
-        *(Column(title(point), lambda row, key=key: row[key]) for key, point in points),  # type: ignore[misc]
-        Column("limit", lambda row: row["limit"], right=False),
+    loads = [Column(load(point.result.load_point), partial(_cell, str(place))) for place, point in enumerate(points)]
+    return Table(
+        (
+            Column("check", lambda row: row["check"], right=False),
+            *loads,
+            Column("limit", lambda row: row["limit"], right=False),
+        ),
+        tuple(rows),
     )
-    return Table(columns, tuple(rows))
 
 
 def _where(bench: BenchResult) -> tuple[Column, ...]:
@@ -101,6 +104,10 @@ def _row(bench: BenchResult, point: Driven) -> Row:
 
 def _statistic(distribution: Distribution | None, name: str, scale: float) -> str:
     return "" if distribution is None else number(getattr(distribution, name) * scale)
+
+
+def _cell(key: str, row: Row) -> str:
+    return str(row[key])
 
 
 def _checked(check: Check | None) -> str:

@@ -1,0 +1,133 @@
+"""TTFT and TPOT against load, and throughput against interactivity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from autotuner.core import Distribution
+from autotuner.report.bench.canvas import (
+    UNTRUSTED,
+    canvas,
+    empty,
+    finish,
+    level,
+    load_ticks,
+    scenario_colours,
+    series,
+)
+from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.report.figures import load
+from autotuner.report.frame import INK, MUTED, QUIET, style
+from autotuner.report.labels import Label, place
+
+_AXIS = {False: "Concurrency (requests in flight)", True: "Rate (requests/s)"}
+_METRICS = (("ttft", "Time to first token (ms)"), ("tpot", "Time per output token (ms)"))
+
+
+def against_load(bench: BenchResult, path: Path) -> None:
+    """Write a PNG: mean and p99 of TTFT and TPOT, with 95% intervals, at each load."""
+    kinds = sorted({point.result.load_point.rate is not None for point in bench.load_points}) or [False]
+    legend = _legend(bench, statistics=True)
+    figure, grid = canvas(bench, "Latency against load", len(kinds), 2, [text for _, text in legend])
+    for row, paced in zip(grid, kinds, strict=True):
+        for axes, (name, label) in zip(row, _METRICS, strict=True):
+            axes.set_xlabel(_AXIS[paced], color=INK)
+            axes.set_ylabel(label, color=INK)
+            _latency(axes, bench, name, paced=paced)
+    finish(figure, path, legend)
+
+
+def _latency(axes: Axes, bench: BenchResult, name: str, *, paced: bool) -> None:
+    points = [point for point in bench.load_points if (point.result.load_point.rate is not None) == paced]
+    drawn = [point for point in points if getattr(point.result.metrics, name) is not None]
+    levels = [level(point.result.load_point) for point in drawn]
+    tops = [_top(getattr(point.result.metrics, name)) * 1e3 for point in drawn]
+    bottoms = [getattr(point.result.metrics, name).mean * 1e3 for point in drawn]
+    style(axes, levels, [*tops, *bottoms])
+    if not drawn:
+        empty(axes)
+        return
+    load_ticks(axes, levels)
+    colours = scenario_colours(bench.load_points)
+    for (scenario, _), line in series(drawn).items():
+        xs = [level(point.result.load_point) for point in line]
+        found = [getattr(point.result.metrics, name) for point in line]
+        means = [distribution.mean * 1e3 for distribution in found]
+        axes.plot(xs, means, color=colours[scenario], linewidth=1.6, zorder=3)
+        axes.plot(
+            xs, [d.p99 * 1e3 for d in found], color=colours[scenario], linewidth=1.1, linestyle=(0, (4, 2)), zorder=2
+        )
+        for x, point, distribution in zip(xs, line, found, strict=True):
+            _mark(axes, x, distribution, colours[scenario], trusted=point.result.verdict not in UNTRUSTED)
+
+
+def _mark(axes: Axes, x: float, found: Distribution, colour: str, *, trusted: bool) -> None:
+    """The mean as a dot, and the interval of the p99; an open end has an arrow."""
+    axes.plot(
+        [x], [found.mean * 1e3], "o" if trusted else "x", color=colour if trusted else MUTED, markersize=5.5, zorder=4
+    )
+    low, high = found.intervals.get("p99", (found.p99, found.p99))
+    top = found.p99 if high is None else high
+    axes.plot([x, x], [low * 1e3, top * 1e3], color=colour, linewidth=1.0, alpha=0.6, zorder=2)
+    axes.plot([x], [top * 1e3], "^" if high is None else "_", color=colour, markersize=5, alpha=0.8, zorder=2)
+
+
+def _top(found: Distribution) -> float:
+    high = found.intervals.get("p99", (0.0, found.p99))[1]
+    return max(found.p99, high or 0.0)
+
+
+def tradeoff(bench: BenchResult, path: Path) -> None:
+    """Write a PNG: what all users get together against what each of them gets."""
+    legend = _legend(bench, statistics=False)
+    figure, grid = canvas(bench, "Throughput against interactivity", legend=[text for _, text in legend])
+    axes = grid[0][0]
+    axes.set_xlabel("Interactivity (tokens/s per user, 1 / mean TPOT)", color=INK)
+    axes.set_ylabel("Output throughput (tokens/s)", color=INK)
+    drawn = [point for point in bench.load_points if point.result.metrics.interactivity]
+    at = {id(point): _at(point) for point in drawn}
+    style(axes, [x for x, _ in at.values()], [y for _, y in at.values()])
+    if not drawn:
+        empty(axes)
+    colours = scenario_colours(bench.load_points)
+    lines = []
+    for (scenario, _), line in series(drawn).items():
+        spots = [at[id(point)] for point in line]
+        lines.append(spots)
+        axes.plot([x for x, _ in spots], [y for _, y in spots], color=colours[scenario], linewidth=1.4, zorder=2)
+        for point, (x, y) in zip(line, spots, strict=True):
+            trusted = point.result.verdict not in UNTRUSTED
+            colour = colours[scenario] if trusted else MUTED
+            axes.plot([x], [y], "o" if trusted else "x", color=colour, markersize=6.5, zorder=3)
+    labels = [Label(at[id(point)], (_named(point),), colours[point.result.load_point.scenario]) for point in drawn]
+    place(axes, labels, [(x, y, 4.0) for x, y in at.values()], lines)
+    finish(figure, path, legend)
+
+
+def _at(point: Driven) -> tuple[float, float]:
+    return point.result.metrics.interactivity or 0.0, point.result.metrics.output_throughput
+
+
+def _named(point: Driven) -> str:
+    asked = point.result.load_point
+    return load(asked) if asked.rate is not None else f"c={asked.concurrency}"
+
+
+def _legend(bench: BenchResult, *, statistics: bool) -> Sequence[tuple[Any, str]]:
+    colours = scenario_colours(bench.load_points)
+    entries: list[tuple[Any, str]] = []
+    if len(colours) > 1:
+        entries += [(Line2D([], [], color=colour, linewidth=2.5), name) for name, colour in colours.items()]
+    if statistics:
+        entries.append((Line2D([], [], color=QUIET, linewidth=1.6, marker="o", markersize=5), "mean"))
+        entries.append((Line2D([], [], color=QUIET, linewidth=1.1, linestyle=(0, (4, 2))), "p99 with 95% interval"))
+        entries.append((Line2D([], [], color=QUIET, linestyle="none", marker="^", markersize=5), "not bounded above"))
+    if any(point.result.verdict in UNTRUSTED for point in bench.load_points):
+        untrusted = Line2D([], [], color=MUTED, linestyle="none", marker="x", markersize=5.5)
+        entries.append((untrusted, "invalid, client-limited or saturated"))
+    return entries

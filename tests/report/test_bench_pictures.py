@@ -1,0 +1,108 @@
+"""The pictures of a load test, from request records."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from autotuner.core import LoadPoint, LoadPointResult, Observation, RequestRecord
+from autotuner.report.bench.curves import against_load, tradeoff
+from autotuner.report.bench.over_time import distributions, timeline
+from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.report.bench.trace import trace
+from autotuner.scoring.metrics import summarize
+from autotuner.scoring.validity import check
+
+NAMES = ("load.png", "tradeoff.png", "latencies.png", "timeline.png")
+
+
+def request(sent, error=None, ttft=0.05, tpot=0.01):
+    times = () if error else tuple(sent + ttft + tpot * i for i in range(20))
+    finished = times[-1] if times else sent + 0.2
+    return RequestRecord(0, sent, sent, finished, times, (1,) * len(times), 10, 20, finish_reason="length", error=error)
+
+
+def observed(point, begin=0.0, count=40, error=None):
+    load = point.concurrency or point.rate
+    records = tuple(request(begin + 4 * i / count, error, ttft=0.02 * (1 + load / 8)) for i in range(count))
+    return Observation(point, records, (begin, begin + 4.0), 0.001)
+
+
+def drawn(make_run, folder, observations, source="measured"):
+    """Draw all four; the experiment is only there for its model's name."""
+    experiment = make_run().experiment
+    points = []
+    for seen in observations:
+        metrics = summarize(seen, experiment.slo)
+        points.append(Driven(LoadPointResult(seen.load_point, source, metrics, check(seen, metrics, experiment.slo))))
+    bench = BenchResult("http://h:1", experiment, source, tuple(points), len(points), 0.0)
+    traces = [trace(seen) for seen in observations]
+    against_load(bench, folder / "load.png")
+    tradeoff(bench, folder / "tradeoff.png")
+    distributions(bench, traces, folder / "latencies.png")
+    timeline(bench, traces, folder / "timeline.png")
+    return [(folder / name).read_bytes() for name in NAMES]
+
+
+def closed(count, scenario="D(10,20)"):
+    return [observed(LoadPoint(scenario, concurrency=2**i), begin=6.0 * i) for i in range(count)]
+
+
+COURSES = {
+    "one load point": closed(1),
+    "many of several scenarios": [*closed(9), *closed(9, "N(100,10)/(200,20)")],
+    "concurrencies and rates": [*closed(2), observed(LoadPoint("D(10,20)", rate=3.5), begin=20.0)],
+    "one request": [observed(LoadPoint("D(10,20)", concurrency=1), count=1)],
+    "nothing answered": [observed(LoadPoint("D(10,20)", concurrency=1), error="http-500")],
+    "nothing asked": [Observation(LoadPoint("D(10,20)", concurrency=1), (), (3.0, 3.0), 0.0)],
+}
+
+
+@pytest.mark.parametrize("course", COURSES.values(), ids=COURSES)
+def test_any_course_gives_pictures(make_run, tmp_path, course):
+    drawn(make_run, tmp_path, course)
+    for name in NAMES:
+        height, width, _ = imread(tmp_path / name).shape
+        assert width == 1508
+        assert height > 600
+
+
+def test_equal_input_gives_equal_bytes(make_run, tmp_path):
+    (tmp_path / "again").mkdir()
+    assert drawn(make_run, tmp_path, closed(2)) == drawn(make_run, tmp_path / "again", closed(2))
+
+
+def test_what_was_simulated_says_so_and_axes_have_units(make_run, tmp_path, monkeypatch):
+    seen = []
+    original = Figure.savefig
+
+    def keep(figure, *args, **options):
+        seen.append([text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text"))])
+        return original(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    drawn(make_run, tmp_path, closed(3), source="simulated")
+    assert all("SIMULATED, NOT MEASURED" in texts for texts in seen)
+    load, trade, latencies, over_time = seen
+    assert {"Time to first token (ms)", "Time per output token (ms)", "Concurrency (requests in flight)"} <= set(load)
+    assert {"Output throughput (tokens/s)", "c=4"} <= set(trade)
+    assert "4 (n=40)" in latencies
+    assert {"Output tokens/s", "Requests in flight", "Time since the first window began (s)"} <= set(over_time)
+
+
+def test_a_trace_counts_every_token_and_request():
+    seen = observed(LoadPoint("D(10,20)", concurrency=4))
+    found = trace(seen)
+    received = sum(1 for r in seen.records for time in r.chunk_times if time <= 4.0)
+    assert float(found.tokens_per_second @ np.diff(found.edges)) == pytest.approx(received)
+    assert len(found.ttft) == 40
+    assert found.in_flight[0] == 1
+    assert found.errors == 0
+
+
+def test_a_request_that_failed_is_in_no_distribution_but_counts_in_its_share():
+    point = LoadPoint("D(10,20)", concurrency=1)
+    good, bad = observed(point), observed(point, error="http-500")
+    found = trace(Observation(point, good.records + bad.records, good.window, 0.0))
+    assert (len(found.ttft), found.errors) == (40, 40)
+    assert len(found.failed_at) == sum(record.finished <= 4.0 for record in bad.records)
