@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ DTYPE_BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.515625, "fp4": 0.
 """Bytes per weight; four-bit types carry a scale per group (2 bytes per 128, 1 byte per 16)."""
 
 
+WHOLE = "Take the file as the model's publisher wrote it."
 ENDINGS = {"fp8": "fp8", "nvfp4": "fp4", "fp4": "fp4", "int4": "int4", "awq": "int4", "gptq": "int4", "bf16": "bf16"}
 """What the end of a checkpoint's name says of its weights, where only its base model is bundled."""
 
@@ -143,10 +144,13 @@ def model_shape(id_or_path: str) -> ModelShape:
     modelled, and missing fields.
     """
     name = _spellings().get(_plain(id_or_path))
-    path = Path(id_or_path).expanduser()
-    if path.is_dir():
-        path = path / "config.json"
-    if path.is_file():
+    try:
+        path = Path(id_or_path).expanduser()
+        path = path / "config.json" if path.is_dir() else path
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, nobody's home
+        raise ConfigError(f"There is no model '{id_or_path[:80]}'.", why=str(error)[:200]) from error
+    if found:
         return shape_of(_read(path), id_or_path)
     if path.name == "config.json" or id_or_path.startswith(("/", "./", "../", "~")):
         raise ConfigError(
@@ -180,7 +184,41 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def shape_of(config: Mapping[str, Any], name: str) -> ModelShape:
-    """Read the shape from the fields of a config.json; `name` is for messages."""
+    """Read the shape from the fields of a config.json; `name` is for messages.
+
+    Raises ConfigError for an architecture that is not modelled, and for fields that are missing
+    or are not what they must be.
+    """
+    try:
+        found = _shape(config, name)
+        parts: list[Attention | Feed] = [*found.attentions, *found.feeds]
+        sizes = [size for part in parts for size in astuple(part)]
+        if min(sizes) < 0 or min(found.layers, found.heads, found.parameters, found.max_model_len) < 1:
+            raise ValueError("a size is below 0")
+    except KeyError as error:
+        raise ConfigError(f"The config.json of '{name}' lacks {error.args[0]}.", remedy=WHOLE) from error
+    except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        why = _odd_fields(config) or f"{error}."
+        raise ConfigError(f"The config.json of '{name}' does not describe a decoder.", why=why, remedy=WHOLE) from error
+    return found
+
+
+def _odd_fields(config: Mapping[str, Any]) -> str:
+    """Name the fields that are of another type than in every bundled model, or below 0."""
+    seen: dict[str, set[type]] = {}
+    for body in catalogue().values():
+        for field, value in body.items():
+            seen.setdefault(field, set()).add(type(value))
+    inner = config.get("text_config")
+    odd = []
+    for field, value in {**config, **(inner if isinstance(inner, dict) else {})}.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if field in seen and (type(value) not in seen[field] or (number and value < 0)):
+            odd.append(f"{field} is {json.dumps(value, default=str)[:40]}")
+    return f"{', '.join(odd)}." if odd else ""
+
+
+def _shape(config: Mapping[str, Any], name: str) -> ModelShape:
     text = {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
     if config.get("architectures"):
         text = {**text, "architectures": config["architectures"]}

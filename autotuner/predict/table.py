@@ -20,21 +20,23 @@ FRACTION = 0.92
 """Share of the memory engines are given in such tables, by where their queues begin."""
 LENGTHS = 0.9
 """Mean length of their requests, whose lengths are drawn evenly from 80% to 100% of the nominal ones."""
+MOST = 1e12
+"""No count of a row is above this; what is, is a mistake or infinite."""
 POOL_TP = 4
 """GPUs per worker assumed where only the size of a pool of workers is told."""
 
 
 def _count(row: Mapping[str, str], field: str, default: int | None = None) -> int:
     text = (row.get(field) or "").strip()
-    if not text and default is not None:
+    if text.lower() in ("", "nan"):
+        if default is None:
+            raise ConfigError(f"The row lacks {field}.")
         return default
-    if not text:
-        raise ConfigError(f"The row lacks {field}.")
     try:
         value = float(text)
     except ValueError:
-        raise ConfigError(f"{field} is '{text}', not a number.") from None
-    if value != int(value) or value < 1:
+        raise ConfigError(f"{field} is '{text[:40]}', not a number.") from None
+    if not 1 <= value < MOST or value != int(value):
         raise ConfigError(f"{field} must be a whole number of at least 1, not {text}.")
     return int(value)
 
