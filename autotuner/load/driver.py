@@ -23,7 +23,8 @@ from autotuner.load.job import Job, request_head
 from autotuner.load.response import body
 from autotuner.load.spool import Spool
 from autotuner.load.stream import decode, message
-from autotuner.workload.requests import Request, Requests
+from autotuner.workload.conversations import Conversations
+from autotuner.workload.requests import Request
 
 _AHEAD_BYTES = 8 << 20
 _LAG_SECONDS = 0.01
@@ -52,7 +53,7 @@ class Outcome:
 class Supply:
     """Requests built a little ahead, so that sending one costs a pop."""
 
-    def __init__(self, requests: Requests, depth: int) -> None:
+    def __init__(self, requests: Iterator[Request], depth: int) -> None:
         self.requests = requests
         self.ready = deque(islice(requests, 1))
         self.depth = max(1, min(depth, _AHEAD_BYTES // len(self.ready[0].body))) if self.ready else 0
@@ -85,7 +86,12 @@ class Run:
     """
 
     def __init__(
-        self, job: Job, warmup: Requests, window: Requests, spool: Spool, on_phase: Callable[[str], None]
+        self,
+        job: Job,
+        warmup: Iterator[Request],
+        window: Iterator[Request],
+        spool: Spool,
+        on_phase: Callable[[str], None],
     ) -> None:
         depth = min(len(job.lanes) or 64, 256)
         self.job = job
@@ -123,12 +129,13 @@ class Run:
             self._measure()
         self._hand_over()
 
-    def issue(self, when: float) -> Exchange | None:
-        """Return the request that is to go out at `when`, None when no more are issued."""
+    def issue(self, when: float, talk: Conversations | None = None) -> Exchange | None:
+        """Return the request that is to go out at `when`, the next of `talk` if there is one; None after the last."""
         if self.stopped or self.halted or when >= self.window_end or self.issued >= self.max_requests:
             return None
         warmup = when < self.window_start
-        exchange = Exchange((self.warmup if warmup else self.window).take(), when, warmup=warmup)
+        request = talk.take() if talk else (self.warmup if warmup else self.window).take()
+        exchange = Exchange(request, when, warmup=warmup)
         self.issued += not warmup
         self.sending.add(exchange)
         return exchange
@@ -256,10 +263,9 @@ async def drive(run: Run, loop: Loop, started: Callable[[], Awaitable[float]]) -
     workload = run.job.workload
     limit = workload.warmup + workload.duration + workload.request_timeout + CONNECT_TIMEOUT
     await loop.open()
-    start = await started()
     with _without_garbage_collection():
         try:
-            run.begin(start)
+            run.begin(await started())
             loop.begin()
             async with asyncio.timeout(limit):
                 await run.over.wait()

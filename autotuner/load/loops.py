@@ -10,6 +10,9 @@ from time import monotonic
 
 from autotuner.load.connection import STALE, Connection, Dialer, DialError, Exchange
 from autotuner.load.driver import Run
+from autotuner.load.response import body
+from autotuner.load.stream import text
+from autotuner.workload.conversations import Conversations
 
 _OPENING_AT_ONCE = 64
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -67,16 +70,16 @@ class Pool:
 
 
 class ClosedLoop:
-    """The job's lanes, each with its own connection and one request in flight.
+    """The job's lanes, each with its own connection, one request in flight, and its own conversations if given.
 
     The lanes begin spread over the first half of the warm-up, so that requests of equal length
     do not stay in step.
     """
 
-    def __init__(self, run: Run, dialer: Dialer) -> None:
+    def __init__(self, run: Run, dialer: Dialer, talk: Callable[[int], Conversations] | None = None) -> None:
         self.run = run
         self.pool = Pool(dialer)
-        self.lanes = [_Lane(self, number) for number in run.job.lanes]
+        self.lanes = [_Lane(self, number, talk and talk(number)) for number in run.job.lanes]
         self.active = len(self.lanes)
 
     async def open(self) -> None:
@@ -106,15 +109,16 @@ class ClosedLoop:
 class _Lane:
     """One request after the other on one connection."""
 
-    def __init__(self, loop: ClosedLoop, number: int) -> None:
+    def __init__(self, loop: ClosedLoop, number: int, talk: Conversations | None) -> None:
         self.loop = loop
         self.number = number
+        self.talk = talk
         self.run = loop.run
         self.connection: Connection | None = None
         self.failures = 0
 
     def advance(self) -> None:
-        exchange = self.run.issue(monotonic())
+        exchange = self.run.issue(monotonic(), self.talk)
         if exchange is None:
             self.loop.lane_over()
         elif self.connection is not None and self.connection.usable:
@@ -148,13 +152,24 @@ class _Lane:
             self._ended(exchange)
 
     def _ended(self, exchange: Exchange) -> None:
-        if self.run.finished(exchange):
+        worked = self.run.finished(exchange)
+        if self.talk is not None:
+            self._go_on(self.talk, exchange, worked)
+        if worked:
             self.failures = 0
             self.advance()
         else:
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 10))
             self.failures += 1
             asyncio.get_running_loop().call_later(pause, self.advance)
+
+    def _go_on(self, talk: Conversations, exchange: Exchange, worked: bool) -> None:
+        if worked and self.run.job.workload.endpoint == "chat":
+            talk.answered(text(*body(exchange.times, exchange.pieces)))
+        elif worked:
+            talk.answered("")
+        else:
+            talk.broken_off()
 
 
 class OpenLoop:

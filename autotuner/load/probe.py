@@ -1,8 +1,9 @@
-"""How many tokens a chat server makes of words: two one-token requests before the warm-up."""
+"""How many tokens a chat server makes of words: a few one-token requests before the warm-up."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from random import Random
 
 from autotuner.load.connection import Connection, Dialer, DialError, Exchange
@@ -12,11 +13,20 @@ from autotuner.load.stream import decode
 from autotuner.workload.prompts import Prompts
 from autotuner.workload.requests import Request
 
-_SIZES = (16, 272)
+_FEW, _MANY = 16, 272
 
 
-async def calibrate(job: Job, dialer: Dialer) -> tuple[float, float]:
-    """Return (tokens the server adds to a prompt, tokens per word); (0, 1) where it does not say."""
+@dataclass(frozen=True)
+class Fit:
+    """Tokens that a server adds to a prompt, makes of a word, and adds for each further pair of messages."""
+
+    overhead: float = 0.0
+    per_word: float = 1.0
+    per_turn: float = 0.0
+
+
+async def calibrate(job: Job, dialer: Dialer) -> Fit:
+    """Ask the server; what it does not say is as if it added nothing and every word were a token."""
     prompts = Prompts(
         kind="chat",
         model=job.endpoint.model,
@@ -24,17 +34,24 @@ async def calibrate(job: Job, dialer: Dialer) -> tuple[float, float]:
         salt=f"{job.salt}\n{job.load_point}",
         phase=f"probe {Random().random()}",
     )
+    dialogue = [prompts.text(index, _FEW).decode().strip() for index in (2, 3, 4)]
+    bodies = [prompts.body(0, _FEW, 1), prompts.body(1, _MANY, 1), prompts.dialogue(dialogue, 1)]
+    if not job.load_point.scenario.startswith("C("):
+        del bodies[2]
     counted: list[int] = []
     try:
-        for index, words in enumerate(_SIZES):
-            tokens = await _prompt_tokens(job, dialer, Request(index, words, 1, prompts.body(index, words, 1)))
+        for index, text in enumerate(bodies):
+            tokens = await _prompt_tokens(job, dialer, Request(index, 0, 1, text))
             if tokens is None:
-                return 0.0, 1.0
+                return Fit()
             counted.append(tokens)
     except DialError:
-        return 0.0, 1.0
-    per_word = (counted[1] - counted[0]) / (_SIZES[1] - _SIZES[0])
-    return (counted[0] - per_word * _SIZES[0], per_word) if per_word > 0 else (0.0, 1.0)
+        return Fit()
+    per_word = (counted[1] - counted[0]) / (_MANY - _FEW)
+    if per_word <= 0:
+        return Fit()
+    per_turn = counted[2] - counted[0] - 2 * _FEW * per_word if counted[2:] else 0.0
+    return Fit(counted[0] - per_word * _FEW, per_word, max(0.0, per_turn))
 
 
 async def _prompt_tokens(job: Job, dialer: Dialer, request: Request) -> int | None:

@@ -11,6 +11,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import heapify, heapreplace
 from itertools import accumulate
@@ -72,6 +73,17 @@ def decode(times: Sequence[float], pieces: Sequence[bytes]) -> Decoded:
     if decoded.error is None and decoded.finish_reason is None:
         decoded.error = "incomplete"
     return decoded
+
+
+def text(times: Sequence[float], pieces: Sequence[bytes]) -> str:
+    """Return what a chat answered, without its reasoning, as far as it is readable."""
+    said: list[str] = []
+    with suppress(ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+        for _, payload in _payloads(times, pieces):
+            choices = _parsed(payload.decode()).get("choices") or ()
+            deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
+            said += [delta.get("content") or "" for delta in deltas]
+    return "".join(said)
 
 
 def _payloads(times: Sequence[float], pieces: Sequence[bytes]) -> Iterator[tuple[float, bytes]]:

@@ -16,8 +16,8 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -28,11 +28,13 @@ from autotuner.load.driver import Loop, Outcome, Run, drive
 from autotuner.load.job import Job
 from autotuner.load.loops import ClosedLoop, OpenLoop
 from autotuner.load.orders import Orders
-from autotuner.load.probe import calibrate
+from autotuner.load.probe import Fit, calibrate
 from autotuner.load.scheduling import going_first
 from autotuner.workload import arrivals, scenarios
+from autotuner.workload.conversations import Conversations
 from autotuner.workload.prompts import Prompts
-from autotuner.workload.requests import Requests
+from autotuner.workload.requests import Request, Requests
+from autotuner.workload.scenarios import Conversation
 
 _STDIN = 0
 
@@ -68,10 +70,10 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
     workload, point = job.workload, job.load_point
     dialer = Dialer(job.endpoint.address, workload.request_timeout)
     scenario = scenarios.parse(point.scenario)
-    overhead, per_word = await _fit(job, dialer, say, orders) if workload.endpoint == "chat" else (0.0, 1.0)
+    fit = await _fit(job, dialer, say, orders) if workload.endpoint == "chat" else Fit()
 
-    def requests(phase: str) -> Requests:
-        prompts = Prompts(
+    def prompts(phase: str) -> Prompts:
+        return Prompts(
             kind=workload.endpoint,
             model=job.endpoint.model,
             vocabulary=job.endpoint.vocabulary,
@@ -79,23 +81,33 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
             phase=phase,
             prefix=scenario.prefix,
             seed=workload.seed,
-            overhead=overhead,
-            per_word=per_word,
+            overhead=fit.overhead,
+            per_word=fit.per_word,
         )
+
+    def requests(phase: str) -> Iterator[Request]:
+        if isinstance(scenario, Conversation):
+            return iter(())
         arrival = workload.arrival if point.rate else ""
         return Requests(
-            scenario, prompts, seed=workload.seed, phase=phase, arrival=arrival, part=job.part, parts=job.parts
+            scenario, prompts(phase), seed=workload.seed, phase=phase, arrival=arrival, part=job.part, parts=job.parts
         )
+
+    def talk(lane: int) -> Conversations:
+        assert isinstance(scenario, Conversation)
+        return Conversations(scenario, both, lane, point.concurrency or 1, per_turn=fit.per_turn)
 
     async def started() -> float:
         say({"ready": True})
         return await orders.started() if orders else monotonic()
 
+    both = prompts("conversation")
     written = spool.Spool(job.spool)
     run = Run(job, requests("warm-up"), requests("window"), written, lambda phase: say({"phase": phase}))
     halting = asyncio.create_task(_halt(run, orders.stopped)) if orders else None
     try:
-        return await drive(run, _loop(job, run, dialer), started)
+        loop = _loop(job, run, dialer, talk if isinstance(scenario, Conversation) else None)
+        return await drive(run, loop, started)
     finally:
         if halting is not None:
             halting.cancel()
@@ -107,22 +119,19 @@ async def _halt(run: Run, told: asyncio.Event) -> None:
     run.halt()
 
 
-async def _fit(
-    job: Job, dialer: Dialer, say: Callable[[dict[str, Any]], None], orders: Orders | None
-) -> tuple[float, float]:
+async def _fit(job: Job, dialer: Dialer, say: Callable[[dict[str, Any]], None], orders: Orders | None) -> Fit:
     """Ask the server how it counts words, once for all workers, so that they make the same prompts."""
     if job.part and orders is not None:
-        overhead, per_word = await orders.fitted()
-    else:
-        overhead, per_word = await calibrate(job, dialer)
-        say({"fit": [overhead, per_word]})
-    return overhead, per_word
+        return Fit(*await orders.fitted())
+    found = await calibrate(job, dialer)
+    say({"fit": list(astuple(found))})
+    return found
 
 
-def _loop(job: Job, run: Run, dialer: Dialer) -> Loop:
+def _loop(job: Job, run: Run, dialer: Dialer, talk: Callable[[int], Conversations] | None) -> Loop:
     point = job.load_point
     if point.rate is None:
-        return ClosedLoop(run, dialer)
+        return ClosedLoop(run, dialer, talk)
     offsets = arrivals.share(arrivals.offsets(point, job.workload), job.workload.warmup, job.part, job.parts)
     return OpenLoop(run, dialer, offsets, point.rate / job.parts)
 

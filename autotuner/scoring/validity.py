@@ -35,7 +35,7 @@ ERROR_SHARE = 0.01
 MATCHING_SHARE = 0.95
 CACHE_SHARE = 0.05
 CACHE_TOKENS = 32  # per request: two 16-token blocks, what the head of a chat template shares
-SHARED_SCENARIOS = ("P(", "file:")
+SHARED_SCENARIOS = ("P(", "C(", "file:")
 
 
 def check(observation: Observation, metrics: Metrics, slo: Slo) -> tuple[Check, ...]:

@@ -20,7 +20,7 @@ from autotuner.simulate.settings import Settings
 from autotuner.simulate.world import World
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.requests import lengths
-from autotuner.workload.scenarios import Scenario
+from autotuner.workload.scenarios import Conversation, Scenario
 
 TURNAROUND = 0.0002
 """Seconds from a response's last token to the next request of its lane in the engine."""
@@ -94,6 +94,9 @@ class _Drive:
         self.on_phase = on_phase
         scenario = scenarios.parse(self.point.scenario)
         self.shared = server.identities(scenario.prefix // server.world.limits.block_size)
+        self.talk = scenario if isinstance(scenario, Conversation) else None
+        self.turns = {lane: lane % self.talk.turns for lane in range(self.point.concurrency or 0)} if self.talk else {}
+        self.told: dict[int, list[int]] = {}
         self.warm, self.cold = self._lengths(scenario, "warm-up"), self._lengths(scenario, "window")
         self.start = server.clock
         self.window_start = self.start + self.workload.warmup
@@ -198,7 +201,7 @@ class _Drive:
         late = due < self.freed_at
         self.held_back += late and not warmup
         when = now if late else due
-        prompt, output = next(self.warm if warmup else self.cold)
+        prompt, output = self.talk.turn(self.turns[lane]) if self.talk else next(self.warm if warmup else self.cold)
         if warmup:
             self.warmed += 1
             index = -self.warmed
@@ -219,15 +222,19 @@ class _Drive:
             self._failed(sent, when + TURNAROUND, f"http-{fate.status}")
             return
         sent.malformed = fate.malformed
-        request = Request(prompt, fate.stop_at or output, self._hashes(prompt), when)
+        request = Request(prompt, fate.stop_at or output, self._hashes(prompt, lane), when)
         self.on_their_way[request] = sent
         self.scheduler.add(request)
 
-    def _hashes(self, prompt: int) -> Sequence[Hashable]:
+    def _hashes(self, prompt: int, lane: int) -> Sequence[Hashable]:
         limits = self.server.world.limits
         if not limits.prefix_caching:
             return ()
         blocks = prompt // limits.block_size
+        if self.talk:
+            told = self.told.setdefault(lane, [])
+            told += self.server.identities(blocks - len(told))
+            return tuple(told)
         own = self.server.identities(max(0, blocks - len(self.shared)))
         return [*self.shared[:blocks], *own] if self.shared else own
 
@@ -240,10 +247,21 @@ class _Drive:
         self.worked, self.in_a_row = True, 0
         self.failures.pop(sent.lane, None)
         self._book(sent, now, times, reason="length" if len(times) == sent.output else "stop")
+        if self.talk:
+            self._go_on(sent.lane, self.turns[sent.lane] + 1)
         self.sends.again(sent.lane, now + TURNAROUND)
+
+    def _go_on(self, lane: int, turn: int) -> None:
+        """Let a lane's conversation go on with `turn`, or another one begin."""
+        assert self.talk is not None
+        self.turns[lane] = turn % self.talk.turns
+        if not self.turns[lane]:
+            self.told.pop(lane, None)
 
     def _failed(self, sent: _Sent, at: float, error: str, times: array[float] | None = None) -> None:
         self._book(sent, at, times or array("d"), error=error)
+        if self.talk:
+            self._go_on(sent.lane, 0)
         self.in_a_row += 1
         failures = self.failures[sent.lane] = self.failures.get(sent.lane, -1) + 1
         self.sends.again(sent.lane, at + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)))

@@ -23,8 +23,14 @@ _RAMP = re.compile(r"([0-9.]+)-([0-9.]+)")
 def check(workload: Workload) -> None:
     """ConfigError where a load point's scenario, or the arrivals of its rate, are none."""
     for point in workload.load_points:
-        scenarios.parse(point.scenario)
+        scenario = scenarios.parse(point.scenario)
         if point.rate is not None:
+            if isinstance(scenario, scenarios.Conversation):
+                raise ConfigError(
+                    f"Scenario '{scenario}' cannot be driven at a rate.",
+                    why="A turn follows the answer before it, which comes when it comes.",
+                    remedy="Give a concurrency: so many conversations at once.",
+                )
             next(offsets(point, workload), None)
 
 

@@ -7,8 +7,10 @@ is a slice of a prepared pool and costs a memory copy.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import cycle
 from random import Random
 from typing import Literal
 
@@ -108,7 +110,7 @@ class Prompts:
         self.shared = self.alphabet.digits(shared, min(self.prefix, _NONCE)) + self.alphabet.run(
             shared, max(0, self.prefix - _NONCE)
         )
-        name = json.dumps(model).encode()
+        self.name = name = json.dumps(model).encode()
         if kind == "chat":
             self.head = b'{"model":' + name + b',"messages":[{"role":"user","content":"'
             self.close = b'"}]'
@@ -119,21 +121,35 @@ class Prompts:
     def body(self, index: int, prompt_tokens: int, output_tokens: int) -> bytes:
         """Write the JSON body of request `index`; `prompt_tokens` counts the shared prefix too."""
         own = max(1, self._pieces(prompt_tokens) - self.prefix)
-        nonce = min(own, _NONCE)
+        text = self.shared + self.text(index, own)
+        return b"".join((self.head, memoryview(text)[:-1], self.close, _tail(output_tokens)))
+
+    def dialogue(self, messages: Sequence[str], output_tokens: int) -> bytes:
+        """Write the JSON body of a chat whose messages are the user's and the assistant's in turn."""
+        roles = cycle(("user", "assistant"))
+        turns = [{"role": role, "content": content} for role, content in zip(roles, messages, strict=False)]
+        head = b'{"model":%s,"messages":%s' % (self.name, json.dumps(turns).encode())
+        return head + _tail(output_tokens)
+
+    def text(self, index: int, pieces: int) -> bytes:
+        """Return `pieces` tokens or words of text number `index`; a shorter text is the beginning of a longer one."""
+        nonce = min(pieces, _NONCE)
         number = self.base + index
-        text = self.shared + self.alphabet.digits(number, nonce) + self.alphabet.run(number * 7919, own - nonce)
-        return b"".join(
-            (
-                self.head,
-                memoryview(text)[:-1],
-                self.close,
-                b',"max_tokens":%d,"temperature":0,"ignore_eos":true,"stream":true,' % output_tokens,
-                b'"stream_options":{"include_usage":true}}',
-            )
-        )
+        return self.alphabet.digits(number, nonce) + self.alphabet.run(number * 7919, pieces - nonce)
+
+    def words(self, tokens: int, around: float) -> int:
+        """Return how many words a message needs for `tokens` tokens, of which the server adds `around` itself."""
+        return max(1, round((tokens - around) / self.per_word))
 
     def _pieces(self, tokens: int) -> int:
         return max(0, round((tokens - self.overhead) / self.per_word)) if tokens else 0
+
+
+def _tail(output_tokens: int) -> bytes:
+    return (
+        b',"max_tokens":%d,"temperature":0,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}'
+        % output_tokens
+    )
 
 
 def _number(text: str) -> int:

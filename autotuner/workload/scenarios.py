@@ -17,6 +17,7 @@ FORMS = (
     "U(min_in,max_in)/(min_out,max_out)",
     "U(max_in,max_out)",
     "P(prefix,in,out)",
+    "C(turns,in,out)",
     "file:PATH",
 )
 _OTHER_TASKS = {"E": "embeddings", "R": "reranking", "I": "images"}
@@ -111,6 +112,32 @@ class Uniform:
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """`C(turns,in,out)`: each turn's prompt holds all turns before it with their answers, then `prompt` tokens more."""
+
+    turns: int
+    prompt: int
+    output: int
+    prefix: int = 0
+
+    def turn(self, number: int) -> tuple[int, int]:
+        """Return (prompt tokens, output tokens) of turn `number`, from 0."""
+        return (number + 1) * self.prompt + number * self.output, self.output
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """Means over the turns."""
+        return ((self.turns + 1) * self.prompt + (self.turns - 1) * self.output) / 2, self.output
+
+    def lengths(self, rng: Random) -> tuple[int, int]:
+        """Draw one turn; all are equally frequent."""
+        return self.turn(rng.randrange(self.turns))
+
+    def __str__(self) -> str:
+        return f"C({self.turns},{self.prompt},{self.output})"
+
+
+@dataclass(frozen=True)
 class Trace:
     """`file:PATH`: lengths drawn from the rows of a recorded trace.
 
@@ -151,7 +178,7 @@ def parse(text: str) -> Scenario:
         raise ConfigError(
             f"Scenario '{text}' is for {_OTHER_TASKS[letter]}.",
             why="Only text-to-text load is generated.",
-            remedy="Use D, N, U, P or file:.",
+            remedy="Use D, N, U, P, C or file:.",
         )
     scenario = _scenario(letter, first, second)
     if scenario is None:
@@ -167,6 +194,11 @@ def _scenario(letter: str, first: tuple[int, ...], second: tuple[int, ...] | Non
             if not prefix:
                 raise ConfigError(f"Scenario 'P(0,{prompt},{output})' shares no prefix; use 'D({prompt},{output})'.")
             return _fixed(prompt, output, prefix)
+        case "C", (turns, prompt, output), None:
+            talk = Conversation(turns, prompt, output)
+            if turns < 2 or not prompt or not output:
+                raise ConfigError(f"Scenario '{talk}' needs at least 2 turns, 1 prompt token and 1 output token.")
+            return talk
         case "N", (mean_in, sd_in), (mean_out, sd_out):
             if not mean_in or not mean_out:
                 raise ConfigError(f"Scenario 'N({mean_in},{sd_in})/({mean_out},{sd_out})' has a mean of 0 tokens.")
@@ -197,7 +229,7 @@ def _unreadable(text: str) -> ConfigError:
     squeezed = re.sub(r"\s+", "", text)
     for repaired in (squeezed, squeezed[:1].upper() + squeezed[1:]):
         match = _SHAPE.fullmatch(repaired)
-        if repaired != text and match is not None and match[1] in "DNUP":
+        if repaired != text and match is not None and match[1] in "DNUPC":
             why = "No spaces are allowed inside." if squeezed != text else ""
             return ConfigError(f"Unknown scenario '{text}'; did you mean '{repaired}'?", why=why)
     same_letter = [form for form in FORMS if form[:1] == text[:1].upper()]

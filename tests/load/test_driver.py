@@ -21,7 +21,7 @@ from autotuner.load.driver import Outcome
 from autotuner.load.job import Endpoint, Job
 from autotuner.load.worker import observe
 from autotuner.workload import arrivals
-from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, sse, status, token
+from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, sse, status, token, usage
 
 Serve = Callable[..., Server]
 
@@ -150,6 +150,22 @@ def test_a_shared_prefix_is_shared_by_warm_up_and_window(serve: Serve, drive: Dr
     drive(server.url, "P(30,10,2)", concurrency=2, warmup=0.05, max_requests=4)
     assert len({tuple(asked.body["prompt"][:30]) for asked in server.asked}) == 1
     assert len({asked.body["prompt"][30] for asked in server.asked}) == len(server.asked)
+
+
+def test_a_conversation_goes_on_with_its_own_history(serve: Serve, drive: Drive):
+    server = serve()
+    driven = drive(server.url, "C(3,20,6)", concurrency=2, warmup=0.1, max_requests=14)
+    assert driven.errors == {None: len(driven.started)}
+    assert {record.prompt_tokens for record in driven.started} == {20, 46, 72}
+    assert all(record.prompt_tokens == record.requested_prompt for record in driven.started)
+    begun: dict[int, list[list[int]]] = {}
+    for asked in server.asked:
+        begun.setdefault(asked.body["prompt"][0], []).append(asked.body["prompt"])
+    whole = [prompts for prompts in begun.values() if len(prompts) == 3]
+    assert whole
+    assert all(third[:46] == second and second[:20] == first for first, second, third in whole)
+    indexes = [record.index for record in driven.records]
+    assert len(set(indexes)) == len(indexes)
 
 
 # faults
@@ -462,6 +478,25 @@ def test_chat_prompts_are_fitted_to_the_servers_own_count(serve: Serve, drive: D
     driven = drive(server.url, "D(211,3)", concurrency=1, max_requests=3, endpoint="chat")
     assert [record.prompt_tokens for record in driven.started] == [211, 211, 211]
     assert {asked.path for asked in server.asked} == {"/v1/chat/completions"}
+
+
+def test_a_chat_conversation_repeats_the_servers_own_words(serve: Serve, drive: Drive):
+    """The server adds 3 tokens to each message, and answers in words."""
+
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        contents = [message["content"] for message in asked.body["messages"]]
+        asked.body["prompt"] = [0] * sum(len(content.split()) + 3 for content in contents)
+        words = [{"content": f"w{number} "} for number in range(asked.body["max_tokens"])]
+        events = [{"choices": [{"delta": word, "finish_reason": None}]} for word in words]
+        events[-1]["choices"][0]["finish_reason"] = "length"
+        body = [sse(event) for event in events] + [usage(asked.prompt_tokens, len(words)), sse(b"[DONE]")]
+        writer.write(HEAD + b"".join(map(chunked, body)) + b"0\r\n\r\n")
+
+    server = serve(behave)
+    driven = drive(server.url, "C(3,20,4)", concurrency=1, max_requests=6, endpoint="chat")
+    assert [record.prompt_tokens for record in driven.started] == [20, 44, 68] * 2
+    last = next(asked.body["messages"] for asked in server.asked if len(asked.body["messages"]) == 5)
+    assert [message["content"].strip() for message in last[1::2]] == ["w0 w1 w2 w3"] * 2
 
 
 def test_a_chat_server_that_does_not_count_gets_one_word_per_token(serve: Serve, drive: Drive):

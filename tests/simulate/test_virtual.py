@@ -163,6 +163,14 @@ def test_a_trace_is_replayed_once_row_by_row(tmp_path):
     assert (seen.decided, seen.due) == (None, 3)
 
 
+def test_a_conversation_finds_its_own_history_in_the_cache():
+    seen = server().drive(step("C(4,200,50)", concurrency=3, duration=20.0))
+    asked = {record.requested_prompt for record in window(seen)}
+    assert asked == {200, 450, 700, 950}
+    found = seen.counters["prefix_cache_hits"] / seen.counters["prefix_cache_queries"]
+    assert 0.4 < found < (200 + 450 + 700) / (200 + 450 + 700 + 950)
+
+
 def test_a_bound_on_requests_in_flight_holds_the_others_back():
     free = server().drive(step("D(100,200)", rate=20.0))
     assert (free.held_back, free.due) == (None, len(window(free)))

@@ -149,6 +149,11 @@ def test_only_a_trace_has_times_to_replay():
         replayed("D(5,5)", 1.0)
 
 
+def test_a_conversation_has_no_rate():
+    with pytest.raises(ConfigError, match="cannot be driven at a rate"):
+        arrivals.check(Workload((LoadPoint("C(3,100,20)", rate=1.0),)))
+
+
 # shares of several workers, and what is due
 
 

@@ -60,6 +60,14 @@ def test_the_short_u_begins_at_one():
     assert set(outputs) == {1, 2, 3}
 
 
+def test_c_grows_by_the_turn_before_and_its_answer():
+    scenario = scenarios.parse("C(3,100,20)")
+    assert isinstance(scenario, scenarios.Conversation)
+    assert [scenario.turn(number) for number in range(3)] == [(100, 20), (220, 20), (340, 20)]
+    assert scenario.mean == (220, 20)
+    assert set(zip(*draws("C(3,100,20)", 100), strict=True)) == {(100, 20), (220, 20), (340, 20)}
+
+
 def test_equal_seeds_draw_equal_lengths():
     scenario = scenarios.parse("N(480,240)/(300,150)")
     first, second = Random("x"), Random("x")
@@ -75,6 +83,7 @@ def test_a_scenario_is_written_as_it_was_read(a: int, b: int, c: int, d: int):
     for text in (
         f"D({a},{b})",
         f"P({a},{b},{c})",
+        f"C({a + 1},{b},{c})",
         f"N({a},{b})/({c},{d})",
         f"U({a},{b})",
         f"U({low},{high})/({less},{more})",
@@ -98,6 +107,8 @@ def test_any_other_text_is_a_config_error_or_reads_back(text: str):
         ("d(100,100)", "did you mean 'D(100,100)'"),
         ("D(100)", "did you mean 'D(in,out)'"),
         ("N(100,10)", "did you mean 'N(mean_in,sd_in)/(mean_out,sd_out)'"),
+        ("C(1,5,5)", "at least 2 turns"),
+        ("C(5,5)", "did you mean 'C(turns,in,out)'"),
         ("P(5,5)", "did you mean 'P(prefix,in,out)'"),
         ("fixed", "Unknown scenario 'fixed'"),
         ("", "Unknown scenario ''"),

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.workload.conversations import Conversations
+from autotuner.workload.prompts import Prompts
+from autotuner.workload.scenarios import Conversation
+
+SCENARIO = Conversation(3, 20, 8)
+
+
+def talk(lane: int = 0, lanes: int = 4, *, scenario: Conversation = SCENARIO, **given: Any) -> Conversations:
+    per_turn = given.pop("per_turn", 0.0)
+    prompts = Prompts(**{"kind": "completions", "model": "m", "vocabulary": 32_000, "salt": "s", "phase": "p", **given})
+    return Conversations(scenario, prompts, lane, lanes, per_turn=per_turn)
+
+
+def played(conversations: Conversations, requests: int, said: str = "") -> list[dict[str, Any]]:
+    bodies = []
+    for _ in range(requests):
+        bodies.append(json.loads(conversations.take().body))
+        conversations.answered(said)
+    return bodies
+
+
+def test_each_prompt_of_ids_begins_with_the_one_before_and_has_room_for_its_answer():
+    prompts = [body["prompt"] for body in played(talk(), 3)]
+    assert [len(prompt) for prompt in prompts] == [20, 48, 76]
+    assert prompts[1][:20] == prompts[0]
+    assert prompts[2][:48] == prompts[1]
+
+
+def test_after_the_last_turn_another_conversation_begins():
+    prompts = [body["prompt"] for body in played(talk(), 6)]
+    assert [len(prompt) for prompt in prompts] == [20, 48, 76] * 2
+    assert prompts[3][0] != prompts[0][0]
+
+
+@given(st.integers(1, 6), st.integers(2, 5))
+def test_no_two_turns_of_any_lanes_have_the_same_number_or_conversations_the_same_beginning(lanes: int, turns: int):
+    scenario = Conversation(turns, 10, 3)
+    every = [talk(lane, lanes, scenario=scenario) for lane in range(lanes)]
+    requests = []
+    for conversations in every:
+        for _ in range(2 * turns):
+            requests.append(conversations.take())
+            conversations.answered("")
+    assert len({request.index for request in requests}) == len(requests)
+    begun: dict[int, set[int]] = {}
+    for request in requests:
+        begun.setdefault(request.index // turns, set()).add(json.loads(request.body)["prompt"][0])
+    assert all(len(first) == 1 for first in begun.values())
+    assert len(set.union(*begun.values())) == len(begun)
+
+
+def test_lanes_begin_at_different_turns():
+    assert [len(json.loads(talk(lane).take().body)["prompt"]) for lane in range(4)] == [20, 48, 76, 20]
+
+
+def test_a_turn_that_failed_ends_its_conversation():
+    conversations = talk()
+    first = conversations.take()
+    assert conversations.take().body == first.body
+    conversations.answered("")
+    conversations.broken_off()
+    after = conversations.take()
+    assert after.prompt_tokens == 20
+    assert after.index == 4 * SCENARIO.turns
+
+
+def messages(body: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in body["messages"]]
+
+
+def test_a_chat_repeats_what_was_said_and_what_was_answered():
+    first, second, third = (messages(body) for body in played(talk(kind="chat"), 3, said='So "it" is.'))
+    assert [role for role, _ in third] == ["user", "assistant", "user", "assistant", "user"]
+    assert second[:1] == first
+    assert third[:3] == second
+    assert second[1][1] == third[3][1] == 'So "it" is.'
+    assert [len(content.split()) for role, content in third if role == "user"] == [20, 20, 20]
+
+
+def test_a_chat_has_filler_where_an_answer_was_never_given():
+    body = json.loads(talk(1, kind="chat").take().body)
+    assert [len(content.split()) for _, content in messages(body)] == [20, 8, 20]
+
+
+def test_a_chat_makes_room_for_what_the_server_adds_to_each_message():
+    conversations = talk(2, kind="chat", overhead=10.0, per_word=2.0, per_turn=8.0)
+    sizes = [len(content.split()) for _, content in messages(json.loads(conversations.take().body))]
+    assert sizes == [5, 4, 6, 4, 6]
+
+
+@pytest.mark.parametrize("kind", ["completions", "chat"])
+def test_a_turn_asks_for_a_fixed_length_and_usage(kind: str):
+    body = json.loads(talk(kind=kind).take().body)
+    assert (body["max_tokens"], body["ignore_eos"], body["stream"]) == (8, True, True)
+    assert body["stream_options"] == {"include_usage": True}
