@@ -8,15 +8,19 @@ Each command runs as a user would run it, as a process of its own; the figures a
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 from autotuner.store import RunStore, find_run
 
@@ -51,6 +55,50 @@ def start_up(repeats: int, *arguments: str) -> str:
     return f"{statistics.median(runs):.3f} s (min {runs[0]:.3f}, max {runs[-1]:.3f}, n={repeats})"
 
 
+class OneToken(BaseHTTPRequestHandler):
+    """A server that answers at once and notes when the first request of a load came."""
+
+    first: ClassVar[list[float]] = []
+
+    def do_GET(self) -> None:
+        """List one model."""
+        self._answer(200 if self.path == "/v1/models" else 404, b'{"data": [{"id": "m"}]}')
+
+    def do_POST(self) -> None:
+        """Give one token."""
+        arrived = time.perf_counter()
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if asked["max_tokens"] > 1:  # one token is what a probe asks for
+            self.first.append(arrived)
+        choice = {"index": 0, "text": " a", "finish_reason": "length"}
+        self._answer(200, b"data: %s\n\ndata: [DONE]\n\n" % json.dumps({"choices": [choice]}).encode())
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def to_first_request(repeats: int) -> str:
+    """Median time from the start of `autotune bench` to the arrival of the first request of its load."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OneToken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    load = ("--scenario", "D(16,2)", "--concurrency", "1", "--warmup", "0", "--max-requests", "1")
+    runs = []
+    for _ in range(repeats + 1):
+        OneToken.first.clear()
+        began = time.perf_counter()
+        timed(str(AUTOTUNE), "bench", f"http://127.0.0.1:{server.server_port}", *load)
+        runs.append(OneToken.first[0] - began)
+    server.shutdown()
+    runs = sorted(runs[1:])
+    return f"{statistics.median(runs):.2f} s (min {runs[0]:.2f}, max {runs[-1]:.2f}, n={repeats})"
+
+
 def quick_test() -> list[tuple[str, str, str]]:
     """The main job on the embedded engine: wall time, the share outside start and load, peak memory."""
     with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +121,7 @@ def main() -> None:
     rows = [
         ("`autotune --help`", start_up(repeats, "--help"), "<= 0.20 s"),
         ("`autotune profiles list`", start_up(repeats, "profiles", "list"), "<= 0.35 s"),
+        ("`autotune bench`: command to first request", to_first_request(repeats), "<= 1.5 s"),
         *quick_test(),
     ]
     print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")

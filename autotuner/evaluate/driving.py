@@ -12,7 +12,6 @@ from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, So
 from autotuner.engines.model import geometry
 from autotuner.experiment import Model, Slo
 from autotuner.launchers.power import Meter
-from autotuner.scoring import metrics, validity
 from autotuner.search.launch import Course
 
 
