@@ -183,6 +183,8 @@ class LoadTest:
         result = drive.keep(position, seen)
         judged = replace(result, verdict=verdict(result, self.experiment.slo))
         self.driven.append(Driven(judged, seen.ended_early, records))
+        if self.folder is not None:
+            self.folder.write(self._so_far())
 
     def _stop(self, drive: Drive, seen: Observation) -> str | None:
         """Why no more load points are driven: this one was given up, and an idle server gives no token either."""
@@ -198,7 +200,21 @@ class LoadTest:
         return seen.ended_early or f"No request was answered ({errors or 'none ended'})."
 
     def _result(self, stopped: str | None = None, *, interrupted: bool = False) -> BenchResult:
-        found = BenchResult(
+        found = self._so_far(stopped, interrupted=interrupted)
+        try:
+            if self.folder is not None:
+                self.folder.write(found)
+                if found.load_points:
+                    self.folder.draw(found)
+        except RunStoreError as error:  # what was measured is worth more than its files
+            return replace(found, stopped=stopped or str(error), path=None)
+        except KeyboardInterrupt:
+            if not interrupted:
+                raise Interrupted(replace(found, interrupted=True)) from None
+        return found
+
+    def _so_far(self, stopped: str | None = None, *, interrupted: bool = False) -> BenchResult:
+        return BenchResult(
             self.url,
             self.experiment,
             self.source,
@@ -209,15 +225,6 @@ class LoadTest:
             interrupted,
             self.folder.path if self.folder else None,
         )
-        try:
-            if self.folder is not None:
-                self.folder.write(found)
-        except RunStoreError as error:  # what was measured is worth more than its files
-            return replace(found, stopped=stopped or str(error), path=None)
-        except KeyboardInterrupt:
-            if not interrupted:
-                raise Interrupted(replace(found, interrupted=True)) from None
-        return found
 
     def _tell(self, stage: Stage, /, **more: Any) -> None:
         candidate = Candidate(self.experiment.base_runtime)

@@ -82,6 +82,8 @@ class Drive:
 
 def summed_up(seen: Observation, source: Source, slo: Slo) -> LoadPointResult:
     """One load point in figures, checked, not yet judged."""
+    from autotuner.scoring import metrics, validity  # numpy would delay the first request
+
     figures = metrics.summarize(seen, slo)
     return LoadPointResult(seen.load_point, source, figures, validity.check(seen, figures, slo))
 

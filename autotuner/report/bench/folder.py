@@ -46,12 +46,20 @@ class BenchFolder:
         return name
 
     def write(self, bench: BenchResult) -> None:
-        """Write everything that is made of the results."""
+        """Write what is made of the results; each file whole or not at all."""
         with writing(self.path):
-            (self.path / JSON).write_text(json.dumps(record(bench), indent=2, ensure_ascii=False) + "\n", "utf-8")
-            (self.path / CSV).write_text(csv(bench), "utf-8")
-            if bench.load_points:
-                self._draw(bench)
+            self._replace(JSON, json.dumps(record(bench), indent=2, ensure_ascii=False) + "\n")
+            self._replace(CSV, csv(bench))
+
+    def draw(self, bench: BenchResult) -> None:
+        """Write the pictures."""
+        with writing(self.path):
+            self._draw(bench)
+
+    def _replace(self, name: str, text: str) -> None:
+        partial = self.path / f"{name}.partial"
+        partial.write_text(text, "utf-8")
+        partial.replace(self.path / name)
 
     def _draw(self, bench: BenchResult) -> None:
         from autotuner.report.bench.curves import against_load, tradeoff
