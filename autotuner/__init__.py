@@ -1,7 +1,8 @@
 """autotune: the engine, flags and load that serve a model best within latency targets.
 
 From Python: `compose(TaskContext(...))` gives a validated configuration, `run(composition)` does
-the whole job; `bench(url, ...)` drives load on a server that runs already.
+the whole job; `bench(url, ...)` drives load on a server that runs already. Without a GPU, `what_if`,
+`at_rate`, `rank_deployments` and `fewest_gpus` predict; `calibrate(runs)` fits predictions to runs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotuner.config import ConfigLayer, TaskConfigFactory, TaskContext, compose
+    from autotuner.learn import calibrate
     from autotuner.loadtest import bench
+    from autotuner.predict.ask import at_rate, fewest_gpus, rank_deployments, what_if
+    from autotuner.predict.layout import Layout
+    from autotuner.predict.traffic import Software
     from autotuner.report.bench.result import BenchResult
     from autotuner.wire import Result, run
 
@@ -19,23 +24,37 @@ __version__ = "0.1.0"
 __all__ = [
     "BenchResult",
     "ConfigLayer",
+    "Layout",
     "Result",
+    "Software",
     "TaskConfigFactory",
     "TaskContext",
+    "at_rate",
     "bench",
+    "calibrate",
     "compose",
+    "fewest_gpus",
+    "rank_deployments",
     "run",
+    "what_if",
 ]
 
 _HOMES = {
     "BenchResult": "autotuner.report.bench.result",
     "ConfigLayer": "autotuner.config",
+    "Layout": "autotuner.predict.layout",
     "Result": "autotuner.wire",
+    "Software": "autotuner.predict.traffic",
     "TaskConfigFactory": "autotuner.config",
     "TaskContext": "autotuner.config",
+    "at_rate": "autotuner.predict.ask",
     "bench": "autotuner.loadtest",
+    "calibrate": "autotuner.learn",
     "compose": "autotuner.config",
+    "fewest_gpus": "autotuner.predict.ask",
+    "rank_deployments": "autotuner.predict.ask",
     "run": "autotuner.wire",
+    "what_if": "autotuner.predict.ask",
 }
 
 

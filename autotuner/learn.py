@@ -18,8 +18,8 @@ from autotuner.foresight import Foresight
 from autotuner.launchers import launcher
 from autotuner.predict import database
 from autotuner.predict.database import Row, dtypes_name, layout_name
-from autotuner.predict.fit import Point
-from autotuner.predict.own import key_of, parts
+from autotuner.predict.fit import Point, fitted
+from autotuner.predict.own import Factors, keep, key_of, parts
 from autotuner.predict.predict import geometry
 from autotuner.predict.served import Served
 from autotuner.predict.traffic import Traffic
@@ -186,3 +186,30 @@ def _point(foresight: Foresight, run: Path, trial: Trial, result: LoadPointResul
         ttft=ttft.mean,
         tpot=tpot.mean,
     )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What runs taught: all factors fitted, those that were kept, where, and how many load points were left out."""
+
+    factors: dict[str, Factors]
+    kept: tuple[str, ...]
+    path: Path | None
+    left_out: int
+    source: Literal["measured", "simulated"]
+
+
+def calibrate(runs: Sequence[str | Path], *, simulated: bool = False, gpu: str | None = None) -> Fitted:
+    """Fit predictions to run folders and keep the factors that help on load points the fit had not seen.
+
+    Three factors for each engine and GPU type, of prefill, decode and overhead; later predictions
+    on this machine use them. `gpu` names the GPU type of runs that do not say it. Raises
+    UsageError for too few load points, and for simulated runs unless `simulated`.
+    """
+    paths = [Path(run) for run in runs]
+    found = lesson(paths, simulated=simulated, gpu=gpu)
+    names = tuple(str(path.resolve()) for path in paths)
+    made = {key: fitted(points, found.source, names) for key, points in found.points.items()}
+    better = {key: by for key, by in made.items() if sum(by.after) < sum(by.before)}
+    place = keep(better) if better else None
+    return Fitted(made, tuple(better), place, found.left_out, found.source)

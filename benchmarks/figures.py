@@ -25,6 +25,7 @@ from typing import ClassVar
 from autotuner.store import RunStore, find_run
 
 AUTOTUNE = Path(sys.executable).parent / "autotune"
+POINT = ("predict", "--model", "qwen3-32b", "--gpu", "H100", "--isl", "4000", "--osl", "500")
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,31 @@ def quick_test() -> list[tuple[str, str, str]]:
     ]
 
 
+def sweeps(repeats: int = 5) -> list[tuple[str, str, str]]:
+    """All parallelisms and loads on 32 GPUs, aggregated and split, in this process, and one point."""
+    from autotuner.predict.layout import Layout
+    from autotuner.predict.predict import closed_loop
+    from autotuner.predict.sweep import options
+    from autotuner.predict.traffic import Software, Traffic
+
+    rows = []
+    for model, gpu, target in (("llama-3.1-70b", "h100", "<= 1 s"), ("deepseek-r1", "h200", "<= 3 s")):
+        times = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            found = options(model, gpu, traffic=Traffic(4000, 500), total_gpus=32)
+            times.append(time.perf_counter() - began)
+        said = f"{statistics.median(times):.2f} s ({len(found)} options, max {max(times):.2f}, n={repeats})"
+        rows.append((f"full sweep of {model} on 32 {gpu}", said, target))
+    of = Software().on("llama-3.1-70b", "h100", Layout(tp=4))
+    times = []
+    for _ in range(2000):
+        began = time.perf_counter()
+        closed_loop(of, isl=4000, osl=500, concurrency=32)
+        times.append(time.perf_counter() - began)
+    return [*rows, ("one point in Python", f"{1000 * statistics.median(times):.3f} ms (n=2000)", "<= 0.2 ms")]
+
+
 def main() -> None:
     """Print the figures as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -122,6 +148,8 @@ def main() -> None:
         ("`autotune --help`", start_up(repeats, "--help"), "<= 0.20 s"),
         ("`autotune profiles list`", start_up(repeats, "profiles", "list"), "<= 0.35 s"),
         ("`autotune bench`: command to first request", to_first_request(repeats), "<= 1.5 s"),
+        ("`autotune predict`, one deployment", start_up(repeats, *POINT, "--tp", "2"), "<= 0.80 s"),
+        *sweeps(),
         *quick_test(),
     ]
     print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")

@@ -43,26 +43,21 @@ def calibrate(
 def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json: bool) -> None:
     from autotuner.cli import display
     from autotuner.errors import NoFeasibleError
-    from autotuner.learn import lesson
-    from autotuner.predict import own
-    from autotuner.predict.fit import fitted
+    from autotuner.learn import calibrate as learnt
     from autotuner.store import find_run
 
-    paths = [find_run(name, root) for name in names]
-    found = lesson(paths, simulated=simulated, gpu=gpu)
-    runs = tuple(str(path.resolve()) for path in paths)
-    made = {key: fitted(points, found.source, runs) for key, points in found.points.items()}
-    better = {key: by for key, by in made.items() if sum(by.after) < sum(by.before)}
-    _show(made, as_json)
+    found = learnt([find_run(name, root) for name in names], simulated=simulated, gpu=gpu)
+    _show(found.factors, as_json)
     if found.left_out:
         display.note(f"{found.left_out} load points were left out: request rates, invalid ones, unknown deployments.")
-    if not better:
+    if not found.kept:
         raise NoFeasibleError(
             "Nothing was kept: the bundled constants are nearer to load points the fit had not seen.",
             remedy="Measure more launches or loads, and calibrate again.",
         )
-    place = own.keep(better)
-    display.note(f"Kept in {place}; `autotune predict` uses it from now on, `autotune calibrate --forget` removes it.")
+    display.note(
+        f"Kept in {found.path}; `autotune predict` uses it from now on, `autotune calibrate --forget` removes it."
+    )
     if found.source == "simulated":
         display.warning("These are SIMULATED runs: predictions now follow the simulated engine, and say so.")
 

@@ -87,10 +87,8 @@ def options(
     model: str,
     gpu: str,
     *,
-    isl: int = 0,
-    osl: int = 0,
+    traffic: Traffic,
     total_gpus: int = 8,
-    traffic: Traffic | None = None,
     software: Software | None = None,
     target: Target | None = None,
     decode_gpu: str | None = None,
@@ -101,20 +99,19 @@ def options(
 
     Aggregated: as many replicas of each layout as there are GPUs for. Split: for each pair of a
     prefill and a decode layout the numbers of workers that match each other's rate, the decode
-    workers on `decode_gpu` where it is given. `isl` and `osl` tokens, or `traffic`. What meets the
-    target comes first, by output tokens/s per GPU; the rest by how far it is off. What no engine
-    runs or does not fit is left out; raises AutotuneError with the reason where nothing is left.
-    `bundled_only` leaves out what was measured and calibrated on this machine.
+    workers on `decode_gpu` where it is given. What meets the target comes first, by output
+    tokens/s per GPU; the rest by how far it is off. What no engine runs or does not fit is left
+    out; raises AutotuneError with the reason where nothing is left. `bundled_only` leaves out
+    what was measured and calibrated on this machine.
     """
-    asked, how = traffic or Traffic(isl, osl), software or Software()
-    wanted, priced = target or Target(), prices or {}
+    how, wanted, priced = software or Software(), target or Target(), prices or {}
     kind = find_gpu(gpu)
-    served = served_layouts(model, kind, asked, how, total_gpus, bundled_only=bundled_only)
+    served = served_layouts(model, kind, traffic, how, total_gpus, bundled_only=bundled_only)
     found = [] if decode_gpu else [o for one in served for o in _loads(one, total_gpus, wanted, priced)]
     second = served
     if decode_gpu:
         there = find_gpu(decode_gpu)
-        second = served_layouts(model, there, asked, how, total_gpus, bundled_only=bundled_only)
+        second = served_layouts(model, there, traffic, how, total_gpus, bundled_only=bundled_only)
     found += _splits(served, second, total_gpus, wanted, priced)
     if not found:
         raise NoFeasibleError(

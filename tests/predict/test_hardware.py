@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from autotuner.errors import ConfigError
+from autotuner.predict import hardware
 from autotuner.predict.hardware import gpu, gpus, read_table
 
 
@@ -53,3 +54,39 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
     table.write_text("mine: {memory: 1}")
     with pytest.raises(ConfigError, match=r"Cannot read the GPU table .*gpus\.yaml"):
         read_table(table)
+
+
+@pytest.fixture
+def own_table(monkeypatch, tmp_path):
+    """Write the user's own table, which the next look-up reads."""
+    monkeypatch.setenv("AUTOTUNE_CONFIG_HOME", str(tmp_path))
+
+    def write(text):
+        (tmp_path / "gpus.yaml").write_text(text)
+        hardware.gpus.cache_clear()
+        hardware._spellings.cache_clear()
+
+    yield write
+    monkeypatch.undo()
+    hardware.gpus.cache_clear()
+    hardware._spellings.cache_clear()
+
+
+NEW = (
+    "mine: {memory: 1e+11, bandwidth: 3e+12, flops: {bf16: 8e+14}, power: 600, compute_capability: 90, "
+    "gpus_per_node: 8, intra_node: 4e+11, inter_node: 5e+10, pcie: 6e+10, aliases: [My GPU]}"
+)
+
+
+def test_a_users_table_adds_gpus_and_changes_what_it_names(own_table):
+    own_table(f"h100_sxm: {{price: 2.5}}\n{NEW}\n".replace("1e+11", "100000000000").replace("e+", ".0e+"))
+    assert gpu("H100").price == 2.5
+    assert gpu("H100").bandwidth == 3.35e12
+    assert gpu("my gpu").name == "mine"
+
+
+@pytest.mark.parametrize("text", ["mine: {memory: 5}", "h100_sxm: {prize: 2}", "h100_sxm: {price: -1}", "[1]", "a: ["])
+def test_a_users_table_that_cannot_be_read_is_named(own_table, text):
+    own_table(text)
+    with pytest.raises(ConfigError, match=r"Cannot read the GPU table .*gpus\.yaml"):
+        gpu("H100")

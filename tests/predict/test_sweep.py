@@ -7,9 +7,9 @@ from autotuner.predict.hardware import gpu
 from autotuner.predict.option import best_of_each, frontier
 from autotuner.predict.shape import model_shape
 from autotuner.predict.sweep import layouts, options
-from autotuner.predict.traffic import Target
+from autotuner.predict.traffic import Target, Traffic
 
-LOAD = {"isl": 1024, "osl": 256}
+LOAD = {"traffic": Traffic(1024, 256)}
 
 
 def test_what_meets_the_target_comes_first_by_throughput_per_gpu():
