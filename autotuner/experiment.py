@@ -128,12 +128,15 @@ class Simulate(Section):
 class Optimization(Section):
     """How candidates are chosen, how many, and who says how good they are.
 
-    The simulated evaluator runs the simulated engine in virtual time, whatever the runtime.
+    The bayesian strategy takes the `sampler`, and with `further_objectives` looks for what is best
+    in any balance of them. The simulated evaluator runs the simulated engine in virtual time, whatever the runtime.
     """
 
-    strategy: Literal["grid_search", "random"] = "grid_search"
+    strategy: Literal["grid_search", "random", "bayesian"] = "grid_search"
     evaluator: Literal["measured", "simulated"] = "measured"
     objective: Objective = "minimize_latency"
+    further_objectives: tuple[Objective, ...] = ()
+    sampler: Literal["tpe", "gp"] = "tpe"
     max_iterations: int = Field(10, ge=1)
     timeout_per_iteration: float = Field(600.0, gt=0)
     seed: int = 0

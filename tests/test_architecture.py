@@ -134,7 +134,7 @@ def test_the_help_page_needs_no_heavy_library():
     import subprocess
     import sys
 
-    heavy = ("numpy", "pandas", "matplotlib", "pydantic", "docker", "httpx", "yaml", "uvloop")
+    heavy = ("numpy", "pandas", "matplotlib", "pydantic", "docker", "httpx", "yaml", "uvloop", "optuna")
     code = f"import sys, autotuner.cli; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"

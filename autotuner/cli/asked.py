@@ -86,7 +86,7 @@ class Asked:
         str | None, option("--objective", help="What is best, such as maximize_throughput.", panel=SEARCH)
     ] = None
     strategy: Annotated[
-        str | None, option("--strategy", help="How candidates are chosen: grid_search, random.", panel=SEARCH)
+        str | None, option("--strategy", help="How candidates are chosen: grid_search, random, bayesian.", panel=SEARCH)
     ] = None
     evaluator: Annotated[
         str | None,

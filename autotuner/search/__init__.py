@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from autotuner.core import Trial
+from autotuner.search.bayesian import Bayesian
 from autotuner.search.grid import Grid
 from autotuner.search.launch import Launch
 from autotuner.search.problem import Problem
@@ -25,5 +26,6 @@ class Searcher(Protocol):
 SEARCHERS: dict[str, Callable[[Problem], Searcher]] = {
     "grid_search": Grid,
     "random": Random,
+    "bayesian": Bayesian,
 }
 """Strategy name -> searcher of a problem."""

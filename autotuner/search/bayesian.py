@@ -1,0 +1,237 @@
+"""Bayesian optimisation by Optuna: TPE or a Gaussian process over the candidates of a space."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autotuner.core import Candidate, Trial, Value
+from autotuner.errors import MachineError
+from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.rank import Standing, rank
+from autotuner.search.capacity import margin
+from autotuner.search.grid import CONSIDERED_AT_MOST, spread
+from autotuner.search.launch import Launch
+from autotuner.search.problem import Problem
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+UNGUIDED = 10
+"""Launches of an even spread before anything is modelled; a model of fewer says nothing."""
+
+FAILED = 1.0
+"""The constraint of a launch that failed; that of a measured one is its distance from the targets, at most 1."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a finished launch came to: logarithms of its utilities and, above 0, by how far it missed the targets.
+
+    `values` is None for a failure, which has no figures and counts as infeasible.
+    """
+
+    candidate: Candidate
+    values: tuple[float, ...] | None
+    violation: float
+
+
+class Bayesian:
+    """Asks for the candidate that Optuna's sampler finds most promising among those not yet asked for.
+
+    Targets are constraints. What is asked follows from the seed, how many were asked for, and what
+    was told: a resumed search goes on as the interrupted one would have. Launches under way are
+    known to the sampler, so that several can be asked for at once.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.experiment = problem.experiment
+        chosen = problem.experiment.optimization
+        self.objectives = tuple(dict.fromkeys((chosen.objective, *chosen.further_objectives)))
+        pool = problem.space.candidates
+        if len(pool) > CONSIDERED_AT_MOST:
+            pool = tuple(random.Random(problem.seed).sample(pool, CONSIDERED_AT_MOST))
+        self._left = {candidate.key: candidate for candidate in pool}
+        self._axes = {name: Axis.of(name, values) for name, values in problem.space.parameters.items()}
+        first = list(spread(pool, UNGUIDED, problem.seed))
+        random.Random(problem.seed).shuffle(first)
+        self._unguided = first
+        self._asked: dict[str, Candidate] = {}
+        self._told: dict[str, Told] = {}
+
+    def ask(self) -> Launch | None:
+        """The next launch; None when the limit is reached or nothing is left."""
+        if not self._left or len(self._asked) >= self.problem.limit:
+            return None
+        unguided = [candidate for candidate in self._unguided if candidate.key in self._left]
+        candidate = unguided[0] if unguided else self._guided()
+        self._note(candidate)
+        return Launch(candidate)
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from a finished launch."""
+        if trial.purpose == "confirmation":
+            return
+        if trial.purpose == "search":
+            self._note(trial.candidate)
+        if self._axes.keys() <= trial.candidate.parameters.keys():
+            self._told[trial.candidate.key] = self._outcome(trial)
+
+    def _note(self, candidate: Candidate) -> None:
+        self._asked[candidate.key] = candidate
+        self._left.pop(candidate.key, None)
+
+    def _outcome(self, trial: Trial) -> Told:
+        standings = [self._standing(trial, objective) for objective in self.objectives]
+        values = [
+            math.log(OBJECTIVES[name].utility(standing.value))
+            for name, standing in zip(self.objectives, standings, strict=True)
+            if standing is not None and standing.value
+        ]
+        if len(values) < len(self.objectives):
+            return Told(trial.candidate, None, FAILED)
+        points = {point for standing in standings if standing for point in standing.load_points}
+        inside = [
+            margin(result, self.experiment) for result in trial.measurement.load_points if result.load_point in points
+        ]
+        return Told(trial.candidate, tuple(values), -min(inside, default=-FAILED))
+
+    def _standing(self, trial: Trial, objective: str) -> Standing | None:
+        chosen = self.experiment.optimization.model_copy(update={"objective": objective})
+        standings = rank([trial], self.experiment.model_copy(update={"optimization": chosen})).standings
+        return standings[0] if standings and not trial.failed else None
+
+    def _guided(self) -> Candidate:
+        """The candidate nearest to what the sampler proposes."""
+        study = self._study()
+        asked = study.ask({name: axis.distribution() for name, axis in self._axes.items()})
+        wanted = {name: axis.place(axis.value(asked.params[name])) for name, axis in self._axes.items()}
+
+        def distance(candidate: Candidate) -> float:
+            return sum(
+                axis.distance(wanted[name], axis.place(candidate.parameters[name])) for name, axis in self._axes.items()
+            )
+
+        return min(self._left.values(), key=distance)
+
+    def _study(self) -> Study:
+        """All that is known, as a study of its own; cheap, and the same after a resume."""
+        optuna = _optuna()
+        study: Study = optuna.create_study(directions=["maximize"] * len(self.objectives), sampler=self._sampler())
+        complete, running = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING
+        worst = self._worst()
+        for told in self._told.values():
+            trial = optuna.trial.create_trial(
+                state=complete,
+                values=told.values or worst,
+                constraints={"targets": told.violation},
+                **self._described(told.candidate),
+            )
+            study.add_trial(trial)
+        for key, candidate in self._asked.items():
+            if key not in self._told:
+                study.add_trial(optuna.trial.create_trial(state=running, **self._described(candidate)))
+        return study
+
+    def _worst(self) -> tuple[float, ...]:
+        """What a failure is entered with, for it has no figures: the worst that was seen of each objective."""
+        seen = [told.values for told in self._told.values() if told.values is not None]
+        return tuple(min(values) for values in zip(*seen, strict=True)) if seen else (0.0,) * len(self.objectives)
+
+    def _described(self, candidate: Candidate) -> dict[str, Any]:
+        return {
+            "params": {name: axis.choice(candidate.parameters[name]) for name, axis in self._axes.items()},
+            "distributions": {name: axis.distribution() for name, axis in self._axes.items()},
+        }
+
+    def _sampler(self) -> BaseSampler:
+        samplers = _optuna().samplers
+        # One stream for each ask: the position in it would be lost with the process.
+        seed = random.Random(f"{self.problem.seed} {len(self._asked)}").randrange(2**31)
+        if self.experiment.optimization.sampler == "gp":
+            _torch()
+            process: BaseSampler = samplers.GPSampler(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
+            return process
+        several = len(self._axes) > 1
+        tree: BaseSampler = samplers.TPESampler(seed=seed, n_startup_trials=0, multivariate=several, constant_liar=True)
+        return tree
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter: its values in order, and whether the order means anything."""
+
+    name: str
+    values: tuple[Value, ...]
+    ordered: bool
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[Value]) -> Axis:
+        """Numbers are in their order; anything else is a choice."""
+        # 1 and True are equal, and two values all the same
+        unique = [value for _, value in dict.fromkeys((isinstance(value, bool), value) for value in values)]
+        numbers = [value for value in unique if isinstance(value, int | float) and not isinstance(value, bool)]
+        ordered = len(numbers) == len(unique)
+        return cls(name, tuple(sorted(numbers) if ordered else unique), ordered)
+
+    def distribution(self) -> BaseDistribution:
+        """Where Optuna looks: positions among the values."""
+        kinds = _optuna().distributions
+        places = range(len(self.values))
+        found: BaseDistribution = (
+            kinds.IntDistribution(0, places[-1]) if self.ordered else kinds.CategoricalDistribution([*map(str, places)])
+        )
+        return found
+
+    def place(self, value: Value) -> int:
+        """The position of a value."""
+        return next(
+            position
+            for position, own in enumerate(self.values)
+            if own == value and isinstance(own, bool) == isinstance(value, bool)
+        )
+
+    def choice(self, value: Value) -> int | str:
+        """A value as Optuna knows it."""
+        return self.place(value) if self.ordered else str(self.place(value))
+
+    def value(self, choice: int | str) -> Value:
+        """What Optuna's choice means."""
+        return self.values[int(choice)]
+
+    def distance(self, one: int, other: int) -> float:
+        """How far apart two positions are, from 0 to 1."""
+        if self.ordered:
+            return abs(one - other) / max(1, len(self.values) - 1)
+        return float(one != other)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MachineError(
+            "The bayesian strategy needs Optuna.",
+            why=f"{error}.",
+            remedy="Install it with: pip install 'autotune[bayesian]'",
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def _torch() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "scipy") if find_spec(name) is None]
+    if missing:
+        raise MachineError(
+            f"The sampler gp needs {' and '.join(missing)}.",
+            why="Optuna fits its Gaussian process with them.",
+            remedy="Install them with: pip install 'autotune[bayesian-gp]', or use optimization.sampler=tpe.",
+        )
