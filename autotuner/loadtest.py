@@ -182,7 +182,7 @@ class LoadTest:
         records = self.folder.save_records(position, seen) if self.folder else None
         result = drive.keep(position, seen)
         judged = replace(result, verdict=verdict(result, self.experiment.slo))
-        self.driven.append(Driven(judged, seen.ended_early, records))
+        self.driven.append(Driven(judged, seen.ended_early, seen.decided, records))
         if self.folder is not None:
             self.folder.write(self._so_far())
 

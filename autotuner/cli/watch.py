@@ -60,11 +60,11 @@ class LiveWatch(AbstractContextManager["LiveWatch"]):
         self._now, self._since = progress, now
 
     def expected(self, elapsed: float) -> float:
-        """Seconds of the whole test: by the load points measured so far, else by the one under way."""
+        """Seconds of the whole test: by the load points measured so far, else by the window under way."""
         if self._now is None:
             return elapsed
-        per_point = self._per_point or self._now.expected_seconds
-        return max(elapsed, per_point * self._now.total)
+        window = self._now.expected_seconds if self._now.stage == "measuring" else 0.0
+        return max(elapsed, (self._per_point or window) * self._now.total)
 
     def _render(self) -> Group:
         from rich.console import Group
@@ -77,7 +77,8 @@ class LiveWatch(AbstractContextManager["LiveWatch"]):
         doing = stage(self._now, now - self._since) if self._now else "asking the server what it serves"
         lines = [Text(f"{progress.load_point}: {figures(progress.result)}") for progress in self._shown()]
         bar = ProgressBar(total=max(expected, 1e-9), completed=elapsed, width=60)
-        return Group(*lines, Text(doing), Text(f"{clock(elapsed)} of about {clock(expected)}"), bar)
+        about = f" of about {clock(expected)}" if expected > elapsed else ""
+        return Group(*lines, Text(doing), Text(f"{clock(elapsed)}{about}"), bar)
 
     def _shown(self) -> list[Any]:
         return [progress for progress in self._measured if progress.result is not None]

@@ -55,5 +55,6 @@ def _load_point(bench: BenchResult, point: Driven) -> dict[str, Any]:
         **load_point_record(point.result),
         "reason": bench.reason(point),
         "ended_early": point.ended_early,
+        "decided": point.decided,
         "records": point.records,
     }

@@ -12,10 +12,15 @@ from autotuner.scoring.reasons import reason
 
 @dataclass(frozen=True)
 class Driven:
-    """One judged load point. `ended_early` says why it was given up, `records` names the file of its raw records."""
+    """One judged load point.
+
+    `ended_early` says why it was given up, `decided` why no more of it was needed; `records` names
+    the file of its raw records.
+    """
 
     result: LoadPointResult
     ended_early: str | None = None
+    decided: str | None = None
     records: str | None = None
 
     @property

@@ -21,11 +21,11 @@ def latencies(bench: BenchResult) -> Table:
         *_where(bench),
         Column("n", lambda row: str(row["n"])),
         Column("TTFT ms", lambda row: _statistic(row["ttft"], "mean", 1e3)),
-        Column("p50", lambda row: _statistic(row["ttft"], "p50", 1e3)),
+        Column("TTFT p50 ms", lambda row: _percentile(row["ttft"], "p50", 1e3)),
         Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3)),
         Column("TPOT ms", lambda row: _statistic(row["tpot"], "mean", 1e3)),
         Column("TPOT p99 ms", lambda row: with_interval(row["tpot"], "p99", 1e3)),
-        Column("E2E p50 s", lambda row: _statistic(row["e2e"], "p50", 1.0)),
+        Column("E2E p50 s", lambda row: _percentile(row["e2e"], "p50", 1.0)),
         Column("E2E p99 s", lambda row: with_interval(row["e2e"], "p99", 1.0)),
     )
     return Table(columns, tuple(_row(bench, point) for point in bench.load_points))
@@ -106,6 +106,12 @@ def _statistic(distribution: Distribution | None, name: str, scale: float) -> st
     return "" if distribution is None else number(getattr(distribution, name) * scale)
 
 
+def _percentile(distribution: Distribution | None, name: str, scale: float) -> str:
+    """The figure alone where its interval is closed, else with it."""
+    closed = distribution is not None and distribution.intervals.get(name, (0.0, 0.0))[1] is not None
+    return (_statistic if closed else with_interval)(distribution, name, scale)
+
+
 def _cell(key: str, row: Row) -> str:
     return str(row[key])
 
@@ -131,5 +137,5 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
         if found is not None
     )
     if unbounded:
-        notes.append("An interval with an open end: so few requests cannot bound a p99 from above.")
+        notes.append("An interval with an open end: so few requests cannot bound that percentile from above.")
     return tuple(note for note in notes if note)
