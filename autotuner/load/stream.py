@@ -161,9 +161,18 @@ def _see(choice: dict[str, Any], event: _Event) -> None:
             function = call.get("function") or {}
             event.output += _characters(function.get("name")) + _characters(function.get("arguments"))
         event.role_only = "role" in delta and not event.shown
-    ids = choice.get("token_ids")
-    if ids is not None:
-        event.named = (event.named or 0) + len(ids)
+    named = _named(choice)
+    if named is not None:
+        event.named = (event.named or 0) + named
+
+
+def _named(choice: dict[str, Any]) -> int | None:
+    """Return how many tokens the server lists for a chunk, as ids or with their probabilities."""
+    if choice.get("token_ids") is not None:
+        return len(choice["token_ids"])
+    probabilities = choice.get("logprobs") or {}
+    tokens = probabilities.get("tokens") or probabilities.get("content")
+    return None if tokens is None else len(tokens)
 
 
 def _characters(text: str | None) -> int:
@@ -194,7 +203,7 @@ def _count(events: list[_Event], decoded: Decoded) -> None:
     if events and all(event.total is not None for event in events):
         totals = [event.total or 0 for event in events]
         tokens = [max(0, now - before) for before, now in zip([0, *totals], totals, strict=False)]
-    elif events and all(event.named is not None for event in events):
+    elif any(event.named for event in events) and all(event.named or not event.shown for event in events):
         tokens = [event.named or 0 for event in events]
     else:
         tokens = [1 if event.shown else 0 for event in events]
@@ -212,11 +221,13 @@ def _fill(tokens: list[int], events: list[_Event], total: int) -> None:
     """Place the tokens that the server counted and no text showed.
 
     A token may show no text (half a character, a special token): chunks without text after the
-    first one with text carry one each. What is left goes to the chunks with most text for their
-    tokens, as a server joins tokens that its client was slow to take.
+    first one with text carry one each, and those before it where the count comes out exactly so.
+    What is left goes to the chunks with most text for their tokens, as a server joins tokens that
+    its client was slow to take.
     """
     missing = total - sum(tokens)
-    first = next((place for place, number in enumerate(tokens) if number), 0)
+    silent = sum(not number and not event.role_only for number, event in zip(tokens, events, strict=True))
+    first = 0 if missing == silent else next((place for place, number in enumerate(tokens) if number), 0)
     for place in range(first, len(tokens)):
         if missing > 0 and tokens[place] == 0 and not events[place].role_only:
             tokens[place] = 1

@@ -166,6 +166,36 @@ def test_a_chunk_without_text_after_the_first_is_a_token_where_the_count_says_so
     assert list(answer.chunk_times) == [0, 1, 2, 3]
 
 
+def test_empty_first_chunks_are_tokens_where_the_count_comes_out_exactly():
+    """The first character takes three tokens, and is shown with the third."""
+    body = [sse(text("")), sse(text("")), sse(text("é")), sse(text("!", "length"))]
+    answer = arriving(*body, sse({"choices": [], "usage": usage(1, 4)}))
+    assert list(answer.chunk_times) == [0, 1, 2, 3]
+    assert list(answer.chunk_tokens) == [1, 1, 1, 1]
+    assert answer.first_output == 0
+
+
+def test_an_empty_first_chunk_beside_joined_tokens_stays_empty():
+    body = [sse(text("")), sse(text("Hi there you")), sse(text("!", "length"))]
+    answer = arriving(*body, sse({"choices": [], "usage": usage(1, 5)}))
+    assert list(answer.chunk_times) == [1, 2]
+    assert sum(answer.chunk_tokens) == 5
+
+
+def test_probabilities_say_how_many_tokens_a_chunk_carries():
+    completion = [
+        sse(text("", logprobs={"tokens": ["\ufffd"], "token_logprobs": [-0.1]})),
+        sse(text("é!", "length", logprobs={"tokens": ["é", "!"], "token_logprobs": [-0.1, -0.2]})),
+    ]
+    answer = arriving(*completion)
+    assert (list(answer.chunk_times), list(answer.chunk_tokens)) == ([0, 1], [1, 2])
+    listed = [{"token": "Hi"}, {"token": "!"}]
+    first = delta(role="assistant", content="")
+    last = delta("length", content="Hi!")
+    last["choices"][0]["logprobs"] = {"content": listed}
+    assert list(arriving(sse(first), sse(last)).chunk_tokens) == [2]
+
+
 def test_a_finish_only_chunk_is_not_a_token():
     answer = arriving(
         sse(delta(content="a")), sse(delta(content="b")), sse(delta("stop")), sse({"choices": [], "usage": usage(1, 2)})
