@@ -15,6 +15,7 @@ from autotuner.engines import ENGINES, engine
 from autotuner.errors import MachineError
 from autotuner.experiment import Runtime
 from autotuner.launchers import gpus
+from autotuner.load.scheduling import may_go_first
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything a run may need; nothing is started."""
-    return [_python(), *_gpus(), _docker(), *_engines(), _disk(), _cache()]
+    return [_python(), *_gpus(), _docker(), *_engines(), _load(), _disk(), _cache()]
 
 
 def _python() -> Finding:
@@ -74,6 +75,19 @@ def _engines() -> Iterator[Finding]:
             yield Finding(f"engine {name}", "missing", error.what, error.remedy)
         else:
             yield Finding(f"engine {name}", "ok", " ".join(command))
+
+
+def _load() -> Finding:
+    """Whether other processes can delay the load generator's stamps."""
+    if may_go_first():
+        return Finding("load generator", "ok", "runs at real-time priority: other processes do not delay its stamps")
+    return Finding(
+        "load generator",
+        "warning",
+        "runs at normal priority: on a busy machine its stamps are late, which loop-lag-p99 then says",
+        "Allow it real-time priority (rtprio 1 in /etc/security/limits.conf, or CAP_SYS_NICE in a container), "
+        "or keep a core free for it.",
+    )
 
 
 def _disk() -> Finding:

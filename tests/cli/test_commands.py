@@ -97,7 +97,7 @@ def test_config_show_as_yaml_can_be_read_back(autotune):
 
 def test_doctor_tells_of_every_part(autotune):
     parts = {finding["part"]: finding for finding in autotune("doctor", "--json").data}
-    assert {"autotune", "Docker", "engine sim", "engine vllm", "disk", "model cache"} <= set(parts)
+    assert {"autotune", "Docker", "engine sim", "engine vllm", "load generator", "disk", "model cache"} <= set(parts)
     assert parts["engine sim"]["state"] == "ok"
     assert all(finding["remedy"] for finding in parts.values() if finding["state"] == "missing")
 

@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from autotuner.load.scheduling import going_first
+from autotuner.load.scheduling import going_first, may_go_first
 
 
 def allowed() -> bool:
@@ -33,6 +33,17 @@ def test_where_it_is_not_allowed_everything_runs_as_before(monkeypatch: pytest.M
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     with going_first():
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_whether_it_is_allowed_is_known_without_doing_it(monkeypatch: pytest.MonkeyPatch):
+    assert may_go_first() is allowed()
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    assert not may_go_first()
 
 
 def test_a_process_that_goes_last_is_idle_or_nicest():
