@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from autotuner.predict.traffic import Software, Target, Traffic
 
 MODEL, HARDWARE, LOAD, FIND, OUTPUT = "The model", "The GPUs", "The load", "What to find", "Output"
-ENGINES = ("vllm", "sglang", "trtllm", "sim")
+ENGINES = ("vllm", "sglang", "trtllm")
 
 
 def _option(*names: str, help: str, panel: str, metavar: str | None = None, **more: Any) -> Any:
@@ -64,8 +64,9 @@ def predict(
     isl: Annotated[int, _option("--isl", min=1, help="Prompt tokens.", panel=LOAD)] = 1024,
     osl: Annotated[int, _option("--osl", min=1, help="Output tokens.", panel=LOAD)] = 1024,
     concurrency: Annotated[
-        int, _option("--concurrency", min=1, help="Requests in flight over all GPUs of --tp, --pp, --dp.", panel=LOAD)
-    ] = 16,
+        int | None,
+        _option("--concurrency", min=1, help="Requests in flight over all GPUs of --tp, --pp, --dp (16).", panel=LOAD),
+    ] = None,
     rate: Annotated[
         float | None, _option("--rate", help="Requests/s that arrive by chance, instead of --concurrency.", panel=LOAD)
     ] = None,
@@ -115,6 +116,8 @@ def predict(
     What is the best use of the 32 GPUs I have?
       autotune predict --model qwen3-32b --gpu H100 --isl 4000 --osl 500 --total-gpus 32 --slo tpot=0.03
     """
+    from autotuner.errors import UsageError
+
     if table is not None:
         from autotuner.cli.predict_table import predict_table
 
@@ -131,6 +134,10 @@ def predict(
         total_gpus=total_gpus,
         bundled_only=predicted,
     )
+    ranked = sweep or total_gpus is not None or target_rate is not None
+    sizes = {"--tp": tp - 1, "--pp": pp - 1, "--dp": dp - 1, "--ep": ep - 1}
+    given = {"--rate": rate, "--concurrency": concurrency, **sizes} if ranked else {}
+    _refuse_chosen(given, target_rate)
     if target_rate is not None:
         from autotuner.cli.predict_options import size
 
@@ -144,7 +151,27 @@ def predict(
         from autotuner.predict.layout import Layout
 
         _refuse_leftovers({"--decode-gpu": decode_gpu, "--plot": plot, "--output": output})
-        point(asked, Layout(tp=tp, pp=pp, dp=dp, ep=ep), concurrency, rate, as_json=as_json)
+        if rate is not None and concurrency is not None:
+            raise UsageError(
+                "--rate and --concurrency are two kinds of load.",
+                why="Requests either arrive by themselves, or the next is sent when one ends.",
+                remedy="Give one of them.",
+            )
+        point(asked, Layout(tp=tp, pp=pp, dp=dp, ep=ep), concurrency or 16, rate, as_json=as_json)
+
+
+def _refuse_chosen(given: dict[str, Any], target_rate: float | None) -> None:
+    """Refuse to rank what the command line has fixed: the ranking chooses layouts and loads."""
+    from autotuner.errors import UsageError
+
+    for option, value in given.items():
+        if value:
+            load = option in ("--rate", "--concurrency")
+            other = "--target-rate R for a load in requests/s" if load and target_rate is None else "leave it out"
+            raise UsageError(
+                f"{option} is one of the things a ranking chooses.",
+                remedy=f"{other[:1].upper()}{other[1:]}, or leave --sweep, --total-gpus and --target-rate out.",
+            )
 
 
 def _refuse_leftovers(given: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from autotuner.cli import app
 
-POINT = ("predict", "--model", "llama-3.1-70b", "--gpu", "H100", "--tp", "4", "--isl", "4000", "--osl", "500")
+ASKED = ("predict", "--model", "llama-3.1-70b", "--gpu", "H100", "--isl", "4000", "--osl", "500")
+POINT = (*ASKED, "--tp", "4")
 
 
 def test_a_point_shows_where_the_time_and_the_memory_go(autotune):
@@ -33,7 +34,7 @@ def test_an_open_loop_says_how_much_it_sustains(autotune):
 
 def test_a_budget_is_ranked_with_cost_table_and_picture(autotune, tmp_path):
     arguments = ("--total-gpus", "16", "--slo", "ttft=1,tpot=0.03", "--price", "H100=2.5", "--output", "answer")
-    said = autotune(*POINT, *arguments)
+    said = autotune(*ASKED, *arguments)
     assert said.code == 0
     for word in ("best, ", "aggregated", "prefill", "tokens/s/GPU", "per M tokens", "predicted"):
         assert word in said.out
@@ -45,7 +46,7 @@ def test_a_budget_is_ranked_with_cost_table_and_picture(autotune, tmp_path):
 
 def test_gpu_types_are_compared_for_a_rate(autotune):
     prices = ("--price", "H100=2.5,H200=3.2")
-    said = autotune(*POINT, "--gpu", "H100,H200", "--target-rate", "20", "--slo", "ttft=1,tpot=0.03", *prices)
+    said = autotune(*ASKED, "--gpu", "H100,H200", "--target-rate", "20", "--slo", "ttft=1,tpot=0.03", *prices)
     assert said.code == 0
     assert "cheapest first" in said.out
     assert "h100_sxm" in said.out
@@ -53,14 +54,14 @@ def test_gpu_types_are_compared_for_a_rate(autotune):
 
 
 def test_too_few_gpus_for_a_rate_exit_1_with_how_many_do(autotune):
-    said = autotune(*POINT, "--target-rate", "50", "--total-gpus", "8")
+    said = autotune(*ASKED, "--target-rate", "50", "--total-gpus", "8")
     assert said.code == 1
     assert "--total-gpus" in said.err
 
 
 @pytest.mark.parametrize("change", [(), ("--sweep",), ("--target-rate", "5")])
 def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, change):
-    said = autotune(*POINT, *change, "--slo", "tpot=0.00001")
+    said = autotune(*ASKED, *(change or ("--tp", "4")), "--slo", "tpot=0.00001")
     assert said.code == 1
     assert "tpot" in said.err
     assert "--slo tpot=" in said.err or "--total-gpus" in said.err
@@ -79,7 +80,12 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
         ((*POINT, "--kv-dtype", "int4"), "KV cache"),
         ((*POINT, "--isl", "200000"), "more than the 131072 positions"),
         ((*POINT, "--rate", "0"), "--rate must be above 0"),
-        ((*POINT, "--target-rate", "-1"), "rate must be above 0"),
+        ((*ASKED, "--target-rate", "-1"), "rate must be above 0"),
+        ((*POINT, "--sweep"), "--tp is one of the things a ranking chooses"),
+        ((*ASKED, "--sweep", "--rate", "3"), "--target-rate R"),
+        ((*ASKED, "--total-gpus", "8", "--concurrency", "3"), "--concurrency is one"),
+        ((*POINT, "--rate", "3", "--concurrency", "3"), "two kinds of load"),
+        ((*POINT, "--runtime", "sim"), "Unknown engine"),
         ((*POINT, "--prefix-hit", "1.5"), "prefix hit rate"),
         ((*POINT, "--draft-tokens", "2", "--acceptance", "7"), "acceptance"),
         ((*POINT, "--slo", "ttft=-1"), "above 0"),

@@ -84,5 +84,5 @@ def test_the_closed_form_agrees_with_the_simulated_scheduler(share):
     asked = service()
     found = asked.at(share * asked.highest)
     ttft, tpot = simulated(asked, share * asked.highest)
-    assert found.tpot == pytest.approx(tpot, rel=0.2)
-    assert found.ttft - asked.served.overhead == pytest.approx(ttft, rel=0.3)
+    assert found.tpot == pytest.approx(tpot, rel=0.08)
+    assert found.ttft - asked.served.overhead == pytest.approx(ttft, rel=0.2)
