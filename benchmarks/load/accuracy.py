@@ -4,25 +4,25 @@
 
 Starts the reference server on a core of its own and drives it in a closed loop. The truth of a
 request is when the server wrote its first and last token; the error is what the client's stamp
-adds to that. Exits with 1 when a target is missed.
+adds to that. `--write` puts the table into a page. Exits with 1 when a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from page import machine, table, today, write_section
+from reference import Sent, free_port, percentile, read_log, reference_server
 
 from autotuner.core import LoadPoint, Observation, Workload
 from autotuner.load import Endpoint, measure
@@ -30,27 +30,30 @@ from autotuner.workload.prompts import Prompts
 
 SCENARIO = "D(100,100)"
 TARGETS = {256: (0.5, 2.0), 1024: (1.0, 3.0), 2048: (2.0, 10.0)}
+LAG_LIMIT = 10.0
 VOCABULARY = 32_000
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+@dataclass(frozen=True)
+class Accuracy:
+    """One concurrency: errors of TTFT in ms and of TPOT in percent, each the mean and the 99th percentile."""
 
+    streams: int
+    requests: int
+    tokens_per_second: float
+    ttft_error: tuple[float, float]
+    ttft: tuple[float, float]
+    tpot_error: tuple[float, float]
+    loop_lag: float
+    server_late: tuple[float, float]
+    rest: float
+    failed: int
 
-@contextlib.contextmanager
-def reference_server(port: int, core: int, log: Path) -> Iterator[subprocess.Popen[str]]:
-    script = Path(__file__).with_name("reference_server.py")
-    command = [sys.executable, str(script), "--port", str(port), "--core", str(core), "--log", str(log)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+    @property
+    def met(self) -> bool | None:
+        """Whether the targets were met, None where there are none."""
+        limits = TARGETS.get(self.streams)
+        return None if limits is None else all(map(float.__le__, self.ttft_error, limits))
 
 
 def nonces(salt: str, point: LoadPoint, count: int) -> list[str]:
@@ -63,7 +66,7 @@ def nonces(salt: str, point: LoadPoint, count: int) -> list[str]:
     return [match[1].decode().replace(" ", "") for match in found if match is not None]
 
 
-def errors(observation: Observation, salt: str, log: dict[str, tuple[float, float]]) -> tuple[list[float], list[float]]:
+def errors(observation: Observation, salt: str, log: dict[str, Sent]) -> tuple[list[float], list[float]]:
     """Return the errors of TTFT in ms and of TPOT as a share, one per request of the window."""
     started = [record for record in observation.records if record.index >= 0]
     names = nonces(salt, observation.load_point, max(record.index for record in started) + 1)
@@ -71,21 +74,16 @@ def errors(observation: Observation, salt: str, log: dict[str, tuple[float, floa
     tpot: list[float] = []
     for record in started:
         if record.error is None and names[record.index] in log:
-            first, last = log[names[record.index]]
-            ttft.append((record.chunk_times[0] - first) * 1e3)
-            truth = (last - first) / (record.tokens - 1)
+            sent = log[names[record.index]]
+            ttft.append((record.chunk_times[0] - sent.first) * 1e3)
+            truth = (sent.last - sent.first) / (record.tokens - 1)
             assert record.tpot is not None
             tpot.append(record.tpot / truth - 1)
     return ttft, tpot
 
 
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def run(streams: int, duration: float, warmup: float, cores: tuple[int, int]) -> bool:
-    """Measure one concurrency, print a line, and say whether the targets were met."""
+def run(streams: int, duration: float, warmup: float, cores: tuple[int, int]) -> Accuracy:
+    """Measure one concurrency."""
     port, salt = free_port(), f"accuracy {time.time_ns()}"
     point = LoadPoint(SCENARIO, concurrency=streams)
     workload = Workload((point,), duration=duration, warmup=warmup)
@@ -102,39 +100,75 @@ def run(streams: int, duration: float, warmup: float, cores: tuple[int, int]) ->
                 on_phase=lambda phase: None,
             )
             took = time.monotonic() - began
-        sent = json.loads(path.read_text())
-    ttft, tpot = errors(observation, salt, {nonce: (first, last) for nonce, first, last in sent["requests"]})
+        server = json.loads(path.read_text())
+        log = {sent.nonce: sent for sent in read_log(path)}
+    ttft, tpot = errors(observation, salt, log)
     measured = [record.ttft * 1e3 for record in observation.records if record.ttft is not None]
-    mean, p99 = statistics.fmean(ttft), percentile(ttft, 0.99)
-    limits = TARGETS.get(streams)
-    ok = limits is None or (mean <= limits[0] and p99 <= limits[1])
-    print(
-        f"{streams:6} {len(ttft):8} {sent['tokens'] / took:9.0f} {mean:8.3f} {p99:8.3f} "
-        f"{statistics.fmean(measured):8.2f} {percentile(measured, 0.99):8.2f} "
-        f"{statistics.fmean(tpot) * 100:8.3f} {percentile([abs(share) for share in tpot], 0.99) * 100:8.3f} "
-        f"{observation.loop_lag_p99 * 1e3:7.2f} {sent['late_mean'] * 1e3:7.2f} {sent['late_p99'] * 1e3:7.2f} "
-        f"{took - duration - warmup:6.2f} {sum(record.error is not None for record in observation.records):5} "
-        f"{'-' if limits is None else 'met' if ok else 'missed'}",
-        flush=True,
+    return Accuracy(
+        streams=streams,
+        requests=len(ttft),
+        tokens_per_second=server["tokens"] / took,
+        ttft_error=(statistics.fmean(ttft), percentile(ttft, 0.99)),
+        ttft=(statistics.fmean(measured), percentile(measured, 0.99)),
+        tpot_error=(statistics.fmean(tpot) * 100, percentile([abs(share) for share in tpot], 0.99) * 100),
+        loop_lag=observation.loop_lag_p99 * 1e3,
+        server_late=(server["late_mean"] * 1e3, server["late_p99"] * 1e3),
+        rest=took - duration - warmup,
+        failed=sum(record.error is not None for record in observation.records),
     )
-    return ok
+
+
+HEAD = (
+    *("streams", "requests", "tokens/s", "TTFT error/ms mean", "p99", "target", "TTFT measured/ms mean", "p99"),
+    *("TPOT error/% mean", "p99", "loop lag p99/ms", "server late/ms mean", "p99"),
+)
+
+
+def row(found: Accuracy) -> list[str]:
+    """Return a line of the table."""
+    limits = TARGETS.get(found.streams)
+    verdict = {True: "met", False: "missed", None: ""}[found.met]
+    target = f"{limits[0]:g} and {limits[1]:g}: {verdict}" if limits else "none"
+    if found.loop_lag > LAG_LIMIT:
+        target += ", client-limited"
+    figures = (*found.ttft_error, *found.ttft, *found.tpot_error, found.loop_lag, *found.server_late)
+    digits = (3, 3, 2, 2, 3, 3, 2, 2, 2)
+    cells = [f"{figure:.{places}f}" for figure, places in zip(figures, digits, strict=True)]
+    counts = [f"{found.streams:,}", f"{found.requests:,}", f"{found.tokens_per_second:,.0f}"]
+    return [*counts, *cells[:2], target, *cells[2:]]
+
+
+def markdown(results: Sequence[Accuracy]) -> str:
+    """Return the table with the day and the machine."""
+    failed = sum(found.failed for found in results)
+    return "\n\n".join(
+        (
+            f"Measured {today()} on {machine()}; client and decoder on one core, the server on another.",
+            table(HEAD, [row(found) for found in results]),
+            f"{failed} of these requests failed.",
+        )
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[256, 1024, 2048])
     parser.add_argument("--duration", type=float, default=20.0)
     parser.add_argument("--warmup", type=float, default=5.0)
     parser.add_argument("--client-core", type=int, default=0)
     parser.add_argument("--server-core", type=int, default=1)
+    parser.add_argument("--write", type=Path, help="replace the table in this page")
     arguments = parser.parse_args()
-    print(
-        "streams requests  tokens/s  TTFT error/ms   TTFT measured/ms TPOT error/%      lag p99 server late/ms  rest/s "
-        "errors\n                         mean      p99     mean      p99     mean      p99      ms    mean     p99"
-    )
     cores = (arguments.client_core, arguments.server_core)
-    results = [run(streams, arguments.duration, arguments.warmup, cores) for streams in arguments.streams]
-    sys.exit(0 if all(results) else 1)
+    results = []
+    for streams in arguments.streams:
+        results.append(run(streams, arguments.duration, arguments.warmup, cores))
+        print(" | ".join(row(results[-1])), f"rest {results[-1].rest:.2f} s", file=sys.stderr, flush=True)
+    text = markdown(results)
+    print(text)
+    if arguments.write:
+        write_section(arguments.write, "accuracy", text)
+    sys.exit(1 if any(found.met is False for found in results) else 0)
 
 
 if __name__ == "__main__":

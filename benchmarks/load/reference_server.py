@@ -1,9 +1,10 @@
 """A server that sends tokens at known times, and logs when it really sent them.
 
-One process, one epoll loop, no framework: each request is answered with a first token after
-`--ttft` seconds and one more every `--tpot` seconds, on an absolute schedule. For each request
-the log gets its nonce (the first six prompt ids) and the instants just before its first and its
-last token were written, on the clock that the load generator uses.
+One process, one epoll loop, no framework: each completion or chat completion is answered with a
+first token after `--ttft` seconds and one more every `--tpot` seconds, on an absolute schedule.
+For each request the log gets its nonce (the first six prompt ids, empty when the prompt is text),
+the instant the whole of it was read, and the instants just before its first and its last token
+were written, on the clock that the load generator uses.
 
     python reference_server.py --port 8099 --core 1 --log sent.json
 """
@@ -24,6 +25,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+JSON_HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+MODELS = json.dumps({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "reference"}]}).encode()
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 PROMPT = re.compile(rb'"prompt":\[((?: *\d+,){5} *\d+)')
 
@@ -34,14 +37,15 @@ def event(data: str) -> bytes:
     return b"%x\r\n%s\r\n" % (len(body), body)
 
 
-def chunk(text: str, finish: str | None = None) -> bytes:
-    """Return a completion chunk of the size that real engines send."""
-    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish, "stop_reason": None}
+def chunk(kind: str, text: str, finish: str | None = None) -> bytes:
+    """Return a chunk of a completion or a chat, of the size that real engines send."""
+    said = {"text": text} if kind == "text_completion" else {"delta": {"role": "assistant", "content": text}}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish, "stop_reason": None}
     return event(
         json.dumps(
             {
                 "id": "cmpl-0123456789abcdef0123456789abcdef",
-                "object": "text_completion",
+                "object": kind,
                 "created": 1700000000,
                 "model": "m",
                 "choices": [choice],
@@ -49,6 +53,17 @@ def chunk(text: str, finish: str | None = None) -> bytes:
             }
         )
     )
+
+
+class Answer:
+    """The bytes of a stream's first token, of those between, and of the last with all that follows."""
+
+    def __init__(self, kind: str, tokens: int) -> None:
+        usage = {"prompt_tokens": 100, "completion_tokens": tokens, "total_tokens": 100 + tokens}
+        tail = {"id": "x", "object": kind, "created": 1700000000, "model": "m", "choices": [], "usage": usage}
+        self.middle = chunk(kind, " token")
+        self.first = HEAD + self.middle
+        self.last = chunk(kind, " token", "length") + event(json.dumps(tail)) + event("[DONE]") + b"0\r\n\r\n"
 
 
 class Client:
@@ -61,7 +76,9 @@ class Client:
         self.position = 0
         self.due = 0.0
         self.nonce = ""
+        self.received = 0.0
         self.first = 0.0
+        self.answer: Answer
 
 
 class Server:
@@ -69,11 +86,8 @@ class Server:
 
     def __init__(self, port: int, ttft: float, tpot: float, tokens: int) -> None:
         self.ttft, self.tpot, self.tokens = ttft, tpot, tokens
-        usage = {"prompt_tokens": 100, "completion_tokens": tokens, "total_tokens": 100 + tokens}
-        end = event(json.dumps({"id": "x", "choices": [], "usage": usage})) + event("[DONE]") + b"0\r\n\r\n"
-        self.first = HEAD + chunk(" token")
-        self.middle = chunk(" token")
-        self.last = chunk(" token", "length") + end
+        self.completion = Answer("text_completion", tokens)
+        self.chat = Answer("chat.completion.chunk", tokens)
         self.listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self.listener.setblocking(False)
         self.poll = select.epoll()
@@ -82,7 +96,7 @@ class Server:
         # both are in order of time, because each adds the same delay to an instant that only grows
         self.firsts: deque[Client] = deque()
         self.others: deque[Client] = deque()
-        self.log: list[tuple[str, float, float]] = []
+        self.log: list[tuple[str, float, float, float]] = []
         self.late: list[float] = []
         self.running = True
 
@@ -129,20 +143,23 @@ class Server:
             client.open = False
             del self.clients[fd]
             return
-        if not client.buffer:
-            client.due = monotonic() + self.ttft
         client.buffer += data
         split = client.buffer.find(b"\r\n\r\n")
         length = LENGTH.search(client.buffer, 0, max(0, split) + 4)
         if split < 0 or (length is not None and len(client.buffer) < split + 4 + int(length[1])):
             return
-        prompt = PROMPT.search(client.buffer)
-        client.nonce = prompt[1].decode().replace(" ", "") if prompt else ""
+        head, body = bytes(client.buffer[:split]), bytes(client.buffer[split + 4 :])
         client.buffer.clear()
-        if prompt is None:
-            client.sock.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        if not head.startswith(b"POST"):
+            found = head.split(b" ", 2)[1].rstrip(b"/") in (b"/v1/models", b"/health")
+            client.sock.send(JSON_HEAD % ((b"200 OK", len(MODELS), MODELS) if found else (b"404 Not Found", 2, b"{}")))
             return
+        prompt = PROMPT.search(body)
+        client.nonce = prompt[1].decode().replace(" ", "") if prompt else ""
+        client.answer = self.chat if b"/chat/" in head[:64] else self.completion
         client.position = 0
+        client.received = monotonic()
+        client.due = client.received + self.ttft
         self.firsts.append(client)
 
     def send(self, client: Client) -> float:
@@ -155,12 +172,12 @@ class Server:
         try:
             if position == 0:
                 client.first = now
-                client.sock.send(self.first)
+                client.sock.send(client.answer.first)
             elif position < self.tokens - 1:
-                client.sock.send(self.middle)
+                client.sock.send(client.answer.middle)
             else:
-                client.sock.send(self.last)
-                self.log.append((client.nonce, client.first, now))
+                client.sock.send(client.answer.last)
+                self.log.append((client.nonce, client.received, client.first, now))
                 return now
         except OSError:
             return now

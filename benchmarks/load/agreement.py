@@ -1,0 +1,211 @@
+"""Whether autotune and `vllm bench serve` say the same of a real vLLM, within the noise between repeats.
+
+    python benchmarks/load/agreement.py --vllm-env ENV --model FOLDER --write docs/reference/load-generator.md
+
+Starts vLLM on CPU with the model of tests/real and drives it with both clients in turn, with the
+same lengths in the same closed loop. Server and client are pinned to a core each. The worker runs in
+the engine's own process: by default it is another one, both spin while they wait for each other,
+and on one core they would take the time from themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+from clients import OFFLINE, Client, Load, Reported, measuring_client, vllm_client
+from page import machine, table, today, write_section
+from peers import run_command, say, vllm_version
+from reference import free_port
+
+import autotuner
+from autotuner.scoring.intervals import student
+
+TOKENS = 100
+START_SECONDS = 400.0
+GRACE_SECONDS = 400.0
+TELLING = 0.15
+"""Half an interval as a share of the figure, above which agreement means nothing."""
+
+IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+FIGURES = {"TTFT mean/ms": "ttft_mean", "TPOT mean/ms": "tpot_mean", "output tokens/s": "output_throughput"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one client reported in one repeat."""
+
+    client: str
+    concurrency: int
+    repeat: int
+    reported: Reported
+
+
+@dataclass(frozen=True)
+class Difference:
+    """autotune less the other over paired repeats: the mean, half its 95% interval, and the other's mean."""
+
+    mean: float
+    half_width: float
+    theirs: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the interval holds zero; noise that would hide a large difference decides nothing."""
+        if abs(self.mean) > self.half_width:
+            return "beyond noise"
+        return "within noise" if self.half_width <= TELLING * self.theirs else "too noisy to tell"
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+    """Compare repeats that were run in turn; at least two pairs."""
+    pairs = [our - their for our, their in zip(ours, theirs, strict=True)]
+    error = statistics.stdev(pairs) / len(pairs) ** 0.5
+    return Difference(statistics.fmean(pairs), student(len(pairs) - 1) * error, statistics.fmean(theirs))
+
+
+@contextlib.contextmanager
+def vllm_server(environment: Path, model: Path, port: int, core: int, log: Path) -> Iterator[None]:
+    """Serve `model` on one core until it is not needed any more."""
+    command = [
+        *(str(environment / "bin" / "vllm"), "serve", str(model), "--served-model-name", "m", "--port", str(port)),
+        *("--enforce-eager", "--no-enable-prefix-caching", "--max-num-seqs", "64", "--max-model-len", "2048"),
+        *("--distributed-executor-backend", IN_PROCESS),
+    ]
+    threads = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    variables = {**OFFLINE, **threads, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(core), *command],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **variables},
+            start_new_session=True,
+        )
+    try:
+        wait_until_healthy(process, port, log)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                return
+        time.sleep(0.5)
+    raise SystemExit("vLLM did not start:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-20:]))
+
+
+def drive(client: Client, environment: Path, load: Load) -> Reported:
+    """Run one client once; a failure ends the comparison."""
+    _, _, failure = run_command(client.command(environment, load), client, load.folder, load.seconds + GRACE_SECONDS)
+    if failure:
+        raise SystemExit(f"{client.name} {failure}:\n{(load.folder / 'stderr.txt').read_text(errors='replace')}")
+    reported = client.read(load)
+    if reported.requests != load.requests:
+        raise SystemExit(f"{client.name} counted {reported.requests} of {load.requests} requests")
+    return reported
+
+
+def measure_all(given: argparse.Namespace, clients: Sequence[Client]) -> list[Run]:
+    """Start vLLM, warm it up, and let the clients drive it in turn."""
+    runs = []
+    with tempfile.TemporaryDirectory(prefix="agreement-") as home:
+        port = free_port()
+        with vllm_server(given.vllm_env, given.model, port, given.server_core, Path(home, "vllm.log")):
+            os.sched_setaffinity(0, {given.client_core})
+            # repeat 0 warms the server up at each concurrency and is not kept
+            for concurrency, requests in zip(given.concurrency, given.requests, strict=True):
+                for repeat in range(given.repeats + 1):
+                    for client in clients[: 2 if repeat else 1]:
+                        folder = Path(home, f"{concurrency}-{repeat}-{len(runs)}-{client.name.split()[0]}")
+                        folder.mkdir()
+                        load = Load(
+                            url=f"http://127.0.0.1:{port}",
+                            streams=concurrency,
+                            requests=requests,
+                            warmup=0,
+                            tokens=TOKENS,
+                            seconds=120.0,
+                            tokenizer=given.model,
+                            folder=folder,
+                            seed=1000 * concurrency + repeat,
+                        )
+                        reported = drive(client, given.vllm_env, load)
+                        say(f"{concurrency} {repeat} {client.name}: {reported}")
+                        if repeat:
+                            runs.append(Run(client.name, concurrency, repeat, reported))
+    return runs
+
+
+def markdown(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Return the table: each figure of both clients with its spread, the difference, and a verdict."""
+    rows = []
+    for concurrency in sorted({run.concurrency for run in runs}):
+        for title, field in FIGURES.items():
+            ours, theirs = (
+                [getattr(run.reported, field) for run in runs if (run.client, run.concurrency) == (name, concurrency)]
+                for name in names
+            )
+            found = difference(ours, theirs)
+            rows.append(
+                [
+                    f"{concurrency}: {title}",
+                    *(f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}" for values in (ours, theirs)),
+                    f"{found.mean:+.2f} ± {found.half_width:.2f}",
+                    f"{found.mean / found.theirs:+.1%}",
+                    found.verdict,
+                ]
+            )
+    head = ("concurrency: figure", *names, "difference, 95%", "relative", "verdict")
+    repeats = max(run.repeat for run in runs)
+    text = (
+        f"Measured {today()} on {machine()}; vLLM on one core, the client on the other; {repeats} repeats in turn, "
+        f"± the standard deviation between repeats."
+    )
+    return f"{text}\n\n{table(head, rows)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vllm-env", type=Path, required=True, help="as tests/real/setup_vllm.py made it")
+    parser.add_argument("--model", type=Path, required=True, help="as tests/real/setup_vllm.py made it")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--requests", type=int, nargs="+", default=[10, 32, 64], help="for each --concurrency")
+    parser.add_argument("--repeats", type=int, default=4, help="at least two")
+    parser.add_argument("--client-core", type=int, default=0)
+    parser.add_argument("--server-core", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write every repeat here")
+    parser.add_argument("--write", type=Path, help="replace the table in this page")
+    given = parser.parse_args()
+    given.model = given.model.resolve()
+    clients = (measuring_client(autotuner.__version__), vllm_client(vllm_version(given.vllm_env)))
+    runs = measure_all(given, clients)
+    text = markdown(runs, [client.name for client in clients])
+    print(text)
+    if given.json:
+        document = {"date": today(), "machine": machine(), "runs": list(map(asdict, runs))}
+        given.json.write_text(json.dumps(document, indent=1))
+    if given.write:
+        write_section(given.write, "agreement", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The load generators that are compared: how each is installed, told what to send, and read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TORCH = "2.13.0"
+WARMUP_SECONDS = 2.5
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What every client is told: a closed loop of `streams`, `requests` to count after `warmup` others."""
+
+    url: str
+    streams: int
+    requests: int
+    warmup: int
+    tokens: int
+    seconds: float
+    tokenizer: Path
+    folder: Path
+    model: str = "m"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a client said of the requests it counted: ms and tokens/s; `remark` where it doubts its own figures."""
+
+    requests: int
+    ttft_mean: float
+    ttft_p99: float
+    tpot_mean: float
+    output_throughput: float
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A load generator; `packages` are installed into its environment, none into autotune's own."""
+
+    name: str
+    version: str
+    packages: tuple[str, ...]
+    command: Callable[[Path, Load], list[str]]
+    read: Callable[[Load], Reported]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _autotune(_: Path, load: Load) -> list[str]:
+    # a little longer than one round, so that every stream has had one
+    warmup = WARMUP_SECONDS if load.warmup else 0.0
+    return [
+        *(sys.executable, "-m", "autotuner", "bench", load.url, "--model", load.model, "--json"),
+        *("--scenario", f"D(100,{load.tokens})", "--concurrency", str(load.streams)),
+        *("--max-requests", str(load.requests), "--duration", f"{load.seconds:g}", "--warmup", f"{warmup:g}"),
+    ]
+
+
+def _autotune_reported(load: Load) -> Reported:
+    [point] = _json(load.folder / "stdout.txt")["load_points"]
+    said = point["metrics"]
+    return Reported(
+        requests=said["ttft"]["n"],
+        ttft_mean=said["ttft"]["mean"] * 1e3,
+        ttft_p99=said["ttft"]["p99"] * 1e3,
+        tpot_mean=said["tpot"]["mean"] * 1e3,
+        output_throughput=said["output_throughput"],
+        remark="" if point["verdict"] == "feasible" else point["verdict"],
+    )
+
+
+def _measure_once(_: Path, load: Load) -> list[str]:
+    return [
+        *(sys.executable, str(Path(__file__).with_name("measure_once.py")), load.url, "--model", load.model),
+        *("--streams", str(load.streams), "--requests", str(load.requests), "--limit", f"{load.seconds:g}"),
+        *("--scenario", f"D(100,{load.tokens})", "--vocabulary", str(_vocabulary(load.tokenizer))),
+    ]
+
+
+def _vocabulary(model: Path) -> int:
+    size: int = _json(model / "config.json")["vocab_size"]
+    return size
+
+
+def _measured_once(load: Load) -> Reported:
+    return Reported(**_json(load.folder / "stdout.txt"))
+
+
+def _vllm(environment: Path, load: Load) -> list[str]:
+    return [
+        *(str(environment / "bin" / "vllm"), "bench", "serve", "--backend", "openai", "--base-url", load.url),
+        *("--endpoint", "/v1/completions", "--model", load.model, "--tokenizer", str(load.tokenizer)),
+        *("--seed", str(load.seed), "--percentile-metrics", "ttft,tpot", "--temperature", "0"),
+        *("--dataset-name", "random", "--random-input-len", "100", "--random-output-len", str(load.tokens)),
+        *("--num-prompts", str(load.requests), "--max-concurrency", str(load.streams)),
+        *("--num-warmups", str(load.warmup), "--ready-check-timeout-sec", "0", "--ignore-eos", "--disable-tqdm"),
+        *("--save-result", "--result-dir", str(load.folder), "--result-filename", "reported.json"),
+    ]
+
+
+def _vllm_reported(load: Load) -> Reported:
+    said = _json(load.folder / "reported.json")
+    return Reported(
+        said["completed"], said["mean_ttft_ms"], said["p99_ttft_ms"], said["mean_tpot_ms"], said["output_throughput"]
+    )
+
+
+def _aiperf(environment: Path, load: Load) -> list[str]:
+    return [
+        *(str(environment / "bin" / "aiperf"), "profile", "-m", "m", "--tokenizer", str(load.tokenizer)),
+        *("--url", load.url, "--endpoint-type", "completions", "--streaming", "--concurrency", str(load.streams)),
+        *("--request-count", str(load.requests), "--warmup-request-count", str(load.warmup)),
+        *("--isl", "100", "--isl-stddev", "0", "--osl", str(load.tokens), "--osl-stddev", "0"),
+        *("--extra-inputs", "ignore_eos:true", "--no-server-metrics", "--ui-type", "none"),
+        *("--export-level", "summary", "--artifact-dir", str(load.folder)),
+    ]
+
+
+def _aiperf_reported(load: Load) -> Reported:
+    said = _json(load.folder / "profile_export_aiperf.json")
+    ttft = said["time_to_first_token"]
+    count = round(said["request_count"]["avg"])
+    return Reported(
+        count,
+        ttft["avg"],
+        ttft["p99"],
+        said["inter_token_latency"]["avg"],
+        said["output_token_throughput"]["avg"],
+    )
+
+
+def _guidellm(environment: Path, load: Load) -> list[str]:
+    warmup = {"mode": "requests", "value": load.warmup}
+    profile = {"kind": "concurrent", "streams": [load.streams], "warmup": warmup}
+    return [
+        *(str(environment / "bin" / "guidellm"), "run"),
+        *("--backend", f"kind=openai_http,target={load.url},model=m,request_format=/v1/completions"),
+        *("--profile", json.dumps(profile)),
+        *("--constraint", f"kind=max_requests,count={load.requests + load.warmup}"),
+        *("--constraint", f"kind=max_duration,seconds={load.seconds:g}"),
+        *("--tokenizer", f"kind=hf_auto,model={load.tokenizer}"),
+        *("--data", f"kind=synthetic_text,prompt_tokens=100,output_tokens={load.tokens}"),
+        *("--output", f"kind=json,path={load.folder / 'reported.json'}", "--disable-console"),
+    ]
+
+
+def _guidellm_reported(load: Load) -> Reported:
+    metrics = _json(load.folder / "reported.json")["benchmarks"][0]["metrics"]
+    ttft = metrics["time_to_first_token_ms"]["successful"]
+    # its own time_per_output_token_ms divides the whole request, first token included
+    tpot = metrics["inter_token_latency_ms"]["successful"]["mean"]
+    throughput = metrics["output_tokens_per_second"]["successful"]["mean"]
+    return Reported(ttft["count"], ttft["mean"], ttft["percentiles"]["p99"], tpot, throughput)
+
+
+def _genai_bench(environment: Path, load: Load) -> list[str]:
+    total = load.requests + load.warmup
+    return [
+        *(str(environment / "bin" / "genai-bench"), "benchmark", "--api-backend", "openai", "--api-base", load.url),
+        *("--api-key", "none", "--task", "text-to-text", "--api-model-name", "m"),
+        *("--model-tokenizer", str(load.tokenizer), "--traffic-scenario", f"D(100,{load.tokens})"),
+        *("--num-concurrency", str(load.streams), "--max-requests-per-run", str(total)),
+        *("--warmup-ratio", f"{load.warmup / total:.6f}", "--max-time-per-run", str(-(-int(load.seconds) // 60))),
+        *("--experiment-base-dir", str(load.folder), "--experiment-folder-name", "run"),
+        *("--log-dir", str(load.folder)),
+    ]
+
+
+def _genai_bench_reported(load: Load) -> Reported:
+    [path] = (load.folder / "run").glob("D*_text-to-text_num_concurrency_*.json")
+    said = _json(path)["aggregated_metrics"]
+    ttft, tpot = said["stats"]["ttft"], said["stats"]["tpot"]
+    # the warm-up is left out of the statistics, but not of the count
+    total = said["num_completed_requests"]
+    warmup = int(total * load.warmup / (load.requests + load.warmup))
+    throughput = said["mean_output_throughput_tokens_per_s"]
+    return Reported(total - warmup, ttft["mean"] * 1e3, ttft["p99"] * 1e3, tpot["mean"] * 1e3, throughput)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def vllm_client(version: str) -> Client:
+    """`vllm bench serve` comes with vLLM itself, whose environment is set up elsewhere."""
+    return Client("vllm bench serve", version, (), _vllm, _vllm_reported, OFFLINE)
+
+
+def autotune_client(version: str) -> Client:
+    return Client("autotune", version, (), _autotune, _autotune_reported)
+
+
+def measuring_client(version: str) -> Client:
+    """autotune without its search for what a server serves; the tokenizer's folder must hold a model."""
+    return Client("autotune", version, (), _measure_once, _measured_once)
+
+
+# AIPerf takes a folder as tokenizer only where the hub could be asked
+PEERS = (
+    Client("AIPerf", "0.13.0", ("aiperf==0.13.0",), _aiperf, _aiperf_reported),
+    Client("GuideLLM", "0.8.1", ("guidellm==0.8.1",), _guidellm, _guidellm_reported, OFFLINE),
+    Client("genai-bench", "0.0.5", ("genai-bench==0.0.5",), _genai_bench, _genai_bench_reported, OFFLINE),
+)

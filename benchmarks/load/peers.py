@@ -1,0 +1,250 @@
+"""autotune's load generator beside its peers: what each reports, and what was true.
+
+    python benchmarks/load/peers.py --write docs/reference/load-generator.md
+
+Every client drives the same reference server in the same closed loop, pinned to one core, the
+server on another; the truth is the server's own log of the very requests the client counted.
+Peers are installed by this script, each into an environment of its own (`--environments`); vLLM
+through tests/real/setup_vllm.py unless `--vllm-env` names an environment that has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import platformdirs
+from clients import PEERS, TORCH, Client, Load, Reported, autotune_client, vllm_client
+from page import machine, table, today, write_section
+from reference import Truth, free_port, read_log, reference_server, truth
+
+import autotuner
+
+ROOT = Path(__file__).parents[2]
+TOKENS = 100
+GRACE_SECONDS = 90.0
+"""What a client may take beside its load: starting, writing its report."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One client at one number of streams; `failure` says why there are no figures."""
+
+    client: str
+    version: str
+    streams: int
+    command_seconds: float
+    cpu_seconds: float
+    reported: Reported | None = None
+    true: Truth | None = None
+    failure: str | None = None
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def install(client: Client, home: Path) -> Path:
+    """Return the client's environment, made where it is missing."""
+    environment = home / client.name.lower()
+    done = environment / f"installed-{client.version}"
+    if client.packages and not done.exists():
+        say(f"installing {' '.join(client.packages)} into {environment}")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
+        pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # without a build of torch for CPU, pip takes the one for CUDA and gigabytes with it
+        torch = (f"torch=={TORCH}+cpu", f"torch=={TORCH}")
+        if subprocess.run([*pip, torch[0], *client.packages], stderr=subprocess.DEVNULL).returncode:
+            subprocess.run([*pip, torch[1], *client.packages], check=True)
+        done.touch()
+    return environment
+
+
+def vllm_version(environment: Path) -> str:
+    ask = "from importlib.metadata import version; print(version('vllm'))"
+    return subprocess.check_output([environment / "bin" / "python", "-c", ask], text=True).strip()
+
+
+def set_up(given: argparse.Namespace) -> tuple[list[tuple[Client, Path]], Path]:
+    """Install what is missing; return the chosen clients with their environments, and a tokenizer."""
+    home: Path = given.environments
+    home.mkdir(parents=True, exist_ok=True)
+    if given.vllm_env is None:
+        subprocess.run([sys.executable, ROOT / "tests" / "real" / "setup_vllm.py", home / "engine"], check=True)
+        given.vllm_env = home / "engine" / "vllm"
+    clients = [
+        (autotune_client(autotuner.__version__), Path(sys.prefix)),
+        (vllm_client(vllm_version(given.vllm_env)), given.vllm_env),
+        *((peer, home / peer.name.lower()) for peer in PEERS),
+    ]
+    chosen = [pair for pair in clients if given.clients is None or pair[0].name in given.clients]
+    for client, _ in chosen:
+        install(client, home)
+    tokenizer = home / "tokenizer"
+    if not tokenizer.exists():
+        script = Path(__file__).with_name("make_tokenizer.py")
+        subprocess.run([given.vllm_env / "bin" / "python", script, tokenizer], check=True)
+    return chosen, tokenizer
+
+
+def run_command(command: Sequence[str], client: Client, folder: Path, limit: float) -> tuple[float, float, str | None]:
+    """Run a client to its end; return wall and CPU seconds, and why it failed."""
+    environment = {**os.environ, **client.environment}
+    began = time.monotonic()
+    with (folder / "stdout.txt").open("wb") as output, (folder / "stderr.txt").open("wb") as errors:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=errors, cwd=folder, env=environment, start_new_session=True
+        )
+        status = None
+        while status is None and time.monotonic() - began < limit:
+            time.sleep(0.2)
+            pid, waited, usage = os.wait4(process.pid, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(waited) if pid else None
+        failure = None if status == 0 else f"ended with status {status}"
+        if status is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            _, waited, usage = os.wait4(process.pid, 0)
+            status = os.waitstatus_to_exitcode(waited)
+            failure = f"was not done after {limit:.0f} s"
+        process.returncode = status
+    return time.monotonic() - began, usage.ru_utime + usage.ru_stime, failure
+
+
+def last_words(folder: Path) -> list[str]:
+    """Return the last line a client wrote, on whichever stream it wrote any."""
+    lines = [(folder / name).read_text(errors="replace").strip().splitlines() for name in ("stderr.txt", "stdout.txt")]
+    return next(filter(None, lines), [])[-1:]
+
+
+def compare(client: Client, environment: Path, load: Load, server_core: int) -> Result:
+    """Run one client against a server of its own, and hold its report against the server's log."""
+    port = int(load.url.rpartition(":")[2])
+    log = load.folder / "sent.json"
+    with reference_server(port, server_core, log):
+        wall, cpu, failure = run_command(
+            client.command(environment, load), client, load.folder, load.seconds + GRACE_SECONDS
+        )
+    result = Result(client.name, client.version, load.streams, wall, cpu, failure=failure)
+    if failure:
+        return replace(result, failure=": ".join([failure, *last_words(load.folder)]))
+    try:
+        reported = client.read(load)
+    except (OSError, KeyError, ValueError) as error:
+        return replace(result, failure=f"left no report that could be read: {error!r}")
+    true = truth(read_log(log), reported.requests, TOKENS)
+    return Result(client.name, client.version, load.streams, wall, cpu, reported, true)
+
+
+def row(result: Result) -> list[str]:
+    """Return a line of the table: reported, and the error against the truth."""
+    name = f"{result.client} {result.version}"
+    said, true = result.reported, result.true
+    if said is None or true is None:
+        return [name, "failed", *["" for _ in HEAD[2:]]]
+    return [
+        name,
+        f"{said.requests:,}",
+        f"{said.ttft_mean:.1f}",
+        f"{said.ttft_mean - true.ttft_mean:+.2f}",
+        f"{said.ttft_p99:.1f}",
+        f"{said.ttft_p99 - true.ttft_p99:+.2f}",
+        f"{said.tpot_mean:.3f}",
+        f"{(said.tpot_mean / true.tpot_mean - 1) * 100:+.2f}",
+        f"{true.in_flight:,.0f}",
+        f"{true.seconds:.1f}",
+        f"{result.cpu_seconds:.0f}",
+        f"{result.command_seconds:.0f}",
+    ]
+
+
+HEAD = (
+    *("client", "requests", "TTFT mean/ms", "error/ms", "TTFT p99/ms", "error/ms", "TPOT mean/ms", "error/%"),
+    *("in flight", "load/s", "CPU/s", "command/s"),
+)
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """Return one table per number of streams, each with what was true for its clients."""
+    parts = [f"Measured {today()} on {machine()}; each client on one core, the server on another."]
+    for streams in sorted({result.streams for result in results}):
+        here = [result for result in results if result.streams == streams]
+        parts.append(f"{streams:,} streams:")
+        parts.append(table(HEAD, [row(result) for result in here]))
+        means = [result.true.ttft_mean for result in here if result.true]
+        tails = [result.true.ttft_p99 for result in here if result.true]
+        if means:
+            parts.append(
+                f"True TTFT over these runs: mean {min(means):.2f} to {max(means):.2f} ms, "
+                f"p99 {min(tails):.2f} to {max(tails):.2f} ms."
+            )
+        parts += [f"{result.client} failed: it {result.failure}" for result in here if result.failure]
+        parts += [
+            f"{result.client} says of its own run: {result.reported.remark}."
+            for result in here
+            if result.reported and result.reported.remark
+        ]
+    return "\n\n".join(parts)
+
+
+def measure_all(given: argparse.Namespace, on_result: Callable[[Result], None]) -> list[Result]:
+    """Set up, pin this process and with it every client, and compare them one after another."""
+    clients, tokenizer = set_up(given)
+    os.sched_setaffinity(0, {given.client_core})
+    results = []
+    for streams, rounds in zip(given.streams, given.rounds, strict=True):
+        for client, environment in clients:
+            with tempfile.TemporaryDirectory(prefix="peers-") as folder:
+                load = Load(
+                    url=f"http://127.0.0.1:{free_port()}",
+                    streams=streams,
+                    requests=streams * rounds,
+                    warmup=streams,
+                    tokens=TOKENS,
+                    seconds=given.limit,
+                    tokenizer=tokenizer,
+                    folder=Path(folder),
+                )
+                say(f"{client.name} at {streams} streams")
+                results.append(compare(client, environment, load, given.server_core))
+                on_result(results[-1])
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--rounds", type=int, nargs="+", default=[8, 3], help="requests per stream, for each --streams")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds of load per client and number of streams")
+    parser.add_argument("--clients", nargs="+", help="only these, by name")
+    parser.add_argument("--environments", type=Path, default=Path(platformdirs.user_cache_dir("autotune")) / "peers")
+    parser.add_argument("--vllm-env", type=Path, help="a virtual environment that has vLLM")
+    parser.add_argument("--client-core", type=int, default=0)
+    parser.add_argument("--server-core", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write everything that was measured here")
+    parser.add_argument("--write", type=Path, help="replace the tables in this page")
+    parser.add_argument("--install-only", action="store_true")
+    given = parser.parse_args()
+    if given.install_only:
+        set_up(given)
+        return
+    results = measure_all(given, lambda result: say(" | ".join(row(result))))
+    text = markdown(results)
+    print(text)
+    if given.json:
+        document = {"date": today(), "machine": machine(), "tokens": TOKENS, "results": list(map(asdict, results))}
+        given.json.write_text(json.dumps(document, indent=1))
+    if given.write:
+        write_section(given.write, "peers", text)
+
+
+if __name__ == "__main__":
+    main()

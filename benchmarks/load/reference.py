@@ -1,0 +1,85 @@
+"""The reference server as a subprocess, and what its log says was true."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Sent(NamedTuple):
+    """One request as the server saw it, in seconds on the machine's monotonic clock."""
+
+    nonce: str
+    received: float
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a client should have reported of a set of requests: ms; `in_flight` is the mean number of them."""
+
+    requests: int
+    ttft_mean: float
+    ttft_p99: float
+    tpot_mean: float
+    seconds: float
+    in_flight: float
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def reference_server(port: int, core: int, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """Serve on `core`; `log` is written at the end."""
+    script = Path(__file__).with_name("reference_server.py")
+    command = [sys.executable, str(script), "--port", str(port), "--core", str(core), "--log", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def read_log(path: Path) -> list[Sent]:
+    return [Sent(*row) for row in json.loads(path.read_text())["requests"]]
+
+
+def truth(log: Sequence[Sent], count: int, tokens: int) -> Truth:
+    """Summarise the last `count` requests, of `tokens` tokens each: what came before was the client's warm-up.
+
+    In flight is counted while they were sent, whatever else was there.
+    """
+    requests = sorted(log, key=lambda sent: sent.received)[-count:]
+    ttft = [(sent.first - sent.received) * 1e3 for sent in requests]
+    start, end = requests[0].received, requests[-1].received
+    present = sum(max(0.0, min(sent.last, end) - max(sent.received, start)) for sent in log)
+    return Truth(
+        requests=len(requests),
+        ttft_mean=statistics.fmean(ttft),
+        ttft_p99=percentile(ttft, 0.99),
+        tpot_mean=statistics.fmean((sent.last - sent.first) * 1e3 / (tokens - 1) for sent in requests),
+        seconds=max(sent.last for sent in requests) - start,
+        in_flight=present / (end - start) if end > start else 0.0,
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
