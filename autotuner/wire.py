@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,11 +74,10 @@ class Wiring:
 
     def executor(self, observe: Observer, devices: tuple[int, ...] = ()) -> SerialExecutor:
         """An executor that takes candidates one at a time; measures them on the GPUs with the indexes `devices`."""
+        started = partial(render, format=launch_form(self.experiment))
         if self.simulated:
-            return SerialExecutor(SimulatedEvaluator(self.experiment, self.engine, observe))
-        form = launch_form(self.experiment)
-        started = (lambda spec: render(spec, form)) if form != "shell" else None
-        return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, observe, devices, started))
+            return SerialExecutor(SimulatedEvaluator(self.experiment, self.engine, observe, render=started))
+        return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, started, observe, devices))
 
     def gpus(self) -> AbstractContextManager[tuple[int, ...]]:
         """Hold as many of this machine's GPUs as the largest candidate takes; MachineError when they are not free."""
@@ -226,7 +226,7 @@ def conclude(store: RunStore, ranking: Ranking) -> Result:
 
 def launch_form(experiment: Experiment) -> str:
     """The format of the commands by which the experiment's servers are started."""
-    return "docker" if experiment.deployment.mode == "docker" else "shell"
+    return "docker" if experiment.deployment.mode == "docker" and experiment.runtime.image else "shell"
 
 
 def winning_spec(ranking: Ranking, trials: Sequence[Trial]) -> ServerSpec | None:

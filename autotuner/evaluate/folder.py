@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from autotuner.core import Observation, ServerSpec
@@ -23,17 +22,12 @@ class TrialFolder:
         self._from = 0
         self._secrets: tuple[str, ...] = ()
 
-    def save_command(self, spec: ServerSpec, command: str | None = None) -> None:
-        """Write the exact command as a script; secrets are named, their values stay in the environment.
-
-        `command` is how the server is started where that is not its argv.
-        """
+    def save_command(self, spec: ServerSpec, command: str) -> None:
+        """Write how the server is started as a script; secrets are named, their values stay in the environment."""
         self._secrets = tuple(value for name in spec.secrets if (value := os.environ.get(name)))
-        settings = [f"{name}={shlex.quote(value)}" for name, value in sorted(spec.env.items())]
-        words = [*(["env", *settings] if settings else []), shlex.join(spec.argv)]
         handed_on = [f"# reads from the environment: {' '.join(spec.secrets)}"] if spec.secrets else []
         script = self.path / "command.sh"
-        script.write_text("\n".join(["#!/bin/sh", *handed_on, command or f"exec {' '.join(words)}\n"]))
+        script.write_text("\n".join(["#!/bin/sh", *handed_on, command]))
         script.chmod(0o755)
 
     def save_records(self, position: int, observation: Observation) -> None:

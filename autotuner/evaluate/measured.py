@@ -48,8 +48,8 @@ MAY_BE_CHANCE = (FailureKind.PORT_IN_USE, FailureKind.DRIVER_FAULT)
 class MeasuredEvaluator:
     """Starts each candidate's server, drives the course's load points on it, and brings back what was seen.
 
-    `devices` are the indexes of the GPUs it may use, best connected first; empty for any. `render`
-    says how a server is started where that is not its argv.
+    `render` says how a server is started, as a script for the trial's folder. `devices` are the
+    indexes of the GPUs it may use, best connected first; empty for any.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class MeasuredEvaluator:
         experiment: Experiment,
         engine: Engine,
         launcher: Launcher,
+        render: Callable[[ServerSpec], str],
         observe: Observer = unobserved,
         devices: tuple[int, ...] = (),
-        render: Callable[[ServerSpec], str] | None = None,
     ) -> None:
         self.experiment = experiment
         self.engine = engine
@@ -138,7 +138,7 @@ class Visit:
         if spec is None:
             self.headers = ready.headers(self.experiment.deployment)
         else:
-            self.folder.save_command(spec, self.owner.render(spec) if self.owner.render else None)
+            self.folder.save_command(spec, self.owner.render(spec))
         self._tell("starting", expected_seconds=self.owner.start_seconds)
         try:
             with self.owner.launcher.launch(spec, self.folder.log) as server:

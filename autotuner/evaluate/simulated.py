@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -52,16 +53,24 @@ class SimulatedEvaluator:
     """Builds each candidate's world as the simulated engine would and drives the course on it.
 
     A candidate of another engine is simulated by its canonical parameters and that engine's fitted
-    constants. Times are virtual: `clock` moves on by what a run on a real server would take. With
-    `keep_records` false nothing is written.
+    constants. Times are virtual: `clock` moves on by what a run on a real server would take.
+    `render` says how a real server would be started, for the trial's folder. With `keep_records`
+    false nothing is written.
     """
 
     source: Source = "simulated"
 
     def __init__(
-        self, experiment: Experiment, engine: Engine, observe: Observer = unobserved, *, keep_records: bool = True
+        self,
+        experiment: Experiment,
+        engine: Engine,
+        observe: Observer = unobserved,
+        *,
+        render: Callable[[ServerSpec], str] | None = None,
+        keep_records: bool = True,
     ) -> None:
         self.experiment = experiment
+        self.render = render
         self.engine = engine
         self.observe = observe
         self.keep_records = keep_records
@@ -140,8 +149,8 @@ class Visit:
     def simulate(self) -> Measurement:
         """Start, serve every load point, stop."""
         spec = self._spec()
-        if spec is not None and self.place is not None:
-            self.place.save_command(spec)
+        if spec is not None and self.place is not None and self.owner.render is not None:
+            self.place.save_command(spec, self.owner.render(spec))
         self._tell("starting", expected_seconds=self.owner.engine.start_seconds)
         failure = self._start_and_load()
         self._tell("stopping")

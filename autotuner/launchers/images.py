@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 GONE = (DockerException, RequestException)
 """What the SDK raises when the daemon refuses, and when it does not answer."""
+
+SOCKET = "/var/run/docker.sock"
+"""Where the daemon listens unless DOCKER_HOST says otherwise."""
 
 STEP = 0.1
 """The share of a pull after which its progress is told again."""
@@ -54,14 +58,29 @@ def connected() -> Iterator[DockerClient]:
 
 def unreachable(error: Exception) -> MachineError:
     """The Docker daemon as something this machine lacks."""
-    denied = "Permission denied" in str(error)
+    where, cause = os.environ.get("DOCKER_HOST") or SOCKET, _system_error(error)
+    if isinstance(cause, PermissionError):
+        return MachineError(
+            f"This user may not talk to the Docker daemon at {where}.",
+            remedy="Add the user to the group 'docker', and log in again.",
+        )
+    said = f" ({cause.strerror})" if cause else ""
+    # without a cause the SDK's own text is plain, and what requests says of a time-out is not
     return MachineError(
-        "This user may not talk to the Docker daemon." if denied else "No Docker daemon answers.",
-        why=str(error).splitlines()[0] if str(error) else type(error).__name__,
-        remedy="Add the user to the group 'docker', and log in again."
-        if denied
-        else "Start it, for example with `systemctl start docker`, or use --deployment process.",
+        f"No Docker daemon answers at {where}{said}.",
+        why="" if cause or isinstance(error, RequestException) else str(error),
+        remedy="Start it, for example with `systemctl start docker`, or use --deployment process.",
     )
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """The system's own error that the SDK, requests and urllib3 wrapped; None where it was none."""
+    found = None
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            found = error
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def require(client: DockerClient, name: str) -> Image:

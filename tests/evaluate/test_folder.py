@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.core import ServerSpec
+from autotuner.deploy import render_shell
 from autotuner.evaluate.folder import LONGEST_LOG, TrialFolder
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=20)
@@ -19,18 +20,19 @@ TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("C
 def test_the_command_survives_the_shell_whatever_is_in_it(tmp_path_factory, words: list[str], value: str) -> None:  # type: ignore[no-untyped-def]
     folder = TrialFolder(tmp_path_factory.mktemp("trial"))
     argv = ("printenv", "-0", "SETTING") if not words else ("printf", "%s\\0", *words)
-    folder.save_command(ServerSpec(None, argv, {"SETTING": value}, (), 1, "/health", "m"))
+    spec = ServerSpec(None, argv, {"SETTING": value}, (), 1, "/health", "m")
+    folder.save_command(spec, render_shell(spec))
     said = subprocess.run([folder.path / "command.sh"], capture_output=True, check=True).stdout
     expected = words or [value]
     assert said == b"".join(os.fsencode(word) + b"\0" for word in expected)
 
 
 def test_a_secret_is_named_in_the_command_without_its_value(tmp_path: Path) -> None:
-    TrialFolder(tmp_path).save_command(
-        ServerSpec(None, ("engine",), {}, (), 1, "/health", "m", secrets=("HF_TOKEN", "OTHER"))
-    )
+    spec = ServerSpec(None, ("engine",), {}, (), 1, "/health", "m", secrets=("HF_TOKEN", "OTHER"))
+    TrialFolder(tmp_path).save_command(spec, render_shell(spec))
     assert (tmp_path / "command.sh").read_text() == (
-        "#!/bin/sh\n# reads from the environment: HF_TOKEN OTHER\nexec engine\n"
+        "#!/bin/sh\n# reads from the environment: HF_TOKEN OTHER\n"
+        'HF_TOKEN="$HF_TOKEN" \\\n  OTHER="$OTHER" \\\n  engine\n'
     )
 
 

@@ -12,6 +12,7 @@ import pynvml
 import pytest
 
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Value
+from autotuner.deploy import render_shell
 from autotuner.engines import engine
 from autotuner.engines.sim import Sim
 from autotuner.evaluate import measured
@@ -61,7 +62,7 @@ def faults(**given: Any) -> Simulate:
 def measure(folder: Path, subject: Experiment, seen: list[Progress] | None = None, **parameters: Value) -> Measurement:
     chosen = launcher(subject.deployment.mode, subject.deployment)
     observe = seen.append if seen is not None else lambda progress: None
-    evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), chosen, observe)
+    evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), chosen, render_shell, observe)
     return evaluator.evaluate(
         Candidate(subject.base_runtime, parameters), FixedCourse(evaluator.workload), folder, trial=3
     )
@@ -188,7 +189,7 @@ def test_what_the_gpus_of_a_launch_draw_is_told_with_each_load_point(tmp_path: P
         monkeypatch.setattr(pynvml, name, answer)
     monkeypatch.setattr(Sim, "gpus_taken", lambda self, candidate: 2)
     subject = experiment(benchmark=experiment().benchmark.model_copy(update={"max_requests": None, "duration": 1.0}))
-    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), devices=(0, 3))
+    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, devices=(0, 3))
     found = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path)
     for result in found.load_points:
         use = result.gpu_use
@@ -227,7 +228,7 @@ def test_a_server_of_another_model_is_not_measured(tmp_path: Path, sim_url: str)
 def test_the_next_start_is_expected_to_take_as_long_as_the_last(tmp_path: Path) -> None:
     seen: list[Progress] = []
     subject = experiment()
-    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), seen.append)
+    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, seen.append)
     first = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path / "1")
     evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path / "2")
     expected = [progress.expected_seconds for progress in seen if progress.stage == "starting"]

@@ -19,6 +19,7 @@ from autotuner.core import (
     RequestRecord,
     Value,
 )
+from autotuner.deploy import render_shell
 from autotuner.engines import engine
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.simulated import SimulatedEvaluator
@@ -40,7 +41,7 @@ def experiment(**changed: Any) -> Experiment:
 
 
 def simulate(folder: Path, subject: Experiment, **parameters: Value) -> Measurement:
-    evaluator = SimulatedEvaluator(subject, engine(subject.base_runtime))
+    evaluator = SimulatedEvaluator(subject, engine(subject.base_runtime), render=render_shell)
     return evaluator.evaluate(Candidate(subject.base_runtime, parameters), FixedCourse(evaluator.workload), folder)
 
 
@@ -92,7 +93,7 @@ def test_its_times_are_virtual_and_add_up_on_its_clock(tmp_path):
 def test_a_start_that_fails_does_so_as_on_the_engine_itself(tmp_path, parameters, kind):
     subject = experiment()
     virtual = simulate(tmp_path / "virtual", subject, **parameters)
-    real = MeasuredEvaluator(subject, engine("sim"), launcher("process")).evaluate(
+    real = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell).evaluate(
         Candidate("sim", parameters), FixedCourse(subject.workload()), tmp_path / "real"
     )
     assert virtual.failure is not None

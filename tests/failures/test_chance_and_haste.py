@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.core import Candidate, FailureKind
+from autotuner.deploy import render_shell
 from autotuner.engines import engine
 from autotuner.evaluate.measured import MAY_BE_CHANCE, MeasuredEvaluator
 from autotuner.experiment import Experiment
@@ -54,7 +55,7 @@ def program(tmp_path):
 
 
 def evaluate(asked: Experiment, folder: Path):
-    evaluator = MeasuredEvaluator(asked, engine("sim"), launcher("process"))
+    evaluator = MeasuredEvaluator(asked, engine("sim"), launcher("process"), render_shell)
     return evaluator.evaluate(Candidate("sim"), FixedCourse(asked.workload()), folder)
 
 

@@ -96,6 +96,31 @@ def test_a_digest_is_the_registrys_where_there_is_one():
 
 
 def test_a_socket_without_permission_is_told_from_no_daemon():
-    denied = images.unreachable(DockerException("Error while fetching: PermissionError(13, 'Permission denied')"))
+    denied = images.unreachable(wrapped(PermissionError(13, "Permission denied")))
     assert "may not talk to the Docker daemon" in str(denied)
-    assert "No Docker daemon answers" in str(images.unreachable(DockerException("Connection refused")))
+    assert "group 'docker'" in str(denied)
+
+
+@pytest.mark.parametrize(
+    "cause", [FileNotFoundError(2, "No such file or directory"), ConnectionRefusedError(111, "Connection refused")]
+)
+def test_an_absent_daemon_is_told_in_one_sentence_with_what_to_do(monkeypatch, cause):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    assert str(images.unreachable(wrapped(cause))) == (
+        f"No Docker daemon answers at unix:///nowhere/docker.sock ({cause.strerror}). "
+        "Start it, for example with `systemctl start docker`, or use --deployment process."
+    )
+
+
+def test_an_address_that_is_none_is_told_as_the_sdk_says_it(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "gopher://docker")
+    with pytest.raises(MachineError, match="Invalid bind address protocol: gopher://docker"), images.connected():
+        pass
+
+
+def wrapped(cause: OSError) -> DockerException:
+    """An error as the SDK wraps it."""
+    try:
+        raise DockerException(f"Error while fetching server API version: ('Connection aborted.', {cause!r})") from cause
+    except DockerException as error:
+        return error

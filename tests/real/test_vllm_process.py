@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from autotuner.core import Candidate, FailureKind, Measurement, Observer, Progress, Value, unobserved
+from autotuner.deploy import render_shell
 from autotuner.engines import engine
 from autotuner.engines.parameters import canonical
 from autotuner.evaluate.measured import MeasuredEvaluator
@@ -50,7 +51,7 @@ def measure(vllm: Path, tiny_model: Path, processes: Processes, tmp_path: Path) 
             "parameters": {},
             "benchmark": Benchmark(traffic_scenarios=("D(100,50)",), num_concurrency=(1, 4), duration=6, warmup=2),
         }
-        evaluator = MeasuredEvaluator(Experiment(**given), engine("vllm"), launcher("process"), observe)
+        evaluator = MeasuredEvaluator(Experiment(**given), engine("vllm"), launcher("process"), render_shell, observe)
         return evaluator.evaluate(Candidate("vllm", parameters), FixedCourse(evaluator.workload), tmp_path)
 
     return run
