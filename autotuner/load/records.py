@@ -60,7 +60,11 @@ def save(path: str | Path, observation: Observation) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RunStoreError(f"The request records '{path}' cannot be written.", why=f"{error.strerror}.") from error
+        raise RunStoreError(
+            f"The request records '{path}' cannot be written.",
+            why=f"{error.strerror}.",
+            remedy="Free some space, and go on with --resume.",
+        ) from error
 
 
 def read(path: str | Path) -> Observation:

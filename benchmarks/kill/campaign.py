@@ -111,7 +111,7 @@ class Round:
     def finish(self) -> None:
         """Let the run go on to its end, and check that all of it is there."""
         before = self.lines()
-        self.start().wait()
+        self.start().communicate()
         self.check(before)
 
     def check(self, before: list[bytes]) -> None:
@@ -190,13 +190,26 @@ class Round:
 
     def popen(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the tool."""
+        return self.started(*arguments, said=subprocess.DEVNULL)
+
+    def started(self, *arguments: str, said: int) -> subprocess.Popen[bytes]:
+        """Start the tool, its errors going to `said`."""
         return subprocess.Popen(
             [str(COMMAND), *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=said,
         )
+
+    def count_up(self) -> None:
+        """Let the run go on to its end, and count its trials."""
+        self.finish()
+        done = self.lines()
+        self.tally.finished += len(done)
+        self.tally.failed_by_kill += sum(b'"failure":{' in line for line in done)
+        if len(done) != self.trials:
+            self.tally.left.append(f"a run that ended with {len(done)} of {self.trials} trials")
 
 
 def campaign(instants: int, seed: int, trials: int = 8) -> Tally:
@@ -206,12 +219,7 @@ def campaign(instants: int, seed: int, trials: int = 8) -> Tally:
         with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
             this = Round(Path(folder), draw, tally, trials)
             this.play(instants - sum(tally.kills.values()))
-            this.finish()
-            done = this.lines()
-            tally.finished += len(done)
-            tally.failed_by_kill += sum(b'"failure":{' in line for line in done)
-            if len(done) != trials:
-                tally.left.append(f"a run that ended with {len(done)} of {trials} trials")
+            this.count_up()
     return tally
 
 
