@@ -1,13 +1,17 @@
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from autotuner.cli import app
 
 
 @dataclass(frozen=True)
@@ -24,21 +28,30 @@ class Said:
 
 
 @pytest.fixture
-def autotune(tmp_path) -> Callable[..., Said]:
+def autotune(tmp_path, monkeypatch) -> Iterator[Callable[..., Said]]:
+    """Run a command in an empty folder, in this process: most of a short command is starting an interpreter."""
+    monkeypatch.chdir(tmp_path)
+    log = logging.getLogger("autotuner")
+    before = log.level, log.handlers, log.propagate
+
+    def run(*arguments: str) -> Said:
+        ended = CliRunner().invoke(app, arguments, env=settings(tmp_path), prog_name="autotune")
+        return Said(ended.exit_code, ended.stdout, ended.stderr)
+
+    yield run
+    log.level, log.handlers, log.propagate = before
+
+
+@pytest.fixture
+def installed(tmp_path) -> Callable[..., Said]:
     """Run the installed command in an empty folder."""
     command = Path(sys.executable).parent / "autotune"
 
-    def run(*arguments: str, **environment: str) -> Said:
+    def run(*arguments: str) -> Said:
         done = subprocess.run(
             [str(command), *arguments],
             cwd=tmp_path,
-            env={
-                **os.environ,
-                "AUTOTUNE_CONFIG_HOME": str(tmp_path / "config"),
-                "AUTOTUNE_DATA_HOME": str(tmp_path / "data"),
-                "COLUMNS": "100",
-                **environment,
-            },
+            env={**os.environ, **settings(tmp_path)},
             capture_output=True,
             text=True,
             timeout=120,
@@ -46,6 +59,15 @@ def autotune(tmp_path) -> Callable[..., Said]:
         return Said(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def settings(folder: Path) -> dict[str, str]:
+    """Variables that keep a command to a folder."""
+    return {
+        "AUTOTUNE_CONFIG_HOME": str(folder / "config"),
+        "AUTOTUNE_DATA_HOME": str(folder / "data"),
+        "COLUMNS": "100",
+    }
 
 
 SHORT = ("--duration", "2", "--warmup", "0.3")

@@ -62,7 +62,7 @@ def test_malformed_yaml_is_told_with_file_line_and_column(autotune, tmp_path):
     assert "mine.yaml:3:1:" in ended.err
 
 
-def test_with_debug_the_traceback_is_shown(autotune):
-    ended = autotune("--debug", "run", "--profile", "quick-tset")
+def test_with_debug_the_traceback_is_shown(installed):
+    ended = installed("--debug", "run", "--profile", "quick-tset")
     assert ended.code != 0
     assert "Traceback" in ended.err

@@ -14,8 +14,8 @@ import yaml
 PROFILES = ["balanced", "cost-optimization", "high-throughput", "low-latency", "production", "quick-test"]
 
 
-def test_the_version_is_told(autotune):
-    assert autotune("--version").out.startswith("autotune 0.")
+def test_the_version_is_told(installed):
+    assert installed("--version").out.startswith("autotune 0.")
 
 
 def test_the_six_profiles_are_listed(autotune):
@@ -95,8 +95,8 @@ def test_config_show_as_yaml_can_be_read_back(autotune):
     assert shown["base_runtime"] == "sim"
 
 
-def test_doctor_tells_of_every_part(autotune):
-    parts = {finding["part"]: finding for finding in autotune("doctor", "--json").data}
+def test_doctor_tells_of_every_part(installed):
+    parts = {finding["part"]: finding for finding in installed("doctor", "--json").data}
     assert {"autotune", "Docker", "engine sim", "engine vllm", "load generator", "disk", "model cache"} <= set(parts)
     assert parts["engine sim"]["state"] == "ok"
     assert all(finding["remedy"] for finding in parts.values() if finding["state"] == "missing")

@@ -107,19 +107,13 @@ def test_a_server_that_crashes_under_load_is_a_failed_trial_and_the_run_goes_on(
     assert "No configuration could be measured" in " ".join(err.split())
 
 
-def test_a_candidate_that_does_not_fit_is_out_of_memory_and_ranks_last(tmp_path):
-    arguments = [
-        "--model",
-        "llama-3.1-70b",
-        "--set",
-        "parameters.tp-size=[1, 4]",
-        "--set",
-        "optimization.max_iterations=4",
-    ]
-    process = start(tmp_path, *arguments, "--set", "parameters.enable-chunked-prefill=[true]", "--json")
+def test_a_candidate_that_does_not_fit_is_told_in_the_report_and_not_launched(tmp_path):
+    sizes = ("--model", "llama-3.1-70b", "--set", "parameters.tp-size=[1, 4]", "--max-iterations", "4")
+    process = start(tmp_path, *sizes, "--set", "parameters.enable-chunked-prefill=[true]", "--json")
     out, err = process.communicate(timeout=60)
     assert process.returncode in JUDGED, err
     data = json.loads(out)
-    kinds = [trial["failure"]["kind"] if trial["failure"] else None for trial in data["trials"]]
-    assert kinds == ["out-of-memory-at-start", None]
-    assert [standing["trial"] for standing in data["ranking"]] == [2, 1]
+    assert [trial["candidate"]["parameters"]["tp-size"] for trial in data["trials"]] == [4]
+    assert {refused["candidate"]["parameters"]["tp-size"] for refused in data["refused"]} == {1}
+    report = (tmp_path / data["run"] / "report.md").read_text()
+    assert "does not fit: weights need 131.4 GiB" in report
