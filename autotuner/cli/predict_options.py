@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotuner.cli.predict_export import plain, write_csv
 from autotuner.cli.predict_point import between, duration, said
 
 if TYPE_CHECKING:
     from autotuner.cli.predict import Question
     from autotuner.errors import NoFeasibleError
-    from autotuner.predict.option import Option, Pool
+    from autotuner.predict.option import Option
 
 SHOWN, FEW = 20, 5
 """Rows that are shown, and where nothing meets the target; --json has all of them."""
@@ -71,13 +72,25 @@ def size(asked: Question, rate: float, *, output: Path | None, plot: Path | None
         order = f"the best of each GPU type, {order}"
     head = f"{_head(asked)}, {rate:g} requests/s arriving by chance"
     edge = frontier(option for option in found if option.meets)
-    _answer(asked, head, found, shown, edge, order, output=output, plot=plot, as_json=as_json)
+    remarks = _left_out(asked, found) if found[0].meets else ()
+    shown = [option for option in shown if option.meets] if found[0].meets else shown
+    _answer(asked, head, found, shown, edge, order, output=output, plot=plot, as_json=as_json, remarks=remarks)
     if asked.total_gpus and found[0].gpus > asked.total_gpus:
         raise NoFeasibleError(
             f"{asked.total_gpus} GPUs do not carry {rate:g} requests/s.",
             why=f"The fewest that do are {found[0].gpus}: {found[0]}.",
             remedy=f"Give --total-gpus {found[0].gpus}, or a lower --target-rate.",
         )
+
+
+def _left_out(asked: Question, found: Sequence[Option]) -> list[str]:
+    """Which GPU types are not in the table, and why."""
+    held = {option.serving.gpu.name for option in found}
+    met = {option.serving.gpu.name for option in found if option.meets}
+    failing = [name for name in asked.gpus if name in held - met]
+    small = [] if asked.decode_gpu else [name for name in asked.gpus if name not in held]
+    said = [f"No layout meets the targets on: {', '.join(failing)}."] if failing else []
+    return [*said, f"The model does not fit, or does not run, on: {', '.join(small)}."] if small else said
 
 
 def _best_per_type(found: Sequence[Option]) -> list[Option]:
@@ -102,6 +115,7 @@ def _answer(
     output: Path | None,
     plot: Path | None,
     as_json: bool,
+    remarks: Sequence[str] = (),
 ) -> None:
     """Print, draw and write, and raise where nothing meets the target."""
     from autotuner.cli import display
@@ -110,9 +124,9 @@ def _answer(
         members = set(map(id, edge))
         display.json([{**plain(option), "on_frontier": id(option) in members} for option in found])
     else:
-        _show(asked, head, found, shown, order)
+        _show(asked, head, found, shown, order, remarks)
     if output is not None:
-        _write(output, found)
+        write_csv(output, found)
         plot = plot or output / "pareto.png"
     if plot is not None:
         _draw(asked, head, found, plot)
@@ -132,16 +146,23 @@ def _draw(asked: Question, head: str, found: Sequence[Option], path: Path) -> No
     display.note(f"Plot: {path}")
 
 
-def _show(asked: Question, head: str, found: Sequence[Option], shown: Sequence[Option], order: str) -> None:
+def _show(
+    asked: Question,
+    head: str,
+    found: Sequence[Option],
+    shown: Sequence[Option],
+    order: str,
+    remarks: Sequence[str],
+) -> None:
     from autotuner.cli import display
 
     display.line(head + (f", targets {asked.target}" if asked.target.told else ""))
     best = found[0]
     if best.meets and asked.target.told:
-        display.line(f"best, {best.mode:<12}{_sentence(best)}")
+        _answer_lines(f"best, {best.mode}", best)
         other = next((option for option in found if option.mode != best.mode and option.meets), None)
         if other is not None:
-            display.line(f"{other.mode:<18}{_sentence(other)}")
+            _answer_lines(other.mode, other)
     limit = SHOWN if best.meets else FEW
     rows = [_row(number, option) for number, option in enumerate(shown[:limit], start=1)]
     columns = ["", "workers", *(name for name in RIGHT if any(row.get(name) for row in rows))]
@@ -153,6 +174,8 @@ def _show(asked: Question, head: str, found: Sequence[Option], shown: Sequence[O
     display.table(rows, columns, right=RIGHT)
     if len(shown) > limit:
         display.line(f"{len(shown) - limit} more layouts, and all loads, with --json or --output FOLDER.")
+    for remark in remarks:
+        display.line(remark)
     _tell_calibrated(asked)
     _advise(asked, best)
 
@@ -167,12 +190,17 @@ def _tell_calibrated(asked: Question) -> None:
             display.line(said(by, asked.software.engine, name))
 
 
-def _sentence(option: Option) -> str:
+def _answer_lines(name: str, option: Option) -> None:
+    """One option in two lines: what it takes, and what it gives."""
+    from autotuner.cli import display
+
+    price = "" if option.price is None else f", {option.price:.2f} per hour"
     cost = "" if option.cost is None else f", {option.cost:.2f} per million output tokens"
-    return (
-        f"{option}: {option.gpus} GPUs, {option.requests:.3g} requests/s, {option.per_gpu:.0f} tokens/s per GPU, "
+    display.line(f"{name:<18}{option}: {option.gpus} GPUs{price}{cost}")
+    display.line(
+        f"{'':<18}{option.requests:.3g} requests/s, {option.per_gpu:.0f} output tokens/s per GPU, "
         f"TTFT {duration(option.ttft)} ({between(option.ttft_interval)}), "
-        f"TPOT {duration(option.tpot)} ({between(option.tpot_interval)}){cost}"
+        f"TPOT {duration(option.tpot)} ({between(option.tpot_interval)})"
     )
 
 
@@ -232,74 +260,3 @@ def _above(seconds: float) -> float:
     """The next figure of two digits."""
     step = 10 ** (math.floor(math.log10(seconds)) - 1)
     return float(f"{math.ceil(seconds / step) * step:.3g}")
-
-
-def _write(folder: Path, found: Sequence[Option]) -> None:
-    """All options as CSV."""
-    import csv
-
-    from autotuner.cli import display
-    from autotuner.errors import UsageError
-
-    path = folder / "options.csv"
-    rows = [_flat(option) for option in found]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise UsageError(f"Cannot write {path}.", why=str(error), remedy="Choose another --output.") from error
-    display.note(f"Table: {path}")
-
-
-def _flat(option: Option) -> dict[str, Any]:
-    """One row of the CSV."""
-    data = plain(option)
-    for name in ("ttft", "tpot"):
-        data[f"{name}_low"], data[f"{name}_high"] = data.pop(f"{name}_interval")
-    for pool in ("prefill", "serving"):
-        part = data.pop(pool) or {}
-        data |= {
-            f"{pool}_{name}": part.get(name) for name in ("gpu", "tp", "pp", "dp", "ep", "workers", "in_flight_each")
-        }
-    return data
-
-
-def plain(option: Option) -> dict[str, Any]:
-    """An option for JSON: seconds, tokens/s, requests/s."""
-    return {
-        "mode": option.mode,
-        "prefill": None if option.prefill is None else _pool(option.prefill),
-        "serving": _pool(option.serving),
-        "gpus": option.gpus,
-        "in_flight": option.in_flight,
-        "ttft": option.ttft,
-        "tpot": option.tpot,
-        "ttft_interval": [edge if math.isfinite(edge) else None for edge in option.ttft_interval],
-        "tpot_interval": [edge if math.isfinite(edge) else None for edge in option.tpot_interval],
-        "kv_transfer": option.transfer,
-        "request_throughput": option.requests,
-        "output_throughput": option.throughput,
-        "output_throughput_per_gpu": option.per_gpu,
-        "price_per_hour": option.price,
-        "cost_per_million_output_tokens": option.cost,
-        "meets_target": option.meets,
-        "excess": option.excess,
-        "binding": option.binding or None,
-        "source": option.source,
-    }
-
-
-def _pool(pool: Pool) -> dict[str, Any]:
-    layout = pool.layout
-    return {
-        "gpu": pool.gpu.name,
-        "tp": layout.tp,
-        "pp": layout.pp,
-        "dp": layout.dp,
-        "ep": layout.expert_groups,
-        "workers": pool.workers,
-        "in_flight_each": pool.batch,
-    }

@@ -1,0 +1,82 @@
+"""Options of a ranking as data: JSON, and one row each of a CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autotuner.predict.option import Option, Pool
+
+
+def write_csv(folder: Path, found: Sequence[Option]) -> None:
+    """All options as CSV."""
+    import csv
+
+    from autotuner.cli import display
+    from autotuner.errors import UsageError
+
+    path = folder / "options.csv"
+    rows = [_flat(option) for option in found]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise UsageError(f"Cannot write {path}.", why=str(error), remedy="Choose another --output.") from error
+    display.note(f"Table: {path}")
+
+
+def _flat(option: Option) -> dict[str, Any]:
+    """One row of the CSV."""
+    data = plain(option)
+    for name in ("ttft", "tpot"):
+        data[f"{name}_low"], data[f"{name}_high"] = data.pop(f"{name}_interval")
+    for pool in ("prefill", "serving"):
+        part = data.pop(pool) or {}
+        data |= {
+            f"{pool}_{name}": part.get(name) for name in ("gpu", "tp", "pp", "dp", "ep", "workers", "in_flight_each")
+        }
+    return data
+
+
+def plain(option: Option) -> dict[str, Any]:
+    """An option for JSON: seconds, tokens/s, requests/s."""
+    return {
+        "mode": option.mode,
+        "prefill": None if option.prefill is None else _pool(option.prefill),
+        "serving": _pool(option.serving),
+        "gpus": option.gpus,
+        "in_flight": option.in_flight,
+        "ttft": option.ttft,
+        "tpot": option.tpot,
+        "ttft_interval": [edge if math.isfinite(edge) else None for edge in option.ttft_interval],
+        "tpot_interval": [edge if math.isfinite(edge) else None for edge in option.tpot_interval],
+        "kv_transfer": option.transfer,
+        "request_throughput": option.requests,
+        "output_throughput": option.throughput,
+        "output_throughput_per_gpu": option.per_gpu,
+        "price_per_hour": option.price,
+        "cost_per_million_output_tokens": option.cost,
+        "meets_target": option.meets,
+        "excess": option.excess,
+        "binding": option.binding or None,
+        "source": option.source,
+    }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    layout = pool.layout
+    return {
+        "gpu": pool.gpu.name,
+        "tp": layout.tp,
+        "pp": layout.pp,
+        "dp": layout.dp,
+        "ep": layout.expert_groups,
+        "workers": pool.workers,
+        "in_flight_each": pool.batch,
+    }
