@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import httpx
 
+from autotuner.engines.model import geometry
 from autotuner.errors import EndpointError, UsageError
+from autotuner.experiment import Model
 from autotuner.launchers import ready
 from autotuner.launchers.ready import Endpoint, Identity, NotReadyError
 from autotuner.workload.prompts import Prompts
@@ -22,6 +24,8 @@ OTHER_ROUTE = (400, 404, 405, 415, 422, 501)
 """What a server answers that does not have a route, or not for this model or for token ids."""
 
 _VOCABULARY = 2000
+"""Token ids that any model has whose vocabulary is not known."""
+
 _PROMPT = 16
 
 
@@ -118,7 +122,8 @@ def _token(answer: httpx.Response) -> bool:
 
 def _ask(url: str, headers: Mapping[str, str], model: str, endpoint: Endpoint, timeout: float) -> httpx.Response:
     """Ask for one token exactly as load does: a server may refuse token ids or a field it does not know."""
-    prompts = Prompts(kind=endpoint, model=model, vocabulary=_VOCABULARY, salt=secrets.token_hex(8), phase="probe")
+    vocabulary = geometry(Model(id_or_path=model)).vocabulary or _VOCABULARY
+    prompts = Prompts(kind=endpoint, model=model, vocabulary=vocabulary, salt=secrets.token_hex(8), phase="probe")
     path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
     with ready.client(url, headers) as http:
         return ready.send(
