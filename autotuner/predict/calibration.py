@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,8 @@ from autotuner.predict.rates import Rates
 from autotuner.predict.shape import ModelShape
 
 CONSTANTS = Path(__file__).with_name("constants.yaml")
+EVERY = "every"
+"""The name under which a series keeps what holds for all its layouts."""
 GENERATIONS = {80: "ampere", 86: "ampere", 89: "ada", 90: "hopper", 100: "blackwell", 103: "blackwell"}
 GENERATIONS |= {120: "blackwell", 121: "blackwell"}
 
@@ -48,7 +50,8 @@ class Calibration:
 
     constants: Mapping[str, Mapping[str, float]]
     versions: Mapping[str, Mapping[str, float]]
-    effects: Mapping[str, Any]
+    models: Sequence[str]
+    effects: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
     intervals: Mapping[str, Any]
 
     def value(self, name: str, *keys: str) -> float:
@@ -88,7 +91,7 @@ class Calibration:
             gemm_compute=value("gemm_compute", dtypes.mixer),
             mixer_memory=value("mixer_memory", dtypes.mixer),
             dense_memory=value("dense_memory", dtypes.dense),
-            expert_compute=value("expert_compute", dtypes.expert) * expert,
+            expert_compute=value("expert_compute", dtypes.expert),
             expert_memory=value("expert_memory", dtypes.expert) * expert,
             context=value("context"),
             latent_context=value("latent_context"),
@@ -129,15 +132,19 @@ class Calibration:
         )
 
     def effect(self, target: str, keys: tuple[str, ...], basis: tuple[float, ...]) -> tuple[float, int]:
-        """Logarithm of what this model was measured to differ by, and how many levels knew it."""
-        total, depth = 0.0, 0
-        for level, key in zip(self.effects[target], keys, strict=True):
-            known = level.get(key)
-            if known is None:
-                break
-            depth += 1
-            total += sum(weight * value for weight, value in zip(known, basis, strict=False))
-        return total, depth
+        """Logarithm of what this series was measured to differ by, and how much of `keys` is known.
+
+        0: nothing, 1: the model, 2: the series too, 3: the layout too.
+        """
+        model, series, layout = keys
+        if model not in self.models:
+            return 0.0, 0
+        levels = self.effects.get(series)
+        if levels is None:
+            return 0.0, 1
+        known = [row[target] for row in (levels[EVERY], levels.get(layout)) if row is not None]
+        total = sum(weight * value for row in known for weight, value in zip(row, basis, strict=False))
+        return total, 1 + len(known)
 
 
 def generation_of(gpu: Gpu) -> str:

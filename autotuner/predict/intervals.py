@@ -18,9 +18,9 @@ class Interval(NamedTuple):
 def interval(by: Calibration, target: str, value: float, *, known: int, queued: bool) -> Interval:
     """The interval of a prediction.
 
-    `known` is how many levels of a model's own residuals took part (0: a model never measured),
-    `queued` whether requests wait for KV cache, where predictions are worse.
+    `known` says whether the model (1), its series (2) and its layout (3) were measured, `queued`
+    whether requests wait for KV cache, where predictions are worse.
     """
     rows = by.intervals[target]
-    row = rows["queued" if queued and target == "ttft" else ("unknown", "model", "model", "known", "known")[known]]
+    row = rows["queued" if queued and target == "ttft" else ("unknown", "unknown", "model", "known")[known]]
     return Interval(value * math.exp(row[0]), value * math.exp(row[1]))

@@ -148,17 +148,12 @@ def closed_loop(
 
 
 def effect_keys(of: Deployment) -> tuple[str, ...]:
-    """Under which keys a model's own residuals are kept, from the model to one series."""
+    """Under which names residuals are kept: the model's, the series', and the layout's in it."""
     layout, types = of.layout, of.dtypes
-    model = geometry(of.shape)
-    engine = f"{model}|{of.engine}"
-    series = f"{engine}|{of.gpu.name}|{types.dense}|{of.version or '-'}|{_plain(of.shape.name)}"
-    spread = f"{layout.tp}x{layout.dp}{'e' if layout.expert_groups > 1 else ''}"
-    return (model, engine, series, f"{series}|{spread}|{types.expert}")
-
-
-def _plain(name: str) -> str:
-    return name.rsplit("/", 1)[-1].lower()
+    name = of.shape.name.rsplit("/", 1)[-1].lower()
+    series = f"{name} {of.engine} {of.version or '-'} {of.gpu.name} {types.dense}"
+    spread = f"{layout.tp}x{layout.dp}{'e' if layout.expert_groups > 1 else ''} {types.expert}"
+    return (geometry(of.shape), series, spread)
 
 
 def geometry(shape: ModelShape) -> str:

@@ -34,9 +34,9 @@ def labels(rows, kind: str):
         "gpu": [row.deployment.gpu.name for row in rows],
         "engine": [row.deployment.engine for row in rows],
         "configuration": [row.configuration for row in rows],
-        "series": [(*row.keys[:2], row.deployment.gpu.name, row.deployment.layout, row.keys[3]) for row in rows],
+        "layout": [row.keys for row in rows],
     }[kind]
-    if kind in ("configuration", "series"):
+    if kind in ("configuration", "layout"):
         number = {name: int(rng.integers(FOLDS)) for name in dict.fromkeys(named)}
         named = [number[name] for name in named]
     return named
@@ -107,7 +107,7 @@ def coverage(a, found, folds) -> str:
 def main() -> None:
     rows, a, keys, versions = load(Path(sys.argv[1]))
     print("held out by".ljust(34), "         median and mean error in percent")
-    for kind in ("model", "configuration", "series", "gpu", "engine"):
+    for kind in ("model", "configuration", "layout", "gpu", "engine"):
         folds = labels(rows, kind)
         found, _ = held_out(a, keys, versions, folds)
         print(line(kind, a, found), f"  rank {order(rows, a, found):.3f}   80% interval {coverage(a, found, folds)}")

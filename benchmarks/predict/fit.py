@@ -13,6 +13,8 @@ import numpy as np
 from errors import TARGETS, held_out, labels, load
 from physics import PRIORS, Fit, fit
 
+from autotuner.predict.calibration import EVERY
+
 SMALL = 0.004
 """Multipliers and effects nearer to none than this are left out."""
 
@@ -39,7 +41,7 @@ def quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[float]]]:
     """10% and 90% quantiles of held-out log residuals, by how much was known of a model."""
     found: dict[str, dict[str, list[float]]] = {target: {} for target in TARGETS}
     queued = a.loop.queued > 0
-    for name, kind in (("unknown", "model"), ("model", "series"), ("known", "configuration")):
+    for name, kind in (("unknown", "model"), ("model", "layout"), ("known", "configuration")):
         predicted, _ = held_out(a, keys, versions, labels(rows, kind))
         for target in TARGETS:
             off = np.log(getattr(a, target)) - np.log(predicted[target])
@@ -62,29 +64,36 @@ def flow(value) -> str:
     return f'"{value}"' if not str(value).isidentifier() else str(value)
 
 
+def effects_of(model: Fit, a, keys) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """What each series and each of its layouts differs by, as coefficients of `basis_of`."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for target, seen in zip(TARGETS, model.predict(a), strict=True):
+        residual = np.log(getattr(a, target)) - np.log(seen)
+        for level in effects.learn(target, keys, a.basis, residual, a.weight):
+            for (series, key), values in level.items():
+                row = [round(float(value), 2) + 0.0 for value in values]
+                while row and not row[-1]:
+                    row.pop()
+                found.setdefault(series, {}).setdefault(EVERY if key == series else key, {})[target] = row
+    return found
+
+
 def main() -> None:
     rows, a, keys, versions = load(Path(sys.argv[1]))
     model = fit(a, versions, np.array([key[0] for key in keys]))
     lines = [
         "# Fitted by benchmarks/predict/fit.py; not edited by hand. `constants` are shared values with",
         "# multipliers by engine, GPU generation and dtype; `versions` multipliers of engine versions;",
-        "# `effects` what measured models differ by (log; constant, load, prompt, output), per level;",
-        "# `intervals` 10% and 90% quantiles of held-out log residuals.",
+        "# `models` those among the measured ones; `effects` what measured series and their layouts",
+        "# differ by (log; constant, load, prompt, output); `intervals` 10% and 90% quantiles of",
+        "# held-out log residuals.",
         "constants:",
     ]
     lines += [f"  {name}: {flow(row)}" for name, row in constants(model).items()]
-    lines += ["versions:", *(f"  {flow(key)}: {flow(row)}" for key, row in versions_of(model).items()), "effects:"]
-    for target, seen in zip(TARGETS, model.predict(a), strict=True):
-        residual = np.log(getattr(a, target)) - np.log(seen)
-        lines.append(f"  {target}:")
-        for level in effects.learn(target, keys, a.basis, residual, a.weight):
-            start = "-"
-            for key, values in level.items():
-                row = [round(float(v), 3) for v in values]
-                while len(row) > 1 and abs(row[-1]) < SMALL:
-                    row.pop()
-                lines.append(f"  {start} {flow(key)}: [{', '.join(f'{v:g}' for v in row)}]")
-                start = " "
+    lines += ["versions:", *(f"  {flow(key)}: {flow(row)}" for key, row in versions_of(model).items())]
+    lines += ["models:", *(f"- {flow(name)}" for name in sorted({key[0] for key in keys})), "effects:"]
+    for series, layouts in effects_of(model, a, keys).items():
+        lines += [f"  {flow(series)}:", *(f"    {flow(key)}: {flow(row)}" for key, row in layouts.items())]
     lines.append("intervals:")
     for target, found in quantiles(rows, a, keys, versions).items():
         lines.append(f"  {target}: {flow(found)}")

@@ -54,7 +54,7 @@ class Row:
     def configuration(self):
         """What makes two rows measurements of the same thing."""
         of = self.deployment
-        return (*self.keys[:2], of.gpu.name, of.layout, of.dtypes, self.isl, self.osl, self.concurrency)
+        return (self.keys[0], of.engine, of.gpu.name, of.layout, of.dtypes, self.isl, self.osl, self.concurrency)
 
 
 def read(path: Path) -> list[Row]:
