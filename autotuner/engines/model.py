@@ -104,10 +104,22 @@ def _count(data: dict[str, Any], key: str) -> int | None:
 
 def config_file(model: Model) -> Path | None:
     """The config.json of a model that is a folder or in the Hugging Face cache; None for any other."""
-    if is_path(model.id_or_path):
-        return Path(location(model)) / "config.json"
-    cached = cache_folder() / "hub" / ("models--" + model.id_or_path.replace("/", "--")) / "snapshots"
-    return next(iter(sorted(cached.glob("*/config.json"))), None)
+    return _file_of(model.id_or_path, "config.json")
+
+
+def tokenizer_file(model: Model) -> Path | None:
+    """The tokenizer.json of a model, or of the tokenizer it names, where one is on this machine."""
+    if model.tokenizer and Path(model.tokenizer).expanduser().is_file():
+        return Path(model.tokenizer).expanduser()
+    found = _file_of(model.tokenizer or model.id_or_path, "tokenizer.json")
+    return found if found is not None and found.is_file() else None
+
+
+def _file_of(name: str, file: str) -> Path | None:
+    if is_path(name):
+        return Path(name).expanduser().resolve() / file
+    cached = cache_folder() / "hub" / ("models--" + name.replace("/", "--")) / "snapshots"
+    return next(iter(sorted(cached.glob(f"*/{file}"))), None)
 
 
 def cache_folder() -> Path:

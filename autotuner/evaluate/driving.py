@@ -9,7 +9,7 @@ from typing import Protocol
 
 from autotuner import load
 from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage
-from autotuner.engines.model import geometry
+from autotuner.engines.model import geometry, tokenizer_file
 from autotuner.experiment import Model, Slo
 from autotuner.launchers.power import Meter
 from autotuner.search.launch import Course
@@ -89,7 +89,10 @@ def summed_up(seen: Observation, source: Source, slo: Slo) -> LoadPointResult:
 
 
 def endpoint_of(url: str, served: str, model: Model, headers: Mapping[str, str]) -> load.Endpoint:
-    """The server at `url` as the load generator sees it; prompts use the vocabulary of `model` where it is known."""
-    vocabulary = geometry(model).vocabulary
-    known = {"vocabulary": vocabulary} if vocabulary else {}
-    return load.Endpoint(url, served, headers, **known)
+    """The server at `url` as the load generator sees it.
+
+    Prompts use the vocabulary and the tokenizer of `model` where they are at hand.
+    """
+    vocabulary, tokenizer = geometry(model).vocabulary, tokenizer_file(model)
+    endpoint = load.Endpoint(url, served, headers, tokenizer=str(tokenizer) if tokenizer else None)
+    return replace(endpoint, vocabulary=vocabulary) if vocabulary else endpoint

@@ -18,13 +18,15 @@ class Endpoint:
     """An OpenAI-compatible server; `url` may end in `/v1`.
 
     `vocabulary` is the number of token ids the model has; the default suits nearly every model
-    with more. `headers` are sent with every request and never written anywhere.
+    with more. `headers` are sent with every request and never written anywhere. `tokenizer` is the
+    path of the model's tokenizer.json, for chat prompts of exact length.
     """
 
     url: str
     model: str
     headers: Mapping[str, str] = field(default_factory=dict)
     vocabulary: int = 32_000
+    tokenizer: str | None = None
 
     @cached_property
     def address(self) -> Address:

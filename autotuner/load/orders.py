@@ -15,7 +15,7 @@ def start(instant: float) -> str:
     return json.dumps({"start": instant})
 
 
-def fit(found: list[float]) -> str:
+def fit(found: dict[str, Any]) -> str:
     """Make chat prompts with what another worker found out about the server's count of tokens."""
     return json.dumps({"fit": found})
 
@@ -35,7 +35,7 @@ class Orders:
         self.stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._start: asyncio.Future[float] = loop.create_future()
-        self._fit: asyncio.Future[list[float]] = loop.create_future()
+        self._fit: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._take(unread)
 
     async def started(self) -> float:
@@ -44,7 +44,7 @@ class Orders:
         await asyncio.sleep(max(0.0, instant - monotonic()))
         return instant
 
-    async def fitted(self) -> list[float]:
+    async def fitted(self) -> dict[str, Any]:
         """Wait for what the worker that asked the server found out."""
         return await self._fit
 

@@ -17,7 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -35,6 +35,7 @@ from autotuner.workload.conversations import Conversations
 from autotuner.workload.prompts import Prompts
 from autotuner.workload.requests import Request, Requests
 from autotuner.workload.scenarios import Conversation
+from autotuner.workload.tokenizer import one_token_words
 
 _STDIN = 0
 
@@ -72,6 +73,8 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
     scenario = scenarios.parse(point.scenario)
     fit = await _fit(job, dialer, say, orders) if workload.endpoint == "chat" else Fit()
 
+    words = one_token_words(job.endpoint.tokenizer) if fit.exact and job.endpoint.tokenizer else ()
+
     def prompts(phase: str) -> Prompts:
         return Prompts(
             kind=workload.endpoint,
@@ -83,6 +86,7 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
             seed=workload.seed,
             overhead=fit.overhead,
             per_word=fit.per_word,
+            words=words,
         )
 
     def requests(phase: str) -> Iterator[Request]:
@@ -122,9 +126,9 @@ async def _halt(run: Run, told: asyncio.Event) -> None:
 async def _fit(job: Job, dialer: Dialer, say: Callable[[dict[str, Any]], None], orders: Orders | None) -> Fit:
     """Ask the server how it counts words, once for all workers, so that they make the same prompts."""
     if job.part and orders is not None:
-        return Fit(*await orders.fitted())
+        return Fit(**await orders.fitted())
     found = await calibrate(job, dialer)
-    say({"fit": list(astuple(found))})
+    say({"fit": asdict(found)})
     return found
 
 

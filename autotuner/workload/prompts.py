@@ -32,6 +32,7 @@ late lead left less life lift like line link list live load loan lock logo long 
 made mail main make male many mark mass meal mean meat meet menu mere mile milk mind mine miss mode mood moon more
 most move much must name navy near neck need news next nice nine none nose note okay once only onto open oral over
 """
+WORDS = tuple(_WORDS.split())
 
 
 class Alphabet:
@@ -74,9 +75,9 @@ def token_alphabet(vocabulary: int, seed: str) -> Alphabet:
 
 
 @lru_cache(maxsize=2)
-def word_alphabet(seed: str) -> Alphabet:
-    """Return an alphabet of short words, which common tokenizers keep as one token each."""
-    return Alphabet([word.encode() + b" " for word in _WORDS.split()], seed)
+def word_alphabet(seed: str, words: tuple[str, ...] = ()) -> Alphabet:
+    """Return an alphabet of `words`, or of short ones that common tokenizers keep as one token each."""
+    return Alphabet([word.encode() + b" " for word in words or WORDS], seed)
 
 
 class Prompts:
@@ -84,7 +85,7 @@ class Prompts:
 
     `salt` sets this run apart from every other; `phase` the warm-up from the window. For chat,
     `overhead` is how many tokens the server adds around the words and `per_word` how many it
-    makes of one.
+    makes of one. `words`, all of one length, are to be used in place of our own.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class Prompts:
         seed: int = 0,
         overhead: float = 0.0,
         per_word: float = 1.0,
+        words: tuple[str, ...] = (),
     ) -> None:
         self.kind = kind
         self.overhead = overhead if kind == "chat" else 0.0
         self.per_word = per_word if kind == "chat" else 1.0
-        self.alphabet = word_alphabet(str(seed)) if kind == "chat" else token_alphabet(vocabulary, str(seed))
+        chat = kind == "chat"
+        self.alphabet = word_alphabet(str(seed), words) if chat else token_alphabet(vocabulary, str(seed))
         self.base = _number(f"{salt}\n{phase}")
         shared = _number(f"{salt}\nprefix")
         self.prefix = self._pieces(prefix)

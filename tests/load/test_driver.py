@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from autotuner.core import LoadPoint, RequestRecord, Workload
-from autotuner.load import loops, spool
+from autotuner.load import loops, probe, spool, worker
 from autotuner.load.driver import Outcome
 from autotuner.load.job import Endpoint, Job
 from autotuner.load.worker import observe
@@ -48,13 +48,13 @@ Drive = Callable[..., Driven]
 def driven_on(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Drive:
     """Drive one load point in this process, on this event loop."""
 
-    def run(url: str, scenario: str = "D(20,5)", **given: Any) -> Driven:
+    def run(url: str, scenario: str = "D(20,5)", tokenizer: str | None = None, **given: Any) -> Driven:
         loads = {name: given.pop(name) for name in ("concurrency", "rate") if name in given}
         point = LoadPoint(scenario, **loads)
         workload = Workload((point,), **{"duration": 60.0, "warmup": 0.0, "request_timeout": 5.0, **given})
         said: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(Endpoint(url, "m"), workload, "s", folder)
+            job = Job(Endpoint(url, "m", tokenizer=tokenizer), workload, "s", folder)
             with asyncio.Runner(loop_factory=factory) as runner:
                 outcome = runner.run(observe(job, said.append))
             spool.transcribe(job.spool, job.records)
@@ -478,6 +478,27 @@ def test_chat_prompts_are_fitted_to_the_servers_own_count(serve: Serve, drive: D
     driven = drive(server.url, "D(211,3)", concurrency=1, max_requests=3, endpoint="chat")
     assert [record.prompt_tokens for record in driven.started] == [211, 211, 211]
     assert {asked.path for asked in server.asked} == {"/v1/chat/completions"}
+
+
+def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_server_counts_otherwise(
+    serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch
+):
+    """The first server makes one token of these words, the second two; both add 11."""
+    own = tuple(f"word{letter}" for letter in "abcdefghijklmnop")
+    monkeypatch.setattr(probe, "one_token_words", lambda path: own)
+    monkeypatch.setattr(worker, "one_token_words", lambda path: own)
+    for per_word in (1, 2):
+
+        async def behave(asked: Asked, writer: asyncio.StreamWriter, per_word: int = per_word) -> None:
+            words = asked.body["messages"][0]["content"].split()
+            asked.body["prompt"] = [0] * (per_word * len(words) + 11)
+            await complete(asked, writer)
+
+        server = serve(behave)
+        driven = drive(server.url, "D(211,3)", concurrency=1, max_requests=3, endpoint="chat", tokenizer="t.json")
+        assert [record.prompt_tokens for record in driven.started] == [211] * 3
+        used = set(server.asked[-1].body["messages"][0]["content"].split())
+        assert (used <= set(own)) is (per_word == 1)
 
 
 def test_a_chat_conversation_repeats_the_servers_own_words(serve: Serve, drive: Drive):
