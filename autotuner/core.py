@@ -423,10 +423,14 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a course came to: the capacities found, and why it was given up before its end."""
+    """What a course came to: the capacities found, and why it was given up before its end.
+
+    `ceiling` is the most utility that a candidate that was given up could have come to.
+    """
 
     capacities: tuple[Capacity, ...] = ()
     gave_up: str | None = None
+    ceiling: float | None = None
 
 
 @dataclass(frozen=True)

@@ -128,16 +128,23 @@ class Simulate(Section):
 class Optimization(Section):
     """How candidates are chosen, how many, and who says how good they are.
 
+    `max_iterations` launches at most, the baseline's among them; `patience` ends the search after
+    so many without a gain. `confirm` is how often winner and baseline are launched again at the end.
     The bayesian strategy takes the `sampler`, and with `further_objectives` looks for what is best
     in any balance of them. The simulated evaluator runs the simulated engine in virtual time, whatever the runtime.
     """
 
-    strategy: Literal["grid_search", "random", "bayesian"] = "grid_search"
+    strategy: Literal["racing", "grid_search", "random", "bayesian"] = "racing"
     evaluator: Literal["measured", "simulated"] = "measured"
     objective: Objective = "minimize_latency"
     further_objectives: tuple[Objective, ...] = ()
     sampler: Literal["tpe", "gp"] = "tpe"
     max_iterations: int = Field(10, ge=1)
+    max_seconds: float | None = Field(None, gt=0)
+    max_gpu_hours: float | None = Field(None, gt=0)
+    patience: int | None = Field(None, ge=1)
+    baseline: bool = True
+    confirm: int = Field(2, ge=0)
     timeout_per_iteration: float = Field(600.0, gt=0)
     seed: int = 0
 
@@ -146,7 +153,8 @@ class Benchmark(Section):
     """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds.
 
     `arrival` and `max_in_flight` are of request rates. `workers` is the number of processes that
-    send, by itself as many as the load needs.
+    send, by itself as many as the load needs. With `find_capacity` the lowest and the highest of the
+    loads bound the search for each candidate's capacity.
     """
 
     task: Literal["text-to-text"] = "text-to-text"
@@ -154,6 +162,7 @@ class Benchmark(Section):
     traffic_scenarios: tuple[str, ...] = Field(min_length=1)
     num_concurrency: tuple[int, ...] = ()
     request_rates: tuple[float, ...] = ()
+    find_capacity: bool = False
     duration: float = Field(20.0, gt=0)
     warmup: float = Field(5.0, ge=0)
     max_requests: int | None = Field(None, ge=1)

@@ -2,7 +2,8 @@
 
 Latency objectives compare candidates over the same load points; the others take each candidate
 at the load point of each scenario where it does best. Meeting the targets comes before the penalised score, and
-what failed or was not measured completely comes after everything that was.
+what was given up, failed or was not measured completely comes after everything that was. Launches
+that only confirm another one have no place of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ORDER = (
     Verdict.INVALID,
 )
 _HARD_FAILED = _ORDER.index(Verdict.INFEASIBLE) + 0.5
-_INCOMPLETE, _FAILED = 10.0, 11.0
+_GAVE_UP, _INCOMPLETE, _FAILED = 9.0, 10.0, 11.0
 _SOURCES: tuple[Source, ...] = ("measured", "simulated", "predicted")
 
 
@@ -65,7 +66,7 @@ class Ranking:
 
     `winner` is the first one when its targets are met, or met but not yet proven (its verdict
     says which); None when nothing meets them. `baseline` is the trial that gains refer to: the
-    earliest one with a figure to trust, of the source that ranks first.
+    engine's own defaults where they were measured, else the earliest one with a figure to trust.
     """
 
     standings: tuple[Standing, ...]
@@ -94,9 +95,11 @@ def rank(trials: Sequence[Trial], experiment: Experiment) -> Ranking:
     """All trials in order. A failed one stands last, and wins under no objective."""
     objective = OBJECTIVES[experiment.optimization.objective]
     place = _at_equal_load if objective.at_equal_load else _at_best_load
-    placed = [_failed(trial) if trial.failed else place(judge(trial, experiment), experiment) for trial in trials]
+    listed = [judge(trial, experiment) for trial in trials if trial.purpose != "confirmation"]
+    placed = [(_failed(trial) or _given_up(trial) or place(trial, experiment)) for trial in listed]
     placed.sort(key=_key)
-    baseline = _baseline(placed)
+    defaults = {trial.number for trial in listed if trial.purpose == "baseline"}
+    baseline = _baseline(placed, defaults)
     standings = tuple(
         replace(item.standing, rank=position, gain=_gain(item, baseline, objective))
         for position, item in enumerate(placed, start=1)
@@ -133,17 +136,40 @@ def _violation(results: Sequence[LoadPointResult]) -> float:
     return sum(max(0.0, term.violation) for term in terms)
 
 
-def _failed(trial: Trial) -> _Placed:
+def _failed(trial: Trial) -> _Placed | None:
     failure = trial.measurement.failure
-    said = f"{failure.kind.value}: {failure.said}" if failure else ""
+    if failure is None:
+        return None
+    said = f"{failure.kind.value}: {failure.said}"
     return _Placed(_FAILED, replace(_standing(trial, None, said), failure=failure))
+
+
+def _given_up(trial: Trial) -> _Placed | None:
+    why = trial.measurement.outcome.gave_up
+    if why is None:
+        return None
+    points = tuple(dict.fromkeys(result.load_point for result in trial.measurement.load_points))
+    return _Placed(_GAVE_UP, replace(_standing(trial, None, f"given up: {why}"), load_points=points))
+
+
+def _operating(trial: Trial, scenario: str) -> list[LoadPointResult]:
+    """The load points of a scenario among which a candidate may choose; where it is known, its capacity alone."""
+    found = [
+        result for result in trial.measurement.load_points if result.score and result.load_point.scenario == scenario
+    ]
+    known = [capacity for capacity in trial.measurement.outcome.capacities if capacity.scenario == scenario]
+    if not known or not found:
+        return found
+    lightest = min(result.load_point for result in found)
+    point = known[0].load_point or lightest
+    return [result for result in found if result.load_point == point][-1:]
 
 
 def _at_best_load(trial: Trial, experiment: Experiment) -> _Placed:
     """The candidate at its best load point of each scenario: targets met first, then the higher score."""
     best = []
     for scenario in dict.fromkeys(experiment.benchmark.traffic_scenarios):
-        scored = [r for r in trial.measurement.load_points if r.score and r.load_point.scenario == scenario]
+        scored = _operating(trial, scenario)
         if not scored:
             return _Placed(_INCOMPLETE, _standing(trial, None, f"no figure for {scenario}"))
         best.append(min(scored, key=lambda r: (_tier(r), -(r.score.value if r.score else 0.0), _violation([r]))))
@@ -188,11 +214,11 @@ def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
-def _baseline(placed: Sequence[_Placed]) -> Standing | None:
-    """The earliest trial with a figure to trust, of the source that ranks first."""
+def _baseline(placed: Sequence[_Placed], defaults: set[int]) -> Standing | None:
+    """The engine's own defaults, else the earliest trial; with a figure to trust, of the source that ranks first."""
     trusted = [item.standing for item in placed if item.tier < _ORDER.index(Verdict.SATURATED)]
     comparable = (standing for standing in trusted if standing.source == trusted[0].source)
-    return min(comparable, key=lambda standing: standing.trial, default=None)
+    return min(comparable, key=lambda standing: (standing.trial not in defaults, standing.trial), default=None)
 
 
 def _gain(item: _Placed, baseline: Standing | None, objective: Objective) -> float | None:

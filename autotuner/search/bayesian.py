@@ -12,6 +12,7 @@ from autotuner.core import Candidate, Trial, Value
 from autotuner.errors import MachineError
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Standing, rank
+from autotuner.search.account import Account
 from autotuner.search.capacity import margin
 from autotuner.search.grid import CONSIDERED_AT_MOST, spread
 from autotuner.search.launch import Launch
@@ -73,6 +74,15 @@ class Bayesian:
         candidate = unguided[0] if unguided else self._guided()
         self._note(candidate)
         return Launch(candidate)
+
+    @property
+    def account(self) -> Account:
+        """It ends with its launches, or with the candidates."""
+        if not self._left:
+            return Account("every candidate was tried")
+        if len(self._asked) < self.problem.limit:
+            return Account()
+        return Account(f"max_iterations: {self.experiment.optimization.max_iterations} launches were made")
 
     def tell(self, trial: Trial) -> None:
         """Learn from a finished launch."""

@@ -107,13 +107,21 @@ class CapacityCourse:
         """Take note of what it came to."""
         quest = next(quest for quest in self._quests if quest.scenario == result.load_point.scenario)
         quest.tell(judge_load_point(result, self.gpus, self.experiment))
-        if self.floor is not None and self._hope(self.floor) <= 0:
+        if self.floor is not None and self.ask() is not None and self._hope(self.floor) <= 0:
             self._gave_up = f"cannot beat trial {self.floor.trial}"
 
     @property
     def outcome(self) -> Outcome:
         """The capacities found so far."""
-        return Outcome(tuple(quest.capacity() for quest in self._quests if quest.results), self._gave_up)
+        found = tuple(quest.capacity() for quest in self._quests if quest.results)
+        return Outcome(found, self._gave_up, self._ceiling())
+
+    def _ceiling(self) -> float | None:
+        hope = self._hope(self.floor) if self.floor and self._gave_up else math.inf
+        if self.floor is None or not math.isfinite(hope):
+            return None
+        logs = [math.log(value) for value in self.floor.utility.values()]
+        return math.exp(hope + math.fsum(logs) / len(logs))
 
     def _hope(self, floor: Floor) -> float:
         """The log of how many times better than the floor the candidate can still turn out."""

@@ -29,6 +29,12 @@ def spread(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Cand
     """
     if len(candidates) <= limit:
         return tuple(candidates)
+    order = {candidate: position for position, candidate in enumerate(candidates)}
+    return tuple(sorted(evenly(candidates, limit, seed), key=order.__getitem__))
+
+
+def evenly(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Candidate, ...]:
+    """`limit` candidates in an order in which every value, then every pair of values, soon occurs evenly."""
     pool = list(candidates)
     if len(pool) > CONSIDERED_AT_MOST:
         pool = random.Random(seed).sample(pool, CONSIDERED_AT_MOST)
@@ -37,11 +43,10 @@ def spread(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Cand
     seen: Counter[object] = Counter()
     left = list(range(len(pool)))
     picked: list[Candidate] = []
-    while len(picked) < limit:
+    while left and len(picked) < limit:
         best = min(left, key=lambda i: (sum(seen[s] for s in singles[i]), sum(seen[p] for p in pairs[i]), i))
         left.remove(best)
         seen.update(singles[best])
         seen.update(pairs[best])
         picked.append(pool[best])
-    order = {candidate: position for position, candidate in enumerate(candidates)}
-    return tuple(sorted(picked, key=order.__getitem__))
+    return tuple(picked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotuner.core import Candidate, Trial
+from autotuner.search.account import Account
 from autotuner.search.launch import Launch
 
 
@@ -22,6 +23,12 @@ class Listed:
                 self._done.add(candidate.key)
                 return Launch(candidate)
         return None
+
+    @property
+    def account(self) -> Account:
+        """It ends with its list."""
+        left = any(candidate.key not in self._done for candidate in self.chosen)
+        return Account(None if left else "every candidate of the list was tried")
 
     def tell(self, trial: Trial) -> None:
         """Never ask for this trial's candidate again."""

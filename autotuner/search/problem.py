@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autotuner.core import Candidate, LoadPoint, Metrics
+from autotuner.core import Candidate, LoadPoint
 from autotuner.experiment import Experiment
+from autotuner.predict.predict import Prediction
 from autotuner.search.space import Space
 
-Predict = Callable[[Candidate, LoadPoint], Metrics | None]
-"""The figures a candidate is predicted to show at a load point; None where nothing can be said."""
+Predict = Callable[[Candidate, LoadPoint], Prediction | None]
+"""What a candidate is predicted to do at a load point; None where nothing can be said."""
 
 
-def nothing(candidate: Candidate, load_point: LoadPoint) -> Metrics | None:
+def nothing(candidate: Candidate, load_point: LoadPoint) -> Prediction | None:
     """Predict nothing."""
     return None
 
@@ -22,18 +23,20 @@ def nothing(candidate: Candidate, load_point: LoadPoint) -> Metrics | None:
 class Problem:
     """The candidates, what is asked of them, and what is believed of them beforehand.
 
-    `predict` gives the prior; `start_seconds` is what one engine start is taken to last.
+    `predict` gives the prior; `start_seconds` is what one engine start is taken to last. `baseline`
+    is the engine with its own defaults, which is launched first where there is one.
     """
 
     space: Space
     experiment: Experiment
     predict: Predict = nothing
     start_seconds: float = 0.0
+    baseline: Candidate | None = None
 
     @property
     def limit(self) -> int:
-        """The most launches of a search."""
-        return self.experiment.optimization.max_iterations
+        """The most launches a strategy may ask for, beside the baseline's."""
+        return self.experiment.optimization.max_iterations - (self.baseline is not None)
 
     @property
     def seed(self) -> int:

@@ -1,0 +1,177 @@
+"""What the closed form lets one expect of each candidate, in the terms a search compares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from autotuner.core import Candidate, LoadPoint
+from autotuner.predict.predict import Prediction
+from autotuner.scoring.objective import OBJECTIVES
+from autotuner.search.capacity import Range
+from autotuner.search.knee import Knee
+from autotuner.search.problem import Problem
+from autotuner.workload import scenarios
+
+NEAR_SATURATION = 0.8
+"""Share of the requests a server can hold above which a predicted TTFT is not believed."""
+
+PRECISION = 0.03
+DOUBTED = 0.5
+"""What is left of the utility of a candidate that is predicted to meet the targets nowhere."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The expected utility, and by scenario the expected capacity where capacities are searched."""
+
+    utility: float
+    loads: Mapping[str, float]
+
+
+class Prior:
+    """Predictions of a problem's candidates, each made once."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.experiment = problem.experiment
+        self.objective = OBJECTIVES[problem.experiment.optimization.objective]
+        self._known: dict[str, Expectation | None] = {}
+
+    def expect(self, candidate: Candidate) -> Expectation | None:
+        """What to expect of a candidate; None where the predictor has no answer on some scenario."""
+        if candidate.key not in self._known:
+            self._known[candidate.key] = self._expect(candidate)
+        return self._known[candidate.key]
+
+    def _expect(self, candidate: Candidate) -> Expectation | None:
+        found: dict[str, tuple[float, float]] = {}
+        for scenario, (_, output) in self._scenarios.items():
+            asked = Asked(self, candidate, scenario, output)
+            if self.experiment.benchmark.find_capacity:
+                best = asked.at_capacity()
+            elif self.objective.at_equal_load:
+                best = asked.over_all()
+            else:
+                best = asked.at_best()
+            if best is None:
+                return None
+            found[scenario] = best
+        utilities = [math.log(utility) for _, utility in found.values()]
+        return Expectation(
+            math.exp(math.fsum(utilities) / len(utilities)), {name: load for name, (load, _) in found.items()}
+        )
+
+    @cached_property
+    def _scenarios(self) -> dict[str, tuple[float, float]]:
+        return {name: scenarios.parse(name).mean for name in self.experiment.benchmark.traffic_scenarios}
+
+
+@dataclass
+class Asked:
+    """One candidate on one scenario; answers are (load, utility), None where nothing can be said."""
+
+    prior: Prior
+    candidate: Candidate
+    scenario: str
+    output: float
+
+    def at_capacity(self) -> tuple[float, float] | None:
+        """At the highest load that is predicted to meet the targets, at the knee without any."""
+        loads = Range.of(self.prior.experiment)
+        first = self._at(loads.point(self.scenario, loads.least))
+        if first is None:
+            return None
+        if not self.prior.experiment.slo.terms and not loads.rates:
+            return self._at_knee(loads)
+        if not first[0]:
+            return loads.least, first[1] * DOUBTED
+        low, best, high = loads.least, first[1], loads.least
+        while high < loads.most:
+            high = min(2 * high, loads.most)
+            seen = self._at(loads.point(self.scenario, high))
+            if seen is None or not seen[0]:
+                break
+            low, best = high, seen[1]
+        while high > low * (1 + PRECISION):
+            middle = math.sqrt(low * high) if loads.rates else round(math.sqrt(low * high))
+            if not low < middle < high:
+                break
+            seen = self._at(loads.point(self.scenario, middle))
+            if seen is not None and seen[0]:
+                low, best = middle, seen[1]
+            else:
+                high = middle
+        return low, best
+
+    def _at_knee(self, loads: Range) -> tuple[float, float] | None:
+        knee, utility = Knee(loads.least, loads.most, loads.least), {}
+        while (load := knee.ask()) is not None:
+            point = loads.point(self.scenario, load)
+            found, seen = self.prior.problem.predict(self.candidate, point), self._at(point)
+            if found is None or seen is None:
+                return None
+            utility[load] = seen[1]
+            knee.tell(load, found.requests, self._latency(found))
+        return knee.best, utility[knee.best]
+
+    def over_all(self) -> tuple[float, float] | None:
+        """Over all load points of the experiment: the geometric mean."""
+        seen = self._seen()
+        if seen is None:
+            return None
+        return 0.0, math.exp(math.fsum(math.log(utility) for _, utility in seen) / len(seen))
+
+    def at_best(self) -> tuple[float, float] | None:
+        """At the load point where it does best of those predicted to meet the targets."""
+        seen = self._seen()
+        if seen is None:
+            return None
+        held = [utility for holds, utility in seen if holds]
+        return 0.0, max(held) if held else DOUBTED * seen[0][1]
+
+    def _seen(self) -> list[tuple[bool, float]] | None:
+        points = self.prior.experiment.workload().load_points
+        seen = [self._at(point) for point in points if point.scenario == self.scenario]
+        known = [answer for answer in seen if answer is not None]
+        return known if len(known) == len(seen) else None
+
+    def _at(self, point: LoadPoint) -> tuple[bool, float] | None:
+        """Whether the targets are met at a load point, and its utility."""
+        found = self.prior.problem.predict(self.candidate, point)
+        value = self._value(found) if found else None
+        if found is None or not value:
+            return None
+        return self._holds(found, point), self.prior.objective.utility(value)
+
+    def _value(self, found: Prediction) -> float | None:
+        experiment, name = self.prior.experiment, self.prior.objective.name
+        gpus, price = self.candidate.gpus, experiment.hardware.price_per_gpu_hour
+        prompt, output = self.prior._scenarios[self.scenario]
+        if name == "maximize_goodput":
+            return found.requests
+        if name == "maximize_throughput":
+            return found.requests * (prompt + output) / gpus
+        if name == "minimize_cost":
+            seconds = gpus * 1e6 / found.throughput if found.throughput else None
+            return seconds if price is None or seconds is None else seconds * price / 3600
+        return {"minimize_ttft": found.ttft, "minimize_tpot": found.tpot}.get(name, self._latency(found))
+
+    def _latency(self, found: Prediction) -> float:
+        return found.ttft + max(0.0, self.output - 1) * found.tpot
+
+    def _holds(self, found: Prediction, point: LoadPoint) -> bool:
+        """Whether every latency target is met on average; of TTFT nothing is believed near saturation."""
+        in_flight = point.concurrency or (point.rate or 0.0) * self._latency(found)
+        queued = in_flight > NEAR_SATURATION * found.running
+        decoding = max(0.0, self.output - 1) * found.tpot
+        values = {
+            "tpot": found.tpot,
+            "itl": found.tpot,
+            "ttft": 0.0 if queued else found.ttft,
+            "latency": decoding if queued else self._latency(found),
+        }
+        terms = self.prior.experiment.slo.terms
+        return all(values[term.metric] <= term.threshold for term in terms if term.metric in values)
