@@ -25,10 +25,11 @@ from autotuner.launchers import Launcher, clean, launcher, locks
 from autotuner.predict.hardware import gpu
 from autotuner.predict.shape import model_shape
 from autotuner.report.markdown import markdown
+from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking
-from autotuner.search import SEARCHERS, Searcher
+from autotuner.search import Problem, Searcher, searcher
+from autotuner.search.defaults import defaults
 from autotuner.search.plan import Plan
-from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 from autotuner.store import RunStore, writing
 from autotuner.tune import tune
@@ -54,8 +55,10 @@ class Wiring:
 
     def searcher(self) -> Searcher:
         """A new searcher of the experiment's strategy."""
-        problem = Problem(self.space, self.experiment, start_seconds=self.engine.start_seconds)
-        return SEARCHERS[self.experiment.optimization.strategy](problem)
+        starts = self.simulated or self.launcher.starts_servers
+        baseline = defaults(self.space) if starts and self.experiment.optimization.baseline else None
+        predict = self.foresight.predict
+        return searcher(Problem(self.space, self.experiment, predict, self.engine.start_seconds, baseline))
 
     @property
     def simulated(self) -> bool:
@@ -133,6 +136,7 @@ def wire(experiment: Experiment) -> Wiring:
     chosen.check_model(experiment.model)
     arrivals.check(experiment.workload())
     target, foresight = Target.of(experiment), Foresight.of(experiment, chosen, where)
+    _check_capacity(experiment)
     simulated = experiment.optimization.evaluator == "simulated"
     if simulated:
         _check_simulated(experiment, where)
@@ -161,6 +165,21 @@ def _check(experiment: Experiment, chosen: Engine, where: Launcher) -> None:
         if table is None or table.origin != "help":
             raise
         chosen.check(experiment.parameters, table=table)
+
+
+def _check_capacity(experiment: Experiment) -> None:
+    """Refuse to look for the highest load when the objective is best at the lowest."""
+    load, chosen = experiment.benchmark, OBJECTIVES[experiment.optimization.objective]
+    if load.find_capacity and chosen.at_equal_load:
+        raise ConfigError(
+            f"{chosen.name} cannot be compared at each candidate's own capacity.",
+            why="A latency is best at the lowest load; at its capacity each candidate is as slow as the SLO allows.",
+            remedy="Use --objective maximize_throughput, maximize_goodput or minimize_cost.",
+        )
+    if load.find_capacity and load.num_concurrency and load.request_rates:
+        raise ConfigError(
+            "A capacity is a concurrency or a rate, not both.", remedy="Leave out --concurrency or --rate."
+        )
 
 
 def _check_simulated(experiment: Experiment, where: Launcher) -> None:

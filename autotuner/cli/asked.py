@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 SEARCH = "Search"
 
+CAPACITIES = (1, 1024)
+"""The concurrencies between which a capacity is looked for where none are given."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -86,12 +89,21 @@ class Asked:
         str | None, option("--objective", help="What is best, such as maximize_throughput.", panel=SEARCH)
     ] = None
     strategy: Annotated[
-        str | None, option("--strategy", help="How candidates are chosen: grid_search, random, bayesian.", panel=SEARCH)
+        str | None,
+        option("--strategy", help="How candidates are chosen: racing, grid_search, random, bayesian.", panel=SEARCH),
     ] = None
     evaluator: Annotated[
         str | None,
         option("--evaluator", help="Who answers: measured, or simulated in virtual time.", panel=SEARCH),
     ] = None
+    find_capacity: Annotated[
+        bool,
+        option(
+            "--find-capacity",
+            help="Find each candidate's highest load inside the SLO, between the loads given or 1 and 1024.",
+            panel=SEARCH,
+        ),
+    ] = False
     max_iterations: Annotated[
         int | None, option("--max-iterations", help="Launch at most this many candidates.", panel=SEARCH)
     ] = None
@@ -150,6 +162,10 @@ class Asked:
             "max_requests": self.max_requests,
             "seed": self.seed,
         }
+        if self.find_capacity:
+            benchmark["find_capacity"] = True
+            if not self.concurrency and not self.rate:
+                benchmark["num_concurrency"] = list(CAPACITIES)
         optimization = {
             "objective": self.objective,
             "strategy": self.strategy,

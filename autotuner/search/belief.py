@@ -9,10 +9,13 @@ import numpy as np
 
 from autotuner.core import Candidate
 
-SHARED, PER_VALUE, OWN = 0.5, 0.35, 0.15
-"""How the variance of the log error divides: of all candidates, of each parameter's value, of each candidate."""
+SHARED, LAYOUT, FLAGS, OWN = 0.4, 0.3, 0.15, 0.15
+"""How the variance of the log error divides: of all candidates, of a layout, of the other values, of each alone."""
 
-PRIOR_WEIGHT = 4.0
+LAYOUTS = ("tp-size", "pp-size", "dp-size", "ep-size", "enable-dp-attention", "quantization", "kv-cache-dtype")
+"""Parameters that change what is computed where, of which predictions are less sure than of the rest."""
+
+PRIOR_WEIGHT = 8.0
 """For how many measured candidates the assumed error counts."""
 
 
@@ -60,11 +63,18 @@ class Given:
 def covariance(ones: Sequence[Candidate], others: Sequence[Candidate]) -> np.ndarray:
     """The share of the error's variance that each of `ones` has in common with each of `others`."""
     names = sorted({name for candidate in (*ones, *others) for name in candidate.parameters})
+    layouts, flags = [n for n in names if n in LAYOUTS], [n for n in names if n not in LAYOUTS]
+    same = np.array([one.key for one in ones])[:, None] == np.array([other.key for other in others])[None, :]
+    alike = LAYOUT * _alike(ones, others, layouts) + FLAGS * _alike(ones, others, flags)
+    found: np.ndarray = SHARED + alike + OWN * same
+    return found
+
+
+def _alike(ones: Sequence[Candidate], others: Sequence[Candidate], names: Sequence[str]) -> np.ndarray:
+    """The share of these parameters in which candidates are equal, 1 where there are none."""
     equal = np.zeros((len(ones), len(others)))
     for name in names:
         left = np.array([repr(candidate.parameters.get(name)) for candidate in ones])
         right = np.array([repr(candidate.parameters.get(name)) for candidate in others])
         equal += left[:, None] == right[None, :]
-    same = np.array([one.key for one in ones])[:, None] == np.array([other.key for other in others])[None, :]
-    found: np.ndarray = SHARED + PER_VALUE * (equal / max(1, len(names))) + OWN * same
-    return found
+    return equal / len(names) if names else np.ones_like(equal)

@@ -10,6 +10,9 @@ PRECISION = 0.05
 CLIFF = 0.5
 """A fall of the margin, between two loads that precision does not tell apart, that is a cliff."""
 
+NOTHING = -2.0
+"""The margin of a load at which no request was answered."""
+
 MOST_LOADS = 30
 
 
@@ -59,7 +62,7 @@ class Bracket:
             assert low is not None
             return self._confirmed(low) if low >= self.most else self._placed(low * self._factor())
         if low is None:
-            return None if high <= self.least else self._placed(high / self._factor())
+            return None if high <= self.least else self._placed(self._lower(high))
         if self._close(low, high):
             return self._confirmed(low)
         return self._between(low, high)
@@ -84,6 +87,8 @@ class Bracket:
     def reason(self) -> str:
         """Why there is no load left to ask for."""
         low, high = self.limits()
+        if low is None and high is not None and self.tried[high].margin <= NOTHING:
+            return "no request was answered"
         if low is None:
             return "even the lowest load misses the targets"
         if high is None:
@@ -92,6 +97,10 @@ class Bracket:
             return f"{MOST_LOADS} load points were not enough"
         fall = self.tried[low].margin - self.tried[high].margin
         return f"a cliff: the targets are missed by far at {high:g}" if fall >= CLIFF else "bracketed"
+
+    def _lower(self, high: float) -> float:
+        """A load below all that miss; the lowest at once where not a single request was answered."""
+        return self.least if self.tried[high].margin <= NOTHING else high / self._factor()
 
     def _factor(self) -> float:
         """How far from the last load the next one is, while all loads tried give the same answer."""

@@ -10,14 +10,16 @@ from typing import Literal
 from autotuner.core import Capacity, LoadPoint, LoadPointResult, LoadStep, Outcome, Verdict
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge_load_point
+from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.sequential import enough
 from autotuner.scoring.slo import attainment_target, request_terms
-from autotuner.search.bracket import Bracket
+from autotuner.search.bracket import NOTHING, Bracket
 from autotuner.search.hope import at_best
 from autotuner.search.knee import Knee
+from autotuner.workload import scenarios
 
-BROKEN = ("completed", "error-share")
-"""Checks by which a server shows that the load is too much for it."""
+ERRORS = "error-share"
+"""The check by which a server shows that the load is too much for it."""
 
 LITTLE = "littles-law"
 SLACK = 0.03
@@ -34,7 +36,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Floor:
-    """What has to be beaten: the utility of trial `trial` at its capacity, by scenario."""
+    """What has to be beaten: the steady utility of trial `trial` at its capacity, by scenario."""
 
     trial: int
     utility: Mapping[str, float]
@@ -130,7 +132,7 @@ class CapacityCourse:
             ceiling = quest.ceiling()
             if ceiling is None:
                 break
-            ratios.append(math.log(ceiling / floor.utility[quest.scenario]) if ceiling > 0 else -math.inf)
+            ratios.append(math.log(ceiling / floor.utility[quest.scenario]))
         return at_best(ratios, len(self._quests) - len(ratios))
 
 
@@ -185,11 +187,10 @@ class _Quest:
         if not isinstance(self.search, Bracket):
             return None
         low, high = self.search.limits()
-        if self.search.ask() is None and low is not None:
-            found = self._at(low)
-            return found.score.utility if found and found.score else 0.0
-        missed = self._at(high) if high is not None else None
-        return None if missed is None else (1 + SLACK) * _most(missed, self.course.experiment)
+        done = self.search.ask() is None and low is not None
+        result = self._at(low) if done and low is not None else self._at(high) if high is not None else None
+        most = steady(result, self.course.gpus, self.course.experiment) if result else None
+        return None if most is None else most if done else (1 + SLACK) * most
 
     def _at(self, load: float) -> LoadPointResult | None:
         point = self.course.range.point(self.scenario, load)
@@ -217,13 +218,15 @@ class _Quest:
 
 
 def margin(result: LoadPointResult, experiment: Experiment) -> float:
-    """How far a judged load point is inside its targets, 0 on the edge, from -1 to 1.
+    """How far a judged load point is inside its targets, 0 on the edge, from -1 to 1; NOTHING without an answer.
 
     It is the share of good requests above the target, unless a term's own figure is further out.
     """
     if result.verdict in (Verdict.SATURATED, Verdict.CLIENT_LIMITED):
         return -1.0
-    if any(check.name in BROKEN and not check.ok for check in result.validity):
+    if result.metrics.e2e is None:
+        return NOTHING
+    if any(check.name == ERRORS and not check.ok for check in result.validity):
         return -1.0
     slo, share = experiment.slo, result.metrics.attainment
     found = [max(-1.0, min(1.0, -term.violation)) for term in (result.score.terms if result.score else ())]
@@ -236,8 +239,18 @@ def _clear(result: LoadPointResult) -> bool:
     return result.verdict is not Verdict.UNDECIDED
 
 
-def _most(result: LoadPointResult, experiment: Experiment) -> float:
-    """The utility at a load, were all its requests good."""
-    if experiment.optimization.objective == "maximize_goodput":
-        return result.metrics.request_throughput
-    return result.score.utility if result.score else 0.0
+def steady(result: LoadPointResult, gpus: int, experiment: Experiment) -> float | None:
+    """The utility of a judged load point were its flow steady and all its requests good; None without an answer.
+
+    By Little's law a closed loop's requests/s are its concurrency over the time each takes: a window
+    that ended early counts tokens of too few of them. An open loop's are at most what arrives.
+    """
+    if result.metrics.e2e is None or result.metrics.e2e.mean <= 0:
+        return None
+    point = result.load_point
+    rate = point.rate or (point.concurrency or 0) / result.metrics.e2e.mean
+    prompt, output = scenarios.parse(point.scenario).mean
+    flow = replace(result.metrics, goodput=rate, throughput=rate * (prompt + output), output_throughput=rate * output)
+    objective = OBJECTIVES[experiment.optimization.objective]
+    value = objective.value(flow, gpus, experiment.hardware.price_per_gpu_hour)
+    return objective.utility(value) if value else None

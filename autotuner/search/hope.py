@@ -17,5 +17,7 @@ def at_best(ratios: Sequence[float], left: int, spread: float = SPREAD) -> float
     if not ratios:
         return math.inf if left else 0.0
     mean = math.fsum(ratios) / len(ratios)
+    if not left or not math.isfinite(mean):
+        return mean
     open_ones = mean + SURE * spread * math.sqrt(1 + 1 / len(ratios))
     return (math.fsum(ratios) + left * open_ones) / (len(ratios) + left)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from autotuner.core import Candidate, FailureKind, Trial, Value
@@ -42,16 +41,18 @@ class Lessons:
         self._worked: set[tuple[str, str]] = set()
         self._banned: dict[tuple[str, str], int] = {}
         self._suspect: list[Trial] = []
-        self._good: Counter[tuple[str, str]] = Counter()
-        self._crashed: Counter[tuple[str, str]] = Counter()
+        self._good: list[frozenset[tuple[str, str]]] = []
+        self._crashed: dict[str, list[Trial]] = {}
 
     def take(self, trial: Trial) -> None:
         """Learn from a finished trial."""
         failure = trial.measurement.failure
         settings = _settings(trial.candidate)
-        if failure is None:
+        if failure is None and _answered(trial):
             self._worked.update(settings)
-            self._good.update(settings)
+            self._good.append(frozenset(settings))
+        elif failure is None:
+            self._crashed.setdefault("answered no request", []).append(trial)
         elif failure.kind in OUT_OF_MEMORY:
             self._starved.append(trial)
         elif failure.kind in OF_ALL:
@@ -59,7 +60,7 @@ class Lessons:
         elif failure.kind in OF_A_VALUE:
             self._suspect.append(trial)
         else:
-            self._crashed.update(settings)
+            self._crashed.setdefault(f"ended with {failure.kind.value}", []).append(trial)
         self._accuse()
 
     def against(self, candidate: Candidate) -> str | None:
@@ -73,12 +74,22 @@ class Lessons:
         for setting in _settings(candidate):
             if setting in self._banned:
                 return f"{setting[0]}={setting[1]} was refused in trial {self._banned[setting]}"
+        for how, trials in self._crashed.items():
+            common = frozenset.intersection(*(frozenset(_settings(trial.candidate)) for trial in trials))
+            if len(trials) > 1 and common <= set(_settings(candidate)) and not any(common <= ok for ok in self._good):
+                numbers = ", ".join(str(trial.number) for trial in trials)
+                return f"trials {numbers}, like it in {_named(common)}, {how}"
         return None
 
     def chance(self, candidate: Candidate) -> float:
-        """The chance that it does not crash, by the setting it shares with the most crashes; 1 when none did."""
-        seen = ((self._good[s] + 1) / (self._good[s] + self._crashed[s] + 1) for s in _settings(candidate))
-        return min(seen, default=1.0)
+        """The chance that it does not crash, by how like the crashed ones it is; 1 when none did."""
+        mine = frozenset(_settings(candidate))
+        worst = 1.0
+        for trial in (trial for trials in self._crashed.values() for trial in trials):
+            common = mine & frozenset(_settings(trial.candidate))
+            if not any(common <= ok for ok in self._good):
+                worst = min(worst, 1 - 0.5 * len(common) / max(1, len(mine)))
+        return worst
 
     def _accuse(self) -> None:
         """Find the value that a refused flag was about: the one it names, or the only one never seen to work."""
@@ -112,6 +123,16 @@ def _is_number(value: Value) -> bool:
 
 def _settings(candidate: Candidate) -> Sequence[tuple[str, str]]:
     return [(name, str(value)) for name, value in candidate.parameters.items()]
+
+
+def _answered(trial: Trial) -> bool:
+    """Whether any request got an answer; a trial without load points says nothing."""
+    results = trial.measurement.load_points
+    return not results or any(result.metrics.e2e is not None for result in results)
+
+
+def _named(settings: frozenset[tuple[str, str]]) -> str:
+    return " and ".join(f"{name}={value}" for name, value in sorted(settings))
 
 
 def _kind(trial: Trial) -> str:

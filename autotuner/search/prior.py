@@ -89,8 +89,9 @@ class Asked:
         if not first[0]:
             return loads.least, first[1] * DOUBTED
         low, best, high = loads.least, first[1], loads.least
-        while high < loads.most:
-            high = min(2 * high, loads.most)
+        most = min(loads.most, max(loads.least, self._held)) if not loads.rates else loads.most
+        while high < most:
+            high = min(2 * high, most)
             seen = self._at(loads.point(self.scenario, high))
             if seen is None or not seen[0]:
                 break
@@ -105,6 +106,15 @@ class Asked:
             else:
                 high = middle
         return low, best
+
+    @property
+    def _held(self) -> float:
+        """The requests it runs at once; what waits beyond them adds nothing, and its TTFT is not believed."""
+        point = LoadPoint(self.scenario, concurrency=1)
+        found, given = self.prior.problem.predict(self.candidate, point), self.candidate.parameters
+        allowed, replicas = given.get("max-running-requests"), given.get("dp-size") or 1
+        held = float(math.floor(found.running)) if found else math.inf
+        return min(held, int(allowed) * int(replicas)) if allowed else held
 
     def _at_knee(self, loads: Range) -> tuple[float, float] | None:
         knee, utility = Knee(loads.least, loads.most, loads.least), {}
@@ -165,7 +175,7 @@ class Asked:
     def _holds(self, found: Prediction, point: LoadPoint) -> bool:
         """Whether every latency target is met on average; of TTFT nothing is believed near saturation."""
         in_flight = point.concurrency or (point.rate or 0.0) * self._latency(found)
-        queued = in_flight > NEAR_SATURATION * found.running
+        queued = in_flight > NEAR_SATURATION * self._held
         decoding = max(0.0, self.output - 1) * found.tpot
         values = {
             "tpot": found.tpot,

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autotuner.core import Candidate, Trial, Verdict
+from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.account import Account
 from autotuner.search.belief import Belief, Given
-from autotuner.search.capacity import CapacityCourse, Floor, Start
+from autotuner.search.capacity import CapacityCourse, Floor, Start, steady
 from autotuner.search.grid import CONSIDERED_AT_MOST, evenly
 from autotuner.search.launch import Course, Launch
 from autotuner.search.lessons import Lessons
@@ -101,7 +102,7 @@ class Racing:
         incumbent = self._incumbent()
         if not self.experiment.benchmark.find_capacity:
             return RacedCourse(self.experiment, candidate.gpus, incumbent.trial) if incumbent else None
-        floor = Floor(incumbent.trial.number, _by_scenario(incumbent.trial)) if incumbent else None
+        floor = Floor(incumbent.trial.number, _by_scenario(incumbent.trial, self.experiment)) if incumbent else None
         return CapacityCourse(self.experiment, candidate.gpus, self._starts(candidate, incumbent), floor)
 
     @property
@@ -241,11 +242,12 @@ def _load(expected: Expectation | None, mean: float, scenario: str) -> float:
     return expected.loads[scenario] * math.exp(mean) / expected.utility
 
 
-def _by_scenario(trial: Trial) -> dict[str, float]:
-    """The utility at each scenario's capacity."""
+def _by_scenario(trial: Trial, experiment: Experiment) -> dict[str, float]:
+    """The steady utility at each scenario's capacity."""
     found = {}
     for capacity in trial.measurement.outcome.capacities:
-        results = [r for r in trial.measurement.load_points if r.load_point == capacity.load_point and r.score]
-        if results and results[-1].score:
-            found[capacity.scenario] = results[-1].score.utility
+        for result in trial.measurement.load_points:
+            value = steady(result, trial.candidate.gpus, experiment)
+            if result.load_point == capacity.load_point and value is not None:
+                found[capacity.scenario] = value
     return found

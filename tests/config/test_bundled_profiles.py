@@ -8,13 +8,13 @@ from autotuner.config import TaskConfigFactory, TaskContext, compose
 
 # What an SGLang container gets before any profile.
 DOCKER_SGLANG = {
-    "task_name": "m_grid_search",
+    "task_name": "m_racing",
     "model": {"id_or_path": "m", "namespace": "autotuner"},
     "base_runtime": "sglang",
     "runtime": {"image": "lmsysorg/sglang:v0.5.23"},
     "deployment": {"mode": "docker"},
     "optimization": {
-        "strategy": "grid_search",
+        "strategy": "racing",
         "objective": "minimize_latency",
         "max_iterations": 10,
         "timeout_per_iteration": 600,
@@ -65,10 +65,11 @@ def test_a_profile_on_sglang_in_docker_has_exactly_these_values(profile):
     expected = {
         **DOCKER_SGLANG,
         "optimization": {
-            "strategy": "grid_search",
+            "strategy": "racing",
             "objective": objective,
             "max_iterations": iterations,
             "timeout_per_iteration": timeout,
+            **({"confirm": 0} if profile == "quick-test" else {}),
         },
         "parameters": {**DOCKER_SGLANG["parameters"], "tp-size": sizes, "mem-fraction-static": fractions},
         "benchmark": {**DOCKER_SGLANG["benchmark"], "num_concurrency": concurrency},

@@ -66,7 +66,7 @@ def test_trap_2_an_engine_named_only_in_an_override_gets_its_own_layers():
     )
     assert "vllm-defaults" in found.layers
     assert found.data["runtime"]["image"] == "vllm/vllm-openai:v0.32.0"
-    assert found.data["task_name"] == "m_grid_search"
+    assert found.data["task_name"] == "m_racing"
 
 
 def test_trap_4_replace_mode_names_everything_that_is_missing():

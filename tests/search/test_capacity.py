@@ -30,7 +30,7 @@ def server(edge: float, n: int = 100, seed: int | None = None, per_load: float =
         chance = 1 / (1 + (1 / 0.95 - 1) * (load / edge) ** 12)
         good = round(n * chance) if seed is None else sum(draw.random() < chance for _ in range(n))
         flow = per_load * min(load, 2 * edge)
-        return figures(point, throughput=flow, attainment=share(good, n), ttft=0.1, e2e=2 * load / flow)
+        return figures(point, throughput=flow, attainment=share(good, n), ttft=0.1, e2e=200 * load / flow)
 
     return answer
 

@@ -1,0 +1,27 @@
+"""The engine as it comes: the candidate every gain refers to."""
+
+from __future__ import annotations
+
+from autotuner.core import Candidate, Value
+from autotuner.search.space import Space
+
+NEEDED = ("trust-remote-code", "max-model-len", "load-format", "tokenizer-mode")
+"""Parameters without which a model may not start at all: kept where they have one value only."""
+
+
+def defaults(space: Space) -> Candidate | None:
+    """The runtime with nothing set but what the model needs; None where nothing fits.
+
+    That includes the lowest tensor-parallel size of the space on which the model fits.
+    """
+    kept: dict[str, Value] = {
+        name: values[0] for name, values in space.parameters.items() if name in NEEDED and len(values) == 1
+    }
+    sizes = sorted(value for value in space.parameters.get("tp-size", ()) if isinstance(value, int))
+    tried: list[dict[str, Value]] = [{}] if not sizes or 1 in sizes else []
+    tried += [{"tp-size": size} for size in sizes]
+    for given in tried:
+        candidate = Candidate(space.runtime, {**given, **kept})
+        if space.refuse(candidate) is None:
+            return candidate
+    return None
