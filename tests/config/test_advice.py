@@ -14,7 +14,10 @@ def test_the_default_configuration_has_nothing_to_warn_about():
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"parameters": {"x": [1, 2, 3, 4]}, "optimization": {"strategy": "grid_search"}}, "16 candidates and max_iterations is 10"),
+        (
+            {"parameters": {"x": [1, 2, 3, 4]}, "optimization": {"strategy": "grid_search"}},
+            "16 candidates and max_iterations is 10",
+        ),
         ({"parameters": {"x": [1, 1]}}, "x holds the same value twice"),
         ({"parameters": {"mem-fraction-static": [0.9, 0.98]}}, "mem-fraction-static 0.98"),
         ({"parameters": {"max-running-requests": [2, 8]}}, "concurrency 4 is above max-running-requests 2"),
