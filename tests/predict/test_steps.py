@@ -57,6 +57,18 @@ def test_two_gpus_are_faster_than_one_but_not_twice():
     assert two / 2 < four < two
 
 
+def test_small_reductions_cost_more_per_token_on_more_gpus():
+    shape = model_shape("llama-3.1-70b")
+    parts = [StepTimes(shape, gpu("h200"), tp=tp, rates=IDEAL) for tp in (2, 8)]
+    two, eight = (times.parts([], 64, 0).collectives - times.parts([], 1, 0).collectives for times in parts)
+    assert eight > 3 * two > 0
+
+
+def test_a_batch_picks_fewer_experts_than_tokens_that_choose_alone():
+    expert = [StepTimes(model_shape("qwen3-30b-a3b"), H100, rates=IDEAL).parts([], n, 0).expert for n in (1, 16)]
+    assert 3 < expert[1] / expert[0] < 16 * 0.7
+
+
 def test_tensor_parallelism_over_pcie_costs_more_than_over_nvlink():
     nvlink = StepTimes(LLAMA_8B, gpu("h100_sxm"), tp=4).parts([(4096, 0)])
     pcie = StepTimes(LLAMA_8B, gpu("h100_pcie"), tp=4).parts([(4096, 0)])

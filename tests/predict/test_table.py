@@ -87,3 +87,17 @@ def test_a_pool_of_workers_shares_its_load():
 def test_a_row_without_a_load_is_refused():
     with pytest.raises(ConfigError, match="lacks isl"):
         predict_row({key: value for key, value in ROW.items() if key != "isl"})
+
+
+@pytest.mark.parametrize(
+    ("change", "kv"),
+    [
+        ({"engine": "sglang", "gpu": "b200_sxm"}, "fp8"),
+        ({"engine": "sglang", "gpu": "h200_sxm"}, "bf16"),
+        ({"engine": "vllm", "gpu": "b200_sxm"}, "fp8"),
+        ({"engine": "sglang", "gpu": "b200_sxm", "model": "meta-llama/Llama-3.1-70B"}, "bf16"),
+    ],
+)
+def test_the_cache_is_in_eight_bits_where_engines_keep_it_so(change, kv):
+    row = {**ROW, "model": "deepseek-ai/DeepSeek-V3", "tp_size": "8", "moe_tp_size": "8", **change}
+    assert deployment_of(row)[0].dtypes.kv == kv
