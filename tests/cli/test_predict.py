@@ -1,10 +1,8 @@
-"""`autotune predict` as a user runs it."""
+"""`autotune predict` as a user types it."""
 
 import csv
 
 import pytest
-
-from autotuner.cli import app
 
 ASKED = ("predict", "--model", "llama-3.1-70b", "--gpu", "H100", "--isl", "4000", "--osl", "500")
 POINT = (*ASKED, "--tp", "4")
@@ -101,16 +99,11 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
         (("predict", "--table", "rows.csv", "--output", "out.csv"), "Cannot read rows.csv"),
     ],
 )
-def test_what_cannot_be_predicted_exits_2_and_says_why(arguments, said_so, tmp_path, monkeypatch, capsys):
-    """In this process: two dozen starts of the command would take as many seconds."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AUTOTUNE_CONFIG_HOME", str(tmp_path))
-    with pytest.raises(SystemExit) as ended:
-        app(list(arguments))
-    assert ended.value.code == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert said_so in said
-    assert "Traceback" not in said
+def test_what_cannot_be_predicted_exits_2_and_says_why(autotune, arguments, said_so):
+    said = autotune(*arguments)
+    assert said.code == 2
+    assert said_so in " ".join(said.err.split())
+    assert "Traceback" not in said.err
 
 
 def test_a_table_is_answered_row_by_row(autotune, tmp_path):
