@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from worlds import LADDER, World
 
@@ -55,11 +56,11 @@ class Memory:
         self.kept.append(trial)
 
 
-def own(strategy: str, launches: int = 40) -> Callable[[World], Searched]:
-    """One of the program's own strategies, in its own loop."""
+def own(strategy: str, launches: int = 40, **benchmark: Any) -> Callable[[World], Searched]:
+    """One of the program's own strategies, in its own loop; `benchmark` says how it drives load."""
 
     def search(world: World) -> Searched:
-        experiment = world.experiment(strategy, launches=launches)
+        experiment = world.experiment(strategy, launches=launches, **benchmark)
         wiring = wire(experiment)
         executor = SerialExecutor(SimulatedEvaluator(experiment, wiring.engine, keep_records=False))
         with tempfile.TemporaryDirectory() as folder:
@@ -113,8 +114,8 @@ def tpe_one_load_point(world: World) -> Searched:
 
 
 STRATEGIES: Mapping[str, Callable[[World], Searched]] = {
-    "racing": own("racing"),
-    "grid": own("grid_search"),
-    "random, 10 launches": own("random", launches=10),
+    "racing": own("racing", launches=41, find_capacity=True),
+    "grid": own("grid_search", launches=41, find_capacity=True),
+    "random, 10 launches": own("random", launches=11, find_capacity=True),
     "TPE, a launch per load point": tpe_one_load_point,
 }

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from worlds import World
+from worlds import TARGETS, World
 
 from autotuner.core import Candidate, LoadPoint, LoadPointResult, LoadStep
 from autotuner.evaluate.simulated import SimulatedEvaluator
@@ -105,7 +105,8 @@ class Truth:
             self.values, self.loads, self._best = said["values"], said["loads"], said["best"]
 
     def _identity(self) -> str:
-        return self.wiring.experiment.model_dump_json()
+        driven = (WINDOW, WARMUP, SHORT, SHORT_WARMUP, SEED, PRECISION, SLACK, SHORT_SLACK)
+        return f"{self.world} {self.world.parameters} {self.world.flags} {TARGETS[self.world.targets]} {driven}"
 
     def value(self, candidate: Candidate) -> float:
         """What the candidate is worth at its capacity."""

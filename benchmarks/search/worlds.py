@@ -13,6 +13,8 @@ LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """The concurrencies a grid walks through."""
 SKEWS = (0.12, 0.25, 0.45)
 START_SECONDS = 120.0
+WINDOW, WARMUP = 30.0, 20.0
+"""Seconds; a request takes up to 20, and before that a closed loop is not in its steady state."""
 
 BATCHED = [1024, 2048, 4096, 8192, 16384]
 RUNNING = [32, 64, 128, 256, 512]
@@ -99,8 +101,8 @@ class World:
             "benchmark": {
                 "traffic_scenarios": [self.scenario],
                 "num_concurrency": LADDER,
-                "duration": 20.0,
-                "warmup": 5.0,
+                "duration": WINDOW,
+                "warmup": WARMUP,
                 "request_timeout": 120.0,
                 "seed": self.number,
                 **benchmark,
