@@ -202,6 +202,8 @@ class Benchmark(Section):
     def _some_load(self) -> Benchmark:
         if not self.num_concurrency and not self.request_rates:
             raise ValueError("give num_concurrency or request_rates, so that there is a load to measure at")
+        if self.arrival == "trace" and not self.request_rates:
+            raise ValueError("the arrival 'trace' replays a trace at a rate; give request_rates")
         if self.arrival.startswith("ramp:") and self.max_requests is not None:
             raise ValueError("a ramp takes the whole duration; leave max_requests out")
         return self

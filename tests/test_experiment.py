@@ -32,6 +32,11 @@ def test_a_ramp_is_not_cut_by_a_number_of_requests():
         benchmark(arrival="ramp:1-2", max_requests=10)
 
 
+def test_a_trace_is_replayed_at_a_rate():
+    with pytest.raises(ValidationError, match="give request_rates"):
+        benchmark(arrival="trace", request_rates=[], num_concurrency=[1])
+
+
 @pytest.mark.parametrize("name", ["max_in_flight", "workers"])
 def test_bounds_are_at_least_one(name: str):
     assert getattr(benchmark(**{name: 1}), name) == 1

@@ -7,8 +7,10 @@ import os
 from autotuner.core import LoadPoint, Workload
 
 STREAMS_PER_WORKER = 2048
+"""The most that benchmarks/load/accuracy.py has a target for on one core: 2 ms mean and 10 ms p99 error of TTFT."""
+
 REQUESTS_PER_WORKER = 1000.0
-"""Requests/s. Both are what one core carries within 2 ms mean and 10 ms p99 error of TTFT; see benchmarks/load."""
+"""Requests/s: about what those streams ask for there, with answers of 100 tokens at 20 ms each."""
 
 
 def workers(point: LoadPoint, workload: Workload) -> int:

@@ -150,7 +150,7 @@ def test_a_stream_is_recorded_as_what_it_is(name: str, tmp_path: Path):
     assert holds(record(tmp_path, raw, []))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(STREAMS)), st.data())
 def test_any_split_of_the_same_bytes_gives_the_same_record(tmp_path_factory: pytest.TempPathFactory, name: str, data):
     raw, _ = STREAMS[name]

@@ -23,7 +23,7 @@ def ids(made: Prompts, index: int = 0, tokens: int = 50, output: int = 5) -> lis
     return found
 
 
-@settings(max_examples=60, deadline=None)  # an alphabet of 300,000 ids takes its time
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(2, 300_000), st.integers(0, 10**9))
 def test_a_prompt_has_exactly_the_length_asked_for_and_ordinary_tokens(tokens: int, vocabulary: int, index: int):
     found = ids(prompts(vocabulary=vocabulary), index, tokens)
