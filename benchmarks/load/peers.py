@@ -11,8 +11,11 @@ through tests/real/setup_vllm.py unless `--vllm-env` names an environment that h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -31,7 +34,7 @@ import autotuner
 
 ROOT = Path(__file__).parents[2]
 TOKENS = 100
-GRACE_SECONDS = 90.0
+GRACE_SECONDS = 120.0
 """What a client may take beside its load: starting, writing its report."""
 
 
@@ -96,6 +99,17 @@ def set_up(given: argparse.Namespace) -> tuple[list[tuple[Client, Path]], Path]:
     return chosen, tokenizer
 
 
+def wait(pid: int, deadline: float) -> tuple[int | None, resource.struct_rusage]:
+    """Wait for a process until a monotonic instant; return its exit status, None when it still runs, and its usage."""
+    while True:
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status), usage
+        if time.monotonic() > deadline:
+            return None, usage
+        time.sleep(0.2)
+
+
 def run_command(command: Sequence[str], client: Client, folder: Path, limit: float) -> tuple[float, float, str | None]:
     """Run a client to its end; return wall and CPU seconds, and why it failed."""
     environment = {**os.environ, **client.environment}
@@ -104,16 +118,15 @@ def run_command(command: Sequence[str], client: Client, folder: Path, limit: flo
         process = subprocess.Popen(
             command, stdout=output, stderr=errors, cwd=folder, env=environment, start_new_session=True
         )
-        status = None
-        while status is None and time.monotonic() - began < limit:
-            time.sleep(0.2)
-            pid, waited, usage = os.wait4(process.pid, os.WNOHANG)
-            status = os.waitstatus_to_exitcode(waited) if pid else None
+        try:
+            status, usage = wait(process.pid, began + limit)
+        finally:
+            # a client's own workers too, and all of it when this script is interrupted
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         failure = None if status == 0 else f"ended with status {status}"
         if status is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            _, waited, usage = os.wait4(process.pid, 0)
-            status = os.waitstatus_to_exitcode(waited)
+            status, usage = wait(process.pid, math.inf)
             failure = f"was not done after {limit:.0f} s"
         process.returncode = status
     return time.monotonic() - began, usage.ru_utime + usage.ru_stime, failure
@@ -140,6 +153,8 @@ def compare(client: Client, environment: Path, load: Load, server_core: int) -> 
         reported = client.read(load)
     except (OSError, KeyError, ValueError) as error:
         return replace(result, failure=f"left no report that could be read: {error!r}")
+    if not reported.requests:
+        return replace(result, failure="counted no request")
     true = truth(read_log(log), reported.requests, TOKENS)
     return Result(client.name, client.version, load.streams, wall, cpu, reported, true)
 
@@ -222,7 +237,7 @@ def measure_all(given: argparse.Namespace, on_result: Callable[[Result], None]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[256, 1024])
-    parser.add_argument("--rounds", type=int, nargs="+", default=[8, 3], help="requests per stream, for each --streams")
+    parser.add_argument("--rounds", type=int, nargs="+", default=[5, 2], help="requests per stream, for each --streams")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of load per client and number of streams")
     parser.add_argument("--clients", nargs="+", help="only these, by name")
     parser.add_argument("--environments", type=Path, default=Path(platformdirs.user_cache_dir("autotune")) / "peers")
