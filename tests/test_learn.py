@@ -258,24 +258,12 @@ def test_factors_that_do_not_help_are_not_kept(store, capsys):
 
 def test_the_command_says_what_was_measured(store, capsys):
     remember(store, foresight(store), trial(3, [result(8, 0.08, 0.011)]))
-    question = (
-        "predict",
-        "--model",
-        "qwen3-8b",
-        "--gpu",
-        "H100",
-        "--isl",
-        "1000",
-        "--osl",
-        "200",
-        "--concurrency",
-        "8",
-    )
-    assert commanded(*question) == 0
+    question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
+    assert commanded(*question, "--concurrency", "8") == 0
     said = capsys.readouterr().out
     assert "Measured here" in said
     assert "80.0 ms" in said
-    assert commanded(*question, "--json") == 0
+    assert commanded(*question, "--concurrency", "8", "--json") == 0
     assert '"source": "measured"' in capsys.readouterr().out
     assert commanded(*question, "--total-gpus", "2", "--json") == 0
     assert '"source": "measured"' in capsys.readouterr().out

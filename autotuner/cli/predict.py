@@ -167,7 +167,7 @@ def _refuse_chosen(given: dict[str, Any], target_rate: float | None) -> None:
     for option, value in given.items():
         if value:
             load = option in ("--rate", "--concurrency")
-            other = "--target-rate R for a load in requests/s" if load and target_rate is None else "leave it out"
+            other = "give --target-rate R for a load in requests/s" if load and target_rate is None else "leave it out"
             raise UsageError(
                 f"{option} is one of the things a ranking chooses.",
                 remedy=f"{other[:1].upper()}{other[1:]}, or leave --sweep, --total-gpus and --target-rate out.",
