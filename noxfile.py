@@ -48,7 +48,7 @@ def engines(session: nox.Session) -> None:
     session.run(
         "pytest",
         "-m",
-        "engine",
+        "engine and not docker",
         "tests/real",
         *session.posargs,
         env={"AUTOTUNE_TEST_VLLM": str(home / "vllm"), "AUTOTUNE_TEST_MODEL": str(home / "tiny-model")},
@@ -57,7 +57,7 @@ def engines(session: nox.Session) -> None:
 
 @nox.session
 def docker(session: nox.Session) -> None:
-    """The Docker launcher on a real Docker Engine, which this session sets up from nothing as root."""
+    """The Docker launcher on a real Docker Engine and a real vLLM in it, which this session sets up as root."""
     session.install("-e", ".[test]")
     cache = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
     home = Path(os.environ.get("AUTOTUNE_DOCKER", session.cache_dir / "docker")).absolute()
@@ -69,6 +69,7 @@ def docker(session: nox.Session) -> None:
             "-m",
             "docker",
             "tests/docker",
+            "tests/real",
             *session.posargs,
             env={"AUTOTUNE_TEST_VLLM": str(cache / "vllm"), "AUTOTUNE_TEST_MODEL": str(cache / "tiny-model")},
         )

@@ -1,13 +1,31 @@
-"""A real vLLM and a model for it, where setup_vllm.py left them; missing ones fail the tests."""
+"""A real vLLM and a model for it, where setup_vllm.py left them; missing ones fail the tests.
+
+Tests that take `place` or `measure` run twice: the server as a process, and, marked `docker`, in a
+container that sees the same vLLM.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
+
+from autotuner.core import Candidate, Measurement, Observer, Value, unobserved
+from autotuner.deploy import render
+from autotuner.engines import engine
+from autotuner.engines.model import cache_folder
+from autotuner.evaluate.measured import MeasuredEvaluator
+from autotuner.experiment import Benchmark, Deployment, Experiment, Model, Runtime
+from autotuner.launchers import containers, launcher
+from autotuner.search.launch import FixedCourse
+
+IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 
 
 def _folder(variable: str) -> Path:
@@ -46,3 +64,113 @@ def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], d
         return found
 
     return now
+
+
+class Place(Protocol):
+    """Where a server is launched, and what of it is there."""
+
+    deployment: str
+    runtime: dict[str, Any]
+
+    def running(self) -> dict[int, str]:
+        """The processes of servers, by id, with their titles."""
+
+    def left(self) -> list[str]:
+        """What is there of servers, running or not."""
+
+
+class OnThisMachine:
+    """Servers as processes."""
+
+    deployment = "process"
+    runtime: dict[str, Any] = {}
+
+    def __init__(self, processes: Callable[[], dict[int, str]]) -> None:
+        self.running = processes
+
+    def left(self) -> list[str]:
+        return list(self.running().values())
+
+
+class InContainers:
+    """Servers in containers of a bare Debian, with the interpreter and the vLLM of this machine mounted."""
+
+    deployment = "docker"
+
+    def __init__(self, home: Path) -> None:
+        import docker
+
+        self.client = docker.from_env()
+        cache_folder().mkdir(parents=True, exist_ok=True)  # Docker mounts only what is there; a run makes it
+        asked = [home / "bin" / "python", "-c", "import sys; print(sys.base_prefix)"]
+        base = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        self.runtime = {
+            "image": IMAGE,
+            "mounts": [f"{path}:{path}" for path in (base, home)],
+            "env": {"VLLM_CPU_OMP_THREADS_BIND": "0"},
+        }
+
+    def running(self) -> dict[int, str]:
+        found = {}
+        for container in self._ours():
+            if container.status == "running":
+                rows = container.top(ps_args="-eo pid,args")["Processes"]
+                found |= {int(pid): title for pid, title in rows}
+        return found
+
+    def left(self) -> list[str]:
+        return [container.name for container in self._ours()]
+
+    def _ours(self) -> list[Any]:
+        found: list[Any] = self.client.containers.list(all=True, filters={"label": containers.OWNER})
+        return found
+
+
+@pytest.fixture
+def process(processes: Callable[[], dict[int, str]]) -> Place:
+    return OnThisMachine(processes)
+
+
+@pytest.fixture
+def container(vllm: Path) -> Any:
+    place = InContainers(vllm.parents[1])
+    yield place
+    place.client.close()
+
+
+@pytest.fixture(params=["process", pytest.param("container", marks=pytest.mark.docker)])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Where the test's servers run."""
+    found: Place = request.getfixturevalue(request.param)
+    assert found.left() == []
+    return found
+
+
+@pytest.fixture
+def measure(place: Place, vllm: Path, tiny_model: Path, tmp_path: Path) -> Callable[..., Measurement]:
+    """Measure one candidate on a real vLLM; two short load points unless told otherwise."""
+
+    def run(
+        *extra_args: str,
+        model: str = str(tiny_model),
+        env: dict[str, str] | None = None,
+        observe: Observer = unobserved,
+        **parameters: Value,
+    ) -> Measurement:
+        settings = {"executable": str(vllm), "extra_args": extra_args, "network": "host", **place.runtime}
+        settings["env"] = {"HF_HUB_OFFLINE": "1", **place.runtime.get("env", {}), **(env or {})}
+        given: dict[str, Any] = {
+            "task_name": "real",
+            "model": Model(id_or_path=model),
+            "base_runtime": "vllm",
+            "runtime": Runtime(**settings),
+            "deployment": Deployment(mode=place.deployment),
+            "parameters": {},
+            "benchmark": Benchmark(traffic_scenarios=("D(100,50)",), num_concurrency=(1, 4), duration=6, warmup=2),
+        }
+        started = partial(render, format="docker" if place.deployment == "docker" else "shell")
+        where = launcher(place.deployment)
+        evaluator = MeasuredEvaluator(Experiment(**given), engine("vllm"), where, started, observe)
+        return evaluator.evaluate(Candidate("vllm", parameters), FixedCourse(evaluator.workload), tmp_path)
+
+    return run

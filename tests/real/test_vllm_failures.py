@@ -1,0 +1,73 @@
+"""What can go wrong on a real vLLM on CPU without a GPU, each named rightly: as a process and in a container."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from autotuner.core import FailureKind, Measurement, Progress, Value
+from autotuner.launchers import ports
+
+pytestmark = pytest.mark.engine
+
+EAGER: dict[str, Value] = {"cuda-graph": False}
+"""Halves the start: nothing is compiled."""
+
+Measure = Callable[..., Measurement]
+
+
+@pytest.mark.parametrize(
+    ("extra_args", "model", "env", "parameters", "kind", "words"),
+    [
+        (("--max-num-sequences", "4"), None, {}, {}, FailureKind.BAD_FLAG, "--max-num-sequences"),
+        ((), "no-such-org/no-such-model", {}, {}, FailureKind.MODEL_NOT_FOUND, ""),
+        ((), None, {}, {"tp-size": 3}, FailureKind.NOT_DIVISIBLE, "attention heads (4)"),
+        ((), None, {"VLLM_CPU_KVCACHE_SPACE": "100000"}, EAGER, FailureKind.OUT_OF_MEMORY_AT_START, "GiB"),
+    ],
+    ids=["bad flag", "missing model", "not divisible", "absurd memory"],
+)
+def test_a_start_that_fails_is_named_in_the_engines_words(
+    measure: Measure,
+    place: Any,
+    extra_args: tuple[str, ...],
+    model: str | None,
+    env: dict[str, str],
+    parameters: dict[str, Value],
+    kind: FailureKind,
+    words: str,
+) -> None:
+    named = {} if model is None else {"model": model}
+    found = measure(*extra_args, env=env, **named, **parameters)
+    assert found.failure is not None
+    assert (found.failure.kind, words in found.failure.said) == (kind, True), found.failure
+    assert found.failure.remedy
+    assert place.left() == []
+
+
+def test_a_port_that_is_taken_is_named(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(ports, "free_port", lambda: taken.getsockname()[1])
+        found = measure(**EAGER)
+    assert found.failure is not None
+    assert found.failure.kind is FailureKind.PORT_IN_USE
+
+
+def test_a_worker_killed_under_load_is_a_crash_and_keeps_the_first_load_point(measure: Measure, place: Any) -> None:
+    def kill_a_worker(progress: Progress) -> None:
+        if (progress.stage, progress.position) == ("measuring", 2):
+            [worker] = [pid for pid, title in place.running().items() if "VLLM::Worker" in title]
+            os.kill(worker, signal.SIGKILL)
+
+    found = measure(observe=kill_a_worker, **EAGER)
+    assert found.failure is not None
+    assert found.failure.kind is FailureKind.CRASHED_UNDER_LOAD
+    assert "died unexpectedly" in found.failure.said
+    assert len(found.load_points) == 1
+    assert place.left() == []
