@@ -3,6 +3,7 @@
 RUN/experiment.yaml    the composed configuration
 RUN/provenance.yaml    the layers, and for each value the layer it came from
 RUN/refused.json       combinations of parameters that cannot run, and why
+RUN/search.json        why the search stopped, and the candidates it left out
 RUN/trials.jsonl       one line per finished trial, synced before the next one starts
 RUN/trials/001/        command.sh, server.log, records-1.npz, ... of trial 1
 RUN/best/              the winner's commands
@@ -33,6 +34,7 @@ from autotuner.experiment import Experiment
 EXPERIMENT = "experiment.yaml"
 TRIALS = "trials.jsonl"
 REFUSED = "refused.json"
+SEARCH = "search.json"
 LOCK = ".lock"
 
 
@@ -132,14 +134,31 @@ class RunStore:
 
     def save_refused(self, refused: Sequence[tuple[Candidate, str]]) -> None:
         """Keep which combinations are not tried, and why."""
-        rows = [{"runtime": c.runtime, "parameters": dict(c.parameters), "reason": why} for c, why in refused]
-        self.save(REFUSED, json.dumps(rows, indent=1) + "\n")
+        self.save(REFUSED, json.dumps(_rows(refused), indent=1) + "\n")
+
+    def save_search(self, stopped: str | None, skipped: Sequence[tuple[Candidate, str]]) -> None:
+        """Keep why the search stopped, and what it left out."""
+        self.save(SEARCH, json.dumps({"stopped": stopped, "skipped": _rows(skipped)}, indent=1) + "\n")
+
+    def search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...]]:
+        """Why the search stopped and what it left out; nothing for a run that has not ended."""
+        try:
+            data = json.loads((self.path / SEARCH).read_text())
+            return data["stopped"], tuple(_candidates(data["skipped"]))
+        except FileNotFoundError:
+            return None, ()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunStoreError(
+                f"'{self.path / SEARCH}' cannot be read.",
+                why=str(error),
+                remedy="Remove it; the trials are elsewhere.",
+            ) from error
 
     def refused(self) -> list[tuple[Candidate, str]]:
         """The combinations that are not tried, with the reasons; empty for a run that kept none."""
         try:
             rows = json.loads((self.path / REFUSED).read_text())
-            return [(Candidate(row["runtime"], row["parameters"]), row["reason"]) for row in rows]
+            return _candidates(rows)
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -193,6 +212,14 @@ def trial_json(trial: Trial) -> dict[str, Any]:
 @cache
 def _adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
+
+
+def _rows(candidates: Sequence[tuple[Candidate, str]]) -> list[dict[str, Any]]:
+    return [{"runtime": c.runtime, "parameters": dict(c.parameters), "reason": why} for c, why in candidates]
+
+
+def _candidates(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candidate, str]]:
+    return [(Candidate(row["runtime"], row["parameters"]), row["reason"]) for row in rows]
 
 
 def _fresh(root: Path, name: str) -> Path:

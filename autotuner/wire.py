@@ -28,6 +28,7 @@ from autotuner.report.markdown import markdown
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking
 from autotuner.search import Problem, Searcher, searcher
+from autotuner.search.account import UNFINISHED, Account
 from autotuner.search.defaults import defaults
 from autotuner.search.plan import Plan
 from autotuner.search.space import Space
@@ -126,6 +127,7 @@ class Result:
     path: Path
     command: str | None
     refused: tuple[tuple[Candidate, str], ...] = ()
+    account: Account = UNFINISHED
 
 
 def wire(experiment: Experiment) -> Wiring:
@@ -220,7 +222,9 @@ def go_on(store: RunStore, wiring: Wiring, observe: Observer) -> Result:
     store.save_refused(wiring.space.refused)
     with wiring.gpus() as devices:
         watch = learn.remembering(store, wiring.foresight, observe)
-        ranking = tune(store.experiment, wiring.searcher(), wiring.executor(observe, devices), store, watch)
+        chosen = wiring.searcher()
+        ranking = tune(store.experiment, chosen, wiring.executor(observe, devices), store, watch)
+    store.save_search(chosen.account.stopped, chosen.account.skipped)
     return conclude(store, ranking)
 
 
@@ -234,13 +238,14 @@ def conclude(store: RunStore, ranking: Ranking) -> Result:
     with writing(store.path):
         pareto(trials, store.experiment, ranking, store.path / PLOT)
     refused = tuple(store.refused())
-    text = markdown(ranking, trials, store.experiment, command=command, picture=PLOT, refused=refused)
+    account = Account(*store.search())
+    text = markdown(ranking, trials, store.experiment, command=command, picture=PLOT, refused=refused, account=account)
     store.save("report.md", text)
     if spec is not None:
         formats = {"command.sh": "shell"} | ({"docker.sh": "docker", "compose.yaml": "compose"} if spec.image else {})
         for name, form in formats.items():
             store.save(f"best/{name}", render(spec, form))
-    return Result(ranking, trials, store.path, command, refused)
+    return Result(ranking, trials, store.path, command, refused, account)
 
 
 def launch_form(experiment: Experiment) -> str:

@@ -21,6 +21,7 @@ def report(
     from autotuner.cli.results import show_ranking
     from autotuner.errors import UsageError, unknown
     from autotuner.scoring.rank import rank
+    from autotuner.search.account import Account
     from autotuner.store import RunStore, find_run
 
     chosen = "json" if as_json else format
@@ -31,14 +32,14 @@ def report(
     trials, experiment = store.trials(), store.experiment
     if not trials:
         raise UsageError(f"The run '{store.path}' has no finished trial.", remedy=f"autotune run --resume {store.path}")
-    ranking = rank(trials, experiment)
+    ranking, account = rank(trials, experiment), Account(*store.search())
     if chosen == "table":
         display.line(f"run {store.path}")
-        show_ranking(ranking, trials, experiment, refused=store.refused())
+        show_ranking(ranking, trials, experiment, refused=store.refused(), account=account)
     elif chosen == "json":
         from autotuner.report.record import record
 
-        display.json(record(ranking, trials, experiment, store.refused()))
+        display.json(record(ranking, trials, experiment, store.refused(), account))
     elif chosen == "csv":
         from autotuner.report.tabular import csv
 
@@ -46,4 +47,4 @@ def report(
     else:
         from autotuner.report.markdown import markdown
 
-        display.text(markdown(ranking, trials, experiment, refused=store.refused()))
+        display.text(markdown(ranking, trials, experiment, refused=store.refused(), account=account))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from autotuner.experiment import Experiment
     from autotuner.report.refused import Refused
     from autotuner.scoring.rank import Ranking
+    from autotuner.search.account import Account
     from autotuner.store import RunStore
     from autotuner.wire import Result
 
@@ -26,10 +27,10 @@ def show(result: Result, experiment: Experiment, as_json: bool) -> None:
     if as_json:
         from autotuner.report.record import record
 
-        data = record(result.ranking, result.trials, experiment, result.refused)
+        data = record(result.ranking, result.trials, experiment, result.refused, result.account)
         display.json({**data, "run": str(result.path), "command": result.command})
     else:
-        show_ranking(result.ranking, result.trials, experiment, SHOWN, result.refused)
+        show_ranking(result.ranking, result.trials, experiment, SHOWN, result.refused, result.account)
         display.line(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
@@ -47,9 +48,11 @@ def show_ranking(
     experiment: Experiment,
     limit: int | None = None,
     refused: Refused = (),
+    account: Account | None = None,
 ) -> None:
     """The ranked table with its notes, what was refused, the frontier, and one sentence about the winner."""
     from autotuner.report.refused import heading, reasons
+    from autotuner.report.searched import sentences
     from autotuner.report.summary import frontier, sentence
     from autotuner.report.table import rows
 
@@ -68,6 +71,9 @@ def show_ranking(
         display.table(front.texts(), front.titles, title="Pareto frontier", right=front.right)
     if ranking.winner:
         display.line(sentence(ranking, experiment))
+    if account is not None:
+        for told in sentences(ranking, trials, experiment, account):
+            display.line(told)
 
 
 def no_winner(ranking: Ranking) -> NoFeasibleError:

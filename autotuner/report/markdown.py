@@ -8,9 +8,11 @@ from autotuner.core import Trial
 from autotuner.experiment import Experiment
 from autotuner.report.figures import number, source_note
 from autotuner.report.refused import Refused, heading, reasons
+from autotuner.report.searched import left_out, sentences
 from autotuner.report.table import Table, rows
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking
+from autotuner.search.account import Account
 
 
 def markdown(
@@ -21,8 +23,9 @@ def markdown(
     command: str | None = None,
     picture: str | None = None,
     refused: Refused = (),
+    account: Account | None = None,
 ) -> str:
-    """Winner, table, notes; with the winner's launch command, the Pareto picture and what was refused where given."""
+    """Winner, table, notes; with the winner's launch command, the Pareto picture, what was refused, the search."""
     parts = [f"# {_escaped(experiment.task_name)}", _summary(ranking, experiment)]
     note = source_note(ranking)
     if note:
@@ -35,6 +38,11 @@ def markdown(
     if listed:
         parts.append("\n".join(listed))
     parts.append("Intervals in brackets are 95% intervals; an open end is one that so few requests cannot bound.")
+    if account is not None:
+        parts.append("\n".join(f"- {_escaped(text)}" for text in sentences(ranking, trials, experiment, account)))
+        if account.skipped:
+            lines = [f"- {_escaped(line)}" for line in left_out(account, experiment)]
+            parts.append(f"Not launched, {len(account.skipped)} in all:\n\n" + "\n".join(lines))
     if refused:
         lines = [heading(refused), *(f"- {_escaped(line)}" for line in reasons(refused, experiment))]
         parts.append(lines[0] + "\n\n" + "\n".join(lines[1:]))

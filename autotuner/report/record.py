@@ -9,16 +9,24 @@ from typing import Any
 from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
 from autotuner.experiment import Experiment
 from autotuner.report.refused import Refused, records
+from autotuner.report.searched import search_record
 from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import OBJECTIVES, throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing
+from autotuner.search.account import UNFINISHED, Account
 
 _STATISTICS = ("mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n")
 _DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_schedule", "e2e_from_schedule")
 _RATES = ("output_throughput", "throughput", "request_throughput", "goodput", "token_goodput", "interactivity")
 
 
-def record(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, refused: Refused = ()) -> dict[str, Any]:
+def record(
+    ranking: Ranking,
+    trials: Sequence[Trial],
+    experiment: Experiment,
+    refused: Refused = (),
+    account: Account = UNFINISHED,
+) -> dict[str, Any]:
     """The ranking, every trial with its load points, what was refused; None where there is no figure or no bound."""
     objective = OBJECTIVES[ranking.objective]
     return {
@@ -37,6 +45,7 @@ def record(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, re
         "ranking": [_standing(standing) for standing in ranking.standings],
         "trials": [trial_record(judge(trial, experiment)) for trial in trials],
         "refused": records(refused),
+        "search": search_record(ranking, trials, experiment, account),
     }
 
 
@@ -47,10 +56,13 @@ def trial_record(trial: Trial) -> dict[str, Any]:
         "number": trial.number,
         "candidate": {"runtime": trial.candidate.runtime, "parameters": dict(trial.candidate.parameters)},
         "gpus": trial.candidate.gpus,
+        "purpose": trial.purpose,
         "source": measurement.source,
         "failure": _failure(trial),
         "timings": dict(measurement.timings),
         "server": dict(measurement.server),
+        "capacities": [dataclasses.asdict(found) for found in measurement.outcome.capacities],
+        "gave_up": measurement.outcome.gave_up,
         "command": list(measurement.spec.argv) if measurement.spec else None,
         "load_points": [_of_trial(result, trial.candidate.gpus) for result in measurement.load_points],
     }

@@ -13,3 +13,7 @@ class Account:
 
     stopped: str | None = None
     skipped: tuple[tuple[Candidate, str], ...] = ()
+
+
+UNFINISHED = Account()
+"""Of a search that goes on, or left nothing behind."""
