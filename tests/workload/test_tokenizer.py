@@ -8,11 +8,10 @@ from random import Random
 from typing import Any
 
 import pytest
+import tokenizers
 
 from autotuner.workload.prompts import WORDS, Prompts
 from autotuner.workload.tokenizer import one_token_words
-
-tokenizers = pytest.importorskip("tokenizers")
 
 
 def saved(folder: Path, tokenizer: Any) -> str:
