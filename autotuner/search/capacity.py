@@ -22,6 +22,15 @@ ERRORS = "error-share"
 """The check by which a server shows that the load is too much for it."""
 
 LITTLE = "littles-law"
+UNSTEADY = (LITTLE, "stationarity", "sample-size")
+"""Checks that fail where a window is short against its requests."""
+
+WARMUP, WINDOW, LONGEST = 1.0, 4.0, 6.0
+"""Mean requests a warm-up and a window last at least; a window is no longer than LONGEST times the configured one."""
+
+OPEN = 0.75
+"""The share of good requests below which a queue that was not steady yet is not going to meet the targets."""
+
 SLACK = 0.03
 """What the throughput at a load may be off by."""
 
@@ -100,7 +109,8 @@ class CapacityCourse:
             load = quest.ask()
             if load is not None:
                 again = sum(result.load_point == self.range.point(quest.scenario, load) for result in quest.results)
-                workload = replace(self._workload, seed=self._workload.seed + again)
+                warmup, duration = quest.times(load)
+                workload = replace(self._workload, seed=self._workload.seed + again, warmup=warmup, duration=duration)
                 stop = enough(self.experiment.slo, open_loop=self.range.rates)
                 return LoadStep(workload.at(self.range.point(quest.scenario, load)), stop)
         return None
@@ -159,9 +169,22 @@ class _Quest:
             return None
         return self.search.ask()
 
+    def times(self, load: float) -> tuple[float, float]:
+        """Warm-up and longest window in seconds, long against the requests: a queue needs some to become steady."""
+        workload = self.course.experiment.workload()
+        seconds = 0.0
+        if self.results and (e2e := self.results[-1].metrics.e2e) is not None:
+            seconds = e2e.mean * max(1.0, load / _load(self.results[-1]))
+        most = LONGEST * workload.duration
+        warmup = min(max(workload.warmup, WARMUP * seconds), most) if workload.warmup else 0.0
+        return warmup, min(max(workload.duration, WINDOW * seconds), most)
+
     def tell(self, result: LoadPointResult) -> None:
+        again = any(_load(result) == _load(other) for other in self.results)
         self.results.append(result)
-        load = float(result.load_point.concurrency or result.load_point.rate or 0)
+        load = _load(result)
+        if not again and _unsteady(result) and self.times(load)[1] > self.course.experiment.workload().duration:
+            return  # asked for once more, with a longer window
         if isinstance(self.search, Bracket):
             self.search.tell(
                 load, margin(result, self.course.experiment), result.metrics.requests, clear=_clear(result)
@@ -233,6 +256,17 @@ def margin(result: LoadPointResult, experiment: Experiment) -> float:
     if request_terms(slo) and share is not None:
         found.append(share.value - attainment_target(slo))
     return min(found, default=1.0)
+
+
+def _load(result: LoadPointResult) -> float:
+    return float(result.load_point.concurrency or result.load_point.rate or 0)
+
+
+def _unsteady(result: LoadPointResult) -> bool:
+    """Whether only its being too short makes the figures of a load point worthless, and its answer open."""
+    broken = {check.name for check in result.validity if not check.ok}
+    share = result.metrics.attainment
+    return bool(broken) and broken <= set(UNSTEADY) and (share is None or share.value >= OPEN)
 
 
 def _clear(result: LoadPointResult) -> bool:

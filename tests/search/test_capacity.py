@@ -131,3 +131,18 @@ def test_each_load_point_may_end_as_soon_as_its_answer_is_clear_and_a_second_loo
         met = step.load_point.concurrency <= 10
         course.tell(figures(step.load_point, throughput=1.0, attainment=share(20 if met else 5, 20)))
     assert next(iter(seeds.values())) == [0, 1]
+
+
+def test_windows_grow_with_the_requests_and_an_unsteady_load_point_is_driven_again_for_longer():
+    course = CapacityCourse(asked(), 1, {SCENARIO: Start(10, 1.2)})
+    first = course.ask()
+    assert first is not None
+    course.tell(figures(first.load_point, e2e=12.0, attainment=share(30, 30), littles_law=False))
+    second = course.ask()
+    assert second is not None
+    assert second.load_point == first.load_point
+    assert (second.workload.warmup, second.workload.duration) == (12.0, 48.0)
+    course.tell(figures(second.load_point, e2e=12.0, attainment=share(90, 90), littles_law=False))
+    third = course.ask()
+    assert third is not None
+    assert third.load_point != first.load_point
