@@ -15,7 +15,7 @@ SHARED, LAYOUT, FLAGS, OWN = 0.4, 0.3, 0.15, 0.15
 LAYOUTS = ("tp-size", "pp-size", "dp-size", "ep-size", "enable-dp-attention", "quantization", "kv-cache-dtype")
 """Parameters that change what is computed where, of which predictions are less sure than of the rest."""
 
-PRIOR_WEIGHT = 8.0
+PRIOR_WEIGHT = 4.0
 """For how many measured candidates the assumed error counts."""
 
 

@@ -20,11 +20,11 @@ from autotuner.search.prior import DOUBTED, Expectation, Prior
 from autotuner.search.problem import Problem
 from autotuner.search.raced import RacedCourse
 
-PRIOR_SD, IGNORANT_SD = 0.3, 0.5
+PRIOR_SD, IGNORANT_SD = 0.2, 0.5
 """The log error that predictions are taken to have at first, and that of knowing nothing."""
 
-SURE = 1.64
-"""Standard deviations to which an optimistic bound reaches: one in twenty is above it."""
+SURE = 1.28
+"""Standard deviations to which an optimistic bound reaches: one in ten is above it."""
 
 NOISE = 0.02
 """A gain, as a share, that is not worth a launch and counts as none."""
