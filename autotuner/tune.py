@@ -9,8 +9,8 @@ from autotuner.core import Observer, Progress, Trial, unobserved
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge
 from autotuner.scoring.rank import Ranking, rank
-from autotuner.search import Searcher
 from autotuner.search.launch import Launch
+from autotuner.search.protocol import Searcher
 
 
 class Executor(Protocol):

@@ -27,11 +27,13 @@ from autotuner.predict.shape import model_shape
 from autotuner.report.markdown import markdown
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking
-from autotuner.search import Problem, Searcher, searcher
 from autotuner.search.account import UNFINISHED, Account
 from autotuner.search.defaults import defaults
 from autotuner.search.plan import Plan
+from autotuner.search.problem import Problem
+from autotuner.search.protocol import Searcher
 from autotuner.search.space import Space
+from autotuner.search.strategies import searcher
 from autotuner.store import RunStore, writing
 from autotuner.tune import tune
 from autotuner.workload import arrivals

@@ -24,10 +24,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """Show every resolved value with the layer it came from."""
-    import yaml
-
     from autotuner.cli import display
-    from autotuner.config import leaves
+    from autotuner.config import documents, leaves
     from autotuner.errors import UsageError, unknown
 
     chosen = "json" if as_json else format
@@ -39,7 +37,7 @@ def show(
     if chosen == "json":
         display.json({"layers": composition.layers, "config": composition.data, "provenance": composition.provenance})
     elif chosen == "yaml":
-        display.text(yaml.safe_dump(composition.data, sort_keys=False, default_flow_style=None))
+        display.text(documents.write(composition.data))
     else:
         display.line("layers: " + " > ".join(composition.layers))
         rows = [

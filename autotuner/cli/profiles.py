@@ -34,10 +34,8 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Profile name or file.")], as_json: Json = False) -> None:
     """Show one profile: what it is for, and the data of its layers."""
-    import yaml
-
     from autotuner.cli import display
-    from autotuner.config import TaskConfigFactory
+    from autotuner.config import TaskConfigFactory, documents
 
     profile = TaskConfigFactory.get_profile(name)
     about = profile.describe()
@@ -51,7 +49,7 @@ def show(name: Annotated[str, typer.Argument(help="Profile name or file.")], as_
         display.line(f"  {label.replace('_', ' '):16} {', '.join(value) if isinstance(value, list) else value}")
     for layer in layers:
         display.line(f"\nlayer {layer['name']}")
-        display.text(yaml.safe_dump(layer["data"], sort_keys=False, default_flow_style=None))
+        display.text(documents.write(layer["data"]))
 
 
 @app.command()

@@ -34,6 +34,17 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that the loader would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write a value out each time it occurs."""
+        return True
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
 @dataclass(frozen=True)
 class Document:
     """One parsed text: `places` maps the path of each key and list item to "source:line:column"."""
@@ -60,6 +71,12 @@ def read(path: Path) -> Document:
             f"{path} is not UTF-8 text.", why=f"Byte {error.start} cannot be read.", remedy="Save it as UTF-8."
         ) from error
     return parse(text, source=_shown(path))
+
+
+def write(data: Any) -> str:
+    """Plain data as YAML that `parse` reads back."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None)
+    return text
 
 
 def parse(text: str, source: str) -> Document:

@@ -25,7 +25,7 @@ from truth import Truth
 from worlds import SKEWS, World, worlds
 
 from autotuner.scoring.intervals import share
-from autotuner.search import SEARCHERS
+from autotuner.search.strategies import SEARCHERS
 
 CACHE = Path.home() / ".cache" / "autotune" / "benchmark-worlds"
 MARKS = "<!-- search comparison -->", "<!-- end of search comparison -->"

@@ -3,8 +3,8 @@
 import pytest
 
 from autotuner.core import Candidate, Measurement, Trial
-from autotuner.search import SEARCHERS
 from autotuner.search.space import Space
+from autotuner.search.strategies import SEARCHERS
 from tests.search.problems import problem
 
 SPACE = Space("sim", {"tp-size": [1, 2, 4], "mem-fraction-static": [0.8, 0.85, 0.9], "x": [True, False]})

@@ -10,10 +10,10 @@ import pytest
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Trial
 from autotuner.scoring.confirm import gain
 from autotuner.scoring.intervals import share
-from autotuner.search import searcher
 from autotuner.search.launch import FixedCourse
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
+from autotuner.search.strategies import searcher
 from autotuner.tune import tune
 from tests.search.problems import experiment, figures
 

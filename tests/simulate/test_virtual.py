@@ -95,7 +95,7 @@ def test_a_rule_that_has_enough_ends_the_window_and_cuts_off_what_is_in_flight()
     assert seen.decided == "thirty are enough"
     assert asked == sorted(set(asked))
     assert seen.window[1] == virtual.clock < 10.0
-    assert seen.cut_off in (7, 8)
+    assert 0 < seen.cut_off <= 8
     assert virtual.scheduler.idle
     assert virtual.scheduler.pool.in_use == 0
 
