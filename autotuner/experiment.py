@@ -149,6 +149,10 @@ class Optimization(Section):
     seed: int = 0
 
 
+CAPACITIES = (1, 1024)
+"""The concurrencies between which a capacity is looked for where no load is given."""
+
+
 class Benchmark(Section):
     """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds.
 

@@ -13,12 +13,13 @@ from autotuner.config import TaskContext, compose
 from autotuner.core import Candidate, Observation, Observer, Progress, Source, Stage, Workload, unobserved
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.driving import Drive, endpoint_of
-from autotuner.experiment import Experiment, Model
+from autotuner.experiment import CAPACITIES, Experiment, Model
 from autotuner.launchers import endpoint as endpoints
 from autotuner.launchers import ready
 from autotuner.report.bench.folder import BenchFolder
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.scoring.judge import verdict
+from autotuner.search.capacity import CapacityCourse, check_capacity
 from autotuner.search.launch import Course, FixedCourse
 from autotuner.workload import arrivals
 
@@ -55,6 +56,7 @@ def bench(
     request_timeout: float | None = None,
     seed: int | None = None,
     slo: Mapping[str, Any] | str | None = None,
+    find_capacity: bool = False,
     headers: Mapping[str, str] | None = None,
     api_key_env: str | None = None,
     course: Callable[[Workload], Course] = FixedCourse,
@@ -70,6 +72,8 @@ def bench(
     request; `max_requests` may end a window earlier. `slo` is a mapping such as {"ttft": 1.0}, or
     the name or path of an SLO. What is None is as in the bundled profiles; `model` and `endpoint`
     ("completions" or "chat") are then found out. `api_key_env` names the variable with the key.
+    With `find_capacity` the lowest and the highest load, 1 and 1024 in flight where none is given,
+    bound the search for the highest one that meets the SLO, or for the knee without one; else
     `course` makes of the workload what chooses the load points. `output` is a new or empty folder
     for records, JSON, CSV and plots.
 
@@ -77,9 +81,11 @@ def bench(
     load, the SLO or the folder cannot be used; EndpointError: no model can be found at `url`;
     MachineError: the key's variable is not set; Interrupted: Ctrl-C.
     """
+    bounds = CAPACITIES if find_capacity else None
     asked = {
         "traffic_scenarios": scenarios,
-        "num_concurrency": concurrency if concurrency or not rates else [],
+        "find_capacity": find_capacity,
+        "num_concurrency": concurrency or ([] if rates else bounds),
         "request_rates": rates,
         "arrival": arrival,
         "max_in_flight": max_in_flight,
@@ -97,9 +103,11 @@ def bench(
         base_runtime="openai",
         deployment_mode="external",
         slo_config=slo,
+        optimization_objective="maximize_throughput",
         user_overrides={"benchmark": said, "deployment": place},
     )
     experiment = compose(context).experiment
+    check_capacity(experiment)
     arrivals.check(experiment.workload())
     folder = BenchFolder.create(Path(output)) if output is not None else None
     carried = ready.headers(experiment.deployment)
@@ -107,7 +115,8 @@ def bench(
     found = endpoints.find(address, carried, model=model, endpoint=experiment.benchmark.endpoint if endpoint else None)
     experiment = _settled(experiment, found)
     workload = experiment.workload()
-    test = LoadTest(address, experiment, course(workload), carried, found.simulated, folder, observe)
+    chosen = CapacityCourse(experiment, gpus=1) if find_capacity else course(workload)
+    test = LoadTest(address, experiment, chosen, carried, found.simulated, folder, observe)
     return test.run()
 
 
@@ -224,6 +233,7 @@ class LoadTest:
             stopped,
             interrupted,
             self.folder.path if self.folder else None,
+            self.course.outcome.capacities,
         )
 
     def _tell(self, stage: Stage, /, **more: Any) -> None:

@@ -25,9 +25,9 @@ from autotuner.launchers import Launcher, clean, launcher, locks
 from autotuner.predict.hardware import gpu
 from autotuner.predict.shape import model_shape
 from autotuner.report.markdown import markdown
-from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking
 from autotuner.search.account import UNFINISHED, Account
+from autotuner.search.capacity import check_capacity
 from autotuner.search.defaults import defaults
 from autotuner.search.plan import Plan
 from autotuner.search.problem import Problem
@@ -140,7 +140,7 @@ def wire(experiment: Experiment) -> Wiring:
     chosen.check_model(experiment.model)
     arrivals.check(experiment.workload())
     target, foresight = Target.of(experiment), Foresight.of(experiment, chosen, where)
-    _check_capacity(experiment)
+    check_capacity(experiment)
     simulated = experiment.optimization.evaluator == "simulated"
     if simulated:
         _check_simulated(experiment, where)
@@ -169,21 +169,6 @@ def _check(experiment: Experiment, chosen: Engine, where: Launcher) -> None:
         if table is None or table.origin != "help":
             raise
         chosen.check(experiment.parameters, table=table)
-
-
-def _check_capacity(experiment: Experiment) -> None:
-    """Refuse to look for the highest load when the objective is best at the lowest."""
-    load, chosen = experiment.benchmark, OBJECTIVES[experiment.optimization.objective]
-    if load.find_capacity and chosen.at_equal_load:
-        raise ConfigError(
-            f"{chosen.name} cannot be compared at each candidate's own capacity.",
-            why="A latency is best at the lowest load; at its capacity each candidate is as slow as the SLO allows.",
-            remedy="Use --objective maximize_throughput, maximize_goodput or minimize_cost.",
-        )
-    if load.find_capacity and load.num_concurrency and load.request_rates:
-        raise ConfigError(
-            "A capacity is a concurrency or a rate, not both.", remedy="Leave out --concurrency or --rate."
-        )
 
 
 def _check_simulated(experiment: Experiment, where: Launcher) -> None:

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 SEARCH = "Search"
 
-CAPACITIES = (1, 1024)
-"""The concurrencies between which a capacity is looked for where none are given."""
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -163,6 +160,8 @@ class Asked:
             "seed": self.seed,
         }
         if self.find_capacity:
+            from autotuner.experiment import CAPACITIES
+
             benchmark["find_capacity"] = True
             if not self.concurrency and not self.rate:
                 benchmark["num_concurrency"] = list(CAPACITIES)

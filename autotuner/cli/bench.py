@@ -66,6 +66,14 @@ def bench(
     ] = None,
     seed: Annotated[int | None, option("--seed", help="Seed of lengths and arrivals.", panel=LOAD)] = None,
     slo: SloTerms = None,
+    find_capacity: Annotated[
+        bool,
+        typer.Option(
+            "--find-capacity",
+            help="Find the highest load inside the SLO, between the loads given or 1 and 1024.",
+            rich_help_panel=LOAD,
+        ),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New folder for records, JSON, CSV and plots.")
     ] = None,
@@ -98,6 +106,7 @@ def bench(
                     request_timeout=request_timeout,
                     seed=seed,
                     slo=slo_of(slo),
+                    find_capacity=find_capacity,
                     headers=_headers(header or []),
                     api_key_env=api_key_env,
                     output=output,
@@ -153,6 +162,8 @@ def _tables(result: BenchResult) -> None:
             display.line(note)
         if each.notes:
             display.line()
+    for sentence in table.capacities(result):
+        display.line(sentence)
 
 
 def _conclude(result: BenchResult) -> None:

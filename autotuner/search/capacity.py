@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from autotuner.core import Capacity, LoadPoint, LoadPointResult, LoadStep, Outcome, Verdict
+from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.objective import OBJECTIVES
@@ -238,6 +239,21 @@ class _Quest:
         if gain is None:
             return "the highest load allowed still pays"
         return f"above it, 1% more in flight brings {gain:.1f}% more throughput"
+
+
+def check_capacity(experiment: Experiment) -> None:
+    """Refuse to look for the highest load when the objective is best at the lowest."""
+    load, chosen = experiment.benchmark, OBJECTIVES[experiment.optimization.objective]
+    if load.find_capacity and chosen.at_equal_load:
+        raise ConfigError(
+            f"{chosen.name} cannot be compared at each candidate's own capacity.",
+            why="A latency is best at the lowest load; at its capacity each candidate is as slow as the SLO allows.",
+            remedy="Use --objective maximize_throughput, maximize_goodput or minimize_cost.",
+        )
+    if load.find_capacity and load.num_concurrency and load.request_rates:
+        raise ConfigError(
+            "A capacity is a concurrency or a rate, not both.", remedy="Leave out --concurrency or --rate."
+        )
 
 
 def margin(result: LoadPointResult, experiment: Experiment) -> float:

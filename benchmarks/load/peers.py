@@ -237,7 +237,9 @@ def measure_all(given: argparse.Namespace, on_result: Callable[[Result], None]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[256, 1024])
-    parser.add_argument("--rounds", type=int, nargs="+", default=[5, 2], help="requests per stream, for each --streams")
+    parser.add_argument(
+        "--rounds", type=int, nargs="+", help="requests per stream, for each --streams; 5, from 1,024 on 2"
+    )
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of load per client and number of streams")
     parser.add_argument("--clients", nargs="+", help="only these, by name")
     parser.add_argument("--environments", type=Path, default=Path(platformdirs.user_cache_dir("autotune")) / "peers")
@@ -248,6 +250,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="replace the tables in this page")
     parser.add_argument("--install-only", action="store_true")
     given = parser.parse_args()
+    if given.rounds is None:
+        given.rounds = [5 if streams < 1024 else 2 for streams in given.streams]
+    if len(given.rounds) != len(given.streams):
+        parser.error("--rounds has as many numbers as --streams")
     if given.install_only:
         set_up(given)
         return

@@ -57,6 +57,21 @@ def test_the_same_as_json_has_the_documented_shape(autotune, sim):
     assert (data["source"], point["source"], point["metrics"]["requests"]) == ("simulated", "simulated", 12)
 
 
+def test_the_highest_load_within_the_targets_is_found(autotune, sim):
+    load = ("--scenario", "D(32,8)", "--concurrency", "1,8", "--duration", "2", "--max-requests", "40", "--warmup", "0")
+    said = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=5.0", "--json")
+    (capacity,) = said.data["capacities"]
+    assert (capacity["scenario"], capacity["unit"], capacity["value"]) == ("D(32,8)", "concurrency", 8)
+    assert capacity["load_points"] == len(said.data["load_points"]) > 1
+
+
+def test_without_a_load_inside_the_targets_the_capacity_is_none(autotune, sim):
+    load = ("--scenario", "D(32,8)", "--concurrency", "1,2", "--duration", "1", "--max-requests", "30", "--warmup", "0")
+    said = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=0.000001")
+    assert said.code == 1
+    assert "No load of D(32,8) meets the targets; the lowest was 1 in flight." in said.out
+
+
 def test_the_same_as_csv_has_a_row_for_each_load_point(autotune, sim):
     arguments = ("--scenario", "D(16,2),U(8,16)/(2,4)", "--rate", "80", "--arrival", "constant", "--csv")
     rows = list(csv.DictReader(io.StringIO(autotune("bench", sim, *QUICK, *arguments).out)))

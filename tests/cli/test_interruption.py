@@ -119,7 +119,8 @@ def test_a_server_that_crashes_under_load_is_a_failed_trial_and_the_run_goes_on(
 
 def test_a_candidate_that_does_not_fit_is_told_in_the_report_and_not_launched(tmp_path):
     sizes = ("--model", "llama-3.1-70b", "--set", "parameters.tp-size=[1, 4]", "--max-iterations", "4")
-    process = start(tmp_path, *sizes, "--set", "parameters.enable-chunked-prefill=[true]", "--json")
+    alone = ("--set", "parameters.enable-chunked-prefill=[true]", "--set", "optimization.baseline=false")
+    process = start(tmp_path, *sizes, *alone, "--json")
     out, err = process.communicate(timeout=60)
     assert process.returncode in JUDGED, err
     data = json.loads(out)

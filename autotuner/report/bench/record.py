@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as csv_module
+import dataclasses
 import io
 from typing import Any
 
@@ -29,6 +30,7 @@ def record(bench: BenchResult) -> dict[str, Any]:
         "planned": bench.planned,
         "stopped": bench.stopped,
         "interrupted": bench.interrupted,
+        "capacities": [dataclasses.asdict(found) for found in bench.capacities],
         "load_points": [_load_point(bench, point) for point in bench.load_points],
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotuner.core import LoadPointResult, Source, Verdict
+from autotuner.core import Capacity, LoadPointResult, Source, Verdict
 from autotuner.experiment import Experiment, Slo
 from autotuner.scoring.reasons import reason
 
@@ -35,7 +35,7 @@ class BenchResult:
 
     `experiment` holds the load, the SLO, and the model as the server names it. `started` is in Unix
     seconds. `stopped` says why the course ended before its end, None when it did not; `path` is the
-    folder with the files, None when none were asked for.
+    folder with the files, None when none were asked for; `capacities` are those that were looked for.
     """
 
     url: str
@@ -47,6 +47,7 @@ class BenchResult:
     stopped: str | None = None
     interrupted: bool = False
     path: Path | None = None
+    capacities: tuple[Capacity, ...] = ()
 
     @property
     def model(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from autotuner.core import Check, Distribution, Verdict
+from autotuner.core import Capacity, Check, Distribution, Verdict
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.report.figures import SOURCE_NOTES, load, number, share, with_interval
 from autotuner.report.table import Column, Row, Table
@@ -47,6 +47,21 @@ def verdicts(bench: BenchResult) -> Table:
         Column("source", lambda row: row["source"], right=False),
     )
     return Table(columns, tuple(_row(bench, point) for point in bench.load_points), _notes(bench))
+
+
+def capacities(bench: BenchResult) -> tuple[str, ...]:
+    """A sentence for each capacity that was looked for."""
+    return tuple(_capacity(found, bool(bench.slo.terms)) for found in bench.capacities)
+
+
+def _capacity(found: Capacity, targets: bool) -> str:
+    unit = "requests/s" if found.unit == "rate" else "in flight"
+    if not found.value:
+        return f"No load of {found.scenario} meets the targets; the lowest was {found.high or 0:g} {unit}."
+    what = "The highest load that meets the targets" if targets else "The knee"
+    over = f"; {found.high:g} is too much" if found.high and targets else ""
+    seen = f"{found.value:g} {unit}{over}"
+    return f"{what}, {found.scenario}: {seen}, by {found.load_points} load points: {found.reason}."
 
 
 def checks(bench: BenchResult) -> dict[str, Table]:
