@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,17 +39,40 @@ TELLING = 0.15
 """Half an interval as a share of the figure, above which agreement means nothing."""
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-FIGURES = {"TTFT mean/ms": "ttft_mean", "TPOT mean/ms": "tpot_mean", "output tokens/s": "output_throughput"}
+SUMS = {
+    "vllm:time_to_first_token_seconds_sum": "ttft",
+    "vllm:time_to_first_token_seconds_count": "answers",
+    "vllm:prompt_tokens_total": "prompt_tokens",
+    "vllm:request_success_total": "requests",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the server counted meanwhile: its own TTFT in ms, after it has tokenized, and tokens of a prompt."""
+
+    ttft_mean: float
+    prompt_tokens: float
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one client reported in one repeat."""
+    """What one client reported in one repeat, and what the server said of it."""
 
     client: str
     concurrency: int
     repeat: int
     reported: Reported
+    served: Served
+
+
+FIGURES: dict[str, Callable[[Run], float]] = {
+    "TTFT mean/ms": lambda run: run.reported.ttft_mean,
+    "TPOT mean/ms": lambda run: run.reported.tpot_mean,
+    "output tokens/s": lambda run: run.reported.output_throughput,
+    "server's own TTFT mean/ms": lambda run: run.served.ttft_mean,
+    "prompt tokens of a request": lambda run: run.served.prompt_tokens,
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,21 @@ def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -
     raise SystemExit("vLLM did not start:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-20:]))
 
 
+def counted(url: str) -> dict[str, float]:
+    """Return the server's own sums under short names."""
+    sums = dict.fromkeys(SUMS.values(), 0.0)
+    for line in httpx.get(f"{url}/metrics").text.splitlines():
+        name, _, rest = line.partition("{")
+        if name in SUMS:
+            sums[SUMS[name]] += float(rest.rpartition(" ")[2])
+    return sums
+
+
+def served(before: dict[str, float], after: dict[str, float]) -> Served:
+    rise = {name: after[name] - before[name] for name in before}
+    return Served(1e3 * rise["ttft"] / rise["answers"], rise["prompt_tokens"] / rise["requests"])
+
+
 def drive(client: Client, environment: Path, load: Load) -> Reported:
     """Run one client once; a failure ends the comparison."""
     _, _, failure = run_command(client.command(environment, load), client, load.folder, load.seconds + GRACE_SECONDS)
@@ -148,10 +186,12 @@ def measure_all(given: argparse.Namespace, clients: Sequence[Client]) -> list[Ru
                             folder=folder,
                             seed=1000 * concurrency + repeat,
                         )
+                        before = counted(load.url)
                         reported = drive(client, given.vllm_env, load)
-                        say(f"{concurrency} {repeat} {client.name}: {reported}")
+                        seen = served(before, counted(load.url))
+                        say(f"{concurrency} {repeat} {client.name}: {reported} {seen}")
                         if repeat:
-                            runs.append(Run(client.name, concurrency, repeat, reported))
+                            runs.append(Run(client.name, concurrency, repeat, reported, seen))
     return runs
 
 
@@ -159,10 +199,9 @@ def markdown(runs: Sequence[Run], names: Sequence[str]) -> str:
     """Return the table: each figure of both clients with its spread, the difference, and a verdict."""
     rows = []
     for concurrency in sorted({run.concurrency for run in runs}):
-        for title, field in FIGURES.items():
+        for title, figure in FIGURES.items():
             ours, theirs = (
-                [getattr(run.reported, field) for run in runs if (run.client, run.concurrency) == (name, concurrency)]
-                for name in names
+                [figure(run) for run in runs if (run.client, run.concurrency) == (name, concurrency)] for name in names
             )
             found = difference(ours, theirs)
             rows.append(

@@ -116,7 +116,8 @@ def test_a_server_stands_back_for_the_load_generator(log: Path, wait: Wait) -> N
 
 
 TOOL = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background passes an ignored one on
 from pathlib import Path
 from autotuner.core import ServerSpec
 from autotuner.launchers.process import ProcessLauncher
