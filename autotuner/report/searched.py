@@ -53,11 +53,13 @@ def _spent(trials: Sequence[Trial], experiment: Experiment, account: Account) ->
     again = len(trials) - len(searching)
     candidates = sum(trial.purpose == "search" for trial in searching) + len(account.skipped)
     more = f", and {again} launches to confirm the winner" if again else ""
-    used = f"The search took {len(searching)} launches and {_load_points(searching)} load points{more}"
+    used = f"The search took {_count(len(searching), 'launch', 'launches')} and "
+    used += f"{_count(_load_points(searching), 'load point', 'load points')}{more}"
     if experiment.benchmark.find_capacity:
-        return [f"{used}; a grid over the same candidates takes {candidates} launches."]
+        return [f"{used}; a grid over the same candidates takes {_count(candidates, 'launch', 'launches')}."]
     grid = candidates * len(experiment.workload().load_points)
-    return [f"{used}; a grid over the same candidates takes {candidates} launches and {grid} load points."]
+    takes = f"{_count(candidates, 'launch', 'launches')} and {_count(grid, 'load point', 'load points')}"
+    return [f"{used}; a grid over the same candidates takes {takes}."]
 
 
 def _baseline(ranking: Ranking, trials: Sequence[Trial]) -> list[str]:
@@ -90,3 +92,7 @@ def _gain(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> 
 
 def _load_points(trials: Sequence[Trial]) -> int:
     return sum(len(trial.measurement.load_points) for trial in trials)
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
