@@ -162,6 +162,10 @@ class ServerSpec:
     memory: str | None = None
 
 
+CUT_OFF = "cut-off"
+"""The error of a warm-up's request that was still running when the load point was decided."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
     """One request as the client saw it. Times are seconds on one monotonic clock.
@@ -234,12 +238,15 @@ class LoadStep:
 class Observation:
     """What the load generator brought back from one load point.
 
-    `window` is [start, end] on the records' clock. `cut_off` records were ended by the run
-    itself and say nothing about the server. `counters` are differences of the engine's own
-    Prometheus counters over the load point, where it has them. `ended_early` says why the load
-    point was given up before its time, `decided` why no more of it was needed, both None when it
-    ran its course. Of an open loop, `due` requests were scheduled for the window, and with a bound
-    on those in flight `held_back` were sent late because of it.
+    `window` is [start, end] on the records' clock. `cut_off` requests were ended by the run itself
+    and say nothing about the server; of them only those of the warm-up are among the records, for
+    their tokens. `counters` are differences of the engine's own Prometheus counters over the load
+    point, where it has them. `ended_early` says why the load point was given up before its time,
+    `decided` why no more of it was needed, both None when it ran its course. The window of a
+    decided one ends before the first request that was cut off was due: up to there all are known,
+    while of later ones the fast have ended more often. Of an open loop, `due` requests were
+    scheduled for the window, and with a bound on those in flight `held_back` were sent late because
+    of it.
     """
 
     load_point: LoadPoint
@@ -369,7 +376,8 @@ class GpuUse:
 class LoadPointResult:
     """One load point on one launch: figures, what they are worth, how they score.
 
-    `gpu_use` is None where no driver lists the GPUs the launch holds.
+    `gpu_use` is None where no driver lists the GPUs the launch holds. `decided` says why no more
+    requests were needed, None when the load point ran its course.
     """
 
     load_point: LoadPoint
@@ -379,6 +387,7 @@ class LoadPointResult:
     verdict: Verdict = Verdict.UNDECIDED
     score: Score | None = None
     gpu_use: GpuUse | None = None
+    decided: str | None = None
 
     @property
     def joules_per_token(self) -> float | None:

@@ -85,7 +85,8 @@ def summed_up(seen: Observation, source: Source, slo: Slo) -> LoadPointResult:
     from autotuner.scoring import metrics, validity  # numpy would delay the first request
 
     figures = metrics.summarize(seen, slo)
-    return LoadPointResult(seen.load_point, source, figures, validity.check(seen, figures, slo))
+    checks = validity.check(seen, figures, slo)
+    return LoadPointResult(seen.load_point, source, figures, checks, decided=seen.decided)
 
 
 def endpoint_of(url: str, served: str, model: Model, headers: Mapping[str, str]) -> load.Endpoint:

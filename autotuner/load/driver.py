@@ -18,6 +18,7 @@ from itertools import islice
 from time import monotonic
 from typing import Protocol
 
+from autotuner.core import CUT_OFF
 from autotuner.load.connection import CONNECT_TIMEOUT, Exchange
 from autotuner.load.job import Job, request_head
 from autotuner.load.response import body
@@ -38,11 +39,13 @@ _UNREACHABLE = frozenset({"connection-refused", "dns", "tls", "reset", "timeout"
 class Outcome:
     """How a load point went, beside its records: `window` is on the records' clock.
 
-    `ended_early` says why it was given up, `halted` that the parent ended it. `held_back` requests
-    of the window were sent late because too many were in flight.
+    `settled` is the last instant before which every request of the window has ended. `ended_early`
+    says why it was given up, `halted` that the parent ended it. `held_back` requests of the window
+    were sent late because too many were in flight.
     """
 
     window: tuple[float, float]
+    settled: float
     loop_lag_p99: float
     cut_off: int
     ended_early: str | None
@@ -184,6 +187,10 @@ class Run:
         """Close the books: what is still on its way is cut off, and a warm-up given up is all there is."""
         self.closed = True
         end, now = self.window_end, monotonic()
+        for exchange in self.sending:
+            if exchange.warmup and self.halted:
+                exchange.finished, exchange.error = now, CUT_OFF
+                self.spool.add(exchange)
         if self.stopped is not None or self.halted:
             end = min(end, now)
             if now < self.window_start:
@@ -196,8 +203,10 @@ class Run:
         """Sum up a closed run."""
         lags = sorted(self.lags)
         lag = lags[math.ceil(len(lags) * 0.99) - 1] if lags else 0.0
+        running = [exchange.scheduled for exchange in self.sending if not exchange.warmup]
         return Outcome(
             window=(self.window_start, self.window_end),
+            settled=min([self.window_end, *(math.nextafter(due, 0.0) for due in running)]),
             loop_lag_p99=lag,
             cut_off=len(self.sending),
             ended_early=self.stopped,

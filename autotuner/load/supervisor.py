@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
-from autotuner.core import LoadPoint, Observation, RequestRecord, StopRule, Workload
+from autotuner.core import CUT_OFF, LoadPoint, Observation, RequestRecord, StopRule, Workload
 from autotuner.load import orders
 from autotuner.load.counters import differences, read_counters
 from autotuner.load.job import Endpoint, Job, request_head
@@ -71,7 +71,8 @@ def measure(
                 run.attend()
             except KeyboardInterrupt as interrupt:
                 run.break_off()
-                seen = run.observation(workload, {}) if run.ended and run.records else None
+                answered = any(record.error != CUT_OFF for record in run.records)
+                seen = run.observation(workload, {}) if run.ended and answered else None
                 raise Interrupted(seen) from interrupt
     return run.observation(workload, differences(before, read_counters(base, headers=endpoint.headers)))
 
@@ -133,6 +134,9 @@ class _Supervision:
         point = workload.load_points[0]
         start = min(outcome["window"][0] for outcome in outcomes)
         end = max(outcome["window"][1] for outcome in outcomes)
+        decided = self.reason if any(outcome["halted"] for outcome in outcomes) else None
+        if decided:
+            end = max(start, min(outcome["settled"] for outcome in outcomes))
         open_loop = point.rate is not None
         bounded = open_loop and workload.max_in_flight is not None
         return Observation(
@@ -143,7 +147,7 @@ class _Supervision:
             counters=counters,
             cut_off=sum(outcome["cut_off"] for outcome in outcomes),
             ended_early=next((outcome["ended_early"] for outcome in outcomes if outcome["ended_early"]), None),
-            decided=self.reason if any(outcome["halted"] for outcome in outcomes) else None,
+            decided=decided,
             due=arrivals.in_window(point, workload, end - start) if open_loop else None,
             held_back=sum(outcome["held_back"] for outcome in outcomes) if bounded else None,
         )

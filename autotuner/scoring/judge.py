@@ -7,6 +7,7 @@ from dataclasses import replace
 from autotuner.core import LoadPointResult, Metrics, Score, TermOutcome, Trial, Verdict
 from autotuner.experiment import Experiment, Slo
 from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.reasons import MEETS, MISSES
 from autotuner.scoring.slo import attainment_target, is_proven, outcomes, request_terms
 from autotuner.scoring.validity import CONSEQUENCES
 
@@ -45,7 +46,8 @@ def verdict(result: LoadPointResult, slo: Slo) -> Verdict:
     """Untrustworthy figures first, then targets missed, then targets met but not yet proven.
 
     A term is missed by its figure. The share of good requests, and each percentile, is met only
-    when its whole 95% interval meets the target: 20 good requests of 20 do not prove 95%.
+    when its whole 95% interval meets the target: 20 good requests of 20 do not prove 95%. A
+    sequential test that ended the load point has the last word on the share.
     """
     raised = {CONSEQUENCES.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
     for gravest in _GRAVEST_FIRST:
@@ -58,7 +60,10 @@ def verdict(result: LoadPointResult, slo: Slo) -> Verdict:
         attainment = None
     if any(term.state in ("missed", "failed") for term in terms) or (attainment and attainment.high < target):
         return Verdict.INFEASIBLE
+    if result.decided == MISSES:
+        return Verdict.INFEASIBLE
     proven = all(is_proven(term, result.metrics, open_loop=open_loop) for term in slo.terms)
-    if not proven or (attainment and attainment.low < target) or Verdict.UNDECIDED in raised:
+    shown = result.decided == MEETS or attainment is None or attainment.low >= target
+    if not proven or not shown or Verdict.UNDECIDED in raised:
         return Verdict.UNDECIDED
     return Verdict.FEASIBLE

@@ -1,12 +1,15 @@
 """One load point's request records in figures.
 
-Latencies count the requests that started in the window, throughput the tokens received in it.
+Latencies count the requests that started in the window, throughput the tokens received in it; where
+the window was ended early, a closed loop's throughput follows from latencies.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -28,7 +31,8 @@ def summarize(observation: Observation, slo: Slo) -> Metrics:
     errors = failures.total()
     good = sum(is_good(record, terms, open_loop=open_loop) for record in answered)
     tpot = per_request([value for record in answered if (value := record.tpot) is not None], errors)
-    flow = _Flow(observation, slo)
+    short = observation.decided is not None and not open_loop and bool(answered)
+    flow = _steady_flow(observation, started, slo) if short else _Flow(observation, slo)
     return Metrics(
         requests=len(started),
         ttft=per_request([record.chunk_times[0] - record.sent for record in answered], errors),
@@ -47,6 +51,38 @@ def summarize(observation: Observation, slo: Slo) -> Metrics:
         errors=dict(sorted(failures.items())),
         ttft_from_schedule=_from_schedule(answered, 0, errors) if open_loop else None,
         e2e_from_schedule=_from_schedule(answered, -1, errors) if open_loop else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Steady:
+    """Flows in 1/s."""
+
+    output_tokens: float
+    prompt_tokens: float
+    requests: float
+    good_requests: float
+    good_tokens: float
+    seconds: float = 1.0
+
+
+def _steady_flow(observation: Observation, started: Sequence[RequestRecord], slo: Slo) -> _Steady:
+    """The flow of a closed loop by Little's law: requests in flight over the mean time each takes.
+
+    A window that was ended early is short against its requests, and those of equal lengths come
+    in waves: tokens counted in it are those of some waves, not of a whole number of them.
+    """
+    terms = request_terms(slo)
+    rate = (observation.load_point.concurrency or 1) / fmean(record.finished - record.sent for record in started)
+    each = rate / len(started)
+    answered = [record for record in started if error_class(record) is None]
+    good = [record for record in answered if is_good(record, terms, open_loop=False)]
+    return _Steady(
+        output_tokens=each * sum(record.tokens for record in started),
+        prompt_tokens=each * sum(map(_prompt_tokens, answered)),
+        requests=each * len(answered),
+        good_requests=each * len(good),
+        good_tokens=each * sum(record.tokens for record in good),
     )
 
 

@@ -173,7 +173,10 @@ def _at_best_load(trial: Trial, experiment: Experiment) -> _Placed:
         if not scored:
             return _Placed(_INCOMPLETE, _standing(trial, None, f"no figure for {scenario}"))
         best.append(min(scored, key=lambda r: (_tier(r), -(r.score.value if r.score else 0.0), _violation([r]))))
-    return _over(best, trial, experiment)
+    placed = _over(best, trial, experiment)
+    # a capacity lies where requests only just meet the targets, and no number of them may prove it
+    level = trial.measurement.outcome.capacities and placed.tier == _ORDER.index(Verdict.UNDECIDED)
+    return replace(placed, tier=float(_ORDER.index(Verdict.FEASIBLE))) if level else placed
 
 
 def _at_equal_load(trial: Trial, experiment: Experiment) -> _Placed:

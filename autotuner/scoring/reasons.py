@@ -6,6 +6,9 @@ from autotuner.core import LoadPointResult, Verdict
 from autotuner.experiment import Slo
 from autotuner.scoring.slo import attainment_target, is_proven, outcomes, request_terms
 
+MEETS, MISSES, TIME_IS_UP = "clearly meets the targets", "clearly misses the targets", "time is up"
+"""Why a load point was ended: with a clear answer, or without one."""
+
 
 def reason(result: LoadPointResult, slo: Slo) -> str:
     """What decided a judged load point's verdict, with the figures."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from autotuner.core import RequestRecord
 from autotuner.experiment import Slo, SloTerm
+from autotuner.scoring.reasons import MEETS, MISSES, TIME_IS_UP
 from autotuner.scoring.slo import attainment_target, margin, request_terms
 from autotuner.scoring.window import error_class
 
@@ -89,17 +90,47 @@ def variance_ratio(values: NDArray[np.float64]) -> float:
     return max(1.0, (weight * seen + PRIOR_BATCHES * PRIOR_RATIO) / (weight + PRIOR_BATCHES))
 
 
+class Elapsed:
+    """A stop rule: no more requests are needed once those sent in `seconds` have ended.
+
+    A window that runs its course lets what is in flight finish under less and less load, which
+    makes its last requests faster than the load would have.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, records: Sequence[RequestRecord]) -> str | None:
+        """TIME_IS_UP, or None."""
+        if not records:
+            return None
+        first = min(record.scheduled for record in records)
+        return TIME_IS_UP if records[-1].finished - first >= self.seconds else None
+
+
 class Enough:
     """A stop rule: no more requests are needed once they clearly meet the targets, or clearly miss them.
 
     It looks at the requests in the order they were sent, up to the first that still runs: those
-    that have ended by some instant are more often the fast ones.
+    that have ended by some instant are more often the fast ones. Targets are not met before
+    `least` seconds, and not missed before half of them: what a load point yields is to be known,
+    too. After `most` seconds there is no clear answer.
     """
 
-    def __init__(self, terms: Sequence[SloTerm], test: Wald, *, open_loop: bool) -> None:
+    def __init__(
+        self,
+        terms: Sequence[SloTerm],
+        test: Wald,
+        *,
+        open_loop: bool,
+        least: float = 0.0,
+        most: float = math.inf,
+    ) -> None:
         self.terms = tuple(terms)
         self.test = test
         self.open_loop = open_loop
+        self.lasted = {"meets": Elapsed(least), "misses": Elapsed(least / 2)}
+        self.elapsed = Elapsed(most)
         self._margins: dict[int, float] = {}
         self._taken = 0
         self._next = LEAST
@@ -110,17 +141,16 @@ class Enough:
             self._margins[record.index] = self._margin(record)
         self._taken = len(records)
         if self._taken < self._next:
-            return None
+            return self.elapsed(records)
         self._next = self._taken + max(1, self._taken // 20)
         decision = self.test.decide(self._in_order())
-        if decision == "undecided":
-            return None
-        return f"clearly {decision} the targets"
+        if decision != "undecided" and self.lasted[decision](records):
+            return MEETS if decision == "meets" else MISSES
+        return self.elapsed(records)
 
     def _in_order(self) -> list[float]:
-        first = min(self._margins)
         found: list[float] = []
-        while (value := self._margins.get(first + len(found))) is not None:
+        while (value := self._margins.get(len(found))) is not None:
             found.append(value)
         return found
 
@@ -130,7 +160,13 @@ class Enough:
         return margin(record, self.terms, open_loop=self.open_loop)
 
 
-def enough(slo: Slo, *, open_loop: bool) -> Enough | None:
-    """The stop rule of these targets; None where no target speaks of single requests."""
+def enough(slo: Slo, *, open_loop: bool, least: float = 0.0, most: float = math.inf) -> Enough | Elapsed | None:
+    """The stop rule of these targets, with the seconds it takes at least to meet them, and at most.
+
+    Without a target that speaks of single requests, that is after `least` seconds; None where
+    there are none either.
+    """
     terms = request_terms(slo)
-    return Enough(terms, Wald(attainment_target(slo)), open_loop=open_loop) if terms else None
+    if terms:
+        return Enough(terms, Wald(attainment_target(slo)), open_loop=open_loop, least=least, most=most)
+    return Elapsed(least) if least else None

@@ -158,7 +158,7 @@ def _sent_rate(observation: Observation, started: Sequence[RequestRecord]) -> Ch
     if not observation.due:
         return Check("sent-rate", None, "asked of 1 request", True)
     end = observation.window[1]
-    value = (sum(record.sent <= end for record in started) + observation.cut_off) / observation.due
+    value = (sum(record.sent <= end for record in started) + _unanswered(observation)) / observation.due
     least = 1 - max(0.10, 2 / observation.due)
     return Check("sent-rate", value, f">= {max(0.0, least):.2f} of the schedule", value >= least)
 
@@ -172,6 +172,11 @@ def _rate_by_time(observation: Observation, started: Sequence[RequestRecord]) ->
     value = (len(started) - 1) / span / rate
     least = 1 - max(0.10, 3 / math.sqrt(len(started)))
     return Check("sent-rate", value, f">= {max(0.0, least):.2f} of the requested rate", value >= least)
+
+
+def _unanswered(observation: Observation) -> int:
+    """Requests due in the window that were cut off; a decided window ends before the first of them."""
+    return 0 if observation.decided else observation.cut_off
 
 
 def _sending_until(observation: Observation) -> float:
@@ -204,7 +209,7 @@ def _saturation(observation: Observation) -> list[Check]:
     begin = max(start, began + min((record.finished - record.sent for record in first), default=0.0))
     span = end - begin
     sent, finished = sorted(record.sent for record in records), sorted(record.finished for record in records)
-    arrived = bisect_right(sent, end) - bisect_right(sent, begin) + observation.cut_off
+    arrived = bisect_right(sent, end) - bisect_right(sent, begin) + _unanswered(observation)
     completed = bisect_right(finished, end) - bisect_right(finished, begin)
     if span <= 0.25 * (end - start) or not arrived:
         unknown = "asked of windows longer than a request"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 
-from autotuner.core import LoadStep, Observation, RequestRecord
+from autotuner.core import CUT_OFF, LoadStep, Observation, RequestRecord
 from autotuner.simulate.fast import FastScheduler
 from autotuner.simulate.faults import CRASH_STATUS, FaultPlan
 from autotuner.simulate.scheduler import Request
@@ -143,9 +143,11 @@ class _Drive:
                 self.freed_at = now
             self._ask(now)
         cut_off = len(self.on_their_way)
-        for request in self.on_their_way:
+        for request, sent in self.on_their_way.items():
             scheduler.abort(request)
-            scheduler.token_times(request)
+            times = scheduler.token_times(request)
+            if sent.warmup and self.decided:
+                self._book(sent, now, times, error=CUT_OFF)
         self.server.clock = now
         after = scheduler.counters
         return Observation(
@@ -176,7 +178,10 @@ class _Drive:
 
     def _window(self, now: float) -> tuple[float, float]:
         start, end = self.window_start, self.window_end
-        if self.given_up or self.decided:
+        if self.decided:
+            running = (sent.due for sent in self.on_their_way.values() if not sent.warmup)
+            end = min([end, now, *(math.nextafter(due, 0.0) for due in running)])
+        elif self.given_up:
             end = min(end, now)
             if now < start:
                 start = self.start

@@ -19,12 +19,14 @@ from autotuner.core import Candidate, LoadPoint, LoadPointResult, LoadStep
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge_load_point
+from autotuner.scoring.sequential import Elapsed
 from autotuner.search.capacity import margin
 from autotuner.wire import Wiring, wire
 
 WINDOW, WARMUP = 60.0, 20.0
 """Seconds; the window is up to 8 times as long at concurrencies below 64, whose requests are few."""
 SHORT, SHORT_WARMUP = 15.0, 10.0
+DRAWN_OUT = 120.0
 SEED = 987_654
 PRECISION = 0.02
 SLACK, SHORT_SLACK = 0.02, 0.12
@@ -54,10 +56,10 @@ class Bisection:
         if load is None or self.given_up:
             return None
         workload = self.experiment.workload().at(LoadPoint(self.scenario, concurrency=load))
-        if self.screen:
-            return LoadStep(replace(workload, duration=SHORT, warmup=SHORT_WARMUP))
-        longer = min(8.0, max(1.0, 64 / load))
-        return LoadStep(replace(workload, duration=WINDOW * longer, warmup=WARMUP))
+        seconds = SHORT if self.screen else WINDOW * min(8.0, max(1.0, 64 / load))
+        # requests go out until the rule ends it, so that none is served under less load
+        drawn_out = replace(workload, duration=2 * seconds + DRAWN_OUT)
+        return LoadStep(replace(drawn_out, warmup=SHORT_WARMUP if self.screen else WARMUP), Elapsed(seconds))
 
     def _next(self) -> int | None:
         if self.screen and self.utility:
