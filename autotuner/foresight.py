@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autotuner.core import Candidate, LoadPoint
 from autotuner.engines import Engine, Target
@@ -12,6 +12,7 @@ from autotuner.launchers import Launcher, gpus
 from autotuner.predict import candidate as form
 from autotuner.predict.deployment import Deployment
 from autotuner.predict.predict import Prediction
+from autotuner.predict.rates import AS_FITTED, Costs
 from autotuner.workload import scenarios
 
 
@@ -41,11 +42,18 @@ class Foresight:
         of = self.deployment(candidate)
         return form.shortage(of, candidate, skewed=self.experiment.simulate.skew.sd > 0) if of else None
 
-    def predict(self, candidate: Candidate, point: LoadPoint) -> Prediction | None:
-        """The closed form's answer for one load point; None where it has none."""
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether the model is expected to fit; true where the closed form cannot tell."""
+        of = self.deployment(candidate)
+        return of is None or of.plan.kv_tokens > 0
+
+    def predict(self, candidate: Candidate, point: LoadPoint, costs: Costs = AS_FITTED) -> Prediction | None:
+        """The closed form's answer for one load point, with operators of these costs; None where it has none."""
         of = self.deployment(candidate)
         if of is None:
             return None
+        if costs != AS_FITTED:
+            of = replace(of, costs=costs)
         scenario = scenarios.parse(point.scenario)
         prompt, output = scenario.mean
         prefix = 0 if candidate.parameters.get("prefix-caching") is False else scenario.prefix

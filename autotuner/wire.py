@@ -60,8 +60,16 @@ class Wiring:
         """A new searcher of the experiment's strategy."""
         starts = self.simulated or self.launcher.starts_servers
         baseline = defaults(self.space) if starts and self.experiment.optimization.baseline else None
-        predict = self.foresight.predict
-        return searcher(Problem(self.space, self.experiment, predict, self.engine.start_seconds, baseline))
+        return searcher(
+            Problem(
+                self.space,
+                self.experiment,
+                predict=self.foresight.predict,
+                holds=self.foresight.holds,
+                start_seconds=self.engine.start_seconds,
+                baseline=baseline,
+            )
+        )
 
     @property
     def simulated(self) -> bool:

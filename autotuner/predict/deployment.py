@@ -14,7 +14,7 @@ from autotuner.predict.hardware import gpu as find_gpu
 from autotuner.predict.layout import Dtypes, Layout, dtypes_of
 from autotuner.predict.operators import Operators, Work
 from autotuner.predict.queueing import PREFILL_TOKENS, Loop, Steps, loop_of
-from autotuner.predict.rates import Rates, StepParts, step_parts
+from autotuner.predict.rates import AS_FITTED, Costs, Rates, StepParts, step_parts
 from autotuner.predict.shape import ModelShape, model_shape
 
 MEMORY_FRACTION = 0.9
@@ -29,6 +29,7 @@ class Deployment:
     """A model, GPUs, how it is spread over them, the types of its numbers, and an engine.
 
     `max_running` bounds the requests that one replica runs at once, None where only the KV cache does.
+    `costs` are what its operators are taken to cost beside the constants.
     """
 
     shape: ModelShape
@@ -41,6 +42,7 @@ class Deployment:
     max_batched_tokens: int = PREFILL_TOKENS
     max_running: int | None = None
     cuda_graph: bool = True
+    costs: Costs = AS_FITTED
 
     def check(self) -> None:
         """Raise ConfigError for a layout or types that no engine runs."""
@@ -87,7 +89,7 @@ class Deployment:
 
     def rates(self, by: Calibration) -> Rates:
         """The constants of its operators."""
-        return by.rates(self.shape, self.gpu, self.layout, self.dtypes, self.engine, self.version)
+        return self.costs.of(by.rates(self.shape, self.gpu, self.layout, self.dtypes, self.engine, self.version))
 
     def loop(self, isl: float, osl: float, concurrency: float, *, lengths: float = 1.0) -> Loop:
         """The closed loop that so many requests in flight make on one replica.
@@ -96,7 +98,8 @@ class Deployment:
         """
         held = lengths * (isl + HELD.get(self.engine, 1.0) * osl)
         capacity = min(self.plan.sequences(held), self.max_running or math.inf)
-        return loop_of(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity)
+        room = self.max_batched_tokens if self.engine != "sglang" else math.inf
+        return loop_of(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity, room=room)
 
     def works(
         self, loop: Loop, *, cached: float = 0.0, queries: float = 1.0

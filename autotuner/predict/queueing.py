@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from autotuner.predict.calibration import Serving
@@ -28,7 +29,8 @@ class Loop(NamedTuple):
     """A closed loop on one replica: `batch` requests run, of `offered` in flight on it.
 
     `others` of them prefill while one decodes, `replicas` run on other data-parallel replicas,
-    and `queued` wait for KV cache per running one.
+    and `queued` wait for KV cache per running one. `share` of the prompts that come while one
+    decodes find room in the iterations; the rest wait.
     """
 
     isl: float
@@ -37,13 +39,19 @@ class Loop(NamedTuple):
     others: float
     replicas: float
     queued: float
+    share: float = 1.0
 
 
-def loop_of(isl: float, osl: float, concurrency: float, *, dp: int, capacity: float) -> Loop:
-    """A closed loop of so many requests over `dp` replicas that hold `capacity` each at most."""
+def loop_of(isl: float, osl: float, concurrency: float, *, dp: int, capacity: float, room: float = math.inf) -> Loop:
+    """A closed loop of so many requests over `dp` replicas that hold `capacity` each at most.
+
+    `room` is how many tokens an iteration takes, of prompts and one of each request that decodes.
+    """
     offered = max(1.0, concurrency / dp)
     batch = min(offered, max(1.0, capacity))
-    return Loop(isl, osl, batch, max(0.0, batch - 1), batch * (dp - 1), max(0.0, offered / max(1.0, capacity) - 1))
+    others, queued = max(0.0, batch - 1), max(0.0, offered / max(1.0, capacity) - 1)
+    admitted = max(1.0, room - batch) / isl
+    return Loop(isl, osl, batch, others, batch * (dp - 1), queued, min(1.0, admitted * osl / max(others, 1e-9)))
 
 
 def tpot_of(loop: Loop, steps: Steps, by: Serving, tokens_per_step: float = 1.0) -> float:
@@ -52,20 +60,26 @@ def tpot_of(loop: Loop, steps: Steps, by: Serving, tokens_per_step: float = 1.0)
     `arrivals` prompts come per decode iteration. Those that arrive in the same one share its
     fixed costs, so that of many short prompts each adds little.
     """
-    arrivals = (loop.others + by.replicas * loop.replicas) / loop.osl
+    arrivals = loop.share * (loop.others + by.replicas * loop.replicas) / loop.osl
     one = steps.mixed - steps.decode if by.mixes else steps.alone
-    # Where one prompt fills an iteration, `prompts` is 1 and a further one costs as much.
-    further = (steps.batched - steps.alone + (steps.prompts <= 1) * steps.alone) / (steps.prompts - (steps.prompts > 1))
+    further = _further(steps)
     return steps.decode / tokens_per_step + arrivals * further + arrivals / (1 + arrivals) * (one - further)
+
+
+def _further(steps: Steps) -> float:
+    """Seconds that one more prompt costs in an iteration; as many as one alone where one fills it."""
+    return (steps.batched - steps.alone + (steps.prompts <= 1) * steps.alone) / (steps.prompts - (steps.prompts > 1))
 
 
 def ttft_of(loop: Loop, steps: Steps, by: Serving, tpot: float) -> float:
     """Mean seconds to the first token.
 
     A request waits some iterations, then for its own prefill. In the initial burst it also waits
-    for half of the others, and where the KV cache is full for one of the running to end.
+    for half of the others, where the KV cache is full for one of the running to end, and where
+    more prompts come than iterations have room for until those before it are through.
     """
     own = steps.mixed if by.mixes else steps.alone
     burst = by.burst * loop.others * steps.batched / steps.prompts
     queue = by.saturation * loop.queued * loop.osl * tpot
-    return by.overhead + by.wait * tpot + own + by.per_token * loop.isl + burst + queue
+    backlog = (1 - loop.share) * (loop.others + by.replicas * loop.replicas) * _further(steps)
+    return by.overhead + by.wait * tpot + own + by.per_token * loop.isl + burst + queue + backlog

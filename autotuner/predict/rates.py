@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from autotuner.predict.operators import Work
@@ -40,6 +40,42 @@ class Rates:
     launch: float = 0.0
     host: float = 0.0
     step: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """By what factor kinds of operators take longer than the constants say; 1 where those are right."""
+
+    weights: float = 1.0
+    matrices: float = 1.0
+    attention: float = 1.0
+    collectives: float = 1.0
+    kernels: float = 1.0
+    host: float = 1.0
+
+    def of(self, rates: Rates) -> Rates:
+        """Rates with these factors."""
+        changed = {
+            name: getattr(rates, name) * factor
+            for kind, names in KINDS.items()
+            if (factor := getattr(self, kind)) != 1.0
+            for name in names
+        }
+        return replace(rates, **changed) if changed else rates
+
+
+AS_FITTED = Costs()
+"""What the constants say."""
+
+KINDS = {
+    "weights": ("mixer_memory", "dense_memory", "expert_memory"),
+    "matrices": ("gemm_compute", "expert_compute"),
+    "attention": ("context", "latent_context", "decode_compute", "decode_memory", "state"),
+    "collectives": ("reduce_latency", "reduce_bytes", "reduce_oneshot", "dispatch_latency", "dispatch_bytes"),
+    "kernels": ("launch", "elementwise", "permute"),
+    "host": ("host", "step"),
+}
+"""Kinds of operators, each with the rates that its cost goes by."""
 
 
 class StepParts(NamedTuple):

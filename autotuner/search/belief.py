@@ -1,80 +1,151 @@
-"""What is believed of every candidate: what was expected, corrected by how wrong that was elsewhere."""
+"""What is believed of every candidate: what was predicted, corrected by how wrong predictions were elsewhere.
+
+A prediction errs because operators cost more or less than the constants say, and because the
+closed form is not the engine. Both are taken as Gaussian on a log scale. The first part follows
+from how much each predicted figure depends on each kind of operators: candidates that spend their
+time alike err alike, so that every load point that was measured tells of all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autotuner.core import Candidate
 
-SHARED, LAYOUT, FLAGS, OWN = 0.4, 0.3, 0.15, 0.15
-"""How the variance of the log error divides: of all candidates, of a layout, of the other values, of each alone."""
-
 LAYOUTS = ("tp-size", "pp-size", "dp-size", "ep-size", "enable-dp-attention", "quantization", "kv-cache-dtype")
 """Parameters that change what is computed where, of which predictions are less sure than of the rest."""
 
-PRIOR_WEIGHT = 4.0
-"""For how many measured candidates the assumed error counts."""
+COSTS = {
+    "weights": (0.5, 0.5, 0.0),
+    "matrices": (0.34, 0.33, 0.33),
+    "attention": (0.34, 0.33, 0.33),
+    "collectives": (0.5, 0.5, 0.0),
+    "kernels": (0.34, 0.33, 0.33),
+    "host": (0.34, 0.33, 0.33),
+}
+"""How the variance of an operator's cost divides: of all candidates, of a layout, of the other values that touch it.
+
+A layout changes the shapes of matrices and who exchanges what. The other values change batches and
+kernels, but not how weights are read.
+"""
+
+TOUCHED = {
+    "max-batched-tokens": "matrices",
+    "chunked-prefill-size": "matrices",
+    "max-prefill-tokens": "matrices",
+    "enable-chunked-prefill": "attention",
+    "kv-block-size": "attention",
+    "attention-backend": "attention",
+    "cuda-graph": "kernels",
+    "max-running-requests": "host",
+    "schedule-policy": "host",
+    "mem-fraction-static": "",
+}
+"""The kind of operators whose cost a parameter changes, beside what is predicted; one not named changes all."""
+
+FORM = (0.5, 0.4, 0.08, 0.02)
+"""The same for what the closed form leaves out, and the share of each candidate alone."""
+
+FORM_SD = 0.35
+"""The deviation of what the closed form leaves out, that of an operator's log cost being 1."""
+
+PRIOR_WEIGHT = 6.0
+"""For how many measured figures the assumed scale of the errors counts."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One predicted figure of a candidate: `value` is its log, `slopes` what a log unit of each kind's cost adds.
+
+    `name` tells figures of different kinds apart: only those of one kind are off alike by what the
+    closed form leaves out. `doubt` scales that part, above 1 where the prediction is a guess.
+    """
+
+    candidate: Candidate
+    name: str
+    value: float
+    slopes: tuple[float, ...]
+    doubt: float = 1.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A figure that was measured: the log of what came out, and the deviation of that from noise alone."""
+
+    figure: Figure
+    value: float
+    noise: float
 
 
 @dataclass(frozen=True)
 class Belief:
-    """Log utilities of candidates as a Gaussian: the expectation, plus an error that like candidates share.
+    """The log costs of operators as a Gaussian of deviation `sd`, before and after figures were `seen`."""
 
-    `expected` are log utilities by candidate key, `sd` is what their error is taken for before
-    anything was measured. The error's scale is then estimated from measured over expected.
-    """
-
-    expected: Mapping[str, float]
     sd: float
+    seen: tuple[Seen, ...] = ()
 
-    def given(self, seen: Sequence[tuple[Candidate, float]]) -> Given:
-        """Belief after log utilities were measured."""
-        known = [(candidate, value - self.expected[candidate.key]) for candidate, value in seen]
-        return Given(self, tuple(candidate for candidate, _ in known), np.array([error for _, error in known]))
+    def of(self, figures: Sequence[Figure]) -> tuple[np.ndarray, np.ndarray]:
+        """(means, covariance) of the logs of figures."""
+        values = np.array([figure.value for figure in figures])
+        own = covariance(figures, figures)
+        if not self.seen:
+            return values, self.sd**2 * own
+        known = [seen.figure for seen in self.seen]
+        errors = np.array([seen.value - seen.figure.value for seen in self.seen])
+        noise = np.diag([seen.noise**2 for seen in self.seen])
+        among, shared = covariance(known, known), covariance(figures, known)
+        scale = self._scale(among, errors, noise)
+        inverse = np.linalg.inv(among + noise / scale)
+        return values + shared @ inverse @ errors, scale * (own - shared @ inverse @ shared.T)
 
-
-class Given:
-    """A belief after `errors`, log of measured over expected, were seen on `candidates`."""
-
-    def __init__(self, belief: Belief, candidates: Sequence[Candidate], errors: np.ndarray) -> None:
-        self.belief = belief
-        self.candidates = candidates
-        self._solved = np.zeros(0)
-        self.sd = belief.sd
-        if candidates:
-            self._inverse = np.linalg.inv(covariance(candidates, candidates) + 1e-3 * np.eye(len(candidates)))
-            self._solved = self._inverse @ errors
-            squares = PRIOR_WEIGHT * belief.sd**2 + float(errors @ self._solved)
-            self.sd = float(np.sqrt(squares / (PRIOR_WEIGHT + len(candidates))))
-
-    def of(self, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
-        """(means, standard deviations) of the log utilities of candidates."""
-        expected = np.array([self.belief.expected[candidate.key] for candidate in candidates])
-        if not self.candidates:
-            return expected, np.full(len(candidates), self.sd)
-        shared = covariance(candidates, self.candidates)
-        left = 1 - np.einsum("ij,jk,ik->i", shared, self._inverse, shared)
-        return expected + shared @ self._solved, self.sd * np.sqrt(np.maximum(left, 1e-6))
+    def _scale(self, among: np.ndarray, errors: np.ndarray, noise: np.ndarray) -> float:
+        """The variance of log costs, by what was seen, shrunk towards the assumed one."""
+        squares = float(errors @ np.linalg.inv(among + noise / self.sd**2) @ errors)
+        return (PRIOR_WEIGHT * self.sd**2 + squares) / (PRIOR_WEIGHT + len(errors))
 
 
-def covariance(ones: Sequence[Candidate], others: Sequence[Candidate]) -> np.ndarray:
-    """The share of the error's variance that each of `ones` has in common with each of `others`."""
-    names = sorted({name for candidate in (*ones, *others) for name in candidate.parameters})
-    layouts, flags = [n for n in names if n in LAYOUTS], [n for n in names if n not in LAYOUTS]
-    same = np.array([one.key for one in ones])[:, None] == np.array([other.key for other in others])[None, :]
-    alike = LAYOUT * _alike(ones, others, layouts) + FLAGS * _alike(ones, others, flags)
-    found: np.ndarray = SHARED + alike + OWN * same
+def covariance(ones: Sequence[Figure], others: Sequence[Figure]) -> np.ndarray:
+    """The covariance of the errors of figures, that of an operator's log cost having variance 1."""
+    alike = _Likeness([one.candidate for one in ones], [other.candidate for other in others])
+    rest = [name for name in alike.names if name not in LAYOUTS]
+    layouts, flags = alike.in_share_of([name for name in alike.names if name in LAYOUTS]), alike.in_share_of(rest)
+    found = np.zeros_like(layouts)
+    for position, (kind, (every, layout, other)) in enumerate(COSTS.items()):
+        touching = alike.in_share_of([name for name in rest if TOUCHED.get(name, kind) == kind])
+        slopes = np.outer([one.slopes[position] for one in ones], [other.slopes[position] for other in others])
+        found += slopes * (every + layout * layouts + other * touching)
+    same_name = _equal([one.name for one in ones], [other.name for other in others])
+    doubts = np.outer([one.doubt for one in ones], [other.doubt for other in others])
+    every, layout, other, own = FORM
+    form = every + layout * layouts + other * flags + own * alike.same
+    found += FORM_SD**2 * doubts * same_name * form
     return found
 
 
-def _alike(ones: Sequence[Candidate], others: Sequence[Candidate], names: Sequence[str]) -> np.ndarray:
-    """The share of these parameters in which candidates are equal, 1 where there are none."""
-    equal = np.zeros((len(ones), len(others)))
-    for name in names:
-        left = np.array([repr(candidate.parameters.get(name)) for candidate in ones])
-        right = np.array([repr(candidate.parameters.get(name)) for candidate in others])
-        equal += left[:, None] == right[None, :]
-    return equal / len(names) if names else np.ones_like(equal)
+class _Likeness:
+    """What each of some candidates has in common with each of others."""
+
+    def __init__(self, ones: Sequence[Candidate], others: Sequence[Candidate]) -> None:
+        self.ones, self.others = ones, others
+        self.names = sorted({name for candidate in (*ones, *others) for name in candidate.parameters})
+        self.same = _equal([one.key for one in ones], [other.key for other in others])
+
+    def in_share_of(self, names: Sequence[str]) -> np.ndarray:
+        """The share of these parameters in which they are equal, 1 where there are none."""
+        equal = np.zeros(self.same.shape)
+        for name in names:
+            equal += _equal(_values(self.ones, name), _values(self.others, name))
+        return equal / len(names) if names else np.ones_like(equal)
+
+
+def _values(candidates: Sequence[Candidate], name: str) -> list[str]:
+    usual = 1 if name.endswith("-size") else None
+    return [repr(candidate.parameters.get(name, usual)) for candidate in candidates]
+
+
+def _equal(ones: Sequence[str], others: Sequence[str]) -> np.ndarray:
+    found: np.ndarray = (np.array(ones)[:, None] == np.array(others)[None, :]).astype(float)
+    return found

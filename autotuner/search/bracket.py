@@ -1,4 +1,4 @@
-"""The highest load that still meets the targets: bracketed, then bisected on a logarithmic scale."""
+"""The highest load that still meets the targets: bracketed, then narrowed down on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ NOTHING = -2.0
 """The margin of a load at which no request was answered."""
 
 MOST_LOADS = 30
+FARTHEST = 4.0
+"""The longest step away from a load, as a factor, where its slack says how far."""
+
+SLOPE = 0.6
+"""How much slack a log unit of load is taken to cost at first: times grow more slowly than the load."""
 
 
 @dataclass
 class Tried:
-    """What was seen at one load: the mean margin over `weight` requests, and whether its answer was clear."""
+    """What was seen at one load: the mean margin over `weight` requests, and whether its answer was clear.
+
+    `slack` is the log of how many times slower it could have been; None where that is not known.
+    """
 
     margin: float
     weight: float
     clear: bool
+    slack: float | None = None
 
     def add(self, margin: float, weight: float, clear: bool) -> None:
         """Pool another look at the same load."""
@@ -36,8 +45,9 @@ class Bracket:
     """Finds the highest load between `least` and `most` whose margin is not negative.
 
     `ask` gives the next load or None; `tell` takes what was seen there: a margin (0 and above
-    meets the targets), the requests behind it, and whether the answer was clear. The first load is
-    `start`; a step away from it multiplies by `step`, which is squared each time, up to 2. It ends when
+    meets the targets), the requests behind it, whether the answer was clear, and the slack, which
+    places the next load but decides nothing. The first load is `start`; a step away from it
+    multiplies by what the slack says or by `step`, which is squared each time, up to 2. It ends when
     the highest load that meets and the lowest that misses differ by at most `precision`, or by 1
     where loads are whole, and the answer at the former was clear or has been seen twice.
     """
@@ -49,31 +59,33 @@ class Bracket:
     precision: float = PRECISION
     whole: bool = True
     tried: dict[float, Tried] = field(default_factory=dict)
-    told: int = 0
+    order: list[float] = field(default_factory=list)
 
     def ask(self) -> float | None:
         """The next load; None when the answer is known."""
         if not self.tried:
             return self._placed(self.start)
-        if self.told >= MOST_LOADS:
+        if len(self.order) >= MOST_LOADS:
             return None
         low, high = self.limits()
         if high is None:
             assert low is not None
-            return self._confirmed(low) if low >= self.most else self._placed(low * self._factor())
+            return self._confirmed(low) if low >= self.most else self._placed(self._higher(low))
         if low is None:
             return None if high <= self.least else self._placed(self._lower(high))
         if self._close(low, high):
             return self._confirmed(low)
         return self._between(low, high)
 
-    def tell(self, load: float, margin: float, weight: float = 1.0, *, clear: bool = True) -> None:
+    def tell(
+        self, load: float, margin: float, weight: float = 1.0, *, clear: bool = True, slack: float | None = None
+    ) -> None:
         """Take note of what was seen at a load."""
-        self.told += 1
+        self.order.append(load)
         if load in self.tried:
             self.tried[load].add(margin, max(weight, 1.0), clear)
         else:
-            self.tried[load] = Tried(margin, max(weight, 1.0), clear)
+            self.tried[load] = Tried(margin, max(weight, 1.0), clear, slack)
 
     def limits(self) -> tuple[float | None, float | None]:
         """The highest load that meets and the lowest that misses, by the fit over all loads tried."""
@@ -98,9 +110,27 @@ class Bracket:
         fall = self.tried[low].margin - self.tried[high].margin
         return f"a cliff: the targets are missed by far at {high:g}" if fall >= CLIFF else "bracketed"
 
+    def _higher(self, low: float) -> float:
+        """A load above all that meet: where times that grow as the load does reach the targets."""
+        slack = self.tried[low].slack
+        if slack is None or slack <= 0:
+            return low * self._factor()
+        before = [(load, seen.slack) for load, seen in self.tried.items() if load < low and seen.slack]
+        far = slack / SLOPE
+        if before:
+            load, more = max(before)
+            slope = (more - slack) / math.log(low / load)
+            far = slack / max(slope, SLOPE / 3)
+        return low * math.exp(min(max(far, math.log(1 + self.precision)), math.log(FARTHEST)))
+
     def _lower(self, high: float) -> float:
         """A load below all that miss; the lowest at once where not a single request was answered."""
-        return self.least if self.tried[high].margin <= NOTHING else high / self._factor()
+        seen = self.tried[high]
+        if seen.margin <= NOTHING:
+            return self.least
+        if seen.slack is None or seen.slack >= 0:
+            return high / self._factor()
+        return high * math.exp(max(min(seen.slack, -math.log(1 + self.precision)), -math.log(FARTHEST)))
 
     def _factor(self) -> float:
         """How far from the last load the next one is, while all loads tried give the same answer."""
@@ -108,14 +138,44 @@ class Bracket:
         return math.exp(min(math.log(self.step) * doublings, math.log(2)))
 
     def _confirmed(self, low: float) -> float | None:
-        return None if self.tried[low].clear else low
+        """The load to look at once more; one second look is all, for where it is not clear the edge is near."""
+        return None if self.tried[low].clear or len(self.order) > len(self.tried) else low
 
     def _close(self, low: float, high: float) -> bool:
         return high <= low * (1 + self.precision) or (self.whole and high - low <= 1)
 
     def _between(self, low: float, high: float) -> float:
-        middle = math.sqrt(low * high)
+        """Where the slack reaches 0 by interpolation, or the middle; at a distance at which the bracket can close."""
+        middle, edge = math.sqrt(low * high), self._edge(low, high)
+        if edge is not None:
+            near = 1 + self.precision
+            if edge <= low * near:
+                middle = math.floor(low * near) if self.whole else low * near
+            elif edge >= high / near:
+                middle = math.ceil(high / near) if self.whole else high / near
+            else:
+                middle = edge / math.sqrt(near)
         return float(min(max(round(middle), math.floor(low) + 1), math.ceil(high) - 1)) if self.whole else middle
+
+    def _edge(self, low: float, high: float) -> float | None:
+        left, right = self.tried[low].slack, self.tried[high].slack
+        if left is None or right is None or left <= 0 or right >= 0:
+            return None
+        # as in the Illinois method: an end that stays while the other one moves counts for less
+        stayed = 0.5 ** max(0, self._moves(low) - 1)
+        left, right = (left, right * stayed) if self.order[-1] == low else (left * stayed, right)
+        share: float = left / (left - right)
+        return low * math.exp(share * math.log(high / low))
+
+    def _moves(self, low: float) -> int:
+        """How often, up to now, the end that moved last has moved in a row."""
+        met = self.order[-1] <= low
+        count = 0
+        for load in reversed(self.order):
+            if (load <= low) != met:
+                break
+            count += 1
+        return count
 
     def _placed(self, load: float) -> float:
         """A load inside the bounds that was not tried; whole where loads are."""

@@ -12,8 +12,9 @@ from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.reasons import TIME_IS_UP
 from autotuner.scoring.sequential import enough
-from autotuner.scoring.slo import attainment_target, request_terms
+from autotuner.scoring.slo import attainment_target, distribution, request_terms
 from autotuner.search.bracket import NOTHING, Bracket
 from autotuner.search.hope import at_best
 from autotuner.search.knee import Knee
@@ -29,11 +30,22 @@ UNSTEADY = (LITTLE, "stationarity", "sample-size")
 WARMUP, WINDOW, LONGEST = 1.0, 4.0, 6.0
 """Mean requests a warm-up and a window last at least; a window is no longer than LONGEST times the configured one."""
 
+PATIENCE = 3.0
+"""Windows that a load point may last until its answer is clear."""
+
 OPEN = 0.75
 """The share of good requests below which a queue that was not steady yet is not going to meet the targets."""
 
-SLACK = 0.03
-"""What the throughput at a load may be off by."""
+SLACK, ROUGH = 0.03, 0.5
+"""What the throughput at a load may be off by, as a share, and over the root of the requests behind it."""
+
+PERCENTILES = ("p50", "p75", "p90", "p95", "p99")
+
+GAIN = 0.025
+"""A gain, as a share, for which the load at which a candidate is compared is not raised further."""
+
+WORTH = 0.04
+"""A gain, as a share, below which two candidates are as good as each other."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,9 @@ class CapacityCourse:
 
     Without targets a closed loop is searched for its knee instead, an open one for the highest
     rate that is not saturated. `starts` says where to begin, by scenario, the lowest load where it
-    says nothing. With a `floor` the course is given up once it cannot be reached any more.
+    says nothing. With a `floor` the course is given up once it cannot be surpassed by WORTH any
+    more. With `by_utility` it also ends where no load between the highest that meets the targets
+    and the lowest that misses them can be worth more by GAIN.
     """
 
     def __init__(
@@ -86,10 +100,13 @@ class CapacityCourse:
         gpus: int,
         starts: Mapping[str, Start] | None = None,
         floor: Floor | None = None,
+        *,
+        by_utility: bool = False,
     ) -> None:
         self.experiment = experiment
         self.gpus = gpus
         self.floor = floor
+        self.by_utility = by_utility
         self.range = Range.of(experiment)
         self._workload = experiment.workload()
         scenarios = dict.fromkeys(experiment.benchmark.traffic_scenarios)
@@ -110,9 +127,12 @@ class CapacityCourse:
             load = quest.ask()
             if load is not None:
                 again = sum(result.load_point == self.range.point(quest.scenario, load) for result in quest.results)
-                warmup, duration = quest.times(load)
+                warmup, seconds = quest.times(load)
+                most = PATIENCE * seconds
+                stop = enough(self.experiment.slo, open_loop=self.range.rates, least=seconds, most=most)
+                # the rule ends it: requests go out until then, so that none is served under less load
+                duration = (PATIENCE + 1) * seconds
                 workload = replace(self._workload, seed=self._workload.seed + again, warmup=warmup, duration=duration)
-                stop = enough(self.experiment.slo, open_loop=self.range.rates)
                 return LoadStep(workload.at(self.range.point(quest.scenario, load)), stop)
         return None
 
@@ -120,7 +140,7 @@ class CapacityCourse:
         """Take note of what it came to."""
         quest = next(quest for quest in self._quests if quest.scenario == result.load_point.scenario)
         quest.tell(judge_load_point(result, self.gpus, self.experiment))
-        if self.floor is not None and self.ask() is not None and self._hope(self.floor) <= 0:
+        if self.floor is not None and self.ask() is not None and self._hope(self.floor) <= math.log(1 + WORTH):
             self._gave_up = f"cannot beat trial {self.floor.trial}"
 
     @property
@@ -166,9 +186,20 @@ class _Quest:
             self.search = Knee(loads.least, loads.most, self.start.load)
 
     def ask(self) -> float | None:
-        if self.untrusted:
+        if self.untrusted or self._flat:
             return None
         return self.search.ask()
+
+    @property
+    def _flat(self) -> bool:
+        """Whether no load between the ends of the bracket is worth more than its lower end."""
+        if not self.course.by_utility or not isinstance(self.search, Bracket):
+            return False
+        low, high = self.search.limits()
+        if low is None or high is None or not self.search.tried[low].clear:
+            return False
+        ends = [self._steady(load) for load in (low, high)]
+        return all(ends) and ends[1] <= (1 + GAIN) * ends[0]  # type: ignore[operator]
 
     def times(self, load: float) -> tuple[float, float]:
         """Warm-up and longest window in seconds, long against the requests: a queue needs some to become steady."""
@@ -187,8 +218,13 @@ class _Quest:
         if not again and _unsteady(result) and self.times(load)[1] > self.course.experiment.workload().duration:
             return  # asked for once more, with a longer window
         if isinstance(self.search, Bracket):
+            experiment = self.course.experiment
             self.search.tell(
-                load, margin(result, self.course.experiment), result.metrics.requests, clear=_clear(result)
+                load,
+                margin(result, experiment),
+                result.metrics.requests,
+                clear=_clear(result),
+                slack=slack(result, experiment),
             )
         elif result.metrics.e2e is not None:
             self.search.tell(load, result.metrics.request_throughput, result.metrics.e2e.mean)
@@ -211,10 +247,17 @@ class _Quest:
         if not isinstance(self.search, Bracket):
             return None
         low, high = self.search.limits()
-        done = self.search.ask() is None and low is not None
-        result = self._at(low) if done and low is not None else self._at(high) if high is not None else None
-        most = steady(result, self.course.gpus, self.course.experiment) if result else None
-        return None if most is None else most if done else (1 + SLACK) * most
+        done = self.ask() is None and low is not None
+        most = self._steady(low if done else high)
+        if most is None or high is None or done:
+            return most
+        seen = self._at(high)
+        requests = seen.metrics.requests if seen else 1
+        return (1 + max(SLACK, ROUGH / math.sqrt(max(requests, 1)))) * most
+
+    def _steady(self, load: float | None) -> float | None:
+        result = self._at(load) if load is not None else None
+        return steady(result, self.course.gpus, self.course.experiment) if result else None
 
     def _at(self, load: float) -> LoadPointResult | None:
         point = self.course.range.point(self.scenario, load)
@@ -232,6 +275,8 @@ class _Quest:
         if any(result.verdict is Verdict.CLIENT_LIMITED for result in self.results):
             return "the load generator was the limit"
         if isinstance(self.search, Bracket):
+            if self._flat:
+                return "more load brings no more throughput"
             return self.search.reason if self.search.ask() is None else "not finished"
         if self.untrusted:
             return self.untrusted
@@ -264,7 +309,7 @@ def margin(result: LoadPointResult, experiment: Experiment) -> float:
     if result.verdict in (Verdict.SATURATED, Verdict.CLIENT_LIMITED):
         return -1.0
     if result.metrics.e2e is None:
-        return NOTHING
+        return -1.0 if result.decided else NOTHING
     if any(check.name == ERRORS and not check.ok for check in result.validity):
         return -1.0
     slo, share = experiment.slo, result.metrics.attainment
@@ -272,6 +317,21 @@ def margin(result: LoadPointResult, experiment: Experiment) -> float:
     if request_terms(slo) and share is not None:
         found.append(share.value - attainment_target(slo))
     return min(found, default=1.0)
+
+
+def slack(result: LoadPointResult, experiment: Experiment) -> float | None:
+    """The log of how many times slower a judged load point could have been within its targets; below 0 it missed them.
+
+    Of each term its own figure counts, and that of the share of requests that must be good.
+    """
+    open_loop, target = result.load_point.rate is not None, 100 * attainment_target(experiment.slo)
+    found = [-math.log(max(1 + term.violation, 1e-3)) for term in (result.score.terms if result.score else ())]
+    for term in request_terms(experiment.slo):
+        seen = distribution(term, result.metrics, open_loop=open_loop)
+        if seen is not None:
+            name = next((name for name in PERCENTILES if int(name[1:]) >= target), PERCENTILES[-1])
+            found.append(math.log(term.threshold / max(float(getattr(seen, name)), 1e-9)))
+    return min(found, default=None)
 
 
 def _load(result: LoadPointResult) -> float:
@@ -286,7 +346,7 @@ def _unsteady(result: LoadPointResult) -> bool:
 
 
 def _clear(result: LoadPointResult) -> bool:
-    return result.verdict is not Verdict.UNDECIDED
+    return result.decided not in (None, TIME_IS_UP) or result.verdict is not Verdict.UNDECIDED
 
 
 def steady(result: LoadPointResult, gpus: int, experiment: Experiment) -> float | None:

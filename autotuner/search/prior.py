@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Literal
 
 from autotuner.core import Candidate, LoadPoint
 from autotuner.predict.predict import Prediction
+from autotuner.predict.rates import AS_FITTED, KINDS, Costs
 from autotuner.scoring.objective import OBJECTIVES
+from autotuner.search.belief import Figure
 from autotuner.search.capacity import Range
 from autotuner.search.knee import Knee
 from autotuner.search.problem import Problem
@@ -23,6 +26,13 @@ DOUBTED = 0.5
 """What is left of the utility of a candidate that is predicted to meet the targets nowhere."""
 
 
+STEEPEST = 3.0
+"""The largest slope believed: beyond it lies an edge, where targets are met or not."""
+
+CHANGE = 0.2
+"""The log of the factor by which a kind of operators is made slower and faster, to see what depends on it."""
+
+
 @dataclass(frozen=True)
 class Expectation:
     """The expected utility, and by scenario the expected capacity where capacities are searched."""
@@ -34,22 +44,56 @@ class Expectation:
 class Prior:
     """Predictions of a problem's candidates, each made once."""
 
+    kinds = tuple(KINDS)
+
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.experiment = problem.experiment
         self.objective = OBJECTIVES[problem.experiment.optimization.objective]
-        self._known: dict[str, Expectation | None] = {}
+        self._known: dict[tuple[str, Costs], Expectation | None] = {}
 
-    def expect(self, candidate: Candidate) -> Expectation | None:
+    def expect(self, candidate: Candidate, costs: Costs = AS_FITTED) -> Expectation | None:
         """What to expect of a candidate; None where the predictor has no answer on some scenario."""
-        if candidate.key not in self._known:
-            self._known[candidate.key] = self._expect(candidate)
-        return self._known[candidate.key]
+        key = candidate.key, costs
+        if key not in self._known:
+            self._known[key] = self._expect(candidate, costs)
+        return self._known[key]
 
-    def _expect(self, candidate: Candidate) -> Expectation | None:
+    def utility(self, candidate: Candidate) -> Figure | None:
+        """The expected utility and what it depends on."""
+        return self._figure(candidate, "utility", lambda costs: self._utility(candidate, costs))
+
+    def at(self, candidate: Candidate, point: LoadPoint) -> tuple[Figure, Figure] | None:
+        """TPOT and requests/s expected at a load point, and what they depend on."""
+
+        @cache
+        def answer(costs: Costs) -> Prediction | None:
+            return self.problem.predict(candidate, point, costs)
+
+        def figure(name: Literal["tpot", "requests"]) -> Figure | None:
+            return self._figure(candidate, name, lambda costs: getattr(answer(costs), name, None))
+
+        tpot, requests = figure("tpot"), figure("requests")
+        return (tpot, requests) if tpot and requests else None
+
+    def _utility(self, candidate: Candidate, costs: Costs) -> float | None:
+        found = self.expect(candidate, costs)
+        return found.utility if found else None
+
+    def _figure(self, candidate: Candidate, name: str, answer: Callable[[Costs], float | None]) -> Figure | None:
+        value = answer(AS_FITTED)
+        if not value:
+            return None
+        slopes = []
+        for kind in KINDS:
+            slower, faster = (answer(Costs(**{kind: math.exp(change)})) or value for change in (CHANGE, -CHANGE))
+            slopes.append(max(-STEEPEST, min(STEEPEST, math.log(slower / faster) / (2 * CHANGE))))
+        return Figure(candidate, name, math.log(value), tuple(slopes))
+
+    def _expect(self, candidate: Candidate, costs: Costs) -> Expectation | None:
         found: dict[str, tuple[float, float]] = {}
         for scenario, (_, output) in self._scenarios.items():
-            asked = Asked(self, candidate, scenario, output)
+            asked = Asked(self, candidate, scenario, output, costs)
             if self.experiment.benchmark.find_capacity:
                 best = asked.at_capacity()
             elif self.objective.at_equal_load:
@@ -77,6 +121,7 @@ class Asked:
     candidate: Candidate
     scenario: str
     output: float
+    costs: Costs = AS_FITTED
 
     def at_capacity(self) -> tuple[float, float] | None:
         """At the highest load that is predicted to meet the targets, at the knee without any."""
@@ -107,11 +152,11 @@ class Asked:
                 high = middle
         return low, best
 
-    @property
+    @cached_property
     def _held(self) -> float:
         """The requests it runs at once; what waits beyond them adds nothing, and its TTFT is not believed."""
         point = LoadPoint(self.scenario, concurrency=1)
-        found, given = self.prior.problem.predict(self.candidate, point), self.candidate.parameters
+        found, given = self._predicted(point), self.candidate.parameters
         allowed, replicas = given.get("max-running-requests"), given.get("dp-size") or 1
         held = float(math.floor(found.running)) if found else math.inf
         return min(held, int(allowed) * int(replicas)) if allowed else held
@@ -120,7 +165,7 @@ class Asked:
         knee, utility = Knee(loads.least, loads.most, loads.least), {}
         while (load := knee.ask()) is not None:
             point = loads.point(self.scenario, load)
-            found, seen = self.prior.problem.predict(self.candidate, point), self._at(point)
+            found, seen = self._predicted(point), self._at(point)
             if found is None or seen is None:
                 return None
             utility[load] = seen[1]
@@ -150,11 +195,14 @@ class Asked:
 
     def _at(self, point: LoadPoint) -> tuple[bool, float] | None:
         """Whether the targets are met at a load point, and its utility."""
-        found = self.prior.problem.predict(self.candidate, point)
+        found = self._predicted(point)
         value = self._value(found) if found else None
         if found is None or not value:
             return None
         return self._holds(found, point), self.prior.objective.utility(value)
+
+    def _predicted(self, point: LoadPoint) -> Prediction | None:
+        return self.prior.problem.predict(self.candidate, point, self.costs)
 
     def _value(self, found: Prediction) -> float | None:
         experiment, name = self.prior.experiment, self.prior.objective.name

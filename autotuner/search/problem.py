@@ -4,32 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from autotuner.core import Candidate, LoadPoint
 from autotuner.experiment import Experiment
 from autotuner.predict.predict import Prediction
+from autotuner.predict.rates import AS_FITTED, Costs
 from autotuner.search.space import Space
 
-Predict = Callable[[Candidate, LoadPoint], Prediction | None]
-"""What a candidate is predicted to do at a load point; None where nothing can be said."""
+
+class Predict(Protocol):
+    """What a candidate is predicted to do at a load point, with operators of some costs."""
+
+    def __call__(self, candidate: Candidate, load_point: LoadPoint, costs: Costs = ..., /) -> Prediction | None:
+        """The prediction; None where nothing can be said."""
 
 
-def nothing(candidate: Candidate, load_point: LoadPoint) -> Prediction | None:
+def nothing(candidate: Candidate, load_point: LoadPoint, costs: Costs = AS_FITTED, /) -> Prediction | None:
     """Predict nothing."""
     return None
+
+
+def anything(candidate: Candidate) -> bool:
+    """Expect every candidate to fit."""
+    return True
 
 
 @dataclass(frozen=True)
 class Problem:
     """The candidates, what is asked of them, and what is believed of them beforehand.
 
-    `predict` gives the prior; `start_seconds` is what one engine start is taken to last. `baseline`
-    is the engine with its own defaults, which is launched first where there is one.
+    `predict` gives the prior, `holds` whether the model is expected to fit; `start_seconds` is what
+    one engine start is taken to last. `baseline` is the engine with its own defaults, which is
+    launched first where there is one.
     """
 
     space: Space
     experiment: Experiment
     predict: Predict = nothing
+    holds: Callable[[Candidate], bool] = anything
     start_seconds: float = 0.0
     baseline: Candidate | None = None
 

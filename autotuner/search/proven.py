@@ -72,7 +72,7 @@ class Proven:
             return None
         expected = Prior(self.problem).expect(candidate)
         starts = {name: Start(load, 1.5) for name, load in expected.loads.items()} if expected else {}
-        return CapacityCourse(self.problem.experiment, candidate.gpus, starts)
+        return CapacityCourse(self.problem.experiment, candidate.gpus, starts, by_utility=True)
 
     def _confirmation(self) -> Launch | None:
         """The winner, or the baseline, whichever was confirmed less often."""

@@ -5,32 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from autotuner.core import Candidate, Trial, Verdict
+import numpy as np
+
+from autotuner.core import Candidate, Trial
 from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.account import Account
-from autotuner.search.belief import Belief, Given
-from autotuner.search.capacity import CapacityCourse, Floor, Start, steady
+from autotuner.search.capacity import WORTH, CapacityCourse, Floor, Start, steady
 from autotuner.search.grid import CONSIDERED_AT_MOST, evenly
 from autotuner.search.launch import Course, Launch
 from autotuner.search.lessons import Lessons
-from autotuner.search.prior import DOUBTED, Expectation, Prior
+from autotuner.search.outlook import Outlook
+from autotuner.search.prior import Expectation
 from autotuner.search.problem import Problem
 from autotuner.search.raced import RacedCourse
 
-PRIOR_SD, IGNORANT_SD = 0.2, 0.5
-"""The log error that predictions are taken to have at first, and that of knowing nothing."""
+SURE = 1.64
+"""Standard deviations to which an optimistic bound reaches: one in twenty is above it."""
 
-SURE = 1.28
-"""Standard deviations to which an optimistic bound reaches: one in ten is above it."""
+RISK = 0.05
+"""The chance of a worthwhile gain among all that is left at which the search ends."""
+
+DRAWS = 2000
 
 NOISE = 0.02
-"""A gain, as a share, that is not worth a launch and counts as none."""
+"""A gain, as a share, that counts as none."""
 
-ABOVE = 1.025
-"""The part of the incumbent's capacity a candidate is tried at first: half the precision above it."""
+ABOVE = 1.04
+"""The part of the incumbent's capacity a candidate is tried at first."""
 
 STEPS = (1.1, 2.0)
 """The shortest and the longest first step of a bracket."""
@@ -44,19 +49,28 @@ class Incumbent:
     worth: float
 
 
+@dataclass(frozen=True)
+class Chances:
+    """The candidates that may be asked for, what each promises, and those left out with the reason."""
+
+    left: tuple[Candidate, ...]
+    promise: np.ndarray
+    skipped: tuple[tuple[Candidate, str], ...]
+
+
 class Racing:
     """Asks for candidates in the order of what is believed of them, and learns from every one.
 
-    The belief is a prediction corrected by the errors of like candidates. What even its optimistic
-    bound leaves below the incumbent is not launched. Where nothing can be predicted the order is
-    that of an even spread, corrected by what was measured, and only failures rule anything out.
+    The belief is a prediction corrected by what was measured. Launched is what promises the
+    greatest gain over the incumbent; once a worthwhile one is improbable among all that is left,
+    nothing more is. Where nothing can be predicted the order is that of an even spread, corrected
+    by what was measured, and only failures rule anything out.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.experiment = problem.experiment
         self.objective = OBJECTIVES[problem.experiment.optimization.objective]
-        self.prior = Prior(problem)
         self.lessons = Lessons()
         pool = problem.space.candidates
         self._order = evenly(pool, min(len(pool), CONSIDERED_AT_MOST), problem.seed)
@@ -64,12 +78,19 @@ class Racing:
         self._searched = 0
         self._told: list[Trial] = []
 
+    @cached_property
+    def outlook(self) -> Outlook:
+        """What is expected of the candidates; predictions are made when they are first needed."""
+        return Outlook(self.problem, self._order)
+
     def ask(self) -> Launch | None:
         """The most promising candidate that is left; None when none can win or no launch is left."""
-        left, _ = self._left()
-        if not left or self._spent is not None:
+        if self._spent is not None:
             return None
-        candidate = self._most_promising(left)
+        chances = self._chances()
+        if not chances.left:
+            return None
+        candidate = chances.left[int(np.argmax(chances.promise))]
         self._asked.add(candidate.key)
         self._searched += 1
         return Launch(candidate, course=self.course(candidate))
@@ -88,7 +109,8 @@ class Racing:
     @property
     def account(self) -> Account:
         """Why it stopped, and what it left out."""
-        left, skipped = self._left()
+        chances = self._chances()
+        left, skipped = chances.left, chances.skipped
         if left and self._spent is None:
             return Account(None, skipped)
         if self._spent is not None and left:
@@ -103,7 +125,8 @@ class Racing:
         if not self.experiment.benchmark.find_capacity:
             return RacedCourse(self.experiment, candidate.gpus, incumbent.trial) if incumbent else None
         floor = Floor(incumbent.trial.number, _by_scenario(incumbent.trial, self.experiment)) if incumbent else None
-        return CapacityCourse(self.experiment, candidate.gpus, self._starts(candidate, incumbent), floor)
+        starts = self._starts(candidate, incumbent)
+        return CapacityCourse(self.experiment, candidate.gpus, starts, floor, by_utility=True)
 
     @property
     def _spent(self) -> str | None:
@@ -115,85 +138,49 @@ class Racing:
             return f"patience: {patience} launches brought no gain above {NOISE:.0%}"
         return None
 
-    def _left(self) -> tuple[list[Candidate], tuple[tuple[Candidate, str], ...]]:
-        """The candidates that may be asked for, and those left out with the reason."""
+    def _chances(self) -> Chances:
+        """What may still be asked for, how much it promises, and what is left out with the reason."""
         open_ones = [candidate for candidate in self._order if candidate.key not in self._asked]
-        reasons = {candidate.key: self.lessons.against(candidate) for candidate in open_ones}
-        incumbent = self._incumbent()
-        if incumbent is not None and open_ones:
-            given = self._given()
-            means, sds = given.of(open_ones)
-            for candidate, mean, sd in zip(open_ones, means, sds, strict=True):
-                if self.prior.expect(candidate) is not None and reasons[candidate.key] is None:
-                    most = mean + SURE * sd
-                    if most <= incumbent.worth + NOISE:
-                        ratio = math.exp(most - incumbent.worth)
-                        reasons[candidate.key] = (
-                            f"predicted: at best {ratio:.2f} times as good as trial {incumbent.trial.number}"
-                        )
-        skipped = tuple((c, why) for c in open_ones if (why := reasons[c.key]) is not None)
-        return [c for c in open_ones if reasons[c.key] is None], skipped
+        against = [(candidate, why) for candidate in open_ones if (why := self.lessons.against(candidate))]
+        refused = {candidate.key for candidate, _ in against}
+        left = tuple(candidate for candidate in open_ones if candidate.key not in refused)
+        if not left:
+            return Chances((), np.zeros(0), tuple(against))
+        means, shared = self.outlook.of(left, self._told)
+        sds = np.sqrt(np.maximum(np.diag(shared), 0.0))
+        odds = np.log([self.lessons.chance(candidate) for candidate in left])
+        incumbent, foreseen = self._incumbent(), np.array([self.outlook.predicted(candidate) for candidate in left])
+        if incumbent is None or not foreseen.any():
+            lean = 0.0 if self.outlook.predicts else 1.0
+            return Chances(left, means + lean * sds + odds, tuple(against))
+        drawn = self._drawn(means, shared)
+        gains = np.maximum(drawn - incumbent.worth - math.log(1 + WORTH), 0.0)
+        promise = gains.mean(axis=0) * np.exp(odds)
+        if (gains[:, foreseen].max(axis=1) > 0).mean() > RISK:
+            return Chances(left, promise, tuple(against))
+        ratios = np.exp(means + SURE * sds - incumbent.worth)
+        for candidate, ratio in zip(_picked(left, foreseen), ratios[foreseen], strict=True):
+            against.append((candidate, self._no_hope(candidate, float(ratio), incumbent)))
+        return Chances(_picked(left, ~foreseen), promise[~foreseen], tuple(against))
 
-    def _most_promising(self, left: Sequence[Candidate]) -> Candidate:
-        """The highest mean where predictions speak, else the highest bound; the spread breaks ties."""
-        means, sds = self._given().of(left)
-        lean = 0.0 if self._predicts else 1.0
-        scores = [
-            float(mean + lean * sd) + math.log(self.lessons.chance(candidate))
-            for candidate, mean, sd in zip(left, means, sds, strict=True)
-        ]
-        best = max(scores)
-        return next(candidate for candidate, score in zip(left, scores, strict=True) if score >= best - 1e-9)
+    def _no_hope(self, candidate: Candidate, ratio: float, incumbent: Incumbent) -> str:
+        if self.outlook.prior.expect(candidate) is None:
+            return "predicted: the model does not fit"
+        return f"predicted: at best {ratio:.2f} times as good as trial {incumbent.trial.number}"
 
-    @property
-    def _predicts(self) -> bool:
-        return any(self.prior.expect(candidate) for candidate in self._order)
-
-    def _given(self) -> Given:
-        """The belief after all told trials; what was given up is known to lie below its ceiling only."""
-        belief = self._belief()
-        seen: list[tuple[Candidate, float]] = []
-        capped: list[tuple[Candidate, float]] = []
-        for trial in self._told:
-            if trial.candidate.key not in belief.expected:
-                continue
-            worth, ceiling = self._worth(trial), trial.measurement.outcome.ceiling
-            if worth is not None:
-                seen.append((trial.candidate, worth))
-            elif ceiling:
-                capped.append((trial.candidate, math.log(ceiling)))
-        given = belief.given(seen)
-        for candidate, most in capped:
-            if given.of([candidate])[0][0] > most:
-                seen.append((candidate, most))
-                given = belief.given(seen)
-        return given
-
-    def _belief(self) -> Belief:
-        told = {trial.candidate.key: trial.candidate for trial in self._told}
-        everyone = {candidate.key: candidate for candidate in self._order} | told
-        known = {key: found.utility for key, c in everyone.items() if (found := self.prior.expect(c)) is not None}
-        logs = {key: math.log(value) for key, value in known.items()}
-        worths = [worth for trial in self._told if (worth := self._worth(trial)) is not None]
-        usual = logs.values() or worths or [0.0]
-        middle = sorted(usual)[len(usual) // 2]
-        return Belief({key: logs.get(key, middle) for key in everyone}, PRIOR_SD if known else IGNORANT_SD)
-
-    def _worth(self, trial: Trial) -> float | None:
-        """The log utility a trial showed; None where it failed or was given up."""
-        standing = self._rank([trial]).standings
-        if not standing or standing[0].verdict is None or not standing[0].value:
-            return None
-        met = standing[0].verdict in (Verdict.FEASIBLE, Verdict.UNDECIDED)
-        doubt = 1.0 if met or not self.experiment.benchmark.find_capacity else DOUBTED
-        return math.log(self.objective.utility(standing[0].value) * doubt)
+    def _drawn(self, means: np.ndarray, shared: np.ndarray) -> np.ndarray:
+        """Log utilities of all candidates drawn together, the same ones for the same belief."""
+        root = np.linalg.cholesky(shared + 1e-9 * np.eye(len(means)))
+        draws = np.random.default_rng(self.problem.seed).standard_normal((DRAWS, len(means)))
+        found: np.ndarray = means + draws @ root.T
+        return found
 
     def _incumbent(self) -> Incumbent | None:
         winner = self._rank(self._told).winner
         if winner is None:
             return None
         trial = next(trial for trial in self._told if trial.number == winner.trial)
-        worth = self._worth(trial)
+        worth = self.outlook.worth(trial)
         return None if worth is None else Incumbent(trial, worth)
 
     def _rank(self, trials: Sequence[Trial]) -> Ranking:
@@ -204,7 +191,7 @@ class Racing:
         best, count = -math.inf, 0
         for position, trial in enumerate(self._told, start=1):
             winner = self._rank(self._told[:position]).winner
-            worth = self._worth(trial) if winner and winner.trial == trial.number else None
+            worth = self.outlook.worth(trial) if winner and winner.trial == trial.number else None
             if worth is not None and worth > best + NOISE:
                 best, count = worth, 0
             else:
@@ -213,8 +200,11 @@ class Racing:
 
     def _starts(self, candidate: Candidate, incumbent: Incumbent | None) -> dict[str, Start]:
         """Where each capacity is looked for first: what has to be beaten, or what is believed if that is well above."""
-        expected = self.prior.expect(candidate)
-        (mean,), (sd,) = self._given().of([candidate]) if expected else ((0.0,), (0.0,))
+        expected = self.outlook.prior.expect(candidate)
+        mean, sd = 0.0, 0.0
+        if expected:
+            (mean,), ((variance,),) = self.outlook.of([candidate], self._told)
+            sd = math.sqrt(max(variance, 0.0))
         step = min(max(math.exp(sd), STEPS[0]), STEPS[1])
         likely = expected is not None and (incumbent is None or mean - sd / 2 > incumbent.worth)
         starts = {}
@@ -233,6 +223,10 @@ class Racing:
         share = candidate.gpus / incumbent.candidate.gpus if self.objective.name != "maximize_goodput" else 1.0
         load = found.value * share * ABOVE
         return float(math.ceil(load)) if found.unit == "concurrency" else load
+
+
+def _picked(candidates: Sequence[Candidate], which: np.ndarray) -> tuple[Candidate, ...]:
+    return tuple(candidate for candidate, chosen in zip(candidates, which, strict=True) if chosen)
 
 
 def _load(expected: Expectation | None, mean: float, scenario: str) -> float:

@@ -48,7 +48,7 @@ def test_from_nothing_it_finds_the_capacity_to_its_precision():
     course = CapacityCourse(asked(), gpus=1)
     loads = drive(course, server(100))
     (found,) = course.outcome.capacities
-    assert loads[:3] == [1, 2, 4]
+    assert loads[:4] == [1, 4, 16, 64]
     assert found.value <= 100 * 1.01
     assert found.high is not None
     assert found.high / found.value <= 1.051
@@ -141,7 +141,7 @@ def test_windows_grow_with_the_requests_and_an_unsteady_load_point_is_driven_aga
     second = course.ask()
     assert second is not None
     assert second.load_point == first.load_point
-    assert (second.workload.warmup, second.workload.duration) == (12.0, 48.0)
+    assert (second.workload.warmup, second.workload.duration) == (12.0, 4 * 48.0)
     course.tell(figures(second.load_point, e2e=12.0, attainment=share(90, 90), littles_law=False))
     third = course.ask()
     assert third is not None

@@ -1,0 +1,110 @@
+"""What is to be expected of candidates, in view of the trials so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from autotuner.core import Candidate, LoadPointResult, Trial, Verdict
+from autotuner.experiment import Experiment
+from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.rank import rank
+from autotuner.search.belief import Belief, Figure, Seen
+from autotuner.search.prior import DOUBTED, Prior
+from autotuner.search.problem import Problem
+
+PRIOR_SD = 0.2
+"""The deviation that the log costs of operators are taken to have at first."""
+
+IGNORANT = 5.0
+"""By how much less is known of a candidate without a prediction, as a factor."""
+
+ROUGH = 2.0
+"""The same for a prediction of which it is not known what it depends on."""
+
+CLOSELY = 200
+"""Candidates of which that is found out: those with the best predictions."""
+
+UTILITY_NOISE, POINT_NOISE, CEILING_NOISE = 0.02, 0.03, 0.05
+"""Deviations of logs that are measured: at a capacity, at one load point, and of what was given up."""
+
+LEAST_REQUESTS = 20
+"""Requests of a load point below which its means say little."""
+
+
+class Outlook:
+    """Expected utilities of candidates, corrected by every load point that was measured."""
+
+    def __init__(self, problem: Problem, pool: Sequence[Candidate]) -> None:
+        self.problem = problem
+        self.experiment: Experiment = problem.experiment
+        self.objective = OBJECTIVES[problem.experiment.optimization.objective]
+        self.prior = Prior(problem)
+        known = {candidate.key: found.utility for candidate in pool if (found := self.prior.expect(candidate))}
+        self._roughly = set(sorted(known, key=lambda key: -known[key])[CLOSELY:])
+        self._usual = sorted(math.log(value) for value in known.values())
+        self.predicts = bool(known)
+
+    def predicted(self, candidate: Candidate) -> bool:
+        """Whether something is predicted of it, be it that it does not fit."""
+        return self.prior.expect(candidate) is not None or (self.predicts and not self.problem.holds(candidate))
+
+    def of(self, candidates: Sequence[Candidate], told: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
+        """(means, covariance) of the log utilities of candidates after trials."""
+        worths = [worth for trial in told if (worth := self.worth(trial)) is not None]
+        usual = self._usual or sorted(worths) or [0.0]
+        middle = usual[len(usual) // 2]
+        belief = Belief(PRIOR_SD, tuple(seen for trial in told for seen in self._seen(trial, middle)))
+        for trial in told:
+            ceiling = trial.measurement.outcome.ceiling
+            if ceiling and self.worth(trial) is None:
+                figure = self._figure(trial.candidate, middle)
+                if belief.of([figure])[0][0] > math.log(ceiling):
+                    belief = Belief(PRIOR_SD, (*belief.seen, Seen(figure, math.log(ceiling), CEILING_NOISE)))
+        return belief.of([self._figure(candidate, middle) for candidate in candidates])
+
+    def worth(self, trial: Trial) -> float | None:
+        """The log utility a trial showed; None where it failed or was given up."""
+        standing = rank([trial], self.experiment).standings
+        if not standing or standing[0].verdict is None or not standing[0].value:
+            return None
+        met = standing[0].verdict in (Verdict.FEASIBLE, Verdict.UNDECIDED)
+        doubt = 1.0 if met or not self.experiment.benchmark.find_capacity else DOUBTED
+        return math.log(self.objective.utility(standing[0].value) * doubt)
+
+    def _figure(self, candidate: Candidate, middle: float) -> Figure:
+        """The expected utility; a guess where nothing is predicted, and a low one for what is not expected to fit."""
+        expected = self.prior.expect(candidate)
+        none = (0.0,) * len(self.prior.kinds)
+        if expected is not None:
+            found = None if candidate.key in self._roughly else self.prior.utility(candidate)
+            return found or Figure(candidate, "utility", math.log(expected.utility), none, ROUGH)
+        if self.predicted(candidate):
+            return Figure(candidate, "utility", self._usual[0] + math.log(DOUBTED), none)
+        return Figure(candidate, "utility", middle, none, IGNORANT)
+
+    def _seen(self, trial: Trial, middle: float) -> list[Seen]:
+        """What a trial says: of its utility, and of the times at each of its load points."""
+        if trial.failed:
+            return []
+        worth = self.worth(trial)
+        found = [] if worth is None else [Seen(self._figure(trial.candidate, middle), worth, UTILITY_NOISE)]
+        if self.prior.expect(trial.candidate) is None:
+            return found
+        last = {result.load_point: result for result in trial.measurement.load_points}
+        return found + [seen for result in last.values() for seen in self._at(trial.candidate, result)]
+
+    def _at(self, candidate: Candidate, result: LoadPointResult) -> list[Seen]:
+        metrics, in_flight = result.metrics, result.load_point.concurrency
+        if not metrics.tpot or not metrics.e2e or not metrics.tpot.mean or metrics.requests < LEAST_REQUESTS:
+            return []
+        expected = self.prior.at(candidate, result.load_point)
+        if expected is None:
+            return []
+        tpot, requests = expected
+        found = [Seen(tpot, math.log(metrics.tpot.mean), POINT_NOISE)]
+        if in_flight and metrics.e2e.mean > 0:
+            found.append(Seen(requests, math.log(in_flight / metrics.e2e.mean), POINT_NOISE))
+        return found
