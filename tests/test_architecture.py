@@ -17,6 +17,7 @@ FLOORS = [
     {"load", "simulate", "launchers", "search"},
     {"config", "workload", "engines", "scoring", "predict", "store"},
     {"experiment"},
+    {"expression"},
     {"errors"},
     {"core"},
     {"__init__"},
