@@ -63,17 +63,23 @@ class CommandLineEngine(ABC):
         self._learned = table or self._learned
         table = self._learned or self.flags(runtime)
         owner: dict[str, str] = {}
+        sometimes: dict[str, str] = {}
         for name, values in parameters.items():
             row = canonical().get(name)
             used = self._check_canonical(row, values, table) if row else self._check_native(name, values, table)
-            for flag in used:
-                self._claim(flag, name, owner)
+            for flag, always in used:
+                if always:
+                    self._claim(flag, name, owner)
+                else:
+                    sometimes[flag.name] = name
         if runtime is not None:
             environment.check(runtime)
+            taken = sometimes | owner
             for spelling in spellings_in(runtime.extra_args):
-                self._claim(table.flag(spelling), f"runtime.extra_args {spelling}", owner)
+                self._claim(table.flag(spelling), f"runtime.extra_args {spelling}", taken)
 
-    def _check_canonical(self, row: Parameter, values: Sequence[Value], table: FlagTable) -> list[Flag]:
+    def _check_canonical(self, row: Parameter, values: Sequence[Value], table: FlagTable) -> list[tuple[Flag, bool]]:
+        """The flags that the parameter can set, each with whether every value sets it."""
         form = row.form(self.name)
         flags = [table.flag(flag) for flag in form.flags]
         for value in values:
@@ -81,9 +87,10 @@ class CommandLineEngine(ABC):
             if problem is None and form.flag is not None:
                 problem = flags[0].problem(form.native(value))
             self._complain(row.name, problem)
-        return flags
+        always = [word == form.flag or all(word in form.arguments(value) for value in values) for word in form.flags]
+        return list(zip(flags, always, strict=True))
 
-    def _check_native(self, name: str, values: Sequence[Value], table: FlagTable) -> list[Flag]:
+    def _check_native(self, name: str, values: Sequence[Value], table: FlagTable) -> list[tuple[Flag, bool]]:
         spelling = self.spelling(name)
         found = table.find(spelling)
         if found is None:
@@ -96,7 +103,7 @@ class CommandLineEngine(ABC):
         if "." not in spelling:
             for value in values:
                 self._complain(name, found.problem(value))
-        return [found]
+        return [(found, True)]
 
     def _complain(self, name: str, problem: str | None) -> None:
         if problem is not None:
@@ -140,6 +147,18 @@ class CommandLineEngine(ABC):
             yield f"{shape.layers} layers are not divisible by pp-size {sizes.pp}"
         if sizes.ep > 1 and shape.experts and shape.experts % sizes.ep:
             yield f"{shape.experts} experts are not divisible by ep-size {sizes.ep}"
+        yield from self._doubles(candidate)
+
+    def _doubles(self, candidate: Candidate) -> Iterator[str]:
+        """The flags that two parameters of the candidate set."""
+        owner: dict[str, str] = {}
+        for name, value in candidate.parameters.items():
+            row = canonical().get(name)
+            form = row.forms.get(self.name) if row else None
+            words = form.arguments(value)[:1] if form else () if row or value is None else (self.spelling(name),)
+            for word in words:
+                if owner.setdefault(word, name) != name:
+                    yield f"{owner[word]} and {name} both set {word}"
 
     def gpus(self, candidate: Candidate) -> int:
         """How many GPUs one server of the candidate takes."""

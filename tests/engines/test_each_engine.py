@@ -111,6 +111,31 @@ def test_chunked_prefill_off_is_a_size_of_minus_one_on_sglang(installed: Path, m
     assert argv[argv.index("--chunked-prefill-size") + 1] == "-1"
 
 
+def test_the_two_uses_of_one_flag_on_sglang_exclude_each_other_in_a_candidate_only(model: Model) -> None:
+    sglang, name = engine("sglang"), "max-batched-tokens"
+    sglang.check({"enable-chunked-prefill": [True, False], name: [2048]})
+    sglang.check({"enable-chunked-prefill": [True], name: [2048]})
+    assert sglang.refuse(Candidate("sglang", {"enable-chunked-prefill": True, name: 2048}), Target(model)) is None
+    assert sglang.refuse(Candidate("sglang", {"enable-chunked-prefill": False}), Target(model)) is None
+    both = Candidate("sglang", {"enable-chunked-prefill": False, name: 2048})
+    assert "is the chunked prefill size" in str(sglang.refuse(both, Target(model)))
+    own = Candidate("sglang", {"enable-chunked-prefill": False, "chunked_prefill_size": 2048})
+    assert "both set --chunked-prefill-size" in str(sglang.refuse(own, Target(model)))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "runtime"),
+    [
+        ({"enable-chunked-prefill": [False], "max-batched-tokens": [2048]}, None),
+        ({"chunked-prefill-size": [2048], "max-batched-tokens": [2048]}, None),
+        ({"enable-chunked-prefill": [True, False]}, Runtime(extra_args=("--chunked-prefill-size", "2048"))),
+    ],
+)
+def test_two_that_set_one_flag_of_sglang_in_every_candidate_are_an_error(installed: Path, parameters, runtime) -> None:
+    with pytest.raises(ConfigError, match="both set --chunked-prefill-size"):
+        engine("sglang").check(parameters, runtime)
+
+
 def test_a_missing_sglang_is_an_error_of_the_machine(bin_folder: Path) -> None:
     with pytest.raises(MachineError, match="SGLang is not installed"):
         engine("sglang").executable(Runtime())
