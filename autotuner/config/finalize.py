@@ -1,15 +1,17 @@
-"""The last steps: one form for every value, nothing to launch for an external endpoint, and the GPU limit."""
+"""The last steps: a list for every parameter, nothing to launch for an external endpoint, and the GPU limit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autotuner.config import ranges
 from autotuner.config.context import TaskContext
-from autotuner.config.merging import Merged, dig
+from autotuner.config.merging import WHOLE, Merged, dig
 from autotuner.errors import ConfigError
 from autotuner.experiment import STATISTICS
 
 GPU_LIMIT = "gpu-limit"
+_ENTRIES = tuple(f"{section}." for section in WHOLE)
 
 
 def finalize(merged: Merged, context: TaskContext) -> list[str]:
@@ -19,9 +21,15 @@ def finalize(merged: Merged, context: TaskContext) -> list[str]:
     if not isinstance(parameters, dict):
         return []
     for name, values in parameters.items():
-        if not isinstance(values, list):
-            parameters[name] = [values]
-        elif not values:
+        try:
+            parameters[name] = ranges.expand(values)
+        except ValueError as error:
+            raise ConfigError(
+                f"parameters.{name}: {error}.",
+                why=f"It is in {merged.origin(f'parameters.{name}')}.",
+                remedy=f"A range is written like {ranges.EXAMPLES}.",
+            ) from error
+        if not parameters[name]:
             raise ConfigError(
                 f"parameters.{name} is an empty list.",
                 why=f"It is in {merged.origin(f'parameters.{name}')}, and leaves nothing to try.",
@@ -51,9 +59,10 @@ def require(merged: Merged) -> None:
 
 def _remove_nulls(merged: Merged) -> None:
     """Remove null parameters and SLO terms: a later layer takes back what an earlier one set."""
-    for path in [path for path in merged.provenance if path == "slo" or path.startswith(("parameters.", "slo."))]:
+    sections = ("slo",)
+    for path in [path for path in merged.provenance if path in sections or path.startswith((*_ENTRIES, "slo."))]:
         keys = path.split(".")
-        is_whole = path.startswith("parameters.") or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)
+        is_whole = path.startswith(_ENTRIES) or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)
         if is_whole and dig(merged.data, path) is None:
             merged.drop(path)
 
@@ -61,11 +70,13 @@ def _remove_nulls(merged: Merged) -> None:
 def _leave_external_alone(merged: Merged) -> list[str]:
     """An endpoint that runs already has its parameters: none of ours can be tried."""
     deployment = merged.data.get("deployment")
-    if not isinstance(deployment, Mapping) or deployment.get("mode") != "external" or not merged.data["parameters"]:
+    if not isinstance(deployment, Mapping) or deployment.get("mode") != "external":
         return []
     names = ", ".join(merged.data["parameters"])
-    for path in [path for path in merged.provenance if path.startswith("parameters.")]:
+    for path in [path for path in merged.provenance if path.startswith(_ENTRIES)]:
         merged.drop(path, emptied_by="external-defaults")
+    if not names:
+        return []
     return [f"deployment external: the server runs already, so these parameters are not tried: {names}"]
 
 

@@ -7,17 +7,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FREE = ("parameters", "runtime.env", "deployment.headers")
+WHOLE = ("parameters",)
+"""Sections in which a mapping, such as a range, is one value."""
+
+FREE = (*WHOLE, "runtime.env", "deployment.headers")
 """Mappings whose keys are the user's own words, so that a dot in one is part of it."""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay `over` on `base`; neither is changed, and the result shares nothing with them."""
+    return _merge(base, over, "")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any], section: str) -> dict[str, Any]:
     merged: dict[str, Any] = {key: copy.deepcopy(value) for key, value in base.items() if key not in over}
     for key, value in over.items():
         below = base.get(key)
-        if isinstance(value, Mapping):
-            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        if isinstance(value, Mapping) and section not in WHOLE:
+            inner = f"{section}.{key}" if section else key
+            merged[key] = _merge(below if isinstance(below, Mapping) else {}, value, inner)
         else:
             merged[key] = copy.deepcopy(value)
     # Keys keep the order in which they first appeared.
@@ -25,13 +33,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leaves(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted path -> value, for everything that is not a mapping, and for empty mappings."""
+    """Dotted path -> value, for everything that is not a mapping, for empty mappings, and for ranges."""
     return dict(_leaves(data, ""))
 
 
 def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in data.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and prefix.removesuffix(".") not in WHOLE:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from autotuner.config.merging import Merged, leaves
+from autotuner.config import ranges
+from autotuner.config.merging import WHOLE, Merged, leaves
 from autotuner.errors import ConfigError, unknown
 from autotuner.experiment import LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
 
@@ -21,11 +22,11 @@ ALIASES = {"e2e": "latency", "e2el": "latency", "ttfo": "ttft", "throughput": "o
 def check_keys(name: str, data: Mapping[str, Any], where: Callable[[str], str]) -> None:
     """Refuse keys that mean nothing, at any level, naming the nearest that does and the layer `name`."""
     for parameter, values in _mapping(data.get("parameters")).items():
-        if isinstance(values, Mapping):
+        if problem := ranges.unknown_key(values):
             raise ConfigError(
-                f"parameters.{parameter} is a mapping.",
+                f"parameters.{parameter}: {problem}",
                 why=_whence(name, where(f"parameters.{parameter}")),
-                remedy="Give a value, or a list of values to try.",
+                remedy=f"Give a value, a list of values to try, or a range such as {ranges.EXAMPLES}.",
             )
     for path, options in _unknown_keys(data, Experiment, ""):
         *above, key = path.split(".")
@@ -182,13 +183,14 @@ def _fault(fault: dict[str, Any], merged: Merged) -> str:
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{path}: must be a mapping{whence}"
     said = fault["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(given, dict | list) else f", not {given!r}"
+    told = isinstance(given, dict | list) or (isinstance(given, str) and f"'{given}'" in said)
+    shown = "" if told else f", not {given!r}"
     return f"{path}: {said[:1].lower()}{said[1:]}{shown}{whence}"
 
 
 def default_leaves(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any]:
     """Values that no layer set: dotted path -> default."""
-    defaults = leaves(experiment.model_dump(mode="json", exclude={"slo", "parameters"}))
+    defaults = leaves(experiment.model_dump(mode="json", exclude={"slo", *WHOLE}))
     defaults["slo.attainment"] = experiment.slo.attainment
     given = leaves(data)
     return {

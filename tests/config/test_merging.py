@@ -87,6 +87,16 @@ def test_a_list_replaces_a_list_and_a_scalar_a_mapping():
     assert merge({"a": [1, 2], "b": {"c": 1}}, {"a": [3], "b": 4}) == {"a": [3], "b": 4}
 
 
+def test_a_range_replaces_what_was_there_as_one_value():
+    base = {"parameters": {"a": {"from": 1, "to": 4, "step": 1}, "b": 1}}
+    over = {"parameters": {"a": {"from": 1, "to": 4, "factor": 2}}}
+    found = merge(base, over)
+    assert found == {"parameters": {"a": {"from": 1, "to": 4, "factor": 2}, "b": 1}}
+    assert leaves(found) == {"parameters.a": {"from": 1, "to": 4, "factor": 2}, "parameters.b": 1}
+    found["parameters"]["a"]["to"] = 8
+    assert over["parameters"]["a"]["to"] == 4
+
+
 def test_a_frozen_layer_can_be_resolved_twice_with_the_same_answer():
     data = {"parameters": {"tp-size": [1]}}
     layer = ConfigLayer("mine", data)

@@ -14,6 +14,7 @@ from autotuner.errors import ConfigError
         ("slo.latency={p90: 5}", {"slo": {"latency": {"p90": 5}}}),
         ("description=", {"description": None}),
         ("benchmark.duration=1e1", {"benchmark": {"duration": 10.0}}),
+        ("parameters.a={from: 1, to: 2, step: 1}", {"parameters": {"a": {"from": 1, "to": 2, "step": 1}}}),
         ("model.id_or_path=meta-llama/Llama-3.1-8B", {"model": {"id_or_path": "meta-llama/Llama-3.1-8B"}}),
     ],
 )
@@ -81,3 +82,31 @@ def test_null_takes_back_a_parameter_and_an_slo_term():
 
 def test_nothing_given_is_no_layer():
     assert compose(TaskContext(user_overrides=read_overrides())).layers[-1] == "sim-defaults"
+
+
+def test_a_range_replaces_a_range_as_a_whole_and_its_origin_is_told(write):
+    file = write("one.yaml", "parameters:\n  mem-fraction-static: {from: 0.8, to: 0.95, step: 0.05}\n  tp-size: [1]\n")
+    alone = compose(TaskContext(user_overrides=read_overrides([file])))
+    assert alone.data["parameters"]["mem-fraction-static"] == [0.8, 0.85, 0.9, 0.95]
+    assert alone.provenance["parameters.mem-fraction-static"] == "user_patch"
+    assert alone.places["parameters.mem-fraction-static"] == "one.yaml:2:3"
+    setting = "parameters.mem-fraction-static={from: 0.4, to: 0.8, factor: 2}"
+    found = compose(TaskContext(user_overrides=read_overrides([file], [setting])))
+    assert found.data["parameters"]["mem-fraction-static"] == [0.4, 0.8]
+    assert found.places["parameters.mem-fraction-static"] == f"--set {setting}"
+
+
+def test_a_wrong_range_is_an_error_that_names_its_place(write):
+    file = write("one.yaml", "parameters:\n  tp-size: {from: 4, to: 1, step: 1}\n")
+    with pytest.raises(ConfigError) as caught:
+        compose(TaskContext(user_overrides=read_overrides([file])))
+    assert caught.value.what == "parameters.tp-size: 'from' of a range is above 'to'."
+    assert caught.value.why == "It is in user_patch, one.yaml:2:3."
+    assert "factor: 2" in caught.value.remedy
+
+
+def test_the_gpu_limit_holds_for_a_range():
+    found = compose(
+        TaskContext(total_gpus=2, user_overrides={"parameters": {"tp-size": {"from": 1, "to": 8, "factor": 2}}})
+    )
+    assert found.data["parameters"]["tp-size"] == [1, 2]

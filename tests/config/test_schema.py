@@ -34,7 +34,14 @@ def fault(**overrides):
         ({"slo": {"ttfft": 1}}, "Unknown key in slo 'ttfft'; did you mean 'ttft'?"),
         ({"slo": {"ttft": {"p80": 1}}}, "Unknown key in slo.ttft 'p80'; did you mean 'p90'?"),
         ({"slo": {"ttft": {"p90": {"wieght": 1}}}}, "Unknown key in slo.ttft.p90 'wieght'; did you mean 'weight'?"),
-        ({"parameters": {"tp-size": {"from": 1}}}, "parameters.tp-size is a mapping."),
+        (
+            {"parameters": {"tp-size": {"from": 1, "too": 4}}},
+            "parameters.tp-size: Unknown key of a range 'too'; did you mean 'to'?",
+        ),
+        (
+            {"parameters": {"tp-size": [1, {"form": 2}]}},
+            "parameters.tp-size: Unknown key of a range 'form'; did you mean 'from'?",
+        ),
     ],
 )
 def test_an_unknown_key_is_an_error_at_any_level_with_the_nearest_and_the_layer(overrides, what):
@@ -83,6 +90,7 @@ def test_a_parameter_at_the_top_level_is_told_where_it_belongs():
         ({"slo": {"terms": [{"threshold": 3}]}}, "Unknown key in slo 'terms'"),
         ({"slo": {"terms": [{"metric": "ttft", "threshold": 3}], "ttft": 1}}, "Unknown key in slo 'terms'"),
         ({"parameters": {"tp-size": []}}, "parameters.tp-size is an empty list."),
+        ({"parameters": {"tp-size": {"from": 1}}}, "parameters.tp-size: a range needs 'to'."),
     ],
 )
 def test_a_wrong_value_is_an_error_in_the_users_words(overrides, said):
@@ -129,9 +137,13 @@ KEYS = sorted(
         "mode",
         "total_gpus",
         "a.b",
+        "from",
+        "to",
+        "step",
     }
 )
-values = st.none() | st.booleans() | st.integers(-2, 5) | st.floats(-1, 2) | st.sampled_from(["x", "sim", "vllm", "1"])
+texts = st.sampled_from(["x", "sim", "vllm", "1", "tp-size > 1", "a.b == from"])
+values = st.none() | st.booleans() | st.integers(-2, 5) | st.floats(-1, 2) | texts
 trees = st.recursive(
     values, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
 )
