@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autotuner.core import LoadPoint, Value, Workload
+from autotuner.expression import parse
 
 Objective = Literal[
     "minimize_latency",
@@ -95,6 +97,11 @@ class Hardware(Section):
     total_gpus: int | None = Field(None, ge=1)
     gpus: tuple[int, ...] = ()
     price_per_gpu_hour: float | None = Field(None, gt=0)
+
+    @property
+    def usable(self) -> int | None:
+        """How many GPUs may be used; None where that is not known."""
+        return min(self.total_gpus or len(self.gpus), len(self.gpus)) if self.gpus else self.total_gpus
 
 
 class Faults(Section):
@@ -269,8 +276,21 @@ class Slo(Section):
         return {"terms": terms, **fields}
 
 
+def _can_be_read(text: str) -> str:
+    parse(text)
+    return text
+
+
+Rule = Annotated[str, AfterValidator(_can_be_read)]
+"""The text of an expression."""
+
+
 class Experiment(Section):
-    """One composed and validated configuration: everything a run needs, nothing it must guess."""
+    """One composed and validated configuration: everything a run needs, nothing it must guess.
+
+    A parameter of `only_when` exists only where its expression holds. Candidates that break one of
+    the `constraints`, which have names, are refused.
+    """
 
     task_name: str = Field(min_length=1)
     description: str = ""
@@ -280,6 +300,8 @@ class Experiment(Section):
     deployment: Deployment = Deployment()
     hardware: Hardware = Hardware()
     parameters: dict[str, tuple[Value, ...]]
+    only_when: dict[str, Rule] = Field(default_factory=dict)
+    constraints: dict[str, Rule] = Field(default_factory=dict)
     optimization: Optimization = Optimization()
     benchmark: Benchmark
     slo: Slo = Slo()
@@ -291,6 +313,22 @@ class Experiment(Section):
         if not isinstance(data, dict):
             return data
         return {name: value if isinstance(value, list | tuple) else (value,) for name, value in data.items()}
+
+    @field_validator("only_when", "constraints", mode="before")
+    @classmethod
+    def _have_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise ValueError("must be a mapping of names to expressions, such as {all-gpus: tp-size * dp-size == gpus}")
+        return data
+
+    @field_validator("only_when")
+    @classmethod
+    def _without_circles(cls, rules: dict[str, str]) -> dict[str, str]:
+        try:
+            TopologicalSorter({name: parse(text).names - {name} for name, text in rules.items()}).prepare()
+        except CycleError as error:
+            raise ValueError(f"these depend on one another in a circle: {', '.join(error.args[1])}") from error
+        return rules
 
     def workload(self) -> Workload:
         """The load points of one launch, lightest first, so that a crash loses least."""

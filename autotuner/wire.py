@@ -15,6 +15,8 @@ from autotuner.core import Candidate, Observer, ServerSpec, Source, Trial, unobs
 from autotuner.deploy import render
 from autotuner.engines import Engine, Target, engine, standin
 from autotuner.engines.model import location
+from autotuner.engines.names import knows
+from autotuner.engines.parameters import canonical
 from autotuner.errors import ConfigError, MachineError
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.serial import SerialExecutor
@@ -25,6 +27,7 @@ from autotuner.launchers import Launcher, clean, launcher, locks
 from autotuner.predict.hardware import gpu
 from autotuner.predict.shape import model_shape
 from autotuner.report.markdown import markdown
+from autotuner.rules import Rules
 from autotuner.scoring.rank import Ranking
 from autotuner.search.account import UNFINISHED, Account
 from autotuner.search.capacity import check_capacity
@@ -143,6 +146,8 @@ class Result:
 def wire(experiment: Experiment) -> Wiring:
     """Choose the rooms' objects for an experiment, and refuse a space that cannot run."""
     chosen = engine(experiment.base_runtime)
+    rules = Rules.of(experiment)
+    rules.check(experiment.parameters, knows, canonical())
     where = launcher(experiment.deployment.mode, experiment.deployment)
     _check(experiment, chosen, where)
     chosen.check_model(experiment.model)
@@ -157,7 +162,7 @@ def wire(experiment: Experiment) -> Wiring:
         unknown = standin.refuse(candidate) if simulated else None
         return chosen.refuse(candidate, target) or foresight.refuse(candidate) or unknown
 
-    space = Space(experiment.base_runtime, experiment.parameters, refuse)
+    space = Space(experiment.base_runtime, experiment.parameters, refuse, rules)
     if not space.candidates:
         reason = space.refused[0][1] if space.refused else "A parameter has an empty list of values."
         raise ConfigError(

@@ -16,6 +16,7 @@ FLOORS = [
     {"evaluate"},
     {"load", "simulate", "launchers", "search"},
     {"config", "workload", "engines", "scoring", "predict", "store"},
+    {"rules"},
     {"experiment"},
     {"expression"},
     {"errors"},

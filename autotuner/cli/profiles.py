@@ -89,11 +89,15 @@ def check(
     file: Annotated[Path, typer.Argument(help="Profile file to check.")],
     as_json: Json = False,
 ) -> None:
-    """Check a profile file: its form, its keys, and that it composes."""
+    """Check a profile file: its form, its keys, the names in its rules, and that it composes."""
     from autotuner.cli import display
     from autotuner.config import check_file
+    from autotuner.engines.names import knows
+    from autotuner.engines.parameters import canonical
+    from autotuner.rules import Rules
 
     composition = check_file(file)
+    Rules.of(composition.experiment).check_names(composition.experiment.parameters, knows, canonical())
     if as_json:
         display.json({"file": str(file), "layers": composition.layers, "warnings": composition.warnings})
         return

@@ -12,6 +12,7 @@ from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
     from autotuner.config import Composition
+    from autotuner.search.plan import Plan
     from autotuner.store import RunStore
     from autotuner.wire import Wiring
 
@@ -128,5 +129,16 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
     display.line(f"\ncandidates{f'; predicted, not measured, at {points[-1]}' if known else ''}")
     display.table(rows, ["trial", *names, *known], right=known)
     if plan.space.refused:
-        refused = [{**candidate.parameters, "refused because": why} for candidate, why in plan.space.refused]
-        display.table(refused, [*names, "refused because"], title="refused")
+        display.table(_refused_rows(plan), ["", *names, "refused because"], title="refused")
+
+
+def _refused_rows(plan: Plan) -> list[dict[str, Any]]:
+    """The first combinations that each reason holds for, and how many more there are."""
+    from autotuner.report.refused import NAMED, by_reason
+
+    rows: list[dict[str, Any]] = []
+    for reason, candidates in by_reason(plan.space.refused).items():
+        rows += [{**candidate.parameters, "refused because": reason} for candidate in candidates[:NAMED]]
+        if len(candidates) > NAMED:
+            rows.append({"": f"and {len(candidates) - NAMED} more", "refused because": reason})
+    return rows

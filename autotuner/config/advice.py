@@ -6,11 +6,18 @@ import math
 from collections.abc import Iterator
 
 from autotuner.experiment import Experiment
+from autotuner.expression import parse
+from autotuner.rules import SIZES, WORDS
 
 
 def warnings_about(experiment: Experiment) -> list[str]:
     """Return one sentence for each thing worth a second look."""
-    return [*_about_grid(experiment), *_about_load(experiment), *_about_objective(experiment)]
+    return [
+        *_about_grid(experiment),
+        *_about_rules(experiment),
+        *_about_load(experiment),
+        *_about_objective(experiment),
+    ]
 
 
 def _about_grid(experiment: Experiment) -> Iterator[str]:
@@ -19,13 +26,22 @@ def _about_grid(experiment: Experiment) -> Iterator[str]:
             yield f"{name} holds the same value twice"
     size = math.prod(len(values) for values in experiment.parameters.values())
     limit = experiment.optimization.max_iterations
-    if experiment.optimization.strategy == "grid_search" and size > limit:
+    tied = experiment.only_when or experiment.constraints
+    if not tied and experiment.optimization.strategy == "grid_search" and size > limit:
         yield f"the grid has {size} candidates and max_iterations is {limit}: {limit} are tried, spread over the grid"
     fractions = [
         value for value in experiment.parameters.get("mem-fraction-static", ()) if isinstance(value, int | float)
     ]
     if fractions and max(fractions) > 0.95:
         yield f"mem-fraction-static {max(fractions)} leaves little memory for anything but weights and KV cache"
+
+
+def _about_rules(experiment: Experiment) -> Iterator[str]:
+    for name, text in experiment.constraints.items():
+        missing = parse(text).needed - {*experiment.parameters, *WORDS, *SIZES}
+        if missing:
+            named = ", ".join(sorted(missing))
+            yield f"the constraint {name} refuses nothing where it depends on {named}, which no layer sets"
 
 
 def _about_load(experiment: Experiment) -> Iterator[str]:

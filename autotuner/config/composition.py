@@ -11,6 +11,7 @@ from autotuner.config.advice import warnings_about
 from autotuner.config.context import IDENTITY, WORDS, TaskContext
 from autotuner.config.facts import check_known, settle
 from autotuner.config.finalize import finalize, require
+from autotuner.config.inactive import leave_out
 from autotuner.config.layers import ConfigLayer
 from autotuner.config.merging import Merged, dig, leaves, merge, nest
 from autotuner.config.schema import check_keys, default_leaves, slo_mapping, validate
@@ -86,8 +87,12 @@ def compose(context: TaskContext) -> Composition:
     if isinstance(context.slo_config, Mapping):
         _lay(merged, "slo_config", {"slo": context.slo_config})
     warnings += finalize(merged, settled)
-    experiment = validate(merged, remedy=_REPLACE_REMEDY if replacing else _PATCH_REMEDY)
+    remedy = _REPLACE_REMEDY if replacing else _PATCH_REMEDY
+    experiment = validate(merged, remedy)
     require(merged)
+    if left_out := leave_out(merged, experiment):
+        warnings += left_out
+        experiment = validate(merged, remedy)
     return Composition(
         data=merged.data,
         layers=merged.layers,

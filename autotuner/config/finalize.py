@@ -58,8 +58,8 @@ def require(merged: Merged) -> None:
 
 
 def _remove_nulls(merged: Merged) -> None:
-    """Remove null parameters and SLO terms: a later layer takes back what an earlier one set."""
-    sections = ("slo",)
+    """Remove null parameters, rules and SLO terms: a later layer takes back what an earlier one set."""
+    sections = ("only_when", "constraints", "slo")
     for path in [path for path in merged.provenance if path in sections or path.startswith((*_ENTRIES, "slo."))]:
         keys = path.split(".")
         is_whole = path.startswith(_ENTRIES) or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)

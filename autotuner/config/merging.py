@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WHOLE = ("parameters",)
+WHOLE = ("parameters", "only_when", "constraints")
 """Sections in which a mapping, such as a range, is one value."""
 
 FREE = (*WHOLE, "runtime.env", "deployment.headers")

@@ -133,8 +133,7 @@ class CommandLineEngine(ABC):
     def reasons(self, candidate: Candidate, target: Target) -> Iterator[str]:
         """Every reason known beforehand why the candidate cannot run there."""
         sizes = Sizes.of(candidate)
-        named = target.hardware.gpus
-        total = min(target.hardware.total_gpus or len(named), len(named)) if named else target.hardware.total_gpus
+        total = target.hardware.usable
         needed = self.gpus(candidate)
         if total is not None and needed > total:
             yield f"it needs {needed} GPUs and {total} may be used"

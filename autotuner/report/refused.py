@@ -16,13 +16,18 @@ NAMED = 4
 """Combinations named for each reason."""
 
 
-def reasons(refused: Refused, experiment: Experiment) -> list[str]:
-    """One line for each reason, with the combinations it holds for."""
+def by_reason(refused: Refused) -> dict[str, list[Candidate]]:
+    """Each reason, with the combinations it holds for."""
     grouped: dict[str, list[Candidate]] = {}
     for candidate, reason in refused:
         grouped.setdefault(reason, []).append(candidate)
+    return grouped
+
+
+def reasons(refused: Refused, experiment: Experiment) -> list[str]:
+    """One line for each reason, with the combinations it holds for."""
     names = [name for name, values in experiment.parameters.items() if len(values) > 1]
-    return [f"{_named(candidates, names)}: {reason}" for reason, candidates in grouped.items()]
+    return [f"{_named(candidates, names)}: {reason}" for reason, candidates in by_reason(refused).items()]
 
 
 def records(refused: Refused) -> list[dict[str, Any]]:

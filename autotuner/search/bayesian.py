@@ -47,7 +47,8 @@ class Bayesian:
 
     Targets are constraints. What is asked follows from the seed, how many were asked for, and what
     was told: a resumed search goes on as the interrupted one would have. Launches under way are
-    known to the sampler, so that several can be asked for at once.
+    known to the sampler, so that several can be asked for at once. A parameter that a candidate
+    lacks is no part of what Optuna is told of it, and brings no candidate nearer or farther.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -59,6 +60,7 @@ class Bayesian:
         if len(pool) > CONSIDERED_AT_MOST:
             pool = tuple(random.Random(problem.seed).sample(pool, CONSIDERED_AT_MOST))
         self._left = {candidate.key: candidate for candidate in pool}
+        self._known = {candidate.key for candidate in problem.space.candidates}
         self._axes = {name: Axis.of(name, values) for name, values in problem.space.parameters.items()}
         first = list(spread(pool, UNGUIDED, problem.seed))
         random.Random(problem.seed).shuffle(first)
@@ -90,7 +92,7 @@ class Bayesian:
             return
         if trial.purpose == "search":
             self._note(trial.candidate)
-        if self._axes.keys() <= trial.candidate.parameters.keys():
+        if trial.candidate.key in self._known:
             self._told[trial.candidate.key] = self._outcome(trial)
 
     def _note(self, candidate: Candidate) -> None:
@@ -125,7 +127,8 @@ class Bayesian:
 
         def distance(candidate: Candidate) -> float:
             return sum(
-                axis.distance(wanted[name], axis.place(candidate.parameters[name])) for name, axis in self._axes.items()
+                self._axes[name].distance(wanted[name], self._axes[name].place(value))
+                for name, value in candidate.parameters.items()
             )
 
         return min(self._left.values(), key=distance)
@@ -155,9 +158,10 @@ class Bayesian:
         return tuple(min(values) for values in zip(*seen, strict=True)) if seen else (0.0,) * len(self.objectives)
 
     def _described(self, candidate: Candidate) -> dict[str, Any]:
+        given = candidate.parameters
         return {
-            "params": {name: axis.choice(candidate.parameters[name]) for name, axis in self._axes.items()},
-            "distributions": {name: axis.distribution() for name, axis in self._axes.items()},
+            "params": {name: self._axes[name].choice(value) for name, value in given.items()},
+            "distributions": {name: self._axes[name].distribution() for name in given},
         }
 
     def _sampler(self) -> BaseSampler:

@@ -12,6 +12,8 @@ from autotuner.search.listed import Listed
 from autotuner.search.problem import Problem
 
 CONSIDERED_AT_MOST = 2_000
+ABSENT = object()
+"""The value of a parameter that a candidate lacks."""
 
 
 class Grid(Listed):
@@ -38,7 +40,9 @@ def evenly(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Cand
     pool = list(candidates)
     if len(pool) > CONSIDERED_AT_MOST:
         pool = random.Random(seed).sample(pool, CONSIDERED_AT_MOST)
-    singles = [tuple(candidate.parameters.items()) for candidate in pool]
+    # that a parameter is not there counts as a value, or what has few parameters would come first
+    names = list(dict.fromkeys(name for candidate in pool for name in candidate.parameters))
+    singles = [tuple((name, candidate.parameters.get(name, ABSENT)) for name in names) for candidate in pool]
     pairs = [tuple(itertools.combinations(items, 2)) for items in singles]
     seen: Counter[object] = Counter()
     left = list(range(len(pool)))

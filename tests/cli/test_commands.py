@@ -56,6 +56,62 @@ def test_a_plan_tells_what_does_not_fit(autotune):
     assert plan["refused"]
 
 
+RULES = (
+    *("--set", "parameters.tp-size={from: 1, to: 8, factor: 2}", "--set", "parameters.pp-size=[1,2,4]"),
+    *("--set", "parameters.max-batched-tokens={from: 2048, to: 16384, factor: 2}"),
+    *("--set", "only_when.max-batched-tokens=enable-chunked-prefill", "--total-gpus", "4"),
+    *("--set", "constraints.all-gpus=tp-size * pp-size == gpus"),
+)
+
+
+@pytest.mark.parametrize("strategy", ["racing", "grid_search", "random", "bayesian"])
+def test_a_plan_keeps_to_conditions_and_constraints(autotune, strategy):
+    plan = autotune("run", *RULES, "--strategy", strategy, "--max-iterations", "40", "--dry-run", "--json").data
+    tried = [candidate for candidate in plan["candidates"] if "enable-chunked-prefill" in candidate]
+    assert plan["combinations"] == 9 * 2 * (1 + 4)
+    assert len(tried) == 3 * 2 * (1 + 4)
+    assert all(candidate["tp-size"] * candidate["pp-size"] == 4 for candidate in tried)
+    assert all(("max-batched-tokens" in candidate) == candidate["enable-chunked-prefill"] for candidate in tried)
+    assert {refused["reason"] for refused in plan["refused"]} == {
+        "breaks the constraint all-gpus: tp-size * pp-size == gpus"
+    }
+    assert len(plan["refused"]) == 6 * 2 * (1 + 4)
+
+
+def test_a_plan_shows_what_is_refused_by_its_reason(autotune):
+    said = autotune("run", *RULES, "--dry-run").out
+    assert "90 combinations, 60 refused" in said
+    assert "and 56 more" in said
+    assert "all-gpus" in said
+
+
+def test_a_run_keeps_what_broke_a_constraint_and_why(autotune, tmp_path):
+    short = ("--evaluator", "simulated", "--max-iterations", "2", "--duration", "2", "--warmup", "0.3")
+    assert autotune("run", *RULES, *short).code == 0
+    (file,) = tmp_path.glob("runs/*/refused.json")
+    refused = json.loads(file.read_text())
+    assert {row["reason"] for row in refused} == {"breaks the constraint all-gpus: tp-size * pp-size == gpus"}
+    assert {"tp-size", "pp-size"} <= refused[0]["parameters"].keys()
+
+
+def test_config_show_tells_the_layer_of_a_range_and_of_a_rule(autotune):
+    shown = autotune("config", "show", *RULES, "--json").data
+    assert shown["config"]["parameters"]["max-batched-tokens"] == [2048, 4096, 8192, 16384]
+    for path in ("parameters.max-batched-tokens", "only_when.max-batched-tokens", "constraints.all-gpus"):
+        assert shown["provenance"][path] == "user_patch"
+    table = autotune("config", "show", *RULES).out
+    assert "tp-size * pp-size == gpus" in " ".join(table.split())
+
+
+def test_a_profile_with_an_unknown_name_in_a_rule_does_not_check(autotune, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nlayers:\n  - name: l\n    data:\n      constraints:\n        a: tp-sise == gpus\n"
+    )
+    said = autotune("profiles", "check", "mine.yaml")
+    assert said.code == 2
+    assert "did you mean 'tp-size'" in " ".join(said.err.split())
+
+
 def test_two_profiles_differ_in_what_they_set(autotune):
     rows = autotune("profiles", "diff", "low-latency", "high-throughput", "--json").data
     values = {row["value"]: (row["low-latency"], row["high-throughput"]) for row in rows}

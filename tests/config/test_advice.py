@@ -18,6 +18,10 @@ def test_the_default_configuration_has_nothing_to_warn_about():
             {"parameters": {"x": [1, 2, 3, 4]}, "optimization": {"strategy": "grid_search"}},
             "16 candidates and max_iterations is 10",
         ),
+        (
+            {"constraints": {"fits": "max-batched-tokens >= max-model-len"}, "parameters": {"max-model-len": [1]}},
+            "the constraint fits refuses nothing where it depends on max-batched-tokens, which no layer sets",
+        ),
         ({"parameters": {"x": [1, 1]}}, "x holds the same value twice"),
         ({"parameters": {"mem-fraction-static": [0.9, 0.98]}}, "mem-fraction-static 0.98"),
         ({"parameters": {"max-running-requests": [2, 8]}}, "concurrency 4 is above max-running-requests 2"),
@@ -36,6 +40,12 @@ def test_what_is_probably_not_meant_is_one_warning(overrides, said):
     "overrides",
     [
         {"parameters": {"x": [1, True]}},
+        {"constraints": {"a": "tp-size * dp-size < 3 and runtime != 'vllm' and quantization == null"}},
+        {
+            "parameters": {"x": [1, 2, 3, 4]},
+            "optimization": {"strategy": "grid_search"},
+            "only_when": {"x": "enable-chunked-prefill"},
+        },
         {"parameters": {"x": [1, 2, 3, 4]}, "optimization": {"strategy": "random"}},
         {"optimization": {"objective": "maximize_goodput"}, "slo": {"ttft": 1}},
         {"optimization": {"objective": "minimize_cost"}, "hardware": {"price_per_gpu_hour": 2}},

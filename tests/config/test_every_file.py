@@ -1,5 +1,6 @@
 """Every YAML file that is handed out can be used."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ ROOT = Path(autotuner.__file__).parent.parent
 PROFILES = sorted((ROOT / "profiles").rglob("*.yaml"))
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*") if path.suffix in (".yaml", ".yml"))
 RUNTIMES = ("sglang", "vllm", "trtllm", "sim")
-CONFIGURATION = {"custom-profile.yaml", "overrides.yaml", "slo.yaml"}
+CONFIGURATION = {"custom-profile.yaml", "overrides.yaml", "search-space.yaml", "slo.yaml"}
 
 
 def shown(path):
@@ -116,6 +117,19 @@ def test_the_example_profile_works_on_the_engine_it_is_used_with():
     assert on_vllm.layers[-1] == "profile:custom-profile:chat-on-vllm"
     large = compose(TaskContext(model_name="Llama-3.1-70B", base_runtime="vllm", total_gpus=8, profiles=[str(path)]))
     assert large.data["parameters"]["tp-size"] == [4]
+
+
+def test_the_example_search_space_has_the_values_that_it_says():
+    path = ROOT / "examples/search-space.yaml"
+    found = compose(TaskContext(profiles=[str(path)], total_gpus=8))
+    said = dict(re.findall(r"^ +([\w-]+): \{.*\}\s+# (.*)$", path.read_text(), re.MULTILINE))
+    assert said.keys() == {"tp-size", "mem-fraction-static", "max-batched-tokens"}
+    assert {name: ", ".join(map(str, found.data["parameters"][name])) for name in said} == said
+    assert set(found.experiment.only_when) | set(found.experiment.constraints) == {
+        "max-batched-tokens",
+        "all-gpus",
+        "room-for-steps",
+    }
 
 
 def test_the_example_slo_is_used_as_it_stands():

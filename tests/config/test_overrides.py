@@ -15,6 +15,8 @@ from autotuner.errors import ConfigError
         ("description=", {"description": None}),
         ("benchmark.duration=1e1", {"benchmark": {"duration": 10.0}}),
         ("parameters.a={from: 1, to: 2, step: 1}", {"parameters": {"a": {"from": 1, "to": 2, "step": 1}}}),
+        ("constraints.two=tp-size == 2", {"constraints": {"two": "tp-size == 2"}}),
+        ('only_when.a.b=runtime == "sim"', {"only_when": {"a.b": 'runtime == "sim"'}}),
         ("model.id_or_path=meta-llama/Llama-3.1-8B", {"model": {"id_or_path": "meta-llama/Llama-3.1-8B"}}),
     ],
 )
@@ -110,3 +112,36 @@ def test_the_gpu_limit_holds_for_a_range():
         TaskContext(total_gpus=2, user_overrides={"parameters": {"tp-size": {"from": 1, "to": 8, "factor": 2}}})
     )
     assert found.data["parameters"]["tp-size"] == [1, 2]
+
+
+RULES = """
+name: mine
+layers:
+  - name: mine
+    data:
+      parameters: {tp-size: {from: 1, to: "{total_gpus}", factor: 2}}
+      only_when: {enable-chunked-prefill: tp-size > 1}
+      constraints: {small: tp-size < 4, two: tp-size == 2}
+"""
+
+
+def test_rules_of_layers_add_up_and_null_takes_one_or_all_of_them_back(write):
+    write("profiles/mine.yaml", RULES)
+
+    def rules(*settings):
+        overrides = read_overrides(settings=settings)
+        found = compose(TaskContext(profiles=["mine"], total_gpus=4, user_overrides=overrides))
+        return found.experiment.only_when, found.experiment.constraints, found.provenance
+
+    only_when, constraints, provenance = rules("constraints.even=tp-size % 2 == 0", "constraints.two=tp-size > 1")
+    assert only_when == {"enable-chunked-prefill": "tp-size > 1"}
+    assert constraints == {"small": "tp-size < 4", "two": "tp-size > 1", "even": "tp-size % 2 == 0"}
+    assert provenance["constraints.small"] == "profile:mine:mine"
+    assert provenance["constraints.two"] == "user_patch"
+    assert rules("constraints.small=null", "only_when=null")[:2] == ({}, {"two": "tp-size == 2"})
+    assert rules("constraints=")[1] == {}
+
+
+def test_a_range_may_end_at_a_word(write):
+    write("profiles/mine.yaml", RULES)
+    assert compose(TaskContext(profiles=["mine"], total_gpus=4)).data["parameters"]["tp-size"] == [1, 2, 4]

@@ -91,6 +91,18 @@ def test_a_parameter_at_the_top_level_is_told_where_it_belongs():
         ({"slo": {"terms": [{"metric": "ttft", "threshold": 3}], "ttft": 1}}, "Unknown key in slo 'terms'"),
         ({"parameters": {"tp-size": []}}, "parameters.tp-size is an empty list."),
         ({"parameters": {"tp-size": {"from": 1}}}, "parameters.tp-size: a range needs 'to'."),
+        (
+            {"constraints": {"a": "tp-size >"}},
+            "constraints.a: cannot read 'tp-size >': something is missing at the end",
+        ),
+        ({"constraints": {"a": True}}, "constraints.a: input should be a valid string, not True"),
+        ({"constraints": {"a": {"b": "c"}}}, "constraints.a: input should be a valid string"),
+        ({"constraints": ["tp-size > 1"]}, "constraints: must be a mapping of names to expressions, such as {all-gpus"),
+        ({"only_when": {"a.b": "tp-size = 2"}}, "only_when.a.b: cannot read 'tp-size = 2': '=' at character 9"),
+        (
+            {"only_when": {"a": "b == 1", "b": "c", "c": "a > 1"}},
+            "only_when: these depend on one another in a circle: a, c, b, a",
+        ),
     ],
 )
 def test_a_wrong_value_is_an_error_in_the_users_words(overrides, said):

@@ -1,9 +1,12 @@
 """Search problems made of little."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from autotuner.core import Check, Distribution, LoadPoint, LoadPointResult, Metrics, Share
 from autotuner.experiment import Experiment
+from autotuner.expression import parse
+from autotuner.rules import Rules
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 
@@ -24,6 +27,15 @@ def problem(space: Space, limit: int = 10, seed: int = 0, **sections: Any) -> Pr
     """To search `space` with at most `limit` launches."""
     optimization = {"max_iterations": limit, "seed": seed} | sections.pop("optimization", {})
     return Problem(space, experiment(optimization=optimization, **sections))
+
+
+def rules(
+    only_when: Mapping[str, str] | None = None, constraints: Mapping[str, str] | None = None, gpus: int | None = None
+) -> Rules:
+    """Rules from their texts."""
+    conditions = {name: parse(text) for name, text in (only_when or {}).items()}
+    tied = {name: parse(text) for name, text in (constraints or {}).items()}
+    return Rules({"runtime": "sim", "deployment": "process", "gpus": gpus}, conditions, tied)
 
 
 def seconds(value: float) -> Distribution:

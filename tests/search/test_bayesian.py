@@ -23,7 +23,7 @@ from autotuner.errors import MachineError
 from autotuner.scoring.judge import judge
 from autotuner.search.bayesian import FAILED, UNGUIDED, Axis, Bayesian
 from autotuner.search.space import Space
-from tests.search.problems import problem
+from tests.search.problems import problem, rules
 
 SPACE = Space("sim", {"x": list(range(8)), "kind": ["a", "b", None], "flag": [True, False]})
 POINT = LoadPoint("D(100,100)", concurrency=1)
@@ -163,6 +163,37 @@ def test_a_baseline_outside_the_space_is_no_part_of_the_model():
     found.tell(replace(trial(found, 1, Candidate("sim"), answer(1.0)), purpose="baseline"))
     assert found._told == {}
     assert len(walk(found)) == 30
+
+
+TIED = Space(
+    "sim",
+    {"x": list(range(8)), "kind": ["a", "b"], "depth": [1, 2, 3, 4]},
+    rules=rules({"depth": "kind == 'b'"}, {"low": "x * depth < 21"}),
+)
+
+
+def deep_is_better(candidate: Candidate) -> Measurement:
+    x, depth = candidate.parameters["x"], candidate.parameters.get("depth", 0)
+    return answer(1000.0 * (1 + depth) / (1 + (x - 5) ** 2))
+
+
+def test_it_finds_the_best_among_parameters_that_are_not_always_there():
+    asked = walk(searcher(space=TIED), deep_is_better, launches=20)
+    assert set(asked) <= set(TIED.candidates)
+    assert Candidate("sim", {"x": 5, "kind": "b", "depth": 4}) in asked
+
+
+def test_several_objectives_are_searched_among_parameters_that_are_not_always_there():
+    asked = walk(searcher(space=TIED, further_objectives=["minimize_tpot"]), deep_is_better, launches=14)
+    assert len(set(asked) & set(TIED.candidates)) == 14
+
+
+def test_what_a_candidate_lacks_optuna_is_not_told():
+    found = searcher(space=TIED)
+    asked = walk(found, deep_is_better, launches=12)
+    told = [trial.params.keys() for trial in found._study().trials]
+    assert told == [candidate.parameters.keys() for candidate in asked]
+    assert {len(names) for names in told} == {2, 3}
 
 
 @pytest.mark.parametrize(("module", "sampler"), [("optuna", "tpe"), ("torch", "gp")])
