@@ -114,7 +114,9 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
     display.line(f"engine       {experiment.base_runtime} ({wiring.source}), {wiring.where}")
     display.line(f"objective    {experiment.optimization.objective}, by {experiment.optimization.strategy}")
     display.line("load points  " + ", ".join(str(point) for point in plan.workload.load_points))
-    display.line(f"space        {plan.space.total} combinations, {len(plan.space.refused)} refused")
+    seen = len(plan.space.candidates) + len(plan.space.refused)
+    sample = f"{seen} of them drawn, " if seen < plan.space.total else ""
+    display.line(f"space        {plan.space.total} combinations, {sample}{len(plan.space.refused)} refused")
     display.line(
         f"launches     {len(plan.candidates)}, each {clock(plan.start_seconds)} to start and "
         f"{clock(plan.load_seconds)} of load"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -83,6 +84,13 @@ def test_a_plan_shows_what_is_refused_by_its_reason(autotune):
     assert "90 combinations, 60 refused" in said
     assert "and 56 more" in said
     assert "all-gpus" in said
+
+
+def test_a_plan_of_a_space_too_large_to_look_at_says_how_much_was_drawn(autotune):
+    many = "parameters.max-running-requests={from: 1, to: 1000, step: 1}"
+    said = autotune("run", *RULES, "--set", many, "--strategy", "grid_search", "--dry-run").out
+    (line,) = (line for line in said.splitlines() if line.startswith("space"))
+    assert re.fullmatch(r"space        90000 combinations, 1\d{4} of them drawn, \d+ refused", line)
 
 
 def test_a_run_keeps_what_broke_a_constraint_and_why(autotune, tmp_path):
