@@ -41,7 +41,8 @@ class Orders:
     async def started(self) -> float:
         """Wait for the instant to begin at, and return it."""
         instant = await self._start
-        await asyncio.sleep(max(0.0, instant - monotonic()))
+        while (left := instant - monotonic()) > 0:  # uvloop wakes up to a millisecond early
+            await asyncio.sleep(left)
         return instant
 
     async def fitted(self) -> dict[str, Any]:
