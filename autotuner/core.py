@@ -242,7 +242,8 @@ class Observation:
     and say nothing about the server; of them only those of the warm-up are among the records, for
     their tokens. `counters` are differences of the engine's own Prometheus counters over the load
     point, where it has them. `ended_early` says why the load point was given up before its time,
-    `decided` why no more of it was needed, both None when it ran its course. The window of a
+    `decided` why no more of it was needed or, of a trace, why no more came,
+    both None when it ran its course. The window of a
     decided one ends before the first request that was cut off was due: up to there all are known,
     while of later ones the fast have ended more often. Of an open loop, `due` requests were
     scheduled for the window, and with a bound on those in flight `held_back` were sent late because

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
@@ -160,19 +161,44 @@ CAPACITIES = (1, 1024)
 """The concurrencies between which a capacity is looked for where no load is given."""
 
 
+RECORDED = "trace"
+"""The request rate that is a trace's own: its requests come when they were recorded."""
+
+
+def _is_rate(value: Any) -> bool:
+    try:
+        return value == RECORDED or 0 < float(value) < math.inf
+    except (TypeError, ValueError):
+        return False
+
+
+class Recorded(Section):
+    """What a trace says of its own load: `seconds` from the first of its `requests` to the last."""
+
+    requests: int = Field(ge=2)
+    seconds: float = Field(gt=0)
+
+    @property
+    def rate(self) -> float:
+        """Mean requests per second."""
+        return (self.requests - 1) / self.seconds
+
+
 class Benchmark(Section):
     """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds.
 
-    `arrival` and `max_in_flight` are of request rates. `workers` is the number of processes that
-    send, by itself as many as the load needs. With `find_capacity` the lowest and the highest of the
-    loads bound the search for each candidate's capacity.
+    `arrival` and `max_in_flight` are of request rates. A rate of "trace" is each trace's own; the
+    composition reads it into `recorded`, one entry for each scenario. `workers` is the number of
+    processes that send, by itself as many as the load needs. With `find_capacity` the lowest and the
+    highest of the loads bound the search for each candidate's capacity.
     """
 
     task: Literal["text-to-text"] = "text-to-text"
     model_name: str | None = None
     traffic_scenarios: tuple[str, ...] = Field(min_length=1)
     num_concurrency: tuple[int, ...] = ()
-    request_rates: tuple[float, ...] = ()
+    request_rates: tuple[Annotated[float | str, Field(union_mode="left_to_right")], ...] = ()
+    recorded: tuple[Recorded, ...] = ()
     find_capacity: bool = False
     duration: float = Field(20.0, gt=0)
     warmup: float = Field(5.0, ge=0)
@@ -202,19 +228,33 @@ class Benchmark(Section):
             raise ValueError("every concurrency must be at least 1")
         return values
 
-    @field_validator("request_rates")
+    @field_validator("request_rates", mode="before")
     @classmethod
-    def _positive_rates(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if any(value <= 0 for value in values):
-            raise ValueError("every request rate must be above 0")
+    def _positive_rates(cls, values: Any) -> Any:
+        if isinstance(values, list | tuple) and not all(map(_is_rate, values)):
+            raise ValueError(f"every request rate must be a number above 0, or {RECORDED} for a trace's own")
         return values
+
+    def rates(self, scenario: int) -> set[float]:
+        """Request rates of scenario number `scenario`, from 0."""
+        own = [self.recorded[scenario].rate] if RECORDED in self.request_rates else []
+        return {*own, *self.named_rates}
+
+    @property
+    def named_rates(self) -> tuple[float, ...]:
+        """The request rates that are numbers."""
+        return tuple(value for value in self.request_rates if not isinstance(value, str))
 
     @model_validator(mode="after")
     def _some_load(self) -> Benchmark:
         if not self.num_concurrency and not self.request_rates:
             raise ValueError("give num_concurrency or request_rates, so that there is a load to measure at")
         if self.arrival == "trace" and not self.request_rates:
-            raise ValueError("the arrival 'trace' replays a trace at a rate; give request_rates")
+            raise ValueError("the arrival 'trace' replays a trace at a rate; give request_rates, [trace] for its own")
+        if RECORDED in self.request_rates and (
+            self.arrival != "trace" or len(self.recorded) != len(self.traffic_scenarios)
+        ):
+            raise ValueError("a request rate of trace needs the arrival 'trace' and one entry of recorded per scenario")
         if self.arrival.startswith("ramp:") and self.max_requests is not None:
             raise ValueError("a ramp takes the whole duration; leave max_requests out")
         return self
@@ -333,9 +373,10 @@ class Experiment(Section):
     def workload(self) -> Workload:
         """The load points of one launch, lightest first, so that a crash loses least."""
         load = self.benchmark
-        closed: list[dict[str, Any]] = [{"concurrency": value} for value in sorted(set(load.num_concurrency))]
-        paced: list[dict[str, Any]] = [{"rate": value} for value in sorted(set(load.request_rates))]
-        points = [LoadPoint(name, **level) for name in load.traffic_scenarios for level in (*closed, *paced)]
+        points = []
+        for place, name in enumerate(load.traffic_scenarios):
+            points += [LoadPoint(name, concurrency=value) for value in sorted(set(load.num_concurrency))]
+            points += [LoadPoint(name, rate=value) for value in sorted(load.rates(place))]
         return Workload(
             load_points=tuple(points),
             duration=load.duration,

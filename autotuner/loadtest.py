@@ -13,7 +13,7 @@ from autotuner.config import TaskContext, compose
 from autotuner.core import Candidate, Observation, Observer, Progress, Source, Stage, Workload, unobserved
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.driving import Drive, endpoint_of
-from autotuner.experiment import CAPACITIES, Experiment, Model
+from autotuner.experiment import CAPACITIES, RECORDED, Experiment, Model
 from autotuner.launchers import endpoint as endpoints
 from autotuner.launchers import ready
 from autotuner.report.bench.folder import BenchFolder
@@ -47,7 +47,7 @@ def bench(
     endpoint: str | None = None,
     scenarios: Sequence[str] | None = None,
     concurrency: Sequence[int] | None = None,
-    rates: Sequence[float] | None = None,
+    rates: Sequence[float | str] | None = None,
     arrival: str | None = None,
     max_in_flight: int | None = None,
     duration: float | None = None,
@@ -67,7 +67,8 @@ def bench(
 
     Every scenario is driven at every concurrency (requests in flight) and every rate (requests
     per second, `arrival` poisson, constant, gamma:SHAPE, ramp:START-END or trace, at most
-    `max_in_flight` at once).
+    `max_in_flight` at once). A rate of "trace" replays a trace as it was recorded, which is what
+    happens to traces with times where neither concurrency nor rate is given.
     `duration` and `warmup` are seconds of each load point, `request_timeout` seconds of each
     request; `max_requests` may end a window earlier. `slo` is a mapping such as {"ttft": 1.0}, or
     the name or path of an SLO. What is None is as in the bundled profiles; `model` and `endpoint`
@@ -82,6 +83,8 @@ def bench(
     MachineError: the key's variable is not set; Interrupted: Ctrl-C.
     """
     bounds = CAPACITIES if find_capacity else None
+    if not (concurrency or rates or find_capacity) and arrivals.recorded(scenarios or [], arrival):
+        rates = [RECORDED]
     asked = {
         "traffic_scenarios": scenarios,
         "find_capacity": find_capacity,

@@ -17,7 +17,7 @@ FLOORS = [
     {"load", "simulate", "launchers", "search"},
     {"config", "workload", "engines", "scoring", "predict", "store"},
     {"rules"},
-    {"experiment"},
+    {"experiment", "traces"},
     {"expression"},
     {"errors"},
     {"core"},

@@ -37,6 +37,30 @@ def test_a_trace_is_replayed_at_a_rate():
         benchmark(arrival="trace", request_rates=[], num_concurrency=[1])
 
 
+def test_each_trace_has_a_load_point_of_its_own_rate_beside_those_that_are_named():
+    traces = {"traffic_scenarios": ["file:a", "file:b"], "request_rates": ["trace", 2]}
+    recorded = [{"requests": 11, "seconds": 2.0}, {"requests": 5, "seconds": 2.0}]
+    load = benchmark(arrival="trace", recorded=recorded, **traces)
+    assert load.named_rates == (2.0,)
+    assert [load.rates(place) for place in (0, 1)] == [{2.0, 5.0}, {2.0}]
+
+
+@pytest.mark.parametrize("given", [{"arrival": "trace"}, {"recorded": [{"requests": 2, "seconds": 1.0}]}])
+def test_a_traces_own_rate_needs_the_trace(given: dict[str, Any]):
+    with pytest.raises(ValidationError, match="needs the arrival 'trace' and one entry of recorded"):
+        benchmark(request_rates=["trace"], **given)
+
+
+def test_a_rate_may_be_written_as_text():
+    assert benchmark(request_rates=["4", 2]).request_rates == (4.0, 2.0)
+
+
+@pytest.mark.parametrize("rate", ["tracy", 0, -1.0, float("inf"), float("nan"), [1], None])
+def test_a_rate_that_is_none_is_refused(rate: Any):
+    with pytest.raises(ValidationError, match="a number above 0, or trace for a trace's own"):
+        benchmark(request_rates=[rate])
+
+
 @pytest.mark.parametrize("name", ["max_in_flight", "workers"])
 def test_bounds_are_at_least_one(name: str):
     assert getattr(benchmark(**{name: 1}), name) == 1

@@ -54,6 +54,56 @@ def test_an_open_loop_takes_rates_arrivals_and_a_cap(serve: Serve) -> None:
     assert max(server.levels) == 1
 
 
+def trace(folder: Path, *times: float) -> str:
+    rows = ({"timestamp": time, "input_length": 5 + n, "output_length": 2} for n, time in enumerate(times))
+    (folder / "trace.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return f"file:{folder / 'trace.jsonl'}"
+
+
+RECORDED: dict[str, Any] = {"concurrency": None, "max_requests": None}
+
+
+@pytest.mark.parametrize("asked", [{}, {"arrival": "trace"}, {"rates": ["trace"]}])
+def test_a_trace_without_a_load_is_replayed_as_it_was_recorded(serve: Serve, tmp_path: Path, asked: Any) -> None:
+    times = (5.0, 5.0, 5.01, 5.25)
+    found = bench(serve().url, scenarios=[trace(tmp_path, *times)], output=tmp_path / "out", **RECORDED | asked)
+    (point,) = found.load_points
+    assert point.result.load_point.rate == 12.0
+    assert point.decided == "the trace ended with its 4 requests"
+    seen = records.read(tmp_path / "out" / "records-1.npz")
+    assert seen.decided == point.decided
+    played = [record.scheduled - seen.window[0] for record in seen.records]
+    assert played == pytest.approx([time - 5 for time in times], abs=2e-6)
+    assert seen.window[1] - seen.window[0] < FEW["duration"]
+    assert point.result.metrics.ttft_from_schedule is not None
+
+
+def test_targets_hold_a_replayed_trace_from_when_its_requests_were_due(serve: Serve, tmp_path: Path) -> None:
+    scenarios = [trace(tmp_path, *[0.0] * 20, 0.01)]
+    found = bench(serve().url, scenarios=scenarios, max_in_flight=1, slo={"ttft": 0.03}, **RECORDED)
+    (point,) = found.load_points
+    late, sent = point.result.metrics.ttft_from_schedule, point.result.metrics.ttft
+    assert late is not None
+    assert sent is not None
+    assert late.mean > 0.03 > sent.mean
+    assert point.result.metrics.attainment is not None
+    assert point.result.metrics.attainment.value < 0.5
+
+
+def test_each_of_several_traces_has_its_own_rate(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    scenarios = [trace(tmp_path, 0.0, 0.1, 0.2), trace(tmp_path / "other", 0.0, 0.05, 0.1)]
+    found = bench(serve().url, scenarios=scenarios, **RECORDED)
+    assert [point.result.load_point.rate for point in found.load_points] == pytest.approx([10.0, 20.0])
+
+
+@pytest.mark.parametrize("asked", [{"concurrency": [1]}, {"rates": [40.0]}, {"arrival": "poisson"}])
+def test_a_trace_with_a_load_has_its_lengths_drawn(serve: Serve, tmp_path: Path, asked: Any) -> None:
+    scenarios = [trace(tmp_path, 0.0, 5.0, 10.0)]
+    found = bench(serve().url, scenarios=scenarios, **{"concurrency": None, "max_requests": 12} | asked)
+    assert {point.result.metrics.requests for point in found.load_points} == {12}
+
+
 def test_the_course_may_be_another(serve: Serve) -> None:
     class Last(FixedCourse):
         def ask(self) -> LoadStep | None:

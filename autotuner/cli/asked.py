@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -22,6 +22,7 @@ from autotuner.cli.load_options import (
     Warmup,
     numbers,
     option,
+    rates_of,
     scenarios_of,
     slo_of,
 )
@@ -146,14 +147,26 @@ class Asked:
         from autotuner.config import Overrides, leaves, merge, read_overrides
 
         read = read_overrides(self.config or [], self.set or [])
-        flags = self._flags()
+        load = read.get("benchmark")
+        flags = self._flags(load if isinstance(load, Mapping) else {})
         return Overrides(merge(read, flags), {**read.places, **dict.fromkeys(leaves(flags), "the command line")})
 
-    def _flags(self) -> dict[str, Any]:
+    def _rates(self, said: Mapping[str, Any]) -> list[float | str] | None:
+        """The rates asked for, else a trace's own where nothing names a load; `said` is the overrides' benchmark."""
+        from autotuner.experiment import RECORDED
+        from autotuner.workload import arrivals
+
+        named = self.concurrency or self.find_capacity or said.get("num_concurrency") or said.get("request_rates")
+        if self.rate or named or not arrivals.recorded(scenarios_of(self.scenario) or [], said.get("arrival")):
+            return rates_of(self.rate)
+        return [RECORDED]
+
+    def _flags(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        rates = self._rates(said)
         benchmark = {
             "traffic_scenarios": scenarios_of(self.scenario),
-            "num_concurrency": numbers("--concurrency", self.concurrency, int) or ([] if self.rate else None),
-            "request_rates": numbers("--rate", self.rate, float),
+            "num_concurrency": numbers("--concurrency", self.concurrency, int) or ([] if rates else None),
+            "request_rates": rates,
             "duration": self.duration,
             "warmup": self.warmup,
             "max_requests": self.max_requests,

@@ -18,6 +18,7 @@ from autotuner.cli.load_options import (
     Warmup,
     numbers,
     option,
+    rates_of,
     scenarios_of,
     slo_of,
 )
@@ -97,7 +98,7 @@ def bench(
                     endpoint=endpoint,
                     scenarios=scenarios_of(scenario),
                     concurrency=numbers("--concurrency", concurrency, int),
-                    rates=numbers("--rate", rate, float),
+                    rates=rates_of(rate),
                     arrival=arrival,
                     max_in_flight=max_in_flight,
                     duration=duration,

@@ -24,7 +24,10 @@ Scenario = Annotated[
     list[str] | None, option("--scenario", help="Traffic scenario, such as D(1000,200); several apply.", panel=LOAD)
 ]
 Concurrency = Annotated[str | None, option("--concurrency", help="Requests in flight, such as 1,8,64.", panel=LOAD)]
-Rate = Annotated[str | None, option("--rate", help="Requests per second (open loop), such as 2,4.", panel=LOAD)]
+Rate = Annotated[
+    str | None,
+    option("--rate", help="Requests per second (open loop), such as 2,4; trace for a trace's own times.", panel=LOAD),
+]
 Duration = Annotated[float | None, option("--duration", help="Seconds of each load point's window.", panel=LOAD)]
 MaxRequests = Annotated[int | None, option("--max-requests", help="End a window after this many requests.", panel=LOAD)]
 Warmup = Annotated[float | None, option("--warmup", help="Seconds of warm-up before each window.", panel=LOAD)]
@@ -50,6 +53,16 @@ def numbers(option: str, text: str | None, kind: type[int] | type[float]) -> lis
         raise UsageError(
             f"{option} '{text}' is not a list of numbers.", remedy=f"Write it as {option} 1,8,64."
         ) from error
+
+
+def rates_of(text: str | None) -> list[float | str] | None:
+    """The rates of `2,4`, and of `trace`, a trace's own."""
+    from autotuner.experiment import RECORDED
+
+    parts = text.split(",") if text is not None else []
+    named = [part for part in parts if part != RECORDED]
+    rates = numbers("--rate", ",".join(named), float) if named else []
+    return [*(rates or []), *([RECORDED] if RECORDED in parts else [])] or None
 
 
 def slo_of(text: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from autotuner.experiment import Experiment
+from autotuner.experiment import RECORDED, Experiment
 from autotuner.expression import parse
 from autotuner.rules import SIZES, WORDS
 
@@ -52,6 +52,12 @@ def _about_load(experiment: Experiment) -> Iterator[str]:
             f"concurrency {max(load.num_concurrency)} is above max-running-requests {min(running)}: "
             "the requests above it wait in the server's queue"
         )
+    for name, trace in zip(load.traffic_scenarios, load.recorded, strict=False):
+        if RECORDED in load.request_rates and trace.seconds >= load.duration:
+            yield (
+                f"{name} is replayed for {load.duration:g} s of its {trace.seconds:,.0f} s: "
+                f"a duration of {math.floor(trace.seconds) + 1} replays it whole"
+            )
     points = len(experiment.workload().load_points)
     seconds = points * (load.duration + load.warmup)
     if seconds > experiment.optimization.timeout_per_iteration:

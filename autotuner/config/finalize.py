@@ -1,22 +1,26 @@
-"""The last steps: a list for every parameter, nothing to launch for an external endpoint, and the GPU limit."""
+"""The last steps: one form for every value, a trace's own load, nothing to launch for an endpoint, the GPU limit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autotuner import traces
 from autotuner.config import ranges
 from autotuner.config.context import TaskContext
 from autotuner.config.merging import WHOLE, Merged, dig
 from autotuner.errors import ConfigError
-from autotuner.experiment import STATISTICS
+from autotuner.experiment import RECORDED, STATISTICS
 
 GPU_LIMIT = "gpu-limit"
 _ENTRIES = tuple(f"{section}." for section in WHOLE)
+TRACE = "trace"
+TRACE_SCENARIO = "file:"
 
 
 def finalize(merged: Merged, context: TaskContext) -> list[str]:
     """Bring `merged` into its last form; returns warnings."""
     _remove_nulls(merged)
+    _read_traces(merged)
     parameters = merged.data.get("parameters")
     if not isinstance(parameters, dict):
         return []
@@ -65,6 +69,35 @@ def _remove_nulls(merged: Merged) -> None:
         is_whole = path.startswith(_ENTRIES) or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)
         if is_whole and dig(merged.data, path) is None:
             merged.drop(path)
+
+
+def _read_traces(merged: Merged) -> None:
+    """Where a trace's own load is asked for, take note of it, so that the run folder holds it too."""
+    load = merged.data.get("benchmark")
+    rates, names = (dig(merged.data, f"benchmark.{key}") for key in ("request_rates", "traffic_scenarios"))
+    if not isinstance(load, Mapping) or not isinstance(rates, list) or RECORDED not in rates:
+        return
+    arrival = load.get("arrival", TRACE)
+    if arrival != TRACE:
+        raise ConfigError(
+            f"A trace is replayed as it was recorded, or with the arrival '{arrival}'.",
+            why=f"request_rates names the trace's own (from {merged.origin('benchmark.request_rates')}), and "
+            f"arrival is '{arrival}' (from {merged.origin('benchmark.arrival')}).",
+            remedy="Leave the arrival out, or give a number of requests per second.",
+        )
+    if isinstance(names, list):
+        merged.add(TRACE, {"benchmark": {"arrival": TRACE, "recorded": [_recorded(name) for name in names]}})
+
+
+def _recorded(name: object) -> dict[str, float]:
+    if not isinstance(name, str) or not name.startswith(TRACE_SCENARIO):
+        raise ConfigError(
+            f"Scenario '{name}' has no times to replay.",
+            why="The request rate 'trace' is that of a recorded trace.",
+            remedy="Use a scenario file:PATH, or give a number of requests per second.",
+        )
+    recording = traces.read(name.removeprefix(TRACE_SCENARIO))
+    return {"requests": len(recording.rows), "seconds": recording.seconds}
 
 
 def _leave_external_alone(merged: Merged) -> list[str]:

@@ -173,14 +173,19 @@ class _Lane:
 
 
 class OpenLoop:
-    """Requests at absolute instants, however many are in flight, or up to `cap` of them."""
+    """Requests at absolute instants, however many are in flight, or up to `cap` of them.
 
-    def __init__(self, run: Run, dialer: Dialer, offsets: Iterator[float], rate: float) -> None:
+    Connections for `burst` of them at once are kept open.
+    """
+
+    def __init__(self, run: Run, dialer: Dialer, offsets: Iterator[float], rate: float, burst: int = 0) -> None:
         self.run = run
         self.pool = Pool(dialer)
         self.offsets = offsets
         self.cap = cap = run.job.max_in_flight
-        self.ahead = min(_MOST_OPENED_AHEAD, cap or _MOST_OPENED_AHEAD, round(2 * rate) + _SPARE_CONNECTIONS)
+        most = min(_MOST_OPENED_AHEAD, cap or _MOST_OPENED_AHEAD)
+        self.spare = max(_SPARE_CONNECTIONS, min(most, burst))
+        self.ahead = min(most, round(2 * rate) + self.spare)
         self.idle: list[Connection] = []
         self.waiting: deque[Exchange] = deque()
         self.opening = 0
@@ -232,7 +237,7 @@ class OpenLoop:
                 connection.send(exchange, self.run.payload(exchange.request), self._done)
             else:
                 self.pool.drop(connection)
-        spare = 0 if self.exhausted else _SPARE_CONNECTIONS
+        spare = 0 if self.exhausted else self.spare
         wanted = len(self.waiting) + spare - len(self.idle) - self.opening
         room = wanted if self.cap is None else self.cap - len(self.pool.connections) - self.opening
         for _ in range(min(wanted, room)):

@@ -139,6 +139,7 @@ class _Supervision:
             end = max(start, min(outcome["settled"] for outcome in outcomes))
         open_loop = point.rate is not None
         bounded = open_loop and workload.max_in_flight is not None
+        due = arrivals.in_window(point, workload, end - start) if open_loop else None
         return Observation(
             load_point=point,
             records=tuple(sorted(self.records, key=lambda record: record.sent)),
@@ -147,8 +148,8 @@ class _Supervision:
             counters=counters,
             cut_off=sum(outcome["cut_off"] for outcome in outcomes),
             ended_early=next((outcome["ended_early"] for outcome in outcomes if outcome["ended_early"]), None),
-            decided=decided,
-            due=arrivals.in_window(point, workload, end - start) if open_loop else None,
+            decided=decided or arrivals.exhausted(point, workload, due),
+            due=due,
             held_back=sum(outcome["held_back"] for outcome in outcomes) if bounded else None,
         )
 

@@ -137,7 +137,8 @@ def _loop(job: Job, run: Run, dialer: Dialer, talk: Callable[[int], Conversation
     if point.rate is None:
         return ClosedLoop(run, dialer, talk)
     offsets = arrivals.share(arrivals.offsets(point, job.workload), job.workload.warmup, job.part, job.parts)
-    return OpenLoop(run, dialer, offsets, point.rate / job.parts)
+    burst = -(-arrivals.burst(point, job.workload) // job.parts)
+    return OpenLoop(run, dialer, offsets, point.rate / job.parts, burst)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

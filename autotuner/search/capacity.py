@@ -9,7 +9,7 @@ from typing import Literal
 
 from autotuner.core import Capacity, LoadPoint, LoadPointResult, LoadStep, Outcome, Verdict
 from autotuner.errors import ConfigError
-from autotuner.experiment import Experiment
+from autotuner.experiment import RECORDED, Experiment
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.reasons import TIME_IS_UP
@@ -76,7 +76,7 @@ class Range:
     def of(cls, experiment: Experiment) -> Range:
         """From the lowest to the highest load of the experiment."""
         load = experiment.benchmark
-        values = load.num_concurrency or load.request_rates
+        values = load.num_concurrency or load.named_rates
         return cls(float(min(values)), float(max(values)), rates=not load.num_concurrency)
 
     def point(self, scenario: str, load: float) -> LoadPoint:
@@ -294,6 +294,11 @@ def check_capacity(experiment: Experiment) -> None:
             f"{chosen.name} cannot be compared at each candidate's own capacity.",
             why="A latency is best at the lowest load; at its capacity each candidate is as slow as the SLO allows.",
             remedy="Use --objective maximize_throughput, maximize_goodput or minimize_cost.",
+        )
+    if load.find_capacity and RECORDED in load.request_rates:
+        raise ConfigError(
+            "A capacity is looked for between two rates, and a trace's own is one.",
+            remedy="Give --rate two numbers, between which the trace is stretched.",
         )
     if load.find_capacity and load.num_concurrency and load.request_rates:
         raise ConfigError(

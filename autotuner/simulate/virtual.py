@@ -149,7 +149,7 @@ class _Drive:
             if sent.warmup and self.decided:
                 self._book(sent, now, times, error=CUT_OFF)
         self.server.clock = now
-        after = scheduler.counters
+        after, due = scheduler.counters, self._scheduled(now)
         return Observation(
             load_point=self.point,
             records=tuple(sorted(self.records, key=lambda record: record.sent)),
@@ -162,8 +162,8 @@ class _Drive:
             },
             cut_off=cut_off,
             ended_early=self.given_up,
-            decided=self.decided,
-            due=self._scheduled(now),
+            decided=self.decided or arrivals.exhausted(self.point, self.workload, due),
+            due=due,
             held_back=self.held_back if self.bound else None,
         )
 

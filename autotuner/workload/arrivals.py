@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import takewhile
 from random import Random
 
 from autotuner.core import LoadPoint, Workload
 from autotuner.errors import ConfigError, unknown
 from autotuner.workload import scenarios
 
-ARRIVALS = ("constant", "poisson", "gamma:SHAPE", "ramp:START-END", "trace")
-CHANGING = ("ramp:", "trace")
+TRACE = "trace"
+ARRIVALS = ("constant", "poisson", "gamma:SHAPE", "ramp:START-END", TRACE)
+CHANGING = ("ramp:", TRACE)
 """Arrivals of which no part stands for the whole: they are driven to their end."""
 
 _RAMP = re.compile(r"([0-9.]+)-([0-9.]+)")
@@ -45,7 +47,7 @@ def offsets(point: LoadPoint, workload: Workload) -> Iterator[float]:
     kind, _, text = workload.arrival.partition(":")
     if kind == "ramp":
         return _ramp(point.rate, _ends(text, workload.arrival), workload, rng)
-    if workload.arrival == "trace":
+    if workload.arrival == TRACE:
         return _replay(_scaled(point), workload.warmup, _gamma(point.rate, 1.0, rng))
     return schedule(point.rate, workload.arrival, rng)
 
@@ -67,13 +69,25 @@ def schedule(rate: float, arrival: str, rng: Random) -> Iterator[float]:
     raise ConfigError(unknown("arrival", arrival, ARRIVALS))
 
 
+def recorded(texts: Sequence[str], arrival: str | None) -> bool:
+    """Whether these scenarios name a load themselves: traces with a time in every row, and no other `arrival`."""
+    traces = bool(texts) and arrival in (None, TRACE) and all(text.startswith("file:") for text in texts)
+    return traces and all(map(_timed, texts))
+
+
 def bounded(point: LoadPoint, workload: Workload) -> Workload:
     """Give a trace that is replayed no more requests than it has rows; everything else stays as it is."""
-    scenario = scenarios.parse(point.scenario)
-    if point.rate is None or workload.arrival != "trace" or not isinstance(scenario, scenarios.Trace):
+    trace = _replayed(point, workload)
+    if trace is None:
         return workload
-    rows = len(scenario.rows)
+    rows = len(trace.rows)
     return replace(workload, max_requests=min(workload.max_requests or rows, rows))
+
+
+def exhausted(point: LoadPoint, workload: Workload, due: int | None) -> str | None:
+    """Say why no more than `due` requests came, where the trace that is replayed has no more; else None."""
+    trace = _replayed(point, workload)
+    return f"the trace ended with its {due} requests" if trace is not None and due == len(trace.rows) else None
 
 
 def share(every: Iterator[float], warmup: float, part: int, parts: int) -> Iterator[float]:
@@ -95,6 +109,25 @@ def in_window(point: LoadPoint, workload: Workload, seconds: float) -> int:
             break
         due += offset >= begin
     return due
+
+
+def burst(point: LoadPoint, workload: Workload) -> int:
+    """Count the arrivals of the busiest second, where a trace is replayed; 0 for arrivals of a rate."""
+    if _replayed(point, workload) is None:
+        return 0
+    times = list(takewhile(lambda offset: offset < workload.warmup + workload.duration, offsets(point, workload)))
+    return max((bisect_right(times, time + 1.0) - place for place, time in enumerate(times)), default=0)
+
+
+def _timed(text: str) -> bool:
+    scenario = scenarios.parse(text)
+    return isinstance(scenario, scenarios.Trace) and bool(scenario.timestamps)
+
+
+def _replayed(point: LoadPoint, workload: Workload) -> scenarios.Trace | None:
+    scenario = scenarios.parse(point.scenario)
+    paced = point.rate is not None and workload.arrival == TRACE
+    return scenario if paced and isinstance(scenario, scenarios.Trace) else None
 
 
 def _shape(text: str, arrival: str) -> float:
@@ -161,7 +194,7 @@ def _replay(times: Iterator[float], warmup: float, steady: Iterator[float]) -> I
 
 
 def _scaled(point: LoadPoint) -> Iterator[float]:
-    """Yield the times of a trace from its first row on, stretched to the load point's rate."""
+    """Yield the times of a trace from its first row on, stretched to the load point's rate; as they are at its own."""
     scenario = scenarios.parse(point.scenario)
     if not isinstance(scenario, scenarios.Trace):
         raise ConfigError(
@@ -169,16 +202,5 @@ def _scaled(point: LoadPoint) -> Iterator[float]:
             remedy="Use a scenario file:PATH, or another arrival.",
         )
     assert point.rate is not None
-    stretch = recorded_rate(scenario) / point.rate
+    stretch = scenario.rate / point.rate
     return (time * stretch for time in scenario.timestamps)
-
-
-def recorded_rate(trace: scenarios.Trace) -> float:
-    """Return the mean rate of a trace, in requests per unit of its timestamps; ConfigError where it has none."""
-    times = trace.timestamps
-    if not times or times[-1] <= 0 or any(after < before for before, after in pairwise(times)):
-        raise ConfigError(
-            f"The trace '{trace.path}' has no times that can be replayed.",
-            why="Every row needs a timestamp, none may be before the one above it, and they must not all be equal.",
-        )
-    return (len(times) - 1) / times[-1]

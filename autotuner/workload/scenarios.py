@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Protocol
 
+from autotuner import traces
 from autotuner.errors import ConfigError, unknown
 
 FORMS = (
@@ -138,16 +137,9 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Trace:
-    """`file:PATH`: lengths drawn from the rows of a recorded trace.
+class Trace(traces.Recording):
+    """`file:PATH`: lengths drawn from the rows of a recorded trace."""
 
-    Each row is a JSON object with `input_length` and `output_length`; `timestamps` are seconds
-    from the first row, empty where the trace has none.
-    """
-
-    path: str
-    rows: tuple[tuple[int, int], ...]
-    timestamps: tuple[float, ...] = ()
     prefix: int = 0
 
     @property
@@ -239,30 +231,5 @@ def _unreadable(text: str) -> ConfigError:
 
 
 def _trace(path: str) -> Trace:
-    rows: list[tuple[int, int]] = []
-    times: list[float] = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The trace '{path}' cannot be read.", why=f"{error}.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            lengths = int(row["input_length"]), int(row["output_length"])
-            if min(lengths) < 1:
-                raise ValueError("lengths must be at least 1")
-            if "timestamp" in row:
-                times.append(float(row["timestamp"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"Line {number} of the trace '{path}' is not a request.",
-                why=f"{type(error).__name__}: {error}.",
-                remedy='Each line is JSON: {"timestamp": 0.5, "input_length": 100, "output_length": 20}.',
-            ) from error
-        rows.append(lengths)
-    if not rows:
-        raise ConfigError(f"The trace '{path}' has no requests.")
-    timestamps = tuple(time - times[0] for time in times) if len(times) == len(rows) else ()
-    return Trace(path, tuple(rows), timestamps)
+    found = traces.read(path)
+    return Trace(found.path, found.rows, found.timestamps)

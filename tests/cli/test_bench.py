@@ -57,6 +57,20 @@ def test_the_same_as_json_has_the_documented_shape(autotune, sim):
     assert (data["source"], point["source"], point["metrics"]["requests"]) == ("simulated", "simulated", 12)
 
 
+def test_a_trace_is_replayed_as_recorded_and_says_how_much_of_it(autotune, sim, tmp_path):
+    rows = ({"timestamp": n / 40, "input_length": 20, "output_length": 3} for n in range(41))
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    load = ("--scenario", "file:t.jsonl", "--warmup", "0")
+    whole = autotune("bench", sim, *load, "--duration", "5")
+    assert whole.code == 0, whole.err
+    assert "file:t.jsonl @ 40/s: the trace ended with its 41 requests." in whole.out
+    part = autotune("bench", sim, *load, "--rate", "trace", "--duration", "0.5", "--json").data
+    (point,) = part["load_points"]
+    assert (point["rate"], point["metrics"]["requests"], point["decided"]) == (40.0, 20, None)
+    assert part["recorded"] == [{"scenario": "file:t.jsonl", "requests": 41, "seconds": 1.0}]
+    assert part["arrival"] == "trace"
+
+
 def test_the_highest_load_within_the_targets_is_found(autotune, sim):
     load = ("--scenario", "D(32,8)", "--concurrency", "1,8", "--duration", "2", "--max-requests", "40", "--warmup", "0")
     said = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=5.0", "--json")
@@ -106,6 +120,10 @@ def test_a_server_that_dies_is_counted_in_the_table_and_exits_3(autotune, tmp_pa
         (("--json", "--csv"), 2, "Choose one"),
         (("--concurrency", "1,a"), 2, "--concurrency '1,a'"),
         (("--header", "secret"), 2, "NAME:VALUE"),
+        (("--rate", "2,x"), 2, "--rate '2,x' is not a list of numbers"),
+        (("--rate", ""), 2, "--rate '' is not a list of numbers"),
+        (("--rate", "trace"), 2, "Scenario 'D(100,100)' has no times to replay"),
+        (("--rate", "trace", "--find-capacity"), 2, "no times to replay"),
         (("--model", "another"), 3, "It serves: llama-3.1-8b"),
     ],
 )

@@ -120,6 +120,40 @@ def test_a_profile_with_an_unknown_name_in_a_rule_does_not_check(autotune, tmp_p
     assert "did you mean 'tp-size'" in " ".join(said.err.split())
 
 
+RECORDED = ("--scenario", "file:t.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "points"),
+    [
+        (RECORDED, ["file:t.jsonl @ 4/s"]),
+        ((*RECORDED, "--rate", "8,trace"), ["file:t.jsonl @ 4/s", "file:t.jsonl @ 8/s"]),
+        ((*RECORDED, "--concurrency", "2"), ["file:t.jsonl @ 2"]),
+        ((*RECORDED, "--set", "benchmark.num_concurrency=[3]"), ["file:t.jsonl @ 3"]),
+        ((*RECORDED, "--set", "benchmark.arrival=constant"), ["file:t.jsonl @ 1"]),
+        ((*RECORDED, "--scenario", "D(5,5)"), ["file:t.jsonl @ 1", "D(5,5) @ 1"]),
+    ],
+)
+def test_a_trace_names_a_load_where_nothing_else_does(autotune, tmp_path, arguments, points):
+    rows = ({"timestamp": n / 4, "input_length": 20, "output_length": 3} for n in range(9))
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plan = autotune("run", "--profile", "quick-test", *arguments, "--dry-run", "--json")
+    assert plan.data["load_points"] == points
+
+
+def test_a_run_on_a_replayed_trace_is_reported_without_its_file(autotune, tmp_path):
+    rows = ({"timestamp": n / 4, "input_length": 20, "output_length": 3} for n in range(41))
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    load = ("--evaluator", "simulated", "--set", "parameters.tp-size=[1]", "--duration", "30", "--warmup", "1")
+    done = autotune("run", *RECORDED, *load, "--set", "optimization.confirm=0", "--json")
+    assert done.code == 0, done.err
+    (tmp_path / "t.jsonl").unlink()
+    data = autotune("report", "--format", "json").data
+    points = [point for trial in data["trials"] for point in trial["load_points"]]
+    assert {point["rate"] for point in points} == {4.0}
+    assert {point["metrics"]["requests"] for point in points} == {41}
+
+
 def test_two_profiles_differ_in_what_they_set(autotune):
     rows = autotune("profiles", "diff", "low-latency", "high-throughput", "--json").data
     values = {row["value"]: (row["low-latency"], row["high-throughput"]) for row in rows}

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -285,3 +286,49 @@ def test_whatever_is_combined_every_leaf_has_an_applied_layer(runtime, mode, pro
     assert found.experiment.hardware.gpu_type == (
         gpu or next((p.upper() for p in reversed(presets) if p in ("h100", "a100")), None)
     )
+
+
+def trace(write, *times):
+    rows = ({"timestamp": time, "input_length": 5, "output_length": 5} for time in times)
+    return f"file:{write('trace.jsonl', chr(10).join(map(json.dumps, rows)))}"
+
+
+def test_a_traces_own_rate_is_read_into_the_configuration(write):
+    load = {"traffic_scenarios": [trace(write, 7, 8, 17)], "request_rates": ["trace"], "num_concurrency": []}
+    found = compose(TaskContext(user_overrides={"benchmark": load}))
+    assert found.data["benchmark"]["recorded"] == [{"requests": 3, "seconds": 10.0}]
+    assert found.data["benchmark"]["arrival"] == "trace"
+    assert found.provenance["benchmark.recorded"] == "trace"
+    assert found.experiment.benchmark.request_rates == ("trace",)
+    assert [point.rate for point in found.experiment.workload().load_points] == [0.2]
+    Path("trace.jsonl").unlink()
+    again = Experiment.model_validate(found.data)
+    assert again.workload() == found.experiment.workload()
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        ({"arrival": "poisson"}, "with the arrival 'poisson'"),
+        ({"traffic_scenarios": ["D(5,5)"]}, r"Scenario 'D\(5,5\)' has no times to replay"),
+        ({"traffic_scenarios": [7]}, "Scenario '7' has no times to replay"),
+        ({"traffic_scenarios": ["file:nowhere.jsonl"]}, "'nowhere.jsonl' cannot be read"),
+        ({"traffic_scenarios": None}, "traffic_scenarios"),
+    ],
+)
+def test_a_rate_of_trace_that_cannot_be_had_is_explained(write, load, said):
+    whole = {"traffic_scenarios": [trace(write, 7, 8)], "request_rates": ["trace"], "num_concurrency": []}
+    with pytest.raises(ConfigError, match=said):
+        compose(TaskContext(user_overrides={"benchmark": whole | load}))
+
+
+def test_a_trace_whose_times_fall_back_has_no_rate_of_its_own(write):
+    load = {"traffic_scenarios": [trace(write, 7, 5, 8)], "request_rates": ["trace"], "num_concurrency": []}
+    with pytest.raises(ConfigError, match="no times that can be replayed"):
+        compose(TaskContext(user_overrides={"benchmark": load}))
+
+
+def test_a_trace_longer_than_the_window_is_a_warning(write):
+    load = {"traffic_scenarios": [trace(write, 7, 8, 2007)], "request_rates": ["trace"], "num_concurrency": [1]}
+    found = compose(TaskContext(user_overrides={"benchmark": load}))
+    assert any("for 20 s of its 2,000 s: a duration of 2001 replays it whole" in said for said in found.warnings)

@@ -229,7 +229,20 @@ def test_a_trace_is_driven_to_its_end_whatever_the_rule_says(serve: Serve, tmp_p
     point = LoadPoint(f"file:{trace}", rate=25.0)
     workload = Workload((point,), duration=60.0, warmup=0.0, arrival="trace")
     seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, enough=lambda _: "enough")
-    assert (len(seen.records), seen.decided, seen.due) == (20, None, 20)
+    assert (len(seen.records), seen.decided, seen.due) == (20, "the trace ended with its 20 requests", 20)
+
+
+def test_a_trace_at_its_own_rate_goes_out_when_it_was_recorded(serve: Serve, tmp_path: Path):
+    times = [0.0, 0.0, 0.0, 0.03, 0.031, 0.2, 9.0]
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(f'{{"timestamp": {t}, "input_length": 5, "output_length": 2}}\n' for t in times))
+    point = LoadPoint(f"file:{trace}", rate=(len(times) - 1) / times[-1])
+    workload = Workload((point,), duration=0.5, warmup=0.1, arrival="trace", workers=2)
+    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent)
+    played = sorted((record for record in seen.records if record.index >= 0), key=lambda record: record.index)
+    assert [record.scheduled - seen.window[0] for record in played] == pytest.approx(times[:-1], abs=1e-9)
+    assert all(record.sent >= record.scheduled for record in played)
+    assert (seen.decided, seen.due) == (None, 6)
 
 
 # an open loop

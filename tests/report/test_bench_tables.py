@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.core import Check, Verdict
+from autotuner.core import Check, LoadPoint, Verdict
+from autotuner.experiment import Benchmark
 from autotuner.report.bench.record import csv, record
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.report.bench.table import checks, latencies, verdicts
@@ -48,6 +49,20 @@ def test_a_simulated_test_says_so_and_why_a_load_point_is_no_good(tested):
     assert table.notes[0].startswith("Simulated")
     assert "D(100,100) @ 4 is infeasible: ttft 0.042, target 0.001." in table.notes
     assert {row["source"] for row in table.texts()} == {"simulated"}
+
+
+def test_a_replayed_trace_says_how_much_of_it_the_window_held(tested):
+    bench = tested()
+    recorded = [{"requests": 4001, "seconds": 2000.0}]
+    load = {"traffic_scenarios": ["file:t"], "request_rates": ["trace", 3], "arrival": "trace", "recorded": recorded}
+    replayed = bench.experiment.model_copy(update={"benchmark": Benchmark.model_validate(load)})
+    of = [replace(bench.load_points[0].result, load_point=LoadPoint("file:t", rate=rate)) for rate in (2.0, 3.0)]
+    points = (Driven(of[0]), Driven(of[1]), Driven(of[0], decided="the trace ended"))
+    notes = verdicts(replace(bench, experiment=replayed, load_points=points)).notes
+    held = f"the first {of[0].metrics.requests} of the trace's 4,001 requests"
+    assert f"file:t @ 2/s: the window held {held}, which take 2,000 s." in notes
+    assert "file:t @ 2/s: the trace ended." in notes
+    assert not any(note.startswith("file:t @ 3/s: ") for note in notes)
 
 
 def test_the_checks_stand_beside_each_other_with_what_failed_marked(tested):

@@ -5,8 +5,9 @@ import random
 import pytest
 
 from autotuner.core import LoadPointResult
+from autotuner.errors import ConfigError
 from autotuner.scoring.intervals import share
-from autotuner.search.capacity import CapacityCourse, Floor, Start
+from autotuner.search.capacity import CapacityCourse, Floor, Start, check_capacity
 from tests.search.problems import experiment, figures
 
 SLO = {"ttft": 1.0, "attainment": 0.95}
@@ -146,3 +147,11 @@ def test_windows_grow_with_the_requests_and_an_unsteady_load_point_is_driven_aga
     third = course.ask()
     assert third is not None
     assert third.load_point != first.load_point
+
+
+def test_a_traces_own_rate_is_no_range_to_look_in():
+    one = asked(
+        request_rates=["trace"], arrival="trace", recorded=[{"requests": 3, "seconds": 1.0}], find_capacity=True
+    )
+    with pytest.raises(ConfigError, match="between two rates"):
+        check_capacity(one)

@@ -162,7 +162,7 @@ def test_a_trace_is_replayed_once_row_by_row(tmp_path):
     played = sorted(window(seen), key=lambda record: record.index)
     assert [(record.requested_prompt, record.requested_output) for record in played] == [row[1:] for row in rows]
     assert [record.sent - seen.window[0] for record in played] == pytest.approx([0.0, 0.5, 3.0])
-    assert (seen.decided, seen.due) == (None, 3)
+    assert (seen.decided, seen.due) == ("the trace ended with its 3 requests", 3)
 
 
 def test_a_conversation_finds_its_own_history_in_the_cache():

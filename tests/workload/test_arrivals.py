@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 import statistics
+import tempfile
 from dataclasses import replace
 from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from autotuner import traces
 from autotuner.core import LoadPoint, Workload
 from autotuner.errors import ConfigError
 from autotuner.workload import arrivals
@@ -132,6 +134,16 @@ def test_a_trace_is_replayed_at_the_load_points_rate_and_then_over(tmp_path: Pat
     assert replayed(scenario, 5.0) == pytest.approx([0, 0.1, 0.1, 0.4, 0.8])
 
 
+@given(st.lists(st.floats(0, 1000), min_size=2, max_size=30))
+def test_at_its_own_rate_a_trace_is_replayed_to_the_bit(times: list[float]):
+    times = sorted(times)
+    assume(times[-1] > times[0])
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = trace(Path(folder), list(times))
+        own = traces.read(scenario.removeprefix("file:"))
+        assert replayed(scenario, own.rate) == [time - times[0] for time in times]
+
+
 def test_the_warm_up_before_a_trace_is_poisson_and_the_trace_begins_with_the_window(tmp_path: Path):
     times = replayed(trace(tmp_path, [0.0, 1.0, 2.0]), 2.0, warmup=500.0)
     assert times[-3:] == [500.0, 500.5, 501.0]
@@ -152,6 +164,33 @@ def test_only_a_trace_has_times_to_replay():
 def test_a_conversation_has_no_rate():
     with pytest.raises(ConfigError, match="cannot be driven at a rate"):
         arrivals.check(Workload((LoadPoint("C(3,100,20)", rate=1.0),)))
+
+
+def test_traces_with_times_name_a_load_themselves(tmp_path: Path):
+    timed = trace(tmp_path, [0.0, 1.0])
+    assert arrivals.recorded([timed], None)
+    assert arrivals.recorded([timed, timed], "trace")
+    assert not arrivals.recorded([timed], "poisson")
+    assert not arrivals.recorded([timed, "D(5,5)"], None)
+    assert not arrivals.recorded([], None)
+    assert not arrivals.recorded([trace(tmp_path, [0.0, None])], None)
+
+
+def test_a_trace_is_over_when_all_its_requests_were_due(tmp_path: Path):
+    point = LoadPoint(trace(tmp_path, [0.0, 1.0, 2.0]), rate=1.0)
+    workload = Workload((point,), arrival="trace")
+    assert arrivals.exhausted(point, workload, 3) == "the trace ended with its 3 requests"
+    assert arrivals.exhausted(point, workload, 2) is None
+    assert arrivals.exhausted(point, replace(workload, arrival="poisson"), 3) is None
+    assert arrivals.exhausted(LoadPoint(point.scenario, concurrency=1), workload, None) is None
+
+
+def test_the_burst_of_a_trace_is_its_busiest_second_within_the_window(tmp_path: Path):
+    point = LoadPoint(trace(tmp_path, [0.0, 1.0, 1.5, 1.5, 2.6, 9.0, 9.0, 9.0, 9.0, 9.0]), rate=1.0)
+    workload = Workload((point,), arrival="trace", warmup=0.0, duration=8.0)
+    assert arrivals.burst(point, workload) == 3
+    assert arrivals.burst(point, replace(workload, duration=20.0)) == 5
+    assert arrivals.burst(point, replace(workload, arrival="poisson")) == 0
 
 
 # shares of several workers, and what is due

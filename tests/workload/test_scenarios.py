@@ -141,20 +141,3 @@ def test_a_trace_gives_the_lengths_of_its_rows(tmp_path: Path):
     assert str(scenario) == f"file:{path}"
     assert isinstance(scenario, scenarios.Trace)
     assert scenario.timestamps == (0, 1, 2)
-
-
-@pytest.mark.parametrize(
-    "line", ["nonsense", "[]", "{}", '{"input_length": 0, "output_length": 1}', '{"input_length": "x"}']
-)
-def test_a_bad_trace_line_is_named_by_its_number(tmp_path: Path, line: str):
-    path = tmp_path / "trace.jsonl"
-    path.write_text('{"input_length": 5, "output_length": 5}\n' + line)
-    with pytest.raises(ConfigError, match="Line 2"):
-        scenarios.parse(f"file:{path}")
-
-
-def test_an_empty_trace_is_refused(tmp_path: Path):
-    path = tmp_path / "trace.jsonl"
-    path.write_text("\n")
-    with pytest.raises(ConfigError, match="no requests"):
-        scenarios.parse(f"file:{path}")

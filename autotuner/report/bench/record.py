@@ -24,6 +24,7 @@ def record(bench: BenchResult) -> dict[str, Any]:
         "warmup": load.warmup,
         "max_requests": load.max_requests,
         "arrival": load.arrival,
+        "recorded": _recorded(bench),
         "seed": load.seed,
         "slo": _slo(bench),
         "started": bench.started,
@@ -38,6 +39,12 @@ def record(bench: BenchResult) -> dict[str, Any]:
 def _slo(bench: BenchResult) -> dict[str, Any] | None:
     terms = [{"metric": t.metric, "statistic": t.statistic, "threshold": t.threshold} for t in bench.slo.terms]
     return {"attainment": bench.slo.attainment, "terms": terms} if terms else None
+
+
+def _recorded(bench: BenchResult) -> list[dict[str, Any]]:
+    load = bench.experiment.benchmark
+    traces = zip(load.traffic_scenarios, load.recorded, strict=False)
+    return [{"scenario": name, **trace.model_dump()} for name, trace in traces]
 
 
 def csv(bench: BenchResult) -> str:

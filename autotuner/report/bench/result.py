@@ -14,7 +14,7 @@ from autotuner.scoring.reasons import reason
 class Driven:
     """One judged load point.
 
-    `ended_early` says why it was given up, `decided` why no more of it was needed; `records` names
+    `ended_early` says why it was given up, `decided` why no more of it was needed or came; `records` names
     the file of its raw records.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from autotuner.core import Capacity, Check, Distribution, Verdict
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.report.figures import SOURCE_NOTES, load, number, share, with_interval
 from autotuner.report.table import Column, Row, Table
+from autotuner.workload.arrivals import TRACE
 
 FAILED = " !"
 """Behind the figure of a check that did not hold."""
@@ -145,6 +146,7 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
         for point in bench.load_points
         if point.result.verdict is not Verdict.FEASIBLE or point.ended_early
     ]
+    notes += _replays(bench)
     unbounded = any(
         found.intervals.get("p99", (0.0, 0.0))[1] is None
         for point in bench.load_points
@@ -154,3 +156,19 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
     if unbounded:
         notes.append("An interval with an open end: so few requests cannot bound that percentile from above.")
     return tuple(note for note in notes if note)
+
+
+def _replays(bench: BenchResult) -> Iterator[str]:
+    """How much of a trace a window held."""
+    load = bench.experiment.benchmark
+    own = dict(zip(load.traffic_scenarios, load.recorded, strict=False))
+    for point in bench.load_points:
+        asked = point.result.load_point
+        if load.arrival != TRACE or asked.rate is None:
+            continue
+        trace = own.get(asked.scenario)
+        if point.decided:
+            yield f"{asked}: {point.decided}."
+        elif trace is not None and trace.rate == asked.rate:
+            held = f"the first {point.result.metrics.requests:,} of the trace's {trace.requests:,} requests"
+            yield f"{asked}: the window held {held}, which take {trace.seconds:,.0f} s."
