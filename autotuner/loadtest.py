@@ -12,10 +12,11 @@ from autotuner import load
 from autotuner.config import TaskContext, compose
 from autotuner.core import Candidate, Observation, Observer, Progress, Source, Stage, Workload, unobserved
 from autotuner.errors import MachineError, RunStoreError
-from autotuner.evaluate.driving import Drive, endpoint_of
+from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
 from autotuner.experiment import CAPACITIES, RECORDED, Experiment, Model
 from autotuner.launchers import endpoint as endpoints
 from autotuner.launchers import ready
+from autotuner.launchers.vocabulary import Vocabulary
 from autotuner.report.bench.folder import BenchFolder
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.scoring.judge import verdict
@@ -72,7 +73,8 @@ def bench(
     `duration` and `warmup` are seconds of each load point, `request_timeout` seconds of each
     request; `max_requests` may end a window earlier. `slo` is a mapping such as {"ttft": 1.0}, or
     the name or path of an SLO. What is None is as in the bundled profiles; `model` and `endpoint`
-    ("completions" or "chat") are then found out. `api_key_env` names the variable with the key.
+    ("completions" or "chat") are then found out, as are the token ids that the server takes.
+    `api_key_env` names the variable with the key.
     With `find_capacity` the lowest and the highest load, 1 and 1024 in flight where none is given,
     bound the search for the highest one that meets the SLO, or for the knee without one; else
     `course` makes of the workload what chooses the load points. `output` is a new or empty folder
@@ -119,7 +121,8 @@ def bench(
     experiment = _settled(experiment, found)
     workload = experiment.workload()
     chosen = CapacityCourse(experiment, gpus=1) if find_capacity else course(workload)
-    test = LoadTest(address, experiment, chosen, carried, found.simulated, folder, observe)
+    ids = vocabulary_of(address, found.model, experiment.model, carried, workload)
+    test = LoadTest(address, experiment, chosen, carried, found.simulated, ids, folder, observe)
     return test.run()
 
 
@@ -144,6 +147,7 @@ class LoadTest:
     course: Course
     headers: Mapping[str, str]
     simulated: bool
+    ids: Vocabulary | None
     folder: BenchFolder | None
     observe: Observer
     driven: list[Driven] = field(default_factory=list)
@@ -157,7 +161,7 @@ class LoadTest:
     def run(self) -> BenchResult:
         """Drive the course to its end; Interrupted with what there is at Ctrl-C."""
         drive = Drive(
-            endpoint_of(self.url, self.experiment.model.id_or_path, self.experiment.model, self.headers),
+            endpoint_of(self.url, self.experiment.model.id_or_path, self.experiment.model, self.headers, self.ids),
             self.course,
             self.source,
             self.experiment.slo,
@@ -237,6 +241,7 @@ class LoadTest:
             interrupted,
             self.folder.path if self.folder else None,
             self.course.outcome.capacities,
+            self.ids,
         )
 
     def _tell(self, stage: Stage, /, **more: Any) -> None:

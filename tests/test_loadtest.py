@@ -256,7 +256,7 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
 
 def test_a_server_that_dies_under_load_ends_the_test_with_what_was_measured(serve: Serve, tmp_path: Path) -> None:
     async def die(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        if asked.number < 50:
+        if asked.number <= 50:  # the first asks for the vocabulary
             await complete(asked, writer)
         else:
             reset(writer)
@@ -283,6 +283,28 @@ def test_some_refused_requests_are_counted_beside_the_others(serve: Serve) -> No
     (point,) = bench(serve(every_third).url).load_points
     assert point.result.metrics.errors == {"http-429": 4}
     assert point.result.verdict is Verdict.INVALID
+
+
+def test_a_model_of_few_token_ids_is_found_out_before_the_load(serve: Serve, tmp_path: Path) -> None:
+    async def small(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        wrong = max(asked.body["prompt"])
+        await (status(400, f"Token id {wrong} is out of vocabulary") if wrong >= 512 else complete)(asked, writer)
+
+    server = serve(small)
+    found = bench(server.url, concurrency=[1, 2], output=tmp_path / "out")
+    assert [point.answered for point in found.load_points] == [12, 12]
+    assert [point.result.metrics.errors for point in found.load_points] == [{}, {}]
+    assert found.vocabulary is not None
+    assert 505 <= found.vocabulary.size <= 512
+    questions = [asked for asked in server.asked if len(asked.body["prompt"]) == 1]
+    assert len(questions) == found.vocabulary.requests <= 12
+    assert server.asked[: len(questions)] == questions
+    written = json.loads((tmp_path / "out" / "bench.json").read_text())["vocabulary"]
+    assert written == {"size": found.vocabulary.size, "origin": "server", "requests": len(questions)}
+
+
+def test_chat_prompts_have_no_vocabulary(serve: Serve) -> None:
+    assert bench(serve().url, endpoint="chat").vocabulary is None
 
 
 def test_a_key_is_sent_and_never_written(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

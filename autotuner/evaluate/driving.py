@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from autotuner import load
-from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage
+from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage, Workload
 from autotuner.engines.model import geometry, tokenizer_file
 from autotuner.experiment import Model, Slo
+from autotuner.launchers import vocabulary
 from autotuner.launchers.power import Meter
+from autotuner.launchers.vocabulary import Vocabulary
 from autotuner.search.launch import Course
 
 
@@ -89,11 +91,29 @@ def summed_up(seen: Observation, source: Source, slo: Slo) -> LoadPointResult:
     return LoadPointResult(seen.load_point, source, figures, checks, decided=seen.decided)
 
 
-def endpoint_of(url: str, served: str, model: Model, headers: Mapping[str, str]) -> load.Endpoint:
-    """The server at `url` as the load generator sees it.
+def vocabulary_of(
+    url: str, served: str, model: Model, headers: Mapping[str, str], workload: Workload
+) -> Vocabulary | None:
+    """The token ids of prompts for the server at `url`; None for chat, whose prompts are words.
 
-    Prompts use the vocabulary and the tokenizer of `model` where they are at hand.
+    The server is asked only where the configuration of `model` is not at hand.
     """
-    vocabulary, tokenizer = geometry(model).vocabulary, tokenizer_file(model)
+    if workload.endpoint == "chat":
+        return None
+    known = geometry(model).vocabulary
+    if known is not None:
+        return Vocabulary(known, "model")
+    timeout = min(vocabulary.PATIENCE, workload.request_timeout)
+    return vocabulary.find(url, headers, served, assumed=load.Endpoint.vocabulary, timeout=timeout)
+
+
+def endpoint_of(
+    url: str, served: str, model: Model, headers: Mapping[str, str], ids: Vocabulary | None = None
+) -> load.Endpoint:
+    """The server at `url` as the load generator sees it, with prompts of `ids`.
+
+    Prompts use the tokenizer of `model` where it is at hand.
+    """
+    tokenizer = tokenizer_file(model)
     endpoint = load.Endpoint(url, served, headers, tokenizer=str(tokenizer) if tokenizer else None)
-    return replace(endpoint, vocabulary=vocabulary) if vocabulary else endpoint
+    return replace(endpoint, vocabulary=ids.size) if ids else endpoint

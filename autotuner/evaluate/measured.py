@@ -26,7 +26,7 @@ from autotuner.core import (
 )
 from autotuner.engines import Engine, Phase, Target
 from autotuner.errors import EngineError, MachineError
-from autotuner.evaluate.driving import Drive, endpoint_of
+from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
 from autotuner.evaluate.folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, ports, power, ready
@@ -195,7 +195,11 @@ class Visit:
     def _load(self, server: Server, spec: ServerSpec | None, meter: power.Meter) -> Failure | None:
         """Drive the load points of the course; the failure that ended it early."""
         limit = self.experiment.optimization.timeout_per_iteration
-        endpoint = endpoint_of(server.url, self._model(spec), self.experiment.model, self.headers)
+        where = (server.url, self._model(spec), self.experiment.model, self.headers)
+        ids = vocabulary_of(*where, self.workload)
+        if ids is not None and ids.origin == "server":
+            self.said["vocabulary"] = ids.size
+        endpoint = endpoint_of(*where, ids)
         drive = Drive(endpoint, self.course, self.source, self.experiment.slo, self._tell, meter=meter)
         for position, step in drive.steps():
             if time.monotonic() - self.began > limit:

@@ -23,7 +23,7 @@ UNAUTHORISED = (401, 403)
 OTHER_ROUTE = (400, 404, 405, 415, 422, 501)
 """What a server answers that does not have a route, or not for this model or for token ids."""
 
-_VOCABULARY = 2000
+_VOCABULARY = 200
 """Token ids that any model has whose vocabulary is not known."""
 
 _PROMPT = 16

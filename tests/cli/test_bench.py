@@ -71,6 +71,29 @@ def test_a_trace_is_replayed_as_recorded_and_says_how_much_of_it(autotune, sim, 
     assert part["arrival"] == "trace"
 
 
+def test_an_engine_with_few_token_ids_gets_no_others(autotune, tmp_path):
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    counts = {"num_key_value_heads": 4, "vocab_size": 512, "max_position_embeddings": 2048}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(
+        json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama", **shape, **counts})
+    )
+    named = ("--model", str(tmp_path / "model"), "--served-model-name", "llama-3.1-8b")
+    process, url = simulated(tmp_path / "log", *named)
+    try:
+        said = autotune("bench", url, *QUICK, "--concurrency", "2", "--json")
+        shown = autotune("bench", url, *QUICK, "--concurrency", "2")
+    finally:
+        process.kill()
+        process.wait()
+    assert said.code == 0, said.err
+    assert said.data["endpoint"] == "completions"
+    (point,) = said.data["load_points"]
+    assert (point["metrics"]["requests"], point["metrics"]["errors"]) == (12, {})
+    assert 505 <= said.data["vocabulary"]["size"] <= 512
+    assert f"token ids below {said.data['vocabulary']['size']}, which this server takes" in shown.out
+
+
 def test_the_highest_load_within_the_targets_is_found(autotune, sim):
     load = ("--scenario", "D(32,8)", "--concurrency", "1,8", "--duration", "2", "--max-requests", "40", "--warmup", "0")
     said = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=5.0", "--json")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from autotuner.core import LoadPoint, Workload
-from autotuner.evaluate.driving import Drive, endpoint_of
+from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
 from autotuner.experiment import Model, Slo
+from autotuner.launchers.vocabulary import Vocabulary
 from autotuner.search.launch import FixedCourse
-from tests.load.conftest import Server, serve
+from tests.load.conftest import Asked, Server, complete, serve, status
 
 __all__ = ["serve"]
+
+POINT = LoadPoint("D(20,5)", concurrency=1)
 
 
 def test_each_load_point_is_observed_then_kept_and_told(serve: Callable[..., Server]) -> None:
@@ -36,8 +40,33 @@ def test_each_load_point_is_observed_then_kept_and_told(serve: Callable[..., Ser
     assert course.ask() is None
 
 
-def test_prompts_use_the_models_vocabulary_where_it_is_known(tmp_path: Path) -> None:
+def test_prompts_use_the_models_vocabulary_where_it_is_known(serve: Callable[..., Server], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 1234}))
-    known = endpoint_of("http://h:1", "served", Model(id_or_path=str(tmp_path)), {"a": "b"})
+    server = serve()
+    where = (server.url, "served", Model(id_or_path=str(tmp_path)), {"a": "b"})
+    ids = vocabulary_of(*where, Workload((POINT,)))
+    assert ids == Vocabulary(1234, "model")
+    known = endpoint_of(*where, ids)
     assert (known.vocabulary, known.model, known.headers) == (1234, "served", {"a": "b"})
-    assert endpoint_of("http://h:1", "m", Model(id_or_path="nobody/knows"), {}).vocabulary == 32_000
+    assert not server.asked
+
+
+def test_a_server_is_asked_for_its_vocabulary_where_nothing_is_known_of_the_model(serve: Callable[..., Server]) -> None:
+    async def small(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await (status(400) if max(asked.body["prompt"]) >= 600 else complete)(asked, writer)
+
+    server = serve(small)
+    where = (server.url, "m", Model(id_or_path="nobody/knows"), {"a": "b"})
+    ids = vocabulary_of(*where, Workload((POINT,)))
+    assert ids is not None
+    assert 590 <= ids.size <= 600
+    assert {asked.headers["a"] for asked in server.asked} == {"b"}
+    assert endpoint_of(*where, ids).vocabulary == ids.size
+    assert endpoint_of(*where).vocabulary == 32_000
+
+
+def test_prompts_of_words_need_no_vocabulary(serve: Callable[..., Server]) -> None:
+    server = serve()
+    workload = Workload((POINT,), endpoint="chat")
+    assert vocabulary_of(server.url, "m", Model(id_or_path="nobody/knows"), {}, workload) is None
+    assert not server.asked

@@ -20,6 +20,7 @@ def record(bench: BenchResult) -> dict[str, Any]:
         "model": bench.model,
         "source": bench.source,
         "endpoint": load.endpoint,
+        "vocabulary": dataclasses.asdict(bench.vocabulary) if bench.vocabulary else None,
         "duration": load.duration,
         "warmup": load.warmup,
         "max_requests": load.max_requests,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autotuner.core import Capacity, LoadPointResult, Source, Verdict
 from autotuner.experiment import Experiment, Slo
+from autotuner.launchers.vocabulary import Vocabulary
 from autotuner.scoring.reasons import reason
 
 
@@ -36,6 +37,7 @@ class BenchResult:
     `experiment` holds the load, the SLO, and the model as the server names it. `started` is in Unix
     seconds. `stopped` says why the course ended before its end, None when it did not; `path` is the
     folder with the files, None when none were asked for; `capacities` are those that were looked for.
+    `vocabulary` is what prompts were made of, None where they were words.
     """
 
     url: str
@@ -48,6 +50,7 @@ class BenchResult:
     interrupted: bool = False
     path: Path | None = None
     capacities: tuple[Capacity, ...] = ()
+    vocabulary: Vocabulary | None = None
 
     @property
     def model(self) -> str:

@@ -147,6 +147,8 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
         if point.result.verdict is not Verdict.FEASIBLE or point.ended_early
     ]
     notes += _replays(bench)
+    if bench.vocabulary is not None and bench.vocabulary.origin == "server":
+        notes.append(f"Prompts are of the token ids below {bench.vocabulary.size:,}, which this server takes.")
     unbounded = any(
         found.intervals.get("p99", (0.0, 0.0))[1] is None
         for point in bench.load_points
