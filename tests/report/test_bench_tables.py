@@ -51,6 +51,19 @@ def test_a_simulated_test_says_so_and_why_a_load_point_is_no_good(tested):
     assert {row["source"] for row in table.texts()} == {"simulated"}
 
 
+def test_a_load_that_was_driven_again_has_its_own_column_of_checks(tested):
+    bench = tested()
+    first = bench.load_points[0]
+    again = replace(first.result, validity=(Check("completed", 7, ">= 1 request", ok=True),))
+    (row,) = (
+        row
+        for row in checks(replace(bench, load_points=(first, Driven(again), Driven(again))))["D(100,100)"].texts()
+        if row["check"] == "completed"
+    )
+    assert [row["4 #2"], row["4 #3"]] == ["7", "7"]
+    assert row["4"] != "7"
+
+
 def test_a_replayed_trace_says_how_much_of_it_the_window_held(tested):
     bench = tested()
     recorded = [{"requests": 4001, "seconds": 2000.0}]

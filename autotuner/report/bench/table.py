@@ -80,7 +80,7 @@ def _checks(points: Sequence[Driven]) -> Table:
             row[str(place)] = _checked(check)
             row["limit"] = check.limit if check and (not row["limit"] or not check.ok) else row["limit"]
         rows.append(row)
-    loads = [Column(load(point.result.load_point), partial(_cell, str(place))) for place, point in enumerate(points)]
+    loads = [Column(title, partial(_cell, str(place))) for place, title in enumerate(_titles(points))]
     return Table(
         (
             Column("check", lambda row: row["check"], right=False),
@@ -89,6 +89,13 @@ def _checks(points: Sequence[Driven]) -> Table:
         ),
         tuple(rows),
     )
+
+
+def _titles(points: Sequence[Driven]) -> list[str]:
+    """Each point's load, numbered where it was driven again: a table has no two columns of one title."""
+    loads = [load(point.result.load_point) for point in points]
+    again = [loads[:place].count(name) for place, name in enumerate(loads)]
+    return [f"{name} #{count + 1}" if count else name for name, count in zip(loads, again, strict=True)]
 
 
 def _where(bench: BenchResult) -> tuple[Column, ...]:
