@@ -48,6 +48,10 @@ WORTH = 0.04
 """A gain, as a share, below which two candidates are as good as each other."""
 
 
+LEAST_GAIN = 0.05
+"""Per cent of throughput for one of load that are told from none."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Where the search for a capacity begins, and by what factor its first step goes up or down."""
@@ -283,6 +287,8 @@ class _Quest:
         gain = self.search.gain
         if gain is None:
             return "the highest load allowed still pays"
+        if gain < LEAST_GAIN:
+            return "above it, more in flight brings no more throughput"
         return f"above it, 1% more in flight brings {gain:.1f}% more throughput"
 
 

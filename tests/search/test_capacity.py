@@ -117,6 +117,17 @@ def test_without_targets_it_finds_the_knee():
     assert "more throughput" in found.reason
 
 
+def test_beyond_a_knee_where_throughput_falls_more_load_is_said_to_bring_none():
+    course = CapacityCourse(asked(slo={}), 1, {SCENARIO: Start(4)})
+
+    def answer(point) -> LoadPointResult:
+        rate = min(point.concurrency, 16) - point.concurrency / 100
+        return figures(point, throughput=200 * rate, e2e=point.concurrency / rate, attainment=None)
+
+    drive(course, answer)
+    assert course.outcome.capacities[0].reason == "above it, more in flight brings no more throughput"
+
+
 def test_figures_that_disobey_littles_law_end_the_search_of_a_knee():
     course = CapacityCourse(asked(slo={}), 1, {SCENARIO: Start(4)})
     assert drive(course, lambda point: figures(point, throughput=1.0, attainment=None, littles_law=False)) == [4]
