@@ -15,6 +15,9 @@ import pytest
 from autotuner.launchers import ports, ready
 from autotuner.launchers.external import ExternalServer
 from autotuner.load import records
+from tests.evaluate.conftest import tiny_url
+
+__all__ = ["tiny_url"]
 
 QUICK = ("--scenario", "D(32,4)", "--duration", "5", "--max-requests", "12", "--warmup", "0")
 
@@ -71,21 +74,9 @@ def test_a_trace_is_replayed_as_recorded_and_says_how_much_of_it(autotune, sim, 
     assert part["arrival"] == "trace"
 
 
-def test_an_engine_with_few_token_ids_gets_no_others(autotune, tmp_path):
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    counts = {"num_key_value_heads": 4, "vocab_size": 512, "max_position_embeddings": 2048}
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(
-        json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama", **shape, **counts})
-    )
-    named = ("--model", str(tmp_path / "model"), "--served-model-name", "llama-3.1-8b")
-    process, url = simulated(tmp_path / "log", *named)
-    try:
-        said = autotune("bench", url, *QUICK, "--concurrency", "2", "--json")
-        shown = autotune("bench", url, *QUICK, "--concurrency", "2")
-    finally:
-        process.kill()
-        process.wait()
+def test_an_engine_with_few_token_ids_gets_no_others(autotune, tiny_url):
+    said = autotune("bench", tiny_url, *QUICK, "--concurrency", "2", "--json")
+    shown = autotune("bench", tiny_url, *QUICK, "--concurrency", "2")
     assert said.code == 0, said.err
     assert said.data["endpoint"] == "completions"
     (point,) = said.data["load_points"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,18 +14,46 @@ import pytest
 from autotuner.launchers import ports, ready
 from autotuner.launchers.external import ExternalServer
 
+MODEL = "llama-3.1-8b"
+TINY = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "vocab_size": 512,
+    "max_position_embeddings": 2048,
+}
 
-@pytest.fixture
-def sim_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[str]:
+    """A simulated engine that serves MODEL, its log in `folder`; its URL."""
     port = ports.free_port()
     command = [sys.executable, "-m", "autotuner.simulate.server", "--load-seconds", "0", "--port", str(port)]
-    log: Path = tmp_path_factory.mktemp("external") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+    with (folder / "log").open("wb") as output:
+        process = subprocess.Popen([*command, *arguments], stdout=output, stderr=output)
     url = f"http://127.0.0.1:{port}"
     try:
-        ready.wait_until_ready(ExternalServer(url), ready_path="/health", model="llama-3.1-8b", timeout=30)
+        ready.wait_until_ready(ExternalServer(url), ready_path="/health", model=MODEL, timeout=30)
         yield url
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture
+def sim_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("external")) as url:
+        yield url
+
+
+@pytest.fixture
+def tiny_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One whose model has 512 token ids."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "config.json").write_text(json.dumps(TINY))
+    with running(folder, "--model", str(folder), "--served-model-name", MODEL) as url:
+        yield url

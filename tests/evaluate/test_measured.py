@@ -227,6 +227,13 @@ def test_a_server_that_runs_already_is_measured_and_left_running(tmp_path: Path,
     assert ready.identify(sim_url).models
 
 
+def test_a_server_with_few_token_ids_gets_no_others(tmp_path: Path, tiny_url: str) -> None:
+    outside = experiment(base_runtime="vllm", deployment=Deployment(mode="external", url=tiny_url), runtime=Runtime())
+    found = measure(tmp_path, outside)
+    assert [result.metrics.errors for result in found.load_points] == [{}, {}]
+    assert 505 <= found.server["vocabulary"] <= 512
+
+
 def test_a_server_of_another_model_is_not_measured(tmp_path: Path, sim_url: str) -> None:
     outside = experiment(
         model=Model(id_or_path="another"), deployment=Deployment(mode="external", url=sim_url), runtime=Runtime()
