@@ -45,13 +45,13 @@ class Loop(NamedTuple):
 def loop_of(isl: float, osl: float, concurrency: float, *, dp: int, capacity: float, room: float = math.inf) -> Loop:
     """A closed loop of so many requests over `dp` replicas that hold `capacity` each at most.
 
-    `room` is how many tokens an iteration takes, of prompts and one of each request that decodes.
+    `room` is how many prompt tokens an iteration takes.
     """
     offered = max(1.0, concurrency / dp)
     batch = min(offered, max(1.0, capacity))
     others, queued = max(0.0, batch - 1), max(0.0, offered / max(1.0, capacity) - 1)
-    admitted = max(1.0, room - batch) / isl
-    return Loop(isl, osl, batch, others, batch * (dp - 1), queued, min(1.0, admitted * osl / max(others, 1e-9)))
+    share = min(1.0, room / isl * osl / max(others, 1e-9))
+    return Loop(isl, osl, batch, others, batch * (dp - 1), queued, share)
 
 
 def tpot_of(loop: Loop, steps: Steps, by: Serving, tokens_per_step: float = 1.0) -> float:

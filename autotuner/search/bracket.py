@@ -111,26 +111,26 @@ class Bracket:
         return f"a cliff: the targets are missed by far at {high:g}" if fall >= CLIFF else "bracketed"
 
     def _higher(self, low: float) -> float:
-        """A load above all that meet: where times that grow as the load does reach the targets."""
+        """A load above all that meet."""
         slack = self.tried[low].slack
-        if slack is None or slack <= 0:
-            return low * self._factor()
-        before = [(load, seen.slack) for load, seen in self.tried.items() if load < low and seen.slack]
-        far = slack / SLOPE
-        if before:
-            load, more = max(before)
-            slope = (more - slack) / math.log(low / load)
-            far = slack / max(slope, SLOPE / 3)
-        return low * math.exp(min(max(far, math.log(1 + self.precision)), math.log(FARTHEST)))
+        return low * (self._factor() if slack is None or slack <= 0 else self._far(low, slack))
 
     def _lower(self, high: float) -> float:
         """A load below all that miss; the lowest at once where not a single request was answered."""
         seen = self.tried[high]
         if seen.margin <= NOTHING:
             return self.least
-        if seen.slack is None or seen.slack >= 0:
-            return high / self._factor()
-        return high * math.exp(max(min(seen.slack, -math.log(1 + self.precision)), -math.log(FARTHEST)))
+        return high / (self._factor() if seen.slack is None or seen.slack >= 0 else self._far(high, -seen.slack))
+
+    def _far(self, load: float, slack: float) -> float:
+        """The factor to the load at which the slack is used up, by how it changed since the load before."""
+        slope = SLOPE
+        before = [other for other, seen in self.tried.items() if other != load and seen.slack is not None]
+        if before:
+            other = min(before, key=lambda tried: abs(math.log(tried / load)))
+            change = abs((self.tried[other].slack or 0.0) - (self.tried[load].slack or 0.0))
+            slope = max(change / abs(math.log(other / load)), SLOPE / 3)
+        return math.exp(min(max(slack / slope, math.log(1 + self.precision)), math.log(FARTHEST)))
 
     def _factor(self) -> float:
         """How far from the last load the next one is, while all loads tried give the same answer."""

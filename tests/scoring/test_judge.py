@@ -5,6 +5,7 @@ import pytest
 
 from autotuner.core import Check, Verdict
 from autotuner.scoring.judge import judge, judge_load_point
+from autotuner.scoring.reasons import MEETS, MISSES
 
 
 def verdict(make, result, **experiment):
@@ -110,3 +111,19 @@ def test_an_open_loop_is_judged_from_the_schedule(make):
         rate=4.0, ttft=0.1, ttft_from_schedule=make.constant(2.0), e2e_from_schedule=make.constant(3.0)
     )
     assert verdict(make, result, slo={"ttft": 1.0}) is Verdict.INFEASIBLE
+
+
+@pytest.mark.parametrize(("decided", "expected"), [(MEETS, Verdict.FEASIBLE), (MISSES, Verdict.INFEASIBLE)])
+def test_a_sequential_test_has_the_last_word_on_the_share(make, decided, expected):
+    experiment = make.experiment(slo={"ttft": 1.0, "attainment": 0.95})
+    result = dataclasses.replace(make.result(good=77, n=80), decided=decided)
+    assert judge_load_point(dataclasses.replace(result, decided=None), 1, experiment).verdict is Verdict.UNDECIDED
+    assert judge_load_point(result, 1, experiment).verdict is expected
+
+
+def test_it_has_none_on_a_percentile_that_asks_more_or_on_figures_that_are_invalid(make):
+    experiment = make.experiment(slo={"ttft": {"p99": {"threshold": 1.0}}, "attainment": 0.9})
+    result = dataclasses.replace(make.result(good=80, n=80), decided=MEETS)
+    assert judge_load_point(result, 1, experiment).verdict is not Verdict.INFEASIBLE
+    broken = dataclasses.replace(result, validity=(Check("littles-law", 2.0, "within 10% of 1", False),))
+    assert judge_load_point(broken, 1, experiment).verdict is Verdict.INVALID

@@ -176,3 +176,26 @@ def test_a_request_that_was_due_in_the_window_counts_though_it_was_sent_after_it
     late = make.record(10.5, ttft=0.3, scheduled=9.5)
     observation = make.observation([make.record(1.0), late], window=(0.0, 10.0), point=LoadPoint("D(100,11)", rate=1.0))
     assert summarize(observation, Slo()).requests == 2
+
+
+def test_a_window_that_was_ended_early_takes_its_flow_from_littles_law(make):
+    """Of waves of equal requests, a window holds the tokens of one too many or too few."""
+    point = LoadPoint("D(100,11)", concurrency=4)
+    records = [make.record(float(wave), index=4 * wave + lane) for wave in range(3) for lane in range(4)]
+    seconds = records[0].finished - records[0].sent
+    whole, short = (
+        summarize(make.observation(records, (0.0, 2.5), point, decided=decided), Slo()) for decided in (None, "enough")
+    )
+    assert short.request_throughput == pytest.approx(4 / seconds)
+    assert short.output_throughput == pytest.approx(11 * 4 / seconds)
+    assert short.throughput == pytest.approx(111 * 4 / seconds)
+    assert short.goodput == short.request_throughput
+    assert whole.request_throughput == pytest.approx(12 / 2.5)
+
+
+def test_failures_take_part_in_littles_law_without_adding_tokens(make):
+    point = LoadPoint("D(100,11)", concurrency=2)
+    records = [make.record(0.0), make.failed(0.0, seconds=1.0)]
+    seen = summarize(make.observation(records, (0.0, 2.0), point, decided="enough"), Slo())
+    mean = (1.0 + records[0].finished) / 2
+    assert seen.request_throughput == pytest.approx(2 / mean / 2)

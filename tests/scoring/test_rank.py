@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from autotuner.core import Check, LoadPoint, Verdict
+from autotuner.core import Capacity, Check, LoadPoint, Outcome, Verdict
 from autotuner.scoring.rank import rank
 
 
@@ -168,3 +168,19 @@ def test_latency_without_a_tpot_has_no_place_under_tpot(make):
     one_token = dataclasses.replace(result, metrics=dataclasses.replace(result.metrics, tpot=None))
     (standing,) = rank([make.trial(1, one_token)], make.experiment("minimize_tpot")).standings
     assert standing.reason == "no figure at D(100,100) @ 1"
+
+
+def test_a_capacity_that_no_number_of_requests_could_prove_stands_beside_a_proven_one(make):
+    experiment = make.experiment("maximize_throughput", (8, 16), slo={"ttft": 1.0, "attainment": 0.95})
+    proven = make.trial(1, make.result(8, throughput=500.0, good=100, n=100))
+    near = make.trial(2, make.result(16, throughput=900.0, good=96, n=100))
+    assert numbers(rank([proven, near], experiment)) == [1, 2]
+
+    def found(trial, load):
+        capacity = Capacity("D(100,100)", "concurrency", load, load + 1, 1, "bracketed")
+        outcome = Outcome((capacity,))
+        return dataclasses.replace(trial, measurement=dataclasses.replace(trial.measurement, outcome=outcome))
+
+    ranking = rank([found(proven, 8.0), found(near, 16.0)], experiment)
+    assert numbers(ranking) == [2, 1]
+    assert ranking.winner.verdict is Verdict.UNDECIDED

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.experiment import Slo
-from autotuner.scoring.sequential import LEAST, Wald, enough, variance_ratio
+from autotuner.scoring.reasons import MEETS, MISSES, TIME_IS_UP
+from autotuner.scoring.sequential import LEAST, Elapsed, Wald, enough, variance_ratio
 from tests.scoring.conftest import failed, record
 
 STREAMS = 250
@@ -117,3 +118,33 @@ def test_targets_on_throughput_alone_say_nothing_of_a_request():
 def test_a_rule_can_be_sent_to_another_process():
     stop = pickle.loads(pickle.dumps(rule()))
     assert stop([record(float(i), ttft=0.5, index=i) for i in range(20)])
+
+
+def streamed(ttft: float, seconds: int) -> list:
+    return [record(float(i), ttft=ttft, index=i) for i in range(seconds)]
+
+
+def test_targets_that_are_met_are_met_for_a_while_and_missed_ones_for_half_of_it():
+    good, bad = streamed(0.1, 400), streamed(0.5, 400)
+    ends = {}
+    for name, requests in (("good", good), ("bad", bad)):
+        stop = enough(SLO, open_loop=False, least=200.0, most=1000.0)
+        assert stop is not None
+        ends[name] = next((n, said) for n in range(1, 401) if (said := stop(requests[:n])))
+    assert ends["good"] == (pytest.approx(200, abs=12), MEETS)
+    assert ends["bad"] == (pytest.approx(100, abs=8), MISSES)
+
+
+def test_without_a_clear_answer_time_ends_it():
+    mixed = [record(float(i), ttft=0.1 if i % 20 else 0.5, index=i) for i in range(500)]
+    stop = enough(SLO, open_loop=False, least=30.0, most=90.0)
+    assert stop is not None
+    assert next((n, said) for n in range(1, 500) if (said := stop(mixed[:n]))) == (91, TIME_IS_UP)
+
+
+def test_without_targets_on_requests_a_load_point_lasts_its_seconds():
+    stop = enough(Slo.model_validate({"output_throughput": 10.0}), open_loop=False, least=30.0)
+    assert isinstance(stop, Elapsed)
+    assert stop([]) is None
+    assert stop(streamed(0.1, 20)) is None
+    assert stop(streamed(0.1, 40)) == TIME_IS_UP

@@ -103,3 +103,53 @@ def test_the_fit_never_rises_keeps_the_mean_and_leaves_falling_values_alone(pair
     assert sum(map(math.prod, zip(fit, weights, strict=True))) == pytest.approx(sum(map(math.prod, pairs)), abs=1e-6)
     if values == sorted(values, reverse=True):
         assert fit == values
+
+
+def slack_of(edge: float, slope: float):
+    """Figures that reach the targets at `edge`, growing with the load to the power `slope`."""
+    return lambda load: slope * math.log(edge / load)
+
+
+@given(st.integers(1, 2000), st.integers(1, 2000), st.floats(0.2, 6.0))
+def test_slack_leads_to_the_edge_in_few_loads(edge, start, slope):
+    bracket, asked = Bracket(1, 4096, start), 0
+    slack = slack_of(edge + 0.5, slope)
+    while (load := bracket.ask()) is not None:
+        bracket.tell(load, 1.0 if load <= edge else -1.0, slack=slack(load))
+        asked += 1
+    low, high = bracket.limits()
+    assert low is not None
+    assert high is not None
+    assert low <= edge < high
+    assert high <= 1.05 * low or high == low + 1
+    assert asked <= 13
+
+
+def test_from_a_load_far_below_it_steps_as_far_as_the_slack_says():
+    bracket = Bracket(1, 1024, 1)
+    slack, asked = slack_of(100.5, 0.9), []
+    while (load := bracket.ask()) is not None:
+        asked.append(load)
+        bracket.tell(load, 100.5 - load, slack=slack(load))
+    assert asked[:4] == [1, 4, 16, 64]
+    assert len(asked) <= 7
+
+
+@given(st.integers(2, 500), st.data())
+def test_slack_that_contradicts_the_answers_does_not_keep_it_from_the_edge(edge, data):
+    bracket = Bracket(1, 1024, 30)
+    while (load := bracket.ask()) is not None:
+        slack = data.draw(st.none() | st.floats(-3, 3))
+        bracket.tell(load, 1.0 if load <= edge else -1.0, slack=slack)
+    low, high = bracket.limits()
+    assert low is not None
+    assert high is not None
+    assert low <= edge < high
+
+
+def test_there_is_one_second_look_at_most():
+    bracket, asked = Bracket(1, 64, 10, step=1.5), []
+    while (load := bracket.ask()) is not None:
+        asked.append(load)
+        bracket.tell(load, 0.001 if asked.count(load) == 1 and load <= 10 else -0.1, clear=False)
+    assert len(asked) == len(set(asked)) + 1

@@ -7,7 +7,7 @@ import pytest
 from autotuner.core import LoadPointResult
 from autotuner.errors import ConfigError
 from autotuner.scoring.intervals import share
-from autotuner.search.capacity import CapacityCourse, Floor, Start, check_capacity
+from autotuner.search.capacity import PATIENCE, CapacityCourse, Floor, Start, check_capacity
 from tests.search.problems import experiment, figures
 
 SLO = {"ttft": 1.0, "attainment": 0.95}
@@ -166,3 +166,43 @@ def test_a_traces_own_rate_is_no_range_to_look_in():
     )
     with pytest.raises(ConfigError, match="between two rates"):
         check_capacity(one)
+
+
+def test_by_utility_it_ends_where_more_load_brings_no_more_throughput():
+    full = server(100, per_load=10.0)
+
+    def saturated(point) -> LoadPointResult:
+        load = point.concurrency
+        good = share(100 if load <= 90 else 50, 100)
+        flow = 10.0 * min(load, 50)
+        return figures(point, throughput=flow, attainment=good, ttft=0.1, e2e=200 * load / flow)
+
+    by_load, by_utility = (CapacityCourse(asked(), 1, {SCENARIO: Start(60)}, by_utility=only) for only in (False, True))
+    long, short = drive(by_load, saturated), drive(by_utility, saturated)
+    assert len(short) < len(long)
+    assert by_utility.outcome.capacities[0].reason == "more load brings no more throughput"
+    assert by_load.outcome.capacities[0].value == pytest.approx(90, rel=0.06)
+    rising = CapacityCourse(asked(), 1, {SCENARIO: Start(60)}, by_utility=True)
+    drive(rising, full)
+    assert rising.outcome.capacities[0].value == pytest.approx(100, rel=0.06)
+
+
+def test_a_gain_too_small_to_matter_is_not_searched_for():
+    floor = Floor(1, {SCENARIO: 1000.0})
+    course = CapacityCourse(asked(), 1, {SCENARIO: Start(104)}, floor)
+    assert drive(course, server(100, n=400)) == [104]
+    assert course.outcome.gave_up == "cannot beat trial 1"
+
+
+def test_few_requests_leave_room_for_a_throughput_that_looked_low():
+    floor = Floor(1, {SCENARIO: 1000.0})
+    course = CapacityCourse(asked(), 1, {SCENARIO: Start(104)}, floor)
+    assert len(drive(course, server(90, n=20))) > 1
+
+
+def test_requests_go_out_until_the_stop_rule_ends_the_load_point():
+    course = CapacityCourse(asked(duration=10.0, num_concurrency=[1, 64]), 1, {SCENARIO: Start(10)})
+    step = course.ask()
+    assert step is not None
+    assert step.enough is not None
+    assert step.workload.duration > PATIENCE * 10.0
