@@ -28,15 +28,17 @@ GENERATIONS |= {120: "blackwell", 121: "blackwell"}
 class Serving:
     """How an engine serves a closed loop, fitted.
 
-    `overhead` seconds and `wait` iterations pass before a prompt's own prefill, `per_token`
-    seconds per prompt token are spent outside the GPU, `burst` is the share of requests that
-    arrive together at the start, over two; `replicas` scales what prefills of other data-parallel
-    replicas add to decodes, `saturation` the time spent queueing for KV cache. `mixes` says that
-    prefill and decode share iterations.
+    `overhead` seconds and `wait` iterations pass before a prompt's own prefill, and at most
+    `gather` more until every data-parallel replica has a prompt; `per_token` seconds per prompt
+    token are spent outside the GPU, `burst` is the share of requests that arrive together at the
+    start, over two; `replicas` scales what prefills of other data-parallel replicas add to
+    decodes, `saturation` the time spent queueing for KV cache. `mixes` says that prefill and
+    decode share iterations.
     """
 
     overhead: float
     wait: float
+    gather: float
     per_token: float
     burst: float
     replicas: float
@@ -106,24 +108,24 @@ class Calibration:
             dispatch_latency=value("dispatch_latency"),
             dispatch_bytes=value("dispatch_bytes"),
             imbalance=value("imbalance") if layout.expert_groups > 1 else 1.0,
+            idle=of.get("idle", 0.0),
             launch=launch * floor,
             host=host * floor,
             step=value("step"),
         )
 
     def serving(
-        self, engine: str, gpu: Gpu, version: str | None = None, concurrency: float = 1.0, dp: int = 1
+        self, engine: str, gpu: Gpu, layers: int, version: str | None = None, concurrency: float = 1.0, dp: int = 1
     ) -> Serving:
-        """How this engine serves a closed loop of so many requests over `dp` replicas."""
+        """How this engine serves a closed loop of so many requests over `dp` replicas of a model."""
         wait = self.value("wait", engine) * self.version(engine, version).get("wait", 1.0)
         if engine == "sglang" and generation_of(gpu) == "blackwell":
             # There it is run polling for requests every few iterations, rarer from 16 in flight.
             wait = self.value("poll") * (3 if concurrency >= 16 else 1)
-        if dp > 1:
-            wait += self.value("gather")
         return Serving(
-            overhead=self.value("overhead", engine),
+            overhead=self.value("overhead", engine) * layers,
             wait=wait,
+            gather=self.value("gather") if dp > 1 and engine == "trtllm" else 0.0,
             per_token=self.value("per_token", engine),
             burst=self.value("burst"),
             replicas=self.value("replicas", engine),

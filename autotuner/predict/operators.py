@@ -28,7 +28,8 @@ class Work:
 
     `reductions` and `dispatches` count collectives, `reduced` and `dispatched` are seconds of
     their bytes on the link, `oneshot` those of small reductions, which every GPU reads from all
-    others. A fit stacks many of these into arrays, field by field.
+    others; `idle_m` is the memory of experts that no token picked. A fit stacks many of these
+    into arrays, field by field.
     """
 
     mixer_c: float
@@ -52,6 +53,7 @@ class Work:
     oneshot: float
     dispatches: float
     dispatched: float
+    idle_m: float
 
 
 class Operators:
@@ -148,12 +150,13 @@ class Operators:
         routed = tokens + (self.layout.dp - 1) * (tokens if others is None else others)
         message = tokens * self._message
         rows = (tokens * tokens + TILE * TILE) ** 0.5
-        expert_c = expert_m = 0.0
+        expert_c = expert_m = idle_m = 0.0
         for experts, active, flops, read in self._experts:
             touched = experts * (1 - (1 - active / experts) ** (routed**DIVERSITY))
             each = routed * active / touched if touched else 0.0
             expert_c += touched * (each * each + TILE * TILE) ** 0.5 * flops
             expert_m += touched * read
+            idle_m += (experts - touched) * read
         return Work(
             mixer_c=rows * self._mixer_c,
             mixer_m=self._mixer_m,
@@ -176,4 +179,5 @@ class Operators:
             oneshot=self._oneshot * message / (1 + message / ONESHOT_BYTES),
             dispatches=self._dispatches,
             dispatched=routed * self._dispatched,
+            idle_m=idle_m,
         )

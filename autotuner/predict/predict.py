@@ -121,7 +121,7 @@ def closed_loop(
     if draft_tokens:
         drafting = 1 + draft_tokens * max(1, of.shape.draft_layers) / of.shape.layers
         steps = steps._replace(decode=steps.decode * drafting)
-    serving = constants.serving(of.engine, of.gpu, of.version, concurrency, of.layout.dp)
+    serving = constants.serving(of.engine, of.gpu, of.shape.layers, of.version, concurrency, of.layout.dp)
     if apart:
         loop = loop._replace(queued=0.0)
     tpot = tpot_of(loop._replace(others=0.0) if apart else loop, steps, serving, kept)

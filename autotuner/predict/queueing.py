@@ -74,12 +74,16 @@ def _further(steps: Steps) -> float:
 def ttft_of(loop: Loop, steps: Steps, by: Serving, tpot: float) -> float:
     """Mean seconds to the first token.
 
-    A request waits some iterations, then for its own prefill. In the initial burst it also waits
-    for half of the others, where the KV cache is full for one of the running to end, and where
-    more prompts come than iterations have room for until those before it are through.
+    A request waits some iterations, then for its own prefill. Where prompts are held back until
+    every replica has one, it waits about as long as passes between two prompts of a replica. In
+    the initial burst it also waits for half of the others, where the KV cache is full for one of
+    the running to end, and where more prompts come than iterations have room for until those
+    before it are through.
     """
+    held = by.gather / (1 + by.gather * loop.batch / loop.osl)
     own = steps.mixed if by.mixes else steps.alone
     burst = by.burst * loop.others * steps.batched / steps.prompts
     queue = by.saturation * loop.queued * loop.osl * tpot
     backlog = (1 - loop.share) * (loop.others + by.replicas * loop.replicas) * _further(steps)
-    return by.overhead + by.wait * tpot + own + by.per_token * loop.isl + burst + queue + backlog
+    waited = (by.wait + held) * tpot
+    return by.overhead + waited + own + by.per_token * loop.isl + burst + queue + backlog

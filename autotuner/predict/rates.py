@@ -16,7 +16,8 @@ class Rates:
     """Inverse efficiencies (1: the data sheet's figure), latencies and floors in seconds.
 
     `launch` is what the kernels of an iteration cost at least, `host` what launching them one
-    by one costs where no graph is replayed, `step` what an iteration costs besides.
+    by one costs where no graph is replayed, `step` what an iteration costs besides; `idle` is the
+    share that is read of the experts no token picked.
     """
 
     gemm_compute: float = 1.0
@@ -37,6 +38,7 @@ class Rates:
     dispatch_latency: float = 0.0
     dispatch_bytes: float = 1.0
     imbalance: float = 1.0
+    idle: float = 0.0
     launch: float = 0.0
     host: float = 0.0
     step: float = 0.0
@@ -108,10 +110,11 @@ def device_parts(work: Work, by: Rates) -> StepParts:
     """Seconds of an iteration on the device; arrays in, arrays out."""
     attention = work.context * by.context + work.latent * by.latent_context
     attention += slower(work.decode_c * by.decode_compute, work.decode_m * by.decode_memory)
+    experts = (work.expert_m + by.idle * work.idle_m) * by.expert_memory
     return StepParts(
         mixer=slower(work.mixer_c * by.gemm_compute, work.mixer_m * by.mixer_memory),
         dense=slower(work.dense_c * by.gemm_compute, work.dense_m * by.dense_memory),
-        expert=slower(work.expert_c * by.expert_compute, work.expert_m * by.expert_memory) * by.imbalance,
+        expert=slower(work.expert_c * by.expert_compute, experts) * by.imbalance,
         head=slower(work.head_c * by.gemm_compute, work.head_m * by.mixer_memory),
         attention=attention,
         state=work.state_m * by.state + work.state_c * by.gemm_compute * 4,

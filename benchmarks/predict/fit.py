@@ -10,8 +10,9 @@ from pathlib import Path
 
 import effects
 import numpy as np
-from errors import TARGETS, held_out, labels, load
-from physics import PRIORS, Fit, fit
+from errors import LEVELS, TARGETS, held_out, labels, load
+from physics import MEMBERS, PRIORS, Fit, fit
+from rows import READS_ALL
 
 from autotuner.predict.calibration import EVERY
 
@@ -20,12 +21,16 @@ SMALL = 0.004
 
 
 def constants(model: Fit) -> dict[str, dict[str, float]]:
-    """Shared values and multipliers."""
-    found: dict[str, dict[str, float]] = {name: {} for name in PRIORS}
+    """Shared values and multipliers, what a group shares included."""
+    logs: dict[str, dict[str, float]] = {name: {} for name in PRIORS}
     for (name, key), value in zip(model.labels, model.vector, strict=True):
-        if name in found and (key == "base" or abs(value) > SMALL):
-            found[name][key] = float(np.exp(value))
-    return found
+        for member in MEMBERS.get(name.removeprefix("group "), (name,)):
+            if member in logs:
+                logs[member][key] = logs[member].get(key, 0.0) + float(value)
+    return {
+        name: {key: float(np.exp(value)) for key, value in row.items() if key == "base" or abs(value) > SMALL}
+        for name, row in logs.items()
+    }
 
 
 def versions_of(model: Fit) -> dict[str, dict[str, float]]:
@@ -34,11 +39,13 @@ def versions_of(model: Fit) -> dict[str, dict[str, float]]:
     for (name, key), value in zip(model.labels, model.vector, strict=True):
         if name.startswith("version ") and abs(value) > SMALL:
             found.setdefault(key, {})[name.removeprefix("version ")] = float(np.exp(value))
+    for key in READS_ALL:
+        found.setdefault(key, {})["idle"] = 1.0
     return found
 
 
 def quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[float]]]:
-    """10% and 90% quantiles of held-out log residuals, by how much was known of a model."""
+    """Quantiles of held-out log residuals around 80% of them, by how much was known of a model."""
     found: dict[str, dict[str, list[float]]] = {target: {} for target in TARGETS}
     queued = a.loop.queued > 0
     for name, kind in (("unknown", "model"), ("model", "layout"), ("known", "configuration")):
@@ -46,9 +53,10 @@ def quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[float]]]:
         for target in TARGETS:
             off = np.log(getattr(a, target)) - np.log(predicted[target])
             pick = ~queued if target == "ttft" else slice(None)
-            found[target][name] = [float(q) for q in np.quantile(off[pick], (0.1, 0.9))]
+            levels = LEVELS.get(kind, LEVELS[""])
+            found[target][name] = [float(q) for q in np.quantile(off[pick], levels)]
             if name == "unknown" and target == "ttft":
-                found[target]["queued"] = [float(q) for q in np.quantile(off[queued], (0.1, 0.9))]
+                found[target]["queued"] = [float(q) for q in np.quantile(off[queued], levels)]
     return found
 
 
@@ -85,8 +93,8 @@ def main() -> None:
         "# Fitted by benchmarks/predict/fit.py; not edited by hand. `constants` are shared values with",
         "# multipliers by engine, GPU generation and dtype; `versions` multipliers of engine versions;",
         "# `models` those among the measured ones; `effects` what measured series and their layouts",
-        "# differ by (log; constant, load, prompt, output); `intervals` 10% and 90% quantiles of",
-        "# held-out log residuals.",
+        "# differ by (log; constant, load, prompt, output); `intervals` quantiles of held-out log",
+        "# residuals around 80% of them.",
         "constants:",
     ]
     lines += [f"  {name}: {flow(row)}" for name, row in constants(model).items()]

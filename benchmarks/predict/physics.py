@@ -15,54 +15,62 @@ from autotuner.predict.rates import Rates, step_parts
 ENGINES = ["vllm", "sglang", "trtllm"]
 GENERATIONS = ["hopper", "blackwell"]
 DTYPES = ["bf16", "fp8", "fp4", "int4"]
+KERNEL = 4e-6
+"""Seconds between the starts of two kernels that a graph replays."""
 # name: (prior of the shared value, what it may differ by: e(ngine) g(eneration) d(type),
 # standard deviation of its logarithm, and of the logarithm of a multiplier)
 PRIORS = {
-    "gemm_compute": (1 / 0.6, "egd", 0.3, 0.15),
-    "mixer_memory": (1 / 0.75, "egd", 0.2, 0.11),
-    "dense_memory": (1 / 0.7, "egd", 0.2, 0.11),
-    "expert_compute": (1 / 0.4, "egd", 0.4, 0.19),
-    "expert_memory": (1 / 0.7, "egd", 0.2, 0.11),
-    "context": (1 / 0.45, "eg", 0.4, 0.19),
-    "latent_context": (1 / 0.35, "eg", 0.4, 0.19),
-    "decode_memory": (1 / 0.55, "eg", 0.4, 0.19),
-    "decode_compute": (1 / 0.3, "eg", 0.4, 0.15),
-    "state": (1 / 0.5, "e", 0.4, 0.15),
-    "elementwise": (6.0, "eg", 0.5, 0.22),
-    "permute": (6.0, "eg", 0.5, 0.22),
-    "reduce_latency": (7e-6, "eg", 0.4, 0.22),
-    "reduce_bytes": (1 / 0.6, "eg", 0.3, 0.15),
-    "reduce_oneshot": (1.0, "eg", 0.5, 0.22),
-    "dispatch_latency": (15e-6, "e", 0.5, 0.22),
-    "dispatch_bytes": (1 / 0.5, "e", 0.5, 0.15),
-    "imbalance": (1.15, "e", 0.2, 0.15),
-    "launch_plain": (15e-6, "eg", 0.5, 0.22),
-    "launch_latent": (30e-6, "eg", 0.5, 0.22),
-    "launch_linear": (25e-6, "eg", 0.5, 0.15),
-    "launch_index": (25e-6, "eg", 0.5, 0.15),
-    "launch_expert": (25e-6, "eg", 0.5, 0.22),
-    "launch_dense": (8e-6, "eg", 0.5, 0.22),
-    "host_plain": (150e-6, "e", 0.7, 0.38),
-    "host_other": (500e-6, "e", 0.7, 0.38),
-    "host_expert": (400e-6, "e", 0.7, 0.5),
-    "step": (8e-4, "e", 0.7, 0.38),
-    "overhead": (8e-3, "e", 0.5, 0.38),
-    "wait": (2.5, "e", 0.5, 0.5),
-    "poll": (5.0, "", 0.3, 0.0),
-    "gather": (20.0, "", 0.7, 0.0),
-    "per_token": (2e-6, "e", 0.7, 0.3),
-    "burst": (0.05, "", 0.2, 0.0),
-    "replicas": (0.5, "e", 0.5, 0.22),
-    "saturation": (0.9, "e", 0.15, 0.08),
+    "gemm_compute": (1 / 0.6, "eg", 0.15, 0.15),
+    "mixer_memory": (1 / 0.75, "egd", 0.1, 0.11),
+    "dense_memory": (1 / 0.7, "egd", 0.1, 0.11),
+    "expert_compute": (1 / 0.4, "egd", 0.2, 0.19),
+    "expert_memory": (1 / 0.7, "egd", 0.1, 0.11),
+    "context": (1 / 0.45, "eg", 0.2, 0.19),
+    "latent_context": (1 / 0.35, "eg", 0.2, 0.19),
+    "decode_memory": (1 / 0.55, "eg", 0.2, 0.19),
+    "decode_compute": (1 / 0.3, "eg", 0.2, 0.15),
+    "state": (1 / 0.5, "e", 0.2, 0.15),
+    "elementwise": (6.0, "eg", 0.25, 0.22),
+    "permute": (6.0, "eg", 0.25, 0.22),
+    "reduce_latency": (7e-6, "eg", 0.2, 0.22),
+    "reduce_bytes": (1 / 0.6, "eg", 0.15, 0.15),
+    "reduce_oneshot": (1.0, "eg", 0.25, 0.22),
+    "dispatch_latency": (15e-6, "e", 0.25, 0.22),
+    "dispatch_bytes": (1 / 0.5, "e", 0.25, 0.15),
+    "imbalance": (1.15, "e", 0.1, 0.15),
+    "launch_plain": (7 * KERNEL, "eg", 0.125, 0.22),
+    "launch_latent": (13 * KERNEL, "eg", 0.125, 0.22),
+    "launch_linear": (13 * KERNEL, "eg", 0.125, 0.15),
+    "launch_index": (7 * KERNEL, "eg", 0.125, 0.15),
+    "launch_expert": (11 * KERNEL, "eg", 0.125, 0.22),
+    "launch_dense": (4 * KERNEL, "eg", 0.125, 0.22),
+    "host_plain": (150e-6, "e", 0.35, 0.38),
+    "host_other": (500e-6, "e", 0.35, 0.38),
+    "host_expert": (400e-6, "e", 0.35, 0.5),
+    "step": (8e-4, "e", 0.35, 0.38),
+    "overhead": (125e-6, "e", 0.25, 0.38),
+    "wait": (2.5, "e", 0.25, 0.3),
+    "poll": (5.0, "", 0.15, 0.0),
+    "gather": (40.0, "", 0.35, 0.0),
+    "per_token": (2e-6, "e", 0.35, 0.3),
+    "burst": (0.05, "", 0.1, 0.0),
+    "replicas": (0.5, "e", 0.25, 0.22),
+    "saturation": (0.9, "e", 0.075, 0.08),
 }
 VERSION = {"floor": 0.05, "expert": 0.05, "wait": 0.04}
 """Deviations of the multipliers of an engine version; larger ones were worse on held-out models."""
-APART = {("expert", "vllm 0.12.0"): 0.6}
-"""Deviations of versions whose only rows are unlike all others: there fp8 experts take twice as long."""
+# name: (deviation of what its constants share, of what they share by engine and GPU generation)
+GROUPS = {"launch": (0.25, 0.2), "memory": (0.0, 0.1), "collective": (0.0, 0.2)}
+MEMBERS = {
+    "launch": tuple(name for name in PRIORS if name.startswith("launch_")),
+    "memory": ("mixer_memory", "dense_memory", "expert_memory", "decode_memory"),
+    "collective": ("reduce_latency", "reduce_bytes", "reduce_oneshot", "dispatch_latency", "dispatch_bytes"),
+}
+"""Constants that are alike: what a new kind of layer or of traffic takes is guessed from the others of its group."""
 LEVELS = {"e": ENGINES, "g": GENERATIONS, "d": DTYPES}
 TYPED = {"dense_memory": "dense", "expert_compute": "expert", "expert_memory": "expert"}
 """Whose dtype a constant goes by; the others go by the mixer's."""
-SCALES = (0.10, 0.20)
+SCALES = (0.10, 0.30)
 """Residuals of log TPOT and log TTFT beyond which a row pulls less."""
 ITERATIONS, NUDGE = 20, 1e-5
 
@@ -95,15 +103,26 @@ class Design:
                 keys += LEVELS[level]
             others = len(keys) - 1
             add(name, columns, keys, [np.log(value)] + [0.0] * others, [own] + [delta] * others)
+        for name, (shared, delta) in GROUPS.items():
+            columns, keys, deviations = [], [], []
+            if shared:
+                columns, keys, deviations = [np.ones(len(a.ttft))], ["base"], [shared]
+            for index, level in ((a.engine, ENGINES), (a.generation, GENERATIONS)):
+                columns += [index == at for at in range(len(level))]
+                keys, deviations = keys + level, deviations + [delta] * len(level)
+            add(f"group {name}", columns, keys, [0.0] * len(keys), deviations)
         for name, delta in VERSION.items():
             columns = [a.version == at for at in range(len(versions))]
-            deviations = [APART.get((name, version), delta) for version in versions]
-            add(f"version {name}", columns, versions, [0.0] * len(versions), deviations)
+            add(f"version {name}", columns, versions, [0.0] * len(versions), [delta] * len(versions))
         self.prior, self.deviation = np.array(prior), np.array(deviation)
 
     def logs(self, vector) -> dict[str, np.ndarray]:
-        """The logarithm of each constant of each row."""
-        return {name: columns @ vector[self.slices[name]] for name, columns in self.columns.items()}
+        """The logarithm of each constant of each row, groups added to their members."""
+        found = {name: columns @ vector[self.slices[name]] for name, columns in self.columns.items()}
+        for group, members in MEMBERS.items():
+            for name in members:
+                found[name] = found[name] + found[f"group {group}"]
+        return found
 
 
 def times(logs: dict[str, np.ndarray], a: Arrays):
@@ -116,8 +135,9 @@ def times(logs: dict[str, np.ndarray], a: Arrays):
     steps = Steps(decode, alone, np.where(a.mixes, mixed, alone), batched, a.prompts)
     wait = np.where(a.polls > 0, value["poll"] * a.polls, value["wait"] * value["version wait"])
     serving = Serving(
-        overhead=value["overhead"],
-        wait=wait + value["gather"] * a.counts["parallel"],
+        overhead=value["overhead"] * a.counts["layers"],
+        wait=wait,
+        gather=value["gather"] * a.counts["gathering"],
         per_token=value["per_token"],
         burst=value["burst"],
         replicas=value["replicas"],
@@ -143,6 +163,7 @@ def _rates(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) -> Rates:
     return Rates(
         expert_compute=value["expert_compute"],
         expert_memory=value["expert_memory"] * value["version expert"],
+        idle=count["idle"],
         imbalance=value["imbalance"] ** count["groups"],
         launch=launch * value["version floor"],
         host=host * value["version floor"],
@@ -166,9 +187,10 @@ class Fit:
 def fit(a: Arrays, versions: list[str], families: np.ndarray) -> Fit:
     """Fit by robust least squares on log times; families weigh by the root of their rows.
 
-    Series that may have been run with a draft, which no column tells, take no part.
+    Series that may have been run with a draft, and rows whose first token came late, neither of
+    which a column tells, take no part.
     """
-    plain = np.flatnonzero(~a.speculative)
+    plain = np.flatnonzero(~a.speculative & ~a.late)
     a, families = part(a, plain), families[plain]
     size = {family: a.weight[families == family].sum() for family in set(families)}
     share = np.sqrt(np.array([200 / size[family] for family in families]))
@@ -210,11 +232,15 @@ def fit(a: Arrays, versions: list[str], families: np.ndarray) -> Fit:
 
 def _slope(design: Design, vector, said, base) -> np.ndarray:
     """Derivatives of what is said of each row; one difference per constant serves all its entries."""
-    logs, rows = design.logs(vector), len(base) // 2
+    logs, rows, changes = design.logs(vector), len(base) // 2, {}
     slope = np.zeros((2 * rows, len(vector)))
     for name, columns in design.columns.items():
-        change = (said({**logs, name: logs[name] + NUDGE}) - base) / NUDGE
-        slope[:, design.slices[name]] = change[:, None] * np.tile(columns, (2, 1))
+        members = MEMBERS.get(name.removeprefix("group "))
+        if members is None:
+            changes[name] = (said({**logs, name: logs[name] + NUDGE}) - base) / NUDGE
+        else:
+            changes[name] = sum(changes[member] for member in members)
+        slope[:, design.slices[name]] = changes[name][:, None] * np.tile(columns, (2, 1))
     return slope
 
 

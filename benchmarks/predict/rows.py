@@ -23,6 +23,9 @@ SPECULATIVE = {
     ("qwen3.5-397b-a17b", "sglang", "0.5.9"),
 }
 
+READS_ALL = ("vllm 0.12.0",)
+"""Engine versions whose decodes take as long at 4 in flight as at 48: as if every expert were read."""
+
 
 @dataclass
 class Row:
@@ -49,6 +52,12 @@ class Row:
         of = self.deployment
         named = (of.shape.name, of.engine, of.version)
         return named in SPECULATIVE and not (of.engine == "sglang" and of.layout.expert_groups > 1)
+
+    @property
+    def late(self):
+        """Whether its first token came with the twentieth: of this series only where both lengths are 1,024."""
+        of, short = self.deployment, (self.isl, self.osl) == (1024, 1024)
+        return short and of.shape.name == "llama-3.1-70b" and of.engine == "trtllm" and of.layout.tp < 8
 
     @property
     def configuration(self):
@@ -103,6 +112,7 @@ class Arrays:
     tpot: np.ndarray
     weight: np.ndarray
     speculative: np.ndarray
+    late: np.ndarray
     apart: np.ndarray
     basis: np.ndarray
 
@@ -133,7 +143,9 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
             "index": layers(lambda k: k.index),
             "dense": np.array([sum(k.layers for k in d.shape.feeds if not k.experts) for d in of], float),
             "expert": np.array([d.shape.moe_layers for d in of], float),
-            "parallel": np.array([d.layout.dp > 1 for d in of], float),
+            "gathering": np.array([d.layout.dp > 1 and d.engine == "trtllm" for d in of], float),
+            "idle": np.array([f"{d.engine} {d.version}" in READS_ALL for d in of], float),
+            "layers": np.array([d.shape.layers for d in of], float),
             "groups": np.array([d.layout.expert_groups > 1 for d in of], float),
         },
         engine=np.array([engines.index(d.engine) for d in of]),
@@ -148,6 +160,7 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
         tpot=np.array([row.tpot for row in rows]),
         weight=np.array([row.weight for row in rows]),
         speculative=np.array([row.speculative for row in rows]),
+        late=np.array([row.late for row in rows]),
         apart=np.array([row.apart for row in rows]),
         basis=np.array([basis_of(row.isl, row.osl, row.load) for row in rows]),
     )

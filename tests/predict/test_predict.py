@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from autotuner.errors import ConfigError
 from autotuner.predict.calibration import calibration, read_calibration
+from autotuner.predict.hardware import gpu
 from autotuner.predict.predict import DoesNotFitError, predict
 
 LOAD = {"isl": 1024, "osl": 1024, "concurrency": 16}
@@ -46,6 +47,28 @@ def test_operators_add_up_to_iterations_shorter_than_what_requests_see():
     assert sum(found.prefill.values()) < found.ttft
     assert sum(found.decode.values()) < found.tpot
     assert found.decode["dense"] > found.decode["head"] > 0
+
+
+def test_a_version_that_reads_every_expert_decodes_as_slowly_for_few_as_for_many():
+    load = {"tp": 4, "gemm_dtype": "fp8", "moe_dtype": "fp8", "isl": 2000, "osl": 1000}
+    few, many = (
+        predict("qwen3-30b-a3b", "h200", version="0.12.0", concurrency=n, **load).decode["expert"] for n in (1, 32)
+    )
+    assert many == pytest.approx(few, rel=0.05)
+    assert predict("qwen3-30b-a3b", "h200", version="0.18.0", concurrency=1, **load).decode["expert"] < 0.4 * few
+
+
+def test_only_an_engine_that_balances_replicas_holds_prompts_back():
+    by = calibration()
+    held = {engine: by.serving(engine, gpu("h200"), 60, dp=8).gather for engine in ("vllm", "sglang", "trtllm")}
+    assert held["trtllm"] > held["vllm"] == held["sglang"] == 0
+    assert by.serving("trtllm", gpu("h200"), 60, dp=1).gather == 0
+
+
+def test_a_deeper_model_takes_longer_to_begin():
+    by = calibration()
+    shallow, deep = (by.serving("sglang", gpu("h200"), layers).overhead for layers in (30, 60))
+    assert deep == pytest.approx(2 * shallow)
 
 
 def test_a_full_cache_makes_requests_queue():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,9 @@ from autotuner.predict.layout import Layout
 from autotuner.predict.predict import closed_loop
 from autotuner.predict.queueing import Steps, loop_of, tpot_of, ttft_of
 
-PLAIN = Serving(overhead=0.01, wait=2.0, per_token=0.0, burst=0.05, replicas=0.0, saturation=1.0, mixes=True)
+PLAIN = Serving(
+    overhead=0.01, wait=2.0, gather=0.0, per_token=0.0, burst=0.05, replicas=0.0, saturation=1.0, mixes=True
+)
 LONG = Steps(decode=0.02, alone=0.5, mixed=0.52, batched=0.5, prompts=1.0)
 SHORT = Steps(decode=0.02, alone=0.03, mixed=0.05, batched=0.06, prompts=16.0)
 
@@ -35,6 +39,16 @@ def test_short_prompts_that_arrive_together_share_their_fixed_costs():
 def test_the_first_token_waits_for_the_burst_at_the_start():
     first, second = (ttft_of(loop(n), LONG, PLAIN, 0.02) for n in (1, 101))
     assert second - first == pytest.approx(0.05 * 100 * 0.5)
+
+
+def test_a_prompt_held_back_for_other_replicas_waits_until_each_has_one_and_no_longer():
+    holding = replace(PLAIN, gather=40.0)
+    rare, often = (
+        ttft_of(loop(64, osl=osl), SHORT, holding, 0.02) - ttft_of(loop(64, osl=osl), SHORT, PLAIN, 0.02)
+        for osl in (64_000, 64)
+    )
+    assert rare == pytest.approx(40 * 0.02, rel=0.05)
+    assert often == pytest.approx(1 * 0.02, rel=0.05)
 
 
 def test_what_the_cache_does_not_hold_waits_for_a_request_to_end():
