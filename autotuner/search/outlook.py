@@ -30,6 +30,9 @@ CLOSELY = 200
 UTILITY_NOISE, POINT_NOISE, CEILING_NOISE = 0.02, 0.03, 0.05
 """Deviations of logs that are measured: at a capacity, at one load point, and of what was given up."""
 
+MISSED_NOISE = 0.5
+"""The same where no load met the targets: its utility at the lowest one is no measure of how far off it is."""
+
 LEAST_REQUESTS = 20
 """Requests of a load point below which its means say little."""
 
@@ -74,6 +77,11 @@ class Outlook:
         doubt = 1.0 if met or not self.experiment.benchmark.find_capacity else DOUBTED
         return math.log(self.objective.utility(standing[0].value) * doubt)
 
+    def _met(self, trial: Trial) -> bool:
+        """Whether there is a load at which it met its targets, or capacities were not looked for."""
+        capacities = trial.measurement.outcome.capacities
+        return all(capacity.value > 0 for capacity in capacities)
+
     def _figure(self, candidate: Candidate, middle: float) -> Figure:
         """The expected utility; a guess where nothing is predicted, and a low one for what is not expected to fit."""
         expected = self.prior.expect(candidate)
@@ -90,7 +98,9 @@ class Outlook:
         if trial.failed:
             return []
         worth = self.worth(trial)
-        found = [] if worth is None else [Seen(self._figure(trial.candidate, middle), worth, UTILITY_NOISE)]
+        figure = self._figure(trial.candidate, middle)
+        noise = UTILITY_NOISE if self._met(trial) else MISSED_NOISE
+        found = [] if worth is None else [Seen(figure, worth, noise)]
         if self.prior.expect(trial.candidate) is None:
             return found
         last = {result.load_point: result for result in trial.measurement.load_points}

@@ -29,16 +29,23 @@ DOUBTED = 0.5
 STEEPEST = 3.0
 """The largest slope believed: beyond it lies an edge, where targets are met or not."""
 
+SPEEDUPS = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""Logs of how much faster everything would have to be, tried for what is expected to miss the targets."""
+
 CHANGE = 0.2
 """The log of the factor by which a kind of operators is made slower and faster, to see what depends on it."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """The expected utility, and by scenario the expected capacity where capacities are searched."""
+    """The expected utility, and by scenario the expected capacity where capacities are searched.
+
+    `meets` says that some load of every scenario is expected to meet the targets.
+    """
 
     utility: float
     loads: Mapping[str, float]
+    meets: bool = True
 
 
 class Prior:
@@ -60,8 +67,20 @@ class Prior:
         return self._known[key]
 
     def utility(self, candidate: Candidate) -> Figure | None:
-        """The expected utility and what it depends on."""
-        return self._figure(candidate, "utility", lambda costs: self._utility(candidate, costs))
+        """The expected utility and what it depends on.
+
+        Of a candidate that is expected to miss the targets everywhere, it is what it would have if
+        all costs were as much lower as it takes to meet them, less for how far off that is.
+        """
+        expected = self.expect(candidate)
+        if expected is None or expected.meets:
+            return self._figure(candidate, "utility", lambda costs: self._utility(candidate, costs))
+        for off in SPEEDUPS:
+            faster = self.expect(candidate, Costs(*[math.exp(-off)] * len(KINDS)))
+            if faster is not None and faster.meets:
+                each = -STEEPEST / len(KINDS) ** 0.5
+                return Figure(candidate, "utility", math.log(faster.utility) - STEEPEST * off, (each,) * len(KINDS))
+        return Figure(candidate, "utility", math.log(expected.utility), (0.0,) * len(KINDS))
 
     def at(self, candidate: Candidate, point: LoadPoint) -> tuple[Figure, Figure] | None:
         """TPOT and requests/s expected at a load point, and what they depend on."""
@@ -92,6 +111,7 @@ class Prior:
 
     def _expect(self, candidate: Candidate, costs: Costs) -> Expectation | None:
         found: dict[str, tuple[float, float]] = {}
+        meets = True
         for scenario, (_, output) in self._scenarios.items():
             asked = Asked(self, candidate, scenario, output, costs)
             if self.experiment.benchmark.find_capacity:
@@ -103,10 +123,10 @@ class Prior:
             if best is None:
                 return None
             found[scenario] = best
+            meets = meets and not asked.missed
         utilities = [math.log(utility) for _, utility in found.values()]
-        return Expectation(
-            math.exp(math.fsum(utilities) / len(utilities)), {name: load for name, (load, _) in found.items()}
-        )
+        loads = {name: load for name, (load, _) in found.items()}
+        return Expectation(math.exp(math.fsum(utilities) / len(utilities)), loads, meets)
 
     @cached_property
     def _scenarios(self) -> dict[str, tuple[float, float]]:
@@ -122,6 +142,7 @@ class Asked:
     scenario: str
     output: float
     costs: Costs = AS_FITTED
+    missed: bool = False
 
     def at_capacity(self) -> tuple[float, float] | None:
         """At the highest load that is predicted to meet the targets, at the knee without any."""
@@ -132,6 +153,7 @@ class Asked:
         if not self.prior.experiment.slo.terms and not loads.rates:
             return self._at_knee(loads)
         if not first[0]:
+            self.missed = True
             return loads.least, first[1] * DOUBTED
         low, best, high = loads.least, first[1], loads.least
         most = min(loads.most, max(loads.least, self._held)) if not loads.rates else loads.most
