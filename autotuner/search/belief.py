@@ -52,6 +52,15 @@ FORM = (0.5, 0.4, 0.08, 0.02)
 FORM_SD = 0.35
 """The deviation of what the closed form leaves out, that of an operator's log cost being 1."""
 
+GUESS = (0.25, 0.3, 0.4, 0.05)
+"""The split of FORM for candidates without a prediction: effects of single values count for more than of pairs."""
+
+GUESS_SD = 2.0
+"""The deviation of a guess, in the same unit."""
+
+FAR = 3.0
+"""Deviations at which an error counts as no larger: beyond them lies an edge, not a cost."""
+
 PRIOR_WEIGHT = 6.0
 """For how many measured figures the assumed scale of the errors counts."""
 
@@ -61,7 +70,7 @@ class Figure:
     """One predicted figure of a candidate: `value` is its log, `slopes` what a log unit of each kind's cost adds.
 
     `name` tells figures of different kinds apart: only those of one kind are off alike by what the
-    closed form leaves out. `doubt` scales that part, above 1 where the prediction is a guess.
+    closed form leaves out. `doubt` scales that part; `guess` says that nothing was predicted.
     """
 
     candidate: Candidate
@@ -69,6 +78,7 @@ class Figure:
     value: float
     slopes: tuple[float, ...]
     doubt: float = 1.0
+    guess: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,12 +104,18 @@ class Belief:
         if not self.seen:
             return values, self.sd**2 * own
         known = [seen.figure for seen in self.seen]
-        errors = np.array([seen.value - seen.figure.value for seen in self.seen])
         noise = np.diag([seen.noise**2 for seen in self.seen])
         among, shared = covariance(known, known), covariance(figures, known)
+        errors = self._errors(among, noise)
         scale = self._scale(among, errors, noise)
         inverse = np.linalg.inv(among + noise / scale)
         return values + shared @ inverse @ errors, scale * (own - shared @ inverse @ shared.T)
+
+    def _errors(self, among: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Measured less predicted, no further off than FAR."""
+        most = FAR * np.sqrt(np.diag(self.sd**2 * among + noise))
+        found: np.ndarray = np.clip([seen.value - seen.figure.value for seen in self.seen], -most, most)
+        return found
 
     def _scale(self, among: np.ndarray, errors: np.ndarray, noise: np.ndarray) -> float:
         """The variance of log costs, by what was seen, shrunk towards the assumed one."""
@@ -118,10 +134,11 @@ def covariance(ones: Sequence[Figure], others: Sequence[Figure]) -> np.ndarray:
         slopes = np.outer([one.slopes[position] for one in ones], [other.slopes[position] for other in others])
         found += slopes * (every + layout * layouts + other * touching)
     same_name = _equal([one.name for one in ones], [other.name for other in others])
+    guesses = np.add.outer([int(one.guess) for one in ones], [int(other.guess) for other in others])
     doubts = np.outer([one.doubt for one in ones], [other.doubt for other in others])
-    every, layout, other, own = FORM
-    form = every + layout * layouts + other * flags + own * alike.same
-    found += FORM_SD**2 * doubts * same_name * form
+    for count, sd, (every, layout, other, own) in ((0, FORM_SD, FORM), (2, GUESS_SD, GUESS)):
+        form = every + layout * layouts + other * flags + own * alike.same
+        found += sd**2 * doubts * same_name * (guesses == count) * form
     return found
 
 

@@ -18,11 +18,8 @@ from autotuner.search.problem import Problem
 PRIOR_SD = 0.2
 """The deviation that the log costs of operators are taken to have at first."""
 
-IGNORANT = 5.0
-"""By how much less is known of a candidate without a prediction, as a factor."""
-
 ROUGH = 2.0
-"""The same for a prediction of which it is not known what it depends on."""
+"""By how much less is known of a prediction of which it is not known what it depends on, as a factor."""
 
 CLOSELY = 200
 """Candidates of which that is found out: those with the best predictions."""
@@ -91,7 +88,7 @@ class Outlook:
             return found or Figure(candidate, "utility", math.log(expected.utility), none, ROUGH)
         if self.predicted(candidate):
             return Figure(candidate, "utility", self._usual[0] + math.log(DOUBTED), none)
-        return Figure(candidate, "utility", middle, none, IGNORANT)
+        return Figure(candidate, "utility", middle, none, guess=True)
 
     def _seen(self, trial: Trial, middle: float) -> list[Seen]:
         """What a trial says: of its utility, and of the times at each of its load points."""

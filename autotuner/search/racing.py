@@ -63,8 +63,8 @@ class Racing:
 
     The belief is a prediction corrected by what was measured. Launched is what promises the
     greatest gain over the incumbent; once a worthwhile one is improbable among all that is left,
-    nothing more is. Where nothing can be predicted the order is that of an even spread, corrected
-    by what was measured, and only failures rule anything out.
+    nothing more is. Where nothing can be predicted it begins with an even spread, and believes that
+    the effects of single values count for more than those of their combinations.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -149,24 +149,23 @@ class Racing:
         means, shared = self.outlook.of(left, self._told)
         sds = np.sqrt(np.maximum(np.diag(shared), 0.0))
         odds = np.log([self.lessons.chance(candidate) for candidate in left])
-        incumbent, foreseen = self._incumbent(), np.array([self.outlook.predicted(candidate) for candidate in left])
-        if incumbent is None or not foreseen.any():
+        incumbent = self._incumbent()
+        if incumbent is None:
             lean = 0.0 if self.outlook.predicts else 1.0
             return Chances(left, means + lean * sds + odds, tuple(against))
-        drawn = self._drawn(means, shared)
-        gains = np.maximum(drawn - incumbent.worth - math.log(1 + WORTH), 0.0)
-        promise = gains.mean(axis=0) * np.exp(odds)
-        if (gains[:, foreseen].max(axis=1) > 0).mean() > RISK:
-            return Chances(left, promise, tuple(against))
+        gains = np.maximum(self._drawn(means, shared) - incumbent.worth - math.log(1 + WORTH), 0.0)
+        if (gains.max(axis=1) > 0).mean() > RISK:
+            return Chances(left, gains.mean(axis=0) * np.exp(odds), tuple(against))
         ratios = np.exp(means + SURE * sds - incumbent.worth)
-        for candidate, ratio in zip(_picked(left, foreseen), ratios[foreseen], strict=True):
-            against.append((candidate, self._no_hope(candidate, float(ratio), incumbent)))
-        return Chances(_picked(left, ~foreseen), promise[~foreseen], tuple(against))
+        hopeless = [(one, self._no_hope(one, float(ratio), incumbent)) for one, ratio in zip(left, ratios, strict=True)]
+        return Chances((), np.zeros(0), (*against, *hopeless))
 
     def _no_hope(self, candidate: Candidate, ratio: float, incumbent: Incumbent) -> str:
-        if self.outlook.prior.expect(candidate) is None:
+        known = self.outlook.prior.expect(candidate) is not None
+        if not known and self.outlook.predicted(candidate):
             return "predicted: the model does not fit"
-        return f"predicted: at best {ratio:.2f} times as good as trial {incumbent.trial.number}"
+        how = "predicted" if known else "by what like it came to"
+        return f"{how}: at best {ratio:.2f} times as good as trial {incumbent.trial.number}"
 
     def _drawn(self, means: np.ndarray, shared: np.ndarray) -> np.ndarray:
         """Log utilities of all candidates drawn together, the same ones for the same belief."""
@@ -223,10 +222,6 @@ class Racing:
         share = candidate.gpus / incumbent.candidate.gpus if self.objective.name != "maximize_goodput" else 1.0
         load = found.value * share * ABOVE
         return float(math.ceil(load)) if found.unit == "concurrency" else load
-
-
-def _picked(candidates: Sequence[Candidate], which: np.ndarray) -> tuple[Candidate, ...]:
-    return tuple(candidate for candidate, chosen in zip(candidates, which, strict=True) if chosen)
 
 
 def _load(expected: Expectation | None, mean: float, scenario: str) -> float:

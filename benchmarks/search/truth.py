@@ -8,6 +8,7 @@ the targets bounds what it can give.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from worlds import TARGETS, World
 from autotuner.core import Candidate, LoadPoint, LoadPointResult, LoadStep
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import Experiment
+from autotuner.predict.calibration import CONSTANTS
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.sequential import Elapsed
 from autotuner.search.capacity import margin
@@ -108,7 +110,8 @@ class Truth:
 
     def _identity(self) -> str:
         driven = (WINDOW, WARMUP, SHORT, SHORT_WARMUP, SEED, PRECISION, SLACK, SHORT_SLACK)
-        return f"{self.world} {self.world.parameters} {self.world.flags} {TARGETS[self.world.targets]} {driven}"
+        costs = hashlib.sha256(CONSTANTS.read_bytes()).hexdigest()[:16]
+        return f"{self.world} {self.world.parameters} {self.world.flags} {TARGETS[self.world.targets]} {driven} {costs}"
 
     def value(self, candidate: Candidate) -> float:
         """What the candidate is worth at its capacity."""

@@ -156,12 +156,13 @@ def test_winner_and_defaults_are_launched_again_in_turn(tmp_path):
     assert (found.winner, found.baseline) == (2, 3)
 
 
-def test_without_predictions_every_candidate_is_tried_and_losers_cost_one_load_point(tmp_path):
+def test_without_predictions_it_learns_what_each_value_is_worth_and_losers_cost_one_load_point(tmp_path):
     done = race(tmp_path, wrong=None)
-    assert purposes(done).count("search") == 20
-    assert edge(done.ranking.winner.candidate) == 200
+    assert edge(done.ranking.winner.candidate) >= 0.95 * 200
+    assert 6 <= purposes(done).count("search") <= 14
+    assert all(why.startswith("by what like it came to: at best") for _, why in done.searcher.account.skipped)
     given_up = [trial for trial in done.record.kept if trial.measurement.outcome.gave_up]
-    assert len(given_up) >= 10
+    assert len(given_up) >= 3
     assert sum(len(trial.measurement.load_points) for trial in given_up) <= 1.5 * len(given_up)
 
 
