@@ -26,7 +26,7 @@ from autotuner.search.raced import RacedCourse
 SURE = 1.64
 """Standard deviations to which an optimistic bound reaches: one in twenty is above it."""
 
-RISK = 0.05
+RISK = 0.03
 """The chance of a worthwhile gain among all that is left at which the search ends."""
 
 DRAWS = 2000
