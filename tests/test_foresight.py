@@ -11,6 +11,7 @@ from autotuner.experiment import Experiment
 from autotuner.foresight import Foresight
 from autotuner.launchers import gpus, launcher
 from autotuner.launchers.gpus import Gpu, Inventory
+from autotuner.predict.rates import AS_FITTED, KINDS, Costs
 from autotuner.wire import wire
 
 
@@ -104,3 +105,25 @@ def test_a_shared_prefix_is_foreseen_in_the_cache_unless_that_is_off():
     point = LoadPoint("P(3000,100,200)", concurrency=4)
     on, off = (seen.predict(Candidate("sim", {"prefix-caching": cache}), point) for cache in (True, False))
     assert on.ttft < off.ttft
+
+
+def test_slower_operators_are_foreseen_to_take_longer():
+    found, candidate = foresight(), Candidate("sim", {"tp-size": 4})
+    point = LoadPoint("D(1000,200)", concurrency=16)
+    as_fitted = found.predict(candidate, point)
+    assert as_fitted is not None
+    assert found.predict(candidate, point, AS_FITTED) == as_fitted
+    for kind in KINDS:
+        slower = found.predict(candidate, point, Costs(**{kind: 1.2}))
+        assert slower is not None
+        assert slower.tpot >= as_fitted.tpot
+    every = found.predict(candidate, point, Costs(*[1.2] * len(KINDS)))
+    assert every is not None
+    assert every.tpot == pytest.approx(1.2 * as_fitted.tpot, rel=0.02)
+
+
+def test_what_has_no_room_for_a_cache_is_not_expected_to_hold_its_model():
+    found = foresight()
+    assert not found.holds(Candidate("sim", {"tp-size": 1}))
+    assert found.holds(Candidate("sim", {"tp-size": 4}))
+    assert foresight(base_runtime="vllm").holds(Candidate("vllm", {"tp-size": 1}))

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from autotuner.core import LoadPoint, RequestRecord, Workload
+from autotuner.core import CUT_OFF, LoadPoint, RequestRecord, Workload
 from autotuner.errors import ConfigError, MachineError
 from autotuner.load import Endpoint, Interrupted, measure
 from tests.load.conftest import Asked, Server, complete
@@ -191,6 +191,21 @@ def test_what_is_in_flight_when_a_rule_decides_is_cut_off(serve: Serve):
     assert (len(seen.records), seen.cut_off, seen.decided) == (3, 2, "yes")
 
 
+def test_the_window_of_a_decided_load_point_ends_where_all_requests_are_known(sim_url: str):
+    point = LoadPoint("U(5,200)", concurrency=8)
+    workload = Workload((point,), duration=60.0, warmup=0.5)
+    rule = lambda records: "enough" if len(records) >= 25 else None  # noqa: E731
+    seen = measure(Endpoint(sim_url, "llama-3.1-8b"), point, workload, salt="s", on_phase=silent, enough=rule)
+    start, end = seen.window
+    known = sorted(record.index for record in seen.records if start <= record.scheduled <= end)
+    assert known == list(range(len(known)))
+    assert 10 <= len(known) < 25 + 8
+    later = [record for record in seen.records if record.scheduled > end]
+    assert len(known) + len(later) >= 25
+    assert {record.error for record in seen.records} <= {None, CUT_OFF}
+    assert all(record.index < 0 for record in seen.records if record.error == CUT_OFF)
+
+
 def test_a_rule_without_a_reason_changes_nothing(serve: Serve):
     asked: list[int] = []
 
@@ -310,6 +325,8 @@ def test_several_workers_stop_together_when_enough_is_known(serve: Serve):
     seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, enough=rule)
     assert seen.decided == "enough"
     assert seen.cut_off <= 6
+    started = [record.index for record in seen.records if seen.window[0] <= record.scheduled <= seen.window[1]]
+    assert len(started) == len(set(started)) > 5
 
 
 def test_several_workers_give_up_together(serve: Serve):

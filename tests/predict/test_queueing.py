@@ -87,3 +87,22 @@ def test_prompts_on_other_workers_do_not_interrupt_decodes():
     load = {"isl": 8192, "osl": 512, "concurrency": 32}
     together, apart = (closed_loop(llama("trtllm"), **load, apart=split) for split in (False, True))
     assert apart.tpot < 0.8 * together.tpot
+
+
+def test_prompts_that_find_no_room_wait_and_do_not_slow_tokens_further():
+    free, tight = (loop_of(1000, 100, 400, dp=1, capacity=1000.0, room=room) for room in (8192.0, 2048.0))
+    tokens = [tpot_of(of, LONG, PLAIN) for of in (free, tight)]
+    assert tokens[0] > tokens[1]
+    firsts = [ttft_of(of, LONG, PLAIN, tpot) for of, tpot in zip((free, tight), tokens, strict=True)]
+    assert firsts[1] > firsts[0]
+
+
+@given(st.integers(1, 4000), st.integers(50, 8000), st.integers(2, 2000))
+def test_a_limit_on_prompt_tokens_takes_nothing_from_throughput(concurrency, isl, osl):
+    """The same prompts are served, by longer iterations or after a longer wait."""
+    took = []
+    for room in (1e9, 2048.0):
+        of = loop_of(isl, osl, concurrency, dp=1, capacity=1e9, room=room)
+        tpot = tpot_of(of, LONG, PLAIN)
+        took.append(ttft_of(of, LONG, PLAIN, 0.0) + osl * tpot)
+    assert took[1] == pytest.approx(took[0], rel=0.15)
