@@ -11,6 +11,7 @@ from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, gpus
 from autotuner.predict import candidate as form
 from autotuner.predict.deployment import Deployment
+from autotuner.predict.own import corrected, factors_for
 from autotuner.predict.predict import Prediction
 from autotuner.predict.rates import AS_FITTED, Costs
 from autotuner.workload import scenarios
@@ -18,11 +19,15 @@ from autotuner.workload import scenarios
 
 @dataclass(frozen=True)
 class Foresight:
-    """The closed form asked about candidates of one experiment; `gpu` is None where their GPU type is unknown."""
+    """The closed form asked about candidates of one experiment; `gpu` is None where their GPU type is unknown.
+
+    Where real engines are measured, predictions carry what was calibrated here for engine and GPU.
+    """
 
     experiment: Experiment
     gpu: str | None
     model: str | None
+    measures: bool = False
 
     @classmethod
     def of(cls, experiment: Experiment, engine: Engine, launcher: Launcher) -> Foresight:
@@ -31,7 +36,8 @@ class Foresight:
             return cls(experiment, experiment.simulate.gpu if launcher.starts_servers else None, None)
         config = models.config_file(experiment.model)
         here = launcher.starts_servers and engine.computes_on_gpus(Target.of(experiment))
-        return cls(experiment, _gpu_type(experiment) if here else None, str(config) if config else None)
+        measures = experiment.optimization.evaluator != "simulated"
+        return cls(experiment, _gpu_type(experiment) if here else None, str(config) if config else None, measures)
 
     def deployment(self, candidate: Candidate) -> Deployment | None:
         """The candidate as the closed form sees it; None where it cannot tell."""
@@ -57,7 +63,13 @@ class Foresight:
         scenario = scenarios.parse(point.scenario)
         prompt, output = scenario.mean
         prefix = 0 if candidate.parameters.get("prefix-caching") is False else scenario.prefix
-        return form.predicted(of, point, prompt=prompt, output=output, prefix=prefix)
+        found = form.predicted(of, point, prompt=prompt, output=output, prefix=prefix)
+        factors = factors_for(of.engine, of.gpu.name) if self.measures else None
+        if found is None or factors is None:
+            return found
+        one = LoadPoint(point.scenario, concurrency=of.layout.dp)
+        alone = form.predicted(of, one, prompt=prompt, output=output, prefix=prefix)
+        return corrected(found, alone, factors) if alone else found
 
 
 def _gpu_type(experiment: Experiment) -> str | None:

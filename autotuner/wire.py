@@ -110,6 +110,7 @@ class Wiring:
             workload=self.experiment.workload(),
             start_seconds=self.engine.start_seconds,
             gpus=tuple(map(self.engine.gpus_taken, candidates)) if self._takes_gpus else (),
+            at_most=self.experiment.optimization.strategy == "racing",
         )
 
     @property

@@ -11,6 +11,7 @@ from autotuner.experiment import Experiment
 from autotuner.foresight import Foresight
 from autotuner.launchers import gpus, launcher
 from autotuner.launchers.gpus import Gpu, Inventory
+from autotuner.predict.own import Factors, keep, key_of
 from autotuner.predict.rates import AS_FITTED, KINDS, Costs
 from autotuner.wire import wire
 
@@ -127,3 +128,20 @@ def test_what_has_no_room_for_a_cache_is_not_expected_to_hold_its_model():
     assert not found.holds(Candidate("sim", {"tp-size": 1}))
     assert found.holds(Candidate("sim", {"tp-size": 4}))
     assert foresight(base_runtime="vllm").holds(Candidate("vllm", {"tp-size": 1}))
+
+
+def test_what_was_calibrated_here_is_in_what_is_foreseen_of_measured_runs_alone(machine, monkeypatch, tmp_path):
+    machine("NVIDIA H200")
+    monkeypatch.setenv("AUTOTUNE_DATA_HOME", str(tmp_path))
+    candidate, point = Candidate("vllm", {"tp-size": 4}), LoadPoint("D(1000,200)", concurrency=8)
+    asked = {"base_runtime": "vllm", "hardware": {"gpu_type": "H200"}}
+    before, virtual = foresight(**asked).predict(candidate, point), {"optimization": {"evaluator": "simulated"}}
+    assert before is not None
+    factors = Factors(1.5, 2.0, 1.0, 9, 3, (0.4, 0.4), (0.05, 0.05), "measured", "2026-01-01")
+    deployed = foresight(**asked).deployment(candidate)
+    assert deployed is not None
+    keep({key_of("vllm", deployed.gpu.name): factors})
+    after, simulated = (foresight(**asked, **more).predict(candidate, point) for more in ({}, virtual))
+    assert after is not None
+    assert 1.5 * before.tpot < after.tpot <= 2.0 * before.tpot
+    assert simulated == before

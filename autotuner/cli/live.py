@@ -116,7 +116,8 @@ class LiveView(AbstractContextManager["LiveView"]):
         if self._now is not None:
             head.add_row("candidate", str(self._now.candidate))
             head.add_row("now", stage(self._now, time.monotonic() - self._since))
-        head.add_row("elapsed", f"{clock(elapsed)}, about {clock(self._remaining())} left")
+        most = "at most" if self._plan.at_most else "about"
+        head.add_row("elapsed", f"{clock(elapsed)}, {most} {clock(self._remaining())} left")
         head.add_row("best so far", self._best(self._finished) or "-")
         bar = ProgressBar(total=max(elapsed + self._remaining(), 1e-9), completed=elapsed, width=60)
         rows = [row(trial) for trial in self._finished]

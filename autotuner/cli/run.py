@@ -104,6 +104,7 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
                 "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refused],
                 "load_points": [str(point) for point in plan.workload.load_points],
                 "estimated_seconds": round(plan.seconds),
+                "estimate_is_at_most": plan.at_most,
                 "estimated_gpu_hours": round(plan.gpu_hours, 3),
             }
         )
@@ -121,7 +122,8 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
         f"launches     {len(plan.candidates)}, each {clock(plan.start_seconds)} to start and "
         f"{clock(plan.load_seconds)} of load"
     )
-    display.line(f"estimate     {clock(plan.seconds)}, {plan.gpu_hours:.2f} GPU-hours")
+    most = "at most " if plan.at_most else ""
+    display.line(f"estimate     {most}{clock(plan.seconds)}, {plan.gpu_hours:.2f} GPU-hours")
     names = list(experiment.parameters)
     rows: list[dict[str, Any]] = [
         {"trial": number, **candidate.parameters, **foreseen.columns(wiring.foresight, candidate, points[-1])}

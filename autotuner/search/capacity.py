@@ -12,20 +12,11 @@ from autotuner.errors import ConfigError
 from autotuner.experiment import RECORDED, Experiment
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.scoring.reasons import TIME_IS_UP
 from autotuner.scoring.sequential import enough
-from autotuner.scoring.slo import attainment_target, distribution, request_terms
-from autotuner.search.bracket import NOTHING, Bracket
+from autotuner.search.bracket import Bracket
 from autotuner.search.hope import at_best
 from autotuner.search.knee import Knee
-from autotuner.workload import scenarios
-
-ERRORS = "error-share"
-"""The check by which a server shows that the load is too much for it."""
-
-LITTLE = "littles-law"
-UNSTEADY = (LITTLE, "stationarity", "sample-size")
-"""Checks that fail where a window is short against its requests."""
+from autotuner.search.reading import LITTLE, is_clear, is_unsteady, load_of, margin, slack, steady
 
 WARMUP, WINDOW, LONGEST = 1.0, 4.0, 6.0
 """Mean requests a warm-up and a window last at least; a window is no longer than LONGEST times the configured one."""
@@ -33,20 +24,14 @@ WARMUP, WINDOW, LONGEST = 1.0, 4.0, 6.0
 PATIENCE = 3.0
 """Windows that a load point may last until its answer is clear."""
 
-OPEN = 0.75
-"""The share of good requests below which a queue that was not steady yet is not going to meet the targets."""
-
 SLACK, ROUGH = 0.03, 0.5
 """What the throughput at a load may be off by, as a share, and over the root of the requests behind it."""
-
-PERCENTILES = ("p50", "p75", "p90", "p95", "p99")
 
 GAIN = 0.025
 """A gain, as a share, for which the load at which a candidate is compared is not raised further."""
 
 WORTH = 0.04
 """A gain, as a share, below which two candidates are as good as each other."""
-
 
 LEAST_GAIN = 0.05
 """Per cent of throughput for one of load that are told from none."""
@@ -202,24 +187,24 @@ class _Quest:
         low, high = self.search.limits()
         if low is None or high is None or not self.search.tried[low].clear:
             return False
-        ends = [self._steady(load) for load in (low, high)]
-        return all(ends) and ends[1] <= (1 + GAIN) * ends[0]  # type: ignore[operator]
+        least, most = self._steady(low), self._steady(high)
+        return least is not None and most is not None and most <= (1 + GAIN) * least
 
     def times(self, load: float) -> tuple[float, float]:
         """Warm-up and longest window in seconds, long against the requests: a queue needs some to become steady."""
         workload = self.course.experiment.workload()
         seconds = 0.0
         if self.results and (e2e := self.results[-1].metrics.e2e) is not None:
-            seconds = e2e.mean * max(1.0, load / _load(self.results[-1]))
+            seconds = e2e.mean * max(1.0, load / load_of(self.results[-1]))
         most = LONGEST * workload.duration
         warmup = min(max(workload.warmup, WARMUP * seconds), most) if workload.warmup else 0.0
         return warmup, min(max(workload.duration, WINDOW * seconds), most)
 
     def tell(self, result: LoadPointResult) -> None:
-        again = any(_load(result) == _load(other) for other in self.results)
+        again = any(load_of(result) == load_of(other) for other in self.results)
         self.results.append(result)
-        load = _load(result)
-        if not again and _unsteady(result) and self.times(load)[1] > self.course.experiment.workload().duration:
+        load = load_of(result)
+        if not again and is_unsteady(result) and self.times(load)[1] > self.course.experiment.workload().duration:
             return  # asked for once more, with a longer window
         if isinstance(self.search, Bracket):
             experiment = self.course.experiment
@@ -227,7 +212,7 @@ class _Quest:
                 load,
                 margin(result, experiment),
                 result.metrics.requests,
-                clear=_clear(result),
+                clear=is_clear(result),
                 slack=slack(result, experiment),
             )
         elif result.metrics.e2e is not None:
@@ -310,68 +295,3 @@ def check_capacity(experiment: Experiment) -> None:
         raise ConfigError(
             "A capacity is a concurrency or a rate, not both.", remedy="Leave out --concurrency or --rate."
         )
-
-
-def margin(result: LoadPointResult, experiment: Experiment) -> float:
-    """How far a judged load point is inside its targets, 0 on the edge, from -1 to 1; NOTHING without an answer.
-
-    It is the share of good requests above the target, unless a term's own figure is further out.
-    """
-    if result.verdict in (Verdict.SATURATED, Verdict.CLIENT_LIMITED):
-        return -1.0
-    if result.metrics.e2e is None:
-        return -1.0 if result.decided else NOTHING
-    if any(check.name == ERRORS and not check.ok for check in result.validity):
-        return -1.0
-    slo, share = experiment.slo, result.metrics.attainment
-    found = [max(-1.0, min(1.0, -term.violation)) for term in (result.score.terms if result.score else ())]
-    if request_terms(slo) and share is not None:
-        found.append(share.value - attainment_target(slo))
-    return min(found, default=1.0)
-
-
-def slack(result: LoadPointResult, experiment: Experiment) -> float | None:
-    """The log of how many times slower a judged load point could have been within its targets; below 0 it missed them.
-
-    Of each term its own figure counts, and that of the share of requests that must be good.
-    """
-    open_loop, target = result.load_point.rate is not None, 100 * attainment_target(experiment.slo)
-    found = [-math.log(max(1 + term.violation, 1e-3)) for term in (result.score.terms if result.score else ())]
-    for term in request_terms(experiment.slo):
-        seen = distribution(term, result.metrics, open_loop=open_loop)
-        if seen is not None:
-            name = next((name for name in PERCENTILES if int(name[1:]) >= target), PERCENTILES[-1])
-            found.append(math.log(term.threshold / max(float(getattr(seen, name)), 1e-9)))
-    return min(found, default=None)
-
-
-def _load(result: LoadPointResult) -> float:
-    return float(result.load_point.concurrency or result.load_point.rate or 0)
-
-
-def _unsteady(result: LoadPointResult) -> bool:
-    """Whether only its being too short makes the figures of a load point worthless, and its answer open."""
-    broken = {check.name for check in result.validity if not check.ok}
-    share = result.metrics.attainment
-    return bool(broken) and broken <= set(UNSTEADY) and (share is None or share.value >= OPEN)
-
-
-def _clear(result: LoadPointResult) -> bool:
-    return result.decided not in (None, TIME_IS_UP) or result.verdict is not Verdict.UNDECIDED
-
-
-def steady(result: LoadPointResult, gpus: int, experiment: Experiment) -> float | None:
-    """The utility of a judged load point were its flow steady and all its requests good; None without an answer.
-
-    By Little's law a closed loop's requests/s are its concurrency over the time each takes: a window
-    that ended early counts tokens of too few of them. An open loop's are at most what arrives.
-    """
-    if result.metrics.e2e is None or result.metrics.e2e.mean <= 0:
-        return None
-    point = result.load_point
-    rate = point.rate or (point.concurrency or 0) / result.metrics.e2e.mean
-    prompt, output = scenarios.parse(point.scenario).mean
-    flow = replace(result.metrics, goodput=rate, throughput=rate * (prompt + output), output_throughput=rate * output)
-    objective = OBJECTIVES[experiment.optimization.objective]
-    value = objective.value(flow, gpus, experiment.hardware.price_per_gpu_hour)
-    return objective.utility(value) if value else None

@@ -13,6 +13,7 @@ class Plan:
     """The launches a run will make at most, and their estimated time in seconds and GPU-hours.
 
     `start_seconds` is what one engine start is taken to last; `gpus` the GPUs of each candidate.
+    `at_most` says that the search ends earlier where it can.
     """
 
     space: Space
@@ -20,6 +21,7 @@ class Plan:
     workload: Workload
     start_seconds: float
     gpus: tuple[int, ...]
+    at_most: bool = False
 
     @property
     def launch_seconds(self) -> float:

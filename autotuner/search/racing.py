@@ -14,7 +14,7 @@ from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.account import Account
-from autotuner.search.capacity import WORTH, CapacityCourse, Floor, Start, steady
+from autotuner.search.capacity import WORTH, CapacityCourse, Floor, Start
 from autotuner.search.grid import CONSIDERED_AT_MOST, evenly
 from autotuner.search.launch import Course, Launch
 from autotuner.search.lessons import Lessons
@@ -22,6 +22,7 @@ from autotuner.search.outlook import Outlook
 from autotuner.search.prior import Expectation
 from autotuner.search.problem import Problem
 from autotuner.search.raced import RacedCourse
+from autotuner.search.reading import steady
 
 SURE = 1.64
 """Standard deviations to which an optimistic bound reaches: one in twenty is above it."""
@@ -29,7 +30,8 @@ SURE = 1.64
 RISK = 0.03
 """The chance of a worthwhile gain among all that is left at which the search ends."""
 
-DRAWS = 2000
+DRAWS, JITTER = 2000, 1e-6
+"""Joint draws from the belief, and the variance added to each so that they can be drawn."""
 
 NOISE = 0.02
 """A gain, as a share, that counts as none."""
@@ -116,7 +118,7 @@ class Racing:
         if self._spent is not None and left:
             return Account(self._spent, skipped)
         if skipped:
-            return Account("nothing is left that can win", skipped)
+            return Account(f"nothing that is left is likely to be {WORTH:.0%} better", skipped)
         return Account("every candidate was tried")
 
     def course(self, candidate: Candidate) -> Course | None:
@@ -169,7 +171,7 @@ class Racing:
 
     def _drawn(self, means: np.ndarray, shared: np.ndarray) -> np.ndarray:
         """Log utilities of all candidates drawn together, the same ones for the same belief."""
-        root = np.linalg.cholesky(shared + 1e-9 * np.eye(len(means)))
+        root = np.linalg.cholesky((shared + shared.T) / 2 + JITTER * np.eye(len(means)))
         draws = np.random.default_rng(self.problem.seed).standard_normal((DRAWS, len(means)))
         found: np.ndarray = means + draws @ root.T
         return found

@@ -2,10 +2,10 @@
 
     python benchmarks/load/agreement.py --vllm-env ENV --model FOLDER --write docs/reference/load-generator.md
 
-Starts vLLM on CPU with the model of tests/real and drives it with both clients in turn, with the
-same lengths in the same closed loop. Server and client are pinned to a core each. The worker runs in
-the engine's own process: by default it is another one, both spin while they wait for each other,
-and on one core they would take the time from themselves.
+Starts vLLM on CPU with a model that tests/real/make_tiny_model.py made and drives it with both
+clients in turn, with the same lengths in the same closed loop. Server and client are pinned to a
+core each. The worker runs in the engine's own process: by default it is another one, both spin while
+they wait for each other, and on one core they would take the time from themselves.
 """
 
 from __future__ import annotations
@@ -169,10 +169,10 @@ def measure_all(given: argparse.Namespace, clients: Sequence[Client]) -> list[Ru
         port = free_port()
         with vllm_server(given.vllm_env, given.model, port, given.server_core, Path(home, "vllm.log")):
             os.sched_setaffinity(0, {given.client_core})
-            # repeat 0 warms the server up at each concurrency and is not kept
+            # repeat 0 warms the server up at each concurrency and is not kept; who is first changes in turn
             for concurrency, requests in zip(given.concurrency, given.requests, strict=True):
                 for repeat in range(given.repeats + 1):
-                    for client in clients[: 2 if repeat else 1]:
+                    for client in clients[:: 1 if repeat % 2 else -1][: 2 if repeat else 1]:
                         folder = Path(home, f"{concurrency}-{repeat}-{len(runs)}-{client.name.split()[0]}")
                         folder.mkdir()
                         load = Load(
@@ -233,6 +233,7 @@ def main() -> None:
     parser.add_argument("--server-core", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every repeat here")
     parser.add_argument("--write", type=Path, help="replace the table in this page")
+    parser.add_argument("--section", default="agreement", help="which table of the page")
     given = parser.parse_args()
     given.model = given.model.resolve()
     clients = (measuring_client(autotuner.__version__), vllm_client(vllm_version(given.vllm_env)))
@@ -243,7 +244,7 @@ def main() -> None:
         document = {"date": today(), "machine": machine(), "runs": list(map(asdict, runs))}
         given.json.write_text(json.dumps(document, indent=1))
     if given.write:
-        write_section(given.write, "agreement", text)
+        write_section(given.write, given.section, text)
 
 
 if __name__ == "__main__":

@@ -105,17 +105,17 @@ def search(strategy: str, folder: Path, config: Path, given: argparse.Namespace)
         *("--strategy", strategy, "--find-capacity", "--concurrency", f"1,{HIGHEST}", "--max-iterations", "64"),
         *("--set", "optimization.confirm=0"),
     )
-    winner = found["winner"]
-    trials = found["trials"]
-    say(f"{strategy}: {seconds:.0f} s, {len(trials)} launches, winner {winner}")
+    trials, best = found["trials"], found["ranking"][0]
+    winner = next(trial for trial in trials if trial["number"] == found["winner"])
+    say(f"{strategy}: {seconds:.0f} s, {len(trials)} launches, winner {winner['candidate']} at {best['value']:.0f}")
     return Searched(
         strategy=strategy,
         seconds=seconds,
         launches=len(trials),
         load_points=sum(len(trial["load_points"]) for trial in trials),
-        parameters=winner["parameters"],
-        concurrency=winner["load_point"]["concurrency"],
-        value=winner["value"],
+        parameters=winner["candidate"]["parameters"],
+        concurrency=round(winner["capacities"][0]["value"]),
+        value=best["value"],
     )
 
 

@@ -15,8 +15,8 @@ from autotuner.core import Candidate, LoadPoint, Trial
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.scoring.judge import judge
-from autotuner.search.capacity import margin
 from autotuner.search.launch import FixedCourse
+from autotuner.search.reading import margin
 from autotuner.tune import tune
 from autotuner.wire import wire
 

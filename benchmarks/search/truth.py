@@ -22,7 +22,7 @@ from autotuner.experiment import Experiment
 from autotuner.predict.calibration import CONSTANTS
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.sequential import Elapsed
-from autotuner.search.capacity import margin
+from autotuner.search.reading import margin
 from autotuner.wire import Wiring, wire
 
 WINDOW, WARMUP = 60.0, 20.0

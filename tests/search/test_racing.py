@@ -132,7 +132,7 @@ def test_it_finds_a_candidate_near_the_best_in_a_few_launches(tmp_path, wrong):
     assert edge(done.ranking.winner.candidate) >= 0.95 * 200 or wrong > 0.2
     assert edge(done.ranking.winner.candidate) >= 0.84 * 200
     assert purposes(done).count("search") <= 10
-    assert done.searcher.account.stopped == "nothing is left that can win"
+    assert done.searcher.account.stopped == "nothing that is left is likely to be 4% better"
     assert all(why.startswith("predicted: at best") for _, why in done.searcher.account.skipped)
 
 

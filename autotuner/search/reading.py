@@ -1,0 +1,93 @@
+"""What one load point says to the search for a capacity: whether it meets the targets, by how much, and its worth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from autotuner.core import LoadPointResult, Verdict
+from autotuner.experiment import Experiment
+from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.reasons import TIME_IS_UP
+from autotuner.scoring.slo import attainment_target, distribution, request_terms
+from autotuner.search.bracket import NOTHING
+from autotuner.workload import scenarios
+
+ERRORS = "error-share"
+"""The check by which a server shows that the load is too much for it."""
+
+LITTLE = "littles-law"
+UNSTEADY = (LITTLE, "stationarity", "sample-size")
+"""Checks that fail where a window is short against its requests."""
+
+OPEN = 0.75
+"""The share of good requests below which a queue that was not steady yet is not going to meet the targets."""
+
+PERCENTILES = ("p50", "p75", "p90", "p95", "p99")
+
+
+def margin(result: LoadPointResult, experiment: Experiment) -> float:
+    """How far a judged load point is inside its targets, 0 on the edge, from -1 to 1; NOTHING without an answer.
+
+    It is the share of good requests above the target, unless a term's own figure is further out.
+    """
+    if result.verdict in (Verdict.SATURATED, Verdict.CLIENT_LIMITED):
+        return -1.0
+    if result.metrics.e2e is None:
+        return -1.0 if result.decided else NOTHING
+    if any(check.name == ERRORS and not check.ok for check in result.validity):
+        return -1.0
+    slo, share = experiment.slo, result.metrics.attainment
+    found = [max(-1.0, min(1.0, -term.violation)) for term in (result.score.terms if result.score else ())]
+    if request_terms(slo) and share is not None:
+        found.append(share.value - attainment_target(slo))
+    return min(found, default=1.0)
+
+
+def slack(result: LoadPointResult, experiment: Experiment) -> float | None:
+    """The log of how many times slower a judged load point could have been within its targets; below 0 it missed them.
+
+    Of each term its own figure counts, and that of the share of requests that must be good.
+    """
+    open_loop, target = result.load_point.rate is not None, 100 * attainment_target(experiment.slo)
+    found = [-math.log(max(1 + term.violation, 1e-3)) for term in (result.score.terms if result.score else ())]
+    for term in request_terms(experiment.slo):
+        seen = distribution(term, result.metrics, open_loop=open_loop)
+        if seen is not None:
+            name = next((name for name in PERCENTILES if int(name[1:]) >= target), PERCENTILES[-1])
+            found.append(math.log(term.threshold / max(float(getattr(seen, name)), 1e-9)))
+    return min(found, default=None)
+
+
+def load_of(result: LoadPointResult) -> float:
+    """Its concurrency or its rate."""
+    return float(result.load_point.concurrency or result.load_point.rate or 0)
+
+
+def is_unsteady(result: LoadPointResult) -> bool:
+    """Whether only its being too short makes the figures of a load point worthless, and its answer open."""
+    broken = {check.name for check in result.validity if not check.ok}
+    share = result.metrics.attainment
+    return bool(broken) and broken <= set(UNSTEADY) and (share is None or share.value >= OPEN)
+
+
+def is_clear(result: LoadPointResult) -> bool:
+    """Whether its requests were enough to tell that it meets the targets, or misses them."""
+    return result.decided not in (None, TIME_IS_UP) or result.verdict is not Verdict.UNDECIDED
+
+
+def steady(result: LoadPointResult, gpus: int, experiment: Experiment) -> float | None:
+    """The utility of a judged load point were its flow steady and all its requests good; None without an answer.
+
+    By Little's law a closed loop's requests/s are its concurrency over the time each takes: a window
+    that ended early counts tokens of too few of them. An open loop's are at most what arrives.
+    """
+    if result.metrics.e2e is None or result.metrics.e2e.mean <= 0:
+        return None
+    point = result.load_point
+    rate = point.rate or (point.concurrency or 0) / result.metrics.e2e.mean
+    prompt, output = scenarios.parse(point.scenario).mean
+    flow = replace(result.metrics, goodput=rate, throughput=rate * (prompt + output), output_throughput=rate * output)
+    objective = OBJECTIVES[experiment.optimization.objective]
+    value = objective.value(flow, gpus, experiment.hardware.price_per_gpu_hour)
+    return objective.utility(value) if value else None
