@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -110,14 +112,16 @@ def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: P
 def test_the_printed_command_starts_the_same_server(tmp_path: Path) -> None:
     found = measure(tmp_path, experiment())
     assert found.spec is not None
-    with subprocess.Popen(["sh", tmp_path / "command.sh"], stderr=subprocess.DEVNULL) as server:
+    command = ["sh", tmp_path / "command.sh"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as server:
         try:
             url = f"http://127.0.0.1:{found.spec.port}"
             ready.wait_until_ready(
                 ExternalServer(url), ready_path=found.spec.ready_path, model=found.spec.served_model, timeout=20
             )
         finally:
-            server.terminate()
+            # the shell's end alone would leave the server behind
+            os.killpg(server.pid, signal.SIGTERM)
 
 
 def test_nothing_secret_is_in_the_trial_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
