@@ -169,7 +169,8 @@ def wire(experiment: Experiment) -> Wiring:
         raise ConfigError(
             "No combination of the given parameters can run.",
             why=f"{len(space.refused)} of {space.total} were refused; the first: {reason}",
-            remedy="Widen the parameters, for example with --set parameters.tp-size=[1].",
+            remedy="Widen the parameters, for example with --set parameters.tp-size=[1]"
+            + (", or take a constraint back with --set constraints.NAME=null." if experiment.constraints else "."),
         )
     return Wiring(experiment, chosen, where, space, foresight)
 

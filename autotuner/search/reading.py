@@ -79,8 +79,8 @@ def is_clear(result: LoadPointResult) -> bool:
 def steady(result: LoadPointResult, gpus: int, experiment: Experiment) -> float | None:
     """The utility of a judged load point were its flow steady and all its requests good; None without an answer.
 
-    By Little's law a closed loop's requests/s are its concurrency over the time each takes: a window
-    that ended early counts tokens of too few of them. An open loop's are at most what arrives.
+    By Little's law a closed loop's requests/s are its concurrency over the time each takes, whether or
+    not its window was ended early. An open loop's are at most what arrives.
     """
     if result.metrics.e2e is None or result.metrics.e2e.mean <= 0:
         return None
