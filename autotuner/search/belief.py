@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotuner.core import Candidate
+from autotuner.search.guess import guess
 
 LAYOUTS = ("tp-size", "pp-size", "dp-size", "ep-size", "enable-dp-attention", "quantization", "kv-cache-dtype")
 """Parameters that change what is computed where, of which predictions are less sure than of the rest."""
@@ -51,12 +52,6 @@ FORM = (0.5, 0.4, 0.08, 0.02)
 
 FORM_SD = 0.35
 """The deviation of what the closed form leaves out, that of an operator's log cost being 1."""
-
-GUESS = (0.25, 0.3, 0.4, 0.05)
-"""The split of FORM for candidates without a prediction: effects of single values count for more than of pairs."""
-
-GUESS_SD = 2.0
-"""The deviation of a guess, in the same unit."""
 
 FAR = 3.0
 """Deviations at which an error counts as no larger: beyond them lies an edge, not a cost."""
@@ -98,23 +93,38 @@ class Belief:
     seen: tuple[Seen, ...] = ()
 
     def of(self, figures: Sequence[Figure]) -> tuple[np.ndarray, np.ndarray]:
-        """(means, covariance) of the logs of figures."""
-        values = np.array([figure.value for figure in figures])
+        """(means, covariance) of the logs of figures; guesses and predictions tell nothing of each other."""
+        means, shared = np.array([figure.value for figure in figures]), np.zeros((len(figures), len(figures)))
+        for guesses, of in ((False, self._predicted), (True, self._guessed)):
+            at = [position for position, figure in enumerate(figures) if figure.guess == guesses]
+            seen = [seen for seen in self.seen if seen.figure.guess == guesses]
+            if at:
+                off, shared[np.ix_(at, at)] = of(seen, [figures[position] for position in at])
+                means[at] += off
+        return means, shared
+
+    def _guessed(self, seen: Sequence[Seen], figures: Sequence[Figure]) -> tuple[np.ndarray, np.ndarray]:
+        errors = np.array([one.value - one.figure.value for one in seen])
+        noise = np.array([one.noise for one in seen])
+        return guess([one.figure.candidate for one in seen], errors, noise, [one.candidate for one in figures])
+
+    def _predicted(self, seen: Sequence[Seen], figures: Sequence[Figure]) -> tuple[np.ndarray, np.ndarray]:
+        """(what is to be added to the predictions, its covariance)."""
         own = covariance(figures, figures)
-        if not self.seen:
-            return values, self.sd**2 * own
-        known = [seen.figure for seen in self.seen]
-        noise = np.diag([seen.noise**2 for seen in self.seen])
+        if not seen:
+            return np.zeros(len(figures)), self.sd**2 * own
+        known = [one.figure for one in seen]
+        noise = np.diag([one.noise**2 for one in seen])
         among, shared = covariance(known, known), covariance(figures, known)
-        errors = self._errors(among, noise)
+        errors = self._errors(seen, among, noise)
         scale = self._scale(among, errors, noise)
         inverse = np.linalg.inv(among + noise / scale)
-        return values + shared @ inverse @ errors, scale * (own - shared @ inverse @ shared.T)
+        return shared @ inverse @ errors, scale * (own - shared @ inverse @ shared.T)
 
-    def _errors(self, among: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def _errors(self, seen: Sequence[Seen], among: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Measured less predicted, no further off than FAR."""
         most = FAR * np.sqrt(np.diag(self.sd**2 * among + noise))
-        found: np.ndarray = np.clip([seen.value - seen.figure.value for seen in self.seen], -most, most)
+        found: np.ndarray = np.clip([one.value - one.figure.value for one in seen], -most, most)
         return found
 
     def _scale(self, among: np.ndarray, errors: np.ndarray, noise: np.ndarray) -> float:
@@ -134,11 +144,9 @@ def covariance(ones: Sequence[Figure], others: Sequence[Figure]) -> np.ndarray:
         slopes = np.outer([one.slopes[position] for one in ones], [other.slopes[position] for other in others])
         found += slopes * (every + layout * layouts + other * touching)
     same_name = _equal([one.name for one in ones], [other.name for other in others])
-    guesses = np.add.outer([int(one.guess) for one in ones], [int(other.guess) for other in others])
     doubts = np.outer([one.doubt for one in ones], [other.doubt for other in others])
-    for count, sd, (every, layout, other, own) in ((0, FORM_SD, FORM), (2, GUESS_SD, GUESS)):
-        form = every + layout * layouts + other * flags + own * alike.same
-        found += sd**2 * doubts * same_name * (guesses == count) * form
+    every, layout, other, own = FORM
+    found += FORM_SD**2 * doubts * same_name * (every + layout * layouts + other * flags + own * alike.same)
     return found
 
 

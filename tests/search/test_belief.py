@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autotuner.core import Candidate
 from autotuner.predict.rates import KINDS
-from autotuner.search.belief import COSTS, FORM, TOUCHED, Belief, Figure, Seen, covariance
+from autotuner.search.belief import COSTS, FAR, FORM, PRIOR_WEIGHT, TOUCHED, Belief, Figure, Seen, covariance
 
 SIZES, BLOCKS = (1, 2, 4), (16, 32)
 
@@ -48,7 +48,8 @@ def test_a_covariance_is_symmetric_and_no_combination_has_a_negative_variance(so
 def test_what_was_measured_is_believed_and_narrows_everything(some, off):
     means, spread = Belief(0.2, (Seen(some[0], some[0].value + off, 0.005),)).of(some)
     assert means[0] == pytest.approx(some[0].value + off, abs=0.15 * abs(off) + 1e-9)
-    assert np.all(np.diag(spread) <= 1.5 * np.diag(Belief(0.2).of(some)[1]) + 1e-9)
+    wider = (PRIOR_WEIGHT + FAR**2) / (PRIOR_WEIGHT + 1)
+    assert np.all(np.diag(spread) <= wider * np.diag(Belief(0.2).of(some)[1]) + 1e-9)
 
 
 @given(st.floats(1.0, 20.0), st.floats(1.0, 20.0))
