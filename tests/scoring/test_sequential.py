@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autotuner.experiment import Slo
 from autotuner.scoring.reasons import MEETS, MISSES, TIME_IS_UP
-from autotuner.scoring.sequential import LEAST, Elapsed, Wald, enough, variance_ratio
+from autotuner.scoring.sequential import LEAST, Elapsed, Wald, enough, least_share, variance_ratio
 from tests.scoring.conftest import failed, record
 
 STREAMS = 250
@@ -56,6 +56,29 @@ def test_a_clear_answer_takes_few_requests(share, most):
     said, lengths = decisions(share, 0.0)
     assert said.count("undecided") <= STREAMS / 50
     assert np.median(lengths) <= most
+
+
+def test_requests_far_from_their_targets_need_not_be_independent():
+    test = Wald(0.95)
+    for stream in margins(1 - 1e-9, 0.95, seed=3)[:50]:
+        assert test.decide(stream[:100]) == "meets"
+
+
+def test_a_share_that_margins_alone_promise_is_not_enough():
+    rare = np.where(np.arange(400) % 20 == 0, 0.01, -0.5)
+    assert least_share(rare, ratio=1.0) > Wald(0.95).edges[1]
+    assert Wald(0.95).decide(rare) == "undecided"
+
+
+@given(st.floats(-3, 3), st.floats(0.1, 2.0), st.floats(1.0, 20.0))
+def test_the_share_that_margins_promise_falls_with_dependence_and_is_below_what_a_normal_has(mean, spread, ratio):
+    values = mean + spread * np.random.default_rng(0).standard_normal(200)
+    whole = NormalDist().cdf(-values.mean() / values.std(ddof=1))
+    assert least_share(values, ratio) <= least_share(values, 1.0) <= whole
+
+
+def test_equal_margins_promise_nothing():
+    assert least_share(np.full(50, -0.5), 1.0) == 0.0
 
 
 def test_correlated_requests_count_for_less():
