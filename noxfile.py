@@ -36,7 +36,7 @@ def docs(session: nox.Session) -> None:
     """The generated reference is current, links resolve, and every block and example runs."""
     session.install("-e", ".[test]")
     session.run("python", "docs/make_cli_reference.py", "--check")
-    session.run("pytest", "-m", "docs or not docs", "tests/docs", *session.posargs)
+    session.run("pytest", "-n", "0", "-m", "docs or not docs", "tests/docs", *session.posargs)
 
 
 @nox.session
@@ -47,6 +47,8 @@ def engines(session: nox.Session) -> None:
     session.run("python", "tests/real/setup_vllm.py", str(home))
     session.run(
         "pytest",
+        "-n",
+        "0",
         "-m",
         "engine and not docker",
         "tests/real",
@@ -66,6 +68,8 @@ def docker(session: nox.Session) -> None:
     try:
         session.run(
             "pytest",
+            "-n",
+            "0",
             "-m",
             "docker",
             "tests/docker",

@@ -112,12 +112,12 @@ class _Running:
 
     async def _serve(self) -> None:
         self.task = asyncio.current_task()
-        handlers: set[asyncio.Task[None]] = set()
+        handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.ensure_future(self._connection(reader, writer))
-            handlers.add(task)
-            task.add_done_callback(handlers.discard)
+            handlers[task] = writer
+            task.add_done_callback(handlers.pop)
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=512, ssl=self.tls)
         port = server.sockets[0].getsockname()[1]
@@ -128,9 +128,11 @@ class _Running:
         finally:
             server.close()
             await asyncio.sleep(0.01)  # a connection that was just accepted gets its task
-            for task in handlers:
+            for task, writer in handlers.items():
                 task.cancel()
+                writer.transport.abort()  # a task that never ran does not do so itself
             await asyncio.gather(*handlers, return_exceptions=True)
+            await asyncio.sleep(0.01)  # transports close in the next turn of the loop
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.seen.connections += 1
