@@ -11,6 +11,7 @@ search found, and their throughputs are compared.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -157,14 +158,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm", type=Path, required=True, help="environment that tests/real/setup_vllm.py made")
     parser.add_argument("--model", type=Path, required=True, help="model that tests/real/setup_vllm.py made")
-    parser.add_argument("--duration", type=float, default=4.0)
-    parser.add_argument("--warmup", type=float, default=1.0)
+    parser.add_argument("--duration", type=float, default=10.0)
+    parser.add_argument("--warmup", type=float, default=2.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--strategies", nargs="+", default=["racing", "grid_search"])
+    parser.add_argument("--keep", type=Path, help="folder in which the runs are left")
     parser.add_argument("--write", type=Path, help="page whose table is replaced")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="racing-") as home:
-        folder = Path(home)
+    with contextlib.ExitStack() as stack:
+        folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="racing-")))
+        folder.mkdir(parents=True, exist_ok=True)
         config = configuration(given, folder)
         found = [search(strategy, folder, config, given) for strategy in given.strategies]
         again_of: dict[str, list[float]] = {one.strategy: [] for one in found}
