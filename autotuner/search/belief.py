@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotuner.core import Candidate
-from autotuner.search.guess import guess
+from autotuner.search.guess import FAR, equal, guess
 
 LAYOUTS = ("tp-size", "pp-size", "dp-size", "ep-size", "enable-dp-attention", "quantization", "kv-cache-dtype")
 """Parameters that change what is computed where, of which predictions are less sure than of the rest."""
@@ -52,9 +52,6 @@ FORM = (0.5, 0.4, 0.08, 0.02)
 
 FORM_SD = 0.35
 """The deviation of what the closed form leaves out, that of an operator's log cost being 1."""
-
-FAR = 3.0
-"""Deviations at which an error counts as no larger: beyond them lies an edge, not a cost."""
 
 PRIOR_WEIGHT = 6.0
 """For how many measured figures the assumed scale of the errors counts."""
@@ -143,7 +140,7 @@ def covariance(ones: Sequence[Figure], others: Sequence[Figure]) -> np.ndarray:
         touching = alike.in_share_of([name for name in rest if TOUCHED.get(name, kind) == kind])
         slopes = np.outer([one.slopes[position] for one in ones], [other.slopes[position] for other in others])
         found += slopes * (every + layout * layouts + other * touching)
-    same_name = _equal([one.name for one in ones], [other.name for other in others])
+    same_name = equal([one.name for one in ones], [other.name for other in others])
     doubts = np.outer([one.doubt for one in ones], [other.doubt for other in others])
     every, layout, other, own = FORM
     found += FORM_SD**2 * doubts * same_name * (every + layout * layouts + other * flags + own * alike.same)
@@ -156,21 +153,16 @@ class _Likeness:
     def __init__(self, ones: Sequence[Candidate], others: Sequence[Candidate]) -> None:
         self.ones, self.others = ones, others
         self.names = sorted({name for candidate in (*ones, *others) for name in candidate.parameters})
-        self.same = _equal([one.key for one in ones], [other.key for other in others])
+        self.same = equal([one.key for one in ones], [other.key for other in others])
 
     def in_share_of(self, names: Sequence[str]) -> np.ndarray:
         """The share of these parameters in which they are equal, 1 where there are none."""
-        equal = np.zeros(self.same.shape)
+        found = np.zeros(self.same.shape)
         for name in names:
-            equal += _equal(_values(self.ones, name), _values(self.others, name))
-        return equal / len(names) if names else np.ones_like(equal)
+            found += equal(_values(self.ones, name), _values(self.others, name))
+        return found / len(names) if names else np.ones_like(found)
 
 
 def _values(candidates: Sequence[Candidate], name: str) -> list[str]:
     usual = 1 if name.endswith("-size") else None
     return [repr(candidate.parameters.get(name, usual)) for candidate in candidates]
-
-
-def _equal(ones: Sequence[str], others: Sequence[str]) -> np.ndarray:
-    found: np.ndarray = (np.array(ones)[:, None] == np.array(others)[None, :]).astype(float)
-    return found

@@ -29,7 +29,7 @@ OCTAVES = 2.0
 """Factors of two over which the effects of two numbers become unlike."""
 
 FAR = 3.0
-"""Deviations at which an error counts as no larger."""
+"""Deviations at which an error counts as no larger: beyond them lies an edge, not a cost."""
 
 ROUNDS = 30
 """Of the estimate of the variances; further ones change them by less than a per cent."""
@@ -73,7 +73,7 @@ def _parts(candidates: Sequence[Candidate], seen: int) -> list[Part]:
         if len(set(map(repr, values))) > 1:
             count = len(set(map(repr, values[:seen])))
             parts.append(Part(_similar(values), VALUE_SD**2, VALUE_WEIGHT, count))
-    parts.append(Part(_equal(keys), OWN_SD**2, OWN_WEIGHT, len(set(keys[:seen]))))
+    parts.append(Part(equal(keys, keys), OWN_SD**2, OWN_WEIGHT, len(set(keys[:seen]))))
     return parts
 
 
@@ -95,13 +95,15 @@ def _learnt(parts: Sequence[Part], known: slice, errors: np.ndarray, among: np.n
 
 def _similar(values: Sequence[Any]) -> np.ndarray:
     """How alike the effects of values are: those of numbers the more the closer these are."""
-    found = _equal([repr(value) for value in values])
+    names = [repr(value) for value in values]
+    found = equal(names, names)
     numbers = [value if isinstance(value, int | float) and not isinstance(value, bool) else None for value in values]
     logs = np.array([math.log2(value) if value is not None and value > 0 else np.nan for value in numbers])
     near = np.exp(-np.abs(logs[:, None] - logs[None, :]) / OCTAVES)
     return np.where(np.isnan(near), found, near)
 
 
-def _equal(values: Sequence[str]) -> np.ndarray:
-    found: np.ndarray = (np.array(values)[:, None] == np.array(values)[None, :]).astype(float)
+def equal(ones: Sequence[str], others: Sequence[str]) -> np.ndarray:
+    """1 where one of `ones` is one of `others`, else 0; a row for each of the first."""
+    found: np.ndarray = (np.array(ones)[:, None] == np.array(others)[None, :]).astype(float)
     return found

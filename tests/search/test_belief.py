@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from autotuner.core import Candidate
 from autotuner.predict.rates import KINDS
-from autotuner.search.belief import COSTS, FAR, FORM, PRIOR_WEIGHT, TOUCHED, Belief, Figure, Seen, covariance
+from autotuner.search.belief import COSTS, FORM, PRIOR_WEIGHT, TOUCHED, Belief, Figure, Seen, covariance
+from autotuner.search.guess import FAR
 
 SIZES, BLOCKS = (1, 2, 4), (16, 32)
 
