@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotuner.core import Candidate
-from autotuner.search.guess import FAR, equal, guess
+from autotuner.search.guess import FAR, equal, guess, values_of
 
 LAYOUTS = ("tp-size", "pp-size", "dp-size", "ep-size", "enable-dp-attention", "quantization", "kv-cache-dtype")
 """Parameters that change what is computed where, of which predictions are less sure than of the rest."""
@@ -159,10 +159,6 @@ class _Likeness:
         """The share of these parameters in which they are equal, 1 where there are none."""
         found = np.zeros(self.same.shape)
         for name in names:
-            found += equal(_values(self.ones, name), _values(self.others, name))
+            ones, others = values_of(self.ones, name), values_of(self.others, name)
+            found += equal([repr(value) for value in ones], [repr(value) for value in others])
         return found / len(names) if names else np.ones_like(found)
-
-
-def _values(candidates: Sequence[Candidate], name: str) -> list[str]:
-    usual = 1 if name.endswith("-size") else None
-    return [repr(candidate.parameters.get(name, usual)) for candidate in candidates]

@@ -55,10 +55,10 @@ def guess(
     start = sum((part.variance * part.alike for part in parts), np.zeros((len(everything),) * 2))
     most = FAR * np.sqrt(np.diag(start)[known] + noise**2)
     errors = np.clip(errors, -most, most)
-    variances = _learnt(parts, known, errors, among) if len(seen) else [part.variance for part in parts]
+    variances = _learnt(parts, known, errors, among)
     total = sum((v * part.alike for v, part in zip(variances, parts, strict=True)), np.zeros_like(start))
     new = slice(len(seen), None)
-    gain = total[new, known] @ np.linalg.inv(total[known, known] + among) if len(seen) else total[new, known]
+    gain = total[new, known] @ np.linalg.inv(total[known, known] + among)
     return gain @ errors, total[new, new] - gain @ total[known, new]
 
 
@@ -68,8 +68,7 @@ def _parts(candidates: Sequence[Candidate], seen: int) -> list[Part]:
     keys = [candidate.key for candidate in candidates]
     parts = [Part(np.ones((size, size)), COMMON_SD**2, math.inf, 1)]
     for name in names:
-        usual = 1 if name.endswith("-size") else None
-        values = [candidate.parameters.get(name, usual) for candidate in candidates]
+        values = values_of(candidates, name)
         if len(set(map(repr, values))) > 1:
             count = len(set(map(repr, values[:seen])))
             parts.append(Part(_similar(values), VALUE_SD**2, VALUE_WEIGHT, count))
@@ -101,6 +100,12 @@ def _similar(values: Sequence[Any]) -> np.ndarray:
     logs = np.array([math.log2(value) if value is not None and value > 0 else np.nan for value in numbers])
     near = np.exp(-np.abs(logs[:, None] - logs[None, :]) / OCTAVES)
     return np.where(np.isnan(near), found, near)
+
+
+def values_of(candidates: Sequence[Candidate], name: str) -> list[Any]:
+    """The value that each candidate has of a parameter; a size that is not given is 1."""
+    usual = 1 if name.endswith("-size") else None
+    return [candidate.parameters.get(name, usual) for candidate in candidates]
 
 
 def equal(ones: Sequence[str], others: Sequence[str]) -> np.ndarray:
