@@ -104,6 +104,7 @@ class LoadPoint:
 class Workload:
     """The load points one launch serves, and how each is driven; times in seconds.
 
+    A window lasts at least `duration`, and at most `longest` where a stop rule may end it earlier.
     `arrival` is when an open loop's requests are due: constant, poisson, gamma:SHAPE,
     ramp:START-END or trace. `max_in_flight` bounds how many of them are on their way at once.
     `workers` is how many processes send them, None for as many as the load needs.
@@ -111,6 +112,7 @@ class Workload:
 
     load_points: tuple[LoadPoint, ...]
     duration: float = 20.0
+    longest: float | None = None
     warmup: float = 5.0
     max_requests: int | None = None
     request_timeout: float = 300.0
@@ -119,6 +121,11 @@ class Workload:
     seed: int = 0
     max_in_flight: int | None = None
     workers: int | None = None
+
+    @property
+    def limit(self) -> float:
+        """Seconds from the start of a window after which it ends in any case."""
+        return max(self.duration, self.longest or 0.0)
 
     def at(self, load_point: LoadPoint) -> Workload:
         """The same way of driving, on one load point."""
@@ -233,6 +240,17 @@ class LoadStep:
         """The load point."""
         return self.workload.load_points[0]
 
+    def reseeded(self, attempt: int) -> LoadStep:
+        """The same with other lengths and arrivals, for another attempt at it."""
+        return replace(self, workload=replace(self.workload, seed=self.workload.seed + attempt - 1))
+
+    def within(self, seconds: float) -> LoadStep:
+        """The same in about so many seconds, warm-up included, but no shorter than its duration."""
+        if self.workload.longest is None:
+            return self
+        longest = max(self.workload.duration, min(self.workload.longest, seconds - self.workload.warmup))
+        return replace(self, workload=replace(self.workload, longest=longest))
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -247,7 +265,7 @@ class Observation:
     decided one ends before the first request that was cut off was due: up to there all are known,
     while of later ones the fast have ended more often. Of an open loop, `due` requests were
     scheduled for the window, and with a bound on those in flight `held_back` were sent late because
-    of it.
+    of it. With `changing` arrivals, a ramp or a trace, no part of the window stands for the whole.
     """
 
     load_point: LoadPoint
@@ -260,6 +278,7 @@ class Observation:
     decided: str | None = None
     due: int | None = None
     held_back: int | None = None
+    changing: bool = False
 
 
 @dataclass(frozen=True)
@@ -288,20 +307,23 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of `n` requests with its 95% interval."""
+    """A share of `n` requests with its 95% interval, which is that of `effective` independent ones, `n` where None."""
 
     value: float
     low: float
     high: float
     n: int
+    effective: float | None = None
 
 
 @dataclass(frozen=True)
 class Metrics:
     """One load point in figures: seconds, tokens/s, requests/s.
 
-    `throughput` counts prompt and output tokens, `output_throughput` output tokens alone.
-    A distribution is None where no request gave a sample.
+    `throughput` counts prompt and output tokens, `output_throughput` output tokens alone; `intervals`
+    holds [low, high] of the 95% interval of each rate, by field name. A distribution is None where
+    no request gave a sample. `without_tpot` requests answered in a single chunk, of which nothing
+    can be said against a TPOT target; they are in no share.
     """
 
     requests: int
@@ -321,6 +343,8 @@ class Metrics:
     errors: Mapping[str, int]
     ttft_from_schedule: Distribution | None = None
     e2e_from_schedule: Distribution | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    without_tpot: int = 0
 
 
 @dataclass(frozen=True)
@@ -459,6 +483,11 @@ class Measurement:
     spec: ServerSpec | None = None
     outcome: Outcome = Outcome()
 
+    @property
+    def latest(self) -> Mapping[LoadPoint, LoadPointResult]:
+        """The last result of each load point: one that could not be trusted is driven again."""
+        return {result.load_point: result for result in self.load_points}
+
 
 Purpose = Literal["search", "baseline", "confirmation"]
 """Why a server is launched: to find a better candidate, to know the engine's defaults, to check the winner."""
@@ -474,6 +503,11 @@ class Trial:
     started: float
     ended: float
     purpose: Purpose = "search"
+
+    @property
+    def results(self) -> tuple[LoadPointResult, ...]:
+        """What was measured at each load point, in order."""
+        return self.measurement.load_points
 
     @property
     def failed(self) -> bool:

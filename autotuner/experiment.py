@@ -23,6 +23,8 @@ Objective = Literal[
 LATENCY_METRICS = ("ttft", "tpot", "itl", "latency")
 MINIMUM_METRICS = ("output_throughput", "request_throughput", "goodput")
 STATISTICS = ("mean", "p50", "p75", "p90", "p95", "p99")
+EACH = "each"
+"""The statistic of a term that names none: every single request is held to it."""
 
 
 class Section(BaseModel):
@@ -161,6 +163,9 @@ CAPACITIES = (1, 1024)
 """The concurrencies between which a capacity is looked for where no load is given."""
 
 
+LONGEST = 6.0
+"""Times its duration that a window lasts at most, where nothing else is said."""
+
 RECORDED = "trace"
 """The request rate that is a trace's own: its requests come when they were recorded."""
 
@@ -185,8 +190,10 @@ class Recorded(Section):
 
 
 class Benchmark(Section):
-    """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds.
+    """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds or more.
 
+    A window lasts at least `duration` and goes on until the objective is known to 3% and the targets
+    are decided, but no longer than `max_duration`, by itself LONGEST times `duration`.
     `arrival` and `max_in_flight` are of request rates. A rate of "trace" is each trace's own; the
     composition reads it into `recorded`, one entry for each scenario. `workers` is the number of
     processes that send, by itself as many as the load needs. With `find_capacity` the lowest and the
@@ -201,6 +208,7 @@ class Benchmark(Section):
     recorded: tuple[Recorded, ...] = ()
     find_capacity: bool = False
     duration: float = Field(20.0, gt=0)
+    max_duration: float | None = Field(None, gt=0)
     warmup: float = Field(5.0, ge=0)
     max_requests: int | None = Field(None, ge=1)
     request_timeout: float = Field(300.0, gt=0)
@@ -241,6 +249,11 @@ class Benchmark(Section):
         return {*own, *self.named_rates}
 
     @property
+    def longest(self) -> float:
+        """Seconds that a window lasts at most."""
+        return LONGEST * self.duration if self.max_duration is None else max(self.duration, self.max_duration)
+
+    @property
     def named_rates(self) -> tuple[float, ...]:
         """The request rates that are numbers."""
         return tuple(value for value in self.request_rates if not isinstance(value, str))
@@ -261,10 +274,15 @@ class Benchmark(Section):
 
 
 class SloTerm(Section):
-    """A target on one statistic of one metric: an upper limit in seconds, a minimum for throughputs."""
+    """A target on one metric: an upper limit in seconds, a minimum for throughputs.
+
+    Without a statistic each request is held to it, and the share that must meet all such terms is
+    `Slo.attainment`; the penalty goes by the mean. A term on the mean or a percentile is about that
+    statistic alone.
+    """
 
     metric: str
-    statistic: str = "mean"
+    statistic: str = EACH
     threshold: float = Field(gt=0)
     weight: float = Field(1.0, ge=0)
     hard_fail: bool = False
@@ -274,8 +292,18 @@ class SloTerm(Section):
 
     @property
     def name(self) -> str:
-        """`ttft`, `latency.p90`, ..."""
-        return self.metric if self.statistic == "mean" else f"{self.metric}.{self.statistic}"
+        """`ttft`, `ttft.mean`, `latency.p90`, ..."""
+        return self.metric if self.statistic == EACH else f"{self.metric}.{self.statistic}"
+
+    @property
+    def scored_statistic(self) -> str:
+        """The statistic that its penalty goes by, and that a figure of it shows."""
+        return "mean" if self.statistic == EACH else self.statistic
+
+    @property
+    def share(self) -> float | None:
+        """The share of requests that a percentile term speaks of, such as 0.9; None for other terms."""
+        return int(self.statistic[1:]) / 100 if self.statistic.startswith("p") else None
 
     @property
     def is_minimum(self) -> bool:
@@ -380,6 +408,7 @@ class Experiment(Section):
         return Workload(
             load_points=tuple(points),
             duration=load.duration,
+            longest=load.longest,
             warmup=load.warmup,
             max_requests=load.max_requests,
             request_timeout=load.request_timeout,

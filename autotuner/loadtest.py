@@ -20,6 +20,7 @@ from autotuner.launchers.vocabulary import Vocabulary
 from autotuner.report.bench.folder import BenchFolder
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.scoring.judge import verdict
+from autotuner.scoring.sequential import precise
 from autotuner.search.capacity import CapacityCourse, check_capacity
 from autotuner.search.launch import Course, FixedCourse
 from autotuner.workload import arrivals
@@ -52,6 +53,7 @@ def bench(
     arrival: str | None = None,
     max_in_flight: int | None = None,
     duration: float | None = None,
+    max_duration: float | None = None,
     warmup: float | None = None,
     max_requests: int | None = None,
     request_timeout: float | None = None,
@@ -60,7 +62,7 @@ def bench(
     find_capacity: bool = False,
     headers: Mapping[str, str] | None = None,
     api_key_env: str | None = None,
-    course: Callable[[Workload], Course] = FixedCourse,
+    course: Callable[[Workload], Course] | None = None,
     output: str | Path | None = None,
     observe: Observer = unobserved,
 ) -> BenchResult:
@@ -70,9 +72,11 @@ def bench(
     per second, `arrival` poisson, constant, gamma:SHAPE, ramp:START-END or trace, at most
     `max_in_flight` at once). A rate of "trace" replays a trace as it was recorded, which is what
     happens to traces with times where neither concurrency nor rate is given.
-    `duration` and `warmup` are seconds of each load point, `request_timeout` seconds of each
-    request; `max_requests` may end a window earlier. `slo` is a mapping such as {"ttft": 1.0}, or
-    the name or path of an SLO. What is None is as in the bundled profiles; `model` and `endpoint`
+    `duration` and `warmup` are seconds of each load point; a window goes on until the output throughput
+    is known to 3% and the targets are decided, for at most `max_duration`, by itself 6 times `duration`.
+    `request_timeout` is seconds of each request; `max_requests` may end a window earlier. `slo` is a
+    mapping such as {"ttft": 1.0}, or the name or path of an SLO. What is None is as in the bundled
+    profiles; `model` and `endpoint`
     ("completions" or "chat") are then found out, as are the token ids that the server takes.
     `api_key_env` names the variable with the key.
     With `find_capacity` the lowest and the highest load, 1 and 1024 in flight where none is given,
@@ -95,6 +99,7 @@ def bench(
         "arrival": arrival,
         "max_in_flight": max_in_flight,
         "duration": duration,
+        "max_duration": max_duration,
         "warmup": warmup,
         "max_requests": max_requests,
         "request_timeout": request_timeout,
@@ -120,10 +125,15 @@ def bench(
     found = endpoints.find(address, carried, model=model, endpoint=experiment.benchmark.endpoint if endpoint else None)
     experiment = _settled(experiment, found)
     workload = experiment.workload()
-    chosen = CapacityCourse(experiment, gpus=1) if find_capacity else course(workload)
+    chosen = CapacityCourse(experiment, gpus=1) if find_capacity else (course or _until_known(experiment))(workload)
     ids = vocabulary_of(address, found.model, experiment.model, carried, workload)
     test = LoadTest(address, experiment, chosen, carried, found.simulated, ids, folder, observe)
     return test.run()
+
+
+def _until_known(experiment: Experiment) -> Callable[[Workload], Course]:
+    """Courses of load points that last until their throughput is known and their targets are decided."""
+    return lambda workload: FixedCourse(workload, lambda point: precise(experiment, point))
 
 
 def _settled(experiment: Experiment, found: endpoints.Found) -> Experiment:

@@ -136,17 +136,20 @@ class RunStore:
         """Keep which combinations are not tried, and why."""
         self.save(REFUSED, json.dumps(_rows(refused), indent=1) + "\n")
 
-    def save_search(self, stopped: str | None, skipped: Sequence[tuple[Candidate, str]]) -> None:
-        """Keep why the search stopped, and what it left out."""
-        self.save(SEARCH, json.dumps({"stopped": stopped, "skipped": _rows(skipped)}, indent=1) + "\n")
+    def save_search(
+        self, stopped: str | None, skipped: Sequence[tuple[Candidate, str]], candidates: int | None = None
+    ) -> None:
+        """Keep why the search stopped, what it left out, and among how many candidates it chose."""
+        data = {"stopped": stopped, "skipped": _rows(skipped), "candidates": candidates}
+        self.save(SEARCH, json.dumps(data, indent=1) + "\n")
 
-    def search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...]]:
-        """Why the search stopped and what it left out; nothing for a run that has not ended."""
+    def search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...], int | None]:
+        """What `save_search` kept; nothing for a run that has not ended."""
         try:
             data = json.loads((self.path / SEARCH).read_text())
-            return data["stopped"], tuple(_candidates(data["skipped"]))
+            return data["stopped"], tuple(_candidates(data["skipped"])), data.get("candidates")
         except FileNotFoundError:
-            return None, ()
+            return None, (), None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunStoreError(
                 f"'{self.path / SEARCH}' cannot be read.",

@@ -226,7 +226,7 @@ def go_on(store: RunStore, wiring: Wiring, observe: Observer) -> Result:
         watch = learn.remembering(store, wiring.foresight, observe)
         chosen = wiring.searcher()
         ranking = tune(store.experiment, chosen, wiring.executor(observe, devices), store, watch)
-    store.save_search(chosen.account.stopped, chosen.account.skipped)
+    store.save_search(chosen.account.stopped, chosen.account.skipped, chosen.account.candidates)
     return conclude(store, ranking)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from autotuner.config import ranges
 from autotuner.config.merging import WHOLE, Merged, leaves
 from autotuner.errors import ConfigError, unknown
-from autotuner.experiment import LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
+from autotuner.experiment import EACH, LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
 
 TERM_KEYS = tuple(name for name in SloTerm.model_fields if name not in ("metric", "statistic"))
 ALIASES = {"e2e": "latency", "e2el": "latency", "ttfo": "ttft", "throughput": "output_throughput"}
@@ -63,8 +63,8 @@ def slo_mapping(slo: Any) -> Any:
             return slo
         for term in terms:
             fields = {key: value for key, value in term.items() if key not in ("metric", "statistic")}
-            statistic = term.get("statistic", "mean")
-            found.setdefault(term["metric"], {}).update(fields if statistic == "mean" else {statistic: fields})
+            statistic = term.get("statistic", EACH)
+            found.setdefault(term["metric"], {}).update(fields if statistic == EACH else {statistic: fields})
     return {metric: body if metric == "attainment" else _term(body) for metric, body in found.items()}
 
 
@@ -73,7 +73,7 @@ def _is_term(term: Any) -> bool:
     return (
         isinstance(term, Mapping)
         and term.get("metric") in LATENCY_METRICS + MINIMUM_METRICS
-        and isinstance(term.get("statistic", "mean"), str)
+        and isinstance(term.get("statistic", EACH), str)
     )
 
 
@@ -91,9 +91,7 @@ def validate(merged: Merged, remedy: str) -> Experiment:
 
 def _term(body: Any) -> Any:
     if isinstance(body, Mapping):
-        spread = {key: _threshold(value) if key in STATISTICS else value for key, value in body.items()}
-        mean = spread.pop("mean", None)
-        return {**mean, **spread} if isinstance(mean, Mapping) else spread
+        return {key: _threshold(value) if key in STATISTICS else value for key, value in body.items()}
     return _threshold(body)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from autotuner import load
 from autotuner.core import (
+    CUT_OFF,
     Candidate,
     Failure,
     FailureKind,
@@ -202,11 +203,12 @@ class Visit:
         endpoint = endpoint_of(*where, ids)
         drive = Drive(endpoint, self.course, self.source, self.experiment.slo, self._tell, meter=meter)
         for position, step in drive.steps():
-            if time.monotonic() - self.began > limit:
+            left = limit - (time.monotonic() - self.began)
+            if left < 0:
                 return too_long(limit, position - 1, self.course.total)
             try:
                 with self._timed("load"):
-                    seen = drive.observe(position, step)
+                    seen = drive.observe(position, step.within(share_of(left, position, self.course.total)))
             except MachineError as error:
                 return Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy)
             self.folder.save_records(position, seen)
@@ -220,7 +222,8 @@ class Visit:
         self, server: Server, endpoint: load.Endpoint, seen: Observation, spec: ServerSpec | None
     ) -> Failure | None:
         """Whether the server survived the load point; only failed requests make it ask."""
-        if server.exit_status() is None and not any(record.error for record in seen.records) and not seen.ended_early:
+        failed = any(record.error not in (None, CUT_OFF) for record in seen.records)
+        if server.exit_status() is None and not failed and not seen.ended_early:
             return None
         timeout = min(PROBE_TIMEOUT, self.workload.request_timeout)
         answer = ready.still_answers(server.url, endpoint.model, self.workload.endpoint, timeout, self.headers)
@@ -248,6 +251,11 @@ class Visit:
 
     def _tell(self, stage: Stage, **more: Any) -> None:
         self.owner.observe(Progress(stage, self.trial, self.candidate, total=self.course.total, **more))
+
+
+def share_of(seconds: float, position: int, total: int) -> float:
+    """Of the seconds left to a launch those of load point `position`, so that all others get as many."""
+    return seconds / max(1, total - position + 1)
 
 
 def too_long(limit: float, done: int, total: int) -> Failure:

@@ -30,7 +30,7 @@ from autotuner.engines.standin import stand_in
 from autotuner.errors import MachineError
 from autotuner.evaluate.driving import summed_up
 from autotuner.evaluate.folder import TrialFolder
-from autotuner.evaluate.measured import too_long
+from autotuner.evaluate.measured import share_of, too_long
 from autotuner.experiment import Experiment
 from autotuner.search.launch import Course
 from autotuner.simulate.settings import Settings, parse
@@ -189,8 +189,10 @@ class Visit:
         owner, experiment = self.owner, self.owner.experiment
         limit = experiment.optimization.timeout_per_iteration
         for position, step in enumerate(iter(self.course.ask, None), start=1):
-            if sum(self.timings.values()) > limit:
+            left = limit - sum(self.timings.values())
+            if left < 0:
                 return too_long(limit, position - 1, self.course.total)
+            step = step.within(share_of(left, position, self.course.total))
             point, seconds = step.load_point, {"measuring": step.workload.duration, "warming-up": step.workload.warmup}
 
             def on_phase(phase: Any, point: Any = point, position: int = position, seconds: Any = seconds) -> None:

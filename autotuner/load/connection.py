@@ -26,12 +26,14 @@ class Exchange:
 
     `times[i]` is when the bytes `pieces[i]` of the response, its headers included, arrived.
     `error` is the class of what went wrong on the way, None when the response is complete;
-    `said` is what the machine said of it.
+    `said` is what the machine said of it. `warmup` requests keep up the load before and behind the
+    window and are not counted; their `index` is below 0.
     """
 
     __slots__ = (
         "error",
         "finished",
+        "index",
         "pieces",
         "request",
         "retried",
@@ -47,6 +49,7 @@ class Exchange:
     def __init__(self, request: Request, scheduled: float, *, warmup: bool) -> None:
         self.request = request
         self.warmup = warmup
+        self.index = -1 - request.index if warmup else request.index
         self.scheduled = scheduled
         self.sent = scheduled
         self.finished = scheduled

@@ -83,9 +83,10 @@ class Supply:
 class Run:
     """The clock and the books of one load point.
 
-    The window begins at `window_start`, after the warm-up; requests are issued until
-    `window_end`, or until `max_requests` were issued in the window, and then the window ends with
-    the last of them. What is in flight then may finish. `halt` ends all of it at once.
+    The window begins at `window_start`, after the warm-up, and ends at `window_end`, or, where
+    `max_requests` were issued in it before, with the last of those. Until the last request of the
+    window has ended the load is kept up by others, which count for nothing: under less of it the
+    last ones would be faster. `halt` ends all of it at once.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Run:
         self.max_requests = math.inf if job.max_requests is None else job.max_requests
         self.patience = max(_PATIENCE, len(job.lanes))
         self.issued = 0
+        self.unfinished = 0
         self.failures = 0
         self.failing_since = 0.0
         self.worked = False
@@ -124,7 +126,7 @@ class Run:
         workload = self.job.workload
         self.start = start
         self.window_start = self.start + workload.warmup
-        self.window_end = self.window_start + workload.duration
+        self.window_end = self.window_start + workload.limit
         self.on_phase("warming-up")
         if workload.warmup:
             asyncio.get_running_loop().call_later(max(0.0, self.window_start - monotonic()), self._measure)
@@ -134,14 +136,21 @@ class Run:
 
     def issue(self, when: float, talk: Conversations | None = None) -> Exchange | None:
         """Return the request that is to go out at `when`, the next of `talk` if there is one; None after the last."""
-        if self.stopped or self.halted or when >= self.window_end or self.issued >= self.max_requests:
+        if self.stopped or self.halted or (self._is_full(when) and not self.unfinished):
             return None
-        warmup = when < self.window_start
-        request = talk.take() if talk else (self.warmup if warmup else self.window).take()
-        exchange = Exchange(request, when, warmup=warmup)
-        self.issued += not warmup
+        counted = when >= self.window_start and not self._is_full(when)
+        request = talk.take() if talk else (self.window if counted else self.warmup).take()
+        exchange = Exchange(request, when, warmup=not counted)
+        if counted:
+            exchange.index = self.job.part + self.job.parts * self.issued
+            self.issued += 1
+            self.unfinished += 1
         self.sending.add(exchange)
         return exchange
+
+    def _is_full(self, when: float) -> bool:
+        """Whether all requests of the window have been issued."""
+        return when >= self.window_end or self.issued >= self.max_requests
 
     def payload(self, request: Request) -> bytes:
         """Return the bytes of one HTTP request."""
@@ -161,6 +170,9 @@ class Run:
             self.spool.add(exchange)
         if not exchange.warmup:
             self.last_finished = max(self.last_finished, exchange.finished)
+            self.unfinished -= 1
+            if not self.unfinished and self._is_full(monotonic()):
+                self.over.set()
         if error is None:
             self.worked = True
             self.failures = 0
@@ -184,13 +196,12 @@ class Run:
             self.over.set()
 
     def close(self) -> None:
-        """Close the books: what is still on its way is cut off, and a warm-up given up is all there is."""
+        """Close the books: what is still on its way is cut off, and a warm-up given up is all there is.
+
+        Of requests that only keep up the load the part inside the window is booked, for Little's law.
+        """
         self.closed = True
         end, now = self.window_end, monotonic()
-        for exchange in self.sending:
-            if exchange.warmup and self.halted:
-                exchange.finished, exchange.error = now, CUT_OFF
-                self.spool.add(exchange)
         if self.stopped is not None or self.halted:
             end = min(end, now)
             if now < self.window_start:
@@ -198,6 +209,11 @@ class Run:
         elif self.issued >= self.max_requests:
             end = min(end, self.last_finished)
         self.window_end = max(end, self.window_start)
+        if self.stopped is None:
+            for exchange in self.sending:
+                if exchange.warmup and exchange.sent < self.window_end:
+                    exchange.finished, exchange.error = now, CUT_OFF
+                    self.spool.add(exchange)
 
     def outcome(self) -> Outcome:
         """Sum up a closed run."""
@@ -208,7 +224,7 @@ class Run:
             window=(self.window_start, self.window_end),
             settled=min([self.window_end, *(math.nextafter(due, 0.0) for due in running)]),
             loop_lag_p99=lag,
-            cut_off=len(self.sending),
+            cut_off=len(running),
             ended_early=self.stopped,
             halted=self.halted,
             held_back=self.held_back,
@@ -270,7 +286,7 @@ class Loop(Protocol):
 async def drive(run: Run, loop: Loop, started: Callable[[], Awaitable[float]]) -> Outcome:
     """Open the connections, run the load point from the instant of `started` to its end, and say how it went."""
     workload = run.job.workload
-    limit = workload.warmup + workload.duration + workload.request_timeout + CONNECT_TIMEOUT
+    limit = workload.warmup + workload.limit + workload.request_timeout + CONNECT_TIMEOUT
     await loop.open()
     with _without_garbage_collection():
         try:

@@ -93,6 +93,7 @@ def _about(observation: Observation, words: dict[str, list[str]]) -> dict[str, A
         "decided": observation.decided,
         "due": observation.due,
         "held_back": observation.held_back,
+        "changing": observation.changing,
         "words": words,
     }
 
@@ -138,6 +139,7 @@ def _observation(columns: dict[str, Any]) -> Observation:
         decided=about.get("decided"),
         due=about.get("due"),
         held_back=about.get("held_back"),
+        changing=about.get("changing", False),
     )
 
 

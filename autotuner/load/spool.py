@@ -50,7 +50,7 @@ class Spool:
         request = exchange.request
         frame = _frame(
             (
-                -1 - request.index if exchange.warmup else request.index,
+                exchange.index,
                 exchange.scheduled,
                 exchange.sent,
                 exchange.finished,

@@ -8,6 +8,7 @@ import os
 import selectors
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -43,6 +44,8 @@ def measure(
 ) -> Observation:
     """Drive `load_point` on a running server and bring back its raw records.
 
+    The window lasts `workload.duration` or, with `enough`, up to `workload.longest`.
+
     `salt` sets this run's prompts apart from every other run's. `on_phase` gets "warming-up" and
     "measuring". `enough` is asked a few times a second while requests of the window end; with its
     first reason the window ends, what is in flight is cut off, and the observation is `decided`.
@@ -58,8 +61,9 @@ def measure(
     workload = arrivals.bounded(load_point, workload.at(load_point))
     arrivals.check(workload)
     request_head(endpoint, workload.endpoint)
-    if load_point.rate is not None and workload.arrival.startswith(arrivals.CHANGING):
-        enough = None
+    changing = load_point.rate is not None and workload.arrival.startswith(arrivals.CHANGING)
+    if changing or enough is None:
+        enough, workload = None, replace(workload, longest=None)
     base = endpoint.address.base
     before = read_counters(base, headers=endpoint.headers)
     with tempfile.TemporaryDirectory(prefix=f"autotune-load-{os.getpid()}-") as folder:
@@ -134,8 +138,9 @@ class _Supervision:
         point = workload.load_points[0]
         start = min(outcome["window"][0] for outcome in outcomes)
         end = max(outcome["window"][1] for outcome in outcomes)
-        decided = self.reason if any(outcome["halted"] for outcome in outcomes) else None
-        if decided:
+        halted = any(outcome["halted"] for outcome in outcomes)
+        decided = self.reason if halted else None
+        if halted:
             end = max(start, min(outcome["settled"] for outcome in outcomes))
         open_loop = point.rate is not None
         bounded = open_loop and workload.max_in_flight is not None
@@ -151,6 +156,7 @@ class _Supervision:
             decided=decided or arrivals.exhausted(point, workload, due),
             due=due,
             held_back=sum(outcome["held_back"] for outcome in outcomes) if bounded else None,
+            changing=open_loop and workload.arrival.startswith(arrivals.CHANGING),
         )
 
     def _take(self, process: WorkerProcess, message: dict[str, Any]) -> None:

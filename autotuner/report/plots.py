@@ -59,7 +59,7 @@ def pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking, pa
 
 def _interactivity(experiment: Experiment) -> _Panel:
     term = _term(experiment, "tpot")
-    statistic = term.statistic if term else "mean"
+    statistic = term.scored_statistic if term else "mean"
 
     def value(metrics: Metrics, gpus: int, price: float | None) -> float | None:
         tpot = _statistic(metrics.tpot, statistic)
@@ -75,7 +75,7 @@ def _interactivity(experiment: Experiment) -> _Panel:
 
 def _ttft(experiment: Experiment) -> _Panel:
     term = _term(experiment, "ttft")
-    statistic = term.statistic if term else "mean"
+    statistic = term.scored_statistic if term else "mean"
 
     def value(metrics: Metrics, gpus: int, price: float | None) -> float | None:
         ttft = _statistic(metrics.ttft, statistic)
@@ -92,7 +92,7 @@ def _ttft(experiment: Experiment) -> _Panel:
 def _term(experiment: Experiment, metric: str) -> SloTerm | None:
     """The target drawn for a metric: the one on its mean, else its strictest."""
     terms = [term for term in experiment.slo.terms if term.metric == metric]
-    return min(terms, key=lambda term: (term.statistic != "mean", term.threshold), default=None)
+    return min(terms, key=lambda term: (term.scored_statistic != "mean", term.threshold), default=None)
 
 
 def _statistic(distribution: Distribution | None, name: str) -> float | None:

@@ -104,6 +104,7 @@ def _metrics(metrics: Metrics) -> dict[str, Any]:
         "requests": metrics.requests,
         **{name: _distribution(getattr(metrics, name)) for name in _DISTRIBUTIONS},
         **{name: getattr(metrics, name) for name in _RATES},
+        "intervals": {name: list(interval) for name, interval in metrics.intervals.items()},
         "attainment": _share(metrics.attainment),
         "errors": dict(metrics.errors),
     }
@@ -137,6 +138,11 @@ def _standing(standing: Standing) -> dict[str, Any]:
         "score": standing.score,
         "gain": standing.gain,
         "attainment": _share(standing.attainment),
+        "interval": list(standing.interval) if standing.interval else None,
+        "tied": standing.tied,
+        "launches": standing.launches,
+        "confirmations": standing.confirmations,
+        "fresh_value": standing.fresh_value,
     }
 
 

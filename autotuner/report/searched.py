@@ -10,17 +10,22 @@ from autotuner.core import Trial
 from autotuner.experiment import Experiment
 from autotuner.report.figures import number
 from autotuner.report.refused import Refused, reasons, records
-from autotuner.scoring.confirm import gain
-from autotuner.scoring.rank import Ranking
+from autotuner.scoring.conclusion import Conclusion, Situation, conclude
+from autotuner.scoring.confirm import Gain
+from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.rank import Ranking, Standing
 from autotuner.search.account import Account
 
 
 def sentences(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, account: Account) -> list[str]:
-    """Launches and load points against the whole grid, the baseline, the gain, why it stopped."""
+    """What was spent, how the engine's defaults did, what was refuted, what the gain is worth, why it stopped."""
+    conclusion = conclude(ranking, trials, experiment)
     return [
-        *_spent(trials, experiment, account),
-        *_baseline(ranking, trials),
-        *_gain(ranking, trials, experiment),
+        _spent(trials, experiment, account),
+        *_about_defaults(conclusion, ranking),
+        *(_refuted(standing) for standing in conclusion.refuted),
+        *_verdict(conclusion, experiment),
+        *_ties(ranking),
         *([f"The search stopped: {account.stopped}."] if account.stopped else []),
     ]
 
@@ -35,36 +40,42 @@ def search_record(
     ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, account: Account
 ) -> dict[str, Any]:
     """The same as JSON-ready data; `gain` is None where nothing was confirmed."""
-    found = gain(ranking, trials, experiment)
+    conclusion = conclude(ranking, trials, experiment)
     searching = [trial for trial in trials if trial.purpose != "confirmation"]
+    confirmed = conclusion.gain
     return {
         "strategy": experiment.optimization.strategy,
+        "situation": conclusion.situation.value,
+        "candidates": account.candidates,
         "launches": len(searching),
         "confirmations": len(trials) - len(searching),
         "load_points": _load_points(searching),
-        "gain": {**asdict(found), "reliable": found.reliable} if found else None,
+        "gain": {**asdict(confirmed), "reliable": confirmed.reliable} if confirmed else None,
+        "refuted": [standing.trial for standing in conclusion.refuted],
         "stopped": account.stopped,
         "skipped": records(account.skipped),
     }
 
 
-def _spent(trials: Sequence[Trial], experiment: Experiment, account: Account) -> list[str]:
+def _spent(trials: Sequence[Trial], experiment: Experiment, account: Account) -> str:
+    """Launches and load points, beside those of a grid over everything that could have been launched."""
     searching = [trial for trial in trials if trial.purpose != "confirmation"]
     again = len(trials) - len(searching)
-    candidates = sum(trial.purpose == "search" for trial in searching) + len(account.skipped)
-    more = f", and {again} launches to confirm the winner" if again else ""
-    used = f"The search took {_count(len(searching), 'launch', 'launches')} and "
-    used += f"{_count(_load_points(searching), 'load point', 'load points')}{more}"
-    if experiment.benchmark.find_capacity:
-        return [f"{used}; a grid over the same candidates takes {_count(candidates, 'launch', 'launches')}."]
-    grid = candidates * len(experiment.workload().load_points)
-    takes = f"{_count(candidates, 'launch', 'launches')} and {_count(grid, 'load point', 'load points')}"
-    return [f"{used}; a grid over the same candidates takes {takes}."]
+    spent = f"{_count(len(searching), 'launch', 'launches')} and "
+    spent += _count(_load_points(searching), "load point", "load points")
+    spent += f", and {_count(again, 'launch', 'launches')} to confirm the winner" if again else ""
+    every = account.candidates
+    if every is None:
+        return f"The search took {spent}."
+    takes = _count(every, "launch", "launches")
+    if not experiment.benchmark.find_capacity:
+        takes += f" and {_count(every * len(experiment.workload().load_points), 'load point', 'load points')}"
+    of = f"all {every} candidates take" if every > 1 else "the one candidate takes"
+    return f"The search took {spent}; {of} {takes}."
 
 
-def _baseline(ranking: Ranking, trials: Sequence[Trial]) -> list[str]:
-    first = next((trial for trial in trials if trial.purpose == "baseline"), None)
-    standing = next((s for s in ranking.standings if first and s.trial == first.number), None)
+def _about_defaults(conclusion: Conclusion, ranking: Ranking) -> list[str]:
+    standing = conclusion.defaults
     if standing is None:
         return []
     if standing.value is None:
@@ -75,19 +86,70 @@ def _baseline(ranking: Ranking, trials: Sequence[Trial]) -> list[str]:
     ]
 
 
-def _gain(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> list[str]:
-    if ranking.winner is None or not any(trial.purpose == "baseline" for trial in trials):
-        return []
-    if any(trial.number == ranking.winner.trial and trial.purpose == "baseline" for trial in trials):
-        return ["Nothing that was tried is better than the engine's own defaults."]
-    found = gain(ranking, trials, experiment)
-    if found is None:
-        return ["The gain over the engine's own defaults was not confirmed on fresh launches."]
-    said = (
-        f"{found.value:.2f} times the engine's own defaults (95% interval {found.low:.2f} to {found.high:.2f}; "
-        f"{found.winner} and {found.baseline} launches)"
+def _refuted(standing: Standing) -> str:
+    again = _count(standing.confirmations, "fresh launch", "fresh launches")
+    return f"Trial {standing.trial} led after the search and was refuted by {again}: {standing.reason}."
+
+
+def _verdict(conclusion: Conclusion, experiment: Experiment) -> list[str]:
+    """What the winner is worth against the engine's defaults, in one sentence."""
+    winner, confirmed = conclusion.winner, conclusion.gain
+    compared = _compared(confirmed, experiment) if confirmed else ""
+    again = f"on {_count(winner.confirmations, 'fresh launch', 'fresh launches')}" if winner else ""
+    match conclusion.situation:
+        case Situation.NOTHING_MEASURED if conclusion.cause is not None:
+            return [f"Every launch failed the same way: {conclusion.cause.value}."]
+        case Situation.NOTHING_MEASURED:
+            return ["Every launch failed."]
+        case Situation.NOTHING_FEASIBLE:
+            return ["No candidate that was tried meets the targets."]
+        case Situation.DEFAULTS_ARE_BEST:
+            return ["Nothing that was tried is better than the engine's own defaults."]
+        case Situation.DEFAULTS_FAILED:
+            return ["No gain can be claimed: the engine's own defaults gave no figure to compare with."]
+        case Situation.DEFAULTS_MISS:
+            said = f"Confirmed {again}" if winner and winner.confirmations else "Not confirmed on fresh launches"
+            return [f"{said}: the winner meets the targets, which the engine's own defaults miss."]
+        case Situation.GAIN:
+            return [f"Confirmed: {compared}."]
+        case Situation.TIE:
+            return [f"No gain is proven: {compared}."]
+        case Situation.LOSS:
+            return [f"Fresh launches do not bear the search out: {compared}."]
+        case Situation.UNCONFIRMED:
+            return [_unconfirmed(experiment)]
+    return []
+
+
+def _compared(confirmed: Gain, experiment: Experiment) -> str:
+    """`1.22x the output of the engine's own defaults (95% interval 1.15 to 1.29; 2 and 3 launches)`."""
+    against = OBJECTIVES[experiment.optimization.objective].comparison
+    ends = f"95% interval {confirmed.low:.2f} to {confirmed.high:.2f}"
+    if confirmed.certain:
+        ends = "every launch came to the same"
+    launches = f"{confirmed.winner} and {confirmed.baseline} launches"
+    return f"{confirmed.value:.2f}x {against} the engine's own defaults ({ends}; {launches})"
+
+
+def _unconfirmed(experiment: Experiment) -> str:
+    if experiment.optimization.confirm:
+        return (
+            "No gain is claimed: the run ended before the winner and the engine's own defaults were launched again, "
+            "so how much launches differ is not known."
+        )
+    return (
+        "No gain is claimed: optimization.confirm is 0, so nothing was launched again, and how much launches differ "
+        "is not known."
     )
-    return [f"Confirmed: {said}." if found.reliable else f"No reliable gain: {said}."]
+
+
+def _ties(ranking: Ranking) -> list[str]:
+    """Which candidates cannot be told apart from the winner."""
+    tied = [standing for standing in ranking.standings if standing.tied]
+    if ranking.winner is None or not tied:
+        return []
+    named = ", ".join("the defaults" if s.trial == ranking.baseline else f"trial {s.trial}" for s in tied)
+    return [f"Tied with the winner, as far as these measurements tell: {named}."]
 
 
 def _load_points(trials: Sequence[Trial]) -> int:

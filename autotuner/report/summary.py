@@ -52,14 +52,15 @@ _COLUMNS = (
 
 
 def sentence(ranking: Ranking, experiment: Experiment) -> str:
-    """What won, by how much, and on whose word; empty without a winner."""
+    """What won, and on whose word; empty without a winner."""
     winner = ranking.winner
     if winner is None:
         return ""
     objective = OBJECTIVES[ranking.objective]
     where = f"at {winner.load_point}" if winner.load_point else "over all load points"
-    gain = f", {winner.gain:.2f} times as good as trial {ranking.baseline}" if (winner.gain or 1.0) > 1.005 else ""
+    again = f" on {winner.confirmations} fresh launches" if winner.confirmations > 1 else ""
+    again = " on a fresh launch" if winner.confirmations == 1 else again
     return (
-        f"Winner: trial {winner.trial} ({winner.candidate}), {objective.label} {number(winner.value)} {ranking.unit} "
-        f"{where}{gain}; {winner.verdict}, {winner.source}."
+        f"Winner: trial {winner.trial} ({winner.candidate}), {objective.label} {number(winner.headline)} "
+        f"{ranking.unit} {where}{again}; {winner.verdict}, {winner.source}."
     )

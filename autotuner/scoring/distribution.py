@@ -9,30 +9,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotuner.core import Distribution
-from autotuner.scoring.intervals import interval_ranks, percentile_rank, student
+from autotuner.scoring.batches import Batches, Samples
+from autotuner.scoring.intervals import dependent_ranks, percentile_rank, student
 
 PERCENTS = (25, 50, 75, 90, 95, 99)
-Samples = NDArray[np.float64]
 
 
-def per_request(samples: Sequence[float], errors: int = 0) -> Distribution | None:
-    """One sample per request; `errors` more requests count as infinitely slow in `adjusted`."""
+def per_request(samples: Sequence[float], errors: int = 0, in_flight: float = 1.0) -> Distribution | None:
+    """One sample per request, in the order in which they were sent; `in_flight` of them at once.
+
+    `errors` more requests count as infinitely slow in `adjusted` and in the intervals of percentiles.
+    """
     if not samples:
         return None
-    ordered = np.sort(np.asarray(samples, dtype=np.float64))
-    n = len(ordered)
-    intervals = {"mean": _around(float(ordered.mean()), _deviation(ordered) / math.sqrt(n), n - 1)}
+    sent = np.asarray(samples, dtype=np.float64)
+    ordered, batches = np.sort(sent), Batches(len(sent), in_flight)
+    n, total = len(ordered), len(ordered) + errors
+    intervals = {"mean": batches.mean(sent).interval}
+    adjusted: dict[str, float | None] = {}
     for percent in PERCENTS:
-        low, high = interval_ranks(n, percent)
+        rank = percentile_rank(total, percent)
+        at = ordered[min(rank, n) - 1]
+        share = batches.effective((sent <= at).astype(np.float64)) / n
+        low, high = dependent_ranks(total, percent, total * share)
         intervals[f"p{percent}"] = (
-            float(ordered[low - 1]) if low else 0.0,
-            None if high is None else float(ordered[high - 1]),
+            float(ordered[min(low, n) - 1]) if low else 0.0,
+            None if high is None or high > n else float(ordered[high - 1]),
         )
-    adjusted = {
-        f"p{percent}": float(ordered[rank - 1]) if rank <= n else None
-        for percent in PERCENTS
-        for rank in (percentile_rank(n + errors, percent),)
-    }
+        adjusted[f"p{percent}"] = float(ordered[rank - 1]) if rank <= n else None
     return _distribution(ordered, intervals, adjusted)
 
 

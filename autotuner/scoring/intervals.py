@@ -35,6 +35,15 @@ def interval_ranks(n: int, percent: int) -> tuple[int, int | None]:
     return low, None if high >= n else high + 1
 
 
+def dependent_ranks(n: int, percent: int, effective: float) -> tuple[int, int | None]:
+    """The same for `n` dependent samples that say as much as `effective` independent ones."""
+    if effective >= n:
+        return interval_ranks(n, percent)
+    fewer = max(1, int(effective))
+    low, high = interval_ranks(fewer, percent)
+    return low * n // fewer, None if high is None else min(n, -(-high * n // fewer))
+
+
 def _binomial(k: int, n: int, p: float) -> float:
     ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
@@ -53,14 +62,14 @@ def student(degrees: int) -> float:
     )
 
 
-def share(good: int, n: int) -> Share | None:
-    """`good` of `n` with the Wilson interval; None of nothing."""
+def share(good: int, n: int, effective: float | None = None) -> Share | None:
+    """`good` of `n` with the Wilson interval of `effective` independent requests, `n` by default; None of nothing."""
     if n == 0:
         return None
-    value = good / n
-    centre = value + Z * Z / (2 * n)
-    spread = Z * math.sqrt(value * (1 - value) / n + Z * Z / (4 * n * n))
-    scale = 1 + Z * Z / n
+    value, count = good / n, n if effective is None else max(1.0, effective)
+    centre = value + Z * Z / (2 * count)
+    spread = Z * math.sqrt(value * (1 - value) / count + Z * Z / (4 * count * count))
+    scale = 1 + Z * Z / count
     low = 0.0 if good == 0 else (centre - spread) / scale
     high = 1.0 if good == n else (centre + spread) / scale
-    return Share(value, low, high, n)
+    return Share(value, low, high, n, None if count == n else count)

@@ -8,7 +8,7 @@ from autotuner.core import LoadPointResult, Metrics, Score, TermOutcome, Trial, 
 from autotuner.experiment import Experiment, Slo
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.reasons import MEETS, MISSES
-from autotuner.scoring.slo import attainment_target, is_proven, outcomes, request_terms
+from autotuner.scoring.slo import outcomes, statements
 from autotuner.scoring.validity import CONSEQUENCES
 
 _GRAVEST_FIRST = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
@@ -45,25 +45,19 @@ def _score(metrics: Metrics, terms: tuple[TermOutcome, ...], gpus: int, experime
 def verdict(result: LoadPointResult, slo: Slo) -> Verdict:
     """Untrustworthy figures first, then targets missed, then targets met but not yet proven.
 
-    A term is missed by its figure. The share of good requests, and each percentile, is met only
-    when its whole 95% interval meets the target: 20 good requests of 20 do not prove 95%. A
-    sequential test that ended the load point has the last word on the share.
+    Each statement of the SLO is missed or met by its whole 95% interval: 20 good requests of 20 do
+    not prove 95%. A sequential test that ended the load point decides what intervals leave open. A
+    hard term whose figure is out by more than its `fail_ratio` fails whatever the share.
     """
     raised = {CONSEQUENCES.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
     for gravest in _GRAVEST_FIRST:
         if gravest in raised:
             return gravest
     open_loop = result.load_point.rate is not None
-    terms = outcomes(result.metrics, slo, open_loop=open_loop)
-    attainment, target = result.metrics.attainment, attainment_target(slo)
-    if not request_terms(slo):
-        attainment = None
-    if any(term.state in ("missed", "failed") for term in terms) or (attainment and attainment.high < target):
+    states = {statement.state for statement in statements(result.metrics, slo, open_loop=open_loop)}
+    hard = any(term.state == "failed" for term in outcomes(result.metrics, slo, open_loop=open_loop))
+    if hard or "fails" in states or result.decided == MISSES:
         return Verdict.INFEASIBLE
-    if result.decided == MISSES:
-        return Verdict.INFEASIBLE
-    proven = all(is_proven(term, result.metrics, open_loop=open_loop) for term in slo.terms)
-    shown = result.decided == MEETS or attainment is None or attainment.low >= target
-    if not proven or not shown or Verdict.UNDECIDED in raised:
+    if ("open" in states and result.decided != MEETS) or Verdict.UNDECIDED in raised:
         return Verdict.UNDECIDED
     return Verdict.FEASIBLE

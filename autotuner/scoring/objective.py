@@ -18,7 +18,9 @@ class Objective:
 
     `value(metrics, gpus, price)` is None where the load point gave no such figure; `gpus` is what
     one server takes, `price` the cost of one GPU for an hour or None. `at_equal_load` says that
-    candidates are compared over the same load points instead of each at its best one.
+    candidates are compared over the same load points instead of each at its best one. `of_request`
+    is what a single request brings to it: a latency, tokens of prompt and output, output tokens, or
+    itself where it is good. `comparison` goes between a ratio of utilities and what it compares with.
     """
 
     name: str
@@ -26,11 +28,26 @@ class Objective:
     sense: Sense
     value: Figure
     units: Callable[[float | None], str]
+    of_request: Literal["ttft", "tpot", "latency", "tokens", "output", "good"]
+    comparison: str
     at_equal_load: bool = False
 
     def unit(self, price: float | None = None) -> str:
         """The unit of `value`, which for a cost depends on whether a price is known."""
         return self.units(price)
+
+    def interval(self, metrics: Metrics, gpus: int, price: float | None) -> tuple[float, float] | None:
+        """The 95% interval of `value` on one launch; None where it is unbounded or not known."""
+        if self.of_request in ("ttft", "tpot", "latency"):
+            samples = {"ttft": metrics.ttft, "tpot": metrics.tpot, "latency": metrics.e2e}[self.of_request]
+            low, high = samples.intervals.get("mean", (0.0, None)) if samples else (0.0, None)
+            return None if high is None else (low, high)
+        name = {"tokens": "throughput", "output": "output_throughput", "good": "goodput"}[self.of_request]
+        rate, value, ends = float(getattr(metrics, name)), self.value(metrics, gpus, price), metrics.intervals.get(name)
+        if ends is None or not value or not ends[0]:
+            return None
+        low, high = (end / rate for end in ends)
+        return (value * low, value * high) if self.sense == "max" else (value / high, value / low)
 
     def utility(self, value: float) -> float:
         """`value` turned so that higher is better; positive for every positive value."""
@@ -50,6 +67,11 @@ def throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) 
     return metrics.throughput / gpus or None
 
 
+def output_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
+    """Output tokens per second and GPU."""
+    return metrics.output_throughput / gpus or None
+
+
 def cost_unit(price: float | None) -> str:
     """The unit `cost` answers in."""
     return "GPU-s / 1M output tokens" if price is None else "currency / 1M output tokens"
@@ -64,11 +86,54 @@ def _always(unit: str) -> Callable[[float | None], str]:
 
 
 _ALL = (
-    Objective("minimize_latency", "mean E2E latency", "min", lambda m, gpus, price: _mean(m.e2e), _always("s"), True),
-    Objective("minimize_ttft", "mean TTFT", "min", lambda m, gpus, price: _mean(m.ttft), _always("s"), True),
-    Objective("minimize_tpot", "mean TPOT", "min", lambda m, gpus, price: _mean(m.tpot), _always("s"), True),
-    Objective("maximize_throughput", "throughput per GPU", "max", throughput_per_gpu, _always("tokens/s/GPU")),
-    Objective("maximize_goodput", "goodput", "max", lambda m, gpus, price: m.goodput or None, _always("requests/s")),
-    Objective("minimize_cost", "cost of output tokens", "min", cost, cost_unit),
+    Objective(
+        "minimize_latency",
+        "mean E2E latency",
+        "min",
+        lambda m, *_: _mean(m.e2e),
+        _always("s"),
+        "latency",
+        "faster end to end than",
+        at_equal_load=True,
+    ),
+    Objective(
+        "minimize_ttft",
+        "mean TTFT",
+        "min",
+        lambda m, *_: _mean(m.ttft),
+        _always("s"),
+        "ttft",
+        "faster to the first token than",
+        at_equal_load=True,
+    ),
+    Objective(
+        "minimize_tpot",
+        "mean TPOT",
+        "min",
+        lambda m, *_: _mean(m.tpot),
+        _always("s"),
+        "tpot",
+        "faster per output token than",
+        at_equal_load=True,
+    ),
+    Objective(
+        "maximize_throughput",
+        "total throughput per GPU",
+        "max",
+        throughput_per_gpu,
+        _always("total tokens/s/GPU"),
+        "tokens",
+        "the total throughput per GPU of",
+    ),
+    Objective(
+        "maximize_goodput",
+        "goodput",
+        "max",
+        lambda m, *_: m.goodput or None,
+        _always("requests/s"),
+        "good",
+        "the goodput of",
+    ),
+    Objective("minimize_cost", "cost of output tokens", "min", cost, cost_unit, "output", "cheaper than"),
 )
 OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL}

@@ -2,44 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from autotuner.core import LoadPointResult, Verdict
 from autotuner.experiment import Slo
-from autotuner.scoring.slo import attainment_target, is_proven, outcomes, request_terms
+from autotuner.scoring.slo import ATTAINMENT, Statement, outcomes, request_terms, statements
+
+if TYPE_CHECKING:
+    from autotuner.scoring.pool import Pooled
 
 MEETS, MISSES, TIME_IS_UP = "clearly meets the targets", "clearly misses the targets", "time is up"
-"""Why a load point was ended: with a clear answer, or without one."""
+PRECISE, FAILING = "known precisely enough", "too many requests fail"
+"""Why a load point was ended: with a clear answer, without one, or because its figures are known well."""
 
 
 def reason(result: LoadPointResult, slo: Slo) -> str:
     """What decided a judged load point's verdict, with the figures."""
-    if result.verdict is Verdict.FEASIBLE:
+    stated = statements(result.metrics, slo, open_loop=result.load_point.rate is not None)
+    return _reason(result, result.verdict, stated, slo)
+
+
+def pooled_reason(point: Pooled, slo: Slo) -> str:
+    """The same for a load point over all launches of a candidate."""
+    over = f", over {point.launches} launches" if point.launches > 1 else ""
+    return _reason(point.result, point.verdict, point.statements, slo) + over
+
+
+def _reason(result: LoadPointResult, verdict: Verdict, stated: Sequence[Statement], slo: Slo) -> str:
+    """The reason for a verdict that `stated` led to; checks and hard terms are those of `result`."""
+    if verdict is Verdict.FEASIBLE:
         return "all targets met" if slo.terms else "no targets set"
-    if result.verdict is Verdict.INFEASIBLE:
-        return _missed(result, slo)
-    if result.verdict is Verdict.UNDECIDED:
-        return _unproven(result, slo)
+    if verdict is Verdict.INFEASIBLE:
+        return _missed(result, stated, slo)
+    if verdict is Verdict.UNDECIDED:
+        parts = [_against_target(statement, interval=True) for statement in stated if statement.state == "open"]
+        return "; ".join([*parts, f"{result.metrics.requests} requests are too few to tell"])
     broken = (check for check in result.validity if not check.ok)
     return "; ".join(f"{check.name} {_figure(check.value)}, not {check.limit}" for check in broken)
 
 
-def _missed(result: LoadPointResult, slo: Slo) -> str:
+def _missed(result: LoadPointResult, stated: Sequence[Statement], slo: Slo) -> str:
+    """What failed by its whole interval, then hard terms whose figure is too far out, else what was not shown."""
+    failed = [statement for statement in stated if statement.state == "fails"]
+    failed = failed or [statement for statement in stated if statement.state == "open"]
+    parts = [_against_target(statement) + _because(statement, result, slo) for statement in failed]
+    parts += [
+        f"{term.term} {_figure(term.actual)}, target {term.threshold:g}, a hard one"
+        for term in outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
+        if term.state == "failed" and term.term not in {statement.name for statement in failed}
+    ]
+    return "; ".join(parts)
+
+
+def _because(statement: Statement, result: LoadPointResult, slo: Slo) -> str:
+    """The means that are beyond the targets single requests are held to: ` (mean ttft 1.1, target 1)`."""
+    if statement.name != ATTAINMENT:
+        return ""
     every = outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
-    terms = [term for term in every if term.state in ("missed", "failed")]
-    share = result.metrics.attainment
-    if terms or share is None:
-        return "; ".join(f"{term.term} {_figure(term.actual)}, target {term.threshold:g}" for term in terms)
-    return f"{share.value:.1%} of requests good, target {attainment_target(slo):.0%}"
+    plain = {term.name for term in request_terms(slo)}
+    beyond = [term for term in every if term.violation > 0 and term.term in plain]
+    over = [f"mean {term.term} {_figure(term.actual)}, target {term.threshold:g}" for term in beyond]
+    return f" ({'; '.join(over)})" if over else ""
 
 
-def _unproven(result: LoadPointResult, slo: Slo) -> str:
-    share, target = result.metrics.attainment, attainment_target(slo)
-    if share and request_terms(slo) and share.low < target:
-        interval = f"{share.low:.0%} to {share.high:.0%}"
-        return f"{share.value:.0%} of {share.n} requests good ({interval}), target {target:.0%}: too few to tell"
-    open_loop = result.load_point.rate is not None
-    unproven = [term.name for term in slo.terms if not is_proven(term, result.metrics, open_loop=open_loop)]
-    subject = f"{' and '.join(unproven)}: " if unproven else ""
-    return f"{subject}{result.metrics.requests} requests are too few to tell"
+def _against_target(statement: Statement, *, interval: bool = False) -> str:
+    """`81% of requests good (74 to 87%), target 95%`, or `latency.p90 5.2 (4.8 to 5.9), target 5`."""
+    shown = _percent if statement.name == ATTAINMENT else _figure
+    subject = f"{shown(statement.value)} of requests good" if statement.name == ATTAINMENT else ""
+    subject = subject or f"{statement.name} {shown(statement.value)}"
+    ends = f" ({shown(statement.low)} to {shown(statement.high)})" if interval else ""
+    return f"{subject}{ends}, target {shown(statement.target)}"
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.3g}%"
 
 
 def _figure(value: float | None) -> str:

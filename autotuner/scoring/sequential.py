@@ -1,4 +1,4 @@
-"""Whether enough requests have been seen to tell that a load point meets its targets, or misses them.
+"""Whether enough requests have been seen: to tell that targets are met, or missed, and how good the objective is.
 
 Wald's sequential probability ratio test on the share of good requests. Requests that were served
 together are fast or slow together, so evidence is divided by the variance ratio of their margins:
@@ -15,17 +15,21 @@ requests, which are slower than those of a steady state.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from autotuner.core import RequestRecord
-from autotuner.experiment import Slo, SloTerm
-from autotuner.scoring.reasons import MEETS, MISSES, TIME_IS_UP
-from autotuner.scoring.slo import attainment_target, margin, request_terms
+from autotuner.core import LoadPoint, RequestRecord
+from autotuner.experiment import EACH, Experiment, Slo, SloTerm
+from autotuner.scoring.batches import Batches, Estimate
+from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.reasons import FAILING, MEETS, MISSES, PRECISE, TIME_IS_UP
+from autotuner.scoring.slo import margin, request_terms, request_value
+from autotuner.scoring.throughput import prompt_tokens
+from autotuner.scoring.validity import ERROR_SHARE
 from autotuner.scoring.window import error_class
 
 if TYPE_CHECKING:
@@ -44,8 +48,17 @@ PRIOR_RATIO, PRIOR_BATCHES = 1.5, 4
 CAUTION = 2.5
 """Standard errors by which margins are taken for nearer to zero than they were seen to be."""
 
+REPEATED = 1.3
+"""How much wider an interval is made because it is looked at again and again: about 99% for Student's 95%."""
+
 SAME = 1e-12
 """Variance of margins below which they differ by rounding alone."""
+
+PRECISION = 0.03
+"""How wide the objective's 95% interval is at most to each side, as a share, when a window may end."""
+
+AGAIN = 1.15
+"""By what factor a window has grown before its objective is looked at again."""
 
 WORST = 4.0
 """Where margins are cut off, in units of log time: an error is infinitely slow."""
@@ -112,83 +125,192 @@ def variance_ratio(values: NDArray[np.float64]) -> float:
     return max(1.0, (weight * seen + PRIOR_BATCHES * PRIOR_RATIO) / (weight + PRIOR_BATCHES))
 
 
-class Elapsed:
-    """A stop rule: no more requests are needed once those sent in `seconds` have ended.
+class Test(Protocol):
+    """Says of one statement of the SLO what the requests of a window, in the order they were sent, come to."""
 
-    A window that runs its course lets what is in flight finish under less and less load, which
-    makes its last requests faster than the load would have.
-    """
+    def decide(self, records: Sequence[RequestRecord]) -> Decision:
+        """Take in all requests of the window up to the first that still runs."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
 
-    def __call__(self, records: Sequence[RequestRecord]) -> str | None:
-        """TIME_IS_UP, or None."""
-        if not records:
-            return None
-        first = min(record.scheduled for record in records)
-        return TIME_IS_UP if records[-1].finished - first >= self.seconds else None
+class ShareTest:
+    """At least a share of all requests meets every one of `terms`: the joint attainment, or one percentile."""
+
+    def __init__(self, terms: Sequence[SloTerm], wald: Wald, *, open_loop: bool) -> None:
+        self.terms = tuple(terms)
+        self.wald = wald
+        self.open_loop = open_loop
+        self._margins: list[float] = []
+        self._taken = 0
+
+    def decide(self, records: Sequence[RequestRecord]) -> Decision:
+        """By Wald's test; a request without a figure that a term speaks of counts for nothing."""
+        for record in records[self._taken :]:
+            value = math.inf
+            if error_class(record) is None:
+                known = margin(record, self.terms, open_loop=self.open_loop)
+                if known is None:
+                    continue
+                value = known
+            self._margins.append(value)
+        self._taken = len(records)
+        return self.wald.decide(self._margins)
+
+
+class MeanTest:
+    """The mean of a latency is at most its threshold, by an interval wide enough to be looked at many times."""
+
+    def __init__(self, term: SloTerm, *, open_loop: bool, in_flight: float) -> None:
+        self.term = term
+        self.open_loop = open_loop
+        self.in_flight = in_flight
+
+    def decide(self, records: Sequence[RequestRecord]) -> Decision:
+        """By batch means of the requests that answered."""
+        answered = [record for record in records if error_class(record) is None]
+        known = (request_value(record, self.term.metric, open_loop=self.open_loop) for record in answered)
+        values = [value for value in known if value is not None]
+        if len(values) < LEAST:
+            return "undecided"
+        mean = Batches(len(values), self.in_flight).mean(values)
+        if mean.high is None:
+            return "undecided"
+        reach = REPEATED * (mean.high - mean.value)
+        if mean.value + reach <= self.term.threshold:
+            return "meets"
+        return "misses" if mean.value - reach > self.term.threshold else "undecided"
 
 
 class Enough:
-    """A stop rule: no more requests are needed once they clearly meet the targets, or clearly miss them.
+    """A stop rule: no more requests are needed once the targets are decided and the objective is known.
 
     It looks at the requests in the order they were sent, up to the first that still runs: those
-    that have ended by some instant are more often the fast ones. Targets are not met before
-    `least` seconds, and not missed before half of them: what a load point yields is to be known,
-    too. After `most` seconds there is no clear answer.
+    that have ended by some instant are more often the fast ones. The window they span lasts `least`
+    seconds before targets are met, and `soonest` before they are missed: what a load point yields
+    is to be known, too. After `most` seconds there is no clear answer. Where a `figure` of the
+    requests is given, its interval must be narrow before targets are met.
     """
 
     def __init__(
         self,
-        terms: Sequence[SloTerm],
-        test: Wald,
+        tests: Sequence[Test],
         *,
-        open_loop: bool,
         least: float = 0.0,
+        soonest: float | None = None,
         most: float = math.inf,
+        figure: Callable[[Sequence[RequestRecord]], Estimate | None] | None = None,
     ) -> None:
-        self.terms = tuple(terms)
-        self.test = test
-        self.open_loop = open_loop
-        self.lasted = {"meets": Elapsed(least), "misses": Elapsed(least / 2)}
-        self.elapsed = Elapsed(most)
-        self._margins: dict[int, float] = {}
+        self.tests = tuple(tests)
+        self.least = least
+        self.soonest = least if soonest is None else soonest
+        self.most = most
+        self.figure = figure
+        self._ended: dict[int, RequestRecord] = {}
+        self._in_order: list[RequestRecord] = []
         self._taken = 0
         self._next = LEAST
+        self._look = least
+        self._precise = figure is None
 
     def __call__(self, records: Sequence[RequestRecord]) -> str | None:
         """Why no more requests are needed, or None."""
         for record in records[self._taken :]:
-            self._margins[record.index] = self._margin(record)
+            self._ended[record.index] = record
         self._taken = len(records)
-        if self._taken < self._next:
-            return self.elapsed(records)
+        while (record_ := self._ended.pop(len(self._in_order), None)) is not None:
+            self._in_order.append(record_)
+        if not self._in_order:
+            return None
+        lasted = self._in_order[-1].scheduled - self._in_order[0].scheduled
+        answer = self._answer(lasted) if self._taken >= self._next or lasted >= self.most else None
+        return answer or (TIME_IS_UP if lasted >= self.most else None)
+
+    def _answer(self, lasted: float) -> str | None:
         self._next = self._taken + max(1, self._taken // 20)
-        decision = self.test.decide(self._in_order())
-        if decision != "undecided" and self.lasted[decision](records):
-            return MEETS if decision == "meets" else MISSES
-        return self.elapsed(records)
+        if lasted < min(self.least, self.soonest):
+            return None
+        decisions = {test.decide(self._in_order) for test in self.tests}
+        if "misses" in decisions:
+            return MISSES if lasted >= self.soonest else None
+        if lasted < self.least:
+            return None
+        if self.figure is not None and self._fails():
+            return FAILING
+        if not self._is_precise(lasted) or "undecided" in decisions:
+            return None
+        return MEETS if self.tests else PRECISE
 
-    def _in_order(self) -> list[float]:
-        found: list[float] = []
-        while (value := self._margins.get(len(found))) is not None:
-            found.append(value)
-        return found
+    def _fails(self) -> bool:
+        """Whether so many requests fail that no longer window makes the load point valid."""
+        return sum(error_class(record) is not None for record in self._in_order) > ERROR_SHARE * len(self._in_order) + 1
 
-    def _margin(self, record: RequestRecord) -> float:
-        if error_class(record) is not None:
-            return math.inf
-        return margin(record, self.terms, open_loop=self.open_loop)
+    def _is_precise(self, lasted: float) -> bool:
+        if self.figure is not None and not self._precise and lasted >= self._look:
+            self._look = AGAIN * lasted
+            estimate = self.figure(self._in_order)
+            if estimate is not None and estimate.high is not None and estimate.value > 0:
+                reach = max(estimate.high - estimate.value, estimate.value - estimate.low)
+                self._precise = reach <= PRECISION * estimate.value
+        return self._precise
 
 
-def enough(slo: Slo, *, open_loop: bool, least: float = 0.0, most: float = math.inf) -> Enough | Elapsed | None:
-    """The stop rule of these targets, with the seconds it takes at least to meet them, and at most.
+def tests_of(slo: Slo, *, open_loop: bool, in_flight: float) -> tuple[Test, ...]:
+    """A test for each statement of the SLO that single requests decide; minimums are judged at the end."""
+    joint = request_terms(slo)
+    chosen: list[Test] = [ShareTest(joint, Wald(slo.attainment), open_loop=open_loop)] if joint else []
+    for term in slo.terms:
+        if term.is_minimum or term.statistic == EACH:
+            continue
+        if term.share is not None:
+            chosen.append(ShareTest((term,), Wald(term.share), open_loop=open_loop))
+        else:
+            chosen.append(MeanTest(term, open_loop=open_loop, in_flight=in_flight))
+    return tuple(chosen)
 
-    Without a target that speaks of single requests, that is after `least` seconds; None where
-    there are none either.
+
+def decided(slo: Slo, point: LoadPoint, *, least: float, most: float) -> Enough:
+    """The rule of a load point whose answer alone matters: within its targets or not."""
+    open_loop = point.rate is not None
+    every = tests_of(slo, open_loop=open_loop, in_flight=point.concurrency or 1)
+    if not every:
+        return Enough((), least=least, most=least)
+    return Enough(every, least=least, soonest=least / 2, most=most)
+
+
+def precise(experiment: Experiment, point: LoadPoint) -> Enough:
+    """The rule of a load point of which the objective is to be known as well, from the least duration on."""
+    open_loop = point.rate is not None
+    return Enough(
+        tests_of(experiment.slo, open_loop=open_loop, in_flight=point.concurrency or 1),
+        least=experiment.benchmark.duration,
+        figure=lambda records: objective(experiment, point, records),
+    )
+
+
+def objective(experiment: Experiment, point: LoadPoint, records: Sequence[RequestRecord]) -> Estimate | None:
+    """What the objective goes by, from a window's first requests: a latency's mean, or tokens or requests per second.
+
+    None where no request answered. Of an open loop rates are what arrives, known beforehand.
     """
-    terms = request_terms(slo)
-    if terms:
-        return Enough(terms, Wald(attainment_target(slo)), open_loop=open_loop, least=least, most=most)
-    return Elapsed(least) if least else None
+    kind = OBJECTIVES[experiment.optimization.objective].of_request
+    answered = [record for record in records if error_class(record) is None]
+    if not answered:
+        return None
+    batches = Batches(len(answered), point.concurrency or 1)
+    if kind in ("ttft", "tpot", "latency"):
+        known = [request_value(record, kind, open_loop=False) for record in answered]
+        values = [value for value in known if value is not None]
+        return Batches(len(values), point.concurrency or 1).mean(values) if values else None
+    if point.concurrency is None:
+        return Estimate(point.rate or 0.0, point.rate or 0.0, point.rate or 0.0)
+    amounts = [_amount(record, kind, experiment.slo) for record in answered]
+    seconds = [record.finished - record.sent for record in answered]
+    return batches.ratio(amounts, seconds).scaled(point.concurrency) if sum(seconds) else None
+
+
+def _amount(record: RequestRecord, kind: str, slo: Slo) -> float:
+    if kind == "tokens":
+        return record.tokens + prompt_tokens(record)
+    if kind == "output":
+        return record.tokens
+    value = margin(record, request_terms(slo), open_loop=False)
+    return float(value is not None and value <= 0)

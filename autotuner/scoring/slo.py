@@ -1,15 +1,29 @@
-"""SLO terms: how far a figure is from its target, what that costs, and which requests are good."""
+"""SLO terms: how far a figure is from its target, what that costs, which requests are good, and what is shown.
+
+A load point holds its targets when each of these does, by its own interval and softened by no other:
+
+1. joint attainment: the share of requests that meet every term without a statistic is at least
+   `Slo.attainment`;
+2. each percentile term: p90 <= 5 s says that at least 90% of requests take at most 5 s;
+3. each mean term: the mean is at most its threshold;
+4. each minimum: the throughput is at least its threshold.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from autotuner.core import Distribution, Metrics, RequestRecord, TermOutcome
-from autotuner.experiment import LATENCY_METRICS, Slo, SloTerm
+from autotuner.experiment import EACH, Slo, SloTerm
 
 MAX_EXPONENT = 50.0  # exp(50) is 5e21: below any other score, and far from overflow
 MAX_VIOLATION = 1e6  # stands for "infinitely slow", which JSON cannot say
+
+ATTAINMENT = "attainment"
+"""The name of the joint statement about all terms that single requests are held to."""
 
 
 def penalty(violation: float, weight: float, steepness: float) -> float:
@@ -23,23 +37,23 @@ def penalty(violation: float, weight: float, steepness: float) -> float:
 
 
 def outcomes(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[TermOutcome, ...]:
-    """How every term came out; in an open loop TTFT and latency run from the scheduled arrival."""
+    """How the figure of every term came out; in an open loop TTFT and latency run from the scheduled arrival."""
     return tuple(_outcome(term, actual(term, metrics, open_loop=open_loop)) for term in slo.terms)
 
 
 def actual(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> float | None:
-    """The figure a term is held against; None is infinitely slow.
+    """The figure a term is scored by; None is infinitely slow.
 
     A percentile counts errors as infinitely slow, so it means "at least this share of all
     requests". A TPOT or ITL that no request defines (one token each) is 0.
     """
     if term.is_minimum:
         return float(getattr(metrics, term.metric))
-    found = distribution(term, metrics, open_loop=open_loop)
-    if found is None:
+    samples = distribution(term, metrics, open_loop=open_loop)
+    if samples is None:
         return 0.0 if term.metric in ("tpot", "itl") and metrics.e2e is not None else None
-    plain: float = getattr(found, term.statistic)
-    return found.adjusted.get(term.statistic, plain)
+    plain: float = getattr(samples, term.scored_statistic)
+    return samples.adjusted.get(term.scored_statistic, plain)
 
 
 def distribution(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Distribution | None:
@@ -49,17 +63,6 @@ def distribution(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Distrib
     if term.metric == "latency":
         return metrics.e2e_from_schedule if open_loop else metrics.e2e
     return metrics.tpot if term.metric == "tpot" else metrics.itl
-
-
-def is_proven(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> bool:
-    """Whether a percentile term is met by its interval too: "p90 <= 5 s" is a statement about a share."""
-    if term.is_minimum or term.statistic == "mean":
-        return True
-    found = distribution(term, metrics, open_loop=open_loop)
-    if found is None or term.statistic not in found.intervals:
-        return True
-    high = found.intervals[term.statistic][1]
-    return high is not None and high <= term.threshold
 
 
 def _outcome(term: SloTerm, value: float | None) -> TermOutcome:
@@ -76,45 +79,105 @@ def _outcome(term: SloTerm, value: float | None) -> TermOutcome:
     return TermOutcome(term.name, value, term.threshold, violation, cost, "warning" if warned else "met")
 
 
-def request_terms(slo: Slo) -> tuple[SloTerm, ...]:
-    """The terms one request is held to: for each latency metric, the loosest threshold.
+State = Literal["holds", "fails", "open"]
 
-    `{p50: 1 s, p99: 3 s}` asks 1 s of half the requests only; each of them owes 3 s.
+
+@dataclass(frozen=True)
+class Statement:
+    """What a load point must hold, and whether its interval lies inside the target, outside, or across it.
+
+    `name` is ATTAINMENT or a term's; `value` in [`low`, `high`] is held against `target`: shares for
+    the attainment, seconds or rates for terms. None is infinite.
     """
-    loosest: dict[str, SloTerm] = {}
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    target: float
+    state: State
+    is_minimum: bool = False
+
+    def judged(self) -> Statement:
+        """The same with the state that its interval gives it."""
+        minimum = self.is_minimum or self.name == ATTAINMENT
+        return replace(self, state=_state(self.low, self.high, self.target, minimum=minimum))
+
+
+def statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[Statement, ...]:
+    """Everything the SLO asks of a load point; empty without targets."""
+    return tuple(_statements(metrics, slo, open_loop=open_loop))
+
+
+def _statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> Iterator[Statement]:
+    if request_terms(slo):
+        share = metrics.attainment
+        if share is None:
+            yield Statement(ATTAINMENT, None, 0.0, 1.0, slo.attainment, "fails" if metrics.e2e is None else "open")
+        else:
+            state = _state(share.low, share.high, slo.attainment, minimum=True)
+            yield Statement(ATTAINMENT, share.value, share.low, share.high, slo.attainment, state)
     for term in slo.terms:
-        if term.metric in LATENCY_METRICS and (
-            term.metric not in loosest or term.threshold > loosest[term.metric].threshold
-        ):
-            loosest[term.metric] = term
-    return tuple(loosest.values())
+        if term.is_minimum:
+            value = float(getattr(metrics, term.metric))
+            low, high = metrics.intervals.get(term.metric, (value, value))
+            state = _state(low, high, term.threshold, minimum=True)
+            yield Statement(term.name, value, low, high, term.threshold, state, is_minimum=True)
+        elif term.statistic != EACH:
+            yield _about_statistic(term, metrics, open_loop=open_loop)
 
 
-def attainment_target(slo: Slo) -> float:
-    """The share of requests that must be good: no more than a percentile term itself asks for."""
-    shares = [int(term.statistic[1:]) / 100 for term in request_terms(slo) if term.statistic != "mean"]
-    return min([slo.attainment, *shares])
+def _about_statistic(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Statement:
+    samples = distribution(term, metrics, open_loop=open_loop)
+    if samples is None:
+        defined = term.metric in ("tpot", "itl") and metrics.e2e is not None
+        return Statement(term.name, None, None, None, term.threshold, "open" if defined else "fails")
+    value = actual(term, metrics, open_loop=open_loop)
+    low, high = samples.intervals.get(term.statistic, (value, value))
+    return Statement(term.name, value, low, high, term.threshold, _state(low, high, term.threshold, minimum=False))
 
 
-def is_good(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> bool:
-    """Whether a request that answered met every term."""
-    return all(_request_value(record, term.metric, open_loop=open_loop) <= term.threshold for term in terms)
+def _state(low: float | None, high: float | None, target: float, *, minimum: bool) -> State:
+    """Where an interval lies; an end of None is infinite."""
+    least, most = math.inf if low is None else low, math.inf if high is None else high
+    if minimum:
+        return "holds" if least >= target else "fails" if most < target else "open"
+    return "holds" if most <= target else "fails" if least > target else "open"
 
 
-def margin(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> float:
-    """The log of the worst figure of a request that answered over its threshold; at most 0 when it is good."""
-    values = (_request_value(record, term.metric, open_loop=open_loop) / term.threshold for term in terms)
-    worst = max(values, default=0.0)
+def request_terms(slo: Slo) -> tuple[SloTerm, ...]:
+    """The terms that every single request is held to: the latency targets without a statistic."""
+    return tuple(term for term in slo.terms if term.statistic == EACH and not term.is_minimum)
+
+
+def is_good(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> bool | None:
+    """Whether a request that answered met every term; None where one speaks of what it does not have."""
+    worst = margin(record, terms, open_loop=open_loop)
+    return None if worst is None else worst <= 0
+
+
+def margin(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> float | None:
+    """The log of the worst figure of a request that answered over its threshold; at most 0 when it is good.
+
+    None where a term speaks of a figure it does not have: a single chunk has no TPOT.
+    """
+    worst = 0.0
+    for term in terms:
+        value = request_value(record, term.metric, open_loop=open_loop)
+        if value is None:
+            return None
+        worst = max(worst, value / term.threshold)
     return math.log(worst) if worst > 0 else -math.inf
 
 
-def _request_value(record: RequestRecord, metric: str, *, open_loop: bool) -> float:
+def request_value(record: RequestRecord, metric: str, *, open_loop: bool) -> float | None:
+    """One request's TTFT, E2E, TPOT or mean ITL in seconds; None for the gaps of a single chunk."""
     origin = record.scheduled if open_loop else record.sent
     if metric == "ttft":
         return record.chunk_times[0] - origin
     if metric == "latency":
         return record.chunk_times[-1] - origin
     if metric == "tpot":
-        return record.tpot or 0.0
+        return record.tpot
     later = sum(record.chunk_tokens[1:])
-    return (record.chunk_times[-1] - record.chunk_times[0]) / later if later else 0.0
+    return (record.chunk_times[-1] - record.chunk_times[0]) / later if later else None

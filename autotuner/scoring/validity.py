@@ -196,6 +196,11 @@ def _dispatch_delay(started: Sequence[RequestRecord], slo: Slo) -> Check:
     return Check("dispatch-delay-p99", value, f"<= {limit:g} s", value <= limit or late <= 1)
 
 
+def is_saturated(observation: Observation) -> bool:
+    """Whether an open loop's requests arrive faster than the server completes them."""
+    return observation.load_point.rate is not None and not all(check.ok for check in _saturation(observation))
+
+
 def _saturation(observation: Observation) -> list[Check]:
     """Requests completed for each one that arrived, and how fast the backlog grows.
 

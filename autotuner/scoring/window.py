@@ -16,13 +16,23 @@ def error_class(record: RequestRecord) -> str | None:
 
 
 def started_in_window(observation: Observation) -> list[RequestRecord]:
-    """The requests due inside the window; those the run itself cut off are not among the records.
+    """The requests due inside the window, without those that only keep up the load before and behind it.
+
+    Of a load point that was given up all count, for it may have failed in its warm-up.
 
     In a closed loop a request is due when it is sent. In an open loop the one that was delayed past
     the window's end counts, for it is the one that tells of the delay.
     """
     start, end = observation.window
-    return [record for record in observation.records if start <= record.scheduled <= end]
+    due = [record for record in observation.records if start <= record.scheduled <= end]
+    return due if observation.ended_early else [record for record in due if record.index >= 0]
+
+
+def in_flight(observation: Observation) -> float:
+    """Requests on their way, averaged over the window; of all that were, whenever they began."""
+    start, end = observation.window
+    busy = math.fsum(max(0.0, min(record.finished, end) - max(record.sent, start)) for record in observation.records)
+    return busy / window_seconds(observation)
 
 
 def window_seconds(observation: Observation) -> float:

@@ -1,4 +1,4 @@
-"""What a search says of itself: what it left out, and why it stopped."""
+"""What a search says of itself: what it left out, why it stopped, and among how many it chose."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from autotuner.core import Candidate
 
 @dataclass(frozen=True)
 class Account:
-    """Why a search stopped, None while it goes on; the candidates it left out, each with the reason."""
+    """Why a search stopped, None while it goes on; the candidates it left out, each with the reason.
+
+    `candidates` is how many could have been launched, None where that was not kept.
+    """
 
     stopped: str | None = None
     skipped: tuple[tuple[Candidate, str], ...] = ()
+    candidates: int | None = None
 
 
 UNFINISHED = Account()

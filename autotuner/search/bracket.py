@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 PRECISION = 0.05
-CLIFF = 0.5
-"""A fall of the margin, between two loads that precision does not tell apart, that is a cliff."""
+CLIFF = math.log(1.5)
+"""The slack by which the lowest load that misses is beyond a cliff: a figure half as much again as its target."""
 
 NOTHING = -2.0
 """The margin of a load at which no request was answered."""
@@ -107,8 +107,10 @@ class Bracket:
             return "the highest load allowed meets the targets"
         if not self._close(low, high):
             return f"{MOST_LOADS} load points were not enough"
-        fall = self.tried[low].margin - self.tried[high].margin
-        return f"a cliff: the targets are missed by far at {high:g}" if fall >= CLIFF else "bracketed"
+        beyond = self.tried[high].slack
+        if beyond is None or beyond > -CLIFF:
+            return "bracketed"
+        return f"a cliff: at {high:g} a figure is {math.exp(-beyond):.2g} times its target"
 
     def _higher(self, low: float) -> float:
         """A load above all that meet."""

@@ -12,13 +12,14 @@ from autotuner.errors import ConfigError
 from autotuner.experiment import RECORDED, Experiment
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.scoring.sequential import enough
+from autotuner.scoring.pool import UNTRUSTED
+from autotuner.scoring.sequential import decided
 from autotuner.search.bracket import Bracket
 from autotuner.search.hope import at_best
 from autotuner.search.knee import Knee
-from autotuner.search.reading import LITTLE, is_clear, is_unsteady, load_of, margin, slack, steady
+from autotuner.search.reading import LITTLE, is_clear, is_unsteady, load_of, margin, may_be_chance, slack, steady
 
-WARMUP, WINDOW, LONGEST = 1.0, 4.0, 6.0
+WARMUP, WINDOW, LONGEST = 1.0, 3.0, 6.0
 """Mean requests a warm-up and a window last at least; a window is no longer than LONGEST times the configured one."""
 
 PATIENCE = 3.0
@@ -118,11 +119,11 @@ class CapacityCourse:
                 again = sum(result.load_point == self.range.point(quest.scenario, load) for result in quest.results)
                 warmup, seconds = quest.times(load)
                 most = PATIENCE * seconds
-                stop = enough(self.experiment.slo, open_loop=self.range.rates, least=seconds, most=most)
-                # the rule ends it: requests go out until then, so that none is served under less load
-                duration = (PATIENCE + 1) * seconds
-                workload = replace(self._workload, seed=self._workload.seed + again, warmup=warmup, duration=duration)
-                return LoadStep(workload.at(self.range.point(quest.scenario, load)), stop)
+                point = self.range.point(quest.scenario, load)
+                stop = decided(self.experiment.slo, point, least=seconds, most=most)
+                seed = self._workload.seed + again
+                workload = replace(self._workload, seed=seed, warmup=warmup, duration=seconds, longest=most + seconds)
+                return LoadStep(workload.at(point), stop)
         return None
 
     def tell(self, result: LoadPointResult) -> None:
@@ -204,8 +205,8 @@ class _Quest:
         again = any(load_of(result) == load_of(other) for other in self.results)
         self.results.append(result)
         load = load_of(result)
-        if not again and is_unsteady(result) and self.times(load)[1] > self.course.experiment.workload().duration:
-            return  # asked for once more, with a longer window
+        if not again and (may_be_chance(result) or self._is_short(result)):
+            return  # asked for once more, with other requests and a window as long as they need
         if isinstance(self.search, Bracket):
             experiment = self.course.experiment
             self.search.tell(
@@ -220,16 +221,21 @@ class _Quest:
         else:
             self.search.tell(load, 0.0, 0.0)
 
+    def _is_short(self, result: LoadPointResult) -> bool:
+        """Whether a longer window may make it steady."""
+        return is_unsteady(result) and self.times(load_of(result))[1] > self.course.experiment.workload().duration
+
     @property
     def untrusted(self) -> str | None:
         """Why a knee is not searched further: throughput, latency and concurrency do not fit together."""
         if isinstance(self.search, Bracket):
             return None
-        broken = [check for result in self.results[-1:] for check in result.validity if check.name == LITTLE]
-        return "the figures do not obey Little's law" if any(not check.ok for check in broken) else None
+        tries = [result for result in self.results if result.load_point == self.results[-1].load_point]
+        checks = [check for result in tries[1:] for check in result.validity if check.name == LITTLE]
+        return "the figures do not obey Little's law" if any(not check.ok for check in checks) else None
 
     def ceiling(self) -> float | None:
-        """The most utility it can have at its capacity; None while no load was too much.
+        """The most utility it can have at its capacity; None while no load was too much, or one says nothing.
 
         Throughput does not fall as load rises, so what it is where the targets are missed bounds it.
         """
@@ -241,6 +247,8 @@ class _Quest:
         if most is None or high is None or done:
             return most
         seen = self._at(high)
+        if seen is not None and seen.verdict in UNTRUSTED:
+            return None
         requests = seen.metrics.requests if seen else 1
         return (1 + max(SLACK, ROUGH / math.sqrt(max(requests, 1)))) * most
 

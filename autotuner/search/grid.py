@@ -20,7 +20,7 @@ class Grid(Listed):
     """Walks the space in its own order; under a limit, walks a spread that covers every value first."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(spread(problem.space.candidates, problem.limit, problem.seed))
+        super().__init__(spread(problem.space.candidates, problem.limit, problem.seed), len(problem.space.candidates))
 
 
 def spread(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Candidate, ...]:

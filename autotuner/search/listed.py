@@ -10,10 +10,14 @@ from autotuner.search.launch import Launch
 
 
 class Listed:
-    """Asks for a fixed list of candidates in order, leaving out those already asked for or told."""
+    """Asks for a fixed list of candidates in order, leaving out those already asked for or told.
 
-    def __init__(self, chosen: Sequence[Candidate]) -> None:
+    `every` is how many candidates the list was chosen from.
+    """
+
+    def __init__(self, chosen: Sequence[Candidate], every: int) -> None:
         self.chosen = tuple(chosen)
+        self.every = every
         self._done: set[str] = set()
 
     def ask(self) -> Launch | None:
@@ -27,8 +31,11 @@ class Listed:
     @property
     def account(self) -> Account:
         """It ends with its list."""
-        left = any(candidate.key not in self._done for candidate in self.chosen)
-        return Account(None if left else "every candidate of the list was tried")
+        if any(candidate.key not in self._done for candidate in self.chosen):
+            return Account()
+        if len(self.chosen) < self.every:
+            return Account(f"max_iterations allows {len(self.chosen)} of {self.every} candidates, and they were tried")
+        return Account("every candidate was tried")
 
     def tell(self, trial: Trial) -> None:
         """Never ask for this trial's candidate again."""

@@ -9,7 +9,7 @@ from autotuner.core import Candidate, LoadPoint, Trial, Workload
 from autotuner.scoring.rank import Standing, rank
 from autotuner.search.account import Account
 from autotuner.search.capacity import CapacityCourse, Start
-from autotuner.search.launch import Course, FixedCourse, Launch
+from autotuner.search.launch import Course, Launch, course_of
 from autotuner.search.prior import Prior
 from autotuner.search.problem import Problem
 from autotuner.search.protocol import Searcher
@@ -52,8 +52,8 @@ class Proven:
     @property
     def account(self) -> Account:
         """The strategy's own, unless a budget was spent first."""
-        said = self.inner.account
-        return Account(self._spent(), said.skipped) if self._spent() and not said.stopped else said
+        own, spent = self.inner.account, self._spent()
+        return Account(own.stopped or spent, own.skipped, len(self.problem.space.candidates))
 
     def _next(self) -> Launch | None:
         baseline = self.problem.baseline
@@ -66,33 +66,39 @@ class Proven:
                 return launch if launch.course else replace(launch, course=self._course(launch.candidate))
         return None if self._running else self._confirmation()
 
-    def _course(self, candidate: Candidate) -> Course | None:
+    def _course(self, candidate: Candidate) -> Course:
         """The course of a launch about which the strategy has no opinion."""
         if not self.problem.experiment.benchmark.find_capacity:
-            return None
+            return course_of(self.problem.experiment)
         expected = Prior(self.problem).expect(candidate)
         starts = {name: Start(load, 1.5) for name, load in expected.loads.items()} if expected else {}
         return CapacityCourse(self.problem.experiment, candidate.gpus, starts, by_utility=True)
 
     def _confirmation(self) -> Launch | None:
-        """The winner, or the baseline, whichever was confirmed less often."""
-        ranking = rank(self._trials, self.problem.experiment)
-        defaults = {trial.number for trial in self._trials if trial.purpose == "baseline"}
-        baseline = next((standing for standing in ranking.standings if standing.trial in defaults), None)
-        if ranking.winner is None or baseline is None or baseline.value is None or ranking.winner == baseline:
-            return None
-        pair = (ranking.winner, baseline)
-        done = [self._confirmed(standing) for standing in pair]
-        if min(done) >= self.chosen.confirm:
-            return None
-        turn = 0 if done[0] <= done[1] else 1
-        return Launch(pair[turn].candidate, "confirmation", self._again(pair[turn], done[turn]))
+        """The winner, or the defaults, whichever was launched less often again; None when both were often enough.
 
-    def _confirmed(self, standing: Standing) -> int:
-        return sum(trial.purpose == "confirmation" and trial.candidate == standing.candidate for trial in self._trials)
+        A winner that its fresh launches refute yields to the runner-up, which is confirmed in turn,
+        down to the defaults themselves.
+        """
+        ranking = rank(self._trials, self.problem.experiment)
+        winner, defaults = ranking.winner, ranking.defaults
+        if winner is None or self.problem.baseline is None or winner == defaults:
+            return None
+        pair = [standing for standing in (winner, defaults) if standing is not None and standing.value is not None]
+        attempts = [self._attempts(standing) for standing in pair]
+        fewest = attempts.index(min(attempts))
+        if attempts[fewest] >= self.chosen.confirm:
+            return None
+        return Launch(pair[fewest].candidate, "confirmation", self._again(pair[fewest], attempts[fewest]))
+
+    def _attempts(self, standing: Standing) -> int:
+        """How often it was launched again for the load points on which it stands, whether or not that went well."""
+        points = set(standing.load_points)
+        again = (t for t in self._trials if t.purpose == "confirmation" and t.candidate == standing.candidate)
+        return sum(trial.failed or points <= set(trial.measurement.latest) for trial in again)
 
     def _again(self, standing: Standing, count: int) -> Course:
-        return FixedCourse(self._workload(standing.load_points, count))
+        return course_of(self.problem.experiment, self._workload(standing.load_points, count))
 
     def _workload(self, points: Sequence[LoadPoint], count: int) -> Workload:
         workload = self.problem.experiment.workload()

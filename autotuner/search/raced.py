@@ -9,7 +9,10 @@ from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Outcome, Trial,
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.pool import UNTRUSTED
+from autotuner.scoring.sequential import precise
 from autotuner.search.hope import SPREAD, SURE, at_best
+from autotuner.search.reading import may_be_chance
 
 MEETS = (Verdict.FEASIBLE, Verdict.UNDECIDED)
 
@@ -36,18 +39,32 @@ class RacedCourse:
         if not self.over_all:
             self._left.sort(key=lambda point: point not in self._best_points())
         self._seen: dict[LoadPoint, LoadPointResult] = {}
+        self._tries = 1
         self._gave_up: str | None = None
         self._hope = math.inf
         self.total = len(self._left)
 
     def ask(self) -> LoadStep | None:
         """The next load point."""
-        return LoadStep(self._workload.at(self._left[0])) if self._left and not self._gave_up else None
+        if not self._left or self._gave_up:
+            return None
+        point = self._left[0]
+        step = LoadStep(self._workload.at(point), precise(self.experiment, point))
+        return step if self._tries == 1 else step.reseeded(self._tries)
 
     def tell(self, result: LoadPointResult) -> None:
-        """Take note of what it came to, and give up where nothing can be won any more."""
+        """Take note of what it came to, and give up where nothing can be won any more.
+
+        A load point that says nothing is tried again, and never a reason to give up.
+        """
+        if self._tries == 1 and may_be_chance(result):
+            self._tries = 2
+            return
+        self._tries = 1
         judged = judge_load_point(result, self.gpus, self.experiment)
         self._left.remove(result.load_point)
+        if judged.verdict in UNTRUSTED:
+            return
         self._seen[result.load_point] = judged
         self._hope = self._hope_over_all() if self.over_all else self._hope_at_best()
         if self._left and self._hope <= 0:

@@ -15,6 +15,7 @@ from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.account import Account
 from autotuner.search.capacity import WORTH, CapacityCourse, Floor, Start
+from autotuner.search.feasibility import Feasibility
 from autotuner.search.grid import CONSIDERED_AT_MOST, evenly
 from autotuner.search.launch import Course, Launch
 from autotuner.search.lessons import Lessons
@@ -43,6 +44,10 @@ STEPS = (1.1, 2.0)
 """The shortest and the longest first step of a bracket."""
 
 
+CONVERGED = f"converged: no untested candidate is predicted to be more than {WORTH:.0%} better"
+NONE_FEASIBLE = "no candidate that is left is likely to meet the targets"
+
+
 @dataclass(frozen=True)
 class Incumbent:
     """The best so far: its trial and, in the search's terms, the log of its utility."""
@@ -53,11 +58,12 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Chances:
-    """The candidates that may be asked for, what each promises, and those left out with the reason."""
+    """The candidates that may be asked for, what each promises, those left out with the reason; why none is left."""
 
     left: tuple[Candidate, ...]
     promise: np.ndarray
     skipped: tuple[tuple[Candidate, str], ...]
+    ended: str = "nothing that is left can work"
 
 
 class Racing:
@@ -74,6 +80,7 @@ class Racing:
         self.experiment = problem.experiment
         self.objective = OBJECTIVES[problem.experiment.optimization.objective]
         self.lessons = Lessons()
+        self.feasibility = Feasibility(problem)
         pool = problem.space.candidates
         self._order = evenly(pool, min(len(pool), CONSIDERED_AT_MOST), problem.seed)
         self._asked: set[str] = set()
@@ -118,7 +125,7 @@ class Racing:
         if self._spent is not None and left:
             return Account(self._spent, skipped)
         if skipped:
-            return Account(f"nothing that is left is likely to be {WORTH:.0%} better", skipped)
+            return Account(chances.ended, skipped)
         return Account("every candidate was tried")
 
     def course(self, candidate: Candidate) -> Course | None:
@@ -153,6 +160,9 @@ class Racing:
         odds = np.log([self.lessons.chance(candidate) for candidate in left])
         incumbent = self._incumbent()
         if incumbent is None:
+            if self._infeasible(left):
+                hopeless = [(candidate, "not expected to meet the targets") for candidate in left]
+                return Chances((), np.zeros(0), (*against, *hopeless), NONE_FEASIBLE)
             lean = 0.0 if self.outlook.predicts else 1.0
             return Chances(left, means + lean * sds + odds, tuple(against))
         gains = np.maximum(self._drawn(means, shared) - incumbent.worth - math.log(1 + WORTH), 0.0)
@@ -160,7 +170,11 @@ class Racing:
             return Chances(left, gains.mean(axis=0) * np.exp(odds), tuple(against))
         ratios = np.exp(means + SURE * sds - incumbent.worth)
         hopeless = [(one, self._no_hope(one, float(ratio), incumbent)) for one, ratio in zip(left, ratios, strict=True)]
-        return Chances((), np.zeros(0), (*against, *hopeless))
+        return Chances((), np.zeros(0), (*against, *hopeless), CONVERGED)
+
+    def _infeasible(self, left: Sequence[Candidate]) -> bool:
+        """Whether no candidate met its targets, and none that is left is likely to."""
+        return self.feasibility.chance(left, self._told) <= RISK
 
     def _no_hope(self, candidate: Candidate, ratio: float, incumbent: Incumbent) -> str:
         known = self.outlook.prior.expect(candidate) is not None

@@ -13,4 +13,6 @@ class Random(Listed):
 
     def __init__(self, problem: Problem) -> None:
         candidates = problem.space.candidates
-        super().__init__(random.Random(problem.seed).sample(candidates, min(problem.limit, len(candidates))))
+        super().__init__(
+            random.Random(problem.seed).sample(candidates, min(problem.limit, len(candidates))), len(candidates)
+        )

@@ -9,7 +9,8 @@ from autotuner.core import LoadPointResult, Verdict
 from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.reasons import TIME_IS_UP
-from autotuner.scoring.slo import attainment_target, distribution, request_terms
+from autotuner.scoring.slo import ATTAINMENT, Statement, distribution, request_terms, statements
+from autotuner.scoring.validity import CONSEQUENCES
 from autotuner.search.bracket import NOTHING
 from autotuner.workload import scenarios
 
@@ -17,8 +18,14 @@ ERRORS = "error-share"
 """The check by which a server shows that the load is too much for it."""
 
 LITTLE = "littles-law"
+CAPPED = "rate-capped"
+"""The check that a bound on requests in flight breaks, however often it is tried."""
+
 UNSTEADY = (LITTLE, "stationarity", "sample-size")
 """Checks that fail where a window is short against its requests."""
+
+CHANCE = ("stationarity", LITTLE)
+"""Checks that make a load point invalid and that another try may pass."""
 
 OPEN = 0.75
 """The share of good requests below which a queue that was not steady yet is not going to meet the targets."""
@@ -29,7 +36,7 @@ PERCENTILES = ("p50", "p75", "p90", "p95", "p99")
 def margin(result: LoadPointResult, experiment: Experiment) -> float:
     """How far a judged load point is inside its targets, 0 on the edge, from -1 to 1; NOTHING without an answer.
 
-    It is the share of good requests above the target, unless a term's own figure is further out.
+    It is the share of good requests above the target, unless another statement's figure is further out.
     """
     if result.verdict in (Verdict.SATURATED, Verdict.CLIENT_LIMITED):
         return -1.0
@@ -37,11 +44,22 @@ def margin(result: LoadPointResult, experiment: Experiment) -> float:
         return -1.0 if result.decided else NOTHING
     if any(check.name == ERRORS and not check.ok for check in result.validity):
         return -1.0
-    slo, share = experiment.slo, result.metrics.attainment
-    found = [max(-1.0, min(1.0, -term.violation)) for term in (result.score.terms if result.score else ())]
-    if request_terms(slo) and share is not None:
-        found.append(share.value - attainment_target(slo))
-    return min(found, default=1.0)
+    inside = [1.0 if not experiment.slo.terms else math.inf]
+    stated = statements(result.metrics, experiment.slo, open_loop=result.load_point.rate is not None)
+    inside += [_inside(statement) for statement in stated]
+    hard = (term for term in (result.score.terms if result.score else ()) if term.state == "failed")
+    inside += [max(-1.0, -term.violation) for term in hard]
+    return min(inside)
+
+
+def _inside(statement: Statement) -> float:
+    """How far a statement's figure is inside its target, from -1 to 1: a difference of shares, else a ratio."""
+    if statement.value is None:
+        return -1.0
+    if statement.name == ATTAINMENT:
+        return statement.value - statement.target
+    ratio = (statement.value - statement.target) / statement.target
+    return max(-1.0, min(1.0, ratio if statement.is_minimum else -ratio))
 
 
 def slack(result: LoadPointResult, experiment: Experiment) -> float | None:
@@ -49,13 +67,18 @@ def slack(result: LoadPointResult, experiment: Experiment) -> float | None:
 
     Of each term its own figure counts, and that of the share of requests that must be good.
     """
-    open_loop, target = result.load_point.rate is not None, 100 * attainment_target(experiment.slo)
-    found = [-math.log(max(1 + term.violation, 1e-3)) for term in (result.score.terms if result.score else ())]
+    open_loop, target = result.load_point.rate is not None, 100 * experiment.slo.attainment
+    found = []
+    for statement in statements(result.metrics, experiment.slo, open_loop=open_loop):
+        if statement.name == ATTAINMENT or statement.value is None or statement.value <= 0:
+            continue
+        ratio = math.log(statement.value / statement.target)
+        found.append(ratio if statement.is_minimum else -ratio)
+    name = next((name for name in PERCENTILES if int(name[1:]) >= target), PERCENTILES[-1])
     for term in request_terms(experiment.slo):
-        seen = distribution(term, result.metrics, open_loop=open_loop)
-        if seen is not None:
-            name = next((name for name in PERCENTILES if int(name[1:]) >= target), PERCENTILES[-1])
-            found.append(math.log(term.threshold / max(float(getattr(seen, name)), 1e-9)))
+        samples = distribution(term, result.metrics, open_loop=open_loop)
+        if samples is not None:
+            found.append(math.log(term.threshold / max(float(getattr(samples, name)), 1e-9)))
     return min(found, default=None)
 
 
@@ -69,6 +92,14 @@ def is_unsteady(result: LoadPointResult) -> bool:
     broken = {check.name for check in result.validity if not check.ok}
     share = result.metrics.attainment
     return bool(broken) and broken <= set(UNSTEADY) and (share is None or share.value >= OPEN)
+
+
+def may_be_chance(result: LoadPointResult) -> bool:
+    """Whether a load point says nothing, for reasons that the next try may not meet: it is driven again."""
+    broken = [check.name for check in result.validity if not check.ok]
+    verdicts = {CONSEQUENCES.get(name, Verdict.INVALID) for name in broken if name not in CHANCE}
+    told = [name for name in broken if name in CHANCE or CONSEQUENCES.get(name) is Verdict.CLIENT_LIMITED]
+    return bool(told) and verdicts <= {Verdict.CLIENT_LIMITED, Verdict.UNDECIDED} and CAPPED not in broken
 
 
 def is_clear(result: LoadPointResult) -> bool:

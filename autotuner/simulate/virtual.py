@@ -100,12 +100,13 @@ class _Drive:
         self.warm, self.cold = self._lengths(scenario, "warm-up"), self._lengths(scenario, "window")
         self.start = server.clock
         self.window_start = self.start + self.workload.warmup
-        self.window_end = self.window_start + self.workload.duration
         self.most = self.workload.max_requests or math.inf
-        self.whole = self.point.rate is not None and self.workload.arrival.startswith(arrivals.CHANGING)
+        self.changing = self.point.rate is not None and self.workload.arrival.startswith(arrivals.CHANGING)
+        self.enough = None if self.changing else step.enough
+        self.window_end = self.window_start + (self.workload.limit if self.enough else self.workload.duration)
         self.bound = self.workload.max_in_flight if self.point.rate else None
         self.held_back, self.freed_at = 0, -math.inf
-        self.issued, self.warmed = 0, 0
+        self.issued, self.others, self.unfinished = 0, 0, 0
         self.sends = Sends(self.start, step)
         self.on_their_way: dict[Request, _Sent] = {}
         self.records: list[RequestRecord] = []
@@ -129,7 +130,7 @@ class _Drive:
         now, scheduler, measuring = self.start, self.scheduler, False
         while not (self.given_up or self.decided):
             now = self._send(now)
-            if not self.on_their_way and self._due == math.inf:
+            if (not self.on_their_way and self._due == math.inf) or (self._is_full(now) and not self.unfinished):
                 break
             if not measuring and now >= self.window_start:
                 measuring = True
@@ -142,11 +143,12 @@ class _Drive:
             if full and len(self.on_their_way) != self.bound:
                 self.freed_at = now
             self._ask(now)
-        cut_off = len(self.on_their_way)
+        cut_off = sum(not sent.warmup for sent in self.on_their_way.values())
+        _, end = self._window(now)
         for request, sent in self.on_their_way.items():
             scheduler.abort(request)
             times = scheduler.token_times(request)
-            if sent.warmup and self.decided:
+            if sent.warmup and not self.given_up and sent.at < end:
                 self._book(sent, now, times, error=CUT_OFF)
         self.server.clock = now
         after, due = scheduler.counters, self._scheduled(now)
@@ -165,7 +167,12 @@ class _Drive:
             decided=self.decided or arrivals.exhausted(self.point, self.workload, due),
             due=due,
             held_back=self.held_back if self.bound else None,
+            changing=self.changing,
         )
+
+    def _is_full(self, when: float) -> bool:
+        """Whether all requests of the window have been issued."""
+        return when >= self.window_end or self.issued >= self.most
 
     @property
     def _due(self) -> float:
@@ -195,23 +202,23 @@ class _Drive:
             now = max(now, self._due)
         while self._due <= now:
             when, lane = self.sends.pop()
-            if when >= self.window_end or self.issued >= self.most:
+            if self._is_full(when) and not self.unfinished:
                 self.sends.stop(lane)
             else:
                 self._issue(when, now, lane)
         return now
 
     def _issue(self, due: float, now: float, lane: int) -> None:
-        warmup = due < self.window_start
+        warmup = due < self.window_start or self._is_full(due)
         late = due < self.freed_at
         self.held_back += late and not warmup
         when = now if late else due
         prompt, output = self.talk.turn(self.turns[lane]) if self.talk else next(self.warm if warmup else self.cold)
         if warmup:
-            self.warmed += 1
-            index = -self.warmed
+            self.others += 1
+            index = -self.others
         else:
-            index, self.issued = self.issued, self.issued + 1
+            index, self.issued, self.unfinished = self.issued, self.issued + 1, self.unfinished + 1
         sent = _Sent(index, when, prompt, output, lane, due)
         if prompt + output > self.server.world.limits.max_model_len:
             self._failed(sent, when + TURNAROUND, "http-400")
@@ -297,6 +304,7 @@ class _Drive:
         )
         self.records.append(record)
         if not sent.warmup:
+            self.unfinished -= 1
             self.ended.append(record)
             self.last_finished = max(self.last_finished, at)
 
@@ -313,10 +321,10 @@ class _Drive:
 
     def _ask(self, now: float) -> None:
         """Whether enough is known, as often as the load generator asks."""
-        if self.step.enough is None or self.whole or now < self.asked_at or len(self.ended) == self.asked_of:
+        if self.enough is None or now < self.asked_at or len(self.ended) == self.asked_of:
             return
         self.asked_at, self.asked_of = now + ASKING_SECONDS, len(self.ended)
-        self.decided = self.step.enough(self.ended)
+        self.decided = self.enough(self.ended)
 
 
 class Sends:

@@ -22,8 +22,7 @@ from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Outcome, Worklo
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.scoring.intervals import share
 from autotuner.scoring.reasons import MEETS, MISSES
-from autotuner.scoring.sequential import Elapsed, Wald, enough
-from autotuner.scoring.slo import attainment_target
+from autotuner.scoring.sequential import Enough, Wald, decided
 from autotuner.search.capacity import PATIENCE
 from autotuner.search.prior import Prior
 from autotuner.search.problem import Problem
@@ -93,19 +92,23 @@ def decide(world: World) -> list[Decision]:
 
 def _at(load: int, world: World, wiring: Wiring, index: int) -> Decision | None:
     slo, point = wiring.experiment.slo, LoadPoint(world.scenario, concurrency=load)
-    rule = enough(slo, open_loop=False, least=WINDOW, most=PATIENCE * WINDOW)
+    rule = decided(slo, point, least=WINDOW, most=PATIENCE * WINDOW)
     short = _drive(LoadStep(_workload(wiring, point, PATIENCE + 1, 0), rule), wiring, index)
-    long = _drive(LoadStep(_workload(wiring, point, LONG + 4, 1), Elapsed(LONG * WINDOW)), wiring, index)
+    long = _drive(
+        LoadStep(_workload(wiring, point, LONG + 4, 1), Enough((), least=LONG * WINDOW, most=LONG * WINDOW)),
+        wiring,
+        index,
+    )
     if short is None or long is None or long.metrics.attainment is None:
         return None
-    edges = Wald(attainment_target(slo)).edges
+    edges = Wald(slo.attainment).edges
     said = short.decided if short.decided in (MEETS, MISSES) else None
     return Decision(world.name, load, said, short.metrics.requests, long.metrics.attainment.value, edges)
 
 
 def _workload(wiring: Wiring, point: LoadPoint, windows: float, seed: int) -> Workload:
     given = wiring.experiment.workload().at(point)
-    return replace(given, duration=windows * WINDOW, seed=given.seed + seed)
+    return replace(given, longest=windows * WINDOW, seed=given.seed + seed)
 
 
 def _drive(step: LoadStep, wiring: Wiring, index: int) -> LoadPointResult | None:

@@ -21,7 +21,7 @@ from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import Experiment
 from autotuner.predict.calibration import CONSTANTS
 from autotuner.scoring.judge import judge_load_point
-from autotuner.scoring.sequential import Elapsed
+from autotuner.scoring.sequential import Enough
 from autotuner.search.reading import margin
 from autotuner.wire import Wiring, wire
 
@@ -59,9 +59,9 @@ class Bisection:
             return None
         workload = self.experiment.workload().at(LoadPoint(self.scenario, concurrency=load))
         seconds = SHORT if self.screen else WINDOW * min(8.0, max(1.0, 64 / load))
-        # requests go out until the rule ends it, so that none is served under less load
-        drawn_out = replace(workload, duration=2 * seconds + DRAWN_OUT)
-        return LoadStep(replace(drawn_out, warmup=SHORT_WARMUP if self.screen else WARMUP), Elapsed(seconds))
+        warmup = SHORT_WARMUP if self.screen else WARMUP
+        driven = replace(workload, duration=seconds, longest=2 * seconds + DRAWN_OUT, warmup=warmup)
+        return LoadStep(driven, Enough((), least=seconds, most=seconds))
 
     def _next(self) -> int | None:
         if self.screen and self.utility:

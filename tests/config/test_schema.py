@@ -125,13 +125,18 @@ def test_a_fault_names_the_layer_that_set_the_value(write):
 def test_all_forms_of_an_slo_mean_the_same():
     forms = [
         {"ttft": 1.0, "latency": {"p90": 5.0}},
-        {"ttft": {"mean": 1.0}, "latency": {"p90": {"threshold": 5.0}}},
-        {"ttft": {"mean": {"threshold": 1.0}}, "latency": {"p90": 5.0}},
+        {"ttft": {"threshold": 1.0}, "latency": {"p90": {"threshold": 5.0}}},
         {"terms": [{"metric": "ttft", "threshold": 1.0}, {"metric": "latency", "statistic": "p90", "threshold": 5.0}]},
     ]
     first, *others = [slo_mapping(form) for form in forms]
     assert all(other == first for other in others)
     assert Slo.model_validate(first) == Slo.model_validate(forms[0])
+
+
+def test_a_target_on_the_mean_is_another_than_one_on_every_request():
+    both = slo_mapping({"ttft": {"mean": 1.0, "threshold": 2.0}})
+    assert both == {"ttft": {"mean": {"threshold": 1.0}, "threshold": 2.0}}
+    assert [term.name for term in Slo.model_validate(both).terms] == ["ttft", "ttft.mean"]
 
 
 KEYS = sorted(

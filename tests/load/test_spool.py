@@ -19,7 +19,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
 def exchange(index: int = 0, *, tokens: int = 3, finish: str = "length", asked: int = 3, **changes: Any) -> Exchange:
-    made = Exchange(Request(index, 7, asked, b""), 10.0, warmup=False)
+    made = Exchange(Request(index, 7, asked, b""), 10.0, warmup=changes.pop("warmup", False))
     events = [{"choices": [{"text": "a", "finish_reason": finish if n == tokens - 1 else None}]} for n in range(tokens)]
     pieces = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
     made.pieces = [HEAD % sum(map(len, pieces)), *pieces]

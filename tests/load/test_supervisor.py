@@ -68,7 +68,7 @@ def test_measure_brings_back_an_observation(serve: Serve):
     observation = measure(Endpoint(server.url, "m"), POINT, WORKLOAD, salt="s", on_phase=phases.append)
     assert phases == ["warming-up", "measuring"]
     assert observation.load_point == POINT
-    started = [record for record in observation.records if record.sent >= observation.window[0]]
+    started = [record for record in observation.records if record.index >= 0]
     assert len(started) == 6
     assert [record.error for record in started] == [None] * 6
     assert [record.tokens for record in started] == [5] * 6
@@ -140,7 +140,7 @@ def test_tls_is_spoken_and_verified(serve: Serve, monkeypatch: pytest.MonkeyPatc
     assert {record.error for record in unknown.records} == {"tls"}
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     known = measure(endpoint, POINT, WORKLOAD, salt="s", on_phase=silent)
-    assert {record.error for record in known.records} == {None}
+    assert {record.error for record in known.records if record.index >= 0} == {None}
 
 
 # a rule that says when enough is known
@@ -294,9 +294,10 @@ def test_several_workers_send_what_one_would_have_sent(serve: Serve, load: dict[
         workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=31, workers=workers, seed=4)
         endpoint = Endpoint(servers[workers].url, "m")
         seen[workers] = measure(endpoint, point, workload, salt="s", on_phase=silent)
-    assert asked_for(servers[3]) == asked_for(servers[1])
+    # besides what each sent to keep up the load until the last of the window had ended
+    assert len(asked_for(servers[3]) & asked_for(servers[1])) >= 31
     lengths = {
-        workers: sorted((record.index, record.prompt_tokens, record.tokens) for record in found.records)
+        workers: sorted((r.index, r.prompt_tokens, r.tokens) for r in found.records if r.index >= 0)
         for workers, found in seen.items()
     }
     assert lengths[3] == lengths[1]
@@ -442,4 +443,4 @@ def test_without_uvloop_the_worker_runs_on_asyncio(serve: Serve, tmp_path: Path,
     (tmp_path / "uvloop.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     observation = measure(Endpoint(serve().url, "m"), POINT, WORKLOAD, salt="s", on_phase=silent)
-    assert {record.error for record in observation.records} == {None}
+    assert {record.error for record in observation.records if record.index >= 0} == {None}

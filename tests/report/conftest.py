@@ -75,6 +75,8 @@ class Run:
             results = results[:1]
             failure = Failure(FailureKind.CRASHED_UNDER_LOAD, "Killed | by\nthe kernel", "Free some memory.")
         parameters = {"tp-size": tp, "mem-fraction-static": 0.9, "enable-chunked-prefill": tp == 1}
+        if number % 3 == 0:
+            parameters["kv-cache-dtype"] = "fp8"
         return Trial(
             number, Candidate("vllm", parameters), Measurement(source, tuple(results), failure), 0.0, float(number)
         )

@@ -47,7 +47,8 @@ def test_goodput_and_attainment_are_shown_when_there_are_targets(tested):
 def test_a_simulated_test_says_so_and_why_a_load_point_is_no_good(tested):
     table = verdicts(tested(source="simulated", slo={"ttft": 0.001}))
     assert table.notes[0].startswith("Simulated")
-    assert "D(100,100) @ 4 is infeasible: ttft 0.042, target 0.001." in table.notes
+    why = "0% of requests good, target 95% (mean ttft 0.042, target 0.001)"
+    assert f"D(100,100) @ 4 is infeasible: {why}." in table.notes
     assert {row["source"] for row in table.texts()} == {"simulated"}
 
 

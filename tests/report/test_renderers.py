@@ -23,7 +23,7 @@ def test_json_has_the_documented_shape(make_run):
     statistics = {"mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n"}
     assert statistics <= set(point["metrics"]["ttft"])
     assert point["metrics"]["ttft"]["adj_p99"] == pytest.approx(0.052)
-    assert set(point["metrics"]["attainment"]) == {"value", "low", "high", "n"}
+    assert set(point["metrics"]["attainment"]) == {"value", "low", "high", "n", "effective"}
     assert point["metrics"]["errors"] == {}
     assert point["metrics"]["output_throughput"] == pytest.approx(16 * 100 / 0.6064)
     assert point["validity"]["error-share"] == {"value": 0.0, "limit": "<= 0.01", "ok": True}
@@ -39,8 +39,8 @@ def test_json_names_winner_sources_and_failures(make_run):
     assert (found["winner"], found["sources"]) == (2, ["simulated"])
     assert found["objective"] == {
         "name": "maximize_throughput",
-        "label": "throughput per GPU",
-        "unit": "tokens/s/GPU",
+        "label": "total throughput per GPU",
+        "unit": "total tokens/s/GPU",
         "better": "higher",
     }
     assert [standing["trial"] for standing in found["ranking"]] == [2, 1, 3]
@@ -74,7 +74,7 @@ def test_csv_keeps_a_trial_that_measured_nothing(make_run):
 def test_markdown_names_the_winner_and_its_source(make_run):
     text = markdown(*make_run(source="simulated").all, command="vllm serve tiny\n", picture="pareto.png")
     assert text.startswith("# chat\\_grid\n")
-    assert "**2,640 tokens/s/GPU** at D(100,100) @ 16, trial 2" in text
+    assert "**2,640 total tokens/s/GPU** at D(100,100) @ 16, trial 2" in text
     assert "> **Simulated: " in text
     assert text.count("Simulated: ") == 1
     assert "![Throughput per GPU against interactivity](pareto.png)" in text

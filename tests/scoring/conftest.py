@@ -88,11 +88,11 @@ def result(concurrency=1, validity=(), source="measured", rate=None, **figures) 
     return LoadPointResult(point, source, metrics(**figures), tuple(validity))
 
 
-def trial(number, *results, parameters=None, failure=None, source="measured") -> Trial:
+def trial(number, *results, parameters=None, failure=None, source="measured", purpose="search") -> Trial:
     """A trial with these load points; `failure` is a FailureKind."""
     ended = Failure(failure, "the engine's last words", "do this") if failure else None
-    candidate = Candidate("vllm", parameters or {"tp-size": 1})
-    return Trial(number, candidate, Measurement(source, results, ended), 0.0, 1.0)
+    candidate = Candidate("vllm", parameters or {"tp-size": 1, "max-running-requests": number})
+    return Trial(number, candidate, Measurement(source, results, ended), 0.0, 1.0, purpose)
 
 
 def experiment(objective="minimize_latency", concurrency=(1,), slo=None, price=None, **benchmark) -> Experiment:

@@ -42,8 +42,8 @@ def test_a_check_that_held_decides_nothing(make):
 
 
 def test_a_missed_term_is_infeasible_and_a_met_one_feasible(make):
-    assert verdict(make, make.result(ttft=0.9), slo={"ttft": 1.0}) is Verdict.FEASIBLE
-    assert verdict(make, make.result(ttft=1.1), slo={"ttft": 1.0}) is Verdict.INFEASIBLE
+    assert verdict(make, make.result(ttft=0.9), slo={"ttft": {"mean": 1.0}}) is Verdict.FEASIBLE
+    assert verdict(make, make.result(ttft=1.1), slo={"ttft": {"mean": 1.0}}) is Verdict.INFEASIBLE
     assert verdict(make, make.result(throughput=100.0), slo={"output_throughput": 60.0}) is Verdict.INFEASIBLE
 
 
@@ -110,7 +110,55 @@ def test_an_open_loop_is_judged_from_the_schedule(make):
     result = make.result(
         rate=4.0, ttft=0.1, ttft_from_schedule=make.constant(2.0), e2e_from_schedule=make.constant(3.0)
     )
-    assert verdict(make, result, slo={"ttft": 1.0}) is Verdict.INFEASIBLE
+    assert verdict(make, result, slo={"ttft": {"mean": 1.0}}) is Verdict.INFEASIBLE
+
+
+def test_a_met_percentile_softens_no_other_target(make):
+    """81 of 100 good misses 95%, whatever else is met by far."""
+    plain = {"attainment": 0.95, "ttft": 0.032}
+    for more in (
+        {},
+        {"latency": {"p50": 5.0}},
+        {"tpot": {"p99": 9.0}},
+        {"latency": {"p90": 9.0}, "tpot": {"mean": 9.0}},
+    ):
+        assert verdict(make, make.result(good=81), slo={**plain, **more}) is Verdict.INFEASIBLE
+        assert verdict(make, make.result(good=100), slo={**plain, **more}) is Verdict.FEASIBLE
+
+
+def test_a_mean_beyond_a_plain_target_is_scored_and_decides_nothing(make):
+    """Two very slow requests of a hundred move the mean, and 98% met the target."""
+    result = make.result(ttft=1.5, good=100, n=100)
+    judged = judge_load_point(result, 1, make.experiment(slo={"ttft": 1.0}))
+    assert judged.verdict is Verdict.FEASIBLE
+    assert judged.score.penalty > 0
+
+
+def test_a_hard_target_fails_by_its_mean_beyond_the_ratio(make):
+    hard = {"ttft": {"threshold": 1.0, "hard_fail": True, "fail_ratio": 0.2}}
+    assert verdict(make, make.result(ttft=1.1), slo=hard) is Verdict.FEASIBLE
+    assert verdict(make, make.result(ttft=1.3), slo=hard) is Verdict.INFEASIBLE
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [((0.8, 0.9), Verdict.FEASIBLE), ((0.8, 1.1), Verdict.UNDECIDED), ((1.1, 1.2), Verdict.INFEASIBLE)],
+)
+@pytest.mark.parametrize("statistic", ["mean", "p90"])
+def test_a_statistic_is_judged_by_its_own_interval(make, statistic, interval, expected):
+    result = make.result()
+    ttft = make.constant(1.0, intervals={statistic: interval})
+    result = dataclasses.replace(result, metrics=dataclasses.replace(result.metrics, ttft=ttft))
+    assert verdict(make, result, slo={"ttft": {statistic: 1.0}}) is expected
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [((61.0, 70.0), Verdict.FEASIBLE), ((55.0, 65.0), Verdict.UNDECIDED), ((50.0, 59.0), Verdict.INFEASIBLE)],
+)
+def test_a_minimum_is_judged_by_the_interval_of_the_throughput(make, interval, expected):
+    result = make.result(intervals={"output_throughput": interval})
+    assert verdict(make, result, slo={"output_throughput": 60.0}) is expected
 
 
 @pytest.mark.parametrize(("decided", "expected"), [(MEETS, Verdict.FEASIBLE), (MISSES, Verdict.INFEASIBLE)])

@@ -1,3 +1,4 @@
+import dataclasses
 from array import array
 
 import pytest
@@ -43,18 +44,20 @@ def test_latencies_are_of_requests_that_started_in_the_window(five_requests):
     assert found.interactivity == pytest.approx(1 / 0.65)
 
 
-def test_throughput_is_of_tokens_received_in_the_window(five_requests):
-    found = summarize(five_requests, NO_SLO)
+def test_a_load_point_that_was_given_up_counts_the_tokens_received_in_its_window(five_requests):
+    found = summarize(dataclasses.replace(five_requests, ended_early="nothing works"), NO_SLO)
     # 2 + 1 of the first, 4 of the second, 1 of the third, 1 of the one that died
     assert found.output_throughput == pytest.approx(9 / 10)
     # and the 100 prompt tokens of each of the three whose first token came in the window
     assert found.throughput == pytest.approx((9 + 300) / 10)
     # the first and the second end in the window
     assert found.request_throughput == pytest.approx(2 / 10)
+    assert found.intervals == {}
 
 
 def test_goodput_and_attainment_count_requests_that_met_every_term(five_requests):
-    found = summarize(five_requests, Slo.model_validate({"latency": 1.0}))
+    given_up = dataclasses.replace(five_requests, ended_early="nothing works")
+    found = summarize(given_up, Slo.model_validate({"latency": 1.0}))
     # 2.0 s and 1.6 s miss, 0.5 s is good, the time-out misses
     assert found.goodput == pytest.approx(1 / 10)
     assert found.token_goodput == pytest.approx(4 / 10)
@@ -71,13 +74,17 @@ def test_gaps_are_spread_over_the_tokens_of_the_later_chunk(make):
     assert found.tpot.mean == pytest.approx(0.4 / 4)
 
 
-def test_a_request_of_one_chunk_has_no_tpot_and_meets_any_tpot_target(make):
-    found = summarize(make.observation([make.record(0.0, tokens=1)]), Slo.model_validate({"tpot": 0.001}))
+def test_a_request_of_one_chunk_has_no_tpot_and_is_in_no_share_of_a_tpot_target(make):
+    lone, whole = make.record(0.0, tokens=1), make.record(1.0)
+    found = summarize(make.observation([lone]), Slo.model_validate({"tpot": 0.001}))
     assert found.tpot is None
     assert found.itl is None
     assert found.interactivity is None
-    assert found.attainment.value == 1
-    assert found.ttft.n == 1
+    assert found.attainment is None
+    assert (found.without_tpot, found.ttft.n) == (1, 1)
+    both = summarize(make.observation([lone, whole]), Slo.model_validate({"tpot": 0.02}))
+    assert (both.attainment.value, both.attainment.n, both.without_tpot) == (1.0, 1, 1)
+    assert summarize(make.observation([lone]), Slo.model_validate({"ttft": 1.0})).attainment.n == 1
 
 
 def test_failed_requests_give_no_latency_sample_and_count_as_infinitely_slow(make):
@@ -178,24 +185,57 @@ def test_a_request_that_was_due_in_the_window_counts_though_it_was_sent_after_it
     assert summarize(observation, Slo()).requests == 2
 
 
-def test_a_window_that_was_ended_early_takes_its_flow_from_littles_law(make):
-    """Of waves of equal requests, a window holds the tokens of one too many or too few."""
-    point = LoadPoint("D(100,11)", concurrency=4)
-    records = [make.record(float(wave), index=4 * wave + lane) for wave in range(3) for lane in range(4)]
-    seconds = records[0].finished - records[0].sent
-    whole, short = (
-        summarize(make.observation(records, (0.0, 2.5), point, decided=decided), Slo()) for decided in (None, "enough")
-    )
-    assert short.request_throughput == pytest.approx(4 / seconds)
-    assert short.output_throughput == pytest.approx(11 * 4 / seconds)
-    assert short.throughput == pytest.approx(111 * 4 / seconds)
-    assert short.goodput == short.request_throughput
-    assert whole.request_throughput == pytest.approx(12 / 2.5)
+@pytest.mark.parametrize("seconds", [2.0, 2.5, 3.3, 40.0])
+def test_throughput_has_no_edges_however_few_waves_a_window_holds(make, seconds):
+    """Equal requests come in waves: tokens counted in a window are those of one wave too many or too few."""
+    point, each = LoadPoint("D(100,11)", concurrency=4), 0.1 + 10 * 0.01
+    records = [
+        make.record(wave * each, index=4 * wave + lane) for wave in range(int(seconds / each) + 1) for lane in range(4)
+    ]
+    found = summarize(make.observation(records, (0.0, seconds), point), Slo())
+    assert found.request_throughput == pytest.approx(4 / each)
+    assert found.output_throughput == pytest.approx(11 * 4 / each)
+    assert found.throughput == pytest.approx(111 * 4 / each)
+    assert found.goodput == found.request_throughput
+    assert found.intervals["throughput"] == pytest.approx((found.throughput, found.throughput))
 
 
 def test_failures_take_part_in_littles_law_without_adding_tokens(make):
     point = LoadPoint("D(100,11)", concurrency=2)
     records = [make.record(0.0), make.failed(0.0, seconds=1.0)]
-    seen = summarize(make.observation(records, (0.0, 2.0), point, decided="enough"), Slo())
-    mean = (1.0 + records[0].finished) / 2
-    assert seen.request_throughput == pytest.approx(2 / mean / 2)
+    found = summarize(make.observation(records, (0.0, 1.0), point), Slo())
+    # 0.2 and 1 s in flight within a second: 1.2 at once, of which each second one brings an answer
+    assert found.request_throughput == pytest.approx(1.2 * 1 / 1.2)
+    assert found.output_throughput == pytest.approx(11.0)
+
+
+def test_an_open_loop_that_keeps_up_yields_what_arrives(make):
+    point = LoadPoint("D(100,11)", rate=2.0)
+    records = [make.record(0.45 * i, index=i) for i in range(20)]
+    found = summarize(make.observation(records, (0.0, 9.0), point), Slo.model_validate({"ttft": 0.05}))
+    assert found.request_throughput == pytest.approx(2.0)
+    assert found.output_throughput == pytest.approx(22.0)
+    assert found.goodput == 0
+    ramp = dataclasses.replace(make.observation(records, (0.0, 9.0), point), changing=True)
+    assert summarize(ramp, Slo()).output_throughput == pytest.approx(20 * 11 / 9, rel=0.03)
+    assert summarize(ramp, Slo()).intervals == {}
+
+
+def test_requests_that_only_keep_up_the_load_are_counted_in_no_latency(make):
+    before, behind = make.record(-0.5, index=-1, ttft=5.0), make.record(8.0, index=-2, ttft=5.0)
+    found = summarize(make.observation([before, make.record(1.0), behind], (0.0, 10.0)), Slo())
+    assert (found.requests, found.ttft.n, found.ttft.max) == (1, 1, pytest.approx(0.1))
+
+
+def test_requests_served_together_say_less_than_independent_ones(make):
+    """Every second wave is slow: the interval of the mean is that of a few waves, not of all requests."""
+    point = LoadPoint("D(100,11)", concurrency=10)
+    slow = [0.1, 0.3, 0.3, 0.1, 0.3, 0.1]
+    records = [
+        make.record(wave + lane / 100, ttft=slow[wave], index=10 * wave + lane)
+        for wave in range(6)
+        for lane in range(10)
+    ]
+    low, high = summarize(make.observation(records, (0.0, 6.0), point), Slo()).ttft.intervals["mean"]
+    # six waves, five degrees of freedom: 2.5706 x 0.1095 / sqrt(6)
+    assert (low, high) == (pytest.approx(0.2 - 0.115, abs=2e-3), pytest.approx(0.2 + 0.115, abs=2e-3))

@@ -65,7 +65,7 @@ def test_only_trusted_load_points_are_on_the_frontier(make):
 
 
 def test_load_points_beyond_the_targets_still_trade_off(make):
-    experiment = make.experiment("maximize_throughput", [16], slo={"tpot": 0.01})
+    experiment = make.experiment("maximize_throughput", [16], slo={"tpot": {"mean": 0.01}})
     judged = judge(make.trial(1, make.result(16, tpot=0.04)), experiment)
     assert judged.measurement.load_points[0].verdict is Verdict.INFEASIBLE
     (point,) = points([judged], experiment, axes(["throughput", "interactivity"]))

@@ -67,9 +67,9 @@ def test_cost_ranks_the_cheaper_first_and_names_its_unit(make):
 def test_targets_met_come_first_then_the_penalised_score(make):
     slo = {"ttft": {"threshold": 1.0, "hard_fail": True, "fail_ratio": 0.5}}
     trials = [
-        make.trial(1, make.result(e2e=0.1, ttft=3.0)),  # fails hard
-        make.trial(2, make.result(e2e=0.2, ttft=1.4)),  # misses by 40%
-        make.trial(3, make.result(e2e=0.3, ttft=1.1)),  # misses by 10%
+        make.trial(1, make.result(e2e=0.1, ttft=3.0, good=0)),  # fails hard
+        make.trial(2, make.result(e2e=0.2, ttft=1.4, good=10)),  # misses by 40%
+        make.trial(3, make.result(e2e=0.3, ttft=1.1, good=70)),  # misses by 10%
         make.trial(4, make.result(e2e=9.0, ttft=0.5, good=20, n=20)),  # not proven
         make.trial(5, make.result(e2e=8.0, ttft=0.5)),  # met
         make.trial(6, make.result(e2e=0.1, validity=[Check("completed-rate", 0.5, ">= 0.90 of arrivals", False)])),
@@ -86,10 +86,10 @@ def test_targets_met_come_first_then_the_penalised_score(make):
     ]
     assert [standing.reason for standing in ranking.standings] == [
         "all targets met",
-        "100% of 20 requests good (84% to 100%), target 95%: too few to tell",
-        "ttft 1.1, target 1",
-        "ttft 1.4, target 1",
-        "ttft 3, target 1",
+        "100% of requests good (83.9% to 100%), target 95%; 20 requests are too few to tell",
+        "70% of requests good, target 95% (mean ttft 1.1, target 1)",
+        "10% of requests good, target 95% (mean ttft 1.4, target 1)",
+        "0% of requests good, target 95% (mean ttft 3, target 1); ttft 3, target 1, a hard one",
         "completed-rate 0.5, not >= 0.90 of arrivals",
     ]
 
@@ -101,7 +101,7 @@ def test_what_is_not_proven_wins_only_where_nothing_is(make):
 
 
 def test_nothing_wins_when_all_miss(make):
-    ranking = rank([make.trial(1, make.result(ttft=2.0))], make.experiment(slo={"ttft": 1.0}))
+    ranking = rank([make.trial(1, make.result(ttft=2.0, good=0))], make.experiment(slo={"ttft": 1.0}))
     assert ranking.winner is None
     assert ranking.standings[0].verdict is Verdict.INFEASIBLE
 
@@ -113,15 +113,15 @@ def test_no_trials_give_an_empty_ranking(make):
 
 def test_the_worst_load_point_gives_the_verdict_and_says_where(make):
     trial = make.trial(1, make.result(1, ttft=0.1), make.result(64, ttft=2.0))
-    (standing,) = rank([trial], make.experiment(concurrency=(1, 64), slo={"ttft": 1.0})).standings
+    (standing,) = rank([trial], make.experiment(concurrency=(1, 64), slo={"ttft": {"p90": 1.0}})).standings
     assert standing.verdict is Verdict.INFEASIBLE
-    assert standing.reason == "ttft 2, target 1 at D(100,100) @ 64"
+    assert standing.reason == "ttft.p90 2, target 1 at D(100,100) @ 64"
 
 
-def test_gain_is_over_the_earliest_trial_with_figures(make):
+def test_gain_is_over_the_engines_own_defaults_and_over_nothing_else(make):
     trials = [
         make.trial(1, failure=make.OOM),
-        make.trial(2, make.result(e2e=3.0)),
+        make.trial(2, make.result(e2e=3.0), purpose="baseline"),
         make.trial(3, make.result(e2e=2.0)),
     ]
     ranking = rank(trials, make.experiment())
@@ -131,6 +131,80 @@ def test_gain_is_over_the_earliest_trial_with_figures(make):
         (2, pytest.approx(1.0)),
         (1, None),
     ]
+    without = rank([trials[0], trials[2]], make.experiment())
+    assert without.baseline is None
+    assert [standing.gain for standing in without.standings] == [None, None]
+
+
+def test_launches_of_one_candidate_stand_together(make):
+    again = {"parameters": {"tp-size": 1, "max-running-requests": 2}}
+    trials = [
+        make.trial(1, make.result(e2e=3.0), purpose="baseline"),
+        make.trial(2, make.result(e2e=2.0)),
+        make.trial(3, make.result(e2e=2.5), purpose="confirmation", **again),
+        make.trial(4, make.result(e2e=2.5), purpose="confirmation", **again),
+    ]
+    winner, defaults = rank(trials, make.experiment()).standings
+    assert (winner.trial, winner.launches, winner.confirmations) == (2, 3, 2)
+    assert winner.value == pytest.approx((2.0 * 2.5 * 2.5) ** (1 / 3))
+    assert (winner.fresh_value, winner.headline) == (pytest.approx(2.5), pytest.approx(2.5))
+    assert (defaults.trial, defaults.launches, defaults.fresh_value) == (1, 1, None)
+
+
+def test_a_winner_that_fresh_launches_refute_yields_to_the_next(make):
+    """The search's launch met the targets; those that were not chosen miss them."""
+    slo = {"ttft": 1.0}
+    again = {"parameters": {"tp-size": 1, "max-running-requests": 2}, "purpose": "confirmation"}
+    trials = [
+        make.trial(1, make.result(throughput=900.0), purpose="baseline"),
+        make.trial(2, make.result(throughput=1200.0)),
+        make.trial(3, make.result(throughput=1000.0)),
+        make.trial(4, make.result(throughput=600.0, good=70), **again),
+        make.trial(5, make.result(throughput=400.0, good=47), **again),
+    ]
+    searched = rank(trials[:3], make.experiment("maximize_throughput", slo=slo))
+    assert searched.winner.trial == 2
+    confirmed = rank(trials, make.experiment("maximize_throughput", slo=slo))
+    assert numbers(confirmed) == [3, 1, 2]
+    assert confirmed.winner.trial == 3
+    assert confirmed.standings[-1].verdict is Verdict.INFEASIBLE
+    assert confirmed.standings[-1].reason == "72.3% of requests good, target 95%, over 3 launches"
+
+
+def test_what_says_nothing_is_left_out_where_other_launches_say_something(make):
+    unsteady = [Check("stationarity", 1.5, "within 25% of 1", False)]
+    trials = [
+        make.trial(1, make.result(e2e=9.0, validity=unsteady), purpose="baseline"),
+        make.trial(
+            2, make.result(e2e=2.0), purpose="confirmation", parameters={"tp-size": 1, "max-running-requests": 1}
+        ),
+    ]
+    (standing,) = rank(trials, make.experiment()).standings
+    assert (standing.trial, standing.verdict, standing.launches) == (1, Verdict.FEASIBLE, 1)
+    assert standing.value == pytest.approx(2.0)
+
+
+def test_candidates_within_their_intervals_are_tied_and_a_confirmed_one_goes_first(make):
+    def result(e2e, reach):
+        ends = {"mean": (e2e - reach, e2e + reach)}
+        plain = make.result(e2e=e2e)
+        samples = make.constant(e2e, intervals=ends)
+        return dataclasses.replace(plain, metrics=dataclasses.replace(plain.metrics, e2e=samples))
+
+    again = {"parameters": {"tp-size": 1, "max-running-requests": 2}, "purpose": "confirmation"}
+    trials = [make.trial(1, result(1.00, 0.05)), make.trial(2, result(1.02, 0.05)), make.trial(3, result(1.3, 0.05))]
+    first = rank(trials, make.experiment())
+    assert [(s.trial, s.tied) for s in first.standings] == [(1, False), (2, True), (3, False)]
+    assert first.standings[0].interval == pytest.approx((0.95, 1.05), rel=2e-3)
+    confirmed = rank([*trials, make.trial(4, result(1.02, 0.05), **again)], make.experiment())
+    assert [(s.trial, s.tied) for s in confirmed.standings] == [(2, False), (1, True), (3, False)]
+
+
+def test_differences_below_the_resolution_are_ties_even_without_chance(make):
+    trials = [make.trial(1, make.result(e2e=1.0)), make.trial(2, make.result(e2e=1.009))]
+    assert rank(trials, make.experiment()).standings[1].tied
+    trials = [make.trial(1, make.result(e2e=1.0)), make.trial(2, make.result(e2e=1.011))]
+    assert not rank(trials, make.experiment()).standings[1].tied
 
 
 def test_sources_are_named_and_never_compared(make):
@@ -143,7 +217,7 @@ def test_sources_are_named_and_never_compared(make):
     assert numbers(ranking) == [2, 1, 3]
     assert ranking.sources == ("measured", "simulated", "predicted")
     assert [standing.source for standing in ranking.standings] == ["measured", "simulated", "predicted"]
-    assert [standing.gain for standing in ranking.standings] == [1.0, None, None]
+    assert [standing.gain for standing in ranking.standings] == [None, None, None]
 
 
 def test_equal_scores_keep_the_order_of_trials(make):
@@ -152,7 +226,7 @@ def test_equal_scores_keep_the_order_of_trials(make):
 
 
 def test_misses_too_large_to_score_apart_are_ordered_by_size(make):
-    trials = [make.trial(1, make.result(ttft=900.0)), make.trial(2, make.result(ttft=20.0))]
+    trials = [make.trial(1, make.result(ttft=900.0, good=0)), make.trial(2, make.result(ttft=20.0, good=0))]
     assert numbers(rank(trials, make.experiment(slo={"ttft": 1.0}))) == [2, 1]
 
 

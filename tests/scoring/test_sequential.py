@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuner.core import LoadPoint
 from autotuner.experiment import Slo
-from autotuner.scoring.reasons import MEETS, MISSES, TIME_IS_UP
-from autotuner.scoring.sequential import LEAST, Elapsed, Wald, enough, least_share, variance_ratio
+from autotuner.scoring.reasons import FAILING, MEETS, MISSES, PRECISE, TIME_IS_UP
+from autotuner.scoring.sequential import LEAST, PRECISION, Wald, decided, least_share, precise, variance_ratio
 from tests.scoring.conftest import failed, record
 
 STREAMS = 250
@@ -105,10 +106,11 @@ def test_evidence_has_the_sign_of_the_share_seen(target, good, bad):
 SLO = Slo.model_validate({"ttft": 0.2, "attainment": 0.95})
 
 
-def rule():
-    found = enough(SLO, open_loop=False)
-    assert found is not None
-    return found
+POINT = LoadPoint("D(100,11)", concurrency=1)
+
+
+def rule(slo=SLO):
+    return decided(slo, POINT, least=0.0, most=math.inf)
 
 
 def test_requests_that_all_meet_the_targets_end_the_load_point():
@@ -134,10 +136,6 @@ def test_what_ended_ahead_of_a_request_that_still_runs_is_not_counted():
     assert rule()([record(0.0, ttft=0.1, index=0), *fast]) is None
 
 
-def test_targets_on_throughput_alone_say_nothing_of_a_request():
-    assert enough(Slo.model_validate({"goodput": 1.0}), open_loop=False) is None
-
-
 def test_a_rule_can_be_sent_to_another_process():
     stop = pickle.loads(pickle.dumps(rule()))
     assert stop([record(float(i), ttft=0.5, index=i) for i in range(20)])
@@ -151,8 +149,7 @@ def test_targets_that_are_met_are_met_for_a_while_and_missed_ones_for_half_of_it
     good, bad = streamed(0.1, 400), streamed(0.5, 400)
     ends = {}
     for name, requests in (("good", good), ("bad", bad)):
-        stop = enough(SLO, open_loop=False, least=200.0, most=1000.0)
-        assert stop is not None
+        stop = decided(SLO, POINT, least=200.0, most=1000.0)
         ends[name] = next((n, said) for n in range(1, 401) if (said := stop(requests[:n])))
     assert ends["good"] == (pytest.approx(200, abs=12), MEETS)
     assert ends["bad"] == (pytest.approx(100, abs=8), MISSES)
@@ -160,14 +157,66 @@ def test_targets_that_are_met_are_met_for_a_while_and_missed_ones_for_half_of_it
 
 def test_without_a_clear_answer_time_ends_it():
     mixed = [record(float(i), ttft=0.1 if i % 20 else 0.5, index=i) for i in range(500)]
-    stop = enough(SLO, open_loop=False, least=30.0, most=90.0)
-    assert stop is not None
+    stop = decided(SLO, POINT, least=30.0, most=90.0)
     assert next((n, said) for n in range(1, 500) if (said := stop(mixed[:n]))) == (91, TIME_IS_UP)
 
 
 def test_without_targets_on_requests_a_load_point_lasts_its_seconds():
-    stop = enough(Slo.model_validate({"output_throughput": 10.0}), open_loop=False, least=30.0)
-    assert isinstance(stop, Elapsed)
+    stop = decided(Slo.model_validate({"output_throughput": 10.0}), POINT, least=30.0, most=90.0)
     assert stop([]) is None
     assert stop(streamed(0.1, 20)) is None
-    assert stop(streamed(0.1, 40)) == TIME_IS_UP
+    assert stop(streamed(0.1, 40)) == PRECISE
+
+
+@pytest.mark.parametrize(
+    ("slo", "ttft", "answer"),
+    [
+        ({"ttft": 0.032, "attainment": 0.95, "latency": {"p50": 5.0}}, 0.05, MISSES),
+        ({"latency": {"p50": 0.15}}, 0.1, MISSES),
+        ({"latency": {"p50": 0.25}}, 0.1, MEETS),
+        ({"ttft": {"mean": 0.09}}, 0.1, MISSES),
+        ({"ttft": {"mean": 0.11}, "latency": 0.3}, 0.1, MEETS),
+    ],
+)
+def test_every_target_is_tested_by_itself(slo, ttft, answer):
+    requests = [record(float(i), ttft=ttft + 0.001 * (i % 3), index=i) for i in range(300)]
+    stop = rule(Slo.model_validate(slo))
+    assert next(said for n in range(LEAST, 301) if (said := stop(requests[:n]))) == answer
+
+
+def noisy(sd: float, count: int = 3000) -> list:
+    draw = np.random.default_rng(5)
+    return [record(float(i), ttft=float(max(0.01, 0.5 + sd * draw.standard_normal())), index=i) for i in range(count)]
+
+
+def ends(stop, requests):
+    return next((n, said) for n in range(1, len(requests)) if (said := stop(requests[:n])))
+
+
+def test_a_window_goes_on_until_the_objective_is_known_to_three_percent(make):
+    experiment = make.experiment("minimize_ttft", duration=20.0)
+    steady, rough = (precise(experiment, POINT) for _ in range(2))
+    assert ends(steady, noisy(0.0)) == (pytest.approx(21, abs=1), PRECISE)
+    # 1.96 x 0.1 / 0.5 / sqrt(n) <= 0.03 takes 171 requests
+    n, why = ends(rough, noisy(0.1))
+    assert why == PRECISE
+    assert 120 < n < 300
+    values = [r.ttft for r in noisy(0.1)[:n]]
+    assert 1.96 * np.std(values) / math.sqrt(n) <= 1.3 * PRECISION * np.mean(values)
+
+
+def test_a_window_that_clearly_misses_ends_at_its_duration_and_one_that_fails_too(make):
+    experiment = make.experiment("minimize_ttft", duration=50.0, slo={"ttft": 0.2})
+    assert ends(precise(experiment, POINT), noisy(0.1)) == (pytest.approx(51, abs=3), MISSES)
+    failing = [failed(float(i), index=i) if i % 5 == 0 else record(float(i), index=i) for i in range(300)]
+    free = make.experiment("minimize_ttft", duration=50.0)
+    assert ends(precise(free, POINT), failing) == (pytest.approx(51, abs=3), FAILING)
+
+
+def test_a_window_is_not_ended_before_its_targets_are_decided(make):
+    """25 good requests in 20 s do not show 95%."""
+    experiment = make.experiment("minimize_ttft", duration=20.0, slo={"ttft": 0.6})
+    requests = [record(0.8 * i, ttft=0.5 + 0.01 * (i % 7), index=i) for i in range(400)]
+    n, why = ends(precise(experiment, POINT), requests)
+    assert why == MEETS
+    assert 26 <= n <= 110

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.experiment import Slo
-from autotuner.scoring.slo import attainment_target, is_good, is_proven, outcomes, penalty, request_terms
+from autotuner.scoring.slo import is_good, outcomes, penalty, request_terms, statements
 
 
 def slo(**terms):
@@ -98,31 +98,38 @@ def test_an_open_loop_is_held_against_the_schedule(make):
     assert only(metrics, slo(ttft=1.0)).actual == 0.1
 
 
-def test_a_percentile_is_proven_by_the_upper_end_of_its_interval(make):
-    (term,) = slo(ttft={"p90": 1.0}).terms
-    for high, proven in ((0.9, True), (1.1, False), (None, False)):
-        metrics = changed(make, ttft=make.constant(0.5, intervals={"p90": (0.1, high)}))
-        assert is_proven(term, metrics, open_loop=False) is proven
-    (mean,) = slo(ttft=1.0).terms
-    assert is_proven(mean, make.metrics(), open_loop=False)
+def test_a_statistic_is_stated_with_its_own_interval(make):
+    for ends, state in (((0.1, 0.9), "holds"), ((0.1, 1.1), "open"), ((0.1, None), "open"), ((1.1, 1.2), "fails")):
+        metrics = changed(make, ttft=make.constant(0.5, intervals={"p90": ends}))
+        (stated,) = statements(metrics, slo(ttft={"p90": 1.0}), open_loop=False)
+        assert (stated.name, stated.low, stated.high, stated.state) == ("ttft.p90", *ends, state)
 
 
-def test_a_request_is_held_to_the_loosest_threshold_of_each_metric():
-    terms = request_terms(slo(latency={"p50": 1.0, "p99": 3.0}, ttft={"threshold": 0.5}, output_throughput=10))
-    assert {term.name: term.threshold for term in terms} == {"latency.p99": 3.0, "ttft": 0.5}
+def test_single_requests_are_held_to_the_targets_without_a_statistic_alone():
+    terms = slo(latency={"p50": 1.0, "p99": 3.0}, ttft={"threshold": 0.5}, tpot={"mean": 0.1}, output_throughput=10)
+    assert {term.name: term.threshold for term in request_terms(terms)} == {"ttft": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("terms", "target"),
+    ("targets", "names"),
     [
-        ({"ttft": 1.0}, 0.95),
-        ({"latency": {"p90": 5.0}}, 0.90),
-        ({"latency": {"p50": 1.0, "p99": 3.0}}, 0.95),
-        ({"latency": {"p99": 3.0}, "attainment": 0.8}, 0.8),
+        ({"ttft": 1.0}, ["attainment"]),
+        ({"ttft": 1.0, "tpot": 1.0, "attainment": 0.8}, ["attainment"]),
+        ({"latency": {"p90": 5.0}}, ["latency.p90"]),
+        ({"ttft": 1.0, "latency": {"p50": 5.0, "mean": 4.0}}, ["attainment", "latency.p50", "latency.mean"]),
+        ({"output_throughput": 1.0, "itl": 1.0}, ["attainment", "output_throughput"]),
+        ({}, []),
     ],
 )
-def test_no_more_requests_need_be_good_than_a_percentile_asks_for(terms, target):
-    assert attainment_target(slo(**terms)) == target
+def test_an_slo_states_the_attainment_once_and_every_other_term_by_itself(make, targets, names):
+    assert [stated.name for stated in statements(make.metrics(), slo(**targets), open_loop=False)] == names
+
+
+def test_the_attainment_is_stated_as_written(make):
+    targets = slo(ttft=1.0, latency={"p50": 5.0}, attainment=0.95)
+    stated = {one.name: one for one in statements(make.metrics(good=81), targets, open_loop=False)}
+    assert (stated["attainment"].target, stated["attainment"].state) == (0.95, "fails")
+    assert stated["latency.p50"].state == "holds"
 
 
 def test_a_request_is_good_when_every_term_is_met(make):
@@ -131,3 +138,10 @@ def test_a_request_is_good_when_every_term_is_met(make):
     assert not is_good(make.record(0.0, ttft=0.11, gap=0.01), terms, open_loop=False)
     assert not is_good(make.record(0.0, ttft=0.05, gap=0.021, tokens=5), terms, open_loop=False)
     assert not is_good(make.record(0.0, ttft=0.1, gap=0.02, tokens=12), terms, open_loop=False)
+
+
+def test_a_single_chunk_says_nothing_of_the_gaps_between_tokens(make):
+    lone = make.record(0.0, ttft=0.1, tokens=1)
+    assert is_good(lone, request_terms(slo(tpot=0.02)), open_loop=False) is None
+    assert is_good(lone, request_terms(slo(itl=0.02, ttft=0.2)), open_loop=False) is None
+    assert is_good(lone, request_terms(slo(ttft=0.2)), open_loop=False) is True

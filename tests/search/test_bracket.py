@@ -70,12 +70,20 @@ def test_an_answer_that_was_not_clear_is_asked_for_once_more():
 
 
 def test_a_sudden_end_is_called_a_cliff():
-    bracket = Bracket(1, 64, 16)
-    find(bracket, lambda load: 0.05 if load <= 20 else -0.9)
-    assert bracket.reason == "a cliff: the targets are missed by far at 21"
-    gentle = Bracket(1, 64, 16)
-    find(gentle, lambda load: (20.5 - load) / 100)
-    assert gentle.reason == "bracketed"
+    """It is told by the figure beyond the edge, not by the share of requests that it makes miss."""
+    ends = {}
+    for beyond in (3.0, 1.6, 1.4, 1.01):
+        bracket = Bracket(1, 64, 16)
+        while (load := bracket.ask()) is not None:
+            met = load <= 20
+            bracket.tell(load, 0.05 if met else -0.9, slack=0.01 if met else -math.log(beyond))
+        ends[beyond] = bracket.reason
+    assert ends == {
+        3.0: "a cliff: at 21 a figure is 3 times its target",
+        1.6: "a cliff: at 21 a figure is 1.6 times its target",
+        1.4: "bracketed",
+        1.01: "bracketed",
+    }
 
 
 @pytest.mark.parametrize("edge", [12, 90, 500])

@@ -130,7 +130,7 @@ def test_beyond_a_knee_where_throughput_falls_more_load_is_said_to_bring_none():
 
 def test_figures_that_disobey_littles_law_end_the_search_of_a_knee():
     course = CapacityCourse(asked(slo={}), 1, {SCENARIO: Start(4)})
-    assert drive(course, lambda point: figures(point, throughput=1.0, attainment=None, littles_law=False)) == [4]
+    assert drive(course, lambda point: figures(point, throughput=1.0, attainment=None, littles_law=False)) == [4, 4]
     assert course.outcome.capacities[0].reason == "the figures do not obey Little's law"
 
 
@@ -153,7 +153,7 @@ def test_windows_grow_with_the_requests_and_an_unsteady_load_point_is_driven_aga
     second = course.ask()
     assert second is not None
     assert second.load_point == first.load_point
-    assert (second.workload.warmup, second.workload.duration) == (12.0, 4 * 48.0)
+    assert (second.workload.warmup, second.workload.duration, second.workload.limit) == (12.0, 36.0, 4 * 36.0)
     course.tell(figures(second.load_point, e2e=12.0, attainment=share(90, 90), littles_law=False))
     third = course.ask()
     assert third is not None
@@ -205,4 +205,4 @@ def test_requests_go_out_until_the_stop_rule_ends_the_load_point():
     step = course.ask()
     assert step is not None
     assert step.enough is not None
-    assert step.workload.duration > PATIENCE * 10.0
+    assert step.workload.limit > PATIENCE * 10.0

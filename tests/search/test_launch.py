@@ -19,7 +19,7 @@ def test_a_fixed_course_takes_every_load_point_in_order_and_then_ends():
 
 def test_a_load_point_is_asked_for_again_until_its_result_is_told():
     course = FixedCourse(Workload(POINTS))
-    assert course.ask() is course.ask()
+    assert course.ask() == course.ask()
 
 
 def test_it_says_how_many_load_points_there_are():

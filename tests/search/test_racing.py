@@ -132,7 +132,7 @@ def test_it_finds_a_candidate_near_the_best_in_a_few_launches(tmp_path, wrong):
     assert edge(done.ranking.winner.candidate) >= 0.95 * 200 or wrong > 0.2
     assert edge(done.ranking.winner.candidate) >= 0.84 * 200
     assert purposes(done).count("search") <= 10
-    assert done.searcher.account.stopped == "nothing that is left is likely to be 4% better"
+    assert done.searcher.account.stopped == "converged: no untested candidate is predicted to be more than 4% better"
     assert all(why.startswith("predicted: at best") for _, why in done.searcher.account.skipped)
 
 
@@ -171,7 +171,7 @@ def test_what_was_given_up_ranks_below_and_says_so(tmp_path):
     last = done.ranking.standings[-1]
     assert last.verdict is None
     assert last.failure is None
-    assert last.reason.startswith("given up: cannot beat trial")
+    assert last.reason.startswith("pruned: cannot beat trial")
 
 
 @pytest.mark.parametrize("die_after", [1, 2, 4])

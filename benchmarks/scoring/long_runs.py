@@ -1,0 +1,289 @@
+"""Whether default settings name the winner of runs thirty times as long, and whether their intervals hold.
+
+    python benchmarks/scoring/long_runs.py --worlds 48 --processes 2
+
+In each world a handful of candidates and the engine's defaults are tuned in virtual time, as `autotune
+run` does it with windows of 20 s, and then driven once for 600 s at every load point with other
+seeds. A winner is right when the long run has the same one, or one that is declared tied with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from autotuner.core import LoadPointResult, Trial, Verdict
+from autotuner.evaluate.serial import SerialExecutor
+from autotuner.evaluate.simulated import SimulatedEvaluator
+from autotuner.experiment import Experiment
+from autotuner.scoring.confirm import gain
+from autotuner.scoring.intervals import share
+from autotuner.scoring.judge import judge
+from autotuner.scoring.pool import UNTRUSTED
+from autotuner.scoring.rank import Ranking, rank
+from autotuner.search.launch import FixedCourse
+from autotuner.tune import tune
+from autotuner.wire import wire
+
+LONG, LONG_WARMUP, OTHER_SEED = 600.0, 30.0, 77_000
+ROUNDING = 0.001
+"""How far a long run may lie outside an interval: a world without chance has none at all."""
+
+MODELS = (("llama-3.1-8b", [1, 2]), ("qwen3-32b", [2, 4]), ("qwen3-30b-a3b", [1, 2]), ("llama-3.1-8b", [1]))
+GPUS = ("h100_sxm", "a100_sxm", "h200_sxm")
+SCENARIOS = (
+    "D(1000,1000)",
+    "N(1000,300)/(200,60)",
+    "D(100,100)",
+    "U(100,4000)/(50,400)",
+    "D(4000,250)",
+    "N(300,100)/(600,150)",
+    "D(2000,100)",
+)
+SPACES = (
+    {"enable-chunked-prefill": [True, False], "max-batched-tokens": [2048, 8192]},
+    {"max-running-requests": [16, 64], "enable-chunked-prefill": [True, False]},
+    {"max-batched-tokens": [1024, 4096, 16384]},
+    {"kv-block-size": [16, 32], "enable-chunked-prefill": [True, False]},
+    {"cuda-graph": [True, False], "max-batched-tokens": [2048, 8192]},
+)
+LOADS = ([1, 4], [4, 8, 16], [16, 32, 64], [32], [48, 96])
+OBJECTIVES = (
+    "maximize_throughput",
+    "minimize_latency",
+    "maximize_goodput",
+    "minimize_ttft",
+    "minimize_cost",
+    "minimize_tpot",
+)
+TARGETS: tuple[dict[str, Any], ...] = (
+    {},
+    {"ttft": 1.0, "tpot": 0.03},
+    {"latency": {"p90": 25.0}, "tpot": 0.05},
+    {"ttft": {"mean": 2.0}},
+)
+
+
+def worlds(count: int) -> Iterator[tuple[int, Experiment]]:
+    """Numbered experiments; the axes have coprime periods, so that every value meets the others'."""
+    axes = zip(
+        cycle(MODELS),
+        cycle(GPUS),
+        cycle(SCENARIOS),
+        cycle(SPACES),
+        cycle((*LOADS, *LOADS[:4])),
+        cycle((*OBJECTIVES, *OBJECTIVES[:5])),
+        cycle((*TARGETS, *TARGETS, *TARGETS, TARGETS[1])),
+        strict=False,
+    )
+    for number, (model, gpu, scenario, space, loads, objective, slo) in enumerate(islice(axes, count)):
+        given = {
+            "task_name": f"world {number}",
+            "model": {"id_or_path": model[0]},
+            "base_runtime": "sim",
+            "runtime": {"extra_args": ["--load-seconds", "30", "--no-prefix-caching"]},
+            "parameters": {"tp-size": model[1], **space},
+            "optimization": {
+                "strategy": "grid_search",
+                "evaluator": "simulated",
+                "objective": objective,
+                "max_iterations": 20,
+                "timeout_per_iteration": 1e6,
+            },
+            "benchmark": {"traffic_scenarios": [scenario], "num_concurrency": loads, "seed": number},
+            "slo": slo,
+            "simulate": {"gpu": gpu, "skew": {"seed": number, "sd": 0.2}},
+        }
+        yield number, Experiment.model_validate(given)
+
+
+@dataclass
+class Kept:
+    """A record in memory."""
+
+    folder: Path
+    kept: list[Trial] = field(default_factory=list)
+    opened: int = 0
+
+    def trials(self) -> list[Trial]:
+        """All of them."""
+        return list(self.kept)
+
+    def open_trial(self) -> tuple[int, Path]:
+        """The next number."""
+        self.opened += 1
+        return self.opened, self.folder
+
+    def append(self, trial: Trial) -> None:
+        """Keep one more."""
+        self.kept.append(trial)
+
+
+@dataclass
+class Outcome:
+    """What one world came to."""
+
+    number: int
+    text: str
+    right: bool
+    covered: dict[str, list[bool]]
+    outside: list[str]
+    seconds: list[float]
+
+
+def compare(world: tuple[int, Experiment]) -> Outcome:
+    """Tune a world at default settings and hold it against long runs."""
+    number, experiment = world
+    wiring = wire(experiment)
+    with tempfile.TemporaryDirectory() as folder:
+        record = Kept(Path(folder))
+        short = tune(experiment, wiring.searcher(), _executor(wiring, experiment), record)
+        long_trials = _long(experiment, record.trials(), Path(folder))
+    long = rank(long_trials, experiment)
+    covered, outside = _coverage(record.trials(), long_trials, experiment)
+    _gain_coverage(short, long, record.trials(), experiment, covered, outside)
+    right, how = _right(short, long)
+    load = experiment.benchmark
+    text = (
+        f"{number:3d} {experiment.optimization.objective} {load.traffic_scenarios[0]} {list(load.num_concurrency)} "
+        f"{experiment.model.id_or_path}: {how}"
+    )
+    seconds = [trial.measurement.timings.get("load", 0.0) / max(1, len(trial.results)) for trial in record.trials()]
+    return Outcome(number, text, right, covered, outside, seconds)
+
+
+def _executor(wiring: Any, experiment: Experiment) -> SerialExecutor:
+    return SerialExecutor(SimulatedEvaluator(experiment, wiring.engine, keep_records=False))
+
+
+def _long(experiment: Experiment, trials: Sequence[Trial], folder: Path) -> list[Trial]:
+    changed = experiment.benchmark.model_copy(
+        update={
+            "duration": LONG,
+            "max_duration": LONG,
+            "warmup": LONG_WARMUP,
+            "seed": experiment.benchmark.seed + OTHER_SEED,
+        }
+    )
+    longer = experiment.model_copy(update={"benchmark": changed})
+    evaluator = SimulatedEvaluator(longer, wire(longer).engine, keep_records=False)
+    found = []
+    for trial in trials:
+        if trial.purpose == "confirmation":
+            continue
+        measurement = evaluator.evaluate(trial.candidate, FixedCourse(longer.workload()), folder)
+        found.append(judge(Trial(trial.number, trial.candidate, measurement, 0.0, 0.0, trial.purpose), longer))
+    return found
+
+
+def _right(short: Ranking, long: Ranking) -> tuple[bool, str]:
+    mine, theirs = short.winner, long.winner
+    if mine is None or theirs is None:
+        return mine is theirs is None, f"winner {_name(short)}, long run {_name(long)}"
+    if mine.candidate == theirs.candidate:
+        return True, f"same winner {mine.candidate} {mine.value:.4g}"
+    rival = next(standing for standing in short.standings if standing.candidate == theirs.candidate)
+    values = {standing.candidate.key: standing for standing in long.standings}
+    loss = math.log((theirs.score or 1) / (values[mine.candidate.key].score or 1))
+    better = f"long run {theirs.candidate} (better by {loss:.2%})"
+    how = f"winner {mine.candidate}, {better}, tied {rival.tied}, {rival.verdict}"
+    return rival.tied, how
+
+
+def _name(ranking: Ranking) -> str:
+    return str(ranking.winner.candidate) if ranking.winner else "none"
+
+
+def _coverage(
+    short: Sequence[Trial], long: Sequence[Trial], experiment: Experiment
+) -> tuple[dict[str, list[bool]], list[str]]:
+    truth = {(t.candidate.key, r.load_point): r for t in long for r in t.results}
+    covered: dict[str, list[bool]] = {"throughput": [], "ttft": [], "tpot": [], "e2e": [], "gain": []}
+    outside: list[str] = []
+    for trial in short:
+        for point, result in judge(trial, experiment).measurement.latest.items():
+            true = truth.get((trial.candidate.key, point))
+            if true is None or result.verdict in UNTRUSTED or true.verdict is Verdict.INVALID:
+                continue
+            for name, ends, value in _intervals(result, true):
+                inside = ends[0] * (1 - ROUNDING) <= value <= ends[1] * (1 + ROUNDING)
+                covered[name].append(inside)
+                if not inside:
+                    outside.append(
+                        f"{name} of {trial.candidate} at {point}: {value:.5g} not in {ends[0]:.5g} to {ends[1]:.5g}"
+                    )
+    return covered, outside
+
+
+def _intervals(result: LoadPointResult, true: LoadPointResult) -> Iterator[tuple[str, tuple[float, float], float]]:
+    ends = result.metrics.intervals.get("throughput")
+    if ends is not None:
+        yield "throughput", ends, true.metrics.throughput
+    for name in ("ttft", "tpot", "e2e"):
+        mine, theirs = getattr(result.metrics, name), getattr(true.metrics, name)
+        if mine is not None and theirs is not None and mine.intervals["mean"][1] is not None:
+            yield name, mine.intervals["mean"], theirs.mean
+
+
+def _gain_coverage(
+    short: Ranking,
+    long: Ranking,
+    trials: Sequence[Trial],
+    experiment: Experiment,
+    covered: dict[str, list[bool]],
+    outside: list[str],
+) -> None:
+    claimed = gain(short, trials, experiment)
+    if claimed is None or short.winner is None or short.defaults is None:
+        return
+    points = {standing.candidate.key: standing for standing in long.standings}
+    mine, base = points[short.winner.candidate.key], points[short.defaults.candidate.key]
+    if (mine.load_points, base.load_points) != (short.winner.load_points, short.defaults.load_points):
+        return
+    ratio = (mine.value or 0) / (base.value or 1)
+    true = ratio if experiment.optimization.objective.startswith("max") else 1 / ratio
+    inside = claimed.low * (1 - ROUNDING) <= true <= claimed.high * (1 + ROUNDING)
+    covered["gain"].append(inside)
+    if not inside:
+        outside.append(f"gain {true:.4f} not in {claimed.low:.4f} to {claimed.high:.4f}")
+
+
+def main() -> None:
+    """Compare all worlds and sum up."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", type=int, default=48)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--verbose", action="store_true", help="name every interval that does not hold")
+    given = parser.parse_args()
+    chosen = list(worlds(given.first + given.worlds))[given.first :]
+    right, covered, seconds = 0, {}, []
+    with get_context("spawn").Pool(given.processes) as pool:
+        for outcome in pool.imap_unordered(compare, chosen):
+            right += outcome.right
+            seconds += outcome.seconds
+            print(("ok   " if outcome.right else "WRONG"), outcome.text, flush=True)
+            for line in outcome.outside if given.verbose else ():
+                print(f"          {line}")
+            held = ", ".join(f"{n} {sum(i)}/{len(i)}" for n, i in outcome.covered.items() if i)
+            print(f"          intervals: {held}", flush=True)
+            for name, inside in outcome.covered.items():
+                covered.setdefault(name, []).extend(inside)
+    print(f"\nwinner right or tied in {right} of {len(chosen)}")
+    for name, inside in covered.items():
+        held = share(sum(inside), len(inside))
+        if held is not None:
+            print(f"{name}: {held.value:.1%} of {held.n} intervals hold ({held.low:.1%} to {held.high:.1%})")
+    seconds.sort()
+    print(f"a load point takes {seconds[len(seconds) // 2]:.0f} s in the median, {seconds[-1]:.0f} s at most")
+
+
+if __name__ == "__main__":
+    main()
