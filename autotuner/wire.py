@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from autotuner import learn
 from autotuner.core import Candidate, Observer, ServerSpec, Source, Trial, unobserved
-from autotuner.deploy import render
+from autotuner.deploy import commented, render, with_port
 from autotuner.engines import Engine, Target, engine, standin
-from autotuner.engines.model import location
+from autotuner.engines.model import is_path, location
 from autotuner.engines.names import knows
 from autotuner.engines.parameters import canonical
+from autotuner.engines.sim import Sim
 from autotuner.errors import ConfigError, MachineError
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.serial import SerialExecutor
@@ -25,7 +26,7 @@ from autotuner.experiment import Experiment
 from autotuner.foresight import Foresight
 from autotuner.launchers import Launcher, clean, launcher, locks
 from autotuner.predict.hardware import gpu
-from autotuner.predict.shape import model_shape
+from autotuner.predict.shape import catalogue, model_shape
 from autotuner.report.markdown import markdown
 from autotuner.rules import Rules
 from autotuner.scoring.rank import Ranking
@@ -93,7 +94,12 @@ class Wiring:
         """An executor that takes candidates one at a time; measures them on the GPUs with the indexes `devices`."""
         started = partial(render, format=launch_form(self.experiment))
         if self.simulated:
-            return SerialExecutor(SimulatedEvaluator(self.experiment, self.engine, observe, render=started))
+            remark = unmeasured(self.experiment, self.source)
+
+            def not_started(spec: ServerSpec) -> str:
+                return commented(started(spec), remark)
+
+            return SerialExecutor(SimulatedEvaluator(self.experiment, self.engine, observe, render=not_started))
         return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, started, observe, devices))
 
     def gpus(self) -> AbstractContextManager[tuple[int, ...]]:
@@ -134,7 +140,11 @@ class Wiring:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. `command` is the winner's launch command, None without a winner or a launch."""
+    """What a run came to.
+
+    `command` is the winner's launch command on the engine's usual port, None without a winner or a
+    launch; `remark` says where that server was not what was measured, and is empty where it was.
+    """
 
     ranking: Ranking
     trials: tuple[Trial, ...]
@@ -142,6 +152,7 @@ class Result:
     command: str | None
     refused: tuple[tuple[Candidate, str], ...] = ()
     account: Account = UNFINISHED
+    remark: str = ""
 
 
 def wire(experiment: Experiment) -> Wiring:
@@ -236,23 +247,42 @@ def conclude(store: RunStore, ranking: Ranking) -> Result:
 
     trials = tuple(store.trials())
     spec = winning_spec(ranking, trials)
+    remark = ""
+    if spec is not None and ranking.winner is not None:
+        remark = unmeasured(store.experiment, ranking.winner.source)
+        spec = with_port(spec, engine(store.experiment.base_runtime).default_port)
     command = render(spec, launch_form(store.experiment)) if spec else None
     with writing(store.path):
         pareto(trials, store.experiment, ranking, store.path / PLOT)
     refused = tuple(store.refused())
     account = Account(*store.search())
-    text = markdown(ranking, trials, store.experiment, command=command, picture=PLOT, refused=refused, account=account)
+    shown = commented(command, remark) if command else None
+    text = markdown(ranking, trials, store.experiment, command=shown, picture=PLOT, refused=refused, account=account)
     store.save("report.md", text)
     if spec is not None:
         formats = {"command.sh": "shell"} | ({"docker.sh": "docker", "compose.yaml": "compose"} if spec.image else {})
         for name, form in formats.items():
-            store.save(f"best/{name}", render(spec, form))
-    return Result(ranking, trials, store.path, command, refused, account)
+            store.save(f"best/{name}", commented(render(spec, form), remark))
+    return Result(ranking, trials, store.path, command, refused, account, remark)
 
 
 def launch_form(experiment: Experiment) -> str:
     """The format of the commands by which the experiment's servers are started."""
     return "docker" if experiment.deployment.mode == "docker" and experiment.runtime.image else "shell"
+
+
+def unmeasured(experiment: Experiment, source: Source) -> str:
+    """In lines, what a printed command starts where that is not what was measured; empty where it is."""
+    if source == "measured":
+        return ""
+    where = f"simulated on {simulated_gpu(experiment)}"
+    if experiment.base_runtime == Sim.name:
+        return f"Not measured: {where}; this starts the simulated engine."
+    remark = f"Not measured: {where}; this is what would be started."
+    model = experiment.model.id_or_path
+    if model not in catalogue() or is_path(model):
+        return remark
+    return f"{remark}\n{model} is a name for predictions: give the engine the model's folder or Hugging Face id."
 
 
 def winning_spec(ranking: Ranking, trials: Sequence[Trial]) -> ServerSpec | None:

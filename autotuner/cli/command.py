@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autotuner.cli.run import RUNS
+
+if TYPE_CHECKING:
+    from autotuner.core import Trial
+    from autotuner.errors import UsageError
+    from autotuner.experiment import Experiment
 
 
 def command(
@@ -16,34 +21,50 @@ def command(
     format: Annotated[
         str | None, typer.Option("--format", help="shell, docker or compose; as it was launched when left out.")
     ] = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port it listens on.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Print the launch command of a run's winner."""
     from autotuner.cli import display
     from autotuner.cli.results import the_trial
-    from autotuner.deploy import render
-    from autotuner.errors import UsageError
+    from autotuner.deploy import render, with_port
+    from autotuner.engines import engine
     from autotuner.store import RunStore, find_run
-    from autotuner.wire import launch_form
+    from autotuner.wire import launch_form, unmeasured
 
     store = RunStore.open(find_run(run, output))
     chosen = the_trial(store, trial)
     spec = chosen.measurement.spec
     if spec is None:
-        raise UsageError(
-            f"Trial {chosen.number} has no launch command.",
-            why="It was measured on an endpoint that ran already, or it ended before its command was made.",
-            remedy="Choose another trial with --trial.",
-        )
+        raise _without_command(chosen, store.experiment)
     format = format or launch_form(store.experiment)
-    rendered = render(spec, format)
+    rendered = render(with_port(spec, port or engine(chosen.candidate.runtime).default_port), format)
+    source = chosen.measurement.source
+    remark = unmeasured(store.experiment, source)
     if as_json:
-        display.json({"trial": chosen.number, "source": chosen.measurement.source, "format": format, "text": rendered})
-        return
-    if chosen.measurement.source != "measured":
-        starts = (
-            "this starts the simulated engine" if chosen.candidate.runtime == "sim" else "no such server was started"
+        display.json(
+            {"trial": chosen.number, "source": source, "format": format, "text": rendered, "note": remark or None}
         )
-        display.note(f"Note: trial {chosen.number} is {chosen.measurement.source}; {starts}.")
+        return
+    if remark:
+        display.note(remark)
     display.text(rendered)
+
+
+def _without_command(trial: Trial, experiment: Experiment) -> UsageError:
+    """Why there is nothing to print."""
+    from autotuner.errors import UsageError
+
+    if experiment.deployment.mode == "external":
+        return UsageError(
+            f"Trial {trial.number} has no launch command.",
+            why=f"It was measured on a server that was running already, at {experiment.deployment.url}.",
+            remedy="Look at how that server was started.",
+        )
+    return UsageError(
+        f"Trial {trial.number} has no launch command.",
+        why="It ended before its command was made"
+        + (f": {trial.measurement.failure.said}" if trial.measurement.failure else "."),
+        remedy="Choose another trial with --trial.",
+    )

@@ -28,12 +28,16 @@ def show(result: Result, experiment: Experiment, as_json: bool) -> None:
         from autotuner.report.record import record
 
         data = record(result.ranking, result.trials, experiment, result.refused, result.account)
-        display.json({**data, "run": str(result.path), "command": result.command})
+        display.json(
+            {**data, "run": str(result.path), "command": result.command, "command_note": result.remark or None}
+        )
     else:
         show_ranking(result.ranking, result.trials, experiment, SHOWN, result.refused, result.account)
         display.line(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
+            if result.remark:
+                display.line(f"{result.remark}\n")
             display.text(result.command)
     winner = result.ranking.winner
     if winner is None:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 
 from autotuner.core import ServerSpec
 from autotuner.deploy.compose import render_compose
+from autotuner.deploy.port import with_port
 from autotuner.deploy.shell import render_docker, render_shell
 from autotuner.errors import UsageError, unknown
+
+__all__ = ["FORMATS", "commented", "render", "with_port"]
 
 FORMATS: Mapping[str, Callable[[ServerSpec], str]] = {
     "shell": render_shell,
@@ -27,3 +30,8 @@ def render(spec: ServerSpec, format: str) -> str:
             remedy="Take --format shell, or run with --deployment docker and a runtime that has an image.",
         )
     return FORMATS[format](spec)
+
+
+def commented(text: str, remark: str) -> str:
+    """A rendered server below the lines of a remark, as comments that shells and Compose skip."""
+    return "".join(f"# {line}\n" for line in remark.splitlines()) + text

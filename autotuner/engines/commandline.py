@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from autotuner.core import Candidate, Failure, Mount, ServerSpec, Source, Value
-from autotuner.engines import diagnosis, environment
+from autotuner.engines import diagnosis, environment, installed
 from autotuner.engines import model as models
 from autotuner.engines.flags import Flag, FlagTable, bundled, spellings_in
 from autotuner.engines.parameters import Parameter, canonical, text
 from autotuner.engines.protocol import Phase, Target
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError, MachineError, unknown
 from autotuner.experiment import Model, Runtime
 
 LAUNCHER_SAID = {"image": r"(?m)^autotune: image (\S+)", "image_digest": r"(?m)^autotune: image \S+ is (\S+)"}
@@ -25,12 +25,15 @@ class CommandLineEngine(ABC):
     """An engine that is one command with flags; a subclass says which and what its log means.
 
     `reserved` are the flags autotune sets itself, as the bundled table names them; `said` are the
-    patterns of what a healthy server says of itself, counts under names that end in `tokens`.
+    patterns of what a healthy server says of itself, counts under names that end in `tokens`;
+    `program` is the name of its executable.
     """
 
     name: ClassVar[str]
     source: ClassVar[Source] = "measured"
     start_seconds: ClassVar[float] = 120.0
+    default_port: ClassVar[int] = 8000
+    program: ClassVar[str]
     rules: ClassVar[tuple[diagnosis.Rule, ...]] = diagnosis.COMMON
     reserved: ClassVar[tuple[str, ...]] = ("--host", "--port", "--served-model-name")
     said: ClassVar[Mapping[str, str]] = {}
@@ -39,9 +42,20 @@ class CommandLineEngine(ABC):
     def __init__(self) -> None:
         self._learned: FlagTable | None = None
 
-    @abstractmethod
     def executable(self, runtime: Runtime) -> tuple[str, ...]:
-        """The argv before the flags; see Engine."""
+        """The argv before the flags, of runtime.executable or the program on PATH; see Engine."""
+        path = installed.find(runtime.executable, self.program)
+        if path is None:
+            raise self.not_installed(runtime)
+        return self.started(path)
+
+    @abstractmethod
+    def not_installed(self, runtime: Runtime) -> MachineError:
+        """What to say where the executable is not there."""
+
+    def started(self, program: str) -> tuple[str, ...]:
+        """The argv before the flags, for a path or name of the executable."""
+        return (program, "serve")
 
     @abstractmethod
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
@@ -184,7 +198,7 @@ class CommandLineEngine(ABC):
         )
         listen = ("--port", str(target.port))
         inside = target.runtime.executable if target.container else None
-        command = self.image_command(inside) if target.container else self.executable(target.runtime)
+        command = self.image_command(inside) if target.container else self._process_command(target)
         opened = "127.0.0.1" if target.runtime.network == "host" else "0.0.0.0"
         host = opened if target.container else target.host
         model = self.model_arguments(target.model)
@@ -207,6 +221,15 @@ class CommandLineEngine(ABC):
             shm_size=target.runtime.shm_size,
             memory=target.runtime.memory,
         )
+
+    def _process_command(self, target: Target) -> tuple[str, ...]:
+        """The argv before the flags; by its plain name where the engine is not installed and nothing is run."""
+        try:
+            return self.executable(target.runtime)
+        except MachineError:
+            if not target.only_printed:
+                raise
+            return self.started(target.runtime.executable or self.program)
 
     def help_spec(self, runtime: Runtime) -> ServerSpec:
         """The engine's --help in its image; see Engine."""

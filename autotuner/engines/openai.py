@@ -18,6 +18,7 @@ class Openai:
     name = "openai"
     source: Source = "measured"
     start_seconds = 1.0
+    default_port = 8000
 
     def executable(self, runtime: Runtime) -> tuple[str, ...]:
         """None: there is nothing to launch; see Engine."""

@@ -19,6 +19,7 @@ class Target:
     """What is to be served, with what, and where it listens; `container` tells a container from a process.
 
     `devices` are the indexes of the GPUs that may be used, best connected first; empty for any.
+    `only_printed` is for a command that is shown and not run here: the engine need not be installed.
     """
 
     model: Model
@@ -29,9 +30,17 @@ class Target:
     port: int = 8000
     container: bool = False
     devices: tuple[int, ...] = ()
+    only_printed: bool = False
 
     @classmethod
-    def of(cls, experiment: Experiment, port: int = 8000, devices: tuple[int, ...] = ()) -> Target:
+    def of(
+        cls,
+        experiment: Experiment,
+        port: int = 8000,
+        devices: tuple[int, ...] = (),
+        *,
+        only_printed: bool = False,
+    ) -> Target:
         """The target an experiment describes, at a port."""
         return cls(
             model=experiment.model,
@@ -41,13 +50,15 @@ class Target:
             port=port,
             container=experiment.deployment.mode == "docker",
             devices=devices,
+            only_printed=only_printed,
         )
 
 
 class Engine(Protocol):
     """One inference engine: its flags, its command, and what its log means.
 
-    `start_seconds` is what a start is taken to last before one was seen.
+    `start_seconds` is what a start is taken to last before one was seen, `default_port` where it
+    listens when nobody says.
     """
 
     @property
@@ -61,6 +72,10 @@ class Engine(Protocol):
     @property
     def start_seconds(self) -> float:
         """Seconds a start is taken to last before one was seen."""
+
+    @property
+    def default_port(self) -> int:
+        """The port of a command that is printed."""
 
     def executable(self, runtime: Runtime) -> tuple[str, ...]:
         """The argv that comes before the flags; MachineError when the engine is not installed."""

@@ -22,6 +22,8 @@ class Sglang(CommandLineEngine):
     """SGLang as a process or in its own image."""
 
     name = "sglang"
+    program = "sglang"
+    default_port = 30000
     start_seconds = 120.0
     reserved = (*CommandLineEngine.reserved, "--model-path")
     said: ClassVar[Mapping[str, str]] = {
@@ -38,23 +40,24 @@ class Sglang(CommandLineEngine):
         *COMMON,
     )
 
-    def executable(self, runtime: Runtime) -> tuple[str, ...]:
-        """`sglang serve`, or a Python that has SGLang, from runtime.executable or PATH; see Engine."""
-        found = installed.find(runtime.executable, "sglang")
-        if found is None:
-            missing = runtime.executable or "sglang"
-            raise MachineError(
-                f"SGLang is not installed: there is no executable '{missing}'"
-                + ("." if runtime.executable else " on PATH."),
-                remedy="Install SGLang in an environment of its own and give its `sglang` or `python` as --set"
-                " runtime.executable=/path/to/bin/python, or use --runtime sim.",
-            )
-        return (found, *MODULE) if Path(found).name.startswith("python") else (found, "serve")
+    def not_installed(self, runtime: Runtime) -> MachineError:
+        """SGLang is a program of its own, which autotune does not install."""
+        missing = runtime.executable or self.program
+        return MachineError(
+            f"SGLang is not installed: there is no executable '{missing}'"
+            + ("." if runtime.executable else " on PATH."),
+            remedy="Install SGLang in an environment of its own and give its `sglang` or `python` as --set"
+            " runtime.executable=/path/to/bin/python, or use --runtime sim.",
+        )
+
+    def started(self, program: str) -> tuple[str, ...]:
+        """`sglang serve`, or the module of a Python that has SGLang."""
+        return (program, *MODULE) if Path(program).name.startswith("python") else super().started(program)
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """Those of the SGLang at hand, else the bundled ones."""
         known = bundled(self.name)
-        found = installed.find(runtime.executable, "sglang") if runtime else None
+        found = installed.find(runtime.executable, self.program) if runtime else None
         if found is None or runtime is None:
             return known
         files = [*installed.distribution(found, "sglang-*"), Path(found)]

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from autotuner import __version__
 from autotuner.core import Candidate, Mount
-from autotuner.engines import installed
 from autotuner.engines import model as models
 from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.flags import FlagTable, bundled
@@ -24,6 +23,7 @@ class Sim(CommandLineEngine):
     """autotune's own server, run by the Python that runs autotune."""
 
     name = "sim"
+    program = "python3"
     source = "simulated"
     start_seconds = 2.0
     reserved = (*CommandLineEngine.reserved, "--model", "--gpu", "--seed", "--skew-seed", "--skew-sd")
@@ -34,15 +34,18 @@ class Sim(CommandLineEngine):
 
     def executable(self, runtime: Runtime) -> tuple[str, ...]:
         """This Python, unless runtime.executable names another that has autotune; see Engine."""
-        if runtime.executable is None:
-            return (sys.executable, *SERVER)
-        found = installed.find(runtime.executable, "python3")
-        if found is None:
-            raise MachineError(
-                f"There is no Python '{runtime.executable}'.",
-                remedy="Leave runtime.executable out: the simulated engine comes with autotune.",
-            )
-        return (found, *SERVER)
+        return super().executable(runtime) if runtime.executable else self.started(sys.executable)
+
+    def not_installed(self, runtime: Runtime) -> MachineError:
+        """Only another Python than this one can be missing."""
+        return MachineError(
+            f"There is no Python '{runtime.executable}'.",
+            remedy="Leave runtime.executable out: the simulated engine comes with autotune.",
+        )
+
+    def started(self, program: str) -> tuple[str, ...]:
+        """The server's module."""
+        return (program, *SERVER)
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """Those of this autotune's server."""

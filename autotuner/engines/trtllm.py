@@ -32,6 +32,7 @@ class Trtllm(CommandLineEngine):
     """TensorRT-LLM as a process or in its own image; its flags are from its documentation."""
 
     name = "trtllm"
+    program = "trtllm-serve"
     start_seconds = 240.0
     reserved = ("--host", "--port", SERVED, "--config")
     said: ClassVar[Mapping[str, str]] = {
@@ -49,22 +50,19 @@ class Trtllm(CommandLineEngine):
         *COMMON,
     )
 
-    def executable(self, runtime: Runtime) -> tuple[str, ...]:
-        """`trtllm-serve serve`, from runtime.executable or PATH; see Engine."""
-        found = installed.find(runtime.executable, "trtllm-serve")
-        if found is None:
-            missing = runtime.executable or "trtllm-serve"
-            raise MachineError(
-                f"TensorRT-LLM is not installed: there is no executable '{missing}'"
-                + ("." if runtime.executable else " on PATH."),
-                remedy="Use --deployment docker, or --set runtime.executable=/path/to/bin/trtllm-serve.",
-            )
-        return (found, "serve")
+    def not_installed(self, runtime: Runtime) -> MachineError:
+        """TensorRT-LLM mostly comes as an image."""
+        missing = runtime.executable or self.program
+        return MachineError(
+            f"TensorRT-LLM is not installed: there is no executable '{missing}'"
+            + ("." if runtime.executable else " on PATH."),
+            remedy="Use --deployment docker, or --set runtime.executable=/path/to/bin/trtllm-serve.",
+        )
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """Those of the TensorRT-LLM at hand, else the documented ones."""
         known = bundled(self.name)
-        found = installed.find(runtime.executable, "trtllm-serve") if runtime else None
+        found = installed.find(runtime.executable, self.program) if runtime else None
         if found is None:
             return known
         files = [*installed.distribution(found, "tensorrt_llm-*"), Path(found)]

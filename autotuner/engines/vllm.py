@@ -30,6 +30,7 @@ class Vllm(CommandLineEngine):
     """vLLM as a process or in its own image."""
 
     name = "vllm"
+    program = "vllm"
     start_seconds = 90.0
     help_flag = "--help=all"
     reserved = (*CommandLineEngine.reserved, "--model")
@@ -67,23 +68,19 @@ class Vllm(CommandLineEngine):
         ),
     )
 
-    def executable(self, runtime: Runtime) -> tuple[str, ...]:
-        """`vllm serve`, from runtime.executable or PATH; see Engine."""
-        found = installed.find(runtime.executable, "vllm")
-        if found is None:
-            missing = runtime.executable or "vllm"
-            raise MachineError(
-                f"vLLM is not installed: there is no executable '{missing}'"
-                + ("." if runtime.executable else " on PATH."),
-                remedy="Install vLLM in an environment of its own and give its `vllm` as --set"
-                " runtime.executable=/path/to/bin/vllm, or use --runtime sim.",
-            )
-        return (found, "serve")
+    def not_installed(self, runtime: Runtime) -> MachineError:
+        """vLLM is a program of its own, which autotune does not install."""
+        missing = runtime.executable or self.program
+        return MachineError(
+            f"vLLM is not installed: there is no executable '{missing}'" + ("." if runtime.executable else " on PATH."),
+            remedy="Install vLLM in an environment of its own and give its `vllm` as --set"
+            " runtime.executable=/path/to/bin/vllm, or use --runtime sim.",
+        )
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """Those of the vLLM at hand, else the bundled ones."""
         known = bundled(self.name)
-        found = installed.find(runtime.executable, "vllm") if runtime else None
+        found = installed.find(runtime.executable, self.program) if runtime else None
         if found is None:
             return known
         files = [*installed.distribution(found, "vllm-*"), *installed.distribution(found, "vllm_*"), Path(found)]
@@ -118,7 +115,7 @@ class Vllm(CommandLineEngine):
         own = target.runtime.executable
         if target.container and CPU_IMAGE.search(target.runtime.image or ""):
             return False
-        found = own if target.container else installed.find(own, "vllm")
+        found = own if target.container else installed.find(own, self.program)
         return found is None or not is_cpu_build(found)
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:

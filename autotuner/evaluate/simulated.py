@@ -27,7 +27,6 @@ from autotuner.core import (
 from autotuner.engines import Engine, Target
 from autotuner.engines.sim import Sim
 from autotuner.engines.standin import stand_in
-from autotuner.errors import MachineError
 from autotuner.evaluate.driving import summed_up
 from autotuner.evaluate.folder import TrialFolder
 from autotuner.evaluate.measured import share_of, too_long
@@ -149,19 +148,18 @@ class Visit:
     def simulate(self) -> Measurement:
         """Start, serve every load point, stop."""
         spec = self._spec()
-        if spec is not None and self.place is not None and self.owner.render is not None:
+        if self.place is not None and self.owner.render is not None:
             self.place.save_command(spec, self.owner.render(spec))
         self._tell("starting", expected_seconds=self.owner.engine.start_seconds)
         failure = self._start_and_load()
         self._tell("stopping")
         return Measurement(self.owner.source, tuple(self.results), failure, self.timings, self.said, spec)
 
-    def _spec(self) -> ServerSpec | None:
-        """What a real launch would run; None where the engine is not installed here."""
-        try:
-            return self.owner.engine.server_spec(self.candidate, Target.of(self.owner.experiment))
-        except MachineError:
-            return None
+    def _spec(self) -> ServerSpec:
+        """What a real launch would run, whether the engine is installed here or not."""
+        engine = self.owner.engine
+        target = Target.of(self.owner.experiment, engine.default_port, only_printed=True)
+        return engine.server_spec(self.candidate, target)
 
     def _start_and_load(self) -> Failure | None:
         owner = self.owner

@@ -12,6 +12,8 @@ import httpx
 import pytest
 import yaml
 
+from autotuner.launchers.ports import free_port
+
 PROFILES = ["balanced", "cost-optimization", "high-throughput", "low-latency", "production", "quick-test"]
 
 
@@ -237,15 +239,19 @@ def test_an_unknown_report_format_is_named(autotune, finished_run):
 
 def test_the_printed_command_pasted_into_a_shell_starts_the_server_that_was_measured(autotune, finished_run):
     run = next(finished_run.iterdir())
-    printed = autotune("command", str(run)).out
+    port = free_port()
+    printed = autotune("command", str(run), "--port", str(port)).out
     winner = report(autotune, finished_run, "--format", "json").data["winner"]
     trials = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
     spec = next(trial for trial in trials if trial["number"] == winner)["measurement"]["spec"]
     shell = subprocess.Popen(["bash", "-c", f"exec {printed}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        assert served_models(spec["port"], shell) == [spec["served_model"]]
+        assert served_models(port, shell) == [spec["served_model"]]
         argv = Path(f"/proc/{shell.pid}/cmdline").read_bytes().decode().split("\0")[:-1]
-        assert argv == spec["argv"]
+        measured = spec["argv"]
+        position = measured.index("--port") + 1
+        assert measured[position] == str(spec["port"])
+        assert argv == [*measured[:position], str(port), *measured[position + 1 :]]
     finally:
         shell.terminate()
         shell.communicate(timeout=20)
@@ -289,13 +295,45 @@ def test_the_run_folder_holds_what_the_docs_say(finished_run):
     } <= names
 
 
-def test_another_engine_is_simulated_without_being_there(autotune):
-    said = autotune(
-        *("run", "--evaluator", "simulated", "--runtime", "vllm", "--model", "llama-3.1-8b", "--gpu", "H100"),
-        *("--set", "parameters={tp-size: [1, 2]}", "--concurrency", "4", "--scenario", "D(100,10)", "--json"),
+def test_what_is_printed_is_on_a_stable_port_and_what_was_run_on_its_own(autotune, finished_run):
+    run = next(finished_run.iterdir())
+    for text in (autotune("command", str(run)).out, (run / "best" / "command.sh").read_text()):
+        assert "--port 8000 " in text
+    assert "--port 8000 " in (run / "report.md").read_text()
+    assert "--port 8000 " not in (run / "trials" / "001" / "command.sh").read_text()
+
+
+NOT_MEASURED = "Not measured: simulated on H100; this is what would be started."
+BUNDLED = "llama-3.1-8b is a name for predictions: give the engine the model's folder or Hugging Face id."
+
+
+@pytest.mark.parametrize(
+    ("runtime", "command", "port"),
+    [("vllm", "vllm serve", 8000), ("sglang", "sglang serve", 30000), ("trtllm", "trtllm-serve serve", 8000)],
+)
+def test_another_engine_is_simulated_and_its_command_printed_without_being_there(
+    autotune, tmp_path, monkeypatch, runtime, command, port
+):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    arguments = (
+        *("run", "--evaluator", "simulated", "--runtime", runtime, "--deployment", "process", "--gpu", "H100"),
+        *("--model", "llama-3.1-8b", "--set", "parameters={tp-size: [1, 2]}", "--set", "optimization.confirm=0"),
+        *("--concurrency", "4", "--scenario", "D(100,10)", "--max-requests", "20"),
     )
+    said = autotune(*arguments)
     assert said.code == 0, said.err
-    assert {row["source"] for row in said.data["ranking"]} == {"simulated"}
+    assert said.out.index(NOT_MEASURED) < said.out.index(f"{command} ")
+    assert f"--port {port}" in said.out
+    (run,) = (tmp_path / "runs").iterdir()
+    for file in ("report.md", "best/command.sh", "trials/001/command.sh"):
+        text = (run / file).read_text()
+        assert text.index(f"# {NOT_MEASURED}") < text.index(f"{command} "), file
+    printed = autotune("command", "--port", "9001")
+    assert printed.err == f"{NOT_MEASURED}\n{BUNDLED}\n"
+    assert printed.out.startswith(command)
+    assert "--port 9001" in printed.out
+    data = autotune("command", "--json").data
+    assert (data["source"], data["note"]) == ("simulated", f"{NOT_MEASURED}\n{BUNDLED}")
 
 
 def test_an_endpoint_cannot_be_simulated(autotune):

@@ -7,10 +7,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuner.core import Mount, ServerSpec
-from autotuner.deploy import FORMATS, render
+from autotuner.core import Candidate, Mount, ServerSpec
+from autotuner.deploy import FORMATS, commented, render, with_port
 from autotuner.deploy.shell import grouped
+from autotuner.engines import ENGINES, Target, engine
 from autotuner.errors import AutotuneError
+from autotuner.experiment import Model, Runtime
 
 HOSTILE = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12)
 ONE_LINE = HOSTILE.map(lambda text: text.replace("\n", " ").replace("\r", " "))
@@ -152,3 +154,45 @@ def test_a_server_without_gpus_asks_for_none():
 def test_an_unknown_format_names_the_nearest():
     with pytest.raises(AutotuneError, match="did you mean 'compose'"):
         render(spec(), "compse")
+
+
+LAUNCHED = [name for name in ENGINES if name != "openai"]  # that one stands for servers of somebody else
+
+
+@pytest.mark.parametrize("network", ["bridge", "host"])
+@pytest.mark.parametrize("container", [False, True])
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_a_server_on_another_port_is_what_its_engine_makes_for_that_port(name, container, network):
+    model = Model(id_or_path="llama-3.1-8b" if name == "sim" else "org/model-59875")
+    # the same number as a parameter, and options that only trtllm wraps into a shell
+    parameters = {"max-batched-tokens": 59875, "kv-cache-dtype": "fp8", "enable-chunked-prefill": True}
+    runtime = Runtime(image="an/image:59875", network=network, env={"SEED": "59875"})
+
+    def at(port: int) -> ServerSpec:
+        target = Target(model, runtime, port=port, container=container, devices=(3,), only_printed=True)
+        return engine(name).server_spec(Candidate(name, parameters), target)
+
+    assert with_port(at(59875), 8000) == at(8000) != at(59875)
+    assert "59875" in " ".join(with_port(at(59875), 8000).argv)
+
+
+@pytest.mark.parametrize(("name", "port"), [("sim", 8000), ("vllm", 8000), ("sglang", 30000), ("trtllm", 8000)])
+def test_each_engine_is_printed_on_the_port_its_users_expect(name, port):
+    assert engine(name).default_port == port
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_format_names_the_port_before(format):
+    text = render(with_port(spec(argv=("vllm", "--port", "8000"), container_argv=("--port", "8000")), 9001), format)
+    assert "9001" in text
+    assert "8000" not in text
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_remark_is_a_comment_that_changes_nothing(format):
+    plain = render(spec(secrets=()), format)
+    text = commented(plain, "Not measured: simulated on H100.\nNot a path.")
+    assert text.splitlines()[:2] == ["# Not measured: simulated on H100.", "# Not a path."]
+    read = yaml.safe_load if format == "compose" else lambda said: shlex.split(said, comments=True)
+    assert read(text) == read(plain)
+    assert commented(plain, "") == plain
