@@ -43,6 +43,12 @@ class NoFeasibleError(AutotuneError):
     exit_code = 1
 
 
+class UndecidedError(AutotuneError):
+    """The targets are met, but too few requests prove it; raised only where that is to fail."""
+
+    exit_code = 1
+
+
 class MachineError(AutotuneError):
     """This machine lacks what the run needs: an engine, a GPU, a port, disk space."""
 

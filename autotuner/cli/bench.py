@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autotuner.cli.gate import METAVAR, Gate
 from autotuner.cli.load_options import (
     LOAD,
     Concurrency,
@@ -75,6 +76,7 @@ def bench(
             rich_help_panel=LOAD,
         ),
     ] = False,
+    fail_on: Annotated[str, typer.Option("--fail-on", metavar=METAVAR, help="What exits with 1.")] = "infeasible",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New folder for records, JSON, CSV and plots.")
     ] = None,
@@ -89,6 +91,7 @@ def bench(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv both want stdout.", remedy="Choose one; --output FOLDER writes both.")
+    gate = Gate.read(fail_on)
     with terminated_as_interrupted():
         try:
             with watching() as watch:
@@ -117,7 +120,7 @@ def bench(
             _show(interrupt.result, as_json, as_csv)
             raise
     _show(result, as_json, as_csv)
-    _conclude(result)
+    _conclude(result, gate)
 
 
 def _headers(texts: list[str]) -> dict[str, str]:
@@ -167,15 +170,13 @@ def _tables(result: BenchResult) -> None:
         display.line(sentence)
 
 
-def _conclude(result: BenchResult) -> None:
+def _conclude(result: BenchResult, gate: Gate) -> None:
     """Raise what the exit code is to tell."""
-    from autotuner.errors import EndpointError, NoFeasibleError
+    from autotuner.errors import EndpointError
 
     done = f"{len(result.load_points)} of {result.planned} load points were driven."
     if result.stopped is not None:
         raise EndpointError(f"The load test ended early: {result.stopped}", why=done, remedy="Look at that server.")
     if not any(point.answered for point in result.load_points):
         raise EndpointError("No request was answered.", why=done, remedy="The errors are in the table.")
-    if not result.meets_slo:
-        last = result.load_points[-1]
-        raise NoFeasibleError("No load point met the targets.", why=f"The last: {result.reason(last)}.")
+    gate.judge_load_test(result)

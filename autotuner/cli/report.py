@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from autotuner.cli.gate import METAVAR, Gate
 from autotuner.cli.run import RUNS
 
 
 def report(
     run: Annotated[str | None, typer.Argument(help="Run folder or name; the newest when left out.")] = None,
     format: Annotated[str, typer.Option("--format", help="table, markdown, json or csv.")] = "table",
+    fail_on: Annotated[str, typer.Option("--fail-on", metavar=METAVAR, help="What exits with 1.")] = "none",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
@@ -24,6 +26,7 @@ def report(
     from autotuner.search.account import Account
     from autotuner.store import RunStore, find_run
 
+    gate = Gate.read(fail_on)
     chosen = "json" if as_json else format
     formats = ("table", "markdown", "json", "csv")
     if chosen not in formats:
@@ -48,3 +51,5 @@ def report(
         from autotuner.report.markdown import markdown
 
         display.text(markdown(ranking, trials, experiment, refused=store.refused(), account=account))
+    if gate.infeasible:
+        gate.judge(ranking)

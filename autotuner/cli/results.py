@@ -23,7 +23,7 @@ SHOWN = 20
 
 
 def show(result: Result, experiment: Experiment, as_json: bool) -> None:
-    """The ranked table and the winner's command; NoFeasibleError without a winner."""
+    """The ranked table and the winner's command."""
     if as_json:
         from autotuner.report.record import record
 
@@ -39,11 +39,6 @@ def show(result: Result, experiment: Experiment, as_json: bool) -> None:
             if result.remark:
                 display.line(f"{result.remark}\n")
             display.text(result.command)
-    winner = result.ranking.winner
-    if winner is None:
-        raise no_winner(result.ranking)
-    if winner.verdict is Verdict.UNDECIDED:
-        display.warning(f"The winner's targets are met, but not proven: {winner.reason}. Measure longer: --duration.")
 
 
 def show_ranking(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autotuner.cli.asked import Asked, asks
+from autotuner.cli.gate import METAVAR, Gate
 from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
@@ -27,14 +28,16 @@ def run(
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run; repeats no finished trial.")
     ] = None,
+    fail_on: Annotated[str, typer.Option("--fail-on", metavar=METAVAR, help="What exits with 1.")] = "infeasible",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
     """Compose a configuration, launch candidates, measure, rank, and print the winner's command."""
     from autotuner.cli import display
     from autotuner.wire import create, wire
 
+    gate = Gate.read(fail_on)
     if resume is not None:
-        _resume(resume, output, asked, as_json)
+        _resume(resume, output, asked, as_json, gate)
         return
     composition = asked.compose()
     for warning in composition.warnings:
@@ -45,10 +48,10 @@ def run(
         return
     display.relay_log()
     wiring.preflight(output)
-    _tune(create(composition, output), wiring, as_json)
+    _tune(create(composition, output), wiring, as_json, gate)
 
 
-def _resume(name: str, output: Path, asked: Asked, as_json: bool) -> None:
+def _resume(name: str, output: Path, asked: Asked, as_json: bool, gate: Gate) -> None:
     from autotuner.cli import display
     from autotuner.errors import UsageError
     from autotuner.store import RunStore, find_run
@@ -63,10 +66,10 @@ def _resume(name: str, output: Path, asked: Asked, as_json: bool) -> None:
     wiring = wire(store.experiment)
     display.relay_log()
     wiring.preflight(output)
-    _tune(store, wiring, as_json)
+    _tune(store, wiring, as_json, gate)
 
 
-def _tune(store: RunStore, wiring: Wiring, as_json: bool) -> None:
+def _tune(store: RunStore, wiring: Wiring, as_json: bool, gate: Gate) -> None:
     from autotuner.cli import display
     from autotuner.cli.live import view
     from autotuner.cli.results import leader, show
@@ -84,6 +87,7 @@ def _tune(store: RunStore, wiring: Wiring, as_json: bool) -> None:
             display.note(f"  autotune run --resume {store.path}")
             raise
     show(result, store.experiment, as_json)
+    gate.judge(result.ranking)
 
 
 def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:

@@ -1,0 +1,80 @@
+"""`--fail-on`: which verdicts end a command with exit code 1, so that a pipeline can be gated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autotuner.errors import AutotuneError
+    from autotuner.report.bench.result import BenchResult
+    from autotuner.scoring.rank import Ranking
+
+VALUES = ("undecided", "infeasible", "none")
+METAVAR = "undecided|infeasible|none"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What fails: nothing that meets the targets, and a winner whose targets are met but not proven."""
+
+    infeasible: bool = True
+    undecided: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> Gate:
+        """The gate of `undecided,infeasible`; one that asks for proof does not accept a miss either."""
+        from autotuner.errors import UsageError, unknown
+
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            if name not in VALUES:
+                raise UsageError(unknown("value of --fail-on", name, VALUES), remedy=f"Give one of: {METAVAR}.")
+        if "none" in names and len(set(names)) > 1:
+            raise UsageError(
+                "--fail-on none says that nothing fails.",
+                why=f"It stands beside {', '.join(name for name in names if name != 'none')}.",
+                remedy="Keep one of them.",
+            )
+        return cls(infeasible="none" not in names, undecided="undecided" in names)
+
+    def judge(self, ranking: Ranking) -> None:
+        """Raise what fails; what does not is a warning."""
+        from autotuner.cli.results import no_winner
+        from autotuner.core import Verdict
+        from autotuner.errors import UndecidedError
+
+        winner = ranking.winner
+        if winner is None:
+            _end(no_winner(ranking), fails=self.infeasible)
+        elif winner.verdict is Verdict.UNDECIDED:
+            error = UndecidedError(
+                "The winner's targets are met, but not proven.", why=winner.reason, remedy="Measure longer: --duration."
+            )
+            _end(error, fails=self.undecided)
+
+    def judge_load_test(self, result: BenchResult) -> None:
+        """The same for a load test, whose best load point counts."""
+        from autotuner.core import Verdict
+        from autotuner.errors import NoFeasibleError, UndecidedError
+
+        last = result.load_points[-1]
+        if not result.meets_slo:
+            error = NoFeasibleError("No load point met the targets.", why=f"The last: {result.reason(last)}.")
+            _end(error, fails=self.infeasible)
+            return
+        verdicts = {point.result.verdict: point for point in reversed(result.load_points)}
+        if self.undecided and result.slo.terms and Verdict.FEASIBLE not in verdicts:
+            raise UndecidedError(
+                "A load point met the targets, and none is proven to.",
+                why=f"{verdicts[Verdict.UNDECIDED].result.load_point}: {result.reason(verdicts[Verdict.UNDECIDED])}.",
+                remedy="Measure longer: --duration.",
+            )
+
+
+def _end(error: AutotuneError, *, fails: bool) -> None:
+    from autotuner.cli import display
+
+    if fails:
+        raise error
+    display.warning(str(error))

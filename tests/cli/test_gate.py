@@ -1,0 +1,89 @@
+"""`--fail-on`: what ends a command with exit code 1."""
+
+import pytest
+
+from autotuner.cli.gate import Gate
+from autotuner.errors import UsageError
+from tests.cli.test_bench import QUICK, sim
+
+__all__ = ["sim"]
+
+
+@pytest.mark.parametrize(
+    ("text", "infeasible", "undecided"),
+    [
+        ("infeasible", True, False),
+        ("undecided", True, True),
+        ("undecided,infeasible", True, True),
+        ("infeasible, undecided", True, True),
+        ("none", False, False),
+        ("none,none", False, False),
+    ],
+)
+def test_a_gate_that_asks_for_proof_passes_no_miss(text, infeasible, undecided):
+    assert Gate.read(text) == Gate(infeasible, undecided)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("undecidet", "did you mean 'undecided'"),
+        ("none,undecided", "Keep one of them"),
+        ("", "Give one of: undecided|infeasible|none"),
+        ("infeasible,,", "Give one of"),
+    ],
+)
+def test_another_value_is_refused_with_those_there_are(text, said):
+    with pytest.raises(UsageError, match=said.replace("|", r"\|")):
+        Gate.read(text)
+
+
+RUN = ("run", "--profile", "quick-test", "--evaluator", "simulated", "--max-requests", "12")
+"""Too few requests to prove that 95% of them meet a target."""
+
+MET, MISSED = ("--slo", "ttft=10"), ("--slo", "ttft=0.000001")
+UNPROVEN, NOTHING = "met, but not proven", "No configuration met the targets"
+
+
+def test_a_run_exits_as_the_gate_says_and_so_does_its_report(autotune):
+    cases = [
+        (MET, (), 0, f"Warning: The winner's targets are {UNPROVEN}"),
+        (MET, ("--fail-on", "undecided"), 1, f"Error: The winner's targets are {UNPROVEN}"),
+        (MISSED, (), 1, f"Error: {NOTHING}"),
+        (MISSED, ("--fail-on", "none"), 0, f"Warning: {NOTHING}"),
+    ]
+    for slo, gate, code, message in cases:
+        ended = autotune(*RUN, *slo, *gate)
+        assert (ended.code, message in " ".join(ended.err.split())) == (code, True), ended.err
+    # the newest run missed its targets
+    for gate, code in (((), 0), (("--fail-on", "none"), 0), (("--fail-on", "infeasible"), 1)):
+        ended = autotune("report", *gate)
+        assert (ended.code, NOTHING in ended.err) == (code, code == 1)
+    assert autotune("report", "--fail-on", "infeasible", "--json").data["winner"] is None
+
+
+def test_an_undecided_winner_fails_a_report_that_asks_for_proof(autotune):
+    assert autotune(*RUN, *MET).code == 0
+    assert [autotune("report", "--fail-on", value).code for value in ("infeasible", "undecided")] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("slo", "gate", "code", "message"),
+    [
+        (MET, (), 0, ""),
+        (MET, ("--fail-on", "undecided"), 1, "A load point met the targets, and none is proven to"),
+        (MISSED, ("--fail-on", "none"), 0, "Warning: No load point met the targets"),
+        ((), ("--fail-on", "undecided"), 0, ""),
+    ],
+)
+def test_a_load_test_exits_as_the_gate_says(autotune, sim, slo, gate, code, message):
+    ended = autotune("bench", sim, *QUICK, "--concurrency", "1", *slo, *gate)
+    assert ended.code == code, ended.err
+    assert message in " ".join(ended.err.split())
+
+
+@pytest.mark.parametrize("command", [("run",), ("report",), ("bench", "http://127.0.0.1:9")])
+def test_the_gate_is_read_before_anything_starts(autotune, tmp_path, command):
+    ended = autotune(*command, "--fail-on", "undecidet")
+    assert (ended.code, "did you mean 'undecided'" in ended.err) == (2, True)
+    assert not list(tmp_path.iterdir())
