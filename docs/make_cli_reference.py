@@ -9,66 +9,67 @@ from typing import Any
 
 import typer
 
-from autotuner.cli import app
+from autotuner.cli import app, page
 
 TARGET = Path(__file__).parent / "reference" / "cli.md"
 HEAD = """# Command line reference
 
-Made from the commands by `python docs/make_cli_reference.py`; a test holds it current.
+Made from the commands by `python docs/make_cli_reference.py`; a test holds it current. `autotune COMMAND --help`
+says the same.
 
-Exit codes: 0 done; 1 no configuration met the targets; 2 bad usage or configuration; 3 the machine lacks
-something, or a run folder cannot be used; 130 interrupted, can be resumed.
+Exit codes: 0 done; 1 what [`--fail-on`](../how-to/ci.md) names, such as that nothing met the targets; 2 bad usage or
+configuration; 3 the machine lacks something, a server does not answer, or a run folder cannot be used; 70 a defect of
+autotune; 130 interrupted, can be resumed.
 """
 
 
-def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every command with its full name, groups first."""
-    yield path, command
+def commands(command: Any, path: str, parent: Any = None) -> Iterator[tuple[Any, Any]]:
+    """Every command with its context, groups first."""
+    context = command.make_context(path, [], parent=parent, resilient_parsing=True)
+    yield command, context
     for name, sub in getattr(command, "commands", {}).items():
-        yield from commands(sub, f"{path} {name}")
+        yield from commands(sub, name, context)
 
 
-def options(command: Any) -> list[str]:
-    """The rows of a command's table of arguments and options."""
-    rows = []
-    for parameter in command.params:
-        if getattr(parameter, "hidden", False) or parameter.name == "help":
-            continue
-        if parameter.param_type_name == "argument":
-            flags = f"`{parameter.name.upper()}`"
-        else:
-            flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
-        default = parameter.default
-        shown = "" if default is None or default is False or callable(default) or default == () else f"`{default}`"
-        rows.append(f"| {flags} | {parameter.help or ''} | {shown} |")
-    return rows
+def option(parameter: Any) -> str:
+    """A parameter in a table, with its names and what stands for its value."""
+    value = page.metavar(parameter)
+    if page.is_argument(parameter):
+        return f"`{_cell(value)}`"
+    *others, last = page.names(parameter)
+    return _cell(", ".join(f"`{name}`" for name in [*others, f"{last} {value}".rstrip()]))
 
 
-def described(text: str) -> str:
-    """A command's help; a paragraph whose lines are kept becomes a block of text."""
-    paragraphs = text.split("\n\n")
-    return "\n\n".join(
-        f"```text\n{body.strip(chr(8)).strip(chr(10))}\n```" if body.startswith("\b") else body for body in paragraphs
-    )
+def row(parameter: Any) -> str:
+    """A parameter as a row of a table."""
+    default = "required" if parameter.required else "off" if page.is_flag(parameter) else page.default(parameter)
+    return f"| {option(parameter)} | {_cell(parameter.help or '')} | {_cell(default)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def section(command: Any, context: Any) -> str:
+    """A command: what it is for, how it is called, its options in groups, examples."""
+    usage = " ".join((context.command_path, *command.collect_usage_pieces(context)))
+    parts = [f"## {context.command_path}", *page.paragraphs(command), f"```text\n{usage}\n```"]
+    for title, listed in page.subcommands(command).items():
+        rows = (f"- `{each.name}`: {next(page.paragraphs(each))}" for each in listed)
+        parts.append(f"**{title}**\n\n" + "\n".join(rows))
+    for title, listed in page.groups(command, context).items():
+        rows = (row(each) for each in listed if "--help" not in each.opts)
+        if body := "\n".join(rows):
+            parts.append(f"**{title}**\n\n| option | meaning | default |\n| --- | --- | --- |\n{body}")
+    if examples := page.examples(context):
+        parts.append("```text\n" + "\n".join(f"# {each.purpose}\n{each.command}" for each in examples) + "\n```")
+    return "\n\n".join(parts)
 
 
 def reference() -> str:
     """The whole page."""
-    parts = [HEAD]
-    for path, command in commands(typer.main.get_command(app), "autotune"):
-        usage = " ".join(part for part in (path, "COMMAND" if hasattr(command, "commands") else "[OPTIONS]"))
-        arguments = " ".join(
-            p.name.upper() if p.required else f"[{p.name.upper()}]"
-            for p in command.params
-            if p.param_type_name == "argument"
-        )
-        parts.append(
-            f"## {path}\n\n{described(command.help or '')}\n\n```text\n{f'{usage} {arguments}'.rstrip()}\n```\n"
-        )
-        rows = options(command)
-        if rows:
-            parts.append("| option | meaning | default |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n")
-    return "\n".join(parts)
+    sections = (section(*each) for each in commands(typer.main.get_command(app), "autotune"))
+    return "\n".join([HEAD, *(f"{each}\n" for each in sections)])
 
 
 def main() -> None:

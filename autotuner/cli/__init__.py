@@ -14,6 +14,7 @@ from autotuner.cli.command import command
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
 from autotuner.cli.edge import Edge
+from autotuner.cli.page import CONFIGURE, LOAD_TEST, MACHINE, PREDICT, TUNE, Command, Group
 from autotuner.cli.predict import predict
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
@@ -24,6 +25,7 @@ app = typer.Typer(
     name="autotune",
     help="Find the engine, flags and load that serve a model best within latency targets, by measuring.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,16 +47,21 @@ def _root(
     pass
 
 
-app.command()(run)
-app.command()(bench)
-app.add_typer(profiles_app, name="profiles")
-app.add_typer(config_app, name="config")
-app.command()(report)
-app.command()(command)
-app.command()(predict)
-app.command()(calibrate)
-app.command()(doctor)
-app.command()(clean)
+for _function, _panel in (
+    (run, TUNE),
+    (report, TUNE),
+    (command, TUNE),
+    (bench, LOAD_TEST),
+    (predict, PREDICT),
+    (calibrate, PREDICT),
+    (doctor, MACHINE),
+    (clean, MACHINE),
+):
+    app.command(cls=Command, rich_help_panel=_panel)(_function)
+for _name, _group in (("profiles", profiles_app), ("config", config_app)):
+    app.add_typer(_group, name=_name, cls=Group, rich_help_panel=CONFIGURE)
+    for _registered in _group.registered_commands:
+        _registered.cls = Command
 
 
 def main() -> None:

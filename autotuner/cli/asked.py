@@ -11,99 +11,231 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from autotuner.cli.load_options import (
-    LAYERS,
+    CONFIGURATION,
+    HARDWARE,
     LOAD,
-    Concurrency,
-    Duration,
-    MaxRequests,
-    Rate,
-    Scenario,
-    SloTerms,
-    Warmup,
+    RATE,
+    SEARCH,
+    SERVE,
+    concurrency_option,
+    duration_option,
+    layered,
+    max_requests_option,
     numbers,
     option,
     rates_of,
+    scenario_option,
     scenarios_of,
     slo_of,
+    slo_option,
+    warmup_option,
 )
 
 if TYPE_CHECKING:
     from autotuner.config import Composition, Overrides, TaskContext
-
-SEARCH = "Search"
 
 
 @dataclass(frozen=True)
 class Asked:
     """What the command line says about the configuration; None where it says nothing."""
 
-    profile: Annotated[
-        list[str] | None,
-        option("--profile", "-p", help="Profile name or file; several apply in order.", panel=LAYERS),
+    model: Annotated[
+        str | None,
+        option(
+            "--model",
+            "-m",
+            metavar="PATH|ID",
+            help="Model: a local folder or a Hugging Face id; for sim also a bundled name, such as llama-3.1-8b.",
+            panel=SERVE,
+            default="from the profile, else llama-3.1-8b for sim, the served one for --url",
+        ),
     ] = None
-    model: Annotated[str | None, option("--model", "-m", help="Model folder or Hugging Face id.", panel=LAYERS)] = None
     runtime: Annotated[
-        str | None, option("--runtime", "-r", help="Engine: sim, vllm, sglang, trtllm.", panel=LAYERS)
+        str | None,
+        option(
+            "--runtime",
+            "-r",
+            metavar="ENGINE",
+            help="Engine: sim (simulated), vllm, sglang or trtllm.",
+            panel=SERVE,
+            default=layered("sim"),
+        ),
     ] = None
     deployment: Annotated[
-        str | None, option("--deployment", help="Where it runs: process, docker, external.", panel=LAYERS)
+        str | None,
+        option(
+            "--deployment",
+            metavar="MODE",
+            help="Where the engine runs: process, docker, or external for a server that runs already.",
+            panel=SERVE,
+            default=layered("process"),
+        ),
     ] = None
     url: Annotated[
-        str | None, option("--url", help="Measure this running endpoint; implies --deployment external.", panel=LAYERS)
+        str | None,
+        option(
+            "--url",
+            metavar="URL",
+            help="Measure the server that runs at this address, and launch none; implies --deployment external.",
+            panel=SERVE,
+            default=layered("none"),
+        ),
+    ] = None
+    profile: Annotated[
+        list[str] | None,
+        option(
+            "--profile",
+            "-p",
+            metavar="NAME|FILE[,...]",
+            help="Profiles to compose, in this order; repeatable. `autotune profiles list` lists them.",
+            panel=CONFIGURATION,
+            default="none",
+        ),
     ] = None
     layer: Annotated[
-        list[str] | None, option("--layer", help="Preset layer to add, such as fp8-default.", panel=LAYERS)
+        list[str] | None,
+        option(
+            "--layer",
+            metavar="NAME|FILE",
+            help="Preset layer to add before the profiles, such as fp8-default; repeatable.",
+            panel=CONFIGURATION,
+            default="none",
+        ),
     ] = None
-    slo: SloTerms = None
     config: Annotated[
         list[Path] | None,
-        option("--config", "-c", help="YAML file of overrides; several apply in order.", panel=LAYERS),
+        option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="YAML file of overrides; repeatable, applied in this order.",
+            panel=CONFIGURATION,
+            default="none",
+        ),
     ] = None
     set: Annotated[
         list[str] | None,
-        option("--set", help="One override: optimization.max_iterations=5.", panel=LAYERS, metavar="KEY=VALUE"),
+        option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One override, such as optimization.max_seconds=600; repeatable.",
+            panel=CONFIGURATION,
+            default="none",
+        ),
     ] = None
     override_mode: Annotated[
-        str, option("--override-mode", help="patch merges overrides in; replace drops the layers.", panel=LAYERS)
+        str,
+        option(
+            "--override-mode",
+            metavar="patch|replace",
+            help="patch lays the overrides on top of the layers; replace uses the overrides alone.",
+            panel=CONFIGURATION,
+        ),
     ] = "patch"
-    gpu: Annotated[
-        str | None, option("--gpu", help="GPU type, such as H100; detected where there is one.", panel=LAYERS)
-    ] = None
-    gpus: Annotated[
-        str | None, option("--gpus", help="Use these GPUs of this machine, by index: 0,1.", panel=LAYERS)
-    ] = None
-    total_gpus: Annotated[int | None, option("--total-gpus", help="Use at most this many GPUs.", panel=LAYERS)] = None
     allow_unknown_profiles: Annotated[
-        bool, option("--allow-unknown-profiles", help="Skip unknown profiles with a warning.", panel=LAYERS)
+        bool,
+        option(
+            "--allow-unknown-profiles",
+            help="Skip a profile that does not exist, with a warning.",
+            panel=CONFIGURATION,
+        ),
     ] = False
-    scenario: Scenario = None
-    concurrency: Concurrency = None
-    rate: Rate = None
-    duration: Duration = None
-    max_requests: MaxRequests = None
-    warmup: Warmup = None
-    seed: Annotated[int | None, option("--seed", help="Seed of lengths, arrivals and search.", panel=LOAD)] = None
+    scenario: Annotated[list[str] | None, scenario_option(layered("D(100,100)"))] = None
+    concurrency: Annotated[str | None, concurrency_option(layered("1,4"))] = None
+    rate: Annotated[str | None, RATE] = None
+    duration: Annotated[float | None, duration_option(layered("20"))] = None
+    warmup: Annotated[float | None, warmup_option(layered("5"))] = None
+    max_requests: Annotated[int | None, max_requests_option(layered("no limit"))] = None
+    seed: Annotated[
+        int | None,
+        option(
+            "--seed",
+            metavar="N",
+            help="Seed of request lengths, arrivals and the search.",
+            panel=LOAD,
+            default=layered("0"),
+        ),
+    ] = None
+    slo: Annotated[str | None, slo_option(layered("none"))] = None
     objective: Annotated[
-        str | None, option("--objective", help="What is best, such as maximize_throughput.", panel=SEARCH)
+        str | None,
+        option(
+            "--objective",
+            metavar="OBJECTIVE",
+            help="What is best: minimize_latency, minimize_ttft, minimize_tpot, maximize_throughput,"
+            " maximize_goodput or minimize_cost.",
+            panel=SEARCH,
+            default=layered("minimize_latency"),
+        ),
     ] = None
     strategy: Annotated[
         str | None,
-        option("--strategy", help="How candidates are chosen: racing, grid_search, random, bayesian.", panel=SEARCH),
+        option(
+            "--strategy",
+            metavar="STRATEGY",
+            help="How candidates are chosen: racing, grid_search, random or bayesian.",
+            panel=SEARCH,
+            default=layered("racing"),
+        ),
     ] = None
     evaluator: Annotated[
         str | None,
-        option("--evaluator", help="Who answers: measured, or simulated in virtual time.", panel=SEARCH),
+        option(
+            "--evaluator",
+            metavar="EVALUATOR",
+            help="Evaluator: measured, or simulated in virtual time.",
+            panel=SEARCH,
+            default=layered("measured"),
+        ),
     ] = None
     find_capacity: Annotated[
         bool,
         option(
             "--find-capacity",
-            help="Find each candidate's highest load inside the SLO, between the loads given or 1 and 1024.",
+            help="Find the highest load at which each candidate meets its targets, between the loads given or"
+            " 1 and 1024 in flight.",
             panel=SEARCH,
         ),
     ] = False
     max_iterations: Annotated[
-        int | None, option("--max-iterations", help="Launch at most this many candidates.", panel=SEARCH)
+        int | None,
+        option(
+            "--max-iterations",
+            metavar="N",
+            help="Launch at most this many candidates.",
+            panel=SEARCH,
+            default=layered("10"),
+        ),
+    ] = None
+    gpu: Annotated[
+        str | None,
+        option(
+            "--gpu",
+            metavar="TYPE",
+            help="GPU type, such as H100: picks the parameters to try, and what is predicted or simulated.",
+            panel=HARDWARE,
+            default="from the profile, else that of this machine for a real engine",
+        ),
+    ] = None
+    gpus: Annotated[
+        str | None,
+        option(
+            "--gpus",
+            metavar="I[,I...]",
+            help="Use these GPUs of this machine, by index.",
+            panel=HARDWARE,
+            default=layered("any that are idle"),
+        ),
+    ] = None
+    total_gpus: Annotated[
+        int | None,
+        option(
+            "--total-gpus",
+            metavar="N",
+            help="Use at most this many GPUs.",
+            panel=HARDWARE,
+            default="from the profile, else all of this machine for a real engine",
+        ),
     ] = None
 
     def compose(self) -> Composition:

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autotuner.cli.gate import METAVAR, Gate
+from autotuner.cli.gate import FAIL_ON, Gate
 from autotuner.cli.load_options import (
+    AS_JSON,
     LOAD,
-    Concurrency,
-    Duration,
-    MaxRequests,
-    Rate,
-    Scenario,
-    SloTerms,
-    Warmup,
+    OUTPUT,
+    RATE,
+    concurrency_option,
+    duration_option,
+    max_requests_option,
     numbers,
     option,
     rates_of,
+    scenario_option,
     scenarios_of,
     slo_of,
+    slo_option,
+    warmup_option,
 )
 from autotuner.cli.signals import terminated_as_interrupted
 
@@ -32,58 +34,114 @@ SERVER = "Server"
 
 
 def bench(
-    url: Annotated[str, typer.Argument(help="Address of the server, such as http://127.0.0.1:8000.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address of the server, such as http://127.0.0.1:8000.")],
     model: Annotated[
         str | None,
-        option("--model", "-m", help="Served model; found out where there is one.", panel=SERVER),
+        option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Model, as the server names it.",
+            panel=SERVER,
+            default="the one the server lists",
+        ),
     ] = None,
     endpoint: Annotated[
-        str | None, option("--endpoint", help="completions or chat; found out when left out.", panel=SERVER)
+        str | None,
+        option(
+            "--endpoint",
+            metavar="completions|chat",
+            help="Where requests are sent: /v1/completions or /v1/chat/completions.",
+            panel=SERVER,
+            default="completions, or chat where only that answers",
+        ),
     ] = None,
     header: Annotated[
         list[str] | None,
-        option("--header", help="Header of every request; several apply.", panel=SERVER, metavar="NAME:VALUE"),
+        option(
+            "--header",
+            metavar="NAME:VALUE",
+            help="Header of every request; repeatable.",
+            panel=SERVER,
+            default="none",
+        ),
     ] = None,
     api_key_env: Annotated[
         str | None,
-        option("--api-key-env", help="Variable that holds the API key; never written.", panel=SERVER, metavar="NAME"),
+        option(
+            "--api-key-env",
+            metavar="VARIABLE",
+            help="Environment variable that holds the API key; its value is never written.",
+            panel=SERVER,
+            default="none",
+        ),
     ] = None,
-    scenario: Scenario = None,
-    concurrency: Concurrency = None,
-    rate: Rate = None,
+    scenario: Annotated[list[str] | None, scenario_option("D(100,100)")] = None,
+    concurrency: Annotated[str | None, concurrency_option("1,4")] = None,
+    rate: Annotated[str | None, RATE] = None,
     arrival: Annotated[
         str | None,
         option(
-            "--arrival", help="Arrivals at a rate: poisson, constant, gamma:SHAPE, ramp:START-END, trace.", panel=LOAD
+            "--arrival",
+            metavar="PROCESS",
+            help="When requests arrive at a --rate: poisson, constant, gamma:SHAPE, ramp:START-END or trace.",
+            panel=LOAD,
+            default="poisson",
         ),
     ] = None,
     max_in_flight: Annotated[
-        int | None, typer.Option("--max-in-flight", min=1, help="At most so many at once.", rich_help_panel=LOAD)
+        int | None,
+        option(
+            "--max-in-flight",
+            metavar="N",
+            help="Most requests in flight at a --rate; further ones wait.",
+            panel=LOAD,
+            default="no limit",
+            min=1,
+        ),
     ] = None,
-    duration: Duration = None,
-    max_requests: MaxRequests = None,
-    warmup: Warmup = None,
+    duration: Annotated[float | None, duration_option("20")] = None,
+    warmup: Annotated[float | None, warmup_option("5")] = None,
+    max_requests: Annotated[int | None, max_requests_option("no limit")] = None,
     request_timeout: Annotated[
-        float | None, option("--request-timeout", help="Seconds until a request counts as timed out.", panel=LOAD)
+        float | None,
+        option(
+            "--request-timeout",
+            metavar="SECONDS",
+            help="After this long a request is given up and counts as an error.",
+            panel=LOAD,
+            default="300",
+        ),
     ] = None,
-    seed: Annotated[int | None, option("--seed", help="Seed of lengths and arrivals.", panel=LOAD)] = None,
-    slo: SloTerms = None,
+    seed: Annotated[
+        int | None,
+        option("--seed", metavar="N", help="Seed of request lengths and arrivals.", panel=LOAD, default="0"),
+    ] = None,
     find_capacity: Annotated[
         bool,
-        typer.Option(
+        option(
             "--find-capacity",
-            help="Find the highest load inside the SLO, between the loads given or 1 and 1024.",
-            rich_help_panel=LOAD,
+            help="Find the highest load that meets the targets, between the loads given or 1 and 1024 in flight.",
+            panel=LOAD,
         ),
     ] = False,
-    fail_on: Annotated[str, typer.Option("--fail-on", metavar=METAVAR, help="What exits with 1.")] = "infeasible",
+    slo: Annotated[str | None, slo_option("none")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="New folder for records, JSON, CSV and plots.")
+        Path | None,
+        option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="New folder for raw records, JSON, CSV and plots.",
+            panel=OUTPUT,
+            default="none",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One row for each load point on stdout.")] = False,
+    fail_on: Annotated[str, FAIL_ON] = "infeasible",
+    as_json: Annotated[bool, AS_JSON] = False,
+    as_csv: Annotated[bool, option("--csv", help="One row for each load point on stdout.", panel=OUTPUT)] = False,
 ) -> None:
-    """Drive load points on a server that runs already, and say what each is worth."""
+    """Load-test a server that runs already, judge every load point, and check that its figures can be trusted."""
     from autotuner.cli.watch import watching
     from autotuner.errors import UsageError
     from autotuner.loadtest import Interrupted

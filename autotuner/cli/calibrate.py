@@ -7,26 +7,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotuner.cli.run import RUNS
+from autotuner.cli.load_options import AS_JSON, RUNS, RUNS_FOLDER, option
 
 if TYPE_CHECKING:
     from autotuner.predict.own import Factors
 
+FIT = "Fit"
+
 
 def calibrate(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run folders or names.")] = None,
-    gpu: Annotated[str | None, typer.Option("--gpu", help="GPU type of runs that do not say it.")] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="Run folders, or their names.", show_default="none; shows what was fitted"),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        option(
+            "--gpu",
+            metavar="TYPE",
+            help="GPU type of runs that do not name one.",
+            panel=FIT,
+            default="none; such runs are left out",
+        ),
+    ] = None,
     simulated: Annotated[
-        bool, typer.Option("--simulated", help="Accept simulated runs; predictions then say so.")
+        bool, option("--simulated", help="Accept simulated runs; predictions then say so.", panel=FIT)
     ] = False,
-    forget: Annotated[bool, typer.Option("--forget", help="Go back to the bundled constants.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    forget: Annotated[bool, option("--forget", help="Go back to the bundled constants.", panel=FIT)] = False,
+    output: Annotated[Path, RUNS_FOLDER] = RUNS,
+    as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
     """Fit predictions to your own runs; without a run, show what was fitted.
 
-    Three factors for each engine and GPU type, of prefill, decode and overhead, are fitted to the measured load
-    points of the runs and pulled towards 1. Later predictions use them and say so.
+    For each engine and GPU type three factors, on the times of prefill, decode and overhead, are fitted to the
+    load points measured in the runs, and shrunk towards 1. Later predictions use them and say so.
     """
     from autotuner.cli import display
     from autotuner.predict import own

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from autotuner.cli.run import RUNS
+from autotuner.cli.load_options import AS_JSON, RUNS, RUNS_FOLDER
 
 
 def clean(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    output: Annotated[Path, RUNS_FOLDER] = RUNS,
+    as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
     """Remove what killed runs left: containers, processes, GPU locks, half-written files.
 

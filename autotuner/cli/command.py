@@ -5,25 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from autotuner.cli.run import RUNS
+from autotuner.cli.load_options import AS_JSON, OUTPUT, RUN, RUNS, RUNS_FOLDER, option
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
     from autotuner.errors import UsageError
     from autotuner.experiment import Experiment
 
+WHICH = "Which command"
+
 
 def command(
-    run: Annotated[str | None, typer.Argument(help="Run folder or name; the newest when left out.")] = None,
-    trial: Annotated[int | None, typer.Option("--trial", help="This trial instead of the winner.")] = None,
-    format: Annotated[
-        str | None, typer.Option("--format", help="shell, docker or compose; as it was launched when left out.")
+    run: Annotated[str | None, RUN] = None,
+    trial: Annotated[
+        int | None,
+        option("--trial", metavar="N", help="Trial whose command is printed.", panel=WHICH, default="the winner"),
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port it listens on.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    format: Annotated[
+        str | None,
+        option(
+            "--format",
+            metavar="shell|docker|compose",
+            help="A process, `docker run`, or a Compose file.",
+            panel=OUTPUT,
+            default="as the run launched it",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        option(
+            "--port",
+            metavar="N",
+            help="Port the server listens on.",
+            panel=OUTPUT,
+            default="8000; 30000 for sglang",
+            min=1,
+            max=65535,
+        ),
+    ] = None,
+    output: Annotated[Path, RUNS_FOLDER] = RUNS,
+    as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
     """Print the launch command of a run's winner."""
     from autotuner.cli import display

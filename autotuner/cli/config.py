@@ -20,8 +20,12 @@ def _root() -> None:
 @asks
 def show(
     asked: Asked,
-    format: Annotated[str, typer.Option("--format", help="table, yaml or json.")] = "table",
-    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+    format: Annotated[
+        str, typer.Option("--format", metavar="table|yaml|json", help="How it is written.", rich_help_panel="Output")
+    ] = "table",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The same as --format json.", rich_help_panel="Output")
+    ] = False,
 ) -> None:
     """Show every resolved value with the layer it came from."""
     from autotuner.cli import display

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from autotuner.cli.load_options import AS_JSON
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False) -> None:
-    """Tell what this machine can run: GPUs, Docker, engines, disk, cache."""
+def doctor(as_json: Annotated[bool, AS_JSON] = False) -> None:
+    """Show what this machine can run: GPUs, Docker, engines, load generator, disk, models."""
     from autotuner.cli import display
     from autotuner.cli.machine import examine
 

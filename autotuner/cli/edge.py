@@ -7,13 +7,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from autotuner.cli.page import Page
 from autotuner.errors import AutotuneError
 
 INTERRUPTED = 130
 UNEXPECTED = 70
 
 
-class Edge(TyperGroup):
+class Edge(Page, TyperGroup):
     """A command group that reports errors instead of raising them, unless `--debug` is given."""
 
     def invoke(self, ctx: Any) -> Any:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autotuner.cli.load_options import OUTPUT, option
+
 if TYPE_CHECKING:
     from autotuner.errors import AutotuneError
     from autotuner.report.bench.result import BenchResult
     from autotuner.scoring.rank import Ranking
 
 VALUES = ("undecided", "infeasible", "none")
-METAVAR = "undecided|infeasible|none"
+FAIL_ON = option(
+    "--fail-on",
+    metavar="|".join(VALUES),
+    help="Verdict that exits with 1: infeasible (nothing meets the targets), undecided (nothing is proven to meet"
+    " them), or none.",
+    panel=OUTPUT,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,9 @@ class Gate:
         names = [name.strip() for name in text.split(",")]
         for name in names:
             if name not in VALUES:
-                raise UsageError(unknown("value of --fail-on", name, VALUES), remedy=f"Give one of: {METAVAR}.")
+                raise UsageError(
+                    unknown("value of --fail-on", name, VALUES), remedy=f"Give one of: {', '.join(VALUES)}."
+                )
         if "none" in names and len(set(names)) > 1:
             raise UsageError(
                 "--fail-on none says that nothing fails.",

@@ -1,39 +1,108 @@
-"""The options of a load, declared once for every command that drives one, and how their texts are read."""
+"""Options that several commands share, declared once, and how their texts are read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import typer
 
 from autotuner.errors import UsageError
 
-LAYERS = "Layers"
+SERVE = "What to serve"
+CONFIGURATION = "Configuration"
 LOAD = "Load"
+TARGETS = "Targets"
+SEARCH = "Search"
+HARDWARE = "Hardware"
+OUTPUT = "Output"
+
 _OUTSIDE_BRACKETS = re.compile(r",(?![^()]*\))")
 
 
-def option(*names: str, help: str, panel: str, metavar: str | None = None) -> Any:
-    """An option in one panel of the help page."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar)
+def option(
+    *names: str, help: str, panel: str, metavar: str | None = None, default: str | None = None, **more: Any
+) -> Any:
+    """An option in one group of the help page; `default` says in words what holds where it is not given."""
+    shown = True if default is None else default
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, show_default=shown, **more)
 
 
-Scenario = Annotated[
-    list[str] | None, option("--scenario", help="Traffic scenario, such as D(1000,200); several apply.", panel=LOAD)
-]
-Concurrency = Annotated[str | None, option("--concurrency", help="Requests in flight, such as 1,8,64.", panel=LOAD)]
-Rate = Annotated[
-    str | None,
-    option("--rate", help="Requests per second (open loop), such as 2,4; trace for a trace's own times.", panel=LOAD),
-]
-Duration = Annotated[float | None, option("--duration", help="Seconds of each load point's window.", panel=LOAD)]
-MaxRequests = Annotated[int | None, option("--max-requests", help="End a window after this many requests.", panel=LOAD)]
-Warmup = Annotated[float | None, option("--warmup", help="Seconds of warm-up before each window.", panel=LOAD)]
-SloTerms = Annotated[
-    str | None, option("--slo", help="SLO name, file, or terms: ttft=1.0,latency.p90=5.", panel=LAYERS)
-]
+def layered(default: str) -> str:
+    """A default that profiles may set otherwise."""
+    return f"from the profile, else {default}"
+
+
+RUNS = Path("runs")
+RUNS_FOLDER = option("--output", "-o", metavar="FOLDER", help="Folder that holds the runs.", panel=OUTPUT)
+RUN = typer.Argument(metavar="RUN", help="Run folder, or its name.", show_default="the newest run")
+AS_JSON = option("--json", help="Machine-readable result on stdout.", panel=OUTPUT)
+
+
+def scenario_option(default: str) -> Any:
+    """Which requests are sent."""
+    return option(
+        "--scenario",
+        metavar="SCENARIO",
+        help="Prompt and output tokens of the requests, such as D(1000,200), N(480,240)/(300,150) or"
+        " file:trace.jsonl; repeatable.",
+        panel=LOAD,
+        default=default,
+    )
+
+
+def concurrency_option(default: str) -> Any:
+    """The closed loops."""
+    return option(
+        "--concurrency",
+        metavar="N[,N...]",
+        help="Closed loop: requests in flight at once; a load point for each.",
+        panel=LOAD,
+        default=default,
+    )
+
+
+RATE = option(
+    "--rate",
+    metavar="R[,R...]",
+    help="Open loop: requests per second; a load point for each. trace replays a trace's own times.",
+    panel=LOAD,
+    default="none; trace for a trace with times, where no load is named",
+)
+
+
+def duration_option(default: str) -> Any:
+    """The window."""
+    return option(
+        "--duration", metavar="SECONDS", help="Length of a load point's measured window.", panel=LOAD, default=default
+    )
+
+
+def warmup_option(default: str) -> Any:
+    """What comes before the window."""
+    return option(
+        "--warmup", metavar="SECONDS", help="Warm-up before each window; not measured.", panel=LOAD, default=default
+    )
+
+
+def max_requests_option(default: str) -> Any:
+    """The most requests of a window."""
+    return option(
+        "--max-requests", metavar="N", help="End a window after this many requests.", panel=LOAD, default=default
+    )
+
+
+def slo_option(default: str) -> Any:
+    """The targets."""
+    return option(
+        "--slo",
+        metavar="NAME|FILE|TERMS",
+        help="Targets: a bundled SLO, a YAML file, or terms in seconds such as ttft=1.0,latency.p90=5.",
+        panel=TARGETS,
+        default=default,
+    )
 
 
 def scenarios_of(texts: Sequence[str] | None) -> list[str] | None:

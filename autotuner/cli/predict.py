@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from autotuner.cli.load_options import AS_JSON, HARDWARE, LOAD, OUTPUT, SERVE, TARGETS, option
 
 if TYPE_CHECKING:
     from autotuner.predict.traffic import Software, Target, Traffic
 
-MODEL, HARDWARE, LOAD, FIND, OUTPUT = "The model", "The GPUs", "The load", "What to find", "Output"
+FIND = "What to find"
 ENGINES = ("vllm", "sglang", "trtllm")
-
-
-def _option(*names: str, help: str, panel: str, metavar: str | None = None, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **more)
 
 
 @dataclass(frozen=True)
@@ -36,86 +32,206 @@ class Question:
 
 def predict(
     model: Annotated[
-        str, _option("--model", "-m", help="Bundled name, or a folder or file with a config.json.", panel=MODEL)
+        str,
+        option(
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
+            help="Model: a bundled name, such as qwen3-32b, or a folder or file with a config.json.",
+            panel=SERVE,
+            default="none; needed unless --table is given",
+        ),
     ] = "",
-    runtime: Annotated[str, _option("--runtime", "-r", help="Engine: vllm, sglang, trtllm.", panel=MODEL)] = "vllm",
-    engine_version: Annotated[str, _option("--engine-version", help="Version of the engine.", panel=MODEL)] = "",
+    runtime: Annotated[
+        str, option("--runtime", "-r", metavar="ENGINE", help="Engine: vllm, sglang or trtllm.", panel=SERVE)
+    ] = "vllm",
+    engine_version: Annotated[
+        str,
+        option(
+            "--engine-version",
+            metavar="VERSION",
+            help="Version of the engine, such as 0.12.0.",
+            panel=SERVE,
+            default="any version",
+        ),
+    ] = "",
     dtype: Annotated[
-        str, _option("--dtype", help="Type of the weights, such as fp8; default: the checkpoint's.", panel=MODEL)
+        str,
+        option(
+            "--dtype",
+            metavar="TYPE",
+            help="Type of the weights: bf16, fp8, int8, int4 or fp4.",
+            panel=SERVE,
+            default="the checkpoint's",
+        ),
     ] = "",
-    kv_dtype: Annotated[str, _option("--kv-dtype", help="Type of the KV cache: bf16 or fp8.", panel=MODEL)] = "",
+    kv_dtype: Annotated[
+        str,
+        option("--kv-dtype", metavar="TYPE", help="Type of the KV cache: bf16 or fp8.", panel=SERVE, default="bf16"),
+    ] = "",
     gpu: Annotated[
-        str, _option("--gpu", help="GPU type; several to compare: H100,H200,B200; or any.", panel=HARDWARE)
+        str,
+        option(
+            "--gpu",
+            metavar="TYPE[,TYPE...]",
+            help="GPU type; with --target-rate several to compare, such as H100,H200,B200, or any.",
+            panel=HARDWARE,
+            default="none; needed unless --table is given",
+        ),
     ] = "",
-    tp: Annotated[int, _option("--tp", min=1, help="Tensor-parallel size.", panel=HARDWARE)] = 1,
-    pp: Annotated[int, _option("--pp", min=1, help="Pipeline stages.", panel=HARDWARE)] = 1,
-    dp: Annotated[int, _option("--dp", min=1, help="Data-parallel attention replicas.", panel=HARDWARE)] = 1,
-    ep: Annotated[int, _option("--ep", min=1, help="Groups the experts are dealt to.", panel=HARDWARE)] = 1,
-    total_gpus: Annotated[
-        int | None, _option("--total-gpus", min=1, help="Rank all ways to use this many GPUs.", panel=FIND)
-    ] = None,
+    tp: Annotated[int, option("--tp", metavar="N", min=1, help="Tensor-parallel size.", panel=HARDWARE)] = 1,
+    pp: Annotated[int, option("--pp", metavar="N", min=1, help="Pipeline-parallel size.", panel=HARDWARE)] = 1,
+    dp: Annotated[
+        int, option("--dp", metavar="N", min=1, help="Data-parallel size of the attention layers.", panel=HARDWARE)
+    ] = 1,
+    ep: Annotated[
+        int,
+        option("--ep", metavar="N", min=1, help="Expert-parallel size, for mixture-of-experts models.", panel=HARDWARE),
+    ] = 1,
     decode_gpu: Annotated[
-        str, _option("--decode-gpu", help="Other GPU type for decode workers; --gpu prefills.", panel=HARDWARE)
+        str,
+        option(
+            "--decode-gpu",
+            metavar="TYPE",
+            help="GPU type of the decode workers in disaggregated (P/D) serving; --gpu is that of the prefill workers.",
+            panel=HARDWARE,
+            default="as --gpu",
+        ),
     ] = "",
     price: Annotated[
         list[str] | None,
-        _option("--price", help="Price of a GPU for an hour; repeat for each type.", panel=HARDWARE, metavar="GPU=2.5"),
+        option(
+            "--price",
+            metavar="TYPE=PRICE",
+            help="Price of one GPU for an hour, such as H100=2.5; repeatable, for each type.",
+            panel=HARDWARE,
+            default="none",
+        ),
     ] = None,
-    isl: Annotated[int, _option("--isl", min=1, help="Prompt tokens.", panel=LOAD)] = 1024,
-    osl: Annotated[int, _option("--osl", min=1, help="Output tokens.", panel=LOAD)] = 1024,
+    isl: Annotated[
+        int, option("--isl", metavar="TOKENS", min=1, help="Input sequence length: prompt tokens.", panel=LOAD)
+    ] = 1024,
+    osl: Annotated[
+        int, option("--osl", metavar="TOKENS", min=1, help="Output sequence length: output tokens.", panel=LOAD)
+    ] = 1024,
     concurrency: Annotated[
         int | None,
-        _option("--concurrency", min=1, help="Requests in flight over all GPUs of --tp, --pp, --dp (16).", panel=LOAD),
+        option(
+            "--concurrency",
+            metavar="N",
+            min=1,
+            help="Closed loop: requests in flight on the whole deployment.",
+            panel=LOAD,
+            default="16",
+        ),
     ] = None,
     rate: Annotated[
-        float | None, _option("--rate", help="Requests/s that arrive by chance, instead of --concurrency.", panel=LOAD)
+        float | None,
+        option(
+            "--rate",
+            metavar="R",
+            help="Open loop: requests per second, Poisson arrivals, instead of --concurrency.",
+            panel=LOAD,
+            default="none",
+        ),
     ] = None,
     prefix_hit: Annotated[
-        float, _option("--prefix-hit", help="Share of prompt tokens in the prefix cache.", panel=LOAD)
+        float,
+        option(
+            "--prefix-hit", metavar="SHARE", help="Share of the prompt tokens that hit the prefix cache.", panel=LOAD
+        ),
     ] = 0,
     draft_tokens: Annotated[
-        int, _option("--draft-tokens", min=0, help="Tokens a draft proposes per step.", panel=LOAD)
+        int,
+        option(
+            "--draft-tokens",
+            metavar="N",
+            min=0,
+            help="Speculative decoding: tokens proposed in each step.",
+            panel=LOAD,
+        ),
     ] = 0,
     acceptance: Annotated[
-        float, _option("--acceptance", help="Chance that a proposed token is kept.", panel=LOAD)
+        float,
+        option(
+            "--acceptance",
+            metavar="SHARE",
+            help="Speculative decoding: probability that a proposed token is accepted.",
+            panel=LOAD,
+        ),
     ] = 0.7,
+    slo: Annotated[
+        str | None,
+        option(
+            "--slo",
+            metavar="TERMS",
+            help="Targets on the mean TTFT and TPOT, in seconds, such as ttft=1.0,tpot=0.05.",
+            panel=TARGETS,
+            default="none",
+        ),
+    ] = None,
+    total_gpus: Annotated[
+        int | None,
+        option(
+            "--total-gpus",
+            metavar="N",
+            min=1,
+            help="Rank all parallelisms and loads on this many GPUs.",
+            panel=FIND,
+            default="none; 8 with --sweep",
+        ),
+    ] = None,
     sweep: Annotated[
-        bool, _option("--sweep", help="Rank all parallelisms and loads on --total-gpus (8).", panel=FIND)
+        bool, option("--sweep", help="Rank all parallelisms and loads on 8 GPUs, or on --total-gpus.", panel=FIND)
     ] = False,
     target_rate: Annotated[
         float | None,
-        _option("--target-rate", help="Find the fewest GPUs that carry this many requests/s.", panel=FIND),
-    ] = None,
-    slo: Annotated[
-        str | None, _option("--slo", help="Targets on the means, in seconds: ttft=1.0,tpot=0.05.", panel=FIND)
+        option(
+            "--target-rate",
+            metavar="R",
+            help="Find the fewest GPUs that sustain this many requests per second.",
+            panel=FIND,
+            default="none",
+        ),
     ] = None,
     table: Annotated[
-        Path | None, _option("--table", help="Predict every row of this CSV; write to --output.", panel=FIND)
-    ] = None,
-    output: Annotated[
-        Path | None, _option("--output", "-o", help="CSV for --table; else a folder for table and plot.", panel=OUTPUT)
-    ] = None,
-    plot: Annotated[
-        Path | None, _option("--plot", help="PNG of throughput per GPU against tokens/s per user.", panel=OUTPUT)
+        Path | None,
+        option(
+            "--table",
+            metavar="FILE",
+            help="Predict every row of this CSV; the answers go to --output.",
+            panel=FIND,
+            default="none",
+        ),
     ] = None,
     predicted: Annotated[
-        bool, _option("--predicted", help="Leave out what was measured and calibrated here.", panel=FIND)
+        bool,
+        option("--predicted", help="Use neither measurements nor calibrations of this machine.", panel=FIND),
     ] = False,
-    as_json: Annotated[bool, _option("--json", help="Machine-readable result on stdout.", panel=OUTPUT)] = False,
+    output: Annotated[
+        Path | None,
+        option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="CSV file for --table; else a folder for the table and the plot.",
+            panel=OUTPUT,
+            default="none",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        option(
+            "--plot",
+            metavar="FILE",
+            help="PNG of throughput per GPU against per-user speed.",
+            panel=OUTPUT,
+            default="none; pareto.png in --output",
+        ),
+    ] = None,
+    as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
-    """Predict TTFT, TPOT, throughput, memory and cost without a GPU.
-
-    \b
-    How fast is one deployment, and where does the time go?
-      autotune predict --model qwen3-32b --gpu H100 --tp 2 --isl 4000 --osl 500 --concurrency 32
-    Does it keep up with requests that arrive at a rate?
-      autotune predict --model qwen3-32b --gpu H100 --tp 2 --isl 4000 --osl 500 --rate 1.5
-    Which GPUs, and how many, for this load within these targets, at what cost?
-      autotune predict --model qwen3-32b --gpu H100,H200,B200 --isl 4000 --osl 500 --target-rate 50
-        --slo ttft=1.0,tpot=0.03 --price H100=2.5 --price H200=3.2 --price B200=5.5
-    What is the best use of the 32 GPUs I have?
-      autotune predict --model qwen3-32b --gpu H100 --isl 4000 --osl 500 --total-gpus 32 --slo tpot=0.03
-    """
+    """Predict TTFT, TPOT, throughput, memory and cost without a GPU."""
     from autotuner.errors import UsageError
 
     if table is not None:
@@ -164,12 +280,12 @@ def _refuse_chosen(given: dict[str, Any], target_rate: float | None) -> None:
     """Refuse to rank what the command line has fixed: the ranking chooses layouts and loads."""
     from autotuner.errors import UsageError
 
-    for option, value in given.items():
+    for name, value in given.items():
         if value:
-            load = option in ("--rate", "--concurrency")
+            load = name in ("--rate", "--concurrency")
             other = "give --target-rate R for a load in requests/s" if load and target_rate is None else "leave it out"
             raise UsageError(
-                f"{option} is one of the things a ranking chooses.",
+                f"{name} is one of the things a ranking chooses.",
                 remedy=f"{other[:1].upper()}{other[1:]}, or leave --sweep, --total-gpus and --target-rate out.",
             )
 
@@ -177,10 +293,10 @@ def _refuse_chosen(given: dict[str, Any], target_rate: float | None) -> None:
 def _refuse_leftovers(given: dict[str, Any]) -> None:
     from autotuner.errors import UsageError
 
-    for option, value in given.items():
+    for name, value in given.items():
         if value:
             raise UsageError(
-                f"{option} says nothing about a single deployment.",
+                f"{name} says nothing about a single deployment.",
                 remedy="Add --sweep, --total-gpus or --target-rate to compare deployments, or leave it out.",
             )
 

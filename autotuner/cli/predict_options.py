@@ -70,7 +70,7 @@ def size(asked: Question, rate: float, *, output: Path | None, plot: Path | None
     shown = _best_per_type(found) if len(asked.gpus) > 1 else best_of_each(found)
     if len(asked.gpus) > 1:
         order = f"the best of each GPU type, {order}"
-    head = f"{_head(asked)}, {rate:g} requests/s arriving by chance"
+    head = f"{_head(asked)}, {rate:g} requests/s, Poisson arrivals"
     edge = frontier(option for option in found if option.meets)
     remarks = _left_out(asked, found) if found[0].meets else ()
     shown = [option for option in shown if option.meets] if found[0].meets else shown

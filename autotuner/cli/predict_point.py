@@ -66,7 +66,7 @@ def _open(served: Served, rate: float, asked: Question, as_json: bool) -> None:
     if as_json:
         display.json({**_plain_open(found), **calibrated(served), "cost_per_million_output_tokens": cost})
     else:
-        display.line(f"{_what(served)}, {rate:g} requests/s arriving by chance")
+        display.line(f"{_what(served)}, {rate:g} requests/s, Poisson arrivals")
         rows = [
             *_times(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
             {"": "of TTFT in a queue", "mean": duration(found.wait)},
@@ -96,7 +96,7 @@ def _times(
     return [
         {"": "TTFT", "mean": duration(ttft), "80% interval": between(ttft_interval)},
         {"": "TPOT", "mean": duration(tpot), "80% interval": between(tpot_interval)},
-        {"": "one user sees", "mean": f"{1 / tpot:.1f} tokens/s"},
+        {"": "per-user speed", "mean": f"{1 / tpot:.1f} tokens/s"},
     ]
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from autotuner.config import ConfigLayer
 
 app = typer.Typer(help="List, show, compare and check profiles.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.", rich_help_panel="Output")]
 
 
 @app.command("list")

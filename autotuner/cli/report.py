@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from autotuner.cli.gate import METAVAR, Gate
-from autotuner.cli.run import RUNS
+from autotuner.cli.gate import FAIL_ON, Gate
+from autotuner.cli.load_options import OUTPUT, RUN, RUNS, RUNS_FOLDER, option
 
 
 def report(
-    run: Annotated[str | None, typer.Argument(help="Run folder or name; the newest when left out.")] = None,
-    format: Annotated[str, typer.Option("--format", help="table, markdown, json or csv.")] = "table",
-    fail_on: Annotated[str, typer.Option("--fail-on", metavar=METAVAR, help="What exits with 1.")] = "none",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
-    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+    run: Annotated[str | None, RUN] = None,
+    format: Annotated[
+        str, option("--format", metavar="table|markdown|json|csv", help="How it is written.", panel=OUTPUT)
+    ] = "table",
+    output: Annotated[Path, RUNS_FOLDER] = RUNS,
+    fail_on: Annotated[str, FAIL_ON] = "none",
+    as_json: Annotated[bool, option("--json", help="The same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
-    """Show a run's ranking, from its record."""
+    """Show the ranking of a finished or interrupted run again."""
     from autotuner.cli import display
     from autotuner.cli.results import show_ranking
     from autotuner.errors import UsageError, unknown

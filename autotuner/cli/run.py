@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from autotuner.cli.asked import Asked, asks
-from autotuner.cli.gate import METAVAR, Gate
+from autotuner.cli.gate import FAIL_ON, Gate
+from autotuner.cli.load_options import AS_JSON, OUTPUT, RUNS, RUNS_FOLDER, option
 from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
@@ -17,19 +17,24 @@ if TYPE_CHECKING:
     from autotuner.store import RunStore
     from autotuner.wire import Wiring
 
-RUNS = Path("runs")
-
 
 @asks
 def run(
     asked: Asked,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that holds the runs.")] = RUNS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    output: Annotated[Path, RUNS_FOLDER] = RUNS,
+    dry_run: Annotated[bool, option("--dry-run", help="Show the plan and stop.", panel=OUTPUT)] = False,
     resume: Annotated[
-        str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run; repeats no finished trial.")
+        str | None,
+        option(
+            "--resume",
+            metavar="[RUN]",
+            help="Go on with this run, a folder or a name, or with the newest; no finished trial is repeated.",
+            panel=OUTPUT,
+            default="a new run",
+        ),
     ] = None,
-    fail_on: Annotated[str, typer.Option("--fail-on", metavar=METAVAR, help="What exits with 1.")] = "infeasible",
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    fail_on: Annotated[str, FAIL_ON] = "infeasible",
+    as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
     """Compose a configuration, launch candidates, measure, rank, and print the winner's command."""
     from autotuner.cli import display
@@ -37,7 +42,8 @@ def run(
 
     gate = Gate.read(fail_on)
     if resume is not None:
-        _resume(resume, output, asked, as_json, gate)
+        _refuse_changes(asked, dry_run)
+        _resume(resume or None, output, as_json, gate)
         return
     composition = asked.compose()
     for warning in composition.warnings:
@@ -51,17 +57,28 @@ def run(
     _tune(create(composition, output), wiring, as_json, gate)
 
 
-def _resume(name: str, output: Path, asked: Asked, as_json: bool, gate: Gate) -> None:
-    from autotuner.cli import display
+def _refuse_changes(asked: Asked, dry_run: bool) -> None:
+    """A run that is resumed keeps its configuration, and has no plan to be shown."""
     from autotuner.errors import UsageError
+
+    defaults = Asked()
+    changed = [field.name for field in fields(Asked) if getattr(asked, field.name) != getattr(defaults, field.name)]
+    changed += ["dry_run"] if dry_run else []
+    if changed:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise UsageError(
+            "--resume goes on with the configuration the run was started with.",
+            why=f"{options} would change it." if not dry_run else f"It cannot be combined with {options}.",
+            remedy="Leave the other options out, or start a new run.",
+        )
+
+
+def _resume(name: str | None, output: Path, as_json: bool, gate: Gate) -> None:
+    """Go on with the run called `name`, or with the newest."""
+    from autotuner.cli import display
     from autotuner.store import RunStore, find_run
     from autotuner.wire import wire
 
-    if asked != Asked():
-        raise UsageError(
-            "--resume goes on with the configuration the run was started with.",
-            remedy="Leave the other options out, or start a new run.",
-        )
     store = RunStore.open(find_run(name, output))
     wiring = wire(store.experiment)
     display.relay_log()
@@ -86,6 +103,8 @@ def _tune(store: RunStore, wiring: Wiring, as_json: bool, gate: Gate) -> None:
             display.note(f"Interrupted; {len(store.trials())} finished trials are kept. Go on with:")
             display.note(f"  autotune run --resume {store.path}")
             raise
+    if done and len(result.trials) == len(done):
+        display.note(f"This run is complete: nothing was left to launch. Its {len(done)} trials were ranked again.")
     show(result, store.experiment, as_json)
     gate.judge(result.ranking)
 

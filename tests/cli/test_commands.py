@@ -336,6 +336,35 @@ def test_another_engine_is_simulated_and_its_command_printed_without_being_there
     assert (data["source"], data["note"]) == ("simulated", f"{NOT_MEASURED}\n{BUNDLED}")
 
 
+SIMULATED = ("run", "--profile", "quick-test", "--evaluator", "simulated", "--max-requests", "20")
+
+
+def test_the_newest_run_is_resumed_where_none_is_named(autotune, tmp_path):
+    assert autotune(*SIMULATED).code == 0
+    (first,) = (tmp_path / "runs").iterdir()
+    trials = (first / "trials.jsonl").read_text().splitlines()
+    assert autotune(*SIMULATED, "--set", "task_name=newest").code == 0
+    newest = next((tmp_path / "runs").glob("newest-*"))
+    (newest / "trials.jsonl").write_text(f"{trials[0]}\n")
+    resumed = autotune("run", "--resume", "--json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.data["run"] == f"runs/{newest.name}"
+    assert len((newest / "trials.jsonl").read_text().splitlines()) == len(trials) == 2
+    assert "complete" not in resumed.err
+
+
+@pytest.mark.parametrize("name", [(), ("--fail-on", "none"), ("FOLDER",)])
+def test_a_complete_run_that_is_resumed_says_so_and_is_ranked_again(autotune, tmp_path, name):
+    first = autotune(*SIMULATED)
+    (run,) = (tmp_path / "runs").iterdir()
+    (run / "report.md").unlink()
+    again = autotune("run", "--resume", *(run.name if word == "FOLDER" else word for word in name))
+    assert again.code == 0, again.err
+    assert "This run is complete: nothing was left to launch. Its 2 trials were ranked again." in again.err
+    assert again.out == first.out
+    assert (run / "report.md").exists()
+
+
 def test_an_endpoint_cannot_be_simulated(autotune):
     said = autotune("run", "--evaluator", "simulated", "--url", "http://127.0.0.1:9", "--model", "m", "--dry-run")
     assert said.code == 2

@@ -29,12 +29,12 @@ def test_a_gate_that_asks_for_proof_passes_no_miss(text, infeasible, undecided):
     [
         ("undecidet", "did you mean 'undecided'"),
         ("none,undecided", "Keep one of them"),
-        ("", "Give one of: undecided|infeasible|none"),
+        ("", "Give one of: undecided, infeasible, none"),
         ("infeasible,,", "Give one of"),
     ],
 )
 def test_another_value_is_refused_with_those_there_are(text, said):
-    with pytest.raises(UsageError, match=said.replace("|", r"\|")):
+    with pytest.raises(UsageError, match=said):
         Gate.read(text)
 
 
