@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuner import load
-from autotuner.config import TaskContext, compose
+from autotuner.config import Overrides, TaskContext, compose, merge, settled
 from autotuner.core import Candidate, Observation, Observer, Progress, Source, Stage, Workload, unobserved
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
@@ -134,6 +134,30 @@ def bench(
 def _until_known(experiment: Experiment) -> Callable[[Workload], Course]:
     """Courses of load points that last until their throughput is known and their targets are decided."""
     return lambda workload: FixedCourse(workload, lambda point: precise(experiment, point))
+
+
+def with_served_model(context: TaskContext) -> TaskContext:
+    """For a server that runs already: `context` with the model and the endpoint that it is found to have.
+
+    What is named stays as it is, and is checked. Errors are those of a load test.
+    """
+    model = settled(context).model_name
+    composition = compose(context if model else replace(context, model_name=UNNAMED))
+    experiment = composition.experiment
+    deployment, served = experiment.deployment, experiment.model.served_name or model
+    if deployment.url is None or experiment.optimization.evaluator != "measured":
+        return replace(context, model_name=model or UNNAMED)
+    named = experiment.benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None
+    found = endpoints.find(deployment.url, ready.headers(deployment), model=served, endpoint=named)
+    if named is None and found.endpoint != experiment.benchmark.endpoint:
+        context = replace(context, user_overrides=_with_endpoint(context.user_overrides or {}, found, deployment.url))
+    return context if model else replace(context, model_name=found.model)
+
+
+def _with_endpoint(overrides: Mapping[str, Any], found: endpoints.Found, url: str) -> Overrides:
+    places: Mapping[str, str] = getattr(overrides, "places", {})
+    endpoint = {"benchmark": {"endpoint": found.endpoint}}
+    return Overrides(merge(overrides, endpoint), {**places, "benchmark.endpoint": f"what {url} answers"})
 
 
 def _settled(experiment: Experiment, found: endpoints.Found) -> Experiment:

@@ -17,6 +17,7 @@ from autotuner.cli.load_options import (
     RATE,
     SEARCH,
     SERVE,
+    api_key_option,
     concurrency_option,
     duration_option,
     layered,
@@ -81,6 +82,7 @@ class Asked:
             default=layered("none"),
         ),
     ] = None
+    api_key_env: Annotated[str | None, api_key_option(SERVE, layered("none"))] = None
     profile: Annotated[
         list[str] | None,
         option(
@@ -245,24 +247,32 @@ class Asked:
         return compose(self.context())
 
     def context(self) -> TaskContext:
-        """The composition's inputs, with this machine's GPUs where none are named."""
-        from autotuner.config import TaskContext
+        """The composition's inputs, with this machine's GPUs where none are named, and a running server's model."""
+        from autotuner.config import TaskContext, settled
 
-        deployment = self.deployment or ("external" if self.url else None)
+        overrides = self._overrides()
+        place = overrides.get("deployment")
+        runs_already = isinstance(place, Mapping) and place.get("url") is not None
+        deployment = self.deployment or ("external" if runs_already else None)
         gpu_type, total_gpus = self._gpus(deployment)
-        return TaskContext(
+        context = TaskContext(
             model_name=self.model,
             base_runtime=self.runtime,
             deployment_mode=deployment,
             profiles=[name for text in self.profile or [] for name in text.split(",")],
             layers=list(self.layer or []),
             slo_config=slo_of(self.slo),
-            user_overrides=self._overrides(),
+            user_overrides=overrides,
             override_mode=self.override_mode,  # type: ignore[arg-type]
             gpu_type=gpu_type,
             total_gpus=total_gpus,
             allow_unknown_profiles=self.allow_unknown_profiles,
         )
+        if settled(context).deployment_mode != "external":
+            return context
+        from autotuner.loadtest import with_served_model
+
+        return with_served_model(context)
 
     def _gpus(self, deployment: str | None) -> tuple[str | None, int | None]:
         """GPU type and count: as asked for, else what a real engine launched here would find."""
@@ -320,7 +330,7 @@ class Asked:
         sections: dict[str, dict[str, Any]] = {
             "benchmark": benchmark,
             "optimization": optimization,
-            "deployment": {"url": self.url},
+            "deployment": {"url": self.url, "api_key_env": self.api_key_env},
             "hardware": {"gpus": numbers("--gpus", self.gpus, int)},
         }
         said = {name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()}

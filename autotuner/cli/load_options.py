@@ -41,6 +41,17 @@ RUN = typer.Argument(metavar="RUN", help="Run folder, or its name.", show_defaul
 AS_JSON = option("--json", help="Machine-readable result on stdout.", panel=OUTPUT)
 
 
+def api_key_option(panel: str, default: str) -> Any:
+    """The key of a server that runs already."""
+    return option(
+        "--api-key-env",
+        metavar="VARIABLE",
+        help="Environment variable that holds the API key of a running server; its value is never written.",
+        panel=panel,
+        default=default,
+    )
+
+
 def scenario_option(default: str) -> Any:
     """Which requests are sent."""
     return option(

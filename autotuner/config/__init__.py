@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotuner.config.check import check_file
-    from autotuner.config.composition import Composition, Row, compose
+    from autotuner.config.composition import Composition, Row, compose, settled
     from autotuner.config.context import TaskContext
     from autotuner.config.factory import TaskConfigFactory
     from autotuner.config.layers import ConfigLayer, Profile
@@ -28,6 +28,7 @@ __all__ = [
     "merge",
     "parse_set",
     "read_overrides",
+    "settled",
 ]
 
 # Loaded on first use: listing profiles must not pay for pydantic.
@@ -45,6 +46,7 @@ _MODULES = {
     "merge": "merging",
     "parse_set": "overrides",
     "read_overrides": "overrides",
+    "settled": "composition",
 }
 
 

@@ -103,6 +103,13 @@ def compose(context: TaskContext) -> Composition:
     )
 
 
+def settled(context: TaskContext) -> TaskContext:
+    """`context` with the model, engine, deployment and load that overrides, layers and assumptions tell."""
+    automatic, _ = catalog.automatic()
+    wanted = asked.read(context)
+    return settle(context, automatic, [*wanted.presets, *wanted.profiles])
+
+
 def _add_all(merged: Merged, chosen: Sequence[ConfigLayer], context: TaskContext) -> None:
     for layer in chosen:
         if layer.applies(context):

@@ -90,7 +90,7 @@ def _silent(url: str, error: NotReadyError) -> UsageError | EndpointError:
         return EndpointError(
             f"{url} refuses to say what it serves.",
             why=str(error),
-            remedy="Give its key with --api-key-env NAME, or what else it wants with --header.",
+            remedy="Give its key with --api-key-env NAME, or the header it wants.",
         )
     if error.status is None or error.status >= httpx.codes.INTERNAL_SERVER_ERROR:
         return EndpointError(

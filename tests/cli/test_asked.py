@@ -1,0 +1,100 @@
+"""What the command line asks for, where a server that runs already has a say."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from autotuner.config import Overrides, TaskContext, compose
+from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
+from autotuner.loadtest import with_served_model
+from tests.cli.test_bench import QUICK, sim
+from tests.launchers.conftest import Answers, serve
+
+__all__ = ["serve", "sim"]
+
+Serve = Callable[[Answers], str]
+TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
+
+
+def server(serve: Serve, *models: str, chat_only: bool = False) -> str:
+    listed = [(200, json.dumps({"data": [{"id": name, "owned_by": "vllm"} for name in models]}))]
+    completions = [(404, "no such route") if chat_only else TOKEN]
+    return serve(Answers(v1__models=listed, v1__completions=completions, v1__chat__completions=[TOKEN]))
+
+
+def external(url: str, **fields: object) -> TaskContext:
+    overrides = {"deployment": {"url": url}, **fields.pop("overrides", {})}
+    return TaskContext(deployment_mode="external", user_overrides=overrides, **fields)
+
+
+def test_the_model_is_the_one_the_server_has(serve: Serve) -> None:
+    context = external(server(serve, "org/a"))
+    experiment = compose(with_served_model(context)).experiment
+    assert (experiment.model.id_or_path, experiment.benchmark.model_name) == ("org/a", "org/a")
+    assert (experiment.base_runtime, experiment.benchmark.endpoint) == ("openai", "completions")
+
+
+def test_a_server_that_only_chats_is_asked_to_chat_and_the_configuration_says_who_told(serve: Serve) -> None:
+    url = server(serve, "a", chat_only=True)
+    composed = compose(with_served_model(external(url)))
+    assert composed.experiment.benchmark.endpoint == "chat"
+    assert composed.places["benchmark.endpoint"] == f"what {url} answers"
+    assert composed.experiment.deployment.url == url
+
+
+@pytest.mark.parametrize("said", ["completions", "chat"])
+def test_an_endpoint_that_is_named_is_not_looked_for(serve: Serve, said: str) -> None:
+    url = server(serve, "a", chat_only=said == "completions")
+    context = external(url, overrides={"benchmark": {"endpoint": said}})
+    assert compose(with_served_model(context)).experiment.benchmark.endpoint == said
+
+
+def test_a_named_model_is_checked_and_kept(serve: Serve) -> None:
+    url = server(serve, "a", "b")
+    assert with_served_model(external(url, model_name="b")).model_name == "b"
+    served = external(url, model_name="/models/b", overrides={"model": {"served_name": "b"}})
+    assert compose(with_served_model(served)).experiment.model.id_or_path == "/models/b"
+    with pytest.raises(EndpointError, match=r"does not serve 'c'\. It serves: a, b"):
+        with_served_model(external(url, model_name="c"))
+
+
+def test_one_of_several_models_must_be_named(serve: Serve) -> None:
+    with pytest.raises(UsageError, match=r"serves 2 models\. They are: a, b\. Choose one with --model"):
+        with_served_model(external(server(serve, "a", "b")))
+
+
+def test_a_key_that_is_not_set_is_named(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    url = server(serve, "a")
+    with pytest.raises(MachineError, match="NO_SUCH_KEY is not set"):
+        with_served_model(external(url, overrides={"deployment": {"url": url, "api_key_env": "NO_SUCH_KEY"}}))
+
+
+def test_without_a_url_the_composition_says_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"missing deployment\.url"):
+        with_served_model(TaskContext(deployment_mode="external", user_overrides=Overrides({}, {})))
+
+
+def test_a_run_needs_nothing_but_the_url(autotune, sim) -> None:
+    said = autotune("run", "--url", sim, *QUICK, "--concurrency", "1", "--json")
+    assert said.code == 0, said.err
+    assert said.data["model"] == "llama-3.1-8b"
+    assert {row["source"] for row in said.data["ranking"]} == {"simulated"}
+    assert (said.data["command"], said.data["command_note"]) == (None, None)
+    printed = autotune("command")
+    assert printed.code == 2
+    assert "It was measured on a server that was running already, at http://127.0.0.1" in " ".join(printed.err.split())
+
+
+def test_a_url_in_a_file_is_as_good_as_one_on_the_command_line(autotune, sim, tmp_path) -> None:
+    (tmp_path / "there.yaml").write_text(f"deployment: {{url: '{sim}'}}\n")
+    for arguments in (("--config", "there.yaml"), ("--set", f"deployment.url={sim}"), ("--url", sim)):
+        config = autotune("config", "show", *arguments, "--json").data["config"]
+        assert (config["deployment"]["mode"], config["model"]["id_or_path"]) == ("external", "llama-3.1-8b")
+
+
+def test_nothing_at_the_url_is_said_as_by_a_load_test(autotune) -> None:
+    said, bench = (autotune(*command, "http://127.0.0.1:9") for command in (("run", "--url"), ("bench",)))
+    assert (said.code, said.err) == (bench.code, bench.err)
+    assert (said.code, "Nothing that serves a model answers at" in said.err) == (3, True)
