@@ -358,10 +358,12 @@ def test_a_complete_run_that_is_resumed_says_so_and_is_ranked_again(autotune, tm
     first = autotune(*SIMULATED)
     (run,) = (tmp_path / "runs").iterdir()
     (run / "report.md").unlink()
+    before = (run / "trials.jsonl").read_bytes()
     again = autotune("run", "--resume", *(run.name if word == "FOLDER" else word for word in name))
     assert again.code == 0, again.err
     assert "This run is complete: nothing was left to launch. Its 2 trials were ranked again." in again.err
     assert again.out == first.out
+    assert (run / "trials.jsonl").read_bytes() == before
     assert (run / "report.md").exists()
 
 

@@ -95,19 +95,6 @@ def goes_on(run: Path, before: str) -> None:
     assert [trial["number"] for trial in json.loads(resumed.stdout)["trials"]] == [1, 2]
 
 
-def test_a_complete_run_is_reported_again_without_a_launch(tmp_path):
-    process = start(tmp_path, "--max-iterations", "1")
-    process.communicate(timeout=60)
-    assert process.returncode in JUDGED
-    run = next((tmp_path / "runs").iterdir())
-    again = subprocess.run(
-        [str(COMMAND), "run", "--resume", str(run)], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert again.returncode == process.returncode
-    assert "starting" not in again.stderr
-    assert "best first" in again.stdout
-
-
 def test_a_server_that_crashes_under_load_is_a_failed_trial_and_the_run_goes_on(tmp_path):
     process = start(tmp_path, "--max-iterations", "1", "--set", "simulate.faults.crash_after=2", "--json")
     out, err = process.communicate(timeout=60)
