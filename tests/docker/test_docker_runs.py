@@ -113,13 +113,14 @@ def printed(autotune, sim, tmp_path):
     done = autotune("run", *sim)
     assert done.returncode in JUDGED, done.stderr
     (trial,) = trials(tmp_path)
+    spec = trial["measurement"]["spec"]
 
     def command(form):
-        said = autotune("command", "--trial", "1", "--format", form)
+        said = autotune("command", "--trial", "1", "--format", form, "--port", str(spec["port"]))
         assert said.returncode == 0, said.stderr
         return said.stdout
 
-    return command, trial["measurement"]["spec"]
+    return command, spec
 
 
 def test_the_printed_docker_command_starts_the_same_server(printed, client):

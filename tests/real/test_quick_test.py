@@ -15,6 +15,7 @@ import pytest
 
 from autotuner.engines import engine
 from autotuner.launchers import ready
+from autotuner.launchers.ports import free_port
 
 pytestmark = pytest.mark.engine
 
@@ -46,7 +47,12 @@ def test_quick_test_ends_with_a_ranking_a_picture_and_a_command_that_starts_the_
 
     printed = (run / "best" / "command.sh").read_text()
     assert printed in done.stdout
-    assert_serves(printed, str(tiny_model), tmp_path)
+    port = str(free_port())
+    elsewhere = subprocess.run(
+        [COMMAND, "command", "--port", port], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert elsewhere == printed.replace("--port 8000", f"--port {port}")
+    assert_serves(elsewhere, str(tiny_model), tmp_path)
 
 
 def assert_serves(command: str, model: str, folder: Path) -> None:
