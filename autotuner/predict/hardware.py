@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -12,11 +13,13 @@ from typing import Any
 
 import yaml
 
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError
 
 TABLE = Path(__file__).with_name("gpus.yaml")
-FAST_LINK = 200e9
-"""Bytes/s from which a link is NVLink and not PCIe or a network adapter."""
+NODE = 8
+"""GPUs of one node where the type is unknown."""
+
+VENDORS = ("nvidia", "amd", "intel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,9 @@ class Gpu:
 
 
 def _plain(name: str) -> str:
-    words = re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")
-    return words.removeprefix("nvidia_")
+    """A spelling without what may differ between two of them: case, separators, the vendor."""
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return "".join(words[1:] if words[:1] and words[0] in VENDORS else words)
 
 
 def read_table(path: Path, known: Mapping[str, Gpu] | None = None) -> dict[str, Gpu]:
@@ -101,14 +105,40 @@ def gpus() -> Mapping[str, Gpu]:
 
 
 @cache
-def _spellings() -> Mapping[str, Gpu]:
-    return {_plain(spelling): gpu for gpu in gpus().values() for spelling in (gpu.name, *gpu.aliases)}
+def _spellings() -> Mapping[str, tuple[str, Gpu]]:
+    """Plain spelling -> how the table writes it, and its GPU; ConfigError where two GPUs share one."""
+    spellings: dict[str, tuple[str, Gpu]] = {}
+    for row in gpus().values():
+        for text in (row.name, *row.aliases):
+            _, other = spellings.setdefault(_plain(text), (text, row))
+            if other is not row:
+                raise ConfigError(
+                    f"'{text}' names two GPUs: {other.name} and {row.name}.",
+                    remedy=f"Take the name out of the aliases of one of them in {user_table()}.",
+                )
+    return spellings
 
 
 def gpu(name: str) -> Gpu:
-    """Find a GPU by name, alias or as the driver spells it ("NVIDIA H100 80GB HBM3")."""
-    found = _spellings().get(_plain(name))
-    if found is None:
-        spellings = [*gpus(), *(alias for row in gpus().values() for alias in row.aliases)]
-        raise ConfigError(unknown("GPU", name, spellings), remedy=f"Other GPUs can be added in {user_table()}.")
-    return found
+    """Find a GPU by name, alias or as the driver spells it ("NVIDIA H100 80GB HBM3").
+
+    ConfigError with the nearest name, or with all of them, where the table has none.
+    """
+    match = _spellings().get(_plain(name))
+    if match is None:
+        raise _unknown(name)
+    return match[1]
+
+
+def knows(name: str) -> bool:
+    """Whether the table has a GPU of this name."""
+    return _plain(name) in _spellings()
+
+
+def _unknown(name: str) -> ConfigError:
+    near = difflib.get_close_matches(_plain(name), list(_spellings()), n=1, cutoff=0.5)
+    if near:
+        what, why = f"Unknown GPU '{name}'; did you mean '{_spellings()[near[0]][0]}'?", ""
+    else:
+        what, why = f"Unknown GPU '{name}'.", f"Known are {', '.join(gpus())}."
+    return ConfigError(what, why=why, remedy=f"Correct the name, or describe this GPU in {user_table()}.")

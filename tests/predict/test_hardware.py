@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from autotuner.errors import ConfigError
@@ -19,15 +21,50 @@ from autotuner.predict.hardware import gpu, gpus, read_table
         ("NVIDIA H200", "h200_sxm"),
         ("NVIDIA GeForce RTX 4090", "rtx_4090"),
         ("nvidia l40s", "l40s"),
+        ("rtx4090", "rtx_4090"),
+        ("H100SXM", "h100_sxm"),
+        ("H800", "h800_sxm"),
+        ("NVIDIA H20", "h20"),
+        ("NVIDIA A10", "a10"),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx_6000_ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "rtx_pro_6000_workstation"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "rtx_pro_6000_server"),
+        ("AMD Instinct MI300X", "mi300x"),
+        ("MI355X", "mi355x"),
+        ("NVIDIA GB300", "gb300"),
+        ("B300", "b300_sxm"),
     ],
 )
 def test_a_gpu_is_found_however_it_is_spelled(spelling, name):
     assert gpu(spelling).name == name
 
 
-def test_an_unknown_gpu_is_named_with_the_nearest_one():
-    with pytest.raises(ConfigError, match="Unknown GPU 'H1000'; did you mean 'H100'"):
-        gpu("H1000")
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("H1000", "H100"), ("h1oo", "H100"), ("B2O0", "B200"), ("RTX 4O90", "rtx_4090"), ("MI30X", "mi300x")],
+)
+def test_an_unknown_gpu_is_told_with_the_nearest_name(name, near):
+    with pytest.raises(ConfigError, match=f"Unknown GPU '{name}'; did you mean '{near}'"):
+        gpu(name)
+
+
+@pytest.mark.parametrize("name", ["Z99", "Radeon", ""])
+def test_a_gpu_like_no_other_is_told_with_all_there_are(name):
+    with pytest.raises(ConfigError) as caught:
+        gpu(name)
+    assert caught.value.what == f"Unknown GPU '{name}'."
+    assert caught.value.why == f"Known are {', '.join(gpus())}."
+
+
+def test_no_spelling_names_two_gpus():
+    spellings = [hardware._plain(text) for row in gpus().values() for text in (row.name, *row.aliases)]
+    assert len(set(spellings)) == len(spellings)
+
+
+def test_every_row_names_its_data_sheet():
+    rows = re.findall(r"^(\w+):\n  # (.+)$", hardware.TABLE.read_text(), re.MULTILINE)
+    assert [name for name, _ in rows] == sorted(gpus())
+    assert all(re.search(r"data sheet|white paper|product brief|specifications", source) for _, source in rows)
 
 
 def test_every_row_of_the_table_is_physical():
@@ -35,7 +72,12 @@ def test_every_row_of_the_table_is_physical():
         assert row.flops["bf16"] > 50e12
         assert 1e9 < min(row.inter_node, row.intra_node, row.pcie) <= max(row.inter_node, row.intra_node) < 1e12
         assert 16 * 2**30 < row.memory < 320 * 2**30
-        assert row.bandwidth < row.flops["bf16"] / 50, "a GPU has more than 50 operations per byte"
+        assert row.bandwidth < row.flops["bf16"] / 30, "a GPU has more than 30 operations per byte"
+        assert row.pcie <= row.intra_node or row.gpus_per_node <= 8
+        assert set(row.flops) <= {"bf16", "fp8", "int8", "fp4"}
+        assert 50 < row.power < 2000
+        assert row.gpus_per_node in (4, 8)
+        assert row.compute_capability is None or 80 <= row.compute_capability <= 129
 
 
 def test_a_dtype_without_units_of_its_own_runs_at_the_bf16_rate():
@@ -76,6 +118,12 @@ NEW = (
     "mine: {memory: 1e+11, bandwidth: 3e+12, flops: {bf16: 8e+14}, power: 600, compute_capability: 90, "
     "gpus_per_node: 8, intra_node: 4e+11, inter_node: 5e+10, pcie: 6e+10, aliases: [My GPU]}"
 )
+
+
+def test_a_users_alias_that_the_table_has_already_is_an_error(own_table):
+    own_table(f"{NEW}\n".replace("1e+11", "100000000000").replace("e+", ".0e+").replace("My GPU", "h-100"))
+    with pytest.raises(ConfigError, match=r"'h-100' names two GPUs: h100_sxm and mine.*gpus\.yaml"):
+        gpu("H200")
 
 
 def test_a_users_table_adds_gpus_and_changes_what_it_names(own_table):
