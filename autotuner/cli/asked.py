@@ -239,6 +239,16 @@ class Asked:
             default="from the profile, else all of this machine for a real engine",
         ),
     ] = None
+    price: Annotated[
+        float | None,
+        option(
+            "--price",
+            metavar="PRICE",
+            help="What one GPU costs for an hour, in any one currency.",
+            panel=HARDWARE,
+            default=layered("none; costs are in GPU-seconds"),
+        ),
+    ] = None
 
     def compose(self) -> Composition:
         """Compose and validate the configuration asked for."""
@@ -247,43 +257,32 @@ class Asked:
         return compose(self.context())
 
     def context(self) -> TaskContext:
-        """The composition's inputs, with this machine's GPUs where none are named, and a running server's model."""
+        """The composition's inputs, with this machine for what they leave open, and a running server's model."""
         from autotuner.config import TaskContext, settled
+        from autotuner.launchers.machine import ThisMachine
 
         overrides = self._overrides()
         place = overrides.get("deployment")
         runs_already = isinstance(place, Mapping) and place.get("url") is not None
-        deployment = self.deployment or ("external" if runs_already else None)
-        gpu_type, total_gpus = self._gpus(deployment)
         context = TaskContext(
             model_name=self.model,
             base_runtime=self.runtime,
-            deployment_mode=deployment,
+            deployment_mode=self.deployment or ("external" if runs_already else None),
             profiles=[name for text in self.profile or [] for name in text.split(",")],
             layers=list(self.layer or []),
             slo_config=slo_of(self.slo),
             user_overrides=overrides,
             override_mode=self.override_mode,  # type: ignore[arg-type]
-            gpu_type=gpu_type,
-            total_gpus=total_gpus,
+            gpu_type=self.gpu,
+            total_gpus=self.total_gpus,
             allow_unknown_profiles=self.allow_unknown_profiles,
+            machine=ThisMachine(),
         )
         if settled(context).deployment_mode != "external":
             return context
         from autotuner.loadtest import with_served_model
 
         return with_served_model(context)
-
-    def _gpus(self, deployment: str | None) -> tuple[str | None, int | None]:
-        """GPU type and count: as asked for, else what a real engine launched here would find."""
-        if deployment == "external" or self.runtime in (None, "sim") or (self.gpu and self.total_gpus):
-            return self.gpu, self.total_gpus
-        from autotuner.launchers import gpus
-
-        found = gpus.inventory()
-        if not len(found):
-            return self.gpu, self.total_gpus
-        return self.gpu or found.gpus[0].name, self.total_gpus or len(found)
 
     def _overrides(self) -> Overrides:
         from autotuner.config import Overrides, leaves, merge, read_overrides
@@ -331,7 +330,7 @@ class Asked:
             "benchmark": benchmark,
             "optimization": optimization,
             "deployment": {"url": self.url, "api_key_env": self.api_key_env},
-            "hardware": {"gpus": numbers("--gpus", self.gpus, int)},
+            "hardware": {"gpus": numbers("--gpus", self.gpus, int), "price_per_gpu_hour": self.price},
         }
         said = {name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()}
         return {name: body for name, body in said.items() if body}

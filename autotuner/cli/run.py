@@ -52,6 +52,8 @@ def run(
     if dry_run:
         _show_plan(composition, wiring, as_json)
         return
+    for note in composition.notes:
+        display.note(note)
     display.relay_log()
     wiring.preflight(output)
     _tune(create(composition, output), wiring, as_json, gate)
@@ -135,7 +137,8 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
     experiment = wiring.experiment
     display.line("layers       " + " > ".join(composition.layers))
     display.line(f"model        {experiment.model.id_or_path}")
-    display.line(f"engine       {experiment.base_runtime} ({wiring.source}), {wiring.where}")
+    why = "" if wiring.simulated else composition.reasons.get("deployment.mode", "")
+    display.line(f"engine       {experiment.base_runtime} ({wiring.source}), {wiring.where}{f': {why}' if why else ''}")
     display.line(f"objective    {experiment.optimization.objective}, by {experiment.optimization.strategy}")
     display.line("load points  " + ", ".join(str(point) for point in plan.workload.load_points))
     seen = len(plan.space.candidates) + len(plan.space.refused)

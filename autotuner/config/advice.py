@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from autotuner.experiment import RECORDED, Experiment
 from autotuner.expression import parse
+from autotuner.predict import hardware
 from autotuner.rules import SIZES, WORDS
 
 
@@ -17,6 +18,8 @@ def warnings_about(experiment: Experiment) -> list[str]:
         *_about_rules(experiment),
         *_about_load(experiment),
         *_about_objective(experiment),
+        *_about_slo(experiment),
+        *_about_nodes(experiment),
     ]
 
 
@@ -72,7 +75,25 @@ def _about_objective(experiment: Experiment) -> Iterator[str]:
     if objective == "maximize_goodput" and not experiment.slo.terms:
         yield "objective maximize_goodput has no SLO, so every request counts as good; give one with --slo"
     if objective == "minimize_cost" and experiment.hardware.price_per_gpu_hour is None:
-        yield "objective minimize_cost has no price; set hardware.price_per_gpu_hour"
-    loads = {*experiment.benchmark.num_concurrency, *experiment.benchmark.request_rates}
-    if objective in ("minimize_latency", "minimize_ttft", "minimize_tpot") and len(loads) == 1:
-        yield f"objective {objective} is measured at a single load, and says nothing about any other"
+        yield "objective minimize_cost has no price; give what one GPU costs for an hour with --price"
+
+
+def _about_slo(experiment: Experiment) -> Iterator[str]:
+    targets = {(term.metric, term.statistic): term.threshold for term in experiment.slo.terms}
+    for (metric, statistic), threshold in targets.items():
+        pace = targets.get(("tpot", statistic))
+        if metric == "ttft" and pace is not None and threshold < pace:
+            yield (
+                f"the TTFT target ({threshold:g} s) is below the TPOT target ({pace:g} s), but a first token takes "
+                "at least as long as one that follows; are the two swapped?"
+            )
+
+
+def _about_nodes(experiment: Experiment) -> Iterator[str]:
+    sizes = [value for value in experiment.parameters.get("tp-size", ()) if isinstance(value, int)]
+    kind = experiment.hardware.gpu_type or (experiment.simulate.gpu if experiment.base_runtime == "sim" else "")
+    known = hardware.knows(kind)
+    node = hardware.gpu(kind).gpus_per_node if known else hardware.NODE
+    if sizes and max(sizes) > node:
+        holds = f"a node of {kind} has" if known else "a node usually has"
+        yield f"tp-size {max(sizes)} may need several nodes: {holds} {node} GPUs"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ AUTOMATIC = ("base", "deployment", "runtime", "gpu")
 
 FOLDERS = {"profile": "", "SLO": "slo", "preset": "presets"}
 """Kind of what is asked for by name -> its folder below a profiles folder."""
+
+OPTIONS = {"profile": "--profile", "SLO": "--slo", "preset": "--layer"}
+"""Kind of what is asked for by name -> the option that applies it."""
+
+_PLACE = re.compile(r"(?!--)(.+):(\d+):\d+")
 
 REGISTERED: dict[str, Profile] = {}
 """Profiles made in Python; they come before files of the same name."""
@@ -63,7 +69,7 @@ def hidden(kind: str, paths: list[Path]) -> list[str]:
     nearest, *others = paths
     content = nearest.read_bytes()
     return [
-        f"{kind} '{nearest.stem}' from {nearest} hides the one in {path}"
+        f"{kind} '{nearest.stem}' from {shown(nearest)} hides the one in {shown(path)}"
         for path in others
         if path.read_bytes() != content
     ]
@@ -114,13 +120,30 @@ def find(kind: str, name: str) -> tuple[Profile, list[str]]:
     return load(known[name][0]), hidden(kind, known[name])
 
 
+def find_any(name: str, kinds: Sequence[str] = tuple(FOLDERS)) -> dict[str, Profile]:
+    """Kind -> what goes by this name there, of at least one kind; a path is a profile unless `kinds` is one other."""
+    if is_path(name):
+        kind = kinds[0]
+        return {kind: find(kind, name)[0]}
+    matches = {kind: find(kind, name)[0] for kind in kinds if name in names(kind)}
+    if not matches:
+        *others, last = kinds
+        raise ConfigError(
+            unknown(
+                f"{', '.join(others)} or {last}" if others else last, name, [n for kind in kinds for n in names(kind)]
+            ),
+            remedy="Correct the name, or give the path of a YAML file; `autotune profiles list` names all there are.",
+        )
+    return matches
+
+
 def names(kind: str) -> list[str]:
     """Return the names of everything of a kind."""
     return sorted({*files(FOLDERS[kind]), *(REGISTERED if kind == "profile" else ())})
 
 
 def describe(kind: str) -> list[dict[str, Any]]:
-    """Describe everything of a kind; an unreadable file is listed with its "problem"."""
+    """Describe everything of a kind, which is `kind` of each; an unreadable file is listed with its "problem"."""
     entries: dict[str, Mapping[str, Any]] = {}
     for name, paths in files(FOLDERS[kind]).items():
         try:
@@ -129,9 +152,24 @@ def describe(kind: str) -> list[dict[str, Any]]:
             entries[name] = {**Profile(name, (), {}, str(paths[0])).describe(), "problem": str(error)}
     if kind == "profile":
         entries.update({name: profile.describe() for name, profile in REGISTERED.items()})
-    return [dict(entries[name]) for name in sorted(entries)]
+    return [{"kind": kind.lower(), **entries[name]} for name in sorted(entries)]
 
 
 def is_path(name: str) -> bool:
     """Whether `name` is meant as the path of a file."""
     return "/" in name or os.sep in name or name.endswith((".yaml", ".yml"))
+
+
+def shown(path: Path | str) -> str:
+    """A path as it is shown: "bundled NAME", "./NAME", "~/NAME", or the whole of it."""
+    place = Path(path).absolute()
+    for folder, name in ((bundled(), "bundled "), (Path.cwd(), "./"), (Path.home(), "~/")):
+        if place.resolve().is_relative_to(folder.resolve()):
+            return f"{name}{place.resolve().relative_to(folder.resolve())}"
+    return str(place)
+
+
+def shown_place(place: str) -> str:
+    """A place, such as "FILE:LINE:COLUMN", as it is shown: the file shortened, without the column."""
+    match = _PLACE.fullmatch(place)
+    return f"{shown(match[1])}:{match[2]}" if match else place

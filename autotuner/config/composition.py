@@ -11,6 +11,7 @@ from autotuner.config.advice import warnings_about
 from autotuner.config.context import IDENTITY, WORDS, TaskContext
 from autotuner.config.facts import check_known, settle
 from autotuner.config.finalize import finalize, require
+from autotuner.config.gpus import check_gpus
 from autotuner.config.inactive import leave_out
 from autotuner.config.layers import ConfigLayer
 from autotuner.config.merging import Merged, dig, leaves, merge, nest
@@ -43,7 +44,9 @@ class Composition:
 
     `data` is JSON-ready and holds what the layers said, `experiment` the same with types and
     defaults. `provenance` maps each dotted leaf of `data` to the layer that set it, `places`
-    to the file, line and column it was read from (empty for values made in Python).
+    to the file, line and column it was read from (empty for values made in Python). `overridden`
+    holds what earlier layers had said of a leaf, latest first. `reasons` says of a path that this
+    machine decided why it did so.
     """
 
     data: dict[str, Any]
@@ -52,6 +55,14 @@ class Composition:
     experiment: Experiment
     warnings: list[str]
     places: dict[str, str]
+    overridden: dict[str, list[Row]]
+    reasons: dict[str, str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the machine's part in this configuration."""
+        path = "deployment.mode"
+        return [f"deployment {dig(self.data, path)}: {self.reasons[path]}"] if path in self.reasons else []
 
     def rows(self) -> list[Row]:
         """Every value, with defaults, in the order of the configuration's sections."""
@@ -69,8 +80,8 @@ def compose(context: TaskContext) -> Composition:
         )
     automatic, warnings = catalog.automatic()
     wanted = asked.read(context)
-    settled = settle(context, automatic, [*wanted.presets, *wanted.profiles])
-    replacing = context.override_mode == "replace" and context.user_overrides is not None
+    facts = settle(context, automatic, [*wanted.presets, *wanted.profiles])
+    settled, replacing = facts.context, context.replaces
     if not replacing:
         check_known(settled)
 
@@ -87,6 +98,7 @@ def compose(context: TaskContext) -> Composition:
     if isinstance(context.slo_config, Mapping):
         _lay(merged, "slo_config", {"slo": context.slo_config})
     warnings += finalize(merged, settled)
+    warnings += check_gpus(merged, facts, context.gpu_type)
     remedy = _REPLACE_REMEDY if replacing else _PATCH_REMEDY
     experiment = validate(merged, remedy)
     require(merged)
@@ -100,6 +112,11 @@ def compose(context: TaskContext) -> Composition:
         experiment=experiment,
         warnings=[*warnings, *warnings_about(experiment)],
         places=merged.places,
+        overridden={
+            path: [Row(path, *earlier) for earlier in reversed(merged.history.get(path, [])[:-1])]
+            for path in merged.provenance
+        },
+        reasons={path: why for path, why in facts.reasons.items() if path in merged.provenance},
     )
 
 

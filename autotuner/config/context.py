@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 WORDS: dict[str, tuple[str, str]] = {
     "model": ("model_name", "model.id_or_path"),
@@ -24,6 +24,16 @@ IDENTITY = ("model", "runtime", "deployment", "gpu", "total_gpus")
 """Words for which the context beats a profile; for the others a profile, being the later layer, wins."""
 
 
+class Machine(Protocol):
+    """The machine the engines will run on, asked for what neither the caller nor a layer decides."""
+
+    def deployment(self, runtime: str, executable: str | None) -> tuple[str, str] | None:
+        """Where an engine runs best here, and why; None for an engine that leaves no choice."""
+
+    def gpus(self, runtime: str, deployment: str, indexes: Sequence[int]) -> tuple[str | None, int | None]:
+        """Type and number of the GPUs an engine would find, `indexes` of them where given; None where unknown."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskContext:
     """What the caller asks for; a field left at None is for the layers to decide.
@@ -31,6 +41,8 @@ class TaskContext:
     `profiles` and `layers` (presets) are names or paths of YAML files, applied in order.
     `slo_config` is an SLO as a mapping, or the name or path of an SLO file. `user_overrides`
     is merged last (`override_mode` "patch") or takes the place of every layer ("replace").
+    `machine` fills in deployment and GPUs where nothing else says them; without one the
+    deployment is a process and the GPUs are unknown.
     """
 
     model_name: str | None = None
@@ -49,6 +61,12 @@ class TaskContext:
     total_gpus: int | None = None
     layers: Sequence[str] = ()
     allow_unknown_profiles: bool = False
+    machine: Machine | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the overrides take the place of every layer."""
+        return self.override_mode == "replace" and self.user_overrides is not None
 
     def word(self, word: str) -> Any:
         """Value of one of WORDS, or the profiles for "profile"; None where it is not known."""

@@ -79,6 +79,12 @@ def write(data: Any) -> str:
     return text
 
 
+def inline(value: Any) -> str:
+    """A value on one line, as it is written in YAML."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=math.inf)
+    return text.removesuffix("...\n").strip()
+
+
 def parse(text: str, source: str) -> Document:
     """Parse YAML text; `source` is what errors call it."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autotuner.config import catalog
@@ -13,20 +13,31 @@ from autotuner.config.merging import dig
 from autotuner.errors import ConfigError, unknown
 
 _ROUNDS = 8
+_DETECTED = "the driver of this machine says so"
 
 
-def settle(context: TaskContext, automatic: Sequence[ConfigLayer], asked: Sequence[ConfigLayer]) -> TaskContext:
-    """Fill the context's open fields from overrides, from the layers asked for, and from what layers assume.
+@dataclass(frozen=True)
+class Settled:
+    """A context without open fields, as far as anything tells; `reasons` says why the machine decided a path."""
+
+    context: TaskContext
+    reasons: Mapping[str, str]
+
+
+def settle(context: TaskContext, automatic: Sequence[ConfigLayer], asked: Sequence[ConfigLayer]) -> Settled:
+    """Fill the context's open fields from overrides, layers asked for, the machine, and what layers assume.
 
     A layer that says which engine is meant can make other layers apply, which can say more, so
     this is repeated until nothing changes.
     """
     settled = _assume(context, automatic)
     for _ in range(_ROUNDS):
-        found = _assume(_told(context, settled, asked), automatic)
-        if found == settled:
-            return settled
-        settled = found
+        chosen = [layer.resolve(settled) for layer in reversed(asked) if layer.applies(settled)]
+        detected = _detect(_told(context, chosen), chosen)
+        filled = _assume(detected.context, automatic)
+        if filled == settled:
+            return Settled(settled, detected.reasons)
+        settled = filled
     changing = ", ".join(layer.name for layer in asked if layer.condition is not None)
     raise ConfigError(
         "The layers contradict each other's conditions.",
@@ -63,10 +74,9 @@ def _names(folder: str) -> list[str]:
     return sorted(name.removesuffix("-defaults") for name in catalog.files(folder))
 
 
-def _told(context: TaskContext, settled: TaskContext, asked: Sequence[ConfigLayer]) -> TaskContext:
-    """Fill in what overrides, the caller and the layers that apply in the `settled` context say, in that order."""
+def _told(context: TaskContext, data: Sequence[Mapping[str, Any]]) -> TaskContext:
+    """Fill in what overrides, the caller and the layers' `data`, last layer first, say, in that order."""
     overrides = context.user_overrides or {}
-    data = [layer.resolve(settled) for layer in reversed(asked) if layer.applies(settled)]
     fields: dict[str, Any] = {}
     for word, (name, path) in WORDS.items():
         layers = [dig(layer, path) for layer in data]
@@ -74,6 +84,30 @@ def _told(context: TaskContext, settled: TaskContext, asked: Sequence[ConfigLaye
         said = [dig(overrides, path), own, *layers] if word in IDENTITY else [dig(overrides, path), *layers, own]
         fields[name] = next((value for value in said if value is not None), None)
     return replace(context, **fields)
+
+
+def _detect(context: TaskContext, data: Sequence[Mapping[str, Any]]) -> Settled:
+    """Fill in what the machine tells of deployment and GPUs where nothing else does."""
+    machine, runtime, reasons = context.machine, context.base_runtime, dict[str, str]()
+    if machine is None or runtime is None:
+        return Settled(context, reasons)
+    said = [context.user_overrides or {}, *data]
+    if context.deployment_mode is None and not context.replaces:
+        executable = next((value for layer in said if (value := dig(layer, "runtime.executable"))), None)
+        if choice := machine.deployment(runtime, executable if isinstance(executable, str) else None):
+            mode, reasons["deployment.mode"] = choice
+            context = replace(context, deployment_mode=mode)
+    if context.gpu_type is None or context.total_gpus is None:
+        indexes = next((value for layer in said if (value := dig(layer, "hardware.gpus"))), ())
+        named = indexes if isinstance(indexes, list | tuple) else ()
+        kind, count = machine.gpus(runtime, context.deployment_mode or "", named)
+        if context.gpu_type is None and kind is not None:
+            context = replace(context, gpu_type=kind)
+            reasons["hardware.gpu_type"] = _DETECTED
+        if context.total_gpus is None and count is not None:
+            context = replace(context, total_gpus=count)
+            reasons["hardware.total_gpus"] = _DETECTED
+    return Settled(context, reasons)
 
 
 def _assume(context: TaskContext, automatic: Sequence[ConfigLayer]) -> TaskContext:

@@ -114,32 +114,35 @@ def _leave_external_alone(merged: Merged) -> list[str]:
 
 
 def _limit_gpus(merged: Merged, context: TaskContext) -> list[str]:
-    """Keep the tp-size values that the GPUs allow; ConfigError where none is left."""
-    limit = context.total_gpus
-    if not isinstance(limit, int) or limit < 1:
-        return []
+    """Keep the tp-size values that the GPUs allow; where none is, try the largest power of two that is."""
     over: dict[str, object] = {}
     hardware = merged.data.get("hardware")
-    if not isinstance(hardware, Mapping) or hardware.get("total_gpus") != limit:
-        over["hardware"] = {"total_gpus": limit}
-    warnings = []
-    sizes = merged.data["parameters"].get("tp-size", [])
-    kept = [size for size in sizes if not isinstance(size, int) or size <= limit]
-    if sizes and not kept:
-        smallest = min(sizes)
-        raise ConfigError(
-            f"No tp-size is left within {limit} {_gpus(limit)}.",
-            why=f"The values are {sizes}, from {merged.origin('parameters.tp-size')}.",
-            remedy=f"Use a profile for fewer GPUs, --set 'parameters.tp-size=[{limit}]', or --total-gpus {smallest}.",
-        )
-    if kept != sizes:
-        dropped = ", ".join(str(size) for size in sizes if size not in kept)
-        warnings.append(f"tp-size {dropped} left out: there {'is' if limit == 1 else 'are'} {limit} {_gpus(limit)}")
-        over["parameters"] = {"tp-size": kept}
+    known = hardware if isinstance(hardware, Mapping) else {}
+    total, chosen = context.total_gpus, known.get("gpus")
+    limits = [total] if isinstance(total, int) and total > 0 else []
+    if total is not None and known.get("total_gpus") != total:
+        over["hardware"] = {"total_gpus": total}
+    if isinstance(chosen, list) and chosen:
+        limits.append(len(chosen))
+    warnings: list[str] = []
+    if limits:
+        sizes = merged.data["parameters"].get("tp-size", [])
+        kept, warnings = _within(sizes, min(limits))
+        if kept != sizes:
+            over["parameters"] = {"tp-size": kept}
     if over:
         merged.add(GPU_LIMIT, over)
     return warnings
 
 
-def _gpus(count: int) -> str:
-    return "GPU" if count == 1 else "GPUs"
+def _within(sizes: list[object], limit: int) -> tuple[list[object], list[str]]:
+    """The sizes to try on at most `limit` GPUs, and a warning where these are others."""
+    kept = [size for size in sizes if not isinstance(size, int) or size <= limit]
+    if kept == sizes:
+        return sizes, []
+    gpus = "GPU" if limit == 1 else "GPUs"
+    if not kept:
+        nearest: list[object] = [2 ** (limit.bit_length() - 1)]
+        return nearest, [f"tp-size {sizes} is above the {limit} {gpus} allowed: {nearest} is tried instead"]
+    dropped = ", ".join(str(size) for size in sizes if size not in kept)
+    return kept, [f"tp-size {dropped} left out: there {'is' if limit == 1 else 'are'} {limit} {gpus}"]

@@ -51,6 +51,10 @@ class ConfigLayer:
         """Place of a dotted path in the text this layer was read from; empty for one made in Python."""
         return ""
 
+    def describe(self) -> dict[str, Any]:
+        """The layer as data: its name, its data without a context, and what it depends on."""
+        return {"name": self.name, "data": dict(self.data(TaskContext()) if callable(self.data) else self.data)}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -79,6 +83,13 @@ class FileLayer(ConfigLayer):
                 break
         filled: dict[str, Any] = _fill(data, context, self.document.source)
         return filled
+
+    def describe(self) -> dict[str, Any]:
+        """The layer as it is written: name, `when`, `assume`, data, and cases."""
+        entry = self.document.data
+        for key in self.at:
+            entry = entry[key]
+        return {"name": self.name, **{key: entry[key] for key in ("when", "assume", "data", "cases") if key in entry}}
 
     def parts(self) -> list[Mapping[str, Any]]:
         """Return the data and that of every case, as written."""

@@ -72,12 +72,16 @@ def nest(path: str, value: Any) -> dict[str, Any]:
 
 @dataclass
 class Merged:
-    """A configuration in the making; `provenance` and `places` tell for each leaf its layer and its place."""
+    """A configuration in the making; `provenance` and `places` tell for each leaf its layer and its place.
+
+    `history` has for each leaf the value, layer and place of every layer that set it, in order.
+    """
 
     data: dict[str, Any] = field(default_factory=dict)
     layers: list[str] = field(default_factory=list)
     provenance: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    history: dict[str, list[tuple[Any, str, str]]] = field(default_factory=dict)
 
     def add(self, name: str, data: Mapping[str, Any], where: Callable[[str], str] = lambda path: "") -> None:
         """Lay one layer on top; `where` tells the place of a dotted path in the layer's text."""
@@ -87,6 +91,8 @@ class Merged:
         set_here = leaves(data).keys() & now.keys()
         self.provenance = {path: name if path in set_here else self.provenance[path] for path in now}
         self.places = {path: where(path) if path in set_here else self.places[path] for path in now}
+        for path in set_here:
+            self.history.setdefault(path, []).append((copy.deepcopy(now[path]), name, self.places[path]))
 
     def replace(self, name: str, data: Mapping[str, Any], where: Callable[[str], str] = lambda path: "") -> None:
         """Drop what all layers so far said, and start again from this one."""

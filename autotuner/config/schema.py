@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from autotuner.config import ranges
 from autotuner.config.merging import WHOLE, Merged, leaves
@@ -184,6 +185,17 @@ def _fault(fault: dict[str, Any], merged: Merged) -> str:
     told = isinstance(given, dict | list) or (isinstance(given, str) and f"'{given}'" in said)
     shown = "" if told else f", not {given!r}"
     return f"{path}: {said[:1].lower()}{said[1:]}{shown}{whence}"
+
+
+def default(path: str) -> Any:
+    """Default of a dotted path, JSON-ready; None where there is none."""
+    *sections, last = path.split(".")
+    section: Any = Experiment
+    for key in sections:
+        section = getattr(section, "model_fields", {}).get(key)
+        section = section and section.annotation
+    field = getattr(section, "model_fields", {}).get(last)
+    return field and to_jsonable_python(field.get_default(call_default_factory=True), fallback=lambda value: None)
 
 
 def default_leaves(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any]:

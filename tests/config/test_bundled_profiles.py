@@ -160,25 +160,6 @@ def test_quick_test_on_the_embedded_engine_compares_two_candidates():
     assert found.experiment.model.id_or_path == "llama-3.1-8b"
 
 
-@pytest.mark.parametrize(
-    ("gpu", "imitated"),
-    [
-        ("NVIDIA H200", "h200_sxm"),
-        ("NVIDIA A100-PCIE-80GB", "a100_pcie"),
-        ("NVIDIA L4", "l4"),
-        ("NVIDIA GB200", "gb200"),
-        ("NVIDIA GeForce RTX 4090", "rtx_4090"),
-    ],
-)
-def test_the_embedded_engine_imitates_the_gpu_that_is_there(gpu, imitated):
-    assert compose(TaskContext(base_runtime="sim", gpu_type=gpu)).experiment.simulate.gpu == imitated
-
-
-def test_the_embedded_engine_keeps_its_default_on_a_gpu_it_cannot_imitate():
-    found = compose(TaskContext(base_runtime="sim", gpu_type="Radeon"))
-    assert "simulate" not in found.data
-
-
 def test_strict_latency_is_stricter_than_balanced_and_that_than_high_throughput():
     for model in ("llama-3.1-8b", "llama-3.1-70b", "deepseek-r1"):
         slos = [

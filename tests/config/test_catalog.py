@@ -93,6 +93,7 @@ def test_a_registered_profile_is_listed_and_used():
     assert found.provenance["parameters.tp-size"] == "profile:from-python:dynamic"
     listed = {entry["name"]: entry for entry in TaskConfigFactory.list_profiles()}
     assert listed["from-python"] == {
+        "kind": "profile",
         "name": "from-python",
         "description": "made in Python",
         "use_case": "",

@@ -3,6 +3,8 @@
 import pytest
 
 from autotuner.config import TaskContext, catalog, compose, layers
+from autotuner.core import Candidate
+from autotuner.engines import Target, engine
 from autotuner.errors import ConfigError
 
 NEUTRAL = {"tp-size", "mem-fraction-static"}
@@ -12,14 +14,48 @@ def docker(runtime, **more):
     return compose(TaskContext(model_name="some-model", base_runtime=runtime, deployment_mode="docker", **more))
 
 
-def test_trap_1_a_gpu_limit_that_leaves_no_tp_size_is_an_error_with_a_remedy():
-    with pytest.raises(ConfigError) as caught:
-        docker("sglang", profiles=["high-throughput"], total_gpus=2)
-    assert "No tp-size is left within 2 GPUs" in caught.value.what
-    assert "[4, 8]" in caught.value.why
-    assert "profile:high-throughput:high-throughput-params" in caught.value.why
-    assert "--total-gpus 4" in caught.value.remedy
-    assert "parameters.tp-size=[2]" in caught.value.remedy
+@pytest.mark.parametrize(
+    ("gpus", "tried", "warning"),
+    [
+        (1, 1, "tp-size [4, 8] is above the 1 GPU allowed: [1] is tried instead"),
+        (2, 2, "tp-size [4, 8] is above the 2 GPUs allowed: [2] is tried instead"),
+        (3, 2, "tp-size [4, 8] is above the 3 GPUs allowed: [2] is tried instead"),
+    ],
+)
+def test_trap_1_a_gpu_limit_below_every_tp_size_tries_the_largest_power_of_two_within_it(gpus, tried, warning):
+    composed = docker("sglang", profiles=["high-throughput"], total_gpus=gpus)
+    assert composed.data["parameters"]["tp-size"] == [tried]
+    assert composed.provenance["parameters.tp-size"] == "gpu-limit"
+    assert composed.warnings == [warning]
+    (before, *_) = composed.overridden["parameters.tp-size"]
+    assert (before.value, before.layer) == ([4, 8], "profile:high-throughput:high-throughput-params")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "kept"),
+    [([8], 5, [4]), ([8], 7, [4]), ([16], 8, [8]), ([3, 6], 2, [2]), ([4, 8], 4, [4]), ([1, 3, 4], 3, [1, 3])],
+)
+def test_trap_1_the_limit_holds_for_any_sizes(sizes, limit, kept):
+    composed = docker("vllm", total_gpus=limit, user_overrides={"parameters": {"tp-size": sizes}})
+    assert composed.data["parameters"]["tp-size"] == kept
+    assert len(composed.warnings) == 1
+
+
+@pytest.mark.parametrize(("total", "tried"), [(None, [1, 2]), (8, [1, 2]), (1, [1])])
+def test_trap_1_gpus_chosen_by_index_limit_as_their_number_does(total, tried):
+    composed = docker("vllm", total_gpus=total, user_overrides={"hardware": {"gpus": [4, 5]}})
+    assert composed.data["parameters"]["tp-size"] == tried
+
+
+def test_trap_1_other_parallel_sizes_are_left_to_the_check_of_the_whole():
+    composed = docker("vllm", total_gpus=2, user_overrides={"parameters": {"tp-size": [4], "pp-size": [2, 4]}})
+    assert composed.data["parameters"]["tp-size"] == [2]
+    assert composed.data["parameters"]["pp-size"] == [2, 4]
+    refused = [
+        engine("vllm").refuse(Candidate("vllm", {"tp-size": 2, "pp-size": size}), Target.of(composed.experiment))
+        for size in (1, 2)
+    ]
+    assert refused == [None, "it needs 4 GPUs and 2 may be used"]
 
 
 def test_trap_1_a_gpu_limit_keeps_what_fits_and_says_what_it_left_out():

@@ -1,0 +1,51 @@
+"""The GPU types that a configuration names: only those the GPU table knows."""
+
+from __future__ import annotations
+
+from autotuner.config.facts import Settled
+from autotuner.config.merging import Merged, dig
+from autotuner.errors import ConfigError
+from autotuner.predict import hardware
+
+TYPE, SIMULATED = "hardware.gpu_type", "simulate.gpu"
+
+
+def check_gpus(merged: Merged, settled: Settled, named: str | None) -> list[str]:
+    """Refuse a GPU type that is not in the table, with the nearest name; returns warnings.
+
+    `named` is the type the caller gave. The simulated GPU is written as the table spells it. A type
+    that the driver of this machine reports may be unknown: then only predictions are missing.
+    """
+    if named is not None:
+        hardware.gpu(named)
+    actual = dig(merged.data, TYPE)
+    if isinstance(actual, str):
+        if not hardware.knows(actual) and _is_of_this_machine(settled, actual):
+            return [_unpredictable(actual)]
+        _look_up(merged, TYPE, actual)
+    simulated = dig(merged.data, SIMULATED)
+    if isinstance(simulated, str):
+        merged.data["simulate"]["gpu"] = _look_up(merged, SIMULATED, simulated).name
+    return []
+
+
+def _look_up(merged: Merged, path: str, name: str) -> hardware.Gpu:
+    try:
+        return hardware.gpu(name)
+    except ConfigError as error:
+        place = f"It is {path} in {merged.origin(path)}."
+        raise ConfigError(error.what, why=f"{error.why} {place}".strip(), remedy=error.remedy) from error
+
+
+def _is_of_this_machine(settled: Settled, name: str) -> bool:
+    context = settled.context
+    if TYPE in settled.reasons or context.machine is None:
+        return TYPE in settled.reasons
+    return name == context.machine.gpus(str(context.base_runtime), str(context.deployment_mode), ())[0]
+
+
+def _unpredictable(name: str) -> str:
+    return (
+        f"the GPU table has no {name}, which this machine has: a run measures on it, but neither memory nor speed "
+        f"can be predicted; to have both, describe it in {hardware.user_table()}"
+    )

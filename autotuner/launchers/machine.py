@@ -1,0 +1,71 @@
+"""What this machine offers a configuration: a place to run an engine, and its GPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from autotuner.engines import ENGINES, engine, installed
+from autotuner.errors import MachineError
+from autotuner.experiment import Runtime
+from autotuner.launchers.gpus import Inventory, inventory
+
+SOCKET = Path("/var/run/docker.sock")
+"""Where a Docker daemon listens unless DOCKER_HOST says otherwise."""
+
+TIMEOUT = 2
+"""Seconds a Docker daemon has to answer where containers were not asked for."""
+
+
+class ThisMachine:
+    """A `config.context.Machine`, looked at only when a configuration leaves something open, and once."""
+
+    def deployment(self, runtime: str, executable: str | None) -> tuple[str, str] | None:
+        """Docker where a daemon answers, else a process, and why; None where nothing is started on GPUs."""
+        if not _starts_on_gpus(runtime):
+            return None
+        if executable is not None and installed.find(executable, runtime):
+            return "process", f"runtime.executable {executable} is on this machine"
+        answers, docker = self._docker
+        if answers:
+            return "docker", docker
+        try:
+            command = engine(runtime).executable(Runtime(executable=executable))
+        except MachineError:
+            return "process", f"{docker}, and {runtime} is not installed"
+        return "process", f"{docker}, and {runtime} is installed ({command[0]})"
+
+    def gpus(self, runtime: str, deployment: str, indexes: Sequence[int]) -> tuple[str | None, int | None]:
+        """Type, where all have the same, and number of the GPUs that an engine started here would find."""
+        if deployment == "external" or not _starts_on_gpus(runtime):
+            return None, None
+        present = [gpu for gpu in self._inventory if not indexes or gpu.index in indexes]
+        names = {gpu.name for gpu in present}
+        return names.pop() if len(names) == 1 else None, len(present) or None
+
+    @cached_property
+    def _inventory(self) -> Inventory:
+        return inventory()
+
+    @cached_property
+    def _docker(self) -> tuple[bool, str]:
+        """Whether a Docker daemon answers, and the same in words."""
+        host = os.environ.get("DOCKER_HOST")
+        if not host and not SOCKET.exists():
+            return False, f"no Docker daemon at {SOCKET}"
+        import docker
+        from docker.errors import DockerException
+
+        try:
+            client = docker.from_env(timeout=TIMEOUT)
+        except DockerException:
+            return False, f"no Docker daemon answers at {host or SOCKET}"
+        client.close()
+        return True, f"a Docker daemon answers at {host or SOCKET}"
+
+
+def _starts_on_gpus(runtime: str) -> bool:
+    """Whether this is an engine that a launcher starts and that computes itself."""
+    return runtime in ENGINES and runtime != "openai" and engine(runtime).source == "measured"
