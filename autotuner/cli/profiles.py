@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,46 +11,102 @@ import typer
 if TYPE_CHECKING:
     from autotuner.config import ConfigLayer
 
-app = typer.Typer(help="List, show, compare and check profiles.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare and check profiles, SLOs and presets.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.", rich_help_panel="Output")]
+Kind = Annotated[
+    str | None,
+    typer.Option("--kind", metavar="profile|slo|preset", help="Only this kind.", rich_help_panel="Output"),
+]
+
+TITLES = {"profile": "profiles", "SLO": "SLOs", "preset": "presets"}
+USAGE = {
+    "profile": "NAME, several as NAME,NAME",
+    "SLO": "NAME, on top of the SLO base",
+    "preset": "NAME, as often as needed",
+}
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List the profiles: bundled, ./profiles, and your own."""
+def list_(kind: Kind = None, as_json: Json = False) -> None:
+    """List profiles, SLOs and presets: bundled ones, those in ./profiles, and your own."""
     from autotuner.cli import display
-    from autotuner.config import TaskConfigFactory
+    from autotuner.cli.columns import columns
+    from autotuner.config import catalog
 
-    found = TaskConfigFactory.list_profiles()
+    groups = {name: catalog.describe(name) for name in _kinds(kind)}
     if as_json:
-        display.json(found)
+        display.json([entry for entries in groups.values() for entry in entries])
         return
-    rows = [
-        {"profile": p["name"], "description": p["description"], "use case": p["use_case"], "from": p["source"]}
-        for p in found
-    ]
-    display.table(rows, ["profile", "description", "use case", "from"])
+    for number, (name, entries) in enumerate(groups.items()):
+        if number:
+            display.line()
+        display.line(f"{TITLES[name]}: {catalog.OPTIONS[name]} {USAGE[name]}")
+        rows = [(name, "what it is for", "from"), *((e["name"], _purpose(e), _source(e)) for e in entries)]
+        for line in columns(rows, display.out().width, ((1, 30), (2, 14), (0, 10))):
+            display.line(line)
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="Profile name or file.")], as_json: Json = False) -> None:
-    """Show one profile: what it is for, and the data of its layers."""
+def show(
+    name: Annotated[str, typer.Argument(help="Name or file of a profile, an SLO or a preset.")],
+    kind: Kind = None,
+    as_json: Json = False,
+) -> None:
+    """Show a profile, an SLO or a preset: what it is for, and the data of its layers."""
     from autotuner.cli import display
-    from autotuner.config import TaskConfigFactory, documents
+    from autotuner.cli.columns import fold
+    from autotuner.config import catalog, documents
 
-    profile = TaskConfigFactory.get_profile(name)
-    about = profile.describe()
-    layers = [{"name": layer.name, "data": _data(layer)} for layer in profile.layers]
+    matches = catalog.find_any(name, _kinds(kind))
+    chosen, *others = matches
+    profile = matches[chosen]
+    about = {"kind": chosen.lower(), **profile.describe()}
+    layers = [layer.describe() for layer in profile.layers]
     if as_json:
         display.json({**about, "layers": layers})
         return
-    display.line(f"{about['name']}: {about['description']}")
-    for label in ("use_case", "tags", "recommended_for", "source"):
+    for other in others:
+        display.note(f"There is also a{'n' if other == 'SLO' else ''} {other} '{name}': --kind {other.lower()}")
+    for line in fold(f"{chosen} {about['name']}: {about['description']}", display.out().width):
+        display.line(line)
+    display.line(f"  {'apply with':16} {catalog.OPTIONS[chosen]} {name}")
+    for label in ("use_case", "tags", "recommended_for"):
         value = about[label]
-        display.line(f"  {label.replace('_', ' '):16} {', '.join(value) if isinstance(value, list) else value}")
+        if value:
+            text = ", ".join(value) if isinstance(value, list) else value
+            display.line(f"  {label.replace('_', ' '):16} {text}")
+    display.line(f"  {'from':16} {_source(about)}")
     for layer in layers:
-        display.line(f"\nlayer {layer['name']}")
-        display.text(documents.write(layer["data"]))
+        display.line(f"\nlayer {layer.pop('name')}")
+        if len(layer) == 1:
+            layer = layer["data"]
+        display.text(documents.write(layer))
+
+
+def _kinds(kind: str | None) -> tuple[str, ...]:
+    """The kinds that --kind selects, in the words of the catalog."""
+    from autotuner.config.catalog import FOLDERS
+    from autotuner.errors import UsageError, unknown
+
+    words = {name.lower(): name for name in FOLDERS}
+    if kind is None:
+        return tuple(FOLDERS)
+    if kind.lower() not in words:
+        raise UsageError(unknown("kind", kind, words), remedy=f"Give one of: {', '.join(words)}.")
+    return (words[kind.lower()],)
+
+
+def _purpose(entry: Mapping[str, Any]) -> str:
+    return f"cannot be used: {entry['problem']}" if "problem" in entry else str(entry["description"])
+
+
+def _source(entry: Mapping[str, Any]) -> str:
+    """Where something is from: the package, a file, or Python."""
+    from autotuner.config.catalog import shown
+
+    source = str(entry["source"])
+    where = source if source == "registered" else shown(source)
+    return "bundled" if where.startswith("bundled ") else where
 
 
 @app.command()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from autotuner.launchers.ports import free_port
 
@@ -19,19 +18,6 @@ PROFILES = ["balanced", "cost-optimization", "high-throughput", "low-latency", "
 
 def test_the_version_is_told(installed):
     assert installed("--version").out.startswith("autotune 0.")
-
-
-def test_the_six_profiles_are_listed(autotune):
-    listed = autotune("profiles", "list", "--json").data
-    assert [profile["name"] for profile in listed] == PROFILES
-    assert all(profile["description"] and profile["layer_names"] for profile in listed)
-
-
-@pytest.mark.parametrize("name", PROFILES)
-def test_each_profile_shows_its_layers(autotune, name):
-    said = autotune("profiles", "show", name)
-    assert said.code == 0
-    assert f"layer {name}-params" in said.out
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -156,24 +142,6 @@ def test_a_run_on_a_replayed_trace_is_reported_without_its_file(autotune, tmp_pa
     assert {point["metrics"]["requests"] for point in points} == {41}
 
 
-def test_two_profiles_differ_in_what_they_set(autotune):
-    rows = autotune("profiles", "diff", "low-latency", "high-throughput", "--json").data
-    values = {row["value"]: (row["low-latency"], row["high-throughput"]) for row in rows}
-    assert values["parameters.tp-size"] == ([1, 2], [4, 8])
-
-
-def test_a_profile_does_not_differ_from_itself(autotune):
-    assert "set the same values" in autotune("profiles", "diff", "balanced", "balanced").out
-
-
-def test_a_good_profile_file_checks(autotune, tmp_path):
-    (tmp_path / "mine.yaml").write_text(
-        "name: mine\nlayers:\n  - name: mine-params\n    data:\n      parameters:\n        tp-size: [1]\n"
-    )
-    said = autotune("profiles", "check", "mine.yaml")
-    assert (said.code, "is a valid profile" in said.out) == (0, True)
-
-
 def test_a_custom_profile_in_the_folder_profiles_is_found_by_name(autotune, tmp_path):
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "mine.yaml").write_text(
@@ -182,17 +150,6 @@ def test_a_custom_profile_in_the_folder_profiles_is_found_by_name(autotune, tmp_
     shown = autotune("config", "show", "--profile", "mine", "--json").data
     assert shown["config"]["parameters"]["tp-size"] == [2]
     assert shown["provenance"]["parameters.tp-size"] == "profile:mine:mine-params"
-
-
-def test_config_show_tells_the_layer_of_every_value(autotune):
-    said = autotune("config", "show", "--profile", "production", "--set", "optimization.max_iterations=5").out
-    row = next(line for line in said.splitlines() if "optimization.max_iterations" in line)
-    assert row.split()[1:] == ["5", "user_patch"]
-
-
-def test_config_show_as_yaml_can_be_read_back(autotune):
-    shown = yaml.safe_load(autotune("config", "show", "--format", "yaml").out)
-    assert shown["base_runtime"] == "sim"
 
 
 def test_doctor_tells_of_every_part(installed):
