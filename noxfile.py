@@ -36,6 +36,7 @@ def docs(session: nox.Session) -> None:
     """The generated reference is current, links resolve, and every block and example runs."""
     session.install("-e", ".[test]")
     session.run("python", "docs/make_cli_reference.py", "--check")
+    session.run("python", "docs/make_profile_tables.py", "--check")
     session.run("pytest", "-n", "0", "-m", "docs or not docs", "tests/docs", *session.posargs)
 
 

@@ -25,13 +25,19 @@ def _root() -> None:
 def show(
     asked: Asked,
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="One value, such as optimization.strategy, or one section.")
+        str | None, typer.Argument(metavar="KEY", help="One value, such as optimization.strategy, or one section.")
     ] = None,
-    format: Annotated[str, typer.Option("--format", help="table, yaml or json.")] = "table",
+    format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, yaml or json.")] = "table",
     all_: Annotated[bool, typer.Option("--all", help="Also the values that no layer sets: the defaults.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Show every value with the layer it came from, or one value with all that it overrode."""
+    """Show every value with the layer it came from, or one value with all that it overrode.
+
+    \b
+    autotune config show --profile low-latency
+    autotune config show optimization.max_iterations -p low-latency
+    autotune config show --profile balanced --format yaml
+    """
     from autotuner.cli import display
     from autotuner.cli.columns import fold
     from autotuner.config import documents

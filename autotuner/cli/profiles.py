@@ -28,7 +28,12 @@ USAGE = {
 
 @app.command("list")
 def list_(kind: Kind = None, as_json: Json = False) -> None:
-    """List profiles, SLOs and presets: bundled ones, those in ./profiles, and your own."""
+    """List profiles, SLOs and presets: bundled ones, those in ./profiles, and your own.
+
+    \b
+    autotune profiles list
+    autotune profiles list --kind slo
+    """
     from autotuner.cli import display
     from autotuner.cli.columns import columns
     from autotuner.config import catalog
@@ -48,11 +53,16 @@ def list_(kind: Kind = None, as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name or file of a profile, an SLO or a preset.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or file of a profile, an SLO or a preset.")],
     kind: Kind = None,
     as_json: Json = False,
 ) -> None:
-    """Show a profile, an SLO or a preset: what it is for, and the data of its layers."""
+    """Show a profile, an SLO or a preset: what it is for, and the data of its layers.
+
+    \b
+    autotune profiles show low-latency
+    autotune profiles show balanced --kind slo
+    """
     from autotuner.cli import display
     from autotuner.cli.columns import fold
     from autotuner.config import catalog, documents
@@ -111,11 +121,15 @@ def _source(entry: Mapping[str, Any]) -> str:
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(help="Profile name or file.")],
-    second: Annotated[str, typer.Argument(help="Profile name or file.")],
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="Profile name or file.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="Profile name or file.")],
     as_json: Json = False,
 ) -> None:
-    """Compare two profiles, value by value."""
+    """Compare two profiles, value by value.
+
+    \b
+    autotune profiles diff low-latency high-throughput
+    """
     from autotuner.cli import display
     from autotuner.config import TaskConfigFactory, leaves, merge
 
@@ -143,10 +157,14 @@ def _data(layer: ConfigLayer) -> dict[str, Any]:
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="Profile file to check.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Profile file to check.")],
     as_json: Json = False,
 ) -> None:
-    """Check a profile file: its form, its keys, the names in its rules, and that it composes."""
+    """Check a profile file: its form, its keys, the names in its rules, and that it composes.
+
+    \b
+    autotune profiles check my-profile.yaml
+    """
     from autotuner.cli import display
     from autotuner.config import check_file
     from autotuner.engines.names import knows

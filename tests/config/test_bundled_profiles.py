@@ -1,10 +1,15 @@
 """The six profiles, value by value."""
 
+import itertools
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
 from autotuner.config import TaskConfigFactory, TaskContext, compose
+from autotuner.engines import Target, engine
+from autotuner.rules import Rules
+from autotuner.search.space import Space
 
 # What an SGLang container gets before any profile.
 DOCKER_SGLANG = {
@@ -187,3 +192,31 @@ def test_a_named_slo_knows_the_size_of_the_model():
     assert large.layers[-1] == "slo:strict-latency-large-model"
     assert large.data["slo"]["tpot"]["threshold"] > small.data["slo"]["tpot"]["threshold"]
     assert large.data["slo"]["tpot"]["weight"] == small.data["slo"]["tpot"]["weight"]
+
+
+PLACES = [("sim", "process"), *itertools.product(("vllm", "sglang", "trtllm"), ("process", "docker"))]
+
+
+@pytest.mark.parametrize(("runtime", "mode"), PLACES)
+@pytest.mark.parametrize("profile", GOLDEN)
+def test_every_profile_can_be_used_as_it_stands_on_any_engine_and_any_number_of_gpus(profile, runtime, mode):
+    chosen = engine(runtime)
+    for gpus in (1, 2, 4, 8):
+        context = TaskContext(
+            model_name="llama-3.1-8b",
+            base_runtime=runtime,
+            deployment_mode=mode,
+            profiles=[profile],
+            gpu_type="H100",
+            total_gpus=gpus,
+        )
+        composition = compose(context)
+        experiment = composition.experiment
+        assert experiment.deployment.mode == mode
+        assert max(experiment.parameters["tp-size"]) <= gpus
+        assert all(warning.startswith("tp-size ") for warning in composition.warnings)
+        chosen.check(experiment.parameters)
+        target, rules = Target.of(experiment), Rules.of(experiment)
+        space = Space(runtime, experiment.parameters, partial(chosen.refuse, target=target), rules)
+        assert space.candidates
+        assert space.refused == ()

@@ -265,7 +265,7 @@ PROFILES = ["quick-test", "balanced", "low-latency", "high-throughput", "cost-op
     st.sampled_from([None, "strict-latency", "balanced", "high-throughput"]),
     st.sampled_from([None, "H100", "A100", "RTX 4090"]),
     st.lists(st.sampled_from(["fp8-default", "float16-default", "h100", "a100", "consumer-gpu"]), max_size=2),
-    st.sampled_from([None, 4, 8]),
+    st.sampled_from([None, 1, 2, 4, 8]),
 )
 def test_whatever_is_combined_every_leaf_has_an_applied_layer(runtime, mode, profiles, slo, gpu, presets, gpus):
     found = compose(

@@ -41,8 +41,7 @@ def test_a_bundled_file_says_what_it_is_for_and_has_known_keys_only(path):
 
 
 @pytest.mark.parametrize("path", [path for path in PROFILES if path.parent == ROOT / "profiles"], ids=shown)
-def test_a_bundled_profile_composes_on_every_engine(path):
-    assert all(found.layers[-1].startswith(f"profile:{path.stem}:") for found in every_context(profiles=[path.stem]))
+def test_a_bundled_profile_checks(path):
     assert check_file(path).layers[-1] == f"profile:{path.stem}:{path.stem}-params"
 
 

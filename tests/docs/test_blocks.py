@@ -88,5 +88,6 @@ def test_the_readme_has_the_two_commands_that_ci_runs_as_printed():
     assert said == [".venv/bin/autotune run --profile quick-test", ".venv/bin/pytest"]
 
 
-def test_the_command_reference_is_current():
-    subprocess.run([sys.executable, str(ROOT / "docs" / "make_cli_reference.py"), "--check"], check=True)
+@pytest.mark.parametrize("script", ["make_cli_reference.py", "make_profile_tables.py"])
+def test_what_is_made_from_the_program_is_current(script):
+    subprocess.run([sys.executable, str(ROOT / "docs" / script), "--check"], check=True)
