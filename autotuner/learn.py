@@ -16,7 +16,7 @@ from autotuner.errors import AutotuneError, UsageError
 from autotuner.experiment import Experiment
 from autotuner.foresight import Foresight
 from autotuner.launchers import launcher
-from autotuner.predict import database
+from autotuner.predict import database, hardware
 from autotuner.predict.database import Row, dtypes_name, layout_name
 from autotuner.predict.fit import Point, fitted
 from autotuner.predict.own import Factors, keep, key_of, parts
@@ -162,7 +162,7 @@ def lesson(runs: Sequence[Path], *, simulated: bool = False, gpu: str | None = N
 def _foresight(experiment: Experiment, gpu: str | None) -> Foresight:
     chosen = engine(experiment.base_runtime)
     found = Foresight.of(experiment, chosen, launcher(experiment.deployment.mode, experiment.deployment))
-    return replace(found, gpu=gpu) if gpu else found
+    return replace(found, gpu=hardware.gpu(gpu).name) if gpu else found
 
 
 def _point(foresight: Foresight, run: Path, trial: Trial, result: LoadPointResult) -> Point | None:

@@ -18,7 +18,7 @@ from autotuner.core import (
     Verdict,
 )
 from autotuner.engines import engine
-from autotuner.errors import UsageError
+from autotuner.errors import ConfigError, UsageError
 from autotuner.experiment import Experiment
 from autotuner.foresight import Foresight
 from autotuner.launchers import launcher
@@ -210,6 +210,8 @@ def test_runs_without_a_known_gpu_say_what_is_missing(store):
     with pytest.raises(UsageError, match="Name the GPU with --gpu"):
         lesson([path])
     assert lesson([path], gpu="H100").points
+    with pytest.raises(ConfigError, match="Unknown GPU 'H1000'; did you mean 'H100'"):
+        lesson([path], gpu="H1000")
 
 
 def test_too_few_load_points_are_refused(store):

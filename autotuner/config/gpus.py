@@ -21,7 +21,7 @@ def check_gpus(merged: Merged, settled: Settled, named: str | None) -> list[str]
     actual = dig(merged.data, TYPE)
     if isinstance(actual, str):
         if not hardware.knows(actual) and _is_of_this_machine(settled, actual):
-            return [_unpredictable(actual)]
+            return [_unpredictable(actual, simulated=dig(merged.data, "optimization.evaluator") == "simulated")]
         _look_up(merged, TYPE, actual)
     simulated = dig(merged.data, SIMULATED)
     if isinstance(simulated, str):
@@ -44,7 +44,14 @@ def _is_of_this_machine(settled: Settled, name: str) -> bool:
     return name == context.machine.gpus(str(context.base_runtime), str(context.deployment_mode), ())[0]
 
 
-def _unpredictable(name: str) -> str:
+def _unpredictable(name: str, *, simulated: bool) -> str:
+    """Warn of a GPU nothing is known of; ConfigError where it is to be simulated."""
+    if simulated:
+        raise ConfigError(
+            f"The {name} of this machine cannot be simulated.",
+            why="The GPU table does not know it.",
+            remedy=f"Name another GPU with --gpu, or describe this one in {hardware.user_table()}.",
+        )
     return (
         f"the GPU table has no {name}, which this machine has: a run measures on it, but neither memory nor speed "
         f"can be predicted; to have both, describe it in {hardware.user_table()}"

@@ -97,6 +97,19 @@ def test_the_deployment_says_why_it_was_chosen(autotune, monkeypatch):
     assert "engine       vllm (simulated), in virtual time\n" in simulated
 
 
+def test_a_gpu_that_only_this_machine_knows_is_planned_with_and_not_predicted(autotune, monkeypatch):
+    from autotuner.launchers import gpus, machine
+
+    present = gpus.Inventory(tuple(gpus.Gpu(n, "NVIDIA Z99", f"GPU-{n}", 80 << 30, 79 << 30) for n in range(2)))
+    monkeypatch.setattr(machine, "inventory", lambda: present)
+    real = ("--runtime", "vllm", "--deployment", "process", "--model", "llama-3.1-8b")
+    plan = autotune("run", "--profile", "balanced", *real, "--dry-run", "--json")
+    assert plan.code == 0
+    assert {candidate.get("tp-size", 1) for candidate in plan.data["candidates"]} == {1, 2}
+    assert plan.data["predicted"][0] == [None, None, None]
+    assert "the GPU table has no NVIDIA Z99" in " ".join(plan.err.split())
+
+
 def test_the_price_of_a_gpu_is_an_option(autotune):
     shown = autotune("config", "show", "hardware.price_per_gpu_hour", "--price", "2.5").out
     assert shown.splitlines()[:2] == ["hardware.price_per_gpu_hour = 2.5", "from        user_patch, the command line"]

@@ -124,6 +124,11 @@ def test_a_gpu_that_this_machine_has_and_the_table_has_not_is_a_warning():
     assert "neither memory nor speed can be predicted" in warning
 
 
+def test_a_gpu_of_this_machine_that_the_table_has_not_cannot_be_simulated():
+    with pytest.raises(ConfigError, match=r"The NVIDIA Z99 of this machine cannot be simulated.*--gpu"):
+        on(Machine(), user_overrides={"optimization": {"evaluator": "simulated"}})
+
+
 def test_what_was_composed_on_a_machine_composes_there_again_and_nowhere_else():
     data = on(Machine()).data
     again = compose(TaskContext(override_mode="replace", user_overrides=data, machine=Machine()))
