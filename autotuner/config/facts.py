@@ -91,14 +91,14 @@ def _detect(context: TaskContext, data: Sequence[Mapping[str, Any]]) -> Settled:
     machine, runtime, reasons = context.machine, context.base_runtime, dict[str, str]()
     if machine is None or runtime is None:
         return Settled(context, reasons)
-    said = [context.user_overrides or {}, *data]
+    sources = [context.user_overrides or {}, *data]
     if context.deployment_mode is None and not context.replaces:
-        executable = next((value for layer in said if (value := dig(layer, "runtime.executable"))), None)
+        executable = next((value for layer in sources if (value := dig(layer, "runtime.executable"))), None)
         if choice := machine.deployment(runtime, executable if isinstance(executable, str) else None):
             mode, reasons["deployment.mode"] = choice
             context = replace(context, deployment_mode=mode)
     if context.gpu_type is None or context.total_gpus is None:
-        indexes = next((value for layer in said if (value := dig(layer, "hardware.gpus"))), ())
+        indexes = next((value for layer in sources if (value := dig(layer, "hardware.gpus"))), ())
         named = indexes if isinstance(indexes, list | tuple) else ()
         kind, count = machine.gpus(runtime, context.deployment_mode or "", named)
         if context.gpu_type is None and kind is not None:

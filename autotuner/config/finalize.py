@@ -116,8 +116,9 @@ def _leave_external_alone(merged: Merged) -> list[str]:
 def _limit_gpus(merged: Merged, context: TaskContext) -> list[str]:
     """Keep the tp-size values that the GPUs allow; where none is, try the largest power of two that is."""
     over: dict[str, object] = {}
-    hardware = merged.data.get("hardware")
-    known = hardware if isinstance(hardware, Mapping) else {}
+    known = merged.data.get("hardware", {})
+    if not isinstance(known, Mapping):
+        return []
     total, chosen = context.total_gpus, known.get("gpus")
     limits = [total] if isinstance(total, int) and total > 0 else []
     if total is not None and known.get("total_gpus") != total:

@@ -28,14 +28,14 @@ class ThisMachine:
             return None
         if executable is not None and installed.find(executable, runtime):
             return "process", f"runtime.executable {executable} is on this machine"
-        answers, docker = self._docker
+        answers, why = self._docker
         if answers:
-            return "docker", docker
+            return "docker", why
         try:
             command = engine(runtime).executable(Runtime(executable=executable))
         except MachineError:
-            return "process", f"{docker}, and {runtime} is not installed"
-        return "process", f"{docker}, and {runtime} is installed ({command[0]})"
+            return "process", f"{why}, and {runtime} is not installed"
+        return "process", f"{why}, and {runtime} is installed ({command[0]})"
 
     def gpus(self, runtime: str, deployment: str, indexes: Sequence[int]) -> tuple[str | None, int | None]:
         """Type, where all have the same, and number of the GPUs that an engine started here would find."""

@@ -72,6 +72,21 @@ def test_every_value_has_a_row_with_its_layer_and_place():
     assert rows["slo.attainment"].value == 0.95
 
 
+def test_a_value_keeps_what_it_overrode_latest_first():
+    overrides = {"optimization": {"max_iterations": 3}, "parameters": {"mem-fraction-static": None}}
+    composed = compose(TaskContext(profiles=["quick-test", "balanced"], user_overrides=overrides))
+    earlier = composed.overridden["optimization.max_iterations"]
+    assert [(row.value, row.layer.partition(":")[0]) for row in earlier] == [
+        (15, "profile"),
+        (2, "profile"),
+        (10, "base-optimization"),
+    ]
+    assert earlier[0].place.endswith("balanced.yaml:11:9")
+    assert composed.overridden["model.namespace"] == []
+    assert "parameters.mem-fraction-static" not in composed.overridden
+    assert composed.overridden.keys() == composed.provenance.keys()
+
+
 def test_the_strategy_in_the_name_is_the_one_that_is_used():
     assert (
         compose(TaskContext(user_overrides={"optimization": {"strategy": "random"}}))

@@ -8,6 +8,22 @@ from autotuner.config import documents
 from autotuner.errors import ConfigError
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1, 2.5, True, None], "[1, 2.5, true, null]"),
+        (["D(100,100)", "x"], "['D(100,100)', x]"),
+        ("word", "word"),
+        ("1", "'1'"),
+        ({"from": 1, "to": 2}, "{from: 1, to: 2}"),
+        (["a word"] * 50, f"[{', '.join(['a word'] * 50)}]"),
+    ],
+)
+def test_a_value_on_one_line_reads_back_as_itself(value, text):
+    assert documents.inline(value) == text
+    assert documents.parse(text, source="x").data == value
+
+
 def test_places_are_line_and_column_of_keys_and_items():
     document = documents.parse("a:\n  b: 1\n  c: [x, y]\n", source="f.yaml")
     assert document.where(("a", "b")) == "f.yaml:2:3"

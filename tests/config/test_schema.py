@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.config import TaskContext, compose, leaves
-from autotuner.config.schema import slo_mapping
+from autotuner.config.schema import default, slo_mapping
 from autotuner.errors import ConfigError
 from autotuner.experiment import Benchmark, Experiment, Optimization, Slo, SloTerm
 
@@ -184,3 +184,22 @@ def outcome(overrides, mode):
     except ConfigError as error:
         return error.what and error.remedy
     return found.provenance.keys() == leaves(found.data).keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("optimization.strategy", "racing"),
+        ("benchmark.duration", 20.0),
+        ("benchmark.request_rates", []),
+        ("simulate.skew.sd", 0.0),
+        ("runtime.env", {}),
+        ("hardware.gpu_type", None),
+        ("model.id_or_path", None),
+        ("slo.latency.p90.threshold", None),
+        ("parameters.tp-size", None),
+        ("nothing.at.all", None),
+    ],
+)
+def test_the_default_of_a_path_is_that_of_its_field(path, value):
+    assert default(path) == value
