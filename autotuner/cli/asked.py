@@ -21,6 +21,7 @@ from autotuner.cli.load_options import (
     concurrency_option,
     duration_option,
     layered,
+    max_duration_option,
     max_requests_option,
     numbers,
     option,
@@ -146,6 +147,7 @@ class Asked:
     concurrency: Annotated[str | None, concurrency_option(layered("1,4"))] = None
     rate: Annotated[str | None, RATE] = None
     duration: Annotated[float | None, duration_option(layered("20"))] = None
+    max_duration: Annotated[float | None, max_duration_option(layered("6 times --duration"))] = None
     warmup: Annotated[float | None, warmup_option(layered("5"))] = None
     max_requests: Annotated[int | None, max_requests_option(layered("no limit"))] = None
     seed: Annotated[
@@ -309,6 +311,7 @@ class Asked:
             "num_concurrency": numbers("--concurrency", self.concurrency, int) or ([] if rates else None),
             "request_rates": rates,
             "duration": self.duration,
+            "max_duration": self.max_duration,
             "warmup": self.warmup,
             "max_requests": self.max_requests,
             "seed": self.seed,

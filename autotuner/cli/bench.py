@@ -16,6 +16,7 @@ from autotuner.cli.load_options import (
     api_key_option,
     concurrency_option,
     duration_option,
+    max_duration_option,
     max_requests_option,
     numbers,
     option,
@@ -93,6 +94,7 @@ def bench(
         ),
     ] = None,
     duration: Annotated[float | None, duration_option("20")] = None,
+    max_duration: Annotated[float | None, max_duration_option("6 times --duration")] = None,
     warmup: Annotated[float | None, warmup_option("5")] = None,
     max_requests: Annotated[int | None, max_requests_option("no limit")] = None,
     request_timeout: Annotated[
@@ -155,6 +157,7 @@ def bench(
                     arrival=arrival,
                     max_in_flight=max_in_flight,
                     duration=duration,
+                    max_duration=max_duration,
                     warmup=warmup,
                     max_requests=max_requests,
                     request_timeout=request_timeout,

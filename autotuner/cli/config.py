@@ -25,11 +25,23 @@ def _root() -> None:
 def show(
     asked: Asked,
     key: Annotated[
-        str | None, typer.Argument(metavar="KEY", help="One value, such as optimization.strategy, or one section.")
+        str | None,
+        typer.Argument(
+            metavar="[KEY]",
+            help="One value, such as optimization.strategy, or one section.",
+            show_default="all of them",
+        ),
     ] = None,
-    format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, yaml or json.")] = "table",
-    all_: Annotated[bool, typer.Option("--all", help="Also the values that no layer sets: the defaults.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+    format: Annotated[
+        str, typer.Option("--format", metavar="table|yaml|json", help="How it is written.", rich_help_panel="Output")
+    ] = "table",
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="Also the values that no layer sets: the defaults.", rich_help_panel="Output"),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The same as --format json.", rich_help_panel="Output")
+    ] = False,
 ) -> None:
     """Show every value with the layer it came from, or one value with all that it overrode.
 

@@ -87,7 +87,22 @@ RATE = option(
 def duration_option(default: str) -> Any:
     """The window."""
     return option(
-        "--duration", metavar="SECONDS", help="Length of a load point's measured window.", panel=LOAD, default=default
+        "--duration",
+        metavar="SECONDS",
+        help="Length of each load point's window at least; it goes on until its figures are known well enough.",
+        panel=LOAD,
+        default=default,
+    )
+
+
+def max_duration_option(default: str) -> Any:
+    """The end of the window in any case."""
+    return option(
+        "--max-duration",
+        metavar="SECONDS",
+        help="Length of each load point's window at most; as much as --duration for windows of one length.",
+        panel=LOAD,
+        default=default,
     )
 
 
@@ -101,7 +116,11 @@ def warmup_option(default: str) -> Any:
 def max_requests_option(default: str) -> Any:
     """The most requests of a window."""
     return option(
-        "--max-requests", metavar="N", help="End a window after this many requests.", panel=LOAD, default=default
+        "--max-requests",
+        metavar="N",
+        help="End a window after this many requests; others keep up the load until the last has ended.",
+        panel=LOAD,
+        default=default,
     )
 
 

@@ -15,7 +15,13 @@ app = typer.Typer(help="List, show, compare and check profiles, SLOs and presets
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.", rich_help_panel="Output")]
 Kind = Annotated[
     str | None,
-    typer.Option("--kind", metavar="profile|slo|preset", help="Only this kind.", rich_help_panel="Output"),
+    typer.Option(
+        "--kind",
+        metavar="profile|slo|preset",
+        help="Only this kind.",
+        rich_help_panel="Output",
+        show_default="all of them",
+    ),
 ]
 
 TITLES = {"profile": "profiles", "SLO": "SLOs", "preset": "presets"}

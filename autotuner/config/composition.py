@@ -124,7 +124,7 @@ def settled(context: TaskContext) -> TaskContext:
     """`context` with the model, engine, deployment and load that overrides, layers and assumptions tell."""
     automatic, _ = catalog.automatic()
     wanted = asked.read(context)
-    return settle(context, automatic, [*wanted.presets, *wanted.profiles])
+    return settle(context, automatic, [*wanted.presets, *wanted.profiles]).context
 
 
 def _add_all(merged: Merged, chosen: Sequence[ConfigLayer], context: TaskContext) -> None:
