@@ -70,7 +70,7 @@ class Asked:
             metavar="MODE",
             help="Where the engine runs: process, docker, or external for a server that runs already.",
             panel=SERVE,
-            default=layered("process"),
+            default=layered("docker for a real engine where a daemon answers, else process"),
         ),
     ] = None
     url: Annotated[

@@ -43,13 +43,7 @@ def show(
         bool, typer.Option("--json", help="The same as --format json.", rich_help_panel="Output")
     ] = False,
 ) -> None:
-    """Show every value with the layer it came from, or one value with all that it overrode.
-
-    \b
-    autotune config show --profile low-latency
-    autotune config show optimization.max_iterations -p low-latency
-    autotune config show --profile balanced --format yaml
-    """
+    """Show every value with the layer it came from, or one value with all that it overrode."""
     from autotuner.cli import display
     from autotuner.cli.columns import fold
     from autotuner.config import documents

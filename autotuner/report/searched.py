@@ -65,13 +65,13 @@ def _spent(trials: Sequence[Trial], experiment: Experiment, account: Account) ->
     spent += _count(_load_points(searching), "load point", "load points")
     spent += f", and {_count(again, 'launch', 'launches')} to confirm the winner" if again else ""
     every = account.candidates
-    if every is None:
+    tried = len({trial.candidate.key for trial in trials if trial.purpose == "search"})
+    if every is None or every <= tried:
         return f"The search took {spent}."
-    takes = _count(every, "launch", "launches")
+    takes = f"{every} launches"
     if not experiment.benchmark.find_capacity:
         takes += f" and {_count(every * len(experiment.workload().load_points), 'load point', 'load points')}"
-    of = f"all {every} candidates take" if every > 1 else "the one candidate takes"
-    return f"The search took {spent}; {of} {takes}."
+    return f"The search took {spent}; a grid over all {every} candidates takes {takes}."
 
 
 def _about_defaults(conclusion: Conclusion, ranking: Ranking) -> list[str]:
