@@ -243,3 +243,45 @@ def test_a_gain_that_one_launch_shows_and_the_next_does_not_is_not_reliable(tmp_
     found = gain(done.ranking, shaken, CAPACITY)
     assert found is not None
     assert not found.reliable
+
+
+class Refuting(Servers):
+    """The first launch of one candidate came out far too well."""
+
+    def __init__(self, lucky: Candidate) -> None:
+        super().__init__()
+        self.lucky = lucky
+
+    def answer(self, candidate, point, number):
+        result = super().answer(candidate, point, number)
+        if candidate != self.lucky or sum(one == candidate for _, one in self.launched) > 1:
+            return result
+        metrics = replace(result.metrics, throughput=3 * result.metrics.throughput, attainment=share(200, 200))
+        return replace(result, metrics=metrics)
+
+
+def test_a_refuted_winner_yields_to_the_runner_up_which_is_confirmed_in_turn(tmp_path):
+    lucky = Candidate("sim", {"tp-size": 1, "a": 1, "b": 1})
+    what = asked(find_capacity=False, strategy="grid_search", max_iterations=21)
+    done = race(tmp_path, what, Refuting(lucky), wrong=None)
+    again = [trial.candidate for trial in done.record.kept if trial.purpose == "confirmation"]
+    assert 1 <= again.count(lucky) <= 2
+    assert done.ranking.winner.candidate != lucky
+    assert done.ranking.winner.confirmations == 2
+    assert again.count(BASELINE) == 2
+    assert again.index(lucky) < again.index(done.ranking.winner.candidate)
+
+
+def test_a_search_in_which_nothing_can_meet_the_targets_ends_early(tmp_path):
+    class Slow(Servers):
+        def answer(self, candidate, point, number):
+            result = super().answer(candidate, point, number)
+            tpot = replace(result.metrics.tpot, mean=0.05, p95=0.05)
+            metrics = replace(result.metrics, attainment=share(0, 200), tpot=tpot)
+            return replace(result, metrics=metrics)
+
+    done = race(tmp_path, asked(find_capacity=False), Slow(), wrong=None)
+    assert done.ranking.winner is None
+    assert len(done.servers.launched) <= 8
+    assert done.searcher.account.stopped == "no candidate that is left is likely to meet the targets"
+    assert {why for _, why in done.searcher.account.skipped} == {"not expected to meet the targets"}

@@ -1,0 +1,183 @@
+"""Every situation a run can end in, and what is said of it."""
+
+import dataclasses
+import re
+
+import pytest
+
+from autotuner.core import Check, FailureKind, Outcome
+from autotuner.report.searched import search_record, sentences
+from autotuner.scoring.conclusion import Situation, conclude
+from autotuner.scoring.rank import rank
+from autotuner.search.account import Account
+
+SLO = {"ttft": 1.0}
+UNSTEADY = [Check("stationarity", 1.5, "within 25% of 1", False)]
+WINNER, DEFAULTS = {"tp-size": 2}, {"tp-size": 1}
+KINDS = {
+    "b": ("baseline", DEFAULTS),
+    "s": ("search", WINNER),
+    "w": ("confirmation", WINNER),
+    "d": ("confirmation", DEFAULTS),
+}
+
+
+def launches(make, plan):
+    """Trials of "b" the defaults, "s" a candidate, "w" and "d" either again: (kind, tokens/s per GPU, share good)."""
+    trials = []
+    for number, (kind, value, good) in enumerate(plan, start=1):
+        purpose, parameters = KINDS[kind]
+        gpus = parameters["tp-size"]
+        if isinstance(value, FailureKind):
+            trials.append(make.trial(number, failure=value, purpose=purpose, parameters=parameters))
+            continue
+        validity = UNSTEADY if good is None else ()
+        result = make.result(throughput=value * gpus, good=100 if good is None else good, validity=validity)
+        trials.append(make.trial(number, result, purpose=purpose, parameters=parameters))
+    return trials
+
+
+OOM, FLAG = FailureKind.OUT_OF_MEMORY_AT_START, FailureKind.BAD_FLAG
+CASES = {
+    "every launch failed with one cause": (
+        [("b", OOM, 0), ("s", OOM, 0)],
+        Situation.NOTHING_MEASURED,
+        "Every launch failed the same way: out-of-memory-at-start.",
+    ),
+    "every launch failed": ([("b", OOM, 0), ("s", FLAG, 0)], Situation.NOTHING_MEASURED, "Every launch failed."),
+    "all infeasible": (
+        [("b", 900, 10), ("s", 1200, 20)],
+        Situation.NOTHING_FEASIBLE,
+        "No candidate that was tried meets the targets.",
+    ),
+    "the defaults alone": (
+        [("b", 900, 100)],
+        Situation.DEFAULTS_ARE_BEST,
+        "Nothing that was tried is better than the engine's own defaults.",
+    ),
+    "the defaults are best": (
+        [("b", 900, 100), ("s", 700, 100)],
+        Situation.DEFAULTS_ARE_BEST,
+        "Nothing that was tried is better than the engine's own defaults.",
+    ),
+    "the defaults failed": (
+        [("b", OOM, 0), ("s", 700, 100)],
+        Situation.DEFAULTS_FAILED,
+        "No gain can be claimed: the engine's own defaults gave no figure to compare with.",
+    ),
+    "the defaults say nothing": (
+        [("b", 900, None), ("s", 1200, 100)],
+        Situation.DEFAULTS_FAILED,
+        "No gain can be claimed: the engine's own defaults gave no figure to compare with.",
+    ),
+    "only the winner meets the targets, at less throughput": (
+        [("b", 1000, 20), ("s", 720, 100), ("w", 720, 100), ("w", 721, 100)],
+        Situation.DEFAULTS_MISS,
+        "Confirmed on 2 fresh launches: the winner meets the targets, which the engine's own defaults miss.",
+    ),
+    "only the winner meets the targets, in one launch": (
+        [("b", 1000, 20), ("s", 720, 100)],
+        Situation.DEFAULTS_MISS,
+        "Not confirmed on fresh launches: the winner meets the targets, which the engine's own defaults miss.",
+    ),
+    "a gain": (
+        [("b", 1000, 100), ("s", 1300, 100), ("w", 1205, 100), ("d", 1000, 100), ("w", 1195, 100), ("d", 1001, 100)],
+        Situation.GAIN,
+        r"Confirmed: 1\.20x the total throughput per GPU of the engine's own defaults "
+        r"\(95% interval 1\.1\d to 1\.2\d; 2 and 3 launches\)\.",
+    ),
+    "no more than noise": (
+        [("b", 1000, 100), ("s", 1300, 100), ("w", 1100, 100), ("d", 1060, 100), ("w", 990, 100), ("d", 980, 100)],
+        Situation.TIE,
+        r"No gain is proven: 1\.0\dx the total throughput .* launches\)\.",
+    ),
+    "the search was luck": (
+        [("b", 1000, 100), ("s", 2200, 100), ("w", 900, 100), ("d", 1000, 100), ("w", 901, 100), ("d", 1001, 100)],
+        Situation.LOSS,
+        r"Fresh launches do not bear the search out: 0\.90x the total throughput .*\.",
+    ),
+    "nothing was launched again": (
+        [("b", 1000, 100), ("s", 1560, 100)],
+        Situation.UNCONFIRMED,
+        r"No gain is claimed: the run ended before .* how much launches differ is not known\.",
+    ),
+    "no defaults": ([("s", 1560, 100)], Situation.DEFAULTS_NOT_LAUNCHED, None),
+    "a world without chance": (
+        [("b", 1000, 100), ("s", 1200, 100), ("w", 1200, 100), ("d", 1000, 100), ("w", 1200, 100), ("d", 1000, 100)],
+        Situation.GAIN,
+        r"Confirmed: 1\.20x .* \(every launch came to the same; 2 and 3 launches\)\.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_situation_is_told_from_its_facts(make, case):
+    plan, situation, said = CASES[case]
+    experiment = make.experiment("maximize_throughput", slo=SLO)
+    trials = launches(make, plan)
+    ranking = rank(trials, experiment)
+    assert conclude(ranking, trials, experiment).situation is situation
+    told = sentences(ranking, trials, experiment, Account("every candidate was tried", (), 2))
+    assert said is None or any(re.fullmatch(said, sentence) for sentence in told), told
+    assert search_record(ranking, trials, experiment, Account())["situation"] == situation.value
+    claims = [sentence for sentence in told if re.search(r"\dx |times", sentence)]
+    assert bool(claims) == (situation in (Situation.GAIN, Situation.TIE, Situation.LOSS))
+
+
+def test_nothing_at_all_is_a_situation_too(make):
+    experiment = make.experiment()
+    assert conclude(rank([], experiment), [], experiment).situation is Situation.NOTHING_RAN
+
+
+def test_a_refuted_winner_is_named_with_what_refuted_it(make):
+    experiment = make.experiment("maximize_throughput", slo=SLO)
+    trials = launches(make, [("b", 900, 100), ("s", 1200, 100), ("w", 600, 70), ("w", 400, 47), ("d", 900, 100)])
+    ranking = rank(trials, experiment)
+    conclusion = conclude(ranking, trials, experiment)
+    assert (ranking.winner.trial, conclusion.situation) == (1, Situation.DEFAULTS_ARE_BEST)
+    assert [standing.trial for standing in conclusion.refuted] == [2]
+    assert (
+        "Trial 2 led after the search and was refuted by 2 fresh launches: 72.3% of requests good, target 95%, "
+        "over 3 launches." in sentences(ranking, trials, experiment, Account())
+    )
+
+
+def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(make):
+    experiment = make.experiment("maximize_throughput")
+    never = experiment.model_copy(update={"optimization": experiment.optimization.model_copy(update={"confirm": 0})})
+    trials = launches(make, [("b", 1000, 100), ("s", 1560, 100)])
+    told = sentences(rank(trials, never), trials, never, Account())
+    assert any(sentence.startswith("No gain is claimed: optimization.confirm is 0") for sentence in told)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "tried", "said"),
+    [
+        (18, 4, "The search took 4 launches and 4 load points; a grid over all 18 candidates takes 18 launches and 18"),
+        (4, 4, "The search took 4 launches and 4 load points."),
+        (None, 1, "The search took 1 launch and 1 load point."),
+    ],
+)
+def test_what_was_spent_is_held_against_all_that_could_have_been_launched(make, candidates, tried, said):
+    experiment = make.experiment("maximize_throughput")
+    trials = [make.trial(number, make.result(throughput=100.0 + number)) for number in range(1, tried + 1)]
+    told = sentences(rank(trials, experiment), trials, experiment, Account(None, (), candidates))
+    assert told[0].startswith(said)
+
+
+def test_ties_are_named(make):
+    experiment = make.experiment("maximize_throughput")
+    trials = launches(make, [("b", 1000, 100), ("s", 1005, 100)])
+    told = sentences(rank(trials, experiment), trials, experiment, Account())
+    assert "Tied with the winner, as far as these measurements tell: the defaults." in told
+
+
+def test_a_pruned_candidate_is_no_rival(make):
+    experiment = make.experiment("maximize_throughput")
+    pruned = make.trial(2, make.result(throughput=5000.0))
+    outcome = Outcome(gave_up="cannot beat trial 1")
+    pruned = dataclasses.replace(pruned, measurement=dataclasses.replace(pruned.measurement, outcome=outcome))
+    ranking = rank([make.trial(1, make.result(throughput=100.0)), pruned], experiment)
+    assert ranking.winner.trial == 1
+    assert ranking.standings[1].reason == "pruned: cannot beat trial 1"
+    assert not ranking.standings[1].tied
