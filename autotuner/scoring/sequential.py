@@ -51,6 +51,12 @@ CAUTION = 2.5
 REPEATED = 1.3
 """How much wider an interval is made because it is looked at again and again: about 99% for Student's 95%."""
 
+LEAST_FAR = 20
+"""Requests before which their distance from the targets says nothing: one in twenty may be of another kind."""
+
+LEAST_SPREAD = 0.05
+"""The deviation that margins are taken to have at least: requests that all came out alike may not go on to."""
+
 SAME = 1e-12
 """Variance of margins below which they differ by rounding alone."""
 
@@ -97,15 +103,15 @@ class Wald:
         found = self.evidence(good, len(values)) / ratio
         if abs(found) >= math.log((1 - self.error_rate) / self.error_rate):
             return "meets" if found > 0 else "misses"
+        if len(values) < LEAST_FAR:
+            return "undecided"
         _, high = self.edges
         return "meets" if min(good / len(values), least_share(values, ratio)) >= high else "undecided"
 
 
 def least_share(values: NDArray[np.float64], ratio: float) -> float:
-    """The least that may be the share below zero, were values normal and so dependent; 0 for equal ones."""
-    spread = float(values.std(ddof=1))
-    if spread**2 < SAME:
-        return 0.0
+    """The least that may be the share below zero, were values normal and so dependent."""
+    spread = max(float(values.std(ddof=1)), LEAST_SPREAD)
     far = -float(values.mean()) / spread
     return NormalDist().cdf(far - CAUTION * math.sqrt((1 + far * far / 2) * ratio / len(values)))
 

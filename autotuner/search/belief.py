@@ -62,7 +62,8 @@ class Figure:
     """One predicted figure of a candidate: `value` is its log, `slopes` what a log unit of each kind's cost adds.
 
     `name` tells figures of different kinds apart: only those of one kind are off alike by what the
-    closed form leaves out. `doubt` scales that part; `guess` says that nothing was predicted.
+    closed form leaves out. `doubt` scales that part; `guess` says that nothing was predicted. `level` is
+    the deviation of an error that all figures of the name share, that of an operator's log cost being 1.
     """
 
     candidate: Candidate
@@ -71,6 +72,7 @@ class Figure:
     slopes: tuple[float, ...]
     doubt: float = 1.0
     guess: bool = False
+    level: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def covariance(ones: Sequence[Figure], others: Sequence[Figure]) -> np.ndarray:
         found += slopes * (every + layout * layouts + other * touching)
     same_name = equal([one.name for one in ones], [other.name for other in others])
     doubts = np.outer([one.doubt for one in ones], [other.doubt for other in others])
+    found += same_name * np.outer([one.level for one in ones], [other.level for other in others])
     every, layout, other, own = FORM
     found += FORM_SD**2 * doubts * same_name * (every + layout * layouts + other * flags + own * alike.same)
     return found

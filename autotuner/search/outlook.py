@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from autotuner.search.problem import Problem
 
 PRIOR_SD = 0.2
 """The deviation that the log costs of operators are taken to have at first."""
+
+LEVELS = {"ttft": 3.0}
+"""The deviation of what all predictions of a figure are off by alike, PRIOR_SD being 1: 60% for a TTFT.
+
+Of models that no constant was fitted to it is off by 33% in the mean (docs/explanation/prediction.md), and by a
+factor of two in 4 of 48 simulated worlds (benchmarks/scoring/long_runs.py), in which searches ended at once.
+"""
 
 ROUGH = 2.0
 """By how much less is known of a prediction of which it is not known what it depends on, as a factor."""
@@ -88,7 +96,8 @@ class Outlook:
         none = (0.0,) * len(self.prior.kinds)
         if expected is not None:
             found = None if candidate.key in self._roughly else self.prior.utility(candidate)
-            return found or Figure(candidate, "utility", math.log(expected.utility), none, ROUGH)
+            figure = found or Figure(candidate, "utility", math.log(expected.utility), none, ROUGH)
+            return replace(figure, level=LEVELS.get(self.objective.of_request, 0.0))
         if self.predicted(candidate):
             return Figure(candidate, "utility", self._usual[0] + math.log(DOUBTED), none)
         return Figure(candidate, "utility", middle, none, guess=True)
