@@ -126,7 +126,7 @@ def _compared(confirmed: Gain, experiment: Experiment) -> str:
     against = OBJECTIVES[experiment.optimization.objective].comparison
     ends = f"95% interval {confirmed.low:.2f} to {confirmed.high:.2f}"
     if confirmed.certain:
-        ends = "every launch came to the same"
+        ends = "deterministic: every launch came to the same"
     launches = f"{confirmed.winner} and {confirmed.baseline} launches"
     return f"{confirmed.value:.2f}x {against} the engine's own defaults ({ends}; {launches})"
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 RESOLUTION = 0.01
 """Differences, as a share, below which no two candidates are told apart, however narrow their intervals."""
 
+ROUNDING = 0.001
+"""The width of an interval, as a share, that is none."""
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -46,8 +49,8 @@ class Gain:
 
     @property
     def certain(self) -> bool:
-        """Whether every launch came to the same, as in a simulation without chance."""
-        return self.low == self.high
+        """Whether every launch came to the same but for rounding, as in a simulation without chance."""
+        return self.high <= self.low * (1 + ROUNDING)
 
 
 def spread(

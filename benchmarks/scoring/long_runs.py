@@ -4,7 +4,8 @@
 
 In each world a handful of candidates and the engine's defaults are tuned in virtual time, as `autotune
 run` does it with windows of 20 s, and then driven once for 600 s at every load point with other
-seeds. A winner is right when the long run has the same one, or one that is declared tied with it.
+seeds. A winner is right when the long run has the same one, or one that is declared tied with it, or
+one that the search left out because it could not be better by the share at which it stops.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from autotuner.scoring.intervals import share
 from autotuner.scoring.judge import judge
 from autotuner.scoring.pool import UNTRUSTED
 from autotuner.scoring.rank import Ranking, rank
+from autotuner.search.capacity import WORTH
 from autotuner.search.launch import FixedCourse
 from autotuner.tune import tune
 from autotuner.wire import wire
@@ -195,8 +197,9 @@ def _right(short: Ranking, long: Ranking) -> tuple[bool, str]:
     values = {standing.candidate.key: standing for standing in long.standings}
     loss = math.log((theirs.score or 1) / (values[mine.candidate.key].score or 1))
     better = f"long run {theirs.candidate} (better by {loss:.2%})"
-    if rival is None:
-        return False, f"winner {mine.candidate}, {better}, never launched"
+    if rival is None or rival.verdict is None:
+        how = "never launched" if rival is None else rival.reason
+        return loss <= math.log(1 + WORTH), f"winner {mine.candidate}, {better}, {how}"
     how = f"winner {mine.candidate}, {better}, tied {rival.tied}, {rival.verdict}, {rival.reason}"
     return rival.tied, how
 

@@ -105,7 +105,7 @@ CASES = {
     "a world without chance": (
         [("b", 1000, 100), ("s", 1200, 100), ("w", 1200, 100), ("d", 1000, 100), ("w", 1200, 100), ("d", 1000, 100)],
         Situation.GAIN,
-        r"Confirmed: 1\.20x .* \(every launch came to the same; 2 and 3 launches\)\.",
+        r"Confirmed: 1\.20x .* \(deterministic: every launch came to the same; 2 and 3 launches\)\.",
     ),
 }
 
