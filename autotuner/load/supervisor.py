@@ -7,7 +7,7 @@ import math
 import os
 import selectors
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
@@ -145,6 +145,8 @@ class _Supervision:
             records=tuple(sorted(self.records, key=lambda record: record.sent)),
             window=(start, end),
             loop_lag_p99=max(outcome["loop_lag_p99"] for outcome in outcomes),
+            loop_lag_mean=_worst(outcome["loop_lag_mean"] for outcome in outcomes),
+            client_cpu=_worst(outcome["cpu"] for outcome in outcomes),
             counters=counters,
             cut_off=sum(outcome["cut_off"] for outcome in outcomes),
             ended_early=next((outcome["ended_early"] for outcome in outcomes if outcome["ended_early"]), None),
@@ -190,3 +192,7 @@ class _Supervision:
     def _tell_all(self, order: str) -> None:
         for process in self.processes:
             process.tell(order)
+
+
+def _worst(figures: Iterable[float | None]) -> float | None:
+    return max((figure for figure in figures if figure is not None), default=None)

@@ -38,6 +38,7 @@ from autotuner.workload.scenarios import Conversation
 from autotuner.workload.tokenizer import one_token_words
 
 _STDIN = 0
+_TIMED_CONNECTIONS = 64
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ async def _attended(job: Job, unread: bytes) -> Outcome:
 async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Orders | None = None) -> Outcome:
     """Drive one load point, at once where nobody gives orders, and leave its exchanges in the spool."""
     workload, point = job.workload, job.load_point
-    dialer = Dialer(job.endpoint.address, workload.request_timeout)
+    dialer = Dialer(job.endpoint.address, workload.request_timeout, timed=_timed(job))
     scenario = scenarios.parse(point.scenario)
     fit = await _fit(job, dialer, say, orders) if workload.endpoint == "chat" else Fit()
 
@@ -139,6 +140,12 @@ def _loop(job: Job, run: Run, dialer: Dialer, talk: Callable[[int], Conversation
     offsets = arrivals.share(arrivals.offsets(point, job.workload), job.workload.warmup, job.part, job.parts)
     burst = -(-arrivals.burst(point, job.workload) // job.parts)
     return OpenLoop(run, dialer, offsets, point.rate / job.parts, burst)
+
+
+def _timed(job: Job) -> int:
+    """Return of how many connections one is timed, so that about as many are as are enough."""
+    lanes = len(job.lanes) or 2 * (job.load_point.rate or 0.0) / job.parts
+    return max(1, round(lanes / _TIMED_CONNECTIONS))
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

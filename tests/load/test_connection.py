@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from autotuner.load.connection import Dialer, Exchange
+from autotuner.load.connection import Dialer, Exchange, TimedConnection
 from autotuner.load.job import Address
 from autotuner.workload.requests import Request
 from tests.load.conftest import Asked, Server, complete
@@ -56,3 +57,59 @@ def test_a_request_goes_out_at_once_and_not_at_the_end_of_the_loops_turn(
         at_once, exchange = runner.run(send())
     assert at_once
     assert exchange.status == 200
+
+
+@pytest.fixture(params=[uvloop.Loop, None], ids=["uvloop", "asyncio"])
+def factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    return request.param
+
+
+async def answered(dialer: Dialer, *, until: threading.Event, held: float) -> Exchange:
+    """Send a request, and hold the loop for `held` seconds after `until`."""
+    connection = await dialer.open()
+    ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+    exchange = Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False)
+    connection.send(exchange, PAYLOAD, lambda _, done: ended.set_result(done))
+    assert until.wait(20)
+    time.sleep(held)
+    await ended
+    connection.close()
+    await asyncio.sleep(0.01)
+    return exchange
+
+
+def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
+    serve: Serve, factory: Callable[[], asyncio.AbstractEventLoop] | None
+):
+    written = threading.Event()
+
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await complete(asked, writer, gap=0.0)
+        written.set()
+
+    server = serve(behave)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        exchange = runner.run(answered(Dialer(Address.of(server.url), 60.0), until=written, held=0.1))
+    assert exchange.status == 200
+    assert exchange.delays is not None
+    assert len(exchange.delays) == len(exchange.times) == len(exchange.pieces)
+    assert exchange.delays[0] is not None
+    assert exchange.delays[0] >= 0.1
+
+
+def test_under_tls_and_on_the_other_connections_nobody_asks_the_kernel(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+
+    async def kinds(url: str, timed: int) -> list[bool]:
+        dialer = Dialer(Address.of(url.replace("127.0.0.1", "localhost")), 60.0, timed=timed)
+        connections = [await dialer.open() for _ in range(7)]
+        for connection in connections:
+            connection.close()
+        await asyncio.sleep(0.01)
+        return [isinstance(connection, TimedConnection) for connection in connections]
+
+    assert asyncio.run(kinds(serve().url, 3)) == [True, False, False, True, False, False, True]
+    assert asyncio.run(kinds(serve().url, 1)) == [True] * 7
+    assert asyncio.run(kinds(serve(tls=context).url, 1)) == [False] * 7
