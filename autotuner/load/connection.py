@@ -175,7 +175,7 @@ class Connection(asyncio.BaseProtocol):
         done(self, exchange)
 
 
-_SO_TIMESTAMPNS = 35
+SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
 _PEEK = socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)
 _NOTE_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
@@ -203,7 +203,7 @@ class TimedConnection(Connection, asyncio.BufferedProtocol):
         file: int = transport.get_extra_info("socket").fileno()
         source = _borrowed(file)
         with contextlib.suppress(OSError):
-            source.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            source.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             self.file = file
         source.detach()
 
@@ -243,7 +243,7 @@ def _waited(file: int) -> float | None:
         source.detach()
     now = time_ns()
     for level, kind, data in notes:
-        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
             arrival: tuple[int, int] = _TIMESPEC.unpack(data)
             return max(0.0, (now - arrival[0] * 1_000_000_000 - arrival[1]) / 1e9)
     return None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
+from autotuner.load import connection
 from autotuner.load.connection import Dialer, Exchange, TimedConnection
 from autotuner.load.job import Address
 from autotuner.workload.requests import Request
@@ -64,22 +67,37 @@ def factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEven
     return request.param
 
 
+@pytest.fixture
+def stamping() -> Iterator[None]:
+    """Wait until the kernel notes when packets arrive: it begins a moment after the first socket wants it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as here, listener.accept()[0] as there:
+            here.setsockopt(socket.SOL_SOCKET, connection.SO_TIMESTAMPNS, 1)
+            deadline = time.monotonic() + 20
+            notes: list[Any] = []
+            while not notes:
+                assert time.monotonic() < deadline
+                there.send(b"x")
+                notes = here.recvmsg(1, socket.CMSG_SPACE(16))[1]
+            yield
+
+
 async def answered(dialer: Dialer, *, until: threading.Event, held: float) -> Exchange:
     """Send a request, and hold the loop for `held` seconds after `until`."""
-    connection = await dialer.open()
+    opened = await dialer.open()
     ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
     exchange = Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False)
-    connection.send(exchange, PAYLOAD, lambda _, done: ended.set_result(done))
+    opened.send(exchange, PAYLOAD, lambda _, done: ended.set_result(done))
     assert until.wait(20)
     time.sleep(held)
     await ended
-    connection.close()
+    opened.close()
     await asyncio.sleep(0.01)
     return exchange
 
 
 def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
-    serve: Serve, factory: Callable[[], asyncio.AbstractEventLoop] | None
+    serve: Serve, stamping: None, factory: Callable[[], asyncio.AbstractEventLoop] | None
 ):
     written = threading.Event()
 
@@ -89,7 +107,7 @@ def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
 
     server = serve(behave)
     with asyncio.Runner(loop_factory=factory) as runner:
-        exchange = runner.run(answered(Dialer(Address.of(server.url), 60.0), until=written, held=0.1))
+        exchange = runner.run(answered(Dialer(Address.of(server.url), 60.0), until=written, held=0.2))
     assert exchange.status == 200
     assert exchange.delays is not None
     assert len(exchange.delays) == len(exchange.times) == len(exchange.pieces)
@@ -105,10 +123,10 @@ def test_under_tls_and_on_the_other_connections_nobody_asks_the_kernel(serve: Se
     async def kinds(url: str, timed: int) -> list[bool]:
         dialer = Dialer(Address.of(url.replace("127.0.0.1", "localhost")), 60.0, timed=timed)
         connections = [await dialer.open() for _ in range(7)]
-        for connection in connections:
-            connection.close()
+        for opened in connections:
+            opened.close()
         await asyncio.sleep(0.01)
-        return [isinstance(connection, TimedConnection) for connection in connections]
+        return [isinstance(opened, TimedConnection) for opened in connections]
 
     assert asyncio.run(kinds(serve().url, 3)) == [True, False, False, True, False, False, True]
     assert asyncio.run(kinds(serve().url, 1)) == [True] * 7
