@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from autotuner.core import CUT_OFF, LoadPoint, Observation, RequestRecord, StopRule, Workload
+from autotuner.errors import ConfigError
 from autotuner.load import orders
 from autotuner.load.counters import differences, read_counters
 from autotuner.load.job import Endpoint, Job, request_head
@@ -48,8 +49,8 @@ def measure(
     first reason the window ends, what is in flight is cut off, and the observation is `decided`.
     A ramp and a trace are driven to their end, for no part of them stands for the whole. What the
     server does wrong is counted in the records, never raised; ConfigError: the scenario, the
-    arrival or the address is not one; MachineError: a worker process died; Interrupted: Ctrl-C,
-    with what was seen until then.
+    arrival or the address is not one, or chat prompts would be all alike; MachineError: a worker
+    process died; Interrupted: Ctrl-C, with what was seen until then.
 
     The records are those sent in the window, and those of the warm-up that were still running when
     it began: their tokens count towards throughput, their latencies do not. Those of the warm-up
@@ -157,6 +158,8 @@ class _Supervision:
 
     def _take(self, process: WorkerProcess, message: dict[str, Any]) -> None:
         match message:
+            case {"refused": error}:
+                raise ConfigError(**error)
             case {"fit": found}:
                 self._tell_all(orders.fit(found))
             case {"ready": _}:

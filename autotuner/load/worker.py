@@ -22,6 +22,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from autotuner.errors import ConfigError
 from autotuner.load import spool
 from autotuner.load.connection import Dialer
 from autotuner.load.driver import Loop, Outcome, Run, drive
@@ -35,7 +36,6 @@ from autotuner.workload.conversations import Conversations
 from autotuner.workload.prompts import Prompts
 from autotuner.workload.requests import Request, Requests
 from autotuner.workload.scenarios import Conversation
-from autotuner.workload.tokenizer import one_token_words
 
 _STDIN = 0
 _TIMED_CONNECTIONS = 64
@@ -51,6 +51,9 @@ def main() -> None:
     try:
         with going_first(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             outcome = runner.run(_attended(job, unread))
+    except ConfigError as error:
+        _say({"refused": {"what": error.what, "why": error.why, "remedy": error.remedy}})
+        return
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(transcriber, signal.SIGKILL)
@@ -74,8 +77,6 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
     scenario = scenarios.parse(point.scenario)
     fit = await _fit(job, dialer, say, orders) if workload.endpoint == "chat" else Fit()
 
-    words = one_token_words(job.endpoint.tokenizer) if fit.exact and job.endpoint.tokenizer else ()
-
     def prompts(phase: str) -> Prompts:
         return Prompts(
             kind=workload.endpoint,
@@ -87,7 +88,7 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
             seed=workload.seed,
             overhead=fit.overhead,
             per_word=fit.per_word,
-            words=words,
+            words=fit.words,
         )
 
     def requests(phase: str) -> Iterator[Request]:
@@ -127,7 +128,7 @@ async def _halt(run: Run, told: asyncio.Event) -> None:
 async def _fit(job: Job, dialer: Dialer, say: Callable[[dict[str, Any]], None], orders: Orders | None) -> Fit:
     """Ask the server how it counts words, once for all workers, so that they make the same prompts."""
     if job.part and orders is not None:
-        return Fit(**await orders.fitted())
+        return Fit.of(await orders.fitted())
     found = await calibrate(job, dialer)
     say({"fit": asdict(found)})
     return found
