@@ -98,8 +98,8 @@ def too_few(tokenizer: str, number: int) -> ConfigError:
         "Chat prompts would be all alike for the model's tokenizer.",
         why=f"The tokenizer, {tokenizer}, knows {number} of the words that prompts are made of, and {FEWEST} are "
         "needed: it makes one unknown token of all others.",
-        remedy="Use the completions endpoint, whose prompts are token ids, or name the tokenizer that is really used "
-        "(model.tokenizer).",
+        remedy="Use completions, whose prompts are token ids (`--endpoint completions`, or benchmark.endpoint), or "
+        "name the tokenizer that is really used (model.tokenizer).",
     )
 
 

@@ -50,7 +50,7 @@ def test_each_load_point_is_observed_then_kept_and_told(serve: Callable[..., Ser
 def test_no_load_point_finds_in_the_prefix_cache_what_one_before_it_left_there(
     sim_url: str, endpoint: Any, scenario: str, hits: int
 ) -> None:
-    """The same load point of the same seed, twice in one course and once in another: each shares within itself alone."""
+    """The same load point of the same seed, twice in one course and once in another."""
     point = LoadPoint(scenario, concurrency=1)
     target = endpoint_of(sim_url, MODEL, Model(id_or_path=MODEL), {})
     found: list[float] = []
