@@ -128,6 +128,9 @@ class Connection(asyncio.BaseProtocol):
         elif self.response.complete:
             self._finish(now, None)
 
+    def eof_received(self) -> None:
+        """Have the connection closed."""
+
     def connection_lost(self, error: Exception | None) -> None:
         """End the exchange on the way: complete if only the end was missing, else failed."""
         now = monotonic()
@@ -222,9 +225,6 @@ class TimedConnection(Connection, asyncio.BufferedProtocol):
         if self.exchange is not None and self.exchange.delays is not None:
             self.exchange.delays.append(self.delay)
         self.data_received(bytes(self.buffer[:nbytes]))
-
-    def eof_received(self) -> None:
-        """Let the connection be closed."""
 
 
 def _borrowed(file: int) -> socket.socket:

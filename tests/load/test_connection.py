@@ -115,6 +115,38 @@ def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
     assert exchange.delays[0] >= 0.1
 
 
+@pytest.mark.parametrize("timed", [1, 2], ids=["timed", "plain"])
+def test_either_kind_reads_an_answer_that_ends_with_its_connection(
+    serve: Serve, factory: Callable[[], asyncio.AbstractEventLoop] | None, timed: int
+):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        for part in (b"one ", b"two"):
+            await asyncio.sleep(0.005)
+            writer.write(part)
+        writer.close()
+
+    server = serve(behave)
+
+    async def ask() -> tuple[bool, Exchange]:
+        dialer = Dialer(Address.of(server.url), 60.0, timed=timed)
+        unused, opened = await dialer.open(), await dialer.open()
+        unused.close()
+        ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        opened.send(
+            Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False), PAYLOAD, lambda _, done: ended.set_result(done)
+        )
+        return isinstance(opened, TimedConnection), await ended
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        is_timed, exchange = runner.run(ask())
+    assert is_timed is (timed == 1)
+    assert (exchange.status, exchange.error) == (200, None)
+    assert b"".join(exchange.pieces).endswith(b"one two")
+    assert len(exchange.times) == len(exchange.pieces)
+    assert (exchange.delays is not None) is is_timed
+
+
 def test_under_tls_and_on_the_other_connections_nobody_asks_the_kernel(serve: Serve, monkeypatch: pytest.MonkeyPatch):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(PEM)
