@@ -16,7 +16,7 @@ from autotuner.load.response import body
 from autotuner.load.stream import decode
 from autotuner.workload.prompts import WORDS, Prompts
 from autotuner.workload.requests import Request
-from autotuner.workload.tokenizer import Words, told_apart, words_of
+from autotuner.workload.tokenizer import Words, distinct_words, usable_words
 
 _FEW, _MANY = 16, 272
 
@@ -34,8 +34,8 @@ class Fit:
     words: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Fit:
-        """Read one that came as JSON."""
+    def from_json(cls, data: Mapping[str, Any]) -> Fit:
+        """Read what was written as JSON, in which tuples are lists."""
         return cls(**{**data, "words": tuple(data["words"])})
 
 
@@ -47,21 +47,21 @@ async def calibrate(job: Job, dialer: Dialer) -> Fit:
     where it says how it makes tokens of a text. ConfigError: too few are told apart.
     """
     try:
-        known = words_of(job.endpoint.tokenizer) if job.endpoint.tokenizer else None
+        known = usable_words(job.endpoint.tokenizer) if job.endpoint.tokenizer else None
         refusal = None
     except ConfigError as error:
         known, refusal = None, error
     if known is not None:
-        found = await _counted(job, dialer, known.words)
-        if not known.exact or found.per_word == 1.0:
-            return found
-    told = await _told(job, dialer)
-    if told is None and refusal is not None:
+        fit = await _count(job, dialer, known.words)
+        if not known.exact or fit.per_word == 1.0:
+            return fit
+    words = await _server_words(job, dialer)
+    if words is None and refusal is not None:
         raise refusal
-    return await _counted(job, dialer, told.words if told else ())
+    return await _count(job, dialer, words.words if words else ())
 
 
-async def _counted(job: Job, dialer: Dialer, words: tuple[str, ...]) -> Fit:
+async def _count(job: Job, dialer: Dialer, words: tuple[str, ...]) -> Fit:
     prompts = Prompts(
         kind="chat",
         model=job.endpoint.model,
@@ -92,24 +92,24 @@ async def _counted(job: Job, dialer: Dialer, words: tuple[str, ...]) -> Fit:
 
 
 async def _prompt_tokens(job: Job, dialer: Dialer, text: bytes) -> int | None:
-    exchange = await _answered(job, dialer, "chat", text)
+    exchange = await _exchange(job, dialer, "chat", text)
     return decode(*body(exchange.times, exchange.pieces)).prompt_tokens if exchange.status == 200 else None
 
 
-async def _told(job: Job, dialer: Dialer) -> Words | None:
+async def _server_words(job: Job, dialer: Dialer) -> Words | None:
     """Have the server make tokens of our words; None where it does not say."""
-    asked = {"model": job.endpoint.model, "prompt": " ".join(WORDS), "add_special_tokens": False}
+    request = {"model": job.endpoint.model, "prompt": " ".join(WORDS), "add_special_tokens": False}
     try:
-        exchange = await _answered(job, dialer, "tokenize", json.dumps(asked).encode())
+        exchange = await _exchange(job, dialer, "tokenize", json.dumps(request).encode())
         if exchange.status != 200:
             return None
         tokens = json.loads(b"".join(body(exchange.times, exchange.pieces)[1]))["tokens"]
     except (DialError, ValueError, KeyError, TypeError):
         return None
-    return told_apart(WORDS, tokens) if isinstance(tokens, list) and set(map(type, tokens)) == {int} else None
+    return distinct_words(WORDS, tokens) if isinstance(tokens, list) and set(map(type, tokens)) == {int} else None
 
 
-async def _answered(job: Job, dialer: Dialer, kind: str, text: bytes) -> Exchange:
+async def _exchange(job: Job, dialer: Dialer, kind: str, text: bytes) -> Exchange:
     connection = await dialer.open()
     ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
 

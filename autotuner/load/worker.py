@@ -128,7 +128,7 @@ async def _halt(run: Run, told: asyncio.Event) -> None:
 async def _fit(job: Job, dialer: Dialer, say: Callable[[dict[str, Any]], None], orders: Orders | None) -> Fit:
     """Ask the server how it counts words, once for all workers, so that they make the same prompts."""
     if job.part and orders is not None:
-        return Fit.of(await orders.fitted())
+        return Fit.from_json(await orders.fitted())
     found = await calibrate(job, dialer)
     say({"fit": asdict(found)})
     return found

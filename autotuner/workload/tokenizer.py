@@ -60,13 +60,13 @@ class _Reader(Protocol):
 
 
 @lru_cache(maxsize=2)
-def words_of(path: str) -> Words | None:
+def usable_words(path: str) -> Words | None:
     """Return the words for a tokenizer.json, None where it cannot be read; ConfigError when it has too few."""
     reader = _reader(path)
     if reader is None:
         return None
     best: list[str] = []
-    for candidates in (WORDS, _of_vocabulary(reader.vocabulary)):
+    for candidates in (WORDS, _vocabulary_words(reader.vocabulary)):
         words = [word for word in candidates if reader.one_token(word)]
         if len(words) > len(best) and reader.adds_up(words):
             best = words
@@ -80,7 +80,7 @@ def words_of(path: str) -> Words | None:
     return Words(spelled, exact=False)
 
 
-def told_apart(words: Sequence[str], tokens: Sequence[int]) -> Words:
+def distinct_words(words: Sequence[str], tokens: Sequence[int]) -> Words:
     """Return which of `words` a server tells apart that makes `tokens` of them in one text; ConfigError: too few."""
     number, counts = len(words), Counter(tokens)
     if len(tokens) == number:
@@ -103,7 +103,7 @@ def too_few(tokenizer: str, number: int) -> ConfigError:
     )
 
 
-def _of_vocabulary(vocabulary: Collection[str]) -> list[str]:
+def _vocabulary_words(vocabulary: Collection[str]) -> list[str]:
     """Return the vocabulary's lower-case words of the most frequent length, as far as they are needed."""
     words = {word for word in map(_bare, vocabulary) if _WORD.fullmatch(word)}
     lengths = Counter(map(len, words))

@@ -53,17 +53,17 @@ def test_no_load_point_finds_in_the_prefix_cache_what_one_before_it_left_there(
     """The same load point of the same seed, twice in one course and once in another."""
     point = LoadPoint(scenario, concurrency=1)
     target = endpoint_of(sim_url, MODEL, Model(id_or_path=MODEL), {})
-    found: list[float] = []
+    cached: list[float] = []
     lengths: list[list[int | None]] = []
     for points in ((point, point), (point,)):
         workload = Workload(points, duration=60.0, warmup=0.0, max_requests=3, endpoint=endpoint)
         drive = Drive(target, FixedCourse(workload), "simulated", Slo(), lambda stage, **more: None)
         for position, step in drive.steps():
-            seen = drive.observe(position, step)
-            drive.keep(position, seen)
-            found.append(seen.counters["prefix_cache_hits"])
-            lengths.append([record.prompt_tokens for record in seen.records])
-    assert found == [hits] * 3
+            observation = drive.observe(position, step)
+            drive.keep(position, observation)
+            cached.append(observation.counters["prefix_cache_hits"])
+            lengths.append([record.prompt_tokens for record in observation.records])
+    assert cached == [hits] * 3
     assert lengths == [lengths[0]] * 3
 
 

@@ -229,7 +229,7 @@ def test_garbage_is_malformed(serve: Serve, drive: Drive):
     assert drive(serve(behave).url, concurrency=1, max_requests=4).errors == {None: 2, "malformed": 2}
 
 
-def test_no_done_and_an_early_stop_are_told_apart(serve: Serve, drive: Drive):
+def test_no_done_and_an_early_stop_are_distinct_words(serve: Serve, drive: Drive):
     async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
         finish = "length" if asked.number == 0 else "stop" if asked.number == 1 else None
         last = asked.body["max_tokens"] - (1 if finish == "length" else 2)
@@ -492,7 +492,7 @@ def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_ser
 ):
     """The first server makes one token of these words, the second two; both add 11."""
     own = tuple(f"word{letter}" for letter in "abcdefghijklmnop")
-    monkeypatch.setattr(probe, "words_of", lambda path: Words(own, exact=True))
+    monkeypatch.setattr(probe, "usable_words", lambda path: Words(own, exact=True))
     for per_word in (1, 2):
 
         async def behave(asked: Asked, writer: asyncio.StreamWriter, per_word: int = per_word) -> None:
@@ -541,7 +541,7 @@ def test_a_tokenizer_of_too_few_words_is_refused_unless_the_server_has_another(
     def refuse(path: str) -> Words:
         raise too_few(path, 3)
 
-    monkeypatch.setattr(probe, "words_of", refuse)
+    monkeypatch.setattr(probe, "usable_words", refuse)
     server = serve(count_words, tokenize=known and numbered(known))
     given = {"concurrency": 1, "max_requests": 3, "endpoint": "chat", "tokenizer": "t.json"}
     if known:

@@ -38,27 +38,27 @@ def experiment(vllm: Path, model: Path) -> Experiment:
 
 
 def driven(url: str, served: str, model: Model, endpoint: Any, scenario: str) -> tuple[Observation, Check]:
-    """Drive one load point as a run of its own, always with the same seed; what was seen, and its cache check."""
+    """Drive one load point as a run of its own, always with the same seed; the observation, and its cache check."""
     point = LoadPoint(scenario, concurrency=2)
     workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=12, endpoint=endpoint, seed=7)
     ids = vocabulary_of(url, served, model, {}, workload)
     course = FixedCourse(workload)
     drive = Drive(endpoint_of(url, served, model, {}, ids), course, "measured", Slo(), lambda stage, **more: None)
     position, step = next(drive.steps())
-    seen = drive.observe(position, step)
-    result = drive.keep(position, seen)
-    assert [record.error for record in seen.records] == [None] * 12
-    return seen, next(check for check in result.validity if check.name == "cache-hits")
+    observation = drive.observe(position, step)
+    result = drive.keep(position, observation)
+    assert [record.error for record in observation.records] == [None] * 12
+    return observation, next(check for check in result.validity if check.name == "cache-hits")
 
 
 def test_the_same_seed_twice_finds_nothing_of_the_first_time_in_the_prefix_cache(
     vllm: Path, tiny_model: Path, processes: Callable[[], dict[int, str]], tmp_path: Path
 ) -> None:
-    asked = experiment(vllm, tiny_model)
-    spec = engine("vllm").server_spec(Candidate("vllm", {"cuda-graph": False}), Target.of(asked, ports.free_port()))
+    real = experiment(vllm, tiny_model)
+    spec = engine("vllm").server_spec(Candidate("vllm", {"cuda-graph": False}), Target.of(real, ports.free_port()))
     with ProcessLauncher().launch(spec, tmp_path / "server.log") as server:
         ready.wait_until_ready(server, ready_path=spec.ready_path, model=spec.served_model, timeout=300)
-        where = (server.url, spec.served_model, asked.model)
+        where = (server.url, spec.served_model, real.model)
 
         # the cache is on, and its counters are the ones that are read
         before = read_counters(server.url)
@@ -69,13 +69,13 @@ def test_the_same_seed_twice_finds_nothing_of_the_first_time_in_the_prefix_cache
 
         for endpoint in ("completions", "chat"):
             for _ in range(2):
-                seen, check = driven(*where, endpoint, "D(400,10)")
-                assert seen.counters["prefix_cache_queries"] >= 12 * 380
-                assert seen.counters["prefix_cache_hits"] <= 0.05 * seen.counters["prefix_cache_queries"]
+                observation, check = driven(*where, endpoint, "D(400,10)")
+                assert observation.counters["prefix_cache_queries"] >= 12 * 380
+                assert observation.counters["prefix_cache_hits"] <= 0.05 * observation.counters["prefix_cache_queries"]
                 assert check.ok, check
 
         # what its own requests share is found, but not by the first of them
         for _ in range(2):
-            seen, _check = driven(*where, "completions", f"P({2 * BLOCK},144,10)")
-            assert 0 < seen.counters["prefix_cache_hits"] <= 11 * 2 * BLOCK
+            observation, _check = driven(*where, "completions", f"P({2 * BLOCK},144,10)")
+            assert 0 < observation.counters["prefix_cache_hits"] <= 11 * 2 * BLOCK
     assert processes() == {}

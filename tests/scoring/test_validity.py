@@ -138,9 +138,9 @@ def delayed(make, delays, ttft=0.1, **changes):
     [(0.0029, 0.02, True), (0.0031, 0.02, False), (0.0049, 0.1, True), (0.0051, 0.1, False), (1.8, 3.0, False)],
 )
 def test_the_client_may_add_3_ms_or_5_percent_of_the_mean_ttft_to_it(make, delay, ttft, ok):
-    found = checked(delayed(make, [delay, None] * 20, ttft))["client-delay"]
-    assert found.value == pytest.approx(delay)
-    assert found.ok is ok
+    result = checked(delayed(make, [delay, None] * 20, ttft))["client-delay"]
+    assert result.value == pytest.approx(delay)
+    assert result.ok is ok
     assert CONSEQUENCES["client-delay"] is Verdict.CLIENT_LIMITED
 
 
@@ -271,10 +271,10 @@ def test_cache_hits_are_read_from_the_engines_counters_and_held_to_the_limit_tha
     make, counters, prompt, hit, limit, ok
 ):
     records = [make.record(i * 0.5, prompt_tokens=prompt, requested_prompt=prompt) for i in range(20)]
-    found = checked(make.observation(records, counters=counters))["cache-hits"]
-    assert found.value == (None if hit is None else pytest.approx(hit))
-    assert found.limit.startswith(limit)
-    assert found.ok is ok
+    result = checked(make.observation(records, counters=counters))["cache-hits"]
+    assert result.value == (None if hit is None else pytest.approx(hit))
+    assert result.limit.startswith(limit)
+    assert result.ok is ok
 
 
 @pytest.mark.parametrize(
@@ -285,9 +285,9 @@ def test_what_the_answers_say_was_cached_goes_before_the_engines_counters(make, 
         make.record(i * 0.5, prompt_tokens=1000, requested_prompt=1000, cached_tokens=n) for i, n in enumerate(cached)
     ]
     others = {"prefix_cache_queries": 2000.0, "prefix_cache_hits": 900.0}
-    found = checked(make.observation(records, counters=others))["cache-hits"]
-    assert found.value == pytest.approx(hit)
-    assert found.ok is (hit <= 0.05)
+    result = checked(make.observation(records, counters=others))["cache-hits"]
+    assert result.value == pytest.approx(hit)
+    assert result.ok is (hit <= 0.05)
 
 
 @pytest.mark.parametrize(
@@ -297,9 +297,9 @@ def test_answers_without_a_tpot_are_invalid_where_there_is_a_target_for_it(make,
     streamed = [make.record(i * 0.05) for i in range(100 - whole)]
     at_once = [make.record(9.9, tokens=1, output_tokens=11, chunk_tokens=(11,)) for _ in range(whole)]
     observation = make.observation(streamed + at_once)
-    found = checked(observation, Slo.model_validate({"tpot": 0.05}))["tpot-defined"]
-    assert found.value == pytest.approx(share)
-    assert found.ok is ok
+    result = checked(observation, Slo.model_validate({"tpot": 0.05}))["tpot-defined"]
+    assert result.value == pytest.approx(share)
+    assert result.ok is ok
     assert "tpot-defined" not in checked(observation, Slo.model_validate({"ttft": 1.0}))
     assert CONSEQUENCES["tpot-defined"] is Verdict.INVALID
 

@@ -17,7 +17,7 @@ import tokenizers.trainers
 
 from autotuner.errors import ConfigError
 from autotuner.workload.prompts import WORDS, Prompts
-from autotuner.workload.tokenizer import Words, told_apart, words_of
+from autotuner.workload.tokenizer import Words, distinct_words, usable_words
 
 
 def saved(folder: Path, tokenizer: Any) -> str:
@@ -61,13 +61,13 @@ def unigram(words: list[str]) -> Any:
 
 
 def ids(path: str, text: str) -> list[int]:
-    found: list[int] = tokenizers.Tokenizer.from_file(path).encode(text, add_special_tokens=False).ids
-    return found
+    numbers: list[int] = tokenizers.Tokenizer.from_file(path).encode(text, add_special_tokens=False).ids
+    return numbers
 
 
 def content(body: bytes) -> str:
-    found: str = json.loads(body)["messages"][0]["content"]
-    return found
+    text: str = json.loads(body)["messages"][0]["content"]
+    return text
 
 
 def chat(words: tuple[str, ...], **changes: Any) -> Prompts:
@@ -84,7 +84,7 @@ def made_up(number: int) -> list[str]:
 @pytest.fixture(params=["library", "file alone"])
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With the tokenizers library, and as if it were not installed."""
-    words_of.cache_clear()
+    usable_words.cache_clear()
     if request.param == "file alone":
         monkeypatch.setitem(sys.modules, "tokenizers", None)
     return str(request.param)
@@ -93,7 +93,7 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("make", [byte_level, word_level, word_piece, unigram])
 def test_a_prompt_of_such_words_has_exactly_the_tokens_asked_for(tmp_path: Path, reading: str, make: Any):
     path = saved(tmp_path, make(list(WORDS)))
-    words = words_of(path)
+    words = usable_words(path)
     assert words is not None
     assert words.exact
     assert len(words.words) > 200
@@ -118,7 +118,7 @@ def test_no_two_prompts_begin_alike_however_many_words_a_tokenizer_knows(
 ):
     known = made_up(number)
     path = saved(tmp_path, make(known))
-    words = words_of(path)
+    words = usable_words(path)
     assert words is not None
     assert words.exact
     assert set(words.words) <= set(known)
@@ -135,14 +135,14 @@ def test_no_two_prompts_begin_alike_however_many_words_a_tokenizer_knows(
 
 
 def batch(path: str, texts: list[str]) -> list[list[int]]:
-    found = tokenizers.Tokenizer.from_file(path).encode_batch(texts, add_special_tokens=False)
-    return [encoding.ids for encoding in found]
+    encodings = tokenizers.Tokenizer.from_file(path).encode_batch(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
 
 
 def test_a_vocabulary_of_other_words_gives_its_own(tmp_path: Path, reading: str):
     rng = Random(0)
     strange = sorted({"".join(rng.choices("abcdefgh", k=6)) for _ in range(60)})
-    words = words_of(saved(tmp_path, word_level([*strange, "ab", "abcdefgh"])))
+    words = usable_words(saved(tmp_path, word_level([*strange, "ab", "abcdefgh"])))
     assert words is not None
     assert sorted(words.words) == strange
 
@@ -153,28 +153,28 @@ def test_a_tokenizer_of_fewer_than_ten_words_is_refused(tmp_path: Path, reading:
     """All that it does not know is one unknown token, so that no prompt would be unique."""
     path = saved(tmp_path, make([*WORDS[:known], "?"]))
     with pytest.raises(ConfigError, match=rf"all alike.* knows {known} of the words") as caught:
-        words_of(path)
+        usable_words(path)
     assert path in str(caught.value)
     assert "completions" in caught.value.remedy
 
 
 def test_the_unknown_token_is_no_word(tmp_path: Path, reading: str):
     """Every word is one token to this tokenizer; 12 of ours are not the unknown one."""
-    words = words_of(saved(tmp_path, word_level(list(WORDS[40:52]))))
+    words = usable_words(saved(tmp_path, word_level(list(WORDS[40:52]))))
     assert words is not None
     assert words.words == WORDS[40:52]
 
 
-def test_words_of_several_tokens_that_spell_them_serve_where_none_is_one(tmp_path: Path, reading: str):
+def test_usable_words_several_tokens_that_spell_them_serve_where_none_is_one(tmp_path: Path, reading: str):
     path = saved(tmp_path, byte_level([]))
-    words = words_of(path)
+    words = usable_words(path)
     assert words == Words(WORDS, exact=False)
     assert len({tuple(ids(path, word)) for word in WORDS}) == len(WORDS)
 
 
 def test_letters_are_words_where_they_are_all_there_is(tmp_path: Path, reading: str):
     letters = "abcdefghijklmnopqrstuvwxyz"
-    assert words_of(saved(tmp_path, word_piece([], letters))) == Words(tuple(letters), exact=True)
+    assert usable_words(saved(tmp_path, word_piece([], letters))) == Words(tuple(letters), exact=True)
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not JSON", "[]", '{"model": {"type": "BPE", "vocab": 7}}'])
@@ -182,23 +182,23 @@ def test_what_is_no_tokenizer_gives_no_words(tmp_path: Path, reading: str, conte
     path = tmp_path / "tokenizer.json"
     if content is not None:
         path.write_text(content)
-    assert words_of(str(path)) is None
+    assert usable_words(str(path)) is None
 
 
 @pytest.mark.parametrize("known", [10, 100, 256])
 def test_words_that_a_server_makes_one_unknown_token_of_are_left_out(known: int):
     tokens = [number if number < known else 999 for number in range(len(WORDS))]
-    words = told_apart(WORDS, tokens)
+    words = distinct_words(WORDS, tokens)
     assert words == Words(WORDS[:known], exact=True)
 
 
 def test_a_server_that_makes_several_tokens_of_a_word_tells_them_apart():
-    assert told_apart(WORDS, list(range(700))) == Words(WORDS, exact=False)
+    assert distinct_words(WORDS, list(range(700))) == Words(WORDS, exact=False)
     spaces_apart = [token for number in range(len(WORDS)) for token in (3, 1000 + number)]
-    assert told_apart(WORDS, spaces_apart) == Words(WORDS, exact=False)
+    assert distinct_words(WORDS, spaces_apart) == Words(WORDS, exact=False)
 
 
 @pytest.mark.parametrize("tokens", [[0] * len(WORDS), [1, *[0] * len(WORDS)], [0], []])
 def test_a_server_that_knows_none_of_the_words_is_refused(tokens: list[int]):
     with pytest.raises(ConfigError, match="knows 0 of the words"):
-        told_apart(WORDS, tokens)
+        distinct_words(WORDS, tokens)
