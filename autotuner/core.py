@@ -179,7 +179,10 @@ class RequestRecord:
 
     `chunk_times[i]` is when the bytes of the i-th chunk that carries a token arrived and
     `chunk_tokens[i]` how many tokens it carried. `requested_*` are the lengths asked for,
-    `prompt_tokens` and `output_tokens` the server's own count (None when it gave none).
+    `prompt_tokens` and `output_tokens` the server's own count (None when it gave none), as is
+    `cached_tokens`, how many of the prompt came from its prefix cache. `client_delay` is how many
+    seconds the first token's bytes had waited in the client's kernel when they were stamped, None
+    on a connection on which that is not measured.
     """
 
     index: int
@@ -195,6 +198,8 @@ class RequestRecord:
     first_output: float | None = None
     finish_reason: str | None = None
     error: str | None = None
+    cached_tokens: int | None = None
+    client_delay: float | None = None
 
     @property
     def tokens(self) -> int:
@@ -266,6 +271,9 @@ class Observation:
     while of later ones the fast have ended more often. Of an open loop, `due` requests were
     scheduled for the window, and with a bound on those in flight `held_back` were sent late because
     of it. With `changing` arrivals, a ramp or a trace, no part of the window stands for the whole.
+    `loop_lag_*` is by how many seconds the load generator's event loop is late to see
+    what has arrived, `client_cpu` the share of a core that its thread took in the window; of
+    several processes they are the worst, and None where they were not measured.
     """
 
     load_point: LoadPoint
@@ -279,6 +287,8 @@ class Observation:
     due: int | None = None
     held_back: int | None = None
     changing: bool = False
+    loop_lag_mean: float | None = None
+    client_cpu: float | None = None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def _load() -> Finding:
     return Finding(
         "load generator",
         "warning",
-        "runs at normal priority: on a busy machine its stamps are late, which loop-lag-p99 then says",
+        "has no real-time priority: on a busy machine its stamps are late, which client-delay then says",
         "Allow it real-time priority (rtprio 1 in /etc/security/limits.conf, or CAP_SYS_NICE in a container), "
         "or keep a core free for it.",
     )

@@ -37,7 +37,8 @@ class Tell(Protocol):
 class Drive:
     """A course on one server. `salt` sets its prompts apart from every other's.
 
-    `meter` reads the server's GPUs, where they are known.
+    So does its number for a load point: none finds in a prefix cache what one before it left there,
+    not even the prefix that its own requests share. `meter` reads the server's GPUs, where they are known.
     """
 
     endpoint: load.Endpoint
@@ -68,7 +69,7 @@ class Drive:
             self.endpoint,
             point,
             workload,
-            salt=self.salt,
+            salt=f"{self.salt} {position}",
             on_phase=on_phase,
             enough=step.enough,
         )

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_RUN = 127
-NICE = 5
 LEFTOVER_GRACE = 2.0
 """Seconds the rest of a crashed server gets to end by itself."""
 
@@ -63,7 +62,10 @@ class Keeper:
         self.end(self.grace if asked_to_stop else LEFTOVER_GRACE)
 
     def start(self) -> int:
-        """Run the command in a session of its own, and let it die with this process."""
+        """Run the command in a session of its own, at this process's priority, and let it die with this process.
+
+        The session has more than signals to itself: Linux shares out the CPU between sessions first.
+        """
         started, starting = os.pipe()
         server = os.fork()
         if server:
@@ -74,7 +76,6 @@ class Keeper:
             return server
         try:
             os.setsid()
-            yield_to_client()
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
@@ -129,19 +130,6 @@ class Keeper:
         """Report to the asker, if it still listens."""
         with contextlib.suppress(OSError):
             os.write(self.report, f"{line}\n".encode())
-
-
-def yield_to_client() -> None:
-    """Let the load generator have the CPU first where both want it: one that waits measures itself.
-
-    Engines poll shared memory in loops of sched_yield. On two cores with Linux 6.18, vLLM 0.32 made
-    every other process wait up to 0.7 s that way, and with these five steps under 4 ms. Linux
-    compares sessions before processes, hence both. It changes nothing where the CPU is not short.
-    """
-    with contextlib.suppress(OSError):
-        os.nice(NICE)
-    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:  # noqa: PTH123
-        file.write(str(NICE))
 
 
 def children() -> list[int]:

@@ -21,6 +21,7 @@ from typing import Protocol
 from autotuner.core import CUT_OFF
 from autotuner.load.connection import CONNECT_TIMEOUT, Exchange
 from autotuner.load.job import Job, request_head
+from autotuner.load.overhead import Overhead
 from autotuner.load.response import body
 from autotuner.load.spool import Spool
 from autotuner.load.stream import decode, message
@@ -28,7 +29,6 @@ from autotuner.workload.conversations import Conversations
 from autotuner.workload.requests import Request
 
 _AHEAD_BYTES = 8 << 20
-_LAG_SECONDS = 0.01
 _HAND_OVER_SECONDS = 0.1
 _PATIENCE = 5
 _FRESH_SECONDS, _HOPE_SECONDS = 1.0, 2.0
@@ -51,6 +51,8 @@ class Outcome:
     ended_early: str | None
     halted: bool
     held_back: int
+    loop_lag_mean: float | None = None
+    cpu: float | None = None
 
 
 class Supply:
@@ -118,7 +120,7 @@ class Run:
         self.closed = False
         self.sending: set[Exchange] = set()
         self.over = asyncio.Event()
-        self.lags: list[float] = []
+        self.overhead = Overhead()
         self.start = self.window_start = self.window_end = math.inf
 
     def begin(self, start: float) -> None:
@@ -201,6 +203,7 @@ class Run:
         Of requests that only keep up the load the part inside the window is booked, for Little's law.
         """
         self.closed = True
+        self.overhead.stop()
         end, now = self.window_end, monotonic()
         if self.stopped is not None or self.halted:
             end = min(end, now)
@@ -217,17 +220,17 @@ class Run:
 
     def outcome(self) -> Outcome:
         """Sum up a closed run."""
-        lags = sorted(self.lags)
-        lag = lags[math.ceil(len(lags) * 0.99) - 1] if lags else 0.0
         running = [exchange.scheduled for exchange in self.sending if not exchange.warmup]
         return Outcome(
             window=(self.window_start, self.window_end),
             settled=min([self.window_end, *(math.nextafter(due, 0.0) for due in running)]),
-            loop_lag_p99=lag,
+            loop_lag_p99=self.overhead.lag_p99,
             cut_off=len(running),
             ended_early=self.stopped,
             halted=self.halted,
             held_back=self.held_back,
+            loop_lag_mean=self.overhead.lag_mean,
+            cpu=self.overhead.cpu,
         )
 
     def _hand_over(self) -> None:
@@ -238,13 +241,7 @@ class Run:
 
     def _measure(self) -> None:
         self.on_phase("measuring")
-        self._sample_lag(monotonic())
-
-    def _sample_lag(self, due: float) -> None:
-        now = monotonic()
-        self.lags.append(max(0.0, now - due))
-        if now < self.window_end:
-            asyncio.get_running_loop().call_later(_LAG_SECONDS, self._sample_lag, now + _LAG_SECONDS)
+        self.overhead.start()
 
     def _hopeless(self, error: str) -> bool:
         """Whether nothing works: failures alone, and no request on its way that may still end well."""

@@ -137,10 +137,13 @@ class Job:
         return cls(endpoint=endpoint, workload=Workload(load_points=points, **workload), **data)
 
 
+_ROUTES = {"completions": "/v1/completions", "chat": "/v1/chat/completions", "tokenize": "/tokenize"}
+
+
 def request_head(endpoint: Endpoint, kind: str) -> bytes:
-    """Return the HTTP/1.1 request of a completion up to the value of Content-Length."""
+    """Return the HTTP/1.1 request of a completion, a chat or a tokenization up to the value of Content-Length."""
     address = endpoint.address
-    route = "chat/completions" if kind == "chat" else "completions"
+    route = _ROUTES[kind]
     fields = {
         "Host": address.authority,
         "User-Agent": "autotune",
@@ -152,5 +155,5 @@ def request_head(endpoint: Endpoint, kind: str) -> bytes:
     for name, value in fields.items():
         if any(mark in name + value for mark in "\r\n\0"):
             raise ConfigError(f"The header {name!r} contains a line break.")
-    lines = [f"POST {address.path}/v1/{route} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    lines = [f"POST {address.path}{route} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join((*lines, "Content-Length: ")).encode("latin-1", "replace")

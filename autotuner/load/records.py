@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _VERSION = 1
 _TIMES = ("scheduled", "finished", "first_output")
 _COUNTS = ("index", "requested_prompt", "requested_output")
-_MAYBE_COUNTS = ("prompt_tokens", "output_tokens")
+_MAYBE_COUNTS = ("prompt_tokens", "output_tokens", "cached_tokens")
 _TEXTS = ("finish_reason", "error")
 
 
@@ -46,6 +46,9 @@ def save(path: str | Path, observation: Observation) -> None:
     for name in _MAYBE_COUNTS:
         values = [getattr(record, name) for record in records]
         columns[name] = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+    columns["client_delay"] = _microseconds(
+        [_or_nan(record.client_delay) for record in records], np.zeros(len(records))
+    )
     words: dict[str, list[str]] = {}
     for name in _TEXTS:
         values = [getattr(record, name) for record in records]
@@ -87,6 +90,8 @@ def _about(observation: Observation, words: dict[str, list[str]]) -> dict[str, A
         "load_point": {"scenario": point.scenario, "concurrency": point.concurrency, "rate": point.rate},
         "window": observation.window,
         "loop_lag_p99": observation.loop_lag_p99,
+        "loop_lag_mean": observation.loop_lag_mean,
+        "client_cpu": observation.client_cpu,
         "counters": dict(observation.counters),
         "cut_off": observation.cut_off,
         "ended_early": observation.ended_early,
@@ -104,11 +109,14 @@ def _observation(columns: dict[str, Any]) -> Observation:
     about = json.loads(columns["about"].tobytes())
     if about["version"] != _VERSION:
         raise ValueError(f"they have format version {about['version']}, and this program reads {_VERSION}")
+    missing = np.full(len(columns["sent"]), _MISSING)
+    columns = {"cached_tokens": missing, "client_delay": missing, **columns}
     sent = columns["sent"] / 1e6
     chunk_times = _seconds(columns["chunk_times"], columns["sent"].repeat(columns["chunks"]))
     chunk_tokens = columns["chunk_tokens"]
     edges = np.concatenate(([0], np.cumsum(columns["chunks"]))).tolist()
     times = {name: _seconds(columns[name], columns["sent"]).tolist() for name in _TIMES}
+    delays = columns["client_delay"]
     plain = {name: columns[name].tolist() for name in (*_COUNTS, *_MAYBE_COUNTS, *_TEXTS)}
     records = [
         RequestRecord(
@@ -125,6 +133,8 @@ def _observation(columns: dict[str, Any]) -> Observation:
             first_output=None if columns["first_output"][row] == _MISSING else times["first_output"][row],
             finish_reason=_word(about, "finish_reason", plain["finish_reason"][row]),
             error=_word(about, "error", plain["error"][row]),
+            cached_tokens=_or_none(plain["cached_tokens"][row]),
+            client_delay=None if delays[row] == _MISSING else float(delays[row]) / 1e6,
         )
         for row, time in enumerate(sent.tolist())
     ]
@@ -133,6 +143,8 @@ def _observation(columns: dict[str, Any]) -> Observation:
         records=tuple(records),
         window=(about["window"][0], about["window"][1]),
         loop_lag_p99=about["loop_lag_p99"],
+        loop_lag_mean=about.get("loop_lag_mean"),
+        client_cpu=about.get("client_cpu"),
         counters=about["counters"],
         cut_off=about["cut_off"],
         ended_early=about["ended_early"],

@@ -2,6 +2,7 @@
 
 On a busy machine a process of normal priority waits up to hundreds of milliseconds for its core
 after bytes have arrived. The driver sleeps until they do, so going first costs others little.
+Servers run as they would without us: what is measured is what they do at their own priority.
 """
 
 from __future__ import annotations
@@ -9,35 +10,60 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Thread
+
+NICE = -10
+"""The driver's priority where real time is refused and this is not."""
+AUTOGROUP = Path("/proc/self/autogroup")
+"""Linux compares sessions by this before it compares processes by theirs."""
 
 
 @contextlib.contextmanager
 def going_first() -> Iterator[None]:
-    """Run this thread, and threads it starts, at the lowest real-time priority where that is allowed."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
-    except (OSError, AttributeError):
-        yield
+    """Run this thread, and threads it starts, at the lowest real-time priority, else a high one, as far as allowed."""
+    if _real_time():
+        try:
+            yield
+        finally:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         return
+    before = _set_nice(NICE)
     try:
         yield
     finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        if before is not None:
+            _set_nice(before)
 
 
 def may_go_first() -> bool:
-    """Whether this process is allowed what `going_first` does; nothing is changed."""
-    found: list[bool] = []
-
-    def ask() -> None:
-        with going_first():
-            found.append(hasattr(os, "SCHED_RR") and os.sched_getscheduler(0) == os.SCHED_RR)
-
-    thread = Thread(target=ask)  # priorities are of threads: this one takes it along when it ends
+    """Whether this process is allowed real-time priority; nothing is changed."""
+    allowed: list[bool] = []
+    # priorities are of threads: this one takes it along when it ends
+    thread = Thread(target=lambda: allowed.append(_real_time()))
     thread.start()
     thread.join()
-    return found[0]
+    return allowed[0]
+
+
+def _real_time() -> bool:
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _set_nice(value: int) -> int | None:
+    """Set this thread's nice value and its session's, and return what the thread's was; None where that is refused."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, value)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        AUTOGROUP.write_text(str(value))
+    return before
 
 
 def go_last() -> None:

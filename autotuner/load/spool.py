@@ -60,6 +60,7 @@ class Spool:
                 exchange.error,
                 exchange.times,
                 exchange.pieces,
+                exchange.delays,
             )
         )
         self.pending.append(frame)
@@ -191,6 +192,7 @@ def _record(
     error: str | None,
     times: list[float],
     pieces: list[bytes],
+    delays: list[float | None] | None,
 ) -> tuple[Any, ...]:
     """Turn a raw exchange into the fields of a request record."""
     if status not in (0, 200):
@@ -213,6 +215,8 @@ def _record(
         answer.first_output,
         answer.finish_reason,
         error or answer.error or ("early-stop" if early else None),
+        answer.cached_tokens,
+        delays[times.index(answer.chunk_times[0])] if delays and answer.chunk_times else None,
     )
 
 

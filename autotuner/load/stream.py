@@ -37,6 +37,7 @@ class Decoded:
     chunk_tokens: array[int] = field(default_factory=lambda: array("I"))
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
     first_output: float | None = None
     finish_reason: str | None = None
     error: str | None = None
@@ -138,6 +139,7 @@ def _read(data: dict[str, Any], time: float, decoded: Decoded, events: list[_Eve
     if usage:
         decoded.prompt_tokens = _whole(usage.get("prompt_tokens"), decoded.prompt_tokens)
         decoded.output_tokens = _whole(usage.get("completion_tokens"), decoded.output_tokens)
+        decoded.cached_tokens = _cached(usage.get("prompt_tokens_details"), decoded.cached_tokens)
     choices = data.get("choices")
     if choices:
         event = _Event(time)
@@ -189,6 +191,14 @@ def _whole(value: object, default: int | None) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
         raise TypeError("a count is not a whole number")
     return value
+
+
+def _cached(details: object, default: int | None) -> int | None:
+    """Return how many prompt tokens were cached; an answer is no worse for details that cannot be read."""
+    try:
+        return _whole(details.get("cached_tokens"), default) if isinstance(details, dict) else default
+    except TypeError:
+        return default
 
 
 def message(data: object) -> str:

@@ -7,12 +7,13 @@ import math
 import os
 import selectors
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from autotuner.core import CUT_OFF, LoadPoint, Observation, RequestRecord, StopRule, Workload
+from autotuner.errors import ConfigError
 from autotuner.load import orders
 from autotuner.load.counters import differences, read_counters
 from autotuner.load.job import Endpoint, Job, request_head
@@ -51,8 +52,8 @@ def measure(
     first reason the window ends, what is in flight is cut off, and the observation is `decided`.
     A ramp and a trace are driven to their end, for no part of them stands for the whole. What the
     server does wrong is counted in the records, never raised; ConfigError: the scenario, the
-    arrival or the address is not one; MachineError: a worker process died; Interrupted: Ctrl-C,
-    with what was seen until then.
+    arrival or the address is not one, or chat prompts would be all alike; MachineError: a worker
+    process died; Interrupted: Ctrl-C, with what was seen until then.
 
     The records are those sent in the window, and those of the warm-up that were still running when
     it began: their tokens count towards throughput, their latencies do not. Those of the warm-up
@@ -150,6 +151,8 @@ class _Supervision:
             records=tuple(sorted(self.records, key=lambda record: record.sent)),
             window=(start, end),
             loop_lag_p99=max(outcome["loop_lag_p99"] for outcome in outcomes),
+            loop_lag_mean=_worst(outcome["loop_lag_mean"] for outcome in outcomes),
+            client_cpu=_worst(outcome["cpu"] for outcome in outcomes),
             counters=counters,
             cut_off=sum(outcome["cut_off"] for outcome in outcomes),
             ended_early=next((outcome["ended_early"] for outcome in outcomes if outcome["ended_early"]), None),
@@ -161,6 +164,8 @@ class _Supervision:
 
     def _take(self, process: WorkerProcess, message: dict[str, Any]) -> None:
         match message:
+            case {"refused": error}:
+                raise ConfigError(**error)
             case {"fit": found}:
                 self._tell_all(orders.fit(found))
             case {"ready": _}:
@@ -196,3 +201,7 @@ class _Supervision:
     def _tell_all(self, order: str) -> None:
         for process in self.processes:
             process.tell(order)
+
+
+def _worst(figures: Iterable[float | None]) -> float | None:
+    return max((figure for figure in figures if figure is not None), default=None)

@@ -22,6 +22,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from autotuner.errors import ConfigError
 from autotuner.load import spool
 from autotuner.load.connection import Dialer
 from autotuner.load.driver import Loop, Outcome, Run, drive
@@ -35,9 +36,9 @@ from autotuner.workload.conversations import Conversations
 from autotuner.workload.prompts import Prompts
 from autotuner.workload.requests import Request, Requests
 from autotuner.workload.scenarios import Conversation
-from autotuner.workload.tokenizer import one_token_words
 
 _STDIN = 0
+_TIMED_CONNECTIONS = 64
 
 
 def main() -> None:
@@ -50,6 +51,9 @@ def main() -> None:
     try:
         with going_first(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             outcome = runner.run(_attended(job, unread))
+    except ConfigError as error:
+        _say({"refused": {"what": error.what, "why": error.why, "remedy": error.remedy}})
+        return
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(transcriber, signal.SIGKILL)
@@ -69,11 +73,9 @@ async def _attended(job: Job, unread: bytes) -> Outcome:
 async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Orders | None = None) -> Outcome:
     """Drive one load point, at once where nobody gives orders, and leave its exchanges in the spool."""
     workload, point = job.workload, job.load_point
-    dialer = Dialer(job.endpoint.address, workload.request_timeout)
+    dialer = Dialer(job.endpoint.address, workload.request_timeout, timed=_timed(job))
     scenario = scenarios.parse(point.scenario)
     fit = await _fit(job, dialer, say, orders) if workload.endpoint == "chat" else Fit()
-
-    words = one_token_words(job.endpoint.tokenizer) if fit.exact and job.endpoint.tokenizer else ()
 
     def prompts(phase: str) -> Prompts:
         return Prompts(
@@ -86,7 +88,7 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
             seed=workload.seed,
             overhead=fit.overhead,
             per_word=fit.per_word,
-            words=words,
+            words=fit.words,
         )
 
     def requests(phase: str) -> Iterator[Request]:
@@ -126,7 +128,7 @@ async def _halt(run: Run, told: asyncio.Event) -> None:
 async def _fit(job: Job, dialer: Dialer, say: Callable[[dict[str, Any]], None], orders: Orders | None) -> Fit:
     """Ask the server how it counts words, once for all workers, so that they make the same prompts."""
     if job.part and orders is not None:
-        return Fit(**await orders.fitted())
+        return Fit.from_json(await orders.fitted())
     found = await calibrate(job, dialer)
     say({"fit": asdict(found)})
     return found
@@ -139,6 +141,12 @@ def _loop(job: Job, run: Run, dialer: Dialer, talk: Callable[[int], Conversation
     offsets = arrivals.share(arrivals.offsets(point, job.workload), job.workload.warmup, job.part, job.parts)
     burst = -(-arrivals.burst(point, job.workload) // job.parts)
     return OpenLoop(run, dialer, offsets, point.rate / job.parts, burst)
+
+
+def _timed(job: Job) -> int:
+    """Return of how many connections one is timed, so that about as many are as are enough."""
+    lanes = len(job.lanes) or 2 * (job.load_point.rate or 0.0) / job.parts
+    return max(1, round(lanes / _TIMED_CONNECTIONS))
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

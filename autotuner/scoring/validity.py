@@ -20,6 +20,10 @@ CONSEQUENCES: dict[str, Verdict] = {
     "cache-hits": Verdict.INVALID,
     "littles-law": Verdict.INVALID,
     "stationarity": Verdict.INVALID,
+    "tpot-defined": Verdict.INVALID,
+    "client-delay": Verdict.CLIENT_LIMITED,
+    "client-delay-p99": Verdict.CLIENT_LIMITED,
+    "client-cpu": Verdict.CLIENT_LIMITED,
     "loop-lag-p99": Verdict.CLIENT_LIMITED,
     "dispatch-delay-p99": Verdict.CLIENT_LIMITED,
     "sent-rate": Verdict.CLIENT_LIMITED,
@@ -31,10 +35,19 @@ CONSEQUENCES: dict[str, Verdict] = {
 """What a check that did not hold makes of the load point."""
 
 ENOUGH_REQUESTS = 10
+CLIENT_SECONDS = 0.003
+CLIENT_SHARE = 0.05
+"""What the client may add to the mean TTFT, the larger of the two."""
+CLIENT_CPU = 0.9
+"""Real-time threads get 0.95 of a core together; near that, what waits to be read grows without bound."""
 ERROR_SHARE = 0.01
 MATCHING_SHARE = 0.95
 CACHE_SHARE = 0.05
-CACHE_TOKENS = 32  # per request: two 16-token blocks, what the head of a chat template shares
+CACHE_TOKENS = 32
+"""Per request: two blocks of 16 tokens, as much as the head of a chat template that all prompts begin with."""
+MOST_CACHED = 0.5
+"""Where prompts are hardly longer than such a head, the share that may be cached all the same."""
+UNDEFINED_SHARE = 0.01
 SHARED_SCENARIOS = ("P(", "C(", "file:")
 
 
@@ -46,10 +59,11 @@ def check(observation: Observation, metrics: Metrics, slo: Slo) -> tuple[Check, 
         Check("completed", len(answered), ">= 1 request", bool(answered)),
         Check("sample-size", len(started), f">= {ENOUGH_REQUESTS} requests", len(started) >= ENOUGH_REQUESTS),
         _errors(metrics),
-        _loop_lag(observation, slo),
+        *_client(observation, answered, metrics, slo),
         _lengths("output-length", answered, lambda r: (r.tokens, r.requested_output), slack=1, ratio=0.02),
         _lengths("prompt-length", answered, lambda r: (r.prompt_tokens, r.requested_prompt), slack=4, ratio=0.05),
-        _cache_hits(observation),
+        _cache_hits(observation, answered),
+        *_tpot_defined(answered, slo),
     ]
     if observation.load_point.rate is None:
         return (*checks, _littles_law(observation, started), _stationarity(observation, answered))
@@ -57,14 +71,34 @@ def check(observation: Observation, metrics: Metrics, slo: Slo) -> tuple[Check, 
 
 
 def client_limit(slo: Slo) -> float:
-    """Seconds the client itself may add: 10 ms, or 5% of the TTFT target where that is more."""
+    """Seconds the client itself may add to one request: 10 ms, or 5% of the TTFT target where that is more."""
     targets = [term.threshold for term in slo.terms if term.metric == "ttft"]
-    return max(0.010, 0.05 * min(targets, default=0.0))
+    return max(0.010, CLIENT_SHARE * min(targets, default=0.0))
 
 
-def _loop_lag(observation: Observation, slo: Slo) -> Check:
-    lag, limit = observation.loop_lag_p99, client_limit(slo)
-    return Check("loop-lag-p99", lag, f"<= {limit:g} s", lag <= limit)
+def _client(
+    observation: Observation, answered: Sequence[RequestRecord], metrics: Metrics, slo: Slo
+) -> tuple[Check, ...]:
+    """What the client adds to TTFT, from the kernel having a first token's bytes to its stamp, and why it may.
+
+    It is measured on some connections. Where the client is later than the next token, the kernel
+    knows only when that came: then the lag of the event loop, which is measured at all times and
+    is less than what bursts of tokens meet, is the better figure.
+    """
+    delays = sorted(record.client_delay for record in answered if record.client_delay is not None)
+    means = [*([fmean(delays)] if delays else []), observation.loop_lag_mean]
+    mean = max((figure for figure in means if figure is not None), default=None)
+    mean_limit = max(CLIENT_SECONDS, CLIENT_SHARE * metrics.ttft.mean if metrics.ttft else 0.0)
+    p99 = delays[percentile_rank(len(delays), 99) - 1] if delays else None
+    p99_limit = max(client_limit(slo), CLIENT_SHARE * metrics.ttft.p99 if metrics.ttft else 0.0)
+    late = sum(delay > p99_limit for delay in delays)
+    lag, lag_limit, cpu = observation.loop_lag_p99, client_limit(slo), observation.client_cpu
+    return (
+        Check("client-delay", mean, f"<= {mean_limit:.3g} s", mean is None or mean <= mean_limit),
+        Check("client-delay-p99", p99, f"<= {p99_limit:.3g} s", p99 is None or p99 <= p99_limit or late <= 1),
+        Check("client-cpu", cpu, f"<= {CLIENT_CPU:g} of a core", cpu is None or cpu <= CLIENT_CPU),
+        Check("loop-lag-p99", lag, f"<= {lag_limit:g} s", lag <= lag_limit),
+    )
 
 
 def _errors(metrics: Metrics) -> Check:
@@ -91,16 +125,42 @@ def _lengths(
     return Check(name, value, limit, value >= MATCHING_SHARE)
 
 
-def _cache_hits(observation: Observation) -> Check:
-    """The share of prompt tokens the engine found in its prefix cache, from its own counters."""
+def _cache_hits(observation: Observation, answered: Sequence[RequestRecord]) -> Check:
+    """The share of prompt tokens that came from the engine's prefix cache.
+
+    It is what the answers say of themselves. Only where none says anything it is the difference of
+    the engine's counters, which also count the requests of other clients. A server that says it of
+    some answers leaves it out where nothing was cached.
+    """
     if observation.load_point.scenario.startswith(SHARED_SCENARIOS):
         return Check("cache-hits", None, "prefixes are shared on purpose", True)
-    limit = f"<= {CACHE_SHARE:g} of prompt tokens"
-    hits, total = (observation.counters.get(f"prefix_cache_{name}", 0.0) for name in ("hits", "queries"))
+    prompts = [prompt_tokens(record) for record in answered]
+    head = CACHE_TOKENS * len(prompts) / sum(prompts) if any(prompts) else 0.0
+    most = min(max(CACHE_SHARE, head), MOST_CACHED)
+    limit = f"<= {most:.3g} of prompt tokens" + (f", {CACHE_TOKENS} a request" if most == head else "")
+    if any(record.cached_tokens is not None for record in answered):
+        hits, total = float(sum(record.cached_tokens or 0 for record in answered)), float(sum(prompts))
+    else:
+        hits, total = (observation.counters.get(f"prefix_cache_{name}", 0.0) for name in ("hits", "queries"))
     if total <= 0:
         return Check("cache-hits", None, limit, True)
-    few = hits <= CACHE_TOKENS * len(observation.records) and hits < 0.5 * total
-    return Check("cache-hits", hits / total, limit, hits <= CACHE_SHARE * total or few)
+    return Check("cache-hits", hits / total, limit, hits / total <= most)
+
+
+def prompt_tokens(record: RequestRecord) -> int:
+    """The length of a request's prompt: the server's count, else the length asked for."""
+    return record.requested_prompt if record.prompt_tokens is None else record.prompt_tokens
+
+
+def _tpot_defined(answered: Sequence[RequestRecord], slo: Slo) -> list[Check]:
+    """The share of answers that came in one chunk or are one token: they cannot meet a TPOT target."""
+    if not any(term.metric == "tpot" for term in slo.terms):
+        return []
+    limit = f"<= {UNDEFINED_SHARE:g} of answers without a TPOT"
+    if not answered:
+        return [Check("tpot-defined", None, limit, True)]
+    value = fmean(record.tpot is None for record in answered)
+    return [Check("tpot-defined", value, limit, value <= UNDEFINED_SHARE)]
 
 
 def _littles_law(observation: Observation, started: Sequence[RequestRecord]) -> Check:

@@ -1,12 +1,16 @@
-"""Request bodies of an exact prompt length, in token ids or words, each unique from its first token.
+"""Request bodies of an exact prompt length, in token ids or words, each unique from its first tokens.
 
-Every token of a prompt is written as a piece of one fixed width, so that a prompt of any length
+A prompt begins with its number, written with the alphabet's pieces as digits, the fastest changing
+one first: those of one phase that are closer than the alphabet is large differ in their first
+token, all of them in their first few. Phases, load points and runs begin at random numbers, far
+apart. Every token of a prompt is written as a piece of one fixed width, so that a prompt of any length
 is a slice of a prepared pool and costs a memory copy.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -17,7 +21,9 @@ from typing import Literal
 Kind = Literal["completions", "chat"]
 
 _POOL = 1 << 15
-_NONCE = 6
+_NUMBERS = 1 << 48
+"""So many prompts can be told apart by the digits they begin with."""
+_FEWEST_DIGITS = 6
 _WORDS = """
 able aged also area army away baby back ball band bank base bath bear beat been bell belt best bill bird blow blue
 boat body bond bone book boot born both bowl burn bush busy cake call calm came camp card care case cash cast cell
@@ -36,11 +42,15 @@ WORDS = tuple(_WORDS.split())
 
 
 class Alphabet:
-    """Tokens that prompts are made of, each written as a piece of the same number of bytes."""
+    """Tokens that prompts are made of, each written as a piece of the same number of bytes.
+
+    `nonce` is how many of them a prompt's number has as digits.
+    """
 
     def __init__(self, pieces: list[bytes], seed: str) -> None:
         self.pieces = pieces
         self.width = len(pieces[0])
+        self.nonce = max(_FEWEST_DIGITS, math.ceil(math.log(_NUMBERS, max(2, len(pieces)))))
         self.pool = b"".join(Random(seed).choices(pieces, k=_POOL))
 
     def run(self, start: int, count: int) -> bytes:
@@ -83,7 +93,8 @@ def word_alphabet(seed: str, words: tuple[str, ...] = ()) -> Alphabet:
 class Prompts:
     """Request bodies for one phase of one load point, by request index.
 
-    `salt` sets this run apart from every other; `phase` the warm-up from the window. For chat,
+    `salt` sets this load point of this launch of this run apart from every other, its shared prefix
+    as well; `phase` the warm-up from the window. For chat,
     `overhead` is how many tokens the server adds around the words and `per_word` how many it
     makes of one. `words`, all of one length, are to be used in place of our own.
     """
@@ -110,9 +121,7 @@ class Prompts:
         self.base = _number(f"{salt}\n{phase}")
         shared = _number(f"{salt}\nprefix")
         self.prefix = self._pieces(prefix)
-        self.shared = self.alphabet.digits(shared, min(self.prefix, _NONCE)) + self.alphabet.run(
-            shared, max(0, self.prefix - _NONCE)
-        )
+        self.shared = self._numbered(shared, shared, self.prefix)
         self.name = name = json.dumps(model).encode()
         if kind == "chat":
             self.head = b'{"model":' + name + b',"messages":[{"role":"user","content":"'
@@ -136,9 +145,13 @@ class Prompts:
 
     def text(self, index: int, pieces: int) -> bytes:
         """Return `pieces` tokens or words of text number `index`; a shorter text is the beginning of a longer one."""
-        nonce = min(pieces, _NONCE)
         number = self.base + index
-        return self.alphabet.digits(number, nonce) + self.alphabet.run(number * 7919, pieces - nonce)
+        return self._numbered(number, number * 7919, pieces)
+
+    def _numbered(self, number: int, start: int, pieces: int) -> bytes:
+        """Return `pieces` pieces: the digits of `number`, and what follows from `start` of the pool on."""
+        nonce = min(pieces, self.alphabet.nonce)
+        return self.alphabet.digits(number, nonce) + self.alphabet.run(start, pieces - nonce)
 
     def words(self, tokens: int, around: float) -> int:
         """Return how many words a message needs for `tokens` tokens, of which the server adds `around` itself."""

@@ -1,76 +1,199 @@
-"""Words that a model's own tokenizer makes one token of, so that a text of n words has n tokens exactly."""
+"""Words for chat prompts that a tokenizer tells apart, one token each where it has enough of those."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from autotuner.errors import ConfigError
 from autotuner.workload.prompts import WORDS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_FEWEST = 16
+FEWEST = 10
+"""Different words: with fewer, prompts of thousands of requests begin alike for whole blocks of a prefix cache."""
+_MANY, _MOST = 64, 4096
 _SAMPLE = 256
-_WORD = re.compile(r"[a-z]{3,8}")
+_WORD = re.compile(r"[a-z]{1,12}")
 _SPACES = "\u0120\u2581"
 """How byte-level BPE and SentencePiece write a space in front of a word."""
 
 
-@lru_cache(maxsize=2)
-def one_token_words(path: str) -> tuple[str, ...]:
-    """Return words of one length that are one token each, alone and behind others, and all different ones.
+@dataclass(frozen=True)
+class Words:
+    """Words of one length that no unknown token stands for: texts that differ, differ in their tokens.
 
-    `path` is a tokenizer.json. Empty where the `tokenizers` library is not installed, the file
-    cannot be read, or too few such words are found.
+    `exact`: each is one token, alone and behind others, and no two are the same.
     """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        return ()
-    try:
-        tokenizer = Tokenizer.from_file(path)
-    except Exception:  # noqa: BLE001 the library raises nothing narrower, for a missing file as for a newer format
-        return ()
-    for candidates in (WORDS, _of_vocabulary(tokenizer)):
-        words = _single(tokenizer, candidates)
-        if len(words) >= _FEWEST and _adds_up(tokenizer, words):
-            return tuple(words)
-    return ()
+
+    words: tuple[str, ...]
+    exact: bool
 
 
-def _of_vocabulary(tokenizer: Tokenizer) -> list[str]:
-    """Return the vocabulary's lower-case words of the most frequent length."""
-    words = {token.lstrip(_SPACES) for token in tokenizer.get_vocab()}
-    lengths = Counter(len(word) for word in words if _WORD.fullmatch(word))
+class _Reader(Protocol):
+    """What is known of a tokenizer."""
+
+    @property
+    def vocabulary(self) -> Collection[str]:
+        """Its tokens."""
+        ...
+
+    def one_token(self, word: str) -> bool:
+        """Whether `word` is one token of its own, alone and behind another word."""
+        ...
+
+    def spells(self, word: str) -> bool:
+        """Whether the tokens of `word` give it back."""
+        ...
+
+    def adds_up(self, words: Sequence[str]) -> bool:
+        """Whether a text of n of these words has n tokens."""
+        ...
+
+
+@lru_cache(maxsize=2)
+def usable_words(path: str) -> Words | None:
+    """Return the words for a tokenizer.json, None where it cannot be read; ConfigError when it has too few."""
+    reader = _reader(path)
+    if reader is None:
+        return None
+    best: list[str] = []
+    for candidates in (WORDS, _vocabulary_words(reader.vocabulary)):
+        words = [word for word in candidates if reader.one_token(word)]
+        if len(words) > len(best) and reader.adds_up(words):
+            best = words
+        if len(best) >= _MANY:
+            break
+    if len(best) >= FEWEST:
+        return Words(tuple(best), exact=True)
+    spelled = tuple(word for word in WORDS if reader.spells(word))
+    if len(spelled) < FEWEST:
+        raise too_few(f"'{path}'", max(len(best), len(spelled)))
+    return Words(spelled, exact=False)
+
+
+def distinct_words(words: Sequence[str], tokens: Sequence[int]) -> Words:
+    """Return which of `words` a server tells apart that makes `tokens` of them in one text; ConfigError: too few."""
+    number, counts = len(words), Counter(tokens)
+    if len(tokens) == number:
+        words = [word for word, token in zip(words, tokens, strict=True) if counts[token] == 1]
+    elif len(tokens) < number or (len(tokens) < 1.5 * number and max(counts.values()) > number / 2):
+        words = []
+    if len(words) < FEWEST:
+        raise too_few("that of the server", len(words))
+    return Words(tuple(words), exact=len(tokens) == number)
+
+
+def too_few(tokenizer: str, number: int) -> ConfigError:
+    """The error of a tokenizer for which chat prompts would be all alike."""
+    return ConfigError(
+        "Chat prompts would be all alike for the model's tokenizer.",
+        why=f"The tokenizer, {tokenizer}, knows {number} of the words that prompts are made of, and {FEWEST} are "
+        "needed: it makes one unknown token of all others.",
+        remedy="Use completions, whose prompts are token ids (`--endpoint completions`, or benchmark.endpoint), or "
+        "name the tokenizer that is really used (model.tokenizer).",
+    )
+
+
+def _vocabulary_words(vocabulary: Collection[str]) -> list[str]:
+    """Return the vocabulary's lower-case words of the most frequent length, as far as they are needed."""
+    words = {word for word in map(_bare, vocabulary) if _WORD.fullmatch(word)}
+    lengths = Counter(map(len, words))
     if not lengths:
         return []
     length = lengths.most_common(1)[0][0]
-    return sorted(word for word in words if len(word) == length and _WORD.fullmatch(word))
+    same = sorted(word for word in words if len(word) == length)
+    return same if len(same) <= _MOST else sorted(Random(0).sample(same, _MOST))
 
 
-def _single(tokenizer: Tokenizer, candidates: Iterable[str]) -> list[str]:
-    """Return the candidates that are one token each, and another one behind a space, that no other candidate is."""
-    seen: set[int] = set()
-    words: list[str] = []
-    for word in candidates:
-        alone = _ids(tokenizer, word)
-        twice = _ids(tokenizer, f"{word} {word}")
-        if len(alone) == 1 and len(twice) == 2 and not seen & {*alone, *twice}:
-            seen |= {*alone, *twice}
-            words.append(word)
-    return words
+def _bare(token: str) -> str:
+    """Return what a token spells, without the marks for a space, for a word's inside and for its end."""
+    return token.lstrip(_SPACES).removeprefix("##").removesuffix("</w>")
 
 
-def _adds_up(tokenizer: Tokenizer, words: list[str]) -> bool:
-    text = Random(0).choices(words, k=_SAMPLE)
-    return all(len(_ids(tokenizer, " ".join(text[:count]))) == count for count in (2, 3, 5, _SAMPLE))
+def _reader(path: str) -> _Reader | None:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        return _File.read(path)
+    try:
+        return _Library(Tokenizer.from_file(path))
+    except Exception:  # noqa: BLE001 the library raises nothing narrower, for a missing file as for a newer format
+        return _File.read(path)
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+class _Library:
+    """A tokenizer as the engines use it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary: dict[str, int] = tokenizer.get_vocab()
+
+    def one_token(self, word: str) -> bool:
+        """See _Reader."""
+        return self._texts(word) == [word] and self._texts(f"{word} {word}") == [word, word]
+
+    def spells(self, word: str) -> bool:
+        """See _Reader."""
+        return "".join(self._texts(word)) == word
+
+    def adds_up(self, words: Sequence[str]) -> bool:
+        """See _Reader."""
+        if not words:
+            return False
+        text = Random(0).choices(words, k=_SAMPLE)
+        return all(self._texts(" ".join(text[:count])) == text[:count] for count in (2, 3, 5, _SAMPLE))
+
+    def _texts(self, text: str) -> list[str]:
+        # not the encoding's own texts: for an unknown token that may be what it stands for
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return [_bare(self.tokenizer.id_to_token(number) or "") for number in ids]
+
+
+class _File:
+    """A tokenizer.json where the library is not installed, or does not read it: its vocabulary says most."""
+
+    def __init__(self, kind: str, vocabulary: dict[str, None]) -> None:
+        self.kind = kind
+        self.vocabulary = vocabulary
+
+    @classmethod
+    def read(cls, path: str) -> _File | None:
+        """Read it; None when it is not there or no such file."""
+        try:
+            model = json.loads(Path(path).read_text(encoding="utf-8"))["model"]
+            return cls(str(model.get("type") or "BPE"), _names(model["vocab"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return None
+
+    def one_token(self, word: str) -> bool:
+        """See _Reader."""
+        if self.kind in ("WordLevel", "WordPiece"):
+            return word in self.vocabulary
+        spaced = f"\u2581{word}" in self.vocabulary
+        return spaced or {word, f"\u0120{word}"} <= self.vocabulary.keys()
+
+    def spells(self, word: str) -> bool:
+        """See _Reader."""
+        if self.kind == "WordLevel":
+            return word in self.vocabulary
+        inside = "##" if self.kind == "WordPiece" else ""
+        return word[0] in self.vocabulary and all(f"{inside}{letter}" in self.vocabulary for letter in word[1:])
+
+    def adds_up(self, words: Sequence[str]) -> bool:
+        """See _Reader: the server's own count will tell."""
+        return True
+
+
+def _names(vocabulary: Any) -> dict[str, None]:
+    """Return the tokens of a vocabulary that maps them to ids, or lists them with their probabilities."""
+    named: Iterable[str] = vocabulary if isinstance(vocabulary, dict) else (entry[0] for entry in vocabulary)
+    return dict.fromkeys(named)

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from autotuner.core import LoadPoint, Workload
 from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
 from autotuner.experiment import Model, Slo
 from autotuner.launchers.vocabulary import Vocabulary
 from autotuner.search.launch import FixedCourse
+from tests.evaluate.conftest import MODEL
 from tests.load.conftest import Asked, Server, complete, serve, status
 
 __all__ = ["serve"]
@@ -38,6 +41,30 @@ def test_each_load_point_is_observed_then_kept_and_told(serve: Callable[..., Ser
         for stage in ("warming-up", "measuring", "measured")
     ]
     assert course.ask() is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "scenario", "hits"),
+    [("completions", "D(160,2)", 0), ("chat", "P(160,160,2)", 2 * 160), ("completions", "C(2,80,16)", 80)],
+)
+def test_no_load_point_finds_in_the_prefix_cache_what_one_before_it_left_there(
+    sim_url: str, endpoint: Any, scenario: str, hits: int
+) -> None:
+    """The same load point of the same seed, twice in one course and once in another."""
+    point = LoadPoint(scenario, concurrency=1)
+    target = endpoint_of(sim_url, MODEL, Model(id_or_path=MODEL), {})
+    cached: list[float] = []
+    lengths: list[list[int | None]] = []
+    for points in ((point, point), (point,)):
+        workload = Workload(points, duration=60.0, warmup=0.0, max_requests=3, endpoint=endpoint)
+        drive = Drive(target, FixedCourse(workload), "simulated", Slo(), lambda stage, **more: None)
+        for position, step in drive.steps():
+            observation = drive.observe(position, step)
+            drive.keep(position, observation)
+            cached.append(observation.counters["prefix_cache_hits"])
+            lengths.append([record.prompt_tokens for record in observation.records])
+    assert cached == [hits] * 3
+    assert lengths == [lengths[0]] * 3
 
 
 def test_prompts_use_the_models_vocabulary_where_it_is_known(serve: Callable[..., Server], tmp_path: Path) -> None:

@@ -109,10 +109,14 @@ def test_a_server_is_out_of_reach_of_the_terminals_signals(log: Path, wait: Wait
     assert pid == session == group != os.getsid(0)
 
 
-def test_a_server_stands_back_for_the_load_generator(log: Path, wait: Wait) -> None:
-    with ProcessLauncher().launch(python("import os; print(os.nice(0))"), log) as server:
+def test_a_server_runs_at_the_priority_that_the_printed_command_would_have(log: Path, wait: Wait) -> None:
+    code = "import os; print(os.nice(0), os.sched_getscheduler(0), *open('/proc/self/autogroup').read().split()[1:])"
+    with ProcessLauncher().launch(python(code), log) as server:
         wait(lambda: server.exit_status() is not None)
-    assert int(log.read_text()) > os.nice(0)
+    nice, scheduler, *session = log.read_text().split()
+    assert int(nice) == os.nice(0)
+    assert int(scheduler) == os.sched_getscheduler(0)
+    assert session in ([], ["nice", "0"])
 
 
 TOOL = """

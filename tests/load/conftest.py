@@ -94,6 +94,7 @@ class Server:
     levels: list[int] = field(default_factory=list)
     connections: int = 0
     metrics: str | None = None
+    tokenize: Callable[[str], list[int]] | None = None
 
 
 class _Running:
@@ -166,7 +167,11 @@ class _Running:
                 b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (code, len(text), text)
             )
             return
-        if not body:
+        if path == "/tokenize" and seen.tokenize is not None:
+            tokens = json.dumps({"tokens": seen.tokenize(json.loads(body)["prompt"])}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(tokens), tokens))
+            return
+        if not body or path == "/tokenize":
             writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             return
         asked = Asked(connection, len(seen.asked), path, headers, json.loads(body))
@@ -192,8 +197,14 @@ def serve() -> Iterator[Callable[..., Server]]:
     """Start servers that behave as told; they end with the test."""
     running: list[_Running] = []
 
-    def start(behave: Behaviour = complete, *, metrics: str | None = None, tls: ssl.SSLContext | None = None) -> Server:
-        seen = Server(metrics=metrics)
+    def start(
+        behave: Behaviour = complete,
+        *,
+        metrics: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        tokenize: Callable[[str], list[int]] | None = None,
+    ) -> Server:
+        seen = Server(metrics=metrics, tokenize=tokenize)
         server = _Running(behave, seen, tls)
         running.append(server)
         server.thread.start()

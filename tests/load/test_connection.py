@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
-from autotuner.load.connection import Dialer, Exchange
+from autotuner.load import connection
+from autotuner.load.connection import Dialer, Exchange, TimedConnection
 from autotuner.load.job import Address
 from autotuner.workload.requests import Request
 from tests.load.conftest import Asked, Server, complete
@@ -56,3 +60,106 @@ def test_a_request_goes_out_at_once_and_not_at_the_end_of_the_loops_turn(
         at_once, exchange = runner.run(send())
     assert at_once
     assert exchange.status == 200
+
+
+@pytest.fixture(params=[uvloop.Loop, None], ids=["uvloop", "asyncio"])
+def factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    return request.param
+
+
+@pytest.fixture
+def stamping() -> Iterator[None]:
+    """Wait until the kernel notes when packets arrive: it begins a moment after the first socket wants it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as here, listener.accept()[0] as there:
+            here.setsockopt(socket.SOL_SOCKET, connection.SO_TIMESTAMPNS, 1)
+            deadline = time.monotonic() + 20
+            notes: list[Any] = []
+            while not notes:
+                assert time.monotonic() < deadline
+                there.send(b"x")
+                notes = here.recvmsg(1, socket.CMSG_SPACE(16))[1]
+            yield
+
+
+async def answered(dialer: Dialer, *, until: threading.Event, held: float) -> Exchange:
+    """Send a request, and hold the loop for `held` seconds after `until`."""
+    opened = await dialer.open()
+    ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+    exchange = Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False)
+    opened.send(exchange, PAYLOAD, lambda _, done: ended.set_result(done))
+    assert until.wait(20)
+    time.sleep(held)
+    await ended
+    opened.close()
+    await asyncio.sleep(0.01)
+    return exchange
+
+
+def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
+    serve: Serve, stamping: None, factory: Callable[[], asyncio.AbstractEventLoop] | None
+):
+    written = threading.Event()
+
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await complete(asked, writer, gap=0.0)
+        written.set()
+
+    server = serve(behave)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        exchange = runner.run(answered(Dialer(Address.of(server.url), 60.0), until=written, held=0.2))
+    assert exchange.status == 200
+    assert exchange.delays is not None
+    assert len(exchange.delays) == len(exchange.times) == len(exchange.pieces)
+    assert exchange.delays[0] is not None
+    assert exchange.delays[0] >= 0.1
+
+
+@pytest.mark.parametrize("timed", [1, 2], ids=["timed", "plain"])
+def test_either_kind_reads_an_answer_that_ends_with_its_connection(
+    serve: Serve, factory: Callable[[], asyncio.AbstractEventLoop] | None, timed: int
+):
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        for part in (b"one ", b"two"):
+            await asyncio.sleep(0.005)
+            writer.write(part)
+        writer.close()
+
+    server = serve(behave)
+
+    async def ask() -> tuple[bool, Exchange]:
+        dialer = Dialer(Address.of(server.url), 60.0, timed=timed)
+        unused, opened = await dialer.open(), await dialer.open()
+        unused.close()
+        ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        opened.send(
+            Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False), PAYLOAD, lambda _, done: ended.set_result(done)
+        )
+        return isinstance(opened, TimedConnection), await ended
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        is_timed, exchange = runner.run(ask())
+    assert is_timed is (timed == 1)
+    assert (exchange.status, exchange.error) == (200, None)
+    assert b"".join(exchange.pieces).endswith(b"one two")
+    assert len(exchange.times) == len(exchange.pieces)
+    assert (exchange.delays is not None) is is_timed
+
+
+def test_under_tls_and_on_the_other_connections_nobody_asks_the_kernel(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+
+    async def kinds(url: str, timed: int) -> list[bool]:
+        dialer = Dialer(Address.of(url.replace("127.0.0.1", "localhost")), 60.0, timed=timed)
+        connections = [await dialer.open() for _ in range(7)]
+        for opened in connections:
+            opened.close()
+        await asyncio.sleep(0.01)
+        return [isinstance(opened, TimedConnection) for opened in connections]
+
+    assert asyncio.run(kinds(serve().url, 3)) == [True, False, False, True, False, False, True]
+    assert asyncio.run(kinds(serve().url, 1)) == [True] * 7
+    assert asyncio.run(kinds(serve(tls=context).url, 1)) == [False] * 7

@@ -16,11 +16,14 @@ import pytest
 import uvloop
 
 from autotuner.core import LoadPoint, RequestRecord, Workload
-from autotuner.load import loops, probe, spool, worker
+from autotuner.errors import ConfigError
+from autotuner.load import loops, probe, spool
 from autotuner.load.driver import Outcome
 from autotuner.load.job import Endpoint, Job
 from autotuner.load.worker import observe
 from autotuner.workload import arrivals
+from autotuner.workload.prompts import WORDS
+from autotuner.workload.tokenizer import Words, too_few
 from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, sse, status, token, usage
 
 Serve = Callable[..., Server]
@@ -95,6 +98,10 @@ def test_each_record_is_what_the_server_sent(serve: Serve, drive_on_either: Driv
         assert list(record.chunk_tokens) == [1] * 5
         assert record.sent <= record.chunk_times[0] <= record.chunk_times[-1] <= record.finished
         assert record.scheduled == record.sent
+        assert record.client_delay is None or record.client_delay < record.chunk_times[0] - record.sent
+    assert driven.outcome.cpu is not None
+    assert driven.outcome.loop_lag_mean is not None
+    assert 0 <= driven.outcome.loop_lag_mean <= driven.outcome.loop_lag_p99
     assert sorted(record.index for record in driven.started) == list(range(len(driven.started)))
 
 
@@ -241,7 +248,7 @@ def test_garbage_is_malformed(serve: Serve, drive: Drive):
     assert drive(serve(behave).url, concurrency=1, max_requests=4).errors == {None: 2, "malformed": 2}
 
 
-def test_no_done_and_an_early_stop_are_told_apart(serve: Serve, drive: Drive):
+def test_no_done_and_an_early_stop_are_distinct_words(serve: Serve, drive: Drive):
     async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
         finish = "length" if asked.number == 0 else "stop" if asked.number == 1 else None
         last = asked.body["max_tokens"] - (1 if finish == "length" else 2)
@@ -503,8 +510,7 @@ def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_ser
 ):
     """The first server makes one token of these words, the second two; both add 11."""
     own = tuple(f"word{letter}" for letter in "abcdefghijklmnop")
-    monkeypatch.setattr(probe, "one_token_words", lambda path: own)
-    monkeypatch.setattr(worker, "one_token_words", lambda path: own)
+    monkeypatch.setattr(probe, "usable_words", lambda path: Words(own, exact=True))
     for per_word in (1, 2):
 
         async def behave(asked: Asked, writer: asyncio.StreamWriter, per_word: int = per_word) -> None:
@@ -517,6 +523,50 @@ def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_ser
         assert [record.prompt_tokens for record in driven.started] == [211] * 3
         used = set(server.asked[-1].body["messages"][0]["content"].split())
         assert (used <= set(own)) is (per_word == 1)
+
+
+async def count_words(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    asked.body["prompt"] = [0] * len(asked.body["messages"][0]["content"].split())
+    await complete(asked, writer)
+
+
+def numbered(known: int) -> Callable[[str], list[int]]:
+    """A tokenizer that knows so many of our words, and has one unknown token for all others."""
+    ids = {word: number for number, word in enumerate(WORDS[:known], start=1)}
+    return lambda text: [ids.get(word, 0) for word in text.split()]
+
+
+def test_a_chat_server_is_only_sent_words_that_it_tells_apart(serve: Serve, drive: Drive):
+    server = serve(count_words, tokenize=numbered(12))
+    driven = drive(server.url, "D(40,3)", concurrency=2, max_requests=12, endpoint="chat")
+    assert [record.prompt_tokens for record in driven.started] == [40] * 12
+    contents = [asked.body["messages"][0]["content"].split() for asked in server.asked]
+    assert {word for content in contents for word in content} <= set(WORDS[:12])
+    assert len({tuple(content[:15]) for content in contents}) == len(contents)
+
+
+def test_a_chat_server_that_tells_hardly_any_words_apart_is_not_loaded(serve: Serve, drive: Drive):
+    server = serve(count_words, tokenize=numbered(9))
+    with pytest.raises(ConfigError, match=r"all alike.* 9 of the words"):
+        drive(server.url, "D(40,3)", concurrency=2, max_requests=4, endpoint="chat")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("known", [None, 30])
+def test_a_tokenizer_of_too_few_words_is_refused_unless_the_server_has_another(
+    serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch, known: int | None
+):
+    def refuse(path: str) -> Words:
+        raise too_few(path, 3)
+
+    monkeypatch.setattr(probe, "usable_words", refuse)
+    server = serve(count_words, tokenize=known and numbered(known))
+    given = {"concurrency": 1, "max_requests": 3, "endpoint": "chat", "tokenizer": "t.json"}
+    if known:
+        assert [record.prompt_tokens for record in drive(server.url, "D(40,3)", **given).started] == [40] * 3
+        return
+    with pytest.raises(ConfigError, match=r"t\.json, knows 3"):
+        drive(server.url, "D(40,3)", **given)
 
 
 def test_a_chat_conversation_repeats_the_servers_own_words(serve: Serve, drive: Drive):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from array import array
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +34,8 @@ def request_records(draw: st.DrawFn) -> RequestRecord:
         first_output=draw(st.none() | instants),
         finish_reason=draw(st.none() | st.sampled_from(["stop", "length"])),
         error=draw(st.none() | st.sampled_from(["reset", "http-429"])),
+        cached_tokens=draw(st.none() | counts),
+        client_delay=draw(st.none() | st.integers(0, 10**7).map(lambda microseconds: microseconds / 1e6)),
     )
 
 
@@ -44,7 +48,9 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
     tmp_path_factory: pytest.TempPathFactory, made: list[RequestRecord], point: LoadPoint, ended: str | None
 ):
     path = tmp_path_factory.getbasetemp() / "records.npz"
-    observation = Observation(point, tuple(made), (1.5, 2.25), 0.001, {"preemptions": 2.0}, 3, ended, "met", 7, 2)
+    observation = Observation(
+        point, tuple(made), (1.5, 2.25), 0.001, {"preemptions": 2.0}, 3, ended, "met", 7, 2, True, 0.0005, 0.25
+    )
     records.save(path, observation)
     found = records.read(path)
     assert (found.load_point, found.window, found.loop_lag_p99) == (point, (1.5, 2.25), 0.001)
@@ -54,7 +60,8 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
         ended,
         "met",
     )
-    assert (found.due, found.held_back) == (7, 2)
+    assert (found.due, found.held_back, found.loop_lag_mean, found.client_cpu) == (7, 2, 0.0005, 0.25)
+    assert found.changing
     for before, after in zip(made, found.records, strict=True):
         for name in RequestRecord.__slots__:
             value, other = getattr(before, name), getattr(after, name)
@@ -62,6 +69,25 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
                 assert other == (None if value is None else pytest.approx(value, abs=1e-6))
             else:
                 assert other == value
+
+
+def test_what_was_saved_before_there_were_client_delays_and_cached_tokens_is_read(tmp_path: Path):
+    record = RequestRecord(0, 1.0, 1.0, 2.0, array("d", [1.5]), array("I", [1]), 5, 1, 5, 1, cached_tokens=3)
+    path = tmp_path / "r.npz"
+    records.save(path, Observation(LoadPoint("D(5,1)", concurrency=1), (record,), (0, 1), 0.0, loop_lag_mean=0.1))
+    with np.load(path) as saved:
+        columns = dict(saved)
+    about = json.loads(columns["about"].tobytes())
+    for name in ("cached_tokens", "client_delay"):
+        del columns[name]
+    for name in ("loop_lag_mean", "client_cpu"):
+        del about[name]
+    columns["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    np.savez_compressed(path, **columns)
+    found = records.read(path)
+    assert (found.loop_lag_mean, found.client_cpu) == (None, None)
+    assert (found.records[0].cached_tokens, found.records[0].client_delay) == (None, None)
+    assert found.records[0].prompt_tokens == 5
 
 
 def test_a_record_with_10000_chunks_takes_less_than_8_bytes_each(tmp_path: Path):

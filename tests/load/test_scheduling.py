@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from autotuner.load import scheduling
 from autotuner.load.scheduling import going_first, may_go_first
 
 
@@ -26,22 +28,36 @@ def test_threads_started_while_going_first_go_first_too_and_it_ends():
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
-def test_where_it_is_not_allowed_everything_runs_as_before(monkeypatch: pytest.MonkeyPatch):
-    def refuse(*arguments: object) -> None:
-        raise PermissionError
+def refuse(*arguments: object) -> None:
+    raise PermissionError
 
+
+def test_where_nothing_is_allowed_everything_runs_as_before(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    before = os.nice(0)
     with going_first():
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        assert os.nice(0) == before
+
+
+def test_where_real_time_is_refused_a_high_priority_is_taken_and_given_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    values: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "setpriority", lambda *arguments: values.append(arguments))
+    monkeypatch.setattr(scheduling, "AUTOGROUP", tmp_path / "autogroup")
+    with going_first():
+        assert values == [(os.PRIO_PROCESS, 0, -10)]
+        assert (tmp_path / "autogroup").read_text() == "-10"
+    assert values[1:] == [(os.PRIO_PROCESS, 0, os.nice(0))]
+    assert (tmp_path / "autogroup").read_text() == str(os.nice(0))
 
 
 def test_whether_it_is_allowed_is_known_without_doing_it(monkeypatch: pytest.MonkeyPatch):
     assert may_go_first() is allowed()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
-
-    def refuse(*arguments: object) -> None:
-        raise PermissionError
-
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     assert not may_go_first()
 

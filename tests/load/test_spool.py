@@ -52,6 +52,26 @@ def test_an_exchange_becomes_a_record(tmp_path: Path):
     assert record.ttft == 1.5
 
 
+def test_the_clients_delay_is_that_of_the_read_that_brought_the_first_token(tmp_path: Path):
+    unknown, known = written(tmp_path, exchange(0), exchange(1, delays=[0.5, 0.25, None, 0.125]))
+    assert unknown.client_delay is None
+    assert known.client_delay == 0.25
+
+
+@pytest.mark.parametrize("changes", [{"status": 500}, {"times": [], "pieces": [], "delays": []}])
+def test_without_a_first_token_the_client_has_no_delay(tmp_path: Path, changes: dict[str, Any]):
+    (record,) = written(tmp_path, exchange(**{"delays": [0.5] * 4, **changes}))
+    assert record.client_delay is None
+
+
+def test_what_the_server_says_it_had_cached_is_kept(tmp_path: Path):
+    made = exchange()
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+    made.pieces[-1] = b"data: " + json.dumps({"choices": [{"text": "a"}], "usage": usage}).encode() + b"\n\n"
+    made.pieces[0] = HEAD % sum(map(len, made.pieces[1:]))
+    assert written(tmp_path, made)[0].cached_tokens == 4
+
+
 def test_a_stop_before_the_length_that_was_asked_for_is_an_early_stop(tmp_path: Path):
     """7. the server ignored ignore_eos."""
     (record,) = written(tmp_path, exchange(finish="stop", asked=4))

@@ -300,6 +300,28 @@ def test_usage_inside_the_last_content_chunk_is_read_and_is_no_running_count():
     assert list(answer.chunk_tokens) == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("details", "cached"),
+    [
+        ({"cached_tokens": 48}, 48),
+        ({"cached_tokens": 0}, 0),
+        ({"cached_tokens": None}, None),
+        ({}, None),
+        (None, None),
+        ("none", None),
+        ({"cached_tokens": "48"}, None),
+        ({"cached_tokens": -1}, None),
+    ],
+)
+def test_how_much_of_the_prompt_was_cached_is_read_where_it_is_said_and_spoils_nothing(
+    details: Any, cached: int | None
+):
+    said = {**usage(5, 2), "prompt_tokens_details": details}
+    answer = arriving(sse(text("a")), sse(text("b", "length")), sse({"choices": [], "usage": said}))
+    assert answer.cached_tokens == cached
+    assert (answer.prompt_tokens, answer.output_tokens, answer.error) == (5, 2, None)
+
+
 def test_without_usage_the_chunks_are_counted():
     answer = arriving(sse({**text("a"), "usage": None}), sse(text("b", "length")), sse(DONE))
     assert (answer.prompt_tokens, answer.output_tokens) == (None, None)

@@ -182,6 +182,18 @@ def test_a_rule_is_shown_the_requests_of_the_window_in_the_order_of_their_ends(s
     assert all(record.scheduled >= seen.window[0] and record.index >= 0 for record in second)
 
 
+def test_chat_prompts_that_would_be_all_alike_are_refused_and_nothing_is_left(serve: Serve, tmp_path: Path):
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text('{"model": {"type": "WordLevel", "vocab": {"<unk>": 0, "able": 1}}}')
+    server, before = serve(), children(os.getpid())
+    endpoint = Endpoint(server.url, "m", tokenizer=str(tokenizer))
+    workload = replace(WORKLOAD, endpoint="chat", workers=2)
+    with pytest.raises(ConfigError, match=r"tokenizer\.json', knows 1 of the words"):
+        measure(endpoint, POINT, workload, salt="s", on_phase=silent)
+    assert server.asked == []
+    assert children(os.getpid()) == before
+
+
 def test_what_is_in_flight_when_a_rule_decides_is_cut_off(serve: Serve):
     async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
         await (complete if asked.number < 3 else hang)(asked, writer)

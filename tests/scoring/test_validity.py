@@ -127,10 +127,55 @@ def test_a_lagging_client_loop_is_client_limited(make):
     assert broken(slow, Slo.model_validate({"ttft": 1.0})) == []
 
 
+def delayed(make, delays, ttft=0.1, **changes):
+    """One stream whose first tokens were stamped so many seconds late, None where that is not known."""
+    records = [make.record(i * 0.1, ttft=ttft, gap=0.0, client_delay=delay) for i, delay in enumerate(delays)]
+    return make.observation(records, (0.0, 0.1 * len(records)), **changes)
+
+
+@pytest.mark.parametrize(
+    ("delay", "ttft", "ok"),
+    [(0.0029, 0.02, True), (0.0031, 0.02, False), (0.0049, 0.1, True), (0.0051, 0.1, False), (1.8, 3.0, False)],
+)
+def test_the_client_may_add_3_ms_or_5_percent_of_the_mean_ttft_to_it(make, delay, ttft, ok):
+    result = checked(delayed(make, [delay, None] * 20, ttft))["client-delay"]
+    assert result.value == pytest.approx(delay)
+    assert result.ok is ok
+    assert CONSEQUENCES["client-delay"] is Verdict.CLIENT_LIMITED
+
+
+@pytest.mark.parametrize(("late", "ok"), [(1, True), (3, False)])
+def test_the_slowest_stamps_of_a_client_are_checked_too_and_one_hiccup_is_none(make, late, ok):
+    observation = delayed(make, [0.0001] * (100 - late) + [0.05] * late)
+    assert checked(observation)["client-delay"].ok
+    assert checked(observation)["client-delay-p99"].ok is ok
+    assert checked(delayed(make, [0.0001] * 97 + [0.05] * 3, ttft=1.1))["client-delay-p99"].ok
+    assert CONSEQUENCES["client-delay-p99"] is Verdict.CLIENT_LIMITED
+
+
+def test_where_the_kernel_does_not_tell_the_lag_of_the_loop_is_what_the_client_adds(make):
+    unknown = delayed(make, [None] * 40, loop_lag_mean=0.02)
+    assert checked(unknown)["client-delay"].value == 0.02
+    assert broken(unknown) == ["client-delay"]
+    coalesced = delayed(make, [0.001] * 40, loop_lag_mean=0.02)
+    assert checked(coalesced)["client-delay"].value == 0.02
+    nothing = delayed(make, [None] * 40)
+    assert checked(nothing)["client-delay"].value is None
+    assert broken(nothing) == []
+
+
+@pytest.mark.parametrize(("share", "ok"), [(None, True), (0.6, True), (0.95, False)])
+def test_a_client_that_takes_nearly_a_whole_core_is_the_limit(make, share, ok):
+    observation = delayed(make, [0.0001] * 40, client_cpu=share)
+    assert broken(observation) == ([] if ok else ["client-cpu"])
+    assert checked(observation)["client-cpu"].value == share
+    assert CONSEQUENCES["client-cpu"] is Verdict.CLIENT_LIMITED
+
+
 def test_late_dispatch_is_client_limited_and_one_hiccup_is_not(make):
     point = LoadPoint("D(100,11)", rate=5.0)
 
-    def delayed(count):
+    def dispatched(count):
         sent = [i / 5 + 0.1 for i in range(100)]
         return make.observation(
             [make.record(t, ttft=0.3, scheduled=t - (0.03 if i < count else 0.0)) for i, t in enumerate(sent)],
@@ -138,9 +183,9 @@ def test_late_dispatch_is_client_limited_and_one_hiccup_is_not(make):
             point=point,
         )
 
-    assert broken(delayed(1)) == []
-    assert broken(delayed(2)) == ["dispatch-delay-p99"]
-    assert checked(delayed(2))["dispatch-delay-p99"].value == pytest.approx(0.03)
+    assert broken(dispatched(1)) == []
+    assert broken(dispatched(2)) == ["dispatch-delay-p99"]
+    assert checked(dispatched(2))["dispatch-delay-p99"].value == pytest.approx(0.03)
 
 
 def test_a_client_that_sends_too_slowly_is_client_limited(make):
@@ -210,19 +255,53 @@ def test_one_error_in_a_hundred_passes_and_two_do_not(make):
 
 
 @pytest.mark.parametrize(
-    ("counters", "hit"),
+    ("counters", "prompt", "hit", "limit", "ok"),
     [
-        ({"prefix_cache_queries": 2000.0, "prefix_cache_hits": 1600.0}, 0.8),
-        ({"prefix_cache_queries": 2000.0, "prefix_cache_hits": 0.0}, 0.0),
-        ({"prefix_cache_queries": 2500.0, "prefix_cache_hits": 320.0}, 0.128),  # 16 tokens of a template
-        ({"preemptions": 3.0}, None),
+        ({"prefix_cache_queries": 2000.0, "prefix_cache_hits": 1600.0}, 100, 0.8, "<= 0.32", False),
+        ({"prefix_cache_queries": 2000.0, "prefix_cache_hits": 0.0}, 100, 0.0, "<= 0.32", True),
+        ({"prefix_cache_queries": 2500.0, "prefix_cache_hits": 320.0}, 100, 0.128, "<= 0.32", True),
+        ({"prefix_cache_queries": 1e5, "prefix_cache_hits": 7300.0}, 1000, 0.073, "<= 0.05 of", False),
+        ({"prefix_cache_queries": 1e5, "prefix_cache_hits": 7300.0}, 400, 0.073, "<= 0.08", True),
+        ({"prefix_cache_queries": 1e5, "prefix_cache_hits": 8100.0}, 400, 0.081, "<= 0.08", False),
+        ({"prefix_cache_queries": 1e3, "prefix_cache_hits": 600.0}, 20, 0.6, "<= 0.5 of", False),
+        ({"preemptions": 3.0}, 100, None, "<= 0.32", True),
     ],
 )
-def test_cache_hits_are_read_from_the_engines_own_counters(make, counters, hit):
-    observation = make.observation([make.record(i * 0.5) for i in range(20)], counters=counters)
-    found = checked(observation)["cache-hits"]
-    assert found.value == (None if hit is None else pytest.approx(hit))
-    assert found.ok is (hit is None or hit < 0.5)
+def test_cache_hits_are_read_from_the_engines_counters_and_held_to_the_limit_that_is_shown(
+    make, counters, prompt, hit, limit, ok
+):
+    records = [make.record(i * 0.5, prompt_tokens=prompt, requested_prompt=prompt) for i in range(20)]
+    result = checked(make.observation(records, counters=counters))["cache-hits"]
+    assert result.value == (None if hit is None else pytest.approx(hit))
+    assert result.limit.startswith(limit)
+    assert result.ok is ok
+
+
+@pytest.mark.parametrize(
+    ("cached", "hit"), [([100] * 20, 0.1), ([None] * 19 + [400], 0.02), ([0] * 20, 0.0), ([1000] * 20, 1.0)]
+)
+def test_what_the_answers_say_was_cached_goes_before_the_engines_counters(make, cached, hit):
+    records = [
+        make.record(i * 0.5, prompt_tokens=1000, requested_prompt=1000, cached_tokens=n) for i, n in enumerate(cached)
+    ]
+    others = {"prefix_cache_queries": 2000.0, "prefix_cache_hits": 900.0}
+    result = checked(make.observation(records, counters=others))["cache-hits"]
+    assert result.value == pytest.approx(hit)
+    assert result.ok is (hit <= 0.05)
+
+
+@pytest.mark.parametrize(
+    ("whole", "share", "ok"), [(0, 0.0, True), (1, 0.01, True), (2, 0.02, False), (100, 1.0, False)]
+)
+def test_answers_without_a_tpot_are_invalid_where_there_is_a_target_for_it(make, whole, share, ok):
+    streamed = [make.record(i * 0.05) for i in range(100 - whole)]
+    at_once = [make.record(9.9, tokens=1, output_tokens=11, chunk_tokens=(11,)) for _ in range(whole)]
+    observation = make.observation(streamed + at_once)
+    result = checked(observation, Slo.model_validate({"tpot": 0.05}))["tpot-defined"]
+    assert result.value == pytest.approx(share)
+    assert result.ok is ok
+    assert "tpot-defined" not in checked(observation, Slo.model_validate({"ttft": 1.0}))
+    assert CONSEQUENCES["tpot-defined"] is Verdict.INVALID
 
 
 @pytest.mark.parametrize("scenario", ["P(1000,100,11)", "file:trace.jsonl"])

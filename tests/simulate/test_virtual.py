@@ -141,6 +141,13 @@ def test_only_a_shared_prefix_is_found_in_the_cache():
     assert counters["prefix_cache_hits"] / counters["prefix_cache_queries"] == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("scenario", ["D(320,8)", "P(160,160,8)", "C(3,160,16)"])
+def test_an_equal_load_point_on_the_same_server_finds_nothing_of_the_one_before(scenario: str):
+    virtual = server()
+    first, second = (virtual.drive(step(scenario, concurrency=1, max_requests=8)).counters for _ in range(2))
+    assert second == first
+
+
 def test_equal_seeds_give_equal_records_and_others_do_not():
     first, second, other = (server().drive(step("U(10,500)/(5,90)", seed=seed)) for seed in (1, 1, 2))
     assert first == second

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
+from math import ceil, log
 from typing import Any
 
 import pytest
@@ -46,6 +48,32 @@ def test_a_prompt_of_50000_tokens_is_whole():
 def test_the_first_token_of_every_request_is_unique():
     made = prompts()
     assert len({ids(made, index)[0] for index in range(2000)}) == 2000
+
+
+alphabets = st.one_of(
+    st.integers(10, 150_000).map(lambda size: {"kind": "completions", "vocabulary": size + size // 3 + 1100}),
+    st.integers(10, 5000).map(lambda size: {"kind": "chat", "words": tuple(f"w{n:04}" for n in range(size))}),
+)
+places = st.tuples(st.sampled_from(["one", "two"]), st.sampled_from(["warm-up", "window"]), st.integers(0, 10**6))
+
+
+@settings(max_examples=80, deadline=None)
+@given(alphabets, st.lists(places, min_size=2, max_size=12, unique=True))
+def test_any_two_prompts_of_any_runs_differ_in_their_first_tokens_however_few_there_are_to_choose_from(
+    alphabet: dict[str, Any], drawn: list[tuple[str, str, int]]
+):
+    begun: dict[tuple[str, str, int], list[Any]] = {}
+    for salt, phase, index in drawn:
+        made = prompts(**alphabet, salt=salt, phase=phase)
+        begun[salt, phase, index] = (ids if made.kind == "completions" else words)(made, index, 40)
+    size, most = len(made.alphabet.pieces), made.alphabet.nonce
+    assert size**most >= 1 << 48
+    for (place, prompt), (other, another) in combinations(begun.items(), 2):
+        assert prompt[:most] != another[:most]
+        if place[:2] == other[:2]:
+            apart = abs(place[2] - other[2])
+            assert prompt[: ceil(log(apart + 1, size)) + 1] != another[: ceil(log(apart + 1, size)) + 1]
+            assert prompt[0] != another[0] or apart % size == 0
 
 
 @pytest.mark.parametrize("change", [{"salt": "t"}, {"phase": "warm-up"}])

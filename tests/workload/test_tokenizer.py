@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+from itertools import islice, product
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 import tokenizers
+import tokenizers.models
+import tokenizers.pre_tokenizers
+import tokenizers.trainers
 
+from autotuner.errors import ConfigError
 from autotuner.workload.prompts import WORDS, Prompts
-from autotuner.workload.tokenizer import one_token_words
+from autotuner.workload.tokenizer import Words, distinct_words, usable_words
 
 
 def saved(folder: Path, tokenizer: Any) -> str:
@@ -22,55 +28,177 @@ def saved(folder: Path, tokenizer: Any) -> str:
 
 def byte_level(words: list[str]) -> Any:
     """A byte-level BPE tokenizer trained on these words, alone and behind others."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=5000, initial_alphabet=alphabet, show_progress=False)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=5000, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator([f"{word} {word}" for word in words] * 3, trainer)
     return tokenizer
 
 
 def word_level(words: list[str], unknown: str = "<unk>") -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    names = [unknown, *words]
-    tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token=unknown))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    vocabulary = {name: number for number, name in enumerate([unknown, *words])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     return tokenizer
 
 
-def counted(path: str, body: bytes) -> int:
-    content = json.loads(body)["messages"][0]["content"]
-    return len(tokenizers.Tokenizer.from_file(path).encode(content, add_special_tokens=False).ids)
+def word_piece(words: list[str], letters: str = "") -> Any:
+    names = ["[UNK]", *words, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return tokenizer
 
 
-@pytest.mark.parametrize("make", [byte_level, word_level])
-def test_a_prompt_of_such_words_has_exactly_the_tokens_asked_for(tmp_path: Path, make: Any):
+def unigram(words: list[str]) -> Any:
+    """As SentencePiece makes them: a space belongs to the word behind it."""
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.Unigram([("<unk>", 0.0), *((f"\u2581{word}", -1.0) for word in words)], 0)
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+def ids(path: str, text: str) -> list[int]:
+    numbers: list[int] = tokenizers.Tokenizer.from_file(path).encode(text, add_special_tokens=False).ids
+    return numbers
+
+
+def content(body: bytes) -> str:
+    text: str = json.loads(body)["messages"][0]["content"]
+    return text
+
+
+def chat(words: tuple[str, ...], **changes: Any) -> Prompts:
+    given = {"salt": "s", "phase": "window", **changes}
+    return Prompts(kind="chat", model="m", vocabulary=1000, words=words, **given)
+
+
+def made_up(number: int) -> list[str]:
+    """So many words of one length, none of them ours."""
+    length = 3 if number < 10_000 else 5
+    return ["".join(letters) for letters in islice(product("zyxwvutsrqponmlkjihgfedcba", repeat=length), number)]
+
+
+@pytest.fixture(params=["library", "file alone"])
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the tokenizers library, and as if it were not installed."""
+    usable_words.cache_clear()
+    if request.param == "file alone":
+        monkeypatch.setitem(sys.modules, "tokenizers", None)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("make", [byte_level, word_level, word_piece, unigram])
+def test_a_prompt_of_such_words_has_exactly_the_tokens_asked_for(tmp_path: Path, reading: str, make: Any):
     path = saved(tmp_path, make(list(WORDS)))
-    words = one_token_words(path)
-    assert len(words) > 200
-    prompts = Prompts(kind="chat", model="m", vocabulary=1000, salt="s", phase="window", words=words, overhead=9.0)
+    words = usable_words(path)
+    assert words is not None
+    assert words.exact
+    assert len(words.words) > 200
+    prompts = chat(words.words, overhead=9.0)
     for index, tokens in enumerate([1, 2, 7, 100, 4096]):
-        assert counted(path, prompts.body(index, tokens + 9, 5)) == tokens
+        assert len(ids(path, content(prompts.body(index, tokens + 9, 5)))) == tokens
 
 
-def test_a_vocabulary_of_other_words_gives_its_own(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("make", "number"),
+    [
+        (word_level, 10),
+        (word_piece, 11),
+        (word_level, 40),
+        (word_piece, 500),
+        (word_level, 5000),
+        (word_level, 150_000),
+    ],
+)
+def test_no_two_prompts_begin_alike_however_many_words_a_tokenizer_knows(
+    tmp_path: Path, reading: str, make: Any, number: int
+):
+    known = made_up(number)
+    path = saved(tmp_path, make(known))
+    words = usable_words(path)
+    assert words is not None
+    assert words.exact
+    assert set(words.words) <= set(known)
+    assert len(words.words) == min(number, 4096)
+    width = chat(words.words).alphabet.nonce
+    runs = [chat(words.words, salt=salt, phase=phase) for salt in "ab" for phase in ("warm-up", "window")]
+    texts = [content(made.body(index, 60, 5)) for made in runs for index in range(250)]
+    tokens = [tuple(numbers) for numbers in batch(path, texts)]
+    assert {len(prompt) for prompt in tokens} == {60}
+    assert not any(0 in prompt for prompt in tokens)
+    assert len({prompt[:width] for prompt in tokens}) == len(tokens)
+    if number > 250:
+        assert all(len({prompt[0] for prompt in tokens[run : run + 250]}) == 250 for run in range(0, 1000, 250))
+
+
+def batch(path: str, texts: list[str]) -> list[list[int]]:
+    encodings = tokenizers.Tokenizer.from_file(path).encode_batch(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+def test_a_vocabulary_of_other_words_gives_its_own(tmp_path: Path, reading: str):
     rng = Random(0)
     strange = sorted({"".join(rng.choices("abcdefgh", k=6)) for _ in range(60)})
-    words = one_token_words(saved(tmp_path, word_level([*strange, "ab", "abcdefgh"])))
-    assert sorted(words) == strange
+    words = usable_words(saved(tmp_path, word_level([*strange, "ab", "abcdefgh"])))
+    assert words is not None
+    assert sorted(words.words) == strange
 
 
-def test_words_that_share_a_token_are_not_used(tmp_path: Path):
+@pytest.mark.parametrize("known", [0, 1, 9])
+@pytest.mark.parametrize("make", [word_level, word_piece, unigram])
+def test_a_tokenizer_of_fewer_than_ten_words_is_refused(tmp_path: Path, reading: str, make: Any, known: int):
     """All that it does not know is one unknown token, so that no prompt would be unique."""
-    assert one_token_words(saved(tmp_path, word_level(["x"]))) == ()
+    path = saved(tmp_path, make([*WORDS[:known], "?"]))
+    with pytest.raises(ConfigError, match=rf"all alike.* knows {known} of the words") as caught:
+        usable_words(path)
+    assert path in str(caught.value)
+    assert "completions" in caught.value.remedy
 
 
-@pytest.mark.parametrize("content", [None, "{}", "not JSON"])
-def test_what_is_no_tokenizer_gives_no_words(tmp_path: Path, content: str | None):
+def test_the_unknown_token_is_no_word(tmp_path: Path, reading: str):
+    """Every word is one token to this tokenizer; 12 of ours are not the unknown one."""
+    words = usable_words(saved(tmp_path, word_level(list(WORDS[40:52]))))
+    assert words is not None
+    assert words.words == WORDS[40:52]
+
+
+def test_usable_words_several_tokens_that_spell_them_serve_where_none_is_one(tmp_path: Path, reading: str):
+    path = saved(tmp_path, byte_level([]))
+    words = usable_words(path)
+    assert words == Words(WORDS, exact=False)
+    assert len({tuple(ids(path, word)) for word in WORDS}) == len(WORDS)
+
+
+def test_letters_are_words_where_they_are_all_there_is(tmp_path: Path, reading: str):
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    assert usable_words(saved(tmp_path, word_piece([], letters))) == Words(tuple(letters), exact=True)
+
+
+@pytest.mark.parametrize("content", [None, "{}", "not JSON", "[]", '{"model": {"type": "BPE", "vocab": 7}}'])
+def test_what_is_no_tokenizer_gives_no_words(tmp_path: Path, reading: str, content: str | None):
     path = tmp_path / "tokenizer.json"
     if content is not None:
         path.write_text(content)
-    assert one_token_words(str(path)) == ()
+    assert usable_words(str(path)) is None
+
+
+@pytest.mark.parametrize("known", [10, 100, 256])
+def test_words_that_a_server_makes_one_unknown_token_of_are_left_out(known: int):
+    tokens = [number if number < known else 999 for number in range(len(WORDS))]
+    words = distinct_words(WORDS, tokens)
+    assert words == Words(WORDS[:known], exact=True)
+
+
+def test_a_server_that_makes_several_tokens_of_a_word_tells_them_apart():
+    assert distinct_words(WORDS, list(range(700))) == Words(WORDS, exact=False)
+    spaces_apart = [token for number in range(len(WORDS)) for token in (3, 1000 + number)]
+    assert distinct_words(WORDS, spaces_apart) == Words(WORDS, exact=False)
+
+
+@pytest.mark.parametrize("tokens", [[0] * len(WORDS), [1, *[0] * len(WORDS)], [0], []])
+def test_a_server_that_knows_none_of_the_words_is_refused(tokens: list[int]):
+    with pytest.raises(ConfigError, match="knows 0 of the words"):
+        distinct_words(WORDS, tokens)
