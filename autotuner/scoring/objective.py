@@ -45,7 +45,12 @@ def cost(metrics: Metrics, gpus: int, price: float | None) -> float | None:
     return gpu_seconds if price is None else gpu_seconds * price / 3600
 
 
-def throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
+def output_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
+    """Output tokens per second and GPU."""
+    return metrics.output_throughput / gpus or None
+
+
+def total_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
     """Prompt and output tokens per second and GPU."""
     return metrics.throughput / gpus or None
 
@@ -67,7 +72,9 @@ _ALL = (
     Objective("minimize_latency", "mean E2E latency", "min", lambda m, gpus, price: _mean(m.e2e), _always("s"), True),
     Objective("minimize_ttft", "mean TTFT", "min", lambda m, gpus, price: _mean(m.ttft), _always("s"), True),
     Objective("minimize_tpot", "mean TPOT", "min", lambda m, gpus, price: _mean(m.tpot), _always("s"), True),
-    Objective("maximize_throughput", "throughput per GPU", "max", throughput_per_gpu, _always("tokens/s/GPU")),
+    Objective(
+        "maximize_throughput", "throughput per GPU", "max", total_throughput_per_gpu, _always("total tokens/s/GPU")
+    ),
     Objective("maximize_goodput", "goodput", "max", lambda m, gpus, price: m.goodput or None, _always("requests/s")),
     Objective("minimize_cost", "cost of output tokens", "min", cost, cost_unit),
 )

@@ -18,7 +18,7 @@ def test_every_objective_a_configuration_can_name_is_registered():
         ("minimize_latency", 2.0, "s"),
         ("minimize_ttft", 0.1, "s"),
         ("minimize_tpot", 0.02, "s"),
-        ("maximize_throughput", 600.0, "tokens/s/GPU"),  # 1200 tokens/s on 2 GPUs
+        ("maximize_throughput", 600.0, "total tokens/s/GPU"),  # 1200 tokens/s on 2 GPUs
         ("maximize_goodput", 3.0, "requests/s"),  # half of 6 requests/s
     ],
 )
