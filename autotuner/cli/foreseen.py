@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autotuner.cli.predict_point import duration
+from autotuner.report.figures import number
+from autotuner.report.table import OUTPUT_PER_GPU
 
 if TYPE_CHECKING:
     from autotuner.core import Candidate, LoadPoint
     from autotuner.foresight import Foresight
 
-COLUMNS = ("TTFT", "TPOT", "tokens/s/GPU")
+COLUMNS = ("TTFT", "TPOT", OUTPUT_PER_GPU)
 
 
 def foreseen(foresight: Foresight, candidates: Sequence[Candidate], points: Sequence[LoadPoint]) -> list[Any]:
-    """Every load point of every candidate for JSON: seconds and tokens/s; None where nothing is known."""
+    """Every load point of every candidate for JSON: seconds and output tokens/s; None where nothing is known."""
     return [[_plain(foresight, candidate, point) for point in points] for candidate in candidates]
 
 
@@ -39,5 +41,5 @@ def columns(foresight: Foresight, candidate: Candidate, point: LoadPoint) -> dic
     found = foresight.predict(candidate, point)
     if found is None:
         return {}
-    cells = (duration(found.ttft), duration(found.tpot), f"{found.throughput / found.gpus:.0f}")
+    cells = (duration(found.ttft), duration(found.tpot), number(found.throughput / found.gpus))
     return dict(zip(COLUMNS, cells, strict=True))

@@ -110,7 +110,9 @@ def legend(figure: Figure, shown: Sequence[Point], ranking: Ranking, *, targets:
         return Line2D([], [], **(base | style))  # type: ignore[arg-type]
 
     verdicts = {point.result.verdict for point in shown if point.trusted}
-    entries = [(Line2D([], [], color=INK, linewidth=1.6), "Pareto frontier")]
+    entries = []
+    if any(point.on_frontier for point in shown):
+        entries.append((Line2D([], [], color=INK, linewidth=1.6), "Pareto frontier"))
     if ranking.winner is not None:
         entries.append((dot("*", markersize=13, color=COLOURS[0], markeredgecolor=INK), "winner"))
     if Verdict.FEASIBLE in verdicts:
@@ -123,6 +125,8 @@ def legend(figure: Figure, shown: Sequence[Point], ranking: Ranking, *, targets:
         entries.append((dot(alpha=0.4, color=MUTED), "not on the frontier"))
     if any(not point.trusted for point in shown):
         entries.append((dot("x", color=MUTED, markersize=5), "failed, invalid or saturated"))
+    if not entries:
+        return
     handles, texts = zip(*entries, strict=True)
     figure.legend(
         handles, texts, loc="lower center", ncols=len(entries), frameon=False, fontsize=9, bbox_to_anchor=(0.5, 0.012)

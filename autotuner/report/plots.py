@@ -27,7 +27,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 @dataclass(frozen=True)
 class _Panel:
-    """One pair of axes: what is drawn along x against throughput per GPU, and the target on x."""
+    """One pair of axes: what is drawn along x against output tokens/s per GPU, and the target on x."""
 
     x: Axis
     label: str
@@ -36,7 +36,7 @@ class _Panel:
 
 
 def pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking, path: Path) -> None:
-    """Write a PNG: throughput per GPU against interactivity and against time to first token.
+    """Write a PNG: output tokens/s per GPU against interactivity and against time to first token.
 
     Equal input gives equal bytes.
     """
@@ -51,7 +51,7 @@ def pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking, pa
         found = points(judged, experiment, (panel.x, AXES["throughput"]))
         shown += found
         _draw(axes, panel, found, judged, ranking, colours)
-    left.set_ylabel("Throughput per GPU (prompt + output tokens/s)", color=INK)
+    left.set_ylabel("Output tokens/s per GPU", color=INK)
     head(figure, experiment, ranking)
     legend(figure, shown, ranking, targets=bool(experiment.slo.terms))
     figure.savefig(path, format="png", metadata={"Software": None})

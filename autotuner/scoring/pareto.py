@@ -80,9 +80,10 @@ def points(trials: Sequence[Trial], experiment: Experiment, chosen: Sequence[Axi
     price = experiment.hardware.price_per_gpu_hour
     found = []
     for trial, result in _each_once(trials):
-        at = tuple(axis.value(result.metrics, trial.candidate.gpus, price) for axis in chosen)
-        if None not in at:
-            found.append(Point(trial, result, tuple(value for value in at if value is not None), _trusted(trial, result)))
+        values = [axis.value(result.metrics, trial.candidate.gpus, price) for axis in chosen]
+        at = tuple(value for value in values if value is not None)
+        if len(at) == len(chosen):
+            found.append(Point(trial, result, at, _trusted(trial, result)))
     groups = _comparable(found, targets=bool(experiment.slo.terms))
     members = {index for group in groups for index in _best(found, group, chosen)}
     return [replace(point, on_frontier=index in members) for index, point in enumerate(found)]

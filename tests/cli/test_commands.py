@@ -36,17 +36,25 @@ def test_each_profile_shows_its_layers(autotune, name):
 def test_each_profile_can_be_planned(autotune, name):
     plan = autotune("run", "--profile", name, "--dry-run", "--json").data
     assert plan["layers"][-1] == f"profile:{name}:{name}-params"
-    assert 1 <= plan["launches"] <= plan["combinations"] + 1  # the engine's own defaults come first
-    assert len(plan["candidates"]) == plan["launches"]
-    assert plan["estimated_seconds"] > 0
+    assert 1 <= len(plan["candidates"]) <= plan["combinations"] + 1  # the engine's own defaults come first
+    assert len(plan["candidates"]) == plan["launches"] - plan["confirmations"]
+    assert 0 < plan["estimated_seconds"] < plan["estimated_seconds_at_most"]
     assert plan["source"] == "simulated"
 
 
 def test_a_plan_names_launches_time_and_gpu_hours(autotune):
     said = autotune("run", "--profile", "balanced", "--dry-run").out
     assert "base-model > base-optimization" in said
-    assert "GPU-hours" in said
-    assert "15, each" in said
+    assert "GPU-hours    none, no GPU is taken" in said
+    assert "at most 19: 1 with the engine's own defaults, 14 to search, 4 to confirm the winner" in said
+    assert "objective    minimize_latency, by racing\n             the mean end-to-end latency over all" in said
+
+
+@pytest.mark.parametrize("width", ["80", "100"])
+@pytest.mark.parametrize("arguments", [("--profile", "balanced"), ("--find-capacity", "--objective", "minimize_cost")])
+def test_a_plan_fits_the_terminal(autotune, monkeypatch, width, arguments):
+    said = autotune("run", *arguments, "--dry-run", columns=width).out
+    assert max(map(len, said.splitlines())) <= int(width)
 
 
 def test_a_plan_tells_what_does_not_fit(autotune):

@@ -60,7 +60,7 @@ def test_the_frontier_is_told_by_what_differs_and_by_its_load(make_run, tmp_path
 def test_axes_have_units_and_targets_are_named(make_run, tmp_path, monkeypatch):
     run = make_run(slo={"tpot": 0.02, "ttft": {"p90": 0.5}})
     found = texts(monkeypatch, run, tmp_path / "p.png")
-    assert "Throughput per GPU (prompt + output tokens/s)" in found
+    assert "Output tokens/s per GPU" in found
     assert "Interactivity (tokens/s per user, 1 / mean TPOT)" in found
     assert "Time to first token (p90, ms)" in found
     assert "target: TPOT mean ≤ 20 ms" in found
