@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from autotuner.core import LoadPointResult, TermOutcome, Verdict
 from autotuner.experiment import Slo
-from autotuner.report.figures import number
+from autotuner.scoring.reasons import against_target
 from autotuner.scoring.slo import outcomes
 
 MARK = " (near)"
 """Behind the verdict of a load point that meets a target within its warning band."""
 
 LEGEND = "near: the figures meet every target, but one of them by less than its warning band (warn_ratio)."
-_UNITS = {"output_throughput": "output tokens/s", "request_throughput": "requests/s", "goodput": "requests/s"}
 
 
 def near(result: LoadPointResult, slo: Slo) -> tuple[TermOutcome, ...]:
@@ -25,9 +24,5 @@ def near(result: LoadPointResult, slo: Slo) -> tuple[TermOutcome, ...]:
 
 
 def described(terms: Sequence[TermOutcome]) -> str:
-    """Each term with its figure and its target, in the units of the configuration."""
-    return "; ".join(
-        f"{term.term} {number(term.actual)} {unit}, target {term.threshold:g} {unit}"
-        for term in terms
-        for unit in (_UNITS.get(term.term, "s"),)
-    )
+    """Each term with its figure and its target."""
+    return "; ".join(map(against_target, terms))

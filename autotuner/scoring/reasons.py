@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from autotuner.core import LoadPointResult, Verdict
+from autotuner.core import LoadPointResult, TermOutcome, Verdict
 from autotuner.experiment import Slo
 from autotuner.scoring.slo import attainment_target, is_proven, outcomes, request_terms
 
 MEETS, MISSES, TIME_IS_UP = "clearly meets the targets", "clearly misses the targets", "time is up"
 """Why a load point was ended: with a clear answer, or without one."""
+
+
+_UNITS = {"output_throughput": "output tokens/s", "request_throughput": "requests/s", "goodput": "requests/s"}
+"""Of the terms that are no latency."""
 
 
 def reason(result: LoadPointResult, slo: Slo) -> str:
@@ -27,7 +31,7 @@ def _missed(result: LoadPointResult, slo: Slo) -> str:
     terms = [term for term in every if term.state in ("missed", "failed")]
     share = result.metrics.attainment
     if terms or share is None:
-        return "; ".join(f"{term.term} {_figure(term.actual)}, target {term.threshold:g}" for term in terms)
+        return "; ".join(map(against_target, terms))
     return f"{share.value:.1%} of requests good, target {attainment_target(slo):.0%}"
 
 
@@ -42,5 +46,14 @@ def _unproven(result: LoadPointResult, slo: Slo) -> str:
     return f"{subject}{result.metrics.requests} requests are too few to tell"
 
 
+def against_target(term: TermOutcome) -> str:
+    """A term with its figure and its target, in the units of the configuration."""
+    unit = _UNITS.get(term.term, "s")
+    actual = "none" if term.actual is None else f"{_figure(term.actual)} {unit}"
+    return f"{term.term} {actual}, target {term.threshold:g} {unit}"
+
+
 def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3g}"
+    if value is None:
+        return "none"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -61,7 +61,7 @@ def test_a_target_met_by_little_is_marked_with_its_figure(tested):
     bench = tested(slo={"ttft": 0.08})
     table = verdicts(bench)
     assert [row["verdict"] for row in table.texts()] == ["undecided", "feasible (near)"]
-    assert "D(100,100) @ 16 is near a target: ttft 0.0780 s, target 0.08 s." in table.notes
+    assert "D(100,100) @ 16 is near a target: ttft 0.078 s, target 0.08 s." in table.notes
     assert any(text.startswith("near: ") for text in table.legends())
     assert [point["near"] for point in record(bench)["load_points"]] == [[], ["ttft"]]
     assert [row["near"] for row in csv_module.DictReader(io.StringIO(csv(bench)))] == ["", "ttft"]
@@ -75,7 +75,7 @@ def test_an_open_interval_is_explained_where_one_is_shown(tested):
 def test_a_simulated_test_says_so_and_why_a_load_point_is_no_good(tested):
     table = verdicts(tested(source="simulated", slo={"ttft": 0.001}))
     assert table.notes[0].startswith("Simulated")
-    assert "D(100,100) @ 4 is infeasible: ttft 0.042, target 0.001." in table.notes
+    assert "D(100,100) @ 4 is infeasible: ttft 0.042 s, target 0.001 s." in table.notes
     assert {row["source"] for row in table.texts()} == {"simulated"}
 
 

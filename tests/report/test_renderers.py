@@ -130,7 +130,7 @@ def test_markdown_says_what_the_objective_means_and_what_brackets_do(make_run):
 def test_markdown_marks_what_is_near_a_target(make_run):
     text = markdown(*make_run(slo={"ttft": 0.055}).all)
     assert "feasible (near)" in text
-    assert "trial 2 is near a target at D(100,100) @ 16: ttft 0.0520 s, target 0.055 s." in text
+    assert "trial 2 is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s." in text
     assert "near: the figures meet every target" in text
 
 

@@ -87,9 +87,9 @@ def test_targets_met_come_first_then_the_penalised_score(make):
     assert [standing.reason for standing in ranking.standings] == [
         "all targets met",
         "100% of 20 requests good (84% to 100%), target 95%: too few to tell",
-        "ttft 1.1, target 1",
-        "ttft 1.4, target 1",
-        "ttft 3, target 1",
+        "ttft 1.1 s, target 1 s",
+        "ttft 1.4 s, target 1 s",
+        "ttft 3 s, target 1 s",
         "completed-rate 0.5, not >= 0.90 of arrivals",
     ]
 
@@ -115,7 +115,7 @@ def test_the_worst_load_point_gives_the_verdict_and_says_where(make):
     trial = make.trial(1, make.result(1, ttft=0.1), make.result(64, ttft=2.0))
     (standing,) = rank([trial], make.experiment(concurrency=(1, 64), slo={"ttft": 1.0})).standings
     assert standing.verdict is Verdict.INFEASIBLE
-    assert standing.reason == "ttft 2, target 1 at D(100,100) @ 64"
+    assert standing.reason == "ttft 2 s, target 1 s at D(100,100) @ 64"
 
 
 def test_gain_is_over_the_earliest_trial_with_figures(make):
