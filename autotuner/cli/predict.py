@@ -96,7 +96,7 @@ def predict(
         Path | None, _option("--output", "-o", help="CSV for --table; else a folder for table and plot.", panel=OUTPUT)
     ] = None,
     plot: Annotated[
-        Path | None, _option("--plot", help="PNG of throughput per GPU against tokens/s per user.", panel=OUTPUT)
+        Path | None, _option("--plot", help="PNG of output tokens/s per GPU against tokens/s per user.", panel=OUTPUT)
     ] = None,
     predicted: Annotated[
         bool, _option("--predicted", help="Leave out what was measured and calibrated here.", panel=FIND)

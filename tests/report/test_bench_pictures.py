@@ -92,7 +92,7 @@ def test_what_was_simulated_says_so_and_axes_have_units(make_run, tmp_path, text
     load, trade, latencies, over_time = texts
     assert {"Time to first token (ms)", "Time per output token (ms)", "Concurrency (requests in flight)"} <= set(load)
     assert {"Output tokens/s", "c=4"} <= set(trade)
-    assert "4 (n=40)" in latencies
+    assert "c=4 (n=40)" in latencies
     assert {"Output tokens/s", "Requests in flight", "Time since the first window began (s)"} <= set(over_time)
 
 

@@ -112,6 +112,7 @@ def test_the_checks_stand_beside_each_other_with_what_failed_marked(tested):
     table = checks(replace(bench, load_points=(bench.load_points[0], Driven(broken))))["D(100,100)"]
     rows = {row["check"]: row for row in table.texts()}
     assert rows["loop-lag-p99"]["16"] == "0.500 !"
+    assert {column.title: column.priority for column in table.columns} == {"check": 0, "4": 2, "16": 0, "limit": 1}
     assert rows["completed"] == {"check": "completed", "4": rows["completed"]["4"], "16": "-", "limit": ">= 1 request"}
 
 

@@ -17,11 +17,11 @@ from autotuner.report.bench.canvas import (
     finish,
     level,
     load_ticks,
+    named,
     scenario_colours,
     series,
 )
 from autotuner.report.bench.result import BenchResult, Driven
-from autotuner.report.figures import load
 from autotuner.report.frame import INK, MUTED, QUIET, face, ring, style, verdict_entries
 from autotuner.report.labels import Label, place
 from autotuner.report.near import near
@@ -111,7 +111,10 @@ def tradeoff(bench: BenchResult, path: Path) -> None:
         axes.plot([x for x, _ in spots], [y for _, y in spots], color=colours[scenario], linewidth=1.4, zorder=2)
         for point, (x, y) in zip(line, spots, strict=True):
             _mark(axes, x, y, point, bench, colours[scenario])
-    labels = [Label(at[id(point)], (_named(point),), colours[point.result.load_point.scenario]) for point in drawn]
+    labels = [
+        Label(at[id(point)], (named(point.result.load_point),), colours[point.result.load_point.scenario])
+        for point in drawn
+    ]
     rings = [7.0 if near(point.result, bench.slo) else 4.0 for point in drawn]
     place(axes, labels, [(x, y, radius) for (x, y), radius in zip(at.values(), rings, strict=True)], lines)
     finish(figure, path, legend)
@@ -119,11 +122,6 @@ def tradeoff(bench: BenchResult, path: Path) -> None:
 
 def _at(point: Driven) -> tuple[float, float]:
     return point.result.metrics.interactivity or 0.0, point.result.metrics.output_throughput
-
-
-def _named(point: Driven) -> str:
-    asked = point.result.load_point
-    return load(asked) if asked.rate is not None else f"c={asked.concurrency}"
 
 
 def _legend(bench: BenchResult, *, statistics: bool) -> Sequence[tuple[Any, str]]:

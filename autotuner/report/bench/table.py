@@ -10,7 +10,7 @@ from autotuner.core import Capacity, Check, Distribution, Verdict
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.report.figures import SOURCE_NOTES, load, number, share, with_interval
 from autotuner.report.near import described, near
-from autotuner.report.table import Column, Row, Table, verdict
+from autotuner.report.table import ALWAYS, Column, Row, Table, verdict
 from autotuner.workload.arrivals import TRACE
 
 FAILED = " !"
@@ -82,12 +82,17 @@ def _checks(points: Sequence[Driven]) -> Table:
             row[str(place)] = _checked(check)
             row["limit"] = check.limit if check and (not row["limit"] or not check.ok) else row["limit"]
         rows.append(row)
-    loads = [Column(title, partial(_cell, str(place))) for place, title in enumerate(_titles(points))]
+    # where there is no room for all, the loads whose checks all held say least
+    held = [all(check.ok for check in point.result.validity) for point in points]
+    loads = [
+        Column(title, partial(_cell, str(place)), priority=2 if held[place] else ALWAYS)
+        for place, title in enumerate(_titles(points))
+    ]
     return Table(
         (
             Column("check", lambda row: row["check"], right=False),
             *loads,
-            Column("limit", lambda row: row["limit"], right=False),
+            Column("limit", lambda row: row["limit"], right=False, priority=1),
         ),
         tuple(rows),
     )
