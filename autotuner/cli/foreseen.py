@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.cli.predict_point import duration
 from autotuner.report.figures import number
-from autotuner.report.table import OUTPUT_PER_GPU
+from autotuner.report.table import OUTPUT_PER_GPU, shows_cost
+from autotuner.scoring.objective import cost_unit
 
 if TYPE_CHECKING:
     from autotuner.core import Candidate, LoadPoint
+    from autotuner.experiment import Experiment
     from autotuner.foresight import Foresight
+    from autotuner.predict.predict import Prediction
 
 COLUMNS = ("TTFT", "TPOT", OUTPUT_PER_GPU)
+
+
+def titles(experiment: Experiment, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """The columns of a prediction: what tokens cost is among them where it sets candidates apart."""
+    shown = shows_cost(experiment, (candidate.gpus for candidate in candidates))
+    return (*COLUMNS, cost_unit(experiment.hardware.price_per_gpu_hour)) if shown else COLUMNS
 
 
 def foreseen(foresight: Foresight, candidates: Sequence[Candidate], points: Sequence[LoadPoint]) -> list[Any]:
@@ -25,6 +34,7 @@ def _plain(foresight: Foresight, candidate: Candidate, point: LoadPoint) -> dict
     found = foresight.predict(candidate, point)
     if found is None:
         return None
+    price = foresight.experiment.hardware.price_per_gpu_hour
     return {
         "load_point": str(point),
         "ttft": found.ttft,
@@ -32,6 +42,8 @@ def _plain(foresight: Foresight, candidate: Candidate, point: LoadPoint) -> dict
         "tpot": found.tpot,
         "tpot_interval": list(found.tpot_interval),
         "output_throughput_per_gpu": found.throughput / found.gpus,
+        "gpu_seconds_per_million_output_tokens": _cost(found, None),
+        "cost_per_million_output_tokens": None if price is None else _cost(found, price),
         "source": "predicted",
     }
 
@@ -41,5 +53,14 @@ def columns(foresight: Foresight, candidate: Candidate, point: LoadPoint) -> dic
     found = foresight.predict(candidate, point)
     if found is None:
         return {}
+    price = foresight.experiment.hardware.price_per_gpu_hour
     cells = (duration(found.ttft), duration(found.tpot), number(found.throughput / found.gpus))
-    return dict(zip(COLUMNS, cells, strict=True))
+    return {**dict(zip(COLUMNS, cells, strict=True)), cost_unit(price): number(_cost(found, price))}
+
+
+def _cost(found: Prediction, price: float | None) -> float | None:
+    """What a million output tokens cost: currency, or GPU-seconds where no price is known."""
+    if not found.throughput:
+        return None
+    gpu_seconds = found.gpus * 1e6 / found.throughput
+    return gpu_seconds if price is None else gpu_seconds * price / 3600

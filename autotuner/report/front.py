@@ -65,7 +65,7 @@ def _columns(experiment: Experiment, members: Sequence[Row]) -> tuple[Column, ..
     ]
     if len(experiment.benchmark.traffic_scenarios) == 1:
         columns = [column for column in columns if column.title != "scenario"]
-    if shows_cost(experiment, members):
+    if shows_cost(experiment, (row["gpus"] for row in members)):
         columns.append(cost_column(experiment, priority=1))
     return (
         *columns,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +172,7 @@ def _columns(ranking: Ranking, experiment: Experiment, found: Sequence[Row]) -> 
         columns = [column for column in columns if column.title != "scenario"]
     if experiment.slo.terms:
         columns.append(Column("SLO met %", lambda row: _percent(row["attainment"]), priority=2))
-    if shows_cost(experiment, found):
+    if shows_cost(experiment, (row["gpus"] for row in found)):
         columns.append(cost_column(experiment, priority=ALWAYS if objective == "minimize_cost" else 4))
     if any(row["gpu_use"] for row in found):
         columns.append(
@@ -202,10 +202,10 @@ def cost_column(experiment: Experiment, *, priority: int) -> Column:
     return Column(title, lambda row: number(row["cost"]), priority=priority)
 
 
-def shows_cost(experiment: Experiment, found: Sequence[Row]) -> bool:
-    """Whether what tokens cost sets candidates apart: by a price, by the objective, or by their GPUs."""
+def shows_cost(experiment: Experiment, gpus: Iterable[int | None]) -> bool:
+    """Whether what tokens cost sets candidates of so many GPUs apart: by a price, by the objective, or by these."""
     priced = experiment.hardware.price_per_gpu_hour is not None
-    differ = len({row["gpus"] for row in found if row["gpus"]}) > 1
+    differ = len(set(gpus) - {None}) > 1
     return priced or differ or experiment.optimization.objective == "minimize_cost"
 
 

@@ -320,3 +320,23 @@ def test_a_dry_run_tells_what_is_predicted_of_each_candidate_and_says_that_it_is
     data = autotune(*arguments, "--json").data
     assert len(data["predicted"]) == len(data["candidates"])
     assert {point["source"] for points in data["predicted"] for point in points} == {"predicted"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "title"),
+    [
+        (("--set", "hardware.price_per_gpu_hour=3.6"), "currency / 1M output tokens"),
+        (("--set", "parameters.tp-size=[1,2]"), "GPU-s / 1M output tokens"),
+        ((), None),
+    ],
+)
+def test_a_plan_shows_what_tokens_cost_where_it_sets_candidates_apart(autotune, arguments, title):
+    run = ("run", "--profile", "quick-test", "--gpu", "H100", *arguments, "--dry-run")
+    shown = autotune(*run, columns="200").out
+    assert ([name for name in ("currency / 1M output tokens", "GPU-s / 1M output tokens") if name in shown]) == (
+        [title] if title else []
+    )
+    points = [point for points in autotune(*run, "--json").data["predicted"] for point in points]
+    seconds, costs = ([p[f"{name}_per_million_output_tokens"] for p in points] for name in ("gpu_seconds", "cost"))
+    assert seconds == pytest.approx([1e6 / point["output_throughput_per_gpu"] for point in points])
+    assert costs == (pytest.approx([s / 1000 for s in seconds]) if "price" in str(arguments) else [None] * len(points))
