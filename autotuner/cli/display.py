@@ -32,6 +32,8 @@ LONGEST_WORD = 34
 """Characters of a word that a column of text has room for; a longer one is broken."""
 LEGIBLE = 24
 """Characters of text that columns of low priority give way for."""
+FOLDED = 10
+"""Characters to which a column of text shrinks where nothing else helps, its words broken."""
 
 LEFT_OUT = "Left out at {width} columns: {titles}."
 
@@ -240,15 +242,14 @@ class _Grid:
     """Columns and rows laid out for a width in characters, None for any.
 
     Columns of numbers are as wide as their widest one, text wraps at words. Where that is too wide,
-    columns are left out by priority.
+    columns are left out by priority; words are broken where that is not enough, numbers never.
     """
 
     def __init__(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], width: int | None) -> None:
         self.all = list(columns)
         self.rows = [{c.title: "" if row.get(c.title) is None else str(row[c.title]) for c in columns} for row in rows]
         self.columns = list(columns) if width is None else self._chosen(width)
-        room = max(self._least(self.columns), PLAIN_WIDTH if width is None else width)
-        self.widths = self._fitted(room)
+        self.widths = self._fitted(PLAIN_WIDTH if width is None else width, fold=width is not None)
 
     @property
     def width(self) -> int:
@@ -284,36 +285,41 @@ class _Grid:
 
     def _legible(self, column: Column) -> int:
         least = self._narrowest(column)
-        return least if column.right else max(least, min(self._widest(column), LEGIBLE))
-
-    def _least(self, columns: Sequence[Column]) -> int:
-        return sum(map(self._narrowest, columns)) + GAP * max(0, len(columns) - 1)
+        return least if column.right else max(least, min(max(map(_length, ["", *self._cells(column)])), LEGIBLE))
 
     def _cells(self, column: Column) -> list[str]:
         return [row[column.title] for row in self.rows]
 
     def _narrowest(self, column: Column) -> int:
+        """The width at which no number and no word is broken, but for very long ones."""
         words = _pieces(column.title)
         if not column.right:
             words += [word[:LONGEST_WORD] for cell in self._cells(column) for word in cell.split()]
-            return max(map(_length, words), default=1)
-        return max(map(_length, [*words, *self._cells(column)]), default=1)
+            return max(map(_length, ["-", *words]))
+        return max(map(_length, ["-", *words, *self._cells(column)]))
 
     def _widest(self, column: Column) -> int:
         lines = [line for cell in self._cells(column) for line in cell.splitlines()]
-        return max(map(_length, [column.title, *lines]), default=1)
+        return max(map(_length, ["-", column.title, *lines]))
 
-    def _fitted(self, room: int) -> list[int]:
-        """The width of each column: titles of numbers wrap first, then text gives way, the widest first."""
-        least = [self._narrowest(column) for column in self.columns]
+    def _fitted(self, room: int, *, fold: bool) -> list[int]:
+        """The width of each column: titles of numbers wrap first, then text at words, then with `fold` anywhere."""
         widths = [self._widest(column) for column in self.columns]
-        for _ in range(max(0, sum(widths) + GAP * (len(widths) - 1) - room)):
-            places = [place for place, width in enumerate(widths) if width > least[place]]
-            titles = [place for place in places if self.columns[place].right]
-            if not places:
-                break
-            widths[max(titles or places, key=lambda place: widths[place])] -= 1
+        numbers = [place for place, column in enumerate(self.columns) if column.right]
+        texts = [place for place, column in enumerate(self.columns) if not column.right]
+        least = [self._narrowest(column) for column in self.columns]
+        folded = [min(width, FOLDED) for width in least]
+        for places, limits in ((numbers, least), (texts, least), (texts if fold else [], folded)):
+            self._shrink(widths, places, limits, room)
         return widths
+
+    def _shrink(self, widths: list[int], places: Sequence[int], limits: Sequence[int], room: int) -> None:
+        """Make columns narrower, the widest first, until the table fits or all are at their limits."""
+        for _ in range(max(0, sum(widths) + GAP * (len(widths) - 1) - room)):
+            left = [place for place in places if widths[place] > limits[place]]
+            if not left:
+                return
+            widths[max(left, key=lambda place: widths[place])] -= 1
 
     def drawn(self, emphasise: int | None) -> Any:
         """The rich table."""

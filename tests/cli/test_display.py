@@ -95,6 +95,22 @@ def test_text_wraps_at_words(at):
     assert "columns" in text
 
 
+def test_words_are_broken_where_nothing_else_makes_a_table_fit(at):
+    path = "/a/very/long/path/that/has/no/space/in/it.yaml"
+    rows = [{"file": path, "why": "words of a reason " * 3, "n": "123,456,789"}]
+    text = at(50, lambda: display.table(rows, ["file", "why", "n"], right=["n"]))
+    assert max(map(len, text.splitlines())) <= 50
+    assert "123,456,789" in text
+    unbounded = at(None, lambda: display.table([rows[0] | {"file": path * 5}], ["file", "why", "n"]))
+    assert "123,456,789" in unbounded
+
+
+def test_a_column_without_a_title_or_without_cells_is_drawn(at):
+    rows = [{"a": "1"}, {"a": "2", "": None}]
+    assert at(40, lambda: display.table(rows, ["", "a"])).split()[0] == "a"
+    assert "2" in at(40, lambda: display.table(rows, ["", "a", "none"], right=["a", "none"]))
+
+
 def test_legends_stand_below_the_columns_they_explain_only(at):
     wide = at(100)
     assert "In brackets stand 95% intervals; an open end, as in 1,234.5 (1,200-), is one" in " ".join(wide.split())
