@@ -77,8 +77,8 @@ def _sized(console: Console) -> Console:
 
 def _columns() -> int | None:
     """The width that the environment asks for."""
-    asked = os.environ.get("COLUMNS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else None
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() and int(columns) > 0 else None
 
 
 def _bounded(console: Console) -> int | None:

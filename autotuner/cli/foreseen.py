@@ -58,9 +58,9 @@ def columns(foresight: Foresight, candidate: Candidate, point: LoadPoint) -> dic
     return {**dict(zip(COLUMNS, cells, strict=True)), cost_unit(price): number(_cost(found, price))}
 
 
-def _cost(found: Prediction, price: float | None) -> float | None:
+def _cost(prediction: Prediction, price: float | None) -> float | None:
     """What a million output tokens cost: currency, or GPU-seconds where no price is known."""
-    if not found.throughput:
+    if not prediction.throughput:
         return None
-    gpu_seconds = found.gpus * 1e6 / found.throughput
+    gpu_seconds = prediction.gpus * 1e6 / prediction.throughput
     return gpu_seconds if price is None else gpu_seconds * price / 3600

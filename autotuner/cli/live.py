@@ -88,9 +88,9 @@ class Followed:
     @property
     def count(self) -> str:
         """Which launch of how many this is."""
-        of = f"{'at most ' if self.pace.may_end_early else ''}{self.pace.launches}"
+        total = f"{'at most ' if self.pace.may_end_early else ''}{self.pace.launches}"
         number = min(self.pace.finished + 1, self.pace.launches)
-        return f"{number} of {of}{', to confirm the winner' if self.pace.confirming else ''}"
+        return f"{number} of {total}{', to confirm the winner' if self.pace.confirming else ''}"
 
     def left(self, now: float) -> str:
         """How long it will still take; empty while nothing is known."""
@@ -215,7 +215,7 @@ def figures(result: LoadPointResult, *, targets: bool) -> str:
 
     metrics = result.metrics
     latencies = (("TTFT", metrics.ttft), ("TPOT", metrics.tpot))
-    parts = [f"{label} {number(found.mean * 1e3)} ms" for label, found in latencies if found is not None]
+    parts = [f"{label} {number(latency.mean * 1e3)} ms" for label, latency in latencies if latency is not None]
     parts.append(f"{number(metrics.output_throughput)} output tokens/s")
     if targets and metrics.attainment is not None:
         parts.append(f"SLO met {metrics.attainment.value:.0%}")
@@ -240,28 +240,28 @@ COLUMNS = (
 )
 
 
-def measured(found: Sequence[Mapping[str, str]], width: int, height: int) -> RenderableType:
+def measured(every: Sequence[Mapping[str, str]], width: int, height: int) -> RenderableType:
     """The load points measured so far as a table, the last ones where there is no room for all."""
     from rich.console import Group
     from rich.text import Text
 
-    if not found:
+    if not every:
         return Text("")
-    shown = _once(found[-max(height, LEAST_ROWS) :])
-    columns = [column for column in COLUMNS if any(row.get(column.title) for row in found)]
-    if len({row["scenario"] for row in found if row["scenario"]}) < 2:
+    shown = _once(every[-max(height, LEAST_ROWS) :])
+    columns = [column for column in COLUMNS if any(row.get(column.title) for row in every)]
+    if len({row["scenario"] for row in every if row["scenario"]}) < 2:
         columns = [column for column in columns if column.title != "scenario"]
     table = display.make_table(shown, columns, width=width)
-    earlier = len(found) - len(shown)
+    earlier = len(every) - len(shown)
     return Group(table, Text(f"and {earlier} before")) if earlier else table
 
 
-def _once(found: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+def _once(every: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
     """The rows with trial and candidate on the first of each trial alone."""
     later = {"trial": "", "candidate": ""}
     return [
         {**row, **later} if before and before.get("trial") and before["trial"] == row["trial"] else row
-        for before, row in zip((None, *found), found, strict=False)
+        for before, row in zip((None, *every), every, strict=False)
     ]
 
 

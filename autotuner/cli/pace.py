@@ -172,8 +172,8 @@ class Pace:
         """One load point: like itself on other launches, else like any other one."""
         if point is not None and point in self._points:
             return fmean(self._points[point])
-        seen = [seconds for each in self._points.values() for seconds in each]
-        return fmean(seen) if seen else self.plan.load.seconds
+        others = [seconds for each in self._points.values() for seconds in each]
+        return fmean(others) if others else self.plan.load.seconds
 
 
 def clock(seconds: float) -> str:

@@ -50,10 +50,10 @@ _INTERVAL = re.compile(r"[\d,.<]+%? \([\d,.<]+-([\d,.]*)\)")
 
 def legend(cells: Iterable[str]) -> str:
     """What brackets and open ends mean, where some of these cells have them; else empty."""
-    found = [(cell, match[1]) for cell in cells if (match := _INTERVAL.fullmatch(cell))]
-    if not found:
+    spans = [(cell, match[1]) for cell in cells if (match := _INTERVAL.fullmatch(cell))]
+    if not spans:
         return ""
-    unbounded = next((cell for cell, high in found if not high), None)
+    unbounded = next((cell for cell, high in spans if not high), None)
     more = f"; an open end, as in {unbounded}, is one that so few requests cannot bound" if unbounded else ""
     return f"In brackets stand 95% intervals{more}."
 

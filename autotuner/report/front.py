@@ -18,8 +18,8 @@ AXES_SHOWN = ("throughput", "interactivity", "ttft")
 
 def on_frontier(judged: Sequence[Trial], experiment: Experiment) -> set[int]:
     """The load points of judged trials that the frontier holds, by id."""
-    found = points(judged, experiment, [AXES[name] for name in AXES_SHOWN])
-    return {id(point.result) for point in found if point.on_frontier}
+    every = points(judged, experiment, [AXES[name] for name in AXES_SHOWN])
+    return {id(point.result) for point in every if point.on_frontier}
 
 
 def frontier_title(experiment: Experiment) -> str:
@@ -30,7 +30,7 @@ def frontier_title(experiment: Experiment) -> str:
 def frontier(trials: Sequence[Trial], experiment: Experiment) -> Table:
     """The load points no other beats in output tokens/s per GPU, interactivity and TTFT, most interactive first."""
     judged = [judge(trial, experiment) for trial in trials]
-    found = points(judged, experiment, [AXES[name] for name in AXES_SHOWN])
+    every = points(judged, experiment, [AXES[name] for name in AXES_SHOWN])
     names = differing(trials)
     members: list[Row] = [
         {
@@ -46,7 +46,7 @@ def frontier(trials: Sequence[Trial], experiment: Experiment) -> Table:
             "cost": cost(point.result.metrics, point.trial.candidate.gpus, experiment.hardware.price_per_gpu_hour),
             "source": point.result.source,
         }
-        for point in found
+        for point in every
         if point.on_frontier
     ]
     members.sort(key=lambda row: (-row["interactivity"], -row["throughput"]))

@@ -89,17 +89,17 @@ def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limi
     names = differing(trials)
     mixed = len({trial.candidate.runtime for trial in trials}) > 1
     shown = ranking.standings[:limit]
-    found: list[Row] = []
+    body: list[Row] = []
     for standing in shown:
         trial = by_number[standing.trial]
         results = _results(standing, trial)
         head = _head(standing, trial, names, mixed)
-        found += [head | _figures(result, trial, experiment) for result in results] or [head | _NO_FIGURES]
+        body += [head | _figures(result, trial, experiment) for result in results] or [head | _NO_FIGURES]
     return Table(
-        _columns(ranking, experiment, found),
-        tuple(found),
-        _notes(ranking, shown, found),
-        0 if found and ranking.winner else None,
+        _columns(ranking, experiment, body),
+        tuple(body),
+        _notes(ranking, shown, body),
+        0 if body and ranking.winner else None,
     )
 
 
@@ -151,10 +151,10 @@ def _figures(result: LoadPointResult, trial: Trial, experiment: Experiment) -> R
     }
 
 
-def _columns(ranking: Ranking, experiment: Experiment, found: Sequence[Row]) -> tuple[Column, ...]:
+def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> tuple[Column, ...]:
     objective = ranking.objective
     load_title = "rate" if not experiment.benchmark.num_concurrency else "load"
-    sources = {row["source"] for row in found}
+    sources = {row["source"] for row in body}
     columns = [
         Column("#", lambda row: str(row["rank"]), once=True),
         Column("trial", lambda row: str(row["trial"]), once=True, priority=3),
@@ -172,9 +172,9 @@ def _columns(ranking: Ranking, experiment: Experiment, found: Sequence[Row]) -> 
         columns = [column for column in columns if column.title != "scenario"]
     if experiment.slo.terms:
         columns.append(Column("SLO met %", lambda row: _percent(row["attainment"]), priority=2))
-    if shows_cost(experiment, (row["gpus"] for row in found)):
+    if shows_cost(experiment, (row["gpus"] for row in body)):
         columns.append(cost_column(experiment, priority=ALWAYS if objective == "minimize_cost" else 4))
-    if any(row["gpu_use"] for row in found):
+    if any(row["gpu_use"] for row in body):
         columns.append(
             Column("W", lambda row: number(row["gpu_use"].mean_watts if row["gpu_use"] else None), priority=10)
         )
@@ -238,7 +238,7 @@ def verdict(row: Row) -> str:
     return text + MARK if row["near"] and not row["failure"] else text
 
 
-def _notes(ranking: Ranking, shown: Sequence[Standing], found: Sequence[Row]) -> tuple[str, ...]:
+def _notes(ranking: Ranking, shown: Sequence[Standing], body: Sequence[Row]) -> tuple[str, ...]:
     notes = [source_note(ranking)]
     for standing in shown:
         who = f"#{standing.rank}, trial {standing.trial}"
@@ -246,7 +246,7 @@ def _notes(ranking: Ranking, shown: Sequence[Standing], found: Sequence[Row]) ->
             notes.append(f"{who}: {standing.reason}.")
         notes += [
             f"{who} is near a target at {row['load_point']}: {described(row['near'])}."
-            for row in found
+            for row in body
             if row["rank"] == standing.rank and row["near"]
         ]
     left = len(ranking.standings) - len(shown)

@@ -54,16 +54,16 @@ class World:
     failed: tuple[int, ...] = ()
 
 
-def stream(of: Plan, world: World, searched: int | None = None, confirmed: int | None = None) -> Iterator:
+def stream(made: Plan, world: World, searched: int | None = None, confirmed: int | None = None) -> Iterator:
     """(seconds, progress) of a run that makes so many launches of its search, and confirms its second candidate."""
     now = 0.0
-    searches = of.launches[: 1 + (searched if searched is not None else len(of.launches) - 1)]
+    searches = made.launches[: 1 + (searched if searched is not None else len(made.launches) - 1)]
     winner, baseline = searches[-1].candidate, searches[0].candidate
-    again = of.confirmations if confirmed is None else confirmed
+    again = made.confirmations if confirmed is None else confirmed
     turns = [Launch((winner, baseline)[turn % 2], "confirmation") for turn in range(again)]
     for number, launch in enumerate((*searches, *turns), start=1):
         wobble = 1 + world.spread * (-1) ** number
-        points = POINTS if launch.purpose != "confirmation" or of.confirming.points > 1 else POINTS[-1:]
+        points = POINTS if launch.purpose != "confirmation" or made.confirming.points > 1 else POINTS[-1:]
         yield now, Progress("starting", number, launch.candidate)
         now += world.first_start if number == 1 and world.first_start else world.start * wobble
         if number in world.failed:
@@ -88,18 +88,18 @@ def finished(number: int, launch: Launch, *, failed: bool = False) -> Progress:
     return Progress("finished", number, launch.candidate, finished=trial)
 
 
-def errors(of: Plan, events: list, *, leads: bool = True) -> list[tuple[float, float]]:
+def errors(made: Plan, events: list, *, leads: bool = True) -> list[tuple[float, float]]:
     """(share of the run that has passed, predicted total over the real one - 1) after each event."""
     whole = events[-1][0]
-    pace = Pace(of, (), 0.0)
-    found = []
+    pace = Pace(made, (), 0.0)
+    outcomes = []
     for now, progress in events:
         pace.take(progress, now)
-        pace.lead(POINTS[-1:] if of.confirming.points == 1 else POINTS, leads=leads)
+        pace.lead(POINTS[-1:] if made.confirming.points == 1 else POINTS, leads=leads)
         left = pace.left(now)
         if left is not None:
-            found.append((now / whole, (now + left) / whole - 1))
-    return found
+            outcomes.append((now / whole, (now + left) / whole - 1))
+    return outcomes
 
 
 SLOW = World(start=200.0, first_start=500.0, points={1: 120.0, 4: 60.0, 16: 26.0})
@@ -193,8 +193,8 @@ def test_in_virtual_time_nothing_is_said_before_a_launch_has_ended():
     pace = Pace(made, (), 0.0)
     assert pace.left(0.0) is None
     quick = World(start=0.1, points=dict.fromkeys(LOADS, 0.1), end=0.1)
-    found = errors(made, list(stream(made, quick)))
-    assert max(abs(error) for _, error in found) < 0.05
+    outcomes = errors(made, list(stream(made, quick)))
+    assert max(abs(error) for _, error in outcomes) < 0.05
 
 
 def test_the_load_points_of_a_capacity_are_learnt_from_launches():

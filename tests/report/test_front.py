@@ -36,10 +36,10 @@ def test_the_members_are_those_of_the_table(make_run):
     run = make_run()
     judged = [judge(trial, run.experiment) for trial in run.trials]
     members = on_frontier(judged, run.experiment)
-    found = [
+    members_of_trials = [
         (t.number, r.load_point.concurrency) for t in judged for r in t.measurement.load_points if id(r) in members
     ]
-    assert sorted(found) == sorted(
+    assert sorted(members_of_trials) == sorted(
         (row["trial"], int(row["load"])) for row in frontier(run.trials, run.experiment).rows
     )
 
