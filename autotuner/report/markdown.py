@@ -39,7 +39,7 @@ def markdown(
     listed = [f"- {_escaped(text)}" for text in table.notes if text != note]
     if listed:
         parts.append("\n".join(listed))
-    parts.append("\n\n".join([*table.legends(), objective_line(experiment)]))
+    parts += map(_escaped, [*table.legends(), objective_line(experiment)])
     front = frontier(trials, experiment)
     if front.rows:
         parts += [f"{frontier_title(experiment)}:", table_markdown(front)]

@@ -121,7 +121,7 @@ def test_markdown_names_the_winner_and_its_source(make_run):
 def test_markdown_says_what_the_objective_means_and_what_brackets_do(make_run):
     text = markdown(*make_run("minimize_latency", loads=(2, 4)).all)
     assert (
-        "Objective: minimize_latency, the mean end-to-end latency over all load points; "
+        "Objective: minimize\\_latency, the mean end-to-end latency over all load points; "
         "it does not weigh the GPUs a candidate takes." in text
     )
     assert "In brackets stand 95% intervals; an open end, as in " in text
