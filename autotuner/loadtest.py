@@ -10,7 +10,17 @@ from typing import Any
 
 from autotuner import load
 from autotuner.config import Overrides, TaskContext, compose, merge, settled
-from autotuner.core import Candidate, Observation, Observer, Progress, Source, Stage, Workload, unobserved
+from autotuner.core import (
+    Candidate,
+    LoadPointResult,
+    Observation,
+    Observer,
+    Progress,
+    Source,
+    Stage,
+    Workload,
+    unobserved,
+)
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
 from autotuner.experiment import CAPACITIES, RECORDED, Experiment, Model
@@ -278,6 +288,7 @@ class LoadTest:
             self.ids,
         )
 
-    def _tell(self, stage: Stage, /, **more: Any) -> None:
+    def _tell(self, stage: Stage, /, *, result: LoadPointResult | None = None, **more: Any) -> None:
         candidate = Candidate(self.experiment.base_runtime)
-        self.observe(Progress(stage, 0, candidate, total=self.course.total, **more))
+        judged = replace(result, verdict=verdict(result, self.experiment.slo)) if result else None
+        self.observe(Progress(stage, 0, candidate, total=self.course.total, result=judged, **more))

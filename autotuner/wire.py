@@ -109,14 +109,14 @@ class Wiring:
 
     def plan(self) -> Plan:
         """The launches to come, with their estimated time."""
-        candidates = tuple(launch.candidate for launch in iter(self.searcher().ask, None))
+        launches = tuple(iter(self.searcher().ask, None))
         return Plan(
             space=self.space,
-            candidates=candidates,
-            workload=self.experiment.workload(),
+            experiment=self.experiment,
+            launches=launches,
             start_seconds=self.engine.start_seconds,
-            gpus=tuple(map(self.engine.gpus_taken, candidates)) if self._takes_gpus else (),
-            at_most=self.experiment.optimization.strategy == "racing",
+            gpus=tuple(self.engine.gpus_taken(launch.candidate) for launch in launches) if self._takes_gpus else (),
+            virtual=self.simulated,
         )
 
     @property

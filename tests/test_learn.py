@@ -227,7 +227,8 @@ def commanded(*arguments):
     return ended.value.code
 
 
-def test_the_command_fits_shows_and_forgets(store, capsys):
+def test_the_command_fits_shows_and_forgets(store, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     assert commanded("calibrate", str(measured(store, (1.3, 0.8)))) == 0
     said = capsys.readouterr()
     assert "vllm h100_sxm" in said.out

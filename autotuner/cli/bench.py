@@ -146,7 +146,7 @@ def bench(
     gate = Gate.read(fail_on)
     with terminated_as_interrupted():
         try:
-            with watching() as watch:
+            with watching(targets=slo is not None) as watch:
                 result = drive(
                     url,
                     model=model,
@@ -214,13 +214,10 @@ def _tables(result: BenchResult) -> None:
     made = [(heading, table.latencies(result)), ("", table.verdicts(result))]
     made += [(f"checks, {scenario}", checks) for scenario, checks in table.checks(result).items()]
     for title, each in made:
-        display.table(each.texts(), each.titles, title=title, right=each.right)
-        for note in each.notes:
-            display.line(note)
-        if each.notes:
-            display.line()
+        display.report(each, title)
+        display.line()
     for sentence in table.capacities(result):
-        display.line(sentence)
+        display.sentence(sentence)
 
 
 def _conclude(result: BenchResult, gate: Gate) -> None:

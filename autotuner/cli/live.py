@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autotuner.cli import display
-from autotuner.core import LoadPointResult, Progress, Trial
+from autotuner.cli.pace import Pace, clock
+from autotuner.core import Candidate, LoadPointResult, Progress, Trial
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import RenderableType
     from rich.live import Live
 
+    from autotuner.scoring.rank import Ranking
     from autotuner.search.plan import Plan
 
-Best = Callable[[list[Trial]], str]
-"""Says which of the finished trials leads, or nothing."""
+Clock = Callable[[], float]
+"""Seconds, from any origin."""
+
+BESIDE_THE_TABLE = 14
+"""Lines of a terminal that the panel needs beside its table."""
+
+LEAST_ROWS = 4
 
 
 class View(Protocol):
@@ -27,55 +34,123 @@ class View(Protocol):
         """Take in one step."""
 
 
+class Followed:
+    """What is known of a run under way: its trials, their ranking, the load points measured, the pace."""
+
+    def __init__(self, plan: Plan, done: Sequence[Trial], now: float) -> None:
+        self.plan = plan
+        self.trials = list(done)
+        self.pace = Pace(plan, done, now)
+        self.rows = [row for trial in done for row in rows(trial, plan)]
+        self.ranking = self._ranked()
+
+    def take(self, progress: Progress, now: float) -> None:
+        """Take in one step."""
+        self.pace.take(progress, now)
+        if progress.stage == "measured" and progress.result is not None:
+            self.rows.append(row(self.judged(progress), progress.trial, progress.candidate, self.plan))
+        elif progress.stage == "finished" and progress.finished is not None:
+            self.trials.append(progress.finished)
+            self.rows += failure_rows(progress.finished)
+            self.ranking = self._ranked()
+
+    def judged(self, progress: Progress) -> LoadPointResult:
+        """The load point that was measured, with its verdict."""
+        from autotuner.scoring.judge import judge_load_point
+
+        assert progress.result is not None
+        return judge_load_point(progress.result, progress.candidate.gpus, self.plan.experiment)
+
+    def _ranked(self) -> Ranking:
+        from autotuner.scoring.rank import rank
+
+        ranking = rank(self.trials, self.plan.experiment)
+        best = ranking.winner
+        if self.trials:
+            numbers = {trial.number for trial in self.trials if trial.purpose == "baseline"}
+            leads = best is not None and best.trial not in numbers
+            self.pace.lead(best.load_points if best else (), leads=leads)
+        return ranking
+
+    @property
+    def best(self) -> str:
+        """Which of the finished trials leads, and by what figure."""
+        from autotuner.report.figures import number
+        from autotuner.scoring.objective import OBJECTIVES
+
+        best = self.ranking.winner
+        if best is None:
+            return "none that meets the targets" if self.trials else "none yet"
+        label = OBJECTIVES[self.ranking.objective].label
+        figure = f"{label} {number(best.value)} {self.ranking.unit}"
+        return f"trial {best.trial}, {best.candidate}: {figure}, {best.verdict} ({best.source})"
+
+    @property
+    def count(self) -> str:
+        """Which launch of how many this is."""
+        total = f"{'at most ' if self.pace.may_end_early else ''}{self.pace.launches}"
+        number = min(self.pace.finished + 1, self.pace.launches)
+        return f"{number} of {total}{', to confirm the winner' if self.pace.confirming else ''}"
+
+    def left(self, now: float) -> str:
+        """How long it will still take; empty while nothing is known."""
+        left = self.pace.left(now)
+        if left is None:
+            return ""
+        return f"{'up to about' if self.pace.may_end_early else 'about'} {clock(left)} left"
+
+
 class PlainView(AbstractContextManager["PlainView"]):
     """One line for each thing that happens, for pipes and CI logs."""
 
-    def __init__(self, plan: Plan, done: list[Trial], best: Best) -> None:
-        self._of = len(plan.candidates)
-        self._finished = list(done)
-        self._best = best
+    def __init__(self, plan: Plan, done: Sequence[Trial], clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._run = Followed(plan, done, clock())
 
     def __exit__(self, *exc: object) -> None:
         """Nothing is left to clean."""
 
     def __call__(self, progress: Progress) -> None:
         """Print one line."""
-        text = self._line(progress)
+        now = self._clock()
+        self._run.take(progress, now)
+        text = self._line(progress, now)
         if text:
-            display.note(f"[{progress.trial}/{self._of}] {text}")
+            display.happened(f"[{progress.trial}/{max(progress.trial, self._run.pace.launches)}] {text}")
 
-    def _line(self, progress: Progress) -> str:
+    def _line(self, progress: Progress, now: float) -> str:
         if progress.stage == "starting":
-            return f"starting {progress.candidate}"
+            return f"starting {progress.candidate}{' to confirm the winner' if self._run.pace.confirming else ''}"
         if progress.stage == "ready":
             return "ready"
         if progress.stage == "measuring":
             where = f"load point {progress.position} of {progress.total}"
-            return f"{where}: {progress.load_point}, {progress.expected_seconds:.0f} s"
+            return f"{where}: {progress.load_point}, {clock(progress.expected_seconds)} or longer"
         if progress.stage == "measured" and progress.result is not None:
-            return f"{progress.load_point}: {figures(progress.result)}"
+            targets = bool(self._run.plan.experiment.slo.terms)
+            return f"{progress.load_point}: {figures(self._run.judged(progress), targets=targets)}"
         if progress.stage == "finished" and progress.finished is not None:
-            self._finished.append(progress.finished)
-            failure = progress.finished.measurement.failure
-            if failure is not None:
-                return f"failed, {failure.kind.value}: {failure.said}"
-            return f"finished in {progress.finished.ended - progress.finished.started:.0f} s; best so far: " + (
-                self._best(self._finished) or "none feasible"
-            )
+            return self._finished(progress.finished, now)
         return ""
+
+    def _finished(self, trial: Trial, now: float) -> str:
+        failure = trial.measurement.failure
+        if failure is not None:
+            return f"failed, {failure.kind.value}: {failure.said}"
+        left = self._run.left(now)
+        virtual = " of virtual time" if self._run.plan.virtual else ""
+        took = f"finished in {clock(trial.ended - trial.started)}{virtual}"
+        return f"{took}{f', {left}' if left else ''}; best so far: {self._run.best}"
 
 
 class LiveView(AbstractContextManager["LiveView"]):
-    """A panel that shows the trial, the stage, time spent and left, the best and all finished trials."""
+    """A panel with the launch, the stage, time spent and left, the best, and the load points measured so far."""
 
-    def __init__(self, plan: Plan, done: list[Trial], best: Best) -> None:
-        self._plan = plan
-        self._finished = list(done)
-        self._here = len(done)
-        self._best = best
-        self._began = time.monotonic()
+    def __init__(self, plan: Plan, done: Sequence[Trial], clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._began = self._since = clock()
+        self._run = Followed(plan, done, self._began)
         self._now: Progress | None = None
-        self._since = self._began
         self._live: Live | None = None
 
     def __enter__(self) -> LiveView:
@@ -91,91 +166,142 @@ class LiveView(AbstractContextManager["LiveView"]):
 
     def __call__(self, progress: Progress) -> None:
         """Take in one step; the panel redraws on its own clock."""
-        if progress.stage == "finished" and progress.finished is not None:
-            self._finished.append(progress.finished)
-        self._now, self._since = progress, time.monotonic()
+        now = self._clock()
+        self._run.take(progress, now)
+        self._now, self._since = progress, now
 
-    def _remaining(self) -> float:
-        left = len(self._plan.candidates) - len(self._finished)
-        ran = [trial.ended - trial.started for trial in self._finished[self._here :] if not trial.failed]
-        per_launch = sum(ran) / len(ran) if ran else self._plan.launch_seconds
-        spent = time.monotonic() - self._began - sum(ran)
-        return max(0.0, left * per_launch - (spent if left else 0.0))
-
-    def _render(self) -> Group:
+    def _render(self) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        elapsed = time.monotonic() - self._began
-        of = len(self._plan.candidates)
+        now, console = self._clock(), display.err()
+        elapsed = now - self._began
         head = Table.grid(padding=(0, 2))
-        trial = min(len(self._finished) + 1, of)
-        head.add_row("trial", f"{trial} of {of}")
+        head.add_row("launch", self._run.count)
         if self._now is not None:
-            head.add_row("candidate", str(self._now.candidate))
-            head.add_row("now", stage(self._now, time.monotonic() - self._since))
-        most = "at most" if self._plan.at_most else "about"
-        head.add_row("elapsed", f"{clock(elapsed)}, {most} {clock(self._remaining())} left")
-        head.add_row("best so far", self._best(self._finished) or "-")
-        bar = ProgressBar(total=max(elapsed + self._remaining(), 1e-9), completed=elapsed, width=60)
-        rows = [row(trial) for trial in self._finished]
-        below = display.make_table(rows, list(rows[0]), right=list(rows[0])[2:-1]) if rows else Text("")
-        return Group(head, bar, below)
+            head.add_row("candidate", Text(str(self._now.candidate)))
+            head.add_row("now", Text(stage(self._now, now - self._since)))
+        head.add_row("elapsed", ", ".join(filter(None, (clock(elapsed), self._run.left(now)))))
+        head.add_row("best so far", Text(self._run.best))
+        left = self._run.pace.left(now)
+        total = elapsed + left if left is not None else None
+        head.add_row("", ProgressBar(total=total and max(total, 1e-9), completed=elapsed, width=50))
+        return Group(head, measured(self._run.rows, console.width, console.height - BESIDE_THE_TABLE))
 
 
-def view(plan: Plan, done: list[Trial], best: Best) -> LiveView | PlainView:
+def view(plan: Plan, done: Sequence[Trial]) -> LiveView | PlainView:
     """The view that suits where stderr goes."""
-    return (LiveView if display.err().is_terminal else PlainView)(plan, done, best)
+    return (LiveView if display.err().is_terminal else PlainView)(plan, done)
 
 
 def stage(progress: Progress, since: float) -> str:
     """What is being done now, and for how long of how long."""
     at = f" load point {progress.position} of {progress.total}, {progress.load_point}" if progress.load_point else ""
-    planned = f" of {progress.expected_seconds:.0f}" if progress.expected_seconds else ""
-    return f"{progress.stage.replace('-', ' ')}{at}, {since:.0f}{planned} s"
+    planned = progress.expected_seconds
+    if not planned:
+        time = clock(since)
+    elif since <= planned:
+        time = f"{since:.0f} of {clock(planned)}"
+    else:
+        time = f"{clock(since)}, longer than the {clock(planned)} planned"
+    return f"{progress.stage.replace('-', ' ')}{at}: {time}"
 
 
-def figures(result: LoadPointResult) -> str:
-    """A load point in one line."""
-    parts = []
-    for label, metric in (("TTFT", result.metrics.ttft), ("TPOT", result.metrics.tpot), ("E2E", result.metrics.e2e)):
-        if metric is not None:
-            parts.append(f"{label} {metric.mean * 1e3:.1f} ms")
-    parts.append(f"{result.metrics.throughput:,.0f} tokens/s")
-    errors = sum(result.metrics.errors.values())
+def figures(result: LoadPointResult, *, targets: bool) -> str:
+    """A judged load point in one line: latencies, output tokens/s, and with `targets` how many requests met them."""
+    from autotuner.report.figures import number
+
+    metrics = result.metrics
+    latencies = (("TTFT", metrics.ttft), ("TPOT", metrics.tpot))
+    parts = [f"{label} {number(latency.mean * 1e3)} ms" for label, latency in latencies if latency is not None]
+    parts.append(f"{number(metrics.output_throughput)} output tokens/s")
+    if targets and metrics.attainment is not None:
+        parts.append(f"SLO met {metrics.attainment.value:.0%}")
+    errors = sum(metrics.errors.values())
     if errors:
         parts.append(f"{errors} errors")
-    return f"{', '.join(parts)}, n={result.metrics.requests} ({result.source})"
+    return f"{', '.join(parts)}, {result.verdict}, n={metrics.requests} ({result.source})"
 
 
-def row(trial: Trial) -> dict[str, str]:
-    """A finished trial as a row of the live table."""
+OUTPUT, MET = "output tokens/s", "SLO met %"
+COLUMNS = (
+    display.Shown("trial", right=True),
+    display.Shown("candidate", priority=4),
+    display.Shown("scenario", priority=2),
+    display.Shown("load", right=True),
+    display.Shown("n", right=True, priority=3),
+    display.Shown("TTFT ms", right=True),
+    display.Shown("TPOT ms", right=True),
+    display.Shown(OUTPUT, right=True),
+    display.Shown(MET, right=True, priority=1),
+    display.Shown("verdict"),
+)
+
+
+def measured(every: Sequence[Mapping[str, str]], width: int, height: int) -> RenderableType:
+    """The load points measured so far as a table, the last ones where there is no room for all."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if not every:
+        return Text("")
+    shown = _once(every[-max(height, LEAST_ROWS) :])
+    columns = [column for column in COLUMNS if any(row.get(column.title) for row in every)]
+    if len({row["scenario"] for row in every if row["scenario"]}) < 2:
+        columns = [column for column in columns if column.title != "scenario"]
+    table = display.make_table(shown, columns, width=width)
+    earlier = len(every) - len(shown)
+    return Group(table, Text(f"and {earlier} before")) if earlier else table
+
+
+def _once(every: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The rows with trial and candidate on the first of each trial alone."""
+    later = {"trial": "", "candidate": ""}
+    return [
+        {**row, **later} if before and before.get("trial") and before["trial"] == row["trial"] else row
+        for before, row in zip((None, *every), every, strict=False)
+    ]
+
+
+def rows(trial: Trial, plan: Plan) -> list[dict[str, str]]:
+    """A finished trial's load points as rows of the live table, and its failure."""
+    from autotuner.scoring.judge import judge
+
+    results = judge(trial, plan.experiment).measurement.load_points
+    return [*(row(result, trial.number, trial.candidate, plan) for result in results), *failure_rows(trial)]
+
+
+def failure_rows(trial: Trial) -> list[dict[str, str]]:
+    """The row of a trial that failed; none for others."""
     failure = trial.measurement.failure
-    last = trial.measurement.load_points[-1] if trial.measurement.load_points else None
-    cells = {
-        "trial": str(trial.number),
-        "candidate": str(trial.candidate),
-        "load points": str(len(trial.measurement.load_points)),
-        "TTFT ms": "",
-        "TPOT ms": "",
-        "tokens/s": "",
-        "outcome": failure.kind.value if failure else (last.verdict.value if last else ""),
+    if failure is None:
+        return []
+    return [{"trial": str(trial.number), "candidate": str(trial.candidate), "scenario": "", "verdict": failure.kind}]
+
+
+def row(result: LoadPointResult, trial: int, candidate: Candidate, plan: Plan) -> dict[str, str]:
+    """A judged load point as a row of the live table."""
+    return {
+        "trial": str(trial),
+        "candidate": str(candidate).removeprefix(f"{candidate.runtime} "),
+        **cells(result, targets=bool(plan.experiment.slo.terms)),
     }
-    if last is not None:
-        metrics = last.metrics
-        cells["TTFT ms"] = f"{metrics.ttft.mean * 1e3:.1f}" if metrics.ttft else ""
-        cells["TPOT ms"] = f"{metrics.tpot.mean * 1e3:.2f}" if metrics.tpot else ""
-        cells["tokens/s"] = f"{metrics.throughput:,.0f}"
-    return cells
 
 
-def clock(seconds: float) -> str:
-    """`1:02:03`, `4:05` or `12 s`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def cells(result: LoadPointResult, *, targets: bool) -> dict[str, str]:
+    """What a load point gave, by column; with `targets` also which share of requests met them."""
+    from autotuner.report.figures import load, number, share
+
+    metrics = result.metrics
+    return {
+        "scenario": result.load_point.scenario,
+        "load": load(result.load_point),
+        "n": f"{metrics.requests:,}",
+        "TTFT ms": number(metrics.ttft.mean * 1e3) if metrics.ttft else "",
+        "TPOT ms": number(metrics.tpot.mean * 1e3) if metrics.tpot else "",
+        OUTPUT: number(metrics.output_throughput),
+        MET: share(metrics.attainment).replace("%", "") if targets else "",
+        "verdict": result.verdict.value,
+    }

@@ -224,7 +224,7 @@ def predict(
         option(
             "--plot",
             metavar="FILE",
-            help="PNG of throughput per GPU against per-user speed.",
+            help="PNG of output tokens/s per GPU against per-user speed.",
             panel=OUTPUT,
             default="none; pareto.png in --output",
         ),

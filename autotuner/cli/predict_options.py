@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.cli.predict_export import plain, write_csv
 from autotuner.cli.predict_point import between, duration, said
+from autotuner.report.figures import number
 
 if TYPE_CHECKING:
     from autotuner.cli.predict import Question
@@ -18,7 +19,19 @@ if TYPE_CHECKING:
 SHOWN, FEW = 20, 5
 """Rows that are shown, and where nothing meets the target; --json has all of them."""
 DEFAULT_GPUS = 8
-RIGHT = ("in flight", "TTFT", "TPOT", "tokens/s/user", "tokens/s/GPU", "requests/s", "GPUs", "per hour", "per M tokens")
+PER_GPU, PER_HOUR, PER_MILLION = "output tokens/s/GPU", "currency / hour", "currency / 1M output tokens"
+PRIORITIES = {
+    "in flight": 4,
+    "TTFT": 0,
+    "TPOT": 0,
+    "tokens/s/user": 2,
+    PER_GPU: 0,
+    "requests/s": 3,
+    "GPUs": 0,
+    PER_HOUR: 1,
+    PER_MILLION: 0,
+}
+"""Columns of figures; where there is no room for all, those of the highest number go first."""
 
 
 def rank(asked: Question, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
@@ -156,7 +169,7 @@ def _show(
 ) -> None:
     from autotuner.cli import display
 
-    display.line(head + (f", targets {asked.target}" if asked.target.told else ""))
+    display.sentence(head + (f", targets {asked.target}" if asked.target.told else ""))
     best = found[0]
     if best.meets and asked.target.told:
         _answer_lines(f"best, {best.mode}", best)
@@ -164,18 +177,19 @@ def _show(
         if other is not None:
             _answer_lines(other.mode, other)
     limit = SHOWN if best.meets else FEW
-    rows = [_row(number, option) for number, option in enumerate(shown[:limit], start=1)]
-    columns = ["", "workers", *(name for name in RIGHT if any(row.get(name) for row in rows))]
+    rows = [_row(place, option) for place, option in enumerate(shown[:limit], start=1)]
+    figures = {name: priority for name, priority in PRIORITIES.items() if any(row.get(name) for row in rows)}
+    columns = ["", "workers", *figures]
     if any(row["source"] != "predicted" for row in rows):
         columns.append("source")
     if asked.target.told:
         columns.append("target")
     display.line(f"\npredicted; {order if best.meets else 'nearest first'}")
-    display.table(rows, columns, right=RIGHT)
+    display.table(rows, columns, right=["", *figures], priorities=figures)
     if len(shown) > limit:
-        display.line(f"{len(shown) - limit} more layouts, and all loads, with --json or --output FOLDER.")
+        display.sentence(f"{len(shown) - limit} more layouts, and all loads, with --json or --output FOLDER.")
     for remark in remarks:
-        display.line(remark)
+        display.sentence(remark)
     _tell_calibrated(asked)
     _advise(asked, best)
 
@@ -187,7 +201,7 @@ def _tell_calibrated(asked: Question) -> None:
     for name in dict.fromkeys((*asked.gpus, *([asked.decode_gpu] if asked.decode_gpu else []))):
         by = None if asked.bundled_only else factors_for(asked.software.engine, name)
         if by is not None:
-            display.line(said(by, asked.software.engine, name))
+            display.sentence(said(by, asked.software.engine, name))
 
 
 def _answer_lines(name: str, option: Option) -> None:
@@ -196,11 +210,13 @@ def _answer_lines(name: str, option: Option) -> None:
 
     price = "" if option.price is None else f", {option.price:.2f} per hour"
     cost = "" if option.cost is None else f", {option.cost:.2f} per million output tokens"
-    display.line(f"{name:<18}{option}: {option.gpus} GPUs{price}{cost}")
-    display.line(
-        f"{'':<18}{option.requests:.3g} requests/s, {option.per_gpu:.0f} output tokens/s per GPU, "
+    indent = " " * 18
+    display.sentence(f"{name:<18}{option}: {option.gpus} GPUs{price}{cost}", indent)
+    display.sentence(
+        f"{indent}{number(option.requests)} requests/s, {number(option.per_gpu)} output tokens/s per GPU, "
         f"TTFT {duration(option.ttft)} ({between(option.ttft_interval)}), "
-        f"TPOT {duration(option.tpot)} ({between(option.tpot_interval)})"
+        f"TPOT {duration(option.tpot)} ({between(option.tpot_interval)})",
+        indent,
     )
 
 
@@ -220,19 +236,19 @@ def _advise(asked: Question, best: Option) -> None:
         )
 
 
-def _row(number: int, option: Option) -> dict[str, Any]:
+def _row(place: int, option: Option) -> dict[str, Any]:
     return {
-        "": number,
+        "": place,
         "workers": str(option),
         "in flight": f"{option.in_flight:.0f}",
         "TTFT": duration(option.ttft),
         "TPOT": duration(option.tpot),
-        "tokens/s/user": f"{option.interactivity:.0f}",
-        "tokens/s/GPU": f"{option.per_gpu:.0f}",
-        "requests/s": f"{option.requests:.3g}",
+        "tokens/s/user": number(option.interactivity),
+        PER_GPU: number(option.per_gpu),
+        "requests/s": number(option.requests),
         "GPUs": option.gpus,
-        "per hour": None if option.price is None else f"{option.price:.2f}",
-        "per M tokens": None if option.cost is None else f"{option.cost:.2f}",
+        PER_HOUR: None if option.price is None else f"{option.price:.2f}",
+        PER_MILLION: None if option.cost is None else f"{option.cost:.2f}",
         "source": option.source,
         "target": "met" if option.meets else f"{option.binding} x{option.excess:.2f}",
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from autotuner.report.figures import number
+
 if TYPE_CHECKING:
     from autotuner.cli.predict import Question
     from autotuner.predict.layout import Layout
@@ -40,10 +42,10 @@ def _closed(served: Served, concurrency: int, asked: Question, as_json: bool) ->
         known = {"source": answer.source, "rests_on": rests}
         display.json({**plain(found), **known, **calibrated(served), "cost_per_million_output_tokens": cost})
     else:
-        display.line(f"{_what(served)}, {concurrency} requests in flight")
+        display.sentence(f"{_what(served)}, {concurrency} requests in flight")
         rows = [
             *_times(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
-            {"": "requests", "mean": f"{found.requests:.3g}/s"},
+            {"": "requests", "mean": f"{number(found.requests)} requests/s"},
             *_throughput(found.throughput, found.gpus, cost),
             {"": "in flight at most", "mean": f"{found.running:.0f} requests"},
         ]
@@ -66,17 +68,18 @@ def _open(served: Served, rate: float, asked: Question, as_json: bool) -> None:
     if as_json:
         display.json({**_plain_open(found), **calibrated(served), "cost_per_million_output_tokens": cost})
     else:
-        display.line(f"{_what(served)}, {rate:g} requests/s, Poisson arrivals")
+        display.sentence(f"{_what(served)}, {rate:g} requests/s, Poisson arrivals")
         rows = [
             *_times(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
             {"": "of TTFT in a queue", "mean": duration(found.wait)},
-            {"": "requests in flight", "mean": f"{found.in_flight:.3g}"},
+            {"": "requests in flight", "mean": number(found.in_flight)},
             *_throughput(found.throughput, found.closed.gpus, cost),
-            {"": "sustains at most", "mean": f"{found.highest:.3g} requests/s"},
+            {"": "sustains at most", "mean": f"{number(found.highest)} requests/s"},
         ]
         _show(rows, found.closed, served)
-        display.line(
-            "\nThe intervals are those of the engine's times carried through the queue; wider near saturation."
+        display.line()
+        display.sentence(
+            "The intervals are those of the engine's times carried through the queue; wider near saturation."
         )
     _judge(found, asked.target)
 
@@ -96,16 +99,16 @@ def _times(
     return [
         {"": "TTFT", "mean": duration(ttft), "80% interval": between(ttft_interval)},
         {"": "TPOT", "mean": duration(tpot), "80% interval": between(tpot_interval)},
-        {"": "per-user speed", "mean": f"{1 / tpot:.1f} tokens/s"},
+        {"": "per-user speed", "mean": f"{1 / tpot:.1f} output tokens/s"},
     ]
 
 
 def _throughput(throughput: float, gpus: int, cost: float | None) -> list[dict[str, str]]:
     rows = [
-        {"": "output", "mean": f"{throughput:.0f} tokens/s"},
-        {"": "output per GPU", "mean": f"{throughput / gpus:.0f} tokens/s"},
+        {"": "output", "mean": f"{number(throughput)} tokens/s"},
+        {"": "output per GPU", "mean": f"{number(throughput / gpus)} tokens/s"},
     ]
-    return rows if cost is None else [*rows, {"": "per million output tokens", "mean": f"{cost:.2f}"}]
+    return rows if cost is None else [*rows, {"": "currency / 1M output tokens", "mean": f"{cost:.2f}"}]
 
 
 def _cost(served: Served, throughput: float, asked: Question) -> float | None:
@@ -123,7 +126,8 @@ def _show(rows: list[dict[str, str]], found: Prediction, served: Served, origin:
     columns = ["", "mean", "80% interval", *(["predicted"] if origin else [])]
     display.table(rows, columns, right=["mean", "predicted"])
     if served.factors is not None:
-        display.line(f"\n{said(served.factors, served.of.engine, served.of.gpu.name)}")
+        display.line()
+        display.sentence(said(served.factors, served.of.engine, served.of.gpu.name))
     parts = [
         {"operator": name, "prefill": duration(found.prefill[name]), "decode": duration(found.decode[name])}
         for name in found.decode
@@ -191,6 +195,7 @@ def plain(found: Prediction) -> dict[str, Any]:
         "ttft_interval": list(found.ttft_interval),
         "tpot_interval": list(found.tpot_interval),
         "output_throughput": found.throughput,
+        "output_throughput_per_gpu": found.throughput / found.gpus,
         "request_throughput": found.requests,
         "gpus": found.gpus,
         "requests_in_flight_at_most": found.running,
@@ -211,6 +216,7 @@ def _plain_open(found: OpenLoop) -> dict[str, Any]:
         "ttft_interval": [_finite(edge) for edge in found.ttft_interval],
         "tpot_interval": [_finite(edge) for edge in found.tpot_interval],
         "output_throughput": found.throughput,
+        "output_throughput_per_gpu": found.throughput / found.closed.gpus,
         "request_throughput": found.rate,
         "queueing": found.wait,
         "requests_in_flight": found.in_flight,

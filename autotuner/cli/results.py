@@ -50,29 +50,30 @@ def show_ranking(
     account: Account | None = None,
 ) -> None:
     """The ranked table with its notes, what was refused, the frontier, and one sentence about the winner."""
+    from autotuner.report.front import frontier, frontier_title
+    from autotuner.report.goal import objective_line
     from autotuner.report.refused import heading, reasons
     from autotuner.report.searched import sentences
-    from autotuner.report.summary import frontier, sentence
+    from autotuner.report.summary import sentence
     from autotuner.report.table import rows
 
-    table = rows(ranking, trials, experiment, limit)
     title = f"{experiment.model.id_or_path}, {len(trials)} trials, best first"
-    display.table(table.texts(), table.titles, title=title, right=table.right, emphasise=table.winner)
-    for note in table.notes:
-        display.line(note)
+    display.report(rows(ranking, trials, experiment, limit), title)
+    display.sentence(objective_line(experiment))
     if refused:
         display.line(heading(refused))
         for line in reasons(refused, experiment):
-            display.line(f"  {line}")
+            display.sentence(f"  {line}", indent="    ")
     front = frontier(trials, experiment)
     if front.rows:
         display.line()
-        display.table(front.texts(), front.titles, title="Pareto frontier", right=front.right)
+        display.report(front, frontier_title(experiment))
+        display.line()
     if ranking.winner:
-        display.line(sentence(ranking, experiment))
+        display.sentence(sentence(ranking, experiment))
     if account is not None:
-        for told in sentences(ranking, trials, experiment, account):
-            display.line(told)
+        for text in sentences(ranking, trials, experiment, account):
+            display.sentence(text)
 
 
 def no_winner(ranking: Ranking) -> NoFeasibleError:
@@ -93,15 +94,6 @@ _REMEDIES: dict[Verdict | None, str] = {
     Verdict.SATURATED: "The requested rate is above what the server can do: lower --rate.",
     Verdict.INVALID: "The figures cannot be trusted: see the checks in the report and the server's log.",
 }
-
-
-def leader(trials: list[Trial], experiment: Experiment) -> str:
-    """Which of the finished trials leads, in a few words; empty when none does."""
-    from autotuner.scoring.rank import rank
-
-    ranking = rank(trials, experiment)
-    best = ranking.winner
-    return f"{best.candidate}: {best.value:.4g} {ranking.unit} ({best.source})" if best and best.value else ""
 
 
 def the_trial(store: RunStore, number: int | None) -> Trial:

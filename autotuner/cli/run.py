@@ -91,15 +91,16 @@ def _resume(name: str | None, output: Path, as_json: bool, gate: Gate) -> None:
 def _tune(store: RunStore, wiring: Wiring, as_json: bool, gate: Gate) -> None:
     from autotuner.cli import display
     from autotuner.cli.live import view
-    from autotuner.cli.results import leader, show
+    from autotuner.cli.results import show
     from autotuner.wire import go_on
 
     with terminated_as_interrupted(), store.locked():
         done = store.trials()
         plan = wiring.plan()
-        display.note(f"run folder {store.path}: {len(plan.candidates)} launches, {len(done)} of them finished")
+        most = "at most " if plan.may_end_early else ""
+        display.note(f"run folder {store.path}: {most}{plan.total} launches, {len(done)} of them finished")
         try:
-            with view(plan, done, lambda trials: leader(trials, store.experiment)) as watch:
+            with view(plan, done) as watch:
                 result = go_on(store, wiring, watch)
         except KeyboardInterrupt:
             display.note(f"Interrupted; {len(store.trials())} finished trials are kept. Go on with:")
@@ -112,8 +113,8 @@ def _tune(store: RunStore, wiring: Wiring, as_json: bool, gate: Gate) -> None:
 
 
 def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
-    from autotuner.cli import display, foreseen
-    from autotuner.cli.live import clock
+    from autotuner.cli import display, foreseen, planned
+    from autotuner.report.goal import meaning
 
     plan = wiring.plan()
     points = plan.workload.load_points
@@ -123,43 +124,50 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
                 "layers": composition.layers,
                 "source": wiring.source,
                 "combinations": plan.space.total,
-                "launches": len(plan.candidates),
+                "launches": plan.total,
+                "confirmations": plan.confirmations,
+                "may_end_early": plan.may_end_early,
                 "candidates": [dict(candidate.parameters) for candidate in plan.candidates],
                 "predicted": foreseen.foreseen(wiring.foresight, plan.candidates, points),
                 "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refused],
-                "load_points": [str(point) for point in plan.workload.load_points],
-                "estimated_seconds": round(plan.seconds),
-                "estimate_is_at_most": plan.at_most,
-                "estimated_gpu_hours": round(plan.gpu_hours, 3),
+                "load_points": [str(point) for point in points],
+                "estimated_seconds": round(plan.usual.seconds),
+                "estimated_seconds_at_most": round(plan.most.seconds),
+                "estimated_gpu_hours": round(plan.usual.gpu_hours, 3),
+                "estimated_gpu_hours_at_most": round(plan.most.gpu_hours, 3),
             }
         )
         return
     experiment = wiring.experiment
-    display.line("layers       " + " > ".join(composition.layers))
-    display.line(f"model        {experiment.model.id_or_path}")
     why = "" if wiring.simulated else composition.reasons.get("deployment.mode", "")
-    display.line(f"engine       {experiment.base_runtime} ({wiring.source}), {wiring.where}{f': {why}' if why else ''}")
-    display.line(f"objective    {experiment.optimization.objective}, by {experiment.optimization.strategy}")
-    display.line("load points  " + ", ".join(str(point) for point in plan.workload.load_points))
     seen = len(plan.space.candidates) + len(plan.space.refused)
     sample = f"{seen} of them drawn, " if seen < plan.space.total else ""
-    display.line(f"space        {plan.space.total} combinations, {sample}{len(plan.space.refused)} refused")
-    display.line(
-        f"launches     {len(plan.candidates)}, each {clock(plan.start_seconds)} to start and "
-        f"{clock(plan.load_seconds)} of load"
-    )
-    most = "at most " if plan.at_most else ""
-    display.line(f"estimate     {most}{clock(plan.seconds)}, {plan.gpu_hours:.2f} GPU-hours")
+    for label, text in (
+        ("layers", " > ".join(composition.layers)),
+        ("model", experiment.model.id_or_path),
+        ("engine", f"{experiment.base_runtime} ({wiring.source}), {wiring.where}{f': {why}' if why else ''}"),
+        ("objective", f"{experiment.optimization.objective}, by {experiment.optimization.strategy}"),
+        ("", meaning(experiment)),
+        ("load points", ", ".join(map(str, points))),
+        ("space", f"{plan.space.total} combinations, {sample}{len(plan.space.refused)} refused"),
+        *planned.lines(plan),
+    ):
+        display.sentence(f"{label:<13}{text}", indent=" " * 13)
     names = list(experiment.parameters)
     rows: list[dict[str, Any]] = [
         {"trial": number, **candidate.parameters, **foreseen.columns(wiring.foresight, candidate, points[-1])}
         for number, candidate in enumerate(plan.candidates, start=1)
     ]
-    known = foreseen.COLUMNS if any(foreseen.COLUMNS[0] in row for row in rows) else ()
-    display.line(f"\ncandidates{f'; predicted, not measured, at {points[-1]}' if known else ''}")
-    display.table(rows, ["trial", *names, *known], right=known)
+    foretold = any(foreseen.COLUMNS[0] in row for row in rows)
+    known = foreseen.titles(experiment, plan.candidates) if foretold else ()
+    display.line()
+    display.sentence(f"candidates{f'; predicted, not measured, at {points[-1]}' if known else ''}")
+    alike = [name for name in names if len({repr(row[name]) for row in rows if name in row}) == 1]
+    priorities = {**dict.fromkeys(alike, 2), **dict.fromkeys(known[len(foreseen.COLUMNS) :], 1)}
+    display.table(rows, ["trial", *names, *known], right=["trial", *known], priorities=priorities)
     if plan.space.refused:
-        display.table(_refused_rows(plan), ["", *names, "refused because"], title="refused")
+        display.line()
+        display.table(_refused_rows(plan), ["", *names, "refused because"], title="refused", priorities=priorities)
 
 
 def _refused_rows(plan: Plan) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from autotuner.core import Candidate, Distribution, LoadPoint, Share, Source, Trial, Value
 from autotuner.scoring.rank import Ranking
@@ -14,21 +15,27 @@ SOURCE_NOTES: dict[Source, str] = {
 }
 
 
+SMALLEST, LARGEST = -4, 15
+"""Powers of ten between which a figure is written out."""
+
+
 def number(value: float | None, digits: int = 3) -> str:
-    """`digits` significant figures, thousands separated, never an exponent for what a table holds."""
+    """`digits` significant figures, thousands separated; what is all but zero as `<0.0001`, never an exponent."""
     if value is None:
         return ""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     scientific = f"{value:.{digits - 1}e}"
     exponent = int(scientific.split("e")[1])
-    if exponent < -4 or exponent > 9:
+    if exponent < SMALLEST:
+        return f"<{10.0**SMALLEST:.4f}" if value > 0 else f">-{10.0**SMALLEST:.4f}"
+    if exponent > LARGEST:
         return scientific
     return f"{float(scientific):,.{max(0, digits - 1 - exponent)}f}"
 
 
 def with_interval(distribution: Distribution | None, statistic: str, scale: float = 1.0) -> str:
-    """A statistic and its 95% interval; an open end is one that so few samples cannot bound."""
+    """A statistic and its 95% interval; an open end, as in `209 (204-)`, is one that so few samples cannot bound."""
     if distribution is None:
         return ""
     text = number(getattr(distribution, statistic) * scale)
@@ -36,6 +43,19 @@ def with_interval(distribution: Distribution | None, statistic: str, scale: floa
         return text
     low, high = distribution.intervals[statistic]
     return f"{text} ({number(low * scale)}-{'' if high is None else number(high * scale)})"
+
+
+_INTERVAL = re.compile(r"[\d,.<]+%? \([\d,.<]+-([\d,.]*)\)")
+
+
+def legend(cells: Iterable[str]) -> str:
+    """What brackets and open ends mean, where some of these cells have them; else empty."""
+    spans = [(cell, match[1]) for cell in cells if (match := _INTERVAL.fullmatch(cell))]
+    if not spans:
+        return ""
+    unbounded = next((cell for cell, high in spans if not high), None)
+    more = f"; an open end, as in {unbounded}, is one that so few requests cannot bound" if unbounded else ""
+    return f"In brackets stand 95% intervals{more}."
 
 
 def share(value: Share | None) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,14 +11,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from autotuner.core import Verdict
-from autotuner.experiment import Experiment
+from autotuner.experiment import Experiment, Slo
 from autotuner.report.figures import number
+from autotuner.report.near import near
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.pareto import Point
 from autotuner.scoring.rank import Ranking
 
 INK, MUTED, QUIET, GRID = "#222222", "#8a8f98", "#555b63", "#e6e8eb"
-TARGET, BADGE = "#1a7f4b", "#f2b134"
+TARGET, BADGE, NEAR = "#1a7f4b", "#f2b134", "#b35c00"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b3fa0", "#5d5d5d")
 LOG_ABOVE = 30.0
 BADGES = {"simulated": "SIMULATED, NOT MEASURED", "predicted": "PREDICTED, NOT MEASURED"}
@@ -102,27 +103,58 @@ def head(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
         )
 
 
-def legend(figure: Figure, shown: Sequence[Point], ranking: Ranking, *, targets: bool) -> None:
+def face(verdict: Verdict, colour: str) -> dict[str, Any]:
+    """How a trusted point is filled: whole, half where too few requests tell, hollow where a target is missed."""
+    return {
+        "markerfacecolor": "white" if verdict is Verdict.INFEASIBLE else colour,
+        "markeredgecolor": colour,
+        "markeredgewidth": 1.3,
+        "fillstyle": "left" if verdict is Verdict.UNDECIDED else "full",
+        "markerfacecoloralt": "white",
+    }
+
+
+def ring(axes: Axes, x: float, y: float, size: float) -> None:
+    """Mark a point that meets a target by little."""
+    axes.plot(
+        [x], [y], "o", markersize=size + 5, markerfacecolor="none", markeredgecolor=NEAR, markeredgewidth=1.4, zorder=6
+    )
+
+
+def verdict_entries(verdicts: Collection[Verdict], *, targets: bool, near: bool) -> list[tuple[Line2D, str]]:
+    """A legend's entries for these verdicts of trusted points, and for the ring of those `near` a target."""
+    texts = {
+        Verdict.FEASIBLE: "all targets met" if targets else "load point",
+        Verdict.UNDECIDED: "too few requests to tell",
+        Verdict.INFEASIBLE: "misses a target",
+    }
+    entries = [(dot(**face(verdict, QUIET)), text) for verdict, text in texts.items() if verdict in verdicts]
+    around = dot(markersize=11, markerfacecolor="none", markeredgecolor=NEAR, markeredgewidth=1.4)
+    return [*entries, (around, "near a target")] if near else entries
+
+
+def dot(marker: str = "o", **style: Any) -> Line2D:
+    """A mark of a legend."""
+    base: dict[str, Any] = {"color": QUIET, "linestyle": "none", "marker": marker, "markersize": 6.5}
+    return Line2D([], [], **(base | style))
+
+
+def legend(figure: Figure, shown: Sequence[Point], ranking: Ranking, slo: Slo) -> None:
     """One entry for each kind of mark that is in the picture."""
 
-    def dot(marker: str = "o", **style: object) -> Line2D:
-        base: dict[str, object] = {"color": QUIET, "linestyle": "none", "marker": marker, "markersize": 6.5}
-        return Line2D([], [], **(base | style))  # type: ignore[arg-type]
-
     verdicts = {point.result.verdict for point in shown if point.trusted}
-    entries = [(Line2D([], [], color=INK, linewidth=1.6), "Pareto frontier")]
+    entries = []
+    if any(point.on_frontier for point in shown):
+        entries.append((Line2D([], [], color=INK, linewidth=1.6), "Pareto frontier"))
     if ranking.winner is not None:
         entries.append((dot("*", markersize=13, color=COLOURS[0], markeredgecolor=INK), "winner"))
-    if Verdict.FEASIBLE in verdicts:
-        entries.append((dot(), "all targets met" if targets else "load point"))
-    if Verdict.UNDECIDED in verdicts:
-        entries.append((dot(fillstyle="left", markerfacecoloralt="white"), "too few requests to tell"))
-    if Verdict.INFEASIBLE in verdicts:
-        entries.append((dot(markerfacecolor="white", markeredgewidth=1.3), "misses a target"))
+    entries += verdict_entries(verdicts, targets=bool(slo.terms), near=any(near(point.result, slo) for point in shown))
     if any(point.trusted and not point.on_frontier for point in shown):
         entries.append((dot(alpha=0.4, color=MUTED), "not on the frontier"))
     if any(not point.trusted for point in shown):
         entries.append((dot("x", color=MUTED, markersize=5), "failed, invalid or saturated"))
+    if not entries:
+        return
     handles, texts = zip(*entries, strict=True)
     figure.legend(
         handles, texts, loc="lower center", ncols=len(entries), frameon=False, fontsize=9, bbox_to_anchor=(0.5, 0.012)

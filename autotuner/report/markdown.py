@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from autotuner.core import Trial
 from autotuner.experiment import Experiment
 from autotuner.report.figures import number, source_note
+from autotuner.report.front import frontier, frontier_title
+from autotuner.report.goal import objective_line
 from autotuner.report.refused import Refused, heading, reasons
 from autotuner.report.searched import left_out, sentences
 from autotuner.report.table import Table, rows
@@ -25,19 +27,22 @@ def markdown(
     refused: Refused = (),
     account: Account | None = None,
 ) -> str:
-    """Winner, table, notes; with the winner's launch command, the Pareto picture, what was refused, the search."""
+    """Winner, table, notes, frontier; with the launch command, the picture, what was refused, the search."""
     parts = [f"# {_escaped(experiment.task_name)}", _summary(ranking, experiment)]
     note = source_note(ranking)
     if note:
         parts.append(f"> **{note}**")
     if picture:
-        parts.append(f"![Throughput per GPU against interactivity]({picture})")
+        parts.append(f"![Output throughput per GPU against interactivity]({picture})")
     table = rows(ranking, trials, experiment)
     parts.append(table_markdown(table))
     listed = [f"- {_escaped(text)}" for text in table.notes if text != note]
     if listed:
         parts.append("\n".join(listed))
-    parts.append("Intervals in brackets are 95% intervals; an open end is one that so few requests cannot bound.")
+    parts += map(_escaped, [*table.legends(), objective_line(experiment)])
+    front = frontier(trials, experiment)
+    if front.rows:
+        parts += [f"{frontier_title(experiment)}:", table_markdown(front)]
     if account is not None:
         parts.append("\n".join(f"- {_escaped(text)}" for text in sentences(ranking, trials, experiment, account)))
         if account.skipped:

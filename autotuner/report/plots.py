@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from autotuner.core import Distribution, Metrics, Trial, Verdict
-from autotuner.experiment import Experiment, SloTerm
+from autotuner.core import Distribution, Metrics, Trial
+from autotuner.experiment import Experiment, Slo, SloTerm
 from autotuner.report.figures import differing, label
-from autotuner.report.frame import COLOURS, INK, MUTED, TARGET, head, legend, plain, style
+from autotuner.report.frame import COLOURS, INK, MUTED, TARGET, face, head, legend, plain, ring, style
 from autotuner.report.labels import Label, place
+from autotuner.report.near import near
 from autotuner.scoring.judge import judge
 from autotuner.scoring.pareto import AXES, Axis, Point, points
 from autotuner.scoring.rank import Ranking
@@ -27,7 +28,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 @dataclass(frozen=True)
 class _Panel:
-    """One pair of axes: what is drawn along x against throughput per GPU, and the target on x."""
+    """One pair of axes: what is drawn along x against output tokens/s per GPU, and the target on x."""
 
     x: Axis
     label: str
@@ -36,7 +37,7 @@ class _Panel:
 
 
 def pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking, path: Path) -> None:
-    """Write a PNG: throughput per GPU against interactivity and against time to first token.
+    """Write a PNG: output tokens/s per GPU against interactivity and against time to first token.
 
     Equal input gives equal bytes.
     """
@@ -50,10 +51,10 @@ def pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking, pa
     for axes, panel in ((left, _interactivity(experiment)), (right, _ttft(experiment))):
         found = points(judged, experiment, (panel.x, AXES["throughput"]))
         shown += found
-        _draw(axes, panel, found, judged, ranking, colours)
-    left.set_ylabel("Throughput per GPU (prompt + output tokens/s)", color=INK)
+        _draw(axes, panel, found, judged, experiment.slo, ranking, colours)
+    left.set_ylabel("Output tokens/s per GPU", color=INK)
     head(figure, experiment, ranking)
-    legend(figure, shown, ranking, targets=bool(experiment.slo.terms))
+    legend(figure, shown, ranking, experiment.slo)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
@@ -114,13 +115,14 @@ def _draw(
     panel: _Panel,
     found: Sequence[Point],
     trials: Sequence[Trial],
+    slo: Slo,
     ranking: Ranking,
     colours: dict[int, str],
 ) -> None:
     axes.set_xlabel(panel.label, color=INK)
     xs, ys = [point.at[0] for point in found], [point.at[1] for point in found]
-    near = xs and panel.limit and max(xs) / 4 <= panel.limit <= max(xs) * 4
-    style(axes, [*xs, panel.limit] if near and panel.limit else xs, ys)
+    within = xs and panel.limit and max(xs) / 4 <= panel.limit <= max(xs) * 4
+    style(axes, [*xs, panel.limit] if within and panel.limit else xs, ys)
     if panel.limit is not None:
         _region(axes, panel)
     if not found:
@@ -136,7 +138,13 @@ def _draw(
     for point in sorted(found, key=lambda point: point.on_frontier):
         _marker(axes, point, colours, winner=_wins(point, ranking))
     named = frontier + [point for point in found if _wins(point, ranking) and not point.on_frontier]
-    spots = [(point.at[0], point.at[1], 9.0 if _wins(point, ranking) else 4.0) for point in found]
+    spots = []
+    for point in found:
+        (x, y), radius = point.at[:2], 9.0 if _wins(point, ranking) else 4.0
+        if near(point.result, slo):
+            ring(axes, x, y, 1.4 * radius)
+            radius += 3.0
+        spots.append((x, y, radius))
     place(axes, _labels(named, trials, ranking, colours), spots, [[p.at[:2] for p in line] for line in lines])
 
 
@@ -192,7 +200,6 @@ def _marker(axes: Axes, point: Point, colours: dict[int, str], *, winner: bool) 
     if not point.trusted:
         axes.plot([x], [y], "x", color=MUTED, markersize=5, alpha=0.7, zorder=3)
         return
-    hollow = point.result.verdict is Verdict.INFEASIBLE
     if winner:
         axes.plot([x], [y], "*", markersize=17, color=colour, markeredgecolor=INK, markeredgewidth=0.9, zorder=5)
         return
@@ -201,11 +208,7 @@ def _marker(axes: Axes, point: Point, colours: dict[int, str], *, winner: bool) 
         [y],
         "o",
         markersize=6.5 if point.on_frontier else 5,
-        markerfacecolor="white" if hollow else colour,
-        markeredgecolor=colour,
-        markeredgewidth=1.3,
-        fillstyle="left" if point.result.verdict is Verdict.UNDECIDED else "full",
-        markerfacecoloralt="white",
+        **face(point.result.verdict, colour),
         alpha=1.0 if point.on_frontier else 0.4,
         zorder=4 if point.on_frontier else 3,
     )

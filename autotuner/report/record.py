@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
-from autotuner.experiment import Experiment
+from autotuner.experiment import Experiment, Slo
+from autotuner.report.front import on_frontier
+from autotuner.report.goal import meaning
+from autotuner.report.near import near
 from autotuner.report.refused import Refused, records
 from autotuner.report.searched import search_record
 from autotuner.scoring.judge import judge
-from autotuner.scoring.objective import OBJECTIVES, throughput_per_gpu
+from autotuner.scoring.objective import (
+    OBJECTIVES,
+    cost,
+    output_throughput_per_gpu,
+    total_throughput_per_gpu,
+)
 from autotuner.scoring.rank import Ranking, Standing
 from autotuner.search.account import UNFINISHED, Account
 
 _STATISTICS = ("mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n")
 _DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_schedule", "e2e_from_schedule")
-_RATES = ("output_throughput", "throughput", "request_throughput", "goodput", "token_goodput", "interactivity")
+_RATES = ("request_throughput", "goodput", "token_goodput", "interactivity")
 
 
 def record(
@@ -29,6 +37,8 @@ def record(
 ) -> dict[str, Any]:
     """The ranking, every trial with its load points, what was refused; None where there is no figure or no bound."""
     objective = OBJECTIVES[ranking.objective]
+    judged = [judge(trial, experiment) for trial in trials]
+    members = on_frontier(judged, experiment)
     return {
         "task_name": experiment.task_name,
         "model": experiment.model.id_or_path,
@@ -36,6 +46,7 @@ def record(
         "objective": {
             "name": objective.name,
             "label": objective.label,
+            "meaning": meaning(experiment),
             "unit": ranking.unit,
             "better": "lower" if objective.sense == "min" else "higher",
         },
@@ -43,14 +54,14 @@ def record(
         "winner": ranking.winner.trial if ranking.winner else None,
         "baseline": ranking.baseline,
         "ranking": [_standing(standing) for standing in ranking.standings],
-        "trials": [trial_record(judge(trial, experiment)) for trial in trials],
+        "trials": [trial_record(trial, experiment, members) for trial in judged],
         "refused": records(refused),
         "search": search_record(ranking, trials, experiment, account),
     }
 
 
-def trial_record(trial: Trial) -> dict[str, Any]:
-    """One trial with its load points and, where it failed, why."""
+def trial_record(trial: Trial, experiment: Experiment, members: Container[int]) -> dict[str, Any]:
+    """One judged trial with its load points and, where it failed, why; `members` are those on the frontier, by id."""
     measurement = trial.measurement
     return {
         "number": trial.number,
@@ -64,19 +75,32 @@ def trial_record(trial: Trial) -> dict[str, Any]:
         "capacities": [dataclasses.asdict(found) for found in measurement.outcome.capacities],
         "gave_up": measurement.outcome.gave_up,
         "command": list(measurement.spec.argv) if measurement.spec else None,
-        "load_points": [_of_trial(result, trial.candidate.gpus) for result in measurement.load_points],
+        "load_points": [
+            _of_trial(result, trial.candidate.gpus, experiment, pareto=id(result) in members)
+            for result in measurement.load_points
+        ],
     }
 
 
-def _of_trial(result: LoadPointResult, gpus: int) -> dict[str, Any]:
+def _of_trial(result: LoadPointResult, gpus: int, experiment: Experiment, *, pareto: bool) -> dict[str, Any]:
     """A load point with what only a known number of GPUs and an objective can tell."""
-    found = load_point_record(result)
-    found["metrics"]["throughput_per_gpu"] = throughput_per_gpu(result.metrics, gpus)
-    return {**found, "score": dataclasses.asdict(result.score) if result.score else None}
+    found = load_point_record(result, experiment.slo)
+    found["metrics"] |= per_gpu(result, gpus, experiment.hardware.price_per_gpu_hour)
+    return {**found, "score": dataclasses.asdict(result.score) if result.score else None, "pareto": pareto}
 
 
-def load_point_record(result: LoadPointResult) -> dict[str, Any]:
-    """One load point: what was asked, what was seen, what it is worth."""
+def per_gpu(result: LoadPointResult, gpus: int, price: float | None) -> dict[str, float | None]:
+    """What takes the number of GPUs: tokens/s of each, and what a million output tokens cost."""
+    return {
+        "output_throughput_per_gpu": output_throughput_per_gpu(result.metrics, gpus),
+        "total_throughput_per_gpu": total_throughput_per_gpu(result.metrics, gpus),
+        "gpu_seconds_per_million_output_tokens": cost(result.metrics, gpus, None),
+        "cost_per_million_output_tokens": None if price is None else cost(result.metrics, gpus, price),
+    }
+
+
+def load_point_record(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
+    """One load point: what was asked, what was measured, what it is worth, and which targets it meets by little."""
     point = result.load_point
     asked = {"rate": point.rate} if point.concurrency is None else {"concurrency": point.concurrency}
     return {
@@ -84,6 +108,7 @@ def load_point_record(result: LoadPointResult) -> dict[str, Any]:
         **asked,
         "source": result.source,
         "verdict": result.verdict.value,
+        "near": [term.term for term in near(result, slo)],
         "metrics": _metrics(result.metrics),
         "validity": {
             check.name: {"value": check.value, "limit": check.limit, "ok": check.ok} for check in result.validity
@@ -103,6 +128,8 @@ def _metrics(metrics: Metrics) -> dict[str, Any]:
     return {
         "requests": metrics.requests,
         **{name: _distribution(getattr(metrics, name)) for name in _DISTRIBUTIONS},
+        "output_throughput": metrics.output_throughput,
+        "total_throughput": metrics.throughput,
         **{name: getattr(metrics, name) for name in _RATES},
         "intervals": {name: list(interval) for name, interval in metrics.intervals.items()},
         "attainment": _share(metrics.attainment),

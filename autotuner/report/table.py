@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autotuner.core import LoadPointResult, Share, Trial, Verdict
 from autotuner.experiment import Experiment
-from autotuner.report.figures import differing, label, load, number, share, source_note, with_interval
+from autotuner.report.figures import differing, label, legend, load, number, share, source_note, with_interval
+from autotuner.report.near import LEGEND, MARK, described, near
 from autotuner.scoring.judge import judge
-from autotuner.scoring.objective import throughput_per_gpu
+from autotuner.scoring.objective import cost, cost_unit, output_throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing
 
 Row = dict[str, Any]
 
+OUTPUT_PER_GPU = "output tokens/s/GPU"
+ALWAYS = 0
+"""The priority of a column that a table is nothing without."""
+
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `text` turns a row into its cell; `once` leaves it empty on a candidate's later rows."""
+    """One column: `text` turns a row into its cell; `once` leaves it empty on a candidate's later rows.
+
+    Where a table is too wide, the columns of the highest `priority` are left out first, those of
+    ALWAYS never. The cells of a column that is `below` are then listed under the table.
+    """
 
     title: str
     text: Callable[[Row], str]
     right: bool = True
     once: bool = False
+    priority: int = ALWAYS
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,9 @@ class Table:
     """Rows in SI units with their columns, the winner's row, and notes to print below.
 
     Keys of a row: rank, trial, candidate, parameters, scenario, load, n, ttft, tpot, e2e
-    (Distribution or None), throughput_per_gpu, attainment (Share or None), gpu_use (GpuUse or
-    None), joules_per_token, verdict, source, value, score, gain, failure, reason; None where a
-    failed trial has none.
+    (Distribution or None), output_throughput_per_gpu, attainment (Share or None), cost, gpu_use
+    (GpuUse or None), joules_per_token, verdict, near (outcomes of terms met by little), source,
+    value, score, gain, failure, reason; None where a failed trial has none.
     """
 
     columns: tuple[Column, ...]
@@ -59,6 +70,14 @@ class Table:
             found.append({c.title: "" if later and c.once else c.text(row) for c in self.columns})
         return found
 
+    def legends(self, titles: Sequence[str] | None = None) -> list[str]:
+        """What brackets and marks mean that stand in these columns, in all of them where none are named."""
+        shown = self.titles if titles is None else titles
+        texts = self.texts()
+        brackets = legend(row[title] for title in shown for row in texts)
+        marked = any(row[title].endswith(MARK) for title in shown for row in texts)
+        return [text for text in (brackets, LEGEND if marked else "") if text]
+
 
 def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> Table:
     """The ranked table, at most `limit` candidates of it.
@@ -69,28 +88,26 @@ def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limi
     by_number = {trial.number: judge(trial, experiment) for trial in trials}
     names = differing(trials)
     mixed = len({trial.candidate.runtime for trial in trials}) > 1
-    found: list[Row] = []
-    for standing in ranking.standings[:limit]:
+    shown = ranking.standings[:limit]
+    body: list[Row] = []
+    for standing in shown:
         trial = by_number[standing.trial]
         results = _results(standing, trial)
         head = _head(standing, trial, names, mixed)
-        found += [head | _figures(result, trial) for result in results] or [head | _NO_FIGURES]
-    shown = ranking.standings[:limit]
-    metered = any(row["gpu_use"] for row in found)
+        body += [head | _figures(result, trial, experiment) for result in results] or [head | _NO_FIGURES]
     return Table(
-        _columns(ranking, experiment, metered=metered),
-        tuple(found),
-        _notes(ranking, shown),
-        0 if found and ranking.winner else None,
+        _columns(ranking, experiment, body),
+        tuple(body),
+        _notes(ranking, shown, body),
+        0 if body and ranking.winner else None,
     )
 
 
-_NO_FIGURES: Row = dict.fromkeys(
-    (
-        *("scenario", "load", "n", "ttft", "tpot", "e2e", "throughput_per_gpu", "attainment"),
-        *("gpu_use", "joules_per_token", "verdict"),
-    )
-)
+_NO_FIGURES: Row = {
+    **dict.fromkeys(("scenario", "load", "n", "ttft", "tpot", "e2e", "output_throughput_per_gpu", "attainment")),
+    **dict.fromkeys(("cost", "gpus", "gpu_use", "joules_per_token", "verdict")),
+    "near": (),
+}
 
 
 def _results(standing: Standing, trial: Trial) -> list[LoadPointResult]:
@@ -113,64 +130,98 @@ def _head(standing: Standing, trial: Trial, names: Sequence[str], mixed: bool) -
     }
 
 
-def _figures(result: LoadPointResult, trial: Trial) -> Row:
-    metrics = result.metrics
+def _figures(result: LoadPointResult, trial: Trial, experiment: Experiment) -> Row:
+    metrics, gpus = result.metrics, trial.candidate.gpus
     return {
         "scenario": result.load_point.scenario,
+        "load_point": result.load_point,
         "load": load(result.load_point),
         "n": metrics.requests,
         "ttft": metrics.ttft,
         "tpot": metrics.tpot,
         "e2e": metrics.e2e,
-        "throughput_per_gpu": throughput_per_gpu(metrics, trial.candidate.gpus),
+        "output_throughput_per_gpu": output_throughput_per_gpu(metrics, gpus),
         "attainment": metrics.attainment,
+        "cost": cost(metrics, gpus, experiment.hardware.price_per_gpu_hour),
+        "gpus": gpus,
         "gpu_use": result.gpu_use,
         "joules_per_token": result.joules_per_token,
         "verdict": result.verdict.value,
+        "near": near(result, experiment.slo),
     }
 
 
-def _columns(ranking: Ranking, experiment: Experiment, *, metered: bool) -> tuple[Column, ...]:
+def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> tuple[Column, ...]:
+    objective = ranking.objective
     load_title = "rate" if not experiment.benchmark.num_concurrency else "load"
+    sources = {row["source"] for row in body}
     columns = [
         Column("#", lambda row: str(row["rank"]), once=True),
-        Column("trial", lambda row: str(row["trial"]), once=True),
-        Column("candidate", lambda row: str(row["candidate"]), right=False, once=True),
+        Column("trial", lambda row: str(row["trial"]), once=True, priority=3),
+        Column("candidate", lambda row: str(row["candidate"]), right=False, once=True, priority=5, below=True),
         Column("scenario", lambda row: row["scenario"] or "", right=False),
         Column(load_title, lambda row: row["load"] or ""),
-        Column("n", lambda row: "" if row["n"] is None else str(row["n"])),
-        Column("TTFT ms", lambda row: _mean(row["ttft"], 1e3)),
-        Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3)),
-        Column("TPOT ms", lambda row: _mean(row["tpot"], 1e3)),
-        Column("E2E s", lambda row: _mean(row["e2e"], 1.0)),
-        Column("tokens/s/GPU", lambda row: number(row["throughput_per_gpu"])),
+        Column("n", lambda row: "" if row["n"] is None else f"{row['n']:,}", priority=7),
+        Column("TTFT ms", lambda row: _mean(row["ttft"], 1e3), priority=1),
+        Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3), priority=8),
+        Column("TPOT ms", lambda row: _mean(row["tpot"], 1e3), priority=1),
+        Column("E2E s", lambda row: _mean(row["e2e"], 1.0), priority=ALWAYS if objective == "minimize_latency" else 6),
+        Column(OUTPUT_PER_GPU, lambda row: number(row["output_throughput_per_gpu"])),
     ]
     if len(experiment.benchmark.traffic_scenarios) == 1:
         columns = [column for column in columns if column.title != "scenario"]
     if experiment.slo.terms:
-        columns.append(Column("SLO met %", lambda row: _percent(row["attainment"])))
-    if metered:
-        columns.append(Column("W", lambda row: number(row["gpu_use"].mean_watts if row["gpu_use"] else None)))
-        columns.append(Column("J/token", lambda row: number(row["joules_per_token"])))
+        columns.append(Column("SLO met %", lambda row: _percent(row["attainment"]), priority=2))
+    if shows_cost(experiment, (row["gpus"] for row in body)):
+        columns.append(cost_column(experiment, priority=ALWAYS if objective == "minimize_cost" else 4))
+    if any(row["gpu_use"] for row in body):
+        columns.append(
+            Column("W", lambda row: number(row["gpu_use"].mean_watts if row["gpu_use"] else None), priority=10)
+        )
+        columns.append(Column("J/output token", lambda row: number(row["joules_per_token"]), priority=10))
     if _needs_value(ranking):
         columns.append(Column(_value_title(ranking), lambda row: number(row["value"]), once=True))
     return (
         *columns,
-        Column("score", lambda row: number(row["score"]), once=True),
-        Column("verdict", _verdict, right=False),
-        Column("source", lambda row: str(row["source"]), right=False, once=True),
+        Column("score", lambda row: number(row["score"]), once=True, priority=9),
+        Column("verdict", verdict, right=False),
+        Column(
+            "source",
+            lambda row: str(row["source"]),
+            right=False,
+            once=True,
+            # a note says it where it is the same everywhere
+            priority=11 if len(sources) == 1 else ALWAYS,
+        ),
     )
+
+
+def cost_column(experiment: Experiment, *, priority: int) -> Column:
+    """What a million output tokens cost, in currency where a price is known, else in GPU-seconds."""
+    title = cost_unit(experiment.hardware.price_per_gpu_hour)
+    return Column(title, lambda row: number(row["cost"]), priority=priority)
+
+
+def shows_cost(experiment: Experiment, gpus: Iterable[int | None]) -> bool:
+    """Whether what tokens cost sets candidates of so many GPUs apart: by a price, by the objective, or by these."""
+    priced = experiment.hardware.price_per_gpu_hour is not None
+    differ = len(set(gpus) - {None}) > 1
+    return priced or differ or experiment.optimization.objective == "minimize_cost"
+
+
+def _several(ranking: Ranking) -> bool:
+    return any(len(standing.load_points) > 1 for standing in ranking.standings)
 
 
 def _needs_value(ranking: Ranking) -> bool:
     """Whether the objective's figure is in no other column."""
-    several = any(len(standing.load_points) > 1 for standing in ranking.standings)
-    return several or ranking.objective in ("maximize_goodput", "minimize_cost")
+    return _several(ranking) or ranking.objective in ("maximize_goodput", "maximize_throughput")
 
 
 def _value_title(ranking: Ranking) -> str:
-    short = {"minimize_latency": "E2E", "minimize_ttft": "TTFT", "minimize_tpot": "TPOT"}.get(ranking.objective)
-    return f"{short} s, geometric mean" if short else ranking.unit
+    short = {"minimize_latency": "E2E s", "minimize_ttft": "TTFT s", "minimize_tpot": "TPOT s"}
+    figure = short.get(ranking.objective) or {"maximize_goodput": "good requests/s"}.get(ranking.objective)
+    return f"{figure or ranking.unit}{', geometric mean' if _several(ranking) else ''}"
 
 
 def _mean(distribution: Any, scale: float) -> str:
@@ -181,17 +232,23 @@ def _percent(value: Share | None) -> str:
     return share(value).replace("%", "")
 
 
-def _verdict(row: Row) -> str:
-    return str(row["failure"] or row["verdict"] or "incomplete")
+def verdict(row: Row) -> str:
+    """How a row came out: its failure, else its verdict and whether it is near a target."""
+    text = str(row["failure"] or row["verdict"] or "incomplete")
+    return text + MARK if row["near"] and not row["failure"] else text
 
 
-def _notes(ranking: Ranking, shown: Sequence[Standing]) -> tuple[str, ...]:
+def _notes(ranking: Ranking, shown: Sequence[Standing], body: Sequence[Row]) -> tuple[str, ...]:
     notes = [source_note(ranking)]
-    notes += [
-        f"#{standing.rank}, trial {standing.trial}: {standing.reason}."
-        for standing in shown
-        if standing.verdict is not Verdict.FEASIBLE
-    ]
+    for standing in shown:
+        who = f"#{standing.rank}, trial {standing.trial}"
+        if standing.verdict is not Verdict.FEASIBLE:
+            notes.append(f"{who}: {standing.reason}.")
+        notes += [
+            f"{who} is near a target at {row['load_point']}: {described(row['near'])}."
+            for row in body
+            if row["rank"] == standing.rank and row["near"]
+        ]
     left = len(ranking.standings) - len(shown)
     if left:
         notes.append(f"{left} more not shown.")

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotuner.core import LoadPointResult, Trial
-from autotuner.experiment import Experiment
+from autotuner.experiment import Experiment, Slo
 from autotuner.report.figures import setting
+from autotuner.report.front import on_frontier
+from autotuner.report.near import near
+from autotuner.report.record import per_gpu
 from autotuner.scoring.judge import judge
-from autotuner.scoring.objective import throughput_per_gpu
 from autotuner.scoring.rank import Ranking
 
 _LATENCIES = ("ttft", "ttfo", "tpot", "itl", "e2e")
@@ -23,7 +25,9 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
     ranks = {standing.trial: standing.rank for standing in ranking.standings}
     names = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
     found: list[dict[str, Any]] = []
-    for trial in (judge(trial, experiment) for trial in trials):
+    judged = [judge(trial, experiment) for trial in trials]
+    members = on_frontier(judged, experiment)
+    for trial in judged:
         failure = trial.measurement.failure
         head = {
             "rank": ranks.get(trial.number),
@@ -34,10 +38,12 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
             "failure": failure.kind.value if failure else None,
             "source": trial.measurement.source,
         }
-        found += [head | _row(result, trial) for result in trial.measurement.load_points] or [head]
+        found += [
+            head | _row(result, trial, experiment) | {"pareto": str(id(result) in members).lower()}
+            for result in trial.measurement.load_points
+        ] or [head]
     metered = _GPU_USE if any(set(_GPU_USE) & set(row) for row in found) else ()
-    scored = ("throughput_per_gpu", "score")
-    columns = ["rank", "trial", "runtime", *names, "gpus", "failure", "source", *FIGURES, *scored, *metered]
+    columns = ["rank", "trial", "runtime", *names, "gpus", "failure", "source", *FIGURES, *_OF_A_RUN, *metered]
     text = io.StringIO()
     writer = csv_module.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -45,16 +51,17 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
     return text.getvalue()
 
 
-def _row(result: LoadPointResult, trial: Trial) -> dict[str, Any]:
-    return figures(result) | {
-        "throughput_per_gpu": throughput_per_gpu(result.metrics, trial.candidate.gpus),
+def _row(result: LoadPointResult, trial: Trial, experiment: Experiment) -> dict[str, Any]:
+    return {
+        **figures(result, experiment.slo),
+        **per_gpu(result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour),
         "score": result.score.value if result.score else None,
         **_gpu_use(result),
     }
 
 
-def figures(result: LoadPointResult) -> dict[str, Any]:
-    """One load point as a flat row: seconds, tokens/s, requests/s."""
+def figures(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
+    """One load point as a flat row: seconds, tokens/s, requests/s; `near` names the terms met by little."""
     metrics, share = result.metrics, result.metrics.attainment
     row: dict[str, Any] = {
         "scenario": result.load_point.scenario,
@@ -62,10 +69,11 @@ def figures(result: LoadPointResult) -> dict[str, Any]:
         "rate": result.load_point.rate,
         "source": result.source,
         "verdict": result.verdict.value,
+        "near": " ".join(term.term for term in near(result, slo)),
         "n": metrics.requests,
         "errors": sum(metrics.errors.values()),
-        "throughput": metrics.throughput,
         "output_throughput": metrics.output_throughput,
+        "total_throughput": metrics.throughput,
         "request_throughput": metrics.request_throughput,
         "goodput": metrics.goodput,
         "interactivity": metrics.interactivity,
@@ -88,6 +96,16 @@ def _gpu_use(result: LoadPointResult) -> dict[str, Any]:
     return dict(zip(_GPU_USE, figures, strict=True))
 
 
+_OF_A_RUN = (
+    "output_throughput_per_gpu",
+    "total_throughput_per_gpu",
+    "gpu_seconds_per_million_output_tokens",
+    "cost_per_million_output_tokens",
+    "score",
+    "pareto",
+)
+"""Columns that take an objective and a known number of GPUs."""
+
 _GPU_USE = ("watts_mean", "watts_max", "gpu_utilisation", "gpu_memory_used", "energy", "joules_per_token")
 """Columns of a run whose GPUs a driver told of: W, W, share, bytes, J, J."""
 
@@ -96,10 +114,11 @@ FIGURES = (
     "concurrency",
     "rate",
     "verdict",
+    "near",
     "n",
     "errors",
-    "throughput",
     "output_throughput",
+    "total_throughput",
     "request_throughput",
     "goodput",
     "interactivity",

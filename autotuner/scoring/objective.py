@@ -62,14 +62,14 @@ def cost(metrics: Metrics, gpus: int, price: float | None) -> float | None:
     return gpu_seconds if price is None else gpu_seconds * price / 3600
 
 
-def throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
-    """Prompt and output tokens per second and GPU."""
-    return metrics.throughput / gpus or None
-
-
 def output_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
     """Output tokens per second and GPU."""
     return metrics.output_throughput / gpus or None
+
+
+def total_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
+    """Prompt and output tokens per second and GPU."""
+    return metrics.throughput / gpus or None
 
 
 def cost_unit(price: float | None) -> str:
@@ -120,7 +120,7 @@ _ALL = (
         "maximize_throughput",
         "total throughput per GPU",
         "max",
-        throughput_per_gpu,
+        total_throughput_per_gpu,
         _always("total tokens/s/GPU"),
         "tokens",
         "the total throughput per GPU of",

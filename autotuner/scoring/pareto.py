@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from autotuner.core import Distribution, LoadPointResult, Metrics, Trial, Verdict
+from autotuner.core import Distribution, LoadPoint, LoadPointResult, Metrics, Trial, Verdict
 from autotuner.errors import UsageError, unknown
 from autotuner.experiment import Experiment
-from autotuner.scoring.objective import Figure, Sense, cost, cost_unit, throughput_per_gpu
+from autotuner.scoring.objective import Figure, Sense, cost, cost_unit, output_throughput_per_gpu
 
 UNTRUSTED = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
 """Verdicts whose figures stand for no steady state, and so for no point to trade off."""
@@ -37,7 +37,7 @@ def interactivity(metrics: Metrics, gpus: int = 1, price: float | None = None) -
 AXES: Mapping[str, Axis] = {
     axis.name: axis
     for axis in (
-        Axis("throughput", "Throughput per GPU", "tokens/s/GPU", "max", throughput_per_gpu),
+        Axis("throughput", "Output throughput per GPU", "output tokens/s/GPU", "max", output_throughput_per_gpu),
         Axis("interactivity", "Interactivity", "tokens/s/user", "max", interactivity),
         Axis("ttft", "Mean time to first token", "s", "min", lambda m, gpus, price: _mean(m.ttft)),
         Axis("latency", "Mean E2E latency", "s", "min", lambda m, gpus, price: _mean(m.e2e)),
@@ -50,7 +50,8 @@ AXES: Mapping[str, Axis] = {
 class Point:
     """One load point of one trial on the chosen axes.
 
-    `on_frontier` when no trusted point of the same scenario and source beats it.
+    `trusted` where its figures stand for a steady state, `on_frontier` where it meets the targets
+    and no other such point of the same scenario and source beats it.
     """
 
     trial: Trial
@@ -71,30 +72,46 @@ def axes(names: Sequence[str]) -> tuple[Axis, ...]:
 
 
 def points(trials: Sequence[Trial], experiment: Experiment, chosen: Sequence[Axis]) -> list[Point]:
-    """Every load point that has a figure on each axis.
+    """Every load point that has a figure on each axis, once for each candidate.
 
-    Only trusted ones can be on the frontier: no failed trial, no invalid or saturated load point.
+    On the frontier are only those of trusted figures: no failed trial, no invalid or saturated load
+    point; and where there are targets only those that are proven to meet them.
     """
     price = experiment.hardware.price_per_gpu_hour
     found = []
+    for trial, result in _each_once(trials):
+        values = [axis.value(result.metrics, trial.candidate.gpus, price) for axis in chosen]
+        at = tuple(value for value in values if value is not None)
+        if len(at) == len(chosen):
+            found.append(Point(trial, result, at, _trusted(trial, result)))
+    groups = _comparable(found, targets=bool(experiment.slo.terms))
+    members = {index for group in groups for index in _best(found, group, chosen)}
+    return [replace(point, on_frontier=index in members) for index, point in enumerate(found)]
+
+
+def _trusted(trial: Trial, result: LoadPointResult) -> bool:
+    return not trial.failed and result.verdict not in UNTRUSTED
+
+
+def _each_once(trials: Sequence[Trial]) -> list[tuple[Trial, LoadPointResult]]:
+    """Every load point of every candidate, the last trusted one where it was driven again.
+
+    Confirmations repeat what a candidate did before, and trade nothing off against it.
+    """
+    kept: dict[tuple[str, LoadPoint, str], tuple[Trial, LoadPointResult]] = {}
     for trial in trials:
-        for result in trial.measurement.load_points:
-            at = tuple(axis.value(result.metrics, trial.candidate.gpus, price) for axis in chosen)
-            if None not in at:
-                trusted = not trial.failed and result.verdict not in UNTRUSTED
-                found.append(Point(trial, result, tuple(value for value in at if value is not None), trusted))
-    members = {index for group in _comparable(found) for index in _best(found, group, chosen)}
-    return [
-        Point(point.trial, point.result, point.at, point.trusted, on_frontier=index in members)
-        for index, point in enumerate(found)
-    ]
+        for result in trial.measurement.load_points if trial.purpose != "confirmation" else ():
+            key = (trial.candidate.key, result.load_point, result.source)
+            if key not in kept or _trusted(trial, result) or not _trusted(*kept[key]):
+                kept[key] = (trial, result)
+    return list(kept.values())
 
 
-def _comparable(found: Sequence[Point]) -> list[list[int]]:
-    """Indices of the trusted points, apart by scenario and source: other prompts make other tokens/s."""
+def _comparable(found: Sequence[Point], *, targets: bool) -> list[list[int]]:
+    """Indices of the points to compare, apart by scenario and source: other prompts make other tokens/s."""
     groups: dict[tuple[str, str], list[int]] = {}
     for index, point in enumerate(found):
-        if point.trusted:
+        if point.trusted and (point.result.verdict is Verdict.FEASIBLE or not targets):
             groups.setdefault((point.result.load_point.scenario, point.result.source), []).append(index)
     return list(groups.values())
 

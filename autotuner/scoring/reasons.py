@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autotuner.core import LoadPointResult, Verdict
+from autotuner.core import LoadPointResult, TermOutcome, Verdict
 from autotuner.experiment import Slo
 from autotuner.scoring.slo import ATTAINMENT, Statement, outcomes, request_terms, statements
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 MEETS, MISSES, TIME_IS_UP = "clearly meets the targets", "clearly misses the targets", "time is up"
 PRECISE, FAILING = "known precisely enough", "too many requests fail"
 """Why a load point was ended: with a clear answer, without one, or because its figures are known well."""
+
+
+_UNITS = {"output_throughput": "output tokens/s", "request_throughput": "requests/s", "goodput": "requests/s"}
+"""Of the terms that are no latency."""
 
 
 def reason(result: LoadPointResult, slo: Slo) -> str:
@@ -48,7 +52,7 @@ def _missed(result: LoadPointResult, stated: Sequence[Statement], slo: Slo) -> s
     failed = failed or [statement for statement in stated if statement.state == "open"]
     parts = [_against_target(statement) + _because(statement, result, slo) for statement in failed]
     parts += [
-        f"{term.term} {_figure(term.actual)}, target {term.threshold:g}, a hard one"
+        f"{against_target(term)}, a hard one"
         for term in outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
         if term.state == "failed" and term.term not in {statement.name for statement in failed}
     ]
@@ -61,23 +65,35 @@ def _because(statement: Statement, result: LoadPointResult, slo: Slo) -> str:
         return ""
     every = outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
     plain = {term.name for term in request_terms(slo)}
-    beyond = [term for term in every if term.violation > 0 and term.term in plain]
-    over = [f"mean {term.term} {_figure(term.actual)}, target {term.threshold:g}" for term in beyond]
+    over = [f"mean {against_target(term)}" for term in every if term.violation > 0 and term.term in plain]
     return f" ({'; '.join(over)})" if over else ""
 
 
 def _against_target(statement: Statement, *, interval: bool = False) -> str:
-    """`81% of requests good (74 to 87%), target 95%`, or `latency.p90 5.2 (4.8 to 5.9), target 5`."""
-    shown = _percent if statement.name == ATTAINMENT else _figure
-    subject = f"{shown(statement.value)} of requests good" if statement.name == ATTAINMENT else ""
-    subject = subject or f"{statement.name} {shown(statement.value)}"
+    """`81% of requests good (74% to 87%), target 95%`, or `latency.p90 5.2 s (4.8 s to 5.9 s), target 5 s`."""
+
+    def shown(value: float | None) -> str:
+        if statement.name == ATTAINMENT:
+            return "no share" if value is None else f"{100 * value:.3g}%"
+        return "none" if value is None else f"{_figure(value)} {_unit(statement.name)}"
+
     ends = f" ({shown(statement.low)} to {shown(statement.high)})" if interval else ""
-    return f"{subject}{ends}, target {shown(statement.target)}"
+    if statement.name == ATTAINMENT:
+        return f"{shown(statement.value)} of requests good{ends}, target {shown(statement.target)}"
+    return f"{statement.name} {shown(statement.value)}{ends}, target {statement.target:g} {_unit(statement.name)}"
 
 
-def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.3g}%"
+def against_target(term: TermOutcome) -> str:
+    """A term with its figure and its target, in the units of the configuration."""
+    actual = "none" if term.actual is None else f"{_figure(term.actual)} {_unit(term.term)}"
+    return f"{term.term} {actual}, target {term.threshold:g} {_unit(term.term)}"
+
+
+def _unit(term: str) -> str:
+    return _UNITS.get(term, "s")
 
 
 def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3g}"
+    if value is None:
+        return "none"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

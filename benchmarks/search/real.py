@@ -121,7 +121,7 @@ def search(strategy: str, folder: Path, config: Path, given: argparse.Namespace)
 
 
 def again(found: Searched, folder: Path, config: Path, given: argparse.Namespace, seed: int) -> float:
-    """Launch a winner once more, at its load; its throughput."""
+    """Launch a winner once more, at its load; its total tokens/s."""
     settings = yaml.safe_load(config.read_text())
     settings["parameters"] |= {name: [value] for name, value in found.parameters.items()}
     path = folder / f"again-{found.strategy}.yaml"
@@ -133,7 +133,7 @@ def again(found: Searched, folder: Path, config: Path, given: argparse.Namespace
     said, _ = run(folder, path, given, *load, *only)
     (trial,) = said["trials"]
     (point,) = trial["load_points"]
-    return float(point["metrics"]["throughput"])
+    return float(point["metrics"]["total_throughput"])
 
 
 def compared(racing: Sequence[float], grid: Sequence[float]) -> str:
@@ -175,7 +175,7 @@ def main() -> None:
             for one in found:
                 again_of[one.strategy].append(again(one, folder, config, given, seed=100 + repeat))
             say(f"again: {again_of}")
-    head = ("strategy", "seconds", "launches", "load points", "tokens/s", "winner")
+    head = ("strategy", "seconds", "launches", "load points", "total tokens/s", "winner")
     text = f"Measured {today()} on {machine()}.\n\n{table(head, [row(one) for one in found])}"
     if len(found) > 1:
         first, second = found

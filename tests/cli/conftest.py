@@ -34,8 +34,9 @@ def autotune(tmp_path, monkeypatch) -> Iterator[Callable[..., Said]]:
     log = logging.getLogger("autotuner")
     before = log.level, log.handlers, log.propagate
 
-    def run(*arguments: str) -> Said:
-        ended = CliRunner().invoke(app, arguments, env=settings(tmp_path), prog_name="autotune")
+    def run(*arguments: str, columns: str = "100") -> Said:
+        env = settings(tmp_path) | {"COLUMNS": columns}
+        ended = CliRunner().invoke(app, arguments, env=env, prog_name="autotune")
         return Said(ended.exit_code, ended.stdout, ended.stderr)
 
     yield run

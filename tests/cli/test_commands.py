@@ -24,17 +24,25 @@ def test_the_version_is_told(installed):
 def test_each_profile_can_be_planned(autotune, name):
     plan = autotune("run", "--profile", name, "--dry-run", "--json").data
     assert plan["layers"][-1] == f"profile:{name}:{name}-params"
-    assert 1 <= plan["launches"] <= plan["combinations"] + 1  # the engine's own defaults come first
-    assert len(plan["candidates"]) == plan["launches"]
-    assert plan["estimated_seconds"] > 0
+    assert 1 <= len(plan["candidates"]) <= plan["combinations"] + 1  # the engine's own defaults come first
+    assert len(plan["candidates"]) == plan["launches"] - plan["confirmations"]
+    assert 0 < plan["estimated_seconds"] < plan["estimated_seconds_at_most"]
     assert plan["source"] == "simulated"
 
 
 def test_a_plan_names_launches_time_and_gpu_hours(autotune):
     said = autotune("run", "--profile", "balanced", "--dry-run").out
     assert "base-model > base-optimization" in said
-    assert "GPU-hours" in said
-    assert "15, each" in said
+    assert "GPU-hours    none, no GPU is taken" in said
+    assert "at most 19: 1 with the engine's own defaults, 14 to search, 4 to confirm the winner" in said
+    assert "objective    minimize_latency, by racing\n             the mean end-to-end latency over all" in said
+
+
+@pytest.mark.parametrize("width", ["80", "100"])
+@pytest.mark.parametrize("arguments", [("--profile", "balanced"), ("--find-capacity", "--objective", "minimize_cost")])
+def test_a_plan_fits_the_terminal(autotune, monkeypatch, width, arguments):
+    said = autotune("run", *arguments, "--dry-run", columns=width).out
+    assert max(map(len, said.splitlines())) <= int(width)
 
 
 def test_a_plan_tells_what_does_not_fit(autotune):
@@ -338,3 +346,23 @@ def test_a_dry_run_tells_what_is_predicted_of_each_candidate_and_says_that_it_is
     data = autotune(*arguments, "--json").data
     assert len(data["predicted"]) == len(data["candidates"])
     assert {point["source"] for points in data["predicted"] for point in points} == {"predicted"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "title"),
+    [
+        (("--set", "hardware.price_per_gpu_hour=3.6"), "currency / 1M output tokens"),
+        (("--set", "parameters.tp-size=[1,2]"), "GPU-s / 1M output tokens"),
+        ((), None),
+    ],
+)
+def test_a_plan_shows_what_tokens_cost_where_it_sets_candidates_apart(autotune, arguments, title):
+    run = ("run", "--profile", "quick-test", "--gpu", "H100", *arguments, "--dry-run")
+    shown = autotune(*run, columns="200").out
+    assert ([name for name in ("currency / 1M output tokens", "GPU-s / 1M output tokens") if name in shown]) == (
+        [title] if title else []
+    )
+    points = [point for points in autotune(*run, "--json").data["predicted"] for point in points]
+    seconds, costs = ([p[f"{name}_per_million_output_tokens"] for p in points] for name in ("gpu_seconds", "cost"))
+    assert seconds == pytest.approx([1e6 / point["output_throughput_per_gpu"] for point in points])
+    assert costs == (pytest.approx([s / 1000 for s in seconds]) if "price" in str(arguments) else [None] * len(points))

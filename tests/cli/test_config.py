@@ -56,11 +56,9 @@ def test_a_default_is_told_as_one(autotune):
 
 def test_what_the_gpu_limit_changed_is_told_with_what_was_there(autotune):
     shown = autotune("config", "show", "parameters.tp-size", "--profile", "high-throughput", "--total-gpus", "2")
-    assert shown.out.splitlines()[:3] == [
-        "parameters.tp-size = [2]",
-        "from        gpu-limit",
-        "instead of  [4, 8], from profile:high-throughput:high-throughput-params, bundled high-throughput.yaml:14",
-    ]
+    assert shown.out.splitlines()[:2] == ["parameters.tp-size = [2]", "from        gpu-limit"]
+    earlier = "instead of [4, 8], from profile:high-throughput:high-throughput-params, bundled high-throughput.yaml:14"
+    assert earlier in " ".join(shown.out.split())
     assert "tp-size [4, 8] is above the 2 GPUs allowed: [2] is tried instead" in " ".join(shown.err.split())
 
 

@@ -112,7 +112,7 @@ def test_the_defaults_of_a_run_and_of_a_load_test_are_those_of_the_composition()
     }
     run = {
         "--runtime": experiment.base_runtime,
-        "--deployment": experiment.deployment.mode,
+        "--deployment": f"docker for a real engine where a daemon answers, else {experiment.deployment.mode}",
         "--objective": search.objective,
         "--strategy": search.strategy,
         "--evaluator": search.evaluator,

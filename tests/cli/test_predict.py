@@ -34,8 +34,14 @@ def test_a_budget_is_ranked_with_cost_table_and_picture(autotune, tmp_path):
     arguments = ("--total-gpus", "16", "--slo", "ttft=1,tpot=0.03", "--price", "H100=2.5", "--output", "answer")
     said = autotune(*ASKED, *arguments)
     assert said.code == 0
-    for word in ("best, ", "aggregated", "prefill", "tokens/s/GPU", "per M tokens", "predicted"):
-        assert word in said.out
+    words = " ".join(said.out.split())
+    for word in ("best, ", "aggregated", "prefill", "output tokens/s per GPU", "predicted"):
+        assert word in words
+    assert "3.10 per million output tokens" in words
+    lines = said.out.splitlines()
+    (heads,) = (lines[at - 5 : at] for at, line in enumerate(lines) if line.startswith("──"))
+    assert "tokens/s/GPU" in heads[-1]
+    assert [head.split()[-1] for head in heads[:3]] == ["first", "currency", "1M"]
     with (tmp_path / "answer" / "options.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["mode"] for row in rows} == {"aggregated", "split"}

@@ -35,12 +35,15 @@ def result(concurrency, ttft, tpot, experiment, source="measured", scenario="D(1
     return LoadPointResult(point, source, metrics, check(observation, metrics, experiment.slo))
 
 
-def experiment(objective="maximize_throughput", loads=(4, 16), slo=None, scenarios=("D(100,100)",), model="tiny"):
+def experiment(
+    objective="maximize_throughput", loads=(4, 16), slo=None, scenarios=("D(100,100)",), model="tiny", price=None
+):
     return Experiment.model_validate(
         {
             "task_name": "chat_grid",
             "model": {"id_or_path": model},
             "base_runtime": "vllm",
+            "hardware": {"price_per_gpu_hour": price},
             "parameters": {"tp-size": [1, 2]},
             "optimization": {"objective": objective},
             "benchmark": {"traffic_scenarios": scenarios, "num_concurrency": loads},

@@ -28,9 +28,9 @@ def observed(point, begin=0.0, count=40, error=None):
     return Observation(point, records, (begin, begin + 4.0), 0.001)
 
 
-def drawn(make_run, folder, observations, source="measured"):
-    """Draw all four; the experiment is only there for its model's name."""
-    experiment = make_run().experiment
+def drawn(make_run, folder, observations, source="measured", slo=None):
+    """Draw all four; the experiment is only there for its model's name and its targets."""
+    experiment = make_run(slo=slo).experiment
     points = []
     for seen in observations:
         metrics = summarize(seen, experiment.slo)
@@ -72,22 +72,35 @@ def test_equal_input_gives_equal_bytes(make_run, tmp_path):
     assert drawn(make_run, tmp_path, closed(2)) == drawn(make_run, tmp_path / "again", closed(2))
 
 
-def test_what_was_simulated_says_so_and_axes_have_units(make_run, tmp_path, monkeypatch):
-    seen = []
+@pytest.fixture
+def texts(monkeypatch):
+    """The texts of each picture that was written, in order."""
+    found = []
     original = Figure.savefig
 
     def keep(figure, *args, **options):
-        seen.append([text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text"))])
+        found.append([text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text"))])
         return original(figure, *args, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
+    return found
+
+
+def test_what_was_simulated_says_so_and_axes_have_units(make_run, tmp_path, texts):
     drawn(make_run, tmp_path, closed(3), source="simulated")
-    assert all("SIMULATED, NOT MEASURED" in texts for texts in seen)
-    load, trade, latencies, over_time = seen
+    assert all("SIMULATED, NOT MEASURED" in written for written in texts)
+    load, trade, latencies, over_time = texts
     assert {"Time to first token (ms)", "Time per output token (ms)", "Concurrency (requests in flight)"} <= set(load)
-    assert {"Output throughput (tokens/s)", "c=4"} <= set(trade)
-    assert "4 (n=40)" in latencies
+    assert {"Output tokens/s", "c=4"} <= set(trade)
+    assert "c=4 (n=40)" in latencies
     assert {"Output tokens/s", "Requests in flight", "Time since the first window began (s)"} <= set(over_time)
+
+
+@pytest.mark.parametrize(("ttft", "near"), [(0.0235, True), (0.1, False), (0.01, False)])
+def test_a_load_point_near_a_target_has_a_ring_that_the_legend_names(make_run, tmp_path, texts, ttft, near):
+    # one request in flight has a TTFT of 22.5 ms
+    drawn(make_run, tmp_path, closed(1), slo={"ttft": ttft})
+    assert ["near a target" in written for written in texts] == [near, near, False, False]
 
 
 def test_a_trace_counts_every_token_and_request():

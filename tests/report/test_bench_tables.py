@@ -38,16 +38,44 @@ def test_a_row_for_each_load_point_with_intervals_where_they_matter(tested):
 
 
 def test_goodput_and_attainment_are_shown_when_there_are_targets(tested):
-    assert "SLO met" not in verdicts(tested()).titles
+    assert "SLO met %" not in verdicts(tested()).titles
     row = verdicts(tested(slo={"ttft": 1.0})).texts()[0]
-    assert row["SLO met"].startswith("100% (")
-    assert float(row["good req/s"]) > 0
+    assert row["SLO met %"].startswith("100 (")
+    assert float(row["good requests/s"]) > 0
+
+
+def test_output_tokens_come_before_the_total_and_both_say_which_they_are(tested):
+    bench = tested()
+    row = verdicts(bench).texts()[0]
+    # prompts and answers are of 100 tokens each
+    assert 2 * float(row["output tokens/s"]) == pytest.approx(float(row["total tokens/s"]), rel=0.01)
+    titles = verdicts(bench).titles
+    assert titles.index("output tokens/s") < titles.index("total tokens/s")
+    (flat, _) = csv_module.DictReader(io.StringIO(csv(bench)))
+    assert 2 * float(flat["output_throughput"]) == pytest.approx(float(flat["total_throughput"]))
+    assert "throughput" not in flat
+
+
+def test_a_target_met_by_little_is_marked_with_its_figure(tested):
+    # at 4 in flight TTFT is 42 ms, at 16 it is 78 ms
+    bench = tested(slo={"ttft": 0.08})
+    table = verdicts(bench)
+    assert [row["verdict"] for row in table.texts()] == ["undecided", "feasible (near)"]
+    assert "D(100,100) @ 16 is near a target: ttft 0.078 s, target 0.08 s." in table.notes
+    assert any(text.startswith("near: ") for text in table.legends())
+    assert [point["near"] for point in record(bench)["load_points"]] == [[], ["ttft"]]
+    assert [row["near"] for row in csv_module.DictReader(io.StringIO(csv(bench)))] == ["", "ttft"]
+
+
+def test_an_open_interval_is_explained_where_one_is_shown(tested):
+    assert "an open end, as in " in " ".join(latencies(tested()).legends())
+    assert verdicts(tested()).legends() == []
 
 
 def test_a_simulated_test_says_so_and_why_a_load_point_is_no_good(tested):
     table = verdicts(tested(source="simulated", slo={"ttft": 0.001}))
     assert table.notes[0].startswith("Simulated")
-    why = "0% of requests good, target 95% (mean ttft 0.042, target 0.001)"
+    why = "0% of requests good, target 95% (mean ttft 0.042 s, target 0.001 s)"
     assert f"D(100,100) @ 4 is infeasible: {why}." in table.notes
     assert {row["source"] for row in table.texts()} == {"simulated"}
 
@@ -85,6 +113,7 @@ def test_the_checks_stand_beside_each_other_with_what_failed_marked(tested):
     table = checks(replace(bench, load_points=(bench.load_points[0], Driven(broken))))["D(100,100)"]
     rows = {row["check"]: row for row in table.texts()}
     assert rows["loop-lag-p99"]["16"] == "0.500 !"
+    assert {column.title: column.priority for column in table.columns} == {"check": 0, "4": 2, "16": 0, "limit": 1}
     assert rows["completed"] == {"check": "completed", "4": rows["completed"]["4"], "16": "-", "limit": ">= 1 request"}
 
 
@@ -105,7 +134,7 @@ def test_the_json_has_the_documented_shape_in_seconds(tested):
     assert point["metrics"]["ttft"]["mean"] == pytest.approx(0.042)
     assert data["slo"] == {"attainment": 0.95, "terms": [{"metric": "ttft", "statistic": "p90", "threshold": 1.0}]}
     assert point["validity"]["completed"]["ok"]
-    assert "throughput_per_gpu" not in point["metrics"], "nobody said how many GPUs serve"
+    assert "output_throughput_per_gpu" not in point["metrics"], "nobody said how many GPUs serve"
 
 
 def test_the_csv_has_the_same_figures(tested):

@@ -57,10 +57,18 @@ def test_the_frontier_is_told_by_what_differs_and_by_its_load(make_run, tmp_path
     assert not any("mem-fraction-static" in text for text in found)
 
 
+@pytest.mark.parametrize(
+    ("slo", "frontier", "near"), [({}, True, False), ({"ttft": 0.055}, True, True), ({"ttft": 0.001}, False, False)]
+)
+def test_the_legend_has_what_is_in_the_picture(make_run, tmp_path, monkeypatch, slo, frontier, near):
+    found = texts(monkeypatch, make_run(slo=slo), tmp_path / "p.png")
+    assert ("Pareto frontier" in found, "near a target" in found) == (frontier, near)
+
+
 def test_axes_have_units_and_targets_are_named(make_run, tmp_path, monkeypatch):
     run = make_run(slo={"tpot": 0.02, "ttft": {"p90": 0.5}})
     found = texts(monkeypatch, run, tmp_path / "p.png")
-    assert "Throughput per GPU (prompt + output tokens/s)" in found
+    assert "Output tokens/s per GPU" in found
     assert "Interactivity (tokens/s per user, 1 / mean TPOT)" in found
     assert "Time to first token (p90, ms)" in found
     assert "target: TPOT mean ≤ 20 ms" in found

@@ -40,12 +40,49 @@ def test_json_names_winner_sources_and_failures(make_run):
     assert found["objective"] == {
         "name": "maximize_throughput",
         "label": "total throughput per GPU",
+        "meaning": "total (prompt + output) tokens/s per GPU, each candidate at its best load point",
         "unit": "total tokens/s/GPU",
         "better": "higher",
     }
     assert [standing["trial"] for standing in found["ranking"]] == [2, 1, 3]
     assert found["ranking"][0]["load_points"] == ["D(100,100) @ 16"]
     assert found["trials"][2]["failure"]["kind"] == "crashed-under-load"
+
+
+def test_json_and_csv_say_which_tokens_are_counted_what_they_cost_and_what_is_on_the_frontier(make_run):
+    run = make_run(slo={"ttft": 0.055})
+    points = [point for trial in record(*run.all)["trials"] for point in trial["load_points"]]
+    table = list(csv_module.DictReader(io.StringIO(csv(*run.all))))
+    # trial 2 at 16 in flight, on 2 GPUs
+    figures = points[3]["metrics"]
+    output = 16 * 100 / 0.6064
+    expected = {
+        "output_throughput": output,
+        "total_throughput": 2 * output,
+        "output_throughput_per_gpu": output / 2,
+        "total_throughput_per_gpu": output,
+        "gpu_seconds_per_million_output_tokens": 2e6 / output,
+    }
+    assert {name: figures[name] for name in expected} == pytest.approx(expected)
+    assert {name: float(table[3][name]) for name in expected} == pytest.approx(expected)
+    assert "throughput" not in figures
+    assert figures["cost_per_million_output_tokens"] is None
+    assert table[3]["cost_per_million_output_tokens"] == ""
+    # of the sound trials 42 and 78, 28 and 52 ms; the crashed one trades nothing off
+    assert [point["pareto"] for point in points] == [False, False, True, True, False]
+    assert [row["pareto"] for row in table] == ["false", "false", "true", "true", "false"]
+    assert [point["near"] for point in points] == [[], [], [], ["ttft"], []]
+    assert [row["near"] for row in table] == ["", "", "", "ttft", ""]
+
+
+def test_with_a_price_every_report_has_the_cost_of_a_million_output_tokens(make_run):
+    run = make_run(price=3.6)
+    output = 16 * 100 / 0.6064
+    point = record(*run.all)["trials"][1]["load_points"][1]
+    assert point["metrics"]["cost_per_million_output_tokens"] == pytest.approx(2 * 1000.0 / output)
+    row = list(csv_module.DictReader(io.StringIO(csv(*run.all))))[3]
+    assert float(row["cost_per_million_output_tokens"]) == pytest.approx(2 * 1000.0 / output)
+    assert markdown(*run.all).count("| currency / 1M output tokens |") == 2
 
 
 def test_csv_has_a_row_for_each_load_point_of_each_trial(make_run):
@@ -77,15 +114,33 @@ def test_markdown_names_the_winner_and_its_source(make_run):
     assert "**2,640 total tokens/s/GPU** at D(100,100) @ 16, trial 2" in text
     assert "> **Simulated: " in text
     assert text.count("Simulated: ") == 1
-    assert "![Throughput per GPU against interactivity](pareto.png)" in text
+    assert "![Output throughput per GPU against interactivity](pareto.png)" in text
     assert "```sh\nvllm serve tiny\n```" in text
+
+
+def test_markdown_says_what_the_objective_means_and_what_brackets_do(make_run):
+    text = markdown(*make_run("minimize_latency", loads=(2, 4)).all)
+    assert (
+        "Objective: minimize\\_latency, the mean end-to-end latency over all load points; "
+        "it does not weigh the GPUs a candidate takes." in text
+    )
+    assert "In brackets stand 95% intervals; an open end, as in " in text
+
+
+def test_markdown_marks_what_is_near_a_target(make_run):
+    text = markdown(*make_run(slo={"ttft": 0.055}).all)
+    assert "feasible (near)" in text
+    assert "trial 2 is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s." in text
+    assert "near: the figures meet every target" in text
 
 
 def test_markdown_has_as_many_cells_in_every_row(make_run):
     text = markdown(*make_run(slo={"ttft": 1.0}).all)
-    lines = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 3
-    assert len({line.count("|") for line in lines}) == 1
+    ranked, front = text.split("Pareto frontier of what meets the targets:")
+    for part, rows in ((ranked, 3), (front, 2)):
+        lines = [line.replace("\\|", "") for line in part.splitlines() if line.startswith("|")]
+        assert len(lines) == 2 + rows
+        assert len({line.count("|") for line in lines}) == 1
     assert "Killed \\| by the kernel" in text
 
 
@@ -119,7 +174,7 @@ def test_what_gpus_drew_is_shown_where_a_driver_told(make_run):
     assert trial["gpu_use"]["mean_watts"] == 1500.0
     assert trial["gpu_use"]["joules_per_token"] == 1500.0 / trial["metrics"]["output_throughput"]
     text = markdown(*run.all)
-    assert " W | J/token |" in text
+    assert " W | J/output token |" in text
     assert "| 1,500 | " in text.replace("**", "")
     table = list(csv_module.DictReader(io.StringIO(csv(*run.all))))
     assert [row["watts_mean"] for row in table if row["trial"] == "2"] == ["1500.0"] * 2
@@ -128,7 +183,7 @@ def test_what_gpus_drew_is_shown_where_a_driver_told(make_run):
 
 def test_no_report_has_a_column_for_what_nobody_told(make_run):
     run = make_run()
-    assert "J/token" not in markdown(*run.all)
+    assert "J/output token" not in markdown(*run.all)
     assert "watts" not in csv(*run.all)
     assert "gpu_use" not in record(*run.all)["trials"][1]["load_points"][0]
 

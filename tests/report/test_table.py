@@ -1,7 +1,9 @@
 import dataclasses
 
+import pytest
+
 from autotuner.core import Candidate
-from autotuner.report.table import Column, Table, rows
+from autotuner.report.table import ALWAYS, Column, Table, rows
 
 
 def test_one_row_per_candidate_at_its_best_load_point(make_run):
@@ -13,8 +15,10 @@ def test_one_row_per_candidate_at_its_best_load_point(make_run):
     ]
     assert table.winner == 0
     first = table.texts()[0]
-    # 16 streams x 200 tokens / (0.052 + 99 x 0.0056 s) on 2 GPUs = 2640
-    assert first["tokens/s/GPU"] == "2,640"
+    # 16 streams x 100 output tokens / (0.052 + 99 x 0.0056 s) on 2 GPUs = 1320, and as many of the prompts
+    assert first["output tokens/s/GPU"] == "1,320"
+    assert first["total tokens/s/GPU"] == "2,640"
+    assert first["GPU-s / 1M output tokens"] == "758"
     assert first["TTFT ms"] == "52.0"
     assert first["TPOT ms"] == "5.60"
     assert first["E2E s"] == "0.606"
@@ -63,7 +67,7 @@ def test_a_failed_trial_is_last_with_its_failure_and_no_figures(make_run):
     table = rows(*make_run().all)
     last = table.texts()[-1]
     assert last["verdict"] == "crashed-under-load"
-    assert last["TTFT ms"] == last["tokens/s/GPU"] == last["score"] == ""
+    assert last["TTFT ms"] == last["output tokens/s/GPU"] == last["score"] == ""
     assert "#3, trial 3: crashed-under-load: Killed | by\nthe kernel." in table.notes
 
 
@@ -82,7 +86,7 @@ def test_a_limit_says_what_it_leaves_out(make_run):
 
 def test_numbers_are_right_aligned_and_words_are_not(make_run):
     table = rows(*make_run().all)
-    assert {"#", "n", "TTFT ms", "tokens/s/GPU", "score"} <= set(table.right) <= set(table.titles)
+    assert {"#", "n", "TTFT ms", "output tokens/s/GPU", "score"} <= set(table.right) <= set(table.titles)
     assert not {"candidate", "verdict", "source"} & set(table.right)
     assert all(list(row) == table.titles for row in table.texts())
 
@@ -91,6 +95,80 @@ def test_scenarios_have_a_column_where_there_are_several(make_run):
     table = rows(*make_run(scenarios=("D(100,100)", "D(200,100)")).all)
     assert [row["scenario"] for row in table.texts()[:2]] == ["D(100,100)", "D(200,100)"]
     assert "scenario" not in rows(*make_run().all).titles
+
+
+TOKENS = "output tokens/s/GPU"
+
+
+@pytest.mark.parametrize("objective", ["minimize_latency", "maximize_throughput", "maximize_goodput", "minimize_cost"])
+def test_output_tokens_are_the_first_throughput_and_every_one_says_which_tokens_it_counts(make_run, objective):
+    titles = [title for title in rows(*make_run(objective, slo={"ttft": 1.0}).all).titles if "tokens/s" in title]
+    assert titles[0] == TOKENS
+    assert all(title.split()[0] in ("output", "total") for title in titles)
+    assert ("total tokens/s/GPU" in titles) is (objective == "maximize_throughput")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes", "title"),
+    [
+        ({"price": 3.6}, (1, 1), "currency / 1M output tokens"),
+        ({"price": 3.6}, (1, 2), "currency / 1M output tokens"),
+        ({}, (1, 2), "GPU-s / 1M output tokens"),
+        ({"objective": "minimize_cost"}, (1, 1), "GPU-s / 1M output tokens"),
+        ({}, (2, 2), None),
+    ],
+)
+def test_cost_is_shown_with_a_price_for_its_objective_or_where_gpus_differ(make_run, changes, sizes, title):
+    run = make_run(count=2, **changes)
+    for place, size in enumerate(sizes):
+        candidate = Candidate("vllm", {**run.trials[place].candidate.parameters, "tp-size": size})
+        run.trials[place] = dataclasses.replace(run.trials[place], candidate=candidate)
+    assert [name for name in rows(*run.all).titles if name.endswith("1M output tokens")] == ([title] if title else [])
+
+
+def test_a_verdict_near_a_target_is_marked_with_term_and_figure(make_run):
+    table = rows(*make_run(slo={"ttft": 0.055, "tpot": {"threshold": 0.02}}).all)
+    assert table.texts()[0]["verdict"] == "feasible (near)"
+    assert table.rows[0]["verdict"] == "feasible"
+    assert "#1, trial 2 is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s." in table.notes
+    assert any(text.startswith("near: ") for text in table.legends())
+
+
+@pytest.mark.parametrize("slo", [{}, {"ttft": 0.06}, {"ttft": 0.05}])
+def test_a_verdict_far_from_its_targets_or_beyond_them_is_not(make_run, slo):
+    table = rows(*make_run(slo=slo).all)
+    assert not any("near" in row["verdict"] for row in table.texts())
+    assert not any("near a target" in note for note in table.notes)
+    assert not any(text.startswith("near") for text in table.legends())
+
+
+def test_a_minimum_met_by_little_is_near_too(make_run):
+    table = rows(*make_run(slo={"output_throughput": 2500}).all)
+    assert table.texts()[0]["verdict"] == "feasible (near)"
+    (note,) = (note for note in table.notes if "near" in note)
+    assert "output_throughput 2,639 output tokens/s, target 2500 output tokens/s" in note
+
+
+def test_what_brackets_mean_is_said_for_the_columns_that_are_shown(make_run):
+    table = rows(*make_run(loads=(2,)).all)
+    assert "In brackets stand 95% intervals; an open end" in table.legends()[0]
+    assert table.legends(["TTFT ms", "candidate"]) == []
+
+
+def test_what_decides_is_never_left_out(make_run):
+    for objective, title in (("minimize_latency", "E2E s"), ("minimize_cost", "GPU-s / 1M output tokens")):
+        columns = {column.title: column.priority for column in rows(*make_run(objective).all).columns}
+        assert columns[title] == ALWAYS
+        assert columns[TOKENS] == columns["verdict"] == ALWAYS
+        assert columns["score"] > columns["TTFT p99 ms"] > columns["TTFT ms"]
+
+
+def test_a_source_is_never_left_out_where_there_are_several(make_run):
+    run = make_run()
+    (one,) = (column for column in rows(*run.all).columns if column.title == "source")
+    run.trials[0] = make_run(source="simulated").trials[0]
+    (several,) = (column for column in rows(*run.all).columns if column.title == "source")
+    assert one.priority > several.priority == ALWAYS
 
 
 def test_an_empty_run_is_an_empty_table(make_run):

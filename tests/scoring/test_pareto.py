@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.core import Check, Verdict
+from autotuner.core import Check
 from autotuner.errors import UsageError
 from autotuner.scoring.judge import judge
 from autotuner.scoring.pareto import AXES, axes, frontier, points
@@ -48,28 +50,73 @@ def test_the_axes_are_the_five_and_two_are_needed():
         axes(["throughput"])
 
 
+def on_frontier(trials, experiment, names=("throughput", "interactivity")):
+    found = points([judge(trial, experiment) for trial in trials], experiment, axes(names))
+    return [(point.trial.number, point.result.load_point.concurrency) for point in found if point.on_frontier]
+
+
 def test_only_trusted_load_points_are_on_the_frontier(make):
     experiment = make.experiment("maximize_throughput", [1, 4, 16])
     chosen = axes(["throughput", "interactivity"])
     invalid = [Check("error-share", 0.5, "<= 0.01", False)]
     trials = [
         make.trial(1, make.result(1, throughput=100.0, tpot=0.01), make.result(16, throughput=900.0, tpot=0.04)),
-        make.trial(2, make.result(4, throughput=9000.0, tpot=0.001, validity=invalid)),
-        make.trial(3, make.result(1, throughput=8000.0, tpot=0.001), failure=make.OOM),
-        make.trial(4, make.result(4, throughput=90.0, tpot=0.05)),
+        make.trial(2, make.result(4, throughput=9000.0, tpot=0.001, validity=invalid), parameters={"tp-size": 2}),
+        make.trial(3, make.result(1, throughput=8000.0, tpot=0.001), parameters={"x": 3}, failure=make.OOM),
+        make.trial(4, make.result(4, throughput=90.0, tpot=0.05), parameters={"x": 4}),
     ]
     found = points([judge(trial, experiment) for trial in trials], experiment, chosen)
     assert [point.trial.number for point in found if point.on_frontier] == [1, 1]
     assert [point.trial.number for point in found if not point.trusted] == [2, 3]
-    assert found[0].at == (100.0, 100.0)
+    # half of the 100 tokens/s are output
+    assert found[0].at == (50.0, 100.0)
 
 
-def test_load_points_beyond_the_targets_still_trade_off(make):
-    experiment = make.experiment("maximize_throughput", [16], slo={"tpot": {"mean": 0.01}})
-    judged = judge(make.trial(1, make.result(16, tpot=0.04)), experiment)
-    assert judged.measurement.load_points[0].verdict is Verdict.INFEASIBLE
-    (point,) = points([judged], experiment, axes(["throughput", "interactivity"]))
-    assert point.on_frontier
+def test_throughput_on_the_frontier_is_that_of_output_tokens(make):
+    experiment = make.experiment("maximize_throughput")
+    long_prompts = make.result(1, throughput=9000.0, output_throughput=10.0)
+    long_answers = make.result(1, throughput=1000.0, output_throughput=900.0)
+    trials = [make.trial(1, long_prompts), make.trial(2, long_answers, parameters={"x": 2})]
+    assert on_frontier(trials, experiment, ("throughput", "ttft")) == [(2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("slo", "expected"),
+    [
+        (None, [(1, 1), (1, 4), (1, 16)]),
+        ({"tpot": {"mean": 0.02}}, [(1, 1), (1, 4)]),
+        ({"tpot": {"p99": 0.02}}, [(1, 1)]),
+        ({"tpot": {"mean": 0.001}}, []),
+    ],
+)
+def test_only_what_is_proven_to_meet_the_targets_is_on_the_frontier(make, slo, expected):
+    experiment = make.experiment("maximize_throughput", [1, 4, 16], slo=slo)
+    # at 4 in flight the interval of a percentile ends beyond the target
+    unproven = make.constant(0.015, intervals={"mean": (0.015, 0.015), "p99": (0.015, 0.03)})
+    results = (
+        make.result(1, throughput=100.0, tpot=0.01),
+        replace(made := make.result(4, throughput=300.0, tpot=0.015), metrics=replace(made.metrics, tpot=unproven)),
+        make.result(16, throughput=900.0, tpot=0.04),
+    )
+    assert on_frontier([make.trial(1, *results)], experiment) == expected
+
+
+def test_a_candidate_that_was_launched_again_is_on_the_frontier_once(make):
+    experiment = make.experiment("maximize_throughput", [1, 4])
+    first = make.trial(1, make.result(1), make.result(4, throughput=3000.0, tpot=0.02))
+    again = replace(make.trial(2, make.result(1), make.result(4, throughput=3100.0)), purpose="confirmation")
+    assert on_frontier([first, again], experiment) == [(1, 1), (1, 4)]
+
+
+def test_a_load_point_that_was_driven_twice_counts_as_it_was_last(make):
+    experiment = make.experiment("maximize_throughput", [4])
+    twice = make.trial(1, make.result(4, throughput=3000.0), make.result(4, throughput=2000.0))
+    (point,) = points([judge(twice, experiment)], experiment, axes(["throughput", "ttft"]))
+    assert point.at[0] == 1000.0
+    unsteady = make.result(4, throughput=2000.0, validity=[Check("stationarity", 3.0, "within 2", False)])
+    twice = make.trial(1, make.result(4, throughput=3000.0), unsteady)
+    (point,) = points([judge(twice, experiment)], experiment, axes(["throughput", "ttft"]))
+    assert (point.at[0], point.on_frontier) == (1500.0, True)
 
 
 def test_a_load_point_without_a_figure_is_no_point(make):

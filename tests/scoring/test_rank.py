@@ -87,9 +87,9 @@ def test_targets_met_come_first_then_the_penalised_score(make):
     assert [standing.reason for standing in ranking.standings] == [
         "all targets met",
         "100% of requests good (83.9% to 100%), target 95%; 20 requests are too few to tell",
-        "70% of requests good, target 95% (mean ttft 1.1, target 1)",
-        "10% of requests good, target 95% (mean ttft 1.4, target 1)",
-        "0% of requests good, target 95% (mean ttft 3, target 1); ttft 3, target 1, a hard one",
+        "70% of requests good, target 95% (mean ttft 1.1 s, target 1 s)",
+        "10% of requests good, target 95% (mean ttft 1.4 s, target 1 s)",
+        "0% of requests good, target 95% (mean ttft 3 s, target 1 s); ttft 3 s, target 1 s, a hard one",
         "completed-rate 0.5, not >= 0.90 of arrivals",
     ]
 
@@ -115,7 +115,7 @@ def test_the_worst_load_point_gives_the_verdict_and_says_where(make):
     trial = make.trial(1, make.result(1, ttft=0.1), make.result(64, ttft=2.0))
     (standing,) = rank([trial], make.experiment(concurrency=(1, 64), slo={"ttft": {"p90": 1.0}})).standings
     assert standing.verdict is Verdict.INFEASIBLE
-    assert standing.reason == "ttft.p90 2, target 1 at D(100,100) @ 64"
+    assert standing.reason == "ttft.p90 2 s, target 1 s at D(100,100) @ 64"
 
 
 def test_gain_is_over_the_engines_own_defaults_and_over_nothing_else(make):

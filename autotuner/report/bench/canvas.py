@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from autotuner.core import LoadPoint, Verdict
 from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.report.figures import load
 from autotuner.report.frame import BADGE, BADGES, COLOURS, INK, MUTED, QUIET, plain
 
 UNTRUSTED = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
@@ -38,7 +39,9 @@ def canvas(
     scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in bench.load_points))
     heading, under = 1 - 0.36 / height, 1 - 0.62 / height
     figure.text(0.07, heading, what, fontsize=14, fontweight="bold", color=INK)
-    said = f"{plain(bench.model, 60)} at {plain(bench.url, 50)}, {plain(scenarios, 60)}"
+    closed = any(point.result.load_point.concurrency for point in bench.load_points)
+    key = ", c = concurrency" if closed else ""
+    said = f"{plain(bench.model, 60)} at {plain(bench.url, 50)}, {plain(scenarios, 60)}{key}"
     figure.text(0.07, under, said, fontsize=9.5, color=QUIET, parse_math=False)
     if bench.source in BADGES:
         figure.text(
@@ -77,6 +80,11 @@ def empty(axes: Axes, text: str = "No load point gave these figures.") -> None:
 def level(point: LoadPoint) -> float:
     """How hard a load point pushes: its concurrency or its rate."""
     return float(point.concurrency) if point.concurrency is not None else float(point.rate or 0.0)
+
+
+def named(point: LoadPoint) -> str:
+    """A load point by its load alone: `c=4` requests in flight, or `4/s`."""
+    return load(point) if point.concurrency is None else f"c={load(point)}"
 
 
 def series(points: Sequence[Driven]) -> dict[tuple[str, bool], list[Driven]]:

@@ -17,13 +17,14 @@ from autotuner.report.bench.canvas import (
     finish,
     level,
     load_ticks,
+    named,
     scenario_colours,
     series,
 )
 from autotuner.report.bench.result import BenchResult, Driven
-from autotuner.report.figures import load
-from autotuner.report.frame import INK, MUTED, QUIET, style
+from autotuner.report.frame import INK, MUTED, QUIET, face, ring, style, verdict_entries
 from autotuner.report.labels import Label, place
+from autotuner.report.near import near
 
 _AXIS = {False: "Concurrency (requests in flight)", True: "Rate (requests/s)"}
 _METRICS = (("ttft", "Time to first token (ms)"), ("tpot", "Time per output token (ms)"))
@@ -63,14 +64,22 @@ def _latency(axes: Axes, bench: BenchResult, name: str, *, paced: bool) -> None:
             xs, [d.p99 * 1e3 for d in found], color=colours[scenario], linewidth=1.1, linestyle=(0, (4, 2)), zorder=2
         )
         for x, point, distribution in zip(xs, line, found, strict=True):
-            _mark(axes, x, distribution, colours[scenario], trusted=point.result.verdict not in UNTRUSTED)
+            _interval(axes, x, distribution, colours[scenario])
+            _mark(axes, x, distribution.mean * 1e3, point, bench, colours[scenario])
 
 
-def _mark(axes: Axes, x: float, found: Distribution, colour: str, *, trusted: bool) -> None:
-    """The mean as a dot, and the interval of the p99; an open end has an arrow."""
-    axes.plot(
-        [x], [found.mean * 1e3], "o" if trusted else "x", color=colour if trusted else MUTED, markersize=5.5, zorder=4
-    )
+def _mark(axes: Axes, x: float, y: float, point: Driven, bench: BenchResult, colour: str) -> None:
+    """A load point by its verdict, with a ring where it meets a target by little."""
+    if point.result.verdict in UNTRUSTED:
+        axes.plot([x], [y], "x", color=MUTED, markersize=5.5, zorder=4)
+        return
+    axes.plot([x], [y], "o", markersize=6, zorder=4, **face(point.result.verdict, colour))
+    if near(point.result, bench.slo):
+        ring(axes, x, y, 6.0)
+
+
+def _interval(axes: Axes, x: float, found: Distribution, colour: str) -> None:
+    """The interval of the p99; an open end has an arrow."""
     low, high = found.intervals.get("p99", (found.p99, found.p99))
     top = found.p99 if high is None else high
     axes.plot([x, x], [low * 1e3, top * 1e3], color=colour, linewidth=1.0, alpha=0.6, zorder=2)
@@ -85,10 +94,10 @@ def _top(found: Distribution) -> float:
 def tradeoff(bench: BenchResult, path: Path) -> None:
     """Write a PNG: what all users get together against what each of them gets."""
     legend = _legend(bench, statistics=False)
-    figure, grid = canvas(bench, "Throughput against interactivity", legend=[text for _, text in legend])
+    figure, grid = canvas(bench, "Output throughput against interactivity", legend=[text for _, text in legend])
     axes = grid[0][0]
     axes.set_xlabel("Interactivity (tokens/s per user, 1 / mean TPOT)", color=INK)
-    axes.set_ylabel("Output throughput (tokens/s)", color=INK)
+    axes.set_ylabel("Output tokens/s", color=INK)
     drawn = [point for point in bench.load_points if point.result.metrics.interactivity]
     at = {id(point): _at(point) for point in drawn}
     style(axes, [x for x, _ in at.values()], [y for _, y in at.values()])
@@ -101,21 +110,18 @@ def tradeoff(bench: BenchResult, path: Path) -> None:
         lines.append(spots)
         axes.plot([x for x, _ in spots], [y for _, y in spots], color=colours[scenario], linewidth=1.4, zorder=2)
         for point, (x, y) in zip(line, spots, strict=True):
-            trusted = point.result.verdict not in UNTRUSTED
-            colour = colours[scenario] if trusted else MUTED
-            axes.plot([x], [y], "o" if trusted else "x", color=colour, markersize=6.5, zorder=3)
-    labels = [Label(at[id(point)], (_named(point),), colours[point.result.load_point.scenario]) for point in drawn]
-    place(axes, labels, [(x, y, 4.0) for x, y in at.values()], lines)
+            _mark(axes, x, y, point, bench, colours[scenario])
+    labels = [
+        Label(at[id(point)], (named(point.result.load_point),), colours[point.result.load_point.scenario])
+        for point in drawn
+    ]
+    rings = [7.0 if near(point.result, bench.slo) else 4.0 for point in drawn]
+    place(axes, labels, [(x, y, radius) for (x, y), radius in zip(at.values(), rings, strict=True)], lines)
     finish(figure, path, legend)
 
 
 def _at(point: Driven) -> tuple[float, float]:
     return point.result.metrics.interactivity or 0.0, point.result.metrics.output_throughput
-
-
-def _named(point: Driven) -> str:
-    asked = point.result.load_point
-    return load(asked) if asked.rate is not None else f"c={asked.concurrency}"
 
 
 def _legend(bench: BenchResult, *, statistics: bool) -> Sequence[tuple[Any, str]]:
@@ -124,10 +130,16 @@ def _legend(bench: BenchResult, *, statistics: bool) -> Sequence[tuple[Any, str]
     if len(colours) > 1:
         entries += [(Line2D([], [], color=colour, linewidth=2.5), name) for name, colour in colours.items()]
     if statistics:
-        entries.append((Line2D([], [], color=QUIET, linewidth=1.6, marker="o", markersize=5), "mean"))
+        entries.append((Line2D([], [], color=QUIET, linewidth=1.6), "mean"))
         entries.append((Line2D([], [], color=QUIET, linewidth=1.1, linestyle=(0, (4, 2))), "p99 with 95% interval"))
         entries.append((Line2D([], [], color=QUIET, linestyle="none", marker="^", markersize=5), "not bounded above"))
-    if any(point.result.verdict in UNTRUSTED for point in bench.load_points):
+    results = [point.result for point in bench.load_points]
+    entries += verdict_entries(
+        {result.verdict for result in results},
+        targets=bool(bench.slo.terms),
+        near=any(near(result, bench.slo) for result in results),
+    )
+    if any(result.verdict in UNTRUSTED for result in results):
         untrusted = Line2D([], [], color=MUTED, linestyle="none", marker="x", markersize=5.5)
         entries.append((untrusted, "invalid, client-limited or saturated"))
     return entries

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from autotuner.report.bench.canvas import canvas, empty, finish, shades
+from autotuner.report.bench.canvas import canvas, empty, finish, named, shades
 from autotuner.report.bench.result import BenchResult
 from autotuner.report.bench.trace import Samples, Trace
-from autotuner.report.figures import load
 from autotuner.report.frame import INK, QUIET, style
 
 ERRORS = "#c8102e"
@@ -53,7 +52,7 @@ def _names(bench: BenchResult) -> list[str]:
     """Each load point by its load, and by its scenario where there are several."""
     asked = [point.result.load_point for point in bench.load_points]
     several = len({point.scenario for point in asked}) > 1
-    return [str(point) if several else load(point) for point in asked]
+    return [f"{point.scenario} {named(point)}" if several else named(point) for point in asked]
 
 
 def _zoom(axes: Axes, drawn: Sequence[Samples]) -> None:
@@ -115,7 +114,7 @@ def _name_windows(axes: Axes, bench: BenchResult, windows: Sequence[tuple[float,
             )
 
     for point, window in zip(asked, windows, strict=True):
-        write(load(point), *window, 3)
+        write(named(point), *window, 3)
     if len({point.scenario for point in asked}) > 1:
         for scenario, group in groupby(zip(asked, windows, strict=True), key=lambda pair: pair[0].scenario):
             spans = [window for _, window in group]

@@ -56,13 +56,13 @@ def csv(bench: BenchResult) -> str:
     writer.writeheader()
     for point in bench.load_points:
         named = {"model": bench.model, "source": bench.source, "reason": bench.reason(point)}
-        writer.writerow(figures(point.result) | named)
+        writer.writerow(figures(point.result, bench.slo) | named)
     return text.getvalue()
 
 
 def _load_point(bench: BenchResult, point: Driven) -> dict[str, Any]:
     return {
-        **load_point_record(point.result),
+        **load_point_record(point.result, bench.slo),
         "reason": bench.reason(point),
         "ended_early": point.ended_early,
         "decided": point.decided,

@@ -9,7 +9,8 @@ from typing import Any
 from autotuner.core import Capacity, Check, Distribution, Verdict
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.report.figures import SOURCE_NOTES, load, number, share, with_interval
-from autotuner.report.table import Column, Row, Table
+from autotuner.report.near import described, near
+from autotuner.report.table import ALWAYS, Column, Row, Table, verdict
 from autotuner.workload.arrivals import TRACE
 
 FAILED = " !"
@@ -20,14 +21,14 @@ def latencies(bench: BenchResult) -> Table:
     """TTFT and TPOT in ms, E2E in s; 95% intervals behind what few requests may not support."""
     columns = (
         *_where(bench),
-        Column("n", lambda row: str(row["n"])),
+        Column("n", lambda row: f"{row['n']:,}", priority=3),
         Column("TTFT ms", lambda row: _statistic(row["ttft"], "mean", 1e3)),
-        Column("TTFT p50 ms", lambda row: _percentile(row["ttft"], "p50", 1e3)),
-        Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3)),
+        Column("TTFT p50 ms", lambda row: _percentile(row["ttft"], "p50", 1e3), priority=4),
+        Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3), priority=1),
         Column("TPOT ms", lambda row: _statistic(row["tpot"], "mean", 1e3)),
-        Column("TPOT p99 ms", lambda row: with_interval(row["tpot"], "p99", 1e3)),
-        Column("E2E p50 s", lambda row: _percentile(row["e2e"], "p50", 1.0)),
-        Column("E2E p99 s", lambda row: with_interval(row["e2e"], "p99", 1.0)),
+        Column("TPOT p99 ms", lambda row: with_interval(row["tpot"], "p99", 1e3), priority=1),
+        Column("E2E p50 s", lambda row: _percentile(row["e2e"], "p50", 1.0), priority=5),
+        Column("E2E p99 s", lambda row: with_interval(row["e2e"], "p99", 1.0), priority=2),
     )
     return Table(columns, tuple(_row(bench, point) for point in bench.load_points))
 
@@ -35,17 +36,18 @@ def latencies(bench: BenchResult) -> Table:
 def verdicts(bench: BenchResult) -> Table:
     """Throughput, goodput, errors by class and the verdict, with a note on each that is not feasible."""
     targets = (
-        Column("good req/s", lambda row: number(row["goodput"])),
-        Column("SLO met", lambda row: share(row["attainment"])),
+        Column("good requests/s", lambda row: number(row["goodput"]), priority=2),
+        Column("SLO met %", lambda row: share(row["attainment"]).replace("%", "")),
     )
     columns = (
         *_where(bench),
         Column("output tokens/s", lambda row: number(row["output_throughput"])),
-        Column("requests/s", lambda row: number(row["request_throughput"])),
+        Column("total tokens/s", lambda row: number(row["total_throughput"]), priority=4),
+        Column("requests/s", lambda row: number(row["request_throughput"]), priority=1),
         *(targets if bench.slo.terms else ()),
         Column("errors", lambda row: row["errors"], right=False),
-        Column("verdict", lambda row: row["verdict"], right=False),
-        Column("source", lambda row: row["source"], right=False),
+        Column("verdict", verdict, right=False),
+        Column("source", lambda row: row["source"], right=False, priority=3),
     )
     return Table(columns, tuple(_row(bench, point) for point in bench.load_points), _notes(bench))
 
@@ -80,12 +82,17 @@ def _checks(points: Sequence[Driven]) -> Table:
             row[str(place)] = _checked(check)
             row["limit"] = check.limit if check and (not row["limit"] or not check.ok) else row["limit"]
         rows.append(row)
-    loads = [Column(title, partial(_cell, str(place))) for place, title in enumerate(_titles(points))]
+    # where there is no room for all, the loads whose checks all held say least
+    held = [all(check.ok for check in point.result.validity) for point in points]
+    loads = [
+        Column(title, partial(_cell, str(place)), priority=2 if held[place] else ALWAYS)
+        for place, title in enumerate(_titles(points))
+    ]
     return Table(
         (
             Column("check", lambda row: row["check"], right=False),
             *loads,
-            Column("limit", lambda row: row["limit"], right=False),
+            Column("limit", lambda row: row["limit"], right=False, priority=1),
         ),
         tuple(rows),
     )
@@ -115,11 +122,14 @@ def _row(bench: BenchResult, point: Driven) -> Row:
         "tpot": metrics.tpot,
         "e2e": metrics.e2e,
         "output_throughput": metrics.output_throughput,
+        "total_throughput": metrics.throughput,
         "request_throughput": metrics.request_throughput,
         "goodput": metrics.goodput,
         "attainment": metrics.attainment,
         "errors": ", ".join(f"{name}: {count}" for name, count in metrics.errors.items()) or "none",
         "verdict": point.result.verdict.value,
+        "near": near(point.result, bench.slo),
+        "failure": None,
         "source": point.result.source,
     }
     return row
@@ -153,17 +163,14 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
         for point in bench.load_points
         if point.result.verdict is not Verdict.FEASIBLE or point.ended_early
     ]
+    notes += [
+        f"{point.result.load_point} is near a target: {described(terms)}."
+        for point in bench.load_points
+        if (terms := near(point.result, bench.slo))
+    ]
     notes += _replays(bench)
     if bench.vocabulary is not None and bench.vocabulary.origin == "server":
         notes.append(f"Prompts are of the token ids below {bench.vocabulary.size:,}, which this server takes.")
-    unbounded = any(
-        found.intervals.get("p99", (0.0, 0.0))[1] is None
-        for point in bench.load_points
-        for found in (point.result.metrics.ttft, point.result.metrics.tpot, point.result.metrics.e2e)
-        if found is not None
-    )
-    if unbounded:
-        notes.append("An interval with an open end: so few requests cannot bound that percentile from above.")
     return tuple(note for note in notes if note)
 
 

@@ -1,0 +1,113 @@
+"""What a run is said to cost before it starts."""
+
+from dataclasses import replace
+
+import pytest
+
+from autotuner.core import Candidate
+from autotuner.experiment import Experiment
+from autotuner.search.launch import Launch
+from autotuner.search.plan import SETTLING, STOPPING, Plan
+from autotuner.search.space import Space
+
+START = 60.0
+LAUNCH = START + STOPPING
+POINT = 5 + 20 + SETTLING
+LONGEST_POINT = 5 + 6 * 20 + SETTLING
+
+
+def plan(objective="minimize_latency", *, candidates=3, baseline=True, scenarios=1, gpus=None, find=False, **chosen):
+    experiment = Experiment.model_validate(
+        {
+            "task_name": "t",
+            "model": {"id_or_path": "m"},
+            "base_runtime": "vllm",
+            "parameters": {"x": list(range(1, 4))},
+            "optimization": {"objective": objective, "strategy": "grid_search", **chosen},
+            "benchmark": {
+                "traffic_scenarios": ["D(100,100)", "D(200,10)"][:scenarios],
+                "num_concurrency": (1, 64) if find else (1, 4, 16),
+                "find_capacity": find,
+            },
+        }
+    )
+    space = Space("vllm", experiment.parameters)
+    launches = tuple(map(Launch, space.candidates[:candidates]))
+    first = (Launch(Candidate("vllm"), "baseline"),) if baseline else ()
+    return Plan(space, experiment, first + launches, START, gpus or (1,) * (candidates + baseline))
+
+
+def test_a_plan_counts_the_baseline_the_search_and_the_confirmations():
+    made = plan()
+    assert made.purposes == {"baseline": 1, "search": 3, "confirmation": 4}
+    assert (made.total, made.confirmations) == (8, 4)
+    assert made.usual.seconds == pytest.approx(8 * (LAUNCH + 3 * POINT))
+
+
+@pytest.mark.parametrize(
+    ("changes", "confirmations"),
+    [
+        ({"confirm": 0}, 0),
+        ({"confirm": 3}, 6),
+        ({"baseline": False}, 0),
+        ({"candidates": 0}, 0),
+    ],
+)
+def test_only_a_winner_beside_a_baseline_is_confirmed(changes, confirmations):
+    assert plan(**changes).confirmations == confirmations
+
+
+@pytest.mark.parametrize(
+    ("objective", "scenarios", "points"),
+    [
+        ("minimize_latency", 1, 3),
+        ("minimize_ttft", 2, 6),
+        ("maximize_throughput", 1, 1),
+        ("minimize_cost", 2, 2),
+    ],
+)
+def test_a_confirmation_is_driven_at_the_load_points_on_which_the_winner_stands(objective, scenarios, points):
+    made = plan(objective, scenarios=scenarios)
+    assert made.confirming.points == points
+    searching = 4 * (LAUNCH + 3 * scenarios * POINT)
+    assert made.usual.seconds == pytest.approx(searching + 4 * (LAUNCH + points * POINT))
+
+
+def test_at_most_every_window_is_six_times_as_long():
+    made = plan("maximize_throughput")
+    assert made.most.seconds == pytest.approx(4 * (LAUNCH + 3 * LONGEST_POINT) + 4 * (LAUNCH + LONGEST_POINT))
+
+
+def test_a_launch_takes_no_longer_than_it_may_and_a_run_no_longer_than_its_budget():
+    # a launch is given up at 100 s, but not within a load point
+    assert plan(timeout_per_iteration=100.0).most.seconds == pytest.approx(8 * (100.0 + LONGEST_POINT))
+    assert plan(max_seconds=500.0).most.seconds == plan(max_seconds=500.0).usual.seconds == 500.0
+    assert plan(max_gpu_hours=0.01).usual.gpu_hours == 0.01
+
+
+def test_gpu_hours_hold_the_confirmations_of_the_baseline_and_of_a_winner_that_may_be_the_largest():
+    made = plan(gpus=(1, 2, 4, 8))
+    launch = LAUNCH + 3 * POINT
+    assert made.usual.gpu_hours == pytest.approx((15 + 2 * 1 + 2 * 8) * launch / 3600)
+    assert made.most.gpu_hours > made.usual.gpu_hours
+
+
+def test_where_no_gpu_is_taken_there_are_no_gpu_hours():
+    made = replace(plan(), gpus=())
+    assert (made.usual.gpu_hours, made.most.gpu_hours) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "early"),
+    [({}, False), ({"strategy": "racing"}, True), ({"patience": 2}, True), ({"strategy": "random"}, False)],
+)
+def test_a_search_that_may_end_early_says_so(changes, early):
+    assert plan(**changes).may_end_early is early
+
+
+def test_a_capacity_takes_a_few_load_points_and_many_at_most():
+    made = plan("maximize_throughput", find=True)
+    # 1, 2, ... 64, and five to close in
+    assert (made.load.points, made.load.most_points) == (3, 12)
+    assert made.confirming.points == 1
+    assert made.most.seconds > 6 * made.usual.seconds
