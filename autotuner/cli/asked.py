@@ -187,7 +187,7 @@ class Asked:
         option(
             "--evaluator",
             metavar="EVALUATOR",
-            help="Evaluator: measured, or simulated in virtual time.",
+            help="Where figures come from: measured, by load on launched servers, or simulated, in virtual time.",
             panel=SEARCH,
             default=layered("measured"),
         ),
@@ -206,7 +206,8 @@ class Asked:
         option(
             "--max-iterations",
             metavar="N",
-            help="Launch at most this many candidates.",
+            help="Launch at most this many candidates, the engine's defaults among them; launches that confirm the"
+            " winner come on top.",
             panel=SEARCH,
             default=layered("10"),
         ),

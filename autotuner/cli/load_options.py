@@ -89,7 +89,7 @@ def duration_option(default: str) -> Any:
     return option(
         "--duration",
         metavar="SECONDS",
-        help="Length of each load point's window at least; it goes on until its figures are known well enough.",
+        help="Least length of each load point's window, which goes on until its figures are known well enough.",
         panel=LOAD,
         default=default,
     )
@@ -100,7 +100,7 @@ def max_duration_option(default: str) -> Any:
     return option(
         "--max-duration",
         metavar="SECONDS",
-        help="Length of each load point's window at most; as much as --duration for windows of one length.",
+        help="Greatest length of each load point's window; the same as --duration for windows of equal length.",
         panel=LOAD,
         default=default,
     )
@@ -129,7 +129,8 @@ def slo_option(default: str) -> Any:
     return option(
         "--slo",
         metavar="NAME|FILE|TERMS",
-        help="Targets: a bundled SLO, a YAML file, or terms in seconds such as ttft=1.0,latency.p90=5.",
+        help="Targets: a bundled SLO, a YAML file, or terms in seconds such as ttft=1.0,latency.p90=5; a name alone"
+        " is a target for each request, which 95% of them must meet.",
         panel=TARGETS,
         default=default,
     )
