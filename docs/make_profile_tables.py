@@ -18,7 +18,7 @@ SECTIONS = ("optimization", "benchmark", "slo", "deployment", "runtime", "simula
 
 def profiles() -> Iterator[str]:
     """What each bundled profile says of the search and its load, or leaves to the layers below it."""
-    yield "| profile | objective | launches at most | tp-size | mem-fraction-static | concurrency |"
+    yield "| profile | objective | max_iterations | tp-size | mem-fraction-static | concurrency |"
     yield "| --- | --- | --- | --- | --- | --- |"
     names = sorted((entry["name"] for entry in TaskConfigFactory.list_profiles()), key=ORDER.index)
     for name in names:
