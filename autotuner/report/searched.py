@@ -113,7 +113,7 @@ def _verdict(conclusion: Conclusion, experiment: Experiment) -> list[str]:
         case Situation.GAIN:
             return [f"Confirmed: {compared}."]
         case Situation.TIE:
-            return [f"No gain is proven: {compared}."]
+            return [f"No gain is proven, so the defaults stay: {compared}."]
         case Situation.LOSS:
             return [f"Fresh launches do not bear the search out: {compared}."]
         case Situation.UNCONFIRMED:

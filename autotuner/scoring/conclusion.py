@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from autotuner.core import FailureKind, Trial, Verdict
 from autotuner.experiment import Experiment
-from autotuner.scoring.confirm import Gain, gain
+from autotuner.scoring.confirm import Gain, gain, gain_of
 from autotuner.scoring.rank import Ranking, Standing
 
 MEETS = (Verdict.FEASIBLE, Verdict.UNDECIDED)
@@ -34,7 +34,8 @@ class Situation(StrEnum):
 class Conclusion:
     """A situation and what it rests on.
 
-    `gain` is that of fresh launches, None without them. `cause` is the one failure that every
+    `gain` is that of fresh launches, of the winner or in a tie of the defaults' closest rival, None without
+    them. `cause` is the one failure that every
     launch met. `refuted` stood first after the search and were put down by fresh launches.
     """
 
@@ -63,15 +64,28 @@ def conclude(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) 
             return Conclusion(Situation.NOTHING_MEASURED, defaults=defaults, cause=cause)
         return Conclusion(Situation.NOTHING_FEASIBLE, defaults=defaults, refuted=refuted)
     confirmed = gain(ranking, trials, experiment)
+    if winner == defaults:
+        return _defaults_first(ranking, trials, experiment, refuted)
     situation = _situation(winner, defaults, confirmed)
     return Conclusion(situation, winner, defaults, confirmed, refuted=refuted)
+
+
+def _defaults_first(
+    ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, refuted: tuple[Standing, ...]
+) -> Conclusion:
+    """What the defaults are the answer to: a rival that was confirmed and is no better, or none."""
+    winner = ranking.standings[0]
+    for rival in ranking.standings[1:]:
+        unproven = gain_of(rival, winner, trials, experiment) if rival.tied else None
+        if unproven is not None:
+            situation = Situation.LOSS if unproven.loses else Situation.TIE
+            return Conclusion(situation, winner, winner, unproven, refuted=refuted)
+    return Conclusion(Situation.DEFAULTS_ARE_BEST, winner, winner, refuted=refuted)
 
 
 def _situation(winner: Standing, defaults: Standing | None, confirmed: Gain | None) -> Situation:
     if defaults is None:
         return Situation.DEFAULTS_NOT_LAUNCHED
-    if winner.trial == defaults.trial:
-        return Situation.DEFAULTS_ARE_BEST
     if defaults.value is None or defaults.verdict not in (*MEETS, Verdict.INFEASIBLE, Verdict.SATURATED):
         return Situation.DEFAULTS_FAILED
     if defaults.verdict not in MEETS:

@@ -13,7 +13,7 @@ from autotuner.scoring.intervals import Z, student
 if TYPE_CHECKING:
     from autotuner.core import Trial
     from autotuner.experiment import Experiment
-    from autotuner.scoring.rank import Ranking
+    from autotuner.scoring.rank import Ranking, Standing
 
 RESOLUTION = 0.01
 """Differences, as a share, below which no two candidates are told apart, however narrow their intervals."""
@@ -72,15 +72,22 @@ def spread(
 
 
 def gain(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> Gain | None:
-    """The confirmed gain; None where winner or defaults were not launched again, or one of them has no figures.
+    """The confirmed gain of the winner; None where it is the defaults, or nothing was confirmed."""
+    winner, defaults = ranking.winner, ranking.defaults
+    if winner is None or defaults is None or winner.trial == defaults.trial:
+        return None
+    return gain_of(winner, defaults, trials, experiment)
+
+
+def gain_of(best: Standing, first: Standing, trials: Sequence[Trial], experiment: Experiment) -> Gain | None:
+    """The gain of a confirmed candidate over the defaults; None where either lacks launches with figures.
 
     Student's t on the log utilities of single launches, whose variance both candidates share.
     """
     from autotuner.scoring.judge import judge
     from autotuner.scoring.pool import grouped, launch_logs, noise
 
-    best, first = ranking.winner, ranking.defaults
-    if best is None or first is None or best.trial == first.trial or not best.confirmations:
+    if not best.confirmations:
         return None
     groups = {group.candidate.key: group for group in grouped(judge(trial, experiment) for trial in trials)}
     winner, defaults = groups[best.candidate.key], groups[first.candidate.key]

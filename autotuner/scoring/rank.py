@@ -16,7 +16,7 @@ from statistics import fmean
 
 from autotuner.core import Candidate, Failure, LoadPoint, Share, Source, Trial, Verdict
 from autotuner.experiment import Experiment
-from autotuner.scoring.confirm import RESOLUTION, spread
+from autotuner.scoring.confirm import RESOLUTION, gain_of, spread
 from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import OBJECTIVES, Objective
 from autotuner.scoring.pool import STEADY, Launches, Pooled, grouped, launch_logs, noise, pooled
@@ -120,14 +120,30 @@ class _Placed:
     error: float | None = None
 
 
-def rank(trials: Sequence[Trial], experiment: Experiment) -> Ranking:
-    """All candidates in order. A failed one stands last, and wins under no objective."""
+def rank(trials: Sequence[Trial], experiment: Experiment, *, prefer_defaults: bool = True) -> Ranking:
+    """All candidates in order. A failed one stands last, and wins under no objective.
+
+    The engine's own defaults go before what cannot be told apart from them, for nobody should set
+    flags for nothing; `prefer_defaults` false leaves that out, for whoever looks for a candidate to
+    confirm.
+    """
+    ranking = _ranked(trials, experiment, None)
+    first, defaults = (ranking.standings or (None,))[0], ranking.defaults
+    if not prefer_defaults or first is None or defaults is None or not defaults.tied:
+        return ranking
+    proven = gain_of(first, defaults, trials, experiment)
+    return ranking if proven and proven.reliable else _ranked(trials, experiment, defaults.trial)
+
+
+def _ranked(trials: Sequence[Trial], experiment: Experiment, ahead: int | None) -> Ranking:
+    """All candidates in order, the one of trial `ahead` before all others."""
     objective = OBJECTIVES[experiment.optimization.objective]
     place = _at_equal_load if objective.at_equal_load else _at_best_load
     groups = grouped(judge(trial, experiment) for trial in trials)
     placed = [_failed(group) or _pruned(group) or place(group, experiment) for group in groups]
     placed.sort(key=_key)
     placed = _confirmed_first(placed)
+    placed.sort(key=lambda item: item.standing.trial != ahead)
     first = placed[0] if placed else None
     baseline = next((trial.number for trial in trials if trial.purpose == "baseline"), None)
     defaults = next((item.standing for item in placed if item.standing.trial == baseline), None)

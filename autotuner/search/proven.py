@@ -80,7 +80,7 @@ class Proven:
         A winner that its fresh launches refute yields to the runner-up, which is confirmed in turn,
         down to the defaults themselves.
         """
-        ranking = rank(self._trials, self.problem.experiment)
+        ranking = rank(self._trials, self.problem.experiment, prefer_defaults=False)
         winner, defaults = ranking.winner, ranking.defaults
         if winner is None or self.problem.baseline is None or winner == defaults:
             return None

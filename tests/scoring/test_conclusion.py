@@ -89,7 +89,7 @@ CASES = {
     "no more than noise": (
         [("b", 1000, 100), ("s", 1300, 100), ("w", 1100, 100), ("d", 1060, 100), ("w", 990, 100), ("d", 980, 100)],
         Situation.TIE,
-        r"No gain is proven: 1\.0\dx the total throughput .* launches\)\.",
+        r"No gain is proven, so the defaults stay: 1\.0\dx the total throughput .* launches\)\.",
     ),
     "the search was luck": (
         [("b", 1000, 100), ("s", 2200, 100), ("w", 900, 100), ("d", 1000, 100), ("w", 901, 100), ("d", 1001, 100)],
@@ -169,7 +169,21 @@ def test_ties_are_named(make):
     experiment = make.experiment("maximize_throughput")
     trials = launches(make, [("b", 1000, 100), ("s", 1005, 100)])
     told = sentences(rank(trials, experiment), trials, experiment, Account())
-    assert "Tied with the winner, as far as these measurements tell: the defaults." in told
+    assert "Tied with the winner, as far as these measurements tell: trial 2." in told
+    apart = launches(make, [("b", 1000, 100), ("s", 1015, 100)])
+    assert not any(line.startswith("Tied") for line in sentences(rank(apart, experiment), apart, experiment, Account()))
+
+
+def test_nobody_is_told_to_set_flags_for_nothing(make):
+    """0.5% is not told apart from the defaults, and neither is a gain that fresh launches do not prove."""
+    experiment = make.experiment("maximize_throughput")
+    for plan in (
+        [("b", 1000, 100), ("s", 1005, 100)],
+        [("b", 1000, 100), ("s", 1100, 100), ("w", 1090, 100), ("d", 1060, 100), ("w", 990, 100), ("d", 980, 100)],
+    ):
+        trials = launches(make, plan)
+        assert rank(trials, experiment).winner.trial == 1
+        assert rank(trials, experiment, prefer_defaults=False).winner.trial == 2
 
 
 def test_a_pruned_candidate_is_no_rival(make):

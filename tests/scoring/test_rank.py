@@ -164,7 +164,7 @@ def test_a_winner_that_fresh_launches_refute_yields_to_the_next(make):
     ]
     searched = rank(trials[:3], make.experiment("maximize_throughput", slo=slo))
     assert searched.winner.trial == 2
-    confirmed = rank(trials, make.experiment("maximize_throughput", slo=slo))
+    confirmed = rank(trials, make.experiment("maximize_throughput", slo=slo), prefer_defaults=False)
     assert numbers(confirmed) == [3, 1, 2]
     assert confirmed.winner.trial == 3
     assert confirmed.standings[-1].verdict is Verdict.INFEASIBLE
