@@ -199,7 +199,7 @@ class Racing:
         return None if worth is None else Incumbent(trial, worth)
 
     def _rank(self, trials: Sequence[Trial]) -> Ranking:
-        return rank(trials, self.experiment)
+        return rank(trials, self.experiment, prefer_defaults=False)
 
     def _without_gain(self) -> int:
         """How many of the last trials did not beat what was best before them."""
