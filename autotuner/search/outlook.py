@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 
 from autotuner.core import Candidate, LoadPointResult, Trial, Verdict
 from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.pool import STEADY
 from autotuner.scoring.rank import rank
 from autotuner.search.belief import Belief, Figure, Seen
 from autotuner.search.prior import DOUBTED, Prior
@@ -25,6 +27,9 @@ LEVELS = {"ttft": 3.0}
 Of models that no constant was fitted to it is off by 33% in the mean (docs/explanation/prediction.md), and by a
 factor of two in 4 of 48 simulated worlds (benchmarks/scoring/long_runs.py), in which searches ended at once.
 """
+
+LEVEL_STEP = 0.1
+"""A change of the log of a level for which all candidates are predicted again."""
 
 ROUGH = 2.0
 """By how much less is known of a prediction of which it is not known what it depends on, as a factor."""
@@ -53,10 +58,33 @@ class Outlook:
         self.experiment: Experiment = problem.experiment
         self.objective = OBJECTIVES[problem.experiment.optimization.objective]
         self.prior = Prior(problem)
-        known = {candidate.key: found.utility for candidate in pool if (found := self.prior.expect(candidate))}
+        self._pool = tuple(pool)
+        self._expect()
+
+    def _expect(self) -> None:
+        """Predict the utility of every candidate of the pool."""
+        known = {candidate.key: found.utility for candidate in self._pool if (found := self.prior.expect(candidate))}
         self._roughly = set(sorted(known, key=lambda key: -known[key])[CLOSELY:])
         self._usual = sorted(math.log(value) for value in known.values())
         self.predicts = bool(known)
+
+    def _calibrate(self, trials: Sequence[Trial]) -> None:
+        """Where a target asks for TTFTs, expect them at the level at which they were measured."""
+        if not any(term.metric in ("ttft", "latency") for term in self.experiment.slo.terms):
+            return
+        ratios = [ratio for trial in trials if not trial.failed for ratio in self._ttft_ratios(trial)]
+        level = math.exp(median(ratios)) if ratios else 1.0
+        if abs(math.log(level / self.prior.ttft_level)) > LEVEL_STEP:
+            self.prior.set_ttft_level(level)
+            self._expect()
+
+    def _ttft_ratios(self, trial: Trial) -> Iterator[float]:
+        """The log of measured over predicted TTFT at each load point whose figures are steady."""
+        for point, result in trial.measurement.latest.items():
+            measured = result.metrics.ttft_from_schedule if point.rate else result.metrics.ttft
+            predicted = self.problem.predict(trial.candidate, point)
+            if measured and predicted and measured.mean > 0 and predicted.ttft > 0 and result.verdict in STEADY:
+                yield math.log(measured.mean / predicted.ttft)
 
     def predicted(self, candidate: Candidate) -> bool:
         """Whether something is predicted of it, be it that it does not fit."""
@@ -64,6 +92,7 @@ class Outlook:
 
     def of(self, candidates: Sequence[Candidate], told: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
         """(means, covariance) of the log utilities of candidates after trials."""
+        self._calibrate(told)
         worths = [worth for trial in told if (worth := self.worth(trial)) is not None]
         usual = self._usual or sorted(worths) or [0.0]
         middle = usual[len(usual) // 2]
