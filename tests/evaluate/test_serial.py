@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.core import Candidate, FailureKind, LoadPoint, Measurement, Source, Workload
+from autotuner.core import Purpose, Candidate, FailureKind, LoadPoint, Measurement, Source, Workload
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.search.launch import Course, Launch
@@ -29,7 +29,9 @@ class Answering:
     def clock(self) -> float:
         return float(len(self.asked))
 
-    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
+    def evaluate(
+        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+    ) -> Measurement:
         self.asked.append((candidate, course, folder, trial))
         return self.answer()
 
