@@ -191,18 +191,24 @@ def table(
     _say_what_is_missing(grid)
 
 
-def report(made: Table, title: str = "") -> None:
-    """A table of a report: at the width there is, with its legends, what was left out, and its notes."""
+def report(made: Table, title: str = "", known: Sequence[str] = ()) -> list[str]:
+    """A table of a report: at the width there is, with its legends, what was left out, and its notes.
+
+    Gives the lines that name what had no room in it; those that are `known` are not repeated.
+    """
     grid = _Grid(list(made.columns), made.texts(), _bounded(out()))
     _print(grid, title, made.winner)
-    for text in grid.below():
-        sentence(text, indent="    ")
+    below = grid.below()
+    for text in below:
+        if text not in known:
+            sentence(text, indent="    ")
     shown = [column.title for column in grid.columns]
     for text in made.legends(shown):
         sentence(text)
     _say_what_is_missing(grid)
     for text in made.notes:
         sentence(text)
+    return below
 
 
 def _say_what_is_missing(grid: _Grid) -> None:

@@ -62,7 +62,7 @@ def show_ranking(
         f"{experiment.model.id_or_path}: {candidates} candidate{'' if candidates == 1 else 's'}, "
         f"{launches} launch{'' if launches == 1 else 'es'}, best first"
     )
-    display.report(rows(ranking, trials, experiment, limit), title)
+    known = display.report(rows(ranking, trials, experiment, limit), title)
     display.sentence(objective_line(experiment))
     if refused:
         display.line(heading(refused))
@@ -71,7 +71,7 @@ def show_ranking(
     front = frontier(trials, experiment)
     if front.rows:
         display.line()
-        display.report(front, frontier_title(experiment))
+        display.report(front, frontier_title(experiment), known)
         display.line()
     if ranking.winner:
         display.sentence(sentence(ranking))

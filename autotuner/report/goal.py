@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotuner.experiment import Experiment
-from autotuner.report.figures import estimate
+from autotuner.report.figures import number
 from autotuner.scoring.objective import OBJECTIVES
 
 _FIGURES = {
@@ -30,7 +30,8 @@ def objective_line(experiment: Experiment) -> str:
 
 def achieved(objective: str, value: float | None, unit: str, interval: tuple[float, float] | None = None) -> str:
     """A figure of an objective with its unit, and what it is of where the unit does not tell."""
-    figure = f"{estimate(value, interval)} {unit}"
+    ends = f" ({number(interval[0])}-{number(interval[1])})" if interval else ""
+    figure = f"{number(value)} {unit}{ends}"
     return figure if objective in _PER_GPU else f"{OBJECTIVES[objective].label} {figure}"
 
 

@@ -71,10 +71,10 @@ class Names:
         return self._told(candidate, same)
 
     def against_defaults(self, candidate: Candidate) -> str:
-        """Everything a candidate sets that the engine's own defaults do not; all of it where they are not known."""
-        if self._is_baseline(candidate):
+        """Everything a candidate sets that the engine's own defaults do not; its short name where they are not known."""
+        if self.baseline is None or self._is_baseline(candidate):
             return self.short(candidate)
-        return self._told(candidate, self.baseline.parameters if self.baseline else {})
+        return self._told(candidate, self.baseline.parameters)
 
     def named(self, candidate: Candidate, number: int | None = None) -> str:
         """A candidate in a sentence: the number of its first trial, and what differs from the defaults."""

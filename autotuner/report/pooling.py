@@ -56,13 +56,12 @@ def pooled_result(point: Pooled) -> LoadPointResult:
 
 
 def _mean(several: Sequence[Metrics]) -> Metrics:
-    distributions = {name: _distribution([getattr(one, name) for one in several]) for name in _DISTRIBUTIONS}
-    rates = {name: fmean(getattr(one, name) for one in several) for name in _RATES}
-    tpot = distributions["tpot"]
+    means: dict[str, Any] = {name: fmean(getattr(one, name) for one in several) for name in _RATES}
+    means |= {name: _distribution([getattr(one, name) for one in several]) for name in _DISTRIBUTIONS}
+    tpot: Distribution | None = means["tpot"]
     return replace(
         several[-1],
-        **distributions,
-        **rates,
+        **means,
         requests=sum(one.requests for one in several),
         interactivity=1 / tpot.mean if tpot and tpot.mean > 0 else None,
         errors=dict(sum((Counter(one.errors) for one in several), Counter())),

@@ -18,9 +18,11 @@ def sentence(ranking: Ranking) -> str:
     if winner is None:
         return ""
     figure = achieved(ranking.objective, winner.value, ranking.unit, winner.interval)
-    where = f"at {winner.load_point}" if winner.load_point else "over all load points"
+    launches = _launches(winner)
+    where = f"at {winner.load_point}{', over ' if launches else ''}" if winner.load_point else "over all load points"
+    both = "" if winner.load_point or not launches else " and "
     return (
-        f"Winner: {Names.ranked(ranking).named(winner.candidate)}: {figure} {where}{_launches(winner)}; "
+        f"Winner: {Names.ranked(ranking).named(winner.candidate)}: {figure} {where}{both}{launches}; "
         f"{winner.verdict}, {winner.source}."
     )
 
@@ -32,4 +34,4 @@ def _launches(winner: Standing) -> str:
     if winner.fresh_value is not None and winner.confirmations < winner.launches:
         several = "" if winner.confirmations == 1 else f"{winner.confirmations} "
         fresh = f" ({number(winner.fresh_value)} on the {several}fresh one{'s' if several else ''} alone)"
-    return f", over {winner.launches} launches{fresh}"
+    return f"{winner.launches} launches{fresh}"

@@ -21,6 +21,9 @@ OUTPUT_PER_GPU = "output tokens/s/GPU"
 ALWAYS = 0
 """The priority of a column that a table is nothing without."""
 
+BRACKET = ")"
+"""What a cell with an interval ends with."""
+
 TIE = "="
 """Behind the rank of a candidate that cannot be told apart from the first."""
 
@@ -82,14 +85,16 @@ class Table:
         texts = self.texts()
         brackets = legend(row[title] for title in shown for row in texts)
         marks = [
-            text
+            (mark, text)
             for column in self.columns
             if column.title in shown
             for mark, text in column.marks.items()
             if any(row[column.title].endswith(mark) for row in texts)
         ]
+        brackets = " ".join([brackets, *(text for mark, text in marks if mark == BRACKET)])
         marked = any(row[title].endswith(MARK) for title in shown for row in texts)
-        return [text for text in (brackets, *marks, LEGEND if marked else "") if text]
+        others = (text for mark, text in marks if mark != BRACKET)
+        return [text for text in (brackets, *others, LEGEND if marked else "") if text]
 
 
 def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> Table:
@@ -165,6 +170,7 @@ def _figures(result: LoadPointResult, pooled: PooledCandidate, experiment: Exper
 
 
 def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> tuple[Column, ...]:
+    objective = ranking.objective
     load_title = "rate" if not experiment.benchmark.num_concurrency else "load"
     sources = {row["source"] for row in body}
     columns = [
@@ -178,7 +184,7 @@ def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> t
         Column("TTFT ms", lambda row: _mean(row["ttft"], 1e3), priority=1),
         Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3), priority=8),
         Column("TPOT ms", lambda row: _mean(row["tpot"], 1e3), priority=1),
-        Column("E2E s", lambda row: _mean(row["e2e"], 1.0), priority=6),
+        Column("E2E s", lambda row: _mean(row["e2e"], 1.0), priority=ALWAYS if objective == "minimize_latency" else 6),
         Column(OUTPUT_PER_GPU, lambda row: number(row["output_throughput_per_gpu"])),
     ]
     if len(experiment.benchmark.traffic_scenarios) == 1:
@@ -188,7 +194,7 @@ def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> t
     if experiment.slo.terms:
         columns.append(Column("SLO met %", lambda row: _percent(row["attainment"]), priority=2))
     if shows_cost(experiment, (row["gpus"] for row in body)):
-        columns.append(cost_column(experiment, priority=4))
+        columns.append(cost_column(experiment, priority=ALWAYS if objective == "minimize_cost" else 4))
     if any(row["gpu_use"] for row in body):
         columns.append(
             Column("W", lambda row: number(row["gpu_use"].mean_watts if row["gpu_use"] else None), priority=10)
@@ -245,7 +251,7 @@ def _with_value(columns: Sequence[Column], ranking: Ranking, experiment: Experim
     def value(row: Row) -> str:
         return estimate(row["value"], row["interval"], scale)
 
-    column = Column(title, value, once=True, marks={")": f"The interval of {title} {text}."})
+    column = Column(title, value, once=True, marks={BRACKET: f"The interval of {figure} {text}."})
     if any(other.title == title for other in columns):
         return [column if other.title == title else other for other in columns]
     return [*columns, column]

@@ -53,7 +53,7 @@ def test_a_simulated_picture_says_so_and_a_measured_one_does_not(make_run, tmp_p
 
 def test_the_frontier_is_told_by_what_differs_and_by_its_load(make_run, tmp_path, monkeypatch):
     found = texts(monkeypatch, make_run(), tmp_path / "p.png")
-    assert "tp-size=2\nenable-chunked-prefill=false\nc=16" in found
+    assert "trial 2: tp-size=2\nenable-chunked-prefill=false\nc=16" in found
     assert not any("mem-fraction-static" in text for text in found)
 
 
