@@ -67,11 +67,10 @@ class Names:
         if self._is_baseline(candidate):
             own = _written(candidate.parameters)
             return f"{DEFAULTS} ({own})" if own else DEFAULTS
-        same = {**self.common, **self.constant}
-        return self._told(candidate, same)
+        return self._told(candidate, {**self.common, **self.constant}, self.common)
 
     def against_defaults(self, candidate: Candidate) -> str:
-        """Everything a candidate sets that the engine's own defaults do not; its short name where they are not known."""
+        """Everything a candidate sets that the engine's own defaults do not; its short name where none are known."""
         if self.baseline is None or self._is_baseline(candidate):
             return self.short(candidate)
         return self._told(candidate, self.baseline.parameters)
@@ -93,11 +92,14 @@ class Names:
     def _is_baseline(self, candidate: Candidate) -> bool:
         return self.baseline is not None and candidate.key == self.baseline.key
 
-    def _told(self, candidate: Candidate, without: Mapping[str, Value]) -> str:
-        """The parameters that are not `without`; all of them where none is left."""
-        parameters = candidate.parameters
-        names = [name for name in parameters if not (name in without and _equal(parameters[name], without[name]))]
-        return label(candidate, names or list(parameters), runtime=self.mixed)
+    def _told(self, candidate: Candidate, *without: Mapping[str, Value]) -> str:
+        """The settings that are not in the first of `without` that leaves any; all of them where none does."""
+        own = candidate.parameters
+        for known in (*without, {}):
+            names = [name for name in own if not (name in known and _equal(own[name], known[name]))]
+            if names:
+                break
+        return label(candidate, names, runtime=self.mixed)
 
 
 def _shared(candidates: Sequence[Candidate]) -> dict[str, Value]:

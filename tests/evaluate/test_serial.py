@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.core import Purpose, Candidate, FailureKind, LoadPoint, Measurement, Source, Workload
+from autotuner.core import Candidate, FailureKind, LoadPoint, Measurement, Purpose, Source, Workload
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.search.launch import Course, Launch
