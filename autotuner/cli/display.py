@@ -202,6 +202,8 @@ def report(made: Table, title: str = "", known: Sequence[str] = ()) -> list[str]
     for text in below:
         if text not in known:
             sentence(text, indent="    ")
+    for text in made.shared:
+        sentence(text, indent="    ")
     shown = [column.title for column in grid.columns]
     for text in made.legends(shown):
         sentence(text)

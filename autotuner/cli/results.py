@@ -33,7 +33,7 @@ def show(result: Result, experiment: Experiment, as_json: bool) -> None:
         )
     else:
         show_ranking(result.ranking, result.trials, experiment, SHOWN, result.refused, result.account)
-        display.line(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
+        display.sentence(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
             if result.remark:

@@ -37,7 +37,7 @@ def markdown(
         parts.append(f"![Output throughput per GPU against interactivity]({picture})")
     table = rows(ranking, trials, experiment)
     parts.append(table_markdown(table))
-    listed = [f"- {_escaped(text)}" for text in table.notes if text != note]
+    listed = [f"- {_escaped(text)}" for text in (*table.shared, *table.notes) if text != note]
     if listed:
         parts.append("\n".join(listed))
     parts += map(_escaped, [*table.legends(), objective_line(experiment)])

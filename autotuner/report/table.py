@@ -48,7 +48,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in SI units with their columns, the winner's row, and notes to print below.
+    """Rows in SI units with their columns, the winner's row, what all candidates share, and notes to print below.
 
     Keys of a row: rank, tied, trial, candidate, parameters, scenario, load, launches, n, ttft, tpot,
     e2e (Distribution or None), output_throughput_per_gpu, attainment (Share or None), cost, gpu_use
@@ -60,6 +60,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     winner: int | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def titles(self) -> list[str]:
@@ -120,6 +121,7 @@ def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limi
         tuple(body),
         _notes(ranking, shown, body, names),
         0 if body and ranking.winner else None,
+        tuple(names.shared()),
     )
 
 
@@ -279,7 +281,7 @@ def verdict(row: Row) -> str:
 
 
 def _notes(ranking: Ranking, shown: Sequence[Standing], body: Sequence[Row], names: Names) -> tuple[str, ...]:
-    notes = [source_note(ranking), *names.shared()]
+    notes = [source_note(ranking)]
     for standing in shown:
         who = f"#{standing.rank}, {names.named(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:

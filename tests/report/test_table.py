@@ -105,7 +105,10 @@ def test_the_defaults_are_called_so_with_what_the_model_needs_and_what_all_share
         "defaults (tp-size=2)",
         "kv-cache-dtype=fp8",
     ]
-    assert "All candidates: tp-size=2." in table.notes
+    assert table.shared == (
+        "All candidates: tp-size=2.",
+        "All candidates but the defaults: mem-fraction-static=0.9 enable-chunked-prefill=false.",
+    )
     assert table.notes[-1].startswith(
         "#3, trial 3 (mem-fraction-static=0.9 enable-chunked-prefill=false kv-cache-dtype=fp8): "
     )
