@@ -67,13 +67,13 @@ class Names:
         if self._is_baseline(candidate):
             own = _written(candidate.parameters)
             return f"{DEFAULTS} ({own})" if own else DEFAULTS
-        return self._told(candidate, {**self.common, **self.constant}, self.common)
+        return self._label_without(candidate, {**self.common, **self.constant}, self.common)
 
     def against_defaults(self, candidate: Candidate) -> str:
         """Everything a candidate sets that the engine's own defaults do not; its short name where none are known."""
         if self.baseline is None or self._is_baseline(candidate):
             return self.short(candidate)
-        return self._told(candidate, self.baseline.parameters)
+        return self._label_without(candidate, self.baseline.parameters)
 
     def named(self, candidate: Candidate, number: int | None = None) -> str:
         """A candidate in a sentence: the number of its first trial, and what differs from the defaults."""
@@ -86,13 +86,13 @@ class Names:
 
     def shared(self) -> list[str]:
         """Sentences that name the parameters which are the same in all candidates."""
-        told = (("All candidates", self.common), ("All candidates but the defaults", self.constant))
-        return [f"{who}: {_written(settings)}." for who, settings in told if settings]
+        groups = (("All candidates", self.common), ("All candidates but the defaults", self.constant))
+        return [f"{who}: {_written(settings)}." for who, settings in groups if settings]
 
     def _is_baseline(self, candidate: Candidate) -> bool:
         return self.baseline is not None and candidate.key == self.baseline.key
 
-    def _told(self, candidate: Candidate, *without: Mapping[str, Value]) -> str:
+    def _label_without(self, candidate: Candidate, *without: Mapping[str, Value]) -> str:
         """The settings that are not in the first of `without` that leaves any; all of them where none does."""
         own = candidate.parameters
         for known in (*without, {}):

@@ -107,13 +107,13 @@ def _pooled_figures(
 ) -> list[dict[str, Any]]:
     """Each load point of a candidate over all of its launches: means over them, requests and attainment of all."""
     trial = candidate.trial
-    found = []
+    figures = []
     for result in trial.results:
         point = load_point_record(result, experiment.slo)
         metrics = point["metrics"] | per_gpu(result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour)
         kept = {name: metrics[name] for name in (*_POOLED_RATES, "attainment")}
         means = {name: metrics[name] and metrics[name]["mean"] for name in _POOLED_MEANS}
-        found.append(
+        figures.append(
             {
                 **{name: point[name] for name in _ASKED if name in point},
                 "launches": candidate.launches.get(result.load_point, 1),
@@ -123,7 +123,7 @@ def _pooled_figures(
                 "pareto": (trial.candidate.key, result.load_point) in members,
             }
         )
-    return found
+    return figures
 
 
 def _of_trial(result: LoadPointResult, gpus: int, experiment: Experiment, *, pareto: bool) -> dict[str, Any]:
