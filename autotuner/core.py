@@ -530,7 +530,10 @@ Stage = Literal["starting", "ready", "warming-up", "measuring", "measured", "sto
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a running trial, for whoever watches: load point `position` of `total`."""
+    """One step of a running trial, for whoever watches: load point `position` of `total`.
+
+    `expected_seconds` is what the stage takes, and the least of a window, which may go on for longer.
+    """
 
     stage: Stage
     trial: int
@@ -541,6 +544,7 @@ class Progress:
     expected_seconds: float = 0.0
     result: LoadPointResult | None = None
     finished: Trial | None = None
+    purpose: Purpose = "search"
 
 
 Observer = Callable[[Progress], None]

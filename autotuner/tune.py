@@ -61,6 +61,6 @@ def tune(
         trial = judge(finished, experiment)
         record.append(trial)
         searcher.tell(trial)
-        observe(Progress("finished", trial.number, trial.candidate, finished=trial))
+        observe(Progress("finished", trial.number, trial.candidate, finished=trial, purpose=trial.purpose))
 
     return rank(record.trials(), experiment)

@@ -29,7 +29,7 @@ from autotuner.predict.hardware import gpu
 from autotuner.predict.shape import catalogue, model_shape
 from autotuner.report.markdown import markdown
 from autotuner.rules import Rules
-from autotuner.scoring.rank import Ranking
+from autotuner.scoring.rank import Ranking, Standing
 from autotuner.search.account import UNFINISHED, Account
 from autotuner.search.capacity import check_capacity
 from autotuner.search.defaults import defaults
@@ -246,18 +246,30 @@ def conclude(store: RunStore, ranking: Ranking) -> Result:
     from autotuner.report.plots import pareto
 
     trials = tuple(store.trials())
-    spec = winning_spec(ranking, trials)
-    remark = ""
-    if spec is not None and ranking.winner is not None:
-        remark = unmeasured(store.experiment, ranking.winner.source)
-        spec = with_port(spec, engine(store.experiment.base_runtime).default_port)
+    spec = _printed(store.experiment, ranking.winner, trials)
+    remark = unmeasured(store.experiment, ranking.winner.source) if spec and ranking.winner else ""
     command = render(spec, launch_form(store.experiment)) if spec else None
+    defaults = ranking.defaults if ranking.defaults != ranking.winner else None
+    baseline = _printed(store.experiment, defaults, trials)
     with writing(store.path):
         pareto(trials, store.experiment, ranking, store.path / PLOT)
     refused = tuple(store.refused())
     account = Account(*store.search())
     shown = commented(command, remark) if command else None
-    text = markdown(ranking, trials, store.experiment, command=shown, picture=PLOT, refused=refused, account=account)
+    defaults_command = None
+    if baseline is not None and defaults is not None:
+        rendered = render(baseline, launch_form(store.experiment))
+        defaults_command = commented(rendered, unmeasured(store.experiment, defaults.source))
+    text = markdown(
+        ranking,
+        trials,
+        store.experiment,
+        command=shown,
+        defaults_command=defaults_command,
+        picture=PLOT,
+        refused=refused,
+        account=account,
+    )
     store.save("report.md", text)
     if spec is not None:
         formats = {"command.sh": "shell"} | ({"docker.sh": "docker", "compose.yaml": "compose"} if spec.image else {})
@@ -287,7 +299,16 @@ def unmeasured(experiment: Experiment, source: Source) -> str:
 
 def winning_spec(ranking: Ranking, trials: Sequence[Trial]) -> ServerSpec | None:
     """The server of the winner as it was measured; None without a winner or a launch."""
-    if ranking.winner is None:
+    return _spec(ranking.winner, trials)
+
+
+def _spec(standing: Standing | None, trials: Sequence[Trial]) -> ServerSpec | None:
+    if standing is None:
         return None
-    number = ranking.winner.trial
-    return next(trial.measurement.spec for trial in trials if trial.number == number)
+    return next(trial.measurement.spec for trial in trials if trial.number == standing.trial)
+
+
+def _printed(experiment: Experiment, standing: Standing | None, trials: Sequence[Trial]) -> ServerSpec | None:
+    """The server of a standing as it was measured, on the engine's usual port; None without a launch."""
+    spec = _spec(standing, trials)
+    return with_port(spec, engine(experiment.base_runtime).default_port) if spec else None

@@ -35,6 +35,9 @@ LEGIBLE = 24
 FOLDED = 10
 """Characters to which a column of text shrinks where nothing else helps, its words broken."""
 
+IDENTITY = "trial"
+"""The column whose cells name the rows of a table, where it has one."""
+
 LEFT_OUT = "Left out at {width} columns: {titles}."
 
 STYLES = {
@@ -188,11 +191,18 @@ def table(
     _say_what_is_missing(grid)
 
 
-def report(made: Table, title: str = "") -> None:
-    """A table of a report: at the width there is, with its legends, what was left out, and its notes."""
+def report(made: Table, title: str = "", known: Sequence[str] = ()) -> list[str]:
+    """A table of a report: at the width there is, with its legends, what was left out, and its notes.
+
+    Gives the lines that name what had no room in it; those that are `known` are not repeated.
+    """
     grid = _Grid(list(made.columns), made.texts(), _bounded(out()))
     _print(grid, title, made.winner)
-    for text in grid.below():
+    below = grid.below()
+    for text in below:
+        if text not in known:
+            sentence(text, indent="    ")
+    for text in made.shared:
         sentence(text, indent="    ")
     shown = [column.title for column in grid.columns]
     for text in made.legends(shown):
@@ -200,6 +210,7 @@ def report(made: Table, title: str = "") -> None:
     _say_what_is_missing(grid)
     for text in made.notes:
         sentence(text)
+    return below
 
 
 def _say_what_is_missing(grid: _Grid) -> None:
@@ -225,7 +236,7 @@ class Column(Protocol):
 
     @property
     def below(self) -> bool:
-        """Whether its cells are listed under the table where there is no room for it."""
+        """Whether its cells are listed under the table where there is no room for each on one line."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +259,7 @@ class _Grid:
     def __init__(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], width: int | None) -> None:
         self.all = list(columns)
         self.rows = [{c.title: "" if row.get(c.title) is None else str(row[c.title]) for c in columns} for row in rows]
-        self.columns = list(columns) if width is None else self._chosen(width)
+        self.columns = self._unbounded() if width is None else self._chosen(width)
         self.widths = self._fitted(PLAIN_WIDTH if width is None else width, fold=width is not None)
 
     @property
@@ -260,12 +271,18 @@ class _Grid:
         """The cells that are listed under the table, each behind what its row begins with."""
         if not self.columns:
             return []
-        first = self.columns[0].title
+        titles = [column.title for column in self.columns]
+        first = IDENTITY if IDENTITY in titles else titles[0]
         head = first if first == "#" else f"{first} "
         gone = [column.title for column in self.all if column.below and column not in self.columns]
         return list(
             dict.fromkeys(f"{head}{row[first]}: {row[title]}" for title in gone for row in self.rows if row[title])
         )
+
+    def _unbounded(self) -> list[Column]:
+        """All columns, but for those that would make lines too long to read and may be listed below."""
+        fits = self._needs(self.all) <= PLAIN_WIDTH
+        return [column for column in self.all if fits or not column.below]
 
     def _chosen(self, width: int) -> list[Column]:
         """The columns there is room for: what is left out goes by priority, and what still fits then comes back."""
@@ -285,6 +302,8 @@ class _Grid:
 
     def _legible(self, column: Column) -> int:
         least = self._narrowest(column)
+        if column.below:
+            return self._widest(column)
         return least if column.right else max(least, min(max(map(_length, ["", *self._cells(column)])), LEGIBLE))
 
     def _cells(self, column: Column) -> list[str]:

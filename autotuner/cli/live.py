@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
+    from autotuner.report.names import Names
     from autotuner.scoring.rank import Ranking
     from autotuner.search.plan import Plan
 
@@ -41,17 +42,19 @@ class Followed:
         self.plan = plan
         self.trials = list(done)
         self.pace = Pace(plan, done, now)
-        self.rows = [row for trial in done for row in rows(trial, plan)]
+        self.names = self._named()
+        self.rows = [row for trial in done for row in rows(trial, plan, self.names)]
         self.ranking = self._ranked()
 
     def take(self, progress: Progress, now: float) -> None:
         """Take in one step."""
         self.pace.take(progress, now)
         if progress.stage == "measured" and progress.result is not None:
-            self.rows.append(row(self.judged(progress), progress.trial, progress.candidate, self.plan))
+            self.rows.append(row(self.judged(progress), progress.trial, progress.candidate, self.plan, self.names))
         elif progress.stage == "finished" and progress.finished is not None:
             self.trials.append(progress.finished)
-            self.rows += failure_rows(progress.finished)
+            self.rows += failure_rows(progress.finished, self.names)
+            self.names = self._named()
             self.ranking = self._ranked()
 
     def judged(self, progress: Progress) -> LoadPointResult:
@@ -60,6 +63,19 @@ class Followed:
 
         assert progress.result is not None
         return judge_load_point(progress.result, progress.candidate.gpus, self.plan.experiment)
+
+    def _named(self) -> Names:
+        """The names of all candidates there may be, with the numbers of those that were tried."""
+        from autotuner.report.names import Names
+
+        baseline = next((launch.candidate for launch in self.plan.launches if launch.purpose == "baseline"), None)
+        every = [*self.plan.space.candidates, *self.plan.candidates, *(trial.candidate for trial in self.trials)]
+        return Names.among(every, baseline, Names.of(self.trials).numbers)
+
+    def launched(self, progress: Progress) -> str:
+        """What is launched, and why where it is not to search."""
+        name = self.names.named(progress.candidate, progress.trial)
+        return f"{name}, again to confirm the winner" if progress.purpose == "confirmation" else name
 
     def _ranked(self) -> Ranking:
         from autotuner.scoring.rank import rank
@@ -74,16 +90,14 @@ class Followed:
 
     @property
     def best(self) -> str:
-        """Which of the finished trials leads, and by what figure."""
-        from autotuner.report.figures import number
-        from autotuner.scoring.objective import OBJECTIVES
+        """Which of the candidates tried leads, and by what figure."""
+        from autotuner.report.goal import achieved
 
         best = self.ranking.winner
         if best is None:
             return "none that meets the targets" if self.trials else "none yet"
-        label = OBJECTIVES[self.ranking.objective].label
-        figure = f"{label} {number(best.value)} {self.ranking.unit}"
-        return f"trial {best.trial}, {best.candidate}: {figure}, {best.verdict} ({best.source})"
+        figure = achieved(self.ranking.objective, best.value, self.ranking.unit, best.interval)
+        return f"{self.names.named(best.candidate)}: {figure}, {best.verdict} ({best.source})"
 
     @property
     def count(self) -> str:
@@ -91,6 +105,11 @@ class Followed:
         total = f"{'at most ' if self.pace.may_end_early else ''}{self.pace.launches}"
         number = min(self.pace.finished + 1, self.pace.launches)
         return f"{number} of {total}{', to confirm the winner' if self.pace.confirming else ''}"
+
+    @property
+    def longest(self) -> float:
+        """Seconds that the window of a load point of the launch under way lasts at most."""
+        return (self.plan.confirming if self.pace.confirming else self.plan.load).window
 
     def left(self, now: float) -> str:
         """How long it will still take; empty while nothing is known."""
@@ -120,12 +139,14 @@ class PlainView(AbstractContextManager["PlainView"]):
 
     def _line(self, progress: Progress, now: float) -> str:
         if progress.stage == "starting":
-            return f"starting {progress.candidate}{' to confirm the winner' if self._run.pace.confirming else ''}"
+            return f"starting {self._run.launched(progress)}"
         if progress.stage == "ready":
             return "ready"
         if progress.stage == "measuring":
             where = f"load point {progress.position} of {progress.total}"
-            return f"{where}: {progress.load_point}, {clock(progress.expected_seconds)} or longer"
+            least, most = progress.expected_seconds, self._run.longest
+            window = f"{clock(least)} to {clock(most)}" if most > least else clock(least)
+            return f"{where}: {progress.load_point}, {window}"
         if progress.stage == "measured" and progress.result is not None:
             targets = bool(self._run.plan.experiment.slo.terms)
             return f"{progress.load_point}: {figures(self._run.judged(progress), targets=targets)}"
@@ -181,8 +202,8 @@ class LiveView(AbstractContextManager["LiveView"]):
         head = Table.grid(padding=(0, 2))
         head.add_row("launch", self._run.count)
         if self._now is not None:
-            head.add_row("candidate", Text(str(self._now.candidate)))
-            head.add_row("now", Text(stage(self._now, now - self._since)))
+            head.add_row("candidate", Text(self._run.launched(self._now)))
+            head.add_row("now", Text(stage(self._now, now - self._since, self._run.longest)))
         head.add_row("elapsed", ", ".join(filter(None, (clock(elapsed), self._run.left(now)))))
         head.add_row("best so far", Text(self._run.best))
         left = self._run.pace.left(now)
@@ -196,12 +217,14 @@ def view(plan: Plan, done: Sequence[Trial]) -> LiveView | PlainView:
     return (LiveView if display.err().is_terminal else PlainView)(plan, done)
 
 
-def stage(progress: Progress, since: float) -> str:
-    """What is being done now, and for how long of how long."""
+def stage(progress: Progress, since: float, longest: float = 0.0) -> str:
+    """What is being done now, and for how long of how long; a window lasts up to `longest` seconds."""
     at = f" load point {progress.position} of {progress.total}, {progress.load_point}" if progress.load_point else ""
     planned = progress.expected_seconds
     if not planned:
         time = clock(since)
+    elif progress.stage == "measuring" and longest > planned:
+        time = f"{clock(since)}, {clock(planned)} at least and {clock(longest)} at most"
     elif since <= planned:
         time = f"{since:.0f} of {clock(planned)}"
     else:
@@ -228,7 +251,7 @@ def figures(result: LoadPointResult, *, targets: bool) -> str:
 OUTPUT, MET = "output tokens/s", "SLO met %"
 COLUMNS = (
     display.Shown("trial", right=True),
-    display.Shown("candidate", priority=4),
+    display.Shown("candidate", priority=4, below=True),
     display.Shown("scenario", priority=2),
     display.Shown("load", right=True),
     display.Shown("n", right=True, priority=3),
@@ -265,27 +288,29 @@ def _once(every: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
     ]
 
 
-def rows(trial: Trial, plan: Plan) -> list[dict[str, str]]:
+def rows(trial: Trial, plan: Plan, names: Names) -> list[dict[str, str]]:
     """A finished trial's load points as rows of the live table, and its failure."""
     from autotuner.scoring.judge import judge
 
     results = judge(trial, plan.experiment).measurement.load_points
-    return [*(row(result, trial.number, trial.candidate, plan) for result in results), *failure_rows(trial)]
+    own = [row(result, trial.number, trial.candidate, plan, names) for result in results]
+    return [*own, *failure_rows(trial, names)]
 
 
-def failure_rows(trial: Trial) -> list[dict[str, str]]:
+def failure_rows(trial: Trial, names: Names) -> list[dict[str, str]]:
     """The row of a trial that failed; none for others."""
     failure = trial.measurement.failure
     if failure is None:
         return []
-    return [{"trial": str(trial.number), "candidate": str(trial.candidate), "scenario": "", "verdict": failure.kind}]
+    name = names.short(trial.candidate)
+    return [{"trial": str(trial.number), "candidate": name, "scenario": "", "verdict": failure.kind}]
 
 
-def row(result: LoadPointResult, trial: int, candidate: Candidate, plan: Plan) -> dict[str, str]:
+def row(result: LoadPointResult, trial: int, candidate: Candidate, plan: Plan, names: Names) -> dict[str, str]:
     """A judged load point as a row of the live table."""
     return {
         "trial": str(trial),
-        "candidate": str(candidate).removeprefix(f"{candidate.runtime} "),
+        "candidate": names.short(candidate),
         **cells(result, targets=bool(plan.experiment.slo.terms)),
     }
 

@@ -32,7 +32,6 @@ class Pace:
         self._leads = True
         self._searched = sum(trial.purpose != "confirmation" for trial in done)
         self._confirmed = len(done) - self._searched
-        self._known = {trial.candidate.key for trial in done}
         self._mark = self._began = now
         self._starts: list[float] = []
         self._points: dict[LoadPoint, list[float]] = {}
@@ -48,7 +47,7 @@ class Pace:
         """Take in one step."""
         if progress.stage == "starting":
             self._running, self._ready, self._driven = True, False, []
-            self.confirming = self.confirming or progress.candidate.key in self._known
+            self.confirming = self.confirming or progress.purpose == "confirmation"
         elif progress.stage == "ready":
             self._starts.append(self._passed(now))
             self._ready = True
@@ -73,7 +72,6 @@ class Pace:
             if trial.purpose == "search":
                 self._launches.append(now - self._began)
                 self._counts.append(len(self._driven))
-        self._known.add(trial.candidate.key)
         self._running, self._began = False, now
 
     def _passed(self, now: float) -> float:
@@ -105,7 +103,10 @@ class Pace:
 
     @property
     def _confirmations_left(self) -> int:
-        """Confirmations still to start; none where nothing leads the baseline, late in the search."""
+        """Confirmations still to start; none where nothing leads the baseline, late in the search.
+
+        A winner that is refuted yields to the next best, so that there may be more than were planned.
+        """
         if self.confirming:
             return max(0, self.plan.confirmations - self._confirmed - self._running)
         late = 2 * self._searched >= len(self.plan.launches)

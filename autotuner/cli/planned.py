@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from autotuner.cli import display, foreseen
 from autotuner.cli.pace import clock
 
 if TYPE_CHECKING:
     from autotuner.core import Purpose
+    from autotuner.foresight import Foresight
     from autotuner.search.plan import Plan
+
+DEFAULT = "-"
+"""The cell of a parameter that the engine's own defaults leave unset."""
 
 _PURPOSES: dict[Purpose, str] = {
     "baseline": "{} with the engine's own defaults",
@@ -35,19 +40,49 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
+def show_candidates(plan: Plan, foresight: Foresight) -> None:
+    """Print the candidates of the search with what is predicted at the heaviest load point, and what all share."""
+    from autotuner.report.figures import setting
+    from autotuner.report.names import Names
+
+    point = plan.workload.load_points[-1]
+    baseline = next((launch.candidate for launch in plan.launches if launch.purpose == "baseline"), None)
+    names = Names.among(plan.candidates, baseline)
+    shared = {**names.common, **names.constant}
+    own = [name for name in plan.experiment.parameters if name not in shared]
+    rows: list[dict[str, Any]] = []
+    for number, candidate in enumerate(plan.candidates, start=1):
+        settings = {name: setting(value) for name, value in candidate.parameters.items() if name in own}
+        if baseline is not None and candidate.key == baseline.key:
+            settings = {**dict.fromkeys(own, DEFAULT), **settings}
+        rows.append({"trial": number, **settings, **foreseen.columns(foresight, candidate, point)})
+    foretold = any(foreseen.COLUMNS[0] in row for row in rows)
+    known = foreseen.titles(plan.experiment, plan.candidates) if foretold else ()
+    display.line()
+    display.sentence(f"candidates{f'; predicted, not measured, at {point}' if known else ''}")
+    priorities = dict.fromkeys(known[len(foreseen.COLUMNS) :], 1)
+    display.table(rows, ["trial", *own, *known], right=["trial", *known], priorities=priorities)
+    if baseline is not None:
+        display.sentence(f"trial 1: {names.short(baseline)}")
+    for text in names.shared():
+        display.sentence(text)
+
+
 def _launches(plan: Plan) -> str:
     counts = plan.purposes
     parts = [text.format(counts[purpose]) for purpose, text in _PURPOSES.items() if counts[purpose]]
-    return f"{'at most ' if plan.may_end_early else ''}{plan.total}: {', '.join(parts)}"
+    most = "at most " if plan.may_end_early else ""
+    more = "; more where they refute it and the next best is confirmed" if plan.confirmations else ""
+    return f"{most}{plan.total}: {', '.join(parts)}{more}"
 
 
 def _each(plan: Plan) -> str:
-    from autotuner.search.plan import longest_window
-
     load, workload = plan.load, plan.workload
     points = f"{load.points} load point{'' if load.points == 1 else 's'}"
     if load.most_points > load.points:
         points = f"about {points}, at most {load.most_points},"
     warmup = f"{clock(workload.warmup)} of warm-up and " if workload.warmup else ""
-    window = f"{clock(workload.duration)} to {clock(longest_window(plan.experiment))}"
+    window = clock(workload.duration)
+    if load.window > workload.duration:
+        window += f" at least and {clock(load.window)} at most"
     return f"{clock(plan.start_seconds)} to start, then {points} of {warmup}a window of {window}"

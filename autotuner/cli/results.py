@@ -33,7 +33,7 @@ def show(result: Result, experiment: Experiment, as_json: bool) -> None:
         )
     else:
         show_ranking(result.ranking, result.trials, experiment, SHOWN, result.refused, result.account)
-        display.line(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
+        display.sentence(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
             if result.remark:
@@ -57,8 +57,12 @@ def show_ranking(
     from autotuner.report.summary import sentence
     from autotuner.report.table import rows
 
-    title = f"{experiment.model.id_or_path}, {len(trials)} trials, best first"
-    display.report(rows(ranking, trials, experiment, limit), title)
+    candidates, launches = len(ranking.standings), len(trials)
+    title = (
+        f"{experiment.model.id_or_path}: {candidates} candidate{'' if candidates == 1 else 's'}, "
+        f"{launches} launch{'' if launches == 1 else 'es'}, best first"
+    )
+    known = display.report(rows(ranking, trials, experiment, limit), title)
     display.sentence(objective_line(experiment))
     if refused:
         display.line(heading(refused))
@@ -67,10 +71,10 @@ def show_ranking(
     front = frontier(trials, experiment)
     if front.rows:
         display.line()
-        display.report(front, frontier_title(experiment))
+        display.report(front, frontier_title(experiment), known)
         display.line()
     if ranking.winner:
-        display.sentence(sentence(ranking, experiment))
+        display.sentence(sentence(ranking))
     if account is not None:
         for text in sentences(ranking, trials, experiment, account):
             display.sentence(text)
@@ -79,12 +83,14 @@ def show_ranking(
 def no_winner(ranking: Ranking) -> NoFeasibleError:
     """Say that nothing met the targets, and what came closest."""
     if not ranking.standings or ranking.standings[0].value is None:
-        why = f"None of {len(ranking.standings)} trials gave a figure; the first: {ranking.standings[0].reason}"
+        why = f"None of {len(ranking.standings)} candidates gave a figure; the first: {ranking.standings[0].reason}"
         return NoFeasibleError("No configuration could be measured.", why=why, remedy="Its server.log says more.")
+    from autotuner.report.names import Names
+
     best = ranking.standings[0]
     return NoFeasibleError(
         "No configuration met the targets.",
-        why=f"The closest is trial {best.trial} ({best.candidate}): {best.reason}.",
+        why=f"The closest is {Names.ranked(ranking).named(best.candidate)}: {best.reason}.",
         remedy=_REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
     )
 

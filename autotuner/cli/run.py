@@ -153,19 +153,11 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
         *planned.lines(plan),
     ):
         display.sentence(f"{label:<13}{text}", indent=" " * 13)
-    names = list(experiment.parameters)
-    rows: list[dict[str, Any]] = [
-        {"trial": number, **candidate.parameters, **foreseen.columns(wiring.foresight, candidate, points[-1])}
-        for number, candidate in enumerate(plan.candidates, start=1)
-    ]
-    foretold = any(foreseen.COLUMNS[0] in row for row in rows)
-    known = foreseen.titles(experiment, plan.candidates) if foretold else ()
-    display.line()
-    display.sentence(f"candidates{f'; predicted, not measured, at {points[-1]}' if known else ''}")
-    alike = [name for name in names if len({repr(row[name]) for row in rows if name in row}) == 1]
-    priorities = {**dict.fromkeys(alike, 2), **dict.fromkeys(known[len(foreseen.COLUMNS) :], 1)}
-    display.table(rows, ["trial", *names, *known], right=["trial", *known], priorities=priorities)
+    planned.show_candidates(plan, wiring.foresight)
     if plan.space.refused:
+        names = list(experiment.parameters)
+        alike = [name for name in names if len(experiment.parameters[name]) == 1]
+        priorities = dict.fromkeys(alike, 2)
         display.line()
         display.table(_refused_rows(plan), ["", *names, "refused because"], title="refused", priorities=priorities)
 

@@ -19,6 +19,7 @@ from autotuner.core import (
     Observation,
     Observer,
     Progress,
+    Purpose,
     ServerSpec,
     Source,
     Stage,
@@ -84,14 +85,16 @@ class MeasuredEvaluator:
         """Unix seconds."""
         return time.time()
 
-    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
+    def evaluate(
+        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+    ) -> Measurement:
         """Measure `candidate`, a second time when the first failed by what may be chance; see Evaluator."""
         place = TrialFolder(folder)
-        measurement = Visit(self, candidate, course, place, trial).measure()
+        measurement = Visit(self, candidate, course, place, trial, purpose).measure()
         failure = measurement.failure
         if failure is not None and failure.kind in MAY_BE_CHANCE and not measurement.load_points:
             place.set_aside()
-            measurement = Visit(self, candidate, course, place, trial).measure()
+            measurement = Visit(self, candidate, course, place, trial, purpose).measure()
         if "load" in measurement.timings:
             self.start_seconds = measurement.timings["start"]
         return measurement
@@ -117,7 +120,13 @@ class Visit:
     """One launch from start to stop, and what was gathered on it."""
 
     def __init__(
-        self, owner: MeasuredEvaluator, candidate: Candidate, course: Course, folder: TrialFolder, trial: int
+        self,
+        owner: MeasuredEvaluator,
+        candidate: Candidate,
+        course: Course,
+        folder: TrialFolder,
+        trial: int,
+        purpose: Purpose,
     ) -> None:
         self.owner = owner
         self.experiment = owner.experiment
@@ -126,6 +135,7 @@ class Visit:
         self.workload = owner.workload
         self.folder = folder
         self.trial = trial
+        self.purpose = purpose
         self.began = time.monotonic()
         self.source: Source = owner.source
         self.headers: Mapping[str, str] = {}
@@ -250,7 +260,8 @@ class Visit:
             self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - began
 
     def _tell(self, stage: Stage, **more: Any) -> None:
-        self.owner.observe(Progress(stage, self.trial, self.candidate, total=self.course.total, **more))
+        total = self.course.total
+        self.owner.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
 
 
 def share_of(seconds: float, position: int, total: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from autotuner.core import Candidate, Measurement, Source, Workload
+from autotuner.core import Candidate, Measurement, Purpose, Source, Workload
 from autotuner.search.launch import Course
 
 
@@ -23,9 +23,12 @@ class Evaluator(Protocol):
     def clock(self) -> float:
         """Unix seconds on the clock that trials are timed by."""
 
-    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
+    def evaluate(
+        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+    ) -> Measurement:
         """Answer for `candidate` on `course`, leaving raw material in `folder`.
 
+        `trial` and `purpose` are for whoever watches.
         What the engine does wrong is in the measurement, never raised. MachineError and
         RunStoreError are: they would befall every other candidate too.
         """

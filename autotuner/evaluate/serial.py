@@ -44,7 +44,7 @@ class SerialExecutor:
         """The trial boundary: a fault of autotune itself costs one trial, not the run."""
         try:
             course = launch.course or FixedCourse(self.evaluator.workload)
-            measurement = self.evaluator.evaluate(launch.candidate, course, folder, number)
+            measurement = self.evaluator.evaluate(launch.candidate, course, folder, number, launch.purpose)
             return replace(measurement, outcome=course.outcome)
         except AutotuneError:
             raise

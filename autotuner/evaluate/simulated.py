@@ -18,6 +18,7 @@ from autotuner.core import (
     Measurement,
     Observer,
     Progress,
+    Purpose,
     ServerSpec,
     Source,
     Stage,
@@ -85,9 +86,11 @@ class SimulatedEvaluator:
         """Unix seconds, as if every launch had taken its virtual time."""
         return self._now
 
-    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
+    def evaluate(
+        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+    ) -> Measurement:
         """Simulate `candidate` on `course`; see Evaluator."""
-        visit = Visit(self, candidate, course, folder, trial)
+        visit = Visit(self, candidate, course, folder, trial, purpose)
         measurement = visit.simulate()
         self._now += sum(measurement.timings.values())
         return measurement
@@ -134,13 +137,20 @@ class Visit:
     """One virtual launch, and what was gathered on it."""
 
     def __init__(
-        self, owner: SimulatedEvaluator, candidate: Candidate, course: Course, folder: Path, trial: int
+        self,
+        owner: SimulatedEvaluator,
+        candidate: Candidate,
+        course: Course,
+        folder: Path,
+        trial: int,
+        purpose: Purpose,
     ) -> None:
         self.owner = owner
         self.candidate = candidate
         self.course = course
         self.place = TrialFolder(folder) if owner.keep_records else None
         self.trial = trial
+        self.purpose = purpose
         self.results: list[LoadPointResult] = []
         self.timings: dict[str, float] = {}
         self.said: dict[str, Any] = {"version": __version__}
@@ -212,4 +222,5 @@ class Visit:
                 log.write(f"autotune-sim {__version__}, simulated in virtual time: {said}\n")
 
     def _tell(self, stage: Stage, **more: Any) -> None:
-        self.owner.observe(Progress(stage, self.trial, self.candidate, total=self.course.total, **more))
+        total = self.course.total
+        self.owner.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from autotuner.core import Candidate, Distribution, LoadPoint, Share, Source, Trial, Value
+from autotuner.core import Candidate, Distribution, LoadPoint, Share, Source, Value
 from autotuner.scoring.rank import Ranking
 
 SOURCE_NOTES: dict[Source, str] = {
@@ -17,6 +17,9 @@ SOURCE_NOTES: dict[Source, str] = {
 
 SMALLEST, LARGEST = -4, 15
 """Powers of ten between which a figure is written out."""
+
+LONGEST_VALUE = 40
+"""Characters of a parameter's value in a candidate's name; the middle of a longer one is left out."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -45,6 +48,15 @@ def with_interval(distribution: Distribution | None, statistic: str, scale: floa
     return f"{text} ({number(low * scale)}-{'' if high is None else number(high * scale)})"
 
 
+def estimate(value: float | None, interval: tuple[float, float] | None, scale: float = 1.0) -> str:
+    """A figure with its 95% interval, where it has one."""
+    if value is None:
+        return ""
+    if interval is None:
+        return number(value * scale)
+    return f"{number(value * scale)} ({number(interval[0] * scale)}-{number(interval[1] * scale)})"
+
+
 _INTERVAL = re.compile(r"[\d,.<]+%? \([\d,.<]+-([\d,.]*)\)")
 
 
@@ -70,17 +82,10 @@ def load(point: LoadPoint) -> str:
     return f"{point.rate:g}/s" if point.concurrency is None else f"{point.concurrency}"
 
 
-def differing(trials: Sequence[Trial]) -> list[str]:
-    """Names of the parameters that are not the same in all trials; all of them when none differs."""
-    names = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
-    settings = [trial.candidate.parameters for trial in trials]
-    found = [name for name in names if len({(name in one, repr(one.get(name))) for one in settings}) > 1]
-    return found or names
-
-
 def label(candidate: Candidate, names: Sequence[str], *, runtime: bool = False) -> str:
     """The candidate told by these parameters, and its runtime where asked or where it has none of them."""
-    parts = [f"{name}={setting(candidate.parameters[name])}" for name in names if name in candidate.parameters]
+    settings = ((name, candidate.parameters[name]) for name in names if name in candidate.parameters)
+    parts = [f"{name}={shortened(setting(value))}" for name, value in settings]
     return " ".join([candidate.runtime, *parts] if runtime or not parts else parts)
 
 
@@ -89,6 +94,11 @@ def setting(value: Value) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return str(value)
+
+
+def shortened(text: str, most: int = LONGEST_VALUE) -> str:
+    """Text of at most `most` characters, its middle left out where it has more."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}..{text[len(text) - (most - most // 2 - 1) :]}"
 
 
 def source_note(ranking: Ranking) -> str:

@@ -12,9 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from autotuner.core import Verdict
 from autotuner.experiment import Experiment, Slo
-from autotuner.report.figures import number
+from autotuner.report.goal import achieved
 from autotuner.report.near import near
-from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.pareto import Point
 from autotuner.scoring.rank import Ranking
 
@@ -70,13 +69,12 @@ def head(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
         parse_math=False,
     )
     winner = ranking.winner
-    objective = OBJECTIVES[ranking.objective]
     best = "no winner"
     if winner is not None:
         where = f" at {winner.load_point}"
         if winner.load_point is None:
             where = f", geometric mean over {len(winner.load_points)} load points"
-        best = f"best {objective.label}: {number(winner.value)} {ranking.unit}{where} (trial {winner.trial})"
+        best = f"best: {achieved(ranking.objective, winner.value, ranking.unit)}{where} (trial {winner.trial})"
     scenarios = plain(", ".join(experiment.benchmark.traffic_scenarios), 60)
     count = len(ranking.standings)
     tried = f"{count} candidate" + ("" if count == 1 else "s")

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotuner.core import Trial
+from autotuner.core import LoadPoint, Trial
 from autotuner.experiment import Experiment
-from autotuner.report.figures import differing, label, load, number
+from autotuner.report.figures import load, number
+from autotuner.report.names import Names
 from autotuner.report.near import near
+from autotuner.report.pooling import candidates
 from autotuner.report.table import OUTPUT_PER_GPU, Column, Row, Table, cost_column, shows_cost, verdict
-from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import cost
-from autotuner.scoring.pareto import AXES, points
+from autotuner.scoring.pareto import AXES, Point, points
 
 AXES_SHOWN = ("throughput", "interactivity", "ttft")
 
 
-def on_frontier(judged: Sequence[Trial], experiment: Experiment) -> set[int]:
-    """The load points of judged trials that the frontier holds, by id."""
-    every = points(judged, experiment, [AXES[name] for name in AXES_SHOWN])
-    return {id(point.result) for point in every if point.on_frontier}
+Member = tuple[str, LoadPoint]
+"""A candidate's key and one of its load points."""
+
+
+def on_frontier(trials: Sequence[Trial], experiment: Experiment) -> set[Member]:
+    """What the frontier holds, by the figures of all launches of a candidate."""
+    return {(point.trial.candidate.key, point.result.load_point) for point in _members(trials, experiment)}
+
+
+def _members(trials: Sequence[Trial], experiment: Experiment) -> list[Point]:
+    pooled = [candidate.trial for candidate in candidates(trials, experiment)]
+    every = points(pooled, experiment, [AXES[name] for name in AXES_SHOWN])
+    return [point for point in every if point.on_frontier]
 
 
 def frontier_title(experiment: Experiment) -> str:
@@ -29,13 +39,11 @@ def frontier_title(experiment: Experiment) -> str:
 
 def frontier(trials: Sequence[Trial], experiment: Experiment) -> Table:
     """The load points no other beats in output tokens/s per GPU, interactivity and TTFT, most interactive first."""
-    judged = [judge(trial, experiment) for trial in trials]
-    every = points(judged, experiment, [AXES[name] for name in AXES_SHOWN])
-    names = differing(trials)
+    names = Names.of(trials)
     members: list[Row] = [
         {
             "trial": point.trial.number,
-            "candidate": label(point.trial.candidate, names),
+            "candidate": names.short(point.trial.candidate),
             "scenario": point.result.load_point.scenario,
             "load": load(point.result.load_point),
             **dict(zip(AXES_SHOWN, point.at, strict=True)),
@@ -46,8 +54,7 @@ def frontier(trials: Sequence[Trial], experiment: Experiment) -> Table:
             "cost": cost(point.result.metrics, point.trial.candidate.gpus, experiment.hardware.price_per_gpu_hour),
             "source": point.result.source,
         }
-        for point in every
-        if point.on_frontier
+        for point in _members(trials, experiment)
     ]
     members.sort(key=lambda row: (-row["interactivity"], -row["throughput"]))
     return Table(_columns(experiment, members), tuple(members))
@@ -55,7 +62,7 @@ def frontier(trials: Sequence[Trial], experiment: Experiment) -> Table:
 
 def _columns(experiment: Experiment, members: Sequence[Row]) -> tuple[Column, ...]:
     columns = [
-        Column("trial", lambda row: str(row["trial"]), priority=3),
+        Column("trial", lambda row: str(row["trial"])),
         Column("candidate", lambda row: str(row["candidate"]), right=False, priority=4, below=True),
         Column("scenario", lambda row: str(row["scenario"]), right=False, priority=2),
         Column("load", lambda row: str(row["load"])),

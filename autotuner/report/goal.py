@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autotuner.experiment import Experiment
+from autotuner.report.figures import number
 from autotuner.scoring.objective import OBJECTIVES
 
 _FIGURES = {
@@ -25,6 +26,13 @@ def meaning(experiment: Experiment) -> str:
 def objective_line(experiment: Experiment) -> str:
     """The objective by its name, and what it means."""
     return f"Objective: {experiment.optimization.objective}, {meaning(experiment)}."
+
+
+def achieved(objective: str, value: float | None, unit: str, interval: tuple[float, float] | None = None) -> str:
+    """A figure of an objective with its unit, and what it is of where the unit does not tell."""
+    ends = f" ({number(interval[0])}-{number(interval[1])})" if interval else ""
+    figure = f"{number(value)} {unit}{ends}"
+    return figure if objective in _PER_GPU else f"{OBJECTIVES[objective].label} {figure}"
 
 
 def _figure(experiment: Experiment) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from autotuner.core import Trial
 from autotuner.experiment import Experiment
-from autotuner.report.figures import number, source_note
+from autotuner.report.figures import source_note
 from autotuner.report.front import frontier, frontier_title
-from autotuner.report.goal import objective_line
+from autotuner.report.goal import achieved, objective_line
+from autotuner.report.names import Names
 from autotuner.report.refused import Refused, heading, reasons
 from autotuner.report.searched import left_out, sentences
 from autotuner.report.table import Table, rows
-from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking
 from autotuner.search.account import Account
 
@@ -23,11 +23,12 @@ def markdown(
     experiment: Experiment,
     *,
     command: str | None = None,
+    defaults_command: str | None = None,
     picture: str | None = None,
     refused: Refused = (),
     account: Account | None = None,
 ) -> str:
-    """Winner, table, notes, frontier; with the launch command, the picture, what was refused, the search."""
+    """Winner, table, notes, frontier; with launch commands, the picture, what was refused, the search."""
     parts = [f"# {_escaped(experiment.task_name)}", _summary(ranking, experiment)]
     note = source_note(ranking)
     if note:
@@ -36,7 +37,7 @@ def markdown(
         parts.append(f"![Output throughput per GPU against interactivity]({picture})")
     table = rows(ranking, trials, experiment)
     parts.append(table_markdown(table))
-    listed = [f"- {_escaped(text)}" for text in table.notes if text != note]
+    listed = [f"- {_escaped(text)}" for text in (*table.shared, *table.notes) if text != note]
     if listed:
         parts.append("\n".join(listed))
     parts += map(_escaped, [*table.legends(), objective_line(experiment)])
@@ -51,9 +52,10 @@ def markdown(
     if refused:
         lines = [heading(refused), *(f"- {_escaped(line)}" for line in reasons(refused, experiment))]
         parts.append(lines[0] + "\n\n" + "\n".join(lines[1:]))
-    if command:
-        fence = "```" if "```" not in command else "````"
-        parts.append(f"Launch command of the winner:\n\n{fence}sh\n{command.rstrip()}\n{fence}")
+    for whose, text in (("the winner", command), ("the engine's defaults", defaults_command)):
+        if text:
+            fence = "```" if "```" not in text else "````"
+            parts.append(f"Launch command of {whose}:\n\n{fence}sh\n{text.rstrip()}\n{fence}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,7 +74,6 @@ def table_markdown(table: Table) -> str:
 
 
 def _summary(ranking: Ranking, experiment: Experiment) -> str:
-    objective = OBJECTIVES[ranking.objective]
     winner = ranking.winner
     count = len(ranking.standings)
     tried = f"{count} candidate{'' if count == 1 else 's'} of {_escaped(experiment.model.id_or_path)} tried"
@@ -83,9 +84,10 @@ def _summary(ranking: Ranking, experiment: Experiment) -> str:
         if winner.load_point
         else f", geometric mean over {len(winner.load_points)} load points"
     )
+    figure = achieved(ranking.objective, winner.value, ranking.unit, winner.interval)
     return (
-        f"{tried}. Best {objective.label}: **{number(winner.value)} {ranking.unit}**{where}, trial {winner.trial} "
-        f"({_escaped(str(winner.candidate))}), {winner.source}, {winner.verdict}."
+        f"{tried}. Best: **{_escaped(figure)}**{where}, {_escaped(Names.ranked(ranking).named(winner.candidate))}, "
+        f"{winner.source}, {winner.verdict}."
     )
 
 

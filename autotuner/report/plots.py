@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from autotuner.core import Distribution, Metrics, Trial
 from autotuner.experiment import Experiment, Slo, SloTerm
-from autotuner.report.figures import differing, label
 from autotuner.report.frame import COLOURS, INK, MUTED, TARGET, face, head, legend, plain, ring, style
 from autotuner.report.labels import Label, place
+from autotuner.report.names import DEFAULTS, Names
 from autotuner.report.near import near
-from autotuner.scoring.judge import judge
+from autotuner.report.pooling import candidates
 from autotuner.scoring.pareto import AXES, Axis, Point, points
 from autotuner.scoring.rank import Ranking
 
@@ -39,19 +39,21 @@ class _Panel:
 def pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking, path: Path) -> None:
     """Write a PNG: output tokens/s per GPU against interactivity and against time to first token.
 
+    Each candidate and load point is one mark, by the figures of all its launches.
     Equal input gives equal bytes.
     """
-    judged = [judge(trial, experiment) for trial in trials]
+    names = Names.ranked(ranking)
+    pooled = [candidate.trial for candidate in candidates(trials, experiment)]
     figure = Figure(figsize=(12.6, 6.4), dpi=140, facecolor="white")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     figure.subplots_adjust(left=0.062, right=0.985, top=0.83, bottom=0.165, wspace=0.14)
     shown: list[Point] = []
-    colours = _colours(judged, experiment, ranking)
+    colours = _colours(pooled, experiment, ranking)
     for axes, panel in ((left, _interactivity(experiment)), (right, _ttft(experiment))):
-        found = points(judged, experiment, (panel.x, AXES["throughput"]))
+        found = points(pooled, experiment, (panel.x, AXES["throughput"]))
         shown += found
-        _draw(axes, panel, found, judged, experiment.slo, ranking, colours)
+        _draw(axes, panel, found, names, experiment.slo, ranking, colours)
     left.set_ylabel("Output tokens/s per GPU", color=INK)
     head(figure, experiment, ranking)
     legend(figure, shown, ranking, experiment.slo)
@@ -114,7 +116,7 @@ def _draw(
     axes: Axes,
     panel: _Panel,
     found: Sequence[Point],
-    trials: Sequence[Trial],
+    names: Names,
     slo: Slo,
     ranking: Ranking,
     colours: dict[int, str],
@@ -128,7 +130,7 @@ def _draw(
     if not found:
         axes.text(0.5, 0.5, "No load point gave these figures.", transform=axes.transAxes, ha="center", color=MUTED)
         return
-    if len(trials) <= LINES_UP_TO:
+    if len(ranking.standings) <= LINES_UP_TO:
         _curves(axes, found, colours)
     lines = _frontiers(found)
     for line, dashes in zip(lines, cycle(_DASHES), strict=False):
@@ -145,7 +147,7 @@ def _draw(
             ring(axes, x, y, 1.4 * radius)
             radius += 3.0
         spots.append((x, y, radius))
-    place(axes, _labels(named, trials, ranking, colours), spots, [[p.at[:2] for p in line] for line in lines])
+    place(axes, _labels(named, names, ranking, colours), spots, [[p.at[:2] for p in line] for line in lines])
 
 
 def _frontiers(found: Sequence[Point]) -> list[list[Point]]:
@@ -214,9 +216,8 @@ def _marker(axes: Axes, point: Point, colours: dict[int, str], *, winner: bool) 
     )
 
 
-def _labels(named: Sequence[Point], trials: Sequence[Trial], ranking: Ranking, colours: dict[int, str]) -> list[Label]:
+def _labels(named: Sequence[Point], names: Names, ranking: Ranking, colours: dict[int, str]) -> list[Label]:
     """The winner first, then one label with parameters per candidate, then the loads of the rest."""
-    names = differing(trials)
     mixed = len({point.result.load_point.scenario for point in named}) > 1
     found: list[tuple[int, int, Label]] = []
     told: set[int] = set()
@@ -225,7 +226,9 @@ def _labels(named: Sequence[Point], trials: Sequence[Trial], ranking: Ranking, c
         point = named[position]
         wins = _wins(point, ranking)
         where = f"{point.result.load_point.scenario} {_load(point)}" if mixed else _load(point)
-        full = f"{_wrapped(plain(label(point.trial.candidate, names)))}\n{where}"
+        short = names.short(point.trial.candidate)
+        called = short if short.startswith(DEFAULTS) else f"trial {point.trial.number}: {short}"
+        full = f"{_wrapped(plain(called))}\n{where}"
         first = point.trial.number not in told
         told.add(point.trial.number)
         texts = (full, where) if first else (where,)

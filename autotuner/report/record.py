@@ -8,9 +8,10 @@ from typing import Any
 
 from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
 from autotuner.experiment import Experiment, Slo
-from autotuner.report.front import on_frontier
+from autotuner.report.front import Member, on_frontier
 from autotuner.report.goal import meaning
 from autotuner.report.near import near
+from autotuner.report.pooling import PooledCandidate, candidates
 from autotuner.report.refused import Refused, records
 from autotuner.report.searched import search_record
 from autotuner.scoring.judge import judge
@@ -25,6 +26,19 @@ from autotuner.search.account import UNFINISHED, Account
 
 _STATISTICS = ("mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n")
 _DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_schedule", "e2e_from_schedule")
+_ASKED = ("scenario", "rate", "concurrency", "verdict", "near")
+_POOLED_MEANS = ("ttft", "tpot", "e2e")
+_POOLED_RATES = (
+    "output_throughput",
+    "total_throughput",
+    "request_throughput",
+    "goodput",
+    "interactivity",
+    "output_throughput_per_gpu",
+    "total_throughput_per_gpu",
+    "gpu_seconds_per_million_output_tokens",
+    "cost_per_million_output_tokens",
+)
 _RATES = ("request_throughput", "goodput", "token_goodput", "interactivity")
 
 
@@ -38,7 +52,8 @@ def record(
     """The ranking, every trial with its load points, what was refused; None where there is no figure or no bound."""
     objective = OBJECTIVES[ranking.objective]
     judged = [judge(trial, experiment) for trial in trials]
-    members = on_frontier(judged, experiment)
+    members = on_frontier(trials, experiment)
+    pooled = {candidate.trial.number: candidate for candidate in candidates(trials, experiment)}
     return {
         "task_name": experiment.task_name,
         "model": experiment.model.id_or_path,
@@ -53,15 +68,18 @@ def record(
         "sources": list(ranking.sources),
         "winner": ranking.winner.trial if ranking.winner else None,
         "baseline": ranking.baseline,
-        "ranking": [_standing(standing) for standing in ranking.standings],
+        "ranking": [
+            {**_standing(standing), "figures": _pooled_figures(pooled[standing.trial], experiment, members)}
+            for standing in ranking.standings
+        ],
         "trials": [trial_record(trial, experiment, members) for trial in judged],
         "refused": records(refused),
         "search": search_record(ranking, trials, experiment, account),
     }
 
 
-def trial_record(trial: Trial, experiment: Experiment, members: Container[int]) -> dict[str, Any]:
-    """One judged trial with its load points and, where it failed, why; `members` are those on the frontier, by id."""
+def trial_record(trial: Trial, experiment: Experiment, members: Container[Member]) -> dict[str, Any]:
+    """One judged trial with its load points and, where it failed, why; `members` are those on the frontier."""
     measurement = trial.measurement
     return {
         "number": trial.number,
@@ -76,10 +94,36 @@ def trial_record(trial: Trial, experiment: Experiment, members: Container[int]) 
         "gave_up": measurement.outcome.gave_up,
         "command": list(measurement.spec.argv) if measurement.spec else None,
         "load_points": [
-            _of_trial(result, trial.candidate.gpus, experiment, pareto=id(result) in members)
+            _of_trial(
+                result, trial.candidate.gpus, experiment, pareto=(trial.candidate.key, result.load_point) in members
+            )
             for result in measurement.load_points
         ],
     }
+
+
+def _pooled_figures(
+    candidate: PooledCandidate, experiment: Experiment, members: Container[Member]
+) -> list[dict[str, Any]]:
+    """Each load point of a candidate over all of its launches: means over them, requests and attainment of all."""
+    trial = candidate.trial
+    figures = []
+    for result in trial.results:
+        point = load_point_record(result, experiment.slo)
+        metrics = point["metrics"] | per_gpu(result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour)
+        kept = {name: metrics[name] for name in (*_POOLED_RATES, "attainment")}
+        means = {name: metrics[name] and metrics[name]["mean"] for name in _POOLED_MEANS}
+        figures.append(
+            {
+                **{name: point[name] for name in _ASKED if name in point},
+                "launches": candidate.launches.get(result.load_point, 1),
+                "requests": metrics["requests"],
+                **{f"{name}_mean": value for name, value in means.items()},
+                **kept,
+                "pareto": (trial.candidate.key, result.load_point) in members,
+            }
+        )
+    return figures
 
 
 def _of_trial(result: LoadPointResult, gpus: int, experiment: Experiment, *, pareto: bool) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from autotuner.core import LoadPointResult, Share, Trial, Verdict
 from autotuner.experiment import Experiment
-from autotuner.report.figures import differing, label, legend, load, number, share, source_note, with_interval
+from autotuner.report.figures import estimate, legend, load, number, share, source_note, with_interval
+from autotuner.report.names import Names
 from autotuner.report.near import LEGEND, MARK, described, near
-from autotuner.scoring.judge import judge
+from autotuner.report.pooling import PooledCandidate, candidates
 from autotuner.scoring.objective import cost, cost_unit, output_throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing
 
@@ -20,13 +21,20 @@ OUTPUT_PER_GPU = "output tokens/s/GPU"
 ALWAYS = 0
 """The priority of a column that a table is nothing without."""
 
+BRACKET = ")"
+"""What a cell with an interval ends with."""
+
+TIE = "="
+"""Behind the rank of a candidate that cannot be told apart from the first."""
+
 
 @dataclass(frozen=True)
 class Column:
     """One column: `text` turns a row into its cell; `once` leaves it empty on a candidate's later rows.
 
     Where a table is too wide, the columns of the highest `priority` are left out first, those of
-    ALWAYS never. The cells of a column that is `below` are then listed under the table.
+    ALWAYS never. A column that is `below` is never broken over lines: its cells are listed under the
+    table instead. `marks` explains what some of its cells end with.
     """
 
     title: str
@@ -35,22 +43,24 @@ class Column:
     once: bool = False
     priority: int = ALWAYS
     below: bool = False
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in SI units with their columns, the winner's row, and notes to print below.
+    """Rows in SI units with their columns, the winner's row, what all candidates share, and notes to print below.
 
-    Keys of a row: rank, trial, candidate, parameters, scenario, load, n, ttft, tpot, e2e
-    (Distribution or None), output_throughput_per_gpu, attainment (Share or None), cost, gpu_use
+    Keys of a row: rank, tied, trial, candidate, parameters, scenario, load, launches, n, ttft, tpot,
+    e2e (Distribution or None), output_throughput_per_gpu, attainment (Share or None), cost, gpu_use
     (GpuUse or None), joules_per_token, verdict, near (outcomes of terms met by little), source,
-    value, score, gain, failure, reason; None where a failed trial has none.
+    value, interval, score, gain, failure, reason; None where a failed trial has none.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     winner: int | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def titles(self) -> list[str]:
@@ -75,54 +85,63 @@ class Table:
         shown = self.titles if titles is None else titles
         texts = self.texts()
         brackets = legend(row[title] for title in shown for row in texts)
+        marks = [
+            (mark, text)
+            for column in self.columns
+            if column.title in shown
+            for mark, text in column.marks.items()
+            if any(row[column.title].endswith(mark) for row in texts)
+        ]
+        brackets = " ".join([brackets, *(text for mark, text in marks if mark == BRACKET)])
         marked = any(row[title].endswith(MARK) for title in shown for row in texts)
-        return [text for text in (brackets, LEGEND if marked else "") if text]
+        others = (text for mark, text in marks if mark != BRACKET)
+        return [text for text in (brackets, *others, LEGEND if marked else "") if text]
 
 
 def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> Table:
-    """The ranked table, at most `limit` candidates of it.
+    """The ranked table, at most `limit` candidates of it, each with the figures of all its launches.
 
     A candidate that stands at one load point is one row; one that is compared over several load
     points has a row for each, because figures at different loads cannot be averaged.
     """
-    by_number = {trial.number: judge(trial, experiment) for trial in trials}
-    names = differing(trials)
-    mixed = len({trial.candidate.runtime for trial in trials}) > 1
+    by_number = {candidate.trial.number: candidate for candidate in candidates(trials, experiment)}
+    names = Names.ranked(ranking)
     shown = ranking.standings[:limit]
     body: list[Row] = []
     for standing in shown:
-        trial = by_number[standing.trial]
-        results = _results(standing, trial)
-        head = _head(standing, trial, names, mixed)
-        body += [head | _figures(result, trial, experiment) for result in results] or [head | _NO_FIGURES]
+        pooled = by_number[standing.trial]
+        head = _head(standing, names)
+        body += [
+            head | _figures(result, pooled, experiment)
+            for result in pooled.trial.results
+            if result.load_point in standing.load_points
+        ] or [head | _NO_FIGURES]
     return Table(
         _columns(ranking, experiment, body),
         tuple(body),
-        _notes(ranking, shown, body),
+        _notes(ranking, shown, body, names),
         0 if body and ranking.winner else None,
+        tuple(names.shared()),
     )
 
 
 _NO_FIGURES: Row = {
     **dict.fromkeys(("scenario", "load", "n", "ttft", "tpot", "e2e", "output_throughput_per_gpu", "attainment")),
-    **dict.fromkeys(("cost", "gpus", "gpu_use", "joules_per_token", "verdict")),
+    **dict.fromkeys(("cost", "gpus", "gpu_use", "joules_per_token", "verdict", "launches")),
     "near": (),
 }
 
 
-def _results(standing: Standing, trial: Trial) -> list[LoadPointResult]:
-    """The load points a standing rests on."""
-    return [result for result in trial.measurement.load_points if result.load_point in standing.load_points]
-
-
-def _head(standing: Standing, trial: Trial, names: Sequence[str], mixed: bool) -> Row:
+def _head(standing: Standing, names: Names) -> Row:
     return {
         "rank": standing.rank,
+        "tied": standing.tied,
         "trial": standing.trial,
-        "candidate": label(trial.candidate, names, runtime=mixed),
-        "parameters": dict(trial.candidate.parameters),
+        "candidate": names.short(standing.candidate),
+        "parameters": dict(standing.candidate.parameters),
         "source": standing.source,
         "value": standing.value,
+        "interval": standing.interval,
         "score": standing.score,
         "gain": standing.gain,
         "failure": standing.failure.kind.value if standing.failure else None,
@@ -130,9 +149,10 @@ def _head(standing: Standing, trial: Trial, names: Sequence[str], mixed: bool) -
     }
 
 
-def _figures(result: LoadPointResult, trial: Trial, experiment: Experiment) -> Row:
-    metrics, gpus = result.metrics, trial.candidate.gpus
+def _figures(result: LoadPointResult, pooled: PooledCandidate, experiment: Experiment) -> Row:
+    metrics, gpus = result.metrics, pooled.trial.candidate.gpus
     return {
+        "launches": pooled.launches.get(result.load_point, 1),
         "scenario": result.load_point.scenario,
         "load_point": result.load_point,
         "load": load(result.load_point),
@@ -156,11 +176,12 @@ def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> t
     load_title = "rate" if not experiment.benchmark.num_concurrency else "load"
     sources = {row["source"] for row in body}
     columns = [
-        Column("#", lambda row: str(row["rank"]), once=True),
-        Column("trial", lambda row: str(row["trial"]), once=True, priority=3),
+        Column("#", _rank, once=True, marks={TIE: TIED}),
+        Column("trial", lambda row: str(row["trial"]), once=True),
         Column("candidate", lambda row: str(row["candidate"]), right=False, once=True, priority=5, below=True),
         Column("scenario", lambda row: row["scenario"] or "", right=False),
         Column(load_title, lambda row: row["load"] or ""),
+        Column("launches", lambda row: str(row["launches"] or ""), priority=3),
         Column("n", lambda row: "" if row["n"] is None else f"{row['n']:,}", priority=7),
         Column("TTFT ms", lambda row: _mean(row["ttft"], 1e3), priority=1),
         Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3), priority=8),
@@ -170,6 +191,8 @@ def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> t
     ]
     if len(experiment.benchmark.traffic_scenarios) == 1:
         columns = [column for column in columns if column.title != "scenario"]
+    if not any((row["launches"] or 0) > 1 for row in body):
+        columns = [column for column in columns if column.title != "launches"]
     if experiment.slo.terms:
         columns.append(Column("SLO met %", lambda row: _percent(row["attainment"]), priority=2))
     if shows_cost(experiment, (row["gpus"] for row in body)):
@@ -179,10 +202,8 @@ def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> t
             Column("W", lambda row: number(row["gpu_use"].mean_watts if row["gpu_use"] else None), priority=10)
         )
         columns.append(Column("J/output token", lambda row: number(row["joules_per_token"]), priority=10))
-    if _needs_value(ranking):
-        columns.append(Column(_value_title(ranking), lambda row: number(row["value"]), once=True))
     return (
-        *columns,
+        *_with_value(columns, ranking, experiment),
         Column("score", lambda row: number(row["score"]), once=True, priority=9),
         Column("verdict", verdict, right=False),
         Column(
@@ -213,15 +234,36 @@ def _several(ranking: Ranking) -> bool:
     return any(len(standing.load_points) > 1 for standing in ranking.standings)
 
 
-def _needs_value(ranking: Ranking) -> bool:
-    """Whether the objective's figure is in no other column."""
-    return _several(ranking) or ranking.objective in ("maximize_goodput", "maximize_throughput")
+_SHORT = {
+    "minimize_latency": ("E2E s", 1.0),
+    "minimize_ttft": ("TTFT ms", 1e3),
+    "minimize_tpot": ("TPOT ms", 1e3),
+    "maximize_goodput": ("good requests/s", 1.0),
+}
+"""Titles of objectives' figures and what they are multiplied with; others are called by their unit."""
 
 
-def _value_title(ranking: Ranking) -> str:
-    short = {"minimize_latency": "E2E s", "minimize_ttft": "TTFT s", "minimize_tpot": "TPOT s"}
-    figure = short.get(ranking.objective) or {"maximize_goodput": "good requests/s"}.get(ranking.objective)
-    return f"{figure or ranking.unit}{', geometric mean' if _several(ranking) else ''}"
+def _with_value(columns: Sequence[Column], ranking: Ranking, experiment: Experiment) -> list[Column]:
+    """The columns with the objective's figure and its interval: in place of the column that has it, else the last."""
+    figure, scale = _SHORT.get(ranking.objective, (ranking.unit, 1.0))
+    title = f"{figure}, geometric mean" if _several(ranking) else figure
+    again = any(standing.launches > 1 for standing in ranking.standings)
+    text = "takes in how much launches differ" if again else "is that of one launch, as none was repeated"
+
+    def value(row: Row) -> str:
+        return estimate(row["value"], row["interval"], scale)
+
+    column = Column(title, value, once=True, marks={BRACKET: f"The interval of {figure} {text}."})
+    if any(other.title == title for other in columns):
+        return [column if other.title == title else other for other in columns]
+    return [*columns, column]
+
+
+TIED = f"{TIE} behind a rank: these measurements cannot tell it from the first."
+
+
+def _rank(row: Row) -> str:
+    return f"{row['rank']}{TIE if row['tied'] else ''}"
 
 
 def _mean(distribution: Any, scale: float) -> str:
@@ -238,10 +280,10 @@ def verdict(row: Row) -> str:
     return text + MARK if row["near"] and not row["failure"] else text
 
 
-def _notes(ranking: Ranking, shown: Sequence[Standing], body: Sequence[Row]) -> tuple[str, ...]:
+def _notes(ranking: Ranking, shown: Sequence[Standing], body: Sequence[Row], names: Names) -> tuple[str, ...]:
     notes = [source_note(ranking)]
     for standing in shown:
-        who = f"#{standing.rank}, trial {standing.trial}"
+        who = f"#{standing.rank}, {names.named(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:
             notes.append(f"{who}: {standing.reason}.")
         notes += [

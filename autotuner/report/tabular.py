@@ -21,17 +21,23 @@ _STATISTICS = ("mean", "p50", "p90", "p99")
 
 
 def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> str:
-    """Seconds, tokens/s and requests/s; empty where there is no figure. A failed trial has at least one row."""
-    ranks = {standing.trial: standing.rank for standing in ranking.standings}
+    """Seconds, tokens/s and requests/s; empty where there is no figure. A failed trial has at least one row.
+
+    `rank` and `candidate` are the place and the number of the candidate, the same for all its launches.
+    """
+    standings = {standing.candidate.key: standing for standing in ranking.standings}
     names = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
     found: list[dict[str, Any]] = []
     judged = [judge(trial, experiment) for trial in trials]
-    members = on_frontier(judged, experiment)
+    members = on_frontier(trials, experiment)
     for trial in judged:
         failure = trial.measurement.failure
+        standing = standings.get(trial.candidate.key)
         head = {
-            "rank": ranks.get(trial.number),
+            "rank": standing.rank if standing else None,
+            "candidate": standing.trial if standing else None,
             "trial": trial.number,
+            "purpose": trial.purpose,
             "runtime": trial.candidate.runtime,
             **{name: setting(value) for name, value in trial.candidate.parameters.items()},
             "gpus": trial.candidate.gpus,
@@ -39,11 +45,14 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
             "source": trial.measurement.source,
         }
         found += [
-            head | _row(result, trial, experiment) | {"pareto": str(id(result) in members).lower()}
+            head
+            | _row(result, trial, experiment)
+            | {"pareto": str((trial.candidate.key, result.load_point) in members).lower()}
             for result in trial.measurement.load_points
         ] or [head]
     metered = _GPU_USE if any(set(_GPU_USE) & set(row) for row in found) else ()
-    columns = ["rank", "trial", "runtime", *names, "gpus", "failure", "source", *FIGURES, *_OF_A_RUN, *metered]
+    head_columns = ("rank", "candidate", "trial", "purpose", "runtime")
+    columns = [*head_columns, *names, "gpus", "failure", "source", *FIGURES, *_OF_A_RUN, *metered]
     text = io.StringIO()
     writer = csv_module.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

@@ -67,7 +67,8 @@ class Pooled:
     """One load point over all launches of a candidate.
 
     `utility` is the geometric mean over the launches whose figures are steady, None without one;
-    `score` the same after penalties. `result` is the latest of them, for what is not pooled.
+    `score` the same after penalties. `results` are those of the launches whose figures are used, `result`
+    the latest of them, for what is not pooled.
     """
 
     load_point: LoadPoint
@@ -78,6 +79,7 @@ class Pooled:
     attainment: Share | None
     launches: int
     statements: tuple[Statement, ...] = ()
+    results: tuple[LoadPointResult, ...] = ()
 
 
 def pooled(results: Sequence[LoadPointResult], slo: Slo) -> Pooled:
@@ -98,6 +100,7 @@ def pooled(results: Sequence[LoadPointResult], slo: Slo) -> Pooled:
         attainment=joint,
         launches=len(said),
         statements=stated,
+        results=tuple(said),
     )
 
 

@@ -109,6 +109,12 @@ class CapacityCourse:
         doublings = math.ceil(math.log2(max(self.range.most / self.range.least, 1))) + 1
         return len(self._quests) * (doublings + 5)
 
+    @property
+    def longest(self) -> tuple[float, float]:
+        """Seconds that a warm-up and a window last at most."""
+        most = LONGEST * self._workload.duration
+        return most if self._workload.warmup else 0.0, (PATIENCE + 1) * most
+
     def ask(self) -> LoadStep | None:
         """The next load point."""
         if self._gave_up:

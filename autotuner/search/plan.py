@@ -9,7 +9,7 @@ from functools import cached_property
 from autotuner.core import Candidate, Purpose, Workload
 from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.search.capacity import LONGEST, PATIENCE, CapacityCourse
+from autotuner.search.capacity import CapacityCourse
 from autotuner.search.launch import Launch
 from autotuner.search.space import Space
 
@@ -25,10 +25,14 @@ CAPACITY_POINTS = 3
 
 @dataclass(frozen=True)
 class Load:
-    """What one launch is driven with: how many load points, seconds of one; usually, and at most."""
+    """What one launch is driven with: how many load points, seconds of one; usually, and at most.
+
+    `window` is how many seconds the window of a load point lasts at most.
+    """
 
     points: int
     most_points: int
+    window: float
     seconds: float
     most_seconds: float
 
@@ -47,26 +51,23 @@ class Load:
         """What a candidate is driven with."""
         workload = experiment.workload()
         seconds = workload.warmup + workload.duration + SETTLING
-        window = longest_window(experiment)
         if not experiment.benchmark.find_capacity:
             points = len(workload.load_points)
-            return cls(points, points, seconds, workload.warmup + window + SETTLING)
+            return cls(points, points, workload.limit, seconds, workload.warmup + workload.limit + SETTLING)
         scenarios = len(experiment.benchmark.traffic_scenarios)
-        most = max(CapacityCourse(experiment, gpus=1).total, CAPACITY_POINTS * scenarios)
-        warmup = LONGEST * workload.duration if workload.warmup else 0.0
-        return cls(CAPACITY_POINTS * scenarios, most, seconds, warmup + window + SETTLING)
+        course = CapacityCourse(experiment, gpus=1)
+        most = max(course.total, CAPACITY_POINTS * scenarios)
+        warmup, window = course.longest
+        return cls(CAPACITY_POINTS * scenarios, most, window, seconds, warmup + window + SETTLING)
 
     def confirming(self, experiment: Experiment) -> Load:
         """What a confirmation is driven with: the load points on which the winner stands."""
         points = len(experiment.benchmark.traffic_scenarios)
         if OBJECTIVES[experiment.optimization.objective].at_equal_load:
             points = len(experiment.workload().load_points)
-        return Load(points, points, self.seconds, self.most_seconds)
-
-
-def longest_window(experiment: Experiment) -> float:
-    """Seconds a window lasts at most where it takes longer to be sure."""
-    return LONGEST * experiment.benchmark.duration * (PATIENCE if experiment.benchmark.find_capacity else 1.0)
+        workload = experiment.workload()
+        most = workload.warmup + workload.limit + SETTLING
+        return Load(points, points, workload.limit, self.seconds, most)
 
 
 @dataclass(frozen=True)

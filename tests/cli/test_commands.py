@@ -38,6 +38,58 @@ def test_a_plan_names_launches_time_and_gpu_hours(autotune):
     assert "objective    minimize_latency, by racing\n             the mean end-to-end latency over all" in said
 
 
+def test_a_plan_says_what_all_candidates_share_once(autotune):
+    said = autotune("run", "--model", "llama-3.1-70b", "--set", "parameters.tp-size=[4]", "--dry-run", columns="80").out
+    table = said.split("\ncandidates")[1]
+    assert "tp-size" not in table.split("trial 1: ")[0]
+    assert "trial 1: defaults (tp-size=4)\n" in table
+    assert "All candidates: tp-size=4.\n" in table
+
+
+@pytest.mark.parametrize(
+    ("options", "window"),
+    [
+        ((), "20 s at least and 2:00 at most"),
+        (("--duration", "30", "--max-duration", "45"), "30 s at least and 45 s at most"),
+        (("--duration", "30", "--max-duration", "30"), "30 s"),
+    ],
+)
+def test_a_plan_says_how_long_a_window_lasts_at_least_and_at_most(autotune, options, window):
+    said = " ".join(autotune("run", "--profile", "quick-test", *options, "--dry-run").out.split())
+    assert f"a window of {window} estimate" in said
+
+
+CONFIRMED = (
+    *("--profile", "production", "--model", "llama-3.1-70b", "--runtime", "vllm", "--evaluator", "simulated"),
+    *("--gpu", "h100_sxm", "--total-gpus", "8", "--scenario", "D(100,100)", "--concurrency", "1"),
+    *("--duration", "2", "--warmup", "0.1", "--max-iterations", "2", "--set", "optimization.confirm=1"),
+)
+
+
+def test_the_launch_command_of_the_defaults_is_beside_the_winners(autotune, tmp_path):
+    ended = autotune("run", *CONFIRMED, columns="80")
+    said = ended.out
+    assert ended.code == 0, ended.err
+    assert "llama-3.1-70b: 2 candidates, 4 launches, best first\n" in said
+    assert "trial 1: defaults (tp-size=2)\n" in said
+    (sentence,) = re.findall(r"Winner: .*?[.]\n", said, re.DOTALL)
+    assert re.fullmatch(
+        r"Winner: trial 2 \(tp-size=\d mem-fraction-static=\S+ enable-chunked-prefill=\w+\): mean E2E latency "
+        r"\S+ s \(\S+\) at D\(100,100\) @ 1, over 2 launches \(\S+ on the fresh one alone\); undecided, simulated. ",
+        re.sub(r"\s+", " ", sentence),
+    )
+    assert max(map(len, said.split("Launch command")[0].splitlines())) <= 80
+    command = autotune("command", "--trial", "1").out
+    assert " ".join(command.split()) == (
+        "vllm serve llama-3.1-70b \\ --host 127.0.0.1 \\ --port 8000 \\ --tensor-parallel-size 2"
+    )
+    (report,) = (tmp_path / "runs").glob("*/report.md")
+    winner, defaults = report.read_text().split("Launch command of ")[1:]
+    assert winner.startswith("the winner:")
+    assert defaults.startswith("the engine's defaults:")
+    assert command.strip() in defaults
+
+
 @pytest.mark.parametrize("width", ["80", "100"])
 @pytest.mark.parametrize("arguments", [("--profile", "balanced"), ("--find-capacity", "--objective", "minimize_cost")])
 def test_a_plan_fits_the_terminal(autotune, monkeypatch, width, arguments):

@@ -44,7 +44,7 @@ def said(monkeypatch) -> list[str]:
 def run(view, clock, made, candidate, number, *, ttft=0.03, purpose="search", failure=None):
     """One launch of two load points as an evaluator tells of it."""
     results = [result(load, ttft * load / 4, 0.005, made.experiment) for load in (4, 16)] if not failure else []
-    view(Progress("starting", number, candidate, total=3, expected_seconds=90.0))
+    view(Progress("starting", number, candidate, total=3, expected_seconds=90.0, purpose=purpose))
     clock.now += 80
     if not failure:
         view(Progress("ready", number, candidate, total=3))
@@ -77,7 +77,7 @@ def test_the_panel_shows_every_measured_load_point_with_its_verdict(made, narrow
     shown = rendered(view)
     rows = [line.split() for line in shown.splitlines()]
     # 4 streams of 100 tokens in 0.525 s; 16 in 0.615 s, with a TTFT of 120 ms
-    assert ["1", "vllm", "4", "152", "30.0", "5.00", "762", "100", "(98-100)", "feasible"] in rows
+    assert ["1", "defaults", "4", "152", "30.0", "5.00", "762", "100", "(98-100)", "feasible"] in rows
     assert ["16", "512", "120", "5.00", "2,600", "0", "(0-1)", "infeasible"] in rows
     assert "none that meets the targets" in shown
 
@@ -91,9 +91,9 @@ def test_the_panel_fits_eighty_columns(made, narrow):
     clock.now += 31
     text = rendered(view)
     assert max(map(len, text.splitlines())) <= 80
-    assert "31 s, longer than the 20 s planned" in " ".join(text.split())
+    assert "31 s, 20 s at least and 2:00 at most" in " ".join(text.split())
     assert "launch       3 of at most 13" in text
-    assert "best so far  trial 2, vllm x=0 enable-chunked-prefill=true: mean E2E" in text
+    assert "best so far  trial 2 (x=0 enable-chunked-prefill=true): mean E2E" in text
 
 
 def test_the_panel_says_that_the_winner_is_confirmed_and_how_long_it_takes(made, narrow):
@@ -102,7 +102,7 @@ def test_the_panel_says_that_the_winner_is_confirmed_and_how_long_it_takes(made,
     run(view, clock, made, FIRST, 1, purpose="baseline")
     run(view, clock, made, SECOND, 2, ttft=0.01)
     assert "up to about" in rendered(view)
-    view(Progress("starting", 3, SECOND, total=3, expected_seconds=80.0))
+    view(Progress("starting", 3, SECOND, total=3, expected_seconds=80.0, purpose="confirmation"))
     text = rendered(view)
     assert "launch       3 of 6, to confirm the winner" in text
     # four launches of 80 s and two load points of 26 s
@@ -150,14 +150,14 @@ def test_in_a_pipe_each_step_is_a_line(made, said):
         run(view, clock, made, SECOND, 2, ttft=0.01)
         run(view, clock, made, FIRST, 3, purpose="confirmation")
         run(view, clock, made, SECOND, 4, purpose="confirmation", failure=CRASHED)
-    assert said[0] == "[1/13] starting vllm"
-    assert said[2] == "[1/13] load point 1 of 3: D(100,100) @ 4, 20 s or longer"
+    assert said[0] == "[1/13] starting trial 1, the defaults"
+    assert said[2] == "[1/13] load point 1 of 3: D(100,100) @ 4, 20 s to 2:00"
     assert said[3] == (
         "[1/13] D(100,100) @ 4: TTFT 30.0 ms, TPOT 5.00 ms, 762 output tokens/s, SLO met 100%, feasible, "
         "n=152 (measured)"
     )
     assert said[6].startswith("[1/13] finished in 2:12, up to about ")
-    assert "[3/6] starting vllm to confirm the winner" in said
+    assert "[3/6] starting trial 1, the defaults, again to confirm the winner" in said
     assert said[-1] == "[4/6] failed, crashed-at-start: Killed."
 
 

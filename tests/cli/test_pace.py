@@ -64,19 +64,19 @@ def stream(made: Plan, world: World, searched: int | None = None, confirmed: int
     for number, launch in enumerate((*searches, *turns), start=1):
         wobble = 1 + world.spread * (-1) ** number
         points = POINTS if launch.purpose != "confirmation" or made.confirming.points > 1 else POINTS[-1:]
-        yield now, Progress("starting", number, launch.candidate)
+        yield now, Progress("starting", number, launch.candidate, purpose=launch.purpose)
         now += world.first_start if number == 1 and world.first_start else world.start * wobble
         if number in world.failed:
             yield now, finished(number, launch, failed=True)
             continue
-        yield now, Progress("ready", number, launch.candidate)
+        yield now, Progress("ready", number, launch.candidate, purpose=launch.purpose)
         for place, point in enumerate(points[: world.given_up.get(number)], start=1):
             seconds = world.points[point.concurrency] * wobble
             for stage, part in (("warming-up", 0.2), ("measuring", 0.8)):
                 yield now, Progress(stage, number, launch.candidate, point, place, 3, expected_seconds=20.0)
                 now += part * seconds
             yield now, Progress("measured", number, launch.candidate, point, place, 3)
-        yield now, Progress("stopping", number, launch.candidate)
+        yield now, Progress("stopping", number, launch.candidate, purpose=launch.purpose)
         now += world.end
         yield now, finished(number, launch)
 
@@ -156,6 +156,24 @@ def test_a_number_of_launches_is_never_below_the_one_under_way():
     for now, progress in stream(made, World(), 3):
         pace.take(progress, now)
         assert progress.trial <= pace.launches
+
+
+def test_more_confirmations_than_were_planned_are_counted_as_they_come():
+    made = plan()
+    pace = Pace(made, (), 0.0)
+    for now, progress in stream(made, World(), confirmed=6):
+        pace.take(progress, now)
+        pace.lead(POINTS, leads=True)
+        assert pace.launches == max(13, progress.trial)
+    assert pace.left(now) == 0.0
+
+
+def test_a_candidate_that_the_search_launches_twice_confirms_nothing():
+    made = plan()
+    pace = Pace(made, (), 0.0)
+    for number in (1, 2):
+        pace.take(Progress("starting", number, Candidate("vllm"), purpose="search"), 0.0)
+    assert not pace.confirming
 
 
 def test_where_nothing_leads_the_baseline_no_confirmation_is_expected_late_in_the_search():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.core import Candidate, FailureKind, LoadPoint, Measurement, Source, Workload
+from autotuner.core import Candidate, FailureKind, LoadPoint, Measurement, Purpose, Source, Workload
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.search.launch import Course, Launch
@@ -24,13 +24,15 @@ class Answering:
 
     def __init__(self, answer: Callable[[], Measurement]) -> None:
         self.answer = answer
-        self.asked: list[tuple[Candidate, Course, Path, int]] = []
+        self.asked: list[tuple[Candidate, Course, Path, int, Purpose]] = []
 
     def clock(self) -> float:
         return float(len(self.asked))
 
-    def evaluate(self, candidate: Candidate, course: Course, folder: Path, trial: int = 0) -> Measurement:
-        self.asked.append((candidate, course, folder, trial))
+    def evaluate(
+        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+    ) -> Measurement:
+        self.asked.append((candidate, course, folder, trial, purpose))
         return self.answer()
 
 
@@ -47,7 +49,7 @@ def test_candidates_are_evaluated_in_order_when_asked_for(tmp_path: Path) -> Non
     executor = SerialExecutor(evaluator)
     assert executor.next_finished() is None
     assert executor.has_room
-    executor.submit(1, Launch(Candidate("sim", {"tp-size": 1})), tmp_path)
+    executor.submit(1, Launch(Candidate("sim", {"tp-size": 1}), "baseline"), tmp_path)
     assert not executor.has_room
     assert evaluator.asked == []
     trial = executor.next_finished()
@@ -55,7 +57,7 @@ def test_candidates_are_evaluated_in_order_when_asked_for(tmp_path: Path) -> Non
     assert (trial.number, trial.candidate, trial.measurement) == (1, Candidate("sim", {"tp-size": 1}), measurement)
     assert (trial.started, trial.ended) == (0.0, 1.0)
     (candidate, course, *rest) = evaluator.asked[0]
-    assert (candidate, *rest) == (trial.candidate, tmp_path, 1)
+    assert (candidate, *rest) == (trial.candidate, tmp_path, 1, "baseline")
     step = course.ask()
     assert step is not None
     assert step.workload == WORKLOAD

@@ -48,7 +48,10 @@ def simulate(folder: Path, subject: Experiment, **parameters: Value) -> Measurem
 def test_a_launch_serves_every_load_point_and_is_called_simulated(tmp_path):
     seen: list[Progress] = []
     evaluator = SimulatedEvaluator(experiment(), engine("sim"), seen.append)
-    found = evaluator.evaluate(Candidate("sim", {"tp-size": 2}), FixedCourse(evaluator.workload), tmp_path, 3)
+    found = evaluator.evaluate(
+        Candidate("sim", {"tp-size": 2}), FixedCourse(evaluator.workload), tmp_path, 3, "confirmation"
+    )
+    assert {progress.purpose for progress in seen} == {"confirmation"}
     assert found.failure is None
     assert {found.source, *(result.source for result in found.load_points)} == {"simulated"}
     assert [result.load_point.concurrency for result in found.load_points] == [1, 8]

@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 
 from autotuner.report.front import frontier, frontier_title, on_frontier
-from autotuner.scoring.judge import judge
 
 
 def test_the_frontier_is_told_in_output_tokens_most_interactive_first(make_run):
@@ -34,11 +33,9 @@ def test_a_load_point_that_was_confirmed_is_in_it_once(make_run):
 
 def test_the_members_are_those_of_the_table(make_run):
     run = make_run()
-    judged = [judge(trial, run.experiment) for trial in run.trials]
-    members = on_frontier(judged, run.experiment)
-    members_of_trials = [
-        (t.number, r.load_point.concurrency) for t in judged for r in t.measurement.load_points if id(r) in members
-    ]
+    members = on_frontier(run.trials, run.experiment)
+    numbers = {trial.candidate.key: trial.number for trial in run.trials}
+    members_of_trials = [(numbers[key], point.concurrency) for key, point in members]
     assert sorted(members_of_trials) == sorted(
         (row["trial"], int(row["load"])) for row in frontier(run.trials, run.experiment).rows
     )

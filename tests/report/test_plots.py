@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -6,6 +8,7 @@ from matplotlib.image import imread
 from autotuner.report import plots
 from autotuner.report.labels import Label, place
 from autotuner.report.plots import pareto
+from tests.report.conftest import result
 
 
 def picture(run, path):
@@ -36,6 +39,25 @@ def test_any_number_of_trials_gives_a_picture(make_run, tmp_path, objective, cou
     assert (width, height) == (1764, 896)
 
 
+def test_a_candidate_that_was_launched_again_is_one_mark_by_the_figures_of_all_launches(
+    make_run, tmp_path, monkeypatch
+):
+    run = make_run(loads=(16,))
+    again = replace(run.trials[1].measurement, load_points=(result(16, 0.062, 0.0066, run.experiment),))
+    run.trials.append(replace(run.trials[1], number=4, measurement=again, purpose="confirmation"))
+    drawn = []
+    monkeypatch.setattr(
+        plots, "_marker", lambda axes, point, colours, winner: drawn.append((point.trial.number, point.at))
+    )
+    picture(run, tmp_path / "p.png")
+    # TPOT of 5.6 and 6.6 ms, TTFT of 52 and 62 ms, on two GPUs
+    throughput = pytest.approx((800 / 0.6064 + 800 / 0.7154) / 2)
+    assert [at for number, at in drawn if number in (2, 4)] == [
+        (pytest.approx(1 / 0.0061), throughput),
+        (pytest.approx(57.0), throughput),
+    ]
+
+
 def test_no_trials_give_a_picture_that_says_so(make_run, tmp_path, monkeypatch):
     run = make_run()
     run.trials = []
@@ -53,7 +75,7 @@ def test_a_simulated_picture_says_so_and_a_measured_one_does_not(make_run, tmp_p
 
 def test_the_frontier_is_told_by_what_differs_and_by_its_load(make_run, tmp_path, monkeypatch):
     found = texts(monkeypatch, make_run(), tmp_path / "p.png")
-    assert "tp-size=2\nenable-chunked-prefill=false\nc=16" in found
+    assert "trial 2: tp-size=2\nenable-chunked-prefill=false\nc=16" in found
     assert not any("mem-fraction-static" in text for text in found)
 
 

@@ -9,6 +9,7 @@ from autotuner.core import Candidate, GpuUse
 from autotuner.report.markdown import markdown
 from autotuner.report.record import record
 from autotuner.report.tabular import csv
+from tests.report.conftest import result
 
 
 def test_json_has_the_documented_shape(make_run):
@@ -111,11 +112,50 @@ def test_csv_keeps_a_trial_that_measured_nothing(make_run):
 def test_markdown_names_the_winner_and_its_source(make_run):
     text = markdown(*make_run(source="simulated").all, command="vllm serve tiny\n", picture="pareto.png")
     assert text.startswith("# chat\\_grid\n")
-    assert "**2,640 total tokens/s/GPU** at D(100,100) @ 16, trial 2" in text
+    assert "Best: **2,640 total tokens/s/GPU (2,640-2,640)** at D(100,100) @ 16, trial 2 (tp-size=2 " in text
     assert "> **Simulated: " in text
     assert text.count("Simulated: ") == 1
     assert "![Output throughput per GPU against interactivity](pareto.png)" in text
     assert "```sh\nvllm serve tiny\n```" in text
+
+
+def test_markdown_has_the_command_of_the_defaults_beside_the_winners(make_run):
+    text = markdown(
+        *make_run().all, command="vllm serve tiny --tensor-parallel-size 2\n", defaults_command="vllm serve tiny"
+    )
+    assert text.endswith("Launch command of the engine's defaults:\n\n```sh\nvllm serve tiny\n```\n")
+    assert text.count("Launch command of the winner") == 1
+    assert "engine's defaults:" not in markdown(*make_run().all, command="vllm serve tiny")
+
+
+def repeated(run, number, ttft, tpot):
+    """The run with one more launch of trial `number`, to confirm it, at its heaviest load point."""
+    again = result(16, ttft, tpot, run.experiment)
+    trial = run.trials[number - 1]
+    measurement = replace(trial.measurement, load_points=(again,))
+    run.trials.append(replace(trial, number=len(run.trials) + 1, measurement=measurement, purpose="confirmation"))
+    return run
+
+
+def test_json_has_the_figures_of_all_launches_of_a_candidate(make_run):
+    # 52 and 62 ms; 1,320 and 16 x 100 / (0.062 + 99 x 0.0066 s) / 2 = 1,118 output tokens/s/GPU
+    found = record(*repeated(make_run(), 2, 0.062, 0.0066).all)
+    light, heavy = found["ranking"][0]["figures"]
+    assert (light["concurrency"], light["launches"]) == (4, 1)
+    assert (heavy["concurrency"], heavy["launches"], heavy["requests"]) == (16, 2, 16 * 32 + 16 * 27)
+    assert heavy["ttft_mean"] == pytest.approx(0.057)
+    assert heavy["output_throughput_per_gpu"] == pytest.approx((800 / 0.6064 + 800 / 0.7154) / 2)
+    assert heavy["pareto"] is True
+    assert [trial["load_points"][-1]["pareto"] for trial in found["trials"]] == [False, True, False, True]
+
+
+def test_csv_has_rank_and_candidate_on_every_launch(make_run):
+    table = list(csv_module.DictReader(io.StringIO(csv(*repeated(make_run(), 2, 0.062, 0.0066).all))))
+    assert [(row["rank"], row["candidate"], row["trial"], row["purpose"]) for row in table if row["rank"] == "1"] == [
+        ("1", "2", "2", "search"),
+        ("1", "2", "2", "search"),
+        ("1", "2", "4", "confirmation"),
+    ]
 
 
 def test_markdown_says_what_the_objective_means_and_what_brackets_do(make_run):
@@ -130,7 +170,7 @@ def test_markdown_says_what_the_objective_means_and_what_brackets_do(make_run):
 def test_markdown_marks_what_is_near_a_target(make_run):
     text = markdown(*make_run(slo={"ttft": 0.055}).all)
     assert "feasible (near)" in text
-    assert "trial 2 is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s." in text
+    assert ") is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s." in text
     assert "near: the figures meet every target" in text
 
 

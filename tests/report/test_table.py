@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
-from autotuner.core import Candidate
+from autotuner.core import Candidate, Check
 from autotuner.report.table import ALWAYS, Column, Table, rows
+from tests.report.conftest import result
 
 
 def test_one_row_per_candidate_at_its_best_load_point(make_run):
@@ -17,7 +18,7 @@ def test_one_row_per_candidate_at_its_best_load_point(make_run):
     first = table.texts()[0]
     # 16 streams x 100 output tokens / (0.052 + 99 x 0.0056 s) on 2 GPUs = 1320, and as many of the prompts
     assert first["output tokens/s/GPU"] == "1,320"
-    assert first["total tokens/s/GPU"] == "2,640"
+    assert first["total tokens/s/GPU"] == "2,640 (2,640-2,640)"
     assert first["GPU-s / 1M output tokens"] == "758"
     assert first["TTFT ms"] == "52.0"
     assert first["TPOT ms"] == "5.60"
@@ -30,6 +31,102 @@ def test_only_parameters_that_differ_are_told(make_run):
     table = rows(*make_run().all)
     assert table.texts()[0]["candidate"] == "tp-size=2 enable-chunked-prefill=false"
     assert table.rows[0]["parameters"]["mem-fraction-static"] == 0.9
+
+
+def launched_again(run, number, *figures):
+    """The run with confirmations of trial `number`, each with (TTFT, TPOT) at 16 in flight."""
+    trial = run.trials[number - 1]
+    for ttft, tpot in figures:
+        again = result(16, ttft, tpot, run.experiment)
+        measurement = dataclasses.replace(trial.measurement, load_points=(again,), failure=None)
+        run.trials.append(
+            dataclasses.replace(trial, number=len(run.trials) + 1, measurement=measurement, purpose="confirmation")
+        )
+    return run
+
+
+def test_launches_of_a_candidate_are_one_row_with_the_means_over_them(make_run):
+    table = rows(*launched_again(make_run(slo={"ttft": 1.0}), 2, (0.062, 0.0066), (0.042, 0.0046)).all)
+    assert [row["trial"] for row in table.rows] == [2, 1, 3]
+    first, second, _ = table.texts()
+    assert (first["launches"], second["launches"]) == ("3", "1")
+    # 20 s of 16 streams, each request 0.6064, 0.7154 and 0.4974 s
+    assert first["n"] == f"{16 * (32 + 27 + 40):,}"
+    assert (first["TTFT ms"], first["TPOT ms"], first["E2E s"]) == ("52.0", "5.60", "0.606")
+    assert first["output tokens/s/GPU"] == "1,350"  # (1,319 + 1,118 + 1,608) / 3
+    assert first["SLO met %"] == "100 (100-100)"
+
+
+def test_a_repeated_launch_widens_the_interval_of_the_value_and_its_legend_says_so(make_run):
+    once = rows(*make_run().all)
+    assert any("is that of one launch, as none was repeated" in text for text in once.legends())
+    table = rows(*launched_again(make_run(), 2, (0.062, 0.0066), (0.042, 0.0046)).all)
+    value, ends = table.texts()[0]["total tokens/s/GPU"].rstrip(")").split(" (")
+    assert value == "2,670"  # the geometric mean of 2,639, 2,236 and 3,217
+    low, high = (float(end.replace(",", "")) for end in ends.split("-"))
+    assert low < 2236
+    assert high > 3217
+    assert any("takes in how much launches differ" in text for text in table.legends())
+
+
+def test_a_launch_without_steady_figures_is_left_out_of_the_means(make_run):
+    run = launched_again(make_run(), 2, (0.9, 0.09))
+    again = run.trials[-1]
+    bad = dataclasses.replace(again.results[0], validity=(Check("error-share", 0.5, "<= 0.01", ok=False),))
+    run.trials[-1] = dataclasses.replace(again, measurement=dataclasses.replace(again.measurement, load_points=(bad,)))
+    table = rows(*run.all)
+    assert table.texts()[0]["TTFT ms"] == "52.0"
+    assert "launches" not in table.titles
+
+
+def test_a_confirmation_that_failed_leaves_the_figures_of_those_that_did_not(make_run):
+    run = launched_again(make_run(), 2, (0.062, 0.0066))
+    failed = dataclasses.replace(run.trials[-1].measurement, load_points=(), failure=run.trials[2].measurement.failure)
+    run.trials[-1] = dataclasses.replace(run.trials[-1], measurement=failed)
+    assert rows(*run.all).texts()[0]["TTFT ms"] == "52.0"
+
+
+def test_a_tie_is_marked_behind_the_rank_and_explained(make_run):
+    run = make_run()
+    slower = dataclasses.replace(run.trials[1], number=4, candidate=Candidate("vllm", {"tp-size": 2, "x": 1}))
+    run.trials.append(slower)
+    table = rows(*run.all)
+    assert [row["#"] for row in table.texts()] == ["1", "2=", "3", "4"]
+    assert "= behind a rank: these measurements cannot tell it from the first." in table.legends()
+    assert not any("behind a rank" in text for text in rows(*make_run().all).legends())
+
+
+def test_the_defaults_are_called_so_with_what_the_model_needs_and_what_all_share_is_said_once(make_run):
+    run = make_run()
+    run.trials[0] = dataclasses.replace(run.trials[0], candidate=Candidate("vllm", {"tp-size": 2}), purpose="baseline")
+    table = rows(*run.all)
+    assert [row["candidate"] for row in table.rows] == [
+        "mem-fraction-static=0.9 enable-chunked-prefill=false",
+        "defaults (tp-size=2)",
+        "kv-cache-dtype=fp8",
+    ]
+    assert table.shared == (
+        "All candidates: tp-size=2.",
+        "All candidates but the defaults: mem-fraction-static=0.9 enable-chunked-prefill=false.",
+    )
+    assert table.notes[-1].startswith(
+        "#3, trial 3 (mem-fraction-static=0.9 enable-chunked-prefill=false kv-cache-dtype=fp8): "
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "title", "text"),
+    [
+        ("minimize_latency", "E2E s", "0.606 (0.606-0.606)"),
+        ("minimize_ttft", "TTFT ms", "52.0 (52.0-52.0)"),
+        ("minimize_tpot", "TPOT ms", "5.60 (5.60-5.60)"),
+        ("minimize_cost", "GPU-s / 1M output tokens", "758 (758-758)"),
+    ],
+)
+def test_the_figure_that_decides_has_its_interval_in_the_one_column_it_is_in(make_run, objective, title, text):
+    table = rows(*make_run(objective, loads=(16,)).all)
+    assert table.titles.count(title) == 1
+    assert next(row for row in table.texts() if row["trial"] == "2")[title] == text
 
 
 def test_runtimes_are_told_where_they_differ(make_run):
@@ -68,7 +165,8 @@ def test_a_failed_trial_is_last_with_its_failure_and_no_figures(make_run):
     last = table.texts()[-1]
     assert last["verdict"] == "crashed-under-load"
     assert last["TTFT ms"] == last["output tokens/s/GPU"] == last["score"] == ""
-    assert "#3, trial 3: crashed-under-load: Killed | by\nthe kernel." in table.notes
+    assert table.notes[-1].startswith("#3, trial 3 (tp-size=2 ")
+    assert table.notes[-1].endswith("): crashed-under-load: Killed | by\nthe kernel.")
 
 
 def test_every_source_but_a_real_engine_is_noted(make_run):
@@ -130,7 +228,9 @@ def test_a_verdict_near_a_target_is_marked_with_term_and_figure(make_run):
     table = rows(*make_run(slo={"ttft": 0.055, "tpot": {"threshold": 0.02}}).all)
     assert table.texts()[0]["verdict"] == "feasible (near)"
     assert table.rows[0]["verdict"] == "feasible"
-    assert "#1, trial 2 is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s." in table.notes
+    (note,) = (note for note in table.notes if "near" in note)
+    assert note.startswith("#1, trial 2 (tp-size=2 ")
+    assert note.endswith(") is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s.")
     assert any(text.startswith("near: ") for text in table.legends())
 
 

@@ -78,6 +78,15 @@ def test_at_most_every_window_is_six_times_as_long():
     assert made.most.seconds == pytest.approx(4 * (LAUNCH + 3 * LONGEST_POINT) + 4 * (LAUNCH + LONGEST_POINT))
 
 
+@pytest.mark.parametrize(("longest", "window"), [(None, 120), (45.0, 45), (20.0, 20), (5.0, 20)])
+def test_a_window_lasts_at_most_as_long_as_the_workload_allows(longest, window):
+    made = plan()
+    benchmark = made.experiment.benchmark.model_copy(update={"max_duration": longest})
+    made = replace(made, experiment=made.experiment.model_copy(update={"benchmark": benchmark}))
+    assert (made.load.window, made.confirming.window) == (window, window)
+    assert made.most.seconds == pytest.approx(8 * (LAUNCH + 3 * (5 + window + SETTLING)))
+
+
 def test_a_launch_takes_no_longer_than_it_may_and_a_run_no_longer_than_its_budget():
     # a launch is given up at 100 s, but not within a load point
     assert plan(timeout_per_iteration=100.0).most.seconds == pytest.approx(8 * (100.0 + LONGEST_POINT))
@@ -110,4 +119,6 @@ def test_a_capacity_takes_a_few_load_points_and_many_at_most():
     # 1, 2, ... 64, and five to close in
     assert (made.load.points, made.load.most_points) == (3, 12)
     assert made.confirming.points == 1
+    # a window that is as long as the requests need, and as long again three times until the answer is clear
+    assert (made.load.window, made.confirming.window) == (4 * 6 * 20, 6 * 20)
     assert made.most.seconds > 6 * made.usual.seconds
