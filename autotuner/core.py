@@ -297,7 +297,8 @@ class Distribution:
 
     `intervals` holds [low, high] of the 95% interval for "mean" and each percentile; a high of
     None is unbounded, because so few samples say nothing above it. `adjusted` repeats the
-    percentiles with every error counted as infinitely slow; None is infinite.
+    percentiles with every error counted as infinitely slow, and `adjusted_intervals` their intervals
+    where there were errors; None is infinite.
     """
 
     n: int
@@ -313,6 +314,7 @@ class Distribution:
     max: float
     intervals: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
     adjusted: Mapping[str, float | None] = field(default_factory=dict)
+    adjusted_intervals: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

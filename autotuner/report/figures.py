@@ -45,6 +45,8 @@ def with_interval(distribution: Distribution | None, statistic: str, scale: floa
     if statistic not in distribution.intervals:
         return text
     low, high = distribution.intervals[statistic]
+    if high is None and not low:
+        return text
     return f"{text} ({number(low * scale)}-{'' if high is None else number(high * scale)})"
 
 

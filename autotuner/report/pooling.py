@@ -75,9 +75,11 @@ def _distribution(several: Sequence[Distribution | None]) -> Distribution | None
     known = [one for one in several if one is not None]
     if len(known) < 2:
         return known[0] if known else None
+    statistics: dict[str, Any] = {name: fmean(getattr(one, name) for one in known) for name in _STATISTICS}
     return replace(
         known[0],
-        **{name: fmean(getattr(one, name) for one in known) for name in _STATISTICS},
+        **statistics,
+        adjusted_intervals={},
         n=sum(one.n for one in known),
         min=min(one.min for one in known),
         max=max(one.max for one in known),

@@ -12,9 +12,15 @@ from autotuner.report.figures import number
 from autotuner.report.refused import Refused, reasons, records
 from autotuner.scoring.conclusion import Conclusion, Situation, conclude
 from autotuner.scoring.confirm import Gain
+from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.pool import STEADY, grouped, pooled
 from autotuner.scoring.rank import Ranking, Standing
+from autotuner.scoring.reasons import pooled_reason
 from autotuner.search.account import Account
+
+NAMED = 2
+"""Load points named of those that say nothing."""
 
 
 def sentences(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, account: Account) -> list[str]:
@@ -26,6 +32,7 @@ def sentences(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment,
         *(_refuted(standing) for standing in conclusion.refuted),
         *_verdict(conclusion, experiment),
         *_ties(ranking),
+        *_unjudged(ranking, trials, experiment),
         *([f"The search stopped: {account.stopped}."] if account.stopped else []),
     ]
 
@@ -64,14 +71,16 @@ def _spent(trials: Sequence[Trial], experiment: Experiment, account: Account) ->
     spent = f"{_count(len(searching), 'launch', 'launches')} and "
     spent += _count(_load_points(searching), "load point", "load points")
     spent += f", and {_count(again, 'launch', 'launches')} to confirm the winner" if again else ""
-    every = account.candidates
-    tried = len({trial.candidate.key for trial in trials if trial.purpose == "search"})
+    defaults = any(trial.purpose == "baseline" for trial in trials)
+    every = None if account.candidates is None else account.candidates + defaults
+    tried = len({trial.candidate.key for trial in searching})
     if every is None or every <= tried:
         return f"The search took {spent}."
     takes = f"{every} launches"
     if not experiment.benchmark.find_capacity:
         takes += f" and {_count(every * len(experiment.workload().load_points), 'load point', 'load points')}"
-    return f"The search took {spent}; a grid over all {every} candidates takes {takes}."
+    named = f"all {account.candidates} candidates{' and the defaults' if defaults else ''}"
+    return f"The search took {spent}; a grid over {named} takes {takes}."
 
 
 def _about_defaults(conclusion: Conclusion, ranking: Ranking) -> list[str]:
@@ -87,8 +96,8 @@ def _about_defaults(conclusion: Conclusion, ranking: Ranking) -> list[str]:
 
 
 def _refuted(standing: Standing) -> str:
-    again = _count(standing.confirmations, "fresh launch", "fresh launches")
-    return f"Trial {standing.trial} led after the search and was refuted by {again}: {standing.reason}."
+    again = "its fresh launch" if standing.confirmations == 1 else f"its {standing.confirmations} fresh launches"
+    return f"Trial {standing.trial} led after the search; with {again} it misses the targets: {standing.reason}."
 
 
 def _verdict(conclusion: Conclusion, experiment: Experiment) -> list[str]:
@@ -99,10 +108,14 @@ def _verdict(conclusion: Conclusion, experiment: Experiment) -> list[str]:
     match conclusion.situation:
         case Situation.NOTHING_MEASURED if conclusion.cause is not None:
             return [f"Every launch failed the same way: {conclusion.cause.value}."]
+        case Situation.NOTHING_MEASURED if conclusion.errors:
+            return [f"No request was answered: {conclusion.errors}."]
         case Situation.NOTHING_MEASURED:
             return ["Every launch failed."]
         case Situation.NOTHING_FEASIBLE:
             return ["No candidate that was tried meets the targets."]
+        case Situation.DEFAULTS_ALONE:
+            return ["Nothing but the engine's own defaults was measured."]
         case Situation.DEFAULTS_ARE_BEST:
             return ["Nothing that was tried is better than the engine's own defaults."]
         case Situation.DEFAULTS_FAILED:
@@ -150,6 +163,23 @@ def _ties(ranking: Ranking) -> list[str]:
         return []
     named = ", ".join("the defaults" if s.trial == ranking.baseline else f"trial {s.trial}" for s in tied)
     return [f"Tied with the winner, as far as these measurements tell: {named}."]
+
+
+def _unjudged(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> list[str]:
+    """Load points beside those the standings rest on whose figures say nothing, with the reason."""
+    stands = {standing.candidate.key: standing for standing in ranking.standings}
+    lines = []
+    for group in grouped(judge(trial, experiment) for trial in trials):
+        standing = stands[group.candidate.key]
+        for point in group.load_points if standing.value is not None else ():
+            here = pooled(group.at(point), experiment.slo)
+            if point not in standing.load_points and here.verdict not in STEADY:
+                name = "the defaults" if standing.trial == ranking.baseline else f"trial {standing.trial}"
+                lines.append(f"{name} at {point} is {here.verdict} ({pooled_reason(here, experiment.slo)})")
+    if not lines:
+        return []
+    more = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
+    return [f"Not judged: {'; '.join(lines[:NAMED])}{more}."]
 
 
 def _load_points(trials: Sequence[Trial]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ class Situation(StrEnum):
     NOTHING_RAN = "nothing-ran"
     NOTHING_MEASURED = "nothing-measured"
     NOTHING_FEASIBLE = "nothing-feasible"
+    DEFAULTS_ALONE = "defaults-alone"
     DEFAULTS_ARE_BEST = "defaults-are-best"
     DEFAULTS_NOT_LAUNCHED = "defaults-not-launched"
     DEFAULTS_FAILED = "defaults-failed"
@@ -36,7 +38,8 @@ class Conclusion:
 
     `gain` is that of fresh launches, of the winner or in a tie of the defaults' closest rival, None without
     them. `cause` is the one failure that every
-    launch met. `refuted` stood first after the search and were put down by fresh launches.
+    launch met, `errors` those that answers were, with their counts, where none came. `refuted` stood
+    first after the search and were put down by fresh launches.
     """
 
     situation: Situation
@@ -44,6 +47,7 @@ class Conclusion:
     defaults: Standing | None = None
     gain: Gain | None = None
     cause: FailureKind | None = None
+    errors: str = ""
     refuted: tuple[Standing, ...] = ()
 
 
@@ -59,9 +63,10 @@ def conclude(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) 
         return Conclusion(Situation.NOTHING_RAN)
     if winner is None:
         kinds = {trial.measurement.failure.kind if trial.measurement.failure else None for trial in trials}
-        if None not in kinds:
-            cause = next(iter(kinds)) if len(kinds) == 1 else None
-            return Conclusion(Situation.NOTHING_MEASURED, defaults=defaults, cause=cause)
+        cause = next(iter(kinds)) if len(kinds) == 1 else None
+        answered = any(result.metrics.e2e is not None for trial in trials for result in trial.results)
+        if None not in kinds or not answered:
+            return Conclusion(Situation.NOTHING_MEASURED, defaults=defaults, cause=cause, errors=errors_of(trials))
         return Conclusion(Situation.NOTHING_FEASIBLE, defaults=defaults, refuted=refuted)
     confirmed = gain(ranking, trials, experiment)
     if winner == defaults:
@@ -80,7 +85,18 @@ def _defaults_first(
         if unproven is not None:
             situation = Situation.LOSS if unproven.loses else Situation.TIE
             return Conclusion(situation, winner, winner, unproven, refuted=refuted)
-    return Conclusion(Situation.DEFAULTS_ARE_BEST, winner, winner, refuted=refuted)
+    others = any(standing.value is not None for standing in ranking.standings[1:])
+    situation = Situation.DEFAULTS_ARE_BEST if others else Situation.DEFAULTS_ALONE
+    return Conclusion(situation, winner, winner, refuted=refuted)
+
+
+def errors_of(trials: Sequence[Trial]) -> str:
+    """The classes of all errors with their counts, the most frequent first; empty without any."""
+    counts: Counter[str] = Counter()
+    for trial in trials:
+        for result in trial.results:
+            counts.update(result.metrics.errors)
+    return ", ".join(f"{name} {count:,} times" for name, count in counts.most_common())
 
 
 def _situation(winner: Standing, defaults: Standing | None, confirmed: Gain | None) -> Situation:

@@ -18,26 +18,31 @@ PERCENTS = (25, 50, 75, 90, 95, 99)
 def per_request(samples: Sequence[float], errors: int = 0, in_flight: float = 1.0) -> Distribution | None:
     """One sample per request, in the order in which they were sent; `in_flight` of them at once.
 
-    `errors` more requests count as infinitely slow in `adjusted` and in the intervals of percentiles.
+    `errors` more requests count as infinitely slow in what is `adjusted`.
     """
     if not samples:
         return None
     sent = np.asarray(samples, dtype=np.float64)
     ordered, batches = np.sort(sent), Batches(len(sent), in_flight)
     n, total = len(ordered), len(ordered) + errors
-    intervals = {"mean": batches.mean(sent).interval}
+    intervals: dict[str, tuple[float, float | None]] = {"mean": batches.mean(sent).interval}
     adjusted: dict[str, float | None] = {}
+    adjusted_intervals: dict[str, tuple[float | None, float | None]] = {}
     for percent in PERCENTS:
-        rank = percentile_rank(total, percent)
-        at = ordered[min(rank, n) - 1]
+        at = ordered[percentile_rank(n, percent) - 1]
         share = batches.effective((sent <= at).astype(np.float64)) / n
-        low, high = dependent_ranks(total, percent, total * share)
-        intervals[f"p{percent}"] = (
-            float(ordered[min(low, n) - 1]) if low else 0.0,
-            None if high is None or high > n else float(ordered[high - 1]),
-        )
-        adjusted[f"p{percent}"] = float(ordered[rank - 1]) if rank <= n else None
-    return _distribution(ordered, intervals, adjusted)
+        low, high = dependent_ranks(n, percent, n * share)
+        intervals[f"p{percent}"] = (float(ordered[low - 1]) if low else 0.0, _ranked(ordered, high))
+        adjusted[f"p{percent}"] = _ranked(ordered, percentile_rank(total, percent))
+        if errors:
+            low, high = dependent_ranks(total, percent, total * share)
+            adjusted_intervals[f"p{percent}"] = (_ranked(ordered, low) if low else 0.0, _ranked(ordered, high))
+    return _distribution(ordered, intervals, adjusted, adjusted_intervals)
+
+
+def _ranked(ordered: Samples, rank: int | None) -> float | None:
+    """The sample at a rank from 1; None beyond the last, where there is none or an error."""
+    return None if rank is None or rank > len(ordered) else float(ordered[rank - 1])
 
 
 def per_token(groups: Sequence[Samples]) -> Distribution | None:
@@ -69,7 +74,10 @@ def per_token(groups: Sequence[Samples]) -> Distribution | None:
 
 
 def _distribution(
-    ordered: Samples, intervals: dict[str, tuple[float, float | None]], adjusted: dict[str, float | None]
+    ordered: Samples,
+    intervals: dict[str, tuple[float, float | None]],
+    adjusted: dict[str, float | None],
+    adjusted_intervals: dict[str, tuple[float | None, float | None]] | None = None,
 ) -> Distribution:
     n = len(ordered)
     p25, p50, p75, p90, p95, p99 = (float(ordered[percentile_rank(n, percent) - 1]) for percent in PERCENTS)
@@ -87,6 +95,7 @@ def _distribution(
         max=float(ordered[-1]),
         intervals=intervals,
         adjusted=adjusted,
+        adjusted_intervals=adjusted_intervals or {},
     )
 
 

@@ -37,10 +37,11 @@ class Launches:
         return next((trial for trial in self.trials if trial.purpose != "confirmation"), self.trials[0])
 
     def confirmations(self, points: Sequence[LoadPoint]) -> int:
-        """How many fresh launches measured all of these load points."""
-        wanted = set(points)
-        again = (trial for trial in self.trials if trial.purpose == "confirmation" and not trial.failed)
-        return sum(wanted <= set(trial.measurement.latest) for trial in again)
+        """How many fresh launches have figures to trust at all of these load points."""
+        again = [trial.measurement.latest for trial in self.trials if trial.purpose == "confirmation"]
+        return sum(
+            all(point in latest and latest[point].verdict not in UNTRUSTED for point in points) for latest in again
+        )
 
     def at(self, point: LoadPoint) -> list[LoadPointResult]:
         """What each launch that ended well measured last at a load point."""

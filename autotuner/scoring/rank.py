@@ -10,6 +10,7 @@ was confirmed on fresh launches goes first.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -258,7 +259,8 @@ def _at_best_load(group: Launches, experiment: Experiment) -> _Placed:
     for scenario in dict.fromkeys(experiment.benchmark.traffic_scenarios):
         points = _operating(group, scenario, experiment)
         if not points:
-            return _Placed(_INCOMPLETE, _standing(group, None, f"no figure for {scenario}"))
+            silent = [point for point in group.load_points if point.scenario == scenario]
+            return _Placed(_INCOMPLETE, _standing(group, None, _no_figure(group, silent, scenario)))
         best.append(min(points, key=lambda point: (_tier(point), -(point.score or 0.0), _violation([point]))))
     placed = _over(best, group, experiment)
     # a capacity lies where requests only just meet the targets, and no number of them may prove it
@@ -270,10 +272,20 @@ def _at_equal_load(group: Launches, experiment: Experiment) -> _Placed:
     """The candidate over every load point of the experiment."""
     wanted = experiment.workload().load_points
     by_point = {point: pooled(group.at(point), experiment.slo) for point in wanted if group.at(point)}
-    missing = [str(point) for point in wanted if point not in by_point or by_point[point].utility is None]
+    missing = [point for point in wanted if point not in by_point or by_point[point].utility is None]
     if missing:
-        return _Placed(_INCOMPLETE, _standing(group, None, f"no figure at {', '.join(missing)}"))
+        return _Placed(_INCOMPLETE, _standing(group, None, _no_figure(group, missing, ", ".join(map(str, missing)))))
     return _over([by_point[point] for point in wanted], group, experiment)
+
+
+def _no_figure(group: Launches, points: Sequence[LoadPoint], where: str) -> str:
+    """That there is no figure, and of which errors the answers were."""
+    errors: Counter[str] = Counter()
+    for point in points:
+        for result in group.at(point):
+            errors.update(result.metrics.errors)
+    counted = ", ".join(f"{name} {count:,} times" for name, count in errors.most_common())
+    return f"no figure at {where}" + (f": {counted}" if counted else "")
 
 
 def _over(points: Sequence[Pooled], group: Launches, experiment: Experiment) -> _Placed:

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
 MEETS, MISSES, TIME_IS_UP = "clearly meets the targets", "clearly misses the targets", "time is up"
 PRECISE, FAILING = "known precisely enough", "too many requests fail"
+SINGLE_CHUNKS = "answers come in single chunks"
 """Why a load point was ended: with a clear answer, without one, or because its figures are known well."""
 
+EXPLAINED = {
+    "tpot-defined": "answers come in a single chunk, so that no time per token is known: have the server stream, "
+    "or leave the target on it out",
+}
+"""What a broken check is a sign of, where its name does not say so."""
 
 _UNITS = {"output_throughput": "output tokens/s", "request_throughput": "requests/s", "goodput": "requests/s"}
 """Of the terms that are no latency."""
@@ -42,8 +48,10 @@ def _reason(result: LoadPointResult, verdict: Verdict, stated: Sequence[Statemen
     if verdict is Verdict.UNDECIDED:
         parts = [_against_target(statement, interval=True) for statement in stated if statement.state == "open"]
         return "; ".join([*parts, f"{result.metrics.requests} requests are too few to tell"])
-    broken = (check for check in result.validity if not check.ok)
-    return "; ".join(f"{check.name} {_figure(check.value)}, not {check.limit}" for check in broken)
+    broken = [check for check in result.validity if not check.ok]
+    parts = [f"{check.name} {_figure(check.value)}, not {check.limit}" for check in broken]
+    parts += [EXPLAINED[check.name] for check in broken if check.name in EXPLAINED]
+    return "; ".join(parts)
 
 
 def _missed(result: LoadPointResult, stated: Sequence[Statement], slo: Slo) -> str:
@@ -74,8 +82,8 @@ def _against_target(statement: Statement, *, interval: bool = False) -> str:
 
     def shown(value: float | None) -> str:
         if statement.name == ATTAINMENT:
-            return "no share" if value is None else f"{100 * value:.3g}%"
-        return "none" if value is None else f"{_figure(value)} {_unit(statement.name)}"
+            return "no share" if value is None else f"{apart(100 * value, 100 * statement.target)}%"
+        return "none" if value is None else f"{apart(value, statement.target)} {_unit(statement.name)}"
 
     ends = f" ({shown(statement.low)} to {shown(statement.high)})" if interval else ""
     if statement.name == ATTAINMENT:
@@ -85,8 +93,19 @@ def _against_target(statement: Statement, *, interval: bool = False) -> str:
 
 def against_target(term: TermOutcome) -> str:
     """A term with its figure and its target, in the units of the configuration."""
-    actual = "none" if term.actual is None else f"{_figure(term.actual)} {_unit(term.term)}"
+    actual = "none" if term.actual is None else f"{apart(term.actual, term.threshold)} {_unit(term.term)}"
     return f"{term.term} {actual}, target {term.threshold:g} {_unit(term.term)}"
+
+
+def apart(value: float, target: float) -> str:
+    """A figure with three digits, no fewer than its whole part, and more where they tell it from a target."""
+    whole = 1 + int(f"{value:e}".split("e")[1])
+    for digits in range(max(3, whole), 16):
+        rounded = float(f"{value:.{digits}g}")
+        if value == target or (rounded != target and (rounded > target) == (value > target)):
+            break
+    text = f"{rounded:,.{max(0, digits - whole)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _unit(term: str) -> str:

@@ -26,10 +26,10 @@ from autotuner.core import LoadPoint, RequestRecord
 from autotuner.experiment import EACH, Experiment, Slo, SloTerm
 from autotuner.scoring.batches import Batches, Estimate
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.scoring.reasons import FAILING, MEETS, MISSES, PRECISE, TIME_IS_UP
+from autotuner.scoring.reasons import FAILING, MEETS, MISSES, PRECISE, SINGLE_CHUNKS, TIME_IS_UP
 from autotuner.scoring.slo import margin, request_terms, request_value
 from autotuner.scoring.throughput import prompt_tokens
-from autotuner.scoring.validity import ERROR_SHARE
+from autotuner.scoring.validity import ERROR_SHARE, UNDEFINED_SHARE
 from autotuner.scoring.window import error_class
 
 if TYPE_CHECKING:
@@ -193,7 +193,8 @@ class Enough:
     that have ended by some instant are more often the fast ones. The window they span lasts `least`
     seconds before targets are met, and `soonest` before they are missed: what a load point yields
     is to be known, too. After `most` seconds there is no clear answer. Where a `figure` of the
-    requests is given, its interval must be narrow before targets are met.
+    requests is given, its interval must be narrow before targets are met; it ends at once where
+    the load point can only be invalid. `per_token` says that a target is on TPOT or ITL.
     """
 
     def __init__(
@@ -204,12 +205,14 @@ class Enough:
         soonest: float | None = None,
         most: float = math.inf,
         figure: Callable[[Sequence[RequestRecord]], Estimate | None] | None = None,
+        per_token: bool = False,
     ) -> None:
         self.tests = tuple(tests)
         self.least = least
         self.soonest = least if soonest is None else soonest
         self.most = most
         self.figure = figure
+        self.per_token = per_token
         self._ended: dict[int, RequestRecord] = {}
         self._in_order: list[RequestRecord] = []
         self._taken = 0
@@ -241,6 +244,8 @@ class Enough:
             return None
         if self.figure is not None and self._fails():
             return FAILING
+        if self.figure is not None and self._says_nothing():
+            return SINGLE_CHUNKS
         if not self._is_precise(lasted) or "undecided" in decisions:
             return None
         return MEETS if self.tests else PRECISE
@@ -248,6 +253,12 @@ class Enough:
     def _fails(self) -> bool:
         """Whether so many requests fail that no longer window makes the load point valid."""
         return sum(error_class(record) is not None for record in self._in_order) > ERROR_SHARE * len(self._in_order) + 1
+
+    def _says_nothing(self) -> bool:
+        """Whether targets on the time per token cannot be judged: answers come in one chunk each."""
+        answered = [record for record in self._in_order if error_class(record) is None]
+        undefined = sum(record.tpot is None for record in answered)
+        return self.per_token and undefined > UNDEFINED_SHARE * len(answered) + 1
 
     def _is_precise(self, lasted: float) -> bool:
         if self.figure is not None and not self._precise and lasted >= self._look:
@@ -289,6 +300,7 @@ def precise(experiment: Experiment, point: LoadPoint) -> Enough:
         tests_of(experiment.slo, open_loop=open_loop, in_flight=point.concurrency or 1),
         least=experiment.benchmark.duration,
         figure=lambda records: objective(experiment, point, records),
+        per_token=any(term.metric in ("tpot", "itl") for term in experiment.slo.terms),
     )
 
 

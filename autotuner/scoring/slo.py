@@ -133,7 +133,10 @@ def _about_statistic(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Sta
         defined = term.metric in ("tpot", "itl") and metrics.e2e is not None
         return Statement(term.name, None, None, None, term.threshold, "open" if defined else "fails")
     value = actual(term, metrics, open_loop=open_loop)
+    low: float | None
+    high: float | None
     low, high = samples.intervals.get(term.statistic, (value, value))
+    low, high = samples.adjusted_intervals.get(term.statistic, (low, high))
     return Statement(term.name, value, low, high, term.threshold, _state(low, high, term.threshold, minimum=False))
 
 

@@ -52,8 +52,8 @@ CASES = {
     ),
     "the defaults alone": (
         [("b", 900, 100)],
-        Situation.DEFAULTS_ARE_BEST,
-        "Nothing that was tried is better than the engine's own defaults.",
+        Situation.DEFAULTS_ALONE,
+        "Nothing but the engine's own defaults was measured.",
     ),
     "the defaults are best": (
         [("b", 900, 100), ("s", 700, 100)],
@@ -137,8 +137,8 @@ def test_a_refuted_winner_is_named_with_what_refuted_it(make):
     assert (ranking.winner.trial, conclusion.situation) == (1, Situation.DEFAULTS_ARE_BEST)
     assert [standing.trial for standing in conclusion.refuted] == [2]
     assert (
-        "Trial 2 led after the search and was refuted by 2 fresh launches: 72.3% of requests good, target 95%, "
-        "over 3 launches." in sentences(ranking, trials, experiment, Account())
+        "Trial 2 led after the search; with its 2 fresh launches it misses the targets: 72.3% of requests good, "
+        "target 95%, over 3 launches." in sentences(ranking, trials, experiment, Account())
     )
 
 
@@ -153,7 +153,11 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
 @pytest.mark.parametrize(
     ("candidates", "tried", "said"),
     [
-        (18, 4, "The search took 4 launches and 4 load points; a grid over all 18 candidates takes 18 launches and 18"),
+        (
+            18,
+            4,
+            "The search took 4 launches and 4 load points; a grid over all 18 candidates takes 18 launches and 18 load",
+        ),
         (4, 4, "The search took 4 launches and 4 load points."),
         (None, 1, "The search took 1 launch and 1 load point."),
     ],
@@ -195,3 +199,24 @@ def test_a_pruned_candidate_is_no_rival(make):
     assert ranking.winner.trial == 1
     assert ranking.standings[1].reason == "pruned: cannot beat trial 1"
     assert not ranking.standings[1].tied
+
+
+def test_a_run_whose_every_request_failed_names_the_errors(make):
+    """Targets were not missed: nothing was measured that could be held against them."""
+    empty = dict.fromkeys(("ttft", "ttfo", "tpot", "itl", "e2e"))
+    silent = make.result(throughput=0.0, errors={"http-500": 41, "reset": 2})
+    silent = dataclasses.replace(silent, metrics=dataclasses.replace(silent.metrics, **empty))
+    experiment = make.experiment("maximize_throughput")
+    trials = [make.trial(1, silent, purpose="baseline")]
+    ranking = rank(trials, experiment)
+    assert ranking.standings[0].reason == "no figure at D(100,100): http-500 41 times, reset 2 times"
+    assert conclude(ranking, trials, experiment).situation is Situation.NOTHING_MEASURED
+    told = sentences(ranking, trials, experiment, Account())
+    assert "No request was answered: http-500 41 times, reset 2 times." in told
+
+
+def test_load_points_that_say_nothing_are_named_though_nothing_stands_on_them(make):
+    experiment = make.experiment("maximize_throughput", (1, 8))
+    trials = [make.trial(1, make.result(1, throughput=100.0), make.result(8, throughput=900.0, validity=UNSTEADY))]
+    told = sentences(rank(trials, experiment), trials, experiment, Account())
+    assert "Not judged: trial 1 at D(100,100) @ 8 is invalid (stationarity 1.5, not within 25% of 1)." in told

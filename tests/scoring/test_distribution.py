@@ -85,3 +85,16 @@ def test_the_interval_of_a_p90_covers_it_in_95_of_100_draws():
         low, high = per_request([draw.expovariate(1) for _ in range(60)]).intervals["p90"]
         covered += low <= 2.302585 <= (high or float("inf"))
     assert covered >= 0.93 * 400
+
+
+def test_a_percentile_lies_in_its_interval_and_its_adjusted_form_in_the_adjusted_one():
+    samples = [float(i) for i in range(1, 201)]
+    found = per_request(samples, errors=10)
+    for name in ("p50", "p75", "p90"):
+        low, high = found.intervals[name]
+        assert low <= getattr(found, name) <= high
+    low, high = found.adjusted_intervals["p90"]
+    assert low <= found.adjusted["p90"] <= high
+    assert found.adjusted["p99"] is None
+    assert found.adjusted_intervals["p99"][1] is None
+    assert per_request(samples).adjusted_intervals == {}

@@ -18,6 +18,14 @@ from autotuner.scoring.reasons import against_target
         ),
         ("request_throughput", 2.5, 3.0, "request_throughput 2.5 requests/s, target 3 requests/s"),
         ("goodput", 0.0, 1.0, "goodput 0 requests/s, target 1 requests/s"),
+        (
+            "output_throughput",
+            127.541,
+            127.55,
+            "output_throughput 127.5 output tokens/s, target 127.55 output tokens/s",
+        ),
+        ("ttft", 1.0004, 1.0, "ttft 1.0004 s, target 1 s"),
+        ("ttft", 100.0, 1.0, "ttft 100 s, target 1 s"),
     ],
 )
 def test_a_term_stands_beside_its_target_with_its_unit(term, actual, threshold, text):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autotuner.core import LoadPoint
 from autotuner.experiment import Slo
-from autotuner.scoring.reasons import FAILING, MEETS, MISSES, PRECISE, TIME_IS_UP
+from autotuner.scoring.reasons import FAILING, MEETS, MISSES, PRECISE, SINGLE_CHUNKS, TIME_IS_UP
 from autotuner.scoring.sequential import LEAST, PRECISION, Wald, decided, least_share, precise, variance_ratio
 from tests.scoring.conftest import failed, record
 
@@ -223,3 +223,11 @@ def test_a_window_is_not_ended_before_its_targets_are_decided(make):
     n, why = ends(precise(experiment, POINT), requests)
     assert why == MEETS
     assert 26 <= n <= 110
+
+
+def test_a_window_that_can_only_be_invalid_ends_at_its_duration(make):
+    """No longer one tells the time per token of answers that come in one chunk."""
+    lumps = [record(float(i), tokens=1, index=i) for i in range(300)]
+    for slo in ({"tpot": 0.02}, {"tpot": {"p90": 0.02}}, {"ttft": 1.0, "tpot": {"mean": 0.02}}):
+        experiment = make.experiment("maximize_throughput", duration=30.0, slo=slo)
+        assert ends(precise(experiment, POINT), lumps) == (pytest.approx(31, abs=3), SINGLE_CHUNKS)
