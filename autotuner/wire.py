@@ -72,6 +72,7 @@ class Wiring:
                 holds=self.foresight.holds,
                 start_seconds=self.engine.start_seconds,
                 baseline=baseline,
+                relaunches=starts,
             )
         )
 

@@ -131,6 +131,8 @@ def _verdict(conclusion: Conclusion, experiment: Experiment) -> list[str]:
             return [f"Fresh launches do not bear the search out: {compared}."]
         case Situation.UNCONFIRMED:
             return [_unconfirmed(experiment)]
+        case Situation.DEFAULTS_NOT_LAUNCHED if experiment.deployment.mode != "external":
+            return ["No gain is claimed: the engine's own defaults were not launched (optimization.baseline is false)."]
     return []
 
 

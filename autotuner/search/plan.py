@@ -126,9 +126,12 @@ class Plan:
 
     @property
     def confirmations(self) -> int:
-        """Launches that confirm the winner; none where it is compared with nothing, or has none to be better than."""
-        compared = self.launches and self.launches[0].purpose == "baseline" and len(self.launches) > 1
-        return 2 * self.experiment.optimization.confirm if compared else 0
+        """Launches that confirm the winner, and the baseline where there is one; none of a server that runs already."""
+        launched = self.virtual or self.experiment.deployment.mode != "external"
+        compared = self.launches and self.launches[0].purpose == "baseline"
+        if not launched or len(self.launches) <= bool(compared):
+            return 0
+        return (2 if compared else 1) * self.experiment.optimization.confirm
 
     @property
     def total(self) -> int:

@@ -36,7 +36,8 @@ class Problem:
 
     `predict` gives the prior, `holds` whether the model is expected to fit; `start_seconds` is what
     one engine start is taken to last. `baseline` is the engine with its own defaults, which is
-    launched first where there is one.
+    launched first where there is one. `relaunches` says that servers are started here, so that a
+    winner can be confirmed with nothing to compare it with, too.
     """
 
     space: Space
@@ -45,6 +46,7 @@ class Problem:
     holds: Callable[[Candidate], bool] = anything
     start_seconds: float = 0.0
     baseline: Candidate | None = None
+    relaunches: bool = False
 
     @property
     def limit(self) -> int:

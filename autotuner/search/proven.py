@@ -82,7 +82,7 @@ class Proven:
         """
         ranking = rank(self._trials, self.problem.experiment, prefer_defaults=False)
         winner, defaults = ranking.winner, ranking.defaults
-        if winner is None or self.problem.baseline is None or winner == defaults:
+        if winner is None or winner == defaults or not (self.problem.baseline or self.problem.relaunches):
             return None
         pair = [standing for standing in (winner, defaults) if standing is not None and standing.value is not None]
         attempts = [self._attempts(standing) for standing in pair]

@@ -49,11 +49,11 @@ def test_a_plan_counts_the_baseline_the_search_and_the_confirmations():
     [
         ({"confirm": 0}, 0),
         ({"confirm": 3}, 6),
-        ({"baseline": False}, 0),
+        ({"baseline": False}, 2),
         ({"candidates": 0}, 0),
     ],
 )
-def test_only_a_winner_beside_a_baseline_is_confirmed(changes, confirmations):
+def test_the_winner_is_confirmed_and_the_baseline_beside_it(changes, confirmations):
     assert plan(**changes).confirmations == confirmations
 
 

@@ -285,3 +285,14 @@ def test_a_search_in_which_nothing_can_meet_the_targets_ends_early(tmp_path):
     assert len(done.servers.launched) <= 8
     assert done.searcher.account.stopped == "no candidate that is left is likely to meet the targets"
     assert {why for _, why in done.searcher.account.skipped} == {"not expected to meet the targets"}
+
+
+def test_without_a_baseline_the_winner_is_launched_again_all_the_same(tmp_path):
+    what = asked(find_capacity=False, strategy="grid_search", max_iterations=3)
+    chosen, record = searcher(Problem(SPACE, what, relaunches=True)), Memory(tmp_path)
+    ranking = tune(what, chosen, Servers(), record)
+    assert [trial.purpose for trial in record.kept].count("confirmation") == 2
+    assert (ranking.winner.confirmations, ranking.baseline) == (2, None)
+    alone = Memory(tmp_path)
+    tune(what, searcher(Problem(SPACE, what)), Servers(), alone)
+    assert "confirmation" not in [trial.purpose for trial in alone.kept]
