@@ -47,7 +47,7 @@ def driven(url: str, served: str, model: Model, endpoint: Any, scenario: str) ->
     position, step = next(drive.steps())
     observation = drive.observe(position, step)
     result = drive.keep(position, observation)
-    assert [record.error for record in observation.records] == [None] * 12
+    assert [record.error for record in observation.records if record.index >= 0] == [None] * 12
     return observation, next(check for check in result.validity if check.name == "cache-hits")
 
 
@@ -77,5 +77,6 @@ def test_the_same_seed_twice_finds_nothing_of_the_first_time_in_the_prefix_cache
         # what its own requests share is found, but not by the first of them
         for _ in range(2):
             observation, _check = driven(*where, "completions", f"P({2 * BLOCK},144,10)")
-            assert 0 < observation.counters["prefix_cache_hits"] <= 11 * 2 * BLOCK
+            others = len(observation.records) - 1
+            assert 0 < observation.counters["prefix_cache_hits"] <= others * 2 * BLOCK
     assert processes() == {}
