@@ -31,7 +31,7 @@ from autotuner.search.launch import Launch, course_of
 from autotuner.wire import run, wire
 
 PAIRS, OTHER_SEEDS = 3, 50_000
-DURATION, LONGEST, WARMUP = 8.0, 16.0, 2.0
+DURATION, LONGEST, WARMUP = 6.0, 12.0, 2.0
 
 
 @dataclass(frozen=True)
