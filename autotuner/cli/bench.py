@@ -224,7 +224,8 @@ def _conclude(result: BenchResult, gate: Gate) -> None:
     """Raise what the exit code is to tell."""
     from autotuner.errors import EndpointError
 
-    done = f"{len(result.load_points)} of {result.planned} load points were driven."
+    driven = len(result.load_points)
+    done = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
     if result.stopped is not None:
         raise EndpointError(f"The load test ended early: {result.stopped}", why=done, remedy="Look at that server.")
     if not any(point.answered for point in result.load_points):
