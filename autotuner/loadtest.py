@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuner import load
-from autotuner.config import Overrides, TaskContext, compose, merge, settled
+from autotuner.config import Overrides, TaskContext, compose, leaves, merge, settled
 from autotuner.core import (
     Candidate,
     LoadPointResult,
@@ -74,6 +74,7 @@ def bench(
     course: Callable[[Workload], Course] | None = None,
     output: str | Path | None = None,
     observe: Observer = unobserved,
+    origin: str = "",
 ) -> BenchResult:
     """Drive load points on the OpenAI-compatible server at `url`, and judge them.
 
@@ -91,7 +92,7 @@ def bench(
     With `find_capacity` the lowest and the highest load, 1 and 1024 in flight where none is given,
     bound the search for the highest one that meets the SLO, or for the knee without one; else
     `course` makes of the workload what chooses the load points. `output` is a new or empty folder
-    for records, JSON, CSV and plots.
+    for records, JSON, CSV and plots. `origin` is what errors call the place of these arguments.
 
     What the server does wrong is counted in the result, never raised. ConfigError, UsageError: the
     load, the SLO or the folder cannot be used; EndpointError: no model can be found at `url`;
@@ -117,13 +118,15 @@ def bench(
     }
     said = {name: list(v) if isinstance(v, tuple) else v for name, v in asked.items() if v is not None}
     place = {"mode": "external", "url": url, "headers": dict(headers or {}), "api_key_env": api_key_env}
+    overrides = {"benchmark": said, "deployment": place}
     context = TaskContext(
         model_name=model or UNNAMED,
         base_runtime="openai",
         deployment_mode="external",
         slo_config=slo,
         optimization_objective="maximize_throughput",
-        user_overrides={"benchmark": said, "deployment": place},
+        user_overrides=Overrides(overrides, {**dict.fromkeys(leaves(overrides), origin), "deployment.url": "the URL"}),
+        origin=origin,
     )
     experiment = compose(context).experiment
     check_capacity(experiment)

@@ -137,6 +137,7 @@ def bench(
 ) -> None:
     """Load-test a server that runs already, judge every load point, and check that its figures can be trusted."""
     from autotuner.cli.watch import watching
+    from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
     from autotuner.loadtest import Interrupted
     from autotuner.loadtest import bench as drive
@@ -168,6 +169,7 @@ def bench(
                     api_key_env=api_key_env,
                     output=output,
                     observe=watch,
+                    origin=COMMAND_LINE,
                 )
         except Interrupted as interrupt:
             _show(interrupt.result, as_json, as_csv)
