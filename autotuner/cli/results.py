@@ -82,10 +82,10 @@ def show_ranking(
         for text in sentences(ranking, trials, experiment, account):
             display.sentence(text)
         if account.skipped:
-            display.sentence(_not_launched(account.skipped))
+            display.sentence(not_launched(account.skipped))
 
 
-def _not_launched(skipped: Refused) -> str:
+def not_launched(skipped: Refused) -> str:
     """How many candidates a search left out, by the reasons that hold for the most of them."""
     from autotuner.report.refused import by_reason
 

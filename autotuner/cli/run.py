@@ -155,7 +155,7 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
     experiment = wiring.experiment
     why = "" if wiring.simulated else composition.reasons.get("deployment.mode", "")
     seen = len(plan.space.candidates) + len(plan.space.refused)
-    sample = f"{seen} of them drawn, " if seen < plan.space.total else ""
+    sample = f"{seen:,} of them drawn, " if seen < plan.space.total else ""
     for label, text in (
         ("layers", " > ".join(composition.layers)),
         ("model", experiment.model.id_or_path),
