@@ -21,12 +21,20 @@ class AutotuneError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return " ".join(_sentence(part) for part in (self.what, self.why, self.remedy) if part)
+        return " ".join(sentence(part) for part in (self.what, self.why, self.remedy) if part)
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """The text with one full stop at its end, unless it ends as a question, a call, an ellipsis or a heading."""
     text = text.rstrip()
-    return text if text.endswith(("?", "!", ":")) else text.rstrip(".") + "."
+    if text.endswith(("?", "!", ":", " ...")):
+        return text
+    return text.rstrip(".,; ") + "."
+
+
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 trial`, `2 trials`, `3 launches`; `plural` where it is not noun + s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 class UsageError(AutotuneError):
@@ -77,13 +85,22 @@ class EngineError(AutotuneError):
         self.failure = failure
 
 
+LISTED = 12
+"""Names that are listed one and all; of more, a SAMPLE says what they look like."""
+
+NEAR, SAMPLE = 3, 3
+
+
 def unknown(kind: str, name: str, options: Iterable[str]) -> str:
-    """Say that `name` is unknown, with the nearest of `options` or a short list of them."""
+    """Say that `name` is unknown, with the nearest of `options`, all of few, or some of many."""
     import difflib
 
     known = sorted(set(options))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = near or [option for option in known if name and name.lower() in option.lower()][:NEAR]
     if near:
-        return f"Unknown {kind} '{name}'; did you mean '{near[0]}'?"
-    listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    return f"Unknown {kind} '{name}'; known are: {listed}."
+        *others, last = map(repr, near)
+        return f"Unknown {kind} '{name}'; did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
+    if len(known) > LISTED:
+        return f"Unknown {kind} '{name}'; there are {len(known)}, such as {', '.join(known[:SAMPLE])}."
+    return f"Unknown {kind} '{name}'; known are: {', '.join(known)}."

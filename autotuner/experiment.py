@@ -251,7 +251,7 @@ class Benchmark(Section):
     @property
     def longest(self) -> float:
         """Seconds that a window lasts at most."""
-        return LONGEST * self.duration if self.max_duration is None else max(self.duration, self.max_duration)
+        return LONGEST * self.duration if self.max_duration is None else self.max_duration
 
     @property
     def named_rates(self) -> tuple[float, ...]:
@@ -263,13 +263,20 @@ class Benchmark(Section):
         if not self.num_concurrency and not self.request_rates:
             raise ValueError("give num_concurrency or request_rates, so that there is a load to measure at")
         if self.arrival == "trace" and not self.request_rates:
-            raise ValueError("the arrival 'trace' replays a trace at a rate; give request_rates, [trace] for its own")
+            raise ValueError("`arrival` trace replays a trace at a rate; give `request_rates`, trace for its own")
+        if self.arrival != "poisson" and not self.request_rates:
+            raise ValueError(f"`arrival` {self.arrival} is of open loops, which have a rate; give `request_rates`")
+        if self.max_duration is not None and self.max_duration < self.duration:
+            raise ValueError(
+                f"`max_duration` {self.max_duration:g} is below `duration` {self.duration:g}, the least length of "
+                "a window; raise one or lower the other"
+            )
         if RECORDED in self.request_rates and (
             self.arrival != "trace" or len(self.recorded) != len(self.traffic_scenarios)
         ):
             raise ValueError("a request rate of trace needs the arrival 'trace' and one entry of recorded per scenario")
         if self.arrival.startswith("ramp:") and self.max_requests is not None:
-            raise ValueError("a ramp takes the whole duration; leave max_requests out")
+            raise ValueError("a ramp takes the whole window; leave `max_requests` out")
         return self
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuner import load
-from autotuner.config import Overrides, TaskContext, compose, merge, settled
+from autotuner.config import Overrides, TaskContext, compose, leaves, merge, settled
 from autotuner.core import (
     Candidate,
     LoadPointResult,
@@ -18,6 +18,7 @@ from autotuner.core import (
     Progress,
     Source,
     Stage,
+    Verdict,
     Workload,
     unobserved,
 )
@@ -28,7 +29,7 @@ from autotuner.launchers import endpoint as endpoints
 from autotuner.launchers import ready
 from autotuner.launchers.vocabulary import Vocabulary
 from autotuner.report.bench.folder import BenchFolder
-from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.report.bench.result import CUT_SHORT, BenchResult, Driven
 from autotuner.scoring.judge import verdict
 from autotuner.scoring.sequential import precise
 from autotuner.search.capacity import CapacityCourse, check_capacity
@@ -37,8 +38,6 @@ from autotuner.workload import arrivals
 
 UNNAMED = "model"
 """What the model is called until the server has said."""
-
-INTERRUPTED = "It was interrupted."
 
 PROBE_TIMEOUT = 30.0
 """Seconds an idle server gets for one token after a load point that brought none."""
@@ -75,6 +74,7 @@ def bench(
     course: Callable[[Workload], Course] | None = None,
     output: str | Path | None = None,
     observe: Observer = unobserved,
+    origin: str = "",
 ) -> BenchResult:
     """Drive load points on the OpenAI-compatible server at `url`, and judge them.
 
@@ -92,7 +92,7 @@ def bench(
     With `find_capacity` the lowest and the highest load, 1 and 1024 in flight where none is given,
     bound the search for the highest one that meets the SLO, or for the knee without one; else
     `course` makes of the workload what chooses the load points. `output` is a new or empty folder
-    for records, JSON, CSV and plots.
+    for records, JSON, CSV and plots. `origin` is what errors call the place of these arguments.
 
     What the server does wrong is counted in the result, never raised. ConfigError, UsageError: the
     load, the SLO or the folder cannot be used; EndpointError: no model can be found at `url`;
@@ -118,13 +118,15 @@ def bench(
     }
     said = {name: list(v) if isinstance(v, tuple) else v for name, v in asked.items() if v is not None}
     place = {"mode": "external", "url": url, "headers": dict(headers or {}), "api_key_env": api_key_env}
+    overrides = {"benchmark": said, "deployment": place}
     context = TaskContext(
         model_name=model or UNNAMED,
         base_runtime="openai",
         deployment_mode="external",
         slo_config=slo,
         optimization_objective="maximize_throughput",
-        user_overrides={"benchmark": said, "deployment": place},
+        user_overrides=Overrides(overrides, {**dict.fromkeys(leaves(overrides), origin), "deployment.url": "the URL"}),
+        origin=origin,
     )
     experiment = compose(context).experiment
     check_capacity(experiment)
@@ -196,6 +198,7 @@ class LoadTest:
     observe: Observer
     driven: list[Driven] = field(default_factory=list)
     started: float = field(default_factory=time.time)
+    _cut_short: bool = False
 
     @property
     def source(self) -> Source:
@@ -218,7 +221,8 @@ class LoadTest:
                     seen = self._without_secrets(drive.observe(position, step))
                 except load.Interrupted as interrupt:
                     if interrupt.observation is not None:
-                        self._keep(drive, position, replace(interrupt.observation, ended_early=INTERRUPTED))
+                        self._cut_short = True
+                        self._keep(drive, position, replace(interrupt.observation, ended_early=CUT_SHORT))
                     raise
                 self._keep(drive, position, seen)
                 stopped = self._stop(drive, seen)
@@ -241,8 +245,7 @@ class LoadTest:
     def _keep(self, drive: Drive, position: int, seen: Observation) -> None:
         records = self.folder.save_records(position, seen) if self.folder else None
         result = drive.keep(position, seen)
-        judged = replace(result, verdict=verdict(result, self.experiment.slo))
-        self.driven.append(Driven(judged, seen.ended_early, seen.decided, records))
+        self.driven.append(Driven(self._judged(result), seen.ended_early, seen.decided, records))
         if self.folder is not None:
             self.folder.write(self._so_far())
 
@@ -290,5 +293,12 @@ class LoadTest:
 
     def _tell(self, stage: Stage, /, *, result: LoadPointResult | None = None, **more: Any) -> None:
         candidate = Candidate(self.experiment.base_runtime)
-        judged = replace(result, verdict=verdict(result, self.experiment.slo)) if result else None
+        judged = self._judged(result) if result else None
         self.observe(Progress(stage, 0, candidate, total=self.course.total, result=judged, **more))
+
+    def _judged(self, result: LoadPointResult) -> LoadPointResult:
+        """The result with its verdict; a window that was cut short does not show that the targets are met."""
+        reached = verdict(result, self.experiment.slo)
+        if self._cut_short and reached is Verdict.FEASIBLE:
+            reached = Verdict.UNDECIDED
+        return replace(result, verdict=reached)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -181,10 +182,51 @@ def wire(experiment: Experiment) -> Wiring:
         raise ConfigError(
             "No combination of the given parameters can run.",
             why=f"{len(space.refused)} of {space.total} were refused; the first: {reason}",
-            remedy="Widen the parameters, for example with --set parameters.tp-size=[1]"
-            + (", or take a constraint back with --set constraints.NAME=null." if experiment.constraints else "."),
+            remedy=_widening([reason for _, reason in space.refused]),
         )
     return Wiring(experiment, chosen, where, space, foresight)
+
+
+def _widening(refusals: Sequence[str]) -> str:
+    """What would let a combination run, by the reasons for which all were refused."""
+    if not refusals:
+        return "Give every parameter at least one value."
+    remedies = []
+    for pattern, remedy in _REMEDIES:
+        match = next(filter(None, (re.search(pattern, reason) for reason in refusals)), None)
+        if match is not None:
+            remedies.append(remedy.format(*match.groups(), sizes=_divisors(match.groups())))
+    text = "; or ".join(remedies) or "change the parameters that the reason names"
+    return text[0].upper() + text[1:]
+
+
+def _divisors(parts: Sequence[str]) -> str:
+    """The sizes that divide the count among the parts of a reason."""
+    count = next((int(part) for part in parts if part.isdigit()), 0)
+    return ", ".join(str(size) for size in range(1, min(count, LARGEST_SIZE) + 1) if count % size == 0)
+
+
+LARGEST_SIZE = 16
+"""The largest size that a remedy names."""
+
+_REMEDIES = (
+    (r"breaks the constraint ([^:]+):", "take the constraint back with --set constraints.{0}=null"),
+    (
+        r"it needs \d+ GPUs and (\d+) may be used",
+        "allow more GPUs with --total-gpus, or give sizes whose product is at most {0}",
+    ),
+    (r"(\d+) .* not divisible by ([a-z]+-size)", "give sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
+    (r"(\d+) key-value heads and (tp-size)", "give sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
+    (r"it does not fit: the KV cache of one request", "lower max-model-len"),
+    (
+        r"it does not fit: (?!the KV)",
+        "spread the model over more GPUs with a larger tp-size, take a smaller model, or a smaller dtype, such as "
+        "with --layer fp8-default",
+    ),
+    (r"has no ([a-z]+-size)", "set {0} to 1: --set parameters.{0}=1"),
+    (r"(\S+) and (\S+) both set", "keep one of {0} and {1}"),
+)
+"""What to do about the reasons for which combinations are refused."""
 
 
 def _check(experiment: Experiment, chosen: Engine, where: Launcher) -> None:

@@ -28,12 +28,12 @@ def test_an_arrival_that_is_none_is_refused_with_the_kinds_there_are(arrival: st
 
 
 def test_a_ramp_is_not_cut_by_a_number_of_requests():
-    with pytest.raises(ValidationError, match="takes the whole duration"):
+    with pytest.raises(ValidationError, match="takes the whole window"):
         benchmark(arrival="ramp:1-2", max_requests=10)
 
 
 def test_a_trace_is_replayed_at_a_rate():
-    with pytest.raises(ValidationError, match="give request_rates"):
+    with pytest.raises(ValidationError, match="give `request_rates`"):
         benchmark(arrival="trace", request_rates=[], num_concurrency=[1])
 
 

@@ -262,6 +262,7 @@ class Asked:
     def context(self) -> TaskContext:
         """The composition's inputs, with this machine for what they leave open, and a running server's model."""
         from autotuner.config import TaskContext, settled
+        from autotuner.config.overrides import COMMAND_LINE
         from autotuner.launchers.machine import ThisMachine
 
         overrides = self._overrides()
@@ -280,6 +281,7 @@ class Asked:
             total_gpus=self.total_gpus,
             allow_unknown_profiles=self.allow_unknown_profiles,
             machine=ThisMachine(),
+            origin=COMMAND_LINE,
         )
         if settled(context).deployment_mode != "external":
             return context
@@ -289,11 +291,12 @@ class Asked:
 
     def _overrides(self) -> Overrides:
         from autotuner.config import Overrides, leaves, merge, read_overrides
+        from autotuner.config.overrides import COMMAND_LINE
 
         read = read_overrides(self.config or [], self.set or [])
         load = read.get("benchmark")
         flags = self._flags(load if isinstance(load, Mapping) else {})
-        return Overrides(merge(read, flags), {**read.places, **dict.fromkeys(leaves(flags), "the command line")})
+        return Overrides(merge(read, flags), {**read.places, **dict.fromkeys(leaves(flags), COMMAND_LINE)})
 
     def _rates(self, said: Mapping[str, Any]) -> list[float | str] | None:
         """The rates asked for, else a trace's own where nothing names a load; `said` is the overrides' benchmark."""

@@ -137,6 +137,7 @@ def bench(
 ) -> None:
     """Load-test a server that runs already, judge every load point, and check that its figures can be trusted."""
     from autotuner.cli.watch import watching
+    from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
     from autotuner.loadtest import Interrupted
     from autotuner.loadtest import bench as drive
@@ -168,6 +169,7 @@ def bench(
                     api_key_env=api_key_env,
                     output=output,
                     observe=watch,
+                    origin=COMMAND_LINE,
                 )
         except Interrupted as interrupt:
             _show(interrupt.result, as_json, as_csv)
@@ -224,7 +226,8 @@ def _conclude(result: BenchResult, gate: Gate) -> None:
     """Raise what the exit code is to tell."""
     from autotuner.errors import EndpointError
 
-    done = f"{len(result.load_points)} of {result.planned} load points were driven."
+    driven = len(result.load_points)
+    done = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
     if result.stopped is not None:
         raise EndpointError(f"The load test ended early: {result.stopped}", why=done, remedy="Look at that server.")
     if not any(point.answered for point in result.load_points):

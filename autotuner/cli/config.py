@@ -159,12 +159,14 @@ def _origin(row: Row) -> str:
 
 def _short(composition: Composition, row: Row) -> str:
     """Layer of a value, in few words."""
+    from autotuner.config.merging import CALLER
+
     kind, *names = row.layer.split(":")
     if kind == "profile":
         return f"profile {names[0]}"
     if row.path in composition.reasons:
         return f"{row.layer}, this machine"
-    if row.layer in ("user_patch", "user_replace"):
+    if row.layer in CALLER:
         place = "--set" if row.place.startswith("--set ") else _origin(row).partition(", ")[2]
         return f"{row.layer}, {place}" if place else row.layer
     return row.layer

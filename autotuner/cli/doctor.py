@@ -16,6 +16,12 @@ def doctor(as_json: Annotated[bool, AS_JSON] = False) -> None:
     if as_json:
         display.json([{"part": f.part, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings])
         return
-    rows = [{"part": f.part, "state": f.state, "found": f.found, "to change that": f.remedy} for f in findings]
-    display.table(rows, ["part", "state", "found", "to change that"])
+    part = max(len(f.part) for f in findings)
+    state = max(len(f.state) for f in findings)
+    indent = " " * (part + state + 4)
+    for f in findings:
+        # running text keeps paths whole, which a cell of a table would break
+        display.sentence(f"{f.part:<{part}}  {f.state:<{state}}  {f.found}", indent)
+        if f.remedy:
+            display.sentence(f"{indent}To change that: {f.remedy}", indent)
     display.line("The simulated engine runs on any machine: autotune run --profile quick-test")

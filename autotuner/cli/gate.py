@@ -24,7 +24,10 @@ FAIL_ON = option(
 
 @dataclass(frozen=True)
 class Gate:
-    """What fails: nothing that meets the targets, and a winner whose targets are met but not proven."""
+    """What fails: nothing that meets the targets, and a winner whose targets are met but not proven.
+
+    Where nothing could be measured there is nothing to judge, and every gate fails.
+    """
 
     infeasible: bool = True
     undecided: bool = False
@@ -56,7 +59,8 @@ class Gate:
 
         winner = ranking.winner
         if winner is None:
-            _end(no_winner(ranking), fails=self.infeasible)
+            measured = any(standing.value is not None for standing in ranking.standings)
+            _end(no_winner(ranking), fails=self.infeasible or not measured)
         elif winner.verdict is Verdict.UNDECIDED:
             error = UndecidedError(
                 "The winner's targets are met, but not proven.", why=winner.reason, remedy="Measure longer: --duration."
@@ -65,21 +69,29 @@ class Gate:
 
     def judge_load_test(self, result: BenchResult) -> None:
         """The same for a load test, whose best load point counts."""
+        from autotuner.cli.results import REMEDIES
         from autotuner.core import Verdict
         from autotuner.errors import NoFeasibleError, UndecidedError
 
-        last = result.load_points[-1]
-        if not result.meets_slo:
-            error = NoFeasibleError("No load point met the targets.", why=f"The last: {result.reason(last)}.")
-            _end(error, fails=self.infeasible)
+        points = {point.result.verdict: point for point in reversed(result.load_points)}
+        if Verdict.FEASIBLE in points:
             return
-        verdicts = {point.result.verdict: point for point in reversed(result.load_points)}
-        if self.undecided and result.slo.terms and Verdict.FEASIBLE not in verdicts:
-            raise UndecidedError(
+        if (open_one := points.get(Verdict.UNDECIDED)) is not None:
+            undecided = UndecidedError(
                 "A load point met the targets, and none is proven to.",
-                why=f"{verdicts[Verdict.UNDECIDED].result.load_point}: {result.reason(verdicts[Verdict.UNDECIDED])}.",
+                why=f"{open_one.result.load_point}: {result.reason(open_one)}",
                 remedy="Measure longer: --duration.",
             )
+            _end(undecided, fails=self.undecided)
+            return
+        last = result.load_points[-1]
+        nothing = "No load point gave figures that can be trusted."
+        error = NoFeasibleError(
+            "No load point met the targets." if result.slo.terms else nothing,
+            why=f"The last, {last.result.load_point}, is {last.result.verdict}: {result.reason(last)}",
+            remedy=REMEDIES.get(last.result.verdict, ""),
+        )
+        _end(error, fails=self.infeasible)
 
 
 def _end(error: AutotuneError, *, fails: bool) -> None:

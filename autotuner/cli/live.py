@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from autotuner.cli import display
 from autotuner.cli.pace import Pace, clock
 from autotuner.core import Candidate, LoadPointResult, Progress, Trial
+from autotuner.errors import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -244,7 +245,7 @@ def figures(result: LoadPointResult, *, targets: bool) -> str:
         parts.append(f"SLO met {metrics.attainment.value:.0%}")
     errors = sum(metrics.errors.values())
     if errors:
-        parts.append(f"{errors} errors")
+        parts.append(counted(errors, "error"))
     return f"{', '.join(parts)}, {result.verdict}, n={metrics.requests} ({result.source})"
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from autotuner import __version__
 from autotuner.engines import ENGINES, engine
-from autotuner.errors import MachineError
+from autotuner.errors import MachineError, counted
 from autotuner.experiment import Runtime
 from autotuner.launchers import gpus
 from autotuner.load.scheduling import may_go_first
@@ -101,4 +101,4 @@ def _cache() -> Finding:
     models = sorted(path.name.removeprefix("models--").replace("--", "/") for path in home.glob("models--*"))
     if not models:
         return Finding("model cache", "missing", f"no models in {home}", "Give --model a folder, or download one.")
-    return Finding("model cache", "ok", f"{len(models)} models in {home}: {', '.join(models[:5])}")
+    return Finding("model cache", "ok", f"{counted(len(models), 'model')} in {home}: {', '.join(models[:5])}")

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.cli import display, foreseen
 from autotuner.cli.pace import clock
+from autotuner.experiment import EACH
 
 if TYPE_CHECKING:
     from autotuner.core import Purpose
+    from autotuner.experiment import Slo, SloTerm
     from autotuner.foresight import Foresight
     from autotuner.search.plan import Plan
 
 DEFAULT = "-"
 """The cell of a parameter that the engine's own defaults leave unset."""
+
+_UNITS = {"output_throughput": "output tokens/s", "request_throughput": "requests/s", "goodput": "requests/s"}
+"""Of the targets that are no latency."""
 
 _PURPOSES: dict[Purpose, str] = {
     "baseline": "{} with the engine's own defaults",
@@ -32,12 +37,27 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         time += f"; at most {clock(most.seconds)}{virtual} where windows go on until the answer is sure"
     if most.gpu_hours > usual.gpu_hours:
         hours += f"; at most {most.gpu_hours:.2f}"
+    targets = described(plan.experiment.slo)
     return [
+        *([("targets", targets)] if targets else []),
         ("launches", _launches(plan)),
         ("each", _each(plan)),
         ("estimate", time),
         ("GPU-hours", hours if any(plan.gpus) else "none, no GPU is taken"),
     ]
+
+
+def described(slo: Slo) -> str:
+    """The targets in words: `ttft 1 s and tpot 0.05 s at most for 95% of requests; latency.p90 5 s at most`."""
+    every = [term for term in slo.terms if term.statistic == EACH and not term.is_minimum]
+    others = [term for term in slo.terms if term not in every]
+    parts = [f"{' and '.join(map(_target, every))} at most for {slo.attainment * 100:g}% of requests"] if every else []
+    parts += [f"{_target(term)} {'at least' if term.is_minimum else 'at most'}" for term in others]
+    return "; ".join(parts)
+
+
+def _target(term: SloTerm) -> str:
+    return f"{term.name} {term.threshold:g} {_UNITS.get(term.metric, 's')}{', a hard one,' if term.hard_fail else ''}"
 
 
 def show_candidates(plan: Plan, foresight: Foresight) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from autotuner.errors import counted
 from autotuner.report.figures import number
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _closed(served: Served, concurrency: int, asked: Question, as_json: bool) ->
         known = {"source": answer.source, "rests_on": rests}
         display.json({**plain(found), **known, **calibrated(served), "cost_per_million_output_tokens": cost})
     else:
-        display.sentence(f"{_what(served)}, {concurrency} requests in flight")
+        display.sentence(f"{_what(served)}, {counted(concurrency, 'request')} in flight")
         rows = [
             *_times(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
             {"": "requests", "mean": f"{number(found.requests)} requests/s"},
@@ -150,8 +151,9 @@ def said(by: Factors, engine: str, gpu: str) -> str:
     """Say which factors, calibrated here, are in the figures."""
     loud = "SIMULATED runs" if by.source == "simulated" else "runs"
     return (
-        f"Calibrated on {by.launches} launches of your own {loud} ({engine} on {gpu}): prefill x{by.prefill:.2f}, "
-        f"decode x{by.decode:.2f}, overhead x{by.overhead:.2f}. `autotune calibrate --forget` undoes it."
+        f"Calibrated on {counted(by.launches, 'launch', 'launches')} of your own {loud} ({engine} on {gpu}): "
+        f"prefill x{by.prefill:.2f}, decode x{by.decode:.2f}, overhead x{by.overhead:.2f}. "
+        "`autotune calibrate --forget` undoes it."
     )
 
 

@@ -34,12 +34,7 @@ USAGE = {
 
 @app.command("list")
 def list_(kind: Kind = None, as_json: Json = False) -> None:
-    """List profiles, SLOs and presets: bundled ones, those in ./profiles, and your own.
-
-    \b
-    autotune profiles list
-    autotune profiles list --kind slo
-    """
+    """List profiles, SLOs and presets: bundled ones, those in ./profiles, and your own."""
     from autotuner.cli import display
     from autotuner.cli.columns import columns
     from autotuner.config import catalog
@@ -63,12 +58,7 @@ def show(
     kind: Kind = None,
     as_json: Json = False,
 ) -> None:
-    """Show a profile, an SLO or a preset: what it is for, and the data of its layers.
-
-    \b
-    autotune profiles show low-latency
-    autotune profiles show balanced --kind slo
-    """
+    """Show a profile, an SLO or a preset: what it is for, and the data of its layers."""
     from autotuner.cli import display
     from autotuner.cli.columns import fold
     from autotuner.config import catalog, documents
@@ -131,11 +121,7 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="SECOND", help="Profile name or file.")],
     as_json: Json = False,
 ) -> None:
-    """Compare two profiles, value by value.
-
-    \b
-    autotune profiles diff low-latency high-throughput
-    """
+    """Compare two profiles, value by value."""
     from autotuner.cli import display
     from autotuner.config import TaskConfigFactory, leaves, merge
 
@@ -166,11 +152,7 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Profile file to check.")],
     as_json: Json = False,
 ) -> None:
-    """Check a profile file: its form, its keys, the names in its rules, and that it composes.
-
-    \b
-    autotune profiles check my-profile.yaml
-    """
+    """Check a profile file: its form, its keys, the names in its rules, and that it composes."""
     from autotuner.cli import display
     from autotuner.config import check_file
     from autotuner.engines.names import knows

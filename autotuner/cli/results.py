@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from autotuner.cli import display
 from autotuner.core import Verdict
-from autotuner.errors import NoFeasibleError, UsageError
+from autotuner.errors import NoFeasibleError, UsageError, counted
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Candidates in the table at the end of a run; `autotune report` has all."""
+
+REASONS = 2
+"""Reasons for which candidates were not launched that the terminal shows; report.md has all."""
 
 
 def show(result: Result, experiment: Experiment, as_json: bool) -> None:
@@ -78,24 +81,50 @@ def show_ranking(
     if account is not None:
         for text in sentences(ranking, trials, experiment, account):
             display.sentence(text)
+        if account.skipped:
+            display.sentence(not_launched(account.skipped))
+
+
+def not_launched(skipped: Refused) -> str:
+    """How many candidates a search left out, by the reasons that hold for the most of them."""
+    from autotuner.report.refused import by_reason
+
+    grouped = sorted(by_reason(skipped).items(), key=lambda item: -len(item[1]))
+    several = len(grouped) > 1
+    named = [f"{reason} ({len(candidates)})" if several else reason for reason, candidates in grouped[:REASONS]]
+    others = sum(len(candidates) for _, candidates in grouped[REASONS:])
+    named += [f"{others} for other reasons"] if others else []
+    were = "was" if len(skipped) == 1 else "were"
+    return f"{counted(len(skipped), 'candidate')} {were} not launched: {'; '.join(named)}. report.md names them."
 
 
 def no_winner(ranking: Ranking) -> NoFeasibleError:
     """Say that nothing met the targets, and what came closest."""
     if not ranking.standings or ranking.standings[0].value is None:
-        why = f"None of {len(ranking.standings)} candidates gave a figure; the first: {ranking.standings[0].reason}"
-        return NoFeasibleError("No configuration could be measured.", why=why, remedy="Its server.log says more.")
+        return NoFeasibleError("No configuration could be measured.", why=_without_figure(ranking), remedy=SEE_LOG)
     from autotuner.report.names import Names
 
     best = ranking.standings[0]
     return NoFeasibleError(
         "No configuration met the targets.",
         why=f"The closest is {Names.ranked(ranking).named(best.candidate)}: {best.reason}.",
-        remedy=_REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
+        remedy=REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
     )
 
 
-_REMEDIES: dict[Verdict | None, str] = {
+def _without_figure(ranking: Ranking) -> str:
+    match len(ranking.standings):
+        case 0:
+            return "Nothing was launched."
+        case 1:
+            return f"The only candidate gave no figure: {ranking.standings[0].reason}"
+        case several:
+            return f"None of {several} candidates gave a figure; the first: {ranking.standings[0].reason}"
+
+
+SEE_LOG = "Its server.log says more."
+
+REMEDIES: dict[Verdict | None, str] = {
     Verdict.CLIENT_LIMITED: "The load generator was held up: leave it a CPU core that nothing else uses.",
     Verdict.SATURATED: "The requested rate is above what the server can do: lower --rate.",
     Verdict.INVALID: "The figures cannot be trusted: see the checks in the report and the server's log.",

@@ -6,7 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from autotuner.cli.asked import Asked, asks
+from autotuner.cli.edge import INTERRUPTED
 from autotuner.cli.gate import FAIL_ON, Gate
 from autotuner.cli.load_options import AS_JSON, OUTPUT, RUNS, RUNS_FOLDER, option
 from autotuner.cli.signals import terminated_as_interrupted
@@ -92,28 +95,39 @@ def _tune(store: RunStore, wiring: Wiring, as_json: bool, gate: Gate) -> None:
     from autotuner.cli import display
     from autotuner.cli.live import view
     from autotuner.cli.results import show
+    from autotuner.errors import counted
     from autotuner.wire import go_on
 
     with terminated_as_interrupted(), store.locked():
         done = store.trials()
         plan = wiring.plan()
         most = "at most " if plan.may_end_early else ""
-        display.note(f"run folder {store.path}: {most}{plan.total} launches, {len(done)} of them finished")
+        launches = counted(plan.total, "launch", "launches")
+        display.note(f"run folder {store.path}: {most}{launches}, {len(done)} of them finished")
         try:
             with view(plan, done) as watch:
                 result = go_on(store, wiring, watch)
-        except KeyboardInterrupt:
-            display.note(f"Interrupted; {len(store.trials())} finished trials are kept. Go on with:")
+        except KeyboardInterrupt as interrupt:
+            display.note(f"Interrupted; {_kept(len(store.trials()))}. Go on with:")
             display.note(f"  autotune run --resume {store.path}")
-            raise
+            raise typer.Exit(INTERRUPTED) from interrupt
     if done and len(result.trials) == len(done):
-        display.note(f"This run is complete: nothing was left to launch. Its {len(done)} trials were ranked again.")
+        display.note(f"This run is complete: nothing was left to launch. {_again(len(done))}")
     show(result, store.experiment, as_json)
     gate.judge(result.ranking)
 
 
+def _kept(trials: int) -> str:
+    return "1 finished trial is kept" if trials == 1 else f"{trials} finished trials are kept"
+
+
+def _again(trials: int) -> str:
+    return "Its trial was ranked again." if trials == 1 else f"Its {trials} trials were ranked again."
+
+
 def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
     from autotuner.cli import display, foreseen, planned
+    from autotuner.errors import counted
     from autotuner.report.goal import meaning
 
     plan = wiring.plan()
@@ -141,7 +155,7 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
     experiment = wiring.experiment
     why = "" if wiring.simulated else composition.reasons.get("deployment.mode", "")
     seen = len(plan.space.candidates) + len(plan.space.refused)
-    sample = f"{seen} of them drawn, " if seen < plan.space.total else ""
+    sample = f"{seen:,} of them drawn, " if seen < plan.space.total else ""
     for label, text in (
         ("layers", " > ".join(composition.layers)),
         ("model", experiment.model.id_or_path),
@@ -149,7 +163,7 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
         ("objective", f"{experiment.optimization.objective}, by {experiment.optimization.strategy}"),
         ("", meaning(experiment)),
         ("load points", ", ".join(map(str, points))),
-        ("space", f"{plan.space.total} combinations, {sample}{len(plan.space.refused)} refused"),
+        ("space", f"{counted(plan.space.total, 'combination')}, {sample}{len(plan.space.refused)} refused"),
         *planned.lines(plan),
     ):
         display.sentence(f"{label:<13}{text}", indent=" " * 13)

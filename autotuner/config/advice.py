@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from autotuner.errors import counted
 from autotuner.experiment import RECORDED, Experiment
 from autotuner.expression import parse
 from autotuner.predict import hardware
@@ -65,7 +66,8 @@ def _about_load(experiment: Experiment) -> Iterator[str]:
     seconds = points * (load.duration + load.warmup)
     if seconds > experiment.optimization.timeout_per_iteration:
         yield (
-            f"{points} load points of {load.duration + load.warmup:g} s take {seconds:g} s, more than "
+            f"{counted(points, 'load point')} of {load.duration + load.warmup:g} s "
+            f"{'takes' if points == 1 else 'take'} {seconds:g} s, more than "
             f"timeout_per_iteration ({experiment.optimization.timeout_per_iteration:g} s) allows"
         )
 

@@ -14,10 +14,12 @@ from autotuner.config.finalize import finalize, require
 from autotuner.config.gpus import check_gpus
 from autotuner.config.inactive import leave_out
 from autotuner.config.layers import ConfigLayer
-from autotuner.config.merging import Merged, dig, leaves, merge, nest
+from autotuner.config.merging import CALLER, Merged, dig, leaves, merge, nest
 from autotuner.config.schema import check_keys, default_leaves, slo_mapping, validate
 from autotuner.errors import ConfigError, unknown
 from autotuner.experiment import Experiment
+
+SLO = "--slo"
 
 Where = Callable[[str], str]
 
@@ -43,7 +45,8 @@ class Composition:
     """A composed configuration.
 
     `data` is JSON-ready and holds what the layers said, `experiment` the same with types and
-    defaults. `provenance` maps each dotted leaf of `data` to the layer that set it, `places`
+    defaults. `provenance` maps each dotted leaf of `data` to the layer that set it, "context" where a
+    field of the context did, `places`
     to the file, line and column it was read from (empty for values made in Python). `overridden`
     holds what earlier layers had said of a leaf, latest first. `reasons` says of a path that this
     machine decided why it did so.
@@ -96,9 +99,10 @@ def compose(context: TaskContext) -> Composition:
         _add_all(merged, wanted.slo, settled)
         _override(merged, context)
     if isinstance(context.slo_config, Mapping):
-        _lay(merged, "slo_config", {"slo": context.slo_config})
+        _lay(merged, "slo_config", {"slo": context.slo_config}, lambda path: SLO if context.origin else "")
     warnings += finalize(merged, settled)
     warnings += check_gpus(merged, facts, context.gpu_type)
+    _credit(merged, context)
     remedy = _REPLACE_REMEDY if replacing else _PATCH_REMEDY
     experiment = validate(merged, remedy)
     require(merged)
@@ -156,8 +160,17 @@ def _insist(merged: Merged, context: TaskContext) -> list[str]:
             warnings.append(f"{path} is {wanted}, as asked for, not {said} ({merged.origin(path)})")
             insisted = merge(insisted, nest(path, wanted))
     if insisted:
-        merged.add("context", insisted)
+        merged.add("context", insisted, lambda path: context.origin)
     return warnings
+
+
+def _credit(merged: Merged, context: TaskContext) -> None:
+    """Say of GPUs the caller named that they are the caller's, where a layer passed them on."""
+    for word in ("gpu", "total_gpus"):
+        name, path = WORDS[word]
+        given = getattr(context, name)
+        if given is not None and dig(merged.data, path) == given and merged.provenance[path] not in CALLER:
+            merged.credit(path, "context", context.origin)
 
 
 def _override(merged: Merged, context: TaskContext) -> None:

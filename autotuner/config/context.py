@@ -42,7 +42,8 @@ class TaskContext:
     `slo_config` is an SLO as a mapping, or the name or path of an SLO file. `user_overrides`
     is merged last (`override_mode` "patch") or takes the place of every layer ("replace").
     `machine` fills in deployment and GPUs where nothing else says them; without one the
-    deployment is a process and the GPUs are unknown.
+    deployment is a process and the GPUs are unknown. `origin` is what messages call the place
+    where these fields were given, such as "the command line".
     """
 
     model_name: str | None = None
@@ -62,6 +63,7 @@ class TaskContext:
     layers: Sequence[str] = ()
     allow_unknown_profiles: bool = False
     machine: Machine | None = None
+    origin: str = ""
 
     @property
     def replaces(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from autotuner.config import catalog
 from autotuner.config.context import IDENTITY, WORDS, TaskContext
+from autotuner.config.gpus import as_name
 from autotuner.config.layers import ConfigLayer
 from autotuner.config.merging import dig
 from autotuner.errors import ConfigError, unknown
@@ -82,7 +83,8 @@ def _told(context: TaskContext, data: Sequence[Mapping[str, Any]]) -> TaskContex
         layers = [dig(layer, path) for layer in data]
         own = getattr(context, name)
         said = [dig(overrides, path), own, *layers] if word in IDENTITY else [dig(overrides, path), *layers, own]
-        fields[name] = next((value for value in said if value is not None), None)
+        value = next((value for value in said if value is not None), None)
+        fields[name] = as_name(value) if word == "gpu" else value
     return replace(context, **fields)
 
 

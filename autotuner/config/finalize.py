@@ -30,13 +30,13 @@ def finalize(merged: Merged, context: TaskContext) -> list[str]:
         except ValueError as error:
             raise ConfigError(
                 f"parameters.{name}: {error}.",
-                why=f"It is in {merged.origin(f'parameters.{name}')}.",
+                why=f"It comes from {merged.origin(f'parameters.{name}')}.",
                 remedy=f"A range is written like {ranges.EXAMPLES}.",
             ) from error
         if not parameters[name]:
             raise ConfigError(
                 f"parameters.{name} is an empty list.",
-                why=f"It is in {merged.origin(f'parameters.{name}')}, and leaves nothing to try.",
+                why=f"It comes from {merged.origin(f'parameters.{name}')}, and leaves nothing to try.",
                 remedy=f"Give it a value, or take it out with --set parameters.{name}=null.",
             )
     return [*_leave_external_alone(merged), *_limit_gpus(merged, context)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from autotuner.config.facts import Settled
+from typing import TYPE_CHECKING, Any
+
 from autotuner.config.merging import Merged, dig
 from autotuner.errors import ConfigError
 from autotuner.predict import hardware
+
+if TYPE_CHECKING:
+    from autotuner.config.facts import Settled
 
 TYPE, SIMULATED = "hardware.gpu_type", "simulate.gpu"
 
@@ -16,6 +20,10 @@ def check_gpus(merged: Merged, settled: Settled, named: str | None) -> list[str]
     `named` is the type the caller gave. The simulated GPU is written as the table spells it. A type
     that the driver of this machine reports may be unknown: then only predictions are missing.
     """
+    for section, key in (path.split(".") for path in (TYPE, SIMULATED)):
+        within = merged.data.get(section)
+        if isinstance(within, dict) and key in within:
+            within[key] = as_name(within[key])
     if named is not None:
         hardware.gpu(named)
     actual = dig(merged.data, TYPE)
@@ -29,11 +37,16 @@ def check_gpus(merged: Merged, settled: Settled, named: str | None) -> list[str]
     return []
 
 
+def as_name(value: Any) -> Any:
+    """A GPU type that YAML reads as a number, such as 4090, as the name it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _look_up(merged: Merged, path: str, name: str) -> hardware.Gpu:
     try:
         return hardware.gpu(name)
     except ConfigError as error:
-        place = f"It is {path} in {merged.origin(path)}."
+        place = f"It is {path}, from {merged.origin(path)}."
         raise ConfigError(error.what, why=f"{error.why} {place}".strip(), remedy=error.remedy) from error
 
 

@@ -70,6 +70,17 @@ def nest(path: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+CALLER = ("user_patch", "user_replace", "slo_config", "context")
+"""Layers of what the caller gave, which users know by the place where they wrote it."""
+
+
+def spoken(layer: str, place: str) -> str:
+    """A layer with the place of a value in it, in words for an error message."""
+    if layer in CALLER:
+        return place or "the caller"
+    return f"{layer}, {place}" if place else layer
+
+
 @dataclass
 class Merged:
     """A configuration in the making; `provenance` and `places` tell for each leaf its layer and its place.
@@ -123,5 +134,10 @@ class Merged:
         ]
         if not near:
             return ""
-        place = self.places[near[-1]]
-        return self.provenance[near[-1]] + (f", {place}" if place else "")
+        return spoken(self.provenance[near[-1]], self.places[near[-1]])
+
+    def credit(self, path: str, layer: str, place: str) -> None:
+        """Let a leaf be of the caller, whose word a layer only repeated."""
+        self.provenance[path], self.places[path] = layer, place
+        if path in self.history:
+            self.history[path][-1] = (self.history[path][-1][0], layer, place)

@@ -10,6 +10,44 @@ from autotuner.config import documents
 from autotuner.config.merging import Merged, nest, split
 from autotuner.errors import ConfigError
 
+COMMAND_LINE = "the command line"
+"""The place of a value that an option of a command gave."""
+
+FLAGS = {
+    "model.id_or_path": "--model",
+    "base_runtime": "--runtime",
+    "deployment.mode": "--deployment",
+    "deployment.url": "--url",
+    "deployment.api_key_env": "--api-key-env",
+    "hardware.gpu_type": "--gpu",
+    "hardware.gpus": "--gpus",
+    "hardware.total_gpus": "--total-gpus",
+    "hardware.price_per_gpu_hour": "--price",
+    "benchmark.traffic_scenarios": "--scenario",
+    "benchmark.num_concurrency": "--concurrency",
+    "benchmark.request_rates": "--rate",
+    **{
+        f"{section}.{key}": f"--{key.replace('_', '-')}"
+        for section, keys in {
+            "benchmark": (
+                "arrival",
+                "max_in_flight",
+                "duration",
+                "max_duration",
+                "warmup",
+                "max_requests",
+                "request_timeout",
+                "endpoint",
+                "seed",
+                "find_capacity",
+            ),
+            "optimization": ("objective", "strategy", "evaluator", "max_iterations", "seed"),
+        }.items()
+        for key in keys
+    },
+}
+"""What gives a value on the command line, by its dotted path."""
+
 
 class Overrides(dict[str, Any]):
     """Merged overrides; `places` tells for each dotted leaf its file and line, or its --set."""

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from autotuner.config import ranges
-from autotuner.config.merging import WHOLE, Merged, leaves
+from autotuner.config.merging import WHOLE, Merged, leaves, spoken
+from autotuner.config.overrides import COMMAND_LINE, FLAGS
 from autotuner.errors import ConfigError, unknown
 from autotuner.experiment import EACH, LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
 
@@ -50,7 +51,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _whence(name: str, place: str) -> str:
-    return f"It is in {name}{f' ({place})' if place else ''}."
+    return f"It comes from {spoken(name, place)}."
 
 
 def slo_mapping(slo: Any) -> Any:
@@ -87,7 +88,7 @@ def validate(merged: Merged, remedy: str) -> Experiment:
         missing = [_path(fault["loc"], merged) for fault in faults if fault["type"] == "missing"]
         said = [f"missing: {', '.join(missing)}"] if missing else []
         said += [_fault(dict(fault), merged) for fault in faults if fault["type"] != "missing"]
-        raise ConfigError(f"The configuration cannot be used: {'; '.join(said)}.", remedy=remedy) from error
+        raise ConfigError(f"The configuration cannot be used: {'; '.join(said)}", remedy=remedy) from error
 
 
 def _term(body: Any) -> Any:
@@ -173,18 +174,42 @@ def _fault(fault: dict[str, Any], merged: Merged) -> str:
     if loc[:1] == ("parameters",):
         loc = loc[:2]
     path = _path(loc, merged)
+    said = fault["msg"].removeprefix("Value error, ")
+    said, whence = _worded(said, path, merged)
     origin = merged.origin(path)
-    whence = f" (from {origin})" if origin else ""
+    if path in FLAGS and origin == COMMAND_LINE:
+        path = FLAGS[path]
+    elif whence is None:
+        whence = f" (from {origin})" if origin else ""
+    whence = whence or ""
     given = fault["input"]
     if fault["type"] == "literal_error":
         options = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
         return f"{path}: {unknown('value', str(given), options).rstrip('.')}{whence}"
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{path}: must be a mapping{whence}"
-    said = fault["msg"].removeprefix("Value error, ")
     told = isinstance(given, dict | list) or (isinstance(given, str) and f"'{given}'" in said)
     shown = "" if told else f", not {given!r}"
-    return f"{path}: {said[:1].lower()}{said[1:]}{shown}{whence}"
+    where = "" if _QUOTED.search(fault["msg"]) else f"{path}: "
+    return f"{where}{said[:1].lower()}{said[1:]}{shown}{whence}"
+
+
+def _worded(said: str, section: str, merged: Merged) -> tuple[str, str | None]:
+    """A fault of several values, which stand in backquotes, in the words they were given in, and whence they are.
+
+    They are options where one of them was given on the command line, else keys. None for a fault of one value.
+    """
+    paths = {key: f"{section}.{key}" for key in _QUOTED.findall(said)}
+    if not paths:
+        return said, None
+    origins = dict.fromkeys(merged.origin(path) for path in paths.values() if path in merged.provenance)
+    options = COMMAND_LINE in origins
+    words = {key: FLAGS.get(path, key) if options else key for key, path in paths.items()}
+    others = [origin for origin in origins if origin != COMMAND_LINE]
+    return _QUOTED.sub(lambda key: words[key[1]], said), f" (from {', '.join(others)})" if others else ""
+
+
+_QUOTED = re.compile(r"`([a-z_]+)`")
 
 
 def default(path: str) -> Any:

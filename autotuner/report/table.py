@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autotuner.core import LoadPointResult, Share, Trial, Verdict
+from autotuner.errors import sentence
 from autotuner.experiment import Experiment
 from autotuner.report.figures import estimate, legend, load, number, share, source_note, with_interval
 from autotuner.report.names import Names
@@ -285,7 +286,7 @@ def _notes(ranking: Ranking, shown: Sequence[Standing], body: Sequence[Row], nam
     for standing in shown:
         who = f"#{standing.rank}, {names.named(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:
-            notes.append(f"{who}: {standing.reason}.")
+            notes.append(sentence(f"{who}: {standing.reason}"))
         notes += [
             f"{who} is near a target at {row['load_point']}: {described(row['near'])}."
             for row in body

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autotuner.core import Candidate, Trial, Value
-from autotuner.errors import MachineError
+from autotuner.errors import MachineError, counted
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Standing, rank
 from autotuner.search.account import Account
@@ -84,7 +84,8 @@ class Bayesian:
             return Account("every candidate was tried")
         if len(self._asked) < self.problem.limit:
             return Account()
-        return Account(f"max_iterations: {self.experiment.optimization.max_iterations} launches were made")
+        most = self.experiment.optimization.max_iterations
+        return Account(f"max_iterations allows {counted(most, 'launch', 'launches')}")
 
     def tell(self, trial: Trial) -> None:
         """Learn from a finished launch."""

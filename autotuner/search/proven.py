@@ -110,10 +110,11 @@ class Proven:
             return None
         seconds = [trial.ended - trial.started for trial in self._trials]
         hours = [(trial.ended - trial.started) * trial.candidate.gpus / 3600 for trial in self._trials]
-        for name, limit, spent in (
-            ("max_seconds", self.chosen.max_seconds, seconds),
-            ("max_gpu_hours", self.chosen.max_gpu_hours, hours),
+        for name, unit, limit, spent in (
+            ("max_seconds", "s", self.chosen.max_seconds, seconds),
+            ("max_gpu_hours", "GPU-hours", self.chosen.max_gpu_hours, hours),
         ):
             if limit is not None and sum(spent) + sum(spent) / len(spent) > limit:
-                return f"{name}: {sum(spent):.3g} of {limit:g} are spent, and another launch takes about as long"
+                took = f"{name} is {limit:g} {unit}: the launches so far took {sum(spent):.3g} {unit}"
+                return f"{took}, and another takes about {sum(spent) / len(spent):.3g} {unit}"
         return None

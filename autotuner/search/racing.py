@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from autotuner.core import Candidate, Trial
+from autotuner.errors import counted
 from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking, rank
@@ -141,10 +142,12 @@ class Racing:
     def _spent(self) -> str | None:
         """Why no more launches are made, though candidates are left."""
         if self._searched >= self.problem.limit:
-            return f"max_iterations: {self.experiment.optimization.max_iterations} launches were made"
+            most = self.experiment.optimization.max_iterations
+            return f"max_iterations allows {counted(most, 'launch', 'launches')}"
         patience = self.experiment.optimization.patience
         if patience is not None and self._without_gain() >= patience:
-            return f"patience: {patience} launches brought no gain above {NOISE:.0%}"
+            launches = counted(patience, "launch", "launches")
+            return f"patience: {launches} in a row brought no gain above {NOISE:.0%}"
         return None
 
     def _chances(self) -> Chances:

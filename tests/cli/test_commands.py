@@ -11,6 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from autotuner.cli import machine
+from autotuner.cli.results import not_launched
+from autotuner.core import Candidate
 from autotuner.launchers.ports import free_port
 
 PROFILES = ["balanced", "cost-optimization", "high-throughput", "low-latency", "production", "quick-test"]
@@ -36,6 +39,47 @@ def test_a_plan_names_launches_time_and_gpu_hours(autotune):
     assert "GPU-hours    none, no GPU is taken" in said
     assert "at most 19: 1 with the engine's own defaults, 14 to search, 4 to confirm the winner" in said
     assert "objective    minimize_latency, by racing\n             the mean end-to-end latency over all" in said
+
+
+@pytest.mark.parametrize(
+    ("slo", "targets"),
+    [
+        ("ttft=1,tpot=0.05", "ttft 1 s and tpot 0.05 s at most for 95% of requests"),
+        ("ttft=1,attainment=0.9", "ttft 1 s at most for 90% of requests"),
+        ("latency.p90=5,goodput=3", "latency.p90 5 s at most; goodput 3 requests/s at least"),
+    ],
+)
+def test_a_plan_shows_the_targets(autotune, slo, targets):
+    shown = autotune("run", "--profile", "quick-test", "--slo", slo, "--dry-run").out
+    assert f"targets      {targets}\n" in shown
+
+
+def test_a_plan_without_targets_shows_none(autotune):
+    assert "targets" not in autotune("run", "--profile", "quick-test", "--dry-run").out
+
+
+@pytest.mark.parametrize(
+    ("reasons", "text"),
+    [
+        (["at best 1.03 times"], "1 candidate was not launched: at best 1.03 times. report.md names them."),
+        (["a", "b", "b"], "3 candidates were not launched: b (2); a (1). report.md names them."),
+        (
+            ["a", "b", "b", "c"],
+            "4 candidates were not launched: b (2); a (1); 1 for other reasons. report.md names them.",
+        ),
+    ],
+)
+def test_the_end_of_a_run_says_how_many_candidates_were_not_launched(reasons, text):
+    skipped = [(Candidate("sim", {"n": n}), reason) for n, reason in enumerate(reasons)]
+    assert not_launched(skipped) == text
+
+
+def test_a_path_that_doctor_shows_can_be_pasted(autotune, monkeypatch):
+    path = "/srv/engines/a-long-name-of-a-folder/and-another-one/bin/vllm"
+    finding = machine.Finding("engine vllm", "missing", f"no executable {path}", f"Give {path} as an option.")
+    monkeypatch.setattr(machine, "examine", lambda: [finding])
+    for columns in ("60", "80", "100"):
+        assert autotune("doctor", columns=columns).out.count(path) == 2
 
 
 def test_a_plan_says_what_all_candidates_share_once(autotune):
@@ -138,7 +182,7 @@ def test_a_plan_of_a_space_too_large_to_look_at_says_how_much_was_drawn(autotune
     many = "parameters.max-running-requests={from: 1, to: 1000, step: 1}"
     said = autotune("run", *RULES, "--set", many, "--strategy", "grid_search", "--dry-run").out
     (line,) = (line for line in said.splitlines() if line.startswith("space"))
-    assert re.fullmatch(r"space        90000 combinations, 1\d{4} of them drawn, \d+ refused", line)
+    assert re.fullmatch(r"space        90,000 combinations, 1\d,\d{3} of them drawn, \d+ refused", line)
 
 
 def test_a_run_keeps_what_broke_a_constraint_and_why(autotune, tmp_path):
@@ -178,7 +222,7 @@ RECORDED = ("--scenario", "file:t.jsonl")
         ((*RECORDED, "--rate", "8,trace"), ["file:t.jsonl @ 4/s", "file:t.jsonl @ 8/s"]),
         ((*RECORDED, "--concurrency", "2"), ["file:t.jsonl @ 2"]),
         ((*RECORDED, "--set", "benchmark.num_concurrency=[3]"), ["file:t.jsonl @ 3"]),
-        ((*RECORDED, "--set", "benchmark.arrival=constant"), ["file:t.jsonl @ 1"]),
+        ((*RECORDED, "--rate", "2", "--set", "benchmark.arrival=constant"), ["file:t.jsonl @ 2/s"]),
         ((*RECORDED, "--scenario", "D(5,5)"), ["file:t.jsonl @ 1", "D(5,5) @ 1"]),
     ],
 )

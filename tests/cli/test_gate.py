@@ -1,10 +1,15 @@
 """`--fail-on`: what ends a command with exit code 1."""
 
+from dataclasses import replace
+
 import pytest
 
-from autotuner.cli.gate import Gate
-from autotuner.errors import UsageError
+from autotuner.cli.gate import VALUES, Gate
+from autotuner.core import Verdict
+from autotuner.errors import AutotuneError, UsageError
+from autotuner.report.bench.result import BenchResult, Driven
 from tests.cli.test_bench import QUICK, sim
+from tests.report.conftest import experiment, result
 
 __all__ = ["sim"]
 
@@ -80,6 +85,41 @@ def test_a_load_test_exits_as_the_gate_says(autotune, sim, slo, gate, code, mess
     ended = autotune("bench", sim, *QUICK, "--concurrency", "1", *slo, *gate)
     assert ended.code == code, ended.err
     assert message in " ".join(ended.err.split())
+
+
+@pytest.mark.parametrize("fault", ["crash_after=5", "server_error=1"])
+def test_a_run_without_any_figure_fails_whatever_the_gate_says(autotune, fault):
+    one = ("--max-iterations", "1", "--set", "optimization.confirm=0", "--concurrency", "1")
+    ended = autotune(*RUN, *one, "--set", f"simulate.faults.{fault}", "--fail-on", "none")
+    assert ended.code == 1, ended.err
+    assert "Error: No configuration could be measured. The only candidate gave no figure" in " ".join(ended.err.split())
+
+
+@pytest.mark.parametrize("slo", [None, {"ttft": 10}])
+@pytest.mark.parametrize(
+    ("verdicts", "fails_under", "message"),
+    [
+        (("invalid",), ("infeasible", "undecided"), "No load point"),
+        (("invalid", "saturated"), ("infeasible", "undecided"), "is saturated"),
+        (("client-limited",), ("infeasible", "undecided"), "leave it a CPU core"),
+        (("invalid", "undecided"), ("undecided",), "none is proven to"),
+        (("invalid", "feasible"), (), ""),
+    ],
+)
+def test_a_load_test_of_nothing_but_invalid_load_points_fails(capsys, slo, verdicts, fails_under, message):
+    asked = experiment(slo=slo or {})
+    driven = result(4, 0.04, 0.01, asked)
+    points = tuple(Driven(replace(driven, verdict=Verdict(verdict))) for verdict in verdicts)
+    tested = BenchResult("http://h:1", asked, "measured", points, len(points), 0.0)
+    for value in VALUES:
+        gate = Gate.read(value)
+        if value in fails_under:
+            with pytest.raises(AutotuneError, match=message) as caught:
+                gate.judge_load_test(tested)
+            assert caught.value.exit_code == 1
+        else:
+            gate.judge_load_test(tested)
+            assert (message if message else "") in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("command", [("run",), ("report",), ("bench", "http://127.0.0.1:9")])

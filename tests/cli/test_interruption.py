@@ -69,7 +69,8 @@ def test_an_interrupted_run_leaves_no_process_and_keeps_what_is_finished(tmp_pat
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert not out
-    assert "1 finished trials are kept" in err
+    assert "1 finished trial is kept" in err
+    assert err.count("Interrupted") == 1
     assert all_gone(children)
 
     run = next((tmp_path / "runs").iterdir())

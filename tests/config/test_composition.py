@@ -296,7 +296,7 @@ def test_whatever_is_combined_every_leaf_has_an_applied_layer(runtime, mode, pro
         )
     )
     assert found.provenance.keys() == leaves(found.data).keys()
-    assert set(found.provenance.values()) <= set(found.layers)
+    assert set(found.provenance.values()) <= {*found.layers, "context"}
     assert found.experiment.base_runtime == runtime
     assert found.experiment.hardware.gpu_type == (
         gpu or next((p.upper() for p in reversed(presets) if p in ("h100", "a100")), None)

@@ -72,7 +72,7 @@ def test_an_unknown_gpu_of_a_layer_is_told_with_the_place_it_is_written_at(write
     write("mine.yaml", "name: mine\nlayers:\n  - name: l\n    data:\n      hardware: {gpu_type: H1000}\n")
     with pytest.raises(ConfigError) as caught:
         compose(TaskContext(profiles=["mine.yaml"], base_runtime="vllm", model_name="m"))
-    assert caught.value.why == "It is hardware.gpu_type in profile:mine:l, mine.yaml:5:18."
+    assert caught.value.why == "It is hardware.gpu_type, from profile:mine:l, mine.yaml:5:18."
 
 
 def test_the_simulated_gpu_is_the_one_of_the_table_for_every_name_and_alias():
@@ -89,10 +89,28 @@ def test_a_simulated_gpu_that_is_set_is_written_as_the_table_spells_it():
     assert composed.provenance["simulate.gpu"] == "user_patch"
 
 
-@pytest.mark.parametrize("value", [7, ["H100"], {"name": "H100"}])
+@pytest.mark.parametrize("value", [True, 4.5, ["H100"], {"name": "H100"}])
 def test_a_gpu_that_is_no_text_is_an_error_of_its_own(value):
     with pytest.raises(ConfigError, match="cannot be used"):
         compose(TaskContext(user_overrides={"simulate": {"gpu": value}}))
+
+
+@pytest.mark.parametrize("path", ["simulate.gpu", "hardware.gpu_type"])
+def test_a_number_is_looked_up_as_the_name_of_a_gpu(path):
+    section, key = path.split(".")
+    with pytest.raises(ConfigError, match=r"Unknown GPU '4090'; did you mean 'rtx_4090'") as caught:
+        compose(TaskContext(user_overrides={section: {key: 4090}}))
+    assert path in caught.value.why
+
+
+def test_gpus_that_the_caller_names_are_credited_to_the_caller():
+    given = {"gpu_type": "H100", "total_gpus": 2}
+    for origin in ("", "the command line"):
+        found = compose(TaskContext(base_runtime="sim", origin=origin, **given))
+        for path in ("hardware.gpu_type", "hardware.total_gpus"):
+            assert (found.provenance[path], found.places[path]) == ("context", origin)
+    profile = {"hardware": {"gpu_type": "H100"}}
+    assert compose(TaskContext(user_overrides=profile)).provenance["hardware.gpu_type"] == "user_patch"
 
 
 def test_a_gpu_of_the_users_own_table_is_known(own_gpu):

@@ -53,7 +53,7 @@ def test_an_unknown_key_in_an_override_file_is_an_error_with_its_line(write):
     with pytest.raises(ConfigError) as caught:
         compose(TaskContext(user_overrides=read_overrides([file])))
     assert "did you mean 'num_concurrency'" in caught.value.what
-    assert "user_patch (mine.yaml:2:3)" in caught.value.why
+    assert caught.value.why == "It comes from mine.yaml:2:3."
 
 
 def test_a_wrong_value_in_a_setting_is_an_error_that_quotes_the_setting():
@@ -103,7 +103,7 @@ def test_a_wrong_range_is_an_error_that_names_its_place(write):
     with pytest.raises(ConfigError) as caught:
         compose(TaskContext(user_overrides=read_overrides([file])))
     assert caught.value.what == "parameters.tp-size: 'from' of a range is above 'to'."
-    assert caught.value.why == "It is in user_patch, one.yaml:2:3."
+    assert caught.value.why == "It comes from one.yaml:2:3."
     assert "factor: 2" in caught.value.remedy
 
 

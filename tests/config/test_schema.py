@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.config import TaskContext, compose, leaves
+from autotuner.config.overrides import COMMAND_LINE, Overrides
 from autotuner.config.schema import default, slo_mapping
 from autotuner.errors import ConfigError
 from autotuner.experiment import Benchmark, Experiment, Optimization, Slo, SloTerm
@@ -47,14 +48,14 @@ def fault(**overrides):
 def test_an_unknown_key_is_an_error_at_any_level_with_the_nearest_and_the_layer(overrides, what):
     error = fault(**overrides)
     assert error.what == what
-    assert error.why == "It is in user_patch."
+    assert error.why == "It comes from the caller."
 
 
 def test_an_unknown_key_in_a_file_is_an_error_with_its_line(write):
     write("profiles/mine.yaml", "name: mine\nlayers:\n  - name: l\n    data:\n      benchmark:\n        duratin: 3\n")
     with pytest.raises(ConfigError) as caught:
         compose(TaskContext(profiles=["mine"]))
-    assert caught.value.why == "It is in profile:mine:l (profiles/mine.yaml:6:9)."
+    assert caught.value.why == "It comes from profile:mine:l, profiles/mine.yaml:6:9."
 
 
 def test_a_throughput_has_no_percentile():
@@ -108,7 +109,7 @@ def test_a_parameter_at_the_top_level_is_told_where_it_belongs():
 def test_a_wrong_value_is_an_error_in_the_users_words(overrides, said):
     error = fault(**overrides)
     assert said in error.what
-    assert "user_patch" in str(error) or "missing" in str(error)
+    assert "the caller" in str(error) or "missing" in str(error)
 
 
 def test_all_faults_are_named_at_once():
@@ -203,3 +204,41 @@ def outcome(overrides, mode):
 )
 def test_the_default_of_a_path_is_that_of_its_field(path, value):
     assert default(path) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "in_options", "in_keys"),
+    [
+        (
+            {"arrival": "ramp:2-4", "request_rates": [3.0], "max_requests": 10},
+            "leave --max-requests out",
+            "leave max_requests out",
+        ),
+        ({"arrival": "trace"}, "--arrival trace replays a trace at a rate; give --rate", "give request_rates"),
+        ({"arrival": "gamma:2"}, "--arrival gamma:2 is of open loops", "arrival gamma:2 is of open loops"),
+        ({"arrival": "constant"}, "give --rate", "give request_rates"),
+        (
+            {"duration": 1, "max_duration": 0.5},
+            "--max-duration 0.5 is below --duration 1",
+            "max_duration 0.5 is below duration 1",
+        ),
+        ({"duration": 0}, ": --duration: input should be greater than 0", "benchmark.duration: input"),
+        ({"num_concurrency": [0]}, ": --concurrency: every", "benchmark.num_concurrency: every"),
+    ],
+)
+def test_a_fault_is_told_in_the_words_in_which_the_values_were_given(given, in_options, in_keys):
+    data = {"benchmark": given}
+    for place, message, other in ((COMMAND_LINE, in_options, "(from"), ("mine.yaml:2", in_keys, "--")):
+        with pytest.raises(ConfigError) as caught:
+            compose(TaskContext(user_overrides=Overrides(data, dict.fromkeys(leaves(data), place))))
+        assert message in caught.value.what
+        assert other not in caught.value.what
+        assert ("(from mine.yaml:2)" in caught.value.what) == (place != COMMAND_LINE)
+
+
+def test_a_fault_of_an_option_is_not_called_by_its_key():
+    cases = (({"total_gpus": 0}, "--total-gpus: "), ({"slo_config": {"ttfft": 1}}, "It comes from --slo."))
+    for context, where in cases:
+        with pytest.raises(ConfigError) as caught:
+            compose(TaskContext(base_runtime="sim", origin=COMMAND_LINE, **context))
+        assert where in str(caught.value)

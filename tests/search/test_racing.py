@@ -212,13 +212,13 @@ def test_a_value_that_was_refused_is_not_tried_again(tmp_path):
 
 def test_budgets_end_the_search_and_say_which(tmp_path):
     assert race(tmp_path, asked(max_iterations=3, confirm=0), wrong=None).searcher.account.stopped.startswith(
-        "max_iterations: 3"
+        "max_iterations allows 3 launches"
     )
     slow = race(tmp_path, asked(max_seconds=4.5), wrong=None)
     assert len(slow.record.kept) == 4
-    assert slow.searcher.account.stopped.startswith("max_seconds")
+    assert slow.searcher.account.stopped.startswith("max_seconds is 4.5 s: the launches so far took ")
     patient = race(tmp_path, asked(patience=3, confirm=0), wrong=None)
-    assert patient.searcher.account.stopped.startswith("patience: 3")
+    assert patient.searcher.account.stopped.startswith("patience: 3 launches")
     assert len(patient.record.kept) == 4
 
 

@@ -10,6 +10,9 @@ from autotuner.experiment import Experiment, Slo
 from autotuner.launchers.vocabulary import Vocabulary
 from autotuner.scoring.reasons import reason
 
+CUT_SHORT = "the window was cut short"
+"""Why a load point ended early that was interrupted: what it shows until then decides nothing."""
+
 
 @dataclass(frozen=True)
 class Driven:
@@ -70,4 +73,6 @@ class BenchResult:
 
     def reason(self, point: Driven) -> str:
         """What decided a load point's verdict."""
+        if point.ended_early == CUT_SHORT and point.result.verdict is Verdict.UNDECIDED:
+            return CUT_SHORT
         return "; ".join(filter(None, (reason(point.result, self.slo), point.ended_early)))

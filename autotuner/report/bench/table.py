@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from autotuner.core import Capacity, Check, Distribution, Verdict
+from autotuner.errors import counted, sentence
 from autotuner.report.bench.result import BenchResult, Driven
 from autotuner.report.figures import SOURCE_NOTES, load, number, share, with_interval
 from autotuner.report.near import described, near
@@ -64,7 +65,8 @@ def _capacity(found: Capacity, targets: bool) -> str:
     what = "The highest load that meets the targets" if targets else "The knee"
     over = f"; {found.high:g} is too much" if found.high and targets else ""
     seen = f"{found.value:g} {unit}{over}"
-    return f"{what}, {found.scenario}: {seen}, by {found.load_points} load points: {found.reason}."
+    by = counted(found.load_points, "load point")
+    return sentence(f"{what}, {found.scenario}: {seen}, by {by}: {found.reason}")
 
 
 def checks(bench: BenchResult) -> dict[str, Table]:
@@ -159,7 +161,7 @@ def _checked(check: Check | None) -> str:
 def _notes(bench: BenchResult) -> tuple[str, ...]:
     notes = [SOURCE_NOTES.get(bench.source, "")]
     notes += [
-        f"{point.result.load_point} is {point.result.verdict}: {bench.reason(point)}."
+        sentence(f"{point.result.load_point} is {point.result.verdict}: {bench.reason(point)}")
         for point in bench.load_points
         if point.result.verdict is not Verdict.FEASIBLE or point.ended_early
     ]
@@ -184,7 +186,7 @@ def _replays(bench: BenchResult) -> Iterator[str]:
             continue
         trace = own.get(asked.scenario)
         if point.decided:
-            yield f"{asked}: {point.decided}."
+            yield sentence(f"{asked}: {point.decided}")
         elif trace is not None and trace.rate == asked.rate:
             held = f"the first {point.result.metrics.requests:,} of the trace's {trace.requests:,} requests"
             yield f"{asked}: the window held {held}, which take {trace.seconds:,.0f} s."

@@ -1,0 +1,48 @@
+"""The sentences of errors."""
+
+import pytest
+
+from autotuner.errors import AutotuneError, counted, sentence, unknown
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"),
+    [
+        ("The last 5 requests failed: timeout", "The last 5 requests failed: timeout."),
+        ("The last 5 requests failed: timeout.", "The last 5 requests failed: timeout."),
+        ("above max_model_len..", "above max_model_len."),
+        ("known are a, b, ", "known are a, b."),
+        ("did you mean 'a'?", "did you mean 'a'?"),
+        ("Stop!", "Stop!"),
+        ("as follows:", "as follows:"),
+        ("a, b, ...", "a, b, ..."),
+        ("spaces  ", "spaces."),
+    ],
+)
+def test_a_sentence_ends_with_one_full_stop(text, ended):
+    assert sentence(text) == ended
+
+
+def test_the_parts_of_an_error_are_sentences():
+    error = AutotuneError("Nothing ran..", why="it is full", remedy="Make room, ")
+    assert str(error) == "Nothing ran. it is full. Make room."
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("hh100", ["h100", "b200"], "Unknown GPU 'hh100'; did you mean 'h100'?"),
+        ("nv", ["h100_nvl", "gb200_nvl72", "a10"], "Unknown GPU 'nv'; did you mean 'gb200_nvl72' or 'h100_nvl'?"),
+        ("zzz", ["b", "a"], "Unknown GPU 'zzz'; known are: a, b."),
+        ("zzz", [f"g{n:02}" for n in range(40)], "Unknown GPU 'zzz'; there are 40, such as g00, g01, g02."),
+        ("", ["b", "a"], "Unknown GPU ''; known are: a, b."),
+    ],
+)
+def test_an_unknown_name_is_answered_with_those_near_it_or_with_a_few(name, options, message):
+    assert unknown("GPU", name, options) == message
+    assert str(AutotuneError(unknown("GPU", name, options), why="So it is")) == f"{message} So it is."
+
+
+def test_a_number_stands_before_its_noun_in_the_right_form():
+    assert [counted(n, "trial") for n in (0, 1, 2, 1000)] == ["0 trials", "1 trial", "2 trials", "1,000 trials"]
+    assert [counted(n, "launch", "launches") for n in (1, 2)] == ["1 launch", "2 launches"]
