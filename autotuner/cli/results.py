@@ -105,8 +105,9 @@ def no_winner(ranking: Ranking) -> NoFeasibleError:
     from autotuner.report.names import Names
 
     best = ranking.standings[0]
+    missed = best.verdict in (None, Verdict.INFEASIBLE)
     return NoFeasibleError(
-        "No configuration met the targets.",
+        "No configuration met the targets." if missed else "No configuration gave figures that can be trusted.",
         why=f"The closest is {Names.ranked(ranking).named(best.candidate)}: {best.reason}.",
         remedy=REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autotuner.core import Trial
+from autotuner.errors import counted
 from autotuner.experiment import Experiment
 from autotuner.report.figures import number
 from autotuner.report.refused import Refused, reasons, records
@@ -68,9 +69,9 @@ def _spent(trials: Sequence[Trial], experiment: Experiment, account: Account) ->
     """Launches and load points, beside those of a grid over everything that could have been launched."""
     searching = [trial for trial in trials if trial.purpose != "confirmation"]
     again = len(trials) - len(searching)
-    spent = f"{_count(len(searching), 'launch', 'launches')} and "
-    spent += _count(_load_points(searching), "load point", "load points")
-    spent += f", and {_count(again, 'launch', 'launches')} to confirm the winner" if again else ""
+    spent = f"{counted(len(searching), 'launch', 'launches')} and "
+    spent += counted(_load_points(searching), "load point")
+    spent += f", and {counted(again, 'launch', 'launches')} to confirm the winner" if again else ""
     defaults = any(trial.purpose == "baseline" for trial in trials)
     every = None if account.candidates is None else account.candidates + defaults
     tried = len({trial.candidate.key for trial in searching})
@@ -78,7 +79,7 @@ def _spent(trials: Sequence[Trial], experiment: Experiment, account: Account) ->
         return f"The search took {spent}."
     takes = f"{every} launches"
     if not experiment.benchmark.find_capacity:
-        takes += f" and {_count(every * len(experiment.workload().load_points), 'load point', 'load points')}"
+        takes += f" and {counted(every * len(experiment.workload().load_points), 'load point')}"
     named = f"all {account.candidates} candidates{' and the defaults' if defaults else ''}"
     return f"The search took {spent}; a grid over {named} takes {takes}."
 
@@ -104,7 +105,7 @@ def _verdict(conclusion: Conclusion, experiment: Experiment) -> list[str]:
     """What the winner is worth against the engine's defaults, in one sentence."""
     winner, confirmed = conclusion.winner, conclusion.gain
     compared = _compared(confirmed, experiment) if confirmed else ""
-    again = f"on {_count(winner.confirmations, 'fresh launch', 'fresh launches')}" if winner else ""
+    again = f"on {counted(winner.confirmations, 'fresh launch', 'fresh launches')}" if winner else ""
     match conclusion.situation:
         case Situation.NOTHING_MEASURED if conclusion.cause is not None:
             return [f"Every launch failed the same way: {conclusion.cause.value}."]
@@ -186,7 +187,3 @@ def _unjudged(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment)
 
 def _load_points(trials: Sequence[Trial]) -> int:
     return sum(len(trial.measurement.load_points) for trial in trials)
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autotuner.core import LoadPointResult, TermOutcome, Verdict
+from autotuner.errors import counted
 from autotuner.experiment import Slo
 from autotuner.scoring.slo import ATTAINMENT, Statement, outcomes, request_terms, statements
 
@@ -47,7 +48,8 @@ def _reason(result: LoadPointResult, verdict: Verdict, stated: Sequence[Statemen
         return _missed(result, stated, slo)
     if verdict is Verdict.UNDECIDED:
         parts = [_against_target(statement, interval=True) for statement in stated if statement.state == "open"]
-        return "; ".join([*parts, f"{result.metrics.requests} requests are too few to tell"])
+        few = f"{counted(result.metrics.requests, 'request')} {'is' if result.metrics.requests == 1 else 'are'} too few"
+        return "; ".join([*parts, f"{few} to tell"])
     broken = [check for check in result.validity if not check.ok]
     parts = [f"{check.name} {_figure(check.value)}, not {check.limit}" for check in broken]
     parts += [EXPLAINED[check.name] for check in broken if check.name in EXPLAINED]
