@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
+
+from strategies import Memory
 
 from autotuner.core import LoadPointResult, Trial, Verdict
 from autotuner.evaluate.serial import SerialExecutor
@@ -107,28 +112,6 @@ def worlds(count: int, strategy: str) -> Iterator[tuple[int, Experiment]]:
 
 
 @dataclass
-class Kept:
-    """A record in memory."""
-
-    folder: Path
-    kept: list[Trial] = field(default_factory=list)
-    opened: int = 0
-
-    def trials(self) -> list[Trial]:
-        """All of them."""
-        return list(self.kept)
-
-    def open_trial(self) -> tuple[int, Path]:
-        """The next number."""
-        self.opened += 1
-        return self.opened, self.folder
-
-    def append(self, trial: Trial) -> None:
-        """Keep one more."""
-        self.kept.append(trial)
-
-
-@dataclass
 class Outcome:
     """What one world came to."""
 
@@ -145,7 +128,7 @@ def compare(world: tuple[int, Experiment]) -> Outcome:
     number, experiment = world
     wiring = wire(experiment)
     with tempfile.TemporaryDirectory() as folder:
-        record = Kept(Path(folder))
+        record = Memory(Path(folder))
         short = tune(experiment, wiring.searcher(), _executor(wiring, experiment), record)
         long_trials = _long(experiment, wiring, record.trials(), Path(folder))
     long = rank(long_trials, experiment)
