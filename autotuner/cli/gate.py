@@ -21,6 +21,8 @@ FAIL_ON = option(
     panel=OUTPUT,
 )
 
+LONGER = "Let windows go on longer: --max-duration, or --max-requests where that ended them."
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -62,9 +64,7 @@ class Gate:
             measured = any(standing.value is not None for standing in ranking.standings)
             _end(no_winner(ranking), fails=self.infeasible or not measured)
         elif winner.verdict is Verdict.UNDECIDED:
-            error = UndecidedError(
-                "The winner's targets are met, but not proven.", why=winner.reason, remedy="Measure longer: --duration."
-            )
+            error = UndecidedError("The winner's targets are met, but not proven.", why=winner.reason, remedy=LONGER)
             _end(error, fails=self.undecided)
 
     def judge_load_test(self, result: BenchResult) -> None:
@@ -80,7 +80,7 @@ class Gate:
             undecided = UndecidedError(
                 "A load point met the targets, and none is proven to.",
                 why=f"{open_one.result.load_point}: {result.reason(open_one)}",
-                remedy="Measure longer: --duration.",
+                remedy=LONGER,
             )
             _end(undecided, fails=self.undecided)
             return
