@@ -43,6 +43,11 @@ def offsets(point: LoadPoint, workload: Workload) -> Iterator[float]:
     trace comes to an end. ConfigError: the arrival is not one, or the trace has no usable times.
     """
     assert point.rate is not None, "a closed loop has no schedule"
+    if not 0 < point.rate < math.inf:
+        raise ConfigError(
+            f"The request rate {point.rate:g} is not a number above 0.",
+            remedy="A trace whose requests all come at once has none of its own: give --rate.",
+        )
     rng = Random(f"{workload.seed} {point} arrivals")
     kind, _, text = workload.arrival.partition(":")
     if kind == "ramp":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import tempfile
 from dataclasses import replace
@@ -137,11 +138,16 @@ def test_a_trace_is_replayed_at_the_load_points_rate_and_then_over(tmp_path: Pat
 @given(st.lists(st.floats(0, 1000), min_size=2, max_size=30))
 def test_at_its_own_rate_a_trace_is_replayed_to_the_bit(times: list[float]):
     times = sorted(times)
-    assume(times[-1] > times[0])
+    assume(times[-1] - times[0] > 1e-9)
     with tempfile.TemporaryDirectory() as folder:
         scenario = trace(Path(folder), list(times))
         own = traces.read(scenario.removeprefix("file:"))
         assert replayed(scenario, own.rate) == [time - times[0] for time in times]
+
+
+def test_a_trace_whose_requests_all_but_coincide_has_no_rate(tmp_path: Path):
+    with pytest.raises(ConfigError, match="rate"):
+        replayed(trace(tmp_path, [0.0, 5e-324]), math.inf)
 
 
 def test_the_warm_up_before_a_trace_is_poisson_and_the_trace_begins_with_the_window(tmp_path: Path):
