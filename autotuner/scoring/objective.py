@@ -18,9 +18,8 @@ class Objective:
 
     `value(metrics, gpus, price)` is None where the load point gave no such figure; `gpus` is what
     one server takes, `price` the cost of one GPU for an hour or None. `at_equal_load` says that
-    candidates are compared over the same load points instead of each at its best one. `of_request`
-    is what a single request brings to it: a latency, tokens of prompt and output, output tokens, or
-    itself where it is good. `comparison` goes between a ratio of utilities and what it compares with.
+    candidates are compared over the same load points instead of each at its best one. `metric` is
+    the field of Metrics that it goes by. `comparison` goes between a ratio of utilities and what it compares with.
     """
 
     name: str
@@ -28,7 +27,7 @@ class Objective:
     sense: Sense
     value: Figure
     units: Callable[[float | None], str]
-    of_request: Literal["ttft", "tpot", "latency", "tokens", "output", "good"]
+    metric: Literal["ttft", "tpot", "e2e", "throughput", "output_throughput", "goodput"]
     comparison: str
     at_equal_load: bool = False
 
@@ -38,15 +37,14 @@ class Objective:
 
     def interval(self, metrics: Metrics, gpus: int, price: float | None) -> tuple[float, float] | None:
         """The 95% interval of `value` on one launch; None where it is unbounded or not known."""
-        if self.of_request in ("ttft", "tpot", "latency"):
-            samples = {"ttft": metrics.ttft, "tpot": metrics.tpot, "latency": metrics.e2e}[self.of_request]
-            low, high = samples.intervals.get("mean", (0.0, None)) if samples else (0.0, None)
+        figure = getattr(metrics, self.metric)
+        if isinstance(figure, Distribution):
+            low, high = figure.intervals.get("mean", (0.0, None))
             return None if high is None else (low, high)
-        name = {"tokens": "throughput", "output": "output_throughput", "good": "goodput"}[self.of_request]
-        rate, value, ends = float(getattr(metrics, name)), self.value(metrics, gpus, price), metrics.intervals.get(name)
+        value, ends = self.value(metrics, gpus, price), metrics.intervals.get(self.metric)
         if ends is None or not value or not ends[0]:
             return None
-        low, high = (end / rate for end in ends)
+        low, high = (end / figure for end in ends)
         return (value * low, value * high) if self.sense == "max" else (value / high, value / low)
 
     def utility(self, value: float) -> float:
@@ -92,7 +90,7 @@ _ALL = (
         "min",
         lambda m, *_: _mean(m.e2e),
         _always("s"),
-        "latency",
+        "e2e",
         "faster end to end than",
         at_equal_load=True,
     ),
@@ -122,7 +120,7 @@ _ALL = (
         "max",
         total_throughput_per_gpu,
         _always("total tokens/s/GPU"),
-        "tokens",
+        "throughput",
         "the total throughput per GPU of",
     ),
     Objective(
@@ -131,9 +129,9 @@ _ALL = (
         "max",
         lambda m, *_: m.goodput or None,
         _always("requests/s"),
-        "good",
+        "goodput",
         "the goodput of",
     ),
-    Objective("minimize_cost", "cost of output tokens", "min", cost, cost_unit, "output", "cheaper than"),
+    Objective("minimize_cost", "cost of output tokens", "min", cost, cost_unit, "output_throughput", "cheaper than"),
 )
 OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL}

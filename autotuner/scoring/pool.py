@@ -88,32 +88,34 @@ def pooled(results: Sequence[LoadPointResult], slo: Slo) -> Pooled:
     steady = [result for result in results if result.verdict in STEADY] or [
         result for result in results if result.verdict not in UNTRUSTED
     ]
-    said = steady or list(results)
-    scored = [result.score for result in said if result.score is not None]
-    joint = _share([result.metrics.attainment for result in said if result.metrics.attainment is not None])
-    stated = _together([statements(r.metrics, slo, open_loop=r.load_point.rate is not None) for r in said], joint)
+    usable = steady or list(results)
+    scored = [result.score for result in usable if result.score is not None]
+    joint = _share([result.metrics.attainment for result in usable if result.metrics.attainment is not None])
+    together = _together([statements(r.metrics, slo, open_loop=r.load_point.rate is not None) for r in usable], joint)
     return Pooled(
         load_point=results[-1].load_point,
-        result=said[-1],
-        verdict=_verdict(results, said, stated),
+        result=usable[-1],
+        verdict=_verdict(results, usable, together),
         utility=_geometric_mean([score.utility for score in scored]),
         score=_geometric_mean([score.value for score in scored]),
         attainment=joint,
-        launches=len(said),
-        statements=stated,
-        results=tuple(said),
+        launches=len(usable),
+        statements=together,
+        results=tuple(usable),
     )
 
 
-def _verdict(every: Sequence[LoadPointResult], said: Sequence[LoadPointResult], stated: Sequence[Statement]) -> Verdict:
+def _verdict(
+    every: Sequence[LoadPointResult], usable: Sequence[LoadPointResult], together: Sequence[Statement]
+) -> Verdict:
     """The verdict of all launches: their common one, else what their requests say together."""
-    verdicts = [result.verdict for result in said]
+    verdicts = [result.verdict for result in usable]
     overloaded = sum(result.verdict is Verdict.SATURATED for result in every)
     if len(set(verdicts)) == 1 and not (overloaded and verdicts[0] is not Verdict.SATURATED):
         return verdicts[0]
     if any(verdict in UNTRUSTED for verdict in verdicts):
         return verdicts[-1]
-    states = {statement.state for statement in stated}
+    states = {statement.state for statement in together}
     if "fails" in states or 2 * overloaded > len(every):
         return Verdict.INFEASIBLE
     return Verdict.FEASIBLE if states <= {"holds"} and not overloaded else Verdict.UNDECIDED

@@ -198,8 +198,8 @@ def _is_tied(item: _Placed, first: _Placed, placed: Sequence[_Placed]) -> bool:
 
 def _errors(*items: _Placed) -> float:
     """The root mean square of what is known of the errors within launches."""
-    known = [item.error**2 for item in items if item.error is not None]
-    return math.sqrt(fmean(known)) if known else 0.0
+    squares = [item.error**2 for item in items if item.error is not None]
+    return math.sqrt(fmean(squares)) if squares else 0.0
 
 
 def _interval(item: _Placed, placed: Sequence[_Placed], objective: Objective) -> tuple[float, float] | None:
@@ -249,8 +249,8 @@ def _operating(group: Launches, scenario: str, experiment: Experiment) -> list[P
     capacity = next((c for c in group.first.measurement.outcome.capacities if c.scenario == scenario), None)
     if capacity is None or not scored:
         return scored
-    known = capacity.load_point or min(point.load_point for point in scored)
-    return [point for point in scored if point.load_point == known]
+    highest = capacity.load_point or min(point.load_point for point in scored)
+    return [point for point in scored if point.load_point == highest]
 
 
 def _at_best_load(group: Launches, experiment: Experiment) -> _Placed:

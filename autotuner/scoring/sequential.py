@@ -28,7 +28,7 @@ from autotuner.scoring.batches import Batches, Estimate
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.reasons import FAILING, MEETS, MISSES, PRECISE, SINGLE_CHUNKS, TIME_IS_UP
 from autotuner.scoring.slo import margin, request_terms, request_value
-from autotuner.scoring.throughput import prompt_tokens
+from autotuner.scoring.throughput import amounts, residence
 from autotuner.scoring.validity import ERROR_SHARE, UNDEFINED_SHARE
 from autotuner.scoring.window import error_class
 
@@ -59,6 +59,9 @@ LEAST_SPREAD = 0.05
 
 SAME = 1e-12
 """Variance of margins below which they differ by rounding alone."""
+
+LATENCIES = {"ttft": "ttft", "tpot": "tpot", "e2e": "latency"}
+"""Objectives' latencies by the names that targets have for them."""
 
 PRECISION = 0.03
 """How wide the objective's 95% interval is at most to each side, as a share, when a window may end."""
@@ -309,26 +312,19 @@ def objective(experiment: Experiment, point: LoadPoint, records: Sequence[Reques
 
     None where no request answered. Of an open loop rates are what arrives, known beforehand.
     """
-    kind = OBJECTIVES[experiment.optimization.objective].of_request
+    metric = OBJECTIVES[experiment.optimization.objective].metric
     answered = [record for record in records if error_class(record) is None]
     if not answered:
         return None
-    batches = Batches(len(answered), point.concurrency or 1)
-    if kind in ("ttft", "tpot", "latency"):
-        known = [request_value(record, kind, open_loop=False) for record in answered]
-        values = [value for value in known if value is not None]
-        return Batches(len(values), point.concurrency or 1).mean(values) if values else None
+    in_flight = point.concurrency or 1
+    if metric in LATENCIES:
+        values = [request_value(record, LATENCIES[metric], open_loop=False) for record in answered]
+        defined = [value for value in values if value is not None]
+        return Batches(len(defined), in_flight).mean(defined) if defined else None
     if point.concurrency is None:
         return Estimate(point.rate or 0.0, point.rate or 0.0, point.rate or 0.0)
-    amounts = [_amount(record, kind, experiment.slo) for record in answered]
-    seconds = [record.finished - record.sent for record in answered]
-    return batches.ratio(amounts, seconds).scaled(point.concurrency) if sum(seconds) else None
-
-
-def _amount(record: RequestRecord, kind: str, slo: Slo) -> float:
-    if kind == "tokens":
-        return record.tokens + prompt_tokens(record)
-    if kind == "output":
-        return record.tokens
-    value = margin(record, request_terms(slo), open_loop=False)
-    return float(value is not None and value <= 0)
+    seconds = residence(answered)
+    if not seconds.sum():
+        return None
+    each = amounts(answered, experiment.slo, open_loop=False)[metric]
+    return Batches(len(answered), in_flight).ratio(each, seconds).scaled(in_flight)

@@ -31,16 +31,16 @@ def rates(observation: Observation, slo: Slo, *, saturated: bool) -> Mapping[str
     complete = bool(started) and observation.ended_early is None and not observation.changing
     if not complete or (saturated and observation.load_point.rate is not None):
         return _counted(observation, slo)
-    amounts = _amounts(started, slo, open_loop=observation.load_point.rate is not None)
+    each = amounts(started, slo, open_loop=observation.load_point.rate is not None)
     concurrent = in_flight(observation)
     batches = Batches(len(started), observation.load_point.concurrency or concurrent)
     if observation.load_point.rate is not None:
         nominal = observation.load_point.rate
-        return {name: batches.mean(amount).scaled(nominal) for name, amount in amounts.items()}
+        return {name: batches.mean(amount).scaled(nominal) for name, amount in each.items()}
     seconds = residence(started)
     if not seconds.sum():
         return _counted(observation, slo)
-    return {name: batches.ratio(amount, seconds).scaled(concurrent) for name, amount in amounts.items()}
+    return {name: batches.ratio(amount, seconds).scaled(concurrent) for name, amount in each.items()}
 
 
 def residence(records: Sequence[RequestRecord]) -> Amounts:
@@ -48,7 +48,7 @@ def residence(records: Sequence[RequestRecord]) -> Amounts:
     return np.array([record.finished - record.sent for record in records])
 
 
-def _amounts(records: Sequence[RequestRecord], slo: Slo, *, open_loop: bool) -> dict[str, Amounts]:
+def amounts(records: Sequence[RequestRecord], slo: Slo, *, open_loop: bool) -> dict[str, Amounts]:
     """What each request brings to each of RATES; a prompt counts when its request was answered."""
     terms = request_terms(slo)
     answered = [error_class(record) is None for record in records]

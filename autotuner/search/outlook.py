@@ -126,7 +126,7 @@ class Outlook:
         if expected is not None:
             found = None if candidate.key in self._roughly else self.prior.utility(candidate)
             figure = found or Figure(candidate, "utility", math.log(expected.utility), none, ROUGH)
-            return replace(figure, level=LEVELS.get(self.objective.of_request, 0.0))
+            return replace(figure, level=LEVELS.get(self.objective.metric, 0.0))
         if self.predicted(candidate):
             return Figure(candidate, "utility", self._usual[0] + math.log(DOUBTED), none)
         return Figure(candidate, "utility", middle, none, guess=True)

@@ -71,15 +71,15 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunCost:
     """Time in seconds, and GPUs held times the hours they are held."""
 
     seconds: float
     gpu_hours: float
 
-    def within(self, seconds: float | None, gpu_hours: float | None) -> Estimate:
+    def within(self, seconds: float | None, gpu_hours: float | None) -> RunCost:
         """No more than these budgets, None for none."""
-        return Estimate(_least(self.seconds, seconds), _least(self.gpu_hours, gpu_hours))
+        return RunCost(_least(self.seconds, seconds), _least(self.gpu_hours, gpu_hours))
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ class Plan:
         return chosen.strategy == "racing" or chosen.patience is not None
 
     @property
-    def usual(self) -> Estimate:
+    def usual(self) -> RunCost:
         """All launches, with every window as long as it is configured."""
         return self._estimate(self.load.usual, self.confirming.usual).within(*self._budget)
 
     @property
-    def most(self) -> Estimate:
+    def most(self) -> RunCost:
         """All launches, with every window as long as it may get, within the budgets."""
         chosen = self.experiment.optimization
         # a launch is given up between two load points
@@ -163,7 +163,7 @@ class Plan:
     def _budget(self) -> tuple[float | None, float | None]:
         return self.experiment.optimization.max_seconds, self.experiment.optimization.max_gpu_hours
 
-    def _estimate(self, searching: float, confirming: float) -> Estimate:
+    def _estimate(self, searching: float, confirming: float) -> RunCost:
         beside = self.start_seconds + STOPPING
         seconds = len(self.launches) * (beside + searching) + self.confirmations * (beside + confirming)
         gpu_seconds = sum(self.gpus) * (beside + searching)
@@ -171,7 +171,7 @@ class Plan:
             # half of them launch the baseline, half a winner that is not known yet
             pair = self.gpus[0] + max(self.gpus)
             gpu_seconds += self.confirmations / 2 * pair * (beside + confirming)
-        return Estimate(seconds, gpu_seconds / 3600)
+        return RunCost(seconds, gpu_seconds / 3600)
 
 
 def _least(value: float, limit: float | None) -> float:
