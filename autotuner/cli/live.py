@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autotuner.cli import display
+from autotuner.cli.grid import Shown
 from autotuner.cli.pace import Pace, clock
 from autotuner.core import Candidate, LoadPointResult, Progress, Trial
 from autotuner.errors import counted
@@ -251,16 +252,16 @@ def figures(result: LoadPointResult, *, targets: bool) -> str:
 
 OUTPUT, MET = "output tokens/s", "SLO met %"
 COLUMNS = (
-    display.Shown("trial", right=True),
-    display.Shown("candidate", priority=4, below=True),
-    display.Shown("scenario", priority=2),
-    display.Shown("load", right=True),
-    display.Shown("n", right=True, priority=3),
-    display.Shown("TTFT ms", right=True),
-    display.Shown("TPOT ms", right=True),
-    display.Shown(OUTPUT, right=True),
-    display.Shown(MET, right=True, priority=1),
-    display.Shown("verdict"),
+    Shown("trial", right=True),
+    Shown("candidate", priority=4, below=True),
+    Shown("scenario", priority=2),
+    Shown("load", right=True),
+    Shown("n", right=True, priority=3),
+    Shown("TTFT ms", right=True),
+    Shown("TPOT ms", right=True),
+    Shown(OUTPUT, right=True),
+    Shown(MET, right=True, priority=1),
+    Shown("verdict"),
 )
 
 
