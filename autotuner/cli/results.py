@@ -94,8 +94,8 @@ def not_launched(skipped: Refused) -> str:
     named = [f"{reason} ({len(candidates)})" if several else reason for reason, candidates in grouped[:REASONS]]
     others = sum(len(candidates) for _, candidates in grouped[REASONS:])
     named += [f"{others} for other reasons"] if others else []
-    were = "was" if len(skipped) == 1 else "were"
-    return f"{counted(len(skipped), 'candidate')} {were} not launched: {'; '.join(named)}. report.md names them."
+    were, them = ("was", "it") if len(skipped) == 1 else ("were", "them")
+    return f"{counted(len(skipped), 'candidate')} {were} not launched: {'; '.join(named)}. report.md names {them}."
 
 
 def no_winner(ranking: Ranking) -> NoFeasibleError:

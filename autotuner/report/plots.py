@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from autotuner.core import Distribution, Metrics, Trial
-from autotuner.experiment import Experiment, Slo, SloTerm
+from autotuner.experiment import EACH, Experiment, Slo, SloTerm
 from autotuner.report.frame import COLOURS, INK, MUTED, TARGET, face, head, legend, plain, ring, style
 from autotuner.report.labels import Label, place
 from autotuner.report.names import DEFAULTS, Names
@@ -72,7 +72,7 @@ def _interactivity(experiment: Experiment) -> _Panel:
         Axis("interactivity", "Interactivity", "tokens/s/user", "max", value),
         f"Interactivity (tokens/s per user, 1 / {statistic} TPOT)",
         1 / term.threshold if term else None,
-        f"target: TPOT {statistic} ≤ {term.threshold * 1e3:g} ms" if term else "",
+        _target("TPOT", term, experiment) if term else "",
     )
 
 
@@ -88,8 +88,16 @@ def _ttft(experiment: Experiment) -> _Panel:
         Axis("ttft", "Time to first token", "ms", "min", value),
         f"Time to first token ({statistic}, ms)",
         term.threshold * 1e3 if term else None,
-        f"target: TTFT {statistic} ≤ {term.threshold * 1e3:g} ms" if term else "",
+        _target("TTFT", term, experiment) if term else "",
     )
+
+
+def _target(name: str, term: SloTerm, experiment: Experiment) -> str:
+    """What a target asks for: of a statistic, or of a share of the requests."""
+    limit = f"≤ {term.threshold * 1e3:g} ms"
+    if term.statistic == EACH:
+        return f"target: {name} {limit} for {100 * experiment.slo.attainment:g}% of requests"
+    return f"target: {name} {term.statistic} {limit}"
 
 
 def _term(experiment: Experiment, metric: str) -> SloTerm | None:

@@ -61,7 +61,7 @@ def test_a_plan_without_targets_shows_none(autotune):
 @pytest.mark.parametrize(
     ("reasons", "text"),
     [
-        (["at best 1.03 times"], "1 candidate was not launched: at best 1.03 times. report.md names them."),
+        (["at best 1.03 times"], "1 candidate was not launched: at best 1.03 times. report.md names it."),
         (["a", "b", "b"], "3 candidates were not launched: b (2); a (1). report.md names them."),
         (
             ["a", "b", "b", "c"],

@@ -93,7 +93,7 @@ def test_axes_have_units_and_targets_are_named(make_run, tmp_path, monkeypatch):
     assert "Output tokens/s per GPU" in found
     assert "Interactivity (tokens/s per user, 1 / mean TPOT)" in found
     assert "Time to first token (p90, ms)" in found
-    assert "target: TPOT mean ≤ 20 ms" in found
+    assert "target: TPOT ≤ 20 ms for 95% of requests" in found
     assert "target: TTFT p90 ≤ 500 ms (beyond this axis)" not in found
 
 
