@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotuner.config import ConfigLayer, TaskConfigFactory, TaskContext, compose
-    from autotuner.learn import calibrate
     from autotuner.loadtest import bench
-    from autotuner.predict.ask import at_rate, fewest_gpus, rank_deployments, what_if
+    from autotuner.local_data import calibrate
+    from autotuner.predict.api import at_rate, fewest_gpus, rank_deployments, what_if
     from autotuner.predict.layout import Layout
     from autotuner.predict.traffic import Software
     from autotuner.report.bench.result import BenchResult
-    from autotuner.wire import Result, run
+    from autotuner.session import Result, run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,18 +43,18 @@ _HOMES = {
     "BenchResult": "autotuner.report.bench.result",
     "ConfigLayer": "autotuner.config",
     "Layout": "autotuner.predict.layout",
-    "Result": "autotuner.wire",
+    "Result": "autotuner.session",
     "Software": "autotuner.predict.traffic",
     "TaskConfigFactory": "autotuner.config",
     "TaskContext": "autotuner.config",
-    "at_rate": "autotuner.predict.ask",
+    "at_rate": "autotuner.predict.api",
     "bench": "autotuner.loadtest",
-    "calibrate": "autotuner.learn",
+    "calibrate": "autotuner.local_data",
     "compose": "autotuner.config",
-    "fewest_gpus": "autotuner.predict.ask",
-    "rank_deployments": "autotuner.predict.ask",
-    "run": "autotuner.wire",
-    "what_if": "autotuner.predict.ask",
+    "fewest_gpus": "autotuner.predict.api",
+    "rank_deployments": "autotuner.predict.api",
+    "run": "autotuner.session",
+    "what_if": "autotuner.predict.api",
 }
 
 

@@ -23,11 +23,11 @@ from autotuner.core import (
     unobserved,
 )
 from autotuner.errors import MachineError, RunStoreError
-from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
+from autotuner.evaluate.driver import Drive, endpoint_of, vocabulary_of
 from autotuner.experiment import CAPACITIES, RECORDED, Experiment, Model
 from autotuner.launchers import endpoint as endpoints
 from autotuner.launchers import ready
-from autotuner.launchers.vocabulary import Vocabulary
+from autotuner.launchers.token_ids import Vocabulary
 from autotuner.report.bench.folder import BenchFolder
 from autotuner.report.bench.result import CUT_SHORT, BenchResult, Driven
 from autotuner.scoring.judge import verdict

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from autotuner.cli import app, page
+from autotuner.cli import app, help_page
 
 TARGET = Path(__file__).parent / "reference" / "cli.md"
 HEAD = """# Command line reference
@@ -33,16 +33,18 @@ def commands(command: Any, path: str, parent: Any = None) -> Iterator[tuple[Any,
 
 def option(parameter: Any) -> str:
     """A parameter in a table, with its names and what stands for its value."""
-    value = page.metavar(parameter)
-    if page.is_argument(parameter):
+    value = help_page.metavar(parameter)
+    if help_page.is_argument(parameter):
         return f"`{_cell(value)}`"
-    *others, last = page.names(parameter)
+    *others, last = help_page.names(parameter)
     return _cell(", ".join(f"`{name}`" for name in [*others, f"{last} {value}".rstrip()]))
 
 
 def row(parameter: Any) -> str:
     """A parameter as a row of a table."""
-    default = "required" if parameter.required else "off" if page.is_flag(parameter) else page.default(parameter)
+    default = (
+        "required" if parameter.required else "off" if help_page.is_flag(parameter) else help_page.default(parameter)
+    )
     return f"| {option(parameter)} | {_cell(parameter.help or '')} | {_cell(default)} |"
 
 
@@ -53,15 +55,15 @@ def _cell(text: str) -> str:
 def section(command: Any, context: Any) -> str:
     """A command: what it is for, how it is called, its options in groups, examples."""
     usage = " ".join((context.command_path, *command.collect_usage_pieces(context)))
-    parts = [f"## {context.command_path}", *page.paragraphs(command), f"```text\n{usage}\n```"]
-    for title, listed in page.subcommands(command).items():
-        rows = (f"- `{each.name}`: {next(page.paragraphs(each))}" for each in listed)
+    parts = [f"## {context.command_path}", *help_page.paragraphs(command), f"```text\n{usage}\n```"]
+    for title, listed in help_page.subcommands(command).items():
+        rows = (f"- `{each.name}`: {next(help_page.paragraphs(each))}" for each in listed)
         parts.append(f"**{title}**\n\n" + "\n".join(rows))
-    for title, listed in page.groups(command, context).items():
+    for title, listed in help_page.groups(command, context).items():
         rows = (row(each) for each in listed if "--help" not in each.opts)
         if body := "\n".join(rows):
             parts.append(f"**{title}**\n\n| option | meaning | default |\n| --- | --- | --- |\n{body}")
-    if examples := page.examples(context):
+    if examples := help_page.examples(context):
         parts.append("```text\n" + "\n".join(f"# {each.purpose}\n{each.command}" for each in examples) + "\n```")
     return "\n\n".join(parts)
 

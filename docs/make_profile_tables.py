@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from autotuner.config import Composition, TaskConfigFactory, TaskContext, compose, documents
+from autotuner.config import Composition, TaskConfigFactory, TaskContext, compose, yaml_documents
 from autotuner.predict.hardware import TABLE, read_table
 
 TARGET = Path(__file__).absolute().parent / "reference" / "profiles.md"
@@ -48,7 +48,7 @@ def defaults() -> Iterator[str]:
         for row in (row for row in rows if row.path.startswith(f"{section}.") and row.path != "benchmark.model_name"):
             if row.value not in (None, [], {}):
                 layer = "" if row.layer == "default" else row.layer
-                yield f"| `{row.path}` | `{documents.inline(row.value)}` | {layer} |"
+                yield f"| `{row.path}` | `{yaml_documents.inline(row.value)}` | {layer} |"
 
 
 def known_gpus() -> Iterator[str]:

@@ -10,9 +10,9 @@ PACKAGE = Path(autotuner.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"wire", "loadtest"},
-    {"learn"},
-    {"tune", "report", "deploy", "foresight"},
+    {"session", "loadtest"},
+    {"local_data"},
+    {"tune", "report", "deploy", "forecaster"},
     {"evaluate"},
     {"load", "simulate", "launchers", "search"},
     {"config", "workload", "engines", "scoring", "store"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"__init__"},
 ]
 NEIGHBOURS: set[tuple[str, str]] = set()
-BROAD_EXCEPTS = {"cli/edge.py", "evaluate/serial.py", "workload/tokenizer.py"}
+BROAD_EXCEPTS = {"cli/error_boundary.py", "evaluate/serial.py", "workload/tokenizer.py"}
 PRINTS = {"cli/display.py"}
 
 

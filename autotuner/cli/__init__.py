@@ -13,8 +13,8 @@ from autotuner.cli.clean import clean
 from autotuner.cli.command import command
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
-from autotuner.cli.edge import Edge
-from autotuner.cli.page import CONFIGURE, LOAD_TEST, MACHINE, PREDICT, TUNE, Command, Group
+from autotuner.cli.error_boundary import Edge
+from autotuner.cli.help_page import CONFIGURE, LOAD_TEST, MACHINE, PREDICT, TUNE, Command, Group
 from autotuner.cli.predict import predict
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report

@@ -136,7 +136,7 @@ def bench(
     as_csv: Annotated[bool, option("--csv", help="One row for each load point on stdout.", panel=OUTPUT)] = False,
 ) -> None:
     """Load-test a server that runs already, judge every load point, and check that its figures can be trusted."""
-    from autotuner.cli.watch import watching
+    from autotuner.cli.bench_view import watching
     from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
     from autotuner.loadtest import Interrupted

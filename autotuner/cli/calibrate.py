@@ -10,7 +10,7 @@ import typer
 from autotuner.cli.load_options import AS_JSON, RUNS, RUNS_FOLDER, option
 
 if TYPE_CHECKING:
-    from autotuner.predict.own import Factors
+    from autotuner.predict.local_factors import Factors
 
 FIT = "Fit"
 
@@ -43,21 +43,21 @@ def calibrate(
     load points measured in the runs, and shrunk towards 1. Later predictions use them and say so.
     """
     from autotuner.cli import display
-    from autotuner.predict import own
+    from autotuner.predict import local_factors
 
     if forget:
-        gone = own.forget()
+        gone = local_factors.forget()
         display.note(f"Removed {gone}." if gone else "Nothing was calibrated.")
     elif runs:
         _fit(runs, output, gpu, simulated, as_json)
     else:
-        _show(dict(own.all_factors()), as_json)
+        _show(dict(local_factors.all_factors()), as_json)
 
 
 def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json: bool) -> None:
     from autotuner.cli import display
     from autotuner.errors import NoFeasibleError
-    from autotuner.learn import calibrate as learnt
+    from autotuner.local_data import calibrate as learnt
     from autotuner.store import find_run
 
     found = learnt([find_run(name, root) for name in names], simulated=simulated, gpu=gpu)

@@ -18,7 +18,7 @@ def clean(
     """
     from autotuner.cli import display
     from autotuner.cli.leftovers import half_written
-    from autotuner.launchers.clean import sweep
+    from autotuner.launchers.orphans import sweep
 
     removed = [*sweep(), *half_written(output)]
     if as_json:

@@ -51,8 +51,8 @@ def command(
     from autotuner.cli.results import the_trial
     from autotuner.deploy import render, with_port
     from autotuner.engines import engine
+    from autotuner.session import launch_form, unmeasured
     from autotuner.store import RunStore, find_run
-    from autotuner.wire import launch_form, unmeasured
 
     store = RunStore.open(find_run(run, output))
     chosen = the_trial(store, trial)

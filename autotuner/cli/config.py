@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotuner.cli.asked import Asked, asks
+from autotuner.cli.config_options import Asked, asks
 
 if TYPE_CHECKING:
     from autotuner.config import Composition, Row
@@ -46,7 +46,7 @@ def show(
     """Show every value with the layer it came from, or one value with all that it overrode."""
     from autotuner.cli import display
     from autotuner.cli.columns import fold
-    from autotuner.config import documents
+    from autotuner.config import yaml_documents
     from autotuner.errors import UsageError, unknown
 
     chosen = "json" if as_json else format
@@ -71,7 +71,7 @@ def show(
             }
         )
     elif chosen == "yaml":
-        display.text(documents.write(composition.data))
+        display.text(yaml_documents.write(composition.data))
     else:
         for line in fold("layers: " + " > ".join(composition.layers), display.out().width):
             display.line(line)
@@ -82,7 +82,7 @@ def show(
 def _show_part(composition: Composition, key: str, form: str) -> None:
     """Show one value, or the values of one section."""
     from autotuner.cli import display
-    from autotuner.config import documents
+    from autotuner.config import yaml_documents
     from autotuner.config.merging import dig
     from autotuner.errors import UsageError, unknown
 
@@ -99,13 +99,13 @@ def _show_part(composition: Composition, key: str, form: str) -> None:
         if form == "json":
             display.json({row.path: _plain(composition, row) for row in inside})
         elif form == "yaml":
-            display.text(documents.write(dig(composition.data, key) or {row.path: row.value for row in inside}))
+            display.text(yaml_documents.write(dig(composition.data, key) or {row.path: row.value for row in inside}))
         else:
             _table(composition, inside)
     elif form == "json":
         display.json(_plain(composition, row))
     elif form == "yaml":
-        display.line(documents.inline(row.value))
+        display.line(yaml_documents.inline(row.value))
     else:
         _explain(composition, row)
 
@@ -114,16 +114,18 @@ def _explain(composition: Composition, row: Row) -> None:
     """One value, where it came from, and what it overrode."""
     from autotuner.cli import display
     from autotuner.cli.columns import fold
-    from autotuner.config import documents
+    from autotuner.config import yaml_documents
     from autotuner.config.schema import default
 
-    lines = [("", f"{row.path} = {documents.inline(row.value)}"), ("from", _origin(row))]
+    lines = [("", f"{row.path} = {yaml_documents.inline(row.value)}"), ("from", _origin(row))]
     if row.path in composition.reasons:
         lines.append(("because", composition.reasons[row.path]))
-    earlier = [f"{documents.inline(other.value)}, from {_origin(other)}" for other in _overridden(composition, row)]
+    earlier = [
+        f"{yaml_documents.inline(other.value)}, from {_origin(other)}" for other in _overridden(composition, row)
+    ]
     known = default(row.path)
     if row.layer != "default" and known is not None:
-        earlier.append(f"{documents.inline(known)}, the default")
+        earlier.append(f"{yaml_documents.inline(known)}, the default")
     lines += [("instead of", text) for text in earlier]
     for label, text in lines:
         first, *rest = fold(text, display.out().width - 12)
@@ -176,8 +178,8 @@ def _table(composition: Composition, rows: Sequence[Row]) -> None:
     """One line per value."""
     from autotuner.cli import display
     from autotuner.cli.columns import columns
-    from autotuner.config import documents
+    from autotuner.config import yaml_documents
 
-    cells = [("value", "is", "from"), *((r.path, documents.inline(r.value), _short(composition, r)) for r in rows)]
+    cells = [("value", "is", "from"), *((r.path, yaml_documents.inline(r.value), _short(composition, r)) for r in rows)]
     for line in columns(cells, display.out().width, ((1, 16), (2, 14), (0, 24))):
         display.line(line)

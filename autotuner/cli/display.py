@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner.cli.grid import PLAIN_WIDTH, Grid, GridColumn, Shown
+from autotuner.cli.table_layout import PLAIN_WIDTH, Grid, GridColumn, Shown
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,7 +10,7 @@ from autotuner.cli.load_options import AS_JSON
 def doctor(as_json: Annotated[bool, AS_JSON] = False) -> None:
     """Show what this machine can run: GPUs, Docker, engines, load generator, disk, models."""
     from autotuner.cli import display
-    from autotuner.cli.machine import examine
+    from autotuner.cli.machine_checks import examine
 
     findings = examine()
     if as_json:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autotuner.predict.option import Option, Pool
+    from autotuner.predict.serving_option import Option, Pool
 
 
 def write_csv(folder: Path, found: Sequence[Option]) -> None:

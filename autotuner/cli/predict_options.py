@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.cli.predict_export import plain, write_csv
 from autotuner.cli.predict_point import between, duration, said
-from autotuner.report.figures import number
+from autotuner.report.formatting import number
 
 if TYPE_CHECKING:
     from autotuner.cli.predict import Question
     from autotuner.errors import NoFeasibleError
-    from autotuner.predict.option import Option
+    from autotuner.predict.serving_option import Option
 
 SHOWN, FEW = 20, 5
 """Rows that are shown, and where nothing meets the target; --json has all of them."""
@@ -36,7 +36,7 @@ PRIORITIES = {
 
 def rank(asked: Question, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
     """Rank all ways to use a budget of GPUs."""
-    from autotuner.predict.option import best_of_each, frontier
+    from autotuner.predict.serving_option import best_of_each, frontier
     from autotuner.predict.sweep import options
 
     budget = asked.total_gpus or DEFAULT_GPUS
@@ -63,7 +63,7 @@ def rank(asked: Question, *, output: Path | None, plot: Path | None, as_json: bo
 def size(asked: Question, rate: float, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
     """Find the fewest GPUs that carry a rate."""
     from autotuner.errors import NoFeasibleError
-    from autotuner.predict.option import best_of_each, frontier
+    from autotuner.predict.serving_option import best_of_each, frontier
     from autotuner.predict.sizing import fewest_gpus
 
     found = fewest_gpus(
@@ -150,7 +150,7 @@ def _answer(
 def _draw(asked: Question, head: str, found: Sequence[Option], path: Path) -> None:
     from autotuner.cli import display
     from autotuner.errors import UsageError
-    from autotuner.report.predicted import draw_options
+    from autotuner.report.predicted_plot import draw_options
 
     try:
         draw_options(found, asked.target, head, path)
@@ -196,7 +196,7 @@ def _show(
 
 def _tell_calibrated(asked: Question) -> None:
     from autotuner.cli import display
-    from autotuner.predict.own import factors_for
+    from autotuner.predict.local_factors import factors_for
 
     for name in dict.fromkeys((*asked.gpus, *([asked.decode_gpu] if asked.decode_gpu else []))):
         by = None if asked.bundled_only else factors_for(asked.software.engine, name)

@@ -6,22 +6,22 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from autotuner.errors import counted
-from autotuner.report.figures import number
+from autotuner.report.formatting import number
 
 if TYPE_CHECKING:
     from autotuner.cli.predict import Question
     from autotuner.predict.layout import Layout
+    from autotuner.predict.load_curve import Served
+    from autotuner.predict.local_factors import Factors
     from autotuner.predict.memory import MemoryPlan
     from autotuner.predict.open_loop import OpenLoop
-    from autotuner.predict.own import Factors
     from autotuner.predict.predict import Prediction
-    from autotuner.predict.served import Served
     from autotuner.predict.traffic import Target, Timed
 
 
 def point(asked: Question, layout: Layout, concurrency: int, rate: float | None, *, as_json: bool) -> None:
     """Predict one deployment under a closed or an open loop, and judge it."""
-    from autotuner.predict.served import Served
+    from autotuner.predict.load_curve import Served
 
     of = asked.software.on(asked.model, asked.gpus[0], layout)
     served = Served(of, asked.traffic, bundled_only=asked.bundled_only)
@@ -33,7 +33,7 @@ def point(asked: Question, layout: Layout, concurrency: int, rate: float | None,
 
 def _closed(served: Served, concurrency: int, asked: Question, as_json: bool) -> None:
     from autotuner.cli import display
-    from autotuner.predict.answer import Memory
+    from autotuner.predict.measured_lookup import Memory
 
     answer = Memory(served).closed(concurrency)
     found = answer.found
@@ -86,7 +86,7 @@ def _open(served: Served, rate: float, asked: Question, as_json: bool) -> None:
 
 
 def _what(served: Served) -> str:
-    from autotuner.predict.option import label
+    from autotuner.predict.serving_option import label
 
     of, asked = served.of, served.traffic
     types = sorted({of.dtypes.dense, of.dtypes.expert} if of.shape.experts else {of.dtypes.dense})
@@ -113,7 +113,7 @@ def _throughput(throughput: float, gpus: int, cost: float | None) -> list[dict[s
 
 
 def _cost(served: Served, throughput: float, asked: Question) -> float | None:
-    from autotuner.predict.option import Pool, hourly
+    from autotuner.predict.serving_option import Pool, hourly
 
     hour = hourly((Pool(served.of.gpu, served.of.layout, 1, 0.0),), asked.prices)
     return None if hour is None else hour / (throughput * 3600) * 1e6

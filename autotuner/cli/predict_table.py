@@ -10,7 +10,7 @@ def predict_table(path: Path, output: Path | None) -> None:
     """Read rows, add the columns of predictions, and write them."""
     from autotuner.cli import display
     from autotuner.errors import UsageError
-    from autotuner.predict.table import PREDICTED, predicted
+    from autotuner.predict.predict_csv import PREDICTED, predicted
 
     if output is None:
         raise UsageError("--table needs --output FILE.csv.", remedy="It gets all rows with seven more columns.")

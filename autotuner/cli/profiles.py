@@ -61,7 +61,7 @@ def show(
     """Show a profile, an SLO or a preset: what it is for, and the data of its layers."""
     from autotuner.cli import display
     from autotuner.cli.columns import fold
-    from autotuner.config import catalog, documents
+    from autotuner.config import catalog, yaml_documents
 
     matches = catalog.find_any(name, _kinds(kind))
     chosen, *others = matches
@@ -86,7 +86,7 @@ def show(
         display.line(f"\nlayer {layer.pop('name')}")
         if len(layer) == 1:
             layer = layer["data"]
-        display.text(documents.write(layer))
+        display.text(yaml_documents.write(layer))
 
 
 def _kinds(kind: str | None) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def report(
 
         display.json(record(ranking, trials, experiment, store.refused(), account))
     elif chosen == "csv":
-        from autotuner.report.tabular import csv
+        from autotuner.report.csv import csv
 
         display.text(csv(ranking, trials, experiment))
     else:

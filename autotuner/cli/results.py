@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from autotuner.report.refused import Refused
     from autotuner.scoring.rank import Ranking
     from autotuner.search.account import Account
+    from autotuner.session import Result
     from autotuner.store import RunStore
-    from autotuner.wire import Result
 
 SHOWN = 20
 """Candidates in the table at the end of a run; `autotune report` has all."""
@@ -53,10 +53,10 @@ def show_ranking(
     account: Account | None = None,
 ) -> None:
     """The ranked table with its notes, what was refused, the frontier, and one sentence about the winner."""
-    from autotuner.report.front import frontier, frontier_title
-    from autotuner.report.goal import objective_line
+    from autotuner.report.frontier import frontier, frontier_title
+    from autotuner.report.objective_text import objective_line
     from autotuner.report.refused import heading, reasons
-    from autotuner.report.searched import sentences
+    from autotuner.report.search_summary import sentences
     from autotuner.report.summary import sentence
     from autotuner.report.table import rows
 
@@ -102,7 +102,7 @@ def no_winner(ranking: Ranking) -> NoFeasibleError:
     """Say that nothing met the targets, and what came closest."""
     if not ranking.standings or ranking.standings[0].value is None:
         return NoFeasibleError("No configuration could be measured.", why=_without_figure(ranking), remedy=SEE_LOG)
-    from autotuner.report.names import Names
+    from autotuner.report.candidate_names import Names
 
     best = ranking.standings[0]
     missed = best.verdict in (None, Verdict.INFEASIBLE)

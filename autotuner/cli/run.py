@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotuner.cli.asked import Asked, asks
-from autotuner.cli.edge import INTERRUPTED
+from autotuner.cli.config_options import Asked, asks
+from autotuner.cli.error_boundary import INTERRUPTED
 from autotuner.cli.gate import FAIL_ON, Gate
 from autotuner.cli.load_options import AS_JSON, OUTPUT, RUNS, RUNS_FOLDER, option
 from autotuner.cli.signals import terminated_as_interrupted
@@ -17,8 +17,8 @@ from autotuner.cli.signals import terminated_as_interrupted
 if TYPE_CHECKING:
     from autotuner.config import Composition
     from autotuner.search.plan import Plan
+    from autotuner.session import Wiring
     from autotuner.store import RunStore
-    from autotuner.wire import Wiring
 
 
 @asks
@@ -41,7 +41,7 @@ def run(
 ) -> None:
     """Compose a configuration, launch candidates, measure, rank, and print the winner's command."""
     from autotuner.cli import display
-    from autotuner.wire import create, wire
+    from autotuner.session import create, wire
 
     gate = Gate.read(fail_on)
     if resume is not None:
@@ -81,8 +81,8 @@ def _refuse_changes(asked: Asked, dry_run: bool) -> None:
 def _resume(name: str | None, output: Path, as_json: bool, gate: Gate) -> None:
     """Go on with the run called `name`, or with the newest."""
     from autotuner.cli import display
+    from autotuner.session import wire
     from autotuner.store import RunStore, find_run
-    from autotuner.wire import wire
 
     store = RunStore.open(find_run(name, output))
     wiring = wire(store.experiment)
@@ -93,10 +93,10 @@ def _resume(name: str | None, output: Path, as_json: bool, gate: Gate) -> None:
 
 def _tune(store: RunStore, wiring: Wiring, as_json: bool, gate: Gate) -> None:
     from autotuner.cli import display
-    from autotuner.cli.live import view
     from autotuner.cli.results import show
+    from autotuner.cli.run_view import view
     from autotuner.errors import counted
-    from autotuner.wire import go_on
+    from autotuner.session import go_on
 
     with terminated_as_interrupted(), store.locked():
         done = store.trials()
@@ -126,9 +126,9 @@ def _again(trials: int) -> str:
 
 
 def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
-    from autotuner.cli import display, foreseen, planned
+    from autotuner.cli import display, plan_forecast, plan_text
     from autotuner.errors import counted
-    from autotuner.report.goal import meaning
+    from autotuner.report.objective_text import meaning
 
     plan = wiring.plan()
     points = plan.workload.load_points
@@ -142,7 +142,7 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
                 "confirmations": plan.confirmations,
                 "may_end_early": plan.may_end_early,
                 "candidates": [dict(candidate.parameters) for candidate in plan.candidates],
-                "predicted": foreseen.foreseen(wiring.foresight, plan.candidates, points),
+                "predicted": plan_forecast.foreseen(wiring.foresight, plan.candidates, points),
                 "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refused],
                 "load_points": [str(point) for point in points],
                 "estimated_seconds": round(plan.usual.seconds),
@@ -164,10 +164,10 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
         ("", meaning(experiment)),
         ("load points", ", ".join(map(str, points))),
         ("space", f"{counted(plan.space.total, 'combination')}, {sample}{len(plan.space.refused)} refused"),
-        *planned.lines(plan),
+        *plan_text.lines(plan),
     ):
         display.sentence(f"{label:<13}{text}", indent=" " * 13)
-    planned.show_candidates(plan, wiring.foresight)
+    plan_text.show_candidates(plan, wiring.foresight)
     if plan.space.refused:
         names = list(experiment.parameters)
         alike = [name for name in names if len(experiment.parameters[name]) == 1]

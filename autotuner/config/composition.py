@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autotuner.config import asked, catalog, documents
+from autotuner.config import catalog, selection, yaml_documents
 from autotuner.config.advice import warnings_about
 from autotuner.config.context import IDENTITY, WORDS, TaskContext
 from autotuner.config.facts import check_known, settle
@@ -82,7 +82,7 @@ def compose(context: TaskContext) -> Composition:
             unknown("override mode", str(context.override_mode), ("patch", "replace")), remedy="Give patch or replace."
         )
     automatic, warnings = catalog.automatic()
-    wanted = asked.read(context)
+    wanted = selection.read(context)
     facts = settle(context, automatic, [*wanted.presets, *wanted.profiles])
     settled, replacing = facts.context, context.replaces
     if not replacing:
@@ -127,7 +127,7 @@ def compose(context: TaskContext) -> Composition:
 def settled(context: TaskContext) -> TaskContext:
     """`context` with the model, engine, deployment and load that overrides, layers and assumptions tell."""
     automatic, _ = catalog.automatic()
-    wanted = asked.read(context)
+    wanted = selection.read(context)
     return settle(context, automatic, [*wanted.presets, *wanted.profiles]).context
 
 
@@ -141,7 +141,7 @@ def _lay(
     merged: Merged, name: str, data: Mapping[str, Any], where: Where = lambda path: "", *, replacing: bool = False
 ) -> None:
     """Check one layer's keys and lay it on top."""
-    plain = documents.plain(data, "")
+    plain = yaml_documents.plain(data, "")
     if "slo" in plain:
         plain["slo"] = slo_mapping(plain["slo"])
     check_keys(name, plain, where)

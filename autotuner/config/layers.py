@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autotuner.config import conditions, documents
+from autotuner.config import conditions, yaml_documents
 from autotuner.config.context import WORDS, TaskContext
-from autotuner.config.documents import Document, KeyPath
 from autotuner.config.merging import merge, split
+from autotuner.config.yaml_documents import Document, KeyPath
 from autotuner.errors import ConfigError, unknown
 
 Data = Mapping[str, Any] | Callable[[TaskContext], Mapping[str, Any]]
@@ -40,7 +40,7 @@ class ConfigLayer:
             raise ConfigError(
                 f"Layer '{self.name}' gave a {type(data).__name__}, not a mapping.", remedy="Return a dict."
             )
-        copied: dict[str, Any] = documents.plain(data, "")
+        copied: dict[str, Any] = yaml_documents.plain(data, "")
         return copied
 
     def assumed(self, word: str) -> Any:
@@ -137,8 +137,8 @@ class Profile:
 
 def load(path: Path) -> Profile:
     """Read one layer file: metadata and `layers:`, each with name, when, assume, data and cases."""
-    document = documents.read(path)
-    content = documents.mapping(document)
+    document = yaml_documents.read(path)
+    content = yaml_documents.mapping(document)
     _known_keys(document, (), content, ("name", *METADATA, "layers"))
     name = content.get("name", path.stem)
     if not isinstance(name, str) or not name:
@@ -204,7 +204,7 @@ def _when(document: Document, at: KeyPath, entry: dict[str, Any]) -> conditions.
 def _data(document: Document, at: KeyPath, data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise _fault(document, at, "'data' must be a mapping.")
-    copied: dict[str, Any] = documents.plain(data, document.where(at))
+    copied: dict[str, Any] = yaml_documents.plain(data, document.where(at))
     return copied
 
 
@@ -229,7 +229,7 @@ def _fill(value: Any, context: TaskContext, source: str) -> Any:
         return value
     whole = _PLACEHOLDER.fullmatch(value)
     if whole:
-        return documents.plain(_word(whole[1], context, source), source)
+        return yaml_documents.plain(_word(whole[1], context, source), source)
     return _PLACEHOLDER.sub(lambda found: str(_word(found[1], context, source)), value)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autotuner.config import documents
+from autotuner.config import yaml_documents
 from autotuner.config.merging import Merged, nest, split
 from autotuner.errors import ConfigError
 
@@ -61,8 +61,8 @@ def read_overrides(files: Sequence[str | Path] = (), settings: Sequence[str] = (
     """Read override files, then `path=value` settings, later ones over earlier ones."""
     merged = Merged()
     for file in files:
-        document = documents.read(Path(file))
-        data = documents.plain(documents.mapping(document), "")
+        document = yaml_documents.read(Path(file))
+        data = yaml_documents.plain(yaml_documents.mapping(document), "")
         if "layers" in data:
             raise ConfigError(
                 f"{document.source} is a profile, not an override file.",
@@ -85,5 +85,5 @@ def parse_set(text: str) -> dict[str, Any]:
             why="It must be a dotted path, an equals sign and a value.",
             remedy="For example: --set optimization.max_iterations=5, or --set 'parameters.tp-size=[1, 2]'.",
         )
-    document = documents.parse(value, source=f"--set {path}")
-    return nest(path, documents.plain(document.data, path))
+    document = yaml_documents.parse(value, source=f"--set {path}")
+    return nest(path, yaml_documents.plain(document.data, path))

@@ -28,10 +28,10 @@ from autotuner.core import (
 )
 from autotuner.engines import Engine, Phase, Target
 from autotuner.errors import EngineError, MachineError
-from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
-from autotuner.evaluate.folder import TrialFolder
+from autotuner.evaluate.driver import Drive, endpoint_of, vocabulary_of
+from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
-from autotuner.launchers import Launcher, Server, ServerExitedError, ports, power, ready
+from autotuner.launchers import Launcher, Server, ServerExitedError, gpu_meter, ports, ready
 from autotuner.search.launch import Course
 
 EXTERNAL_TIMEOUT = 30.0
@@ -155,7 +155,7 @@ class Visit:
             with self.owner.launcher.launch(spec, self.folder.log) as server:
                 failure = self._start(server, spec)
                 if failure is None:
-                    with power.metered(spec.devices if spec else ()) as meter:
+                    with gpu_meter.metered(spec.devices if spec else ()) as meter:
                         failure = self._load(server, spec, meter)
                 self._tell("stopping")
         finally:
@@ -203,7 +203,7 @@ class Visit:
     def _sign(self) -> Failure | None:
         return self.owner.engine.sign(self.folder.read_log())
 
-    def _load(self, server: Server, spec: ServerSpec | None, meter: power.Meter) -> Failure | None:
+    def _load(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.Meter) -> Failure | None:
         """Drive the load points of the course; the failure that ended it early."""
         limit = self.experiment.optimization.timeout_per_iteration
         where = (server.url, self._model(spec), self.experiment.model, self.headers)

@@ -26,15 +26,15 @@ from autotuner.core import (
     unobserved,
 )
 from autotuner.engines import Engine, Target
+from autotuner.engines.as_simulated import stand_in
 from autotuner.engines.sim import Sim
-from autotuner.engines.standin import stand_in
-from autotuner.evaluate.driving import summed_up
-from autotuner.evaluate.folder import TrialFolder
+from autotuner.evaluate.driver import summed_up
 from autotuner.evaluate.measured import share_of, too_long
+from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.search.launch import Course
 from autotuner.simulate.settings import Settings, parse
-from autotuner.simulate.virtual import EngineDiedError, VirtualServer
+from autotuner.simulate.virtual_time import EngineDiedError, VirtualServer
 from autotuner.simulate.world import StartError, World, build
 
 BAD_FLAG_STATUS, START_FAILED_STATUS = 2, 1

@@ -21,8 +21,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from autotuner.core import RequestRecord
+from autotuner.load.priority import go_last
 from autotuner.load.response import body
-from autotuner.load.scheduling import go_last
 from autotuner.load.stream import decode
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import Any
 
 from autotuner.core import CUT_OFF, LoadPoint, Observation, RequestRecord, StopRule, Workload
 from autotuner.errors import ConfigError
-from autotuner.load import orders
+from autotuner.load import worker_protocol
 from autotuner.load.counters import differences, read_counters
 from autotuner.load.job import Endpoint, Job, request_head
-from autotuner.load.process import WorkerProcess, started
-from autotuner.load.sharing import workers
+from autotuner.load.worker_count import workers
+from autotuner.load.worker_process import WorkerProcess, started
 from autotuner.workload import arrivals
 
 _ASKING_SECONDS = 0.25
@@ -130,7 +130,7 @@ class _Supervision:
         """Stop the workers and take what there is; before the window there is nothing."""
         if self.phase == "measuring":
             self.enough = None
-            self._tell_all(orders.stop())
+            self._tell_all(worker_protocol.stop())
             self.attend(_LAST_SECONDS)
 
     def observation(self, workload: Workload, counters: Mapping[str, float]) -> Observation:
@@ -167,26 +167,26 @@ class _Supervision:
             case {"refused": error}:
                 raise ConfigError(**error)
             case {"fit": found}:
-                self._tell_all(orders.fit(found))
+                self._tell_all(worker_protocol.fit(found))
             case {"ready": _}:
                 process.ready = True
                 if all(other.ready for other in self.processes):
                     together = _TOGETHER_SECONDS if len(self.processes) > 1 else 0.0
-                    self._tell_all(orders.start(monotonic() + together))
+                    self._tell_all(worker_protocol.start(monotonic() + together))
             case {"phase": phase} if process is self.processes[0]:
                 self.phase = phase
                 self.on_phase(phase)
             case {"outcome": outcome}:
                 process.outcome = outcome
                 if outcome["ended_early"]:
-                    self._tell_all(orders.stop())
+                    self._tell_all(worker_protocol.stop())
 
     def _ask(self) -> None:
         """Tell the workers to stop when the rule has a reason; it is asked when a request has ended since."""
         if self.enough is not None and self._read():
             self.reason = self.enough(self.window)
             if self.reason is not None:
-                self._tell_all(orders.stop())
+                self._tell_all(worker_protocol.stop())
 
     def _read(self) -> bool:
         """Take in the records written since, and say whether the window has more."""

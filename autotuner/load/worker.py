@@ -28,9 +28,9 @@ from autotuner.load.connection import Dialer
 from autotuner.load.driver import Loop, Outcome, Run, drive
 from autotuner.load.job import Job
 from autotuner.load.loops import ClosedLoop, OpenLoop
-from autotuner.load.orders import Orders
+from autotuner.load.priority import going_first
 from autotuner.load.probe import Fit, calibrate
-from autotuner.load.scheduling import going_first
+from autotuner.load.worker_protocol import Orders
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.conversations import Conversations
 from autotuner.workload.prompts import Prompts

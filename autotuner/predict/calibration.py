@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from autotuner.errors import ConfigError
+from autotuner.predict.efficiencies import Rates
 from autotuner.predict.hardware import Gpu
 from autotuner.predict.layout import Dtypes, Layout
-from autotuner.predict.rates import Rates
 from autotuner.predict.shape import ModelShape
 
 CONSTANTS = Path(__file__).with_name("constants.yaml")

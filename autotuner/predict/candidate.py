@@ -11,9 +11,9 @@ from typing import Any
 from autotuner.core import Candidate, LoadPoint, Value
 from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
-from autotuner.predict.deployment import Deployment, deployment
 from autotuner.predict.layout import Layout
 from autotuner.predict.memory import GIB
+from autotuner.predict.model_on_gpus import Deployment, deployment
 from autotuner.predict.predict import Prediction, closed_loop
 
 KV_DTYPES = {

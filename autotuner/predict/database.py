@@ -9,8 +9,8 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from autotuner.errors import RunStoreError
-from autotuner.predict.deployment import Deployment
-from autotuner.predict.own import data_folder
+from autotuner.predict.local_factors import data_folder
+from autotuner.predict.model_on_gpus import Deployment
 from autotuner.predict.predict import geometry
 
 FILE = "measurements.sqlite"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from autotuner.errors import UsageError
-from autotuner.predict.own import Factors
+from autotuner.predict.local_factors import Factors
 
 LEAST = 3
 """Load points below which nothing is fitted."""

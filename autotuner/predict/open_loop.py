@@ -9,8 +9,8 @@ from functools import cached_property
 
 from autotuner.errors import NoFeasibleError
 from autotuner.predict.intervals import Interval
+from autotuner.predict.load_curve import Served
 from autotuner.predict.predict import Prediction
-from autotuner.predict.served import Served
 
 LOADS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Requests per replica at which a deployment's times are computed; between them they are straight lines."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from autotuner.errors import ConfigError
 from autotuner.predict.calibration import Calibration, basis_of, calibration
-from autotuner.predict.deployment import Deployment, deployment, steps_of
 from autotuner.predict.intervals import Interval, interval
 from autotuner.predict.layout import Layout
 from autotuner.predict.memory import MemoryPlan
+from autotuner.predict.model_on_gpus import Deployment, deployment, steps_of
 from autotuner.predict.queueing import tpot_of, ttft_of
 from autotuner.predict.shape import ModelShape
 

@@ -8,12 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from autotuner.errors import AutotuneError, ConfigError
-from autotuner.predict.hardware import gpu as find_gpu
-from autotuner.predict.open_loop import OpenService
-from autotuner.predict.option import Option, Pool, Prices, hourly
-from autotuner.predict.predict import DoesNotFitError
-from autotuner.predict.served import Served
-from autotuner.predict.split import (
+from autotuner.predict.disaggregated import (
     BUSY,
     DecodeWorker,
     PrefillWorker,
@@ -24,6 +19,11 @@ from autotuner.predict.split import (
     undominated,
     undominated_decode,
 )
+from autotuner.predict.hardware import gpu as find_gpu
+from autotuner.predict.load_curve import Served
+from autotuner.predict.open_loop import OpenService
+from autotuner.predict.predict import DoesNotFitError
+from autotuner.predict.serving_option import Option, Pool, Prices, hourly
 from autotuner.predict.sweep import CONCURRENCIES, served_layouts
 from autotuner.predict.traffic import Software, Target, Traffic
 

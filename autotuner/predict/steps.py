@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from autotuner.predict.calibration import calibration
+from autotuner.predict.efficiencies import SHARPNESS, Rates, StepParts, slower, step_parts
 from autotuner.predict.hardware import Gpu
 from autotuner.predict.layout import Layout, dtypes_of
 from autotuner.predict.operators import Operators
-from autotuner.predict.rates import SHARPNESS, Rates, StepParts, slower, step_parts
 from autotuner.predict.shape import ModelShape
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from autotuner.errors import AutotuneError, NoFeasibleError
-from autotuner.predict.answer import Memory
+from autotuner.predict.disaggregated import decode_workers, judged, matched, option_of, prefill_worker, undominated
 from autotuner.predict.hardware import Gpu
 from autotuner.predict.hardware import gpu as find_gpu
 from autotuner.predict.layout import Layout
-from autotuner.predict.option import Option, Pool, Prices, hourly, label
+from autotuner.predict.load_curve import Served
+from autotuner.predict.measured_lookup import Memory
 from autotuner.predict.predict import DoesNotFitError
-from autotuner.predict.served import Served
+from autotuner.predict.serving_option import Option, Pool, Prices, hourly, label
 from autotuner.predict.shape import ModelShape, model_shape
-from autotuner.predict.split import decode_workers, judged, matched, option_of, prefill_worker, undominated
 from autotuner.predict.traffic import Software, Target, Traffic
 
 CONCURRENCIES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)

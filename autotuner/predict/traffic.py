@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autotuner.errors import ConfigError
-from autotuner.predict.deployment import Deployment, deployment
 from autotuner.predict.layout import Layout
+from autotuner.predict.model_on_gpus import Deployment, deployment
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from autotuner.core import Trial
 from autotuner.experiment import Experiment
-from autotuner.report.figures import source_note
-from autotuner.report.front import frontier, frontier_title
-from autotuner.report.goal import achieved, objective_line
-from autotuner.report.names import Names
+from autotuner.report.candidate_names import Names
+from autotuner.report.formatting import source_note
+from autotuner.report.frontier import frontier, frontier_title
+from autotuner.report.objective_text import achieved, objective_line
 from autotuner.report.refused import Refused, heading, reasons
-from autotuner.report.searched import left_out, sentences
+from autotuner.report.search_summary import left_out, sentences
 from autotuner.report.table import Table, rows
 from autotuner.scoring.rank import Ranking
 from autotuner.search.account import Account

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from autotuner.core import Distribution, Metrics, Trial
 from autotuner.experiment import EACH, Experiment, Slo, SloTerm
-from autotuner.report.frame import COLOURS, INK, MUTED, TARGET, face, head, legend, plain, ring, style
-from autotuner.report.labels import Label, place
-from autotuner.report.names import DEFAULTS, Names
-from autotuner.report.near import near
+from autotuner.report.candidate_names import DEFAULTS, Names
+from autotuner.report.label_placement import Label, place
+from autotuner.report.near_misses import near
+from autotuner.report.plot_style import COLOURS, INK, MUTED, TARGET, face, head, legend, plain, ring, style
 from autotuner.report.pooling import candidates
 from autotuner.scoring.pareto import AXES, Axis, Point, points
 from autotuner.scoring.rank import Ranking

@@ -8,12 +8,12 @@ from typing import Any
 
 from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
 from autotuner.experiment import Experiment, Slo
-from autotuner.report.front import Member, on_frontier
-from autotuner.report.goal import meaning
-from autotuner.report.near import near
+from autotuner.report.frontier import Member, on_frontier
+from autotuner.report.near_misses import near
+from autotuner.report.objective_text import meaning
 from autotuner.report.pooling import PooledCandidate, candidates
 from autotuner.report.refused import Refused, records
-from autotuner.report.searched import search_record
+from autotuner.report.search_summary import search_record
 from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import (
     OBJECTIVES,

@@ -7,7 +7,7 @@ from typing import Any
 
 from autotuner.core import Candidate
 from autotuner.experiment import Experiment
-from autotuner.report.figures import label
+from autotuner.report.formatting import label
 
 Refused = Sequence[tuple[Candidate, str]]
 """Candidates that cannot run, and why."""

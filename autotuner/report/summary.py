@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from autotuner.report.figures import number
-from autotuner.report.goal import achieved
-from autotuner.report.names import Names
+from autotuner.report.candidate_names import Names
+from autotuner.report.formatting import number
+from autotuner.report.objective_text import achieved
 from autotuner.scoring.rank import Ranking, Standing
 
 

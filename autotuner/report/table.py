@@ -9,9 +9,9 @@ from typing import Any
 from autotuner.core import LoadPointResult, Share, Trial, Verdict
 from autotuner.errors import sentence
 from autotuner.experiment import Experiment
-from autotuner.report.figures import estimate, legend, load, number, share, source_note, with_interval
-from autotuner.report.names import Names
-from autotuner.report.near import LEGEND, MARK, described, near
+from autotuner.report.candidate_names import Names
+from autotuner.report.formatting import estimate, legend, load, number, share, source_note, with_interval
+from autotuner.report.near_misses import LEGEND, MARK, described, near
 from autotuner.report.pooling import PooledCandidate, candidates
 from autotuner.scoring.objective import cost, cost_unit, output_throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing

@@ -15,8 +15,8 @@ from autotuner.scoring.rank import Standing, rank
 from autotuner.search.account import Account
 from autotuner.search.grid import CONSIDERED_AT_MOST, spread
 from autotuner.search.launch import Launch
+from autotuner.search.margins import margin
 from autotuner.search.problem import Problem
-from autotuner.search.reading import margin
 
 if TYPE_CHECKING:
     from optuna import Study

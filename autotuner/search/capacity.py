@@ -17,7 +17,7 @@ from autotuner.scoring.sequential import decided
 from autotuner.search.bracket import Bracket
 from autotuner.search.hope import at_best
 from autotuner.search.knee import Knee
-from autotuner.search.reading import LITTLE, is_clear, is_unsteady, load_of, margin, may_be_chance, slack, steady
+from autotuner.search.margins import LITTLE, is_clear, is_unsteady, load_of, margin, may_be_chance, slack, steady
 
 WARMUP, WINDOW, LONGEST = 1.0, 3.0, 6.0
 """Mean requests a warm-up and a window last at least; a window is no longer than LONGEST times the configured one."""

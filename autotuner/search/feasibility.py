@@ -17,9 +17,9 @@ import numpy as np
 from autotuner.core import Candidate, LoadPoint, Trial
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.pool import STEADY
-from autotuner.search.guess import guess
+from autotuner.search.margins import slack
 from autotuner.search.problem import Problem
-from autotuner.search.reading import slack
+from autotuner.search.value_effects import guess
 from autotuner.workload import scenarios
 
 LEAST_TRIALS = 4

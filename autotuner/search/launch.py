@@ -74,7 +74,7 @@ class FixedCourse:
 def course_of(experiment: Experiment, workload: Workload | None = None) -> FixedCourse:
     """The load points of an experiment, or of a `workload` of it, until targets and objective are known."""
     from autotuner.scoring.sequential import precise  # numpy takes its time
-    from autotuner.search.reading import may_be_chance
+    from autotuner.search.margins import may_be_chance
 
     return FixedCourse(workload or experiment.workload(), lambda point: precise(experiment, point), may_be_chance)
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from autotuner.core import Candidate, LoadPoint
 from autotuner.experiment import Experiment
+from autotuner.predict.efficiencies import AS_FITTED, Costs
 from autotuner.predict.predict import Prediction
-from autotuner.predict.rates import AS_FITTED, Costs
 from autotuner.search.space import Space
 
 

@@ -16,15 +16,15 @@ from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.account import Account
 from autotuner.search.capacity import WORTH, CapacityCourse, Floor, Start
+from autotuner.search.exclusions import Lessons
 from autotuner.search.feasibility import Feasibility
+from autotuner.search.forecast import Expectation
 from autotuner.search.grid import CONSIDERED_AT_MOST, evenly
+from autotuner.search.incumbent import RacedCourse
 from autotuner.search.launch import Course, Launch
-from autotuner.search.lessons import Lessons
-from autotuner.search.outlook import Outlook
-from autotuner.search.prior import Expectation
+from autotuner.search.margins import steady
+from autotuner.search.posterior import Outlook
 from autotuner.search.problem import Problem
-from autotuner.search.raced import RacedCourse
-from autotuner.search.reading import steady
 
 SURE = 1.64
 """Standard deviations to which an optimistic bound reaches: one in twenty is above it."""

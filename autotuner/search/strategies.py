@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from autotuner.search.bayesian import Bayesian
+from autotuner.search.confirmed import Proven
 from autotuner.search.grid import Grid
 from autotuner.search.problem import Problem
 from autotuner.search.protocol import Searcher
-from autotuner.search.proven import Proven
 from autotuner.search.racing import Racing
 from autotuner.search.random import Random
 

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from random import Random
 
+from autotuner.predict.efficiencies import Rates
 from autotuner.predict.memory import MemoryPlan
-from autotuner.predict.rates import Rates
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from rows import Arrays
 from scipy.linalg import solve
 
 from autotuner.predict.calibration import Serving
+from autotuner.predict.efficiencies import Rates, step_parts
 from autotuner.predict.queueing import Steps, tpot_of, ttft_of
-from autotuner.predict.rates import Rates, step_parts
 
 ENGINES = ["vllm", "sglang", "trtllm"]
 GENERATIONS = ["hopper", "blackwell"]

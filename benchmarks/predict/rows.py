@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from autotuner.predict.calibration import basis_of, generation_of
-from autotuner.predict.deployment import Deployment
+from autotuner.predict.model_on_gpus import Deployment
 from autotuner.predict.operators import Work
 from autotuner.predict.predict import effect_keys
+from autotuner.predict.predict_csv import LENGTHS, deployment_of, load_of
 from autotuner.predict.queueing import Loop
-from autotuner.predict.table import LENGTHS, deployment_of, load_of
 
 # Series measured with a multi-token predictor on, which the table has no column for: the same
 # configuration is measured without it elsewhere, and is 1.3 to 2 times slower per token.

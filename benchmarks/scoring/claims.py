@@ -28,7 +28,7 @@ from autotuner.scoring.confirm import Gain, gain
 from autotuner.scoring.judge import judge
 from autotuner.scoring.pool import launch_logs
 from autotuner.search.launch import Launch, course_of
-from autotuner.wire import run, wire
+from autotuner.session import run, wire
 
 PAIRS, OTHER_SEEDS = 3, 50_000
 DURATION, LONGEST, WARMUP = 6.0, 12.0, 2.0

@@ -36,8 +36,8 @@ from autotuner.scoring.pool import UNTRUSTED
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.capacity import WORTH
 from autotuner.search.launch import FixedCourse
+from autotuner.session import wire
 from autotuner.tune import tune
-from autotuner.wire import wire
 
 LONG, LONG_WARMUP, OTHER_SEED = 600.0, 30.0, 77_000
 ROUNDING = 0.001

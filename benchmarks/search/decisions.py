@@ -24,9 +24,9 @@ from autotuner.scoring.intervals import share
 from autotuner.scoring.reasons import MEETS, MISSES
 from autotuner.scoring.sequential import Enough, Wald, decided
 from autotuner.search.capacity import PATIENCE
-from autotuner.search.prior import Prior
+from autotuner.search.forecast import Prior
 from autotuner.search.problem import Problem
-from autotuner.wire import Wiring, wire
+from autotuner.session import Wiring, wire
 
 AROUND = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 """Loads over the predicted capacity."""

@@ -16,9 +16,9 @@ from autotuner.evaluate.serial import SerialExecutor
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.scoring.judge import judge
 from autotuner.search.launch import FixedCourse
-from autotuner.search.reading import margin
+from autotuner.search.margins import margin
+from autotuner.session import wire
 from autotuner.tune import tune
-from autotuner.wire import wire
 
 TPE_LAUNCHES = 40
 

@@ -22,8 +22,8 @@ from autotuner.experiment import Experiment
 from autotuner.predict.calibration import CONSTANTS
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.sequential import Enough
-from autotuner.search.reading import margin
-from autotuner.wire import Wiring, wire
+from autotuner.search.margins import margin
+from autotuner.session import Wiring, wire
 
 WINDOW, WARMUP = 60.0, 20.0
 """Seconds; the window is up to 8 times as long at concurrencies below 64, whose requests are few."""

@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from autotuner.cli import display, grid
+from autotuner.cli import display, table_layout
 from autotuner.report.table import Column, Table
 
 ROWS = [
@@ -139,8 +139,8 @@ def test_legends_stand_below_the_columns_they_explain_only(at):
     ],
 )
 def test_verdicts_are_coloured_in_a_terminal(text, colour):
-    assert str(grid._cell("verdict", text).style) == colour
-    assert str(grid._cell("limit", text).style) == ""
+    assert str(table_layout._cell("verdict", text).style) == colour
+    assert str(table_layout._cell("limit", text).style) == ""
 
 
 def test_a_pipe_has_no_colours(at):
@@ -159,6 +159,6 @@ def test_a_view_gets_a_table_of_its_width():
     console = Console(width=60)
     rows = [{"a": "1" * 20, "b": "word " * 20}]
     with console.capture() as captured:
-        console.print(display.make_table(rows, [grid.Shown("a", True), grid.Shown("b")], width=60))
+        console.print(display.make_table(rows, [table_layout.Shown("a", True), table_layout.Shown("b")], width=60))
     assert max(map(len, captured.get().splitlines())) <= 60
     assert "1" * 20 in captured.get()

@@ -73,6 +73,22 @@ EXPECTED: dict[str, tuple[str, int | None, Phase, FailureKind, str]] = {
     ),
     "sim-out-of-memory": ("sim", 1, "start", FailureKind.OUT_OF_MEMORY_AT_START, "weights need 15.0 GiB per GPU"),
     "sim-not-divisible": ("sim", 1, "start", FailureKind.NOT_DIVISIBLE, "32 attention heads are not divisible"),
+    "vllm-unsupported-architecture": ("vllm", 1, "start", FailureKind.UNSUPPORTED_MODEL, "TomorrowForCausalLM"),
+    "vllm-unknown-model-type": ("vllm", 1, "start", FailureKind.UNSUPPORTED_MODEL, "model type `tomorrow`"),
+    "vllm-no-tokenizer": (
+        "vllm",
+        1,
+        "start",
+        FailureKind.UNSUPPORTED_MODEL,
+        "Couldn't instantiate the backend tokenizer",
+    ),
+    "vllm-not-in-the-cache": (
+        "vllm",
+        1,
+        "start",
+        FailureKind.MODEL_NOT_FOUND,
+        "outgoing traffic has been disabled",
+    ),
     "sim-model-not-found": ("sim", 1, "start", FailureKind.MODEL_NOT_FOUND, "There is no model at '/nowhere'"),
 }
 
@@ -84,6 +100,16 @@ def test_a_real_log_is_named_rightly_in_the_engines_own_words(name: str) -> None
     assert failure.kind is kind
     assert words in failure.said
     assert failure.remedy
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vllm-unsupported-architecture", "vllm-unknown-model-type", "vllm-no-tokenizer", "vllm-not-in-the-cache"],
+)
+def test_the_log_itself_is_sign_enough(name: str) -> None:
+    sign = engine("vllm").sign((LOGS / f"{name}.log").read_text())
+    assert sign is not None
+    assert sign.kind is EXPECTED[name][3]
 
 
 def test_every_log_is_expected_to_mean_something() -> None:

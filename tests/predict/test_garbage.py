@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autotuner.errors import ConfigError
+from autotuner.predict.predict_csv import PREDICTED, TIMES, predicted
 from autotuner.predict.shape import catalogue, shape_of
-from autotuner.predict.table import PREDICTED, TIMES, predicted
 
 ROW = {
     "engine": "vllm",

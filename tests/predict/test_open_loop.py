@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.predict.layout import Layout
+from autotuner.predict.load_curve import Served
 from autotuner.predict.open_loop import OpenService, SaturatedError
-from autotuner.predict.served import Served
 from autotuner.predict.steps import StepTimes
 from autotuner.predict.traffic import Software, Traffic
 from autotuner.simulate.scheduler import Limits, Request, Scheduler

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.predict.calibration import Serving
-from autotuner.predict.deployment import deployment
 from autotuner.predict.layout import Layout
+from autotuner.predict.model_on_gpus import deployment
 from autotuner.predict.predict import closed_loop
 from autotuner.predict.queueing import Steps, loop_of, tpot_of, ttft_of
 

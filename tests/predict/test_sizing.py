@@ -5,8 +5,8 @@ import math
 import pytest
 
 from autotuner.errors import ConfigError
+from autotuner.predict.load_curve import Served
 from autotuner.predict.open_loop import OpenService
-from autotuner.predict.served import Served
 from autotuner.predict.sizing import fewest_gpus
 from autotuner.predict.traffic import Software, Target, Traffic
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotuner.predict.efficiencies import Rates
 from autotuner.predict.hardware import gpu
-from autotuner.predict.rates import Rates
 from autotuner.predict.shape import model_shape
 from autotuner.predict.steps import StepTimes
 

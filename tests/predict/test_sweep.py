@@ -4,7 +4,7 @@ import pytest
 
 from autotuner.errors import ConfigError
 from autotuner.predict.hardware import gpu
-from autotuner.predict.option import best_of_each, frontier
+from autotuner.predict.serving_option import best_of_each, frontier
 from autotuner.predict.shape import model_shape
 from autotuner.predict.sweep import layouts, options
 from autotuner.predict.traffic import Target, Traffic

@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.core import Candidate, Check, LoadPoint, Observation, Workload
 from autotuner.engines import Target, engine
-from autotuner.evaluate.driving import Drive, endpoint_of, vocabulary_of
+from autotuner.evaluate.driver import Drive, endpoint_of, vocabulary_of
 from autotuner.experiment import Benchmark, Deployment, Experiment, Model, Runtime, Slo
 from autotuner.launchers import ports, ready
 from autotuner.launchers.process import ProcessLauncher

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from autotuner.report import plots
-from autotuner.report.labels import Label, place
+from autotuner.report.label_placement import Label, place
 from autotuner.report.plots import pareto
 from tests.report.conftest import result
 

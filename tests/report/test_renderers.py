@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from autotuner.core import Candidate, GpuUse
+from autotuner.report.csv import csv
 from autotuner.report.markdown import markdown
 from autotuner.report.record import record
-from autotuner.report.tabular import csv
 from tests.report.conftest import result
 
 

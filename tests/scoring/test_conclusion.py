@@ -6,7 +6,7 @@ import re
 import pytest
 
 from autotuner.core import Check, FailureKind, Outcome
-from autotuner.report.searched import search_record, sentences
+from autotuner.report.search_summary import search_record, sentences
 from autotuner.scoring.conclusion import Situation, conclude
 from autotuner.scoring.rank import rank
 from autotuner.search.account import Account

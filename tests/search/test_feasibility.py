@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from autotuner.core import Candidate, LoadPoint, Measurement, Trial
-from autotuner.predict.rates import AS_FITTED
+from autotuner.predict.efficiencies import AS_FITTED
 from autotuner.scoring.intervals import share
 from autotuner.search.feasibility import LEAST_TRIALS, Feasibility
 from autotuner.search.problem import Problem

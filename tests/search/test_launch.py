@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from autotuner.core import Check, LoadPoint, LoadPointResult, Workload
 from autotuner.search.launch import FixedCourse
-from autotuner.search.reading import may_be_chance
+from autotuner.search.margins import may_be_chance
 from tests.search.problems import figures
 
 POINTS = (LoadPoint("D(1,1)", concurrency=1), LoadPoint("D(1,1)", rate=2.0))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Trial
-from autotuner.predict.rates import AS_FITTED
+from autotuner.predict.efficiencies import AS_FITTED
 from autotuner.scoring.confirm import gain
 from autotuner.scoring.intervals import share
 from autotuner.search.launch import FixedCourse

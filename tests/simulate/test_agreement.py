@@ -18,12 +18,12 @@ import pytest
 from autotuner.core import LoadPoint, LoadStep, Metrics, Workload
 from autotuner.experiment import Slo
 from autotuner.predict.calibration import Calibration, calibration
-from autotuner.predict.deployment import deployment
 from autotuner.predict.layout import Layout
+from autotuner.predict.model_on_gpus import deployment
 from autotuner.predict.predict import Prediction, closed_loop
 from autotuner.scoring import metrics
 from autotuner.simulate.settings import parse
-from autotuner.simulate.virtual import VirtualServer
+from autotuner.simulate.virtual_time import VirtualServer
 from autotuner.simulate.world import build
 
 EXTRAS = ("overhead", "wait", "per_token", "burst")

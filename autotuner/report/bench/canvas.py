@@ -15,8 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from autotuner.core import LoadPoint, Verdict
 from autotuner.report.bench.result import BenchResult, Driven
-from autotuner.report.figures import load
-from autotuner.report.frame import BADGE, BADGES, COLOURS, INK, MUTED, QUIET, plain
+from autotuner.report.formatting import load
+from autotuner.report.plot_style import BADGE, BADGES, COLOURS, INK, MUTED, QUIET, plain
 
 UNTRUSTED = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
 MOST_TICKS = 10

@@ -22,9 +22,9 @@ from autotuner.report.bench.canvas import (
     series,
 )
 from autotuner.report.bench.result import BenchResult, Driven
-from autotuner.report.frame import INK, MUTED, QUIET, face, ring, style, verdict_entries
-from autotuner.report.labels import Label, place
-from autotuner.report.near import near
+from autotuner.report.label_placement import Label, place
+from autotuner.report.near_misses import near
+from autotuner.report.plot_style import INK, MUTED, QUIET, face, ring, style, verdict_entries
 
 _AXIS = {False: "Concurrency (requests in flight)", True: "Rate (requests/s)"}
 _METRICS = (("ttft", "Time to first token (ms)"), ("tpot", "Time per output token (ms)"))

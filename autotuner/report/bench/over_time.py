@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator
 from autotuner.report.bench.canvas import canvas, empty, finish, named, shades
 from autotuner.report.bench.result import BenchResult
 from autotuner.report.bench.trace import Samples, Trace
-from autotuner.report.frame import INK, QUIET, style
+from autotuner.report.plot_style import INK, QUIET, style
 
 ERRORS = "#c8102e"
 WIDE = 300.0

@@ -8,8 +8,8 @@ import io
 from typing import Any
 
 from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.report.csv import FIGURES, figures
 from autotuner.report.record import load_point_record
-from autotuner.report.tabular import FIGURES, figures
 
 
 def record(bench: BenchResult) -> dict[str, Any]:

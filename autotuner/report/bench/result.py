@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autotuner.core import Capacity, LoadPointResult, Source, Verdict
 from autotuner.experiment import Experiment, Slo
-from autotuner.launchers.vocabulary import Vocabulary
+from autotuner.launchers.token_ids import Vocabulary
 from autotuner.scoring.reasons import reason
 
 CUT_SHORT = "the window was cut short"

@@ -9,8 +9,8 @@ from typing import Any
 from autotuner.core import Capacity, Check, Distribution, Verdict
 from autotuner.errors import counted, sentence
 from autotuner.report.bench.result import BenchResult, Driven
-from autotuner.report.figures import SOURCE_NOTES, load, number, share, with_interval
-from autotuner.report.near import described, near
+from autotuner.report.formatting import SOURCE_NOTES, load, number, share, with_interval
+from autotuner.report.near_misses import described, near
 from autotuner.report.table import ALWAYS, Column, Row, Table, verdict
 from autotuner.workload.arrivals import TRACE
 

@@ -1,0 +1,44 @@
+"""The edge of the command line: every error becomes one paragraph and an exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from autotuner.cli.help_page import Page
+from autotuner.errors import AutotuneError
+
+INTERRUPTED = 130
+UNEXPECTED = 70
+
+
+class Edge(Page, TyperGroup):
+    """A command group that reports errors instead of raising them, unless `--debug` is given."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command and turn what it raises into an exit code."""
+        from autotuner.cli import display
+
+        try:
+            return super().invoke(ctx)
+        except AutotuneError as error:
+            if ctx.params.get("debug"):
+                raise
+            display.error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            display.note("Interrupted.")
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:  # `autotune report | head`
+            display.discard_output()
+            raise typer.Exit(0) from error
+        except typer.Exit:
+            raise
+        except Exception as error:
+            shows_itself = hasattr(error, "show") and hasattr(error, "exit_code")  # click's own usage errors
+            if ctx.params.get("debug") or shows_itself:
+                raise
+            display.unexpected(error)
+            raise typer.Exit(UNEXPECTED) from error

@@ -1,0 +1,140 @@
+"""What-if questions as plain functions: the same answers as `autotune predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotuner.predict.hardware import gpu as find_gpu
+from autotuner.predict.layout import Layout
+from autotuner.predict.load_curve import Served
+from autotuner.predict.measured_lookup import Answer, Memory
+from autotuner.predict.open_loop import OpenLoop, OpenService
+from autotuner.predict.serving_option import Option, Prices
+from autotuner.predict.sizing import fewest_gpus as _fewest_gpus
+from autotuner.predict.sweep import options
+from autotuner.predict.traffic import Software, Target, Traffic
+
+
+def what_if(
+    model: str,
+    gpu: str,
+    *,
+    isl: int,
+    osl: int,
+    concurrency: int,
+    layout: Layout | None = None,
+    software: Software | None = None,
+    prefix_hit: float = 0.0,
+    bundled_only: bool = False,
+) -> Answer:
+    """Tell what a closed loop sees: as measured here, else interpolated near it, else predicted.
+
+    `model` is a bundled name or a path to a config.json, `gpu` a GPU type; `isl` and `osl` are
+    tokens, `concurrency` requests in flight over all data-parallel replicas, `prefix_hit` the
+    share of prompt tokens in the prefix cache. The answer's `source` says which of the three it
+    is; `found` has mean TTFT and TPOT in seconds with 80% intervals, output tokens/s, requests/s
+    and bytes. `bundled_only` leaves out what was measured and calibrated on this machine. Raises
+    ConfigError for what no engine runs and for what does not fit.
+    """
+    served = _served(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
+    return Memory(served).closed(concurrency)
+
+
+def at_rate(
+    model: str,
+    gpu: str,
+    *,
+    isl: int,
+    osl: int,
+    rate: float,
+    layout: Layout | None = None,
+    software: Software | None = None,
+    prefix_hit: float = 0.0,
+    bundled_only: bool = False,
+) -> OpenLoop:
+    """Predict what requests see that arrive by chance, `rate` per second in all.
+
+    Other arguments as for `what_if`. Returns mean seconds with 80% intervals, the part of TTFT
+    spent queueing, the mean number in flight, and the highest sustainable rate in requests/s.
+    Raises SaturatedError, with that rate, where the asked one is above it.
+    """
+    served = _served(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
+    return OpenService(served).at(rate)
+
+
+def _served(
+    model: str,
+    gpu: str,
+    isl: int,
+    osl: int,
+    layout: Layout | None,
+    software: Software | None,
+    prefix_hit: float,
+    bundled_only: bool,
+) -> Served:
+    of = (software or Software()).on(model, find_gpu(gpu).name, layout or Layout())
+    return Served(of, Traffic(isl, osl, prefix_hit), bundled_only=bundled_only)
+
+
+def rank_deployments(
+    model: str,
+    gpu: str,
+    *,
+    isl: int,
+    osl: int,
+    total_gpus: int = 8,
+    ttft: float | None = None,
+    tpot: float | None = None,
+    decode_gpu: str | None = None,
+    prices: Prices | None = None,
+    software: Software | None = None,
+) -> list[Option]:
+    """Rank all ways to use `total_gpus` GPUs: parallelisms, replicas, prefill and decode together or apart.
+
+    `ttft` and `tpot` are targets on the means in seconds; what meets them comes first, by output
+    tokens/s per GPU, the rest by how far it is off. `decode_gpu` puts decode workers on another
+    type; `prices` are those of one GPU for one hour by GPU type. Raises ConfigError where nothing
+    fits or runs.
+    """
+    return options(
+        model,
+        gpu,
+        traffic=Traffic(isl, osl),
+        total_gpus=total_gpus,
+        software=software,
+        target=Target(ttft, tpot),
+        decode_gpu=decode_gpu,
+        prices=_by_name(prices),
+    )
+
+
+def fewest_gpus(
+    model: str,
+    gpus: Sequence[str],
+    *,
+    isl: int,
+    osl: int,
+    rate: float,
+    ttft: float | None = None,
+    tpot: float | None = None,
+    prices: Prices | None = None,
+    software: Software | None = None,
+) -> list[Option]:
+    """Rank ways to carry `rate` requests/s on any of the GPU types, cheapest or smallest first.
+
+    Arguments as for `rank_deployments`. The first option meets the targets where any does; its
+    `gpus`, `workers`, `price` per hour and `cost` per million output tokens are the answer.
+    """
+    return _fewest_gpus(
+        model,
+        gpus,
+        traffic=Traffic(isl, osl),
+        rate=rate,
+        software=software,
+        target=Target(ttft, tpot),
+        prices=_by_name(prices),
+    )
+
+
+def _by_name(prices: Prices | None) -> Prices:
+    return {find_gpu(name).name: price for name, price in (prices or {}).items()}

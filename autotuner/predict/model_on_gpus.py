@@ -1,0 +1,147 @@
+"""One model served by one engine on GPUs of one type: what it holds and how fast it iterates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from autotuner.errors import ConfigError
+from autotuner.predict import memory
+from autotuner.predict.calibration import Calibration, calibration
+from autotuner.predict.efficiencies import AS_FITTED, Costs, Rates, StepParts, step_parts
+from autotuner.predict.hardware import Gpu
+from autotuner.predict.hardware import gpu as find_gpu
+from autotuner.predict.layout import Dtypes, Layout, dtypes_of
+from autotuner.predict.operators import Operators, Work
+from autotuner.predict.queueing import PREFILL_TOKENS, Loop, Steps, loop_of
+from autotuner.predict.shape import ModelShape, model_shape
+
+MEMORY_FRACTION = 0.9
+HELD = {"vllm": 0.5}
+"""Share of its output a running request holds cache for: half where it grows, all where it is reserved."""
+LEAST_CAPABILITY = {"fp8": 89}
+"""Compute capability a weight type asks for; the others are dequantised where no unit computes in them."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model, GPUs, how it is spread over them, the types of its numbers, and an engine.
+
+    `max_running` bounds the requests that one replica runs at once, None where only the KV cache does.
+    `costs` are what its operators are taken to cost beside the constants.
+    """
+
+    shape: ModelShape
+    gpu: Gpu
+    layout: Layout
+    dtypes: Dtypes
+    engine: str = ""
+    version: str | None = None
+    memory_fraction: float = MEMORY_FRACTION
+    max_batched_tokens: int = PREFILL_TOKENS
+    max_running: int | None = None
+    cuda_graph: bool = True
+    costs: Costs = AS_FITTED
+
+    def check(self) -> None:
+        """Raise ConfigError for a layout or types that no engine runs."""
+        shape, layout, name = self.shape, self.layout, self.shape.name
+        for field in ("tp", "pp", "dp"):
+            if getattr(layout, field) < 1:
+                raise ConfigError(f"{field} must be at least 1, not {getattr(layout, field)}.")
+        if shape.heads % layout.tp:
+            raise ConfigError(f"The {shape.heads} attention heads of '{name}' are not divisible by tp {layout.tp}.")
+        if layout.pp > shape.layers:
+            raise ConfigError(f"The {shape.layers} layers of '{name}' are fewer than pp {layout.pp}.")
+        if shape.experts and shape.experts % layout.expert_groups:
+            raise ConfigError(
+                f"The {shape.experts} experts of '{name}' are not divisible by ep {layout.expert_groups}."
+            )
+        for dtype in (self.dtypes.dense, self.dtypes.expert, self.dtypes.mixer):
+            if (self.gpu.compute_capability or 999) < LEAST_CAPABILITY.get(dtype, 0):
+                raise ConfigError(
+                    f"GPU '{self.gpu.name}' does not compute in {dtype}.", remedy="Give another dtype, or a newer GPU."
+                )
+
+    @cached_property
+    def plan(self) -> memory.MemoryPlan:
+        """The memory of the fullest GPU."""
+        return memory.plan(
+            self.shape,
+            self.gpu,
+            fraction=self.memory_fraction,
+            dtypes=self.dtypes,
+            layout=self.layout,
+            max_batched_tokens=self.max_batched_tokens,
+            max_running_requests=self.max_running or memory.RUNNING,
+        )
+
+    @cached_property
+    def operators(self) -> Operators:
+        """The work of its iterations."""
+        return Operators(self.shape, self.gpu, self.layout, self.dtypes)
+
+    @cached_property
+    def bundled_rates(self) -> Rates:
+        """The constants of its operators in the bundled calibration."""
+        return self.rates(calibration())
+
+    def rates(self, by: Calibration) -> Rates:
+        """The constants of its operators."""
+        return self.costs.of(by.rates(self.shape, self.gpu, self.layout, self.dtypes, self.engine, self.version))
+
+    def loop(self, isl: float, osl: float, concurrency: float, *, lengths: float = 1.0) -> Loop:
+        """The closed loop that so many requests in flight make on one replica.
+
+        `lengths` is the mean length of requests as a share of `isl` and `osl`.
+        """
+        held = lengths * (isl + HELD.get(self.engine, 1.0) * osl)
+        capacity = min(self.plan.sequences(held), self.max_running or math.inf)
+        room = self.max_batched_tokens if self.engine != "sglang" else math.inf
+        return loop_of(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity, room=room)
+
+    def works(
+        self, loop: Loop, *, cached: float = 0.0, queries: float = 1.0
+    ) -> tuple[tuple[Work, Work, Work, Work], float]:
+        """Work of a decode, a lone prefill, a mixed and a batched prefill iteration, and its prompts.
+
+        `cached` tokens of each prompt are in the prefix cache already.
+        """
+        batch = max(1.0, loop.batch / self.layout.pp)
+        context, prompt, work = loop.isl + loop.osl / 2, (loop.isl - cached, cached), self.operators.work
+        prompts = int(max(1.0, min(loop.batch, self.max_batched_tokens / max(1.0, loop.isl - cached))))
+        decode = work([], batch, context, queries=queries)
+        alone = work([prompt], 0, 0, others=batch)
+        mixed = work([prompt], max(0.0, batch - 1), context, others=batch, queries=queries)
+        batched = work([prompt] * prompts, 0, 0)
+        return (decode, alone, mixed, batched), float(prompts)
+
+
+def steps_of(
+    works: tuple[Work, Work, Work, Work], prompts: float, rates: Rates, *, cuda_graph: bool = True
+) -> tuple[Steps, StepParts, StepParts]:
+    """Seconds of the four iterations, and the parts of a decode and of a prefill."""
+    decode, alone = step_parts(works[0], rates, eager=not cuda_graph), step_parts(works[1], rates, eager=True)
+    mixed, batched = (step_parts(work, rates, eager=True).total for work in works[2:])
+    return Steps(decode.total, alone.total, mixed, batched, prompts), decode, alone
+
+
+@lru_cache(maxsize=1024)
+def deployment(
+    model: str,
+    gpu: str,
+    layout: Layout,
+    gemm: str | None = None,
+    moe: str | None = None,
+    kv: str | None = None,
+    engine: str = "",
+    version: str | None = None,
+    memory_fraction: float = MEMORY_FRACTION,
+) -> Deployment:
+    """A checked deployment by names; the same one again is the same object."""
+    shape, kind = model_shape(model), find_gpu(gpu)
+    types = dtypes_of(shape, kind, gemm=gemm, moe=moe, kv=kv)
+    found = Deployment(shape, kind, layout, types, engine, version, memory_fraction)
+    found.check()
+    return found

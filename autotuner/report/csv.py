@@ -1,0 +1,139 @@
+"""Every load point of every trial as one flat CSV row, for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from autotuner.core import LoadPointResult, Trial
+from autotuner.experiment import Experiment, Slo
+from autotuner.report.formatting import setting
+from autotuner.report.frontier import on_frontier
+from autotuner.report.near_misses import near
+from autotuner.report.record import per_gpu
+from autotuner.scoring.judge import judge
+from autotuner.scoring.rank import Ranking
+
+_LATENCIES = ("ttft", "ttfo", "tpot", "itl", "e2e")
+_STATISTICS = ("mean", "p50", "p90", "p99")
+
+
+def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> str:
+    """Seconds, tokens/s and requests/s; empty where there is no figure. A failed trial has at least one row.
+
+    `rank` and `candidate` are the place and the number of the candidate, the same for all its launches.
+    """
+    standings = {standing.candidate.key: standing for standing in ranking.standings}
+    names = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
+    found: list[dict[str, Any]] = []
+    judged = [judge(trial, experiment) for trial in trials]
+    members = on_frontier(trials, experiment)
+    for trial in judged:
+        failure = trial.measurement.failure
+        standing = standings.get(trial.candidate.key)
+        head = {
+            "rank": standing.rank if standing else None,
+            "candidate": standing.trial if standing else None,
+            "trial": trial.number,
+            "purpose": trial.purpose,
+            "runtime": trial.candidate.runtime,
+            **{name: setting(value) for name, value in trial.candidate.parameters.items()},
+            "gpus": trial.candidate.gpus,
+            "failure": failure.kind.value if failure else None,
+            "source": trial.measurement.source,
+        }
+        found += [
+            head
+            | _row(result, trial, experiment)
+            | {"pareto": str((trial.candidate.key, result.load_point) in members).lower()}
+            for result in trial.measurement.load_points
+        ] or [head]
+    metered = _GPU_USE if any(set(_GPU_USE) & set(row) for row in found) else ()
+    head_columns = ("rank", "candidate", "trial", "purpose", "runtime")
+    columns = [*head_columns, *names, "gpus", "failure", "source", *FIGURES, *_OF_A_RUN, *metered]
+    text = io.StringIO()
+    writer = csv_module.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return text.getvalue()
+
+
+def _row(result: LoadPointResult, trial: Trial, experiment: Experiment) -> dict[str, Any]:
+    return {
+        **figures(result, experiment.slo),
+        **per_gpu(result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour),
+        "score": result.score.value if result.score else None,
+        **_gpu_use(result),
+    }
+
+
+def figures(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
+    """One load point as a flat row: seconds, tokens/s, requests/s; `near` names the terms met by little."""
+    metrics, share = result.metrics, result.metrics.attainment
+    row: dict[str, Any] = {
+        "scenario": result.load_point.scenario,
+        "concurrency": result.load_point.concurrency,
+        "rate": result.load_point.rate,
+        "source": result.source,
+        "verdict": result.verdict.value,
+        "near": " ".join(term.term for term in near(result, slo)),
+        "n": metrics.requests,
+        "errors": sum(metrics.errors.values()),
+        "output_throughput": metrics.output_throughput,
+        "total_throughput": metrics.throughput,
+        "request_throughput": metrics.request_throughput,
+        "goodput": metrics.goodput,
+        "interactivity": metrics.interactivity,
+        "attainment": share.value if share else None,
+        "attainment_low": share.low if share else None,
+        "attainment_high": share.high if share else None,
+    }
+    for name in _LATENCIES:
+        distribution = getattr(metrics, name)
+        for statistic in _STATISTICS:
+            row[f"{name}_{statistic}"] = getattr(distribution, statistic) if distribution else None
+    return row
+
+
+def _gpu_use(result: LoadPointResult) -> dict[str, Any]:
+    use = result.gpu_use
+    if use is None:
+        return {}
+    figures = (use.mean_watts, use.max_watts, use.utilisation, use.memory_used, use.energy, result.joules_per_token)
+    return dict(zip(_GPU_USE, figures, strict=True))
+
+
+_OF_A_RUN = (
+    "output_throughput_per_gpu",
+    "total_throughput_per_gpu",
+    "gpu_seconds_per_million_output_tokens",
+    "cost_per_million_output_tokens",
+    "score",
+    "pareto",
+)
+"""Columns that take an objective and a known number of GPUs."""
+
+_GPU_USE = ("watts_mean", "watts_max", "gpu_utilisation", "gpu_memory_used", "energy", "joules_per_token")
+"""Columns of a run whose GPUs a driver told of: W, W, share, bytes, J, J."""
+
+FIGURES = (
+    "scenario",
+    "concurrency",
+    "rate",
+    "verdict",
+    "near",
+    "n",
+    "errors",
+    "output_throughput",
+    "total_throughput",
+    "request_throughput",
+    "goodput",
+    "interactivity",
+    "attainment",
+    "attainment_low",
+    "attainment_high",
+    *(f"{name}_{statistic}" for name in _LATENCIES for statistic in _STATISTICS),
+)
+"""The columns of a load point's row, in order."""

@@ -1,0 +1,159 @@
+"""What surrounds the points of a picture: colours, axes, heading and legend."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from autotuner.core import Verdict
+from autotuner.experiment import Experiment, Slo
+from autotuner.report.near_misses import near
+from autotuner.report.objective_text import achieved
+from autotuner.scoring.pareto import Point
+from autotuner.scoring.rank import Ranking
+
+INK, MUTED, QUIET, GRID = "#222222", "#8a8f98", "#555b63", "#e6e8eb"
+TARGET, BADGE, NEAR = "#1a7f4b", "#f2b134", "#b35c00"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b3fa0", "#5d5d5d")
+LOG_ABOVE = 30.0
+BADGES = {"simulated": "SIMULATED, NOT MEASURED", "predicted": "PREDICTED, NOT MEASURED"}
+
+
+def style(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
+    """Plain axes that hold these figures."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
+    axes.grid(True, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=8.5, length=3)
+    _scale(axes, "x", xs or [1.0])
+    _scale(axes, "y", ys or [1.0])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"))
+
+
+def _scale(axes: Axes, name: Literal["x", "y"], at: Sequence[float]) -> None:
+    """From zero, or by powers where the figures span more than LOG_ABOVE."""
+    low, high = min(at), max(at)
+    if low <= 0 or high / low <= LOG_ABOVE:
+        axes.set(**{f"{name}lim": (0.0, high * 1.16 or 1.0)})
+        return
+    axes.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.6, high * 1.9)})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+
+
+def plain(text: str, width: int = 200) -> str:
+    """Text in characters the font surely has, its middle left out where it is too long."""
+    text = "".join(character if character.isascii() and character.isprintable() else "?" for character in text)
+    return text if len(text) <= width else f"{text[: width // 2 - 2]} .. {text[-(width // 2 - 2) :]}"
+
+
+def head(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
+    """Model, engine, scenario and the best, and a badge where nothing was measured."""
+    figure.text(
+        0.062,
+        0.945,
+        plain(f"{experiment.model.id_or_path} on {experiment.base_runtime}", 78),
+        fontsize=14,
+        fontweight="bold",
+        color=INK,
+        parse_math=False,
+    )
+    winner = ranking.winner
+    best = "no winner"
+    if winner is not None:
+        where = f" at {winner.load_point}"
+        if winner.load_point is None:
+            where = f", geometric mean over {len(winner.load_points)} load points"
+        best = f"best: {achieved(ranking.objective, winner.value, ranking.unit)}{where} (trial {winner.trial})"
+    scenarios = plain(", ".join(experiment.benchmark.traffic_scenarios), 60)
+    count = len(ranking.standings)
+    tried = f"{count} candidate" + ("" if count == 1 else "s")
+    key = " · c = concurrency" if experiment.benchmark.num_concurrency else ""
+    figure.text(
+        0.062,
+        0.905,
+        f"{scenarios} · {tried} · {best}{key}",
+        fontsize=9.5,
+        color=QUIET,
+        parse_math=False,
+    )
+    badges = [BADGES[source] for source in ranking.sources if source in BADGES]
+    if badges:
+        figure.text(
+            0.985,
+            0.94,
+            " / ".join(badges),
+            ha="right",
+            fontsize=11,
+            fontweight="bold",
+            color=INK,
+            bbox={"boxstyle": "round,pad=0.45", "facecolor": BADGE, "edgecolor": "none"},
+        )
+
+
+def face(verdict: Verdict, colour: str) -> dict[str, Any]:
+    """How a trusted point is filled: whole, half where too few requests tell, hollow where a target is missed."""
+    return {
+        "markerfacecolor": "white" if verdict is Verdict.INFEASIBLE else colour,
+        "markeredgecolor": colour,
+        "markeredgewidth": 1.3,
+        "fillstyle": "left" if verdict is Verdict.UNDECIDED else "full",
+        "markerfacecoloralt": "white",
+    }
+
+
+def ring(axes: Axes, x: float, y: float, size: float) -> None:
+    """Mark a point that meets a target by little."""
+    axes.plot(
+        [x], [y], "o", markersize=size + 5, markerfacecolor="none", markeredgecolor=NEAR, markeredgewidth=1.4, zorder=6
+    )
+
+
+def verdict_entries(verdicts: Collection[Verdict], *, targets: bool, near: bool) -> list[tuple[Line2D, str]]:
+    """A legend's entries for these verdicts of trusted points, and for the ring of those `near` a target."""
+    texts = {
+        Verdict.FEASIBLE: "all targets met" if targets else "load point",
+        Verdict.UNDECIDED: "too few requests to tell",
+        Verdict.INFEASIBLE: "misses a target",
+    }
+    entries = [(dot(**face(verdict, QUIET)), text) for verdict, text in texts.items() if verdict in verdicts]
+    around = dot(markersize=11, markerfacecolor="none", markeredgecolor=NEAR, markeredgewidth=1.4)
+    return [*entries, (around, "near a target")] if near else entries
+
+
+def dot(marker: str = "o", **style: Any) -> Line2D:
+    """A mark of a legend."""
+    base: dict[str, Any] = {"color": QUIET, "linestyle": "none", "marker": marker, "markersize": 6.5}
+    return Line2D([], [], **(base | style))
+
+
+def legend(figure: Figure, shown: Sequence[Point], ranking: Ranking, slo: Slo) -> None:
+    """One entry for each kind of mark that is in the picture."""
+
+    verdicts = {point.result.verdict for point in shown if point.trusted}
+    entries = []
+    if any(point.on_frontier for point in shown):
+        entries.append((Line2D([], [], color=INK, linewidth=1.6), "Pareto frontier"))
+    if ranking.winner is not None:
+        entries.append((dot("*", markersize=13, color=COLOURS[0], markeredgecolor=INK), "winner"))
+    entries += verdict_entries(verdicts, targets=bool(slo.terms), near=any(near(point.result, slo) for point in shown))
+    if any(point.trusted and not point.on_frontier for point in shown):
+        entries.append((dot(alpha=0.4, color=MUTED), "not on the frontier"))
+    if any(not point.trusted for point in shown):
+        entries.append((dot("x", color=MUTED, markersize=5), "failed, invalid or saturated"))
+    if not entries:
+        return
+    handles, texts = zip(*entries, strict=True)
+    figure.legend(
+        handles, texts, loc="lower center", ncols=len(entries), frameon=False, fontsize=9, bbox_to_anchor=(0.5, 0.012)
+    )

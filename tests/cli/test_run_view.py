@@ -1,0 +1,183 @@
+"""What is shown while a run goes on."""
+
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from autotuner.cli import display
+from autotuner.cli.run_view import COLUMNS, LiveView, PlainView, measured, stage
+from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Trial
+from tests.cli.test_time_left import plan
+from tests.report.conftest import result
+
+SLO = {"ttft": 0.05, "tpot": {"threshold": 0.02}}
+FIRST, SECOND = Candidate("vllm"), Candidate("vllm", {"x": 0, "enable-chunked-prefill": True})
+CRASHED = Failure(FailureKind.CRASHED_AT_START, "Killed.", "Free some memory.")
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def made():
+    made = plan(strategy="racing")
+    data = made.experiment.model_dump()
+    data["benchmark"]["num_concurrency"] = (4, 16)
+    return replace(made, experiment=made.experiment.model_validate({**data, "slo": SLO}))
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(display, "happened", lines.append)
+    return lines
+
+
+def run(view, clock, made, candidate, number, *, ttft=0.03, purpose="search", failure=None):
+    """One launch of two load points as an evaluator tells of it."""
+    results = [result(load, ttft * load / 4, 0.005, made.experiment) for load in (4, 16)] if not failure else []
+    view(Progress("starting", number, candidate, total=3, expected_seconds=90.0, purpose=purpose))
+    clock.now += 80
+    if not failure:
+        view(Progress("ready", number, candidate, total=3))
+    for place, each in enumerate(results, start=1):
+        at = {"load_point": each.load_point, "position": place, "total": 3}
+        view(Progress("measuring", number, candidate, **at, expected_seconds=20.0))
+        clock.now += 26
+        view(Progress("measured", number, candidate, **at, result=each))
+    trial = Trial(number, candidate, Measurement("measured", tuple(results), failure), 0.0, 132.0, purpose)
+    view(Progress("finished", number, candidate, finished=trial))
+
+
+def rendered(view, width=80):
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(view._render())
+    return captured.get()
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    console = Console(width=80, height=30)
+    monkeypatch.setattr(display, "err", lambda: console)
+
+
+def test_the_panel_shows_every_measured_load_point_with_its_verdict(made, narrow):
+    clock = Clock()
+    view = LiveView(made, (), clock)
+    run(view, clock, made, FIRST, 1, purpose="baseline")
+    shown = rendered(view)
+    rows = [line.split() for line in shown.splitlines()]
+    # 4 streams of 100 tokens in 0.525 s; 16 in 0.615 s, with a TTFT of 120 ms
+    assert ["1", "defaults", "4", "152", "30.0", "5.00", "762", "100", "(98-100)", "feasible"] in rows
+    assert ["16", "512", "120", "5.00", "2,600", "0", "(0-1)", "infeasible"] in rows
+    assert "none that meets the targets" in shown
+
+
+def test_the_panel_fits_eighty_columns(made, narrow):
+    clock = Clock()
+    view = LiveView(made, (), clock)
+    run(view, clock, made, FIRST, 1, purpose="baseline")
+    run(view, clock, made, SECOND, 2, ttft=0.01)
+    view(Progress("measuring", 3, SECOND, result(16, 0.1, 0.01, made.experiment).load_point, 2, 3, 20.0))
+    clock.now += 31
+    text = rendered(view)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "31 s, 20 s at least and 2:00 at most" in " ".join(text.split())
+    assert "launch       3 of at most 13" in text
+    assert "best so far  trial 2 (x=0 enable-chunked-prefill=true): mean E2E" in text
+
+
+def test_the_panel_says_that_the_winner_is_confirmed_and_how_long_it_takes(made, narrow):
+    clock = Clock()
+    view = LiveView(made, (), clock)
+    run(view, clock, made, FIRST, 1, purpose="baseline")
+    run(view, clock, made, SECOND, 2, ttft=0.01)
+    assert "up to about" in rendered(view)
+    view(Progress("starting", 3, SECOND, total=3, expected_seconds=80.0, purpose="confirmation"))
+    text = rendered(view)
+    assert "launch       3 of 6, to confirm the winner" in text
+    # four launches of 80 s and two load points of 26 s
+    assert "elapsed      4:24, about 8:48 left" in text
+
+
+def test_the_panel_keeps_to_the_height_of_the_terminal(made, narrow):
+    clock = Clock()
+    view = LiveView(made, (), clock)
+    for number in range(1, 21):
+        run(view, clock, made, Candidate("vllm", {"x": number}), number)
+    text = rendered(view)
+    assert len(text.splitlines()) <= 30
+    assert "before" in text.splitlines()[-1]
+
+
+def test_verdicts_have_their_colours(made):
+    shown = [{"trial": "1", "load": "4", "scenario": "s", "verdict": verdict} for verdict in ("feasible", "infeasible")]
+    console = Console(width=80, force_terminal=True, color_system="standard")
+    with console.capture() as captured:
+        console.print(measured(shown, 80, 10))
+    assert "\x1b[32mfeasible" in captured.get()
+    assert "\x1b[31minfeasible" in captured.get()
+
+
+def test_a_launch_that_failed_has_a_row_with_its_failure(made, narrow):
+    clock = Clock()
+    view = LiveView(made, (), clock)
+    run(view, clock, made, FIRST, 1, failure=CRASHED)
+    assert "crashed-at-start" in rendered(view)
+
+
+def test_a_resumed_run_shows_what_was_measured_before(made, narrow):
+    each = result(4, 0.03, 0.005, made.experiment)
+    done = [Trial(1, FIRST, Measurement("measured", (each,)), 0.0, 100.0, "baseline")]
+    text = rendered(LiveView(made, done, Clock()))
+    assert "launch       2 of at most 13" in text
+    assert "feasible" in text
+
+
+def test_in_a_pipe_each_step_is_a_line(made, said):
+    clock = Clock()
+    with PlainView(made, (), clock) as view:
+        run(view, clock, made, FIRST, 1, purpose="baseline")
+        run(view, clock, made, SECOND, 2, ttft=0.01)
+        run(view, clock, made, FIRST, 3, purpose="confirmation")
+        run(view, clock, made, SECOND, 4, purpose="confirmation", failure=CRASHED)
+    assert said[0] == "[1/13] starting trial 1, the defaults"
+    assert said[2] == "[1/13] load point 1 of 3: D(100,100) @ 4, 20 s to 2:00"
+    assert said[3] == (
+        "[1/13] D(100,100) @ 4: TTFT 30.0 ms, TPOT 5.00 ms, 762 output tokens/s, SLO met 100%, feasible, "
+        "n=152 (measured)"
+    )
+    assert said[6].startswith("[1/13] finished in 2:12, up to about ")
+    assert "[3/6] starting trial 1, the defaults, again to confirm the winner" in said
+    assert said[-1] == "[4/6] failed, crashed-at-start: Killed."
+
+
+@pytest.mark.parametrize(
+    ("since", "text"),
+    [
+        (3.4, "starting: 3 of 20 s"),
+        (20.0, "starting: 20 of 20 s"),
+        (23.0, "starting: 23 s, longer than the 20 s planned"),
+    ],
+)
+def test_no_stage_is_said_to_be_further_than_its_end(since, text):
+    assert stage(Progress("starting", 1, FIRST, expected_seconds=20.0), since) == text
+
+
+def test_a_stage_of_unknown_length_says_how_long_it_has_lasted():
+    assert stage(Progress("stopping", 1, FIRST), 4.0) == "stopping: 4 s"
+
+
+def test_the_columns_of_figures_are_never_left_out_before_the_candidate():
+    by_title = {column.title: column.priority for column in COLUMNS}
+    assert max(by_title, key=by_title.get) == "candidate"
+    assert {name for name, priority in by_title.items() if not priority} >= {"load", "TTFT ms", "TPOT ms", "verdict"}

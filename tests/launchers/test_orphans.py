@@ -1,0 +1,131 @@
+"""Who owns what, and what is removed when the owner was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autotuner.cli.leftovers import half_written
+from autotuner.core import Candidate, Measurement, Trial
+from autotuner.launchers import gpu_locks, orphans, owner
+from autotuner.store import RunStore
+
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+
+
+@pytest.fixture
+def dead():
+    """An owner that has ended."""
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        started = owner.started(process.pid)
+    return replace(owner.me(), pid=process.pid, started=started or "0")
+
+
+def test_an_owner_survives_being_written_and_read():
+    assert owner.parse(str(owner.me())) == owner.me()
+    assert owner.parse("not an owner") is None
+    assert owner.parse("a/b/c/d") is None
+
+
+def test_a_living_process_is_not_gone_and_a_dead_one_is(dead):
+    assert not owner.me().is_gone
+    assert dead.is_gone
+
+
+def test_a_process_that_got_the_same_number_is_not_the_owner():
+    assert replace(owner.me(), started="1").is_gone
+    assert replace(owner.me(), boot="another").is_gone
+
+
+def test_an_owner_on_another_machine_is_left_alone(dead):
+    assert not replace(dead, place="elsewhere:pid").is_gone
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """Locks and working folders of this test alone, and no Docker."""
+    monkeypatch.setattr(gpu_locks, "folder", lambda: tmp_path / "gpus")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(orphans, "SOCKET", tmp_path / "no.sock")
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    return tmp_path
+
+
+def started_by(who):
+    process = subprocess.Popen(SLEEP, env={**os.environ, owner.ENVIRONMENT: str(who)}, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+def test_a_process_of_a_dead_owner_is_killed_and_that_of_a_living_one_is_not(alone, dead):
+    with started_by(dead) as left, started_by(owner.me()) as kept:
+        try:
+            removed = orphans.sweep()
+            assert ("process", str(left.pid)) in removed
+            assert ("process", str(kept.pid)) not in removed
+            assert left.wait(10) == -signal.SIGKILL
+            assert kept.poll() is None
+        finally:
+            kept.kill()
+
+
+def test_a_working_folder_of_a_dead_process_is_removed(alone, dead):
+    left, kept = alone / f"autotune-load-{dead.pid}-x", alone / f"autotune-load-{os.getpid()}-x"
+    for folder in (left, kept):
+        folder.mkdir()
+        (folder / "exchanges.spool").write_bytes(b"half")
+    assert [item for item in orphans.sweep() if item[0] == "folder"] == [("folder", str(left))]
+    assert not left.exists()
+    assert kept.exists()
+
+
+def test_a_lock_that_nobody_holds_is_removed(alone):
+    gpu_locks.locked(alone / "gpus" / "GPU-0.lock").close()
+    assert ("lock", "GPU-0.lock") in orphans.sweep()
+    assert ("lock", "GPU-0.lock") not in orphans.sweep()
+
+
+@pytest.fixture
+def store(tmp_path):
+    config = {
+        "task_name": "t",
+        "model": {"id_or_path": "m"},
+        "base_runtime": "sim",
+        "parameters": {},
+        "benchmark": {"traffic_scenarios": ["D(10,10)"], "num_concurrency": [1]},
+    }
+    return RunStore.create(tmp_path / "runs", config, {})
+
+
+def finish(store):
+    number, folder = store.open_trial()
+    (folder / "server.log").write_text("said")
+    store.append(Trial(number, Candidate("sim"), Measurement("simulated", ()), time.time(), time.time()))
+
+
+def test_what_an_interrupted_trial_left_is_removed_and_finished_ones_stay(store):
+    finish(store)
+    _, half = store.open_trial()
+    (half / "records-1.npz.partial").write_bytes(b"x")
+    whole = (store.path / "trials.jsonl").read_bytes()
+    (store.path / "trials.jsonl").write_bytes(whole + b'{"number": 2, "cand')
+    removed = dict(half_written(store.path.parent))
+    assert removed == {"folder": str(half), "line": str(store.path / "trials.jsonl")}
+    assert (store.path / "trials.jsonl").read_bytes() == whole
+    assert [path.name for path in (store.path / "trials").iterdir()] == ["001"]
+    assert list(half_written(store.path.parent)) == []
+
+
+def test_a_run_in_use_and_a_folder_that_is_none_are_left_alone(store, tmp_path):
+    _, half = store.open_trial()
+    (tmp_path / "runs" / "other").mkdir()
+    (tmp_path / "runs" / "other" / "experiment.yaml").write_text("not: an experiment")
+    with store.locked():
+        assert list(half_written(store.path.parent)) == []
+    assert half.exists()
+    assert list(half_written(Path("nowhere"))) == []

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from autotuner.load import priority
+from autotuner.load.priority import going_first, may_go_first
+
+
+def allowed() -> bool:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_threads_started_while_going_first_go_first_too_and_it_ends():
+    """A thread that holds the interpreter's lock at normal priority would hold up the one that goes first."""
+    seen: list[int] = []
+    with going_first():
+        thread = Thread(target=lambda: seen.append(os.sched_getscheduler(0)))
+        thread.start()
+        thread.join()
+    assert seen == [os.SCHED_RR if allowed() else os.SCHED_OTHER]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def refuse(*arguments: object) -> None:
+    raise PermissionError
+
+
+def test_where_nothing_is_allowed_everything_runs_as_before(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    before = os.nice(0)
+    with going_first():
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        assert os.nice(0) == before
+
+
+def test_where_real_time_is_refused_a_high_priority_is_taken_and_given_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    values: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "setpriority", lambda *arguments: values.append(arguments))
+    monkeypatch.setattr(priority, "AUTOGROUP", tmp_path / "autogroup")
+    with going_first():
+        assert values == [(os.PRIO_PROCESS, 0, -10)]
+        assert (tmp_path / "autogroup").read_text() == "-10"
+    assert values[1:] == [(os.PRIO_PROCESS, 0, os.nice(0))]
+    assert (tmp_path / "autogroup").read_text() == str(os.nice(0))
+
+
+def test_whether_it_is_allowed_is_known_without_doing_it(monkeypatch: pytest.MonkeyPatch):
+    assert may_go_first() is allowed()
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    assert not may_go_first()
+
+
+def test_a_process_that_goes_last_is_idle_or_nicest():
+    code = "import os; from autotuner.load.priority import go_last; go_last(); "
+    code += "print(os.sched_getscheduler(0), os.nice(0))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(found[0]) == os.SCHED_IDLE or int(found[1]) == 19

@@ -1,0 +1,43 @@
+import pytest
+
+from autotuner.report.objective_text import meaning, objective_line
+from autotuner.scoring.objective import OBJECTIVES
+from tests.report.conftest import experiment
+
+GPUS = "; it does not weigh the GPUs a candidate takes"
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "text"),
+    [
+        ("minimize_latency", {}, f"the mean end-to-end latency over all load points{GPUS}"),
+        ("minimize_ttft", {"loads": (4,)}, f"the mean time to first token at D(100,100) @ 4{GPUS}"),
+        ("minimize_tpot", {}, f"the mean time per output token over all load points{GPUS}"),
+        (
+            "maximize_throughput",
+            {},
+            "total (prompt + output) tokens/s per GPU, each candidate at its best load point",
+        ),
+        (
+            "maximize_goodput",
+            {"scenarios": ("D(100,100)", "D(10,10)")},
+            "requests/s of one server that meet the targets, "
+            f"each candidate at its best load point of each scenario{GPUS}",
+        ),
+        ("minimize_cost", {}, "the GPU-seconds of a million output tokens, each candidate at its best load point"),
+        ("minimize_cost", {"price": 2.0, "loads": (1,)}, "the price of a million output tokens at D(100,100) @ 1"),
+    ],
+)
+def test_an_objective_says_what_it_compares_where_and_whether_gpus_count(objective, changes, text):
+    assert meaning(experiment(objective, **changes)) == text
+
+
+def test_at_capacity_each_candidate_has_its_own_load():
+    question = experiment("maximize_throughput")
+    found = question.model_copy(update={"benchmark": question.benchmark.model_copy(update={"find_capacity": True})})
+    assert meaning(found).endswith("per GPU, each candidate at its own capacity")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_has_a_line(objective):
+    assert objective_line(experiment(objective)).startswith(f"Objective: {objective}, ")

@@ -1,0 +1,147 @@
+"""Which GPU type candidates are foreseen on, and that what does not fit is no candidate."""
+
+import json
+
+import pytest
+
+from autotuner.core import Candidate, LoadPoint
+from autotuner.engines import engine
+from autotuner.errors import ConfigError
+from autotuner.experiment import Experiment
+from autotuner.forecaster import Foresight
+from autotuner.launchers import gpus, launcher
+from autotuner.launchers.gpus import Gpu, Inventory
+from autotuner.predict.efficiencies import AS_FITTED, KINDS, Costs
+from autotuner.predict.local_factors import Factors, keep, key_of
+from autotuner.session import wire
+
+
+def experiment(base_runtime="sim", model="llama-3.1-70b", parameters=None, **sections):
+    return Experiment.model_validate(
+        {
+            "task_name": "t",
+            "model": {"id_or_path": model},
+            "base_runtime": base_runtime,
+            "parameters": parameters or {},
+            "benchmark": {"traffic_scenarios": ["P(900,100,200)"], "num_concurrency": [1]},
+            **sections,
+        }
+    )
+
+
+def foresight(**asked):
+    of = experiment(**asked)
+    return Foresight.of(of, engine(of.base_runtime), launcher(of.deployment.mode, of.deployment))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Give this machine GPUs with these names."""
+
+    def has(*names):
+        found = tuple(Gpu(index, name, f"GPU-{index}", 80 * 2**30, 80 * 2**30) for index, name in enumerate(names))
+        monkeypatch.setattr(gpus, "inventory", lambda: Inventory(found))
+
+    return has
+
+
+def test_the_simulated_engine_has_the_gpu_it_imitates():
+    assert foresight(simulate={"gpu": "l4"}, hardware={"gpu_type": "H100"}).gpu == "l4"
+
+
+def test_a_real_engine_has_the_type_the_experiment_names_else_that_of_the_machine(machine):
+    machine("NVIDIA H200", "NVIDIA H200", "Tesla T4")
+    assert foresight(base_runtime="vllm", hardware={"gpu_type": "H100"}).gpu == "H100"
+    assert foresight(base_runtime="vllm", hardware={"gpus": [0, 1]}).gpu == "NVIDIA H200"
+    assert foresight(base_runtime="vllm").gpu is None
+
+
+def test_nothing_is_foreseen_of_an_endpoint_or_on_a_cpu(machine):
+    machine("NVIDIA H200")
+    elsewhere = {"mode": "external", "url": "http://127.0.0.1:1"}
+    container = {"deployment": {"mode": "docker"}}
+    assert foresight(base_runtime="vllm", deployment=elsewhere).gpu is None
+    assert foresight(base_runtime="sim", deployment=elsewhere).gpu is None
+    assert foresight(**container, base_runtime="vllm", runtime={"image": "acme/vllm-openai:1"}).gpu == "NVIDIA H200"
+    assert foresight(**container, base_runtime="vllm", runtime={"image": "acme/vllm-cpu:1"}).gpu is None
+
+
+def test_what_does_not_fit_is_no_candidate_and_says_why():
+    space = wire(experiment(parameters={"tp-size": [1, 2]})).space
+    assert [candidate.parameters["tp-size"] for candidate in space.candidates] == [2]
+    [(candidate, reason)] = space.refused
+    assert candidate.parameters["tp-size"] == 1
+    assert "does not fit: weights need 131.4 GiB" in reason
+
+
+def test_a_space_in_which_nothing_fits_is_refused_with_the_figures():
+    with pytest.raises(ConfigError, match="weights need"):
+        wire(experiment(parameters={"tp-size": [1]}))
+
+
+def test_a_model_in_a_folder_is_read_from_there(tmp_path, machine):
+    machine("NVIDIA H100 80GB HBM3")
+    config = {
+        "num_hidden_layers": 80,
+        "hidden_size": 8192,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "intermediate_size": 28672,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+    }
+    for name, architecture in (("known", "LlamaForCausalLM"), ("unknown", "UnheardOf")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
+    known, unknown = (
+        foresight(base_runtime="sglang", model=str(tmp_path / name)).refuse(Candidate("sglang"))
+        for name in ("known", "unknown")
+    )
+    assert "does not fit" in known
+    assert unknown is None
+
+
+def test_a_shared_prefix_is_foreseen_in_the_cache_unless_that_is_off():
+    seen = foresight(model="llama-3.1-8b")
+    point = LoadPoint("P(3000,100,200)", concurrency=4)
+    on, off = (seen.predict(Candidate("sim", {"prefix-caching": cache}), point) for cache in (True, False))
+    assert on.ttft < off.ttft
+
+
+def test_slower_operators_are_foreseen_to_take_longer():
+    found, candidate = foresight(), Candidate("sim", {"tp-size": 4})
+    point = LoadPoint("D(1000,200)", concurrency=16)
+    as_fitted = found.predict(candidate, point)
+    assert as_fitted is not None
+    assert found.predict(candidate, point, AS_FITTED) == as_fitted
+    for kind in KINDS:
+        slower = found.predict(candidate, point, Costs(**{kind: 1.2}))
+        assert slower is not None
+        assert slower.tpot >= as_fitted.tpot
+    every = found.predict(candidate, point, Costs(*[1.2] * len(KINDS)))
+    assert every is not None
+    assert every.tpot == pytest.approx(1.2 * as_fitted.tpot, rel=0.02)
+
+
+def test_what_has_no_room_for_a_cache_is_not_expected_to_hold_its_model():
+    found = foresight()
+    assert not found.holds(Candidate("sim", {"tp-size": 1}))
+    assert found.holds(Candidate("sim", {"tp-size": 4}))
+    assert foresight(base_runtime="vllm").holds(Candidate("vllm", {"tp-size": 1}))
+
+
+def test_what_was_calibrated_here_is_in_what_is_foreseen_of_measured_runs_alone(machine, monkeypatch, tmp_path):
+    machine("NVIDIA H200")
+    monkeypatch.setenv("AUTOTUNE_DATA_HOME", str(tmp_path))
+    candidate, point = Candidate("vllm", {"tp-size": 4}), LoadPoint("D(1000,200)", concurrency=8)
+    asked = {"base_runtime": "vllm", "hardware": {"gpu_type": "H200"}}
+    before, virtual = foresight(**asked).predict(candidate, point), {"optimization": {"evaluator": "simulated"}}
+    assert before is not None
+    factors = Factors(1.5, 2.0, 1.0, 9, 3, (0.4, 0.4), (0.05, 0.05), "measured", "2026-01-01")
+    deployed = foresight(**asked).deployment(candidate)
+    assert deployed is not None
+    keep({key_of("vllm", deployed.gpu.name): factors})
+    after, simulated = (foresight(**asked, **more).predict(candidate, point) for more in ({}, virtual))
+    assert after is not None
+    assert 1.5 * before.tpot < after.tpot <= 2.0 * before.tpot
+    assert simulated == before

@@ -1,0 +1,272 @@
+"""Finished trials become rows that what-if questions find, and points that factors are fitted to."""
+
+import sqlite3
+
+import pytest
+import yaml
+
+from autotuner.cli import app
+from autotuner.core import (
+    Candidate,
+    Distribution,
+    LoadPoint,
+    LoadPointResult,
+    Measurement,
+    Metrics,
+    Progress,
+    Trial,
+    Verdict,
+)
+from autotuner.engines import engine
+from autotuner.errors import ConfigError, UsageError
+from autotuner.experiment import Experiment
+from autotuner.forecaster import Foresight
+from autotuner.launchers import launcher
+from autotuner.local_data import lesson, remember, remembering
+from autotuner.predict import database
+from autotuner.predict.fit import fitted
+from autotuner.predict.layout import Layout
+from autotuner.predict.load_curve import Served
+from autotuner.predict.measured_lookup import Memory
+from autotuner.predict.traffic import Software, Traffic
+from autotuner.store import RunStore
+
+CONFIG = {
+    "task_name": "t",
+    "model": {"id_or_path": "qwen3-8b"},
+    "base_runtime": "vllm",
+    "parameters": {"tp-size": [1]},
+    "hardware": {"gpu_type": "H100", "total_gpus": 8},
+    "benchmark": {"traffic_scenarios": ["D(1000,200)"], "num_concurrency": [1]},
+}
+TRAFFIC = Traffic(1000, 200)
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch, tmp_path):
+    monkeypatch.setenv("AUTOTUNE_DATA_HOME", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore.create(tmp_path / "runs", CONFIG, {})
+
+
+def foresight(store):
+    of: Experiment = store.experiment
+    return Foresight.of(of, engine(of.base_runtime), launcher(of.deployment.mode, of.deployment))
+
+
+def served(tp=1) -> Served:
+    return Served(Software("vllm", kv_dtype=None).on("qwen3-8b", "h100", Layout(tp=tp)), TRAFFIC, bundled_only=True)
+
+
+def summary(mean):
+    return Distribution(100, mean, 0.0, *[mean] * 8, intervals={"mean": (0.97 * mean, 1.03 * mean)})
+
+
+def result(concurrency, ttft, tpot, source="measured", scenario="D(1000,200)", verdict=Verdict.FEASIBLE):
+    requests = concurrency / (ttft + 199 * tpot)
+    metrics = Metrics(
+        requests=100,
+        ttft=summary(ttft),
+        ttfo=None,
+        tpot=summary(tpot),
+        itl=None,
+        chunk_gap=None,
+        e2e=None,
+        interactivity=None,
+        output_throughput=200 * requests,
+        throughput=1200 * requests,
+        request_throughput=requests,
+        goodput=0.0,
+        token_goodput=0.0,
+        attainment=None,
+        errors={},
+    )
+    return LoadPointResult(LoadPoint(scenario, concurrency=concurrency), source, metrics, verdict=verdict)
+
+
+def trial(number, results, tp=1, source="measured", **parameters):
+    candidate = Candidate("vllm", {"tp-size": tp, **parameters})
+    return Trial(number, candidate, Measurement(source, tuple(results), server={"version": "0.32.0"}), 0.0, 1.7e9)
+
+
+def slower(concurrency, tp=1, prefill=1.0, decode=1.0, source="measured"):
+    """A load point measured at the prediction times these factors."""
+    from autotuner.predict.local_factors import parts
+
+    overhead, first, each, stalls = parts(served(tp).closed(concurrency), served(tp).alone)
+    return result(concurrency, overhead + first * prefill, each * decode + stalls * prefill, source)
+
+
+def test_a_measured_trial_is_found_by_the_question_it_answers(store):
+    assert remember(store, foresight(store), trial(3, [result(8, 0.08, 0.011)])) == 1
+    answer = Memory(Served(served().of, TRAFFIC)).closed(8)
+    assert answer.source == "measured"
+    assert (answer.found.ttft, answer.found.tpot) == (0.08, 0.011)
+    assert answer.found.ttft_interval == pytest.approx((0.97 * 0.08, 1.03 * 0.08))
+    assert "trial 3 at D(1000,200) @ 8" in answer.said
+
+
+def test_between_two_measured_loads_it_is_interpolated_along_the_prediction(store):
+    loads = [slower(8, decode=1.2), slower(32, decode=1.2)]
+    remember(store, foresight(store), trial(1, loads))
+    answer = Memory(Served(served().of, TRAFFIC)).closed(16)
+    assert answer.source == "interpolated"
+    assert answer.found.tpot == pytest.approx(slower(16, decode=1.2).metrics.tpot.mean, rel=0.02)
+    assert answer.found.tpot_interval.low < answer.found.tpot < answer.found.tpot_interval.high
+
+
+def test_between_two_measured_lengths_it_is_interpolated_too(store):
+    rows = [result(8, 0.05, 0.012, scenario="D(500,200)"), result(8, 0.2, 0.012, scenario="D(1900,200)")]
+    remember(store, foresight(store), trial(1, rows))
+    answer = Memory(Served(served().of, TRAFFIC)).closed(8)
+    assert answer.source == "interpolated"
+    assert 0.05 < answer.found.ttft < 0.2
+
+
+@pytest.mark.parametrize("asked", [4, 64])
+def test_beyond_what_was_measured_it_is_predicted(store, asked):
+    remember(store, foresight(store), trial(1, [slower(8), slower(32)]))
+    assert Memory(Served(served().of, TRAFFIC)).closed(asked).source == "predicted"
+
+
+def test_loads_too_far_apart_are_not_interpolated(store):
+    remember(store, foresight(store), trial(1, [slower(1), slower(64)]))
+    assert Memory(Served(served().of, TRAFFIC)).closed(16).source == "predicted"
+
+
+def test_another_layout_or_an_invalid_load_point_answers_nothing(store):
+    remember(store, foresight(store), trial(1, [slower(8, tp=2)], tp=2))
+    remember(store, foresight(store), trial(2, [result(8, 9.0, 9.0, verdict=Verdict.INVALID)]))
+    assert Memory(Served(served().of, TRAFFIC)).closed(8).source == "predicted"
+    assert database.count() == 2
+
+
+def test_the_plainest_candidate_stands_for_a_deployment(store):
+    remember(store, foresight(store), trial(1, [result(8, 0.5, 0.5)], **{"schedule-policy": "lpm"}))
+    remember(store, foresight(store), trial(2, [result(8, 0.08, 0.011)]))
+    assert Memory(Served(served().of, TRAFFIC)).closed(8).found.ttft == 0.08
+
+
+def test_simulated_figures_are_never_kept(store):
+    assert remember(store, foresight(store), trial(1, [result(8, 0.1, 0.01, "simulated")], source="simulated")) == 0
+    assert not database.path().exists()
+
+
+def test_a_trial_remembered_twice_is_one_row(store):
+    for _ in range(2):
+        remember(store, foresight(store), trial(1, [result(8, 0.1, 0.01)]))
+    assert database.count() == 1
+
+
+def test_a_database_that_cannot_be_written_costs_no_trial(store, tmp_path, caplog):
+    database.path().parent.mkdir()
+    database.path().write_text("this is no database" * 100)
+    seen = []
+    watch = remembering(store, foresight(store), seen.append)
+    progress = Progress("finished", 1, Candidate("vllm"), finished=trial(1, [result(8, 0.1, 0.01)]))
+    watch(progress)
+    assert seen == [progress]
+    assert "not added" in caplog.text
+
+
+def test_a_database_of_another_version_is_left_alone(store):
+    remember(store, foresight(store), trial(1, [result(8, 0.1, 0.01)]))
+    with sqlite3.connect(database.path()) as file:
+        file.execute("PRAGMA user_version = 99")
+    file.close()
+    assert remember(store, foresight(store), trial(2, [result(8, 0.1, 0.01)])) == 0
+
+
+def measured(store, factors, source="measured"):
+    for number, tp in ((1, 1), (2, 2)):
+        store.append(trial(number, [slower(load, tp, *factors, source) for load in (1, 8, 32)], tp, source))
+    return store.path
+
+
+def test_factors_that_made_the_runs_are_found_again(store):
+    found = lesson([measured(store, (1.3, 0.8))])
+    by = fitted(found.points["vllm h100_sxm"], found.source, ())
+    assert by.prefill == pytest.approx(1.3, rel=0.06)
+    assert by.decode == pytest.approx(0.8, rel=0.06)
+    assert by.overhead == pytest.approx(1.0, rel=0.06)
+    assert max(by.after) < 0.05 < min(by.before)
+    assert (by.points, by.launches) == (6, 2)
+
+
+def test_simulated_runs_are_refused_unless_asked_for(store):
+    path = measured(store, (1.0, 1.0), "simulated")
+    with pytest.raises(UsageError, match="simulated, not measured"):
+        lesson([path])
+    assert lesson([path], simulated=True).source == "simulated"
+
+
+def test_runs_without_a_known_gpu_say_what_is_missing(store):
+    config = {**CONFIG, "hardware": {}}
+    (store.path / "experiment.yaml").write_text(yaml.safe_dump(config))
+    path = measured(store, (1.0, 1.0))
+    with pytest.raises(UsageError, match="Name the GPU with --gpu"):
+        lesson([path])
+    assert lesson([path], gpu="H100").points
+    with pytest.raises(ConfigError, match="Unknown GPU 'H1000'; did you mean 'H100'"):
+        lesson([path], gpu="H1000")
+
+
+def test_too_few_load_points_are_refused(store):
+    store.append(trial(1, [slower(8)]))
+    points = lesson([store.path]).points["vllm h100_sxm"]
+    with pytest.raises(UsageError, match="too few"):
+        fitted(points, "measured", ())
+
+
+def commanded(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        app(list(arguments))
+    return ended.value.code
+
+
+def test_the_command_fits_shows_and_forgets(store, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert commanded("calibrate", str(measured(store, (1.3, 0.8)))) == 0
+    said = capsys.readouterr()
+    assert "vllm h100_sxm" in said.out
+    assert "->" in said.out
+    assert "calibration.json" in said.err
+    question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
+    assert commanded(*question) == 0
+    assert "Calibrated on 2 launches of your own runs" in capsys.readouterr().out
+    assert commanded(*question, "--total-gpus", "2") == 0
+    assert "Calibrated on 2 launches" in capsys.readouterr().out
+    assert commanded(*question, "--predicted") == 0
+    assert "Calibrated" not in capsys.readouterr().out
+    assert commanded("calibrate", "--forget") == 0
+    assert commanded("calibrate") == 0
+    assert "Nothing was calibrated" in capsys.readouterr().out
+
+
+def test_the_command_refuses_simulated_runs_or_says_it_loudly(store, capsys):
+    run = str(measured(store, (1.3, 0.8), "simulated"))
+    assert commanded("calibrate", run) == 2
+    assert "simulated, not measured" in capsys.readouterr().err
+    assert commanded("calibrate", run, "--simulated") == 0
+    assert "SIMULATED" in capsys.readouterr().out
+
+
+def test_factors_that_do_not_help_are_not_kept(store, capsys):
+    assert commanded("calibrate", str(measured(store, (1.0, 1.0)))) == 1
+    assert "Nothing was kept" in capsys.readouterr().err
+
+
+def test_the_command_says_what_was_measured(store, capsys):
+    remember(store, foresight(store), trial(3, [result(8, 0.08, 0.011)]))
+    question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
+    assert commanded(*question, "--concurrency", "8") == 0
+    said = capsys.readouterr().out
+    assert "Measured here" in said
+    assert "80.0 ms" in said
+    assert commanded(*question, "--concurrency", "8", "--json") == 0
+    assert '"source": "measured"' in capsys.readouterr().out
+    assert commanded(*question, "--total-gpus", "2", "--json") == 0
+    assert '"source": "measured"' in capsys.readouterr().out

@@ -1,0 +1,38 @@
+"""Where the rooms meet."""
+
+import pytest
+
+from autotuner.config import TaskContext, compose
+from autotuner.errors import ConfigError
+from autotuner.session import _widening, wire
+
+
+@pytest.mark.parametrize(
+    ("reasons", "remedy"),
+    [
+        (
+            ["28 attention heads are not divisible by tp-size 3"],
+            "Give sizes that divide 28: --set parameters.tp-size=[1, 2, 4, 7, 14]",
+        ),
+        (["breaks the constraint all: tp-size == gpus"], "Take the constraint back with --set constraints.all=null"),
+        (
+            ["it needs 8 GPUs and 2 may be used"],
+            "Allow more GPUs with --total-gpus, or give sizes whose product is at most 2",
+        ),
+        (["the simulated engine has no dp-size; simulate one replica"], "Set dp-size to 1: --set parameters.dp-size=1"),
+        (["a and b both set --c"], "Keep one of a and b"),
+        (["it does not fit: the KV cache of one request of max-model-len 9 needs"], "Lower max-model-len"),
+        (["something else"], "Change the parameters that the reason names"),
+        ([], "Give every parameter at least one value."),
+    ],
+)
+def test_the_remedy_for_an_empty_space_comes_from_the_reasons(reasons, remedy):
+    assert _widening(reasons).startswith(remedy)
+
+
+def test_a_size_that_was_given_is_not_what_is_suggested():
+    asked = {"parameters": {"tp-size": [1]}}
+    with pytest.raises(ConfigError) as caught:
+        wire(compose(TaskContext(base_runtime="sim", model_name="llama-3.1-70b", user_overrides=asked)).experiment)
+    assert "tp-size=[1]" not in caught.value.remedy
+    assert "larger tp-size" in caught.value.remedy
