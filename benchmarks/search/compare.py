@@ -1,6 +1,6 @@
 """Compare search strategies over many simulated worlds whose costs are not what is predicted.
 
-    python benchmarks/search/compare.py --worlds 60 --processes 2 --write docs/explanation/search.md
+    python benchmarks/search/compare.py --worlds 60 --processes 2 --write docs/reference/figures.md
 
 The true best of each world is found by long runs and kept in the cache folder for the next time.
 Everything is seeded: the same command gives the same figures, on any machine.

@@ -1,6 +1,6 @@
 """How often a load point that was ended early is decided wrongly, against long runs of the same load point.
 
-    python benchmarks/search/decisions.py --worlds 60 --processes 2 --write docs/explanation/search.md
+    python benchmarks/search/decisions.py --worlds 60 --processes 2 --write docs/reference/figures.md
 
 In each world one candidate is driven at loads around its predicted capacity, once as a search
 drives it and once for as long as it takes to know the share of good requests. Decisions count

@@ -1,7 +1,7 @@
 """Racing against a grid on a real vLLM: wall time, launches, load points, and both winners side by side.
 
     python tests/real/setup_vllm.py ~/engine
-    python benchmarks/search/real.py --vllm ~/engine/vllm --model ~/engine/tiny-model --write docs/explanation/search.md
+    python benchmarks/search/real.py --vllm ~/engine/vllm --model ~/engine/tiny-model --write docs/reference/figures.md
 
 Both strategies search the same candidates with the same capacity search and the same first launch
 of the engine's defaults. Then both winners are launched again in turn, each at the load that its
