@@ -32,6 +32,16 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines the quick suite runs, in worker and server processes too: coverage.md and htmlcov/; no gate."""
+    session.install("-e", ".[test]", "coverage>=7.10", "pytest-cov>=7")
+    session.run("pytest", "--cov", "--cov-report=", *session.posargs)
+    session.run("coverage", "html", "--quiet")
+    with Path("coverage.md").open("w", encoding="utf-8") as page:
+        session.run("coverage", "report", "--format=markdown", stdout=page)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The generated reference is current, links resolve, and every block and example runs."""
     session.install("-e", ".[test]")
