@@ -112,7 +112,7 @@ class Workload:
 
     load_points: tuple[LoadPoint, ...]
     duration: float = 20.0
-    longest: float | None = None
+    max_duration: float | None = None
     warmup: float = 5.0
     max_requests: int | None = None
     request_timeout: float = 300.0
@@ -123,11 +123,11 @@ class Workload:
     workers: int | None = None
 
     @property
-    def limit(self) -> float:
+    def window_limit(self) -> float:
         """Seconds from the start of a window after which it ends in any case."""
-        return max(self.duration, self.longest or 0.0)
+        return max(self.duration, self.max_duration or 0.0)
 
-    def at(self, load_point: LoadPoint) -> Workload:
+    def for_load_point(self, load_point: LoadPoint) -> Workload:
         """The same way of driving, on one load point."""
         return replace(self, load_points=(load_point,))
 
@@ -169,7 +169,7 @@ class ServerSpec:
     memory: str | None = None
 
 
-CUT_OFF = "cut-off"
+CUT_OFF_ERROR = "cut-off"
 """The error of a warm-up's request that was still running when the load point was decided."""
 
 
@@ -202,7 +202,7 @@ class RequestRecord:
     client_delay: float | None = None
 
     @property
-    def tokens(self) -> int:
+    def output_token_count(self) -> int:
         """Output tokens: the server's count, else what the chunks carried."""
         return self.output_tokens if self.output_tokens is not None else sum(self.chunk_tokens)
 
@@ -224,9 +224,9 @@ class RequestRecord:
     @property
     def tpot(self) -> float | None:
         """Seconds per output token after the first chunk; None when there is none."""
-        if not self.chunk_times or self.tokens <= self.chunk_tokens[0]:
+        if not self.chunk_times or self.output_token_count <= self.chunk_tokens[0]:
             return None
-        return (self.chunk_times[-1] - self.chunk_times[0]) / (self.tokens - self.chunk_tokens[0])
+        return (self.chunk_times[-1] - self.chunk_times[0]) / (self.output_token_count - self.chunk_tokens[0])
 
 
 StopRule = Callable[[Sequence[RequestRecord]], str | None]
@@ -238,23 +238,23 @@ class LoadStep:
     """One load point to be driven: `workload` holds it alone, `enough` may end its window early."""
 
     workload: Workload
-    enough: StopRule | None = None
+    stop_rule: StopRule | None = None
 
     @property
     def load_point(self) -> LoadPoint:
         """The load point."""
         return self.workload.load_points[0]
 
-    def reseeded(self, attempt: int) -> LoadStep:
+    def for_attempt(self, attempt: int) -> LoadStep:
         """The same with other lengths and arrivals, for another attempt at it."""
         return replace(self, workload=replace(self.workload, seed=self.workload.seed + attempt - 1))
 
-    def within(self, seconds: float) -> LoadStep:
+    def with_time_limit(self, seconds: float) -> LoadStep:
         """The same in about so many seconds, warm-up included, but no shorter than its duration."""
-        if self.workload.longest is None:
+        if self.workload.max_duration is None:
             return self
-        longest = max(self.workload.duration, min(self.workload.longest, seconds - self.workload.warmup))
-        return replace(self, workload=replace(self.workload, longest=longest))
+        longest = max(self.workload.duration, min(self.workload.max_duration, seconds - self.workload.warmup))
+        return replace(self, workload=replace(self.workload, max_duration=longest))
 
 
 @dataclass(frozen=True)
@@ -281,12 +281,12 @@ class Observation:
     window: tuple[float, float]
     loop_lag_p99: float
     counters: Mapping[str, float] = field(default_factory=dict)
-    cut_off: int = 0
-    ended_early: str | None = None
-    decided: str | None = None
-    due: int | None = None
-    held_back: int | None = None
-    changing: bool = False
+    cut_off_requests: int = 0
+    abort_reason: str | None = None
+    stop_reason: str | None = None
+    due_requests: int | None = None
+    held_back_requests: int | None = None
+    nonstationary_arrivals: bool = False
     loop_lag_mean: float | None = None
     client_cpu: float | None = None
 
@@ -438,7 +438,7 @@ class Failure:
     """How a launch ended badly, in the engine's own last words, and what to do."""
 
     kind: FailureKind
-    said: str
+    message: str
     remedy: str
 
 
@@ -468,7 +468,7 @@ class Capacity:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoadPlanSummary:
     """What a course came to: the capacities found, and why it was given up before its end.
 
     `ceiling` is the most utility that a candidate that was given up could have come to.
@@ -493,10 +493,10 @@ class Measurement:
     timings: Mapping[str, float] = field(default_factory=dict)
     server: Mapping[str, Any] = field(default_factory=dict)
     spec: ServerSpec | None = None
-    outcome: Outcome = Outcome()
+    outcome: LoadPlanSummary = LoadPlanSummary()
 
     @property
-    def latest(self) -> Mapping[LoadPoint, LoadPointResult]:
+    def latest_results(self) -> Mapping[LoadPoint, LoadPointResult]:
         """The last result of each load point: one that could not be trusted is driven again."""
         return {result.load_point: result for result in self.load_points}
 
@@ -545,12 +545,12 @@ class Progress:
     total: int = 0
     expected_seconds: float = 0.0
     result: LoadPointResult | None = None
-    finished: Trial | None = None
+    finished_trial: Trial | None = None
     purpose: Purpose = "search"
 
 
 Observer = Callable[[Progress], None]
 
 
-def unobserved(progress: Progress) -> None:
+def ignore_progress(progress: Progress) -> None:
     """Watch nothing."""

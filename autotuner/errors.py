@@ -21,10 +21,10 @@ class AutotuneError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return " ".join(sentence(part) for part in (self.what, self.why, self.remedy) if part)
+        return " ".join(as_sentence(part) for part in (self.what, self.why, self.remedy) if part)
 
 
-def sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
     """The text with one full stop at its end, unless it ends as a question, a call, an ellipsis or a heading."""
     text = text.rstrip()
     if text.endswith(("?", "!", ":", " ...")):
@@ -32,7 +32,7 @@ def sentence(text: str) -> str:
     return text.rstrip(".,; ") + "."
 
 
-def counted(number: float, noun: str, plural: str = "") -> str:
+def pluralize(number: float, noun: str, plural: str = "") -> str:
     """A number with its noun: `1 trial`, `2 trials`, `3 launches`; `plural` where it is not noun + s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
@@ -81,26 +81,26 @@ class EngineError(AutotuneError):
     exit_code = 3
 
     def __init__(self, failure: Failure) -> None:
-        super().__init__(f"The engine failed ({failure.kind.value}).", why=failure.said, remedy=failure.remedy)
+        super().__init__(f"The engine failed ({failure.kind.value}).", why=failure.message, remedy=failure.remedy)
         self.failure = failure
 
 
-LISTED = 12
+MAX_LISTED_OPTIONS = 12
 """Names that are listed one and all; of more, a SAMPLE says what they look like."""
 
-NEAR, SAMPLE = 3, 3
+MAX_SUGGESTIONS, SAMPLE_SIZE = 3, 3
 
 
-def unknown(kind: str, name: str, options: Iterable[str]) -> str:
+def unknown_name_message(kind: str, name: str, options: Iterable[str]) -> str:
     """Say that `name` is unknown, with the nearest of `options`, all of few, or some of many."""
     import difflib
 
     known = sorted(set(options))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    near = near or [option for option in known if name and name.lower() in option.lower()][:NEAR]
+    near = near or [option for option in known if name and name.lower() in option.lower()][:MAX_SUGGESTIONS]
     if near:
         *others, last = map(repr, near)
         return f"Unknown {kind} '{name}'; did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
-    if len(known) > LISTED:
-        return f"Unknown {kind} '{name}'; there are {len(known)}, such as {', '.join(known[:SAMPLE])}."
+    if len(known) > MAX_LISTED_OPTIONS:
+        return f"Unknown {kind} '{name}'; there are {len(known)}, such as {', '.join(known[:SAMPLE_SIZE])}."
     return f"Unknown {kind} '{name}'; known are: {', '.join(known)}."

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from autotuner.core import LoadPoint, Value, Workload
 from autotuner.expression import parse
 
-Objective = Literal[
+ObjectiveName = Literal[
     "minimize_latency",
     "minimize_ttft",
     "minimize_tpot",
@@ -23,7 +23,7 @@ Objective = Literal[
 LATENCY_METRICS = ("ttft", "tpot", "itl", "latency")
 MINIMUM_METRICS = ("output_throughput", "request_throughput", "goodput")
 STATISTICS = ("mean", "p50", "p75", "p90", "p95", "p99")
-EACH = "each"
+EACH_REQUEST = "each"
 """The statistic of a term that names none: every single request is held to it."""
 
 
@@ -43,9 +43,11 @@ class Model(Section):
     served_name: str | None = None
 
 
-_NUMBER = r"(\d+\.?\d*|\.\d+)"
-_ARRIVAL = re.compile(rf"constant|poisson|trace|gamma:{_NUMBER}|ramp:{_NUMBER}-{_NUMBER}")
-SIZE = r"^\d+[bkmgBKMG]?$"
+_NUMBER_PATTERN = r"(\d+\.?\d*|\.\d+)"
+_ARRIVAL_PATTERN = re.compile(
+    rf"constant|poisson|trace|gamma:{_NUMBER_PATTERN}|ramp:{_NUMBER_PATTERN}-{_NUMBER_PATTERN}"
+)
+SIZE_PATTERN = r"^\d+[bkmgBKMG]?$"
 
 
 class Runtime(Section):
@@ -63,13 +65,13 @@ class Runtime(Section):
     start_timeout: float = Field(600.0, gt=0)
     mounts: tuple[str, ...] = ()
     network: Literal["bridge", "host"] = "bridge"
-    shm_size: str | None = Field(None, pattern=SIZE)
-    memory: str | None = Field(None, pattern=SIZE)
+    shm_size: str | None = Field(None, pattern=SIZE_PATTERN)
+    memory: str | None = Field(None, pattern=SIZE_PATTERN)
     fail_fast: bool = False
 
     @field_validator("mounts")
     @classmethod
-    def _are_absolute_paths(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_mounts(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             host, _, container = value.removesuffix(":ro").removesuffix(":rw").partition(":")
             if not host.startswith(("/", "~")) or not container.startswith("/"):
@@ -87,7 +89,7 @@ class Deployment(Section):
 
     @field_validator("url")
     @classmethod
-    def _is_http(cls, url: str | None) -> str | None:
+    def _check_url(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError("must be an address such as http://127.0.0.1:8000")
         return url
@@ -102,12 +104,12 @@ class Hardware(Section):
     price_per_gpu_hour: float | None = Field(None, gt=0)
 
     @property
-    def usable(self) -> int | None:
+    def usable_gpu_count(self) -> int | None:
         """How many GPUs may be used; None where that is not known."""
         return min(self.total_gpus or len(self.gpus), len(self.gpus)) if self.gpus else self.total_gpus
 
 
-class Faults(Section):
+class FaultOptions(Section):
     """What the simulated engine does wrong on demand; probabilities are per request."""
 
     start_delay: float = Field(0.0, ge=0)
@@ -119,20 +121,20 @@ class Faults(Section):
     early_stop: float = Field(0.0, ge=0, le=1)
 
 
-class Skew(Section):
+class SkewOptions(Section):
     """How far the simulated engine's costs are from what is predicted: a log-normal factor for each, of this `sd`."""
 
     seed: int = 0
     sd: float = Field(0.0, ge=0)
 
 
-class Simulate(Section):
+class SimulationOptions(Section):
     """The world of the simulated engine."""
 
     gpu: str = "h100_sxm"
     seed: int = 0
-    faults: Faults = Faults()
-    skew: Skew = Skew()
+    faults: FaultOptions = FaultOptions()
+    skew: SkewOptions = SkewOptions()
 
 
 class Optimization(Section):
@@ -146,8 +148,8 @@ class Optimization(Section):
 
     strategy: Literal["racing", "grid_search", "random", "bayesian"] = "racing"
     evaluator: Literal["measured", "simulated"] = "measured"
-    objective: Objective = "minimize_latency"
-    further_objectives: tuple[Objective, ...] = ()
+    objective: ObjectiveName = "minimize_latency"
+    further_objectives: tuple[ObjectiveName, ...] = ()
     sampler: Literal["tpe", "gp"] = "tpe"
     max_iterations: int = Field(10, ge=1)
     max_seconds: float | None = Field(None, gt=0)
@@ -159,25 +161,25 @@ class Optimization(Section):
     seed: int = 0
 
 
-CAPACITIES = (1, 1024)
+CAPACITY_SEARCH_RANGE = (1, 1024)
 """The concurrencies between which a capacity is looked for where no load is given."""
 
 
-LONGEST = 6.0
+MAX_DURATION_FACTOR = 6.0
 """Times its duration that a window lasts at most, where nothing else is said."""
 
-RECORDED = "trace"
+TRACE_RATE = "trace"
 """The request rate that is a trace's own: its requests come when they were recorded."""
 
 
-def _is_rate(value: Any) -> bool:
+def _is_valid_rate(value: Any) -> bool:
     try:
-        return value == RECORDED or 0 < float(value) < math.inf
+        return value == TRACE_RATE or 0 < float(value) < math.inf
     except (TypeError, ValueError):
         return False
 
 
-class Recorded(Section):
+class TraceStatistics(Section):
     """What a trace says of its own load: `seconds` from the first of its `requests` to the last."""
 
     requests: int = Field(ge=2)
@@ -205,7 +207,7 @@ class Benchmark(Section):
     traffic_scenarios: tuple[str, ...] = Field(min_length=1)
     num_concurrency: tuple[int, ...] = ()
     request_rates: tuple[Annotated[float | str, Field(union_mode="left_to_right")], ...] = ()
-    recorded: tuple[Recorded, ...] = ()
+    recorded: tuple[TraceStatistics, ...] = ()
     find_capacity: bool = False
     duration: float = Field(20.0, gt=0)
     max_duration: float | None = Field(None, gt=0)
@@ -220,8 +222,8 @@ class Benchmark(Section):
 
     @field_validator("arrival")
     @classmethod
-    def _known_arrival(cls, value: str) -> str:
-        match = _ARRIVAL.fullmatch(value)
+    def _check_arrival(cls, value: str) -> str:
+        match = _ARRIVAL_PATTERN.fullmatch(value)
         if match is None or any(float(number) == 0 for number in match.groups() if number):
             raise ValueError(
                 "must be constant, poisson, gamma:SHAPE, ramp:START-END or trace, with numbers above 0 "
@@ -231,35 +233,35 @@ class Benchmark(Section):
 
     @field_validator("num_concurrency")
     @classmethod
-    def _positive_concurrency(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+    def _check_concurrency(cls, values: tuple[int, ...]) -> tuple[int, ...]:
         if any(value < 1 for value in values):
             raise ValueError("every concurrency must be at least 1")
         return values
 
     @field_validator("request_rates", mode="before")
     @classmethod
-    def _positive_rates(cls, values: Any) -> Any:
-        if isinstance(values, list | tuple) and not all(map(_is_rate, values)):
-            raise ValueError(f"every request rate must be a number above 0, or {RECORDED} for a trace's own")
+    def _check_rates(cls, values: Any) -> Any:
+        if isinstance(values, list | tuple) and not all(map(_is_valid_rate, values)):
+            raise ValueError(f"every request rate must be a number above 0, or {TRACE_RATE} for a trace's own")
         return values
 
-    def rates(self, scenario: int) -> set[float]:
+    def rates_for(self, scenario_index: int) -> set[float]:
         """Request rates of scenario number `scenario`, from 0."""
-        own = [self.recorded[scenario].rate] if RECORDED in self.request_rates else []
-        return {*own, *self.named_rates}
+        own = [self.recorded[scenario_index].rate] if TRACE_RATE in self.request_rates else []
+        return {*own, *self.numeric_rates}
 
     @property
-    def longest(self) -> float:
+    def effective_max_duration(self) -> float:
         """Seconds that a window lasts at most."""
-        return LONGEST * self.duration if self.max_duration is None else self.max_duration
+        return MAX_DURATION_FACTOR * self.duration if self.max_duration is None else self.max_duration
 
     @property
-    def named_rates(self) -> tuple[float, ...]:
+    def numeric_rates(self) -> tuple[float, ...]:
         """The request rates that are numbers."""
         return tuple(value for value in self.request_rates if not isinstance(value, str))
 
     @model_validator(mode="after")
-    def _some_load(self) -> Benchmark:
+    def _check_load(self) -> Benchmark:
         if not self.num_concurrency and not self.request_rates:
             raise ValueError("give num_concurrency or request_rates, so that there is a load to measure at")
         if self.arrival == "trace" and not self.request_rates:
@@ -271,7 +273,7 @@ class Benchmark(Section):
                 f"`max_duration` {self.max_duration:g} is below `duration` {self.duration:g}, the least length of "
                 "a window; raise one or lower the other"
             )
-        if RECORDED in self.request_rates and (
+        if TRACE_RATE in self.request_rates and (
             self.arrival != "trace" or len(self.recorded) != len(self.traffic_scenarios)
         ):
             raise ValueError("a request rate of trace needs the arrival 'trace' and one entry of recorded per scenario")
@@ -289,7 +291,7 @@ class SloTerm(Section):
     """
 
     metric: str
-    statistic: str = EACH
+    statistic: str = EACH_REQUEST
     threshold: float = Field(gt=0)
     weight: float = Field(1.0, ge=0)
     hard_fail: bool = False
@@ -300,15 +302,15 @@ class SloTerm(Section):
     @property
     def name(self) -> str:
         """`ttft`, `ttft.mean`, `latency.p90`, ..."""
-        return self.metric if self.statistic == EACH else f"{self.metric}.{self.statistic}"
+        return self.metric if self.statistic == EACH_REQUEST else f"{self.metric}.{self.statistic}"
 
     @property
     def scored_statistic(self) -> str:
         """The statistic that its penalty goes by, and that a figure of it shows."""
-        return "mean" if self.statistic == EACH else self.statistic
+        return "mean" if self.statistic == EACH_REQUEST else self.statistic
 
     @property
-    def share(self) -> float | None:
+    def quantile(self) -> float | None:
         """The share of requests that a percentile term speaks of, such as 0.9; None for other terms."""
         return int(self.statistic[1:]) / 100 if self.statistic.startswith("p") else None
 
@@ -330,7 +332,7 @@ class Slo(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_mapping(cls, data: Any) -> Any:
+    def _parse_mapping(cls, data: Any) -> Any:
         if not isinstance(data, dict) or "terms" in data:
             return data
         rest = dict(data)
@@ -351,12 +353,12 @@ class Slo(Section):
         return {"terms": terms, **fields}
 
 
-def _can_be_read(text: str) -> str:
+def _check_expression(text: str) -> str:
     parse(text)
     return text
 
 
-Rule = Annotated[str, AfterValidator(_can_be_read)]
+ExpressionText = Annotated[str, AfterValidator(_check_expression)]
 """The text of an expression."""
 
 
@@ -375,30 +377,30 @@ class Experiment(Section):
     deployment: Deployment = Deployment()
     hardware: Hardware = Hardware()
     parameters: dict[str, tuple[Value, ...]]
-    only_when: dict[str, Rule] = Field(default_factory=dict)
-    constraints: dict[str, Rule] = Field(default_factory=dict)
+    only_when: dict[str, ExpressionText] = Field(default_factory=dict)
+    constraints: dict[str, ExpressionText] = Field(default_factory=dict)
     optimization: Optimization = Optimization()
     benchmark: Benchmark
     slo: Slo = Slo()
-    simulate: Simulate = Simulate()
+    simulate: SimulationOptions = SimulationOptions()
 
     @field_validator("parameters", mode="before")
     @classmethod
-    def _scalars_are_lists_of_one(cls, data: Any) -> Any:
+    def _wrap_scalars(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         return {name: value if isinstance(value, list | tuple) else (value,) for name, value in data.items()}
 
     @field_validator("only_when", "constraints", mode="before")
     @classmethod
-    def _have_names(cls, data: Any) -> Any:
+    def _check_is_mapping(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             raise ValueError("must be a mapping of names to expressions, such as {all-gpus: tp-size * dp-size == gpus}")
         return data
 
     @field_validator("only_when")
     @classmethod
-    def _without_circles(cls, rules: dict[str, str]) -> dict[str, str]:
+    def _check_acyclic(cls, rules: dict[str, str]) -> dict[str, str]:
         try:
             TopologicalSorter({name: parse(text).names - {name} for name, text in rules.items()}).prepare()
         except CycleError as error:
@@ -411,11 +413,11 @@ class Experiment(Section):
         points = []
         for place, name in enumerate(load.traffic_scenarios):
             points += [LoadPoint(name, concurrency=value) for value in sorted(set(load.num_concurrency))]
-            points += [LoadPoint(name, rate=value) for value in sorted(load.rates(place))]
+            points += [LoadPoint(name, rate=value) for value in sorted(load.rates_for(place))]
         return Workload(
             load_points=tuple(points),
             duration=load.duration,
-            longest=load.longest,
+            max_duration=load.effective_max_duration,
             warmup=load.warmup,
             max_requests=load.max_requests,
             request_timeout=load.request_timeout,

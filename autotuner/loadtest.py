@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuner import load
-from autotuner.config import Overrides, TaskContext, compose, leaves, merge, settled
+from autotuner.config import Overrides, TaskContext, compose, leaves, merge, resolved_context
 from autotuner.core import (
     Candidate,
     LoadPointResult,
@@ -20,30 +20,30 @@ from autotuner.core import (
     Stage,
     Verdict,
     Workload,
-    unobserved,
+    ignore_progress,
 )
 from autotuner.errors import MachineError, RunStoreError
-from autotuner.evaluate.driver import Drive, endpoint_of, vocabulary_of
-from autotuner.experiment import CAPACITIES, RECORDED, Experiment, Model
+from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
+from autotuner.experiment import CAPACITY_SEARCH_RANGE, TRACE_RATE, Experiment, Model
 from autotuner.launchers import endpoint as endpoints
 from autotuner.launchers import ready
 from autotuner.launchers.token_ids import Vocabulary
 from autotuner.report.bench.folder import BenchFolder
-from autotuner.report.bench.result import CUT_SHORT, BenchResult, Driven
-from autotuner.scoring.judge import verdict
-from autotuner.scoring.sequential import precise
-from autotuner.search.capacity import CapacityCourse, check_capacity
-from autotuner.search.launch import Course, FixedCourse
+from autotuner.report.bench.result import CUT_SHORT_REASON, BenchLoadPoint, BenchResult
+from autotuner.scoring.judge import decide_verdict
+from autotuner.scoring.sequential import precision_stop_rule
+from autotuner.search.capacity import CapacitySearch, check_capacity
+from autotuner.search.launch import ListedLoads, LoadPlan
 from autotuner.workload import arrivals
 
-UNNAMED = "model"
+PLACEHOLDER_MODEL = "model"
 """What the model is called until the server has said."""
 
-PROBE_TIMEOUT = 30.0
+PROBE_TIMEOUT_SECONDS = 30.0
 """Seconds an idle server gets for one token after a load point that brought none."""
 
 
-class Interrupted(KeyboardInterrupt):
+class LoadTestInterrupted(KeyboardInterrupt):
     """Ctrl-C during a load test; `result` is what was measured until then, its files written."""
 
     def __init__(self, result: BenchResult) -> None:
@@ -71,9 +71,9 @@ def bench(
     find_capacity: bool = False,
     headers: Mapping[str, str] | None = None,
     api_key_env: str | None = None,
-    course: Callable[[Workload], Course] | None = None,
+    load_plan: Callable[[Workload], LoadPlan] | None = None,
     output: str | Path | None = None,
-    observe: Observer = unobserved,
+    observe: Observer = ignore_progress,
     origin: str = "",
 ) -> BenchResult:
     """Drive load points on the OpenAI-compatible server at `url`, and judge them.
@@ -98,9 +98,9 @@ def bench(
     load, the SLO or the folder cannot be used; EndpointError: no model can be found at `url`;
     MachineError: the key's variable is not set; Interrupted: Ctrl-C.
     """
-    bounds = CAPACITIES if find_capacity else None
-    if not (concurrency or rates or find_capacity) and arrivals.recorded(scenarios or [], arrival):
-        rates = [RECORDED]
+    bounds = CAPACITY_SEARCH_RANGE if find_capacity else None
+    if not (concurrency or rates or find_capacity) and arrivals.are_timed_traces(scenarios or [], arrival):
+        rates = [TRACE_RATE]
     asked = {
         "traffic_scenarios": scenarios,
         "find_capacity": find_capacity,
@@ -120,7 +120,7 @@ def bench(
     place = {"mode": "external", "url": url, "headers": dict(headers or {}), "api_key_env": api_key_env}
     overrides = {"benchmark": said, "deployment": place}
     context = TaskContext(
-        model_name=model or UNNAMED,
+        model_name=model or PLACEHOLDER_MODEL,
         base_runtime="openai",
         deployment_mode="external",
         slo_config=slo,
@@ -132,20 +132,24 @@ def bench(
     check_capacity(experiment)
     arrivals.check(experiment.workload())
     folder = BenchFolder.create(Path(output)) if output is not None else None
-    carried = ready.headers(experiment.deployment)
-    address = load.Endpoint(url, model or UNNAMED).address.base
-    found = endpoints.find(address, carried, model=model, endpoint=experiment.benchmark.endpoint if endpoint else None)
-    experiment = _settled(experiment, found)
+    carried = ready.request_headers(experiment.deployment)
+    address = load.Endpoint(url, model or PLACEHOLDER_MODEL).address.base_url
+    found = endpoints.find_served_model(
+        address, carried, model=model, endpoint=experiment.benchmark.endpoint if endpoint else None
+    )
+    experiment = _with_server_identity(experiment, found)
     workload = experiment.workload()
-    chosen = CapacityCourse(experiment, gpus=1) if find_capacity else (course or _until_known(experiment))(workload)
-    ids = vocabulary_of(address, found.model, experiment.model, carried, workload)
-    test = LoadTest(address, experiment, chosen, carried, found.simulated, ids, folder, observe)
+    chosen = (
+        CapacitySearch(experiment, gpus=1) if find_capacity else (load_plan or _precise_load_plan(experiment))(workload)
+    )
+    ids = find_vocabulary(address, found.model, experiment.model, carried, workload)
+    test = LoadTest(address, experiment, chosen, carried, found.is_simulated, ids, folder, observe)
     return test.run()
 
 
-def _until_known(experiment: Experiment) -> Callable[[Workload], Course]:
+def _precise_load_plan(experiment: Experiment) -> Callable[[Workload], LoadPlan]:
     """Courses of load points that last until their throughput is known and their targets are decided."""
-    return lambda workload: FixedCourse(workload, lambda point: precise(experiment, point))
+    return lambda workload: ListedLoads(workload, lambda point: precision_stop_rule(experiment, point))
 
 
 def with_served_model(context: TaskContext) -> TaskContext:
@@ -153,26 +157,26 @@ def with_served_model(context: TaskContext) -> TaskContext:
 
     What is named stays as it is, and is checked. Errors are those of a load test.
     """
-    model = settled(context).model_name
-    composition = compose(context if model else replace(context, model_name=UNNAMED))
+    model = resolved_context(context).model_name
+    composition = compose(context if model else replace(context, model_name=PLACEHOLDER_MODEL))
     experiment = composition.experiment
     deployment, served = experiment.deployment, experiment.model.served_name or model
     if deployment.url is None or experiment.optimization.evaluator != "measured":
-        return replace(context, model_name=model or UNNAMED)
+        return replace(context, model_name=model or PLACEHOLDER_MODEL)
     named = experiment.benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None
-    found = endpoints.find(deployment.url, ready.headers(deployment), model=served, endpoint=named)
+    found = endpoints.find_served_model(deployment.url, ready.request_headers(deployment), model=served, endpoint=named)
     if named is None and found.endpoint != experiment.benchmark.endpoint:
         context = replace(context, user_overrides=_with_endpoint(context.user_overrides or {}, found, deployment.url))
     return context if model else replace(context, model_name=found.model)
 
 
-def _with_endpoint(overrides: Mapping[str, Any], found: endpoints.Found, url: str) -> Overrides:
+def _with_endpoint(overrides: Mapping[str, Any], found: endpoints.ServedModel, url: str) -> Overrides:
     places: Mapping[str, str] = getattr(overrides, "places", {})
     endpoint = {"benchmark": {"endpoint": found.endpoint}}
     return Overrides(merge(overrides, endpoint), {**places, "benchmark.endpoint": f"what {url} answers"})
 
 
-def _settled(experiment: Experiment, found: endpoints.Found) -> Experiment:
+def _with_server_identity(experiment: Experiment, found: endpoints.ServedModel) -> Experiment:
     """The experiment with what the server said of itself."""
     return experiment.model_copy(
         update={
@@ -190,15 +194,15 @@ class LoadTest:
 
     url: str
     experiment: Experiment
-    course: Course
+    load_plan: LoadPlan
     headers: Mapping[str, str]
     simulated: bool
-    ids: Vocabulary | None
+    vocabulary: Vocabulary | None
     folder: BenchFolder | None
     observe: Observer
-    driven: list[Driven] = field(default_factory=list)
-    started: float = field(default_factory=time.time)
-    _cut_short: bool = False
+    load_points: list[BenchLoadPoint] = field(default_factory=list)
+    start_time: float = field(default_factory=time.time)
+    _is_cut_short: bool = False
 
     @property
     def source(self) -> Source:
@@ -207,63 +211,67 @@ class LoadTest:
 
     def run(self) -> BenchResult:
         """Drive the course to its end; Interrupted with what there is at Ctrl-C."""
-        drive = Drive(
-            endpoint_of(self.url, self.experiment.model.id_or_path, self.experiment.model, self.headers, self.ids),
-            self.course,
+        drive = LoadDriver(
+            load_endpoint(
+                self.url, self.experiment.model.id_or_path, self.experiment.model, self.headers, self.vocabulary
+            ),
+            self.load_plan,
             self.source,
             self.experiment.slo,
-            self._tell,
+            self._report_progress,
         )
         stopped = None
         try:
             for position, step in drive.steps():
                 try:
-                    seen = self._without_secrets(drive.observe(position, step))
-                except load.Interrupted as interrupt:
+                    seen = self._mask_secrets(drive.observe(position, step))
+                except load.MeasurementInterrupted as interrupt:
                     if interrupt.observation is not None:
-                        self._cut_short = True
-                        self._keep(drive, position, replace(interrupt.observation, ended_early=CUT_SHORT))
+                        self._is_cut_short = True
+                        self._record(drive, position, replace(interrupt.observation, abort_reason=CUT_SHORT_REASON))
                     raise
-                self._keep(drive, position, seen)
-                stopped = self._stop(drive, seen)
+                self._record(drive, position, seen)
+                stopped = self._stop_reason(drive, seen)
                 if stopped is not None:
                     break
         except (MachineError, RunStoreError) as error:
             stopped = str(error)
         except KeyboardInterrupt as interrupt:
-            raise Interrupted(self._result(interrupted=True)) from interrupt
+            raise LoadTestInterrupted(self._result(interrupted=True)) from interrupt
         return self._result(stopped)
 
-    def _without_secrets(self, seen: Observation) -> Observation:
+    def _mask_secrets(self, observation: Observation) -> Observation:
         """Take header values out of what the server said: some repeat the key they refuse."""
-        said = seen.ended_early
+        said = observation.abort_reason
         for value in self.headers.values():
             for secret in (value, value.removeprefix("Bearer ")):
                 said = said.replace(secret, "*****") if said and secret else said
-        return replace(seen, ended_early=said)
+        return replace(observation, abort_reason=said)
 
-    def _keep(self, drive: Drive, position: int, seen: Observation) -> None:
-        records = self.folder.save_records(position, seen) if self.folder else None
-        result = drive.keep(position, seen)
-        self.driven.append(Driven(self._judged(result), seen.ended_early, seen.decided, records))
+    def _record(self, driver: LoadDriver, position: int, observation: Observation) -> None:
+        records = self.folder.save_records(position, observation) if self.folder else None
+        result = driver.record_result(position, observation)
+        self.load_points.append(
+            BenchLoadPoint(self._with_verdict(result), observation.abort_reason, observation.stop_reason, records)
+        )
         if self.folder is not None:
-            self.folder.write(self._so_far())
+            self.folder.write(self._partial_result())
 
-    def _stop(self, drive: Drive, seen: Observation) -> str | None:
+    def _stop_reason(self, driver: LoadDriver, observation: Observation) -> str | None:
         """Why no more load points are driven: this one was given up, and an idle server gives no token either."""
-        last = self.driven[-1]
-        if last.answered and not seen.ended_early:
+        last = self.load_points[-1]
+        if last.answered_requests and not observation.abort_reason:
             return None
-        endpoint = drive.endpoint
-        timeout = min(PROBE_TIMEOUT, self.experiment.benchmark.request_timeout)
+        endpoint = driver.endpoint
+        timeout = min(PROBE_TIMEOUT_SECONDS, self.experiment.benchmark.request_timeout)
         kind = self.experiment.benchmark.endpoint
         if endpoints.gives_token(self.url, self.headers, endpoint.model, kind, timeout):
             return None
         errors = ", ".join(f"{name}: {count}" for name, count in last.result.metrics.errors.items())
-        return seen.ended_early or f"No request was answered ({errors or 'none ended'})."
+        return observation.abort_reason or f"No request was answered ({errors or 'none ended'})."
 
     def _result(self, stopped: str | None = None, *, interrupted: bool = False) -> BenchResult:
-        found = self._so_far(stopped, interrupted=interrupted)
+        found = self._partial_result(stopped, interrupted=interrupted)
         try:
             if self.folder is not None:
                 self.folder.write(found)
@@ -273,32 +281,32 @@ class LoadTest:
             return replace(found, stopped=stopped or str(error), path=None)
         except KeyboardInterrupt:
             if not interrupted:
-                raise Interrupted(replace(found, interrupted=True)) from None
+                raise LoadTestInterrupted(replace(found, interrupted=True)) from None
         return found
 
-    def _so_far(self, stopped: str | None = None, *, interrupted: bool = False) -> BenchResult:
+    def _partial_result(self, stopped: str | None = None, *, interrupted: bool = False) -> BenchResult:
         return BenchResult(
             self.url,
             self.experiment,
             self.source,
-            tuple(self.driven),
-            self.course.total,
-            self.started,
+            tuple(self.load_points),
+            self.load_plan.max_load_points,
+            self.start_time,
             stopped,
             interrupted,
             self.folder.path if self.folder else None,
-            self.course.outcome.capacities,
-            self.ids,
+            self.load_plan.outcome.capacities,
+            self.vocabulary,
         )
 
-    def _tell(self, stage: Stage, /, *, result: LoadPointResult | None = None, **more: Any) -> None:
+    def _report_progress(self, stage: Stage, /, *, result: LoadPointResult | None = None, **more: Any) -> None:
         candidate = Candidate(self.experiment.base_runtime)
-        judged = self._judged(result) if result else None
-        self.observe(Progress(stage, 0, candidate, total=self.course.total, result=judged, **more))
+        judged = self._with_verdict(result) if result else None
+        self.observe(Progress(stage, 0, candidate, total=self.load_plan.max_load_points, result=judged, **more))
 
-    def _judged(self, result: LoadPointResult) -> LoadPointResult:
+    def _with_verdict(self, result: LoadPointResult) -> LoadPointResult:
         """The result with its verdict; a window that was cut short does not show that the targets are met."""
-        reached = verdict(result, self.experiment.slo)
-        if self._cut_short and reached is Verdict.FEASIBLE:
+        reached = decide_verdict(result, self.experiment.slo)
+        if self._is_cut_short and reached is Verdict.FEASIBLE:
             reached = Verdict.UNDECIDED
         return replace(result, verdict=reached)

@@ -12,130 +12,132 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotuner import local_data
-from autotuner.core import Candidate, Observer, ServerSpec, Source, Trial, unobserved
-from autotuner.deploy import commented, render, with_port
-from autotuner.engines import Engine, Target, as_simulated, engine
-from autotuner.engines.model import is_path, location
-from autotuner.engines.names import knows
-from autotuner.engines.parameters import canonical
+from autotuner.core import Candidate, Observer, ServerSpec, Source, Trial, ignore_progress
+from autotuner.deploy import render, with_comment, with_port
+from autotuner.engines import Engine, LaunchContext, as_simulated, engine
+from autotuner.engines.model import is_path, path_or_name
+from autotuner.engines.names import is_known_parameter
+from autotuner.engines.parameters import canonical_parameters
 from autotuner.engines.sim import Sim
 from autotuner.errors import ConfigError, MachineError
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.evaluate.simulated import SimulatedEvaluator, simulated_gpu
 from autotuner.experiment import Experiment
-from autotuner.forecaster import Foresight
+from autotuner.forecaster import Forecaster
 from autotuner.launchers import Launcher, gpu_locks, launcher, orphans
-from autotuner.predict.hardware import gpu
+from autotuner.predict.hardware import find_gpu
 from autotuner.predict.shape import catalogue, model_shape
-from autotuner.report.markdown import markdown
+from autotuner.report.markdown import markdown_report
 from autotuner.rules import Rules
 from autotuner.scoring.rank import Ranking, Standing
-from autotuner.search.account import UNFINISHED, Account
+from autotuner.search.account import EMPTY_REPORT, SearchReport
 from autotuner.search.capacity import check_capacity
-from autotuner.search.defaults import defaults
+from autotuner.search.defaults import default_candidate
 from autotuner.search.plan import Plan
 from autotuner.search.problem import Problem
 from autotuner.search.protocol import Searcher
 from autotuner.search.space import Space
-from autotuner.search.strategies import searcher
-from autotuner.store import RunStore, writing
+from autotuner.search.strategies import searcher_for
+from autotuner.store import RunStore, explain_write_errors
 from autotuner.tune import tune
 from autotuner.workload import arrivals
 
 if TYPE_CHECKING:
     from autotuner.config import Composition
 
-PLOT = "pareto.png"
-DISK_NEEDED = 200 * 2**20
+PLOT_FILE = "pareto.png"
+MIN_FREE_DISK_BYTES = 200 * 2**20
 """Bytes: logs and raw records of a long run."""
 
 
 @dataclass(frozen=True)
-class Wiring:
+class Session:
     """What a run of one experiment is made of."""
 
     experiment: Experiment
     engine: Engine
     launcher: Launcher
     space: Space
-    foresight: Foresight
+    forecaster: Forecaster
 
-    def searcher(self) -> Searcher:
+    def create_searcher(self) -> Searcher:
         """A new searcher of the experiment's strategy."""
-        starts = self.simulated or self.launcher.starts_servers
-        baseline = defaults(self.space) if starts and self.experiment.optimization.baseline else None
-        return searcher(
+        starts = self.is_simulated or self.launcher.starts_servers
+        baseline = default_candidate(self.space) if starts and self.experiment.optimization.baseline else None
+        return searcher_for(
             Problem(
                 self.space,
                 self.experiment,
-                predict=self.foresight.predict,
-                holds=self.foresight.holds,
-                start_seconds=self.engine.start_seconds,
+                predict=self.forecaster.predict,
+                fits=self.forecaster.expects_fit,
+                start_seconds=self.engine.expected_start_seconds,
                 baseline=baseline,
-                relaunches=starts,
+                can_relaunch=starts,
             )
         )
 
     @property
-    def simulated(self) -> bool:
+    def is_simulated(self) -> bool:
         """Whether the simulated evaluator answers, in virtual time."""
         return self.experiment.optimization.evaluator == "simulated"
 
     @property
     def source(self) -> Source:
         """What the run's numbers will be."""
-        return "simulated" if self.simulated else self.engine.source
+        return "simulated" if self.is_simulated else self.engine.source
 
     @property
-    def where(self) -> str:
+    def run_location(self) -> str:
         """Where candidates run, in words."""
-        return "in virtual time" if self.simulated else self.experiment.deployment.mode
+        return "in virtual time" if self.is_simulated else self.experiment.deployment.mode
 
-    def executor(self, observe: Observer, devices: tuple[int, ...] = ()) -> SerialExecutor:
+    def create_executor(self, observe: Observer, devices: tuple[int, ...] = ()) -> SerialExecutor:
         """An executor that takes candidates one at a time; measures them on the GPUs with the indexes `devices`."""
         started = partial(render, format=launch_form(self.experiment))
-        if self.simulated:
-            remark = unmeasured(self.experiment, self.source)
+        if self.is_simulated:
+            remark = simulation_remark(self.experiment, self.source)
 
             def not_started(spec: ServerSpec) -> str:
-                return commented(started(spec), remark)
+                return with_comment(started(spec), remark)
 
             return SerialExecutor(SimulatedEvaluator(self.experiment, self.engine, observe, render=not_started))
         return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, started, observe, devices))
 
-    def gpus(self) -> AbstractContextManager[tuple[int, ...]]:
+    def reserve_gpus(self) -> AbstractContextManager[tuple[int, ...]]:
         """Hold as many of this machine's GPUs as the largest candidate takes; MachineError when they are not free."""
-        needed = 0 if self.simulated else max(self.plan().gpus, default=0)
-        return gpu_locks.reserved(needed, self.experiment.hardware.gpus if needed else ())
+        needed = 0 if self.is_simulated else max(self.plan().gpus, default=0)
+        return gpu_locks.reserve_gpus(needed, self.experiment.hardware.gpus if needed else ())
 
     def plan(self) -> Plan:
         """The launches to come, with their estimated time."""
-        launches = tuple(iter(self.searcher().ask, None))
+        launches = tuple(iter(self.create_searcher().ask, None))
         return Plan(
             space=self.space,
             experiment=self.experiment,
             launches=launches,
-            start_seconds=self.engine.start_seconds,
-            gpus=tuple(self.engine.gpus_taken(launch.candidate) for launch in launches) if self._takes_gpus else (),
-            virtual=self.simulated,
+            start_seconds=self.engine.expected_start_seconds,
+            gpus=tuple(self.engine.local_gpu_count(launch.candidate) for launch in launches) if self._uses_gpus else (),
+            is_virtual=self.is_simulated,
         )
 
     @property
-    def _takes_gpus(self) -> bool:
+    def _uses_gpus(self) -> bool:
         """Whether servers are started here that compute on GPUs."""
-        return self.launcher.starts_servers and self.engine.computes_on_gpus(Target.of(self.experiment))
+        return self.launcher.starts_servers and self.engine.computes_on_gpus(
+            LaunchContext.from_experiment(self.experiment)
+        )
 
     def preflight(self, output: Path) -> None:
         """Check, before the first launch, that this machine has what the run needs."""
-        if not self.simulated:
+        if not self.is_simulated:
             self.launcher.preflight(self.experiment, self.engine)
         folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
         free = shutil.disk_usage(folder).free
-        if free < DISK_NEEDED:
+        if free < MIN_FREE_DISK_BYTES:
             raise MachineError(
                 f"The disk of '{folder}' has {free / 2**20:.0f} MB left.",
-                why=f"A run keeps logs and raw records; {DISK_NEEDED / 2**20:.0f} MB should be free.",
+                why=f"A run keeps logs and raw records; {MIN_FREE_DISK_BYTES / 2**20:.0f} MB should be free.",
                 remedy="Free some space, or choose another folder with --output.",
             )
 
@@ -153,46 +155,46 @@ class Result:
     path: Path
     command: str | None
     refused: tuple[tuple[Candidate, str], ...] = ()
-    account: Account = UNFINISHED
+    search_report: SearchReport = EMPTY_REPORT
     remark: str = ""
 
 
-def wire(experiment: Experiment) -> Wiring:
+def session_for(experiment: Experiment) -> Session:
     """Choose the rooms' objects for an experiment, and refuse a space that cannot run."""
     chosen = engine(experiment.base_runtime)
-    rules = Rules.of(experiment)
-    rules.check(experiment.parameters, knows, canonical())
+    rules = Rules.from_experiment(experiment)
+    rules.check(experiment.parameters, is_known_parameter, canonical_parameters())
     where = launcher(experiment.deployment.mode, experiment.deployment)
-    _check(experiment, chosen, where)
+    _check_parameters(experiment, chosen, where)
     chosen.check_model(experiment.model)
     arrivals.check(experiment.workload())
-    target, foresight = Target.of(experiment), Foresight.of(experiment, chosen, where)
+    target, foresight = LaunchContext.from_experiment(experiment), Forecaster.from_experiment(experiment, chosen, where)
     check_capacity(experiment)
     simulated = experiment.optimization.evaluator == "simulated"
     if simulated:
         _check_simulated(experiment, where)
 
     def refuse(candidate: Candidate) -> str | None:
-        unknown = as_simulated.refuse(candidate) if simulated else None
-        return chosen.refuse(candidate, target) or foresight.refuse(candidate) or unknown
+        unknown = as_simulated.rejection_reason(candidate) if simulated else None
+        return chosen.rejection_reason(candidate, target) or foresight.memory_shortage(candidate) or unknown
 
     space = Space(experiment.base_runtime, experiment.parameters, refuse, rules)
     if not space.candidates:
-        reason = space.refused[0][1] if space.refused else "A parameter has an empty list of values."
+        reason = space.refusals[0][1] if space.refusals else "A parameter has an empty list of values."
         raise ConfigError(
             "No combination of the given parameters can run.",
-            why=f"{len(space.refused)} of {space.total} were refused; the first: {reason}",
-            remedy=_widening([reason for _, reason in space.refused]),
+            why=f"{len(space.refusals)} of {space.combination_count} were refused; the first: {reason}",
+            remedy=_refusal_remedy([reason for _, reason in space.refusals]),
         )
-    return Wiring(experiment, chosen, where, space, foresight)
+    return Session(experiment, chosen, where, space, foresight)
 
 
-def _widening(refusals: Sequence[str]) -> str:
+def _refusal_remedy(refusals: Sequence[str]) -> str:
     """What would let a combination run, by the reasons for which all were refused."""
     if not refusals:
         return "Give every parameter at least one value."
     remedies = []
-    for pattern, remedy in _REMEDIES:
+    for pattern, remedy in _REFUSAL_REMEDIES:
         match = next(filter(None, (re.search(pattern, reason) for reason in refusals)), None)
         if match is not None:
             remedies.append(remedy.format(*match.groups(), sizes=_divisors(match.groups())))
@@ -203,13 +205,13 @@ def _widening(refusals: Sequence[str]) -> str:
 def _divisors(parts: Sequence[str]) -> str:
     """The sizes that divide the count among the parts of a reason."""
     count = next((int(part) for part in parts if part.isdigit()), 0)
-    return ", ".join(str(size) for size in range(1, min(count, LARGEST_SIZE) + 1) if count % size == 0)
+    return ", ".join(str(size) for size in range(1, min(count, MAX_SUGGESTED_SIZE) + 1) if count % size == 0)
 
 
-LARGEST_SIZE = 16
+MAX_SUGGESTED_SIZE = 16
 """The largest size that a remedy names."""
 
-_REMEDIES = (
+_REFUSAL_REMEDIES = (
     (r"breaks the constraint ([^:]+):", "take the constraint back with --set constraints.{0}=null"),
     (
         r"it needs \d+ GPUs and (\d+) may be used",
@@ -229,15 +231,15 @@ _REMEDIES = (
 """What to do about the reasons for which combinations are refused."""
 
 
-def _check(experiment: Experiment, chosen: Engine, where: Launcher) -> None:
+def _check_parameters(experiment: Experiment, chosen: Engine, where: Launcher) -> None:
     """Refuse parameters that neither the bundled flags nor those of the engine at hand know."""
     try:
-        chosen.check(experiment.parameters)
+        chosen.check_parameters(experiment.parameters)
     except ConfigError:
         table = where.flags(experiment, chosen)
         if table is None or table.origin != "help":
             raise
-        chosen.check(experiment.parameters, table=table)
+        chosen.check_parameters(experiment.parameters, table=table)
 
 
 def _check_simulated(experiment: Experiment, where: Launcher) -> None:
@@ -248,76 +250,76 @@ def _check_simulated(experiment: Experiment, where: Launcher) -> None:
             why="Nothing is known of its engine, flags and GPUs.",
             remedy="Name a runtime, such as --runtime vllm, or measure it with optimization.evaluator=measured.",
         )
-    model_shape(location(experiment.model))
-    gpu(simulated_gpu(experiment))
+    model_shape(path_or_name(experiment.model))
+    find_gpu(simulated_gpu(experiment))
 
 
-def run(composition: Composition, output: str | Path = "runs", observe: Observer = unobserved) -> Result:
+def run(composition: Composition, output: str | Path = "runs", observe: Observer = ignore_progress) -> Result:
     """Do the whole job: check the machine, try the candidates, rank them, and write the report.
 
     `output` is the folder that gets the run folder; `observe` is called with every step. Raises
     AutotuneError before the first launch when the configuration or the machine cannot do; an
     engine that fails is a trial that says so.
     """
-    wiring = wire(composition.experiment)
+    wiring = session_for(composition.experiment)
     wiring.preflight(Path(output))
-    store = create(composition, Path(output))
-    with store.locked():
-        return go_on(store, wiring, observe)
+    store = create_run(composition, Path(output))
+    with store.lock():
+        return execute(store, wiring, observe)
 
 
-def create(composition: Composition, output: Path) -> RunStore:
+def create_run(composition: Composition, output: Path) -> RunStore:
     """Make the run folder of a composition."""
     provenance = {"layers": composition.layers, "values": composition.provenance}
     return RunStore.create(output, composition.data, provenance)
 
 
-def go_on(store: RunStore, wiring: Wiring, observe: Observer) -> Result:
+def execute(store: RunStore, session: Session, observe: Observer) -> Result:
     """Run what a run folder still lacks, and write its report."""
-    orphans.sweep()
-    store.save_refused(wiring.space.refused)
-    with wiring.gpus() as devices:
-        watch = local_data.remembering(store, wiring.foresight, observe)
-        chosen = wiring.searcher()
-        ranking = tune(store.experiment, chosen, wiring.executor(observe, devices), store, watch)
-    store.save_search(chosen.account.stopped, chosen.account.skipped, chosen.account.candidates)
-    return conclude(store, ranking)
+    orphans.remove_orphans()
+    store.save_refused(session.space.refusals)
+    with session.reserve_gpus() as devices:
+        watch = local_data.recording_observer(store, session.forecaster, observe)
+        chosen = session.create_searcher()
+        ranking = tune(store.experiment, chosen, session.create_executor(observe, devices), store, watch)
+    store.save_search(chosen.report.stop_reason, chosen.report.skipped, chosen.report.candidate_count)
+    return write_report(store, ranking)
 
 
-def conclude(store: RunStore, ranking: Ranking) -> Result:
+def write_report(store: RunStore, ranking: Ranking) -> Result:
     """Write the report, the plot and the winner's commands into the run folder."""
-    from autotuner.report.plots import pareto
+    from autotuner.report.plots import draw_pareto
 
     trials = tuple(store.trials())
-    spec = _printed(store.experiment, ranking.winner, trials)
-    remark = unmeasured(store.experiment, ranking.winner.source) if spec and ranking.winner else ""
+    spec = _printable_spec(store.experiment, ranking.winner, trials)
+    remark = simulation_remark(store.experiment, ranking.winner.source) if spec and ranking.winner else ""
     command = render(spec, launch_form(store.experiment)) if spec else None
     defaults = ranking.defaults if ranking.defaults != ranking.winner else None
-    baseline = _printed(store.experiment, defaults, trials)
-    with writing(store.path):
-        pareto(trials, store.experiment, ranking, store.path / PLOT)
-    refused = tuple(store.refused())
-    account = Account(*store.search())
-    shown = commented(command, remark) if command else None
+    baseline = _printable_spec(store.experiment, defaults, trials)
+    with explain_write_errors(store.path):
+        draw_pareto(trials, store.experiment, ranking, store.path / PLOT_FILE)
+    refused = tuple(store.load_refused())
+    account = SearchReport(*store.load_search())
+    shown = with_comment(command, remark) if command else None
     defaults_command = None
     if baseline is not None and defaults is not None:
         rendered = render(baseline, launch_form(store.experiment))
-        defaults_command = commented(rendered, unmeasured(store.experiment, defaults.source))
-    text = markdown(
+        defaults_command = with_comment(rendered, simulation_remark(store.experiment, defaults.source))
+    text = markdown_report(
         ranking,
         trials,
         store.experiment,
         command=shown,
         defaults_command=defaults_command,
-        picture=PLOT,
+        picture=PLOT_FILE,
         refused=refused,
-        account=account,
+        search_report=account,
     )
     store.save("report.md", text)
     if spec is not None:
         formats = {"command.sh": "shell"} | ({"docker.sh": "docker", "compose.yaml": "compose"} if spec.image else {})
         for name, form in formats.items():
-            store.save(f"best/{name}", commented(render(spec, form), remark))
+            store.save(f"best/{name}", with_comment(render(spec, form), remark))
     return Result(ranking, trials, store.path, command, refused, account, remark)
 
 
@@ -326,7 +328,7 @@ def launch_form(experiment: Experiment) -> str:
     return "docker" if experiment.deployment.mode == "docker" and experiment.runtime.image else "shell"
 
 
-def unmeasured(experiment: Experiment, source: Source) -> str:
+def simulation_remark(experiment: Experiment, source: Source) -> str:
     """In lines, what a printed command starts where that is not what was measured; empty where it is."""
     if source == "measured":
         return ""
@@ -342,16 +344,16 @@ def unmeasured(experiment: Experiment, source: Source) -> str:
 
 def winning_spec(ranking: Ranking, trials: Sequence[Trial]) -> ServerSpec | None:
     """The server of the winner as it was measured; None without a winner or a launch."""
-    return _spec(ranking.winner, trials)
+    return _measured_spec(ranking.winner, trials)
 
 
-def _spec(standing: Standing | None, trials: Sequence[Trial]) -> ServerSpec | None:
+def _measured_spec(standing: Standing | None, trials: Sequence[Trial]) -> ServerSpec | None:
     if standing is None:
         return None
-    return next(trial.measurement.spec for trial in trials if trial.number == standing.trial)
+    return next(trial.measurement.spec for trial in trials if trial.number == standing.trial_number)
 
 
-def _printed(experiment: Experiment, standing: Standing | None, trials: Sequence[Trial]) -> ServerSpec | None:
+def _printable_spec(experiment: Experiment, standing: Standing | None, trials: Sequence[Trial]) -> ServerSpec | None:
     """The server of a standing as it was measured, on the engine's usual port; None without a launch."""
-    spec = _spec(standing, trials)
+    spec = _measured_spec(standing, trials)
     return with_port(spec, engine(experiment.base_runtime).default_port) if spec else None

@@ -31,11 +31,11 @@ from autotuner.core import Candidate, Trial
 from autotuner.errors import RunStoreError
 from autotuner.experiment import Experiment
 
-EXPERIMENT = "experiment.yaml"
-TRIALS = "trials.jsonl"
-REFUSED = "refused.json"
-SEARCH = "search.json"
-LOCK = ".lock"
+EXPERIMENT_FILE = "experiment.yaml"
+TRIALS_FILE = "trials.jsonl"
+REFUSED_FILE = "refused.json"
+SEARCH_FILE = "search.json"
+LOCK_FILE = ".lock"
 
 
 class RunStore:
@@ -44,43 +44,43 @@ class RunStore:
     def __init__(self, path: Path, experiment: Experiment) -> None:
         self.path = path
         self.experiment = experiment
-        self._opened = 0
+        self._last_opened = 0
 
     @classmethod
     def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
         """Make a new run folder under `root`, named after the task and the time."""
         experiment = Experiment.model_validate(config)
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.task_name).strip("-.") or "run"
-        with writing(root):
-            path = _fresh(root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
+        with explain_write_errors(root):
+            path = _make_run_folder(root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
             _write_synced(path / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
-            _write_synced(path / EXPERIMENT, yaml.safe_dump(dict(config), sort_keys=False))
-            (path / TRIALS).touch()
+            _write_synced(path / EXPERIMENT_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+            (path / TRIALS_FILE).touch()
         return cls(path, experiment)
 
     @classmethod
     def open(cls, path: Path) -> RunStore:
         """Open an existing run folder; RunStoreError when it is not one."""
-        if not (path / EXPERIMENT).is_file():
+        if not (path / EXPERIMENT_FILE).is_file():
             raise RunStoreError(
                 f"'{path}' is not a run folder.",
-                why=f"It has no {EXPERIMENT}." if path.is_dir() else "There is no such folder.",
+                why=f"It has no {EXPERIMENT_FILE}." if path.is_dir() else "There is no such folder.",
                 remedy="Name a folder that `autotune run` made, such as runs/<task>-<time>.",
             )
         try:
-            config = yaml.safe_load((path / EXPERIMENT).read_text())
+            config = yaml.safe_load((path / EXPERIMENT_FILE).read_text())
             return cls(path, Experiment.model_validate(config))
         except (yaml.YAMLError, ValidationError) as error:
             raise RunStoreError(
                 f"The configuration of the run '{path}' cannot be read.",
                 why=str(error).splitlines()[0],
-                remedy=f"{EXPERIMENT} was changed by hand or by another version; start a new run.",
+                remedy=f"{EXPERIMENT_FILE} was changed by hand or by another version; start a new run.",
             ) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep other processes from adding trials to this run."""
-        with writing(self.path), (self.path / LOCK).open("w") as lock:
+        with explain_write_errors(self.path), (self.path / LOCK_FILE).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -93,16 +93,16 @@ class RunStore:
 
     def trials(self) -> list[Trial]:
         """All finished trials in order; a last line without its newline is not one."""
-        text = (self.path / TRIALS).read_bytes() if (self.path / TRIALS).exists() else b""
+        text = (self.path / TRIALS_FILE).read_bytes() if (self.path / TRIALS_FILE).exists() else b""
         found = []
         for number, line in enumerate(text.split(b"\n")[:-1], start=1):
             if not line.strip():
                 continue
             try:
-                found.append(_adapter().validate_json(line))
+                found.append(_trial_adapter().validate_json(line))
             except ValidationError as error:
                 raise RunStoreError(
-                    f"Line {number} of '{self.path / TRIALS}' is not a trial.",
+                    f"Line {number} of '{self.path / TRIALS_FILE}' is not a trial.",
                     why=error.errors()[0]["msg"],
                     remedy="Remove that line to keep the others.",
                 ) from error
@@ -110,20 +110,20 @@ class RunStore:
 
     def open_trial(self) -> tuple[int, Path]:
         """The number and the empty folder of the next trial."""
-        self._opened = max(self._opened, *(trial.number for trial in self.trials()), 0) + 1
-        folder = self.path / "trials" / f"{self._opened:03d}"
-        with writing(self.path):
+        self._last_opened = max(self._last_opened, *(trial.number for trial in self.trials()), 0) + 1
+        folder = self.path / "trials" / f"{self._last_opened:03d}"
+        with explain_write_errors(self.path):
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt at this trial
             folder.mkdir(parents=True)
-        return self._opened, folder
+        return self._last_opened, folder
 
     def append(self, trial: Trial) -> None:
         """Write a finished trial and sync it, after dropping what a crash tore off."""
-        with writing(self.path), (self.path / TRIALS).open("r+b") as file:
+        with explain_write_errors(self.path), (self.path / TRIALS_FILE).open("r+b") as file:
             whole = file.read()
             file.truncate(whole.rfind(b"\n") + 1)
             file.seek(0, os.SEEK_END)
-            file.write(_adapter().dump_json(trial) + b"\n")
+            file.write(_trial_adapter().dump_json(trial) + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -134,46 +134,46 @@ class RunStore:
 
     def save_refused(self, refused: Sequence[tuple[Candidate, str]]) -> None:
         """Keep which combinations are not tried, and why."""
-        self.save(REFUSED, json.dumps(_rows(refused), indent=1) + "\n")
+        self.save(REFUSED_FILE, json.dumps(_candidates_to_json(refused), indent=1) + "\n")
 
     def save_search(
-        self, stopped: str | None, skipped: Sequence[tuple[Candidate, str]], candidates: int | None = None
+        self, stop_reason: str | None, skipped: Sequence[tuple[Candidate, str]], candidate_count: int | None = None
     ) -> None:
         """Keep why the search stopped, what it left out, and among how many candidates it chose."""
-        data = {"stopped": stopped, "skipped": _rows(skipped), "candidates": candidates}
-        self.save(SEARCH, json.dumps(data, indent=1) + "\n")
+        data = {"stopped": stop_reason, "skipped": _candidates_to_json(skipped), "candidates": candidate_count}
+        self.save(SEARCH_FILE, json.dumps(data, indent=1) + "\n")
 
-    def search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...], int | None]:
+    def load_search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...], int | None]:
         """What `save_search` kept; nothing for a run that has not ended."""
         try:
-            data = json.loads((self.path / SEARCH).read_text())
-            return data["stopped"], tuple(_candidates(data["skipped"])), data.get("candidates")
+            data = json.loads((self.path / SEARCH_FILE).read_text())
+            return data["stopped"], tuple(_candidates_from_json(data["skipped"])), data.get("candidates")
         except FileNotFoundError:
             return None, (), None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunStoreError(
-                f"'{self.path / SEARCH}' cannot be read.",
+                f"'{self.path / SEARCH_FILE}' cannot be read.",
                 why=str(error),
                 remedy="Remove it; the trials are elsewhere.",
             ) from error
 
-    def refused(self) -> list[tuple[Candidate, str]]:
+    def load_refused(self) -> list[tuple[Candidate, str]]:
         """The combinations that are not tried, with the reasons; empty for a run that kept none."""
         try:
-            rows = json.loads((self.path / REFUSED).read_text())
-            return _candidates(rows)
+            rows = json.loads((self.path / REFUSED_FILE).read_text())
+            return _candidates_from_json(rows)
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunStoreError(
-                f"'{self.path / REFUSED}' cannot be read.",
+                f"'{self.path / REFUSED_FILE}' cannot be read.",
                 why=str(error),
                 remedy="Remove it; the trials are elsewhere.",
             ) from error
 
     def save(self, name: str, text: str) -> None:
         """Write a file of the run, such as `best/command.sh`."""
-        with writing(self.path):
+        with explain_write_errors(self.path):
             (self.path / name).parent.mkdir(exist_ok=True)
             _write_synced(self.path / name, text)
 
@@ -181,18 +181,18 @@ class RunStore:
 def find_run(name: str | None, root: Path) -> Path:
     """The run folder called `name` (a path, or a name under `root`), or the newest one under `root`."""
     if name is not None:
-        return next((path for path in (Path(name), root / name) if (path / EXPERIMENT).is_file()), Path(name))
-    runs = [path.parent for path in root.glob(f"*/{EXPERIMENT}")]
+        return next((path for path in (Path(name), root / name) if (path / EXPERIMENT_FILE).is_file()), Path(name))
+    runs = [path.parent for path in root.glob(f"*/{EXPERIMENT_FILE}")]
     if not runs:
         raise RunStoreError(
             f"There is no run under '{root}'.",
             remedy="Start one with `autotune run --profile quick-test`, or name a run folder.",
         )
-    return max(runs, key=lambda path: (path / EXPERIMENT).stat().st_mtime_ns)
+    return max(runs, key=lambda path: (path / EXPERIMENT_FILE).stat().st_mtime_ns)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn the system's word that `path` cannot be written into an error with a remedy."""
     try:
         yield
@@ -206,26 +206,26 @@ def writing(path: Path) -> Iterator[None]:
         raise RunStoreError(what, why=f"{error.strerror}.", remedy=remedy) from error
 
 
-def trial_json(trial: Trial) -> dict[str, Any]:
+def trial_to_json(trial: Trial) -> dict[str, Any]:
     """A trial as JSON-ready data: seconds, tokens/s, requests/s."""
-    data: dict[str, Any] = json.loads(_adapter().dump_json(trial))
+    data: dict[str, Any] = json.loads(_trial_adapter().dump_json(trial))
     return data
 
 
 @cache
-def _adapter() -> TypeAdapter[Trial]:
+def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
 
 
-def _rows(candidates: Sequence[tuple[Candidate, str]]) -> list[dict[str, Any]]:
+def _candidates_to_json(candidates: Sequence[tuple[Candidate, str]]) -> list[dict[str, Any]]:
     return [{"runtime": c.runtime, "parameters": dict(c.parameters), "reason": why} for c, why in candidates]
 
 
-def _candidates(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candidate, str]]:
+def _candidates_from_json(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candidate, str]]:
     return [(Candidate(row["runtime"], row["parameters"]), row["reason"]) for row in rows]
 
 
-def _fresh(root: Path, name: str) -> Path:
+def _make_run_folder(root: Path, name: str) -> Path:
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         path = root / f"{name}{suffix}"
         try:

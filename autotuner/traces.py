@@ -12,14 +12,14 @@ from autotuner.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedTrace:
     """A trace's (prompt tokens, output tokens) row by row.
 
     `timestamps` are from the first row on, empty unless every row has one.
     """
 
     path: str
-    rows: tuple[tuple[int, int], ...]
+    request_lengths: tuple[tuple[int, int], ...]
     timestamps: tuple[float, ...] = ()
 
     @property
@@ -37,10 +37,10 @@ class Recording:
     @property
     def rate(self) -> float:
         """Mean requests per second, by the timestamps; ConfigError where they cannot be replayed."""
-        return (len(self.rows) - 1) / self.seconds
+        return (len(self.request_lengths) - 1) / self.seconds
 
 
-def read(path: str) -> Recording:
+def read_trace(path: str) -> RecordedTrace:
     """Read JSON lines with `input_length`, `output_length` and maybe `timestamp`; ConfigError names a bad line."""
     rows: list[tuple[int, int]] = []
     times: list[float] = []
@@ -57,7 +57,7 @@ def read(path: str) -> Recording:
             if min(lengths) < 1:
                 raise ValueError("lengths must be at least 1")
             if "timestamp" in row:
-                times.append(_time(row["timestamp"]))
+                times.append(_parse_timestamp(row["timestamp"]))
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ConfigError(
                 f"Line {number} of the trace '{path}' is not a request.",
@@ -67,10 +67,10 @@ def read(path: str) -> Recording:
         rows.append(lengths)
     if not rows:
         raise ConfigError(f"The trace '{path}' has no requests.")
-    return Recording(path, tuple(rows), tuple(time - times[0] for time in times) if len(times) == len(rows) else ())
+    return RecordedTrace(path, tuple(rows), tuple(time - times[0] for time in times) if len(times) == len(rows) else ())
 
 
-def _time(value: object) -> float:
+def _parse_timestamp(value: object) -> float:
     time = float(value)  # type: ignore[arg-type]
     if not math.isfinite(time):
         raise ValueError("a timestamp must be a finite number")

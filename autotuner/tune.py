@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from autotuner.core import Observer, Progress, Trial, unobserved
+from autotuner.core import Observer, Progress, Trial, ignore_progress
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge
 from autotuner.scoring.rank import Ranking, rank
@@ -19,7 +19,7 @@ class Executor(Protocol):
     def submit(self, number: int, launch: Launch, folder: Path) -> None:
         """Take a launch on as trial `number`, with a folder for what it leaves behind."""
 
-    def next_finished(self) -> Trial | None:
+    def wait_for_trial(self) -> Trial | None:
         """Wait for a trial to end; None when nothing is left running."""
 
     @property
@@ -27,7 +27,7 @@ class Executor(Protocol):
         """Whether another launch can be submitted now."""
 
 
-class Record(Protocol):
+class TrialRecord(Protocol):
     """What is kept of a run."""
 
     def trials(self) -> list[Trial]:
@@ -44,8 +44,8 @@ def tune(
     experiment: Experiment,
     searcher: Searcher,
     executor: Executor,
-    record: Record,
-    observe: Observer = unobserved,
+    record: TrialRecord,
+    observe: Observer = ignore_progress,
 ) -> Ranking:
     """Launch what the searcher proposes until it has no more, and rank what was seen."""
     for trial in record.trials():
@@ -55,12 +55,12 @@ def tune(
         while executor.has_room and (launch := searcher.ask()) is not None:
             number, folder = record.open_trial()
             executor.submit(number, launch, folder)
-        finished = executor.next_finished()
+        finished = executor.wait_for_trial()
         if finished is None:
             break
         trial = judge(finished, experiment)
         record.append(trial)
         searcher.tell(trial)
-        observe(Progress("finished", trial.number, trial.candidate, finished=trial, purpose=trial.purpose))
+        observe(Progress("finished", trial.number, trial.candidate, finished_trial=trial, purpose=trial.purpose))
 
     return rank(record.trials(), experiment)

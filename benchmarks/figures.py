@@ -117,8 +117,8 @@ def quick_test() -> list[tuple[str, str, str]]:
 def sweeps(repeats: int = 5) -> list[tuple[str, str, str]]:
     """All parallelisms and loads on 32 GPUs, aggregated and split, in this process, and one point."""
     from autotuner.predict.layout import Layout
-    from autotuner.predict.predict import closed_loop
-    from autotuner.predict.sweep import options
+    from autotuner.predict.predict import predict_closed_loop
+    from autotuner.predict.sweep import rank_options
     from autotuner.predict.traffic import Software, Traffic
 
     rows = []
@@ -126,15 +126,15 @@ def sweeps(repeats: int = 5) -> list[tuple[str, str, str]]:
         times = []
         for _ in range(repeats):
             began = time.perf_counter()
-            found = options(model, gpu, traffic=Traffic(4000, 500), total_gpus=32)
+            found = rank_options(model, gpu, traffic=Traffic(4000, 500), total_gpus=32)
             times.append(time.perf_counter() - began)
         said = f"{statistics.median(times):.2f} s ({len(found)} options, max {max(times):.2f}, n={repeats})"
         rows.append((f"full sweep of {model} on 32 {gpu}", said, target))
-    of = Software().on("llama-3.1-70b", "h100", Layout(tp=4))
+    of = Software().deploy("llama-3.1-70b", "h100", Layout(tp=4))
     times = []
     for _ in range(2000):
         began = time.perf_counter()
-        closed_loop(of, isl=4000, osl=500, concurrency=32)
+        predict_closed_loop(of, isl=4000, osl=500, concurrency=32)
         times.append(time.perf_counter() - began)
     return [*rows, ("one point in Python", f"{1000 * statistics.median(times):.3f} ms (n=2000)", "<= 0.2 ms")]
 

@@ -11,8 +11,8 @@ import typer
 
 from autotuner.cli import app, help_page
 
-TARGET = Path(__file__).parent / "reference" / "cli.md"
-HEAD = """# Command line reference
+PAGE = Path(__file__).parent / "reference" / "cli.md"
+INTRODUCTION = """# Command line reference
 
 Made from the commands by `python docs/make_cli_reference.py`; a test holds it current. `autotune COMMAND --help`
 says the same.
@@ -23,65 +23,69 @@ autotune; 130 interrupted, can be resumed.
 """
 
 
-def commands(command: Any, path: str, parent: Any = None) -> Iterator[tuple[Any, Any]]:
+def walk_commands(command: Any, path: str, parent: Any = None) -> Iterator[tuple[Any, Any]]:
     """Every command with its context, groups first."""
     context = command.make_context(path, [], parent=parent, resilient_parsing=True)
     yield command, context
     for name, sub in getattr(command, "commands", {}).items():
-        yield from commands(sub, name, context)
+        yield from walk_commands(sub, name, context)
 
 
-def option(parameter: Any) -> str:
+def option_cell(parameter: Any) -> str:
     """A parameter in a table, with its names and what stands for its value."""
     value = help_page.metavar(parameter)
     if help_page.is_argument(parameter):
-        return f"`{_cell(value)}`"
-    *others, last = help_page.names(parameter)
-    return _cell(", ".join(f"`{name}`" for name in [*others, f"{last} {value}".rstrip()]))
+        return f"`{_escape(value)}`"
+    *others, last = help_page.option_names(parameter)
+    return _escape(", ".join(f"`{name}`" for name in [*others, f"{last} {value}".rstrip()]))
 
 
-def row(parameter: Any) -> str:
+def option_row(parameter: Any) -> str:
     """A parameter as a row of a table."""
     default = (
-        "required" if parameter.required else "off" if help_page.is_flag(parameter) else help_page.default(parameter)
+        "required"
+        if parameter.required
+        else "off"
+        if help_page.is_flag(parameter)
+        else help_page.default_text(parameter)
     )
-    return f"| {option(parameter)} | {_cell(parameter.help or '')} | {_cell(default)} |"
+    return f"| {option_cell(parameter)} | {_escape(parameter.help or '')} | {_escape(default)} |"
 
 
-def _cell(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def section(command: Any, context: Any) -> str:
+def command_section(command: Any, context: Any) -> str:
     """A command: what it is for, how it is called, its options in groups, examples."""
     usage = " ".join((context.command_path, *command.collect_usage_pieces(context)))
     parts = [f"## {context.command_path}", *help_page.paragraphs(command), f"```text\n{usage}\n```"]
-    for title, listed in help_page.subcommands(command).items():
+    for title, listed in help_page.subcommand_groups(command).items():
         rows = (f"- `{each.name}`: {next(help_page.paragraphs(each))}" for each in listed)
         parts.append(f"**{title}**\n\n" + "\n".join(rows))
-    for title, listed in help_page.groups(command, context).items():
-        rows = (row(each) for each in listed if "--help" not in each.opts)
+    for title, listed in help_page.parameter_groups(command, context).items():
+        rows = (option_row(each) for each in listed if "--help" not in each.opts)
         if body := "\n".join(rows):
             parts.append(f"**{title}**\n\n| option | meaning | default |\n| --- | --- | --- |\n{body}")
-    if examples := help_page.examples(context):
+    if examples := help_page.examples_for(context):
         parts.append("```text\n" + "\n".join(f"# {each.purpose}\n{each.command}" for each in examples) + "\n```")
     return "\n\n".join(parts)
 
 
-def reference() -> str:
+def reference_page() -> str:
     """The whole page."""
-    sections = (section(*each) for each in commands(typer.main.get_command(app), "autotune"))
-    return "\n".join([HEAD, *(f"{each}\n" for each in sections)])
+    sections = (command_section(*each) for each in walk_commands(typer.main.get_command(app), "autotune"))
+    return "\n".join([INTRODUCTION, *(f"{each}\n" for each in sections)])
 
 
 def main() -> None:
     """Write the page, or check it."""
-    text = reference()
+    text = reference_page()
     if "--check" in sys.argv:
-        if not TARGET.exists() or TARGET.read_text() != text:
-            raise SystemExit(f"{TARGET} is out of date: run python docs/make_cli_reference.py")
+        if not PAGE.exists() or PAGE.read_text() != text:
+            raise SystemExit(f"{PAGE} is out of date: run python docs/make_cli_reference.py")
     else:
-        TARGET.write_text(text)
+        PAGE.write_text(text)
 
 
 if __name__ == "__main__":

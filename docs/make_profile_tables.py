@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autotuner.config import Composition, TaskConfigFactory, TaskContext, compose, yaml_documents
-from autotuner.predict.hardware import TABLE, read_table
+from autotuner.predict.hardware import GPU_TABLE, read_table
 
-TARGET = Path(__file__).absolute().parent / "reference" / "profiles.md"
+PAGE = Path(__file__).absolute().parent / "reference" / "profiles.md"
 ORDER = ("quick-test", "balanced", "low-latency", "high-throughput", "cost-optimization", "production")
 SECTIONS = ("optimization", "benchmark", "slo", "deployment", "runtime", "simulate")
 
 
-def profiles() -> Iterator[str]:
+def profile_rows() -> Iterator[str]:
     """What each bundled profile says of the search and its load, or leaves to the layers below it."""
     yield "| profile | objective | max_iterations | tp-size | mem-fraction-static | concurrency |"
     yield "| --- | --- | --- | --- | --- | --- |"
@@ -34,57 +34,57 @@ def profiles() -> Iterator[str]:
 
 
 def _cell(composition: Composition, path: str) -> str:
-    row = next(row for row in composition.rows() if row.path == path)
+    row = next(row for row in composition.resolved_values() if row.path == path)
     value = ", ".join(map(str, row.value)) if isinstance(row.value, list) else str(row.value)
     return value if row.layer.startswith("profile:") else "*from the layers*" if "parameters" in path else f"*{value}*"
 
 
-def defaults() -> Iterator[str]:
+def default_rows() -> Iterator[str]:
     """Every value a configuration has before anybody says anything."""
     yield "| key | default | from |"
     yield "| --- | --- | --- |"
-    rows = compose(TaskContext()).rows()
+    rows = compose(TaskContext()).resolved_values()
     for section in SECTIONS:
         for row in (row for row in rows if row.path.startswith(f"{section}.") and row.path != "benchmark.model_name"):
             if row.value not in (None, [], {}):
                 layer = "" if row.layer == "default" else row.layer
-                yield f"| `{row.path}` | `{yaml_documents.inline(row.value)}` | {layer} |"
+                yield f"| `{row.path}` | `{yaml_documents.dump_inline(row.value)}` | {layer} |"
 
 
-def known_gpus() -> Iterator[str]:
+def gpu_rows() -> Iterator[str]:
     """The GPU table's names, each with what else it goes by."""
     yield "| GPU | also | GiB | GPUs of a node |"
     yield "| --- | --- | --- | --- |"
-    for row in read_table(TABLE).values():
+    for row in read_table(GPU_TABLE).values():
         yield f"| `{row.name}` | {', '.join(row.aliases)} | {row.memory / 2**30:.0f} | {row.gpus_per_node} |"
 
 
-TABLES = {"profiles": profiles, "defaults": defaults, "gpus": known_gpus}
+TABLES = {"profiles": profile_rows, "defaults": default_rows, "gpus": gpu_rows}
 
 
-def page(text: str) -> str:
+def with_tables(text: str) -> str:
     """The page with its tables made anew, each between the comments that name it."""
     for name, rows in TABLES.items():
         body = "\n".join(rows())
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
         text, count = re.subn(pattern, lambda match, body=body: f"{match[1]}{body}\n{match[2]}", text, flags=re.DOTALL)
         if count != 1:
-            raise SystemExit(f"{TARGET} has {count} tables of {name}, not one.")
+            raise SystemExit(f"{PAGE} has {count} tables of {name}, not one.")
     return text
 
 
 def main() -> None:
     """Write the page, or check it."""
     # neither ./profiles nor the user's own files belong on the page
-    os.chdir(TARGET.parent)
-    os.environ["AUTOTUNE_CONFIG_HOME"] = str(TARGET.parent / "nowhere")
-    before = TARGET.read_text()
-    after = page(before)
+    os.chdir(PAGE.parent)
+    os.environ["AUTOTUNE_CONFIG_HOME"] = str(PAGE.parent / "nowhere")
+    before = PAGE.read_text()
+    after = with_tables(before)
     if "--check" in sys.argv:
         if before != after:
-            raise SystemExit(f"{TARGET} is out of date: run python docs/make_profile_tables.py")
+            raise SystemExit(f"{PAGE} is out of date: run python docs/make_profile_tables.py")
     else:
-        TARGET.write_text(after)
+        PAGE.write_text(after)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autotuner.errors import AutotuneError, counted, sentence, unknown
+from autotuner.errors import AutotuneError, as_sentence, pluralize, unknown_name_message
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from autotuner.errors import AutotuneError, counted, sentence, unknown
     ],
 )
 def test_a_sentence_ends_with_one_full_stop(text, ended):
-    assert sentence(text) == ended
+    assert as_sentence(text) == ended
 
 
 def test_the_parts_of_an_error_are_sentences():
@@ -39,10 +39,10 @@ def test_the_parts_of_an_error_are_sentences():
     ],
 )
 def test_an_unknown_name_is_answered_with_those_near_it_or_with_a_few(name, options, message):
-    assert unknown("GPU", name, options) == message
-    assert str(AutotuneError(unknown("GPU", name, options), why="So it is")) == f"{message} So it is."
+    assert unknown_name_message("GPU", name, options) == message
+    assert str(AutotuneError(unknown_name_message("GPU", name, options), why="So it is")) == f"{message} So it is."
 
 
 def test_a_number_stands_before_its_noun_in_the_right_form():
-    assert [counted(n, "trial") for n in (0, 1, 2, 1000)] == ["0 trials", "1 trial", "2 trials", "1,000 trials"]
-    assert [counted(n, "launch", "launches") for n in (1, 2)] == ["1 launch", "2 launches"]
+    assert [pluralize(n, "trial") for n in (0, 1, 2, 1000)] == ["0 trials", "1 trial", "2 trials", "1,000 trials"]
+    assert [pluralize(n, "launch", "launches") for n in (1, 2)] == ["1 launch", "2 launches"]

@@ -41,8 +41,8 @@ def test_each_trace_has_a_load_point_of_its_own_rate_beside_those_that_are_named
     traces = {"traffic_scenarios": ["file:a", "file:b"], "request_rates": ["trace", 2]}
     recorded = [{"requests": 11, "seconds": 2.0}, {"requests": 5, "seconds": 2.0}]
     load = benchmark(arrival="trace", recorded=recorded, **traces)
-    assert load.named_rates == (2.0,)
-    assert [load.rates(place) for place in (0, 1)] == [{2.0, 5.0}, {2.0}]
+    assert load.numeric_rates == (2.0,)
+    assert [load.rates_for(place) for place in (0, 1)] == [{2.0, 5.0}, {2.0}]
 
 
 @pytest.mark.parametrize("given", [{"arrival": "trace"}, {"recorded": [{"requests": 2, "seconds": 1.0}]}])

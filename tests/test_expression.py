@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autotuner.expression import DEEPEST, LONGEST, parse
+from autotuner.expression import MAX_CHARACTERS, MAX_DEPTH, parse
 
 VALUES = {"tp-size": 2, "dp-size": 4, "gpus": 8, "fast": True, "dtype": "fp8", "share": 0.85, "a.b_c": 3}
 
@@ -83,8 +83,8 @@ def test_what_is_not_set_or_cannot_be_computed_is_unknown(text, expected):
 def test_an_expression_knows_the_names_it_speaks_of():
     found = parse('max-batched-tokens >= gpus when not fast or quantization == null or dtype in ["a"]')
     assert found.names == {"max-batched-tokens", "gpus", "fast", "quantization", "dtype"}
-    assert found.needed == found.names - {"quantization"}
-    assert found.switches == {"fast"}
+    assert found.required_names == found.names - {"quantization"}
+    assert found.boolean_names == {"fast"}
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_an_expression_knows_the_names_it_speaks_of():
         ("(1, 2) == gpus", "is expected, not (1, 2)"),
         ("tp-size ** 2 == 4", "out of place"),
         ("1e999 > tp-size", "too large"),
-        (f"{'not ' * (DEEPEST + 1)}fast", "too many parts"),
-        (f"{' ' * LONGEST}fast", f"at most {LONGEST} characters"),
+        (f"{'not ' * (MAX_DEPTH + 1)}fast", "too many parts"),
+        (f"{' ' * MAX_CHARACTERS}fast", f"at most {MAX_CHARACTERS} characters"),
     ],
 )
 def test_what_is_no_expression_is_refused_in_words(text, said):
@@ -217,13 +217,13 @@ truths = st.recursive(
 
 @given(truths)
 def test_a_value_follows_from_its_parts(meant):
-    assume(len(meant.text) <= LONGEST)
+    assume(len(meant.text) <= MAX_CHARACTERS)
     assert parse(meant.text).holds(NAMES.get) is meant.value
 
 
 @given(truths, truths)
 def test_a_rule_with_when_is_an_implication(rule, condition):
     text = f"{rule.text} when {condition.text}"
-    assume(len(text) <= LONGEST)
+    assume(len(text) <= MAX_CHARACTERS)
     contrary = Meant("", None if condition.value is None else not condition.value)
     assert parse(text).holds(NAMES.get) is kleene("or", rule, contrary).value

@@ -8,12 +8,12 @@ from autotuner.core import Candidate, LoadPoint
 from autotuner.engines import engine
 from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
-from autotuner.forecaster import Foresight
+from autotuner.forecaster import Forecaster
 from autotuner.launchers import gpus, launcher
-from autotuner.launchers.gpus import Gpu, Inventory
-from autotuner.predict.efficiencies import AS_FITTED, KINDS, Costs
-from autotuner.predict.local_factors import Factors, keep, key_of
-from autotuner.session import wire
+from autotuner.launchers.gpus import GpuInventory, InstalledGpu
+from autotuner.predict.efficiencies import COST_KINDS, UNIT_COSTS, CostFactors
+from autotuner.predict.local_factors import Factors, factors_key, save_factors
+from autotuner.session import session_for
 
 
 def experiment(base_runtime="sim", model="llama-3.1-70b", parameters=None, **sections):
@@ -31,7 +31,7 @@ def experiment(base_runtime="sim", model="llama-3.1-70b", parameters=None, **sec
 
 def foresight(**asked):
     of = experiment(**asked)
-    return Foresight.of(of, engine(of.base_runtime), launcher(of.deployment.mode, of.deployment))
+    return Forecaster.from_experiment(of, engine(of.base_runtime), launcher(of.deployment.mode, of.deployment))
 
 
 @pytest.fixture
@@ -39,8 +39,10 @@ def machine(monkeypatch):
     """Give this machine GPUs with these names."""
 
     def has(*names):
-        found = tuple(Gpu(index, name, f"GPU-{index}", 80 * 2**30, 80 * 2**30) for index, name in enumerate(names))
-        monkeypatch.setattr(gpus, "inventory", lambda: Inventory(found))
+        found = tuple(
+            InstalledGpu(index, name, f"GPU-{index}", 80 * 2**30, 80 * 2**30) for index, name in enumerate(names)
+        )
+        monkeypatch.setattr(gpus, "inventory", lambda: GpuInventory(found))
 
     return has
 
@@ -67,16 +69,16 @@ def test_nothing_is_foreseen_of_an_endpoint_or_on_a_cpu(machine):
 
 
 def test_what_does_not_fit_is_no_candidate_and_says_why():
-    space = wire(experiment(parameters={"tp-size": [1, 2]})).space
+    space = session_for(experiment(parameters={"tp-size": [1, 2]})).space
     assert [candidate.parameters["tp-size"] for candidate in space.candidates] == [2]
-    [(candidate, reason)] = space.refused
+    [(candidate, reason)] = space.refusals
     assert candidate.parameters["tp-size"] == 1
     assert "does not fit: weights need 131.4 GiB" in reason
 
 
 def test_a_space_in_which_nothing_fits_is_refused_with_the_figures():
     with pytest.raises(ConfigError, match="weights need"):
-        wire(experiment(parameters={"tp-size": [1]}))
+        session_for(experiment(parameters={"tp-size": [1]}))
 
 
 def test_a_model_in_a_folder_is_read_from_there(tmp_path, machine):
@@ -94,7 +96,7 @@ def test_a_model_in_a_folder_is_read_from_there(tmp_path, machine):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
     known, unknown = (
-        foresight(base_runtime="sglang", model=str(tmp_path / name)).refuse(Candidate("sglang"))
+        foresight(base_runtime="sglang", model=str(tmp_path / name)).memory_shortage(Candidate("sglang"))
         for name in ("known", "unknown")
     )
     assert "does not fit" in known
@@ -113,21 +115,21 @@ def test_slower_operators_are_foreseen_to_take_longer():
     point = LoadPoint("D(1000,200)", concurrency=16)
     as_fitted = found.predict(candidate, point)
     assert as_fitted is not None
-    assert found.predict(candidate, point, AS_FITTED) == as_fitted
-    for kind in KINDS:
-        slower = found.predict(candidate, point, Costs(**{kind: 1.2}))
+    assert found.predict(candidate, point, UNIT_COSTS) == as_fitted
+    for kind in COST_KINDS:
+        slower = found.predict(candidate, point, CostFactors(**{kind: 1.2}))
         assert slower is not None
         assert slower.tpot >= as_fitted.tpot
-    every = found.predict(candidate, point, Costs(*[1.2] * len(KINDS)))
+    every = found.predict(candidate, point, CostFactors(*[1.2] * len(COST_KINDS)))
     assert every is not None
     assert every.tpot == pytest.approx(1.2 * as_fitted.tpot, rel=0.02)
 
 
 def test_what_has_no_room_for_a_cache_is_not_expected_to_hold_its_model():
     found = foresight()
-    assert not found.holds(Candidate("sim", {"tp-size": 1}))
-    assert found.holds(Candidate("sim", {"tp-size": 4}))
-    assert foresight(base_runtime="vllm").holds(Candidate("vllm", {"tp-size": 1}))
+    assert not found.expects_fit(Candidate("sim", {"tp-size": 1}))
+    assert found.expects_fit(Candidate("sim", {"tp-size": 4}))
+    assert foresight(base_runtime="vllm").expects_fit(Candidate("vllm", {"tp-size": 1}))
 
 
 def test_what_was_calibrated_here_is_in_what_is_foreseen_of_measured_runs_alone(machine, monkeypatch, tmp_path):
@@ -138,9 +140,9 @@ def test_what_was_calibrated_here_is_in_what_is_foreseen_of_measured_runs_alone(
     before, virtual = foresight(**asked).predict(candidate, point), {"optimization": {"evaluator": "simulated"}}
     assert before is not None
     factors = Factors(1.5, 2.0, 1.0, 9, 3, (0.4, 0.4), (0.05, 0.05), "measured", "2026-01-01")
-    deployed = foresight(**asked).deployment(candidate)
+    deployed = foresight(**asked).model_on_gpus(candidate)
     assert deployed is not None
-    keep({key_of("vllm", deployed.gpu.name): factors})
+    save_factors({factors_key("vllm", deployed.gpu.name): factors})
     after, simulated = (foresight(**asked, **more).predict(candidate, point) for more in ({}, virtual))
     assert after is not None
     assert 1.5 * before.tpot < after.tpot <= 2.0 * before.tpot

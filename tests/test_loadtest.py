@@ -16,8 +16,8 @@ import autotuner
 from autotuner.core import LoadStep, Progress, Verdict, Workload
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
 from autotuner.load import records
-from autotuner.search.launch import FixedCourse
-from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, serve, sse, status, token
+from autotuner.search.launch import ListedLoads
+from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete, reset, serve, sse, status, token
 
 __all__ = ["serve"]
 
@@ -41,7 +41,7 @@ def test_every_load_point_is_driven_and_judged(serve: Serve) -> None:
     heard: list[Progress] = []
     found = bench(serve().url, concurrency=[1, 2], observe=heard.append)
     assert [point.result.load_point.concurrency for point in found.load_points] == [1, 2]
-    assert [point.answered for point in found.load_points] == [12, 12]
+    assert [point.answered_requests for point in found.load_points] == [12, 12]
     assert (found.source, found.planned, found.stopped, found.interrupted) == ("measured", 2, None, False)
     stages = [(progress.stage, progress.position, progress.total) for progress in heard]
     assert stages == [(stage, n, 2) for n in (1, 2) for stage in ("warming-up", "measuring", "measured")]
@@ -51,7 +51,7 @@ def test_an_open_loop_takes_rates_arrivals_and_a_cap(serve: Serve) -> None:
     server = serve()
     found = bench(server.url, concurrency=None, rates=[50.0], arrival="gamma:2", max_in_flight=1)
     assert [point.result.load_point.rate for point in found.load_points] == [50.0]
-    assert max(server.levels) == 1
+    assert max(server.in_flight_levels) == 1
 
 
 def trace(folder: Path, *times: float) -> str:
@@ -71,7 +71,7 @@ def test_a_trace_without_a_load_is_replayed_as_it_was_recorded(serve: Serve, tmp
     assert point.result.load_point.rate == 12.0
     assert point.decided == "the trace ended with its 4 requests"
     seen = records.read(tmp_path / "out" / "records-1.npz")
-    assert seen.decided == point.decided
+    assert seen.stop_reason == point.decided
     played = [record.scheduled - seen.window[0] for record in seen.records]
     assert played == pytest.approx([time - 5 for time in times], abs=2e-6)
     assert seen.window[1] - seen.window[0] < FEW["duration"]
@@ -105,10 +105,10 @@ def test_a_trace_with_a_load_has_its_lengths_drawn(serve: Serve, tmp_path: Path,
 
 
 def test_the_course_may_be_another(serve: Serve) -> None:
-    class Last(FixedCourse):
+    class Last(ListedLoads):
         def ask(self) -> LoadStep | None:
-            while len(self._left) > 1:
-                self._left.popleft()
+            while len(self._remaining_points) > 1:
+                self._remaining_points.popleft()
             return super().ask()
 
     found = bench(serve().url, concurrency=[1, 2, 3], course=Last)
@@ -139,7 +139,7 @@ def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Pat
     server = serve()
     with pytest.raises(UsageError, match="not empty"):
         bench(server.url, output=tmp_path)
-    assert not server.asked
+    assert not server.requests
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_what_cannot_be_asked_is_an_error_before_any_load(
     server = serve()
     with pytest.raises(error, match=said):
         bench(server.url, **changes)
-    assert not server.asked
+    assert not server.requests
 
 
 def test_a_url_that_is_none_is_named() -> None:
@@ -174,20 +174,20 @@ def test_a_url_that_is_none_is_named() -> None:
 # what a server does wrong: counted by class, never raised
 
 
-async def hang(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def hang(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
-async def garbage(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def garbage(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(b"\x00\xff not HTTP at all\r\n\r\n")
     await writer.drain()
 
 
-async def broken(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def broken(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + chunked(sse(b'{"choices": [')) + b"0\r\n\r\n")
 
 
-async def drop(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def drop(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + chunked(token()))
     await writer.drain()
     reset(writer)
@@ -211,7 +211,7 @@ def test_where_nothing_works_the_test_ends_by_itself_and_says_why(
     found = bench(serve(behave).url, concurrency=[1, 2], request_timeout=0.2)
     (point,) = found.load_points
     assert set(point.result.metrics.errors) == {kind}
-    assert point.answered == 0
+    assert point.answered_requests == 0
     assert found.stopped is not None
     assert kind in found.stopped
     assert said in found.stopped
@@ -240,7 +240,7 @@ def test_a_certificate_of_an_authority_of_ones_own_is_accepted(
     serve: Serve, certificate: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
-    assert bench(serve(tls=certificate).url).load_points[0].answered == 12
+    assert bench(serve(tls=certificate).url).load_points[0].answered_requests == 12
 
 
 @pytest.fixture
@@ -255,29 +255,29 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
 
 
 def test_a_server_that_dies_under_load_ends_the_test_with_what_was_measured(serve: Serve, tmp_path: Path) -> None:
-    async def die(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def die(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number <= 50:  # the first asks for the vocabulary
             await complete(asked, writer)
         else:
             reset(writer)
 
     found = bench(serve(die).url, concurrency=[1, 2, 3], max_requests=40, output=tmp_path / "out")
-    assert [point.answered for point in found.load_points] == [40, 10]
+    assert [point.answered_requests for point in found.load_points] == [40, 10]
     assert "reset" in (found.stopped or "")
     assert (tmp_path / "out" / "records-2.npz").exists()
 
 
 def test_a_load_point_that_the_server_refuses_does_not_end_the_course(serve: Serve) -> None:
-    async def short(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def short(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await (status(400, "too long") if len(asked.body["prompt"]) > 100 else complete)(asked, writer)
 
     found = bench(serve(short).url, scenarios=["D(200,5)", "D(20,5)"])
-    assert [point.answered for point in found.load_points] == [0, 12]
+    assert [point.answered_requests for point in found.load_points] == [0, 12]
     assert found.stopped is None
 
 
 def test_some_refused_requests_are_counted_beside_the_others(serve: Serve) -> None:
-    async def every_third(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def every_third(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await (complete if asked.number % 3 else status(429))(asked, writer)
 
     (point,) = bench(serve(every_third).url).load_points
@@ -286,19 +286,19 @@ def test_some_refused_requests_are_counted_beside_the_others(serve: Serve) -> No
 
 
 def test_a_model_of_few_token_ids_is_found_out_before_the_load(serve: Serve, tmp_path: Path) -> None:
-    async def small(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def small(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         wrong = max(asked.body["prompt"])
         await (status(400, f"Token id {wrong} is out of vocabulary") if wrong >= 512 else complete)(asked, writer)
 
     server = serve(small)
     found = bench(server.url, concurrency=[1, 2], output=tmp_path / "out")
-    assert [point.answered for point in found.load_points] == [12, 12]
+    assert [point.answered_requests for point in found.load_points] == [12, 12]
     assert [point.result.metrics.errors for point in found.load_points] == [{}, {}]
     assert found.vocabulary is not None
     assert 505 <= found.vocabulary.size <= 512
-    questions = [asked for asked in server.asked if len(asked.body["prompt"]) == 1]
+    questions = [asked for asked in server.requests if len(asked.body["prompt"]) == 1]
     assert len(questions) == found.vocabulary.requests <= 12
-    assert server.asked[: len(questions)] == questions
+    assert server.requests[: len(questions)] == questions
     written = json.loads((tmp_path / "out" / "bench.json").read_text())["vocabulary"]
     assert written == {"size": found.vocabulary.size, "origin": "server", "requests": len(questions)}
 
@@ -313,8 +313,8 @@ def test_a_key_is_sent_and_never_written(serve: Serve, tmp_path: Path, monkeypat
     server = serve(status(401, f"Incorrect API key provided: {secret}"))
     found = bench(server.url, api_key_env="THE_KEY", headers={"x-team": "a-hidden-team"}, output=tmp_path / "out")
     assert set(found.load_points[0].result.metrics.errors) == {"http-401"}
-    assert server.asked[0].headers["authorization"] == f"Bearer {secret}"
-    assert server.asked[0].headers["x-team"] == "a-hidden-team"
+    assert server.requests[0].headers["authorization"] == f"Bearer {secret}"
+    assert server.requests[0].headers["x-team"] == "a-hidden-team"
     assert "Incorrect API key provided: *****" in (found.stopped or "")
     written = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
     assert written
@@ -324,9 +324,9 @@ def test_a_key_is_sent_and_never_written(serve: Serve, tmp_path: Path, monkeypat
 def test_the_search_for_a_course_sees_the_whole_load(serve: Serve) -> None:
     seen: list[Workload] = []
 
-    def course(workload: Workload) -> FixedCourse:
+    def course(workload: Workload) -> ListedLoads:
         seen.append(workload)
-        return FixedCourse(workload)
+        return ListedLoads(workload)
 
     bench(serve().url, course=course, seed=7)
     assert (seen[0].seed, seen[0].max_requests, seen[0].endpoint) == (7, 12, "completions")

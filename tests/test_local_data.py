@@ -20,14 +20,14 @@ from autotuner.core import (
 from autotuner.engines import engine
 from autotuner.errors import ConfigError, UsageError
 from autotuner.experiment import Experiment
-from autotuner.forecaster import Foresight
+from autotuner.forecaster import Forecaster
 from autotuner.launchers import launcher
-from autotuner.local_data import lesson, remember, remembering
+from autotuner.local_data import read_calibration_data, record_trial, recording_observer
 from autotuner.predict import database
-from autotuner.predict.fit import fitted
+from autotuner.predict.fit import fit_factors
 from autotuner.predict.layout import Layout
-from autotuner.predict.load_curve import Served
-from autotuner.predict.measured_lookup import Memory
+from autotuner.predict.load_curve import LoadCurve
+from autotuner.predict.measured_lookup import MeasuredLookup
 from autotuner.predict.traffic import Software, Traffic
 from autotuner.store import RunStore
 
@@ -54,11 +54,13 @@ def store(tmp_path):
 
 def foresight(store):
     of: Experiment = store.experiment
-    return Foresight.of(of, engine(of.base_runtime), launcher(of.deployment.mode, of.deployment))
+    return Forecaster.from_experiment(of, engine(of.base_runtime), launcher(of.deployment.mode, of.deployment))
 
 
-def served(tp=1) -> Served:
-    return Served(Software("vllm", kv_dtype=None).on("qwen3-8b", "h100", Layout(tp=tp)), TRAFFIC, bundled_only=True)
+def served(tp=1) -> LoadCurve:
+    return LoadCurve(
+        Software("vllm", kv_dtype=None).deploy("qwen3-8b", "h100", Layout(tp=tp)), TRAFFIC, bundled_only=True
+    )
 
 
 def summary(mean):
@@ -94,90 +96,90 @@ def trial(number, results, tp=1, source="measured", **parameters):
 
 def slower(concurrency, tp=1, prefill=1.0, decode=1.0, source="measured"):
     """A load point measured at the prediction times these factors."""
-    from autotuner.predict.local_factors import parts
+    from autotuner.predict.local_factors import time_parts
 
-    overhead, first, each, stalls = parts(served(tp).closed(concurrency), served(tp).alone)
+    overhead, first, each, stalls = time_parts(served(tp).at_concurrency(concurrency), served(tp).single_request)
     return result(concurrency, overhead + first * prefill, each * decode + stalls * prefill, source)
 
 
 def test_a_measured_trial_is_found_by_the_question_it_answers(store):
-    assert remember(store, foresight(store), trial(3, [result(8, 0.08, 0.011)])) == 1
-    answer = Memory(Served(served().of, TRAFFIC)).closed(8)
+    assert record_trial(store, foresight(store), trial(3, [result(8, 0.08, 0.011)])) == 1
+    answer = MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(8)
     assert answer.source == "measured"
-    assert (answer.found.ttft, answer.found.tpot) == (0.08, 0.011)
-    assert answer.found.ttft_interval == pytest.approx((0.97 * 0.08, 1.03 * 0.08))
-    assert "trial 3 at D(1000,200) @ 8" in answer.said
+    assert (answer.prediction.ttft, answer.prediction.tpot) == (0.08, 0.011)
+    assert answer.prediction.ttft_interval == pytest.approx((0.97 * 0.08, 1.03 * 0.08))
+    assert "trial 3 at D(1000,200) @ 8" in answer.explanation
 
 
 def test_between_two_measured_loads_it_is_interpolated_along_the_prediction(store):
     loads = [slower(8, decode=1.2), slower(32, decode=1.2)]
-    remember(store, foresight(store), trial(1, loads))
-    answer = Memory(Served(served().of, TRAFFIC)).closed(16)
+    record_trial(store, foresight(store), trial(1, loads))
+    answer = MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(16)
     assert answer.source == "interpolated"
-    assert answer.found.tpot == pytest.approx(slower(16, decode=1.2).metrics.tpot.mean, rel=0.02)
-    assert answer.found.tpot_interval.low < answer.found.tpot < answer.found.tpot_interval.high
+    assert answer.prediction.tpot == pytest.approx(slower(16, decode=1.2).metrics.tpot.mean, rel=0.02)
+    assert answer.prediction.tpot_interval.lower < answer.prediction.tpot < answer.prediction.tpot_interval.upper
 
 
 def test_between_two_measured_lengths_it_is_interpolated_too(store):
     rows = [result(8, 0.05, 0.012, scenario="D(500,200)"), result(8, 0.2, 0.012, scenario="D(1900,200)")]
-    remember(store, foresight(store), trial(1, rows))
-    answer = Memory(Served(served().of, TRAFFIC)).closed(8)
+    record_trial(store, foresight(store), trial(1, rows))
+    answer = MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(8)
     assert answer.source == "interpolated"
-    assert 0.05 < answer.found.ttft < 0.2
+    assert 0.05 < answer.prediction.ttft < 0.2
 
 
 @pytest.mark.parametrize("asked", [4, 64])
 def test_beyond_what_was_measured_it_is_predicted(store, asked):
-    remember(store, foresight(store), trial(1, [slower(8), slower(32)]))
-    assert Memory(Served(served().of, TRAFFIC)).closed(asked).source == "predicted"
+    record_trial(store, foresight(store), trial(1, [slower(8), slower(32)]))
+    assert MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(asked).source == "predicted"
 
 
 def test_loads_too_far_apart_are_not_interpolated(store):
-    remember(store, foresight(store), trial(1, [slower(1), slower(64)]))
-    assert Memory(Served(served().of, TRAFFIC)).closed(16).source == "predicted"
+    record_trial(store, foresight(store), trial(1, [slower(1), slower(64)]))
+    assert MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(16).source == "predicted"
 
 
 def test_another_layout_or_an_invalid_load_point_answers_nothing(store):
-    remember(store, foresight(store), trial(1, [slower(8, tp=2)], tp=2))
-    remember(store, foresight(store), trial(2, [result(8, 9.0, 9.0, verdict=Verdict.INVALID)]))
-    assert Memory(Served(served().of, TRAFFIC)).closed(8).source == "predicted"
-    assert database.count() == 2
+    record_trial(store, foresight(store), trial(1, [slower(8, tp=2)], tp=2))
+    record_trial(store, foresight(store), trial(2, [result(8, 9.0, 9.0, verdict=Verdict.INVALID)]))
+    assert MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(8).source == "predicted"
+    assert database.count_rows() == 2
 
 
 def test_the_plainest_candidate_stands_for_a_deployment(store):
-    remember(store, foresight(store), trial(1, [result(8, 0.5, 0.5)], **{"schedule-policy": "lpm"}))
-    remember(store, foresight(store), trial(2, [result(8, 0.08, 0.011)]))
-    assert Memory(Served(served().of, TRAFFIC)).closed(8).found.ttft == 0.08
+    record_trial(store, foresight(store), trial(1, [result(8, 0.5, 0.5)], **{"schedule-policy": "lpm"}))
+    record_trial(store, foresight(store), trial(2, [result(8, 0.08, 0.011)]))
+    assert MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(8).prediction.ttft == 0.08
 
 
 def test_simulated_figures_are_never_kept(store):
-    assert remember(store, foresight(store), trial(1, [result(8, 0.1, 0.01, "simulated")], source="simulated")) == 0
+    assert record_trial(store, foresight(store), trial(1, [result(8, 0.1, 0.01, "simulated")], source="simulated")) == 0
     assert not database.path().exists()
 
 
 def test_a_trial_remembered_twice_is_one_row(store):
     for _ in range(2):
-        remember(store, foresight(store), trial(1, [result(8, 0.1, 0.01)]))
-    assert database.count() == 1
+        record_trial(store, foresight(store), trial(1, [result(8, 0.1, 0.01)]))
+    assert database.count_rows() == 1
 
 
 def test_a_database_that_cannot_be_written_costs_no_trial(store, tmp_path, caplog):
     database.path().parent.mkdir()
     database.path().write_text("this is no database" * 100)
     seen = []
-    watch = remembering(store, foresight(store), seen.append)
-    progress = Progress("finished", 1, Candidate("vllm"), finished=trial(1, [result(8, 0.1, 0.01)]))
+    watch = recording_observer(store, foresight(store), seen.append)
+    progress = Progress("finished", 1, Candidate("vllm"), finished_trial=trial(1, [result(8, 0.1, 0.01)]))
     watch(progress)
     assert seen == [progress]
     assert "not added" in caplog.text
 
 
 def test_a_database_of_another_version_is_left_alone(store):
-    remember(store, foresight(store), trial(1, [result(8, 0.1, 0.01)]))
+    record_trial(store, foresight(store), trial(1, [result(8, 0.1, 0.01)]))
     with sqlite3.connect(database.path()) as file:
         file.execute("PRAGMA user_version = 99")
     file.close()
-    assert remember(store, foresight(store), trial(2, [result(8, 0.1, 0.01)])) == 0
+    assert record_trial(store, foresight(store), trial(2, [result(8, 0.1, 0.01)])) == 0
 
 
 def measured(store, factors, source="measured"):
@@ -187,8 +189,8 @@ def measured(store, factors, source="measured"):
 
 
 def test_factors_that_made_the_runs_are_found_again(store):
-    found = lesson([measured(store, (1.3, 0.8))])
-    by = fitted(found.points["vllm h100_sxm"], found.source, ())
+    found = read_calibration_data([measured(store, (1.3, 0.8))])
+    by = fit_factors(found.points["vllm h100_sxm"], found.source, ())
     assert by.prefill == pytest.approx(1.3, rel=0.06)
     assert by.decode == pytest.approx(0.8, rel=0.06)
     assert by.overhead == pytest.approx(1.0, rel=0.06)
@@ -199,8 +201,8 @@ def test_factors_that_made_the_runs_are_found_again(store):
 def test_simulated_runs_are_refused_unless_asked_for(store):
     path = measured(store, (1.0, 1.0), "simulated")
     with pytest.raises(UsageError, match="simulated, not measured"):
-        lesson([path])
-    assert lesson([path], simulated=True).source == "simulated"
+        read_calibration_data([path])
+    assert read_calibration_data([path], simulated=True).source == "simulated"
 
 
 def test_runs_without_a_known_gpu_say_what_is_missing(store):
@@ -208,17 +210,17 @@ def test_runs_without_a_known_gpu_say_what_is_missing(store):
     (store.path / "experiment.yaml").write_text(yaml.safe_dump(config))
     path = measured(store, (1.0, 1.0))
     with pytest.raises(UsageError, match="Name the GPU with --gpu"):
-        lesson([path])
-    assert lesson([path], gpu="H100").points
+        read_calibration_data([path])
+    assert read_calibration_data([path], gpu="H100").points
     with pytest.raises(ConfigError, match="Unknown GPU 'H1000'; did you mean 'H100'"):
-        lesson([path], gpu="H1000")
+        read_calibration_data([path], gpu="H1000")
 
 
 def test_too_few_load_points_are_refused(store):
     store.append(trial(1, [slower(8)]))
-    points = lesson([store.path]).points["vllm h100_sxm"]
+    points = read_calibration_data([store.path]).points["vllm h100_sxm"]
     with pytest.raises(UsageError, match="too few"):
-        fitted(points, "measured", ())
+        fit_factors(points, "measured", ())
 
 
 def commanded(*arguments):
@@ -260,7 +262,7 @@ def test_factors_that_do_not_help_are_not_kept(store, capsys):
 
 
 def test_the_command_says_what_was_measured(store, capsys):
-    remember(store, foresight(store), trial(3, [result(8, 0.08, 0.011)]))
+    record_trial(store, foresight(store), trial(3, [result(8, 0.08, 0.011)]))
     question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
     assert commanded(*question, "--concurrency", "8") == 0
     said = capsys.readouterr().out

@@ -11,27 +11,27 @@ from tests.search.problems import experiment
 
 
 def rules(only_when=None, constraints=None, **sections) -> Rules:
-    return Rules.of(experiment(only_when=only_when or {}, constraints=constraints or {}, **sections))
+    return Rules.from_experiment(experiment(only_when=only_when or {}, constraints=constraints or {}, **sections))
 
 
 def test_a_parameter_without_a_condition_has_all_its_values():
-    assert rules().allowed("x", [1, 2], {}) == (1, 2)
+    assert rules().allowed_values("x", [1, 2], {}) == (1, 2)
 
 
 def test_a_condition_can_be_about_other_parameters_the_runtime_and_the_value_itself():
     found = rules({"x": "on", "y": 'runtime == "vllm"', "z": "z < 4 or on"})
-    assert found.allowed("x", [1, 2], {"on": True}) == (1, 2)
-    assert found.allowed("x", [1, 2], {"on": False}) == found.allowed("x", [1, 2], {}) == ()
-    assert found.allowed("y", [1], {}) == ()
-    assert found.allowed("z", [2, 4], {"on": False}) == (2,)
+    assert found.allowed_values("x", [1, 2], {"on": True}) == (1, 2)
+    assert found.allowed_values("x", [1, 2], {"on": False}) == found.allowed_values("x", [1, 2], {}) == ()
+    assert found.allowed_values("y", [1], {}) == ()
+    assert found.allowed_values("z", [2, 4], {"on": False}) == (2,)
 
 
 def test_a_constraint_is_broken_only_where_it_is_certainly_false():
     found = rules(constraints={"fits": "x >= y", "small": "x < 10"})
-    assert found.broken({"x": 2, "y": 1}) is None
-    assert found.broken({"x": 1, "y": 2}) == "breaks the constraint fits: x >= y"
-    assert found.broken({"x": 11}) == "breaks the constraint small: x < 10"
-    assert found.broken({"y": 2}) is None
+    assert found.violation({"x": 2, "y": 1}) is None
+    assert found.violation({"x": 1, "y": 2}) == "breaks the constraint fits: x >= y"
+    assert found.violation({"x": 11}) == "breaks the constraint small: x < 10"
+    assert found.violation({"y": 2}) is None
 
 
 @pytest.mark.parametrize(
@@ -39,24 +39,24 @@ def test_a_constraint_is_broken_only_where_it_is_certainly_false():
     [({"total_gpus": 4}, 4), ({"gpus": [1, 3]}, 2), ({"gpus": [0, 1, 2], "total_gpus": 2}, 2), ({}, None)],
 )
 def test_gpus_are_those_that_may_be_used(hardware, gpus):
-    assert rules(hardware=hardware).words["gpus"] == gpus
+    assert rules(hardware=hardware).context["gpus"] == gpus
 
 
 def test_a_parallel_size_that_is_not_set_is_one():
     found = rules(constraints={"all": "tp-size * pp-size * dp-size == gpus"}, hardware={"total_gpus": 2})
-    assert found.broken({"tp-size": 2}) is None
-    assert found.broken({"tp-size": None, "pp-size": 2}) is None
-    assert found.broken({"tp-size": 1}) is not None
+    assert found.violation({"tp-size": 2}) is None
+    assert found.violation({"tp-size": None, "pp-size": 2}) is None
+    assert found.violation({"tp-size": 1}) is not None
 
 
 def test_what_rules_tie_together_is_a_group_in_which_each_comes_after_what_it_depends_on():
     found = rules({"b": "e", "e": "e > 1 or c"}, {"one": "a * d == gpus", "two": "f > 1"})
-    assert found.groups(["a", "b", "c", "d", "e", "f", "g"]) == [("a", "d"), ("c", "e", "b"), ("f",), ("g",)]
+    assert found.coupled_groups(["a", "b", "c", "d", "e", "f", "g"]) == [("a", "d"), ("c", "e", "b"), ("f",), ("g",)]
 
 
 def test_the_rules_of_a_group_speak_of_no_parameter_outside_it():
     found = rules(constraints={"inside": "a * b == 4", "across": "a == c", "nobody": "gpus > 1"})
-    assert set(found.within(["a", "b"], ["a", "b", "c"]).constraints) == {"inside", "nobody"}
+    assert set(found.restricted_to(["a", "b"], ["a", "b", "c"]).constraints) == {"inside", "nobody"}
 
 
 KNOWN = ("tp-size", "max-batched-tokens", "enable-chunked-prefill")

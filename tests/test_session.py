@@ -4,7 +4,7 @@ import pytest
 
 from autotuner.config import TaskContext, compose
 from autotuner.errors import ConfigError
-from autotuner.session import _widening, wire
+from autotuner.session import _refusal_remedy, session_for
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,14 @@ from autotuner.session import _widening, wire
     ],
 )
 def test_the_remedy_for_an_empty_space_comes_from_the_reasons(reasons, remedy):
-    assert _widening(reasons).startswith(remedy)
+    assert _refusal_remedy(reasons).startswith(remedy)
 
 
 def test_a_size_that_was_given_is_not_what_is_suggested():
     asked = {"parameters": {"tp-size": [1]}}
     with pytest.raises(ConfigError) as caught:
-        wire(compose(TaskContext(base_runtime="sim", model_name="llama-3.1-70b", user_overrides=asked)).experiment)
+        session_for(
+            compose(TaskContext(base_runtime="sim", model_name="llama-3.1-70b", user_overrides=asked)).experiment
+        )
     assert "tp-size=[1]" not in caught.value.remedy
     assert "larger tp-size" in caught.value.remedy

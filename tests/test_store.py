@@ -20,7 +20,7 @@ from autotuner.core import (
     Trial,
 )
 from autotuner.errors import RunStoreError
-from autotuner.store import RunStore, find_run, trial_json, writing
+from autotuner.store import RunStore, explain_write_errors, find_run, trial_to_json
 
 CONFIG = {
     "task_name": "a model_grid/search",
@@ -82,7 +82,7 @@ def test_refused_combinations_come_back_with_their_reasons(store):
     assert store.refused() == []
     refused = [(Candidate("sim", {"tp-size": 3, "x": None}), "32 attention heads are not divisible by tp-size 3")]
     store.save_refused(refused)
-    assert RunStore.open(store.path).refused() == refused
+    assert RunStore.open(store.path).load_refused() == refused
 
 
 def test_a_file_of_refused_combinations_that_was_changed_by_hand_is_named(store):
@@ -147,7 +147,7 @@ def test_a_configuration_changed_beyond_recognition_is_refused(store):
 
 
 def test_a_run_in_use_cannot_be_resumed_beside(store):
-    with store.locked(), pytest.raises(RunStoreError, match="is in use"), RunStore.open(store.path).locked():
+    with store.locked(), pytest.raises(RunStoreError, match="is in use"), RunStore.open(store.path).lock():
         pass
 
 
@@ -166,7 +166,10 @@ def test_without_any_run_the_error_says_how_to_make_one(tmp_path):
 
 
 def test_a_full_disk_is_said_with_what_to_do(tmp_path):
-    with pytest.raises(RunStoreError, match=r"disk of .* is full.*finished trials are kept"), writing(tmp_path):
+    with (
+        pytest.raises(RunStoreError, match=r"disk of .* is full.*finished trials are kept"),
+        explain_write_errors(tmp_path),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -177,6 +180,6 @@ def test_a_run_cannot_be_made_inside_a_file(tmp_path):
 
 
 def test_a_trial_as_json_has_plain_names_and_numbers():
-    data = json.loads(json.dumps(trial_json(trial(1))))
+    data = json.loads(json.dumps(trial_to_json(trial(1))))
     assert data["candidate"] == {"runtime": "sim", "parameters": {"tp-size": 1}}
     assert data["measurement"]["load_points"][0]["metrics"]["ttft"]["p50"] == 0.2

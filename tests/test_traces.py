@@ -26,19 +26,19 @@ def write(folder: Path, *lines: str) -> str:
 def test_every_row_comes_back_with_its_time_from_the_first(rows: list[tuple[int, int, float]]):
     lines = [json.dumps({"timestamp": t, "input_length": i, "output_length": o}) for i, o, t in rows]
     with tempfile.TemporaryDirectory() as folder:
-        found = traces.read(write(Path(folder), *lines))
-    assert found.rows == tuple((prompt, output) for prompt, output, _ in rows)
+        found = traces.read_trace(write(Path(folder), *lines))
+    assert found.request_lengths == tuple((prompt, output) for prompt, output, _ in rows)
     assert found.timestamps == tuple(time - rows[0][2] for _, _, time in rows)
 
 
 def test_a_trace_with_a_row_without_a_time_has_none(tmp_path: Path):
     timed = '{"timestamp": 1, "input_length": 5, "output_length": 5}'
-    assert traces.read(write(tmp_path, timed, '{"input_length": 5, "output_length": 5}')).timestamps == ()
+    assert traces.read_trace(write(tmp_path, timed, '{"input_length": 5, "output_length": 5}')).timestamps == ()
 
 
 def test_its_own_rate_is_the_mean_over_its_time(tmp_path: Path):
     rows = [f'{{"timestamp": {time}, "input_length": 5, "output_length": 5}}' for time in (100, 101, 101, 102, 108)]
-    found = traces.read(write(tmp_path, *rows))
+    found = traces.read_trace(write(tmp_path, *rows))
     assert (found.seconds, found.rate) == (8.0, 0.5)
 
 
@@ -58,14 +58,14 @@ def test_its_own_rate_is_the_mean_over_its_time(tmp_path: Path):
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str):
     with pytest.raises(ConfigError, match="Line 2"):
-        traces.read(write(tmp_path, '{"input_length": 5, "output_length": 5}', line))
+        traces.read_trace(write(tmp_path, '{"input_length": 5, "output_length": 5}', line))
 
 
 def test_an_empty_trace_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="no requests"):
-        traces.read(write(tmp_path, ""))
+        traces.read_trace(write(tmp_path, ""))
 
 
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match=r"'/nowhere/trace\.jsonl' cannot be read"):
-        traces.read("/nowhere/trace.jsonl")
+        traces.read_trace("/nowhere/trace.jsonl")

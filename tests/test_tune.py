@@ -16,7 +16,7 @@ from autotuner.core import (
     Trial,
     Verdict,
 )
-from autotuner.search.grid import Grid
+from autotuner.search.grid import GridSearch
 from autotuner.search.launch import Launch
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
@@ -80,7 +80,7 @@ class Scripted:
         self.running.append((number, launch.candidate))
         self.submitted.append(launch.candidate.parameters["tp-size"])
 
-    def next_finished(self) -> Trial | None:
+    def wait_for_trial(self) -> Trial | None:
         if not self.running:
             return None
         number, candidate = self.running.pop()
@@ -96,7 +96,7 @@ def store(tmp_path) -> RunStore:
 
 
 def run(store: RunStore, executor: Scripted, seen: list | None = None):
-    searcher = Grid(Problem(Space("sim", store.experiment.parameters), store.experiment))
+    searcher = GridSearch(Problem(Space("sim", store.experiment.parameters), store.experiment))
     return tune(store.experiment, searcher, executor, store, (seen if seen is not None else []).append)
 
 

@@ -13,15 +13,15 @@ from autotuner.cli.clean import clean
 from autotuner.cli.command import command
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
-from autotuner.cli.error_boundary import Edge
-from autotuner.cli.help_page import CONFIGURE, LOAD_TEST, MACHINE, PREDICT, TUNE, Command, Group
+from autotuner.cli.error_boundary import ErrorBoundary
+from autotuner.cli.help_page import CONFIGURE, LOAD_TEST, MACHINE, PREDICT, TUNE, HelpCommand, HelpGroup
 from autotuner.cli.predict import predict
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
 
 app = typer.Typer(
-    cls=Edge,
+    cls=ErrorBoundary,
     name="autotune",
     help="Find the engine, flags and load that serve a model best within latency targets, by measuring.",
     no_args_is_help=True,
@@ -31,8 +31,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"autotune {__version__}")
         raise typer.Exit
 
@@ -57,11 +57,11 @@ for _function, _panel in (
     (doctor, MACHINE),
     (clean, MACHINE),
 ):
-    app.command(cls=Command, rich_help_panel=_panel)(_function)
+    app.command(cls=HelpCommand, rich_help_panel=_panel)(_function)
 for _name, _group in (("profiles", profiles_app), ("config", config_app)):
-    app.add_typer(_group, name=_name, cls=Group, rich_help_panel=CONFIGURE)
+    app.add_typer(_group, name=_name, cls=HelpGroup, rich_help_panel=CONFIGURE)
     for _registered in _group.registered_commands:
-        _registered.cls = Command
+        _registered.cls = HelpCommand
 
 
 def main() -> None:

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autotuner.cli.gate import FAIL_ON, Gate
+from autotuner.cli.gate import FAIL_ON_OPTION, Gate
 from autotuner.cli.load_options import (
-    AS_JSON,
+    JSON_OPTION,
     LOAD,
     OUTPUT,
-    RATE,
+    RATE_OPTION,
     api_key_option,
     concurrency_option,
     duration_option,
     max_duration_option,
     max_requests_option,
-    numbers,
     option,
-    rates_of,
+    parse_numbers,
+    parse_rates,
+    parse_scenarios,
+    parse_slo,
     scenario_option,
-    scenarios_of,
-    slo_of,
     slo_option,
     warmup_option,
 )
@@ -32,7 +32,7 @@ from autotuner.cli.signals import terminated_as_interrupted
 if TYPE_CHECKING:
     from autotuner.report.bench.result import BenchResult
 
-SERVER = "Server"
+SERVER_OPTIONS = "Server"
 
 
 def bench(
@@ -44,7 +44,7 @@ def bench(
             "-m",
             metavar="NAME",
             help="Model, as the server names it.",
-            panel=SERVER,
+            panel=SERVER_OPTIONS,
             default="the one the server lists",
         ),
     ] = None,
@@ -54,7 +54,7 @@ def bench(
             "--endpoint",
             metavar="completions|chat",
             help="Where requests are sent: /v1/completions or /v1/chat/completions.",
-            panel=SERVER,
+            panel=SERVER_OPTIONS,
             default="completions, or chat where only that answers",
         ),
     ] = None,
@@ -64,14 +64,14 @@ def bench(
             "--header",
             metavar="NAME:VALUE",
             help="Header of every request; repeatable.",
-            panel=SERVER,
+            panel=SERVER_OPTIONS,
             default="none",
         ),
     ] = None,
-    api_key_env: Annotated[str | None, api_key_option(SERVER, "none")] = None,
+    api_key_env: Annotated[str | None, api_key_option(SERVER_OPTIONS, "none")] = None,
     scenario: Annotated[list[str] | None, scenario_option("D(100,100)")] = None,
     concurrency: Annotated[str | None, concurrency_option("1,4")] = None,
-    rate: Annotated[str | None, RATE] = None,
+    rate: Annotated[str | None, RATE_OPTION] = None,
     arrival: Annotated[
         str | None,
         option(
@@ -131,30 +131,30 @@ def bench(
             default="none",
         ),
     ] = None,
-    fail_on: Annotated[str, FAIL_ON] = "infeasible",
-    as_json: Annotated[bool, AS_JSON] = False,
+    fail_on: Annotated[str, FAIL_ON_OPTION] = "infeasible",
+    as_json: Annotated[bool, JSON_OPTION] = False,
     as_csv: Annotated[bool, option("--csv", help="One row for each load point on stdout.", panel=OUTPUT)] = False,
 ) -> None:
     """Load-test a server that runs already, judge every load point, and check that its figures can be trusted."""
-    from autotuner.cli.bench_view import watching
+    from autotuner.cli.bench_view import bench_view_for
     from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
-    from autotuner.loadtest import Interrupted
+    from autotuner.loadtest import LoadTestInterrupted
     from autotuner.loadtest import bench as drive
 
     if as_json and as_csv:
         raise UsageError("--json and --csv both want stdout.", remedy="Choose one; --output FOLDER writes both.")
-    gate = Gate.read(fail_on)
+    gate = Gate.parse(fail_on)
     with terminated_as_interrupted():
         try:
-            with watching(targets=slo is not None) as watch:
+            with bench_view_for(has_targets=slo is not None) as watch:
                 result = drive(
                     url,
                     model=model,
                     endpoint=endpoint,
-                    scenarios=scenarios_of(scenario),
-                    concurrency=numbers("--concurrency", concurrency, int),
-                    rates=rates_of(rate),
+                    scenarios=parse_scenarios(scenario),
+                    concurrency=parse_numbers("--concurrency", concurrency, int),
+                    rates=parse_rates(rate),
                     arrival=arrival,
                     max_in_flight=max_in_flight,
                     duration=duration,
@@ -163,7 +163,7 @@ def bench(
                     max_requests=max_requests,
                     request_timeout=request_timeout,
                     seed=seed,
-                    slo=slo_of(slo),
+                    slo=parse_slo(slo),
                     find_capacity=find_capacity,
                     headers=_headers(header or []),
                     api_key_env=api_key_env,
@@ -171,11 +171,11 @@ def bench(
                     observe=watch,
                     origin=COMMAND_LINE,
                 )
-        except Interrupted as interrupt:
-            _show(interrupt.result, as_json, as_csv)
+        except LoadTestInterrupted as interrupt:
+            _print_result(interrupt.result, as_json, as_csv)
             raise
-    _show(result, as_json, as_csv)
-    _conclude(result, gate)
+    _print_result(result, as_json, as_csv)
+    _raise_on_failure(result, gate)
 
 
 def _headers(texts: list[str]) -> dict[str, str]:
@@ -191,21 +191,21 @@ def _headers(texts: list[str]) -> dict[str, str]:
     return found
 
 
-def _show(result: BenchResult, as_json: bool, as_csv: bool) -> None:
+def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
     from autotuner.cli import display
-    from autotuner.report.bench.record import csv, record
+    from autotuner.report.bench.record import bench_csv, bench_record
 
     if as_json:
-        display.json(record(result))
+        display.json(bench_record(result))
     elif as_csv:
-        display.text(csv(result))
+        display.text(bench_csv(result))
     else:
-        _tables(result)
+        _print_tables(result)
     if result.path is not None:
         display.note(f"files in {result.path}: {', '.join(sorted(path.name for path in result.path.iterdir()))}")
 
 
-def _tables(result: BenchResult) -> None:
+def _print_tables(result: BenchResult) -> None:
     from autotuner.cli import display
     from autotuner.report.bench import table
 
@@ -213,16 +213,16 @@ def _tables(result: BenchResult) -> None:
         return
     scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in result.load_points))
     heading = f"{result.model} at {result.url}, {result.source}, {scenarios}"
-    made = [(heading, table.latencies(result)), ("", table.verdicts(result))]
-    made += [(f"checks, {scenario}", checks) for scenario, checks in table.checks(result).items()]
+    made = [(heading, table.latency_table(result)), ("", table.verdict_table(result))]
+    made += [(f"checks, {scenario}", checks) for scenario, checks in table.check_tables(result).items()]
     for title, each in made:
-        display.report(each, title)
+        display.report_table(each, title)
         display.line()
-    for sentence in table.capacities(result):
+    for sentence in table.capacity_sentences(result):
         display.sentence(sentence)
 
 
-def _conclude(result: BenchResult, gate: Gate) -> None:
+def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     """Raise what the exit code is to tell."""
     from autotuner.errors import EndpointError
 
@@ -230,6 +230,6 @@ def _conclude(result: BenchResult, gate: Gate) -> None:
     done = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
     if result.stopped is not None:
         raise EndpointError(f"The load test ended early: {result.stopped}", why=done, remedy="Look at that server.")
-    if not any(point.answered for point in result.load_points):
+    if not any(point.answered_requests for point in result.load_points):
         raise EndpointError("No request was answered.", why=done, remedy="The errors are in the table.")
-    gate.judge_load_test(result)
+    gate.check_load_test(result)

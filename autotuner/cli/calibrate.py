@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotuner.cli.load_options import AS_JSON, RUNS, RUNS_FOLDER, option
+from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, RUNS_FOLDER_OPTION, option
 
 if TYPE_CHECKING:
     from autotuner.predict.local_factors import Factors
 
-FIT = "Fit"
+FIT_OPTIONS = "Fit"
 
 
 def calibrate(
@@ -26,16 +26,16 @@ def calibrate(
             "--gpu",
             metavar="TYPE",
             help="GPU type of runs that do not name one.",
-            panel=FIT,
+            panel=FIT_OPTIONS,
             default="none; such runs are left out",
         ),
     ] = None,
     simulated: Annotated[
-        bool, option("--simulated", help="Accept simulated runs; predictions then say so.", panel=FIT)
+        bool, option("--simulated", help="Accept simulated runs; predictions then say so.", panel=FIT_OPTIONS)
     ] = False,
-    forget: Annotated[bool, option("--forget", help="Go back to the bundled constants.", panel=FIT)] = False,
-    output: Annotated[Path, RUNS_FOLDER] = RUNS,
-    as_json: Annotated[bool, AS_JSON] = False,
+    forget: Annotated[bool, option("--forget", help="Go back to the bundled constants.", panel=FIT_OPTIONS)] = False,
+    output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Fit predictions to your own runs; without a run, show what was fitted.
 
@@ -46,12 +46,12 @@ def calibrate(
     from autotuner.predict import local_factors
 
     if forget:
-        gone = local_factors.forget()
+        gone = local_factors.delete_factors()
         display.note(f"Removed {gone}." if gone else "Nothing was calibrated.")
     elif runs:
         _fit(runs, output, gpu, simulated, as_json)
     else:
-        _show(dict(local_factors.all_factors()), as_json)
+        _print_factors(dict(local_factors.all_factors()), as_json)
 
 
 def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json: bool) -> None:
@@ -61,10 +61,12 @@ def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json
     from autotuner.store import find_run
 
     found = learnt([find_run(name, root) for name in names], simulated=simulated, gpu=gpu)
-    _show(found.factors, as_json)
-    if found.left_out:
-        display.note(f"{found.left_out} load points were left out: request rates, invalid ones, unknown deployments.")
-    if not found.kept:
+    _print_factors(found.factors, as_json)
+    if found.skipped_points:
+        display.note(
+            f"{found.skipped_points} load points were left out: request rates, invalid ones, unknown deployments."
+        )
+    if not found.kept_keys:
         raise NoFeasibleError(
             "Nothing was kept: the bundled constants are nearer to load points the fit had not seen.",
             remedy="Measure more launches or loads, and calibrate again.",
@@ -76,33 +78,33 @@ def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json
         display.warning("These are SIMULATED runs: predictions now follow the simulated engine, and say so.")
 
 
-def _show(found: dict[str, Factors], as_json: bool) -> None:
+def _print_factors(factors_by_engine: dict[str, Factors], as_json: bool) -> None:
     from dataclasses import asdict
 
     from autotuner.cli import display
 
     if as_json:
-        display.json({key: asdict(by) for key, by in found.items()})
+        display.json({key: asdict(by) for key, by in factors_by_engine.items()})
         return
-    if not found:
+    if not factors_by_engine:
         display.line("Nothing was calibrated. Fit predictions to your runs with: autotune calibrate RUN...")
         return
     right = ["prefill", "decode", "overhead", "load points", "launches"]
     errors = ["TTFT error", "TPOT error"]
-    rows = [_row(key, by) for key, by in found.items()]
+    rows = [_row(key, by) for key, by in factors_by_engine.items()]
     display.line("Factors on predicted times, and median errors before and, on load points the fit had not seen, after")
-    display.table(rows, ["engine and GPU", *right, *errors, "source"], right=[*right, *errors])
+    display.table(rows, ["engine and GPU", *right, *errors, "source"], numeric=[*right, *errors])
 
 
-def _row(key: str, by: Factors) -> dict[str, Any]:
+def _row(key: str, factors: Factors) -> dict[str, Any]:
     return {
         "engine and GPU": key,
-        "prefill": f"{by.prefill:.3f}",
-        "decode": f"{by.decode:.3f}",
-        "overhead": f"{by.overhead:.3f}",
-        "load points": by.points,
-        "launches": by.launches,
-        "TTFT error": f"{by.before[0]:.0%} -> {by.after[0]:.0%}",
-        "TPOT error": f"{by.before[1]:.0%} -> {by.after[1]:.0%}",
-        "source": by.source if by.source == "measured" else by.source.upper(),
+        "prefill": f"{factors.prefill:.3f}",
+        "decode": f"{factors.decode:.3f}",
+        "overhead": f"{factors.overhead:.3f}",
+        "load points": factors.points,
+        "launches": factors.launches,
+        "TTFT error": f"{factors.before[0]:.0%} -> {factors.after[0]:.0%}",
+        "TPOT error": f"{factors.before[1]:.0%} -> {factors.after[1]:.0%}",
+        "source": factors.source if factors.source == "measured" else factors.source.upper(),
     }

@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from autotuner.cli.load_options import AS_JSON, RUNS, RUNS_FOLDER
+from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, RUNS_FOLDER_OPTION
 
 
 def clean(
-    output: Annotated[Path, RUNS_FOLDER] = RUNS,
-    as_json: Annotated[bool, AS_JSON] = False,
+    output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Remove what killed runs left: containers, processes, GPU locks, half-written files.
 
     Finished trials are kept, and nothing a running autotune uses is touched.
     """
     from autotuner.cli import display
-    from autotuner.cli.leftovers import half_written
-    from autotuner.launchers.orphans import sweep
+    from autotuner.cli.leftovers import remove_half_written
+    from autotuner.launchers.orphans import remove_orphans
 
-    removed = [*sweep(), *half_written(output)]
+    removed = [*remove_orphans(), *remove_half_written(output)]
     if as_json:
         display.json([{"kind": kind, "name": name} for kind, name in removed])
         return

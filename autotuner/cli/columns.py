@@ -20,7 +20,7 @@ def fold(text: str, width: int) -> Iterator[str]:
     yield text
 
 
-def columns(rows: Sequence[Sequence[str]], width: int, narrowest: Sequence[tuple[int, int]]) -> Iterator[str]:
+def columns(rows: Sequence[Sequence[str]], width: int, minimum_widths: Sequence[tuple[int, int]]) -> Iterator[str]:
     """Lines of a table of at most `width` columns; the first row is its head.
 
     Where there is too little room the columns of `narrowest`, (position, columns), give way in
@@ -28,7 +28,7 @@ def columns(rows: Sequence[Sequence[str]], width: int, narrowest: Sequence[tuple
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     room = width - 1 - len(GAP) * (len(widths) - 1)
-    for position, least in narrowest:
+    for position, least in minimum_widths:
         widths[position] = max(widths[position] - max(sum(widths) - room, 0), min(widths[position], least))
     for number, row in enumerate(rows):
         cells = [list(fold(text, size)) for text, size in zip(row, widths, strict=True)]

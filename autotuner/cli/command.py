@@ -5,21 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from autotuner.cli.load_options import AS_JSON, OUTPUT, RUN, RUNS, RUNS_FOLDER, option
+from autotuner.cli.load_options import (
+    DEFAULT_RUNS_FOLDER,
+    JSON_OPTION,
+    OUTPUT,
+    RUN_ARGUMENT,
+    RUNS_FOLDER_OPTION,
+    option,
+)
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
     from autotuner.errors import UsageError
     from autotuner.experiment import Experiment
 
-WHICH = "Which command"
+TRIAL_OPTIONS = "Which command"
 
 
 def command(
-    run: Annotated[str | None, RUN] = None,
+    run: Annotated[str | None, RUN_ARGUMENT] = None,
     trial: Annotated[
         int | None,
-        option("--trial", metavar="N", help="Trial whose command is printed.", panel=WHICH, default="the winner"),
+        option(
+            "--trial", metavar="N", help="Trial whose command is printed.", panel=TRIAL_OPTIONS, default="the winner"
+        ),
     ] = None,
     format: Annotated[
         str | None,
@@ -43,26 +52,26 @@ def command(
             max=65535,
         ),
     ] = None,
-    output: Annotated[Path, RUNS_FOLDER] = RUNS,
-    as_json: Annotated[bool, AS_JSON] = False,
+    output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Print the launch command of a run's winner."""
     from autotuner.cli import display
-    from autotuner.cli.results import the_trial
+    from autotuner.cli.results import find_trial
     from autotuner.deploy import render, with_port
     from autotuner.engines import engine
-    from autotuner.session import launch_form, unmeasured
+    from autotuner.session import launch_form, simulation_remark
     from autotuner.store import RunStore, find_run
 
     store = RunStore.open(find_run(run, output))
-    chosen = the_trial(store, trial)
+    chosen = find_trial(store, trial)
     spec = chosen.measurement.spec
     if spec is None:
-        raise _without_command(chosen, store.experiment)
+        raise _no_command_error(chosen, store.experiment)
     format = format or launch_form(store.experiment)
     rendered = render(with_port(spec, port or engine(chosen.candidate.runtime).default_port), format)
     source = chosen.measurement.source
-    remark = unmeasured(store.experiment, source)
+    remark = simulation_remark(store.experiment, source)
     if as_json:
         display.json(
             {"trial": chosen.number, "source": source, "format": format, "text": rendered, "note": remark or None}
@@ -73,7 +82,7 @@ def command(
     display.text(rendered)
 
 
-def _without_command(trial: Trial, experiment: Experiment) -> UsageError:
+def _no_command_error(trial: Trial, experiment: Experiment) -> UsageError:
     """Why there is nothing to print."""
     from autotuner.errors import UsageError
 
@@ -86,6 +95,6 @@ def _without_command(trial: Trial, experiment: Experiment) -> UsageError:
     return UsageError(
         f"Trial {trial.number} has no launch command.",
         why="It ended before its command was made"
-        + (f": {trial.measurement.failure.said}" if trial.measurement.failure else "."),
+        + (f": {trial.measurement.failure.message}" if trial.measurement.failure else "."),
         remedy="Choose another trial with --trial.",
     )

@@ -14,21 +14,21 @@ from autotuner.cli.load_options import (
     CONFIGURATION,
     HARDWARE,
     LOAD,
-    RATE,
+    RATE_OPTION,
     SEARCH,
     SERVE,
     api_key_option,
     concurrency_option,
     duration_option,
-    layered,
     max_duration_option,
     max_requests_option,
-    numbers,
     option,
-    rates_of,
+    parse_numbers,
+    parse_rates,
+    parse_scenarios,
+    parse_slo,
+    profile_or,
     scenario_option,
-    scenarios_of,
-    slo_of,
     slo_option,
     warmup_option,
 )
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ConfigOptions:
     """What the command line says about the configuration; None where it says nothing."""
 
     model: Annotated[
@@ -60,7 +60,7 @@ class Asked:
             metavar="ENGINE",
             help="Engine: sim (simulated), vllm, sglang or trtllm.",
             panel=SERVE,
-            default=layered("sim"),
+            default=profile_or("sim"),
         ),
     ] = None
     deployment: Annotated[
@@ -70,7 +70,7 @@ class Asked:
             metavar="MODE",
             help="Where the engine runs: process, docker, or external for a server that runs already.",
             panel=SERVE,
-            default=layered("docker for a real engine where a daemon answers, else process"),
+            default=profile_or("docker for a real engine where a daemon answers, else process"),
         ),
     ] = None
     url: Annotated[
@@ -80,10 +80,10 @@ class Asked:
             metavar="URL",
             help="Measure the server that runs at this address, and launch none; implies --deployment external.",
             panel=SERVE,
-            default=layered("none"),
+            default=profile_or("none"),
         ),
     ] = None
-    api_key_env: Annotated[str | None, api_key_option(SERVE, layered("none"))] = None
+    api_key_env: Annotated[str | None, api_key_option(SERVE, profile_or("none"))] = None
     profile: Annotated[
         list[str] | None,
         option(
@@ -143,13 +143,13 @@ class Asked:
             panel=CONFIGURATION,
         ),
     ] = False
-    scenario: Annotated[list[str] | None, scenario_option(layered("D(100,100)"))] = None
-    concurrency: Annotated[str | None, concurrency_option(layered("1,4"))] = None
-    rate: Annotated[str | None, RATE] = None
-    duration: Annotated[float | None, duration_option(layered("20"))] = None
-    max_duration: Annotated[float | None, max_duration_option(layered("6 times --duration"))] = None
-    warmup: Annotated[float | None, warmup_option(layered("5"))] = None
-    max_requests: Annotated[int | None, max_requests_option(layered("no limit"))] = None
+    scenario: Annotated[list[str] | None, scenario_option(profile_or("D(100,100)"))] = None
+    concurrency: Annotated[str | None, concurrency_option(profile_or("1,4"))] = None
+    rate: Annotated[str | None, RATE_OPTION] = None
+    duration: Annotated[float | None, duration_option(profile_or("20"))] = None
+    max_duration: Annotated[float | None, max_duration_option(profile_or("6 times --duration"))] = None
+    warmup: Annotated[float | None, warmup_option(profile_or("5"))] = None
+    max_requests: Annotated[int | None, max_requests_option(profile_or("no limit"))] = None
     seed: Annotated[
         int | None,
         option(
@@ -157,10 +157,10 @@ class Asked:
             metavar="N",
             help="Seed of request lengths, arrivals and the search.",
             panel=LOAD,
-            default=layered("0"),
+            default=profile_or("0"),
         ),
     ] = None
-    slo: Annotated[str | None, slo_option(layered("none"))] = None
+    slo: Annotated[str | None, slo_option(profile_or("none"))] = None
     objective: Annotated[
         str | None,
         option(
@@ -169,7 +169,7 @@ class Asked:
             help="What is best: minimize_latency, minimize_ttft, minimize_tpot, maximize_throughput,"
             " maximize_goodput or minimize_cost.",
             panel=SEARCH,
-            default=layered("minimize_latency"),
+            default=profile_or("minimize_latency"),
         ),
     ] = None
     strategy: Annotated[
@@ -179,7 +179,7 @@ class Asked:
             metavar="STRATEGY",
             help="How candidates are chosen: racing, grid_search, random or bayesian.",
             panel=SEARCH,
-            default=layered("racing"),
+            default=profile_or("racing"),
         ),
     ] = None
     evaluator: Annotated[
@@ -189,7 +189,7 @@ class Asked:
             metavar="EVALUATOR",
             help="Where figures come from: measured, by load on launched servers, or simulated, in virtual time.",
             panel=SEARCH,
-            default=layered("measured"),
+            default=profile_or("measured"),
         ),
     ] = None
     find_capacity: Annotated[
@@ -209,7 +209,7 @@ class Asked:
             help="Launch at most this many candidates, the engine's defaults among them; launches that confirm the"
             " winner come on top.",
             panel=SEARCH,
-            default=layered("10"),
+            default=profile_or("10"),
         ),
     ] = None
     gpu: Annotated[
@@ -229,7 +229,7 @@ class Asked:
             metavar="I[,I...]",
             help="Use these GPUs of this machine, by index.",
             panel=HARDWARE,
-            default=layered("any that are idle"),
+            default=profile_or("any that are idle"),
         ),
     ] = None
     total_gpus: Annotated[
@@ -249,7 +249,7 @@ class Asked:
             metavar="PRICE",
             help="What one GPU costs for an hour, in any one currency.",
             panel=HARDWARE,
-            default=layered("none; costs are in GPU-seconds"),
+            default=profile_or("none; costs are in GPU-seconds"),
         ),
     ] = None
 
@@ -261,9 +261,9 @@ class Asked:
 
     def context(self) -> TaskContext:
         """The composition's inputs, with this machine for what they leave open, and a running server's model."""
-        from autotuner.config import TaskContext, settled
+        from autotuner.config import TaskContext, resolved_context
         from autotuner.config.overrides import COMMAND_LINE
-        from autotuner.launchers.machine import ThisMachine
+        from autotuner.launchers.machine import LocalMachine
 
         overrides = self._overrides()
         place = overrides.get("deployment")
@@ -274,16 +274,16 @@ class Asked:
             deployment_mode=self.deployment or ("external" if runs_already else None),
             profiles=[name for text in self.profile or [] for name in text.split(",")],
             layers=list(self.layer or []),
-            slo_config=slo_of(self.slo),
+            slo_config=parse_slo(self.slo),
             user_overrides=overrides,
             override_mode=self.override_mode,  # type: ignore[arg-type]
             gpu_type=self.gpu,
             total_gpus=self.total_gpus,
             allow_unknown_profiles=self.allow_unknown_profiles,
-            machine=ThisMachine(),
+            machine=LocalMachine(),
             origin=COMMAND_LINE,
         )
-        if settled(context).deployment_mode != "external":
+        if resolved_context(context).deployment_mode != "external":
             return context
         from autotuner.loadtest import with_served_model
 
@@ -295,24 +295,33 @@ class Asked:
 
         read = read_overrides(self.config or [], self.set or [])
         load = read.get("benchmark")
-        flags = self._flags(load if isinstance(load, Mapping) else {})
+        flags = self._option_overrides(load if isinstance(load, Mapping) else {})
         return Overrides(merge(read, flags), {**read.places, **dict.fromkeys(leaves(flags), COMMAND_LINE)})
 
-    def _rates(self, said: Mapping[str, Any]) -> list[float | str] | None:
+    def _request_rates(self, benchmark_overrides: Mapping[str, Any]) -> list[float | str] | None:
         """The rates asked for, else a trace's own where nothing names a load; `said` is the overrides' benchmark."""
-        from autotuner.experiment import RECORDED
+        from autotuner.experiment import TRACE_RATE
         from autotuner.workload import arrivals
 
-        named = self.concurrency or self.find_capacity or said.get("num_concurrency") or said.get("request_rates")
-        if self.rate or named or not arrivals.recorded(scenarios_of(self.scenario) or [], said.get("arrival")):
-            return rates_of(self.rate)
-        return [RECORDED]
+        named = (
+            self.concurrency
+            or self.find_capacity
+            or benchmark_overrides.get("num_concurrency")
+            or benchmark_overrides.get("request_rates")
+        )
+        if (
+            self.rate
+            or named
+            or not arrivals.are_timed_traces(parse_scenarios(self.scenario) or [], benchmark_overrides.get("arrival"))
+        ):
+            return parse_rates(self.rate)
+        return [TRACE_RATE]
 
-    def _flags(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        rates = self._rates(said)
+    def _option_overrides(self, benchmark_overrides: Mapping[str, Any]) -> dict[str, Any]:
+        rates = self._request_rates(benchmark_overrides)
         benchmark = {
-            "traffic_scenarios": scenarios_of(self.scenario),
-            "num_concurrency": numbers("--concurrency", self.concurrency, int) or ([] if rates else None),
+            "traffic_scenarios": parse_scenarios(self.scenario),
+            "num_concurrency": parse_numbers("--concurrency", self.concurrency, int) or ([] if rates else None),
             "request_rates": rates,
             "duration": self.duration,
             "max_duration": self.max_duration,
@@ -321,11 +330,11 @@ class Asked:
             "seed": self.seed,
         }
         if self.find_capacity:
-            from autotuner.experiment import CAPACITIES
+            from autotuner.experiment import CAPACITY_SEARCH_RANGE
 
             benchmark["find_capacity"] = True
             if not self.concurrency and not self.rate:
-                benchmark["num_concurrency"] = list(CAPACITIES)
+                benchmark["num_concurrency"] = list(CAPACITY_SEARCH_RANGE)
         optimization = {
             "objective": self.objective,
             "strategy": self.strategy,
@@ -337,20 +346,22 @@ class Asked:
             "benchmark": benchmark,
             "optimization": optimization,
             "deployment": {"url": self.url, "api_key_env": self.api_key_env},
-            "hardware": {"gpus": numbers("--gpus", self.gpus, int), "price_per_gpu_hour": self.price},
+            "hardware": {"gpus": parse_numbers("--gpus", self.gpus, int), "price_per_gpu_hour": self.price},
         }
-        said = {name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()}
-        return {name: body for name, body in said.items() if body}
+        benchmark_overrides = {
+            name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()
+        }
+        return {name: body for name, body in benchmark_overrides.items() if body}
 
 
-def asks(function: Callable[..., None]) -> Callable[..., None]:
+def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command all options of `Asked`; it receives them as its first argument."""
-    shared = get_type_hints(Asked, include_extras=True)
+    shared = get_type_hints(ConfigOptions, include_extras=True)
     own = get_type_hints(function, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     options = [
         inspect.Parameter(field.name, keyword, default=field.default, annotation=shared[field.name])
-        for field in dataclasses.fields(Asked)
+        for field in dataclasses.fields(ConfigOptions)
     ]
     rest = [
         parameter.replace(kind=keyword, annotation=own[name])
@@ -360,7 +371,7 @@ def asks(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def call(**values: Any) -> None:
-        asked = Asked(**{name: values.pop(name) for name in names})
+        asked = ConfigOptions(**{name: values.pop(name) for name in names})
         function(asked, **values)
 
     call.__signature__ = inspect.Signature([*options, *rest])  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner.cli.table_layout import PLAIN_WIDTH, Grid, GridColumn, Shown
+from autotuner.cli.table_layout import DEFAULT_WIDTH, ColumnSpec, LayoutColumn, TableLayout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from autotuner.errors import AutotuneError
     from autotuner.report.table import Table
 
-READABLE = 100
+MAX_TEXT_WIDTH = 100
 """Columns that running text takes at most."""
 
-LEFT_OUT = "Left out at {width} columns: {titles}."
+OMITTED_COLUMNS = "Left out at {width} columns: {titles}."
 
 
 @cache
@@ -34,65 +34,65 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
-def out() -> Console:
+def stdout_console() -> Console:
     """Where results go."""
-    return _sized(_console(stderr=False))
+    return _with_width(_console(stderr=False))
 
 
-def err() -> Console:
+def stderr_console() -> Console:
     """Where progress, notes and errors go."""
-    return _sized(_console(stderr=True))
+    return _with_width(_console(stderr=True))
 
 
-def _sized(console: Console) -> Console:
+def _with_width(console: Console) -> Console:
     if not console.is_terminal:
-        console.width = _columns() or PLAIN_WIDTH
+        console.width = _columns_variable() or DEFAULT_WIDTH
     return console
 
 
-def _columns() -> int | None:
+def _columns_variable() -> int | None:
     """The width that the environment asks for."""
     columns = os.environ.get("COLUMNS", "")
     return int(columns) if columns.isdigit() and int(columns) > 0 else None
 
 
-def _bounded(console: Console) -> int | None:
+def _width_limit(console: Console) -> int | None:
     """The width that output has to fit; None in a pipe, which has none."""
-    return console.width if console.is_terminal or _columns() else None
+    return console.width if console.is_terminal or _columns_variable() else None
 
 
-def error(problem: AutotuneError) -> None:
+def error(exception: AutotuneError) -> None:
     """One paragraph: what happened, why, what to do."""
-    _paragraph("Error", str(problem))
+    _print_paragraph("Error", str(exception))
 
 
 def warning(text: str) -> None:
     """A warning on stderr."""
-    _paragraph("Warning", text)
+    _print_paragraph("Warning", text)
 
 
-def unexpected(problem: Exception) -> None:
+def unexpected_error(exception: Exception) -> None:
     """A defect of autotune itself, in one paragraph."""
-    where = traceback.extract_tb(problem.__traceback__)[-1]
-    _paragraph(
+    where = traceback.extract_tb(exception.__traceback__)[-1]
+    _print_paragraph(
         "Error",
-        f"autotune failed on something it did not expect: {type(problem).__name__}: {problem} "
+        f"autotune failed on something it did not expect: {type(exception).__name__}: {exception} "
         f"({Path(where.filename).name}:{where.lineno}). What was measured before is kept in the run folder. "
         "Please report this with the output of the same command with `autotune --debug`.",
     )
 
 
-def _paragraph(label: str, text: str) -> None:
-    width = min(READABLE, err().width)
+def _print_paragraph(label: str, text: str) -> None:
+    width = min(MAX_TEXT_WIDTH, stderr_console().width)
     sys.stderr.write(textwrap.fill(f"{label}: {text}", width, break_long_words=False, break_on_hyphens=False) + "\n")
 
 
 def note(text: str) -> None:
     """A line on stderr."""
-    err().print(text, markup=False, soft_wrap=True)
+    stderr_console().print(text, markup=False, soft_wrap=True)
 
 
-class _Notes(logging.Handler):
+class _NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
 
@@ -101,7 +101,7 @@ def relay_log() -> None:
     """Show what the package logs, such as the progress of a pull, as notes."""
     log = logging.getLogger("autotuner")
     log.setLevel(logging.INFO)
-    log.handlers = [_Notes()]
+    log.handlers = [_NoteHandler()]
     log.propagate = False
 
 
@@ -112,21 +112,21 @@ def line(text: str = "") -> None:
 
 def sentence(text: str, indent: str = "") -> None:
     """Running text on stdout: one line in a pipe, wrapped at words elsewhere, its later lines behind `indent`."""
-    sys.stdout.write(_wrapped(text, out(), indent) + "\n")
+    sys.stdout.write(_wrap(text, stdout_console(), indent) + "\n")
 
 
-def happened(text: str) -> None:
+def progress(text: str) -> None:
     """Running text on stderr, wrapped as a `sentence` is."""
-    err().print(_wrapped(text, err(), "    "), markup=False, soft_wrap=True)
+    stderr_console().print(_wrap(text, stderr_console(), "    "), markup=False, soft_wrap=True)
 
 
-def _wrapped(text: str, console: Console, indent: str) -> str:
-    width = _bounded(console)
+def _wrap(text: str, console: Console, indent: str) -> str:
+    width = _width_limit(console)
     if width is None:
         return text
     return textwrap.fill(
         text,
-        min(READABLE, width),
+        min(MAX_TEXT_WIDTH, width),
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
@@ -148,8 +148,8 @@ def table(
     columns: Sequence[str],
     *,
     title: str = "",
-    right: Sequence[str] = (),
-    emphasise: int | None = None,
+    numeric: Sequence[str] = (),
+    bold_row: int | None = None,
     priorities: Mapping[str, int] | None = None,
 ) -> None:
     """A table of rows; `right` columns are right-aligned, row `emphasise` is bold.
@@ -157,48 +157,48 @@ def table(
     Where there is no room for all columns, those of the highest of `priorities` are left out first,
     those of 0 or of none never.
     """
-    shown = [Shown(name, name in right, (priorities or {}).get(name, 0)) for name in columns]
-    grid = Grid(shown, list(rows), _bounded(out()))
-    _print(grid, title, emphasise)
-    _say_what_is_missing(grid)
+    shown = [ColumnSpec(name, name in numeric, (priorities or {}).get(name, 0)) for name in columns]
+    grid = TableLayout(shown, list(rows), _width_limit(stdout_console()))
+    _print_table(grid, title, bold_row)
+    _print_omitted_columns(grid)
 
 
-def report(made: Table, title: str = "", known: Sequence[str] = ()) -> list[str]:
+def report_table(contents: Table, title: str = "", already_printed: Sequence[str] = ()) -> list[str]:
     """A table of a report: at the width there is, with its legends, what was left out, and its notes.
 
     Gives the lines that name what had no room in it; those that are `known` are not repeated.
     """
-    grid = Grid(list(made.columns), made.texts(), _bounded(out()))
-    _print(grid, title, made.winner)
-    below = grid.below()
+    grid = TableLayout(list(contents.columns), contents.cell_texts(), _width_limit(stdout_console()))
+    _print_table(grid, title, contents.winner_row)
+    below = grid.lines_below()
     for text in below:
-        if text not in known:
+        if text not in already_printed:
             sentence(text, indent="    ")
-    for text in made.shared:
+    for text in contents.shared_settings:
         sentence(text, indent="    ")
     shown = [column.title for column in grid.columns]
-    for text in made.legends(shown):
+    for text in contents.legends(shown):
         sentence(text)
-    _say_what_is_missing(grid)
-    for text in made.notes:
+    _print_omitted_columns(grid)
+    for text in contents.notes:
         sentence(text)
     return below
 
 
-def _say_what_is_missing(grid: Grid) -> None:
-    titles = [column.title for column in grid.all if column not in grid.columns and not column.below]
+def _print_omitted_columns(layout: TableLayout) -> None:
+    titles = [column.title for column in layout.all_columns if column not in layout.columns and not column.listed_below]
     if titles:
-        sentence(LEFT_OUT.format(width=out().width, titles=", ".join(titles)))
+        sentence(OMITTED_COLUMNS.format(width=stdout_console().width, titles=", ".join(titles)))
 
 
-def _print(grid: Grid, title: str, emphasise: int | None) -> None:
+def _print_table(layout: TableLayout, title: str, bold_row: int | None) -> None:
     """Print a table; one that cannot be made to fit is not cut either."""
     from rich.text import Text
 
-    console = out()
+    console = stdout_console()
     if title:
-        console.print(Text(_wrapped(title, console, ""), style="bold"), soft_wrap=True)
-    made = grid.drawn(emphasise)
+        console.print(Text(_wrap(title, console, ""), style="bold"), soft_wrap=True)
+    made = layout.rich_table(bold_row)
     if console.is_terminal:
         console.print(made, crop=False, no_wrap=True, overflow="ignore")
         return
@@ -209,13 +209,13 @@ def _print(grid: Grid, title: str, emphasise: int | None) -> None:
 
 def make_table(
     rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[GridColumn],
+    columns: Sequence[LayoutColumn],
     *,
     width: int,
-    emphasise: int | None = None,
+    bold_row: int | None = None,
 ) -> Any:
     """A rich table of `width` characters at most, for a view that draws it itself."""
-    return Grid(columns, rows, width).drawn(emphasise)
+    return TableLayout(columns, rows, width).rich_table(bold_row)
 
 
 def discard_output() -> None:

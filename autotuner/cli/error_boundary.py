@@ -7,14 +7,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from autotuner.cli.help_page import Page
+from autotuner.cli.help_page import HelpPageMixin
 from autotuner.errors import AutotuneError
 
-INTERRUPTED = 130
-UNEXPECTED = 70
+EXIT_INTERRUPTED = 130
+EXIT_UNEXPECTED = 70
 
 
-class Edge(Page, TyperGroup):
+class ErrorBoundary(HelpPageMixin, TyperGroup):
     """A command group that reports errors instead of raising them, unless `--debug` is given."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -30,7 +30,7 @@ class Edge(Page, TyperGroup):
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             display.note("Interrupted.")
-            raise typer.Exit(INTERRUPTED) from error
+            raise typer.Exit(EXIT_INTERRUPTED) from error
         except BrokenPipeError as error:  # `autotune report | head`
             display.discard_output()
             raise typer.Exit(0) from error
@@ -40,5 +40,5 @@ class Edge(Page, TyperGroup):
             shows_itself = hasattr(error, "show") and hasattr(error, "exit_code")  # click's own usage errors
             if ctx.params.get("debug") or shows_itself:
                 raise
-            display.unexpected(error)
-            raise typer.Exit(UNEXPECTED) from error
+            display.unexpected_error(error)
+            raise typer.Exit(EXIT_UNEXPECTED) from error

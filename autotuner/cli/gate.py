@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from autotuner.report.bench.result import BenchResult
     from autotuner.scoring.rank import Ranking
 
-VALUES = ("undecided", "infeasible", "none")
-FAIL_ON = option(
+FAIL_ON_VALUES = ("undecided", "infeasible", "none")
+FAIL_ON_OPTION = option(
     "--fail-on",
-    metavar="|".join(VALUES),
+    metavar="|".join(FAIL_ON_VALUES),
     help="Verdict that exits with 1: infeasible (nothing meets the targets), undecided (nothing is proven to meet"
     " them), or none.",
     panel=OUTPUT,
 )
 
-LONGER = "Let windows go on longer: --max-duration, or --max-requests where that ended them."
+LONGER_WINDOWS_REMEDY = "Let windows go on longer: --max-duration, or --max-requests where that ended them."
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,20 @@ class Gate:
     Where nothing could be measured there is nothing to judge, and every gate fails.
     """
 
-    infeasible: bool = True
-    undecided: bool = False
+    fails_on_infeasible: bool = True
+    fails_on_undecided: bool = False
 
     @classmethod
-    def read(cls, text: str) -> Gate:
+    def parse(cls, text: str) -> Gate:
         """The gate of `undecided,infeasible`; one that asks for proof does not accept a miss either."""
-        from autotuner.errors import UsageError, unknown
+        from autotuner.errors import UsageError, unknown_name_message
 
         names = [name.strip() for name in text.split(",")]
         for name in names:
-            if name not in VALUES:
+            if name not in FAIL_ON_VALUES:
                 raise UsageError(
-                    unknown("value of --fail-on", name, VALUES), remedy=f"Give one of: {', '.join(VALUES)}."
+                    unknown_name_message("value of --fail-on", name, FAIL_ON_VALUES),
+                    remedy=f"Give one of: {', '.join(FAIL_ON_VALUES)}.",
                 )
         if "none" in names and len(set(names)) > 1:
             raise UsageError(
@@ -51,25 +52,27 @@ class Gate:
                 why=f"It stands beside {', '.join(name for name in names if name != 'none')}.",
                 remedy="Keep one of them.",
             )
-        return cls(infeasible="none" not in names, undecided="undecided" in names)
+        return cls(fails_on_infeasible="none" not in names, fails_on_undecided="undecided" in names)
 
-    def judge(self, ranking: Ranking) -> None:
+    def check_ranking(self, ranking: Ranking) -> None:
         """Raise what fails; what does not is a warning."""
-        from autotuner.cli.results import no_winner
+        from autotuner.cli.results import no_winner_error
         from autotuner.core import Verdict
         from autotuner.errors import UndecidedError
 
         winner = ranking.winner
         if winner is None:
             measured = any(standing.value is not None for standing in ranking.standings)
-            _end(no_winner(ranking), fails=self.infeasible or not measured)
+            _raise_or_warn(no_winner_error(ranking), fails=self.fails_on_infeasible or not measured)
         elif winner.verdict is Verdict.UNDECIDED:
-            error = UndecidedError("The winner's targets are met, but not proven.", why=winner.reason, remedy=LONGER)
-            _end(error, fails=self.undecided)
+            error = UndecidedError(
+                "The winner's targets are met, but not proven.", why=winner.reason, remedy=LONGER_WINDOWS_REMEDY
+            )
+            _raise_or_warn(error, fails=self.fails_on_undecided)
 
-    def judge_load_test(self, result: BenchResult) -> None:
+    def check_load_test(self, result: BenchResult) -> None:
         """The same for a load test, whose best load point counts."""
-        from autotuner.cli.results import REMEDIES
+        from autotuner.cli.results import VERDICT_REMEDIES
         from autotuner.core import Verdict
         from autotuner.errors import NoFeasibleError, UndecidedError
 
@@ -80,21 +83,21 @@ class Gate:
             undecided = UndecidedError(
                 "A load point met the targets, and none is proven to.",
                 why=f"{open_one.result.load_point}: {result.reason(open_one)}",
-                remedy=LONGER,
+                remedy=LONGER_WINDOWS_REMEDY,
             )
-            _end(undecided, fails=self.undecided)
+            _raise_or_warn(undecided, fails=self.fails_on_undecided)
             return
         last = result.load_points[-1]
         nothing = "No load point gave figures that can be trusted."
         error = NoFeasibleError(
             "No load point met the targets." if result.slo.terms else nothing,
             why=f"The last, {last.result.load_point}, is {last.result.verdict}: {result.reason(last)}",
-            remedy=REMEDIES.get(last.result.verdict, ""),
+            remedy=VERDICT_REMEDIES.get(last.result.verdict, ""),
         )
-        _end(error, fails=self.infeasible)
+        _raise_or_warn(error, fails=self.fails_on_infeasible)
 
 
-def _end(error: AutotuneError, *, fails: bool) -> None:
+def _raise_or_warn(error: AutotuneError, *, fails: bool) -> None:
     from autotuner.cli import display
 
     if fails:

@@ -8,29 +8,29 @@ from pathlib import Path
 from typing import Literal
 
 from autotuner.errors import RunStoreError
-from autotuner.store import EXPERIMENT, TRIALS, RunStore
+from autotuner.store import EXPERIMENT_FILE, TRIALS_FILE, RunStore
 
-Half = tuple[Literal["folder", "line"], str]
+RemovedItem = tuple[Literal["folder", "line"], str]
 
 
-def half_written(root: Path) -> Iterator[Half]:
+def remove_half_written(root: Path) -> Iterator[RemovedItem]:
     """Remove the unfinished trials of all runs under `root` that nobody is working on; what was removed."""
-    for path in sorted(found.parent for found in root.glob(f"*/{EXPERIMENT}")):
+    for path in sorted(found.parent for found in root.glob(f"*/{EXPERIMENT_FILE}")):
         try:
             store = RunStore.open(path)
-            with store.locked():
-                yield from _tidy(store)
+            with store.lock():
+                yield from _remove_unfinished(store)
         except RunStoreError:
             continue  # in use, or of another version
 
 
-def _tidy(store: RunStore) -> Iterator[Half]:
+def _remove_unfinished(store: RunStore) -> Iterator[RemovedItem]:
     finished = {f"{trial.number:03d}" for trial in store.trials()}
     for folder in sorted((store.path / "trials").glob("*")):
         if folder.name not in finished:
             shutil.rmtree(folder, ignore_errors=True)
             yield "folder", str(folder)
-    lines = store.path / TRIALS
+    lines = store.path / TRIALS_FILE
     if lines.exists() and not (text := lines.read_bytes()).endswith(b"\n") and text:
         with lines.open("r+b") as file:
             file.truncate(text.rfind(b"\n") + 1)

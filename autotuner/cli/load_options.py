@@ -30,15 +30,15 @@ def option(
     return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, show_default=shown, **more)
 
 
-def layered(default: str) -> str:
+def profile_or(default: str) -> str:
     """A default that profiles may set otherwise."""
     return f"from the profile, else {default}"
 
 
-RUNS = Path("runs")
-RUNS_FOLDER = option("--output", "-o", metavar="FOLDER", help="Folder that holds the runs.", panel=OUTPUT)
-RUN = typer.Argument(metavar="RUN", help="Run folder, or its name.", show_default="the newest run")
-AS_JSON = option("--json", help="Machine-readable result on stdout.", panel=OUTPUT)
+DEFAULT_RUNS_FOLDER = Path("runs")
+RUNS_FOLDER_OPTION = option("--output", "-o", metavar="FOLDER", help="Folder that holds the runs.", panel=OUTPUT)
+RUN_ARGUMENT = typer.Argument(metavar="RUN", help="Run folder, or its name.", show_default="the newest run")
+JSON_OPTION = option("--json", help="Machine-readable result on stdout.", panel=OUTPUT)
 
 
 def api_key_option(panel: str, default: str) -> Any:
@@ -75,7 +75,7 @@ def concurrency_option(default: str) -> Any:
     )
 
 
-RATE = option(
+RATE_OPTION = option(
     "--rate",
     metavar="R[,R...]",
     help="Open loop: requests per second; a load point for each. trace replays a trace's own times.",
@@ -136,36 +136,36 @@ def slo_option(default: str) -> Any:
     )
 
 
-def scenarios_of(texts: Sequence[str] | None) -> list[str] | None:
+def parse_scenarios(texts: Sequence[str] | None) -> list[str] | None:
     """The scenarios of `--scenario D(100,100),D(200,100) --scenario file:trace.jsonl`."""
     if texts is None:
         return None
     return [part for text in texts for part in ([text] if text.startswith("file:") else _OUTSIDE_BRACKETS.split(text))]
 
 
-def numbers(option: str, text: str | None, kind: type[int] | type[float]) -> list[Any] | None:
+def parse_numbers(option_name: str, text: str | None, number_type: type[int] | type[float]) -> list[Any] | None:
     """The numbers of `1,8,64`; UsageError when one is not a number."""
     if text is None:
         return None
     try:
-        return [kind(part) for part in text.split(",")]
+        return [number_type(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(
-            f"{option} '{text}' is not a list of numbers.", remedy=f"Write it as {option} 1,8,64."
+            f"{option_name} '{text}' is not a list of numbers.", remedy=f"Write it as {option_name} 1,8,64."
         ) from error
 
 
-def rates_of(text: str | None) -> list[float | str] | None:
+def parse_rates(text: str | None) -> list[float | str] | None:
     """The rates of `2,4`, and of `trace`, a trace's own."""
-    from autotuner.experiment import RECORDED
+    from autotuner.experiment import TRACE_RATE
 
     parts = text.split(",") if text is not None else []
-    named = [part for part in parts if part != RECORDED]
-    rates = numbers("--rate", ",".join(named), float) if named else []
-    return [*(rates or []), *([RECORDED] if RECORDED in parts else [])] or None
+    named = [part for part in parts if part != TRACE_RATE]
+    rates = parse_numbers("--rate", ",".join(named), float) if named else []
+    return [*(rates or []), *([TRACE_RATE] if TRACE_RATE in parts else [])] or None
 
 
-def slo_of(text: str | None) -> Any:
+def parse_slo(text: str | None) -> Any:
     """An SLO layer's name, an SLO file, or the mapping that `ttft=1.0,latency.p90=5` says."""
     if text is None or "=" not in text:
         return text

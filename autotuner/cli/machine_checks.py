@@ -12,10 +12,10 @@ from typing import Literal
 
 from autotuner import __version__
 from autotuner.engines import ENGINES, engine
-from autotuner.errors import MachineError, counted
+from autotuner.errors import MachineError, pluralize
 from autotuner.experiment import Runtime
 from autotuner.launchers import gpus
-from autotuner.load.priority import may_go_first
+from autotuner.load.priority import real_time_allowed
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Finding:
 
     part: str
     state: Literal["ok", "missing", "warning"]
-    found: str
+    details: str
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
+def check_machine() -> list[Finding]:
     """Look at everything a run may need; nothing is started."""
-    return [_python(), *_gpus(), _docker(), *_engines(), _load(), _disk(), _cache()]
+    return [_python(), *_gpus(), _docker(), *_engines(), _load_generator(), _disk(), _model_cache()]
 
 
 def _python() -> Finding:
@@ -40,7 +40,7 @@ def _python() -> Finding:
 
 
 def _gpus() -> Iterator[Finding]:
-    inventory = gpus.inventory()
+    inventory = gpus.query_inventory()
     if not inventory.gpus:
         yield Finding("GPUs", "missing", inventory.reason or "none", "Install the NVIDIA driver, or use --runtime sim.")
     for gpu in inventory.gpus:
@@ -70,16 +70,16 @@ def _docker() -> Finding:
 def _engines() -> Iterator[Finding]:
     for name in (name for name in ENGINES if name != "openai"):  # it stands for endpoints elsewhere
         try:
-            command = engine(name).executable(Runtime())
+            command = engine(name).base_command(Runtime())
         except MachineError as error:
             yield Finding(f"engine {name}", "missing", error.what, error.remedy)
         else:
             yield Finding(f"engine {name}", "ok", " ".join(command))
 
 
-def _load() -> Finding:
+def _load_generator() -> Finding:
     """Whether other processes can delay the load generator's stamps."""
-    if may_go_first():
+    if real_time_allowed():
         return Finding("load generator", "ok", "runs at real-time priority: other processes do not delay its stamps")
     return Finding(
         "load generator",
@@ -96,9 +96,9 @@ def _disk() -> Finding:
     return Finding("disk", state, f"{free:.0f} GiB free in {Path.cwd()}", "" if state == "ok" else "Free some space.")
 
 
-def _cache() -> Finding:
+def _model_cache() -> Finding:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
     models = sorted(path.name.removeprefix("models--").replace("--", "/") for path in home.glob("models--*"))
     if not models:
         return Finding("model cache", "missing", f"no models in {home}", "Give --model a folder, or download one.")
-    return Finding("model cache", "ok", f"{counted(len(models), 'model')} in {home}: {', '.join(models[:5])}")
+    return Finding("model cache", "ok", f"{pluralize(len(models), 'model')} in {home}: {', '.join(models[:5])}")

@@ -5,60 +5,69 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from autotuner.cli.predict_point import duration
-from autotuner.report.formatting import number
-from autotuner.report.table import OUTPUT_PER_GPU, shows_cost
-from autotuner.scoring.objective import cost_unit
+from autotuner.cli.predict_point import format_latency
+from autotuner.report.formatting import format_number
+from autotuner.report.table import OUTPUT_PER_GPU_TITLE, shows_cost
+from autotuner.scoring.objective import output_token_cost_unit
 
 if TYPE_CHECKING:
     from autotuner.core import Candidate, LoadPoint
     from autotuner.experiment import Experiment
-    from autotuner.forecaster import Foresight
+    from autotuner.forecaster import Forecaster
     from autotuner.predict.predict import Prediction
 
-COLUMNS = ("TTFT", "TPOT", OUTPUT_PER_GPU)
+FORECAST_COLUMNS = ("TTFT", "TPOT", OUTPUT_PER_GPU_TITLE)
 
 
-def titles(experiment: Experiment, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+def column_titles(experiment: Experiment, candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """The columns of a prediction: what tokens cost is among them where it sets candidates apart."""
     shown = shows_cost(experiment, (candidate.gpus for candidate in candidates))
-    return (*COLUMNS, cost_unit(experiment.hardware.price_per_gpu_hour)) if shown else COLUMNS
+    return (
+        (*FORECAST_COLUMNS, output_token_cost_unit(experiment.hardware.price_per_gpu_hour))
+        if shown
+        else FORECAST_COLUMNS
+    )
 
 
-def foreseen(foresight: Foresight, candidates: Sequence[Candidate], points: Sequence[LoadPoint]) -> list[Any]:
+def forecasts_json(
+    forecaster: Forecaster, candidates: Sequence[Candidate], load_points: Sequence[LoadPoint]
+) -> list[Any]:
     """Every load point of every candidate for JSON: seconds and output tokens/s; None where nothing is known."""
-    return [[_plain(foresight, candidate, point) for point in points] for candidate in candidates]
+    return [[_forecast_json(forecaster, candidate, point) for point in load_points] for candidate in candidates]
 
 
-def _plain(foresight: Foresight, candidate: Candidate, point: LoadPoint) -> dict[str, Any] | None:
-    found = foresight.predict(candidate, point)
+def _forecast_json(forecaster: Forecaster, candidate: Candidate, load_point: LoadPoint) -> dict[str, Any] | None:
+    found = forecaster.predict(candidate, load_point)
     if found is None:
         return None
-    price = foresight.experiment.hardware.price_per_gpu_hour
+    price = forecaster.experiment.hardware.price_per_gpu_hour
     return {
-        "load_point": str(point),
+        "load_point": str(load_point),
         "ttft": found.ttft,
         "ttft_interval": list(found.ttft_interval),
         "tpot": found.tpot,
         "tpot_interval": list(found.tpot_interval),
         "output_throughput_per_gpu": found.throughput / found.gpus,
-        "gpu_seconds_per_million_output_tokens": _cost(found, None),
-        "cost_per_million_output_tokens": None if price is None else _cost(found, price),
+        "gpu_seconds_per_million_output_tokens": _cost_per_million_tokens(found, None),
+        "cost_per_million_output_tokens": None if price is None else _cost_per_million_tokens(found, price),
         "source": "predicted",
     }
 
 
-def columns(foresight: Foresight, candidate: Candidate, point: LoadPoint) -> dict[str, str]:
+def forecast_cells(forecaster: Forecaster, candidate: Candidate, load_point: LoadPoint) -> dict[str, str]:
     """The cells of one candidate at one load point; empty where nothing is known."""
-    found = foresight.predict(candidate, point)
+    found = forecaster.predict(candidate, load_point)
     if found is None:
         return {}
-    price = foresight.experiment.hardware.price_per_gpu_hour
-    cells = (duration(found.ttft), duration(found.tpot), number(found.throughput / found.gpus))
-    return {**dict(zip(COLUMNS, cells, strict=True)), cost_unit(price): number(_cost(found, price))}
+    price = forecaster.experiment.hardware.price_per_gpu_hour
+    cells = (format_latency(found.ttft), format_latency(found.tpot), format_number(found.throughput / found.gpus))
+    return {
+        **dict(zip(FORECAST_COLUMNS, cells, strict=True)),
+        output_token_cost_unit(price): format_number(_cost_per_million_tokens(found, price)),
+    }
 
 
-def _cost(prediction: Prediction, price: float | None) -> float | None:
+def _cost_per_million_tokens(prediction: Prediction, price: float | None) -> float | None:
     """What a million output tokens cost: currency, or GPU-seconds where no price is known."""
     if not prediction.throughput:
         return None

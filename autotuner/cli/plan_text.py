@@ -5,104 +5,112 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from autotuner.cli import display, plan_forecast
-from autotuner.cli.time_left import clock
-from autotuner.experiment import EACH
+from autotuner.cli.time_left import format_duration
+from autotuner.experiment import EACH_REQUEST
 
 if TYPE_CHECKING:
     from autotuner.core import Purpose
     from autotuner.experiment import Slo, SloTerm
-    from autotuner.forecaster import Foresight
+    from autotuner.forecaster import Forecaster
     from autotuner.search.plan import Plan
 
-DEFAULT = "-"
+UNSET_CELL = "-"
 """The cell of a parameter that the engine's own defaults leave unset."""
 
-_UNITS = {"output_throughput": "output tokens/s", "request_throughput": "requests/s", "goodput": "requests/s"}
+_THROUGHPUT_UNITS = {
+    "output_throughput": "output tokens/s",
+    "request_throughput": "requests/s",
+    "goodput": "requests/s",
+}
 """Of the targets that are no latency."""
 
-_PURPOSES: dict[Purpose, str] = {
+_PURPOSE_TEXTS: dict[Purpose, str] = {
     "baseline": "{} with the engine's own defaults",
     "search": "{} to search",
     "confirmation": "{} to confirm the winner",
 }
 
 
-def lines(plan: Plan) -> list[tuple[str, str]]:
+def summary_lines(plan: Plan) -> list[tuple[str, str]]:
     """Label and text: how many launches and why, what each takes, what all take."""
-    usual, most = plan.usual, plan.most
-    virtual = " of virtual time" if plan.virtual else ""
-    time = f"{clock(usual.seconds)}{virtual}"
+    usual, most = plan.usual_cost, plan.max_cost
+    virtual = " of virtual time" if plan.is_virtual else ""
+    time = f"{format_duration(usual.seconds)}{virtual}"
     hours = f"{usual.gpu_hours:.2f}"
     if most.seconds > usual.seconds:
-        time += f"; at most {clock(most.seconds)}{virtual} where windows go on until the answer is sure"
+        time += f"; at most {format_duration(most.seconds)}{virtual} where windows go on until the answer is sure"
     if most.gpu_hours > usual.gpu_hours:
         hours += f"; at most {most.gpu_hours:.2f}"
-    targets = described(plan.experiment.slo)
+    targets = describe_targets(plan.experiment.slo)
     return [
         *([("targets", targets)] if targets else []),
-        ("launches", _launches(plan)),
-        ("each", _each(plan)),
+        ("launches", _launches_text(plan)),
+        ("each", _launch_duration_text(plan)),
         ("estimate", time),
         ("GPU-hours", hours if any(plan.gpus) else "none, no GPU is taken"),
     ]
 
 
-def described(slo: Slo) -> str:
+def describe_targets(slo: Slo) -> str:
     """The targets in words: `ttft 1 s and tpot 0.05 s at most for 95% of requests; latency.p90 5 s at most`."""
-    every = [term for term in slo.terms if term.statistic == EACH and not term.is_minimum]
+    every = [term for term in slo.terms if term.statistic == EACH_REQUEST and not term.is_minimum]
     others = [term for term in slo.terms if term not in every]
-    parts = [f"{' and '.join(map(_target, every))} at most for {slo.attainment * 100:g}% of requests"] if every else []
-    parts += [f"{_target(term)} {'at least' if term.is_minimum else 'at most'}" for term in others]
+    parts = (
+        [f"{' and '.join(map(_describe_target, every))} at most for {slo.attainment * 100:g}% of requests"]
+        if every
+        else []
+    )
+    parts += [f"{_describe_target(term)} {'at least' if term.is_minimum else 'at most'}" for term in others]
     return "; ".join(parts)
 
 
-def _target(term: SloTerm) -> str:
-    return f"{term.name} {term.threshold:g} {_UNITS.get(term.metric, 's')}{', a hard one,' if term.hard_fail else ''}"
+def _describe_target(term: SloTerm) -> str:
+    return f"{term.name} {term.threshold:g} {_THROUGHPUT_UNITS.get(term.metric, 's')}{', a hard one,' if term.hard_fail else ''}"
 
 
-def show_candidates(plan: Plan, foresight: Foresight) -> None:
+def print_candidates(plan: Plan, forecaster: Forecaster) -> None:
     """Print the candidates of the search with what is predicted at the heaviest load point, and what all share."""
-    from autotuner.report.candidate_names import Names
-    from autotuner.report.formatting import setting
+    from autotuner.report.candidate_names import CandidateNames
+    from autotuner.report.formatting import format_setting
 
     point = plan.workload.load_points[-1]
     baseline = next((launch.candidate for launch in plan.launches if launch.purpose == "baseline"), None)
-    names = Names.among(plan.candidates, baseline)
-    shared = {**names.common, **names.constant}
+    names = CandidateNames.from_candidates(plan.candidates, baseline)
+    shared = {**names.common_parameters, **names.searched_constants}
     own = [name for name in plan.experiment.parameters if name not in shared]
     rows: list[dict[str, Any]] = []
     for number, candidate in enumerate(plan.candidates, start=1):
-        settings = {name: setting(value) for name, value in candidate.parameters.items() if name in own}
+        settings = {name: format_setting(value) for name, value in candidate.parameters.items() if name in own}
         if baseline is not None and candidate.key == baseline.key:
-            settings = {**dict.fromkeys(own, DEFAULT), **settings}
-        rows.append({"trial": number, **settings, **plan_forecast.columns(foresight, candidate, point)})
-    foretold = any(plan_forecast.COLUMNS[0] in row for row in rows)
-    known = plan_forecast.titles(plan.experiment, plan.candidates) if foretold else ()
+            settings = {**dict.fromkeys(own, UNSET_CELL), **settings}
+        rows.append({"trial": number, **settings, **plan_forecast.forecast_cells(forecaster, candidate, point)})
+    foretold = any(plan_forecast.FORECAST_COLUMNS[0] in row for row in rows)
+    known = plan_forecast.column_titles(plan.experiment, plan.candidates) if foretold else ()
     display.line()
     display.sentence(f"candidates{f'; predicted, not measured, at {point}' if known else ''}")
-    priorities = dict.fromkeys(known[len(plan_forecast.COLUMNS) :], 1)
-    display.table(rows, ["trial", *own, *known], right=["trial", *known], priorities=priorities)
+    priorities = dict.fromkeys(known[len(plan_forecast.FORECAST_COLUMNS) :], 1)
+    display.table(rows, ["trial", *own, *known], numeric=["trial", *known], priorities=priorities)
     if baseline is not None:
-        display.sentence(f"trial 1: {names.short(baseline)}")
-    for text in names.shared():
+        display.sentence(f"trial 1: {names.short_name(baseline)}")
+    for text in names.shared_settings():
         display.sentence(text)
 
 
-def _launches(plan: Plan) -> str:
+def _launches_text(plan: Plan) -> str:
     counts = plan.purposes
-    parts = [text.format(counts[purpose]) for purpose, text in _PURPOSES.items() if counts[purpose]]
+    parts = [text.format(counts[purpose]) for purpose, text in _PURPOSE_TEXTS.items() if counts[purpose]]
     most = "at most " if plan.may_end_early else ""
     more = "; more where they refute it and the next best is confirmed" if plan.confirmations else ""
-    return f"{most}{plan.total}: {', '.join(parts)}{more}"
+    return f"{most}{plan.launch_count}: {', '.join(parts)}{more}"
 
 
-def _each(plan: Plan) -> str:
-    load, workload = plan.load, plan.workload
+def _launch_duration_text(plan: Plan) -> str:
+    load, workload = plan.launch_load, plan.workload
     points = f"{load.points} load point{'' if load.points == 1 else 's'}"
-    if load.most_points > load.points:
-        points = f"about {points}, at most {load.most_points},"
-    warmup = f"{clock(workload.warmup)} of warm-up and " if workload.warmup else ""
-    window = clock(workload.duration)
-    if load.window > workload.duration:
-        window += f" at least and {clock(load.window)} at most"
-    return f"{clock(plan.start_seconds)} to start, then {points} of {warmup}a window of {window}"
+    if load.max_points > load.points:
+        points = f"about {points}, at most {load.max_points},"
+    warmup = f"{format_duration(workload.warmup)} of warm-up and " if workload.warmup else ""
+    window = format_duration(workload.duration)
+    if load.max_window > workload.duration:
+        window += f" at least and {format_duration(load.max_window)} at most"
+    return f"{format_duration(plan.start_seconds)} to start, then {points} of {warmup}a window of {window}"

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from autotuner.cli.load_options import AS_JSON, HARDWARE, LOAD, OUTPUT, SERVE, TARGETS, option
+from autotuner.cli.load_options import HARDWARE, JSON_OPTION, LOAD, OUTPUT, SERVE, TARGETS, option
 
 if TYPE_CHECKING:
-    from autotuner.predict.traffic import Software, Target, Traffic
+    from autotuner.predict.traffic import LatencyTarget, Software, Traffic
 
-FIND = "What to find"
-ENGINES = ("vllm", "sglang", "trtllm")
+TASK_OPTIONS = "What to find"
+PREDICTED_ENGINES = ("vllm", "sglang", "trtllm")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Question:
     gpus: tuple[str, ...]
     traffic: Traffic
     software: Software
-    target: Target
+    target: LatencyTarget
     prices: dict[str, float]
     decode_gpu: str | None
     total_gpus: int | None
@@ -177,12 +177,13 @@ def predict(
             metavar="N",
             min=1,
             help="Rank all parallelisms and loads on this many GPUs.",
-            panel=FIND,
+            panel=TASK_OPTIONS,
             default="none; 8 with --sweep",
         ),
     ] = None,
     sweep: Annotated[
-        bool, option("--sweep", help="Rank all parallelisms and loads on 8 GPUs, or on --total-gpus.", panel=FIND)
+        bool,
+        option("--sweep", help="Rank all parallelisms and loads on 8 GPUs, or on --total-gpus.", panel=TASK_OPTIONS),
     ] = False,
     target_rate: Annotated[
         float | None,
@@ -190,7 +191,7 @@ def predict(
             "--target-rate",
             metavar="R",
             help="Find the fewest GPUs that sustain this many requests per second.",
-            panel=FIND,
+            panel=TASK_OPTIONS,
             default="none",
         ),
     ] = None,
@@ -200,13 +201,13 @@ def predict(
             "--table",
             metavar="FILE",
             help="Predict every row of this CSV; the answers go to --output.",
-            panel=FIND,
+            panel=TASK_OPTIONS,
             default="none",
         ),
     ] = None,
-    predicted: Annotated[
+    bundled_only: Annotated[
         bool,
-        option("--predicted", help="Use neither measurements nor calibrations of this machine.", panel=FIND),
+        option("--predicted", help="Use neither measurements nor calibrations of this machine.", panel=TASK_OPTIONS),
     ] = False,
     output: Annotated[
         Path | None,
@@ -229,7 +230,7 @@ def predict(
             default="none; pareto.png in --output",
         ),
     ] = None,
-    as_json: Annotated[bool, AS_JSON] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Predict TTFT, TPOT, throughput, memory and cost without a GPU."""
     from autotuner.errors import UsageError
@@ -241,46 +242,46 @@ def predict(
         return
     asked = Question(
         model=model,
-        gpus=_gpus(model, gpu, several=target_rate is not None),
-        traffic=_traffic(isl, osl, prefix_hit, draft_tokens, acceptance),
-        software=_software(runtime, engine_version, dtype, kv_dtype),
-        target=_target(slo),
-        prices=_prices(price or []),
-        decode_gpu=_gpus(model, decode_gpu, several=False)[0] if decode_gpu else None,
+        gpus=_parse_gpus(model, gpu, several=target_rate is not None),
+        traffic=_make_traffic(isl, osl, prefix_hit, draft_tokens, acceptance),
+        software=_make_software(runtime, engine_version, dtype, kv_dtype),
+        target=_parse_target(slo),
+        prices=_parse_prices(price or []),
+        decode_gpu=_parse_gpus(model, decode_gpu, several=False)[0] if decode_gpu else None,
         total_gpus=total_gpus,
-        bundled_only=predicted,
+        bundled_only=bundled_only,
     )
     ranked = sweep or total_gpus is not None or target_rate is not None
     sizes = {"--tp": tp - 1, "--pp": pp - 1, "--dp": dp - 1, "--ep": ep - 1}
     given = {"--rate": rate, "--concurrency": concurrency, **sizes} if ranked else {}
-    _refuse_chosen(given, target_rate)
+    _reject_chosen_options(given, target_rate)
     if target_rate is not None:
-        from autotuner.cli.predict_options import size
+        from autotuner.cli.predict_options import size_deployment
 
-        size(asked, target_rate, output=output, plot=plot, as_json=as_json)
+        size_deployment(asked, target_rate, output=output, plot=plot, as_json=as_json)
     elif sweep or total_gpus is not None:
-        from autotuner.cli.predict_options import rank
+        from autotuner.cli.predict_options import rank_options
 
-        rank(asked, output=output, plot=plot, as_json=as_json)
+        rank_options(asked, output=output, plot=plot, as_json=as_json)
     else:
-        from autotuner.cli.predict_point import point
+        from autotuner.cli.predict_point import predict_point
         from autotuner.predict.layout import Layout
 
-        _refuse_leftovers({"--decode-gpu": decode_gpu, "--plot": plot, "--output": output})
+        _reject_ranking_options({"--decode-gpu": decode_gpu, "--plot": plot, "--output": output})
         if rate is not None and concurrency is not None:
             raise UsageError(
                 "--rate and --concurrency are two kinds of load.",
                 why="Requests either arrive by themselves, or the next is sent when one ends.",
                 remedy="Give one of them.",
             )
-        point(asked, Layout(tp=tp, pp=pp, dp=dp, ep=ep), concurrency or 16, rate, as_json=as_json)
+        predict_point(asked, Layout(tp=tp, pp=pp, dp=dp, ep=ep), concurrency or 16, rate, as_json=as_json)
 
 
-def _refuse_chosen(given: dict[str, Any], target_rate: float | None) -> None:
+def _reject_chosen_options(options: dict[str, Any], target_rate: float | None) -> None:
     """Refuse to rank what the command line has fixed: the ranking chooses layouts and loads."""
     from autotuner.errors import UsageError
 
-    for name, value in given.items():
+    for name, value in options.items():
         if value:
             load = name in ("--rate", "--concurrency")
             other = "give --target-rate R for a load in requests/s" if load and target_rate is None else "leave it out"
@@ -290,10 +291,10 @@ def _refuse_chosen(given: dict[str, Any], target_rate: float | None) -> None:
             )
 
 
-def _refuse_leftovers(given: dict[str, Any]) -> None:
+def _reject_ranking_options(options: dict[str, Any]) -> None:
     from autotuner.errors import UsageError
 
-    for name, value in given.items():
+    for name, value in options.items():
         if value:
             raise UsageError(
                 f"{name} says nothing about a single deployment.",
@@ -301,9 +302,9 @@ def _refuse_leftovers(given: dict[str, Any]) -> None:
             )
 
 
-def _gpus(model: str, gpu: str, *, several: bool) -> tuple[str, ...]:
+def _parse_gpus(model: str, gpu: str, *, several: bool) -> tuple[str, ...]:
     from autotuner.errors import UsageError
-    from autotuner.predict.hardware import gpu as find
+    from autotuner.predict.hardware import find_gpu as find
     from autotuner.predict.hardware import gpus
 
     if not model or not gpu:
@@ -320,27 +321,29 @@ def _gpus(model: str, gpu: str, *, several: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _software(runtime: str, version: str, dtype: str, kv_dtype: str) -> Software:
-    from autotuner.errors import UsageError, unknown
+def _make_software(runtime: str, version: str, dtype: str, kv_dtype: str) -> Software:
+    from autotuner.errors import UsageError, unknown_name_message
     from autotuner.predict.traffic import Software
 
-    if runtime not in ENGINES:
-        raise UsageError(unknown("engine", runtime, ENGINES), remedy="Give one of them with --runtime.")
+    if runtime not in PREDICTED_ENGINES:
+        raise UsageError(
+            unknown_name_message("engine", runtime, PREDICTED_ENGINES), remedy="Give one of them with --runtime."
+        )
     return Software(runtime, version or None, dtype or None, kv_dtype or None)
 
 
-def _traffic(isl: int, osl: int, prefix_hit: float, draft_tokens: int, acceptance: float) -> Traffic:
+def _make_traffic(isl: int, osl: int, prefix_hit: float, draft_tokens: int, acceptance: float) -> Traffic:
     from autotuner.predict.traffic import Traffic
 
     return Traffic(isl, osl, prefix_hit, draft_tokens, acceptance)
 
 
-def _prices(given: list[str]) -> dict[str, float]:
+def _parse_prices(texts: list[str]) -> dict[str, float]:
     from autotuner.errors import UsageError
-    from autotuner.predict.hardware import gpu as find
+    from autotuner.predict.hardware import find_gpu as find
 
     found = {}
-    for text in (part for item in given for part in item.split(",")):
+    for text in (part for item in texts for part in item.split(",")):
         name, _, value = text.partition("=")
         try:
             price = float(value)
@@ -354,13 +357,13 @@ def _prices(given: list[str]) -> dict[str, float]:
     return found
 
 
-def _target(slo: str | None) -> Target:
+def _parse_target(slo: str | None) -> LatencyTarget:
     """The most that mean TTFT and mean TPOT may be, in seconds."""
-    from autotuner.cli.load_options import slo_of
+    from autotuner.cli.load_options import parse_slo
     from autotuner.errors import UsageError
-    from autotuner.predict.traffic import Target
+    from autotuner.predict.traffic import LatencyTarget
 
-    terms = slo_of(slo) or {}
+    terms = parse_slo(slo) or {}
     known = isinstance(terms, dict) and not terms.keys() - {"ttft", "tpot"}
     if not known or any("threshold" not in term or not term["threshold"] > 0 for term in terms.values()):
         raise UsageError(
@@ -368,4 +371,4 @@ def _target(slo: str | None) -> Target:
             why="Means of TTFT and TPOT are, in seconds above 0.",
             remedy="Write it as ttft=1.0,tpot=0.05.",
         )
-    return Target(terms.get("ttft", {}).get("threshold"), terms.get("tpot", {}).get("threshold"))
+    return LatencyTarget(terms.get("ttft", {}).get("threshold"), terms.get("tpot", {}).get("threshold"))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autotuner.predict.serving_option import Option, Pool
+    from autotuner.predict.serving_option import ServingOption, WorkerPool
 
 
-def write_csv(folder: Path, found: Sequence[Option]) -> None:
+def write_csv(folder: Path, options: Sequence[ServingOption]) -> None:
     """All options as CSV."""
     import csv
 
@@ -19,7 +19,7 @@ def write_csv(folder: Path, found: Sequence[Option]) -> None:
     from autotuner.errors import UsageError
 
     path = folder / "options.csv"
-    rows = [_flat(option) for option in found]
+    rows = [_csv_row(option) for option in options]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -31,9 +31,9 @@ def write_csv(folder: Path, found: Sequence[Option]) -> None:
     display.note(f"Table: {path}")
 
 
-def _flat(option: Option) -> dict[str, Any]:
+def _csv_row(option: ServingOption) -> dict[str, Any]:
     """One row of the CSV."""
-    data = plain(option)
+    data = option_json(option)
     for name in ("ttft", "tpot"):
         data[f"{name}_low"], data[f"{name}_high"] = data.pop(f"{name}_interval")
     for pool in ("prefill", "serving"):
@@ -44,39 +44,39 @@ def _flat(option: Option) -> dict[str, Any]:
     return data
 
 
-def plain(option: Option) -> dict[str, Any]:
+def option_json(option: ServingOption) -> dict[str, Any]:
     """An option for JSON: seconds, tokens/s, requests/s."""
     return {
         "mode": option.mode,
-        "prefill": None if option.prefill is None else _pool(option.prefill),
-        "serving": _pool(option.serving),
+        "prefill": None if option.prefill is None else _pool_json(option.prefill),
+        "serving": _pool_json(option.serving),
         "gpus": option.gpus,
         "in_flight": option.in_flight,
         "ttft": option.ttft,
         "tpot": option.tpot,
         "ttft_interval": [edge if math.isfinite(edge) else None for edge in option.ttft_interval],
         "tpot_interval": [edge if math.isfinite(edge) else None for edge in option.tpot_interval],
-        "kv_transfer": option.transfer,
+        "kv_transfer": option.transfer_seconds,
         "request_throughput": option.requests,
         "output_throughput": option.throughput,
-        "output_throughput_per_gpu": option.per_gpu,
+        "output_throughput_per_gpu": option.throughput_per_gpu,
         "price_per_hour": option.price,
         "cost_per_million_output_tokens": option.cost,
-        "meets_target": option.meets,
+        "meets_target": option.meets_target,
         "excess": option.excess,
         "binding": option.binding or None,
         "source": option.source,
     }
 
 
-def _pool(pool: Pool) -> dict[str, Any]:
+def _pool_json(pool: WorkerPool) -> dict[str, Any]:
     layout = pool.layout
     return {
         "gpu": pool.gpu.name,
         "tp": layout.tp,
         "pp": layout.pp,
         "dp": layout.dp,
-        "ep": layout.expert_groups,
+        "ep": layout.ep_size,
         "workers": pool.workers,
         "in_flight_each": pool.batch,
     }

@@ -5,238 +5,250 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from autotuner.errors import counted
-from autotuner.report.formatting import number
+from autotuner.errors import pluralize
+from autotuner.report.formatting import format_number
 
 if TYPE_CHECKING:
     from autotuner.cli.predict import Question
     from autotuner.predict.layout import Layout
-    from autotuner.predict.load_curve import Served
+    from autotuner.predict.load_curve import LoadCurve
     from autotuner.predict.local_factors import Factors
     from autotuner.predict.memory import MemoryPlan
-    from autotuner.predict.open_loop import OpenLoop
+    from autotuner.predict.open_loop import OpenLoopPrediction
     from autotuner.predict.predict import Prediction
-    from autotuner.predict.traffic import Target, Timed
+    from autotuner.predict.traffic import LatencyTarget, MeanLatencies
 
 
-def point(asked: Question, layout: Layout, concurrency: int, rate: float | None, *, as_json: bool) -> None:
+def predict_point(question: Question, layout: Layout, concurrency: int, rate: float | None, *, as_json: bool) -> None:
     """Predict one deployment under a closed or an open loop, and judge it."""
-    from autotuner.predict.load_curve import Served
+    from autotuner.predict.load_curve import LoadCurve
 
-    of = asked.software.on(asked.model, asked.gpus[0], layout)
-    served = Served(of, asked.traffic, bundled_only=asked.bundled_only)
+    of = question.software.deploy(question.model, question.gpus[0], layout)
+    served = LoadCurve(of, question.traffic, bundled_only=question.bundled_only)
     if rate is None:
-        _closed(served, concurrency, asked, as_json)
+        _predict_closed_loop(served, concurrency, question, as_json)
     else:
-        _open(served, rate, asked, as_json)
+        _predict_open_loop(served, rate, question, as_json)
 
 
-def _closed(served: Served, concurrency: int, asked: Question, as_json: bool) -> None:
+def _predict_closed_loop(load_curve: LoadCurve, concurrency: int, question: Question, as_json: bool) -> None:
     from autotuner.cli import display
-    from autotuner.predict.measured_lookup import Memory
+    from autotuner.predict.measured_lookup import MeasuredLookup
 
-    answer = Memory(served).closed(concurrency)
-    found = answer.found
-    cost = _cost(served, found.throughput, asked)
+    answer = MeasuredLookup(load_curve).at_concurrency(concurrency)
+    found = answer.prediction
+    cost = _cost_per_million_tokens(load_curve, found.throughput, question)
     if as_json:
         rests = [{"run": row.run, "trial": row.trial, "load": row.load} for row in answer.rows]
         known = {"source": answer.source, "rests_on": rests}
-        display.json({**plain(found), **known, **calibrated(served), "cost_per_million_output_tokens": cost})
+        display.json(
+            {**prediction_json(found), **known, **calibration_json(load_curve), "cost_per_million_output_tokens": cost}
+        )
     else:
-        display.sentence(f"{_what(served)}, {counted(concurrency, 'request')} in flight")
+        display.sentence(f"{_heading(load_curve)}, {pluralize(concurrency, 'request')} in flight")
         rows = [
-            *_times(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
-            {"": "requests", "mean": f"{number(found.requests)} requests/s"},
-            *_throughput(found.throughput, found.gpus, cost),
-            {"": "in flight at most", "mean": f"{found.running:.0f} requests"},
+            *_latency_rows(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
+            {"": "requests", "mean": f"{format_number(found.requests)} requests/s"},
+            *_throughput_rows(found.throughput, found.gpus, cost),
+            {"": "in flight at most", "mean": f"{found.max_in_flight:.0f} requests"},
         ]
         if answer.source != "predicted":
-            alone = served.closed(concurrency)
-            rows[0]["predicted"], rows[1]["predicted"] = duration(alone.ttft), duration(alone.tpot)
-        _show(rows, found, served, answer.said if answer.source != "predicted" else "")
-    _judge(found, asked.target)
+            alone = load_curve.at_concurrency(concurrency)
+            rows[0]["predicted"], rows[1]["predicted"] = format_latency(alone.ttft), format_latency(alone.tpot)
+        _print_tables(rows, found, load_curve, answer.explanation if answer.source != "predicted" else "")
+    _check_target(found, question.target)
 
 
-def _open(served: Served, rate: float, asked: Question, as_json: bool) -> None:
+def _predict_open_loop(load_curve: LoadCurve, rate: float, question: Question, as_json: bool) -> None:
     from autotuner.cli import display
     from autotuner.errors import UsageError
-    from autotuner.predict.open_loop import OpenService
+    from autotuner.predict.open_loop import OpenLoopModel
 
     if not 0 < rate < math.inf:
         raise UsageError(f"--rate must be above 0, not {rate:g}.", remedy="Give it in requests per second.")
-    found = OpenService(served).at(rate)
-    cost = _cost(served, found.throughput, asked)
+    found = OpenLoopModel(load_curve).at_rate(rate)
+    cost = _cost_per_million_tokens(load_curve, found.throughput, question)
     if as_json:
-        display.json({**_plain_open(found), **calibrated(served), "cost_per_million_output_tokens": cost})
+        display.json({**_open_loop_json(found), **calibration_json(load_curve), "cost_per_million_output_tokens": cost})
     else:
-        display.sentence(f"{_what(served)}, {rate:g} requests/s, Poisson arrivals")
+        display.sentence(f"{_heading(load_curve)}, {rate:g} requests/s, Poisson arrivals")
         rows = [
-            *_times(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
-            {"": "of TTFT in a queue", "mean": duration(found.wait)},
-            {"": "requests in flight", "mean": number(found.in_flight)},
-            *_throughput(found.throughput, found.closed.gpus, cost),
-            {"": "sustains at most", "mean": f"{number(found.highest)} requests/s"},
+            *_latency_rows(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
+            {"": "of TTFT in a queue", "mean": format_latency(found.wait)},
+            {"": "requests in flight", "mean": format_number(found.in_flight)},
+            *_throughput_rows(found.throughput, found.closed_loop.gpus, cost),
+            {"": "sustains at most", "mean": f"{format_number(found.max_rate)} requests/s"},
         ]
-        _show(rows, found.closed, served)
+        _print_tables(rows, found.closed_loop, load_curve)
         display.line()
         display.sentence(
             "The intervals are those of the engine's times carried through the queue; wider near saturation."
         )
-    _judge(found, asked.target)
+    _check_target(found, question.target)
 
 
-def _what(served: Served) -> str:
-    from autotuner.predict.serving_option import label
+def _heading(load_curve: LoadCurve) -> str:
+    from autotuner.predict.serving_option import layout_label
 
-    of, asked = served.of, served.traffic
-    types = sorted({of.dtypes.dense, of.dtypes.expert} if of.shape.experts else {of.dtypes.dense})
-    gpus = f"{of.layout.gpus} x {of.gpu.name} ({label(of.layout)})"
+    of, asked = load_curve.deployment, load_curve.traffic
+    types = sorted({of.dtypes.mlp, of.dtypes.expert} if of.shape.experts else {of.dtypes.mlp})
+    gpus = f"{of.layout.gpus} x {of.gpu.name} ({layout_label(of.layout)})"
     return f"{of.shape.name} ({'/'.join(types)}) on {gpus}, {of.engine}: {asked.isl} + {asked.osl} tokens"
 
 
-def _times(
+def _latency_rows(
     ttft: float, tpot: float, ttft_interval: tuple[float, float], tpot_interval: tuple[float, float]
 ) -> list[dict[str, str]]:
     return [
-        {"": "TTFT", "mean": duration(ttft), "80% interval": between(ttft_interval)},
-        {"": "TPOT", "mean": duration(tpot), "80% interval": between(tpot_interval)},
+        {"": "TTFT", "mean": format_latency(ttft), "80% interval": format_interval(ttft_interval)},
+        {"": "TPOT", "mean": format_latency(tpot), "80% interval": format_interval(tpot_interval)},
         {"": "per-user speed", "mean": f"{1 / tpot:.1f} output tokens/s"},
     ]
 
 
-def _throughput(throughput: float, gpus: int, cost: float | None) -> list[dict[str, str]]:
+def _throughput_rows(throughput: float, gpus: int, cost: float | None) -> list[dict[str, str]]:
     rows = [
-        {"": "output", "mean": f"{number(throughput)} tokens/s"},
-        {"": "output per GPU", "mean": f"{number(throughput / gpus)} tokens/s"},
+        {"": "output", "mean": f"{format_number(throughput)} tokens/s"},
+        {"": "output per GPU", "mean": f"{format_number(throughput / gpus)} tokens/s"},
     ]
     return rows if cost is None else [*rows, {"": "currency / 1M output tokens", "mean": f"{cost:.2f}"}]
 
 
-def _cost(served: Served, throughput: float, asked: Question) -> float | None:
-    from autotuner.predict.serving_option import Pool, hourly
+def _cost_per_million_tokens(load_curve: LoadCurve, throughput: float, question: Question) -> float | None:
+    from autotuner.predict.serving_option import WorkerPool, hourly_price
 
-    hour = hourly((Pool(served.of.gpu, served.of.layout, 1, 0.0),), asked.prices)
+    hour = hourly_price((WorkerPool(load_curve.deployment.gpu, load_curve.deployment.layout, 1, 0.0),), question.prices)
     return None if hour is None else hour / (throughput * 3600) * 1e6
 
 
-def _show(rows: list[dict[str, str]], found: Prediction, served: Served, origin: str = "") -> None:
+def _print_tables(
+    rows: list[dict[str, str]], prediction: Prediction, load_curve: LoadCurve, measurement_note: str = ""
+) -> None:
     from autotuner.cli import display
 
-    title = "predicted" if found.measured else "predicted; this model was never measured, so intervals are wide"
-    display.line(f"\n{origin or title}")
-    columns = ["", "mean", "80% interval", *(["predicted"] if origin else [])]
-    display.table(rows, columns, right=["mean", "predicted"])
-    if served.factors is not None:
+    title = (
+        "predicted" if prediction.model_measured else "predicted; this model was never measured, so intervals are wide"
+    )
+    display.line(f"\n{measurement_note or title}")
+    columns = ["", "mean", "80% interval", *(["predicted"] if measurement_note else [])]
+    display.table(rows, columns, numeric=["mean", "predicted"])
+    if load_curve.factors is not None:
         display.line()
-        display.sentence(said(served.factors, served.of.engine, served.of.gpu.name))
+        display.sentence(
+            calibration_text(load_curve.factors, load_curve.deployment.engine, load_curve.deployment.gpu.name)
+        )
     parts = [
-        {"operator": name, "prefill": duration(found.prefill[name]), "decode": duration(found.decode[name])}
-        for name in found.decode
-        if found.prefill[name] or found.decode[name]
+        {
+            "operator": name,
+            "prefill": format_latency(prediction.prefill[name]),
+            "decode": format_latency(prediction.decode[name]),
+        }
+        for name in prediction.decode
+        if prediction.prefill[name] or prediction.decode[name]
     ]
-    total = (sum(found.prefill.values()), sum(found.decode.values()))
-    parts.append({"operator": "total", "prefill": duration(total[0]), "decode": duration(total[1])})
+    total = (sum(prediction.prefill.values()), sum(prediction.decode.values()))
+    parts.append({"operator": "total", "prefill": format_latency(total[0]), "decode": format_latency(total[1])})
     display.line("\none iteration: a prompt alone, and one token for all in flight")
     display.table(
         parts,
         ["operator", "prefill", "decode"],
-        right=["prefill", "decode"],
-        emphasise=len(parts) - 1,
+        numeric=["prefill", "decode"],
+        bold_row=len(parts) - 1,
     )
     display.line()
-    display.table(_memory(found.memory), ["memory of one GPU", "GiB"], right=["GiB"])
+    display.table(_memory_rows(prediction.memory), ["memory of one GPU", "GiB"], numeric=["GiB"])
 
 
-def said(by: Factors, engine: str, gpu: str) -> str:
+def calibration_text(factors: Factors, engine: str, gpu: str) -> str:
     """Say which factors, calibrated here, are in the figures."""
-    loud = "SIMULATED runs" if by.source == "simulated" else "runs"
+    loud = "SIMULATED runs" if factors.source == "simulated" else "runs"
     return (
-        f"Calibrated on {counted(by.launches, 'launch', 'launches')} of your own {loud} ({engine} on {gpu}): "
-        f"prefill x{by.prefill:.2f}, decode x{by.decode:.2f}, overhead x{by.overhead:.2f}. "
+        f"Calibrated on {pluralize(factors.launches, 'launch', 'launches')} of your own {loud} ({engine} on {gpu}): "
+        f"prefill x{factors.prefill:.2f}, decode x{factors.decode:.2f}, overhead x{factors.overhead:.2f}. "
         "`autotune calibrate --forget` undoes it."
     )
 
 
-def calibrated(served: Served) -> dict[str, Any]:
+def calibration_json(load_curve: LoadCurve) -> dict[str, Any]:
     """The factors that were calibrated here, for JSON; None where there are none."""
     from dataclasses import asdict
 
-    return {"calibrated": None if served.factors is None else asdict(served.factors)}
+    return {"calibrated": None if load_curve.factors is None else asdict(load_curve.factors)}
 
 
-def _memory(plan: MemoryPlan) -> list[dict[str, Any]]:
+def _memory_rows(plan: MemoryPlan) -> list[dict[str, Any]]:
     from autotuner.predict.memory import GIB
 
     parts = {
         "weights": plan.weights,
         "activations": plan.activations,
         "context, graphs, buffers": plan.overhead,
-        "KV cache": max(0, plan.pool),
+        "KV cache": max(0, plan.kv_pool),
         "left to others": plan.memory - plan.budget,
     }
     return [{"memory of one GPU": name, "GiB": f"{size / GIB:.1f}"} for name, size in parts.items()]
 
 
-def _judge(found: Timed, target: Target) -> None:
+def _check_target(prediction: MeanLatencies, target: LatencyTarget) -> None:
     from autotuner.errors import NoFeasibleError
 
-    excess, binding = target.excess(found)
+    excess, binding = target.excess(prediction)
     if excess > 1:
-        time, limit = getattr(found, binding), getattr(target, binding)
+        time, limit = getattr(prediction, binding), getattr(target, binding)
         raise NoFeasibleError(
-            f"The target is not met: {binding} is {duration(time)}, not {duration(limit)}.",
+            f"The target is not met: {binding} is {format_latency(time)}, not {format_latency(limit)}.",
             remedy="Add --total-gpus N to rank other layouts, or --target-rate R to find enough GPUs.",
         )
 
 
-def plain(found: Prediction) -> dict[str, Any]:
+def prediction_json(prediction: Prediction) -> dict[str, Any]:
     """A closed loop for JSON: seconds, tokens/s, requests/s, bytes."""
     return {
-        "ttft": found.ttft,
-        "tpot": found.tpot,
-        "ttft_interval": list(found.ttft_interval),
-        "tpot_interval": list(found.tpot_interval),
-        "output_throughput": found.throughput,
-        "output_throughput_per_gpu": found.throughput / found.gpus,
-        "request_throughput": found.requests,
-        "gpus": found.gpus,
-        "requests_in_flight_at_most": found.running,
-        "weight_bytes": found.memory.weights,
-        "kv_pool_bytes": max(0, found.memory.pool),
-        "prefill": dict(found.prefill),
-        "decode": dict(found.decode),
-        "model_was_measured": found.measured,
+        "ttft": prediction.ttft,
+        "tpot": prediction.tpot,
+        "ttft_interval": list(prediction.ttft_interval),
+        "tpot_interval": list(prediction.tpot_interval),
+        "output_throughput": prediction.throughput,
+        "output_throughput_per_gpu": prediction.throughput / prediction.gpus,
+        "request_throughput": prediction.requests,
+        "gpus": prediction.gpus,
+        "requests_in_flight_at_most": prediction.max_in_flight,
+        "weight_bytes": prediction.memory.weights,
+        "kv_pool_bytes": max(0, prediction.memory.kv_pool),
+        "prefill": dict(prediction.prefill),
+        "decode": dict(prediction.decode),
+        "model_was_measured": prediction.model_measured,
         "source": "predicted",
     }
 
 
-def _plain_open(found: OpenLoop) -> dict[str, Any]:
+def _open_loop_json(prediction: OpenLoopPrediction) -> dict[str, Any]:
     return {
-        **plain(found.closed),
-        "ttft": found.ttft,
-        "tpot": found.tpot,
-        "ttft_interval": [_finite(edge) for edge in found.ttft_interval],
-        "tpot_interval": [_finite(edge) for edge in found.tpot_interval],
-        "output_throughput": found.throughput,
-        "output_throughput_per_gpu": found.throughput / found.closed.gpus,
-        "request_throughput": found.rate,
-        "queueing": found.wait,
-        "requests_in_flight": found.in_flight,
-        "sustainable_rate": found.highest,
+        **prediction_json(prediction.closed_loop),
+        "ttft": prediction.ttft,
+        "tpot": prediction.tpot,
+        "ttft_interval": [_finite_or_none(edge) for edge in prediction.ttft_interval],
+        "tpot_interval": [_finite_or_none(edge) for edge in prediction.tpot_interval],
+        "output_throughput": prediction.throughput,
+        "output_throughput_per_gpu": prediction.throughput / prediction.closed_loop.gpus,
+        "request_throughput": prediction.rate,
+        "queueing": prediction.wait,
+        "requests_in_flight": prediction.in_flight,
+        "sustainable_rate": prediction.max_rate,
     }
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def duration(seconds: float) -> str:
+def format_latency(seconds: float) -> str:
     """Seconds as people read them."""
     if math.isinf(seconds):
         return "saturates"
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.{0 if seconds >= 0.1 else 1}f} ms"
 
 
-def between(edges: tuple[float, float]) -> str:
+def format_interval(interval: tuple[float, float]) -> str:
     """The edges of an interval."""
-    return f"{duration(edges[0])} to {duration(edges[1])}"
+    return f"{format_latency(interval[0])} to {format_latency(interval[1])}"

@@ -10,7 +10,7 @@ def predict_table(path: Path, output: Path | None) -> None:
     """Read rows, add the columns of predictions, and write them."""
     from autotuner.cli import display
     from autotuner.errors import UsageError
-    from autotuner.predict.predict_csv import PREDICTED, predicted
+    from autotuner.predict.predict_csv import PREDICTION_COLUMNS, with_predictions
 
     if output is None:
         raise UsageError("--table needs --output FILE.csv.", remedy="It gets all rows with seven more columns.")
@@ -20,8 +20,8 @@ def predict_table(path: Path, output: Path | None) -> None:
             columns, rows = list(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"Cannot read {path}.", why=str(error), remedy="Give a CSV file in UTF-8.") from error
-    answered = [predicted(row) for row in rows]
-    names = [*columns, *(name for name in PREDICTED if name not in columns)]
+    answered = [with_predictions(row) for row in rows]
+    names = [*columns, *(name for name in PREDICTION_COLUMNS if name not in columns)]
     try:
         with output.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")

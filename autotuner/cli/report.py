@@ -5,51 +5,51 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from autotuner.cli.gate import FAIL_ON, Gate
-from autotuner.cli.load_options import OUTPUT, RUN, RUNS, RUNS_FOLDER, option
+from autotuner.cli.gate import FAIL_ON_OPTION, Gate
+from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, OUTPUT, RUN_ARGUMENT, RUNS_FOLDER_OPTION, option
 
 
 def report(
-    run: Annotated[str | None, RUN] = None,
+    run: Annotated[str | None, RUN_ARGUMENT] = None,
     format: Annotated[
         str, option("--format", metavar="table|markdown|json|csv", help="How it is written.", panel=OUTPUT)
     ] = "table",
-    output: Annotated[Path, RUNS_FOLDER] = RUNS,
-    fail_on: Annotated[str, FAIL_ON] = "none",
+    output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
+    fail_on: Annotated[str, FAIL_ON_OPTION] = "none",
     as_json: Annotated[bool, option("--json", help="The same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
     """Show the ranking of a finished or interrupted run again."""
     from autotuner.cli import display
-    from autotuner.cli.results import show_ranking
-    from autotuner.errors import UsageError, unknown
+    from autotuner.cli.results import print_ranking
+    from autotuner.errors import UsageError, unknown_name_message
     from autotuner.scoring.rank import rank
-    from autotuner.search.account import Account
+    from autotuner.search.account import SearchReport
     from autotuner.store import RunStore, find_run
 
-    gate = Gate.read(fail_on)
+    gate = Gate.parse(fail_on)
     chosen = "json" if as_json else format
     formats = ("table", "markdown", "json", "csv")
     if chosen not in formats:
-        raise UsageError(unknown("format", chosen, formats))
+        raise UsageError(unknown_name_message("format", chosen, formats))
     store = RunStore.open(find_run(run, output))
     trials, experiment = store.trials(), store.experiment
     if not trials:
         raise UsageError(f"The run '{store.path}' has no finished trial.", remedy=f"autotune run --resume {store.path}")
-    ranking, account = rank(trials, experiment), Account(*store.search())
+    ranking, account = rank(trials, experiment), SearchReport(*store.load_search())
     if chosen == "table":
         display.line(f"run {store.path}")
-        show_ranking(ranking, trials, experiment, refused=store.refused(), account=account)
+        print_ranking(ranking, trials, experiment, refused=store.load_refused(), search_report=account)
     elif chosen == "json":
-        from autotuner.report.record import record
+        from autotuner.report.record import run_record
 
-        display.json(record(ranking, trials, experiment, store.refused(), account))
+        display.json(run_record(ranking, trials, experiment, store.load_refused(), account))
     elif chosen == "csv":
-        from autotuner.report.csv import csv
+        from autotuner.report.csv import csv_text
 
-        display.text(csv(ranking, trials, experiment))
+        display.text(csv_text(ranking, trials, experiment))
     else:
-        from autotuner.report.markdown import markdown
+        from autotuner.report.markdown import markdown_report
 
-        display.text(markdown(ranking, trials, experiment, refused=store.refused(), account=account))
-    if gate.infeasible:
-        gate.judge(ranking)
+        display.text(markdown_report(ranking, trials, experiment, refused=store.load_refused(), search_report=account))
+    if gate.fails_on_infeasible:
+        gate.check_ranking(ranking)

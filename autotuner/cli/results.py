@@ -7,35 +7,35 @@ from typing import TYPE_CHECKING
 
 from autotuner.cli import display
 from autotuner.core import Verdict
-from autotuner.errors import NoFeasibleError, UsageError, counted
+from autotuner.errors import NoFeasibleError, UsageError, pluralize
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
     from autotuner.experiment import Experiment
-    from autotuner.report.refused import Refused
+    from autotuner.report.refused import RefusedCandidates
     from autotuner.scoring.rank import Ranking
-    from autotuner.search.account import Account
+    from autotuner.search.account import SearchReport
     from autotuner.session import Result
     from autotuner.store import RunStore
 
-SHOWN = 20
+SHOWN_CANDIDATES = 20
 """Candidates in the table at the end of a run; `autotune report` has all."""
 
-REASONS = 2
+SHOWN_REASONS = 2
 """Reasons for which candidates were not launched that the terminal shows; report.md has all."""
 
 
-def show(result: Result, experiment: Experiment, as_json: bool) -> None:
+def print_result(result: Result, experiment: Experiment, as_json: bool) -> None:
     """The ranked table and the winner's command."""
     if as_json:
-        from autotuner.report.record import record
+        from autotuner.report.record import run_record
 
-        data = record(result.ranking, result.trials, experiment, result.refused, result.account)
+        data = run_record(result.ranking, result.trials, experiment, result.refused, result.search_report)
         display.json(
             {**data, "run": str(result.path), "command": result.command, "command_note": result.remark or None}
         )
     else:
-        show_ranking(result.ranking, result.trials, experiment, SHOWN, result.refused, result.account)
+        print_ranking(result.ranking, result.trials, experiment, SHOWN_CANDIDATES, result.refused, result.search_report)
         display.sentence(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
@@ -44,76 +44,78 @@ def show(result: Result, experiment: Experiment, as_json: bool) -> None:
             display.text(result.command)
 
 
-def show_ranking(
+def print_ranking(
     ranking: Ranking,
     trials: Sequence[Trial],
     experiment: Experiment,
     limit: int | None = None,
-    refused: Refused = (),
-    account: Account | None = None,
+    refused: RefusedCandidates = (),
+    search_report: SearchReport | None = None,
 ) -> None:
     """The ranked table with its notes, what was refused, the frontier, and one sentence about the winner."""
-    from autotuner.report.frontier import frontier, frontier_title
+    from autotuner.report.frontier import frontier_table, frontier_title
     from autotuner.report.objective_text import objective_line
-    from autotuner.report.refused import heading, reasons
-    from autotuner.report.search_summary import sentences
-    from autotuner.report.summary import sentence
-    from autotuner.report.table import rows
+    from autotuner.report.refused import reason_lines, refusal_heading
+    from autotuner.report.search_summary import search_sentences
+    from autotuner.report.summary import winner_sentence
+    from autotuner.report.table import ranking_table
 
     candidates, launches = len(ranking.standings), len(trials)
     title = (
         f"{experiment.model.id_or_path}: {candidates} candidate{'' if candidates == 1 else 's'}, "
         f"{launches} launch{'' if launches == 1 else 'es'}, best first"
     )
-    known = display.report(rows(ranking, trials, experiment, limit), title)
+    known = display.report_table(ranking_table(ranking, trials, experiment, limit), title)
     display.sentence(objective_line(experiment))
     if refused:
-        display.line(heading(refused))
-        for line in reasons(refused, experiment):
+        display.line(refusal_heading(refused))
+        for line in reason_lines(refused, experiment):
             display.sentence(f"  {line}", indent="    ")
-    front = frontier(trials, experiment)
+    front = frontier_table(trials, experiment)
     if front.rows:
         display.line()
-        display.report(front, frontier_title(experiment), known)
+        display.report_table(front, frontier_title(experiment), known)
         display.line()
     if ranking.winner:
-        display.sentence(sentence(ranking))
-    if account is not None:
-        for text in sentences(ranking, trials, experiment, account):
+        display.sentence(winner_sentence(ranking))
+    if search_report is not None:
+        for text in search_sentences(ranking, trials, experiment, search_report):
             display.sentence(text)
-        if account.skipped:
-            display.sentence(not_launched(account.skipped))
+        if search_report.skipped:
+            display.sentence(skipped_text(search_report.skipped))
 
 
-def not_launched(skipped: Refused) -> str:
+def skipped_text(skipped: RefusedCandidates) -> str:
     """How many candidates a search left out, by the reasons that hold for the most of them."""
-    from autotuner.report.refused import by_reason
+    from autotuner.report.refused import group_by_reason
 
-    grouped = sorted(by_reason(skipped).items(), key=lambda item: -len(item[1]))
+    grouped = sorted(group_by_reason(skipped).items(), key=lambda item: -len(item[1]))
     several = len(grouped) > 1
-    named = [f"{reason} ({len(candidates)})" if several else reason for reason, candidates in grouped[:REASONS]]
-    others = sum(len(candidates) for _, candidates in grouped[REASONS:])
+    named = [f"{reason} ({len(candidates)})" if several else reason for reason, candidates in grouped[:SHOWN_REASONS]]
+    others = sum(len(candidates) for _, candidates in grouped[SHOWN_REASONS:])
     named += [f"{others} for other reasons"] if others else []
     were, them = ("was", "it") if len(skipped) == 1 else ("were", "them")
-    return f"{counted(len(skipped), 'candidate')} {were} not launched: {'; '.join(named)}. report.md names {them}."
+    return f"{pluralize(len(skipped), 'candidate')} {were} not launched: {'; '.join(named)}. report.md names {them}."
 
 
-def no_winner(ranking: Ranking) -> NoFeasibleError:
+def no_winner_error(ranking: Ranking) -> NoFeasibleError:
     """Say that nothing met the targets, and what came closest."""
     if not ranking.standings or ranking.standings[0].value is None:
-        return NoFeasibleError("No configuration could be measured.", why=_without_figure(ranking), remedy=SEE_LOG)
-    from autotuner.report.candidate_names import Names
+        return NoFeasibleError(
+            "No configuration could be measured.", why=_no_measurement_reason(ranking), remedy=LOG_REMEDY
+        )
+    from autotuner.report.candidate_names import CandidateNames
 
     best = ranking.standings[0]
     missed = best.verdict in (None, Verdict.INFEASIBLE)
     return NoFeasibleError(
         "No configuration met the targets." if missed else "No configuration gave figures that can be trusted.",
-        why=f"The closest is {Names.ranked(ranking).named(best.candidate)}: {best.reason}.",
-        remedy=REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
+        why=f"The closest is {CandidateNames.from_ranking(ranking).full_name(best.candidate)}: {best.reason}.",
+        remedy=VERDICT_REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
     )
 
 
-def _without_figure(ranking: Ranking) -> str:
+def _no_measurement_reason(ranking: Ranking) -> str:
     match len(ranking.standings):
         case 0:
             return "Nothing was launched."
@@ -123,16 +125,16 @@ def _without_figure(ranking: Ranking) -> str:
             return f"None of {several} candidates gave a figure; the first: {ranking.standings[0].reason}"
 
 
-SEE_LOG = "Its server.log says more."
+LOG_REMEDY = "Its server.log says more."
 
-REMEDIES: dict[Verdict | None, str] = {
+VERDICT_REMEDIES: dict[Verdict | None, str] = {
     Verdict.CLIENT_LIMITED: "The load generator was held up: leave it a CPU core that nothing else uses.",
     Verdict.SATURATED: "The requested rate is above what the server can do: lower --rate.",
     Verdict.INVALID: "The figures cannot be trusted: see the checks in the report and the server's log.",
 }
 
 
-def the_trial(store: RunStore, number: int | None) -> Trial:
+def find_trial(store: RunStore, number: int | None) -> Trial:
     """Trial `number` of a run, or its winner."""
     from autotuner.scoring.rank import rank
 
@@ -144,8 +146,8 @@ def the_trial(store: RunStore, number: int | None) -> Trial:
             )
         ranking = rank(trials, store.experiment)
         if ranking.winner is None:
-            raise no_winner(ranking)
-        number = ranking.winner.trial
+            raise no_winner_error(ranking)
+        number = ranking.winner.trial_number
     for trial in trials:
         if trial.number == number:
             return trial

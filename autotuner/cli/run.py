@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotuner.cli.config_options import Asked, asks
-from autotuner.cli.error_boundary import INTERRUPTED
-from autotuner.cli.gate import FAIL_ON, Gate
-from autotuner.cli.load_options import AS_JSON, OUTPUT, RUNS, RUNS_FOLDER, option
+from autotuner.cli.config_options import ConfigOptions, with_config_options
+from autotuner.cli.error_boundary import EXIT_INTERRUPTED
+from autotuner.cli.gate import FAIL_ON_OPTION, Gate
+from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, OUTPUT, RUNS_FOLDER_OPTION, option
 from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
     from autotuner.config import Composition
     from autotuner.search.plan import Plan
-    from autotuner.session import Wiring
+    from autotuner.session import Session
     from autotuner.store import RunStore
 
 
-@asks
+@with_config_options
 def run(
-    asked: Asked,
-    output: Annotated[Path, RUNS_FOLDER] = RUNS,
+    config_options: ConfigOptions,
+    output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     dry_run: Annotated[bool, option("--dry-run", help="Show the plan and stop.", panel=OUTPUT)] = False,
     resume: Annotated[
         str | None,
@@ -36,38 +36,42 @@ def run(
             default="a new run",
         ),
     ] = None,
-    fail_on: Annotated[str, FAIL_ON] = "infeasible",
-    as_json: Annotated[bool, AS_JSON] = False,
+    fail_on: Annotated[str, FAIL_ON_OPTION] = "infeasible",
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Compose a configuration, launch candidates, measure, rank, and print the winner's command."""
     from autotuner.cli import display
-    from autotuner.session import create, wire
+    from autotuner.session import create_run, session_for
 
-    gate = Gate.read(fail_on)
+    gate = Gate.parse(fail_on)
     if resume is not None:
-        _refuse_changes(asked, dry_run)
+        _reject_changes(config_options, dry_run)
         _resume(resume or None, output, as_json, gate)
         return
-    composition = asked.compose()
+    composition = config_options.compose()
     for warning in composition.warnings:
         display.warning(warning)
-    wiring = wire(composition.experiment)
+    wiring = session_for(composition.experiment)
     if dry_run:
-        _show_plan(composition, wiring, as_json)
+        _print_plan(composition, wiring, as_json)
         return
     for note in composition.notes:
         display.note(note)
     display.relay_log()
     wiring.preflight(output)
-    _tune(create(composition, output), wiring, as_json, gate)
+    _tune(create_run(composition, output), wiring, as_json, gate)
 
 
-def _refuse_changes(asked: Asked, dry_run: bool) -> None:
+def _reject_changes(config_options: ConfigOptions, dry_run: bool) -> None:
     """A run that is resumed keeps its configuration, and has no plan to be shown."""
     from autotuner.errors import UsageError
 
-    defaults = Asked()
-    changed = [field.name for field in fields(Asked) if getattr(asked, field.name) != getattr(defaults, field.name)]
+    defaults = ConfigOptions()
+    changed = [
+        field.name
+        for field in fields(ConfigOptions)
+        if getattr(config_options, field.name) != getattr(defaults, field.name)
+    ]
     changed += ["dry_run"] if dry_run else []
     if changed:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
@@ -81,94 +85,97 @@ def _refuse_changes(asked: Asked, dry_run: bool) -> None:
 def _resume(name: str | None, output: Path, as_json: bool, gate: Gate) -> None:
     """Go on with the run called `name`, or with the newest."""
     from autotuner.cli import display
-    from autotuner.session import wire
+    from autotuner.session import session_for
     from autotuner.store import RunStore, find_run
 
     store = RunStore.open(find_run(name, output))
-    wiring = wire(store.experiment)
+    wiring = session_for(store.experiment)
     display.relay_log()
     wiring.preflight(output)
     _tune(store, wiring, as_json, gate)
 
 
-def _tune(store: RunStore, wiring: Wiring, as_json: bool, gate: Gate) -> None:
+def _tune(store: RunStore, session: Session, as_json: bool, gate: Gate) -> None:
     from autotuner.cli import display
-    from autotuner.cli.results import show
-    from autotuner.cli.run_view import view
-    from autotuner.errors import counted
-    from autotuner.session import go_on
+    from autotuner.cli.results import print_result
+    from autotuner.cli.run_view import run_view_for
+    from autotuner.errors import pluralize
+    from autotuner.session import execute
 
-    with terminated_as_interrupted(), store.locked():
+    with terminated_as_interrupted(), store.lock():
         done = store.trials()
-        plan = wiring.plan()
+        plan = session.plan()
         most = "at most " if plan.may_end_early else ""
-        launches = counted(plan.total, "launch", "launches")
+        launches = pluralize(plan.launch_count, "launch", "launches")
         display.note(f"run folder {store.path}: {most}{launches}, {len(done)} of them finished")
         try:
-            with view(plan, done) as watch:
-                result = go_on(store, wiring, watch)
+            with run_view_for(plan, done) as watch:
+                result = execute(store, session, watch)
         except KeyboardInterrupt as interrupt:
-            display.note(f"Interrupted; {_kept(len(store.trials()))}. Go on with:")
+            display.note(f"Interrupted; {_kept_text(len(store.trials()))}. Go on with:")
             display.note(f"  autotune run --resume {store.path}")
-            raise typer.Exit(INTERRUPTED) from interrupt
+            raise typer.Exit(EXIT_INTERRUPTED) from interrupt
     if done and len(result.trials) == len(done):
-        display.note(f"This run is complete: nothing was left to launch. {_again(len(done))}")
-    show(result, store.experiment, as_json)
-    gate.judge(result.ranking)
+        display.note(f"This run is complete: nothing was left to launch. {_ranked_again_text(len(done))}")
+    print_result(result, store.experiment, as_json)
+    gate.check_ranking(result.ranking)
 
 
-def _kept(trials: int) -> str:
+def _kept_text(trials: int) -> str:
     return "1 finished trial is kept" if trials == 1 else f"{trials} finished trials are kept"
 
 
-def _again(trials: int) -> str:
+def _ranked_again_text(trials: int) -> str:
     return "Its trial was ranked again." if trials == 1 else f"Its {trials} trials were ranked again."
 
 
-def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
+def _print_plan(composition: Composition, session: Session, as_json: bool) -> None:
     from autotuner.cli import display, plan_forecast, plan_text
-    from autotuner.errors import counted
-    from autotuner.report.objective_text import meaning
+    from autotuner.errors import pluralize
+    from autotuner.report.objective_text import objective_meaning
 
-    plan = wiring.plan()
+    plan = session.plan()
     points = plan.workload.load_points
     if as_json:
         display.json(
             {
                 "layers": composition.layers,
-                "source": wiring.source,
-                "combinations": plan.space.total,
-                "launches": plan.total,
+                "source": session.source,
+                "combinations": plan.space.combination_count,
+                "launches": plan.launch_count,
                 "confirmations": plan.confirmations,
                 "may_end_early": plan.may_end_early,
                 "candidates": [dict(candidate.parameters) for candidate in plan.candidates],
-                "predicted": plan_forecast.foreseen(wiring.foresight, plan.candidates, points),
-                "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refused],
+                "predicted": plan_forecast.forecasts_json(session.forecaster, plan.candidates, points),
+                "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refusals],
                 "load_points": [str(point) for point in points],
-                "estimated_seconds": round(plan.usual.seconds),
-                "estimated_seconds_at_most": round(plan.most.seconds),
-                "estimated_gpu_hours": round(plan.usual.gpu_hours, 3),
-                "estimated_gpu_hours_at_most": round(plan.most.gpu_hours, 3),
+                "estimated_seconds": round(plan.usual_cost.seconds),
+                "estimated_seconds_at_most": round(plan.max_cost.seconds),
+                "estimated_gpu_hours": round(plan.usual_cost.gpu_hours, 3),
+                "estimated_gpu_hours_at_most": round(plan.max_cost.gpu_hours, 3),
             }
         )
         return
-    experiment = wiring.experiment
-    why = "" if wiring.simulated else composition.reasons.get("deployment.mode", "")
-    seen = len(plan.space.candidates) + len(plan.space.refused)
-    sample = f"{seen:,} of them drawn, " if seen < plan.space.total else ""
+    experiment = session.experiment
+    why = "" if session.is_simulated else composition.reasons.get("deployment.mode", "")
+    seen = len(plan.space.candidates) + len(plan.space.refusals)
+    sample = f"{seen:,} of them drawn, " if seen < plan.space.combination_count else ""
     for label, text in (
         ("layers", " > ".join(composition.layers)),
         ("model", experiment.model.id_or_path),
-        ("engine", f"{experiment.base_runtime} ({wiring.source}), {wiring.where}{f': {why}' if why else ''}"),
+        ("engine", f"{experiment.base_runtime} ({session.source}), {session.run_location}{f': {why}' if why else ''}"),
         ("objective", f"{experiment.optimization.objective}, by {experiment.optimization.strategy}"),
-        ("", meaning(experiment)),
+        ("", objective_meaning(experiment)),
         ("load points", ", ".join(map(str, points))),
-        ("space", f"{counted(plan.space.total, 'combination')}, {sample}{len(plan.space.refused)} refused"),
-        *plan_text.lines(plan),
+        (
+            "space",
+            f"{pluralize(plan.space.combination_count, 'combination')}, {sample}{len(plan.space.refusals)} refused",
+        ),
+        *plan_text.summary_lines(plan),
     ):
         display.sentence(f"{label:<13}{text}", indent=" " * 13)
-    plan_text.show_candidates(plan, wiring.foresight)
-    if plan.space.refused:
+    plan_text.print_candidates(plan, session.forecaster)
+    if plan.space.refusals:
         names = list(experiment.parameters)
         alike = [name for name in names if len(experiment.parameters[name]) == 1]
         priorities = dict.fromkeys(alike, 2)
@@ -178,11 +185,11 @@ def _show_plan(composition: Composition, wiring: Wiring, as_json: bool) -> None:
 
 def _refused_rows(plan: Plan) -> list[dict[str, Any]]:
     """The first combinations that each reason holds for, and how many more there are."""
-    from autotuner.report.refused import NAMED, by_reason
+    from autotuner.report.refused import MAX_NAMED_CANDIDATES, group_by_reason
 
     rows: list[dict[str, Any]] = []
-    for reason, candidates in by_reason(plan.space.refused).items():
-        rows += [{**candidate.parameters, "refused because": reason} for candidate in candidates[:NAMED]]
-        if len(candidates) > NAMED:
-            rows.append({"": f"and {len(candidates) - NAMED} more", "refused because": reason})
+    for reason, candidates in group_by_reason(plan.space.refusals).items():
+        rows += [{**candidate.parameters, "refused because": reason} for candidate in candidates[:MAX_NAMED_CANDIDATES]]
+        if len(candidates) > MAX_NAMED_CANDIDATES:
+            rows.append({"": f"and {len(candidates) - MAX_NAMED_CANDIDATES} more", "refused because": reason})
     return rows

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotuner.config.check import check_file
-    from autotuner.config.composition import Composition, Row, compose, settled
+    from autotuner.config.composition import Composition, ResolvedValue, compose, resolved_context
     from autotuner.config.context import TaskContext
     from autotuner.config.factory import TaskConfigFactory
     from autotuner.config.layers import ConfigLayer, Profile
@@ -19,7 +19,7 @@ __all__ = [
     "ConfigLayer",
     "Overrides",
     "Profile",
-    "Row",
+    "ResolvedValue",
     "TaskConfigFactory",
     "TaskContext",
     "check_file",
@@ -28,7 +28,7 @@ __all__ = [
     "merge",
     "parse_set",
     "read_overrides",
-    "settled",
+    "resolved_context",
 ]
 
 # Loaded on first use: listing profiles must not pay for pydantic.

@@ -5,26 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from autotuner.errors import counted
-from autotuner.experiment import RECORDED, Experiment
+from autotuner.errors import pluralize
+from autotuner.experiment import TRACE_RATE, Experiment
 from autotuner.expression import parse
 from autotuner.predict import hardware
-from autotuner.rules import SIZES, WORDS
+from autotuner.rules import CONTEXT_NAMES, PARALLEL_SIZES
 
 
-def warnings_about(experiment: Experiment) -> list[str]:
+def experiment_warnings(experiment: Experiment) -> list[str]:
     """Return one sentence for each thing worth a second look."""
     return [
-        *_about_grid(experiment),
-        *_about_rules(experiment),
-        *_about_load(experiment),
-        *_about_objective(experiment),
-        *_about_slo(experiment),
-        *_about_nodes(experiment),
+        *_grid_warnings(experiment),
+        *_rule_warnings(experiment),
+        *_load_warnings(experiment),
+        *_objective_warnings(experiment),
+        *_slo_warnings(experiment),
+        *_node_warnings(experiment),
     ]
 
 
-def _about_grid(experiment: Experiment) -> Iterator[str]:
+def _grid_warnings(experiment: Experiment) -> Iterator[str]:
     for name, values in experiment.parameters.items():
         if len({(type(value), value) for value in values}) < len(values):
             yield f"{name} holds the same value twice"
@@ -40,15 +40,15 @@ def _about_grid(experiment: Experiment) -> Iterator[str]:
         yield f"mem-fraction-static {max(fractions)} leaves little memory for anything but weights and KV cache"
 
 
-def _about_rules(experiment: Experiment) -> Iterator[str]:
+def _rule_warnings(experiment: Experiment) -> Iterator[str]:
     for name, text in experiment.constraints.items():
-        missing = parse(text).needed - {*experiment.parameters, *WORDS, *SIZES}
+        missing = parse(text).required_names - {*experiment.parameters, *CONTEXT_NAMES, *PARALLEL_SIZES}
         if missing:
             named = ", ".join(sorted(missing))
             yield f"the constraint {name} refuses nothing where it depends on {named}, which no layer sets"
 
 
-def _about_load(experiment: Experiment) -> Iterator[str]:
+def _load_warnings(experiment: Experiment) -> Iterator[str]:
     load = experiment.benchmark
     running = [value for value in experiment.parameters.get("max-running-requests", ()) if isinstance(value, int)]
     if running and load.num_concurrency and max(load.num_concurrency) > min(running):
@@ -57,7 +57,7 @@ def _about_load(experiment: Experiment) -> Iterator[str]:
             "the requests above it wait in the server's queue"
         )
     for name, trace in zip(load.traffic_scenarios, load.recorded, strict=False):
-        if RECORDED in load.request_rates and trace.seconds >= load.duration:
+        if TRACE_RATE in load.request_rates and trace.seconds >= load.duration:
             yield (
                 f"{name} is replayed for {load.duration:g} s of its {trace.seconds:,.0f} s: "
                 f"a duration of {math.floor(trace.seconds) + 1} replays it whole"
@@ -66,13 +66,13 @@ def _about_load(experiment: Experiment) -> Iterator[str]:
     seconds = points * (load.duration + load.warmup)
     if seconds > experiment.optimization.timeout_per_iteration:
         yield (
-            f"{counted(points, 'load point')} of {load.duration + load.warmup:g} s "
+            f"{pluralize(points, 'load point')} of {load.duration + load.warmup:g} s "
             f"{'takes' if points == 1 else 'take'} {seconds:g} s, more than "
             f"timeout_per_iteration ({experiment.optimization.timeout_per_iteration:g} s) allows"
         )
 
 
-def _about_objective(experiment: Experiment) -> Iterator[str]:
+def _objective_warnings(experiment: Experiment) -> Iterator[str]:
     objective = experiment.optimization.objective
     if objective == "maximize_goodput" and not experiment.slo.terms:
         yield "objective maximize_goodput has no SLO, so every request counts as good; give one with --slo"
@@ -80,7 +80,7 @@ def _about_objective(experiment: Experiment) -> Iterator[str]:
         yield "objective minimize_cost has no price; give what one GPU costs for an hour with --price"
 
 
-def _about_slo(experiment: Experiment) -> Iterator[str]:
+def _slo_warnings(experiment: Experiment) -> Iterator[str]:
     targets = {(term.metric, term.statistic): term.threshold for term in experiment.slo.terms}
     for (metric, statistic), threshold in targets.items():
         pace = targets.get(("tpot", statistic))
@@ -91,11 +91,11 @@ def _about_slo(experiment: Experiment) -> Iterator[str]:
             )
 
 
-def _about_nodes(experiment: Experiment) -> Iterator[str]:
+def _node_warnings(experiment: Experiment) -> Iterator[str]:
     sizes = [value for value in experiment.parameters.get("tp-size", ()) if isinstance(value, int)]
     kind = experiment.hardware.gpu_type or (experiment.simulate.gpu if experiment.base_runtime == "sim" else "")
-    known = hardware.knows(kind)
-    node = hardware.gpu(kind).gpus_per_node if known else hardware.NODE
+    known = hardware.is_known(kind)
+    node = hardware.find_gpu(kind).gpus_per_node if known else hardware.DEFAULT_GPUS_PER_NODE
     if sizes and max(sizes) > node:
         holds = f"a node of {kind} has" if known else "a node usually has"
         yield f"tp-size {max(sizes)} may need several nodes: {holds} {node} GPUs"

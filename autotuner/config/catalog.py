@@ -11,24 +11,24 @@ from typing import Any
 import autotuner
 from autotuner.config import layers
 from autotuner.config.layers import ConfigLayer, Profile
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError, unknown_name_message
 
-AUTOMATIC = ("base", "deployment", "runtime", "gpu")
+AUTOMATIC_FOLDERS = ("base", "deployment", "runtime", "gpu")
 """Folders whose layers take part in every composition where their conditions hold, in this order."""
 
-FOLDERS = {"profile": "", "SLO": "slo", "preset": "presets"}
+FOLDER_BY_KIND = {"profile": "", "SLO": "slo", "preset": "presets"}
 """Kind of what is asked for by name -> its folder below a profiles folder."""
 
-OPTIONS = {"profile": "--profile", "SLO": "--slo", "preset": "--layer"}
+OPTION_BY_KIND = {"profile": "--profile", "SLO": "--slo", "preset": "--layer"}
 """Kind of what is asked for by name -> the option that applies it."""
 
-_PLACE = re.compile(r"(?!--)(.+):(\d+):\d+")
+_PLACE_PATTERN = re.compile(r"(?!--)(.+):(\d+):\d+")
 
-REGISTERED: dict[str, Profile] = {}
+REGISTERED_PROFILES: dict[str, Profile] = {}
 """Profiles made in Python; they come before files of the same name."""
 
 
-def bundled() -> Path:
+def bundled_folder() -> Path:
     """Folder of the profiles that came with the package: inside it when installed, beside it in a checkout."""
     package = Path(autotuner.__file__).parent
     inside = package / "profiles"
@@ -48,13 +48,13 @@ def user_folder() -> Path:
 def search_path() -> list[Path]:
     """Profiles folders that exist, nearest first, each once."""
     found: dict[Path, Path] = {}
-    for folder in (Path("profiles"), user_folder(), bundled()):
+    for folder in (Path("profiles"), user_folder(), bundled_folder()):
         if folder.is_dir():
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
 
 
-def files(folder: str) -> dict[str, list[Path]]:
+def files_by_name(folder: str) -> dict[str, list[Path]]:
     """Name -> its files in `folder` of each place on the search path, nearest first; bundled names come first."""
     found: dict[str, list[Path]] = {}
     for place in reversed(search_path()):
@@ -64,31 +64,31 @@ def files(folder: str) -> dict[str, list[Path]]:
     return found
 
 
-def hidden(kind: str, paths: list[Path]) -> list[str]:
+def shadowing_warnings(kind: str, paths: list[Path]) -> list[str]:
     """Warn where the nearest of `paths` hides one that says something else."""
     nearest, *others = paths
     content = nearest.read_bytes()
     return [
-        f"{kind} '{nearest.stem}' from {shown(nearest)} hides the one in {shown(path)}"
+        f"{kind} '{nearest.stem}' from {display_path(nearest)} hides the one in {display_path(path)}"
         for path in others
         if path.read_bytes() != content
     ]
 
 
-def automatic() -> tuple[list[ConfigLayer], list[str]]:
+def automatic_layers() -> tuple[list[ConfigLayer], list[str]]:
     """All layers that need not be asked for, in order, and warnings."""
     found: list[ConfigLayer] = []
     warnings: list[str] = []
-    for folder in AUTOMATIC:
-        for paths in files(folder).values():
-            found += load(paths[0]).layers
-            warnings += hidden("layer file", paths)
+    for folder in AUTOMATIC_FOLDERS:
+        for paths in files_by_name(folder).values():
+            found += load_catalog_file(paths[0]).layers
+            warnings += shadowing_warnings("layer file", paths)
     return found, warnings
 
 
-def load(path: Path) -> Profile:
+def load_catalog_file(path: Path) -> Profile:
     """Read a layer file of the search path: its name must be the file's, so that it can be found."""
-    profile = layers.load(path)
+    profile = layers.load_profile(path)
     if profile.name != path.stem:
         raise ConfigError(
             f"{path} holds '{profile.name}'.",
@@ -100,36 +100,36 @@ def load(path: Path) -> Profile:
 
 def find(kind: str, name: str) -> tuple[Profile, list[str]]:
     """Find a profile, an SLO or a preset by name or by path, and warnings; ConfigError with the nearest name."""
-    if is_path(name):
+    if looks_like_path(name):
         path = Path(name).expanduser()
         if not path.is_file():
             raise ConfigError(
                 f"There is no {kind} file {name}.", remedy="Check the path, or give a name without a folder."
             )
-        return layers.load(path), []
-    if kind == "profile" and name in REGISTERED:
-        return REGISTERED[name], []
-    known = files(FOLDERS[kind])
+        return layers.load_profile(path), []
+    if kind == "profile" and name in REGISTERED_PROFILES:
+        return REGISTERED_PROFILES[name], []
+    known = files_by_name(FOLDER_BY_KIND[kind])
     if name not in known:
-        places = ", ".join(str(place / FOLDERS[kind]) for place in search_path())
+        places = ", ".join(str(place / FOLDER_BY_KIND[kind]) for place in search_path())
         raise ConfigError(
-            unknown(kind, name, names(kind)),
+            unknown_name_message(kind, name, names(kind)),
             why=f"Looked in {places}.",
             remedy="Correct the name, or give the path of a YAML file.",
         )
-    return load(known[name][0]), hidden(kind, known[name])
+    return load_catalog_file(known[name][0]), shadowing_warnings(kind, known[name])
 
 
-def find_any(name: str, kinds: Sequence[str] = tuple(FOLDERS)) -> dict[str, Profile]:
+def find_by_name(name: str, kinds: Sequence[str] = tuple(FOLDER_BY_KIND)) -> dict[str, Profile]:
     """Kind -> what goes by this name there, of at least one kind; a path is a profile unless `kinds` is one other."""
-    if is_path(name):
+    if looks_like_path(name):
         kind = kinds[0]
         return {kind: find(kind, name)[0]}
     matches = {kind: find(kind, name)[0] for kind in kinds if name in names(kind)}
     if not matches:
         *others, last = kinds
         raise ConfigError(
-            unknown(
+            unknown_name_message(
                 f"{', '.join(others)} or {last}" if others else last, name, [n for kind in kinds for n in names(kind)]
             ),
             remedy="Correct the name, or give the path of a YAML file; `autotune profiles list` names all there are.",
@@ -139,37 +139,37 @@ def find_any(name: str, kinds: Sequence[str] = tuple(FOLDERS)) -> dict[str, Prof
 
 def names(kind: str) -> list[str]:
     """Return the names of everything of a kind."""
-    return sorted({*files(FOLDERS[kind]), *(REGISTERED if kind == "profile" else ())})
+    return sorted({*files_by_name(FOLDER_BY_KIND[kind]), *(REGISTERED_PROFILES if kind == "profile" else ())})
 
 
 def describe(kind: str) -> list[dict[str, Any]]:
     """Describe everything of a kind, which is `kind` of each; an unreadable file is listed with its "problem"."""
     entries: dict[str, Mapping[str, Any]] = {}
-    for name, paths in files(FOLDERS[kind]).items():
+    for name, paths in files_by_name(FOLDER_BY_KIND[kind]).items():
         try:
-            entries[name] = load(paths[0]).describe()
+            entries[name] = load_catalog_file(paths[0]).describe()
         except ConfigError as error:
             entries[name] = {**Profile(name, (), {}, str(paths[0])).describe(), "problem": str(error)}
     if kind == "profile":
-        entries.update({name: profile.describe() for name, profile in REGISTERED.items()})
+        entries.update({name: profile.describe() for name, profile in REGISTERED_PROFILES.items()})
     return [{"kind": kind.lower(), **entries[name]} for name in sorted(entries)]
 
 
-def is_path(name: str) -> bool:
+def looks_like_path(name: str) -> bool:
     """Whether `name` is meant as the path of a file."""
     return "/" in name or os.sep in name or name.endswith((".yaml", ".yml"))
 
 
-def shown(path: Path | str) -> str:
+def display_path(path: Path | str) -> str:
     """A path as it is shown: "bundled NAME", "./NAME", "~/NAME", or the whole of it."""
     place = Path(path).absolute()
-    for folder, name in ((bundled(), "bundled "), (Path.cwd(), "./"), (Path.home(), "~/")):
+    for folder, name in ((bundled_folder(), "bundled "), (Path.cwd(), "./"), (Path.home(), "~/")):
         if place.resolve().is_relative_to(folder.resolve()):
             return f"{name}{place.resolve().relative_to(folder.resolve())}"
     return str(place)
 
 
-def shown_place(place: str) -> str:
+def display_place(place: str) -> str:
     """A place, such as "FILE:LINE:COLUMN", as it is shown: the file shortened, without the column."""
-    match = _PLACE.fullmatch(place)
-    return f"{shown(match[1])}:{match[2]}" if match else place
+    match = _PLACE_PATTERN.fullmatch(place)
+    return f"{display_path(match[1])}:{match[2]}" if match else place

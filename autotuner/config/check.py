@@ -9,10 +9,10 @@ from autotuner.config import layers
 from autotuner.config.composition import Composition, compose
 from autotuner.config.context import TaskContext
 from autotuner.config.layers import FileLayer
-from autotuner.config.merging import dig
-from autotuner.config.schema import check_keys, slo_mapping
+from autotuner.config.merging import value_at
+from autotuner.config.schema import check_keys, normalize_slo
 
-_SOME_MODEL = "llama-3.1-8b"
+_EXAMPLE_MODEL = "llama-3.1-8b"
 
 
 def check_file(path: str | Path, context: TaskContext | None = None) -> Composition:
@@ -22,14 +22,14 @@ def check_file(path: str | Path, context: TaskContext | None = None) -> Composit
     """
     file = Path(path).absolute()
     parts = [
-        (layer, {**data, "slo": slo_mapping(data["slo"])} if "slo" in data else data)
-        for layer in layers.load(file).layers
+        (layer, {**data, "slo": normalize_slo(data["slo"])} if "slo" in data else data)
+        for layer in layers.load_profile(file).layers
         if isinstance(layer, FileLayer)
-        for data in layer.parts()
+        for data in layer.data_variants()
     ]
     for layer, data in parts:
-        check_keys(layer.name, data, layer.where)
+        check_keys(layer.name, data, layer.locate)
     if context is None:
-        names_model = any(dig(data, "model.id_or_path") for _, data in parts)
-        context = TaskContext(model_name=None if names_model else _SOME_MODEL)
+        names_model = any(value_at(data, "model.id_or_path") for _, data in parts)
+        context = TaskContext(model_name=None if names_model else _EXAMPLE_MODEL)
     return compose(replace(context, profiles=[str(file)]))

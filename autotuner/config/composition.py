@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotuner.config import catalog, selection, yaml_documents
-from autotuner.config.advice import warnings_about
-from autotuner.config.context import IDENTITY, WORDS, TaskContext
-from autotuner.config.facts import check_known, settle
-from autotuner.config.finalize import finalize, require
+from autotuner.config.advice import experiment_warnings
+from autotuner.config.context import CALLER_PRIORITY_KEYS, CONTEXT_KEYS, TaskContext
+from autotuner.config.facts import check_identity, resolve_context
+from autotuner.config.finalize import check_deployment, finalize
 from autotuner.config.gpus import check_gpus
-from autotuner.config.inactive import leave_out
+from autotuner.config.inactive import remove_inactive
 from autotuner.config.layers import ConfigLayer
-from autotuner.config.merging import CALLER, Merged, dig, leaves, merge, nest
-from autotuner.config.schema import check_keys, default_leaves, slo_mapping, validate
-from autotuner.errors import ConfigError, unknown
+from autotuner.config.merging import CALLER_LAYERS, MergedConfig, leaves, merge, nest, value_at
+from autotuner.config.schema import check_keys, default_leaves, normalize_slo, validate
+from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.experiment import Experiment
 
-SLO = "--slo"
+SLO_OPTION = "--slo"
 
-Where = Callable[[str], str]
+Locator = Callable[[str], str]
 
 _PATCH_REMEDY = "Correct these values."
 _REPLACE_REMEDY = (
@@ -31,7 +31,7 @@ _REPLACE_REMEDY = (
 
 
 @dataclass(frozen=True)
-class Row:
+class ResolvedValue:
     """One resolved value: its dotted path, its layer ("default" where none set it) and its place in a text."""
 
     path: str
@@ -58,19 +58,24 @@ class Composition:
     experiment: Experiment
     warnings: list[str]
     places: dict[str, str]
-    overridden: dict[str, list[Row]]
+    overridden_values: dict[str, list[ResolvedValue]]
     reasons: dict[str, str]
 
     @property
     def notes(self) -> list[str]:
         """What a user should know of the machine's part in this configuration."""
         path = "deployment.mode"
-        return [f"deployment {dig(self.data, path)}: {self.reasons[path]}"] if path in self.reasons else []
+        return [f"deployment {value_at(self.data, path)}: {self.reasons[path]}"] if path in self.reasons else []
 
-    def rows(self) -> list[Row]:
+    def resolved_values(self) -> list[ResolvedValue]:
         """Every value, with defaults, in the order of the configuration's sections."""
-        rows = [Row(path, value, self.provenance[path], self.places[path]) for path, value in leaves(self.data).items()]
-        rows += [Row(path, value, "default") for path, value in default_leaves(self.experiment, self.data).items()]
+        rows = [
+            ResolvedValue(path, value, self.provenance[path], self.places[path])
+            for path, value in leaves(self.data).items()
+        ]
+        rows += [
+            ResolvedValue(path, value, "default") for path, value in default_leaves(self.experiment, self.data).items()
+        ]
         sections = list(Experiment.model_fields)
         return sorted(rows, key=lambda row: sections.index(row.path.partition(".")[0]))
 
@@ -79,34 +84,35 @@ def compose(context: TaskContext) -> Composition:
     """Compose what `context` asks for; ConfigError says what cannot be used and where it was written."""
     if context.override_mode not in ("patch", "replace"):
         raise ConfigError(
-            unknown("override mode", str(context.override_mode), ("patch", "replace")), remedy="Give patch or replace."
+            unknown_name_message("override mode", str(context.override_mode), ("patch", "replace")),
+            remedy="Give patch or replace.",
         )
-    automatic, warnings = catalog.automatic()
-    wanted = selection.read(context)
-    facts = settle(context, automatic, [*wanted.presets, *wanted.profiles])
-    settled, replacing = facts.context, context.replaces
+    automatic, warnings = catalog.automatic_layers()
+    wanted = selection.read_selection(context)
+    facts = resolve_context(context, automatic, [*wanted.presets, *wanted.profiles])
+    settled, replacing = facts.context, context.replaces_layers
     if not replacing:
-        check_known(settled)
+        check_identity(settled)
 
-    merged = Merged()
-    _add_all(merged, (*automatic, *wanted.presets, *wanted.profiles), settled)
+    merged = MergedConfig()
+    _add_layers(merged, (*automatic, *wanted.presets, *wanted.profiles), settled)
     warnings += wanted.warnings
     if replacing:
-        _override(merged, context)
-        _add_all(merged, wanted.slo, settled)
+        _apply_overrides(merged, context)
+        _add_layers(merged, wanted.slo, settled)
     else:
-        warnings += _insist(merged, settled)
-        _add_all(merged, wanted.slo, settled)
-        _override(merged, context)
+        warnings += _restore_caller_values(merged, settled)
+        _add_layers(merged, wanted.slo, settled)
+        _apply_overrides(merged, context)
     if isinstance(context.slo_config, Mapping):
-        _lay(merged, "slo_config", {"slo": context.slo_config}, lambda path: SLO if context.origin else "")
+        _add_layer(merged, "slo_config", {"slo": context.slo_config}, lambda path: SLO_OPTION if context.origin else "")
     warnings += finalize(merged, settled)
     warnings += check_gpus(merged, facts, context.gpu_type)
-    _credit(merged, context)
+    _credit_caller(merged, context)
     remedy = _REPLACE_REMEDY if replacing else _PATCH_REMEDY
     experiment = validate(merged, remedy)
-    require(merged)
-    if left_out := leave_out(merged, experiment):
+    check_deployment(merged)
+    if left_out := remove_inactive(merged, experiment):
         warnings += left_out
         experiment = validate(merged, remedy)
     return Composition(
@@ -114,48 +120,53 @@ def compose(context: TaskContext) -> Composition:
         layers=merged.layers,
         provenance=merged.provenance,
         experiment=experiment,
-        warnings=[*warnings, *warnings_about(experiment)],
+        warnings=[*warnings, *experiment_warnings(experiment)],
         places=merged.places,
-        overridden={
-            path: [Row(path, *earlier) for earlier in reversed(merged.history.get(path, [])[:-1])]
+        overridden_values={
+            path: [ResolvedValue(path, *earlier) for earlier in reversed(merged.history.get(path, [])[:-1])]
             for path in merged.provenance
         },
         reasons={path: why for path, why in facts.reasons.items() if path in merged.provenance},
     )
 
 
-def settled(context: TaskContext) -> TaskContext:
+def resolved_context(context: TaskContext) -> TaskContext:
     """`context` with the model, engine, deployment and load that overrides, layers and assumptions tell."""
-    automatic, _ = catalog.automatic()
-    wanted = selection.read(context)
-    return settle(context, automatic, [*wanted.presets, *wanted.profiles]).context
+    automatic, _ = catalog.automatic_layers()
+    wanted = selection.read_selection(context)
+    return resolve_context(context, automatic, [*wanted.presets, *wanted.profiles]).context
 
 
-def _add_all(merged: Merged, chosen: Sequence[ConfigLayer], context: TaskContext) -> None:
-    for layer in chosen:
+def _add_layers(merged: MergedConfig, layers: Sequence[ConfigLayer], context: TaskContext) -> None:
+    for layer in layers:
         if layer.applies(context):
-            _lay(merged, layer.name, layer.resolve(context), layer.where)
+            _add_layer(merged, layer.name, layer.resolve(context), layer.locate)
 
 
-def _lay(
-    merged: Merged, name: str, data: Mapping[str, Any], where: Where = lambda path: "", *, replacing: bool = False
+def _add_layer(
+    merged: MergedConfig,
+    layer_name: str,
+    data: Mapping[str, Any],
+    locate: Locator = lambda path: "",
+    *,
+    replace_all: bool = False,
 ) -> None:
     """Check one layer's keys and lay it on top."""
-    plain = yaml_documents.plain(data, "")
+    plain = yaml_documents.plain_data(data, "")
     if "slo" in plain:
-        plain["slo"] = slo_mapping(plain["slo"])
-    check_keys(name, plain, where)
-    (merged.replace if replacing else merged.add)(name, plain, where)
+        plain["slo"] = normalize_slo(plain["slo"])
+    check_keys(layer_name, plain, locate)
+    (merged.replace if replace_all else merged.add)(layer_name, plain, locate)
 
 
-def _insist(merged: Merged, context: TaskContext) -> list[str]:
+def _restore_caller_values(merged: MergedConfig, context: TaskContext) -> list[str]:
     """Give back what the caller named where a profile says something else; returns warnings."""
     insisted: dict[str, Any] = {}
     warnings = []
-    for word in IDENTITY:
-        path, wanted = WORDS[word][1], context.word(word)
-        said = dig(merged.data, path)
-        overridden = dig(context.user_overrides or {}, path) is not None
+    for word in CALLER_PRIORITY_KEYS:
+        path, wanted = CONTEXT_KEYS[word][1], context.value(word)
+        said = value_at(merged.data, path)
+        overridden = value_at(context.user_overrides or {}, path) is not None
         if said is not None and wanted is not None and said != wanted and not overridden:
             warnings.append(f"{path} is {wanted}, as asked for, not {said} ({merged.origin(path)})")
             insisted = merge(insisted, nest(path, wanted))
@@ -164,16 +175,16 @@ def _insist(merged: Merged, context: TaskContext) -> list[str]:
     return warnings
 
 
-def _credit(merged: Merged, context: TaskContext) -> None:
+def _credit_caller(merged: MergedConfig, context: TaskContext) -> None:
     """Say of GPUs the caller named that they are the caller's, where a layer passed them on."""
     for word in ("gpu", "total_gpus"):
-        name, path = WORDS[word]
+        name, path = CONTEXT_KEYS[word]
         given = getattr(context, name)
-        if given is not None and dig(merged.data, path) == given and merged.provenance[path] not in CALLER:
+        if given is not None and value_at(merged.data, path) == given and merged.provenance[path] not in CALLER_LAYERS:
             merged.credit(path, "context", context.origin)
 
 
-def _override(merged: Merged, context: TaskContext) -> None:
+def _apply_overrides(merged: MergedConfig, context: TaskContext) -> None:
     """Lay the user's overrides on top, or start again from them."""
     if context.user_overrides is None:
         return
@@ -187,4 +198,6 @@ def _override(merged: Merged, context: TaskContext) -> None:
 
     replacing = context.override_mode == "replace"
     if context.user_overrides or replacing:
-        _lay(merged, "user_replace" if replacing else "user_patch", context.user_overrides, where, replacing=replacing)
+        _add_layer(
+            merged, "user_replace" if replacing else "user_patch", context.user_overrides, where, replace_all=replacing
+        )

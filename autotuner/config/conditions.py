@@ -13,51 +13,52 @@ from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
 from typing import Any
 
-from autotuner.config.context import WORDS, TaskContext
-from autotuner.errors import ConfigError, unknown
+from autotuner.config.context import CONTEXT_KEYS, TaskContext
+from autotuner.errors import ConfigError, unknown_name_message
 
 _COMPARISON = re.compile(r"(>=|<=|>|<)\s*(\d+(?:\.\d+)?)")
 _OPERATORS = {">=": ge, "<=": le, ">": gt, "<": lt}
 
 
 @dataclass(frozen=True)
-class When:
+class WhenCondition:
     """A parsed condition: (word, patterns) pairs that must all match."""
 
     terms: tuple[tuple[str, tuple[str, ...]], ...]
 
     def __call__(self, context: TaskContext) -> bool:
         """Whether every term matches."""
-        return all(any(_matches(pattern, context.word(word)) for pattern in patterns) for word, patterns in self.terms)
+        return all(any(_matches(pattern, context.value(word)) for pattern in patterns) for word, patterns in self.terms)
 
 
-def parse(data: Any, where: str) -> When:
+def parse_condition(data: Any, place: str) -> WhenCondition:
     """Read the mapping under `when:`; `where` is what an error calls it."""
     if not isinstance(data, Mapping) or not data:
         raise ConfigError(
-            f"{where}: 'when' must be a mapping such as {{runtime: vllm}}.", remedy="See the bundled layers."
+            f"{place}: 'when' must be a mapping such as {{runtime: vllm}}.", remedy="See the bundled layers."
         )
     terms = []
     for word, patterns in data.items():
-        if word not in WORDS and word != "profile":
+        if word not in CONTEXT_KEYS and word != "profile":
             raise ConfigError(
-                f"{where}: {unknown('word in when', str(word), [*WORDS, 'profile'])}", remedy="Correct the condition."
+                f"{place}: {unknown_name_message('word in when', str(word), [*CONTEXT_KEYS, 'profile'])}",
+                remedy="Correct the condition.",
             )
         options = patterns if isinstance(patterns, list) else [patterns]
         if not options or not all(isinstance(option, str | int | float) for option in options):
             raise ConfigError(
-                f"{where}: '{word}' in when must be text, a number, or a list of them.", remedy="Correct the condition."
+                f"{place}: '{word}' in when must be text, a number, or a list of them.", remedy="Correct the condition."
             )
         terms.append((word, tuple(str(option) for option in options)))
-    return When(tuple(terms))
+    return WhenCondition(tuple(terms))
 
 
-def _matches(pattern: str, fact: Any) -> bool:
-    if fact is None:
+def _matches(pattern: str, value: Any) -> bool:
+    if value is None:
         return False
-    if isinstance(fact, list | tuple):
-        return any(_matches(pattern, item) for item in fact)
+    if isinstance(value, list | tuple):
+        return any(_matches(pattern, item) for item in value)
     comparison = _COMPARISON.fullmatch(pattern.strip())
-    if comparison and isinstance(fact, int | float):
-        return bool(_OPERATORS[comparison[1]](fact, float(comparison[2])))
-    return fnmatchcase(str(fact).lower(), pattern.lower())
+    if comparison and isinstance(value, int | float):
+        return bool(_OPERATORS[comparison[1]](value, float(comparison[2])))
+    return fnmatchcase(str(value).lower(), pattern.lower())

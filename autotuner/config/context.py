@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-WORDS: dict[str, tuple[str, str]] = {
+CONTEXT_KEYS: dict[str, tuple[str, str]] = {
     "model": ("model_name", "model.id_or_path"),
     "runtime": ("base_runtime", "base_runtime"),
     "deployment": ("deployment_mode", "deployment.mode"),
@@ -20,7 +20,7 @@ WORDS: dict[str, tuple[str, str]] = {
 }
 """Word in `when:`, `assume:` and `{placeholders}` -> its field of the context and its path in the configuration."""
 
-IDENTITY = ("model", "runtime", "deployment", "gpu", "total_gpus")
+CALLER_PRIORITY_KEYS = ("model", "runtime", "deployment", "gpu", "total_gpus")
 """Words for which the context beats a profile; for the others a profile, being the later layer, wins."""
 
 
@@ -66,10 +66,10 @@ class TaskContext:
     origin: str = ""
 
     @property
-    def replaces(self) -> bool:
+    def replaces_layers(self) -> bool:
         """Whether the overrides take the place of every layer."""
         return self.override_mode == "replace" and self.user_overrides is not None
 
-    def word(self, word: str) -> Any:
+    def value(self, key: str) -> Any:
         """Value of one of WORDS, or the profiles for "profile"; None where it is not known."""
-        return self.profiles if word == "profile" else getattr(self, WORDS[word][0])
+        return self.profiles if key == "profile" else getattr(self, CONTEXT_KEYS[key][0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from autotuner.config import catalog
 from autotuner.config.context import TaskContext
 from autotuner.config.layers import ConfigLayer, Profile, check_metadata
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError, unknown_name_message
 
 if TYPE_CHECKING:
     from autotuner.config.composition import Composition
@@ -36,14 +36,16 @@ class TaskConfigFactory:
         if not layers:
             raise ConfigError(f"Profile '{name}' has no layers.", remedy="Give at least one ConfigLayer.")
         check_metadata(metadata or {})
-        catalog.REGISTERED[name] = Profile(name, tuple(layers), dict(metadata or {}))
+        catalog.REGISTERED_PROFILES[name] = Profile(name, tuple(layers), dict(metadata or {}))
 
     @staticmethod
     def unregister_profile(name: str) -> None:
         """Forget a registered profile."""
-        if name not in catalog.REGISTERED:
-            raise ConfigError(unknown("registered profile", name, catalog.REGISTERED), remedy="Check the name.")
-        del catalog.REGISTERED[name]
+        if name not in catalog.REGISTERED_PROFILES:
+            raise ConfigError(
+                unknown_name_message("registered profile", name, catalog.REGISTERED_PROFILES), remedy="Check the name."
+            )
+        del catalog.REGISTERED_PROFILES[name]
 
     @staticmethod
     def get_profile(name: str) -> Profile:

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from autotuner import traces
 from autotuner.config import ranges
 from autotuner.config.context import TaskContext
-from autotuner.config.merging import WHOLE, Merged, dig
+from autotuner.config.merging import ATOMIC_SECTIONS, MergedConfig, value_at
 from autotuner.errors import ConfigError
-from autotuner.experiment import RECORDED, STATISTICS
+from autotuner.experiment import STATISTICS, TRACE_RATE
 
-GPU_LIMIT = "gpu-limit"
-_ENTRIES = tuple(f"{section}." for section in WHOLE)
-TRACE = "trace"
-TRACE_SCENARIO = "file:"
+GPU_LIMIT_LAYER = "gpu-limit"
+_ATOMIC_PREFIXES = tuple(f"{section}." for section in ATOMIC_SECTIONS)
+TRACE_ARRIVAL = "trace"
+TRACE_PREFIX = "file:"
 
 
-def finalize(merged: Merged, context: TaskContext) -> list[str]:
+def finalize(merged: MergedConfig, context: TaskContext) -> list[str]:
     """Bring `merged` into its last form; returns warnings."""
     _remove_nulls(merged)
     _read_traces(merged)
@@ -26,7 +26,7 @@ def finalize(merged: Merged, context: TaskContext) -> list[str]:
         return []
     for name, values in parameters.items():
         try:
-            parameters[name] = ranges.expand(values)
+            parameters[name] = ranges.expand_values(values)
         except ValueError as error:
             raise ConfigError(
                 f"parameters.{name}: {error}.",
@@ -39,10 +39,10 @@ def finalize(merged: Merged, context: TaskContext) -> list[str]:
                 why=f"It comes from {merged.origin(f'parameters.{name}')}, and leaves nothing to try.",
                 remedy=f"Give it a value, or take it out with --set parameters.{name}=null.",
             )
-    return [*_leave_external_alone(merged), *_limit_gpus(merged, context)]
+    return [*_drop_external_parameters(merged), *_limit_gpus(merged, context)]
 
 
-def require(merged: Merged) -> None:
+def check_deployment(merged: MergedConfig) -> None:
     """Refuse a deployment that lacks what only a layer or the user can give."""
     deployment = merged.data.get("deployment") or {}
     mode = deployment.get("mode") if isinstance(deployment, Mapping) else None
@@ -61,24 +61,26 @@ def require(merged: Merged) -> None:
         )
 
 
-def _remove_nulls(merged: Merged) -> None:
+def _remove_nulls(merged: MergedConfig) -> None:
     """Remove null parameters, rules and SLO terms: a later layer takes back what an earlier one set."""
     sections = ("only_when", "constraints", "slo")
-    for path in [path for path in merged.provenance if path in sections or path.startswith((*_ENTRIES, "slo."))]:
+    for path in [
+        path for path in merged.provenance if path in sections or path.startswith((*_ATOMIC_PREFIXES, "slo."))
+    ]:
         keys = path.split(".")
-        is_whole = path.startswith(_ENTRIES) or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)
-        if is_whole and dig(merged.data, path) is None:
+        is_whole = path.startswith(_ATOMIC_PREFIXES) or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)
+        if is_whole and value_at(merged.data, path) is None:
             merged.drop(path)
 
 
-def _read_traces(merged: Merged) -> None:
+def _read_traces(merged: MergedConfig) -> None:
     """Where a trace's own load is asked for, take note of it, so that the run folder holds it too."""
     load = merged.data.get("benchmark")
-    rates, names = (dig(merged.data, f"benchmark.{key}") for key in ("request_rates", "traffic_scenarios"))
-    if not isinstance(load, Mapping) or not isinstance(rates, list) or RECORDED not in rates:
+    rates, names = (value_at(merged.data, f"benchmark.{key}") for key in ("request_rates", "traffic_scenarios"))
+    if not isinstance(load, Mapping) or not isinstance(rates, list) or TRACE_RATE not in rates:
         return
-    arrival = load.get("arrival", TRACE)
-    if arrival != TRACE:
+    arrival = load.get("arrival", TRACE_ARRIVAL)
+    if arrival != TRACE_ARRIVAL:
         raise ConfigError(
             f"A trace is replayed as it was recorded, or with the arrival '{arrival}'.",
             why=f"request_rates names the trace's own (from {merged.origin('benchmark.request_rates')}), and "
@@ -86,34 +88,36 @@ def _read_traces(merged: Merged) -> None:
             remedy="Leave the arrival out, or give a number of requests per second.",
         )
     if isinstance(names, list):
-        merged.add(TRACE, {"benchmark": {"arrival": TRACE, "recorded": [_recorded(name) for name in names]}})
+        merged.add(
+            TRACE_ARRIVAL, {"benchmark": {"arrival": TRACE_ARRIVAL, "recorded": [_trace_size(name) for name in names]}}
+        )
 
 
-def _recorded(name: object) -> dict[str, float]:
-    if not isinstance(name, str) or not name.startswith(TRACE_SCENARIO):
+def _trace_size(name: object) -> dict[str, float]:
+    if not isinstance(name, str) or not name.startswith(TRACE_PREFIX):
         raise ConfigError(
             f"Scenario '{name}' has no times to replay.",
             why="The request rate 'trace' is that of a recorded trace.",
             remedy="Use a scenario file:PATH, or give a number of requests per second.",
         )
-    recording = traces.read(name.removeprefix(TRACE_SCENARIO))
-    return {"requests": len(recording.rows), "seconds": recording.seconds}
+    recording = traces.read_trace(name.removeprefix(TRACE_PREFIX))
+    return {"requests": len(recording.request_lengths), "seconds": recording.seconds}
 
 
-def _leave_external_alone(merged: Merged) -> list[str]:
+def _drop_external_parameters(merged: MergedConfig) -> list[str]:
     """An endpoint that runs already has its parameters: none of ours can be tried."""
     deployment = merged.data.get("deployment")
     if not isinstance(deployment, Mapping) or deployment.get("mode") != "external":
         return []
     names = ", ".join(merged.data["parameters"])
-    for path in [path for path in merged.provenance if path.startswith(_ENTRIES)]:
+    for path in [path for path in merged.provenance if path.startswith(_ATOMIC_PREFIXES)]:
         merged.drop(path, emptied_by="external-defaults")
     if not names:
         return []
     return [f"deployment external: the server runs already, so these parameters are not tried: {names}"]
 
 
-def _limit_gpus(merged: Merged, context: TaskContext) -> list[str]:
+def _limit_gpus(merged: MergedConfig, context: TaskContext) -> list[str]:
     """Keep the tp-size values that the GPUs allow; where none is, try the largest power of two that is."""
     over: dict[str, object] = {}
     known = merged.data.get("hardware", {})
@@ -128,15 +132,15 @@ def _limit_gpus(merged: Merged, context: TaskContext) -> list[str]:
     warnings: list[str] = []
     if limits:
         sizes = merged.data["parameters"].get("tp-size", [])
-        kept, warnings = _within(sizes, min(limits))
+        kept, warnings = _sizes_within(sizes, min(limits))
         if kept != sizes:
             over["parameters"] = {"tp-size": kept}
     if over:
-        merged.add(GPU_LIMIT, over)
+        merged.add(GPU_LIMIT_LAYER, over)
     return warnings
 
 
-def _within(sizes: list[object], limit: int) -> tuple[list[object], list[str]]:
+def _sizes_within(sizes: list[object], limit: int) -> tuple[list[object], list[str]]:
     """The sizes to try on at most `limit` GPUs, and a warning where these are others."""
     kept = [size for size in sizes if not isinstance(size, int) or size <= limit]
     if kept == sizes:

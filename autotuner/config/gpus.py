@@ -4,68 +4,70 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from autotuner.config.merging import Merged, dig
+from autotuner.config.merging import MergedConfig, value_at
 from autotuner.errors import ConfigError
 from autotuner.predict import hardware
 
 if TYPE_CHECKING:
-    from autotuner.config.facts import Settled
+    from autotuner.config.facts import ResolvedContext
 
-TYPE, SIMULATED = "hardware.gpu_type", "simulate.gpu"
+GPU_TYPE_PATH, SIMULATED_GPU_PATH = "hardware.gpu_type", "simulate.gpu"
 
 
-def check_gpus(merged: Merged, settled: Settled, named: str | None) -> list[str]:
+def check_gpus(merged: MergedConfig, resolved: ResolvedContext, caller_gpu: str | None) -> list[str]:
     """Refuse a GPU type that is not in the table, with the nearest name; returns warnings.
 
     `named` is the type the caller gave. The simulated GPU is written as the table spells it. A type
     that the driver of this machine reports may be unknown: then only predictions are missing.
     """
-    for section, key in (path.split(".") for path in (TYPE, SIMULATED)):
+    for section, key in (path.split(".") for path in (GPU_TYPE_PATH, SIMULATED_GPU_PATH)):
         within = merged.data.get(section)
         if isinstance(within, dict) and key in within:
-            within[key] = as_name(within[key])
-    if named is not None:
-        hardware.gpu(named)
-    actual = dig(merged.data, TYPE)
+            within[key] = as_gpu_name(within[key])
+    if caller_gpu is not None:
+        hardware.find_gpu(caller_gpu)
+    actual = value_at(merged.data, GPU_TYPE_PATH)
     if isinstance(actual, str):
-        if not hardware.knows(actual) and _is_of_this_machine(settled, actual):
-            return [_unpredictable(actual, simulated=dig(merged.data, "optimization.evaluator") == "simulated")]
-        _look_up(merged, TYPE, actual)
-    simulated = dig(merged.data, SIMULATED)
+        if not hardware.is_known(actual) and _is_machine_gpu(resolved, actual):
+            return [
+                _unknown_gpu_warning(actual, simulated=value_at(merged.data, "optimization.evaluator") == "simulated")
+            ]
+        _look_up(merged, GPU_TYPE_PATH, actual)
+    simulated = value_at(merged.data, SIMULATED_GPU_PATH)
     if isinstance(simulated, str):
-        merged.data["simulate"]["gpu"] = _look_up(merged, SIMULATED, simulated).name
+        merged.data["simulate"]["gpu"] = _look_up(merged, SIMULATED_GPU_PATH, simulated).name
     return []
 
 
-def as_name(value: Any) -> Any:
+def as_gpu_name(value: Any) -> Any:
     """A GPU type that YAML reads as a number, such as 4090, as the name it is."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _look_up(merged: Merged, path: str, name: str) -> hardware.Gpu:
+def _look_up(merged: MergedConfig, path: str, name: str) -> hardware.GpuSpec:
     try:
-        return hardware.gpu(name)
+        return hardware.find_gpu(name)
     except ConfigError as error:
         place = f"It is {path}, from {merged.origin(path)}."
         raise ConfigError(error.what, why=f"{error.why} {place}".strip(), remedy=error.remedy) from error
 
 
-def _is_of_this_machine(settled: Settled, name: str) -> bool:
-    context = settled.context
-    if TYPE in settled.reasons or context.machine is None:
-        return TYPE in settled.reasons
+def _is_machine_gpu(resolved: ResolvedContext, name: str) -> bool:
+    context = resolved.context
+    if GPU_TYPE_PATH in resolved.reasons or context.machine is None:
+        return GPU_TYPE_PATH in resolved.reasons
     return name == context.machine.gpus(str(context.base_runtime), str(context.deployment_mode), ())[0]
 
 
-def _unpredictable(name: str, *, simulated: bool) -> str:
+def _unknown_gpu_warning(name: str, *, simulated: bool) -> str:
     """Warn of a GPU nothing is known of; ConfigError where it is to be simulated."""
     if simulated:
         raise ConfigError(
             f"The {name} of this machine cannot be simulated.",
             why="The GPU table does not know it.",
-            remedy=f"Name another GPU with --gpu, or describe this one in {hardware.user_table()}.",
+            remedy=f"Name another GPU with --gpu, or describe this one in {hardware.user_table_path()}.",
         )
     return (
         f"the GPU table has no {name}, which this machine has: a run measures on it, but neither memory nor speed "
-        f"can be predicted; to have both, describe it in {hardware.user_table()}"
+        f"can be predicted; to have both, describe it in {hardware.user_table_path()}"
     )

@@ -7,29 +7,29 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WHOLE = ("parameters", "only_when", "constraints")
+ATOMIC_SECTIONS = ("parameters", "only_when", "constraints")
 """Sections in which a mapping, such as a range, is one value."""
 
-FREE = (*WHOLE, "runtime.env", "deployment.headers")
+FREE_KEY_SECTIONS = (*ATOMIC_SECTIONS, "runtime.env", "deployment.headers")
 """Mappings whose keys are the user's own words, so that a dot in one is part of it."""
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Lay `over` on `base`; neither is changed, and the result shares nothing with them."""
-    return _merge(base, over, "")
+    return _merge(base, overlay, "")
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any], section: str) -> dict[str, Any]:
-    merged: dict[str, Any] = {key: copy.deepcopy(value) for key, value in base.items() if key not in over}
-    for key, value in over.items():
+def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any], section: str) -> dict[str, Any]:
+    merged: dict[str, Any] = {key: copy.deepcopy(value) for key, value in base.items() if key not in overlay}
+    for key, value in overlay.items():
         below = base.get(key)
-        if isinstance(value, Mapping) and section not in WHOLE:
+        if isinstance(value, Mapping) and section not in ATOMIC_SECTIONS:
             inner = f"{section}.{key}" if section else key
             merged[key] = _merge(below if isinstance(below, Mapping) else {}, value, inner)
         else:
             merged[key] = copy.deepcopy(value)
     # Keys keep the order in which they first appeared.
-    return {key: merged[key] for key in (*base, *(key for key in over if key not in base))}
+    return {key: merged[key] for key in (*base, *(key for key in overlay if key not in base))}
 
 
 def leaves(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,24 +39,24 @@ def leaves(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in data.items():
-        if isinstance(value, Mapping) and value and prefix.removesuffix(".") not in WHOLE:
+        if isinstance(value, Mapping) and value and prefix.removesuffix(".") not in ATOMIC_SECTIONS:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def split(path: str) -> tuple[str, ...]:
+def split_path(path: str) -> tuple[str, ...]:
     """Keys of a dotted path."""
-    for free in FREE:
+    for free in FREE_KEY_SECTIONS:
         if path.startswith(f"{free}."):
             return (*free.split("."), path[len(free) + 1 :])
     return tuple(path.split("."))
 
 
-def dig(data: Mapping[str, Any], path: str) -> Any:
+def value_at(data: Mapping[str, Any], path: str) -> Any:
     """Value at a dotted path, or None."""
     value: Any = data
-    for key in split(path):
+    for key in split_path(path):
         if not isinstance(value, Mapping) or key not in value:
             return None
         value = value[key]
@@ -65,24 +65,24 @@ def dig(data: Mapping[str, Any], path: str) -> Any:
 
 def nest(path: str, value: Any) -> dict[str, Any]:
     """Mapping of mappings with `value` at a dotted path."""
-    for key in reversed(split(path)):
+    for key in reversed(split_path(path)):
         value = {key: value}
     return dict(value)
 
 
-CALLER = ("user_patch", "user_replace", "slo_config", "context")
+CALLER_LAYERS = ("user_patch", "user_replace", "slo_config", "context")
 """Layers of what the caller gave, which users know by the place where they wrote it."""
 
 
-def spoken(layer: str, place: str) -> str:
+def origin_text(layer: str, place: str) -> str:
     """A layer with the place of a value in it, in words for an error message."""
-    if layer in CALLER:
+    if layer in CALLER_LAYERS:
         return place or "the caller"
     return f"{layer}, {place}" if place else layer
 
 
 @dataclass
-class Merged:
+class MergedConfig:
     """A configuration in the making; `provenance` and `places` tell for each leaf its layer and its place.
 
     `history` has for each leaf the value, layer and place of every layer that set it, in order.
@@ -94,25 +94,25 @@ class Merged:
     places: dict[str, str] = field(default_factory=dict)
     history: dict[str, list[tuple[Any, str, str]]] = field(default_factory=dict)
 
-    def add(self, name: str, data: Mapping[str, Any], where: Callable[[str], str] = lambda path: "") -> None:
+    def add(self, name: str, data: Mapping[str, Any], locate: Callable[[str], str] = lambda path: "") -> None:
         """Lay one layer on top; `where` tells the place of a dotted path in the layer's text."""
         self.data = merge(self.data, data)
         self.layers.append(name)
         now = leaves(self.data)
         set_here = leaves(data).keys() & now.keys()
         self.provenance = {path: name if path in set_here else self.provenance[path] for path in now}
-        self.places = {path: where(path) if path in set_here else self.places[path] for path in now}
+        self.places = {path: locate(path) if path in set_here else self.places[path] for path in now}
         for path in set_here:
             self.history.setdefault(path, []).append((copy.deepcopy(now[path]), name, self.places[path]))
 
-    def replace(self, name: str, data: Mapping[str, Any], where: Callable[[str], str] = lambda path: "") -> None:
+    def replace(self, name: str, data: Mapping[str, Any], locate: Callable[[str], str] = lambda path: "") -> None:
         """Drop what all layers so far said, and start again from this one."""
         self.data, self.provenance, self.places = {}, {}, {}
-        self.add(name, data, where)
+        self.add(name, data, locate)
 
     def drop(self, path: str, emptied_by: str = "") -> None:
         """Remove a leaf and the mappings this empties; an empty section stays, and is then `emptied_by`'s."""
-        *parents, last = split(path)
+        *parents, last = split_path(path)
         chain = [self.data]
         for key in parents:
             chain.append(chain[-1][key])
@@ -134,7 +134,7 @@ class Merged:
         ]
         if not near:
             return ""
-        return spoken(self.provenance[near[-1]], self.places[near[-1]])
+        return origin_text(self.provenance[near[-1]], self.places[near[-1]])
 
     def credit(self, path: str, layer: str, place: str) -> None:
         """Let a leaf be of the caller, whose word a layer only repeated."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.config import yaml_documents
-from autotuner.config.merging import Merged, nest, split
+from autotuner.config.merging import MergedConfig, nest, split_path
 from autotuner.errors import ConfigError
 
 COMMAND_LINE = "the command line"
 """The place of a value that an option of a command gave."""
 
-FLAGS = {
+OPTION_BY_PATH = {
     "model.id_or_path": "--model",
     "base_runtime": "--runtime",
     "deployment.mode": "--deployment",
@@ -59,17 +59,17 @@ class Overrides(dict[str, Any]):
 
 def read_overrides(files: Sequence[str | Path] = (), settings: Sequence[str] = ()) -> Overrides:
     """Read override files, then `path=value` settings, later ones over earlier ones."""
-    merged = Merged()
+    merged = MergedConfig()
     for file in files:
         document = yaml_documents.read(Path(file))
-        data = yaml_documents.plain(yaml_documents.mapping(document), "")
+        data = yaml_documents.plain_data(yaml_documents.root_mapping(document), "")
         if "layers" in data:
             raise ConfigError(
                 f"{document.source} is a profile, not an override file.",
                 why="It has 'layers'.",
                 remedy=f"Use it as a profile: --profile {file}.",
             )
-        merged.add(document.source, data, lambda path, found=document: found.where(split(path)))  # type: ignore[misc]
+        merged.add(document.source, data, lambda path, found=document: found.locate(split_path(path)))  # type: ignore[misc]
     for setting in settings:
         merged.add(setting, parse_set(setting), lambda path, said=setting: f"--set {said}")  # type: ignore[misc]
     return Overrides(merged.data, merged.places)
@@ -86,4 +86,4 @@ def parse_set(text: str) -> dict[str, Any]:
             remedy="For example: --set optimization.max_iterations=5, or --set 'parameters.tp-size=[1, 2]'.",
         )
     document = yaml_documents.parse(value, source=f"--set {path}")
-    return nest(path, yaml_documents.plain(document.data, path))
+    return nest(path, yaml_documents.plain_data(document.data, path))

@@ -7,64 +7,64 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from autotuner.errors import unknown
+from autotuner.errors import unknown_name_message
 
-KEYS = ("from", "to", "step", "factor")
-MOST = 1_000
+RANGE_KEYS = ("from", "to", "step", "factor")
+MAX_VALUES = 1_000
 EXAMPLES = "{from: 2048, to: 16384, factor: 2} or {from: 0.8, to: 0.95, step: 0.05}"
 
 
-def unknown_key(values: Any) -> str | None:
+def key_problem(values: Any) -> str | None:
     """What is wrong with the keys of a parameter's ranges, whatever their values; None where nothing is."""
     for item in values if isinstance(values, list) else [values]:
         for key in item if isinstance(item, Mapping) else ():
-            if key not in KEYS:
-                return unknown("key of a range", key, KEYS)
+            if key not in RANGE_KEYS:
+                return unknown_name_message("key of a range", key, RANGE_KEYS)
     return None
 
 
-def expand(values: Any) -> list[Any]:
+def expand_values(values: Any) -> list[Any]:
     """A parameter's values as a list: one value, a range, or a list of both; ValueError says what is wrong with one."""
     items = values if isinstance(values, list) else [values]
     found: list[Any] = []
     for item in items:
-        found += _numbers(item) if isinstance(item, Mapping) else [item]
+        found += _range_numbers(item) if isinstance(item, Mapping) else [item]
     return found
 
 
-def _numbers(asked: Mapping[str, Any]) -> list[int | float]:
+def _range_numbers(bounds: Mapping[str, Any]) -> list[int | float]:
     """The numbers of a range, its ends included; whole where they are said in whole numbers, a product then rounded."""
-    if problem := unknown_key(asked):
+    if problem := key_problem(bounds):
         raise ValueError(problem.rstrip("."))
     for key in ("from", "to"):
-        if key not in asked:
+        if key not in bounds:
             raise ValueError(f"a range needs '{key}'")
-    if ("step" in asked) == ("factor" in asked):
+    if ("step" in bounds) == ("factor" in bounds):
         raise ValueError("a range needs either 'step' or 'factor'")
-    for key, value in asked.items():
+    for key, value in bounds.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"'{key}' of a range is a number, not {value!r}")
-    whole = all(isinstance(value, int) for key, value in asked.items() if key != "factor")
-    exact = {key: Fraction(repr(value)) for key, value in asked.items()}
-    _check(exact)
-    numbers = list(itertools.islice(_steps(exact), MOST + 1))
-    if len(numbers) > MOST:
-        raise ValueError(f"a range has more than {MOST} values")
+    whole = all(isinstance(value, int) for key, value in bounds.items() if key != "factor")
+    exact = {key: Fraction(repr(value)) for key, value in bounds.items()}
+    _check_bounds(exact)
+    numbers = list(itertools.islice(_steps(exact), MAX_VALUES + 1))
+    if len(numbers) > MAX_VALUES:
+        raise ValueError(f"a range has more than {MAX_VALUES} values")
     return list(dict.fromkeys(round(number) if whole else float(number) for number in numbers))
 
 
-def _check(exact: Mapping[str, Fraction]) -> None:
+def _check_bounds(bounds: Mapping[str, Fraction]) -> None:
     """Refuse a range that is empty or never ends."""
-    if exact["from"] > exact["to"]:
+    if bounds["from"] > bounds["to"]:
         raise ValueError("'from' of a range is above 'to'")
-    if "step" in exact and exact["step"] <= 0:
+    if "step" in bounds and bounds["step"] <= 0:
         raise ValueError("'step' of a range must be above 0")
-    if "factor" in exact and (exact["factor"] <= 1 or exact["from"] <= 0):
+    if "factor" in bounds and (bounds["factor"] <= 1 or bounds["from"] <= 0):
         raise ValueError("'factor' of a range must be above 1, and 'from' above 0")
 
 
-def _steps(exact: Mapping[str, Fraction]) -> Iterator[Fraction]:
-    number = exact["from"]
-    while number <= exact["to"]:
+def _steps(bounds: Mapping[str, Fraction]) -> Iterator[Fraction]:
+    number = bounds["from"]
+    while number <= bounds["to"]:
         yield number
-        number = number + exact["step"] if "step" in exact else number * exact["factor"]
+        number = number + bounds["step"] if "step" in bounds else number * bounds["factor"]

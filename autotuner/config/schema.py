@@ -11,50 +11,50 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from autotuner.config import ranges
-from autotuner.config.merging import WHOLE, Merged, leaves, spoken
-from autotuner.config.overrides import COMMAND_LINE, FLAGS
-from autotuner.errors import ConfigError, unknown
-from autotuner.experiment import EACH, LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
+from autotuner.config.merging import ATOMIC_SECTIONS, MergedConfig, leaves, origin_text
+from autotuner.config.overrides import COMMAND_LINE, OPTION_BY_PATH
+from autotuner.errors import ConfigError, unknown_name_message
+from autotuner.experiment import EACH_REQUEST, LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
 
 TERM_KEYS = tuple(name for name in SloTerm.model_fields if name not in ("metric", "statistic"))
-ALIASES = {"e2e": "latency", "e2el": "latency", "ttfo": "ttft", "throughput": "output_throughput"}
+SLO_ALIASES = {"e2e": "latency", "e2el": "latency", "ttfo": "ttft", "throughput": "output_throughput"}
 """Other names under which SLO metrics go."""
 
 
-def check_keys(name: str, data: Mapping[str, Any], where: Callable[[str], str]) -> None:
+def check_keys(layer_name: str, data: Mapping[str, Any], locate: Callable[[str], str]) -> None:
     """Refuse keys that mean nothing, at any level, naming the nearest that does and the layer `name`."""
-    for parameter, values in _mapping(data.get("parameters")).items():
-        if problem := ranges.unknown_key(values):
+    for parameter, values in _as_mapping(data.get("parameters")).items():
+        if problem := ranges.key_problem(values):
             raise ConfigError(
                 f"parameters.{parameter}: {problem}",
-                why=_whence(name, where(f"parameters.{parameter}")),
+                why=_origin_sentence(layer_name, locate(f"parameters.{parameter}")),
                 remedy=f"Give a value, a list of values to try, or a range such as {ranges.EXAMPLES}.",
             )
     for path, options in _unknown_keys(data, Experiment, ""):
         *above, key = path.split(".")
         kind = f"key in {'.'.join(above)}" if above else "key"
         elsewhere = [known for known in _all_paths() if known.rpartition(".")[2] == key.replace("-", "_")]
-        elsewhere += [f"slo.{ALIASES[key]}"] if above == ["slo"] and key in ALIASES else []
+        elsewhere += [f"slo.{SLO_ALIASES[key]}"] if above == ["slo"] and key in SLO_ALIASES else []
         if elsewhere and not difflib.get_close_matches(key, options, n=1, cutoff=0.8):
             what = f"Unknown {kind} '{key}'; did you mean {' or '.join(repr(known) for known in elsewhere)}?"
         else:
-            what = unknown(kind, key, options)
+            what = unknown_name_message(kind, key, options)
         raise ConfigError(
             what,
-            why=_whence(name, where(path)),
+            why=_origin_sentence(layer_name, locate(path)),
             remedy="Correct the key." if above else "Correct the key; an engine's parameters go under 'parameters'.",
         )
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _whence(name: str, place: str) -> str:
-    return f"It comes from {spoken(name, place)}."
+def _origin_sentence(layer_name: str, place: str) -> str:
+    return f"It comes from {origin_text(layer_name, place)}."
 
 
-def slo_mapping(slo: Any) -> Any:
+def normalize_slo(slo: Any) -> Any:
     """Bring an SLO to one form, so that layers merge: bare numbers become thresholds, a list of terms a mapping."""
     if not isinstance(slo, Mapping):
         return slo
@@ -65,9 +65,9 @@ def slo_mapping(slo: Any) -> Any:
             return slo
         for term in terms:
             fields = {key: value for key, value in term.items() if key not in ("metric", "statistic")}
-            statistic = term.get("statistic", EACH)
-            found.setdefault(term["metric"], {}).update(fields if statistic == EACH else {statistic: fields})
-    return {metric: body if metric == "attainment" else _term(body) for metric, body in found.items()}
+            statistic = term.get("statistic", EACH_REQUEST)
+            found.setdefault(term["metric"], {}).update(fields if statistic == EACH_REQUEST else {statistic: fields})
+    return {metric: body if metric == "attainment" else _normalize_term(body) for metric, body in found.items()}
 
 
 def _is_term(term: Any) -> bool:
@@ -75,29 +75,29 @@ def _is_term(term: Any) -> bool:
     return (
         isinstance(term, Mapping)
         and term.get("metric") in LATENCY_METRICS + MINIMUM_METRICS
-        and isinstance(term.get("statistic", EACH), str)
+        and isinstance(term.get("statistic", EACH_REQUEST), str)
     )
 
 
-def validate(merged: Merged, remedy: str) -> Experiment:
+def validate(merged: MergedConfig, remedy: str) -> Experiment:
     """Type the configuration; ConfigError with every fault, its value and the layer it came from."""
     try:
         return Experiment.model_validate(merged.data)
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        missing = [_path(fault["loc"], merged) for fault in faults if fault["type"] == "missing"]
+        missing = [_dotted_path(fault["loc"], merged) for fault in faults if fault["type"] == "missing"]
         said = [f"missing: {', '.join(missing)}"] if missing else []
-        said += [_fault(dict(fault), merged) for fault in faults if fault["type"] != "missing"]
+        said += [_fault_text(dict(fault), merged) for fault in faults if fault["type"] != "missing"]
         raise ConfigError(f"The configuration cannot be used: {'; '.join(said)}", remedy=remedy) from error
 
 
-def _term(body: Any) -> Any:
+def _normalize_term(body: Any) -> Any:
     if isinstance(body, Mapping):
-        return {key: _threshold(value) if key in STATISTICS else value for key, value in body.items()}
-    return _threshold(body)
+        return {key: _as_threshold(value) if key in STATISTICS else value for key, value in body.items()}
+    return _as_threshold(body)
 
 
-def _threshold(value: Any) -> Any:
+def _as_threshold(value: Any) -> Any:
     return {"threshold": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -150,7 +150,7 @@ def _all_paths(section: type[BaseModel] = Experiment, prefix: str = "") -> list[
     return paths
 
 
-def _path(loc: tuple[int | str, ...], merged: Merged) -> str:
+def _dotted_path(loc: tuple[int | str, ...], merged: MergedConfig) -> str:
     """Dotted path of a place that pydantic names, in the form users write."""
     if loc[:2] == ("slo", "terms") and len(loc) > 2:
         loc = (*_term_paths(merged.data["slo"])[int(loc[2])], *loc[3:])
@@ -169,50 +169,50 @@ def _term_paths(slo: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return paths
 
 
-def _fault(fault: dict[str, Any], merged: Merged) -> str:
+def _fault_text(fault: dict[str, Any], merged: MergedConfig) -> str:
     loc = fault["loc"]
     if loc[:1] == ("parameters",):
         loc = loc[:2]
-    path = _path(loc, merged)
+    path = _dotted_path(loc, merged)
     said = fault["msg"].removeprefix("Value error, ")
-    said, whence = _worded(said, path, merged)
+    said, whence = _translate_keys(said, path, merged)
     origin = merged.origin(path)
-    if path in FLAGS and origin == COMMAND_LINE:
-        path = FLAGS[path]
+    if path in OPTION_BY_PATH and origin == COMMAND_LINE:
+        path = OPTION_BY_PATH[path]
     elif whence is None:
         whence = f" (from {origin})" if origin else ""
     whence = whence or ""
     given = fault["input"]
     if fault["type"] == "literal_error":
         options = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
-        return f"{path}: {unknown('value', str(given), options).rstrip('.')}{whence}"
+        return f"{path}: {unknown_name_message('value', str(given), options).rstrip('.')}{whence}"
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{path}: must be a mapping{whence}"
     told = isinstance(given, dict | list) or (isinstance(given, str) and f"'{given}'" in said)
     shown = "" if told else f", not {given!r}"
-    where = "" if _QUOTED.search(fault["msg"]) else f"{path}: "
+    where = "" if _BACKQUOTED_KEY.search(fault["msg"]) else f"{path}: "
     return f"{where}{said[:1].lower()}{said[1:]}{shown}{whence}"
 
 
-def _worded(said: str, section: str, merged: Merged) -> tuple[str, str | None]:
+def _translate_keys(message: str, section: str, merged: MergedConfig) -> tuple[str, str | None]:
     """A fault of several values, which stand in backquotes, in the words they were given in, and whence they are.
 
     They are options where one of them was given on the command line, else keys. None for a fault of one value.
     """
-    paths = {key: f"{section}.{key}" for key in _QUOTED.findall(said)}
+    paths = {key: f"{section}.{key}" for key in _BACKQUOTED_KEY.findall(message)}
     if not paths:
-        return said, None
+        return message, None
     origins = dict.fromkeys(merged.origin(path) for path in paths.values() if path in merged.provenance)
     options = COMMAND_LINE in origins
-    words = {key: FLAGS.get(path, key) if options else key for key, path in paths.items()}
+    words = {key: OPTION_BY_PATH.get(path, key) if options else key for key, path in paths.items()}
     others = [origin for origin in origins if origin != COMMAND_LINE]
-    return _QUOTED.sub(lambda key: words[key[1]], said), f" (from {', '.join(others)})" if others else ""
+    return _BACKQUOTED_KEY.sub(lambda key: words[key[1]], message), f" (from {', '.join(others)})" if others else ""
 
 
-_QUOTED = re.compile(r"`([a-z_]+)`")
+_BACKQUOTED_KEY = re.compile(r"`([a-z_]+)`")
 
 
-def default(path: str) -> Any:
+def default_value(path: str) -> Any:
     """Default of a dotted path, JSON-ready; None where there is none."""
     *sections, last = path.split(".")
     section: Any = Experiment
@@ -225,7 +225,7 @@ def default(path: str) -> Any:
 
 def default_leaves(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any]:
     """Values that no layer set: dotted path -> default."""
-    defaults = leaves(experiment.model_dump(mode="json", exclude={"slo", *WHOLE}))
+    defaults = leaves(experiment.model_dump(mode="json", exclude={"slo", *ATOMIC_SECTIONS}))
     defaults["slo.attainment"] = experiment.slo.attainment
     given = leaves(data)
     return {

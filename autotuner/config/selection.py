@@ -13,7 +13,7 @@ from autotuner.errors import ConfigError
 
 
 @dataclass
-class Asked:
+class Selection:
     """Layers in the order in which they are laid, and warnings."""
 
     presets: list[ConfigLayer] = field(default_factory=list)
@@ -22,9 +22,9 @@ class Asked:
     warnings: list[str] = field(default_factory=list)
 
 
-def read(context: TaskContext) -> Asked:
+def read_selection(context: TaskContext) -> Selection:
     """Find and read everything; ConfigError where something is not there."""
-    asked = Asked()
+    asked = Selection()
     for name in context.layers:
         preset, warnings = catalog.find("preset", name)
         asked.presets += preset.layers
@@ -37,35 +37,35 @@ def read(context: TaskContext) -> Asked:
                 raise
             asked.warnings.append(f"{error.what} It was skipped, as asked for.")
             continue
-        asked.profiles += profile.named(f"profile:{profile.name}:")
+        asked.profiles += profile.prefixed_layers(f"profile:{profile.name}:")
         asked.warnings += warnings
     if isinstance(context.slo_config, str):
         _read_slo(asked, context.slo_config)
     return asked
 
 
-def _read_slo(asked: Asked, name: str) -> None:
+def _read_slo(selection: Selection, name: str) -> None:
     """An SLO asked for by name stands on the base SLO; a file is exactly what it says."""
     path = Path(name).expanduser()
-    if catalog.is_path(name) and path.is_file():
+    if catalog.looks_like_path(name) and path.is_file():
         document = yaml_documents.read(path)
-        if "layers" not in yaml_documents.mapping(document):
-            asked.slo.append(_bare(document, path.stem))
+        if "layers" not in yaml_documents.root_mapping(document):
+            selection.slo.append(_bare_slo_layer(document, path.stem))
             return
-    names = [name] if name == "base" or catalog.is_path(name) else ["base", name]
+    names = [name] if name == "base" or catalog.looks_like_path(name) else ["base", name]
     for each in names:
         slo, warnings = catalog.find("SLO", each)
-        asked.slo += slo.named("slo:")
-        asked.warnings += warnings
+        selection.slo += slo.prefixed_layers("slo:")
+        selection.warnings += warnings
 
 
-def _bare(document: Document, name: str) -> ConfigLayer:
+def _bare_slo_layer(document: Document, name: str) -> ConfigLayer:
     """Layer of a file that holds nothing but terms, or terms under `slo:`."""
-    data = yaml_documents.mapping(document)
+    data = yaml_documents.root_mapping(document)
     above = () if set(data) == {"slo"} else ("slo",)
     places = {("data", *above, *path): place for path, place in document.places.items()}
     return FileLayer(
         name=f"slo:{name}",
-        data=yaml_documents.plain({"slo": data} if above else data, document.source),
+        data=yaml_documents.plain_data({"slo": data} if above else data, document.source),
         document=Document(data, document.source, places),
     )

@@ -21,20 +21,20 @@ except ImportError:  # PyYAML built without libyaml
 KeyPath = tuple[str | int, ...]
 
 
-class _Loader(_Base):
+class _YamlLoader(_Base):
     """The safe loader without dates, and with 1e-3 as the number it is in YAML 1.2."""
 
 
-_Loader.yaml_implicit_resolvers = {
+_YamlLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in _Base.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
+_YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
-class _Dumper(yaml.SafeDumper):
+class _YamlDumper(yaml.SafeDumper):
     """Quotes every text that the loader would take for something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -42,7 +42,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_YamlDumper.yaml_implicit_resolvers = _YamlLoader.yaml_implicit_resolvers
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Document:
     source: str
     places: Mapping[KeyPath, str] = field(default_factory=dict)
 
-    def where(self, path: KeyPath) -> str:
+    def locate(self, path: KeyPath) -> str:
         """Place of `path`, or of the nearest thing around it."""
         while path and path not in self.places:
             path = path[:-1]
@@ -70,30 +70,30 @@ def read(path: Path) -> Document:
         raise ConfigError(
             f"{path} is not UTF-8 text.", why=f"Byte {error.start} cannot be read.", remedy="Save it as UTF-8."
         ) from error
-    return parse(text, source=_shown(path))
+    return parse(text, source=_relative_path(path))
 
 
-def write(data: Any) -> str:
+def dump(data: Any) -> str:
     """Plain data as YAML that `parse` reads back."""
-    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None)
+    text: str = yaml.dump(data, Dumper=_YamlDumper, sort_keys=False, default_flow_style=None)
     return text
 
 
-def inline(value: Any) -> str:
+def dump_inline(value: Any) -> str:
     """A value on one line, as it is written in YAML."""
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=math.inf)
+    text: str = yaml.dump(value, Dumper=_YamlDumper, sort_keys=False, default_flow_style=True, width=math.inf)
     return text.removesuffix("...\n").strip()
 
 
 def parse(text: str, source: str) -> Document:
     """Parse YAML text; `source` is what errors call it."""
     try:
-        loader = _Loader(text)
+        loader = _YamlLoader(text)
         try:
             node = loader.get_single_node()
             places: dict[KeyPath, str] = {}
             if node is not None:
-                places.update(_places(node, (), source, set()))
+                places.update(_key_places(node, (), source, set()))
             data = None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
@@ -109,7 +109,7 @@ def parse(text: str, source: str) -> Document:
     return Document(data, source, places)
 
 
-def mapping(document: Document) -> dict[str, Any]:
+def root_mapping(document: Document) -> dict[str, Any]:
     """Return the document's data, which must be a mapping; an empty document is an empty one."""
     if document.data is None:
         return {}
@@ -118,28 +118,28 @@ def mapping(document: Document) -> dict[str, Any]:
     return document.data
 
 
-def plain(value: Any, where: str) -> Any:
+def plain_data(value: Any, label: str) -> Any:
     """Copy `value` as JSON-ready data; `where` is what an error calls it."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ConfigError(f"{where} is {value}, which is not a finite number.", remedy="Give a finite number.")
+            raise ConfigError(f"{label} is {value}, which is not a finite number.", remedy="Give a finite number.")
         return value
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ConfigError(f"{where} has the key {key!r}, which is not text.", remedy="Write keys as text.")
-        return {key: plain(item, f"{where}.{key}" if where else key) for key, item in value.items()}
+                raise ConfigError(f"{label} has the key {key!r}, which is not text.", remedy="Write keys as text.")
+        return {key: plain_data(item, f"{label}.{key}" if label else key) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, where) for item in value]
+        return [plain_data(item, label) for item in value]
     raise ConfigError(
-        f"{where} holds a {type(value).__name__}.",
+        f"{label} holds a {type(value).__name__}.",
         remedy="Use text, numbers, true or false, null, lists and mappings only.",
     )
 
 
-def _shown(path: Path) -> str:
+def _relative_path(path: Path) -> str:
     """Path as users write it: relative where it lies below the current folder."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
@@ -147,15 +147,15 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def _places(node: yaml.Node, path: KeyPath, source: str, open_nodes: set[int]) -> Iterator[tuple[KeyPath, str]]:
+def _key_places(node: yaml.Node, path: KeyPath, source: str, open_nodes: set[int]) -> Iterator[tuple[KeyPath, str]]:
     """Walk `node`: the place of each key and item; duplicate keys, other keys than text and cycles are errors."""
     if id(node) in open_nodes:
-        raise ConfigError(f"{_at(node, source)}: an anchor contains itself.", remedy="Remove the alias.")
+        raise ConfigError(f"{_place(node, source)}: an anchor contains itself.", remedy="Remove the alias.")
     open_nodes.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, str] = {}
         for key, value in node.value:
-            place = _at(key, source)
+            place = _place(key, source)
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.tag != "tag:yaml.org,2002:str":
@@ -168,13 +168,13 @@ def _places(node: yaml.Node, path: KeyPath, source: str, open_nodes: set[int]) -
                 )
             seen[key.value] = place
             yield (*path, key.value), place
-            yield from _places(value, (*path, key.value), source, open_nodes)
+            yield from _key_places(value, (*path, key.value), source, open_nodes)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield (*path, index), _at(item, source)
-            yield from _places(item, (*path, index), source, open_nodes)
+            yield (*path, index), _place(item, source)
+            yield from _key_places(item, (*path, index), source, open_nodes)
     open_nodes.discard(id(node))
 
 
-def _at(node: yaml.Node, source: str) -> str:
+def _place(node: yaml.Node, source: str) -> str:
     return f"{source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"

@@ -8,9 +8,9 @@ from autotuner.core import ServerSpec
 from autotuner.deploy.compose import render_compose
 from autotuner.deploy.port import with_port
 from autotuner.deploy.shell import render_docker, render_shell
-from autotuner.errors import UsageError, unknown
+from autotuner.errors import UsageError, unknown_name_message
 
-__all__ = ["FORMATS", "commented", "render", "with_port"]
+__all__ = ["FORMATS", "with_comment", "render", "with_port"]
 
 FORMATS: Mapping[str, Callable[[ServerSpec], str]] = {
     "shell": render_shell,
@@ -22,7 +22,7 @@ FORMATS: Mapping[str, Callable[[ServerSpec], str]] = {
 def render(spec: ServerSpec, format: str) -> str:
     """`spec` in one of FORMATS, ending with a newline; UsageError for a container format without an image."""
     if format not in FORMATS:
-        raise UsageError(unknown("format", format, FORMATS))
+        raise UsageError(unknown_name_message("format", format, FORMATS))
     if format != "shell" and spec.image is None:
         raise UsageError(
             f"There is no {format} form of this server.",
@@ -32,6 +32,6 @@ def render(spec: ServerSpec, format: str) -> str:
     return FORMATS[format](spec)
 
 
-def commented(text: str, remark: str) -> str:
+def with_comment(text: str, remark: str) -> str:
     """A rendered server below the lines of a remark, as comments that shells and Compose skip."""
     return "".join(f"# {line}\n" for line in remark.splitlines()) + text

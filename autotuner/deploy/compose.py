@@ -10,23 +10,23 @@ import yaml
 from autotuner.core import ServerSpec
 from autotuner.deploy.shell import container_command
 
-SERVICE = "server"
+SERVICE_NAME = "server"
 
 
 def render_compose(spec: ServerSpec) -> str:
     """The server as a service; a secret without a value is taken from the environment of `docker compose`."""
     environment: dict[str, str | None] = {
-        name: _literal(value) for name, value in spec.env.items() if name not in spec.secrets
+        name: _escape_dollars(value) for name, value in spec.env.items() if name not in spec.secrets
     }
     environment.update(dict.fromkeys(spec.secrets))
     service: dict[str, Any] = {
-        "image": _literal(spec.image or ""),
-        "command": [_literal(word) for word in container_command(spec)],
+        "image": _escape_dollars(spec.image or ""),
+        "command": [_escape_dollars(word) for word in container_command(spec)],
         **({"network_mode": "host"} if spec.network == "host" else {"ports": [f"{spec.port}:{spec.port}"]}),
         **({"shm_size": spec.shm_size} if spec.shm_size else {"ipc": "host"}),
     }
     if spec.entrypoint is not None:
-        service["entrypoint"] = [_literal(spec.entrypoint)]
+        service["entrypoint"] = [_escape_dollars(spec.entrypoint)]
     if spec.memory is not None:
         service |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
     if environment:
@@ -35,8 +35,8 @@ def render_compose(spec: ServerSpec) -> str:
         service["volumes"] = [
             {
                 "type": "bind",
-                "source": _literal(mount.host),
-                "target": _literal(mount.container),
+                "source": _escape_dollars(mount.host),
+                "target": _escape_dollars(mount.container),
                 "read_only": mount.read_only,
             }
             for mount in spec.mounts
@@ -45,14 +45,14 @@ def render_compose(spec: ServerSpec) -> str:
         which = {"device_ids": [str(index) for index in spec.devices]} if spec.devices else {"count": spec.gpus}
         device = {"driver": "nvidia", **which, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
-    return _dump({"services": {SERVICE: service}})
+    return _to_yaml({"services": {SERVICE_NAME: service}})
 
 
-def _literal(text: str) -> str:
+def _escape_dollars(text: str) -> str:
     """Text that Compose must not interpolate."""
     return text.replace("$", "$$")
 
 
-def _dump(document: Mapping[str, Any]) -> str:
+def _to_yaml(document: Mapping[str, Any]) -> str:
     text: str = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=120)
     return text

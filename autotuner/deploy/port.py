@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from autotuner.core import ServerSpec
 
-FLAG = "--port"
+PORT_FLAG = "--port"
 """What every engine calls it."""
 
 
@@ -15,15 +15,15 @@ def with_port(spec: ServerSpec, port: int) -> ServerSpec:
     """`spec` on another port, wherever its command names the one it has."""
     return replace(
         spec,
-        argv=_listening(spec.argv, spec.port, port),
-        container_argv=_listening(spec.container_argv, spec.port, port),
+        argv=_replace_port(spec.argv, spec.port, port),
+        container_argv=_replace_port(spec.container_argv, spec.port, port),
         port=port,
     )
 
 
-def _listening(argv: Sequence[str], before: int, port: int) -> tuple[str, ...]:
+def _replace_port(argv: Sequence[str], old_port: int, new_port: int) -> tuple[str, ...]:
     words = list(argv)
     for position, word in enumerate(argv[1:], start=1):
-        if argv[position - 1] == FLAG and word == str(before):
-            words[position] = str(port)
+        if argv[position - 1] == PORT_FLAG and word == str(old_port):
+            words[position] = str(new_port)
     return tuple(words)

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 
 from autotuner.core import Mount, ServerSpec
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def render_shell(spec: ServerSpec) -> str:
     """The process as a POSIX shell starts it; secrets are handed on from the shell's own variables."""
-    env = [f"{name}={shlex.quote(value)}" for name, value in _plain_env(spec) if _NAME.fullmatch(name)]
-    odd = [shlex.quote(f"{name}={value}") for name, value in _plain_env(spec) if not _NAME.fullmatch(name)]
+    env = [f"{name}={shlex.quote(value)}" for name, value in _plain_env(spec) if _VARIABLE_NAME.fullmatch(name)]
+    odd = [shlex.quote(f"{name}={value}") for name, value in _plain_env(spec) if not _VARIABLE_NAME.fullmatch(name)]
     secrets = [f'{name}="${name}"' for name in spec.secrets]
     through = ["env", *odd] if odd else []  # names that no shell can assign
-    return continued([*env, *secrets, *through, *grouped(spec.argv)])
+    return join_lines([*env, *secrets, *through, *group_by_flag(spec.argv)])
 
 
 def render_docker(spec: ServerSpec) -> str:
@@ -37,8 +37,8 @@ def render_docker(spec: ServerSpec) -> str:
         options.append(f"--memory {shlex.quote(spec.memory)} --memory-swap {shlex.quote(spec.memory)}")
     options += [f"--env {shlex.quote(f'{name}={value}')}" for name, value in _plain_env(spec)]
     options += [f"--env {name}" for name in spec.secrets]
-    options += [f"--mount {shlex.quote(_mount(mount))}" for mount in spec.mounts]
-    return continued([*options, shlex.quote(spec.image or ""), *grouped(container_command(spec))])
+    options += [f"--mount {shlex.quote(_mount_option(mount))}" for mount in spec.mounts]
+    return join_lines([*options, shlex.quote(spec.image or ""), *group_by_flag(container_command(spec))])
 
 
 def container_command(spec: ServerSpec) -> tuple[str, ...]:
@@ -50,24 +50,24 @@ def _plain_env(spec: ServerSpec) -> Iterable[tuple[str, str]]:
     return ((name, value) for name, value in spec.env.items() if name not in spec.secrets)
 
 
-def _mount(mount: Mount) -> str:
+def _mount_option(mount: Mount) -> str:
     fields = ["type=bind", f"source={mount.host}", f"target={mount.container}"]
     if mount.read_only:
         fields.append("readonly")
-    return ",".join(_csv(field) for field in fields)
+    return ",".join(_csv_field(field) for field in fields)
 
 
-def _csv(field: str) -> str:
+def _csv_field(field: str) -> str:
     """A field of docker's --mount, which reads its value as one line of CSV."""
     return '"' + field.replace('"', '""') + '"' if any(character in field for character in ',"\n\r') else field
 
 
-def grouped(argv: Sequence[str]) -> list[str]:
+def group_by_flag(argv: Sequence[str]) -> list[str]:
     """Quoted words, a flag and its values together."""
     lines: list[str] = []
     for position, word in enumerate(argv):
         if position == 0:
-            lines.append(_program(word))
+            lines.append(_quote_program(word))
         elif word.startswith("--") and len(word) > 2:
             lines.append(shlex.quote(word))
         else:
@@ -75,12 +75,12 @@ def grouped(argv: Sequence[str]) -> list[str]:
     return lines
 
 
-def _program(word: str) -> str:
+def _quote_program(word: str) -> str:
     """The first word, quoted also where it would read as an assignment."""
     quoted = shlex.quote(word)
     return f"'{word}'" if quoted == word and "=" in word else quoted
 
 
-def continued(lines: Sequence[str]) -> str:
+def join_lines(lines: Sequence[str]) -> str:
     """The lines as one command."""
     return " \\\n  ".join(lines) + "\n"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autotuner.engines.protocol import Engine, Phase, Target
-from autotuner.errors import UsageError, unknown
+from autotuner.engines.protocol import Engine, LaunchContext, Phase
+from autotuner.errors import UsageError, unknown_name_message
 
-__all__ = ["ENGINES", "Engine", "Phase", "Target", "engine"]
+__all__ = ["ENGINES", "Engine", "Phase", "LaunchContext", "engine"]
 
 
 def _sim() -> Engine:
@@ -52,5 +52,5 @@ ENGINES: dict[str, Callable[[], Engine]] = {
 def engine(name: str) -> Engine:
     """The engine called `name`; UsageError with the nearest name when there is none."""
     if name not in ENGINES:
-        raise UsageError(unknown("runtime", name, ENGINES))
+        raise UsageError(unknown_name_message("runtime", name, ENGINES))
     return ENGINES[name]()

@@ -11,34 +11,34 @@ from functools import cached_property
 from autotuner.core import Failure, FailureKind
 from autotuner.engines.protocol import Phase
 
-LONGEST = 400
+MAX_MESSAGE_CHARACTERS = 400
 """Characters of the engine's own words that a failure keeps."""
 
-PROCESS = re.compile(r"^\([^()]*\bpid=\d+[^()]*\)\s*")
-LEVEL = re.compile(
+PROCESS_PREFIX = re.compile(r"^\([^()]*\bpid=\d+[^()]*\)\s*")
+LOGGER_PREFIX = re.compile(
     r"^(?:\[[\d\- :.,]+(?: \w+)*\]\s*)?"
     r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d\-]+ [\d:.,]+\s*(?:[\w.-]+:|\[[\w.]+:\d+\])?\s*)?"
 )
-TAIL = re.compile(r"\s*\[type=\w+, input_value=.*$")
+PYDANTIC_INPUT_SUFFIX = re.compile(r"\s*\[type=\w+, input_value=.*$")
 ERROR_LINE = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|error:)|\b\w*(?:Error|Exception)\b: ")
-SOURCE_LINE = re.compile(r"^(?:raise |File \"|\^+$|~*\^+~*$|Traceback \(most recent)")
+TRACEBACK_LINE = re.compile(r"^(?:raise |File \"|\^+$|~*\^+~*$|Traceback \(most recent)")
 SHUTDOWN_NOISE = re.compile(r"See root cause above|See stack trace|nanobind|resource_tracker")
 
 
-CANNOT_RUN = (126, 127)
+CANNOT_RUN_STATUSES = (126, 127)
 """Exit statuses of a command that could not be run at all."""
 
 
 @dataclass(frozen=True)
-class Rule:
+class FailureRule:
     """Words that mean one kind of failure before the server answered, and one under load.
 
     A phase without a kind does not apply. `pattern` is searched line by line.
     """
 
     pattern: str
-    start: FailureKind | None
-    load: FailureKind | None
+    start_kind: FailureKind | None
+    load_kind: FailureKind | None
     remedy: str
 
     @cached_property
@@ -48,43 +48,43 @@ class Rule:
 
     def kind(self, phase: Phase) -> FailureKind | None:
         """What the words mean in a phase."""
-        return self.start if phase == "start" else self.load
+        return self.start_kind if phase == "start" else self.load_kind
 
 
-COMMON = (
-    Rule(
+COMMON_RULES = (
+    FailureRule(
         r"\(OOMKilled\)",
         FailureKind.OUT_OF_MEMORY_AT_START,
         FailureKind.OUT_OF_MEMORY_UNDER_LOAD,
         "Raise runtime.memory or leave the host more memory, or lower what the engine keeps in host memory.",
     ),
-    Rule(
+    FailureRule(
         r"docker: .*([Nn]o such image|manifest unknown|pull access denied|repository does not exist)",
         FailureKind.IMAGE_MISSING,
         None,
         "Correct runtime.image, or log in to its registry with `docker login`.",
     ),
-    Rule(
+    FailureRule(
         r"docker: .*(could not select device driver|nvidia-container-cli|unresolvable CDI devices|unknown device)",
         FailureKind.DRIVER_FAULT,
         None,
         "Docker cannot give this container a GPU: install the NVIDIA Container Toolkit, and see `autotune doctor`.",
     ),
-    Rule(
+    FailureRule(
         r"error: (unrecognized arguments|argument |the following arguments are required|ambiguous option)"
         r"|No such option",
         FailureKind.BAD_FLAG,
         None,
         "Correct the flag in the parameters or in runtime.extra_args; `--help` of the engine lists what it takes.",
     ),
-    Rule(
+    FailureRule(
         r"OutOfMemoryError|CUDA out of memory|HIP out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation"
         r"|\bMemoryError\b|std::bad_alloc|DefaultCPUAllocator: can't allocate|Out of memory:",
         FailureKind.OUT_OF_MEMORY_AT_START,
         FailureKind.OUT_OF_MEMORY_UNDER_LOAD,
         "Lower mem-fraction-static, max-running-requests or max-batched-tokens, or spread over more GPUs with tp-size.",
     ),
-    Rule(
+    FailureRule(
         r"\bnccl(System|UnhandledCuda|Internal|Remote|InvalidUsage)Error|NCCL (error|failure)|DistBackendError"
         r"|ProcessGroupNCCL.*(timeout|timed out)",
         FailureKind.DRIVER_FAULT,
@@ -92,7 +92,7 @@ COMMON = (
         "The GPUs could not talk to one another: give the container shared memory, see `nvidia-smi topo -m`, and run"
         " with NCCL_DEBUG=INFO in runtime.env.",
     ),
-    Rule(
+    FailureRule(
         r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|No CUDA GPUs are available"
         r"|no CUDA-capable device|Found no NVIDIA driver|Failed to infer device type|system not yet initialized"
         r"|uncorrectable ECC error|GPU is lost|fallen off the bus|libcuda\.so\.1: cannot open|[Dd]river/library version"
@@ -101,19 +101,19 @@ COMMON = (
         FailureKind.DRIVER_FAULT,
         "See `nvidia-smi` and `dmesg`: update the driver for this engine's CUDA version, or reset the GPU.",
     ),
-    Rule(
+    FailureRule(
         r"(?i)address already in use|port is already allocated|only one usage of each socket address|\bEADDRINUSE\b",
         FailureKind.PORT_IN_USE,
         None,
         "Another process listens on this port; run again to have another free one chosen.",
     ),
-    Rule(
+    FailureRule(
         r"(?i)gated repo|GatedRepoError|awaiting a review from the repo authors",
         FailureKind.GATED_MODEL,
         None,
         "Ask for access on the model's page, and export HF_TOKEN before running autotune.",
     ),
-    Rule(
+    FailureRule(
         r"is not a local folder and is not a valid model identifier|Repo id must (be in the form|use alphanumeric)"
         r"|RepositoryNotFoundError|does not appear to have a file named|does not appear to have files named"
         r"|is not a valid git identifier|LocalEntryNotFoundError|couldn't connect to 'https?://"
@@ -122,14 +122,14 @@ COMMON = (
         None,
         "Check the model's name or folder, and, for a model on the Hugging Face hub, the network and its access.",
     ),
-    Rule(
+    FailureRule(
         r"(?i)heads.*\b(must be|not|is not|are not) divisible by|heads .*do not divide one another"
         r"|\bis not divisible by\b.*(tp|tensor)|assert \w*heads\w* % \w+ == 0",
         FailureKind.NOT_DIVISIBLE,
         None,
         "Choose a tp-size that divides the model's number of attention heads.",
     ),
-    Rule(
+    FailureRule(
         r"Model architectures .* are not supported|No model architectures are specified|Unrecognized model in "
         r"|does not recognize this architecture|Unsupported architectures?\b|Tokenizer class .* does not exist"
         r"|Can't load tokenizer|instantiate the backend tokenizer|tokenizer .*not supported",
@@ -140,14 +140,14 @@ COMMON = (
 )
 
 
-def diagnose(rules: Sequence[Rule], log: str, exit_status: int | None, phase: Phase) -> Failure:
+def diagnose(rules: Sequence[FailureRule], log: str, exit_status: int | None, phase: Phase) -> Failure:
     """Name the failure: the first rule whose words are in the log, else how the process ended."""
-    return named(rules, log, phase) or ending(log, exit_status, phase)
+    return match_rules(rules, log, phase) or failure_from_exit(log, exit_status, phase)
 
 
-def named(rules: Sequence[Rule], log: str, phase: Phase) -> Failure | None:
+def match_rules(rules: Sequence[FailureRule], log: str, phase: Phase) -> Failure | None:
     """The failure of the first rule whose words are in the log; None when no rule knows any."""
-    said = [words for line in log.splitlines() if (words := clean(line)) and not SOURCE_LINE.match(words)]
+    said = [words for line in log.splitlines() if (words := strip_log_prefix(line)) and not TRACEBACK_LINE.match(words)]
     for rule in rules:
         kind = rule.kind(phase)
         found = kind and next((words for words in said if rule.regex.search(words)), None)
@@ -156,9 +156,9 @@ def named(rules: Sequence[Rule], log: str, phase: Phase) -> Failure | None:
     return None
 
 
-def ending(log: str, exit_status: int | None, phase: Phase) -> Failure:
+def failure_from_exit(log: str, exit_status: int | None, phase: Phase) -> Failure:
     """The failure that no rule knows, by how the process ended."""
-    words = own_words(log, phase)
+    words = error_excerpt(log, phase)
     if exit_status is None:
         if phase == "start":
             return Failure(
@@ -171,19 +171,19 @@ def ending(log: str, exit_status: int | None, phase: Phase) -> Failure:
             f"It was running but no longer answered. {words}",
             "Look at the end of the server's log; a lower load or max-running-requests may avoid it.",
         )
-    if phase == "start" and exit_status in CANNOT_RUN:
+    if phase == "start" and exit_status in CANNOT_RUN_STATUSES:
         return Failure(FailureKind.ENGINE_MISSING, words, "Install the engine, or correct runtime.executable.")
     kind = FailureKind.CRASHED_AT_START if phase == "start" else FailureKind.CRASHED_UNDER_LOAD
-    return Failure(kind, f"It ended with {status(exit_status)}. {words}", _remedy(exit_status))
+    return Failure(kind, f"It ended with {describe_exit(exit_status)}. {words}", _exit_remedy(exit_status))
 
 
-def _remedy(exit_status: int) -> str:
+def _exit_remedy(exit_status: int) -> str:
     if exit_status in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return "SIGKILL mostly comes from the kernel when memory runs out: see `dmesg`, and leave the host more memory."
     return "Look at the end of the server's log in the trial's folder."
 
 
-def status(exit_status: int) -> str:
+def describe_exit(exit_status: int) -> str:
     """An exit status in words: negative, or above 128, is a signal."""
     number = -exit_status if exit_status < 0 else exit_status - 128
     try:
@@ -192,22 +192,22 @@ def status(exit_status: int) -> str:
         return f"exit status {exit_status}"
 
 
-def own_words(log: str, phase: Phase) -> str:
+def error_excerpt(log: str, phase: Phase) -> str:
     """What the server said of it: under load its first error, at the start its last, else its last line."""
     lines = [line for line in log.splitlines() if not SHUTDOWN_NOISE.search(line)]
-    lines = [line for line in lines if (words := clean(line)) and not SOURCE_LINE.match(words)]
+    lines = [line for line in lines if (words := strip_log_prefix(line)) and not TRACEBACK_LINE.match(words)]
     errors = [line for line in lines if ERROR_LINE.search(line)]
     if errors:
-        return f"It said: {shorten(clean(errors[0 if phase == 'load' else -1]))}"
-    return f"Its last line: {shorten(clean(lines[-1]))}" if lines else "Its log is empty."
+        return f"It said: {shorten(strip_log_prefix(errors[0 if phase == 'load' else -1]))}"
+    return f"Its last line: {shorten(strip_log_prefix(lines[-1]))}" if lines else "Its log is empty."
 
 
-def clean(line: str) -> str:
+def strip_log_prefix(line: str) -> str:
     """What a log line says, without the logger's prefix."""
-    line = LEVEL.sub("", PROCESS.sub("", line.strip(), count=1), count=1)
-    return TAIL.sub("", line).strip()
+    line = LOGGER_PREFIX.sub("", PROCESS_PREFIX.sub("", line.strip(), count=1), count=1)
+    return PYDANTIC_INPUT_SUFFIX.sub("", line).strip()
 
 
 def shorten(line: str) -> str:
     """A line cut to what a table can show."""
-    return line if len(line) <= LONGEST else line[: LONGEST - 3].rstrip() + "..."
+    return line if len(line) <= MAX_MESSAGE_CHARACTERS else line[: MAX_MESSAGE_CHARACTERS - 3].rstrip() + "..."

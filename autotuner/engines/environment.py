@@ -13,18 +13,18 @@ HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIALS?)$", re.IGNORECASE)
 SECRET_FLAG = re.compile(r"--?[\w-]*(api[-_]?key|password|secret|(hf|auth|access|bearer)[-_]?token)$", re.IGNORECASE)
 
-WIDE = {"COLUMNS": "10000"}
+WIDE_TERMINAL = {"COLUMNS": "10000"}
 """For --help: an option's names and choices must stay on one line."""
 
 
-def visible(devices: Sequence[int]) -> dict[str, str]:
+def visible_devices(devices: Sequence[int]) -> dict[str, str]:
     """What limits a CUDA process to some GPUs, counted as the driver counts them; nothing for none."""
     if not devices:
         return {}
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
 
 
-def split(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
+def split_secrets(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
     """The variables of `runtime.env` that are written down, and the names of those only handed on.
 
     A variable named like a secret may be listed with an empty value, which hands it on from the
@@ -46,9 +46,9 @@ def split(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
     return env, tuple(dict.fromkeys(secrets))
 
 
-def check(runtime: Runtime) -> None:
+def check_secrets(runtime: Runtime) -> None:
     """ConfigError for a secret written into the environment or the arguments."""
-    split(runtime)
+    split_secrets(runtime)
     for argument in runtime.extra_args:
         if SECRET_FLAG.fullmatch(argument.partition("=")[0]):
             raise ConfigError(

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autotuner.core import Value
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError, unknown_name_message
 
-TABLES = Path(__file__).with_name("flags")
+TABLES_FOLDER = Path(__file__).with_name("flags")
 
 FlagType = Literal["bool", "int", "float", "str", "human-int", "any"]
 """`human-int` also takes 8k or 1M; `any` is a flag whose parser checks the text itself."""
 
-HUMAN_INT = re.compile(r"-?\d+(\.\d+)?[kKmMgGtT]?|auto")
+HUMAN_INT_PATTERN = re.compile(r"-?\d+(\.\d+)?[kKmMgGtT]?|auto")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Flag:
     many: bool = False
 
     @property
-    def negative(self) -> str | None:
+    def negation(self) -> str | None:
         """The spelling that turns a switch off."""
         return next((alias for alias in self.aliases if alias.startswith("--no-")), None)
 
@@ -41,15 +41,15 @@ class Flag:
         """What is wrong with a value, or None; None as a value leaves the engine's default."""
         if value is None:
             return None
-        if not self._has_type(value):
-            return f"takes {_NOUNS[self.type]}, not {json.dumps(value)}"
+        if not self._accepts_type(value):
+            return f"takes {_TYPE_NAMES[self.type]}, not {json.dumps(value)}"
         if self.choices and value not in self.choices and str(value) not in map(str, self.choices):
-            return unknown("value", str(value), map(str, self.choices))
-        if value is False and self.default is True and self.negative is None:
+            return unknown_name_message("value", str(value), map(str, self.choices))
+        if value is False and self.default is True and self.negation is None:
             return "is on by default, and there is no form that turns it off"
         return None
 
-    def _has_type(self, value: Value) -> bool:
+    def _accepts_type(self, value: Value) -> bool:
         if self.type == "bool" or isinstance(value, bool):
             return self.type == "bool" and isinstance(value, bool)
         if self.type == "int":
@@ -57,11 +57,11 @@ class Flag:
         if self.type == "float":
             return isinstance(value, int | float)
         if self.type == "human-int":
-            return isinstance(value, int) or (isinstance(value, str) and HUMAN_INT.fullmatch(value) is not None)
+            return isinstance(value, int) or (isinstance(value, str) and HUMAN_INT_PATTERN.fullmatch(value) is not None)
         return True
 
 
-_NOUNS: Mapping[FlagType, str] = {
+_TYPE_NAMES: Mapping[FlagType, str] = {
     "bool": "true or false",
     "int": "a whole number",
     "float": "a number",
@@ -89,14 +89,16 @@ class FlagTable:
         """The flag with this spelling, or with a dotted part of it (--config.key)."""
         return self._by_spelling.get(name) or self._by_spelling.get(name.partition(".")[0])
 
-    def flag(self, name: str) -> Flag:
+    def require(self, name: str) -> Flag:
         """The flag with this spelling; ConfigError with the nearest one when there is none."""
         found = self.find(name)
         if found is None:
-            raise ConfigError(unknown(f"{self.engine} flag", name, self.names()), why=f"Checked against {self}.")
+            raise ConfigError(
+                unknown_name_message(f"{self.engine} flag", name, self.long_names()), why=f"Checked against {self}."
+            )
         return found
 
-    def names(self) -> Iterator[str]:
+    def long_names(self) -> Iterator[str]:
         """Every long spelling."""
         return (name for name in self._by_spelling if name.startswith("--"))
 
@@ -105,9 +107,9 @@ class FlagTable:
         return f"the flags of {self.engine} {self.version}{source}"
 
 
-def bundled(engine: str) -> FlagTable:
+def bundled_table(engine: str) -> FlagTable:
     """The table in the package, read from the engine's own parser at the version in its name."""
-    path = next(TABLES.glob(f"{engine}-*.json"))
+    path = next(TABLES_FOLDER.glob(f"{engine}-*.json"))
     return from_json(json.loads(path.read_text()))
 
 
@@ -139,36 +141,36 @@ def to_json(table: FlagTable) -> dict[str, Any]:
     return {"engine": table.engine, "version": table.version, "origin": table.origin, "flags": rows}
 
 
-_OPTION = re.compile(r"^ {1,4}(?P<names>-{1,2}[A-Za-z][^\s,]*.*)$", re.MULTILINE)
+_OPTION_LINE = re.compile(r"^ {1,4}(?P<names>-{1,2}[A-Za-z][^\s,]*.*)$", re.MULTILINE)
 _SPELLING = re.compile(r"(?:^|, )(-{1,2}[A-Za-z][\w.-]*)")
 _CHOICES = re.compile(r"\{([^{}]*)\}")
 
 
-def parse_help(text: str, engine: str, version: str, known: FlagTable | None = None) -> FlagTable:
+def parse_help(text: str, engine: str, version: str, reference: FlagTable | None = None) -> FlagTable:
     """Read a table from argparse's `--help`; types that help does not tell come from `known`.
 
     The text must not be wrapped inside an option's own line: ask for it with a large COLUMNS.
     """
     flags = {}
-    for match in _OPTION.finditer(text):
-        flag = _flag(re.split(r"\s{2,}", match["names"].strip(), maxsplit=1)[0], known)
+    for match in _OPTION_LINE.finditer(text):
+        flag = _parse_option(re.split(r"\s{2,}", match["names"].strip(), maxsplit=1)[0], reference)
         if flag.name not in ("--help", "-h"):
             flags[flag.name] = flag
     return FlagTable(engine, version, flags, "help")
 
 
-def _flag(invocation: str, known: FlagTable | None) -> Flag:
+def _parse_option(invocation: str, reference: FlagTable | None) -> Flag:
     bare = _CHOICES.sub("{}", invocation)
     spellings = _SPELLING.findall(bare)
     takes_value = any(" " in part for part in bare.split(", "))
     choices = _CHOICES.search(invocation)
     long = [name for name in spellings if name.startswith("--") and not name.startswith("--no-")]
     first = (long or spellings)[0]
-    before = known.find(first) if known else None
+    before = reference.find(first) if reference else None
     name = before.name if before and before.name in spellings else first
     return Flag(
         name,
-        _type(takes_value, before),
+        _flag_type(takes_value, before),
         tuple(spelling for spelling in spellings if spelling != name),
         tuple(choices[1].split(",")) if choices else (),
         before.default if before else None,
@@ -176,10 +178,10 @@ def _flag(invocation: str, known: FlagTable | None) -> Flag:
     )
 
 
-def _type(takes_value: bool, before: Flag | None) -> FlagType:
+def _flag_type(takes_value: bool, reference: Flag | None) -> FlagType:
     if not takes_value:
         return "bool"
-    return before.type if before and before.type != "bool" else "any"
+    return reference.type if reference and reference.type != "bool" else "any"
 
 
 def spellings_in(arguments: Iterable[str]) -> Iterator[str]:

@@ -13,18 +13,18 @@ from autotuner.core import Mount
 from autotuner.errors import ConfigError
 from autotuner.experiment import Model, Runtime
 
-EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
+EXPERT_COUNT_KEYS = ("num_experts", "n_routed_experts", "num_local_experts")
 
 
 @dataclass(frozen=True)
-class Geometry:
+class ModelDimensions:
     """The counts that parallel sizes must divide; None where the configuration does not tell."""
 
     heads: int | None = None
     kv_heads: int | None = None
     layers: int | None = None
     experts: int | None = None
-    vocabulary: int | None = None
+    vocabulary_size: int | None = None
 
 
 def is_path(name: str) -> bool:
@@ -32,7 +32,7 @@ def is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or Path(name).is_dir()
 
 
-def location(model: Model) -> str:
+def path_or_name(model: Model) -> str:
     """The model as an engine is told: an absolute path for a folder, else the name itself."""
     name = model.id_or_path
     return str(Path(name).expanduser().resolve()) if is_path(name) else name
@@ -42,7 +42,7 @@ def check_folder(model: Model) -> None:
     """ConfigError when the model is a path and no folder with a config.json is there."""
     if not is_path(model.id_or_path):
         return
-    folder = Path(location(model))
+    folder = Path(path_or_name(model))
     if not folder.is_dir():
         raise ConfigError(
             f"There is no model folder '{model.id_or_path}'.",
@@ -58,7 +58,7 @@ def check_folder(model: Model) -> None:
 
 
 @lru_cache(maxsize=16)
-def geometry(model: Model) -> Geometry:
+def model_dimensions(model: Model) -> ModelDimensions:
     """The counts of a model that is a folder or in the Hugging Face cache; empty for any other."""
     path = config_file(model)
     try:
@@ -66,29 +66,29 @@ def geometry(model: Model) -> Geometry:
     except (OSError, ValueError):
         data = {}
     if not isinstance(data, dict):
-        return Geometry()
+        return ModelDimensions()
     data = {**data, **(data.get("text_config") or {})}
     heads = _count(data, "num_attention_heads")
-    return Geometry(
+    return ModelDimensions(
         heads=heads,
         kv_heads=_count(data, "num_key_value_heads") or heads,
         layers=_count(data, "num_hidden_layers"),
-        experts=next((count for key in EXPERTS if (count := _count(data, key))), None),
-        vocabulary=_count(data, "vocab_size"),
+        experts=next((count for key in EXPERT_COUNT_KEYS if (count := _count(data, key))), None),
+        vocabulary_size=_count(data, "vocab_size"),
     )
 
 
-def mounts(model: Model) -> tuple[Mount, ...]:
+def model_mounts(model: Model) -> tuple[Mount, ...]:
     """What a container must see of the model: its folder and what that links to, else the Hugging Face cache."""
     if not is_path(model.id_or_path):
-        return (Mount(str(cache_folder()), "/root/.cache/huggingface", read_only=False),)
-    folder = Path(location(model))
+        return (Mount(str(hugging_face_cache()), "/root/.cache/huggingface", read_only=False),)
+    folder = Path(path_or_name(model))
     linked = {path.resolve().parent for path in folder.glob("*") if path.is_symlink()} if folder.is_dir() else set()
     outside = sorted(str(path) for path in linked if not path.is_relative_to(folder))
     return tuple(Mount(path, path) for path in (str(folder), *outside))
 
 
-def own_mounts(runtime: Runtime) -> tuple[Mount, ...]:
+def configured_mounts(runtime: Runtime) -> tuple[Mount, ...]:
     """The mounts a configuration names as HOST:CONTAINER[:rw]."""
     found = []
     for text in runtime.mounts:
@@ -104,24 +104,24 @@ def _count(data: dict[str, Any], key: str) -> int | None:
 
 def config_file(model: Model) -> Path | None:
     """The config.json of a model that is a folder or in the Hugging Face cache; None for any other."""
-    return _file_of(model.id_or_path, "config.json")
+    return _model_file(model.id_or_path, "config.json")
 
 
 def tokenizer_file(model: Model) -> Path | None:
     """The tokenizer.json of a model, or of the tokenizer it names, where one is on this machine."""
     if model.tokenizer and Path(model.tokenizer).expanduser().is_file():
         return Path(model.tokenizer).expanduser()
-    found = _file_of(model.tokenizer or model.id_or_path, "tokenizer.json")
+    found = _model_file(model.tokenizer or model.id_or_path, "tokenizer.json")
     return found if found is not None and found.is_file() else None
 
 
-def _file_of(name: str, file: str) -> Path | None:
+def _model_file(name: str, file: str) -> Path | None:
     if is_path(name):
         return Path(name).expanduser().resolve() / file
-    cached = cache_folder() / "hub" / ("models--" + name.replace("/", "--")) / "snapshots"
+    cached = hugging_face_cache() / "hub" / ("models--" + name.replace("/", "--")) / "snapshots"
     return next(iter(sorted(cached.glob(f"*/{file}"))), None)
 
 
-def cache_folder() -> Path:
+def hugging_face_cache() -> Path:
     """Where Hugging Face libraries keep what they download."""
     return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")

@@ -7,7 +7,7 @@ from typing import Any
 
 from autotuner.core import Candidate, Failure, FailureKind, ServerSpec, Source, Value
 from autotuner.engines.flags import FlagTable
-from autotuner.engines.protocol import Phase, Target
+from autotuner.engines.protocol import LaunchContext, Phase
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Model, Runtime
 
@@ -17,10 +17,10 @@ class Openai:
 
     name = "openai"
     source: Source = "measured"
-    start_seconds = 1.0
+    expected_start_seconds = 1.0
     default_port = 8000
 
-    def executable(self, runtime: Runtime) -> tuple[str, ...]:
+    def base_command(self, runtime: Runtime) -> tuple[str, ...]:
         """None: there is nothing to launch; see Engine."""
         raise MachineError(
             "Runtime openai cannot be launched.",
@@ -32,7 +32,7 @@ class Openai:
         """No flags; see Engine."""
         return FlagTable("openai", "", {})
 
-    def check(
+    def check_parameters(
         self,
         parameters: Mapping[str, Sequence[Value]],
         runtime: Runtime | None = None,
@@ -49,29 +49,29 @@ class Openai:
     def check_model(self, model: Model) -> None:
         """Any name may be served; see Engine."""
 
-    def refuse(self, candidate: Candidate, target: Target) -> str | None:
+    def rejection_reason(self, candidate: Candidate, target: LaunchContext) -> str | None:
         """Nothing is known that could speak against it; see Engine."""
         return None
 
-    def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:
+    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
         """No server; see Engine."""
-        self.executable(target.runtime)
+        self.base_command(target.runtime)
         raise AssertionError("unreachable")
 
-    def gpus_taken(self, candidate: Candidate) -> int:
+    def local_gpu_count(self, candidate: Candidate) -> int:
         """None here; see Engine."""
         return 0
 
-    def computes_on_gpus(self, target: Target) -> bool:
+    def computes_on_gpus(self, target: LaunchContext) -> bool:
         """Not known; see Engine."""
         return False
 
     def help_spec(self, runtime: Runtime) -> ServerSpec:
         """None; see Engine."""
-        self.executable(runtime)
+        self.base_command(runtime)
         raise AssertionError("unreachable")
 
-    def sign(self, log: str) -> Failure | None:
+    def startup_failure(self, log: str) -> Failure | None:
         """Nothing: its log is elsewhere; see Engine."""
         return None
 
@@ -79,6 +79,6 @@ class Openai:
         """Nothing but that it does not answer; see Engine."""
         return Failure(FailureKind.UNHEALTHY, "The endpoint does not answer.", "Look at that server's own log.")
 
-    def describe(self, log: str) -> dict[str, Any]:
+    def parse_server_info(self, log: str) -> dict[str, Any]:
         """Nothing: its log is elsewhere; see Engine."""
         return {}

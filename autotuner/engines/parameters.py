@@ -11,13 +11,13 @@ from typing import Any
 
 from autotuner.core import Value
 from autotuner.engines.flags import Flag
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError, unknown_name_message
 
-ROWS = Path(__file__).with_name("parameters.yaml")
+PARAMETERS_FILE = Path(__file__).with_name("parameters.yaml")
 
 
 @dataclass(frozen=True)
-class Form:
+class EngineParameter:
     """What a parameter is on one engine; the header of parameters.yaml says what each field means."""
 
     flag: str | None = None
@@ -38,11 +38,11 @@ class Form:
 
     def problem(self, value: Value) -> str | None:
         """What is wrong with a value that has no flag to check it against, or None."""
-        if not self.choices or value is None or self.native(value) in self.choices:
+        if not self.choices or value is None or self.native_value(value) in self.choices:
             return None
-        return unknown("value", str(value), map(str, self.choices))
+        return unknown_name_message("value", str(value), map(str, self.choices))
 
-    def native(self, value: Value) -> Value:
+    def native_value(self, value: Value) -> Value:
         """The engine's word for a value."""
         return (self.values or {}).get(str(value), value)
 
@@ -53,37 +53,37 @@ class Form:
         if self.switch is not None:
             return (self.switch,) if isinstance(value, int) and value > 1 else ()
         if self.flag is not None:
-            return (self.flag, text(self.native(value)))
+            return (self.flag, to_argument(self.native_value(value)))
         return (self.on if value else self.off) or ()
 
 
 @dataclass(frozen=True)
-class Parameter:
+class CanonicalParameter:
     """One canonical parameter: type, bounds, and its form on each engine."""
 
     name: str
     flag: Flag
-    above: float | None
-    at_least: float | None
-    at_most: float | None
-    forms: Mapping[str, Form]
+    exclusive_minimum: float | None
+    minimum: float | None
+    maximum: float | None
+    by_engine: Mapping[str, EngineParameter]
 
     def problem(self, value: Value) -> str | None:
         """What is wrong with a value on any engine, or None."""
         wrong = self.flag.problem(value)
         if wrong is not None or not isinstance(value, int | float) or isinstance(value, bool):
             return wrong
-        if self.above is not None and not value > self.above:
-            return f"must be above {self.above:g}, not {value:g}"
-        if self.at_least is not None and not value >= self.at_least:
-            return f"must be at least {self.at_least:g}, not {value:g}"
-        if self.at_most is not None and not value <= self.at_most:
-            return f"must be at most {self.at_most:g}, not {value:g}"
+        if self.exclusive_minimum is not None and not value > self.exclusive_minimum:
+            return f"must be above {self.exclusive_minimum:g}, not {value:g}"
+        if self.minimum is not None and not value >= self.minimum:
+            return f"must be at least {self.minimum:g}, not {value:g}"
+        if self.maximum is not None and not value <= self.maximum:
+            return f"must be at most {self.maximum:g}, not {value:g}"
         return None
 
-    def form(self, engine: str) -> Form:
+    def for_engine(self, engine: str) -> EngineParameter:
         """The parameter on `engine`; ConfigError with the reason when it has none."""
-        form = self.forms.get(engine, Form(lacks=f"The engine {engine} has no such parameter."))
+        form = self.by_engine.get(engine, EngineParameter(lacks=f"The engine {engine} has no such parameter."))
         if form.lacks is not None:
             raise ConfigError(
                 f"Parameter '{self.name}' does not exist on {engine}.",
@@ -93,30 +93,33 @@ class Parameter:
         return form
 
 
-def text(value: Value) -> str:
+def to_argument(value: Value) -> str:
     """A value as one command-line argument."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 @cache
-def canonical() -> Mapping[str, Parameter]:
+def canonical_parameters() -> Mapping[str, CanonicalParameter]:
     """All canonical parameters by name."""
     import yaml
 
-    rows = yaml.safe_load(ROWS.read_text())
-    return {name: _parameter(name, row) for name, row in rows.items()}
+    rows = yaml.safe_load(PARAMETERS_FILE.read_text())
+    return {name: _parse_parameter(name, row) for name, row in rows.items()}
 
 
-def _parameter(name: str, row: dict[str, Any]) -> Parameter:
+def _parse_parameter(name: str, row: dict[str, Any]) -> CanonicalParameter:
     flag = Flag(name, row.pop("type"))
     above, at_least, at_most = (row.pop(bound, None) for bound in ("above", "at-least", "at-most"))
-    forms = {engine: Form(flag=form) if isinstance(form, str) else _form(form) for engine, form in row.items()}
-    return Parameter(name, flag, above, at_least, at_most, forms)
+    forms = {
+        engine: EngineParameter(flag=form) if isinstance(form, str) else _parse_engine_parameter(form)
+        for engine, form in row.items()
+    }
+    return CanonicalParameter(name, flag, above, at_least, at_most, forms)
 
 
-def _form(row: dict[Any, Any]) -> Form:
+def _parse_engine_parameter(row: dict[Any, Any]) -> EngineParameter:
     # YAML 1.1 reads the bare keys on and off as true and false
     fields: dict[str, Any] = {{True: "on", False: "off"}.get(key, key): value for key, value in row.items()}
     for key in {"on", "off", "choices"} & fields.keys():
         fields[key] = tuple(fields[key])
-    return Form(**fields)
+    return EngineParameter(**fields)

@@ -8,14 +8,14 @@ from typing import Any, Literal, Protocol
 
 from autotuner.core import Candidate, Failure, ServerSpec, Source, Value
 from autotuner.engines.flags import FlagTable
-from autotuner.experiment import Experiment, Hardware, Model, Runtime, Simulate
+from autotuner.experiment import Experiment, Hardware, Model, Runtime, SimulationOptions
 
 Phase = Literal["start", "load"]
 """Whether a server had not yet answered, or was under load."""
 
 
 @dataclass(frozen=True)
-class Target:
+class LaunchContext:
     """What is to be served, with what, and where it listens; `container` tells a container from a process.
 
     `devices` are the indexes of the GPUs that may be used, best connected first; empty for any.
@@ -25,22 +25,22 @@ class Target:
     model: Model
     runtime: Runtime = field(default_factory=Runtime)
     hardware: Hardware = field(default_factory=Hardware)
-    simulate: Simulate = field(default_factory=Simulate)
+    simulate: SimulationOptions = field(default_factory=SimulationOptions)
     host: str = "127.0.0.1"
     port: int = 8000
     container: bool = False
     devices: tuple[int, ...] = ()
-    only_printed: bool = False
+    print_only: bool = False
 
     @classmethod
-    def of(
+    def from_experiment(
         cls,
         experiment: Experiment,
         port: int = 8000,
         devices: tuple[int, ...] = (),
         *,
-        only_printed: bool = False,
-    ) -> Target:
+        print_only: bool = False,
+    ) -> LaunchContext:
         """The target an experiment describes, at a port."""
         return cls(
             model=experiment.model,
@@ -50,7 +50,7 @@ class Target:
             port=port,
             container=experiment.deployment.mode == "docker",
             devices=devices,
-            only_printed=only_printed,
+            print_only=print_only,
         )
 
 
@@ -70,20 +70,20 @@ class Engine(Protocol):
         """What its numbers are: measured, or simulated."""
 
     @property
-    def start_seconds(self) -> float:
+    def expected_start_seconds(self) -> float:
         """Seconds a start is taken to last before one was seen."""
 
     @property
     def default_port(self) -> int:
         """The port of a command that is printed."""
 
-    def executable(self, runtime: Runtime) -> tuple[str, ...]:
+    def base_command(self, runtime: Runtime) -> tuple[str, ...]:
         """The argv that comes before the flags; MachineError when the engine is not installed."""
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """The flags of the engine that `runtime` runs, or of the bundled version."""
 
-    def check(
+    def check_parameters(
         self,
         parameters: Mapping[str, Sequence[Value]],
         runtime: Runtime | None = None,
@@ -95,10 +95,10 @@ class Engine(Protocol):
         runtime's own arguments and environment are checked too.
         """
 
-    def gpus_taken(self, candidate: Candidate) -> int:
+    def local_gpu_count(self, candidate: Candidate) -> int:
         """How many GPUs of this machine one server of the candidate takes."""
 
-    def computes_on_gpus(self, target: Target) -> bool:
+    def computes_on_gpus(self, target: LaunchContext) -> bool:
         """False where it is known that no GPU computes, as with a build for CPU."""
 
     def help_spec(self, runtime: Runtime) -> ServerSpec:
@@ -107,17 +107,17 @@ class Engine(Protocol):
     def check_model(self, model: Model) -> None:
         """ConfigError when the model is a path and nothing that can be served is there."""
 
-    def refuse(self, candidate: Candidate, target: Target) -> str | None:
+    def rejection_reason(self, candidate: Candidate, target: LaunchContext) -> str | None:
         """Why the candidate cannot run there, or None."""
 
-    def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:
+    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
         """The server of one candidate, complete: what runs, and what is printed."""
 
-    def sign(self, log: str) -> Failure | None:
+    def startup_failure(self, log: str) -> Failure | None:
         """The failure a line in the log of a server that starts already means, whether it ended or not."""
 
     def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
         """What went wrong, in the log's own words; `exit_status` is None while the server is alive."""
 
-    def describe(self, log: str) -> dict[str, Any]:
+    def parse_server_info(self, log: str) -> dict[str, Any]:
         """What a healthy server said of itself: version, kv_tokens."""

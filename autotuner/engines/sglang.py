@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from autotuner.core import Candidate, FailureKind
 from autotuner.engines import installed
-from autotuner.engines.commandline import CommandLineEngine, Sizes
-from autotuner.engines.diagnosis import COMMON, Rule
-from autotuner.engines.flags import FlagTable, bundled
-from autotuner.engines.protocol import Target
+from autotuner.engines.commandline import CommandLineEngine, ParallelSizes
+from autotuner.engines.diagnosis import COMMON_RULES, FailureRule
+from autotuner.engines.flags import FlagTable, bundled_table
+from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
 from autotuner.experiment import Model, Runtime
 
-MODULE = ("-m", "sglang.launch_server")
+SERVER_MODULE = ("-m", "sglang.launch_server")
 
 
 class Sglang(CommandLineEngine):
@@ -24,23 +24,23 @@ class Sglang(CommandLineEngine):
     name = "sglang"
     program = "sglang"
     default_port = 30000
-    start_seconds = 120.0
-    reserved = (*CommandLineEngine.reserved, "--model-path")
-    said: ClassVar[Mapping[str, str]] = {
+    expected_start_seconds = 120.0
+    reserved_flags = (*CommandLineEngine.reserved_flags, "--model-path")
+    log_patterns: ClassVar[Mapping[str, str]] = {
         "version": r"sglang[ =/-]v?(\d+\.\d+[\w.]*)",
         "kv_tokens": r"max_total_num_tokens=(\d+)",
     }
-    rules = (
-        Rule(
+    failure_rules = (
+        FailureRule(
             r"Not enough memory\. Please try to increase --mem-fraction-static",
             FailureKind.OUT_OF_MEMORY_AT_START,
             None,
             "The weights leave no room for the KV cache: raise mem-fraction-static, or spread over more GPUs.",
         ),
-        *COMMON,
+        *COMMON_RULES,
     )
 
-    def not_installed(self, runtime: Runtime) -> MachineError:
+    def not_installed_error(self, runtime: Runtime) -> MachineError:
         """SGLang is a program of its own, which autotune does not install."""
         missing = runtime.executable or self.program
         return MachineError(
@@ -50,42 +50,42 @@ class Sglang(CommandLineEngine):
             " runtime.executable=/path/to/bin/python, or use --runtime sim.",
         )
 
-    def started(self, program: str) -> tuple[str, ...]:
+    def serve_command(self, program: str) -> tuple[str, ...]:
         """`sglang serve`, or the module of a Python that has SGLang."""
-        return (program, *MODULE) if Path(program).name.startswith("python") else super().started(program)
+        return (program, *SERVER_MODULE) if Path(program).name.startswith("python") else super().serve_command(program)
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """Those of the SGLang at hand, else the bundled ones."""
-        known = bundled(self.name)
-        found = installed.find(runtime.executable, self.program) if runtime else None
+        known = bundled_table(self.name)
+        found = installed.find_executable(runtime.executable, self.program) if runtime else None
         if found is None or runtime is None:
             return known
-        files = [*installed.distribution(found, "sglang-*"), Path(found)]
-        return installed.read((*self.executable(runtime), "--help"), files, known) or known
+        files = [*installed.dist_info_folders(found, "sglang-*"), Path(found)]
+        return installed.read_flags((*self.base_command(runtime), "--help"), files, known) or known
 
-    def gpus(self, candidate: Candidate) -> int:
+    def gpu_count(self, candidate: Candidate) -> int:
         """With attention data parallelism the replicas share the tensor parallel GPUs."""
         if candidate.parameters.get("enable-dp-attention") is True:
-            sizes = Sizes.of(candidate)
+            sizes = ParallelSizes.from_candidate(candidate)
             return sizes.tp * sizes.pp
         return candidate.gpus
 
-    def reasons(self, candidate: Candidate, target: Target) -> Iterator[str]:
+    def rejection_reasons(self, candidate: Candidate, target: LaunchContext) -> Iterator[str]:
         """Those of every engine, and SGLang's two uses of one flag."""
         given = candidate.parameters
         if given.get("enable-chunked-prefill") is False and given.get("max-batched-tokens") is not None:
             yield "on SGLang max-batched-tokens is the chunked prefill size, so it needs enable-chunked-prefill"
-        yield from super().reasons(candidate, target)
+        yield from super().rejection_reasons(candidate, target)
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """SGLang's own names for model and tokenizer."""
         names = {"--model": "--model-path", "--tokenizer": "--tokenizer-path"}
         return tuple(names.get(word, word) for word in super().model_arguments(model))
 
-    def own_arguments(self, target: Target) -> tuple[str, ...]:
+    def fixed_arguments(self, target: LaunchContext) -> tuple[str, ...]:
         """Counters are off unless asked for."""
         return ("--enable-metrics",)
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """What runs inside the image."""
-        return (executable or "python3", *MODULE)
+        return (executable or "python3", *SERVER_MODULE)

@@ -11,12 +11,12 @@ from autotuner import __version__
 from autotuner.core import Candidate, Mount
 from autotuner.engines import model as models
 from autotuner.engines.commandline import CommandLineEngine
-from autotuner.engines.flags import FlagTable, bundled
-from autotuner.engines.protocol import Target
+from autotuner.engines.flags import FlagTable, bundled_table
+from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
 from autotuner.experiment import Model, Runtime
 
-SERVER = ("-m", "autotuner.simulate.server")
+SERVER_MODULE = ("-m", "autotuner.simulate.server")
 
 
 class Sim(CommandLineEngine):
@@ -25,42 +25,42 @@ class Sim(CommandLineEngine):
     name = "sim"
     program = "python3"
     source = "simulated"
-    start_seconds = 2.0
-    reserved = (*CommandLineEngine.reserved, "--model", "--gpu", "--seed", "--skew-seed", "--skew-sd")
-    said: ClassVar[Mapping[str, str]] = {
+    expected_start_seconds = 2.0
+    reserved_flags = (*CommandLineEngine.reserved_flags, "--model", "--gpu", "--seed", "--skew-seed", "--skew-sd")
+    log_patterns: ClassVar[Mapping[str, str]] = {
         "version": r"autotune-sim (\d+\.\d+[\w.]*)",
         "kv_tokens": r"KV cache size: (\d+) tokens",
     }
 
-    def executable(self, runtime: Runtime) -> tuple[str, ...]:
+    def base_command(self, runtime: Runtime) -> tuple[str, ...]:
         """This Python, unless runtime.executable names another that has autotune; see Engine."""
-        return super().executable(runtime) if runtime.executable else self.started(sys.executable)
+        return super().base_command(runtime) if runtime.executable else self.serve_command(sys.executable)
 
-    def not_installed(self, runtime: Runtime) -> MachineError:
+    def not_installed_error(self, runtime: Runtime) -> MachineError:
         """Only another Python than this one can be missing."""
         return MachineError(
             f"There is no Python '{runtime.executable}'.",
             remedy="Leave runtime.executable out: the simulated engine comes with autotune.",
         )
 
-    def started(self, program: str) -> tuple[str, ...]:
+    def serve_command(self, program: str) -> tuple[str, ...]:
         """The server's module."""
-        return (program, *SERVER)
+        return (program, *SERVER_MODULE)
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """Those of this autotune's server."""
-        return replace(bundled(self.name), version=__version__)
+        return replace(bundled_table(self.name), version=__version__)
 
     def check_model(self, model: Model) -> None:
         """A folder or file that is there, or a bundled name, which the server knows."""
-        if not models.location(model).endswith(".json"):
+        if not models.path_or_name(model).endswith(".json"):
             models.check_folder(model)
 
-    def gpus_taken(self, candidate: Candidate) -> int:
+    def local_gpu_count(self, candidate: Candidate) -> int:
         """None: its GPUs are simulated."""
         return 0
 
-    def own_arguments(self, target: Target) -> tuple[str, ...]:
+    def fixed_arguments(self, target: LaunchContext) -> tuple[str, ...]:
         """The simulated GPU, the seed, and the skew and faults that are not off."""
         world = target.simulate
         arguments = ["--gpu", world.gpu, "--seed", str(world.seed)]
@@ -75,7 +75,7 @@ class Sim(CommandLineEngine):
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """The model, and what it is served as; there are no weights with a revision."""
         named = ("--served-model-name", model.served_name) if model.served_name else ()
-        return ("--model", models.location(model), *named)
+        return ("--model", models.path_or_name(model), *named)
 
     def mounts(self, model: Model) -> tuple[Mount, ...]:
         """A local model's folder; a bundled model needs none."""
@@ -83,4 +83,4 @@ class Sim(CommandLineEngine):
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """What runs inside an image that has autotune."""
-        return (executable or "python3", *SERVER)
+        return (executable or "python3", *SERVER_MODULE)

@@ -11,18 +11,18 @@ from typing import ClassVar
 
 from autotuner.core import Candidate, FailureKind, ServerSpec
 from autotuner.engines import installed
-from autotuner.engines.commandline import CommandLineEngine, Sizes
-from autotuner.engines.diagnosis import COMMON, Rule
-from autotuner.engines.flags import FlagTable, bundled
-from autotuner.engines.protocol import Target
+from autotuner.engines.commandline import CommandLineEngine, ParallelSizes
+from autotuner.engines.diagnosis import COMMON_RULES, FailureRule
+from autotuner.engines.flags import FlagTable, bundled_table
+from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
 from autotuner.experiment import Model, Runtime
 
-CPU_IMAGE = re.compile(r"(?<![a-z])cpu(?![a-z])")
+CPU_IMAGE_PATTERN = re.compile(r"(?<![a-z])cpu(?![a-z])")
 """What images of CPU builds have in their names."""
 
-CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"
-CPU_CACHE_GIB = "2"
+CPU_KV_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
+DEFAULT_CPU_KV_CACHE_GIB = "2"
 """GiB of host memory for the KV cache on a CPU build, unless the caller's environment says another."""
 
 
@@ -31,15 +31,15 @@ class Vllm(CommandLineEngine):
 
     name = "vllm"
     program = "vllm"
-    start_seconds = 90.0
+    expected_start_seconds = 90.0
     help_flag = "--help=all"
-    reserved = (*CommandLineEngine.reserved, "--model")
-    said: ClassVar[Mapping[str, str]] = {
+    reserved_flags = (*CommandLineEngine.reserved_flags, "--model")
+    log_patterns: ClassVar[Mapping[str, str]] = {
         "version": r"\bversion (\d+\.\d+[\w.+]*)",
         "kv_tokens": r"KV cache size: ([\d,]+) tokens",
     }
-    rules = (
-        Rule(
+    failure_rules = (
+        FailureRule(
             r"No available memory for the cache blocks|larger than the available KV cache|is larger than the maximum"
             r" number of tokens that can be stored in KV cache",
             FailureKind.OUT_OF_MEMORY_AT_START,
@@ -47,20 +47,20 @@ class Vllm(CommandLineEngine):
             "Too little memory is left for the KV cache: raise mem-fraction-static, lower max-model-len, or raise"
             " tp-size.",
         ),
-        Rule(
+        FailureRule(
             r"is less than desired (GPU|CPU|device) memory utilization",
             FailureKind.OUT_OF_MEMORY_AT_START,
             None,
             "Something else holds this memory: lower mem-fraction-static or free the device.",
         ),
-        Rule(
+        FailureRule(
             r"is less than requested memory for kv",
             FailureKind.OUT_OF_MEMORY_AT_START,
             None,
-            f"Lower {CPU_CACHE} in runtime.env, or free host memory.",
+            f"Lower {CPU_KV_CACHE_VARIABLE} in runtime.env, or free host memory.",
         ),
-        *COMMON,
-        Rule(
+        *COMMON_RULES,
+        FailureRule(
             r"Value error, ",
             FailureKind.BAD_FLAG,
             None,
@@ -68,7 +68,7 @@ class Vllm(CommandLineEngine):
         ),
     )
 
-    def not_installed(self, runtime: Runtime) -> MachineError:
+    def not_installed_error(self, runtime: Runtime) -> MachineError:
         """vLLM is a program of its own, which autotune does not install."""
         missing = runtime.executable or self.program
         return MachineError(
@@ -79,26 +79,30 @@ class Vllm(CommandLineEngine):
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """Those of the vLLM at hand, else the bundled ones."""
-        known = bundled(self.name)
-        found = installed.find(runtime.executable, self.program) if runtime else None
+        known = bundled_table(self.name)
+        found = installed.find_executable(runtime.executable, self.program) if runtime else None
         if found is None:
             return known
-        files = [*installed.distribution(found, "vllm-*"), *installed.distribution(found, "vllm_*"), Path(found)]
-        return installed.read((found, "serve", "--help=all"), files, known) or known
+        files = [
+            *installed.dist_info_folders(found, "vllm-*"),
+            *installed.dist_info_folders(found, "vllm_*"),
+            Path(found),
+        ]
+        return installed.read_flags((found, "serve", "--help=all"), files, known) or known
 
-    def reasons(self, candidate: Candidate, target: Target) -> Iterator[str]:
+    def rejection_reasons(self, candidate: Candidate, target: LaunchContext) -> Iterator[str]:
         """Those of every engine, and vLLM's expert parallel size."""
-        sizes = Sizes.of(candidate)
+        sizes = ParallelSizes.from_candidate(candidate)
         if sizes.ep > 1 and sizes.ep != sizes.tp * sizes.dp:
             yield f"on vLLM ep-size is tp-size x dp-size, which is {sizes.tp * sizes.dp}, not {sizes.ep}"
-        yield from super().reasons(candidate, target)
+        yield from super().rejection_reasons(candidate, target)
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """The model comes first, without a flag."""
         _, location, *rest = super().model_arguments(model)
         return (location, *rest)
 
-    def server_spec(self, candidate: Candidate, target: Target) -> ServerSpec:
+    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
         """The command; on a CPU build no GPUs, and a KV cache of its own size.
 
         There --gpu-memory-utilization means a share of all host memory, and a start fails when
@@ -107,26 +111,26 @@ class Vllm(CommandLineEngine):
         spec = super().server_spec(candidate, target)
         if self.computes_on_gpus(target):
             return spec
-        env = {CPU_CACHE: os.environ.get(CPU_CACHE, CPU_CACHE_GIB), **spec.env}
+        env = {CPU_KV_CACHE_VARIABLE: os.environ.get(CPU_KV_CACHE_VARIABLE, DEFAULT_CPU_KV_CACHE_GIB), **spec.env}
         return replace(spec, env=env, gpus=0, devices=())
 
-    def computes_on_gpus(self, target: Target) -> bool:
+    def computes_on_gpus(self, target: LaunchContext) -> bool:
         """Unless the image is named as a CPU build, or the vLLM at hand is one; see Engine."""
         own = target.runtime.executable
-        if target.container and CPU_IMAGE.search(target.runtime.image or ""):
+        if target.container and CPU_IMAGE_PATTERN.search(target.runtime.image or ""):
             return False
-        found = own if target.container else installed.find(own, self.program)
+        found = own if target.container else installed.find_executable(own, self.program)
         return found is None or not is_cpu_build(found)
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """What runs inside the image."""
         return (executable or "vllm", "serve")
 
-    def entry(self) -> tuple[str, ...]:
+    def image_arguments(self) -> tuple[str, ...]:
         """Nothing: the image's entry point is `vllm serve`."""
         return ()
 
 
 def is_cpu_build(executable: str) -> bool:
     """Whether the vLLM behind an executable was built for CPU."""
-    return any(installed.distribution(executable, pattern) for pattern in ("vllm-*+cpu", "vllm_cpu-*"))
+    return any(installed.dist_info_folders(executable, pattern) for pattern in ("vllm-*+cpu", "vllm_cpu-*"))

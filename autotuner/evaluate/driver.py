@@ -9,15 +9,15 @@ from typing import Protocol
 
 from autotuner import load
 from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage, Workload
-from autotuner.engines.model import geometry, tokenizer_file
+from autotuner.engines.model import model_dimensions, tokenizer_file
 from autotuner.experiment import Model, Slo
 from autotuner.launchers import token_ids
-from autotuner.launchers.gpu_meter import Meter
+from autotuner.launchers.gpu_meter import GpuMeter
 from autotuner.launchers.token_ids import Vocabulary
-from autotuner.search.launch import Course
+from autotuner.search.launch import LoadPlan
 
 
-class Tell(Protocol):
+class ProgressCallback(Protocol):
     """Hears of each step of a load point."""
 
     def __call__(
@@ -34,7 +34,7 @@ class Tell(Protocol):
 
 
 @dataclass(frozen=True)
-class Drive:
+class LoadDriver:
     """A course on one server. `salt` sets its prompts apart from every other's.
 
     So does its number for a load point: none finds in a prefix cache what one before it left there,
@@ -42,16 +42,16 @@ class Drive:
     """
 
     endpoint: load.Endpoint
-    course: Course
+    load_plan: LoadPlan
     source: Source
     slo: Slo
-    tell: Tell
-    meter: Meter | None = None
+    on_progress: ProgressCallback
+    meter: GpuMeter | None = None
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def steps(self) -> Iterator[tuple[int, LoadStep]]:
         """The course's load points with their numbers, from 1; `keep` each before the next is asked for."""
-        return enumerate(iter(self.course.ask, None), start=1)
+        return enumerate(iter(self.load_plan.ask, None), start=1)
 
     def observe(self, position: int, step: LoadStep) -> Observation:
         """Drive one load point; MachineError when the load generator itself failed."""
@@ -63,7 +63,7 @@ class Drive:
 
         def on_phase(phase: str) -> None:
             stage, seconds = expected[phase]
-            self.tell(stage, load_point=point, position=position, expected_seconds=seconds)
+            self.on_progress(stage, load_point=point, position=position, expected_seconds=seconds)
 
         return load.measure(
             self.endpoint,
@@ -71,29 +71,29 @@ class Drive:
             workload,
             salt=f"{self.salt} {position}",
             on_phase=on_phase,
-            enough=step.enough,
+            stop_rule=step.stop_rule,
         )
 
-    def keep(self, position: int, seen: Observation) -> LoadPointResult:
+    def record_result(self, position: int, observation: Observation) -> LoadPointResult:
         """Sum up and check what was seen, and let the course and the watcher know."""
-        use = self.meter.use(*seen.window) if self.meter else None
-        result = replace(summed_up(seen, self.source, self.slo), gpu_use=use)
-        self.course.tell(result)
-        self.tell("measured", load_point=seen.load_point, position=position, result=result)
+        use = self.meter.usage(*observation.window) if self.meter else None
+        result = replace(summarize_observation(observation, self.source, self.slo), gpu_use=use)
+        self.load_plan.tell(result)
+        self.on_progress("measured", load_point=observation.load_point, position=position, result=result)
         return result
 
 
-def summed_up(seen: Observation, source: Source, slo: Slo) -> LoadPointResult:
+def summarize_observation(observation: Observation, source: Source, slo: Slo) -> LoadPointResult:
     """One load point in figures, checked, not yet judged."""
     from autotuner.scoring import metrics, validity  # numpy would delay the first request
 
-    figures = metrics.summarize(seen, slo)
-    checks = validity.check(seen, figures, slo)
-    return LoadPointResult(seen.load_point, source, figures, checks, decided=seen.decided)
+    figures = metrics.summarize(observation, slo)
+    checks = validity.check_validity(observation, figures, slo)
+    return LoadPointResult(observation.load_point, source, figures, checks, decided=observation.stop_reason)
 
 
-def vocabulary_of(
-    url: str, served: str, model: Model, headers: Mapping[str, str], workload: Workload
+def find_vocabulary(
+    url: str, served_model: str, model: Model, headers: Mapping[str, str], workload: Workload
 ) -> Vocabulary | None:
     """The token ids of prompts for the server at `url`; None for chat, whose prompts are words.
 
@@ -101,20 +101,20 @@ def vocabulary_of(
     """
     if workload.endpoint == "chat":
         return None
-    known = geometry(model).vocabulary
+    known = model_dimensions(model).vocabulary_size
     if known is not None:
         return Vocabulary(known, "model")
-    timeout = min(token_ids.PATIENCE, workload.request_timeout)
-    return token_ids.find(url, headers, served, assumed=load.Endpoint.vocabulary, timeout=timeout)
+    timeout = min(token_ids.REQUEST_TIMEOUT_SECONDS, workload.request_timeout)
+    return token_ids.find_vocabulary(url, headers, served_model, assumed=load.Endpoint.vocab_size, timeout=timeout)
 
 
-def endpoint_of(
-    url: str, served: str, model: Model, headers: Mapping[str, str], ids: Vocabulary | None = None
+def load_endpoint(
+    url: str, served_model: str, model: Model, headers: Mapping[str, str], vocabulary: Vocabulary | None = None
 ) -> load.Endpoint:
     """The server at `url` as the load generator sees it, with prompts of `ids`.
 
     Prompts use the tokenizer of `model` where it is at hand.
     """
     tokenizer = tokenizer_file(model)
-    endpoint = load.Endpoint(url, served, headers, tokenizer=str(tokenizer) if tokenizer else None)
-    return replace(endpoint, vocabulary=ids.size) if ids else endpoint
+    endpoint = load.Endpoint(url, served_model, headers, tokenizer_path=str(tokenizer) if tokenizer else None)
+    return replace(endpoint, vocab_size=vocabulary.size) if vocabulary else endpoint

@@ -10,7 +10,7 @@ from typing import Any
 
 from autotuner import load
 from autotuner.core import (
-    CUT_OFF,
+    CUT_OFF_ERROR,
     Candidate,
     Failure,
     FailureKind,
@@ -24,26 +24,26 @@ from autotuner.core import (
     Source,
     Stage,
     Workload,
-    unobserved,
+    ignore_progress,
 )
-from autotuner.engines import Engine, Phase, Target
+from autotuner.engines import Engine, LaunchContext, Phase
 from autotuner.errors import EngineError, MachineError
-from autotuner.evaluate.driver import Drive, endpoint_of, vocabulary_of
+from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, gpu_meter, ports, ready
-from autotuner.search.launch import Course
+from autotuner.search.launch import LoadPlan
 
-EXTERNAL_TIMEOUT = 30.0
+EXTERNAL_READY_SECONDS = 30.0
 """Seconds a server that runs already gets to answer."""
 
-PROBE_TIMEOUT = 30.0
+PROBE_TIMEOUT_SECONDS = 30.0
 """Seconds an idle server gets for one token after a load point with errors."""
 
-DYING = 5.0
+EXIT_GRACE_SECONDS = 5.0
 """Seconds a server that fails requests is watched, for engines take a while to end after their core died."""
 
-MAY_BE_CHANCE = (FailureKind.PORT_IN_USE, FailureKind.DRIVER_FAULT)
+TRANSIENT_FAILURES = (FailureKind.PORT_IN_USE, FailureKind.DRIVER_FAULT)
 """What another launch of the same command may not meet again."""
 
 
@@ -60,7 +60,7 @@ class MeasuredEvaluator:
         engine: Engine,
         launcher: Launcher,
         render: Callable[[ServerSpec], str],
-        observe: Observer = unobserved,
+        observe: Observer = ignore_progress,
         devices: tuple[int, ...] = (),
     ) -> None:
         self.experiment = experiment
@@ -69,7 +69,7 @@ class MeasuredEvaluator:
         self.observe = observe
         self.devices = devices
         self.render = render
-        self.start_seconds = engine.start_seconds
+        self.expected_start_seconds = engine.expected_start_seconds
 
     @property
     def source(self) -> Source:
@@ -86,170 +86,179 @@ class MeasuredEvaluator:
         return time.time()
 
     def evaluate(
-        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
     ) -> Measurement:
         """Measure `candidate`, a second time when the first failed by what may be chance; see Evaluator."""
         place = TrialFolder(folder)
-        measurement = Visit(self, candidate, course, place, trial, purpose).measure()
+        measurement = MeasuredLaunch(self, candidate, load_plan, place, trial, purpose).measure()
         failure = measurement.failure
-        if failure is not None and failure.kind in MAY_BE_CHANCE and not measurement.load_points:
-            place.set_aside()
-            measurement = Visit(self, candidate, course, place, trial, purpose).measure()
+        if failure is not None and failure.kind in TRANSIENT_FAILURES and not measurement.load_points:
+            place.set_log_aside()
+            measurement = MeasuredLaunch(self, candidate, load_plan, place, trial, purpose).measure()
         if "load" in measurement.timings:
-            self.start_seconds = measurement.timings["start"]
+            self.expected_start_seconds = measurement.timings["start"]
         return measurement
 
 
-class Watched:
+class LogWatchedServer:
     """A server that starts, taken for failed when its log says so; `sign` reads the log."""
 
-    def __init__(self, server: Server, sign: Callable[[], Failure | None]) -> None:
+    def __init__(self, server: Server, find_startup_failure: Callable[[], Failure | None]) -> None:
         self.url = server.url
         self._server = server
-        self._sign = sign
+        self._find_startup_failure = find_startup_failure
 
     def exit_status(self) -> int | None:
         """The server's own; EngineError at the first line that means failure."""
         status = self._server.exit_status()
-        if status is None and (failure := self._sign()) is not None:
+        if status is None and (failure := self._find_startup_failure()) is not None:
             raise EngineError(failure)
         return status
 
 
-class Visit:
+class MeasuredLaunch:
     """One launch from start to stop, and what was gathered on it."""
 
     def __init__(
         self,
-        owner: MeasuredEvaluator,
+        evaluator: MeasuredEvaluator,
         candidate: Candidate,
-        course: Course,
+        load_plan: LoadPlan,
         folder: TrialFolder,
         trial: int,
         purpose: Purpose,
     ) -> None:
-        self.owner = owner
-        self.experiment = owner.experiment
+        self.evaluator = evaluator
+        self.experiment = evaluator.experiment
         self.candidate = candidate
-        self.course = course
-        self.workload = owner.workload
+        self.load_plan = load_plan
+        self.workload = evaluator.workload
         self.folder = folder
         self.trial = trial
         self.purpose = purpose
-        self.began = time.monotonic()
-        self.source: Source = owner.source
+        self.start_time = time.monotonic()
+        self.source: Source = evaluator.source
         self.headers: Mapping[str, str] = {}
         self.results: list[LoadPointResult] = []
         self.timings: dict[str, float] = {}
-        self.said: dict[str, Any] = {}
+        self.server_info: dict[str, Any] = {}
 
     def measure(self) -> Measurement:
         """Launch, wait until ready, serve every load point, stop."""
         spec = self._spec()
         if spec is None:
-            self.headers = ready.headers(self.experiment.deployment)
+            self.headers = ready.request_headers(self.experiment.deployment)
         else:
-            self.folder.save_command(spec, self.owner.render(spec))
-        self._tell("starting", expected_seconds=self.owner.start_seconds)
+            self.folder.save_command(spec, self.evaluator.render(spec))
+        self._report_progress("starting", expected_seconds=self.evaluator.expected_start_seconds)
         try:
-            with self.owner.launcher.launch(spec, self.folder.log) as server:
-                failure = self._start(server, spec)
+            with self.evaluator.launcher.launch(spec, self.folder.log) as server:
+                failure = self._wait_until_ready(server, spec)
                 if failure is None:
-                    with gpu_meter.metered(spec.devices if spec else ()) as meter:
-                        failure = self._load(server, spec, meter)
-                self._tell("stopping")
+                    with gpu_meter.meter_gpus(spec.devices if spec else ()) as meter:
+                        failure = self._run_load_plan(server, spec, meter)
+                self._report_progress("stopping")
         finally:
-            self.folder.redact()
-        return Measurement(self.source, tuple(self.results), failure, self.timings, self.said, spec)
+            self.folder.redact_log()
+        return Measurement(self.source, tuple(self.results), failure, self.timings, self.server_info, spec)
 
     def _spec(self) -> ServerSpec | None:
-        if not self.owner.launcher.starts_servers:
+        if not self.evaluator.launcher.starts_servers:
             return None
-        return self.owner.engine.server_spec(self.candidate, self._target())
+        return self.evaluator.engine.server_spec(self.candidate, self._launch_context())
 
-    def _target(self) -> Target:
-        return Target.of(self.experiment, ports.free_port(), self.owner.devices)
+    def _launch_context(self) -> LaunchContext:
+        return LaunchContext.from_experiment(self.experiment, ports.free_port(), self.evaluator.devices)
 
-    def _model(self, spec: ServerSpec | None) -> str:
+    def _served_model(self, spec: ServerSpec | None) -> str:
         named = self.experiment.model
         return spec.served_model if spec else named.served_name or named.id_or_path
 
-    def _start(self, server: Server, spec: ServerSpec | None) -> Failure | None:
+    def _wait_until_ready(self, server: Server, spec: ServerSpec | None) -> Failure | None:
         """Wait for the first token; the failure when there was none."""
         limit = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
         try:
             with self._timed("start"):
                 identity = ready.wait_until_ready(
-                    Watched(server, self._sign) if self.experiment.runtime.fail_fast else server,
+                    LogWatchedServer(server, self._startup_failure) if self.experiment.runtime.fail_fast else server,
                     ready_path=spec.ready_path if spec else "/v1/models",
-                    model=self._model(spec),
-                    timeout=limit if spec else EXTERNAL_TIMEOUT,
+                    model=self._served_model(spec),
+                    timeout=limit if spec else EXTERNAL_READY_SECONDS,
                     endpoint=self.workload.endpoint,
                     headers=self.headers,
                 )
         except ServerExitedError as error:
             return self._diagnose(error.exit_status, "start")
         except TimeoutError as error:
-            return self._diagnose(None, "start") if spec else _unreachable(server, FailureKind.START_TIMED_OUT, error)
+            return (
+                self._diagnose(None, "start")
+                if spec
+                else _unreachable_failure(server, FailureKind.START_TIMED_OUT, error)
+            )
         except EngineError as error:
             return error.failure
         if spec is None:
-            self.source = "simulated" if identity.simulated else "measured"
-        self.said.update(self.owner.engine.describe(self.folder.read_log()))
+            self.source = "simulated" if identity.is_simulated else "measured"
+        self.server_info.update(self.evaluator.engine.parse_server_info(self.folder.read_log()))
         self.folder.mark_log()
-        self._tell("ready")
+        self._report_progress("ready")
         return None
 
-    def _sign(self) -> Failure | None:
-        return self.owner.engine.sign(self.folder.read_log())
+    def _startup_failure(self) -> Failure | None:
+        return self.evaluator.engine.startup_failure(self.folder.read_log())
 
-    def _load(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.Meter) -> Failure | None:
+    def _run_load_plan(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.GpuMeter) -> Failure | None:
         """Drive the load points of the course; the failure that ended it early."""
         limit = self.experiment.optimization.timeout_per_iteration
-        where = (server.url, self._model(spec), self.experiment.model, self.headers)
-        ids = vocabulary_of(*where, self.workload)
+        where = (server.url, self._served_model(spec), self.experiment.model, self.headers)
+        ids = find_vocabulary(*where, self.workload)
         if ids is not None and ids.origin == "server":
-            self.said["vocabulary"] = ids.size
-        endpoint = endpoint_of(*where, ids)
-        drive = Drive(endpoint, self.course, self.source, self.experiment.slo, self._tell, meter=meter)
+            self.server_info["vocabulary"] = ids.size
+        endpoint = load_endpoint(*where, ids)
+        drive = LoadDriver(
+            endpoint, self.load_plan, self.source, self.experiment.slo, self._report_progress, meter=meter
+        )
         for position, step in drive.steps():
-            left = limit - (time.monotonic() - self.began)
+            left = limit - (time.monotonic() - self.start_time)
             if left < 0:
-                return too_long(limit, position - 1, self.course.total)
+                return timeout_failure(limit, position - 1, self.load_plan.max_load_points)
             try:
                 with self._timed("load"):
-                    seen = drive.observe(position, step.within(share_of(left, position, self.course.total)))
+                    seen = drive.observe(
+                        position,
+                        step.with_time_limit(load_point_seconds(left, position, self.load_plan.max_load_points)),
+                    )
             except MachineError as error:
                 return Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy)
             self.folder.save_records(position, seen)
-            failure = self._health(server, endpoint, seen, spec)
+            failure = self._check_health(server, endpoint, seen, spec)
             if failure is not None:
                 return failure
-            self.results.append(drive.keep(position, seen))
+            self.results.append(drive.record_result(position, seen))
         return None
 
-    def _health(
-        self, server: Server, endpoint: load.Endpoint, seen: Observation, spec: ServerSpec | None
+    def _check_health(
+        self, server: Server, endpoint: load.Endpoint, observation: Observation, spec: ServerSpec | None
     ) -> Failure | None:
         """Whether the server survived the load point; only failed requests make it ask."""
-        failed = any(record.error not in (None, CUT_OFF) for record in seen.records)
-        if server.exit_status() is None and not failed and not seen.ended_early:
+        failed = any(record.error not in (None, CUT_OFF_ERROR) for record in observation.records)
+        if server.exit_status() is None and not failed and not observation.abort_reason:
             return None
-        timeout = min(PROBE_TIMEOUT, self.workload.request_timeout)
-        answer = ready.still_answers(server.url, endpoint.model, self.workload.endpoint, timeout, self.headers)
+        timeout = min(PROBE_TIMEOUT_SECONDS, self.workload.request_timeout)
+        answer = ready.probe_server(server.url, endpoint.model, self.workload.endpoint, timeout, self.headers)
         if answer == "answer":
             return None
-        deadline = time.monotonic() + DYING
+        deadline = time.monotonic() + EXIT_GRACE_SECONDS
         while (status := server.exit_status()) is None and time.monotonic() < deadline:
             time.sleep(0.05)
         if status is None and answer == "fault":
             return None
         if spec is None:
-            return _unreachable(server, FailureKind.HUNG_UNDER_LOAD, seen.ended_early or "")
+            return _unreachable_failure(server, FailureKind.HUNG_UNDER_LOAD, observation.abort_reason or "")
         return self._diagnose(status, "load")
 
     def _diagnose(self, exit_status: int | None, phase: Phase) -> Failure:
-        return self.owner.engine.diagnose(self.folder.read_log(), exit_status, phase)
+        return self.evaluator.engine.diagnose(self.folder.read_log(), exit_status, phase)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -259,26 +268,26 @@ class Visit:
         finally:
             self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - began
 
-    def _tell(self, stage: Stage, **more: Any) -> None:
-        total = self.course.total
-        self.owner.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
+    def _report_progress(self, stage: Stage, **more: Any) -> None:
+        total = self.load_plan.max_load_points
+        self.evaluator.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
 
 
-def share_of(seconds: float, position: int, total: int) -> float:
+def load_point_seconds(seconds: float, position: int, total: int) -> float:
     """Of the seconds left to a launch those of load point `position`, so that all others get as many."""
     return seconds / max(1, total - position + 1)
 
 
-def too_long(limit: float, done: int, total: int) -> Failure:
+def timeout_failure(limit: float, completed: int, total: int) -> Failure:
     """The failure of a launch whose course takes more than `limit` seconds."""
     return Failure(
         FailureKind.TRIAL_TIMED_OUT,
-        f"{done} of {total} load points were measured in {limit:.0f} s.",
+        f"{completed} of {total} load points were measured in {limit:.0f} s.",
         "Raise optimization.timeout_per_iteration, or measure fewer or shorter load points.",
     )
 
 
-def _unreachable(server: Server, kind: FailureKind, why: object) -> Failure:
+def _unreachable_failure(server: Server, kind: FailureKind, why: object) -> Failure:
     return Failure(
         kind, f"{server.url} gives no token. {why}".strip(), "Look at that server; autotune did not start it."
     )

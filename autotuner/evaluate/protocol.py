@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autotuner.core import Candidate, Measurement, Purpose, Source, Workload
-from autotuner.search.launch import Course
+from autotuner.search.launch import LoadPlan
 
 
 class Evaluator(Protocol):
@@ -24,7 +24,7 @@ class Evaluator(Protocol):
         """Unix seconds on the clock that trials are timed by."""
 
     def evaluate(
-        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
     ) -> Measurement:
         """Answer for `candidate` on `course`, leaving raw material in `folder`.
 

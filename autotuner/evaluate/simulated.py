@@ -23,19 +23,19 @@ from autotuner.core import (
     Source,
     Stage,
     Workload,
-    unobserved,
+    ignore_progress,
 )
-from autotuner.engines import Engine, Target
-from autotuner.engines.as_simulated import stand_in
+from autotuner.engines import Engine, LaunchContext
+from autotuner.engines.as_simulated import simulated_stand_in
 from autotuner.engines.sim import Sim
-from autotuner.evaluate.driver import summed_up
-from autotuner.evaluate.measured import share_of, too_long
+from autotuner.evaluate.driver import summarize_observation
+from autotuner.evaluate.measured import load_point_seconds, timeout_failure
 from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
-from autotuner.search.launch import Course
-from autotuner.simulate.settings import Settings, parse
+from autotuner.search.launch import LoadPlan
+from autotuner.simulate.settings import Settings, parse_settings
 from autotuner.simulate.virtual_time import EngineDiedError, VirtualServer
-from autotuner.simulate.world import StartError, World, build
+from autotuner.simulate.world import StartError, World, build_world
 
 BAD_FLAG_STATUS, START_FAILED_STATUS = 2, 1
 
@@ -43,8 +43,8 @@ BAD_FLAG_STATUS, START_FAILED_STATUS = 2, 1
 class StartFailedError(Exception):
     """The simulated engine did not start: its exit status, its last words, and the seconds until then."""
 
-    def __init__(self, status: int, said: str, seconds: float) -> None:
-        super().__init__(said)
+    def __init__(self, status: int, message: str, seconds: float) -> None:
+        super().__init__(message)
         self.status = status
         self.seconds = seconds
 
@@ -64,7 +64,7 @@ class SimulatedEvaluator:
         self,
         experiment: Experiment,
         engine: Engine,
-        observe: Observer = unobserved,
+        observe: Observer = ignore_progress,
         *,
         render: Callable[[ServerSpec], str] | None = None,
         keep_records: bool = True,
@@ -75,7 +75,7 @@ class SimulatedEvaluator:
         self.observe = observe
         self.keep_records = keep_records
         self.sim = Sim()
-        self._now = time.time()
+        self._virtual_clock = time.time()
 
     @property
     def workload(self) -> Workload:
@@ -84,22 +84,22 @@ class SimulatedEvaluator:
 
     def clock(self) -> float:
         """Unix seconds, as if every launch had taken its virtual time."""
-        return self._now
+        return self._virtual_clock
 
     def evaluate(
-        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
     ) -> Measurement:
         """Simulate `candidate` on `course`; see Evaluator."""
-        visit = Visit(self, candidate, course, folder, trial, purpose)
+        visit = SimulatedLaunch(self, candidate, load_plan, folder, trial, purpose)
         measurement = visit.simulate()
-        self._now += sum(measurement.timings.values())
+        self._virtual_clock += sum(measurement.timings.values())
         return measurement
 
     def start(self, candidate: Candidate) -> tuple[Settings, World]:
         """The candidate's settings and world; StartFailedError when it does not start."""
         settings = self._settings(candidate)
         try:
-            world = build(settings)
+            world = build_world(settings)
         except StartError as error:
             seconds = settings.load_seconds + settings.faults.start_delay
             raise StartFailedError(START_FAILED_STATUS, str(error), seconds) from error
@@ -108,15 +108,15 @@ class SimulatedEvaluator:
     def _settings(self, candidate: Candidate) -> Settings:
         experiment, own = self.experiment, candidate.runtime == self.sim.name
         world = experiment.simulate.model_copy(update={"gpu": simulated_gpu(experiment)})
-        target = replace(Target.of(experiment), simulate=world)
+        target = replace(LaunchContext.from_experiment(experiment), simulate=world)
         said = io.StringIO()
         try:
             with redirect_stderr(said):
-                settings = parse(
+                settings = parse_settings(
                     (
                         *self.sim.model_arguments(experiment.model),
-                        *self.sim.flag_arguments(stand_in(candidate).candidate, experiment.runtime),
-                        *self.sim.own_arguments(target),
+                        *self.sim.parameter_arguments(simulated_stand_in(candidate).candidate, experiment.runtime),
+                        *self.sim.fixed_arguments(target),
                         *(experiment.runtime.extra_args if own else ()),
                     )
                 )
@@ -124,7 +124,7 @@ class SimulatedEvaluator:
             raise StartFailedError(BAD_FLAG_STATUS, said.getvalue(), 0.0) from left
         if own:
             return settings
-        return replace(settings, engine=candidate.runtime, load_seconds=self.engine.start_seconds)
+        return replace(settings, calibration_engine=candidate.runtime, load_seconds=self.engine.expected_start_seconds)
 
 
 def simulated_gpu(experiment: Experiment) -> str:
@@ -133,46 +133,46 @@ def simulated_gpu(experiment: Experiment) -> str:
     return named or experiment.simulate.gpu
 
 
-class Visit:
+class SimulatedLaunch:
     """One virtual launch, and what was gathered on it."""
 
     def __init__(
         self,
-        owner: SimulatedEvaluator,
+        evaluator: SimulatedEvaluator,
         candidate: Candidate,
-        course: Course,
+        load_plan: LoadPlan,
         folder: Path,
         trial: int,
         purpose: Purpose,
     ) -> None:
-        self.owner = owner
+        self.evaluator = evaluator
         self.candidate = candidate
-        self.course = course
-        self.place = TrialFolder(folder) if owner.keep_records else None
+        self.load_plan = load_plan
+        self.folder = TrialFolder(folder) if evaluator.keep_records else None
         self.trial = trial
         self.purpose = purpose
         self.results: list[LoadPointResult] = []
         self.timings: dict[str, float] = {}
-        self.said: dict[str, Any] = {"version": __version__}
+        self.server_info: dict[str, Any] = {"version": __version__}
 
     def simulate(self) -> Measurement:
         """Start, serve every load point, stop."""
         spec = self._spec()
-        if self.place is not None and self.owner.render is not None:
-            self.place.save_command(spec, self.owner.render(spec))
-        self._tell("starting", expected_seconds=self.owner.engine.start_seconds)
+        if self.folder is not None and self.evaluator.render is not None:
+            self.folder.save_command(spec, self.evaluator.render(spec))
+        self._report_progress("starting", expected_seconds=self.evaluator.engine.expected_start_seconds)
         failure = self._start_and_load()
-        self._tell("stopping")
-        return Measurement(self.owner.source, tuple(self.results), failure, self.timings, self.said, spec)
+        self._report_progress("stopping")
+        return Measurement(self.evaluator.source, tuple(self.results), failure, self.timings, self.server_info, spec)
 
     def _spec(self) -> ServerSpec:
         """What a real launch would run, whether the engine is installed here or not."""
-        engine = self.owner.engine
-        target = Target.of(self.owner.experiment, engine.default_port, only_printed=True)
+        engine = self.evaluator.engine
+        target = LaunchContext.from_experiment(self.evaluator.experiment, engine.default_port, print_only=True)
         return engine.server_spec(self.candidate, target)
 
     def _start_and_load(self) -> Failure | None:
-        owner = self.owner
+        owner = self.evaluator
         try:
             settings, world = owner.start(self.candidate)
         except StartFailedError as error:
@@ -180,47 +180,47 @@ class Visit:
             self._log(str(error))
             return owner.sim.diagnose(str(error), error.status, "start")
         self.timings["start"] = world.start_seconds
-        self.said["kv_tokens"] = world.kv_tokens
-        if ignored := stand_in(self.candidate).ignored:
-            self.said["not_simulated"] = list(ignored)
+        self.server_info["kv_tokens"] = world.kv_tokens
+        if ignored := simulated_stand_in(self.candidate).ignored_parameters:
+            self.server_info["not_simulated"] = list(ignored)
         self._log(f"KV cache size: {world.kv_tokens} tokens")
-        self._tell("ready")
+        self._report_progress("ready")
         try:
-            return self._load(VirtualServer(settings, world))
+            return self._run_load_plan(VirtualServer(settings, world))
         except EngineDiedError as died:
             self.timings["load"] = self.timings.get("load", 0.0) + died.seconds
             self._log(str(died))
             return owner.sim.diagnose(str(died), died.status, "load")
 
-    def _load(self, server: VirtualServer) -> Failure | None:
+    def _run_load_plan(self, server: VirtualServer) -> Failure | None:
         """Drive the load points of the course; the failure that ended it early."""
-        owner, experiment = self.owner, self.owner.experiment
+        owner, experiment = self.evaluator, self.evaluator.experiment
         limit = experiment.optimization.timeout_per_iteration
-        for position, step in enumerate(iter(self.course.ask, None), start=1):
+        for position, step in enumerate(iter(self.load_plan.ask, None), start=1):
             left = limit - sum(self.timings.values())
             if left < 0:
-                return too_long(limit, position - 1, self.course.total)
-            step = step.within(share_of(left, position, self.course.total))
+                return timeout_failure(limit, position - 1, self.load_plan.max_load_points)
+            step = step.with_time_limit(load_point_seconds(left, position, self.load_plan.max_load_points))
             point, seconds = step.load_point, {"measuring": step.workload.duration, "warming-up": step.workload.warmup}
 
             def on_phase(phase: Any, point: Any = point, position: int = position, seconds: Any = seconds) -> None:
-                self._tell(phase, load_point=point, position=position, expected_seconds=seconds[phase])
+                self._report_progress(phase, load_point=point, position=position, expected_seconds=seconds[phase])
 
             seen = server.drive(step, on_phase)
             self.timings["load"] = server.clock
-            if self.place is not None:
-                self.place.save_records(position, seen)
-            result = summed_up(seen, owner.source, experiment.slo)
+            if self.folder is not None:
+                self.folder.save_records(position, seen)
+            result = summarize_observation(seen, owner.source, experiment.slo)
             self.results.append(result)
-            self.course.tell(result)
-            self._tell("measured", load_point=point, position=position, result=result)
+            self.load_plan.tell(result)
+            self._report_progress("measured", load_point=point, position=position, result=result)
         return None
 
-    def _log(self, said: str) -> None:
-        if self.place is not None:
-            with self.place.log.open("a", encoding="utf-8") as log:
-                log.write(f"autotune-sim {__version__}, simulated in virtual time: {said}\n")
+    def _log(self, message: str) -> None:
+        if self.folder is not None:
+            with self.folder.log.open("a", encoding="utf-8") as log:
+                log.write(f"autotune-sim {__version__}, simulated in virtual time: {message}\n")
 
-    def _tell(self, stage: Stage, **more: Any) -> None:
-        total = self.course.total
-        self.owner.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
+    def _report_progress(self, stage: Stage, **more: Any) -> None:
+        total = self.load_plan.max_load_points
+        self.evaluator.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))

@@ -8,7 +8,7 @@ from pathlib import Path
 from autotuner.core import Observation, ServerSpec
 from autotuner.load import records
 
-LONGEST_LOG = 1 << 20
+MAX_LOG_BYTES = 1 << 20
 """Bytes at the end of a log that are looked at."""
 
 
@@ -19,7 +19,7 @@ class TrialFolder:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.log = path / "server.log"
-        self._from = 0
+        self._log_start = 0
         self._secrets: tuple[str, ...] = ()
 
     def save_command(self, spec: ServerSpec, command: str) -> None:
@@ -36,33 +36,33 @@ class TrialFolder:
 
     def mark_log(self) -> None:
         """Let the next reading begin here."""
-        self._from = self.log.stat().st_size if self.log.exists() else 0
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
 
     def read_log(self) -> str:
         """The log since the mark, at most its last MiB; empty when there is none."""
         try:
             with self.log.open("rb") as file:
                 end = file.seek(0, 2)
-                file.seek(max(self._from, end - LONGEST_LOG))
-                return self._without_secrets(file.read()).decode("utf-8", "replace")
+                file.seek(max(self._log_start, end - MAX_LOG_BYTES))
+                return self._mask_secrets(file.read()).decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
 
-    def redact(self) -> None:
+    def redact_log(self) -> None:
         """Take every secret that was handed on out of the log, should the server have printed it."""
         if not self._secrets or not self.log.exists():
             return
         said = self.log.read_bytes()
-        kept = self._without_secrets(said)
+        kept = self._mask_secrets(said)
         if kept != said:
             self.log.write_bytes(kept)
 
-    def set_aside(self) -> None:
+    def set_log_aside(self) -> None:
         """Keep the log of a first attempt under another name, for a second one."""
         if self.log.exists():
             self.log.replace(self.path / "server-first.log")
 
-    def _without_secrets(self, text: bytes) -> bytes:
+    def _mask_secrets(self, text: bytes) -> bytes:
         for value in self._secrets:
             text = text.replace(value.encode(), b"*****")
         return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autotuner.errors import UsageError, unknown
+from autotuner.errors import UsageError, unknown_name_message
 from autotuner.experiment import Deployment
 from autotuner.launchers.protocol import Launcher, Server, ServerExitedError
 
@@ -39,5 +39,5 @@ LAUNCHERS: dict[str, Callable[[Deployment], Launcher]] = {
 def launcher(name: str, deployment: Deployment | None = None) -> Launcher:
     """The launcher of a deployment; UsageError with the nearest name when there is none."""
     if name not in LAUNCHERS:
-        raise UsageError(unknown("deployment", name, LAUNCHERS))
+        raise UsageError(unknown_name_message("deployment", name, LAUNCHERS))
     return LAUNCHERS[name](deployment or Deployment())

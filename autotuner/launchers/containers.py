@@ -9,13 +9,13 @@ from typing import Any
 from autotuner.core import ServerSpec
 from autotuner.launchers import owner
 
-OWNER = "autotune.owner"
-RUN = "autotune.run"
-TRIAL = "autotune.trial"
+OWNER_LABEL = "autotune.owner"
+RUN_LABEL = "autotune.run"
+TRIAL_LABEL = "autotune.trial"
 LOOPBACK = "127.0.0.1"
 
 
-def settings(spec: ServerSpec) -> dict[str, Any]:
+def create_arguments(spec: ServerSpec) -> dict[str, Any]:
     """The arguments of `containers.create`, without a name and a trial's labels.
 
     The port is published on this machine's own address only.
@@ -25,8 +25,8 @@ def settings(spec: ServerSpec) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "image": spec.image,
         "command": list(spec.container_argv or spec.argv),
-        "environment": environment(spec),
-        "labels": {OWNER: str(owner.me())},
+        "environment": container_environment(spec),
+        "labels": {OWNER_LABEL: str(owner.this_process())},
         "mounts": [Mount(m.container, m.host, type="bind", read_only=m.read_only) for m in spec.mounts],
     }
     if spec.entrypoint is not None:
@@ -42,23 +42,23 @@ def settings(spec: ServerSpec) -> dict[str, Any]:
     if spec.memory is not None:
         chosen |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
     if spec.gpus:
-        chosen["device_requests"] = [_devices(spec)]
+        chosen["device_requests"] = [_device_request(spec)]
     return chosen
 
 
-def environment(spec: ServerSpec) -> dict[str, str]:
+def container_environment(spec: ServerSpec) -> dict[str, str]:
     """The container's variables, secrets with their values from here."""
     handed_on = {name: os.environ[name] for name in spec.secrets if name in os.environ}
     return {"PYTHONUNBUFFERED": "1", **spec.env, **handed_on}
 
 
-def labels(log: Path) -> dict[str, str]:
+def trial_labels(log: Path) -> dict[str, str]:
     """Run, trial and owner of a container, by where its log goes: RUN/trials/TRIAL/server.log."""
     trial = log.absolute().parent
-    return {OWNER: str(owner.me()), TRIAL: trial.name, RUN: str(trial.parent.parent)}
+    return {OWNER_LABEL: str(owner.this_process()), TRIAL_LABEL: trial.name, RUN_LABEL: str(trial.parent.parent)}
 
 
-def _devices(spec: ServerSpec) -> Any:
+def _device_request(spec: ServerSpec) -> Any:
     from docker.types import DeviceRequest
 
     which = {"device_ids": [str(index) for index in spec.devices]} if spec.devices else {"count": spec.gpus}

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from autotuner.core import Mount, ServerSpec
 from autotuner.engines.flags import FlagTable
-from autotuner.engines.model import mounts, own_mounts
+from autotuner.engines.model import configured_mounts, model_mounts
 from autotuner.engines.protocol import Engine
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Experiment
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 CANNOT_START, CANNOT_INVOKE, NOT_FOUND = 125, 126, 127
 """The exit statuses `docker run` gives when the daemon refuses, and when the command cannot be run."""
 
-LONGEST_LINE = 64 * 1024
+MAX_LINE_BYTES = 64 * 1024
 """Bytes without an end of line that are kept back."""
 
-OUT_OF_MEMORY = "Out of memory: the kernel killed the container at its memory limit (OOMKilled)"
+OUT_OF_MEMORY_MESSAGE = "Out of memory: the kernel killed the container at its memory limit (OOMKilled)"
 
 
 class DockerServer:
@@ -45,15 +45,15 @@ class DockerServer:
         self.url = url
         self._output = output
         self._status: int | None = None
-        self._lost: str | None = None
+        self._daemon_error: str | None = None
         self._follower: threading.Thread | None = None
 
     def exit_status(self) -> int | None:
         """How it ended, above 128 for a signal; MachineError when the daemon is gone and nobody can know."""
-        if self._lost is not None:
+        if self._daemon_error is not None:
             raise MachineError(
                 "The Docker daemon went away during a trial.",
-                why=self._lost,
+                why=self._daemon_error,
                 remedy="Start it again and go on with --resume; what was left running is removed then.",
             )
         return self._status
@@ -64,19 +64,19 @@ class DockerServer:
         try:
             container.start()
         except APIError as error:
-            _close(chunks)
-            self.refuse(error)
+            _close_stream(chunks)
+            self.record_refusal(error)
             return
         self._follower = threading.Thread(target=self._follow, args=(container, chunks), daemon=True)
         self._follower.start()
 
-    def refuse(self, error: APIError) -> None:
+    def record_refusal(self, error: APIError) -> None:
         """Take a refusal of the daemon as the server's end, with the status `docker run` gives."""
         said = str(error.explanation)
-        self.say(f"docker: {said}")
-        self._status = _refusal(said)
+        self.write_line(f"docker: {said}")
+        self._status = _refusal_status(said)
 
-    def say(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """Write a line of autotune's own into the log."""
         self._write(f"autotune: {line}\n".encode())
 
@@ -87,27 +87,27 @@ class DockerServer:
 
     def _follow(self, container: Container, chunks: CancellableStream[Any]) -> None:
         try:
-            self._copy(chunks)
-            _close(chunks)
+            self._copy_output(chunks)
+            _close_stream(chunks)
             status = int(container.wait()["StatusCode"])
             container.reload()
         except NotFound:
             self._status = 128 + 9  # somebody removed it by force
-        except (*images.GONE, HTTPError, OSError) as error:
-            self._lost = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except (*images.DOCKER_ERRORS, HTTPError, OSError) as error:
+            self._daemon_error = str(error).splitlines()[0] if str(error) else type(error).__name__
         else:
             if container.attrs["State"].get("OOMKilled"):
-                self.say(OUT_OF_MEMORY)
+                self.write_line(OUT_OF_MEMORY_MESSAGE)
             self._status = status
 
-    def _copy(self, chunks: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+    def _copy_output(self, chunks: Iterable[tuple[bytes | None, bytes | None]]) -> None:
         """Write whole lines: what a program writes to its two outputs arrives in pieces that must not mix."""
         unfinished = [b"", b""]
         for pair in chunks:
             for place, piece in enumerate(pair):
                 text = unfinished[place] + (piece or b"")
                 end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
-                end = end if end or len(text) < LONGEST_LINE else len(text)
+                end = end if end or len(text) < MAX_LINE_BYTES else len(text)
                 self._write(text[:end])
                 unfinished[place] = text[end:]
         self._write(b"".join(unfinished))
@@ -137,20 +137,20 @@ class DockerLauncher:
             raise ConfigError("Deployment docker needs runtime.image.", remedy="Give --set runtime.image=NAME:TAG.")
         engine.help_spec(runtime)
         engine.check_model(experiment.model)
-        for mount in own_mounts(runtime):
+        for mount in configured_mounts(runtime):
             if not Path(mount.host).exists():
                 raise ConfigError(f"There is no '{mount.host}' to mount.", remedy="Correct runtime.mounts.")
-        _make_writable_ones(mounts(experiment.model))
-        with images.connected() as client:
-            image = images.require(client, runtime.image)
-            table = images.flags(client, engine, runtime, image)
-        engine.check(experiment.parameters, runtime, table or engine.flags())
+        _create_writable_folders(model_mounts(experiment.model))
+        with images.docker_client() as client:
+            image = images.require_image(client, runtime.image)
+            table = images.image_flags(client, engine, runtime, image)
+        engine.check_parameters(experiment.parameters, runtime, table or engine.flags())
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
         """Those of the engine in an image that is here already; see Launcher."""
         runtime = experiment.runtime
-        with contextlib.suppress(MachineError, ImageNotFound), images.connected() as client:
-            return images.flags(client, engine, runtime, client.images.get(runtime.image or ""))
+        with contextlib.suppress(MachineError, ImageNotFound), images.docker_client() as client:
+            return images.image_flags(client, engine, runtime, client.images.get(runtime.image or ""))
         return None
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
@@ -162,32 +162,32 @@ class DockerLauncher:
     @contextmanager
     def _launch(self, spec: ServerSpec, image: str, log: Path) -> Iterator[Server]:
         with ExitStack() as cleanup:
-            client = cleanup.enter_context(images.connected())
+            client = cleanup.enter_context(images.docker_client())
             output = cleanup.enter_context(FileIO(log, "ab"))
             server = DockerServer(f"http://{containers.LOOPBACK}:{spec.port}", output)
             cleanup.callback(server.join)
             name = f"autotune-{os.getpid()}-{secrets.token_hex(4)}"
             # from here on, whatever happens, nothing called `name` is left
-            cleanup.callback(self._remove, client, name)
-            self._create(client, spec, image, name, log, server)
+            cleanup.callback(self._remove_container, client, name)
+            self._create_container(client, spec, image, name, log, server)
             yield server
 
-    def _create(
+    def _create_container(
         self, client: DockerClient, spec: ServerSpec, image: str, name: str, log: Path, server: DockerServer
     ) -> None:
-        found = images.require(client, image)
-        server.say(f"image {image} is {images.digest(found)}")
-        settings = containers.settings(spec) | {"name": name, "labels": containers.labels(log)}
+        found = images.require_image(client, image)
+        server.write_line(f"image {image} is {images.image_digest(found)}")
+        settings = containers.create_arguments(spec) | {"name": name, "labels": containers.trial_labels(log)}
         try:
             container = client.containers.create(**settings)
         except APIError as error:
-            server.refuse(error)
+            server.record_refusal(error)
             return
         server.start(container)
 
-    def _remove(self, client: DockerClient, name: str) -> None:
+    def _remove_container(self, client: DockerClient, name: str) -> None:
         """Stop the container politely, then remove it; when the daemon is gone the next run does it."""
-        with contextlib.suppress(NotFound, *images.GONE):
+        with contextlib.suppress(NotFound, *images.DOCKER_ERRORS):
             container = client.containers.get(name)
             try:
                 container.stop(timeout=self.grace)
@@ -195,7 +195,7 @@ class DockerLauncher:
                 container.remove(force=True, v=True)
 
 
-def _close(chunks: CancellableStream[Any]) -> None:
+def _close_stream(chunks: CancellableStream[Any]) -> None:
     """Close the socket of an attachment, which the SDK leaves open when the other side hangs up first."""
     with contextlib.suppress(OSError):
         chunks.close()
@@ -203,14 +203,14 @@ def _close(chunks: CancellableStream[Any]) -> None:
     response.raw._fp.fp.close()
 
 
-def _refusal(said: str) -> int:
-    if "executable file not found" in said or "no such file or directory" in said:
+def _refusal_status(message: str) -> int:
+    if "executable file not found" in message or "no such file or directory" in message:
         return NOT_FOUND
-    return CANNOT_INVOKE if "permission denied" in said else CANNOT_START
+    return CANNOT_INVOKE if "permission denied" in message else CANNOT_START
 
 
-def _make_writable_ones(needed: Iterable[Mount]) -> None:
+def _create_writable_folders(mounts: Iterable[Mount]) -> None:
     """Make the folders a container writes to: Docker refuses to mount what is not there."""
-    for mount in needed:
+    for mount in mounts:
         if not mount.read_only:
             Path(mount.host).mkdir(parents=True, exist_ok=True)

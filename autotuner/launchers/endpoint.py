@@ -9,36 +9,38 @@ from dataclasses import dataclass
 
 import httpx
 
-from autotuner.engines.model import geometry
+from autotuner.engines.model import model_dimensions
 from autotuner.errors import EndpointError, UsageError
 from autotuner.experiment import Model
 from autotuner.launchers import ready
-from autotuner.launchers.ready import Endpoint, Identity, NotReadyError
+from autotuner.launchers.ready import Endpoint, NotReadyError, ServerIdentity
 from autotuner.workload.prompts import Prompts
 
-PATIENCE = 10.0
+PROBE_TIMEOUT_SECONDS = 10.0
 """Seconds a route gets for one token before it is taken as it is."""
 
-UNAUTHORISED = (401, 403)
-OTHER_ROUTE = (400, 404, 405, 415, 422, 501)
+UNAUTHORIZED_STATUSES = (401, 403)
+UNSUPPORTED_ROUTE_STATUSES = (400, 404, 405, 415, 422, 501)
 """What a server answers that does not have a route, or not for this model or for token ids."""
 
-_VOCABULARY = 200
+_FALLBACK_VOCABULARY_SIZE = 200
 """Token ids that any model has whose vocabulary is not known."""
 
-_PROMPT = 16
+_PROBE_PROMPT_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Found:
+class ServedModel:
     """What load is sent to: `model` as the server names it, at the route `endpoint`."""
 
     model: str
     endpoint: Endpoint
-    simulated: bool
+    is_simulated: bool
 
 
-def find(url: str, headers: Mapping[str, str], *, model: str | None = None, endpoint: Endpoint | None = None) -> Found:
+def find_served_model(
+    url: str, headers: Mapping[str, str], *, model: str | None = None, endpoint: Endpoint | None = None
+) -> ServedModel:
     """Ask a server what it serves, and where it gives tokens unless `endpoint` says.
 
     With `model` a server that does not answer is left to the load to find out about. UsageError:
@@ -49,28 +51,30 @@ def find(url: str, headers: Mapping[str, str], *, model: str | None = None, endp
         identity = ready.identify(url, headers)
     except NotReadyError as error:
         if model is None:
-            raise _silent(url, error) from error
+            raise _unlisted_error(url, error) from error
         silent = error.status is None
-        return Found(model, endpoint or ("completions" if silent else _route(url, headers, model)), simulated=False)
-    served = _served(identity, url, model)
-    return Found(served, endpoint or _route(url, headers, served), identity.simulated)
+        return ServedModel(
+            model, endpoint or ("completions" if silent else _choose_endpoint(url, headers, model)), is_simulated=False
+        )
+    served = _choose_model(identity, url, model)
+    return ServedModel(served, endpoint or _choose_endpoint(url, headers, served), identity.is_simulated)
 
 
 def gives_token(url: str, headers: Mapping[str, str], model: str, endpoint: Endpoint, timeout: float) -> bool:
     """Whether a short request, of the form that load has, is answered with a token within `timeout` seconds."""
     try:
-        return _token(_ask(url, headers, model, endpoint, timeout))
+        return _has_token(_request_token(url, headers, model, endpoint, timeout))
     except NotReadyError:
         return False
 
 
-def _served(identity: Identity, url: str, model: str | None) -> str:
+def _choose_model(identity: ServerIdentity, url: str, model: str | None) -> str:
     """The model to ask for."""
     if model is None:
         if len(identity.models) == 1:
             return identity.models[0]
         what = f"{url} serves {len(identity.models)} models." if identity.models else f"{url} lists no model."
-        raise UsageError(what, why=_listed(identity), remedy="Choose one with --model.")
+        raise UsageError(what, why=_model_list(identity), remedy="Choose one with --model.")
     if model not in identity.models:
         raise EndpointError(
             f"{url} does not serve '{model}'.",
@@ -80,13 +84,13 @@ def _served(identity: Identity, url: str, model: str | None) -> str:
     return model
 
 
-def _listed(identity: Identity) -> str:
+def _model_list(identity: ServerIdentity) -> str:
     return f"They are: {', '.join(identity.models)}" if identity.models else ""
 
 
-def _silent(url: str, error: NotReadyError) -> UsageError | EndpointError:
+def _unlisted_error(url: str, error: NotReadyError) -> UsageError | EndpointError:
     """Why the model cannot be told."""
-    if error.status in UNAUTHORISED:
+    if error.status in UNAUTHORIZED_STATUSES:
         return EndpointError(
             f"{url} refuses to say what it serves.",
             why=str(error),
@@ -99,18 +103,20 @@ def _silent(url: str, error: NotReadyError) -> UsageError | EndpointError:
     return UsageError(f"{url} does not list its models.", why=str(error), remedy="Name the model with --model.")
 
 
-def _route(url: str, headers: Mapping[str, str], model: str) -> Endpoint:
+def _choose_endpoint(url: str, headers: Mapping[str, str], model: str) -> Endpoint:
     """Completions, whose prompts have an exact length; chat where only that gives a token."""
     try:
-        answer = _ask(url, headers, model, "completions", PATIENCE)
-        if answer.status_code in OTHER_ROUTE and _token(_ask(url, headers, model, "chat", PATIENCE)):
+        answer = _request_token(url, headers, model, "completions", PROBE_TIMEOUT_SECONDS)
+        if answer.status_code in UNSUPPORTED_ROUTE_STATUSES and _has_token(
+            _request_token(url, headers, model, "chat", PROBE_TIMEOUT_SECONDS)
+        ):
             return "chat"
     except NotReadyError:
         pass
     return "completions"
 
 
-def _token(answer: httpx.Response) -> bool:
+def _has_token(answer: httpx.Response) -> bool:
     """Whether the stream has an event with choices and none that is not JSON."""
     lines = [line.removeprefix("data:").strip() for line in answer.text.splitlines() if line.startswith("data:")]
     try:
@@ -120,17 +126,19 @@ def _token(answer: httpx.Response) -> bool:
     return answer.status_code == httpx.codes.OK and any(isinstance(e, dict) and e.get("choices") for e in events)
 
 
-def _ask(url: str, headers: Mapping[str, str], model: str, endpoint: Endpoint, timeout: float) -> httpx.Response:
+def _request_token(
+    url: str, headers: Mapping[str, str], model: str, endpoint: Endpoint, timeout: float
+) -> httpx.Response:
     """Ask for one token exactly as load does: a server may refuse token ids or a field it does not know."""
-    vocabulary = geometry(Model(id_or_path=model)).vocabulary or _VOCABULARY
-    prompts = Prompts(kind=endpoint, model=model, vocabulary=vocabulary, salt=secrets.token_hex(8), phase="probe")
+    vocabulary = model_dimensions(Model(id_or_path=model)).vocabulary_size or _FALLBACK_VOCABULARY_SIZE
+    prompts = Prompts(kind=endpoint, model=model, vocab_size=vocabulary, salt=secrets.token_hex(8), phase="probe")
     path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
-    with ready.client(url, headers) as http:
-        return ready.send(
+    with ready.http_client(url, headers) as http:
+        return ready.send_request(
             http,
             "POST",
             path,
-            content=prompts.body(0, _PROMPT, 1),
+            content=prompts.body(0, _PROBE_PROMPT_TOKENS, 1),
             headers={"Content-Type": "application/json"},
             timeout=timeout,
         )

@@ -43,14 +43,14 @@ class ExternalLauncher:
             raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
         model = experiment.model.served_name or experiment.model.id_or_path
         try:
-            answering = ready.identify(deployment.url, headers=ready.headers(deployment))
+            answering = ready.identify(deployment.url, headers=ready.request_headers(deployment))
         except ready.NotReadyError as error:
             raise MachineError(
                 f"Nothing that serves a model answers at {deployment.url}.",
                 why=str(error),
                 remedy="Start the server, or correct --url.",
             ) from error
-        answering.expect(model)
+        answering.require_model(model)
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
         """None: whoever started it knows; see Launcher."""
@@ -58,10 +58,10 @@ class ExternalLauncher:
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """The server at the URL; see Launcher."""
-        return self._point()
+        return self._attach()
 
     @contextmanager
-    def _point(self) -> Iterator[Server]:
+    def _attach(self) -> Iterator[Server]:
         if self.url is None:
             raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
         yield ExternalServer(self.url)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from autotuner.core import GpuUse
 
-INTERVAL = 0.2
+INTERVAL_SECONDS = 0.2
 """Seconds between two readings; drivers renew their own figures about as often."""
 
 
@@ -22,14 +22,14 @@ class Reading(NamedTuple):
     `busy` is the mean share of the last moment in which they computed. None where the driver does not tell.
     """
 
-    at: float
+    time: float
     watts: float
-    memory: int
-    busy: float | None
-    energy: float | None
+    memory_bytes: int
+    utilisation: float | None
+    joules: float | None
 
 
-class Meter:
+class GpuMeter:
     """Readings of some GPUs, in the order of their times on the monotonic clock."""
 
     def __init__(self, handles: Sequence[Any]) -> None:
@@ -43,22 +43,22 @@ class Meter:
         if not self._handles:
             return False
         try:
-            self._readings.append(_read(self._handles))
+            self._readings.append(_take_reading(self._handles))
         except pynvml.NVMLError:
             return False
         return True
 
-    def use(self, start: float, end: float) -> GpuUse | None:
+    def usage(self, start: float, end: float) -> GpuUse | None:
         """What the GPUs drew and did from `start` to `end`; None where that is not covered by readings."""
         self.read()
-        readings = sorted(self._readings, key=lambda reading: reading.at)
-        times = [reading.at for reading in readings]
+        readings = sorted(self._readings, key=lambda reading: reading.time)
+        times = [reading.time for reading in readings]
         first, last = bisect_right(times, start) - 1, bisect_left(times, end)
         inside = readings[first + 1 : last]
         if first < 0 or last >= len(readings) or not inside or end <= start:
             return None
-        energy = _energy(readings[first : last + 1], start, end)
-        busy = [reading.busy for reading in inside if reading.busy is not None]
+        energy = _energy_joules(readings[first : last + 1], start, end)
+        busy = [reading.utilisation for reading in inside if reading.utilisation is not None]
         return GpuUse(
             gpus=len(self._handles),
             samples=len(inside),
@@ -66,33 +66,33 @@ class Meter:
             mean_watts=energy / (end - start),
             max_watts=max(reading.watts for reading in inside),
             utilisation=sum(busy) / len(busy) if busy else None,
-            memory_used=max(reading.memory for reading in inside),
+            memory_used=max(reading.memory_bytes for reading in inside),
         )
 
 
 @contextmanager
-def metered(devices: Sequence[int], interval: float = INTERVAL) -> Iterator[Meter]:
+def meter_gpus(devices: Sequence[int], interval: float = INTERVAL_SECONDS) -> Iterator[GpuMeter]:
     """Read the GPUs with these indexes until the block ends; nothing is read where no driver has them all."""
     import pynvml
 
     if not devices:
-        yield Meter(())
+        yield GpuMeter(())
         return
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        yield Meter(())
+        yield GpuMeter(())
         return
     try:
-        meter = Meter(_handles(devices))
-        with _reading(meter, interval):
+        meter = GpuMeter(_device_handles(devices))
+        with _background_readings(meter, interval):
             yield meter
     finally:
         pynvml.nvmlShutdown()
 
 
 @contextmanager
-def _reading(meter: Meter, interval: float) -> Iterator[None]:
+def _background_readings(meter: GpuMeter, interval: float) -> Iterator[None]:
     """Have a thread read on until the block ends, or the driver fails."""
     ended = threading.Event()
 
@@ -111,7 +111,7 @@ def _reading(meter: Meter, interval: float) -> Iterator[None]:
             thread.join()
 
 
-def _handles(devices: Sequence[int]) -> tuple[Any, ...]:
+def _device_handles(devices: Sequence[int]) -> tuple[Any, ...]:
     import pynvml
 
     try:
@@ -120,42 +120,42 @@ def _handles(devices: Sequence[int]) -> tuple[Any, ...]:
         return ()
 
 
-def _read(handles: Sequence[Any]) -> Reading:
+def _take_reading(handles: Sequence[Any]) -> Reading:
     import pynvml
 
     at = monotonic()
     watts = sum(pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3 for handle in handles)
     memory = sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in handles)
-    busy = _told(lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100, handles)
-    energy = _told(lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, handles)
+    busy = _sum_if_supported(lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100, handles)
+    energy = _sum_if_supported(lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, handles)
     return Reading(at, watts, memory, None if busy is None else busy / len(handles), energy)
 
 
-def _told(ask: Any, handles: Sequence[Any]) -> float | None:
+def _sum_if_supported(query: Any, handles: Sequence[Any]) -> float | None:
     """The sum over all GPUs; None where one does not tell, as under MIG or before Volta."""
     import pynvml
 
     try:
-        return float(sum(ask(handle) for handle in handles))
+        return float(sum(query(handle) for handle in handles))
     except pynvml.NVMLError:
         return None
 
 
-def _energy(readings: Sequence[Reading], start: float, end: float) -> float:
+def _energy_joules(readings: Sequence[Reading], start: float, end: float) -> float:
     """Joules between two instants: the driver's own count, else the integral of its power.
 
     The count is preferred because power is a mean over the last second on most GPUs.
     """
-    counts = [(reading.at, reading.energy) for reading in readings if reading.energy is not None]
+    counts = [(reading.time, reading.joules) for reading in readings if reading.joules is not None]
     if len(counts) == len(readings):
-        return _at(counts, end) - _at(counts, start)
-    curve = [(reading.at, reading.watts) for reading in readings]
+        return _interpolate(counts, end) - _interpolate(counts, start)
+    curve = [(reading.time, reading.watts) for reading in readings]
     within = [point for point in curve if start < point[0] < end]
-    points = [(start, _at(curve, start)), *within, (end, _at(curve, end))]
+    points = [(start, _interpolate(curve, start)), *within, (end, _interpolate(curve, end))]
     return sum((later - at) * (watts + then) / 2 for (at, watts), (later, then) in pairwise(points))
 
 
-def _at(curve: Sequence[tuple[float, float]], time: float) -> float:
+def _interpolate(curve: Sequence[tuple[float, float]], time: float) -> float:
     """The height of a curve of straight lines at a time between its first and its last point."""
     for (before, low), (after, high) in pairwise(curve):
         if time <= after:

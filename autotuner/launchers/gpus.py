@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-RESERVE = 2 * 2**30
+DRIVER_RESERVE_BYTES = 2 * 2**30
 """Bytes a driver and a display may hold on a GPU that nobody computes on."""
 
-APART = 100
+UNKNOWN_DISTANCE = 100
 """How far apart two GPUs are taken to be where the driver does not tell."""
 
 
 @dataclass(frozen=True)
-class Gpu:
+class InstalledGpu:
     """One GPU; `busy` is the share of the last moment in which it computed, None where not told."""
 
     index: int
@@ -23,32 +23,32 @@ class Gpu:
     uuid: str
     memory_total_bytes: int
     memory_free_bytes: int
-    busy: float | None = None
+    utilisation: float | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing but the driver's own reserve occupies its memory."""
-        return self.memory_total_bytes - self.memory_free_bytes < RESERVE
+        return self.memory_total_bytes - self.memory_free_bytes < DRIVER_RESERVE_BYTES
 
 
 @dataclass(frozen=True)
-class Inventory:
+class GpuInventory:
     """All GPUs, or the reason there are none.
 
     `distances` says for a pair of indexes, the lower first, how far apart they are: 0 for NVLink,
     else the driver's level of their nearest common bridge, where 10 is one board and 50 two sockets.
     """
 
-    gpus: tuple[Gpu, ...]
-    driver: str = ""
+    gpus: tuple[InstalledGpu, ...]
+    driver_version: str = ""
     reason: str = ""
     distances: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     def distance(self, one: int, other: int) -> int:
         """How far apart two GPUs are; 100 where the driver does not tell."""
-        return self.distances.get((min(one, other), max(one, other)), APART)
+        return self.distances.get((min(one, other), max(one, other)), UNKNOWN_DISTANCE)
 
-    def near(self, indexes: Iterable[int]) -> tuple[int, ...]:
+    def closest_first(self, indexes: Iterable[int]) -> tuple[int, ...]:
         """The indexes in an order in which the first n are close together, for every n."""
         left = sorted(indexes)
         if len(left) < 2:
@@ -58,33 +58,33 @@ class Inventory:
             chosen.append(min(rest, key=lambda index: sum(self.distance(index, other) for other in chosen)))
         return tuple(chosen)
 
-    def __iter__(self) -> Iterator[Gpu]:
+    def __iter__(self) -> Iterator[InstalledGpu]:
         return iter(self.gpus)
 
     def __len__(self) -> int:
         return len(self.gpus)
 
 
-def inventory() -> Inventory:
+def query_inventory() -> GpuInventory:
     """Ask the driver; a machine without one has no GPUs and the reason why."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return Inventory((), reason=f"no NVIDIA driver answers ({error})")
+        return GpuInventory((), reason=f"no NVIDIA driver answers ({error})")
     try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        found = tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
-        distances = {pair: _distance(*pair) for pair in combinations(range(len(found)), 2)}
+        driver = _decode(pynvml.nvmlSystemGetDriverVersion())
+        found = tuple(_query_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        distances = {pair: _query_distance(*pair) for pair in combinations(range(len(found)), 2)}
     except pynvml.NVMLError as error:
-        return Inventory((), reason=f"the NVIDIA driver lists no GPUs ({error})")
+        return GpuInventory((), reason=f"the NVIDIA driver lists no GPUs ({error})")
     finally:
         pynvml.nvmlShutdown()
-    return Inventory(found, driver, "" if found else "the NVIDIA driver lists no GPUs", distances)
+    return GpuInventory(found, driver, "" if found else "the NVIDIA driver lists no GPUs", distances)
 
 
-def _gpu(index: int) -> Gpu:
+def _query_gpu(index: int) -> InstalledGpu:
     import pynvml
 
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -94,29 +94,29 @@ def _gpu(index: int) -> Gpu:
     except pynvml.NVMLError:
         # not told under MIG
         busy = None
-    return Gpu(
+    return InstalledGpu(
         index=index,
-        name=_text(pynvml.nvmlDeviceGetName(handle)),
-        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+        name=_decode(pynvml.nvmlDeviceGetName(handle)),
+        uuid=_decode(pynvml.nvmlDeviceGetUUID(handle)),
         memory_total_bytes=int(memory.total),
         memory_free_bytes=int(memory.free),
-        busy=busy,
+        utilisation=busy,
     )
 
 
-def _distance(one: int, other: int) -> int:
+def _query_distance(one: int, other: int) -> int:
     import pynvml
 
     handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in (one, other)]
     try:
-        if _are_linked(*handles):
+        if _have_nvlink(*handles):
             return 0
         return int(pynvml.nvmlDeviceGetTopologyCommonAncestor(*handles))
     except pynvml.NVMLError:
-        return APART
+        return UNKNOWN_DISTANCE
 
 
-def _are_linked(one: Any, other: Any) -> bool:
+def _have_nvlink(one: Any, other: Any) -> bool:
     """Whether NVLink connects two GPUs, directly or through a switch."""
     import pynvml
 
@@ -127,5 +127,5 @@ def _are_linked(one: Any, other: Any) -> bool:
     return bool(status == pynvml.NVML_P2P_STATUS_OK)
 
 
-def _text(value: str | bytes) -> str:
+def _decode(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-CANNOT_RUN = 127
-LEFTOVER_GRACE = 2.0
+CANNOT_RUN_STATUS = 127
+CRASH_GRACE_SECONDS = 2.0
 """Seconds the rest of a crashed server gets to end by itself."""
 
 
@@ -35,10 +35,10 @@ class Keeper:
 
     def __init__(self, command: Sequence[str], lifeline: int, report: int, grace: float) -> None:
         self.command = command
-        self.lifeline = lifeline
-        self.report = report
+        self.lifeline_fd = lifeline
+        self.report_fd = report
         self.grace = grace
-        self.server = 0
+        self.server_pid = 0
         self.status: int | None = None
 
     def run(self) -> None:
@@ -50,16 +50,16 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
-        self.server = self.start()
-        self.tell(str(self.server))
+        self.server_pid = self.start()
+        self.send_report(str(self.server_pid))
         asked_to_stop = False
         while self.status is None and not asked_to_stop:
-            ready, _, _ = select.select([self.lifeline, woken], [], [])
+            ready, _, _ = select.select([self.lifeline_fd, woken], [], [])
             if woken in ready:
                 asked_to_stop = any(byte != signal.SIGCHLD for byte in os.read(woken, 256))
-            asked_to_stop = asked_to_stop or self.lifeline in ready
+            asked_to_stop = asked_to_stop or self.lifeline_fd in ready
             self.reap()
-        self.end(self.grace if asked_to_stop else LEFTOVER_GRACE)
+        self.terminate(self.grace if asked_to_stop else CRASH_GRACE_SECONDS)
 
     def start(self) -> int:
         """Run the command in a session of its own, at this process's priority, and let it die with this process.
@@ -83,7 +83,7 @@ class Keeper:
         except OSError as error:
             os.write(2, f"{self.command[0]}: {error.strerror}\n".encode())
         finally:
-            os._exit(CANNOT_RUN)
+            os._exit(CANNOT_RUN_STATUS)
 
     def reap(self) -> None:
         """Collect every process that ended, and tell of the server's end at once."""
@@ -92,31 +92,31 @@ class Keeper:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                if pid == self.server:
+                if pid == self.server_pid:
                     self.status = os.waitstatus_to_exitcode(status)
-                    self.tell(str(self.status))
+                    self.send_report(str(self.status))
 
-    def end(self, grace: float) -> None:
+    def terminate(self, grace: float) -> None:
         """TERM to the whole group, and KILL to what is left of it and of all it lost."""
         deadline = time.monotonic() + grace
         self.signal_group(signal.SIGTERM)
-        while self.group_lives() and time.monotonic() < deadline:
+        while self.group_exists() and time.monotonic() < deadline:
             time.sleep(0.02)
             self.reap()
         self.signal_group(signal.SIGKILL)
         for _ in range(200):
-            for pid in children():
+            for pid in child_processes():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.reap()
-            if not children():
+            if not child_processes():
                 return
             time.sleep(0.02)
 
-    def group_lives(self) -> bool:
+    def group_exists(self) -> bool:
         """Whether a process of the server's group is left."""
         try:
-            os.killpg(self.server, 0)
+            os.killpg(self.server_pid, 0)
         except ProcessLookupError:
             return False
         return True
@@ -124,15 +124,15 @@ class Keeper:
     def signal_group(self, number: int) -> None:
         """Send a signal to the server's group, if there still is one."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.server, number)
+            os.killpg(self.server_pid, number)
 
-    def tell(self, line: str) -> None:
+    def send_report(self, line: str) -> None:
         """Report to the asker, if it still listens."""
         with contextlib.suppress(OSError):
-            os.write(self.report, f"{line}\n".encode())
+            os.write(self.report_fd, f"{line}\n".encode())
 
 
-def children() -> list[int]:
+def child_processes() -> list[int]:
     """The processes whose parent is this one; none where the system cannot tell."""
     try:
         # pathlib would double the memory of this process

@@ -10,29 +10,29 @@ from pathlib import Path
 from autotuner.engines import ENGINES, engine, installed
 from autotuner.errors import MachineError
 from autotuner.experiment import Runtime
-from autotuner.launchers.gpus import Inventory, inventory
+from autotuner.launchers.gpus import GpuInventory, query_inventory
 
-SOCKET = Path("/var/run/docker.sock")
+DOCKER_SOCKET = Path("/var/run/docker.sock")
 """Where a Docker daemon listens unless DOCKER_HOST says otherwise."""
 
-TIMEOUT = 2
+DOCKER_TIMEOUT_SECONDS = 2
 """Seconds a Docker daemon has to answer where containers were not asked for."""
 
 
-class ThisMachine:
+class LocalMachine:
     """A `config.context.Machine`, looked at only when a configuration leaves something open, and once."""
 
     def deployment(self, runtime: str, executable: str | None) -> tuple[str, str] | None:
         """Docker where a daemon answers, else a process, and why; None where nothing is started on GPUs."""
         if not _starts_on_gpus(runtime):
             return None
-        if executable is not None and installed.find(executable, runtime):
+        if executable is not None and installed.find_executable(executable, runtime):
             return "process", f"runtime.executable {executable} is on this machine"
-        answers, why = self._docker
+        answers, why = self._docker_status
         if answers:
             return "docker", why
         try:
-            command = engine(runtime).executable(Runtime(executable=executable))
+            command = engine(runtime).base_command(Runtime(executable=executable))
         except MachineError:
             return "process", f"{why}, and {runtime} is not installed"
         return "process", f"{why}, and {runtime} is installed ({command[0]})"
@@ -46,24 +46,24 @@ class ThisMachine:
         return names.pop() if len(names) == 1 else None, len(present) or None
 
     @cached_property
-    def _inventory(self) -> Inventory:
-        return inventory()
+    def _inventory(self) -> GpuInventory:
+        return query_inventory()
 
     @cached_property
-    def _docker(self) -> tuple[bool, str]:
+    def _docker_status(self) -> tuple[bool, str]:
         """Whether a Docker daemon answers, and the same in words."""
         host = os.environ.get("DOCKER_HOST")
-        if not host and not SOCKET.exists():
-            return False, f"no Docker daemon at {SOCKET}"
+        if not host and not DOCKER_SOCKET.exists():
+            return False, f"no Docker daemon at {DOCKER_SOCKET}"
         import docker
         from docker.errors import DockerException
 
         try:
-            client = docker.from_env(timeout=TIMEOUT)
+            client = docker.from_env(timeout=DOCKER_TIMEOUT_SECONDS)
         except DockerException:
-            return False, f"no Docker daemon answers at {host or SOCKET}"
+            return False, f"no Docker daemon answers at {host or DOCKER_SOCKET}"
         client.close()
-        return True, f"a Docker daemon answers at {host or SOCKET}"
+        return True, f"a Docker daemon answers at {host or DOCKER_SOCKET}"
 
 
 def _starts_on_gpus(runtime: str) -> bool:

@@ -15,36 +15,44 @@ from typing import Literal
 
 from autotuner.launchers import gpu_locks, owner
 
-SOCKET = Path("/var/run/docker.sock")
-SHORT = 5
+DOCKER_SOCKET = Path("/var/run/docker.sock")
+DOCKER_TIMEOUT_SECONDS = 5
 """Seconds the Docker daemon gets to list its containers; a run must not wait for one that hangs."""
 
-LOAD_FOLDER = re.compile(r"autotune-load-(\d+)-")
-PASSES = 20
+LOAD_FOLDER_PATTERN = re.compile(r"autotune-load-(\d+)-")
+MAX_PASSES = 20
 """How often processes are looked for: what is killed may just have started another."""
 
-Left = tuple[Literal["container", "process", "lock", "folder"], str]
+RemovedItem = tuple[Literal["container", "process", "lock", "folder"], str]
 """One thing that was removed, and its name."""
 
 
-def sweep() -> list[Left]:
+def remove_orphans() -> list[RemovedItem]:
     """Remove everything whose owner is gone; what was removed. Never touches what a living run uses."""
-    return [*_containers(), *_processes(), *(("lock", name) for name in gpu_locks.sweep()), *_load_folders()]
+    return [
+        *_remove_containers(),
+        *_kill_processes(),
+        *(("lock", name) for name in gpu_locks.remove_stale_locks()),
+        *_remove_load_folders(),
+    ]
 
 
-def _containers() -> Iterator[Left]:
+def _remove_containers() -> Iterator[RemovedItem]:
     """Containers with the label of an owner that is gone; none where no daemon answers."""
-    if not (SOCKET.exists() or os.environ.get("DOCKER_HOST")):
+    if not (DOCKER_SOCKET.exists() or os.environ.get("DOCKER_HOST")):
         return
     import docker
     from docker.errors import APIError
 
-    from autotuner.launchers.containers import OWNER
-    from autotuner.launchers.images import GONE
+    from autotuner.launchers.containers import OWNER_LABEL
+    from autotuner.launchers.images import DOCKER_ERRORS
 
-    with contextlib.suppress(*GONE), contextlib.closing(docker.from_env(timeout=SHORT)) as client:
-        for container in client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True):
-            left_by = owner.parse(container.labels.get(OWNER, ""))
+    with (
+        contextlib.suppress(*DOCKER_ERRORS),
+        contextlib.closing(docker.from_env(timeout=DOCKER_TIMEOUT_SECONDS)) as client,
+    ):
+        for container in client.containers.list(all=True, filters={"label": OWNER_LABEL}, ignore_removed=True):
+            left_by = owner.parse(container.labels.get(OWNER_LABEL, ""))
             if left_by is not None and left_by.is_gone:
                 # another run may be removing it too
                 with contextlib.suppress(APIError):
@@ -52,10 +60,10 @@ def _containers() -> Iterator[Left]:
                     yield "container", str(container.name)
 
 
-def _processes() -> Iterator[Left]:
+def _kill_processes() -> Iterator[RemovedItem]:
     """Kill every process that carries the name of an owner that is gone."""
-    for _ in range(PASSES):
-        found = list(_orphans())
+    for _ in range(MAX_PASSES):
+        found = list(_orphan_pids())
         if not found:
             return
         for pid in found:
@@ -65,8 +73,8 @@ def _processes() -> Iterator[Left]:
         time.sleep(0.05)
 
 
-def _orphans() -> Iterator[int]:
-    marker = f"{owner.ENVIRONMENT}=".encode()
+def _orphan_pids() -> Iterator[int]:
+    marker = f"{owner.OWNER_VARIABLE}=".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
         try:
@@ -75,15 +83,15 @@ def _orphans() -> Iterator[int]:
             continue  # it ended, or belongs to another user
         named = next((entry[len(marker) :] for entry in variables if entry.startswith(marker)), None)
         left_by = owner.parse(named.decode("utf-8", "replace")) if named else None
-        if left_by is not None and left_by.is_gone and owner.started(pid) is not None:
+        if left_by is not None and left_by.is_gone and owner.start_time(pid) is not None:
             yield pid
 
 
-def _load_folders() -> Iterator[Left]:
+def _remove_load_folders() -> Iterator[RemovedItem]:
     """Working folders of the load generator, which name the process that made them."""
     for path in Path(tempfile.gettempdir()).glob("autotune-load-*"):
-        made_by = LOAD_FOLDER.match(path.name)
-        if made_by and owner.started(int(made_by[1])) is None:
+        made_by = LOAD_FOLDER_PATTERN.match(path.name)
+        if made_by and owner.start_time(int(made_by[1])) is None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(path)
                 yield "folder", str(path)

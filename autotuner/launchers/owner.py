@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-ENVIRONMENT = "AUTOTUNE_OWNER"
+OWNER_VARIABLE = "AUTOTUNE_OWNER"
 """The variable by which a server process, and all it starts, names its owner."""
 
-STARTED = 19
+START_TIME_FIELD = 19
 """The field of /proc/PID/stat, after the name, with the time of the start in ticks since the boot."""
 
 
@@ -19,21 +19,21 @@ STARTED = 19
 class Owner:
     """A process of one machine: `place` is its host and process namespace, `boot` the host's boot."""
 
-    place: str
-    boot: str
+    host: str
+    boot_id: str
     pid: int
-    started: str
+    start_time: str
 
     def __str__(self) -> str:
-        return "/".join((self.place, self.boot, str(self.pid), self.started))
+        return "/".join((self.host, self.boot_id, str(self.pid), self.start_time))
 
     @property
     def is_gone(self) -> bool:
         """Whether that process has ended; False for one that cannot be looked at from here."""
-        mine = me()
-        if self.place != mine.place:
+        mine = this_process()
+        if self.host != mine.host:
             return False
-        return self.boot != mine.boot or started(self.pid) != self.started
+        return self.boot_id != mine.boot_id or start_time(self.pid) != self.start_time
 
 
 def parse(text: str) -> Owner | None:
@@ -44,26 +44,26 @@ def parse(text: str) -> Owner | None:
     return Owner(parts[0], parts[1], int(parts[2]), parts[3])
 
 
-def me() -> Owner:
+def this_process() -> Owner:
     """This process."""
-    return _owner(os.getpid())
+    return _process_owner(os.getpid())
 
 
 @cache
-def _owner(pid: int) -> Owner:
-    return Owner(_place(), _boot(), pid, started(pid) or "")
+def _process_owner(pid: int) -> Owner:
+    return Owner(_host(), _boot_id(), pid, start_time(pid) or "")
 
 
-def started(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """When a process started, in the system's own words; None when it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self").exists() else _signalled(pid)
-    return None if fields[0] in "ZX" else fields[STARTED]
+        return None if Path("/proc/self").exists() else _start_time_without_proc(pid)
+    return None if fields[0] in "ZX" else fields[START_TIME_FIELD]
 
 
-def _signalled(pid: int) -> str | None:
+def _start_time_without_proc(pid: int) -> str | None:
     """Where there is no /proc: whether the number is in use at all."""
     try:
         os.kill(pid, 0)
@@ -74,7 +74,7 @@ def _signalled(pid: int) -> str | None:
     return ""
 
 
-def _place() -> str:
+def _host() -> str:
     try:
         namespace = Path("/proc/self/ns/pid").readlink().name
     except OSError:
@@ -82,7 +82,7 @@ def _place() -> str:
     return f"{platform.node()}:{namespace}".replace("/", "-")
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

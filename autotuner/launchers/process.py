@@ -19,9 +19,9 @@ from autotuner.experiment import Experiment
 from autotuner.launchers import owner
 from autotuner.launchers.protocol import Server
 
-KEEPER = Path(__file__).with_name("keeper.py")
-PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-LOCAL = "localhost,127.0.0.1,::1"
+KEEPER_PROGRAM = Path(__file__).with_name("keeper.py")
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
+LOCAL_ADDRESSES = "localhost,127.0.0.1,::1"
 
 
 class ProcessServer:
@@ -38,14 +38,14 @@ class ProcessServer:
 
     def exit_status(self) -> int | None:
         """How it ended, negative for a signal, None while it runs."""
-        self._read()
+        self._read_report()
         if self._status is None and self._keeper.poll() is not None:
-            self._read()
+            self._read_report()
             if self._status is None:
                 self._status = self._keeper.returncode or -signal.SIGKILL
         return self._status
 
-    def _read(self) -> None:
+    def _read_report(self) -> None:
         if self._report.closed:
             return
         # None when there is nothing new
@@ -71,9 +71,9 @@ class ProcessLauncher:
 
     def preflight(self, experiment: Experiment, engine: Engine) -> None:
         """Check that the engine is installed, knows every flag, and that a local model is there."""
-        engine.executable(experiment.runtime)
+        engine.base_command(experiment.runtime)
         engine.check_model(experiment.model)
-        engine.check(experiment.parameters, experiment.runtime)
+        engine.check_parameters(experiment.parameters, experiment.runtime)
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
         """Those of the installed engine; see Launcher."""
@@ -97,7 +97,7 @@ class ProcessLauncher:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment({owner.ENVIRONMENT: str(owner.me()), **spec.env}),
+                env=server_environment({owner.OWNER_VARIABLE: str(owner.this_process()), **spec.env}),
                 pass_fds=(lifeline.fileno(), told.fileno()),
                 start_new_session=True,
             )
@@ -108,7 +108,7 @@ class ProcessLauncher:
 
     def _command(self, lifeline: FileIO, told: FileIO, spec: ServerSpec) -> list[str]:
         ends = (str(lifeline.fileno()), str(told.fileno()))
-        return [sys.executable, "-I", "-S", str(KEEPER), *ends, str(self.grace), *spec.argv]
+        return [sys.executable, "-I", "-S", str(KEEPER_PROGRAM), *ends, str(self.grace), *spec.argv]
 
     def _stop(self, server: ProcessServer, keeper: subprocess.Popen[bytes], hold: FileIO) -> None:
         hold.close()
@@ -121,12 +121,12 @@ class ProcessLauncher:
             _kill_group(server.pid)
 
 
-def environment(settings: Mapping[str, str]) -> dict[str, str]:
+def server_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """The caller's environment with a server's own settings, and without a proxy for this machine."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
-    if any(env.get(name) or env.get(name.upper()) for name in PROXIES):
+    if any(env.get(name) or env.get(name.upper()) for name in PROXY_VARIABLES):
         for name in ("no_proxy", "NO_PROXY"):
-            env[name] = ",".join(part for part in (env.get(name), LOCAL) if part)
+            env[name] = ",".join(part for part in (env.get(name), LOCAL_ADDRESSES) if part)
     return env
 
 

@@ -16,44 +16,44 @@ from autotuner.errors import EngineError, MachineError
 from autotuner.experiment import Deployment
 from autotuner.launchers.protocol import Server, ServerExitedError
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Endpoint = Literal["completions", "chat"]
 
-PASSING = (408, 425, 429)
+TRANSIENT_STATUSES = (408, 425, 429)
 """Client errors that mean later, not never."""
 
-LOADING = (503,)
+LOADING_STATUSES = (503,)
 """What engines answer while they load, however long that takes."""
 
-PATIENCE = 10.0
+REFUSAL_TIMEOUT_SECONDS = 10.0
 """Seconds a healthy server may refuse plain requests before it is unhealthy."""
 
-SHORT = 5.0
+REQUEST_TIMEOUT_SECONDS = 5.0
 """Seconds one question may take that needs no token."""
 
-QUICKEST, SLOWEST = 0.02, 0.25
+MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.25
 """Seconds between two questions: at first, and at most."""
 
-SIMULATOR = "autotune-sim"
+SIMULATOR_OWNER = "autotune-sim"
 """What the simulated engine says in /v1/models under `owned_by`."""
 
 
 class NotReadyError(Exception):
     """A server gave no usable answer; the text says which, `status` is None where there was none at all."""
 
-    def __init__(self, said: str, status: int | None = None) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
         self.status = status
 
 
 @dataclass(frozen=True)
-class Identity:
+class ServerIdentity:
     """What a server says it serves."""
 
     models: tuple[str, ...]
-    simulated: bool = False
+    is_simulated: bool = False
 
-    def expect(self, model: str) -> None:
+    def require_model(self, model: str) -> None:
         """EngineError of kind wrong-model when `model` is not served."""
         if model not in self.models:
             served = ", ".join(self.models) or "nothing"
@@ -66,12 +66,12 @@ class Identity:
             )
 
 
-def base(url: str) -> str:
+def base_url(url: str) -> str:
     """A URL without its /v1."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def headers(deployment: Deployment) -> dict[str, str]:
+def request_headers(deployment: Deployment) -> dict[str, str]:
     """What every request carries: the deployment's headers, and its key from the environment."""
     found = dict(deployment.headers)
     if deployment.api_key_env is not None:
@@ -86,16 +86,22 @@ def headers(deployment: Deployment) -> dict[str, str]:
     return found
 
 
-def client(url: str, headers: Mapping[str, str] | None = None) -> httpx.Client:
+def http_client(url: str, headers: Mapping[str, str] | None = None) -> httpx.Client:
     """An HTTP client that goes past every proxy and trusts whom this machine trusts, as load does."""
     trusted = ssl.create_default_context() if url.startswith("https:") else True
-    return httpx.Client(base_url=base(url), headers=dict(headers or {}), trust_env=False, timeout=SHORT, verify=trusted)
+    return httpx.Client(
+        base_url=base_url(url),
+        headers=dict(headers or {}),
+        trust_env=False,
+        timeout=REQUEST_TIMEOUT_SECONDS,
+        verify=trusted,
+    )
 
 
-def identify(url: str, headers: Mapping[str, str] | None = None) -> Identity:
+def identify(url: str, headers: Mapping[str, str] | None = None) -> ServerIdentity:
     """What the server at a URL serves; NotReadyError when it does not say."""
-    with client(url, headers) as http:
-        return _identity(http)
+    with http_client(url, headers) as http:
+        return _fetch_identity(http)
 
 
 def wait_until_ready(
@@ -106,23 +112,25 @@ def wait_until_ready(
     timeout: float,
     endpoint: Endpoint = "completions",
     headers: Mapping[str, str] | None = None,
-) -> Identity:
+) -> ServerIdentity:
     """Wait for health, the model's name and one token.
 
     ServerExitedError when the server ends meanwhile, TimeoutError with its last answer after
     `timeout` seconds, EngineError when it serves another model or refuses a request.
     """
     deadline = time.monotonic() + timeout
-    with client(server.url, headers) as http:
-        _until(server, deadline, lambda: _healthy(http, ready_path))
-        identity = _until(server, deadline, lambda: _identity(http))
-        identity.expect(model)
-        refusals = Refusals()
-        _until(server, deadline, lambda: _one_token(http, model, endpoint, deadline - time.monotonic(), refusals))
+    with http_client(server.url, headers) as http:
+        _poll_until(server, deadline, lambda: _check_health(http, ready_path))
+        identity = _poll_until(server, deadline, lambda: _fetch_identity(http))
+        identity.require_model(model)
+        refusals = RefusalTimer()
+        _poll_until(
+            server, deadline, lambda: _require_token(http, model, endpoint, deadline - time.monotonic(), refusals)
+        )
     return identity
 
 
-def still_answers(
+def probe_server(
     url: str,
     model: str,
     endpoint: Endpoint,
@@ -130,19 +138,19 @@ def still_answers(
     headers: Mapping[str, str] | None = None,
 ) -> Literal["answer", "fault", "silence"]:
     """What a server that was ready gives when asked for a token: an answer, a 5xx, or nothing in `timeout` seconds."""
-    with client(url, headers) as http:
+    with http_client(url, headers) as http:
         try:
-            response = _ask(http, model, endpoint, timeout)
+            response = _request_token(http, model, endpoint, timeout)
         except NotReadyError:
             return "silence"
     return "fault" if response.is_server_error else "answer"
 
 
-def _until(server: Server, deadline: float, ask: Callable[[], Answer]) -> Answer:
-    pause = QUICKEST
+def _poll_until(server: Server, deadline: float, probe: Callable[[], Result]) -> Result:
+    pause = MIN_POLL_SECONDS
     while True:
         try:
-            return ask()
+            return probe()
         except NotReadyError as error:
             status = server.exit_status()
             if status is not None:
@@ -150,17 +158,17 @@ def _until(server: Server, deadline: float, ask: Callable[[], Answer]) -> Answer
             if time.monotonic() + pause > deadline:
                 raise TimeoutError(str(error)) from error
         time.sleep(pause)
-        pause = min(SLOWEST, pause * 1.5)
+        pause = min(MAX_POLL_SECONDS, pause * 1.5)
 
 
-def _healthy(http: httpx.Client, path: str) -> None:
-    response = send(http, "GET", path)
+def _check_health(http: httpx.Client, path: str) -> None:
+    response = send_request(http, "GET", path)
     if response.status_code != httpx.codes.OK:
         raise NotReadyError(f"{path} answered {response.status_code}.")
 
 
-def _identity(http: httpx.Client) -> Identity:
-    response = send(http, "GET", "/v1/models")
+def _fetch_identity(http: httpx.Client) -> ServerIdentity:
+    response = send_request(http, "GET", "/v1/models")
     if response.status_code != httpx.codes.OK:
         raise NotReadyError(f"/v1/models answered {response.status_code}.", response.status_code)
     try:
@@ -168,51 +176,51 @@ def _identity(http: httpx.Client) -> Identity:
         names = tuple(str(card["id"]) for card in cards)
     except (ValueError, KeyError, TypeError) as error:
         raise NotReadyError("/v1/models did not answer with a list of models.", response.status_code) from error
-    return Identity(names, any(card.get("owned_by") == SIMULATOR for card in cards))
+    return ServerIdentity(names, any(card.get("owned_by") == SIMULATOR_OWNER for card in cards))
 
 
-class Refusals:
+class RefusalTimer:
     """How long a server that is healthy has refused plain requests."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
-    def too_long(self, status: int) -> bool:
+    def is_exceeded(self, status: int) -> bool:
         """Whether this refusal, with an HTTP status, is one too many."""
-        if status in LOADING:
+        if status in LOADING_STATUSES:
             return False
-        if httpx.codes.is_client_error(status) and status not in PASSING:
+        if httpx.codes.is_client_error(status) and status not in TRANSIENT_STATUSES:
             return True
         self._since = self._since or time.monotonic()
-        return time.monotonic() - self._since > PATIENCE
+        return time.monotonic() - self._since > REFUSAL_TIMEOUT_SECONDS
 
 
-def _one_token(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float, refusals: Refusals) -> None:
-    response = _ask(http, model, endpoint, timeout)
+def _require_token(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float, refusals: RefusalTimer) -> None:
+    response = _request_token(http, model, endpoint, timeout)
     if _has_token(response):
         return
     said = f"{response.request.url.path} answered {response.status_code}: {response.text[:300].strip()}"
-    if refusals.too_long(response.status_code):
+    if refusals.is_exceeded(response.status_code):
         raise EngineError(
             Failure(FailureKind.UNHEALTHY, said, "The server runs but refuses a plain request; look at its log.")
         )
     raise NotReadyError(said)
 
 
-def _ask(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float) -> httpx.Response:
+def _request_token(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float) -> httpx.Response:
     body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": 0}
     if endpoint == "chat":
         path, body["messages"] = "/v1/chat/completions", [{"role": "user", "content": "Hello"}]
     else:
         path, body["prompt"] = "/v1/completions", "Hello"
-    return send(http, "POST", path, json=body, timeout=max(timeout, 1.0))
+    return send_request(http, "POST", path, json=body, timeout=max(timeout, 1.0))
 
 
 def _has_token(response: httpx.Response) -> bool:
     return response.status_code == httpx.codes.OK and "choices" in response.text
 
 
-def send(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+def send_request(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
     """Ask one question; NotReadyError when no answer comes."""
     try:
         return http.request(method, path, **options)

@@ -12,22 +12,22 @@ import httpx
 
 from autotuner.launchers import ready
 from autotuner.launchers.ready import NotReadyError
-from autotuner.workload.prompts import token_range
+from autotuner.workload.prompts import ordinary_token_ids
 
-MOST_REQUESTS = 12
+MAX_REQUESTS = 12
 """One-token requests that finding out may cost."""
 
-CLOSE = 0.01
+RELATIVE_TOLERANCE = 0.01
 """How far below the vocabulary, relative to it, what is found may be: prompts use nine tenths of it anyway."""
 
-PATIENCE = 10.0
+REQUEST_TIMEOUT_SECONDS = 10.0
 """Seconds the server gets for one token."""
 
-REFUSED = (400, 422, 500)
+REFUSAL_STATUSES = (400, 422, 500)
 """What servers answer to a token id that their model does not have; some only fail at it."""
 
-_SAID = re.compile(r"""vocab(?:ulary)?[ _]?(?:size)?[^0-9"'{}]{0,20}([0-9]+)""", re.IGNORECASE)
-_LISTED = ("n_vocab", "vocab_size")
+_VOCABULARY_SIZE_PATTERN = re.compile(r"""vocab(?:ulary)?[ _]?(?:size)?[^0-9"'{}]{0,20}([0-9]+)""", re.IGNORECASE)
+_VOCABULARY_KEYS = ("n_vocab", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,19 @@ class Vocabulary:
     requests: int = 0
 
 
-def find(url: str, headers: Mapping[str, str], model: str, *, assumed: int, timeout: float = PATIENCE) -> Vocabulary:
+def find_vocabulary(
+    url: str, headers: Mapping[str, str], model: str, *, assumed: int, timeout: float = REQUEST_TIMEOUT_SECONDS
+) -> Vocabulary:
     """Ask a server that serves completions how many token ids it takes, `assumed` unless it says or refuses one.
 
     What is found is taken whole, and at most 1% below the vocabulary. `timeout` is in seconds, of
     each request. A server that does not answer is left to the load to find out about.
     """
-    with ready.client(url, headers) as http:
-        asking = _Asking(http, model, timeout)
+    with ready.http_client(url, headers) as http:
+        asking = _VocabularyProbe(http, model, timeout)
         try:
-            listed = _listed(http, model)
-            size = _size(asking, listed or assumed)
+            listed = _advertised_size(http, model)
+            size = _search_size(asking, listed or assumed)
         except NotReadyError:
             size = None
     if size is None or (size == assumed and not listed):
@@ -61,7 +63,7 @@ def find(url: str, headers: Mapping[str, str], model: str, *, assumed: int, time
     return Vocabulary(size, "server", asking.requests)
 
 
-class _Asking:
+class _VocabularyProbe:
     """One-token requests; `said` is how the last refusal was worded."""
 
     def __init__(self, http: httpx.Client, model: str, timeout: float) -> None:
@@ -69,52 +71,52 @@ class _Asking:
         self.model = model
         self.timeout = timeout
         self.requests = 0
-        self.said = ""
+        self.last_refusal = ""
 
     @property
-    def exhausted(self) -> bool:
-        return self.requests >= MOST_REQUESTS
+    def is_exhausted(self) -> bool:
+        return self.requests >= MAX_REQUESTS
 
-    def has(self, size: int) -> bool:
+    def accepts(self, size: int) -> bool:
         """Whether the vocabulary has `size` ids or more; NotReadyError where the answer tells neither."""
         self.requests += 1
         body = {"model": self.model, "prompt": [size - 1], "max_tokens": 1, "temperature": 0}
-        response = ready.send(self.http, "POST", "/v1/completions", json=body, timeout=self.timeout)
-        if response.status_code in REFUSED:
-            self.said = response.text
+        response = ready.send_request(self.http, "POST", "/v1/completions", json=body, timeout=self.timeout)
+        if response.status_code in REFUSAL_STATUSES:
+            self.last_refusal = response.text
             return False
         if response.status_code != httpx.codes.OK:
             raise NotReadyError(f"/v1/completions answered {response.status_code}.", response.status_code)
         return True
 
 
-def _size(asking: _Asking, hoped: int) -> int | None:
+def _search_size(probe: _VocabularyProbe, expected: int) -> int | None:
     """`hoped` if the highest id is taken that load would send, else what is taken; None where no id is."""
-    most = token_range(hoped)[-1] + 1
-    if asking.has(most):
-        return hoped
+    most = ordinary_token_ids(expected)[-1] + 1
+    if probe.accepts(most):
+        return expected
     least, most = 0, most - 1
-    for told in map(int, _SAID.findall(asking.said)):
+    for told in map(int, _VOCABULARY_SIZE_PATTERN.findall(probe.last_refusal)):
         if least < told <= most:
-            least, most = (told, most) if asking.has(told) else (least, told - 1)
+            least, most = (told, most) if probe.accepts(told) else (least, told - 1)
         if least == told < most:
-            least, most = (told + 1, most) if asking.has(told + 1) else (told, told)
-    while most - least > CLOSE * least and not asking.exhausted:
+            least, most = (told + 1, most) if probe.accepts(told + 1) else (told, told)
+    while most - least > RELATIVE_TOLERANCE * least and not probe.is_exhausted:
         middle = max(least + 1, math.isqrt(max(least, 1) * most))
-        least, most = (middle, most) if asking.has(middle) else (least, middle - 1)
+        least, most = (middle, most) if probe.accepts(middle) else (least, middle - 1)
     return least or None
 
 
-def _listed(http: httpx.Client, model: str) -> int | None:
+def _advertised_size(http: httpx.Client, model: str) -> int | None:
     """What /v1/models says of the vocabulary, where it does."""
     try:
-        cards = ready.send(http, "GET", "/v1/models").json()["data"]
+        cards = ready.send_request(http, "GET", "/v1/models").json()["data"]
         places = [place for card in cards if card["id"] == model for place in (card, card.get("meta"))]
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return next((size for place in places for key in _LISTED if (size := _count(place, key))), None)
+    return next((size for place in places for key in _VOCABULARY_KEYS if (size := _size_entry(place, key))), None)
 
 
-def _count(place: Any, key: str) -> int | None:
+def _size_entry(place: Any, key: str) -> int | None:
     value = place.get(key) if isinstance(place, Mapping) else None
     return value if isinstance(value, int) and value > 1 else None

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotuner.load.job import Endpoint
-    from autotuner.load.supervisor import Interrupted, measure
+    from autotuner.load.supervisor import MeasurementInterrupted, measure
 
-__all__ = ["Endpoint", "Interrupted", "measure"]
+__all__ = ["Endpoint", "MeasurementInterrupted", "measure"]
 
-_HOMES = {
+_MODULES = {
     "Endpoint": "autotuner.load.job",
     "Interrupted": "autotuner.load.supervisor",
     "measure": "autotuner.load.supervisor",
@@ -19,8 +19,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the worker process needs neither."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

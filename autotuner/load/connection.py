@@ -18,9 +18,9 @@ from autotuner.load.job import Address
 from autotuner.load.response import Response
 from autotuner.workload.requests import Request
 
-CONNECT_TIMEOUT = 10.0
-STALE = "stale"
-_STALE_SECONDS = 1.0
+CONNECT_TIMEOUT_SECONDS = 10.0
+STALE_CONNECTION = "stale"
+_STALE_DETECTION_SECONDS = 1.0
 """An idle connection that the server has closed shows itself within this time of being used again."""
 
 
@@ -69,7 +69,7 @@ class Exchange:
         self.under_way = False
 
 
-Done = Callable[["Connection", Exchange], None]
+CompletionCallback = Callable[["Connection", Exchange], None]
 
 
 class Connection(asyncio.BaseProtocol):
@@ -77,14 +77,14 @@ class Connection(asyncio.BaseProtocol):
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self.loop = asyncio.get_running_loop()
+        self.event_loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.response = Response()
-        self.parsed = 0
-        self.done: Done | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.used = False
+        self.parsed_pieces = 0
+        self.on_done: CompletionCallback | None = None
+        self.timeout_timer: asyncio.TimerHandle | None = None
+        self.used_before = False
         self.on_idle_loss: Callable[[Connection], None] | None = None
 
     @property
@@ -92,17 +92,17 @@ class Connection(asyncio.BaseProtocol):
         """Whether another request can be sent."""
         return self.transport is not None and not self.transport.is_closing() and self.exchange is None
 
-    def send(self, exchange: Exchange, payload: bytes, done: Done) -> None:
+    def send(self, exchange: Exchange, payload: bytes, on_done: CompletionCallback) -> None:
         """Send one request: `exchange.sent` is the instant before its first byte is written."""
         assert self.transport is not None
         self.exchange = exchange
         self.response = Response()
-        self.parsed = 0
-        self.done = done
+        self.parsed_pieces = 0
+        self.on_done = on_done
         exchange.under_way = True
         exchange.sent = monotonic()
         self.transport.write(payload)
-        self.timer = self.loop.call_later(self.timeout, self._timed_out)
+        self.timeout_timer = self.event_loop.call_later(self.timeout, self._on_timeout)
 
     def close(self) -> None:
         """Close at once, whatever is on the way."""
@@ -125,11 +125,11 @@ class Connection(asyncio.BaseProtocol):
             return
         exchange.times.append(now)
         exchange.pieces.append(data)
-        if self.response.chunked and len(data) >= 4 and not data.endswith(b"\r\n\r\n"):
+        if self.response.is_chunked and len(data) >= 4 and not data.endswith(b"\r\n\r\n"):
             return
-        if not self._parse(exchange):
+        if not self._parse_new_pieces(exchange):
             self._finish(now, "malformed")
-        elif self.response.complete:
+        elif self.response.is_complete:
             self._finish(now, None)
 
     def eof_received(self) -> None:
@@ -143,23 +143,27 @@ class Connection(asyncio.BaseProtocol):
             if self.on_idle_loss is not None:
                 self.on_idle_loss(self)
             return
-        if not self._parse(exchange):
+        if not self._parse_new_pieces(exchange):
             self._finish(now, "malformed")
-        elif self.response.headed and not self.response.framed and error is None:
+        elif self.response.headers_complete and not self.response.is_framed and error is None:
             self._finish(now, None)
-        elif self.used and not (exchange.pieces or exchange.retried) and now - exchange.sent < _STALE_SECONDS:
-            self._finish(now, STALE)
+        elif (
+            self.used_before
+            and not (exchange.pieces or exchange.retried)
+            and now - exchange.sent < _STALE_DETECTION_SECONDS
+        ):
+            self._finish(now, STALE_CONNECTION)
         else:
             self._finish(now, "tls" if isinstance(error, ssl.SSLError) else "reset")
 
-    def _timed_out(self) -> None:
+    def _on_timeout(self) -> None:
         if self.exchange is not None:
-            self._finish(monotonic(), "timeout" if self._parse(self.exchange) else "malformed")
+            self._finish(monotonic(), "timeout" if self._parse_new_pieces(self.exchange) else "malformed")
 
-    def _parse(self, exchange: Exchange) -> bool:
+    def _parse_new_pieces(self, exchange: Exchange) -> bool:
         """Give the parser what it has not seen yet; False when it is not HTTP."""
-        unseen = exchange.pieces[self.parsed :]
-        self.parsed += len(unseen)
+        unseen = exchange.pieces[self.parsed_pieces :]
+        self.parsed_pieces += len(unseen)
         try:
             self.response.feed(unseen[0] if len(unseen) == 1 else b"".join(unseen))
         except HttpParserError:
@@ -167,29 +171,29 @@ class Connection(asyncio.BaseProtocol):
         return True
 
     def _finish(self, now: float, error: str | None) -> None:
-        exchange, done, response = self.exchange, self.done, self.response
+        exchange, done, response = self.exchange, self.on_done, self.response
         assert exchange is not None
         assert done is not None
-        if self.timer is not None:
-            self.timer.cancel()
-        self.exchange = self.done = self.timer = None
-        self.used = True
+        if self.timeout_timer is not None:
+            self.timeout_timer.cancel()
+        self.exchange = self.on_done = self.timeout_timer = None
+        self.used_before = True
         exchange.finished = now
         exchange.status = response.status
-        exchange.error = error or ("compressed" if response.encoded else None)
-        if not (response.complete and response.persistent):
+        exchange.error = error or ("compressed" if response.is_compressed else None)
+        if not (response.is_complete and response.keep_alive):
             self.close()
         done(self, exchange)
 
 
 SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
-_PEEK = socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)
-_NOTE_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
-_READ_BYTES = 1 << 16
+_PEEK_FLAGS = socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+_READ_BUFFER_BYTES = 1 << 16
 
 
-class TimedConnection(Connection, asyncio.BufferedProtocol):
+class TimestampedConnection(Connection, asyncio.BufferedProtocol):
     """One that also asks the kernel when the bytes it is about to read arrived, which takes 3 us a read.
 
     Of several packets that wait, the kernel may know only when the last one came: where the client
@@ -198,9 +202,9 @@ class TimedConnection(Connection, asyncio.BufferedProtocol):
 
     def __init__(self, timeout: float) -> None:
         super().__init__(timeout)
-        self.buffer = memoryview(bytearray(_READ_BYTES))
-        self.file: int | None = None
-        self.delay: float | None = None
+        self.buffer = memoryview(bytearray(_READ_BUFFER_BYTES))
+        self.file_descriptor: int | None = None
+        self.kernel_delay: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Have the kernel note when packets arrive, where it does that."""
@@ -208,39 +212,39 @@ class TimedConnection(Connection, asyncio.BufferedProtocol):
         if sys.platform != "linux":
             return
         file: int = transport.get_extra_info("socket").fileno()
-        source = _borrowed(file)
+        source = _borrow_socket(file)
         with contextlib.suppress(OSError):
             source.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            self.file = file
+            self.file_descriptor = file
         source.detach()
 
-    def send(self, exchange: Exchange, payload: bytes, done: Done) -> None:
+    def send(self, exchange: Exchange, payload: bytes, on_done: CompletionCallback) -> None:
         """Send one request; see Connection."""
         exchange.delays = []
-        super().send(exchange, payload, done)
+        super().send(exchange, payload, on_done)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Ask the kernel; the event loop reads right after this."""
-        self.delay = None if self.file is None else _waited(self.file)
+        self.kernel_delay = None if self.file_descriptor is None else _kernel_delay(self.file_descriptor)
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Stamp and store; see Connection."""
         if self.exchange is not None and self.exchange.delays is not None:
-            self.exchange.delays.append(self.delay)
+            self.exchange.delays.append(self.kernel_delay)
         self.data_received(bytes(self.buffer[:nbytes]))
 
 
-def _borrowed(file: int) -> socket.socket:
+def _borrow_socket(file_descriptor: int) -> socket.socket:
     """Return a socket that belongs to an event loop, whose own object does not let others read; detach it after use."""
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, file)
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, file_descriptor)
 
 
-def _waited(file: int) -> float | None:
+def _kernel_delay(file_descriptor: int) -> float | None:
     """Return how many seconds the first unread bytes have waited; None where there are none or nothing says so."""
-    source = _borrowed(file)
+    source = _borrow_socket(file_descriptor)
     try:
-        _, notes, _, _ = source.recvmsg(1, _NOTE_BYTES, _PEEK)
+        _, notes, _, _ = source.recvmsg(1, _ANCILLARY_BYTES, _PEEK_FLAGS)
     except OSError:
         return None
     finally:
@@ -256,9 +260,9 @@ def _waited(file: int) -> float | None:
 class DialError(Exception):
     """A connection could not be opened; `kind` is the class it is counted under."""
 
-    def __init__(self, kind: str, said: str) -> None:
-        super().__init__(said)
-        self.kind = kind
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
 
 
 class Dialer:
@@ -267,29 +271,33 @@ class Dialer:
     Under TLS none is, for the bytes that arrive are not those that are read.
     """
 
-    def __init__(self, address: Address, timeout: float, *, timed: int = 1) -> None:
+    def __init__(self, address: Address, timeout: float, *, timestamp_every: int = 1) -> None:
         self.address = address
         self.timeout = timeout
-        self.timed = timed
-        self.opened = 0
+        self.timestamp_every = timestamp_every
+        self.opened_count = 0
         self.hosts: list[str] = []
-        self.tls = ssl.create_default_context() if address.tls else None
+        self.tls_context = ssl.create_default_context() if address.tls else None
 
     async def open(self) -> Connection:
         """Connect; DialError says why not."""
         loop = asyncio.get_running_loop()
         last: OSError | TimeoutError | None = None
-        kind = TimedConnection if self.opened % self.timed == 0 and not self.tls else Connection
-        self.opened += 1
-        for host in await self._resolved(loop):
+        kind = (
+            TimestampedConnection
+            if self.opened_count % self.timestamp_every == 0 and not self.tls_context
+            else Connection
+        )
+        self.opened_count += 1
+        for host in await self._resolve(loop):
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
+                async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                     _, connection = await loop.create_connection(
                         lambda: kind(self.timeout),
                         host,
                         self.address.port,
-                        ssl=self.tls,
-                        server_hostname=self.address.host if self.tls else None,
+                        ssl=self.tls_context,
+                        server_hostname=self.address.host if self.tls_context else None,
                     )
             except (OSError, TimeoutError) as error:
                 last = error
@@ -297,9 +305,9 @@ class Dialer:
                 self.hosts = [host]
                 return connection
         assert last is not None
-        raise DialError(_kind(last), str(last) or type(last).__name__) from last
+        raise DialError(_error_class(last), str(last) or type(last).__name__) from last
 
-    async def _resolved(self, loop: asyncio.AbstractEventLoop) -> list[str]:
+    async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
         if not self.hosts:
             try:
                 found = await loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
@@ -309,7 +317,7 @@ class Dialer:
         return self.hosts
 
 
-def _kind(error: OSError | TimeoutError) -> str:
+def _error_class(error: OSError | TimeoutError) -> str:
     match error:
         case ssl.SSLError():
             return "tls"

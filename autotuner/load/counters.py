@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_NAMES = {
+_METRIC_NAMES = {
     "prefix_cache_queries": (
         "vllm:prefix_cache_queries_total",
         "vllm:gpu_prefix_cache_queries_total",
@@ -30,7 +30,7 @@ _NAMES = {
 """Neutral name: the engines' names, newest first. Prefix-cache figures are in tokens."""
 
 _GAUGES = ("running", "waiting")
-_SAMPLE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{.*\})?\s+(\S+)(?:\s+-?\d+)?\s*")
+_SAMPLE_LINE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{.*\})?\s+(\S+)(?:\s+-?\d+)?\s*")
 
 
 def read_counters(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 2.0) -> dict[str, float]:
@@ -47,14 +47,14 @@ def read_counters(url: str, *, headers: Mapping[str, str] | None = None, timeout
             text = answer.read().decode("utf-8", "replace")
     except (OSError, ValueError):
         return {}
-    return parse(text)
+    return parse_prometheus(text)
 
 
-def parse(text: str) -> dict[str, float]:
+def parse_prometheus(text: str) -> dict[str, float]:
     """Read Prometheus text; lines that are not samples are passed over."""
     sums: dict[str, float] = {}
     for line in text.splitlines():
-        match = _SAMPLE.fullmatch(line)
+        match = _SAMPLE_LINE.fullmatch(line)
         if match is None:
             continue
         try:
@@ -63,12 +63,12 @@ def parse(text: str) -> dict[str, float]:
             continue
     return {
         neutral: next(sums[name] for name in names if name in sums)
-        for neutral, names in _NAMES.items()
+        for neutral, names in _METRIC_NAMES.items()
         if any(name in sums for name in names)
     }
 
 
-def differences(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+def counter_deltas(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """Return how far each counter rose; one that fell was restarted and says nothing."""
     return {
         name: after[name] - before[name]

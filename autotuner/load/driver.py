@@ -18,25 +18,25 @@ from itertools import islice
 from time import monotonic
 from typing import Protocol
 
-from autotuner.core import CUT_OFF
-from autotuner.load.connection import CONNECT_TIMEOUT, Exchange
+from autotuner.core import CUT_OFF_ERROR
+from autotuner.load.connection import CONNECT_TIMEOUT_SECONDS, Exchange
 from autotuner.load.job import Job, request_head
-from autotuner.load.overhead import Overhead
-from autotuner.load.response import body
+from autotuner.load.overhead import OverheadMeter
+from autotuner.load.response import extract_body
 from autotuner.load.spool import Spool
-from autotuner.load.stream import decode, message
+from autotuner.load.stream import decode, error_message
 from autotuner.workload.conversations import Conversations
 from autotuner.workload.requests import Request
 
-_AHEAD_BYTES = 8 << 20
-_HAND_OVER_SECONDS = 0.1
-_PATIENCE = 5
-_FRESH_SECONDS, _HOPE_SECONDS = 1.0, 2.0
-_UNREACHABLE = frozenset({"connection-refused", "dns", "tls", "reset", "timeout", "unreachable"})
+_PREBUILT_BYTES = 8 << 20
+_FLUSH_INTERVAL_SECONDS = 0.1
+_MIN_GIVE_UP_FAILURES = 5
+_IN_FLIGHT_GRACE_SECONDS, _MIN_FAILING_SECONDS = 1.0, 2.0
+_UNREACHABLE_ERRORS = frozenset({"connection-refused", "dns", "tls", "reset", "timeout", "unreachable"})
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DriveOutcome:
     """How a load point went, beside its records: `window` is on the records' clock.
 
     `settled` is the last instant before which every request of the window has ended. `ended_early`
@@ -55,34 +55,34 @@ class Outcome:
     cpu: float | None = None
 
 
-class Supply:
+class RequestBuffer:
     """Requests built a little ahead, so that sending one costs a pop."""
 
     def __init__(self, requests: Iterator[Request], depth: int) -> None:
         self.requests = requests
-        self.ready = deque(islice(requests, 1))
-        self.depth = max(1, min(depth, _AHEAD_BYTES // len(self.ready[0].body))) if self.ready else 0
-        self.ready.extend(islice(requests, max(0, self.depth - 1)))
-        self.filling = False
+        self.prebuilt = deque(islice(requests, 1))
+        self.depth = max(1, min(depth, _PREBUILT_BYTES // len(self.prebuilt[0].body))) if self.prebuilt else 0
+        self.prebuilt.extend(islice(requests, max(0, self.depth - 1)))
+        self.refill_scheduled = False
 
     def take(self) -> Request:
         """Return the next request, and build another one soon."""
-        if not self.filling:
-            self.filling = True
-            asyncio.get_running_loop().call_later(0.001, self._fill)
-        return self.ready.popleft() if self.ready else next(self.requests)
+        if not self.refill_scheduled:
+            self.refill_scheduled = True
+            asyncio.get_running_loop().call_later(0.001, self._refill)
+        return self.prebuilt.popleft() if self.prebuilt else next(self.requests)
 
-    def _fill(self) -> None:
-        lacking = self.depth - len(self.ready)
+    def _refill(self) -> None:
+        lacking = self.depth - len(self.prebuilt)
         built = list(islice(self.requests, min(8, lacking)))
-        self.ready.extend(built)
+        self.prebuilt.extend(built)
         if len(built) == lacking or not built:
-            self.filling = False
+            self.refill_scheduled = False
             return
-        asyncio.get_running_loop().call_later(0.001, self._fill)
+        asyncio.get_running_loop().call_later(0.001, self._refill)
 
 
-class Run:
+class LoadPointRun:
     """The clock and the books of one load point.
 
     The window begins at `window_start`, after the warm-up, and ends at `window_end`, or, where
@@ -94,33 +94,33 @@ class Run:
     def __init__(
         self,
         job: Job,
-        warmup: Iterator[Request],
-        window: Iterator[Request],
+        warmup_requests: Iterator[Request],
+        window_requests: Iterator[Request],
         spool: Spool,
         on_phase: Callable[[str], None],
     ) -> None:
         depth = min(len(job.lanes) or 64, 256)
         self.job = job
-        self.warmup = Supply(warmup, depth if job.workload.warmup else 1)
-        self.window = Supply(window, depth)
+        self.warmup_requests = RequestBuffer(warmup_requests, depth if job.workload.warmup else 1)
+        self.window_requests = RequestBuffer(window_requests, depth)
         self.spool = spool
         self.on_phase = on_phase
-        self.head = request_head(job.endpoint, job.workload.endpoint)
+        self.request_head = request_head(job.endpoint, job.workload.endpoint)
         self.max_requests = math.inf if job.max_requests is None else job.max_requests
-        self.patience = max(_PATIENCE, len(job.lanes))
-        self.issued = 0
-        self.unfinished = 0
-        self.failures = 0
+        self.give_up_failures = max(_MIN_GIVE_UP_FAILURES, len(job.lanes))
+        self.issued_count = 0
+        self.unfinished_count = 0
+        self.consecutive_failures = 0
         self.failing_since = 0.0
-        self.worked = False
-        self.last_finished = 0.0
-        self.stopped: str | None = None
+        self.any_success = False
+        self.last_finish = 0.0
+        self.stop_reason: str | None = None
         self.halted = False
-        self.held_back = 0
+        self.held_back_count = 0
         self.closed = False
-        self.sending: set[Exchange] = set()
-        self.over = asyncio.Event()
-        self.overhead = Overhead()
+        self.open_exchanges: set[Exchange] = set()
+        self.done_event = asyncio.Event()
+        self.overhead = OverheadMeter()
         self.start = self.window_start = self.window_end = math.inf
 
     def begin(self, start: float) -> None:
@@ -128,74 +128,80 @@ class Run:
         workload = self.job.workload
         self.start = start
         self.window_start = self.start + workload.warmup
-        self.window_end = self.window_start + workload.limit
+        self.window_end = self.window_start + workload.window_limit
         self.on_phase("warming-up")
         if workload.warmup:
-            asyncio.get_running_loop().call_later(max(0.0, self.window_start - monotonic()), self._measure)
+            asyncio.get_running_loop().call_later(max(0.0, self.window_start - monotonic()), self._start_measuring)
         else:
-            self._measure()
-        self._hand_over()
+            self._start_measuring()
+        self._flush_periodically()
 
-    def issue(self, when: float, talk: Conversations | None = None) -> Exchange | None:
+    def issue(self, due: float, conversations: Conversations | None = None) -> Exchange | None:
         """Return the request that is to go out at `when`, the next of `talk` if there is one; None after the last."""
-        if self.stopped or self.halted or (self._is_full(when) and not self.unfinished):
+        if self.stop_reason or self.halted or (self._window_is_full(due) and not self.unfinished_count):
             return None
-        counted = when >= self.window_start and not self._is_full(when)
-        request = talk.take() if talk else (self.window if counted else self.warmup).take()
-        exchange = Exchange(request, when, warmup=not counted)
+        counted = due >= self.window_start and not self._window_is_full(due)
+        request = (
+            conversations.current_request()
+            if conversations
+            else (self.window_requests if counted else self.warmup_requests).take()
+        )
+        exchange = Exchange(request, due, warmup=not counted)
         if counted:
-            exchange.index = self.job.part + self.job.parts * self.issued
-            self.issued += 1
-            self.unfinished += 1
-        self.sending.add(exchange)
+            exchange.index = self.job.worker_index + self.job.worker_count * self.issued_count
+            self.issued_count += 1
+            self.unfinished_count += 1
+        self.open_exchanges.add(exchange)
         return exchange
 
-    def _is_full(self, when: float) -> bool:
+    def _window_is_full(self, due: float) -> bool:
         """Whether all requests of the window have been issued."""
-        return when >= self.window_end or self.issued >= self.max_requests
+        return due >= self.window_end or self.issued_count >= self.max_requests
 
     def payload(self, request: Request) -> bytes:
         """Return the bytes of one HTTP request."""
-        return b"%s%d\r\n\r\n%s" % (self.head, len(request.body), request.body)
+        return b"%s%d\r\n\r\n%s" % (self.request_head, len(request.body), request.body)
 
-    def finished(self, exchange: Exchange) -> bool:
+    def record_result(self, exchange: Exchange) -> bool:
         """Book an exchange that has ended, give up when nothing works, and say whether this one did."""
         if self.closed:
             return False
-        self.sending.discard(exchange)
+        self.open_exchanges.discard(exchange)
         error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
-        if error is None and not self.worked:
+        if error is None and not self.any_success:
             # a broken stream is found when it is decoded: until one answer was whole, that is here
-            answer = decode(*body(exchange.times, exchange.pieces))
-            error, exchange.said = answer.error, answer.said
+            answer = decode(*extract_body(exchange.times, exchange.pieces))
+            error, exchange.said = answer.error, answer.error_message
         if error or not exchange.warmup or exchange.finished > self.window_start:
             self.spool.add(exchange)
         if not exchange.warmup:
-            self.last_finished = max(self.last_finished, exchange.finished)
-            self.unfinished -= 1
-            if not self.unfinished and self._is_full(monotonic()):
-                self.over.set()
+            self.last_finish = max(self.last_finish, exchange.finished)
+            self.unfinished_count -= 1
+            if not self.unfinished_count and self._window_is_full(monotonic()):
+                self.done_event.set()
         if error is None:
-            self.worked = True
-            self.failures = 0
+            self.any_success = True
+            self.consecutive_failures = 0
             return True
-        if not self.failures:
+        if not self.consecutive_failures:
             self.failing_since = exchange.finished
-        self.failures += 1
-        if self._hopeless(error):
-            self.stop(f"The last {self.failures} requests failed: {error}. {_said(exchange)}".rstrip())
+        self.consecutive_failures += 1
+        if self._should_give_up(error):
+            self.give_up(
+                f"The last {self.consecutive_failures} requests failed: {error}. {_error_text(exchange)}".rstrip()
+            )
         return False
 
     def halt(self) -> None:
         """Issue no more, and end now: enough is known."""
         self.halted = True
-        self.over.set()
+        self.done_event.set()
 
-    def stop(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
         """Issue no more, and end now: nothing works."""
-        if self.stopped is None:
-            self.stopped = reason
-            self.over.set()
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            self.done_event.set()
 
     def close(self) -> None:
         """Close the books: what is still on its way is cut off, and a warm-up given up is all there is.
@@ -205,66 +211,66 @@ class Run:
         self.closed = True
         self.overhead.stop()
         end, now = self.window_end, monotonic()
-        if self.stopped is not None or self.halted:
+        if self.stop_reason is not None or self.halted:
             end = min(end, now)
             if now < self.window_start:
                 self.window_start = self.start
-        elif self.issued >= self.max_requests:
-            end = min(end, self.last_finished)
+        elif self.issued_count >= self.max_requests:
+            end = min(end, self.last_finish)
         self.window_end = max(end, self.window_start)
-        if self.stopped is None:
-            for exchange in self.sending:
+        if self.stop_reason is None:
+            for exchange in self.open_exchanges:
                 if exchange.warmup and exchange.sent < self.window_end:
-                    exchange.finished, exchange.error = now, CUT_OFF
+                    exchange.finished, exchange.error = now, CUT_OFF_ERROR
                     self.spool.add(exchange)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> DriveOutcome:
         """Sum up a closed run."""
-        running = [exchange.scheduled for exchange in self.sending if not exchange.warmup]
-        return Outcome(
+        running = [exchange.scheduled for exchange in self.open_exchanges if not exchange.warmup]
+        return DriveOutcome(
             window=(self.window_start, self.window_end),
             settled=min([self.window_end, *(math.nextafter(due, 0.0) for due in running)]),
             loop_lag_p99=self.overhead.lag_p99,
             cut_off=len(running),
-            ended_early=self.stopped,
+            ended_early=self.stop_reason,
             halted=self.halted,
-            held_back=self.held_back,
+            held_back=self.held_back_count,
             loop_lag_mean=self.overhead.lag_mean,
-            cpu=self.overhead.cpu,
+            cpu=self.overhead.cpu_share,
         )
 
-    def _hand_over(self) -> None:
+    def _flush_periodically(self) -> None:
         """Have what has ended written soon, for whoever follows the records."""
         if not self.closed:
-            self.spool.hand_over()
-            asyncio.get_running_loop().call_later(_HAND_OVER_SECONDS, self._hand_over)
+            self.spool.flush()
+            asyncio.get_running_loop().call_later(_FLUSH_INTERVAL_SECONDS, self._flush_periodically)
 
-    def _measure(self) -> None:
+    def _start_measuring(self) -> None:
         self.on_phase("measuring")
         self.overhead.start()
 
-    def _hopeless(self, error: str) -> bool:
+    def _should_give_up(self, error: str) -> bool:
         """Whether nothing works: failures alone, and no request on its way that may still end well."""
-        if self.failures < self.patience or (self.worked and error not in _UNREACHABLE):
+        if self.consecutive_failures < self.give_up_failures or (self.any_success and error not in _UNREACHABLE_ERRORS):
             return False
         now = monotonic()
-        ages = [now - exchange.sent for exchange in self.sending if exchange.under_way]
+        ages = [now - exchange.sent for exchange in self.open_exchanges if exchange.under_way]
         if error == "timeout" or not ages:
             return True
-        return max(ages) < _FRESH_SECONDS and now - self.failing_since > _HOPE_SECONDS
+        return max(ages) < _IN_FLIGHT_GRACE_SECONDS and now - self.failing_since > _MIN_FAILING_SECONDS
 
 
-def _said(exchange: Exchange) -> str:
+def _error_text(exchange: Exchange) -> str:
     if exchange.said:
         return exchange.said
-    text = b"".join(body(exchange.times, exchange.pieces)[1])[:4096].decode("utf-8", "replace").strip()
+    text = b"".join(extract_body(exchange.times, exchange.pieces)[1])[:4096].decode("utf-8", "replace").strip()
     try:
-        return message(json.loads(text))
+        return error_message(json.loads(text))
     except ValueError:
         return text[:300]
 
 
-class Loop(Protocol):
+class ArrivalLoop(Protocol):
     """Decides when the next request goes out."""
 
     async def open(self) -> None:
@@ -280,19 +286,19 @@ class Loop(Protocol):
         ...
 
 
-async def drive(run: Run, loop: Loop, started: Callable[[], Awaitable[float]]) -> Outcome:
+async def drive(run: LoadPointRun, loop: ArrivalLoop, wait_for_start: Callable[[], Awaitable[float]]) -> DriveOutcome:
     """Open the connections, run the load point from the instant of `started` to its end, and say how it went."""
     workload = run.job.workload
-    limit = workload.warmup + workload.limit + workload.request_timeout + CONNECT_TIMEOUT
+    limit = workload.warmup + workload.window_limit + workload.request_timeout + CONNECT_TIMEOUT_SECONDS
     await loop.open()
     with _without_garbage_collection():
         try:
-            run.begin(await started())
+            run.begin(await wait_for_start())
             loop.begin()
             async with asyncio.timeout(limit):
-                await run.over.wait()
+                await run.done_event.wait()
         except TimeoutError:
-            run.stop("Requests were still waiting for a connection when the time was up.")
+            run.give_up("Requests were still waiting for a connection when the time was up.")
         finally:
             run.close()
             loop.close()

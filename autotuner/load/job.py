@@ -25,13 +25,13 @@ class Endpoint:
     url: str
     model: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    vocabulary: int = 32_000
-    tokenizer: str | None = None
+    vocab_size: int = 32_000
+    tokenizer_path: str | None = None
 
     @cached_property
     def address(self) -> Address:
         """Where to connect; ConfigError when `url` is not one."""
-        return Address.of(self.url)
+        return Address.from_url(self.url)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Address:
     path: str
 
     @classmethod
-    def of(cls, url: str) -> Address:
+    def from_url(cls, url: str) -> Address:
         """Read `http://host:port/path/v1`."""
         parts = urlsplit(url)
         try:
@@ -66,7 +66,7 @@ class Address:
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     @property
-    def base(self) -> str:
+    def base_url(self) -> str:
         """Return the URL that `/v1/...` and `/metrics` are put behind."""
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
 
@@ -82,28 +82,28 @@ class Job:
     workload: Workload
     salt: str
     folder: str
-    part: int = 0
-    parts: int = 1
+    worker_index: int = 0
+    worker_count: int = 1
 
     @property
-    def spool(self) -> Path:
+    def spool_path(self) -> Path:
         """Return where the worker collects raw exchanges."""
         return Path(self.folder, "exchanges.spool")
 
     @property
-    def records(self) -> Path:
+    def records_path(self) -> Path:
         """Return where the worker leaves the request records."""
         return Path(self.folder, "records.bin")
 
     @property
-    def stderr(self) -> Path:
+    def stderr_path(self) -> Path:
         """Return where the worker's last words go."""
         return Path(self.folder, "stderr.txt")
 
     @property
     def lanes(self) -> range:
         """Return which of a closed loop's lanes are this worker's."""
-        return range(self.part, self.load_point.concurrency or 0, self.parts)
+        return range(self.worker_index, self.load_point.concurrency or 0, self.worker_count)
 
     @property
     def max_requests(self) -> int | None:
@@ -116,7 +116,7 @@ class Job:
         return self._share(self.workload.max_in_flight)
 
     def _share(self, total: int | None) -> int | None:
-        return None if total is None else len(range(self.part, total, self.parts))
+        return None if total is None else len(range(self.worker_index, total, self.worker_count))
 
     @property
     def load_point(self) -> LoadPoint:

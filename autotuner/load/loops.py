@@ -8,20 +8,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
 
-from autotuner.load.connection import STALE, Connection, Dialer, DialError, Exchange
-from autotuner.load.driver import Run
-from autotuner.load.response import body
-from autotuner.load.stream import text
+from autotuner.load.connection import STALE_CONNECTION, Connection, Dialer, DialError, Exchange
+from autotuner.load.driver import LoadPointRun
+from autotuner.load.response import extract_body
+from autotuner.load.stream import chat_text
 from autotuner.workload.conversations import Conversations
 
-_OPENING_AT_ONCE = 64
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-_LONGEST_RAMP = 2.0
-_SPARE_CONNECTIONS = 4
-_MOST_OPENED_AHEAD = 512
+_OPEN_BATCH_SIZE = 64
+_MIN_RETRY_PAUSE_SECONDS, _MAX_RETRY_PAUSE_SECONDS = 0.05, 1.0
+_MAX_RAMP_SECONDS = 2.0
+_MIN_SPARE_CONNECTIONS = 4
+_MAX_PREOPENED_CONNECTIONS = 512
 
 
-class Pool:
+class ConnectionPool:
     """Opens connections in the background and drops them all at the end."""
 
     def __init__(self, dialer: Dialer) -> None:
@@ -29,11 +29,11 @@ class Pool:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self, number: int) -> list[Connection]:
+    async def open(self, count: int) -> list[Connection]:
         """Open `number` connections before the clock starts; fewer where the server refuses."""
         opened: list[Connection] = []
-        for begin in range(0, number, _OPENING_AT_ONCE):
-            batch = min(_OPENING_AT_ONCE, number - begin)
+        for begin in range(0, count, _OPEN_BATCH_SIZE):
+            batch = min(_OPEN_BATCH_SIZE, count - begin)
             results = await asyncio.gather(*(self.dialer.open() for _ in range(batch)), return_exceptions=True)
             opened += [result for result in results if isinstance(result, Connection)]
             if not opened:
@@ -41,9 +41,9 @@ class Pool:
         self.connections.update(opened)
         return opened
 
-    def dial(self, opened: Callable[[Connection], None], failed: Callable[[DialError], None]) -> None:
+    def dial(self, on_opened: Callable[[Connection], None], on_failed: Callable[[DialError], None]) -> None:
         """Open one connection in the background and call one of the two."""
-        task = asyncio.get_running_loop().create_task(self._dial(opened, failed))
+        task = asyncio.get_running_loop().create_task(self._dial(on_opened, on_failed))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -59,14 +59,14 @@ class Pool:
         for connection in self.connections:
             connection.close()
 
-    async def _dial(self, opened: Callable[[Connection], None], failed: Callable[[DialError], None]) -> None:
+    async def _dial(self, on_opened: Callable[[Connection], None], on_failed: Callable[[DialError], None]) -> None:
         try:
             connection = await self.dialer.open()
         except DialError as error:
-            failed(error)
+            on_failed(error)
         else:
             self.connections.add(connection)
-            opened(connection)
+            on_opened(connection)
 
 
 class ClosedLoop:
@@ -76,11 +76,15 @@ class ClosedLoop:
     do not stay in step.
     """
 
-    def __init__(self, run: Run, dialer: Dialer, talk: Callable[[int], Conversations] | None = None) -> None:
+    def __init__(
+        self, run: LoadPointRun, dialer: Dialer, conversations_for_lane: Callable[[int], Conversations] | None = None
+    ) -> None:
         self.run = run
-        self.pool = Pool(dialer)
-        self.lanes = [_Lane(self, number, talk and talk(number)) for number in run.job.lanes]
-        self.active = len(self.lanes)
+        self.pool = ConnectionPool(dialer)
+        self.lanes = [
+            _Lane(self, number, conversations_for_lane and conversations_for_lane(number)) for number in run.job.lanes
+        ]
+        self.active_lanes = len(self.lanes)
 
     async def open(self) -> None:
         """Open one connection for each lane."""
@@ -89,87 +93,87 @@ class ClosedLoop:
 
     def begin(self) -> None:
         """Start every lane."""
-        ramp = min(self.run.job.workload.warmup / 2, _LONGEST_RAMP)
+        ramp = min(self.run.job.workload.warmup / 2, _MAX_RAMP_SECONDS)
         loop = asyncio.get_running_loop()
         concurrency = self.run.job.load_point.concurrency or 1
         for lane in self.lanes:
-            loop.call_later(ramp * lane.number / concurrency, lane.advance)
+            loop.call_later(ramp * lane.number / concurrency, lane.send_next)
 
     def close(self) -> None:
         """Drop every connection."""
         self.pool.close()
 
-    def lane_over(self) -> None:
+    def lane_finished(self) -> None:
         """Count a lane out."""
-        self.active -= 1
-        if not self.active:
-            self.run.over.set()
+        self.active_lanes -= 1
+        if not self.active_lanes:
+            self.run.done_event.set()
 
 
 class _Lane:
     """One request after the other on one connection."""
 
-    def __init__(self, loop: ClosedLoop, number: int, talk: Conversations | None) -> None:
-        self.loop = loop
+    def __init__(self, closed_loop: ClosedLoop, number: int, conversations: Conversations | None) -> None:
+        self.closed_loop = closed_loop
         self.number = number
-        self.talk = talk
-        self.run = loop.run
+        self.conversations = conversations
+        self.run = closed_loop.run
         self.connection: Connection | None = None
-        self.failures = 0
+        self.consecutive_failures = 0
 
-    def advance(self) -> None:
-        exchange = self.run.issue(monotonic(), self.talk)
+    def send_next(self) -> None:
+        exchange = self.run.issue(monotonic(), self.conversations)
         if exchange is None:
-            self.loop.lane_over()
+            self.closed_loop.lane_finished()
         elif self.connection is not None and self.connection.usable:
             self._send(self.connection, exchange)
         else:
-            self._dial(exchange)
+            self._connect_and_send(exchange)
 
     def _send(self, connection: Connection, exchange: Exchange) -> None:
-        connection.send(exchange, self.run.payload(exchange.request), self._done)
+        connection.send(exchange, self.run.payload(exchange.request), self._on_done)
         exchange.scheduled = exchange.sent
 
-    def _dial(self, exchange: Exchange) -> None:
+    def _connect_and_send(self, exchange: Exchange) -> None:
         def opened(connection: Connection) -> None:
             self.connection = connection
             self._send(connection, exchange)
 
         def failed(error: DialError) -> None:
-            _fail(exchange, error)
-            self._ended(exchange)
+            _fail_unconnected(exchange, error)
+            self._finish(exchange)
 
         if self.connection is not None:
-            self.loop.pool.drop(self.connection)
+            self.closed_loop.pool.drop(self.connection)
             self.connection = None
-        self.loop.pool.dial(opened, failed)
+        self.closed_loop.pool.dial(opened, failed)
 
-    def _done(self, connection: Connection, exchange: Exchange) -> None:
-        if exchange.error == STALE and not self.run.closed:
+    def _on_done(self, connection: Connection, exchange: Exchange) -> None:
+        if exchange.error == STALE_CONNECTION and not self.run.closed:
             exchange.retried = True
-            self._dial(exchange)
+            self._connect_and_send(exchange)
         else:
-            self._ended(exchange)
+            self._finish(exchange)
 
-    def _ended(self, exchange: Exchange) -> None:
-        worked = self.run.finished(exchange)
-        if self.talk is not None:
-            self._go_on(self.talk, exchange, worked)
+    def _finish(self, exchange: Exchange) -> None:
+        worked = self.run.record_result(exchange)
+        if self.conversations is not None:
+            self._advance_conversation(self.conversations, exchange, worked)
         if worked:
-            self.failures = 0
-            self.advance()
+            self.consecutive_failures = 0
+            self.send_next()
         else:
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 10))
-            self.failures += 1
-            asyncio.get_running_loop().call_later(pause, self.advance)
+            pause = min(_MAX_RETRY_PAUSE_SECONDS, _MIN_RETRY_PAUSE_SECONDS * 2 ** min(self.consecutive_failures, 10))
+            self.consecutive_failures += 1
+            asyncio.get_running_loop().call_later(pause, self.send_next)
 
-    def _go_on(self, talk: Conversations, exchange: Exchange, worked: bool) -> None:
-        if worked and self.run.job.workload.endpoint == "chat":
-            talk.answered(text(*body(exchange.times, exchange.pieces)))
-        elif worked:
-            talk.answered("")
+    def _advance_conversation(self, conversations: Conversations, exchange: Exchange, succeeded: bool) -> None:
+        if succeeded and self.run.job.workload.endpoint == "chat":
+            conversations.complete_turn(chat_text(*extract_body(exchange.times, exchange.pieces)))
+        elif succeeded:
+            conversations.complete_turn("")
         else:
-            talk.broken_off()
+            conversations.next_conversation()
 
 
 class OpenLoop:
@@ -178,29 +182,31 @@ class OpenLoop:
     Connections for `burst` of them at once are kept open.
     """
 
-    def __init__(self, run: Run, dialer: Dialer, offsets: Iterator[float], rate: float, burst: int = 0) -> None:
+    def __init__(
+        self, run: LoadPointRun, dialer: Dialer, offsets: Iterator[float], rate: float, burst_size: int = 0
+    ) -> None:
         self.run = run
-        self.pool = Pool(dialer)
+        self.pool = ConnectionPool(dialer)
         self.offsets = offsets
-        self.cap = cap = run.job.max_in_flight
-        most = min(_MOST_OPENED_AHEAD, cap or _MOST_OPENED_AHEAD)
-        self.spare = max(_SPARE_CONNECTIONS, min(most, burst))
-        self.ahead = min(most, round(2 * rate) + self.spare)
-        self.idle: list[Connection] = []
-        self.waiting: deque[Exchange] = deque()
-        self.opening = 0
-        self.exhausted = False
-        self.due = 0.0
+        self.max_in_flight = cap = run.job.max_in_flight
+        most = min(_MAX_PREOPENED_CONNECTIONS, cap or _MAX_PREOPENED_CONNECTIONS)
+        self.spare_connections = max(_MIN_SPARE_CONNECTIONS, min(most, burst_size))
+        self.preopened_connections = min(most, round(2 * rate) + self.spare_connections)
+        self.idle_connections: list[Connection] = []
+        self.waiting_exchanges: deque[Exchange] = deque()
+        self.opening_count = 0
+        self.schedule_exhausted = False
+        self.next_due = 0.0
 
     async def open(self) -> None:
         """Open the connections of the first two seconds."""
-        self.idle = await self.pool.open(self.ahead)
-        for connection in self.idle:
-            connection.on_idle_loss = self._lost
+        self.idle_connections = await self.pool.open(self.preopened_connections)
+        for connection in self.idle_connections:
+            connection.on_idle_loss = self._on_idle_loss
 
     def begin(self) -> None:
         """Put the schedule on the clock."""
-        self._next()
+        self._schedule_next()
         self._tick()
 
     def close(self) -> None:
@@ -209,86 +215,90 @@ class OpenLoop:
 
     def _tick(self) -> None:
         now = monotonic()
-        while self.due <= now:
-            exchange = self.run.issue(self.due)
+        while self.next_due <= now:
+            exchange = self.run.issue(self.next_due)
             if exchange is None:
-                self.due = math.inf
+                self.next_due = math.inf
                 break
-            if self.cap is not None and len(self.run.sending) > self.cap:
-                self.run.held_back += not exchange.warmup
-            self.waiting.append(exchange)
+            if self.max_in_flight is not None and len(self.run.open_exchanges) > self.max_in_flight:
+                self.run.held_back_count += not exchange.warmup
+            self.waiting_exchanges.append(exchange)
             self._dispatch()
-            self._next()
-        if self.due == math.inf:
-            self.exhausted = True
-            self._check_over()
+            self._schedule_next()
+        if self.next_due == math.inf:
+            self.schedule_exhausted = True
+            self._check_done()
             return
-        asyncio.get_running_loop().call_later(self.due - now, self._tick)
+        asyncio.get_running_loop().call_later(self.next_due - now, self._tick)
 
-    def _next(self) -> None:
-        self.due = self.run.start + next(self.offsets, math.inf)
+    def _schedule_next(self) -> None:
+        self.next_due = self.run.start + next(self.offsets, math.inf)
 
     def _dispatch(self) -> None:
         """Send what waits on the connections that are idle, and have more opened where they run short."""
-        while self.waiting and self.idle:
-            connection = self.idle.pop()
+        while self.waiting_exchanges and self.idle_connections:
+            connection = self.idle_connections.pop()
             if connection.usable:
-                exchange = self.waiting.popleft()
-                connection.send(exchange, self.run.payload(exchange.request), self._done)
+                exchange = self.waiting_exchanges.popleft()
+                connection.send(exchange, self.run.payload(exchange.request), self._on_done)
             else:
                 self.pool.drop(connection)
-        spare = 0 if self.exhausted else self.spare
-        wanted = len(self.waiting) + spare - len(self.idle) - self.opening
-        room = wanted if self.cap is None else self.cap - len(self.pool.connections) - self.opening
+        spare = 0 if self.schedule_exhausted else self.spare_connections
+        wanted = len(self.waiting_exchanges) + spare - len(self.idle_connections) - self.opening_count
+        room = (
+            wanted
+            if self.max_in_flight is None
+            else self.max_in_flight - len(self.pool.connections) - self.opening_count
+        )
         for _ in range(min(wanted, room)):
-            self.opening += 1
-            self.pool.dial(self._opened, self._failed)
+            self.opening_count += 1
+            self.pool.dial(self._on_opened, self._on_open_failed)
 
-    def _opened(self, connection: Connection) -> None:
-        self.opening -= 1
-        connection.on_idle_loss = self._lost
-        self.idle.append(connection)
+    def _on_opened(self, connection: Connection) -> None:
+        self.opening_count -= 1
+        connection.on_idle_loss = self._on_idle_loss
+        self.idle_connections.append(connection)
         self._dispatch()
 
-    def _failed(self, error: DialError) -> None:
-        self.opening -= 1
-        if self.waiting:
-            exchange = self.waiting.popleft()
-            _fail(exchange, error)
-            self._ended(exchange)
-        if self.waiting:
+    def _on_open_failed(self, error: DialError) -> None:
+        self.opening_count -= 1
+        if self.waiting_exchanges:
+            exchange = self.waiting_exchanges.popleft()
+            _fail_unconnected(exchange, error)
+            self._finish(exchange)
+        if self.waiting_exchanges:
             self._dispatch()
 
-    def _lost(self, connection: Connection) -> None:
+    def _on_idle_loss(self, connection: Connection) -> None:
         """Replace an idle connection that the server has closed, before a request needs it."""
-        if connection in self.idle and not self.run.closed:
-            self.idle.remove(connection)
+        if connection in self.idle_connections and not self.run.closed:
+            self.idle_connections.remove(connection)
             self.pool.drop(connection)
             self._dispatch()
 
-    def _done(self, connection: Connection, exchange: Exchange) -> None:
+    def _on_done(self, connection: Connection, exchange: Exchange) -> None:
         if connection.usable:
-            self.idle.append(connection)
+            self.idle_connections.append(connection)
         else:
             self.pool.drop(connection)
-        if exchange.error == STALE and not self.run.closed:
+        if exchange.error == STALE_CONNECTION and not self.run.closed:
             exchange.retried = True
-            self.waiting.appendleft(exchange)
+            self.waiting_exchanges.appendleft(exchange)
         else:
-            self._ended(exchange)
+            self._finish(exchange)
         self._dispatch()
 
-    def _ended(self, exchange: Exchange) -> None:
-        self.run.finished(exchange)
-        self._check_over()
+    def _finish(self, exchange: Exchange) -> None:
+        self.run.record_result(exchange)
+        self._check_done()
 
-    def _check_over(self) -> None:
-        if self.exhausted and not self.run.sending:
-            self.run.over.set()
+    def _check_done(self) -> None:
+        if self.schedule_exhausted and not self.run.open_exchanges:
+            self.run.done_event.set()
 
 
-def _fail(exchange: Exchange, error: DialError) -> None:
+def _fail_unconnected(exchange: Exchange, error: DialError) -> None:
     """End an exchange for which there was no connection."""
-    exchange.error = "reset" if exchange.retried else error.kind
+    exchange.error = "reset" if exchange.retried else error.error_class
     exchange.said = str(error)
     exchange.finished = monotonic()

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from random import Random
 from time import CLOCK_MONOTONIC, monotonic, thread_time
 
-_LEAST_PAUSE, _LONGEST_PAUSE = 0.005, 0.015
+_MIN_PROBE_GAP_SECONDS, _MAX_PROBE_GAP_SECONDS = 0.005, 0.015
 """Random, so that the instants do not keep step with an engine's iterations."""
-LIBRARY = ctypes.CDLL(None, use_errno=True)
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class Overhead:
+class OverheadMeter:
     """Measures from `start` to `stop`, both called on the thread of the event loop.
 
     `lags` are in seconds, one for each of many random instants, also for those that passed while
@@ -28,36 +28,36 @@ class Overhead:
 
     def __init__(self) -> None:
         self.lags: list[float] = []
-        self._random = Random()
-        self._alarm: KernelTimer | LoopTimer | None = None
-        self._over = False
-        self._due = self._began = self._ended = 0.0
-        self._cpu = 0.0
+        self._rng = Random()
+        self._timer: KernelTimer | LoopTimer | None = None
+        self._stopped = False
+        self._next_probe = self._start_time = self._end_time = 0.0
+        self._cpu_seconds = 0.0
 
     def start(self) -> None:
         """Begin to measure, unless it is over already."""
-        if self._over:
+        if self._stopped:
             return
-        self._alarm = timer(self._went_off)
-        self._began, self._cpu = monotonic(), thread_time()
-        self._due = self._began + self._pause()
-        self._alarm.set(self._due)
+        self._timer = make_timer(self._on_timer)
+        self._start_time, self._cpu_seconds = monotonic(), thread_time()
+        self._next_probe = self._start_time + self._probe_gap()
+        self._timer.set(self._next_probe)
 
     def stop(self) -> None:
         """End what was begun, if anything was."""
-        self._over = True
-        if self._alarm is None:
+        self._stopped = True
+        if self._timer is None:
             return
-        self._alarm.close()
-        self._alarm = None
-        self._ended, self._cpu = monotonic(), thread_time() - self._cpu
-        self._count(self._ended)
+        self._timer.close()
+        self._timer = None
+        self._end_time, self._cpu_seconds = monotonic(), thread_time() - self._cpu_seconds
+        self._record_lags(self._end_time)
 
     @property
-    def cpu(self) -> float | None:
+    def cpu_share(self) -> float | None:
         """The share of a core that the thread took; None where nothing was measured."""
-        wall = self._ended - self._began
-        return self._cpu / wall if wall > 0 else None
+        wall = self._end_time - self._start_time
+        return self._cpu_seconds / wall if wall > 0 else None
 
     @property
     def lag_mean(self) -> float | None:
@@ -69,18 +69,18 @@ class Overhead:
         """Seconds by which it is later only 1% of the time."""
         return sorted(self.lags)[math.ceil(len(self.lags) * 0.99) - 1] if self.lags else 0.0
 
-    def _went_off(self) -> None:
-        self._count(monotonic())
-        if self._alarm is not None:
-            self._alarm.set(self._due)
+    def _on_timer(self) -> None:
+        self._record_lags(monotonic())
+        if self._timer is not None:
+            self._timer.set(self._next_probe)
 
-    def _count(self, now: float) -> None:
-        while self._due <= now:
-            self.lags.append(now - self._due)
-            self._due += self._pause()
+    def _record_lags(self, now: float) -> None:
+        while self._next_probe <= now:
+            self.lags.append(now - self._next_probe)
+            self._next_probe += self._probe_gap()
 
-    def _pause(self) -> float:
-        return self._random.uniform(_LEAST_PAUSE, _LONGEST_PAUSE)
+    def _probe_gap(self) -> float:
+        return self._rng.uniform(_MIN_PROBE_GAP_SECONDS, _MAX_PROBE_GAP_SECONDS)
 
 
 class KernelTimer:
@@ -88,24 +88,24 @@ class KernelTimer:
 
     def __init__(self, callback: Callable[[], None]) -> None:
         try:
-            self._file = LIBRARY.timerfd_create(CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+            self._file_descriptor = LIBC.timerfd_create(CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
         except AttributeError as error:
             raise OSError("no timerfd") from error
-        if self._file < 0:
+        if self._file_descriptor < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._file, callback)
+        self._loop.add_reader(self._file_descriptor, callback)
 
     def set(self, instant: float) -> None:
         """Go off at `instant` of the monotonic clock, and take back what went off before."""
         seconds = int(instant)
-        once = _Setting(0, 0, seconds, max(1, int((instant - seconds) * 1e9)))
-        LIBRARY.timerfd_settime(self._file, _ABSOLUTE, ctypes.byref(once), None)
+        once = _TimerSpec(0, 0, seconds, max(1, int((instant - seconds) * 1e9)))
+        LIBC.timerfd_settime(self._file_descriptor, _TFD_TIMER_ABSTIME, ctypes.byref(once), None)
 
     def close(self) -> None:
         """Never go off again."""
-        self._loop.remove_reader(self._file)
-        os.close(self._file)
+        self._loop.remove_reader(self._file_descriptor)
+        os.close(self._file_descriptor)
 
 
 class LoopTimer:
@@ -126,7 +126,7 @@ class LoopTimer:
             self._handle.cancel()
 
 
-def timer(callback: Callable[[], None]) -> KernelTimer | LoopTimer:
+def make_timer(callback: Callable[[], None]) -> KernelTimer | LoopTimer:
     """Return a timer that stands in the queue of the sockets, as far as this system has one."""
     try:
         return KernelTimer(callback)
@@ -134,10 +134,10 @@ def timer(callback: Callable[[], None]) -> KernelTimer | LoopTimer:
         return LoopTimer(callback)
 
 
-_ABSOLUTE = 1
+_TFD_TIMER_ABSTIME = 1
 
 
-class _Setting(ctypes.Structure):
+class _TimerSpec(ctypes.Structure):
     """struct itimerspec: seconds and nanoseconds of the interval, then of the first time."""
 
     _fields_ = [(name, ctypes.c_long) for name in ("every", "every_ns", "first", "first_ns")]

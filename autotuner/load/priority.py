@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
-NICE = -10
+DRIVER_NICE = -10
 """The driver's priority where real time is refused and this is not."""
-AUTOGROUP = Path("/proc/self/autogroup")
+AUTOGROUP_PATH = Path("/proc/self/autogroup")
 """Linux compares sessions by this before it compares processes by theirs."""
 
 
 @contextlib.contextmanager
-def going_first() -> Iterator[None]:
+def driver_priority() -> Iterator[None]:
     """Run this thread, and threads it starts, at the lowest real-time priority, else a high one, as far as allowed."""
-    if _real_time():
+    if _set_real_time():
         try:
             yield
         finally:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         return
-    before = _set_nice(NICE)
+    before = _set_nice(DRIVER_NICE)
     try:
         yield
     finally:
@@ -36,17 +36,17 @@ def going_first() -> Iterator[None]:
             _set_nice(before)
 
 
-def may_go_first() -> bool:
+def real_time_allowed() -> bool:
     """Whether this process is allowed real-time priority; nothing is changed."""
     allowed: list[bool] = []
     # priorities are of threads: this one takes it along when it ends
-    thread = Thread(target=lambda: allowed.append(_real_time()))
+    thread = Thread(target=lambda: allowed.append(_set_real_time()))
     thread.start()
     thread.join()
     return allowed[0]
 
 
-def _real_time() -> bool:
+def _set_real_time() -> bool:
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
     except (OSError, AttributeError):
@@ -62,11 +62,11 @@ def _set_nice(value: int) -> int | None:
     except OSError:
         return None
     with contextlib.suppress(OSError):
-        AUTOGROUP.write_text(str(value))
+        AUTOGROUP_PATH.write_text(str(value))
     return before
 
 
-def go_last() -> None:
+def set_idle_priority() -> None:
     """Run this process from now on only where nobody else wants to."""
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_VERSION = 1
-_TIMES = ("scheduled", "finished", "first_output")
-_COUNTS = ("index", "requested_prompt", "requested_output")
-_MAYBE_COUNTS = ("prompt_tokens", "output_tokens", "cached_tokens")
-_TEXTS = ("finish_reason", "error")
+_FORMAT_VERSION = 1
+_TIME_COLUMNS = ("scheduled", "finished", "first_output")
+_COUNT_COLUMNS = ("index", "requested_prompt", "requested_output")
+_OPTIONAL_COUNT_COLUMNS = ("prompt_tokens", "output_tokens", "cached_tokens")
+_CATEGORY_COLUMNS = ("finish_reason", "error")
 
 
 def save(path: str | Path, observation: Observation) -> None:
@@ -36,26 +36,28 @@ def save(path: str | Path, observation: Observation) -> None:
     columns: dict[str, Any] = {
         "sent": np.rint(sent * 1e6).astype(np.int64),
         "chunks": lengths,
-        "chunk_times": _microseconds(_joined("d", [record.chunk_times for record in records]), sent.repeat(lengths)),
-        "chunk_tokens": np.asarray(_joined("I", [record.chunk_tokens for record in records]), dtype=np.uint32),
+        "chunk_times": _microseconds(
+            _concatenate("d", [record.chunk_times for record in records]), sent.repeat(lengths)
+        ),
+        "chunk_tokens": np.asarray(_concatenate("I", [record.chunk_tokens for record in records]), dtype=np.uint32),
     }
-    for name in _TIMES:
-        columns[name] = _microseconds([_or_nan(getattr(record, name)) for record in records], sent)
-    for name in _COUNTS:
+    for name in _TIME_COLUMNS:
+        columns[name] = _microseconds([_none_to_nan(getattr(record, name)) for record in records], sent)
+    for name in _COUNT_COLUMNS:
         columns[name] = np.array([getattr(record, name) for record in records], dtype=np.int64)
-    for name in _MAYBE_COUNTS:
+    for name in _OPTIONAL_COUNT_COLUMNS:
         values = [getattr(record, name) for record in records]
         columns[name] = np.array([-1 if value is None else value for value in values], dtype=np.int64)
     columns["client_delay"] = _microseconds(
-        [_or_nan(record.client_delay) for record in records], np.zeros(len(records))
+        [_none_to_nan(record.client_delay) for record in records], np.zeros(len(records))
     )
     words: dict[str, list[str]] = {}
-    for name in _TEXTS:
+    for name in _CATEGORY_COLUMNS:
         values = [getattr(record, name) for record in records]
         words[name] = sorted({value for value in values if value is not None})
         places = {value: place for place, value in enumerate(words[name])}
         columns[name] = np.array([places.get(value, -1) for value in values], dtype=np.int16)
-    columns["about"] = np.frombuffer(json.dumps(_about(observation, words)).encode(), dtype=np.uint8)
+    columns["about"] = np.frombuffer(json.dumps(_metadata(observation, words)).encode(), dtype=np.uint8)
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -83,23 +85,23 @@ def read(path: str | Path) -> Observation:
         raise RunStoreError(f"The request records '{path}' cannot be read.", why=f"{error}.") from error
 
 
-def _about(observation: Observation, words: dict[str, list[str]]) -> dict[str, Any]:
+def _metadata(observation: Observation, categories: dict[str, list[str]]) -> dict[str, Any]:
     point = observation.load_point
     return {
-        "version": _VERSION,
+        "version": _FORMAT_VERSION,
         "load_point": {"scenario": point.scenario, "concurrency": point.concurrency, "rate": point.rate},
         "window": observation.window,
         "loop_lag_p99": observation.loop_lag_p99,
         "loop_lag_mean": observation.loop_lag_mean,
         "client_cpu": observation.client_cpu,
         "counters": dict(observation.counters),
-        "cut_off": observation.cut_off,
-        "ended_early": observation.ended_early,
-        "decided": observation.decided,
-        "due": observation.due,
-        "held_back": observation.held_back,
-        "changing": observation.changing,
-        "words": words,
+        "cut_off": observation.cut_off_requests,
+        "ended_early": observation.abort_reason,
+        "decided": observation.stop_reason,
+        "due": observation.due_requests,
+        "held_back": observation.held_back_requests,
+        "changing": observation.nonstationary_arrivals,
+        "words": categories,
     }
 
 
@@ -107,17 +109,17 @@ def _observation(columns: dict[str, Any]) -> Observation:
     import numpy as np
 
     about = json.loads(columns["about"].tobytes())
-    if about["version"] != _VERSION:
-        raise ValueError(f"they have format version {about['version']}, and this program reads {_VERSION}")
-    missing = np.full(len(columns["sent"]), _MISSING)
+    if about["version"] != _FORMAT_VERSION:
+        raise ValueError(f"they have format version {about['version']}, and this program reads {_FORMAT_VERSION}")
+    missing = np.full(len(columns["sent"]), _MISSING_MICROSECONDS)
     columns = {"cached_tokens": missing, "client_delay": missing, **columns}
     sent = columns["sent"] / 1e6
     chunk_times = _seconds(columns["chunk_times"], columns["sent"].repeat(columns["chunks"]))
     chunk_tokens = columns["chunk_tokens"]
     edges = np.concatenate(([0], np.cumsum(columns["chunks"]))).tolist()
-    times = {name: _seconds(columns[name], columns["sent"]).tolist() for name in _TIMES}
+    times = {name: _seconds(columns[name], columns["sent"]).tolist() for name in _TIME_COLUMNS}
     delays = columns["client_delay"]
-    plain = {name: columns[name].tolist() for name in (*_COUNTS, *_MAYBE_COUNTS, *_TEXTS)}
+    plain = {name: columns[name].tolist() for name in (*_COUNT_COLUMNS, *_OPTIONAL_COUNT_COLUMNS, *_CATEGORY_COLUMNS)}
     records = [
         RequestRecord(
             index=plain["index"][row],
@@ -128,13 +130,13 @@ def _observation(columns: dict[str, Any]) -> Observation:
             chunk_tokens=array("I", chunk_tokens[edges[row] : edges[row + 1]].tobytes()),
             requested_prompt=plain["requested_prompt"][row],
             requested_output=plain["requested_output"][row],
-            prompt_tokens=_or_none(plain["prompt_tokens"][row]),
-            output_tokens=_or_none(plain["output_tokens"][row]),
-            first_output=None if columns["first_output"][row] == _MISSING else times["first_output"][row],
-            finish_reason=_word(about, "finish_reason", plain["finish_reason"][row]),
-            error=_word(about, "error", plain["error"][row]),
-            cached_tokens=_or_none(plain["cached_tokens"][row]),
-            client_delay=None if delays[row] == _MISSING else float(delays[row]) / 1e6,
+            prompt_tokens=_negative_to_none(plain["prompt_tokens"][row]),
+            output_tokens=_negative_to_none(plain["output_tokens"][row]),
+            first_output=None if columns["first_output"][row] == _MISSING_MICROSECONDS else times["first_output"][row],
+            finish_reason=_category(about, "finish_reason", plain["finish_reason"][row]),
+            error=_category(about, "error", plain["error"][row]),
+            cached_tokens=_negative_to_none(plain["cached_tokens"][row]),
+            client_delay=None if delays[row] == _MISSING_MICROSECONDS else float(delays[row]) / 1e6,
         )
         for row, time in enumerate(sent.tolist())
     ]
@@ -146,16 +148,16 @@ def _observation(columns: dict[str, Any]) -> Observation:
         loop_lag_mean=about.get("loop_lag_mean"),
         client_cpu=about.get("client_cpu"),
         counters=about["counters"],
-        cut_off=about["cut_off"],
-        ended_early=about["ended_early"],
-        decided=about.get("decided"),
-        due=about.get("due"),
-        held_back=about.get("held_back"),
-        changing=about.get("changing", False),
+        cut_off_requests=about["cut_off"],
+        abort_reason=about["ended_early"],
+        stop_reason=about.get("decided"),
+        due_requests=about.get("due"),
+        held_back_requests=about.get("held_back"),
+        nonstationary_arrivals=about.get("changing", False),
     )
 
 
-_MISSING = -(1 << 62)
+_MISSING_MICROSECONDS = -(1 << 62)
 
 
 def _microseconds(times: Sequence[float], origin: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -163,7 +165,7 @@ def _microseconds(times: Sequence[float], origin: NDArray[np.float64]) -> NDArra
 
     offsets = (np.asarray(times, dtype=np.float64) - origin) * 1e6
     missing = np.isnan(offsets)
-    return np.where(missing, _MISSING, np.rint(np.where(missing, 0.0, offsets))).astype(np.int64)
+    return np.where(missing, _MISSING_MICROSECONDS, np.rint(np.where(missing, 0.0, offsets))).astype(np.int64)
 
 
 def _seconds(offsets: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -171,20 +173,20 @@ def _seconds(offsets: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[n
     return seconds
 
 
-def _joined(code: str, parts: list[Sequence[Any]]) -> array[Any]:
-    joined = array(code)
+def _concatenate(typecode: str, parts: list[Sequence[Any]]) -> array[Any]:
+    joined = array(typecode)
     for part in parts:
         joined.extend(part)
     return joined
 
 
-def _or_nan(value: float | None) -> float:
+def _none_to_nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _or_none(value: int) -> int | None:
+def _negative_to_none(value: int) -> int | None:
     return None if value < 0 else value
 
 
-def _word(about: dict[str, Any], column: str, place: int) -> str | None:
-    return None if place < 0 else str(about["words"][column][place])
+def _category(metadata: dict[str, Any], column: str, code: int) -> str | None:
+    return None if code < 0 else str(metadata["words"][column][code])

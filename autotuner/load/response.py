@@ -17,12 +17,12 @@ class Response:
     def __init__(self) -> None:
         self.parser = HttpResponseParser(self)
         self.status = 0
-        self.framed = False
-        self.chunked = False
-        self.encoded = False
-        self.headed = False
-        self.complete = False
-        self.persistent = False
+        self.is_framed = False
+        self.is_chunked = False
+        self.is_compressed = False
+        self.headers_complete = False
+        self.is_complete = False
+        self.keep_alive = False
 
     def feed(self, data: bytes) -> None:
         """Parse further; HttpParserError when this is not HTTP."""
@@ -32,29 +32,29 @@ class Response:
         """Note how the body is framed and encoded."""
         name = name.lower()
         if name == b"content-encoding":
-            self.encoded = value.strip().lower() not in (b"", b"identity")
+            self.is_compressed = value.strip().lower() not in (b"", b"identity")
         elif name == b"content-length":
-            self.framed = True
+            self.is_framed = True
         elif name == b"transfer-encoding":
-            self.framed = True
-            self.chunked = value.strip().lower().endswith(b"chunked")
+            self.is_framed = True
+            self.is_chunked = value.strip().lower().endswith(b"chunked")
 
     def on_headers_complete(self) -> None:
         """Note the status."""
         self.status = self.parser.get_status_code()
-        self.headed = self.status >= 200
+        self.headers_complete = self.status >= 200
 
     def on_message_complete(self) -> None:
         """Note the end; an interim response (1xx) is not it."""
-        if self.headed:
-            self.complete = True
-            self.persistent = self.parser.should_keep_alive()
+        if self.headers_complete:
+            self.is_complete = True
+            self.keep_alive = self.parser.should_keep_alive()
 
 
-def body(times: Sequence[float], pieces: Sequence[bytes]) -> tuple[list[float], list[bytes]]:
+def extract_body(times: Sequence[float], pieces: Sequence[bytes]) -> tuple[list[float], list[bytes]]:
     """Take the body out of a response that arrived as `pieces` at `times`, as far as it is readable."""
-    body = _Body()
-    for body.time, piece in zip(times, pieces, strict=True):
+    body = _BodyCollector()
+    for body.arrival_time, piece in zip(times, pieces, strict=True):
         try:
             body.parser.feed_data(piece)
         except HttpParserError:
@@ -62,13 +62,13 @@ def body(times: Sequence[float], pieces: Sequence[bytes]) -> tuple[list[float], 
     return body.times, body.pieces
 
 
-class _Body:
+class _BodyCollector:
     def __init__(self) -> None:
         self.parser = HttpResponseParser(self)
-        self.time = 0.0
+        self.arrival_time = 0.0
         self.times: list[float] = []
         self.pieces: list[bytes] = []
 
     def on_body(self, piece: bytes) -> None:
-        self.times.append(self.time)
+        self.times.append(self.arrival_time)
         self.pieces.append(piece)

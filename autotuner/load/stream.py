@@ -18,15 +18,15 @@ from itertools import accumulate
 from typing import Any
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r){2}")
-_REASONING = ("reasoning_content", "reasoning")
-_CONTENT = ("content", "refusal")
-_parsed = json.JSONDecoder().decode
-_BELIEVED = 1 << 20
+_REASONING_FIELDS = ("reasoning_content", "reasoning")
+_CONTENT_FIELDS = ("content", "refusal")
+_parse_json = json.JSONDecoder().decode
+_MAX_MISSING_TOKENS = 1 << 20
 """No answer is longer than this many tokens: a larger count is not spread over its chunks."""
 
 
 @dataclass(slots=True)
-class Decoded:
+class DecodedResponse:
     """One response: when each token-bearing chunk arrived and how many tokens it carried.
 
     `error` is "malformed", "stream-error" (the server reported an error in the stream),
@@ -41,7 +41,7 @@ class Decoded:
     first_output: float | None = None
     finish_reason: str | None = None
     error: str | None = None
-    said: str = ""
+    error_message: str = ""
 
 
 @dataclass(slots=True)
@@ -49,39 +49,39 @@ class _Event:
     """One event with choices: characters shown by channel, and the server's own counts where it gives them."""
 
     time: float
-    output: int = 0
-    reasoning: int = 0
-    named: int | None = None
-    total: int | None = None
+    output_chars: int = 0
+    reasoning_chars: int = 0
+    listed_tokens: int | None = None
+    running_total: int | None = None
     role_only: bool = False
 
     @property
-    def shown(self) -> int:
-        return self.output + self.reasoning
+    def visible_chars(self) -> int:
+        return self.output_chars + self.reasoning_chars
 
 
-def decode(times: Sequence[float], pieces: Sequence[bytes]) -> Decoded:
+def decode(times: Sequence[float], pieces: Sequence[bytes]) -> DecodedResponse:
     """Decode a response body, whole or cut short, that arrived as `pieces` at `times`; never raises."""
-    decoded = Decoded()
+    decoded = DecodedResponse()
     events: list[_Event] = []
     try:
         for time, payload in _payloads(times, pieces):
-            if _read(_parsed(payload.decode()), time, decoded, events):
+            if _read_event(_parse_json(payload.decode()), time, decoded, events):
                 break
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         decoded.error = "malformed"
-    _count(events, decoded)
+    _count_tokens(events, decoded)
     if decoded.error is None and decoded.finish_reason is None:
         decoded.error = "incomplete"
     return decoded
 
 
-def text(times: Sequence[float], pieces: Sequence[bytes]) -> str:
+def chat_text(times: Sequence[float], pieces: Sequence[bytes]) -> str:
     """Return what a chat answered, without its reasoning, as far as it is readable."""
     said: list[str] = []
     with suppress(ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         for _, payload in _payloads(times, pieces):
-            choices = _parsed(payload.decode()).get("choices") or ()
+            choices = _parse_json(payload.decode()).get("choices") or ()
             deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
             said += [delta.get("content") or "" for delta in deltas]
     return "".join(said)
@@ -95,19 +95,19 @@ def _payloads(times: Sequence[float], pieces: Sequence[bytes]) -> Iterator[tuple
         yield times[-1], body
         return
     read = begin = 0
-    for end, stop in _events(body):
+    for end, stop in _event_spans(body):
         block = body[begin:end]
         begin = stop
         while ends[read] < stop:
             read += 1
-        payload = _data(block)
+        payload = _event_data(block)
         if payload == b"[DONE]":
             return
         if payload:
             yield times[read], payload
 
 
-def _events(body: bytes) -> Iterator[tuple[int, int]]:
+def _event_spans(body: bytes) -> Iterator[tuple[int, int]]:
     """Yield where each event's text ends and where its blank line does; a last one may lack it."""
     stop = 0
     if b"\r" in body:
@@ -122,53 +122,53 @@ def _events(body: bytes) -> Iterator[tuple[int, int]]:
         yield len(body), len(body)
 
 
-def _data(block: bytes) -> bytes:
+def _event_data(block: bytes) -> bytes:
     if block.startswith(b"data:") and b"\n" not in block and b"\r" not in block:
         return block[5:].strip()
     lines = [line[5:].strip() for line in block.removeprefix(b"\xef\xbb\xbf").splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines)
 
 
-def _read(data: dict[str, Any], time: float, decoded: Decoded, events: list[_Event]) -> bool:
+def _read_event(data: dict[str, Any], time: float, decoded: DecodedResponse, events: list[_Event]) -> bool:
     """Take one event in; True when nothing after it counts."""
     if data.get("error") or data.get("object") == "error":
         decoded.error = "stream-error"
-        decoded.said = message(data)
+        decoded.error_message = error_message(data)
         return True
     usage = data.get("usage")
     if usage:
-        decoded.prompt_tokens = _whole(usage.get("prompt_tokens"), decoded.prompt_tokens)
-        decoded.output_tokens = _whole(usage.get("completion_tokens"), decoded.output_tokens)
-        decoded.cached_tokens = _cached(usage.get("prompt_tokens_details"), decoded.cached_tokens)
+        decoded.prompt_tokens = _token_count(usage.get("prompt_tokens"), decoded.prompt_tokens)
+        decoded.output_tokens = _token_count(usage.get("completion_tokens"), decoded.output_tokens)
+        decoded.cached_tokens = _cached_tokens(usage.get("prompt_tokens_details"), decoded.cached_tokens)
     choices = data.get("choices")
     if choices:
         event = _Event(time)
         for choice in choices:
-            _see(choice, event)
+            _read_choice(choice, event)
             decoded.finish_reason = choice.get("finish_reason") or decoded.finish_reason
         if usage:
-            event.total = _whole(usage.get("completion_tokens"), None)
+            event.running_total = _token_count(usage.get("completion_tokens"), None)
         events.append(event)
     return False
 
 
-def _see(choice: dict[str, Any], event: _Event) -> None:
+def _read_choice(choice: dict[str, Any], event: _Event) -> None:
     delta = choice.get("delta") or choice.get("message")
     if delta is None:
-        event.output += _characters(choice.get("text"))
+        event.output_chars += _char_count(choice.get("text"))
     else:
-        event.output += sum(_characters(delta.get(name)) for name in _CONTENT)
-        event.reasoning += max(_characters(delta.get(name)) for name in _REASONING)
+        event.output_chars += sum(_char_count(delta.get(name)) for name in _CONTENT_FIELDS)
+        event.reasoning_chars += max(_char_count(delta.get(name)) for name in _REASONING_FIELDS)
         for call in delta.get("tool_calls") or ():
             function = call.get("function") or {}
-            event.output += _characters(function.get("name")) + _characters(function.get("arguments"))
-        event.role_only = "role" in delta and not event.shown
-    named = _named(choice)
+            event.output_chars += _char_count(function.get("name")) + _char_count(function.get("arguments"))
+        event.role_only = "role" in delta and not event.visible_chars
+    named = _listed_tokens(choice)
     if named is not None:
-        event.named = (event.named or 0) + named
+        event.listed_tokens = (event.listed_tokens or 0) + named
 
 
-def _named(choice: dict[str, Any]) -> int | None:
+def _listed_tokens(choice: dict[str, Any]) -> int | None:
     """Return how many tokens the server lists for a chunk, as ids or with their probabilities."""
     if choice.get("token_ids") is not None:
         return len(choice["token_ids"])
@@ -177,7 +177,7 @@ def _named(choice: dict[str, Any]) -> int | None:
     return None if tokens is None else len(tokens)
 
 
-def _characters(text: str | None) -> int:
+def _char_count(text: str | None) -> int:
     if text is None:
         return 0
     if not isinstance(text, str):
@@ -185,7 +185,7 @@ def _characters(text: str | None) -> int:
     return len(text)
 
 
-def _whole(value: object, default: int | None) -> int | None:
+def _token_count(value: object, default: int | None) -> int | None:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
@@ -193,41 +193,43 @@ def _whole(value: object, default: int | None) -> int | None:
     return value
 
 
-def _cached(details: object, default: int | None) -> int | None:
+def _cached_tokens(details: object, default: int | None) -> int | None:
     """Return how many prompt tokens were cached; an answer is no worse for details that cannot be read."""
     try:
-        return _whole(details.get("cached_tokens"), default) if isinstance(details, dict) else default
+        return _token_count(details.get("cached_tokens"), default) if isinstance(details, dict) else default
     except TypeError:
         return default
 
 
-def message(data: object) -> str:
+def error_message(data: object) -> str:
     """Return what a server's error object says, as vLLM, SGLang, OpenAI and FastAPI write it."""
     while isinstance(data, dict):
         data = data.get("error") or data.get("message") or data.get("detail") or json.dumps(data)
     return str(data)[:300]
 
 
-def _count(events: list[_Event], decoded: Decoded) -> None:
+def _count_tokens(events: list[_Event], decoded: DecodedResponse) -> None:
     """Say which events carry tokens and how many: the server's running counts, else token ids, else text."""
-    if events and all(event.total is not None for event in events):
-        totals = [event.total or 0 for event in events]
+    if events and all(event.running_total is not None for event in events):
+        totals = [event.running_total or 0 for event in events]
         tokens = [max(0, now - before) for before, now in zip([0, *totals], totals, strict=False)]
-    elif any(event.named for event in events) and all(event.named or not event.shown for event in events):
-        tokens = [event.named or 0 for event in events]
+    elif any(event.listed_tokens for event in events) and all(
+        event.listed_tokens or not event.visible_chars for event in events
+    ):
+        tokens = [event.listed_tokens or 0 for event in events]
     else:
-        tokens = [1 if event.shown else 0 for event in events]
-        _fill(tokens, events, decoded.output_tokens or 0)
-    plain = all(event.reasoning == 0 for event in events)
+        tokens = [1 if event.visible_chars else 0 for event in events]
+        _distribute_missing(tokens, events, decoded.output_tokens or 0)
+    plain = all(event.reasoning_chars == 0 for event in events)
     for event, number in zip(events, tokens, strict=True):
         if number:
             decoded.chunk_times.append(event.time)
             decoded.chunk_tokens.append(number)
-            if decoded.first_output is None and (event.output or plain):
+            if decoded.first_output is None and (event.output_chars or plain):
                 decoded.first_output = event.time
 
 
-def _fill(tokens: list[int], events: list[_Event], total: int) -> None:
+def _distribute_missing(tokens: list[int], events: list[_Event], total: int) -> None:
     """Place the tokens that the server counted and no text showed.
 
     A token may show no text (half a character, a special token): chunks without text after the
@@ -243,11 +245,11 @@ def _fill(tokens: list[int], events: list[_Event], total: int) -> None:
             tokens[place] = 1
             missing -= 1
     carriers = [place for place, number in enumerate(tokens) if number]
-    if not carriers or not 0 < missing < _BELIEVED:
+    if not carriers or not 0 < missing < _MAX_MISSING_TOKENS:
         return
-    heap = [(-events[place].shown / (tokens[place] + 1), -place) for place in carriers]
+    heap = [(-events[place].visible_chars / (tokens[place] + 1), -place) for place in carriers]
     heapify(heap)
     for _ in range(missing):
         place = -heap[0][1]
         tokens[place] += 1
-        heapreplace(heap, (-events[place].shown / (tokens[place] + 1), -place))
+        heapreplace(heap, (-events[place].visible_chars / (tokens[place] + 1), -place))

@@ -25,20 +25,20 @@ from typing import Any
 from autotuner.errors import ConfigError
 from autotuner.load import spool
 from autotuner.load.connection import Dialer
-from autotuner.load.driver import Loop, Outcome, Run, drive
+from autotuner.load.driver import ArrivalLoop, DriveOutcome, LoadPointRun, drive
 from autotuner.load.job import Job
 from autotuner.load.loops import ClosedLoop, OpenLoop
-from autotuner.load.priority import going_first
-from autotuner.load.probe import Fit, calibrate
-from autotuner.load.worker_protocol import Orders
+from autotuner.load.priority import driver_priority
+from autotuner.load.probe import ChatTokenFit, fit_chat_tokens
+from autotuner.load.worker_protocol import CommandReader
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.conversations import Conversations
 from autotuner.workload.prompts import Prompts
-from autotuner.workload.requests import Request, Requests
+from autotuner.workload.requests import Request, RequestStream
 from autotuner.workload.scenarios import Conversation
 
 _STDIN = 0
-_TIMED_CONNECTIONS = 64
+_TIMESTAMPED_CONNECTIONS = 64
 
 
 def main() -> None:
@@ -46,48 +46,50 @@ def main() -> None:
     line, unread = _first_line()
     job = Job.from_json(line)
     _raise_open_file_limit()
-    job.spool.touch()
-    transcriber = spool.start_transcriber(job.spool, job.records)
+    job.spool_path.touch()
+    transcriber = spool.start_transcriber(job.spool_path, job.records_path)
     try:
-        with going_first(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            outcome = runner.run(_attended(job, unread))
+        with driver_priority(), asyncio.Runner(loop_factory=_event_loop_factory()) as runner:
+            outcome = runner.run(_drive_under_parent(job, unread))
     except ConfigError as error:
-        _say({"refused": {"what": error.what, "why": error.why, "remedy": error.remedy}})
+        _send({"refused": {"what": error.what, "why": error.why, "remedy": error.remedy}})
         return
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(transcriber, signal.SIGKILL)
         os.waitpid(transcriber, 0)
-    spool.transcribe(job.spool, job.records)
-    _say({"outcome": asdict(outcome)})
+    spool.transcribe(job.spool_path, job.records_path)
+    _send({"outcome": asdict(outcome)})
 
 
-async def _attended(job: Job, unread: bytes) -> Outcome:
+async def _drive_under_parent(job: Job, leftover: bytes) -> DriveOutcome:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_end_on_a_defect)
-    orders = Orders(_STDIN, unread, lambda: _end_without_trace(job))
-    loop.add_reader(_STDIN, orders.hear)
-    return await observe(job, _say, orders)
+    loop.set_exception_handler(_exit_on_exception)
+    orders = CommandReader(_STDIN, leftover, lambda: _exit_with_parent(job))
+    loop.add_reader(_STDIN, orders.receive)
+    return await drive_load_point(job, _send, orders)
 
 
-async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Orders | None = None) -> Outcome:
+async def drive_load_point(
+    job: Job, send: Callable[[dict[str, Any]], None], commands: CommandReader | None = None
+) -> DriveOutcome:
     """Drive one load point, at once where nobody gives orders, and leave its exchanges in the spool."""
     workload, point = job.workload, job.load_point
-    dialer = Dialer(job.endpoint.address, workload.request_timeout, timed=_timed(job))
+    dialer = Dialer(job.endpoint.address, workload.request_timeout, timestamp_every=_timestamp_every(job))
     scenario = scenarios.parse(point.scenario)
-    fit = await _fit(job, dialer, say, orders) if workload.endpoint == "chat" else Fit()
+    fit = await _token_fit(job, dialer, send, commands) if workload.endpoint == "chat" else ChatTokenFit()
 
     def prompts(phase: str) -> Prompts:
         return Prompts(
             kind=workload.endpoint,
             model=job.endpoint.model,
-            vocabulary=job.endpoint.vocabulary,
+            vocab_size=job.endpoint.vocab_size,
             salt=f"{job.salt}\n{point}",
             phase=phase,
-            prefix=scenario.prefix,
+            prefix_tokens=scenario.prefix_tokens,
             seed=workload.seed,
-            overhead=fit.overhead,
-            per_word=fit.per_word,
+            overhead_tokens=fit.overhead_tokens,
+            tokens_per_word=fit.tokens_per_word,
             words=fit.words,
         )
 
@@ -95,24 +97,32 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
         if isinstance(scenario, Conversation):
             return iter(())
         arrival = workload.arrival if point.rate else ""
-        return Requests(
-            scenario, prompts(phase), seed=workload.seed, phase=phase, arrival=arrival, part=job.part, parts=job.parts
+        return RequestStream(
+            scenario,
+            prompts(phase),
+            seed=workload.seed,
+            phase=phase,
+            arrival=arrival,
+            worker_index=job.worker_index,
+            worker_count=job.worker_count,
         )
 
     def talk(lane: int) -> Conversations:
         assert isinstance(scenario, Conversation)
-        return Conversations(scenario, both, lane, point.concurrency or 1, per_turn=fit.per_turn)
+        return Conversations(
+            scenario, both, lane, point.concurrency or 1, turn_overhead_tokens=fit.turn_overhead_tokens
+        )
 
     async def started() -> float:
-        say({"ready": True})
-        return await orders.started() if orders else monotonic()
+        send({"ready": True})
+        return await commands.wait_for_start() if commands else monotonic()
 
     both = prompts("conversation")
-    written = spool.Spool(job.spool)
-    run = Run(job, requests("warm-up"), requests("window"), written, lambda phase: say({"phase": phase}))
-    halting = asyncio.create_task(_halt(run, orders.stopped)) if orders else None
+    written = spool.Spool(job.spool_path)
+    run = LoadPointRun(job, requests("warm-up"), requests("window"), written, lambda phase: send({"phase": phase}))
+    halting = asyncio.create_task(_halt_on_request(run, commands.stop_requested)) if commands else None
     try:
-        loop = _loop(job, run, dialer, talk if isinstance(scenario, Conversation) else None)
+        loop = _arrival_loop(job, run, dialer, talk if isinstance(scenario, Conversation) else None)
         return await drive(run, loop, started)
     finally:
         if halting is not None:
@@ -120,36 +130,42 @@ async def observe(job: Job, say: Callable[[dict[str, Any]], None], orders: Order
         written.close()
 
 
-async def _halt(run: Run, told: asyncio.Event) -> None:
-    await told.wait()
+async def _halt_on_request(run: LoadPointRun, stop_requested: asyncio.Event) -> None:
+    await stop_requested.wait()
     run.halt()
 
 
-async def _fit(job: Job, dialer: Dialer, say: Callable[[dict[str, Any]], None], orders: Orders | None) -> Fit:
+async def _token_fit(
+    job: Job, dialer: Dialer, send: Callable[[dict[str, Any]], None], commands: CommandReader | None
+) -> ChatTokenFit:
     """Ask the server how it counts words, once for all workers, so that they make the same prompts."""
-    if job.part and orders is not None:
-        return Fit.from_json(await orders.fitted())
-    found = await calibrate(job, dialer)
-    say({"fit": asdict(found)})
+    if job.worker_index and commands is not None:
+        return ChatTokenFit.from_json(await commands.wait_for_fit())
+    found = await fit_chat_tokens(job, dialer)
+    send({"fit": asdict(found)})
     return found
 
 
-def _loop(job: Job, run: Run, dialer: Dialer, talk: Callable[[int], Conversations] | None) -> Loop:
+def _arrival_loop(
+    job: Job, run: LoadPointRun, dialer: Dialer, conversations_for_lane: Callable[[int], Conversations] | None
+) -> ArrivalLoop:
     point = job.load_point
     if point.rate is None:
-        return ClosedLoop(run, dialer, talk)
-    offsets = arrivals.share(arrivals.offsets(point, job.workload), job.workload.warmup, job.part, job.parts)
-    burst = -(-arrivals.burst(point, job.workload) // job.parts)
-    return OpenLoop(run, dialer, offsets, point.rate / job.parts, burst)
+        return ClosedLoop(run, dialer, conversations_for_lane)
+    offsets = arrivals.worker_share(
+        arrivals.offsets(point, job.workload), job.workload.warmup, job.worker_index, job.worker_count
+    )
+    burst = -(-arrivals.burst_size(point, job.workload) // job.worker_count)
+    return OpenLoop(run, dialer, offsets, point.rate / job.worker_count, burst)
 
 
-def _timed(job: Job) -> int:
+def _timestamp_every(job: Job) -> int:
     """Return of how many connections one is timed, so that about as many are as are enough."""
-    lanes = len(job.lanes) or 2 * (job.load_point.rate or 0.0) / job.parts
-    return max(1, round(lanes / _TIMED_CONNECTIONS))
+    lanes = len(job.lanes) or 2 * (job.load_point.rate or 0.0) / job.worker_count
+    return max(1, round(lanes / _TIMESTAMPED_CONNECTIONS))
 
 
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+def _event_loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
@@ -167,9 +183,9 @@ def _first_line() -> tuple[bytes, bytes]:
     return line, rest
 
 
-def _end_without_trace(job: Job) -> None:
+def _exit_with_parent(job: Job) -> None:
     """End with the parent: nobody reads the answer, and the server must not be loaded any longer."""
-    for path in (job.spool, job.records, job.stderr):
+    for path in (job.spool_path, job.records_path, job.stderr_path):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         Path(job.folder).rmdir()
@@ -177,7 +193,7 @@ def _end_without_trace(job: Job) -> None:
     os._exit(1)
 
 
-def _end_on_a_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _exit_on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """End the process when a callback raised: the books would be wrong from here on."""
     error = context.get("exception")
     if error is not None and not isinstance(error, OSError):
@@ -185,7 +201,7 @@ def _end_on_a_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -
         os._exit(1)
 
 
-def _say(message: dict[str, Any]) -> None:
+def _send(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 

@@ -13,7 +13,7 @@ REQUESTS_PER_WORKER = 1000.0
 """Requests/s: about what those streams ask for there, with answers of 100 tokens at 20 ms each."""
 
 
-def workers(point: LoadPoint, workload: Workload) -> int:
+def choose_worker_count(point: LoadPoint, workload: Workload) -> int:
     """Return how many workers share `point`: as asked for, else as many as it needs and the machine can spare.
 
     Half of the cores are left to everything else. No worker is without a lane, or without a
@@ -23,10 +23,10 @@ def workers(point: LoadPoint, workload: Workload) -> int:
         wanted = workload.workers
     else:
         load = (point.concurrency or 0) / STREAMS_PER_WORKER + (point.rate or 0.0) / REQUESTS_PER_WORKER
-        wanted = min(-int(-load // 1), _cores() // 2)
+        wanted = min(-int(-load // 1), _available_cores() // 2)
     most = (point.concurrency, workload.max_in_flight if point.rate else None, workload.max_requests)
     return max(1, min([wanted, *(limit for limit in most if limit is not None)]))
 
 
-def _cores() -> int:
+def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

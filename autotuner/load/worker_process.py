@@ -25,38 +25,38 @@ class WorkerProcess:
         assert process.stdin is not None
         assert process.stdout is not None
         self.job = job
-        self.ready = False
+        self.is_ready = False
         self.outcome: dict[str, Any] | None = None
         self._process = process
         self._stdin, self._stdout = process.stdin, process.stdout
-        self._unread = b""
-        self._follower = spool.Follower(job.records)
+        self._partial_line = b""
+        self._follower = spool.RecordFollower(job.records_path)
 
     def fileno(self) -> int:
         """The file descriptor that can be read when the worker has said something."""
         return self._stdout.fileno()
 
-    def tell(self, order: str) -> None:
+    def send(self, command: str) -> None:
         """Send one line; a worker that has ended does not hear it."""
         with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(order.encode() + b"\n")
+            self._stdin.write(command.encode() + b"\n")
             self._stdin.flush()
 
-    def hear(self) -> list[dict[str, Any]]:
+    def receive(self) -> list[dict[str, Any]]:
         """Wait for the next words and return the messages complete by now; MachineError when it has died."""
         data = os.read(self.fileno(), 1 << 16)
         if not data:
-            raise self._death()
-        *lines, self._unread = (self._unread + data).split(b"\n")
+            raise self._exit_error()
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def fresh_records(self) -> list[RequestRecord]:
+    def read_new_records(self) -> list[RequestRecord]:
         """Return the records written since the last time, in the order in which the requests ended."""
-        return self._follower.fresh()
+        return self._follower.read_new()
 
-    def _death(self) -> MachineError:
+    def _exit_error(self) -> MachineError:
         status = self._process.wait()
-        said = self.job.stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        said = self.job.stderr_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return MachineError(
             f"The load generator's process ended with status {status} before its load point did.",
             why=said[-1] if said else "It said nothing.",
@@ -65,14 +65,14 @@ class WorkerProcess:
 
 
 @contextlib.contextmanager
-def started(job: Job) -> Iterator[WorkerProcess]:
+def start_worker(job: Job) -> Iterator[WorkerProcess]:
     """Start a worker on `job` in a session of its own; nothing of it is left at the end."""
     # -P: a file random.py in the user's folder must not become ours
     command = [sys.executable, "-P", "-m", "autotuner.load.worker"]
     package = str(Path(__file__).parents[2])
     search_path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package)))
     Path(job.folder).mkdir()
-    with job.stderr.open("wb") as errors:
+    with job.stderr_path.open("wb") as errors:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -83,7 +83,7 @@ def started(job: Job) -> Iterator[WorkerProcess]:
         )
     try:
         worker = WorkerProcess(process, job)
-        worker.tell(job.to_json())
+        worker.send(job.to_json())
         yield worker
     finally:
         with contextlib.suppress(ProcessLookupError):

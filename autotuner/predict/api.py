@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotuner.predict.hardware import gpu as find_gpu
+from autotuner.predict.hardware import find_gpu as find_gpu
 from autotuner.predict.layout import Layout
-from autotuner.predict.load_curve import Served
-from autotuner.predict.measured_lookup import Answer, Memory
-from autotuner.predict.open_loop import OpenLoop, OpenService
-from autotuner.predict.serving_option import Option, Prices
+from autotuner.predict.load_curve import LoadCurve
+from autotuner.predict.measured_lookup import LookupResult, MeasuredLookup
+from autotuner.predict.open_loop import OpenLoopModel, OpenLoopPrediction
+from autotuner.predict.serving_option import Prices, ServingOption
 from autotuner.predict.sizing import fewest_gpus as _fewest_gpus
-from autotuner.predict.sweep import options
-from autotuner.predict.traffic import Software, Target, Traffic
+from autotuner.predict.sweep import rank_options
+from autotuner.predict.traffic import LatencyTarget, Software, Traffic
 
 
 def what_if(
@@ -26,7 +26,7 @@ def what_if(
     software: Software | None = None,
     prefix_hit: float = 0.0,
     bundled_only: bool = False,
-) -> Answer:
+) -> LookupResult:
     """Tell what a closed loop sees: as measured here, else interpolated near it, else predicted.
 
     `model` is a bundled name or a path to a config.json, `gpu` a GPU type; `isl` and `osl` are
@@ -36,8 +36,8 @@ def what_if(
     and bytes. `bundled_only` leaves out what was measured and calibrated on this machine. Raises
     ConfigError for what no engine runs and for what does not fit.
     """
-    served = _served(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
-    return Memory(served).closed(concurrency)
+    served = _load_curve(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
+    return MeasuredLookup(served).at_concurrency(concurrency)
 
 
 def at_rate(
@@ -51,18 +51,18 @@ def at_rate(
     software: Software | None = None,
     prefix_hit: float = 0.0,
     bundled_only: bool = False,
-) -> OpenLoop:
+) -> OpenLoopPrediction:
     """Predict what requests see that arrive by chance, `rate` per second in all.
 
     Other arguments as for `what_if`. Returns mean seconds with 80% intervals, the part of TTFT
     spent queueing, the mean number in flight, and the highest sustainable rate in requests/s.
     Raises SaturatedError, with that rate, where the asked one is above it.
     """
-    served = _served(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
-    return OpenService(served).at(rate)
+    served = _load_curve(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
+    return OpenLoopModel(served).at_rate(rate)
 
 
-def _served(
+def _load_curve(
     model: str,
     gpu: str,
     isl: int,
@@ -71,9 +71,9 @@ def _served(
     software: Software | None,
     prefix_hit: float,
     bundled_only: bool,
-) -> Served:
-    of = (software or Software()).on(model, find_gpu(gpu).name, layout or Layout())
-    return Served(of, Traffic(isl, osl, prefix_hit), bundled_only=bundled_only)
+) -> LoadCurve:
+    of = (software or Software()).deploy(model, find_gpu(gpu).name, layout or Layout())
+    return LoadCurve(of, Traffic(isl, osl, prefix_hit), bundled_only=bundled_only)
 
 
 def rank_deployments(
@@ -88,7 +88,7 @@ def rank_deployments(
     decode_gpu: str | None = None,
     prices: Prices | None = None,
     software: Software | None = None,
-) -> list[Option]:
+) -> list[ServingOption]:
     """Rank all ways to use `total_gpus` GPUs: parallelisms, replicas, prefill and decode together or apart.
 
     `ttft` and `tpot` are targets on the means in seconds; what meets them comes first, by output
@@ -96,15 +96,15 @@ def rank_deployments(
     type; `prices` are those of one GPU for one hour by GPU type. Raises ConfigError where nothing
     fits or runs.
     """
-    return options(
+    return rank_options(
         model,
         gpu,
         traffic=Traffic(isl, osl),
         total_gpus=total_gpus,
         software=software,
-        target=Target(ttft, tpot),
+        target=LatencyTarget(ttft, tpot),
         decode_gpu=decode_gpu,
-        prices=_by_name(prices),
+        prices=_prices_by_gpu(prices),
     )
 
 
@@ -119,7 +119,7 @@ def fewest_gpus(
     tpot: float | None = None,
     prices: Prices | None = None,
     software: Software | None = None,
-) -> list[Option]:
+) -> list[ServingOption]:
     """Rank ways to carry `rate` requests/s on any of the GPU types, cheapest or smallest first.
 
     Arguments as for `rank_deployments`. The first option meets the targets where any does; its
@@ -131,10 +131,10 @@ def fewest_gpus(
         traffic=Traffic(isl, osl),
         rate=rate,
         software=software,
-        target=Target(ttft, tpot),
-        prices=_by_name(prices),
+        target=LatencyTarget(ttft, tpot),
+        prices=_prices_by_gpu(prices),
     )
 
 
-def _by_name(prices: Prices | None) -> Prices:
+def _prices_by_gpu(prices: Prices | None) -> Prices:
     return {find_gpu(name).name: price for name, price in (prices or {}).items()}

@@ -7,49 +7,50 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from autotuner.errors import ConfigError, unknown
-from autotuner.predict.geometry import Attention, Feed
+from autotuner.errors import ConfigError, unknown_name_message
+from autotuner.predict.geometry import Attention, FeedForward
 
 Config = Mapping[str, Any]
-Layers = tuple[list[Attention], list[Feed]]
-REQUIRED = ("hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings")
-STATE_BYTES_RATIO = 2
+Layers = tuple[list[Attention], list[FeedForward]]
+REQUIRED_FIELDS = ("hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings")
+STATE_SIZE_RATIO = 2
 """Recurrent states are kept in fp32; counts of elements are of two bytes."""
 
 
-def grouped(
-    hidden: int,
+def grouped_attention(
+    hidden_size: int,
     heads: int,
     kv_heads: int,
-    dim: int,
+    head_dim: int,
     *,
     value_dim: int = 0,
     window: int = 0,
-    gate: bool = False,
+    output_gate: bool = False,
     shared_kv: bool = False,
-    selected: int = 0,
-    index: int = 0,
-    extra: int = 0,
+    sparse_top_k: int = 0,
+    indexer_ops: int = 0,
+    indexer_key_dim: int = 0,
 ) -> Attention:
     """Multi-head attention with grouped keys and values, full or over a window."""
-    value = value_dim or dim
-    keys_and_values = kv_heads * (dim if shared_kv else dim + value)
+    value = value_dim or head_dim
+    keys_and_values = kv_heads * (head_dim if shared_kv else head_dim + value)
     return Attention(
         layers=1,
-        weights=hidden * (heads * (dim + value + (dim if gate else 0)) + keys_and_values + extra),
+        weights=hidden_size
+        * (heads * (head_dim + value + (head_dim if output_gate else 0)) + keys_and_values + indexer_key_dim),
         heads=heads,
-        key_dim=dim,
+        key_dim=head_dim,
         value_dim=value,
-        decode_dim=dim + value,
-        cache=kv_heads * (dim + value) + extra,
-        shards=kv_heads,
+        decode_dim=head_dim + value,
+        cache=kv_heads * (head_dim + value) + indexer_key_dim,
+        kv_heads=kv_heads,
         window=window,
-        selected=selected,
-        index=index,
+        selected=sparse_top_k,
+        index=indexer_ops,
     )
 
 
-def latent(config: Config, *, selects: bool = False) -> Attention:
+def latent_attention(config: Config, *, has_indexer: bool = False) -> Attention:
     """Multi-head latent attention, with an indexer where only some keys are attended to."""
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     queries, rank, rope = config.get("q_lora_rank"), config["kv_lora_rank"], config["qk_rope_head_dim"]
@@ -59,7 +60,7 @@ def latent(config: Config, *, selects: bool = False) -> Attention:
     if config.get("mla_use_output_gate"):
         weights += hidden * heads * value
     index_heads, index_dim = config.get("index_n_heads") or 0, config.get("index_head_dim") or 0
-    if selects:
+    if has_indexer:
         weights += (queries or hidden) * index_heads * index_dim + hidden * (index_dim + index_heads)
     return Attention(
         layers=1,
@@ -68,25 +69,27 @@ def latent(config: Config, *, selects: bool = False) -> Attention:
         key_dim=nope + rope,
         value_dim=value,
         decode_dim=2 * rank + rope,
-        cache=rank + rope + (index_dim // 2 if selects else 0),
-        selected=config["index_topk"] if selects else 0,
-        index=2 * index_heads * index_dim if selects else 0,
-        latent=True,
+        cache=rank + rope + (index_dim // 2 if has_indexer else 0),
+        selected=config["index_topk"] if has_indexer else 0,
+        index=2 * index_heads * index_dim if has_indexer else 0,
+        is_latent=True,
     )
 
 
-def delta(hidden: int, key_heads: int, value_heads: int, key_dim: int, value_dim: int, kernel: int) -> Attention:
+def gated_delta_net(
+    hidden_size: int, key_heads: int, value_heads: int, key_dim: int, value_dim: int, conv_kernel: int
+) -> Attention:
     """Gated delta-rule linear attention: a matrix per value head instead of a cache."""
     channels = 2 * key_heads * key_dim + value_heads * value_dim
     return Attention(
         layers=1,
-        weights=hidden * (channels + 2 * value_heads * value_dim + 2 * value_heads) + kernel * channels,
-        state=STATE_BYTES_RATIO * value_heads * key_dim * value_dim + (kernel - 1) * channels,
-        scan=8 * value_heads * key_dim * value_dim,
+        weights=hidden_size * (channels + 2 * value_heads * value_dim + 2 * value_heads) + conv_kernel * channels,
+        state_elements=STATE_SIZE_RATIO * value_heads * key_dim * value_dim + (conv_kernel - 1) * channels,
+        scan_ops=8 * value_heads * key_dim * value_dim,
     )
 
 
-def mamba(config: Config) -> Attention:
+def mamba2(config: Config) -> Attention:
     """A Mamba-2 mixer."""
     hidden, heads, dim = config["hidden_size"], config["mamba_num_heads"], config["mamba_head_dim"]
     inner, groups, state = heads * dim, config["n_groups"], config["ssm_state_size"]
@@ -94,72 +97,81 @@ def mamba(config: Config) -> Attention:
     return Attention(
         layers=1,
         weights=hidden * (inner + channels + heads) + config["conv_kernel"] * channels + inner * hidden,
-        state=STATE_BYTES_RATIO * inner * state + (config["conv_kernel"] - 1) * channels,
-        scan=6 * inner * state,
+        state_elements=STATE_SIZE_RATIO * inner * state + (config["conv_kernel"] - 1) * channels,
+        scan_ops=6 * inner * state,
     )
 
 
-def dense(hidden: int, intermediate: int, matrices: int = 3) -> Feed:
+def mlp(hidden_size: int, intermediate_size: int, matrices: int = 3) -> FeedForward:
     """A feed-forward layer that every token passes through."""
-    return Feed(layers=1, weights=matrices * hidden * intermediate)
+    return FeedForward(layers=1, weights=matrices * hidden_size * intermediate_size)
 
 
-def mixture(
-    hidden: int, experts: int, active: int, size: int, *, shared: int = 0, matrices: int = 3, width: int = 0
-) -> Feed:
+def mixture_of_experts(
+    hidden_size: int,
+    experts: int,
+    active_experts: int,
+    expert_size: int,
+    *,
+    shared_size: int = 0,
+    matrices: int = 3,
+    expert_hidden_size: int = 0,
+) -> FeedForward:
     """Routed experts, with a shared one of `shared` and projections to `width` around them."""
-    inner = width or hidden
-    around = 2 * hidden * inner if width else 0
-    return Feed(
+    inner = expert_hidden_size or hidden_size
+    around = 2 * hidden_size * inner if expert_hidden_size else 0
+    return FeedForward(
         layers=1,
-        weights=matrices * hidden * shared + around,
-        router=hidden * experts,
+        weights=matrices * hidden_size * shared_size + around,
+        router_weights=hidden_size * experts,
         experts=experts,
-        active=active,
-        expert_weights=matrices * inner * size,
-        width=inner,
+        active_experts=active_experts,
+        expert_weights=matrices * inner * expert_size,
+        expert_hidden_size=inner,
     )
 
 
-def _grouped_of(config: Config, **changes: Any) -> Attention:
+def _grouped_from_config(config: Config, **options: Any) -> Attention:
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    return grouped(
+    return grouped_attention(
         hidden,
         heads,
         config.get("num_key_value_heads") or heads,
         config.get("head_dim") or hidden // heads,
-        **changes,
+        **options,
     )
 
 
 def _dense_decoder(config: Config, name: str) -> Layers:
-    require(config, ("num_hidden_layers", "intermediate_size"), name)
+    require_fields(config, ("num_hidden_layers", "intermediate_size"), name)
     layers = config["num_hidden_layers"]
     window = config.get("sliding_window") or 0
     if not config.get("use_sliding_window", True) or window >= config["max_position_embeddings"]:
         window = 0
     kinds = config.get("layer_types") or ["sliding_attention" if window else "full_attention"] * layers
-    mixers = [_grouped_of(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
-    return mixers, [dense(config["hidden_size"], config["intermediate_size"])] * layers
+    mixers = [_grouped_from_config(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
+    return mixers, [mlp(config["hidden_size"], config["intermediate_size"])] * layers
 
 
-def _mixture_of(config: Config, name: str) -> Feed:
+def _moe_from_config(config: Config, name: str) -> FeedForward:
     """The one kind of mixture layer, under any of the names its sizes go by."""
-    experts = first(config, ("num_experts", "num_local_experts", "n_routed_experts"), name)
-    active = first(config, ("num_experts_per_tok", "experts_per_token", "top_k_experts", "num_experts_per_token"), name)
+    experts = first_field(config, ("num_experts", "num_local_experts", "n_routed_experts"), name)
+    active = first_field(
+        config, ("num_experts_per_tok", "experts_per_token", "top_k_experts", "num_experts_per_token"), name
+    )
     sizes = ("moe_intermediate_size", "intermediate_size")
     if str(config["architectures"][0]).startswith("Qwen"):
         sizes = ("moe_intermediate_size",) * 2
-    size = first(config, sizes, name)
+    size = first_field(config, sizes, name)
     count = config.get("n_shared_experts") or config.get("num_shared_experts") or 0
     shared = config.get("shared_expert_intermediate_size") or config.get("moe_shared_expert_intermediate_size")
     shared = shared or config.get("share_expert_dim") or count * size
-    return mixture(config["hidden_size"], experts, active, size, shared=shared)
+    return mixture_of_experts(config["hidden_size"], experts, active, size, shared_size=shared)
 
 
-def feeds_of(config: Config, name: str) -> list[Feed]:
+def feed_forwards_from_config(config: Config, name: str) -> list[FeedForward]:
     """Mixture layers, with dense ones where the config puts them."""
-    layers, sparse = config["num_hidden_layers"], _mixture_of(config, name)
+    layers, sparse = config["num_hidden_layers"], _moe_from_config(config, name)
     every, only = config.get("decoder_sparse_step") or 1, set(config.get("mlp_only_layers") or ())
     first_dense, frequency = config.get("first_k_dense_replace") or 0, config.get("moe_layer_freq")
     pattern = frequency if isinstance(frequency, list) else None
@@ -169,32 +181,32 @@ def feeds_of(config: Config, name: str) -> list[Feed]:
         routed = layer >= first_dense and (layer + 1) % every == 0 and layer not in only
         if pattern is not None:
             routed = bool(pattern[layer])
-        found.append(sparse if routed else dense(config["hidden_size"], size))
+        found.append(sparse if routed else mlp(config["hidden_size"], size))
     return found
 
 
-def _mixture_decoder(config: Config, name: str) -> Layers:
-    require(config, ("num_hidden_layers",), name)
+def _moe_decoder(config: Config, name: str) -> Layers:
+    require_fields(config, ("num_hidden_layers",), name)
     window, layers = config.get("sliding_window") or 0, config["num_hidden_layers"]
     kinds = config.get("layer_types") or ["full_attention"] * layers
-    mixers = [_grouped_of(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
-    return mixers, feeds_of(config, name)
+    mixers = [_grouped_from_config(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
+    return mixers, feed_forwards_from_config(config, name)
 
 
-def _latent_decoder(config: Config, name: str) -> Layers:
+def _mla_decoder(config: Config, name: str) -> Layers:
     needed = ("num_hidden_layers", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-    require(config, needed, name)
+    require_fields(config, needed, name)
     selects = bool(config.get("index_topk"))
     kinds = config.get("indexer_types") or ["full"] * config["num_hidden_layers"]
-    own, reused = latent(config, selects=selects), latent(config, selects=selects)
-    reused = replace(reused, index=0, weights=latent(config).weights, cache=latent(config).cache)
-    return [own if kind == "full" else reused for kind in kinds], feeds_of(config, name)
+    own, reused = latent_attention(config, has_indexer=selects), latent_attention(config, has_indexer=selects)
+    reused = replace(reused, index=0, weights=latent_attention(config).weights, cache=latent_attention(config).cache)
+    return [own if kind == "full" else reused for kind in kinds], feed_forwards_from_config(config, name)
 
 
 def _qwen_hybrid(config: Config, name: str) -> Layers:
     needed = ("num_hidden_layers", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim")
-    require(config, (*needed, "linear_value_head_dim", "linear_conv_kernel_dim", "num_key_value_heads"), name)
-    linear = delta(
+    require_fields(config, (*needed, "linear_value_head_dim", "linear_conv_kernel_dim", "num_key_value_heads"), name)
+    linear = gated_delta_net(
         config["hidden_size"],
         config["linear_num_key_heads"],
         config["linear_num_value_heads"],
@@ -202,19 +214,19 @@ def _qwen_hybrid(config: Config, name: str) -> Layers:
         config["linear_value_head_dim"],
         config["linear_conv_kernel_dim"],
     )
-    full = _grouped_of(config, gate=bool(config.get("attn_output_gate", True)))
+    full = _grouped_from_config(config, gate=bool(config.get("attn_output_gate", True)))
     layers, every = config["num_hidden_layers"], config.get("full_attention_interval") or 4
     kinds = config.get("layer_types") or [
         "full_attention" if (n + 1) % every == 0 else "linear_attention" for n in range(layers)
     ]
     mixers = [full if kind == "full_attention" else linear for kind in kinds]
     if config.get("num_experts"):
-        return mixers, feeds_of(config, name)
-    require(config, ("intermediate_size",), name)
-    return mixers, [dense(config["hidden_size"], config["intermediate_size"])] * layers
+        return mixers, feed_forwards_from_config(config, name)
+    require_fields(config, ("intermediate_size",), name)
+    return mixers, [mlp(config["hidden_size"], config["intermediate_size"])] * layers
 
 
-DECODERS: dict[str, Callable[[Config, str], Layers]] = {
+LAYER_READERS: dict[str, Callable[[Config, str], Layers]] = {
     **dict.fromkeys(
         (
             "LlamaForCausalLM",
@@ -239,7 +251,7 @@ DECODERS: dict[str, Callable[[Config, str], Layers]] = {
             "GptOssForCausalLM",
             "Step3p7FlashForCausalLM",
         ),
-        _mixture_decoder,
+        _moe_decoder,
     ),
     **dict.fromkeys(
         (
@@ -249,13 +261,13 @@ DECODERS: dict[str, Callable[[Config, str], Layers]] = {
             "KimiK25ForConditionalGeneration",
             "GlmMoeDsaForCausalLM",
         ),
-        _latent_decoder,
+        _mla_decoder,
     ),
     **dict.fromkeys(("Qwen3_5MoeForConditionalGeneration", "Qwen3_5ForConditionalGeneration"), _qwen_hybrid),
 }
 
 
-def require(config: Config, fields: Sequence[str], name: str) -> None:
+def require_fields(config: Config, fields: Sequence[str], name: str) -> None:
     """Raise ConfigError naming every field that is missing or not a positive whole number."""
     missing = [field for field in fields if config.get(field) is None]
     if missing:
@@ -265,33 +277,33 @@ def require(config: Config, fields: Sequence[str], name: str) -> None:
         raise ConfigError(f"The config of '{name}' needs positive whole numbers for: {', '.join(wrong)}.")
 
 
-def first(config: Config, fields: Sequence[str], name: str) -> int:
+def first_field(config: Config, fields: Sequence[str], name: str) -> int:
     """The first of these fields that is there; ConfigError when none is."""
     for field in fields:
         if config.get(field) is not None:
-            require(config, (field,), name)
+            require_fields(config, (field,), name)
             return int(config[field])
     raise ConfigError(f"The config of '{name}' lacks: {fields[0]}.")
 
 
-def read_layers(config: Config, name: str) -> tuple[str, tuple[Attention, ...], tuple[Feed, ...]]:
+def read_layers(config: Config, name: str) -> tuple[str, tuple[Attention, ...], tuple[FeedForward, ...]]:
     """Architecture, kinds of token mixers and kinds of feed-forward layers of a config.json."""
-    from autotuner.predict.hybrids import HYBRIDS  # builds on the functions above
+    from autotuner.predict.hybrids import HYBRID_LAYER_READERS  # builds on the functions above
 
     architectures = config.get("architectures")
     if not architectures:
         raise ConfigError(f"The config of '{name}' lacks: architectures.")
-    architecture, known = str(architectures[0]), {**DECODERS, **HYBRIDS}
+    architecture, known = str(architectures[0]), {**LAYER_READERS, **HYBRID_LAYER_READERS}
     if architecture not in known:
-        raise ConfigError(unknown("architecture", architecture, known), why=f"Model '{name}' has it.")
-    require(config, REQUIRED, name)
+        raise ConfigError(unknown_name_message("architecture", architecture, known), why=f"Model '{name}' has it.")
+    require_fields(config, REQUIRED_FIELDS, name)
     mixers, feeds = known[architecture](config, name)
-    return architecture, _count_mixers(mixers), _count_feeds(feeds)
+    return architecture, _count_attentions(mixers), _count_feed_forwards(feeds)
 
 
-def _count_mixers(each: Sequence[Attention]) -> tuple[Attention, ...]:
-    return tuple(replace(kind, layers=count) for kind, count in Counter(each).items())
+def _count_attentions(layers: Sequence[Attention]) -> tuple[Attention, ...]:
+    return tuple(replace(kind, layers=count) for kind, count in Counter(layers).items())
 
 
-def _count_feeds(each: Sequence[Feed]) -> tuple[Feed, ...]:
-    return tuple(replace(kind, layers=count) for kind, count in Counter(each).items())
+def _count_feed_forwards(layers: Sequence[FeedForward]) -> tuple[FeedForward, ...]:
+    return tuple(replace(kind, layers=count) for kind, count in Counter(layers).items())

@@ -12,20 +12,20 @@ from typing import Any
 import yaml
 
 from autotuner.errors import ConfigError
-from autotuner.predict.efficiencies import Rates
-from autotuner.predict.hardware import Gpu
+from autotuner.predict.efficiencies import Efficiencies
+from autotuner.predict.hardware import GpuSpec
 from autotuner.predict.layout import Dtypes, Layout
 from autotuner.predict.shape import ModelShape
 
-CONSTANTS = Path(__file__).with_name("constants.yaml")
-EVERY = "every"
+CONSTANTS_FILE = Path(__file__).with_name("constants.yaml")
+ALL_LAYOUTS = "every"
 """The name under which a series keeps what holds for all its layouts."""
-GENERATIONS = {80: "ampere", 86: "ampere", 89: "ada", 90: "hopper", 100: "blackwell", 103: "blackwell"}
-GENERATIONS |= {120: "blackwell", 121: "blackwell"}
+GENERATION_BY_CAPABILITY = {80: "ampere", 86: "ampere", 89: "ada", 90: "hopper", 100: "blackwell", 103: "blackwell"}
+GENERATION_BY_CAPABILITY |= {120: "blackwell", 121: "blackwell"}
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServingConstants:
     """How an engine serves a closed loop, fitted.
 
     `overhead` seconds and `wait` iterations pass before a prompt's own prefill, and at most
@@ -37,13 +37,13 @@ class Serving:
     """
 
     overhead: float
-    wait: float
+    wait_iterations: float
     gather: float
-    per_token: float
-    burst: float
-    replicas: float
-    saturation: float
-    mixes: bool
+    host_per_token: float
+    burst_share: float
+    replica_interference: float
+    queue_scale: float
+    mixes_phases: bool
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,24 @@ class Calibration:
             value *= row.get(key, 1.0)
         return value
 
-    def version(self, engine: str, version: str | None) -> Mapping[str, float]:
+    def version_multipliers(self, engine: str, version: str | None) -> Mapping[str, float]:
         """Multipliers of one engine version; empty where it was never measured."""
         return self.versions.get(f"{engine} {version or '-'}", {})
 
-    def rates(
-        self, shape: ModelShape, gpu: Gpu, layout: Layout, dtypes: Dtypes, engine: str, version: str | None = None
-    ) -> Rates:
+    def efficiencies(
+        self, shape: ModelShape, gpu: GpuSpec, layout: Layout, dtypes: Dtypes, engine: str, version: str | None = None
+    ) -> Efficiencies:
         """Constants of the operators for one deployment."""
-        generation, of = generation_of(gpu), self.version(engine, version)
+        generation, of = gpu_generation(gpu), self.version_multipliers(engine, version)
 
         def value(name: str, dtype: str = "") -> float:
             return self.value(name, engine, generation, dtype)
 
         floor, expert = of.get("floor", 1.0), of.get("expert", 1.0)
-        kinds, feeds = shape.attentions, shape.feeds
-        plain = sum(kind.layers for kind in kinds if kind.cache and not kind.latent)
-        latent = sum(kind.layers for kind in kinds if kind.latent)
-        linear = sum(kind.layers for kind in kinds if kind.state)
+        kinds, feeds = shape.attentions, shape.feed_forwards
+        plain = sum(kind.layers for kind in kinds if kind.cache and not kind.is_latent)
+        latent = sum(kind.layers for kind in kinds if kind.is_latent)
+        linear = sum(kind.layers for kind in kinds if kind.state_elements)
         indexed = sum(kind.layers for kind in kinds if kind.index)
         dense = sum(kind.layers for kind in feeds if not kind.experts)
         launch = plain * value("launch_plain") + latent * value("launch_latent") + linear * value("launch_linear")
@@ -89,10 +89,10 @@ class Calibration:
         launch += shape.moe_layers * value("launch_expert")
         host = (plain + dense) * value("host_plain") + (latent + linear + indexed) * value("host_other")
         host += shape.moe_layers * value("host_expert")
-        return Rates(
-            gemm_compute=value("gemm_compute", dtypes.mixer),
-            mixer_memory=value("mixer_memory", dtypes.mixer),
-            dense_memory=value("dense_memory", dtypes.dense),
+        return Efficiencies(
+            gemm_compute=value("gemm_compute", dtypes.attention_proj),
+            mixer_memory=value("mixer_memory", dtypes.attention_proj),
+            dense_memory=value("dense_memory", dtypes.mlp),
             expert_compute=value("expert_compute", dtypes.expert),
             expert_memory=value("expert_memory", dtypes.expert) * expert,
             context=value("context"),
@@ -107,33 +107,33 @@ class Calibration:
             reduce_oneshot=value("reduce_oneshot"),
             dispatch_latency=value("dispatch_latency"),
             dispatch_bytes=value("dispatch_bytes"),
-            imbalance=value("imbalance") if layout.expert_groups > 1 else 1.0,
+            imbalance=value("imbalance") if layout.ep_size > 1 else 1.0,
             idle=of.get("idle", 0.0),
             launch=launch * floor,
             host=host * floor,
             step=value("step"),
         )
 
-    def serving(
-        self, engine: str, gpu: Gpu, layers: int, version: str | None = None, concurrency: float = 1.0, dp: int = 1
-    ) -> Serving:
+    def serving_constants(
+        self, engine: str, gpu: GpuSpec, layers: int, version: str | None = None, concurrency: float = 1.0, dp: int = 1
+    ) -> ServingConstants:
         """How this engine serves a closed loop of so many requests over `dp` replicas of a model."""
-        wait = self.value("wait", engine) * self.version(engine, version).get("wait", 1.0)
-        if engine == "sglang" and generation_of(gpu) == "blackwell":
+        wait = self.value("wait", engine) * self.version_multipliers(engine, version).get("wait", 1.0)
+        if engine == "sglang" and gpu_generation(gpu) == "blackwell":
             # There it is run polling for requests every few iterations, rarer from 16 in flight.
             wait = self.value("poll") * (3 if concurrency >= 16 else 1)
-        return Serving(
+        return ServingConstants(
             overhead=self.value("overhead", engine) * layers,
-            wait=wait,
+            wait_iterations=wait,
             gather=self.value("gather") if dp > 1 and engine == "trtllm" else 0.0,
-            per_token=self.value("per_token", engine),
-            burst=self.value("burst"),
-            replicas=self.value("replicas", engine),
-            saturation=self.value("saturation", engine),
-            mixes=engine != "sglang",
+            host_per_token=self.value("per_token", engine),
+            burst_share=self.value("burst"),
+            replica_interference=self.value("replicas", engine),
+            queue_scale=self.value("saturation", engine),
+            mixes_phases=engine != "sglang",
         )
 
-    def effect(self, target: str, keys: tuple[str, ...], basis: tuple[float, ...]) -> tuple[float, int]:
+    def effect(self, metric: str, keys: tuple[str, ...], basis: tuple[float, ...]) -> tuple[float, int]:
         """Logarithm of what this series was measured to differ by, and how much of `keys` is known.
 
         0: nothing, 1: the model, 2: the series too, 3: the layout too.
@@ -144,17 +144,17 @@ class Calibration:
         levels = self.effects.get(series)
         if levels is None:
             return 0.0, 1
-        known = [row[target] for row in (levels[EVERY], levels.get(layout)) if row is not None]
+        known = [row[metric] for row in (levels[ALL_LAYOUTS], levels.get(layout)) if row is not None]
         total = sum(weight * value for row in known for weight, value in zip(row, basis, strict=False))
         return total, 1 + len(known)
 
 
-def generation_of(gpu: Gpu) -> str:
+def gpu_generation(gpu: GpuSpec) -> str:
     """The GPU generation constants are fitted for."""
-    return GENERATIONS.get(gpu.compute_capability or 0, "other")
+    return GENERATION_BY_CAPABILITY.get(gpu.compute_capability or 0, "other")
 
 
-def basis_of(isl: float, osl: float, concurrency: float) -> tuple[float, ...]:
+def effect_basis(isl: float, osl: float, concurrency: float) -> tuple[float, ...]:
     """What a model's own residual may depend on: nothing, load and lengths, on a log scale."""
     return (1.0, math.log2(concurrency / 16) / 3, math.log2(isl / 2048) / 2, math.log2(osl / 2048) / 2)
 
@@ -170,6 +170,6 @@ def read_calibration(path: Path) -> Calibration:
 
 
 @cache
-def calibration() -> Calibration:
+def bundled_calibration() -> Calibration:
     """The bundled constants."""
-    return read_calibration(CONSTANTS)
+    return read_calibration(CONSTANTS_FILE)

@@ -13,8 +13,8 @@ from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
 from autotuner.predict.layout import Layout
 from autotuner.predict.memory import GIB
-from autotuner.predict.model_on_gpus import Deployment, deployment
-from autotuner.predict.predict import Prediction, closed_loop
+from autotuner.predict.model_on_gpus import ModelOnGpus, model_on_gpus
+from autotuner.predict.predict import Prediction, predict_closed_loop
 
 KV_DTYPES = {
     "auto": None,
@@ -27,7 +27,7 @@ KV_DTYPES = {
 }
 WEIGHT_DTYPES = {"fp8": "fp8", "int8": "int8", "int4": "int4", "fp4": "fp4"}
 COMPUTE_DTYPES = ("auto", "half", "float16", "bf16", "bfloat16")
-MODELLED = {
+MODELLED_PARAMETERS = {
     "tp-size",
     "pp-size",
     "dp-size",
@@ -44,18 +44,18 @@ MODELLED = {
 }
 """Parameters whose values are part of a deployment."""
 
-CHANGING = re.compile(
+UNMODELLED_FLAGS = re.compile(
     r"parallel|\btp\b|\bdp\b|attention_dp|memory|mem.fraction|quant|dtype|offload|override|speculative|\bcpu|device"
 )
 """Engine flags after which neither memory nor speed is that of a deployment made of MODELLED alone."""
 
-MOST_IN_FLIGHT = 4096
+MAX_CONCURRENCY = 4096
 """The highest concurrency an open loop is taken to reach."""
 
 
-def deployment_of(
+def model_on_gpus_for(
     experiment: Experiment, candidate: Candidate, gpu: str | None, model: str | None = None
-) -> Deployment | None:
+) -> ModelOnGpus | None:
     """The deployment a candidate describes on GPUs of one type, as drivers or the bundled table name it.
 
     `model` is where the model's config.json is, where that is not the experiment's own name or path.
@@ -63,12 +63,12 @@ def deployment_of(
     are not modelled, engine flags that change either, a layout that no engine runs.
     """
     given = candidate.parameters
-    words = [*(name for name in given if name not in MODELLED), *experiment.runtime.extra_args]
-    if gpu is None or any(CHANGING.search(word) for word in words):
+    words = [*(name for name in given if name not in MODELLED_PARAMETERS), *experiment.runtime.extra_args]
+    if gpu is None or any(UNMODELLED_FLAGS.search(word) for word in words):
         return None
     try:
-        weights, cache = _weight_dtype(given), _known(KV_DTYPES, given.get("kv-cache-dtype"))
-        of = deployment(
+        weights, cache = _weight_dtype(given), _modelled_dtype(KV_DTYPES, given.get("kv-cache-dtype"))
+        of = model_on_gpus(
             model or experiment.model.id_or_path,
             gpu,
             _layout(given),
@@ -77,28 +77,28 @@ def deployment_of(
             cache,
             "vllm" if candidate.runtime == "sim" else candidate.runtime,
             None,
-            _fraction(candidate, memory_fraction(candidate.runtime)),
+            _memory_fraction(candidate, default_memory_fraction(candidate.runtime)),
         )
     except ConfigError:
         return None
     return replace(of, **_limits(of, given))
 
 
-def shortage(of: Deployment, candidate: Candidate, *, skewed: bool = False) -> str | None:
+def memory_shortage(deployment: ModelOnGpus, candidate: Candidate, *, skewed: bool = False) -> str | None:
     """Why the candidate cannot hold its model, in figures; None where it can, or where that is not certain.
 
     The simulated engine's memory is the plan itself, unless its costs are `skewed`. Of a real
     engine only what no version can avoid is counted: weights, and on vLLM, which insists on room
     for one whole request, the cache of `max-model-len` tokens.
     """
-    plan, asked = of.plan, candidate.parameters.get("max-model-len")
+    plan, asked = deployment.memory_plan, candidate.parameters.get("max-model-len")
     if candidate.runtime == "sim" and not skewed:
-        needed, room = plan.budget - plan.pool, plan.budget
+        needed, room = plan.budget - plan.kv_pool, plan.budget
     else:
-        needed, room = plan.weights, int(plan.memory * _fraction(candidate, 1.0))
+        needed, room = plan.weights, int(plan.memory * _memory_fraction(candidate, 1.0))
     if needed >= room:
         return f"it does not fit: {plan.shortage}"
-    tokens = _count(asked)
+    tokens = _positive_int(asked)
     cache = tokens * plan.kv_bytes_per_token if tokens and candidate.runtime in ("sim", "vllm") else 0
     if needed + cache > room:
         return (
@@ -108,8 +108,8 @@ def shortage(of: Deployment, candidate: Candidate, *, skewed: bool = False) -> s
     return None
 
 
-def predicted(
-    of: Deployment, point: LoadPoint, *, prompt: float, output: float, prefix: float = 0
+def predict_load_point(
+    deployment: ModelOnGpus, point: LoadPoint, *, prompt_tokens: float, output_tokens: float, prefix_tokens: float = 0
 ) -> Prediction | None:
     """Predict one load point whose requests have so many prompt and output tokens on average.
 
@@ -117,74 +117,76 @@ def predicted(
     least concurrency that reaches it, or the most the deployment runs where none does. None for
     what does not fit.
     """
-    isl, osl = max(1, round(prompt)), max(1, round(output))
-    load: dict[str, Any] = {"isl": isl, "osl": osl, "prefix_hit": min(prefix / isl, 1 - 1 / isl)}
+    isl, osl = max(1, round(prompt_tokens)), max(1, round(output_tokens))
+    load: dict[str, Any] = {"isl": isl, "osl": osl, "prefix_hit": min(prefix_tokens / isl, 1 - 1 / isl)}
     try:
         if point.concurrency is not None:
-            return closed_loop(of, concurrency=point.concurrency, **load)
-        return _at_rate(of, point.rate or 0.0, load)
+            return predict_closed_loop(deployment, concurrency=point.concurrency, **load)
+        return _closed_loop_at_rate(deployment, point.rate or 0.0, load)
     except ConfigError:
         return None
 
 
-def _at_rate(of: Deployment, rate: float, load: Mapping[str, Any]) -> Prediction:
+def _closed_loop_at_rate(deployment: ModelOnGpus, rate: float, load: Mapping[str, Any]) -> Prediction:
     """The closed loop whose request throughput is nearest above `rate`, by bisection."""
-    least = closed_loop(of, concurrency=1, **load)
-    held = min(least.running, (of.max_running or math.inf) * of.layout.dp, MOST_IN_FLIGHT)
+    least = predict_closed_loop(deployment, concurrency=1, **load)
+    held = min(least.max_in_flight, (deployment.max_running or math.inf) * deployment.layout.dp, MAX_CONCURRENCY)
     low, high = 1, max(1, int(held))
     while low < high:
         middle = (low + high) // 2
-        if closed_loop(of, concurrency=middle, **load).requests < rate:
+        if predict_closed_loop(deployment, concurrency=middle, **load).requests < rate:
             low = middle + 1
         else:
             high = middle
-    return closed_loop(of, concurrency=high, **load)
+    return predict_closed_loop(deployment, concurrency=high, **load)
 
 
-def memory_fraction(runtime: str) -> float:
+def default_memory_fraction(runtime: str) -> float:
     """The share of memory an engine takes where it is not told: vLLM's, and what the others come near to."""
     return 0.92 if runtime == "vllm" else 0.9
 
 
-def _fraction(candidate: Candidate, unset: float) -> float:
+def _memory_fraction(candidate: Candidate, default: float) -> float:
     """The share of all memory that weights and cache may take; TensorRT-LLM's own is of what weights leave."""
     given = candidate.parameters.get("mem-fraction-static")
     known = isinstance(given, int | float) and given > 0 and candidate.runtime != "trtllm"
-    return float(given) if known and given is not None else unset
+    return float(given) if known and given is not None else default
 
 
-def _layout(given: Mapping[str, Value]) -> Layout:
-    tp, pp, dp, ep = (_count(given.get(f"{name}-size")) or 1 for name in ("tp", "pp", "dp", "ep"))
-    if given.get("enable-dp-attention") is True:  # SGLang's replicas share the GPUs that tp-size counts
+def _layout(parameters: Mapping[str, Value]) -> Layout:
+    tp, pp, dp, ep = (_positive_int(parameters.get(f"{name}-size")) or 1 for name in ("tp", "pp", "dp", "ep"))
+    if parameters.get("enable-dp-attention") is True:  # SGLang's replicas share the GPUs that tp-size counts
         tp = max(1, tp // dp)
     return Layout(tp=tp, pp=pp, dp=dp, ep=ep)
 
 
-def _weight_dtype(given: Mapping[str, Value]) -> str | None:
-    if str(given.get("dtype") or "auto") not in COMPUTE_DTYPES:
-        raise ConfigError(f"The type '{given['dtype']}' is not modelled.")
-    return _known(WEIGHT_DTYPES, given.get("quantization"))
+def _weight_dtype(parameters: Mapping[str, Value]) -> str | None:
+    if str(parameters.get("dtype") or "auto") not in COMPUTE_DTYPES:
+        raise ConfigError(f"The type '{parameters['dtype']}' is not modelled.")
+    return _modelled_dtype(WEIGHT_DTYPES, parameters.get("quantization"))
 
 
-def _known(types: Mapping[str, str | None], value: Value) -> str | None:
+def _modelled_dtype(dtypes: Mapping[str, str | None], value: Value) -> str | None:
     if value is None:
         return None
-    if str(value) not in types:
+    if str(value) not in dtypes:
         raise ConfigError(f"The type '{value}' is not modelled.")
-    return types[str(value)]
+    return dtypes[str(value)]
 
 
-def _limits(of: Deployment, given: Mapping[str, Value]) -> dict[str, Any]:
+def _limits(deployment: ModelOnGpus, parameters: Mapping[str, Value]) -> dict[str, Any]:
     """What the candidate bounds beyond names and layout."""
-    length = _count(given.get("max-model-len"))
+    length = _positive_int(parameters.get("max-model-len"))
     return {
-        "shape": replace(of.shape, max_model_len=min(length, of.shape.max_model_len)) if length else of.shape,
-        "max_batched_tokens": _count(given.get("max-batched-tokens")) or of.max_batched_tokens,
-        "max_running": _count(given.get("max-running-requests")),
-        "cuda_graph": given.get("cuda-graph") is not False,
+        "shape": replace(deployment.shape, max_model_len=min(length, deployment.shape.max_model_len))
+        if length
+        else deployment.shape,
+        "max_batched_tokens": _positive_int(parameters.get("max-batched-tokens")) or deployment.max_batched_tokens,
+        "max_running": _positive_int(parameters.get("max-running-requests")),
+        "cuda_graph": parameters.get("cuda-graph") is not False,
     }
 
 
-def _count(value: Value) -> int | None:
+def _positive_int(value: Value) -> int | None:
     """A whole number above 0, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from autotuner.errors import RunStoreError
 from autotuner.predict.local_factors import data_folder
-from autotuner.predict.model_on_gpus import Deployment
-from autotuner.predict.predict import geometry
+from autotuner.predict.model_on_gpus import ModelOnGpus
+from autotuner.predict.predict import geometry_name
 
-FILE = "measurements.sqlite"
-VERSION = 1
+DATABASE_FILE = "measurements.sqlite"
+SCHEMA_VERSION = 1
 """Of the schema, kept in the file's user_version."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MeasuredRow:
     """One measured load point; times are means in seconds with the 95% interval of the mean.
 
     The deployment's columns are None where the GPU or the model is not known to the closed form.
@@ -57,13 +57,24 @@ class Row:
     request_throughput: float
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
-_NUMBERS = {"trial": "INTEGER", "concurrency": "INTEGER", "requests": "INTEGER"}
-_TEXTS = ("run", "load", "candidate", "parameters", "engine", "engine_version", "model", "geometry", "gpu", "layout")
-_TYPES = _NUMBERS | dict.fromkeys((*_TEXTS, "dtypes", "scenario", "verdict"), "TEXT")
-CREATE = f"""
+COLUMNS = tuple(field.name for field in fields(MeasuredRow))
+_INTEGER_COLUMNS = {"trial": "INTEGER", "concurrency": "INTEGER", "requests": "INTEGER"}
+_TEXT_COLUMNS = (
+    "run",
+    "load",
+    "candidate",
+    "parameters",
+    "engine",
+    "engine_version",
+    "model",
+    "geometry",
+    "gpu",
+    "layout",
+)
+_COLUMN_TYPES = _INTEGER_COLUMNS | dict.fromkeys((*_TEXT_COLUMNS, "dtypes", "scenario", "verdict"), "TEXT")
+CREATE_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS load_points (
-  {", ".join(f"{name} {_TYPES.get(name, 'REAL')}" for name in COLUMNS)},
+  {", ".join(f"{name} {_COLUMN_TYPES.get(name, 'REAL')}" for name in COLUMNS)},
   PRIMARY KEY (run, trial, load)
 );
 CREATE INDEX IF NOT EXISTS by_deployment ON load_points (geometry, engine, gpu);
@@ -72,13 +83,13 @@ CREATE INDEX IF NOT EXISTS by_deployment ON load_points (geometry, engine, gpu);
 
 def path() -> Path:
     """Where the rows are kept."""
-    return data_folder() / FILE
+    return data_folder() / DATABASE_FILE
 
 
-def add(rows: Iterable[Row]) -> None:
+def add_rows(rows: Iterable[MeasuredRow]) -> None:
     """Keep rows, replacing those of the same load points. Raises sqlite3.Error, OSError or RunStoreError."""
     path().parent.mkdir(parents=True, exist_ok=True)
-    with _open() as database, database:
+    with _connect() as database, database:
         marks = ", ".join("?" * len(COLUMNS))
         database.executemany(
             f"INSERT OR REPLACE INTO load_points ({', '.join(COLUMNS)}) VALUES ({marks})",
@@ -86,16 +97,16 @@ def add(rows: Iterable[Row]) -> None:
         )
 
 
-def rows_of(of: Deployment) -> list[Row]:
+def rows_for(deployment: ModelOnGpus) -> list[MeasuredRow]:
     """Rows of this model, engine and GPU type in any layout, whose figures can be believed, newest first."""
     if not path().is_file():
         return []
     try:
-        with _open() as database:
+        with _connect() as database:
             found = database.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM load_points WHERE geometry = ? AND engine = ? AND gpu = ? "
                 "AND verdict NOT IN ('invalid', 'client-limited') AND ttft > 0 AND tpot > 0 ORDER BY measured_at DESC",
-                (geometry(of.shape), of.engine, of.gpu.name),
+                (geometry_name(deployment.shape), deployment.engine, deployment.gpu.name),
             ).fetchall()
     except sqlite3.Error as error:
         raise RunStoreError(
@@ -103,40 +114,42 @@ def rows_of(of: Deployment) -> list[Row]:
             why=str(error),
             remedy="Move the file away; runs fill a new one. Or ask with --predicted, which leaves it out.",
         ) from error
-    return [Row(*values) for values in found]
+    return [MeasuredRow(*values) for values in found]
 
 
-def count() -> int:
+def count_rows() -> int:
     """How many load points are kept."""
     if not path().is_file():
         return 0
-    with _open() as database:
+    with _connect() as database:
         found: int = database.execute("SELECT count(*) FROM load_points").fetchone()[0]
     return found
 
 
 @contextmanager
-def _open() -> Iterator[sqlite3.Connection]:
+def _connect() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path(), timeout=10)) as database:
         version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, VERSION):
+        if version not in (0, SCHEMA_VERSION):
             raise RunStoreError(
                 f"The measurements in {path()} were written by another version.",
-                why=f"Their schema is {version}, this autotune reads {VERSION}.",
+                why=f"Their schema is {version}, this autotune reads {SCHEMA_VERSION}.",
                 remedy="Use that version, or move the file away.",
             )
         if version == 0:
-            database.executescript(CREATE)
-            database.execute(f"PRAGMA user_version = {VERSION}")
+            database.executescript(CREATE_SCHEMA)
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         yield database
 
 
-def layout_name(of: Deployment) -> str:
+def layout_name(deployment: ModelOnGpus) -> str:
     """A deployment's layout, equal for equal ones."""
-    layout = of.layout
-    return f"tp{layout.tp} pp{layout.pp} dp{layout.dp} ep{layout.expert_groups}"
+    layout = deployment.layout
+    return f"tp{layout.tp} pp{layout.pp} dp{layout.dp} ep{layout.ep_size}"
 
 
-def dtypes_name(of: Deployment) -> str:
+def dtypes_name(deployment: ModelOnGpus) -> str:
     """A deployment's types, equal for equal ones."""
-    return " ".join((of.dtypes.dense, of.dtypes.expert, of.dtypes.mixer, of.dtypes.kv))
+    return " ".join(
+        (deployment.dtypes.mlp, deployment.dtypes.expert, deployment.dtypes.attention_proj, deployment.dtypes.kv)
+    )

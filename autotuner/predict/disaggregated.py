@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from autotuner.predict.intervals import Interval
-from autotuner.predict.load_curve import Served
-from autotuner.predict.serving_option import Option, Pool, Prices, hourly
-from autotuner.predict.traffic import Target
+from autotuner.predict.load_curve import LoadCurve
+from autotuner.predict.serving_option import Prices, ServingOption, WorkerPool, hourly_price
+from autotuner.predict.traffic import LatencyTarget
 
-BUSY = 0.9
+PREFILL_UTILIZATION = 0.9
 """Share of the time that prefill workers compute where their number is matched to the decode workers."""
 
 
@@ -19,13 +19,13 @@ BUSY = 0.9
 class PrefillWorker:
     """Prompts on one worker: `latency` seconds of one alone, overhead included, and `rate` per second when busy."""
 
-    served: Served
+    load_curve: LoadCurve
     latency: float
     rate: float
     gpus: int
-    sent: float
+    kv_bytes_sent: float
     """KV bytes of a prompt that the fullest GPU sends."""
-    edges: tuple[float, float]
+    interval_ratios: tuple[float, float]
     """Edges of the interval of its time over the time."""
 
 
@@ -33,46 +33,50 @@ class PrefillWorker:
 class DecodeWorker:
     """`batch` requests decoding on one worker: seconds per token, and requests/s it completes."""
 
-    served: Served
+    load_curve: LoadCurve
     batch: int
     tpot: float
     rate: float
     gpus: int
-    received: float
-    edges: tuple[float, float]
+    kv_bytes_received: float
+    interval_ratios: tuple[float, float]
 
 
-def prefill_worker(served: Served) -> PrefillWorker:
+def prefill_worker(load_curve: LoadCurve) -> PrefillWorker:
     """What one worker that only prefills does."""
-    alone = served.alone
+    alone = load_curve.single_request
     return PrefillWorker(
-        served=served,
-        latency=served.overhead + sum(alone.prefill.values()),
-        rate=1 / served.prefill_seconds,
-        gpus=served.of.layout.gpus,
-        sent=_cached_bytes(served),
-        edges=(alone.ttft_interval.low / alone.ttft, alone.ttft_interval.high / alone.ttft),
+        load_curve=load_curve,
+        latency=load_curve.ttft_overhead + sum(alone.prefill.values()),
+        rate=1 / load_curve.prefill_seconds,
+        gpus=load_curve.deployment.layout.gpus,
+        kv_bytes_sent=_prompt_kv_bytes(load_curve),
+        interval_ratios=(alone.ttft_interval.lower / alone.ttft, alone.ttft_interval.upper / alone.ttft),
     )
 
 
-def decode_workers(served: Served, batches: Iterable[int]) -> list[DecodeWorker]:
+def decode_workers(load_curve: LoadCurve, batches: Iterable[int]) -> list[DecodeWorker]:
     """What one worker that only decodes does at each of these loads that its KV cache holds."""
     found = []
     for batch in batches:
-        if batch < served.of.layout.dp:
+        if batch < load_curve.deployment.layout.dp:
             continue
-        if batch > served.most:
+        if batch > load_curve.max_concurrency:
             break
-        tpot, at = served.decode_only(batch), served.closed(batch)
-        edges = (at.tpot_interval.low / at.tpot, at.tpot_interval.high / at.tpot)
-        rate = batch / (max(1, served.traffic.osl - 1) * tpot)
-        found.append(DecodeWorker(served, batch, tpot, rate, served.of.layout.gpus, _cached_bytes(served), edges))
+        tpot, at = load_curve.decode_only_tpot(batch), load_curve.at_concurrency(batch)
+        edges = (at.tpot_interval.lower / at.tpot, at.tpot_interval.upper / at.tpot)
+        rate = batch / (max(1, load_curve.traffic.osl - 1) * tpot)
+        found.append(
+            DecodeWorker(
+                load_curve, batch, tpot, rate, load_curve.deployment.layout.gpus, _prompt_kv_bytes(load_curve), edges
+            )
+        )
     return found
 
 
-def _cached_bytes(served: Served) -> float:
-    plan = served.of.plan
-    return served.traffic.isl * plan.kv_bytes_per_token + plan.kv_bytes_per_sequence
+def _prompt_kv_bytes(load_curve: LoadCurve) -> float:
+    plan = load_curve.deployment.memory_plan
+    return load_curve.traffic.isl * plan.kv_bytes_per_token + plan.kv_bytes_per_sequence
 
 
 def transfer_seconds(prefill: PrefillWorker, decode: DecodeWorker, gpus: int) -> float:
@@ -82,25 +86,25 @@ def transfer_seconds(prefill: PrefillWorker, decode: DecodeWorker, gpus: int) ->
     both pools stand in one, else the slower of the two sides' networks. Data-sheet bandwidth,
     no overlap with the prefill.
     """
-    here, there = prefill.served.of.gpu, decode.served.of.gpu
+    here, there = prefill.load_curve.deployment.gpu, decode.load_curve.deployment.gpu
     together = here.name == there.name
-    link = here.link(gpus) if together else min(here.inter_node, there.inter_node)
-    return max(prefill.sent, decode.received) / link
+    link = here.link_bandwidth(gpus) if together else min(here.inter_node, there.inter_node)
+    return max(prefill.kv_bytes_sent, decode.kv_bytes_received) / link
 
 
-def undominated(workers: Sequence[PrefillWorker]) -> list[PrefillWorker]:
+def pareto_prefill_workers(workers: Sequence[PrefillWorker]) -> list[PrefillWorker]:
     """Prefill workers that no other beats in latency, rate per GPU and size at once."""
-    points = [(worker.latency, -worker.rate / worker.gpus, worker.gpus, worker.sent) for worker in workers]
-    return [workers[i] for i in _minimal(points)]
+    points = [(worker.latency, -worker.rate / worker.gpus, worker.gpus, worker.kv_bytes_sent) for worker in workers]
+    return [workers[i] for i in _pareto_indices(points)]
 
 
-def undominated_decode(workers: Sequence[DecodeWorker]) -> list[DecodeWorker]:
+def pareto_decode_workers(workers: Sequence[DecodeWorker]) -> list[DecodeWorker]:
     """Decode workers that no other beats in time per token, rate per GPU and size at once."""
     points = [(worker.tpot, -worker.rate / worker.gpus, worker.gpus) for worker in workers]
-    return [workers[i] for i in _minimal(points)]
+    return [workers[i] for i in _pareto_indices(points)]
 
 
-def _minimal(points: Sequence[tuple[float, ...]]) -> list[int]:
+def _pareto_indices(points: Sequence[tuple[float, ...]]) -> list[int]:
     kept: list[int] = []
     for i in sorted(range(len(points)), key=points.__getitem__):
         if not any(all(a <= b for a, b in zip(points[j], points[i], strict=True)) for j in kept):
@@ -108,17 +112,17 @@ def _minimal(points: Sequence[tuple[float, ...]]) -> list[int]:
     return kept
 
 
-def matched(prefill: PrefillWorker, decode: DecodeWorker, budget: int) -> tuple[int, int] | None:
+def match_workers(prefill: PrefillWorker, decode: DecodeWorker, budget: int) -> tuple[int, int] | None:
     """The most decode workers, with the prefill workers that keep up with them, on so many GPUs; None for none."""
-    per_decode = decode.gpus + prefill.gpus * decode.rate / (BUSY * prefill.rate)
+    per_decode = decode.gpus + prefill.gpus * decode.rate / (PREFILL_UTILIZATION * prefill.rate)
     for workers in range(int(budget / per_decode), 0, -1):
-        needed = math.ceil(workers * decode.rate / (BUSY * prefill.rate))
+        needed = math.ceil(workers * decode.rate / (PREFILL_UTILIZATION * prefill.rate))
         if needed * prefill.gpus + workers * decode.gpus <= budget:
             return needed, workers
     return None
 
 
-def wait_for_prefill(prefill: PrefillWorker, workers: int, rate: float) -> float:
+def prefill_queue_seconds(prefill: PrefillWorker, workers: int, rate: float) -> float:
     """Mean seconds a prompt queues in front of `workers`: Poisson arrivals, constant service."""
     busy = rate / (workers * prefill.rate)
     if busy >= 1:
@@ -127,44 +131,54 @@ def wait_for_prefill(prefill: PrefillWorker, workers: int, rate: float) -> float
     return crowded / (prefill.rate * workers * 2 * (1 - busy))
 
 
-def option_of(
+def disaggregated_option(
     prefill: PrefillWorker,
     decode: DecodeWorker,
     workers: tuple[int, int],
     rate: float,
     *,
     budget: int,
-    target: Target,
+    target: LatencyTarget,
     prices: Prices,
-) -> Option:
+) -> ServingOption:
     """So many prefill and decode workers at a rate of requests/s over all of them."""
     first, second = workers
-    osl = decode.served.traffic.osl
+    osl = decode.load_curve.traffic.osl
     gpus = first * prefill.gpus + second * decode.gpus
     transfer = transfer_seconds(prefill, decode, gpus)
-    wait = wait_for_prefill(prefill, first, rate)
+    wait = prefill_queue_seconds(prefill, first, rate)
     ttft = wait + prefill.latency + transfer
     pools = (
-        Pool(prefill.served.of.gpu, prefill.served.of.layout, first, rate / first * (wait + prefill.latency)),
-        Pool(decode.served.of.gpu, decode.served.of.layout, second, rate / second * (osl - 1) * decode.tpot),
+        WorkerPool(
+            prefill.load_curve.deployment.gpu,
+            prefill.load_curve.deployment.layout,
+            first,
+            rate / first * (wait + prefill.latency),
+        ),
+        WorkerPool(
+            decode.load_curve.deployment.gpu,
+            decode.load_curve.deployment.layout,
+            second,
+            rate / second * (osl - 1) * decode.tpot,
+        ),
     )
-    option = Option(
+    option = ServingOption(
         serving=pools[1],
         prefill=pools[0],
         ttft=ttft,
         tpot=decode.tpot,
-        ttft_interval=Interval(*((wait + prefill.latency) * edge + transfer for edge in prefill.edges)),
-        tpot_interval=Interval(*(decode.tpot * edge for edge in decode.edges)),
+        ttft_interval=Interval(*((wait + prefill.latency) * edge + transfer for edge in prefill.interval_ratios)),
+        tpot_interval=Interval(*(decode.tpot * edge for edge in decode.interval_ratios)),
         requests=rate,
         throughput=rate * osl,
         budget=budget,
-        transfer=transfer,
-        price=hourly(pools, prices),
+        transfer_seconds=transfer,
+        price=hourly_price(pools, prices),
     )
-    return judged(option, target)
+    return with_excess(option, target)
 
 
-def judged(option: Option, target: Target) -> Option:
+def with_excess(option: ServingOption, target: LatencyTarget) -> ServingOption:
     """The option with how far it is from the target."""
     excess, binding = target.excess(option)
     return replace(option, excess=excess, binding=binding)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from autotuner.predict.operators import Work
 
-SHARPNESS = 3
+SMOOTH_MAX_POWER = 3
 """How sharply the slower of arithmetic and memory wins; infinity would be a plain maximum."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class Efficiencies:
     """Inverse efficiencies (1: the data sheet's figure), latencies and floors in seconds.
 
     `launch` is what the kernels of an iteration cost at least, `host` what launching them one
@@ -45,7 +45,7 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class CostFactors:
     """By what factor kinds of operators take longer than the constants say; 1 where those are right."""
 
     weights: float = 1.0
@@ -55,21 +55,21 @@ class Costs:
     kernels: float = 1.0
     host: float = 1.0
 
-    def of(self, rates: Rates) -> Rates:
+    def apply_to(self, efficiencies: Efficiencies) -> Efficiencies:
         """Rates with these factors."""
         changed = {
-            name: getattr(rates, name) * factor
-            for kind, names in KINDS.items()
+            name: getattr(efficiencies, name) * factor
+            for kind, names in COST_KINDS.items()
             if (factor := getattr(self, kind)) != 1.0
             for name in names
         }
-        return replace(rates, **changed) if changed else rates
+        return replace(efficiencies, **changed) if changed else efficiencies
 
 
-AS_FITTED = Costs()
+UNIT_COSTS = CostFactors()
 """What the constants say."""
 
-KINDS = {
+COST_KINDS = {
     "weights": ("mixer_memory", "dense_memory", "expert_memory"),
     "matrices": ("gemm_compute", "expert_compute"),
     "attention": ("context", "latent_context", "decode_compute", "decode_memory", "state"),
@@ -100,39 +100,44 @@ class StepParts(NamedTuple):
         return sum(self)
 
 
-def slower(left: float, right: float) -> float:
+def smooth_max(first: float, second: float) -> float:
     """The larger of two times, a little more where they are close and cannot overlap fully."""
-    total: float = (left**SHARPNESS + right**SHARPNESS) ** (1 / SHARPNESS)
+    total: float = (first**SMOOTH_MAX_POWER + second**SMOOTH_MAX_POWER) ** (1 / SMOOTH_MAX_POWER)
     return total
 
 
-def device_parts(work: Work, by: Rates) -> StepParts:
+def device_parts(work: Work, efficiencies: Efficiencies) -> StepParts:
     """Seconds of an iteration on the device; arrays in, arrays out."""
-    attention = work.context * by.context + work.latent * by.latent_context
-    attention += slower(work.decode_c * by.decode_compute, work.decode_m * by.decode_memory)
-    experts = (work.expert_m + by.idle * work.idle_m) * by.expert_memory
+    attention = work.prefill_attention * efficiencies.context + work.prefill_mla * efficiencies.latent_context
+    attention += smooth_max(
+        work.decode_compute * efficiencies.decode_compute, work.decode_memory * efficiencies.decode_memory
+    )
+    experts = (work.expert_memory + efficiencies.idle * work.idle_expert_memory) * efficiencies.expert_memory
     return StepParts(
-        mixer=slower(work.mixer_c * by.gemm_compute, work.mixer_m * by.mixer_memory),
-        dense=slower(work.dense_c * by.gemm_compute, work.dense_m * by.dense_memory),
-        expert=slower(work.expert_c * by.expert_compute, experts) * by.imbalance,
-        head=slower(work.head_c * by.gemm_compute, work.head_m * by.mixer_memory),
+        mixer=smooth_max(
+            work.attention_proj_compute * efficiencies.gemm_compute,
+            work.attention_proj_memory * efficiencies.mixer_memory,
+        ),
+        dense=smooth_max(work.mlp_compute * efficiencies.gemm_compute, work.mlp_memory * efficiencies.dense_memory),
+        expert=smooth_max(work.expert_compute * efficiencies.expert_compute, experts) * efficiencies.imbalance,
+        head=smooth_max(work.head_compute * efficiencies.gemm_compute, work.head_memory * efficiencies.mixer_memory),
         attention=attention,
-        state=work.state_m * by.state + work.state_c * by.gemm_compute * 4,
-        elementwise=work.elementwise * by.elementwise + work.permute * by.permute,
-        collectives=work.reductions * by.reduce_latency
-        + work.reduced * by.reduce_bytes
-        + work.oneshot * by.reduce_oneshot
-        + work.dispatches * by.dispatch_latency
-        + work.dispatched * by.dispatch_bytes,
-        launch=by.launch,
-        step=by.step,
+        state=work.state_memory * efficiencies.state + work.state_compute * efficiencies.gemm_compute * 4,
+        elementwise=work.elementwise * efficiencies.elementwise + work.permute * efficiencies.permute,
+        collectives=work.allreduce_count * efficiencies.reduce_latency
+        + work.allreduce_transfer * efficiencies.reduce_bytes
+        + work.allreduce_oneshot * efficiencies.reduce_oneshot
+        + work.dispatch_count * efficiencies.dispatch_latency
+        + work.dispatch_transfer * efficiencies.dispatch_bytes,
+        launch=efficiencies.launch,
+        step=efficiencies.step,
     )
 
 
-def step_parts(work: Work, by: Rates, *, eager: bool) -> StepParts:
+def step_parts(work: Work, efficiencies: Efficiencies, *, eager: bool) -> StepParts:
     """Seconds of an iteration by operator; an eager one is no faster than its launches."""
-    parts = device_parts(work, by)
+    parts = device_parts(work, efficiencies)
     if not eager:
         return parts
     busy = parts.total - parts.step
-    return parts._replace(launch=parts.launch + slower(busy, by.host) - busy)
+    return parts._replace(launch=parts.launch + smooth_max(busy, efficiencies.host) - busy)

@@ -25,38 +25,38 @@ class Attention:
     value_dim: int = 0
     decode_dim: int = 0
     cache: int = 0
-    shards: int = 1
+    kv_heads: int = 1
     window: int = 0
     selected: int = 0
     stride: int = 1
     index: int = 0
-    state: int = 0
-    scan: int = 0
-    latent: bool = False
+    state_elements: int = 0
+    scan_ops: int = 0
+    is_latent: bool = False
 
-    def cached(self, tokens: float) -> float:
+    def cache_entries(self, tokens: float) -> float:
         """Cache entries of a sequence of so many tokens."""
         entries = tokens / self.stride
         return min(entries, self.window) if self.window else entries
 
-    def attended(self, tokens: float) -> float:
+    def attended_entries(self, tokens: float) -> float:
         """Cache entries a query attends to after so many tokens."""
-        entries = self.cached(tokens)
+        entries = self.cache_entries(tokens)
         return min(entries, self.selected) if self.selected else entries
 
-    def pairs(self, new: float, cached: float = 0.0) -> float:
+    def query_key_pairs(self, new_tokens: float, cached_tokens: float = 0.0) -> float:
         """Query-key pairs of `new` tokens behind `cached` ones."""
-        end = cached + new
+        end = cached_tokens + new_tokens
         limit = min(self.window or end, self.selected * self.stride or end)
         if limit >= end:
-            return new * (cached + (new + 1) / 2) / self.stride
-        full = max(0.0, end - max(limit, cached))
-        ramp = new - full
-        return (ramp * (cached + (ramp + 1) / 2) + full * limit) / self.stride
+            return new_tokens * (cached_tokens + (new_tokens + 1) / 2) / self.stride
+        full = max(0.0, end - max(limit, cached_tokens))
+        ramp = new_tokens - full
+        return (ramp * (cached_tokens + (ramp + 1) / 2) + full * limit) / self.stride
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class FeedForward:
     """One kind of feed-forward layer and how many there are; weights are of one layer.
 
     `weights` every token passes through (a dense MLP, shared experts, projections around the
@@ -66,8 +66,8 @@ class Feed:
 
     layers: int
     weights: int
-    router: int = 0
+    router_weights: int = 0
     experts: int = 0
-    active: int = 0
+    active_experts: int = 0
     expert_weights: int = 0
-    width: int = 0
+    expert_hidden_size: int = 0

@@ -9,43 +9,43 @@ from autotuner.errors import ConfigError
 from autotuner.predict.architectures import (
     Config,
     Layers,
-    delta,
-    dense,
-    feeds_of,
-    first,
-    grouped,
-    latent,
-    mamba,
-    mixture,
-    require,
+    feed_forwards_from_config,
+    first_field,
+    gated_delta_net,
+    grouped_attention,
+    latent_attention,
+    mamba2,
+    mixture_of_experts,
+    mlp,
+    require_fields,
 )
-from autotuner.predict.geometry import Attention, Feed
+from autotuner.predict.geometry import Attention, FeedForward
 
 
 def _llama4(config: Config, name: str) -> Layers:
-    require(config, ("num_hidden_layers", "intermediate_size", "intermediate_size_mlp", "head_dim"), name)
+    require_fields(config, ("num_hidden_layers", "intermediate_size", "intermediate_size_mlp", "head_dim"), name)
     hidden, layers, every = config["hidden_size"], config["num_hidden_layers"], config["interleave_moe_layer_step"]
-    sparse = mixture(
+    sparse = mixture_of_experts(
         hidden,
         config["num_local_experts"],
         config["num_experts_per_tok"],
         config["intermediate_size"],
-        shared=config["intermediate_size"],
+        shared_size=config["intermediate_size"],
     )
-    full = grouped(hidden, config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"])
+    full = grouped_attention(hidden, config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"])
     local = replace(full, window=config.get("attention_chunk_size") or 0)
     mixers = [full if (layer + 1) % 4 == 0 else local for layer in range(layers)]
-    plain = dense(hidden, config["intermediate_size_mlp"])
+    plain = mlp(hidden, config["intermediate_size_mlp"])
     return mixers, [sparse if (layer + 1) % every == 0 else plain for layer in range(layers)]
 
 
 def _gemma4(config: Config, name: str) -> Layers:
-    require(config, ("num_hidden_layers", "intermediate_size", "head_dim", "num_key_value_heads"), name)
+    require_fields(config, ("num_hidden_layers", "intermediate_size", "head_dim", "num_key_value_heads"), name)
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    local = grouped(
+    local = grouped_attention(
         hidden, heads, config["num_key_value_heads"], config["head_dim"], window=config.get("sliding_window") or 0
     )
-    full = grouped(
+    full = grouped_attention(
         hidden,
         heads,
         config.get("num_global_key_value_heads") or config["num_key_value_heads"],
@@ -53,25 +53,28 @@ def _gemma4(config: Config, name: str) -> Layers:
         shared_kv=bool(config.get("attention_k_eq_v")),
     )
     mixers = [full if kind == "full_attention" else local for kind in config["layer_types"]]
-    feed = dense(hidden, config["intermediate_size"])
+    feed = mlp(hidden, config["intermediate_size"])
     if config.get("enable_moe_block"):
-        active, size = first(config, ("top_k_experts",), name), first(config, ("moe_intermediate_size",), name)
+        active, size = (
+            first_field(config, ("top_k_experts",), name),
+            first_field(config, ("moe_intermediate_size",), name),
+        )
         # The dense MLP runs beside the experts and so counts as a shared one.
-        feed = mixture(hidden, config["num_experts"], active, size, shared=config["intermediate_size"])
+        feed = mixture_of_experts(hidden, config["num_experts"], active, size, shared_size=config["intermediate_size"])
     return mixers, [feed] * len(mixers)
 
 
 def _mimo_v2(config: Config, name: str) -> Layers:
-    require(config, ("num_hidden_layers", "head_dim", "v_head_dim", "swa_num_key_value_heads"), name)
+    require_fields(config, ("num_hidden_layers", "head_dim", "v_head_dim", "swa_num_key_value_heads"), name)
     hidden = config["hidden_size"]
-    full = grouped(
+    full = grouped_attention(
         hidden,
         config["num_attention_heads"],
         config["num_key_value_heads"],
         config["head_dim"],
         value_dim=config["v_head_dim"],
     )
-    local = grouped(
+    local = grouped_attention(
         hidden,
         config["swa_num_attention_heads"],
         config["swa_num_key_value_heads"],
@@ -79,36 +82,40 @@ def _mimo_v2(config: Config, name: str) -> Layers:
         value_dim=config["swa_v_head_dim"],
         window=config["sliding_window"],
     )
-    return [local if windowed else full for windowed in config["hybrid_layer_pattern"]], feeds_of(config, name)
+    return [local if windowed else full for windowed in config["hybrid_layer_pattern"]], feed_forwards_from_config(
+        config, name
+    )
 
 
 def _minimax_m3(config: Config, name: str) -> Layers:
-    require(config, ("num_hidden_layers", "head_dim", "num_key_value_heads", "dense_intermediate_size"), name)
+    require_fields(config, ("num_hidden_layers", "head_dim", "num_key_value_heads", "dense_intermediate_size"), name)
     hidden, heads, kv, dim = (
         config["hidden_size"],
         config["num_attention_heads"],
         config["num_key_value_heads"],
         config["head_dim"],
     )
-    full, sparse = grouped(hidden, heads, kv, dim), config.get("sparse_attention_config") or {}
+    full, sparse = grouped_attention(hidden, heads, kv, dim), config.get("sparse_attention_config") or {}
     if not sparse:
-        return [full] * config["num_hidden_layers"], feeds_of(config, name)
+        return [full] * config["num_hidden_layers"], feed_forwards_from_config(config, name)
     index_dim, index_heads = sparse["sparse_index_dim"], sparse["sparse_num_index_heads"]
-    chosen = grouped(
+    chosen = grouped_attention(
         hidden,
         heads,
         kv,
         dim,
-        selected=sparse["sparse_topk_blocks"] * sparse["sparse_block_size"],
-        index=2 * index_heads * index_dim,
-        extra=index_dim,
+        sparse_top_k=sparse["sparse_topk_blocks"] * sparse["sparse_block_size"],
+        indexer_ops=2 * index_heads * index_dim,
+        indexer_key_dim=index_dim,
     )
-    return [chosen if on else full for on in sparse["sparse_attention_freq"]], feeds_of(config, name)
+    return [chosen if on else full for on in sparse["sparse_attention_freq"]], feed_forwards_from_config(config, name)
 
 
 def _deepseek_v4(config: Config, name: str) -> Layers:
     """Keys and values are one latent head; layers keep a window and every 4th or 128th entry."""
-    require(config, ("num_hidden_layers", "head_dim", "q_lora_rank", "o_lora_rank", "o_groups", "index_topk"), name)
+    require_fields(
+        config, ("num_hidden_layers", "head_dim", "q_lora_rank", "o_lora_rank", "o_groups", "index_topk"), name
+    )
     hidden, heads, dim = config["hidden_size"], config["num_attention_heads"], config["head_dim"]
     queries, rank = config["q_lora_rank"], config["o_lora_rank"] * config["o_groups"]
     weights = hidden * queries + queries * heads * dim + 2 * hidden * dim
@@ -121,7 +128,7 @@ def _deepseek_v4(config: Config, name: str) -> Layers:
         value_dim=dim,
         decode_dim=2 * dim,
         cache=dim,
-        latent=True,
+        is_latent=True,
     )
     index = config["index_n_heads"] * config["index_head_dim"]
     kinds = {
@@ -137,27 +144,27 @@ def _deepseek_v4(config: Config, name: str) -> Layers:
     }
     ratios = config["compress_ratios"][: config["num_hidden_layers"]]
     mixers = [kinds.get(ratio) or replace(base, stride=ratio) for ratio in ratios]
-    return mixers, feeds_of(config, name)
+    return mixers, feed_forwards_from_config(config, name)
 
 
 def _kimi_k3(config: Config, name: str) -> Layers:
-    require(config, ("num_hidden_layers", "kv_lora_rank", "moe_intermediate_size", "intermediate_size"), name)
+    require_fields(config, ("num_hidden_layers", "kv_lora_rank", "moe_intermediate_size", "intermediate_size"), name)
     linear, hidden = config["linear_attn_config"], config["hidden_size"]
     heads, dim = linear["num_heads"], linear["head_dim"]
-    recurrent = delta(hidden, heads, heads, dim, dim, linear["short_conv_kernel_size"])
-    full, full_layers = latent(config), set(linear["full_attn_layers"])
+    recurrent = gated_delta_net(hidden, heads, heads, dim, dim, linear["short_conv_kernel_size"])
+    full, full_layers = latent_attention(config), set(linear["full_attn_layers"])
     mixers = [full if layer + 1 in full_layers else recurrent for layer in range(config["num_hidden_layers"])]
     size = config["moe_intermediate_size"]
-    sparse = mixture(
+    sparse = mixture_of_experts(
         hidden,
         config["num_experts"],
         config["num_experts_per_token"],
         size,
-        shared=config["num_shared_experts"] * size,
-        width=config.get("routed_expert_hidden_size") or 0,
+        shared_size=config["num_shared_experts"] * size,
+        expert_hidden_size=config.get("routed_expert_hidden_size") or 0,
     )
     first_dense = config.get("first_k_dense_replace") or 0
-    plain = dense(hidden, config["intermediate_size"])
+    plain = mlp(hidden, config["intermediate_size"])
     return mixers, [plain if layer < first_dense else sparse for layer in range(len(mixers))]
 
 
@@ -168,26 +175,26 @@ def _nemotron_h(config: Config, name: str) -> Layers:
     if not kinds:
         raise ConfigError(f"The config of '{name}' lacks: layers_block_type.")
     hidden = config["hidden_size"]
-    dim = first(config, ("head_dim", "attention_head_dim"), name)
+    dim = first_field(config, ("head_dim", "attention_head_dim"), name)
     mixers: list[Attention] = []
-    feeds: list[Feed] = []
+    feeds: list[FeedForward] = []
     for kind in kinds:
         if kind == "mamba":
-            mixers.append(mamba(config))
+            mixers.append(mamba2(config))
         elif kind == "attention":
-            mixers.append(grouped(hidden, config["num_attention_heads"], config["num_key_value_heads"], dim))
+            mixers.append(grouped_attention(hidden, config["num_attention_heads"], config["num_key_value_heads"], dim))
         elif kind == "mlp":
-            feeds.append(dense(hidden, config["intermediate_size"], matrices=2))
+            feeds.append(mlp(hidden, config["intermediate_size"], matrices=2))
         else:
             feeds.append(
-                mixture(
+                mixture_of_experts(
                     hidden,
                     config["n_routed_experts"],
                     config["num_experts_per_tok"],
                     config["moe_intermediate_size"],
-                    shared=config["moe_shared_expert_intermediate_size"],
+                    shared_size=config["moe_shared_expert_intermediate_size"],
                     matrices=2,
-                    width=config.get("moe_latent_size") or 0,
+                    expert_hidden_size=config.get("moe_latent_size") or 0,
                 )
             )
     return mixers, feeds
@@ -195,25 +202,25 @@ def _nemotron_h(config: Config, name: str) -> Layers:
 
 def _nemotron_nas(config: Config, name: str) -> Layers:
     """Searched blocks: some have no attention, and every MLP has a width of its own."""
-    require(config, ("num_hidden_layers",), name)
+    require_fields(config, ("num_hidden_layers",), name)
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     mixers: list[Attention] = []
-    feeds: list[Feed] = []
+    feeds: list[FeedForward] = []
     for block in config["block_configs"]:
         group = block["attention"]["n_heads_in_group"]
         if group:
-            mixers.append(grouped(hidden, heads, heads // group, hidden // heads))
+            mixers.append(grouped_attention(hidden, heads, heads // group, hidden // heads))
         elif block["attention"].get("replace_with_linear"):
             mixers.append(Attention(layers=1, weights=hidden * hidden))
         multiple = block["ffn"]["ffn_mult"]
         if multiple:
-            feeds.append(dense(hidden, -(-int(2 * multiple * hidden / 3) // 256) * 256))
+            feeds.append(mlp(hidden, -(-int(2 * multiple * hidden / 3) // 256) * 256))
         elif block["ffn"].get("replace_with_linear"):
-            feeds.append(Feed(layers=1, weights=hidden * hidden))
+            feeds.append(FeedForward(layers=1, weights=hidden * hidden))
     return mixers, feeds
 
 
-HYBRIDS: dict[str, Callable[[Config, str], Layers]] = {
+HYBRID_LAYER_READERS: dict[str, Callable[[Config, str], Layers]] = {
     "Llama4ForConditionalGeneration": _llama4,
     "Gemma4ForConditionalGeneration": _gemma4,
     "MiMoV2FlashForCausalLM": _mimo_v2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotuner.errors import ConfigError
-from autotuner.predict.hardware import Gpu
+from autotuner.predict.hardware import GpuSpec
 from autotuner.predict.shape import ModelShape
 
 
@@ -20,7 +20,7 @@ class Layout:
     ep: int = 0
 
     @property
-    def ranks(self) -> int:
+    def gpus_per_stage(self) -> int:
         """GPUs of one pipeline stage."""
         return self.tp * self.dp
 
@@ -30,22 +30,22 @@ class Layout:
         return self.tp * self.dp * self.pp
 
     @property
-    def expert_groups(self) -> int:
+    def ep_size(self) -> int:
         """Groups of GPUs the experts are dealt to."""
-        return self.ep or max(1, self.ranks // (self.moe_tp or self.ranks))
+        return self.ep or max(1, self.gpus_per_stage // (self.moe_tp or self.gpus_per_stage))
 
 
 @dataclass(frozen=True, slots=True)
 class Dtypes:
     """Types of the feed-forward matrices, the experts, the token mixers and the KV cache."""
 
-    dense: str
+    mlp: str
     expert: str
-    mixer: str
+    attention_proj: str
     kv: str
 
 
-ROW_DTYPES = {
+STORAGE_DTYPES = {
     "": "bf16",
     "bf16": "bf16",
     "float16": "bf16",
@@ -66,18 +66,23 @@ ROW_DTYPES = {
 }
 
 
-def storage(dtype: str) -> str:
+def storage_dtype(dtype: str) -> str:
     """The type weights are kept in under one of the names engines and tables use."""
     try:
-        return ROW_DTYPES[dtype.strip().lower()]
+        return STORAGE_DTYPES[dtype.strip().lower()]
     except KeyError:
         raise ConfigError(
-            f"Unknown dtype '{dtype}'.", remedy=f"Known are: {', '.join(name for name in ROW_DTYPES if name)}."
+            f"Unknown dtype '{dtype}'.", remedy=f"Known are: {', '.join(name for name in STORAGE_DTYPES if name)}."
         ) from None
 
 
-def dtypes_of(
-    shape: ModelShape, gpu: Gpu, *, gemm: str | None = None, moe: str | None = None, kv: str | None = None
+def resolve_dtypes(
+    shape: ModelShape,
+    gpu: GpuSpec,
+    *,
+    gemm_dtype: str | None = None,
+    moe_dtype: str | None = None,
+    kv_dtype: str | None = None,
 ) -> Dtypes:
     """Types of a deployment: what is asked for, else what the checkpoint has.
 
@@ -85,22 +90,22 @@ def dtypes_of(
     they are; latent attention and recurrent mixers stay in bf16 beside four-bit matrices.
     """
     dense, expert, mixer = shape.weight_dtype, shape.expert_dtype, shape.attention_dtype
-    if gemm is not None:
-        dense = mixer = storage(gemm)
-        expert = storage(moe) if moe is not None else dense
+    if gemm_dtype is not None:
+        dense = mixer = storage_dtype(gemm_dtype)
+        expert = storage_dtype(moe_dtype) if moe_dtype is not None else dense
         only_experts = shape.weight_dtype == "bf16" and shape.expert_dtype in ("fp4", "int4")
         if only_experts and expert in ("fp4", "int4"):
             dense = mixer = "bf16"
-        elif dense == "fp4" and any(kind.latent or kind.state for kind in shape.attentions):
+        elif dense == "fp4" and any(kind.is_latent or kind.state_elements for kind in shape.attentions):
             mixer = "bf16"
-    elif moe is not None:
-        expert = storage(moe)
-    return Dtypes(dense, expert, mixer, cache_dtype(kv) if kv else "bf16")
+    elif moe_dtype is not None:
+        expert = storage_dtype(moe_dtype)
+    return Dtypes(dense, expert, mixer, kv_cache_dtype(kv_dtype) if kv_dtype else "bf16")
 
 
-def cache_dtype(name: str) -> str:
+def kv_cache_dtype(name: str) -> str:
     """The type the KV cache is kept in under one of the names engines use."""
-    found = {"auto": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}.get(name.strip().lower()) or storage(name)
+    found = {"auto": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}.get(name.strip().lower()) or storage_dtype(name)
     if found not in ("bf16", "fp8"):
         raise ConfigError(f"A KV cache of {name} is not modelled.", remedy="Give bf16 or fp8.")
     return found

@@ -14,7 +14,7 @@ from autotuner.errors import ConfigError
 from autotuner.predict.intervals import Interval
 from autotuner.predict.predict import Prediction
 
-FILE = "calibration.json"
+FACTORS_FILE = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +47,36 @@ def data_folder() -> Path:
     return user_data_path("autotune")
 
 
-def key_of(engine: str, gpu: str) -> str:
+def factors_key(engine: str, gpu: str) -> str:
     """Under which name the factors of an engine and a GPU type are kept."""
     return f"{engine} {gpu}"
 
 
 def all_factors() -> Mapping[str, Factors]:
     """All factors by `key_of`; empty where nothing was calibrated."""
-    path = data_folder() / FILE
-    return _read(path, path.stat().st_mtime_ns) if path.is_file() else {}
+    path = data_folder() / FACTORS_FILE
+    return _read_factors(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 
 def factors_for(engine: str, gpu: str) -> Factors | None:
     """The factors fitted for an engine and a GPU type here."""
-    return all_factors().get(key_of(engine, gpu))
+    return all_factors().get(factors_key(engine, gpu))
 
 
-def keep(found: Mapping[str, Factors]) -> Path:
+def save_factors(factors: Mapping[str, Factors]) -> Path:
     """Write factors, replacing those of the same names; returns the file."""
-    path = data_folder() / FILE
+    path = data_folder() / FACTORS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {name: asdict(row) for name, row in {**all_factors(), **found}.items()}
+    rows = {name: asdict(row) for name, row in {**all_factors(), **factors}.items()}
     draft = path.with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps({"version": 1, "factors": rows}, indent=2) + "\n")
     draft.replace(path)
     return path
 
 
-def forget() -> Path | None:
+def delete_factors() -> Path | None:
     """Remove all factors; returns the file that held them, None where there was none."""
-    path = data_folder() / FILE
+    path = data_folder() / FACTORS_FILE
     if not path.is_file():
         return None
     path.unlink()
@@ -84,10 +84,10 @@ def forget() -> Path | None:
 
 
 @cache
-def _read(path: Path, changed: int) -> Mapping[str, Factors]:
+def _read_factors(path: Path, modified_ns: int) -> Mapping[str, Factors]:
     try:
         rows: dict[str, dict[str, Any]] = json.loads(path.read_text())["factors"]
-        return {name: _factors(row) for name, row in rows.items()}
+        return {name: _parse_factors(row) for name, row in rows.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"Cannot read what was calibrated in {path}.",
@@ -96,7 +96,7 @@ def _read(path: Path, changed: int) -> Mapping[str, Factors]:
         ) from error
 
 
-def _factors(row: Mapping[str, Any]) -> Factors:
+def _parse_factors(row: Mapping[str, Any]) -> Factors:
     pairs: dict[str, tuple[Any, ...]] = {name: tuple(row[name]) for name in ("before", "after", "runs")}
     made = Factors(**{**row, **pairs})
     if not min(made.prefill, made.decode, made.overhead) > 0:
@@ -104,34 +104,34 @@ def _factors(row: Mapping[str, Any]) -> Factors:
     return made
 
 
-def parts(found: Prediction, alone: Prediction) -> tuple[float, float, float, float]:
+def time_parts(prediction: Prediction, single_request: Prediction) -> tuple[float, float, float, float]:
     """A prediction as overhead and prefill, which make TTFT, and decode and stalls, which make TPOT; seconds.
 
     `alone` is the same deployment with one request in flight: what its TTFT has besides its
     prefill is overhead; what is more under load is waiting for prefills. A token takes a decode
     iteration, and what it takes besides is prefills of others.
     """
-    overhead = min(max(0.0, alone.ttft - sum(alone.prefill.values())), found.ttft)
-    decode = min(sum(found.decode.values()), found.tpot)
-    return overhead, found.ttft - overhead, decode, found.tpot - decode
+    overhead = min(max(0.0, single_request.ttft - sum(single_request.prefill.values())), prediction.ttft)
+    decode = min(sum(prediction.decode.values()), prediction.tpot)
+    return overhead, prediction.ttft - overhead, decode, prediction.tpot - decode
 
 
-def corrected(found: Prediction, alone: Prediction, by: Factors) -> Prediction:
+def apply_factors(prediction: Prediction, single_request: Prediction, factors: Factors) -> Prediction:
     """A prediction as it would be with these factors; intervals keep their ratios."""
-    overhead, prefill, decode, stalls = parts(found, alone)
-    ttft = overhead * by.overhead + prefill * by.prefill
-    tpot = decode * by.decode + stalls * by.prefill
-    tokens = found.throughput / found.requests
-    in_flight = found.requests * (found.ttft + (tokens - 1) * found.tpot)
+    overhead, prefill, decode, stalls = time_parts(prediction, single_request)
+    ttft = overhead * factors.overhead + prefill * factors.prefill
+    tpot = decode * factors.decode + stalls * factors.prefill
+    tokens = prediction.throughput / prediction.requests
+    in_flight = prediction.requests * (prediction.ttft + (tokens - 1) * prediction.tpot)
     requests = in_flight / (ttft + (tokens - 1) * tpot)
     return replace(
-        found,
+        prediction,
         ttft=ttft,
         tpot=tpot,
-        ttft_interval=Interval(*(edge * ttft / found.ttft for edge in found.ttft_interval)),
-        tpot_interval=Interval(*(edge * tpot / found.tpot for edge in found.tpot_interval)),
+        ttft_interval=Interval(*(edge * ttft / prediction.ttft for edge in prediction.ttft_interval)),
+        tpot_interval=Interval(*(edge * tpot / prediction.tpot for edge in prediction.tpot_interval)),
         requests=requests,
         throughput=requests * tokens,
-        prefill={name: value * by.prefill for name, value in found.prefill.items()},
-        decode={name: value * by.decode for name, value in found.decode.items()},
+        prefill={name: value * factors.prefill for name, value in prediction.prefill.items()},
+        decode={name: value * factors.decode for name, value in prediction.decode.items()},
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotuner.predict.hardware import Gpu
-from autotuner.predict.layout import Dtypes, Layout, dtypes_of
+from autotuner.predict.hardware import GpuSpec
+from autotuner.predict.layout import Dtypes, Layout, resolve_dtypes
 from autotuner.predict.shape import DTYPE_BYTES, ModelShape
 
 GIB = 2**30
@@ -13,9 +13,9 @@ CONTEXT_BYTES = int(0.9 * GIB)
 """Driver context, kernels and captured graphs; engines log 0.7 to 1.3 GiB."""
 COLLECTIVE_BYTES = int(0.4 * GIB)
 """Buffers of the communicator, where there is one."""
-RUNNING = 256
+DEFAULT_RUNNING_REQUESTS = 256
 """Sequences an engine plans its logits for, unless told otherwise."""
-KV_BYTES = {"bf16": 2, "fp8": 1}
+KV_BYTES_PER_ELEMENT = {"bf16": 2, "fp8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class MemoryPlan:
         return self.kv_tokens > 0
 
     @property
-    def pool(self) -> int:
+    def kv_pool(self) -> int:
         """Bytes left for the KV cache, negative where something is short."""
         return self.budget - self.weights - self.activations - self.overhead
 
-    def sequences(self, tokens: float) -> float:
+    def sequence_capacity(self, tokens: float) -> float:
         """How many sequences of so many tokens the pool holds."""
         each = self.kv_bytes_per_sequence + tokens * self.kv_bytes_per_token
-        return max(0.0, self.pool / each) if each else float("inf")
+        return max(0.0, self.kv_pool / each) if each else float("inf")
 
     @property
     def shortage(self) -> str:
@@ -78,59 +78,65 @@ def weight_bytes(
         dtypes = Dtypes(
             dtype or shape.weight_dtype, dtype or shape.expert_dtype, dtype or shape.attention_dtype, "bf16"
         )
-    own = shape.mixer_weights * DTYPE_BYTES[dtypes.mixer] + shape.dense_weights * DTYPE_BYTES[dtypes.dense]
+    own = (
+        shape.attention_proj_weights * DTYPE_BYTES[dtypes.attention_proj] + shape.mlp_weights * DTYPE_BYTES[dtypes.mlp]
+    )
     experts = shape.expert_weights * DTYPE_BYTES[dtypes.expert]
     # Embedding and head sit on the first and the last stage; without a pipeline on the same one.
-    ends = shape.embedding_weights if spread.pp == 1 else shape.vocabulary * shape.hidden
+    ends = shape.embedding_weights if spread.pp == 1 else shape.vocab_size * shape.hidden_size
     stage = -(-shape.layers // spread.pp) / shape.layers
-    return int((own * stage + ends * DTYPE_BYTES["bf16"]) / spread.tp + experts * stage / spread.ranks)
+    return int((own * stage + ends * DTYPE_BYTES["bf16"]) / spread.tp + experts * stage / spread.gpus_per_stage)
 
 
 def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1, pp: int = 1) -> int:
     """Bytes one token takes in one GPU's KV cache; heads are copied when tp exceeds them."""
     stage = -(-shape.layers // pp) / shape.layers
     elements = sum(
-        kind.layers * _held(kind.cache, kind.shards, tp) / kind.stride
+        kind.layers * _elements_per_gpu(kind.cache, kind.kv_heads, tp) / kind.stride
         for kind in shape.attentions
         if kind.cache and not kind.window
     )
-    return int(elements * stage * KV_BYTES[dtype])
+    return int(elements * stage * KV_BYTES_PER_ELEMENT[dtype])
 
 
 def kv_bytes_per_sequence(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1, pp: int = 1) -> int:
     """Bytes one GPU keeps for a sequence whatever its length: full windows and recurrent states."""
     stage = -(-shape.layers // pp) / shape.layers
     windows = sum(
-        kind.layers * _held(kind.cache, kind.shards, tp) * kind.window * KV_BYTES[dtype]
+        kind.layers * _elements_per_gpu(kind.cache, kind.kv_heads, tp) * kind.window * KV_BYTES_PER_ELEMENT[dtype]
         for kind in shape.attentions
         if kind.window
     )
-    states = sum(kind.layers * kind.state * 2 / tp for kind in shape.attentions)
+    states = sum(kind.layers * kind.state_elements * 2 / tp for kind in shape.attentions)
     return int((windows + states) * stage)
 
 
-def _held(elements: int, shards: int, tp: int) -> int:
+def _elements_per_gpu(elements: int, kv_heads: int, tp: int) -> int:
     """Elements of a cache entry that one of `tp` GPUs keeps; shards are not cut further."""
-    return elements // shards * -(-shards // tp)
+    return elements // kv_heads * -(-kv_heads // tp)
 
 
 def activation_bytes(shape: ModelShape, *, tokens: int, sequences: int, tp: int = 1) -> int:
     """Bytes of the largest set of tensors alive at once in one iteration."""
-    widest = max((kind.weights // max(1, shape.hidden) for kind in shape.feeds), default=0)
+    widest = max((kind.weights // max(1, shape.hidden_size) for kind in shape.feed_forwards), default=0)
     experts = max(
-        (3 * kind.active * kind.expert_weights // max(1, 3 * kind.width) for kind in shape.feeds if kind.experts),
+        (
+            3 * kind.active_experts * kind.expert_weights // max(1, 3 * kind.expert_hidden_size)
+            for kind in shape.feed_forwards
+            if kind.experts
+        ),
         default=0,
     )
     projections = max(kind.heads * (kind.key_dim + kind.value_dim) // 2 for kind in shape.attentions)
     projections += 2 * shape.kv_heads * shape.head_dim
-    per_token = 2 * (3 * shape.hidden + max(widest, experts, projections) // tp)
-    logits = 2 * 4 * shape.vocabulary * sequences // tp
+    per_token = 2 * (3 * shape.hidden_size + max(widest, experts, projections) // tp)
+    logits = 2 * 4 * shape.vocab_size * sequences // tp
     return tokens * per_token + logits
 
 
-def plan(
+def plan_memory(
     shape: ModelShape,
-    gpu: Gpu,
+    gpu: GpuSpec,
     *,
     fraction: float,
     tp: int = 1,
@@ -138,7 +144,7 @@ def plan(
     weight_dtype: str | None = None,
     kv_dtype: str = "bf16",
     max_batched_tokens: int = 8192,
-    max_running_requests: int = RUNNING,
+    max_running_requests: int = DEFAULT_RUNNING_REQUESTS,
     dtypes: Dtypes | None = None,
     layout: Layout | None = None,
 ) -> MemoryPlan:
@@ -147,7 +153,7 @@ def plan(
     `layout` and `dtypes`, where given, say more than `tp`, `pp`, `weight_dtype` and `kv_dtype`.
     """
     spread = layout or Layout(tp=tp, pp=pp)
-    kinds = dtypes or dtypes_of(shape, gpu, gemm=weight_dtype, kv=kv_dtype)
+    kinds = dtypes or resolve_dtypes(shape, gpu, gemm_dtype=weight_dtype, kv_dtype=kv_dtype)
     budget = int(gpu.memory * fraction)
     weights = weight_bytes(shape, dtypes=kinds, layout=spread)
     activations = activation_bytes(shape, tokens=max_batched_tokens, sequences=max_running_requests, tp=spread.tp)

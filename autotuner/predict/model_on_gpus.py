@@ -8,24 +8,24 @@ from functools import cached_property, lru_cache
 
 from autotuner.errors import ConfigError
 from autotuner.predict import memory
-from autotuner.predict.calibration import Calibration, calibration
-from autotuner.predict.efficiencies import AS_FITTED, Costs, Rates, StepParts, step_parts
-from autotuner.predict.hardware import Gpu
-from autotuner.predict.hardware import gpu as find_gpu
-from autotuner.predict.layout import Dtypes, Layout, dtypes_of
+from autotuner.predict.calibration import Calibration, bundled_calibration
+from autotuner.predict.efficiencies import UNIT_COSTS, CostFactors, Efficiencies, StepParts, step_parts
+from autotuner.predict.hardware import GpuSpec
+from autotuner.predict.hardware import find_gpu as find_gpu
+from autotuner.predict.layout import Dtypes, Layout, resolve_dtypes
 from autotuner.predict.operators import Operators, Work
-from autotuner.predict.queueing import PREFILL_TOKENS, Loop, Steps, loop_of
+from autotuner.predict.queueing import DEFAULT_BATCHED_TOKENS, ClosedLoopLoad, IterationSeconds, closed_loop_load
 from autotuner.predict.shape import ModelShape, model_shape
 
-MEMORY_FRACTION = 0.9
-HELD = {"vllm": 0.5}
+DEFAULT_MEMORY_FRACTION = 0.9
+CACHED_OUTPUT_SHARE = {"vllm": 0.5}
 """Share of its output a running request holds cache for: half where it grows, all where it is reserved."""
-LEAST_CAPABILITY = {"fp8": 89}
+MIN_CAPABILITY = {"fp8": 89}
 """Compute capability a weight type asks for; the others are dequantised where no unit computes in them."""
 
 
 @dataclass(frozen=True)
-class Deployment:
+class ModelOnGpus:
     """A model, GPUs, how it is spread over them, the types of its numbers, and an engine.
 
     `max_running` bounds the requests that one replica runs at once, None where only the KV cache does.
@@ -33,16 +33,16 @@ class Deployment:
     """
 
     shape: ModelShape
-    gpu: Gpu
+    gpu: GpuSpec
     layout: Layout
     dtypes: Dtypes
     engine: str = ""
     version: str | None = None
-    memory_fraction: float = MEMORY_FRACTION
-    max_batched_tokens: int = PREFILL_TOKENS
+    memory_fraction: float = DEFAULT_MEMORY_FRACTION
+    max_batched_tokens: int = DEFAULT_BATCHED_TOKENS
     max_running: int | None = None
     cuda_graph: bool = True
-    costs: Costs = AS_FITTED
+    costs: CostFactors = UNIT_COSTS
 
     def check(self) -> None:
         """Raise ConfigError for a layout or types that no engine runs."""
@@ -54,27 +54,25 @@ class Deployment:
             raise ConfigError(f"The {shape.heads} attention heads of '{name}' are not divisible by tp {layout.tp}.")
         if layout.pp > shape.layers:
             raise ConfigError(f"The {shape.layers} layers of '{name}' are fewer than pp {layout.pp}.")
-        if shape.experts and shape.experts % layout.expert_groups:
-            raise ConfigError(
-                f"The {shape.experts} experts of '{name}' are not divisible by ep {layout.expert_groups}."
-            )
-        for dtype in (self.dtypes.dense, self.dtypes.expert, self.dtypes.mixer):
-            if (self.gpu.compute_capability or 999) < LEAST_CAPABILITY.get(dtype, 0):
+        if shape.experts and shape.experts % layout.ep_size:
+            raise ConfigError(f"The {shape.experts} experts of '{name}' are not divisible by ep {layout.ep_size}.")
+        for dtype in (self.dtypes.mlp, self.dtypes.expert, self.dtypes.attention_proj):
+            if (self.gpu.compute_capability or 999) < MIN_CAPABILITY.get(dtype, 0):
                 raise ConfigError(
                     f"GPU '{self.gpu.name}' does not compute in {dtype}.", remedy="Give another dtype, or a newer GPU."
                 )
 
     @cached_property
-    def plan(self) -> memory.MemoryPlan:
+    def memory_plan(self) -> memory.MemoryPlan:
         """The memory of the fullest GPU."""
-        return memory.plan(
+        return memory.plan_memory(
             self.shape,
             self.gpu,
             fraction=self.memory_fraction,
             dtypes=self.dtypes,
             layout=self.layout,
             max_batched_tokens=self.max_batched_tokens,
-            max_running_requests=self.max_running or memory.RUNNING,
+            max_running_requests=self.max_running or memory.DEFAULT_RUNNING_REQUESTS,
         )
 
     @cached_property
@@ -83,52 +81,57 @@ class Deployment:
         return Operators(self.shape, self.gpu, self.layout, self.dtypes)
 
     @cached_property
-    def bundled_rates(self) -> Rates:
+    def bundled_efficiencies(self) -> Efficiencies:
         """The constants of its operators in the bundled calibration."""
-        return self.rates(calibration())
+        return self.efficiencies(bundled_calibration())
 
-    def rates(self, by: Calibration) -> Rates:
+    def efficiencies(self, calibration: Calibration) -> Efficiencies:
         """The constants of its operators."""
-        return self.costs.of(by.rates(self.shape, self.gpu, self.layout, self.dtypes, self.engine, self.version))
+        return self.costs.apply_to(
+            calibration.efficiencies(self.shape, self.gpu, self.layout, self.dtypes, self.engine, self.version)
+        )
 
-    def loop(self, isl: float, osl: float, concurrency: float, *, lengths: float = 1.0) -> Loop:
+    def replica_load(self, isl: float, osl: float, concurrency: float, *, length_scale: float = 1.0) -> ClosedLoopLoad:
         """The closed loop that so many requests in flight make on one replica.
 
         `lengths` is the mean length of requests as a share of `isl` and `osl`.
         """
-        held = lengths * (isl + HELD.get(self.engine, 1.0) * osl)
-        capacity = min(self.plan.sequences(held), self.max_running or math.inf)
+        held = length_scale * (isl + CACHED_OUTPUT_SHARE.get(self.engine, 1.0) * osl)
+        capacity = min(self.memory_plan.sequence_capacity(held), self.max_running or math.inf)
         room = self.max_batched_tokens if self.engine != "sglang" else math.inf
-        return loop_of(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity, room=room)
+        return closed_loop_load(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity, prompt_token_limit=room)
 
-    def works(
-        self, loop: Loop, *, cached: float = 0.0, queries: float = 1.0
+    def iteration_work(
+        self, load: ClosedLoopLoad, *, cached_tokens: float = 0.0, queries: float = 1.0
     ) -> tuple[tuple[Work, Work, Work, Work], float]:
         """Work of a decode, a lone prefill, a mixed and a batched prefill iteration, and its prompts.
 
         `cached` tokens of each prompt are in the prefix cache already.
         """
-        batch = max(1.0, loop.batch / self.layout.pp)
-        context, prompt, work = loop.isl + loop.osl / 2, (loop.isl - cached, cached), self.operators.work
-        prompts = int(max(1.0, min(loop.batch, self.max_batched_tokens / max(1.0, loop.isl - cached))))
+        batch = max(1.0, load.batch / self.layout.pp)
+        context, prompt, work = load.isl + load.osl / 2, (load.isl - cached_tokens, cached_tokens), self.operators.work
+        prompts = int(max(1.0, min(load.batch, self.max_batched_tokens / max(1.0, load.isl - cached_tokens))))
         decode = work([], batch, context, queries=queries)
-        alone = work([prompt], 0, 0, others=batch)
-        mixed = work([prompt], max(0.0, batch - 1), context, others=batch, queries=queries)
+        alone = work([prompt], 0, 0, other_replica_tokens=batch)
+        mixed = work([prompt], max(0.0, batch - 1), context, other_replica_tokens=batch, queries=queries)
         batched = work([prompt] * prompts, 0, 0)
         return (decode, alone, mixed, batched), float(prompts)
 
 
-def steps_of(
-    works: tuple[Work, Work, Work, Work], prompts: float, rates: Rates, *, cuda_graph: bool = True
-) -> tuple[Steps, StepParts, StepParts]:
+def iteration_seconds(
+    works: tuple[Work, Work, Work, Work], prompts: float, efficiencies: Efficiencies, *, cuda_graph: bool = True
+) -> tuple[IterationSeconds, StepParts, StepParts]:
     """Seconds of the four iterations, and the parts of a decode and of a prefill."""
-    decode, alone = step_parts(works[0], rates, eager=not cuda_graph), step_parts(works[1], rates, eager=True)
-    mixed, batched = (step_parts(work, rates, eager=True).total for work in works[2:])
-    return Steps(decode.total, alone.total, mixed, batched, prompts), decode, alone
+    decode, alone = (
+        step_parts(works[0], efficiencies, eager=not cuda_graph),
+        step_parts(works[1], efficiencies, eager=True),
+    )
+    mixed, batched = (step_parts(work, efficiencies, eager=True).total for work in works[2:])
+    return IterationSeconds(decode.total, alone.total, mixed, batched, prompts), decode, alone
 
 
 @lru_cache(maxsize=1024)
-def deployment(
+def model_on_gpus(
     model: str,
     gpu: str,
     layout: Layout,
@@ -137,11 +140,11 @@ def deployment(
     kv: str | None = None,
     engine: str = "",
     version: str | None = None,
-    memory_fraction: float = MEMORY_FRACTION,
-) -> Deployment:
+    memory_fraction: float = DEFAULT_MEMORY_FRACTION,
+) -> ModelOnGpus:
     """A checked deployment by names; the same one again is the same object."""
     shape, kind = model_shape(model), find_gpu(gpu)
-    types = dtypes_of(shape, kind, gemm=gemm, moe=moe, kv=kv)
-    found = Deployment(shape, kind, layout, types, engine, version, memory_fraction)
+    types = resolve_dtypes(shape, kind, gemm_dtype=gemm, moe_dtype=moe, kv_dtype=kv)
+    found = ModelOnGpus(shape, kind, layout, types, engine, version, memory_fraction)
     found.check()
     return found

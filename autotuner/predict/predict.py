@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autotuner.errors import ConfigError
-from autotuner.predict.calibration import Calibration, basis_of, calibration
-from autotuner.predict.intervals import Interval, interval
+from autotuner.predict.calibration import Calibration, bundled_calibration, effect_basis
+from autotuner.predict.intervals import Interval, prediction_interval
 from autotuner.predict.layout import Layout
 from autotuner.predict.memory import MemoryPlan
-from autotuner.predict.model_on_gpus import Deployment, deployment, steps_of
-from autotuner.predict.queueing import tpot_of, ttft_of
+from autotuner.predict.model_on_gpus import ModelOnGpus, iteration_seconds, model_on_gpus
+from autotuner.predict.queueing import mean_tpot, mean_ttft
 from autotuner.predict.shape import ModelShape
 
 
@@ -37,11 +37,11 @@ class Prediction:
     throughput: float
     requests: float
     gpus: int
-    running: float
+    max_in_flight: float
     memory: MemoryPlan
     prefill: Mapping[str, float]
     decode: Mapping[str, float]
-    measured: bool
+    model_measured: bool
 
 
 def predict(
@@ -76,8 +76,8 @@ def predict(
     DoesNotFitError for what does not fit.
     """
     layout = Layout(tp=tp, pp=pp, dp=dp, moe_tp=moe_tp, ep=ep)
-    of = deployment(model, gpu, layout, gemm_dtype, moe_dtype, kv_dtype, engine, version, memory_fraction)
-    return closed_loop(
+    of = model_on_gpus(model, gpu, layout, gemm_dtype, moe_dtype, kv_dtype, engine, version, memory_fraction)
+    return predict_closed_loop(
         of,
         isl=isl,
         osl=osl,
@@ -88,8 +88,8 @@ def predict(
     )
 
 
-def closed_loop(
-    of: Deployment,
+def predict_closed_loop(
+    deployment: ModelOnGpus,
     *,
     isl: int,
     osl: int,
@@ -98,35 +98,42 @@ def closed_loop(
     draft_tokens: int = 0,
     acceptance: float = 0.7,
     by: Calibration | None = None,
-    lengths: float = 1.0,
-    apart: bool = False,
+    length_scale: float = 1.0,
+    separate_prefill: bool = False,
 ) -> Prediction:
     """Predict a closed loop on a deployment; arguments as for `predict`.
 
     `lengths` is the mean length of requests as a share of `isl` and `osl`, `apart` says that
     prompts run on other workers, so that they neither interrupt decodes nor queue for their cache.
     """
-    _check_load(of, isl, osl, concurrency, prefix_hit)
-    plan = of.plan
-    if plan.sequences(isl + osl) < 1:
+    _check_load(deployment, isl, osl, concurrency, prefix_hit)
+    plan = deployment.memory_plan
+    if plan.sequence_capacity(isl + osl) < 1:
         raise DoesNotFitError(
-            f"'{of.shape.name}' does not fit.", why=f"{plan.shortage[:1].upper()}{plan.shortage[1:]}."
+            f"'{deployment.shape.name}' does not fit.", why=f"{plan.shortage[:1].upper()}{plan.shortage[1:]}."
         )
-    constants = by or calibration()
-    rates = of.rates(by) if by else of.bundled_rates
-    loop = of.loop(isl, osl, concurrency, lengths=lengths)
-    works, prompts = of.works(loop, cached=isl * prefix_hit, queries=1 + draft_tokens)
-    steps, decode, prefill = steps_of(works, prompts, rates, cuda_graph=of.cuda_graph)
+    constants = by or bundled_calibration()
+    rates = deployment.efficiencies(by) if by else deployment.bundled_efficiencies
+    loop = deployment.replica_load(isl, osl, concurrency, length_scale=length_scale)
+    works, prompts = deployment.iteration_work(loop, cached_tokens=isl * prefix_hit, queries=1 + draft_tokens)
+    steps, decode, prefill = iteration_seconds(works, prompts, rates, cuda_graph=deployment.cuda_graph)
     kept = sum(acceptance**n for n in range(draft_tokens + 1))
     if draft_tokens:
-        drafting = 1 + draft_tokens * max(1, of.shape.draft_layers) / of.shape.layers
+        drafting = 1 + draft_tokens * max(1, deployment.shape.draft_layers) / deployment.shape.layers
         steps = steps._replace(decode=steps.decode * drafting)
-    serving = constants.serving(of.engine, of.gpu, of.shape.layers, of.version, concurrency, of.layout.dp)
-    if apart:
+    serving = constants.serving_constants(
+        deployment.engine,
+        deployment.gpu,
+        deployment.shape.layers,
+        deployment.version,
+        concurrency,
+        deployment.layout.dp,
+    )
+    if separate_prefill:
         loop = loop._replace(queued=0.0)
-    tpot = tpot_of(loop._replace(others=0.0) if apart else loop, steps, serving, kept)
-    ttft = ttft_of(loop, steps, serving, tpot)
-    keys, basis = effect_keys(of), basis_of(isl, osl, concurrency)
+    tpot = mean_tpot(loop._replace(others=0.0) if separate_prefill else loop, steps, serving, kept)
+    ttft = mean_ttft(loop, steps, serving, tpot)
+    keys, basis = effect_keys(deployment), effect_basis(isl, osl, concurrency)
     ttft_effect, _ = constants.effect("ttft", keys, basis)
     tpot_effect, known = constants.effect("tpot", keys, basis)
     ttft, tpot = ttft * math.exp(ttft_effect), tpot * math.exp(tpot_effect)
@@ -134,40 +141,40 @@ def closed_loop(
     return Prediction(
         ttft=ttft,
         tpot=tpot,
-        ttft_interval=interval(constants, "ttft", ttft, known=known, queued=loop.queued > 0),
-        tpot_interval=interval(constants, "tpot", tpot, known=known, queued=loop.queued > 0),
+        ttft_interval=prediction_interval(constants, "ttft", ttft, known_levels=known, queued=loop.queued > 0),
+        tpot_interval=prediction_interval(constants, "tpot", tpot, known_levels=known, queued=loop.queued > 0),
         throughput=requests * osl,
         requests=requests,
-        gpus=of.layout.gpus,
-        running=plan.sequences(isl + osl) * of.layout.dp,
+        gpus=deployment.layout.gpus,
+        max_in_flight=plan.sequence_capacity(isl + osl) * deployment.layout.dp,
         memory=plan,
         prefill=prefill._asdict(),
         decode=decode._asdict(),
-        measured=known > 0,
+        model_measured=known > 0,
     )
 
 
-def effect_keys(of: Deployment) -> tuple[str, ...]:
+def effect_keys(deployment: ModelOnGpus) -> tuple[str, ...]:
     """Under which names residuals are kept: the model's, the series', and the layout's in it."""
-    layout, types = of.layout, of.dtypes
-    name = of.shape.name.rsplit("/", 1)[-1].lower()
-    series = f"{name} {of.engine} {of.version or '-'} {of.gpu.name} {types.dense}"
-    spread = f"{layout.tp}x{layout.dp}{'e' if layout.expert_groups > 1 else ''} {types.expert}"
-    return (geometry(of.shape), series, spread)
+    layout, types = deployment.layout, deployment.dtypes
+    name = deployment.shape.name.rsplit("/", 1)[-1].lower()
+    series = f"{name} {deployment.engine} {deployment.version or '-'} {deployment.gpu.name} {types.mlp}"
+    spread = f"{layout.tp}x{layout.dp}{'e' if layout.ep_size > 1 else ''} {types.expert}"
+    return (geometry_name(deployment.shape), series, spread)
 
 
-def geometry(shape: ModelShape) -> str:
+def geometry_name(shape: ModelShape) -> str:
     """One name for all models of the same sizes: retrained and requantised ones run alike."""
-    return f"{shape.layers} layers of {shape.hidden}, {shape.parameters / 1e9:.2f}B"
+    return f"{shape.layers} layers of {shape.hidden_size}, {shape.parameters / 1e9:.2f}B"
 
 
-def _check_load(of: Deployment, isl: int, osl: int, concurrency: int, prefix_hit: float) -> None:
+def _check_load(deployment: ModelOnGpus, isl: int, osl: int, concurrency: int, prefix_hit: float) -> None:
     for name, value in (("isl", isl), ("osl", osl), ("concurrency", concurrency)):
         if not value >= 1:
             raise ConfigError(f"{name} must be at least 1, not {value}.")
     if not 0 <= prefix_hit < 1:
         raise ConfigError(f"The prefix hit rate must be at least 0 and below 1, not {prefix_hit}.")
-    if isl + osl > of.shape.max_model_len:
+    if isl + osl > deployment.shape.max_model_len:
         raise ConfigError(
-            f"{isl} + {osl} tokens are more than the {of.shape.max_model_len} positions of '{of.shape.name}'."
+            f"{isl} + {osl} tokens are more than the {deployment.shape.max_model_len} positions of '{deployment.shape.name}'."
         )

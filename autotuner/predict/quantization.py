@@ -10,7 +10,7 @@ from autotuner.errors import ConfigError
 FOUR_BIT_FLOATS = ("nvfp4", "mxfp4", "fp4")
 
 
-def read_dtypes(config: Mapping[str, Any], name: str, *, latent: bool) -> tuple[str, str, str]:
+def read_dtypes(config: Mapping[str, Any], name: str, *, has_latent_attention: bool) -> tuple[str, str, str]:
     """Types of the matrices, of the experts and of the token mixers.
 
     Published four-bit checkpoints of latent-attention models leave attention in bf16, and
@@ -26,7 +26,7 @@ def read_dtypes(config: Mapping[str, Any], name: str, *, latent: bool) -> tuple[
     if "mxfp4" in words:
         return "bf16", "fp4", "bf16"
     if "nvfp4" in words:
-        return "fp4", "fp4", "bf16" if latent else "fp4"
+        return "fp4", "fp4", "bf16" if has_latent_attention else "fp4"
     if "fp8" in words or "mixed_precision" in words:
         return "fp8", experts or "fp8", "fp8"
     if "pack-quantized" in words:

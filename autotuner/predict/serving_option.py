@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from autotuner.predict.hardware import Gpu
+from autotuner.predict.hardware import GpuSpec
 from autotuner.predict.intervals import Interval
 from autotuner.predict.layout import Layout
 
@@ -14,10 +14,10 @@ Prices = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class WorkerPool:
     """`workers` servers of one layout on one GPU type, each with `batch` requests in flight on average."""
 
-    gpu: Gpu
+    gpu: GpuSpec
     layout: Layout
     workers: int
     batch: float
@@ -28,11 +28,11 @@ class Pool:
         return self.workers * self.layout.gpus
 
     def __str__(self) -> str:
-        return f"{self.workers} x {label(self.layout)}"
+        return f"{self.workers} x {layout_label(self.layout)}"
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class ServingOption:
     """Workers and their load; times are means in seconds, `requests` requests/s over all workers.
 
     Aggregated where `prefill` is None; else prompts are computed by its workers and the KV cache
@@ -41,8 +41,8 @@ class Option:
     its target and `binding` which one; `source` says measured, interpolated or predicted.
     """
 
-    serving: Pool
-    prefill: Pool | None
+    serving: WorkerPool
+    prefill: WorkerPool | None
     ttft: float
     tpot: float
     ttft_interval: Interval
@@ -50,7 +50,7 @@ class Option:
     requests: float
     throughput: float
     budget: int
-    transfer: float = 0.0
+    transfer_seconds: float = 0.0
     excess: float = 0.0
     binding: str = ""
     price: float | None = None
@@ -62,12 +62,12 @@ class Option:
         return "aggregated" if self.prefill is None else "split"
 
     @property
-    def pools(self) -> tuple[Pool, ...]:
+    def pools(self) -> tuple[WorkerPool, ...]:
         """All workers, prefill first."""
         return (self.serving,) if self.prefill is None else (self.prefill, self.serving)
 
     @property
-    def workers(self) -> tuple[object, ...]:
+    def worker_key(self) -> tuple[object, ...]:
         """What is equal for the same workers under another load."""
         return tuple((pool.gpu.name, pool.layout, pool.workers) for pool in self.pools)
 
@@ -82,7 +82,7 @@ class Option:
         return sum(pool.workers * pool.batch for pool in self.pools)
 
     @property
-    def per_gpu(self) -> float:
+    def throughput_per_gpu(self) -> float:
         """Output tokens/s per GPU of the budget."""
         return self.throughput / self.budget
 
@@ -92,7 +92,7 @@ class Option:
         return 1 / self.tpot
 
     @property
-    def meets(self) -> bool:
+    def meets_target(self) -> bool:
         """Whether every target is met."""
         return self.excess <= 1
 
@@ -110,16 +110,16 @@ class Option:
         return f"prefill {self.prefill} on {self.prefill.gpu.name} + decode {self.serving} on {self.serving.gpu.name}"
 
 
-def label(layout: Layout) -> str:
+def layout_label(layout: Layout) -> str:
     """A layout in a word or two, as in `tp4 pp2`."""
     sizes = (("dp", layout.dp), ("tp", layout.tp), ("pp", layout.pp))
     words = [f"{name}{size}" for name, size in sizes if size > 1]
-    if layout.expert_groups > 1:
-        words.append(f"ep{layout.expert_groups}")
+    if layout.ep_size > 1:
+        words.append(f"ep{layout.ep_size}")
     return " ".join(words) or "tp1"
 
 
-def hourly(pools: Iterable[Pool], prices: Prices) -> float | None:
+def hourly_price(pools: Iterable[WorkerPool], prices: Prices) -> float | None:
     """The price of all workers for one hour; None where one is unknown."""
     total = 0.0
     for pool in pools:
@@ -130,19 +130,19 @@ def hourly(pools: Iterable[Pool], prices: Prices) -> float | None:
     return total
 
 
-def frontier(found: Iterable[Option]) -> list[Option]:
+def pareto_frontier(options: Iterable[ServingOption]) -> list[ServingOption]:
     """Options that none beats in both throughput per GPU and time per token, by time per token."""
     best, kept = 0.0, []
-    for option in sorted(found, key=lambda o: (o.tpot, -o.per_gpu, o.ttft)):
-        if option.per_gpu > best:
-            best = option.per_gpu
+    for option in sorted(options, key=lambda o: (o.tpot, -o.throughput_per_gpu, o.ttft)):
+        if option.throughput_per_gpu > best:
+            best = option.throughput_per_gpu
             kept.append(option)
     return kept
 
 
-def best_of_each(found: Iterable[Option]) -> list[Option]:
+def best_per_layout(options: Iterable[ServingOption]) -> list[ServingOption]:
     """The first option of each layout that decodes, aggregated and split: in a ranking its best load and partner."""
-    seen: dict[tuple[object, ...], Option] = {}
-    for option in found:
+    seen: dict[tuple[object, ...], ServingOption] = {}
+    for option in options:
         seen.setdefault((option.mode, option.serving.gpu.name, option.serving.layout), option)
     return list(seen.values())

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.predict.architectures import read_layers
-from autotuner.predict.geometry import Attention, Feed
+from autotuner.predict.geometry import Attention, FeedForward
 from autotuner.predict.quantization import read_dtypes
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
@@ -23,8 +23,16 @@ DTYPE_BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.515625, "fp4": 0.
 """Bytes per weight; four-bit types carry a scale per group (2 bytes per 128, 1 byte per 16)."""
 
 
-WHOLE = "Take the file as the model's publisher wrote it."
-ENDINGS = {"fp8": "fp8", "nvfp4": "fp4", "fp4": "fp4", "int4": "int4", "awq": "int4", "gptq": "int4", "bf16": "bf16"}
+ORIGINAL_FILE_REMEDY = "Take the file as the model's publisher wrote it."
+DTYPE_BY_SUFFIX = {
+    "fp8": "fp8",
+    "nvfp4": "fp4",
+    "fp4": "fp4",
+    "int4": "int4",
+    "awq": "int4",
+    "gptq": "int4",
+    "bf16": "bf16",
+}
 """What the end of a checkpoint's name says of its weights, where only its base model is bundled."""
 
 
@@ -40,14 +48,14 @@ class ModelShape:
     name: str
     architecture: str
     layers: int
-    hidden: int
+    hidden_size: int
     heads: int
     kv_heads: int
     head_dim: int
-    vocabulary: int
+    vocab_size: int
     max_model_len: int
     attentions: tuple[Attention, ...]
-    feeds: tuple[Feed, ...]
+    feed_forwards: tuple[FeedForward, ...]
     tied_embeddings: bool = False
     weight_dtype: str = "bf16"
     expert_dtype: str = "bf16"
@@ -55,53 +63,55 @@ class ModelShape:
     draft_layers: int = 0
 
     @property
-    def mixer_weights(self) -> int:
+    def attention_proj_weights(self) -> int:
         """Weights of all attention and state-space projections."""
         return sum(kind.layers * kind.weights for kind in self.attentions)
 
     @property
-    def dense_weights(self) -> int:
+    def mlp_weights(self) -> int:
         """Weights of all feed-forward layers that every token passes through, routers included."""
-        return sum(kind.layers * (kind.weights + kind.router) for kind in self.feeds)
+        return sum(kind.layers * (kind.weights + kind.router_weights) for kind in self.feed_forwards)
 
     @property
     def expert_weights(self) -> int:
         """Weights of all routed experts."""
-        return sum(kind.layers * kind.experts * kind.expert_weights for kind in self.feeds)
+        return sum(kind.layers * kind.experts * kind.expert_weights for kind in self.feed_forwards)
 
     @property
     def experts(self) -> int:
         """Routed experts of one mixture layer; 0 for a dense model."""
-        return max((kind.experts for kind in self.feeds), default=0)
+        return max((kind.experts for kind in self.feed_forwards), default=0)
 
     @property
     def moe_layers(self) -> int:
         """Layers with routed experts."""
-        return sum(kind.layers for kind in self.feeds if kind.experts)
+        return sum(kind.layers for kind in self.feed_forwards if kind.experts)
 
     @property
     def layer_weights(self) -> int:
         """Weights of all layers together, every expert counted."""
-        return self.mixer_weights + self.dense_weights + self.expert_weights
+        return self.attention_proj_weights + self.mlp_weights + self.expert_weights
 
     @property
     def embedding_weights(self) -> int:
         """Weights of the embedding and the output head, once where they are tied."""
-        return self.vocabulary * self.hidden * (1 if self.tied_embeddings else 2)
+        return self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
 
     @property
     def parameters(self) -> int:
         """All weights of the model, norms included."""
-        return self.layer_weights + self.embedding_weights + (2 * self.layers + 1) * self.hidden
+        return self.layer_weights + self.embedding_weights + (2 * self.layers + 1) * self.hidden_size
 
     @property
     def active_parameters(self) -> int:
         """Weights one token passes through."""
-        idle = sum(kind.layers * (kind.experts - kind.active) * kind.expert_weights for kind in self.feeds)
+        idle = sum(
+            kind.layers * (kind.experts - kind.active_experts) * kind.expert_weights for kind in self.feed_forwards
+        )
         return self.parameters - idle
 
 
-def _plain(name: str) -> str:
+def _normalized_name(name: str) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", name.rsplit("/", 1)[-1].lower()).strip("-")
     return re.sub(r"-(instruct|base|chat|hf|it|v0-1)\b", "", words).removeprefix("meta-")
 
@@ -113,10 +123,10 @@ def catalogue() -> Mapping[str, Mapping[str, Any]]:
         CATALOGUE.read_text(),
         Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
     )
-    return {name: {field: _expanded(value) for field, value in config.items()} for name, config in loaded.items()}
+    return {name: {field: _expand(value) for field, value in config.items()} for name, config in loaded.items()}
 
 
-def _expanded(value: Any) -> Any:
+def _expand(value: Any) -> Any:
     """Write out what the catalogue keeps as a pattern or as runs."""
     if not isinstance(value, dict):
         return value
@@ -124,17 +134,17 @@ def _expanded(value: Any) -> Any:
         return value["pattern"] * value["times"]
     if "runs" in value:
         return [item for item, count in value["runs"] for _ in range(count)]
-    return {field: _expanded(inner) for field, inner in value.items()}
+    return {field: _expand(inner) for field, inner in value.items()}
 
 
 @cache
-def _spellings() -> Mapping[str, str]:
-    return {_plain(name): name for name in reversed([*catalogue()])}
+def _names_by_spelling() -> Mapping[str, str]:
+    return {_normalized_name(name): name for name in reversed([*catalogue()])}
 
 
 @cache
-def _bundled(name: str) -> ModelShape:
-    return shape_of(catalogue()[name], name)
+def _bundled_shape(name: str) -> ModelShape:
+    return shape_from_config(catalogue()[name], name)
 
 
 def model_shape(id_or_path: str) -> ModelShape:
@@ -143,7 +153,7 @@ def model_shape(id_or_path: str) -> ModelShape:
     Raises ConfigError for an unknown name, an unreadable file, an architecture that is not
     modelled, and missing fields.
     """
-    name = _spellings().get(_plain(id_or_path))
+    name = _names_by_spelling().get(_normalized_name(id_or_path))
     try:
         path = Path(id_or_path).expanduser()
         path = path / "config.json" if path.is_dir() else path
@@ -151,29 +161,29 @@ def model_shape(id_or_path: str) -> ModelShape:
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, nobody's home
         raise ConfigError(f"There is no model '{id_or_path[:80]}'.", why=str(error)[:200]) from error
     if found:
-        return shape_of(_read(path), id_or_path)
+        return shape_from_config(_read_config(path), id_or_path)
     if path.name == "config.json" or id_or_path.startswith(("/", "./", "../", "~")):
         raise ConfigError(
             f"There is no model at '{id_or_path}'.", remedy="Give a folder with a config.json, or a bundled name."
         )
     if name:
-        return _bundled(name)
-    base, _, ending = _plain(id_or_path).rpartition("-")
-    if ending in ENDINGS and base in _spellings():
-        return _requantised(_bundled(_spellings()[base]), id_or_path, ENDINGS[ending])
+        return _bundled_shape(name)
+    base, _, ending = _normalized_name(id_or_path).rpartition("-")
+    if ending in DTYPE_BY_SUFFIX and base in _names_by_spelling():
+        return _with_weight_dtype(_bundled_shape(_names_by_spelling()[base]), id_or_path, DTYPE_BY_SUFFIX[ending])
     raise ConfigError(
-        unknown("model", id_or_path, catalogue()),
+        unknown_name_message("model", id_or_path, catalogue()),
         why="Its shape is neither bundled nor at a path.",
         remedy="Give a folder with its config.json.",
     )
 
 
-def _requantised(shape: ModelShape, name: str, dtype: str) -> ModelShape:
-    mixer = "bf16" if dtype == "fp4" and any(kind.latent for kind in shape.attentions) else dtype
+def _with_weight_dtype(shape: ModelShape, name: str, dtype: str) -> ModelShape:
+    mixer = "bf16" if dtype == "fp4" and any(kind.is_latent for kind in shape.attentions) else dtype
     return replace(shape, name=name, weight_dtype=dtype, expert_dtype=dtype, attention_dtype=mixer)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read_config(path: Path) -> Mapping[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -183,27 +193,29 @@ def _read(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def shape_of(config: Mapping[str, Any], name: str) -> ModelShape:
+def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     """Read the shape from the fields of a config.json; `name` is for messages.
 
     Raises ConfigError for an architecture that is not modelled, and for fields that are missing
     or are not what they must be.
     """
     try:
-        found = _shape(config, name)
-        parts: list[Attention | Feed] = [*found.attentions, *found.feeds]
+        found = _parse_shape(config, name)
+        parts: list[Attention | FeedForward] = [*found.attentions, *found.feed_forwards]
         sizes = [size for part in parts for size in astuple(part)]
         if min(sizes) < 0 or min(found.layers, found.heads, found.parameters, found.max_model_len) < 1:
             raise ValueError("a size is below 0")
     except KeyError as error:
-        raise ConfigError(f"The config.json of '{name}' lacks {error.args[0]}.", remedy=WHOLE) from error
+        raise ConfigError(f"The config.json of '{name}' lacks {error.args[0]}.", remedy=ORIGINAL_FILE_REMEDY) from error
     except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
-        why = _odd_fields(config) or f"{error}."
-        raise ConfigError(f"The config.json of '{name}' does not describe a decoder.", why=why, remedy=WHOLE) from error
+        why = _invalid_fields(config) or f"{error}."
+        raise ConfigError(
+            f"The config.json of '{name}' does not describe a decoder.", why=why, remedy=ORIGINAL_FILE_REMEDY
+        ) from error
     return found
 
 
-def _odd_fields(config: Mapping[str, Any]) -> str:
+def _invalid_fields(config: Mapping[str, Any]) -> str:
     """Name the fields that are of another type than in every bundled model, or below 0."""
     seen: dict[str, set[type]] = {}
     for body in catalogue().values():
@@ -218,28 +230,28 @@ def _odd_fields(config: Mapping[str, Any]) -> str:
     return f"{', '.join(odd)}." if odd else ""
 
 
-def _shape(config: Mapping[str, Any], name: str) -> ModelShape:
+def _parse_shape(config: Mapping[str, Any], name: str) -> ModelShape:
     text = {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
     if config.get("architectures"):
         text = {**text, "architectures": config["architectures"]}
     architecture, attentions, feeds = read_layers(text, name)
     weight_dtype, expert_dtype, attention_dtype = read_dtypes(
-        text, name, latent=any(kind.latent for kind in attentions)
+        text, name, has_latent_attention=any(kind.is_latent for kind in attentions)
     )
-    softmax = max(attentions, key=lambda kind: (kind.heads, kind.shards))
-    groups: list[Attention | Feed] = [*attentions, *feeds]
+    softmax = max(attentions, key=lambda kind: (kind.heads, kind.kv_heads))
+    groups: list[Attention | FeedForward] = [*attentions, *feeds]
     return ModelShape(
         name=name,
         architecture=architecture,
         layers=text.get("num_hidden_layers") or sum(kind.layers for kind in groups),
-        hidden=text["hidden_size"],
+        hidden_size=text["hidden_size"],
         heads=text["num_attention_heads"],
-        kv_heads=softmax.shards,
+        kv_heads=softmax.kv_heads,
         head_dim=softmax.value_dim,
-        vocabulary=text["vocab_size"],
+        vocab_size=text["vocab_size"],
         max_model_len=text["max_position_embeddings"],
         attentions=attentions,
-        feeds=feeds,
+        feed_forwards=feeds,
         tied_embeddings=bool(text.get("tie_word_embeddings", False)),
         weight_dtype=weight_dtype,
         expert_dtype=expert_dtype,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autotuner.predict.calibration import calibration
-from autotuner.predict.efficiencies import SHARPNESS, Rates, StepParts, slower, step_parts
-from autotuner.predict.hardware import Gpu
-from autotuner.predict.layout import Layout, dtypes_of
+from autotuner.predict.calibration import bundled_calibration
+from autotuner.predict.efficiencies import SMOOTH_MAX_POWER, Efficiencies, StepParts, smooth_max, step_parts
+from autotuner.predict.hardware import GpuSpec
+from autotuner.predict.layout import Layout, resolve_dtypes
 from autotuner.predict.operators import Operators
 from autotuner.predict.shape import ModelShape
 
@@ -22,7 +22,7 @@ class StepTimes:
     def __init__(
         self,
         shape: ModelShape,
-        gpu: Gpu,
+        gpu: GpuSpec,
         *,
         tp: int = 1,
         pp: int = 1,
@@ -30,14 +30,14 @@ class StepTimes:
         kv_dtype: str = "bf16",
         cuda_graph: bool = True,
         engine: str = "vllm",
-        rates: Rates | None = None,
+        efficiencies: Efficiencies | None = None,
     ) -> None:
         layout = Layout(tp=tp, pp=pp)
-        dtypes = dtypes_of(shape, gpu, gemm=weight_dtype, kv=kv_dtype)
+        dtypes = resolve_dtypes(shape, gpu, gemm_dtype=weight_dtype, kv_dtype=kv_dtype)
         self._operators = Operators(shape, gpu, layout, dtypes)
-        self._rates = rates or calibration().rates(shape, gpu, layout, dtypes, engine)
+        self._efficiencies = efficiencies or bundled_calibration().efficiencies(shape, gpu, layout, dtypes, engine)
         self._cuda_graph = cuda_graph
-        self._decoding: dict[int, Callable[[int], float]] = {}
+        self._decode_timers: dict[int, Callable[[int], float]] = {}
 
     def parts(self, prefill: Sequence[tuple[int, int]], decodes: int = 0, decode_context: int = 0) -> StepParts:
         """Divide one iteration's time by operator.
@@ -47,33 +47,35 @@ class StepTimes:
         together.
         """
         work = self._operators.work(prefill, decodes, decode_context / decodes if decodes else 0.0)
-        return step_parts(work, self._rates, eager=bool(prefill) or not self._cuda_graph)
+        return step_parts(work, self._efficiencies, eager=bool(prefill) or not self._cuda_graph)
 
     def step(self, prefill: Sequence[tuple[int, int]], decodes: int = 0, decode_context: int = 0) -> float:
         """Seconds of one iteration; arguments as for `parts`."""
         if prefill:
             return self.parts(prefill, decodes, decode_context).total
-        return self.decoding(decodes)(decode_context)
+        return self.decode_time(decodes)(decode_context)
 
-    def decoding(self, decodes: int) -> Callable[[int], float]:
+    def decode_time(self, decodes: int) -> Callable[[int], float]:
         """Seconds of an iteration of `decodes` sequences and no prompt, by their tokens in the cache."""
-        found = self._decoding.get(decodes)
+        found = self._decode_timers.get(decodes)
         if found is None:
-            found = self._decoding[decodes] = self._decoding_only(decodes)
+            found = self._decode_timers[decodes] = self._decode_timer(decodes)
         return found
 
-    def _decoding_only(self, decodes: int) -> Callable[[int], float]:
+    def _decode_timer(self, decodes: int) -> Callable[[int], float]:
         # Of a decode iteration only the attention depends on the context.
-        rest = step_parts(self._operators.work([], decodes, 0), self._rates, eager=False).total
-        by, attention, power = self._rates, self._operators.decode_attention, 1 / SHARPNESS
+        rest = step_parts(self._operators.work([], decodes, 0), self._efficiencies, eager=False).total
+        by, attention, power = self._efficiencies, self._operators.decode_attention, 1 / SMOOTH_MAX_POWER
         by_compute, by_memory = by.decode_compute, by.decode_memory
 
         def seconds(context: int) -> float:
             compute, memory = attention(decodes, context / decodes if decodes else 0.0)
-            return float(rest + ((compute * by_compute) ** SHARPNESS + (memory * by_memory) ** SHARPNESS) ** power)
+            return float(
+                rest + ((compute * by_compute) ** SMOOTH_MAX_POWER + (memory * by_memory) ** SMOOTH_MAX_POWER) ** power
+            )
 
         def eager(context: int) -> float:
             busy = seconds(context) - by.step
-            return slower(busy, by.host) + by.step
+            return smooth_max(busy, by.host) + by.step
 
         return seconds if self._cuda_graph else eager

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from autotuner.errors import ConfigError
 from autotuner.predict.layout import Layout
-from autotuner.predict.model_on_gpus import Deployment, deployment
+from autotuner.predict.model_on_gpus import ModelOnGpus, model_on_gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Software:
     dtype: str | None = None
     kv_dtype: str | None = None
 
-    def on(self, model: str, gpu: str, layout: Layout) -> Deployment:
+    def deploy(self, model: str, gpu: str, layout: Layout) -> ModelOnGpus:
         """A model served by this on GPUs; ConfigError for what no engine runs."""
-        return deployment(model, gpu, layout, self.dtype, self.dtype, self.kv_dtype, self.engine, self.version)
+        return model_on_gpus(model, gpu, layout, self.dtype, self.dtype, self.kv_dtype, self.engine, self.version)
 
 
-class Timed(Protocol):
+class MeanLatencies(Protocol):
     """Whatever has a mean time to first token and per output token, in seconds."""
 
     @property
@@ -64,23 +64,23 @@ class Timed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LatencyTarget:
     """The most that mean TTFT and mean TPOT may be, in seconds; None is no target."""
 
     ttft: float | None = None
     tpot: float | None = None
 
-    def excess(self, found: Timed) -> tuple[float, str]:
+    def excess(self, result: MeanLatencies) -> tuple[float, str]:
         """The largest ratio of a time to its target, and which one it is; 0 without targets."""
         ratios = [
             (time / target, name)
-            for name, time, target in (("ttft", found.ttft, self.ttft), ("tpot", found.tpot, self.tpot))
+            for name, time, target in (("ttft", result.ttft, self.ttft), ("tpot", result.tpot, self.tpot))
             if target is not None
         ]
         return max(ratios, default=(0.0, ""))
 
     @property
-    def told(self) -> bool:
+    def is_set(self) -> bool:
         """Whether there is any target."""
         return self.ttft is not None or self.tpot is not None
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from autotuner.core import LoadPointResult, Trial
 from autotuner.experiment import Experiment, Slo
-from autotuner.report.formatting import setting
-from autotuner.report.frontier import on_frontier
-from autotuner.report.near_misses import near
-from autotuner.report.record import per_gpu
+from autotuner.report.formatting import format_setting
+from autotuner.report.frontier import frontier_members
+from autotuner.report.near_misses import near_terms
+from autotuner.report.record import per_gpu_figures
 from autotuner.scoring.judge import judge
 from autotuner.scoring.rank import Ranking
 
@@ -20,7 +20,7 @@ _LATENCIES = ("ttft", "ttfo", "tpot", "itl", "e2e")
 _STATISTICS = ("mean", "p50", "p90", "p99")
 
 
-def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> str:
+def csv_text(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> str:
     """Seconds, tokens/s and requests/s; empty where there is no figure. A failed trial has at least one row.
 
     `rank` and `candidate` are the place and the number of the candidate, the same for all its launches.
@@ -29,30 +29,30 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
     names = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
     found: list[dict[str, Any]] = []
     judged = [judge(trial, experiment) for trial in trials]
-    members = on_frontier(trials, experiment)
+    members = frontier_members(trials, experiment)
     for trial in judged:
         failure = trial.measurement.failure
         standing = standings.get(trial.candidate.key)
         head = {
             "rank": standing.rank if standing else None,
-            "candidate": standing.trial if standing else None,
+            "candidate": standing.trial_number if standing else None,
             "trial": trial.number,
             "purpose": trial.purpose,
             "runtime": trial.candidate.runtime,
-            **{name: setting(value) for name, value in trial.candidate.parameters.items()},
+            **{name: format_setting(value) for name, value in trial.candidate.parameters.items()},
             "gpus": trial.candidate.gpus,
             "failure": failure.kind.value if failure else None,
             "source": trial.measurement.source,
         }
         found += [
             head
-            | _row(result, trial, experiment)
+            | _trial_row(result, trial, experiment)
             | {"pareto": str((trial.candidate.key, result.load_point) in members).lower()}
             for result in trial.measurement.load_points
         ] or [head]
-    metered = _GPU_USE if any(set(_GPU_USE) & set(row) for row in found) else ()
+    metered = _GPU_USE_COLUMNS if any(set(_GPU_USE_COLUMNS) & set(row) for row in found) else ()
     head_columns = ("rank", "candidate", "trial", "purpose", "runtime")
-    columns = [*head_columns, *names, "gpus", "failure", "source", *FIGURES, *_OF_A_RUN, *metered]
+    columns = [*head_columns, *names, "gpus", "failure", "source", *LOAD_POINT_COLUMNS, *_RUN_COLUMNS, *metered]
     text = io.StringIO()
     writer = csv_module.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -60,16 +60,16 @@ def csv(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> st
     return text.getvalue()
 
 
-def _row(result: LoadPointResult, trial: Trial, experiment: Experiment) -> dict[str, Any]:
+def _trial_row(result: LoadPointResult, trial: Trial, experiment: Experiment) -> dict[str, Any]:
     return {
-        **figures(result, experiment.slo),
-        **per_gpu(result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour),
+        **load_point_row(result, experiment.slo),
+        **per_gpu_figures(result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour),
         "score": result.score.value if result.score else None,
-        **_gpu_use(result),
+        **_gpu_use_row(result),
     }
 
 
-def figures(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
+def load_point_row(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
     """One load point as a flat row: seconds, tokens/s, requests/s; `near` names the terms met by little."""
     metrics, share = result.metrics, result.metrics.attainment
     row: dict[str, Any] = {
@@ -78,7 +78,7 @@ def figures(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
         "rate": result.load_point.rate,
         "source": result.source,
         "verdict": result.verdict.value,
-        "near": " ".join(term.term for term in near(result, slo)),
+        "near": " ".join(term.term for term in near_terms(result, slo)),
         "n": metrics.requests,
         "errors": sum(metrics.errors.values()),
         "output_throughput": metrics.output_throughput,
@@ -97,15 +97,15 @@ def figures(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
     return row
 
 
-def _gpu_use(result: LoadPointResult) -> dict[str, Any]:
+def _gpu_use_row(result: LoadPointResult) -> dict[str, Any]:
     use = result.gpu_use
     if use is None:
         return {}
     figures = (use.mean_watts, use.max_watts, use.utilisation, use.memory_used, use.energy, result.joules_per_token)
-    return dict(zip(_GPU_USE, figures, strict=True))
+    return dict(zip(_GPU_USE_COLUMNS, figures, strict=True))
 
 
-_OF_A_RUN = (
+_RUN_COLUMNS = (
     "output_throughput_per_gpu",
     "total_throughput_per_gpu",
     "gpu_seconds_per_million_output_tokens",
@@ -115,10 +115,10 @@ _OF_A_RUN = (
 )
 """Columns that take an objective and a known number of GPUs."""
 
-_GPU_USE = ("watts_mean", "watts_max", "gpu_utilisation", "gpu_memory_used", "energy", "joules_per_token")
+_GPU_USE_COLUMNS = ("watts_mean", "watts_max", "gpu_utilisation", "gpu_memory_used", "energy", "joules_per_token")
 """Columns of a run whose GPUs a driver told of: W, W, share, bytes, J, J."""
 
-FIGURES = (
+LOAD_POINT_COLUMNS = (
     "scenario",
     "concurrency",
     "rate",

@@ -15,14 +15,14 @@ SOURCE_NOTES: dict[Source, str] = {
 }
 
 
-SMALLEST, LARGEST = -4, 15
+MIN_EXPONENT, MAX_EXPONENT = -4, 15
 """Powers of ten between which a figure is written out."""
 
-LONGEST_VALUE = 40
+MAX_VALUE_CHARACTERS = 40
 """Characters of a parameter's value in a candidate's name; the middle of a longer one is left out."""
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """`digits` significant figures, thousands separated; what is all but zero as `<0.0001`, never an exponent."""
     if value is None:
         return ""
@@ -30,41 +30,41 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{value:g}"
     scientific = f"{value:.{digits - 1}e}"
     exponent = int(scientific.split("e")[1])
-    if exponent < SMALLEST:
-        return f"<{10.0**SMALLEST:.4f}" if value > 0 else f">-{10.0**SMALLEST:.4f}"
-    if exponent > LARGEST:
+    if exponent < MIN_EXPONENT:
+        return f"<{10.0**MIN_EXPONENT:.4f}" if value > 0 else f">-{10.0**MIN_EXPONENT:.4f}"
+    if exponent > MAX_EXPONENT:
         return scientific
     return f"{float(scientific):,.{max(0, digits - 1 - exponent)}f}"
 
 
-def with_interval(distribution: Distribution | None, statistic: str, scale: float = 1.0) -> str:
+def format_statistic(distribution: Distribution | None, statistic: str, scale: float = 1.0) -> str:
     """A statistic and its 95% interval; an open end, as in `209 (204-)`, is one that so few samples cannot bound."""
     if distribution is None:
         return ""
-    text = number(getattr(distribution, statistic) * scale)
+    text = format_number(getattr(distribution, statistic) * scale)
     if statistic not in distribution.intervals:
         return text
     low, high = distribution.intervals[statistic]
     if high is None and not low:
         return text
-    return f"{text} ({number(low * scale)}-{'' if high is None else number(high * scale)})"
+    return f"{text} ({format_number(low * scale)}-{'' if high is None else format_number(high * scale)})"
 
 
-def estimate(value: float | None, interval: tuple[float, float] | None, scale: float = 1.0) -> str:
+def format_estimate(value: float | None, interval: tuple[float, float] | None, scale: float = 1.0) -> str:
     """A figure with its 95% interval, where it has one."""
     if value is None:
         return ""
     if interval is None:
-        return number(value * scale)
-    return f"{number(value * scale)} ({number(interval[0] * scale)}-{number(interval[1] * scale)})"
+        return format_number(value * scale)
+    return f"{format_number(value * scale)} ({format_number(interval[0] * scale)}-{format_number(interval[1] * scale)})"
 
 
-_INTERVAL = re.compile(r"[\d,.<]+%? \([\d,.<]+-([\d,.]*)\)")
+_INTERVAL_PATTERN = re.compile(r"[\d,.<]+%? \([\d,.<]+-([\d,.]*)\)")
 
 
-def legend(cells: Iterable[str]) -> str:
+def interval_legend(cells: Iterable[str]) -> str:
     """What brackets and open ends mean, where some of these cells have them; else empty."""
-    spans = [(cell, match[1]) for cell in cells if (match := _INTERVAL.fullmatch(cell))]
+    spans = [(cell, match[1]) for cell in cells if (match := _INTERVAL_PATTERN.fullmatch(cell))]
     if not spans:
         return ""
     unbounded = next((cell for cell, high in spans if not high), None)
@@ -72,35 +72,39 @@ def legend(cells: Iterable[str]) -> str:
     return f"In brackets stand 95% intervals{more}."
 
 
-def share(value: Share | None) -> str:
+def format_share(value: Share | None) -> str:
     """A share in percent with its 95% interval."""
     if value is None:
         return ""
     return f"{value.value:.0%} ({value.low * 100:.0f}-{value.high * 100:.0f})"
 
 
-def load(point: LoadPoint) -> str:
+def format_load(point: LoadPoint) -> str:
     """How hard a load point pushes: a concurrency or a rate."""
     return f"{point.rate:g}/s" if point.concurrency is None else f"{point.concurrency}"
 
 
-def label(candidate: Candidate, names: Sequence[str], *, runtime: bool = False) -> str:
+def candidate_label(candidate: Candidate, names: Sequence[str], *, runtime: bool = False) -> str:
     """The candidate told by these parameters, and its runtime where asked or where it has none of them."""
     settings = ((name, candidate.parameters[name]) for name in names if name in candidate.parameters)
-    parts = [f"{name}={shortened(setting(value))}" for name, value in settings]
+    parts = [f"{name}={shorten(format_setting(value))}" for name, value in settings]
     return " ".join([candidate.runtime, *parts] if runtime or not parts else parts)
 
 
-def setting(value: Value) -> str:
+def format_setting(value: Value) -> str:
     """A parameter's value as it is written in YAML."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return str(value)
 
 
-def shortened(text: str, most: int = LONGEST_VALUE) -> str:
+def shorten(text: str, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
     """Text of at most `most` characters, its middle left out where it has more."""
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}..{text[len(text) - (most - most // 2 - 1) :]}"
+    return (
+        text
+        if len(text) <= max_characters
+        else f"{text[: max_characters // 2 - 1]}..{text[len(text) - (max_characters - max_characters // 2 - 1) :]}"
+    )
 
 
 def source_note(ranking: Ranking) -> str:

@@ -6,29 +6,29 @@ from collections.abc import Sequence
 
 from autotuner.core import LoadPoint, Trial
 from autotuner.experiment import Experiment
-from autotuner.report.candidate_names import Names
-from autotuner.report.formatting import load, number
-from autotuner.report.near_misses import near
-from autotuner.report.pooling import candidates
-from autotuner.report.table import OUTPUT_PER_GPU, Column, Row, Table, cost_column, shows_cost, verdict
-from autotuner.scoring.objective import cost
-from autotuner.scoring.pareto import AXES, Point, points
+from autotuner.report.candidate_names import CandidateNames
+from autotuner.report.formatting import format_load, format_number
+from autotuner.report.near_misses import near_terms
+from autotuner.report.pooling import pool_candidates
+from autotuner.report.table import OUTPUT_PER_GPU_TITLE, Column, Row, Table, cost_column, shows_cost, verdict_text
+from autotuner.scoring.objective import output_token_cost
+from autotuner.scoring.pareto import AXES, ParetoPoint, pareto_points
 
-AXES_SHOWN = ("throughput", "interactivity", "ttft")
+FRONTIER_AXES = ("throughput", "interactivity", "ttft")
 
 
-Member = tuple[str, LoadPoint]
+FrontierMember = tuple[str, LoadPoint]
 """A candidate's key and one of its load points."""
 
 
-def on_frontier(trials: Sequence[Trial], experiment: Experiment) -> set[Member]:
+def frontier_members(trials: Sequence[Trial], experiment: Experiment) -> set[FrontierMember]:
     """What the frontier holds, by the figures of all launches of a candidate."""
-    return {(point.trial.candidate.key, point.result.load_point) for point in _members(trials, experiment)}
+    return {(point.trial.candidate.key, point.result.load_point) for point in _frontier_points(trials, experiment)}
 
 
-def _members(trials: Sequence[Trial], experiment: Experiment) -> list[Point]:
-    pooled = [candidate.trial for candidate in candidates(trials, experiment)]
-    every = points(pooled, experiment, [AXES[name] for name in AXES_SHOWN])
+def _frontier_points(trials: Sequence[Trial], experiment: Experiment) -> list[ParetoPoint]:
+    pooled = [candidate.trial for candidate in pool_candidates(trials, experiment)]
+    every = pareto_points(pooled, experiment, [AXES[name] for name in FRONTIER_AXES])
     return [point for point in every if point.on_frontier]
 
 
@@ -37,45 +37,47 @@ def frontier_title(experiment: Experiment) -> str:
     return f"Pareto frontier{' of what meets the targets' if experiment.slo.terms else ''}"
 
 
-def frontier(trials: Sequence[Trial], experiment: Experiment) -> Table:
+def frontier_table(trials: Sequence[Trial], experiment: Experiment) -> Table:
     """The load points no other beats in output tokens/s per GPU, interactivity and TTFT, most interactive first."""
-    names = Names.of(trials)
+    names = CandidateNames.from_trials(trials)
     members: list[Row] = [
         {
             "trial": point.trial.number,
-            "candidate": names.short(point.trial.candidate),
+            "candidate": names.short_name(point.trial.candidate),
             "scenario": point.result.load_point.scenario,
-            "load": load(point.result.load_point),
-            **dict(zip(AXES_SHOWN, point.at, strict=True)),
+            "load": format_load(point.result.load_point),
+            **dict(zip(FRONTIER_AXES, point.coordinates, strict=True)),
             "verdict": point.result.verdict.value,
-            "near": near(point.result, experiment.slo),
+            "near": near_terms(point.result, experiment.slo),
             "failure": None,
             "gpus": point.trial.candidate.gpus,
-            "cost": cost(point.result.metrics, point.trial.candidate.gpus, experiment.hardware.price_per_gpu_hour),
+            "cost": output_token_cost(
+                point.result.metrics, point.trial.candidate.gpus, experiment.hardware.price_per_gpu_hour
+            ),
             "source": point.result.source,
         }
-        for point in _members(trials, experiment)
+        for point in _frontier_points(trials, experiment)
     ]
     members.sort(key=lambda row: (-row["interactivity"], -row["throughput"]))
     return Table(_columns(experiment, members), tuple(members))
 
 
-def _columns(experiment: Experiment, members: Sequence[Row]) -> tuple[Column, ...]:
+def _columns(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:
     columns = [
         Column("trial", lambda row: str(row["trial"])),
-        Column("candidate", lambda row: str(row["candidate"]), right=False, priority=4, below=True),
-        Column("scenario", lambda row: str(row["scenario"]), right=False, priority=2),
+        Column("candidate", lambda row: str(row["candidate"]), numeric=False, drop_priority=4, listed_below=True),
+        Column("scenario", lambda row: str(row["scenario"]), numeric=False, drop_priority=2),
         Column("load", lambda row: str(row["load"])),
-        Column(OUTPUT_PER_GPU, lambda row: number(row["throughput"])),
-        Column("tokens/s/user", lambda row: number(row["interactivity"])),
-        Column("TTFT ms", lambda row: number(row["ttft"] * 1e3)),
+        Column(OUTPUT_PER_GPU_TITLE, lambda row: format_number(row["throughput"])),
+        Column("tokens/s/user", lambda row: format_number(row["interactivity"])),
+        Column("TTFT ms", lambda row: format_number(row["ttft"] * 1e3)),
     ]
     if len(experiment.benchmark.traffic_scenarios) == 1:
         columns = [column for column in columns if column.title != "scenario"]
-    if shows_cost(experiment, (row["gpus"] for row in members)):
-        columns.append(cost_column(experiment, priority=1))
+    if shows_cost(experiment, (row["gpus"] for row in rows)):
+        columns.append(cost_column(experiment, drop_priority=1))
     return (
         *columns,
-        Column("verdict", verdict, right=False),
-        Column("source", lambda row: str(row["source"]), right=False, priority=5),
+        Column("verdict", verdict_text, numeric=False),
+        Column("source", lambda row: str(row["source"]), numeric=False, drop_priority=5),
     )

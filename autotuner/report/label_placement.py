@@ -15,10 +15,10 @@ from matplotlib.transforms import Bbox
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DISTANCES = (9.0, 16.0, 26.0, 40.0, 58.0, 80.0, 105.0)
-_ANGLES = (45, 20, 70, 90, 0, 135, 110, 160, -45, -20, -70, -90, 180, -135, -160, -110)
-_CLEARANCE = 1.5
-Spot = tuple[float, float, float]
+_DISTANCES_POINTS = (9.0, 16.0, 26.0, 40.0, 58.0, 80.0, 105.0)
+_ANGLES_DEGREES = (45, 20, 70, 90, 0, 135, 110, 160, -45, -20, -70, -90, 180, -135, -160, -110)
+_CLEARANCE_POINTS = 1.5
+Marker = tuple[float, float, float]
 """A drawn marker: x and y, and its radius in points."""
 
 
@@ -26,13 +26,13 @@ Spot = tuple[float, float, float]
 class Label:
     """Text for the point `at` (data coordinates): the first of `texts` that finds a free place."""
 
-    at: tuple[float, float]
+    anchor: tuple[float, float]
     texts: tuple[str, ...]
     colour: str
     bold: bool = False
 
 
-def place(axes: Axes, labels: Sequence[Label], spots: Sequence[Spot], lines: Sequence[Sequence[Any]]) -> int:
+def place_labels(axes: Axes, labels: Sequence[Label], markers: Sequence[Marker], lines: Sequence[Sequence[Any]]) -> int:
     """Draw each label, in order of importance, where it covers no label, marker or line; x and y in data coordinates.
 
     A label that finds no place is left out. The number drawn is returned.
@@ -42,33 +42,33 @@ def place(axes: Axes, labels: Sequence[Label], spots: Sequence[Spot], lines: Seq
     transform = axes.transData.transform
     pixels = 72.0 / figure.dpi  # type: ignore[union-attr]
     taken: list[Bbox] = []
-    obstacles = [(*transform((x, y)), radius / pixels) for x, y, radius in spots]
-    obstacles += [(*at, 2.0 / pixels) for line in lines for at in _along([transform(point) for point in line])]
+    obstacles = [(*transform((x, y)), radius / pixels) for x, y, radius in markers]
+    obstacles += [(*at, 2.0 / pixels) for line in lines for at in _sample_line([transform(point) for point in line])]
     frame = axes.get_window_extent(renderer)
     drawn = 0
     for label in labels:
         for text in label.texts:
-            artist = _annotation(axes, label, text)
+            artist = _annotate(axes, label, text)
             size = artist.get_window_extent(renderer)
-            x, y = transform(label.at)
-            spot = _best((x, y), size, pixels, frame, taken, obstacles)
+            x, y = transform(label.anchor)
+            spot = _free_box((x, y), size, pixels, frame, taken, obstacles)
             if spot is None:
                 artist.remove()
                 continue
             box, distance = spot
             artist.set_position(((box.x0 - x) * pixels, (box.y0 - y) * pixels))
-            if distance > _DISTANCES[1]:
-                _leader(axes, (x, y), box, label.colour)
+            if distance > _DISTANCES_POINTS[1]:
+                _draw_leader(axes, (x, y), box, label.colour)
             taken.append(box)
             drawn += 1
             break
     return drawn
 
 
-def _annotation(axes: Axes, label: Label, text: str) -> Annotation:
+def _annotate(axes: Axes, label: Label, text: str) -> Annotation:
     return axes.annotate(
         text,
-        label.at,
+        label.anchor,
         xytext=(0, 0),
         textcoords="offset points",
         fontsize=7.5,
@@ -81,23 +81,23 @@ def _annotation(axes: Axes, label: Label, text: str) -> Annotation:
     )
 
 
-def _best(
-    at: tuple[float, float],
+def _free_box(
+    anchor: tuple[float, float],
     size: Bbox,
     pixels: float,
     frame: Bbox,
-    taken: Sequence[Bbox],
-    obstacles: Sequence[Spot],
+    boxes: Sequence[Bbox],
+    obstacles: Sequence[Marker],
 ) -> tuple[Bbox, float] | None:
     """The nearest free box around `at`, else None; all in pixels."""
-    for distance in _DISTANCES:
-        for angle in _ANGLES:
+    for distance in _DISTANCES_POINTS:
+        for angle in _ANGLES_DEGREES:
             dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
             # The box touches the circle of this distance with the side that faces the point.
-            x = at[0] + dx * distance / pixels + (dx - 1) / 2 * size.width
-            y = at[1] + dy * distance / pixels + (dy - 1) / 2 * size.height
+            x = anchor[0] + dx * distance / pixels + (dx - 1) / 2 * size.width
+            y = anchor[1] + dy * distance / pixels + (dy - 1) / 2 * size.height
             box = Bbox.from_bounds(x, y, size.width, size.height)
-            if _is_free(box.padded(_CLEARANCE / pixels), frame, taken, obstacles):
+            if _is_free(box.padded(_CLEARANCE_POINTS / pixels), frame, boxes, obstacles):
                 return box, distance
     return None
 
@@ -105,18 +105,18 @@ def _best(
 def _is_free(
     box: Bbox,
     frame: Bbox,
-    taken: Sequence[Bbox],
-    obstacles: Sequence[Spot],
+    boxes: Sequence[Bbox],
+    obstacles: Sequence[Marker],
 ) -> bool:
     inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
     return (
         inside
-        and not any(box.overlaps(other) for other in taken)
+        and not any(box.overlaps(other) for other in boxes)
         and not any(box.x0 - r < x < box.x1 + r and box.y0 - r < y < box.y1 + r for x, y, r in obstacles)
     )
 
 
-def _along(line: Sequence[Any]) -> list[tuple[float, float]]:
+def _sample_line(line: Sequence[Any]) -> list[tuple[float, float]]:
     """Pixels along a line, close enough that no label slips between them."""
     found: list[tuple[float, float]] = []
     for (a, b), (c, d) in pairwise(line):
@@ -125,10 +125,10 @@ def _along(line: Sequence[Any]) -> list[tuple[float, float]]:
     return found
 
 
-def _leader(axes: Axes, at: tuple[float, float], box: Bbox, colour: str) -> None:
+def _draw_leader(axes: Axes, anchor: tuple[float, float], box: Bbox, colour: str) -> None:
     """A hair line from the point to the nearest edge of its label."""
-    x = min(max(at[0], box.x0), box.x1)
-    y = min(max(at[1], box.y0), box.y1)
+    x = min(max(anchor[0], box.x0), box.x1)
+    y = min(max(anchor[1], box.y0), box.y1)
     back = axes.transData.inverted().transform
-    (x0, y0), (x1, y1) = back(at), back((x, y))
+    (x0, y0), (x1, y1) = back(anchor), back((x, y))
     axes.plot([x0, x1], [y0, y1], color=colour, linewidth=0.5, alpha=0.6, zorder=2, scalex=False, scaley=False)

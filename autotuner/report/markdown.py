@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from autotuner.core import Trial
 from autotuner.experiment import Experiment
-from autotuner.report.candidate_names import Names
+from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.formatting import source_note
-from autotuner.report.frontier import frontier, frontier_title
-from autotuner.report.objective_text import achieved, objective_line
-from autotuner.report.refused import Refused, heading, reasons
-from autotuner.report.search_summary import left_out, sentences
-from autotuner.report.table import Table, rows
+from autotuner.report.frontier import frontier_table, frontier_title
+from autotuner.report.objective_text import figure_text, objective_line
+from autotuner.report.refused import RefusedCandidates, reason_lines, refusal_heading
+from autotuner.report.search_summary import search_sentences, skipped_lines
+from autotuner.report.table import Table, ranking_table
 from autotuner.scoring.rank import Ranking
-from autotuner.search.account import Account
+from autotuner.search.account import SearchReport
 
 
-def markdown(
+def markdown_report(
     ranking: Ranking,
     trials: Sequence[Trial],
     experiment: Experiment,
@@ -25,32 +25,34 @@ def markdown(
     command: str | None = None,
     defaults_command: str | None = None,
     picture: str | None = None,
-    refused: Refused = (),
-    account: Account | None = None,
+    refused: RefusedCandidates = (),
+    search_report: SearchReport | None = None,
 ) -> str:
     """Winner, table, notes, frontier; with launch commands, the picture, what was refused, the search."""
-    parts = [f"# {_escaped(experiment.task_name)}", _summary(ranking, experiment)]
+    parts = [f"# {_escape(experiment.task_name)}", _winner_paragraph(ranking, experiment)]
     note = source_note(ranking)
     if note:
         parts.append(f"> **{note}**")
     if picture:
         parts.append(f"![Output throughput per GPU against interactivity]({picture})")
-    table = rows(ranking, trials, experiment)
+    table = ranking_table(ranking, trials, experiment)
     parts.append(table_markdown(table))
-    listed = [f"- {_escaped(text)}" for text in (*table.shared, *table.notes) if text != note]
+    listed = [f"- {_escape(text)}" for text in (*table.shared_settings, *table.notes) if text != note]
     if listed:
         parts.append("\n".join(listed))
-    parts += map(_escaped, [*table.legends(), objective_line(experiment)])
-    front = frontier(trials, experiment)
+    parts += map(_escape, [*table.legends(), objective_line(experiment)])
+    front = frontier_table(trials, experiment)
     if front.rows:
         parts += [f"{frontier_title(experiment)}:", table_markdown(front)]
-    if account is not None:
-        parts.append("\n".join(f"- {_escaped(text)}" for text in sentences(ranking, trials, experiment, account)))
-        if account.skipped:
-            lines = [f"- {_escaped(line)}" for line in left_out(account, experiment)]
-            parts.append(f"Not launched, {len(account.skipped)} in all:\n\n" + "\n".join(lines))
+    if search_report is not None:
+        parts.append(
+            "\n".join(f"- {_escape(text)}" for text in search_sentences(ranking, trials, experiment, search_report))
+        )
+        if search_report.skipped:
+            lines = [f"- {_escape(line)}" for line in skipped_lines(search_report, experiment)]
+            parts.append(f"Not launched, {len(search_report.skipped)} in all:\n\n" + "\n".join(lines))
     if refused:
-        lines = [heading(refused), *(f"- {_escaped(line)}" for line in reasons(refused, experiment))]
+        lines = [refusal_heading(refused), *(f"- {_escape(line)}" for line in reason_lines(refused, experiment))]
         parts.append(lines[0] + "\n\n" + "\n".join(lines[1:]))
     for whose, text in (("the winner", command), ("the engine's defaults", defaults_command)):
         if text:
@@ -63,20 +65,20 @@ def table_markdown(table: Table) -> str:
     """A table in pipes, the winner's row in bold."""
     lines = [
         "| " + " | ".join(table.titles) + " |",
-        "| " + " | ".join("---:" if column.right else "---" for column in table.columns) + " |",
+        "| " + " | ".join("---:" if column.numeric else "---" for column in table.columns) + " |",
     ]
-    for index, row in enumerate(table.texts()):
-        cells = [_escaped(row[title]) for title in table.titles]
-        if index == table.winner:
+    for index, row in enumerate(table.cell_texts()):
+        cells = [_escape(row[title]) for title in table.titles]
+        if index == table.winner_row:
             cells = [f"**{cell}**" if cell else "" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _summary(ranking: Ranking, experiment: Experiment) -> str:
+def _winner_paragraph(ranking: Ranking, experiment: Experiment) -> str:
     winner = ranking.winner
     count = len(ranking.standings)
-    tried = f"{count} candidate{'' if count == 1 else 's'} of {_escaped(experiment.model.id_or_path)} tried"
+    tried = f"{count} candidate{'' if count == 1 else 's'} of {_escape(experiment.model.id_or_path)} tried"
     if winner is None:
         return f"{tried}; none can be recommended."
     where = (
@@ -84,14 +86,14 @@ def _summary(ranking: Ranking, experiment: Experiment) -> str:
         if winner.load_point
         else f", geometric mean over {len(winner.load_points)} load points"
     )
-    figure = achieved(ranking.objective, winner.value, ranking.unit, winner.interval)
+    figure = figure_text(ranking.objective, winner.value, ranking.unit, winner.interval)
     return (
-        f"{tried}. Best: **{_escaped(figure)}**{where}, {_escaped(Names.ranked(ranking).named(winner.candidate))}, "
+        f"{tried}. Best: **{_escape(figure)}**{where}, {_escape(CandidateNames.from_ranking(ranking).full_name(winner.candidate))}, "
         f"{winner.source}, {winner.verdict}."
     )
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Text that starts no markup and stays in its cell."""
     for character in "\\|*_`<>[]":
         text = text.replace(character, f"\\{character}")

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from autotuner.core import LoadPointResult, TermOutcome, Verdict
 from autotuner.experiment import Slo
-from autotuner.scoring.reasons import against_target
-from autotuner.scoring.slo import outcomes
+from autotuner.scoring.reasons import describe_term
+from autotuner.scoring.slo import term_outcomes
 
-MARK = " (near)"
+NEAR_MARK = " (near)"
 """Behind the verdict of a load point that meets a target within its warning band."""
 
-LEGEND = "near: the figures meet every target, but one of them by less than its warning band (warn_ratio)."
+NEAR_LEGEND = "near: the figures meet every target, but one of them by less than its warning band (warn_ratio)."
 
 
-def near(result: LoadPointResult, slo: Slo) -> tuple[TermOutcome, ...]:
+def near_terms(result: LoadPointResult, slo: Slo) -> tuple[TermOutcome, ...]:
     """The terms that a judged load point meets within their warning band; none where a target is missed."""
     if result.verdict not in (Verdict.FEASIBLE, Verdict.UNDECIDED):
         return ()
-    terms = outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
+    terms = term_outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
     return tuple(term for term in terms if term.state == "warning")
 
 
-def described(terms: Sequence[TermOutcome]) -> str:
+def describe_terms(terms: Sequence[TermOutcome]) -> str:
     """Each term with its figure and its target."""
-    return "; ".join(map(against_target, terms))
+    return "; ".join(map(describe_term, terms))

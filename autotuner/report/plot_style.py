@@ -12,37 +12,37 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from autotuner.core import Verdict
 from autotuner.experiment import Experiment, Slo
-from autotuner.report.near_misses import near
-from autotuner.report.objective_text import achieved
-from autotuner.scoring.pareto import Point
+from autotuner.report.near_misses import near_terms
+from autotuner.report.objective_text import figure_text
+from autotuner.scoring.pareto import ParetoPoint
 from autotuner.scoring.rank import Ranking
 
-INK, MUTED, QUIET, GRID = "#222222", "#8a8f98", "#555b63", "#e6e8eb"
-TARGET, BADGE, NEAR = "#1a7f4b", "#f2b134", "#b35c00"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b3fa0", "#5d5d5d")
-LOG_ABOVE = 30.0
-BADGES = {"simulated": "SIMULATED, NOT MEASURED", "predicted": "PREDICTED, NOT MEASURED"}
+INK, GREY, DARK_GREY, GRID_COLOUR = "#222222", "#8a8f98", "#555b63", "#e6e8eb"
+TARGET_COLOUR, BADGE_COLOUR, NEAR_COLOUR = "#1a7f4b", "#f2b134", "#b35c00"
+SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b3fa0", "#5d5d5d")
+LOG_SCALE_RATIO = 30.0
+SOURCE_BADGES = {"simulated": "SIMULATED, NOT MEASURED", "predicted": "PREDICTED, NOT MEASURED"}
 
 
-def style(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
+def style_axes(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
     """Plain axes that hold these figures."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(MUTED)
-    axes.grid(True, color=GRID, linewidth=0.8)
+        axes.spines[side].set_color(GREY)
+    axes.grid(True, color=GRID_COLOUR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, labelsize=8.5, length=3)
-    _scale(axes, "x", xs or [1.0])
-    _scale(axes, "y", ys or [1.0])
+    _set_scale(axes, "x", xs or [1.0])
+    _set_scale(axes, "y", ys or [1.0])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"))
 
 
-def _scale(axes: Axes, name: Literal["x", "y"], at: Sequence[float]) -> None:
+def _set_scale(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> None:
     """From zero, or by powers where the figures span more than LOG_ABOVE."""
-    low, high = min(at), max(at)
-    if low <= 0 or high / low <= LOG_ABOVE:
+    low, high = min(values), max(values)
+    if low <= 0 or high / low <= LOG_SCALE_RATIO:
         axes.set(**{f"{name}lim": (0.0, high * 1.16 or 1.0)})
         return
     axes.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.6, high * 1.9)})
@@ -51,18 +51,18 @@ def _scale(axes: Axes, name: Literal["x", "y"], at: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def plain(text: str, width: int = 200) -> str:
+def printable(text: str, width: int = 200) -> str:
     """Text in characters the font surely has, its middle left out where it is too long."""
     text = "".join(character if character.isascii() and character.isprintable() else "?" for character in text)
     return text if len(text) <= width else f"{text[: width // 2 - 2]} .. {text[-(width // 2 - 2) :]}"
 
 
-def head(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
+def draw_heading(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
     """Model, engine, scenario and the best, and a badge where nothing was measured."""
     figure.text(
         0.062,
         0.945,
-        plain(f"{experiment.model.id_or_path} on {experiment.base_runtime}", 78),
+        printable(f"{experiment.model.id_or_path} on {experiment.base_runtime}", 78),
         fontsize=14,
         fontweight="bold",
         color=INK,
@@ -74,8 +74,10 @@ def head(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
         where = f" at {winner.load_point}"
         if winner.load_point is None:
             where = f", geometric mean over {len(winner.load_points)} load points"
-        best = f"best: {achieved(ranking.objective, winner.value, ranking.unit)}{where} (trial {winner.trial})"
-    scenarios = plain(", ".join(experiment.benchmark.traffic_scenarios), 60)
+        best = (
+            f"best: {figure_text(ranking.objective, winner.value, ranking.unit)}{where} (trial {winner.trial_number})"
+        )
+    scenarios = printable(", ".join(experiment.benchmark.traffic_scenarios), 60)
     count = len(ranking.standings)
     tried = f"{count} candidate" + ("" if count == 1 else "s")
     key = " · c = concurrency" if experiment.benchmark.num_concurrency else ""
@@ -84,10 +86,10 @@ def head(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
         0.905,
         f"{scenarios} · {tried} · {best}{key}",
         fontsize=9.5,
-        color=QUIET,
+        color=DARK_GREY,
         parse_math=False,
     )
-    badges = [BADGES[source] for source in ranking.sources if source in BADGES]
+    badges = [SOURCE_BADGES[source] for source in ranking.sources if source in SOURCE_BADGES]
     if badges:
         figure.text(
             0.985,
@@ -97,11 +99,11 @@ def head(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
             fontsize=11,
             fontweight="bold",
             color=INK,
-            bbox={"boxstyle": "round,pad=0.45", "facecolor": BADGE, "edgecolor": "none"},
+            bbox={"boxstyle": "round,pad=0.45", "facecolor": BADGE_COLOUR, "edgecolor": "none"},
         )
 
 
-def face(verdict: Verdict, colour: str) -> dict[str, Any]:
+def marker_face(verdict: Verdict, colour: str) -> dict[str, Any]:
     """How a trusted point is filled: whole, half where too few requests tell, hollow where a target is missed."""
     return {
         "markerfacecolor": "white" if verdict is Verdict.INFEASIBLE else colour,
@@ -112,45 +114,58 @@ def face(verdict: Verdict, colour: str) -> dict[str, Any]:
     }
 
 
-def ring(axes: Axes, x: float, y: float, size: float) -> None:
+def draw_near_ring(axes: Axes, x: float, y: float, size: float) -> None:
     """Mark a point that meets a target by little."""
     axes.plot(
-        [x], [y], "o", markersize=size + 5, markerfacecolor="none", markeredgecolor=NEAR, markeredgewidth=1.4, zorder=6
+        [x],
+        [y],
+        "o",
+        markersize=size + 5,
+        markerfacecolor="none",
+        markeredgecolor=NEAR_COLOUR,
+        markeredgewidth=1.4,
+        zorder=6,
     )
 
 
-def verdict_entries(verdicts: Collection[Verdict], *, targets: bool, near: bool) -> list[tuple[Line2D, str]]:
+def verdict_legend(verdicts: Collection[Verdict], *, has_targets: bool, has_near: bool) -> list[tuple[Line2D, str]]:
     """A legend's entries for these verdicts of trusted points, and for the ring of those `near` a target."""
     texts = {
-        Verdict.FEASIBLE: "all targets met" if targets else "load point",
+        Verdict.FEASIBLE: "all targets met" if has_targets else "load point",
         Verdict.UNDECIDED: "too few requests to tell",
         Verdict.INFEASIBLE: "misses a target",
     }
-    entries = [(dot(**face(verdict, QUIET)), text) for verdict, text in texts.items() if verdict in verdicts]
-    around = dot(markersize=11, markerfacecolor="none", markeredgecolor=NEAR, markeredgewidth=1.4)
-    return [*entries, (around, "near a target")] if near else entries
+    entries = [
+        (legend_marker(**marker_face(verdict, DARK_GREY)), text)
+        for verdict, text in texts.items()
+        if verdict in verdicts
+    ]
+    around = legend_marker(markersize=11, markerfacecolor="none", markeredgecolor=NEAR_COLOUR, markeredgewidth=1.4)
+    return [*entries, (around, "near a target")] if has_near else entries
 
 
-def dot(marker: str = "o", **style: Any) -> Line2D:
+def legend_marker(marker: str = "o", **style: Any) -> Line2D:
     """A mark of a legend."""
-    base: dict[str, Any] = {"color": QUIET, "linestyle": "none", "marker": marker, "markersize": 6.5}
+    base: dict[str, Any] = {"color": DARK_GREY, "linestyle": "none", "marker": marker, "markersize": 6.5}
     return Line2D([], [], **(base | style))
 
 
-def legend(figure: Figure, shown: Sequence[Point], ranking: Ranking, slo: Slo) -> None:
+def draw_legend(figure: Figure, shown: Sequence[ParetoPoint], ranking: Ranking, slo: Slo) -> None:
     """One entry for each kind of mark that is in the picture."""
 
-    verdicts = {point.result.verdict for point in shown if point.trusted}
+    verdicts = {point.result.verdict for point in shown if point.is_trusted}
     entries = []
     if any(point.on_frontier for point in shown):
         entries.append((Line2D([], [], color=INK, linewidth=1.6), "Pareto frontier"))
     if ranking.winner is not None:
-        entries.append((dot("*", markersize=13, color=COLOURS[0], markeredgecolor=INK), "winner"))
-    entries += verdict_entries(verdicts, targets=bool(slo.terms), near=any(near(point.result, slo) for point in shown))
-    if any(point.trusted and not point.on_frontier for point in shown):
-        entries.append((dot(alpha=0.4, color=MUTED), "not on the frontier"))
-    if any(not point.trusted for point in shown):
-        entries.append((dot("x", color=MUTED, markersize=5), "failed, invalid or saturated"))
+        entries.append((legend_marker("*", markersize=13, color=SERIES_COLOURS[0], markeredgecolor=INK), "winner"))
+    entries += verdict_legend(
+        verdicts, has_targets=bool(slo.terms), has_near=any(near_terms(point.result, slo) for point in shown)
+    )
+    if any(point.is_trusted and not point.on_frontier for point in shown):
+        entries.append((legend_marker(alpha=0.4, color=GREY), "not on the frontier"))
+    if any(not point.is_trusted for point in shown):
+        entries.append((legend_marker("x", color=GREY, markersize=5), "failed, invalid or saturated"))
     if not entries:
         return
     handles, texts = zip(*entries, strict=True)

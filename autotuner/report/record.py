@@ -8,25 +8,25 @@ from typing import Any
 
 from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
 from autotuner.experiment import Experiment, Slo
-from autotuner.report.frontier import Member, on_frontier
-from autotuner.report.near_misses import near
-from autotuner.report.objective_text import meaning
-from autotuner.report.pooling import PooledCandidate, candidates
-from autotuner.report.refused import Refused, records
+from autotuner.report.frontier import FrontierMember, frontier_members
+from autotuner.report.near_misses import near_terms
+from autotuner.report.objective_text import objective_meaning
+from autotuner.report.pooling import PooledCandidate, pool_candidates
+from autotuner.report.refused import RefusedCandidates, refusal_records
 from autotuner.report.search_summary import search_record
 from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import (
     OBJECTIVES,
-    cost,
     output_throughput_per_gpu,
+    output_token_cost,
     total_throughput_per_gpu,
 )
 from autotuner.scoring.rank import Ranking, Standing
-from autotuner.search.account import UNFINISHED, Account
+from autotuner.search.account import EMPTY_REPORT, SearchReport
 
 _STATISTICS = ("mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n")
 _DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_schedule", "e2e_from_schedule")
-_ASKED = ("scenario", "rate", "concurrency", "verdict", "near")
+_LOAD_POINT_KEYS = ("scenario", "rate", "concurrency", "verdict", "near")
 _POOLED_MEANS = ("ttft", "tpot", "e2e")
 _POOLED_RATES = (
     "output_throughput",
@@ -42,18 +42,18 @@ _POOLED_RATES = (
 _RATES = ("request_throughput", "goodput", "token_goodput", "interactivity")
 
 
-def record(
+def run_record(
     ranking: Ranking,
     trials: Sequence[Trial],
     experiment: Experiment,
-    refused: Refused = (),
-    account: Account = UNFINISHED,
+    refused: RefusedCandidates = (),
+    search_report: SearchReport = EMPTY_REPORT,
 ) -> dict[str, Any]:
     """The ranking, every trial with its load points, what was refused; None where there is no figure or no bound."""
     objective = OBJECTIVES[ranking.objective]
     judged = [judge(trial, experiment) for trial in trials]
-    members = on_frontier(trials, experiment)
-    pooled = {candidate.trial.number: candidate for candidate in candidates(trials, experiment)}
+    members = frontier_members(trials, experiment)
+    pooled = {candidate.trial.number: candidate for candidate in pool_candidates(trials, experiment)}
     return {
         "task_name": experiment.task_name,
         "model": experiment.model.id_or_path,
@@ -61,24 +61,27 @@ def record(
         "objective": {
             "name": objective.name,
             "label": objective.label,
-            "meaning": meaning(experiment),
+            "meaning": objective_meaning(experiment),
             "unit": ranking.unit,
-            "better": "lower" if objective.sense == "min" else "higher",
+            "better": "lower" if objective.direction == "min" else "higher",
         },
         "sources": list(ranking.sources),
-        "winner": ranking.winner.trial if ranking.winner else None,
-        "baseline": ranking.baseline,
+        "winner": ranking.winner.trial_number if ranking.winner else None,
+        "baseline": ranking.baseline_trial_number,
         "ranking": [
-            {**_standing(standing), "figures": _pooled_figures(pooled[standing.trial], experiment, members)}
+            {
+                **_standing_record(standing),
+                "figures": _pooled_figures(pooled[standing.trial_number], experiment, members),
+            }
             for standing in ranking.standings
         ],
         "trials": [trial_record(trial, experiment, members) for trial in judged],
-        "refused": records(refused),
-        "search": search_record(ranking, trials, experiment, account),
+        "refused": refusal_records(refused),
+        "search": search_record(ranking, trials, experiment, search_report),
     }
 
 
-def trial_record(trial: Trial, experiment: Experiment, members: Container[Member]) -> dict[str, Any]:
+def trial_record(trial: Trial, experiment: Experiment, frontier: Container[FrontierMember]) -> dict[str, Any]:
     """One judged trial with its load points and, where it failed, why; `members` are those on the frontier."""
     measurement = trial.measurement
     return {
@@ -87,15 +90,15 @@ def trial_record(trial: Trial, experiment: Experiment, members: Container[Member
         "gpus": trial.candidate.gpus,
         "purpose": trial.purpose,
         "source": measurement.source,
-        "failure": _failure(trial),
+        "failure": _failure_record(trial),
         "timings": dict(measurement.timings),
         "server": dict(measurement.server),
         "capacities": [dataclasses.asdict(found) for found in measurement.outcome.capacities],
         "gave_up": measurement.outcome.gave_up,
         "command": list(measurement.spec.argv) if measurement.spec else None,
         "load_points": [
-            _of_trial(
-                result, trial.candidate.gpus, experiment, pareto=(trial.candidate.key, result.load_point) in members
+            _trial_load_point(
+                result, trial.candidate.gpus, experiment, pareto=(trial.candidate.key, result.load_point) in frontier
             )
             for result in measurement.load_points
         ],
@@ -103,43 +106,45 @@ def trial_record(trial: Trial, experiment: Experiment, members: Container[Member
 
 
 def _pooled_figures(
-    candidate: PooledCandidate, experiment: Experiment, members: Container[Member]
+    candidate: PooledCandidate, experiment: Experiment, frontier: Container[FrontierMember]
 ) -> list[dict[str, Any]]:
     """Each load point of a candidate over all of its launches: means over them, requests and attainment of all."""
     trial = candidate.trial
     figures = []
     for result in trial.results:
         point = load_point_record(result, experiment.slo)
-        metrics = point["metrics"] | per_gpu(result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour)
+        metrics = point["metrics"] | per_gpu_figures(
+            result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour
+        )
         kept = {name: metrics[name] for name in (*_POOLED_RATES, "attainment")}
         means = {name: metrics[name] and metrics[name]["mean"] for name in _POOLED_MEANS}
         figures.append(
             {
-                **{name: point[name] for name in _ASKED if name in point},
-                "launches": candidate.launches.get(result.load_point, 1),
+                **{name: point[name] for name in _LOAD_POINT_KEYS if name in point},
+                "launches": candidate.launch_counts.get(result.load_point, 1),
                 "requests": metrics["requests"],
                 **{f"{name}_mean": value for name, value in means.items()},
                 **kept,
-                "pareto": (trial.candidate.key, result.load_point) in members,
+                "pareto": (trial.candidate.key, result.load_point) in frontier,
             }
         )
     return figures
 
 
-def _of_trial(result: LoadPointResult, gpus: int, experiment: Experiment, *, pareto: bool) -> dict[str, Any]:
+def _trial_load_point(result: LoadPointResult, gpus: int, experiment: Experiment, *, pareto: bool) -> dict[str, Any]:
     """A load point with what only a known number of GPUs and an objective can tell."""
     found = load_point_record(result, experiment.slo)
-    found["metrics"] |= per_gpu(result, gpus, experiment.hardware.price_per_gpu_hour)
+    found["metrics"] |= per_gpu_figures(result, gpus, experiment.hardware.price_per_gpu_hour)
     return {**found, "score": dataclasses.asdict(result.score) if result.score else None, "pareto": pareto}
 
 
-def per_gpu(result: LoadPointResult, gpus: int, price: float | None) -> dict[str, float | None]:
+def per_gpu_figures(result: LoadPointResult, gpus: int, price: float | None) -> dict[str, float | None]:
     """What takes the number of GPUs: tokens/s of each, and what a million output tokens cost."""
     return {
         "output_throughput_per_gpu": output_throughput_per_gpu(result.metrics, gpus),
         "total_throughput_per_gpu": total_throughput_per_gpu(result.metrics, gpus),
-        "gpu_seconds_per_million_output_tokens": cost(result.metrics, gpus, None),
-        "cost_per_million_output_tokens": None if price is None else cost(result.metrics, gpus, price),
+        "gpu_seconds_per_million_output_tokens": output_token_cost(result.metrics, gpus, None),
+        "cost_per_million_output_tokens": None if price is None else output_token_cost(result.metrics, gpus, price),
     }
 
 
@@ -152,36 +157,36 @@ def load_point_record(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
         **asked,
         "source": result.source,
         "verdict": result.verdict.value,
-        "near": [term.term for term in near(result, slo)],
-        "metrics": _metrics(result.metrics),
+        "near": [term.term for term in near_terms(result, slo)],
+        "metrics": _metrics_record(result.metrics),
         "validity": {
             check.name: {"value": check.value, "limit": check.limit, "ok": check.ok} for check in result.validity
         },
-        **_gpu_use(result),
+        **_gpu_use_record(result),
     }
 
 
-def _gpu_use(result: LoadPointResult) -> dict[str, Any]:
+def _gpu_use_record(result: LoadPointResult) -> dict[str, Any]:
     """What the GPUs drew and did; nothing where no driver told."""
     if result.gpu_use is None:
         return {}
     return {"gpu_use": {**dataclasses.asdict(result.gpu_use), "joules_per_token": result.joules_per_token}}
 
 
-def _metrics(metrics: Metrics) -> dict[str, Any]:
+def _metrics_record(metrics: Metrics) -> dict[str, Any]:
     return {
         "requests": metrics.requests,
-        **{name: _distribution(getattr(metrics, name)) for name in _DISTRIBUTIONS},
+        **{name: _distribution_record(getattr(metrics, name)) for name in _DISTRIBUTIONS},
         "output_throughput": metrics.output_throughput,
         "total_throughput": metrics.throughput,
         **{name: getattr(metrics, name) for name in _RATES},
         "intervals": {name: list(interval) for name, interval in metrics.intervals.items()},
-        "attainment": _share(metrics.attainment),
+        "attainment": _share_record(metrics.attainment),
         "errors": dict(metrics.errors),
     }
 
 
-def _distribution(distribution: Distribution | None) -> dict[str, Any] | None:
+def _distribution_record(distribution: Distribution | None) -> dict[str, Any] | None:
     if distribution is None:
         return None
     return {
@@ -191,14 +196,14 @@ def _distribution(distribution: Distribution | None) -> dict[str, Any] | None:
     }
 
 
-def _share(share: Share | None) -> dict[str, Any] | None:
+def _share_record(share: Share | None) -> dict[str, Any] | None:
     return dataclasses.asdict(share) if share else None
 
 
-def _standing(standing: Standing) -> dict[str, Any]:
+def _standing_record(standing: Standing) -> dict[str, Any]:
     return {
         "rank": standing.rank,
-        "trial": standing.trial,
+        "trial": standing.trial_number,
         "candidate": {"runtime": standing.candidate.runtime, "parameters": dict(standing.candidate.parameters)},
         "source": standing.source,
         "verdict": standing.verdict.value if standing.verdict else None,
@@ -208,17 +213,17 @@ def _standing(standing: Standing) -> dict[str, Any]:
         "value": standing.value,
         "score": standing.score,
         "gain": standing.gain,
-        "attainment": _share(standing.attainment),
+        "attainment": _share_record(standing.attainment),
         "interval": list(standing.interval) if standing.interval else None,
-        "tied": standing.tied,
-        "launches": standing.launches,
-        "confirmations": standing.confirmations,
-        "fresh_value": standing.fresh_value,
+        "tied": standing.is_tied,
+        "launches": standing.launch_count,
+        "confirmations": standing.confirmation_count,
+        "fresh_value": standing.confirmation_value,
     }
 
 
-def _failure(trial: Trial) -> dict[str, str] | None:
+def _failure_record(trial: Trial) -> dict[str, str] | None:
     failure = trial.measurement.failure
     if failure is None:
         return None
-    return {"kind": failure.kind.value, "said": failure.said, "remedy": failure.remedy}
+    return {"kind": failure.kind.value, "said": failure.message, "remedy": failure.remedy}

@@ -7,16 +7,16 @@ from typing import Any
 
 from autotuner.core import Candidate
 from autotuner.experiment import Experiment
-from autotuner.report.formatting import label
+from autotuner.report.formatting import candidate_label
 
-Refused = Sequence[tuple[Candidate, str]]
+RefusedCandidates = Sequence[tuple[Candidate, str]]
 """Candidates that cannot run, and why."""
 
-NAMED = 4
+MAX_NAMED_CANDIDATES = 4
 """Combinations named for each reason."""
 
 
-def by_reason(refused: Refused) -> dict[str, list[Candidate]]:
+def group_by_reason(refused: RefusedCandidates) -> dict[str, list[Candidate]]:
     """Each reason, with the combinations it holds for."""
     grouped: dict[str, list[Candidate]] = {}
     for candidate, reason in refused:
@@ -24,13 +24,15 @@ def by_reason(refused: Refused) -> dict[str, list[Candidate]]:
     return grouped
 
 
-def reasons(refused: Refused, experiment: Experiment) -> list[str]:
+def reason_lines(refused: RefusedCandidates, experiment: Experiment) -> list[str]:
     """One line for each reason, with the combinations it holds for."""
     names = [name for name, values in experiment.parameters.items() if len(values) > 1]
-    return [f"{_named(candidates, names)}: {reason}" for reason, candidates in by_reason(refused).items()]
+    return [
+        f"{_candidate_list(candidates, names)}: {reason}" for reason, candidates in group_by_reason(refused).items()
+    ]
 
 
-def records(refused: Refused) -> list[dict[str, Any]]:
+def refusal_records(refused: RefusedCandidates) -> list[dict[str, Any]]:
     """Candidate and reason as JSON-ready data."""
     return [
         {"candidate": {"runtime": candidate.runtime, "parameters": dict(candidate.parameters)}, "reason": reason}
@@ -38,12 +40,12 @@ def records(refused: Refused) -> list[dict[str, Any]]:
     ]
 
 
-def heading(refused: Refused) -> str:
+def refusal_heading(refused: RefusedCandidates) -> str:
     """How many were refused."""
     return f"{len(refused)} combination{'' if len(refused) == 1 else 's'} refused before any launch:"
 
 
-def _named(candidates: Sequence[Candidate], names: Sequence[str]) -> str:
-    shown = "; ".join(label(candidate, names) for candidate in candidates[:NAMED])
-    left = len(candidates) - NAMED
+def _candidate_list(candidates: Sequence[Candidate], names: Sequence[str]) -> str:
+    shown = "; ".join(candidate_label(candidate, names) for candidate in candidates[:MAX_NAMED_CANDIDATES])
+    left = len(candidates) - MAX_NAMED_CANDIDATES
     return f"{shown}; and {left} more" if left > 0 else shown

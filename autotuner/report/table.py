@@ -7,25 +7,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autotuner.core import LoadPointResult, Share, Trial, Verdict
-from autotuner.errors import sentence
+from autotuner.errors import as_sentence
 from autotuner.experiment import Experiment
-from autotuner.report.candidate_names import Names
-from autotuner.report.formatting import estimate, legend, load, number, share, source_note, with_interval
-from autotuner.report.near_misses import LEGEND, MARK, described, near
-from autotuner.report.pooling import PooledCandidate, candidates
-from autotuner.scoring.objective import cost, cost_unit, output_throughput_per_gpu
+from autotuner.report.candidate_names import CandidateNames
+from autotuner.report.formatting import (
+    format_estimate,
+    format_load,
+    format_number,
+    format_share,
+    format_statistic,
+    interval_legend,
+    source_note,
+)
+from autotuner.report.near_misses import NEAR_LEGEND, NEAR_MARK, describe_terms, near_terms
+from autotuner.report.pooling import PooledCandidate, pool_candidates
+from autotuner.scoring.objective import output_throughput_per_gpu, output_token_cost, output_token_cost_unit
 from autotuner.scoring.rank import Ranking, Standing
 
 Row = dict[str, Any]
 
-OUTPUT_PER_GPU = "output tokens/s/GPU"
-ALWAYS = 0
+OUTPUT_PER_GPU_TITLE = "output tokens/s/GPU"
+ALWAYS_SHOWN = 0
 """The priority of a column that a table is nothing without."""
 
-BRACKET = ")"
+INTERVAL_END = ")"
 """What a cell with an interval ends with."""
 
-TIE = "="
+TIE_MARK = "="
 """Behind the rank of a candidate that cannot be told apart from the first."""
 
 
@@ -39,12 +47,12 @@ class Column:
     """
 
     title: str
-    text: Callable[[Row], str]
-    right: bool = True
-    once: bool = False
-    priority: int = ALWAYS
-    below: bool = False
-    marks: Mapping[str, str] = field(default_factory=dict)
+    format_cell: Callable[[Row], str]
+    numeric: bool = True
+    first_row_only: bool = False
+    drop_priority: int = ALWAYS_SHOWN
+    listed_below: bool = False
+    mark_legends: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,8 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-    winner: int | None = None
-    shared: tuple[str, ...] = ()
+    winner_row: int | None = None
+    shared_settings: tuple[str, ...] = ()
 
     @property
     def titles(self) -> list[str]:
@@ -69,51 +77,51 @@ class Table:
         return [column.title for column in self.columns]
 
     @property
-    def right(self) -> list[str]:
+    def right_aligned_titles(self) -> list[str]:
         """Titles of the columns that are right-aligned."""
-        return [column.title for column in self.columns if column.right]
+        return [column.title for column in self.columns if column.numeric]
 
-    def texts(self) -> list[dict[str, str]]:
+    def cell_texts(self) -> list[dict[str, str]]:
         """Every row as text by column title."""
         found = []
         for before, row in zip((None, *self.rows), self.rows, strict=False):
             later = before is not None and "rank" in row and before["rank"] == row["rank"]
-            found.append({c.title: "" if later and c.once else c.text(row) for c in self.columns})
+            found.append({c.title: "" if later and c.first_row_only else c.format_cell(row) for c in self.columns})
         return found
 
     def legends(self, titles: Sequence[str] | None = None) -> list[str]:
         """What brackets and marks mean that stand in these columns, in all of them where none are named."""
         shown = self.titles if titles is None else titles
-        texts = self.texts()
-        brackets = legend(row[title] for title in shown for row in texts)
+        texts = self.cell_texts()
+        brackets = interval_legend(row[title] for title in shown for row in texts)
         marks = [
             (mark, text)
             for column in self.columns
             if column.title in shown
-            for mark, text in column.marks.items()
+            for mark, text in column.mark_legends.items()
             if any(row[column.title].endswith(mark) for row in texts)
         ]
-        brackets = " ".join([brackets, *(text for mark, text in marks if mark == BRACKET)])
-        marked = any(row[title].endswith(MARK) for title in shown for row in texts)
-        others = (text for mark, text in marks if mark != BRACKET)
-        return [text for text in (brackets, *others, LEGEND if marked else "") if text]
+        brackets = " ".join([brackets, *(text for mark, text in marks if mark == INTERVAL_END)])
+        marked = any(row[title].endswith(NEAR_MARK) for title in shown for row in texts)
+        others = (text for mark, text in marks if mark != INTERVAL_END)
+        return [text for text in (brackets, *others, NEAR_LEGEND if marked else "") if text]
 
 
-def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> Table:
+def ranking_table(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> Table:
     """The ranked table, at most `limit` candidates of it, each with the figures of all its launches.
 
     A candidate that stands at one load point is one row; one that is compared over several load
     points has a row for each, because figures at different loads cannot be averaged.
     """
-    by_number = {candidate.trial.number: candidate for candidate in candidates(trials, experiment)}
-    names = Names.ranked(ranking)
+    by_number = {candidate.trial.number: candidate for candidate in pool_candidates(trials, experiment)}
+    names = CandidateNames.from_ranking(ranking)
     shown = ranking.standings[:limit]
     body: list[Row] = []
     for standing in shown:
-        pooled = by_number[standing.trial]
-        head = _head(standing, names)
+        pooled = by_number[standing.trial_number]
+        head = _standing_cells(standing, names)
         body += [
-            head | _figures(result, pooled, experiment)
+            head | _figure_cells(result, pooled, experiment)
             for result in pooled.trial.results
             if result.load_point in standing.load_points
         ] or [head | _NO_FIGURES]
@@ -122,7 +130,7 @@ def rows(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limi
         tuple(body),
         _notes(ranking, shown, body, names),
         0 if body and ranking.winner else None,
-        tuple(names.shared()),
+        tuple(names.shared_settings()),
     )
 
 
@@ -133,12 +141,12 @@ _NO_FIGURES: Row = {
 }
 
 
-def _head(standing: Standing, names: Names) -> Row:
+def _standing_cells(standing: Standing, names: CandidateNames) -> Row:
     return {
         "rank": standing.rank,
-        "tied": standing.tied,
-        "trial": standing.trial,
-        "candidate": names.short(standing.candidate),
+        "tied": standing.is_tied,
+        "trial": standing.trial_number,
+        "candidate": names.short_name(standing.candidate),
         "parameters": dict(standing.candidate.parameters),
         "source": standing.source,
         "value": standing.value,
@@ -150,78 +158,91 @@ def _head(standing: Standing, names: Names) -> Row:
     }
 
 
-def _figures(result: LoadPointResult, pooled: PooledCandidate, experiment: Experiment) -> Row:
+def _figure_cells(result: LoadPointResult, pooled: PooledCandidate, experiment: Experiment) -> Row:
     metrics, gpus = result.metrics, pooled.trial.candidate.gpus
     return {
-        "launches": pooled.launches.get(result.load_point, 1),
+        "launches": pooled.launch_counts.get(result.load_point, 1),
         "scenario": result.load_point.scenario,
         "load_point": result.load_point,
-        "load": load(result.load_point),
+        "load": format_load(result.load_point),
         "n": metrics.requests,
         "ttft": metrics.ttft,
         "tpot": metrics.tpot,
         "e2e": metrics.e2e,
         "output_throughput_per_gpu": output_throughput_per_gpu(metrics, gpus),
         "attainment": metrics.attainment,
-        "cost": cost(metrics, gpus, experiment.hardware.price_per_gpu_hour),
+        "cost": output_token_cost(metrics, gpus, experiment.hardware.price_per_gpu_hour),
         "gpus": gpus,
         "gpu_use": result.gpu_use,
         "joules_per_token": result.joules_per_token,
         "verdict": result.verdict.value,
-        "near": near(result, experiment.slo),
+        "near": near_terms(result, experiment.slo),
     }
 
 
-def _columns(ranking: Ranking, experiment: Experiment, body: Sequence[Row]) -> tuple[Column, ...]:
+def _columns(ranking: Ranking, experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:
     objective = ranking.objective
     load_title = "rate" if not experiment.benchmark.num_concurrency else "load"
-    sources = {row["source"] for row in body}
+    sources = {row["source"] for row in rows}
     columns = [
-        Column("#", _rank, once=True, marks={TIE: TIED}),
-        Column("trial", lambda row: str(row["trial"]), once=True),
-        Column("candidate", lambda row: str(row["candidate"]), right=False, once=True, priority=5, below=True),
-        Column("scenario", lambda row: row["scenario"] or "", right=False),
+        Column("#", _rank_text, first_row_only=True, mark_legends={TIE_MARK: TIE_LEGEND}),
+        Column("trial", lambda row: str(row["trial"]), first_row_only=True),
+        Column(
+            "candidate",
+            lambda row: str(row["candidate"]),
+            numeric=False,
+            first_row_only=True,
+            drop_priority=5,
+            listed_below=True,
+        ),
+        Column("scenario", lambda row: row["scenario"] or "", numeric=False),
         Column(load_title, lambda row: row["load"] or ""),
-        Column("launches", lambda row: str(row["launches"] or ""), priority=3),
-        Column("n", lambda row: "" if row["n"] is None else f"{row['n']:,}", priority=7),
-        Column("TTFT ms", lambda row: _mean(row["ttft"], 1e3), priority=1),
-        Column("TTFT p99 ms", lambda row: with_interval(row["ttft"], "p99", 1e3), priority=8),
-        Column("TPOT ms", lambda row: _mean(row["tpot"], 1e3), priority=1),
-        Column("E2E s", lambda row: _mean(row["e2e"], 1.0), priority=ALWAYS if objective == "minimize_latency" else 6),
-        Column(OUTPUT_PER_GPU, lambda row: number(row["output_throughput_per_gpu"])),
+        Column("launches", lambda row: str(row["launches"] or ""), drop_priority=3),
+        Column("n", lambda row: "" if row["n"] is None else f"{row['n']:,}", drop_priority=7),
+        Column("TTFT ms", lambda row: _mean_text(row["ttft"], 1e3), drop_priority=1),
+        Column("TTFT p99 ms", lambda row: format_statistic(row["ttft"], "p99", 1e3), drop_priority=8),
+        Column("TPOT ms", lambda row: _mean_text(row["tpot"], 1e3), drop_priority=1),
+        Column(
+            "E2E s",
+            lambda row: _mean_text(row["e2e"], 1.0),
+            drop_priority=ALWAYS_SHOWN if objective == "minimize_latency" else 6,
+        ),
+        Column(OUTPUT_PER_GPU_TITLE, lambda row: format_number(row["output_throughput_per_gpu"])),
     ]
     if len(experiment.benchmark.traffic_scenarios) == 1:
         columns = [column for column in columns if column.title != "scenario"]
-    if not any((row["launches"] or 0) > 1 for row in body):
+    if not any((row["launches"] or 0) > 1 for row in rows):
         columns = [column for column in columns if column.title != "launches"]
     if experiment.slo.terms:
-        columns.append(Column("SLO met %", lambda row: _percent(row["attainment"]), priority=2))
-    if shows_cost(experiment, (row["gpus"] for row in body)):
-        columns.append(cost_column(experiment, priority=ALWAYS if objective == "minimize_cost" else 4))
-    if any(row["gpu_use"] for row in body):
+        columns.append(Column("SLO met %", lambda row: _percent_text(row["attainment"]), drop_priority=2))
+    if shows_cost(experiment, (row["gpus"] for row in rows)):
+        columns.append(cost_column(experiment, drop_priority=ALWAYS_SHOWN if objective == "minimize_cost" else 4))
+    if any(row["gpu_use"] for row in rows):
         columns.append(
-            Column("W", lambda row: number(row["gpu_use"].mean_watts if row["gpu_use"] else None), priority=10)
+            Column(
+                "W", lambda row: format_number(row["gpu_use"].mean_watts if row["gpu_use"] else None), drop_priority=10
+            )
         )
-        columns.append(Column("J/output token", lambda row: number(row["joules_per_token"]), priority=10))
+        columns.append(Column("J/output token", lambda row: format_number(row["joules_per_token"]), drop_priority=10))
     return (
-        *_with_value(columns, ranking, experiment),
-        Column("score", lambda row: number(row["score"]), once=True, priority=9),
-        Column("verdict", verdict, right=False),
+        *_with_objective_column(columns, ranking, experiment),
+        Column("score", lambda row: format_number(row["score"]), first_row_only=True, drop_priority=9),
+        Column("verdict", verdict_text, numeric=False),
         Column(
             "source",
             lambda row: str(row["source"]),
-            right=False,
-            once=True,
+            numeric=False,
+            first_row_only=True,
             # a note says it where it is the same everywhere
-            priority=11 if len(sources) == 1 else ALWAYS,
+            drop_priority=11 if len(sources) == 1 else ALWAYS_SHOWN,
         ),
     )
 
 
-def cost_column(experiment: Experiment, *, priority: int) -> Column:
+def cost_column(experiment: Experiment, *, drop_priority: int) -> Column:
     """What a million output tokens cost, in currency where a price is known, else in GPU-seconds."""
-    title = cost_unit(experiment.hardware.price_per_gpu_hour)
-    return Column(title, lambda row: number(row["cost"]), priority=priority)
+    title = output_token_cost_unit(experiment.hardware.price_per_gpu_hour)
+    return Column(title, lambda row: format_number(row["cost"]), drop_priority=drop_priority)
 
 
 def shows_cost(experiment: Experiment, gpus: Iterable[int | None]) -> bool:
@@ -231,11 +252,11 @@ def shows_cost(experiment: Experiment, gpus: Iterable[int | None]) -> bool:
     return priced or differ or experiment.optimization.objective == "minimize_cost"
 
 
-def _several(ranking: Ranking) -> bool:
+def _has_several_loads(ranking: Ranking) -> bool:
     return any(len(standing.load_points) > 1 for standing in ranking.standings)
 
 
-_SHORT = {
+_OBJECTIVE_COLUMNS = {
     "minimize_latency": ("E2E s", 1.0),
     "minimize_ttft": ("TTFT ms", 1e3),
     "minimize_tpot": ("TPOT ms", 1e3),
@@ -244,55 +265,57 @@ _SHORT = {
 """Titles of objectives' figures and what they are multiplied with; others are called by their unit."""
 
 
-def _with_value(columns: Sequence[Column], ranking: Ranking, experiment: Experiment) -> list[Column]:
+def _with_objective_column(columns: Sequence[Column], ranking: Ranking, experiment: Experiment) -> list[Column]:
     """The columns with the objective's figure and its interval: in place of the column that has it, else the last."""
-    figure, scale = _SHORT.get(ranking.objective, (ranking.unit, 1.0))
-    title = f"{figure}, geometric mean" if _several(ranking) else figure
-    again = any(standing.launches > 1 for standing in ranking.standings)
+    figure, scale = _OBJECTIVE_COLUMNS.get(ranking.objective, (ranking.unit, 1.0))
+    title = f"{figure}, geometric mean" if _has_several_loads(ranking) else figure
+    again = any(standing.launch_count > 1 for standing in ranking.standings)
     text = "takes in how much launches differ" if again else "is that of one launch, as none was repeated"
 
     def value(row: Row) -> str:
-        return estimate(row["value"], row["interval"], scale)
+        return format_estimate(row["value"], row["interval"], scale)
 
-    column = Column(title, value, once=True, marks={BRACKET: f"The interval of {figure} {text}."})
+    column = Column(title, value, first_row_only=True, mark_legends={INTERVAL_END: f"The interval of {figure} {text}."})
     if any(other.title == title for other in columns):
         return [column if other.title == title else other for other in columns]
     return [*columns, column]
 
 
-TIED = f"{TIE} behind a rank: these measurements cannot tell it from the first."
+TIE_LEGEND = f"{TIE_MARK} behind a rank: these measurements cannot tell it from the first."
 
 
-def _rank(row: Row) -> str:
-    return f"{row['rank']}{TIE if row['tied'] else ''}"
+def _rank_text(row: Row) -> str:
+    return f"{row['rank']}{TIE_MARK if row['tied'] else ''}"
 
 
-def _mean(distribution: Any, scale: float) -> str:
-    return "" if distribution is None else number(distribution.mean * scale)
+def _mean_text(distribution: Any, scale: float) -> str:
+    return "" if distribution is None else format_number(distribution.mean * scale)
 
 
-def _percent(value: Share | None) -> str:
-    return share(value).replace("%", "")
+def _percent_text(value: Share | None) -> str:
+    return format_share(value).replace("%", "")
 
 
-def verdict(row: Row) -> str:
+def verdict_text(row: Row) -> str:
     """How a row came out: its failure, else its verdict and whether it is near a target."""
     text = str(row["failure"] or row["verdict"] or "incomplete")
-    return text + MARK if row["near"] and not row["failure"] else text
+    return text + NEAR_MARK if row["near"] and not row["failure"] else text
 
 
-def _notes(ranking: Ranking, shown: Sequence[Standing], body: Sequence[Row], names: Names) -> tuple[str, ...]:
+def _notes(
+    ranking: Ranking, standings: Sequence[Standing], rows: Sequence[Row], names: CandidateNames
+) -> tuple[str, ...]:
     notes = [source_note(ranking)]
-    for standing in shown:
-        who = f"#{standing.rank}, {names.named(standing.candidate)}"
+    for standing in standings:
+        who = f"#{standing.rank}, {names.full_name(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:
-            notes.append(sentence(f"{who}: {standing.reason}"))
+            notes.append(as_sentence(f"{who}: {standing.reason}"))
         notes += [
-            f"{who} is near a target at {row['load_point']}: {described(row['near'])}."
-            for row in body
+            f"{who} is near a target at {row['load_point']}: {describe_terms(row['near'])}."
+            for row in rows
             if row["rank"] == standing.rank and row["near"]
         ]
-    left = len(ranking.standings) - len(shown)
+    left = len(ranking.standings) - len(standings)
     if left:
         notes.append(f"{left} more not shown.")
     return tuple(note for note in notes if note)

@@ -9,10 +9,10 @@ from enum import StrEnum
 
 from autotuner.core import FailureKind, Trial, Verdict
 from autotuner.experiment import Experiment
-from autotuner.scoring.confirm import Gain, gain, gain_of
+from autotuner.scoring.confirm import Gain, confirmed_gain, gain_between
 from autotuner.scoring.rank import Ranking, Standing
 
-MEETS = (Verdict.FEASIBLE, Verdict.UNDECIDED)
+PASSING_VERDICTS = (Verdict.FEASIBLE, Verdict.UNDECIDED)
 
 
 class Situation(StrEnum):
@@ -46,9 +46,9 @@ class Conclusion:
     winner: Standing | None = None
     defaults: Standing | None = None
     gain: Gain | None = None
-    cause: FailureKind | None = None
-    errors: str = ""
-    refuted: tuple[Standing, ...] = ()
+    common_failure: FailureKind | None = None
+    error_summary: str = ""
+    refuted_standings: tuple[Standing, ...] = ()
 
 
 def conclude(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> Conclusion:
@@ -57,7 +57,7 @@ def conclude(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) 
     refuted = tuple(
         standing
         for standing in ranking.standings
-        if standing.confirmations and standing.verdict not in MEETS and standing != defaults
+        if standing.confirmation_count and standing.verdict not in PASSING_VERDICTS and standing != defaults
     )
     if not trials:
         return Conclusion(Situation.NOTHING_RAN)
@@ -66,31 +66,36 @@ def conclude(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) 
         cause = next(iter(kinds)) if len(kinds) == 1 else None
         answered = any(result.metrics.e2e is not None for trial in trials for result in trial.results)
         if None not in kinds or not answered:
-            return Conclusion(Situation.NOTHING_MEASURED, defaults=defaults, cause=cause, errors=errors_of(trials))
-        return Conclusion(Situation.NOTHING_FEASIBLE, defaults=defaults, refuted=refuted)
-    confirmed = gain(ranking, trials, experiment)
+            return Conclusion(
+                Situation.NOTHING_MEASURED,
+                defaults=defaults,
+                common_failure=cause,
+                error_summary=summarize_errors(trials),
+            )
+        return Conclusion(Situation.NOTHING_FEASIBLE, defaults=defaults, refuted_standings=refuted)
+    confirmed = confirmed_gain(ranking, trials, experiment)
     if winner == defaults:
-        return _defaults_first(ranking, trials, experiment, refuted)
+        return _conclude_for_defaults(ranking, trials, experiment, refuted)
     situation = _situation(winner, defaults, confirmed)
-    return Conclusion(situation, winner, defaults, confirmed, refuted=refuted)
+    return Conclusion(situation, winner, defaults, confirmed, refuted_standings=refuted)
 
 
-def _defaults_first(
+def _conclude_for_defaults(
     ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, refuted: tuple[Standing, ...]
 ) -> Conclusion:
     """What the defaults are the answer to: a rival that was confirmed and is no better, or none."""
     winner = ranking.standings[0]
     for rival in ranking.standings[1:]:
-        unproven = gain_of(rival, winner, trials, experiment) if rival.tied else None
+        unproven = gain_between(rival, winner, trials, experiment) if rival.is_tied else None
         if unproven is not None:
-            situation = Situation.LOSS if unproven.loses else Situation.TIE
-            return Conclusion(situation, winner, winner, unproven, refuted=refuted)
+            situation = Situation.LOSS if unproven.is_loss else Situation.TIE
+            return Conclusion(situation, winner, winner, unproven, refuted_standings=refuted)
     others = any(standing.value is not None for standing in ranking.standings[1:])
     situation = Situation.DEFAULTS_ARE_BEST if others else Situation.DEFAULTS_ALONE
-    return Conclusion(situation, winner, winner, refuted=refuted)
+    return Conclusion(situation, winner, winner, refuted_standings=refuted)
 
 
-def errors_of(trials: Sequence[Trial]) -> str:
+def summarize_errors(trials: Sequence[Trial]) -> str:
     """The classes of all errors with their counts, the most frequent first; empty without any."""
     counts: Counter[str] = Counter()
     for trial in trials:
@@ -102,12 +107,12 @@ def errors_of(trials: Sequence[Trial]) -> str:
 def _situation(winner: Standing, defaults: Standing | None, confirmed: Gain | None) -> Situation:
     if defaults is None:
         return Situation.DEFAULTS_NOT_LAUNCHED
-    if defaults.value is None or defaults.verdict not in (*MEETS, Verdict.INFEASIBLE, Verdict.SATURATED):
+    if defaults.value is None or defaults.verdict not in (*PASSING_VERDICTS, Verdict.INFEASIBLE, Verdict.SATURATED):
         return Situation.DEFAULTS_FAILED
-    if defaults.verdict not in MEETS:
+    if defaults.verdict not in PASSING_VERDICTS:
         return Situation.DEFAULTS_MISS
     if confirmed is None:
         return Situation.UNCONFIRMED
-    if confirmed.reliable:
+    if confirmed.is_reliable:
         return Situation.GAIN
-    return Situation.LOSS if confirmed.loses else Situation.TIE
+    return Situation.LOSS if confirmed.is_loss else Situation.TIE

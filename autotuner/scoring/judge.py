@@ -7,11 +7,11 @@ from dataclasses import replace
 from autotuner.core import LoadPointResult, Metrics, Score, TermOutcome, Trial, Verdict
 from autotuner.experiment import Experiment, Slo
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.scoring.reasons import MEETS, MISSES
-from autotuner.scoring.slo import outcomes, statements
-from autotuner.scoring.validity import CONSEQUENCES
+from autotuner.scoring.reasons import MEETS_TARGETS, MISSES_TARGETS
+from autotuner.scoring.slo import slo_statements, term_outcomes
+from autotuner.scoring.validity import CHECK_VERDICTS
 
-_GRAVEST_FIRST = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
+_INVALIDATING_VERDICTS = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
 
 
 def judge(trial: Trial, experiment: Experiment) -> Trial:
@@ -24,10 +24,10 @@ def judge(trial: Trial, experiment: Experiment) -> Trial:
 
 def judge_load_point(result: LoadPointResult, gpus: int, experiment: Experiment) -> LoadPointResult:
     """One load point with its verdict and score; the score is None where the objective has no figure."""
-    terms = outcomes(result.metrics, experiment.slo, open_loop=result.load_point.rate is not None)
+    terms = term_outcomes(result.metrics, experiment.slo, open_loop=result.load_point.rate is not None)
     return replace(
         result,
-        verdict=verdict(result, experiment.slo),
+        verdict=decide_verdict(result, experiment.slo),
         score=_score(result.metrics, terms, gpus, experiment),
     )
 
@@ -42,22 +42,22 @@ def _score(metrics: Metrics, terms: tuple[TermOutcome, ...], gpus: int, experime
     return Score(utility, penalty, utility / (1 + penalty), terms)
 
 
-def verdict(result: LoadPointResult, slo: Slo) -> Verdict:
+def decide_verdict(result: LoadPointResult, slo: Slo) -> Verdict:
     """Untrustworthy figures first, then targets missed, then targets met but not yet proven.
 
     Each statement of the SLO is missed or met by its whole 95% interval: 20 good requests of 20 do
     not prove 95%. A sequential test that ended the load point decides what intervals leave open. A
     hard term whose figure is out by more than its `fail_ratio` fails whatever the share.
     """
-    raised = {CONSEQUENCES.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
-    for gravest in _GRAVEST_FIRST:
+    raised = {CHECK_VERDICTS.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
+    for gravest in _INVALIDATING_VERDICTS:
         if gravest in raised:
             return gravest
     open_loop = result.load_point.rate is not None
-    states = {statement.state for statement in statements(result.metrics, slo, open_loop=open_loop)}
-    hard = any(term.state == "failed" for term in outcomes(result.metrics, slo, open_loop=open_loop))
-    if hard or "fails" in states or result.decided == MISSES:
+    states = {statement.state for statement in slo_statements(result.metrics, slo, open_loop=open_loop)}
+    hard = any(term.state == "failed" for term in term_outcomes(result.metrics, slo, open_loop=open_loop))
+    if hard or "fails" in states or result.decided == MISSES_TARGETS:
         return Verdict.INFEASIBLE
-    if ("open" in states and result.decided != MEETS) or Verdict.UNDECIDED in raised:
+    if ("open" in states and result.decided != MEETS_TARGETS) or Verdict.UNDECIDED in raised:
         return Verdict.UNDECIDED
     return Verdict.FEASIBLE

@@ -8,8 +8,8 @@ from typing import Literal
 
 from autotuner.core import Distribution, Metrics
 
-Sense = Literal["min", "max"]
-Figure = Callable[[Metrics, int, float | None], float | None]
+Direction = Literal["min", "max"]
+MetricFunction = Callable[[Metrics, int, float | None], float | None]
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Objective:
 
     name: str
     label: str
-    sense: Sense
-    value: Figure
-    units: Callable[[float | None], str]
+    direction: Direction
+    value: MetricFunction
+    unit_for_price: Callable[[float | None], str]
     metric: Literal["ttft", "tpot", "e2e", "throughput", "output_throughput", "goodput"]
-    comparison: str
+    comparison_phrase: str
     at_equal_load: bool = False
 
     def unit(self, price: float | None = None) -> str:
         """The unit of `value`, which for a cost depends on whether a price is known."""
-        return self.units(price)
+        return self.unit_for_price(price)
 
     def interval(self, metrics: Metrics, gpus: int, price: float | None) -> tuple[float, float] | None:
         """The 95% interval of `value` on one launch; None where it is unbounded or not known."""
@@ -45,14 +45,14 @@ class Objective:
         if ends is None or not value or not ends[0]:
             return None
         low, high = (end / figure for end in ends)
-        return (value * low, value * high) if self.sense == "max" else (value / high, value / low)
+        return (value * low, value * high) if self.direction == "max" else (value / high, value / low)
 
     def utility(self, value: float) -> float:
         """`value` turned so that higher is better; positive for every positive value."""
-        return value if self.sense == "max" else 1 / value
+        return value if self.direction == "max" else 1 / value
 
 
-def cost(metrics: Metrics, gpus: int, price: float | None) -> float | None:
+def output_token_cost(metrics: Metrics, gpus: int, price: float | None) -> float | None:
     """Currency, or GPU-seconds where no price is known, for a million output tokens."""
     if metrics.output_throughput <= 0:
         return None
@@ -70,26 +70,26 @@ def total_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = 
     return metrics.throughput / gpus or None
 
 
-def cost_unit(price: float | None) -> str:
+def output_token_cost_unit(price: float | None) -> str:
     """The unit `cost` answers in."""
     return "GPU-s / 1M output tokens" if price is None else "currency / 1M output tokens"
 
 
-def _mean(distribution: Distribution | None) -> float | None:
+def _positive_mean(distribution: Distribution | None) -> float | None:
     return distribution.mean or None if distribution else None
 
 
-def _always(unit: str) -> Callable[[float | None], str]:
+def _fixed_unit(unit: str) -> Callable[[float | None], str]:
     return lambda price: unit
 
 
-_ALL = (
+_ALL_OBJECTIVES = (
     Objective(
         "minimize_latency",
         "mean E2E latency",
         "min",
-        lambda m, *_: _mean(m.e2e),
-        _always("s"),
+        lambda m, *_: _positive_mean(m.e2e),
+        _fixed_unit("s"),
         "e2e",
         "faster end to end than",
         at_equal_load=True,
@@ -98,8 +98,8 @@ _ALL = (
         "minimize_ttft",
         "mean TTFT",
         "min",
-        lambda m, *_: _mean(m.ttft),
-        _always("s"),
+        lambda m, *_: _positive_mean(m.ttft),
+        _fixed_unit("s"),
         "ttft",
         "faster to the first token than",
         at_equal_load=True,
@@ -108,8 +108,8 @@ _ALL = (
         "minimize_tpot",
         "mean TPOT",
         "min",
-        lambda m, *_: _mean(m.tpot),
-        _always("s"),
+        lambda m, *_: _positive_mean(m.tpot),
+        _fixed_unit("s"),
         "tpot",
         "faster per output token than",
         at_equal_load=True,
@@ -119,7 +119,7 @@ _ALL = (
         "total throughput per GPU",
         "max",
         total_throughput_per_gpu,
-        _always("total tokens/s/GPU"),
+        _fixed_unit("total tokens/s/GPU"),
         "throughput",
         "the total throughput per GPU of",
     ),
@@ -128,10 +128,18 @@ _ALL = (
         "goodput",
         "max",
         lambda m, *_: m.goodput or None,
-        _always("requests/s"),
+        _fixed_unit("requests/s"),
         "goodput",
         "the goodput of",
     ),
-    Objective("minimize_cost", "cost of output tokens", "min", cost, cost_unit, "output_throughput", "cheaper than"),
+    Objective(
+        "minimize_cost",
+        "cost of output tokens",
+        "min",
+        output_token_cost,
+        output_token_cost_unit,
+        "output_throughput",
+        "cheaper than",
+    ),
 )
-OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL}
+OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL_OBJECTIVES}

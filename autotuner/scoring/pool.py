@@ -13,39 +13,40 @@ from statistics import fmean
 
 from autotuner.core import Candidate, LoadPoint, LoadPointResult, Share, Trial, Verdict
 from autotuner.experiment import Experiment, Slo
-from autotuner.scoring.intervals import Z, share
+from autotuner.scoring.intervals import Z_95, wilson_share
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.scoring.slo import ATTAINMENT, Statement, statements
+from autotuner.scoring.slo import ATTAINMENT, SloStatement, slo_statements
 
-UNTRUSTED = (Verdict.INVALID, Verdict.CLIENT_LIMITED)
+UNTRUSTED_VERDICTS = (Verdict.INVALID, Verdict.CLIENT_LIMITED)
 """Verdicts whose figures say nothing about the server."""
 
-STEADY = (Verdict.FEASIBLE, Verdict.UNDECIDED, Verdict.INFEASIBLE)
+STEADY_STATE_VERDICTS = (Verdict.FEASIBLE, Verdict.UNDECIDED, Verdict.INFEASIBLE)
 """Verdicts whose figures are those of a steady state, and so can be compared."""
 
 
 @dataclass(frozen=True)
-class Launches:
+class CandidateLaunches:
     """The judged trials of one candidate in order; `first` is the one it was searched with, or the baseline's."""
 
     candidate: Candidate
     trials: tuple[Trial, ...]
 
     @property
-    def first(self) -> Trial:
+    def primary_trial(self) -> Trial:
         """The launch that carries its number: the baseline's or the search's, else the earliest."""
         return next((trial for trial in self.trials if trial.purpose != "confirmation"), self.trials[0])
 
-    def confirmations(self, points: Sequence[LoadPoint]) -> int:
+    def confirmation_count(self, points: Sequence[LoadPoint]) -> int:
         """How many fresh launches have figures to trust at all of these load points."""
-        again = [trial.measurement.latest for trial in self.trials if trial.purpose == "confirmation"]
+        again = [trial.measurement.latest_results for trial in self.trials if trial.purpose == "confirmation"]
         return sum(
-            all(point in latest and latest[point].verdict not in UNTRUSTED for point in points) for latest in again
+            all(point in latest and latest[point].verdict not in UNTRUSTED_VERDICTS for point in points)
+            for latest in again
         )
 
-    def at(self, point: LoadPoint) -> list[LoadPointResult]:
+    def results_at(self, point: LoadPoint) -> list[LoadPointResult]:
         """What each launch that ended well measured last at a load point."""
-        latest = (trial.measurement.latest.get(point) for trial in self.trials if not trial.failed)
+        latest = (trial.measurement.latest_results.get(point) for trial in self.trials if not trial.failed)
         return [result for result in latest if result is not None]
 
     @property
@@ -55,16 +56,16 @@ class Launches:
         return list(dict.fromkeys(measured))
 
 
-def grouped(trials: Iterable[Trial]) -> list[Launches]:
+def group_by_candidate(trials: Iterable[Trial]) -> list[CandidateLaunches]:
     """Trials by candidate, in the order of each candidate's first launch."""
     groups: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
         groups.setdefault(trial.candidate.key, []).append(trial)
-    return [Launches(group[0].candidate, tuple(group)) for group in groups.values()]
+    return [CandidateLaunches(group[0].candidate, tuple(group)) for group in groups.values()]
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledLoadPoint:
     """One load point over all launches of a candidate.
 
     `utility` is the geometric mean over the launches whose figures are steady, None without one;
@@ -78,42 +79,44 @@ class Pooled:
     utility: float | None
     score: float | None
     attainment: Share | None
-    launches: int
-    statements: tuple[Statement, ...] = ()
+    launch_count: int
+    statements: tuple[SloStatement, ...] = ()
     results: tuple[LoadPointResult, ...] = ()
 
 
-def pooled(results: Sequence[LoadPointResult], slo: Slo) -> Pooled:
+def pool_results(results: Sequence[LoadPointResult], slo: Slo) -> PooledLoadPoint:
     """What several launches say of one load point; those that say nothing are left out where others do."""
-    steady = [result for result in results if result.verdict in STEADY] or [
-        result for result in results if result.verdict not in UNTRUSTED
+    steady = [result for result in results if result.verdict in STEADY_STATE_VERDICTS] or [
+        result for result in results if result.verdict not in UNTRUSTED_VERDICTS
     ]
     usable = steady or list(results)
     scored = [result.score for result in usable if result.score is not None]
-    joint = _share([result.metrics.attainment for result in usable if result.metrics.attainment is not None])
-    together = _together([statements(r.metrics, slo, open_loop=r.load_point.rate is not None) for r in usable], joint)
-    return Pooled(
+    joint = _pool_shares([result.metrics.attainment for result in usable if result.metrics.attainment is not None])
+    together = _pool_statements(
+        [slo_statements(r.metrics, slo, open_loop=r.load_point.rate is not None) for r in usable], joint
+    )
+    return PooledLoadPoint(
         load_point=results[-1].load_point,
         result=usable[-1],
-        verdict=_verdict(results, usable, together),
+        verdict=_pooled_verdict(results, usable, together),
         utility=_geometric_mean([score.utility for score in scored]),
         score=_geometric_mean([score.value for score in scored]),
         attainment=joint,
-        launches=len(usable),
+        launch_count=len(usable),
         statements=together,
         results=tuple(usable),
     )
 
 
-def _verdict(
-    every: Sequence[LoadPointResult], usable: Sequence[LoadPointResult], together: Sequence[Statement]
+def _pooled_verdict(
+    every: Sequence[LoadPointResult], usable: Sequence[LoadPointResult], together: Sequence[SloStatement]
 ) -> Verdict:
     """The verdict of all launches: their common one, else what their requests say together."""
     verdicts = [result.verdict for result in usable]
     overloaded = sum(result.verdict is Verdict.SATURATED for result in every)
     if len(set(verdicts)) == 1 and not (overloaded and verdicts[0] is not Verdict.SATURATED):
         return verdicts[0]
-    if any(verdict in UNTRUSTED for verdict in verdicts):
+    if any(verdict in UNTRUSTED_VERDICTS for verdict in verdicts):
         return verdicts[-1]
     states = {statement.state for statement in together}
     if "fails" in states or 2 * overloaded > len(every):
@@ -121,18 +124,18 @@ def _verdict(
     return Verdict.FEASIBLE if states <= {"holds"} and not overloaded else Verdict.UNDECIDED
 
 
-def _together(each: Sequence[Sequence[Statement]], joint: Share | None) -> tuple[Statement, ...]:
+def _pool_statements(each: Sequence[Sequence[SloStatement]], joint: Share | None) -> tuple[SloStatement, ...]:
     """One statement of each name: that on the attainment by all requests, others by the mean over launches."""
     names = dict.fromkeys(statement.name for launch in each for statement in launch)
-    return tuple(_mean([s for launch in each for s in launch if s.name == name], joint) for name in names)
+    return tuple(_mean_statement([s for launch in each for s in launch if s.name == name], joint) for name in names)
 
 
-def _mean(same: Sequence[Statement], joint: Share | None) -> Statement:
+def _mean_statement(same: Sequence[SloStatement], joint: Share | None) -> SloStatement:
     """Launch means of value and ends: the interval gets no narrower, for launches differ."""
     if len(same) == 1:
         return same[0]
     if same[0].name == ATTAINMENT and joint is not None:
-        return replace(same[0], value=joint.value, low=joint.low, high=joint.high).judged()
+        return replace(same[0], value=joint.value, lower=joint.low, upper=joint.high).with_state()
 
     def mean(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -141,39 +144,43 @@ def _mean(same: Sequence[Statement], joint: Share | None) -> Statement:
     return replace(
         same[0],
         value=mean([statement.value for statement in same]),
-        low=mean([statement.low for statement in same]),
-        high=mean([statement.high for statement in same]),
-    ).judged()
+        lower=mean([statement.lower for statement in same]),
+        upper=mean([statement.upper for statement in same]),
+    ).with_state()
 
 
-def _share(shares: Sequence[Share]) -> Share | None:
+def _pool_shares(shares: Sequence[Share]) -> Share | None:
     """The share over all requests of some launches, which say as much as they do one by one; None of nothing."""
     if len(shares) < 2:
         return shares[0] if shares else None
     good, n = sum(one.value * one.n for one in shares), sum(one.n for one in shares)
-    return share(round(good), n, sum(one.n if one.effective is None else one.effective for one in shares))
+    return wilson_share(round(good), n, sum(one.n if one.effective is None else one.effective for one in shares))
 
 
 def _geometric_mean(values: Sequence[float]) -> float | None:
     return math.exp(fmean(map(math.log, values))) if values else None
 
 
-def noise(result: LoadPointResult, gpus: int, experiment: Experiment) -> float | None:
+def log_standard_error(result: LoadPointResult, gpus: int, experiment: Experiment) -> float | None:
     """The standard error of a load point's log objective on its own launch; None where it is not known."""
     objective = OBJECTIVES[experiment.optimization.objective]
     ends = objective.interval(result.metrics, gpus, experiment.hardware.price_per_gpu_hour)
     value = objective.value(result.metrics, gpus, experiment.hardware.price_per_gpu_hour)
     if ends is None or not value:
         return None
-    return (ends[1] - ends[0]) / value / (2 * Z)
+    return (ends[1] - ends[0]) / value / (2 * Z_95)
 
 
-def launch_logs(trials: Sequence[Trial], points: Sequence[LoadPoint]) -> list[float]:
+def launch_log_utilities(trials: Sequence[Trial], points: Sequence[LoadPoint]) -> list[float]:
     """Of each launch that has steady figures at all of these load points, the mean log utility over them."""
     logs = []
     for trial in trials:
-        latest: Mapping[LoadPoint, LoadPointResult] = {} if trial.failed else trial.measurement.latest
-        scores = [latest[point].score for point in points if point in latest and latest[point].verdict in STEADY]
+        latest: Mapping[LoadPoint, LoadPointResult] = {} if trial.failed else trial.measurement.latest_results
+        scores = [
+            latest[point].score
+            for point in points
+            if point in latest and latest[point].verdict in STEADY_STATE_VERDICTS
+        ]
         known = [score.utility for score in scores if score is not None]
         if points and len(known) == len(points):
             logs.append(fmean(map(math.log, known)))

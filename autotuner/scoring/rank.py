@@ -17,13 +17,21 @@ from statistics import fmean
 
 from autotuner.core import Candidate, Failure, LoadPoint, Share, Source, Trial, Verdict
 from autotuner.experiment import Experiment
-from autotuner.scoring.confirm import RESOLUTION, gain_of, spread
+from autotuner.scoring.confirm import EQUIVALENCE_MARGIN, gain_between, half_width
 from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import OBJECTIVES, Objective
-from autotuner.scoring.pool import STEADY, Launches, Pooled, grouped, launch_logs, noise, pooled
+from autotuner.scoring.pool import (
+    STEADY_STATE_VERDICTS,
+    CandidateLaunches,
+    PooledLoadPoint,
+    group_by_candidate,
+    launch_log_utilities,
+    log_standard_error,
+    pool_results,
+)
 from autotuner.scoring.reasons import pooled_reason
 
-_ORDER = (
+_VERDICT_ORDER = (
     Verdict.FEASIBLE,
     Verdict.UNDECIDED,
     Verdict.INFEASIBLE,
@@ -31,9 +39,9 @@ _ORDER = (
     Verdict.CLIENT_LIMITED,
     Verdict.INVALID,
 )
-_HARD_FAILED = _ORDER.index(Verdict.INFEASIBLE) + 0.5
-_PRUNED, _INCOMPLETE, _FAILED = 9.0, 10.0, 11.0
-_SOURCES: tuple[Source, ...] = ("measured", "simulated", "predicted")
+_HARD_FAILED_TIER = _VERDICT_ORDER.index(Verdict.INFEASIBLE) + 0.5
+_PRUNED_TIER, _INCOMPLETE_TIER, _FAILED_TIER = 9.0, 10.0, 11.0
+_SOURCE_ORDER: tuple[Source, ...] = ("measured", "simulated", "predicted")
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Standing:
     """
 
     rank: int
-    trial: int
+    trial_number: int
     candidate: Candidate
     source: Source
     verdict: Verdict | None
@@ -63,15 +71,15 @@ class Standing:
     attainment: Share | None = None
     failure: Failure | None = None
     interval: tuple[float, float] | None = None
-    tied: bool = False
-    launches: int = 1
-    confirmations: int = 0
-    fresh_value: float | None = None
+    is_tied: bool = False
+    launch_count: int = 1
+    confirmation_count: int = 0
+    confirmation_value: float | None = None
 
     @property
-    def headline(self) -> float | None:
+    def headline_value(self) -> float | None:
         """The figure to quote: that of launches nothing was chosen by, where there are any."""
-        return self.value if self.fresh_value is None else self.fresh_value
+        return self.value if self.confirmation_value is None else self.confirmation_value
 
     @property
     def load_point(self) -> LoadPoint | None:
@@ -92,22 +100,24 @@ class Ranking:
     winner: Standing | None
     objective: str
     unit: str
-    baseline: int | None = None
+    baseline_trial_number: int | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """Who answered, most trusted first; more than one means that figures are not comparable."""
         present = {standing.source for standing in self.standings}
-        return tuple(source for source in _SOURCES if source in present)
+        return tuple(source for source in _SOURCE_ORDER if source in present)
 
     @property
     def defaults(self) -> Standing | None:
         """Where the engine's own defaults stand."""
-        return next((standing for standing in self.standings if standing.trial == self.baseline), None)
+        return next(
+            (standing for standing in self.standings if standing.trial_number == self.baseline_trial_number), None
+        )
 
 
 @dataclass(frozen=True)
-class _Placed:
+class _RankingEntry:
     """A standing before it has a rank; `tier` sorts before the score.
 
     `logs` are the log utilities of its launches, `error` the standard error of a single one from
@@ -117,8 +127,8 @@ class _Placed:
     tier: float
     standing: Standing
     violation: float = 0.0
-    logs: tuple[float, ...] = ()
-    error: float | None = None
+    log_utilities: tuple[float, ...] = ()
+    standard_error: float | None = None
 
 
 def rank(trials: Sequence[Trial], experiment: Experiment, *, prefer_defaults: bool = True) -> Ranking:
@@ -128,33 +138,33 @@ def rank(trials: Sequence[Trial], experiment: Experiment, *, prefer_defaults: bo
     flags for nothing; `prefer_defaults` false leaves that out, for whoever looks for a candidate to
     confirm.
     """
-    ranking = _ranked(trials, experiment, None)
+    ranking = _rank_with_priority(trials, experiment, None)
     first, defaults = (ranking.standings or (None,))[0], ranking.defaults
-    if not prefer_defaults or first is None or defaults is None or not defaults.tied:
+    if not prefer_defaults or first is None or defaults is None or not defaults.is_tied:
         return ranking
-    proven = gain_of(first, defaults, trials, experiment)
-    return ranking if proven and proven.reliable else _ranked(trials, experiment, defaults.trial)
+    proven = gain_between(first, defaults, trials, experiment)
+    return ranking if proven and proven.is_reliable else _rank_with_priority(trials, experiment, defaults.trial_number)
 
 
-def _ranked(trials: Sequence[Trial], experiment: Experiment, ahead: int | None) -> Ranking:
+def _rank_with_priority(trials: Sequence[Trial], experiment: Experiment, priority_trial_number: int | None) -> Ranking:
     """All candidates in order, the one of trial `ahead` before all others."""
     objective = OBJECTIVES[experiment.optimization.objective]
-    place = _at_equal_load if objective.at_equal_load else _at_best_load
-    groups = grouped(judge(trial, experiment) for trial in trials)
-    placed = [_failed(group) or _pruned(group) or place(group, experiment) for group in groups]
-    placed.sort(key=_key)
-    placed = _confirmed_first(placed)
-    placed.sort(key=lambda item: item.standing.trial != ahead)
+    place = _entry_at_equal_load if objective.at_equal_load else _entry_at_best_load
+    groups = group_by_candidate(judge(trial, experiment) for trial in trials)
+    placed = [_failed_entry(group) or _pruned_entry(group) or place(group, experiment) for group in groups]
+    placed.sort(key=_sort_key)
+    placed = _move_confirmed_first(placed)
+    placed.sort(key=lambda item: item.standing.trial_number != priority_trial_number)
     first = placed[0] if placed else None
     baseline = next((trial.number for trial in trials if trial.purpose == "baseline"), None)
-    defaults = next((item.standing for item in placed if item.standing.trial == baseline), None)
+    defaults = next((item.standing for item in placed if item.standing.trial_number == baseline), None)
     standings = tuple(
         replace(
             item.standing,
             rank=position,
-            gain=_gain(item, defaults, objective),
+            gain=_relative_gain(item, defaults, objective),
             interval=_interval(item, placed, objective),
-            tied=first is not None and item is not first and _is_tied(item, first, placed),
+            is_tied=first is not None and item is not first and _is_tied(item, first, placed),
         )
         for position, item in enumerate(placed, start=1)
     )
@@ -164,131 +174,153 @@ def _ranked(trials: Sequence[Trial], experiment: Experiment, ahead: int | None) 
         winner=standings[0] if wins else None,
         objective=objective.name,
         unit=objective.unit(experiment.hardware.price_per_gpu_hour),
-        baseline=baseline,
+        baseline_trial_number=baseline,
     )
 
 
-def _key(item: _Placed) -> tuple[float, int, float, float, int]:
+def _sort_key(item: _RankingEntry) -> tuple[float, int, float, float, int]:
     standing = item.standing
     return (
         item.tier,
-        _SOURCES.index(standing.source),
+        _SOURCE_ORDER.index(standing.source),
         -(standing.score or 0.0),
         item.violation,
-        standing.trial,
+        standing.trial_number,
     )
 
 
-def _confirmed_first(placed: list[_Placed]) -> list[_Placed]:
+def _move_confirmed_first(placed: list[_RankingEntry]) -> list[_RankingEntry]:
     """The same, a confirmed candidate in front where the first is not and cannot be told apart from it."""
-    if not placed or placed[0].standing.confirmations:
+    if not placed or placed[0].standing.confirmation_count:
         return placed
-    level = (item for item in placed[1:] if item.standing.confirmations and _is_tied(item, placed[0], placed))
+    level = (item for item in placed[1:] if item.standing.confirmation_count and _is_tied(item, placed[0], placed))
     best = next(level, None)
     return placed if best is None else [best, *(item for item in placed if item is not best)]
 
 
-def _is_tied(item: _Placed, first: _Placed, placed: Sequence[_Placed]) -> bool:
+def _is_tied(item: _RankingEntry, first: _RankingEntry, placed: Sequence[_RankingEntry]) -> bool:
     """Whether a candidate of the same tier and source may be as good as the first, by all that is known of noise."""
-    if (item.tier, item.standing.source) != (first.tier, first.standing.source) or not item.logs or not first.logs:
+    if (
+        (item.tier, item.standing.source) != (first.tier, first.standing.source)
+        or not item.log_utilities
+        or not first.log_utilities
+    ):
         return False
-    reach = spread(item.logs, first.logs, _errors(item, first), others_known=[other.logs for other in placed])
-    return abs(fmean(item.logs) - fmean(first.logs)) <= max(reach, math.log(1 + RESOLUTION))
+    reach = half_width(
+        item.log_utilities,
+        first.log_utilities,
+        _rms_standard_error(item, first),
+        variance_groups=[other.log_utilities for other in placed],
+    )
+    return abs(fmean(item.log_utilities) - fmean(first.log_utilities)) <= max(reach, math.log(1 + EQUIVALENCE_MARGIN))
 
 
-def _errors(*items: _Placed) -> float:
+def _rms_standard_error(*items: _RankingEntry) -> float:
     """The root mean square of what is known of the errors within launches."""
-    squares = [item.error**2 for item in items if item.error is not None]
+    squares = [item.standard_error**2 for item in items if item.standard_error is not None]
     return math.sqrt(fmean(squares)) if squares else 0.0
 
 
-def _interval(item: _Placed, placed: Sequence[_Placed], objective: Objective) -> tuple[float, float] | None:
+def _interval(item: _RankingEntry, placed: Sequence[_RankingEntry], objective: Objective) -> tuple[float, float] | None:
     """The 95% interval of a standing's value, in its unit."""
     value = item.standing.value
-    if not value or not item.logs or item.error is None:
+    if not value or not item.log_utilities or item.standard_error is None:
         return None
-    reach = spread(item.logs, None, item.error, others_known=[other.logs for other in placed])
+    reach = half_width(
+        item.log_utilities, None, item.standard_error, variance_groups=[other.log_utilities for other in placed]
+    )
     return value * math.exp(-reach), value * math.exp(reach)
 
 
-def _tier(point: Pooled) -> float:
+def _tier(point: PooledLoadPoint) -> float:
     terms = point.result.score.terms if point.result.score else ()
-    if point.launches == 1 and any(term.state == "failed" for term in terms):
-        return max(_HARD_FAILED, float(_ORDER.index(point.verdict)))
-    return float(_ORDER.index(point.verdict))
+    if point.launch_count == 1 and any(term.state == "failed" for term in terms):
+        return max(_HARD_FAILED_TIER, float(_VERDICT_ORDER.index(point.verdict)))
+    return float(_VERDICT_ORDER.index(point.verdict))
 
 
-def _violation(points: Sequence[Pooled]) -> float:
+def _violation(points: Sequence[PooledLoadPoint]) -> float:
     """How far the load points are outside their targets, all terms together."""
     terms = (term for point in points if point.result.score for term in point.result.score.terms)
     return sum(max(0.0, term.violation) for term in terms)
 
 
-def _failed(group: Launches) -> _Placed | None:
+def _failed_entry(group: CandidateLaunches) -> _RankingEntry | None:
     """The standing of a candidate of which no launch ended well."""
-    failure = group.first.measurement.failure
+    failure = group.primary_trial.measurement.failure
     if failure is None or not all(trial.failed for trial in group.trials):
         return None
-    words = f"{failure.kind.value}: {failure.said}"
-    return _Placed(_FAILED, replace(_standing(group, None, words), failure=failure))
+    words = f"{failure.kind.value}: {failure.message}"
+    return _RankingEntry(_FAILED_TIER, replace(_new_standing(group, None, words), failure=failure))
 
 
-def _pruned(group: Launches) -> _Placed | None:
-    why = group.first.measurement.outcome.gave_up
+def _pruned_entry(group: CandidateLaunches) -> _RankingEntry | None:
+    why = group.primary_trial.measurement.outcome.gave_up
     if why is None:
         return None
-    points = tuple(dict.fromkeys(result.load_point for result in group.first.results))
-    return _Placed(_PRUNED, replace(_standing(group, None, f"pruned: {why}"), load_points=points))
+    points = tuple(dict.fromkeys(result.load_point for result in group.primary_trial.results))
+    return _RankingEntry(_PRUNED_TIER, replace(_new_standing(group, None, f"pruned: {why}"), load_points=points))
 
 
-def _operating(group: Launches, scenario: str, experiment: Experiment) -> list[Pooled]:
+def _operating_points(group: CandidateLaunches, scenario: str, experiment: Experiment) -> list[PooledLoadPoint]:
     """The load points of a scenario among which a candidate may choose; where it is known, its capacity alone."""
     points = [point for point in group.load_points if point.scenario == scenario]
-    every = [pooled(group.at(point), experiment.slo) for point in points]
+    every = [pool_results(group.results_at(point), experiment.slo) for point in points]
     scored = [point for point in every if point.utility is not None]
-    capacity = next((c for c in group.first.measurement.outcome.capacities if c.scenario == scenario), None)
+    capacity = next((c for c in group.primary_trial.measurement.outcome.capacities if c.scenario == scenario), None)
     if capacity is None or not scored:
         return scored
     highest = capacity.load_point or min(point.load_point for point in scored)
     return [point for point in scored if point.load_point == highest]
 
 
-def _at_best_load(group: Launches, experiment: Experiment) -> _Placed:
+def _entry_at_best_load(group: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
     """The candidate at its best load point of each scenario: targets met first, then the higher score."""
     best = []
     for scenario in dict.fromkeys(experiment.benchmark.traffic_scenarios):
-        points = _operating(group, scenario, experiment)
+        points = _operating_points(group, scenario, experiment)
         if not points:
             silent = [point for point in group.load_points if point.scenario == scenario]
-            return _Placed(_INCOMPLETE, _standing(group, None, _no_figure(group, silent, scenario)))
+            return _RankingEntry(
+                _INCOMPLETE_TIER, _new_standing(group, None, _missing_figure_reason(group, silent, scenario))
+            )
         best.append(min(points, key=lambda point: (_tier(point), -(point.score or 0.0), _violation([point]))))
-    placed = _over(best, group, experiment)
+    placed = _entry_over_load_points(best, group, experiment)
     # a capacity lies where requests only just meet the targets, and no number of them may prove it
-    level = group.first.measurement.outcome.capacities and placed.tier == _ORDER.index(Verdict.UNDECIDED)
-    return replace(placed, tier=float(_ORDER.index(Verdict.FEASIBLE))) if level else placed
+    level = group.primary_trial.measurement.outcome.capacities and placed.tier == _VERDICT_ORDER.index(
+        Verdict.UNDECIDED
+    )
+    return replace(placed, tier=float(_VERDICT_ORDER.index(Verdict.FEASIBLE))) if level else placed
 
 
-def _at_equal_load(group: Launches, experiment: Experiment) -> _Placed:
+def _entry_at_equal_load(group: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
     """The candidate over every load point of the experiment."""
     wanted = experiment.workload().load_points
-    by_point = {point: pooled(group.at(point), experiment.slo) for point in wanted if group.at(point)}
+    by_point = {
+        point: pool_results(group.results_at(point), experiment.slo) for point in wanted if group.results_at(point)
+    }
     missing = [point for point in wanted if point not in by_point or by_point[point].utility is None]
     if missing:
-        return _Placed(_INCOMPLETE, _standing(group, None, _no_figure(group, missing, ", ".join(map(str, missing)))))
-    return _over([by_point[point] for point in wanted], group, experiment)
+        return _RankingEntry(
+            _INCOMPLETE_TIER,
+            _new_standing(group, None, _missing_figure_reason(group, missing, ", ".join(map(str, missing)))),
+        )
+    return _entry_over_load_points([by_point[point] for point in wanted], group, experiment)
 
 
-def _no_figure(group: Launches, points: Sequence[LoadPoint], where: str) -> str:
+def _missing_figure_reason(group: CandidateLaunches, points: Sequence[LoadPoint], where: str) -> str:
     """That there is no figure, and of which errors the answers were."""
     errors: Counter[str] = Counter()
     for point in points:
-        for result in group.at(point):
+        for result in group.results_at(point):
             errors.update(result.metrics.errors)
     counted = ", ".join(f"{name} {count:,} times" for name, count in errors.most_common())
     return f"no figure at {where}" + (f": {counted}" if counted else "")
 
 
-def _over(points: Sequence[Pooled], group: Launches, experiment: Experiment) -> _Placed:
+def _entry_over_load_points(
+    points: Sequence[PooledLoadPoint], group: CandidateLaunches, experiment: Experiment
+) -> _RankingEntry:
     """The standing that rests on these load points: geometric means, and the worst verdict."""
     objective = OBJECTIVES[experiment.optimization.objective]
     worst = max(points, key=_tier)
@@ -297,33 +329,33 @@ def _over(points: Sequence[Pooled], group: Launches, experiment: Experiment) -> 
     load_points = tuple(point.load_point for point in points)
     utility = _geometric_mean([point.utility for point in points if point.utility is not None])
     standing = replace(
-        _standing(group, worst.verdict, pooled_reason(worst, experiment.slo) + where),
+        _new_standing(group, worst.verdict, pooled_reason(worst, experiment.slo) + where),
         load_points=load_points,
-        value=utility if objective.sense == "max" else 1 / utility,
+        value=utility if objective.direction == "max" else 1 / utility,
         score=_geometric_mean([point.score for point in points if point.score is not None]),
         attainment=min(shares, key=lambda share: share.value, default=None),
-        confirmations=group.confirmations(load_points),
-        fresh_value=_fresh_value(group, load_points, objective),
+        confirmation_count=group.confirmation_count(load_points),
+        confirmation_value=_confirmation_value(group, load_points, objective),
     )
-    errors = [noise(point.result, group.candidate.gpus, experiment) for point in points]
+    errors = [log_standard_error(point.result, group.candidate.gpus, experiment) for point in points]
     known = [error for error in errors if error is not None]
     error = math.sqrt(sum(each**2 for each in known)) / len(known) if len(known) == len(errors) else None
-    logs = tuple(launch_logs(group.trials, load_points))
-    standing = replace(standing, launches=len(logs) or standing.launches)
-    return _Placed(_tier(worst), standing, _violation(points), logs, error)
+    logs = tuple(launch_log_utilities(group.trials, load_points))
+    standing = replace(standing, launch_count=len(logs) or standing.launch_count)
+    return _RankingEntry(_tier(worst), standing, _violation(points), logs, error)
 
 
-def _fresh_value(group: Launches, points: Sequence[LoadPoint], objective: Objective) -> float | None:
+def _confirmation_value(group: CandidateLaunches, points: Sequence[LoadPoint], objective: Objective) -> float | None:
     """What the launches came to that only confirm it; None without any."""
-    logs = launch_logs([trial for trial in group.trials if trial.purpose == "confirmation"], points)
+    logs = launch_log_utilities([trial for trial in group.trials if trial.purpose == "confirmation"], points)
     if not logs:
         return None
     utility = math.exp(fmean(logs))
-    return utility if objective.sense == "max" else 1 / utility
+    return utility if objective.direction == "max" else 1 / utility
 
 
-def _standing(group: Launches, verdict: Verdict | None, why: str) -> Standing:
-    first = group.first
+def _new_standing(group: CandidateLaunches, verdict: Verdict | None, why: str) -> Standing:
+    first = group.primary_trial
     return Standing(
         0,
         first.number,
@@ -331,7 +363,7 @@ def _standing(group: Launches, verdict: Verdict | None, why: str) -> Standing:
         first.measurement.source,
         verdict,
         why,
-        launches=sum(not trial.failed for trial in group.trials) or len(group.trials),
+        launch_count=sum(not trial.failed for trial in group.trials) or len(group.trials),
     )
 
 
@@ -339,10 +371,10 @@ def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
-def _gain(item: _Placed, defaults: Standing | None, objective: Objective) -> float | None:
+def _relative_gain(item: _RankingEntry, defaults: Standing | None, objective: Objective) -> float | None:
     standing = item.standing
     if defaults is None or standing.source != defaults.source or not standing.value or not defaults.value:
         return None
-    if standing.verdict not in STEADY or defaults.verdict not in STEADY:
+    if standing.verdict not in STEADY_STATE_VERDICTS or defaults.verdict not in STEADY_STATE_VERDICTS:
         return None
     return objective.utility(standing.value) / objective.utility(defaults.value)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from autotuner.core import Distribution, Metrics, RequestRecord, TermOutcome
-from autotuner.experiment import EACH, Slo, SloTerm
+from autotuner.experiment import EACH_REQUEST, Slo, SloTerm
 
 MAX_EXPONENT = 50.0  # exp(50) is 5e21: below any other score, and far from overflow
 MAX_VIOLATION = 1e6  # stands for "infinitely slow", which JSON cannot say
@@ -36,12 +36,12 @@ def penalty(violation: float, weight: float, steepness: float) -> float:
     return weight * math.expm1(min(violation / steepness, MAX_EXPONENT))
 
 
-def outcomes(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[TermOutcome, ...]:
+def term_outcomes(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[TermOutcome, ...]:
     """How the figure of every term came out; in an open loop TTFT and latency run from the scheduled arrival."""
-    return tuple(_outcome(term, actual(term, metrics, open_loop=open_loop)) for term in slo.terms)
+    return tuple(_term_outcome(term, scored_value(term, metrics, open_loop=open_loop)) for term in slo.terms)
 
 
-def actual(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> float | None:
+def scored_value(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> float | None:
     """The figure a term is scored by; None is infinitely slow.
 
     A percentile counts errors as infinitely slow, so it means "at least this share of all
@@ -49,14 +49,14 @@ def actual(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> float | None:
     """
     if term.is_minimum:
         return float(getattr(metrics, term.metric))
-    samples = distribution(term, metrics, open_loop=open_loop)
+    samples = term_distribution(term, metrics, open_loop=open_loop)
     if samples is None:
         return 0.0 if term.metric in ("tpot", "itl") and metrics.e2e is not None else None
     plain: float = getattr(samples, term.scored_statistic)
     return samples.adjusted.get(term.scored_statistic, plain)
 
 
-def distribution(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Distribution | None:
+def term_distribution(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Distribution | None:
     """The samples a latency term speaks about."""
     if term.metric == "ttft":
         return metrics.ttft_from_schedule if open_loop else metrics.ttft
@@ -65,7 +65,7 @@ def distribution(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Distrib
     return metrics.tpot if term.metric == "tpot" else metrics.itl
 
 
-def _outcome(term: SloTerm, value: float | None) -> TermOutcome:
+def _term_outcome(term: SloTerm, value: float | None) -> TermOutcome:
     violation = MAX_VIOLATION if value is None else min((value - term.threshold) / term.threshold, MAX_VIOLATION)
     if term.is_minimum:
         violation = -violation
@@ -79,11 +79,11 @@ def _outcome(term: SloTerm, value: float | None) -> TermOutcome:
     return TermOutcome(term.name, value, term.threshold, violation, cost, "warning" if warned else "met")
 
 
-State = Literal["holds", "fails", "open"]
+StatementState = Literal["holds", "fails", "open"]
 
 
 @dataclass(frozen=True)
-class Statement:
+class SloStatement:
     """What a load point must hold, and whether its interval lies inside the target, outside, or across it.
 
     `name` is ATTAINMENT or a term's; `value` in [`low`, `high`] is held against `target`: shares for
@@ -92,88 +92,90 @@ class Statement:
 
     name: str
     value: float | None
-    low: float | None
-    high: float | None
+    lower: float | None
+    upper: float | None
     target: float
-    state: State
+    state: StatementState
     is_minimum: bool = False
 
-    def judged(self) -> Statement:
+    def with_state(self) -> SloStatement:
         """The same with the state that its interval gives it."""
         minimum = self.is_minimum or self.name == ATTAINMENT
-        return replace(self, state=_state(self.low, self.high, self.target, minimum=minimum))
+        return replace(self, state=_interval_state(self.lower, self.upper, self.target, is_minimum=minimum))
 
 
-def statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[Statement, ...]:
+def slo_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[SloStatement, ...]:
     """Everything the SLO asks of a load point; empty without targets."""
-    return tuple(_statements(metrics, slo, open_loop=open_loop))
+    return tuple(_generate_statements(metrics, slo, open_loop=open_loop))
 
 
-def _statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> Iterator[Statement]:
+def _generate_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> Iterator[SloStatement]:
     if request_terms(slo):
         share = metrics.attainment
         if share is None:
-            yield Statement(ATTAINMENT, None, 0.0, 1.0, slo.attainment, "fails" if metrics.e2e is None else "open")
+            yield SloStatement(ATTAINMENT, None, 0.0, 1.0, slo.attainment, "fails" if metrics.e2e is None else "open")
         else:
-            state = _state(share.low, share.high, slo.attainment, minimum=True)
-            yield Statement(ATTAINMENT, share.value, share.low, share.high, slo.attainment, state)
+            state = _interval_state(share.low, share.high, slo.attainment, is_minimum=True)
+            yield SloStatement(ATTAINMENT, share.value, share.low, share.high, slo.attainment, state)
     for term in slo.terms:
         if term.is_minimum:
             value = float(getattr(metrics, term.metric))
             low, high = metrics.intervals.get(term.metric, (value, value))
-            state = _state(low, high, term.threshold, minimum=True)
-            yield Statement(term.name, value, low, high, term.threshold, state, is_minimum=True)
-        elif term.statistic != EACH:
-            yield _about_statistic(term, metrics, open_loop=open_loop)
+            state = _interval_state(low, high, term.threshold, is_minimum=True)
+            yield SloStatement(term.name, value, low, high, term.threshold, state, is_minimum=True)
+        elif term.statistic != EACH_REQUEST:
+            yield _statistic_statement(term, metrics, open_loop=open_loop)
 
 
-def _about_statistic(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Statement:
-    samples = distribution(term, metrics, open_loop=open_loop)
+def _statistic_statement(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> SloStatement:
+    samples = term_distribution(term, metrics, open_loop=open_loop)
     if samples is None:
         defined = term.metric in ("tpot", "itl") and metrics.e2e is not None
-        return Statement(term.name, None, None, None, term.threshold, "open" if defined else "fails")
-    value = actual(term, metrics, open_loop=open_loop)
+        return SloStatement(term.name, None, None, None, term.threshold, "open" if defined else "fails")
+    value = scored_value(term, metrics, open_loop=open_loop)
     low: float | None
     high: float | None
     low, high = samples.intervals.get(term.statistic, (value, value))
     low, high = samples.adjusted_intervals.get(term.statistic, (low, high))
-    return Statement(term.name, value, low, high, term.threshold, _state(low, high, term.threshold, minimum=False))
+    return SloStatement(
+        term.name, value, low, high, term.threshold, _interval_state(low, high, term.threshold, is_minimum=False)
+    )
 
 
-def _state(low: float | None, high: float | None, target: float, *, minimum: bool) -> State:
+def _interval_state(lower: float | None, upper: float | None, target: float, *, is_minimum: bool) -> StatementState:
     """Where an interval lies; an end of None is infinite."""
-    least, most = math.inf if low is None else low, math.inf if high is None else high
-    if minimum:
+    least, most = math.inf if lower is None else lower, math.inf if upper is None else upper
+    if is_minimum:
         return "holds" if least >= target else "fails" if most < target else "open"
     return "holds" if most <= target else "fails" if least > target else "open"
 
 
 def request_terms(slo: Slo) -> tuple[SloTerm, ...]:
     """The terms that every single request is held to: the latency targets without a statistic."""
-    return tuple(term for term in slo.terms if term.statistic == EACH and not term.is_minimum)
+    return tuple(term for term in slo.terms if term.statistic == EACH_REQUEST and not term.is_minimum)
 
 
 def is_good(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> bool | None:
     """Whether a request that answered met every term; None where one speaks of what it does not have."""
-    worst = margin(record, terms, open_loop=open_loop)
+    worst = log_margin(record, terms, open_loop=open_loop)
     return None if worst is None else worst <= 0
 
 
-def margin(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> float | None:
+def log_margin(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> float | None:
     """The log of the worst figure of a request that answered over its threshold; at most 0 when it is good.
 
     None where a term speaks of a figure it does not have: a single chunk has no TPOT.
     """
     worst = 0.0
     for term in terms:
-        value = request_value(record, term.metric, open_loop=open_loop)
+        value = request_metric(record, term.metric, open_loop=open_loop)
         if value is None:
             return None
         worst = max(worst, value / term.threshold)
     return math.log(worst) if worst > 0 else -math.inf
 
 
-def request_value(record: RequestRecord, metric: str, *, open_loop: bool) -> float | None:
+def request_metric(record: RequestRecord, metric: str, *, open_loop: bool) -> float | None:
     """One request's TTFT, E2E, TPOT or mean ITL in seconds; None for the gaps of a single chunk."""
     origin = record.scheduled if open_loop else record.sent
     if metric == "ttft":

@@ -6,16 +6,16 @@ import math
 
 from autotuner.core import Observation, RequestRecord
 
-NO_TOKENS = "no-tokens"
+NO_TOKENS_ERROR = "no-tokens"
 """The error class of a response that ended well and carried no token."""
 
 
 def error_class(record: RequestRecord) -> str | None:
     """Why a request failed; None when it answered with at least one token."""
-    return record.error or (None if len(record.chunk_times) else NO_TOKENS)
+    return record.error or (None if len(record.chunk_times) else NO_TOKENS_ERROR)
 
 
-def started_in_window(observation: Observation) -> list[RequestRecord]:
+def records_in_window(observation: Observation) -> list[RequestRecord]:
     """The requests due inside the window, without those that only keep up the load before and behind it.
 
     Of a load point that was given up all count, for it may have failed in its warm-up.
@@ -25,10 +25,10 @@ def started_in_window(observation: Observation) -> list[RequestRecord]:
     """
     start, end = observation.window
     due = [record for record in observation.records if start <= record.scheduled <= end]
-    return due if observation.ended_early else [record for record in due if record.index >= 0]
+    return due if observation.abort_reason else [record for record in due if record.index >= 0]
 
 
-def in_flight(observation: Observation) -> float:
+def mean_in_flight(observation: Observation) -> float:
     """Requests on their way, averaged over the window; of all that were, whenever they began."""
     start, end = observation.window
     busy = math.fsum(max(0.0, min(record.finished, end) - max(record.sent, start)) for record in observation.records)

@@ -8,16 +8,16 @@ from autotuner.core import Candidate
 
 
 @dataclass(frozen=True)
-class Account:
+class SearchReport:
     """Why a search stopped, None while it goes on; the candidates it left out, each with the reason.
 
     `candidates` is how many could have been launched, None where that was not kept.
     """
 
-    stopped: str | None = None
+    stop_reason: str | None = None
     skipped: tuple[tuple[Candidate, str], ...] = ()
-    candidates: int | None = None
+    candidate_count: int | None = None
 
 
-UNFINISHED = Account()
+EMPTY_REPORT = SearchReport()
 """Of a search that goes on, or left nothing behind."""

@@ -8,22 +8,24 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autotuner.core import Candidate
-from autotuner.search.listed import Listed
+from autotuner.search.listed import ListedCandidates
 from autotuner.search.problem import Problem
 
-CONSIDERED_AT_MOST = 2_000
+MAX_CONSIDERED = 2_000
 ABSENT = object()
 """The value of a parameter that a candidate lacks."""
 
 
-class Grid(Listed):
+class GridSearch(ListedCandidates):
     """Walks the space in its own order; under a limit, walks a spread that covers every value first."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(spread(problem.space.candidates, problem.limit, problem.seed), len(problem.space.candidates))
+        super().__init__(
+            balanced_subset(problem.space.candidates, problem.max_launches, problem.seed), len(problem.space.candidates)
+        )
 
 
-def spread(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Candidate, ...]:
+def balanced_subset(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Candidate, ...]:
     """Choose `limit` candidates in which every value, then every pair of values, occurs evenly.
 
     A cut from the head of a grid would lose whole values of its slowest axis. The choice keeps
@@ -32,14 +34,14 @@ def spread(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Cand
     if len(candidates) <= limit:
         return tuple(candidates)
     order = {candidate: position for position, candidate in enumerate(candidates)}
-    return tuple(sorted(evenly(candidates, limit, seed), key=order.__getitem__))
+    return tuple(sorted(balanced_order(candidates, limit, seed), key=order.__getitem__))
 
 
-def evenly(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Candidate, ...]:
+def balanced_order(candidates: Sequence[Candidate], limit: int, seed: int) -> tuple[Candidate, ...]:
     """`limit` candidates in an order in which every value, then every pair of values, soon occurs evenly."""
     pool = list(candidates)
-    if len(pool) > CONSIDERED_AT_MOST:
-        pool = random.Random(seed).sample(pool, CONSIDERED_AT_MOST)
+    if len(pool) > MAX_CONSIDERED:
+        pool = random.Random(seed).sample(pool, MAX_CONSIDERED)
     # that a parameter is not there counts as a value, or what has few parameters would come first
     names = list(dict.fromkeys(name for candidate in pool for name in candidate.parameters))
     singles = [tuple((name, candidate.parameters.get(name, ABSENT)) for name in names) for candidate in pool]

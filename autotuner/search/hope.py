@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-SPREAD = 0.25
+LOG_RATIO_SD = 0.25
 """How much the log ratio of two candidates varies between load points, as its standard deviation."""
 
-SURE = 2.0
+OPTIMISM_Z = 2.0
 """Standard deviations to which hope reaches."""
 
 
-def at_best(ratios: Sequence[float], left: int, spread: float = SPREAD) -> float:
+def upper_mean_log_ratio(log_ratios: Sequence[float], open_count: int, sd: float = LOG_RATIO_SD) -> float:
     """The most that the mean of log ratios may come to, with `ratios` known and `left` still open."""
-    if not ratios:
-        return math.inf if left else 0.0
-    mean = math.fsum(ratios) / len(ratios)
-    if not left or not math.isfinite(mean):
+    if not log_ratios:
+        return math.inf if open_count else 0.0
+    mean = math.fsum(log_ratios) / len(log_ratios)
+    if not open_count or not math.isfinite(mean):
         return mean
-    open_ones = mean + SURE * spread * math.sqrt(1 + 1 / len(ratios))
-    return (math.fsum(ratios) + left * open_ones) / (len(ratios) + left)
+    open_ones = mean + OPTIMISM_Z * sd * math.sqrt(1 + 1 / len(log_ratios))
+    return (math.fsum(log_ratios) + open_count * open_ones) / (len(log_ratios) + open_count)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from autotuner.core import Candidate, LoadPoint, LoadPointResult, LoadStep, Outcome, Purpose, StopRule, Workload
+from autotuner.core import Candidate, LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep, Purpose, StopRule, Workload
 from autotuner.experiment import Experiment
 
 
-class Course(Protocol):
+class LoadPlan(Protocol):
     """Chooses the load points of one launch, each in view of those before it."""
 
     @property
-    def total(self) -> int:
+    def max_load_points(self) -> int:
         """How many load points it takes at most."""
 
     def ask(self) -> LoadStep | None:
@@ -25,15 +25,15 @@ class Course(Protocol):
         """Take note of what it came to, not yet judged."""
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> LoadPlanSummary:
         """What the load points told so far come to."""
 
 
-Rule = Callable[[LoadPoint], StopRule | None]
+StopRuleFactory = Callable[[LoadPoint], StopRule | None]
 """The stop rule of a load point, a new one for each time it is driven; None to let it run its course."""
 
 
-class FixedCourse:
+class ListedLoads:
     """Every load point of a workload, in its order, each until its `rule` has enough.
 
     What says nothing for reasons that may be chance is driven once more where `again` says so.
@@ -42,41 +42,45 @@ class FixedCourse:
     def __init__(
         self,
         workload: Workload,
-        rule: Rule = lambda point: None,
-        again: Callable[[LoadPointResult], bool] = lambda result: False,
+        stop_rule: StopRuleFactory = lambda point: None,
+        should_retry: Callable[[LoadPointResult], bool] = lambda result: False,
     ) -> None:
-        self.total = len(workload.load_points)
-        self._workload, self._rule, self._again = workload, rule, again
-        self._left = deque(workload.load_points)
-        self._tries = 1
+        self.max_load_points = len(workload.load_points)
+        self._workload, self._stop_rule, self._should_retry = workload, stop_rule, should_retry
+        self._remaining_points = deque(workload.load_points)
+        self._attempt = 1
 
     def ask(self) -> LoadStep | None:
         """The next one."""
-        if not self._left:
+        if not self._remaining_points:
             return None
-        step = LoadStep(self._workload.at(self._left[0]), self._rule(self._left[0]))
-        return step if self._tries == 1 else step.reseeded(self._tries)
+        step = LoadStep(
+            self._workload.for_load_point(self._remaining_points[0]), self._stop_rule(self._remaining_points[0])
+        )
+        return step if self._attempt == 1 else step.for_attempt(self._attempt)
 
     def tell(self, result: LoadPointResult) -> None:
         """Go on to the next one, or try this one again."""
-        if self._tries == 1 and self._again(result):
-            self._tries = 2
+        if self._attempt == 1 and self._should_retry(result):
+            self._attempt = 2
             return
-        self._tries = 1
-        self._left.popleft()
+        self._attempt = 1
+        self._remaining_points.popleft()
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> LoadPlanSummary:
         """Nothing but the load points themselves."""
-        return Outcome()
+        return LoadPlanSummary()
 
 
-def course_of(experiment: Experiment, workload: Workload | None = None) -> FixedCourse:
+def load_plan_for(experiment: Experiment, workload: Workload | None = None) -> ListedLoads:
     """The load points of an experiment, or of a `workload` of it, until targets and objective are known."""
-    from autotuner.scoring.sequential import precise  # numpy takes its time
-    from autotuner.search.margins import may_be_chance
+    from autotuner.scoring.sequential import precision_stop_rule  # numpy takes its time
+    from autotuner.search.margins import is_retryable
 
-    return FixedCourse(workload or experiment.workload(), lambda point: precise(experiment, point), may_be_chance)
+    return ListedLoads(
+        workload or experiment.workload(), lambda point: precision_stop_rule(experiment, point), is_retryable
+    )
 
 
 @dataclass(frozen=True)
@@ -85,4 +89,4 @@ class Launch:
 
     candidate: Candidate
     purpose: Purpose = "search"
-    course: Course | None = None
+    load_plan: LoadPlan | None = None

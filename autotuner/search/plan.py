@@ -9,65 +9,71 @@ from functools import cached_property
 from autotuner.core import Candidate, Purpose, Workload
 from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.search.capacity import CapacityCourse
+from autotuner.search.capacity import CapacitySearch
 from autotuner.search.launch import Launch
 from autotuner.search.space import Space
 
-SETTLING = 1.0
+POINT_OVERHEAD_SECONDS = 1.0
 """Seconds of a load point beside warm-up and window: prompts are made before, what is in flight ends after."""
 
-STOPPING = 2.0
+LAUNCH_OVERHEAD_SECONDS = 2.0
 """Seconds of a launch beside its start and its load: the engine ends, the trial is kept."""
 
-CAPACITY_POINTS = 3
+USUAL_CAPACITY_POINTS = 3
 """Load points that the capacity on one scenario usually takes, beside the engine's start."""
 
 
 @dataclass(frozen=True)
-class Load:
+class LaunchLoad:
     """What one launch is driven with: how many load points, seconds of one; usually, and at most.
 
     `window` is how many seconds the window of a load point lasts at most.
     """
 
     points: int
-    most_points: int
-    window: float
-    seconds: float
-    most_seconds: float
+    max_points: int
+    max_window: float
+    point_seconds: float
+    max_point_seconds: float
 
     @property
-    def usual(self) -> float:
+    def usual_seconds(self) -> float:
         """Seconds in which all windows last as configured."""
-        return self.points * self.seconds
+        return self.points * self.point_seconds
 
     @property
-    def most(self) -> float:
+    def max_seconds(self) -> float:
         """Seconds in which every load point that may be asked for takes its longest."""
-        return self.most_points * self.most_seconds
+        return self.max_points * self.max_point_seconds
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Load:
+    def from_experiment(cls, experiment: Experiment) -> LaunchLoad:
         """What a candidate is driven with."""
         workload = experiment.workload()
-        seconds = workload.warmup + workload.duration + SETTLING
+        seconds = workload.warmup + workload.duration + POINT_OVERHEAD_SECONDS
         if not experiment.benchmark.find_capacity:
             points = len(workload.load_points)
-            return cls(points, points, workload.limit, seconds, workload.warmup + workload.limit + SETTLING)
+            return cls(
+                points,
+                points,
+                workload.window_limit,
+                seconds,
+                workload.warmup + workload.window_limit + POINT_OVERHEAD_SECONDS,
+            )
         scenarios = len(experiment.benchmark.traffic_scenarios)
-        course = CapacityCourse(experiment, gpus=1)
-        most = max(course.total, CAPACITY_POINTS * scenarios)
-        warmup, window = course.longest
-        return cls(CAPACITY_POINTS * scenarios, most, window, seconds, warmup + window + SETTLING)
+        course = CapacitySearch(experiment, gpus=1)
+        most = max(course.max_load_points, USUAL_CAPACITY_POINTS * scenarios)
+        warmup, window = course.max_phase_seconds
+        return cls(USUAL_CAPACITY_POINTS * scenarios, most, window, seconds, warmup + window + POINT_OVERHEAD_SECONDS)
 
-    def confirming(self, experiment: Experiment) -> Load:
+    def for_confirmation(self, experiment: Experiment) -> LaunchLoad:
         """What a confirmation is driven with: the load points on which the winner stands."""
         points = len(experiment.benchmark.traffic_scenarios)
         if OBJECTIVES[experiment.optimization.objective].at_equal_load:
             points = len(experiment.workload().load_points)
         workload = experiment.workload()
-        most = workload.warmup + workload.limit + SETTLING
-        return Load(points, points, workload.limit, self.seconds, most)
+        most = workload.warmup + workload.window_limit + POINT_OVERHEAD_SECONDS
+        return LaunchLoad(points, points, workload.window_limit, self.point_seconds, most)
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,9 @@ class RunCost:
     seconds: float
     gpu_hours: float
 
-    def within(self, seconds: float | None, gpu_hours: float | None) -> RunCost:
+    def capped(self, seconds: float | None, gpu_hours: float | None) -> RunCost:
         """No more than these budgets, None for none."""
-        return RunCost(_least(self.seconds, seconds), _least(self.gpu_hours, gpu_hours))
+        return RunCost(_capped(self.seconds, seconds), _capped(self.gpu_hours, gpu_hours))
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Plan:
     launches: tuple[Launch, ...]
     start_seconds: float
     gpus: tuple[int, ...]
-    virtual: bool = False
+    is_virtual: bool = False
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -110,14 +116,14 @@ class Plan:
         return self.experiment.workload()
 
     @cached_property
-    def load(self) -> Load:
+    def launch_load(self) -> LaunchLoad:
         """What a launch of the search is driven with."""
-        return Load.of(self.experiment)
+        return LaunchLoad.from_experiment(self.experiment)
 
     @cached_property
-    def confirming(self) -> Load:
+    def confirmation_load(self) -> LaunchLoad:
         """What a confirmation is driven with."""
-        return self.load.confirming(self.experiment)
+        return self.launch_load.for_confirmation(self.experiment)
 
     @property
     def purposes(self) -> Counter[Purpose]:
@@ -127,14 +133,14 @@ class Plan:
     @property
     def confirmations(self) -> int:
         """Launches that confirm the winner, and the baseline where there is one; none of a server that runs already."""
-        launched = self.virtual or self.experiment.deployment.mode != "external"
+        launched = self.is_virtual or self.experiment.deployment.mode != "external"
         compared = self.launches and self.launches[0].purpose == "baseline"
         if not launched or len(self.launches) <= bool(compared):
             return 0
         return (2 if compared else 1) * self.experiment.optimization.confirm
 
     @property
-    def total(self) -> int:
+    def launch_count(self) -> int:
         """All launches."""
         return len(self.launches) + self.confirmations
 
@@ -145,26 +151,28 @@ class Plan:
         return chosen.strategy == "racing" or chosen.patience is not None
 
     @property
-    def usual(self) -> RunCost:
+    def usual_cost(self) -> RunCost:
         """All launches, with every window as long as it is configured."""
-        return self._estimate(self.load.usual, self.confirming.usual).within(*self._budget)
+        return self._total_cost(self.launch_load.usual_seconds, self.confirmation_load.usual_seconds).capped(
+            *self._budget
+        )
 
     @property
-    def most(self) -> RunCost:
+    def max_cost(self) -> RunCost:
         """All launches, with every window as long as it may get, within the budgets."""
         chosen = self.experiment.optimization
         # a launch is given up between two load points
-        limit = chosen.timeout_per_iteration + self.load.most_seconds
-        start = self.start_seconds + STOPPING
-        loads = (min(load.most, max(limit - start, 0.0)) for load in (self.load, self.confirming))
-        return self._estimate(*loads).within(*self._budget)
+        limit = chosen.timeout_per_iteration + self.launch_load.max_point_seconds
+        start = self.start_seconds + LAUNCH_OVERHEAD_SECONDS
+        loads = (min(load.max_seconds, max(limit - start, 0.0)) for load in (self.launch_load, self.confirmation_load))
+        return self._total_cost(*loads).capped(*self._budget)
 
     @property
     def _budget(self) -> tuple[float | None, float | None]:
         return self.experiment.optimization.max_seconds, self.experiment.optimization.max_gpu_hours
 
-    def _estimate(self, searching: float, confirming: float) -> RunCost:
-        beside = self.start_seconds + STOPPING
+    def _total_cost(self, searching: float, confirming: float) -> RunCost:
+        beside = self.start_seconds + LAUNCH_OVERHEAD_SECONDS
         seconds = len(self.launches) * (beside + searching) + self.confirmations * (beside + confirming)
         gpu_seconds = sum(self.gpus) * (beside + searching)
         if self.gpus:
@@ -174,5 +182,5 @@ class Plan:
         return RunCost(seconds, gpu_seconds / 3600)
 
 
-def _least(value: float, limit: float | None) -> float:
+def _capped(value: float, limit: float | None) -> float:
     return value if limit is None else min(value, limit)

@@ -8,24 +8,24 @@ from typing import Protocol
 
 from autotuner.core import Candidate, LoadPoint
 from autotuner.experiment import Experiment
-from autotuner.predict.efficiencies import AS_FITTED, Costs
+from autotuner.predict.efficiencies import UNIT_COSTS, CostFactors
 from autotuner.predict.predict import Prediction
 from autotuner.search.space import Space
 
 
-class Predict(Protocol):
+class Predictor(Protocol):
     """What a candidate is predicted to do at a load point, with operators of some costs."""
 
-    def __call__(self, candidate: Candidate, load_point: LoadPoint, costs: Costs = ..., /) -> Prediction | None:
+    def __call__(self, candidate: Candidate, load_point: LoadPoint, costs: CostFactors = ..., /) -> Prediction | None:
         """The prediction; None where nothing can be said."""
 
 
-def nothing(candidate: Candidate, load_point: LoadPoint, costs: Costs = AS_FITTED, /) -> Prediction | None:
+def no_prediction(candidate: Candidate, load_point: LoadPoint, costs: CostFactors = UNIT_COSTS, /) -> Prediction | None:
     """Predict nothing."""
     return None
 
 
-def anything(candidate: Candidate) -> bool:
+def always_fits(candidate: Candidate) -> bool:
     """Expect every candidate to fit."""
     return True
 
@@ -42,14 +42,14 @@ class Problem:
 
     space: Space
     experiment: Experiment
-    predict: Predict = nothing
-    holds: Callable[[Candidate], bool] = anything
+    predict: Predictor = no_prediction
+    fits: Callable[[Candidate], bool] = always_fits
     start_seconds: float = 0.0
     baseline: Candidate | None = None
-    relaunches: bool = False
+    can_relaunch: bool = False
 
     @property
-    def limit(self) -> int:
+    def max_launches(self) -> int:
         """The most launches a strategy may ask for, beside the baseline's."""
         return self.experiment.optimization.max_iterations - (self.baseline is not None)
 

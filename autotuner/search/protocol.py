@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from autotuner.core import Trial
-from autotuner.search.account import Account
+from autotuner.search.account import SearchReport
 from autotuner.search.launch import Launch
 
 
@@ -19,5 +19,5 @@ class Searcher(Protocol):
         """Take note of a finished trial, this run's or one read back from its record."""
 
     @property
-    def account(self) -> Account:
+    def report(self) -> SearchReport:
         """What was left out, and why it stopped; told of all trials of a record it says the same again."""

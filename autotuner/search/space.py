@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from autotuner.core import Candidate, Value
 from autotuner.rules import Rules
 
-ENUMERATED_AT_MOST = 20_000
+MAX_ENUMERATED = 20_000
 """Larger spaces are thinned by a seeded sample, so that planning stays instant."""
 
 
-def never(candidate: Candidate) -> str | None:
+def no_refusal(candidate: Candidate) -> str | None:
     """Refuse nothing."""
     return None
 
 
-Setting = Mapping[str, Value]
+Assignment = Mapping[str, Value]
 """Values of some of the parameters; those that are not there do not exist beside them."""
 
 
@@ -36,20 +36,23 @@ class Space:
 
     runtime: str
     parameters: Mapping[str, Sequence[Value]]
-    refuse: Callable[[Candidate], str | None] = never
+    engine_refusal: Callable[[Candidate], str | None] = no_refusal
     rules: Rules = field(default_factory=Rules)
     candidates: tuple[Candidate, ...] = field(init=False)
-    refused: tuple[tuple[Candidate, str], ...] = field(init=False)
-    total: int = field(init=False)
+    refusals: tuple[tuple[Candidate, str], ...] = field(init=False)
+    combination_count: int = field(init=False)
 
     def __post_init__(self) -> None:
-        groups = [Group.of(names, self.parameters, self.rules) for names in self.rules.groups(list(self.parameters))]
-        total = math.prod(group.total for group in groups)
-        found = self._all(groups) if total <= ENUMERATED_AT_MOST else self._drawn(groups)
+        groups = [
+            ParameterGroup.from_rules(names, self.parameters, self.rules)
+            for names in self.rules.coupled_groups(list(self.parameters))
+        ]
+        total = math.prod(group.combination_count for group in groups)
+        found = self._all_candidates(groups) if total <= MAX_ENUMERATED else self._sampled_candidates(groups)
         kept: list[Candidate] = []
         refused: list[tuple[Candidate, str]] = []
         for candidate in dict.fromkeys(found):
-            reason = self.reason_against(candidate)
+            reason = self.refusal_reason(candidate)
             if reason is None:
                 kept.append(candidate)
             else:
@@ -58,17 +61,17 @@ class Space:
         object.__setattr__(self, "refused", tuple(refused))
         object.__setattr__(self, "total", total)
 
-    def reason_against(self, candidate: Candidate) -> str | None:
+    def refusal_reason(self, candidate: Candidate) -> str | None:
         """Why a candidate is not asked for: the constraint it breaks, or why it cannot run; None where it can be."""
-        return self.rules.broken(candidate.parameters) or self.refuse(candidate)
+        return self.rules.violation(candidate.parameters) or self.engine_refusal(candidate)
 
-    def _all(self, groups: Sequence[Group]) -> list[Candidate]:
+    def _all_candidates(self, groups: Sequence[ParameterGroup]) -> list[Candidate]:
         """Every combination, as if the last parameter changed first; a value that is not there is before all others."""
-        found = [self._candidate(pick) for pick in itertools.product(*(group.settings for group in groups))]
+        found = [self._merged_candidate(pick) for pick in itertools.product(*(group.assignments for group in groups))]
         if len(groups) == len(self.parameters):
             return found
         places = {
-            name: {json.dumps(value): place for place, value in enumerate(_distinct(values))}
+            name: {json.dumps(value): place for place, value in enumerate(_distinct_values(values))}
             for name, values in self.parameters.items()
         }
 
@@ -78,72 +81,72 @@ class Space:
 
         return sorted(found, key=place)
 
-    def _drawn(self, groups: Sequence[Group]) -> Iterator[Candidate]:
+    def _sampled_candidates(self, groups: Sequence[ParameterGroup]) -> Iterator[Candidate]:
         """A sample of what breaks no constraint, then one combination with each setting that does."""
         draw = random.Random(0)
-        good: list[list[Setting]] = [[] for _ in groups]
-        bad: list[tuple[int, Setting]] = []
+        good: list[list[Assignment]] = [[] for _ in groups]
+        bad: list[tuple[int, Assignment]] = []
         for position, group in enumerate(groups):
-            for setting in group.settings:
-                if group.rules.broken(setting) is None:
+            for setting in group.assignments:
+                if group.rules.violation(setting) is None:
                     good[position].append(setting)
                 else:
                     bad.append((position, setting))
         if all(good):
-            for _ in range(ENUMERATED_AT_MOST):
-                yield self._candidate([draw.choice(settings) for settings in good])
+            for _ in range(MAX_ENUMERATED):
+                yield self._merged_candidate([draw.choice(settings) for settings in good])
         for position, setting in bad:
-            others = [draw.choice(group.settings) for group in groups]
-            yield self._candidate([*others[:position], setting, *others[position + 1 :]])
+            others = [draw.choice(group.assignments) for group in groups]
+            yield self._merged_candidate([*others[:position], setting, *others[position + 1 :]])
 
-    def _candidate(self, pick: Iterable[Setting]) -> Candidate:
-        given = {name: value for setting in pick for name, value in setting.items()}
+    def _merged_candidate(self, assignments: Iterable[Assignment]) -> Candidate:
+        given = {name: value for setting in assignments for name, value in setting.items()}
         return Candidate(self.runtime, {name: given[name] for name in self.parameters if name in given})
 
 
 @dataclass(frozen=True)
-class Group:
+class ParameterGroup:
     """Parameters that rules tie together, with the combinations of their values; `rules` are those within it."""
 
-    settings: Sequence[Setting]
-    total: int
+    assignments: Sequence[Assignment]
+    combination_count: int
     rules: Rules
 
     @classmethod
-    def of(cls, names: Sequence[str], parameters: Mapping[str, Sequence[Value]], rules: Rules) -> Group:
+    def from_rules(
+        cls, names: Sequence[str], parameters: Mapping[str, Sequence[Value]], rules: Rules
+    ) -> ParameterGroup:
         """All combinations, or a seeded sample of very many."""
-        values = {name: _distinct(parameters[name]) for name in names}
-        within = rules.within(names, parameters)
-        found = list(itertools.islice(_combinations(values, within, {}), ENUMERATED_AT_MOST + 1))
-        if len(found) <= ENUMERATED_AT_MOST:
+        values = {name: _distinct_values(parameters[name]) for name in names}
+        within = rules.restricted_to(names, parameters)
+        found = list(itertools.islice(_extensions(values, within, {}), MAX_ENUMERATED + 1))
+        if len(found) <= MAX_ENUMERATED:
             return cls(found, len(found), within)
         draw = random.Random(0)
-        drawn = [
-            next(_combinations(values, within, {}, lambda some: [draw.choice(some)])) for _ in range(ENUMERATED_AT_MOST)
-        ]
+        drawn = [next(_extensions(values, within, {}, lambda some: [draw.choice(some)])) for _ in range(MAX_ENUMERATED)]
         return cls(drawn, math.prod(map(len, values.values())), within)
 
 
-def _combinations(
+def _extensions(
     values: Mapping[str, Sequence[Value]],
     rules: Rules,
-    given: Setting,
-    pick: Callable[[Sequence[Value]], Iterable[Value]] = iter,
-) -> Iterator[Setting]:
+    assignment: Assignment,
+    select: Callable[[Sequence[Value]], Iterable[Value]] = iter,
+) -> Iterator[Assignment]:
     """What `given` can be extended to, by the values that `pick` takes of those each parameter can have."""
     if len(values) == 0:
-        yield given
+        yield assignment
         return
     name, *others = values
     rest = {other: values[other] for other in others}
-    allowed = rules.allowed(name, values[name], given)
+    allowed = rules.allowed_values(name, values[name], assignment)
     if values[name] and not allowed:
-        yield from _combinations(rest, rules, given, pick)
+        yield from _extensions(rest, rules, assignment, select)
         return
-    for value in pick(allowed):
-        yield from _combinations(rest, rules, {**given, name: value}, pick)
+    for value in select(allowed):
+        yield from _extensions(rest, rules, {**assignment, name: value}, select)
 
 
-def _distinct(values: Sequence[Value]) -> list[Value]:
+def _distinct_values(values: Sequence[Value]) -> list[Value]:
     """The values without those that a candidate cannot tell apart; 1 and True are two."""
     return list({json.dumps(value): value for value in values}.values())

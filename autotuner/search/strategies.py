@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autotuner.search.bayesian import Bayesian
-from autotuner.search.confirmed import Proven
-from autotuner.search.grid import Grid
+from autotuner.search.bayesian import BayesianSearch
+from autotuner.search.confirmed import ConfirmedSearch
+from autotuner.search.grid import GridSearch
 from autotuner.search.problem import Problem
 from autotuner.search.protocol import Searcher
-from autotuner.search.racing import Racing
-from autotuner.search.random import Random
+from autotuner.search.racing import RacingSearch
+from autotuner.search.random import RandomSearch
 
 SEARCHERS: dict[str, Callable[[Problem], Searcher]] = {
-    "racing": Racing,
-    "grid_search": Grid,
-    "random": Random,
-    "bayesian": Bayesian,
+    "racing": RacingSearch,
+    "grid_search": GridSearch,
+    "random": RandomSearch,
+    "bayesian": BayesianSearch,
 }
 """Strategy name -> searcher of a problem."""
 
 
-def searcher(problem: Problem) -> Searcher:
+def searcher_for(problem: Problem) -> Searcher:
     """The searcher of a problem's strategy, with baseline, confirmation and budgets."""
-    return Proven(problem, SEARCHERS[problem.experiment.optimization.strategy](problem))
+    return ConfirmedSearch(problem, SEARCHERS[problem.experiment.optimization.strategy](problem))

@@ -19,96 +19,110 @@ from autotuner.core import Candidate
 COMMON_SD = 0.2
 """The deviation of what all candidates have in common, beside the middle of what was seen."""
 
-VALUE_SD, OWN_SD = 0.15, 0.04
+VALUE_EFFECT_SD, CANDIDATE_SD = 0.15, 0.04
 """Deviations that the effects of a parameter's values, and what is a candidate's own, are taken to have at first."""
 
-VALUE_WEIGHT, OWN_WEIGHT = 1.0, 4.0
+VALUE_PRIOR_WEIGHT, CANDIDATE_PRIOR_WEIGHT = 1.0, 4.0
 """For how many effects those count."""
 
-OCTAVES = 2.0
+CORRELATION_OCTAVES = 2.0
 """Factors of two over which the effects of two numbers become unlike."""
 
-FAR = 3.0
+RESIDUAL_CLIP_SDS = 3.0
 """Deviations at which an error counts as no larger: beyond them lies an edge, not a cost."""
 
-ROUNDS = 30
+EM_ITERATIONS = 30
 """Of the estimate of the variances; further ones change them by less than a per cent."""
 
 
 @dataclass(frozen=True)
-class Part:
+class CovarianceComponent:
     """A part of the covariance: the correlation of all candidates, its variance, and how firmly that is assumed."""
 
-    alike: np.ndarray
+    correlation: np.ndarray
     variance: float
-    weight: float
-    effects: int
+    prior_weight: float
+    effect_count: int
 
 
-def guess(
-    seen: Sequence[Candidate], errors: np.ndarray, noise: np.ndarray, wanted: Sequence[Candidate]
+def value_effect_posterior(
+    measured_candidates: Sequence[Candidate],
+    residuals: np.ndarray,
+    noise_sd: np.ndarray,
+    candidates: Sequence[Candidate],
 ) -> tuple[np.ndarray, np.ndarray]:
     """(means, covariance) of the logs of candidates: `errors` of those `seen`, `noise` the deviations in them."""
-    everything, known = [*seen, *wanted], slice(0, len(seen))
-    parts = _parts(everything, len(seen))
-    among = np.diag(noise**2)
-    start = sum((part.variance * part.alike for part in parts), np.zeros((len(everything),) * 2))
-    most = FAR * np.sqrt(np.diag(start)[known] + noise**2)
-    errors = np.clip(errors, -most, most)
-    variances = _learnt(parts, known, errors, among)
-    total = sum((v * part.alike for v, part in zip(variances, parts, strict=True)), np.zeros_like(start))
-    new = slice(len(seen), None)
+    everything, known = [*measured_candidates, *candidates], slice(0, len(measured_candidates))
+    parts = _covariance_components(everything, len(measured_candidates))
+    among = np.diag(noise_sd**2)
+    start = sum((part.variance * part.correlation for part in parts), np.zeros((len(everything),) * 2))
+    most = RESIDUAL_CLIP_SDS * np.sqrt(np.diag(start)[known] + noise_sd**2)
+    residuals = np.clip(residuals, -most, most)
+    variances = _estimate_variances(parts, known, residuals, among)
+    total = sum((v * part.correlation for v, part in zip(variances, parts, strict=True)), np.zeros_like(start))
+    new = slice(len(measured_candidates), None)
     gain = total[new, known] @ np.linalg.inv(total[known, known] + among)
-    return gain @ errors, total[new, new] - gain @ total[known, new]
+    return gain @ residuals, total[new, new] - gain @ total[known, new]
 
 
-def _parts(candidates: Sequence[Candidate], seen: int) -> list[Part]:
+def _covariance_components(candidates: Sequence[Candidate], measured_count: int) -> list[CovarianceComponent]:
     names = sorted({name for candidate in candidates for name in candidate.parameters})
     size = len(candidates)
     keys = [candidate.key for candidate in candidates]
-    parts = [Part(np.ones((size, size)), COMMON_SD**2, math.inf, 1)]
+    parts = [CovarianceComponent(np.ones((size, size)), COMMON_SD**2, math.inf, 1)]
     for name in names:
-        values = values_of(candidates, name)
+        values = parameter_values(candidates, name)
         if len(set(map(repr, values))) > 1:
-            count = len(set(map(repr, values[:seen])))
-            parts.append(Part(_similar(values), VALUE_SD**2, VALUE_WEIGHT, count))
-    parts.append(Part(equal(keys, keys), OWN_SD**2, OWN_WEIGHT, len(set(keys[:seen]))))
+            count = len(set(map(repr, values[:measured_count])))
+            parts.append(CovarianceComponent(_value_correlation(values), VALUE_EFFECT_SD**2, VALUE_PRIOR_WEIGHT, count))
+    parts.append(
+        CovarianceComponent(
+            equality_matrix(keys, keys), CANDIDATE_SD**2, CANDIDATE_PRIOR_WEIGHT, len(set(keys[:measured_count]))
+        )
+    )
     return parts
 
 
-def _learnt(parts: Sequence[Part], known: slice, errors: np.ndarray, among: np.ndarray) -> list[float]:
+def _estimate_variances(
+    components: Sequence[CovarianceComponent],
+    measured_slice: slice,
+    residuals: np.ndarray,
+    noise_covariance: np.ndarray,
+) -> list[float]:
     """The variances of the parts, by expectation and maximization."""
-    variances = [part.variance for part in parts]
-    alike = [part.alike[known, known] for part in parts]
-    for _ in range(ROUNDS):
-        inverse = np.linalg.inv(sum((v * one for v, one in zip(variances, alike, strict=True)), among))
-        pulled = inverse @ errors
-        for at, part in enumerate(parts):
-            if not math.isfinite(part.weight):
+    variances = [part.variance for part in components]
+    alike = [part.correlation[measured_slice, measured_slice] for part in components]
+    for _ in range(EM_ITERATIONS):
+        inverse = np.linalg.inv(sum((v * one for v, one in zip(variances, alike, strict=True)), noise_covariance))
+        pulled = inverse @ residuals
+        for at, part in enumerate(components):
+            if not math.isfinite(part.prior_weight):
                 continue
             v = variances[at]
-            squares = v * part.effects + v**2 * float(pulled @ alike[at] @ pulled - np.sum(inverse * alike[at]))
-            variances[at] = (part.weight * part.variance + max(squares, 0.0)) / (part.weight + part.effects)
+            squares = v * part.effect_count + v**2 * float(pulled @ alike[at] @ pulled - np.sum(inverse * alike[at]))
+            variances[at] = (part.prior_weight * part.variance + max(squares, 0.0)) / (
+                part.prior_weight + part.effect_count
+            )
     return variances
 
 
-def _similar(values: Sequence[Any]) -> np.ndarray:
+def _value_correlation(values: Sequence[Any]) -> np.ndarray:
     """How alike the effects of values are: those of numbers the more the closer these are."""
     names = [repr(value) for value in values]
-    found = equal(names, names)
+    found = equality_matrix(names, names)
     numbers = [value if isinstance(value, int | float) and not isinstance(value, bool) else None for value in values]
     logs = np.array([math.log2(value) if value is not None and value > 0 else np.nan for value in numbers])
-    near = np.exp(-np.abs(logs[:, None] - logs[None, :]) / OCTAVES)
+    near = np.exp(-np.abs(logs[:, None] - logs[None, :]) / CORRELATION_OCTAVES)
     return np.where(np.isnan(near), found, near)
 
 
-def values_of(candidates: Sequence[Candidate], name: str) -> list[Any]:
+def parameter_values(candidates: Sequence[Candidate], name: str) -> list[Any]:
     """The value that each candidate has of a parameter; a size that is not given is 1."""
     usual = 1 if name.endswith("-size") else None
     return [candidate.parameters.get(name, usual) for candidate in candidates]
 
 
-def equal(ones: Sequence[str], others: Sequence[str]) -> np.ndarray:
+def equality_matrix(rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
     """1 where one of `ones` is one of `others`, else 0; a row for each of the first."""
-    found: np.ndarray = (np.array(ones)[:, None] == np.array(others)[None, :]).astype(float)
+    found: np.ndarray = (np.array(rows)[:, None] == np.array(columns)[None, :]).astype(float)
     return found

@@ -37,49 +37,49 @@ class _Itimerspec(ctypes.Structure):
 class KernelAlarm:
     """An alarm on a Linux timerfd. `os.timerfd_create` exists only from Python 3.13 on."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
-        self._ring = ring
+        self._callback = callback
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._spec = _Itimerspec()
-        self._file = self._libc.timerfd_create(CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._file < 0:
+        self._timer_spec = _Itimerspec()
+        self._timer_fd = self._libc.timerfd_create(CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._timer_fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
-        loop.add_reader(self._file, self._wake)
+        loop.add_reader(self._timer_fd, self._on_expiry)
 
     def set(self, deadline: float) -> None:
         """Ring at `deadline`, at once when it is past; replaces an earlier deadline."""
         # A zero value would disarm the timer.
         nanoseconds = max(1, int(deadline * 1e9))
-        self._spec.value.seconds, self._spec.value.nanoseconds = divmod(nanoseconds, 1_000_000_000)
-        self._libc.timerfd_settime(self._file, TFD_TIMER_ABSTIME, ctypes.byref(self._spec), None)
+        self._timer_spec.value.seconds, self._timer_spec.value.nanoseconds = divmod(nanoseconds, 1_000_000_000)
+        self._libc.timerfd_settime(self._timer_fd, TFD_TIMER_ABSTIME, ctypes.byref(self._timer_spec), None)
 
     def close(self) -> None:
         """Never ring again."""
-        self._loop.remove_reader(self._file)
-        os.close(self._file)
+        self._loop.remove_reader(self._timer_fd)
+        os.close(self._timer_fd)
 
-    def _wake(self) -> None:
+    def _on_expiry(self) -> None:
         # Re-armed between the wake-up and the read, there is nothing to read.
         try:
-            os.read(self._file, 8)
+            os.read(self._timer_fd, 8)
         except BlockingIOError:
             return
-        self._ring()
+        self._callback()
 
 
 class LoopAlarm:
     """An alarm on the event loop's own timers."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
-        self._ring = ring
+        self._callback = callback
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, deadline: float) -> None:
         """Ring at `deadline`, at once when it is past; replaces an earlier deadline."""
         self.close()
-        self._handle = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._ring)
+        self._handle = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._callback)
 
     def close(self) -> None:
         """Never ring again."""
@@ -87,6 +87,6 @@ class LoopAlarm:
             self._handle.cancel()
 
 
-def alarm(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> Alarm:
+def create_alarm(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Alarm:
     """The most precise alarm this system has."""
-    return KernelAlarm(loop, ring) if sys.platform == "linux" else LoopAlarm(loop, ring)
+    return KernelAlarm(loop, callback) if sys.platform == "linux" else LoopAlarm(loop, callback)

@@ -12,16 +12,24 @@ from itertools import count
 
 from autotuner.simulate import metrics
 from autotuner.simulate.blocks import block_hashes
-from autotuner.simulate.faults import CRASH_STATUS, Fate, FaultPlan
-from autotuner.simulate.http import Exchange
-from autotuner.simulate.openai import Answer, Endpoint, FinishReason, Generation, RefusedError, error_body, parse
+from autotuner.simulate.faults import CRASH_STATUS, FaultPlan, RequestFault
+from autotuner.simulate.http import ServerExchange
+from autotuner.simulate.openai import (
+    ApiError,
+    CompletionResponse,
+    Endpoint,
+    FinishReason,
+    Generation,
+    error_body,
+    parse_request,
+)
 from autotuner.simulate.realtime import RealtimeEngine
-from autotuner.simulate.scheduler import Request
+from autotuner.simulate.scheduler import ScheduledRequest
 from autotuner.simulate.settings import Settings
 from autotuner.simulate.world import World
 
 LOG = logging.getLogger(__name__)
-BROKEN = b'data: {"id": "broken", "choices": [{"index": 0, "text": "\n\n'
+MALFORMED_EVENT = b'data: {"id": "broken", "choices": [{"index": 0, "text": "\n\n'
 
 
 class Api:
@@ -33,9 +41,9 @@ class Api:
         self._world = world
         self._engine = engine
         self._faults = FaultPlan(settings.faults, settings.seed)
-        self._numbers = count()
-        self._started = int(time.time())
-        self._routes: dict[str, tuple[str, Callable[[Exchange], None]]] = {
+        self._request_numbers = count()
+        self._start_time = int(time.time())
+        self._routes: dict[str, tuple[str, Callable[[ServerExchange], None]]] = {
             "/health": ("GET", lambda exchange: exchange.send(200, b"")),
             "/v1/models": ("GET", self._models),
             "/metrics": ("GET", self._metrics),
@@ -44,28 +52,28 @@ class Api:
             "/reset_prefix_cache": ("POST", self._reset_prefix_cache),
         }
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: ServerExchange) -> None:
         """Answer one request, or start to."""
         request = exchange.request
         route = self._routes.get(request.path)
         try:
             if route is None:
-                raise RefusedError(404, f"There is nothing at {request.path}; there is {', '.join(self._routes)}.")
+                raise ApiError(404, f"There is nothing at {request.path}; there is {', '.join(self._routes)}.")
             method, answer = route
             if request.method != method:
-                raise RefusedError(405, f"{request.path} takes {method}, not {request.method}.")
+                raise ApiError(405, f"{request.path} takes {method}, not {request.method}.")
             if not self.ready:
-                raise RefusedError(503, "The model is being loaded.")
+                raise ApiError(503, "The model is being loaded.")
             answer(exchange)
-        except RefusedError as refused:
+        except ApiError as refused:
             exchange.send(refused.status, error_body(refused.status, str(refused), refused.param))
 
-    def _models(self, exchange: Exchange) -> None:
+    def _models(self, exchange: ServerExchange) -> None:
         cards = [
             {
                 "id": name,
                 "object": "model",
-                "created": self._started,
+                "created": self._start_time,
                 "owned_by": "autotune-sim",
                 "root": self._settings.model,
                 "parent": None,
@@ -75,50 +83,50 @@ class Api:
         ]
         exchange.send(200, json.dumps({"object": "list", "data": cards}).encode())
 
-    def _metrics(self, exchange: Exchange) -> None:
+    def _metrics(self, exchange: ServerExchange) -> None:
         exchange.send(200, metrics.render(self._engine), metrics.CONTENT_TYPE)
 
-    def _reset_prefix_cache(self, exchange: Exchange) -> None:
-        empty = self._engine.scheduler.pool.forget_prefixes()
+    def _reset_prefix_cache(self, exchange: ServerExchange) -> None:
+        empty = self._engine.scheduler.block_pool.reset_prefix_cache()
         LOG.info("prefix cache reset%s", "" if empty else "; prefixes in use stay")
         exchange.send(200, b"")
 
-    def _generate(self, exchange: Exchange, endpoint: Endpoint) -> None:
-        generation = parse(endpoint, exchange.request.body, self._world.shape.vocabulary)
-        model = self._served(generation.model)
+    def _generate(self, exchange: ServerExchange, endpoint: Endpoint) -> None:
+        generation = parse_request(endpoint, exchange.request.body, self._world.shape.vocab_size)
+        model = self._resolve_model(generation.model)
         self._check_length(generation)
-        fate = self._faults.next(generation.output_tokens)
+        fate = self._faults.draw(generation.output_tokens)
         if fate.status == 429:
-            raise RefusedError(429, "Too many requests (a fault that was asked for).")
+            raise ApiError(429, "Too many requests (a fault that was asked for).")
         if fate.status == 500:
-            raise RefusedError(500, "Internal server error (a fault that was asked for).")
+            raise ApiError(500, "Internal server error (a fault that was asked for).")
         if fate.hang:
             LOG.error("hanging as --fault-hang-after asked: no token from here on")
             self._engine.hang()
-        number = next(self._numbers)
+        number = next(self._request_numbers)
         prefix = "cmpl" if endpoint == "completions" else "chatcmpl"
-        answer = Answer(generation, f"{prefix}-sim-{number}", model)
+        answer = CompletionResponse(generation, f"{prefix}-sim-{number}", model)
         limits = self._world.limits
-        request = Request(
+        request = ScheduledRequest(
             prompt_tokens=len(generation.prompt),
-            output_tokens=fate.stop_at or generation.output_tokens,
-            hashes=block_hashes(generation.prompt, limits.block_size) if limits.prefix_caching else (),
+            output_tokens=fate.stop_length or generation.output_tokens,
+            prompt_hashes=block_hashes(generation.prompt, limits.block_size) if limits.prefix_caching else (),
         )
-        Delivery(exchange, generation, answer, request, fate).start(self._engine)
+        ResponseWriter(exchange, generation, answer, request, fate).start(self._engine)
 
-    def _served(self, model: str | None) -> str:
+    def _resolve_model(self, model: str | None) -> str:
         names = self._settings.served_names
         if model is None:
             return names[0]
         if model not in names:
-            raise RefusedError(404, f"The model `{model}` does not exist; served here: {', '.join(names)}.", "model")
+            raise ApiError(404, f"The model `{model}` does not exist; served here: {', '.join(names)}.", "model")
         return model
 
     def _check_length(self, generation: Generation) -> None:
         longest = self._world.limits.max_model_len
         prompt, output = len(generation.prompt), generation.output_tokens
         if prompt + output > longest:
-            raise RefusedError(
+            raise ApiError(
                 400,
                 f"This model's maximum context length is {longest} tokens, but {prompt + output} were requested "
                 f"({prompt} in the prompt, {output} in the output).",
@@ -126,50 +134,55 @@ class Api:
             )
 
 
-class Delivery:
+class ResponseWriter:
     """Carries one request's tokens from the engine to its client, one write per iteration."""
 
     def __init__(
-        self, exchange: Exchange, generation: Generation, answer: Answer, request: Request, fate: Fate
+        self,
+        exchange: ServerExchange,
+        generation: Generation,
+        response: CompletionResponse,
+        request: ScheduledRequest,
+        fault: RequestFault,
     ) -> None:
         self._exchange = exchange
         self._generation = generation
-        self._answer = answer
+        self._response = response
         self._request = request
-        self._fate = fate
-        self._sent = 0
+        self._fault = fault
+        self._tokens_sent = 0
 
     def start(self, engine: RealtimeEngine) -> None:
         """Submit the request; a client that leaves takes it back."""
         self._exchange.on_disconnect = lambda: engine.abort(self._request)
         if self._generation.stream:
             self._exchange.start_stream()
-        engine.submit(self._request, self._tokens)
+        engine.submit(self._request, self._on_tokens)
 
-    def _tokens(self, tokens: int) -> None:
-        if self._fate.crash:
+    def _on_tokens(self, tokens: int) -> None:
+        if self._fault.crash:
             crash()
-        first = self._sent
-        self._sent += tokens
-        last = self._request.finished is not None
+        first = self._tokens_sent
+        self._tokens_sent += tokens
+        last = self._request.finish_time is not None
         if self._generation.stream:
-            self._stream(first, tokens, last)
+            self._write_event(first, tokens, last)
         elif last:
-            body = self._answer.whole(self._sent, self._reason())
-            self._exchange.send(200, body[: len(body) // 2] if self._fate.malformed else body)
+            body = self._response.json_body(self._tokens_sent, self._finish_reason())
+            self._exchange.send(200, body[: len(body) // 2] if self._fault.malformed else body)
 
-    def _stream(self, first: int, tokens: int, last: bool) -> None:
-        event = self._answer.event(first, tokens, self._reason() if last else None)
+    def _write_event(self, first_index: int, tokens: int, is_last: bool) -> None:
+        event = self._response.stream_event(first_index, tokens, self._finish_reason() if is_last else None)
         # The second token's event is broken, or the only one's.
-        if self._fate.malformed and (first == 1 or (last and first == 0)):
-            event = BROKEN
-        if last:
-            self._exchange.end(event + self._answer.last(self._sent))
+        if self._fault.malformed and (first_index == 1 or (is_last and first_index == 0)):
+            event = MALFORMED_EVENT
+        if is_last:
+            self._exchange.end(event + self._response.final_events(self._tokens_sent))
         else:
             self._exchange.write(event)
 
-    def _reason(self) -> FinishReason:
-        return "stop" if self._fate.stop_at is not None else "length"
+    def _finish_reason(self) -> FinishReason:
+        return "stop" if self._fault.stop_length is not None else "length"
 
 
 def crash() -> None:

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Holding:
+class RequestBlocks:
     """The blocks one request holds: `own` nobody else can find, `shared` under their prefix hash.
 
     `hashes` has one chained hash for each full block of the prompt, `published` counts those
     that were offered to the cache.
     """
 
-    hashes: Sequence[Hashable] = ()
-    own: int = 0
-    shared: list[Hashable] = field(default_factory=list)
-    published: int = 0
+    prompt_hashes: Sequence[Hashable] = ()
+    private_count: int = 0
+    shared_hashes: list[Hashable] = field(default_factory=list)
+    published_count: int = 0
 
     @property
-    def blocks(self) -> int:
+    def total(self) -> int:
         """Blocks held in all."""
-        return self.own + len(self.shared)
+        return self.private_count + len(self.shared_hashes)
 
 
 class BlockPool:
@@ -36,92 +36,92 @@ class BlockPool:
     def __init__(self, capacity: int, *, prefix_caching: bool = True) -> None:
         self.capacity = capacity
         self.prefix_caching = prefix_caching
-        self._free = capacity
-        self._holders: dict[Hashable, int] = {}
-        self._idle: OrderedDict[Hashable, None] = OrderedDict()
+        self._free_blocks = capacity
+        self._reference_counts: dict[Hashable, int] = {}
+        self._evictable: OrderedDict[Hashable, None] = OrderedDict()
 
     @property
-    def available(self) -> int:
+    def available_blocks(self) -> int:
         """Blocks that can be taken now: the free ones and cached ones nobody holds."""
-        return self._free + len(self._idle)
+        return self._free_blocks + len(self._evictable)
 
     @property
-    def in_use(self) -> int:
+    def used_blocks(self) -> int:
         """Blocks held by requests."""
-        return self.capacity - self.available
+        return self.capacity - self.available_blocks
 
     @property
-    def cached(self) -> int:
+    def cached_blocks(self) -> int:
         """Blocks that can be found by their prefix, held or not."""
-        return len(self._holders)
+        return len(self._reference_counts)
 
-    def find(self, hashes: Sequence[Hashable]) -> int:
+    def count_prefix_hits(self, hashes: Sequence[Hashable]) -> int:
         """Count the leading blocks of a prompt that are in the cache."""
         if not self.prefix_caching:
             return 0
-        holders = self._holders
+        holders = self._reference_counts
         for count, digest in enumerate(hashes):
             if digest not in holders:
                 return count
         return len(hashes)
 
-    def admit(self, holding: Holding, hits: int, new: int, *, spare: int = 0) -> bool:
+    def admit(self, blocks: RequestBlocks, prefix_hits: int, new_blocks: int, *, reserve: int = 0) -> bool:
         """Take `hits` leading cached blocks and `new` others, or nothing when `spare` would not be left."""
-        found = holding.hashes[:hits]
-        idle_hits = sum(not self._holders[digest] for digest in found)
-        if self.available - idle_hits < new + spare:
+        found = blocks.prompt_hashes[:prefix_hits]
+        idle_hits = sum(not self._reference_counts[digest] for digest in found)
+        if self.available_blocks - idle_hits < new_blocks + reserve:
             return False
         for digest in found:
-            self._hold(digest)
-        holding.shared.extend(found)
-        holding.published = hits
-        return self.grow(holding, new)
+            self._acquire(digest)
+        blocks.shared_hashes.extend(found)
+        blocks.published_count = prefix_hits
+        return self.allocate(blocks, new_blocks)
 
-    def grow(self, holding: Holding, new: int) -> bool:
+    def allocate(self, blocks: RequestBlocks, new_blocks: int) -> bool:
         """Take `new` blocks for a request, or nothing when they are not to be had."""
-        if new > self.available:
+        if new_blocks > self.available_blocks:
             return False
-        for _ in range(new - self._free):
-            evicted, _none = self._idle.popitem(last=False)
-            del self._holders[evicted]
-            self._free += 1
-        self._free -= new
-        holding.own += new
+        for _ in range(new_blocks - self._free_blocks):
+            evicted, _none = self._evictable.popitem(last=False)
+            del self._reference_counts[evicted]
+            self._free_blocks += 1
+        self._free_blocks -= new_blocks
+        blocks.private_count += new_blocks
         return True
 
-    def publish(self, holding: Holding, full_blocks: int) -> None:
+    def publish(self, blocks: RequestBlocks, full_blocks: int) -> None:
         """Make a request's first `full_blocks` prompt blocks findable by others."""
         if not self.prefix_caching:
             return
-        for digest in holding.hashes[holding.published : full_blocks]:
+        for digest in blocks.prompt_hashes[blocks.published_count : full_blocks]:
             # A second copy computed meanwhile stays its holder's own.
-            if digest not in self._holders:
-                self._holders[digest] = 1
-                holding.shared.append(digest)
-                holding.own -= 1
-            holding.published += 1
+            if digest not in self._reference_counts:
+                self._reference_counts[digest] = 1
+                blocks.shared_hashes.append(digest)
+                blocks.private_count -= 1
+            blocks.published_count += 1
 
-    def release(self, holding: Holding) -> None:
+    def release(self, blocks: RequestBlocks) -> None:
         """Give back all a request holds; what is cached stays findable."""
-        self._free += holding.own
-        for digest in reversed(holding.shared):
-            self._holders[digest] -= 1
-            if not self._holders[digest]:
-                self._idle[digest] = None
-        holding.own, holding.published = 0, 0
-        holding.shared.clear()
+        self._free_blocks += blocks.private_count
+        for digest in reversed(blocks.shared_hashes):
+            self._reference_counts[digest] -= 1
+            if not self._reference_counts[digest]:
+                self._evictable[digest] = None
+        blocks.private_count, blocks.published_count = 0, 0
+        blocks.shared_hashes.clear()
 
-    def forget_prefixes(self) -> bool:
+    def reset_prefix_cache(self) -> bool:
         """Empty the prefix cache of what nobody holds; whether it is empty now."""
-        for digest in self._idle:
-            del self._holders[digest]
-        self._free += len(self._idle)
-        self._idle.clear()
-        return not self._holders
+        for digest in self._evictable:
+            del self._reference_counts[digest]
+        self._free_blocks += len(self._evictable)
+        self._evictable.clear()
+        return not self._reference_counts
 
-    def _hold(self, digest: Hashable) -> None:
-        self._idle.pop(digest, None)
-        self._holders[digest] += 1
+    def _acquire(self, digest: Hashable) -> None:
+        self._evictable.pop(digest, None)
+        self._reference_counts[digest] += 1
 
 
 def block_hashes(tokens: Sequence[Hashable], block_size: int) -> list[Hashable]:

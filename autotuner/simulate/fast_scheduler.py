@@ -11,10 +11,10 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-from autotuner.simulate.blocks import Holding
-from autotuner.simulate.scheduler import Limits, Request, Scheduler, StepTime
+from autotuner.simulate.blocks import RequestBlocks
+from autotuner.simulate.scheduler import ScheduledRequest, Scheduler, SchedulerLimits, StepTime
 
-Decoding = Callable[[int], Callable[[int], float]]
+DecodeTime = Callable[[int], Callable[[int], float]]
 """(decoding sequences) -> (their cached tokens) -> seconds of an iteration without prompts."""
 
 
@@ -26,36 +26,36 @@ class FastScheduler(Scheduler):
     request its tokens.
     """
 
-    def __init__(self, limits: Limits, step_time: StepTime, decoding: Decoding) -> None:
+    def __init__(self, limits: SchedulerLimits, step_time: StepTime, decode_time: DecodeTime) -> None:
         super().__init__(limits, step_time)
-        self._decode_time = decoding
-        self._ends = array("d")
-        self._joined: dict[Request, int] = {}
-        self._times: dict[Request, array[float]] = {}
-        self._partial: list[Request] = []
-        self._finishing: list[tuple[int, int, Request]] = []
-        self._order = count()
-        self._context = 0
-        self._crossing = [0] * limits.block_size
-        self._common = Holding()
+        self._decode_time = decode_time
+        self._iteration_ends = array("d")
+        self._decode_start: dict[ScheduledRequest, int] = {}
+        self._token_times: dict[ScheduledRequest, array[float]] = {}
+        self._partial_prefills: list[ScheduledRequest] = []
+        self._finish_heap: list[tuple[int, int, ScheduledRequest]] = []
+        self._tie_breaker = count()
+        self._decode_context = 0
+        self._block_crossings = [0] * limits.block_size
+        self._decode_blocks = RequestBlocks()
 
-    def add(self, request: Request) -> None:
+    def add(self, request: ScheduledRequest) -> None:
         """Queue a request; see Scheduler."""
         super().add(request)
-        self._times[request] = array("d")
+        self._token_times[request] = array("d")
 
-    def abort(self, request: Request) -> bool:
+    def abort(self, request: ScheduledRequest) -> bool:
         """Drop a request and free its blocks; see Scheduler."""
-        self._leave(request)
-        if request in self._partial:
-            self._partial.remove(request)
+        self._stop_decoding(request)
+        if request in self._partial_prefills:
+            self._partial_prefills.remove(request)
         return super().abort(request)
 
-    def token_times(self, request: Request) -> array[float]:
+    def token_times(self, request: ScheduledRequest) -> array[float]:
         """Take out when each token of a request came; once, after it has ended."""
-        return self._times.pop(request)
+        return self._token_times.pop(request)
 
-    def run(self, now: float, until: float) -> tuple[float, list[Request]]:
+    def run(self, now: float, until: float) -> tuple[float, list[ScheduledRequest]]:
         """Run iterations that start before `until`, up to the first that finishes a request.
 
         Returns the end of the last one and what it finished; `now` and nothing when idle.
@@ -68,113 +68,122 @@ class FastScheduler(Scheduler):
             if finished:
                 return now, finished
             if steady:
-                now = self._leap(now, until)
+                now = self._repeat_decode(now, until)
         return now, []
 
-    def _iterate(self, now: float) -> tuple[float | None, list[Request], bool]:
+    def _iterate(self, now: float) -> tuple[float | None, list[ScheduledRequest], bool]:
         """One iteration; its end, what it finished, and whether the next ones are like it."""
-        self._batch, self._preempted = [], []
-        limits, decodes = self.limits, len(self._joined)
+        self._batch, self._preempted_requests = [], []
+        limits, decodes = self.limits, len(self._decode_start)
         if limits.chunked_prefill:
             budget = limits.max_batched_tokens - decodes
-            if not self._continue_all(budget):
-                return self._slowly(now)
-            self._admit(budget - sum(tokens for _, tokens in self._batch))
+            if not self._schedule_all_running(budget):
+                return self._step_individually(now)
+            self._admit_waiting(budget - sum(tokens for _, tokens in self._batch))
         else:
-            self._admit(limits.max_batched_tokens)
+            self._admit_waiting(limits.max_batched_tokens)
             if self._batch:
                 decodes = 0
-            elif not self._continue_all(limits.max_batched_tokens - decodes):
-                return self._slowly(now)
+            elif not self._schedule_all_running(limits.max_batched_tokens - decodes):
+                return self._step_individually(now)
         if not decodes and not self._batch:
             return None, [], False
-        steady = bool(decodes) and not self._batch and not self._would_sort()
-        return *self._price(now, decodes), steady
+        steady = bool(decodes) and not self._batch and not self._sorts_waiting()
+        return *self._finish_iteration(now, decodes), steady
 
-    def _would_sort(self) -> bool:
+    def _sorts_waiting(self) -> bool:
         free = len(self.running) < self.limits.max_running_requests
         return self.limits.policy == "lpm" and free and len(self.waiting) > 1
 
-    def _continue_all(self, budget: int) -> bool:
+    def _schedule_all_running(self, budget: int) -> bool:
         """Schedule what runs; False, and nothing done, when some of it must wait or be preempted."""
-        if budget < 0 or (self._partial and not budget):
+        if budget < 0 or (self._partial_prefills and not budget):
             return False
-        size, needed = self.limits.block_size, self._crossing[len(self._ends) % self.limits.block_size]
-        chunks: list[tuple[Request, int, int]] = []
-        for request in self._partial:
-            tokens = min(request.tokens - request.computed, budget)
-            missing = max(0, -(-(request.computed + tokens) // size) - request.holding.blocks)
+        size, needed = self.limits.block_size, self._block_crossings[len(self._iteration_ends) % self.limits.block_size]
+        chunks: list[tuple[ScheduledRequest, int, int]] = []
+        for request in self._partial_prefills:
+            tokens = min(request.total_tokens - request.computed_tokens, budget)
+            missing = max(0, -(-(request.computed_tokens + tokens) // size) - request.blocks.total)
             chunks.append((request, tokens, missing))
             needed += missing
-        if len(chunks) > 1 or needed > self.pool.available:
+        if len(chunks) > 1 or needed > self.block_pool.available_blocks:
             return False
-        self.pool.grow(self._common, needed)
+        self.block_pool.allocate(self._decode_blocks, needed)
         for request, tokens, missing in chunks:
-            self._common.own -= missing
-            request.holding.own += missing
+            self._decode_blocks.private_count -= missing
+            request.blocks.private_count += missing
             self._schedule(request, tokens)
         return True
 
-    def _price(self, now: float, decodes: int) -> tuple[float, list[Request]]:
+    def _finish_iteration(self, now: float, decodes: int) -> tuple[float, list[ScheduledRequest]]:
         """Let the iteration take its time, and move everything on."""
         chunks: list[tuple[int, int]] = []
-        sequences, context = decodes, self._context if decodes else 0
+        sequences, context = decodes, self._decode_context if decodes else 0
         for request, tokens in self._batch:
-            if request.generated and tokens == 1:
+            if request.generated_tokens and tokens == 1:
                 sequences += 1
-                context += request.computed
+                context += request.computed_tokens
             else:
-                chunks.append((tokens, request.computed))
+                chunks.append((tokens, request.computed_tokens))
         end = now + self._step_time(chunks, sequences, context)
-        finished = self._decoded(end) if decodes else []
+        finished = self._advance_decodes(end) if decodes else []
         emitted = decodes
         for request, tokens in self._batch:
-            if request.first_scheduled is None:
-                request.first_scheduled = now
-            whole = request.computed + tokens == request.tokens
-            request.computed += tokens
+            if request.first_scheduled_time is None:
+                request.first_scheduled_time = now
+            whole = request.computed_tokens + tokens == request.total_tokens
+            request.computed_tokens += tokens
             if not whole:
-                self._partial = [request]
+                self._partial_prefills = [request]
                 continue
-            self._partial = [other for other in self._partial if other is not request]
+            self._partial_prefills = [other for other in self._partial_prefills if other is not request]
             emitted += 1
-            request.generated += 1
-            self._times[request].append(end)
-            if request.first_token is None:
-                request.first_token = end
-            if request.generated == request.output_tokens:
-                self._finish(request, end)
+            request.generated_tokens += 1
+            self._token_times[request].append(end)
+            if request.first_token_time is None:
+                request.first_token_time = end
+            if request.generated_tokens == request.output_tokens:
+                self._finish_request(request, end)
                 finished.append(request)
             else:
-                self._join(request)
+                self._start_decoding(request)
         counters = self.counters
         counters.steps += 1
         counters.prefill_tokens += sum(tokens for tokens, _ in chunks)
         counters.generated_tokens += emitted
-        counters.finished += len(finished)
+        counters.finished_requests += len(finished)
         return end, finished
 
-    def _decoded(self, end: float) -> list[Request]:
+    def _advance_decodes(self, end: float) -> list[ScheduledRequest]:
         """Give every decoding sequence one token at `end`; return those that have all of theirs."""
-        self._ends.append(end)
-        self._context += len(self._joined)
-        finished: list[Request] = []
-        heap, at = self._finishing, len(self._ends)
+        self._iteration_ends.append(end)
+        self._decode_context += len(self._decode_start)
+        finished: list[ScheduledRequest] = []
+        heap, at = self._finish_heap, len(self._iteration_ends)
         while heap and heap[0][0] <= at:
             due, _, request = heappop(heap)
             # An entry of a request that left meanwhile is void.
-            if self._joined.get(request) == due - (request.output_tokens - request.generated):
-                self._leave(request)
-                self._finish(request, end)
+            if self._decode_start.get(request) == due - (request.output_tokens - request.generated_tokens):
+                self._stop_decoding(request)
+                self._finish_request(request, end)
                 finished.append(request)
         return finished
 
-    def _leap(self, now: float, until: float) -> float:
+    def _repeat_decode(self, now: float, until: float) -> float:
         """Repeat an iteration that only decodes, up to `until`, a finish, or a lack of blocks."""
-        seconds, decodes, ends = self._decode_time(len(self._joined)), len(self._joined), self._ends
-        crossing, size, common, grow = self._crossing, self.limits.block_size, self._common, self.pool.grow
-        context, at = self._context, len(self._ends)
-        first, last = at, self._finishing[0][0] - 1
+        seconds, decodes, ends = (
+            self._decode_time(len(self._decode_start)),
+            len(self._decode_start),
+            self._iteration_ends,
+        )
+        crossing, size, common, grow = (
+            self._block_crossings,
+            self.limits.block_size,
+            self._decode_blocks,
+            self.block_pool.allocate,
+        )
+        context, at = self._decode_context, len(self._iteration_ends)
+        first, last = at, self._finish_heap[0][0] - 1
         while now < until and at < last:
             needed = crossing[at % size]
             if needed and not grow(common, needed):
@@ -183,57 +192,59 @@ class FastScheduler(Scheduler):
             ends.append(now)
             context += decodes
             at += 1
-        self._context = context
+        self._decode_context = context
         self.counters.steps += at - first
         self.counters.generated_tokens += (at - first) * decodes
         return now
 
-    def _slowly(self, now: float) -> tuple[float, list[Request], bool]:
+    def _step_individually(self, now: float) -> tuple[float, list[ScheduledRequest], bool]:
         """One iteration request by request, for want of blocks or of budget."""
-        for request in list(self._joined):
-            self._leave(request)
-        self._partial = []
+        for request in list(self._decode_start):
+            self._stop_decoding(request)
+        self._partial_prefills = []
         result = Scheduler.step(self, now)
         assert result is not None, "what runs is always scheduled, or preempted and then alone"
         end = now + result.duration
-        for request, _ in result.emitted:
-            self._times[request].append(end)
+        for request, _ in result.emitted_tokens:
+            self._token_times[request].append(end)
         for request in self.running:
-            if request.generated and request.tokens - request.computed == 1:
-                self._join(request)
+            if request.generated_tokens and request.total_tokens - request.computed_tokens == 1:
+                self._start_decoding(request)
             else:
-                self._partial.append(request)
-        return end, result.finished, False
+                self._partial_prefills.append(request)
+        return end, result.finished_requests, False
 
-    def _join(self, request: Request) -> None:
+    def _start_decoding(self, request: ScheduledRequest) -> None:
         """Let a request with one token to compute decode with the others."""
-        at, size = len(self._ends), self.limits.block_size
-        self._joined[request] = at
-        self._context += request.computed
+        at, size = len(self._iteration_ends), self.limits.block_size
+        self._decode_start[request] = at
+        self._decode_context += request.computed_tokens
         # Its next block is needed in the iteration that computes the first token beyond its last one.
-        beyond = request.holding.blocks * size - request.computed
-        self._crossing[(at + beyond) % size] += 1
-        heappush(self._finishing, (at + request.output_tokens - request.generated, next(self._order), request))
+        beyond = request.blocks.total * size - request.computed_tokens
+        self._block_crossings[(at + beyond) % size] += 1
+        heappush(
+            self._finish_heap, (at + request.output_tokens - request.generated_tokens, next(self._tie_breaker), request)
+        )
 
-    def _leave(self, request: Request) -> None:
+    def _stop_decoding(self, request: ScheduledRequest) -> None:
         """Take a request out of what decodes, its own fields brought up to date."""
-        joined = self._joined.pop(request, None)
+        joined = self._decode_start.pop(request, None)
         if joined is None:
             return
-        at, size = len(self._ends), self.limits.block_size
-        beyond = request.holding.blocks * size - request.computed
-        self._crossing[(joined + beyond) % size] -= 1
+        at, size = len(self._iteration_ends), self.limits.block_size
+        beyond = request.blocks.total * size - request.computed_tokens
+        self._block_crossings[(joined + beyond) % size] -= 1
         gained = at - joined
-        request.computed += gained
-        request.generated += gained
-        self._context -= request.computed
-        self._times[request].extend(self._ends[joined:])
-        grown = -(-request.computed // size) - request.holding.blocks
+        request.computed_tokens += gained
+        request.generated_tokens += gained
+        self._decode_context -= request.computed_tokens
+        self._token_times[request].extend(self._iteration_ends[joined:])
+        grown = -(-request.computed_tokens // size) - request.blocks.total
         if grown > 0:
-            request.holding.own += grown
-            self._common.own -= grown
+            request.blocks.private_count += grown
+            self._decode_blocks.private_count -= grown
 
-    def _finish(self, request: Request, end: float) -> None:
-        request.finished = end
-        self.pool.release(request.holding)
+    def _finish_request(self, request: ScheduledRequest, end: float) -> None:
+        request.finish_time = end
+        self.block_pool.release(request.blocks)
         self.running.remove(request)

@@ -24,7 +24,7 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class RequestFault:
     """What happens to one request: refused with a status, or served with these flaws.
 
     `stop_at` is the output length at which it stops by itself.
@@ -34,7 +34,7 @@ class Fate:
     crash: bool = False
     hang: bool = False
     malformed: bool = False
-    stop_at: int | None = None
+    stop_length: int | None = None
 
 
 class FaultPlan:
@@ -42,22 +42,22 @@ class FaultPlan:
 
     def __init__(self, faults: Faults, seed: int) -> None:
         self._faults = faults
-        self._random = random.Random(seed)
-        self._served = 0
+        self._rng = random.Random(seed)
+        self._served_requests = 0
 
-    def next(self, output_tokens: int) -> Fate:
+    def draw(self, output_tokens: int) -> RequestFault:
         """Draw the fate of the next request, which asked for `output_tokens`."""
-        faults, draw = self._faults, self._random.random
+        faults, draw = self._faults, self._rng.random
         # Always the same number of draws, so that one fault's rate does not move the others.
         limited, broken, malformed, stops, at = draw(), draw(), draw(), draw(), draw()
         if limited < faults.rate_limited:
-            return Fate(status=429)
+            return RequestFault(status=429)
         if broken < faults.server_error:
-            return Fate(status=500)
-        self._served += 1
-        return Fate(
-            crash=faults.crash_after is not None and self._served > faults.crash_after,
-            hang=faults.hang_after is not None and self._served > faults.hang_after,
+            return RequestFault(status=500)
+        self._served_requests += 1
+        return RequestFault(
+            crash=faults.crash_after is not None and self._served_requests > faults.crash_after,
+            hang=faults.hang_after is not None and self._served_requests > faults.hang_after,
             malformed=malformed < faults.malformed,
-            stop_at=1 + int(at * max(1, output_tokens - 1)) if stops < faults.early_stop else None,
+            stop_length=1 + int(at * max(1, output_tokens - 1)) if stops < faults.early_stop else None,
         )

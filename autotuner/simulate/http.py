@@ -11,10 +11,10 @@ from typing import cast
 
 import httptools
 
-MAX_BODY = 64 * 2**20
-MAX_PIPELINED = 16
-MARK = b"server: autotune-sim\r\nx-autotune-simulated: 1\r\n"
-CLOSE = b"connection: close\r\n"
+MAX_BODY_BYTES = 64 * 2**20
+MAX_PIPELINED_REQUESTS = 16
+SERVER_HEADERS = b"server: autotune-sim\r\nx-autotune-simulated: 1\r\n"
+CLOSE_HEADER = b"connection: close\r\n"
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class HttpRequest:
     chunked_allowed: bool = True
 
 
-class Exchange:
+class ServerExchange:
     """One request and its response: either `send` once, or `start_stream`, `write`s and `end`.
 
     `on_disconnect` is called when the client leaves before the end.
@@ -46,8 +46,8 @@ class Exchange:
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
             f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
         )
-        close = b"" if self.request.keep_alive else CLOSE
-        self._connection.write(head.encode() + MARK + close + b"\r\n" + body)
+        close = b"" if self.request.keep_alive else CLOSE_HEADER
+        self._connection.write(head.encode() + SERVER_HEADERS + close + b"\r\n" + body)
         self._connection.finish(self)
 
     def start_stream(self, content_type: str = "text/event-stream; charset=utf-8") -> None:
@@ -58,9 +58,9 @@ class Exchange:
             # HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
             self.request.keep_alive = False
             framing = b""
-        close = b"" if self.request.keep_alive else CLOSE
+        close = b"" if self.request.keep_alive else CLOSE_HEADER
         head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache\r\n".encode()
-        self._connection.write(head + framing + MARK + close + b"\r\n")
+        self._connection.write(head + framing + SERVER_HEADERS + close + b"\r\n")
 
     def write(self, data: bytes) -> None:
         """Send one piece."""
@@ -77,15 +77,15 @@ class Exchange:
 class HttpConnection(asyncio.Protocol):
     """One client connection; pipelined requests are answered one after the other."""
 
-    def __init__(self, handle: Callable[[Exchange], None]) -> None:
-        self._handle = handle
+    def __init__(self, handler: Callable[[ServerExchange], None]) -> None:
+        self._handler = handler
         self._parser = httptools.HttpRequestParser(self)
         self._request = HttpRequest()
-        self._target = bytearray()
+        self._raw_url = bytearray()
         self._queue: deque[HttpRequest] = deque()
-        self._current: Exchange | None = None
+        self._current: ServerExchange | None = None
         self._transport: asyncio.Transport | None = None
-        self._refused = False
+        self._rejected = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -101,25 +101,25 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came in."""
-        if self._refused:
+        if self._rejected:
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400)
+            self._reject(400)
         except httptools.HttpParserError:
             # An oversized body ends the parsing by an error of its own, already answered.
-            if not self._refused:
-                self._refuse(400)
+            if not self._rejected:
+                self._reject(400)
 
     def on_message_begin(self) -> None:
         """Start a request."""
         self._request = HttpRequest()
-        self._target.clear()
+        self._raw_url.clear()
 
     def on_url(self, url: bytes) -> None:
         """Collect the target, which may come in parts."""
-        self._target += url
+        self._raw_url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Look at the one header that needs an answer before the body comes."""
@@ -129,29 +129,29 @@ class HttpConnection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Collect the body."""
         self._request.body += body
-        if len(self._request.body) > MAX_BODY:
-            self._refuse(413)
+        if len(self._request.body) > MAX_BODY_BYTES:
+            self._reject(413)
             raise ValueError("body too large")
 
     def on_message_complete(self) -> None:
         """Answer the request, or queue it behind the one in progress."""
         request = self._request
         request.method = self._parser.get_method().decode("ascii")
-        request.path = bytes(self._target).split(b"?", 1)[0].decode("latin-1")
+        request.path = bytes(self._raw_url).split(b"?", 1)[0].decode("latin-1")
         request.keep_alive = self._parser.should_keep_alive()
         request.chunked_allowed = self._parser.get_http_version() != "1.0"
         self._queue.append(request)
-        if len(self._queue) >= MAX_PIPELINED and self._transport is not None:
+        if len(self._queue) >= MAX_PIPELINED_REQUESTS and self._transport is not None:
             self._transport.pause_reading()
         if self._current is None:
-            self._next()
+            self._handle_next()
 
     def write(self, data: bytes) -> None:
         """Send bytes, or drop them when the client is gone."""
         if self._transport is not None:
             self._transport.write(data)
 
-    def finish(self, exchange: Exchange) -> None:
+    def finish(self, exchange: ServerExchange) -> None:
         """End the response in progress, and go on with the next request."""
         self._current = None
         if self._transport is None:
@@ -160,22 +160,27 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
         elif self._queue:
             # Not at once: a response may end inside the handler of its own request.
-            asyncio.get_running_loop().call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._handle_next)
 
-    def _next(self) -> None:
+    def _handle_next(self) -> None:
         if self._current is not None or not self._queue or self._transport is None:
             return
         request = self._queue.popleft()
-        if len(self._queue) < MAX_PIPELINED and not self._transport.is_reading():
+        if len(self._queue) < MAX_PIPELINED_REQUESTS and not self._transport.is_reading():
             self._transport.resume_reading()
-        self._current = Exchange(self, request)
-        self._handle(self._current)
+        self._current = ServerExchange(self, request)
+        self._handler(self._current)
 
-    def _refuse(self, status: int) -> None:
-        self._refused = True
+    def _reject(self, status: int) -> None:
+        self._rejected = True
         # In the middle of another response there is no place for this one.
         if self._current is None:
             phrase = HTTPStatus(status).phrase
-            self.write(f"HTTP/1.1 {status} {phrase}\r\ncontent-length: 0\r\n".encode() + MARK + CLOSE + b"\r\n")
+            self.write(
+                f"HTTP/1.1 {status} {phrase}\r\ncontent-length: 0\r\n".encode()
+                + SERVER_HEADERS
+                + CLOSE_HEADER
+                + b"\r\n"
+            )
         if self._transport is not None:
             self._transport.close()

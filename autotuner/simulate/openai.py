@@ -10,16 +10,16 @@ from typing import Any, Literal, cast
 
 Endpoint = Literal["completions", "chat"]
 FinishReason = Literal["length", "stop"]
-COMPLETION_TOKENS = 16
+DEFAULT_COMPLETION_TOKENS = 16
 """Output length of a completion that asks for none, as the API defines it."""
-CHAT_TOKENS = 256
+DEFAULT_CHAT_TOKENS = 256
 """Output length of a chat that asks for none; a model would stop by itself."""
 WORDS = ("simulated", "tokens", "carry", "no", "meaning", "they", "only", "keep", "time", "and", "count")
 FINGERPRINT = '"system_fingerprint":"simulated"'
-DONE = b"data: [DONE]\n\n"
+DONE_EVENT = b"data: [DONE]\n\n"
 
 
-class RefusedError(Exception):
+class ApiError(Exception):
     """A request that is answered with an error object."""
 
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
@@ -40,89 +40,93 @@ class Generation:
     include_usage: bool
 
 
-def parse(endpoint: Endpoint, body: bytes | bytearray, vocabulary: int) -> Generation:
+def parse_request(endpoint: Endpoint, body: bytes | bytearray, vocabulary: int) -> Generation:
     """Read a request's body; RefusedError names what is wrong with it."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"The body is not JSON: {error}") from error
+        raise ApiError(400, f"The body is not JSON: {error}") from error
     if not isinstance(data, dict):
-        raise RefusedError(400, "The body is not a JSON object.")
+        raise ApiError(400, "The body is not a JSON object.")
     model = data.get("model")
     if model is not None and not isinstance(model, str):
-        raise RefusedError(400, "model must be a string.", "model")
+        raise ApiError(400, "model must be a string.", "model")
     if data.get("n") not in (None, 1):
-        raise RefusedError(400, "Only n=1 is supported.", "n")
+        raise ApiError(400, "Only n=1 is supported.", "n")
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise RefusedError(400, "stream_options must be an object.", "stream_options")
-    prompt = _prompt(data.get("prompt"), vocabulary) if endpoint == "completions" else _words(data.get("messages"))
+        raise ApiError(400, "stream_options must be an object.", "stream_options")
+    prompt = (
+        _parse_prompt(data.get("prompt"), vocabulary)
+        if endpoint == "completions"
+        else _parse_messages(data.get("messages"))
+    )
     if not prompt:
-        raise RefusedError(400, "The prompt is empty.", "prompt")
+        raise ApiError(400, "The prompt is empty.", "prompt")
     return Generation(
         endpoint=endpoint,
         model=model,
         prompt=prompt,
-        output_tokens=_output_tokens(endpoint, data),
-        stream=_flag(data, "stream"),
-        include_usage=_flag(options or {}, "include_usage"),
+        output_tokens=_parse_output_tokens(endpoint, data),
+        stream=_parse_flag(data, "stream"),
+        include_usage=_parse_flag(options or {}, "include_usage"),
     )
 
 
-def _flag(data: dict[str, Any], name: str) -> bool:
+def _parse_flag(data: dict[str, Any], name: str) -> bool:
     value = data.get(name)
     if value is not None and not isinstance(value, bool):
-        raise RefusedError(400, f"{name} must be true or false.", name)
+        raise ApiError(400, f"{name} must be true or false.", name)
     return bool(value)
 
 
-def _positive(data: dict[str, Any], name: str, least: int) -> int | None:
+def _parse_integer(data: dict[str, Any], name: str, minimum: int) -> int | None:
     value = data.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise RefusedError(400, f"{name} must be a whole number of at least {least}, not {value!r}.", name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ApiError(400, f"{name} must be a whole number of at least {minimum}, not {value!r}.", name)
     return value
 
 
-def _output_tokens(endpoint: Endpoint, data: dict[str, Any]) -> int:
-    asked = _positive(data, "max_completion_tokens", 1) or _positive(data, "max_tokens", 1)
-    least = _positive(data, "min_tokens", 0) or 0
-    _flag(data, "ignore_eos")
+def _parse_output_tokens(endpoint: Endpoint, data: dict[str, Any]) -> int:
+    asked = _parse_integer(data, "max_completion_tokens", 1) or _parse_integer(data, "max_tokens", 1)
+    least = _parse_integer(data, "min_tokens", 0) or 0
+    _parse_flag(data, "ignore_eos")
     if asked is None:
-        asked = max(least, COMPLETION_TOKENS if endpoint == "completions" else CHAT_TOKENS)
+        asked = max(least, DEFAULT_COMPLETION_TOKENS if endpoint == "completions" else DEFAULT_CHAT_TOKENS)
     if least > asked:
-        raise RefusedError(400, f"min_tokens {least} is above max_tokens {asked}.", "min_tokens")
+        raise ApiError(400, f"min_tokens {least} is above max_tokens {asked}.", "min_tokens")
     return asked
 
 
-def _prompt(prompt: Any, vocabulary: int) -> Sequence[Hashable]:
+def _parse_prompt(prompt: Any, vocabulary: int) -> Sequence[Hashable]:
     """Take text, token ids, or a list of one of either."""
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
         if len(prompt) > 1:
-            raise RefusedError(400, "Only one prompt per request is supported.", "prompt")
+            raise ApiError(400, "Only one prompt per request is supported.", "prompt")
         prompt = prompt[0]
     if isinstance(prompt, str):
         return prompt.split()
     # Types and not isinstance(): true and false are ints too.
     if not isinstance(prompt, list) or not set(map(type, prompt)) <= {int}:
-        raise RefusedError(400, "prompt must be text or a list of token ids.", "prompt")
+        raise ApiError(400, "prompt must be text or a list of token ids.", "prompt")
     if prompt and not 0 <= min(prompt) <= max(prompt) < vocabulary:
         wrong = min(prompt) if min(prompt) < 0 else max(prompt)
-        raise RefusedError(400, f"Token id {wrong} is out of vocabulary.", "prompt")
+        raise ApiError(400, f"Token id {wrong} is out of vocabulary.", "prompt")
     return prompt
 
 
-def _words(messages: Any) -> Sequence[Hashable]:
+def _parse_messages(messages: Any) -> Sequence[Hashable]:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise RefusedError(400, "messages must be a list of objects.", "messages")
+        raise ApiError(400, "messages must be a list of objects.", "messages")
     words: list[str] = []
     for message in messages:
         content = message.get("content")
         parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
         for part in parts:
             if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise RefusedError(400, "Only text content is supported.", "messages")
+                raise ApiError(400, "Only text content is supported.", "messages")
             words += cast("str", part["text"]).split()
     return words
 
@@ -139,53 +143,53 @@ def error_body(status: int, message: str, param: str | None = None) -> bytes:
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": status}}).encode()
 
 
-def words(first: int, count: int) -> str:
+def output_text(first_index: int, count: int) -> str:
     """Output tokens number `first` and on as text: one word each, a space between."""
-    text = " ".join(WORDS[index % len(WORDS)] for index in range(first, first + count))
-    return f" {text}" if first else text
+    text = " ".join(WORDS[index % len(WORDS)] for index in range(first_index, first_index + count))
+    return f" {text}" if first_index else text
 
 
-class Answer:
+class CompletionResponse:
     """Renders one generation's answer, as a whole or as server-sent events."""
 
     def __init__(self, generation: Generation, request_id: str, model: str) -> None:
         self._prompt_tokens = len(generation.prompt)
         self._chat = generation.endpoint == "chat"
-        self._usage = generation.include_usage
+        self._include_usage = generation.include_usage
         kind = (
             "text_completion" if not self._chat else "chat.completion.chunk" if generation.stream else "chat.completion"
         )
-        self._start = (
+        self._prefix = (
             f'{{"id":{json.dumps(request_id)},"object":"{kind}","created":{int(time.time())},'
             f'"model":{json.dumps(model)},{FINGERPRINT},"choices":['
         )
-        self._end = '],"usage":null}\n\n' if self._usage else "]}\n\n"
+        self._suffix = '],"usage":null}\n\n' if self._include_usage else "]}\n\n"
 
-    def whole(self, tokens: int, reason: FinishReason) -> bytes:
+    def json_body(self, tokens: int, reason: FinishReason) -> bytes:
         """The answer in one JSON object."""
-        text = json.dumps(words(0, tokens))
+        text = json.dumps(output_text(0, tokens))
         content = f'"message":{{"role":"assistant","content":{text}}}' if self._chat else f'"text":{text}'
         choice = f'{{"index":0,{content},"logprobs":null,"finish_reason":"{reason}","stop_reason":null}}'
-        return f'{self._start}{choice}],"usage":{self._usage_object(tokens)}}}'.encode()
+        return f'{self._prefix}{choice}],"usage":{self._usage_json(tokens)}}}'.encode()
 
-    def event(self, first: int, count: int, reason: FinishReason | None = None) -> bytes:
+    def stream_event(self, first_index: int, count: int, reason: FinishReason | None = None) -> bytes:
         """The event with output tokens `first` and on; a chat's first one is preceded by its role."""
-        text = words(first, count)
+        text = output_text(first_index, count)
         ending = f'"{reason}","stop_reason":null' if reason else "null"
         content = f'"delta":{{"content":"{text}"}}' if self._chat else f'"text":"{text}"'
-        event = f'data: {self._start}{{"index":0,{content},"logprobs":null,"finish_reason":{ending}}}{self._end}'
-        return (self._role() + event if self._chat and not first else event).encode()
+        event = f'data: {self._prefix}{{"index":0,{content},"logprobs":null,"finish_reason":{ending}}}{self._suffix}'
+        return (self._role_event() + event if self._chat and not first_index else event).encode()
 
-    def last(self, tokens: int) -> bytes:
+    def final_events(self, tokens: int) -> bytes:
         """The events after the last token: usage where it was asked for, and the end mark."""
-        if not self._usage:
-            return DONE
-        return f'data: {self._start}],"usage":{self._usage_object(tokens)}}}\n\n'.encode() + DONE
+        if not self._include_usage:
+            return DONE_EVENT
+        return f'data: {self._prefix}],"usage":{self._usage_json(tokens)}}}\n\n'.encode() + DONE_EVENT
 
-    def _role(self) -> str:
+    def _role_event(self) -> str:
         choice = '{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
-        return f"data: {self._start}{choice}{self._end}"
+        return f"data: {self._prefix}{choice}{self._suffix}"
 
-    def _usage_object(self, tokens: int) -> str:
+    def _usage_json(self, tokens: int) -> str:
         prompt = self._prompt_tokens
         return f'{{"prompt_tokens":{prompt},"total_tokens":{prompt + tokens},"completion_tokens":{tokens}}}'

@@ -8,29 +8,29 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 
-from autotuner.simulate.alarm import alarm
-from autotuner.simulate.scheduler import Request, Scheduler
+from autotuner.simulate.alarm import create_alarm
+from autotuner.simulate.scheduler import ScheduledRequest, Scheduler
 
 LOG = logging.getLogger(__name__)
-LATENESS_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-FALLEN_BEHIND = 1.0
+LATENESS_BOUNDS_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+MAX_LATENESS_SECONDS = 1.0
 """Seconds of lateness after which the clock is set anew, and said so."""
 
-Sink = Callable[[int], None]
+TokenSink = Callable[[int], None]
 """Takes the tokens one iteration gave one request."""
 
 
-class Lateness:
+class LatenessHistogram:
     """A histogram of how long after its iteration's end the last of its tokens was sent, in seconds."""
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(LATENESS_BUCKETS) + 1)
-        self.sum = 0.0
+        self.counts = [0] * (len(LATENESS_BOUNDS_SECONDS) + 1)
+        self.total_seconds = 0.0
 
-    def add(self, seconds: float) -> None:
+    def record(self, seconds: float) -> None:
         """Count one iteration."""
-        self.counts[bisect_left(LATENESS_BUCKETS, seconds)] += 1
-        self.sum += seconds
+        self.counts[bisect_left(LATENESS_BOUNDS_SECONDS, seconds)] += 1
+        self.total_seconds += seconds
 
 
 class RealtimeEngine:
@@ -42,26 +42,26 @@ class RealtimeEngine:
 
     def __init__(self, scheduler: Scheduler, loop: asyncio.AbstractEventLoop) -> None:
         self.scheduler = scheduler
-        self.lateness = Lateness()
+        self.lateness = LatenessHistogram()
         self._loop = loop
-        self._alarm = alarm(loop, self._end_iteration)
-        self._sinks: dict[Request, Sink] = {}
-        self._emitting: list[tuple[Request, int]] = []
+        self._alarm = create_alarm(loop, self._end_iteration)
+        self._sinks: dict[ScheduledRequest, TokenSink] = {}
+        self._pending_tokens: list[tuple[ScheduledRequest, int]] = []
         self._deadline = 0.0
-        self._busy = False
+        self._iterating = False
         self._hung = False
 
-    def submit(self, request: Request, sink: Sink) -> None:
+    def submit(self, request: ScheduledRequest, sink: TokenSink) -> None:
         """Queue a request; `sink` is called with every token it gets."""
         self._sinks[request] = sink
-        request.arrived = time.monotonic()
+        request.arrival_time = time.monotonic()
         self.scheduler.add(request)
-        if not self._busy and not self._hung:
-            self._busy = True
+        if not self._iterating and not self._hung:
+            self._iterating = True
             # After the other requests of this turn of the loop, so that they share the iteration.
             self._loop.call_soon(self._wake_up)
 
-    def abort(self, request: Request) -> None:
+    def abort(self, request: ScheduledRequest) -> None:
         """Drop a request whose client is gone."""
         self._sinks.pop(request, None)
         self.scheduler.abort(request)
@@ -81,9 +81,9 @@ class RealtimeEngine:
     def _begin_iteration(self, now: float) -> None:
         result = None if self._hung else self.scheduler.step(now)
         if result is None:
-            self._busy = False
+            self._iterating = False
             return
-        self._emitting = result.emitted
+        self._pending_tokens = result.emitted_tokens
         self._deadline = now + result.duration
         self._alarm.set(self._deadline)
 
@@ -91,22 +91,22 @@ class RealtimeEngine:
         if self._hung:
             return
         deadline = self._deadline
-        for request, tokens in self._emitting:
+        for request, tokens in self._pending_tokens:
             sink = self._sinks.get(request)
             if sink is not None:
-                if request.finished is not None:
+                if request.finish_time is not None:
                     del self._sinks[request]
                 sink(tokens)
         # Callbacks scheduled now run after the loop has flushed what the sinks wrote.
-        self._loop.call_soon(self._sent, deadline)
-        self._begin_iteration(self._start_after(deadline))
+        self._loop.call_soon(self._record_lateness, deadline)
+        self._begin_iteration(self._next_start(deadline))
 
-    def _start_after(self, deadline: float) -> float:
+    def _next_start(self, deadline: float) -> float:
         now = time.monotonic()
-        if now - deadline < FALLEN_BEHIND:
+        if now - deadline < MAX_LATENESS_SECONDS:
             return deadline
         LOG.warning("fell %.1f s behind the simulated clock; this machine was too busy", now - deadline)
         return now
 
-    def _sent(self, deadline: float) -> None:
-        self.lateness.add(time.monotonic() - deadline)
+    def _record_lateness(self, deadline: float) -> None:
+        self.lateness.record(time.monotonic() - deadline)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from autotuner.simulate.blocks import BlockPool, Holding
+from autotuner.simulate.blocks import BlockPool, RequestBlocks
 
 Policy = Literal["fcfs", "lpm"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-PREFIX_MATCH_QUEUE = 128
+MAX_PREFIX_SORT_QUEUE = 128
 """Longest queue that is sorted by prefix match; engines give up beyond it, too."""
-WATERMARK = 0.01
+WATERMARK_FRACTION = 0.01
 """Share of blocks an admission leaves free, so that what runs can grow without preemption."""
 
 StepTime = Callable[[Sequence[tuple[int, int]], int, int], float]
@@ -21,14 +21,14 @@ StepTime = Callable[[Sequence[tuple[int, int]], int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SchedulerLimits:
     """What bounds a batch. `max_model_len` tokens must fit in `blocks` x `block_size`."""
 
     max_running_requests: int
     max_batched_tokens: int
     max_model_len: int
     block_size: int
-    blocks: int
+    num_blocks: int
     chunked_prefill: bool = True
     prefix_caching: bool = True
     policy: Policy = "fcfs"
@@ -36,14 +36,14 @@ class Limits:
     def __post_init__(self) -> None:
         if min(self.max_running_requests, self.max_batched_tokens, self.max_model_len, self.block_size) < 1:
             raise ValueError("every limit must be at least 1")
-        if self.blocks * self.block_size < self.max_model_len:
+        if self.num_blocks * self.block_size < self.max_model_len:
             raise ValueError("one request of max_model_len tokens must fit in the KV cache")
         if not self.chunked_prefill and self.max_batched_tokens < self.max_model_len:
             raise ValueError("without chunked prefill a whole prompt of max_model_len must fit in one batch")
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class ScheduledRequest:
     """One generation: exactly `output_tokens` come out unless it is aborted.
 
     `hashes` are `blocks.block_hashes` of the prompt, empty for a prompt nobody shares. The rest
@@ -52,21 +52,21 @@ class Request:
 
     prompt_tokens: int
     output_tokens: int
-    hashes: Sequence[Hashable] = ()
-    arrived: float = 0.0
-    generated: int = 0
-    computed: int = 0
+    prompt_hashes: Sequence[Hashable] = ()
+    arrival_time: float = 0.0
+    generated_tokens: int = 0
+    computed_tokens: int = 0
     cached_tokens: int = 0
     preemptions: int = 0
-    first_scheduled: float | None = None
-    first_token: float | None = None
-    finished: float | None = None
-    holding: Holding = field(default_factory=Holding, repr=False)
+    first_scheduled_time: float | None = None
+    first_token_time: float | None = None
+    finish_time: float | None = None
+    blocks: RequestBlocks = field(default_factory=RequestBlocks, repr=False)
 
     @property
-    def tokens(self) -> int:
+    def total_tokens(self) -> int:
         """Prompt and output tokens known so far."""
-        return self.prompt_tokens + self.generated
+        return self.prompt_tokens + self.generated_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +74,24 @@ class StepResult:
     """One iteration: it takes `duration` seconds, at its end `emitted` tokens go out."""
 
     duration: float
-    emitted: list[tuple[Request, int]]
-    finished: list[Request]
-    preempted: list[Request]
+    emitted_tokens: list[tuple[ScheduledRequest, int]]
+    finished_requests: list[ScheduledRequest]
+    preempted_requests: list[ScheduledRequest]
     prefill_tokens: int
     decode_tokens: int
 
 
 @dataclass(slots=True)
-class Counters:
+class EngineCounters:
     """What an engine counts since its start; prefix queries and hits are in tokens."""
 
-    prefix_queries: int = 0
-    prefix_hits: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
     preemptions: int = 0
     prefill_tokens: int = 0
     generated_tokens: int = 0
-    finished: int = 0
-    aborted: int = 0
+    finished_requests: int = 0
+    aborted_requests: int = 0
     steps: int = 0
 
 
@@ -103,32 +103,32 @@ class Scheduler:
     prefill goes first.
     """
 
-    def __init__(self, limits: Limits, step_time: StepTime) -> None:
+    def __init__(self, limits: SchedulerLimits, step_time: StepTime) -> None:
         self.limits = limits
-        self.counters = Counters()
-        self.pool = BlockPool(limits.blocks, prefix_caching=limits.prefix_caching)
-        self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        self.counters = EngineCounters()
+        self.block_pool = BlockPool(limits.num_blocks, prefix_caching=limits.prefix_caching)
+        self.waiting: deque[ScheduledRequest] = deque()
+        self.running: list[ScheduledRequest] = []
         self._step_time = step_time
-        self._watermark = int(limits.blocks * WATERMARK)
-        self._batch: list[tuple[Request, int]] = []
-        self._preempted: list[Request] = []
+        self._watermark_blocks = int(limits.num_blocks * WATERMARK_FRACTION)
+        self._batch: list[tuple[ScheduledRequest, int]] = []
+        self._preempted_requests: list[ScheduledRequest] = []
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         return not self.waiting and not self.running
 
-    def add(self, request: Request) -> None:
+    def add(self, request: ScheduledRequest) -> None:
         """Queue a request; ValueError when it could never be served."""
         if request.prompt_tokens < 1 or request.output_tokens < 1:
             raise ValueError("a request has at least one prompt and one output token")
         if request.prompt_tokens + request.output_tokens > self.limits.max_model_len:
             raise ValueError("prompt and output together exceed max_model_len")
-        request.holding.hashes = request.hashes
+        request.blocks.prompt_hashes = request.prompt_hashes
         self.waiting.append(request)
 
-    def abort(self, request: Request) -> bool:
+    def abort(self, request: ScheduledRequest) -> bool:
         """Drop a request and free its blocks; False when it was not queued or running."""
         if request in self.running:
             self.running.remove(request)
@@ -136,8 +136,8 @@ class Scheduler:
             self.waiting.remove(request)
         else:
             return False
-        self.pool.release(request.holding)
-        self.counters.aborted += 1
+        self.block_pool.release(request.blocks)
+        self.counters.aborted_requests += 1
         return True
 
     def step(self, now: float) -> StepResult | None:
@@ -146,128 +146,132 @@ class Scheduler:
         The state moves on at once; the caller shows `emitted` at `now + duration`. What is
         added or aborted in between takes effect in the next iteration.
         """
-        self._batch, self._preempted = [], []
+        self._batch, self._preempted_requests = [], []
         if self.limits.chunked_prefill:
-            budget = self._continue_running(self.limits.max_batched_tokens)
-            if not self._preempted:
-                self._admit(budget)
+            budget = self._schedule_running(self.limits.max_batched_tokens)
+            if not self._preempted_requests:
+                self._admit_waiting(budget)
         else:
-            self._admit(self.limits.max_batched_tokens)
+            self._admit_waiting(self.limits.max_batched_tokens)
             if not self._batch:
-                self._continue_running(self.limits.max_batched_tokens)
-        return self._run(now) if self._batch else None
+                self._schedule_running(self.limits.max_batched_tokens)
+        return self._run_batch(now) if self._batch else None
 
-    def _continue_running(self, budget: int) -> int:
+    def _schedule_running(self, budget: int) -> int:
         """Schedule what already runs, oldest first; return what is left of the budget."""
         position = 0
         size = self.limits.block_size
         while position < len(self.running) and budget > 0:
             request = self.running[position]
-            tokens = min(request.tokens - request.computed, budget)
-            holding = request.holding
-            missing = -(-(request.computed + tokens) // size) - holding.blocks
-            if missing > 0 and not self._make_room(request, missing):
+            tokens = min(request.total_tokens - request.computed_tokens, budget)
+            holding = request.blocks
+            missing = -(-(request.computed_tokens + tokens) // size) - holding.total
+            if missing > 0 and not self._allocate_with_preemption(request, missing):
                 break
             self._schedule(request, tokens)
             budget -= tokens
             position += 1
         return budget
 
-    def _make_room(self, request: Request, missing: int) -> bool:
+    def _allocate_with_preemption(self, request: ScheduledRequest, missing_blocks: int) -> bool:
         """Take blocks for a running request, at the cost of the newest; False when it is the newest itself."""
-        while not self.pool.grow(request.holding, missing):
+        while not self.block_pool.allocate(request.blocks, missing_blocks):
             victim = self.running.pop()
-            self.pool.release(victim.holding)
-            victim.computed = 0
+            self.block_pool.release(victim.blocks)
+            victim.computed_tokens = 0
             victim.preemptions += 1
             self.waiting.appendleft(victim)
             self.counters.preemptions += 1
-            self._preempted.append(victim)
+            self._preempted_requests.append(victim)
             if victim is request:
                 return False
         return True
 
-    def _admit(self, budget: int) -> None:
+    def _admit_waiting(self, budget: int) -> None:
         """Start waiting requests while the batch, the budget and the blocks last; never past a blocked one."""
         limits = self.limits
         if limits.policy == "lpm" and len(self.running) < limits.max_running_requests:
-            self._sort_by_prefix()
+            self._sort_by_prefix_match()
         while self.waiting and budget > 0 and len(self.running) < limits.max_running_requests:
             request = self.waiting[0]
-            hits = self._hits(request)
+            hits = self._prefix_hits(request)
             cached = hits * limits.block_size
-            tokens = request.tokens - cached
+            tokens = request.total_tokens - cached
             if tokens > budget:
                 if not limits.chunked_prefill:
                     return
                 tokens = budget
             new = -(-(cached + tokens) // limits.block_size) - hits
-            if not self.pool.admit(request.holding, hits, new, spare=self._watermark if self.running else 0):
+            if not self.block_pool.admit(
+                request.blocks, hits, new, reserve=self._watermark_blocks if self.running else 0
+            ):
                 return
             self.waiting.popleft()
             self.running.append(request)
-            request.computed = cached
+            request.computed_tokens = cached
             if not request.preemptions:
                 request.cached_tokens = cached
                 if limits.prefix_caching:
-                    self.counters.prefix_queries += request.prompt_tokens
-                    self.counters.prefix_hits += cached
+                    self.counters.prefix_query_tokens += request.prompt_tokens
+                    self.counters.prefix_hit_tokens += cached
             self._schedule(request, tokens)
             budget -= tokens
 
-    def _schedule(self, request: Request, tokens: int) -> None:
+    def _schedule(self, request: ScheduledRequest, tokens: int) -> None:
         """Put tokens in the batch; prompt blocks they fill can be shared from now on, as in real engines."""
         self._batch.append((request, tokens))
-        if request.computed < request.prompt_tokens:
-            full = min(request.computed + tokens, request.prompt_tokens) // self.limits.block_size
-            self.pool.publish(request.holding, full)
+        if request.computed_tokens < request.prompt_tokens:
+            full = min(request.computed_tokens + tokens, request.prompt_tokens) // self.limits.block_size
+            self.block_pool.publish(request.blocks, full)
 
-    def _hits(self, request: Request) -> int:
+    def _prefix_hits(self, request: ScheduledRequest) -> int:
         # The last prompt token is always computed: its output is the first new token.
-        usable = (request.tokens - 1) // self.limits.block_size
-        return min(self.pool.find(request.hashes), usable)
+        usable = (request.total_tokens - 1) // self.limits.block_size
+        return min(self.block_pool.count_prefix_hits(request.prompt_hashes), usable)
 
-    def _sort_by_prefix(self) -> None:
-        if 1 < len(self.waiting) <= PREFIX_MATCH_QUEUE:
-            self.waiting = deque(sorted(self.waiting, key=lambda request: (-request.preemptions, -self._hits(request))))
+    def _sort_by_prefix_match(self) -> None:
+        if 1 < len(self.waiting) <= MAX_PREFIX_SORT_QUEUE:
+            self.waiting = deque(
+                sorted(self.waiting, key=lambda request: (-request.preemptions, -self._prefix_hits(request)))
+            )
 
-    def _run(self, now: float) -> StepResult:
+    def _run_batch(self, now: float) -> StepResult:
         """Price the batch, move every request on, and take out what is finished."""
         chunks: list[tuple[int, int]] = []
         decodes = context = 0
-        emitted: list[tuple[Request, int]] = []
+        emitted: list[tuple[ScheduledRequest, int]] = []
         for request, tokens in self._batch:
-            if request.generated and tokens == 1:
+            if request.generated_tokens and tokens == 1:
                 decodes += 1
-                context += request.computed
+                context += request.computed_tokens
             else:
-                chunks.append((tokens, request.computed))
-            if request.computed + tokens == request.tokens:
+                chunks.append((tokens, request.computed_tokens))
+            if request.computed_tokens + tokens == request.total_tokens:
                 emitted.append((request, 1))
         duration = self._step_time(chunks, decodes, context)
         for request, tokens in self._batch:
-            request.computed += tokens
-            if request.first_scheduled is None:
-                request.first_scheduled = now
-        finished = self._emit(emitted, now + duration)
+            request.computed_tokens += tokens
+            if request.first_scheduled_time is None:
+                request.first_scheduled_time = now
+        finished = self._emit_tokens(emitted, now + duration)
         prefill_tokens = sum(tokens for tokens, _ in chunks)
         counters = self.counters
         counters.steps += 1
         counters.prefill_tokens += prefill_tokens
         counters.generated_tokens += len(emitted)
-        counters.finished += len(finished)
-        return StepResult(duration, emitted, finished, self._preempted, prefill_tokens, decodes)
+        counters.finished_requests += len(finished)
+        return StepResult(duration, emitted, finished, self._preempted_requests, prefill_tokens, decodes)
 
-    def _emit(self, emitted: list[tuple[Request, int]], at: float) -> list[Request]:
+    def _emit_tokens(self, emitted: list[tuple[ScheduledRequest, int]], end_time: float) -> list[ScheduledRequest]:
         """Count one token for each, free what is done."""
-        finished: list[Request] = []
+        finished: list[ScheduledRequest] = []
         for request, tokens in emitted:
-            request.generated += tokens
-            if request.first_token is None:
-                request.first_token = at
-            if request.generated == request.output_tokens:
-                request.finished = at
-                self.pool.release(request.holding)
+            request.generated_tokens += tokens
+            if request.first_token_time is None:
+                request.first_token_time = end_time
+            if request.generated_tokens == request.output_tokens:
+                request.finish_time = end_time
+                self.block_pool.release(request.blocks)
                 finished.append(request)
         if finished:
             done = set(finished)

@@ -17,8 +17,8 @@ from autotuner.predict.memory import GIB
 from autotuner.simulate.api import Api
 from autotuner.simulate.http import HttpConnection
 from autotuner.simulate.realtime import RealtimeEngine
-from autotuner.simulate.settings import Settings, parse
-from autotuner.simulate.world import StartError, World, build
+from autotuner.simulate.settings import Settings, parse_settings
+from autotuner.simulate.world import StartError, World, build_world
 
 LOG = logging.getLogger("autotune-sim")
 START_FAILED = 1
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 after a signal, 1 when the model cannot be served as asked, 2 for a bad flag, and the
     system's error number when the address cannot be listened on (98: in use).
     """
-    settings = parse(argv)
+    settings = parse_settings(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
     LOG.info("autotune-sim %s, simulated: no GPU is used, step times are computed", __version__)
     try:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.errno or START_FAILED
     with listener:
         try:
-            world = build(settings)
+            world = build_world(settings)
         except StartError as error:
             LOG.error("%s", error)
             return START_FAILED
@@ -68,7 +68,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _describe(settings: Settings, world: World) -> None:
-    shape, plan, limits = world.shape, world.memory, world.limits
+    shape, plan, limits = world.shape, world.memory_plan, world.limits
     LOG.info(
         "model %s: %.2fB parameters (%.2fB active), weights %s, KV cache %s",
         shape.name,
@@ -106,7 +106,7 @@ async def _serve(settings: Settings, world: World, listener: socket.socket) -> N
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    engine = RealtimeEngine(world.scheduler(), loop)
+    engine = RealtimeEngine(world.create_scheduler(), loop)
     api = Api(settings, world, engine)
     server = await loop.create_server(lambda: HttpConnection(api.handle), sock=listener)
     try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autotuner.errors import ConfigError
-from autotuner.predict.hardware import Gpu, gpu
+from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.shape import DEFAULT_MODEL
 from autotuner.simulate.faults import Faults
 from autotuner.simulate.scheduler import POLICIES
@@ -35,7 +35,7 @@ class Settings:
     served_names: tuple[str, ...]
     host: str
     port: int
-    gpu: Gpu
+    gpu: GpuSpec
     tp: int
     pp: int
     memory_fraction: float
@@ -51,27 +51,27 @@ class Settings:
     policy: str
     seed: int
     load_seconds: float
-    fixed_step: float | None
+    fixed_step_seconds: float | None
     faults: Faults
-    engine: str = "vllm"
+    calibration_engine: str = "vllm"
     skew: Skew = NO_SKEW
 
 
-def _at_least_one(text: str) -> int:
+def _positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return value
 
 
-def _count(text: str) -> int:
+def _non_negative_int(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return value
 
 
-def _not_negative(text: str) -> float:
+def _non_negative_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value) or value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
@@ -99,32 +99,32 @@ def _port(text: str) -> int:
     return value
 
 
-def _gpu(text: str) -> Gpu:
+def _gpu(text: str) -> GpuSpec:
     try:
-        return gpu(text)
+        return find_gpu(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
+class _DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Names a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """Build the parser; every flag is listed by --help."""
     top = argparse.ArgumentParser(
         prog=PROGRAM,
         description="A simulated inference engine: OpenAI-compatible HTTP in real time, step times computed from a "
         "roofline of the named GPU and model. It computes no tokens and needs no GPU.",
         allow_abbrev=False,
-        formatter_class=_Help,
+        formatter_class=_DefaultsHelpFormatter,
     )
     _add_server(top.add_argument_group("server"))
     _add_engine(top.add_argument_group("engine"))
-    _add_world(top.add_argument_group("simulation"))
+    _add_simulation(top.add_argument_group("simulation"))
     return top
 
 
@@ -139,21 +139,21 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
 
 def _add_engine(group: argparse._ArgumentGroup) -> None:
     switch = argparse.BooleanOptionalAction
-    group.add_argument("--tp-size", type=_at_least_one, default=1, help="GPUs each layer is divided over")
-    group.add_argument("--pp-size", type=_at_least_one, default=1, help="groups of GPUs the layers are divided over")
+    group.add_argument("--tp-size", type=_positive_int, default=1, help="GPUs each layer is divided over")
+    group.add_argument("--pp-size", type=_positive_int, default=1, help="groups of GPUs the layers are divided over")
     group.add_argument(
         "--mem-fraction-static", type=_fraction, default=0.9, help="share of GPU memory for weights and KV cache"
     )
-    group.add_argument("--max-running-requests", type=_at_least_one, default=256, help="most sequences in a batch")
+    group.add_argument("--max-running-requests", type=_positive_int, default=256, help="most sequences in a batch")
     group.add_argument(
         "--max-batched-tokens",
-        type=_at_least_one,
+        type=_positive_int,
         help="most tokens in an iteration; default: 8192, or the model length without chunked prefill",
     )
     group.add_argument(
-        "--max-model-len", type=_at_least_one, help="most tokens of a request; default: the model's, or what fits"
+        "--max-model-len", type=_positive_int, help="most tokens of a request; default: the model's, or what fits"
     )
-    group.add_argument("--kv-block-size", type=_at_least_one, default=16, help="tokens per KV cache block")
+    group.add_argument("--kv-block-size", type=_positive_int, default=16, help="tokens per KV cache block")
     group.add_argument("--kv-cache-dtype", choices=KV_DTYPES, default="auto", help="type of the KV cache")
     group.add_argument("--quantization", choices=QUANTIZATIONS, help="type of the weights; default: the checkpoint's")
     group.add_argument("--prefix-caching", action=switch, default=True, help="reuse the KV cache of shared prefixes")
@@ -164,21 +164,27 @@ def _add_engine(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_world(group: argparse._ArgumentGroup) -> None:
+def _add_simulation(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--gpu", type=_gpu, default="h100_sxm", help="GPU type that is simulated")
     group.add_argument("--seed", type=int, default=0, help="seed of the faults")
     group.add_argument("--skew-seed", type=int, default=0, help="seed of the factors that --skew-sd asks for")
     group.add_argument(
         "--skew-sd",
-        type=_not_negative,
+        type=_non_negative_float,
         default=0.0,
         help="distort each cost by a log-normal factor of this standard deviation",
     )
-    group.add_argument("--load-seconds", type=_not_negative, default=1.0, help="how long loading the weights takes")
-    group.add_argument("--fixed-step-ms", type=_not_negative, help="milliseconds of every iteration, whatever is in it")
-    group.add_argument("--fault-start-delay", type=_not_negative, default=0.0, help="seconds more until ready")
-    group.add_argument("--fault-crash-after", type=_count, metavar="N", help="die on the request after N")
-    group.add_argument("--fault-hang-after", type=_count, metavar="N", help="stop emitting on the request after N")
+    group.add_argument(
+        "--load-seconds", type=_non_negative_float, default=1.0, help="how long loading the weights takes"
+    )
+    group.add_argument(
+        "--fixed-step-ms", type=_non_negative_float, help="milliseconds of every iteration, whatever is in it"
+    )
+    group.add_argument("--fault-start-delay", type=_non_negative_float, default=0.0, help="seconds more until ready")
+    group.add_argument("--fault-crash-after", type=_non_negative_int, metavar="N", help="die on the request after N")
+    group.add_argument(
+        "--fault-hang-after", type=_non_negative_int, metavar="N", help="stop emitting on the request after N"
+    )
     for name, what in (
         ("rate-limited", "answer 429"),
         ("server-error", "answer 500"),
@@ -190,9 +196,9 @@ def _add_world(group: argparse._ArgumentGroup) -> None:
         )
 
 
-def parse(argv: Sequence[str] | None = None) -> Settings:
+def parse_settings(argv: Sequence[str] | None = None) -> Settings:
     """Read the command line; a bad flag ends the process with status 2, as argparse does."""
-    given = parser().parse_args(argv)
+    given = build_parser().parse_args(argv)
     return Settings(
         model=given.model,
         served_names=tuple(given.served_model_name or [given.model]),
@@ -214,7 +220,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         policy=given.schedule_policy,
         seed=given.seed,
         load_seconds=given.load_seconds,
-        fixed_step=None if given.fixed_step_ms is None else given.fixed_step_ms / 1000,
+        fixed_step_seconds=None if given.fixed_step_ms is None else given.fixed_step_ms / 1000,
         skew=Skew(given.skew_seed, given.skew_sd),
         faults=Faults(
             start_delay=given.fault_start_delay,

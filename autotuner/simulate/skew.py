@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from random import Random
 
-from autotuner.predict.efficiencies import Rates
+from autotuner.predict.efficiencies import Efficiencies
 from autotuner.predict.memory import MemoryPlan
 
 
@@ -29,7 +29,7 @@ class Skew:
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
+class SkewedParameters:
     """The parameters whose values have factors of their own."""
 
     tp: int
@@ -43,47 +43,49 @@ class Configured:
     cuda_graph: bool
 
 
-def skewed_rates(rates: Rates, by: Skew, of: Configured) -> Rates:
+def skewed_efficiencies(efficiencies: Efficiencies, skew: Skew, parameters: SkewedParameters) -> Efficiencies:
     """Distort what iterations cost, by operator and by the parameter values that touch it."""
-    if not by.sd:
-        return rates
-    f = by.factor
-    spread = f("parallel", of.tp, of.pp)
-    weights = f("weights", of.weight_dtype) * spread
-    matrices = f("matrices", of.weight_dtype) * spread * f("max_batched_tokens", of.max_batched_tokens)
-    cache = f("decode attention") * f("kv_cache", of.kv_dtype) * f("block_size", of.block_size)
-    collectives = f("collectives") * f("collectives of", of.tp, of.pp)
-    prompts = f("prompt attention") * f("chunked_prefill", of.chunked_prefill)
+    if not skew.sd:
+        return efficiencies
+    f = skew.factor
+    spread = f("parallel", parameters.tp, parameters.pp)
+    weights = f("weights", parameters.weight_dtype) * spread
+    matrices = f("matrices", parameters.weight_dtype) * spread * f("max_batched_tokens", parameters.max_batched_tokens)
+    cache = f("decode attention") * f("kv_cache", parameters.kv_dtype) * f("block_size", parameters.block_size)
+    collectives = f("collectives") * f("collectives of", parameters.tp, parameters.pp)
+    prompts = f("prompt attention") * f("chunked_prefill", parameters.chunked_prefill)
     return replace(
-        rates,
-        gemm_compute=rates.gemm_compute * matrices,
-        mixer_memory=rates.mixer_memory * weights,
-        dense_memory=rates.dense_memory * weights,
-        expert_compute=rates.expert_compute * matrices * f("experts"),
-        expert_memory=rates.expert_memory * weights * f("experts"),
-        context=rates.context * prompts,
-        latent_context=rates.latent_context * prompts,
-        decode_compute=rates.decode_compute * cache,
-        decode_memory=rates.decode_memory * cache,
-        state=rates.state * f("state"),
-        elementwise=rates.elementwise * f("elementwise"),
-        permute=rates.permute * f("permute"),
-        reduce_latency=rates.reduce_latency * collectives,
-        reduce_bytes=rates.reduce_bytes * collectives,
-        dispatch_latency=rates.dispatch_latency * collectives,
-        dispatch_bytes=rates.dispatch_bytes * collectives,
-        launch=rates.launch * f("launch") * f("cuda_graph", of.cuda_graph),
-        host=rates.host * f("host"),
-        step=rates.step * f("step") * f("max_running_requests", of.max_running_requests),
+        efficiencies,
+        gemm_compute=efficiencies.gemm_compute * matrices,
+        mixer_memory=efficiencies.mixer_memory * weights,
+        dense_memory=efficiencies.dense_memory * weights,
+        expert_compute=efficiencies.expert_compute * matrices * f("experts"),
+        expert_memory=efficiencies.expert_memory * weights * f("experts"),
+        context=efficiencies.context * prompts,
+        latent_context=efficiencies.latent_context * prompts,
+        decode_compute=efficiencies.decode_compute * cache,
+        decode_memory=efficiencies.decode_memory * cache,
+        state=efficiencies.state * f("state"),
+        elementwise=efficiencies.elementwise * f("elementwise"),
+        permute=efficiencies.permute * f("permute"),
+        reduce_latency=efficiencies.reduce_latency * collectives,
+        reduce_bytes=efficiencies.reduce_bytes * collectives,
+        dispatch_latency=efficiencies.dispatch_latency * collectives,
+        dispatch_bytes=efficiencies.dispatch_bytes * collectives,
+        launch=efficiencies.launch * f("launch") * f("cuda_graph", parameters.cuda_graph),
+        host=efficiencies.host * f("host"),
+        step=efficiencies.step * f("step") * f("max_running_requests", parameters.max_running_requests),
     )
 
 
-def skewed_memory(plan: MemoryPlan, by: Skew, of: Configured) -> MemoryPlan:
+def skewed_memory(plan: MemoryPlan, skew: Skew, parameters: SkewedParameters) -> MemoryPlan:
     """Distort what is not weights: activations, the engine's overhead, and so the KV cache that is left."""
-    if not by.sd:
+    if not skew.sd:
         return plan
-    activations = int(plan.activations * by.factor("activations") * by.factor("activations of", of.max_batched_tokens))
-    overhead = int(plan.overhead * by.factor("overhead") * by.factor("overhead of", of.tp * of.pp))
+    activations = int(
+        plan.activations * skew.factor("activations") * skew.factor("activations of", parameters.max_batched_tokens)
+    )
+    overhead = int(plan.overhead * skew.factor("overhead") * skew.factor("overhead of", parameters.tp * parameters.pp))
     left = max(0, plan.budget - plan.weights - activations - overhead)
     return replace(
         plan,
@@ -93,6 +95,6 @@ def skewed_memory(plan: MemoryPlan, by: Skew, of: Configured) -> MemoryPlan:
     )
 
 
-def start_factor(by: Skew, of: Configured) -> float:
+def start_time_factor(skew: Skew, parameters: SkewedParameters) -> float:
     """By how much loading the model takes longer."""
-    return by.factor("start") * by.factor("start of", of.tp * of.pp)
+    return skew.factor("start") * skew.factor("start of", parameters.tp * parameters.pp)

@@ -12,33 +12,33 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 
-from autotuner.core import CUT_OFF, LoadStep, Observation, RequestRecord
+from autotuner.core import CUT_OFF_ERROR, LoadStep, Observation, RequestRecord
 from autotuner.simulate.fast_scheduler import FastScheduler
 from autotuner.simulate.faults import CRASH_STATUS, FaultPlan
-from autotuner.simulate.scheduler import Request
+from autotuner.simulate.scheduler import ScheduledRequest
 from autotuner.simulate.settings import Settings
 from autotuner.simulate.world import World
 from autotuner.workload import arrivals, scenarios
-from autotuner.workload.requests import lengths
+from autotuner.workload.requests import draw_lengths
 from autotuner.workload.scenarios import Conversation, Scenario
 
-TURNAROUND = 0.0002
+TURNAROUND_SECONDS = 0.0002
 """Seconds from a response's last token to the next request of its lane in the engine."""
-LONGEST_RAMP = 2.0
+MAX_RAMP_SECONDS = 2.0
 """Seconds over which the lanes of a closed loop begin at most."""
-ASKING_SECONDS = 0.25
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-PATIENCE = 5
+STOP_CHECK_SECONDS = 0.25
+MIN_RETRY_PAUSE_SECONDS, MAX_RETRY_PAUSE_SECONDS = 0.05, 1.0
+MIN_GIVE_UP_FAILURES = 5
 """Failures in a row, and nothing that ever worked, after which a load point is given up."""
 
-ONES = array("I", [1]) * 4096
+ONE_TOKEN_CHUNKS = array("I", [1]) * 4096
 
 
 class EngineDiedError(Exception):
     """The engine ended, or hangs where `status` is None, `seconds` after the load point began."""
 
-    def __init__(self, status: int | None, said: str, seconds: float) -> None:
-        super().__init__(said)
+    def __init__(self, status: int | None, message: str, seconds: float) -> None:
+        super().__init__(message)
         self.status = status
         self.seconds = seconds
 
@@ -48,302 +48,331 @@ class VirtualServer:
 
     def __init__(self, settings: Settings, world: World) -> None:
         self.world = world
-        self.scheduler = FastScheduler(world.limits, world.times.step, world.times.decoding)
+        self.scheduler = FastScheduler(world.limits, world.iteration_times.step, world.iteration_times.decode_time)
         self.faults = FaultPlan(settings.faults, settings.seed)
         self.clock = 0.0
-        self.blocks = count()
+        self._block_ids = count()
 
-    def drive(self, step: LoadStep, on_phase: Callable[[str], None] = lambda phase: None) -> Observation:
+    def drive(self, load_step: LoadStep, on_phase: Callable[[str], None] = lambda phase: None) -> Observation:
         """Serve one load point and return what the load generator would have seen.
 
         The clock ends where the last request did. EngineDiedError: a fault that was asked for.
         """
-        return _Drive(self, step, on_phase).run()
+        return _VirtualRun(self, load_step, on_phase).run()
 
-    def identities(self, blocks: int) -> range:
+    def unique_block_ids(self, blocks: int) -> range:
         """Names for so many blocks of prompt that no other prompt shares."""
-        first = next(self.blocks)
-        self.blocks = count(first + blocks + 1)
+        first = next(self._block_ids)
+        self._block_ids = count(first + blocks + 1)
         return range(first, first + blocks)
 
 
 @dataclass(slots=True)
-class _Sent:
+class _InFlightRequest:
     """A request on its way, as the client keeps it."""
 
     index: int
-    at: float
-    prompt: int
-    output: int
+    sent_time: float
+    prompt_tokens: int
+    output_tokens: int
     lane: int
-    due: float
+    due_time: float
     malformed: bool = False
 
     @property
-    def warmup(self) -> bool:
+    def is_warmup(self) -> bool:
         return self.index < 0
 
 
-class _Drive:
+class _VirtualRun:
     """One load point: the rules of `load.driver` and `load.loops`, on the scheduler's clock."""
 
-    def __init__(self, server: VirtualServer, step: LoadStep, on_phase: Callable[[str], None]) -> None:
-        self.server, self.scheduler, self.step = server, server.scheduler, step
-        self.point = step.load_point
-        self.workload = arrivals.bounded(self.point, step.workload)
+    def __init__(self, server: VirtualServer, load_step: LoadStep, on_phase: Callable[[str], None]) -> None:
+        self.server, self.scheduler, self.load_step = server, server.scheduler, load_step
+        self.load_point = load_step.load_point
+        self.workload = arrivals.limit_to_trace(self.load_point, load_step.workload)
         self.on_phase = on_phase
-        scenario = scenarios.parse(self.point.scenario)
-        self.shared = server.identities(scenario.prefix // server.world.limits.block_size)
-        self.talk = scenario if isinstance(scenario, Conversation) else None
-        self.turns = {lane: lane % self.talk.turns for lane in range(self.point.concurrency or 0)} if self.talk else {}
-        self.told: dict[int, list[int]] = {}
-        self.warm, self.cold = self._lengths(scenario, "warm-up"), self._lengths(scenario, "window")
-        self.start = server.clock
-        self.window_start = self.start + self.workload.warmup
-        self.most = self.workload.max_requests or math.inf
-        self.changing = self.point.rate is not None and self.workload.arrival.startswith(arrivals.CHANGING)
-        self.enough = None if self.changing else step.enough
-        self.window_end = self.window_start + (self.workload.limit if self.enough else self.workload.duration)
-        self.bound = self.workload.max_in_flight if self.point.rate else None
-        self.held_back, self.freed_at = 0, -math.inf
-        self.issued, self.others, self.unfinished = 0, 0, 0
-        self.sends = Sends(self.start, step)
-        self.on_their_way: dict[Request, _Sent] = {}
+        scenario = scenarios.parse(self.load_point.scenario)
+        self.shared_prefix_ids = server.unique_block_ids(scenario.prefix_tokens // server.world.limits.block_size)
+        self.conversation = scenario if isinstance(scenario, Conversation) else None
+        self.lane_turns = (
+            {lane: lane % self.conversation.turns for lane in range(self.load_point.concurrency or 0)}
+            if self.conversation
+            else {}
+        )
+        self.lane_block_ids: dict[int, list[int]] = {}
+        self.warmup_lengths, self.window_lengths = (
+            self._request_lengths(scenario, "warm-up"),
+            self._request_lengths(scenario, "window"),
+        )
+        self.start_time = server.clock
+        self.window_start = self.start_time + self.workload.warmup
+        self.max_requests = self.workload.max_requests or math.inf
+        self.nonstationary_arrivals = self.load_point.rate is not None and self.workload.arrival.startswith(
+            arrivals.NONSTATIONARY_PREFIXES
+        )
+        self.stop_rule = None if self.nonstationary_arrivals else load_step.stop_rule
+        self.window_end = self.window_start + (self.workload.window_limit if self.stop_rule else self.workload.duration)
+        self.max_in_flight = self.workload.max_in_flight if self.load_point.rate else None
+        self.held_back_requests, self.slot_freed_time = 0, -math.inf
+        self.issued_count, self.other_count, self.unfinished_count = 0, 0, 0
+        self.send_schedule = SendSchedule(self.start_time, load_step)
+        self.in_flight: dict[ScheduledRequest, _InFlightRequest] = {}
         self.records: list[RequestRecord] = []
-        self.ended: list[RequestRecord] = []
-        self.failures: dict[int, int] = {}
-        self.in_a_row, self.worked = 0, False
-        self.last_finished = 0.0
-        self.asked_at, self.asked_of = self.window_start, 0
-        self.given_up: str | None = None
-        self.decided: str | None = None
+        self.window_records: list[RequestRecord] = []
+        self.lane_failures: dict[int, int] = {}
+        self.consecutive_failures, self.any_success = 0, False
+        self.last_finish = 0.0
+        self.next_stop_check, self.checked_records = self.window_start, 0
+        self.abort_reason: str | None = None
+        self.stop_reason: str | None = None
 
-    def _lengths(self, scenario: Scenario, phase: str) -> Iterator[tuple[int, int]]:
-        arrival = self.workload.arrival if self.point.rate else ""
-        return lengths(scenario, seed=self.workload.seed, phase=phase, arrival=arrival)
+    def _request_lengths(self, scenario: Scenario, phase: str) -> Iterator[tuple[int, int]]:
+        arrival = self.workload.arrival if self.load_point.rate else ""
+        return draw_lengths(scenario, seed=self.workload.seed, phase=phase, arrival=arrival)
 
     def run(self) -> Observation:
         """Go from one event to the next until nothing is sent and nothing on its way."""
         before = self.scheduler.counters
-        queries, hits, preemptions = before.prefix_queries, before.prefix_hits, before.preemptions
+        queries, hits, preemptions = before.prefix_query_tokens, before.prefix_hit_tokens, before.preemptions
         self.on_phase("warming-up")
-        now, scheduler, measuring = self.start, self.scheduler, False
-        while not (self.given_up or self.decided):
-            now = self._send(now)
-            if (not self.on_their_way and self._due == math.inf) or (self._is_full(now) and not self.unfinished):
+        now, scheduler, measuring = self.start_time, self.scheduler, False
+        while not (self.abort_reason or self.stop_reason):
+            now = self._send_due(now)
+            if (not self.in_flight and self._next_send_time == math.inf) or (
+                self._window_is_full(now) and not self.unfinished_count
+            ):
                 break
             if not measuring and now >= self.window_start:
                 measuring = True
                 self.on_phase("measuring")
-            now, finished = scheduler.run(now, min(self._due, self._patience_ends()))
-            full = len(self.on_their_way) == self.bound
+            now, finished = scheduler.run(now, min(self._next_send_time, self._next_timeout()))
+            full = len(self.in_flight) == self.max_in_flight
             for request in finished:
-                self._answered(request, now)
-            self._time_out(now)
-            if full and len(self.on_their_way) != self.bound:
-                self.freed_at = now
-            self._ask(now)
-        cut_off = sum(not sent.warmup for sent in self.on_their_way.values())
+                self._complete(request, now)
+            self._expire_requests(now)
+            if full and len(self.in_flight) != self.max_in_flight:
+                self.slot_freed_time = now
+            self._check_stop_rule(now)
+        cut_off = sum(not sent.is_warmup for sent in self.in_flight.values())
         _, end = self._window(now)
-        for request, sent in self.on_their_way.items():
+        for request, sent in self.in_flight.items():
             scheduler.abort(request)
             times = scheduler.token_times(request)
-            if sent.warmup and not self.given_up and sent.at < end:
-                self._book(sent, now, times, error=CUT_OFF)
+            if sent.is_warmup and not self.abort_reason and sent.sent_time < end:
+                self._record(sent, now, times, error=CUT_OFF_ERROR)
         self.server.clock = now
-        after, due = scheduler.counters, self._scheduled(now)
+        after, due = scheduler.counters, self._scheduled_requests(now)
         return Observation(
-            load_point=self.point,
+            load_point=self.load_point,
             records=tuple(sorted(self.records, key=lambda record: record.sent)),
             window=self._window(now),
             loop_lag_p99=0.0,
             counters={
-                "prefix_cache_queries": after.prefix_queries - queries,
-                "prefix_cache_hits": after.prefix_hits - hits,
+                "prefix_cache_queries": after.prefix_query_tokens - queries,
+                "prefix_cache_hits": after.prefix_hit_tokens - hits,
                 "preemptions": after.preemptions - preemptions,
             },
-            cut_off=cut_off,
-            ended_early=self.given_up,
-            decided=self.decided or arrivals.exhausted(self.point, self.workload, due),
-            due=due,
-            held_back=self.held_back if self.bound else None,
-            changing=self.changing,
+            cut_off_requests=cut_off,
+            abort_reason=self.abort_reason,
+            stop_reason=self.stop_reason or arrivals.trace_end_reason(self.load_point, self.workload, due),
+            due_requests=due,
+            held_back_requests=self.held_back_requests if self.max_in_flight else None,
+            nonstationary_arrivals=self.nonstationary_arrivals,
         )
 
-    def _is_full(self, when: float) -> bool:
+    def _window_is_full(self, due_time: float) -> bool:
         """Whether all requests of the window have been issued."""
-        return when >= self.window_end or self.issued >= self.most
+        return due_time >= self.window_end or self.issued_count >= self.max_requests
 
     @property
-    def _due(self) -> float:
+    def _next_send_time(self) -> float:
         """When the next request can go out; infinity when none is due or none may be added."""
-        return math.inf if len(self.on_their_way) == self.bound else self.sends.next
+        return math.inf if len(self.in_flight) == self.max_in_flight else self.send_schedule.next_due
 
-    def _scheduled(self, now: float) -> int | None:
+    def _scheduled_requests(self, now: float) -> int | None:
         start, end = self._window(now)
-        return arrivals.in_window(self.point, self.workload, end - start) if self.point.rate else None
+        return arrivals.count_in_window(self.load_point, self.workload, end - start) if self.load_point.rate else None
 
     def _window(self, now: float) -> tuple[float, float]:
         start, end = self.window_start, self.window_end
-        if self.decided:
-            running = (sent.due for sent in self.on_their_way.values() if not sent.warmup)
+        if self.stop_reason:
+            running = (sent.due_time for sent in self.in_flight.values() if not sent.is_warmup)
             end = min([end, now, *(math.nextafter(due, 0.0) for due in running)])
-        elif self.given_up:
+        elif self.abort_reason:
             end = min(end, now)
             if now < start:
-                start = self.start
-        elif self.issued >= self.most:
-            end = min(end, self.last_finished)
+                start = self.start_time
+        elif self.issued_count >= self.max_requests:
+            end = min(end, self.last_finish)
         return start, max(start, end)
 
-    def _send(self, now: float) -> float:
+    def _send_due(self, now: float) -> float:
         """Send what is due; with nothing in the engine, go to when the next is."""
-        if self.scheduler.idle and self._due < math.inf:
-            now = max(now, self._due)
-        while self._due <= now:
-            when, lane = self.sends.pop()
-            if self._is_full(when) and not self.unfinished:
-                self.sends.stop(lane)
+        if self.scheduler.is_idle and self._next_send_time < math.inf:
+            now = max(now, self._next_send_time)
+        while self._next_send_time <= now:
+            when, lane = self.send_schedule.pop()
+            if self._window_is_full(when) and not self.unfinished_count:
+                self.send_schedule.stop(lane)
             else:
-                self._issue(when, now, lane)
+                self._issue_request(when, now, lane)
         return now
 
-    def _issue(self, due: float, now: float, lane: int) -> None:
-        warmup = due < self.window_start or self._is_full(due)
-        late = due < self.freed_at
-        self.held_back += late and not warmup
-        when = now if late else due
-        prompt, output = self.talk.turn(self.turns[lane]) if self.talk else next(self.warm if warmup else self.cold)
+    def _issue_request(self, due_time: float, now: float, lane: int) -> None:
+        warmup = due_time < self.window_start or self._window_is_full(due_time)
+        late = due_time < self.slot_freed_time
+        self.held_back_requests += late and not warmup
+        when = now if late else due_time
+        prompt, output = (
+            self.conversation.turn_lengths(self.lane_turns[lane])
+            if self.conversation
+            else next(self.warmup_lengths if warmup else self.window_lengths)
+        )
         if warmup:
-            self.others += 1
-            index = -self.others
+            self.other_count += 1
+            index = -self.other_count
         else:
-            index, self.issued, self.unfinished = self.issued, self.issued + 1, self.unfinished + 1
-        sent = _Sent(index, when, prompt, output, lane, due)
+            index, self.issued_count, self.unfinished_count = (
+                self.issued_count,
+                self.issued_count + 1,
+                self.unfinished_count + 1,
+            )
+        sent = _InFlightRequest(index, when, prompt, output, lane, due_time)
         if prompt + output > self.server.world.limits.max_model_len:
-            self._failed(sent, when + TURNAROUND, "http-400")
+            self._fail(sent, when + TURNAROUND_SECONDS, "http-400")
             return
-        fate = self.server.faults.next(output)
+        fate = self.server.faults.draw(output)
         if fate.crash:
             said = "Segmentation fault (simulated, as --fault-crash-after asked)"
-            raise EngineDiedError(CRASH_STATUS, said, when - self.start)
+            raise EngineDiedError(CRASH_STATUS, said, when - self.start_time)
         if fate.hang:
             said = "hanging as --fault-hang-after asked: no token from here on"
-            raise EngineDiedError(None, said, when + self.workload.request_timeout - self.start)
+            raise EngineDiedError(None, said, when + self.workload.request_timeout - self.start_time)
         if fate.status:
-            self._failed(sent, when + TURNAROUND, f"http-{fate.status}")
+            self._fail(sent, when + TURNAROUND_SECONDS, f"http-{fate.status}")
             return
         sent.malformed = fate.malformed
-        request = Request(prompt, fate.stop_at or output, self._hashes(prompt, lane), when)
-        self.on_their_way[request] = sent
+        request = ScheduledRequest(prompt, fate.stop_length or output, self._prompt_hashes(prompt, lane), when)
+        self.in_flight[request] = sent
         self.scheduler.add(request)
 
-    def _hashes(self, prompt: int, lane: int) -> Sequence[Hashable]:
+    def _prompt_hashes(self, prompt_tokens: int, lane: int) -> Sequence[Hashable]:
         limits = self.server.world.limits
         if not limits.prefix_caching:
             return ()
-        blocks = prompt // limits.block_size
-        if self.talk:
-            told = self.told.setdefault(lane, [])
-            told += self.server.identities(blocks - len(told))
+        blocks = prompt_tokens // limits.block_size
+        if self.conversation:
+            told = self.lane_block_ids.setdefault(lane, [])
+            told += self.server.unique_block_ids(blocks - len(told))
             return tuple(told)
-        own = self.server.identities(max(0, blocks - len(self.shared)))
-        return [*self.shared[:blocks], *own] if self.shared else own
+        own = self.server.unique_block_ids(max(0, blocks - len(self.shared_prefix_ids)))
+        return [*self.shared_prefix_ids[:blocks], *own] if self.shared_prefix_ids else own
 
-    def _answered(self, request: Request, now: float) -> None:
-        sent = self.on_their_way.pop(request)
+    def _complete(self, request: ScheduledRequest, now: float) -> None:
+        sent = self.in_flight.pop(request)
         times = self.scheduler.token_times(request)
         if sent.malformed:
-            self._failed(sent, now, "malformed", times[:1])
+            self._fail(sent, now, "malformed", times[:1])
             return
-        self.worked, self.in_a_row = True, 0
-        self.failures.pop(sent.lane, None)
-        self._book(sent, now, times, reason="length" if len(times) == sent.output else "stop")
-        if self.talk:
-            self._go_on(sent.lane, self.turns[sent.lane] + 1)
-        self.sends.again(sent.lane, now + TURNAROUND)
+        self.any_success, self.consecutive_failures = True, 0
+        self.lane_failures.pop(sent.lane, None)
+        self._record(sent, now, times, finish_reason="length" if len(times) == sent.output_tokens else "stop")
+        if self.conversation:
+            self._continue_conversation(sent.lane, self.lane_turns[sent.lane] + 1)
+        self.send_schedule.resume(sent.lane, now + TURNAROUND_SECONDS)
 
-    def _go_on(self, lane: int, turn: int) -> None:
+    def _continue_conversation(self, lane: int, turn: int) -> None:
         """Let a lane's conversation go on with `turn`, or another one begin."""
-        assert self.talk is not None
-        self.turns[lane] = turn % self.talk.turns
-        if not self.turns[lane]:
-            self.told.pop(lane, None)
+        assert self.conversation is not None
+        self.lane_turns[lane] = turn % self.conversation.turns
+        if not self.lane_turns[lane]:
+            self.lane_block_ids.pop(lane, None)
 
-    def _failed(self, sent: _Sent, at: float, error: str, times: array[float] | None = None) -> None:
-        self._book(sent, at, times or array("d"), error=error)
-        if self.talk:
-            self._go_on(sent.lane, 0)
-        self.in_a_row += 1
-        failures = self.failures[sent.lane] = self.failures.get(sent.lane, -1) + 1
-        self.sends.again(sent.lane, at + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)))
-        patient = self.in_a_row < max(PATIENCE, self.point.concurrency or 0)
-        if not patient and (not self.worked or error == "timeout"):
-            self.given_up = f"The last {self.in_a_row} requests failed: {error}."
-
-    def _book(
-        self, sent: _Sent, at: float, times: array[float], *, reason: str | None = None, error: str | None = None
+    def _fail(
+        self, sent: _InFlightRequest, end_time: float, error: str, token_times: array[float] | None = None
     ) -> None:
-        if sent.warmup and error is None and at <= self.window_start:
+        self._record(sent, end_time, token_times or array("d"), error=error)
+        if self.conversation:
+            self._continue_conversation(sent.lane, 0)
+        self.consecutive_failures += 1
+        failures = self.lane_failures[sent.lane] = self.lane_failures.get(sent.lane, -1) + 1
+        self.send_schedule.resume(
+            sent.lane, end_time + min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2 ** min(failures, 10))
+        )
+        patient = self.consecutive_failures < max(MIN_GIVE_UP_FAILURES, self.load_point.concurrency or 0)
+        if not patient and (not self.any_success or error == "timeout"):
+            self.abort_reason = f"The last {self.consecutive_failures} requests failed: {error}."
+
+    def _record(
+        self,
+        sent: _InFlightRequest,
+        end_time: float,
+        token_times: array[float],
+        *,
+        finish_reason: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        if sent.is_warmup and error is None and end_time <= self.window_start:
             return
-        tokens = len(times)
+        tokens = len(token_times)
         record = RequestRecord(
             index=sent.index,
-            scheduled=sent.due,
-            sent=sent.at,
-            finished=at,
-            chunk_times=times,
-            chunk_tokens=ONES[:tokens] if tokens <= len(ONES) else array("I", [1]) * tokens,
-            requested_prompt=sent.prompt,
-            requested_output=sent.output,
-            prompt_tokens=None if error else sent.prompt,
+            scheduled=sent.due_time,
+            sent=sent.sent_time,
+            finished=end_time,
+            chunk_times=token_times,
+            chunk_tokens=ONE_TOKEN_CHUNKS[:tokens] if tokens <= len(ONE_TOKEN_CHUNKS) else array("I", [1]) * tokens,
+            requested_prompt=sent.prompt_tokens,
+            requested_output=sent.output_tokens,
+            prompt_tokens=None if error else sent.prompt_tokens,
             output_tokens=None if error else tokens,
-            first_output=times[0] if tokens else None,
-            finish_reason=reason,
+            first_output=token_times[0] if tokens else None,
+            finish_reason=finish_reason,
             error=error,
         )
         self.records.append(record)
-        if not sent.warmup:
-            self.unfinished -= 1
-            self.ended.append(record)
-            self.last_finished = max(self.last_finished, at)
+        if not sent.is_warmup:
+            self.unfinished_count -= 1
+            self.window_records.append(record)
+            self.last_finish = max(self.last_finish, end_time)
 
-    def _patience_ends(self) -> float:
-        oldest = next(iter(self.on_their_way.values()), None)
-        return math.inf if oldest is None else oldest.at + self.workload.request_timeout
+    def _next_timeout(self) -> float:
+        oldest = next(iter(self.in_flight.values()), None)
+        return math.inf if oldest is None else oldest.sent_time + self.workload.request_timeout
 
-    def _time_out(self, now: float) -> None:
-        while (limit := self._patience_ends()) <= now:
-            request, sent = next(iter(self.on_their_way.items()))
-            del self.on_their_way[request]
+    def _expire_requests(self, now: float) -> None:
+        while (limit := self._next_timeout()) <= now:
+            request, sent = next(iter(self.in_flight.items()))
+            del self.in_flight[request]
             self.scheduler.abort(request)
-            self._failed(sent, limit, "timeout", self.scheduler.token_times(request))
+            self._fail(sent, limit, "timeout", self.scheduler.token_times(request))
 
-    def _ask(self, now: float) -> None:
+    def _check_stop_rule(self, now: float) -> None:
         """Whether enough is known, as often as the load generator asks."""
-        if self.enough is None or now < self.asked_at or len(self.ended) == self.asked_of:
+        if self.stop_rule is None or now < self.next_stop_check or len(self.window_records) == self.checked_records:
             return
-        self.asked_at, self.asked_of = now + ASKING_SECONDS, len(self.ended)
-        self.decided = self.enough(self.ended)
+        self.next_stop_check, self.checked_records = now + STOP_CHECK_SECONDS, len(self.window_records)
+        self.stop_reason = self.stop_rule(self.window_records)
 
 
-class Sends:
+class SendSchedule:
     """When the next request goes out: after the last one of its lane, or as scheduled."""
 
-    def __init__(self, start: float, step: LoadStep) -> None:
-        workload, point = step.workload, step.load_point
+    def __init__(self, start_time: float, load_step: LoadStep) -> None:
+        workload, point = load_step.workload, load_step.load_point
         self._lanes: list[tuple[float, int]] = []
         self._schedule: Iterator[float] | None = None
         if point.concurrency is None:
-            self._schedule = (start + offset for offset in arrivals.offsets(point, workload))
+            self._schedule = (start_time + offset for offset in arrivals.offsets(point, workload))
             heappush(self._lanes, (next(self._schedule, math.inf), 0))
             return
-        ramp = min(workload.warmup / 2, LONGEST_RAMP)
+        ramp = min(workload.warmup / 2, MAX_RAMP_SECONDS)
         for lane in range(point.concurrency):
-            heappush(self._lanes, (start + ramp * lane / point.concurrency, lane))
+            heappush(self._lanes, (start_time + ramp * lane / point.concurrency, lane))
 
     @property
-    def next(self) -> float:
+    def next_due(self) -> float:
         """When the next one is due; infinity when none is."""
         return self._lanes[0][0] if self._lanes else math.inf
 
@@ -354,10 +383,10 @@ class Sends:
             heappush(self._lanes, (next(self._schedule, math.inf), 0))
         return due
 
-    def again(self, lane: int, when: float) -> None:
+    def resume(self, lane: int, due_time: float) -> None:
         """Let a lane of a closed loop go on."""
         if self._schedule is None:
-            heappush(self._lanes, (when, lane))
+            heappush(self._lanes, (due_time, lane))
 
     def stop(self, lane: int) -> None:
         """Send nothing more on this lane."""

@@ -8,15 +8,15 @@ from typing import Protocol, cast
 
 from autotuner.errors import ConfigError
 from autotuner.predict import memory
-from autotuner.predict.calibration import calibration
-from autotuner.predict.layout import Layout, dtypes_of
+from autotuner.predict.calibration import bundled_calibration
+from autotuner.predict.layout import Layout, resolve_dtypes
 from autotuner.predict.shape import ModelShape, model_shape
 from autotuner.predict.steps import StepTimes
-from autotuner.simulate.scheduler import Limits, Policy, Scheduler
+from autotuner.simulate.scheduler import Policy, Scheduler, SchedulerLimits
 from autotuner.simulate.settings import Settings
-from autotuner.simulate.skew import Configured, skewed_memory, skewed_rates, start_factor
+from autotuner.simulate.skew import SkewedParameters, skewed_efficiencies, skewed_memory, start_time_factor
 
-BATCHED_TOKENS = 8192
+DEFAULT_BATCHED_TOKENS = 8192
 
 
 class StartError(Exception):
@@ -29,12 +29,12 @@ class IterationTimes(Protocol):
     def step(self, prefill: Sequence[tuple[int, int]], decodes: int, decode_context: int) -> float:
         """Seconds of one iteration; see `scheduler.StepTime`."""
 
-    def decoding(self, decodes: int) -> Callable[[int], float]:
+    def decode_time(self, decodes: int) -> Callable[[int], float]:
         """Seconds of one without prompts, by the tokens in the cache."""
 
 
 @dataclass(frozen=True)
-class FixedTimes:
+class FixedIterationTimes:
     """Every iteration takes the same time."""
 
     seconds: float
@@ -43,7 +43,7 @@ class FixedTimes:
         """Seconds of any iteration."""
         return self.seconds
 
-    def decoding(self, decodes: int) -> Callable[[int], float]:
+    def decode_time(self, decodes: int) -> Callable[[int], float]:
         """Seconds of any iteration."""
         return lambda context: self.seconds
 
@@ -56,32 +56,32 @@ class World:
     """
 
     shape: ModelShape
-    memory: memory.MemoryPlan
-    limits: Limits
-    times: IterationTimes
+    memory_plan: memory.MemoryPlan
+    limits: SchedulerLimits
+    iteration_times: IterationTimes
     start_seconds: float
 
     @property
     def kv_tokens(self) -> int:
         """Tokens the KV cache holds."""
-        return self.limits.blocks * self.limits.block_size
+        return self.limits.num_blocks * self.limits.block_size
 
-    def scheduler(self) -> Scheduler:
+    def create_scheduler(self) -> Scheduler:
         """A new scheduler for it."""
-        return Scheduler(self.limits, self.times.step)
+        return Scheduler(self.limits, self.iteration_times.step)
 
 
-def build(settings: Settings) -> World:
+def build_world(settings: Settings) -> World:
     """Set the model up as an engine does at start; StartError when it does not fit."""
     try:
         shape = model_shape(settings.model)
     except ConfigError as error:
         raise StartError(f"Cannot load model '{settings.model}': {error}") from error
     _check_parallelism(shape, settings)
-    asked_len = _asked_length(shape, settings)
+    asked_len = _requested_length(shape, settings)
     batched = settings.max_batched_tokens or _default_batched_tokens(settings, asked_len)
-    configured = _configured(settings, batched)
-    whole = memory.plan(
+    configured = _skewed_parameters(settings, batched)
+    whole = memory.plan_memory(
         shape,
         settings.gpu,
         fraction=settings.memory_fraction,
@@ -96,28 +96,28 @@ def build(settings: Settings) -> World:
     blocks = plan.kv_tokens // settings.block_size
     if not blocks:
         raise StartError(f"Out of memory: {plan.shortage}")
-    limits = Limits(
+    limits = SchedulerLimits(
         max_running_requests=settings.max_running_requests,
         max_batched_tokens=batched,
-        max_model_len=_length(settings, asked_len, blocks * settings.block_size, batched),
+        max_model_len=_max_model_len(settings, asked_len, blocks * settings.block_size, batched),
         block_size=settings.block_size,
-        blocks=blocks,
+        num_blocks=blocks,
         chunked_prefill=settings.chunked_prefill,
         prefix_caching=settings.prefix_caching,
         policy=cast("Policy", settings.policy),
     )
-    seconds = settings.load_seconds * start_factor(settings.skew, configured) + settings.faults.start_delay
-    return World(shape, plan, limits, _times(shape, settings, configured), seconds)
+    seconds = settings.load_seconds * start_time_factor(settings.skew, configured) + settings.faults.start_delay
+    return World(shape, plan, limits, _iteration_times(shape, settings, configured), seconds)
 
 
-def _configured(settings: Settings, batched: int) -> Configured:
-    return Configured(
+def _skewed_parameters(settings: Settings, max_batched_tokens: int) -> SkewedParameters:
+    return SkewedParameters(
         tp=settings.tp,
         pp=settings.pp,
         weight_dtype=settings.weight_dtype,
         kv_dtype=settings.kv_dtype,
         block_size=settings.block_size,
-        max_batched_tokens=batched,
+        max_batched_tokens=max_batched_tokens,
         max_running_requests=settings.max_running_requests,
         chunked_prefill=settings.chunked_prefill,
         cuda_graph=settings.cuda_graph,
@@ -133,44 +133,44 @@ def _check_parallelism(shape: ModelShape, settings: Settings) -> None:
         raise StartError(f"{shape.layers} layers are fewer than --pp-size {settings.pp}")
 
 
-def _asked_length(shape: ModelShape, settings: Settings) -> int:
+def _requested_length(shape: ModelShape, settings: Settings) -> int:
     asked = settings.max_model_len or shape.max_model_len
     if asked > shape.max_model_len:
         raise StartError(f"--max-model-len {asked} is above the model's {shape.max_model_len} positions")
     return asked
 
 
-def _default_batched_tokens(settings: Settings, asked_len: int) -> int:
+def _default_batched_tokens(settings: Settings, requested_length: int) -> int:
     # A whole prompt must fit in one iteration; the model's full length only when it was asked for,
     # for its activations would take the memory of the KV cache.
     if settings.chunked_prefill or settings.max_model_len is None:
-        return BATCHED_TOKENS
-    return max(BATCHED_TOKENS, asked_len)
+        return DEFAULT_BATCHED_TOKENS
+    return max(DEFAULT_BATCHED_TOKENS, requested_length)
 
 
-def _length(settings: Settings, asked_len: int, kv_tokens: int, batched: int) -> int:
+def _max_model_len(settings: Settings, requested_length: int, kv_tokens: int, max_batched_tokens: int) -> int:
     """Shorten an unspecified length to what fits; refuse a specified one that does not."""
-    whole_prompt = asked_len if settings.chunked_prefill else batched
+    whole_prompt = requested_length if settings.chunked_prefill else max_batched_tokens
     if settings.max_model_len is None:
-        return min(asked_len, kv_tokens, whole_prompt)
-    if asked_len > kv_tokens:
+        return min(requested_length, kv_tokens, whole_prompt)
+    if requested_length > kv_tokens:
         raise StartError(
-            f"Out of memory: the KV cache holds {kv_tokens} tokens, --max-model-len asks for {asked_len} in one request"
+            f"Out of memory: the KV cache holds {kv_tokens} tokens, --max-model-len asks for {requested_length} in one request"
         )
-    if asked_len > whole_prompt:
+    if requested_length > whole_prompt:
         raise StartError(
-            f"--max-batched-tokens {batched} is below --max-model-len {asked_len}, "
+            f"--max-batched-tokens {max_batched_tokens} is below --max-model-len {requested_length}, "
             "and without chunked prefill a whole prompt must fit in one iteration"
         )
-    return asked_len
+    return requested_length
 
 
-def _times(shape: ModelShape, settings: Settings, configured: Configured) -> IterationTimes:
-    if settings.fixed_step is not None:
-        return FixedTimes(settings.fixed_step)
-    dtypes = dtypes_of(shape, settings.gpu, gemm=settings.weight_dtype, kv=settings.kv_dtype)
+def _iteration_times(shape: ModelShape, settings: Settings, parameters: SkewedParameters) -> IterationTimes:
+    if settings.fixed_step_seconds is not None:
+        return FixedIterationTimes(settings.fixed_step_seconds)
+    dtypes = resolve_dtypes(shape, settings.gpu, gemm_dtype=settings.weight_dtype, kv_dtype=settings.kv_dtype)
     layout = Layout(tp=settings.tp, pp=settings.pp)
-    rates = calibration().rates(shape, settings.gpu, layout, dtypes, settings.engine)
+    rates = bundled_calibration().efficiencies(shape, settings.gpu, layout, dtypes, settings.calibration_engine)
     return StepTimes(
         shape,
         settings.gpu,
@@ -179,5 +179,5 @@ def _times(shape: ModelShape, settings: Settings, configured: Configured) -> Ite
         weight_dtype=settings.weight_dtype,
         kv_dtype=settings.kv_dtype,
         cuda_graph=settings.cuda_graph,
-        rates=skewed_rates(rates, settings.skew, configured),
+        efficiencies=skewed_efficiencies(rates, settings.skew, parameters),
     )

@@ -11,15 +11,15 @@ from itertools import takewhile
 from random import Random
 
 from autotuner.core import LoadPoint, Workload
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.workload import scenarios
 
 TRACE = "trace"
-ARRIVALS = ("constant", "poisson", "gamma:SHAPE", "ramp:START-END", TRACE)
-CHANGING = ("ramp:", TRACE)
+ARRIVAL_FORMS = ("constant", "poisson", "gamma:SHAPE", "ramp:START-END", TRACE)
+NONSTATIONARY_PREFIXES = ("ramp:", TRACE)
 """Arrivals of which no part stands for the whole: they are driven to their end."""
 
-_RAMP = re.compile(r"([0-9.]+)-([0-9.]+)")
+_RAMP_RANGE = re.compile(r"([0-9.]+)-([0-9.]+)")
 
 
 def check(workload: Workload) -> None:
@@ -51,13 +51,13 @@ def offsets(point: LoadPoint, workload: Workload) -> Iterator[float]:
     rng = Random(f"{workload.seed} {point} arrivals")
     kind, _, text = workload.arrival.partition(":")
     if kind == "ramp":
-        return _ramp(point.rate, _ends(text, workload.arrival), workload, rng)
+        return _ramp_offsets(point.rate, _parse_ramp(text, workload.arrival), workload, rng)
     if workload.arrival == TRACE:
-        return _replay(_scaled(point), workload.warmup, _gamma(point.rate, 1.0, rng))
-    return schedule(point.rate, workload.arrival, rng)
+        return _trace_offsets(_scaled_trace_times(point), workload.warmup, _gamma_offsets(point.rate, 1.0, rng))
+    return steady_offsets(point.rate, workload.arrival, rng)
 
 
-def schedule(rate: float, arrival: str, rng: Random) -> Iterator[float]:
+def steady_offsets(rate: float, arrival: str, rng: Random) -> Iterator[float]:
     """Yield arrivals of a steady rate in seconds from 0, without end: constant, poisson or gamma.
 
     `gamma:SHAPE` has gaps of shape SHAPE: below 1 is burstier than Poisson, above 1 smoother.
@@ -66,48 +66,50 @@ def schedule(rate: float, arrival: str, rng: Random) -> Iterator[float]:
         raise ConfigError(f"The request rate {rate:g} is not above 0.")
     kind, _, text = arrival.partition(":")
     if kind == "constant" and not text:
-        return _constant(rate)
+        return _constant_offsets(rate)
     if kind == "poisson" and not text:
-        return _gamma(rate, 1.0, rng)
+        return _gamma_offsets(rate, 1.0, rng)
     if kind == "gamma":
-        return _gamma(rate, _shape(text, arrival), rng)
-    raise ConfigError(unknown("arrival", arrival, ARRIVALS))
+        return _gamma_offsets(rate, _parse_gamma_shape(text, arrival), rng)
+    raise ConfigError(unknown_name_message("arrival", arrival, ARRIVAL_FORMS))
 
 
-def recorded(texts: Sequence[str], arrival: str | None) -> bool:
+def are_timed_traces(texts: Sequence[str], arrival: str | None) -> bool:
     """Whether these scenarios name a load themselves: traces with a time in every row, and no other `arrival`."""
     traces = bool(texts) and arrival in (None, TRACE) and all(text.startswith("file:") for text in texts)
-    return traces and all(map(_timed, texts))
+    return traces and all(map(_has_timestamps, texts))
 
 
-def bounded(point: LoadPoint, workload: Workload) -> Workload:
+def limit_to_trace(point: LoadPoint, workload: Workload) -> Workload:
     """Give a trace that is replayed no more requests than it has rows; everything else stays as it is."""
-    trace = _replayed(point, workload)
+    trace = _replayed_trace(point, workload)
     if trace is None:
         return workload
-    rows = len(trace.rows)
+    rows = len(trace.request_lengths)
     return replace(workload, max_requests=min(workload.max_requests or rows, rows))
 
 
-def exhausted(point: LoadPoint, workload: Workload, due: int | None) -> str | None:
+def trace_end_reason(point: LoadPoint, workload: Workload, due: int | None) -> str | None:
     """Say why no more than `due` requests came, where the trace that is replayed has no more; else None."""
-    trace = _replayed(point, workload)
-    return f"the trace ended with its {due} requests" if trace is not None and due == len(trace.rows) else None
+    trace = _replayed_trace(point, workload)
+    return (
+        f"the trace ended with its {due} requests" if trace is not None and due == len(trace.request_lengths) else None
+    )
 
 
-def share(every: Iterator[float], warmup: float, part: int, parts: int) -> Iterator[float]:
+def worker_share(all_offsets: Iterator[float], warmup: float, worker_index: int, worker_count: int) -> Iterator[float]:
     """Take of each phase's arrivals every `parts`-th from `part` on, as requests are numbered in each phase."""
     seen = [0, 0]
-    for offset in every:
+    for offset in all_offsets:
         phase = offset >= warmup
-        if seen[phase] % parts == part:
+        if seen[phase] % worker_count == worker_index:
             yield offset
         seen[phase] += 1
 
 
-def in_window(point: LoadPoint, workload: Workload, seconds: float) -> int:
+def count_in_window(point: LoadPoint, workload: Workload, duration: float) -> int:
     """Count the arrivals that the schedule puts into the first `seconds` of the window."""
-    begin, end = workload.warmup, workload.warmup + seconds
+    begin, end = workload.warmup, workload.warmup + duration
     due = 0
     for offset in offsets(point, workload):
         if offset >= end or due == workload.max_requests:
@@ -116,26 +118,26 @@ def in_window(point: LoadPoint, workload: Workload, seconds: float) -> int:
     return due
 
 
-def burst(point: LoadPoint, workload: Workload) -> int:
+def burst_size(point: LoadPoint, workload: Workload) -> int:
     """Count the arrivals of the busiest second, where a trace is replayed; 0 for arrivals of a rate."""
-    if _replayed(point, workload) is None:
+    if _replayed_trace(point, workload) is None:
         return 0
     times = list(takewhile(lambda offset: offset < workload.warmup + workload.duration, offsets(point, workload)))
     return max((bisect_right(times, time + 1.0) - place for place, time in enumerate(times)), default=0)
 
 
-def _timed(text: str) -> bool:
+def _has_timestamps(text: str) -> bool:
     scenario = scenarios.parse(text)
-    return isinstance(scenario, scenarios.Trace) and bool(scenario.timestamps)
+    return isinstance(scenario, scenarios.TraceReplay) and bool(scenario.timestamps)
 
 
-def _replayed(point: LoadPoint, workload: Workload) -> scenarios.Trace | None:
+def _replayed_trace(point: LoadPoint, workload: Workload) -> scenarios.TraceReplay | None:
     scenario = scenarios.parse(point.scenario)
     paced = point.rate is not None and workload.arrival == TRACE
-    return scenario if paced and isinstance(scenario, scenarios.Trace) else None
+    return scenario if paced and isinstance(scenario, scenarios.TraceReplay) else None
 
 
-def _shape(text: str, arrival: str) -> float:
+def _parse_gamma_shape(text: str, arrival: str) -> float:
     try:
         shape = float(text)
     except ValueError:
@@ -145,8 +147,8 @@ def _shape(text: str, arrival: str) -> float:
     return shape
 
 
-def _ends(text: str, arrival: str) -> tuple[float, float]:
-    match = _RAMP.fullmatch(text)
+def _parse_ramp(text: str, arrival: str) -> tuple[float, float]:
+    match = _RAMP_RANGE.fullmatch(text)
     try:
         start, end = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
     except ValueError:
@@ -156,21 +158,21 @@ def _ends(text: str, arrival: str) -> tuple[float, float]:
     return start, end
 
 
-def _constant(rate: float) -> Iterator[float]:
+def _constant_offsets(rate: float) -> Iterator[float]:
     number = 0
     while True:
         yield number / rate
         number += 1
 
 
-def _gamma(rate: float, shape: float, rng: Random) -> Iterator[float]:
+def _gamma_offsets(rate: float, shape: float, rng: Random) -> Iterator[float]:
     offset = 0.0
     while True:
         offset += rng.gammavariate(shape, 1 / (rate * shape))
         yield offset
 
 
-def _ramp(rate: float, ends: tuple[float, float], workload: Workload, rng: Random) -> Iterator[float]:
+def _ramp_offsets(rate: float, ends: tuple[float, float], workload: Workload, rng: Random) -> Iterator[float]:
     """Poisson arrivals whose rate goes from one end to the other over the window, `rate` on average.
 
     Arrivals of a unit-rate process are put where the expected number of arrivals reaches them.
@@ -178,7 +180,7 @@ def _ramp(rate: float, ends: tuple[float, float], workload: Workload, rng: Rando
     first, last = (2 * rate * end / sum(ends) for end in ends)
     slope = (last - first) / workload.duration
     before, during = first * workload.warmup, rate * workload.duration
-    for expected in _gamma(1.0, 1.0, rng):
+    for expected in _gamma_offsets(1.0, 1.0, rng):
         beyond = expected - before
         if beyond < 0:
             yield expected / first
@@ -189,7 +191,7 @@ def _ramp(rate: float, ends: tuple[float, float], workload: Workload, rng: Rando
             yield workload.warmup + workload.duration + (beyond - during) / last
 
 
-def _replay(times: Iterator[float], warmup: float, steady: Iterator[float]) -> Iterator[float]:
+def _trace_offsets(times: Iterator[float], warmup: float, steady: Iterator[float]) -> Iterator[float]:
     for offset in steady:
         if offset >= warmup:
             break
@@ -198,10 +200,10 @@ def _replay(times: Iterator[float], warmup: float, steady: Iterator[float]) -> I
         yield warmup + time
 
 
-def _scaled(point: LoadPoint) -> Iterator[float]:
+def _scaled_trace_times(point: LoadPoint) -> Iterator[float]:
     """Yield the times of a trace from its first row on, stretched to the load point's rate; as they are at its own."""
     scenario = scenarios.parse(point.scenario)
-    if not isinstance(scenario, scenarios.Trace):
+    if not isinstance(scenario, scenarios.TraceReplay):
         raise ConfigError(
             f"Scenario '{point.scenario}' has no times for the arrival 'trace'.",
             remedy="Use a scenario file:PATH, or another arrival.",

@@ -22,57 +22,57 @@ class Conversations:
     """
 
     def __init__(
-        self, scenario: Conversation, prompts: Prompts, lane: int, lanes: int, *, per_turn: float = 0.0
+        self, scenario: Conversation, prompts: Prompts, lane: int, lane_count: int, *, turn_overhead_tokens: float = 0.0
     ) -> None:
         self.scenario = scenario
         self.prompts = prompts
-        self.lanes = lanes
-        self.number = lane
-        self.turn = lane % scenario.turns
-        self.per_turn = per_turn
+        self.lane_count = lane_count
+        self.conversation_index = lane
+        self.turn_index = lane % scenario.turns
+        self.turn_overhead_tokens = turn_overhead_tokens
         self.answers: dict[int, str] = {}
 
-    def take(self) -> Request:
+    def current_request(self) -> Request:
         """Return the request of the turn whose time has come; it is the same until `answered` or `broken_off`."""
-        prompt_tokens, output_tokens = self.scenario.turn(self.turn)
+        prompt_tokens, output_tokens = self.scenario.turn_lengths(self.turn_index)
         if self.prompts.kind == "completions":
-            body = self.prompts.body(self.number, prompt_tokens, output_tokens)
+            body = self.prompts.body(self.conversation_index, prompt_tokens, output_tokens)
         else:
-            body = self.prompts.dialogue(self._messages(), output_tokens)
-        index = self.number * self.scenario.turns + self.turn
+            body = self.prompts.chat_body(self._messages(), output_tokens)
+        index = self.conversation_index * self.scenario.turns + self.turn_index
         return Request(index, prompt_tokens, output_tokens, body)
 
-    def answered(self, said: str) -> None:
+    def complete_turn(self, answer: str) -> None:
         """Go on to the next turn, or to another conversation after the last."""
-        self.answers[self.turn] = said
-        self.turn += 1
-        if self.turn == self.scenario.turns:
-            self.broken_off()
+        self.answers[self.turn_index] = answer
+        self.turn_index += 1
+        if self.turn_index == self.scenario.turns:
+            self.next_conversation()
 
-    def broken_off(self) -> None:
+    def next_conversation(self) -> None:
         """Begin another conversation: a turn that failed has no answer to go on from."""
-        self.number += self.lanes
-        self.turn = 0
+        self.conversation_index += self.lane_count
+        self.turn_index = 0
         self.answers.clear()
 
     def _messages(self) -> list[str]:
         """Return what was said so far and the user's next words; filler stands for answers that were never given."""
-        words = self._words()
+        words = self._texts()
         messages = [next(words)]
-        for turn in range(self.turn):
+        for turn in range(self.turn_index):
             filler = next(words)
             messages += [self.answers.get(turn) or filler, next(words)]
         return messages
 
-    def _words(self) -> Iterator[str]:
+    def _texts(self) -> Iterator[str]:
         """Yield the texts of this conversation's user and fillers in turn, cut from one text."""
         prompts, scenario = self.prompts, self.scenario
-        first = prompts.words(scenario.prompt, prompts.overhead)
-        later = prompts.words(scenario.prompt, self.per_turn)
-        filler = prompts.words(scenario.output, 0.0)
-        sizes = [first, *(filler, later) * self.turn]
-        width = prompts.alphabet.width
-        text = prompts.text(self.number, sum(sizes)).decode()
+        first = prompts.word_count(scenario.prompt_tokens, prompts.overhead_tokens)
+        later = prompts.word_count(scenario.prompt_tokens, self.turn_overhead_tokens)
+        filler = prompts.word_count(scenario.output_tokens, 0.0)
+        sizes = [first, *(filler, later) * self.turn_index]
+        width = prompts.alphabet.piece_bytes
+        text = prompts.text(self.conversation_index, sum(sizes)).decode()
         begin = 0
         for size in sizes:
             yield text[begin * width : (begin + size) * width - 1]

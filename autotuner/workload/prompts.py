@@ -18,13 +18,13 @@ from itertools import cycle
 from random import Random
 from typing import Literal
 
-Kind = Literal["completions", "chat"]
+EndpointKind = Literal["completions", "chat"]
 
-_POOL = 1 << 15
-_NUMBERS = 1 << 48
+_POOL_PIECES = 1 << 15
+_MIN_DISTINCT_PROMPTS = 1 << 48
 """So many prompts can be told apart by the digits they begin with."""
-_FEWEST_DIGITS = 6
-_WORDS = """
+_MIN_NONCE_LENGTH = 6
+_DEFAULT_WORD_LIST = """
 able aged also area army away baby back ball band bank base bath bear beat been bell belt best bill bird blow blue
 boat body bond bone book boot born both bowl burn bush busy cake call calm came camp card care case cash cast cell
 chat chip city club coal coat code cold come cook cool copy core cost crew crop dark data date dawn days dead deal
@@ -38,7 +38,7 @@ late lead left less life lift like line link list live load loan lock logo long 
 made mail main make male many mark mass meal mean meat meet menu mere mile milk mind mine miss mode mood moon more
 most move much must name navy near neck need news next nice nine none nose note okay once only onto open oral over
 """
-WORDS = tuple(_WORDS.split())
+DEFAULT_WORDS = tuple(_DEFAULT_WORD_LIST.split())
 
 
 class Alphabet:
@@ -49,14 +49,14 @@ class Alphabet:
 
     def __init__(self, pieces: list[bytes], seed: str) -> None:
         self.pieces = pieces
-        self.width = len(pieces[0])
-        self.nonce = max(_FEWEST_DIGITS, math.ceil(math.log(_NUMBERS, max(2, len(pieces)))))
-        self.pool = b"".join(Random(seed).choices(pieces, k=_POOL))
+        self.piece_bytes = len(pieces[0])
+        self.nonce_length = max(_MIN_NONCE_LENGTH, math.ceil(math.log(_MIN_DISTINCT_PROMPTS, max(2, len(pieces)))))
+        self.pool = b"".join(Random(seed).choices(pieces, k=_POOL_PIECES))
 
-    def run(self, start: int, count: int) -> bytes:
+    def pool_slice(self, start: int, count: int) -> bytes:
         """Return `count` pieces of the pool from `start` on, beginning again at its end."""
-        begin = start % _POOL * self.width
-        size = count * self.width
+        begin = start % _POOL_PIECES * self.piece_bytes
+        size = count * self.piece_bytes
         text = self.pool[begin : begin + size]
         while len(text) < size:
             text += self.pool[: size - len(text)]
@@ -71,15 +71,15 @@ class Alphabet:
         return b"".join(pieces)
 
 
-def token_range(vocabulary: int) -> range:
+def ordinary_token_ids(vocab_size: int) -> range:
     """Return ids that are ordinary tokens: special ones sit below the first 1,000 or in the last tenth."""
-    return range(min(1000, vocabulary // 2), max(vocabulary * 9 // 10, vocabulary // 2 + 1))
+    return range(min(1000, vocab_size // 2), max(vocab_size * 9 // 10, vocab_size // 2 + 1))
 
 
 @lru_cache(maxsize=2)
-def token_alphabet(vocabulary: int, seed: str) -> Alphabet:
+def token_alphabet(vocab_size: int, seed: str) -> Alphabet:
     """Return an alphabet of token ids for a model with `vocabulary` ids."""
-    ids = token_range(vocabulary)
+    ids = ordinary_token_ids(vocab_size)
     width = len(str(ids[-1]))
     return Alphabet([b"%*d," % (width, number) for number in ids], seed)
 
@@ -87,7 +87,7 @@ def token_alphabet(vocabulary: int, seed: str) -> Alphabet:
 @lru_cache(maxsize=2)
 def word_alphabet(seed: str, words: tuple[str, ...] = ()) -> Alphabet:
     """Return an alphabet of `words`, or of short ones that common tokenizers keep as one token each."""
-    return Alphabet([word.encode() + b" " for word in words or WORDS], seed)
+    return Alphabet([word.encode() + b" " for word in words or DEFAULT_WORDS], seed)
 
 
 class Prompts:
@@ -102,71 +102,71 @@ class Prompts:
     def __init__(
         self,
         *,
-        kind: Kind,
+        kind: EndpointKind,
         model: str,
-        vocabulary: int,
+        vocab_size: int,
         salt: str,
         phase: str,
-        prefix: int = 0,
+        prefix_tokens: int = 0,
         seed: int = 0,
-        overhead: float = 0.0,
-        per_word: float = 1.0,
+        overhead_tokens: float = 0.0,
+        tokens_per_word: float = 1.0,
         words: tuple[str, ...] = (),
     ) -> None:
         self.kind = kind
-        self.overhead = overhead if kind == "chat" else 0.0
-        self.per_word = per_word if kind == "chat" else 1.0
+        self.overhead_tokens = overhead_tokens if kind == "chat" else 0.0
+        self.tokens_per_word = tokens_per_word if kind == "chat" else 1.0
         chat = kind == "chat"
-        self.alphabet = word_alphabet(str(seed), words) if chat else token_alphabet(vocabulary, str(seed))
-        self.base = _number(f"{salt}\n{phase}")
-        shared = _number(f"{salt}\nprefix")
-        self.prefix = self._pieces(prefix)
-        self.shared = self._numbered(shared, shared, self.prefix)
-        self.name = name = json.dumps(model).encode()
+        self.alphabet = word_alphabet(str(seed), words) if chat else token_alphabet(vocab_size, str(seed))
+        self.first_number = _hash_number(f"{salt}\n{phase}")
+        shared = _hash_number(f"{salt}\nprefix")
+        self.prefix_pieces = self._piece_count(prefix_tokens)
+        self.shared_prefix = self._numbered_text(shared, shared, self.prefix_pieces)
+        self.model_json = name = json.dumps(model).encode()
         if kind == "chat":
-            self.head = b'{"model":' + name + b',"messages":[{"role":"user","content":"'
-            self.close = b'"}]'
+            self.body_start = b'{"model":' + name + b',"messages":[{"role":"user","content":"'
+            self.prompt_end = b'"}]'
         else:
-            self.head = b'{"model":' + name + b',"prompt":['
-            self.close = b"]"
+            self.body_start = b'{"model":' + name + b',"prompt":['
+            self.prompt_end = b"]"
 
     def body(self, index: int, prompt_tokens: int, output_tokens: int) -> bytes:
         """Write the JSON body of request `index`; `prompt_tokens` counts the shared prefix too."""
-        own = max(1, self._pieces(prompt_tokens) - self.prefix)
-        text = self.shared + self.text(index, own)
-        return b"".join((self.head, memoryview(text)[:-1], self.close, _tail(output_tokens)))
+        own = max(1, self._piece_count(prompt_tokens) - self.prefix_pieces)
+        text = self.shared_prefix + self.text(index, own)
+        return b"".join((self.body_start, memoryview(text)[:-1], self.prompt_end, _body_end(output_tokens)))
 
-    def dialogue(self, messages: Sequence[str], output_tokens: int) -> bytes:
+    def chat_body(self, messages: Sequence[str], output_tokens: int) -> bytes:
         """Write the JSON body of a chat whose messages are the user's and the assistant's in turn."""
         roles = cycle(("user", "assistant"))
         turns = [{"role": role, "content": content} for role, content in zip(roles, messages, strict=False)]
-        head = b'{"model":%s,"messages":%s' % (self.name, json.dumps(turns).encode())
-        return head + _tail(output_tokens)
+        head = b'{"model":%s,"messages":%s' % (self.model_json, json.dumps(turns).encode())
+        return head + _body_end(output_tokens)
 
-    def text(self, index: int, pieces: int) -> bytes:
+    def text(self, index: int, piece_count: int) -> bytes:
         """Return `pieces` tokens or words of text number `index`; a shorter text is the beginning of a longer one."""
-        number = self.base + index
-        return self._numbered(number, number * 7919, pieces)
+        number = self.first_number + index
+        return self._numbered_text(number, number * 7919, piece_count)
 
-    def _numbered(self, number: int, start: int, pieces: int) -> bytes:
+    def _numbered_text(self, number: int, start: int, piece_count: int) -> bytes:
         """Return `pieces` pieces: the digits of `number`, and what follows from `start` of the pool on."""
-        nonce = min(pieces, self.alphabet.nonce)
-        return self.alphabet.digits(number, nonce) + self.alphabet.run(start, pieces - nonce)
+        nonce = min(piece_count, self.alphabet.nonce_length)
+        return self.alphabet.digits(number, nonce) + self.alphabet.pool_slice(start, piece_count - nonce)
 
-    def words(self, tokens: int, around: float) -> int:
+    def word_count(self, tokens: int, overhead_tokens: float) -> int:
         """Return how many words a message needs for `tokens` tokens, of which the server adds `around` itself."""
-        return max(1, round((tokens - around) / self.per_word))
+        return max(1, round((tokens - overhead_tokens) / self.tokens_per_word))
 
-    def _pieces(self, tokens: int) -> int:
-        return max(0, round((tokens - self.overhead) / self.per_word)) if tokens else 0
+    def _piece_count(self, tokens: int) -> int:
+        return max(0, round((tokens - self.overhead_tokens) / self.tokens_per_word)) if tokens else 0
 
 
-def _tail(output_tokens: int) -> bytes:
+def _body_end(output_tokens: int) -> bytes:
     return (
         b',"max_tokens":%d,"temperature":0,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}'
         % output_tokens
     )
 
 
-def _number(text: str) -> int:
+def _hash_number(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=16).digest(), "big")

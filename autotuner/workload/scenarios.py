@@ -8,9 +8,9 @@ from random import Random
 from typing import Protocol
 
 from autotuner import traces
-from autotuner.errors import ConfigError, unknown
+from autotuner.errors import ConfigError, unknown_name_message
 
-FORMS = (
+SCENARIO_FORMS = (
     "D(in,out)",
     "N(mean_in,sd_in)/(mean_out,sd_out)",
     "U(min_in,max_in)/(min_out,max_out)",
@@ -19,8 +19,8 @@ FORMS = (
     "C(turns,in,out)",
     "file:PATH",
 )
-_OTHER_TASKS = {"E": "embeddings", "R": "reranking", "I": "images"}
-_SHAPE = re.compile(r"([A-Za-z])\((N(?:,N)*)\)(?:/\((N(?:,N)*)\))?".replace("N", "(?:0|[1-9][0-9]*)"))
+_UNSUPPORTED_TASKS = {"E": "embeddings", "R": "reranking", "I": "images"}
+_SCENARIO_PATTERN = re.compile(r"([A-Za-z])\((N(?:,N)*)\)(?:/\((N(?:,N)*)\))?".replace("N", "(?:0|[1-9][0-9]*)"))
 
 
 class Scenario(Protocol):
@@ -30,84 +30,88 @@ class Scenario(Protocol):
     """
 
     @property
-    def prefix(self) -> int:
+    def prefix_tokens(self) -> int:
         """Leading prompt tokens that all requests share."""
         ...
 
     @property
-    def mean(self) -> tuple[float, float]:
+    def mean_lengths(self) -> tuple[float, float]:
         """Mean (prompt tokens with the shared prefix, output tokens) of a request."""
         ...
 
-    def lengths(self, rng: Random) -> tuple[int, int]:
+    def sample_lengths(self, rng: Random) -> tuple[int, int]:
         """Draw (prompt tokens with the shared prefix, output tokens) of one request."""
         ...
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixedLengths:
     """`D(in,out)`, and `P(prefix,in,out)` where a prefix is shared."""
 
-    prompt: int
-    output: int
-    prefix: int = 0
+    prompt_tokens: int
+    output_tokens: int
+    prefix_tokens: int = 0
 
     @property
-    def mean(self) -> tuple[float, float]:
+    def mean_lengths(self) -> tuple[float, float]:
         """The lengths of every request."""
-        return self.prefix + self.prompt, self.output
+        return self.prefix_tokens + self.prompt_tokens, self.output_tokens
 
-    def lengths(self, rng: Random) -> tuple[int, int]:
+    def sample_lengths(self, rng: Random) -> tuple[int, int]:
         """Answer the same lengths each time."""
-        return self.prefix + self.prompt, self.output
+        return self.prefix_tokens + self.prompt_tokens, self.output_tokens
 
     def __str__(self) -> str:
-        return f"P({self.prefix},{self.prompt},{self.output})" if self.prefix else f"D({self.prompt},{self.output})"
+        return (
+            f"P({self.prefix_tokens},{self.prompt_tokens},{self.output_tokens})"
+            if self.prefix_tokens
+            else f"D({self.prompt_tokens},{self.output_tokens})"
+        )
 
 
 @dataclass(frozen=True)
-class Normal:
+class NormalLengths:
     """`N(mean_in,sd_in)/(mean_out,sd_out)`, cut at 1 prompt token and 2 output tokens."""
 
-    prompt: tuple[int, int]
-    output: tuple[int, int]
-    prefix: int = 0
+    prompt_mean_sd: tuple[int, int]
+    output_mean_sd: tuple[int, int]
+    prefix_tokens: int = 0
 
     @property
-    def mean(self) -> tuple[float, float]:
+    def mean_lengths(self) -> tuple[float, float]:
         """Both means, before what the cut adds to them."""
-        return self.prompt[0], self.output[0]
+        return self.prompt_mean_sd[0], self.output_mean_sd[0]
 
-    def lengths(self, rng: Random) -> tuple[int, int]:
+    def sample_lengths(self, rng: Random) -> tuple[int, int]:
         """Draw both lengths independently."""
-        return max(1, round(rng.gauss(*self.prompt))), max(2, round(rng.gauss(*self.output)))
+        return max(1, round(rng.gauss(*self.prompt_mean_sd))), max(2, round(rng.gauss(*self.output_mean_sd)))
 
     def __str__(self) -> str:
-        return "N({},{})/({},{})".format(*self.prompt, *self.output)
+        return "N({},{})/({},{})".format(*self.prompt_mean_sd, *self.output_mean_sd)
 
 
 @dataclass(frozen=True)
-class Uniform:
+class UniformLengths:
     """`U(min_in,max_in)/(min_out,max_out)`, or `U(max_in,max_out)` from 1."""
 
-    prompt: tuple[int, int]
-    output: tuple[int, int]
-    short: bool = False
-    prefix: int = 0
+    prompt_range: tuple[int, int]
+    output_range: tuple[int, int]
+    short_form: bool = False
+    prefix_tokens: int = 0
 
     @property
-    def mean(self) -> tuple[float, float]:
+    def mean_lengths(self) -> tuple[float, float]:
         """The middles of both ranges."""
-        return sum(self.prompt) / 2, sum(self.output) / 2
+        return sum(self.prompt_range) / 2, sum(self.output_range) / 2
 
-    def lengths(self, rng: Random) -> tuple[int, int]:
+    def sample_lengths(self, rng: Random) -> tuple[int, int]:
         """Draw both lengths independently, the limits included."""
-        return rng.randint(*self.prompt), rng.randint(*self.output)
+        return rng.randint(*self.prompt_range), rng.randint(*self.output_range)
 
     def __str__(self) -> str:
-        if self.short:
-            return f"U({self.prompt[1]},{self.output[1]})"
-        return "U({},{})/({},{})".format(*self.prompt, *self.output)
+        if self.short_form:
+            return f"U({self.prompt_range[1]},{self.output_range[1]})"
+        return "U({},{})/({},{})".format(*self.prompt_range, *self.output_range)
 
 
 @dataclass(frozen=True)
@@ -115,42 +119,42 @@ class Conversation:
     """`C(turns,in,out)`: each turn's prompt holds all turns before it with their answers, then `prompt` tokens more."""
 
     turns: int
-    prompt: int
-    output: int
-    prefix: int = 0
+    prompt_tokens: int
+    output_tokens: int
+    prefix_tokens: int = 0
 
-    def turn(self, number: int) -> tuple[int, int]:
+    def turn_lengths(self, turn_index: int) -> tuple[int, int]:
         """Return (prompt tokens, output tokens) of turn `number`, from 0."""
-        return (number + 1) * self.prompt + number * self.output, self.output
+        return (turn_index + 1) * self.prompt_tokens + turn_index * self.output_tokens, self.output_tokens
 
     @property
-    def mean(self) -> tuple[float, float]:
+    def mean_lengths(self) -> tuple[float, float]:
         """Means over the turns."""
-        return ((self.turns + 1) * self.prompt + (self.turns - 1) * self.output) / 2, self.output
+        return ((self.turns + 1) * self.prompt_tokens + (self.turns - 1) * self.output_tokens) / 2, self.output_tokens
 
-    def lengths(self, rng: Random) -> tuple[int, int]:
+    def sample_lengths(self, rng: Random) -> tuple[int, int]:
         """Draw one turn; all are equally frequent."""
-        return self.turn(rng.randrange(self.turns))
+        return self.turn_lengths(rng.randrange(self.turns))
 
     def __str__(self) -> str:
-        return f"C({self.turns},{self.prompt},{self.output})"
+        return f"C({self.turns},{self.prompt_tokens},{self.output_tokens})"
 
 
 @dataclass(frozen=True)
-class Trace(traces.Recording):
+class TraceReplay(traces.RecordedTrace):
     """`file:PATH`: lengths drawn from the rows of a recorded trace."""
 
-    prefix: int = 0
+    prefix_tokens: int = 0
 
     @property
-    def mean(self) -> tuple[float, float]:
+    def mean_lengths(self) -> tuple[float, float]:
         """Means over the rows."""
-        prompts, outputs = zip(*self.rows, strict=True)
+        prompts, outputs = zip(*self.request_lengths, strict=True)
         return sum(prompts) / len(prompts), sum(outputs) / len(outputs)
 
-    def lengths(self, rng: Random) -> tuple[int, int]:
+    def sample_lengths(self, rng: Random) -> tuple[int, int]:
         """Draw one row."""
-        return rng.choice(self.rows)
+        return rng.choice(self.request_lengths)
 
     def __str__(self) -> str:
         return f"file:{self.path}"
@@ -159,26 +163,26 @@ class Trace(traces.Recording):
 def parse(text: str) -> Scenario:
     """Read a scenario; ConfigError names the nearest form when the text is not one."""
     if text.startswith("file:"):
-        return _trace(text.removeprefix("file:"))
-    match = _SHAPE.fullmatch(text)
+        return _trace_replay(text.removeprefix("file:"))
+    match = _SCENARIO_PATTERN.fullmatch(text)
     if match is None:
-        raise _unreadable(text)
+        raise _syntax_error(text)
     letter = match[1]
     first = tuple(int(number) for number in match[2].split(","))
     second = tuple(int(number) for number in match[3].split(",")) if match[3] else None
-    if letter in _OTHER_TASKS:
+    if letter in _UNSUPPORTED_TASKS:
         raise ConfigError(
-            f"Scenario '{text}' is for {_OTHER_TASKS[letter]}.",
+            f"Scenario '{text}' is for {_UNSUPPORTED_TASKS[letter]}.",
             why="Only text-to-text load is generated.",
             remedy="Use D, N, U, P, C or file:.",
         )
-    scenario = _scenario(letter, first, second)
+    scenario = _build_scenario(letter, first, second)
     if scenario is None:
-        raise _unreadable(text)
+        raise _syntax_error(text)
     return scenario
 
 
-def _scenario(letter: str, first: tuple[int, ...], second: tuple[int, ...] | None) -> Scenario | None:
+def _build_scenario(letter: str, first: tuple[int, ...], second: tuple[int, ...] | None) -> Scenario | None:
     match letter, first, second:
         case "D", (prompt, output), None:
             return _fixed(prompt, output, 0)
@@ -194,7 +198,7 @@ def _scenario(letter: str, first: tuple[int, ...], second: tuple[int, ...] | Non
         case "N", (mean_in, sd_in), (mean_out, sd_out):
             if not mean_in or not mean_out:
                 raise ConfigError(f"Scenario 'N({mean_in},{sd_in})/({mean_out},{sd_out})' has a mean of 0 tokens.")
-            return Normal((mean_in, sd_in), (mean_out, sd_out))
+            return NormalLengths((mean_in, sd_in), (mean_out, sd_out))
         case "U", (max_in, max_out), None:
             return _uniform((1, max_in), (1, max_out), short=True)
         case "U", (min_in, max_in), (min_out, max_out):
@@ -202,34 +206,34 @@ def _scenario(letter: str, first: tuple[int, ...], second: tuple[int, ...] | Non
     return None
 
 
-def _fixed(prompt: int, output: int, prefix: int) -> Fixed:
-    scenario = Fixed(prompt, output, prefix)
+def _fixed(prompt: int, output: int, prefix: int) -> FixedLengths:
+    scenario = FixedLengths(prompt, output, prefix)
     if not prompt or not output:
         raise ConfigError(f"Scenario '{scenario}' needs at least 1 prompt token and 1 output token.")
     return scenario
 
 
-def _uniform(prompt: tuple[int, int], output: tuple[int, int], *, short: bool) -> Uniform:
-    scenario = Uniform(prompt, output, short)
+def _uniform(prompt: tuple[int, int], output: tuple[int, int], *, short: bool) -> UniformLengths:
+    scenario = UniformLengths(prompt, output, short)
     for low, high in (prompt, output):
         if not 1 <= low <= high:
             raise ConfigError(f"Scenario '{scenario}' has the range {low} to {high}; it must rise, from at least 1.")
     return scenario
 
 
-def _unreadable(text: str) -> ConfigError:
+def _syntax_error(text: str) -> ConfigError:
     squeezed = re.sub(r"\s+", "", text)
     for repaired in (squeezed, squeezed[:1].upper() + squeezed[1:]):
-        match = _SHAPE.fullmatch(repaired)
+        match = _SCENARIO_PATTERN.fullmatch(repaired)
         if repaired != text and match is not None and match[1] in "DNUPC":
             why = "No spaces are allowed inside." if squeezed != text else ""
             return ConfigError(f"Unknown scenario '{text}'; did you mean '{repaired}'?", why=why)
-    same_letter = [form for form in FORMS if form[:1] == text[:1].upper()]
+    same_letter = [form for form in SCENARIO_FORMS if form[:1] == text[:1].upper()]
     if same_letter:
         return ConfigError(f"Unknown scenario '{text}'; did you mean '{same_letter[0]}'?")
-    return ConfigError(unknown("scenario", text, FORMS))
+    return ConfigError(unknown_name_message("scenario", text, SCENARIO_FORMS))
 
 
-def _trace(path: str) -> Trace:
-    found = traces.read(path)
-    return Trace(found.path, found.rows, found.timestamps)
+def _trace_replay(path: str) -> TraceReplay:
+    found = traces.read_trace(path)
+    return TraceReplay(found.path, found.request_lengths, found.timestamps)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from page import machine, table, today, write_section
-from reference import Sent, free_port, percentile, read_log, reference_server
+from reference import LoggedRequest, free_port, percentile, read_log, reference_server
 
 from autotuner.core import LoadPoint, Observation, Verdict, Workload
 from autotuner.experiment import Slo
@@ -33,8 +33,8 @@ from autotuner.scoring.metrics import summarize
 from autotuner.workload.prompts import Prompts
 
 SCENARIO = "D(100,100)"
-TARGETS = {256: (0.5, 2.0), 1024: (1.0, 3.0), 2048: (2.0, 10.0)}
-VOCABULARY = 32_000
+TTFT_ERROR_TARGETS_MS = {256: (0.5, 2.0), 1024: (1.0, 3.0), 2048: (2.0, 10.0)}
+VOCAB_SIZE = 32_000
 
 
 @dataclass(frozen=True)
@@ -49,50 +49,52 @@ class Accuracy:
     requests: int
     tokens_per_second: float
     ttft_error: tuple[float, float]
-    ttft: tuple[float, float]
+    ttft_measured: tuple[float, float]
     tpot_error: tuple[float, float]
-    own: tuple[float, float]
+    client_estimate: tuple[float, float]
     loop_lag: float
-    cpu: float
-    limits: tuple[str, ...]
-    server_late: tuple[float, float]
-    rest: float
-    failed: int
+    cpu_share: float
+    client_limits: tuple[str, ...]
+    server_lateness: tuple[float, float]
+    extra_seconds: float
+    failed_count: int
 
     @property
-    def met(self) -> bool | None:
+    def targets_met(self) -> bool | None:
         """Whether the targets were met, None where there are none."""
-        limits = TARGETS.get(self.streams)
+        limits = TTFT_ERROR_TARGETS_MS.get(self.streams)
         return None if limits is None else all(map(float.__le__, self.ttft_error, limits))
 
 
-def nonces(salt: str, point: LoadPoint, count: int) -> list[str]:
+def expected_nonces(salt: str, point: LoadPoint, count: int) -> list[str]:
     """Return what the server logs for each request of the window, by index."""
     prompts = Prompts(
-        kind="completions", model="m", vocabulary=VOCABULARY, salt=f"{salt}\n{point}", phase="window", prefix=0
+        kind="completions", model="m", vocab_size=VOCAB_SIZE, salt=f"{salt}\n{point}", phase="window", prefix_tokens=0
     )
     pattern = re.compile(rb'"prompt":\[((?: *\d+,){5} *\d+)')
     found = (pattern.search(prompts.body(index, 100, 100)) for index in range(count))
     return [match[1].decode().replace(" ", "") for match in found if match is not None]
 
 
-def errors(observation: Observation, salt: str, log: dict[str, Sent]) -> tuple[list[float], list[float]]:
+def latency_errors(
+    observation: Observation, salt: str, log: dict[str, LoggedRequest]
+) -> tuple[list[float], list[float]]:
     """Return the errors of TTFT in ms and of TPOT as a share, one per request of the window."""
     started = [record for record in observation.records if record.index >= 0]
-    names = nonces(salt, observation.load_point, max(record.index for record in started) + 1)
+    names = expected_nonces(salt, observation.load_point, max(record.index for record in started) + 1)
     ttft: list[float] = []
     tpot: list[float] = []
     for record in started:
         if record.error is None and names[record.index] in log:
             sent = log[names[record.index]]
-            ttft.append((record.chunk_times[0] - sent.first) * 1e3)
-            truth = (sent.last - sent.first) / (record.tokens - 1)
+            ttft.append((record.chunk_times[0] - sent.first_token) * 1e3)
+            truth = (sent.last_token - sent.first_token) / (record.output_token_count - 1)
             assert record.tpot is not None
             tpot.append(record.tpot / truth - 1)
     return ttft, tpot
 
 
-def run(streams: int, duration: float, warmup: float, cores: tuple[int, int]) -> Accuracy:
+def measure_accuracy(streams: int, duration: float, warmup: float, cores: tuple[int, int]) -> Accuracy:
     """Measure one concurrency."""
     port, salt = free_port(), f"accuracy {time.time_ns()}"
     point = LoadPoint(SCENARIO, concurrency=streams)
@@ -103,7 +105,7 @@ def run(streams: int, duration: float, warmup: float, cores: tuple[int, int]) ->
             os.sched_setaffinity(0, {cores[0]})
             began = time.monotonic()
             observation = measure(
-                Endpoint(f"http://127.0.0.1:{port}", "m", vocabulary=VOCABULARY),
+                Endpoint(f"http://127.0.0.1:{port}", "m", vocab_size=VOCAB_SIZE),
                 point,
                 workload,
                 salt=salt,
@@ -112,66 +114,66 @@ def run(streams: int, duration: float, warmup: float, cores: tuple[int, int]) ->
             took = time.monotonic() - began
         server = json.loads(path.read_text())
         log = {sent.nonce: sent for sent in read_log(path)}
-    ttft, tpot = errors(observation, salt, log)
+    ttft, tpot = latency_errors(observation, salt, log)
     delays = [record.client_delay * 1e3 for record in observation.records if record.client_delay is not None]
-    checks = validity.check(observation, summarize(observation, Slo()), Slo())
+    checks = validity.check_validity(observation, summarize(observation, Slo()), Slo())
     measured = [record.ttft * 1e3 for record in observation.records if record.ttft is not None]
     return Accuracy(
         streams=streams,
         requests=len(ttft),
         tokens_per_second=server["tokens"] / took,
         ttft_error=(statistics.fmean(ttft), percentile(ttft, 0.99)),
-        ttft=(statistics.fmean(measured), percentile(measured, 0.99)),
+        ttft_measured=(statistics.fmean(measured), percentile(measured, 0.99)),
         tpot_error=(statistics.fmean(tpot) * 100, percentile([abs(share) for share in tpot], 0.99) * 100),
-        own=(statistics.fmean(delays), percentile(delays, 0.99)),
+        client_estimate=(statistics.fmean(delays), percentile(delays, 0.99)),
         loop_lag=observation.loop_lag_p99 * 1e3,
-        cpu=observation.client_cpu or 0.0,
-        limits=tuple(
+        cpu_share=observation.client_cpu or 0.0,
+        client_limits=tuple(
             check.name
             for check in checks
-            if not check.ok and validity.CONSEQUENCES[check.name] is Verdict.CLIENT_LIMITED
+            if not check.ok and validity.CHECK_VERDICTS[check.name] is Verdict.CLIENT_LIMITED
         ),
-        server_late=(server["late_mean"] * 1e3, server["late_p99"] * 1e3),
-        rest=took - duration - warmup,
-        failed=sum(record.error is not None for record in observation.records),
+        server_lateness=(server["late_mean"] * 1e3, server["late_p99"] * 1e3),
+        extra_seconds=took - duration - warmup,
+        failed_count=sum(record.error is not None for record in observation.records),
     )
 
 
-HEAD = (
+COLUMNS = (
     *("streams", "requests", "tokens/s", "TTFT error/ms mean", "p99", "target", "its own figure/ms mean", "p99"),
     *("TTFT measured/ms mean", "p99", "TPOT error/% mean", "p99", "loop lag p99/ms", "CPU/%"),
     *("client-limited by", "server late/ms mean", "p99"),
 )
 
 
-def row(found: Accuracy) -> list[str]:
+def row(accuracy: Accuracy) -> list[str]:
     """Return a line of the table."""
-    limits = TARGETS.get(found.streams)
-    verdict = {True: "met", False: "missed", None: ""}[found.met]
+    limits = TTFT_ERROR_TARGETS_MS.get(accuracy.streams)
+    verdict = {True: "met", False: "missed", None: ""}[accuracy.targets_met]
     target = f"{limits[0]:g} and {limits[1]:g}: {verdict}" if limits else "none"
     return [
-        f"{found.streams:,}",
-        f"{found.requests:,}",
-        f"{found.tokens_per_second:,.0f}",
-        *(f"{figure:.3f}" for figure in found.ttft_error),
+        f"{accuracy.streams:,}",
+        f"{accuracy.requests:,}",
+        f"{accuracy.tokens_per_second:,.0f}",
+        *(f"{figure:.3f}" for figure in accuracy.ttft_error),
         target,
-        *(f"{figure:.3f}" for figure in found.own),
-        *(f"{figure:.2f}" for figure in found.ttft),
-        *(f"{figure:.3f}" for figure in found.tpot_error),
-        f"{found.loop_lag:.2f}",
-        f"{found.cpu * 100:.0f}",
-        ", ".join(found.limits) or "-",
-        *(f"{figure:.2f}" for figure in found.server_late),
+        *(f"{figure:.3f}" for figure in accuracy.client_estimate),
+        *(f"{figure:.2f}" for figure in accuracy.ttft_measured),
+        *(f"{figure:.3f}" for figure in accuracy.tpot_error),
+        f"{accuracy.loop_lag:.2f}",
+        f"{accuracy.cpu_share * 100:.0f}",
+        ", ".join(accuracy.client_limits) or "-",
+        *(f"{figure:.2f}" for figure in accuracy.server_lateness),
     ]
 
 
 def markdown(results: Sequence[Accuracy]) -> str:
     """Return the table with the day and the machine."""
-    failed = sum(found.failed for found in results)
+    failed = sum(found.failed_count for found in results)
     return "\n\n".join(
         (
             f"Measured {today()} on {machine()}; client and decoder on one core, the server on another.",
-            table(HEAD, [row(found) for found in results]),
+            table(COLUMNS, [row(found) for found in results]),
             f"{failed} of these requests failed.",
         )
     )
@@ -189,7 +191,7 @@ def main() -> None:
     cores = (arguments.client_core, arguments.server_core)
     results = []
     for streams in arguments.streams:
-        results.append(run(streams, arguments.duration, arguments.warmup, cores))
+        results.append(measure_accuracy(streams, arguments.duration, arguments.warmup, cores))
         print(" | ".join(row(results[-1])), f"rest {results[-1].rest:.2f} s", file=sys.stderr, flush=True)
     text = markdown(results)
     print(text)

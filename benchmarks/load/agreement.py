@@ -24,22 +24,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-from clients import OFFLINE, Client, Load, Reported, measuring_client, vllm_client
+from clients import OFFLINE, BenchmarkLoad, Client, ReportedMetrics, measuring_client, vllm_client
 from page import machine, table, today, write_section
-from peers import run_command, say, vllm_version
+from peers import print_progress, run_command, vllm_version
 from reference import free_port
 
 import autotuner
-from autotuner.scoring.intervals import student
+from autotuner.scoring.intervals import t_quantile
 
 TOKENS = 100
 START_SECONDS = 400.0
 GRACE_SECONDS = 400.0
-TELLING = 0.15
+MAX_NOISE_SHARE = 0.15
 """Half an interval as a share of the figure, above which agreement means nothing."""
 
-IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-SUMS = {
+IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+SERVER_SUMS = {
     "vllm:time_to_first_token_seconds_sum": "ttft",
     "vllm:time_to_first_token_seconds_count": "answers",
     "vllm:prompt_tokens_total": "prompt_tokens",
@@ -48,7 +48,7 @@ SUMS = {
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerFigures:
     """What the server counted meanwhile: its own TTFT in ms, after it has tokenized, and tokens of a prompt."""
 
     ttft_mean: float
@@ -56,17 +56,17 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Run:
+class Repeat:
     """What one client reported in one repeat, and what the server said of it."""
 
     client: str
     concurrency: int
     repeat: int
-    reported: Reported
-    served: Served
+    reported: ReportedMetrics
+    served: ServerFigures
 
 
-FIGURES: dict[str, Callable[[Run], float]] = {
+FIGURES: dict[str, Callable[[Repeat], float]] = {
     "TTFT mean/ms": lambda run: run.reported.ttft_mean,
     "TPOT mean/ms": lambda run: run.reported.tpot_mean,
     "output tokens/s": lambda run: run.reported.output_throughput,
@@ -88,14 +88,14 @@ class Difference:
         """Whether the interval holds zero; noise that would hide a large difference decides nothing."""
         if abs(self.mean) > self.half_width:
             return "beyond noise"
-        return "within noise" if self.half_width <= TELLING * self.theirs else "too noisy to tell"
+        return "within noise" if self.half_width <= MAX_NOISE_SHARE * self.theirs else "too noisy to tell"
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     """Compare repeats that were run in turn; at least two pairs."""
     pairs = [our - their for our, their in zip(ours, theirs, strict=True)]
     error = statistics.stdev(pairs) / len(pairs) ** 0.5
-    return Difference(statistics.fmean(pairs), student(len(pairs) - 1) * error, statistics.fmean(theirs))
+    return Difference(statistics.fmean(pairs), t_quantile(len(pairs) - 1) * error, statistics.fmean(theirs))
 
 
 @contextlib.contextmanager
@@ -104,7 +104,7 @@ def vllm_server(environment: Path, model: Path, port: int, core: int, log: Path)
     command = [
         *(str(environment / "bin" / "vllm"), "serve", str(model), "--served-model-name", "m", "--port", str(port)),
         *("--enforce-eager", "--no-enable-prefix-caching", "--max-num-seqs", "64", "--max-model-len", "2048"),
-        *("--distributed-executor-backend", IN_PROCESS),
+        *("--distributed-executor-backend", IN_PROCESS_EXECUTOR),
     ]
     threads = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     variables = {**OFFLINE, **threads, "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -136,22 +136,22 @@ def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -
     raise SystemExit("vLLM did not start:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-20:]))
 
 
-def counted(url: str) -> dict[str, float]:
+def server_sums(url: str) -> dict[str, float]:
     """Return the server's own sums under short names."""
-    sums = dict.fromkeys(SUMS.values(), 0.0)
+    sums = dict.fromkeys(SERVER_SUMS.values(), 0.0)
     for line in httpx.get(f"{url}/metrics").text.splitlines():
         name, _, rest = line.partition("{")
-        if name in SUMS:
-            sums[SUMS[name]] += float(rest.rpartition(" ")[2])
+        if name in SERVER_SUMS:
+            sums[SERVER_SUMS[name]] += float(rest.rpartition(" ")[2])
     return sums
 
 
-def served(before: dict[str, float], after: dict[str, float]) -> Served:
+def server_figures(before: dict[str, float], after: dict[str, float]) -> ServerFigures:
     rise = {name: after[name] - before[name] for name in before}
-    return Served(1e3 * rise["ttft"] / rise["answers"], rise["prompt_tokens"] / rise["requests"])
+    return ServerFigures(1e3 * rise["ttft"] / rise["answers"], rise["prompt_tokens"] / rise["requests"])
 
 
-def drive(client: Client, environment: Path, load: Load) -> Reported:
+def run_client(client: Client, environment: Path, load: BenchmarkLoad) -> ReportedMetrics:
     """Run one client once; a failure ends the comparison."""
     _, _, failure = run_command(client.command(environment, load), client, load.folder, load.seconds + GRACE_SECONDS)
     if failure:
@@ -162,40 +162,40 @@ def drive(client: Client, environment: Path, load: Load) -> Reported:
     return reported
 
 
-def measure_all(given: argparse.Namespace, clients: Sequence[Client]) -> list[Run]:
+def measure_all(arguments: argparse.Namespace, clients: Sequence[Client]) -> list[Repeat]:
     """Start vLLM, warm it up, and let the clients drive it in turn."""
     runs = []
     with tempfile.TemporaryDirectory(prefix="agreement-") as home:
         port = free_port()
-        with vllm_server(given.vllm_env, given.model, port, given.server_core, Path(home, "vllm.log")):
-            os.sched_setaffinity(0, {given.client_core})
+        with vllm_server(arguments.vllm_env, arguments.model, port, arguments.server_core, Path(home, "vllm.log")):
+            os.sched_setaffinity(0, {arguments.client_core})
             # repeat 0 warms the server up at each concurrency and is not kept; who is first changes in turn
-            for concurrency, requests in zip(given.concurrency, given.requests, strict=True):
-                for repeat in range(given.repeats + 1):
+            for concurrency, requests in zip(arguments.concurrency, arguments.requests, strict=True):
+                for repeat in range(arguments.repeats + 1):
                     for client in clients[:: 1 if repeat % 2 else -1][: 2 if repeat else 1]:
                         folder = Path(home, f"{concurrency}-{repeat}-{len(runs)}-{client.name.split()[0]}")
                         folder.mkdir()
-                        load = Load(
+                        load = BenchmarkLoad(
                             url=f"http://127.0.0.1:{port}",
                             streams=concurrency,
                             requests=requests,
                             warmup=0,
                             tokens=TOKENS,
                             seconds=120.0,
-                            tokenizer=given.model,
+                            tokenizer=arguments.model,
                             folder=folder,
                             seed=1000 * concurrency + repeat,
                         )
-                        before = counted(load.url)
-                        reported = drive(client, given.vllm_env, load)
-                        seen = served(before, counted(load.url))
-                        say(f"{concurrency} {repeat} {client.name}: {reported} {seen}")
+                        before = server_sums(load.url)
+                        reported = run_client(client, arguments.vllm_env, load)
+                        seen = server_figures(before, server_sums(load.url))
+                        print_progress(f"{concurrency} {repeat} {client.name}: {reported} {seen}")
                         if repeat:
-                            runs.append(Run(client.name, concurrency, repeat, reported, seen))
+                            runs.append(Repeat(client.name, concurrency, repeat, reported, seen))
     return runs
 
 
-def markdown(runs: Sequence[Run], names: Sequence[str]) -> str:
+def markdown(runs: Sequence[Repeat], names: Sequence[str]) -> str:
     """Return the table: each figure of both clients with its spread, the difference, and a verdict."""
     rows = []
     for concurrency in sorted({run.concurrency for run in runs}):

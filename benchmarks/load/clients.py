@@ -15,7 +15,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
-class Load:
+class BenchmarkLoad:
     """What every client is told: a closed loop of `streams`, `requests` to count after `warmup` others."""
 
     url: str
@@ -31,7 +31,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Reported:
+class ReportedMetrics:
     """What a client said of the requests it counted: ms and tokens/s; `remark` where it doubts its own figures."""
 
     requests: int
@@ -49,12 +49,12 @@ class Client:
     name: str
     version: str
     packages: tuple[str, ...]
-    command: Callable[[Path, Load], list[str]]
-    read: Callable[[Load], Reported]
+    command: Callable[[Path, BenchmarkLoad], list[str]]
+    read: Callable[[BenchmarkLoad], ReportedMetrics]
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def _autotune(_: Path, load: Load) -> list[str]:
+def _autotune(_: Path, load: BenchmarkLoad) -> list[str]:
     # a little longer than one round, so that every stream has had one
     warmup = WARMUP_SECONDS if load.warmup else 0.0
     return [
@@ -64,10 +64,10 @@ def _autotune(_: Path, load: Load) -> list[str]:
     ]
 
 
-def _autotune_reported(load: Load) -> Reported:
+def _autotune_reported(load: BenchmarkLoad) -> ReportedMetrics:
     [point] = _json(load.folder / "stdout.txt")["load_points"]
     said = point["metrics"]
-    return Reported(
+    return ReportedMetrics(
         requests=said["ttft"]["n"],
         ttft_mean=said["ttft"]["mean"] * 1e3,
         ttft_p99=said["ttft"]["p99"] * 1e3,
@@ -77,24 +77,24 @@ def _autotune_reported(load: Load) -> Reported:
     )
 
 
-def _measure_once(_: Path, load: Load) -> list[str]:
+def _measure_once(_: Path, load: BenchmarkLoad) -> list[str]:
     return [
         *(sys.executable, str(Path(__file__).with_name("measure_once.py")), load.url, "--model", load.model),
         *("--streams", str(load.streams), "--requests", str(load.requests), "--limit", f"{load.seconds:g}"),
-        *("--scenario", f"D(100,{load.tokens})", "--vocabulary", str(_vocabulary(load.tokenizer))),
+        *("--scenario", f"D(100,{load.tokens})", "--vocabulary", str(_vocab_size(load.tokenizer))),
     ]
 
 
-def _vocabulary(model: Path) -> int:
+def _vocab_size(model: Path) -> int:
     size: int = _json(model / "config.json")["vocab_size"]
     return size
 
 
-def _measured_once(load: Load) -> Reported:
-    return Reported(**_json(load.folder / "stdout.txt"))
+def _measured_once(load: BenchmarkLoad) -> ReportedMetrics:
+    return ReportedMetrics(**_json(load.folder / "stdout.txt"))
 
 
-def _vllm(environment: Path, load: Load) -> list[str]:
+def _vllm(environment: Path, load: BenchmarkLoad) -> list[str]:
     return [
         *(str(environment / "bin" / "vllm"), "bench", "serve", "--backend", "openai", "--base-url", load.url),
         *("--endpoint", "/v1/completions", "--model", load.model, "--tokenizer", str(load.tokenizer)),
@@ -106,14 +106,14 @@ def _vllm(environment: Path, load: Load) -> list[str]:
     ]
 
 
-def _vllm_reported(load: Load) -> Reported:
+def _vllm_reported(load: BenchmarkLoad) -> ReportedMetrics:
     said = _json(load.folder / "reported.json")
-    return Reported(
+    return ReportedMetrics(
         said["completed"], said["mean_ttft_ms"], said["p99_ttft_ms"], said["mean_tpot_ms"], said["output_throughput"]
     )
 
 
-def _aiperf(environment: Path, load: Load) -> list[str]:
+def _aiperf(environment: Path, load: BenchmarkLoad) -> list[str]:
     return [
         *(str(environment / "bin" / "aiperf"), "profile", "-m", "m", "--tokenizer", str(load.tokenizer)),
         *("--url", load.url, "--endpoint-type", "completions", "--streaming", "--concurrency", str(load.streams)),
@@ -135,11 +135,11 @@ def _aiperf(environment: Path, load: Load) -> list[str]:
     ]
 
 
-def _aiperf_reported(load: Load) -> Reported:
+def _aiperf_reported(load: BenchmarkLoad) -> ReportedMetrics:
     said = _json(load.folder / "profile_export_aiperf.json")
     ttft = said["time_to_first_token"]
     count = round(said["request_count"]["avg"])
-    return Reported(
+    return ReportedMetrics(
         count,
         ttft["avg"],
         ttft["p99"],
@@ -148,7 +148,7 @@ def _aiperf_reported(load: Load) -> Reported:
     )
 
 
-def _guidellm(environment: Path, load: Load) -> list[str]:
+def _guidellm(environment: Path, load: BenchmarkLoad) -> list[str]:
     warmup = {"mode": "requests", "value": load.warmup}
     profile = {"kind": "concurrent", "streams": [load.streams], "warmup": warmup}
     return [
@@ -163,16 +163,16 @@ def _guidellm(environment: Path, load: Load) -> list[str]:
     ]
 
 
-def _guidellm_reported(load: Load) -> Reported:
+def _guidellm_reported(load: BenchmarkLoad) -> ReportedMetrics:
     metrics = _json(load.folder / "reported.json")["benchmarks"][0]["metrics"]
     ttft = metrics["time_to_first_token_ms"]["successful"]
     # its own time_per_output_token_ms divides the whole request, first token included
     tpot = metrics["inter_token_latency_ms"]["successful"]["mean"]
     throughput = metrics["output_tokens_per_second"]["successful"]["mean"]
-    return Reported(ttft["count"], ttft["mean"], ttft["percentiles"]["p99"], tpot, throughput)
+    return ReportedMetrics(ttft["count"], ttft["mean"], ttft["percentiles"]["p99"], tpot, throughput)
 
 
-def _genai_bench(environment: Path, load: Load) -> list[str]:
+def _genai_bench(environment: Path, load: BenchmarkLoad) -> list[str]:
     total = load.requests + load.warmup
     return [
         *(str(environment / "bin" / "genai-bench"), "benchmark", "--api-backend", "openai", "--api-base", load.url),
@@ -185,7 +185,7 @@ def _genai_bench(environment: Path, load: Load) -> list[str]:
     ]
 
 
-def _genai_bench_reported(load: Load) -> Reported:
+def _genai_bench_reported(load: BenchmarkLoad) -> ReportedMetrics:
     [path] = (load.folder / "run").glob("D*_text-to-text_num_concurrency_*.json")
     said = _json(path)["aggregated_metrics"]
     ttft, tpot = said["stats"]["ttft"], said["stats"]["tpot"]
@@ -193,7 +193,7 @@ def _genai_bench_reported(load: Load) -> Reported:
     total = said["num_completed_requests"]
     warmup = int(total * load.warmup / (load.requests + load.warmup))
     throughput = said["mean_output_throughput_tokens_per_s"]
-    return Reported(total - warmup, ttft["mean"] * 1e3, ttft["p99"] * 1e3, tpot["mean"] * 1e3, throughput)
+    return ReportedMetrics(total - warmup, ttft["mean"] * 1e3, ttft["p99"] * 1e3, tpot["mean"] * 1e3, throughput)
 
 
 def _json(path: Path) -> Any:

@@ -14,22 +14,25 @@ from pathlib import Path
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
-TEXT = Path(__file__).parents[2] / "LICENSE"
-VOCABULARY = 2000
-CHAT = "{% for message in messages %}{{ message.role }} {{ message.content }}\n{% endfor %}assistant "
+TRAINING_TEXT = Path(__file__).parents[2] / "LICENSE"
+VOCAB_SIZE = 2000
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.role }} {{ message.content }}\n{% endfor %}assistant "
 
 
 def main(folder: str) -> None:
     """Train and save."""
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(
-        [TEXT.read_text(), " token" * 1000], vocab_size=VOCABULARY, special_tokens=["<s>", "</s>"], show_progress=False
+        [TRAINING_TEXT.read_text(), " token" * 1000],
+        vocab_size=VOCAB_SIZE,
+        special_tokens=["<s>", "</s>"],
+        show_progress=False,
     )
     assert len(trained.encode(" token" * 100).ids) == 100
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=4096
     )
-    wrapped.chat_template = CHAT
+    wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
 
 

@@ -16,7 +16,7 @@ from autotuner.core import LoadPoint, Workload
 from autotuner.experiment import Slo
 from autotuner.load import Endpoint, measure
 from autotuner.scoring.metrics import summarize
-from autotuner.scoring.validity import check
+from autotuner.scoring.validity import check_validity
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     given = parser.parse_args()
     point = LoadPoint(given.scenario, concurrency=given.streams)
     observation = measure(
-        Endpoint(given.url, given.model, vocabulary=given.vocabulary),
+        Endpoint(given.url, given.model, vocab_size=given.vocabulary),
         point,
         Workload((point,), duration=given.limit, warmup=0.0, max_requests=given.requests),
         salt=f"once {time.time_ns()}",
@@ -40,7 +40,7 @@ def main() -> None:
     metrics = summarize(observation, Slo())
     if metrics.ttft is None or metrics.tpot is None:
         raise SystemExit(f"no request was answered: {dict(metrics.errors)}")
-    failed = [found.name for found in check(observation, metrics, Slo()) if not found.ok]
+    failed = [found.name for found in check_validity(observation, metrics, Slo()) if not found.ok]
     reported = {
         "requests": metrics.ttft.n,
         "ttft_mean": metrics.ttft.mean * 1e3,

@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import platformdirs
-from clients import PEERS, TORCH, Client, Load, Reported, autotune_client, vllm_client
+from clients import PEERS, TORCH, BenchmarkLoad, Client, ReportedMetrics, autotune_client, vllm_client
 from page import machine, table, today, write_section
-from reference import Truth, free_port, read_log, reference_server, truth
+from reference import TrueMetrics, free_port, read_log, reference_server, true_metrics
 
 import autotuner
 
@@ -39,7 +39,7 @@ GRACE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Result:
+class ClientResult:
     """One client at one number of streams; `failure` says why there are no figures."""
 
     client: str
@@ -47,12 +47,12 @@ class Result:
     streams: int
     command_seconds: float
     cpu_seconds: float
-    reported: Reported | None = None
-    true: Truth | None = None
+    reported: ReportedMetrics | None = None
+    true: TrueMetrics | None = None
     failure: str | None = None
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -61,7 +61,7 @@ def install(client: Client, home: Path) -> Path:
     environment = home / client.name.lower()
     done = environment / f"installed-{client.version}"
     if client.packages and not done.exists():
-        say(f"installing {' '.join(client.packages)} into {environment}")
+        print_progress(f"installing {' '.join(client.packages)} into {environment}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
         pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
         # without a build of torch for CPU, pip takes the one for CUDA and gigabytes with it
@@ -77,25 +77,25 @@ def vllm_version(environment: Path) -> str:
     return subprocess.check_output([environment / "bin" / "python", "-c", ask], text=True).strip()
 
 
-def set_up(given: argparse.Namespace) -> tuple[list[tuple[Client, Path]], Path]:
+def set_up(arguments: argparse.Namespace) -> tuple[list[tuple[Client, Path]], Path]:
     """Install what is missing; return the chosen clients with their environments, and a tokenizer."""
-    home: Path = given.environments
+    home: Path = arguments.environments
     home.mkdir(parents=True, exist_ok=True)
-    if given.vllm_env is None:
+    if arguments.vllm_env is None:
         subprocess.run([sys.executable, ROOT / "tests" / "real" / "setup_vllm.py", home / "engine"], check=True)
-        given.vllm_env = home / "engine" / "vllm"
+        arguments.vllm_env = home / "engine" / "vllm"
     clients = [
         (autotune_client(autotuner.__version__), Path(sys.prefix)),
-        (vllm_client(vllm_version(given.vllm_env)), given.vllm_env),
+        (vllm_client(vllm_version(arguments.vllm_env)), arguments.vllm_env),
         *((peer, home / peer.name.lower()) for peer in PEERS),
     ]
-    chosen = [pair for pair in clients if given.clients is None or pair[0].name in given.clients]
+    chosen = [pair for pair in clients if arguments.clients is None or pair[0].name in arguments.clients]
     for client, _ in chosen:
         install(client, home)
     tokenizer = home / "tokenizer"
     if not tokenizer.exists():
         script = Path(__file__).with_name("make_tokenizer.py")
-        subprocess.run([given.vllm_env / "bin" / "python", script, tokenizer], check=True)
+        subprocess.run([arguments.vllm_env / "bin" / "python", script, tokenizer], check=True)
     return chosen, tokenizer
 
 
@@ -132,13 +132,13 @@ def run_command(command: Sequence[str], client: Client, folder: Path, limit: flo
     return time.monotonic() - began, usage.ru_utime + usage.ru_stime, failure
 
 
-def last_words(folder: Path) -> list[str]:
+def last_line(folder: Path) -> list[str]:
     """Return the last line a client wrote, on whichever stream it wrote any."""
     lines = [(folder / name).read_text(errors="replace").strip().splitlines() for name in ("stderr.txt", "stdout.txt")]
     return next(filter(None, lines), [])[-1:]
 
 
-def compare(client: Client, environment: Path, load: Load, server_core: int) -> Result:
+def compare(client: Client, environment: Path, load: BenchmarkLoad, server_core: int) -> ClientResult:
     """Run one client against a server of its own, and hold its report against the server's log."""
     port = int(load.url.rpartition(":")[2])
     log = load.folder / "sent.json"
@@ -146,25 +146,25 @@ def compare(client: Client, environment: Path, load: Load, server_core: int) -> 
         wall, cpu, failure = run_command(
             client.command(environment, load), client, load.folder, load.seconds + GRACE_SECONDS
         )
-    result = Result(client.name, client.version, load.streams, wall, cpu, failure=failure)
+    result = ClientResult(client.name, client.version, load.streams, wall, cpu, failure=failure)
     if failure:
-        return replace(result, failure=": ".join([failure, *last_words(load.folder)]))
+        return replace(result, failure=": ".join([failure, *last_line(load.folder)]))
     try:
         reported = client.read(load)
     except (OSError, KeyError, ValueError) as error:
         return replace(result, failure=f"left no report that could be read: {error!r}")
     if not reported.requests:
         return replace(result, failure="counted no request")
-    true = truth(read_log(log), reported.requests, TOKENS)
-    return Result(client.name, client.version, load.streams, wall, cpu, reported, true)
+    true = true_metrics(read_log(log), reported.requests, TOKENS)
+    return ClientResult(client.name, client.version, load.streams, wall, cpu, reported, true)
 
 
-def row(result: Result) -> list[str]:
+def row(result: ClientResult) -> list[str]:
     """Return a line of the table: reported, and the error against the truth."""
     name = f"{result.client} {result.version}"
     said, true = result.reported, result.true
     if said is None or true is None:
-        return [name, "failed", *["" for _ in HEAD[2:]]]
+        return [name, "failed", *["" for _ in COLUMNS[2:]]]
     return [
         name,
         f"{said.requests:,}",
@@ -181,19 +181,19 @@ def row(result: Result) -> list[str]:
     ]
 
 
-HEAD = (
+COLUMNS = (
     *("client", "requests", "TTFT mean/ms", "error/ms", "TTFT p99/ms", "error/ms", "TPOT mean/ms", "error/%"),
     *("in flight", "load/s", "CPU/s", "command/s"),
 )
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[ClientResult]) -> str:
     """Return one table per number of streams, each with what was true for its clients."""
     parts = [f"Measured {today()} on {machine()}; each client on one core, the server on another."]
     for streams in sorted({result.streams for result in results}):
         here = [result for result in results if result.streams == streams]
         parts.append(f"{streams:,} streams:")
-        parts.append(table(HEAD, [row(result) for result in here]))
+        parts.append(table(COLUMNS, [row(result) for result in here]))
         means = [result.true.ttft_mean for result in here if result.true]
         tails = [result.true.ttft_p99 for result in here if result.true]
         if means:
@@ -210,26 +210,26 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n\n".join(parts)
 
 
-def measure_all(given: argparse.Namespace, on_result: Callable[[Result], None]) -> list[Result]:
+def measure_all(arguments: argparse.Namespace, on_result: Callable[[ClientResult], None]) -> list[ClientResult]:
     """Set up, pin this process and with it every client, and compare them one after another."""
-    clients, tokenizer = set_up(given)
-    os.sched_setaffinity(0, {given.client_core})
+    clients, tokenizer = set_up(arguments)
+    os.sched_setaffinity(0, {arguments.client_core})
     results = []
-    for streams, rounds in zip(given.streams, given.rounds, strict=True):
+    for streams, rounds in zip(arguments.streams, arguments.rounds, strict=True):
         for client, environment in clients:
             with tempfile.TemporaryDirectory(prefix="peers-") as folder:
-                load = Load(
+                load = BenchmarkLoad(
                     url=f"http://127.0.0.1:{free_port()}",
                     streams=streams,
                     requests=streams * rounds,
                     warmup=streams,
                     tokens=TOKENS,
-                    seconds=given.limit,
+                    seconds=arguments.limit,
                     tokenizer=tokenizer,
                     folder=Path(folder),
                 )
-                say(f"{client.name} at {streams} streams")
-                results.append(compare(client, environment, load, given.server_core))
+                print_progress(f"{client.name} at {streams} streams")
+                results.append(compare(client, environment, load, arguments.server_core))
                 on_result(results[-1])
     return results
 
@@ -257,7 +257,7 @@ def main() -> None:
     if given.install_only:
         set_up(given)
         return
-    results = measure_all(given, lambda result: say(" | ".join(row(result))))
+    results = measure_all(given, lambda result: print_progress(" | ".join(row(result))))
     text = markdown(results)
     print(text)
     if given.json:

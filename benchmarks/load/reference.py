@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Sent(NamedTuple):
+class LoggedRequest(NamedTuple):
     """One request as the server saw it, in seconds on the machine's monotonic clock."""
 
     nonce: str
     received: float
-    first: float
-    last: float
+    first_token: float
+    last_token: float
 
 
 @dataclass(frozen=True)
-class Truth:
+class TrueMetrics:
     """What a client should have reported of a set of requests: ms; `in_flight` is the mean number of them."""
 
     requests: int
@@ -57,25 +57,25 @@ def reference_server(port: int, core: int, log: Path) -> Iterator[subprocess.Pop
             process.wait()
 
 
-def read_log(path: Path) -> list[Sent]:
-    return [Sent(*row) for row in json.loads(path.read_text())["requests"]]
+def read_log(path: Path) -> list[LoggedRequest]:
+    return [LoggedRequest(*row) for row in json.loads(path.read_text())["requests"]]
 
 
-def truth(log: Sequence[Sent], count: int, tokens: int) -> Truth:
+def true_metrics(log: Sequence[LoggedRequest], count: int, tokens: int) -> TrueMetrics:
     """Summarise the last `count` requests, of `tokens` tokens each: what came before was the client's warm-up.
 
     In flight is counted while they were sent, whatever else was there.
     """
     requests = sorted(log, key=lambda sent: sent.received)[-count:]
-    ttft = [(sent.first - sent.received) * 1e3 for sent in requests]
+    ttft = [(sent.first_token - sent.received) * 1e3 for sent in requests]
     start, end = requests[0].received, requests[-1].received
-    present = sum(max(0.0, min(sent.last, end) - max(sent.received, start)) for sent in log)
-    return Truth(
+    present = sum(max(0.0, min(sent.last_token, end) - max(sent.received, start)) for sent in log)
+    return TrueMetrics(
         requests=len(requests),
         ttft_mean=statistics.fmean(ttft),
         ttft_p99=percentile(ttft, 0.99),
-        tpot_mean=statistics.fmean((sent.last - sent.first) * 1e3 / (tokens - 1) for sent in requests),
-        seconds=max(sent.last for sent in requests) - start,
+        tpot_mean=statistics.fmean((sent.last_token - sent.first_token) * 1e3 / (tokens - 1) for sent in requests),
+        seconds=max(sent.last_token for sent in requests) - start,
         in_flight=present / (end - start) if end > start else 0.0,
     )
 

@@ -27,8 +27,8 @@ from time import monotonic, sleep
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 JSON_HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 MODELS = json.dumps({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "reference"}]}).encode()
-LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-PROMPT = re.compile(rb'"prompt":\[((?: *\d+,){5} *\d+)')
+CONTENT_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+PROMPT_NONCE = re.compile(rb'"prompt":\[((?: *\d+,){5} *\d+)')
 
 
 def event(data: str) -> bytes:
@@ -55,7 +55,7 @@ def chunk(kind: str, text: str, finish: str | None = None) -> bytes:
     )
 
 
-class Answer:
+class StreamBytes:
     """The bytes of a stream's first token, of those between, and of the last with all that follows."""
 
     def __init__(self, kind: str, tokens: int) -> None:
@@ -66,50 +66,52 @@ class Answer:
         self.last = chunk(kind, " token", "length") + event(json.dumps(tail)) + event("[DONE]") + b"0\r\n\r\n"
 
 
-class Client:
+class ClientConnection:
     """One connection: what was read of its request, and what was sent of its answer."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.buffer = bytearray()
-        self.open = True
+        self.is_open = True
         self.position = 0
         self.due = 0.0
         self.nonce = ""
         self.received = 0.0
-        self.first = 0.0
-        self.answer: Answer
+        self.first_token = 0.0
+        self.answer: StreamBytes
 
 
-class Server:
+class ReferenceServer:
     """Answers every POST with `tokens` tokens on schedule."""
 
     def __init__(self, port: int, ttft: float, tpot: float, tokens: int) -> None:
         self.ttft, self.tpot, self.tokens = ttft, tpot, tokens
-        self.completion = Answer("text_completion", tokens)
-        self.chat = Answer("chat.completion.chunk", tokens)
+        self.completion = StreamBytes("text_completion", tokens)
+        self.chat = StreamBytes("chat.completion.chunk", tokens)
         self.listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self.listener.setblocking(False)
         self.poll = select.epoll()
         self.poll.register(self.listener, select.EPOLLIN)
-        self.clients: dict[int, Client] = {}
+        self.clients: dict[int, ClientConnection] = {}
         # both are in order of time, because each adds the same delay to an instant that only grows
-        self.firsts: deque[Client] = deque()
-        self.others: deque[Client] = deque()
+        self.first_token_queue: deque[ClientConnection] = deque()
+        self.next_token_queue: deque[ClientConnection] = deque()
         self.log: list[tuple[str, float, float, float]] = []
-        self.late: list[float] = []
+        self.lateness: list[float] = []
         self.running = True
 
     def serve(self) -> None:
         """Run until told to stop; epoll's timeout has whole milliseconds, a sleep has not."""
         while self.running:
             now = monotonic()
-            for queue in (self.firsts, self.others):
+            for queue in (self.first_token_queue, self.next_token_queue):
                 for _ in range(64):
                     if not queue or queue[0].due > now:
                         break
                     now = self.send(queue.popleft())
-            wait = min((queue[0].due - now for queue in (self.firsts, self.others) if queue), default=0.1)
+            wait = min(
+                (queue[0].due - now for queue in (self.first_token_queue, self.next_token_queue) if queue), default=0.1
+            )
             if 0 < wait < 0.001:
                 sleep(min(wait, 0.0002))
             for fd, _ in self.poll.poll(max(0.0, wait - 0.001), 64):
@@ -127,7 +129,7 @@ class Server:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.clients[sock.fileno()] = Client(sock)
+            self.clients[sock.fileno()] = ClientConnection(sock)
             self.poll.register(sock, select.EPOLLIN)
 
     def receive(self, fd: int) -> None:
@@ -140,12 +142,12 @@ class Server:
         if not data:
             self.poll.unregister(fd)
             client.sock.close()
-            client.open = False
+            client.is_open = False
             del self.clients[fd]
             return
         client.buffer += data
         split = client.buffer.find(b"\r\n\r\n")
-        length = LENGTH.search(client.buffer, 0, max(0, split) + 4)
+        length = CONTENT_LENGTH.search(client.buffer, 0, max(0, split) + 4)
         if split < 0 or (length is not None and len(client.buffer) < split + 4 + int(length[1])):
             return
         head, body = bytes(client.buffer[:split]), bytes(client.buffer[split + 4 :])
@@ -154,46 +156,46 @@ class Server:
             found = head.split(b" ", 2)[1].rstrip(b"/") in (b"/v1/models", b"/health")
             client.sock.send(JSON_HEAD % ((b"200 OK", len(MODELS), MODELS) if found else (b"404 Not Found", 2, b"{}")))
             return
-        prompt = PROMPT.search(body)
+        prompt = PROMPT_NONCE.search(body)
         client.nonce = prompt[1].decode().replace(" ", "") if prompt else ""
         client.answer = self.chat if b"/chat/" in head[:64] else self.completion
         client.position = 0
         client.received = monotonic()
         client.due = client.received + self.ttft
-        self.firsts.append(client)
+        self.first_token_queue.append(client)
 
-    def send(self, client: Client) -> float:
+    def send(self, client: ClientConnection) -> float:
         """Write one token, put the next on the schedule, and return the instant of writing."""
         position = client.position
         now = monotonic()
-        self.late.append(now - client.due)
-        if not client.open:
+        self.lateness.append(now - client.due)
+        if not client.is_open:
             return now
         try:
             if position == 0:
-                client.first = now
+                client.first_token = now
                 client.sock.send(client.answer.first)
             elif position < self.tokens - 1:
                 client.sock.send(client.answer.middle)
             else:
                 client.sock.send(client.answer.last)
-                self.log.append((client.nonce, client.received, client.first, now))
+                self.log.append((client.nonce, client.received, client.first_token, now))
                 return now
         except OSError:
             return now
         client.position = position + 1
         client.due += self.tpot
-        self.others.append(client)
+        self.next_token_queue.append(client)
         return now
 
     def summary(self) -> dict[str, object]:
         """Return the log, and how late tokens were sent."""
-        late = sorted(self.late) or [0.0]
+        late = sorted(self.lateness) or [0.0]
         return {
             "requests": self.log,
             "late_mean": sum(late) / len(late),
             "late_p99": late[int(len(late) * 0.99)],
-            "tokens": len(self.late),
+            "tokens": len(self.lateness),
         }
 
 
@@ -210,7 +212,7 @@ def main() -> None:
         os.sched_setaffinity(0, {arguments.core})
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    server = Server(arguments.port, arguments.ttft, arguments.tpot, arguments.tokens)
+    server = ReferenceServer(arguments.port, arguments.ttft, arguments.tpot, arguments.tokens)
 
     def stop(*_: object) -> None:
         server.running = False

@@ -14,7 +14,7 @@ from errors import LEVELS, TARGETS, held_out, labels, load
 from physics import MEMBERS, PRIORS, Fit, fit
 from rows import READS_ALL
 
-from autotuner.predict.calibration import EVERY
+from autotuner.predict.calibration import ALL_LAYOUTS
 
 SMALL = 0.004
 """Multipliers and effects nearer to none than this are left out."""
@@ -82,7 +82,7 @@ def effects_of(model: Fit, a, keys) -> dict[str, dict[str, dict[str, list[float]
                 row = [round(float(value), 2) + 0.0 for value in values]
                 while row and not row[-1]:
                     row.pop()
-                found.setdefault(series, {}).setdefault(EVERY if key == series else key, {})[target] = row
+                found.setdefault(series, {}).setdefault(ALL_LAYOUTS if key == series else key, {})[target] = row
     return found
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from rows import Arrays
 from scipy.linalg import solve
 
-from autotuner.predict.calibration import Serving
-from autotuner.predict.efficiencies import Rates, step_parts
-from autotuner.predict.queueing import Steps, tpot_of, ttft_of
+from autotuner.predict.calibration import ServingConstants
+from autotuner.predict.efficiencies import Efficiencies, step_parts
+from autotuner.predict.queueing import IterationSeconds, mean_tpot, mean_ttft
 
 ENGINES = ["vllm", "sglang", "trtllm"]
 GENERATIONS = ["hopper", "blackwell"]
@@ -132,24 +132,24 @@ def times(logs: dict[str, np.ndarray], a: Arrays):
     decode = step_parts(a.works[0], rates, eager=False).total
     alone, mixed, batched = (step_parts(work, rates, eager=True).total for work in a.works[1:])
     # What does not mix prompts with decodes sees a prompt alone, beside a decode iteration.
-    steps = Steps(decode, alone, np.where(a.mixes, mixed, alone), batched, a.prompts)
+    steps = IterationSeconds(decode, alone, np.where(a.mixes, mixed, alone), batched, a.prompts)
     wait = np.where(a.polls > 0, value["poll"] * a.polls, value["wait"] * value["version wait"])
-    serving = Serving(
+    serving = ServingConstants(
         overhead=value["overhead"] * a.counts["layers"],
-        wait=wait,
+        wait_iterations=wait,
         gather=value["gather"] * a.counts["gathering"],
-        per_token=value["per_token"],
-        burst=value["burst"],
-        replicas=value["replicas"],
-        saturation=value["saturation"],
-        mixes=True,
+        host_per_token=value["per_token"],
+        burst_share=value["burst"],
+        replica_interference=value["replicas"],
+        queue_scale=value["saturation"],
+        mixes_phases=True,
     )
     sequential = steps._replace(mixed=np.where(a.mixes, mixed, alone + decode))
-    tpot = tpot_of(a.loop._replace(others=np.where(a.apart, 0.0, a.loop.others)), sequential, serving)
-    return ttft_of(a.loop, steps, serving, tpot), tpot
+    tpot = mean_tpot(a.loop._replace(others=np.where(a.apart, 0.0, a.loop.others)), sequential, serving)
+    return mean_ttft(a.loop, steps, serving, tpot), tpot
 
 
-def _rates(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) -> Rates:
+def _rates(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) -> Efficiencies:
     """Constants of the operators of every row; mirrors Calibration.rates."""
     launch = sum(
         count[kind] * value[f"launch_{kind}"] for kind in ("plain", "latent", "linear", "index", "dense", "expert")
@@ -160,7 +160,7 @@ def _rates(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) -> Rates:
     same = ("gemm_compute", "mixer_memory", "dense_memory", "context", "latent_context", "decode_compute")
     same += ("decode_memory", "state", "elementwise", "permute", "reduce_latency", "reduce_bytes", "reduce_oneshot")
     same += ("dispatch_latency", "dispatch_bytes", "step")
-    return Rates(
+    return Efficiencies(
         expert_compute=value["expert_compute"],
         expert_memory=value["expert_memory"] * value["version expert"],
         idle=count["idle"],

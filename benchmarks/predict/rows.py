@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from autotuner.predict.calibration import basis_of, generation_of
-from autotuner.predict.model_on_gpus import Deployment
+from autotuner.predict.calibration import effect_basis, gpu_generation
+from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.operators import Work
 from autotuner.predict.predict import effect_keys
-from autotuner.predict.predict_csv import LENGTHS, deployment_of, load_of
-from autotuner.predict.queueing import Loop
+from autotuner.predict.predict_csv import MEAN_LENGTH_SHARE, model_from_row, worker_concurrency
+from autotuner.predict.queueing import ClosedLoopLoad
 
 # Series measured with a multi-token predictor on, which the table has no column for: the same
 # configuration is measured without it elsewhere, and is 1.3 to 2 times slower per token.
@@ -31,7 +31,7 @@ READS_ALL = ("vllm 0.12.0",)
 class Row:
     """One measurement: its deployment, its load, and times in seconds."""
 
-    deployment: Deployment
+    deployment: ModelOnGpus
     isl: int
     osl: int
     concurrency: int
@@ -51,7 +51,7 @@ class Row:
         """Whether it may have run with a draft."""
         of = self.deployment
         named = (of.shape.name, of.engine, of.version)
-        return named in SPECULATIVE and not (of.engine == "sglang" and of.layout.expert_groups > 1)
+        return named in SPECULATIVE and not (of.engine == "sglang" and of.layout.ep_size > 1)
 
     @property
     def late(self):
@@ -71,9 +71,9 @@ def read(path: Path) -> list[Row]:
     rows = []
     with path.open(newline="") as file:
         for line in csv.DictReader(file):
-            deployment, workers = deployment_of(line)
+            deployment, workers = model_from_row(line)
             concurrency = int(line["concurrency"])
-            load = load_of(concurrency, workers), workers > 1
+            load = worker_concurrency(concurrency, workers), workers > 1
             times = float(line["ttft_ms"]) / 1000, float(line["tpot_ms"]) / 1000
             rows.append(Row(deployment, int(line["isl"]), int(line["osl"]), concurrency, *load, *times))
     copies: dict[tuple, int] = {}
@@ -98,7 +98,7 @@ class Arrays:
 
     works: tuple[Work, Work, Work, Work]
     prompts: np.ndarray
-    loop: Loop
+    loop: ClosedLoopLoad
     counts: dict[str, np.ndarray]
     engine: np.ndarray
     generation: np.ndarray
@@ -119,15 +119,15 @@ class Arrays:
 
 def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
     """Stack rows."""
-    loops = [row.deployment.loop(row.isl, row.osl, row.load, lengths=LENGTHS) for row in rows]
+    loops = [row.deployment.replica_load(row.isl, row.osl, row.load, length_scale=MEAN_LENGTH_SHARE) for row in rows]
     loops = [loop._replace(queued=0.0) if row.apart else loop for row, loop in zip(rows, loops, strict=True)]
-    works = [row.deployment.works(loop) for row, loop in zip(rows, loops, strict=True)]
+    works = [row.deployment.iteration_work(loop) for row, loop in zip(rows, loops, strict=True)]
     of = [row.deployment for row in rows]
 
     def layers(test):
         return np.array([sum(k.layers for k in d.shape.attentions if test(k)) for d in of], float)
 
-    generation = [generation_of(d.gpu) for d in of]
+    generation = [gpu_generation(d.gpu) for d in of]
     polling = [
         (3.0 if row.load >= 16 else 1.0) if d.engine == "sglang" and g == "blackwell" else 0.0
         for row, d, g in zip(rows, of, generation, strict=True)
@@ -141,18 +141,18 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
             "latent": layers(lambda k: k.latent),
             "linear": layers(lambda k: k.state),
             "index": layers(lambda k: k.index),
-            "dense": np.array([sum(k.layers for k in d.shape.feeds if not k.experts) for d in of], float),
+            "dense": np.array([sum(k.layers for k in d.shape.feed_forwards if not k.experts) for d in of], float),
             "expert": np.array([d.shape.moe_layers for d in of], float),
             "gathering": np.array([d.layout.dp > 1 and d.engine == "trtllm" for d in of], float),
             "idle": np.array([f"{d.engine} {d.version}" in READS_ALL for d in of], float),
             "layers": np.array([d.shape.layers for d in of], float),
-            "groups": np.array([d.layout.expert_groups > 1 for d in of], float),
+            "groups": np.array([d.layout.ep_size > 1 for d in of], float),
         },
         engine=np.array([engines.index(d.engine) for d in of]),
         generation=np.array([generations.index(g) for g in generation]),
         version=np.array([versions.index(f"{d.engine} {d.version or '-'}") for d in of]),
-        mixer=np.array([dtypes.index(d.dtypes.mixer) for d in of]),
-        dense=np.array([dtypes.index(d.dtypes.dense) for d in of]),
+        mixer=np.array([dtypes.index(d.dtypes.attention_proj) for d in of]),
+        dense=np.array([dtypes.index(d.dtypes.mlp) for d in of]),
         expert=np.array([dtypes.index(d.dtypes.expert) for d in of]),
         mixes=np.array([d.engine != "sglang" for d in of]),
         polls=np.array(polling),
@@ -162,5 +162,5 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
         speculative=np.array([row.speculative for row in rows]),
         late=np.array([row.late for row in rows]),
         apart=np.array([row.apart for row in rows]),
-        basis=np.array([basis_of(row.isl, row.osl, row.load) for row in rows]),
+        basis=np.array([effect_basis(row.isl, row.osl, row.load) for row in rows]),
     )

@@ -23,12 +23,12 @@ from statistics import fmean
 from typing import Any
 
 from autotuner.config import Composition, TaskContext, compose
-from autotuner.core import unobserved
-from autotuner.scoring.confirm import Gain, gain
+from autotuner.core import ignore_progress
+from autotuner.scoring.confirm import Gain, confirmed_gain
 from autotuner.scoring.judge import judge
-from autotuner.scoring.pool import launch_logs
-from autotuner.search.launch import Launch, course_of
-from autotuner.session import run, wire
+from autotuner.scoring.pool import launch_log_utilities
+from autotuner.search.launch import Launch, load_plan_for
+from autotuner.session import run, session_for
 
 PAIRS, OTHER_SEEDS = 3, 50_000
 DURATION, LONGEST, WARMUP = 6.0, 12.0, 2.0
@@ -93,7 +93,7 @@ class Claim:
         if self.claimed is None or self.again is None:
             return f"{self.setting}: nothing claimed"
         interval = f"{self.claimed.value:.3f} ({self.claimed.low:.3f} to {self.claimed.high:.3f})"
-        reliable = "confirmed" if self.claimed.reliable else "no gain proven"
+        reliable = "confirmed" if self.claimed.is_reliable else "no gain proven"
         return f"{self.setting}: {interval}, {reliable}; again {self.again:.3f}: {'holds' if self.holds else 'MISSES'}"
 
 
@@ -130,22 +130,22 @@ def check(given: argparse.Namespace, setting: Setting, folder: Path) -> Claim:
     what = composition(given, setting)
     result = run(what, output=folder)
     experiment, ranking = what.experiment, result.ranking
-    claimed = gain(ranking, result.trials, experiment)
+    claimed = confirmed_gain(ranking, result.trials, experiment)
     winner, defaults = ranking.winner, ranking.defaults
     if claimed is None or winner is None or defaults is None:
         return Claim(str(setting), None, None)
-    executor = wire(experiment).executor(unobserved)
-    logs: dict[int, list[float]] = {winner.trial: [], defaults.trial: []}
+    executor = session_for(experiment).create_executor(ignore_progress)
+    logs: dict[int, list[float]] = {winner.trial_number: [], defaults.trial_number: []}
     for pair in range(PAIRS):
         for standing in (winner, defaults):
             seed = experiment.benchmark.seed + OTHER_SEEDS + pair
             workload = replace(experiment.workload(), load_points=standing.load_points, seed=seed)
-            launch = Launch(standing.candidate, "confirmation", course_of(experiment, workload))
-            executor.submit(pair, launch, folder / f"again-{pair}-{standing.trial}")
-            trial = executor.next_finished()
+            launch = Launch(standing.candidate, "confirmation", load_plan_for(experiment, workload))
+            executor.submit(pair, launch, folder / f"again-{pair}-{standing.trial_number}")
+            trial = executor.wait_for_trial()
             assert trial is not None
-            logs[standing.trial] += launch_logs([judge(trial, experiment)], standing.load_points)
-    again = math.exp(fmean(logs[winner.trial]) - fmean(logs[defaults.trial]))
+            logs[standing.trial_number] += launch_log_utilities([judge(trial, experiment)], standing.load_points)
+    again = math.exp(fmean(logs[winner.trial_number]) - fmean(logs[defaults.trial_number]))
     return Claim(str(setting), claimed, again)
 
 

@@ -29,14 +29,14 @@ from autotuner.core import LoadPointResult, Trial, Verdict
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import Experiment
-from autotuner.scoring.confirm import gain
-from autotuner.scoring.intervals import share
+from autotuner.scoring.confirm import confirmed_gain
+from autotuner.scoring.intervals import wilson_share
 from autotuner.scoring.judge import judge
-from autotuner.scoring.pool import UNTRUSTED
+from autotuner.scoring.pool import UNTRUSTED_VERDICTS
 from autotuner.scoring.rank import Ranking, rank
-from autotuner.search.capacity import WORTH
-from autotuner.search.launch import FixedCourse
-from autotuner.session import wire
+from autotuner.search.capacity import WORTHWHILE_GAIN
+from autotuner.search.launch import ListedLoads
+from autotuner.session import session_for
 from autotuner.tune import tune
 
 LONG, LONG_WARMUP, OTHER_SEED = 600.0, 30.0, 77_000
@@ -126,10 +126,10 @@ class Outcome:
 def compare(world: tuple[int, Experiment]) -> Outcome:
     """Tune a world at default settings and hold it against long runs."""
     number, experiment = world
-    wiring = wire(experiment)
+    wiring = session_for(experiment)
     with tempfile.TemporaryDirectory() as folder:
         record = Memory(Path(folder))
-        short = tune(experiment, wiring.searcher(), _executor(wiring, experiment), record)
+        short = tune(experiment, wiring.create_searcher(), _executor(wiring, experiment), record)
         long_trials = _long(experiment, wiring, record.trials(), Path(folder))
     long = rank(long_trials, experiment)
     covered, outside = _coverage(record.trials(), long_trials, experiment)
@@ -159,12 +159,12 @@ def _long(experiment: Experiment, wiring: Any, trials: Sequence[Trial], folder: 
         }
     )
     longer = experiment.model_copy(update={"benchmark": changed})
-    evaluator = SimulatedEvaluator(longer, wire(longer).engine, keep_records=False)
+    evaluator = SimulatedEvaluator(longer, session_for(longer).engine, keep_records=False)
     defaults = next(trial.candidate for trial in trials if trial.purpose == "baseline")
     others = [candidate for candidate in wiring.space.candidates if candidate != defaults]
     found = []
     for number, candidate in enumerate((defaults, *others), start=1):
-        measurement = evaluator.evaluate(candidate, FixedCourse(longer.workload()), folder)
+        measurement = evaluator.evaluate(candidate, ListedLoads(longer.workload()), folder)
         purpose = "baseline" if candidate == defaults else "search"
         found.append(judge(Trial(number, candidate, measurement, 0.0, 0.0, purpose), longer))
     return found
@@ -182,9 +182,9 @@ def _right(short: Ranking, long: Ranking) -> tuple[bool, str]:
     better = f"long run {theirs.candidate} (better by {loss:.2%})"
     if rival is None or rival.verdict is None:
         how = "never launched" if rival is None else rival.reason
-        return loss <= math.log(1 + WORTH), f"winner {mine.candidate}, {better}, {how}"
-    how = f"winner {mine.candidate}, {better}, tied {rival.tied}, {rival.verdict}, {rival.reason}"
-    return rival.tied, how
+        return loss <= math.log(1 + WORTHWHILE_GAIN), f"winner {mine.candidate}, {better}, {how}"
+    how = f"winner {mine.candidate}, {better}, tied {rival.is_tied}, {rival.verdict}, {rival.reason}"
+    return rival.is_tied, how
 
 
 def _name(ranking: Ranking) -> str:
@@ -198,9 +198,9 @@ def _coverage(
     covered: dict[str, list[bool]] = {"throughput": [], "ttft": [], "tpot": [], "e2e": [], "gain": []}
     outside: list[str] = []
     for trial in short:
-        for point, result in judge(trial, experiment).measurement.latest.items():
+        for point, result in judge(trial, experiment).measurement.latest_results.items():
             true = truth.get((trial.candidate.key, point))
-            if true is None or result.verdict in UNTRUSTED or true.verdict is Verdict.INVALID:
+            if true is None or result.verdict in UNTRUSTED_VERDICTS or true.verdict is Verdict.INVALID:
                 continue
             for name, ends, value in _intervals(result, true):
                 inside = ends[0] * (1 - ROUNDING) <= value <= ends[1] * (1 + ROUNDING)
@@ -230,7 +230,7 @@ def _gain_coverage(
     covered: dict[str, list[bool]],
     outside: list[str],
 ) -> None:
-    claimed = gain(short, trials, experiment)
+    claimed = confirmed_gain(short, trials, experiment)
     if claimed is None or short.winner is None or short.defaults is None:
         return
     points = {standing.candidate.key: standing for standing in long.standings}
@@ -271,7 +271,7 @@ def main() -> None:
                 covered.setdefault(name, []).extend(inside)
     print(f"\nwinner right or tied in {right} of {len(chosen)}")
     for name, inside in covered.items():
-        held = share(sum(inside), len(inside))
+        held = wilson_share(sum(inside), len(inside))
         if held is not None:
             print(f"{name}: {held.value:.1%} of {held.n} intervals hold ({held.low:.1%} to {held.high:.1%})")
     seconds.sort()

@@ -24,7 +24,7 @@ from strategies import STRATEGIES
 from truth import Truth
 from worlds import SKEWS, World, worlds
 
-from autotuner.scoring.intervals import share
+from autotuner.scoring.intervals import wilson_share
 from autotuner.search.strategies import SEARCHERS
 
 CACHE = Path.home() / ".cache" / "autotune" / "benchmark-worlds"
@@ -87,7 +87,7 @@ def median_interval(values: Sequence[float], draws: int = 2000) -> tuple[float, 
 
 def summary(rows: Sequence[Row]) -> dict[str, object]:
     """One strategy at one skew: medians with intervals, and the share of worlds near the best."""
-    hits = share(sum(row.regret <= NEAR for row in rows), len(rows))
+    hits = wilson_share(sum(row.regret <= NEAR for row in rows), len(rows))
     assert hits is not None
     said: dict[str, object] = {"worlds": len(rows)}
     for name in ("launches", "load_points", "regret", "virtual_hours", "cpu_seconds"):

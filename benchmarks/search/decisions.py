@@ -18,15 +18,15 @@ from pathlib import Path
 
 from worlds import WINDOW, World, worlds
 
-from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Outcome, Workload
+from autotuner.core import LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep, Workload
 from autotuner.evaluate.simulated import SimulatedEvaluator
-from autotuner.scoring.intervals import share
-from autotuner.scoring.reasons import MEETS, MISSES
-from autotuner.scoring.sequential import Enough, Wald, decided
-from autotuner.search.capacity import PATIENCE
-from autotuner.search.forecast import Prior
+from autotuner.scoring.intervals import wilson_share
+from autotuner.scoring.reasons import MEETS_TARGETS, MISSES_TARGETS
+from autotuner.scoring.sequential import SequentialStopRule, WaldSprt, decision_stop_rule
+from autotuner.search.capacity import MAX_UNDECIDED_WINDOWS
+from autotuner.search.forecast import Forecasts
 from autotuner.search.problem import Problem
-from autotuner.session import Wiring, wire
+from autotuner.session import Session, session_for
 
 AROUND = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 """Loads over the predicted capacity."""
@@ -50,7 +50,7 @@ class Decision:
     def wrong(self) -> bool:
         """Whether it says the contrary of a share outside the band."""
         low, high = self.edges
-        return (self.said == MEETS and self.share < low) or (self.said == MISSES and self.share > high)
+        return (self.said == MEETS_TARGETS and self.share < low) or (self.said == MISSES_TARGETS and self.share > high)
 
     @property
     def outside(self) -> bool:
@@ -62,8 +62,8 @@ class Decision:
 class Once:
     """A course of one load point."""
 
-    total = 1
-    outcome = Outcome()
+    max_load_points = 1
+    outcome = LoadPlanSummary()
 
     def __init__(self, step: LoadStep) -> None:
         self.step: LoadStep | None = step
@@ -79,39 +79,42 @@ class Once:
 
 def decide(world: World) -> list[Decision]:
     """Drive one candidate of a world at all loads, short and long."""
-    wiring = wire(world.experiment(find_capacity=True))
+    wiring = session_for(world.experiment(find_capacity=True))
     candidates = wiring.space.candidates
     candidate = candidates[world.number % len(candidates)]
-    problem = Problem(wiring.space, wiring.experiment, predict=wiring.foresight.predict)
-    expected = Prior(problem).expect(candidate)
-    if expected is None or not expected.meets:
+    problem = Problem(wiring.space, wiring.experiment, predict=wiring.forecaster.predict)
+    expected = Forecasts(problem).forecast(candidate)
+    if expected is None or not expected.meets_targets:
         return []
-    loads = sorted({max(1, round(around * expected.loads[world.scenario])) for around in AROUND})
+    loads = sorted({max(1, round(around * expected.capacities[world.scenario])) for around in AROUND})
     return [found for load in loads if (found := _at(load, world, wiring, candidates.index(candidate)))]
 
 
-def _at(load: int, world: World, wiring: Wiring, index: int) -> Decision | None:
+def _at(load: int, world: World, wiring: Session, index: int) -> Decision | None:
     slo, point = wiring.experiment.slo, LoadPoint(world.scenario, concurrency=load)
-    rule = decided(slo, point, least=WINDOW, most=PATIENCE * WINDOW)
-    short = _drive(LoadStep(_workload(wiring, point, PATIENCE + 1, 0), rule), wiring, index)
+    rule = decision_stop_rule(slo, point, min_seconds=WINDOW, max_seconds=MAX_UNDECIDED_WINDOWS * WINDOW)
+    short = _drive(LoadStep(_workload(wiring, point, MAX_UNDECIDED_WINDOWS + 1, 0), rule), wiring, index)
     long = _drive(
-        LoadStep(_workload(wiring, point, LONG + 4, 1), Enough((), least=LONG * WINDOW, most=LONG * WINDOW)),
+        LoadStep(
+            _workload(wiring, point, LONG + 4, 1),
+            SequentialStopRule((), min_seconds=LONG * WINDOW, max_seconds=LONG * WINDOW),
+        ),
         wiring,
         index,
     )
     if short is None or long is None or long.metrics.attainment is None:
         return None
-    edges = Wald(slo.attainment).edges
-    said = short.decided if short.decided in (MEETS, MISSES) else None
+    edges = WaldSprt(slo.attainment).indifference_bounds
+    said = short.decided if short.decided in (MEETS_TARGETS, MISSES_TARGETS) else None
     return Decision(world.name, load, said, short.metrics.requests, long.metrics.attainment.value, edges)
 
 
-def _workload(wiring: Wiring, point: LoadPoint, windows: float, seed: int) -> Workload:
-    given = wiring.experiment.workload().at(point)
+def _workload(wiring: Session, point: LoadPoint, windows: float, seed: int) -> Workload:
+    given = wiring.experiment.workload().for_load_point(point)
     return replace(given, longest=windows * WINDOW, seed=given.seed + seed)
 
 
-def _drive(step: LoadStep, wiring: Wiring, index: int) -> LoadPointResult | None:
+def _drive(step: LoadStep, wiring: Session, index: int) -> LoadPointResult | None:
     evaluator = SimulatedEvaluator(wiring.experiment, wiring.engine, keep_records=False)
     results = evaluator.evaluate(wiring.space.candidates[index], Once(step), Path()).load_points
     return results[0] if results else None
@@ -121,7 +124,7 @@ def summary(found: Sequence[Decision]) -> str:
     """The counts, in a sentence."""
     outside = [one for one in found if one.outside]
     decided = [one for one in outside if one.said]
-    wrong = share(sum(one.wrong for one in decided), len(decided))
+    wrong = wilson_share(sum(one.wrong for one in decided), len(decided))
     assert wrong is not None
     within = len(found) - len(outside)
     requests = sorted(one.requests for one in decided)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
 
 from page import machine, table, today, write_section
 
-from autotuner.scoring.intervals import student
+from autotuner.scoring.intervals import t_quantile
 
 PARAMETERS = {
     "tp-size": [1],
@@ -140,7 +140,7 @@ def compared(racing: Sequence[float], grid: Sequence[float]) -> str:
     """How many times the grid's winner the racing search's is, with its 95% interval over pairs."""
     logs = [math.log(one / other) for one, other in zip(racing, grid, strict=True)]
     middle = statistics.fmean(logs)
-    spread = student(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    spread = t_quantile(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
     within = "within noise" if abs(middle) <= spread else "beyond noise"
     low, value, high = (math.exp(middle + side) for side in (-spread, 0.0, spread))
     return f"{value:.3f} times the grid's (95% interval {low:.3f} to {high:.3f}): {within}"

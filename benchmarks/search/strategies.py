@@ -15,9 +15,9 @@ from autotuner.core import Candidate, LoadPoint, Trial
 from autotuner.evaluate.serial import SerialExecutor
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.scoring.judge import judge
-from autotuner.search.launch import FixedCourse
+from autotuner.search.launch import ListedLoads
 from autotuner.search.margins import margin
-from autotuner.session import wire
+from autotuner.session import session_for
 from autotuner.tune import tune
 
 TPE_LAUNCHES = 40
@@ -61,11 +61,11 @@ def own(strategy: str, launches: int = 40, **benchmark: Any) -> Callable[[World]
 
     def search(world: World) -> Searched:
         experiment = world.experiment(strategy, launches=launches, **benchmark)
-        wiring = wire(experiment)
+        wiring = session_for(experiment)
         executor = SerialExecutor(SimulatedEvaluator(experiment, wiring.engine, keep_records=False))
         with tempfile.TemporaryDirectory() as folder:
             record = Memory(Path(folder))
-            ranking = tune(experiment, wiring.searcher(), executor, record)
+            ranking = tune(experiment, wiring.create_searcher(), executor, record)
         searching = [trial for trial in record.kept if trial.purpose != "confirmation"]
         return Searched(
             chosen=ranking.winner.candidate if ranking.winner else None,
@@ -87,7 +87,7 @@ def tpe_one_load_point(world: World) -> Searched:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     experiment = world.experiment()
-    wiring = wire(experiment)
+    wiring = session_for(experiment)
     evaluator = SimulatedEvaluator(experiment, wiring.engine, keep_records=False)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=world.number))
     tried: list[tuple[float, Trial]] = []
@@ -98,7 +98,7 @@ def tpe_one_load_point(world: World) -> Searched:
             values = {name: asked.suggest_categorical(name, list(of)) for name, of in world.parameters.items()}
             load = asked.suggest_int("concurrency", LADDER[0], LADDER[-1], log=True)
             candidate = Candidate("sim", values)
-            course = FixedCourse(experiment.workload().at(LoadPoint(world.scenario, concurrency=load)))
+            course = ListedLoads(experiment.workload().for_load_point(LoadPoint(world.scenario, concurrency=load)))
             measurement = evaluator.evaluate(candidate, course, Path(folder), number)
             seconds += sum(measurement.timings.values())
             trial = judge(Trial(number, candidate, measurement, 0.0, 0.0), experiment)

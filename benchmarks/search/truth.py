@@ -19,11 +19,11 @@ from worlds import TARGETS, World
 from autotuner.core import Candidate, LoadPoint, LoadPointResult, LoadStep
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import Experiment
-from autotuner.predict.calibration import CONSTANTS
+from autotuner.predict.calibration import CONSTANTS_FILE
 from autotuner.scoring.judge import judge_load_point
-from autotuner.scoring.sequential import Enough
+from autotuner.scoring.sequential import SequentialStopRule
 from autotuner.search.margins import margin
-from autotuner.session import Wiring, wire
+from autotuner.session import Session, session_for
 
 WINDOW, WARMUP = 60.0, 20.0
 """Seconds; the window is up to 8 times as long at concurrencies below 64, whose requests are few."""
@@ -50,18 +50,18 @@ class Bisection:
     met: int = 0
     missed: int | None = None
     given_up: bool = False
-    total: int = 20
+    max_load_points: int = 20
 
     def ask(self) -> LoadStep | None:
         """The next concurrency."""
         load = self._next()
         if load is None or self.given_up:
             return None
-        workload = self.experiment.workload().at(LoadPoint(self.scenario, concurrency=load))
+        workload = self.experiment.workload().for_load_point(LoadPoint(self.scenario, concurrency=load))
         seconds = SHORT if self.screen else WINDOW * min(8.0, max(1.0, 64 / load))
         warmup = SHORT_WARMUP if self.screen else WARMUP
         driven = replace(workload, duration=seconds, longest=2 * seconds + DRAWN_OUT, warmup=warmup)
-        return LoadStep(driven, Enough((), least=seconds, most=seconds))
+        return LoadStep(driven, SequentialStopRule((), min_seconds=seconds, max_seconds=seconds))
 
     def _next(self) -> int | None:
         if self.screen and self.utility:
@@ -99,7 +99,7 @@ class Truth:
         self.world = world
         self.path = folder / f"world-{world.number:03d}.json"
         experiment = world.experiment(seed=SEED + world.number)
-        self.wiring: Wiring = wire(experiment)
+        self.wiring: Session = session_for(experiment)
         self.evaluator = SimulatedEvaluator(experiment, self.wiring.engine, keep_records=False)
         self.values: dict[str, float] = {}
         self.loads: dict[str, int] = {}
@@ -110,7 +110,7 @@ class Truth:
 
     def _identity(self) -> str:
         driven = (WINDOW, WARMUP, SHORT, SHORT_WARMUP, SEED, PRECISION, SLACK, SHORT_SLACK)
-        costs = hashlib.sha256(CONSTANTS.read_bytes()).hexdigest()[:16]
+        costs = hashlib.sha256(CONSTANTS_FILE.read_bytes()).hexdigest()[:16]
         return f"{self.world} {self.world.parameters} {self.world.flags} {TARGETS[self.world.targets]} {driven} {costs}"
 
     def value(self, candidate: Candidate) -> float:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from autotuner.cli import display
-from autotuner.cli.bench_view import LiveWatch, PlainWatch
+from autotuner.cli.bench_view import LiveBenchView, PlainBenchView
 from autotuner.core import Candidate, LoadPoint, LoadPointResult, Metrics, Progress, Share
 
 POINT = LoadPoint("D(1,1)", concurrency=8)
@@ -25,7 +25,7 @@ def said(monkeypatch) -> list[str]:
 
 @pytest.mark.parametrize(("targets", "met"), [(True, ", SLO met 25%"), (False, "")])
 def test_elsewhere_than_on_a_terminal_each_load_point_is_two_lines(said, targets, met):
-    with PlainWatch(targets=targets) as watch:
+    with PlainBenchView(has_targets=targets) as watch:
         for stage in ("warming-up", "measuring"):
             watch(replace(MEASURING, stage=stage))
         watch(MEASURED)
@@ -35,7 +35,7 @@ def test_elsewhere_than_on_a_terminal_each_load_point_is_two_lines(said, targets
     ]
 
 
-def rendered(watch: LiveWatch) -> str:
+def rendered(watch: LiveBenchView) -> str:
     console = Console(width=80)
     with console.capture() as captured:
         console.print(watch._render())
@@ -44,7 +44,7 @@ def rendered(watch: LiveWatch) -> str:
 
 def test_the_panel_names_the_load_point_its_phase_and_what_was_measured():
     now = [0.0]
-    watch = LiveWatch(targets=True, clock=lambda: now[0])
+    watch = LiveBenchView(has_targets=True, clock=lambda: now[0])
     assert "asking the server what it serves" in rendered(watch)
     watch(MEASURING)
     now[0] = 7.0
@@ -56,8 +56,8 @@ def test_the_panel_names_the_load_point_its_phase_and_what_was_measured():
 
 
 def test_the_time_expected_is_that_of_all_load_points():
-    watch = LiveWatch(targets=False, clock=lambda: 0.0)
-    assert watch.expected(3.0) == 3.0
+    watch = LiveBenchView(has_targets=False, clock=lambda: 0.0)
+    assert watch.expected_seconds(3.0) == 3.0
     watch(MEASURING)
-    assert watch.expected(3.0) == 80.0
-    assert watch.expected(100.0) == 100.0
+    assert watch.expected_seconds(3.0) == 80.0
+    assert watch.expected_seconds(100.0) == 100.0

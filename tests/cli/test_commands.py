@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from autotuner.cli import machine_checks
-from autotuner.cli.results import not_launched
+from autotuner.cli.results import skipped_text
 from autotuner.core import Candidate
 from autotuner.launchers.ports import free_port
 
@@ -71,7 +71,7 @@ def test_a_plan_without_targets_shows_none(autotune):
 )
 def test_the_end_of_a_run_says_how_many_candidates_were_not_launched(reasons, text):
     skipped = [(Candidate("sim", {"n": n}), reason) for n, reason in enumerate(reasons)]
-    assert not_launched(skipped) == text
+    assert skipped_text(skipped) == text
 
 
 def test_a_path_that_doctor_shows_can_be_pasted(autotune, monkeypatch):

@@ -78,9 +78,9 @@ def test_one_value_as_data(autotune):
 
 
 def test_the_deployment_says_why_it_was_chosen(autotune, monkeypatch):
-    from autotuner.launchers.machine import ThisMachine
+    from autotuner.launchers.machine import LocalMachine
 
-    monkeypatch.setattr(ThisMachine, "deployment", lambda self, runtime, executable: ("docker", "a daemon answers"))
+    monkeypatch.setattr(LocalMachine, "deployment", lambda self, runtime, executable: ("docker", "a daemon answers"))
     real = ("--runtime", "vllm", "--model", "m")
     table = autotune("config", "show", *real)
     assert row(table.out, "deployment.mode")[1:] == ["docker", "docker-defaults, this machine"]
@@ -98,7 +98,9 @@ def test_the_deployment_says_why_it_was_chosen(autotune, monkeypatch):
 def test_a_gpu_that_only_this_machine_knows_is_planned_with_and_not_predicted(autotune, monkeypatch):
     from autotuner.launchers import gpus, machine
 
-    present = gpus.Inventory(tuple(gpus.Gpu(n, "NVIDIA Z99", f"GPU-{n}", 80 << 30, 79 << 30) for n in range(2)))
+    present = gpus.GpuInventory(
+        tuple(gpus.InstalledGpu(n, "NVIDIA Z99", f"GPU-{n}", 80 << 30, 79 << 30) for n in range(2))
+    )
     monkeypatch.setattr(machine, "inventory", lambda: present)
     real = ("--runtime", "vllm", "--deployment", "process", "--model", "llama-3.1-8b")
     plan = autotune("run", "--profile", "balanced", *real, "--dry-run", "--json")

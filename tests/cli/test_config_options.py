@@ -9,18 +9,18 @@ from autotuner.config import Overrides, TaskContext, compose
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
 from autotuner.loadtest import with_served_model
 from tests.cli.test_bench import QUICK, sim
-from tests.launchers.conftest import Answers, serve
+from tests.launchers.conftest import ScriptedResponses, serve
 
 __all__ = ["serve", "sim"]
 
-Serve = Callable[[Answers], str]
+Serve = Callable[[ScriptedResponses], str]
 TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
 
 
 def server(serve: Serve, *models: str, chat_only: bool = False) -> str:
     listed = [(200, json.dumps({"data": [{"id": name, "owned_by": "vllm"} for name in models]}))]
     completions = [(404, "no such route") if chat_only else TOKEN]
-    return serve(Answers(v1__models=listed, v1__completions=completions, v1__chat__completions=[TOKEN]))
+    return serve(ScriptedResponses(v1__models=listed, v1__completions=completions, v1__chat__completions=[TOKEN]))
 
 
 def external(url: str, **fields: object) -> TaskContext:

@@ -16,10 +16,10 @@ ROWS = [
 ]
 COLUMNS = (
     Column("#", lambda row: row["#"]),
-    Column("name", lambda row: row["name"], right=False, priority=2, below=True),
-    Column("TTFT p99 ms", lambda row: row["p99"], priority=1),
+    Column("name", lambda row: row["name"], numeric=False, drop_priority=2, listed_below=True),
+    Column("TTFT p99 ms", lambda row: row["p99"], drop_priority=1),
     Column("output tokens/s/GPU", lambda row: row["rate"]),
-    Column("n", lambda row: row["n"], priority=3),
+    Column("n", lambda row: row["n"], drop_priority=3),
 )
 
 
@@ -27,7 +27,7 @@ COLUMNS = (
 def at(monkeypatch):
     """Show the table where COLUMNS has a value, None for a pipe without it."""
 
-    def show(width, show=lambda: display.report(Table(COLUMNS, tuple(ROWS), ("A note.",)), "title")):
+    def show(width, show=lambda: display.report_table(Table(COLUMNS, tuple(ROWS), ("A note.",)), "title")):
         if width is None:
             monkeypatch.delenv("COLUMNS", raising=False)
         else:
@@ -81,8 +81,8 @@ def test_a_pipe_has_no_width(at):
     text = at(None)
     assert "alpha=1 beta=0.85 enable-gamma=true" in text
     assert "output tokens/s/GPU" in text
-    many = [Column(f"column {place}", lambda row: "1" * 40, priority=place) for place in range(9)]
-    wide = at(None, lambda: display.report(Table(tuple(many), ({},))))
+    many = [Column(f"column {place}", lambda row: "1" * 40, drop_priority=place) for place in range(9)]
+    wide = at(None, lambda: display.report_table(Table(tuple(many), ({},))))
     assert wide.count("1" * 40) == 9
     assert "Left out" not in wide
 
@@ -90,7 +90,7 @@ def test_a_pipe_has_no_width(at):
 def test_titles_wrap_at_words_and_hyphens_but_never_inside_a_unit(at):
     names = ["mem-fraction-static", "output tokens/s/GPU"]
     rows = [dict.fromkeys(names, "1")]
-    wide, narrow = (at(width, lambda: display.table(rows, names, right=names)) for width in (41, 23))
+    wide, narrow = (at(width, lambda: display.table(rows, names, numeric=names)) for width in (41, 23))
     assert wide.splitlines()[0] == "mem-fraction-static  output tokens/s/GPU"
     heads = [line.split() for line in narrow.splitlines()[:3]]
     assert heads == [["mem-"], ["fraction-", "output"], ["static", "tokens/s/GPU"]]
@@ -105,7 +105,7 @@ def test_text_wraps_at_words(at):
 def test_words_are_broken_where_nothing_else_makes_a_table_fit(at):
     path = "/a/very/long/path/that/has/no/space/in/it.yaml"
     rows = [{"file": path, "why": "words of a reason " * 3, "n": "123,456,789"}]
-    text = at(50, lambda: display.table(rows, ["file", "why", "n"], right=["n"]))
+    text = at(50, lambda: display.table(rows, ["file", "why", "n"], numeric=["n"]))
     assert max(map(len, text.splitlines())) <= 50
     assert "123,456,789" in text
     unbounded = at(None, lambda: display.table([rows[0] | {"file": path * 5}], ["file", "why", "n"]))
@@ -115,7 +115,7 @@ def test_words_are_broken_where_nothing_else_makes_a_table_fit(at):
 def test_a_column_without_a_title_or_without_cells_is_drawn(at):
     rows = [{"a": "1"}, {"a": "2", "": None}]
     assert at(40, lambda: display.table(rows, ["", "a"])).split()[0] == "a"
-    assert "2" in at(40, lambda: display.table(rows, ["", "a", "none"], right=["a", "none"]))
+    assert "2" in at(40, lambda: display.table(rows, ["", "a", "none"], numeric=["a", "none"]))
 
 
 def test_legends_stand_below_the_columns_they_explain_only(at):
@@ -139,13 +139,13 @@ def test_legends_stand_below_the_columns_they_explain_only(at):
     ],
 )
 def test_verdicts_are_coloured_in_a_terminal(text, colour):
-    assert str(table_layout._cell("verdict", text).style) == colour
-    assert str(table_layout._cell("limit", text).style) == ""
+    assert str(table_layout._styled_cell("verdict", text).style) == colour
+    assert str(table_layout._styled_cell("limit", text).style) == ""
 
 
 def test_a_pipe_has_no_colours(at):
-    table = Table((Column("verdict", lambda row: row["verdict"], right=False),), ({"verdict": "feasible"},))
-    assert "\x1b" not in at(80, lambda: display.report(table))
+    table = Table((Column("verdict", lambda row: row["verdict"], numeric=False),), ({"verdict": "feasible"},))
+    assert "\x1b" not in at(80, lambda: display.report_table(table))
 
 
 def test_running_text_is_wrapped_at_words_in_a_terminal_and_not_in_a_pipe(at):
@@ -159,6 +159,8 @@ def test_a_view_gets_a_table_of_its_width():
     console = Console(width=60)
     rows = [{"a": "1" * 20, "b": "word " * 20}]
     with console.capture() as captured:
-        console.print(display.make_table(rows, [table_layout.Shown("a", True), table_layout.Shown("b")], width=60))
+        console.print(
+            display.make_table(rows, [table_layout.ColumnSpec("a", True), table_layout.ColumnSpec("b")], width=60)
+        )
     assert max(map(len, captured.get().splitlines())) <= 60
     assert "1" * 20 in captured.get()

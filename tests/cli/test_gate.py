@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.cli.gate import VALUES, Gate
+from autotuner.cli.gate import FAIL_ON_VALUES, Gate
 from autotuner.core import Verdict
 from autotuner.errors import AutotuneError, UsageError
-from autotuner.report.bench.result import BenchResult, Driven
+from autotuner.report.bench.result import BenchLoadPoint, BenchResult
 from tests.cli.test_bench import QUICK, sim
 from tests.report.conftest import experiment, result
 
@@ -26,7 +26,7 @@ __all__ = ["sim"]
     ],
 )
 def test_a_gate_that_asks_for_proof_passes_no_miss(text, infeasible, undecided):
-    assert Gate.read(text) == Gate(infeasible, undecided)
+    assert Gate.parse(text) == Gate(infeasible, undecided)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_gate_that_asks_for_proof_passes_no_miss(text, infeasible, undecided):
 )
 def test_another_value_is_refused_with_those_there_are(text, said):
     with pytest.raises(UsageError, match=said):
-        Gate.read(text)
+        Gate.parse(text)
 
 
 RUN = ("run", "--profile", "quick-test", "--evaluator", "simulated", "--max-requests", "12")
@@ -109,16 +109,16 @@ def test_a_run_without_any_figure_fails_whatever_the_gate_says(autotune, fault):
 def test_a_load_test_of_nothing_but_invalid_load_points_fails(capsys, slo, verdicts, fails_under, message):
     asked = experiment(slo=slo or {})
     driven = result(4, 0.04, 0.01, asked)
-    points = tuple(Driven(replace(driven, verdict=Verdict(verdict))) for verdict in verdicts)
+    points = tuple(BenchLoadPoint(replace(driven, verdict=Verdict(verdict))) for verdict in verdicts)
     tested = BenchResult("http://h:1", asked, "measured", points, len(points), 0.0)
-    for value in VALUES:
-        gate = Gate.read(value)
+    for value in FAIL_ON_VALUES:
+        gate = Gate.parse(value)
         if value in fails_under:
             with pytest.raises(AutotuneError, match=message) as caught:
-                gate.judge_load_test(tested)
+                gate.check_load_test(tested)
             assert caught.value.exit_code == 1
         else:
-            gate.judge_load_test(tested)
+            gate.check_load_test(tested)
             assert (message if message else "") in " ".join(capsys.readouterr().err.split())
 
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from autotuner.cli import app, help_page
-from autotuner.cli.config_options import Asked
+from autotuner.cli.config_options import ConfigOptions
 from autotuner.cli.examples import EXAMPLES
 from autotuner.config import compose
 from autotuner.core import LoadPoint
@@ -51,15 +51,15 @@ def test_every_parameter_has_help_a_meaningful_value_and_a_default():
 @pytest.mark.parametrize("width", [80, 100])
 def test_a_page_fits_its_width(path, width):
     command, context = COMMANDS[path]
-    text = re.sub(r"\x1b\[\d+m", "", help_page.page(command, context, width))
+    text = re.sub(r"\x1b\[\d+m", "", help_page.render_page(command, context, width))
     assert not [line for line in text.splitlines() if len(line) > width or line != line.rstrip()]
 
 
 @every_command
 def test_a_page_has_groups_and_one_to_three_examples(path):
     command, context = COMMANDS[path]
-    assert 1 <= len(help_page.examples(context)) <= 3
-    assert len(help_page.groups(command, context)) >= 1
+    assert 1 <= len(help_page.examples_for(context)) <= 3
+    assert len(help_page.parameter_groups(command, context)) >= 1
     options = [each for each in command.params if not help_page.is_argument(each)]
     if path != "autotune":
         assert all(each.rich_help_panel for each in options), "every option stands in a group"
@@ -95,11 +95,11 @@ def test_a_shell_reads_every_example():
 
 def stated(name: str) -> str:
     """What the page of a command says holds where an option is not given, without what profiles may say."""
-    return help_page.default(PARAMETERS[name]).removeprefix("from the profile, else ")
+    return help_page.default_text(PARAMETERS[name]).removeprefix("from the profile, else ")
 
 
 def test_the_defaults_of_a_run_and_of_a_load_test_are_those_of_the_composition():
-    experiment = compose(Asked().context()).experiment
+    experiment = compose(ConfigOptions().context()).experiment
     load, search = experiment.benchmark, experiment.optimization
     both = {
         "--scenario": ",".join(load.traffic_scenarios),
@@ -131,9 +131,9 @@ def test_the_defaults_of_a_run_and_of_a_load_test_are_those_of_the_composition()
 
 def test_colour_is_left_out_where_it_is_not_wanted(monkeypatch):
     command, context = COMMANDS["autotune doctor"]
-    assert "\x1b" in help_page.page(command, context, 80)
+    assert "\x1b" in help_page.render_page(command, context, 80)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in help_page.page(command, context, 80)
+    assert "\x1b" not in help_page.render_page(command, context, 80)
 
 
 def test_help_is_shown_for_the_width_of_the_terminal_and_no_wider(autotune, monkeypatch):

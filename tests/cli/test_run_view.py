@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from autotuner.cli import display
-from autotuner.cli.run_view import COLUMNS, LiveView, PlainView, measured, stage
+from autotuner.cli.run_view import COLUMNS, LiveRunView, PlainRunView, load_points_table, stage_text
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Trial
 from tests.cli.test_time_left import plan
 from tests.report.conftest import result
@@ -54,7 +54,7 @@ def run(view, clock, made, candidate, number, *, ttft=0.03, purpose="search", fa
         clock.now += 26
         view(Progress("measured", number, candidate, **at, result=each))
     trial = Trial(number, candidate, Measurement("measured", tuple(results), failure), 0.0, 132.0, purpose)
-    view(Progress("finished", number, candidate, finished=trial))
+    view(Progress("finished", number, candidate, finished_trial=trial))
 
 
 def rendered(view, width=80):
@@ -72,7 +72,7 @@ def narrow(monkeypatch):
 
 def test_the_panel_shows_every_measured_load_point_with_its_verdict(made, narrow):
     clock = Clock()
-    view = LiveView(made, (), clock)
+    view = LiveRunView(made, (), clock)
     run(view, clock, made, FIRST, 1, purpose="baseline")
     shown = rendered(view)
     rows = [line.split() for line in shown.splitlines()]
@@ -84,7 +84,7 @@ def test_the_panel_shows_every_measured_load_point_with_its_verdict(made, narrow
 
 def test_the_panel_fits_eighty_columns(made, narrow):
     clock = Clock()
-    view = LiveView(made, (), clock)
+    view = LiveRunView(made, (), clock)
     run(view, clock, made, FIRST, 1, purpose="baseline")
     run(view, clock, made, SECOND, 2, ttft=0.01)
     view(Progress("measuring", 3, SECOND, result(16, 0.1, 0.01, made.experiment).load_point, 2, 3, 20.0))
@@ -98,7 +98,7 @@ def test_the_panel_fits_eighty_columns(made, narrow):
 
 def test_the_panel_says_that_the_winner_is_confirmed_and_how_long_it_takes(made, narrow):
     clock = Clock()
-    view = LiveView(made, (), clock)
+    view = LiveRunView(made, (), clock)
     run(view, clock, made, FIRST, 1, purpose="baseline")
     run(view, clock, made, SECOND, 2, ttft=0.01)
     assert "up to about" in rendered(view)
@@ -111,7 +111,7 @@ def test_the_panel_says_that_the_winner_is_confirmed_and_how_long_it_takes(made,
 
 def test_the_panel_keeps_to_the_height_of_the_terminal(made, narrow):
     clock = Clock()
-    view = LiveView(made, (), clock)
+    view = LiveRunView(made, (), clock)
     for number in range(1, 21):
         run(view, clock, made, Candidate("vllm", {"x": number}), number)
     text = rendered(view)
@@ -123,14 +123,14 @@ def test_verdicts_have_their_colours(made):
     shown = [{"trial": "1", "load": "4", "scenario": "s", "verdict": verdict} for verdict in ("feasible", "infeasible")]
     console = Console(width=80, force_terminal=True, color_system="standard")
     with console.capture() as captured:
-        console.print(measured(shown, 80, 10))
+        console.print(load_points_table(shown, 80, 10))
     assert "\x1b[32mfeasible" in captured.get()
     assert "\x1b[31minfeasible" in captured.get()
 
 
 def test_a_launch_that_failed_has_a_row_with_its_failure(made, narrow):
     clock = Clock()
-    view = LiveView(made, (), clock)
+    view = LiveRunView(made, (), clock)
     run(view, clock, made, FIRST, 1, failure=CRASHED)
     assert "crashed-at-start" in rendered(view)
 
@@ -138,14 +138,14 @@ def test_a_launch_that_failed_has_a_row_with_its_failure(made, narrow):
 def test_a_resumed_run_shows_what_was_measured_before(made, narrow):
     each = result(4, 0.03, 0.005, made.experiment)
     done = [Trial(1, FIRST, Measurement("measured", (each,)), 0.0, 100.0, "baseline")]
-    text = rendered(LiveView(made, done, Clock()))
+    text = rendered(LiveRunView(made, done, Clock()))
     assert "launch       2 of at most 13" in text
     assert "feasible" in text
 
 
 def test_in_a_pipe_each_step_is_a_line(made, said):
     clock = Clock()
-    with PlainView(made, (), clock) as view:
+    with PlainRunView(made, (), clock) as view:
         run(view, clock, made, FIRST, 1, purpose="baseline")
         run(view, clock, made, SECOND, 2, ttft=0.01)
         run(view, clock, made, FIRST, 3, purpose="confirmation")
@@ -170,11 +170,11 @@ def test_in_a_pipe_each_step_is_a_line(made, said):
     ],
 )
 def test_no_stage_is_said_to_be_further_than_its_end(since, text):
-    assert stage(Progress("starting", 1, FIRST, expected_seconds=20.0), since) == text
+    assert stage_text(Progress("starting", 1, FIRST, expected_seconds=20.0), since) == text
 
 
 def test_a_stage_of_unknown_length_says_how_long_it_has_lasted():
-    assert stage(Progress("stopping", 1, FIRST), 4.0) == "stopping: 4 s"
+    assert stage_text(Progress("stopping", 1, FIRST), 4.0) == "stopping: 4 s"
 
 
 def test_the_columns_of_figures_are_never_left_out_before_the_candidate():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from autotuner.cli.time_left import Pace, clock
+from autotuner.cli.time_left import TimeEstimator, format_duration
 from autotuner.core import Candidate, Failure, FailureKind, LoadPoint, Measurement, Progress, Purpose, Trial
 from autotuner.experiment import Experiment
 from autotuner.search.launch import Launch
@@ -63,7 +63,7 @@ def stream(made: Plan, world: World, searched: int | None = None, confirmed: int
     turns = [Launch((winner, baseline)[turn % 2], "confirmation") for turn in range(again)]
     for number, launch in enumerate((*searches, *turns), start=1):
         wobble = 1 + world.spread * (-1) ** number
-        points = POINTS if launch.purpose != "confirmation" or made.confirming.points > 1 else POINTS[-1:]
+        points = POINTS if launch.purpose != "confirmation" or made.confirmation_load.points > 1 else POINTS[-1:]
         yield now, Progress("starting", number, launch.candidate, purpose=launch.purpose)
         now += world.first_start if number == 1 and world.first_start else world.start * wobble
         if number in world.failed:
@@ -85,18 +85,18 @@ def finished(number: int, launch: Launch, *, failed: bool = False) -> Progress:
     failure = Failure(FailureKind.CRASHED_AT_START, "", "") if failed else None
     purpose: Purpose = launch.purpose
     trial = Trial(number, launch.candidate, Measurement("measured", (), failure), 0.0, 1.0, purpose)
-    return Progress("finished", number, launch.candidate, finished=trial)
+    return Progress("finished", number, launch.candidate, finished_trial=trial)
 
 
 def errors(made: Plan, events: list, *, leads: bool = True) -> list[tuple[float, float]]:
     """(share of the run that has passed, predicted total over the real one - 1) after each event."""
     whole = events[-1][0]
-    pace = Pace(made, (), 0.0)
+    pace = TimeEstimator(made, (), 0.0)
     outcomes = []
     for now, progress in events:
-        pace.take(progress, now)
-        pace.lead(POINTS[-1:] if made.confirming.points == 1 else POINTS, leads=leads)
-        left = pace.left(now)
+        pace.update(progress, now)
+        pace.set_winner(POINTS[-1:] if made.confirmation_load.points == 1 else POINTS, beats_baseline=leads)
+        left = pace.remaining_seconds(now)
         if left is not None:
             outcomes.append((now / whole, (now + left) / whole - 1))
     return outcomes
@@ -127,89 +127,89 @@ def test_confirmations_are_in_it_from_the_beginning():
     events = list(stream(made, World(end=0.0)))
     # 13 launches; a planned load point has a second more than these take
     assert errors(made, events)[0] == (0.0, pytest.approx(39 / (13 * 165.0)))
-    assert Pace(made, (), 0.0).launches == 13
+    assert TimeEstimator(made, (), 0.0).total_launches == 13
 
 
 @pytest.mark.parametrize("searched", [2, 4, 7])
 def test_a_search_that_ends_early_is_said_to_take_up_to_so_long_and_then_about(searched):
     made = plan(strategy="racing")
-    pace = Pace(made, (), 0.0)
+    pace = TimeEstimator(made, (), 0.0)
     events = list(stream(made, World(), searched))
     whole, launches = events[-1][0], 1 + searched + 4
     for now, progress in events:
-        pace.take(progress, now)
-        pace.lead(POINTS, leads=True)
-        total = now + pace.left(now)
-        if pace.confirming:
+        pace.update(progress, now)
+        pace.set_winner(POINTS, beats_baseline=True)
+        total = now + pace.remaining_seconds(now)
+        if pace.is_confirming:
             assert not pace.may_end_early
-            assert pace.launches == launches
+            assert pace.total_launches == launches
             assert total == pytest.approx(whole, rel=0.05)
         else:
             assert pace.may_end_early
-            assert pace.launches == 13
+            assert pace.total_launches == 13
             assert total >= whole
 
 
 def test_a_number_of_launches_is_never_below_the_one_under_way():
     made = plan(strategy="racing")
-    pace = Pace(made, (), 0.0)
+    pace = TimeEstimator(made, (), 0.0)
     for now, progress in stream(made, World(), 3):
-        pace.take(progress, now)
-        assert progress.trial <= pace.launches
+        pace.update(progress, now)
+        assert progress.trial <= pace.total_launches
 
 
 def test_more_confirmations_than_were_planned_are_counted_as_they_come():
     made = plan()
-    pace = Pace(made, (), 0.0)
+    pace = TimeEstimator(made, (), 0.0)
     for now, progress in stream(made, World(), confirmed=6):
-        pace.take(progress, now)
-        pace.lead(POINTS, leads=True)
-        assert pace.launches == max(13, progress.trial)
-    assert pace.left(now) == 0.0
+        pace.update(progress, now)
+        pace.set_winner(POINTS, beats_baseline=True)
+        assert pace.total_launches == max(13, progress.trial)
+    assert pace.remaining_seconds(now) == 0.0
 
 
 def test_a_candidate_that_the_search_launches_twice_confirms_nothing():
     made = plan()
-    pace = Pace(made, (), 0.0)
+    pace = TimeEstimator(made, (), 0.0)
     for number in (1, 2):
-        pace.take(Progress("starting", number, Candidate("vllm"), purpose="search"), 0.0)
-    assert not pace.confirming
+        pace.update(Progress("starting", number, Candidate("vllm"), purpose="search"), 0.0)
+    assert not pace.is_confirming
 
 
 def test_where_nothing_leads_the_baseline_no_confirmation_is_expected_late_in_the_search():
     made = plan()
     late = [error for passed, error in errors(made, list(stream(made, World(), confirmed=0)), leads=False)]
     assert max(map(abs, late[-40:])) <= 0.05
-    pace = Pace(made, (), 0.0)
-    pace.lead((), leads=False)
-    assert pace.launches == 13
+    pace = TimeEstimator(made, (), 0.0)
+    pace.set_winner((), beats_baseline=False)
+    assert pace.total_launches == 13
 
 
 def test_a_phase_that_takes_longer_than_expected_leaves_what_comes_after_it():
     made = plan()
-    pace = Pace(made, (), 0.0)
-    pace.take(Progress("starting", 1, Candidate("vllm")), 0.0)
-    begun = pace.left(0.0)
-    assert pace.left(60.0) == pytest.approx(begun - 60.0)
-    assert pace.left(1000.0) == pace.left(2000.0) == pytest.approx(begun - START)
+    pace = TimeEstimator(made, (), 0.0)
+    pace.update(Progress("starting", 1, Candidate("vllm")), 0.0)
+    begun = pace.remaining_seconds(0.0)
+    assert pace.remaining_seconds(60.0) == pytest.approx(begun - 60.0)
+    assert pace.remaining_seconds(1000.0) == pace.remaining_seconds(2000.0) == pytest.approx(begun - START)
 
 
 def test_a_resumed_run_counts_what_was_done_before():
     made = plan()
-    done = [finished(number, launch).finished for number, launch in enumerate(made.launches[:4], start=1)]
-    pace = Pace(made, done, 0.0)
-    assert (pace.finished, pace.launches) == (4, 13)
-    assert pace.left(0.0) == pytest.approx(9 * (START + 3 * 26.0))
-    confirming = [finished(n, launch).finished for n, launch in enumerate(made.launches, start=1)]
-    confirming.append(finished(10, Launch(Candidate("vllm"), "confirmation")).finished)
-    resumed = Pace(made, confirming, 0.0)
-    assert (resumed.confirming, resumed.launches) == (True, 13)
+    done = [finished(number, launch).finished_trial for number, launch in enumerate(made.launches[:4], start=1)]
+    pace = TimeEstimator(made, done, 0.0)
+    assert (pace.finished_launches, pace.total_launches) == (4, 13)
+    assert pace.remaining_seconds(0.0) == pytest.approx(9 * (START + 3 * 26.0))
+    confirming = [finished(n, launch).finished_trial for n, launch in enumerate(made.launches, start=1)]
+    confirming.append(finished(10, Launch(Candidate("vllm"), "confirmation")).finished_trial)
+    resumed = TimeEstimator(made, confirming, 0.0)
+    assert (resumed.is_confirming, resumed.total_launches) == (True, 13)
 
 
 def test_in_virtual_time_nothing_is_said_before_a_launch_has_ended():
     made = plan(virtual=True)
-    pace = Pace(made, (), 0.0)
-    assert pace.left(0.0) is None
+    pace = TimeEstimator(made, (), 0.0)
+    assert pace.remaining_seconds(0.0) is None
     quick = World(start=0.1, points=dict.fromkeys(LOADS, 0.1), end=0.1)
     outcomes = errors(made, list(stream(made, quick)))
     assert max(abs(error) for _, error in outcomes) < 0.05
@@ -228,4 +228,4 @@ def test_the_load_points_of_a_capacity_are_learnt_from_launches():
     ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1:00"), (245, "4:05"), (3723, "1:02:03")]
 )
 def test_seconds_are_told_as_people_read_them(seconds, text):
-    assert clock(seconds) == text
+    assert format_duration(seconds) == text

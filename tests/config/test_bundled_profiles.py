@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from autotuner.config import TaskConfigFactory, TaskContext, compose
-from autotuner.engines import Target, engine
+from autotuner.engines import LaunchContext, engine
 from autotuner.rules import Rules
 from autotuner.search.space import Space
 
@@ -215,8 +215,8 @@ def test_every_profile_can_be_used_as_it_stands_on_any_engine_and_any_number_of_
         assert experiment.deployment.mode == mode
         assert max(experiment.parameters["tp-size"]) <= gpus
         assert all(warning.startswith("tp-size ") for warning in composition.warnings)
-        chosen.check(experiment.parameters)
-        target, rules = Target.of(experiment), Rules.of(experiment)
-        space = Space(runtime, experiment.parameters, partial(chosen.refuse, target=target), rules)
+        chosen.check_parameters(experiment.parameters)
+        target, rules = LaunchContext.from_experiment(experiment), Rules.from_experiment(experiment)
+        space = Space(runtime, experiment.parameters, partial(chosen.rejection_reason, target=target), rules)
         assert space.candidates
-        assert space.refused == ()
+        assert space.refusals == ()

@@ -48,12 +48,12 @@ def test_the_nearest_file_of_a_name_counts_and_hiding_another_is_a_warning(write
 
 
 def test_a_copy_of_the_bundled_profiles_in_the_current_folder_is_no_reason_to_warn(write):
-    write("profiles/quick-test.yaml", (catalog.bundled() / "quick-test.yaml").read_text())
+    write("profiles/quick-test.yaml", (catalog.bundled_folder() / "quick-test.yaml").read_text())
     assert not any("hides" in warning for warning in compose(TaskContext(profiles=["quick-test"])).warnings)
 
 
 def test_the_current_folder_of_a_checkout_is_not_searched_twice(monkeypatch):
-    monkeypatch.chdir(catalog.bundled().parent)
+    monkeypatch.chdir(catalog.bundled_folder().parent)
     assert len(catalog.search_path()) == 1
 
 
@@ -141,7 +141,7 @@ def test_slos_and_presets_are_listed():
 def test_an_installed_package_finds_the_profiles_inside_it(tmp_path, monkeypatch):
     (tmp_path / "autotuner/profiles").mkdir(parents=True)
     monkeypatch.setattr(autotuner, "__file__", str(tmp_path / "autotuner/__init__.py"))
-    assert catalog.bundled() == tmp_path / "autotuner/profiles"
+    assert catalog.bundled_folder() == tmp_path / "autotuner/profiles"
 
 
 def test_without_a_folder_named_by_the_environment_the_platforms_is_searched(monkeypatch, tmp_path):

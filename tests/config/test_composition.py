@@ -64,7 +64,7 @@ def test_the_context_fills_the_base_and_a_profile_wins_over_it():
 
 def test_every_value_has_a_row_with_its_layer_and_place():
     found = compose(TaskContext(profiles=["quick-test"]))
-    rows = {row.path: row for row in found.rows()}
+    rows = {row.path: row for row in found.resolved_values()}
     assert leaves(found.data).keys() <= rows.keys()
     assert rows["optimization.max_iterations"].layer == "profile:quick-test:quick-test-params"
     assert rows["optimization.max_iterations"].place.endswith("quick-test.yaml:11:9")
@@ -75,16 +75,16 @@ def test_every_value_has_a_row_with_its_layer_and_place():
 def test_a_value_keeps_what_it_overrode_latest_first():
     overrides = {"optimization": {"max_iterations": 3}, "parameters": {"mem-fraction-static": None}}
     composed = compose(TaskContext(profiles=["quick-test", "balanced"], user_overrides=overrides))
-    earlier = composed.overridden["optimization.max_iterations"]
+    earlier = composed.overridden_values["optimization.max_iterations"]
     assert [(row.value, row.layer.partition(":")[0]) for row in earlier] == [
         (15, "profile"),
         (2, "profile"),
         (10, "base-optimization"),
     ]
     assert earlier[0].place.endswith("balanced.yaml:11:9")
-    assert composed.overridden["model.namespace"] == []
-    assert "parameters.mem-fraction-static" not in composed.overridden
-    assert composed.overridden.keys() == composed.provenance.keys()
+    assert composed.overridden_values["model.namespace"] == []
+    assert "parameters.mem-fraction-static" not in composed.overridden_values
+    assert composed.overridden_values.keys() == composed.provenance.keys()
 
 
 def test_the_strategy_in_the_name_is_the_one_that_is_used():

@@ -31,7 +31,7 @@ CONTEXT = TaskContext(
     ],
 )
 def test_a_condition_that_holds(when):
-    assert conditions.parse(when, "here")(CONTEXT)
+    assert conditions.parse_condition(when, "here")(CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,15 @@ def test_a_condition_that_holds(when):
     ],
 )
 def test_a_condition_that_does_not_hold(when):
-    assert not conditions.parse(when, "here")(CONTEXT)
+    assert not conditions.parse_condition(when, "here")(CONTEXT)
 
 
 def test_an_unknown_word_is_an_error_with_the_nearest():
     with pytest.raises(ConfigError, match=r"f\.yaml:3:1: Unknown word in when 'runtme'; did you mean 'runtime'\?"):
-        conditions.parse({"runtme": "vllm"}, "f.yaml:3:1")
+        conditions.parse_condition({"runtme": "vllm"}, "f.yaml:3:1")
 
 
 @pytest.mark.parametrize("when", [None, "vllm", [], {}, {"runtime": {}}, {"runtime": []}, {"runtime": None}])
 def test_a_condition_of_another_form_is_an_error(when):
     with pytest.raises(ConfigError, match="must be"):
-        conditions.parse(when, "here")
+        conditions.parse_condition(when, "here")

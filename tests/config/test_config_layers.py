@@ -7,7 +7,7 @@ from autotuner.errors import ConfigError
 
 
 def load(write, body):
-    return layers.load(write("mine.yaml", body))
+    return layers.load_profile(write("mine.yaml", body))
 
 
 def test_a_layer_is_frozen():

@@ -10,7 +10,7 @@ import yaml
 
 import autotuner
 from autotuner.config import TaskContext, catalog, check_file, compose, layers, read_overrides
-from autotuner.config.schema import check_keys, slo_mapping
+from autotuner.config.schema import check_keys, normalize_slo
 from autotuner.engines import ENGINES, engine
 
 ROOT = Path(autotuner.__file__).parent.parent
@@ -34,10 +34,10 @@ def test_a_bundled_file_says_what_it_is_for_and_has_known_keys_only(path):
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")
     assert first.endswith(".")
-    for layer in layers.load(path).layers:
+    for layer in layers.load_profile(path).layers:
         for part in layer.parts():
-            known = {**part, "slo": slo_mapping(part["slo"])} if "slo" in part else part
-            check_keys(layer.name, known, layer.where)
+            known = {**part, "slo": normalize_slo(part["slo"])} if "slo" in part else part
+            check_keys(layer.name, known, layer.locate)
 
 
 @pytest.mark.parametrize("path", [path for path in PROFILES if path.parent == ROOT / "profiles"], ids=shown)
@@ -56,7 +56,9 @@ def test_a_bundled_slo_composes_on_every_engine_and_has_terms(path):
     assert all(found.experiment.slo.terms for found in every_context(slo_config=path.stem))
 
 
-@pytest.mark.parametrize("path", [path for path in PROFILES if path.parent.name in catalog.AUTOMATIC], ids=shown)
+@pytest.mark.parametrize(
+    "path", [path for path in PROFILES if path.parent.name in catalog.AUTOMATIC_FOLDERS], ids=shown
+)
 def test_a_bundled_automatic_layer_takes_part_somewhere(path):
     gpus = (None, "H100")
     contexts = [
@@ -76,7 +78,7 @@ def test_a_bundled_automatic_layer_takes_part_somewhere(path):
         TaskContext(model_name="m", deployment_mode="external", user_overrides={"deployment": {"url": "http://x"}})
     )
     applied = {name for context in contexts for name in compose(context).layers}
-    assert {layer.name for layer in layers.load(path).layers} <= applied
+    assert {layer.name for layer in layers.load_profile(path).layers} <= applied
 
 
 @pytest.mark.parametrize("runtime", sorted(ENGINES))
@@ -92,7 +94,7 @@ def test_every_bundled_parameter_is_one_the_engine_has(runtime):
                 layers=layers_asked,
                 user_overrides={"deployment": {"url": "http://x"}},
             )
-            engine(runtime).check(compose(context).experiment.parameters)
+            engine(runtime).check_parameters(compose(context).experiment.parameters)
 
 
 def test_the_example_profile_works_on_the_engine_it_is_used_with():

@@ -120,14 +120,16 @@ def test_a_gpu_of_the_users_own_table_is_known(own_gpu):
 
 @pytest.fixture
 def own_gpu(tmp_path):
-    row = {key: value for key, value in yaml.safe_load(hardware.TABLE.read_text())["l4"].items() if key != "aliases"}
+    row = {
+        key: value for key, value in yaml.safe_load(hardware.GPU_TABLE.read_text())["l4"].items() if key != "aliases"
+    }
     (tmp_path / "home" / "gpus.yaml").write_text(yaml.safe_dump({"mine": {**row, "aliases": ["My GPU"]}}))
     hardware.gpus.cache_clear()
-    hardware._spellings.cache_clear()
+    hardware._gpus_by_spelling.cache_clear()
     yield
     (tmp_path / "home" / "gpus.yaml").unlink()
     hardware.gpus.cache_clear()
-    hardware._spellings.cache_clear()
+    hardware._gpus_by_spelling.cache_clear()
 
 
 def on(machine, **more):

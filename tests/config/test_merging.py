@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.config import ConfigLayer, TaskContext, leaves, merge
-from autotuner.config.merging import Merged, dig, nest
+from autotuner.config.merging import MergedConfig, nest, value_at
 
 scalars = st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["a", "b"])
 values = scalars | st.lists(scalars, max_size=3)
@@ -70,7 +70,7 @@ def scramble(data):
 
 @given(st.lists(layers, max_size=5))
 def test_every_leaf_has_the_last_layer_that_set_it(stack):
-    merged = Merged()
+    merged = MergedConfig()
     for index, data in enumerate(stack):
         merged.add(f"layer-{index}", data, lambda path, index=index: f"place-{index}")
     found = leaves(merged.data)
@@ -107,11 +107,11 @@ def test_a_frozen_layer_can_be_resolved_twice_with_the_same_answer():
 def test_a_dot_in_a_parameters_name_is_part_of_it():
     assert nest("parameters.compilation-config.mode", 3) == {"parameters": {"compilation-config.mode": 3}}
     assert nest("runtime.env.A.B", "x") == {"runtime": {"env": {"A.B": "x"}}}
-    assert dig({"parameters": {"a.b": 1}}, "parameters.a.b") == 1
+    assert value_at({"parameters": {"a.b": 1}}, "parameters.a.b") == 1
 
 
 def test_a_dropped_leaf_takes_the_mapping_it_empties_along():
-    merged = Merged()
+    merged = MergedConfig()
     merged.add("one", {"slo": {"ttft": {"threshold": 1}, "latency": {"p90": None}}})
     merged.drop("slo.latency.p90")
     assert merged.data == {"slo": {"ttft": {"threshold": 1}}}
@@ -119,7 +119,7 @@ def test_a_dropped_leaf_takes_the_mapping_it_empties_along():
 
 
 def test_a_section_that_is_emptied_stays_as_an_empty_mapping_with_an_owner():
-    merged = Merged()
+    merged = MergedConfig()
     merged.add("one", {"parameters": {"a": 1}})
     merged.drop("parameters.a", emptied_by="two")
     assert merged.data == {"parameters": {}}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.config.ranges import MOST, expand
+from autotuner.config.ranges import MAX_VALUES, expand_values
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from autotuner.config.ranges import MOST, expand
     ],
 )
 def test_a_value_a_list_and_a_range_become_a_list(said, meant):
-    assert json.dumps(expand(said)) == json.dumps(meant)
+    assert json.dumps(expand_values(said)) == json.dumps(meant)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,15 @@ def test_a_value_a_list_and_a_range_become_a_list(said, meant):
         ({"from": 1, "to": 2, "step": 0}, "'step' of a range must be above 0"),
         ({"from": 1, "to": 2, "factor": 1}, "'factor' of a range must be above 1"),
         ({"from": 0, "to": 2, "factor": 2}, "'from' above 0"),
-        ({"from": 1, "to": 10**9, "step": 1}, f"more than {MOST} values"),
-        ({"from": 1e-300, "to": 1e300, "factor": 1.001}, f"more than {MOST} values"),
-        ({"from": 1, "to": 2, "step": 1e-300}, f"more than {MOST} values"),
+        ({"from": 1, "to": 10**9, "step": 1}, f"more than {MAX_VALUES} values"),
+        ({"from": 1e-300, "to": 1e300, "factor": 1.001}, f"more than {MAX_VALUES} values"),
+        ({"from": 1, "to": 2, "step": 1e-300}, f"more than {MAX_VALUES} values"),
         ([1, {"from": 1}], "needs 'to'"),
     ],
 )
 def test_a_range_that_is_none_is_refused_in_words(wrong, said):
     with pytest.raises(ValueError) as caught:
-        expand(wrong)
+        expand_values(wrong)
     assert said in str(caught.value)
 
 
@@ -63,12 +63,12 @@ decimals = st.decimals(0, 100, places=3).map(float)
 def test_a_linear_range_has_every_step_as_it_would_be_written(start, count, step, beyond):
     exact = [Decimal(repr(start)) + index * Decimal(repr(step)) for index in range(count + 1)]
     end = float(exact[-1] + (Decimal(repr(step)) / 2 if beyond else 0))
-    assert expand({"from": start, "to": end, "step": step}) == [float(value) for value in exact]
+    assert expand_values({"from": start, "to": end, "step": step}) == [float(value) for value in exact]
 
 
 @given(st.integers(1, 64), st.integers(2, 5), st.integers(0, 8))
 def test_a_geometric_range_of_whole_numbers_stays_whole(start, factor, count):
-    found = expand({"from": start, "to": start * factor**count, "factor": factor})
+    found = expand_values({"from": start, "to": start * factor**count, "factor": factor})
     assert found == [start * factor**index for index in range(count + 1)]
     assert all(type(value) is int for value in found)
 
@@ -81,7 +81,7 @@ def test_a_geometric_range_of_whole_numbers_stays_whole(start, factor, count):
 )
 def test_any_range_rises_within_its_ends_or_is_refused(start, end, kind, by):
     try:
-        found = expand({"from": start, "to": end, kind: by})
+        found = expand_values({"from": start, "to": end, kind: by})
     except ValueError:
         return
     assert found[0] == start

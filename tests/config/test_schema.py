@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from autotuner.config import TaskContext, compose, leaves
 from autotuner.config.overrides import COMMAND_LINE, Overrides
-from autotuner.config.schema import default, slo_mapping
+from autotuner.config.schema import default_value, normalize_slo
 from autotuner.errors import ConfigError
 from autotuner.experiment import Benchmark, Experiment, Optimization, Slo, SloTerm
 
@@ -129,13 +129,13 @@ def test_all_forms_of_an_slo_mean_the_same():
         {"ttft": {"threshold": 1.0}, "latency": {"p90": {"threshold": 5.0}}},
         {"terms": [{"metric": "ttft", "threshold": 1.0}, {"metric": "latency", "statistic": "p90", "threshold": 5.0}]},
     ]
-    first, *others = [slo_mapping(form) for form in forms]
+    first, *others = [normalize_slo(form) for form in forms]
     assert all(other == first for other in others)
     assert Slo.model_validate(first) == Slo.model_validate(forms[0])
 
 
 def test_a_target_on_the_mean_is_another_than_one_on_every_request():
-    both = slo_mapping({"ttft": {"mean": 1.0, "threshold": 2.0}})
+    both = normalize_slo({"ttft": {"mean": 1.0, "threshold": 2.0}})
     assert both == {"ttft": {"mean": {"threshold": 1.0}, "threshold": 2.0}}
     assert [term.name for term in Slo.model_validate(both).terms] == ["ttft", "ttft.mean"]
 
@@ -203,7 +203,7 @@ def outcome(overrides, mode):
     ],
 )
 def test_the_default_of_a_path_is_that_of_its_field(path, value):
-    assert default(path) == value
+    assert default_value(path) == value
 
 
 @pytest.mark.parametrize(

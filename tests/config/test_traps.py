@@ -4,7 +4,7 @@ import pytest
 
 from autotuner.config import TaskContext, catalog, compose, layers
 from autotuner.core import Candidate
-from autotuner.engines import Target, engine
+from autotuner.engines import LaunchContext, engine
 from autotuner.errors import ConfigError
 
 NEUTRAL = {"tp-size", "mem-fraction-static"}
@@ -27,7 +27,7 @@ def test_trap_1_a_gpu_limit_below_every_tp_size_tries_the_largest_power_of_two_w
     assert composed.data["parameters"]["tp-size"] == [tried]
     assert composed.provenance["parameters.tp-size"] == "gpu-limit"
     assert composed.warnings == [warning]
-    (before, *_) = composed.overridden["parameters.tp-size"]
+    (before, *_) = composed.overridden_values["parameters.tp-size"]
     assert (before.value, before.layer) == ([4, 8], "profile:high-throughput:high-throughput-params")
 
 
@@ -52,7 +52,9 @@ def test_trap_1_other_parallel_sizes_are_left_to_the_check_of_the_whole():
     assert composed.data["parameters"]["tp-size"] == [2]
     assert composed.data["parameters"]["pp-size"] == [2, 4]
     refused = [
-        engine("vllm").refuse(Candidate("vllm", {"tp-size": 2, "pp-size": size}), Target.of(composed.experiment))
+        engine("vllm").rejection_reason(
+            Candidate("vllm", {"tp-size": 2, "pp-size": size}), LaunchContext.from_experiment(composed.experiment)
+        )
         for size in (1, 2)
     ]
     assert refused == [None, "it needs 4 GPUs and 2 may be used"]
@@ -74,8 +76,8 @@ def test_trap_1_a_gpu_limit_that_everything_fits_changes_no_value():
 
 @pytest.mark.parametrize("folder", ["base", "deployment", "gpu"])
 def test_trap_2_no_layer_below_the_runtime_knows_an_engine(folder):
-    for paths in catalog.files(folder).values():
-        for layer in layers.load(paths[0]).layers:
+    for paths in catalog.files_by_name(folder).values():
+        for layer in layers.load_profile(paths[0]).layers:
             for part in layer.parts():
                 assert "runtime" not in part, f"{layer.name} sets an image or engine arguments"
                 assert set(part.get("parameters", {})) <= NEUTRAL, f"{layer.name} sets an engine's parameter"

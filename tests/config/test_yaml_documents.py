@@ -20,20 +20,20 @@ from autotuner.errors import ConfigError
     ],
 )
 def test_a_value_on_one_line_reads_back_as_itself(value, text):
-    assert yaml_documents.inline(value) == text
+    assert yaml_documents.dump_inline(value) == text
     assert yaml_documents.parse(text, source="x").data == value
 
 
 def test_places_are_line_and_column_of_keys_and_items():
     document = yaml_documents.parse("a:\n  b: 1\n  c: [x, y]\n", source="f.yaml")
-    assert document.where(("a", "b")) == "f.yaml:2:3"
-    assert document.where(("a", "c", 1)) == "f.yaml:3:10"
+    assert document.locate(("a", "b")) == "f.yaml:2:3"
+    assert document.locate(("a", "c", 1)) == "f.yaml:3:10"
 
 
 def test_the_place_of_what_is_not_there_is_that_of_what_is_around_it():
     document = yaml_documents.parse("a:\n  b: 1\n", source="f.yaml")
-    assert document.where(("a", "missing", "deep")) == "f.yaml:1:1"
-    assert document.where(("nowhere",)) == "f.yaml"
+    assert document.locate(("a", "missing", "deep")) == "f.yaml:1:1"
+    assert document.locate(("nowhere",)) == "f.yaml"
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,18 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_an_empty_file_is_an_empty_mapping():
-    assert yaml_documents.mapping(yaml_documents.parse("# nothing\n", source="f.yaml")) == {}
+    assert yaml_documents.root_mapping(yaml_documents.parse("# nothing\n", source="f.yaml")) == {}
 
 
 def test_a_file_that_holds_a_list_is_no_configuration():
     with pytest.raises(ConfigError, match="holds no mapping"):
-        yaml_documents.mapping(yaml_documents.parse("- a\n", source="f.yaml"))
+        yaml_documents.root_mapping(yaml_documents.parse("- a\n", source="f.yaml"))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1}, object(), {1: 2}, [b"x"]])
 def test_what_is_not_json_is_refused(value):
     with pytest.raises(ConfigError, match="here"):
-        yaml_documents.plain({"a": value}, "here")
+        yaml_documents.plain_data({"a": value}, "here")
 
 
 @given(st.text())
@@ -137,4 +137,4 @@ def error_of(text):
     )
 )
 def test_what_was_written_is_read_again(data):
-    assert yaml_documents.parse(yaml_documents.write(data), source="f.yaml").data == data
+    assert yaml_documents.parse(yaml_documents.dump(data), source="f.yaml").data == data

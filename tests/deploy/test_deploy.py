@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.core import Candidate, Mount, ServerSpec
-from autotuner.deploy import FORMATS, commented, render, with_port
-from autotuner.deploy.shell import grouped
-from autotuner.engines import ENGINES, Target, engine
+from autotuner.deploy import FORMATS, render, with_comment, with_port
+from autotuner.deploy.shell import group_by_flag
+from autotuner.engines import ENGINES, LaunchContext, engine
 from autotuner.errors import AutotuneError
 from autotuner.experiment import Model, Runtime
 
@@ -78,7 +78,7 @@ def test_compose_describes_the_same_server():
 
 @given(WORDS)
 def test_quoted_words_read_back_as_they_were(words):
-    assert shlex.split(" ".join(grouped(words))) == words
+    assert shlex.split(" ".join(group_by_flag(words))) == words
 
 
 @settings(max_examples=40, deadline=None)
@@ -169,7 +169,7 @@ def test_a_server_on_another_port_is_what_its_engine_makes_for_that_port(name, c
     runtime = Runtime(image="an/image:59875", network=network, env={"SEED": "59875"})
 
     def at(port: int) -> ServerSpec:
-        target = Target(model, runtime, port=port, container=container, devices=(3,), only_printed=True)
+        target = LaunchContext(model, runtime, port=port, container=container, devices=(3,), print_only=True)
         return engine(name).server_spec(Candidate(name, parameters), target)
 
     assert with_port(at(59875), 8000) == at(8000) != at(59875)
@@ -191,8 +191,8 @@ def test_no_format_names_the_port_before(format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_remark_is_a_comment_that_changes_nothing(format):
     plain = render(spec(secrets=()), format)
-    text = commented(plain, "Not measured: simulated on H100.\nNot a path.")
+    text = with_comment(plain, "Not measured: simulated on H100.\nNot a path.")
     assert text.splitlines()[:2] == ["# Not measured: simulated on H100.", "# Not a path."]
     read = yaml.safe_load if format == "compose" else lambda said: shlex.split(said, comments=True)
     assert read(text) == read(plain)
-    assert commented(plain, "") == plain
+    assert with_comment(plain, "") == plain

@@ -40,7 +40,7 @@ def client() -> Iterator[docker.DockerClient]:
 
 def ours(client: docker.DockerClient) -> list[Any]:
     """Every container autotune made, running or not."""
-    return client.containers.list(all=True, filters={"label": containers.OWNER})
+    return client.containers.list(all=True, filters={"label": containers.OWNER_LABEL})
 
 
 @pytest.fixture(autouse=True)

@@ -107,4 +107,4 @@ def test_a_daemon_that_is_killed_ends_the_run_and_loses_no_finished_trial(daemon
     assert after.startswith(before)
     assert [json.loads(line)["number"] for line in after.splitlines()] == [1, 2]
     with contextlib.closing(docker.DockerClient(daemon.url)) as inside:
-        assert inside.containers.list(all=True, filters={"label": containers.OWNER}) == []
+        assert inside.containers.list(all=True, filters={"label": containers.OWNER_LABEL}) == []

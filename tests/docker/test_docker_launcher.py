@@ -62,7 +62,7 @@ def test_a_server_runs_answers_and_is_gone_afterwards(spec, log, client):
     with DockerLauncher().launch(asked, log) as server:
         assert until(lambda: answers(server.url)) == 200
         assert server.exit_status() is None
-        assert len(client.containers.list(filters={"label": containers.OWNER})) == 1
+        assert len(client.containers.list(filters={"label": containers.OWNER_LABEL})) == 1
     assert "up" in log.read_text()
     assert "asked to stop" in log.read_text()
     assert answers(server.url) is None
@@ -70,10 +70,10 @@ def test_a_server_runs_answers_and_is_gone_afterwards(spec, log, client):
 
 def test_labels_name_run_trial_and_owner(spec, log, client):
     with DockerLauncher(grace=0).launch(spec(DEAF), log):
-        (container,) = client.containers.list(all=True, filters={"label": f"{containers.TRIAL}=007"})
-        assert container.labels[containers.RUN] == str(log.parents[2])
-        started_by = owner.parse(container.labels[containers.OWNER])
-        assert started_by == owner.me()
+        (container,) = client.containers.list(all=True, filters={"label": f"{containers.TRIAL_LABEL}=007"})
+        assert container.labels[containers.RUN_LABEL] == str(log.parents[2])
+        started_by = owner.parse(container.labels[containers.OWNER_LABEL])
+        assert started_by == owner.this_process()
         assert not started_by.is_gone
 
 
@@ -81,7 +81,7 @@ def test_the_port_is_published_on_this_machine_only(spec, log, client):
     asked = spec(SERVE)
     with DockerLauncher().launch(asked, log) as server:
         until(lambda: answers(server.url))
-        (container,) = client.containers.list(filters={"label": containers.OWNER})
+        (container,) = client.containers.list(filters={"label": containers.OWNER_LABEL})
         published = container.attrs["NetworkSettings"]["Ports"][f"{asked.port}/tcp"]
         assert [binding["HostIp"] for binding in published] == ["127.0.0.1"]
 
@@ -89,17 +89,17 @@ def test_the_port_is_published_on_this_machine_only(spec, log, client):
 def test_on_the_hosts_network_nothing_is_published(spec, log, client):
     with DockerLauncher().launch(spec(SERVE, network="host"), log) as server:
         assert until(lambda: answers(server.url)) == 200
-        (container,) = client.containers.list(filters={"label": containers.OWNER})
+        (container,) = client.containers.list(filters={"label": containers.OWNER_LABEL})
         assert container.attrs["HostConfig"]["NetworkMode"] == "host"
         assert not container.attrs["NetworkSettings"]["Ports"]
 
 
 def test_shared_memory_is_the_hosts_unless_a_size_is_given(spec, log, client):
     with DockerLauncher(grace=0).launch(spec(DEAF), log):
-        (container,) = client.containers.list(filters={"label": containers.OWNER})
+        (container,) = client.containers.list(filters={"label": containers.OWNER_LABEL})
         assert container.attrs["HostConfig"]["IpcMode"] == "host"
     with DockerLauncher(grace=0).launch(spec(DEAF, shm_size="64m"), log):
-        (container,) = client.containers.list(filters={"label": containers.OWNER})
+        (container,) = client.containers.list(filters={"label": containers.OWNER_LABEL})
         assert container.attrs["HostConfig"]["ShmSize"] == 64 * 2**20
         assert container.attrs["HostConfig"]["IpcMode"] != "host"
 
@@ -108,10 +108,10 @@ def test_gpus_are_asked_for_by_index():
     from autotuner.core import ServerSpec
 
     asked = ServerSpec("i", (), {}, (), 1, "/", "m", gpus=2, devices=(1, 3))
-    (request,) = containers.settings(asked)["device_requests"]
+    (request,) = containers.create_arguments(asked)["device_requests"]
     assert request["DeviceIDs"] == ["1", "3"]
     assert request["Capabilities"] == [["gpu"]]
-    (any_two,) = containers.settings(ServerSpec("i", (), {}, (), 1, "/", "m", gpus=2))["device_requests"]
+    (any_two,) = containers.create_arguments(ServerSpec("i", (), {}, (), 1, "/", "m", gpus=2))["device_requests"]
     assert any_two["Count"] == 2
 
 
@@ -142,7 +142,7 @@ def test_the_log_begins_with_the_image_and_its_digest(spec, log, client):
     with DockerLauncher().launch(spec("pass"), log) as server:
         status_of(server)
     digest = client.images.get(spec().image).id
-    said = engine("vllm").describe(log.read_text())
+    said = engine("vllm").parse_server_info(log.read_text())
     assert said == {"image": spec().image, "image_digest": digest}
 
 
@@ -164,7 +164,7 @@ def test_an_end_before_readiness_is_seen_at_once(spec, log):
 def test_a_container_that_is_killed_has_ended_by_that_signal(spec, log, client):
     with DockerLauncher().launch(spec(DEAF), log) as server:
         until(lambda: "deaf" in log.read_text())
-        (container,) = client.containers.list(filters={"label": containers.OWNER})
+        (container,) = client.containers.list(filters={"label": containers.OWNER_LABEL})
         container.kill()
         assert status_of(server) == 137
 
@@ -180,12 +180,12 @@ def test_a_container_killed_for_memory_says_so_in_both_phases(spec, log):
     ):
         failure = engine("vllm").diagnose(log.read_text(), status, phase)
         assert failure.kind is kind
-        assert "OOMKilled" in failure.said
+        assert "OOMKilled" in failure.message
 
 
 def test_a_container_that_somebody_removes_has_ended(spec, log, client):
     with DockerLauncher().launch(spec(DEAF), log) as server:
-        (container,) = client.containers.list(filters={"label": containers.OWNER})
+        (container,) = client.containers.list(filters={"label": containers.OWNER_LABEL})
         container.remove(force=True)
         assert status_of(server) == 137
 
@@ -216,7 +216,7 @@ def test_it_is_gone_when_the_block_raises(spec, log, client, error):
     with pytest.raises(error):
         with DockerLauncher(grace=0).launch(spec(DEAF), log):
             raise error
-    assert client.containers.list(all=True, filters={"label": containers.OWNER}) == []
+    assert client.containers.list(all=True, filters={"label": containers.OWNER_LABEL}) == []
 
 
 def test_a_command_that_is_not_in_the_image_is_a_missing_engine(spec, log):
@@ -224,7 +224,7 @@ def test_a_command_that_is_not_in_the_image_is_a_missing_engine(spec, log):
         status = server.exit_status()
     failure = engine("vllm").diagnose(log.read_text(), status, "start")
     assert failure.kind is FailureKind.ENGINE_MISSING
-    assert "no-such-engine" in failure.said
+    assert "no-such-engine" in failure.message
 
 
 def test_a_port_that_is_taken_is_named(spec, log):
@@ -292,7 +292,7 @@ def test_a_daemon_that_goes_away_ends_the_run_and_not_the_trial(spec, log, clien
     finally:
         del os.environ["DOCKER_HOST"]
         relay.cut()
-    (left,) = client.containers.list(all=True, filters={"label": containers.OWNER})
+    (left,) = client.containers.list(all=True, filters={"label": containers.OWNER_LABEL})
     left.remove(force=True)
 
 

@@ -27,7 +27,7 @@ def trials(folder):
 
 
 def running(client):
-    return client.containers.list(filters={"label": containers.OWNER})
+    return client.containers.list(filters={"label": containers.OWNER_LABEL})
 
 
 def until(condition, seconds=60.0):

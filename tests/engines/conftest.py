@@ -23,7 +23,7 @@ LLAMA = {
 
 @pytest.fixture(autouse=True)
 def _fresh_geometry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    models.geometry.cache_clear()
+    models.model_dimensions.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)

@@ -3,32 +3,34 @@
 import pytest
 
 from autotuner.core import Candidate
-from autotuner.engines.as_simulated import refuse, stand_in
+from autotuner.engines.as_simulated import rejection_reason, simulated_stand_in
 
 
 def test_canonical_parameters_mean_the_same_on_every_engine():
     given = {"tp-size": 2, "max-running-requests": 64, "enable-chunked-prefill": False}
     for runtime in ("vllm", "sglang", "trtllm"):
-        found = stand_in(Candidate(runtime, given))
+        found = simulated_stand_in(Candidate(runtime, given))
         assert found.candidate == Candidate("sim", given)
-        assert found.ignored == ()
+        assert found.ignored_parameters == ()
 
 
 def test_an_engines_own_flag_counts_as_the_parameter_it_is():
-    assert stand_in(Candidate("vllm", {"max_num_seqs": 32})).candidate == Candidate("sim", {"max-running-requests": 32})
+    assert simulated_stand_in(Candidate("vllm", {"max_num_seqs": 32})).candidate == Candidate(
+        "sim", {"max-running-requests": 32}
+    )
 
 
 def test_what_the_simulated_engine_lacks_is_named():
-    found = stand_in(Candidate("vllm", {"tp-size": 1, "dtype": "half", "swap-space": 4}))
+    found = simulated_stand_in(Candidate("vllm", {"tp-size": 1, "dtype": "half", "swap-space": 4}))
     assert found.candidate == Candidate("sim", {"tp-size": 1})
-    assert found.ignored == ("dtype", "swap-space")
+    assert found.ignored_parameters == ("dtype", "swap-space")
 
 
 def test_a_candidate_of_the_simulated_engine_is_itself():
     candidate = Candidate("sim", {"seed-of-its-own": 1})
-    assert stand_in(candidate).candidate is candidate
+    assert simulated_stand_in(candidate).candidate is candidate
 
 
 @pytest.mark.parametrize(("size", "refused"), [(1, False), (None, False), (2, True)])
 def test_more_than_one_replica_is_refused(size, refused):
-    assert (refuse(Candidate("vllm", {"dp-size": size})) is not None) == refused
+    assert (rejection_reason(Candidate("vllm", {"dp-size": size})) is not None) == refused

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from autotuner.core import Candidate, FailureKind, Value
-from autotuner.engines import ENGINES, Engine, Target, engine
+from autotuner.engines import ENGINES, Engine, LaunchContext, engine
 from autotuner.engines.commandline import CommandLineEngine
-from autotuner.engines.parameters import canonical
+from autotuner.engines.parameters import canonical_parameters
 from autotuner.errors import ConfigError, UsageError
 from autotuner.experiment import Hardware, Model, Runtime
 
@@ -45,7 +45,7 @@ def launched(request: pytest.FixtureRequest, installed: object) -> Engine:
 
 
 def spec_arguments(subject: Engine, model: Model, **parameters: Value) -> tuple[str, ...]:
-    return subject.server_spec(Candidate(subject.name, parameters), Target(model, port=4321)).argv
+    return subject.server_spec(Candidate(subject.name, parameters), LaunchContext(model, port=4321)).argv
 
 
 def test_every_engine_has_the_name_it_is_registered_under(any_engine: Engine) -> None:
@@ -58,7 +58,7 @@ def test_only_the_simulated_engine_simulates(any_engine: Engine) -> None:
 
 def test_no_engine_takes_a_parameter_it_does_not_know(any_engine: Engine) -> None:
     with pytest.raises(ConfigError, match="tp-sise"):
-        any_engine.check({"tp-sise": [1]})
+        any_engine.check_parameters({"tp-sise": [1]})
 
 
 def test_an_unknown_runtime_is_named_with_the_nearest_one() -> None:
@@ -67,64 +67,64 @@ def test_an_unknown_runtime_is_named_with_the_nearest_one() -> None:
 
 
 def test_every_canonical_parameter_is_sampled_here() -> None:
-    assert set(SAMPLES) == set(canonical())
+    assert set(SAMPLES) == set(canonical_parameters())
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_a_canonical_parameter_is_taken_or_refused_with_a_reason(launched: Engine, name: str) -> None:
-    lacks = canonical()[name].forms[launched.name].lacks
+    lacks = canonical_parameters()[name].by_engine[launched.name].lacks
     if lacks is None:
-        launched.check({name: [SAMPLES[name], None]})
+        launched.check_parameters({name: [SAMPLES[name], None]})
     else:
         with pytest.raises(ConfigError) as refused:
-            launched.check({name: [SAMPLES[name]]})
+            launched.check_parameters({name: [SAMPLES[name]]})
         assert refused.value.why == lacks
         assert refused.value.remedy
 
 
 def test_every_flag_that_parameters_yaml_names_exists(launched: Engine) -> None:
     table = launched.flags()
-    for parameter in canonical().values():
-        for flag in parameter.forms[launched.name].flags:
+    for parameter in canonical_parameters().values():
+        for flag in parameter.by_engine[launched.name].flags:
             assert table.find(flag), f"{launched.name} has no {flag}, which {parameter.name} needs"
 
 
 def test_an_unknown_parameter_is_named_with_the_nearest_one(launched: Engine) -> None:
     with pytest.raises(ConfigError, match="did you mean 'tp-size'"):
-        launched.check({"tp-sise": [1]})
+        launched.check_parameters({"tp-sise": [1]})
 
 
 @pytest.mark.parametrize("value", [0, "two", 1.5, True])
 def test_a_value_of_the_wrong_kind_is_refused(launched: Engine, value: Value) -> None:
     with pytest.raises(ConfigError, match="'tp-size'"):
-        launched.check({"tp-size": [1, value]})
+        launched.check_parameters({"tp-size": [1, value]})
 
 
 def test_a_value_outside_the_choices_is_refused(launched: Engine) -> None:
     with pytest.raises(ConfigError, match=r"'kv-cache-dtype'.*Unknown value 'fp9'"):
-        launched.check({"kv-cache-dtype": ["fp9"]})
+        launched.check_parameters({"kv-cache-dtype": ["fp9"]})
 
 
 def test_the_address_is_not_a_parameter(launched: Engine) -> None:
     with pytest.raises(ConfigError, match="--port cannot be set"):
-        launched.check({"port": [8000]})
+        launched.check_parameters({"port": [8000]})
     with pytest.raises(ConfigError, match="--port cannot be set"):
-        launched.check({}, Runtime(extra_args=("--port=8000",)))
+        launched.check_parameters({}, Runtime(extra_args=("--port=8000",)))
 
 
 def test_an_unknown_extra_argument_is_named(launched: Engine) -> None:
     with pytest.raises(ConfigError, match="--hots"):
-        launched.check({}, Runtime(extra_args=("--hots", "x")))
+        launched.check_parameters({}, Runtime(extra_args=("--hots", "x")))
 
 
 def test_one_flag_is_not_set_twice(launched: Engine) -> None:
-    flag = canonical()["tp-size"].forms[launched.name].flag
+    flag = canonical_parameters()["tp-size"].by_engine[launched.name].flag
     with pytest.raises(ConfigError, match="both set"):
-        launched.check({"tp-size": [1]}, Runtime(extra_args=(str(flag), "2")))
+        launched.check_parameters({"tp-size": [1]}, Runtime(extra_args=(str(flag), "2")))
 
 
 def test_the_command_names_the_model_and_the_port(launched: Engine, model: Model) -> None:
-    spec = launched.server_spec(Candidate(launched.name), Target(model, port=4321))
+    spec = launched.server_spec(Candidate(launched.name), LaunchContext(model, port=4321))
     assert model.id_or_path in spec.argv
     assert spec.argv[spec.argv.index("--port") + 1] == "4321"
     assert (spec.port, spec.served_model) == (4321, model.id_or_path)
@@ -139,7 +139,7 @@ def test_the_same_candidate_gives_the_same_command(launched: Engine, model: Mode
 def test_every_parameter_of_a_candidate_is_in_its_command(launched: Engine, model: Model) -> None:
     plain = spec_arguments(launched, model)
     for name, value in SAMPLES.items():
-        form = canonical()[name].forms[launched.name]
+        form = canonical_parameters()[name].by_engine[launched.name]
         if form.lacks is None and form.arguments(value):
             with_it = spec_arguments(launched, model, **{name: value})
             assert set(form.arguments(value)) <= set(with_it)
@@ -159,13 +159,13 @@ def test_a_relative_model_folder_becomes_an_absolute_one(
 
 def test_the_served_name_is_what_was_asked_for(launched: Engine, model: Model) -> None:
     named = model.model_copy(update={"served_name": "tiny"})
-    spec = launched.server_spec(Candidate(launched.name), Target(named))
+    spec = launched.server_spec(Candidate(launched.name), LaunchContext(named))
     assert spec.served_model == "tiny"
     assert "tiny" in spec.argv
 
 
 def test_a_container_gets_flags_a_model_and_an_open_address(launched: Engine, model: Model) -> None:
-    spec = launched.server_spec(Candidate(launched.name), Target(model, runtime=Runtime(image="an/image:1")))
+    spec = launched.server_spec(Candidate(launched.name), LaunchContext(model, runtime=Runtime(image="an/image:1")))
     assert spec.image == "an/image:1"
     assert model.id_or_path in spec.container_argv
     assert spec.container_argv[spec.container_argv.index("--host") + 1] == "0.0.0.0"
@@ -174,31 +174,31 @@ def test_a_container_gets_flags_a_model_and_an_open_address(launched: Engine, mo
 
 def test_a_token_is_handed_on_by_name_only(launched: Engine, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
-    spec = launched.server_spec(Candidate(launched.name), Target(model))
+    spec = launched.server_spec(Candidate(launched.name), LaunchContext(model))
     assert spec.secrets == ("HF_TOKEN",)
     assert "hf_verysecret" not in repr(spec)
 
 
 def test_heads_that_do_not_divide_are_refused_beforehand(launched: Engine, model: Model) -> None:
-    reason = launched.refuse(Candidate(launched.name, {"tp-size": 3}), Target(model))
+    reason = launched.rejection_reason(Candidate(launched.name, {"tp-size": 3}), LaunchContext(model))
     assert reason == "8 attention heads are not divisible by tp-size 3"
-    assert launched.refuse(Candidate(launched.name, {"tp-size": 4}), Target(model)) is None
+    assert launched.rejection_reason(Candidate(launched.name, {"tp-size": 4}), LaunchContext(model)) is None
 
 
 def test_layers_that_do_not_divide_are_refused_beforehand(launched: Engine, model: Model) -> None:
-    reason = launched.refuse(Candidate(launched.name, {"pp-size": 4}), Target(model))
+    reason = launched.rejection_reason(Candidate(launched.name, {"pp-size": 4}), LaunchContext(model))
     assert reason == "6 layers are not divisible by pp-size 4"
 
 
 def test_more_gpus_than_there_are_is_refused_beforehand(launched: Engine, model: Model) -> None:
-    target = Target(model, hardware=Hardware(total_gpus=2))
-    reason = launched.refuse(Candidate(launched.name, {"tp-size": 4}), target)
+    target = LaunchContext(model, hardware=Hardware(total_gpus=2))
+    reason = launched.rejection_reason(Candidate(launched.name, {"tp-size": 4}), target)
     assert reason == "it needs 4 GPUs and 2 may be used"
 
 
 def test_a_model_that_is_not_here_yet_is_not_refused(any_engine: Engine) -> None:
-    target = Target(Model(id_or_path="some-org/some-model"))
-    assert any_engine.refuse(Candidate(any_engine.name, {"tp-size": 3}), target) is None
+    target = LaunchContext(Model(id_or_path="some-org/some-model"))
+    assert any_engine.rejection_reason(Candidate(any_engine.name, {"tp-size": 3}), target) is None
 
 
 def test_a_model_folder_that_is_not_there_is_an_error(launched: Engine, tmp_path: object) -> None:
@@ -212,10 +212,10 @@ def test_a_model_folder_that_is_not_there_is_an_error(launched: Engine, tmp_path
 @pytest.mark.parametrize("phase", ["start", "load"])
 def test_every_end_has_words_and_a_remedy(any_engine: Engine, phase: str, exit_status: int | None) -> None:
     failure = any_engine.diagnose("", exit_status, phase)  # type: ignore[arg-type]
-    assert failure.said
+    assert failure.message
     assert failure.remedy
     assert failure.kind is not FailureKind.INTERNAL
 
 
 def test_a_log_without_figures_describes_nothing(any_engine: Engine) -> None:
-    assert any_engine.describe("") == {}
+    assert any_engine.parse_server_info("") == {}

@@ -98,7 +98,7 @@ def test_a_real_log_is_named_rightly_in_the_engines_own_words(name: str) -> None
     runtime, exit_status, phase, kind, words = EXPECTED[name]
     failure = engine(runtime).diagnose((LOGS / f"{name}.log").read_text(), exit_status, phase)
     assert failure.kind is kind
-    assert words in failure.said
+    assert words in failure.message
     assert failure.remedy
 
 
@@ -107,7 +107,7 @@ def test_a_real_log_is_named_rightly_in_the_engines_own_words(name: str) -> None
     ["vllm-unsupported-architecture", "vllm-unknown-model-type", "vllm-no-tokenizer", "vllm-not-in-the-cache"],
 )
 def test_the_log_itself_is_sign_enough(name: str) -> None:
-    sign = engine("vllm").sign((LOGS / f"{name}.log").read_text())
+    sign = engine("vllm").startup_failure((LOGS / f"{name}.log").read_text())
     assert sign is not None
     assert sign.kind is EXPECTED[name][3]
 
@@ -118,7 +118,7 @@ def test_every_log_is_expected_to_mean_something() -> None:
 
 def test_a_healthy_start_says_version_and_cache() -> None:
     log = (LOGS / "vllm-healthy.log").read_text()
-    assert engine("vllm").describe(log) == {"version": "0.32.0", "kv_tokens": 2_097_152}
+    assert engine("vllm").parse_server_info(log) == {"version": "0.32.0", "kv_tokens": 2_097_152}
 
 
 def test_nothing_in_a_healthy_log_is_taken_for_a_cause() -> None:
@@ -128,7 +128,7 @@ def test_nothing_in_a_healthy_log_is_taken_for_a_cause() -> None:
 
 def test_the_caches_of_several_engine_cores_add_up() -> None:
     log = "(EngineCore_DP0) GPU KV cache size: 1,024 tokens\n(EngineCore_DP1) GPU KV cache size: 1,024 tokens\n"
-    assert engine("vllm").describe(log) == {"kv_tokens": 2048}
+    assert engine("vllm").parse_server_info(log) == {"kv_tokens": 2048}
 
 
 def test_a_hint_about_memory_is_not_a_failure_of_memory() -> None:
@@ -149,7 +149,7 @@ def test_a_hint_about_memory_is_not_a_failure_of_memory() -> None:
 def test_a_crash_without_words_says_how_it_ended(exit_status: int, words: str) -> None:
     failure = engine("vllm").diagnose("", exit_status, "load")
     assert failure.kind is FailureKind.CRASHED_UNDER_LOAD
-    assert words in failure.said
+    assert words in failure.message
 
 
 def test_a_kill_from_outside_points_at_memory() -> None:
@@ -159,7 +159,7 @@ def test_a_kill_from_outside_points_at_memory() -> None:
 def test_a_command_that_is_not_there_is_a_missing_engine() -> None:
     failure = engine("vllm").diagnose("/no/such/vllm: No such file or directory\n", 127, "start")
     assert failure.kind is FailureKind.ENGINE_MISSING
-    assert "/no/such/vllm" in failure.said
+    assert "/no/such/vllm" in failure.message
 
 
 def test_a_living_server_under_load_is_hung() -> None:
@@ -175,6 +175,6 @@ def test_words_of_the_start_do_not_explain_an_end_under_load() -> None:
 def test_no_log_is_beyond_words(log: str, phase: Phase, exit_status: int | None) -> None:
     for name in ENGINES:
         failure = engine(name).diagnose(log, exit_status, phase)
-        assert failure.said
-        assert len(failure.said) < 600
-        engine(name).describe(log)
+        assert failure.message
+        assert len(failure.message) < 600
+        engine(name).parse_server_info(log)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.engines.flags import Flag, FlagTable, bundled, from_json, parse_help, spellings_in, to_json
+from autotuner.engines.flags import Flag, FlagTable, bundled_table, from_json, parse_help, spellings_in, to_json
 from autotuner.errors import ConfigError
 
 WORD = st.text(string.ascii_lowercase, min_size=1, max_size=8)
@@ -21,7 +21,7 @@ NAMES = st.lists(WORD, min_size=1, max_size=3).map("-".join)
 
 @pytest.mark.parametrize(("engine", "least"), [("vllm", 300), ("sglang", 500), ("sim", 20)])
 def test_a_bundled_table_is_whole(engine: str, least: int) -> None:
-    table = bundled(engine)
+    table = bundled_table(engine)
     assert table.engine == engine
     assert table.version
     assert len(table.flags) >= least
@@ -29,20 +29,20 @@ def test_a_bundled_table_is_whole(engine: str, least: int) -> None:
 
 
 def test_a_table_survives_being_written() -> None:
-    table = bundled("sglang")
+    table = bundled_table("sglang")
     assert from_json(to_json(table)) == table
 
 
 def test_a_flag_is_found_by_any_spelling() -> None:
-    table = bundled("vllm")
-    assert table.flag("-tp").name == "--tensor-parallel-size"
-    assert table.flag("--no-enable-prefix-caching").name == "--enable-prefix-caching"
-    assert table.flag("--compilation-config.mode").name == "--compilation-config"
+    table = bundled_table("vllm")
+    assert table.require("-tp").name == "--tensor-parallel-size"
+    assert table.require("--no-enable-prefix-caching").name == "--enable-prefix-caching"
+    assert table.require("--compilation-config.mode").name == "--compilation-config"
 
 
 def test_an_unknown_flag_is_named_with_the_nearest_and_the_version() -> None:
     with pytest.raises(ConfigError, match="'--max-num-seq'; did you mean '--max-num-seqs'") as refused:
-        bundled("vllm").flag("--max-num-seq")
+        bundled_table("vllm").require("--max-num-seq")
     assert "vllm 0.32.0 as bundled" in refused.value.why
 
 
@@ -93,7 +93,7 @@ def test_what_argparse_prints_is_read_back(kinds: dict[str, str]) -> None:
     for name, kind in kinds.items():
         flag = table.flags[f"--{name}"]
         assert (flag.type == "bool") == (kind in ("switch", "both"))
-        assert flag.negative == (f"--no-{name}" if kind == "both" else None)
+        assert flag.negation == (f"--no-{name}" if kind == "both" else None)
         assert flag.choices == (("a", "b-c", "auto") if kind == "choice" else ())
         assert flag.many == (kind == "list")
 
@@ -109,7 +109,7 @@ def test_types_that_help_does_not_tell_come_from_the_known_table() -> None:
 def test_the_bundled_table_of_the_simulated_engine_is_its_own_help() -> None:
     command = [sys.executable, "-m", "autotuner.simulate.server", "--help"]
     text = subprocess.run(command, env={**os.environ, "COLUMNS": "10000"}, capture_output=True, text=True, check=True)
-    known = bundled("sim")
+    known = bundled_table("sim")
     told = parse_help(text.stdout, "sim", known.version, known)
     assert {**told.flags} == {**known.flags}
 

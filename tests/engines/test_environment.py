@@ -10,34 +10,36 @@ from autotuner.experiment import Runtime
 
 
 def test_settings_are_kept_with_their_values() -> None:
-    assert environment.split(Runtime(env={"VLLM_USE_V1": "1"})) == ({"VLLM_USE_V1": "1"}, ())
+    assert environment.split_secrets(Runtime(env={"VLLM_USE_V1": "1"})) == ({"VLLM_USE_V1": "1"}, ())
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET", "OPENAI_API_KEY", "db_password", "GOOGLE_CREDENTIALS"])
 def test_a_secret_with_a_value_is_refused_without_showing_it(name: str) -> None:
     with pytest.raises(ConfigError, match=name) as refused:
-        environment.split(Runtime(env={name: "hunter2"}))
+        environment.split_secrets(Runtime(env={name: "hunter2"}))
     assert "hunter2" not in str(refused.value)
 
 
 def test_a_secret_without_a_value_is_handed_on() -> None:
-    assert environment.split(Runtime(env={"MY_API_KEY": ""})) == ({}, ("MY_API_KEY",))
+    assert environment.split_secrets(Runtime(env={"MY_API_KEY": ""})) == ({}, ("MY_API_KEY",))
 
 
 @pytest.mark.parametrize("name", ["VLLM_MAX_TOKENS", "TOKENIZERS_PARALLELISM", "KEYS"])
 def test_a_name_about_tokens_is_not_a_secret(name: str) -> None:
-    assert environment.split(Runtime(env={name: "1"})) == ({name: "1"}, ())
+    assert environment.split_secrets(Runtime(env={name: "1"})) == ({name: "1"}, ())
 
 
 @pytest.mark.parametrize("argument", ["--api-key", "--api-key=hunter2", "--ssl-keyfile-password", "--hf-token"])
 def test_a_secret_among_the_arguments_is_refused_without_showing_it(argument: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        environment.check(Runtime(extra_args=(argument,)))
+        environment.check_secrets(Runtime(extra_args=(argument,)))
     assert "hunter2" not in str(refused.value)
 
 
 def test_a_flag_about_tokens_is_not_a_secret() -> None:
-    environment.check(Runtime(extra_args=("--max-num-batched-tokens", "8192", "--enable-prompt-tokens-details")))
+    environment.check_secrets(
+        Runtime(extra_args=("--max-num-batched-tokens", "8192", "--enable-prompt-tokens-details"))
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.engines import engine, installed
-from autotuner.engines.flags import bundled
+from autotuner.engines.flags import bundled_table
 from autotuner.errors import ConfigError
 from autotuner.experiment import Runtime
 
@@ -28,11 +28,11 @@ def test_the_engine_at_hand_decides_which_flags_there_are(bin_folder: Path) -> N
     assert table.origin == "help"
     assert set(table.flags) == {"--max-num-seqs", "--brand-new", "--quick"}
     assert table.flags["--max-num-seqs"].type == "int"
-    vllm.check({"brand-new": ["b"], "quick": [False]}, Runtime())
+    vllm.check_parameters({"brand-new": ["b"], "quick": [False]}, Runtime())
     with pytest.raises(ConfigError, match="Unknown value 'c'"):
-        vllm.check({"brand-new": ["c"]}, Runtime())
+        vllm.check_parameters({"brand-new": ["c"]}, Runtime())
     with pytest.raises(ConfigError, match="--tensor-parallel-size"):
-        vllm.check({"tp-size": [1]}, Runtime())
+        vllm.check_parameters({"tp-size": [1]}, Runtime())
 
 
 def test_an_engine_is_asked_once(bin_folder: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_an_engine_that_changed_is_asked_again(bin_folder: Path) -> None:
 @pytest.mark.parametrize("code", ["exit 1", "", "echo no options here"])
 def test_an_engine_that_does_not_tell_leaves_the_bundled_table(bin_folder: Path, code: str) -> None:
     write_vllm(bin_folder, code)
-    assert engine("vllm").flags(Runtime()) == bundled("vllm")
+    assert engine("vllm").flags(Runtime()) == bundled_table("vllm")
 
 
 def test_a_table_that_cannot_be_kept_costs_only_asking_again(
@@ -78,5 +78,5 @@ def test_a_kept_table_that_is_torn_is_read_anew(
 
 
 def test_an_executable_that_is_not_there_is_not_found(bin_folder: Path) -> None:
-    assert installed.find(None, "vllm") is None
-    assert installed.find("/no/such/file", "vllm") is None
+    assert installed.find_executable(None, "vllm") is None
+    assert installed.find_executable("/no/such/file", "vllm") is None

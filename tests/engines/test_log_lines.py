@@ -38,7 +38,7 @@ REAL = sorted(name for name in ENGINES if name != "openai")
 def test_a_fault_of_the_driver_or_of_nccl_is_one_in_both_phases(runtime: str, phase: Phase, line: str) -> None:
     failure = engine(runtime).diagnose(f"INFO 01-01 00:00:00 [a.py:1] loading\n{line}\n", 1, phase)
     assert failure.kind is FailureKind.DRIVER_FAULT
-    assert line[:60] in failure.said or failure.said in line
+    assert line[:60] in failure.message or failure.message in line
 
 
 def test_memory_that_ran_out_is_not_taken_for_a_fault_of_nccl() -> None:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from autotuner.core import Candidate, Measurement, Mount, ServerSpec, Trial
 from autotuner.deploy import FORMATS, render
-from autotuner.engines import ENGINES, Target, engine
+from autotuner.engines import ENGINES, LaunchContext, engine
 from autotuner.engines.commandline import CommandLineEngine
 from autotuner.errors import ConfigError
 from autotuner.experiment import Model, Runtime
@@ -37,7 +37,7 @@ texts = st.text(
 
 def spec_of(runtime: str, name: str, container: bool) -> ServerSpec:
     asked = Runtime(image="an/image:1", executable="/usr/bin/env", env={name: "", "PLAIN": "1"})
-    target = Target(Model(id_or_path="some/model"), runtime=asked, container=container)
+    target = LaunchContext(Model(id_or_path="some/model"), runtime=asked, container=container)
     return engine(runtime).server_spec(Candidate(runtime), target)
 
 
@@ -51,7 +51,7 @@ def test_a_value_reaches_the_container_and_nothing_that_is_written(
         written = [repr(spec), *(render(spec, form) for form in FORMATS)]
         trial = Trial(1, Candidate(runtime), Measurement("measured", (), spec=spec), 0.0, 1.0)
         written.append(TypeAdapter(Trial).dump_json(trial).decode())
-        inside = containers.environment(spec)
+        inside = containers.container_environment(spec)
     assert inside[name] == value
     assert name in spec.secrets
     for text in written:
@@ -66,7 +66,7 @@ def test_a_value_reaches_the_container_and_nothing_that_is_written(
 def test_a_value_in_the_configuration_is_refused_without_repeating_it(runtime: str, name: str, value: str) -> None:
     secret = f"{value}-unmistakable"
     with pytest.raises(ConfigError) as refused:
-        engine(runtime).check(
+        engine(runtime).check_parameters(
             {}, Runtime(image="i", executable="/usr/bin/env", env={name: secret}), engine(runtime).flags()
         )
     assert secret not in str(refused.value)

@@ -23,16 +23,16 @@ from autotuner.experiment import (
     Benchmark,
     Deployment,
     Experiment,
-    Faults,
+    FaultOptions,
     Model,
     Optimization,
     Runtime,
-    Simulate,
+    SimulationOptions,
 )
 from autotuner.launchers import launcher, ready
 from autotuner.launchers.external import ExternalServer
 from autotuner.load import records
-from autotuner.search.launch import FixedCourse
+from autotuner.search.launch import ListedLoads
 
 QUICK = ("--load-seconds", "0")
 
@@ -57,8 +57,8 @@ def experiment(**changed: Any) -> Experiment:
     return Experiment(**given | changed)
 
 
-def faults(**given: Any) -> Simulate:
-    return Simulate(faults=Faults(**given))
+def faults(**given: Any) -> SimulationOptions:
+    return SimulationOptions(faults=FaultOptions(**given))
 
 
 def measure(folder: Path, subject: Experiment, seen: list[Progress] | None = None, **parameters: Value) -> Measurement:
@@ -66,7 +66,7 @@ def measure(folder: Path, subject: Experiment, seen: list[Progress] | None = Non
     observe = seen.append if seen is not None else lambda progress: None
     evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), chosen, render_shell, observe)
     return evaluator.evaluate(
-        Candidate(subject.base_runtime, parameters), FixedCourse(evaluator.workload), folder, trial=3
+        Candidate(subject.base_runtime, parameters), ListedLoads(evaluator.workload), folder, trial=3
     )
 
 
@@ -134,7 +134,7 @@ def test_nothing_secret_is_in_the_trial_folder(tmp_path: Path, monkeypatch: pyte
 def test_a_server_that_does_not_fit_ends_the_trial_at_its_start(tmp_path: Path) -> None:
     found = measure(tmp_path, experiment(), **{"mem-fraction-static": 0.1})
     assert failure(found).kind is FailureKind.OUT_OF_MEMORY_AT_START
-    assert "weights need 15.0 GiB" in failure(found).said
+    assert "weights need 15.0 GiB" in failure(found).message
     assert found.load_points == ()
     assert set(found.timings) == {"start"}
     assert found.spec is not None
@@ -143,13 +143,13 @@ def test_a_server_that_does_not_fit_ends_the_trial_at_its_start(tmp_path: Path) 
 def test_a_flag_the_engine_does_not_know_is_named(tmp_path: Path) -> None:
     found = measure(tmp_path, experiment(runtime=Runtime(extra_args=("--no-such-flag",))))
     assert failure(found).kind is FailureKind.BAD_FLAG
-    assert "--no-such-flag" in failure(found).said
+    assert "--no-such-flag" in failure(found).message
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     found = measure(tmp_path, experiment(model=Model(id_or_path="no-such-model")))
     assert failure(found).kind is FailureKind.MODEL_NOT_FOUND
-    assert "no-such-model" in failure(found).said
+    assert "no-such-model" in failure(found).message
 
 
 def test_a_server_that_takes_too_long_to_start_times_out(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_crash_under_load_keeps_what_was_measured_before(tmp_path: Path) -> No
     # one request to be ready, ten for the first load point, and some of the second
     found = measure(tmp_path, experiment(simulate=faults(crash_after=14)))
     assert failure(found).kind is FailureKind.CRASHED_UNDER_LOAD
-    assert "SIGSEGV" in failure(found).said
+    assert "SIGSEGV" in failure(found).message
     assert [result.load_point.concurrency for result in found.load_points] == [1]
     assert (tmp_path / "records-2.npz").exists()
 
@@ -194,7 +194,7 @@ def test_what_the_gpus_of_a_launch_draw_is_told_with_each_load_point(tmp_path: P
     monkeypatch.setattr(Sim, "gpus_taken", lambda self, candidate: 2)
     subject = experiment(benchmark=experiment().benchmark.model_copy(update={"max_requests": None, "duration": 1.0}))
     evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, devices=(0, 3))
-    found = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path)
+    found = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
     for result in found.load_points:
         use = result.gpu_use
         assert use is not None
@@ -215,9 +215,9 @@ def test_a_trial_that_takes_too_long_keeps_what_it_has(tmp_path: Path, monkeypat
 
     subject = experiment(optimization=Optimization(timeout_per_iteration=600.0))
     evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, watch)
-    found = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path)
+    found = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
     assert failure(found).kind is FailureKind.TRIAL_TIMED_OUT
-    assert "1 of 2 load points" in failure(found).said
+    assert "1 of 2 load points" in failure(found).message
     assert len(found.load_points) == 1
 
 
@@ -249,7 +249,7 @@ def test_the_next_start_is_expected_to_take_as_long_as_the_last(tmp_path: Path) 
     seen: list[Progress] = []
     subject = experiment()
     evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, seen.append)
-    first = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path / "1")
-    evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path / "2")
+    first = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path / "1")
+    evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path / "2")
     expected = [progress.expected_seconds for progress in seen if progress.stage == "starting"]
-    assert expected == [engine("sim").start_seconds, first.timings["start"]]
+    assert expected == [engine("sim").expected_start_seconds, first.timings["start"]]

@@ -8,10 +8,10 @@ import pytest
 from autotuner.core import Candidate, FailureKind
 from autotuner.deploy import render_shell
 from autotuner.engines import engine
-from autotuner.evaluate.measured import MAY_BE_CHANCE, MeasuredEvaluator
+from autotuner.evaluate.measured import TRANSIENT_FAILURES, MeasuredEvaluator
 from autotuner.experiment import Experiment
 from autotuner.launchers import launcher
-from autotuner.search.launch import FixedCourse
+from autotuner.search.launch import ListedLoads
 
 FIRST_FAILS = f"""#!/bin/sh
 if [ ! -e "$0.tried" ]; then touch "$0.tried"; echo "ERROR: %s"; exit 1; fi
@@ -56,7 +56,7 @@ def program(tmp_path):
 
 def evaluate(asked: Experiment, folder: Path):
     evaluator = MeasuredEvaluator(asked, engine("sim"), launcher("process"), render_shell)
-    return evaluator.evaluate(Candidate("sim"), FixedCourse(asked.workload()), folder)
+    return evaluator.evaluate(Candidate("sim"), ListedLoads(asked.workload()), folder)
 
 
 @pytest.mark.parametrize("words", ["[Errno 98] Address already in use", "NCCL error: unhandled system error"])
@@ -81,7 +81,7 @@ def test_a_failure_that_will_come_again_is_not_repeated(program, tmp_path):
     failure = evaluate(experiment(path), tmp_path / "trial").failure
     assert failure is not None
     assert failure.kind is FailureKind.OUT_OF_MEMORY_AT_START
-    assert failure.kind not in MAY_BE_CHANCE
+    assert failure.kind not in TRANSIENT_FAILURES
     assert Path(f"{path}.tried").read_text().splitlines() == ["x"]
 
 
@@ -106,6 +106,6 @@ def test_a_secret_that_the_server_prints_is_not_kept(program, tmp_path, monkeypa
     path = program('#!/bin/sh\necho "ERROR: bad token $HF_TOKEN"; exit 1\n')
     failure = evaluate(experiment(path), tmp_path / "trial").failure
     assert failure is not None
-    assert "bad token *****" in failure.said
+    assert "bad token *****" in failure.message
     for file in (tmp_path / "trial").rglob("*"):
         assert b"hf_PrintedByMistake" not in file.read_bytes()

@@ -11,7 +11,7 @@ import pytest
 from autotuner.core import Candidate, FailureKind, LoadPoint, Measurement, Purpose, Source, Workload
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.serial import SerialExecutor
-from autotuner.search.launch import Course, Launch
+from autotuner.search.launch import Launch, LoadPlan
 
 WORKLOAD = Workload((LoadPoint("D(1,1)", concurrency=1),))
 
@@ -24,13 +24,13 @@ class Answering:
 
     def __init__(self, answer: Callable[[], Measurement]) -> None:
         self.answer = answer
-        self.asked: list[tuple[Candidate, Course, Path, int, Purpose]] = []
+        self.asked: list[tuple[Candidate, LoadPlan, Path, int, Purpose]] = []
 
     def clock(self) -> float:
         return float(len(self.asked))
 
     def evaluate(
-        self, candidate: Candidate, course: Course, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self, candidate: Candidate, course: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
     ) -> Measurement:
         self.asked.append((candidate, course, folder, trial, purpose))
         return self.answer()
@@ -47,12 +47,12 @@ def test_candidates_are_evaluated_in_order_when_asked_for(tmp_path: Path) -> Non
     measurement = Measurement("simulated", ())
     evaluator = Answering(lambda: measurement)
     executor = SerialExecutor(evaluator)
-    assert executor.next_finished() is None
+    assert executor.wait_for_trial() is None
     assert executor.has_room
     executor.submit(1, Launch(Candidate("sim", {"tp-size": 1}), "baseline"), tmp_path)
     assert not executor.has_room
     assert evaluator.asked == []
-    trial = executor.next_finished()
+    trial = executor.wait_for_trial()
     assert trial is not None
     assert (trial.number, trial.candidate, trial.measurement) == (1, Candidate("sim", {"tp-size": 1}), measurement)
     assert (trial.started, trial.ended) == (0.0, 1.0)
@@ -62,19 +62,19 @@ def test_candidates_are_evaluated_in_order_when_asked_for(tmp_path: Path) -> Non
     assert step is not None
     assert step.workload == WORKLOAD
     assert executor.has_room
-    assert executor.next_finished() is None
+    assert executor.wait_for_trial() is None
 
 
 def test_a_fault_of_autotune_costs_one_trial_and_is_kept(tmp_path: Path) -> None:
     executor = SerialExecutor(failing(ZeroDivisionError("division by zero")))
     executor.submit(1, Launch(Candidate("sim")), tmp_path / "1")
-    trial = executor.next_finished()
+    trial = executor.wait_for_trial()
     assert trial is not None
     assert trial.measurement.source == "simulated"
     failure = trial.measurement.failure
     assert failure is not None
     assert failure.kind is FailureKind.INTERNAL
-    assert failure.said == "ZeroDivisionError: division by zero"
+    assert failure.message == "ZeroDivisionError: division by zero"
     report = (tmp_path / "1" / "internal-error.txt").read_text()
     assert "Traceback" in report
     assert str(tmp_path) in failure.remedy
@@ -85,12 +85,12 @@ def test_what_would_befall_every_candidate_ends_the_run(tmp_path: Path, error: B
     executor = SerialExecutor(failing(error))
     executor.submit(1, Launch(Candidate("sim")), tmp_path)
     with pytest.raises(type(error)):
-        executor.next_finished()
+        executor.wait_for_trial()
 
 
 def test_a_full_disk_ends_the_run_with_a_remedy(tmp_path: Path) -> None:
     executor = SerialExecutor(failing(OSError(errno.ENOSPC, "No space left on device")))
     executor.submit(1, Launch(Candidate("sim")), tmp_path)
     with pytest.raises(RunStoreError, match="No space left on device") as caught:
-        executor.next_finished()
+        executor.wait_for_trial()
     assert "--resume" in caught.value.remedy

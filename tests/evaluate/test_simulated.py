@@ -23,10 +23,20 @@ from autotuner.deploy import render_shell
 from autotuner.engines import engine
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.simulated import SimulatedEvaluator
-from autotuner.experiment import Benchmark, Experiment, Faults, Hardware, Model, Optimization, Runtime, Simulate, Skew
+from autotuner.experiment import (
+    Benchmark,
+    Experiment,
+    FaultOptions,
+    Hardware,
+    Model,
+    Optimization,
+    Runtime,
+    SimulationOptions,
+    SkewOptions,
+)
 from autotuner.launchers import launcher
 from autotuner.load import records
-from autotuner.search.launch import FixedCourse
+from autotuner.search.launch import ListedLoads
 
 
 def experiment(**changed: Any) -> Experiment:
@@ -42,14 +52,14 @@ def experiment(**changed: Any) -> Experiment:
 
 def simulate(folder: Path, subject: Experiment, **parameters: Value) -> Measurement:
     evaluator = SimulatedEvaluator(subject, engine(subject.base_runtime), render=render_shell)
-    return evaluator.evaluate(Candidate(subject.base_runtime, parameters), FixedCourse(evaluator.workload), folder)
+    return evaluator.evaluate(Candidate(subject.base_runtime, parameters), ListedLoads(evaluator.workload), folder)
 
 
 def test_a_launch_serves_every_load_point_and_is_called_simulated(tmp_path):
     seen: list[Progress] = []
     evaluator = SimulatedEvaluator(experiment(), engine("sim"), seen.append)
     found = evaluator.evaluate(
-        Candidate("sim", {"tp-size": 2}), FixedCourse(evaluator.workload), tmp_path, 3, "confirmation"
+        Candidate("sim", {"tp-size": 2}), ListedLoads(evaluator.workload), tmp_path, 3, "confirmation"
     )
     assert {progress.purpose for progress in seen} == {"confirmation"}
     assert found.failure is None
@@ -78,7 +88,7 @@ def test_its_times_are_virtual_and_add_up_on_its_clock(tmp_path):
     subject = experiment(runtime=Runtime(extra_args=("--load-seconds", "60")))
     evaluator = SimulatedEvaluator(subject, engine("sim"), keep_records=False)
     began = evaluator.clock()
-    found = evaluator.evaluate(Candidate("sim"), FixedCourse(evaluator.workload), tmp_path)
+    found = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
     assert found.timings["start"] == 60.0
     assert 50.0 < found.timings["load"] < 52.0
     assert evaluator.clock() - began == pytest.approx(sum(found.timings.values()))
@@ -97,7 +107,7 @@ def test_a_start_that_fails_does_so_as_on_the_engine_itself(tmp_path, parameters
     subject = experiment()
     virtual = simulate(tmp_path / "virtual", subject, **parameters)
     real = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell).evaluate(
-        Candidate("sim", parameters), FixedCourse(subject.workload()), tmp_path / "real"
+        Candidate("sim", parameters), ListedLoads(subject.workload()), tmp_path / "real"
     )
     assert virtual.failure is not None
     assert virtual.failure == real.failure
@@ -109,7 +119,7 @@ def test_a_start_that_fails_does_so_as_on_the_engine_itself(tmp_path, parameters
     [("crash_after", FailureKind.CRASHED_UNDER_LOAD), ("hang_after", FailureKind.HUNG_UNDER_LOAD)],
 )
 def test_an_engine_that_dies_under_load_keeps_the_load_points_before(tmp_path, fault, kind):
-    found = simulate(tmp_path, experiment(simulate=Simulate(faults=Faults(**{fault: 100}))))
+    found = simulate(tmp_path, experiment(simulate=SimulationOptions(faults=FaultOptions(**{fault: 100}))))
     assert found.failure is not None
     assert found.failure.kind == kind
     assert [result.load_point.concurrency for result in found.load_points] == [1]
@@ -128,7 +138,7 @@ class Impatient:
 
     step: LoadStep | None
     told: list[LoadPointResult] = field(default_factory=list)
-    total: int = 1
+    max_load_points: int = 1
 
     def ask(self) -> LoadStep | None:
         return self.step
@@ -144,7 +154,7 @@ def test_a_course_may_end_a_load_point_early(tmp_path):
 
     evaluator = SimulatedEvaluator(experiment(), engine("sim"))
     workload = evaluator.workload
-    course = Impatient(LoadStep(workload.at(workload.load_points[1]), enough))
+    course = Impatient(LoadStep(workload.for_load_point(workload.load_points[1]), enough))
     found = evaluator.evaluate(Candidate("sim"), course, tmp_path)
     assert course.told == list(found.load_points)
     assert found.timings["load"] < workload.duration
@@ -160,12 +170,12 @@ def test_another_engines_candidate_runs_on_its_hardware_with_its_constants(tmp_p
     assert throughput["vllm", "H100"] != throughput["sglang", "H100"]
     assert {measurement.source for measurement in found.values()} == {"simulated"}
     assert found["vllm", "H100"].server["not_simulated"] == ["dtype"]
-    assert found["vllm", "H100"].timings["start"] == engine("vllm").start_seconds
+    assert found["vllm", "H100"].timings["start"] == engine("vllm").expected_start_seconds
 
 
 def test_a_skewed_world_answers_otherwise_and_always_the_same(tmp_path):
     def figures(number: int, **skew: Any) -> float:
-        subject = experiment(simulate=Simulate(skew=Skew(**skew)))
+        subject = experiment(simulate=SimulationOptions(skew=SkewOptions(**skew)))
         return simulate(tmp_path / str(number), subject).load_points[1].metrics.output_throughput
 
     plain, skewed, again, other = (

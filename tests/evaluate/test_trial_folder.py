@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autotuner.core import ServerSpec
 from autotuner.deploy import render_shell
-from autotuner.evaluate.trial_folder import LONGEST_LOG, TrialFolder
+from autotuner.evaluate.trial_folder import MAX_LOG_BYTES, TrialFolder
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=20)
 
@@ -50,7 +50,7 @@ def test_the_log_is_read_from_the_mark(tmp_path: Path) -> None:
 
 def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path)
-    folder.log.write_bytes(b"\xff" * LONGEST_LOG + b"the end")
+    folder.log.write_bytes(b"\xff" * MAX_LOG_BYTES + b"the end")
     text = folder.read_log()
     assert text.endswith("the end")
-    assert len(text) == LONGEST_LOG
+    assert len(text) == MAX_LOG_BYTES

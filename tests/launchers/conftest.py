@@ -50,28 +50,28 @@ def sim_url(tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
-class Answers:
+class ScriptedResponses:
     """What a small HTTP server says to each path: (status, body) in turn, the last for ever."""
 
     def __init__(self, **by_name: list[tuple[int, str]]) -> None:
         self.by_path = {f"/{name.replace('__', '/')}": said for name, said in by_name.items()}
-        self.asked: list[str] = []
+        self.requested_paths: list[str] = []
 
-    def next(self, path: str) -> tuple[int, str]:
-        self.asked.append(path)
+    def respond(self, path: str) -> tuple[int, str]:
+        self.requested_paths.append(path)
         said = self.by_path.get(path, [(404, "")])
         return said.pop(0) if len(said) > 1 else said[0]
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Answers], str]]:
+def serve() -> Iterator[Callable[[ScriptedResponses], str]]:
     """Serve answers over HTTP; returns the URL."""
     servers: list[ThreadingHTTPServer] = []
 
-    def start(answers: Answers) -> str:
+    def start(answers: ScriptedResponses) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, body = answers.next(self.path)
+                status, body = answers.respond(self.path)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body.encode())))
                 self.end_headers()

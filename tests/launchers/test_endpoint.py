@@ -9,9 +9,9 @@ import pytest
 
 from autotuner.errors import EndpointError, UsageError
 from autotuner.launchers import endpoint
-from tests.launchers.conftest import Answers
+from tests.launchers.conftest import ScriptedResponses
 
-Serve = Callable[[Answers], str]
+Serve = Callable[[ScriptedResponses], str]
 TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
 
 
@@ -20,62 +20,64 @@ def models(*names: str, owner: str = "vllm") -> list[tuple[int, str]]:
 
 
 def test_the_only_model_is_found(serve: Serve) -> None:
-    url = serve(Answers(v1__models=models("a"), v1__completions=[TOKEN]))
-    assert endpoint.find(url, {}) == endpoint.Found("a", "completions", simulated=False)
+    url = serve(ScriptedResponses(v1__models=models("a"), v1__completions=[TOKEN]))
+    assert endpoint.find_served_model(url, {}) == endpoint.ServedModel("a", "completions", is_simulated=False)
 
 
 def test_the_simulated_engine_is_known_for_what_it_is(serve: Serve) -> None:
-    url = serve(Answers(v1__models=models("a", owner="autotune-sim"), v1__completions=[TOKEN]))
-    assert endpoint.find(url, {}).simulated
+    url = serve(ScriptedResponses(v1__models=models("a", owner="autotune-sim"), v1__completions=[TOKEN]))
+    assert endpoint.find_served_model(url, {}).is_simulated
 
 
 @pytest.mark.parametrize("refusal", [400, 404, 405, 422])
 def test_a_server_that_only_chats_is_asked_to_chat(serve: Serve, refusal: int) -> None:
-    url = serve(Answers(v1__models=models("a"), v1__completions=[(refusal, "no")], v1__chat__completions=[TOKEN]))
-    assert endpoint.find(url, {}).endpoint == "chat"
-    assert endpoint.find(url, {}, endpoint="completions").endpoint == "completions"
+    url = serve(
+        ScriptedResponses(v1__models=models("a"), v1__completions=[(refusal, "no")], v1__chat__completions=[TOKEN])
+    )
+    assert endpoint.find_served_model(url, {}).endpoint == "chat"
+    assert endpoint.find_served_model(url, {}, endpoint="completions").endpoint == "completions"
 
 
 def test_a_server_that_gives_no_token_is_left_to_the_load(serve: Serve) -> None:
-    url = serve(Answers(v1__models=models("a"), v1__completions=[(500, "oops")]))
-    assert endpoint.find(url, {}).endpoint == "completions"
+    url = serve(ScriptedResponses(v1__models=models("a"), v1__completions=[(500, "oops")]))
+    assert endpoint.find_served_model(url, {}).endpoint == "completions"
 
 
 def test_several_models_are_named(serve: Serve) -> None:
-    url = serve(Answers(v1__models=models("a", "b"), v1__completions=[TOKEN]))
+    url = serve(ScriptedResponses(v1__models=models("a", "b"), v1__completions=[TOKEN]))
     with pytest.raises(UsageError, match=r"serves 2 models\. They are: a, b\. Choose one with --model"):
-        endpoint.find(url, {})
-    assert endpoint.find(url, {}, model="b").model == "b"
+        endpoint.find_served_model(url, {})
+    assert endpoint.find_served_model(url, {}, model="b").model == "b"
 
 
 def test_a_model_that_is_not_served_is_told_what_is(serve: Serve) -> None:
     with pytest.raises(EndpointError, match=r"does not serve 'c'\. It serves: a, b"):
-        endpoint.find(serve(Answers(v1__models=models("a", "b"))), {}, model="c")
+        endpoint.find_served_model(serve(ScriptedResponses(v1__models=models("a", "b"))), {}, model="c")
 
 
 @pytest.mark.parametrize("answer", [(404, ""), (200, "<html>"), (200, "[]"), (200, '{"data": 3}'), (200, "3")])
 def test_a_server_that_lists_no_models_needs_one_named(serve: Serve, answer: tuple[int, str]) -> None:
-    url = serve(Answers(v1__models=[answer], v1__chat__completions=[TOKEN]))
+    url = serve(ScriptedResponses(v1__models=[answer], v1__chat__completions=[TOKEN]))
     with pytest.raises(UsageError, match="Name the model with --model"):
-        endpoint.find(url, {})
-    assert endpoint.find(url, {}, model="m") == endpoint.Found("m", "chat", simulated=False)
+        endpoint.find_served_model(url, {})
+    assert endpoint.find_served_model(url, {}, model="m") == endpoint.ServedModel("m", "chat", is_simulated=False)
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "refuses"), (403, "refuses"), (503, "Nothing that serves")])
 def test_a_server_that_refuses_is_told_apart_from_one_that_is_not_there(serve: Serve, status: int, said: str) -> None:
-    url = serve(Answers(v1__models=[(status, "")]))
+    url = serve(ScriptedResponses(v1__models=[(status, "")]))
     with pytest.raises(EndpointError, match=said):
-        endpoint.find(url, {})
+        endpoint.find_served_model(url, {})
 
 
 def test_a_server_that_is_not_there_is_left_to_the_load_when_the_model_is_known() -> None:
     with pytest.raises(EndpointError, match="Nothing that serves a model answers"):
-        endpoint.find("http://127.0.0.1:9", {})
-    assert endpoint.find("http://127.0.0.1:9", {}, model="m").model == "m"
+        endpoint.find_served_model("http://127.0.0.1:9", {})
+    assert endpoint.find_served_model("http://127.0.0.1:9", {}, model="m").model == "m"
 
 
 def test_whether_a_token_comes_is_asked_as_load_asks(serve: Serve) -> None:
-    url = serve(Answers(v1__completions=[TOKEN, (429, "later")]))
+    url = serve(ScriptedResponses(v1__completions=[TOKEN, (429, "later")]))
     assert endpoint.gives_token(url, {}, "m", "completions", 5.0)
     assert not endpoint.gives_token(url, {}, "m", "completions", 5.0)
     assert not endpoint.gives_token("http://127.0.0.1:9", {}, "m", "completions", 5.0)

@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.core import GpuUse
 from autotuner.launchers import gpu_meter
-from autotuner.launchers.gpu_meter import Meter, metered
+from autotuner.launchers.gpu_meter import GpuMeter, meter_gpus
 
 
 class Driver:
@@ -70,7 +70,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     return Driver(monkeypatch)
 
 
-def read(driver: Driver, meter: Meter, seconds: int) -> None:
+def read(driver: Driver, meter: GpuMeter, seconds: int) -> None:
     """A reading every second, the first one now."""
     for _ in range(seconds):
         meter.read()
@@ -78,19 +78,19 @@ def read(driver: Driver, meter: Meter, seconds: int) -> None:
 
 
 def test_a_steady_draw_is_told_with_its_energy(driver: Driver) -> None:
-    meter = Meter((0, 1))
+    meter = GpuMeter((0, 1))
     read(driver, meter, 10)
-    assert meter.use(102.5, 107.5) == GpuUse(
+    assert meter.usage(102.5, 107.5) == GpuUse(
         gpus=2, samples=5, energy=4000.0, mean_watts=800.0, max_watts=800.0, utilisation=0.5, memory_used=3 << 30
     )
 
 
 def test_what_was_drawn_before_and_after_the_window_is_not_counted(driver: Driver) -> None:
-    meter = Meter((0,))
+    meter = GpuMeter((0,))
     for watts in (100.0, 600.0, 600.0, 600.0, 100.0):
         driver.watts[0] = watts
         read(driver, meter, 2)
-    use = meter.use(102.0, 108.0)
+    use = meter.usage(102.0, 108.0)
     assert use is not None
     assert (use.energy, use.mean_watts, use.max_watts) == (3600.0, 600.0, 600.0)
 
@@ -100,20 +100,20 @@ def test_without_a_counter_the_energy_is_the_integral_of_the_power(
     driver: Driver, start: float, end: float, joules: float
 ) -> None:
     driver.lacks = {"TotalEnergyConsumption"}
-    meter = Meter((0,))
+    meter = GpuMeter((0,))
     for watts in (0.0, 100.0, 200.0, 300.0, 400.0, 500.0):
         driver.watts[0] = watts
         read(driver, meter, 1)
-    use = meter.use(start, end)
+    use = meter.usage(start, end)
     assert use is not None
     assert use.energy == pytest.approx(joules)
 
 
 def test_a_figure_the_driver_does_not_tell_is_none(driver: Driver) -> None:
     driver.lacks = {"UtilizationRates"}
-    meter = Meter((0,))
+    meter = GpuMeter((0,))
     read(driver, meter, 4)
-    use = meter.use(101.0, 103.5)
+    use = meter.usage(101.0, 103.5)
     assert use is not None
     assert use.utilisation is None
     assert use.mean_watts == 300.0
@@ -121,42 +121,42 @@ def test_a_figure_the_driver_does_not_tell_is_none(driver: Driver) -> None:
 
 @pytest.mark.parametrize("window", [(99.0, 103.0), (101.0, 120.0), (101.1, 101.9), (103.0, 102.0)])
 def test_a_window_that_readings_do_not_cover_has_no_figures(driver: Driver, window: tuple[float, float]) -> None:
-    meter = Meter((0,))
+    meter = GpuMeter((0,))
     read(driver, meter, 5)
-    assert meter.use(*window) is None
+    assert meter.usage(*window) is None
 
 
 def test_a_reading_is_added_for_a_window_that_ends_now(driver: Driver) -> None:
-    meter = Meter((0,))
+    meter = GpuMeter((0,))
     read(driver, meter, 3)
-    assert meter.use(100.5, 103.0) is not None
+    assert meter.usage(100.5, 103.0) is not None
 
 
 def test_no_gpus_no_figures(driver: Driver) -> None:
-    with metered(()) as meter:
-        assert meter.use(0.0, 1000.0) is None
+    with meter_gpus(()) as meter:
+        assert meter.usage(0.0, 1000.0) is None
     assert driver.opened == 0
 
 
 @pytest.mark.parametrize("lacking", ["Init", "HandleByIndex", "PowerUsage"])
 def test_a_driver_that_does_not_answer_gives_no_figures(driver: Driver, lacking: str) -> None:
     driver.lacks = {lacking}
-    with metered((0,)) as meter:
+    with meter_gpus((0,)) as meter:
         driver.goes_on(5.0)
-        assert meter.use(101.0, 103.0) is None
+        assert meter.usage(101.0, 103.0) is None
     assert driver.opened == 0
 
 
 def test_gpus_of_another_machine_have_no_figures(driver: Driver) -> None:
-    with metered((0, 6)) as meter:
+    with meter_gpus((0, 6)) as meter:
         driver.goes_on(5.0)
-        assert meter.use(101.0, 103.0) is None
+        assert meter.usage(101.0, 103.0) is None
 
 
 def test_readings_are_taken_until_the_block_ends(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = threading.Semaphore(0)
 
-    class Counting(Meter):
+    class Counting(GpuMeter):
         def read(self) -> bool:
             driver.goes_on(0.2)
             done = super().read()
@@ -164,10 +164,10 @@ def test_readings_are_taken_until_the_block_ends(driver: Driver, monkeypatch: py
             return done
 
     monkeypatch.setattr(gpu_meter, "Meter", Counting)
-    with metered((0,), interval=0.001) as meter:
+    with meter_gpus((0,), interval=0.001) as meter:
         for _ in range(6):
             assert taken.acquire(timeout=30)
-        use = meter.use(100.3, 101.0)
+        use = meter.usage(100.3, 101.0)
     assert use is not None
     assert use.mean_watts == pytest.approx(300.0)
     assert driver.opened == 0

@@ -40,7 +40,7 @@ class Registry:
 
 def test_the_progress_of_a_pull_is_told_in_steps(caplog):
     caplog.set_level(logging.INFO)
-    assert images.require(Registry(LAYERS), "an-image:1") == "an-image:1"
+    assert images.require_image(Registry(LAYERS), "an-image:1") == "an-image:1"
     assert caplog.messages == [
         "pulling image an-image:1",
         "pulling image an-image:1: 20 % of 1.0 GB",
@@ -50,7 +50,7 @@ def test_the_progress_of_a_pull_is_told_in_steps(caplog):
 
 def test_an_image_that_is_here_is_not_pulled():
     registry = Registry([], has=True)
-    images.require(registry, "an-image:1")
+    images.require_image(registry, "an-image:1")
     assert registry.asked == []
 
 
@@ -60,7 +60,7 @@ def test_an_image_that_is_here_is_not_pulled():
 )
 def test_without_a_tag_only_the_latest_is_pulled(name, tag):
     registry = Registry(LAYERS)
-    images.require(registry, name)
+    images.require_image(registry, name)
     assert registry.asked == [(name, tag)]
 
 
@@ -74,7 +74,7 @@ def test_without_a_tag_only_the_latest_is_pulled(name, tag):
 )
 def test_a_pull_that_is_refused_says_what_to_do(said, remedy):
     with pytest.raises(MachineError, match="is not here and cannot be pulled") as refused:
-        images.require(Registry([{"error": said}]), "x:2")
+        images.require_image(Registry([{"error": said}]), "x:2")
     assert said in refused.value.why
     assert remedy in refused.value.remedy
 
@@ -86,17 +86,17 @@ def test_a_daemon_that_refuses_in_its_own_words_is_quoted():
     registry = Registry([])
     registry.api.pull = pull
     with pytest.raises(MachineError, match="pull rate limit"):
-        images.require(registry, "x:2")
+        images.require_image(registry, "x:2")
 
 
 def test_a_digest_is_the_registrys_where_there_is_one():
     image = SimpleNamespace(id="sha256:local", attrs={"RepoDigests": ["a/b@sha256:remote"]})
-    assert images.digest(image) == "sha256:remote"
-    assert images.digest(SimpleNamespace(id="sha256:local", attrs={"RepoDigests": []})) == "sha256:local"
+    assert images.image_digest(image) == "sha256:remote"
+    assert images.image_digest(SimpleNamespace(id="sha256:local", attrs={"RepoDigests": []})) == "sha256:local"
 
 
 def test_a_socket_without_permission_is_told_from_no_daemon():
-    denied = images.unreachable(wrapped(PermissionError(13, "Permission denied")))
+    denied = images.unreachable_error(wrapped(PermissionError(13, "Permission denied")))
     assert "may not talk to the Docker daemon" in str(denied)
     assert "group 'docker'" in str(denied)
 
@@ -106,7 +106,7 @@ def test_a_socket_without_permission_is_told_from_no_daemon():
 )
 def test_an_absent_daemon_is_told_in_one_sentence_with_what_to_do(monkeypatch, cause):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    assert str(images.unreachable(wrapped(cause))) == (
+    assert str(images.unreachable_error(wrapped(cause))) == (
         f"No Docker daemon answers at unix:///nowhere/docker.sock ({cause.strerror}). "
         "Start it, for example with `systemctl start docker`, or use --deployment process."
     )
@@ -114,7 +114,7 @@ def test_an_absent_daemon_is_told_in_one_sentence_with_what_to_do(monkeypatch, c
 
 def test_an_address_that_is_none_is_told_as_the_sdk_says_it(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "gopher://docker")
-    with pytest.raises(MachineError, match="Invalid bind address protocol: gopher://docker"), images.connected():
+    with pytest.raises(MachineError, match="Invalid bind address protocol: gopher://docker"), images.docker_client():
         pass
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.core import Candidate
-from autotuner.engines import Target, engine
+from autotuner.engines import LaunchContext, engine
 from autotuner.errors import UsageError
 from autotuner.experiment import Deployment, Model, Runtime
 from autotuner.launchers import LAUNCHERS, launcher, ports, ready
@@ -26,11 +26,11 @@ def test_an_unknown_deployment_is_named_with_the_nearest_one() -> None:
 @pytest.mark.parametrize("name", HERE)
 def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(name: str, log: Path, sim_url: str) -> None:
     chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
-    target = Target(Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port())
+    target = LaunchContext(Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port())
     spec = engine("sim").server_spec(Candidate("sim"), target)
     with chosen.launch(spec, log) as server:
         identity = ready.wait_until_ready(server, ready_path="/health", model=MODEL, timeout=20)
-        assert identity.simulated
+        assert identity.is_simulated
         assert server.exit_status() is None
     if chosen.starts_servers:
         assert server.exit_status() == 0
@@ -43,7 +43,7 @@ def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(name: st
 @pytest.mark.parametrize("name", HERE)
 def test_an_error_inside_the_block_still_cleans_up(name: str, log: Path, sim_url: str) -> None:
     chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
-    target = Target(Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port())
+    target = LaunchContext(Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port())
     spec = engine("sim").server_spec(Candidate("sim"), target)
     with pytest.raises(KeyboardInterrupt), chosen.launch(spec, log) as server:
         raise KeyboardInterrupt

@@ -8,8 +8,8 @@ import pytest
 from docker.errors import DockerException
 
 from autotuner.launchers import machine
-from autotuner.launchers.gpus import Gpu, Inventory
-from autotuner.launchers.machine import ThisMachine
+from autotuner.launchers.gpus import GpuInventory, InstalledGpu
+from autotuner.launchers.machine import LocalMachine
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def nothing_here(monkeypatch, tmp_path):
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(machine, "SOCKET", tmp_path / "docker.sock")
-    monkeypatch.setattr(machine, "inventory", lambda: Inventory(()))
+    monkeypatch.setattr(machine, "inventory", lambda: GpuInventory(()))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ REAL = pytest.mark.parametrize(
 @REAL
 def test_a_docker_daemon_that_answers_is_preferred(daemon, engines, runtime, executable):
     engines(executable)
-    mode, why = ThisMachine().deployment(runtime, None)
+    mode, why = LocalMachine().deployment(runtime, None)
     assert mode == "docker"
     assert why.startswith("a Docker daemon answers at ")
 
@@ -62,7 +62,7 @@ def test_a_docker_daemon_that_answers_is_preferred(daemon, engines, runtime, exe
 @REAL
 def test_without_docker_an_engine_that_is_installed_runs_as_a_process(engines, runtime, executable, tmp_path):
     engines(executable)
-    mode, why = ThisMachine().deployment(runtime, None)
+    mode, why = LocalMachine().deployment(runtime, None)
     assert mode == "process"
     assert (
         why
@@ -72,7 +72,7 @@ def test_without_docker_an_engine_that_is_installed_runs_as_a_process(engines, r
 
 @REAL
 def test_without_either_it_is_a_process_whose_start_will_say_what_is_missing(runtime, executable, tmp_path):
-    assert ThisMachine().deployment(runtime, None) == (
+    assert LocalMachine().deployment(runtime, None) == (
         "process",
         f"no Docker daemon at {tmp_path / 'docker.sock'}, and {runtime} is not installed",
     )
@@ -81,18 +81,18 @@ def test_without_either_it_is_a_process_whose_start_will_say_what_is_missing(run
 def test_an_executable_that_is_named_and_here_is_a_process_even_beside_docker(daemon, engines, tmp_path):
     engines("my-vllm")
     path = str(tmp_path / "bin" / "my-vllm")
-    assert ThisMachine().deployment("vllm", path) == ("process", f"runtime.executable {path} is on this machine")
-    assert ThisMachine().deployment("vllm", "/in/the/image/vllm")[0] == "docker"
+    assert LocalMachine().deployment("vllm", path) == ("process", f"runtime.executable {path} is on this machine")
+    assert LocalMachine().deployment("vllm", "/in/the/image/vllm")[0] == "docker"
 
 
 @pytest.mark.parametrize("runtime", ["sim", "openai", "vlm"])
 def test_there_is_nothing_to_choose_for_an_engine_that_is_not_started_on_gpus(daemon, runtime):
-    assert ThisMachine().deployment(runtime, None) is None
+    assert LocalMachine().deployment(runtime, None) is None
 
 
 def test_without_a_socket_the_docker_sdk_is_not_touched(monkeypatch):
     monkeypatch.setitem(sys.modules, "docker", None)
-    assert ThisMachine().deployment("vllm", None)[0] == "process"
+    assert LocalMachine().deployment("vllm", None)[0] == "process"
 
 
 def test_a_daemon_that_refuses_is_none(monkeypatch, tmp_path):
@@ -102,7 +102,7 @@ def test_a_daemon_that_refuses_is_none(monkeypatch, tmp_path):
         raise DockerException("permission denied")
 
     monkeypatch.setattr(docker, "from_env", refuse)
-    assert ThisMachine().deployment("vllm", None)[1].startswith("no Docker daemon answers at ")
+    assert LocalMachine().deployment("vllm", None)[1].startswith("no Docker daemon answers at ")
 
 
 def test_a_daemon_that_never_answers_is_given_up(monkeypatch, tmp_path):
@@ -111,7 +111,7 @@ def test_a_daemon_that_never_answers_is_given_up(monkeypatch, tmp_path):
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent"))
         silent.listen()
-        mode, why = ThisMachine().deployment("vllm", None)
+        mode, why = LocalMachine().deployment("vllm", None)
     assert (mode, why.partition(",")[0]) == ("process", f"no Docker daemon answers at unix://{tmp_path}/silent")
 
 
@@ -124,13 +124,13 @@ def test_docker_is_looked_for_once(monkeypatch, tmp_path):
         raise DockerException("permission denied")
 
     monkeypatch.setattr(docker, "from_env", refuse)
-    here = ThisMachine()
+    here = LocalMachine()
     assert here.deployment("vllm", None) != here.deployment("sglang", None)
     assert len(calls) == 1
 
 
 def gpu(index, name):
-    return Gpu(index, name, f"GPU-{index}", 80 << 30, 79 << 30)
+    return InstalledGpu(index, name, f"GPU-{index}", 80 << 30, 79 << 30)
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def gpu(index, name):
 )
 def test_the_gpus_are_those_that_may_be_used_with_the_type_they_share(monkeypatch, names, indexes, expected):
     present = tuple(gpu(index, name) for index, name in enumerate(names))
-    monkeypatch.setattr(machine, "inventory", lambda: Inventory(present))
-    assert ThisMachine().gpus("vllm", "process", indexes) == expected
+    monkeypatch.setattr(machine, "inventory", lambda: GpuInventory(present))
+    assert LocalMachine().gpus("vllm", "process", indexes) == expected
 
 
 @pytest.mark.parametrize(("runtime", "deployment"), [("sim", "process"), ("vllm", "external"), ("openai", "external")])
 def test_what_computes_elsewhere_finds_no_gpus_here(monkeypatch, runtime, deployment):
     monkeypatch.setattr(machine, "inventory", lambda: pytest.fail("the driver is not asked"))
-    assert ThisMachine().gpus(runtime, deployment, ()) == (None, None)
+    assert LocalMachine().gpus(runtime, deployment, ()) == (None, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.cli.leftovers import half_written
+from autotuner.cli.leftovers import remove_half_written
 from autotuner.core import Candidate, Measurement, Trial
 from autotuner.launchers import gpu_locks, orphans, owner
 from autotuner.store import RunStore
@@ -22,24 +22,24 @@ SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep
 def dead():
     """An owner that has ended."""
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-        started = owner.started(process.pid)
-    return replace(owner.me(), pid=process.pid, started=started or "0")
+        started = owner.start_time(process.pid)
+    return replace(owner.this_process(), pid=process.pid, started=started or "0")
 
 
 def test_an_owner_survives_being_written_and_read():
-    assert owner.parse(str(owner.me())) == owner.me()
+    assert owner.parse(str(owner.this_process())) == owner.this_process()
     assert owner.parse("not an owner") is None
     assert owner.parse("a/b/c/d") is None
 
 
 def test_a_living_process_is_not_gone_and_a_dead_one_is(dead):
-    assert not owner.me().is_gone
+    assert not owner.this_process().is_gone
     assert dead.is_gone
 
 
 def test_a_process_that_got_the_same_number_is_not_the_owner():
-    assert replace(owner.me(), started="1").is_gone
-    assert replace(owner.me(), boot="another").is_gone
+    assert replace(owner.this_process(), started="1").is_gone
+    assert replace(owner.this_process(), boot="another").is_gone
 
 
 def test_an_owner_on_another_machine_is_left_alone(dead):
@@ -57,15 +57,15 @@ def alone(tmp_path, monkeypatch):
 
 
 def started_by(who):
-    process = subprocess.Popen(SLEEP, env={**os.environ, owner.ENVIRONMENT: str(who)}, stdout=subprocess.PIPE)
+    process = subprocess.Popen(SLEEP, env={**os.environ, owner.OWNER_VARIABLE: str(who)}, stdout=subprocess.PIPE)
     process.stdout.readline()
     return process
 
 
 def test_a_process_of_a_dead_owner_is_killed_and_that_of_a_living_one_is_not(alone, dead):
-    with started_by(dead) as left, started_by(owner.me()) as kept:
+    with started_by(dead) as left, started_by(owner.this_process()) as kept:
         try:
-            removed = orphans.sweep()
+            removed = orphans.remove_orphans()
             assert ("process", str(left.pid)) in removed
             assert ("process", str(kept.pid)) not in removed
             assert left.wait(10) == -signal.SIGKILL
@@ -79,15 +79,15 @@ def test_a_working_folder_of_a_dead_process_is_removed(alone, dead):
     for folder in (left, kept):
         folder.mkdir()
         (folder / "exchanges.spool").write_bytes(b"half")
-    assert [item for item in orphans.sweep() if item[0] == "folder"] == [("folder", str(left))]
+    assert [item for item in orphans.remove_orphans() if item[0] == "folder"] == [("folder", str(left))]
     assert not left.exists()
     assert kept.exists()
 
 
 def test_a_lock_that_nobody_holds_is_removed(alone):
-    gpu_locks.locked(alone / "gpus" / "GPU-0.lock").close()
-    assert ("lock", "GPU-0.lock") in orphans.sweep()
-    assert ("lock", "GPU-0.lock") not in orphans.sweep()
+    gpu_locks.lock_file(alone / "gpus" / "GPU-0.lock").close()
+    assert ("lock", "GPU-0.lock") in orphans.remove_orphans()
+    assert ("lock", "GPU-0.lock") not in orphans.remove_orphans()
 
 
 @pytest.fixture
@@ -114,11 +114,11 @@ def test_what_an_interrupted_trial_left_is_removed_and_finished_ones_stay(store)
     (half / "records-1.npz.partial").write_bytes(b"x")
     whole = (store.path / "trials.jsonl").read_bytes()
     (store.path / "trials.jsonl").write_bytes(whole + b'{"number": 2, "cand')
-    removed = dict(half_written(store.path.parent))
+    removed = dict(remove_half_written(store.path.parent))
     assert removed == {"folder": str(half), "line": str(store.path / "trials.jsonl")}
     assert (store.path / "trials.jsonl").read_bytes() == whole
     assert [path.name for path in (store.path / "trials").iterdir()] == ["001"]
-    assert list(half_written(store.path.parent)) == []
+    assert list(remove_half_written(store.path.parent)) == []
 
 
 def test_a_run_in_use_and_a_folder_that_is_none_are_left_alone(store, tmp_path):
@@ -126,6 +126,6 @@ def test_a_run_in_use_and_a_folder_that_is_none_are_left_alone(store, tmp_path):
     (tmp_path / "runs" / "other").mkdir()
     (tmp_path / "runs" / "other" / "experiment.yaml").write_text("not: an experiment")
     with store.locked():
-        assert list(half_written(store.path.parent)) == []
+        assert list(remove_half_written(store.path.parent)) == []
     assert half.exists()
-    assert list(half_written(Path("nowhere"))) == []
+    assert list(remove_half_written(Path("nowhere"))) == []

@@ -4,13 +4,13 @@ import pytest
 
 from autotuner.core import Candidate
 from autotuner.deploy import render
-from autotuner.engines import Target, engine
+from autotuner.engines import LaunchContext, engine
 from autotuner.experiment import Hardware, Model, Runtime
 
 
 def spec(name, *, container, devices=(3, 1, 0), **parameters):
     runtime = Runtime(image="an/image:1", executable="/usr/bin/env")
-    target = Target(Model(id_or_path="some/model"), runtime, container=container, devices=devices)
+    target = LaunchContext(Model(id_or_path="some/model"), runtime, container=container, devices=devices)
     return engine(name).server_spec(Candidate(name, parameters), target)
 
 
@@ -42,16 +42,19 @@ def test_the_simulated_engine_takes_none():
 
 def test_a_cpu_build_in_an_image_takes_none():
     runtime = Runtime(image="vllm/vllm-openai-cpu:v1")
-    target = Target(Model(id_or_path="some/model"), runtime, container=True, devices=(0,))
+    target = LaunchContext(Model(id_or_path="some/model"), runtime, container=True, devices=(0,))
     found = engine("vllm").server_spec(Candidate("vllm"), target)
     assert (found.gpus, found.devices) == (0, ())
     assert found.env["VLLM_CPU_KVCACHE_SPACE"]
 
 
 def test_named_gpus_limit_the_candidates():
-    target = Target(Model(id_or_path="some/model"), hardware=Hardware(gpus=(0, 1), total_gpus=8))
-    assert engine("vllm").refuse(Candidate("vllm", {"tp-size": 4}), target) == "it needs 4 GPUs and 2 may be used"
-    assert engine("vllm").refuse(Candidate("vllm", {"tp-size": 2}), target) is None
+    target = LaunchContext(Model(id_or_path="some/model"), hardware=Hardware(gpus=(0, 1), total_gpus=8))
+    assert (
+        engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 4}), target)
+        == "it needs 4 GPUs and 2 may be used"
+    )
+    assert engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 2}), target) is None
 
 
 def test_what_a_linked_model_folder_points_to_is_mounted_too(tmp_path):
@@ -60,7 +63,9 @@ def test_what_a_linked_model_folder_points_to_is_mounted_too(tmp_path):
     snapshot.mkdir(parents=True)
     (blobs / "abc").write_text("{}")
     (snapshot / "config.json").symlink_to("../../blobs/abc")
-    target = Target(Model(id_or_path=str(snapshot)), Runtime(image="i", mounts=("/data:/in:rw",)), container=True)
+    target = LaunchContext(
+        Model(id_or_path=str(snapshot)), Runtime(image="i", mounts=("/data:/in:rw",)), container=True
+    )
     found = engine("vllm").server_spec(Candidate("vllm"), target)
     assert [(mount.host, mount.container, mount.read_only) for mount in found.mounts] == [
         (str(snapshot), str(snapshot), True),

@@ -13,7 +13,7 @@ import pytest
 from autotuner.engines import engine
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Benchmark, Experiment, Model, Runtime
-from autotuner.launchers.process import ProcessLauncher, environment
+from autotuner.launchers.process import ProcessLauncher, server_environment
 from tests.launchers.conftest import Wait, alive, python, spec
 
 SLEEP = "import time; time.sleep(600)"
@@ -165,8 +165,8 @@ def test_a_proxy_is_not_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("no_proxy", "example.org")
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert environment({})["no_proxy"] == "example.org"
-    env = environment({"HTTPS_PROXY": "http://proxy:3128"})
+    assert server_environment({})["no_proxy"] == "example.org"
+    env = server_environment({"HTTPS_PROXY": "http://proxy:3128"})
     assert env["no_proxy"] == "example.org,localhost,127.0.0.1,::1"
     assert env["NO_PROXY"] == "localhost,127.0.0.1,::1"
 

@@ -12,16 +12,16 @@ from autotuner.errors import EngineError, MachineError
 from autotuner.experiment import Deployment
 from autotuner.launchers import ServerExitedError, ready
 from autotuner.launchers.external import ExternalServer
-from tests.launchers.conftest import Answers
+from tests.launchers.conftest import ScriptedResponses
 
 MODELS = json.dumps({"data": [{"id": "tiny", "owned_by": "vllm"}]})
 TOKEN = json.dumps({"choices": [{"text": "a"}]})
-Serve = Callable[[Answers], str]
+Serve = Callable[[ScriptedResponses], str]
 
 
-def answers(**changed: list[tuple[int, str]]) -> Answers:
+def answers(**changed: list[tuple[int, str]]) -> ScriptedResponses:
     healthy = {"health": [(200, "")], "v1__models": [(200, MODELS)], "v1__completions": [(200, TOKEN)]}
-    return Answers(**(healthy | changed))
+    return ScriptedResponses(**(healthy | changed))
 
 
 def wait(url: str, *, timeout: float = 5.0, model: str = "tiny", endpoint: ready.Endpoint = "completions") -> None:
@@ -31,13 +31,13 @@ def wait(url: str, *, timeout: float = 5.0, model: str = "tiny", endpoint: ready
 def test_a_server_is_ready_after_health_its_models_and_a_token(serve: Serve) -> None:
     said = answers(health=[(503, ""), (503, ""), (200, "")], v1__completions=[(503, "loading"), (200, TOKEN)])
     wait(serve(said))
-    assert said.asked == ["/health"] * 3 + ["/v1/models"] + ["/v1/completions"] * 2
+    assert said.requested_paths == ["/health"] * 3 + ["/v1/models"] + ["/v1/completions"] * 2
 
 
 def test_a_chat_server_is_asked_for_a_chat(serve: Serve) -> None:
     said = answers(**{"v1__chat__completions": [(200, TOKEN)]})
     wait(serve(said), endpoint="chat")
-    assert said.asked[-1] == "/v1/chat/completions"
+    assert said.requested_paths[-1] == "/v1/chat/completions"
 
 
 def test_a_url_may_end_in_v1(serve: Serve) -> None:
@@ -58,14 +58,14 @@ def test_a_server_of_another_model_is_named_as_such(serve: Serve) -> None:
     with pytest.raises(EngineError) as caught:
         wait(serve(answers()), model="huge")
     assert caught.value.failure.kind is FailureKind.WRONG_MODEL
-    assert "serves tiny, not huge" in caught.value.failure.said
+    assert "serves tiny, not huge" in caught.value.failure.message
 
 
 def test_a_server_that_refuses_a_plain_request_is_unhealthy(serve: Serve) -> None:
     with pytest.raises(EngineError) as caught:
         wait(serve(answers(v1__completions=[(400, "no such parameter")])))
     assert caught.value.failure.kind is FailureKind.UNHEALTHY
-    assert "no such parameter" in caught.value.failure.said
+    assert "no such parameter" in caught.value.failure.message
 
 
 def test_a_server_that_fails_every_request_is_unhealthy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,17 +102,17 @@ def test_a_server_that_still_answers_is_told_from_one_that_fails(
     serve: Serve, said: tuple[int, str], expected: str
 ) -> None:
     url = serve(answers(v1__completions=[said]))
-    assert ready.still_answers(url, "tiny", "completions", 2.0) == expected
+    assert ready.probe_server(url, "tiny", "completions", 2.0) == expected
 
 
 def test_a_server_that_is_gone_is_silent() -> None:
-    assert ready.still_answers("http://127.0.0.1:9", "tiny", "completions", 1.0) == "silence"
+    assert ready.probe_server("http://127.0.0.1:9", "tiny", "completions", 1.0) == "silence"
 
 
 def test_a_key_comes_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = Deployment(mode="external", headers={"X-Team": "a"}, api_key_env="SOME_KEY")
     monkeypatch.setenv("SOME_KEY", "s3cret")
-    assert ready.headers(deployment) == {"X-Team": "a", "Authorization": "Bearer s3cret"}
+    assert ready.request_headers(deployment) == {"X-Team": "a", "Authorization": "Bearer s3cret"}
     monkeypatch.delenv("SOME_KEY")
     with pytest.raises(MachineError, match="SOME_KEY is not set"):
-        ready.headers(deployment)
+        ready.request_headers(deployment)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from autotuner.launchers import token_ids
 from autotuner.launchers.token_ids import Vocabulary
-from autotuner.workload.prompts import token_range
+from autotuner.workload.prompts import ordinary_token_ids
 
 ASSUMED = 32_000
 TOKEN = (200, json.dumps({"choices": [{"text": "a"}]}))
@@ -67,7 +67,7 @@ class Engine:
 
     def find(self, **options: Any) -> Vocabulary:
         self.prompts.clear()
-        return token_ids.find(self.url, {}, "m", assumed=ASSUMED, **options)
+        return token_ids.find_vocabulary(self.url, {}, "m", assumed=ASSUMED, **options)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +115,8 @@ def test_what_is_found_is_taken_whole_and_close_in_few_requests(serving: Engine,
     found = serving.find()
     assert found.origin == "server"
     assert 0.98 * size - 1 <= found.size <= size
-    assert found.requests == len(serving.prompts) <= token_ids.MOST_REQUESTS
-    assert max(token_range(found.size)) < size
+    assert found.requests == len(serving.prompts) <= token_ids.MAX_REQUESTS
+    assert max(ordinary_token_ids(found.size)) < size
 
 
 @pytest.mark.parametrize("refusal", [vllm, sglang, llama_cpp, fails])
@@ -163,8 +163,8 @@ def test_a_server_that_takes_no_token_id_at_all_leaves_it_to_the_load(engine: En
     engine.status = status
     found = engine.find()
     assert (found.size, found.origin) == (ASSUMED, "assumed")
-    assert found.requests == len(engine.prompts) <= token_ids.MOST_REQUESTS
+    assert found.requests == len(engine.prompts) <= token_ids.MAX_REQUESTS
 
 
 def test_a_server_that_is_not_there_leaves_it_to_the_load() -> None:
-    assert token_ids.find("http://127.0.0.1:9", {}, "m", assumed=ASSUMED).origin == "assumed"
+    assert token_ids.find_vocabulary("http://127.0.0.1:9", {}, "m", assumed=ASSUMED).origin == "assumed"

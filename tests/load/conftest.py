@@ -41,7 +41,7 @@ def usage(prompt: int, output: int) -> bytes:
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     """One request as the server read it."""
 
     connection: int
@@ -55,10 +55,10 @@ class Asked:
         return len(self.body["prompt"]) if "prompt" in self.body else 0
 
 
-Behaviour = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+Behaviour = Callable[[ReceivedRequest, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def complete(asked: Asked, writer: asyncio.StreamWriter, *, gap: float = 0.002) -> None:
+async def complete(asked: ReceivedRequest, writer: asyncio.StreamWriter, *, gap: float = 0.002) -> None:
     """Stream as many tokens as were asked for, then usage and [DONE]."""
     total = asked.body["max_tokens"]
     writer.write(HEAD)
@@ -72,7 +72,7 @@ async def complete(asked: Asked, writer: asyncio.StreamWriter, *, gap: float = 0
 def status(code: int, message: str = "no") -> Behaviour:
     """Answer every request with an error status."""
 
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         body = json.dumps({"error": {"message": message}}).encode()
         writer.write(b"HTTP/1.1 %d Oops\r\nContent-Length: %d\r\n\r\n%s" % (code, len(body), body))
 
@@ -89,19 +89,19 @@ class Server:
     """What the server saw."""
 
     url: str = ""
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     in_flight: int = 0
-    levels: list[int] = field(default_factory=list)
+    in_flight_levels: list[int] = field(default_factory=list)
     connections: int = 0
     metrics: str | None = None
     tokenize: Callable[[str], list[int]] | None = None
 
 
-class _Running:
-    def __init__(self, behave: Behaviour, seen: Server, tls: ssl.SSLContext | None) -> None:
-        self.behave = behave
+class _ServerThread:
+    def __init__(self, behaviour: Behaviour, server: Server, tls: ssl.SSLContext | None) -> None:
+        self.behaviour = behaviour
         self.tls = tls
-        self.seen = seen
+        self.server = server
         self.ready = threading.Event()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -122,7 +122,7 @@ class _Running:
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=512, ssl=self.tls)
         port = server.sockets[0].getsockname()[1]
-        self.seen.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
+        self.server.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
         self.ready.set()
         try:
             await asyncio.Event().wait()
@@ -136,8 +136,8 @@ class _Running:
             await asyncio.sleep(0.01)  # transports close in the next turn of the loop
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.seen.connections += 1
-        connection = self.seen.connections
+        self.server.connections += 1
+        connection = self.server.connections
         try:
             while True:
                 first = await reader.readexactly(1)
@@ -159,7 +159,7 @@ class _Running:
     async def _answer(
         self, connection: int, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter
     ) -> None:
-        seen = self.seen
+        seen = self.server
         if path == "/metrics":
             text = (seen.metrics or "").encode()
             code = 200 if seen.metrics is not None else 404
@@ -174,12 +174,12 @@ class _Running:
         if not body or path == "/tokenize":
             writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             return
-        asked = Asked(connection, len(seen.asked), path, headers, json.loads(body))
-        seen.asked.append(asked)
+        asked = ReceivedRequest(connection, len(seen.requests), path, headers, json.loads(body))
+        seen.requests.append(asked)
         seen.in_flight += 1
-        seen.levels.append(seen.in_flight)
+        seen.in_flight_levels.append(seen.in_flight)
         try:
-            await self.behave(asked, writer)
+            await self.behaviour(asked, writer)
         finally:
             seen.in_flight -= 1
 
@@ -195,7 +195,7 @@ class _Running:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     """Start servers that behave as told; they end with the test."""
-    running: list[_Running] = []
+    running: list[_ServerThread] = []
 
     def start(
         behave: Behaviour = complete,
@@ -205,7 +205,7 @@ def serve() -> Iterator[Callable[..., Server]]:
         tokenize: Callable[[str], list[int]] | None = None,
     ) -> Server:
         seen = Server(metrics=metrics, tokenize=tokenize)
-        server = _Running(behave, seen, tls)
+        server = _ServerThread(behave, seen, tls)
         running.append(server)
         server.thread.start()
         server.ready.wait()

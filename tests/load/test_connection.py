@@ -15,10 +15,10 @@ import pytest
 import uvloop
 
 from autotuner.load import connection
-from autotuner.load.connection import Dialer, Exchange, TimedConnection
+from autotuner.load.connection import Dialer, Exchange, TimestampedConnection
 from autotuner.load.job import Address
 from autotuner.workload.requests import Request
-from tests.load.conftest import Asked, Server, complete
+from tests.load.conftest import ReceivedRequest, Server, complete
 
 Serve = Callable[..., Server]
 PEM = Path(__file__).with_name("localhost.pem")
@@ -34,7 +34,7 @@ def test_a_request_goes_out_at_once_and_not_at_the_end_of_the_loops_turn(
     """The loop is held until the server has the request, which it would never get if the loop had to send it."""
     arrived = threading.Event()
 
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         arrived.set()
         await complete(asked, writer)
 
@@ -46,7 +46,7 @@ def test_a_request_goes_out_at_once_and_not_at_the_end_of_the_loops_turn(
     server = serve(behave, tls=context)
 
     async def send() -> tuple[bool, Exchange]:
-        connection = await Dialer(Address.of(server.url.replace("127.0.0.1", "localhost")), 60.0).open()
+        connection = await Dialer(Address.from_url(server.url.replace("127.0.0.1", "localhost")), 60.0).open()
         ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
         exchange = Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False)
         connection.send(exchange, PAYLOAD, lambda _, done: ended.set_result(done))
@@ -101,13 +101,13 @@ def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
 ):
     written = threading.Event()
 
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer, gap=0.0)
         written.set()
 
     server = serve(behave)
     with asyncio.Runner(loop_factory=factory) as runner:
-        exchange = runner.run(answered(Dialer(Address.of(server.url), 60.0), until=written, held=0.2))
+        exchange = runner.run(answered(Dialer(Address.from_url(server.url), 60.0), until=written, held=0.2))
     assert exchange.status == 200
     assert exchange.delays is not None
     assert len(exchange.delays) == len(exchange.times) == len(exchange.pieces)
@@ -119,7 +119,7 @@ def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
 def test_either_kind_reads_an_answer_that_ends_with_its_connection(
     serve: Serve, factory: Callable[[], asyncio.AbstractEventLoop] | None, timed: int
 ):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         for part in (b"one ", b"two"):
             await asyncio.sleep(0.005)
@@ -129,14 +129,14 @@ def test_either_kind_reads_an_answer_that_ends_with_its_connection(
     server = serve(behave)
 
     async def ask() -> tuple[bool, Exchange]:
-        dialer = Dialer(Address.of(server.url), 60.0, timed=timed)
+        dialer = Dialer(Address.from_url(server.url), 60.0, timestamp_every=timed)
         unused, opened = await dialer.open(), await dialer.open()
         unused.close()
         ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
         opened.send(
             Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False), PAYLOAD, lambda _, done: ended.set_result(done)
         )
-        return isinstance(opened, TimedConnection), await ended
+        return isinstance(opened, TimestampedConnection), await ended
 
     with asyncio.Runner(loop_factory=factory) as runner:
         is_timed, exchange = runner.run(ask())
@@ -153,12 +153,12 @@ def test_under_tls_and_on_the_other_connections_nobody_asks_the_kernel(serve: Se
     monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
 
     async def kinds(url: str, timed: int) -> list[bool]:
-        dialer = Dialer(Address.of(url.replace("127.0.0.1", "localhost")), 60.0, timed=timed)
+        dialer = Dialer(Address.from_url(url.replace("127.0.0.1", "localhost")), 60.0, timestamp_every=timed)
         connections = [await dialer.open() for _ in range(7)]
         for opened in connections:
             opened.close()
         await asyncio.sleep(0.01)
-        return [isinstance(opened, TimedConnection) for opened in connections]
+        return [isinstance(opened, TimestampedConnection) for opened in connections]
 
     assert asyncio.run(kinds(serve().url, 3)) == [True, False, False, True, False, False, True]
     assert asyncio.run(kinds(serve().url, 1)) == [True] * 7

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.load.counters import differences, parse, read_counters
+from autotuner.load.counters import counter_deltas, parse_prometheus, read_counters
 from tests.load.conftest import Server, complete
 
 VLLM = """\
@@ -45,12 +45,12 @@ autotune_sim_num_preemptions_total 1
     ],
 )
 def test_each_engines_counters_are_read_under_one_name(text: str, expected: dict[str, float]):
-    assert parse(text) == expected
+    assert parse_prometheus(text) == expected
 
 
 @given(st.text())
 def test_any_text_is_read_without_an_error(text: str):
-    parse(text)
+    parse_prometheus(text)
 
 
 def test_counters_are_read_from_a_server(serve: Callable[..., Server]):
@@ -68,4 +68,4 @@ def test_no_server_has_no_counters():
 def test_differences_leave_out_gauges_what_is_new_and_what_was_restarted():
     before = {"preemptions": 1.0, "prefix_cache_hits": 9.0, "running": 1.0}
     after = {"preemptions": 4.0, "prefix_cache_hits": 2.0, "running": 5.0, "prefix_cache_queries": 3.0}
-    assert differences(before, after) == {"preemptions": 3.0}
+    assert counter_deltas(before, after) == {"preemptions": 3.0}

@@ -18,20 +18,20 @@ import uvloop
 from autotuner.core import LoadPoint, RequestRecord, Workload
 from autotuner.errors import ConfigError
 from autotuner.load import loops, probe, spool
-from autotuner.load.driver import Outcome
+from autotuner.load.driver import DriveOutcome
 from autotuner.load.job import Endpoint, Job
-from autotuner.load.worker import observe
+from autotuner.load.worker import drive_load_point
 from autotuner.workload import arrivals
-from autotuner.workload.prompts import WORDS
-from autotuner.workload.tokenizer import Words, too_few
-from tests.load.conftest import HEAD, Asked, Server, chunked, complete, reset, sse, status, token, usage
+from autotuner.workload.prompts import DEFAULT_WORDS
+from autotuner.workload.tokenizer import PromptWords, too_few_words_error
+from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token, usage
 
 Serve = Callable[..., Server]
 
 
 @dataclass
 class Driven:
-    outcome: Outcome
+    outcome: DriveOutcome
     records: list[RequestRecord]
     phases: list[str]
 
@@ -58,12 +58,12 @@ def driven_on(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Drive:
         workload = Workload((point,), **{"duration": 60.0, "warmup": 0.0, "request_timeout": 5.0, **given})
         said: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(Endpoint(url, "m", tokenizer=tokenizer), workload, "s", folder)
+            job = Job(Endpoint(url, "m", tokenizer_path=tokenizer), workload, "s", folder)
             with asyncio.Runner(loop_factory=factory) as runner:
-                outcome = runner.run(observe(job, said.append))
-            spool.transcribe(job.spool, job.records)
+                outcome = runner.run(drive_load_point(job, said.append))
+            spool.transcribe(job.spool_path, job.records_path)
             return Driven(
-                outcome, spool.read(job.records), [message["phase"] for message in said if "phase" in message]
+                outcome, spool.read(job.records_path), [message["phase"] for message in said if "phase" in message]
             )
 
     return run
@@ -85,7 +85,7 @@ def drive_on_either(request: pytest.FixtureRequest) -> Drive:
 def test_a_closed_loop_keeps_exactly_n_in_flight_on_n_connections(serve: Serve, drive_on_either: Drive):
     server = serve()
     driven = drive_on_either(server.url, concurrency=7, warmup=0.1, max_requests=40)
-    assert max(server.levels) == 7
+    assert max(server.in_flight_levels) == 7
     assert server.connections == 7
     assert driven.errors == {None: 40}
 
@@ -93,7 +93,7 @@ def test_a_closed_loop_keeps_exactly_n_in_flight_on_n_connections(serve: Serve, 
 def test_each_record_is_what_the_server_sent(serve: Serve, drive_on_either: Drive):
     driven = drive_on_either(serve().url, "D(20,5)", concurrency=2, max_requests=20)
     for record in driven.started:
-        assert (record.prompt_tokens, record.output_tokens, record.tokens) == (20, 5, 5)
+        assert (record.prompt_tokens, record.output_tokens, record.output_token_count) == (20, 5, 5)
         assert (record.requested_prompt, record.requested_output) == (20, 5)
         assert list(record.chunk_tokens) == [1] * 5
         assert record.sent <= record.chunk_times[0] <= record.chunk_times[-1] <= record.finished
@@ -115,7 +115,7 @@ def test_the_window_follows_the_warm_up_without_a_drain(serve: Serve, drive: Dri
     assert overlapping
     assert all(record.finished > start and record.index < 0 for record in overlapping)
     assert all(record.sent < end for record in driven.started)
-    assert len(server.asked) > len(driven.records)
+    assert len(server.requests) > len(driven.records)
 
 
 def test_what_is_in_flight_at_the_end_of_the_window_may_finish(serve: Serve, drive: Drive):
@@ -130,7 +130,7 @@ def test_what_is_in_flight_at_the_end_of_the_window_may_finish(serve: Serve, dri
 def test_the_load_is_kept_up_until_the_last_request_of_the_window_has_ended(
     serve: Serve, drive: Drive, load: dict[str, Any]
 ):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer, gap=0.02)
 
     server = serve(behave)
@@ -140,14 +140,14 @@ def test_the_load_is_kept_up_until_the_last_request_of_the_window_has_ended(
     assert driven.errors == {None: len(driven.started)}
     assert max(record.finished for record in driven.started) > end + 0.05
     # the server was asked for more behind the window, of which nothing is kept
-    assert len(server.asked) > len(driven.records)
+    assert len(server.requests) > len(driven.records)
     assert all(record.scheduled < end for record in driven.started)
 
 
 def test_no_two_requests_have_the_same_prompt(serve: Serve, drive: Drive):
     server = serve()
     drive(server.url, concurrency=4, warmup=0.1, max_requests=40)
-    prompts = [tuple(asked.body["prompt"]) for asked in server.asked]
+    prompts = [tuple(asked.body["prompt"]) for asked in server.requests]
     assert len(set(prompts)) == len(prompts)
     assert len({prompt[0] for prompt in prompts}) == len(prompts)
 
@@ -174,8 +174,8 @@ def test_a_prompt_of_50000_tokens_arrives_whole(serve: Serve, drive: Drive):
 def test_a_shared_prefix_is_shared_by_warm_up_and_window(serve: Serve, drive: Drive):
     server = serve()
     drive(server.url, "P(30,10,2)", concurrency=2, warmup=0.05, max_requests=4)
-    assert len({tuple(asked.body["prompt"][:30]) for asked in server.asked}) == 1
-    assert len({asked.body["prompt"][30] for asked in server.asked}) == len(server.asked)
+    assert len({tuple(asked.body["prompt"][:30]) for asked in server.requests}) == 1
+    assert len({asked.body["prompt"][30] for asked in server.requests}) == len(server.requests)
 
 
 def test_a_conversation_goes_on_with_its_own_history(serve: Serve, drive: Drive):
@@ -185,7 +185,7 @@ def test_a_conversation_goes_on_with_its_own_history(serve: Serve, drive: Drive)
     assert {record.prompt_tokens for record in driven.started} == {20, 46, 72}
     assert all(record.prompt_tokens == record.requested_prompt for record in driven.started)
     begun: dict[int, list[list[int]]] = {}
-    for asked in server.asked:
+    for asked in server.requests:
         begun.setdefault(asked.body["prompt"][0], []).append(asked.body["prompt"])
     whole = [prompts for prompts in begun.values() if len(prompts) == 3]
     assert whole
@@ -199,7 +199,7 @@ def test_a_conversation_goes_on_with_its_own_history(serve: Serve, drive: Drive)
 
 @pytest.mark.parametrize("code", [400, 429, 503])
 def test_an_error_status_is_counted_under_its_class(serve: Serve, drive_on_either: Drive, code: int):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await (status(code) if asked.number % 2 else complete)(asked, writer)
 
     driven = drive_on_either(serve(behave).url, concurrency=2, max_requests=12)
@@ -208,7 +208,7 @@ def test_an_error_status_is_counted_under_its_class(serve: Serve, drive_on_eithe
 
 
 def test_a_server_that_dies_mid_stream_is_a_reset_and_is_not_asked_again(serve: Serve, drive_on_either: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number % 3 == 2:
             writer.write(HEAD + chunked(token()) + chunked(token()))
             await writer.drain()
@@ -221,11 +221,11 @@ def test_a_server_that_dies_mid_stream_is_a_reset_and_is_not_asked_again(serve: 
     driven = drive_on_either(server.url, concurrency=1, max_requests=9)
     assert driven.errors == {None: 6, "reset": 3}
     assert [len(record.chunk_times) for record in driven.started if record.error] == [2, 2, 2]
-    assert len(server.asked) == 9
+    assert len(server.requests) == 9
 
 
 def test_a_server_that_never_answers_is_a_timeout(serve: Serve, drive_on_either: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number == 1:
             await asyncio.sleep(60)
         await complete(asked, writer)
@@ -237,7 +237,7 @@ def test_a_server_that_never_answers_is_a_timeout(serve: Serve, drive_on_either:
 
 
 def test_garbage_is_malformed(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number % 2:
             writer.write(
                 HEAD + chunked(b"data: {oops\n\n") + b"0\r\n\r\n" if asked.number == 1 else b"not HTTP\r\n\r\n"
@@ -249,7 +249,7 @@ def test_garbage_is_malformed(serve: Serve, drive: Drive):
 
 
 def test_no_done_and_an_early_stop_are_distinct_words(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         finish = "length" if asked.number == 0 else "stop" if asked.number == 1 else None
         last = asked.body["max_tokens"] - (1 if finish == "length" else 2)
         events = [token(finish=finish if number == last else None) for number in range(last + 1)]
@@ -263,7 +263,7 @@ def test_no_done_and_an_early_stop_are_distinct_words(serve: Serve, drive: Drive
 
 
 def test_a_server_that_closes_after_each_answer_causes_no_errors(serve: Serve, drive_on_either: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer)
         reset(writer)
 
@@ -276,7 +276,7 @@ def test_a_server_that_closes_after_each_answer_causes_no_errors(serve: Serve, d
 def test_a_request_that_met_a_closing_connection_is_sent_again_and_timed_from_then(
     serve: Serve, drive_on_either: Drive
 ):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number == 1:
             await asyncio.sleep(0.1)
             reset(writer)
@@ -286,14 +286,14 @@ def test_a_request_that_met_a_closing_connection_is_sent_again_and_timed_from_th
     server = serve(behave)
     driven = drive_on_either(server.url, concurrency=1, max_requests=3)
     assert driven.errors == {None: 3}
-    assert server.asked[1].body == server.asked[2].body
-    assert server.asked[1].connection != server.asked[2].connection
+    assert server.requests[1].body == server.requests[2].body
+    assert server.requests[1].connection != server.requests[2].connection
     gap = driven.started[1].sent - driven.started[0].finished
     assert gap >= 0.1
 
 
 def test_a_request_is_sent_again_only_once(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number in (1, 2):
             reset(writer)
         else:
@@ -304,7 +304,7 @@ def test_a_request_is_sent_again_only_once(serve: Serve, drive: Drive):
 
 
 def test_a_new_connection_that_is_dropped_is_a_reset(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number == 0:
             reset(writer)
         else:
@@ -344,7 +344,7 @@ def test_the_wrong_model_ends_the_run_with_what_the_server_said(serve: Serve, dr
 
 
 def test_a_server_that_only_streams_errors_ends_the_run_with_what_it_said(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + chunked(sse({"error": {"message": "Token id 9 is out of vocabulary."}})) + b"0\r\n\r\n")
 
     driven = drive(serve(behave).url, concurrency=2)
@@ -354,7 +354,7 @@ def test_a_server_that_only_streams_errors_ends_the_run_with_what_it_said(serve:
 
 
 def test_a_server_that_dies_during_the_run_ends_it_and_what_was_measured_stays(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number < 30:
             await complete(asked, writer)
         else:
@@ -369,7 +369,7 @@ def test_a_server_that_dies_during_the_run_ends_it_and_what_was_measured_stays(s
 
 
 def test_rejections_beside_a_slow_success_do_not_end_the_run(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number == 0:
             await complete(asked, writer, gap=0.1)
         else:
@@ -393,7 +393,7 @@ def test_what_fails_in_the_warm_up_is_the_observation_when_the_run_ends_there(dr
 def test_an_open_loop_follows_the_absolute_schedule(serve: Serve, drive_on_either: Drive):
     driven = drive_on_either(serve().url, rate=80.0, duration=0.5, seed=5)
     point = LoadPoint("D(20,5)", rate=80.0)
-    offsets = islice(arrivals.schedule(80.0, "poisson", Random(f"5 {point} arrivals")), len(driven.started))
+    offsets = islice(arrivals.steady_offsets(80.0, "poisson", Random(f"5 {point} arrivals")), len(driven.started))
     scheduled = sorted(record.scheduled for record in driven.started)
     start = driven.outcome.window[0]
     assert [time - start for time in scheduled] == pytest.approx(list(offsets), abs=1e-6)
@@ -402,31 +402,31 @@ def test_an_open_loop_follows_the_absolute_schedule(serve: Serve, drive_on_eithe
 
 
 def test_an_open_loop_does_not_wait_for_slow_answers(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer, gap=0.1)
 
     server = serve(behave)
     driven = drive(server.url, "D(5,5)", rate=100.0, duration=0.3, arrival="constant")
     assert len(driven.started) == 30
-    assert max(server.levels) >= 30
+    assert max(server.in_flight_levels) >= 30
     assert driven.errors == {None: 30}
 
 
 def test_an_open_loop_opens_more_connections_when_it_needs_them(
     serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer, gap=0.1)
 
     monkeypatch.setattr(loops, "_MOST_OPENED_AHEAD", 2)
     server = serve(behave)
     driven = drive(server.url, "D(5,2)", rate=60.0, duration=0.3, arrival="constant")
-    assert max(server.levels) > 6
+    assert max(server.in_flight_levels) > 6
     assert driven.errors == {None: 18}
 
 
 def test_idle_connections_that_the_server_closes_are_replaced(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer)
         reset(writer)
 
@@ -437,7 +437,7 @@ def test_idle_connections_that_the_server_closes_are_replaced(serve: Serve, driv
 
 
 def test_requests_that_wait_for_a_place_do_not_wait_for_a_dead_server(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if asked.number < 2:
             await asyncio.sleep(0.2)
         reset(writer)
@@ -448,12 +448,12 @@ def test_requests_that_wait_for_a_place_do_not_wait_for_a_dead_server(serve: Ser
 
 
 def test_a_cap_bounds_what_is_in_flight_and_loses_no_request(serve: Serve, drive: Drive):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer, gap=0.01)
 
     server = serve(behave)
     driven = drive(server.url, rate=100.0, duration=0.2, arrival="constant", max_in_flight=3)
-    assert max(server.levels) == 3
+    assert max(server.in_flight_levels) == 3
     assert driven.errors == {None: 20}
     assert max(record.sent - record.scheduled for record in driven.started) > 0.01
     assert 10 < driven.outcome.held_back <= 17
@@ -475,7 +475,7 @@ def test_a_trace_is_replayed_row_by_row_at_its_own_times(serve: Serve, drive: Dr
     )
     driven = drive(serve().url, f"file:{trace}", rate=10.0, arrival="trace", warmup=0.1, max_requests=4)
     played = sorted(driven.started, key=lambda record: record.index)
-    assert [(record.prompt_tokens, record.tokens) for record in played] == [row[1:] for row in rows]
+    assert [(record.prompt_tokens, record.output_token_count) for record in played] == [row[1:] for row in rows]
     begin = driven.outcome.window[0]
     assert [record.scheduled - begin for record in played] == pytest.approx([0, 0.075, 0.075, 0.3], abs=1e-6)
     assert driven.outcome.window[1] == max(record.finished for record in played)
@@ -495,7 +495,7 @@ def test_warm_up_and_window_of_an_open_loop_are_one_schedule(serve: Serve, drive
 def test_chat_prompts_are_fitted_to_the_servers_own_count(serve: Serve, drive: Drive):
     """The server makes 2 tokens of a word and adds 11."""
 
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         words = asked.body["messages"][0]["content"].split()
         asked.body["prompt"] = [0] * (2 * len(words) + 11)
         await complete(asked, writer)
@@ -503,7 +503,7 @@ def test_chat_prompts_are_fitted_to_the_servers_own_count(serve: Serve, drive: D
     server = serve(behave)
     driven = drive(server.url, "D(211,3)", concurrency=1, max_requests=3, endpoint="chat")
     assert [record.prompt_tokens for record in driven.started] == [211, 211, 211]
-    assert {asked.path for asked in server.asked} == {"/v1/chat/completions"}
+    assert {asked.path for asked in server.requests} == {"/v1/chat/completions"}
 
 
 def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_server_counts_otherwise(
@@ -511,10 +511,10 @@ def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_ser
 ):
     """The first server makes one token of these words, the second two; both add 11."""
     own = tuple(f"word{letter}" for letter in "abcdefghijklmnop")
-    monkeypatch.setattr(probe, "usable_words", lambda path: Words(own, exact=True))
+    monkeypatch.setattr(probe, "usable_words", lambda path: PromptWords(own, one_token_each=True))
     for per_word in (1, 2):
 
-        async def behave(asked: Asked, writer: asyncio.StreamWriter, per_word: int = per_word) -> None:
+        async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter, per_word: int = per_word) -> None:
             words = asked.body["messages"][0]["content"].split()
             asked.body["prompt"] = [0] * (per_word * len(words) + 11)
             await complete(asked, writer)
@@ -522,18 +522,18 @@ def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_ser
         server = serve(behave)
         driven = drive(server.url, "D(211,3)", concurrency=1, max_requests=3, endpoint="chat", tokenizer="t.json")
         assert [record.prompt_tokens for record in driven.started] == [211] * 3
-        used = set(server.asked[-1].body["messages"][0]["content"].split())
+        used = set(server.requests[-1].body["messages"][0]["content"].split())
         assert (used <= set(own)) is (per_word == 1)
 
 
-async def count_words(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def count_words(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     asked.body["prompt"] = [0] * len(asked.body["messages"][0]["content"].split())
     await complete(asked, writer)
 
 
 def numbered(known: int) -> Callable[[str], list[int]]:
     """A tokenizer that knows so many of our words, and has one unknown token for all others."""
-    ids = {word: number for number, word in enumerate(WORDS[:known], start=1)}
+    ids = {word: number for number, word in enumerate(DEFAULT_WORDS[:known], start=1)}
     return lambda text: [ids.get(word, 0) for word in text.split()]
 
 
@@ -541,8 +541,8 @@ def test_a_chat_server_is_only_sent_words_that_it_tells_apart(serve: Serve, driv
     server = serve(count_words, tokenize=numbered(12))
     driven = drive(server.url, "D(40,3)", concurrency=2, max_requests=12, endpoint="chat")
     assert [record.prompt_tokens for record in driven.started] == [40] * 12
-    contents = [asked.body["messages"][0]["content"].split() for asked in server.asked]
-    assert {word for content in contents for word in content} <= set(WORDS[:12])
+    contents = [asked.body["messages"][0]["content"].split() for asked in server.requests]
+    assert {word for content in contents for word in content} <= set(DEFAULT_WORDS[:12])
     assert len({tuple(content[:15]) for content in contents}) == len(contents)
 
 
@@ -550,15 +550,15 @@ def test_a_chat_server_that_tells_hardly_any_words_apart_is_not_loaded(serve: Se
     server = serve(count_words, tokenize=numbered(9))
     with pytest.raises(ConfigError, match=r"all alike.* 9 of the words"):
         drive(server.url, "D(40,3)", concurrency=2, max_requests=4, endpoint="chat")
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("known", [None, 30])
 def test_a_tokenizer_of_too_few_words_is_refused_unless_the_server_has_another(
     serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch, known: int | None
 ):
-    def refuse(path: str) -> Words:
-        raise too_few(path, 3)
+    def refuse(path: str) -> PromptWords:
+        raise too_few_words_error(path, 3)
 
     monkeypatch.setattr(probe, "usable_words", refuse)
     server = serve(count_words, tokenize=known and numbered(known))
@@ -573,7 +573,7 @@ def test_a_tokenizer_of_too_few_words_is_refused_unless_the_server_has_another(
 def test_a_chat_conversation_repeats_the_servers_own_words(serve: Serve, drive: Drive):
     """The server adds 3 tokens to each message, and answers in words."""
 
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         contents = [message["content"] for message in asked.body["messages"]]
         asked.body["prompt"] = [0] * sum(len(content.split()) + 3 for content in contents)
         words = [{"content": f"w{number} "} for number in range(asked.body["max_tokens"])]
@@ -585,11 +585,11 @@ def test_a_chat_conversation_repeats_the_servers_own_words(serve: Serve, drive: 
     server = serve(behave)
     driven = drive(server.url, "C(3,20,4)", concurrency=1, max_requests=6, endpoint="chat")
     assert [record.prompt_tokens for record in driven.started] == [20, 44, 68] * 2
-    last = next(asked.body["messages"] for asked in server.asked if len(asked.body["messages"]) == 5)
+    last = next(asked.body["messages"] for asked in server.requests if len(asked.body["messages"]) == 5)
     assert [message["content"].strip() for message in last[1::2]] == ["w0 w1 w2 w3"] * 2
 
 
 def test_a_chat_server_that_does_not_count_gets_one_word_per_token(serve: Serve, drive: Drive):
     server = serve(status(500))
     drive(server.url, "D(50,3)", concurrency=1, endpoint="chat")
-    assert len(server.asked[-1].body["messages"][0]["content"].split()) == 50
+    assert len(server.requests[-1].body["messages"][0]["content"].split()) == 50

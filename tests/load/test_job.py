@@ -21,14 +21,14 @@ from autotuner.load.job import Address, Endpoint, Job, request_head
     ],
 )
 def test_an_address_is_read_with_or_without_v1(url: str, base: str, authority: str):
-    assert Address.of(url).base == base
-    assert Address.of(url).authority == authority
+    assert Address.from_url(url).base_url == base
+    assert Address.from_url(url).authority == authority
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "", "ftp://x", "http://", "http://x:99999", "http://x:0"])
 def test_what_is_not_an_address_is_refused(url: str):
     with pytest.raises(ConfigError, match="not the address"):
-        Address.of(url)
+        Address.from_url(url)
 
 
 def test_a_job_survives_the_way_to_its_worker():
@@ -37,7 +37,7 @@ def test_a_job_survives_the_way_to_its_worker():
     workload = Workload(
         (LoadPoint("D(9,9)", concurrency=1), point), duration=3.0, max_requests=7, endpoint="chat", max_in_flight=4
     )
-    job = Job(endpoint, workload.at(point), "s", "/f", part=1, parts=2)
+    job = Job(endpoint, workload.for_load_point(point), "s", "/f", worker_index=1, worker_count=2)
     assert Job.from_json(job.to_json()) == job
     assert job.load_point == point
     assert "\n" not in job.to_json()

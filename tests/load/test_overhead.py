@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from autotuner.load import overhead
-from autotuner.load.overhead import KernelTimer, LoopTimer, Overhead
+from autotuner.load.overhead import KernelTimer, LoopTimer, OverheadMeter
 
 TIMERS: list[type[KernelTimer | LoopTimer]] = [KernelTimer, LoopTimer]
 
@@ -20,9 +20,9 @@ def factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEven
     return request.param
 
 
-async def held(seconds: float) -> Overhead:
+async def held(seconds: float) -> OverheadMeter:
     """Measure while the loop does nothing but stand still for `seconds`."""
-    measuring = Overhead()
+    measuring = OverheadMeter()
     measuring.start()
     time.sleep(seconds)
     await asyncio.sleep(0.02)
@@ -48,8 +48,8 @@ def test_a_loop_that_stands_still_is_late_for_all_that_arrives_meanwhile(
 
 
 def test_an_instant_that_nothing_has_answered_at_the_end_counts_too():
-    async def unanswered() -> Overhead:
-        measuring = Overhead()
+    async def unanswered() -> OverheadMeter:
+        measuring = OverheadMeter()
         measuring.start()
         time.sleep(0.1)
         measuring.stop()
@@ -61,8 +61,8 @@ def test_an_instant_that_nothing_has_answered_at_the_end_counts_too():
 
 
 def test_a_thread_that_computes_takes_its_core_and_one_that_sleeps_does_not():
-    async def computing(seconds: float) -> Overhead:
-        measuring = Overhead()
+    async def computing(seconds: float) -> OverheadMeter:
+        measuring = OverheadMeter()
         measuring.start()
         until = time.thread_time() + seconds
         while time.thread_time() < until:
@@ -71,23 +71,23 @@ def test_a_thread_that_computes_takes_its_core_and_one_that_sleeps_does_not():
         return measuring
 
     busy, idle = asyncio.run(computing(0.05)), asyncio.run(held(0.2))
-    assert busy.cpu is not None
-    assert idle.cpu is not None
-    assert 0 < idle.cpu < busy.cpu <= 1.01
+    assert busy.cpu_share is not None
+    assert idle.cpu_share is not None
+    assert 0 < idle.cpu_share < busy.cpu_share <= 1.01
 
 
 def test_what_never_began_has_no_figures_and_what_is_over_does_not_begin():
-    measuring = Overhead()
+    measuring = OverheadMeter()
     measuring.stop()
     measuring.start()
-    assert (measuring.lags, measuring.lag_mean, measuring.lag_p99, measuring.cpu) == ([], None, 0.0, None)
+    assert (measuring.lags, measuring.lag_mean, measuring.lag_p99, measuring.cpu_share) == ([], None, 0.0, None)
 
 
 def test_without_a_timer_of_the_kernel_the_loops_own_is_used(monkeypatch: pytest.MonkeyPatch):
     async def made() -> list[type]:
         kinds = []
         for _ in range(2):
-            one = overhead.timer(lambda: None)
+            one = overhead.make_timer(lambda: None)
             kinds.append(type(one))
             one.close()
             monkeypatch.setattr(overhead, "LIBRARY", object())

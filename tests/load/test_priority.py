@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from autotuner.load import priority
-from autotuner.load.priority import going_first, may_go_first
+from autotuner.load.priority import driver_priority, real_time_allowed
 
 
 def allowed() -> bool:
@@ -20,7 +20,7 @@ def allowed() -> bool:
 def test_threads_started_while_going_first_go_first_too_and_it_ends():
     """A thread that holds the interpreter's lock at normal priority would hold up the one that goes first."""
     seen: list[int] = []
-    with going_first():
+    with driver_priority():
         thread = Thread(target=lambda: seen.append(os.sched_getscheduler(0)))
         thread.start()
         thread.join()
@@ -36,7 +36,7 @@ def test_where_nothing_is_allowed_everything_runs_as_before(monkeypatch: pytest.
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     monkeypatch.setattr(os, "setpriority", refuse)
     before = os.nice(0)
-    with going_first():
+    with driver_priority():
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
         assert os.nice(0) == before
 
@@ -48,7 +48,7 @@ def test_where_real_time_is_refused_a_high_priority_is_taken_and_given_back(
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     monkeypatch.setattr(os, "setpriority", lambda *arguments: values.append(arguments))
     monkeypatch.setattr(priority, "AUTOGROUP", tmp_path / "autogroup")
-    with going_first():
+    with driver_priority():
         assert values == [(os.PRIO_PROCESS, 0, -10)]
         assert (tmp_path / "autogroup").read_text() == "-10"
     assert values[1:] == [(os.PRIO_PROCESS, 0, os.nice(0))]
@@ -56,10 +56,10 @@ def test_where_real_time_is_refused_a_high_priority_is_taken_and_given_back(
 
 
 def test_whether_it_is_allowed_is_known_without_doing_it(monkeypatch: pytest.MonkeyPatch):
-    assert may_go_first() is allowed()
+    assert real_time_allowed() is allowed()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    assert not may_go_first()
+    assert not real_time_allowed()
 
 
 def test_a_process_that_goes_last_is_idle_or_nicest():

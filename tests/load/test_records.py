@@ -54,14 +54,14 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
     records.save(path, observation)
     found = records.read(path)
     assert (found.load_point, found.window, found.loop_lag_p99) == (point, (1.5, 2.25), 0.001)
-    assert (found.counters, found.cut_off, found.ended_early, found.decided) == (
+    assert (found.counters, found.cut_off_requests, found.abort_reason, found.stop_reason) == (
         {"preemptions": 2.0},
         3,
         ended,
         "met",
     )
-    assert (found.due, found.held_back, found.loop_lag_mean, found.client_cpu) == (7, 2, 0.0005, 0.25)
-    assert found.changing
+    assert (found.due_requests, found.held_back_requests, found.loop_lag_mean, found.client_cpu) == (7, 2, 0.0005, 0.25)
+    assert found.nonstationary_arrivals
     for before, after in zip(made, found.records, strict=True):
         for name in RequestRecord.__slots__:
             value, other = getattr(before, name), getattr(after, name)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.load.connection import Connection, Exchange
-from autotuner.load.response import body
+from autotuner.load.response import extract_body
 from autotuner.workload.requests import Request
 
 EVENTS = [b'data: {"choices": [{"text": "h\xc3\xa9"}]}\n\n', b"data: [DONE]\n\n"]
@@ -75,7 +75,7 @@ def receive(*reads: bytes, end: bool = False, error: Exception | None = None) ->
 
 
 def content(exchange: Exchange) -> bytes:
-    return b"".join(body(exchange.times, exchange.pieces)[1])
+    return b"".join(extract_body(exchange.times, exchange.pieces)[1])
 
 
 @pytest.mark.parametrize("kind", RESPONSES)

@@ -78,7 +78,7 @@ STREAMS: dict[str, tuple[bytes, Held]] = {
     ),
     "5 no usage": (
         chunked(text("a"), text("b", "length"), DONE),
-        lambda r: (r.prompt_tokens, r.output_tokens, r.tokens) == (None, None, 2),
+        lambda r: (r.prompt_tokens, r.output_tokens, r.output_token_count) == (None, None, 2),
     ),
     "6 an error mid-stream": (
         chunked(text("a"), {"error": {"message": "out of pages"}}, DONE),
@@ -98,15 +98,15 @@ STREAMS: dict[str, tuple[bytes, Held]] = {
     ),
     "9 a connection closed behind the answer": (
         chunked(*WORDS).replace(b"Transfer", b"Connection: close\r\nTransfer"),
-        lambda r: r.error is None and r.tokens == 2,
+        lambda r: r.error is None and r.output_token_count == 2,
     ),
     "10 extensions and trailers": (
         chunked(*WORDS, extension=b';a=1;b="x y"', trailers=b"X-Time: 5\r\n"),
-        lambda r: r.error is None and r.tokens == 2,
+        lambda r: r.error is None and r.output_token_count == 2,
     ),
     "10 Content-Length": (
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PLAIN), PLAIN),
-        lambda r: r.error is None and r.tokens == 2,
+        lambda r: r.error is None and r.output_token_count == 2,
     ),
     "10 gzip": (
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08",
@@ -116,7 +116,7 @@ STREAMS: dict[str, tuple[bytes, Held]] = {
         chunked(text("a"), text("b", "length"), total(50_000, 2)),
         lambda r: r.prompt_tokens == 50_000,
     ),
-    "12 no [DONE]": (chunked(*WORDS[:-1]), lambda r: r.error is None and r.tokens == 2),
+    "12 no [DONE]": (chunked(*WORDS[:-1]), lambda r: r.error is None and r.output_token_count == 2),
 }
 ASKED = 2
 

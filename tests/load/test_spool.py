@@ -134,13 +134,13 @@ def test_a_follower_reads_each_record_once_however_far_the_file_has_come(
     written(folder, *(exchange(number, tokens=number + 1) for number in range(5)))
     whole = (folder / RECORDS).read_bytes()
     growing = folder / "growing.bin"
-    follower = spool.Follower(growing)
-    found = follower.fresh()
+    follower = spool.RecordFollower(growing)
+    found = follower.read_new()
     for share in (*sorted(shares), 1.0):
         growing.write_bytes(whole[: round(share * len(whole))])
-        found += follower.fresh()
+        found += follower.read_new()
     assert [record.index for record in found] == [0, 1, 2, 3, 4]
-    assert not follower.fresh()
+    assert not follower.read_new()
 
 
 def test_a_torn_last_exchange_is_left_out(tmp_path: Path):
@@ -157,7 +157,7 @@ def test_the_follower_ends_with_its_parent(tmp_path: Path):
     raw, records = tmp_path / RAW, tmp_path / RECORDS
     written(tmp_path, exchange(0), exchange(1))
     records.unlink()
-    spool.transcribe(raw, records, follow=os.getppid() + 1_000_000)
+    spool.transcribe(raw, records, parent_pid=os.getppid() + 1_000_000)
     assert len(spool.read(records)) == 2
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuner.load.stream import Decoded, decode
+from autotuner.load.stream import DecodedResponse, decode
 
 
 def sse(*events: object) -> bytes:
@@ -35,14 +35,14 @@ def usage(prompt: int, output: int) -> dict[str, Any]:
 DONE = b"[DONE]"
 
 
-def timed(body: bytes, *cuts: int) -> Decoded:
+def timed(body: bytes, *cuts: int) -> DecodedResponse:
     """Decode `body` cut at `cuts`; piece i arrives at second i."""
     edges = [0, *sorted(cut for cut in cuts if 0 < cut < len(body)), len(body)]
     pieces = [body[begin:end] for begin, end in pairwise(edges) if end > begin]
     return decode([float(number) for number in range(len(pieces))], pieces)
 
 
-def arriving(*reads: bytes) -> Decoded:
+def arriving(*reads: bytes) -> DecodedResponse:
     """Decode bodies that arrive whole, read i at second i."""
     return decode([float(number) for number in range(len(reads))], list(reads))
 
@@ -242,7 +242,7 @@ SPELLINGS = {
 }
 
 
-def untimed(answer: Decoded) -> tuple[Any, ...]:
+def untimed(answer: DecodedResponse) -> tuple[Any, ...]:
     plain = replace(answer, chunk_times=None, first_output=None)  # type: ignore[arg-type]
     return (plain, len(answer.chunk_times), answer.first_output is None)
 
@@ -343,7 +343,7 @@ def test_without_usage_the_chunks_are_counted():
 def test_an_error_object_in_the_stream_is_a_failure_with_the_tokens_before_it(error: dict[str, Any]):
     answer = arriving(sse(text("a")), sse(error), sse(DONE))
     assert answer.error == "stream-error"
-    assert answer.said == "out of pages"
+    assert answer.error_message == "out of pages"
     assert list(answer.chunk_times) == [0]
 
 

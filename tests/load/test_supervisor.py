@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from autotuner.core import CUT_OFF, LoadPoint, RequestRecord, Workload
+from autotuner.core import CUT_OFF_ERROR, LoadPoint, RequestRecord, Workload
 from autotuner.errors import ConfigError, MachineError
-from autotuner.load import Endpoint, Interrupted, measure
-from tests.load.conftest import Asked, Server, complete
+from autotuner.load import Endpoint, MeasurementInterrupted, measure
+from tests.load.conftest import ReceivedRequest, Server, complete
 
 Serve = Callable[..., Server]
 POINT = LoadPoint("D(20,5)", concurrency=2)
@@ -58,7 +58,7 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-async def hang(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def hang(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
@@ -71,9 +71,9 @@ def test_measure_brings_back_an_observation(serve: Serve):
     started = [record for record in observation.records if record.index >= 0]
     assert len(started) == 6
     assert [record.error for record in started] == [None] * 6
-    assert [record.tokens for record in started] == [5] * 6
+    assert [record.output_token_count for record in started] == [5] * 6
     assert list(observation.records) == sorted(observation.records, key=lambda record: record.sent)
-    assert (observation.cut_off, observation.ended_early) == (0, None)
+    assert (observation.cut_off_requests, observation.abort_reason) == (0, None)
     assert observation.loop_lag_p99 >= 0
     assert observation.counters == {}
 
@@ -83,7 +83,7 @@ def test_another_salt_asks_for_other_prompts_of_the_same_lengths(serve: Serve):
     point = LoadPoint("U(20,5)", concurrency=1)
     for salt in ("one", "two"):
         measure(Endpoint(server.url, "m"), point, WORKLOAD, salt=salt, on_phase=silent)
-    prompts = [tuple(asked.body["prompt"]) for asked in server.asked]
+    prompts = [tuple(asked.body["prompt"]) for asked in server.requests]
     assert len(prompts) >= 12
     assert len({prompt[0] for prompt in prompts}) == len(prompts)
 
@@ -106,14 +106,14 @@ def test_the_engines_counters_are_differences_over_the_load_point(serve: Serve):
 def test_headers_reach_the_server_and_not_the_process_table(serve: Serve):
     seen: list[str] = []
 
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         folders = [Path(f"/proc/{process}") for process in children(os.getpid())]
         seen.extend((folder / name).read_text() for folder in folders for name in ("cmdline", "environ"))
         await complete(asked, writer)
 
     server = serve(behave)
     measure(Endpoint(server.url, "m", {"Authorization": "Bearer k3y"}), POINT, WORKLOAD, salt="s", on_phase=silent)
-    assert {asked.headers["authorization"] for asked in server.asked} == {"Bearer k3y"}
+    assert {asked.headers["authorization"] for asked in server.requests} == {"Bearer k3y"}
     assert seen
     assert not any("k3y" in text for text in seen)
 
@@ -121,7 +121,7 @@ def test_headers_reach_the_server_and_not_the_process_table(serve: Serve):
 def test_no_server_is_an_observation_that_says_so():
     observation = measure(Endpoint("http://127.0.0.1:9", "m"), POINT, WORKLOAD, salt="s", on_phase=silent)
     assert {record.error for record in observation.records} == {"connection-refused"}
-    assert observation.ended_early is not None
+    assert observation.abort_reason is not None
 
 
 @pytest.mark.parametrize(("url", "scenario"), [("http://127.0.0.1:9", "D(5)"), ("nowhere", "D(5,5)")])
@@ -156,10 +156,10 @@ def test_a_rule_that_has_seen_enough_ends_the_window(serve: Serve):
         shown.append(list(records))
         return f"{len(records)} are enough" if len(records) >= 10 else None
 
-    seen = measure(Endpoint(server.url, "m"), POINT, LONG, salt="s", on_phase=silent, enough=enough)
-    assert seen.decided == f"{len(shown[-1])} are enough"
-    assert seen.ended_early is None
-    assert seen.cut_off <= 2
+    seen = measure(Endpoint(server.url, "m"), POINT, LONG, salt="s", on_phase=silent, stop_rule=enough)
+    assert seen.stop_reason == f"{len(shown[-1])} are enough"
+    assert seen.abort_reason is None
+    assert seen.cut_off_requests <= 2
     start, end = seen.window
     assert end - start < 600
     assert max(record.sent for record in seen.records) <= end
@@ -174,7 +174,9 @@ def test_a_rule_is_shown_the_requests_of_the_window_in_the_order_of_their_ends(s
         return "twice" if len(shown) == 2 else None
 
     point = LoadPoint("U(5,40)", concurrency=4)
-    seen = measure(Endpoint(serve().url, "m"), point, LONG.at(point), salt="s", on_phase=silent, enough=enough)
+    seen = measure(
+        Endpoint(serve().url, "m"), point, LONG.for_load_point(point), salt="s", on_phase=silent, stop_rule=enough
+    )
     first, second = shown
     assert second[: len(first)] == first
     assert len(second) > len(first)
@@ -186,36 +188,38 @@ def test_chat_prompts_that_would_be_all_alike_are_refused_and_nothing_is_left(se
     tokenizer = tmp_path / "tokenizer.json"
     tokenizer.write_text('{"model": {"type": "WordLevel", "vocab": {"<unk>": 0, "able": 1}}}')
     server, before = serve(), children(os.getpid())
-    endpoint = Endpoint(server.url, "m", tokenizer=str(tokenizer))
+    endpoint = Endpoint(server.url, "m", tokenizer_path=str(tokenizer))
     workload = replace(WORKLOAD, endpoint="chat", workers=2)
     with pytest.raises(ConfigError, match=r"tokenizer\.json', knows 1 of the words"):
         measure(endpoint, POINT, workload, salt="s", on_phase=silent)
-    assert server.asked == []
+    assert server.requests == []
     assert children(os.getpid()) == before
 
 
 def test_what_is_in_flight_when_a_rule_decides_is_cut_off(serve: Serve):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await (complete if asked.number < 3 else hang)(asked, writer)
 
     workload = replace(LONG, warmup=0.0, request_timeout=500.0)
-    seen = measure(Endpoint(serve(behave).url, "m"), POINT, workload, salt="s", on_phase=silent, enough=lambda _: "yes")
-    assert (len(seen.records), seen.cut_off, seen.decided) == (3, 2, "yes")
+    seen = measure(
+        Endpoint(serve(behave).url, "m"), POINT, workload, salt="s", on_phase=silent, stop_rule=lambda _: "yes"
+    )
+    assert (len(seen.records), seen.cut_off_requests, seen.stop_reason) == (3, 2, "yes")
 
 
 def test_the_window_of_a_decided_load_point_ends_where_all_requests_are_known(sim_url: str):
     point = LoadPoint("U(5,200)", concurrency=8)
     workload = Workload((point,), duration=60.0, warmup=0.5)
     rule = lambda records: "enough" if len(records) >= 25 else None  # noqa: E731
-    seen = measure(Endpoint(sim_url, "llama-3.1-8b"), point, workload, salt="s", on_phase=silent, enough=rule)
+    seen = measure(Endpoint(sim_url, "llama-3.1-8b"), point, workload, salt="s", on_phase=silent, stop_rule=rule)
     start, end = seen.window
     known = sorted(record.index for record in seen.records if start <= record.scheduled <= end)
     assert known == list(range(len(known)))
     assert 10 <= len(known) < 25 + 8
     later = [record for record in seen.records if record.scheduled > end]
     assert len(known) + len(later) >= 25
-    assert {record.error for record in seen.records} <= {None, CUT_OFF}
-    assert all(record.index < 0 for record in seen.records if record.error == CUT_OFF)
+    assert {record.error for record in seen.records} <= {None, CUT_OFF_ERROR}
+    assert all(record.index < 0 for record in seen.records if record.error == CUT_OFF_ERROR)
 
 
 def test_a_rule_without_a_reason_changes_nothing(serve: Serve):
@@ -226,9 +230,9 @@ def test_a_rule_without_a_reason_changes_nothing(serve: Serve):
 
     point = LoadPoint("D(5,200)", concurrency=1)
     workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=3)
-    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, enough=enough)
+    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, stop_rule=enough)
     assert len(seen.records) == 3
-    assert (seen.decided, seen.cut_off) == (None, 0)
+    assert (seen.stop_reason, seen.cut_off_requests) == (None, 0)
     assert asked
 
 
@@ -241,13 +245,13 @@ def test_a_rule_ends_a_load_point_on_the_simulated_engine(sim_url: str, load: di
         Workload((point,), duration=600.0, warmup=0.2),
         salt="s",
         on_phase=silent,
-        enough=lambda records: "30 requests" if len(records) >= 30 else None,
+        stop_rule=lambda records: "30 requests" if len(records) >= 30 else None,
     )
-    assert seen.decided == "30 requests"
+    assert seen.stop_reason == "30 requests"
     answered = [record for record in seen.records if record.index >= 0]
     assert len(answered) >= 30
     assert {record.error for record in answered} == {None}
-    assert {record.tokens for record in answered} == {10}
+    assert {record.output_token_count for record in answered} == {10}
 
 
 def test_a_trace_is_driven_to_its_end_whatever_the_rule_says(serve: Serve, tmp_path: Path):
@@ -255,8 +259,8 @@ def test_a_trace_is_driven_to_its_end_whatever_the_rule_says(serve: Serve, tmp_p
     trace.write_text("".join(f'{{"timestamp": {n}, "input_length": 5, "output_length": 2}}\n' for n in range(20)))
     point = LoadPoint(f"file:{trace}", rate=25.0)
     workload = Workload((point,), duration=60.0, warmup=0.0, arrival="trace")
-    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, enough=lambda _: "enough")
-    assert (len(seen.records), seen.decided, seen.due) == (20, "the trace ended with its 20 requests", 20)
+    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, stop_rule=lambda _: "enough")
+    assert (len(seen.records), seen.stop_reason, seen.due_requests) == (20, "the trace ended with its 20 requests", 20)
 
 
 def test_a_trace_at_its_own_rate_goes_out_when_it_was_recorded(serve: Serve, tmp_path: Path):
@@ -269,32 +273,32 @@ def test_a_trace_at_its_own_rate_goes_out_when_it_was_recorded(serve: Serve, tmp
     played = sorted((record for record in seen.records if record.index >= 0), key=lambda record: record.index)
     assert [record.scheduled - seen.window[0] for record in played] == pytest.approx(times[:-1], abs=1e-9)
     assert all(record.sent >= record.scheduled for record in played)
-    assert (seen.decided, seen.due) == (None, 6)
+    assert (seen.stop_reason, seen.due_requests) == (None, 6)
 
 
 # an open loop
 
 
 def test_an_open_loop_says_how_many_requests_were_due_and_how_many_a_bound_held_back(serve: Serve):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer, gap=0.02)
 
     point = LoadPoint("D(5,5)", rate=40.0)
     workload = Workload((point,), duration=0.5, warmup=0.0, arrival="constant")
     server = serve(behave)
     free = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=silent)
-    assert (free.due, free.held_back) == (20, None)
+    assert (free.due_requests, free.held_back_requests) == (20, None)
     bounded = measure(Endpoint(server.url, "m"), point, replace(workload, max_in_flight=1), salt="s", on_phase=silent)
-    assert bounded.due == 20
-    assert bounded.held_back is not None
-    assert bounded.held_back > 10
+    assert bounded.due_requests == 20
+    assert bounded.held_back_requests is not None
+    assert bounded.held_back_requests > 10
 
 
 # several workers
 
 
 def asked_for(server: Server) -> set[tuple[tuple[int, ...], int]]:
-    return {(tuple(asked.body["prompt"]), asked.body["max_tokens"]) for asked in server.asked}
+    return {(tuple(asked.body["prompt"]), asked.body["max_tokens"]) for asked in server.requests}
 
 
 @pytest.mark.parametrize("load", [{"concurrency": 5}, {"rate": 100.0}])
@@ -324,8 +328,8 @@ def test_several_workers_keep_exactly_n_in_flight_and_share_one_window(serve: Se
     phases: list[str] = []
     seen = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=phases.append)
     assert phases == ["warming-up", "measuring"]
-    assert max(server.levels) == 7
-    assert len({asked.connection for asked in server.asked}) == 7
+    assert max(server.in_flight_levels) == 7
+    assert len({asked.connection for asked in server.requests}) == 7
     assert seen.window[1] - seen.window[0] == pytest.approx(0.5, abs=1e-9)
     indexes = [record.index for record in seen.records]
     assert len(set(indexes)) == len(indexes)
@@ -333,25 +337,25 @@ def test_several_workers_keep_exactly_n_in_flight_and_share_one_window(serve: Se
 
 def test_several_workers_stop_together_when_enough_is_known(serve: Serve):
     point = LoadPoint("D(20,5)", concurrency=6)
-    workload = replace(LONG.at(point), workers=3)
+    workload = replace(LONG.for_load_point(point), workers=3)
     rule = lambda records: "enough" if len(records) > 20 else None  # noqa: E731
-    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, enough=rule)
-    assert seen.decided == "enough"
-    assert seen.cut_off <= 6
+    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, stop_rule=rule)
+    assert seen.stop_reason == "enough"
+    assert seen.cut_off_requests <= 6
     started = [record.index for record in seen.records if seen.window[0] <= record.scheduled <= seen.window[1]]
     assert len(started) == len(set(started)) > 5
 
 
 def test_several_workers_give_up_together(serve: Serve):
     point = LoadPoint("D(20,5)", concurrency=6)
-    workload = replace(LONG.at(point), workers=2)
+    workload = replace(LONG.for_load_point(point), workers=2)
     seen = measure(Endpoint("http://127.0.0.1:9", "m"), point, workload, salt="s", on_phase=silent)
-    assert seen.ended_early is not None
+    assert seen.abort_reason is not None
     assert {record.error for record in seen.records} == {"connection-refused"}
 
 
 def test_several_workers_make_chat_prompts_from_one_count(serve: Serve):
-    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         words = asked.body["messages"][0]["content"].split()
         asked.body["prompt"] = [0] * (2 * len(words) + 11)
         await complete(asked, writer)
@@ -361,7 +365,7 @@ def test_several_workers_make_chat_prompts_from_one_count(serve: Serve):
     workload = Workload((point,), warmup=0.0, max_requests=6, endpoint="chat", workers=2)
     seen = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=silent)
     assert [record.prompt_tokens for record in seen.records] == [211] * 6
-    assert len(server.asked) == 6 + 2
+    assert len(server.requests) == 6 + 2
 
 
 # interrupts
@@ -372,14 +376,14 @@ def test_an_interrupt_brings_what_was_seen(serve: Serve):
         if len(records) >= 5:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(Interrupted) as caught:
-        measure(Endpoint(serve().url, "m"), POINT, LONG, salt="s", on_phase=silent, enough=enough)
+    with pytest.raises(MeasurementInterrupted) as caught:
+        measure(Endpoint(serve().url, "m"), POINT, LONG, salt="s", on_phase=silent, stop_rule=enough)
     seen = caught.value.observation
     assert seen is not None
     assert len(seen.records) >= 5
     assert {record.error for record in seen.records} == {None}
     assert seen.window[1] - seen.window[0] < 600
-    assert (seen.decided, seen.ended_early) == (None, None)
+    assert (seen.stop_reason, seen.abort_reason) == (None, None)
 
 
 @pytest.mark.parametrize("interrupted", ["warming-up", "measuring"])
@@ -388,7 +392,7 @@ def test_an_interrupt_before_any_request_has_ended_brings_nothing(serve: Serve, 
         if phase == interrupted:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(MeasurementInterrupted) as caught:
         measure(Endpoint(serve(hang).url, "m"), POINT, LONG, salt="s", on_phase=on_phase)
     assert caught.value.observation is None
 

@@ -17,8 +17,10 @@ def test_nobody_starts_before_the_instant_that_was_named() -> None:
         for tenths in range(20):
             own, other = os.pipe()
             instant = monotonic() + 0.004 + tenths / 10_000
-            ear = worker_protocol.Orders(own, worker_protocol.start(instant).encode() + b"\n", lambda: None)
-            assert await ear.started() == instant
+            ear = worker_protocol.CommandReader(
+                own, worker_protocol.start_command(instant).encode() + b"\n", lambda: None
+            )
+            assert await ear.wait_for_start() == instant
             found.append(instant - monotonic())
             os.close(own)
             os.close(other)

@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 
 from autotuner.core import Candidate, LoadPoint
 from autotuner.experiment import Experiment
-from autotuner.predict.candidate import deployment_of, predicted, shortage
+from autotuner.predict.candidate import memory_shortage, model_on_gpus_for, predict_load_point
 from autotuner.predict.layout import Layout
-from autotuner.simulate.settings import parse
-from autotuner.simulate.world import StartError, build
+from autotuner.simulate.settings import parse_settings
+from autotuner.simulate.world import StartError, build_world
 
 
 def experiment(model="llama-3.1-8b", **runtime):
@@ -25,7 +25,7 @@ def experiment(model="llama-3.1-8b", **runtime):
 
 def of(runtime="vllm", gpu="H100", model="llama-3.1-8b", **parameters):
     candidate = Candidate(runtime, {name.replace("_", "-"): value for name, value in parameters.items()})
-    return deployment_of(experiment(model), candidate, gpu), candidate
+    return model_on_gpus_for(experiment(model), candidate, gpu), candidate
 
 
 def test_parameters_become_a_layout_types_and_limits():
@@ -41,7 +41,7 @@ def test_parameters_become_a_layout_types_and_limits():
         cuda_graph=False,
     )
     assert found.layout == Layout(tp=2, dp=2, ep=1)
-    assert (found.dtypes.dense, found.dtypes.kv) == ("fp8", "fp8")
+    assert (found.dtypes.mlp, found.dtypes.kv) == ("fp8", "fp8")
     assert (found.memory_fraction, found.max_running, found.max_batched_tokens) == (0.8, 32, 2048)
     assert (found.shape.max_model_len, found.cuda_graph) == (5000, False)
 
@@ -71,30 +71,30 @@ def test_what_the_closed_form_does_not_know_has_no_deployment(circumstances, par
 
 def test_an_extra_argument_that_moves_memory_leaves_no_deployment():
     told = experiment(extra_args=("--gpu-memory-utilization", "0.5"))
-    assert deployment_of(told, Candidate("vllm"), "H100") is None
-    assert deployment_of(experiment(extra_args=("--disable-log-requests",)), Candidate("vllm"), "H100") is not None
+    assert model_on_gpus_for(told, Candidate("vllm"), "H100") is None
+    assert model_on_gpus_for(experiment(extra_args=("--disable-log-requests",)), Candidate("vllm"), "H100") is not None
 
 
 def test_a_model_larger_than_its_gpus_is_told_in_figures():
-    reason = shortage(*of(model="llama-3.1-70b"))
+    reason = memory_shortage(*of(model="llama-3.1-70b"))
     assert reason is not None
     assert "weights need 131.4 GiB per GPU" in reason
     assert "80.0 GiB x 0.92" in reason
-    assert shortage(*of(model="llama-3.1-70b", tp_size=2)) is None
+    assert memory_shortage(*of(model="llama-3.1-70b", tp_size=2)) is None
 
 
 def test_a_share_of_memory_that_the_weights_exceed_does_not_fit():
-    assert shortage(*of(mem_fraction_static=0.1)) is not None
+    assert memory_shortage(*of(mem_fraction_static=0.1)) is not None
     # there it is a share of what the weights leave
-    assert shortage(*of("trtllm", mem_fraction_static=0.1)) is None
+    assert memory_shortage(*of("trtllm", mem_fraction_static=0.1)) is None
 
 
 def test_only_an_engine_that_insists_on_room_for_a_whole_request_lacks_it():
     tight = {"mem_fraction_static": 0.3, "max_model_len": 131072}
-    reason = shortage(*of("vllm", **tight))
+    reason = memory_shortage(*of("vllm", **tight))
     assert reason is not None
     assert "max-model-len 131072 needs 16.0 GiB" in reason
-    assert shortage(*of("sglang", **tight)) is None
+    assert memory_shortage(*of("sglang", **tight)) is None
 
 
 WORLDS = st.fixed_dictionaries(
@@ -116,15 +116,15 @@ def test_what_is_refused_could_not_start(parameters, model):
     """Real engines have the same weights and cache beside what only the simulation counts."""
     words = [word for name, value in parameters.items() for word in (f"--{name}", str(value))]
     try:
-        build(parse(["--model", model, *words]))
+        build_world(parse_settings(["--model", model, *words]))
         said = ""
     except StartError as error:
         said = str(error)
     for runtime in ("sim", "vllm", "sglang", "trtllm"):
         candidate = Candidate(runtime, parameters)
-        found = deployment_of(experiment(model), candidate, "h100_sxm")
+        found = model_on_gpus_for(experiment(model), candidate, "h100_sxm")
         assert found is not None
-        refused = shortage(found, candidate)
+        refused = memory_shortage(found, candidate)
         assert refused is None or "Out of memory" in said
         if runtime == "sim" and refused is None and said:
             assert "Out of memory" not in said or "one request" in said  # a part of a block
@@ -132,7 +132,10 @@ def test_what_is_refused_could_not_start(parameters, model):
 
 def test_a_load_point_is_predicted_at_its_concurrency():
     found, _ = of()
-    one, many = (predicted(found, LoadPoint("D(1000,200)", concurrency=n), prompt=1000, output=200) for n in (1, 32))
+    one, many = (
+        predict_load_point(found, LoadPoint("D(1000,200)", concurrency=n), prompt_tokens=1000, output_tokens=200)
+        for n in (1, 32)
+    )
     assert one.tpot < many.tpot
     assert many.throughput > 5 * one.throughput
 
@@ -140,13 +143,18 @@ def test_a_load_point_is_predicted_at_its_concurrency():
 def test_a_cached_prefix_shortens_the_wait():
     found, _ = of()
     point = LoadPoint("P(3000,100,200)", concurrency=4)
-    plain, cached = (predicted(found, point, prompt=3100, output=200, prefix=n) for n in (0, 3000))
+    plain, cached = (
+        predict_load_point(found, point, prompt_tokens=3100, output_tokens=200, prefix_tokens=n) for n in (0, 3000)
+    )
     assert cached.ttft < plain.ttft
 
 
 def test_a_rate_is_predicted_as_the_least_concurrency_that_reaches_it():
     found, _ = of()
-    slow, fast = (predicted(found, LoadPoint("D(1000,200)", rate=r), prompt=1000, output=200) for r in (0.5, 8.0))
+    slow, fast = (
+        predict_load_point(found, LoadPoint("D(1000,200)", rate=r), prompt_tokens=1000, output_tokens=200)
+        for r in (0.5, 8.0)
+    )
     assert slow.requests >= 0.5
     assert 8.0 <= fast.requests < 9.5
     assert slow.tpot < fast.tpot
@@ -154,19 +162,23 @@ def test_a_rate_is_predicted_as_the_least_concurrency_that_reaches_it():
 
 def test_a_rate_beyond_the_deployment_is_predicted_at_the_most_it_runs():
     found, _ = of(max_running_requests=8)
-    most = predicted(found, LoadPoint("D(1000,200)", concurrency=8), prompt=1000, output=200)
-    assert predicted(found, LoadPoint("D(1000,200)", rate=1e6), prompt=1000, output=200) == most
+    most = predict_load_point(found, LoadPoint("D(1000,200)", concurrency=8), prompt_tokens=1000, output_tokens=200)
+    assert predict_load_point(found, LoadPoint("D(1000,200)", rate=1e6), prompt_tokens=1000, output_tokens=200) == most
 
 
 def test_requests_longer_than_the_model_length_are_not_predicted():
     found, _ = of(max_model_len=1000)
-    assert predicted(found, LoadPoint("D(1000,200)", concurrency=1), prompt=1000, output=200) is None
+    assert (
+        predict_load_point(found, LoadPoint("D(1000,200)", concurrency=1), prompt_tokens=1000, output_tokens=200)
+        is None
+    )
 
 
 def test_a_bound_on_running_requests_makes_the_others_wait():
     point = LoadPoint("D(1000,200)", concurrency=64)
     free, bound = (
-        predicted(of(**limits)[0], point, prompt=1000, output=200) for limits in ({}, {"max_running_requests": 8})
+        predict_load_point(of(**limits)[0], point, prompt_tokens=1000, output_tokens=200)
+        for limits in ({}, {"max_running_requests": 8})
     )
     assert bound.tpot < free.tpot
     assert bound.ttft > free.ttft
@@ -174,5 +186,7 @@ def test_a_bound_on_running_requests_makes_the_others_wait():
 
 def test_without_graphs_an_iteration_takes_longer():
     point = LoadPoint("D(1000,200)", concurrency=1)
-    graphs, eager = (predicted(of(cuda_graph=on)[0], point, prompt=1000, output=200) for on in (True, False))
+    graphs, eager = (
+        predict_load_point(of(cuda_graph=on)[0], point, prompt_tokens=1000, output_tokens=200) for on in (True, False)
+    )
     assert eager.tpot > graphs.tpot

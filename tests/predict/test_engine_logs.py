@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from autotuner.predict import memory
-from autotuner.predict.hardware import gpu
+from autotuner.predict.hardware import find_gpu
 from autotuner.predict.memory import GIB
 from autotuner.predict.shape import model_shape
 
@@ -43,9 +43,9 @@ STARTS = [
 
 
 def planned(start: Start) -> memory.MemoryPlan:
-    return memory.plan(
+    return memory.plan_memory(
         model_shape(start.model),
-        gpu(start.gpu),
+        find_gpu(start.gpu),
         fraction=start.utilisation,
         tp=start.tp,
         max_batched_tokens=start.batched_tokens,
@@ -65,7 +65,7 @@ def test_weights_are_what_was_loaded_to_four_percent(start):
 @pytest.mark.parametrize("start", having("pool"))
 def test_the_pool_is_what_was_available_to_three_percent_of_the_memory(start):
     plan = planned(start)
-    assert plan.pool / GIB == pytest.approx(start.pool, abs=0.03 * plan.memory / GIB)
+    assert plan.kv_pool / GIB == pytest.approx(start.pool, abs=0.03 * plan.memory / GIB)
 
 
 @pytest.mark.parametrize("start", having("tokens"))

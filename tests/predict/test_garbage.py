@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autotuner.errors import ConfigError
-from autotuner.predict.predict_csv import PREDICTED, TIMES, predicted
-from autotuner.predict.shape import catalogue, shape_of
+from autotuner.predict.predict_csv import PREDICTION_COLUMNS, TIME_COLUMNS, with_predictions
+from autotuner.predict.shape import catalogue, shape_from_config
 
 ROW = {
     "engine": "vllm",
@@ -54,23 +54,23 @@ cells = st.one_of(st.sampled_from(NASTY), st.text(max_size=20), st.integers().ma
 @example({"concurrency": "inf"})
 @example({"model": "x" * 5000})
 def test_any_row_gets_times_or_an_error_and_keeps_its_cells(change):
-    answered = predicted({**ROW, **change})
+    answered = with_predictions({**ROW, **change})
     assert {**answered, **ROW, **change} == answered
     if answered["pred_error"]:
-        assert not any(answered[name] for name in TIMES)
+        assert not any(answered[name] for name in TIME_COLUMNS)
     else:
-        assert all(math.isfinite(float(answered[name])) and float(answered[name]) > 0 for name in TIMES)
+        assert all(math.isfinite(float(answered[name])) and float(answered[name]) > 0 for name in TIME_COLUMNS)
 
 
 @given(
     st.dictionaries(st.one_of(st.none(), st.text(max_size=8)), st.one_of(st.none(), st.text(max_size=8)), max_size=5)
 )
 def test_a_row_of_other_columns_says_what_it_lacks(row):
-    assert "lacks" in predicted(row)["pred_error"]
+    assert "lacks" in with_predictions(row)["pred_error"]
 
 
 def test_a_row_longer_than_the_header_is_answered():
-    assert set(PREDICTED) <= predicted({**ROW, None: ["more", "cells"]}).keys()
+    assert set(PREDICTION_COLUMNS) <= with_predictions({**ROW, None: ["more", "cells"]}).keys()
 
 
 HOLES = ["gone", None, "x", -1, 0, [], {}, 1.5, True, [None], ["x"]]
@@ -88,7 +88,7 @@ def test_a_config_with_a_hole_is_read_or_refused_by_name(data):
     else:
         config[field] = value
     try:
-        shape_of(config, name)
+        shape_from_config(config, name)
     except ConfigError as error:
         assert name in str(error)  # noqa: PT017  either outcome is right
 
@@ -106,11 +106,11 @@ def test_a_config_with_a_hole_is_read_or_refused_by_name(data):
 )
 def test_the_field_that_is_wrong_is_named(field, value, said):
     with pytest.raises(ConfigError) as refused:
-        shape_of({**catalogue()["llama-3.1-8b"], field: value}, "mine")
+        shape_from_config({**catalogue()["llama-3.1-8b"], field: value}, "mine")
     assert said in str(refused.value)
 
 
 def test_the_field_that_is_missing_is_named():
     config = {key: value for key, value in catalogue()["llama-3.1-8b"].items() if key != "vocab_size"}
     with pytest.raises(ConfigError, match="vocab_size"):
-        shape_of(config, "mine")
+        shape_from_config(config, "mine")

@@ -6,7 +6,7 @@ import pytest
 
 from autotuner.errors import ConfigError
 from autotuner.predict import hardware
-from autotuner.predict.hardware import gpu, gpus, read_table
+from autotuner.predict.hardware import find_gpu, gpus, read_table
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ from autotuner.predict.hardware import gpu, gpus, read_table
     ],
 )
 def test_a_gpu_is_found_however_it_is_spelled(spelling, name):
-    assert gpu(spelling).name == name
+    assert find_gpu(spelling).name == name
 
 
 @pytest.mark.parametrize(
@@ -45,24 +45,24 @@ def test_a_gpu_is_found_however_it_is_spelled(spelling, name):
 )
 def test_an_unknown_gpu_is_told_with_the_nearest_name(name, near):
     with pytest.raises(ConfigError, match=f"Unknown GPU '{name}'; did you mean '{near}'"):
-        gpu(name)
+        find_gpu(name)
 
 
 @pytest.mark.parametrize("name", ["Z99", "Radeon", ""])
 def test_a_gpu_like_no_other_is_told_with_all_there_are(name):
     with pytest.raises(ConfigError) as caught:
-        gpu(name)
+        find_gpu(name)
     assert caught.value.what == f"Unknown GPU '{name}'."
     assert caught.value.why == f"Known are {', '.join(gpus())}."
 
 
 def test_no_spelling_names_two_gpus():
-    spellings = [hardware._plain(text) for row in gpus().values() for text in (row.name, *row.aliases)]
+    spellings = [hardware._normalized_name(text) for row in gpus().values() for text in (row.name, *row.aliases)]
     assert len(set(spellings)) == len(spellings)
 
 
 def test_every_row_names_its_data_sheet():
-    rows = re.findall(r"^(\w+):\n  # (.+)$", hardware.TABLE.read_text(), re.MULTILINE)
+    rows = re.findall(r"^(\w+):\n  # (.+)$", hardware.GPU_TABLE.read_text(), re.MULTILINE)
     assert [name for name, _ in rows] == sorted(gpus())
     assert all(re.search(r"data sheet|white paper|product brief|specifications", source) for _, source in rows)
 
@@ -81,14 +81,14 @@ def test_every_row_of_the_table_is_physical():
 
 
 def test_a_dtype_without_units_of_its_own_runs_at_the_bf16_rate():
-    assert gpu("a100").peak("fp8") == gpu("a100").peak("bf16")
-    assert gpu("b300").peak("int8") == gpu("b300").peak("bf16")
-    assert gpu("h100").peak("fp8") == 2 * gpu("h100").peak("bf16")
+    assert find_gpu("a100").peak_flops("fp8") == find_gpu("a100").peak_flops("bf16")
+    assert find_gpu("b300").peak_flops("int8") == find_gpu("b300").peak_flops("bf16")
+    assert find_gpu("h100").peak_flops("fp8") == 2 * find_gpu("h100").peak_flops("bf16")
 
 
 def test_a_group_larger_than_a_node_talks_over_the_network():
-    assert gpu("h100").link(8) == 450e9
-    assert gpu("h100").link(16) == 50e9
+    assert find_gpu("h100").link_bandwidth(8) == 450e9
+    assert find_gpu("h100").link_bandwidth(16) == 50e9
 
 
 def test_a_table_that_cannot_be_read_is_named(tmp_path):
@@ -106,12 +106,12 @@ def own_table(monkeypatch, tmp_path):
     def write(text):
         (tmp_path / "gpus.yaml").write_text(text)
         hardware.gpus.cache_clear()
-        hardware._spellings.cache_clear()
+        hardware._gpus_by_spelling.cache_clear()
 
     yield write
     monkeypatch.undo()
     hardware.gpus.cache_clear()
-    hardware._spellings.cache_clear()
+    hardware._gpus_by_spelling.cache_clear()
 
 
 NEW = (
@@ -123,18 +123,18 @@ NEW = (
 def test_a_users_alias_that_the_table_has_already_is_an_error(own_table):
     own_table(f"{NEW}\n".replace("1e+11", "100000000000").replace("e+", ".0e+").replace("My GPU", "h-100"))
     with pytest.raises(ConfigError, match=r"'h-100' names two GPUs: h100_sxm and mine.*gpus\.yaml"):
-        gpu("H200")
+        find_gpu("H200")
 
 
 def test_a_users_table_adds_gpus_and_changes_what_it_names(own_table):
     own_table(f"h100_sxm: {{price: 2.5}}\n{NEW}\n".replace("1e+11", "100000000000").replace("e+", ".0e+"))
-    assert gpu("H100").price == 2.5
-    assert gpu("H100").bandwidth == 3.35e12
-    assert gpu("my gpu").name == "mine"
+    assert find_gpu("H100").price == 2.5
+    assert find_gpu("H100").bandwidth == 3.35e12
+    assert find_gpu("my gpu").name == "mine"
 
 
 @pytest.mark.parametrize("text", ["mine: {memory: 5}", "h100_sxm: {prize: 2}", "h100_sxm: {price: -1}", "[1]", "a: ["])
 def test_a_users_table_that_cannot_be_read_is_named(own_table, text):
     own_table(text)
     with pytest.raises(ConfigError, match=r"Cannot read the GPU table .*gpus\.yaml"):
-        gpu("H100")
+        find_gpu("H100")

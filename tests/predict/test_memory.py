@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.predict.hardware import gpu
-from autotuner.predict.memory import GIB, kv_bytes_per_token, plan, weight_bytes
+from autotuner.predict.hardware import find_gpu
+from autotuner.predict.memory import GIB, kv_bytes_per_token, plan_memory, weight_bytes
 from autotuner.predict.shape import model_shape
 
 LLAMA_8B = model_shape("llama-3.1-8b")
@@ -32,26 +32,26 @@ def test_kv_heads_are_copied_when_there_are_more_gpus_than_heads():
 
 
 def test_the_pool_of_an_8b_model_on_an_h100_is_about_what_engines_log():
-    found = plan(LLAMA_8B, gpu("h100"), fraction=0.9)
+    found = plan_memory(LLAMA_8B, find_gpu("h100"), fraction=0.9)
     assert found.fits
     assert 420_000 < found.kv_tokens < 480_000
 
 
 def test_what_does_not_fit_says_so_in_figures():
-    found = plan(LLAMA_70B, gpu("h100"), fraction=0.85)
+    found = plan_memory(LLAMA_70B, find_gpu("h100"), fraction=0.85)
     assert not found.fits
     assert "weights need 131.4 GiB" in found.shortage
     assert "80.0 GiB x 0.85 = 68.0 GiB" in found.shortage
 
 
 def test_the_pool_grows_with_the_fraction_and_with_gpus():
-    pools = [plan(LLAMA_8B, gpu("a100"), fraction=fraction).kv_tokens for fraction in (0.5, 0.7, 0.9)]
+    pools = [plan_memory(LLAMA_8B, find_gpu("a100"), fraction=fraction).kv_tokens for fraction in (0.5, 0.7, 0.9)]
     assert pools == sorted(pools)
-    assert plan(LLAMA_70B, gpu("h100"), fraction=0.9, tp=4).fits
+    assert plan_memory(LLAMA_70B, find_gpu("h100"), fraction=0.9, tp=4).fits
 
 
 def test_the_parts_add_up_to_the_budget():
-    found = plan(LLAMA_8B, gpu("h100"), fraction=0.8)
+    found = plan_memory(LLAMA_8B, find_gpu("h100"), fraction=0.8)
     used = found.weights + found.activations + found.overhead + found.kv_tokens * found.kv_bytes_per_token
     assert 0 <= found.budget - used < found.kv_bytes_per_token
     assert found.budget == int(80 * GIB * 0.8)

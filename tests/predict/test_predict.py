@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.errors import ConfigError
-from autotuner.predict.calibration import calibration, read_calibration
-from autotuner.predict.hardware import gpu
+from autotuner.predict.calibration import bundled_calibration, read_calibration
+from autotuner.predict.hardware import find_gpu
 from autotuner.predict.predict import DoesNotFitError, predict
 
 LOAD = {"isl": 1024, "osl": 1024, "concurrency": 16}
@@ -14,25 +14,25 @@ LOAD = {"isl": 1024, "osl": 1024, "concurrency": 16}
 
 def test_a_known_model_is_near_what_was_measured():
     found = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
-    assert found.measured
+    assert found.model_measured
     assert found.tpot == pytest.approx(0.0109, rel=0.15)
     assert found.ttft == pytest.approx(0.126, rel=0.3)
 
 
 def test_the_same_is_said_of_models_of_the_same_sizes():
     r1, v31 = (predict(name, "b200", tp=8, gemm_dtype="fp8", **LOAD) for name in ("deepseek-r1", "deepseek-v3.1-nvfp4"))
-    assert v31.measured
+    assert v31.model_measured
     assert v31.tpot == r1.tpot
 
 
 def test_intervals_contain_the_prediction_and_are_wider_for_a_model_never_measured():
     known = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
     new = predict("Qwen3-32B", "h200", tp=4, gemm_dtype="fp8", **LOAD)
-    assert not new.measured
+    assert not new.model_measured
     for found in (known, new):
-        assert found.ttft_interval.low < found.ttft < found.ttft_interval.high
-        assert found.tpot_interval.low < found.tpot < found.tpot_interval.high
-    ratios = [found.tpot_interval.high / found.tpot_interval.low for found in (known, new)]
+        assert found.ttft_interval.lower < found.ttft < found.ttft_interval.upper
+        assert found.tpot_interval.lower < found.tpot < found.tpot_interval.upper
+    ratios = [found.tpot_interval.upper / found.tpot_interval.lower for found in (known, new)]
     assert ratios[0] < ratios[1]
 
 
@@ -59,22 +59,25 @@ def test_a_version_that_reads_every_expert_decodes_as_slowly_for_few_as_for_many
 
 
 def test_only_an_engine_that_balances_replicas_holds_prompts_back():
-    by = calibration()
-    held = {engine: by.serving(engine, gpu("h200"), 60, dp=8).gather for engine in ("vllm", "sglang", "trtllm")}
+    by = bundled_calibration()
+    held = {
+        engine: by.serving_constants(engine, find_gpu("h200"), 60, dp=8).gather
+        for engine in ("vllm", "sglang", "trtllm")
+    }
     assert held["trtllm"] > held["vllm"] == held["sglang"] == 0
-    assert by.serving("trtllm", gpu("h200"), 60, dp=1).gather == 0
+    assert by.serving_constants("trtllm", find_gpu("h200"), 60, dp=1).gather == 0
 
 
 def test_a_deeper_model_takes_longer_to_begin():
-    by = calibration()
-    shallow, deep = (by.serving("sglang", gpu("h200"), layers).overhead for layers in (30, 60))
+    by = bundled_calibration()
+    shallow, deep = (by.serving_constants("sglang", find_gpu("h200"), layers).overhead for layers in (30, 60))
     assert deep == pytest.approx(2 * shallow)
 
 
 def test_a_full_cache_makes_requests_queue():
     short = predict("Llama-3.1-70B", "h100", tp=2, gemm_dtype="fp8", isl=8192, osl=1024, concurrency=4)
     long = predict("Llama-3.1-70B", "h100", tp=2, gemm_dtype="fp8", isl=8192, osl=1024, concurrency=256)
-    assert long.running < 256
+    assert long.max_in_flight < 256
     assert long.ttft > 20 * short.ttft
 
 
@@ -119,13 +122,13 @@ def test_what_does_not_fit_says_so_in_figures():
 def test_more_requests_never_make_a_new_models_tokens_faster(model, engine, isl, osl, concurrency):
     few = predict(model, "b300", isl=isl, osl=osl, concurrency=concurrency, engine=engine, tp=4)
     many = predict(model, "b300", isl=isl, osl=osl, concurrency=2 * concurrency, engine=engine, tp=4)
-    known = few.measured
+    known = few.model_measured
     assert few.tpot > 0
     assert known or many.tpot >= few.tpot * 0.999
 
 
 def test_constants_are_physical():
-    by = calibration()
+    by = bundled_calibration()
     for name in ("gemm_compute", "mixer_memory", "dense_memory", "context", "reduce_bytes"):
         for engine in ("vllm", "sglang", "trtllm"):
             assert 0.5 < by.value(name, engine, "hopper") < 6, name

@@ -4,7 +4,7 @@ import pytest
 
 from autotuner.errors import ConfigError
 from autotuner.predict.layout import Layout
-from autotuner.predict.predict_csv import PREDICTED, deployment_of, predict_row, predicted
+from autotuner.predict.predict_csv import PREDICTION_COLUMNS, model_from_row, predict_row, with_predictions
 
 ROW = {
     "engine": "vllm",
@@ -27,7 +27,7 @@ ROW = {
 
 
 def test_a_row_gets_its_times_in_milliseconds_and_keeps_its_columns():
-    answered = predicted(ROW)
+    answered = with_predictions(ROW)
     assert answered["pred_error"] == ""
     assert {**ROW, **answered} == answered
     assert 2 < float(answered["pred_tpot_lo"]) < float(answered["pred_tpot_ms"]) < float(answered["pred_tpot_hi"]) < 40
@@ -46,20 +46,20 @@ def test_a_row_gets_its_times_in_milliseconds_and_keeps_its_columns():
     ],
 )
 def test_a_row_that_cannot_be_answered_says_why_in_its_own_column(change, message):
-    answered = predicted({**ROW, **change})
+    answered = with_predictions({**ROW, **change})
     assert message in answered["pred_error"]
-    assert not any(answered[name] for name in PREDICTED if name != "pred_error")
+    assert not any(answered[name] for name in PREDICTION_COLUMNS if name != "pred_error")
 
 
 def test_an_empty_type_is_bf16():
-    assert deployment_of({**ROW, "gemm_dtype": "", "moe_dtype": ""})[0].dtypes.dense == "bf16"
+    assert model_from_row({**ROW, "gemm_dtype": "", "moe_dtype": ""})[0].dtypes.mlp == "bf16"
 
 
 def test_only_the_experts_of_gpt_oss_are_in_four_bits():
-    types = deployment_of({**ROW, "model": "openai/gpt-oss-120b", "gemm_dtype": "nvfp4", "moe_dtype": "nvfp4"})[
+    types = model_from_row({**ROW, "model": "openai/gpt-oss-120b", "gemm_dtype": "nvfp4", "moe_dtype": "nvfp4"})[
         0
     ].dtypes
-    assert (types.dense, types.mixer, types.expert) == ("bf16", "bf16", "fp4")
+    assert (types.mlp, types.attention_proj, types.expert) == ("bf16", "bf16", "fp4")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_only_the_experts_of_gpt_oss_are_in_four_bits():
 def test_expert_groups_multiplied_into_the_count_are_read_as_the_gpus_there_were(sizes, layout):
     fields = dict(zip(("tp_size", "dp_size", "moe_tp_size", "moe_ep_size"), map(str, sizes), strict=True))
     row = {**ROW, "model": "deepseek-ai/DeepSeek-R1", "gemm_dtype": "nvfp4", "moe_dtype": "nvfp4", **fields}
-    assert deployment_of(row)[0].layout == layout
+    assert model_from_row(row)[0].layout == layout
 
 
 def test_a_pool_of_workers_shares_its_load():
@@ -100,4 +100,4 @@ def test_a_row_without_a_load_is_refused():
 )
 def test_the_cache_is_in_eight_bits_where_engines_keep_it_so(change, kv):
     row = {**ROW, "model": "deepseek-ai/DeepSeek-V3", "tp_size": "8", "moe_tp_size": "8", **change}
-    assert deployment_of(row)[0].dtypes.kv == kv
+    assert model_from_row(row)[0].dtypes.kv == kv

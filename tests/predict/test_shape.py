@@ -5,7 +5,7 @@ import json
 import pytest
 
 from autotuner.errors import ConfigError
-from autotuner.predict.shape import catalogue, model_shape, shape_of
+from autotuner.predict.shape import catalogue, model_shape, shape_from_config
 
 LLAMA = dict(catalogue()["llama-3.1-8b"])
 
@@ -50,21 +50,23 @@ def test_a_config_is_read_from_its_folder_or_its_file(tmp_path):
 
 
 def test_fields_a_config_may_leave_out_follow_from_the_others():
-    shape = shape_of({key: LLAMA[key] for key in LLAMA if key not in ("head_dim", "num_key_value_heads")}, "mine")
+    shape = shape_from_config(
+        {key: LLAMA[key] for key in LLAMA if key not in ("head_dim", "num_key_value_heads")}, "mine"
+    )
     assert (shape.head_dim, shape.kv_heads) == (128, 32)
 
 
 def test_missing_fields_are_named_together():
     holes = {key: LLAMA[key] for key in LLAMA if key not in ("vocab_size", "hidden_size")}
     with pytest.raises(ConfigError, match="The config of 'mine' lacks: hidden_size, vocab_size"):
-        shape_of(holes, "mine")
+        shape_from_config(holes, "mine")
 
 
 def test_a_mixture_without_its_expert_count_is_refused():
     config = dict(catalogue()["qwen3-30b-a3b"])
     del config["num_experts"]
     with pytest.raises(ConfigError, match="lacks: num_experts"):
-        shape_of(config, "mine")
+        shape_from_config(config, "mine")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_a_mixture_without_its_expert_count_is_refused():
 )
 def test_what_is_not_modelled_is_refused_by_name(change, message):
     with pytest.raises(ConfigError, match=message):
-        shape_of({**LLAMA, **change}, "mine")
+        shape_from_config({**LLAMA, **change}, "mine")
 
 
 @pytest.mark.parametrize(
@@ -93,13 +95,13 @@ def test_what_is_not_modelled_is_refused_by_name(change, message):
     ],
 )
 def test_the_weight_type_of_quantised_checkpoints_is_read(quantization, dtype):
-    assert shape_of({**LLAMA, "quantization_config": quantization}, "mine").weight_dtype == dtype
+    assert shape_from_config({**LLAMA, "quantization_config": quantization}, "mine").weight_dtype == dtype
 
 
 def test_a_window_bounds_what_is_cached():
-    (windowed,) = shape_of({**LLAMA, "sliding_window": 4096}, "mine").attentions
-    assert windowed.cached(100_000) == windowed.attended(100_000) == 4096
-    assert windowed.pairs(8192) == 4096 * 4097 / 2 + 4096 * 4096
+    (windowed,) = shape_from_config({**LLAMA, "sliding_window": 4096}, "mine").attentions
+    assert windowed.cache_entries(100_000) == windowed.attended_entries(100_000) == 4096
+    assert windowed.query_key_pairs(8192) == 4096 * 4097 / 2 + 4096 * 4096
 
 
 def test_every_bundled_model_has_a_shape():
@@ -107,7 +109,7 @@ def test_every_bundled_model_has_a_shape():
         shape = model_shape(name)
         assert 0.5e9 < shape.active_parameters <= shape.parameters < 3e12, name
         assert shape.attentions
-        assert shape.feeds
+        assert shape.feed_forwards
 
 
 @pytest.mark.parametrize(

@@ -3,62 +3,64 @@ from __future__ import annotations
 import pytest
 
 from autotuner.errors import ConfigError
-from autotuner.predict.hardware import gpu
-from autotuner.predict.serving_option import best_of_each, frontier
+from autotuner.predict.hardware import find_gpu
+from autotuner.predict.serving_option import best_per_layout, pareto_frontier
 from autotuner.predict.shape import model_shape
-from autotuner.predict.sweep import layouts, options
-from autotuner.predict.traffic import Target, Traffic
+from autotuner.predict.sweep import layouts, rank_options
+from autotuner.predict.traffic import LatencyTarget, Traffic
 
 LOAD = {"traffic": Traffic(1024, 256)}
 
 
 def test_what_meets_the_target_comes_first_by_throughput_per_gpu():
-    found = options("qwen3-8b", "h100", target=Target(tpot=0.012), **LOAD)
-    good = [option for option in found if option.meets]
+    found = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=0.012), **LOAD)
+    good = [option for option in found if option.meets_target]
     assert found[: len(good)] == good
-    assert [option.per_gpu for option in good] == sorted((option.per_gpu for option in good), reverse=True)
+    assert [option.throughput_per_gpu for option in good] == sorted(
+        (option.throughput_per_gpu for option in good), reverse=True
+    )
 
 
 def test_where_nothing_meets_the_target_the_nearest_comes_first():
-    found = options("qwen3-8b", "h100", target=Target(tpot=1e-5), **LOAD)
+    found = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=1e-5), **LOAD)
     assert found[0].excess == min(option.excess for option in found) > 1
     assert found[0].binding == "tpot"
 
 
 def test_no_option_of_the_frontier_beats_another_in_both():
-    kept = frontier(options("qwen3-30b-a3b", "h100", **LOAD))
-    assert [option.per_gpu for option in kept] == sorted(option.per_gpu for option in kept)
+    kept = pareto_frontier(rank_options("qwen3-30b-a3b", "h100", **LOAD))
+    assert [option.throughput_per_gpu for option in kept] == sorted(option.throughput_per_gpu for option in kept)
     assert len(kept) > 2
 
 
 def test_no_option_takes_more_gpus_than_there_are():
-    found = options("qwen3-8b", "h100", total_gpus=6, **LOAD)
+    found = rank_options("qwen3-8b", "h100", total_gpus=6, **LOAD)
     assert {option.mode for option in found} == {"aggregated", "split"}
     assert max(option.gpus for option in found) == 6
 
 
 def test_gpus_that_stand_idle_count_against_an_option():
-    found = options("qwen3-8b", "h100", total_gpus=6, **LOAD)
+    found = rank_options("qwen3-8b", "h100", total_gpus=6, **LOAD)
     four = next(option for option in found if option.gpus == 4 and option.mode == "aggregated")
-    assert four.per_gpu == pytest.approx(four.throughput / 6)
+    assert four.throughput_per_gpu == pytest.approx(four.throughput / 6)
 
 
 def test_each_layout_is_shown_once_at_the_load_that_ranks_first():
-    found = options("qwen3-8b", "h100", target=Target(tpot=0.012), **LOAD)
-    best = best_of_each(found)
+    found = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=0.012), **LOAD)
+    best = best_per_layout(found)
     assert best[0] is found[0]
     assert len({(option.mode, option.serving.layout) for option in best}) == len(best)
 
 
 def test_cost_is_the_price_of_all_gpus_for_the_tokens_of_an_hour():
-    found = options("qwen3-8b", "h100", total_gpus=4, prices={"h100_sxm": 2.0}, **LOAD)
+    found = rank_options("qwen3-8b", "h100", total_gpus=4, prices={"h100_sxm": 2.0}, **LOAD)
     option = found[0]
     assert option.cost == pytest.approx(option.gpus * 2.0 / (3600 * option.throughput) * 1e6)
-    assert options("qwen3-8b", "h100", total_gpus=1, **LOAD)[0].cost is None
+    assert rank_options("qwen3-8b", "h100", total_gpus=1, **LOAD)[0].cost is None
 
 
 def test_decode_workers_can_stand_on_another_gpu_type():
-    found = options("qwen3-8b", "h100", total_gpus=8, decode_gpu="b200", **LOAD)
+    found = rank_options("qwen3-8b", "h100", total_gpus=8, decode_gpu="b200", **LOAD)
     assert {tuple(pool.gpu.name for pool in option.pools) for option in found} == {("h100_sxm", "b200_sxm")}
 
 
@@ -69,10 +71,10 @@ def test_experts_are_spread_only_where_there_are_some():
 
 def test_tensor_parallelism_stays_inside_a_node_where_the_network_is_slower():
     shape = model_shape("llama-3.1-70b")
-    assert max(layout.tp for layout in layouts(shape, 32, gpu("h100"))) == 8
-    assert max(layout.tp for layout in layouts(shape, 32, gpu("gb200"))) == 32
+    assert max(layout.tp for layout in layouts(shape, 32, find_gpu("h100"))) == 8
+    assert max(layout.tp for layout in layouts(shape, 32, find_gpu("gb200"))) == 32
 
 
 def test_a_model_too_large_for_all_of_them_is_refused_with_how_many_it_takes():
     with pytest.raises(ConfigError, match=r"does not fit on 2 h100_sxm GPUs.*takes 16.*--total-gpus 16"):
-        options("deepseek-r1", "h100", total_gpus=2, **LOAD)
+        rank_options("deepseek-r1", "h100", total_gpus=2, **LOAD)

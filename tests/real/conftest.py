@@ -16,14 +16,14 @@ from typing import Any, Protocol
 
 import pytest
 
-from autotuner.core import Candidate, Measurement, Observer, Value, unobserved
+from autotuner.core import Candidate, Measurement, Observer, Value, ignore_progress
 from autotuner.deploy import render
 from autotuner.engines import engine
-from autotuner.engines.model import cache_folder
+from autotuner.engines.model import hugging_face_cache
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.experiment import Benchmark, Deployment, Experiment, Model, Runtime
 from autotuner.launchers import containers, launcher
-from autotuner.search.launch import FixedCourse
+from autotuner.search.launch import ListedLoads
 
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 
@@ -101,7 +101,7 @@ class InContainers:
         import docker
 
         self.client = docker.from_env()
-        cache_folder().mkdir(parents=True, exist_ok=True)  # Docker mounts only what is there; a run makes it
+        hugging_face_cache().mkdir(parents=True, exist_ok=True)  # Docker mounts only what is there; a run makes it
         asked = [home / "bin" / "python", "-c", "import sys; print(sys.base_prefix)"]
         base = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
         self.runtime = {
@@ -122,7 +122,7 @@ class InContainers:
         return [container.name for container in self._ours()]
 
     def _ours(self) -> list[Any]:
-        found: list[Any] = self.client.containers.list(all=True, filters={"label": containers.OWNER})
+        found: list[Any] = self.client.containers.list(all=True, filters={"label": containers.OWNER_LABEL})
         return found
 
 
@@ -154,7 +154,7 @@ def measure(place: Place, vllm: Path, tiny_model: Path, tmp_path: Path) -> Calla
         *extra_args: str,
         model: str = str(tiny_model),
         env: dict[str, str] | None = None,
-        observe: Observer = unobserved,
+        observe: Observer = ignore_progress,
         **parameters: Value,
     ) -> Measurement:
         settings = {"executable": str(vllm), "extra_args": extra_args, "network": "host", **place.runtime}
@@ -171,6 +171,6 @@ def measure(place: Place, vllm: Path, tiny_model: Path, tmp_path: Path) -> Calla
         started = partial(render, format="docker" if place.deployment == "docker" else "shell")
         where = launcher(place.deployment)
         evaluator = MeasuredEvaluator(Experiment(**given), engine("vllm"), where, started, observe)
-        return evaluator.evaluate(Candidate("vllm", parameters), FixedCourse(evaluator.workload), tmp_path)
+        return evaluator.evaluate(Candidate("vllm", parameters), ListedLoads(evaluator.workload), tmp_path)
 
     return run

@@ -10,13 +10,13 @@ import httpx
 import pytest
 
 from autotuner.core import Candidate, Check, LoadPoint, Observation, Workload
-from autotuner.engines import Target, engine
-from autotuner.evaluate.driver import Drive, endpoint_of, vocabulary_of
+from autotuner.engines import LaunchContext, engine
+from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.experiment import Benchmark, Deployment, Experiment, Model, Runtime, Slo
 from autotuner.launchers import ports, ready
 from autotuner.launchers.process import ProcessLauncher
-from autotuner.load.counters import differences, read_counters
-from autotuner.search.launch import FixedCourse
+from autotuner.load.counters import counter_deltas, read_counters
+from autotuner.search.launch import ListedLoads
 
 pytestmark = pytest.mark.engine
 
@@ -41,12 +41,14 @@ def driven(url: str, served: str, model: Model, endpoint: Any, scenario: str) ->
     """Drive one load point as a run of its own, always with the same seed; the observation, and its cache check."""
     point = LoadPoint(scenario, concurrency=2)
     workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=12, endpoint=endpoint, seed=7)
-    ids = vocabulary_of(url, served, model, {}, workload)
-    course = FixedCourse(workload)
-    drive = Drive(endpoint_of(url, served, model, {}, ids), course, "measured", Slo(), lambda stage, **more: None)
+    ids = find_vocabulary(url, served, model, {}, workload)
+    course = ListedLoads(workload)
+    drive = LoadDriver(
+        load_endpoint(url, served, model, {}, ids), course, "measured", Slo(), lambda stage, **more: None
+    )
     position, step = next(drive.steps())
     observation = drive.observe(position, step)
-    result = drive.keep(position, observation)
+    result = drive.record_result(position, observation)
     assert [record.error for record in observation.records if record.index >= 0] == [None] * 12
     return observation, next(check for check in result.validity if check.name == "cache-hits")
 
@@ -55,7 +57,9 @@ def test_the_same_seed_twice_finds_nothing_of_the_first_time_in_the_prefix_cache
     vllm: Path, tiny_model: Path, processes: Callable[[], dict[int, str]], tmp_path: Path
 ) -> None:
     real = experiment(vllm, tiny_model)
-    spec = engine("vllm").server_spec(Candidate("vllm", {"cuda-graph": False}), Target.of(real, ports.free_port()))
+    spec = engine("vllm").server_spec(
+        Candidate("vllm", {"cuda-graph": False}), LaunchContext.from_experiment(real, ports.free_port())
+    )
     with ProcessLauncher().launch(spec, tmp_path / "server.log") as server:
         ready.wait_until_ready(server, ready_path=spec.ready_path, model=spec.served_model, timeout=300)
         where = (server.url, spec.served_model, real.model)
@@ -65,7 +69,7 @@ def test_the_same_seed_twice_finds_nothing_of_the_first_time_in_the_prefix_cache
         body = {"model": spec.served_model, "prompt": list(range(10, 410)), "max_tokens": 1}
         for _ in range(2):
             assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 200
-        assert differences(before, read_counters(server.url))["prefix_cache_hits"] >= BLOCK
+        assert counter_deltas(before, read_counters(server.url))["prefix_cache_hits"] >= BLOCK
 
         for endpoint in ("completions", "chat"):
             for _ in range(2):

@@ -44,7 +44,7 @@ def test_a_start_that_fails_is_named_in_the_engines_words(
     named = {} if model is None else {"model": model}
     found = measure(*extra_args, env=env, **named, **parameters)
     assert found.failure is not None
-    assert (found.failure.kind, words in found.failure.said) == (kind, True), found.failure
+    assert (found.failure.kind, words in found.failure.message) == (kind, True), found.failure
     assert found.failure.remedy
     assert place.left() == []
 
@@ -68,6 +68,6 @@ def test_a_worker_killed_under_load_is_a_crash_and_keeps_the_first_load_point(me
     found = measure(observe=kill_a_worker, **EAGER)
     assert found.failure is not None
     assert found.failure.kind is FailureKind.CRASHED_UNDER_LOAD
-    assert "died unexpectedly" in found.failure.said
+    assert "died unexpectedly" in found.failure.message
     assert len(found.load_points) == 1
     assert place.left() == []

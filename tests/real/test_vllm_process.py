@@ -13,7 +13,7 @@ import pytest
 
 from autotuner.core import FailureKind, Measurement, Progress, Value
 from autotuner.engines import engine
-from autotuner.engines.parameters import canonical
+from autotuner.engines.parameters import canonical_parameters
 from autotuner.experiment import Runtime
 from autotuner.launchers import ready
 from autotuner.launchers.external import ExternalServer
@@ -63,11 +63,11 @@ def test_its_own_help_has_every_flag_we_use(place: object, vllm: Path) -> None:
     table = engine("vllm").flags(Runtime(executable=str(vllm)))
     assert table.origin == "help"
     assert len(table.flags) > 300
-    for parameter in canonical().values():
-        for flag in parameter.forms["vllm"].flags:
+    for parameter in canonical_parameters().values():
+        for flag in parameter.by_engine["vllm"].flags:
             assert table.find(flag), flag
-    assert table.flag("--max-num-seqs").type == "int"
-    assert "fp8" in table.flag("--kv-cache-dtype").choices
+    assert table.require("--max-num-seqs").type == "int"
+    assert "fp8" in table.require("--kv-cache-dtype").choices
 
 
 def test_an_interruption_leaves_no_process(measure: Measure, processes: Processes) -> None:
@@ -85,4 +85,4 @@ def test_a_folder_that_is_not_there_is_named_in_the_engines_words(measure: Measu
     found = measure(model="/nowhere/a-model")
     assert found.failure is not None
     assert found.failure.kind is FailureKind.MODEL_NOT_FOUND
-    assert "/nowhere/a-model" in found.failure.said
+    assert "/nowhere/a-model" in found.failure.message

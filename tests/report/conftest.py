@@ -16,7 +16,7 @@ from autotuner.core import (
 from autotuner.experiment import Experiment
 from autotuner.scoring.metrics import summarize
 from autotuner.scoring.rank import rank
-from autotuner.scoring.validity import check
+from autotuner.scoring.validity import check_validity
 
 
 def record(sent, ttft, tpot):
@@ -32,7 +32,7 @@ def result(concurrency, ttft, tpot, experiment, source="measured", scenario="D(1
     point = LoadPoint(scenario, concurrency=concurrency)
     observation = Observation(point, tuple(records), (0.0, rounds * took), 0.001)
     metrics = summarize(observation, experiment.slo)
-    return LoadPointResult(point, source, metrics, check(observation, metrics, experiment.slo))
+    return LoadPointResult(point, source, metrics, check_validity(observation, metrics, experiment.slo))
 
 
 def experiment(

@@ -6,12 +6,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from autotuner.core import LoadPoint, LoadPointResult, Observation, RequestRecord
-from autotuner.report.bench.curves import against_load, tradeoff
-from autotuner.report.bench.over_time import distributions, timeline
-from autotuner.report.bench.result import BenchResult, Driven
-from autotuner.report.bench.trace import trace
+from autotuner.report.bench.curves import draw_latency_curves, draw_tradeoff
+from autotuner.report.bench.over_time import draw_distributions, draw_timeline
+from autotuner.report.bench.result import BenchLoadPoint, BenchResult
+from autotuner.report.bench.trace import load_point_timeline
 from autotuner.scoring.metrics import summarize
-from autotuner.scoring.validity import check
+from autotuner.scoring.validity import check_validity
 
 NAMES = ("load.png", "tradeoff.png", "latencies.png", "timeline.png")
 
@@ -34,13 +34,17 @@ def drawn(make_run, folder, observations, source="measured", slo=None):
     points = []
     for seen in observations:
         metrics = summarize(seen, experiment.slo)
-        points.append(Driven(LoadPointResult(seen.load_point, source, metrics, check(seen, metrics, experiment.slo))))
+        points.append(
+            BenchLoadPoint(
+                LoadPointResult(seen.load_point, source, metrics, check_validity(seen, metrics, experiment.slo))
+            )
+        )
     bench = BenchResult("http://h:1", experiment, source, tuple(points), len(points), 0.0)
-    traces = [trace(seen) for seen in observations]
-    against_load(bench, folder / "load.png")
-    tradeoff(bench, folder / "tradeoff.png")
-    distributions(bench, traces, folder / "latencies.png")
-    timeline(bench, traces, folder / "timeline.png")
+    traces = [load_point_timeline(seen) for seen in observations]
+    draw_latency_curves(bench, folder / "load.png")
+    draw_tradeoff(bench, folder / "tradeoff.png")
+    draw_distributions(bench, traces, folder / "latencies.png")
+    draw_timeline(bench, traces, folder / "timeline.png")
     return [(folder / name).read_bytes() for name in NAMES]
 
 
@@ -105,9 +109,9 @@ def test_a_load_point_near_a_target_has_a_ring_that_the_legend_names(make_run, t
 
 def test_a_trace_counts_every_token_and_request():
     seen = observed(LoadPoint("D(10,20)", concurrency=4))
-    found = trace(seen)
+    found = load_point_timeline(seen)
     received = sum(1 for r in seen.records for time in r.chunk_times if time <= 4.0)
-    assert float(found.tokens_per_second @ np.diff(found.edges)) == pytest.approx(received)
+    assert float(found.tokens_per_second @ np.diff(found.bin_edges)) == pytest.approx(received)
     assert len(found.ttft) == 40
     assert found.in_flight[0] == 1
     assert found.errors == 0
@@ -116,6 +120,6 @@ def test_a_trace_counts_every_token_and_request():
 def test_a_request_that_failed_is_in_no_distribution_but_counts_in_its_share():
     point = LoadPoint("D(10,20)", concurrency=1)
     good, bad = observed(point), observed(point, error="http-500")
-    found = trace(Observation(point, good.records + bad.records, good.window, 0.0))
+    found = load_point_timeline(Observation(point, good.records + bad.records, good.window, 0.0))
     assert (len(found.ttft), found.errors) == (40, 40)
-    assert len(found.failed_at) == sum(record.finished <= 4.0 for record in bad.records)
+    assert len(found.failure_times) == sum(record.finished <= 4.0 for record in bad.records)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.core import Candidate, Share
-from autotuner.report.formatting import label, legend, number, setting, share
+from autotuner.report.formatting import candidate_label, format_number, format_setting, format_share, interval_legend
 
 
 @pytest.mark.parametrize(
@@ -28,17 +28,17 @@ from autotuner.report.formatting import label, legend, number, setting, share
     ],
 )
 def test_numbers_have_three_significant_figures(value, text):
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 @given(st.floats(1e-4, 1e9))
 def test_a_number_is_within_half_a_percent_of_what_it_says(value):
-    assert float(number(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
+    assert float(format_number(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
 
 
 def test_a_share_shows_its_interval():
-    assert share(Share(0.9, 0.699, 0.972, 20)) == "90% (70-97)"
-    assert share(None) == ""
+    assert format_share(Share(0.9, 0.699, 0.972, 20)) == "90% (70-97)"
+    assert format_share(None) == ""
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,19 @@ def test_a_share_shows_its_interval():
     ],
 )
 def test_what_brackets_mean_is_said_where_there_are_some(cells, text):
-    assert legend(cells) == text
+    assert interval_legend(cells) == text
 
 
 def test_settings_are_written_as_in_yaml():
-    assert [setting(value) for value in (True, False, None, 0.9, "fp8")] == ["true", "false", "null", "0.9", "fp8"]
+    assert [format_setting(value) for value in (True, False, None, 0.9, "fp8")] == [
+        "true",
+        "false",
+        "null",
+        "0.9",
+        "fp8",
+    ]
 
 
 def test_a_candidate_without_parameters_is_its_runtime():
-    assert label(Candidate("vllm", {}), []) == "vllm"
-    assert label(Candidate("vllm", {"tp-size": 1}), ["tp-size"], runtime=True) == "vllm tp-size=1"
+    assert candidate_label(Candidate("vllm", {}), []) == "vllm"
+    assert candidate_label(Candidate("vllm", {"tp-size": 1}), ["tp-size"], runtime=True) == "vllm tp-size=1"

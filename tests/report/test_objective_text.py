@@ -1,6 +1,6 @@
 import pytest
 
-from autotuner.report.objective_text import meaning, objective_line
+from autotuner.report.objective_text import objective_line, objective_meaning
 from autotuner.scoring.objective import OBJECTIVES
 from tests.report.conftest import experiment
 
@@ -29,13 +29,13 @@ GPUS = "; it does not weigh the GPUs a candidate takes"
     ],
 )
 def test_an_objective_says_what_it_compares_where_and_whether_gpus_count(objective, changes, text):
-    assert meaning(experiment(objective, **changes)) == text
+    assert objective_meaning(experiment(objective, **changes)) == text
 
 
 def test_at_capacity_each_candidate_has_its_own_load():
     question = experiment("maximize_throughput")
     found = question.model_copy(update={"benchmark": question.benchmark.model_copy(update={"find_capacity": True})})
-    assert meaning(found).endswith("per GPU, each candidate at its own capacity")
+    assert objective_meaning(found).endswith("per GPU, each candidate at its own capacity")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -6,13 +6,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from autotuner.report import plots
-from autotuner.report.label_placement import Label, place
-from autotuner.report.plots import pareto
+from autotuner.report.label_placement import Label, place_labels
+from autotuner.report.plots import draw_pareto
 from tests.report.conftest import result
 
 
 def picture(run, path):
-    pareto(run.trials, run.experiment, run.ranking, path)
+    draw_pareto(run.trials, run.experiment, run.ranking, path)
     return path.read_bytes()
 
 
@@ -108,7 +108,7 @@ def test_names_that_look_like_formulas_or_lack_a_glyph_are_drawn_as_they_are(mak
 def test_scenarios_have_their_own_frontiers(make_run):
     run = make_run(scenarios=("D(100,100)", "D(200,100)"))
     chosen = (plots.AXES["interactivity"], plots.AXES["throughput"])
-    lines = plots._frontiers(plots.points(run.trials, run.experiment, chosen))
+    lines = plots._frontiers(plots.pareto_points(run.trials, run.experiment, chosen))
     assert [{point.result.load_point.scenario for point in line} for line in lines] == [{"D(100,100)"}, {"D(200,100)"}]
 
 
@@ -120,7 +120,7 @@ def test_labels_lie_on_no_label_and_on_no_point(count):
     at = [(float(i * 37 % count), float(i * 11 % count)) for i in range(count)]
     axes.set(xlim=(-1, count), ylim=(-1, count))
     labels = [Label(point, (f"tp-size={i}\nc={i}", f"c={i}"), "black") for i, point in enumerate(at)]
-    drawn = place(axes, labels, [(x, y, 4.0) for x, y in at], [])
+    drawn = place_labels(axes, labels, [(x, y, 4.0) for x, y in at], [])
     boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) == drawn
     assert drawn >= min(count, 25)

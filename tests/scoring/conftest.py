@@ -19,7 +19,7 @@ from autotuner.core import (
     Trial,
 )
 from autotuner.experiment import Experiment
-from autotuner.scoring.intervals import share
+from autotuner.scoring.intervals import wilson_share
 
 
 def record(sent=0.0, ttft=0.1, gap=0.01, tokens=11, **changes) -> RequestRecord:
@@ -76,7 +76,7 @@ def metrics(e2e=1.0, ttft=0.1, tpot=0.01, throughput=1000.0, good=100, n=100, **
         "request_throughput": throughput / 200,
         "goodput": throughput / 200 * good / n,
         "token_goodput": throughput / 2 * good / n,
-        "attainment": share(good, n),
+        "attainment": wilson_share(good, n),
         "errors": {},
     }
     return Metrics(**(fields | changes))

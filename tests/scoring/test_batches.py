@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.scoring.batches import MOST_BATCHES, Batches
+from autotuner.scoring.batches import MAX_BATCHES, BatchMeans
 
 
 def correlated(n: int, correlation: float, seed: int) -> np.ndarray:
@@ -20,41 +20,41 @@ def correlated(n: int, correlation: float, seed: int) -> np.ndarray:
 def test_an_interval_of_the_mean_holds_for_dependent_samples(correlation):
     held = 0
     for seed in range(300):
-        mean = Batches(800, in_flight=40).mean(correlated(800, correlation, seed))
-        held += mean.low <= 10 <= (mean.high or 0)
+        mean = BatchMeans(800, in_flight=40).mean(correlated(800, correlation, seed))
+        held += mean.lower <= 10 <= (mean.upper or 0)
     assert 0.90 <= held / 300 <= 0.99
 
 
 def test_an_interval_for_independent_samples_would_be_far_too_narrow():
     stream = correlated(800, 0.9, 0)
-    assert Batches(800, 40).effective(stream) < 200
-    assert Batches(800, 40).effective(correlated(800, 0.0, 0)) > 400
+    assert BatchMeans(800, 40).effective_sample_size(stream) < 200
+    assert BatchMeans(800, 40).effective_sample_size(correlated(800, 0.0, 0)) > 400
 
 
 @given(st.integers(1, 500), st.floats(1, 600))
 def test_every_batch_holds_as_many_requests_as_are_in_flight(n, in_flight):
-    batches = Batches(n, in_flight)
-    sizes = np.diff(np.append(batches.starts, n))
+    batches = BatchMeans(n, in_flight)
+    sizes = np.diff(np.append(batches.batch_starts, n))
     assert sizes.sum() == n
-    assert 1 <= batches.count <= MOST_BATCHES
-    assert batches.count == 1 or sizes.min() >= int(in_flight)
+    assert 1 <= batches.batch_count <= MAX_BATCHES
+    assert batches.batch_count == 1 or sizes.min() >= int(in_flight)
 
 
 def test_one_batch_bounds_nothing():
-    assert Batches(10, 8).mean(np.arange(10.0)).interval == (0.0, None)
+    assert BatchMeans(10, 8).mean(np.arange(10.0)).interval == (0.0, None)
 
 
 def test_a_ratio_of_sums_is_no_mean_of_ratios():
     """Long answers take long: tokens/s in flight is all tokens over all time."""
     tokens, seconds = [100.0, 300.0] * 20, [1.0, 5.0] * 20
-    assert Batches(40).ratio(tokens, seconds).value == pytest.approx(400 / 6)
+    assert BatchMeans(40).ratio(tokens, seconds).value == pytest.approx(400 / 6)
 
 
 def test_equal_samples_have_an_interval_of_no_width():
-    mean = Batches(40, 4).mean(np.full(40, 0.5))
-    assert (mean.low, mean.high) == (pytest.approx(0.5), pytest.approx(0.5))
+    mean = BatchMeans(40, 4).mean(np.full(40, 0.5))
+    assert (mean.lower, mean.upper) == (pytest.approx(0.5), pytest.approx(0.5))
 
 
 def test_a_ratio_to_nothing_is_refused():
     with pytest.raises(ValueError, match="nothing"):
-        Batches(2).ratio([1.0, 2.0], [0.0, 0.0])
+        BatchMeans(2).ratio([1.0, 2.0], [0.0, 0.0])

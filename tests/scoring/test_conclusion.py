@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from autotuner.core import Check, FailureKind, Outcome
-from autotuner.report.search_summary import search_record, sentences
+from autotuner.core import Check, FailureKind, LoadPlanSummary
+from autotuner.report.search_summary import search_record, search_sentences
 from autotuner.scoring.conclusion import Situation, conclude
 from autotuner.scoring.rank import rank
-from autotuner.search.account import Account
+from autotuner.search.account import SearchReport
 
 SLO = {"ttft": 1.0}
 UNSTEADY = [Check("stationarity", 1.5, "within 25% of 1", False)]
@@ -117,9 +117,9 @@ def test_each_situation_is_told_from_its_facts(make, case):
     trials = launches(make, plan)
     ranking = rank(trials, experiment)
     assert conclude(ranking, trials, experiment).situation is situation
-    told = sentences(ranking, trials, experiment, Account("every candidate was tried", (), 2))
+    told = search_sentences(ranking, trials, experiment, SearchReport("every candidate was tried", (), 2))
     assert said is None or any(re.fullmatch(said, sentence) for sentence in told), told
-    assert search_record(ranking, trials, experiment, Account())["situation"] == situation.value
+    assert search_record(ranking, trials, experiment, SearchReport())["situation"] == situation.value
     claims = [sentence for sentence in told if re.search(r"\dx |times", sentence)]
     assert bool(claims) == (situation in (Situation.GAIN, Situation.TIE, Situation.LOSS))
 
@@ -134,11 +134,11 @@ def test_a_refuted_winner_is_named_with_what_refuted_it(make):
     trials = launches(make, [("b", 900, 100), ("s", 1200, 100), ("w", 600, 70), ("w", 400, 47), ("d", 900, 100)])
     ranking = rank(trials, experiment)
     conclusion = conclude(ranking, trials, experiment)
-    assert (ranking.winner.trial, conclusion.situation) == (1, Situation.DEFAULTS_ARE_BEST)
-    assert [standing.trial for standing in conclusion.refuted] == [2]
+    assert (ranking.winner.trial_number, conclusion.situation) == (1, Situation.DEFAULTS_ARE_BEST)
+    assert [standing.trial_number for standing in conclusion.refuted_standings] == [2]
     assert (
         "Trial 2 led after the search; with its 2 fresh launches it misses the targets: 72.3% of requests good, "
-        "target 95%, over 3 launches." in sentences(ranking, trials, experiment, Account())
+        "target 95%, over 3 launches." in search_sentences(ranking, trials, experiment, SearchReport())
     )
 
 
@@ -146,7 +146,7 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
     experiment = make.experiment("maximize_throughput")
     never = experiment.model_copy(update={"optimization": experiment.optimization.model_copy(update={"confirm": 0})})
     trials = launches(make, [("b", 1000, 100), ("s", 1560, 100)])
-    told = sentences(rank(trials, never), trials, never, Account())
+    told = search_sentences(rank(trials, never), trials, never, SearchReport())
     assert any(sentence.startswith("No gain is claimed: optimization.confirm is 0") for sentence in told)
 
 
@@ -165,17 +165,19 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
 def test_what_was_spent_is_held_against_all_that_could_have_been_launched(make, candidates, tried, said):
     experiment = make.experiment("maximize_throughput")
     trials = [make.trial(number, make.result(throughput=100.0 + number)) for number in range(1, tried + 1)]
-    told = sentences(rank(trials, experiment), trials, experiment, Account(None, (), candidates))
+    told = search_sentences(rank(trials, experiment), trials, experiment, SearchReport(None, (), candidates))
     assert told[0].startswith(said)
 
 
 def test_ties_are_named(make):
     experiment = make.experiment("maximize_throughput")
     trials = launches(make, [("b", 1000, 100), ("s", 1005, 100)])
-    told = sentences(rank(trials, experiment), trials, experiment, Account())
+    told = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
     assert "Tied with the winner, as far as these measurements tell: trial 2." in told
     apart = launches(make, [("b", 1000, 100), ("s", 1015, 100)])
-    assert not any(line.startswith("Tied") for line in sentences(rank(apart, experiment), apart, experiment, Account()))
+    assert not any(
+        line.startswith("Tied") for line in search_sentences(rank(apart, experiment), apart, experiment, SearchReport())
+    )
 
 
 def test_nobody_is_told_to_set_flags_for_nothing(make):
@@ -186,19 +188,19 @@ def test_nobody_is_told_to_set_flags_for_nothing(make):
         [("b", 1000, 100), ("s", 1100, 100), ("w", 1090, 100), ("d", 1060, 100), ("w", 990, 100), ("d", 980, 100)],
     ):
         trials = launches(make, plan)
-        assert rank(trials, experiment).winner.trial == 1
-        assert rank(trials, experiment, prefer_defaults=False).winner.trial == 2
+        assert rank(trials, experiment).winner.trial_number == 1
+        assert rank(trials, experiment, prefer_defaults=False).winner.trial_number == 2
 
 
 def test_a_pruned_candidate_is_no_rival(make):
     experiment = make.experiment("maximize_throughput")
     pruned = make.trial(2, make.result(throughput=5000.0))
-    outcome = Outcome(gave_up="cannot beat trial 1")
+    outcome = LoadPlanSummary(gave_up="cannot beat trial 1")
     pruned = dataclasses.replace(pruned, measurement=dataclasses.replace(pruned.measurement, outcome=outcome))
     ranking = rank([make.trial(1, make.result(throughput=100.0)), pruned], experiment)
-    assert ranking.winner.trial == 1
+    assert ranking.winner.trial_number == 1
     assert ranking.standings[1].reason == "pruned: cannot beat trial 1"
-    assert not ranking.standings[1].tied
+    assert not ranking.standings[1].is_tied
 
 
 def test_a_run_whose_every_request_failed_names_the_errors(make):
@@ -211,12 +213,12 @@ def test_a_run_whose_every_request_failed_names_the_errors(make):
     ranking = rank(trials, experiment)
     assert ranking.standings[0].reason == "no figure at D(100,100): http-500 41 times, reset 2 times"
     assert conclude(ranking, trials, experiment).situation is Situation.NOTHING_MEASURED
-    told = sentences(ranking, trials, experiment, Account())
+    told = search_sentences(ranking, trials, experiment, SearchReport())
     assert "No request was answered: http-500 41 times, reset 2 times." in told
 
 
 def test_load_points_that_say_nothing_are_named_though_nothing_stands_on_them(make):
     experiment = make.experiment("maximize_throughput", (1, 8))
     trials = [make.trial(1, make.result(1, throughput=100.0), make.result(8, throughput=900.0, validity=UNSTEADY))]
-    told = sentences(rank(trials, experiment), trials, experiment, Account())
+    told = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
     assert "Not judged: trial 1 at D(100,100) @ 8 is invalid (stationarity 1.5, not within 25% of 1)." in told

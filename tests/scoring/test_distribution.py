@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.scoring.distribution import per_request, per_token
+from autotuner.scoring.distribution import request_distribution, token_distribution
 
 SECONDS = st.floats(0, 1e4, allow_nan=False)
 
 
 def test_four_samples_by_hand():
-    found = per_request([0.4, 0.1, 0.2, 0.3])
+    found = request_distribution([0.4, 0.1, 0.2, 0.3])
     assert (found.n, found.min, found.max) == (4, 0.1, 0.4)
     assert (found.p25, found.p50, found.p75, found.p90) == (0.1, 0.2, 0.3, 0.4)
     assert found.mean == pytest.approx(0.25)
@@ -22,14 +22,14 @@ def test_four_samples_by_hand():
 
 
 def test_one_sample_has_no_upper_bound_anywhere():
-    found = per_request([0.5])
+    found = request_distribution([0.5])
     assert found.sd == 0
     assert all(interval == (0.0, None) for name, interval in found.intervals.items() if name != "p99")
     assert found.intervals["p99"] == (0.5, None)  # a p99 below the only sample: 1 chance in 100
 
 
 def test_errors_push_the_adjusted_percentiles_up_and_beyond():
-    found = per_request([float(i) for i in range(1, 91)], errors=10)
+    found = request_distribution([float(i) for i in range(1, 91)], errors=10)
     assert found.p90 == 81  # of the 90 that answered
     assert found.adjusted["p50"] == 50  # of all 100
     assert found.adjusted["p90"] == 90
@@ -38,14 +38,14 @@ def test_errors_push_the_adjusted_percentiles_up_and_beyond():
 
 
 def test_no_samples_give_no_distribution():
-    assert per_request([]) is None
-    assert per_token([]) is None
-    assert per_token([np.array([])]) is None
+    assert request_distribution([]) is None
+    assert token_distribution([]) is None
+    assert token_distribution([np.array([])]) is None
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=200))
 def test_intervals_hold_their_percentile_and_percentiles_ascend(samples):
-    found = per_request(samples)
+    found = request_distribution(samples)
     names = ("p25", "p50", "p75", "p90", "p95", "p99")
     values = [found.min, *(getattr(found, name) for name in names), found.max]
     assert values == sorted(values)
@@ -58,7 +58,7 @@ def test_intervals_hold_their_percentile_and_percentiles_ascend(samples):
 
 @given(st.lists(st.lists(SECONDS, max_size=20), min_size=1, max_size=20))
 def test_pooling_tokens_counts_each_once(groups):
-    found = per_token([np.array(group) for group in groups])
+    found = token_distribution([np.array(group) for group in groups])
     pooled = [value for group in groups for value in group]
     if not pooled:
         assert found is None
@@ -73,7 +73,7 @@ def test_pooling_tokens_counts_each_once(groups):
 
 def test_tokens_that_agree_within_a_request_count_as_one_draw():
     groups = [np.full(100, value) for value in (0.01, 0.02, 0.03, 0.04)]
-    found = per_token(groups)
+    found = token_distribution(groups)
     # four requests, not 400 tokens: 0.025 +- 3.1824 x 0.01291 / 2
     assert found.intervals["mean"] == pytest.approx((0.025 - 0.020541, 0.025 + 0.020541), abs=1e-5)
 
@@ -82,7 +82,7 @@ def test_the_interval_of_a_p90_covers_it_in_95_of_100_draws():
     draw = random.Random(1)
     covered = 0
     for _ in range(400):
-        low, high = per_request([draw.expovariate(1) for _ in range(60)]).intervals["p90"]
+        low, high = request_distribution([draw.expovariate(1) for _ in range(60)]).intervals["p90"]
         covered += low <= 2.302585 <= (high or float("inf"))
     assert covered >= 0.93 * 400
 
@@ -90,7 +90,7 @@ def test_the_interval_of_a_p90_covers_it_in_95_of_100_draws():
 def test_a_percentile_lies_in_its_interval_and_its_adjusted_form_in_the_adjusted_one():
     samples = [float(i) for i in range(1, 201)]
     random.Random(0).shuffle(samples)
-    found = per_request(samples, errors=10)
+    found = request_distribution(samples, errors=10)
     for name in ("p50", "p75", "p90"):
         low, high = found.intervals[name]
         assert low <= getattr(found, name) <= high
@@ -98,4 +98,4 @@ def test_a_percentile_lies_in_its_interval_and_its_adjusted_form_in_the_adjusted
     assert low <= found.adjusted["p90"] <= high
     assert found.adjusted["p99"] is None
     assert found.adjusted_intervals["p99"][1] is None
-    assert per_request(samples).adjusted_intervals == {}
+    assert request_distribution(samples).adjusted_intervals == {}

@@ -5,7 +5,7 @@ import pytest
 
 from autotuner.core import Check, Verdict
 from autotuner.scoring.judge import judge, judge_load_point
-from autotuner.scoring.reasons import MEETS, MISSES
+from autotuner.scoring.reasons import MEETS_TARGETS, MISSES_TARGETS
 
 
 def verdict(make, result, **experiment):
@@ -161,7 +161,9 @@ def test_a_minimum_is_judged_by_the_interval_of_the_throughput(make, interval, e
     assert verdict(make, result, slo={"output_throughput": 60.0}) is expected
 
 
-@pytest.mark.parametrize(("decided", "expected"), [(MEETS, Verdict.FEASIBLE), (MISSES, Verdict.INFEASIBLE)])
+@pytest.mark.parametrize(
+    ("decided", "expected"), [(MEETS_TARGETS, Verdict.FEASIBLE), (MISSES_TARGETS, Verdict.INFEASIBLE)]
+)
 def test_a_sequential_test_has_the_last_word_on_the_share(make, decided, expected):
     experiment = make.experiment(slo={"ttft": 1.0, "attainment": 0.95})
     result = dataclasses.replace(make.result(good=77, n=80), decided=decided)
@@ -171,7 +173,7 @@ def test_a_sequential_test_has_the_last_word_on_the_share(make, decided, expecte
 
 def test_it_has_none_on_a_percentile_that_asks_more_or_on_figures_that_are_invalid(make):
     experiment = make.experiment(slo={"ttft": {"p99": {"threshold": 1.0}}, "attainment": 0.9})
-    result = dataclasses.replace(make.result(good=80, n=80), decided=MEETS)
+    result = dataclasses.replace(make.result(good=80, n=80), decided=MEETS_TARGETS)
     assert judge_load_point(result, 1, experiment).verdict is not Verdict.INFEASIBLE
     broken = dataclasses.replace(result, validity=(Check("littles-law", 2.0, "within 10% of 1", False),))
     assert judge_load_point(broken, 1, experiment).verdict is Verdict.INVALID

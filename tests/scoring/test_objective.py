@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from autotuner.core import Candidate
-from autotuner.experiment import Objective as ObjectiveName
+from autotuner.experiment import ObjectiveName as ObjectiveName
 from autotuner.scoring.objective import OBJECTIVES
 
 
@@ -28,7 +28,7 @@ def test_values_by_hand(make, name, value, unit):
     assert objective.value(metrics, 2, None) == pytest.approx(value)
     assert objective.unit() == unit
     utility = objective.utility(value)
-    assert utility == pytest.approx(1 / value if objective.sense == "min" else value)
+    assert utility == pytest.approx(1 / value if objective.direction == "min" else value)
 
 
 def test_cost_is_in_currency_where_a_price_is_known_and_in_gpu_seconds_elsewhere(make):
@@ -54,7 +54,7 @@ def test_a_load_point_without_answers_has_no_value(make, name):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_utility_is_positive_and_better_values_have_more(name):
     objective = OBJECTIVES[name]
-    better, worse = (1.0, 2.0) if objective.sense == "min" else (2.0, 1.0)
+    better, worse = (1.0, 2.0) if objective.direction == "min" else (2.0, 1.0)
     assert objective.utility(better) > objective.utility(worse) > 0
 
 

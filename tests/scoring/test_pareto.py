@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autotuner.core import Check
 from autotuner.errors import UsageError
 from autotuner.scoring.judge import judge
-from autotuner.scoring.pareto import AXES, axes, frontier, points
+from autotuner.scoring.pareto import AXES, frontier, pareto_points, select_axes
 
 SENSES = st.lists(st.sampled_from(["min", "max"]), min_size=2, max_size=4)
 
@@ -43,21 +43,21 @@ def test_by_hand_throughput_against_interactivity():
 
 def test_the_axes_are_the_five_and_two_are_needed():
     assert set(AXES) == {"throughput", "interactivity", "ttft", "latency", "cost"}
-    assert [axis.sense for axis in axes(["throughput", "ttft"])] == ["max", "min"]
+    assert [axis.direction for axis in select_axes(["throughput", "ttft"])] == ["max", "min"]
     with pytest.raises(UsageError, match="did you mean 'latency'"):
-        axes(["throughput", "latncy"])
+        select_axes(["throughput", "latncy"])
     with pytest.raises(UsageError, match="two axes"):
-        axes(["throughput"])
+        select_axes(["throughput"])
 
 
 def on_frontier(trials, experiment, names=("throughput", "interactivity")):
-    found = points([judge(trial, experiment) for trial in trials], experiment, axes(names))
+    found = pareto_points([judge(trial, experiment) for trial in trials], experiment, select_axes(names))
     return [(point.trial.number, point.result.load_point.concurrency) for point in found if point.on_frontier]
 
 
 def test_only_trusted_load_points_are_on_the_frontier(make):
     experiment = make.experiment("maximize_throughput", [1, 4, 16])
-    chosen = axes(["throughput", "interactivity"])
+    chosen = select_axes(["throughput", "interactivity"])
     invalid = [Check("error-share", 0.5, "<= 0.01", False)]
     trials = [
         make.trial(1, make.result(1, throughput=100.0, tpot=0.01), make.result(16, throughput=900.0, tpot=0.04)),
@@ -65,11 +65,11 @@ def test_only_trusted_load_points_are_on_the_frontier(make):
         make.trial(3, make.result(1, throughput=8000.0, tpot=0.001), parameters={"x": 3}, failure=make.OOM),
         make.trial(4, make.result(4, throughput=90.0, tpot=0.05), parameters={"x": 4}),
     ]
-    found = points([judge(trial, experiment) for trial in trials], experiment, chosen)
+    found = pareto_points([judge(trial, experiment) for trial in trials], experiment, chosen)
     assert [point.trial.number for point in found if point.on_frontier] == [1, 1]
-    assert [point.trial.number for point in found if not point.trusted] == [2, 3]
+    assert [point.trial.number for point in found if not point.is_trusted] == [2, 3]
     # half of the 100 tokens/s are output
-    assert found[0].at == (50.0, 100.0)
+    assert found[0].coordinates == (50.0, 100.0)
 
 
 def test_throughput_on_the_frontier_is_that_of_output_tokens(make):
@@ -111,16 +111,16 @@ def test_a_candidate_that_was_launched_again_is_on_the_frontier_once(make):
 def test_a_load_point_that_was_driven_twice_counts_as_it_was_last(make):
     experiment = make.experiment("maximize_throughput", [4])
     twice = make.trial(1, make.result(4, throughput=3000.0), make.result(4, throughput=2000.0))
-    (point,) = points([judge(twice, experiment)], experiment, axes(["throughput", "ttft"]))
-    assert point.at[0] == 1000.0
+    (point,) = pareto_points([judge(twice, experiment)], experiment, select_axes(["throughput", "ttft"]))
+    assert point.coordinates[0] == 1000.0
     unsteady = make.result(4, throughput=2000.0, validity=[Check("stationarity", 3.0, "within 2", False)])
     twice = make.trial(1, make.result(4, throughput=3000.0), unsteady)
-    (point,) = points([judge(twice, experiment)], experiment, axes(["throughput", "ttft"]))
-    assert (point.at[0], point.on_frontier) == (1500.0, True)
+    (point,) = pareto_points([judge(twice, experiment)], experiment, select_axes(["throughput", "ttft"]))
+    assert (point.coordinates[0], point.on_frontier) == (1500.0, True)
 
 
 def test_a_load_point_without_a_figure_is_no_point(make):
     experiment = make.experiment()
     trial = make.trial(1, make.result(1, interactivity=None))
-    assert points([trial], experiment, axes(["throughput", "interactivity"])) == []
-    assert len(points([trial], experiment, axes(["throughput", "cost", "ttft", "latency"]))) == 1
+    assert pareto_points([trial], experiment, select_axes(["throughput", "interactivity"])) == []
+    assert len(pareto_points([trial], experiment, select_axes(["throughput", "cost", "ttft", "latency"]))) == 1

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from autotuner.core import Capacity, Check, LoadPoint, Outcome, Verdict
+from autotuner.core import Capacity, Check, LoadPlanSummary, LoadPoint, Verdict
 from autotuner.scoring.rank import rank
 
 
@@ -108,7 +108,7 @@ def test_nothing_wins_when_all_miss(make):
 
 def test_no_trials_give_an_empty_ranking(make):
     ranking = rank([], make.experiment())
-    assert (ranking.standings, ranking.winner, ranking.baseline, ranking.sources) == ((), None, None, ())
+    assert (ranking.standings, ranking.winner, ranking.baseline_trial_number, ranking.sources) == ((), None, None, ())
 
 
 def test_the_worst_load_point_gives_the_verdict_and_says_where(make):
@@ -125,14 +125,14 @@ def test_gain_is_over_the_engines_own_defaults_and_over_nothing_else(make):
         make.trial(3, make.result(e2e=2.0)),
     ]
     ranking = rank(trials, make.experiment())
-    assert ranking.baseline == 2
-    assert [(standing.trial, standing.gain) for standing in ranking.standings] == [
+    assert ranking.baseline_trial_number == 2
+    assert [(standing.trial_number, standing.gain) for standing in ranking.standings] == [
         (3, pytest.approx(1.5)),
         (2, pytest.approx(1.0)),
         (1, None),
     ]
     without = rank([trials[0], trials[2]], make.experiment())
-    assert without.baseline is None
+    assert without.baseline_trial_number is None
     assert [standing.gain for standing in without.standings] == [None, None]
 
 
@@ -145,10 +145,10 @@ def test_launches_of_one_candidate_stand_together(make):
         make.trial(4, make.result(e2e=2.5), purpose="confirmation", **again),
     ]
     winner, defaults = rank(trials, make.experiment()).standings
-    assert (winner.trial, winner.launches, winner.confirmations) == (2, 3, 2)
+    assert (winner.trial_number, winner.launch_count, winner.confirmation_count) == (2, 3, 2)
     assert winner.value == pytest.approx((2.0 * 2.5 * 2.5) ** (1 / 3))
-    assert (winner.fresh_value, winner.headline) == (pytest.approx(2.5), pytest.approx(2.5))
-    assert (defaults.trial, defaults.launches, defaults.fresh_value) == (1, 1, None)
+    assert (winner.confirmation_value, winner.headline_value) == (pytest.approx(2.5), pytest.approx(2.5))
+    assert (defaults.trial_number, defaults.launch_count, defaults.confirmation_value) == (1, 1, None)
 
 
 def test_a_winner_that_fresh_launches_refute_yields_to_the_next(make):
@@ -163,10 +163,10 @@ def test_a_winner_that_fresh_launches_refute_yields_to_the_next(make):
         make.trial(5, make.result(throughput=400.0, good=47), **again),
     ]
     searched = rank(trials[:3], make.experiment("maximize_throughput", slo=slo))
-    assert searched.winner.trial == 2
+    assert searched.winner.trial_number == 2
     confirmed = rank(trials, make.experiment("maximize_throughput", slo=slo), prefer_defaults=False)
     assert numbers(confirmed) == [3, 1, 2]
-    assert confirmed.winner.trial == 3
+    assert confirmed.winner.trial_number == 3
     assert confirmed.standings[-1].verdict is Verdict.INFEASIBLE
     assert confirmed.standings[-1].reason == "72.3% of requests good, target 95%, over 3 launches"
 
@@ -180,7 +180,7 @@ def test_what_says_nothing_is_left_out_where_other_launches_say_something(make):
         ),
     ]
     (standing,) = rank(trials, make.experiment()).standings
-    assert (standing.trial, standing.verdict, standing.launches) == (1, Verdict.FEASIBLE, 1)
+    assert (standing.trial_number, standing.verdict, standing.launch_count) == (1, Verdict.FEASIBLE, 1)
     assert standing.value == pytest.approx(2.0)
 
 
@@ -194,17 +194,17 @@ def test_candidates_within_their_intervals_are_tied_and_a_confirmed_one_goes_fir
     again = {"parameters": {"tp-size": 1, "max-running-requests": 2}, "purpose": "confirmation"}
     trials = [make.trial(1, result(1.00, 0.05)), make.trial(2, result(1.02, 0.05)), make.trial(3, result(1.3, 0.05))]
     first = rank(trials, make.experiment())
-    assert [(s.trial, s.tied) for s in first.standings] == [(1, False), (2, True), (3, False)]
+    assert [(s.trial_number, s.is_tied) for s in first.standings] == [(1, False), (2, True), (3, False)]
     assert first.standings[0].interval == pytest.approx((0.95, 1.05), rel=2e-3)
     confirmed = rank([*trials, make.trial(4, result(1.02, 0.05), **again)], make.experiment())
-    assert [(s.trial, s.tied) for s in confirmed.standings] == [(2, False), (1, True), (3, False)]
+    assert [(s.trial_number, s.is_tied) for s in confirmed.standings] == [(2, False), (1, True), (3, False)]
 
 
 def test_differences_below_the_resolution_are_ties_even_without_chance(make):
     trials = [make.trial(1, make.result(e2e=1.0)), make.trial(2, make.result(e2e=1.009))]
-    assert rank(trials, make.experiment()).standings[1].tied
+    assert rank(trials, make.experiment()).standings[1].is_tied
     trials = [make.trial(1, make.result(e2e=1.0)), make.trial(2, make.result(e2e=1.011))]
-    assert not rank(trials, make.experiment()).standings[1].tied
+    assert not rank(trials, make.experiment()).standings[1].is_tied
 
 
 def test_sources_are_named_and_never_compared(make):
@@ -252,7 +252,7 @@ def test_a_capacity_that_no_number_of_requests_could_prove_stands_beside_a_prove
 
     def found(trial, load):
         capacity = Capacity("D(100,100)", "concurrency", load, load + 1, 1, "bracketed")
-        outcome = Outcome((capacity,))
+        outcome = LoadPlanSummary((capacity,))
         return dataclasses.replace(trial, measurement=dataclasses.replace(trial.measurement, outcome=outcome))
 
     ranking = rank([found(proven, 8.0), found(near, 16.0)], experiment)

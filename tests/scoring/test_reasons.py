@@ -1,7 +1,7 @@
 import pytest
 
 from autotuner.core import TermOutcome
-from autotuner.scoring.reasons import against_target
+from autotuner.scoring.reasons import describe_term
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ from autotuner.scoring.reasons import against_target
     ],
 )
 def test_a_term_stands_beside_its_target_with_its_unit(term, actual, threshold, text):
-    assert against_target(TermOutcome(term, actual, threshold, 0.0, 0.0, "missed")) == text
+    assert describe_term(TermOutcome(term, actual, threshold, 0.0, 0.0, "missed")) == text

@@ -11,8 +11,23 @@ from hypothesis import strategies as st
 
 from autotuner.core import LoadPoint
 from autotuner.experiment import Slo
-from autotuner.scoring.reasons import FAILING, MEETS, MISSES, PRECISE, SINGLE_CHUNKS, TIME_IS_UP
-from autotuner.scoring.sequential import LEAST, PRECISION, Wald, decided, least_share, precise, variance_ratio
+from autotuner.scoring.reasons import (
+    MEETS_TARGETS,
+    MISSES_TARGETS,
+    PRECISE_ENOUGH,
+    SINGLE_CHUNK_ANSWERS,
+    TIME_LIMIT_REACHED,
+    TOO_MANY_FAILURES,
+)
+from autotuner.scoring.sequential import (
+    MIN_REQUESTS,
+    RELATIVE_PRECISION,
+    WaldSprt,
+    decision_stop_rule,
+    normal_share_lower_bound,
+    precision_stop_rule,
+    variance_ratio,
+)
 from tests.scoring.conftest import failed, record
 
 STREAMS = 250
@@ -34,9 +49,9 @@ def margins(share: float, correlation: float, seed: int) -> np.ndarray:
 
 def decisions(share: float, correlation: float) -> tuple[list[str], list[int]]:
     """What is decided of each stream when it is looked at as it grows, and after how many requests."""
-    test, found, lengths = Wald(0.95), [], []
+    test, found, lengths = WaldSprt(0.95), [], []
     for stream in margins(share, correlation, seed=int(100 * share)):
-        n = LEAST
+        n = MIN_REQUESTS
         while (said := test.decide(stream[:n])) == "undecided" and n < LONGEST:
             n += max(1, n // 10)
         found.append(said)
@@ -60,29 +75,29 @@ def test_a_clear_answer_takes_few_requests(share, most):
 
 
 def test_requests_far_from_their_targets_need_not_be_independent():
-    test = Wald(0.95)
+    test = WaldSprt(0.95)
     for stream in margins(1 - 1e-9, 0.95, seed=3)[:50]:
         assert test.decide(stream[:100]) == "meets"
 
 
 def test_a_share_that_margins_alone_promise_is_not_enough():
     rare = np.where(np.arange(400) % 20 == 0, 0.01, -0.5)
-    assert least_share(rare, ratio=1.0) > Wald(0.95).edges[1]
-    assert Wald(0.95).decide(rare) == "undecided"
+    assert normal_share_lower_bound(rare, ratio=1.0) > WaldSprt(0.95).indifference_bounds[1]
+    assert WaldSprt(0.95).decide(rare) == "undecided"
 
 
 @given(st.floats(-3, 3), st.floats(0.1, 2.0), st.floats(1.0, 20.0))
 def test_the_share_that_margins_promise_falls_with_dependence_and_is_below_what_a_normal_has(mean, spread, ratio):
     values = mean + spread * np.random.default_rng(0).standard_normal(200)
     whole = NormalDist().cdf(-values.mean() / max(values.std(ddof=1), 0.05))
-    assert least_share(values, ratio) <= least_share(values, 1.0) <= whole
+    assert normal_share_lower_bound(values, ratio) <= normal_share_lower_bound(values, 1.0) <= whole
 
 
 def test_equal_margins_promise_what_lies_beyond_a_spread_they_may_still_have():
-    assert least_share(np.full(50, -0.5), 1.0) > 0.999
-    assert least_share(np.full(50, -0.05), 1.0) < 0.8
-    assert Wald(0.95).decide(np.full(20, -0.5)) == "meets"
-    assert Wald(0.95).decide(np.full(20, -0.05)) == "undecided"
+    assert normal_share_lower_bound(np.full(50, -0.5), 1.0) > 0.999
+    assert normal_share_lower_bound(np.full(50, -0.05), 1.0) < 0.8
+    assert WaldSprt(0.95).decide(np.full(20, -0.5)) == "meets"
+    assert WaldSprt(0.95).decide(np.full(20, -0.05)) == "undecided"
 
 
 def test_correlated_requests_count_for_less():
@@ -97,13 +112,13 @@ def test_equal_margins_are_taken_for_independent():
 
 @given(st.floats(0.02, 0.995), st.integers(0, 300), st.integers(0, 300))
 def test_evidence_has_the_sign_of_the_share_seen(target, good, bad):
-    test = Wald(target)
-    low, high = test.edges
+    test = WaldSprt(target)
+    low, high = test.indifference_bounds
     assert 0 < low < target < high < 1
     if good and bad == 0:
-        assert test.evidence(good, good) > 0
+        assert test.log_likelihood_ratio(good, good) > 0
     if bad and good == 0:
-        assert test.evidence(0, bad) < 0
+        assert test.log_likelihood_ratio(0, bad) < 0
 
 
 SLO = Slo.model_validate({"ttft": 0.2, "attainment": 0.95})
@@ -113,7 +128,7 @@ POINT = LoadPoint("D(100,11)", concurrency=1)
 
 
 def rule(slo=SLO):
-    return decided(slo, POINT, least=0.0, most=math.inf)
+    return decision_stop_rule(slo, POINT, min_seconds=0.0, max_seconds=math.inf)
 
 
 def test_requests_that_all_meet_the_targets_end_the_load_point():
@@ -130,7 +145,7 @@ def test_requests_that_miss_end_it_soon_and_errors_count_as_misses():
 
 
 def test_too_few_requests_say_nothing():
-    assert rule()([record(float(i), ttft=0.5, index=i) for i in range(LEAST - 1)]) is None
+    assert rule()([record(float(i), ttft=0.5, index=i) for i in range(MIN_REQUESTS - 1)]) is None
 
 
 def test_what_ended_ahead_of_a_request_that_still_runs_is_not_counted():
@@ -152,39 +167,41 @@ def test_targets_that_are_met_are_met_for_a_while_and_missed_ones_for_half_of_it
     good, bad = streamed(0.1, 400), streamed(0.5, 400)
     ends = {}
     for name, requests in (("good", good), ("bad", bad)):
-        stop = decided(SLO, POINT, least=200.0, most=1000.0)
+        stop = decision_stop_rule(SLO, POINT, min_seconds=200.0, max_seconds=1000.0)
         ends[name] = next((n, said) for n in range(1, 401) if (said := stop(requests[:n])))
-    assert ends["good"] == (pytest.approx(200, abs=12), MEETS)
-    assert ends["bad"] == (pytest.approx(100, abs=8), MISSES)
+    assert ends["good"] == (pytest.approx(200, abs=12), MEETS_TARGETS)
+    assert ends["bad"] == (pytest.approx(100, abs=8), MISSES_TARGETS)
 
 
 def test_without_a_clear_answer_time_ends_it():
     mixed = [record(float(i), ttft=0.1 if i % 20 else 0.5, index=i) for i in range(500)]
-    stop = decided(SLO, POINT, least=30.0, most=90.0)
-    assert next((n, said) for n in range(1, 500) if (said := stop(mixed[:n]))) == (91, TIME_IS_UP)
+    stop = decision_stop_rule(SLO, POINT, min_seconds=30.0, max_seconds=90.0)
+    assert next((n, said) for n in range(1, 500) if (said := stop(mixed[:n]))) == (91, TIME_LIMIT_REACHED)
 
 
 def test_without_targets_on_requests_a_load_point_lasts_its_seconds():
-    stop = decided(Slo.model_validate({"output_throughput": 10.0}), POINT, least=30.0, most=90.0)
+    stop = decision_stop_rule(
+        Slo.model_validate({"output_throughput": 10.0}), POINT, min_seconds=30.0, max_seconds=90.0
+    )
     assert stop([]) is None
     assert stop(streamed(0.1, 20)) is None
-    assert stop(streamed(0.1, 40)) == PRECISE
+    assert stop(streamed(0.1, 40)) == PRECISE_ENOUGH
 
 
 @pytest.mark.parametrize(
     ("slo", "ttft", "answer"),
     [
-        ({"ttft": 0.032, "attainment": 0.95, "latency": {"p50": 5.0}}, 0.05, MISSES),
-        ({"latency": {"p50": 0.15}}, 0.1, MISSES),
-        ({"latency": {"p50": 0.25}}, 0.1, MEETS),
-        ({"ttft": {"mean": 0.09}}, 0.1, MISSES),
-        ({"ttft": {"mean": 0.11}, "latency": 0.3}, 0.1, MEETS),
+        ({"ttft": 0.032, "attainment": 0.95, "latency": {"p50": 5.0}}, 0.05, MISSES_TARGETS),
+        ({"latency": {"p50": 0.15}}, 0.1, MISSES_TARGETS),
+        ({"latency": {"p50": 0.25}}, 0.1, MEETS_TARGETS),
+        ({"ttft": {"mean": 0.09}}, 0.1, MISSES_TARGETS),
+        ({"ttft": {"mean": 0.11}, "latency": 0.3}, 0.1, MEETS_TARGETS),
     ],
 )
 def test_every_target_is_tested_by_itself(slo, ttft, answer):
     requests = [record(float(i), ttft=ttft + 0.001 * (i % 3), index=i) for i in range(300)]
     stop = rule(Slo.model_validate(slo))
-    assert next(said for n in range(LEAST, 301) if (said := stop(requests[:n]))) == answer
+    assert next(said for n in range(MIN_REQUESTS, 301) if (said := stop(requests[:n]))) == answer
 
 
 def noisy(sd: float, count: int = 3000) -> list:
@@ -198,30 +215,30 @@ def ends(stop, requests):
 
 def test_a_window_goes_on_until_the_objective_is_known_to_three_percent(make):
     experiment = make.experiment("minimize_ttft", duration=20.0)
-    steady, rough = (precise(experiment, POINT) for _ in range(2))
-    assert ends(steady, noisy(0.0)) == (pytest.approx(21, abs=1), PRECISE)
+    steady, rough = (precision_stop_rule(experiment, POINT) for _ in range(2))
+    assert ends(steady, noisy(0.0)) == (pytest.approx(21, abs=1), PRECISE_ENOUGH)
     # 1.96 x 0.1 / 0.5 / sqrt(n) <= 0.03 takes 171 requests
     n, why = ends(rough, noisy(0.1))
-    assert why == PRECISE
+    assert why == PRECISE_ENOUGH
     assert 120 < n < 300
     values = [r.ttft for r in noisy(0.1)[:n]]
-    assert 1.96 * np.std(values) / math.sqrt(n) <= 1.3 * PRECISION * np.mean(values)
+    assert 1.96 * np.std(values) / math.sqrt(n) <= 1.3 * RELATIVE_PRECISION * np.mean(values)
 
 
 def test_a_window_that_clearly_misses_ends_at_its_duration_and_one_that_fails_too(make):
     experiment = make.experiment("minimize_ttft", duration=50.0, slo={"ttft": 0.2})
-    assert ends(precise(experiment, POINT), noisy(0.1)) == (pytest.approx(51, abs=3), MISSES)
+    assert ends(precision_stop_rule(experiment, POINT), noisy(0.1)) == (pytest.approx(51, abs=3), MISSES_TARGETS)
     failing = [failed(float(i), index=i) if i % 5 == 0 else record(float(i), index=i) for i in range(300)]
     free = make.experiment("minimize_ttft", duration=50.0)
-    assert ends(precise(free, POINT), failing) == (pytest.approx(51, abs=3), FAILING)
+    assert ends(precision_stop_rule(free, POINT), failing) == (pytest.approx(51, abs=3), TOO_MANY_FAILURES)
 
 
 def test_a_window_is_not_ended_before_its_targets_are_decided(make):
     """25 good requests in 20 s do not show 95%."""
     experiment = make.experiment("minimize_ttft", duration=20.0, slo={"ttft": 0.6})
     requests = [record(0.8 * i, ttft=0.5 + 0.01 * (i % 7), index=i) for i in range(400)]
-    n, why = ends(precise(experiment, POINT), requests)
-    assert why == MEETS
+    n, why = ends(precision_stop_rule(experiment, POINT), requests)
+    assert why == MEETS_TARGETS
     assert 26 <= n <= 110
 
 
@@ -230,4 +247,4 @@ def test_a_window_that_can_only_be_invalid_ends_at_its_duration(make):
     lumps = [record(float(i), tokens=1, index=i) for i in range(300)]
     for slo in ({"tpot": 0.02}, {"tpot": {"p90": 0.02}}, {"ttft": 1.0, "tpot": {"mean": 0.02}}):
         experiment = make.experiment("maximize_throughput", duration=30.0, slo=slo)
-        assert ends(precise(experiment, POINT), lumps) == (pytest.approx(31, abs=3), SINGLE_CHUNKS)
+        assert ends(precision_stop_rule(experiment, POINT), lumps) == (pytest.approx(31, abs=3), SINGLE_CHUNK_ANSWERS)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.experiment import Slo
-from autotuner.scoring.slo import is_good, outcomes, penalty, request_terms, statements
+from autotuner.scoring.slo import is_good, penalty, request_terms, slo_statements, term_outcomes
 
 
 def slo(**terms):
@@ -18,7 +18,7 @@ def changed(make, **changes):
 
 
 def only(metrics, targets, **options):
-    (outcome,) = outcomes(metrics, targets, open_loop=options.get("open_loop", False))
+    (outcome,) = term_outcomes(metrics, targets, open_loop=options.get("open_loop", False))
     return outcome
 
 
@@ -82,7 +82,7 @@ def test_a_percentile_counts_errors_as_infinitely_slow(make):
 
 def test_a_load_point_without_answers_misses_every_latency(make):
     nothing = changed(make, ttft=None, tpot=None, itl=None, e2e=None)
-    terms = outcomes(nothing, slo(ttft=1.0, tpot=1.0, latency={"p90": 5.0}), open_loop=False)
+    terms = term_outcomes(nothing, slo(ttft=1.0, tpot=1.0, latency={"p90": 5.0}), open_loop=False)
     assert [term.state for term in terms] == ["missed"] * 3
     assert all(term.actual is None for term in terms)
 
@@ -101,8 +101,8 @@ def test_an_open_loop_is_held_against_the_schedule(make):
 def test_a_statistic_is_stated_with_its_own_interval(make):
     for ends, state in (((0.1, 0.9), "holds"), ((0.1, 1.1), "open"), ((0.1, None), "open"), ((1.1, 1.2), "fails")):
         metrics = changed(make, ttft=make.constant(0.5, intervals={"p90": ends}))
-        (stated,) = statements(metrics, slo(ttft={"p90": 1.0}), open_loop=False)
-        assert (stated.name, stated.low, stated.high, stated.state) == ("ttft.p90", *ends, state)
+        (stated,) = slo_statements(metrics, slo(ttft={"p90": 1.0}), open_loop=False)
+        assert (stated.name, stated.lower, stated.upper, stated.state) == ("ttft.p90", *ends, state)
 
 
 def test_single_requests_are_held_to_the_targets_without_a_statistic_alone():
@@ -122,12 +122,12 @@ def test_single_requests_are_held_to_the_targets_without_a_statistic_alone():
     ],
 )
 def test_an_slo_states_the_attainment_once_and_every_other_term_by_itself(make, targets, names):
-    assert [stated.name for stated in statements(make.metrics(), slo(**targets), open_loop=False)] == names
+    assert [stated.name for stated in slo_statements(make.metrics(), slo(**targets), open_loop=False)] == names
 
 
 def test_the_attainment_is_stated_as_written(make):
     targets = slo(ttft=1.0, latency={"p50": 5.0}, attainment=0.95)
-    stated = {one.name: one for one in statements(make.metrics(good=81), targets, open_loop=False)}
+    stated = {one.name: one for one in slo_statements(make.metrics(good=81), targets, open_loop=False)}
     assert (stated["attainment"].target, stated["attainment"].state) == (0.95, "fails")
     assert stated["latency.p50"].state == "holds"
 

@@ -5,13 +5,13 @@ import pytest
 from autotuner.core import LoadPoint, Verdict
 from autotuner.experiment import Slo
 from autotuner.scoring.metrics import summarize
-from autotuner.scoring.validity import CONSEQUENCES, check, client_limit
+from autotuner.scoring.validity import CHECK_VERDICTS, check_validity, max_client_seconds
 
 NO_SLO = Slo()
 
 
 def checked(observation, slo=NO_SLO):
-    return {found.name: found for found in check(observation, summarize(observation, slo), slo)}
+    return {found.name: found for found in check_validity(observation, summarize(observation, slo), slo)}
 
 
 def broken(observation, slo=NO_SLO):
@@ -116,14 +116,14 @@ def test_requests_cut_off_in_overload_still_count_as_arrived(make):
 @pytest.mark.parametrize(("threshold", "limit"), [(None, 0.010), (0.1, 0.010), (1.0, 0.050)])
 def test_the_client_may_add_10_ms_or_5_percent_of_the_ttft_target(threshold, limit):
     slo = Slo.model_validate({"ttft": threshold}) if threshold else NO_SLO
-    assert client_limit(slo) == pytest.approx(limit)
+    assert max_client_seconds(slo) == pytest.approx(limit)
 
 
 def test_a_lagging_client_loop_is_client_limited(make):
     observation = closed(make, 4, 20.0, lambda: 1.0)
     slow = make.observation(observation.records, (0.0, 20.0), observation.load_point, loop_lag_p99=0.02)
     assert broken(slow) == ["loop-lag-p99"]
-    assert CONSEQUENCES["loop-lag-p99"] is Verdict.CLIENT_LIMITED
+    assert CHECK_VERDICTS["loop-lag-p99"] is Verdict.CLIENT_LIMITED
     assert broken(slow, Slo.model_validate({"ttft": 1.0})) == []
 
 
@@ -141,7 +141,7 @@ def test_the_client_may_add_3_ms_or_5_percent_of_the_mean_ttft_to_it(make, delay
     result = checked(delayed(make, [delay, None] * 20, ttft))["client-delay"]
     assert result.value == pytest.approx(delay)
     assert result.ok is ok
-    assert CONSEQUENCES["client-delay"] is Verdict.CLIENT_LIMITED
+    assert CHECK_VERDICTS["client-delay"] is Verdict.CLIENT_LIMITED
 
 
 @pytest.mark.parametrize(("late", "ok"), [(1, True), (3, False)])
@@ -150,7 +150,7 @@ def test_the_slowest_stamps_of_a_client_are_checked_too_and_one_hiccup_is_none(m
     assert checked(observation)["client-delay"].ok
     assert checked(observation)["client-delay-p99"].ok is ok
     assert checked(delayed(make, [0.0001] * 97 + [0.05] * 3, ttft=1.1))["client-delay-p99"].ok
-    assert CONSEQUENCES["client-delay-p99"] is Verdict.CLIENT_LIMITED
+    assert CHECK_VERDICTS["client-delay-p99"] is Verdict.CLIENT_LIMITED
 
 
 def test_where_the_kernel_does_not_tell_the_lag_of_the_loop_is_what_the_client_adds(make):
@@ -169,7 +169,7 @@ def test_a_client_that_takes_nearly_a_whole_core_is_the_limit(make, share, ok):
     observation = delayed(make, [0.0001] * 40, client_cpu=share)
     assert broken(observation) == ([] if ok else ["client-cpu"])
     assert checked(observation)["client-cpu"].value == share
-    assert CONSEQUENCES["client-cpu"] is Verdict.CLIENT_LIMITED
+    assert CHECK_VERDICTS["client-cpu"] is Verdict.CLIENT_LIMITED
 
 
 def test_late_dispatch_is_client_limited_and_one_hiccup_is_not(make):
@@ -214,7 +214,7 @@ def test_a_bound_on_requests_in_flight_that_held_one_back_is_told(make, held_bac
     records = [make.record(sent=0.1 * n) for n in range(100)]
     observation = make.observation(records, (0.0, 10.0), LoadPoint("D(100,11)", rate=10.0), held_back=held_back)
     assert checked(observation)["rate-capped"].ok is ok
-    assert CONSEQUENCES["rate-capped"] is Verdict.CLIENT_LIMITED
+    assert CHECK_VERDICTS["rate-capped"] is Verdict.CLIENT_LIMITED
 
 
 def test_without_a_bound_nothing_is_said_of_one(make):
@@ -301,7 +301,7 @@ def test_answers_without_a_tpot_are_invalid_where_there_is_a_target_for_it(make,
     assert result.value == pytest.approx(share)
     assert result.ok is ok
     assert "tpot-defined" not in checked(observation, Slo.model_validate({"ttft": 1.0}))
-    assert CONSEQUENCES["tpot-defined"] is Verdict.INVALID
+    assert CHECK_VERDICTS["tpot-defined"] is Verdict.INVALID
 
 
 @pytest.mark.parametrize("scenario", ["P(1000,100,11)", "file:trace.jsonl"])
@@ -327,10 +327,10 @@ def test_few_requests_are_not_asked_to_be_steady(make):
 
 def test_few_requests_leave_a_load_point_undecided_and_none_make_it_invalid(make):
     assert broken(make.observation([make.record(i * 0.6, ttft=0.5) for i in range(9)], (0.0, 5.4))) == ["sample-size"]
-    assert CONSEQUENCES["sample-size"] is Verdict.UNDECIDED
+    assert CHECK_VERDICTS["sample-size"] is Verdict.UNDECIDED
     nothing = broken(make.observation([]))
     assert "completed" in nothing
-    assert CONSEQUENCES["completed"] is Verdict.INVALID
+    assert CHECK_VERDICTS["completed"] is Verdict.INVALID
 
 
 @pytest.mark.parametrize("point", [LoadPoint("D(1,1)", concurrency=2), LoadPoint("D(1,1)", rate=2.0)])
@@ -339,5 +339,5 @@ def test_few_requests_leave_a_load_point_undecided_and_none_make_it_invalid(make
 def test_every_check_has_a_consequence_and_survives_nothing(make, point, window, count):
     for records in ([make.record(0.0)] * count, [make.failed(0.0)] * count):
         names = checked(make.observation(records, window, point))
-        assert set(names) <= set(CONSEQUENCES)
+        assert set(names) <= set(CHECK_VERDICTS)
         assert "completed" in names

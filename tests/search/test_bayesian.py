@@ -21,7 +21,7 @@ from autotuner.core import (
 )
 from autotuner.errors import MachineError
 from autotuner.scoring.judge import judge
-from autotuner.search.bayesian import FAILED, UNGUIDED, Axis, Bayesian
+from autotuner.search.bayesian import FAILURE_VIOLATION, INITIAL_DESIGN_SIZE, BayesianSearch, ParameterAxis
 from autotuner.search.space import Space
 from tests.search.problems import problem, rules
 
@@ -59,12 +59,12 @@ def answer(throughput: float, tpot: float = 0.01) -> Measurement:
 FAILURE = Measurement("simulated", (), Failure(FailureKind.OUT_OF_MEMORY_AT_START, "no", "less"))
 
 
-def searcher(limit: int = 30, seed: int = 0, space: Space = SPACE, **optimization) -> Bayesian:
+def searcher(limit: int = 30, seed: int = 0, space: Space = SPACE, **optimization) -> BayesianSearch:
     given = {"objective": "maximize_throughput"} | optimization
-    return Bayesian(problem(space, limit, seed, optimization=given, slo=SLO))
+    return BayesianSearch(problem(space, limit, seed, optimization=given, slo=SLO))
 
 
-def trial(found: Bayesian, number: int, candidate: Candidate, measurement: Measurement) -> Trial:
+def trial(found: BayesianSearch, number: int, candidate: Candidate, measurement: Measurement) -> Trial:
     return judge(Trial(number, candidate, measurement, 0.0, 1.0), found.experiment)
 
 
@@ -73,7 +73,7 @@ def best_at_five(candidate: Candidate) -> Measurement:
     return answer(1000.0 / (1 + (x - 5) ** 2) * (2 if kind == "b" else 1))
 
 
-def walk(found: Bayesian, world=best_at_five, launches: int = 30) -> list[Candidate]:
+def walk(found: BayesianSearch, world=best_at_five, launches: int = 30) -> list[Candidate]:
     asked = []
     while len(asked) < launches and (launch := found.ask()) is not None:
         asked.append(launch.candidate)
@@ -89,7 +89,7 @@ def test_it_finds_the_best_of_a_space_before_half_of_it_was_tried():
 
 def test_after_the_first_it_asks_where_it_is_better():
     asked = walk(searcher(limit=30))
-    early, late = asked[:UNGUIDED], asked[UNGUIDED:]
+    early, late = asked[:INITIAL_DESIGN_SIZE], asked[INITIAL_DESIGN_SIZE:]
 
     def mean_distance(candidates):
         return sum(abs(candidate.parameters["x"] - 5) for candidate in candidates) / len(candidates)
@@ -116,11 +116,11 @@ def test_targets_are_constraints():
     candidates = SPACE.candidates
     found.tell(trial(found, 1, candidates[0], answer(100.0, tpot=0.04)))
     found.tell(trial(found, 2, candidates[1], answer(900.0, tpot=0.10)))
-    met, missed = (found._told[candidates[position].key] for position in (0, 1))
+    met, missed = (found._results[candidates[position].key] for position in (0, 1))
     assert met.violation <= 0 < missed.violation
-    study = found._study()
+    study = found._build_study()
     assert [told.constraints["targets"] for told in study.trials] == [met.violation, missed.violation]
-    assert study.best_trial.values == list(met.values)
+    assert study.best_trial.values == list(met.log_utilities)
 
 
 def test_a_failure_is_infeasible_and_never_infinite():
@@ -128,16 +128,16 @@ def test_a_failure_is_infeasible_and_never_infinite():
     candidates = SPACE.candidates
     found.tell(trial(found, 1, candidates[0], answer(100.0)))
     found.tell(trial(found, 2, candidates[1], FAILURE))
-    good, failed = found._study().trials
+    good, failed = found._build_study().trials
     assert failed.values == good.values
-    assert failed.constraints == {"targets": FAILED}
+    assert failed.constraints == {"targets": FAILURE_VIOLATION}
 
 
 def test_launches_under_way_are_known_to_the_sampler():
     found = searcher()
     walk(found, launches=11)
     found.ask()
-    states = [told.state.name for told in found._study().trials]
+    states = [told.state.name for told in found._build_study().trials]
     assert states == ["COMPLETE"] * 11 + ["RUNNING"]
 
 
@@ -145,23 +145,23 @@ def test_several_objectives_are_searched_together():
     found = searcher(further_objectives=["minimize_tpot"])
     asked = walk(found, launches=14)
     assert len(set(asked)) == 14
-    study = found._study()
+    study = found._build_study()
     assert len(study.directions) == 2
     assert all(len(told.values) == 2 for told in study.trials)
 
 
 def test_numbers_keep_their_order_and_anything_else_is_a_choice():
-    assert Axis.of("x", [8, 2, 4]) == Axis("x", (2, 4, 8), ordered=True)
-    assert not Axis.of("x", [True, False]).ordered
-    assert not Axis.of("x", [None, 2]).ordered
-    mixed = Axis.of("x", [1, True, 0, False])
-    assert [mixed.value(mixed.choice(value)) for value in (1, True, 0, False)] == [1, True, 0, False]
+    assert ParameterAxis.from_values("x", [8, 2, 4]) == ParameterAxis("x", (2, 4, 8), is_ordered=True)
+    assert not ParameterAxis.from_values("x", [True, False]).is_ordered
+    assert not ParameterAxis.from_values("x", [None, 2]).is_ordered
+    mixed = ParameterAxis.from_values("x", [1, True, 0, False])
+    assert [mixed.decode(mixed.encode(value)) for value in (1, True, 0, False)] == [1, True, 0, False]
 
 
 def test_a_baseline_outside_the_space_is_no_part_of_the_model():
     found = searcher()
     found.tell(replace(trial(found, 1, Candidate("sim"), answer(1.0)), purpose="baseline"))
-    assert found._told == {}
+    assert found._results == {}
     assert len(walk(found)) == 30
 
 
@@ -191,7 +191,7 @@ def test_several_objectives_are_searched_among_parameters_that_are_not_always_th
 def test_what_a_candidate_lacks_optuna_is_not_told():
     found = searcher(space=TIED)
     asked = walk(found, deep_is_better, launches=12)
-    told = [trial.params.keys() for trial in found._study().trials]
+    told = [trial.params.keys() for trial in found._build_study().trials]
     assert told == [candidate.parameters.keys() for candidate in asked]
     assert {len(names) for names in told} == {2, 3}
 
@@ -199,7 +199,7 @@ def test_what_a_candidate_lacks_optuna_is_not_told():
 @pytest.mark.parametrize(("module", "sampler"), [("optuna", "tpe"), ("torch", "gp")])
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch, module, sampler):
     found = searcher(sampler=sampler)
-    walk(found, launches=UNGUIDED)
+    walk(found, launches=INITIAL_DESIGN_SIZE)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MachineError, match=r"autotune\[bayesian"):
         found.ask()

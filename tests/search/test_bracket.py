@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.search.bracket import MOST_LOADS, Bracket, falling
+from autotuner.search.bracket import MAX_LOAD_POINTS, Bracket, decreasing_fit
 
 
 def find(bracket: Bracket, margin) -> list[float]:
@@ -15,7 +15,7 @@ def find(bracket: Bracket, margin) -> list[float]:
     while (load := bracket.ask()) is not None:
         asked.append(load)
         bracket.tell(load, margin(load))
-        assert len(asked) <= MOST_LOADS
+        assert len(asked) <= MAX_LOAD_POINTS
     return asked
 
 
@@ -33,7 +33,7 @@ def test_without_noise_it_ends_within_its_precision_of_the_edge(edge, start, ste
 
 @given(st.floats(0.02, 900), st.floats(0.01, 1000))
 def test_rates_need_not_be_whole(edge, start):
-    bracket = Bracket(0.01, 1000, start, whole=False)
+    bracket = Bracket(0.01, 1000, start, is_integer=False)
     find(bracket, lambda load: 1.0 if load <= edge else -1.0)
     low, high = bracket.limits()
     assert low is not None
@@ -56,8 +56,8 @@ def test_a_load_that_nothing_meets_and_one_that_nothing_misses():
     never, always = Bracket(1, 64, 16), Bracket(1, 64, 16)
     find(never, lambda load: -1.0)
     find(always, lambda load: 1.0)
-    assert (never.limits(), never.reason) == ((None, 1), "even the lowest load misses the targets")
-    assert (always.limits(), always.reason) == ((64, None), "the highest load allowed meets the targets")
+    assert (never.limits(), never.end_reason) == ((None, 1), "even the lowest load misses the targets")
+    assert (always.limits(), always.end_reason) == ((64, None), "the highest load allowed meets the targets")
 
 
 def test_an_answer_that_was_not_clear_is_asked_for_once_more():
@@ -65,7 +65,7 @@ def test_an_answer_that_was_not_clear_is_asked_for_once_more():
     asked = []
     while (load := bracket.ask()) is not None:
         asked.append(load)
-        bracket.tell(load, 0.01 if load <= 10 else -1.0, clear=load != 10)
+        bracket.tell(load, 0.01 if load <= 10 else -1.0, is_conclusive=load != 10)
     assert asked.count(10) == 2
 
 
@@ -77,7 +77,7 @@ def test_a_sudden_end_is_called_a_cliff():
         while (load := bracket.ask()) is not None:
             met = load <= 20
             bracket.tell(load, 0.05 if met else -0.9, slack=0.01 if met else -math.log(beyond))
-        ends[beyond] = bracket.reason
+        ends[beyond] = bracket.end_reason
     assert ends == {
         3.0: "a cliff: at 21 a figure is 3 times its target",
         1.6: "a cliff: at 21 a figure is 1.6 times its target",
@@ -106,7 +106,7 @@ def test_with_the_noise_of_a_hundred_requests_it_is_mostly_within_a_tenth(edge):
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(1, 100)), min_size=1, max_size=20))
 def test_the_fit_never_rises_keeps_the_mean_and_leaves_falling_values_alone(pairs):
     values, weights = [v for v, _ in pairs], [w for _, w in pairs]
-    fit = falling(values, weights)
+    fit = decreasing_fit(values, weights)
     assert all(a >= b - 1e-9 for a, b in itertools.pairwise(fit))
     assert sum(map(math.prod, zip(fit, weights, strict=True))) == pytest.approx(sum(map(math.prod, pairs)), abs=1e-6)
     if values == sorted(values, reverse=True):
@@ -159,5 +159,5 @@ def test_there_is_one_second_look_at_most():
     bracket, asked = Bracket(1, 64, 10, step=1.5), []
     while (load := bracket.ask()) is not None:
         asked.append(load)
-        bracket.tell(load, 0.001 if asked.count(load) == 1 and load <= 10 else -0.1, clear=False)
+        bracket.tell(load, 0.001 if asked.count(load) == 1 and load <= 10 else -0.1, is_conclusive=False)
     assert len(asked) == len(set(asked)) + 1

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from autotuner.core import Candidate, LoadPoint, Measurement, Trial
-from autotuner.predict.efficiencies import AS_FITTED
-from autotuner.scoring.intervals import share
-from autotuner.search.feasibility import LEAST_TRIALS, Feasibility
+from autotuner.predict.efficiencies import UNIT_COSTS
+from autotuner.scoring.intervals import wilson_share
+from autotuner.search.feasibility import MIN_MISSED_TRIALS, Feasibility
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 from tests.search.problems import experiment, figures
@@ -22,10 +22,10 @@ def problem(predict=None):
     return Problem(SPACE, what, **({"predict": predict} if predict else {}))
 
 
-def trials(ttft, count=LEAST_TRIALS):
+def trials(ttft, count=MIN_MISSED_TRIALS):
     """`count` spread candidates, each with the TTFT that `ttft` says."""
     chosen = SPACE.candidates[:: len(SPACE.candidates) // count][:count]
-    points = [(one, figures(POINT, ttft=ttft(one), e2e=9.0, attainment=share(0, 50))) for one in chosen]
+    points = [(one, figures(POINT, ttft=ttft(one), e2e=9.0, attainment=wilson_share(0, 50))) for one in chosen]
     return [
         Trial(number, one, Measurement("simulated", (point,)), 0.0, 1.0) for number, (one, point) in enumerate(points)
     ]
@@ -38,36 +38,36 @@ def left(tried):
 
 def test_where_all_are_far_from_the_targets_nothing_that_is_left_meets_them():
     tried = trials(lambda candidate: 1.0 + 0.02 * candidate.parameters["a"])
-    assert Feasibility(problem()).chance(left(tried), tried) <= 0.01
+    assert Feasibility(problem()).any_feasible_probability(left(tried), tried) <= 0.01
 
 
 def test_where_some_are_close_others_may_meet_them():
     tried = trials(lambda candidate: 0.13 - 0.01 * candidate.parameters["a"] + 0.01)
-    assert Feasibility(problem()).chance(left(tried), tried) > 0.1
+    assert Feasibility(problem()).any_feasible_probability(left(tried), tried) > 0.1
 
 
 def test_few_misses_and_a_target_that_is_met_say_nothing():
-    few = trials(lambda candidate: 1.0, LEAST_TRIALS - 1)
-    assert Feasibility(problem()).chance(left(few), few) == 1.0
+    few = trials(lambda candidate: 1.0, MIN_MISSED_TRIALS - 1)
+    assert Feasibility(problem()).any_feasible_probability(left(few), few) == 1.0
     met = trials(lambda candidate: 0.05 if candidate.parameters["a"] == 1 else 1.0)
-    assert Feasibility(problem()).chance(left(met), met) == 1.0
+    assert Feasibility(problem()).any_feasible_probability(left(met), met) == 1.0
 
 
 def test_a_prediction_that_one_candidate_is_far_better_keeps_the_search_going():
     best = SPACE.candidates[-1]
 
-    def predict(candidate: Candidate, point, costs=AS_FITTED):
+    def predict(candidate: Candidate, point, costs=UNIT_COSTS):
         ttft = 0.05 if candidate == best else 1.0
         return SimpleNamespace(ttft=ttft, tpot=0.01, requests=1.0, throughput=100.0, running=1e4)
 
     tried = trials(lambda candidate: 1.0)
     feasibility = Feasibility(problem(predict))
-    assert feasibility.chance(left(tried), tried) > 0.9
+    assert feasibility.any_feasible_probability(left(tried), tried) > 0.9
     others = [candidate for candidate in left(tried) if candidate != best]
-    assert feasibility.chance(others, tried) <= 0.01
+    assert feasibility.any_feasible_probability(others, tried) <= 0.01
 
 
 def test_without_targets_everything_meets_them():
     free = Problem(SPACE, experiment())
     tried = trials(lambda candidate: math.e)
-    assert Feasibility(free).chance(left(tried), tried) == pytest.approx(1.0)
+    assert Feasibility(free).any_feasible_probability(left(tried), tried) == pytest.approx(1.0)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.core import Candidate
-from autotuner.search.grid import Grid, spread
+from autotuner.search.grid import GridSearch, balanced_subset
 from autotuner.search.space import Space
 from tests.search.problems import problem
 
@@ -15,7 +15,7 @@ axes = st.dictionaries(
 
 
 def test_without_a_limit_the_whole_grid_is_asked_in_its_own_order():
-    grid = Grid(problem(Space("sim", {"tp-size": [1, 2], "x": [True, False]})))
+    grid = GridSearch(problem(Space("sim", {"tp-size": [1, 2], "x": [True, False]})))
     asked = [dict(launch.candidate.parameters) for launch in iter(grid.ask, None)]
     assert asked == [
         {"tp-size": 1, "x": True},
@@ -36,7 +36,7 @@ def test_a_limit_on_the_balanced_profile_keeps_every_tp_size():
             "enable-torch-compile": [True, False],
         },
     )
-    chosen = spread(space.candidates, 15, seed=0)
+    chosen = balanced_subset(space.candidates, 15, seed=0)
     counts = {tp: sum(candidate.parameters["tp-size"] == tp for candidate in chosen) for tp in (1, 2, 4)}
     assert len(chosen) == 15
     assert counts == {1: 5, 2: 5, 4: 5}
@@ -45,8 +45,8 @@ def test_a_limit_on_the_balanced_profile_keeps_every_tp_size():
 @given(axes, st.integers(1, 30))
 def test_a_spread_covers_every_value_it_has_room_for(parameters, limit):
     space = Space("sim", parameters)
-    chosen = spread(space.candidates, limit, seed=0)
-    assert len(chosen) == min(limit, space.total)
+    chosen = balanced_subset(space.candidates, limit, seed=0)
+    assert len(chosen) == min(limit, space.combination_count)
     assert len(set(chosen)) == len(chosen)
     for name, values in parameters.items():
         seen = {candidate.parameters[name] for candidate in chosen}
@@ -55,8 +55,8 @@ def test_a_spread_covers_every_value_it_has_room_for(parameters, limit):
 
 def test_the_spread_of_a_large_space_is_the_same_for_the_same_seed():
     space = Space("sim", {name: list(range(8)) for name in "abcde"})
-    assert spread(space.candidates, 20, seed=3) == spread(space.candidates, 20, seed=3)
-    assert len(spread(space.candidates, 20, seed=3)) == 20
+    assert balanced_subset(space.candidates, 20, seed=3) == balanced_subset(space.candidates, 20, seed=3)
+    assert len(balanced_subset(space.candidates, 20, seed=3)) == 20
 
 
 def test_refused_combinations_are_never_asked_for():
@@ -64,9 +64,9 @@ def test_refused_combinations_are_never_asked_for():
         return "too many GPUs" if candidate.parameters["tp-size"] == 4 else None
 
     space = Space("sim", {"tp-size": [1, 2, 4]}, refuse)
-    asked = [launch.candidate.parameters["tp-size"] for launch in iter(Grid(problem(space)).ask, None)]
+    asked = [launch.candidate.parameters["tp-size"] for launch in iter(GridSearch(problem(space)).ask, None)]
     assert asked == [1, 2]
-    assert [(candidate.parameters["tp-size"], why) for candidate, why in space.refused] == [(4, "too many GPUs")]
+    assert [(candidate.parameters["tp-size"], why) for candidate, why in space.refusals] == [(4, "too many GPUs")]
 
 
 @pytest.mark.parametrize("values", [[1, 1, 2], [2, 1, 2, 1]])

@@ -4,7 +4,7 @@ import pytest
 
 from autotuner.core import Candidate, LoadPoint, Measurement, Trial
 from autotuner.scoring.judge import judge
-from autotuner.search.incumbent import RacedCourse
+from autotuner.search.incumbent import IncumbentRace
 from tests.search.problems import experiment, figures
 
 LOADS = (1, 8, 64)
@@ -34,7 +34,7 @@ def drive(course, answer) -> list[int]:
 @pytest.mark.parametrize("objective", ["minimize_latency", "maximize_throughput"])
 def test_a_loser_is_pruned_and_says_against_whom(objective):
     what = asked(objective)
-    course = RacedCourse(what, 1, incumbent(what))
+    course = IncumbentRace(what, 1, incumbent(what))
     loads = drive(course, lambda point, attempt: figures(point, 10.0, 9.0))
     assert len(loads) < len(LOADS)
     assert course.outcome.gave_up == "cannot beat trial 1"
@@ -43,7 +43,7 @@ def test_a_loser_is_pruned_and_says_against_whom(objective):
 @pytest.mark.parametrize("objective", ["minimize_latency", "maximize_throughput"])
 def test_an_invalid_load_point_prunes_nothing_and_is_driven_again(objective):
     what = asked(objective)
-    course = RacedCourse(what, 1, incumbent(what))
+    course = IncumbentRace(what, 1, incumbent(what))
 
     def answer(point, attempt):
         bad = point.concurrency == (1 if objective == "minimize_latency" else 64)
@@ -57,7 +57,7 @@ def test_an_invalid_load_point_prunes_nothing_and_is_driven_again(objective):
 
 def test_a_load_point_that_says_nothing_twice_is_left_open():
     what = asked("minimize_latency")
-    course = RacedCourse(what, 1, incumbent(what))
+    course = IncumbentRace(what, 1, incumbent(what))
     loads = drive(course, lambda point, attempt: figures(point, 1.0, 99.0, littles_law=point.concurrency != 1))
     assert loads[:3] == [1, 1, 8]
     assert course.outcome.gave_up == "cannot beat trial 1"

@@ -17,7 +17,7 @@ def test_it_finds_where_power_is_greatest(start, width):
         knee.tell(load, *saturating(load, width=width))
         asked += 1
     power = {load: saturating(load, width=width)[0] / saturating(load, width=width)[1] for load in range(1, 300)}
-    assert power[int(knee.best)] >= 0.95 * max(power.values())
+    assert power[int(knee.best_load)] >= 0.95 * max(power.values())
     assert asked <= 15
 
 
@@ -25,12 +25,12 @@ def test_more_load_pays_half_at_the_knee():
     knee = Knee(1, 1024, 8)
     while (load := knee.ask()) is not None:
         knee.tell(load, *saturating(load))
-    assert knee.gain == pytest.approx(0.5, abs=0.2)
+    assert knee.elasticity == pytest.approx(0.5, abs=0.2)
 
 
 def test_throughput_that_only_grows_ends_at_the_highest_load():
     knee = Knee(1, 64, 1)
     while (load := knee.ask()) is not None:
         knee.tell(load, load, 1.0)
-    assert knee.best == 64
-    assert knee.gain is None
+    assert knee.best_load == 64
+    assert knee.elasticity is None

@@ -4,15 +4,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from autotuner.core import Check, LoadPoint, LoadPointResult, Workload
-from autotuner.search.launch import FixedCourse
-from autotuner.search.margins import may_be_chance
+from autotuner.search.launch import ListedLoads
+from autotuner.search.margins import is_retryable
 from tests.search.problems import figures
 
 POINTS = (LoadPoint("D(1,1)", concurrency=1), LoadPoint("D(1,1)", rate=2.0))
 
 
 def test_a_fixed_course_takes_every_load_point_in_order_and_then_ends():
-    course = FixedCourse(Workload(POINTS, duration=7.0))
+    course = ListedLoads(Workload(POINTS, duration=7.0))
     seen = []
     while (step := course.ask()) is not None:
         seen.append((step.load_point, step.workload.load_points, step.workload.duration))
@@ -21,12 +21,12 @@ def test_a_fixed_course_takes_every_load_point_in_order_and_then_ends():
 
 
 def test_a_load_point_is_asked_for_again_until_its_result_is_told():
-    course = FixedCourse(Workload(POINTS))
+    course = ListedLoads(Workload(POINTS))
     assert course.ask() == course.ask()
 
 
 def test_it_says_how_many_load_points_there_are():
-    assert FixedCourse(Workload(POINTS)).total == 2
+    assert ListedLoads(Workload(POINTS)).max_load_points == 2
 
 
 def unsteady(point: LoadPoint, held: bool) -> LoadPointResult:
@@ -34,7 +34,7 @@ def unsteady(point: LoadPoint, held: bool) -> LoadPointResult:
 
 
 def test_what_says_nothing_is_driven_once_more_with_other_requests():
-    course, seeds = FixedCourse(Workload(POINTS), again=may_be_chance), []
+    course, seeds = ListedLoads(Workload(POINTS), should_retry=is_retryable), []
     while (step := course.ask()) is not None:
         seeds.append((step.load_point, step.workload.seed))
         course.tell(unsteady(step.load_point, held=step.load_point.rate is not None))
@@ -44,7 +44,7 @@ def test_what_says_nothing_is_driven_once_more_with_other_requests():
 def test_what_another_try_cannot_mend_is_not_driven_again():
     wrong = Check("output-length", 0.2, ">= 0.95", False)
     result = figures(POINTS[0])
-    assert not may_be_chance(replace(result, validity=(wrong,)))
-    assert not may_be_chance(replace(result, validity=(Check("rate-capped", 3, "0", False),)))
-    assert may_be_chance(replace(result, validity=(Check("loop-lag-p99", 0.3, "<= 0.01 s", False),)))
-    assert not may_be_chance(result)
+    assert not is_retryable(replace(result, validity=(wrong,)))
+    assert not is_retryable(replace(result, validity=(Check("rate-capped", 3, "0", False),)))
+    assert is_retryable(replace(result, validity=(Check("loop-lag-p99", 0.3, "<= 0.01 s", False),)))
+    assert not is_retryable(result)

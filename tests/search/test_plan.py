@@ -7,13 +7,13 @@ import pytest
 from autotuner.core import Candidate
 from autotuner.experiment import Experiment
 from autotuner.search.launch import Launch
-from autotuner.search.plan import SETTLING, STOPPING, Plan
+from autotuner.search.plan import LAUNCH_OVERHEAD_SECONDS, POINT_OVERHEAD_SECONDS, Plan
 from autotuner.search.space import Space
 
 START = 60.0
-LAUNCH = START + STOPPING
-POINT = 5 + 20 + SETTLING
-LONGEST_POINT = 5 + 6 * 20 + SETTLING
+LAUNCH = START + LAUNCH_OVERHEAD_SECONDS
+POINT = 5 + 20 + POINT_OVERHEAD_SECONDS
+LONGEST_POINT = 5 + 6 * 20 + POINT_OVERHEAD_SECONDS
 
 
 def plan(objective="minimize_latency", *, candidates=3, baseline=True, scenarios=1, gpus=None, find=False, **chosen):
@@ -40,8 +40,8 @@ def plan(objective="minimize_latency", *, candidates=3, baseline=True, scenarios
 def test_a_plan_counts_the_baseline_the_search_and_the_confirmations():
     made = plan()
     assert made.purposes == {"baseline": 1, "search": 3, "confirmation": 4}
-    assert (made.total, made.confirmations) == (8, 4)
-    assert made.usual.seconds == pytest.approx(8 * (LAUNCH + 3 * POINT))
+    assert (made.launch_count, made.confirmations) == (8, 4)
+    assert made.usual_cost.seconds == pytest.approx(8 * (LAUNCH + 3 * POINT))
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_the_winner_is_confirmed_and_the_baseline_beside_it(changes, confirmatio
 )
 def test_a_confirmation_is_driven_at_the_load_points_on_which_the_winner_stands(objective, scenarios, points):
     made = plan(objective, scenarios=scenarios)
-    assert made.confirming.points == points
+    assert made.confirmation_load.points == points
     searching = 4 * (LAUNCH + 3 * scenarios * POINT)
-    assert made.usual.seconds == pytest.approx(searching + 4 * (LAUNCH + points * POINT))
+    assert made.usual_cost.seconds == pytest.approx(searching + 4 * (LAUNCH + points * POINT))
 
 
 def test_at_most_every_window_is_six_times_as_long():
     made = plan("maximize_throughput")
-    assert made.most.seconds == pytest.approx(4 * (LAUNCH + 3 * LONGEST_POINT) + 4 * (LAUNCH + LONGEST_POINT))
+    assert made.max_cost.seconds == pytest.approx(4 * (LAUNCH + 3 * LONGEST_POINT) + 4 * (LAUNCH + LONGEST_POINT))
 
 
 @pytest.mark.parametrize(("longest", "window"), [(None, 120), (45.0, 45), (20.0, 20), (5.0, 20)])
@@ -83,27 +83,27 @@ def test_a_window_lasts_at_most_as_long_as_the_workload_allows(longest, window):
     made = plan()
     benchmark = made.experiment.benchmark.model_copy(update={"max_duration": longest})
     made = replace(made, experiment=made.experiment.model_copy(update={"benchmark": benchmark}))
-    assert (made.load.window, made.confirming.window) == (window, window)
-    assert made.most.seconds == pytest.approx(8 * (LAUNCH + 3 * (5 + window + SETTLING)))
+    assert (made.launch_load.max_window, made.confirmation_load.max_window) == (window, window)
+    assert made.max_cost.seconds == pytest.approx(8 * (LAUNCH + 3 * (5 + window + POINT_OVERHEAD_SECONDS)))
 
 
 def test_a_launch_takes_no_longer_than_it_may_and_a_run_no_longer_than_its_budget():
     # a launch is given up at 100 s, but not within a load point
-    assert plan(timeout_per_iteration=100.0).most.seconds == pytest.approx(8 * (100.0 + LONGEST_POINT))
-    assert plan(max_seconds=500.0).most.seconds == plan(max_seconds=500.0).usual.seconds == 500.0
-    assert plan(max_gpu_hours=0.01).usual.gpu_hours == 0.01
+    assert plan(timeout_per_iteration=100.0).max_cost.seconds == pytest.approx(8 * (100.0 + LONGEST_POINT))
+    assert plan(max_seconds=500.0).max_cost.seconds == plan(max_seconds=500.0).usual_cost.seconds == 500.0
+    assert plan(max_gpu_hours=0.01).usual_cost.gpu_hours == 0.01
 
 
 def test_gpu_hours_hold_the_confirmations_of_the_baseline_and_of_a_winner_that_may_be_the_largest():
     made = plan(gpus=(1, 2, 4, 8))
     launch = LAUNCH + 3 * POINT
-    assert made.usual.gpu_hours == pytest.approx((15 + 2 * 1 + 2 * 8) * launch / 3600)
-    assert made.most.gpu_hours > made.usual.gpu_hours
+    assert made.usual_cost.gpu_hours == pytest.approx((15 + 2 * 1 + 2 * 8) * launch / 3600)
+    assert made.max_cost.gpu_hours > made.usual_cost.gpu_hours
 
 
 def test_where_no_gpu_is_taken_there_are_no_gpu_hours():
     made = replace(plan(), gpus=())
-    assert (made.usual.gpu_hours, made.most.gpu_hours) == (0.0, 0.0)
+    assert (made.usual_cost.gpu_hours, made.max_cost.gpu_hours) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_a_search_that_may_end_early_says_so(changes, early):
 def test_a_capacity_takes_a_few_load_points_and_many_at_most():
     made = plan("maximize_throughput", find=True)
     # 1, 2, ... 64, and five to close in
-    assert (made.load.points, made.load.most_points) == (3, 12)
-    assert made.confirming.points == 1
+    assert (made.launch_load.points, made.launch_load.max_points) == (3, 12)
+    assert made.confirmation_load.points == 1
     # a window that is as long as the requests need, and as long again three times until the answer is clear
-    assert (made.load.window, made.confirming.window) == (4 * 6 * 20, 6 * 20)
-    assert made.most.seconds > 6 * made.usual.seconds
+    assert (made.launch_load.max_window, made.confirmation_load.max_window) == (4 * 6 * 20, 6 * 20)
+    assert made.max_cost.seconds > 6 * made.usual_cost.seconds

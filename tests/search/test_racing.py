@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Trial
-from autotuner.predict.efficiencies import AS_FITTED
-from autotuner.scoring.confirm import gain
-from autotuner.scoring.intervals import share
-from autotuner.search.launch import FixedCourse
+from autotuner.predict.efficiencies import UNIT_COSTS
+from autotuner.scoring.confirm import confirmed_gain
+from autotuner.scoring.intervals import wilson_share
+from autotuner.search.launch import ListedLoads
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
-from autotuner.search.strategies import searcher
+from autotuner.search.strategies import searcher_for
 from autotuner.tune import tune
 from tests.search.problems import experiment, figures
 
@@ -33,7 +33,7 @@ def edge(candidate: Candidate) -> float:
 def predict(wrong: float):
     """The closed form's answer, off by a factor of its own for each candidate."""
 
-    def answer(candidate, point, costs=AS_FITTED):
+    def answer(candidate, point, costs=UNIT_COSTS):
         off = random.Random(candidate.key).gauss(0, wrong)
         load = point.concurrency
         tpot = 0.01 * load / (edge(candidate) * 2.718**off) * (costs.weights * costs.matrices) ** 0.5
@@ -59,7 +59,7 @@ class Servers:
     def submit(self, number, launch, folder) -> None:
         self.waiting.append((number, launch))
 
-    def next_finished(self) -> Trial | None:
+    def wait_for_trial(self) -> Trial | None:
         if not self.waiting:
             return None
         if self.die_after is not None and len(self.launched) == self.die_after:
@@ -69,7 +69,7 @@ class Servers:
         if launch.candidate.parameters.get("b") in self.broken:
             failure = Failure(FailureKind.BAD_FLAG, f"error: argument --b: {launch.candidate}", "Correct it.")
             return Trial(number, launch.candidate, Measurement("simulated", (), failure), number, number + 1.0)
-        course, seen = launch.course or FixedCourse(CAPACITY.workload()), []
+        course, seen = launch.course or ListedLoads(CAPACITY.workload()), []
         while (step := course.ask()) is not None:
             seen.append(self.answer(launch.candidate, step.load_point, number))
             course.tell(seen[-1])
@@ -81,7 +81,7 @@ class Servers:
         load, most = point.concurrency, edge(candidate)
         good = round(200 / (1 + (1 / 0.95 - 1) * (load / most) ** 12))
         seconds = (0.1 + 0.99 * load / most) * (1 + 0.004 * random.Random(number).random())
-        return figures(point, throughput=200 * load / seconds, e2e=seconds, attainment=share(good, 200))
+        return figures(point, throughput=200 * load / seconds, e2e=seconds, attainment=wilson_share(good, 200))
 
 
 class Memory:
@@ -117,7 +117,7 @@ CAPACITY = asked()
 def race(folder, what=CAPACITY, servers=None, kept=(), wrong: float | None = 0.1):
     given = {} if wrong is None else {"predict": predict(wrong)}
     problem = Problem(SPACE, what, baseline=BASELINE, **given)
-    chosen, record, servers = searcher(problem), Memory(folder, kept), servers or Servers()
+    chosen, record, servers = searcher_for(problem), Memory(folder, kept), servers or Servers()
     ranking = tune(what, chosen, servers, record)
     return SimpleNamespace(ranking=ranking, searcher=chosen, record=record, servers=servers)
 
@@ -149,9 +149,9 @@ def test_winner_and_defaults_are_launched_again_in_turn(tmp_path):
     assert again == [done.ranking.winner.candidate, BASELINE] * 2
     seeds = {trial.number for trial in done.record.kept if trial.purpose == "confirmation"}
     assert len(seeds) == 4
-    found = gain(done.ranking, done.record.kept, CAPACITY)
+    found = confirmed_gain(done.ranking, done.record.kept, CAPACITY)
     assert found is not None
-    assert found.reliable
+    assert found.is_reliable
     assert found.low < found.value < found.high
     assert (found.winner, found.baseline) == (2, 3)
 
@@ -182,7 +182,7 @@ def test_killed_and_resumed_it_gives_the_same_answer(tmp_path, die_after, wrong)
     problem = Problem(SPACE, CAPACITY, baseline=BASELINE, **({"predict": predict(wrong)} if wrong else {}))
     record = Memory(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        tune(CAPACITY, searcher(problem), first, record)
+        tune(CAPACITY, searcher_for(problem), first, record)
     second = race(tmp_path, kept=record.kept, wrong=wrong)
     assert [*first.launched, *second.servers.launched] == whole.servers.launched
     assert second.ranking == whole.ranking
@@ -240,9 +240,9 @@ def test_a_gain_that_one_launch_shows_and_the_next_does_not_is_not_reliable(tmp_
 
     factors = iter([0.4, 1.0, 1.6, 1.0])
     shaken = [scaled(t, next(factors)) if t.purpose == "confirmation" else t for t in done.record.kept]
-    found = gain(done.ranking, shaken, CAPACITY)
+    found = confirmed_gain(done.ranking, shaken, CAPACITY)
     assert found is not None
-    assert not found.reliable
+    assert not found.is_reliable
 
 
 class Refuting(Servers):
@@ -256,7 +256,7 @@ class Refuting(Servers):
         result = super().answer(candidate, point, number)
         if candidate != self.lucky or sum(one == candidate for _, one in self.launched) > 1:
             return result
-        metrics = replace(result.metrics, throughput=3 * result.metrics.throughput, attainment=share(200, 200))
+        metrics = replace(result.metrics, throughput=3 * result.metrics.throughput, attainment=wilson_share(200, 200))
         return replace(result, metrics=metrics)
 
 
@@ -277,7 +277,7 @@ def test_a_search_in_which_nothing_can_meet_the_targets_ends_early(tmp_path):
         def answer(self, candidate, point, number):
             result = super().answer(candidate, point, number)
             tpot = replace(result.metrics.tpot, mean=0.05, p95=0.05)
-            metrics = replace(result.metrics, attainment=share(0, 200), tpot=tpot)
+            metrics = replace(result.metrics, attainment=wilson_share(0, 200), tpot=tpot)
             return replace(result, metrics=metrics)
 
     done = race(tmp_path, asked(find_capacity=False), Slow(), wrong=None)
@@ -289,10 +289,10 @@ def test_a_search_in_which_nothing_can_meet_the_targets_ends_early(tmp_path):
 
 def test_without_a_baseline_the_winner_is_launched_again_all_the_same(tmp_path):
     what = asked(find_capacity=False, strategy="grid_search", max_iterations=3)
-    chosen, record = searcher(Problem(SPACE, what, relaunches=True)), Memory(tmp_path)
+    chosen, record = searcher_for(Problem(SPACE, what, can_relaunch=True)), Memory(tmp_path)
     ranking = tune(what, chosen, Servers(), record)
     assert [trial.purpose for trial in record.kept].count("confirmation") == 2
-    assert (ranking.winner.confirmations, ranking.baseline) == (2, None)
+    assert (ranking.winner.confirmation_count, ranking.baseline_trial_number) == (2, None)
     alone = Memory(tmp_path)
-    tune(what, searcher(Problem(SPACE, what)), Servers(), alone)
+    tune(what, searcher_for(Problem(SPACE, what)), Servers(), alone)
     assert "confirmation" not in [trial.purpose for trial in alone.kept]

@@ -1,4 +1,4 @@
-from autotuner.search.random import Random
+from autotuner.search.random import RandomSearch
 from autotuner.search.space import Space
 from tests.search.problems import problem
 
@@ -6,5 +6,5 @@ SPACE = Space("sim", {"tp-size": [1, 2, 4], "mem-fraction-static": [0.8, 0.85, 0
 
 
 def test_other_seeds_give_other_orders():
-    orders = {tuple(iter(Random(problem(SPACE, 9, seed)).ask, None)) for seed in range(5)}
+    orders = {tuple(iter(RandomSearch(problem(SPACE, 9, seed)).ask, None)) for seed in range(5)}
     assert len(orders) > 1

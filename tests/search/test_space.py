@@ -12,7 +12,7 @@ from autotuner.core import Candidate
 from autotuner.expression import parse
 from autotuner.rules import Rules
 from autotuner.search import space as module
-from autotuner.search.defaults import defaults
+from autotuner.search.defaults import default_candidate
 from autotuner.search.space import Space
 from tests.search.problems import rules
 
@@ -33,7 +33,7 @@ def test_a_parameter_is_there_only_where_its_condition_holds_and_duplicates_are_
         {"tp-size": 2, "tokens": 2048, "chunked": True},
         {"tp-size": 2, "tokens": 8192, "chunked": True},
     ]
-    assert found.total == 6
+    assert found.combination_count == 6
 
 
 def test_some_values_can_depend_on_a_condition():
@@ -45,7 +45,7 @@ def test_what_depends_on_a_parameter_that_is_not_there_is_not_there():
     found = Space("sim", {"a": [1, 2], "b": [1, 2], "c": [True, False]}, rules=rules({"a": "b == 2", "b": "c"}))
     assert [c for c in settings_of(found) if "b" not in c] == [{"c": False}]
     assert [c for c in settings_of(found) if c.get("b") == 1] == [{"b": 1, "c": True}]
-    assert found.total == 4
+    assert found.combination_count == 4
 
 
 def test_a_candidate_that_breaks_a_constraint_is_refused_with_it_before_the_engine_is_asked():
@@ -55,10 +55,10 @@ def test_a_candidate_that_breaks_a_constraint_is_refused_with_it_before_the_engi
     tied = rules(constraints={"all-gpus": "tp-size * dp-size == gpus"}, gpus=4)
     found = Space("sim", {"tp-size": [1, 2, 4], "dp-size": [1, 2, 4]}, refuse, tied)
     assert settings_of(found) == [{"tp-size": 2, "dp-size": 2}, {"tp-size": 4, "dp-size": 1}]
-    reasons = {(c.parameters["tp-size"], c.parameters["dp-size"]): why for c, why in found.refused}
+    reasons = {(c.parameters["tp-size"], c.parameters["dp-size"]): why for c, why in found.refusals}
     assert reasons[1, 4] == "too much"
     assert reasons[1, 1] == reasons[4, 4] == "breaks the constraint all-gpus: tp-size * dp-size == gpus"
-    assert found.total == 9
+    assert found.combination_count == 9
 
 
 def test_a_constraint_on_a_parameter_that_is_not_there_refuses_nothing():
@@ -85,13 +85,13 @@ def test_a_sample_of_a_large_space_keeps_every_rule():
     found = Space("sim", WIDE, rules=tied)
     assert len(found.candidates) > 10
     for candidate in found.candidates:
-        assert tied.broken(candidate.parameters) is None
+        assert tied.violation(candidate.parameters) is None
         assert ("tokens" in candidate.parameters) == candidate.parameters["chunked"]
-    assert {why.partition(":")[0] for _, why in found.refused} == {
+    assert {why.partition(":")[0] for _, why in found.refusals} == {
         "breaks the constraint all",
         "breaks the constraint few",
     }
-    assert found.total == 9 * 7 * (1 + 3)
+    assert found.combination_count == 9 * 7 * (1 + 3)
     assert Space("sim", WIDE, rules=tied).candidates == found.candidates
 
 
@@ -108,7 +108,7 @@ def test_a_sample_spends_no_draw_on_what_a_constraint_rules_out():
 def test_very_many_tied_combinations_are_sampled_too():
     tied = rules({"b": "a > 4"}, {"sum": "a + b + c < 15"})
     found = Space("sim", {name: list(range(9)) for name in "abc"}, rules=tied)
-    assert found.total == 9**3
+    assert found.combination_count == 9**3
     assert found.candidates
     for given_values in settings_of(found):
         assert ("b" in given_values) == (given_values["a"] > 4)
@@ -119,7 +119,7 @@ def test_very_many_tied_combinations_are_sampled_too():
 def test_a_constraint_that_nothing_meets_leaves_reasons_and_no_candidate():
     found = Space("sim", WIDE, rules=rules(constraints={"never": "tp-size > 4"}))
     assert not found.candidates
-    assert {why for _, why in found.refused} == {"breaks the constraint never: tp-size > 4"}
+    assert {why for _, why in found.refusals} == {"breaks the constraint never: tp-size > 4"}
 
 
 EXPRESSIONS = ["a == b", "a < 2", "b + c > 2", "not on", "on", "c == null", "a in [1, 2] when on", "c != 1 or on"]
@@ -145,16 +145,16 @@ def test_the_candidates_are_those_that_a_search_through_all_combinations_finds(p
             elif given_values[name] not in possible:
                 given_values = {}
         if given_values:
-            expected[Candidate("sim", given_values)] = tied.broken(given_values)
+            expected[Candidate("sim", given_values)] = tied.violation(given_values)
     found = Space("sim", parameters, rules=tied)
     assert set(found.candidates) == {candidate for candidate, why in expected.items() if why is None}
-    assert dict(found.refused) == {candidate: why for candidate, why in expected.items() if why is not None}
-    assert found.total == len(expected)
+    assert dict(found.refusals) == {candidate: why for candidate, why in expected.items() if why is not None}
+    assert found.combination_count == len(expected)
 
 
 def test_the_baseline_breaks_no_constraint_if_the_sizes_of_a_candidate_allow_it():
     def baseline(parameters, text):
-        return defaults(Space("sim", parameters, rules=rules(constraints={"x": text}, gpus=4)))
+        return default_candidate(Space("sim", parameters, rules=rules(constraints={"x": text}, gpus=4)))
 
     sizes = {"tp-size": [1, 2], "pp-size": [1, 2, 4], "a": [1]}
     assert baseline(sizes, "tp-size * pp-size < 3") == Candidate("sim")
@@ -165,8 +165,8 @@ def test_the_baseline_breaks_no_constraint_if_the_sizes_of_a_candidate_allow_it(
 
 def test_the_baseline_has_what_a_model_needs_where_it_exists():
     parameters = {"max-model-len": [100], "on": [True]}
-    assert defaults(Space("sim", parameters)) == Candidate("sim", {"max-model-len": 100})
-    assert defaults(Space("sim", parameters, rules=rules({"max-model-len": "on"}))) == Candidate("sim")
+    assert default_candidate(Space("sim", parameters)) == Candidate("sim", {"max-model-len": 100})
+    assert default_candidate(Space("sim", parameters, rules=rules({"max-model-len": "on"}))) == Candidate("sim")
 
 
 def test_rules_without_any_text_change_nothing():

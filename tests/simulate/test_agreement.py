@@ -17,14 +17,14 @@ import pytest
 
 from autotuner.core import LoadPoint, LoadStep, Metrics, Workload
 from autotuner.experiment import Slo
-from autotuner.predict.calibration import Calibration, calibration
+from autotuner.predict.calibration import Calibration, bundled_calibration
 from autotuner.predict.layout import Layout
-from autotuner.predict.model_on_gpus import deployment
-from autotuner.predict.predict import Prediction, closed_loop
+from autotuner.predict.model_on_gpus import model_on_gpus
+from autotuner.predict.predict import Prediction, predict_closed_loop
 from autotuner.scoring import metrics
-from autotuner.simulate.settings import parse
+from autotuner.simulate.settings import parse_settings
 from autotuner.simulate.virtual_time import VirtualServer
-from autotuner.simulate.world import build
+from autotuner.simulate.world import build_world
 
 EXTRAS = ("overhead", "wait", "per_token", "burst")
 DEPLOYMENTS = (
@@ -37,21 +37,21 @@ LENGTHS = ((1000, 200), (200, 1000))
 
 
 def without_extras() -> Calibration:
-    fitted = calibration()
+    fitted = bundled_calibration()
     constants = {**fitted.constants, **{name: {"base": 0.0} for name in EXTRAS}}
     effects = {target: [{} for _ in levels] for target, levels in fitted.effects.items()}
     return replace(fitted, constants=constants, effects=effects)
 
 
 def predicted(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Prediction:
-    of = deployment(model, gpu, Layout(tp=tp), engine="vllm")
-    return closed_loop(of, isl=isl, osl=osl, concurrency=concurrency, by=without_extras())
+    of = model_on_gpus(model, gpu, Layout(tp=tp), engine="vllm")
+    return predict_closed_loop(of, isl=isl, osl=osl, concurrency=concurrency, by=without_extras())
 
 
 def simulated(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Metrics:
-    settings = parse(["--model", model, "--gpu", gpu, "--tp-size", str(tp)])
+    settings = parse_settings(["--model", model, "--gpu", gpu, "--tp-size", str(tp)])
     point = LoadPoint(f"D({isl},{osl})", concurrency=concurrency)
-    seen = VirtualServer(settings, build(settings)).drive(LoadStep(Workload((point,), duration=120.0)))
+    seen = VirtualServer(settings, build_world(settings)).drive(LoadStep(Workload((point,), duration=120.0)))
     return metrics.summarize(seen, Slo())
 
 

@@ -4,12 +4,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from autotuner.simulate.blocks import BlockPool, Holding, block_hashes
+from autotuner.simulate.blocks import BlockPool, RequestBlocks, block_hashes
 
 
-def held(pool: BlockPool, hashes: list[object], new: int) -> Holding:
-    holding = Holding(hashes)
-    assert pool.admit(holding, pool.find(hashes), new)
+def held(pool: BlockPool, hashes: list[object], new: int) -> RequestBlocks:
+    holding = RequestBlocks(hashes)
+    assert pool.admit(holding, pool.count_prefix_hits(hashes), new)
     return holding
 
 
@@ -25,7 +25,7 @@ def test_a_released_prefix_is_found_again_and_not_computed_twice():
     holding = held(pool, ["a", "b"], 3)
     pool.publish(holding, 2)
     pool.release(holding)
-    assert (pool.find(["a", "b", "c"]), pool.available, pool.in_use) == (2, 4, 0)
+    assert (pool.count_prefix_hits(["a", "b", "c"]), pool.available_blocks, pool.used_blocks) == (2, 4, 0)
 
 
 def test_the_end_of_the_least_recently_used_prefix_is_evicted_first():
@@ -35,17 +35,17 @@ def test_the_end_of_the_least_recently_used_prefix_is_evicted_first():
         pool.publish(holding, 2)
         pool.release(holding)
     held(pool, [], 1)
-    assert (pool.find(["a", "b"]), pool.find(["c", "d"])) == (1, 2)
+    assert (pool.count_prefix_hits(["a", "b"]), pool.count_prefix_hits(["c", "d"])) == (1, 2)
 
 
 def test_a_prefix_in_use_is_never_evicted():
     pool = BlockPool(2)
     holding = held(pool, ["a"], 1)
     pool.publish(holding, 1)
-    other = Holding()
-    assert pool.grow(other, 1)
-    assert not pool.grow(other, 1)
-    assert pool.find(["a"]) == 1
+    other = RequestBlocks()
+    assert pool.allocate(other, 1)
+    assert not pool.allocate(other, 1)
+    assert pool.count_prefix_hits(["a"]) == 1
 
 
 def test_admission_counts_idle_hits_as_taken():
@@ -53,15 +53,15 @@ def test_admission_counts_idle_hits_as_taken():
     holding = held(pool, ["a", "b"], 2)
     pool.publish(holding, 2)
     pool.release(holding)
-    assert not pool.admit(Holding(["a", "b"]), 2, 1)
-    assert pool.available == 2
+    assert not pool.admit(RequestBlocks(["a", "b"]), 2, 1)
+    assert pool.available_blocks == 2
 
 
 def test_without_prefix_caching_nothing_is_found():
     pool = BlockPool(2, prefix_caching=False)
     holding = held(pool, ["a"], 1)
     pool.publish(holding, 1)
-    assert pool.find(["a"]) == 0
+    assert pool.count_prefix_hits(["a"]) == 0
 
 
 def test_forgetting_keeps_what_is_in_use():
@@ -70,8 +70,8 @@ def test_forgetting_keeps_what_is_in_use():
         holding = held(pool, hashes, 1)
         pool.publish(holding, 1)
     pool.release(holding)
-    assert not pool.forget_prefixes()
-    assert (pool.find(["a"]), pool.find(["b"])) == (1, 0)
+    assert not pool.reset_prefix_cache()
+    assert (pool.count_prefix_hits(["a"]), pool.count_prefix_hits(["b"])) == (1, 0)
 
 
 class Pool(RuleBasedStateMachine):
@@ -80,18 +80,18 @@ class Pool(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.pool = BlockPool(12)
-        self.holdings: list[Holding] = []
+        self.holdings: list[RequestBlocks] = []
 
     @rule(prompt=st.lists(st.integers(0, 2), max_size=6), extra=st.integers(0, 4), spare=st.integers(0, 3))
     def admit(self, prompt, extra, spare):
         hashes = block_hashes(prompt, 1)
-        hits = self.pool.find(hashes)
-        holding, before = Holding(hashes), self.pool.available
-        if self.pool.admit(holding, hits, len(hashes) - hits + extra, spare=spare):
+        hits = self.pool.count_prefix_hits(hashes)
+        holding, before = RequestBlocks(hashes), self.pool.available_blocks
+        if self.pool.admit(holding, hits, len(hashes) - hits + extra, reserve=spare):
             self.holdings.append(holding)
-            assert self.pool.available >= spare
+            assert self.pool.available_blocks >= spare
         else:
-            assert (holding.blocks, self.pool.available) == (0, before)
+            assert (holding.total, self.pool.available_blocks) == (0, before)
 
     @rule(index=st.integers(0, 20), count=st.integers(0, 6))
     def publish(self, index, count):
@@ -106,8 +106,8 @@ class Pool(RuleBasedStateMachine):
     def grow(self, index, new):
         if self.holdings:
             holding = self.holdings[index % len(self.holdings)]
-            enough = new <= self.pool.available
-            assert self.pool.grow(holding, new) == enough
+            enough = new <= self.pool.available_blocks
+            assert self.pool.allocate(holding, new) == enough
 
     @rule(index=st.integers(0, 20))
     def release(self, index):
@@ -116,20 +116,20 @@ class Pool(RuleBasedStateMachine):
 
     @rule()
     def forget(self):
-        self.pool.forget_prefixes()
+        self.pool.reset_prefix_cache()
 
     @invariant()
     def every_block_is_accounted_for(self):
-        shared = {digest for holding in self.holdings for digest in holding.shared}
-        own = sum(holding.own for holding in self.holdings)
-        assert self.pool.in_use == own + len(shared)
-        assert 0 <= self.pool.in_use <= self.pool.capacity
-        assert self.pool.cached <= self.pool.capacity - own
+        shared = {digest for holding in self.holdings for digest in holding.shared_hashes}
+        own = sum(holding.private_count for holding in self.holdings)
+        assert self.pool.used_blocks == own + len(shared)
+        assert 0 <= self.pool.used_blocks <= self.pool.capacity
+        assert self.pool.cached_blocks <= self.pool.capacity - own
 
     def teardown(self):
         for holding in self.holdings:
             self.pool.release(holding)
-        assert self.pool.available == self.pool.capacity
+        assert self.pool.available_blocks == self.pool.capacity
 
 
 Pool.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

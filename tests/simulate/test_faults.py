@@ -66,7 +66,7 @@ def test_an_early_stop_is_shorter_and_says_stop(serve):
 def test_fates_are_drawn_from_the_seed_at_the_rates_asked_for():
     def fates(seed: int, **rates: float):
         plan = FaultPlan(Faults(**rates), seed)
-        return [plan.next(100) for _ in range(2000)]
+        return [plan.draw(100) for _ in range(2000)]
 
     assert fates(1, rate_limited=0.3, malformed=0.2) == fates(1, rate_limited=0.3, malformed=0.2)
     assert fates(1, rate_limited=0.3) != fates(2, rate_limited=0.3)
@@ -77,11 +77,11 @@ def test_fates_are_drawn_from_the_seed_at_the_rates_asked_for():
 
 def test_refused_requests_do_not_count_towards_a_crash():
     plan = FaultPlan(Faults(rate_limited=0.5, crash_after=3), seed=0)
-    served = [fate for fate in (plan.next(10) for _ in range(40)) if fate.status is None]
+    served = [fate for fate in (plan.draw(10) for _ in range(40)) if fate.status is None]
     assert [fate.crash for fate in served[:5]] == [False, False, False, True, True]
 
 
 def test_an_early_stop_is_never_at_the_full_length():
     plan = FaultPlan(Faults(early_stop=1.0), seed=0)
-    assert {plan.next(4).stop_at for _ in range(200)} == {1, 2, 3}
-    assert plan.next(1).stop_at == 1
+    assert {plan.draw(4).stop_length for _ in range(200)} == {1, 2, 3}
+    assert plan.draw(1).stop_length == 1

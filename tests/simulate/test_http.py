@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.simulate import http
-from autotuner.simulate.http import Exchange, HttpConnection
+from autotuner.simulate.http import HttpConnection, ServerExchange
 
 BODY = '{"prompt": "grüße"}'.encode()
 POST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -63,7 +63,7 @@ def test_requests_are_the_same_however_their_bytes_arrive(cuts):
     edges = [0, *sorted(cut for cut in set(cuts) if cut < len(stream)), len(stream)]
     seen: list[tuple[str, str, bytes]] = []
 
-    def handle(exchange: Exchange) -> None:
+    def handle(exchange: ServerExchange) -> None:
         request = exchange.request
         seen.append((request.method, request.path, bytes(request.body)))
         exchange.send(200, b"ok")
@@ -74,31 +74,31 @@ def test_requests_are_the_same_however_their_bytes_arrive(cuts):
 
 
 def test_reading_pauses_while_too_many_requests_wait():
-    exchanges: list[Exchange] = []
+    exchanges: list[ServerExchange] = []
     waiting: list[bool] = []
 
-    def handle(exchange: Exchange) -> None:
+    def handle(exchange: ServerExchange) -> None:
         exchanges.append(exchange)
 
     async def run() -> None:
         wire = Wire()
         connection = HttpConnection(handle)
         connection.connection_made(wire)
-        connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * (http.MAX_PIPELINED + 1))
+        connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * (http.MAX_PIPELINED_REQUESTS + 1))
         waiting.append(wire.reading)
-        for number in range(http.MAX_PIPELINED + 1):
+        for number in range(http.MAX_PIPELINED_REQUESTS + 1):
             exchanges[number].send(200, b"")
             await asyncio.sleep(0)
         waiting.append(wire.reading)
 
     asyncio.run(run())
     assert waiting == [False, True]
-    assert len(exchanges) == http.MAX_PIPELINED + 1
+    assert len(exchanges) == http.MAX_PIPELINED_REQUESTS + 1
 
 
 def test_a_body_beyond_the_limit_is_refused_and_the_connection_closed(monkeypatch):
     monkeypatch.setattr(http, "MAX_BODY", 100)
-    handled: list[Exchange] = []
+    handled: list[ServerExchange] = []
     wire = talk([b"POST / HTTP/1.1\r\nContent-Length: 500\r\n\r\n", b"x" * 101, b"x" * 399], handled.append)
     assert wire.sent.startswith(b"HTTP/1.1 413 ")
     assert (wire.closed, handled) == (True, [])
@@ -112,7 +112,7 @@ def test_a_client_that_waits_for_permission_gets_it():
 def test_garbage_in_the_middle_of_a_stream_ends_it_without_a_second_response():
     left: list[bool] = []
 
-    def handle(exchange: Exchange) -> None:
+    def handle(exchange: ServerExchange) -> None:
         exchange.on_disconnect = lambda: left.append(True)
         exchange.start_stream()
 
@@ -122,7 +122,7 @@ def test_garbage_in_the_middle_of_a_stream_ends_it_without_a_second_response():
 
 
 def test_a_stream_is_framed_in_chunks_and_can_end_at_once():
-    def handle(exchange: Exchange) -> None:
+    def handle(exchange: ServerExchange) -> None:
         exchange.start_stream()
         exchange.write(b"data: a\n\n")
         exchange.end(b"data: b\n\n")

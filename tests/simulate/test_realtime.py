@@ -7,9 +7,9 @@ import pytest
 from autotuner.simulate import realtime
 from autotuner.simulate.alarm import KernelAlarm, LoopAlarm, alarm
 from autotuner.simulate.realtime import RealtimeEngine
-from autotuner.simulate.scheduler import Limits, Request, Scheduler
+from autotuner.simulate.scheduler import ScheduledRequest, Scheduler, SchedulerLimits
 
-LIMITS = Limits(8, 64, 256, 4, 200)
+LIMITS = SchedulerLimits(8, 64, 256, 4, 200)
 
 
 class Recorded(Scheduler):
@@ -26,15 +26,17 @@ class Recorded(Scheduler):
         return result
 
 
-def generate(scheduler: Scheduler, requests: list[Request], on_token=lambda engine, request: None) -> RealtimeEngine:
+def generate(
+    scheduler: Scheduler, requests: list[ScheduledRequest], on_token=lambda engine, request: None
+) -> RealtimeEngine:
     async def run() -> RealtimeEngine:
         done = asyncio.Event()
         engine = RealtimeEngine(scheduler, asyncio.get_running_loop())
         for request in requests:
 
-            def sink(tokens: int, request: Request = request) -> None:
+            def sink(tokens: int, request: ScheduledRequest = request) -> None:
                 on_token(engine, request)
-                if scheduler.idle:
+                if scheduler.is_idle:
                     done.set()
 
             engine.submit(request, sink)
@@ -48,7 +50,7 @@ def generate(scheduler: Scheduler, requests: list[Request], on_token=lambda engi
 
 def test_every_iteration_starts_exactly_when_its_predecessor_ended():
     scheduler = Recorded(0.001)
-    generate(scheduler, [Request(4, 40)])
+    generate(scheduler, [ScheduledRequest(4, 40)])
     assert len(scheduler.starts) == 40
     gaps = [later - earlier for earlier, later in zip(scheduler.starts, scheduler.starts[1:], strict=False)]
     assert gaps == pytest.approx([0.001] * 39, abs=1e-9)
@@ -56,29 +58,29 @@ def test_every_iteration_starts_exactly_when_its_predecessor_ended():
 
 def test_requests_submitted_together_share_their_first_iteration():
     scheduler = Recorded(0.0)
-    generate(scheduler, [Request(4, 3) for _ in range(5)])
+    generate(scheduler, [ScheduledRequest(4, 3) for _ in range(5)])
     assert len(scheduler.starts) == 3
 
 
 def test_a_clock_that_is_hopelessly_late_is_set_anew(monkeypatch, caplog):
     monkeypatch.setattr(realtime, "FALLEN_BEHIND", 0.0)
     scheduler = Recorded(0.0)
-    generate(scheduler, [Request(4, 3)])
+    generate(scheduler, [ScheduledRequest(4, 3)])
     assert "fell" in caplog.text
 
 
 def test_lateness_is_counted_once_per_iteration():
-    engine = generate(Recorded(0.0), [Request(4, 10)])
+    engine = generate(Recorded(0.0), [ScheduledRequest(4, 10)])
     assert sum(engine.lateness.counts) == 10
-    assert engine.lateness.sum > 0
+    assert engine.lateness.total_seconds > 0
 
 
 def test_an_aborted_request_gets_no_further_token():
     scheduler = Recorded(0.0)
-    gone, stays = Request(4, 200), Request(4, 20)
+    gone, stays = ScheduledRequest(4, 200), ScheduledRequest(4, 20)
     tokens = {gone: 0, stays: 0}
 
-    def on_token(engine: RealtimeEngine, request: Request) -> None:
+    def on_token(engine: RealtimeEngine, request: ScheduledRequest) -> None:
         tokens[request] += 1
         if tokens[stays] == 3:
             engine.abort(gone)
@@ -86,7 +88,7 @@ def test_an_aborted_request_gets_no_further_token():
     # The third token of the one that goes is computed already, but not yet sent.
     generate(scheduler, [stays, gone], on_token)
     assert tokens == {gone: 2, stays: 20}
-    assert scheduler.pool.in_use == 0
+    assert scheduler.block_pool.used_blocks == 0
 
 
 def rung(make, *settings: list[tuple[str, float]]) -> list[str]:

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuner.predict.hardware import gpu
+from autotuner.predict.hardware import find_gpu
 from autotuner.predict.shape import model_shape
 from autotuner.predict.steps import StepTimes
 from autotuner.simulate.blocks import block_hashes
-from autotuner.simulate.scheduler import Limits, Request, Scheduler
+from autotuner.simulate.scheduler import ScheduledRequest, Scheduler, SchedulerLimits
 
-BASE = Limits(
-    max_running_requests=8, max_batched_tokens=64, max_model_len=256, block_size=4, blocks=200, prefix_caching=False
+BASE = SchedulerLimits(
+    max_running_requests=8, max_batched_tokens=64, max_model_len=256, block_size=4, num_blocks=200, prefix_caching=False
 )
 
 
@@ -23,7 +23,7 @@ def cost(prefill, decodes, context):
 
 def drain(scheduler: Scheduler, now: float = 0.0):
     results = []
-    while not scheduler.idle:
+    while not scheduler.is_idle:
         result = scheduler.step(now)
         assert result is not None, "work is left but nothing was scheduled"
         now += result.duration
@@ -33,13 +33,13 @@ def drain(scheduler: Scheduler, now: float = 0.0):
 
 def test_a_request_gets_its_first_token_from_its_prefill_and_one_per_iteration_then():
     scheduler = Scheduler(BASE, cost)
-    request = Request(10, 5)
+    request = ScheduledRequest(10, 5)
     scheduler.add(request)
     results = drain(scheduler)
     assert [result.prefill_tokens for result in results] == [10, 0, 0, 0, 0]
     assert [result.emitted for result in results] == [[(request, 1)]] * 5
-    assert request.first_token == pytest.approx(0.002)
-    assert request.finished == pytest.approx(0.002 + 4 * 0.00101)
+    assert request.first_token_time == pytest.approx(0.002)
+    assert request.finish_time == pytest.approx(0.002 + 4 * 0.00101)
 
 
 def test_an_idle_scheduler_has_no_iteration():
@@ -48,7 +48,7 @@ def test_an_idle_scheduler_has_no_iteration():
 
 def test_a_long_prompt_is_computed_in_chunks_beside_decoding_ones():
     scheduler = Scheduler(replace(BASE, max_batched_tokens=16), cost)
-    first, second = Request(4, 20), Request(40, 2)
+    first, second = ScheduledRequest(4, 20), ScheduledRequest(40, 2)
     scheduler.add(first)
     scheduler.step(0.0)
     scheduler.add(second)
@@ -63,7 +63,7 @@ def test_a_long_prompt_is_computed_in_chunks_beside_decoding_ones():
 
 def test_whole_prompts_interrupt_decoding():
     scheduler = Scheduler(replace(BASE, chunked_prefill=False, max_batched_tokens=256), cost)
-    first, second = Request(4, 20), Request(40, 2)
+    first, second = ScheduledRequest(4, 20), ScheduledRequest(40, 2)
     scheduler.add(first)
     scheduler.step(0.0)
     scheduler.add(second)
@@ -75,65 +75,65 @@ def test_a_shared_prefix_is_computed_once():
     scheduler = Scheduler(replace(BASE, prefix_caching=True), cost)
     prompt = list(range(32))
     for _ in range(2):
-        scheduler.add(Request(32, 1, block_hashes(prompt, 4)))
+        scheduler.add(ScheduledRequest(32, 1, block_hashes(prompt, 4)))
         drain(scheduler)
     # The last block is computed again: its last token's output is the first new token.
-    assert (scheduler.counters.prefix_queries, scheduler.counters.prefix_hits) == (64, 28)
+    assert (scheduler.counters.prefix_query_tokens, scheduler.counters.prefix_hit_tokens) == (64, 28)
     assert scheduler.counters.prefill_tokens == 32 + 4
 
 
 def test_the_newest_request_is_preempted_and_recomputed():
     scheduler = Scheduler(replace(BASE, blocks=16, max_model_len=64), cost)
-    old, new = Request(30, 30), Request(20, 12)
+    old, new = ScheduledRequest(30, 30), ScheduledRequest(20, 12)
     scheduler.add(old)
     scheduler.add(new)
     results = drain(scheduler)
     assert (old.preemptions, new.preemptions >= 1) == (0, True)
     assert scheduler.counters.preemptions == sum(len(result.preempted) for result in results)
-    assert (old.generated, new.generated) == (30, 12)
+    assert (old.generated_tokens, new.generated_tokens) == (30, 12)
 
 
 def test_a_preempted_request_is_first_in_the_queue():
     scheduler = Scheduler(replace(BASE, blocks=16, max_model_len=64, max_running_requests=2), cost)
-    old, preempted, later = Request(30, 30), Request(24, 12), Request(4, 4)
+    old, preempted, later = ScheduledRequest(30, 30), ScheduledRequest(24, 12), ScheduledRequest(4, 4)
     for request in (old, preempted, later):
         scheduler.add(request)
     drain(scheduler)
     assert preempted.preemptions == 1
     # It needs the blocks of the old one, and the small one behind it does not slip past.
-    assert later.first_scheduled >= old.finished
+    assert later.first_scheduled_time >= old.finish_time
 
 
 def test_admission_leaves_blocks_for_what_runs_to_grow():
     scheduler = Scheduler(replace(BASE, max_model_len=800, max_batched_tokens=800), cost)
-    large, small = Request(796, 3), Request(4, 1)
+    large, small = ScheduledRequest(796, 3), ScheduledRequest(4, 1)
     scheduler.add(large)
     scheduler.add(small)
     result = scheduler.step(0.0)
-    assert [request for request, _ in result.emitted] == [large]
+    assert [request for request, _ in result.emitted_tokens] == [large]
     drain(scheduler, result.duration)
-    assert (small.finished is not None, scheduler.counters.preemptions) == (True, 0)
+    assert (small.finish_time is not None, scheduler.counters.preemptions) == (True, 0)
 
 
 def test_longest_prefix_match_goes_first_under_lpm():
     limits = replace(BASE, prefix_caching=True, max_running_requests=1, policy="lpm")
     scheduler = Scheduler(limits, cost)
     known = block_hashes(list(range(32)), 4)
-    scheduler.add(Request(32, 1, known))
+    scheduler.add(ScheduledRequest(32, 1, known))
     drain(scheduler)
-    stranger, friend = Request(32, 1, block_hashes(list(range(50, 82)), 4)), Request(32, 1, known)
+    stranger, friend = ScheduledRequest(32, 1, block_hashes(list(range(50, 82)), 4)), ScheduledRequest(32, 1, known)
     scheduler.add(stranger)
     scheduler.add(friend)
     drain(scheduler)
-    assert friend.finished is not None
-    assert stranger.finished is not None
-    assert friend.finished < stranger.finished
+    assert friend.finish_time is not None
+    assert stranger.finish_time is not None
+    assert friend.finish_time < stranger.finish_time
 
 
 @pytest.mark.parametrize(("prompt", "output"), [(0, 1), (1, 0), (200, 57)])
 def test_a_request_that_could_never_be_served_is_refused(prompt, output):
     with pytest.raises(ValueError):
-        Scheduler(BASE, cost).add(Request(prompt, output))
+        Scheduler(BASE, cost).add(ScheduledRequest(prompt, output))
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_limits_that_could_block_a_request_for_ever_are_refused(wrong):
 
 def test_an_aborted_request_frees_its_blocks_wherever_it_is():
     scheduler = Scheduler(replace(BASE, max_running_requests=1), cost)
-    running, waiting = Request(10, 5), Request(10, 5)
+    running, waiting = ScheduledRequest(10, 5), ScheduledRequest(10, 5)
     scheduler.add(running)
     scheduler.add(waiting)
     scheduler.step(0.0)
     assert scheduler.abort(running)
     assert scheduler.abort(waiting)
     assert not scheduler.abort(waiting)
-    assert (scheduler.idle, scheduler.pool.in_use) == (True, 0)
+    assert (scheduler.is_idle, scheduler.block_pool.used_blocks) == (True, 0)
 
 
 @st.composite
@@ -163,12 +163,12 @@ def worlds(draw):
     model_len = draw(st.integers(8, 96))
     fewest = -(-model_len // block_size)
     chunked = draw(st.booleans())
-    limits = Limits(
+    limits = SchedulerLimits(
         max_running_requests=draw(st.integers(1, 6)),
         max_batched_tokens=draw(st.integers(1, 64)) if chunked else draw(st.integers(model_len, 2 * model_len)),
         max_model_len=model_len,
         block_size=block_size,
-        blocks=draw(st.integers(fewest, 3 * fewest)),
+        num_blocks=draw(st.integers(fewest, 3 * fewest)),
         chunked_prefill=chunked,
         prefix_caching=draw(st.booleans()),
         policy=draw(st.sampled_from(["fcfs", "lpm"])),
@@ -186,21 +186,23 @@ def play(limits, plans, check=lambda scheduler, result: None):
     scheduler = Scheduler(limits, cost)
     requests, now, history, pending = [], 0.0, [], list(plans)
     delay = pending[0][3]
-    while pending or not scheduler.idle:
+    while pending or not scheduler.is_idle:
         while pending and delay <= 0:
             prompt, output, family, _, aborted = pending.pop(0)
-            request = Request(prompt, output, block_hashes([family] * prompt, limits.block_size), arrived=now)
+            request = ScheduledRequest(
+                prompt, output, block_hashes([family] * prompt, limits.block_size), arrival_time=now
+            )
             scheduler.add(request)
             requests.append((request, aborted))
             delay = pending[0][3] if pending else 0
         delay -= 1
         result = scheduler.step(now)
-        assert result is not None or scheduler.idle
+        assert result is not None or scheduler.is_idle
         if result is None:
             continue
         now += result.duration
         check(scheduler, result)
-        history.append((result.duration, [(requests_index(requests, r), n) for r, n in result.emitted]))
+        history.append((result.duration, [(requests_index(requests, r), n) for r, n in result.emitted_tokens]))
         for request, aborted in requests:
             if aborted and request.generated > request.output_tokens // 2:
                 scheduler.abort(request)
@@ -238,11 +240,15 @@ def test_limits_hold_in_every_iteration_and_no_token_or_block_is_lost(world):
     assert emitted == sum(request.generated for request, _ in requests) == scheduler.counters.generated_tokens
     assert prefilled == scheduler.counters.prefill_tokens
     finished = sum(request.finished is not None for request, _ in requests)
-    assert finished + scheduler.counters.aborted == len(requests)
+    assert finished + scheduler.counters.aborted_requests == len(requests)
     if not scheduler.counters.preemptions and not any(aborted for *_, aborted in plans):
         prompts = sum(request.prompt_tokens for request, _ in requests)
-        assert prefilled + scheduler.counters.prefix_hits == prompts if limits.prefix_caching else prefilled == prompts
-    assert scheduler.pool.in_use == 0
+        assert (
+            prefilled + scheduler.counters.prefix_hit_tokens == prompts
+            if limits.prefix_caching
+            else prefilled == prompts
+        )
+    assert scheduler.block_pool.used_blocks == 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -261,11 +267,11 @@ def test_the_same_world_gives_the_same_history(world):
 
 
 def test_a_day_of_work_is_simulated_in_virtual_time_on_real_step_times():
-    times = StepTimes(model_shape("llama-3.1-8b"), gpu("h100"))
-    limits = Limits(64, 2048, 8192, 16, 20_000, prefix_caching=False)
+    times = StepTimes(model_shape("llama-3.1-8b"), find_gpu("h100"))
+    limits = SchedulerLimits(64, 2048, 8192, 16, 20_000, prefix_caching=False)
     scheduler = Scheduler(limits, times.step)
     for _ in range(300):
-        scheduler.add(Request(500, 100))
+        scheduler.add(ScheduledRequest(500, 100))
     results = drain(scheduler)
     assert scheduler.counters.generated_tokens == 30_000
     seconds = sum(result.duration for result in results)

@@ -10,20 +10,22 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.simulate.settings import parse
+from autotuner.simulate.settings import parse_settings
 from autotuner.simulate.skew import Skew
-from autotuner.simulate.world import World, build
+from autotuner.simulate.world import World, build_world
 
 
 def world(*flags: str, sd: float = 0.25, seed: int = 0) -> World:
-    return build(parse(["--model", "llama-3.1-8b", "--skew-sd", str(sd), "--skew-seed", str(seed), *flags]))
+    return build_world(
+        parse_settings(["--model", "llama-3.1-8b", "--skew-sd", str(sd), "--skew-seed", str(seed), *flags])
+    )
 
 
 def test_without_a_deviation_nothing_is_distorted():
-    plain = build(parse(["--model", "llama-3.1-8b"]))
+    plain = build_world(parse_settings(["--model", "llama-3.1-8b"]))
     same = world(sd=0.0, seed=7)
-    assert same.memory == plain.memory
-    assert same.times.step([(500, 0)], 8, 4000) == plain.times.step([(500, 0)], 8, 4000)
+    assert same.memory_plan == plain.memory_plan
+    assert same.iteration_times.step([(500, 0)], 8, 4000) == plain.iteration_times.step([(500, 0)], 8, 4000)
     assert same.start_seconds == plain.start_seconds
 
 
@@ -42,7 +44,7 @@ def test_a_name_has_one_factor_in_every_process():
 
 def test_candidates_share_what_they_have_in_common():
     one, other = world("--max-running-requests", "64"), world("--max-running-requests", "256")
-    parts, others = one.times.parts([], 32, 32_000), other.times.parts([], 32, 32_000)
+    parts, others = one.iteration_times.parts([], 32, 32_000), other.iteration_times.parts([], 32, 32_000)
     assert parts._replace(step=0.0) == others._replace(step=0.0)
     assert parts.step != others.step
 
@@ -58,25 +60,30 @@ def test_candidates_share_what_they_have_in_common():
 )
 def test_a_parameters_value_has_a_factor_on_what_it_touches(flags, operators):
     plain, other = world(), world(*flags)
-    parts, others = plain.times.parts([(2000, 0)], 32, 32_000), other.times.parts([(2000, 0)], 32, 32_000)
+    parts, others = (
+        plain.iteration_times.parts([(2000, 0)], 32, 32_000),
+        other.iteration_times.parts([(2000, 0)], 32, 32_000),
+    )
     changed = {name for name in parts._fields if getattr(parts, name) != getattr(others, name)}
     assert changed - {"launch"} == operators
 
 
 def test_memory_and_start_are_distorted_too():
-    settings = parse(["--model", "llama-3.1-8b", "--load-seconds", "60"])
-    plain, worlds = build(settings), [build(replace(settings, skew=Skew(seed, 0.25))) for seed in range(20)]
-    assert {found.memory.weights for found in worlds} == {plain.memory.weights}
+    settings = parse_settings(["--model", "llama-3.1-8b", "--load-seconds", "60"])
+    plain, worlds = build_world(settings), [build_world(replace(settings, skew=Skew(seed, 0.25))) for seed in range(20)]
+    assert {found.memory_plan.weights for found in worlds} == {plain.memory_plan.weights}
     assert len({found.kv_tokens for found in worlds}) > 15
     assert min(found.kv_tokens for found in worlds) < plain.kv_tokens < max(found.kv_tokens for found in worlds)
     assert min(found.start_seconds for found in worlds) < 60 < max(found.start_seconds for found in worlds)
     for found in worlds:
-        memory = found.memory
-        assert memory.kv_tokens == memory.pool // memory.kv_bytes_per_token
+        memory = found.memory_plan
+        assert memory.kv_tokens == memory.kv_pool // memory.kv_bytes_per_token
 
 
 def test_the_server_takes_the_same_flags(serve):
     with serve("--model", "qwen3-0.6b", "--skew-sd", "0.25", "--skew-seed", "5") as server:
         assert "costs distorted: sd 0.25, seed 5" in server.log.read_text()
-        tokens = build(parse(["--model", "qwen3-0.6b", "--skew-sd", "0.25", "--skew-seed", "5"])).kv_tokens
+        tokens = build_world(
+            parse_settings(["--model", "qwen3-0.6b", "--skew-sd", "0.25", "--skew-seed", "5"])
+        ).kv_tokens
         assert f"KV cache size: {tokens} tokens" in server.log.read_text()

@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from autotuner.predict.shape import catalogue
-from autotuner.simulate.settings import parse, parser
-from autotuner.simulate.world import StartError, build
+from autotuner.simulate.settings import build_parser, parse_settings
+from autotuner.simulate.world import StartError, build_world
 
 
 def test_a_model_that_does_not_fit_is_out_of_memory_in_figures(run_to_end):
@@ -44,7 +44,7 @@ def test_a_model_that_is_not_there_is_said(run_to_end, tmp_path):
 
 
 def start(*flags: str):
-    return build(parse(flags))
+    return build_world(parse_settings(flags))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,9 @@ def test_any_config_file_is_a_model(tmp_path):
 
 
 def test_the_fault_flags_are_those_of_the_experiment():
-    from autotuner.experiment import Faults
+    from autotuner.experiment import FaultOptions
 
-    flags = {action.dest.removeprefix("fault_") for action in parser()._actions if action.dest.startswith("fault_")}
-    assert flags == set(Faults.model_fields)
+    flags = {
+        action.dest.removeprefix("fault_") for action in build_parser()._actions if action.dest.startswith("fault_")
+    }
+    assert flags == set(FaultOptions.model_fields)

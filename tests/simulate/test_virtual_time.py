@@ -9,18 +9,18 @@ import pytest
 from autotuner.core import LoadPoint, LoadStep, Observation, RequestRecord, Workload
 from autotuner.experiment import Slo
 from autotuner.scoring import metrics, validity
-from autotuner.simulate.settings import parse
-from autotuner.simulate.virtual_time import TURNAROUND, EngineDiedError, VirtualServer
-from autotuner.simulate.world import build
+from autotuner.simulate.settings import parse_settings
+from autotuner.simulate.virtual_time import TURNAROUND_SECONDS, EngineDiedError, VirtualServer
+from autotuner.simulate.world import build_world
 from autotuner.workload import arrivals, scenarios
-from autotuner.workload.requests import lengths
+from autotuner.workload.requests import draw_lengths
 
 SLO = Slo()
 
 
 def server(*flags: str) -> VirtualServer:
-    settings = parse(["--model", "qwen3-0.6b", *flags])
-    return VirtualServer(settings, build(settings))
+    settings = parse_settings(["--model", "qwen3-0.6b", *flags])
+    return VirtualServer(settings, build_world(settings))
 
 
 def step(scenario: str = "D(100,20)", enough=None, **given) -> LoadStep:
@@ -43,14 +43,14 @@ def test_a_closed_loop_keeps_its_concurrency_in_flight():
     # A lane is empty only from its answer to its next request.
     assert sum(in_flight(seen, instant) for instant in instants) / len(instants) > 6.9
     gaps = [after.sent - before.finished for before in seen.records for after in seen.records if after is not before]
-    assert min(gap for gap in gaps if gap >= 0) == pytest.approx(TURNAROUND)
+    assert min(gap for gap in gaps if gap >= 0) == pytest.approx(TURNAROUND_SECONDS)
 
 
 def test_lengths_and_arrivals_are_those_the_load_generator_draws():
     asked = step("U(50,400)/(5,60)", rate=20.0, seed=3)
     seen = server().drive(asked)
     sent = sorted(window(seen), key=lambda record: record.index)
-    drawn = lengths(scenarios.parse("U(50,400)/(5,60)"), seed=3, phase="window")
+    drawn = draw_lengths(scenarios.parse("U(50,400)/(5,60)"), seed=3, phase="window")
     assert [(record.requested_prompt, record.requested_output) for record in sent] == [next(drawn) for _ in sent]
     due = [offset for offset, _ in zip(arrivals.offsets(asked.load_point, asked.workload), range(400), strict=False)]
     assert [record.sent for record in sent] == pytest.approx([offset for offset in due if 1.0 <= offset < 6.0])
@@ -65,7 +65,7 @@ def test_the_window_follows_the_warm_up_and_what_is_in_flight_may_finish():
     assert warm
     assert all(record.sent < 1.0 < record.finished for record in warm)
     last = max(record.finished for record in seen.records)
-    assert virtual.clock == pytest.approx(last, abs=2 * TURNAROUND)
+    assert virtual.clock == pytest.approx(last, abs=2 * TURNAROUND_SECONDS)
     assert last > 4.0
 
 
@@ -92,14 +92,14 @@ def test_a_rule_that_has_enough_ends_the_window_and_cuts_off_what_is_in_flight()
 
     virtual = server()
     seen = virtual.drive(step(concurrency=8, duration=60, enough=enough))
-    assert seen.decided == "thirty are enough"
+    assert seen.stop_reason == "thirty are enough"
     assert asked == sorted(set(asked))
     assert seen.window[1] < virtual.clock < 10.0
-    assert 0 < seen.cut_off <= 8
+    assert 0 < seen.cut_off_requests <= 8
     indexes = sorted(record.index for record in window(seen))
     assert indexes == list(range(len(indexes)))
-    assert virtual.scheduler.idle
-    assert virtual.scheduler.pool.in_use == 0
+    assert virtual.scheduler.is_idle
+    assert virtual.scheduler.block_pool.used_blocks == 0
 
 
 def test_a_request_that_takes_too_long_is_given_up_and_its_lane_pauses():
@@ -107,13 +107,13 @@ def test_a_request_that_takes_too_long_is_given_up_and_its_lane_pauses():
     assert {record.error for record in seen.records} == {"timeout"}
     assert all(record.finished - record.sent == pytest.approx(2.0) for record in seen.records)
     assert all(15 < len(record.chunk_times) < 21 for record in seen.records)
-    assert seen.ended_early is not None
+    assert seen.abort_reason is not None
 
 
 def test_a_request_that_no_engine_would_take_is_an_error():
     seen = server("--max-model-len", "64").drive(step("D(60,20)"))
     assert {record.error for record in seen.records} == {"http-400"}
-    assert seen.ended_early == "The last 5 requests failed: http-400."
+    assert seen.abort_reason == "The last 5 requests failed: http-400."
 
 
 def test_faults_are_the_ones_asked_for():
@@ -158,7 +158,7 @@ def test_equal_seeds_give_equal_records_and_others_do_not():
 def test_what_comes_out_passes_every_validity_check(load):
     seen = server().drive(step("N(500,100)/(60,20)", duration=20.0, warmup=3.0, **load))
     figures = metrics.summarize(seen, SLO)
-    assert [check.name for check in validity.check(seen, figures, SLO) if not check.ok] == []
+    assert [check.name for check in validity.check_validity(seen, figures, SLO) if not check.ok] == []
 
 
 def test_a_trace_is_replayed_once_row_by_row(tmp_path):
@@ -169,7 +169,7 @@ def test_a_trace_is_replayed_once_row_by_row(tmp_path):
     played = sorted(window(seen), key=lambda record: record.index)
     assert [(record.requested_prompt, record.requested_output) for record in played] == [row[1:] for row in rows]
     assert [record.sent - seen.window[0] for record in played] == pytest.approx([0.0, 0.5, 3.0])
-    assert (seen.decided, seen.due) == ("the trace ended with its 3 requests", 3)
+    assert (seen.stop_reason, seen.due_requests) == ("the trace ended with its 3 requests", 3)
 
 
 def test_a_conversation_finds_its_own_history_in_the_cache():
@@ -182,9 +182,9 @@ def test_a_conversation_finds_its_own_history_in_the_cache():
 
 def test_a_bound_on_requests_in_flight_holds_the_others_back():
     free = server().drive(step("D(100,200)", rate=20.0))
-    assert (free.held_back, free.due) == (None, len(window(free)))
+    assert (free.held_back_requests, free.due_requests) == (None, len(window(free)))
     bounded = server().drive(step("D(100,200)", rate=20.0, max_in_flight=2))
     start, end = bounded.window
     assert max(in_flight(bounded, start + (end - start) * part / 200) for part in range(200)) == 2
     late = [record for record in window(bounded) if record.sent > record.scheduled]
-    assert bounded.held_back == len(late) > 10
+    assert bounded.held_back_requests == len(late) > 10

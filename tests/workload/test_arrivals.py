@@ -20,7 +20,7 @@ from autotuner.workload import arrivals
 
 
 def offsets(rate: float, arrival: str, number: int = 5000, seed: int = 1) -> list[float]:
-    return list(islice(arrivals.schedule(rate, arrival, Random(seed)), number))
+    return list(islice(arrivals.steady_offsets(rate, arrival, Random(seed)), number))
 
 
 def gaps(times: list[float]) -> list[float]:
@@ -52,18 +52,18 @@ def test_arrivals_never_go_back_and_repeat_with_their_seed(arrival: str, rate: f
 )
 def test_an_unknown_arrival_is_refused(arrival: str):
     with pytest.raises(ConfigError):
-        arrivals.schedule(1.0, arrival, Random(0))
+        arrivals.steady_offsets(1.0, arrival, Random(0))
 
 
 def test_a_misspelt_arrival_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'poisson'"):
-        arrivals.schedule(1.0, "posson", Random(0))
+        arrivals.steady_offsets(1.0, "posson", Random(0))
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
 def test_a_rate_must_be_above_zero(rate: float):
     with pytest.raises(ConfigError, match="rate"):
-        arrivals.schedule(rate, "constant", Random(0))
+        arrivals.steady_offsets(rate, "constant", Random(0))
 
 
 # ramps
@@ -141,7 +141,7 @@ def test_at_its_own_rate_a_trace_is_replayed_to_the_bit(times: list[float]):
     assume(times[-1] - times[0] > 1e-9)
     with tempfile.TemporaryDirectory() as folder:
         scenario = trace(Path(folder), list(times))
-        own = traces.read(scenario.removeprefix("file:"))
+        own = traces.read_trace(scenario.removeprefix("file:"))
         assert replayed(scenario, own.rate) == [time - times[0] for time in times]
 
 
@@ -174,29 +174,29 @@ def test_a_conversation_has_no_rate():
 
 def test_traces_with_times_name_a_load_themselves(tmp_path: Path):
     timed = trace(tmp_path, [0.0, 1.0])
-    assert arrivals.recorded([timed], None)
-    assert arrivals.recorded([timed, timed], "trace")
-    assert not arrivals.recorded([timed], "poisson")
-    assert not arrivals.recorded([timed, "D(5,5)"], None)
-    assert not arrivals.recorded([], None)
-    assert not arrivals.recorded([trace(tmp_path, [0.0, None])], None)
+    assert arrivals.are_timed_traces([timed], None)
+    assert arrivals.are_timed_traces([timed, timed], "trace")
+    assert not arrivals.are_timed_traces([timed], "poisson")
+    assert not arrivals.are_timed_traces([timed, "D(5,5)"], None)
+    assert not arrivals.are_timed_traces([], None)
+    assert not arrivals.are_timed_traces([trace(tmp_path, [0.0, None])], None)
 
 
 def test_a_trace_is_over_when_all_its_requests_were_due(tmp_path: Path):
     point = LoadPoint(trace(tmp_path, [0.0, 1.0, 2.0]), rate=1.0)
     workload = Workload((point,), arrival="trace")
-    assert arrivals.exhausted(point, workload, 3) == "the trace ended with its 3 requests"
-    assert arrivals.exhausted(point, workload, 2) is None
-    assert arrivals.exhausted(point, replace(workload, arrival="poisson"), 3) is None
-    assert arrivals.exhausted(LoadPoint(point.scenario, concurrency=1), workload, None) is None
+    assert arrivals.trace_end_reason(point, workload, 3) == "the trace ended with its 3 requests"
+    assert arrivals.trace_end_reason(point, workload, 2) is None
+    assert arrivals.trace_end_reason(point, replace(workload, arrival="poisson"), 3) is None
+    assert arrivals.trace_end_reason(LoadPoint(point.scenario, concurrency=1), workload, None) is None
 
 
 def test_the_burst_of_a_trace_is_its_busiest_second_within_the_window(tmp_path: Path):
     point = LoadPoint(trace(tmp_path, [0.0, 1.0, 1.5, 1.5, 2.6, 9.0, 9.0, 9.0, 9.0, 9.0]), rate=1.0)
     workload = Workload((point,), arrival="trace", warmup=0.0, duration=8.0)
-    assert arrivals.burst(point, workload) == 3
-    assert arrivals.burst(point, replace(workload, duration=20.0)) == 5
-    assert arrivals.burst(point, replace(workload, arrival="poisson")) == 0
+    assert arrivals.burst_size(point, workload) == 3
+    assert arrivals.burst_size(point, replace(workload, duration=20.0)) == 5
+    assert arrivals.burst_size(point, replace(workload, arrival="poisson")) == 0
 
 
 # shares of several workers, and what is due
@@ -208,7 +208,7 @@ def test_the_shares_of_all_workers_are_the_whole_schedule(parts: int, arrival: s
     workload = Workload((point,), arrival=arrival, warmup=warmup)
 
     def first(part: int, parts: int) -> list[float]:
-        own = arrivals.share(arrivals.offsets(point, workload), warmup, part, parts)
+        own = arrivals.worker_share(arrivals.offsets(point, workload), warmup, part, parts)
         return list(takewhile(lambda offset: offset < 6.0, own))
 
     shares = [first(part, parts) for part in range(parts)]
@@ -220,5 +220,5 @@ def test_the_shares_of_all_workers_are_the_whole_schedule(parts: int, arrival: s
 def test_what_is_due_is_what_the_schedule_puts_into_the_window():
     point = LoadPoint("D(5,5)", rate=10.0)
     workload = Workload((point,), arrival="constant", warmup=2.05)
-    assert arrivals.in_window(point, workload, 3.0) == 30
-    assert arrivals.in_window(point, replace(workload, max_requests=7), 3.0) == 7
+    assert arrivals.count_in_window(point, workload, 3.0) == 30
+    assert arrivals.count_in_window(point, replace(workload, max_requests=7), 3.0) == 7

@@ -17,14 +17,14 @@ SCENARIO = Conversation(3, 20, 8)
 def talk(lane: int = 0, lanes: int = 4, *, scenario: Conversation = SCENARIO, **given: Any) -> Conversations:
     per_turn = given.pop("per_turn", 0.0)
     prompts = Prompts(**{"kind": "completions", "model": "m", "vocabulary": 32_000, "salt": "s", "phase": "p", **given})
-    return Conversations(scenario, prompts, lane, lanes, per_turn=per_turn)
+    return Conversations(scenario, prompts, lane, lanes, turn_overhead_tokens=per_turn)
 
 
 def played(conversations: Conversations, requests: int, said: str = "") -> list[dict[str, Any]]:
     bodies = []
     for _ in range(requests):
-        bodies.append(json.loads(conversations.take().body))
-        conversations.answered(said)
+        bodies.append(json.loads(conversations.current_request().body))
+        conversations.complete_turn(said)
     return bodies
 
 
@@ -48,8 +48,8 @@ def test_no_two_turns_of_any_lanes_have_the_same_number_or_conversations_the_sam
     requests = []
     for conversations in every:
         for _ in range(2 * turns):
-            requests.append(conversations.take())
-            conversations.answered("")
+            requests.append(conversations.current_request())
+            conversations.complete_turn("")
     assert len({request.index for request in requests}) == len(requests)
     begun: dict[int, set[int]] = {}
     for request in requests:
@@ -59,16 +59,16 @@ def test_no_two_turns_of_any_lanes_have_the_same_number_or_conversations_the_sam
 
 
 def test_lanes_begin_at_different_turns():
-    assert [len(json.loads(talk(lane).take().body)["prompt"]) for lane in range(4)] == [20, 48, 76, 20]
+    assert [len(json.loads(talk(lane).current_request().body)["prompt"]) for lane in range(4)] == [20, 48, 76, 20]
 
 
 def test_a_turn_that_failed_ends_its_conversation():
     conversations = talk()
-    first = conversations.take()
-    assert conversations.take().body == first.body
-    conversations.answered("")
-    conversations.broken_off()
-    after = conversations.take()
+    first = conversations.current_request()
+    assert conversations.current_request().body == first.body
+    conversations.complete_turn("")
+    conversations.next_conversation()
+    after = conversations.current_request()
     assert after.prompt_tokens == 20
     assert after.index == 4 * SCENARIO.turns
 
@@ -87,18 +87,18 @@ def test_a_chat_repeats_what_was_said_and_what_was_answered():
 
 
 def test_a_chat_has_filler_where_an_answer_was_never_given():
-    body = json.loads(talk(1, kind="chat").take().body)
+    body = json.loads(talk(1, kind="chat").current_request().body)
     assert [len(content.split()) for _, content in messages(body)] == [20, 8, 20]
 
 
 def test_a_chat_makes_room_for_what_the_server_adds_to_each_message():
     conversations = talk(2, kind="chat", overhead=10.0, per_word=2.0, per_turn=8.0)
-    sizes = [len(content.split()) for _, content in messages(json.loads(conversations.take().body))]
+    sizes = [len(content.split()) for _, content in messages(json.loads(conversations.current_request().body))]
     assert sizes == [5, 4, 6, 4, 6]
 
 
 @pytest.mark.parametrize("kind", ["completions", "chat"])
 def test_a_turn_asks_for_a_fixed_length_and_usage(kind: str):
-    body = json.loads(talk(kind=kind).take().body)
+    body = json.loads(talk(kind=kind).current_request().body)
     assert (body["max_tokens"], body["ignore_eos"], body["stream"]) == (8, True, True)
     assert body["stream_options"] == {"include_usage": True}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.workload import scenarios
-from autotuner.workload.prompts import Prompts, token_range
-from autotuner.workload.requests import Requests
+from autotuner.workload.prompts import Prompts, ordinary_token_ids
+from autotuner.workload.requests import RequestStream
 
 
 def prompts(**changes: Any) -> Prompts:
@@ -30,15 +30,15 @@ def ids(made: Prompts, index: int = 0, tokens: int = 50, output: int = 5) -> lis
 def test_a_prompt_has_exactly_the_length_asked_for_and_ordinary_tokens(tokens: int, vocabulary: int, index: int):
     found = ids(prompts(vocabulary=vocabulary), index, tokens)
     assert len(found) == tokens
-    assert set(found) <= set(token_range(vocabulary))
+    assert set(found) <= set(ordinary_token_ids(vocabulary))
 
 
 @pytest.mark.parametrize(
     ("vocabulary", "special"), [(32_000, 258), (128_256, 128_000), (151_936, 151_643), (256_000, 107)]
 )
 def test_special_tokens_of_known_vocabularies_are_outside_the_range(vocabulary: int, special: int):
-    assert special not in token_range(vocabulary)
-    assert len(token_range(vocabulary)) > vocabulary * 0.8
+    assert special not in ordinary_token_ids(vocabulary)
+    assert len(ordinary_token_ids(vocabulary)) > vocabulary * 0.8
 
 
 def test_a_prompt_of_50000_tokens_is_whole():
@@ -66,7 +66,7 @@ def test_any_two_prompts_of_any_runs_differ_in_their_first_tokens_however_few_th
     for salt, phase, index in drawn:
         made = prompts(**alphabet, salt=salt, phase=phase)
         begun[salt, phase, index] = (ids if made.kind == "completions" else words)(made, index, 40)
-    size, most = len(made.alphabet.pieces), made.alphabet.nonce
+    size, most = len(made.alphabet.pieces), made.alphabet.nonce_length
     assert size**most >= 1 << 48
     for (place, prompt), (other, another) in combinations(begun.items(), 2):
         assert prompt[:most] != another[:most]
@@ -142,12 +142,12 @@ def test_chat_prompts_share_a_prefix_where_the_scenario_does():
     assert first[20] != second[20]
 
 
-def requests(salt: str, *, seed: int = 3, phase: str = "window") -> Requests:
+def requests(salt: str, *, seed: int = 3, phase: str = "window") -> RequestStream:
     scenario = scenarios.parse("N(50,20)/(30,10)")
-    return Requests(scenario, prompts(salt=salt), seed=seed, phase=phase)
+    return RequestStream(scenario, prompts(salt=salt), seed=seed, phase=phase)
 
 
-def lengths(made: Requests) -> list[tuple[int, int]]:
+def lengths(made: RequestStream) -> list[tuple[int, int]]:
     return [(request.prompt_tokens, request.output_tokens) for request, _ in zip(made, range(40), strict=False)]
 
 

@@ -15,7 +15,7 @@ from autotuner.workload import scenarios
 
 def draws(text: str, number: int = 4000) -> tuple[list[int], list[int]]:
     rng, scenario = Random(1), scenarios.parse(text)
-    prompts, outputs = zip(*(scenario.lengths(rng) for _ in range(number)), strict=True)
+    prompts, outputs = zip(*(scenario.sample_lengths(rng) for _ in range(number)), strict=True)
     return list(prompts), list(outputs)
 
 
@@ -25,13 +25,13 @@ def test_d_has_exactly_these_lengths():
 
 def test_p_counts_the_shared_prefix_as_part_of_the_prompt():
     scenario = scenarios.parse("P(1000,100,20)")
-    assert scenario.prefix == 1000
-    assert scenario.lengths(Random(0)) == (1100, 20)
+    assert scenario.prefix_tokens == 1000
+    assert scenario.sample_lengths(Random(0)) == (1100, 20)
 
 
 def test_only_p_shares_a_prefix():
     for text in ("D(5,5)", "N(5,1)/(5,1)", "U(5,5)"):
-        assert scenarios.parse(text).prefix == 0
+        assert scenarios.parse(text).prefix_tokens == 0
 
 
 def test_n_has_the_means_and_deviations_it_names():
@@ -63,15 +63,15 @@ def test_the_short_u_begins_at_one():
 def test_c_grows_by_the_turn_before_and_its_answer():
     scenario = scenarios.parse("C(3,100,20)")
     assert isinstance(scenario, scenarios.Conversation)
-    assert [scenario.turn(number) for number in range(3)] == [(100, 20), (220, 20), (340, 20)]
-    assert scenario.mean == (220, 20)
+    assert [scenario.turn_lengths(number) for number in range(3)] == [(100, 20), (220, 20), (340, 20)]
+    assert scenario.mean_lengths == (220, 20)
     assert set(zip(*draws("C(3,100,20)", 100), strict=True)) == {(100, 20), (220, 20), (340, 20)}
 
 
 def test_equal_seeds_draw_equal_lengths():
     scenario = scenarios.parse("N(480,240)/(300,150)")
     first, second = Random("x"), Random("x")
-    assert [scenario.lengths(first) for _ in range(50)] == [scenario.lengths(second) for _ in range(50)]
+    assert [scenario.sample_lengths(first) for _ in range(50)] == [scenario.sample_lengths(second) for _ in range(50)]
 
 
 numbers = st.integers(1, 10**6)
@@ -137,7 +137,7 @@ def test_a_trace_gives_the_lengths_of_its_rows(tmp_path: Path):
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
     scenario = scenarios.parse(f"file:{path}")
     rng = Random(0)
-    assert {scenario.lengths(rng) for _ in range(100)} == {(100, 10), (101, 11), (102, 12)}
+    assert {scenario.sample_lengths(rng) for _ in range(100)} == {(100, 10), (101, 11), (102, 12)}
     assert str(scenario) == f"file:{path}"
-    assert isinstance(scenario, scenarios.Trace)
+    assert isinstance(scenario, scenarios.TraceReplay)
     assert scenario.timestamps == (0, 1, 2)

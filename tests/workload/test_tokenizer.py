@@ -16,8 +16,8 @@ import tokenizers.pre_tokenizers
 import tokenizers.trainers
 
 from autotuner.errors import ConfigError
-from autotuner.workload.prompts import WORDS, Prompts
-from autotuner.workload.tokenizer import Words, distinct_words, usable_words
+from autotuner.workload.prompts import DEFAULT_WORDS, Prompts
+from autotuner.workload.tokenizer import PromptWords, distinct_words, usable_words
 
 
 def saved(folder: Path, tokenizer: Any) -> str:
@@ -72,7 +72,7 @@ def content(body: bytes) -> str:
 
 def chat(words: tuple[str, ...], **changes: Any) -> Prompts:
     given = {"salt": "s", "phase": "window", **changes}
-    return Prompts(kind="chat", model="m", vocabulary=1000, words=words, **given)
+    return Prompts(kind="chat", model="m", vocab_size=1000, words=words, **given)
 
 
 def made_up(number: int) -> list[str]:
@@ -92,10 +92,10 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("make", [byte_level, word_level, word_piece, unigram])
 def test_a_prompt_of_such_words_has_exactly_the_tokens_asked_for(tmp_path: Path, reading: str, make: Any):
-    path = saved(tmp_path, make(list(WORDS)))
+    path = saved(tmp_path, make(list(DEFAULT_WORDS)))
     words = usable_words(path)
     assert words is not None
-    assert words.exact
+    assert words.one_token_each
     assert len(words.words) > 200
     prompts = chat(words.words, overhead=9.0)
     for index, tokens in enumerate([1, 2, 7, 100, 4096]):
@@ -120,10 +120,10 @@ def test_no_two_prompts_begin_alike_however_many_words_a_tokenizer_knows(
     path = saved(tmp_path, make(known))
     words = usable_words(path)
     assert words is not None
-    assert words.exact
+    assert words.one_token_each
     assert set(words.words) <= set(known)
     assert len(words.words) == min(number, 4096)
-    width = chat(words.words).alphabet.nonce
+    width = chat(words.words).alphabet.nonce_length
     runs = [chat(words.words, salt=salt, phase=phase) for salt in "ab" for phase in ("warm-up", "window")]
     texts = [content(made.body(index, 60, 5)) for made in runs for index in range(250)]
     tokens = [tuple(numbers) for numbers in batch(path, texts)]
@@ -151,7 +151,7 @@ def test_a_vocabulary_of_other_words_gives_its_own(tmp_path: Path, reading: str)
 @pytest.mark.parametrize("make", [word_level, word_piece, unigram])
 def test_a_tokenizer_of_fewer_than_ten_words_is_refused(tmp_path: Path, reading: str, make: Any, known: int):
     """All that it does not know is one unknown token, so that no prompt would be unique."""
-    path = saved(tmp_path, make([*WORDS[:known], "?"]))
+    path = saved(tmp_path, make([*DEFAULT_WORDS[:known], "?"]))
     with pytest.raises(ConfigError, match=rf"all alike.* knows {known} of the words") as caught:
         usable_words(path)
     assert path in str(caught.value)
@@ -160,21 +160,21 @@ def test_a_tokenizer_of_fewer_than_ten_words_is_refused(tmp_path: Path, reading:
 
 def test_the_unknown_token_is_no_word(tmp_path: Path, reading: str):
     """Every word is one token to this tokenizer; 12 of ours are not the unknown one."""
-    words = usable_words(saved(tmp_path, word_level(list(WORDS[40:52]))))
+    words = usable_words(saved(tmp_path, word_level(list(DEFAULT_WORDS[40:52]))))
     assert words is not None
-    assert words.words == WORDS[40:52]
+    assert words.words == DEFAULT_WORDS[40:52]
 
 
 def test_usable_words_several_tokens_that_spell_them_serve_where_none_is_one(tmp_path: Path, reading: str):
     path = saved(tmp_path, byte_level([]))
     words = usable_words(path)
-    assert words == Words(WORDS, exact=False)
-    assert len({tuple(ids(path, word)) for word in WORDS}) == len(WORDS)
+    assert words == PromptWords(DEFAULT_WORDS, one_token_each=False)
+    assert len({tuple(ids(path, word)) for word in DEFAULT_WORDS}) == len(DEFAULT_WORDS)
 
 
 def test_letters_are_words_where_they_are_all_there_is(tmp_path: Path, reading: str):
     letters = "abcdefghijklmnopqrstuvwxyz"
-    assert usable_words(saved(tmp_path, word_piece([], letters))) == Words(tuple(letters), exact=True)
+    assert usable_words(saved(tmp_path, word_piece([], letters))) == PromptWords(tuple(letters), one_token_each=True)
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not JSON", "[]", '{"model": {"type": "BPE", "vocab": 7}}'])
@@ -187,18 +187,18 @@ def test_what_is_no_tokenizer_gives_no_words(tmp_path: Path, reading: str, conte
 
 @pytest.mark.parametrize("known", [10, 100, 256])
 def test_words_that_a_server_makes_one_unknown_token_of_are_left_out(known: int):
-    tokens = [number if number < known else 999 for number in range(len(WORDS))]
-    words = distinct_words(WORDS, tokens)
-    assert words == Words(WORDS[:known], exact=True)
+    tokens = [number if number < known else 999 for number in range(len(DEFAULT_WORDS))]
+    words = distinct_words(DEFAULT_WORDS, tokens)
+    assert words == PromptWords(DEFAULT_WORDS[:known], one_token_each=True)
 
 
 def test_a_server_that_makes_several_tokens_of_a_word_tells_them_apart():
-    assert distinct_words(WORDS, list(range(700))) == Words(WORDS, exact=False)
-    spaces_apart = [token for number in range(len(WORDS)) for token in (3, 1000 + number)]
-    assert distinct_words(WORDS, spaces_apart) == Words(WORDS, exact=False)
+    assert distinct_words(DEFAULT_WORDS, list(range(700))) == PromptWords(DEFAULT_WORDS, one_token_each=False)
+    spaces_apart = [token for number in range(len(DEFAULT_WORDS)) for token in (3, 1000 + number)]
+    assert distinct_words(DEFAULT_WORDS, spaces_apart) == PromptWords(DEFAULT_WORDS, one_token_each=False)
 
 
-@pytest.mark.parametrize("tokens", [[0] * len(WORDS), [1, *[0] * len(WORDS)], [0], []])
+@pytest.mark.parametrize("tokens", [[0] * len(DEFAULT_WORDS), [1, *[0] * len(DEFAULT_WORDS)], [0], []])
 def test_a_server_that_knows_none_of_the_words_is_refused(tokens: list[int]):
     with pytest.raises(ConfigError, match="knows 0 of the words"):
-        distinct_words(WORDS, tokens)
+        distinct_words(DEFAULT_WORDS, tokens)

@@ -11,52 +11,52 @@ from matplotlib.lines import Line2D
 
 from autotuner.core import Distribution
 from autotuner.report.bench.canvas import (
-    UNTRUSTED,
-    canvas,
-    empty,
-    finish,
-    level,
-    load_ticks,
-    named,
+    UNTRUSTED_VERDICTS,
+    draw_placeholder,
+    group_by_series,
+    load_label,
+    load_value,
+    make_figure,
+    save_figure,
     scenario_colours,
-    series,
+    set_load_ticks,
 )
-from autotuner.report.bench.result import BenchResult, Driven
-from autotuner.report.label_placement import Label, place
-from autotuner.report.near_misses import near
-from autotuner.report.plot_style import INK, MUTED, QUIET, face, ring, style, verdict_entries
+from autotuner.report.bench.result import BenchLoadPoint, BenchResult
+from autotuner.report.label_placement import Label, place_labels
+from autotuner.report.near_misses import near_terms
+from autotuner.report.plot_style import DARK_GREY, GREY, INK, draw_near_ring, marker_face, style_axes, verdict_legend
 
-_AXIS = {False: "Concurrency (requests in flight)", True: "Rate (requests/s)"}
+_LOAD_AXIS_TITLES = {False: "Concurrency (requests in flight)", True: "Rate (requests/s)"}
 _METRICS = (("ttft", "Time to first token (ms)"), ("tpot", "Time per output token (ms)"))
 
 
-def against_load(bench: BenchResult, path: Path) -> None:
+def draw_latency_curves(bench: BenchResult, path: Path) -> None:
     """Write a PNG: mean and p99 of TTFT and TPOT, with 95% intervals, at each load."""
     kinds = sorted({point.result.load_point.rate is not None for point in bench.load_points}) or [False]
-    legend = _legend(bench, statistics=True)
-    figure, grid = canvas(bench, "Latency against load", len(kinds), 2, [text for _, text in legend])
+    legend = _legend_entries(bench, with_statistics=True)
+    figure, grid = make_figure(bench, "Latency against load", len(kinds), 2, [text for _, text in legend])
     for row, paced in zip(grid, kinds, strict=True):
         for axes, (name, label) in zip(row, _METRICS, strict=True):
-            axes.set_xlabel(_AXIS[paced], color=INK)
+            axes.set_xlabel(_LOAD_AXIS_TITLES[paced], color=INK)
             axes.set_ylabel(label, color=INK)
-            _latency(axes, bench, name, paced=paced)
-    finish(figure, path, legend)
+            _draw_latency(axes, bench, name, open_loop=paced)
+    save_figure(figure, path, legend)
 
 
-def _latency(axes: Axes, bench: BenchResult, name: str, *, paced: bool) -> None:
-    points = [point for point in bench.load_points if (point.result.load_point.rate is not None) == paced]
+def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool) -> None:
+    points = [point for point in bench.load_points if (point.result.load_point.rate is not None) == open_loop]
     drawn = [point for point in points if getattr(point.result.metrics, name) is not None]
-    levels = [level(point.result.load_point) for point in drawn]
-    tops = [_top(getattr(point.result.metrics, name)) * 1e3 for point in drawn]
+    levels = [load_value(point.result.load_point) for point in drawn]
+    tops = [_p99_upper(getattr(point.result.metrics, name)) * 1e3 for point in drawn]
     bottoms = [getattr(point.result.metrics, name).mean * 1e3 for point in drawn]
-    style(axes, levels, [*tops, *bottoms])
+    style_axes(axes, levels, [*tops, *bottoms])
     if not drawn:
-        empty(axes)
+        draw_placeholder(axes)
         return
-    load_ticks(axes, levels)
+    set_load_ticks(axes, levels)
     colours = scenario_colours(bench.load_points)
-    for (scenario, _), line in series(drawn).items():
-        xs = [level(point.result.load_point) for point in line]
+    for (scenario, _), line in group_by_series(drawn).items():
+        xs = [load_value(point.result.load_point) for point in line]
         found = [getattr(point.result.metrics, name) for point in line]
         means = [distribution.mean * 1e3 for distribution in found]
         axes.plot(xs, means, color=colours[scenario], linewidth=1.6, zorder=3)
@@ -64,82 +64,84 @@ def _latency(axes: Axes, bench: BenchResult, name: str, *, paced: bool) -> None:
             xs, [d.p99 * 1e3 for d in found], color=colours[scenario], linewidth=1.1, linestyle=(0, (4, 2)), zorder=2
         )
         for x, point, distribution in zip(xs, line, found, strict=True):
-            _interval(axes, x, distribution, colours[scenario])
-            _mark(axes, x, distribution.mean * 1e3, point, bench, colours[scenario])
+            _draw_interval(axes, x, distribution, colours[scenario])
+            _draw_mark(axes, x, distribution.mean * 1e3, point, bench, colours[scenario])
 
 
-def _mark(axes: Axes, x: float, y: float, point: Driven, bench: BenchResult, colour: str) -> None:
+def _draw_mark(axes: Axes, x: float, y: float, point: BenchLoadPoint, bench: BenchResult, colour: str) -> None:
     """A load point by its verdict, with a ring where it meets a target by little."""
-    if point.result.verdict in UNTRUSTED:
-        axes.plot([x], [y], "x", color=MUTED, markersize=5.5, zorder=4)
+    if point.result.verdict in UNTRUSTED_VERDICTS:
+        axes.plot([x], [y], "x", color=GREY, markersize=5.5, zorder=4)
         return
-    axes.plot([x], [y], "o", markersize=6, zorder=4, **face(point.result.verdict, colour))
-    if near(point.result, bench.slo):
-        ring(axes, x, y, 6.0)
+    axes.plot([x], [y], "o", markersize=6, zorder=4, **marker_face(point.result.verdict, colour))
+    if near_terms(point.result, bench.slo):
+        draw_near_ring(axes, x, y, 6.0)
 
 
-def _interval(axes: Axes, x: float, found: Distribution, colour: str) -> None:
+def _draw_interval(axes: Axes, x: float, distribution: Distribution, colour: str) -> None:
     """The interval of the p99; an open end has an arrow."""
-    low, high = found.intervals.get("p99", (found.p99, found.p99))
-    top = found.p99 if high is None else high
+    low, high = distribution.intervals.get("p99", (distribution.p99, distribution.p99))
+    top = distribution.p99 if high is None else high
     axes.plot([x, x], [low * 1e3, top * 1e3], color=colour, linewidth=1.0, alpha=0.6, zorder=2)
     axes.plot([x], [top * 1e3], "^" if high is None else "_", color=colour, markersize=5, alpha=0.8, zorder=2)
 
 
-def _top(found: Distribution) -> float:
-    high = found.intervals.get("p99", (0.0, found.p99))[1]
-    return max(found.p99, high or 0.0)
+def _p99_upper(distribution: Distribution) -> float:
+    high = distribution.intervals.get("p99", (0.0, distribution.p99))[1]
+    return max(distribution.p99, high or 0.0)
 
 
-def tradeoff(bench: BenchResult, path: Path) -> None:
+def draw_tradeoff(bench: BenchResult, path: Path) -> None:
     """Write a PNG: what all users get together against what each of them gets."""
-    legend = _legend(bench, statistics=False)
-    figure, grid = canvas(bench, "Output throughput against interactivity", legend=[text for _, text in legend])
+    legend = _legend_entries(bench, with_statistics=False)
+    figure, grid = make_figure(bench, "Output throughput against interactivity", legend=[text for _, text in legend])
     axes = grid[0][0]
     axes.set_xlabel("Interactivity (tokens/s per user, 1 / mean TPOT)", color=INK)
     axes.set_ylabel("Output tokens/s", color=INK)
     drawn = [point for point in bench.load_points if point.result.metrics.interactivity]
-    at = {id(point): _at(point) for point in drawn}
-    style(axes, [x for x, _ in at.values()], [y for _, y in at.values()])
+    at = {id(point): _position(point) for point in drawn}
+    style_axes(axes, [x for x, _ in at.values()], [y for _, y in at.values()])
     if not drawn:
-        empty(axes)
+        draw_placeholder(axes)
     colours = scenario_colours(bench.load_points)
     lines = []
-    for (scenario, _), line in series(drawn).items():
+    for (scenario, _), line in group_by_series(drawn).items():
         spots = [at[id(point)] for point in line]
         lines.append(spots)
         axes.plot([x for x, _ in spots], [y for _, y in spots], color=colours[scenario], linewidth=1.4, zorder=2)
         for point, (x, y) in zip(line, spots, strict=True):
-            _mark(axes, x, y, point, bench, colours[scenario])
+            _draw_mark(axes, x, y, point, bench, colours[scenario])
     labels = [
-        Label(at[id(point)], (named(point.result.load_point),), colours[point.result.load_point.scenario])
+        Label(at[id(point)], (load_label(point.result.load_point),), colours[point.result.load_point.scenario])
         for point in drawn
     ]
-    rings = [7.0 if near(point.result, bench.slo) else 4.0 for point in drawn]
-    place(axes, labels, [(x, y, radius) for (x, y), radius in zip(at.values(), rings, strict=True)], lines)
-    finish(figure, path, legend)
+    rings = [7.0 if near_terms(point.result, bench.slo) else 4.0 for point in drawn]
+    place_labels(axes, labels, [(x, y, radius) for (x, y), radius in zip(at.values(), rings, strict=True)], lines)
+    save_figure(figure, path, legend)
 
 
-def _at(point: Driven) -> tuple[float, float]:
+def _position(point: BenchLoadPoint) -> tuple[float, float]:
     return point.result.metrics.interactivity or 0.0, point.result.metrics.output_throughput
 
 
-def _legend(bench: BenchResult, *, statistics: bool) -> Sequence[tuple[Any, str]]:
+def _legend_entries(bench: BenchResult, *, with_statistics: bool) -> Sequence[tuple[Any, str]]:
     colours = scenario_colours(bench.load_points)
     entries: list[tuple[Any, str]] = []
     if len(colours) > 1:
         entries += [(Line2D([], [], color=colour, linewidth=2.5), name) for name, colour in colours.items()]
-    if statistics:
-        entries.append((Line2D([], [], color=QUIET, linewidth=1.6), "mean"))
-        entries.append((Line2D([], [], color=QUIET, linewidth=1.1, linestyle=(0, (4, 2))), "p99 with 95% interval"))
-        entries.append((Line2D([], [], color=QUIET, linestyle="none", marker="^", markersize=5), "not bounded above"))
+    if with_statistics:
+        entries.append((Line2D([], [], color=DARK_GREY, linewidth=1.6), "mean"))
+        entries.append((Line2D([], [], color=DARK_GREY, linewidth=1.1, linestyle=(0, (4, 2))), "p99 with 95% interval"))
+        entries.append(
+            (Line2D([], [], color=DARK_GREY, linestyle="none", marker="^", markersize=5), "not bounded above")
+        )
     results = [point.result for point in bench.load_points]
-    entries += verdict_entries(
+    entries += verdict_legend(
         {result.verdict for result in results},
-        targets=bool(bench.slo.terms),
-        near=any(near(result, bench.slo) for result in results),
+        has_targets=bool(bench.slo.terms),
+        has_near=any(near_terms(result, bench.slo) for result in results),
     )
-    if any(result.verdict in UNTRUSTED for result in results):
-        untrusted = Line2D([], [], color=MUTED, linestyle="none", marker="x", markersize=5.5)
+    if any(result.verdict in UNTRUSTED_VERDICTS for result in results):
+        untrusted = Line2D([], [], color=GREY, linestyle="none", marker="x", markersize=5.5)
         entries.append((untrusted, "invalid, client-limited or saturated"))
     return entries

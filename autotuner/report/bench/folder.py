@@ -17,11 +17,11 @@ from pathlib import Path
 from autotuner.core import Observation
 from autotuner.errors import UsageError
 from autotuner.load import records
-from autotuner.report.bench.record import csv, record
+from autotuner.report.bench.record import bench_csv, bench_record
 from autotuner.report.bench.result import BenchResult
-from autotuner.store import writing
+from autotuner.store import explain_write_errors
 
-JSON, CSV = "bench.json", "load-points.csv"
+JSON_FILE, CSV_FILE = "bench.json", "load-points.csv"
 
 
 class BenchFolder:
@@ -33,7 +33,7 @@ class BenchFolder:
     @classmethod
     def create(cls, path: Path) -> BenchFolder:
         """Make the folder; UsageError when it already holds something, RunStoreError when it cannot be made."""
-        with writing(path):
+        with explain_write_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise UsageError(f"The folder '{path}' is not empty.", remedy="Name a new one with --output.")
@@ -47,13 +47,13 @@ class BenchFolder:
 
     def write(self, bench: BenchResult) -> None:
         """Write what is made of the results; each file whole or not at all."""
-        with writing(self.path):
-            self._replace(JSON, json.dumps(record(bench), indent=2, ensure_ascii=False) + "\n")
-            self._replace(CSV, csv(bench))
+        with explain_write_errors(self.path):
+            self._replace(JSON_FILE, json.dumps(bench_record(bench), indent=2, ensure_ascii=False) + "\n")
+            self._replace(CSV_FILE, bench_csv(bench))
 
     def draw(self, bench: BenchResult) -> None:
         """Write the pictures."""
-        with writing(self.path):
+        with explain_write_errors(self.path):
             self._draw(bench)
 
     def _replace(self, name: str, text: str) -> None:
@@ -62,12 +62,14 @@ class BenchFolder:
         partial.replace(self.path / name)
 
     def _draw(self, bench: BenchResult) -> None:
-        from autotuner.report.bench.curves import against_load, tradeoff
-        from autotuner.report.bench.over_time import distributions, timeline
-        from autotuner.report.bench.trace import trace
+        from autotuner.report.bench.curves import draw_latency_curves, draw_tradeoff
+        from autotuner.report.bench.over_time import draw_distributions, draw_timeline
+        from autotuner.report.bench.trace import load_point_timeline
 
-        traces = [trace(records.read(self.path / point.records)) for point in bench.load_points if point.records]
-        against_load(bench, self.path / "load.png")
-        tradeoff(bench, self.path / "tradeoff.png")
-        distributions(bench, traces, self.path / "latencies.png")
-        timeline(bench, traces, self.path / "timeline.png")
+        traces = [
+            load_point_timeline(records.read(self.path / point.records)) for point in bench.load_points if point.records
+        ]
+        draw_latency_curves(bench, self.path / "load.png")
+        draw_tradeoff(bench, self.path / "tradeoff.png")
+        draw_distributions(bench, traces, self.path / "latencies.png")
+        draw_timeline(bench, traces, self.path / "timeline.png")

@@ -7,12 +7,12 @@ import dataclasses
 import io
 from typing import Any
 
-from autotuner.report.bench.result import BenchResult, Driven
-from autotuner.report.csv import FIGURES, figures
+from autotuner.report.bench.result import BenchLoadPoint, BenchResult
+from autotuner.report.csv import LOAD_POINT_COLUMNS, load_point_row
 from autotuner.report.record import load_point_record
 
 
-def record(bench: BenchResult) -> dict[str, Any]:
+def bench_record(bench: BenchResult) -> dict[str, Any]:
     """The server, the load, and every load point; None where there is no figure or no bound."""
     load = bench.experiment.benchmark
     return {
@@ -25,42 +25,42 @@ def record(bench: BenchResult) -> dict[str, Any]:
         "warmup": load.warmup,
         "max_requests": load.max_requests,
         "arrival": load.arrival,
-        "recorded": _recorded(bench),
+        "recorded": _trace_records(bench),
         "seed": load.seed,
-        "slo": _slo(bench),
+        "slo": _slo_record(bench),
         "started": bench.started,
         "planned": bench.planned,
         "stopped": bench.stopped,
         "interrupted": bench.interrupted,
         "capacities": [dataclasses.asdict(found) for found in bench.capacities],
-        "load_points": [_load_point(bench, point) for point in bench.load_points],
+        "load_points": [_load_point_entry(bench, point) for point in bench.load_points],
     }
 
 
-def _slo(bench: BenchResult) -> dict[str, Any] | None:
+def _slo_record(bench: BenchResult) -> dict[str, Any] | None:
     terms = [{"metric": t.metric, "statistic": t.statistic, "threshold": t.threshold} for t in bench.slo.terms]
     return {"attainment": bench.slo.attainment, "terms": terms} if terms else None
 
 
-def _recorded(bench: BenchResult) -> list[dict[str, Any]]:
+def _trace_records(bench: BenchResult) -> list[dict[str, Any]]:
     load = bench.experiment.benchmark
     traces = zip(load.traffic_scenarios, load.recorded, strict=False)
     return [{"scenario": name, **trace.model_dump()} for name, trace in traces]
 
 
-def csv(bench: BenchResult) -> str:
+def bench_csv(bench: BenchResult) -> str:
     """One row for each load point; empty where there is no figure."""
     text = io.StringIO()
-    columns = ["model", "source", *FIGURES, "reason"]
+    columns = ["model", "source", *LOAD_POINT_COLUMNS, "reason"]
     writer = csv_module.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for point in bench.load_points:
         named = {"model": bench.model, "source": bench.source, "reason": bench.reason(point)}
-        writer.writerow(figures(point.result, bench.slo) | named)
+        writer.writerow(load_point_row(point.result, bench.slo) | named)
     return text.getvalue()
 
 
-def _load_point(bench: BenchResult, point: Driven) -> dict[str, Any]:
+def _load_point_entry(bench: BenchResult, point: BenchLoadPoint) -> dict[str, Any]:
     return {
         **load_point_record(point.result, bench.slo),
         "reason": bench.reason(point),

@@ -8,14 +8,14 @@ from pathlib import Path
 from autotuner.core import Capacity, LoadPointResult, Source, Verdict
 from autotuner.experiment import Experiment, Slo
 from autotuner.launchers.token_ids import Vocabulary
-from autotuner.scoring.reasons import reason
+from autotuner.scoring.reasons import verdict_reason
 
-CUT_SHORT = "the window was cut short"
+CUT_SHORT_REASON = "the window was cut short"
 """Why a load point ended early that was interrupted: what it shows until then decides nothing."""
 
 
 @dataclass(frozen=True)
-class Driven:
+class BenchLoadPoint:
     """One judged load point.
 
     `ended_early` says why it was given up, `decided` why no more of it was needed or came; `records` names
@@ -28,7 +28,7 @@ class Driven:
     records: str | None = None
 
     @property
-    def answered(self) -> int:
+    def answered_requests(self) -> int:
         """Requests of the window that were answered."""
         return self.result.metrics.requests - sum(self.result.metrics.errors.values())
 
@@ -46,7 +46,7 @@ class BenchResult:
     url: str
     experiment: Experiment
     source: Source
-    load_points: tuple[Driven, ...]
+    load_points: tuple[BenchLoadPoint, ...]
     planned: int
     started: float
     stopped: str | None = None
@@ -71,8 +71,8 @@ class BenchResult:
         met = (Verdict.FEASIBLE, Verdict.UNDECIDED)
         return not self.slo.terms or any(point.result.verdict in met for point in self.load_points)
 
-    def reason(self, point: Driven) -> str:
+    def reason(self, point: BenchLoadPoint) -> str:
         """What decided a load point's verdict."""
-        if point.ended_early == CUT_SHORT and point.result.verdict is Verdict.UNDECIDED:
-            return CUT_SHORT
-        return "; ".join(filter(None, (reason(point.result, self.slo), point.ended_early)))
+        if point.ended_early == CUT_SHORT_REASON and point.result.verdict is Verdict.UNDECIDED:
+            return CUT_SHORT_REASON
+        return "; ".join(filter(None, (verdict_reason(point.result, self.slo), point.ended_early)))

@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotuner.core import Observation
-from autotuner.scoring.window import error_class, started_in_window
+from autotuner.scoring.window import error_class, records_in_window
 
 Samples = NDArray[np.float64]
 
-BINS = 40
-SHORTEST_BIN = 0.25
+MAX_BINS = 40
+MIN_BIN_SECONDS = 0.25
 """Seconds: shorter ones show single chunks."""
 
 
 @dataclass(frozen=True)
-class Trace:
+class LoadPointTimeline:
     """One load point over time, in seconds on the records' clock.
 
     `ttft` and `e2e` are sorted, of answered requests of the window; `errors` counts the others.
@@ -30,35 +30,35 @@ class Trace:
     ttft: Samples
     e2e: Samples
     errors: int
-    edges: Samples
+    bin_edges: Samples
     tokens_per_second: Samples
-    times: Samples
+    sample_times: Samples
     in_flight: Samples
-    failed_at: Samples
+    failure_times: Samples
 
 
-def trace(observation: Observation) -> Trace:
+def load_point_timeline(observation: Observation) -> LoadPointTimeline:
     """Reduce a load point's records."""
     start, end = observation.window
-    started = started_in_window(observation)
+    started = records_in_window(observation)
     answered = [record for record in started if error_class(record) is None]
     seconds = max(end - start, 1e-9)
-    edges = np.linspace(start, start + seconds, max(1, min(BINS, int(seconds / SHORTEST_BIN))) + 1)
+    edges = np.linspace(start, start + seconds, max(1, min(MAX_BINS, int(seconds / MIN_BIN_SECONDS))) + 1)
     tokens = np.zeros(len(edges) - 1)
     for record in observation.records:
         tokens += np.histogram(record.chunk_times, edges, weights=np.asarray(record.chunk_tokens, dtype=np.float64))[0]
-    times = np.linspace(start, start + seconds, 10 * BINS)
+    times = np.linspace(start, start + seconds, 10 * MAX_BINS)
     sent = np.sort([record.sent for record in observation.records])
     finished = np.sort([record.finished for record in observation.records])
     failed = [record.finished for record in started if error_class(record) is not None]
-    return Trace(
+    return LoadPointTimeline(
         window=(start, end),
         ttft=np.sort([record.chunk_times[0] - record.sent for record in answered]),
         e2e=np.sort([record.chunk_times[-1] - record.sent for record in answered]),
         errors=len(started) - len(answered),
-        edges=edges,
+        bin_edges=edges,
         tokens_per_second=tokens / np.diff(edges),
-        times=times,
+        sample_times=times,
         in_flight=(np.searchsorted(sent, times, "right") - np.searchsorted(finished, times, "right")).astype(float),
-        failed_at=np.array([time for time in failed if start <= time <= end]),
+        failure_times=np.array([time for time in failed if start <= time <= end]),
     )
