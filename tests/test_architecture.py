@@ -100,6 +100,15 @@ def test_modules_do_not_import_each_other_in_a_circle():
         visit(name, ())
 
 
+def test_no_two_classes_of_the_package_have_one_name():
+    places: dict[str, list[str]] = {}
+    for path, tree in modules():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(path)
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
 def test_only_the_display_prints():
     printing = {
         path
