@@ -44,7 +44,7 @@ FLAT_GAIN = 0.025
 """Relative gain in utility that does not justify another load point; chosen by hand, below WORTHWHILE_GAIN."""
 
 WORTHWHILE_GAIN = 0.04
-"""Relative gain below which candidates count as equal: real launches differ by 2 to 6% (docs/explanation/search.md)."""
+"""Relative gain below which candidates count as equal: real launches of one candidate differ by 2 to 6% by day."""
 
 MIN_ELASTICITY = 0.05
 """Per cent of throughput per 1% of load below which the report calls it no gain; chosen by hand, display only."""
