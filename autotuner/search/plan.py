@@ -20,7 +20,7 @@ LAUNCH_OVERHEAD_SECONDS = 2.0
 """Time of a launch besides its start and load: stopping the engine, saving the trial; estimated by hand."""
 
 USUAL_CAPACITY_POINTS = 3
-"""Usual load points of a capacity search on one scenario: racing takes 15.5 in 6 launches (docs/reference/figures.md)."""
+"""Usual load points of a capacity search per scenario: racing takes 15.5 in 6 launches (docs/reference/figures.md)."""
 
 
 @dataclass(frozen=True)
