@@ -11,7 +11,7 @@ from autotuner.scoring.intervals import wilson_share
 from autotuner.search.feasibility import MIN_MISSED_TRIALS, Feasibility
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
-from tests.search.problems import experiment, figures
+from tests.search.problems import experiment, load_point_result
 
 SPACE = Space("sim", {"tp-size": [1], "a": [1, 2, 3, 4], "b": [1, 2, 4, 8]})
 POINT = LoadPoint("D(100,100)", concurrency=1)
@@ -25,7 +25,9 @@ def problem(predict=None):
 def trials(ttft, count=MIN_MISSED_TRIALS):
     """`count` spread candidates, each with the TTFT that `ttft` says."""
     chosen = SPACE.candidates[:: len(SPACE.candidates) // count][:count]
-    points = [(one, figures(POINT, ttft=ttft(one), e2e=9.0, attainment=wilson_share(0, 50))) for one in chosen]
+    points = [
+        (one, load_point_result(POINT, ttft=ttft(one), e2e=9.0, attainment=wilson_share(0, 50))) for one in chosen
+    ]
     return [
         Trial(number, one, Measurement("simulated", (point,)), 0.0, 1.0) for number, (one, point) in enumerate(points)
     ]

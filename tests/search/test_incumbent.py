@@ -5,7 +5,7 @@ import pytest
 from autotuner.core import Candidate, LoadPoint, Measurement, Trial
 from autotuner.scoring.judge import judge
 from autotuner.search.incumbent import IncumbentRace
-from tests.search.problems import experiment, figures
+from tests.search.problems import experiment, load_point_result
 
 LOADS = (1, 8, 64)
 
@@ -18,7 +18,7 @@ def asked(objective):
 
 
 def incumbent(what):
-    points = tuple(figures(LoadPoint("D(100,100)", concurrency=load), 100.0 * load, 1.0) for load in LOADS)
+    points = tuple(load_point_result(LoadPoint("D(100,100)", concurrency=load), 100.0 * load, 1.0) for load in LOADS)
     return judge(Trial(1, Candidate("sim"), Measurement("simulated", points), 0.0, 1.0), what)
 
 
@@ -35,7 +35,7 @@ def drive(course, answer) -> list[int]:
 def test_a_loser_is_pruned_and_says_against_whom(objective):
     what = asked(objective)
     course = IncumbentRace(what, 1, incumbent(what))
-    loads = drive(course, lambda point, attempt: figures(point, 10.0, 9.0))
+    loads = drive(course, lambda point, attempt: load_point_result(point, 10.0, 9.0))
     assert len(loads) < len(LOADS)
     assert course.outcome.gave_up == "cannot beat trial 1"
 
@@ -47,7 +47,7 @@ def test_an_invalid_load_point_prunes_nothing_and_is_driven_again(objective):
 
     def answer(point, attempt):
         bad = point.concurrency == (1 if objective == "minimize_latency" else 64)
-        return figures(point, 120.0 * point.concurrency, 0.9, littles_law=not bad or attempt == 2)
+        return load_point_result(point, 120.0 * point.concurrency, 0.9, littles_law=not bad or attempt == 2)
 
     loads = drive(course, answer)
     assert sorted(set(loads)) == list(LOADS)
@@ -58,6 +58,8 @@ def test_an_invalid_load_point_prunes_nothing_and_is_driven_again(objective):
 def test_a_load_point_that_says_nothing_twice_is_left_open():
     what = asked("minimize_latency")
     course = IncumbentRace(what, 1, incumbent(what))
-    loads = drive(course, lambda point, attempt: figures(point, 1.0, 99.0, littles_law=point.concurrency != 1))
+    loads = drive(
+        course, lambda point, attempt: load_point_result(point, 1.0, 99.0, littles_law=point.concurrency != 1)
+    )
     assert loads[:3] == [1, 1, 8]
     assert course.outcome.gave_up == "cannot beat trial 1"

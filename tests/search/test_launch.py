@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from autotuner.core import Check, LoadPoint, LoadPointResult, Workload
 from autotuner.search.launch import ListedLoads
 from autotuner.search.margins import is_retryable
-from tests.search.problems import figures
+from tests.search.problems import load_point_result
 
 POINTS = (LoadPoint("D(1,1)", concurrency=1), LoadPoint("D(1,1)", rate=2.0))
 
@@ -30,7 +30,7 @@ def test_it_says_how_many_load_points_there_are():
 
 
 def unsteady(point: LoadPoint, held: bool) -> LoadPointResult:
-    return figures(point, littles_law=held)
+    return load_point_result(point, littles_law=held)
 
 
 def test_what_says_nothing_is_driven_once_more_with_other_requests():
@@ -43,7 +43,7 @@ def test_what_says_nothing_is_driven_once_more_with_other_requests():
 
 def test_what_another_try_cannot_mend_is_not_driven_again():
     wrong = Check("output-length", 0.2, ">= 0.95", False)
-    result = figures(POINTS[0])
+    result = load_point_result(POINTS[0])
     assert not is_retryable(replace(result, validity=(wrong,)))
     assert not is_retryable(replace(result, validity=(Check("rate-capped", 3, "0", False),)))
     assert is_retryable(replace(result, validity=(Check("loop-lag-p99", 0.3, "<= 0.01 s", False),)))

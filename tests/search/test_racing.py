@@ -16,7 +16,7 @@ from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 from autotuner.search.strategies import searcher_for
 from autotuner.tune import tune
-from tests.search.problems import experiment, figures
+from tests.search.problems import experiment, load_point_result
 
 SPACE = Space("sim", {"tp-size": [1], "a": [1, 2, 3, 4, 5], "b": [1, 2, 4, 8]})
 BASELINE = Candidate("sim", {})
@@ -81,7 +81,9 @@ class Servers:
         load, max_load = point.concurrency, capacity(candidate)
         good = round(200 / (1 + (1 / 0.95 - 1) * (load / max_load) ** 12))
         seconds = (0.1 + 0.99 * load / max_load) * (1 + 0.004 * random.Random(number).random())
-        return figures(point, throughput=200 * load / seconds, e2e=seconds, attainment=wilson_share(good, 200))
+        return load_point_result(
+            point, throughput=200 * load / seconds, e2e=seconds, attainment=wilson_share(good, 200)
+        )
 
 
 class InMemoryRecord:
