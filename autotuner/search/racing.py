@@ -167,6 +167,7 @@ class RacingSearch:
             if self._none_feasible(candidates):
                 hopeless = [(candidate, "not expected to meet the targets") for candidate in candidates]
                 return CandidateScores((), np.zeros(0), (*excluded, *hopeless), NONE_FEASIBLE)
+            # one standard deviation of optimism (UCB) without predictions: chosen by hand
             optimism = 0.0 if self.posterior.has_predictions else 1.0
             return CandidateScores(candidates, means + optimism * sds + log_success, excluded)
         log_ratios = self._posterior_draws(means, covariance) - incumbent.log_utility
@@ -235,6 +236,7 @@ class RacingSearch:
                 if forecast is not None:
                     starts[scenario] = BracketStart(capacity, step)
                 continue
+            # a first step of 1.25 where it is likely to lose: chosen by hand
             load = self._load_to_beat(candidate, incumbent.trial, scenario)
             starts[scenario] = BracketStart(max(capacity, load), step) if is_likely_better else BracketStart(load, 1.25)
         return starts
