@@ -31,12 +31,11 @@ from autotuner.predict.shape import catalogue, model_shape
 from autotuner.report.markdown import markdown_report
 from autotuner.rules import Rules
 from autotuner.scoring.rank import Ranking, Standing
-from autotuner.search.account import EMPTY_REPORT, SearchReport
 from autotuner.search.capacity import check_capacity
 from autotuner.search.defaults import default_candidate
 from autotuner.search.plan import Plan
 from autotuner.search.problem import Problem
-from autotuner.search.protocol import Searcher
+from autotuner.search.protocol import EMPTY_REPORT, Searcher, SearchReport
 from autotuner.search.space import Space
 from autotuner.search.strategies import searcher_for
 from autotuner.store import RunStore, explain_write_errors

@@ -23,7 +23,7 @@ def report(
     from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
     from autotuner.scoring.rank import rank
-    from autotuner.search.account import SearchReport
+    from autotuner.search.protocol import SearchReport
     from autotuner.store import RunStore, find_run
 
     gate = Gate.parse(fail_on)

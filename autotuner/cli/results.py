@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autotuner.experiment import Experiment
     from autotuner.report.refused import RefusedCandidates
     from autotuner.scoring.rank import Ranking
-    from autotuner.search.account import SearchReport
+    from autotuner.search.protocol import SearchReport
     from autotuner.session import Result
     from autotuner.store import RunStore
 

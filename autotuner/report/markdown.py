@@ -14,7 +14,7 @@ from autotuner.report.refused import RefusedCandidates, reason_lines, refusal_he
 from autotuner.report.search_summary import search_sentences, skipped_lines
 from autotuner.report.table import Table, ranking_table
 from autotuner.scoring.rank import Ranking
-from autotuner.search.account import SearchReport
+from autotuner.search.protocol import SearchReport
 
 
 def markdown_report(

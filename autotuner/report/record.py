@@ -22,7 +22,7 @@ from autotuner.scoring.objective import (
     total_throughput_per_gpu,
 )
 from autotuner.scoring.rank import Ranking, Standing
-from autotuner.search.account import EMPTY_REPORT, SearchReport
+from autotuner.search.protocol import EMPTY_REPORT, SearchReport
 
 _STATISTICS = ("mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n")
 _DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_schedule", "e2e_from_schedule")

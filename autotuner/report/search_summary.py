@@ -18,7 +18,7 @@ from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.pool import STEADY_STATE_VERDICTS, group_by_candidate, pool_results
 from autotuner.scoring.rank import Ranking, Standing
 from autotuner.scoring.reasons import pooled_reason
-from autotuner.search.account import SearchReport
+from autotuner.search.protocol import SearchReport
 
 MAX_NAMED_LOAD_POINTS = 2
 """Load points named of those that say nothing."""

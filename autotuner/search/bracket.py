@@ -1,4 +1,4 @@
-"""The highest load that still meets the targets: bracketed, then narrowed down on a logarithmic scale."""
+"""Root finding for the highest load that meets the targets: bracket, then interpolate on a log scale."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 LOAD_PRECISION = 0.05
+"""Relative width of a finished bracket; chosen by hand."""
+
 CLIFF_LOG_RATIO = math.log(1.5)
-"""The slack by which the lowest load that misses is beyond a cliff: a figure half as much again as its target."""
+"""A metric this far beyond its target at the lowest infeasible load is called a cliff; chosen by hand."""
 
 NO_ANSWER_MARGIN = -2.0
-"""The margin of a load at which no request was answered."""
+"""Margin of a load at which no request was answered: below every margin that can be measured, which is -1 to 1."""
 
 MAX_LOAD_POINTS = 30
+"""Against cycling when results contradict each other; without noise 18 suffice (tests/search/test_bracket.py)."""
+
 MAX_STEP_FACTOR = 4.0
-"""The longest step away from a load, as a factor, where its slack says how far."""
+"""Largest ratio of successive loads while extrapolating from the slack; chosen by hand."""
 
 INITIAL_SLACK_SLOPE = 0.6
-"""How much slack a log unit of load is taken to cost at first: times grow more slowly than the load."""
+"""Assumed d(slack) / d(log load) before two loads are known: latency grows more slowly than load; chosen by hand."""
 
 
 @dataclass
 class LoadObservation:
-    """What was seen at one load: the mean margin over `weight` requests, and whether its answer was clear.
+    """Mean margin over `weight` requests at one load, and the log slack, None where unknown.
 
-    `slack` is the log of how many times slower it could have been; None where that is not known.
+    `is_conclusive`: the requests sufficed to decide whether the targets are met, or the load was measured twice.
     """
 
     margin: float
@@ -34,7 +38,7 @@ class LoadObservation:
     slack: float | None = None
 
     def add(self, margin: float, weight: float, is_conclusive: bool) -> None:
-        """Pool another look at the same load."""
+        """Pool a second measurement of the same load."""
         total = self.weight + weight
         self.margin = (self.margin * self.weight + margin * weight) / total
         self.weight, self.is_conclusive = total, True
@@ -42,14 +46,13 @@ class LoadObservation:
 
 @dataclass
 class Bracket:
-    """Finds the highest load between `least` and `most` whose margin is not negative.
+    """Finds the highest load between `min_load` and `max_load` whose margin is not negative.
 
-    `ask` gives the next load or None; `tell` takes what was seen there: a margin (0 and above
-    meets the targets), the requests behind it, whether the answer was clear, and the slack, which
-    places the next load but decides nothing. The first load is `start`; a step away from it
-    multiplies by what the slack says or by `step`, which is squared each time, up to 2. It ends when
-    the highest load that meets and the lowest that misses differ by at most `precision`, or by 1
-    where loads are whole, and the answer at the former was clear or has been seen twice.
+    Usage is ask/tell. A margin of 0 or more meets the targets; the slack (log of the factor by which
+    latencies could have been longer) only places the next load, it decides nothing. The search starts at
+    `start` and moves by the step the slack predicts, else by `step`, squared each time up to a factor of 2.
+    It ends when the highest feasible and the lowest infeasible load are within `precision`, or 1 apart for
+    integer loads, and the feasible one is conclusive or was measured twice.
     """
 
     min_load: float
@@ -62,7 +65,7 @@ class Bracket:
     load_history: list[float] = field(default_factory=list)
 
     def ask(self) -> float | None:
-        """The next load; None when the answer is known."""
+        """The next load; None when the search is finished."""
         if not self.observations:
             return self._untried_load(self.start)
         if len(self.load_history) >= MAX_LOAD_POINTS:
@@ -80,7 +83,7 @@ class Bracket:
     def tell(
         self, load: float, margin: float, weight: float = 1.0, *, is_conclusive: bool = True, slack: float | None = None
     ) -> None:
-        """Take note of what was seen at a load."""
+        """Record a measurement of `weight` requests at a load."""
         self.load_history.append(load)
         if load in self.observations:
             self.observations[load].add(margin, max(weight, 1.0), is_conclusive)
@@ -88,18 +91,17 @@ class Bracket:
             self.observations[load] = LoadObservation(margin, max(weight, 1.0), is_conclusive, slack)
 
     def limits(self) -> tuple[float | None, float | None]:
-        """The highest load that meets and the lowest that misses, by the fit over all loads tried."""
+        """The highest feasible and the lowest infeasible load, by isotonic regression of the margin over all loads."""
         loads = sorted(self.observations)
-        fit = decreasing_fit(
-            [self.observations[load].margin for load in loads], [self.observations[load].weight for load in loads]
-        )
-        met = [load for load, value in zip(loads, fit, strict=True) if value >= 0]
-        missed = [load for load, value in zip(loads, fit, strict=True) if value < 0]
-        return (met[-1] if met else None), (missed[0] if missed else None)
+        observations = [self.observations[load] for load in loads]
+        fit = decreasing_fit([one.margin for one in observations], [one.weight for one in observations])
+        feasible = [load for load, value in zip(loads, fit, strict=True) if value >= 0]
+        infeasible = [load for load, value in zip(loads, fit, strict=True) if value < 0]
+        return (feasible[-1] if feasible else None), (infeasible[0] if infeasible else None)
 
     @property
     def end_reason(self) -> str:
-        """Why there is no load left to ask for."""
+        """Why the search is finished."""
         low, high = self.limits()
         if low is None and high is not None and self.observations[high].margin <= NO_ANSWER_MARGIN:
             return "no request was answered"
@@ -109,98 +111,100 @@ class Bracket:
             return "the highest load allowed meets the targets"
         if not self._is_closed(low, high):
             return f"{MAX_LOAD_POINTS} load points were not enough"
-        beyond = self.observations[high].slack
-        if beyond is None or beyond > -CLIFF_LOG_RATIO:
+        slack = self.observations[high].slack
+        if slack is None or slack > -CLIFF_LOG_RATIO:
             return "bracketed"
-        return f"a cliff: at {high:g} a figure is {math.exp(-beyond):.2g} times its target"
+        return f"a cliff: at {high:g} a metric is {math.exp(-slack):.2g}x its target"
 
     def _load_above(self, low: float) -> float:
-        """A load above all that meet."""
         slack = self.observations[low].slack
         return low * (self._expansion_step() if slack is None or slack <= 0 else self._slack_step(low, slack))
 
     def _load_below(self, high: float) -> float:
-        """A load below all that miss; the lowest at once where not a single request was answered."""
-        seen = self.observations[high]
-        if seen.margin <= NO_ANSWER_MARGIN:
+        """A load below the lowest infeasible one; `min_load` at once when no request was answered."""
+        observation = self.observations[high]
+        if observation.margin <= NO_ANSWER_MARGIN:
             return self.min_load
-        return high / (
-            self._expansion_step() if seen.slack is None or seen.slack >= 0 else self._slack_step(high, -seen.slack)
-        )
+        slack = observation.slack
+        return high / (self._expansion_step() if slack is None or slack >= 0 else self._slack_step(high, -slack))
 
     def _slack_step(self, load: float, slack: float) -> float:
-        """The factor to the load at which the slack is used up, by how it changed since the load before."""
+        """Factor to the load where `slack` reaches 0, extrapolated from the slope to the nearest other load."""
         slope = INITIAL_SLACK_SLOPE
-        before = [other for other, seen in self.observations.items() if other != load and seen.slack is not None]
-        if before:
-            other = min(before, key=lambda tried: abs(math.log(tried / load)))
-            change = abs((self.observations[other].slack or 0.0) - (self.observations[load].slack or 0.0))
-            slope = max(change / abs(math.log(other / load)), INITIAL_SLACK_SLOPE / 3)
+        others = [other for other, one in self.observations.items() if other != load and one.slack is not None]
+        if others:
+            nearest = min(others, key=lambda other: abs(math.log(other / load)))
+            change = abs((self.observations[nearest].slack or 0.0) - (self.observations[load].slack or 0.0))
+            slope = max(change / abs(math.log(nearest / load)), INITIAL_SLACK_SLOPE / 3)
         return math.exp(min(max(slack / slope, math.log(1 + self.precision)), math.log(MAX_STEP_FACTOR)))
 
     def _expansion_step(self) -> float:
-        """How far from the last load the next one is, while all loads tried give the same answer."""
+        """Factor to the next load while all loads so far are feasible, or all infeasible."""
         doublings = 2 ** min(len(self.observations) - 1, 10)
         return math.exp(min(math.log(self.step) * doublings, math.log(2)))
 
     def _load_to_confirm(self, low: float) -> float | None:
-        """The load to look at once more; one second look is all, for where it is not clear the edge is near."""
+        """The feasible load, to be measured again; only one load is repeated, as an unclear result is near the edge."""
         return None if self.observations[low].is_conclusive or len(self.load_history) > len(self.observations) else low
 
     def _is_closed(self, low: float, high: float) -> bool:
         return high <= low * (1 + self.precision) or (self.is_integer and high - low <= 1)
 
     def _load_between(self, low: float, high: float) -> float:
-        """Where the slack reaches 0 by interpolation, or the middle; at a distance at which the bracket can close."""
-        middle, edge = math.sqrt(low * high), self._interpolated_edge(low, high)
-        if edge is not None:
-            near = 1 + self.precision
-            if edge <= low * near:
-                middle = math.floor(low * near) if self.is_integer else low * near
-            elif edge >= high / near:
-                middle = math.ceil(high / near) if self.is_integer else high / near
+        """The root of the slack, shifted so that the bracket can close around it; without one the geometric mean."""
+        load, root = math.sqrt(low * high), self._interpolated_root(low, high)
+        if root is not None:
+            width = 1 + self.precision
+            if root <= low * width:
+                load = math.floor(low * width) if self.is_integer else low * width
+            elif root >= high / width:
+                load = math.ceil(high / width) if self.is_integer else high / width
             else:
-                middle = edge / math.sqrt(near)
-        return float(min(max(round(middle), math.floor(low) + 1), math.ceil(high) - 1)) if self.is_integer else middle
+                load = root / math.sqrt(width)
+        return float(min(max(round(load), math.floor(low) + 1), math.ceil(high) - 1)) if self.is_integer else load
 
-    def _interpolated_edge(self, low: float, high: float) -> float | None:
-        left, right = self.observations[low].slack, self.observations[high].slack
-        if left is None or right is None or left <= 0 or right >= 0:
+    def _interpolated_root(self, low: float, high: float) -> float | None:
+        """The load at which the slack is 0, by regula falsi in log load; None unless the slack changes sign."""
+        low_slack, high_slack = self.observations[low].slack, self.observations[high].slack
+        if low_slack is None or high_slack is None or low_slack <= 0 or high_slack >= 0:
             return None
-        # as in the Illinois method: an end that stays while the other one moves counts for less
-        stayed = 0.5 ** max(0, self._consecutive_moves(low) - 1)
-        left, right = (left, right * stayed) if self.load_history[-1] == low else (left * stayed, right)
-        share: float = left / (left - right)
-        return low * math.exp(share * math.log(high / low))
+        # the Illinois variant: halve the value at the end that stays while the other one moves
+        shrink = 0.5 ** max(0, self._consecutive_moves(low) - 1)
+        if self.load_history[-1] == low:
+            high_slack *= shrink
+        else:
+            low_slack *= shrink
+        fraction: float = low_slack / (low_slack - high_slack)
+        return low * math.exp(fraction * math.log(high / low))
 
     def _consecutive_moves(self, low: float) -> int:
-        """How often, up to now, the end that moved last has moved in a row."""
-        met = self.load_history[-1] <= low
+        """How many of the latest loads in a row moved the same end of the bracket."""
+        lower_end_moved = self.load_history[-1] <= low
         count = 0
         for load in reversed(self.load_history):
-            if (load <= low) != met:
+            if (load <= low) != lower_end_moved:
                 break
             count += 1
         return count
 
     def _untried_load(self, load: float) -> float:
-        """A load inside the bounds that was not tried; whole where loads are."""
+        """The load clipped to the bounds; rounded, and moved past loads already measured, when loads are integers."""
         if self.is_integer:
             load = float(round(load))
-            up = all(value.margin >= 0 for value in self.observations.values())
+            all_feasible = all(one.margin >= 0 for one in self.observations.values())
             while load in self.observations:
-                load += 1 if up else -1
+                load += 1 if all_feasible else -1
         return min(max(load, self.min_load), self.max_load)
 
 
 def decreasing_fit(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The closest sequence that never rises, by weighted least squares: pool adjacent violators."""
+    """Non-increasing isotonic regression by weighted least squares (pool adjacent violators)."""
     blocks: list[tuple[float, float, int]] = []
     for value, weight in zip(values, weights, strict=True):
         block = (value, weight, 1)
         while blocks and blocks[-1][0] < block[0]:
-            mean, heavy, count = blocks.pop()
-            total = heavy + block[1]
-            block = ((mean * heavy + block[0] * block[1]) / total, total, count + block[2])
+            mean, block_weight, count = blocks.pop()
+            total = block_weight + block[1]
+            block = ((mean * block_weight + block[0] * block[1]) / total, total, count + block[2])
         blocks.append(block)
     return [mean for mean, _, count in blocks for _ in range(count)]

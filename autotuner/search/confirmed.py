@@ -1,28 +1,26 @@
-"""What surrounds every strategy: the engine's defaults first, the winner and the defaults once more at the end."""
+"""The wrapper around every strategy: the baseline first, confirmations last, and the budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autotuner.core import Candidate, LoadPoint, Trial, Workload
+from autotuner.core import Candidate, LoadPoint, Trial
 from autotuner.scoring.rank import Standing, rank
-from autotuner.search.account import SearchReport
 from autotuner.search.capacity import BracketStart, CapacitySearch
 from autotuner.search.forecast import Forecasts
 from autotuner.search.launch import Launch, LoadPlan, load_plan_for
 from autotuner.search.problem import Problem
-from autotuner.search.protocol import Searcher
+from autotuner.search.protocol import Searcher, SearchReport
 
 CONFIRMATION_SEED_OFFSET = 1_000
-"""Added to the seed of a confirmation's load, so that it draws other lengths and arrivals than the search did."""
+"""Added to a confirmation's seed, so that it draws other lengths and arrivals than the search; any large step does."""
 
 
 class ConfirmedSearch:
-    """Asks for the baseline, then for what its strategy proposes, then for confirmations, within the budgets.
+    """Proposes the baseline, then the strategy's launches, then confirmations, within the budgets.
 
-    Winner and baseline are confirmed in turn, each on fresh launches, at the load points on which
-    they stand.
+    Winner and baseline are confirmed in turn, each on new launches, at the load points they are ranked by.
     """
 
     def __init__(self, problem: Problem, strategy: Searcher) -> None:
@@ -34,14 +32,14 @@ class ConfirmedSearch:
         self._baseline_proposed = False
 
     def ask(self) -> Launch | None:
-        """The next launch; None when nothing is left, or while confirmations wait for what still runs."""
+        """The next launch; None at the end, or while confirmations wait for running launches."""
         launch = None if self._exceeded_budget() else self._next_launch()
         if launch is not None:
             self._running_launches.append(launch)
         return launch
 
     def tell(self, trial: Trial) -> None:
-        """Take note of a finished trial."""
+        """Record a finished trial, and pass it to the strategy."""
         for launch in self._running_launches:
             if (launch.candidate.key, launch.purpose) == (trial.candidate.key, trial.purpose):
                 self._running_launches.remove(launch)
@@ -51,14 +49,15 @@ class ConfirmedSearch:
 
     @property
     def report(self) -> SearchReport:
-        """The strategy's own, unless a budget was spent first."""
-        own, spent = self.strategy.report, self._exceeded_budget()
-        return SearchReport(own.stop_reason or spent, own.skipped, len(self.problem.space.candidates))
+        """The strategy's report, with the budget as the stop reason where it ended the search."""
+        report = self.strategy.report
+        stop_reason = report.stop_reason or self._exceeded_budget()
+        return SearchReport(stop_reason, report.skipped, len(self.problem.space.candidates))
 
     def _next_launch(self) -> Launch | None:
         baseline = self.problem.baseline
-        begun = any(trial.purpose == "baseline" for trial in self._trials) or self._baseline_proposed
-        if baseline is not None and not begun:
+        has_baseline = self._baseline_proposed or any(trial.purpose == "baseline" for trial in self._trials)
+        if baseline is not None and not has_baseline:
             self._baseline_proposed = True
             return Launch(baseline, "baseline", self._load_plan(baseline))
         while (launch := self.strategy.ask()) is not None:
@@ -67,18 +66,19 @@ class ConfirmedSearch:
         return None if self._running_launches else self._next_confirmation()
 
     def _load_plan(self, candidate: Candidate) -> LoadPlan:
-        """The course of a launch about which the strategy has no opinion."""
+        """The load plan of a launch for which the strategy gives none."""
         if not self.problem.experiment.benchmark.find_capacity:
             return load_plan_for(self.problem.experiment)
-        expected = Forecasts(self.problem).forecast(candidate)
-        starts = {name: BracketStart(load, 1.5) for name, load in expected.capacities.items()} if expected else {}
+        forecast = Forecasts(self.problem).forecast(candidate)
+        # first step of a bracket around a predicted capacity: chosen by hand
+        starts = {name: BracketStart(load, 1.5) for name, load in forecast.capacities.items()} if forecast else {}
         return CapacitySearch(self.problem.experiment, candidate.gpus, starts, stop_when_flat=True)
 
     def _next_confirmation(self) -> Launch | None:
-        """The winner, or the defaults, whichever was launched less often again; None when both were often enough.
+        """The winner or the defaults, whichever has fewer confirmations; None when both have enough.
 
-        A winner that its fresh launches refute yields to the runner-up, which is confirmed in turn,
-        down to the defaults themselves.
+        A winner that its confirmations refute is replaced by the runner-up, which is confirmed in turn, down to the
+        defaults themselves.
         """
         ranking = rank(self._trials, self.problem.experiment, prefer_defaults=False)
         winner, defaults = ranking.winner, ranking.defaults
@@ -86,28 +86,25 @@ class ConfirmedSearch:
             return None
         pair = [standing for standing in (winner, defaults) if standing is not None and standing.value is not None]
         attempts = [self._attempt_count(standing) for standing in pair]
-        fewest = attempts.index(min(attempts))
-        if attempts[fewest] >= self.optimization.confirm:
+        attempt = min(attempts)
+        if attempt >= self.optimization.confirm:
             return None
-        return Launch(pair[fewest].candidate, "confirmation", self._confirmation_plan(pair[fewest], attempts[fewest]))
+        standing = pair[attempts.index(attempt)]
+        return Launch(standing.candidate, "confirmation", self._confirmation_plan(standing.load_points, attempt))
 
     def _attempt_count(self, standing: Standing) -> int:
-        """How often it was launched again for the load points on which it stands, whether or not that went well."""
+        """Confirmations, failed ones too, that covered the load points the candidate is ranked by."""
         points = set(standing.load_points)
-        again = (t for t in self._trials if t.purpose == "confirmation" and t.candidate == standing.candidate)
-        return sum(trial.failed or points <= set(trial.measurement.latest_results) for trial in again)
+        trials = (t for t in self._trials if t.purpose == "confirmation" and t.candidate == standing.candidate)
+        return sum(trial.failed or points <= set(trial.measurement.latest_results) for trial in trials)
 
-    def _confirmation_plan(self, standing: Standing, attempt: int) -> LoadPlan:
-        return load_plan_for(self.problem.experiment, self._confirmation_workload(standing.load_points, attempt))
-
-    def _confirmation_workload(self, points: Sequence[LoadPoint], attempt: int) -> Workload:
+    def _confirmation_plan(self, points: Sequence[LoadPoint], attempt: int) -> LoadPlan:
         workload = self.problem.experiment.workload()
-        return replace(
-            workload, load_points=tuple(points), seed=workload.seed + CONFIRMATION_SEED_OFFSET * (attempt + 1)
-        )
+        seed = workload.seed + CONFIRMATION_SEED_OFFSET * (attempt + 1)
+        return load_plan_for(self.problem.experiment, replace(workload, load_points=tuple(points), seed=seed))
 
     def _exceeded_budget(self) -> str | None:
-        """Which budget the next launch would exceed."""
+        """Which budget another launch of average cost would exceed; None while there is room."""
         if not self._trials:
             return None
         seconds = [trial.ended - trial.started for trial in self._trials]
@@ -117,6 +114,6 @@ class ConfirmedSearch:
             ("max_gpu_hours", "GPU-hours", self.optimization.max_gpu_hours, hours),
         ):
             if limit is not None and sum(spent) + sum(spent) / len(spent) > limit:
-                took = f"{name} is {limit:g} {unit}: the launches so far took {sum(spent):.3g} {unit}"
-                return f"{took}, and another takes about {sum(spent) / len(spent):.3g} {unit}"
+                total = f"{name} is {limit:g} {unit}: the launches so far took {sum(spent):.3g} {unit}"
+                return f"{total}, and another takes about {sum(spent) / len(spent):.3g} {unit}"
         return None

@@ -1,4 +1,4 @@
-"""What failures teach of the candidates not tried yet."""
+"""Which untested candidates failed launches rule out, or make less likely to start."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ MEMORY_DEMAND_SIGN = {
     "chunked-prefill-size": 1,
     "max-model-len": 1,
 }
-"""Parameters by which the memory of a GPU is needed: more with a higher value, or with a lower one.
+"""Sign of the change of a GPU's memory demand with a parameter's value.
 
-A memory fraction is not among them: an engine runs out of memory both with too much of it and too little.
+A memory fraction is not among them: an engine can run out of memory with a higher one as with a lower one.
 """
 
 OUT_OF_MEMORY_FAILURES = (FailureKind.OUT_OF_MEMORY_AT_START, FailureKind.OUT_OF_MEMORY_UNDER_LOAD)
 VALUE_FAILURES = (FailureKind.BAD_FLAG, FailureKind.NOT_DIVISIBLE)
+"""Failures that a single parameter value causes."""
+
 UNIVERSAL_FAILURES = (
     FailureKind.MODEL_NOT_FOUND,
     FailureKind.GATED_MODEL,
@@ -29,11 +31,11 @@ UNIVERSAL_FAILURES = (
     FailureKind.IMAGE_MISSING,
     FailureKind.WRONG_MODEL,
 )
-"""Failures that every candidate of the runtime would meet."""
+"""Failures that every candidate of the runtime would have."""
 
 
 class Exclusions:
-    """The failures and successes of a run, and what follows for other candidates."""
+    """Failures and successes of a run, as evidence against other candidates."""
 
     def __init__(self) -> None:
         self._out_of_memory: list[Trial] = []
@@ -45,12 +47,12 @@ class Exclusions:
         self._crashes: dict[str, list[Trial]] = {}
 
     def add(self, trial: Trial) -> None:
-        """Learn from a finished trial."""
+        """Record a finished trial."""
         failure = trial.measurement.failure
-        settings = _parameter_values(trial.candidate)
+        values = _parameter_values(trial.candidate)
         if failure is None and _has_answers(trial):
-            self._working_values.update(settings)
-            self._successes.append(frozenset(settings))
+            self._working_values.update(values)
+            self._successes.append(frozenset(values))
         elif failure is None:
             self._crashes.setdefault("answered no request", []).append(trial)
         elif failure.kind in OUT_OF_MEMORY_FAILURES:
@@ -64,59 +66,63 @@ class Exclusions:
         self._find_refused_values()
 
     def exclusion_reason(self, candidate: Candidate) -> str | None:
-        """Why a candidate cannot work after what was seen; None when nothing speaks against it."""
+        """Why a candidate is expected to fail like earlier trials; None if nothing rules it out."""
         for trial in self._universal_failures:
             if trial.candidate.runtime == candidate.runtime:
-                return f"{_failure_kind(trial)} in trial {trial.number}, as it would be for every candidate"
+                return f"{_failure_kind(trial)} in trial {trial.number}, which would happen to every candidate"
         for trial in self._out_of_memory:
             if needs_as_much_memory(candidate, trial.candidate):
-                return f"needs no less memory than trial {trial.number}, which ran out of it"
-        for setting in _parameter_values(candidate):
-            if setting in self._refused_values:
-                return f"{setting[0]}={setting[1]} was refused in trial {self._refused_values[setting]}"
-        for how, trials in self._crashes.items():
+                return f"needs at least as much memory as trial {trial.number}, which ran out of memory"
+        values = _parameter_values(candidate)
+        for name, value in values:
+            if (name, value) in self._refused_values:
+                return f"{name}={value} was refused in trial {self._refused_values[name, value]}"
+        for symptom, trials in self._crashes.items():
             common = frozenset.intersection(*(frozenset(_parameter_values(trial.candidate)) for trial in trials))
-            if (
-                len(trials) > 1
-                and common <= set(_parameter_values(candidate))
-                and not any(common <= ok for ok in self._successes)
-            ):
+            if len(trials) > 1 and common <= set(values) and not self._has_worked(common):
                 numbers = ", ".join(str(trial.number) for trial in trials)
-                return f"trials {numbers}, like it in {_described(common)}, {how}"
+                return f"trials {numbers} also had {_joined(common)} and {symptom}"
         return None
 
     def success_probability(self, candidate: Candidate) -> float:
-        """The chance that it does not crash, by how like the crashed ones it is; 1 when none did."""
-        mine = frozenset(_parameter_values(candidate))
-        worst = 1.0
+        """Probability that the candidate does not crash: 1 minus half the share of values in common with a crashed one.
+
+        Values in common that also occur in a successful trial do not count. The half was chosen by hand.
+        """
+        values = frozenset(_parameter_values(candidate))
+        probability = 1.0
         for trial in (trial for trials in self._crashes.values() for trial in trials):
-            common = mine & frozenset(_parameter_values(trial.candidate))
-            if not any(common <= ok for ok in self._successes):
-                worst = min(worst, 1 - 0.5 * len(common) / max(1, len(mine)))
-        return worst
+            common = values & frozenset(_parameter_values(trial.candidate))
+            if not self._has_worked(common):
+                probability = min(probability, 1 - 0.5 * len(common) / max(1, len(values)))
+        return probability
+
+    def _has_worked(self, values: frozenset[tuple[str, str]]) -> bool:
+        """Whether some successful trial had all these values."""
+        return any(values <= success for success in self._successes)
 
     def _find_refused_values(self) -> None:
-        """Find the value that a refused flag was about: the one it names, or the only one never seen to work."""
+        """Attribute each refused flag to the one value that its message names, or the only one that never worked."""
         for trial in self._value_failures:
-            settings = [s for s in _parameter_values(trial.candidate) if s not in self._working_values]
-            said = trial.measurement.failure.message if trial.measurement.failure else ""
-            named = [s for s in settings if s[0] in said.replace("_", "-")]
-            guilty = named if len(named) == 1 else settings
-            if len(guilty) == 1:
-                self._refused_values.setdefault(guilty[0], trial.number)
+            unproven = [pair for pair in _parameter_values(trial.candidate) if pair not in self._working_values]
+            message = trial.measurement.failure.message if trial.measurement.failure else ""
+            named = [(name, value) for name, value in unproven if name in message.replace("_", "-")]
+            suspects = named if len(named) == 1 else unproven
+            if len(suspects) == 1:
+                self._refused_values.setdefault(suspects[0], trial.number)
 
 
 def needs_as_much_memory(candidate: Candidate, reference: Candidate) -> bool:
-    """Whether a candidate certainly needs at least as much memory per GPU: all else equal, and nothing lower."""
+    """Whether a candidate certainly needs as much memory per GPU as `reference`, or more, all else equal."""
     if candidate.runtime != reference.runtime:
         return False
     for name in candidate.parameters.keys() | reference.parameters.keys():
-        mine, other = candidate.parameters.get(name), reference.parameters.get(name)
-        if mine == other:
+        value, reference_value = candidate.parameters.get(name), reference.parameters.get(name)
+        if value == reference_value:
             continue
-        if name not in MEMORY_DEMAND_SIGN or not _is_number(mine) or not _is_number(other):
+        if name not in MEMORY_DEMAND_SIGN or not _is_number(value) or not _is_number(reference_value):
             return False
-        if (float(mine or 0) - float(other or 0)) * MEMORY_DEMAND_SIGN[name] < 0:
+        if (float(value or 0) - float(reference_value or 0)) * MEMORY_DEMAND_SIGN[name] < 0:
             return False
     return True
 
@@ -130,12 +136,12 @@ def _parameter_values(candidate: Candidate) -> Sequence[tuple[str, str]]:
 
 
 def _has_answers(trial: Trial) -> bool:
-    """Whether any request got an answer; a trial without load points says nothing."""
+    """Whether any request was answered; true for a trial without load points, which is no evidence of a crash."""
     results = trial.measurement.load_points
     return not results or any(result.metrics.e2e is not None for result in results)
 
 
-def _described(values: frozenset[tuple[str, str]]) -> str:
+def _joined(values: frozenset[tuple[str, str]]) -> str:
     return " and ".join(f"{name}={value}" for name, value in sorted(values))
 
 

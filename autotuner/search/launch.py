@@ -1,4 +1,4 @@
-"""What a searcher proposes: one server launch, and the load it is to serve."""
+"""A launch, as a searcher proposes it: a candidate and a load plan."""
 
 from __future__ import annotations
 
@@ -12,32 +12,29 @@ from autotuner.experiment import Experiment
 
 
 class LoadPlan(Protocol):
-    """Chooses the load points of one launch, each in view of those before it."""
+    """Chooses the load points of one launch one by one; each choice may depend on the results so far."""
 
     @property
     def max_load_points(self) -> int:
-        """How many load points it takes at most."""
+        """Upper bound on the number of load points, for progress and time estimates."""
 
     def ask(self) -> LoadStep | None:
-        """The next load point, the same one until its result is told; None when no more are needed."""
+        """The next load point, the same one until `tell` receives its result; None at the end."""
 
     def tell(self, result: LoadPointResult) -> None:
-        """Take note of what it came to, not yet judged."""
+        """Receive the result of the load point last asked for, not yet judged."""
 
     @property
     def outcome(self) -> LoadPlanSummary:
-        """What the load points told so far come to."""
+        """Capacities found so far, and why the plan was abandoned, if it was."""
 
 
 StopRuleFactory = Callable[[LoadPoint], StopRule | None]
-"""The stop rule of a load point, a new one for each time it is driven; None to let it run its course."""
+"""Makes a fresh stop rule for each attempt at a load point; None runs the window to its configured end."""
 
 
 class ListedLoads:
-    """Every load point of a workload, in its order, each until its `rule` has enough.
-
-    What says nothing for reasons that may be chance is driven once more where `again` says so.
-    """
+    """Every load point of a workload in order, each ended by its `stop_rule`, repeated once if `should_retry`."""
 
     def __init__(
         self,
@@ -51,16 +48,15 @@ class ListedLoads:
         self._attempt = 1
 
     def ask(self) -> LoadStep | None:
-        """The next one."""
+        """The next load point, with another seed on its second attempt."""
         if not self._remaining_points:
             return None
-        step = LoadStep(
-            self._workload.for_load_point(self._remaining_points[0]), self._stop_rule(self._remaining_points[0])
-        )
+        point = self._remaining_points[0]
+        step = LoadStep(self._workload.for_load_point(point), self._stop_rule(point))
         return step if self._attempt == 1 else step.for_attempt(self._attempt)
 
     def tell(self, result: LoadPointResult) -> None:
-        """Go on to the next one, or try this one again."""
+        """Move on to the next load point, unless this one deserves a second attempt."""
         if self._attempt == 1 and self._should_retry(result):
             self._attempt = 2
             return
@@ -69,12 +65,11 @@ class ListedLoads:
 
     @property
     def outcome(self) -> LoadPlanSummary:
-        """Nothing but the load points themselves."""
         return LoadPlanSummary()
 
 
 def load_plan_for(experiment: Experiment, workload: Workload | None = None) -> ListedLoads:
-    """The load points of an experiment, or of a `workload` of it, until targets and objective are known."""
+    """The experiment's load points, or those of `workload`, each until verdict and objective are precise enough."""
     from autotuner.scoring.sequential import precision_stop_rule  # numpy takes its time
     from autotuner.search.margins import is_retryable
 
@@ -85,7 +80,7 @@ def load_plan_for(experiment: Experiment, workload: Workload | None = None) -> L
 
 @dataclass(frozen=True)
 class Launch:
-    """A candidate to launch, why, and on which course; None for the load points of the experiment."""
+    """A candidate to launch, why, and its load plan; None for the experiment's own load points."""
 
     candidate: Candidate
     purpose: Purpose = "search"

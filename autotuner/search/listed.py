@@ -1,18 +1,18 @@
-"""The part shared by searchers whose candidates are fixed beforehand."""
+"""Base class of searchers that fix their candidates in advance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from autotuner.core import Candidate, Trial
-from autotuner.search.account import SearchReport
 from autotuner.search.launch import Launch
+from autotuner.search.protocol import SearchReport
 
 
 class ListedCandidates:
-    """Asks for a fixed list of candidates in order, leaving out those already asked for or told.
+    """Proposes a fixed list of candidates in order, without those that were tried before.
 
-    `every` is how many candidates the list was chosen from.
+    `space_size` is how many candidates the list was chosen from.
     """
 
     def __init__(self, candidates: Sequence[Candidate], space_size: int) -> None:
@@ -21,7 +21,7 @@ class ListedCandidates:
         self._tried_keys: set[str] = set()
 
     def ask(self) -> Launch | None:
-        """The first candidate of the list not yet asked for or told."""
+        """The first candidate of the list that is neither proposed nor tried yet."""
         for candidate in self.candidates:
             if candidate.key not in self._tried_keys:
                 self._tried_keys.add(candidate.key)
@@ -30,15 +30,13 @@ class ListedCandidates:
 
     @property
     def report(self) -> SearchReport:
-        """It ends with its list."""
         if any(candidate.key not in self._tried_keys for candidate in self.candidates):
             return SearchReport()
         if len(self.candidates) < self.space_size:
-            return SearchReport(
-                f"max_iterations allows {len(self.candidates)} of {self.space_size} candidates, and they were tried"
-            )
+            count = f"{len(self.candidates)} of {self.space_size}"
+            return SearchReport(f"max_iterations allows {count} candidates, and they were tried")
         return SearchReport("every candidate was tried")
 
     def tell(self, trial: Trial) -> None:
-        """Never ask for this trial's candidate again."""
+        """Do not propose this trial's candidate any more."""
         self._tried_keys.add(trial.candidate.key)

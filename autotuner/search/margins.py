@@ -1,4 +1,4 @@
-"""What one load point says to the search for a capacity: whether it meets the targets, by how much, and its worth."""
+"""Margin, slack, trustworthiness and steady-state utility of one load point, as a capacity search needs them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from autotuner.search.bracket import NO_ANSWER_MARGIN
 from autotuner.workload import scenarios
 
 ERROR_SHARE_CHECK = "error-share"
-"""The check by which a server shows that the load is too much for it."""
+"""Validity check that a server fails when it is overloaded."""
 
 LITTLES_LAW_CHECK = "littles-law"
 RATE_CAPPED_CHECK = "rate-capped"
-"""The check that a bound on requests in flight breaks, however often it is tried."""
+"""Validity check that fails on every attempt where `max_in_flight` holds requests back."""
 
 SHORT_WINDOW_CHECKS = (LITTLES_LAW_CHECK, "stationarity", "sample-size")
-"""Checks that fail where a window is short against its requests."""
+"""Validity checks that fail when a window is short relative to a request's latency."""
 
 RETRYABLE_CHECKS = ("stationarity", LITTLES_LAW_CHECK)
-"""Checks that make a load point invalid and that another try may pass."""
+"""Validity checks that another attempt may pass."""
 
 MIN_OPEN_ATTAINMENT = 0.75
-"""The share of good requests below which a queue that was not steady yet is not going to meet the targets."""
+"""Attainment below which a queue that is not steady yet will not meet its targets either; chosen by hand."""
 
 PERCENTILES = ("p50", "p75", "p90", "p95", "p99")
 
 
 def margin(result: LoadPointResult, experiment: Experiment) -> float:
-    """How far a judged load point is inside its targets, 0 on the edge, from -1 to 1; NOTHING without an answer.
+    """Signed distance of a judged load point from its targets, -1 to 1; 0 or more meets them.
 
-    It is the share of good requests above the target, unless another statement's figure is further out.
+    It is the minimum over all SLO statements: attainment minus its target, else relative distance of the value
+    from its target. NO_ANSWER_MARGIN when no request was answered.
     """
     if result.verdict in (Verdict.SATURATED, Verdict.CLIENT_LIMITED):
         return -1.0
@@ -44,16 +45,15 @@ def margin(result: LoadPointResult, experiment: Experiment) -> float:
         return -1.0 if result.decided else NO_ANSWER_MARGIN
     if any(check.name == ERROR_SHARE_CHECK and not check.ok for check in result.validity):
         return -1.0
-    inside = [1.0 if not experiment.slo.terms else math.inf]
-    stated = slo_statements(result.metrics, experiment.slo, open_loop=result.load_point.rate is not None)
-    inside += [_statement_margin(statement) for statement in stated]
-    hard = (term for term in (result.score.terms if result.score else ()) if term.state == "failed")
-    inside += [max(-1.0, -term.violation) for term in hard]
-    return min(inside)
+    margins = [1.0 if not experiment.slo.terms else math.inf]
+    statements = slo_statements(result.metrics, experiment.slo, open_loop=result.load_point.rate is not None)
+    margins += [_statement_margin(statement) for statement in statements]
+    failed_terms = (term for term in (result.score.terms if result.score else ()) if term.state == "failed")
+    margins += [max(-1.0, -term.violation) for term in failed_terms]
+    return min(margins)
 
 
 def _statement_margin(statement: SloStatement) -> float:
-    """How far a statement's figure is inside its target, from -1 to 1: a difference of shares, else a ratio."""
     if statement.value is None:
         return -1.0
     if statement.name == ATTAINMENT:
@@ -63,62 +63,64 @@ def _statement_margin(statement: SloStatement) -> float:
 
 
 def log_slack(result: LoadPointResult, experiment: Experiment) -> float | None:
-    """The log of how many times slower a judged load point could have been within its targets; below 0 it missed them.
+    """Log of the factor by which latencies could have been longer with all targets met; negative when they are missed.
 
-    Of each term its own figure counts, and that of the share of requests that must be good.
+    Each SLO statement counts by its own value, each per-request term by the percentile at the required attainment.
     """
     open_loop, target = result.load_point.rate is not None, 100 * experiment.slo.attainment
-    found = []
+    slacks = []
     for statement in slo_statements(result.metrics, experiment.slo, open_loop=open_loop):
         if statement.name == ATTAINMENT or statement.value is None or statement.value <= 0:
             continue
-        ratio = math.log(statement.value / statement.target)
-        found.append(ratio if statement.is_minimum else -ratio)
-    name = next((name for name in PERCENTILES if int(name[1:]) >= target), PERCENTILES[-1])
+        log_ratio = math.log(statement.value / statement.target)
+        slacks.append(log_ratio if statement.is_minimum else -log_ratio)
+    percentile = next((name for name in PERCENTILES if int(name[1:]) >= target), PERCENTILES[-1])
     for term in request_terms(experiment.slo):
-        samples = term_distribution(term, result.metrics, open_loop=open_loop)
-        if samples is not None:
-            found.append(math.log(term.threshold / max(float(getattr(samples, name)), 1e-9)))
-    return min(found, default=None)
+        distribution = term_distribution(term, result.metrics, open_loop=open_loop)
+        if distribution is not None:
+            slacks.append(math.log(term.threshold / max(float(getattr(distribution, percentile)), 1e-9)))
+    return min(slacks, default=None)
 
 
 def load_of(result: LoadPointResult) -> float:
-    """Its concurrency or its rate."""
+    """The load point's concurrency, or its request rate in 1/s."""
     return float(result.load_point.concurrency or result.load_point.rate or 0)
 
 
 def is_too_short(result: LoadPointResult) -> bool:
-    """Whether only its being too short makes the figures of a load point worthless, and its answer open."""
-    broken = {check.name for check in result.validity if not check.ok}
+    """Whether a load point is invalid only for its short window, and could meet its targets in a longer one."""
+    failed = {check.name for check in result.validity if not check.ok}
     share = result.metrics.attainment
-    return bool(broken) and broken <= set(SHORT_WINDOW_CHECKS) and (share is None or share.value >= MIN_OPEN_ATTAINMENT)
+    return bool(failed) and failed <= set(SHORT_WINDOW_CHECKS) and (share is None or share.value >= MIN_OPEN_ATTAINMENT)
 
 
 def is_retryable(result: LoadPointResult) -> bool:
-    """Whether a load point says nothing, for reasons that the next try may not meet: it is driven again."""
-    broken = [check.name for check in result.validity if not check.ok]
-    verdicts = {CHECK_VERDICTS.get(name, Verdict.INVALID) for name in broken if name not in RETRYABLE_CHECKS}
-    told = [name for name in broken if name in RETRYABLE_CHECKS or CHECK_VERDICTS.get(name) is Verdict.CLIENT_LIMITED]
-    return bool(told) and verdicts <= {Verdict.CLIENT_LIMITED, Verdict.UNDECIDED} and RATE_CAPPED_CHECK not in broken
+    """Whether a load point is unusable for reasons that may not recur, so that it is worth measuring again."""
+    failed = [check.name for check in result.validity if not check.ok]
+    others = {CHECK_VERDICTS.get(name, Verdict.INVALID) for name in failed if name not in RETRYABLE_CHECKS}
+    retryable = (name in RETRYABLE_CHECKS or CHECK_VERDICTS.get(name) is Verdict.CLIENT_LIMITED for name in failed)
+    return any(retryable) and others <= {Verdict.CLIENT_LIMITED, Verdict.UNDECIDED} and RATE_CAPPED_CHECK not in failed
 
 
 def is_conclusive(result: LoadPointResult) -> bool:
-    """Whether its requests were enough to tell that it meets the targets, or misses them."""
+    """Whether the requests sufficed to decide that the load point meets, or misses, its targets."""
     return result.decided not in (None, TIME_LIMIT_REACHED) or result.verdict is not Verdict.UNDECIDED
 
 
 def steady_state_utility(result: LoadPointResult, gpus: int, experiment: Experiment) -> float | None:
-    """The utility of a judged load point were its flow steady and all its requests good; None without an answer.
+    """Utility of a judged load point in steady state with every request good; None when no request was answered.
 
-    By Little's law a closed loop's requests/s are its concurrency over the time each takes, whether or
-    not its window was ended early. An open loop's are at most what arrives.
+    The request rate of a closed loop follows from Little's law, concurrency / mean latency, which holds for windows
+    that ended early too; that of an open loop is its arrival rate.
     """
     if result.metrics.e2e is None or result.metrics.e2e.mean <= 0:
         return None
     point = result.load_point
     rate = point.rate or (point.concurrency or 0) / result.metrics.e2e.mean
     prompt, output = scenarios.parse(point.scenario).mean_lengths
-    flow = replace(result.metrics, goodput=rate, throughput=rate * (prompt + output), output_throughput=rate * output)
+    metrics = replace(
+        result.metrics, goodput=rate, throughput=rate * (prompt + output), output_throughput=rate * output
+    )
     objective = OBJECTIVES[experiment.optimization.objective]
-    value = objective.value(flow, gpus, experiment.hardware.price_per_gpu_hour)
+    value = objective.value(metrics, gpus, experiment.hardware.price_per_gpu_hour)
     return objective.utility(value) if value else None

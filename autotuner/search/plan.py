@@ -1,4 +1,4 @@
-"""What a run will cost, told before anything starts."""
+"""The cost of a run in launches, seconds and GPU-hours, estimated before anything starts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from autotuner.search.launch import Launch
 from autotuner.search.space import Space
 
 POINT_OVERHEAD_SECONDS = 1.0
-"""Seconds of a load point beside warm-up and window: prompts are made before, what is in flight ends after."""
+"""Time of a load point besides warm-up and window: making prompts, draining requests in flight; estimated by hand."""
 
 LAUNCH_OVERHEAD_SECONDS = 2.0
-"""Seconds of a launch beside its start and its load: the engine ends, the trial is kept."""
+"""Time of a launch besides its start and load: stopping the engine, saving the trial; estimated by hand."""
 
 USUAL_CAPACITY_POINTS = 3
-"""Load points that the capacity on one scenario usually takes, beside the engine's start."""
+"""Usual load points of a capacity search per scenario: racing takes 15.5 in 6 launches (docs/reference/figures.md)."""
 
 
 @dataclass(frozen=True)
 class LaunchLoad:
-    """What one launch is driven with: how many load points, seconds of one; usually, and at most.
+    """Number and duration in seconds of the load points of one launch, as usual and at most.
 
-    `window` is how many seconds the window of a load point lasts at most.
+    `max_window` is the longest window of a load point.
     """
 
     points: int
@@ -38,64 +38,58 @@ class LaunchLoad:
 
     @property
     def usual_seconds(self) -> float:
-        """Seconds in which all windows last as configured."""
+        """Seconds of all load points if every window lasts as configured."""
         return self.points * self.point_seconds
 
     @property
     def max_seconds(self) -> float:
-        """Seconds in which every load point that may be asked for takes its longest."""
+        """Seconds of the largest number of load points, each with the longest window."""
         return self.max_points * self.max_point_seconds
 
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> LaunchLoad:
-        """What a candidate is driven with."""
+        """The load of a launch of the search."""
         workload = experiment.workload()
         seconds = workload.warmup + workload.duration + POINT_OVERHEAD_SECONDS
         if not experiment.benchmark.find_capacity:
             points = len(workload.load_points)
-            return cls(
-                points,
-                points,
-                workload.window_limit,
-                seconds,
-                workload.warmup + workload.window_limit + POINT_OVERHEAD_SECONDS,
-            )
-        scenarios = len(experiment.benchmark.traffic_scenarios)
-        course = CapacitySearch(experiment, gpus=1)
-        most = max(course.max_load_points, USUAL_CAPACITY_POINTS * scenarios)
-        warmup, window = course.max_phase_seconds
-        return cls(USUAL_CAPACITY_POINTS * scenarios, most, window, seconds, warmup + window + POINT_OVERHEAD_SECONDS)
+            max_seconds = workload.warmup + workload.window_limit + POINT_OVERHEAD_SECONDS
+            return cls(points, points, workload.window_limit, seconds, max_seconds)
+        points = USUAL_CAPACITY_POINTS * len(experiment.benchmark.traffic_scenarios)
+        load_plan = CapacitySearch(experiment, gpus=1)
+        warmup, window = load_plan.max_phase_seconds
+        max_points, max_seconds = max(load_plan.max_load_points, points), warmup + window + POINT_OVERHEAD_SECONDS
+        return cls(points, max_points, window, seconds, max_seconds)
 
     def for_confirmation(self, experiment: Experiment) -> LaunchLoad:
-        """What a confirmation is driven with: the load points on which the winner stands."""
+        """The load of a confirmation: the load points that the winner is ranked by."""
         points = len(experiment.benchmark.traffic_scenarios)
         if OBJECTIVES[experiment.optimization.objective].at_equal_load:
             points = len(experiment.workload().load_points)
         workload = experiment.workload()
-        most = workload.warmup + workload.window_limit + POINT_OVERHEAD_SECONDS
-        return LaunchLoad(points, points, workload.window_limit, self.point_seconds, most)
+        max_seconds = workload.warmup + workload.window_limit + POINT_OVERHEAD_SECONDS
+        return LaunchLoad(points, points, workload.window_limit, self.point_seconds, max_seconds)
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """Time in seconds, and GPUs held times the hours they are held."""
+    """Wall time in seconds, and GPU-hours: GPUs held times hours."""
 
     seconds: float
     gpu_hours: float
 
     def capped(self, seconds: float | None, gpu_hours: float | None) -> RunCost:
-        """No more than these budgets, None for none."""
+        """The cost, but no more than these budgets; None for no budget."""
         return RunCost(_capped(self.seconds, seconds), _capped(self.gpu_hours, gpu_hours))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The launches a run will make, those of the search at most, and what they cost.
+    """The launches of a run, an upper bound for the search, and their cost.
 
-    `launches` are those of the search, the baseline's first where it is measured; `gpus` the GPUs
-    of each, empty where none are taken. At the end winner and baseline are launched `confirmations`
-    times in all. `start_seconds` is what one engine start is taken to last. `virtual` says that no
-    server runs, so that real seconds are other ones.
+    `launches` are the baseline's, if it is measured, and those of the search; `gpus` has the GPUs of each, and is empty
+    where none are held. `start_seconds` is the assumed duration of an engine start. `is_virtual`: the run is simulated
+    in virtual time, so that its real duration is another one.
     """
 
     space: Space
@@ -107,62 +101,57 @@ class Plan:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The candidates of the search's launches, the baseline first."""
+        """The candidates of `launches`, the baseline first."""
         return tuple(launch.candidate for launch in self.launches)
 
     @cached_property
     def workload(self) -> Workload:
-        """The load points of the experiment, and how each is driven."""
         return self.experiment.workload()
 
     @cached_property
     def launch_load(self) -> LaunchLoad:
-        """What a launch of the search is driven with."""
         return LaunchLoad.from_experiment(self.experiment)
 
     @cached_property
     def confirmation_load(self) -> LaunchLoad:
-        """What a confirmation is driven with."""
         return self.launch_load.for_confirmation(self.experiment)
 
     @property
     def purposes(self) -> Counter[Purpose]:
-        """How many launches there are for each purpose, at most."""
+        """Upper bound on the number of launches by purpose."""
         return Counter({**Counter(launch.purpose for launch in self.launches), "confirmation": self.confirmations})
 
     @property
     def confirmations(self) -> int:
-        """Launches that confirm the winner, and the baseline where there is one; none of a server that runs already."""
-        launched = self.is_virtual or self.experiment.deployment.mode != "external"
-        compared = self.launches and self.launches[0].purpose == "baseline"
-        if not launched or len(self.launches) <= bool(compared):
+        """Number of confirmations of the winner and the baseline; none on a server that autotune did not start."""
+        can_launch = self.is_virtual or self.experiment.deployment.mode != "external"
+        has_baseline = self.launches and self.launches[0].purpose == "baseline"
+        if not can_launch or len(self.launches) <= bool(has_baseline):
             return 0
-        return (2 if compared else 1) * self.experiment.optimization.confirm
+        return (2 if has_baseline else 1) * self.experiment.optimization.confirm
 
     @property
     def launch_count(self) -> int:
-        """All launches."""
+        """Upper bound on the number of all launches."""
         return len(self.launches) + self.confirmations
 
     @property
     def may_end_early(self) -> bool:
-        """Whether the search makes fewer launches where more would be in vain."""
-        chosen = self.experiment.optimization
-        return chosen.strategy == "racing" or chosen.patience is not None
+        """Whether the search may stop before its last launch."""
+        optimization = self.experiment.optimization
+        return optimization.strategy == "racing" or optimization.patience is not None
 
     @property
     def usual_cost(self) -> RunCost:
-        """All launches, with every window as long as it is configured."""
-        return self._total_cost(self.launch_load.usual_seconds, self.confirmation_load.usual_seconds).capped(
-            *self._budget
-        )
+        """Cost of all launches if every window lasts as configured."""
+        cost = self._total_cost(self.launch_load.usual_seconds, self.confirmation_load.usual_seconds)
+        return cost.capped(*self._budget)
 
     @property
     def max_cost(self) -> RunCost:
-        """All launches, with every window as long as it may get, within the budgets."""
-        chosen = self.experiment.optimization
-        # a launch is given up between two load points
-        limit = chosen.timeout_per_iteration + self.launch_load.max_point_seconds
+        """Cost of all launches with the longest windows, within the budgets."""
+        # the timeout of a launch is checked between two load points
+        limit = self.experiment.optimization.timeout_per_iteration + self.launch_load.max_point_seconds
         start = self.start_seconds + LAUNCH_OVERHEAD_SECONDS
         loads = (min(load.max_seconds, max(limit - start, 0.0)) for load in (self.launch_load, self.confirmation_load))
         return self._total_cost(*loads).capped(*self._budget)
@@ -171,14 +160,16 @@ class Plan:
     def _budget(self) -> tuple[float | None, float | None]:
         return self.experiment.optimization.max_seconds, self.experiment.optimization.max_gpu_hours
 
-    def _total_cost(self, searching: float, confirming: float) -> RunCost:
-        beside = self.start_seconds + LAUNCH_OVERHEAD_SECONDS
-        seconds = len(self.launches) * (beside + searching) + self.confirmations * (beside + confirming)
-        gpu_seconds = sum(self.gpus) * (beside + searching)
+    def _total_cost(self, search_seconds: float, confirmation_seconds: float) -> RunCost:
+        """Cost of all launches, given the seconds of load of one launch of the search and of one confirmation."""
+        overhead = self.start_seconds + LAUNCH_OVERHEAD_SECONDS
+        search_seconds, confirmation_seconds = overhead + search_seconds, overhead + confirmation_seconds
+        seconds = len(self.launches) * search_seconds + self.confirmations * confirmation_seconds
+        gpu_seconds = sum(self.gpus) * search_seconds
         if self.gpus:
-            # half of them launch the baseline, half a winner that is not known yet
+            # half of the confirmations launch the baseline, half the winner, at worst the largest candidate
             pair = self.gpus[0] + max(self.gpus)
-            gpu_seconds += self.confirmations / 2 * pair * (beside + confirming)
+            gpu_seconds += self.confirmations / 2 * pair * confirmation_seconds
         return RunCost(seconds, gpu_seconds / 3600)
 
 

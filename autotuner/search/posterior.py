@@ -1,4 +1,4 @@
-"""What is to be expected of candidates, in view of the trials so far."""
+"""Posterior mean and covariance of the candidates' log utility, given the finished trials."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from autotuner.search.problem import Problem
 from autotuner.search.surrogate import MeasuredFigure, PredictedFigure, Surrogate
 
 COST_PRIOR_SD = 0.2
-"""The deviation that the log costs of operators are taken to have at first."""
+"""Prior standard deviation of operator log costs; 0.3 took more launches in six worlds of benchmarks/search."""
 
 SHARED_ERROR_SD = {"ttft": 3.0}
-"""The deviation of what all predictions of a figure are off by alike, PRIOR_SD being 1: 60% for a TTFT.
+"""Standard deviation, in units of COST_PRIOR_SD, of the error that all predictions of a metric share: 60% for TTFT.
 
-Of models that no constant was fitted to it is off by 33% in the mean (docs/explanation/prediction.md), and by a
-factor of two in 4 of 48 simulated worlds (benchmarks/scoring/long_runs.py), in which searches ended at once.
+Held-out TTFTs are off by 33% in the mean (docs/explanation/prediction.md), and by a factor of two in 4 of 48 simulated
+worlds (benchmarks/scoring/long_runs.py), in which searches without this term ended after one launch.
 """
 
 TTFT_RECALIBRATION_LOG_STEP = 0.1
-"""A change of the log of a level for which all candidates are predicted again."""
+"""Change of the log TTFT factor after which all candidates are predicted again; by hand, to save predictions."""
 
 NO_SLOPES_ERROR_SCALE = 2.0
-"""By how much less is known of a prediction of which it is not known what it depends on, as a factor."""
+"""Factor on the model error of a prediction whose sensitivities were not computed; chosen by hand."""
 
 MAX_WITH_SLOPES = 200
-"""Candidates of which that is found out: those with the best predictions."""
+"""How many candidates, those with the best predictions, get sensitivities; by hand, for time: 12 predictions each."""
 
 LAUNCH_NOISE_SD = {"measured": 0.04, "simulated": 0.02, "predicted": 0.0}
-"""The deviation between launches of one candidate: real ones differ by 2 to 6% from day to day."""
+"""Standard deviation of log utility between launches of a candidate: real ones differ by 2 to 6% from day to day."""
 
 POINT_NOISE_SD, CEILING_NOISE_SD = 0.03, 0.05
-"""Deviations of logs that are measured, besides: at one load point, and of what was given up."""
+"""Noise of the log metrics of one load point, and of the utility bound of a pruned trial; chosen by hand."""
 
 INFEASIBLE_NOISE_SD = 0.5
-"""The same where no load met the targets: its utility at the lowest one is no measure of how far off it is."""
+"""Noise of log utility where no load met the targets: utility at the lowest load says little; chosen by hand."""
 
 MIN_REQUESTS = 20
-"""Requests of a load point below which its means say little."""
+"""Requests below which a load point's means are not used; chosen by hand."""
 
 
 class Posterior:
-    """Expected utilities of candidates, corrected by every load point that was measured."""
+    """Log utilities of candidates as predicted, corrected by the residuals of every measured load point."""
 
     def __init__(self, problem: Problem, candidates: Sequence[Candidate]) -> None:
         self.problem = problem
@@ -62,120 +62,110 @@ class Posterior:
         self._forecast_candidates()
 
     def _forecast_candidates(self) -> None:
-        """Predict the utility of every candidate of the pool."""
-        known = {
-            candidate.key: found.utility
-            for candidate in self._candidates
-            if (found := self.forecasts.forecast(candidate))
-        }
-        self._without_slopes = set(sorted(known, key=lambda key: -known[key])[MAX_WITH_SLOPES:])
-        self._predicted_utilities = sorted(math.log(value) for value in known.values())
-        self.has_predictions = bool(known)
+        forecasts = {candidate.key: self.forecasts.forecast(candidate) for candidate in self._candidates}
+        utilities = {key: forecast.utility for key, forecast in forecasts.items() if forecast}
+        self._without_slopes = set(sorted(utilities, key=lambda key: -utilities[key])[MAX_WITH_SLOPES:])
+        self._predicted_utilities = sorted(math.log(utility) for utility in utilities.values())
+        self.has_predictions = bool(utilities)
 
     def _calibrate_ttft(self, trials: Sequence[Trial]) -> None:
-        """Where a target asks for TTFTs, expect them at the level at which they were measured."""
+        """Scale predicted TTFTs to the median of measured / predicted, where a target depends on them."""
         if not any(term.metric in ("ttft", "latency") for term in self.experiment.slo.terms):
             return
-        ratios = [ratio for trial in trials if not trial.failed for ratio in self._ttft_log_ratios(trial)]
-        level = math.exp(median(ratios)) if ratios else 1.0
-        if abs(math.log(level / self.forecasts.ttft_factor)) > TTFT_RECALIBRATION_LOG_STEP:
-            self.forecasts.set_ttft_factor(level)
+        log_ratios = [ratio for trial in trials if not trial.failed for ratio in self._ttft_log_ratios(trial)]
+        factor = math.exp(median(log_ratios)) if log_ratios else 1.0
+        if abs(math.log(factor / self.forecasts.ttft_factor)) > TTFT_RECALIBRATION_LOG_STEP:
+            self.forecasts.set_ttft_factor(factor)
             self._forecast_candidates()
 
     def _ttft_log_ratios(self, trial: Trial) -> Iterator[float]:
-        """The log of measured over predicted TTFT at each load point whose figures are steady."""
+        """Log of measured over predicted mean TTFT at each load point in steady state."""
         for point, result in trial.measurement.latest_results.items():
             measured = result.metrics.ttft_from_schedule if point.rate else result.metrics.ttft
-            predicted = self.problem.predict(trial.candidate, point)
-            if (
-                measured
-                and predicted
-                and measured.mean > 0
-                and predicted.ttft > 0
-                and result.verdict in STEADY_STATE_VERDICTS
-            ):
-                yield math.log(measured.mean / predicted.ttft)
+            prediction = self.problem.predict(trial.candidate, point)
+            if not measured or not prediction or result.verdict not in STEADY_STATE_VERDICTS:
+                continue
+            if measured.mean > 0 and prediction.ttft > 0:
+                yield math.log(measured.mean / prediction.ttft)
 
     def is_predicted(self, candidate: Candidate) -> bool:
-        """Whether something is predicted of it, be it that it does not fit."""
-        return self.forecasts.forecast(candidate) is not None or (
-            self.has_predictions and not self.problem.fits(candidate)
-        )
+        """Whether there is a prediction for the candidate, including that it does not fit into memory."""
+        has_forecast = self.forecasts.forecast(candidate) is not None
+        return has_forecast or (self.has_predictions and not self.problem.fits(candidate))
 
     def mean_and_covariance(
         self, candidates: Sequence[Candidate], trials: Sequence[Trial]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(means, covariance) of the log utilities of candidates after trials."""
+        """Posterior (means, covariance) of the candidates' log utility, given the trials.
+
+        The utility bound of a pruned trial is a measurement only where the posterior mean lies above it.
+        """
         self._calibrate_ttft(trials)
-        worths = [worth for trial in trials if (worth := self.log_utility(trial)) is not None]
-        usual = self._predicted_utilities or sorted(worths) or [0.0]
-        middle = usual[len(usual) // 2]
-        belief = Surrogate(
-            COST_PRIOR_SD, tuple(seen for trial in trials for seen in self._measured_figures(trial, middle))
-        )
+        measured = [value for trial in trials if (value := self.log_utility(trial)) is not None]
+        log_utilities = self._predicted_utilities or sorted(measured) or [0.0]
+        default_mean = log_utilities[len(log_utilities) // 2]
+        figures = [figure for trial in trials for figure in self._measured_figures(trial, default_mean)]
+        surrogate = Surrogate(COST_PRIOR_SD, tuple(figures))
         for trial in trials:
             ceiling = trial.measurement.outcome.ceiling
             if ceiling and self.log_utility(trial) is None:
-                figure = self._utility_figure(trial.candidate, middle)
-                if belief.posterior([figure])[0][0] > math.log(ceiling):
-                    belief = Surrogate(
-                        COST_PRIOR_SD,
-                        (*belief.measurements, MeasuredFigure(figure, math.log(ceiling), CEILING_NOISE_SD)),
-                    )
-        return belief.posterior([self._utility_figure(candidate, middle) for candidate in candidates])
+                figure = self._utility_figure(trial.candidate, default_mean)
+                if surrogate.posterior([figure])[0][0] > math.log(ceiling):
+                    bound = MeasuredFigure(figure, math.log(ceiling), CEILING_NOISE_SD)
+                    surrogate = Surrogate(COST_PRIOR_SD, (*surrogate.measurements, bound))
+        return surrogate.posterior([self._utility_figure(candidate, default_mean) for candidate in candidates])
 
     def log_utility(self, trial: Trial) -> float | None:
-        """The log utility a trial showed; None where it failed or was given up."""
+        """Log of the measured utility, discounted where a capacity search met no target; None if failed or pruned."""
         standing = rank([trial], self.experiment).standings
         if not standing or standing[0].verdict is None or not standing[0].value:
             return None
-        met = standing[0].verdict in (Verdict.FEASIBLE, Verdict.UNDECIDED)
-        doubt = 1.0 if met or not self.experiment.benchmark.find_capacity else INFEASIBLE_UTILITY_FACTOR
-        return math.log(self.objective.utility(standing[0].value) * doubt)
+        is_feasible = standing[0].verdict in (Verdict.FEASIBLE, Verdict.UNDECIDED)
+        factor = 1.0 if is_feasible or not self.experiment.benchmark.find_capacity else INFEASIBLE_UTILITY_FACTOR
+        return math.log(self.objective.utility(standing[0].value) * factor)
 
     def _meets_targets(self, trial: Trial) -> bool:
-        """Whether there is a load at which it met its targets, or capacities were not looked for."""
-        capacities = trial.measurement.outcome.capacities
-        return all(capacity.value > 0 for capacity in capacities)
+        """Whether some load of every scenario met the targets; true where no capacity was searched."""
+        return all(capacity.value > 0 for capacity in trial.measurement.outcome.capacities)
 
     def _utility_figure(self, candidate: Candidate, default_mean: float) -> PredictedFigure:
-        """The expected utility; a guess where nothing is predicted, and a low one for what is not expected to fit."""
-        expected = self.forecasts.forecast(candidate)
-        none = (0.0,) * len(self.forecasts.operator_kinds)
-        if expected is not None:
-            found = None if candidate.key in self._without_slopes else self.forecasts.utility_figure(candidate)
-            figure = found or PredictedFigure(
-                candidate, "utility", math.log(expected.utility), none, NO_SLOPES_ERROR_SCALE
-            )
+        """Predicted log utility: below all others if it does not fit, `default_mean` without a prediction."""
+        forecast = self.forecasts.forecast(candidate)
+        no_slopes = (0.0,) * len(self.forecasts.operator_kinds)
+        if forecast is not None:
+            figure = None if candidate.key in self._without_slopes else self.forecasts.utility_figure(candidate)
+            if not figure:
+                log_utility = math.log(forecast.utility)
+                figure = PredictedFigure(candidate, "utility", log_utility, no_slopes, NO_SLOPES_ERROR_SCALE)
             return replace(figure, shared_error_sd=SHARED_ERROR_SD.get(self.objective.metric, 0.0))
         if self.is_predicted(candidate):
-            return PredictedFigure(
-                candidate, "utility", self._predicted_utilities[0] + math.log(INFEASIBLE_UTILITY_FACTOR), none
-            )
-        return PredictedFigure(candidate, "utility", default_mean, none, is_unpredicted=True)
+            log_utility = self._predicted_utilities[0] + math.log(INFEASIBLE_UTILITY_FACTOR)
+            return PredictedFigure(candidate, "utility", log_utility, no_slopes)
+        return PredictedFigure(candidate, "utility", default_mean, no_slopes, is_unpredicted=True)
 
     def _measured_figures(self, trial: Trial, default_mean: float) -> list[MeasuredFigure]:
-        """What a trial says: of its utility, and of the times at each of its load points."""
+        """The utility of a trial, and where predictions exist TPOT and request rate at each load point."""
         if trial.failed:
             return []
-        worth = self.log_utility(trial)
-        figure = self._utility_figure(trial.candidate, default_mean)
-        noise = LAUNCH_NOISE_SD[trial.measurement.source] if self._meets_targets(trial) else INFEASIBLE_NOISE_SD
-        found = [] if worth is None else [MeasuredFigure(figure, worth, noise)]
+        log_utility = self.log_utility(trial)
+        prediction = self._utility_figure(trial.candidate, default_mean)
+        noise_sd = LAUNCH_NOISE_SD[trial.measurement.source] if self._meets_targets(trial) else INFEASIBLE_NOISE_SD
+        figures = [] if log_utility is None else [MeasuredFigure(prediction, log_utility, noise_sd)]
         if self.forecasts.forecast(trial.candidate) is None:
-            return found
-        last = {result.load_point: result for result in trial.measurement.load_points}
-        return found + [seen for result in last.values() for seen in self._load_point_figures(trial.candidate, result)]
+            return figures
+        for result in trial.measurement.latest_results.values():
+            figures += self._load_point_figures(trial.candidate, result)
+        return figures
 
     def _load_point_figures(self, candidate: Candidate, result: LoadPointResult) -> list[MeasuredFigure]:
-        metrics, in_flight = result.metrics, result.load_point.concurrency
+        metrics, concurrency = result.metrics, result.load_point.concurrency
         if not metrics.tpot or not metrics.e2e or not metrics.tpot.mean or metrics.requests < MIN_REQUESTS:
             return []
-        expected = self.forecasts.load_point_figures(candidate, result.load_point)
-        if expected is None:
+        predictions = self.forecasts.load_point_figures(candidate, result.load_point)
+        if predictions is None:
             return []
-        tpot, requests = expected
-        found = [MeasuredFigure(tpot, math.log(metrics.tpot.mean), POINT_NOISE_SD)]
-        if in_flight and metrics.e2e.mean > 0:
-            found.append(MeasuredFigure(requests, math.log(in_flight / metrics.e2e.mean), POINT_NOISE_SD))
-        return found
+        tpot, request_rate = predictions
+        figures = [MeasuredFigure(tpot, math.log(metrics.tpot.mean), POINT_NOISE_SD)]
+        if concurrency and metrics.e2e.mean > 0:  # requests/s by Little's law
+            figures.append(MeasuredFigure(request_rate, math.log(concurrency / metrics.e2e.mean), POINT_NOISE_SD))
+        return figures

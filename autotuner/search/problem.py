@@ -1,4 +1,4 @@
-"""What a searcher is given to solve."""
+"""The input of a searcher."""
 
 from __future__ import annotations
 
@@ -14,30 +14,27 @@ from autotuner.search.space import Space
 
 
 class Predictor(Protocol):
-    """What a candidate is predicted to do at a load point, with operators of some costs."""
+    """Predicts a candidate's performance at a load point, with operator costs scaled by factors."""
 
     def __call__(self, candidate: Candidate, load_point: LoadPoint, costs: CostFactors = ..., /) -> Prediction | None:
-        """The prediction; None where nothing can be said."""
+        """The prediction; None where there is none."""
 
 
 def no_prediction(candidate: Candidate, load_point: LoadPoint, costs: CostFactors = UNIT_COSTS, /) -> Prediction | None:
-    """Predict nothing."""
     return None
 
 
 def always_fits(candidate: Candidate) -> bool:
-    """Expect every candidate to fit."""
     return True
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The candidates, what is asked of them, and what is believed of them beforehand.
+    """The candidates, the experiment, and the prior knowledge of them.
 
-    `predict` gives the prior, `holds` whether the model is expected to fit; `start_seconds` is what
-    one engine start is taken to last. `baseline` is the engine with its own defaults, which is
-    launched first where there is one. `relaunches` says that servers are started here, so that a
-    winner can be confirmed with nothing to compare it with, too.
+    `fits` predicts whether the model fits into memory; `start_seconds` is the assumed duration of an engine start.
+    `baseline` is the engine with its own defaults, launched first where there is one. `can_relaunch`: servers are
+    started by the run, so that a winner can be confirmed even without a baseline.
     """
 
     space: Space
@@ -50,10 +47,9 @@ class Problem:
 
     @property
     def max_launches(self) -> int:
-        """The most launches a strategy may ask for, beside the baseline's."""
+        """How many launches a strategy may propose, the baseline's not among them."""
         return self.experiment.optimization.max_iterations - (self.baseline is not None)
 
     @property
     def seed(self) -> int:
-        """What makes a search repeatable."""
         return self.experiment.optimization.seed

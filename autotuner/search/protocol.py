@@ -1,23 +1,39 @@
-"""What a search strategy is."""
+"""The interface of a search strategy, and what it reports about itself."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from autotuner.core import Trial
-from autotuner.search.account import SearchReport
+from autotuner.core import Candidate, Trial
 from autotuner.search.launch import Launch
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """Why a search stopped, None while it goes on, and the candidates it did not launch, each with the reason.
+
+    `candidate_count` is how many could have been launched; None where that was not recorded.
+    """
+
+    stop_reason: str | None = None
+    skipped: tuple[tuple[Candidate, str], ...] = ()
+    candidate_count: int | None = None
+
+
+EMPTY_REPORT = SearchReport()
+"""Of a search that goes on, or that recorded nothing."""
 
 
 class Searcher(Protocol):
     """Proposes launches, no candidate twice for the same purpose, and learns from finished trials."""
 
     def ask(self) -> Launch | None:
-        """The next launch, or None when there is nothing to try now; there may be after another tell."""
+        """The next launch; None when there is nothing to launch now, though there may be after another `tell`."""
 
     def tell(self, trial: Trial) -> None:
-        """Take note of a finished trial, this run's or one read back from its record."""
+        """Record a finished trial, of this run or read back from a run folder."""
 
     @property
     def report(self) -> SearchReport:
-        """What was left out, and why it stopped; told of all trials of a record it says the same again."""
+        """The state of the search; a function of the trials alone, so that a resumed run reports the same."""

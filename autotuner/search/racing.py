@@ -1,4 +1,4 @@
-"""Racing: predicted order, the incumbent to beat on every launch, and no launch for what cannot win."""
+"""Racing: launch by expected improvement over the incumbent, prune what loses, stop when nothing is likely to win."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from autotuner.errors import pluralize
 from autotuner.experiment import Experiment
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.rank import Ranking, rank
-from autotuner.search.account import SearchReport
 from autotuner.search.capacity import WORTHWHILE_GAIN, BracketStart, CapacitySearch, IncumbentUtility
 from autotuner.search.exclusions import Exclusions
 from autotuner.search.feasibility import Feasibility
@@ -25,33 +24,33 @@ from autotuner.search.launch import Launch, LoadPlan
 from autotuner.search.margins import steady_state_utility
 from autotuner.search.posterior import Posterior
 from autotuner.search.problem import Problem
+from autotuner.search.protocol import SearchReport
 
 UCB_Z = 1.64
-"""Standard deviations to which an optimistic bound reaches: one in twenty is above it."""
+"""Upper confidence bound, one-sided 95%, that a skipped candidate is reported with."""
 
 STOP_PROBABILITY = 0.03
-"""The chance of a worthwhile gain among all that is left at which the search ends."""
+"""The search ends when a worthwhile gain, or a feasible candidate, is less likely; chosen by hand, 0.05 before."""
 
 POSTERIOR_DRAWS, JITTER_VARIANCE = 2000, 1e-6
-"""Joint draws from the belief, and the variance added to each so that they can be drawn."""
+"""Joint posterior draws: 0.4 points of error at STOP_PROBABILITY; variance added so that a Cholesky factor exists."""
 
 NEGLIGIBLE_GAIN = 0.02
-"""A gain, as a share, that counts as none."""
+"""Relative gain that does not reset `patience`; chosen by hand."""
 
 FIRST_PROBE_FACTOR = 1.04
-"""The part of the incumbent's capacity a candidate is tried at first."""
+"""First load of a candidate over the incumbent's capacity per GPU: WORTHWHILE_GAIN above it."""
 
 BRACKET_STEP_BOUNDS = (1.1, 2.0)
-"""The shortest and the longest first step of a bracket."""
-
+"""Bounds of the first step of a bracket, else one posterior standard deviation; chosen by hand."""
 
 CONVERGED = f"converged: no untested candidate is predicted to be more than {WORTHWHILE_GAIN:.0%} better"
-NONE_FEASIBLE = "no candidate that is left is likely to meet the targets"
+NONE_FEASIBLE = "infeasible: no untested candidate is likely to meet the targets"
 
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The best so far: its trial and, in the search's terms, the log of its utility."""
+    """The best trial so far."""
 
     trial: Trial
     log_utility: float
@@ -59,21 +58,23 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class CandidateScores:
-    """The candidates that may be asked for, what each promises, those left out with the reason; why none is left."""
+    """Acquisition value of each candidate worth launching, and the skipped ones with their reasons.
+
+    Without candidates `stop_reason` says why none is left.
+    """
 
     candidates: tuple[Candidate, ...]
     scores: np.ndarray
     skipped: tuple[tuple[Candidate, str], ...]
-    stop_reason: str = "nothing that is left can work"
+    stop_reason: str = "no untested candidate can run"
 
 
 class RacingSearch:
-    """Asks for candidates in the order of what is believed of them, and learns from every one.
+    """Proposes the candidate of greatest expected improvement over the incumbent.
 
-    The belief is a prediction corrected by what was measured. Launched is what promises the
-    greatest gain over the incumbent; once a worthwhile one is improbable among all that is left,
-    nothing more is. Where nothing can be predicted it begins with an even spread, and believes that
-    the effects of single values count for more than those of their combinations.
+    The posterior is a prediction corrected by the measurements. The search ends when a gain of WORTHWHILE_GAIN is
+    improbable among all untested candidates. Without predictions it starts with a balanced set of candidates and an
+    additive model of parameter values.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -90,64 +91,60 @@ class RacingSearch:
 
     @cached_property
     def posterior(self) -> Posterior:
-        """What is expected of the candidates; predictions are made when they are first needed."""
+        """Posterior of the candidates' log utility; made lazily, as it predicts all of them."""
         return Posterior(self.problem, self._candidates)
 
     def ask(self) -> Launch | None:
-        """The most promising candidate that is left; None when none can win or no launch is left."""
+        """The candidate with the greatest acquisition value; None when none is likely to win, or at a budget's end."""
         if self._exhausted_budget is not None:
             return None
-        chances = self._score_candidates()
-        if not chances.candidates:
+        scored = self._score_candidates()
+        if not scored.candidates:
             return None
-        candidate = chances.candidates[int(np.argmax(chances.scores))]
+        candidate = scored.candidates[int(np.argmax(scored.scores))]
         self._proposed_keys.add(candidate.key)
         self._launch_count += 1
         return Launch(candidate, load_plan=self.load_plan(candidate))
 
     def tell(self, trial: Trial) -> None:
-        """Learn from a finished trial."""
+        """Record a finished trial; confirmations do not count, as they say nothing about other candidates."""
         if trial.purpose == "confirmation":
             return
         if trial.candidate.key not in self._proposed_keys and trial.purpose == "search":
             self._launch_count += 1
         self._proposed_keys.add(trial.candidate.key)
         self._trials.append(trial)
-        self._trials.sort(key=lambda told: told.number)
+        self._trials.sort(key=lambda trial: trial.number)
         self.exclusions.add(trial)
 
     @property
     def report(self) -> SearchReport:
-        """Why it stopped, and what it left out."""
-        chances = self._score_candidates()
-        left, skipped = chances.candidates, chances.skipped
-        if left and self._exhausted_budget is None:
-            return SearchReport(None, skipped)
-        if self._exhausted_budget is not None and left:
-            return SearchReport(self._exhausted_budget, skipped)
-        if skipped:
-            return SearchReport(chances.stop_reason, skipped)
+        """Why the search stopped, None while it goes on, and the skipped candidates."""
+        scored = self._score_candidates()
+        if scored.candidates:
+            return SearchReport(self._exhausted_budget, scored.skipped)
+        if scored.skipped:
+            return SearchReport(scored.stop_reason, scored.skipped)
         return SearchReport("every candidate was tried")
 
     def load_plan(self, candidate: Candidate) -> LoadPlan | None:
-        """The load points for a candidate, in view of what it has to beat."""
+        """Load plan that prunes the candidate against the incumbent; None for the experiment's own load points."""
         incumbent = self._incumbent()
         if not self.experiment.benchmark.find_capacity:
             return IncumbentRace(self.experiment, candidate.gpus, incumbent.trial) if incumbent else None
-        floor = (
-            IncumbentUtility(incumbent.trial.number, _utility_by_scenario(incumbent.trial, self.experiment))
-            if incumbent
-            else None
-        )
+        utility = None
+        if incumbent:
+            by_scenario = _utility_by_scenario(incumbent.trial, self.experiment)
+            utility = IncumbentUtility(incumbent.trial.number, by_scenario)
         starts = self._bracket_starts(candidate, incumbent)
-        return CapacitySearch(self.experiment, candidate.gpus, starts, floor, stop_when_flat=True)
+        return CapacitySearch(self.experiment, candidate.gpus, starts, utility, stop_when_flat=True)
 
     @property
     def _exhausted_budget(self) -> str | None:
-        """Why no more launches are made, though candidates are left."""
+        """Which budget ends the search; None while none does."""
         if self._launch_count >= self.problem.max_launches:
-            most = self.experiment.optimization.max_iterations
-            return f"max_iterations allows {pluralize(most, 'launch', 'launches')}"
+            max_iterations = self.experiment.optimization.max_iterations
+            return f"max_iterations allows {pluralize(max_iterations, 'launch', 'launches')}"
         patience = self.experiment.optimization.patience
         if patience is not None and self._launches_without_gain() >= patience:
             launches = pluralize(patience, "launch", "launches")
@@ -155,115 +152,116 @@ class RacingSearch:
         return None
 
     def _score_candidates(self) -> CandidateScores:
-        """What may still be asked for, how much it promises, and what is left out with the reason."""
-        open_ones = [candidate for candidate in self._candidates if candidate.key not in self._proposed_keys]
-        against = [(candidate, why) for candidate in open_ones if (why := self.exclusions.exclusion_reason(candidate))]
-        refused = {candidate.key for candidate, _ in against}
-        left = tuple(candidate for candidate in open_ones if candidate.key not in refused)
-        if not left:
-            return CandidateScores((), np.zeros(0), tuple(against))
-        means, shared = self.posterior.mean_and_covariance(left, self._trials)
-        sds = np.sqrt(np.maximum(np.diag(shared), 0.0))
-        odds = np.log([self.exclusions.success_probability(candidate) for candidate in left])
+        """Expected improvement times the probability of not crashing; before an incumbent, log utility or its UCB."""
+        untested = [candidate for candidate in self._candidates if candidate.key not in self._proposed_keys]
+        reasons = [(candidate, self.exclusions.exclusion_reason(candidate)) for candidate in untested]
+        excluded = tuple((candidate, reason) for candidate, reason in reasons if reason)
+        candidates = tuple(candidate for candidate, reason in reasons if not reason)
+        if not candidates:
+            return CandidateScores((), np.zeros(0), excluded)
+        means, covariance = self.posterior.mean_and_covariance(candidates, self._trials)
+        sds = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        log_success = np.log([self.exclusions.success_probability(candidate) for candidate in candidates])
         incumbent = self._incumbent()
         if incumbent is None:
-            if self._none_feasible(left):
-                hopeless = [(candidate, "not expected to meet the targets") for candidate in left]
-                return CandidateScores((), np.zeros(0), (*against, *hopeless), NONE_FEASIBLE)
-            lean = 0.0 if self.posterior.has_predictions else 1.0
-            return CandidateScores(left, means + lean * sds + odds, tuple(against))
-        gains = np.maximum(
-            self._posterior_draws(means, shared) - incumbent.log_utility - math.log(1 + WORTHWHILE_GAIN), 0.0
-        )
-        if (gains.max(axis=1) > 0).mean() > STOP_PROBABILITY:
-            return CandidateScores(left, gains.mean(axis=0) * np.exp(odds), tuple(against))
-        ratios = np.exp(means + UCB_Z * sds - incumbent.log_utility)
-        hopeless = [
-            (one, self._skip_reason(one, float(ratio), incumbent)) for one, ratio in zip(left, ratios, strict=True)
-        ]
-        return CandidateScores((), np.zeros(0), (*against, *hopeless), CONVERGED)
+            if self._none_feasible(candidates):
+                hopeless = [(candidate, "not expected to meet the targets") for candidate in candidates]
+                return CandidateScores((), np.zeros(0), (*excluded, *hopeless), NONE_FEASIBLE)
+            # one standard deviation of optimism (UCB) without predictions: chosen by hand
+            optimism = 0.0 if self.posterior.has_predictions else 1.0
+            return CandidateScores(candidates, means + optimism * sds + log_success, excluded)
+        log_ratios = self._posterior_draws(means, covariance) - incumbent.log_utility
+        improvements = np.maximum(log_ratios - math.log(1 + WORTHWHILE_GAIN), 0.0)
+        if (improvements.max(axis=1) > 0).mean() > STOP_PROBABILITY:
+            return CandidateScores(candidates, improvements.mean(axis=0) * np.exp(log_success), excluded)
+        upper_ratios = np.exp(means + UCB_Z * sds - incumbent.log_utility)
+        pairs = zip(candidates, upper_ratios, strict=True)
+        hopeless = [(candidate, self._skip_reason(candidate, float(ratio), incumbent)) for candidate, ratio in pairs]
+        return CandidateScores((), np.zeros(0), (*excluded, *hopeless), CONVERGED)
 
     def _none_feasible(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether no candidate met its targets, and none that is left is likely to."""
         return self.feasibility.any_feasible_probability(candidates, self._trials) <= STOP_PROBABILITY
 
     def _skip_reason(self, candidate: Candidate, upper_ratio: float, incumbent: Incumbent) -> str:
-        known = self.posterior.forecasts.forecast(candidate) is not None
-        if not known and self.posterior.is_predicted(candidate):
+        has_forecast = self.posterior.forecasts.forecast(candidate) is not None
+        if not has_forecast and self.posterior.is_predicted(candidate):
             return "predicted: the model does not fit"
-        how = "predicted" if known else "by what like it came to"
-        return f"{how}: at best {upper_ratio:.2f} times as good as trial {incumbent.trial.number}"
+        basis = "predicted" if has_forecast else "estimated from similar candidates"
+        return f"{basis}: at most {upper_ratio:.2f}x the utility of trial {incumbent.trial.number}"
 
     def _posterior_draws(self, means: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        """Log utilities of all candidates drawn together, the same ones for the same belief."""
+        """Seeded joint draws of all candidates' log utilities, of shape (POSTERIOR_DRAWS, candidates)."""
         root = np.linalg.cholesky((covariance + covariance.T) / 2 + JITTER_VARIANCE * np.eye(len(means)))
-        draws = np.random.default_rng(self.problem.seed).standard_normal((POSTERIOR_DRAWS, len(means)))
-        found: np.ndarray = means + draws @ root.T
-        return found
+        normals = np.random.default_rng(self.problem.seed).standard_normal((POSTERIOR_DRAWS, len(means)))
+        draws: np.ndarray = means + normals @ root.T
+        return draws
 
     def _incumbent(self) -> Incumbent | None:
         winner = self._rank(self._trials).winner
         if winner is None:
             return None
         trial = next(trial for trial in self._trials if trial.number == winner.trial_number)
-        worth = self.posterior.log_utility(trial)
-        return None if worth is None else Incumbent(trial, worth)
+        log_utility = self.posterior.log_utility(trial)
+        return None if log_utility is None else Incumbent(trial, log_utility)
 
     def _rank(self, trials: Sequence[Trial]) -> Ranking:
         return rank(trials, self.experiment, prefer_defaults=False)
 
     def _launches_without_gain(self) -> int:
-        """How many of the last trials did not beat what was best before them."""
+        """How many of the latest trials in a row did not beat the best before them by NEGLIGIBLE_GAIN."""
         best, count = -math.inf, 0
         for position, trial in enumerate(self._trials, start=1):
             winner = self._rank(self._trials[:position]).winner
-            worth = self.posterior.log_utility(trial) if winner and winner.trial_number == trial.number else None
-            if worth is not None and worth > best + NEGLIGIBLE_GAIN:
-                best, count = worth, 0
+            is_winner = winner is not None and winner.trial_number == trial.number
+            log_utility = self.posterior.log_utility(trial) if is_winner else None
+            if log_utility is not None and log_utility > best + NEGLIGIBLE_GAIN:
+                best, count = log_utility, 0
             else:
                 count += 1
         return count
 
     def _bracket_starts(self, candidate: Candidate, incumbent: Incumbent | None) -> dict[str, BracketStart]:
-        """Where each capacity is looked for first: what has to be beaten, or what is believed if that is well above."""
-        expected = self.posterior.forecasts.forecast(candidate)
+        """First load and step by scenario: the load to beat, or the posterior capacity if that is clearly above it."""
+        forecast = self.posterior.forecasts.forecast(candidate)
         mean, sd = 0.0, 0.0
-        if expected:
+        if forecast:
             (mean,), ((variance,),) = self.posterior.mean_and_covariance([candidate], self._trials)
             sd = math.sqrt(max(variance, 0.0))
         step = min(max(math.exp(sd), BRACKET_STEP_BOUNDS[0]), BRACKET_STEP_BOUNDS[1])
-        likely = expected is not None and (incumbent is None or mean - sd / 2 > incumbent.log_utility)
+        is_likely_better = forecast is not None and (incumbent is None or mean - sd / 2 > incumbent.log_utility)
         starts = {}
         for scenario in self.experiment.benchmark.traffic_scenarios:
-            believed = _corrected_capacity(expected, mean, scenario)
-            if incumbent is not None:
-                needed = self._load_to_beat(candidate, incumbent.trial, scenario)
-                starts[scenario] = BracketStart(max(believed, needed), step) if likely else BracketStart(needed, 1.25)
-            elif expected is not None:
-                starts[scenario] = BracketStart(believed, step)
+            capacity = _corrected_capacity(forecast, mean, scenario)
+            if incumbent is None:
+                if forecast is not None:
+                    starts[scenario] = BracketStart(capacity, step)
+                continue
+            # a first step of 1.25 where it is likely to lose: chosen by hand
+            load = self._load_to_beat(candidate, incumbent.trial, scenario)
+            starts[scenario] = BracketStart(max(capacity, load), step) if is_likely_better else BracketStart(load, 1.25)
         return starts
 
     def _load_to_beat(self, candidate: Candidate, incumbent: Trial, scenario: str) -> float:
-        """The load at which a candidate is about level with the incumbent, and a little more."""
-        found = next(c for c in incumbent.measurement.outcome.capacities if c.scenario == scenario)
-        share = candidate.gpus / incumbent.candidate.gpus if self.objective.name != "maximize_goodput" else 1.0
-        load = found.value * share * FIRST_PROBE_FACTOR
-        return float(math.ceil(load)) if found.unit == "concurrency" else load
+        """FIRST_PROBE_FACTOR times the incumbent's capacity, per GPU unless the objective is goodput."""
+        capacity = next(c for c in incumbent.measurement.outcome.capacities if c.scenario == scenario)
+        gpu_ratio = candidate.gpus / incumbent.candidate.gpus if self.objective.name != "maximize_goodput" else 1.0
+        load = capacity.value * gpu_ratio * FIRST_PROBE_FACTOR
+        return float(math.ceil(load)) if capacity.unit == "concurrency" else load
 
 
-def _corrected_capacity(expected: CandidateForecast | None, mean: float, scenario: str) -> float:
-    """The expected capacity, corrected by as much as the utility is."""
-    if expected is None:
+def _corrected_capacity(forecast: CandidateForecast | None, mean: float, scenario: str) -> float:
+    """The predicted capacity times the ratio of posterior to predicted utility; `mean` is the log of the former."""
+    if forecast is None:
         return 0.0
-    return expected.capacities[scenario] * math.exp(mean) / expected.utility
+    return forecast.capacities[scenario] * math.exp(mean) / forecast.utility
 
 
 def _utility_by_scenario(trial: Trial, experiment: Experiment) -> dict[str, float]:
-    """The steady utility at each scenario's capacity."""
-    found = {}
+    """Steady-state utility of a trial at its capacity on each scenario."""
+    utilities = {}
     for capacity in trial.measurement.outcome.capacities:
         for result in trial.measurement.load_points:
             value = steady_state_utility(result, trial.candidate.gpus, experiment)
             if result.load_point == capacity.load_point and value is not None:
-                found[capacity.scenario] = value
-    return found
+                utilities[capacity.scenario] = value
+    return utilities

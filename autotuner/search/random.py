@@ -9,10 +9,9 @@ from autotuner.search.problem import Problem
 
 
 class RandomSearch(ListedCandidates):
-    """Asks for at most `limit` candidates in a random order that the seed fixes."""
+    """Proposes a random sample of at most `problem.max_launches` candidates."""
 
     def __init__(self, problem: Problem) -> None:
         candidates = problem.space.candidates
-        super().__init__(
-            random.Random(problem.seed).sample(candidates, min(problem.max_launches, len(candidates))), len(candidates)
-        )
+        count = min(problem.max_launches, len(candidates))
+        super().__init__(random.Random(problem.seed).sample(candidates, count), len(candidates))

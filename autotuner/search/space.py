@@ -1,4 +1,4 @@
-"""The candidates a run may choose from: every combination of values that can work."""
+"""The search space: every combination of parameter values that the rules and the engine allow."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from autotuner.core import Candidate, Value
 from autotuner.rules import Rules
 
 MAX_ENUMERATED = 20_000
-"""Larger spaces are thinned by a seeded sample, so that planning stays instant."""
+"""Larger spaces are sampled with a fixed seed; chosen by hand, so that planning stays instant."""
 
 
 def no_refusal(candidate: Candidate) -> str | None:
-    """Refuse nothing."""
     return None
 
 
 Assignment = Mapping[str, Value]
-"""Values of some of the parameters; those that are not there do not exist beside them."""
+"""Parameter -> value; a parameter that is missing does not exist in the presence of the others."""
 
 
 @dataclass(frozen=True)
 class Space:
     """A runtime, the values each of its parameters may take, and the rules between them.
 
-    `refuse` gives the reason a combination cannot run, or None; combinations that are refused, or
-    break a constraint, are never asked for. `total` counts all combinations before that; where very
-    many are tied together, it counts those without the conditions too.
+    `engine_refusal` returns why a combination cannot run, or None. Combinations that it refuses, or that break a
+    constraint, are `refusals` and never launched. `combination_count` counts all combinations before that; in
+    groups above MAX_ENUMERATED it ignores conditions.
     """
 
     runtime: str
@@ -47,66 +46,67 @@ class Space:
             ParameterGroup.from_rules(names, self.parameters, self.rules)
             for names in self.rules.coupled_groups(list(self.parameters))
         ]
-        total = math.prod(group.combination_count for group in groups)
-        found = self._all_candidates(groups) if total <= MAX_ENUMERATED else self._sampled_candidates(groups)
-        kept: list[Candidate] = []
-        refused: list[tuple[Candidate, str]] = []
-        for candidate in dict.fromkeys(found):
+        count = math.prod(group.combination_count for group in groups)
+        combinations = self._all_candidates(groups) if count <= MAX_ENUMERATED else self._sampled_candidates(groups)
+        candidates: list[Candidate] = []
+        refusals: list[tuple[Candidate, str]] = []
+        for candidate in dict.fromkeys(combinations):
             reason = self.refusal_reason(candidate)
             if reason is None:
-                kept.append(candidate)
+                candidates.append(candidate)
             else:
-                refused.append((candidate, reason))
-        object.__setattr__(self, "candidates", tuple(kept))
-        object.__setattr__(self, "refused", tuple(refused))
-        object.__setattr__(self, "total", total)
+                refusals.append((candidate, reason))
+        object.__setattr__(self, "candidates", tuple(candidates))
+        object.__setattr__(self, "refusals", tuple(refusals))
+        object.__setattr__(self, "combination_count", count)
 
     def refusal_reason(self, candidate: Candidate) -> str | None:
-        """Why a candidate is not asked for: the constraint it breaks, or why it cannot run; None where it can be."""
+        """The constraint that a candidate breaks, or why the engine cannot run it; None if it can be launched."""
         return self.rules.violation(candidate.parameters) or self.engine_refusal(candidate)
 
     def _all_candidates(self, groups: Sequence[ParameterGroup]) -> list[Candidate]:
-        """Every combination, as if the last parameter changed first; a value that is not there is before all others."""
-        found = [self._merged_candidate(pick) for pick in itertools.product(*(group.assignments for group in groups))]
+        """Every combination in lexicographic order of its values' indices; a missing value comes first."""
+        products = itertools.product(*(group.assignments for group in groups))
+        candidates = [self._merged_candidate(assignments) for assignments in products]
         if len(groups) == len(self.parameters):
-            return found
-        places = {
-            name: {json.dumps(value): place for place, value in enumerate(_distinct_values(values))}
+            return candidates
+        indices = {
+            name: {json.dumps(value): index for index, value in enumerate(_distinct_values(values))}
             for name, values in self.parameters.items()
         }
 
-        def place(candidate: Candidate) -> tuple[int, ...]:
-            given = candidate.parameters
-            return tuple(places[name][json.dumps(given[name])] if name in given else -1 for name in places)
+        def sort_key(candidate: Candidate) -> tuple[int, ...]:
+            values = candidate.parameters
+            return tuple(indices[name][json.dumps(values[name])] if name in values else -1 for name in indices)
 
-        return sorted(found, key=place)
+        return sorted(candidates, key=sort_key)
 
     def _sampled_candidates(self, groups: Sequence[ParameterGroup]) -> Iterator[Candidate]:
-        """A sample of what breaks no constraint, then one combination with each setting that does."""
-        draw = random.Random(0)
-        good: list[list[Assignment]] = [[] for _ in groups]
-        bad: list[tuple[int, Assignment]] = []
-        for position, group in enumerate(groups):
-            for setting in group.assignments:
-                if group.rules.violation(setting) is None:
-                    good[position].append(setting)
+        """A sample of the combinations that break no constraint, then one for each assignment that breaks one."""
+        rng = random.Random(0)
+        valid: list[list[Assignment]] = [[] for _ in groups]
+        violating: list[tuple[int, Assignment]] = []
+        for index, group in enumerate(groups):
+            for assignment in group.assignments:
+                if group.rules.violation(assignment) is None:
+                    valid[index].append(assignment)
                 else:
-                    bad.append((position, setting))
-        if all(good):
+                    violating.append((index, assignment))
+        if all(valid):
             for _ in range(MAX_ENUMERATED):
-                yield self._merged_candidate([draw.choice(settings) for settings in good])
-        for position, setting in bad:
-            others = [draw.choice(group.assignments) for group in groups]
-            yield self._merged_candidate([*others[:position], setting, *others[position + 1 :]])
+                yield self._merged_candidate([rng.choice(assignments) for assignments in valid])
+        for index, assignment in violating:
+            others = [rng.choice(group.assignments) for group in groups]
+            yield self._merged_candidate([*others[:index], assignment, *others[index + 1 :]])
 
     def _merged_candidate(self, assignments: Iterable[Assignment]) -> Candidate:
-        given = {name: value for setting in assignments for name, value in setting.items()}
-        return Candidate(self.runtime, {name: given[name] for name in self.parameters if name in given})
+        values = {name: value for assignment in assignments for name, value in assignment.items()}
+        return Candidate(self.runtime, {name: values[name] for name in self.parameters if name in values})
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that rules tie together, with the combinations of their values; `rules` are those within it."""
+    """The allowed combinations of parameters that rules couple, and the rules among them."""
 
     assignments: Sequence[Assignment]
     combination_count: int
@@ -116,15 +116,19 @@ class ParameterGroup:
     def from_rules(
         cls, names: Sequence[str], parameters: Mapping[str, Sequence[Value]], rules: Rules
     ) -> ParameterGroup:
-        """All combinations, or a seeded sample of very many."""
+        """All combinations of the named parameters, or a seeded sample of MAX_ENUMERATED of them."""
         values = {name: _distinct_values(parameters[name]) for name in names}
-        within = rules.restricted_to(names, parameters)
-        found = list(itertools.islice(_extensions(values, within, {}), MAX_ENUMERATED + 1))
-        if len(found) <= MAX_ENUMERATED:
-            return cls(found, len(found), within)
-        draw = random.Random(0)
-        drawn = [next(_extensions(values, within, {}, lambda some: [draw.choice(some)])) for _ in range(MAX_ENUMERATED)]
-        return cls(drawn, math.prod(map(len, values.values())), within)
+        rules = rules.restricted_to(names, parameters)
+        assignments = list(itertools.islice(_extensions(values, rules, {}), MAX_ENUMERATED + 1))
+        if len(assignments) <= MAX_ENUMERATED:
+            return cls(assignments, len(assignments), rules)
+        rng = random.Random(0)
+
+        def select(allowed: Sequence[Value]) -> list[Value]:
+            return [rng.choice(allowed)]
+
+        sample = [next(_extensions(values, rules, {}, select)) for _ in range(MAX_ENUMERATED)]
+        return cls(sample, math.prod(map(len, values.values())), rules)
 
 
 def _extensions(
@@ -133,20 +137,23 @@ def _extensions(
     assignment: Assignment,
     select: Callable[[Sequence[Value]], Iterable[Value]] = iter,
 ) -> Iterator[Assignment]:
-    """What `given` can be extended to, by the values that `pick` takes of those each parameter can have."""
+    """Every way to extend `assignment` by the parameters of `values`, with those allowed values that `select` picks.
+
+    A parameter none of whose values is allowed is left out.
+    """
     if len(values) == 0:
         yield assignment
         return
     name, *others = values
-    rest = {other: values[other] for other in others}
+    remaining = {other: values[other] for other in others}
     allowed = rules.allowed_values(name, values[name], assignment)
     if values[name] and not allowed:
-        yield from _extensions(rest, rules, assignment, select)
+        yield from _extensions(remaining, rules, assignment, select)
         return
     for value in select(allowed):
-        yield from _extensions(rest, rules, {**assignment, name: value}, select)
+        yield from _extensions(remaining, rules, {**assignment, name: value}, select)
 
 
 def _distinct_values(values: Sequence[Value]) -> list[Value]:
-    """The values without those that a candidate cannot tell apart; 1 and True are two."""
+    """The values without duplicates; unlike in Python, 1 and True are distinct."""
     return list({json.dumps(value): value for value in values}.values())

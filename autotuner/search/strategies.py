@@ -1,4 +1,4 @@
-"""The search strategies by name, and what every one of them is wrapped in."""
+"""The search strategies by name, and the wrapper around each of them."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ SEARCHERS: dict[str, Callable[[Problem], Searcher]] = {
 
 
 def searcher_for(problem: Problem) -> Searcher:
-    """The searcher of a problem's strategy, with baseline, confirmation and budgets."""
+    """The searcher of the problem's strategy, with baseline, confirmations and budgets."""
     return ConfirmedSearch(problem, SEARCHERS[problem.experiment.optimization.strategy](problem))

@@ -1,9 +1,10 @@
-"""What is believed of every candidate: what was predicted, corrected by how wrong predictions were elsewhere.
+"""Gaussian-process surrogate: predictions corrected by the residuals of what was measured.
 
-A prediction errs because operators cost more or less than the constants say, and because the
-closed form is not the engine. Both are taken as Gaussian on a log scale. The first part follows
-from how much each predicted figure depends on each kind of operators: candidates that spend their
-time alike err alike, so that every load point that was measured tells of all of them.
+A prediction errs because operators cost more or less than the fitted constants say, and because the performance model
+is not the engine. Both errors are Gaussian on a log scale. The first one's covariance follows from the sensitivity of
+each figure to each kind of operator: candidates that spend their time in the same operators have correlated errors, so
+every measured load point informs about all of them. Constants were chosen by hand on 30 worlds of
+benchmarks/search/worlds.py other than the 60 in docs/reference/figures.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LAYOUT_PARAMETERS = (
     "quantization",
     "kv-cache-dtype",
 )
-"""Parameters that change what is computed where, of which predictions are less sure than of the rest."""
+"""Parameters that change which operators run where: predictions extrapolate worst over these."""
 
 COST_VARIANCE_SHARES = {
     "weights": (0.5, 0.5, 0.0),
@@ -35,10 +36,10 @@ COST_VARIANCE_SHARES = {
     "kernels": (0.34, 0.33, 0.33),
     "host": (0.34, 0.33, 0.33),
 }
-"""How the variance of an operator's cost divides: of all candidates, of a layout, of the other values that touch it.
+"""Shares of a cost's error variance: common to all candidates, to equal layouts, to equal other values that affect it.
 
-A layout changes the shapes of matrices and who exchanges what. The other values change batches and
-kernels, but not how weights are read.
+A layout changes the shapes of matrices and which GPUs exchange what. Other parameters change batches and kernels, but
+not how weights are read or collectives run.
 """
 
 AFFECTED_KIND = {
@@ -53,25 +54,25 @@ AFFECTED_KIND = {
     "schedule-policy": "host",
     "mem-fraction-static": "",
 }
-"""The kind of operators whose cost a parameter changes, beside what is predicted; one not named changes all."""
+"""Parameter -> the kind of operator whose cost error it changes; a parameter that is not listed changes all kinds."""
 
 MODEL_ERROR_SHARES = (0.5, 0.4, 0.08, 0.02)
-"""The same for what the closed form leaves out, and the share of each candidate alone."""
+"""The same shares for the error of the model itself, and last the share of each candidate alone."""
 
 MODEL_ERROR_SD = 0.35
-"""The deviation of what the closed form leaves out, that of an operator's log cost being 1."""
+"""Standard deviation of the error of the model itself, in units of that of an operator's log cost."""
 
 SCALE_PRIOR_WEIGHT = 6.0
-"""For how many measured figures the assumed scale of the errors counts."""
+"""How many measurements the prior variance of log costs counts as."""
 
 
 @dataclass(frozen=True)
 class PredictedFigure:
-    """One predicted figure of a candidate: `value` is its log, `slopes` what a log unit of each kind's cost adds.
+    """The predicted log of a candidate's metric, and its derivatives by the log costs of the kinds of operators.
 
-    `name` tells figures of different kinds apart: only those of one kind are off alike by what the
-    closed form leaves out. `doubt` scales that part; `guess` says that nothing was predicted. `level` is
-    the deviation of an error that all figures of the name share, that of an operator's log cost being 1.
+    Errors of the model itself are shared by figures of the same `metric` only and scaled by `model_error_scale`;
+    `shared_error_sd` is an error common to all figures of the metric. Both are in units of the standard deviation of
+    log costs. `is_unpredicted` marks a default mean where there is no prediction.
     """
 
     candidate: Candidate
@@ -85,7 +86,7 @@ class PredictedFigure:
 
 @dataclass(frozen=True)
 class MeasuredFigure:
-    """A figure that was measured: the log of what came out, and the deviation of that from noise alone."""
+    """The measured log of a figure, and the standard deviation of its measurement noise."""
 
     figure: PredictedFigure
     log_value: float
@@ -94,101 +95,100 @@ class MeasuredFigure:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The log costs of operators as a Gaussian of deviation `sd`, before and after figures were `seen`."""
+    """Gaussian process over figures whose operator log costs have the prior standard deviation `cost_prior_sd`."""
 
     cost_prior_sd: float
     measurements: tuple[MeasuredFigure, ...] = ()
 
     def posterior(self, figures: Sequence[PredictedFigure]) -> tuple[np.ndarray, np.ndarray]:
-        """(means, covariance) of the logs of figures; guesses and predictions tell nothing of each other."""
-        means, shared = np.array([figure.log_value for figure in figures]), np.zeros((len(figures), len(figures)))
-        for guesses, of in ((False, self._cost_posterior), (True, self._value_effect_posterior)):
-            at = [position for position, figure in enumerate(figures) if figure.is_unpredicted == guesses]
-            seen = [seen for seen in self.measurements if seen.figure.is_unpredicted == guesses]
-            if at:
-                off, shared[np.ix_(at, at)] = of(seen, [figures[position] for position in at])
-                means[at] += off
-        return means, shared
+        """Posterior (means, covariance) of the log values; predicted and unpredicted figures are independent."""
+        means, covariances = np.array([figure.log_value for figure in figures]), np.zeros((len(figures), len(figures)))
+        for unpredicted, correct in ((False, self._cost_posterior), (True, self._value_effect_posterior)):
+            indices = [index for index, figure in enumerate(figures) if figure.is_unpredicted == unpredicted]
+            measurements = [one for one in self.measurements if one.figure.is_unpredicted == unpredicted]
+            if indices:
+                selected = [figures[index] for index in indices]
+                corrections, covariances[np.ix_(indices, indices)] = correct(measurements, selected)
+                means[indices] += corrections
+        return means, covariances
 
     def _value_effect_posterior(
         self, measurements: Sequence[MeasuredFigure], figures: Sequence[PredictedFigure]
     ) -> tuple[np.ndarray, np.ndarray]:
-        errors = np.array([one.log_value - one.figure.log_value for one in measurements])
-        noise = np.array([one.noise_sd for one in measurements])
-        return value_effect_posterior(
-            [one.figure.candidate for one in measurements], errors, noise, [one.candidate for one in figures]
-        )
+        residuals = np.array([one.log_value - one.figure.log_value for one in measurements])
+        noise_sd = np.array([one.noise_sd for one in measurements])
+        measured_candidates = [one.figure.candidate for one in measurements]
+        return value_effect_posterior(measured_candidates, residuals, noise_sd, [one.candidate for one in figures])
 
     def _cost_posterior(
         self, measurements: Sequence[MeasuredFigure], figures: Sequence[PredictedFigure]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(what is to be added to the predictions, its covariance)."""
-        own = covariance(figures, figures)
+        """(corrections to the predicted logs, their covariance): Gaussian-process regression on the residuals."""
+        prior = covariance(figures, figures)
         if not measurements:
-            return np.zeros(len(figures)), self.cost_prior_sd**2 * own
-        known = [one.figure for one in measurements]
-        noise = np.diag([one.noise_sd**2 for one in measurements])
-        among, shared = covariance(known, known), covariance(figures, known)
-        errors = self._clipped_residuals(measurements, among, noise)
-        scale = self._variance_scale(among, errors, noise)
-        inverse = np.linalg.inv(among + noise / scale)
-        return shared @ inverse @ errors, scale * (own - shared @ inverse @ shared.T)
+            return np.zeros(len(figures)), self.cost_prior_sd**2 * prior
+        measured = [one.figure for one in measurements]
+        noise_covariance = np.diag([one.noise_sd**2 for one in measurements])
+        measured_prior, cross = covariance(measured, measured), covariance(figures, measured)
+        residuals = self._clipped_residuals(measurements, measured_prior, noise_covariance)
+        variance = self._cost_variance(measured_prior, residuals, noise_covariance)
+        precision = np.linalg.inv(measured_prior + noise_covariance / variance)
+        return cross @ precision @ residuals, variance * (prior - cross @ precision @ cross.T)
 
     def _clipped_residuals(
         self, measurements: Sequence[MeasuredFigure], prior_covariance: np.ndarray, noise_covariance: np.ndarray
     ) -> np.ndarray:
-        """Measured less predicted, no further off than FAR."""
-        most = RESIDUAL_CLIP_SDS * np.sqrt(np.diag(self.cost_prior_sd**2 * prior_covariance + noise_covariance))
-        found: np.ndarray = np.clip([one.log_value - one.figure.log_value for one in measurements], -most, most)
-        return found
+        """Measured minus predicted logs, winsorized at RESIDUAL_CLIP_SDS prior standard deviations."""
+        limit = RESIDUAL_CLIP_SDS * np.sqrt(np.diag(self.cost_prior_sd**2 * prior_covariance + noise_covariance))
+        residuals: np.ndarray = np.clip([one.log_value - one.figure.log_value for one in measurements], -limit, limit)
+        return residuals
 
-    def _variance_scale(
+    def _cost_variance(
         self, prior_covariance: np.ndarray, residuals: np.ndarray, noise_covariance: np.ndarray
     ) -> float:
-        """The variance of log costs, by what was seen, shrunk towards the assumed one."""
-        squares = float(
-            residuals @ np.linalg.inv(prior_covariance + noise_covariance / self.cost_prior_sd**2) @ residuals
-        )
-        return (SCALE_PRIOR_WEIGHT * self.cost_prior_sd**2 + squares) / (SCALE_PRIOR_WEIGHT + len(residuals))
+        """Variance of log costs, estimated from the residuals and shrunk towards the prior variance."""
+        prior_variance = self.cost_prior_sd**2
+        precision = np.linalg.inv(prior_covariance + noise_covariance / prior_variance)
+        squares = float(residuals @ precision @ residuals)
+        return (SCALE_PRIOR_WEIGHT * prior_variance + squares) / (SCALE_PRIOR_WEIGHT + len(residuals))
 
 
 def covariance(rows: Sequence[PredictedFigure], columns: Sequence[PredictedFigure]) -> np.ndarray:
-    """The covariance of the errors of figures, that of an operator's log cost having variance 1."""
-    alike = _Similarity([one.candidate for one in rows], [other.candidate for other in columns])
-    rest = [name for name in alike.parameter_names if name not in LAYOUT_PARAMETERS]
-    layouts, flags = (
-        alike.equal_share([name for name in alike.parameter_names if name in LAYOUT_PARAMETERS]),
-        alike.equal_share(rest),
-    )
-    found = np.zeros_like(layouts)
-    for position, (kind, (every, layout, other)) in enumerate(COST_VARIANCE_SHARES.items()):
-        touching = alike.equal_share([name for name in rest if AFFECTED_KIND.get(name, kind) == kind])
-        slopes = np.outer(
-            [one.cost_slopes[position] for one in rows], [other.cost_slopes[position] for other in columns]
+    """Prior covariance of the log errors of two lists of figures, for operator log costs of variance 1."""
+    similarity = _Similarity([row.candidate for row in rows], [column.candidate for column in columns])
+    layout_names = [name for name in similarity.parameter_names if name in LAYOUT_PARAMETERS]
+    other_names = [name for name in similarity.parameter_names if name not in LAYOUT_PARAMETERS]
+    equal_layout, equal_others = similarity.equal_share(layout_names), similarity.equal_share(other_names)
+    total = np.zeros_like(equal_layout)
+    for kind_index, (kind, (common, layout, others)) in enumerate(COST_VARIANCE_SHARES.items()):
+        equal_affecting = similarity.equal_share(
+            [name for name in other_names if AFFECTED_KIND.get(name, kind) == kind]
         )
-        found += slopes * (every + layout * layouts + other * touching)
-    same_name = equality_matrix([one.metric for one in rows], [other.metric for other in columns])
-    doubts = np.outer([one.model_error_scale for one in rows], [other.model_error_scale for other in columns])
-    found += same_name * np.outer([one.shared_error_sd for one in rows], [other.shared_error_sd for other in columns])
-    every, layout, other, own = MODEL_ERROR_SHARES
-    found += (
-        MODEL_ERROR_SD**2 * doubts * same_name * (every + layout * layouts + other * flags + own * alike.same_candidate)
-    )
-    return found
+        slopes = np.outer(
+            [row.cost_slopes[kind_index] for row in rows], [one.cost_slopes[kind_index] for one in columns]
+        )
+        total += slopes * (common + layout * equal_layout + others * equal_affecting)
+    same_metric = equality_matrix([row.metric for row in rows], [column.metric for column in columns])
+    total += same_metric * np.outer([row.shared_error_sd for row in rows], [one.shared_error_sd for one in columns])
+    scales = np.outer([row.model_error_scale for row in rows], [column.model_error_scale for column in columns])
+    common, layout, others, single = MODEL_ERROR_SHARES
+    shares = common + layout * equal_layout + others * equal_others + single * similarity.same_candidate
+    total += MODEL_ERROR_SD**2 * scales * same_metric * shares
+    return total
 
 
 class _Similarity:
-    """What each of some candidates has in common with each of others."""
+    """Which parameters two lists of candidates have in common, as matrices of shape (rows, columns)."""
 
     def __init__(self, rows: Sequence[Candidate], columns: Sequence[Candidate]) -> None:
         self.rows, self.columns = rows, columns
         self.parameter_names = sorted({name for candidate in (*rows, *columns) for name in candidate.parameters})
-        self.same_candidate = equality_matrix([one.key for one in rows], [other.key for other in columns])
+        self.same_candidate = equality_matrix([row.key for row in rows], [column.key for column in columns])
 
     def equal_share(self, names: Sequence[str]) -> np.ndarray:
-        """The share of these parameters in which they are equal, 1 where there are none."""
-        found = np.zeros(self.same_candidate.shape)
+        """Share of the named parameters with equal values; 1 without any names."""
+        counts = np.zeros(self.same_candidate.shape)
         for name in names:
-            ones, others = parameter_values(self.rows, name), parameter_values(self.columns, name)
-            found += equality_matrix([repr(value) for value in ones], [repr(value) for value in others])
-        return found / len(names) if names else np.ones_like(found)
+            row_values, column_values = parameter_values(self.rows, name), parameter_values(self.columns, name)
+            counts += equality_matrix([repr(value) for value in row_values], [repr(value) for value in column_values])
+        return counts / len(names) if names else np.ones_like(counts)

@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 
-from strategies import Memory
+from strategies import InMemoryRecord
 
 from autotuner.core import LoadPointResult, Trial, Verdict
 from autotuner.evaluate.serial import SerialExecutor
@@ -128,7 +128,7 @@ def compare(world: tuple[int, Experiment]) -> Outcome:
     number, experiment = world
     wiring = session_for(experiment)
     with tempfile.TemporaryDirectory() as folder:
-        record = Memory(Path(folder))
+        record = InMemoryRecord(Path(folder))
         short = tune(experiment, wiring.create_searcher(), _executor(wiring, experiment), record)
         long_trials = _long(experiment, wiring, record.trials(), Path(folder))
     long = rank(long_trials, experiment)

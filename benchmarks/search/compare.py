@@ -1,9 +1,9 @@
-"""Compare search strategies over many simulated worlds whose costs are not what is predicted.
+"""Compare search strategies over many simulated worlds whose operator costs differ from the predicted ones.
 
     python benchmarks/search/compare.py --worlds 60 --processes 2 --write docs/reference/figures.md
 
-The true best of each world is found by long runs and kept in the cache folder for the next time.
-Everything is seeded: the same command gives the same figures, on any machine.
+The true best of each world comes from long runs and is cached for the next time. Everything is seeded: the same command
+gives the same figures on any machine.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from autotuner.search.strategies import SEARCHERS
 
 CACHE = Path.home() / ".cache" / "autotune" / "benchmark-worlds"
 MARKS = "<!-- search comparison -->", "<!-- end of search comparison -->"
-NEAR = 0.05
-OWN = {"racing": "racing"}
-"""Strategies that are left out where the program has no such searcher."""
+NEAR_BEST_REGRET = 0.05
+REQUIRED_SEARCHERS = {"racing": "racing"}
+"""Strategy -> the searcher without which it is skipped."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy in one world; `regret` is what the choice loses of the true best."""
+    """One strategy in one world; `regret` is 1 - true utility of the choice / true utility of the best."""
 
     world: str
     skew: float
@@ -51,55 +51,55 @@ class Row:
 
 
 def compare(job: tuple[World, tuple[str, ...], str]) -> list[Row]:
-    """Let every strategy search one world."""
+    """Run every strategy in one world."""
     world, names, cache = job
     truth = Truth(world, Path(cache))
     best = truth.best()
     rows = []
     for name in names:
-        began = time.process_time()
-        found = STRATEGIES[name](world)
-        spent = time.process_time() - began
-        value = truth.value(found.chosen) if found.chosen else 0.0
+        start = time.process_time()
+        outcome = STRATEGIES[name](world)
+        cpu_seconds = time.process_time() - start
+        value = truth.value(outcome.chosen) if outcome.chosen else 0.0
         rows.append(
             Row(
                 world=world.name,
                 skew=world.skew,
                 strategy=name,
-                launches=found.launches,
-                load_points=found.load_points,
-                confirmations=found.confirmations,
+                launches=outcome.launches,
+                load_points=outcome.load_points,
+                confirmations=outcome.confirmations,
                 regret=max(0.0, 1 - value / best) if best else 0.0,
-                chosen=str(found.chosen) if found.chosen else None,
-                virtual_hours=found.seconds / 3600,
-                cpu_seconds=spent,
+                chosen=str(outcome.chosen) if outcome.chosen else None,
+                virtual_hours=outcome.seconds / 3600,
+                cpu_seconds=cpu_seconds,
             )
         )
     return rows
 
 
 def median_interval(values: Sequence[float], draws: int = 2000) -> tuple[float, float]:
-    """95% interval of a median, by a seeded bootstrap over worlds."""
+    """95% bootstrap interval of a median, over worlds, seeded."""
     rng = random.Random(0)
     medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(draws))
     return medians[int(0.025 * draws)], medians[math.ceil(0.975 * draws) - 1]
 
 
 def summary(rows: Sequence[Row]) -> dict[str, object]:
-    """One strategy at one skew: medians with intervals, and the share of worlds near the best."""
-    hits = wilson_share(sum(row.regret <= NEAR for row in rows), len(rows))
+    """Medians with intervals, and the share of worlds near the best, of one strategy at one skew."""
+    hits = wilson_share(sum(row.regret <= NEAR_BEST_REGRET for row in rows), len(rows))
     assert hits is not None
-    said: dict[str, object] = {"worlds": len(rows)}
+    result: dict[str, object] = {"worlds": len(rows)}
     for name in ("launches", "load_points", "regret", "virtual_hours", "cpu_seconds"):
         values = [float(getattr(row, name)) for row in rows]
-        said[name] = {
+        result[name] = {
             "median": statistics.median(values),
             "interval": median_interval(values),
             "mean": statistics.fmean(values),
             "max": max(values),
         }
-    said["near"] = {"share": hits.value, "interval": (hits.low, hits.high)}
-    return said
+    result["near"] = {"share": hits.value, "interval": (hits.low, hits.high)}
+    return result
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -110,13 +110,13 @@ def table(rows: Sequence[Row]) -> str:
     ]
     for skew in SKEWS:
         for name in dict.fromkeys(row.strategy for row in rows):
-            of = [row for row in rows if row.strategy == name and row.skew == skew]
-            if not of:
+            selected = [row for row in rows if row.strategy == name and row.skew == skew]
+            if not selected:
                 continue
-            said = summary(of)
-            cells = [f"{skew:g}", name, str(len(of))]
-            cells += [_median(said["launches"]), _median(said["load_points"])]
-            regret, near = said["regret"], said["near"]
+            result = summary(selected)
+            cells = [f"{skew:g}", name, str(len(selected))]
+            cells += [_median_text(result["launches"]), _median_text(result["load_points"])]
+            regret, near = result["regret"], result["near"]
             cells += [f"{regret['mean']:.1%} ({regret['max']:.1%})"]  # type: ignore[index]
             low, high = near["interval"]  # type: ignore[index]
             cells += [f"{near['share']:.0%} ({low:.0%} to {high:.0%})"]  # type: ignore[index]
@@ -124,22 +124,22 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _median(said: object) -> str:
-    low, high = said["interval"]  # type: ignore[index]
-    return f"{said['median']:g} ({low:g} to {high:g})"  # type: ignore[index]
+def _median_text(result: object) -> str:
+    low, high = result["interval"]  # type: ignore[index]
+    return f"{result['median']:g} ({low:g} to {high:g})"  # type: ignore[index]
 
 
 def write(page: Path, text: str) -> None:
-    """Put the table between the page's marks."""
+    """Replace the text between the page's marks."""
     begin, end = MARKS
-    before = page.read_text()
-    if begin not in before or end not in before:
+    content = page.read_text()
+    if begin not in content or end not in content:
         raise SystemExit(f"{page} has no lines '{begin}' and '{end}'.")
-    page.write_text(re.sub(f"{begin}.*{end}", f"{begin}\n{text}\n{end}", before, flags=re.DOTALL))
+    page.write_text(re.sub(f"{begin}.*{end}", f"{begin}\n{text}\n{end}", content, flags=re.DOTALL))
 
 
 def main() -> None:
-    """Read the command line, compare, and say how it came out."""
+    """Read the command line, compare, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, default=60, help="how many worlds, from the first on")
     parser.add_argument("--processes", type=int, default=2)
@@ -147,15 +147,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the true values")
     parser.add_argument("--json", type=Path, help="file for every row and summary")
     parser.add_argument("--write", type=Path, help="page whose table is replaced")
-    given = parser.parse_args()
-    asked = given.strategies.split(";") if given.strategies else list(STRATEGIES)
-    names = tuple(name for name in asked if name not in OWN or OWN[name] in SEARCHERS)
-    jobs = [(world, names, str(given.cache)) for world in worlds(given.worlds)]
+    options = parser.parse_args()
+    selected = options.strategies.split(";") if options.strategies else list(STRATEGIES)
+    names = tuple(name for name in selected if name not in REQUIRED_SEARCHERS or REQUIRED_SEARCHERS[name] in SEARCHERS)
+    jobs = [(world, names, str(options.cache)) for world in worlds(options.worlds)]
     rows: list[Row] = []
-    with get_context("spawn").Pool(given.processes) as pool:
-        for found in pool.imap_unordered(compare, jobs):
-            rows += found
-            for row in found:
+    with get_context("spawn").Pool(options.processes) as pool:
+        for world_rows in pool.imap_unordered(compare, jobs):
+            rows += world_rows
+            for row in world_rows:
                 print(
                     f"{row.world} skew {row.skew:g}: {row.strategy}: {row.launches} launches, "
                     f"{row.load_points} load points, regret {row.regret:.1%}, {row.cpu_seconds:.1f} s",
@@ -164,16 +164,16 @@ def main() -> None:
     rows.sort(key=lambda row: (row.world, names.index(row.strategy)))
     text = table(rows)
     print(text)
-    if given.json:
+    if options.json:
         summaries = {
-            f"{name}, skew {skew:g}": summary(of)
+            f"{name}, skew {skew:g}": summary(selected_rows)
             for skew in SKEWS
             for name in names
-            if (of := [row for row in rows if row.strategy == name and row.skew == skew])
+            if (selected_rows := [row for row in rows if row.strategy == name and row.skew == skew])
         }
-        given.json.write_text(json.dumps({"summaries": summaries, "rows": [asdict(row) for row in rows]}, indent=1))
-    if given.write:
-        write(given.write, text)
+        options.json.write_text(json.dumps({"summaries": summaries, "rows": [asdict(row) for row in rows]}, indent=1))
+    if options.write:
+        write(options.write, text)
 
 
 if __name__ == "__main__":

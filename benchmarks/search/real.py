@@ -1,11 +1,10 @@
-"""Racing against a grid on a real vLLM: wall time, launches, load points, and both winners side by side.
+"""Racing against a grid on a real vLLM: wall time, launches, load points, and a comparison of both winners.
 
     python tests/real/setup_vllm.py ~/engine
     python benchmarks/search/real.py --vllm ~/engine/vllm --model ~/engine/tiny-model --write docs/reference/figures.md
 
-Both strategies search the same candidates with the same capacity search and the same first launch
-of the engine's defaults. Then both winners are launched again in turn, each at the load that its
-search found, and their throughputs are compared.
+Both strategies search the same candidates with the same capacity search and the same baseline. Then both winners are
+launched again in turn, each at the capacity that its search outcomes, and their throughputs are compared.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ PARAMETERS = {
     "kv-block-size": [32, 128],
 }
 CONSTRAINTS = {"budget": "enable-chunked-prefill or max-batched-tokens > 2048"}
-"""Without chunking a whole prompt must fit into one iteration: 12 combinations are left."""
+"""Without chunked prefill a prompt must fit into one iteration: 12 combinations remain."""
 
-SCENARIO, HIGHEST = "D(128,32)", 64
+SCENARIO, MAX_CONCURRENCY = "D(128,32)", 64
 SLO = "ttft=0.4,tpot=0.02"
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What a strategy chose, at which load, and what it spent."""
+class SearchOutcome:
+    """A strategy's choice, its capacity and throughput, and the cost of the search."""
 
     strategy: str
     seconds: float
@@ -61,55 +60,63 @@ class Searched:
     value: float
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def configuration(given: argparse.Namespace, folder: Path) -> Path:
-    """Write the candidates, and how the engine is started here."""
+def configuration(options: argparse.Namespace, folder: Path) -> Path:
+    """Write the configuration: candidates, engine and model."""
     settings = {
         "parameters": PARAMETERS,
         "constraints": CONSTRAINTS,
         "runtime": {
-            "executable": str(given.vllm.resolve() / "bin" / "vllm"),
+            "executable": str(options.vllm.resolve() / "bin" / "vllm"),
             "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
             "extra_args": ["--enforce-eager", "--max-model-len", "2048"],
         },
-        "model": {"id_or_path": str(given.model.resolve())},
+        "model": {"id_or_path": str(options.model.resolve())},
     }
     path = folder / "candidates.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
 
 
-def run(folder: Path, config: Path, given: argparse.Namespace, *more: str) -> tuple[dict[str, Any], float]:
-    """One `autotune run`, its JSON, and its wall time."""
+def run(folder: Path, config: Path, options: argparse.Namespace, *arguments: str) -> tuple[dict[str, Any], float]:
+    """(JSON report, wall seconds) of one `autotune run`."""
     command = [
         *(sys.executable, "-m", "autotuner", "run", "--runtime", "vllm", "--deployment", "process"),
         *("--config", str(config), "--scenario", SCENARIO, "--objective", "maximize_throughput", "--slo", SLO),
-        *("--duration", str(given.duration), "--warmup", str(given.warmup), "--output", str(folder / "runs"), "--json"),
-        *more,
+        *(
+            "--duration",
+            str(options.duration),
+            "--warmup",
+            str(options.warmup),
+            "--output",
+            str(folder / "runs"),
+            "--json",
+        ),
+        *arguments,
     ]
-    began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ, check=False)
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout), time.monotonic() - began
+    start = time.monotonic()
+    process = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ, check=False)
+    if process.returncode not in (0, 1):
+        raise SystemExit(f"{' '.join(command)}\nended with {process.returncode}:\n{process.stderr[-3000:]}")
+    return json.loads(process.stdout), time.monotonic() - start
 
 
-def search(strategy: str, folder: Path, config: Path, given: argparse.Namespace) -> Searched:
+def search(strategy: str, folder: Path, config: Path, options: argparse.Namespace) -> SearchOutcome:
     """Search with one strategy, without confirmations."""
-    found, seconds = run(
+    report, seconds = run(
         folder,
         config,
-        given,
-        *("--strategy", strategy, "--find-capacity", "--concurrency", f"1,{HIGHEST}", "--max-iterations", "64"),
+        options,
+        *("--strategy", strategy, "--find-capacity", "--concurrency", f"1,{MAX_CONCURRENCY}", "--max-iterations", "64"),
         *("--set", "optimization.confirm=0"),
     )
-    trials, best = found["trials"], found["ranking"][0]
-    winner = next(trial for trial in trials if trial["number"] == found["winner"])
-    say(f"{strategy}: {seconds:.0f} s, {len(trials)} launches, winner {winner['candidate']} at {best['value']:.0f}")
-    return Searched(
+    trials, best = report["trials"], report["ranking"][0]
+    winner = next(trial for trial in trials if trial["number"] == report["winner"])
+    log(f"{strategy}: {seconds:.0f} s, {len(trials)} launches, winner {winner['candidate']} at {best['value']:.0f}")
+    return SearchOutcome(
         strategy=strategy,
         seconds=seconds,
         launches=len(trials),
@@ -120,37 +127,44 @@ def search(strategy: str, folder: Path, config: Path, given: argparse.Namespace)
     )
 
 
-def again(found: Searched, folder: Path, config: Path, given: argparse.Namespace, seed: int) -> float:
-    """Launch a winner once more, at its load; its total tokens/s."""
+def relaunch(winner: SearchOutcome, folder: Path, config: Path, options: argparse.Namespace, seed: int) -> float:
+    """Total tokens/s of one more launch of a winner, at its capacity."""
     settings = yaml.safe_load(config.read_text())
-    settings["parameters"] |= {name: [value] for name, value in found.parameters.items()}
-    path = folder / f"again-{found.strategy}.yaml"
+    settings["parameters"] |= {name: [value] for name, value in winner.parameters.items()}
+    path = folder / f"again-{winner.strategy}.yaml"
     path.write_text(yaml.safe_dump(settings))
-    load = ("--strategy", "grid_search", "--concurrency", str(found.concurrency), "--seed", str(seed))
-    # the engine's own defaults are the baseline, which is all that one launch leaves room for
-    defaults = "false" if found.parameters else "true"
-    only = ("--max-iterations", "1", "--set", f"optimization.baseline={defaults}", "--set", "optimization.confirm=0")
-    said, _ = run(folder, path, given, *load, *only)
-    (trial,) = said["trials"]
+    load = ("--strategy", "grid_search", "--concurrency", str(winner.concurrency), "--seed", str(seed))
+    # the engine's own defaults are the baseline, which takes the only launch
+    defaults = "false" if winner.parameters else "true"
+    single_launch = (
+        "--max-iterations",
+        "1",
+        "--set",
+        f"optimization.baseline={defaults}",
+        "--set",
+        "optimization.confirm=0",
+    )
+    report, _ = run(folder, path, options, *load, *single_launch)
+    (trial,) = report["trials"]
     (point,) = trial["load_points"]
     return float(point["metrics"]["total_throughput"])
 
 
-def compared(racing: Sequence[float], grid: Sequence[float]) -> str:
-    """How many times the grid's winner the racing search's is, with its 95% interval over pairs."""
+def comparison(racing: Sequence[float], grid: Sequence[float]) -> str:
+    """Ratio of the racing winner's throughput to the grid winner's, with its 95% interval over pairs of launches."""
     logs = [math.log(one / other) for one, other in zip(racing, grid, strict=True)]
-    middle = statistics.fmean(logs)
-    spread = t_quantile(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
-    within = "within noise" if abs(middle) <= spread else "beyond noise"
-    low, value, high = (math.exp(middle + side) for side in (-spread, 0.0, spread))
-    return f"{value:.3f} times the grid's (95% interval {low:.3f} to {high:.3f}): {within}"
+    mean = statistics.fmean(logs)
+    half_width = t_quantile(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    significance = "within noise" if abs(mean) <= half_width else "beyond noise"
+    low, value, high = (math.exp(mean + offset) for offset in (-half_width, 0.0, half_width))
+    return f"{value:.3f}x the grid's (95% interval {low:.3f} to {high:.3f}): {significance}"
 
 
-def row(found: Searched) -> list[str]:
-    named = ", ".join(f"{name} {value}" for name, value in found.parameters.items()) or "the engine's defaults"
-    what = f"{named}, at {found.concurrency} in flight"
-    cells = [f"{found.seconds:.0f}", str(found.launches), str(found.load_points), f"{found.value:,.0f}", what]
-    return [found.strategy, *cells]
+def table_row(outcome: SearchOutcome) -> list[str]:
+    parameters = ", ".join(f"{name} {value}" for name, value in outcome.parameters.items()) or "the engine's defaults"
+    winner = f"{parameters}, at {outcome.concurrency} in flight"
+    cells = [f"{outcome.seconds:.0f}", str(outcome.launches), str(outcome.load_points), f"{outcome.value:,.0f}", winner]
+    return [outcome.strategy, *cells]
 
 
 def main() -> None:
@@ -164,29 +178,29 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", default=["racing", "grid_search"])
     parser.add_argument("--keep", type=Path, help="folder in which the runs are left")
     parser.add_argument("--write", type=Path, help="page whose table is replaced")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="racing-")))
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="racing-")))
         folder.mkdir(parents=True, exist_ok=True)
-        config = configuration(given, folder)
-        found = [search(strategy, folder, config, given) for strategy in given.strategies]
-        again_of: dict[str, list[float]] = {one.strategy: [] for one in found}
-        for repeat in range(given.repeats if len(found) > 1 else 0):
-            for one in found:
-                again_of[one.strategy].append(again(one, folder, config, given, seed=100 + repeat))
-            say(f"again: {again_of}")
-    head = ("strategy", "seconds", "launches", "load points", "total tokens/s", "winner")
-    text = f"Measured {today()} on {machine()}.\n\n{table(head, [row(one) for one in found])}"
-    if len(found) > 1:
-        first, second = found
+        config = configuration(options, folder)
+        outcomes = [search(strategy, folder, config, options) for strategy in options.strategies]
+        throughputs: dict[str, list[float]] = {one.strategy: [] for one in outcomes}
+        for repeat in range(options.repeats if len(outcomes) > 1 else 0):
+            for one in outcomes:
+                throughputs[one.strategy].append(relaunch(one, folder, config, options, seed=100 + repeat))
+            log(f"again: {throughputs}")
+    headings = ("strategy", "seconds", "launches", "load points", "total tokens/s", "winner")
+    text = f"Measured {today()} on {machine()}.\n\n{table(headings, [table_row(one) for one in outcomes])}"
+    if len(outcomes) > 1:
+        first, second = outcomes
         ratio = second.seconds / first.seconds
-        winners = compared(again_of[first.strategy], again_of[second.strategy])
+        winners = comparison(throughputs[first.strategy], throughputs[second.strategy])
         text += (
             f"\n\nThe grid takes {ratio:.1f} times as long. Launched again in turn, the winner of racing is {winners}."
         )
     print(text)
-    if given.write:
-        write_section(given.write, "search on a real engine", text)
+    if options.write:
+        write_section(options.write, "search on a real engine", text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Strategies on one world: what each chose, and what it spent on the way."""
+"""Run one strategy in one world: the chosen candidate and what the search cost."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TPE_LAUNCHES = 40
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What a strategy chose, and its launches and load points up to the choice; confirmations come on top."""
+class SearchOutcome:
+    """The choice of a strategy, its cost in launches and load points, and its confirmations, which come on top."""
 
     chosen: Candidate | None
     launches: int
@@ -35,87 +35,87 @@ class Searched:
 
 
 @dataclass
-class Memory:
-    """A record that is kept nowhere."""
+class InMemoryRecord:
+    """A record of trials without a file."""
 
     folder: Path
-    kept: list[Trial] = field(default_factory=list)
+    finished: list[Trial] = field(default_factory=list)
     opened: int = 0
 
     def trials(self) -> list[Trial]:
-        """All finished trials."""
-        return list(self.kept)
+        return list(self.finished)
 
     def open_trial(self) -> tuple[int, Path]:
-        """A new trial's number, and a folder in which nothing is written."""
+        """A new trial's number, and a folder that stays empty."""
         self.opened += 1
         return self.opened, self.folder
 
     def append(self, trial: Trial) -> None:
-        """Keep a trial."""
-        self.kept.append(trial)
+        self.finished.append(trial)
 
 
-def own(strategy: str, launches: int = 40, **benchmark: Any) -> Callable[[World], Searched]:
-    """One of the program's own strategies, in its own loop; `benchmark` says how it drives load."""
+def tuned_by(strategy: str, launches: int = 40, **benchmark: Any) -> Callable[[World], SearchOutcome]:
+    """A strategy of the package in its own loop; `benchmark` overrides the experiment's section of that name."""
 
-    def search(world: World) -> Searched:
+    def search(world: World) -> SearchOutcome:
         experiment = world.experiment(strategy, launches=launches, **benchmark)
-        wiring = session_for(experiment)
-        executor = SerialExecutor(SimulatedEvaluator(experiment, wiring.engine, keep_records=False))
+        session = session_for(experiment)
+        executor = SerialExecutor(SimulatedEvaluator(experiment, session.engine, keep_records=False))
         with tempfile.TemporaryDirectory() as folder:
-            record = Memory(Path(folder))
-            ranking = tune(experiment, wiring.create_searcher(), executor, record)
-        searching = [trial for trial in record.kept if trial.purpose != "confirmation"]
-        return Searched(
+            record = InMemoryRecord(Path(folder))
+            ranking = tune(experiment, session.create_searcher(), executor, record)
+        search_trials = [trial for trial in record.finished if trial.purpose != "confirmation"]
+        return SearchOutcome(
             chosen=ranking.winner.candidate if ranking.winner else None,
-            launches=len(searching),
-            load_points=sum(len(trial.measurement.load_points) for trial in searching),
-            confirmations=len(record.kept) - len(searching),
-            seconds=sum(sum(trial.measurement.timings.values()) for trial in record.kept),
+            launches=len(search_trials),
+            load_points=sum(len(trial.measurement.load_points) for trial in search_trials),
+            confirmations=len(record.finished) - len(search_trials),
+            seconds=sum(sum(trial.measurement.timings.values()) for trial in record.finished),
         )
 
     return search
 
 
-def tpe_one_load_point(world: World) -> Searched:
-    """Optuna's TPE over parameters and concurrency together, a launch for each load point, as is common.
+def tpe_one_load_point(world: World) -> SearchOutcome:
+    """Optuna's TPE over parameters and concurrency together, with one launch per load point, as is common.
 
-    Targets are constraints. It takes the best that met them.
+    Targets are constraints; it chooses the best launch that met them.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     experiment = world.experiment()
-    wiring = session_for(experiment)
-    evaluator = SimulatedEvaluator(experiment, wiring.engine, keep_records=False)
+    session = session_for(experiment)
+    evaluator = SimulatedEvaluator(experiment, session.engine, keep_records=False)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=world.number))
-    tried: list[tuple[float, Trial]] = []
+    feasible: list[tuple[float, Trial]] = []
     seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1, TPE_LAUNCHES + 1):
-            asked = study.ask()
-            values = {name: asked.suggest_categorical(name, list(of)) for name, of in world.parameters.items()}
-            load = asked.suggest_int("concurrency", LADDER[0], LADDER[-1], log=True)
+            suggestion = study.ask()
+            values = {
+                name: suggestion.suggest_categorical(name, list(choices)) for name, choices in world.parameters.items()
+            }
+            load = suggestion.suggest_int("concurrency", LADDER[0], LADDER[-1], log=True)
             candidate = Candidate("sim", values)
-            course = ListedLoads(experiment.workload().for_load_point(LoadPoint(world.scenario, concurrency=load)))
-            measurement = evaluator.evaluate(candidate, course, Path(folder), number)
+            load_plan = ListedLoads(experiment.workload().for_load_point(LoadPoint(world.scenario, concurrency=load)))
+            measurement = evaluator.evaluate(candidate, load_plan, Path(folder), number)
             seconds += sum(measurement.timings.values())
             trial = judge(Trial(number, candidate, measurement, 0.0, 0.0), experiment)
-            inside, utility = -1.0, 0.0
+            target_margin, utility = -1.0, 0.0
             for result in trial.measurement.load_points:
-                inside, utility = margin(result, experiment), result.score.utility if result.score else 0.0
-            asked.set_constraint("targets", -inside)
-            study.tell(asked, math.log(max(utility, 1e-3)))
-            if inside >= 0:
-                tried.append((utility, trial))
-    chosen = max(tried, key=lambda found: found[0], default=None)
-    return Searched(chosen[1].candidate if chosen else None, TPE_LAUNCHES, TPE_LAUNCHES, 0, seconds)
+                target_margin, utility = margin(result, experiment), result.score.utility if result.score else 0.0
+            suggestion.set_constraint("targets", -target_margin)
+            study.tell(suggestion, math.log(max(utility, 1e-3)))
+            if target_margin >= 0:
+                feasible.append((utility, trial))
+    chosen = max(feasible, key=lambda pair: pair[0], default=None)
+    return SearchOutcome(chosen[1].candidate if chosen else None, TPE_LAUNCHES, TPE_LAUNCHES, 0, seconds)
 
 
-STRATEGIES: Mapping[str, Callable[[World], Searched]] = {
-    "racing": own("racing", launches=41, find_capacity=True),
-    "grid": own("grid_search", launches=41, find_capacity=True),
-    "random, 10 launches": own("random", launches=11, find_capacity=True),
+STRATEGIES: Mapping[str, Callable[[World], SearchOutcome]] = {
+    "racing": tuned_by("racing", launches=41, find_capacity=True),
+    "grid": tuned_by("grid_search", launches=41, find_capacity=True),
+    "random, 10 launches": tuned_by("random", launches=11, find_capacity=True),
     "TPE, a launch per load point": tpe_one_load_point,
 }

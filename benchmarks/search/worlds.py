@@ -1,4 +1,4 @@
-"""The worlds that search strategies are compared in: 40 candidates each, costs off from what is predicted."""
+"""Simulated worlds to compare search strategies in: 40 candidates each, operator costs unlike the predicted ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from autotuner.experiment import Experiment
 
 LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""The concurrencies a grid walks through."""
+"""The concurrencies of a grid."""
 SKEWS = (0.12, 0.25, 0.45)
 START_SECONDS = 120.0
 WINDOW, WARMUP = 30.0, 20.0
-"""Seconds; a request takes up to 20, and before that a closed loop is not in its steady state."""
+"""Seconds; a request takes up to 20, and a closed loop needs as long to reach steady state."""
 
 BATCHED = [1024, 2048, 4096, 8192, 16384]
 RUNNING = [32, 64, 128, 256, 512]
@@ -25,7 +25,7 @@ SPACES: Mapping[str, Mapping[str, list[Any]]] = {
     "chunked prefill": {"max-batched-tokens": BATCHED, "enable-chunked-prefill": [True, False]},
     "graphs": {"max-running-requests": RUNNING, "cuda-graph": [True, False]},
 }
-"""Ten combinations each, to be multiplied by four sizes."""
+"""Ten combinations each, times four tensor-parallel sizes."""
 
 SIZES = {
     "llama-3.1-8b": ("tp-size", [1, 2, 4, 8]),
@@ -52,7 +52,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class World:
-    """One model on one GPU type, with a load, targets, a space of candidates, and a skew."""
+    """A model on a GPU type with traffic, targets, a search space, and the log-normal skew of its true costs."""
 
     number: int
     model: str
@@ -64,7 +64,6 @@ class World:
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
         return f"{self.number:03d} {self.model} {self.gpu} {self.scenario} targets {self.targets} {self.space}"
 
     @property
@@ -78,13 +77,13 @@ class World:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What every candidate's engine is told; where nothing is shared, hashing prompts costs only time."""
+        """Engine arguments of every candidate; without shared prefixes hashing prompts would only cost time."""
         caching = () if self.scenario.startswith("P(") else ("--no-prefix-caching",)
         return ("--load-seconds", str(START_SECONDS), *caching)
 
     def experiment(self, strategy: str = "grid_search", launches: int = 40, **benchmark: Any) -> Experiment:
-        """The search to be done in it, with at most so many launches; `benchmark` changes how load is driven."""
-        given: dict[str, Any] = {
+        """The search problem with at most `launches` launches; `benchmark` overrides the section of that name."""
+        config: dict[str, Any] = {
             "task_name": f"world {self.number}",
             "model": {"id_or_path": self.model},
             "base_runtime": "sim",
@@ -110,12 +109,12 @@ class World:
             "slo": TARGETS[self.targets],
             "simulate": {"gpu": self.gpu, "skew": {"seed": self.number, "sd": self.skew}},
         }
-        return Experiment.model_validate(given)
+        return Experiment.model_validate(config)
 
 
 def worlds(count: int) -> list[World]:
-    """The first `count` worlds; the three skews take turns, so that each is seen in a third of them."""
-    # Coprime periods: every axis meets every value of the others.
+    """The first `count` worlds; each of the three skews occurs in a third of them."""
+    # coprime periods, so that every value meets every value of the other lists
     axes = zip(
         cycle(SIZES),
         cycle((0, 0, 1, 2)),

@@ -9,7 +9,7 @@ from autotuner.core import Check, FailureKind, LoadPlanSummary
 from autotuner.report.search_summary import search_record, search_sentences
 from autotuner.scoring.conclusion import Situation, conclude
 from autotuner.scoring.rank import rank
-from autotuner.search.account import SearchReport
+from autotuner.search.protocol import SearchReport
 
 SLO = {"ttft": 1.0}
 UNSTEADY = [Check("stationarity", 1.5, "within 25% of 1", False)]

@@ -1,4 +1,4 @@
-"""Search problems made of little."""
+"""Small search problems, rules and load point results for tests."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def experiment(**sections: Any) -> Experiment:
 
 
 def problem(space: Space, limit: int = 10, seed: int = 0, **sections: Any) -> Problem:
-    """To search `space` with at most `limit` launches."""
+    """A problem on `space` with at most `limit` launches."""
     optimization = {"max_iterations": limit, "seed": seed} | sections.pop("optimization", {})
     return Problem(space, experiment(optimization=optimization, **sections))
 
@@ -34,16 +34,16 @@ def rules(
 ) -> Rules:
     """Rules from their texts."""
     conditions = {name: parse(text) for name, text in (only_when or {}).items()}
-    tied = {name: parse(text) for name, text in (constraints or {}).items()}
-    return Rules({"runtime": "sim", "deployment": "process", "gpus": gpus}, conditions, tied)
+    constraint_rules = {name: parse(text) for name, text in (constraints or {}).items()}
+    return Rules({"runtime": "sim", "deployment": "process", "gpus": gpus}, conditions, constraint_rules)
 
 
 def seconds(value: float) -> Distribution:
-    """Samples that are all equal."""
+    """A distribution of 30 equal samples."""
     return Distribution(30, value, 0.0, value, value, value, value, value, value, value, value)
 
 
-def figures(
+def load_point_result(
     point: LoadPoint,
     throughput: float = 100.0,
     e2e: float = 1.0,
@@ -51,7 +51,7 @@ def figures(
     attainment: Share | None = None,
     littles_law: bool = True,
 ) -> LoadPointResult:
-    """A load point of D(100,100), not judged; tokens/s count prompt and output alike."""
+    """An unjudged result of scenario D(100,100); `throughput` counts prompt and output tokens."""
     metrics = Metrics(
         requests=attainment.n if attainment else 100,
         ttft=seconds(ttft),

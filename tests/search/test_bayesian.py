@@ -1,4 +1,4 @@
-"""What Optuna is told of finished launches, and what is made of its answers."""
+"""The Optuna study that a Bayesian search builds, and the candidates it proposes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def seconds(value: float) -> Distribution:
     return Distribution(100, value, 0.0, value, value, value, value, value, value, value, value)
 
 
-def answer(throughput: float, tpot: float = 0.01) -> Measurement:
-    good = float(tpot <= 0.05)
+def measured(throughput: float, tpot: float = 0.01) -> Measurement:
+    attainment = float(tpot <= 0.05)
     metrics = Metrics(
         requests=1000,
         ttft=seconds(0.1),
@@ -50,7 +50,7 @@ def answer(throughput: float, tpot: float = 0.01) -> Measurement:
         request_throughput=throughput / 100,
         goodput=throughput / 100,
         token_goodput=throughput,
-        attainment=Share(good, 0.99 * good, 1 - 0.01 * (1 - good), 1000),
+        attainment=Share(attainment, 0.99 * attainment, 1 - 0.01 * (1 - attainment), 1000),
         errors={},
     )
     return Measurement("simulated", (LoadPointResult(POINT, "simulated", metrics),))
@@ -59,37 +59,37 @@ def answer(throughput: float, tpot: float = 0.01) -> Measurement:
 FAILURE = Measurement("simulated", (), Failure(FailureKind.OUT_OF_MEMORY_AT_START, "no", "less"))
 
 
-def searcher(limit: int = 30, seed: int = 0, space: Space = SPACE, **optimization) -> BayesianSearch:
-    given = {"objective": "maximize_throughput"} | optimization
-    return BayesianSearch(problem(space, limit, seed, optimization=given, slo=SLO))
+def bayesian_search(limit: int = 30, seed: int = 0, space: Space = SPACE, **optimization) -> BayesianSearch:
+    optimization = {"objective": "maximize_throughput"} | optimization
+    return BayesianSearch(problem(space, limit, seed, optimization=optimization, slo=SLO))
 
 
-def trial(found: BayesianSearch, number: int, candidate: Candidate, measurement: Measurement) -> Trial:
-    return judge(Trial(number, candidate, measurement, 0.0, 1.0), found.experiment)
+def judged_trial(search: BayesianSearch, number: int, candidate: Candidate, measurement: Measurement) -> Trial:
+    return judge(Trial(number, candidate, measurement, 0.0, 1.0), search.experiment)
 
 
 def best_at_five(candidate: Candidate) -> Measurement:
     x, kind = candidate.parameters["x"], candidate.parameters["kind"]
-    return answer(1000.0 / (1 + (x - 5) ** 2) * (2 if kind == "b" else 1))
+    return measured(1000.0 / (1 + (x - 5) ** 2) * (2 if kind == "b" else 1))
 
 
-def walk(found: BayesianSearch, world=best_at_five, launches: int = 30) -> list[Candidate]:
-    asked = []
-    while len(asked) < launches and (launch := found.ask()) is not None:
-        asked.append(launch.candidate)
-        found.tell(trial(found, len(asked), launch.candidate, world(launch.candidate)))
-    return asked
+def proposals_of(search: BayesianSearch, measure=best_at_five, launches: int = 30) -> list[Candidate]:
+    candidates = []
+    while len(candidates) < launches and (launch := search.ask()) is not None:
+        candidates.append(launch.candidate)
+        search.tell(judged_trial(search, len(candidates), launch.candidate, measure(launch.candidate)))
+    return candidates
 
 
-def test_it_finds_the_best_of_a_space_before_half_of_it_was_tried():
-    asked = walk(searcher(limit=24))
-    best = max(asked, key=lambda candidate: best_at_five(candidate).load_points[0].metrics.throughput)
+def test_it_finds_the_best_of_a_space_within_half_of_it():
+    proposals = proposals_of(bayesian_search(limit=24))
+    best = max(proposals, key=lambda candidate: best_at_five(candidate).load_points[0].metrics.throughput)
     assert (best.parameters["x"], best.parameters["kind"]) == (5, "b")
 
 
-def test_after_the_first_it_asks_where_it_is_better():
-    asked = walk(searcher(limit=30))
-    early, late = asked[:INITIAL_DESIGN_SIZE], asked[INITIAL_DESIGN_SIZE:]
+def test_after_the_initial_design_it_proposes_better_candidates():
+    proposals = proposals_of(bayesian_search(limit=30))
+    early, late = proposals[:INITIAL_DESIGN_SIZE], proposals[INITIAL_DESIGN_SIZE:]
 
     def mean_distance(candidates):
         return sum(abs(candidate.parameters["x"] - 5) for candidate in candidates) / len(candidates)
@@ -97,60 +97,60 @@ def test_after_the_first_it_asks_where_it_is_better():
     assert mean_distance(late) < mean_distance(early)
 
 
-def test_a_search_that_was_interrupted_goes_on_as_it_would_have():
-    whole, resumed = walk(searcher()), searcher()
-    for number, candidate in enumerate(whole[:17], start=1):
-        resumed.tell(trial(resumed, number, candidate, best_at_five(candidate)))
-    assert walk(resumed, launches=13) == whole[17:]
+def test_a_resumed_search_goes_on_like_an_uninterrupted_one():
+    uninterrupted, resumed = proposals_of(bayesian_search()), bayesian_search()
+    for number, candidate in enumerate(uninterrupted[:17], start=1):
+        resumed.tell(judged_trial(resumed, number, candidate, best_at_five(candidate)))
+    assert proposals_of(resumed, launches=13) == uninterrupted[17:]
 
 
-def test_parallel_asks_differ_once_it_is_guided_too():
-    found = searcher()
-    walk(found, launches=12)
-    asked = [found.ask().candidate for _ in range(6)]
-    assert len(set(asked)) == 6
+def test_parallel_proposals_of_the_sampler_differ():
+    search = bayesian_search()
+    proposals_of(search, launches=12)
+    proposals = [search.ask().candidate for _ in range(6)]
+    assert len(set(proposals)) == 6
 
 
 def test_targets_are_constraints():
-    found = searcher()
+    search = bayesian_search()
     candidates = SPACE.candidates
-    found.tell(trial(found, 1, candidates[0], answer(100.0, tpot=0.04)))
-    found.tell(trial(found, 2, candidates[1], answer(900.0, tpot=0.10)))
-    met, missed = (found._results[candidates[position].key] for position in (0, 1))
-    assert met.violation <= 0 < missed.violation
-    study = found._build_study()
-    assert [told.constraints["targets"] for told in study.trials] == [met.violation, missed.violation]
-    assert study.best_trial.values == list(met.log_utilities)
+    search.tell(judged_trial(search, 1, candidates[0], measured(100.0, tpot=0.04)))
+    search.tell(judged_trial(search, 2, candidates[1], measured(900.0, tpot=0.10)))
+    feasible, infeasible = (search._results[candidates[position].key] for position in (0, 1))
+    assert feasible.violation <= 0 < infeasible.violation
+    study = search._build_study()
+    assert [trial.constraints["targets"] for trial in study.trials] == [feasible.violation, infeasible.violation]
+    assert study.best_trial.values == list(feasible.log_utilities)
 
 
 def test_a_failure_is_infeasible_and_never_infinite():
-    found = searcher()
+    search = bayesian_search()
     candidates = SPACE.candidates
-    found.tell(trial(found, 1, candidates[0], answer(100.0)))
-    found.tell(trial(found, 2, candidates[1], FAILURE))
-    good, failed = found._build_study().trials
+    search.tell(judged_trial(search, 1, candidates[0], measured(100.0)))
+    search.tell(judged_trial(search, 2, candidates[1], FAILURE))
+    good, failed = search._build_study().trials
     assert failed.values == good.values
     assert failed.constraints == {"targets": FAILURE_VIOLATION}
 
 
-def test_launches_under_way_are_known_to_the_sampler():
-    found = searcher()
-    walk(found, launches=11)
-    found.ask()
-    states = [told.state.name for told in found._build_study().trials]
+def test_running_launches_are_part_of_the_study():
+    search = bayesian_search()
+    proposals_of(search, launches=11)
+    search.ask()
+    states = [trial.state.name for trial in search._build_study().trials]
     assert states == ["COMPLETE"] * 11 + ["RUNNING"]
 
 
-def test_several_objectives_are_searched_together():
-    found = searcher(further_objectives=["minimize_tpot"])
-    asked = walk(found, launches=14)
-    assert len(set(asked)) == 14
-    study = found._build_study()
+def test_several_objectives_are_optimized_together():
+    search = bayesian_search(further_objectives=["minimize_tpot"])
+    proposals = proposals_of(search, launches=14)
+    assert len(set(proposals)) == 14
+    study = search._build_study()
     assert len(study.directions) == 2
-    assert all(len(told.values) == 2 for told in study.trials)
+    assert all(len(trial.values) == 2 for trial in study.trials)
 
 
-def test_numbers_keep_their_order_and_anything_else_is_a_choice():
+def test_numbers_are_ordered_and_anything_else_is_categorical():
     assert ParameterAxis.from_values("x", [8, 2, 4]) == ParameterAxis("x", (2, 4, 8), is_ordered=True)
     assert not ParameterAxis.from_values("x", [True, False]).is_ordered
     assert not ParameterAxis.from_values("x", [None, 2]).is_ordered
@@ -159,13 +159,13 @@ def test_numbers_keep_their_order_and_anything_else_is_a_choice():
 
 
 def test_a_baseline_outside_the_space_is_no_part_of_the_model():
-    found = searcher()
-    found.tell(replace(trial(found, 1, Candidate("sim"), answer(1.0)), purpose="baseline"))
-    assert found._results == {}
-    assert len(walk(found)) == 30
+    search = bayesian_search()
+    search.tell(replace(judged_trial(search, 1, Candidate("sim"), measured(1.0)), purpose="baseline"))
+    assert search._results == {}
+    assert len(proposals_of(search)) == 30
 
 
-TIED = Space(
+COUPLED = Space(
     "sim",
     {"x": list(range(8)), "kind": ["a", "b"], "depth": [1, 2, 3, 4]},
     rules=rules({"depth": "kind == 'b'"}, {"low": "x * depth < 21"}),
@@ -174,32 +174,34 @@ TIED = Space(
 
 def deep_is_better(candidate: Candidate) -> Measurement:
     x, depth = candidate.parameters["x"], candidate.parameters.get("depth", 0)
-    return answer(1000.0 * (1 + depth) / (1 + (x - 5) ** 2))
+    return measured(1000.0 * (1 + depth) / (1 + (x - 5) ** 2))
 
 
-def test_it_finds_the_best_among_parameters_that_are_not_always_there():
-    asked = walk(searcher(space=TIED), deep_is_better, launches=20)
-    assert set(asked) <= set(TIED.candidates)
-    assert Candidate("sim", {"x": 5, "kind": "b", "depth": 4}) in asked
+def test_it_finds_the_best_of_a_space_with_conditional_parameters():
+    proposals = proposals_of(bayesian_search(space=COUPLED), deep_is_better, launches=20)
+    assert set(proposals) <= set(COUPLED.candidates)
+    assert Candidate("sim", {"x": 5, "kind": "b", "depth": 4}) in proposals
 
 
-def test_several_objectives_are_searched_among_parameters_that_are_not_always_there():
-    asked = walk(searcher(space=TIED, further_objectives=["minimize_tpot"]), deep_is_better, launches=14)
-    assert len(set(asked) & set(TIED.candidates)) == 14
+def test_several_objectives_are_optimized_with_conditional_parameters():
+    proposals = proposals_of(
+        bayesian_search(space=COUPLED, further_objectives=["minimize_tpot"]), deep_is_better, launches=14
+    )
+    assert len(set(proposals) & set(COUPLED.candidates)) == 14
 
 
-def test_what_a_candidate_lacks_optuna_is_not_told():
-    found = searcher(space=TIED)
-    asked = walk(found, deep_is_better, launches=12)
-    told = [trial.params.keys() for trial in found._build_study().trials]
-    assert told == [candidate.parameters.keys() for candidate in asked]
-    assert {len(names) for names in told} == {2, 3}
+def test_a_parameter_that_a_candidate_lacks_is_absent_from_its_optuna_trial():
+    search = bayesian_search(space=COUPLED)
+    proposals = proposals_of(search, deep_is_better, launches=12)
+    names = [trial.params.keys() for trial in search._build_study().trials]
+    assert names == [candidate.parameters.keys() for candidate in proposals]
+    assert {len(keys) for keys in names} == {2, 3}
 
 
 @pytest.mark.parametrize(("module", "sampler"), [("optuna", "tpe"), ("torch", "gp")])
-def test_what_is_not_installed_is_named_with_its_extra(monkeypatch, module, sampler):
-    found = searcher(sampler=sampler)
-    walk(found, launches=INITIAL_DESIGN_SIZE)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, module, sampler):
+    search = bayesian_search(sampler=sampler)
+    proposals_of(search, launches=INITIAL_DESIGN_SIZE)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MachineError, match=r"autotune\[bayesian"):
-        found.ask()
+        search.ask()

@@ -7,17 +7,17 @@ from autotuner.search.grid import GridSearch, balanced_subset
 from autotuner.search.space import Space
 from tests.search.problems import problem
 
-axes = st.dictionaries(
+parameter_spaces = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),
     st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True),
     min_size=1,
 )
 
 
-def test_without_a_limit_the_whole_grid_is_asked_in_its_own_order():
+def test_without_a_limit_the_whole_grid_is_proposed_in_its_own_order():
     grid = GridSearch(problem(Space("sim", {"tp-size": [1, 2], "x": [True, False]})))
-    asked = [dict(launch.candidate.parameters) for launch in iter(grid.ask, None)]
-    assert asked == [
+    proposals = [dict(launch.candidate.parameters) for launch in iter(grid.ask, None)]
+    assert proposals == [
         {"tp-size": 1, "x": True},
         {"tp-size": 1, "x": False},
         {"tp-size": 2, "x": True},
@@ -26,7 +26,7 @@ def test_without_a_limit_the_whole_grid_is_asked_in_its_own_order():
 
 
 def test_a_limit_on_the_balanced_profile_keeps_every_tp_size():
-    """Cutting 18 combinations to 15 from the head would lose tp-size 4 altogether."""
+    """The first 15 of 18 combinations would lack most of tp-size 4."""
     space = Space(
         "sglang",
         {
@@ -42,31 +42,31 @@ def test_a_limit_on_the_balanced_profile_keeps_every_tp_size():
     assert counts == {1: 5, 2: 5, 4: 5}
 
 
-@given(axes, st.integers(1, 30))
-def test_a_spread_covers_every_value_it_has_room_for(parameters, limit):
+@given(parameter_spaces, st.integers(1, 30))
+def test_a_balanced_subset_covers_every_value_it_has_room_for(parameters, limit):
     space = Space("sim", parameters)
     chosen = balanced_subset(space.candidates, limit, seed=0)
     assert len(chosen) == min(limit, space.combination_count)
     assert len(set(chosen)) == len(chosen)
     for name, values in parameters.items():
-        seen = {candidate.parameters[name] for candidate in chosen}
-        assert len(seen) == min(len(values), len(chosen))
+        covered = {candidate.parameters[name] for candidate in chosen}
+        assert len(covered) == min(len(values), len(chosen))
 
 
-def test_the_spread_of_a_large_space_is_the_same_for_the_same_seed():
+def test_the_balanced_subset_of_a_large_space_is_the_same_for_the_same_seed():
     space = Space("sim", {name: list(range(8)) for name in "abcde"})
     assert balanced_subset(space.candidates, 20, seed=3) == balanced_subset(space.candidates, 20, seed=3)
     assert len(balanced_subset(space.candidates, 20, seed=3)) == 20
 
 
-def test_refused_combinations_are_never_asked_for():
+def test_refused_combinations_are_never_proposed():
     def refuse(candidate: Candidate) -> str | None:
         return "too many GPUs" if candidate.parameters["tp-size"] == 4 else None
 
     space = Space("sim", {"tp-size": [1, 2, 4]}, refuse)
-    asked = [launch.candidate.parameters["tp-size"] for launch in iter(GridSearch(problem(space)).ask, None)]
-    assert asked == [1, 2]
-    assert [(candidate.parameters["tp-size"], why) for candidate, why in space.refusals] == [(4, "too many GPUs")]
+    proposals = [launch.candidate.parameters["tp-size"] for launch in iter(GridSearch(problem(space)).ask, None)]
+    assert proposals == [1, 2]
+    assert [(candidate.parameters["tp-size"], reason) for candidate, reason in space.refusals] == [(4, "too many GPUs")]
 
 
 @pytest.mark.parametrize("values", [[1, 1, 2], [2, 1, 2, 1]])
