@@ -418,7 +418,7 @@ def test_an_open_loop_opens_more_connections_when_it_needs_them(
     async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await complete(asked, writer, gap=0.1)
 
-    monkeypatch.setattr(loops, "_MOST_OPENED_AHEAD", 2)
+    monkeypatch.setattr(loops, "_MAX_PREOPENED_CONNECTIONS", 2)
     server = serve(behave)
     driven = drive(server.url, "D(5,2)", rate=60.0, duration=0.3, arrival="constant")
     assert max(server.in_flight_levels) > 6

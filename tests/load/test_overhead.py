@@ -36,7 +36,7 @@ def test_a_loop_that_stands_still_is_late_for_all_that_arrives_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
     kind: type[KernelTimer | LoopTimer],
 ):
-    monkeypatch.setattr(overhead, "timer", kind)
+    monkeypatch.setattr(overhead, "make_timer", kind)
     with asyncio.Runner(loop_factory=factory) as runner:
         measured = runner.run(held(0.2))
     late = [lag for lag in measured.lags if lag > 0.01]
@@ -90,7 +90,7 @@ def test_without_a_timer_of_the_kernel_the_loops_own_is_used(monkeypatch: pytest
             one = overhead.make_timer(lambda: None)
             kinds.append(type(one))
             one.close()
-            monkeypatch.setattr(overhead, "LIBRARY", object())
+            monkeypatch.setattr(overhead, "LIBC", object())
         return kinds
 
     assert asyncio.run(made()) == TIMERS

@@ -47,7 +47,7 @@ def test_where_real_time_is_refused_a_high_priority_is_taken_and_given_back(
     values: list[tuple[int, int, int]] = []
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     monkeypatch.setattr(os, "setpriority", lambda *arguments: values.append(arguments))
-    monkeypatch.setattr(priority, "AUTOGROUP", tmp_path / "autogroup")
+    monkeypatch.setattr(priority, "AUTOGROUP_PATH", tmp_path / "autogroup")
     with driver_priority():
         assert values == [(os.PRIO_PROCESS, 0, -10)]
         assert (tmp_path / "autogroup").read_text() == "-10"
@@ -63,7 +63,7 @@ def test_whether_it_is_allowed_is_known_without_doing_it(monkeypatch: pytest.Mon
 
 
 def test_a_process_that_goes_last_is_idle_or_nicest():
-    code = "import os; from autotuner.load.priority import go_last; go_last(); "
+    code = "import os; from autotuner.load.priority import set_idle_priority; set_idle_priority(); "
     code += "print(os.sched_getscheduler(0), os.nice(0))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert int(found[0]) == os.SCHED_IDLE or int(found[1]) == 19

@@ -15,9 +15,9 @@ SCENARIO = Conversation(3, 20, 8)
 
 
 def talk(lane: int = 0, lanes: int = 4, *, scenario: Conversation = SCENARIO, **given: Any) -> Conversations:
-    per_turn = given.pop("per_turn", 0.0)
-    prompts = Prompts(**{"kind": "completions", "model": "m", "vocabulary": 32_000, "salt": "s", "phase": "p", **given})
-    return Conversations(scenario, prompts, lane, lanes, turn_overhead_tokens=per_turn)
+    turn_overhead = given.pop("turn_overhead_tokens", 0.0)
+    prompts = Prompts(**{"kind": "completions", "model": "m", "vocab_size": 32_000, "salt": "s", "phase": "p", **given})
+    return Conversations(scenario, prompts, lane, lanes, turn_overhead_tokens=turn_overhead)
 
 
 def played(conversations: Conversations, requests: int, said: str = "") -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def test_a_chat_has_filler_where_an_answer_was_never_given():
 
 
 def test_a_chat_makes_room_for_what_the_server_adds_to_each_message():
-    conversations = talk(2, kind="chat", overhead=10.0, per_word=2.0, per_turn=8.0)
+    conversations = talk(2, kind="chat", overhead_tokens=10.0, tokens_per_word=2.0, turn_overhead_tokens=8.0)
     sizes = [len(content.split()) for _, content in messages(json.loads(conversations.current_request().body))]
     assert sizes == [5, 4, 6, 4, 6]
 

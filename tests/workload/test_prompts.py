@@ -16,7 +16,7 @@ from autotuner.workload.requests import RequestStream
 
 def prompts(**changes: Any) -> Prompts:
     return Prompts(
-        **{"kind": "completions", "model": "m", "vocabulary": 32_000, "salt": "s", "phase": "window", **changes}
+        **{"kind": "completions", "model": "m", "vocab_size": 32_000, "salt": "s", "phase": "window", **changes}
     )
 
 
@@ -27,18 +27,18 @@ def ids(made: Prompts, index: int = 0, tokens: int = 50, output: int = 5) -> lis
 
 @settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(2, 300_000), st.integers(0, 10**9))
-def test_a_prompt_has_exactly_the_length_asked_for_and_ordinary_tokens(tokens: int, vocabulary: int, index: int):
-    found = ids(prompts(vocabulary=vocabulary), index, tokens)
+def test_a_prompt_has_exactly_the_length_asked_for_and_ordinary_tokens(tokens: int, vocab_size: int, index: int):
+    found = ids(prompts(vocab_size=vocab_size), index, tokens)
     assert len(found) == tokens
-    assert set(found) <= set(ordinary_token_ids(vocabulary))
+    assert set(found) <= set(ordinary_token_ids(vocab_size))
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "special"), [(32_000, 258), (128_256, 128_000), (151_936, 151_643), (256_000, 107)]
+    ("vocab_size", "special"), [(32_000, 258), (128_256, 128_000), (151_936, 151_643), (256_000, 107)]
 )
-def test_special_tokens_of_known_vocabularies_are_outside_the_range(vocabulary: int, special: int):
-    assert special not in ordinary_token_ids(vocabulary)
-    assert len(ordinary_token_ids(vocabulary)) > vocabulary * 0.8
+def test_special_tokens_of_known_vocabularies_are_outside_the_range(vocab_size: int, special: int):
+    assert special not in ordinary_token_ids(vocab_size)
+    assert len(ordinary_token_ids(vocab_size)) > vocab_size * 0.8
 
 
 def test_a_prompt_of_50000_tokens_is_whole():
@@ -51,7 +51,7 @@ def test_the_first_token_of_every_request_is_unique():
 
 
 alphabets = st.one_of(
-    st.integers(10, 150_000).map(lambda size: {"kind": "completions", "vocabulary": size + size // 3 + 1100}),
+    st.integers(10, 150_000).map(lambda size: {"kind": "completions", "vocab_size": size + size // 3 + 1100}),
     st.integers(10, 5000).map(lambda size: {"kind": "chat", "words": tuple(f"w{n:04}" for n in range(size))}),
 )
 places = st.tuples(st.sampled_from(["one", "two"]), st.sampled_from(["warm-up", "window"]), st.integers(0, 10**6))
@@ -87,8 +87,8 @@ def test_the_same_run_phase_and_index_give_the_same_prompt():
 
 
 def test_a_shared_prefix_is_the_same_for_all_and_what_follows_is_unique():
-    made = prompts(prefix=20)
-    warm = prompts(prefix=20, phase="warm-up")
+    made = prompts(prefix_tokens=20)
+    warm = prompts(prefix_tokens=20, phase="warm-up")
     first, second, other = ids(made, 0), ids(made, 1), ids(warm, 0)
     assert len(first) == 50
     assert first[:20] == second[:20] == other[:20]
@@ -96,7 +96,7 @@ def test_a_shared_prefix_is_the_same_for_all_and_what_follows_is_unique():
 
 
 def test_two_runs_do_not_share_their_shared_prefix():
-    assert ids(prompts(prefix=20))[:4] != ids(prompts(prefix=20, salt="t"))[:4]
+    assert ids(prompts(prefix_tokens=20))[:4] != ids(prompts(prefix_tokens=20, salt="t"))[:4]
 
 
 def test_a_completion_asks_for_a_fixed_length_and_usage():
@@ -125,9 +125,9 @@ def test_a_chat_prompt_has_one_word_per_token(tokens: int, index: int):
 
 
 def test_a_chat_prompt_makes_room_for_what_the_server_adds():
-    assert len(words(prompts(kind="chat", overhead=30, per_word=1.0), tokens=100)) == 70
-    assert len(words(prompts(kind="chat", overhead=10, per_word=1.5), tokens=100)) == 60
-    assert len(words(prompts(kind="chat", overhead=300), tokens=100)) == 1
+    assert len(words(prompts(kind="chat", overhead_tokens=30, tokens_per_word=1.0), tokens=100)) == 70
+    assert len(words(prompts(kind="chat", overhead_tokens=10, tokens_per_word=1.5), tokens=100)) == 60
+    assert len(words(prompts(kind="chat", overhead_tokens=300), tokens=100)) == 1
 
 
 def test_chat_prompts_begin_differently():
@@ -136,7 +136,7 @@ def test_chat_prompts_begin_differently():
 
 
 def test_chat_prompts_share_a_prefix_where_the_scenario_does():
-    made = prompts(kind="chat", prefix=20)
+    made = prompts(kind="chat", prefix_tokens=20)
     first, second = words(made, 0), words(made, 1)
     assert first[:20] == second[:20]
     assert first[20] != second[20]

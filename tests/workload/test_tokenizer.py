@@ -97,7 +97,7 @@ def test_a_prompt_of_such_words_has_exactly_the_tokens_asked_for(tmp_path: Path,
     assert words is not None
     assert words.one_token_each
     assert len(words.words) > 200
-    prompts = chat(words.words, overhead=9.0)
+    prompts = chat(words.words, overhead_tokens=9.0)
     for index, tokens in enumerate([1, 2, 7, 100, 4096]):
         assert len(ids(path, content(prompts.body(index, tokens + 9, 5)))) == tokens
 
