@@ -20,17 +20,17 @@ def prompts(**changes: Any) -> Prompts:
     )
 
 
-def ids(made: Prompts, index: int = 0, tokens: int = 50, output: int = 5) -> list[int]:
-    found: list[int] = json.loads(made.body(index, tokens, output))["prompt"]
-    return found
+def ids(prompt_builder: Prompts, index: int = 0, tokens: int = 50, output: int = 5) -> list[int]:
+    token_ids: list[int] = json.loads(prompt_builder.body(index, tokens, output))["prompt"]
+    return token_ids
 
 
 @settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(2, 300_000), st.integers(0, 10**9))
-def test_a_prompt_has_exactly_the_length_asked_for_and_ordinary_tokens(tokens: int, vocab_size: int, index: int):
-    found = ids(prompts(vocab_size=vocab_size), index, tokens)
-    assert len(found) == tokens
-    assert set(found) <= set(ordinary_token_ids(vocab_size))
+def test_a_prompt_has_exactly_the_requested_length_and_ordinary_tokens(tokens: int, vocab_size: int, index: int):
+    token_ids = ids(prompts(vocab_size=vocab_size), index, tokens)
+    assert len(token_ids) == tokens
+    assert set(token_ids) <= set(ordinary_token_ids(vocab_size))
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_a_prompt_of_50000_tokens_is_whole():
 
 
 def test_the_first_token_of_every_request_is_unique():
-    made = prompts()
-    assert len({ids(made, index)[0] for index in range(2000)}) == 2000
+    prompt_builder = prompts()
+    assert len({ids(prompt_builder, index)[0] for index in range(2000)}) == 2000
 
 
 alphabets = st.one_of(
@@ -64,12 +64,12 @@ def test_any_two_prompts_of_any_runs_differ_in_their_first_tokens_however_few_th
 ):
     begun: dict[tuple[str, str, int], list[Any]] = {}
     for salt, phase, index in drawn:
-        made = prompts(**alphabet, salt=salt, phase=phase)
-        begun[salt, phase, index] = (ids if made.kind == "completions" else words)(made, index, 40)
-    size, most = len(made.alphabet.pieces), made.alphabet.nonce_length
-    assert size**most >= 1 << 48
+        prompt_builder = prompts(**alphabet, salt=salt, phase=phase)
+        begun[salt, phase, index] = (ids if prompt_builder.kind == "completions" else words)(prompt_builder, index, 40)
+    size, nonce_length = len(prompt_builder.alphabet.pieces), prompt_builder.alphabet.nonce_length
+    assert size**nonce_length >= 1 << 48
     for (place, prompt), (other, another) in combinations(begun.items(), 2):
-        assert prompt[:most] != another[:most]
+        assert prompt[:nonce_length] != another[:nonce_length]
         if place[:2] == other[:2]:
             apart = abs(place[2] - other[2])
             assert prompt[: ceil(log(apart + 1, size)) + 1] != another[: ceil(log(apart + 1, size)) + 1]
@@ -78,8 +78,8 @@ def test_any_two_prompts_of_any_runs_differ_in_their_first_tokens_however_few_th
 
 @pytest.mark.parametrize("change", [{"salt": "t"}, {"phase": "warm-up"}])
 def test_another_run_or_phase_shares_no_leading_tokens(change: dict[str, str]):
-    seen = {tuple(ids(prompts(), index)[:4]) for index in range(500)}
-    assert not seen & {tuple(ids(prompts(**change), index)[:4]) for index in range(500)}
+    beginnings = {tuple(ids(prompts(), index)[:4]) for index in range(500)}
+    assert not beginnings & {tuple(ids(prompts(**change), index)[:4]) for index in range(500)}
 
 
 def test_the_same_run_phase_and_index_give_the_same_prompt():
@@ -87,9 +87,9 @@ def test_the_same_run_phase_and_index_give_the_same_prompt():
 
 
 def test_a_shared_prefix_is_the_same_for_all_and_what_follows_is_unique():
-    made = prompts(prefix_tokens=20)
+    prompt_builder = prompts(prefix_tokens=20)
     warm = prompts(prefix_tokens=20, phase="warm-up")
-    first, second, other = ids(made, 0), ids(made, 1), ids(warm, 0)
+    first, second, other = ids(prompt_builder, 0), ids(prompt_builder, 1), ids(warm, 0)
     assert len(first) == 50
     assert first[:20] == second[:20] == other[:20]
     assert len({first[20], second[20], other[20]}) == 3
@@ -112,11 +112,11 @@ def test_a_model_name_with_quotes_is_still_json():
     assert json.loads(prompts(model='a"b\\c').body(0, 3, 1))["model"] == 'a"b\\c'
 
 
-def words(made: Prompts, index: int = 0, tokens: int = 50) -> list[str]:
-    messages = json.loads(made.body(index, tokens, 5))["messages"]
+def words(prompt_builder: Prompts, index: int = 0, tokens: int = 50) -> list[str]:
+    messages = json.loads(prompt_builder.body(index, tokens, 5))["messages"]
     assert [message["role"] for message in messages] == ["user"]
-    found: list[str] = messages[0]["content"].split(" ")
-    return found
+    contents: list[str] = messages[0]["content"].split(" ")
+    return contents
 
 
 @given(st.integers(1, 500), st.integers(0, 10**6))
@@ -131,13 +131,13 @@ def test_a_chat_prompt_makes_room_for_what_the_server_adds():
 
 
 def test_chat_prompts_begin_differently():
-    made = prompts(kind="chat")
-    assert len({tuple(words(made, index)[:3]) for index in range(1000)}) == 1000
+    prompt_builder = prompts(kind="chat")
+    assert len({tuple(words(prompt_builder, index)[:3]) for index in range(1000)}) == 1000
 
 
 def test_chat_prompts_share_a_prefix_where_the_scenario_does():
-    made = prompts(kind="chat", prefix_tokens=20)
-    first, second = words(made, 0), words(made, 1)
+    prompt_builder = prompts(kind="chat", prefix_tokens=20)
+    first, second = words(prompt_builder, 0), words(prompt_builder, 1)
     assert first[:20] == second[:20]
     assert first[20] != second[20]
 
@@ -147,8 +147,8 @@ def requests(salt: str, *, seed: int = 3, phase: str = "window") -> RequestStrea
     return RequestStream(scenario, prompts(salt=salt), seed=seed, phase=phase)
 
 
-def lengths(made: RequestStream) -> list[tuple[int, int]]:
-    return [(request.prompt_tokens, request.output_tokens) for request, _ in zip(made, range(40), strict=False)]
+def lengths(stream: RequestStream) -> list[tuple[int, int]]:
+    return [(request.prompt_tokens, request.output_tokens) for request, _ in zip(stream, range(40), strict=False)]
 
 
 def test_two_candidates_get_the_same_lengths_but_not_the_same_prompts():
@@ -162,9 +162,9 @@ def test_another_seed_or_phase_draws_other_lengths():
 
 
 def test_requests_are_numbered_and_their_bodies_have_the_drawn_lengths():
-    made = requests("one")
+    stream = requests("one")
     for number in range(20):
-        request = next(made)
+        request = next(stream)
         body = json.loads(request.body)
         assert request.index == number
         assert len(body["prompt"]) == request.prompt_tokens
