@@ -81,8 +81,9 @@ class ClosedLoop:
     ) -> None:
         self.run = run
         self.pool = ConnectionPool(dialer)
-        conversations = conversations_for_lane or (lambda number: None)
-        self.lanes = [_Lane(self, number, conversations(number)) for number in run.job.lanes]
+        self.lanes = [
+            _Lane(self, number, conversations_for_lane and conversations_for_lane(number)) for number in run.job.lanes
+        ]
         self.active_lanes = len(self.lanes)
 
     async def open(self) -> None:
