@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection that stamps bytes as they arrive and understands nothing of them."""
+"""One keep-alive HTTP/1.1 connection that timestamps response bytes as they arrive, without interpreting them."""
 
 from __future__ import annotations
 
@@ -21,34 +21,33 @@ from autotuner.workload.requests import Request
 CONNECT_TIMEOUT_SECONDS = 10.0
 STALE_CONNECTION = "stale"
 _STALE_DETECTION_SECONDS = 1.0
-"""An idle connection that the server has closed shows itself within this time of being used again."""
+"""A reused connection that fails this soon, without a byte, had been closed by the server while idle."""
 
 
 class Exchange:
-    """One request on its way, and everything that came back.
+    """One HTTP request and the raw bytes of its response.
 
-    `times[i]` is when the bytes `pieces[i]` of the response, its headers included, arrived.
-    `error` is the class of what went wrong on the way, None when the response is complete;
-    `said` is what the machine said of it. `warmup` requests keep up the load before and behind the
-    window and are not counted; their `index` is below 0. `delays[i]` is how many seconds pieces[i]
-    had waited in the kernel by then, None where it did not tell; `delays` is None where it was not
-    asked.
+    `times[i]` is when `pieces[i]` of the response, headers included, was read. `error` is the error
+    class, None when the response is complete; `error_message` the server's or the system's message.
+    `warmup` requests keep the load up before and after the window and are not counted; their `index`
+    is negative. `delays[i]` is how many seconds pieces[i] had waited in the kernel, None where the
+    kernel gave no timestamp; `delays` is None on connections without kernel timestamps.
     """
 
     __slots__ = (
         "delays",
         "error",
+        "error_message",
         "finished",
+        "in_flight",
         "index",
         "pieces",
         "request",
         "retried",
-        "said",
         "scheduled",
         "sent",
         "status",
         "times",
-        "under_way",
         "warmup",
     )
 
@@ -64,16 +63,16 @@ class Exchange:
         self.pieces: list[bytes] = []
         self.delays: list[float | None] | None = None
         self.error: str | None = None
-        self.said = ""
+        self.error_message = ""
         self.retried = False
-        self.under_way = False
+        self.in_flight = False
 
 
 CompletionCallback = Callable[["Connection", Exchange], None]
 
 
 class Connection(asyncio.BaseProtocol):
-    """A connection that carries one exchange at a time and calls `done` at its end."""
+    """A connection that carries one exchange at a time and calls its `on_done` at the end."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
@@ -89,35 +88,35 @@ class Connection(asyncio.BaseProtocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another request can be sent."""
+        """Whether it is open and carries no request."""
         return self.transport is not None and not self.transport.is_closing() and self.exchange is None
 
     def send(self, exchange: Exchange, payload: bytes, on_done: CompletionCallback) -> None:
-        """Send one request: `exchange.sent` is the instant before its first byte is written."""
+        """Send one request; `exchange.sent` is the instant before its first byte is written."""
         assert self.transport is not None
         self.exchange = exchange
         self.response = Response()
         self.parsed_pieces = 0
         self.on_done = on_done
-        exchange.under_way = True
+        exchange.in_flight = True
         exchange.sent = monotonic()
         self.transport.write(payload)
         self.timeout_timer = self.event_loop.call_later(self.timeout, self._on_timeout)
 
     def close(self) -> None:
-        """Close at once, whatever is on the way."""
+        """Close at once, even with a request in flight."""
         if self.transport is not None:
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport, and have it write at once."""
+        """Keep the transport, and make it write without buffering."""
         # uvloop's transports are not subclasses of asyncio's
         self.transport = cast(asyncio.Transport, transport)
         # older uvloop queues a write to the end of the loop's turn unless it exceeds this limit
         self.transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
-        """Stamp and store; the parser sees the bytes when they can be the end of the response."""
+        """Timestamp and store `data`; parse only when it may end the response, to keep this path short."""
         now = monotonic()
         exchange = self.exchange
         if exchange is None:
@@ -133,10 +132,10 @@ class Connection(asyncio.BaseProtocol):
             self._finish(now, None)
 
     def eof_received(self) -> None:
-        """Have the connection closed."""
+        """Let the transport close itself."""
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the exchange on the way: complete if only the end was missing, else failed."""
+        """End the exchange in flight: complete if the body was to end with the connection, else failed."""
         now = monotonic()
         exchange = self.exchange
         if exchange is None:
@@ -147,33 +146,33 @@ class Connection(asyncio.BaseProtocol):
             self._finish(now, "malformed")
         elif self.response.headers_complete and not self.response.is_framed and error is None:
             self._finish(now, None)
-        elif (
-            self.used_before
-            and not (exchange.pieces or exchange.retried)
-            and now - exchange.sent < _STALE_DETECTION_SECONDS
-        ):
+        elif self._was_stale(exchange, now):
             self._finish(now, STALE_CONNECTION)
         else:
             self._finish(now, "tls" if isinstance(error, ssl.SSLError) else "reset")
+
+    def _was_stale(self, exchange: Exchange, now: float) -> bool:
+        untouched = self.used_before and not (exchange.pieces or exchange.retried)
+        return untouched and now - exchange.sent < _STALE_DETECTION_SECONDS
 
     def _on_timeout(self) -> None:
         if self.exchange is not None:
             self._finish(monotonic(), "timeout" if self._parse_new_pieces(self.exchange) else "malformed")
 
     def _parse_new_pieces(self, exchange: Exchange) -> bool:
-        """Give the parser what it has not seen yet; False when it is not HTTP."""
-        unseen = exchange.pieces[self.parsed_pieces :]
-        self.parsed_pieces += len(unseen)
+        """Parse the pieces not parsed yet; False when they are not HTTP."""
+        new_pieces = exchange.pieces[self.parsed_pieces :]
+        self.parsed_pieces += len(new_pieces)
         try:
-            self.response.feed(unseen[0] if len(unseen) == 1 else b"".join(unseen))
+            self.response.feed(new_pieces[0] if len(new_pieces) == 1 else b"".join(new_pieces))
         except HttpParserError:
             return False
         return True
 
     def _finish(self, now: float, error: str | None) -> None:
-        exchange, done, response = self.exchange, self.on_done, self.response
+        exchange, on_done, response = self.exchange, self.on_done, self.response
         assert exchange is not None
-        assert done is not None
+        assert on_done is not None
         if self.timeout_timer is not None:
             self.timeout_timer.cancel()
         self.exchange = self.on_done = self.timeout_timer = None
@@ -183,7 +182,7 @@ class Connection(asyncio.BaseProtocol):
         exchange.error = error or ("compressed" if response.is_compressed else None)
         if not (response.is_complete and response.keep_alive):
             self.close()
-        done(self, exchange)
+        on_done(self, exchange)
 
 
 SO_TIMESTAMPNS = 35
@@ -194,10 +193,10 @@ _READ_BUFFER_BYTES = 1 << 16
 
 
 class TimestampedConnection(Connection, asyncio.BufferedProtocol):
-    """One that also asks the kernel when the bytes it is about to read arrived, which takes 3 us a read.
+    """A connection that also asks the kernel when the bytes of each read arrived, which takes 3 us a read.
 
-    Of several packets that wait, the kernel may know only when the last one came: where the client
-    is later than the next token, the delay is understated.
+    Of several waiting packets the kernel may know only the last arrival: where the client falls behind
+    by more than one token, the delay is understated.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -207,50 +206,50 @@ class TimestampedConnection(Connection, asyncio.BufferedProtocol):
         self.kernel_delay: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Have the kernel note when packets arrive, where it does that."""
+        """Enable receive timestamps on the socket, where the kernel has them."""
         super().connection_made(transport)
         if sys.platform != "linux":
             return
-        file: int = transport.get_extra_info("socket").fileno()
-        source = _borrow_socket(file)
+        descriptor: int = transport.get_extra_info("socket").fileno()
+        source = _borrow_socket(descriptor)
         with contextlib.suppress(OSError):
             source.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            self.file_descriptor = file
+            self.file_descriptor = descriptor
         source.detach()
 
     def send(self, exchange: Exchange, payload: bytes, on_done: CompletionCallback) -> None:
-        """Send one request; see Connection."""
+        """Send one request, and collect kernel delays for it."""
         exchange.delays = []
         super().send(exchange, payload, on_done)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Ask the kernel; the event loop reads right after this."""
+        """Ask the kernel for the delay: the event loop reads right after this."""
         self.kernel_delay = None if self.file_descriptor is None else _kernel_delay(self.file_descriptor)
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Stamp and store; see Connection."""
+        """Store the delay, and handle the bytes as `Connection` does."""
         if self.exchange is not None and self.exchange.delays is not None:
             self.exchange.delays.append(self.kernel_delay)
         self.data_received(bytes(self.buffer[:nbytes]))
 
 
 def _borrow_socket(file_descriptor: int) -> socket.socket:
-    """Return a socket that belongs to an event loop, whose own object does not let others read; detach it after use."""
+    """Wrap a descriptor that the event loop owns and whose own socket object has no recvmsg; detach it after use."""
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, file_descriptor)
 
 
 def _kernel_delay(file_descriptor: int) -> float | None:
-    """Return how many seconds the first unread bytes have waited; None where there are none or nothing says so."""
+    """Seconds that the first unread bytes have waited in the kernel; None without unread bytes or a timestamp."""
     source = _borrow_socket(file_descriptor)
     try:
-        _, notes, _, _ = source.recvmsg(1, _ANCILLARY_BYTES, _PEEK_FLAGS)
+        _, ancillary, _, _ = source.recvmsg(1, _ANCILLARY_BYTES, _PEEK_FLAGS)
     except OSError:
         return None
     finally:
         source.detach()
     now = time_ns()
-    for level, kind, data in notes:
+    for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
             arrival: tuple[int, int] = _TIMESPEC.unpack(data)
             return max(0.0, (now - arrival[0] * 1_000_000_000 - arrival[1]) / 1e9)
@@ -258,7 +257,7 @@ def _kernel_delay(file_descriptor: int) -> float | None:
 
 
 class DialError(Exception):
-    """A connection could not be opened; `kind` is the class it is counted under."""
+    """A connection could not be opened."""
 
     def __init__(self, error_class: str, message: str) -> None:
         super().__init__(message)
@@ -266,9 +265,10 @@ class DialError(Exception):
 
 
 class Dialer:
-    """Opens connections to one server, whose name it looks up once; one of every `timed` is a TimedConnection.
+    """Opens connections to one server, whose name it resolves once.
 
-    Under TLS none is, for the bytes that arrive are not those that are read.
+    One in `timestamp_every` connections has kernel timestamps; none under TLS, where the bytes that
+    arrive are not those that are read.
     """
 
     def __init__(self, address: Address, timeout: float, *, timestamp_every: int = 1) -> None:
@@ -280,40 +280,37 @@ class Dialer:
         self.tls_context = ssl.create_default_context() if address.tls else None
 
     async def open(self) -> Connection:
-        """Connect; DialError says why not."""
+        """Connect to the first address that accepts; DialError when none does."""
         loop = asyncio.get_running_loop()
-        last: OSError | TimeoutError | None = None
-        kind = (
-            TimestampedConnection
-            if self.opened_count % self.timestamp_every == 0 and not self.tls_context
-            else Connection
-        )
+        last_error: OSError | TimeoutError | None = None
+        timestamped = self.opened_count % self.timestamp_every == 0 and not self.tls_context
+        connection_class = TimestampedConnection if timestamped else Connection
         self.opened_count += 1
         for host in await self._resolve(loop):
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                     _, connection = await loop.create_connection(
-                        lambda: kind(self.timeout),
+                        lambda: connection_class(self.timeout),
                         host,
                         self.address.port,
                         ssl=self.tls_context,
                         server_hostname=self.address.host if self.tls_context else None,
                     )
             except (OSError, TimeoutError) as error:
-                last = error
+                last_error = error
             else:
                 self.hosts = [host]
                 return connection
-        assert last is not None
-        raise DialError(_error_class(last), str(last) or type(last).__name__) from last
+        assert last_error is not None
+        raise DialError(_error_class(last_error), str(last_error) or type(last_error).__name__) from last_error
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
         if not self.hosts:
             try:
-                found = await loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
+                addresses = await loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
             except (OSError, UnicodeError) as error:
                 raise DialError("dns", str(error)) from error
-            self.hosts = list(dict.fromkeys(str(info[4][0]) for info in found))
+            self.hosts = list(dict.fromkeys(str(info[4][0]) for info in addresses))
         return self.hosts
 
 

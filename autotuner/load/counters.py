@@ -1,4 +1,4 @@
-"""The engine's own Prometheus counters under neutral names."""
+"""The engine's own Prometheus metrics under engine-neutral names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _METRIC_NAMES = {
     "running": ("vllm:num_requests_running", "sglang:num_running_reqs", "autotune_sim_num_requests_running"),
     "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "autotune_sim_num_requests_waiting"),
 }
-"""Neutral name: the engines' names, newest first. Prefix-cache figures are in tokens."""
+"""Neutral name: the engines' names, newest first. Prefix-cache counters are in tokens."""
 
 _GAUGES = ("running", "waiting")
 _SAMPLE_LINE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{.*\})?\s+(\S+)(?:\s+-?\d+)?\s*")
@@ -43,15 +43,17 @@ def read_counters(url: str, *, headers: Mapping[str, str] | None = None, timeout
 
     opener = build_opener(ProxyHandler({}))
     try:
-        with opener.open(Request(f"{url.rstrip('/')}/metrics", headers=dict(headers or {})), timeout=timeout) as answer:
-            text = answer.read().decode("utf-8", "replace")
+        with opener.open(
+            Request(f"{url.rstrip('/')}/metrics", headers=dict(headers or {})), timeout=timeout
+        ) as response:
+            text = response.read().decode("utf-8", "replace")
     except (OSError, ValueError):
         return {}
     return parse_prometheus(text)
 
 
 def parse_prometheus(text: str) -> dict[str, float]:
-    """Read Prometheus text; lines that are not samples are passed over."""
+    """Read Prometheus text; lines that are not samples are skipped."""
     sums: dict[str, float] = {}
     for line in text.splitlines():
         match = _SAMPLE_LINE.fullmatch(line)
@@ -69,7 +71,7 @@ def parse_prometheus(text: str) -> dict[str, float]:
 
 
 def counter_deltas(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """Return how far each counter rose; one that fell was restarted and says nothing."""
+    """How far each counter rose; gauges, and counters that fell because the server restarted, are left out."""
     return {
         name: after[name] - before[name]
         for name in before

@@ -1,6 +1,6 @@
-"""Drives one load point: when which request goes out, the window, and when it is over.
+"""Drives one load point: its clock, its measurement window, and when it ends.
 
-`Run` keeps the clock and the books; `ClosedLoop` and `OpenLoop` (loops.py) decide when the next
+`LoadPointRun` keeps time and counts requests; `ClosedLoop` and `OpenLoop` (loops.py) decide when the next
 request goes out. Everything here runs on one event loop, in callbacks from the connections.
 """
 
@@ -29,6 +29,7 @@ from autotuner.workload.conversations import Conversations
 from autotuner.workload.requests import Request
 
 _PREBUILT_BYTES = 8 << 20
+"""Memory bound of each buffer of prebuilt requests."""
 _FLUSH_INTERVAL_SECONDS = 0.1
 _MIN_GIVE_UP_FAILURES = 5
 _IN_FLIGHT_GRACE_SECONDS, _MIN_FAILING_SECONDS = 1.0, 2.0
@@ -37,15 +38,16 @@ _UNREACHABLE_ERRORS = frozenset({"connection-refused", "dns", "tls", "reset", "t
 
 @dataclass(frozen=True)
 class DriveOutcome:
-    """How a load point went, beside its records: `window` is on the records' clock.
+    """The result of one worker's load point, beside its request records.
 
-    `settled` is the last instant before which every request of the window has ended. `ended_early`
-    says why it was given up, `halted` that the parent ended it. `held_back` requests of the window
-    were sent late because too many were in flight.
+    `window` is (start, end) on the records' clock, in seconds. Every request of the window due up to
+    `complete_until` has ended. `ended_early` is why the worker gave up, `halted` whether the parent
+    ended the load point. `held_back` requests of the window were sent late because `max_in_flight`
+    was reached. `cpu` is the share of a core that the worker's event loop took.
     """
 
     window: tuple[float, float]
-    settled: float
+    complete_until: float
     loop_lag_p99: float
     cut_off: int
     ended_early: str | None
@@ -56,7 +58,7 @@ class DriveOutcome:
 
 
 class RequestBuffer:
-    """Requests built a little ahead, so that sending one costs a pop."""
+    """Requests built ahead of time, so that sending one costs a pop."""
 
     def __init__(self, requests: Iterator[Request], depth: int) -> None:
         self.requests = requests
@@ -66,29 +68,29 @@ class RequestBuffer:
         self.refill_scheduled = False
 
     def take(self) -> Request:
-        """Return the next request, and build another one soon."""
+        """Return the next request, and schedule a refill."""
         if not self.refill_scheduled:
             self.refill_scheduled = True
             asyncio.get_running_loop().call_later(0.001, self._refill)
         return self.prebuilt.popleft() if self.prebuilt else next(self.requests)
 
     def _refill(self) -> None:
-        lacking = self.depth - len(self.prebuilt)
-        built = list(islice(self.requests, min(8, lacking)))
+        missing = self.depth - len(self.prebuilt)
+        built = list(islice(self.requests, min(8, missing)))
         self.prebuilt.extend(built)
-        if len(built) == lacking or not built:
+        if len(built) == missing or not built:
             self.refill_scheduled = False
             return
         asyncio.get_running_loop().call_later(0.001, self._refill)
 
 
 class LoadPointRun:
-    """The clock and the books of one load point.
+    """State of one load point: its clock, request counts and open exchanges.
 
-    The window begins at `window_start`, after the warm-up, and ends at `window_end`, or, where
-    `max_requests` were issued in it before, with the last of those. Until the last request of the
-    window has ended the load is kept up by others, which count for nothing: under less of it the
-    last ones would be faster. `halt` ends all of it at once.
+    The window begins at `window_start`, after the warm-up, and ends at `window_end`, or with the last
+    of `max_requests` if those were issued earlier. Until the last request of the window has ended,
+    further requests keep the load up without being counted: under a lower load the last ones would
+    be faster. `halt` ends it at once.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class LoadPointRun:
         self.start = self.window_start = self.window_end = math.inf
 
     def begin(self, start: float) -> None:
-        """Start the clock: the warm-up began at `start`, a moment ago."""
+        """Start the clock; `start`, the beginning of the warm-up, is a moment ago."""
         workload = self.job.workload
         self.start = start
         self.window_start = self.start + workload.warmup
@@ -137,15 +139,12 @@ class LoadPointRun:
         self._flush_periodically()
 
     def issue(self, due: float, conversations: Conversations | None = None) -> Exchange | None:
-        """Return the request that is to go out at `when`, the next of `talk` if there is one; None after the last."""
+        """Open an exchange for the request due at `due`, from `conversations` if given; None after the last."""
         if self.stop_reason or self.halted or (self._window_is_full(due) and not self.unfinished_count):
             return None
         counted = due >= self.window_start and not self._window_is_full(due)
-        request = (
-            conversations.current_request()
-            if conversations
-            else (self.window_requests if counted else self.warmup_requests).take()
-        )
+        buffer = self.window_requests if counted else self.warmup_requests
+        request = conversations.current_request() if conversations else buffer.take()
         exchange = Exchange(request, due, warmup=not counted)
         if counted:
             exchange.index = self.job.worker_index + self.job.worker_count * self.issued_count
@@ -163,15 +162,15 @@ class LoadPointRun:
         return b"%s%d\r\n\r\n%s" % (self.request_head, len(request.body), request.body)
 
     def record_result(self, exchange: Exchange) -> bool:
-        """Book an exchange that has ended, give up when nothing works, and say whether this one did."""
+        """Record a finished exchange, give up when nothing works, and return whether this one succeeded."""
         if self.closed:
             return False
         self.open_exchanges.discard(exchange)
         error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
         if error is None and not self.any_success:
-            # a broken stream is found when it is decoded: until one answer was whole, that is here
-            answer = decode(*extract_body(exchange.times, exchange.pieces))
-            error, exchange.said = answer.error, answer.error_message
+            # decoding, which finds a broken stream, is left to the transcriber once one response was good
+            response = decode(*extract_body(exchange.times, exchange.pieces))
+            error, exchange.error_message = response.error, response.error_message
         if error or not exchange.warmup or exchange.finished > self.window_start:
             self.spool.add(exchange)
         if not exchange.warmup:
@@ -187,26 +186,25 @@ class LoadPointRun:
             self.failing_since = exchange.finished
         self.consecutive_failures += 1
         if self._should_give_up(error):
-            self.give_up(
-                f"The last {self.consecutive_failures} requests failed: {error}. {_error_text(exchange)}".rstrip()
-            )
+            failures = self.consecutive_failures
+            self.give_up(f"The last {failures} requests failed: {error}. {_error_text(exchange)}".rstrip())
         return False
 
     def halt(self) -> None:
-        """Issue no more, and end now: enough is known."""
+        """End now, because the parent decided that the load point is over."""
         self.halted = True
         self.done_event.set()
 
     def give_up(self, reason: str) -> None:
-        """Issue no more, and end now: nothing works."""
+        """End now, because requests keep failing."""
         if self.stop_reason is None:
             self.stop_reason = reason
             self.done_event.set()
 
     def close(self) -> None:
-        """Close the books: what is still on its way is cut off, and a warm-up given up is all there is.
+        """Fix the window and cut off requests in flight; a run that ended in its warm-up keeps that as its window.
 
-        Of requests that only keep up the load the part inside the window is booked, for Little's law.
+        Requests that only keep the load up are recorded up to now: Little's law needs their time in the window.
         """
         self.closed = True
         self.overhead.stop()
@@ -225,13 +223,13 @@ class LoadPointRun:
                     self.spool.add(exchange)
 
     def outcome(self) -> DriveOutcome:
-        """Sum up a closed run."""
-        running = [exchange.scheduled for exchange in self.open_exchanges if not exchange.warmup]
+        """Summarise a closed run."""
+        running_due = [exchange.scheduled for exchange in self.open_exchanges if not exchange.warmup]
         return DriveOutcome(
             window=(self.window_start, self.window_end),
-            settled=min([self.window_end, *(math.nextafter(due, 0.0) for due in running)]),
+            complete_until=min([self.window_end, *(math.nextafter(due, 0.0) for due in running_due)]),
             loop_lag_p99=self.overhead.lag_p99,
-            cut_off=len(running),
+            cut_off=len(running_due),
             ended_early=self.stop_reason,
             halted=self.halted,
             held_back=self.held_back_count,
@@ -240,7 +238,7 @@ class LoadPointRun:
         )
 
     def _flush_periodically(self) -> None:
-        """Have what has ended written soon, for whoever follows the records."""
+        """Write finished exchanges soon, for the parent that follows the records."""
         if not self.closed:
             self.spool.flush()
             asyncio.get_running_loop().call_later(_FLUSH_INTERVAL_SECONDS, self._flush_periodically)
@@ -250,19 +248,19 @@ class LoadPointRun:
         self.overhead.start()
 
     def _should_give_up(self, error: str) -> bool:
-        """Whether nothing works: failures alone, and no request on its way that may still end well."""
+        """Whether only failures come back, and no request in flight is old enough to still succeed."""
         if self.consecutive_failures < self.give_up_failures or (self.any_success and error not in _UNREACHABLE_ERRORS):
             return False
         now = monotonic()
-        ages = [now - exchange.sent for exchange in self.open_exchanges if exchange.under_way]
+        ages = [now - exchange.sent for exchange in self.open_exchanges if exchange.in_flight]
         if error == "timeout" or not ages:
             return True
         return max(ages) < _IN_FLIGHT_GRACE_SECONDS and now - self.failing_since > _MIN_FAILING_SECONDS
 
 
 def _error_text(exchange: Exchange) -> str:
-    if exchange.said:
-        return exchange.said
+    if exchange.error_message:
+        return exchange.error_message
     text = b"".join(extract_body(exchange.times, exchange.pieces)[1])[:4096].decode("utf-8", "replace").strip()
     try:
         return error_message(json.loads(text))
@@ -278,16 +276,16 @@ class ArrivalLoop(Protocol):
         ...
 
     def begin(self) -> None:
-        """Send the first requests; `run.over` is set after the last one."""
+        """Send the first requests; `run.done_event` is set after the last one."""
         ...
 
     def close(self) -> None:
-        """Drop every connection and every attempt to open one."""
+        """Drop all connections, including those being opened."""
         ...
 
 
 async def drive(run: LoadPointRun, loop: ArrivalLoop, wait_for_start: Callable[[], Awaitable[float]]) -> DriveOutcome:
-    """Open the connections, run the load point from the instant of `started` to its end, and say how it went."""
+    """Open the connections, then drive the load point from the instant that `wait_for_start` returns to its end."""
     workload = run.job.workload
     limit = workload.warmup + workload.window_limit + workload.request_timeout + CONNECT_TIMEOUT_SECONDS
     await loop.open()

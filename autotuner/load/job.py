@@ -1,4 +1,4 @@
-"""What the worker process is told: where to send load, which, and what to call it."""
+"""The job of a worker process: the endpoint, the load point, and the files it writes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from autotuner.errors import ConfigError
 class Endpoint:
     """An OpenAI-compatible server; `url` may end in `/v1`.
 
-    `vocabulary` is the number of token ids the model has; the default suits nearly every model
-    with more. `headers` are sent with every request and never written anywhere. `tokenizer` is the
-    path of the model's tokenizer.json, for chat prompts of exact length.
+    `vocab_size` is the model's number of token ids; the default suits nearly every model with more.
+    `headers` are sent with every request and never written anywhere. `tokenizer_path` is the model's
+    tokenizer.json, for chat prompts of exact length.
     """
 
     url: str
@@ -30,7 +30,7 @@ class Endpoint:
 
     @cached_property
     def address(self) -> Address:
-        """Where to connect; ConfigError when `url` is not one."""
+        """Where to connect; ConfigError when `url` is not a server address."""
         return Address.from_url(self.url)
 
 
@@ -45,7 +45,7 @@ class Address:
 
     @classmethod
     def from_url(cls, url: str) -> Address:
-        """Read `http://host:port/path/v1`."""
+        """Parse `http://host:port/path/v1`; ConfigError when it is not such an address."""
         parts = urlsplit(url)
         try:
             port = parts.port
@@ -61,21 +61,21 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """Return what the Host header says."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     @property
     def base_url(self) -> str:
-        """Return the URL that `/v1/...` and `/metrics` are put behind."""
+        """The URL that `/v1/...` and `/metrics` are appended to."""
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One load point for one worker, or the share of it at `part` of `parts`; `workload` holds that load point alone.
+    """The share of one load point that worker `worker_index` of `worker_count` drives, and its `folder` for files.
 
-    `folder` is where the worker leaves its files.
+    `workload` holds that load point alone.
     """
 
     endpoint: Endpoint
@@ -87,32 +87,29 @@ class Job:
 
     @property
     def spool_path(self) -> Path:
-        """Return where the worker collects raw exchanges."""
         return Path(self.folder, "exchanges.spool")
 
     @property
     def records_path(self) -> Path:
-        """Return where the worker leaves the request records."""
         return Path(self.folder, "records.bin")
 
     @property
     def stderr_path(self) -> Path:
-        """Return where the worker's last words go."""
         return Path(self.folder, "stderr.txt")
 
     @property
     def lanes(self) -> range:
-        """Return which of a closed loop's lanes are this worker's."""
+        """This worker's lanes of a closed loop, each with one request in flight; empty in an open loop."""
         return range(self.worker_index, self.load_point.concurrency or 0, self.worker_count)
 
     @property
     def max_requests(self) -> int | None:
-        """Return how many requests of the window are this worker's, None for no limit."""
+        """This worker's share of the window's request limit; None for no limit."""
         return self._share(self.workload.max_requests)
 
     @property
     def max_in_flight(self) -> int | None:
-        """Return how many requests of an open loop this worker may have on their way, None for no limit."""
+        """This worker's share of an open loop's limit on requests in flight; None for no limit."""
         return self._share(self.workload.max_in_flight)
 
     def _share(self, total: int | None) -> int | None:
@@ -120,16 +117,14 @@ class Job:
 
     @property
     def load_point(self) -> LoadPoint:
-        """Return the load point to drive."""
         return self.workload.load_points[0]
 
     def to_json(self) -> str:
-        """Write the job on one line."""
+        """The job as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Job:
-        """Read what `to_json` wrote."""
         data = json.loads(text)
         workload = data.pop("workload")
         points = tuple(LoadPoint(**point) for point in workload.pop("load_points"))
@@ -141,7 +136,7 @@ _ROUTES = {"completions": "/v1/completions", "chat": "/v1/chat/completions", "to
 
 
 def request_head(endpoint: Endpoint, kind: str) -> bytes:
-    """Return the HTTP/1.1 request of a completion, a chat or a tokenization up to the value of Content-Length."""
+    """The HTTP/1.1 request up to the value of Content-Length; `kind` is "completions", "chat" or "tokenize"."""
     address = endpoint.address
     route = _ROUTES[kind]
     fields = {
@@ -153,7 +148,7 @@ def request_head(endpoint: Endpoint, kind: str) -> bytes:
         **endpoint.headers,
     }
     for name, value in fields.items():
-        if any(mark in name + value for mark in "\r\n\0"):
+        if any(character in name + value for character in "\r\n\0"):
             raise ConfigError(f"The header {name!r} contains a line break.")
     lines = [f"POST {address.path}{route} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join((*lines, "Content-Length: ")).encode("latin-1", "replace")

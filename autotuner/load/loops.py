@@ -1,4 +1,4 @@
-"""When requests go out: a fixed number in flight, or at scheduled instants."""
+"""When requests go out: closed loop (a fixed number in flight) and open loop (at scheduled arrival times)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ConnectionPool:
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, count: int) -> list[Connection]:
-        """Open `number` connections before the clock starts; fewer where the server refuses."""
+        """Open `count` connections before the clock starts; fewer where the server refuses."""
         opened: list[Connection] = []
         for begin in range(0, count, _OPEN_BATCH_SIZE):
             batch = min(_OPEN_BATCH_SIZE, count - begin)
@@ -42,18 +42,18 @@ class ConnectionPool:
         return opened
 
     def dial(self, on_opened: Callable[[Connection], None], on_failed: Callable[[DialError], None]) -> None:
-        """Open one connection in the background and call one of the two."""
+        """Open one connection in the background, then call `on_opened` or `on_failed`."""
         task = asyncio.get_running_loop().create_task(self._dial(on_opened, on_failed))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     def drop(self, connection: Connection) -> None:
-        """Forget a connection that cannot be used again."""
+        """Close and forget a connection that cannot be used again."""
         connection.close()
         self.connections.discard(connection)
 
     def close(self) -> None:
-        """Drop everything."""
+        """Close all connections, including those being opened."""
         for task in self.tasks:
             task.cancel()
         for connection in self.connections:
@@ -70,9 +70,9 @@ class ConnectionPool:
 
 
 class ClosedLoop:
-    """The job's lanes, each with its own connection, one request in flight, and its own conversations if given.
+    """A fixed number of lanes, each with its own connection, one request in flight and, if given, conversations.
 
-    The lanes begin spread over the first half of the warm-up, so that requests of equal length
+    The lanes start spread over the first half of the warm-up, so that requests of equal length
     do not stay in step.
     """
 
@@ -104,14 +104,14 @@ class ClosedLoop:
         self.pool.close()
 
     def lane_finished(self) -> None:
-        """Count a lane out."""
+        """End the run after the last lane."""
         self.active_lanes -= 1
         if not self.active_lanes:
             self.run.done_event.set()
 
 
 class _Lane:
-    """One request after the other on one connection."""
+    """Sends one request after the other on one connection."""
 
     def __init__(self, closed_loop: ClosedLoop, number: int, conversations: Conversations | None) -> None:
         self.closed_loop = closed_loop
@@ -135,18 +135,18 @@ class _Lane:
         exchange.scheduled = exchange.sent
 
     def _connect_and_send(self, exchange: Exchange) -> None:
-        def opened(connection: Connection) -> None:
+        def on_opened(connection: Connection) -> None:
             self.connection = connection
             self._send(connection, exchange)
 
-        def failed(error: DialError) -> None:
+        def on_failed(error: DialError) -> None:
             _fail_unconnected(exchange, error)
             self._finish(exchange)
 
         if self.connection is not None:
             self.closed_loop.pool.drop(self.connection)
             self.connection = None
-        self.closed_loop.pool.dial(opened, failed)
+        self.closed_loop.pool.dial(on_opened, on_failed)
 
     def _on_done(self, connection: Connection, exchange: Exchange) -> None:
         if exchange.error == STALE_CONNECTION and not self.run.closed:
@@ -156,10 +156,10 @@ class _Lane:
             self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:
-        worked = self.run.record_result(exchange)
+        succeeded = self.run.record_result(exchange)
         if self.conversations is not None:
-            self._advance_conversation(self.conversations, exchange, worked)
-        if worked:
+            self._advance_conversation(self.conversations, exchange, succeeded)
+        if succeeded:
             self.consecutive_failures = 0
             self.send_next()
         else:
@@ -177,9 +177,9 @@ class _Lane:
 
 
 class OpenLoop:
-    """Requests at absolute instants, however many are in flight, or up to `cap` of them.
+    """Sends requests at scheduled arrival times, whatever is in flight up to the job's `max_in_flight`.
 
-    Connections for `burst` of them at once are kept open.
+    Idle connections are kept open for `burst_size` requests at once.
     """
 
     def __init__(
@@ -188,10 +188,10 @@ class OpenLoop:
         self.run = run
         self.pool = ConnectionPool(dialer)
         self.offsets = offsets
-        self.max_in_flight = cap = run.job.max_in_flight
-        most = min(_MAX_PREOPENED_CONNECTIONS, cap or _MAX_PREOPENED_CONNECTIONS)
-        self.spare_connections = max(_MIN_SPARE_CONNECTIONS, min(most, burst_size))
-        self.preopened_connections = min(most, round(2 * rate) + self.spare_connections)
+        self.max_in_flight = run.job.max_in_flight
+        max_preopened = min(_MAX_PREOPENED_CONNECTIONS, self.max_in_flight or _MAX_PREOPENED_CONNECTIONS)
+        self.spare_connections = max(_MIN_SPARE_CONNECTIONS, min(max_preopened, burst_size))
+        self.preopened_connections = min(max_preopened, round(2 * rate) + self.spare_connections)
         self.idle_connections: list[Connection] = []
         self.waiting_exchanges: deque[Exchange] = deque()
         self.opening_count = 0
@@ -199,13 +199,13 @@ class OpenLoop:
         self.next_due = 0.0
 
     async def open(self) -> None:
-        """Open the connections of the first two seconds."""
+        """Open the connections that the first two seconds need."""
         self.idle_connections = await self.pool.open(self.preopened_connections)
         for connection in self.idle_connections:
             connection.on_idle_loss = self._on_idle_loss
 
     def begin(self) -> None:
-        """Put the schedule on the clock."""
+        """Schedule the first arrival."""
         self._schedule_next()
         self._tick()
 
@@ -235,7 +235,7 @@ class OpenLoop:
         self.next_due = self.run.start + next(self.offsets, math.inf)
 
     def _dispatch(self) -> None:
-        """Send what waits on the connections that are idle, and have more opened where they run short."""
+        """Send waiting exchanges on idle connections, and open more connections where they run short."""
         while self.waiting_exchanges and self.idle_connections:
             connection = self.idle_connections.pop()
             if connection.usable:
@@ -244,13 +244,10 @@ class OpenLoop:
             else:
                 self.pool.drop(connection)
         spare = 0 if self.schedule_exhausted else self.spare_connections
-        wanted = len(self.waiting_exchanges) + spare - len(self.idle_connections) - self.opening_count
-        room = (
-            wanted
-            if self.max_in_flight is None
-            else self.max_in_flight - len(self.pool.connections) - self.opening_count
-        )
-        for _ in range(min(wanted, room)):
+        count = len(self.waiting_exchanges) + spare - len(self.idle_connections) - self.opening_count
+        if self.max_in_flight is not None:
+            count = min(count, self.max_in_flight - len(self.pool.connections) - self.opening_count)
+        for _ in range(count):
             self.opening_count += 1
             self.pool.dial(self._on_opened, self._on_open_failed)
 
@@ -270,7 +267,7 @@ class OpenLoop:
             self._dispatch()
 
     def _on_idle_loss(self, connection: Connection) -> None:
-        """Replace an idle connection that the server has closed, before a request needs it."""
+        """Replace an idle connection that the server closed, before a request needs it."""
         if connection in self.idle_connections and not self.run.closed:
             self.idle_connections.remove(connection)
             self.pool.drop(connection)
@@ -298,7 +295,7 @@ class OpenLoop:
 
 
 def _fail_unconnected(exchange: Exchange, error: DialError) -> None:
-    """End an exchange for which there was no connection."""
+    """End an exchange for which no connection could be opened."""
     exchange.error = "reset" if exchange.retried else error.error_class
-    exchange.said = str(error)
+    exchange.error_message = str(error)
     exchange.finished = monotonic()

@@ -1,7 +1,7 @@
-"""How late the load generator's own event loop is, and how much of a core its thread takes.
+"""The load generator's own overhead: the lag of its event loop, and the share of a core its thread takes.
 
-A timer of the kernel becomes readable at a known instant and then waits its turn among the sockets:
-what passes until the loop calls back is what a token's bytes would have waited at that instant.
+A kernel timer becomes readable at a known instant and then waits its turn among the sockets: the time
+until the loop calls back is what a token's bytes would have waited at that instant.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from random import Random
 from time import CLOCK_MONOTONIC, monotonic, thread_time
 
 _MIN_PROBE_GAP_SECONDS, _MAX_PROBE_GAP_SECONDS = 0.005, 0.015
-"""Random, so that the instants do not keep step with an engine's iterations."""
+"""Random, so that the probes do not keep step with an engine's iterations."""
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class OverheadMeter:
-    """Measures from `start` to `stop`, both called on the thread of the event loop.
+    """Measures from `start` to `stop`, both called on the event loop's thread.
 
-    `lags` are in seconds, one for each of many random instants, also for those that passed while
-    the loop stood still: a loop that does so for a second is late for all that arrives in it.
+    `lags` are in seconds, one per random probe instant, including those that passed while the loop was
+    blocked: a loop blocked for a second is late for everything that arrives in it.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class OverheadMeter:
         self._cpu_seconds = 0.0
 
     def start(self) -> None:
-        """Begin to measure, unless it is over already."""
+        """Start measuring, unless stopped before."""
         if self._stopped:
             return
         self._timer = make_timer(self._on_timer)
@@ -44,7 +44,7 @@ class OverheadMeter:
         self._timer.set(self._next_probe)
 
     def stop(self) -> None:
-        """End what was begun, if anything was."""
+        """Stop measuring, if started."""
         self._stopped = True
         if self._timer is None:
             return
@@ -55,18 +55,18 @@ class OverheadMeter:
 
     @property
     def cpu_share(self) -> float | None:
-        """The share of a core that the thread took; None where nothing was measured."""
+        """CPU time of the thread over wall time; None when nothing was measured."""
         wall = self._end_time - self._start_time
         return self._cpu_seconds / wall if wall > 0 else None
 
     @property
     def lag_mean(self) -> float | None:
-        """Seconds by which the loop is late on average; None where nothing was measured."""
+        """Mean lag in seconds; None when nothing was measured."""
         return math.fsum(self.lags) / len(self.lags) if self.lags else None
 
     @property
     def lag_p99(self) -> float:
-        """Seconds by which it is later only 1% of the time."""
+        """99th percentile of the lag in seconds; 0 when nothing was measured."""
         return sorted(self.lags)[math.ceil(len(self.lags) * 0.99) - 1] if self.lags else 0.0
 
     def _on_timer(self) -> None:
@@ -84,7 +84,7 @@ class OverheadMeter:
 
 
 class KernelTimer:
-    """Calls back when the running loop comes to a timer of the kernel that has gone off; OSError where it has none."""
+    """A timerfd watched by the running event loop like a socket; OSError where the system has none."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         try:
@@ -97,19 +97,19 @@ class KernelTimer:
         self._loop.add_reader(self._file_descriptor, callback)
 
     def set(self, instant: float) -> None:
-        """Go off at `instant` of the monotonic clock, and take back what went off before."""
+        """Fire at `instant` of the monotonic clock; this also clears an earlier firing."""
         seconds = int(instant)
-        once = _TimerSpec(0, 0, seconds, max(1, int((instant - seconds) * 1e9)))
-        LIBC.timerfd_settime(self._file_descriptor, _TFD_TIMER_ABSTIME, ctypes.byref(once), None)
+        spec = _TimerSpec(0, 0, seconds, max(1, int((instant - seconds) * 1e9)))
+        LIBC.timerfd_settime(self._file_descriptor, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None)
 
     def close(self) -> None:
-        """Never go off again."""
+        """Stop watching, and close the descriptor."""
         self._loop.remove_reader(self._file_descriptor)
         os.close(self._file_descriptor)
 
 
 class LoopTimer:
-    """The same of the loop's own timers, which it looks at before the sockets: where the kernel has none."""
+    """Fallback on the event loop's own timers, which run before the sockets and so understate the lag."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback = callback
@@ -117,17 +117,17 @@ class LoopTimer:
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, instant: float) -> None:
-        """Go off at `instant` of the monotonic clock."""
+        """Fire at `instant` of the monotonic clock."""
         self._handle = self._loop.call_later(max(0.0, instant - monotonic()), self._callback)
 
     def close(self) -> None:
-        """Never go off again."""
+        """Cancel the timer."""
         if self._handle is not None:
             self._handle.cancel()
 
 
 def make_timer(callback: Callable[[], None]) -> KernelTimer | LoopTimer:
-    """Return a timer that stands in the queue of the sockets, as far as this system has one."""
+    """A kernel timer where the system has one, else the event loop's."""
     try:
         return KernelTimer(callback)
     except OSError:
@@ -140,4 +140,4 @@ _TFD_TIMER_ABSTIME = 1
 class _TimerSpec(ctypes.Structure):
     """struct itimerspec: seconds and nanoseconds of the interval, then of the first time."""
 
-    _fields_ = [(name, ctypes.c_long) for name in ("every", "every_ns", "first", "first_ns")]
+    _fields_ = [(name, ctypes.c_long) for name in ("interval", "interval_ns", "first", "first_ns")]

@@ -1,8 +1,8 @@
-"""Who gets a core first: the driver before all others, the transcriber after them.
+"""Scheduling priorities: real time for the load generator's driver, idle for the transcriber.
 
 On a busy machine a process of normal priority waits up to hundreds of milliseconds for its core
-after bytes have arrived. The driver sleeps until they do, so going first costs others little.
-Servers run as they would without us: what is measured is what they do at their own priority.
+after bytes have arrived. The driver sleeps until they do, so its priority costs others little.
+Servers keep their own priority: that is how they are measured.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from threading import Thread
 
 DRIVER_NICE = -10
-"""The driver's priority where real time is refused and this is not."""
+"""The driver's nice value where real-time priority is refused."""
 AUTOGROUP_PATH = Path("/proc/self/autogroup")
-"""Linux compares sessions by this before it compares processes by theirs."""
+"""Linux compares the nice values of sessions before those of processes."""
 
 
 @contextlib.contextmanager
 def driver_priority() -> Iterator[None]:
-    """Run this thread, and threads it starts, at the lowest real-time priority, else a high one, as far as allowed."""
+    """Run this thread, and threads it starts, at the lowest real-time priority, else at `DRIVER_NICE` if allowed."""
     if _set_real_time():
         try:
             yield
@@ -37,9 +37,9 @@ def driver_priority() -> Iterator[None]:
 
 
 def real_time_allowed() -> bool:
-    """Whether this process is allowed real-time priority; nothing is changed."""
+    """Whether this process may take real-time priority; tried on a thread of its own."""
     allowed: list[bool] = []
-    # priorities are of threads: this one takes it along when it ends
+    # priority belongs to the thread and ends with it
     thread = Thread(target=lambda: allowed.append(_set_real_time()))
     thread.start()
     thread.join()
@@ -55,7 +55,7 @@ def _set_real_time() -> bool:
 
 
 def _set_nice(value: int) -> int | None:
-    """Set this thread's nice value and its session's, and return what the thread's was; None where that is refused."""
+    """Set the nice value of this thread and its session; return the thread's previous one, None where refused."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
     try:
         os.setpriority(os.PRIO_PROCESS, 0, value)
@@ -67,7 +67,7 @@ def _set_nice(value: int) -> int | None:
 
 
 def set_idle_priority() -> None:
-    """Run this process from now on only where nobody else wants to."""
+    """Run this process from now on only on otherwise idle cores."""
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (OSError, AttributeError):

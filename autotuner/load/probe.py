@@ -1,4 +1,4 @@
-"""Which words a chat server tells apart, and how many tokens it makes of them: a few requests before the warm-up."""
+"""Probes how a chat server tokenizes prompts, with a few requests before the warm-up."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SHORT_PROBE_WORDS, _LONG_PROBE_WORDS = 16, 272
 
 @dataclass(frozen=True)
 class ChatTokenFit:
-    """Tokens that a server adds to a prompt, makes of a word, and adds for each further pair of messages.
+    """Token costs of a chat prompt: per prompt, per word, and per further pair of messages.
 
-    `words` are those that prompts are made of, empty for our own.
+    `words` are the words that prompts are made of, empty for the default ones.
     """
 
     overhead_tokens: float = 0.0
@@ -35,30 +35,30 @@ class ChatTokenFit:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ChatTokenFit:
-        """Read what was written as JSON, in which tuples are lists."""
+        """Read parsed JSON, in which tuples are lists."""
         return cls(**{**data, "words": tuple(data["words"])})
 
 
 async def fit_chat_tokens(job: Job, dialer: Dialer) -> ChatTokenFit:
-    """Ask the server; what it does not say is as if it added nothing and every word were a token.
+    """Fit token costs to the server's prompt token counts; without counts, one token per word and no overhead.
 
-    The words are those of the model's tokenizer where it is at hand, unless the server counts them
-    otherwise: then it has another one. Else they are our own as far as the server tells them apart,
-    where it says how it makes tokens of a text. ConfigError: too few are told apart.
+    Words come from the model's tokenizer if given, unless the server counts more than one token for
+    them and so uses another tokenizer. Otherwise they are those of the default words that the server's
+    /tokenize tells apart, or all default words where it has none. ConfigError when too few are told apart.
     """
     try:
-        known = usable_words(job.endpoint.tokenizer_path) if job.endpoint.tokenizer_path else None
-        refusal = None
+        local_words = usable_words(job.endpoint.tokenizer_path) if job.endpoint.tokenizer_path else None
+        tokenizer_error = None
     except ConfigError as error:
-        known, refusal = None, error
-    if known is not None:
-        fit = await _fit_token_counts(job, dialer, known.words)
-        if not known.one_token_each or fit.tokens_per_word == 1.0:
+        local_words, tokenizer_error = None, error
+    if local_words is not None:
+        fit = await _fit_token_counts(job, dialer, local_words.words)
+        if not local_words.one_token_each or fit.tokens_per_word == 1.0:
             return fit
-    words = await _server_words(job, dialer)
-    if words is None and refusal is not None:
-        raise refusal
-    return await _fit_token_counts(job, dialer, words.words if words else ())
+    server_words = await _server_words(job, dialer)
+    if server_words is None and tokenizer_error is not None:
+        raise tokenizer_error
+    return await _fit_token_counts(job, dialer, server_words.words if server_words else ())
 
 
 async def _fit_token_counts(job: Job, dialer: Dialer, words: tuple[str, ...]) -> ChatTokenFit:
@@ -71,30 +71,27 @@ async def _fit_token_counts(job: Job, dialer: Dialer, words: tuple[str, ...]) ->
         words=words,
     )
     dialogue = [prompts.text(index, _SHORT_PROBE_WORDS).decode().strip() for index in (2, 3, 4)]
-    bodies = [
-        prompts.body(0, _SHORT_PROBE_WORDS, 1),
-        prompts.body(1, _LONG_PROBE_WORDS, 1),
-        prompts.chat_body(dialogue, 1),
-    ]
+    short, long = prompts.body(0, _SHORT_PROBE_WORDS, 1), prompts.body(1, _LONG_PROBE_WORDS, 1)
+    bodies = [short, long, prompts.chat_body(dialogue, 1)]
     if not job.load_point.scenario.startswith("C("):
         del bodies[2]
-    counted: list[int] = []
-    unknown = ChatTokenFit(words=words)
+    counts: list[int] = []
+    default = ChatTokenFit(words=words)
     try:
-        for text in bodies:
-            tokens = await _prompt_tokens(job, dialer, text)
+        for request_body in bodies:
+            tokens = await _prompt_tokens(job, dialer, request_body)
             if tokens is None:
-                return unknown
-            counted.append(tokens)
+                return default
+            counts.append(tokens)
     except DialError:
-        return unknown
-    per_word = (counted[1] - counted[0]) / (_LONG_PROBE_WORDS - _SHORT_PROBE_WORDS)
+        return default
+    per_word = (counts[1] - counts[0]) / (_LONG_PROBE_WORDS - _SHORT_PROBE_WORDS)
     if per_word <= 0:
-        return unknown
-    per_turn = counted[2] - counted[0] - 2 * _SHORT_PROBE_WORDS * per_word if counted[2:] else 0.0
+        return default
+    per_turn = counts[2] - counts[0] - 2 * _SHORT_PROBE_WORDS * per_word if counts[2:] else 0.0
     return replace(
-        unknown,
-        overhead_tokens=counted[0] - per_word * _SHORT_PROBE_WORDS,
+        default,
+        overhead_tokens=counts[0] - per_word * _SHORT_PROBE_WORDS,
         tokens_per_word=per_word,
         turn_overhead_tokens=max(0.0, per_turn),
     )
@@ -106,7 +103,7 @@ async def _prompt_tokens(job: Job, dialer: Dialer, request_body: bytes) -> int |
 
 
 async def _server_words(job: Job, dialer: Dialer) -> PromptWords | None:
-    """Have the server make tokens of our words; None where it does not say."""
+    """The default words that the server's /tokenize tells apart; None where it has no such route."""
     request = {"model": job.endpoint.model, "prompt": " ".join(DEFAULT_WORDS), "add_special_tokens": False}
     try:
         exchange = await _send(job, dialer, "tokenize", json.dumps(request).encode())
@@ -115,20 +112,19 @@ async def _server_words(job: Job, dialer: Dialer) -> PromptWords | None:
         tokens = json.loads(b"".join(extract_body(exchange.times, exchange.pieces)[1]))["tokens"]
     except (DialError, ValueError, KeyError, TypeError):
         return None
-    return (
-        distinct_words(DEFAULT_WORDS, tokens) if isinstance(tokens, list) and set(map(type, tokens)) == {int} else None
-    )
+    is_token_list = isinstance(tokens, list) and set(map(type, tokens)) == {int}
+    return distinct_words(DEFAULT_WORDS, tokens) if is_token_list else None
 
 
 async def _send(job: Job, dialer: Dialer, kind: str, request_body: bytes) -> Exchange:
     connection = await dialer.open()
-    ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+    completed: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
 
-    def done(connection: Connection, exchange: Exchange) -> None:
-        ended.set_result(exchange)
+    def on_done(connection: Connection, exchange: Exchange) -> None:
+        completed.set_result(exchange)
 
     payload = b"%s%d\r\n\r\n%s" % (request_head(job.endpoint, kind), len(request_body), request_body)
-    connection.send(Exchange(Request(0, 0, 1, request_body), 0.0, warmup=True), payload, done)
-    exchange = await ended
+    connection.send(Exchange(Request(0, 0, 1, request_body), 0.0, warmup=True), payload, on_done)
+    exchange = await completed
     connection.close()
     return exchange

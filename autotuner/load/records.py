@@ -1,6 +1,6 @@
-"""Raw request records of a load point as a compact .npz: columns, and chunks behind offsets.
+"""Request records of a load point on disk, as a compact .npz with one array per column.
 
-Times are whole microseconds: `sent` on the observation's clock, all others from `sent`.
+Times are whole microseconds: `sent` on the observation's clock, all others relative to `sent`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ _CATEGORY_COLUMNS = ("finish_reason", "error")
 
 
 def save(path: str | Path, observation: Observation) -> None:
-    """Write `observation` to `path`, whole or not at all."""
+    """Write `observation` to `path` atomically; RunStoreError when it cannot be written."""
     import numpy as np
 
     path = Path(path)
     records = observation.records
     sent = np.array([record.sent for record in records], dtype=np.float64)
-    lengths = np.array([len(record.chunk_times) for record in records], dtype=np.int64)
+    chunk_counts = np.array([len(record.chunk_times) for record in records], dtype=np.int64)
+    chunk_times = _concatenate("d", [record.chunk_times for record in records])
     columns: dict[str, Any] = {
         "sent": np.rint(sent * 1e6).astype(np.int64),
-        "chunks": lengths,
-        "chunk_times": _microseconds(
-            _concatenate("d", [record.chunk_times for record in records]), sent.repeat(lengths)
-        ),
+        "chunks": chunk_counts,
+        "chunk_times": _microseconds(chunk_times, sent.repeat(chunk_counts)),
         "chunk_tokens": np.asarray(_concatenate("I", [record.chunk_tokens for record in records]), dtype=np.uint32),
     }
     for name in _TIME_COLUMNS:
@@ -51,13 +50,13 @@ def save(path: str | Path, observation: Observation) -> None:
     columns["client_delay"] = _microseconds(
         [_none_to_nan(record.client_delay) for record in records], np.zeros(len(records))
     )
-    words: dict[str, list[str]] = {}
+    categories: dict[str, list[str]] = {}
     for name in _CATEGORY_COLUMNS:
         values = [getattr(record, name) for record in records]
-        words[name] = sorted({value for value in values if value is not None})
-        places = {value: place for place, value in enumerate(words[name])}
-        columns[name] = np.array([places.get(value, -1) for value in values], dtype=np.int16)
-    columns["about"] = np.frombuffer(json.dumps(_metadata(observation, words)).encode(), dtype=np.uint8)
+        categories[name] = sorted({value for value in values if value is not None})
+        codes = {value: code for code, value in enumerate(categories[name])}
+        columns[name] = np.array([codes.get(value, -1) for value in values], dtype=np.int16)
+    columns["about"] = np.frombuffer(json.dumps(_metadata(observation, categories)).encode(), dtype=np.uint8)
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -68,12 +67,12 @@ def save(path: str | Path, observation: Observation) -> None:
         raise RunStoreError(
             f"The request records '{path}' cannot be written.",
             why=f"{error.strerror}.",
-            remedy="Free some space, and go on with --resume.",
+            remedy="Free some space, and continue with --resume.",
         ) from error
 
 
 def read(path: str | Path) -> Observation:
-    """Read what `save` wrote; RunStoreError when it is not that."""
+    """Read what `save` wrote; RunStoreError when the file is missing or damaged."""
     import zipfile
 
     import numpy as np
@@ -108,52 +107,53 @@ def _metadata(observation: Observation, categories: dict[str, list[str]]) -> dic
 def _observation(columns: dict[str, Any]) -> Observation:
     import numpy as np
 
-    about = json.loads(columns["about"].tobytes())
-    if about["version"] != _FORMAT_VERSION:
-        raise ValueError(f"they have format version {about['version']}, and this program reads {_FORMAT_VERSION}")
+    metadata = json.loads(columns["about"].tobytes())
+    if metadata["version"] != _FORMAT_VERSION:
+        raise ValueError(f"they have format version {metadata['version']}, and this program reads {_FORMAT_VERSION}")
+    # files written before these columns existed
     missing = np.full(len(columns["sent"]), _MISSING_MICROSECONDS)
     columns = {"cached_tokens": missing, "client_delay": missing, **columns}
     sent = columns["sent"] / 1e6
     chunk_times = _seconds(columns["chunk_times"], columns["sent"].repeat(columns["chunks"]))
     chunk_tokens = columns["chunk_tokens"]
-    edges = np.concatenate(([0], np.cumsum(columns["chunks"]))).tolist()
+    chunk_edges = np.concatenate(([0], np.cumsum(columns["chunks"]))).tolist()
     times = {name: _seconds(columns[name], columns["sent"]).tolist() for name in _TIME_COLUMNS}
     delays = columns["client_delay"]
-    plain = {name: columns[name].tolist() for name in (*_COUNT_COLUMNS, *_OPTIONAL_COUNT_COLUMNS, *_CATEGORY_COLUMNS)}
+    values = {name: columns[name].tolist() for name in (*_COUNT_COLUMNS, *_OPTIONAL_COUNT_COLUMNS, *_CATEGORY_COLUMNS)}
     records = [
         RequestRecord(
-            index=plain["index"][row],
+            index=values["index"][row],
             scheduled=times["scheduled"][row],
             sent=time,
             finished=times["finished"][row],
-            chunk_times=array("d", chunk_times[edges[row] : edges[row + 1]].tobytes()),
-            chunk_tokens=array("I", chunk_tokens[edges[row] : edges[row + 1]].tobytes()),
-            requested_prompt=plain["requested_prompt"][row],
-            requested_output=plain["requested_output"][row],
-            prompt_tokens=_negative_to_none(plain["prompt_tokens"][row]),
-            output_tokens=_negative_to_none(plain["output_tokens"][row]),
+            chunk_times=array("d", chunk_times[chunk_edges[row] : chunk_edges[row + 1]].tobytes()),
+            chunk_tokens=array("I", chunk_tokens[chunk_edges[row] : chunk_edges[row + 1]].tobytes()),
+            requested_prompt=values["requested_prompt"][row],
+            requested_output=values["requested_output"][row],
+            prompt_tokens=_negative_to_none(values["prompt_tokens"][row]),
+            output_tokens=_negative_to_none(values["output_tokens"][row]),
             first_output=None if columns["first_output"][row] == _MISSING_MICROSECONDS else times["first_output"][row],
-            finish_reason=_category(about, "finish_reason", plain["finish_reason"][row]),
-            error=_category(about, "error", plain["error"][row]),
-            cached_tokens=_negative_to_none(plain["cached_tokens"][row]),
+            finish_reason=_category(metadata, "finish_reason", values["finish_reason"][row]),
+            error=_category(metadata, "error", values["error"][row]),
+            cached_tokens=_negative_to_none(values["cached_tokens"][row]),
             client_delay=None if delays[row] == _MISSING_MICROSECONDS else float(delays[row]) / 1e6,
         )
         for row, time in enumerate(sent.tolist())
     ]
     return Observation(
-        load_point=LoadPoint(**about["load_point"]),
+        load_point=LoadPoint(**metadata["load_point"]),
         records=tuple(records),
-        window=(about["window"][0], about["window"][1]),
-        loop_lag_p99=about["loop_lag_p99"],
-        loop_lag_mean=about.get("loop_lag_mean"),
-        client_cpu=about.get("client_cpu"),
-        counters=about["counters"],
-        cut_off_requests=about["cut_off"],
-        abort_reason=about["ended_early"],
-        stop_reason=about.get("decided"),
-        due_requests=about.get("due"),
-        held_back_requests=about.get("held_back"),
-        nonstationary_arrivals=about.get("changing", False),
+        window=(metadata["window"][0], metadata["window"][1]),
+        loop_lag_p99=metadata["loop_lag_p99"],
+        loop_lag_mean=metadata.get("loop_lag_mean"),
+        client_cpu=metadata.get("client_cpu"),
+        counters=metadata["counters"],
+        cut_off_requests=metadata["cut_off"],
+        abort_reason=metadata["ended_early"],
+        stop_reason=metadata.get("decided"),
+        due_requests=metadata.get("due"),
+        held_back_requests=metadata.get("held_back"),
+        nonstationary_arrivals=metadata.get("changing", False),
     )
 
 

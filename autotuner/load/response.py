@@ -1,4 +1,4 @@
-"""Where an HTTP/1.1 response ends, and what is its body."""
+"""Parses HTTP/1.1 responses: where one ends, and its body."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from httptools import HttpParserError, HttpResponseParser
 
 
 class Response:
-    """One response as it is read; `complete` once its last byte was fed.
+    """Parser of one response; `is_complete` once its last byte was fed.
 
-    `framed` is false for a body that ends with the connection. `chunked` bodies end with an
-    empty line, so that a read that ends otherwise cannot be their last.
+    `is_framed` is false for a body that ends with the connection. A chunked body ends with an empty
+    line, so that a read without one cannot be its last.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class Response:
         self.keep_alive = False
 
     def feed(self, data: bytes) -> None:
-        """Parse further; HttpParserError when this is not HTTP."""
+        """Parse the next bytes; HttpParserError when they are not HTTP."""
         self.parser.feed_data(data)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note how the body is framed and encoded."""
+        """Called by the parser; notes how the body is framed and encoded."""
         name = name.lower()
         if name == b"content-encoding":
             self.is_compressed = value.strip().lower() not in (b"", b"identity")
@@ -40,26 +40,26 @@ class Response:
             self.is_chunked = value.strip().lower().endswith(b"chunked")
 
     def on_headers_complete(self) -> None:
-        """Note the status."""
+        """Called by the parser; an interim response (1xx) is not the one waited for."""
         self.status = self.parser.get_status_code()
         self.headers_complete = self.status >= 200
 
     def on_message_complete(self) -> None:
-        """Note the end; an interim response (1xx) is not it."""
+        """Called by the parser, also after an interim response."""
         if self.headers_complete:
             self.is_complete = True
             self.keep_alive = self.parser.should_keep_alive()
 
 
 def extract_body(times: Sequence[float], pieces: Sequence[bytes]) -> tuple[list[float], list[bytes]]:
-    """Take the body out of a response that arrived as `pieces` at `times`, as far as it is readable."""
-    body = _BodyCollector()
-    for body.arrival_time, piece in zip(times, pieces, strict=True):
+    """Return the body of the response that arrived as `pieces` at `times`, with arrival times, as far as it parses."""
+    collector = _BodyCollector()
+    for collector.arrival_time, piece in zip(times, pieces, strict=True):
         try:
-            body.parser.feed_data(piece)
+            collector.parser.feed_data(piece)
         except HttpParserError:
             break
-    return body.times, body.pieces
+    return collector.times, collector.pieces
 
 
 class _BodyCollector:

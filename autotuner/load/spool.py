@@ -1,9 +1,9 @@
-"""Raw exchanges on disk, and their way from there to request records, off the measured path.
+"""Raw exchanges on disk, and their decoding into request records outside the measured path.
 
-The driver hands each finished exchange over as it is, to be appended to the spool. A second process of idle
-priority follows it and writes one record frame per spool frame; when the load point is over
-the worker itself writes the frames that are still missing. Both files hold frames of a
-4-byte length and a marshalled tuple, read by the same interpreter that wrote them.
+The driver appends each finished exchange to the spool undecoded. The transcriber, a process of idle
+priority, follows the spool and writes one record frame per spool frame; after the load point the
+worker itself writes the missing ones. Both files hold frames of a 4-byte length and a marshalled
+tuple, read by the same interpreter that wrote them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.05
 
 
 class Spool:
-    """Appends exchanges to a file from a thread of its own, so that a slow disk never stops the driver."""
+    """Appends exchanges to a file from a thread, so that a slow disk never blocks the driver."""
 
     def __init__(self, path: Path) -> None:
         self.pending_frames: list[bytes] = []
@@ -46,7 +46,7 @@ class Spool:
         self.thread.start()
 
     def add(self, exchange: Exchange) -> None:
-        """Append one exchange; those of the warm-up count down from -1."""
+        """Append one exchange; warm-up exchanges have indexes from -1 down."""
         request = exchange.request
         frame = _pack_frame(
             (
@@ -69,14 +69,14 @@ class Spool:
             self.flush()
 
     def flush(self) -> None:
-        """Give the thread what has been collected."""
+        """Queue the pending frames for writing."""
         if self.pending_frames:
             self.queue.put(b"".join(self.pending_frames))
             self.pending_frames.clear()
             self.pending_bytes = 0
 
     def close(self) -> None:
-        """Write out what is left; OSError when the disk did not take everything."""
+        """Write out what is pending; OSError when not everything could be written."""
         self.flush()
         self.queue.put(None)
         self.thread.join()
@@ -95,12 +95,12 @@ class Spool:
 
 
 def transcribe(spool_path: Path, records_path: Path, *, parent_pid: int | None = None) -> None:
-    """Write the record frames that `records` lacks; with `follow`, go on while that process is our parent."""
-    done, size = _count_frames(records_path)
+    """Decode the spool frames that `records_path` lacks; with `parent_pid`, follow it while that is our parent."""
+    frame_count, size = _count_frames(records_path)
     with spool_path.open("rb") as source, records_path.open("r+b" if records_path.exists() else "w+b") as target:
         target.truncate(size)
         target.seek(size)
-        for _ in range(done):
+        for _ in range(frame_count):
             source.seek(_FRAME_LENGTH.unpack(source.read(_FRAME_LENGTH.size))[0], os.SEEK_CUR)
         for frame in _read_frames(source, parent_pid):
             target.write(_pack_frame(_record_fields(*frame)))
@@ -109,30 +109,30 @@ def transcribe(spool_path: Path, records_path: Path, *, parent_pid: int | None =
 
 
 class RecordFollower:
-    """Reads the request records that `transcribe` writes, while it does."""
+    """Reads the request records of a file that `transcribe` is still writing."""
 
     def __init__(self, records_path: Path) -> None:
         self.records_path = records_path
         self.offset = 0
 
     def read_new(self) -> list[RequestRecord]:
-        """Return the records written since the last time, in the order in which the requests ended."""
-        found: list[RequestRecord] = []
+        """Return the records written since the last call, in the order in which the requests ended."""
+        new_records: list[RequestRecord] = []
         with contextlib.suppress(FileNotFoundError), self.records_path.open("rb") as source:
             source.seek(self.offset)
             for frame in _read_frames(source, None):
-                found.append(_request_record(*frame))
+                new_records.append(_request_record(*frame))
                 self.offset = source.tell()
-        return found
+        return new_records
 
 
 def read(records_path: Path) -> list[RequestRecord]:
-    """Read all request records that `transcribe` wrote."""
+    """Read all request records of a file that `transcribe` wrote."""
     return RecordFollower(records_path).read_new()
 
 
 def start_transcriber(spool_path: Path, records_path: Path) -> int:
-    """Fork a process that follows `spool` on time nobody else wants, and return its id."""
+    """Fork a process of idle priority that follows `spool_path`, and return its id."""
     parent = os.getpid()
     child = os.fork()
     if child:
@@ -149,9 +149,9 @@ def start_transcriber(spool_path: Path, records_path: Path) -> int:
 def _read_frames(file: BinaryIO, parent_pid: int | None) -> Iterator[Any]:
     while True:
         start = file.tell()
-        head = file.read(_FRAME_LENGTH.size)
-        if len(head) == _FRAME_LENGTH.size:
-            (length,) = _FRAME_LENGTH.unpack(head)
+        header = file.read(_FRAME_LENGTH.size)
+        if len(header) == _FRAME_LENGTH.size:
+            (length,) = _FRAME_LENGTH.unpack(header)
             content = file.read(length)
             if len(content) == length:
                 yield marshal.loads(content)
@@ -169,15 +169,15 @@ def _pack_frame(content: tuple[Any, ...]) -> bytes:
 
 
 def _count_frames(records_path: Path) -> tuple[int, int]:
-    """Return how many whole frames a file holds, and their size in bytes."""
+    """Number of complete frames in a file, and their size in bytes."""
     frames = size = 0
     with contextlib.suppress(FileNotFoundError), records_path.open("rb") as source:
-        end = os.fstat(source.fileno()).st_size
-        while len(head := source.read(_FRAME_LENGTH.size)) == _FRAME_LENGTH.size:
-            after = source.seek(_FRAME_LENGTH.unpack(head)[0], os.SEEK_CUR)
-            if after > end:
+        file_size = os.fstat(source.fileno()).st_size
+        while len(header := source.read(_FRAME_LENGTH.size)) == _FRAME_LENGTH.size:
+            frame_end = source.seek(_FRAME_LENGTH.unpack(header)[0], os.SEEK_CUR)
+            if frame_end > file_size:
                 break
-            frames, size = frames + 1, after
+            frames, size = frames + 1, frame_end
     return frames, size
 
 
@@ -194,29 +194,29 @@ def _record_fields(
     pieces: list[bytes],
     delays: list[float | None] | None,
 ) -> tuple[Any, ...]:
-    """Turn a raw exchange into the fields of a request record."""
+    """Decode a raw exchange into the fields of a `RequestRecord`."""
     if status not in (0, 200):
         times, pieces = [], []
         error = error if error in ("reset", "timeout") else f"http-{status}"
-    answer = decode(*extract_body(times, pieces))
-    tokens = answer.output_tokens if answer.output_tokens is not None else sum(answer.chunk_tokens)
-    early = answer.finish_reason == "stop" and tokens < requested_output
+    response = decode(*extract_body(times, pieces))
+    tokens = response.output_tokens if response.output_tokens is not None else sum(response.chunk_tokens)
+    stopped_early = response.finish_reason == "stop" and tokens < requested_output
     return (
         index,
         scheduled,
         sent,
         finished,
-        answer.chunk_times.tobytes(),
-        answer.chunk_tokens.tobytes(),
+        response.chunk_times.tobytes(),
+        response.chunk_tokens.tobytes(),
         requested_prompt,
         requested_output,
-        answer.prompt_tokens,
-        answer.output_tokens,
-        answer.first_output,
-        answer.finish_reason,
-        error or answer.error or ("early-stop" if early else None),
-        answer.cached_tokens,
-        delays[times.index(answer.chunk_times[0])] if delays and answer.chunk_times else None,
+        response.prompt_tokens,
+        response.output_tokens,
+        response.first_output,
+        response.finish_reason,
+        error or response.error or ("early-stop" if stopped_early else None),
+        response.cached_tokens,
+        delays[times.index(response.chunk_times[0])] if delays and response.chunk_times else None,
     )
 
 

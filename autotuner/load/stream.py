@@ -1,8 +1,7 @@
-"""Response bytes with their arrival times -> chunks of tokens: SSE, JSON, and what counts as a token.
+"""Decodes a streamed response with arrival times into token counts per chunk: SSE, JSON, and what counts as a token.
 
-An event arrives when the read that brought its last byte does. A chunk carries a token when it
-shows text of any channel, or when the server itself says so; a role-only or empty first chunk
-never does.
+An event arrives with the read that brought its last byte. A chunk carries a token when it has text
+of any channel, or when the server's own counts say so; a role-only or empty first chunk does not.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _REASONING_FIELDS = ("reasoning_content", "reasoning")
 _CONTENT_FIELDS = ("content", "refusal")
 _parse_json = json.JSONDecoder().decode
 _MAX_MISSING_TOKENS = 1 << 20
-"""No answer is longer than this many tokens: a larger count is not spread over its chunks."""
+"""A larger difference between the server's count and the chunks is an implausible count, and is not distributed."""
 
 
 @dataclass(slots=True)
@@ -30,7 +29,7 @@ class DecodedResponse:
     """One response: when each token-bearing chunk arrived and how many tokens it carried.
 
     `error` is "malformed", "stream-error" (the server reported an error in the stream),
-    "incomplete" (no finish reason) or None. `said` is the server's own error message.
+    "incomplete" (no finish reason) or None. `error_message` is the server's own.
     """
 
     chunk_times: array[float] = field(default_factory=lambda: array("d"))
@@ -46,7 +45,7 @@ class DecodedResponse:
 
 @dataclass(slots=True)
 class _Event:
-    """One event with choices: characters shown by channel, and the server's own counts where it gives them."""
+    """One event with choices: characters per channel, and the server's own token counts where it gives them."""
 
     time: float
     output_chars: int = 0
@@ -61,7 +60,7 @@ class _Event:
 
 
 def decode(times: Sequence[float], pieces: Sequence[bytes]) -> DecodedResponse:
-    """Decode a response body, whole or cut short, that arrived as `pieces` at `times`; never raises."""
+    """Decode a response body, complete or cut short, that arrived as `pieces` at `times`; never raises."""
     decoded = DecodedResponse()
     events: list[_Event] = []
     try:
@@ -77,14 +76,14 @@ def decode(times: Sequence[float], pieces: Sequence[bytes]) -> DecodedResponse:
 
 
 def chat_text(times: Sequence[float], pieces: Sequence[bytes]) -> str:
-    """Return what a chat answered, without its reasoning, as far as it is readable."""
-    said: list[str] = []
+    """The content of a chat response, without its reasoning, as far as it can be decoded."""
+    parts: list[str] = []
     with suppress(ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         for _, payload in _payloads(times, pieces):
             choices = _parse_json(payload.decode()).get("choices") or ()
             deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
-            said += [delta.get("content") or "" for delta in deltas]
-    return "".join(said)
+            parts += [delta.get("content") or "" for delta in deltas]
+    return "".join(parts)
 
 
 def _payloads(times: Sequence[float], pieces: Sequence[bytes]) -> Iterator[tuple[float, bytes]]:
@@ -108,13 +107,13 @@ def _payloads(times: Sequence[float], pieces: Sequence[bytes]) -> Iterator[tuple
 
 
 def _event_spans(body: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where each event's text ends and where its blank line does; a last one may lack it."""
+    """Yield the end of each event's text and of its blank line, which the last event may lack."""
     stop = 0
     if b"\r" in body:
         for match in _BLANK_LINE.finditer(body):
             stop = match.end()
             yield match.start(), stop
-    else:  # nearly every server: five times as fast
+    else:  # five times as fast, and right for nearly every server
         while (end := body.find(b"\n\n", stop)) >= 0:
             stop = end + 2
             yield end, stop
@@ -130,7 +129,7 @@ def _event_data(block: bytes) -> bytes:
 
 
 def _read_event(data: dict[str, Any], time: float, decoded: DecodedResponse, events: list[_Event]) -> bool:
-    """Take one event in; True when nothing after it counts."""
+    """Add one event to `decoded` and `events`; True for an error event, after which nothing counts."""
     if data.get("error") or data.get("object") == "error":
         decoded.error = "stream-error"
         decoded.error_message = error_message(data)
@@ -163,17 +162,17 @@ def _read_choice(choice: dict[str, Any], event: _Event) -> None:
             function = call.get("function") or {}
             event.output_chars += _char_count(function.get("name")) + _char_count(function.get("arguments"))
         event.role_only = "role" in delta and not event.visible_chars
-    named = _listed_tokens(choice)
-    if named is not None:
-        event.listed_tokens = (event.listed_tokens or 0) + named
+    listed = _listed_tokens(choice)
+    if listed is not None:
+        event.listed_tokens = (event.listed_tokens or 0) + listed
 
 
 def _listed_tokens(choice: dict[str, Any]) -> int | None:
-    """Return how many tokens the server lists for a chunk, as ids or with their probabilities."""
+    """Number of tokens that the server lists for a chunk, as ids or log probabilities."""
     if choice.get("token_ids") is not None:
         return len(choice["token_ids"])
-    probabilities = choice.get("logprobs") or {}
-    tokens = probabilities.get("tokens") or probabilities.get("content")
+    logprobs = choice.get("logprobs") or {}
+    tokens = logprobs.get("tokens") or logprobs.get("content")
     return None if tokens is None else len(tokens)
 
 
@@ -194,7 +193,7 @@ def _token_count(value: object, default: int | None) -> int | None:
 
 
 def _cached_tokens(details: object, default: int | None) -> int | None:
-    """Return how many prompt tokens were cached; an answer is no worse for details that cannot be read."""
+    """Number of cached prompt tokens; unreadable details are ignored, as they do not spoil the response."""
     try:
         return _token_count(details.get("cached_tokens"), default) if isinstance(details, dict) else default
     except TypeError:
@@ -202,54 +201,57 @@ def _cached_tokens(details: object, default: int | None) -> int | None:
 
 
 def error_message(data: object) -> str:
-    """Return what a server's error object says, as vLLM, SGLang, OpenAI and FastAPI write it."""
+    """The message in a server's error object, as vLLM, SGLang, OpenAI and FastAPI write it."""
     while isinstance(data, dict):
         data = data.get("error") or data.get("message") or data.get("detail") or json.dumps(data)
     return str(data)[:300]
 
 
 def _count_tokens(events: list[_Event], decoded: DecodedResponse) -> None:
-    """Say which events carry tokens and how many: the server's running counts, else token ids, else text."""
+    """Set the tokens of each chunk: by the server's running usage, else its listed tokens, else visible text."""
     if events and all(event.running_total is not None for event in events):
         totals = [event.running_total or 0 for event in events]
         tokens = [max(0, now - before) for before, now in zip([0, *totals], totals, strict=False)]
-    elif any(event.listed_tokens for event in events) and all(
-        event.listed_tokens or not event.visible_chars for event in events
-    ):
+    elif _lists_all_tokens(events):
         tokens = [event.listed_tokens or 0 for event in events]
     else:
         tokens = [1 if event.visible_chars else 0 for event in events]
         _distribute_missing(tokens, events, decoded.output_tokens or 0)
-    plain = all(event.reasoning_chars == 0 for event in events)
-    for event, number in zip(events, tokens, strict=True):
-        if number:
+    no_reasoning = all(event.reasoning_chars == 0 for event in events)
+    for event, count in zip(events, tokens, strict=True):
+        if count:
             decoded.chunk_times.append(event.time)
-            decoded.chunk_tokens.append(number)
-            if decoded.first_output is None and (event.output_chars or plain):
+            decoded.chunk_tokens.append(count)
+            if decoded.first_output is None and (event.output_chars or no_reasoning):
                 decoded.first_output = event.time
 
 
-def _distribute_missing(tokens: list[int], events: list[_Event], total: int) -> None:
-    """Place the tokens that the server counted and no text showed.
+def _lists_all_tokens(events: list[_Event]) -> bool:
+    with_text = all(event.listed_tokens for event in events if event.visible_chars)
+    return with_text and any(event.listed_tokens for event in events)
 
-    A token may show no text (half a character, a special token): chunks without text after the
-    first one with text carry one each, and those before it where the count comes out exactly so.
-    What is left goes to the chunks with most text for their tokens, as a server joins tokens that
-    its client was slow to take.
+
+def _distribute_missing(tokens: list[int], events: list[_Event], total: int) -> None:
+    """Add to `tokens` those in the server's count `total` that no chunk's text accounts for.
+
+    A token may have no visible text (half a character, a special token): chunks without text after
+    the first one with text get one each, and those before it if the count then comes out exactly.
+    The rest goes to the chunks with most text per token, as servers merge tokens into one chunk when
+    the client reads slowly.
     """
     missing = total - sum(tokens)
-    silent = sum(not number and not event.role_only for number, event in zip(tokens, events, strict=True))
-    first = 0 if missing == silent else next((place for place, number in enumerate(tokens) if number), 0)
-    for place in range(first, len(tokens)):
-        if missing > 0 and tokens[place] == 0 and not events[place].role_only:
-            tokens[place] = 1
+    textless = sum(not count and not event.role_only for count, event in zip(tokens, events, strict=True))
+    first = 0 if missing == textless else next((index for index, count in enumerate(tokens) if count), 0)
+    for index in range(first, len(tokens)):
+        if missing > 0 and tokens[index] == 0 and not events[index].role_only:
+            tokens[index] = 1
             missing -= 1
-    carriers = [place for place, number in enumerate(tokens) if number]
+    carriers = [index for index, count in enumerate(tokens) if count]
     if not carriers or not 0 < missing < _MAX_MISSING_TOKENS:
         return
-    heap = [(-events[place].visible_chars / (tokens[place] + 1), -place) for place in carriers]
+    heap = [(-events[index].visible_chars / (tokens[index] + 1), -index) for index in carriers]
     heapify(heap)
     for _ in range(missing):
-        place = -heap[0][1]
-        tokens[place] += 1
-        heapreplace(heap, (-events[place].visible_chars / (tokens[place] + 1), -place))
+        index = -heap[0][1]
+        tokens[index] += 1
+        heapreplace(heap, (-events[index].visible_chars / (tokens[index] + 1), -index))

@@ -1,4 +1,4 @@
-"""`measure`: one load point in processes of its own, from job to observation."""
+"""`measure`: drives one load point in worker processes and merges their results into an `Observation`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _START_DELAY_SECONDS = 0.05
 
 
 class MeasurementInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a load point; `observation` is what was seen until then, None when no request had ended."""
+    """Ctrl-C during a load point; `observation` is the part measured, None when no request had ended."""
 
     def __init__(self, observation: Observation | None) -> None:
         super().__init__()
@@ -43,43 +43,46 @@ def measure(
     on_phase: Callable[[str], None],
     stop_rule: StopRule | None = None,
 ) -> Observation:
-    """Drive `load_point` on a running server and bring back its raw records.
+    """Drive `load_point` on a running server and return its raw request records.
 
-    The window lasts `workload.duration` or, with `enough`, up to `workload.longest`.
+    The window lasts `workload.duration` seconds or, with `stop_rule`, up to `workload.max_duration`.
+    `stop_rule` sees the finished requests of the window a few times a second; at its first reason the
+    window ends, requests in flight are cut off, and the reason is the observation's `stop_reason`.
+    Ramps and traces ignore it: they are not stationary, so a part does not represent the whole.
 
-    `salt` sets this run's prompts apart from every other run's. `on_phase` gets "warming-up" and
-    "measuring". `enough` is asked a few times a second while requests of the window end; with its
-    first reason the window ends, what is in flight is cut off, and the observation is `decided`.
-    A ramp and a trace are driven to their end, for no part of them stands for the whole. What the
-    server does wrong is counted in the records, never raised; ConfigError: the scenario, the
-    arrival or the address is not one, or chat prompts would be all alike; MachineError: a worker
-    process died; Interrupted: Ctrl-C, with what was seen until then.
+    `salt` keeps this run's prompts apart from every other run's, for the server's prefix cache.
+    `on_phase` is called with "warming-up" and "measuring".
 
-    The records are those sent in the window, and those of the warm-up that were still running when
-    it began: their tokens count towards throughput, their latencies do not. Those of the warm-up
-    have an index below 0; what failed in the warm-up is kept too.
+    Records are of requests sent in the window, and of warm-up requests still running when it began
+    or failed before: these have a negative index, their tokens count towards throughput, and their
+    latencies are ignored.
+
+    Server errors are counted in the records and not raised. Raises ConfigError for a bad scenario,
+    arrival or address, or when the model's tokenizer would make all chat prompts alike; MachineError
+    when a worker process died; MeasurementInterrupted on Ctrl-C.
     """
     workload = arrivals.limit_to_trace(load_point, workload.for_load_point(load_point))
     arrivals.check(workload)
     request_head(endpoint, workload.endpoint)
-    changing = load_point.rate is not None and workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES)
-    if changing or stop_rule is None:
+    nonstationary = load_point.rate is not None and workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES)
+    if nonstationary or stop_rule is None:
         stop_rule, workload = None, replace(workload, max_duration=None)
-    base = endpoint.address.base_url
-    before = read_counters(base, headers=endpoint.headers)
+    url = endpoint.address.base_url
+    counters_before = read_counters(url, headers=endpoint.headers)
     with tempfile.TemporaryDirectory(prefix=f"autotune-load-{os.getpid()}-") as folder:
-        parts = choose_worker_count(load_point, workload)
-        jobs = [Job(endpoint, workload, salt, f"{folder}/{part}", part, parts) for part in range(parts)]
-        with _start_workers(jobs) as processes:
-            run = _Supervisor(processes, on_phase, stop_rule)
+        count = choose_worker_count(load_point, workload)
+        jobs = [Job(endpoint, workload, salt, f"{folder}/{index}", index, count) for index in range(count)]
+        with _start_workers(jobs) as workers:
+            supervisor = _Supervisor(workers, on_phase, stop_rule)
             try:
-                run.wait()
+                supervisor.wait()
             except KeyboardInterrupt as interrupt:
-                run.interrupt()
-                answered = any(record.error != CUT_OFF_ERROR for record in run.records)
-                seen = run.observation(workload, {}) if run.all_ended and answered else None
-                raise MeasurementInterrupted(seen) from interrupt
-    return run.observation(workload, counter_deltas(before, read_counters(base, headers=endpoint.headers)))
+                supervisor.interrupt()
+                any_finished = any(record.error != CUT_OFF_ERROR for record in supervisor.records)
+                partial = supervisor.observation(workload, {}) if supervisor.all_ended and any_finished else None
+                raise MeasurementInterrupted(partial) from interrupt
+    counters = counter_deltas(counters_before, read_counters(url, headers=endpoint.headers))
+    return supervisor.observation(workload, counters)
 
 
 @contextlib.contextmanager
@@ -89,7 +92,7 @@ def _start_workers(jobs: list[Job]) -> Iterator[list[WorkerProcess]]:
 
 
 class _Supervisor:
-    """One load point as the parent sees it: what the workers said, and the records as they are written."""
+    """The parent's side of a load point: handles the workers' messages and reads records as they are written."""
 
     def __init__(
         self, workers: list[WorkerProcess], on_phase: Callable[[str], None], stop_rule: StopRule | None
@@ -104,45 +107,45 @@ class _Supervisor:
 
     @property
     def all_ended(self) -> bool:
-        """Whether every worker has said how it went."""
-        return all(process.outcome is not None for process in self.workers)
+        """Whether every worker has sent its outcome."""
+        return all(worker.outcome is not None for worker in self.workers)
 
     def wait(self, timeout: float = math.inf) -> None:
-        """Listen until the workers have ended, and ask the rule meanwhile."""
+        """Handle messages and check the stop rule until all workers have ended or `timeout` seconds passed."""
         deadline = monotonic() + timeout
         with selectors.DefaultSelector() as selector:
-            for process in self.workers:
-                if process.outcome is None:
-                    selector.register(process, selectors.EVENT_READ, process)
+            for worker in self.workers:
+                if worker.outcome is None:
+                    selector.register(worker, selectors.EVENT_READ, worker)
             while not self.all_ended and monotonic() < deadline:
-                asking = self.stop_rule is not None and self.stop_reason is None and self.phase == "measuring"
-                heard = selector.select(_STOP_RULE_INTERVAL_SECONDS if asking or timeout < math.inf else None)
-                for key, _ in heard:
-                    for message in key.data.hear():
+                may_stop = self.stop_rule is not None and self.stop_reason is None and self.phase == "measuring"
+                readable = selector.select(_STOP_RULE_INTERVAL_SECONDS if may_stop or timeout < math.inf else None)
+                for key, _ in readable:
+                    for message in key.data.receive():
                         self._handle(key.data, message)
                     if key.data.outcome is not None:
                         selector.unregister(key.data)
-                if asking and not heard:
+                if may_stop and not readable:
                     self._check_stop_rule()
         self._read_records()
 
     def interrupt(self) -> None:
-        """Stop the workers and take what there is; before the window there is nothing."""
+        """Stop the workers and wait for their outcomes; in the warm-up there is nothing to wait for."""
         if self.phase == "measuring":
             self.stop_rule = None
             self._send_all(worker_protocol.stop_command())
             self.wait(_SHUTDOWN_TIMEOUT_SECONDS)
 
     def observation(self, workload: Workload, counters: Mapping[str, float]) -> Observation:
-        """Merge what the workers brought back."""
-        outcomes = [process.outcome for process in self.workers if process.outcome is not None]
+        """Merge the workers' outcomes and records."""
+        outcomes = [worker.outcome for worker in self.workers if worker.outcome is not None]
         point = workload.load_points[0]
         start = min(outcome["window"][0] for outcome in outcomes)
         end = max(outcome["window"][1] for outcome in outcomes)
         halted = any(outcome["halted"] for outcome in outcomes)
-        decided = self.stop_reason if halted else None
         if halted:
-            end = max(start, min(outcome["settled"] for outcome in outcomes))
+            # requests due after this instant may be unfinished, and the slow ones would be missing
+            end = max(start, min(outcome["complete_until"] for outcome in outcomes))
         open_loop = point.rate is not None
         bounded = open_loop and workload.max_in_flight is not None
         due = arrivals.count_in_window(point, workload, end - start) if open_loop else None
@@ -156,7 +159,7 @@ class _Supervisor:
             counters=counters,
             cut_off_requests=sum(outcome["cut_off"] for outcome in outcomes),
             abort_reason=next((outcome["ended_early"] for outcome in outcomes if outcome["ended_early"]), None),
-            stop_reason=decided or arrivals.trace_end_reason(point, workload, due),
+            stop_reason=(self.stop_reason if halted else None) or arrivals.trace_end_reason(point, workload, due),
             due_requests=due,
             held_back_requests=sum(outcome["held_back"] for outcome in outcomes) if bounded else None,
             nonstationary_arrivals=open_loop and workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES),
@@ -166,13 +169,13 @@ class _Supervisor:
         match message:
             case {"refused": error}:
                 raise ConfigError(**error)
-            case {"fit": found}:
-                self._send_all(worker_protocol.fit_command(found))
+            case {"fit": token_fit}:
+                self._send_all(worker_protocol.fit_command(token_fit))
             case {"ready": _}:
                 worker.is_ready = True
                 if all(other.is_ready for other in self.workers):
-                    together = _START_DELAY_SECONDS if len(self.workers) > 1 else 0.0
-                    self._send_all(worker_protocol.start_command(monotonic() + together))
+                    delay = _START_DELAY_SECONDS if len(self.workers) > 1 else 0.0
+                    self._send_all(worker_protocol.start_command(monotonic() + delay))
             case {"phase": phase} if worker is self.workers[0]:
                 self.phase = phase
                 self.on_phase(phase)
@@ -182,26 +185,26 @@ class _Supervisor:
                     self._send_all(worker_protocol.stop_command())
 
     def _check_stop_rule(self) -> None:
-        """Tell the workers to stop when the rule has a reason; it is asked when a request has ended since."""
+        """Stop the workers when the rule gives a reason; it is only called after further requests have ended."""
         if self.stop_rule is not None and self._read_records():
             self.stop_reason = self.stop_rule(self.window_records)
             if self.stop_reason is not None:
                 self._send_all(worker_protocol.stop_command())
 
     def _read_records(self) -> bool:
-        """Take in the records written since, and say whether the window has more."""
-        fresh = [record for process in self.workers for record in process.read_new_records()]
-        self.records += fresh
-        ended = [record for record in fresh if record.index >= 0]
-        self.window_records += ended
+        """Read the records written since the last call; return whether any is of the window."""
+        new = [record for worker in self.workers for record in worker.read_new_records()]
+        self.records += new
+        new_in_window = [record for record in new if record.index >= 0]
+        self.window_records += new_in_window
         if len(self.workers) > 1:
             self.window_records.sort(key=lambda record: record.finished)
-        return bool(ended)
+        return bool(new_in_window)
 
     def _send_all(self, command: str) -> None:
-        for process in self.workers:
-            process.send(command)
+        for worker in self.workers:
+            worker.send(command)
 
 
-def _max_or_none(figures: Iterable[float | None]) -> float | None:
-    return max((figure for figure in figures if figure is not None), default=None)
+def _max_or_none(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)

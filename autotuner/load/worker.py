@@ -1,9 +1,8 @@
-"""`python -m autotuner.load.worker`: drives one load point, alone in its process.
+"""`python -m autotuner.load.worker`: drives one load point in a process of its own.
 
-Reads a job as one line of JSON on stdin, then the orders of orders.py, and ends when stdin does.
-Writes one JSON object per line on stdout: what it found out about the server's count of tokens,
-that it is ready, the phases as it goes, the outcome at the end. The request records are in the
-job's folder, as they come.
+Reads a job as one line of JSON on stdin, then the commands of worker_protocol.py, and exits when
+stdin ends. Writes one JSON object per line on stdout: the chat token fit, readiness, each phase, and
+the outcome at the end. Request records are written to the job's folder as requests finish.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ _TIMESTAMPED_CONNECTIONS = 64
 
 
 def main() -> None:
-    """Do one job."""
-    line, unread = _first_line()
+    """Run the job read from stdin."""
+    line, leftover = _read_first_line()
     job = Job.from_json(line)
     _raise_open_file_limit()
     job.spool_path.touch()
     transcriber = spool.start_transcriber(job.spool_path, job.records_path)
     try:
         with driver_priority(), asyncio.Runner(loop_factory=_event_loop_factory()) as runner:
-            outcome = runner.run(_drive_under_parent(job, unread))
+            outcome = runner.run(_drive_under_parent(job, leftover))
     except ConfigError as error:
         _send({"refused": {"what": error.what, "why": error.why, "remedy": error.remedy}})
         return
@@ -65,15 +64,15 @@ def main() -> None:
 async def _drive_under_parent(job: Job, leftover: bytes) -> DriveOutcome:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_exit_on_exception)
-    orders = CommandReader(_STDIN, leftover, lambda: _exit_with_parent(job))
-    loop.add_reader(_STDIN, orders.receive)
-    return await drive_load_point(job, _send, orders)
+    commands = CommandReader(_STDIN, leftover, lambda: _exit_with_parent(job))
+    loop.add_reader(_STDIN, commands.receive)
+    return await drive_load_point(job, _send, commands)
 
 
 async def drive_load_point(
     job: Job, send: Callable[[dict[str, Any]], None], commands: CommandReader | None = None
 ) -> DriveOutcome:
-    """Drive one load point, at once where nobody gives orders, and leave its exchanges in the spool."""
+    """Drive one load point, starting at once without `commands`, and leave its exchanges in the spool."""
     workload, point = job.workload, job.load_point
     dialer = Dialer(job.endpoint.address, workload.request_timeout, timestamp_every=_timestamp_every(job))
     scenario = scenarios.parse(point.scenario)
@@ -107,27 +106,28 @@ async def drive_load_point(
             worker_count=job.worker_count,
         )
 
-    def talk(lane: int) -> Conversations:
+    def conversations_for_lane(lane: int) -> Conversations:
         assert isinstance(scenario, Conversation)
-        return Conversations(
-            scenario, both, lane, point.concurrency or 1, turn_overhead_tokens=fit.turn_overhead_tokens
-        )
+        lanes, overhead = point.concurrency or 1, fit.turn_overhead_tokens
+        return Conversations(scenario, conversation_prompts, lane, lanes, turn_overhead_tokens=overhead)
 
-    async def started() -> float:
+    async def wait_for_start() -> float:
         send({"ready": True})
         return await commands.wait_for_start() if commands else monotonic()
 
-    both = prompts("conversation")
-    written = spool.Spool(job.spool_path)
-    run = LoadPointRun(job, requests("warm-up"), requests("window"), written, lambda phase: send({"phase": phase}))
-    halting = asyncio.create_task(_halt_on_request(run, commands.stop_requested)) if commands else None
+    # one for warm-up and window, because a conversation may span both
+    conversation_prompts = prompts("conversation")
+    exchanges = spool.Spool(job.spool_path)
+    run = LoadPointRun(job, requests("warm-up"), requests("window"), exchanges, lambda phase: send({"phase": phase}))
+    halt_task = asyncio.create_task(_halt_on_request(run, commands.stop_requested)) if commands else None
     try:
-        loop = _arrival_loop(job, run, dialer, talk if isinstance(scenario, Conversation) else None)
-        return await drive(run, loop, started)
+        is_conversation = isinstance(scenario, Conversation)
+        loop = _arrival_loop(job, run, dialer, conversations_for_lane if is_conversation else None)
+        return await drive(run, loop, wait_for_start)
     finally:
-        if halting is not None:
-            halting.cancel()
-        written.close()
+        if halt_task is not None:
+            halt_task.cancel()
+        exchanges.close()
 
 
 async def _halt_on_request(run: LoadPointRun, stop_requested: asyncio.Event) -> None:
@@ -138,12 +138,12 @@ async def _halt_on_request(run: LoadPointRun, stop_requested: asyncio.Event) -> 
 async def _token_fit(
     job: Job, dialer: Dialer, send: Callable[[dict[str, Any]], None], commands: CommandReader | None
 ) -> ChatTokenFit:
-    """Ask the server how it counts words, once for all workers, so that they make the same prompts."""
+    """Fit the server's chat token costs in the first worker, for all: their prompts must be the same."""
     if job.worker_index and commands is not None:
         return ChatTokenFit.from_json(await commands.wait_for_fit())
-    found = await fit_chat_tokens(job, dialer)
-    send({"fit": asdict(found)})
-    return found
+    fit = await fit_chat_tokens(job, dialer)
+    send({"fit": asdict(fit)})
+    return fit
 
 
 def _arrival_loop(
@@ -160,9 +160,9 @@ def _arrival_loop(
 
 
 def _timestamp_every(job: Job) -> int:
-    """Return of how many connections one is timed, so that about as many are as are enough."""
-    lanes = len(job.lanes) or 2 * (job.load_point.rate or 0.0) / job.worker_count
-    return max(1, round(lanes / _TIMESTAMPED_CONNECTIONS))
+    """One connection in this many gets kernel timestamps, so that about `_TIMESTAMPED_CONNECTIONS` do."""
+    connections = len(job.lanes) or 2 * (job.load_point.rate or 0.0) / job.worker_count
+    return max(1, round(connections / _TIMESTAMPED_CONNECTIONS))
 
 
 def _event_loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -174,17 +174,17 @@ def _event_loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _first_line() -> tuple[bytes, bytes]:
-    """Return the first line, and what was read behind it."""
-    read = b""
-    while b"\n" not in read and (data := os.read(_STDIN, 1 << 16)):
-        read += data
-    line, _, rest = read.partition(b"\n")
-    return line, rest
+def _read_first_line() -> tuple[bytes, bytes]:
+    """The first line of stdin, and what was read after it."""
+    buffer = b""
+    while b"\n" not in buffer and (data := os.read(_STDIN, 1 << 16)):
+        buffer += data
+    line, _, leftover = buffer.partition(b"\n")
+    return line, leftover
 
 
 def _exit_with_parent(job: Job) -> None:
-    """End with the parent: nobody reads the answer, and the server must not be loaded any longer."""
+    """Exit because the parent has: nobody reads the outcome, and the server must not stay under load."""
     for path in (job.spool_path, job.records_path, job.stderr_path):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -194,7 +194,7 @@ def _exit_with_parent(job: Job) -> None:
 
 
 def _exit_on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """End the process when a callback raised: the books would be wrong from here on."""
+    """Exit when a callback raised: the request counts would be wrong from here on."""
     error = context.get("exception")
     if error is not None and not isinstance(error, OSError):
         traceback.print_exception(error)

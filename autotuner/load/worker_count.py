@@ -1,4 +1,4 @@
-"""How many processes drive a load point: one, until its load is more than one core carries."""
+"""How many worker processes drive a load point: one, until its load exceeds what one core can drive."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ import os
 from autotuner.core import LoadPoint, Workload
 
 STREAMS_PER_WORKER = 2048
-"""The most that benchmarks/load/accuracy.py has a target for on one core: 2 ms mean and 10 ms p99 error of TTFT."""
+"""The largest load with a target in benchmarks/load/accuracy.py: on one core a TTFT error of 2 ms mean, 10 ms p99."""
 
 REQUESTS_PER_WORKER = 1000.0
-"""Requests/s: about what those streams ask for there, with answers of 100 tokens at 20 ms each."""
+"""Requests/s: about what those streams send there, with responses of 100 tokens at 20 ms each."""
 
 
 def choose_worker_count(point: LoadPoint, workload: Workload) -> int:
-    """Return how many workers share `point`: as asked for, else as many as it needs and the machine can spare.
+    """Number of workers that share `point`: `workload.workers`, else what its load needs, up to half of the cores.
 
-    Half of the cores are left to everything else. No worker is without a lane, or without a
-    request in flight where those are bounded.
+    At most one worker per lane, per request, and per request in flight where those are limited.
     """
     if workload.workers is not None:
-        wanted = workload.workers
+        count = workload.workers
     else:
         load = (point.concurrency or 0) / STREAMS_PER_WORKER + (point.rate or 0.0) / REQUESTS_PER_WORKER
-        wanted = min(-int(-load // 1), _available_cores() // 2)
-    most = (point.concurrency, workload.max_in_flight if point.rate else None, workload.max_requests)
-    return max(1, min([wanted, *(limit for limit in most if limit is not None)]))
+        count = min(-int(-load // 1), _available_cores() // 2)
+    limits = (point.concurrency, workload.max_in_flight if point.rate else None, workload.max_requests)
+    return max(1, min([count, *(limit for limit in limits if limit is not None)]))
 
 
 def _available_cores() -> int:

@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it: started with a job, heard, told what to do, never left behind."""
+"""The parent's handle on a worker process: starts it with a job, exchanges messages, always ends it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autotuner.load.job import Job
 
 
 class WorkerProcess:
-    """A running worker; select on it to wait for what it says. `outcome` is None until it has ended well."""
+    """A running worker; select on it to wait for messages. `outcome` is None until the worker has sent it."""
 
     def __init__(self, process: subprocess.Popen[bytes], job: Job) -> None:
         assert process.stdin is not None
@@ -33,17 +33,17 @@ class WorkerProcess:
         self._follower = spool.RecordFollower(job.records_path)
 
     def fileno(self) -> int:
-        """The file descriptor that can be read when the worker has said something."""
+        """The descriptor that is readable when the worker has sent a message."""
         return self._stdout.fileno()
 
     def send(self, command: str) -> None:
-        """Send one line; a worker that has ended does not hear it."""
+        """Send one line; ignored when the worker has exited."""
         with contextlib.suppress(BrokenPipeError):
             self._stdin.write(command.encode() + b"\n")
             self._stdin.flush()
 
     def receive(self) -> list[dict[str, Any]]:
-        """Wait for the next words and return the messages complete by now; MachineError when it has died."""
+        """Wait for output and return the complete messages; MachineError when the worker has died."""
         data = os.read(self.fileno(), 1 << 16)
         if not data:
             raise self._exit_error()
@@ -51,23 +51,23 @@ class WorkerProcess:
         return [json.loads(line) for line in lines]
 
     def read_new_records(self) -> list[RequestRecord]:
-        """Return the records written since the last time, in the order in which the requests ended."""
+        """Return the records written since the last call, in the order in which the requests ended."""
         return self._follower.read_new()
 
     def _exit_error(self) -> MachineError:
         status = self._process.wait()
-        said = self.job.stderr_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = self.job.stderr_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return MachineError(
             f"The load generator's process ended with status {status} before its load point did.",
-            why=said[-1] if said else "It said nothing.",
+            why=lines[-1] if lines else "It wrote no error message.",
             remedy="Run again; if it was killed, free memory on this machine or lower the load.",
         )
 
 
 @contextlib.contextmanager
 def start_worker(job: Job) -> Iterator[WorkerProcess]:
-    """Start a worker on `job` in a session of its own; nothing of it is left at the end."""
-    # -P: a file random.py in the user's folder must not become ours
+    """Start a worker on `job` in a session of its own; the whole session is killed at the end."""
+    # -P: a file random.py in the user's folder must not shadow the standard module
     command = [sys.executable, "-P", "-m", "autotuner.load.worker"]
     package = str(Path(__file__).parents[2])
     search_path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package)))

@@ -1,1 +1,1 @@
-"""What is asked of a server: scenarios, arrivals, prompts."""
+"""The traffic sent to a server: scenarios, arrivals, prompts."""

@@ -1,4 +1,4 @@
-"""When requests arrive in an open loop: absolute offsets, so that lateness never adds up."""
+"""Arrival times of an open loop, as offsets from its start, so that lateness never accumulates."""
 
 from __future__ import annotations
 
@@ -17,71 +17,71 @@ from autotuner.workload import scenarios
 TRACE = "trace"
 ARRIVAL_FORMS = ("constant", "poisson", "gamma:SHAPE", "ramp:START-END", TRACE)
 NONSTATIONARY_PREFIXES = ("ramp:", TRACE)
-"""Arrivals of which no part stands for the whole: they are driven to their end."""
+"""Prefixes of non-stationary arrivals: a part does not represent the whole, so they are driven to their end."""
 
 _RAMP_RANGE = re.compile(r"([0-9.]+)-([0-9.]+)")
 
 
 def check(workload: Workload) -> None:
-    """ConfigError where a load point's scenario, or the arrivals of its rate, are none."""
+    """ConfigError when a load point's scenario or arrival process is invalid."""
     for point in workload.load_points:
         scenario = scenarios.parse(point.scenario)
         if point.rate is not None:
             if isinstance(scenario, scenarios.Conversation):
                 raise ConfigError(
                     f"Scenario '{scenario}' cannot be driven at a rate.",
-                    why="A turn follows the answer before it, which comes when it comes.",
-                    remedy="Give a concurrency: so many conversations at once.",
+                    why="A turn can only be sent when the answer before it has arrived.",
+                    remedy="Give a concurrency instead: the number of simultaneous conversations.",
                 )
             next(offsets(point, workload), None)
 
 
 def offsets(point: LoadPoint, workload: Workload) -> Iterator[float]:
-    """Yield the arrivals of an open loop in seconds from its start, at `point.rate` per second on average.
+    """Yield the arrival times of an open loop in seconds from its start, at a mean rate of `point.rate` per second.
 
-    Equal load points and seeds give equal ones. The window begins at `workload.warmup`. Only a
-    trace comes to an end. ConfigError: the arrival is not one, or the trace has no usable times.
+    Equal load points and seeds give equal times. The window begins at `workload.warmup`. Only a trace
+    comes to an end. ConfigError when the arrival process is unknown or the trace has no usable times.
     """
     assert point.rate is not None, "a closed loop has no schedule"
     if not 0 < point.rate < math.inf:
         raise ConfigError(
-            f"The request rate {point.rate:g} is not a number above 0.",
-            remedy="A trace whose requests all come at once has none of its own: give --rate.",
+            f"The request rate {point.rate:g} is not a positive number.",
+            remedy="A trace whose requests all arrive at once has no rate of its own: give --rate.",
         )
     rng = Random(f"{workload.seed} {point} arrivals")
-    kind, _, text = workload.arrival.partition(":")
+    kind, _, argument = workload.arrival.partition(":")
     if kind == "ramp":
-        return _ramp_offsets(point.rate, _parse_ramp(text, workload.arrival), workload, rng)
+        return _ramp_offsets(point.rate, _parse_ramp(argument, workload.arrival), workload, rng)
     if workload.arrival == TRACE:
         return _trace_offsets(_scaled_trace_times(point), workload.warmup, _gamma_offsets(point.rate, 1.0, rng))
     return steady_offsets(point.rate, workload.arrival, rng)
 
 
 def steady_offsets(rate: float, arrival: str, rng: Random) -> Iterator[float]:
-    """Yield arrivals of a steady rate in seconds from 0, without end: constant, poisson or gamma.
+    """Yield endless arrival times in seconds from 0 at a steady mean rate: constant, poisson or gamma.
 
-    `gamma:SHAPE` has gaps of shape SHAPE: below 1 is burstier than Poisson, above 1 smoother.
+    `gamma:SHAPE` has gamma-distributed gaps: a shape below 1 is burstier than Poisson, above 1 smoother.
     """
     if not rate > 0:
-        raise ConfigError(f"The request rate {rate:g} is not above 0.")
-    kind, _, text = arrival.partition(":")
-    if kind == "constant" and not text:
+        raise ConfigError(f"The request rate {rate:g} is not positive.")
+    kind, _, argument = arrival.partition(":")
+    if kind == "constant" and not argument:
         return _constant_offsets(rate)
-    if kind == "poisson" and not text:
+    if kind == "poisson" and not argument:
         return _gamma_offsets(rate, 1.0, rng)
     if kind == "gamma":
-        return _gamma_offsets(rate, _parse_gamma_shape(text, arrival), rng)
+        return _gamma_offsets(rate, _parse_gamma_shape(argument, arrival), rng)
     raise ConfigError(unknown_name_message("arrival", arrival, ARRIVAL_FORMS))
 
 
-def are_timed_traces(texts: Sequence[str], arrival: str | None) -> bool:
-    """Whether these scenarios name a load themselves: traces with a time in every row, and no other `arrival`."""
-    traces = bool(texts) and arrival in (None, TRACE) and all(text.startswith("file:") for text in texts)
-    return traces and all(map(_has_timestamps, texts))
+def are_timed_traces(scenario_texts: Sequence[str], arrival: str | None) -> bool:
+    """Whether the scenarios bring their own load: traces with timestamps, and no other `arrival` is requested."""
+    traces = arrival in (None, TRACE) and all(text.startswith("file:") for text in scenario_texts)
+    return bool(scenario_texts) and traces and all(map(_has_timestamps, scenario_texts))
 
 
 def limit_to_trace(point: LoadPoint, workload: Workload) -> Workload:
-    """Give a trace that is replayed no more requests than it has rows; everything else stays as it is."""
+    """Limit `max_requests` to the rows of the trace that is replayed, if one is."""
     trace = _replayed_trace(point, workload)
     if trace is None:
         return workload
@@ -90,25 +90,25 @@ def limit_to_trace(point: LoadPoint, workload: Workload) -> Workload:
 
 
 def trace_end_reason(point: LoadPoint, workload: Workload, due: int | None) -> str | None:
-    """Say why no more than `due` requests came, where the trace that is replayed has no more; else None."""
+    """The stop reason when all requests of a replayed trace were due; else None."""
     trace = _replayed_trace(point, workload)
-    return (
-        f"the trace ended with its {due} requests" if trace is not None and due == len(trace.request_lengths) else None
-    )
+    if trace is None or due != len(trace.request_lengths):
+        return None
+    return f"the trace ended with its {due} requests"
 
 
 def worker_share(all_offsets: Iterator[float], warmup: float, worker_index: int, worker_count: int) -> Iterator[float]:
-    """Take of each phase's arrivals every `parts`-th from `part` on, as requests are numbered in each phase."""
-    seen = [0, 0]
+    """Yield one worker's arrivals: every `worker_count`-th of warm-up and of window, each counted on its own."""
+    counts = [0, 0]
     for offset in all_offsets:
-        phase = offset >= warmup
-        if seen[phase] % worker_count == worker_index:
+        in_window = offset >= warmup
+        if counts[in_window] % worker_count == worker_index:
             yield offset
-        seen[phase] += 1
+        counts[in_window] += 1
 
 
 def count_in_window(point: LoadPoint, workload: Workload, duration: float) -> int:
-    """Count the arrivals that the schedule puts into the first `seconds` of the window."""
+    """Number of requests due in the first `duration` seconds of the window, up to `max_requests`."""
     begin, end = workload.warmup, workload.warmup + duration
     due = 0
     for offset in offsets(point, workload):
@@ -119,11 +119,11 @@ def count_in_window(point: LoadPoint, workload: Workload, duration: float) -> in
 
 
 def burst_size(point: LoadPoint, workload: Workload) -> int:
-    """Count the arrivals of the busiest second, where a trace is replayed; 0 for arrivals of a rate."""
+    """Arrivals in the busiest second of a replayed trace; 0 for other arrivals."""
     if _replayed_trace(point, workload) is None:
         return 0
     times = list(takewhile(lambda offset: offset < workload.warmup + workload.duration, offsets(point, workload)))
-    return max((bisect_right(times, time + 1.0) - place for place, time in enumerate(times)), default=0)
+    return max((bisect_right(times, time + 1.0) - index for index, time in enumerate(times)), default=0)
 
 
 def _has_timestamps(text: str) -> bool:
@@ -133,8 +133,8 @@ def _has_timestamps(text: str) -> bool:
 
 def _replayed_trace(point: LoadPoint, workload: Workload) -> scenarios.TraceReplay | None:
     scenario = scenarios.parse(point.scenario)
-    paced = point.rate is not None and workload.arrival == TRACE
-    return scenario if paced and isinstance(scenario, scenarios.TraceReplay) else None
+    is_replayed = point.rate is not None and workload.arrival == TRACE
+    return scenario if is_replayed and isinstance(scenario, scenarios.TraceReplay) else None
 
 
 def _parse_gamma_shape(text: str, arrival: str) -> float:
@@ -143,7 +143,7 @@ def _parse_gamma_shape(text: str, arrival: str) -> float:
     except ValueError:
         shape = math.nan
     if not 0 < shape < math.inf:
-        raise ConfigError(f"The arrival '{arrival}' needs a shape above 0, as in 'gamma:0.5'.")
+        raise ConfigError(f"The arrival '{arrival}' needs a positive shape, as in 'gamma:0.5'.")
     return shape
 
 
@@ -154,7 +154,7 @@ def _parse_ramp(text: str, arrival: str) -> tuple[float, float]:
     except ValueError:
         start = end = 0.0
     if not (start > 0 and end > 0):
-        raise ConfigError(f"The arrival '{arrival}' needs two rates above 0, as in 'ramp:2-10'.")
+        raise ConfigError(f"The arrival '{arrival}' needs two positive rates, as in 'ramp:2-10'.")
     return start, end
 
 
@@ -173,26 +173,26 @@ def _gamma_offsets(rate: float, shape: float, rng: Random) -> Iterator[float]:
 
 
 def _ramp_offsets(rate: float, ends: tuple[float, float], workload: Workload, rng: Random) -> Iterator[float]:
-    """Poisson arrivals whose rate goes from one end to the other over the window, `rate` on average.
+    """Poisson arrivals whose rate changes linearly over the window, from `ends[0]` to `ends[1]`, scaled to mean `rate`.
 
-    Arrivals of a unit-rate process are put where the expected number of arrivals reaches them.
+    By time change: arrivals of a unit-rate process are mapped to when the cumulative rate reaches them.
     """
     first, last = (2 * rate * end / sum(ends) for end in ends)
     slope = (last - first) / workload.duration
-    before, during = first * workload.warmup, rate * workload.duration
+    warmup_arrivals, window_arrivals = first * workload.warmup, rate * workload.duration
     for expected in _gamma_offsets(1.0, 1.0, rng):
-        beyond = expected - before
-        if beyond < 0:
+        in_window = expected - warmup_arrivals
+        if in_window < 0:
             yield expected / first
-        elif beyond < during:
-            # the root of first x t + slope x t^2 / 2 = beyond, in the form that is stable for a slope near 0
-            yield workload.warmup + 2 * beyond / (first + math.sqrt(first * first + 2 * slope * beyond))
+        elif in_window < window_arrivals:
+            # the root of first x t + slope x t^2 / 2 = in_window, in the form that is stable for a slope near 0
+            yield workload.warmup + 2 * in_window / (first + math.sqrt(first * first + 2 * slope * in_window))
         else:
-            yield workload.warmup + workload.duration + (beyond - during) / last
+            yield workload.warmup + workload.duration + (in_window - window_arrivals) / last
 
 
-def _trace_offsets(times: Iterator[float], warmup: float, steady: Iterator[float]) -> Iterator[float]:
-    for offset in steady:
+def _trace_offsets(times: Iterator[float], warmup: float, warmup_offsets: Iterator[float]) -> Iterator[float]:
+    for offset in warmup_offsets:
         if offset >= warmup:
             break
         yield offset
@@ -201,7 +201,7 @@ def _trace_offsets(times: Iterator[float], warmup: float, steady: Iterator[float
 
 
 def _scaled_trace_times(point: LoadPoint) -> Iterator[float]:
-    """Yield the times of a trace from its first row on, stretched to the load point's rate; as they are at its own."""
+    """A trace's times from its first row on, stretched to the load point's rate; exact at the trace's own rate."""
     scenario = scenarios.parse(point.scenario)
     if not isinstance(scenario, scenarios.TraceReplay):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Conversations of several turns: each turn's prompt begins with all turns before it and their answers."""
+"""Multi-turn conversations: each turn's prompt begins with all earlier turns and their answers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from autotuner.workload.scenarios import Conversation
 
 
 class Conversations:
-    """What one lane of `lanes` asks: one conversation after the other, turn by turn.
+    """The conversations of lane `lane` of `lane_count`: one after the other, turn by turn.
 
-    On completions a conversation is one text of token ids, and each turn's prompt a longer part of
-    it: where an answer belongs stand as many ids of our own, for a completion does not say which
-    ids it answered with. On chat the answers are the server's own words; `per_turn` is how many
-    tokens the server adds for each further pair of messages.
+    With completions a conversation is one text of token ids, of which each turn's prompt is a longer
+    prefix: generated ids stand in for the answers, because a completion does not report the ids it
+    answered with. With chat the answers are the server's own; `turn_overhead_tokens` is what the
+    server adds for each further pair of messages.
 
-    Lanes begin their first conversation at different turns, as if the ones before had been
-    played, so that every turn is as frequent at the start as it is later.
+    Lanes start their first conversation at different turns, as if the earlier ones had been played,
+    so that every turn is as frequent at the start as later.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Conversations:
         self.answers: dict[int, str] = {}
 
     def current_request(self) -> Request:
-        """Return the request of the turn whose time has come; it is the same until `answered` or `broken_off`."""
+        """The current turn's request; the same until `complete_turn` or `next_conversation` is called."""
         prompt_tokens, output_tokens = self.scenario.turn_lengths(self.turn_index)
         if self.prompts.kind == "completions":
             body = self.prompts.body(self.conversation_index, prompt_tokens, output_tokens)
@@ -43,29 +43,29 @@ class Conversations:
         return Request(index, prompt_tokens, output_tokens, body)
 
     def complete_turn(self, answer: str) -> None:
-        """Go on to the next turn, or to another conversation after the last."""
+        """Move to the next turn, or to another conversation after the last turn."""
         self.answers[self.turn_index] = answer
         self.turn_index += 1
         if self.turn_index == self.scenario.turns:
             self.next_conversation()
 
     def next_conversation(self) -> None:
-        """Begin another conversation: a turn that failed has no answer to go on from."""
+        """Start another conversation; also after a failed turn, which has no answer to continue from."""
         self.conversation_index += self.lane_count
         self.turn_index = 0
         self.answers.clear()
 
     def _messages(self) -> list[str]:
-        """Return what was said so far and the user's next words; filler stands for answers that were never given."""
-        words = self._texts()
-        messages = [next(words)]
+        """The messages so far and the user's next one, with filler for answers of turns that were not played."""
+        texts = self._texts()
+        messages = [next(texts)]
         for turn in range(self.turn_index):
-            filler = next(words)
-            messages += [self.answers.get(turn) or filler, next(words)]
+            filler = next(texts)
+            messages += [self.answers.get(turn) or filler, next(texts)]
         return messages
 
     def _texts(self) -> Iterator[str]:
-        """Yield the texts of this conversation's user and fillers in turn, cut from one text."""
+        """Yield user messages and fillers alternately, cut from one text."""
         prompts, scenario = self.prompts, self.scenario
         first = prompts.word_count(scenario.prompt_tokens, prompts.overhead_tokens)
         later = prompts.word_count(scenario.prompt_tokens, self.turn_overhead_tokens)

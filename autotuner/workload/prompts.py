@@ -1,10 +1,10 @@
-"""Request bodies of an exact prompt length, in token ids or words, each unique from its first tokens.
+"""Request bodies with prompts of an exact length, in token ids or words, each unique from its first tokens.
 
-A prompt begins with its number, written with the alphabet's pieces as digits, the fastest changing
-one first: those of one phase that are closer than the alphabet is large differ in their first
-token, all of them in their first few. Phases, load points and runs begin at random numbers, far
-apart. Every token of a prompt is written as a piece of one fixed width, so that a prompt of any length
-is a slice of a prepared pool and costs a memory copy.
+A prompt begins with a nonce: its number, with the alphabet's pieces as digits, least significant
+first. Prompts of one phase whose numbers differ by less than the alphabet's size differ in their
+first token, all others in their first few, so that no prefix cache can match them. Phases, load
+points and runs start at random, distant numbers. All pieces have the same width, so that a prompt of
+any length is a slice of a prepared pool and costs one memory copy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EndpointKind = Literal["completions", "chat"]
 
 _POOL_PIECES = 1 << 15
 _MIN_DISTINCT_PROMPTS = 1 << 48
-"""So many prompts can be told apart by the digits they begin with."""
+"""A nonce has enough digits for this many distinct prompts."""
 _MIN_NONCE_LENGTH = 6
 _DEFAULT_WORD_LIST = """
 able aged also area army away baby back ball band bank base bath bear beat been bell belt best bill bird blow blue
@@ -42,9 +42,9 @@ DEFAULT_WORDS = tuple(_DEFAULT_WORD_LIST.split())
 
 
 class Alphabet:
-    """Tokens that prompts are made of, each written as a piece of the same number of bytes.
+    """The tokens that prompts are made of, each written as a piece of `piece_bytes` bytes.
 
-    `nonce` is how many of them a prompt's number has as digits.
+    `nonce_length` is the number of pieces in a prompt's nonce.
     """
 
     def __init__(self, pieces: list[bytes], seed: str) -> None:
@@ -54,7 +54,7 @@ class Alphabet:
         self.pool = b"".join(Random(seed).choices(pieces, k=_POOL_PIECES))
 
     def pool_slice(self, start: int, count: int) -> bytes:
-        """Return `count` pieces of the pool from `start` on, beginning again at its end."""
+        """`count` pieces of the pool from piece `start` on, wrapping at its end."""
         begin = start % _POOL_PIECES * self.piece_bytes
         size = count * self.piece_bytes
         text = self.pool[begin : begin + size]
@@ -63,7 +63,7 @@ class Alphabet:
         return text
 
     def digits(self, number: int, count: int) -> bytes:
-        """Write `number` with `count` pieces, the fastest changing one first."""
+        """`number` in base `len(pieces)`, with `count` pieces as digits, least significant first."""
         pieces: list[bytes] = []
         for _ in range(count):
             number, digit = divmod(number, len(self.pieces))
@@ -72,13 +72,13 @@ class Alphabet:
 
 
 def ordinary_token_ids(vocab_size: int) -> range:
-    """Return ids that are ordinary tokens: special ones sit below the first 1,000 or in the last tenth."""
+    """Ids that are ordinary tokens: special tokens have ids among the first 1,000 or in the last tenth."""
     return range(min(1000, vocab_size // 2), max(vocab_size * 9 // 10, vocab_size // 2 + 1))
 
 
 @lru_cache(maxsize=2)
 def token_alphabet(vocab_size: int, seed: str) -> Alphabet:
-    """Return an alphabet of token ids for a model with `vocabulary` ids."""
+    """The alphabet of token ids for a model of `vocab_size`."""
     ids = ordinary_token_ids(vocab_size)
     width = len(str(ids[-1]))
     return Alphabet([b"%*d," % (width, number) for number in ids], seed)
@@ -86,17 +86,16 @@ def token_alphabet(vocab_size: int, seed: str) -> Alphabet:
 
 @lru_cache(maxsize=2)
 def word_alphabet(seed: str, words: tuple[str, ...] = ()) -> Alphabet:
-    """Return an alphabet of `words`, or of short ones that common tokenizers keep as one token each."""
+    """The alphabet of `words`, by default of short ones that are one token each in common tokenizers."""
     return Alphabet([word.encode() + b" " for word in words or DEFAULT_WORDS], seed)
 
 
 class Prompts:
-    """Request bodies for one phase of one load point, by request index.
+    """Builds the request bodies of one phase of one load point, by request index.
 
-    `salt` sets this load point of this launch of this run apart from every other, its shared prefix
-    as well; `phase` the warm-up from the window. For chat,
-    `overhead` is how many tokens the server adds around the words and `per_word` how many it
-    makes of one. `words`, all of one length, are to be used in place of our own.
+    `salt` separates the prompts and shared prefix of this load point, launch and run from all others,
+    `phase` those of warm-up and window. For chat, the server adds `overhead_tokens` per prompt and
+    makes `tokens_per_word`; `words`, all of one length, replace the default ones.
     """
 
     def __init__(
@@ -114,47 +113,47 @@ class Prompts:
         words: tuple[str, ...] = (),
     ) -> None:
         self.kind = kind
-        self.overhead_tokens = overhead_tokens if kind == "chat" else 0.0
-        self.tokens_per_word = tokens_per_word if kind == "chat" else 1.0
-        chat = kind == "chat"
-        self.alphabet = word_alphabet(str(seed), words) if chat else token_alphabet(vocab_size, str(seed))
+        is_chat = kind == "chat"
+        self.overhead_tokens = overhead_tokens if is_chat else 0.0
+        self.tokens_per_word = tokens_per_word if is_chat else 1.0
+        self.alphabet = word_alphabet(str(seed), words) if is_chat else token_alphabet(vocab_size, str(seed))
         self.first_number = _hash_number(f"{salt}\n{phase}")
-        shared = _hash_number(f"{salt}\nprefix")
+        prefix_number = _hash_number(f"{salt}\nprefix")
         self.prefix_pieces = self._piece_count(prefix_tokens)
-        self.shared_prefix = self._numbered_text(shared, shared, self.prefix_pieces)
-        self.model_json = name = json.dumps(model).encode()
-        if kind == "chat":
-            self.body_start = b'{"model":' + name + b',"messages":[{"role":"user","content":"'
+        self.shared_prefix = self._numbered_text(prefix_number, prefix_number, self.prefix_pieces)
+        self.model_json = json.dumps(model).encode()
+        if is_chat:
+            self.body_start = b'{"model":' + self.model_json + b',"messages":[{"role":"user","content":"'
             self.prompt_end = b'"}]'
         else:
-            self.body_start = b'{"model":' + name + b',"prompt":['
+            self.body_start = b'{"model":' + self.model_json + b',"prompt":['
             self.prompt_end = b"]"
 
     def body(self, index: int, prompt_tokens: int, output_tokens: int) -> bytes:
-        """Write the JSON body of request `index`; `prompt_tokens` counts the shared prefix too."""
-        own = max(1, self._piece_count(prompt_tokens) - self.prefix_pieces)
-        text = self.shared_prefix + self.text(index, own)
+        """The JSON body of request `index`; `prompt_tokens` includes the shared prefix."""
+        own_pieces = max(1, self._piece_count(prompt_tokens) - self.prefix_pieces)
+        text = self.shared_prefix + self.text(index, own_pieces)
         return b"".join((self.body_start, memoryview(text)[:-1], self.prompt_end, _body_end(output_tokens)))
 
     def chat_body(self, messages: Sequence[str], output_tokens: int) -> bytes:
-        """Write the JSON body of a chat whose messages are the user's and the assistant's in turn."""
+        """The JSON body of a chat whose `messages` are the user's and the assistant's alternately."""
         roles = cycle(("user", "assistant"))
-        turns = [{"role": role, "content": content} for role, content in zip(roles, messages, strict=False)]
-        head = b'{"model":%s,"messages":%s' % (self.model_json, json.dumps(turns).encode())
-        return head + _body_end(output_tokens)
+        contents = [{"role": role, "content": content} for role, content in zip(roles, messages, strict=False)]
+        start = b'{"model":%s,"messages":%s' % (self.model_json, json.dumps(contents).encode())
+        return start + _body_end(output_tokens)
 
     def text(self, index: int, piece_count: int) -> bytes:
-        """Return `pieces` tokens or words of text number `index`; a shorter text is the beginning of a longer one."""
+        """`piece_count` tokens or words of text `index`; a shorter text is a prefix of a longer one, past the nonce."""
         number = self.first_number + index
         return self._numbered_text(number, number * 7919, piece_count)
 
     def _numbered_text(self, number: int, start: int, piece_count: int) -> bytes:
-        """Return `pieces` pieces: the digits of `number`, and what follows from `start` of the pool on."""
-        nonce = min(piece_count, self.alphabet.nonce_length)
-        return self.alphabet.digits(number, nonce) + self.alphabet.pool_slice(start, piece_count - nonce)
+        """`piece_count` pieces: the digits of `number`, then the pool from `start` on."""
+        nonce_length = min(piece_count, self.alphabet.nonce_length)
+        return self.alphabet.digits(number, nonce_length) + self.alphabet.pool_slice(start, piece_count - nonce_length)
 
     def word_count(self, tokens: int, overhead_tokens: float) -> int:
-        """Return how many words a message needs for `tokens` tokens, of which the server adds `around` itself."""
+        """Words that a message of `tokens` tokens needs, of which the server adds `overhead_tokens` itself."""
         return max(1, round((tokens - overhead_tokens) / self.tokens_per_word))
 
     def _piece_count(self, tokens: int) -> int:

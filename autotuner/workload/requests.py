@@ -1,4 +1,4 @@
-"""The requests of one phase of a load point: lengths from a seeded draw, bodies from the prompts."""
+"""The requests of one phase of a load point: seeded random lengths, and bodies from `Prompts`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ class Request:
 
 
 def draw_lengths(scenario: Scenario, *, seed: int, phase: str, arrival: str = "") -> Iterator[tuple[int, int]]:
-    """Draw (prompt tokens, output tokens) of one request after the other; equal seeds give equal lengths.
+    """Yield (prompt tokens, output tokens) of successive requests; equal seeds give equal lengths.
 
-    Where the arrivals are those of a trace, its window has the trace's rows in their order and
-    ends with them.
+    The window of a replayed trace has the trace's rows in order and ends with them.
     """
     if arrival == "trace" and phase == "window" and isinstance(scenario, TraceReplay):
         yield from scenario.request_lengths
@@ -36,7 +35,7 @@ def draw_lengths(scenario: Scenario, *, seed: int, phase: str, arrival: str = ""
 
 
 class RequestStream:
-    """The requests of one phase, without end unless a trace is replayed: of every `parts` the one at `part`."""
+    """One worker's requests of one phase, every `worker_count`-th; endless unless a trace is replayed."""
 
     def __init__(
         self,
@@ -50,8 +49,8 @@ class RequestStream:
         worker_count: int = 1,
     ) -> None:
         self.prompts = prompts
-        drawn = draw_lengths(scenario, seed=seed, phase=phase, arrival=arrival)
-        self.numbered_lengths = islice(enumerate(drawn), worker_index, None, worker_count)
+        all_lengths = draw_lengths(scenario, seed=seed, phase=phase, arrival=arrival)
+        self.numbered_lengths = islice(enumerate(all_lengths), worker_index, None, worker_count)
 
     def __iter__(self) -> RequestStream:
         return self

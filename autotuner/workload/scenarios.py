@@ -1,4 +1,4 @@
-"""Traffic scenarios: how many tokens a request carries, read from a short text such as `D(2000,200)`."""
+"""Traffic scenarios: prompt and output lengths of requests, parsed from a short text such as `D(2000,200)`."""
 
 from __future__ import annotations
 
@@ -24,29 +24,26 @@ _SCENARIO_PATTERN = re.compile(r"([A-Za-z])\((N(?:,N)*)\)(?:/\((N(?:,N)*)\))?".r
 
 
 class Scenario(Protocol):
-    """How long prompts and answers are; `str(scenario)` is the text it was read from.
-
-    `prefix` is the number of leading prompt tokens that all requests share.
-    """
+    """A distribution of prompt and output lengths; `str(scenario)` is the text it was parsed from."""
 
     @property
     def prefix_tokens(self) -> int:
-        """Leading prompt tokens that all requests share."""
+        """Number of leading prompt tokens that all requests share."""
         ...
 
     @property
     def mean_lengths(self) -> tuple[float, float]:
-        """Mean (prompt tokens with the shared prefix, output tokens) of a request."""
+        """Mean (prompt tokens including the shared prefix, output tokens) of a request."""
         ...
 
     def sample_lengths(self, rng: Random) -> tuple[int, int]:
-        """Draw (prompt tokens with the shared prefix, output tokens) of one request."""
+        """Draw (prompt tokens including the shared prefix, output tokens) of one request."""
         ...
 
 
 @dataclass(frozen=True)
 class FixedLengths:
-    """`D(in,out)`, and `P(prefix,in,out)` where a prefix is shared."""
+    """`D(in,out)`, or `P(prefix,in,out)` with a shared prefix, which `prompt_tokens` does not include."""
 
     prompt_tokens: int
     output_tokens: int
@@ -54,24 +51,19 @@ class FixedLengths:
 
     @property
     def mean_lengths(self) -> tuple[float, float]:
-        """The lengths of every request."""
         return self.prefix_tokens + self.prompt_tokens, self.output_tokens
 
     def sample_lengths(self, rng: Random) -> tuple[int, int]:
-        """Answer the same lengths each time."""
         return self.prefix_tokens + self.prompt_tokens, self.output_tokens
 
     def __str__(self) -> str:
-        return (
-            f"P({self.prefix_tokens},{self.prompt_tokens},{self.output_tokens})"
-            if self.prefix_tokens
-            else f"D({self.prompt_tokens},{self.output_tokens})"
-        )
+        own = f"{self.prompt_tokens},{self.output_tokens}"
+        return f"P({self.prefix_tokens},{own})" if self.prefix_tokens else f"D({own})"
 
 
 @dataclass(frozen=True)
 class NormalLengths:
-    """`N(mean_in,sd_in)/(mean_out,sd_out)`, cut at 1 prompt token and 2 output tokens."""
+    """`N(mean_in,sd_in)/(mean_out,sd_out)`, clipped below at 1 prompt token and 2 output tokens."""
 
     prompt_mean_sd: tuple[int, int]
     output_mean_sd: tuple[int, int]
@@ -79,11 +71,11 @@ class NormalLengths:
 
     @property
     def mean_lengths(self) -> tuple[float, float]:
-        """Both means, before what the cut adds to them."""
+        """The means of the unclipped normal distributions."""
         return self.prompt_mean_sd[0], self.output_mean_sd[0]
 
     def sample_lengths(self, rng: Random) -> tuple[int, int]:
-        """Draw both lengths independently."""
+        """Draw the two lengths independently."""
         return max(1, round(rng.gauss(*self.prompt_mean_sd))), max(2, round(rng.gauss(*self.output_mean_sd)))
 
     def __str__(self) -> str:
@@ -101,11 +93,11 @@ class UniformLengths:
 
     @property
     def mean_lengths(self) -> tuple[float, float]:
-        """The middles of both ranges."""
+        """The midpoints of both ranges."""
         return sum(self.prompt_range) / 2, sum(self.output_range) / 2
 
     def sample_lengths(self, rng: Random) -> tuple[int, int]:
-        """Draw both lengths independently, the limits included."""
+        """Draw the two lengths independently, bounds included."""
         return rng.randint(*self.prompt_range), rng.randint(*self.output_range)
 
     def __str__(self) -> str:
@@ -116,7 +108,7 @@ class UniformLengths:
 
 @dataclass(frozen=True)
 class Conversation:
-    """`C(turns,in,out)`: each turn's prompt holds all turns before it with their answers, then `prompt` tokens more."""
+    """`C(turns,in,out)`: each turn's prompt is all earlier turns with their answers, then `prompt_tokens` more."""
 
     turns: int
     prompt_tokens: int
@@ -124,7 +116,7 @@ class Conversation:
     prefix_tokens: int = 0
 
     def turn_lengths(self, turn_index: int) -> tuple[int, int]:
-        """Return (prompt tokens, output tokens) of turn `number`, from 0."""
+        """(prompt tokens, output tokens) of turn `turn_index`, counted from 0."""
         return (turn_index + 1) * self.prompt_tokens + turn_index * self.output_tokens, self.output_tokens
 
     @property
@@ -133,7 +125,7 @@ class Conversation:
         return ((self.turns + 1) * self.prompt_tokens + (self.turns - 1) * self.output_tokens) / 2, self.output_tokens
 
     def sample_lengths(self, rng: Random) -> tuple[int, int]:
-        """Draw one turn; all are equally frequent."""
+        """The lengths of a random turn."""
         return self.turn_lengths(rng.randrange(self.turns))
 
     def __str__(self) -> str:
@@ -142,7 +134,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class TraceReplay(traces.RecordedTrace):
-    """`file:PATH`: lengths drawn from the rows of a recorded trace."""
+    """`file:PATH`: lengths of the rows of a recorded trace."""
 
     prefix_tokens: int = 0
 
@@ -153,7 +145,7 @@ class TraceReplay(traces.RecordedTrace):
         return sum(prompts) / len(prompts), sum(outputs) / len(outputs)
 
     def sample_lengths(self, rng: Random) -> tuple[int, int]:
-        """Draw one row."""
+        """The lengths of a random row."""
         return rng.choice(self.request_lengths)
 
     def __str__(self) -> str:
@@ -161,7 +153,7 @@ class TraceReplay(traces.RecordedTrace):
 
 
 def parse(text: str) -> Scenario:
-    """Read a scenario; ConfigError names the nearest form when the text is not one."""
+    """Parse a scenario; ConfigError names the nearest form when it is invalid."""
     if text.startswith("file:"):
         return _trace_replay(text.removeprefix("file:"))
     match = _SCENARIO_PATTERN.fullmatch(text)
@@ -191,10 +183,10 @@ def _build_scenario(letter: str, first: tuple[int, ...], second: tuple[int, ...]
                 raise ConfigError(f"Scenario 'P(0,{prompt},{output})' shares no prefix; use 'D({prompt},{output})'.")
             return _fixed(prompt, output, prefix)
         case "C", (turns, prompt, output), None:
-            talk = Conversation(turns, prompt, output)
+            conversation = Conversation(turns, prompt, output)
             if turns < 2 or not prompt or not output:
-                raise ConfigError(f"Scenario '{talk}' needs at least 2 turns, 1 prompt token and 1 output token.")
-            return talk
+                raise ConfigError(f"Scenario '{conversation}' needs at least 2 turns, 1 prompt and 1 output token.")
+            return conversation
         case "N", (mean_in, sd_in), (mean_out, sd_out):
             if not mean_in or not mean_out:
                 raise ConfigError(f"Scenario 'N({mean_in},{sd_in})/({mean_out},{sd_out})' has a mean of 0 tokens.")
@@ -217,17 +209,17 @@ def _uniform(prompt: tuple[int, int], output: tuple[int, int], *, short: bool) -
     scenario = UniformLengths(prompt, output, short)
     for low, high in (prompt, output):
         if not 1 <= low <= high:
-            raise ConfigError(f"Scenario '{scenario}' has the range {low} to {high}; it must rise, from at least 1.")
+            raise ConfigError(f"Scenario '{scenario}' has the range {low} to {high}; a range needs 1 <= min <= max.")
     return scenario
 
 
 def _syntax_error(text: str) -> ConfigError:
-    squeezed = re.sub(r"\s+", "", text)
-    for repaired in (squeezed, squeezed[:1].upper() + squeezed[1:]):
-        match = _SCENARIO_PATTERN.fullmatch(repaired)
-        if repaired != text and match is not None and match[1] in "DNUPC":
-            why = "No spaces are allowed inside." if squeezed != text else ""
-            return ConfigError(f"Unknown scenario '{text}'; did you mean '{repaired}'?", why=why)
+    unspaced = re.sub(r"\s+", "", text)
+    for corrected in (unspaced, unspaced[:1].upper() + unspaced[1:]):
+        match = _SCENARIO_PATTERN.fullmatch(corrected)
+        if corrected != text and match is not None and match[1] in "DNUPC":
+            why = "No spaces are allowed inside." if unspaced != text else ""
+            return ConfigError(f"Unknown scenario '{text}'; did you mean '{corrected}'?", why=why)
     same_letter = [form for form in SCENARIO_FORMS if form[:1] == text[:1].upper()]
     if same_letter:
         return ConfigError(f"Unknown scenario '{text}'; did you mean '{same_letter[0]}'?")
@@ -235,5 +227,5 @@ def _syntax_error(text: str) -> ConfigError:
 
 
 def _trace_replay(path: str) -> TraceReplay:
-    found = traces.read_trace(path)
-    return TraceReplay(found.path, found.request_lengths, found.timestamps)
+    trace = traces.read_trace(path)
+    return TraceReplay(trace.path, trace.request_lengths, trace.timestamps)

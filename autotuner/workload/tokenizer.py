@@ -1,4 +1,4 @@
-"""Words for chat prompts that a tokenizer tells apart, one token each where it has enough of those."""
+"""Words for chat prompts that a tokenizer tells apart, preferably of one token each."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MIN_WORDS = 10
-"""Different words: with fewer, prompts of thousands of requests begin alike for whole blocks of a prefix cache."""
+"""With fewer distinct words, prompts among thousands share whole prefix-cache blocks at their beginning."""
 _ENOUGH_WORDS, _MAX_WORDS = 64, 4096
 _SAMPLE_WORDS = 256
 _WORD_PATTERN = re.compile(r"[a-z]{1,12}")
 _SPACE_MARKERS = "\u0120\u2581"
-"""How byte-level BPE and SentencePiece write a space in front of a word."""
+"""The characters for a space before a word in byte-level BPE and SentencePiece tokens."""
 
 
 @dataclass(frozen=True)
 class PromptWords:
-    """Words of one length that no unknown token stands for: texts that differ, differ in their tokens.
+    """Words of equal length, none an unknown token: different texts have different tokens.
 
-    `exact`: each is one token, alone and behind others, and no two are the same.
+    `one_token_each`: each word is one token, alone and after other words, and no two are the same token.
     """
 
     words: tuple[str, ...]
@@ -39,19 +39,17 @@ class PromptWords:
 
 
 class _TokenizerReader(Protocol):
-    """What is known of a tokenizer."""
+    """The questions that choosing words asks of a tokenizer."""
 
     @property
-    def vocabulary(self) -> Collection[str]:
-        """Its tokens."""
-        ...
+    def vocabulary(self) -> Collection[str]: ...
 
     def is_one_token(self, word: str) -> bool:
-        """Whether `word` is one token of its own, alone and behind another word."""
+        """Whether `word` is one token, alone and after another word."""
         ...
 
     def round_trips(self, word: str) -> bool:
-        """Whether the tokens of `word` give it back."""
+        """Whether decoding the tokens of `word` gives it back."""
         ...
 
     def counts_add_up(self, words: Sequence[str]) -> bool:
@@ -61,7 +59,7 @@ class _TokenizerReader(Protocol):
 
 @lru_cache(maxsize=2)
 def usable_words(path: str) -> PromptWords | None:
-    """Return the words for a tokenizer.json, None where it cannot be read; ConfigError when it has too few."""
+    """The words for a tokenizer.json; None when it cannot be read, ConfigError when too few words are usable."""
     reader = _open_tokenizer(path)
     if reader is None:
         return None
@@ -74,14 +72,14 @@ def usable_words(path: str) -> PromptWords | None:
             break
     if len(best) >= MIN_WORDS:
         return PromptWords(tuple(best), one_token_each=True)
-    spelled = tuple(word for word in DEFAULT_WORDS if reader.round_trips(word))
-    if len(spelled) < MIN_WORDS:
-        raise too_few_words_error(f"'{path}'", max(len(best), len(spelled)))
-    return PromptWords(spelled, one_token_each=False)
+    decodable = tuple(word for word in DEFAULT_WORDS if reader.round_trips(word))
+    if len(decodable) < MIN_WORDS:
+        raise too_few_words_error(f"'{path}'", max(len(best), len(decodable)))
+    return PromptWords(decodable, one_token_each=False)
 
 
 def distinct_words(words: Sequence[str], tokens: Sequence[int]) -> PromptWords:
-    """Return which of `words` a server tells apart that makes `tokens` of them in one text; ConfigError: too few."""
+    """The `words` that a server tells apart, by the `tokens` of one text of them all; ConfigError when too few."""
     number, counts = len(words), Counter(tokens)
     if len(tokens) == number:
         words = [word for word, token in zip(words, tokens, strict=True) if counts[token] == 1]
@@ -93,29 +91,28 @@ def distinct_words(words: Sequence[str], tokens: Sequence[int]) -> PromptWords:
 
 
 def too_few_words_error(tokenizer: str, word_count: int) -> ConfigError:
-    """The error of a tokenizer for which chat prompts would be all alike."""
     return ConfigError(
-        "Chat prompts would be all alike for the model's tokenizer.",
-        why=f"The tokenizer, {tokenizer}, knows {word_count} of the words that prompts are made of, and {MIN_WORDS} are "
-        "needed: it makes one unknown token of all others.",
+        "Chat prompts would be all alike to the model's tokenizer.",
+        why=f"The tokenizer, {tokenizer}, knows {word_count} of the words that prompts are made of, and {MIN_WORDS} "
+        "are needed: it maps all others to one unknown token.",
         remedy="Use completions, whose prompts are token ids (`--endpoint completions`, or benchmark.endpoint), or "
-        "name the tokenizer that is really used (model.tokenizer).",
+        "name the tokenizer that the server uses (model.tokenizer).",
     )
 
 
 def _vocabulary_words(vocabulary: Collection[str]) -> list[str]:
-    """Return the vocabulary's lower-case words of the most frequent length, as far as they are needed."""
+    """The vocabulary's lower-case words of the most frequent length, at most `_MAX_WORDS` of them."""
     words = {word for word in map(_strip_markers, vocabulary) if _WORD_PATTERN.fullmatch(word)}
     lengths = Counter(map(len, words))
     if not lengths:
         return []
     length = lengths.most_common(1)[0][0]
-    same = sorted(word for word in words if len(word) == length)
-    return same if len(same) <= _MAX_WORDS else sorted(Random(0).sample(same, _MAX_WORDS))
+    equally_long = sorted(word for word in words if len(word) == length)
+    return equally_long if len(equally_long) <= _MAX_WORDS else sorted(Random(0).sample(equally_long, _MAX_WORDS))
 
 
 def _strip_markers(token: str) -> str:
-    """Return what a token spells, without the marks for a space, for a word's inside and for its end."""
+    """A token's text without the markers for a space, for the inside of a word, and for its end."""
     return token.lstrip(_SPACE_MARKERS).removeprefix("##").removesuffix("</w>")
 
 
@@ -131,22 +128,19 @@ def _open_tokenizer(path: str) -> _TokenizerReader | None:
 
 
 class _LibraryTokenizer:
-    """A tokenizer as the engines use it."""
+    """A tokenizer read by the tokenizers library, as the engines do."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()
 
     def is_one_token(self, word: str) -> bool:
-        """See _Reader."""
         return self._token_texts(word) == [word] and self._token_texts(f"{word} {word}") == [word, word]
 
     def round_trips(self, word: str) -> bool:
-        """See _Reader."""
         return "".join(self._token_texts(word)) == word
 
     def counts_add_up(self, words: Sequence[str]) -> bool:
-        """See _Reader."""
         if not words:
             return False
         text = Random(0).choices(words, k=_SAMPLE_WORDS)
@@ -159,7 +153,7 @@ class _LibraryTokenizer:
 
 
 class _VocabularyFile:
-    """A tokenizer.json where the library is not installed, or does not read it: its vocabulary says most."""
+    """A tokenizer.json judged by its vocabulary alone, where the library is missing or cannot read it."""
 
     def __init__(self, model_type: str, vocabulary: dict[str, None]) -> None:
         self.model_type = model_type
@@ -167,7 +161,7 @@ class _VocabularyFile:
 
     @classmethod
     def read(cls, path: str) -> _VocabularyFile | None:
-        """Read it; None when it is not there or no such file."""
+        """Read the file; None when it is missing or not a tokenizer.json."""
         try:
             model = json.loads(Path(path).read_text(encoding="utf-8"))["model"]
             return cls(str(model.get("type") or "BPE"), _token_names(model["vocab"]))
@@ -175,25 +169,23 @@ class _VocabularyFile:
             return None
 
     def is_one_token(self, word: str) -> bool:
-        """See _Reader."""
         if self.model_type in ("WordLevel", "WordPiece"):
             return word in self.vocabulary
         spaced = f"\u2581{word}" in self.vocabulary
         return spaced or {word, f"\u0120{word}"} <= self.vocabulary.keys()
 
     def round_trips(self, word: str) -> bool:
-        """See _Reader."""
         if self.model_type == "WordLevel":
             return word in self.vocabulary
         inside = "##" if self.model_type == "WordPiece" else ""
         return word[0] in self.vocabulary and all(f"{inside}{letter}" in self.vocabulary for letter in word[1:])
 
     def counts_add_up(self, words: Sequence[str]) -> bool:
-        """See _Reader: the server's own count will tell."""
+        """Assumed; the server's token counts are checked later."""
         return True
 
 
 def _token_names(vocabulary: Any) -> dict[str, None]:
-    """Return the tokens of a vocabulary that maps them to ids, or lists them with their probabilities."""
-    named: Iterable[str] = vocabulary if isinstance(vocabulary, dict) else (entry[0] for entry in vocabulary)
-    return dict.fromkeys(named)
+    """The tokens of a vocabulary, which maps them to ids or lists them with their log probabilities."""
+    names: Iterable[str] = vocabulary if isinstance(vocabulary, dict) else (entry[0] for entry in vocabulary)
+    return dict.fromkeys(names)

@@ -1,11 +1,11 @@
-"""How far the load generator's TTFT and TPOT are from the truth, pinned to one core.
+"""The errors of the load generator's TTFT and TPOT, pinned to one core.
 
     python benchmarks/load/accuracy.py --streams 256 1024 2048 --duration 20
 
-Starts the reference server on a core of its own and drives it in a closed loop. The truth of a
-request is when the server wrote its first and last token; the error is what the client's stamp
-adds to that, and beside it stands what the client says of itself. `--write` puts the table into a
-page. Exits with 1 when a target is missed.
+Starts the reference server on a core of its own and drives it in a closed loop. The true times of a
+request are when the server wrote its first and last token; the error is the client's time minus the
+true one, shown beside the client's own estimate of it. `--write` puts the table into a page. Exits
+with 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ VOCAB_SIZE = 32_000
 
 @dataclass(frozen=True)
 class Accuracy:
-    """One concurrency: errors of TTFT in ms and of TPOT in percent, each the mean and the 99th percentile.
+    """Results at one concurrency: TTFT errors in ms and TPOT errors in percent, each as (mean, p99).
 
-    `own` is the client's own figure for its error of TTFT in ms, `cpu` the share of a core it took,
-    `limits` the checks that call it client-limited.
+    `client_estimate` is the client's own estimate of its TTFT error in ms, `cpu_share` the share of a
+    core it took, `client_limits` the failed checks that make it client-limited.
     """
 
     streams: int
@@ -61,41 +61,41 @@ class Accuracy:
 
     @property
     def targets_met(self) -> bool | None:
-        """Whether the targets were met, None where there are none."""
+        """Whether the targets were met; None without targets at this concurrency."""
         limits = TTFT_ERROR_TARGETS_MS.get(self.streams)
         return None if limits is None else all(map(float.__le__, self.ttft_error, limits))
 
 
 def expected_nonces(salt: str, point: LoadPoint, count: int) -> list[str]:
-    """Return what the server logs for each request of the window, by index."""
+    """The nonces that the server logs for the requests of the window, by index."""
     prompts = Prompts(
         kind="completions", model="m", vocab_size=VOCAB_SIZE, salt=f"{salt}\n{point}", phase="window", prefix_tokens=0
     )
     pattern = re.compile(rb'"prompt":\[((?: *\d+,){5} *\d+)')
-    found = (pattern.search(prompts.body(index, 100, 100)) for index in range(count))
-    return [match[1].decode().replace(" ", "") for match in found if match is not None]
+    matches = (pattern.search(prompts.body(index, 100, 100)) for index in range(count))
+    return [match[1].decode().replace(" ", "") for match in matches if match is not None]
 
 
 def latency_errors(
     observation: Observation, salt: str, log: dict[str, LoggedRequest]
 ) -> tuple[list[float], list[float]]:
-    """Return the errors of TTFT in ms and of TPOT as a share, one per request of the window."""
-    started = [record for record in observation.records if record.index >= 0]
-    names = expected_nonces(salt, observation.load_point, max(record.index for record in started) + 1)
+    """TTFT errors in ms and relative TPOT errors, one each per successful request of the window."""
+    window_records = [record for record in observation.records if record.index >= 0]
+    nonces = expected_nonces(salt, observation.load_point, max(record.index for record in window_records) + 1)
     ttft: list[float] = []
     tpot: list[float] = []
-    for record in started:
-        if record.error is None and names[record.index] in log:
-            sent = log[names[record.index]]
+    for record in window_records:
+        if record.error is None and nonces[record.index] in log:
+            sent = log[nonces[record.index]]
             ttft.append((record.chunk_times[0] - sent.first_token) * 1e3)
-            truth = (sent.last_token - sent.first_token) / (record.output_token_count - 1)
+            true_tpot = (sent.last_token - sent.first_token) / (record.output_token_count - 1)
             assert record.tpot is not None
-            tpot.append(record.tpot / truth - 1)
+            tpot.append(record.tpot / true_tpot - 1)
     return ttft, tpot
 
 
 def measure_accuracy(streams: int, duration: float, warmup: float, cores: tuple[int, int]) -> Accuracy:
-    """Measure one concurrency."""
+    """Measure one concurrency; `cores` are those of client and server."""
     port, salt = free_port(), f"accuracy {time.time_ns()}"
     point = LoadPoint(SCENARIO, concurrency=streams)
     workload = Workload((point,), duration=duration, warmup=warmup)
@@ -103,7 +103,7 @@ def measure_accuracy(streams: int, duration: float, warmup: float, cores: tuple[
         path = Path(folder, "sent.json")
         with reference_server(port, cores[1], path):
             os.sched_setaffinity(0, {cores[0]})
-            began = time.monotonic()
+            start_time = time.monotonic()
             observation = measure(
                 Endpoint(f"http://127.0.0.1:{port}", "m", vocab_size=VOCAB_SIZE),
                 point,
@@ -111,7 +111,7 @@ def measure_accuracy(streams: int, duration: float, warmup: float, cores: tuple[
                 salt=salt,
                 on_phase=lambda phase: None,
             )
-            took = time.monotonic() - began
+            duration_taken = time.monotonic() - start_time
         server = json.loads(path.read_text())
         log = {sent.nonce: sent for sent in read_log(path)}
     ttft, tpot = latency_errors(observation, salt, log)
@@ -121,10 +121,10 @@ def measure_accuracy(streams: int, duration: float, warmup: float, cores: tuple[
     return Accuracy(
         streams=streams,
         requests=len(ttft),
-        tokens_per_second=server["tokens"] / took,
+        tokens_per_second=server["tokens"] / duration_taken,
         ttft_error=(statistics.fmean(ttft), percentile(ttft, 0.99)),
         ttft_measured=(statistics.fmean(measured), percentile(measured, 0.99)),
-        tpot_error=(statistics.fmean(tpot) * 100, percentile([abs(share) for share in tpot], 0.99) * 100),
+        tpot_error=(statistics.fmean(tpot) * 100, percentile([abs(error) for error in tpot], 0.99) * 100),
         client_estimate=(statistics.fmean(delays), percentile(delays, 0.99)),
         loop_lag=observation.loop_lag_p99 * 1e3,
         cpu_share=observation.client_cpu or 0.0,
@@ -134,20 +134,19 @@ def measure_accuracy(streams: int, duration: float, warmup: float, cores: tuple[
             if not check.ok and validity.CHECK_VERDICTS[check.name] is Verdict.CLIENT_LIMITED
         ),
         server_lateness=(server["late_mean"] * 1e3, server["late_p99"] * 1e3),
-        extra_seconds=took - duration - warmup,
+        extra_seconds=duration_taken - duration - warmup,
         failed_count=sum(record.error is not None for record in observation.records),
     )
 
 
 COLUMNS = (
-    *("streams", "requests", "tokens/s", "TTFT error/ms mean", "p99", "target", "its own figure/ms mean", "p99"),
+    *("streams", "requests", "tokens/s", "TTFT error/ms mean", "p99", "target", "client's estimate/ms mean", "p99"),
     *("TTFT measured/ms mean", "p99", "TPOT error/% mean", "p99", "loop lag p99/ms", "CPU/%"),
-    *("client-limited by", "server late/ms mean", "p99"),
+    *("client-limited by", "server lateness/ms mean", "p99"),
 )
 
 
 def row(accuracy: Accuracy) -> list[str]:
-    """Return a line of the table."""
     limits = TTFT_ERROR_TARGETS_MS.get(accuracy.streams)
     verdict = {True: "met", False: "missed", None: ""}[accuracy.targets_met]
     target = f"{limits[0]:g} and {limits[1]:g}: {verdict}" if limits else "none"
@@ -168,12 +167,12 @@ def row(accuracy: Accuracy) -> list[str]:
 
 
 def markdown(results: Sequence[Accuracy]) -> str:
-    """Return the table with the day and the machine."""
-    failed = sum(found.failed_count for found in results)
+    """The table with the date and the machine."""
+    failed = sum(result.failed_count for result in results)
     return "\n\n".join(
         (
             f"Measured {today()} on {machine()}; client and decoder on one core, the server on another.",
-            table(COLUMNS, [row(found) for found in results]),
+            table(COLUMNS, [row(result) for result in results]),
             f"{failed} of these requests failed.",
         )
     )
@@ -192,12 +191,12 @@ def main() -> None:
     results = []
     for streams in arguments.streams:
         results.append(measure_accuracy(streams, arguments.duration, arguments.warmup, cores))
-        print(" | ".join(row(results[-1])), f"rest {results[-1].rest:.2f} s", file=sys.stderr, flush=True)
+        print(" | ".join(row(results[-1])), f"extra {results[-1].rest:.2f} s", file=sys.stderr, flush=True)
     text = markdown(results)
     print(text)
     if arguments.write:
         write_section(arguments.write, "accuracy", text)
-    sys.exit(1 if any(found.met is False for found in results) else 0)
+    sys.exit(1 if any(result.targets_met is False for result in results) else 0)
 
 
 if __name__ == "__main__":

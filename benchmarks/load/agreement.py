@@ -1,11 +1,11 @@
-"""Whether autotune and `vllm bench serve` say the same of a real vLLM, within the noise between repeats.
+"""Whether autotune and `vllm bench serve` measure the same on a real vLLM, within the noise between repeats.
 
     python benchmarks/load/agreement.py --vllm-env ENV --model FOLDER --write docs/reference/load-generator.md
 
 Starts vLLM on CPU with a model that tests/real/make_tiny_model.py made and drives it with both
 clients in turn, with the same lengths in the same closed loop. Server and client are pinned to a
-core each. The worker runs in the engine's own process: by default it is another one, both spin while
-they wait for each other, and on one core they would take the time from themselves.
+core each. vLLM's worker runs in the engine's own process: as two processes, the default, both spin
+while waiting for each other, and on one core would slow each other down.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TOKENS = 100
 START_SECONDS = 400.0
 GRACE_SECONDS = 400.0
 MAX_NOISE_SHARE = 0.15
-"""Half an interval as a share of the figure, above which agreement means nothing."""
+"""With a confidence interval of a larger half-width, relative to the metric, agreement means nothing."""
 
 IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 SERVER_SUMS = {
@@ -49,7 +49,7 @@ SERVER_SUMS = {
 
 @dataclass(frozen=True)
 class ServerFigures:
-    """What the server counted meanwhile: its own TTFT in ms, after it has tokenized, and tokens of a prompt."""
+    """The server's own metrics: mean TTFT in ms, without tokenization, and mean prompt tokens."""
 
     ttft_mean: float
     prompt_tokens: float
@@ -57,7 +57,7 @@ class ServerFigures:
 
 @dataclass(frozen=True)
 class Repeat:
-    """What one client reported in one repeat, and what the server said of it."""
+    """One repeat: what the client reported and what the server measured meanwhile."""
 
     client: str
     concurrency: int
@@ -77,7 +77,7 @@ FIGURES: dict[str, Callable[[Repeat], float]] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """autotune less the other over paired repeats: the mean, half its 95% interval, and the other's mean."""
+    """autotune minus the other client over paired repeats: mean and 95% half-width, and the other's mean."""
 
     mean: float
     half_width: float
@@ -85,22 +85,23 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Whether the interval holds zero; noise that would hide a large difference decides nothing."""
+        """Whether the confidence interval contains zero, unless it is too wide to show a difference."""
         if abs(self.mean) > self.half_width:
             return "beyond noise"
         return "within noise" if self.half_width <= MAX_NOISE_SHARE * self.theirs else "too noisy to tell"
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """Compare repeats that were run in turn; at least two pairs."""
-    pairs = [our - their for our, their in zip(ours, theirs, strict=True)]
-    error = statistics.stdev(pairs) / len(pairs) ** 0.5
-    return Difference(statistics.fmean(pairs), t_quantile(len(pairs) - 1) * error, statistics.fmean(theirs))
+    """Compare repeats that were run alternately; at least two pairs."""
+    differences = [our - their for our, their in zip(ours, theirs, strict=True)]
+    standard_error = statistics.stdev(differences) / len(differences) ** 0.5
+    half_width = t_quantile(len(differences) - 1) * standard_error
+    return Difference(statistics.fmean(differences), half_width, statistics.fmean(theirs))
 
 
 @contextlib.contextmanager
 def vllm_server(environment: Path, model: Path, port: int, core: int, log: Path) -> Iterator[None]:
-    """Serve `model` on one core until it is not needed any more."""
+    """Serve `model` on one core while the context is open."""
     command = [
         *(str(environment / "bin" / "vllm"), "serve", str(model), "--served-model-name", "m", "--port", str(port)),
         *("--enforce-eager", "--no-enable-prefix-caching", "--max-num-seqs", "64", "--max-model-len", "2048"),
@@ -137,7 +138,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -
 
 
 def server_sums(url: str) -> dict[str, float]:
-    """Return the server's own sums under short names."""
+    """The server's counters and histogram sums under short names."""
     sums = dict.fromkeys(SERVER_SUMS.values(), 0.0)
     for line in httpx.get(f"{url}/metrics").text.splitlines():
         name, _, rest = line.partition("{")
@@ -152,7 +153,7 @@ def server_figures(before: dict[str, float], after: dict[str, float]) -> ServerF
 
 
 def run_client(client: Client, environment: Path, load: BenchmarkLoad) -> ReportedMetrics:
-    """Run one client once; a failure ends the comparison."""
+    """Run one client once; SystemExit when it fails."""
     _, _, failure = run_command(client.command(environment, load), client, load.folder, load.seconds + GRACE_SECONDS)
     if failure:
         raise SystemExit(f"{client.name} {failure}:\n{(load.folder / 'stderr.txt').read_text(errors='replace')}")
@@ -163,13 +164,13 @@ def run_client(client: Client, environment: Path, load: BenchmarkLoad) -> Report
 
 
 def measure_all(arguments: argparse.Namespace, clients: Sequence[Client]) -> list[Repeat]:
-    """Start vLLM, warm it up, and let the clients drive it in turn."""
+    """Start vLLM, warm it up, and run the clients alternately."""
     runs = []
     with tempfile.TemporaryDirectory(prefix="agreement-") as home:
         port = free_port()
         with vllm_server(arguments.vllm_env, arguments.model, port, arguments.server_core, Path(home, "vllm.log")):
             os.sched_setaffinity(0, {arguments.client_core})
-            # repeat 0 warms the server up at each concurrency and is not kept; who is first changes in turn
+            # repeat 0 warms the server up at each concurrency and is not kept; the order of clients alternates
             for concurrency, requests in zip(arguments.concurrency, arguments.requests, strict=True):
                 for repeat in range(arguments.repeats + 1):
                     for client in clients[:: 1 if repeat % 2 else -1][: 2 if repeat else 1]:
@@ -188,38 +189,38 @@ def measure_all(arguments: argparse.Namespace, clients: Sequence[Client]) -> lis
                         )
                         before = server_sums(load.url)
                         reported = run_client(client, arguments.vllm_env, load)
-                        seen = server_figures(before, server_sums(load.url))
-                        print_progress(f"{concurrency} {repeat} {client.name}: {reported} {seen}")
+                        served = server_figures(before, server_sums(load.url))
+                        print_progress(f"{concurrency} {repeat} {client.name}: {reported} {served}")
                         if repeat:
-                            runs.append(Repeat(client.name, concurrency, repeat, reported, seen))
+                            runs.append(Repeat(client.name, concurrency, repeat, reported, served))
     return runs
 
 
 def markdown(runs: Sequence[Repeat], names: Sequence[str]) -> str:
-    """Return the table: each figure of both clients with its spread, the difference, and a verdict."""
+    """The table: each metric of both clients with its standard deviation, the difference, and a verdict."""
     rows = []
     for concurrency in sorted({run.concurrency for run in runs}):
         for title, figure in FIGURES.items():
             ours, theirs = (
                 [figure(run) for run in runs if (run.client, run.concurrency) == (name, concurrency)] for name in names
             )
-            found = difference(ours, theirs)
+            result = difference(ours, theirs)
             rows.append(
                 [
                     f"{concurrency}: {title}",
                     *(f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}" for values in (ours, theirs)),
-                    f"{found.mean:+.2f} ± {found.half_width:.2f}",
-                    f"{found.mean / found.theirs:+.1%}",
-                    found.verdict,
+                    f"{result.mean:+.2f} ± {result.half_width:.2f}",
+                    f"{result.mean / result.theirs:+.1%}",
+                    result.verdict,
                 ]
             )
-    head = ("concurrency: figure", *names, "difference, 95%", "relative", "verdict")
+    header = ("concurrency: metric", *names, "difference, 95%", "relative", "verdict")
     repeats = max(run.repeat for run in runs)
     text = (
-        f"Measured {today()} on {machine()}; vLLM on one core, the client on the other; {repeats} repeats in turn, "
+        f"Measured {today()} on {machine()}; vLLM on one core, the client on the other; {repeats} alternating repeats, "
         f"± the standard deviation between repeats."
     )
-    return f"{text}\n\n{table(head, rows)}"
+    return f"{text}\n\n{table(header, rows)}"
 
 
 def main() -> None:
@@ -234,17 +235,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every repeat here")
     parser.add_argument("--write", type=Path, help="replace the table in this page")
     parser.add_argument("--section", default="agreement", help="which table of the page")
-    given = parser.parse_args()
-    given.model = given.model.resolve()
-    clients = (measuring_client(autotuner.__version__), vllm_client(vllm_version(given.vllm_env)))
-    runs = measure_all(given, clients)
+    arguments = parser.parse_args()
+    arguments.model = arguments.model.resolve()
+    clients = (measuring_client(autotuner.__version__), vllm_client(vllm_version(arguments.vllm_env)))
+    runs = measure_all(arguments, clients)
     text = markdown(runs, [client.name for client in clients])
     print(text)
-    if given.json:
+    if arguments.json:
         document = {"date": today(), "machine": machine(), "runs": list(map(asdict, runs))}
-        given.json.write_text(json.dumps(document, indent=1))
-    if given.write:
-        write_section(given.write, given.section, text)
+        arguments.json.write_text(json.dumps(document, indent=1))
+    if arguments.write:
+        write_section(arguments.write, arguments.section, text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The load generators that are compared: how each is installed, told what to send, and read."""
+"""The compared load generators: packages to install, command line, and parser of the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 @dataclass(frozen=True)
 class BenchmarkLoad:
-    """What every client is told: a closed loop of `streams`, `requests` to count after `warmup` others."""
+    """The load every client drives: a closed loop of `streams`, `requests` counted after `warmup` requests."""
 
     url: str
     streams: int
@@ -32,7 +32,7 @@ class BenchmarkLoad:
 
 @dataclass(frozen=True)
 class ReportedMetrics:
-    """What a client said of the requests it counted: ms and tokens/s; `remark` where it doubts its own figures."""
+    """What a client reported, in ms and tokens/s; `remark` is a doubt it has of its own results."""
 
     requests: int
     ttft_mean: float
@@ -44,7 +44,7 @@ class ReportedMetrics:
 
 @dataclass(frozen=True)
 class Client:
-    """A load generator; `packages` are installed into its environment, none into autotune's own."""
+    """A load generator; `packages` are installed into an environment of its own."""
 
     name: str
     version: str
@@ -55,7 +55,7 @@ class Client:
 
 
 def _autotune(_: Path, load: BenchmarkLoad) -> list[str]:
-    # a little longer than one round, so that every stream has had one
+    # a little longer than one request, so that every stream has finished one
     warmup = WARMUP_SECONDS if load.warmup else 0.0
     return [
         *(sys.executable, "-m", "autotuner", "bench", load.url, "--model", load.model, "--json"),
@@ -66,13 +66,13 @@ def _autotune(_: Path, load: BenchmarkLoad) -> list[str]:
 
 def _autotune_reported(load: BenchmarkLoad) -> ReportedMetrics:
     [point] = _json(load.folder / "stdout.txt")["load_points"]
-    said = point["metrics"]
+    report = point["metrics"]
     return ReportedMetrics(
-        requests=said["ttft"]["n"],
-        ttft_mean=said["ttft"]["mean"] * 1e3,
-        ttft_p99=said["ttft"]["p99"] * 1e3,
-        tpot_mean=said["tpot"]["mean"] * 1e3,
-        output_throughput=said["output_throughput"],
+        requests=report["ttft"]["n"],
+        ttft_mean=report["ttft"]["mean"] * 1e3,
+        ttft_p99=report["ttft"]["p99"] * 1e3,
+        tpot_mean=report["tpot"]["mean"] * 1e3,
+        output_throughput=report["output_throughput"],
         remark="" if point["verdict"] == "feasible" else point["verdict"],
     )
 
@@ -107,9 +107,13 @@ def _vllm(environment: Path, load: BenchmarkLoad) -> list[str]:
 
 
 def _vllm_reported(load: BenchmarkLoad) -> ReportedMetrics:
-    said = _json(load.folder / "reported.json")
+    report = _json(load.folder / "reported.json")
     return ReportedMetrics(
-        said["completed"], said["mean_ttft_ms"], said["p99_ttft_ms"], said["mean_tpot_ms"], said["output_throughput"]
+        report["completed"],
+        report["mean_ttft_ms"],
+        report["p99_ttft_ms"],
+        report["mean_tpot_ms"],
+        report["output_throughput"],
     )
 
 
@@ -118,33 +122,23 @@ def _aiperf(environment: Path, load: BenchmarkLoad) -> list[str]:
         *(str(environment / "bin" / "aiperf"), "profile", "-m", "m", "--tokenizer", str(load.tokenizer)),
         *("--url", load.url, "--endpoint-type", "completions", "--streaming", "--concurrency", str(load.streams)),
         *("--request-count", str(load.requests), "--warmup-request-count", str(load.warmup)),
-        *(
-            "--benchmark-duration",
-            f"{load.seconds:g}",
-            "--isl",
-            "100",
-            "--isl-stddev",
-            "0",
-            "--osl",
-            str(load.tokens),
-            "--osl-stddev",
-            "0",
-        ),
+        *("--benchmark-duration", f"{load.seconds:g}", "--isl", "100", "--isl-stddev", "0"),
+        *("--osl", str(load.tokens), "--osl-stddev", "0"),
         *("--extra-inputs", "ignore_eos:true", "--no-server-metrics", "--ui-type", "none"),
         *("--export-level", "summary", "--artifact-dir", str(load.folder)),
     ]
 
 
 def _aiperf_reported(load: BenchmarkLoad) -> ReportedMetrics:
-    said = _json(load.folder / "profile_export_aiperf.json")
-    ttft = said["time_to_first_token"]
-    count = round(said["request_count"]["avg"])
+    report = _json(load.folder / "profile_export_aiperf.json")
+    ttft = report["time_to_first_token"]
+    count = round(report["request_count"]["avg"])
     return ReportedMetrics(
         count,
         ttft["avg"],
         ttft["p99"],
-        said["inter_token_latency"]["avg"],
-        said["output_token_throughput"]["avg"],
+        report["inter_token_latency"]["avg"],
+        report["output_token_throughput"]["avg"],
     )
 
 
@@ -187,12 +181,12 @@ def _genai_bench(environment: Path, load: BenchmarkLoad) -> list[str]:
 
 def _genai_bench_reported(load: BenchmarkLoad) -> ReportedMetrics:
     [path] = (load.folder / "run").glob("D*_text-to-text_num_concurrency_*.json")
-    said = _json(path)["aggregated_metrics"]
-    ttft, tpot = said["stats"]["ttft"], said["stats"]["tpot"]
+    report = _json(path)["aggregated_metrics"]
+    ttft, tpot = report["stats"]["ttft"], report["stats"]["tpot"]
     # the warm-up is left out of the statistics, but not of the count
-    total = said["num_completed_requests"]
+    total = report["num_completed_requests"]
     warmup = int(total * load.warmup / (load.requests + load.warmup))
-    throughput = said["mean_output_throughput_tokens_per_s"]
+    throughput = report["mean_output_throughput_tokens_per_s"]
     return ReportedMetrics(total - warmup, ttft["mean"] * 1e3, ttft["p99"] * 1e3, tpot["mean"] * 1e3, throughput)
 
 
@@ -201,7 +195,7 @@ def _json(path: Path) -> Any:
 
 
 def vllm_client(version: str) -> Client:
-    """`vllm bench serve` comes with vLLM itself, whose environment is set up elsewhere."""
+    """`vllm bench serve`, which comes with vLLM; its environment is set up elsewhere."""
     return Client("vllm bench serve", version, (), _vllm, _vllm_reported, OFFLINE)
 
 
@@ -210,7 +204,7 @@ def autotune_client(version: str) -> Client:
 
 
 def measuring_client(version: str) -> Client:
-    """autotune without its search for what a server serves; the tokenizer's folder must hold a model."""
+    """autotune without probing which model the server has; the tokenizer's folder must hold a model."""
     return Client("autotune", version, (), _measure_once, _measured_once)
 
 

@@ -3,7 +3,7 @@
     python make_tokenizer.py FOLDER
 
 Run by an interpreter that has transformers. It is trained on the project's licence text and on
-what the reference server sends, so that each token of an answer is one token for the client too.
+what the reference server sends, so that each streamed token is one token for the client too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ CHAT_TEMPLATE = "{% for message in messages %}{{ message.role }} {{ message.cont
 
 
 def main(folder: str) -> None:
-    """Train and save."""
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(
         [TRAINING_TEXT.read_text(), " token" * 1000],

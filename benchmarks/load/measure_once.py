@@ -1,9 +1,8 @@
-"""One closed loop of autotune's load generator on a model of any vocabulary, reported as JSON.
+"""Drives autotune's load generator in one closed loop on a model of any vocabulary size, and prints JSON.
 
     python measure_once.py URL --streams 4 --requests 48 --vocabulary 512
 
-`autotune bench` prompts with token ids of large vocabularies, which the model of tests/real does
-not have.
+`autotune bench` prompts with token ids of large vocabularies, which the model of tests/real lacks.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ def main() -> None:
     parser.add_argument("--scenario", default="D(100,100)")
     parser.add_argument("--model", default="m")
     parser.add_argument("--vocabulary", type=int, default=32_000)
-    given = parser.parse_args()
-    point = LoadPoint(given.scenario, concurrency=given.streams)
+    arguments = parser.parse_args()
+    point = LoadPoint(arguments.scenario, concurrency=arguments.streams)
     observation = measure(
-        Endpoint(given.url, given.model, vocab_size=given.vocabulary),
+        Endpoint(arguments.url, arguments.model, vocab_size=arguments.vocabulary),
         point,
-        Workload((point,), duration=given.limit, warmup=0.0, max_requests=given.requests),
+        Workload((point,), duration=arguments.limit, warmup=0.0, max_requests=arguments.requests),
         salt=f"once {time.time_ns()}",
         on_phase=lambda phase: None,
     )
     metrics = summarize(observation, Slo())
     if metrics.ttft is None or metrics.tpot is None:
         raise SystemExit(f"no request was answered: {dict(metrics.errors)}")
-    failed = [found.name for found in check_validity(observation, metrics, Slo()) if not found.ok]
+    failed = [check.name for check in check_validity(observation, metrics, Slo()) if not check.ok]
     reported = {
         "requests": metrics.ttft.n,
         "ttft_mean": metrics.ttft.mean * 1e3,

@@ -1,4 +1,4 @@
-"""Measured tables in documentation pages: between two markers, with the day and the machine."""
+"""Writes measured tables into documentation pages, between two markers, with the date and the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Name the cores, the system and the interpreter."""
+    """Describe the processor, memory, system and interpreter."""
     model = re.search(r"^model name\s*: (.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
     memory = re.search(r"^MemTotal: *(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE)
     parts = [f"{os.cpu_count()} cores" + (f" of {model[1]}" if model else "")]
@@ -24,14 +24,14 @@ def today() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first column is text, the others are figures."""
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    rule = ["---", *("---:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 def write_section(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the markers of `name`; ValueError when the page has none."""
+    """Replace the text between the markers of `name`; ValueError when the page has none."""
     page = path.read_text(encoding="utf-8")
     opening, closing = f"<!-- measured: {name} -->", "<!-- end -->"
     start = page.find(opening)

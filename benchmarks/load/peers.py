@@ -1,9 +1,9 @@
-"""autotune's load generator beside its peers: what each reports, and what was true.
+"""Compares autotune's load generator with its peers: what each reports against the true metrics.
 
     python benchmarks/load/peers.py --write docs/reference/load-generator.md
 
 Every client drives the same reference server in the same closed loop, pinned to one core, the
-server on another; the truth is the server's own log of the very requests the client counted.
+server on another; the true metrics come from the server's log of the requests that the client counted.
 Peers are installed by this script, each into an environment of its own (`--environments`); vLLM
 through tests/real/setup_vllm.py unless `--vllm-env` names an environment that has it.
 """
@@ -35,12 +35,12 @@ import autotuner
 ROOT = Path(__file__).parents[2]
 TOKENS = 100
 GRACE_SECONDS = 120.0
-"""What a client may take beside its load: starting, writing its report."""
+"""The time a client may take beyond its load, for startup and its report."""
 
 
 @dataclass(frozen=True)
 class ClientResult:
-    """One client at one number of streams; `failure` says why there are no figures."""
+    """One client at one number of streams; `failure` is why there is no report."""
 
     client: str
     version: str
@@ -57,28 +57,27 @@ def print_progress(text: str) -> None:
 
 
 def install(client: Client, home: Path) -> Path:
-    """Return the client's environment, made where it is missing."""
+    """Create the client's environment if missing, and return it."""
     environment = home / client.name.lower()
-    done = environment / f"installed-{client.version}"
-    if client.packages and not done.exists():
+    marker = environment / f"installed-{client.version}"
+    if client.packages and not marker.exists():
         print_progress(f"installing {' '.join(client.packages)} into {environment}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
         pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
         # without a build of torch for CPU, pip takes the one for CUDA and gigabytes with it
-        torch = (f"torch=={TORCH}+cpu", f"torch=={TORCH}")
-        if subprocess.run([*pip, torch[0], *client.packages], stderr=subprocess.DEVNULL).returncode:
-            subprocess.run([*pip, torch[1], *client.packages], check=True)
-        done.touch()
+        if subprocess.run([*pip, f"torch=={TORCH}+cpu", *client.packages], stderr=subprocess.DEVNULL).returncode:
+            subprocess.run([*pip, f"torch=={TORCH}", *client.packages], check=True)
+        marker.touch()
     return environment
 
 
 def vllm_version(environment: Path) -> str:
-    ask = "from importlib.metadata import version; print(version('vllm'))"
-    return subprocess.check_output([environment / "bin" / "python", "-c", ask], text=True).strip()
+    code = "from importlib.metadata import version; print(version('vllm'))"
+    return subprocess.check_output([environment / "bin" / "python", "-c", code], text=True).strip()
 
 
 def set_up(arguments: argparse.Namespace) -> tuple[list[tuple[Client, Path]], Path]:
-    """Install what is missing; return the chosen clients with their environments, and a tokenizer."""
+    """Install what is missing; return the chosen clients with their environments, and a tokenizer folder."""
     home: Path = arguments.environments
     home.mkdir(parents=True, exist_ok=True)
     if arguments.vllm_env is None:
@@ -100,10 +99,10 @@ def set_up(arguments: argparse.Namespace) -> tuple[list[tuple[Client, Path]], Pa
 
 
 def wait(pid: int, deadline: float) -> tuple[int | None, resource.struct_rusage]:
-    """Wait for a process until a monotonic instant; return its exit status, None when it still runs, and its usage."""
+    """Wait for a process until a monotonic instant; return its exit status, None if it still runs, and its usage."""
     while True:
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
-        if ended:
+        ended_pid, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended_pid:
             return os.waitstatus_to_exitcode(status), usage
         if time.monotonic() > deadline:
             return None, usage
@@ -111,17 +110,17 @@ def wait(pid: int, deadline: float) -> tuple[int | None, resource.struct_rusage]
 
 
 def run_command(command: Sequence[str], client: Client, folder: Path, limit: float) -> tuple[float, float, str | None]:
-    """Run a client to its end; return wall and CPU seconds, and why it failed."""
+    """Run a client to its end; return wall seconds, CPU seconds, and why it failed or None."""
     environment = {**os.environ, **client.environment}
-    began = time.monotonic()
+    start_time = time.monotonic()
     with (folder / "stdout.txt").open("wb") as output, (folder / "stderr.txt").open("wb") as errors:
         process = subprocess.Popen(
             command, stdout=output, stderr=errors, cwd=folder, env=environment, start_new_session=True
         )
         try:
-            status, usage = wait(process.pid, began + limit)
+            status, usage = wait(process.pid, start_time + limit)
         finally:
-            # a client's own workers too, and all of it when this script is interrupted
+            # also ends the client's own workers, and all of them when this script is interrupted
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         failure = None if status == 0 else f"ended with status {status}"
@@ -129,17 +128,17 @@ def run_command(command: Sequence[str], client: Client, folder: Path, limit: flo
             status, usage = wait(process.pid, math.inf)
             failure = f"was not done after {limit:.0f} s"
         process.returncode = status
-    return time.monotonic() - began, usage.ru_utime + usage.ru_stime, failure
+    return time.monotonic() - start_time, usage.ru_utime + usage.ru_stime, failure
 
 
 def last_line(folder: Path) -> list[str]:
-    """Return the last line a client wrote, on whichever stream it wrote any."""
+    """The last line of stderr, or of stdout when stderr is empty, in a list; empty when there is none."""
     lines = [(folder / name).read_text(errors="replace").strip().splitlines() for name in ("stderr.txt", "stdout.txt")]
     return next(filter(None, lines), [])[-1:]
 
 
 def compare(client: Client, environment: Path, load: BenchmarkLoad, server_core: int) -> ClientResult:
-    """Run one client against a server of its own, and hold its report against the server's log."""
+    """Run one client against a server of its own, and compare its report with the server's log."""
     port = int(load.url.rpartition(":")[2])
     log = load.folder / "sent.json"
     with reference_server(port, server_core, log):
@@ -152,7 +151,7 @@ def compare(client: Client, environment: Path, load: BenchmarkLoad, server_core:
     try:
         reported = client.read(load)
     except (OSError, KeyError, ValueError) as error:
-        return replace(result, failure=f"left no report that could be read: {error!r}")
+        return replace(result, failure=f"wrote no readable report: {error!r}")
     if not reported.requests:
         return replace(result, failure="counted no request")
     true = true_metrics(read_log(log), reported.requests, TOKENS)
@@ -160,20 +159,20 @@ def compare(client: Client, environment: Path, load: BenchmarkLoad, server_core:
 
 
 def row(result: ClientResult) -> list[str]:
-    """Return a line of the table: reported, and the error against the truth."""
+    """A row of the table: reported metrics, and their errors against the true ones."""
     name = f"{result.client} {result.version}"
-    said, true = result.reported, result.true
-    if said is None or true is None:
+    reported, true = result.reported, result.true
+    if reported is None or true is None:
         return [name, "failed", *["" for _ in COLUMNS[2:]]]
     return [
         name,
-        f"{said.requests:,}",
-        f"{said.ttft_mean:.1f}",
-        f"{said.ttft_mean - true.ttft_mean:+.2f}",
-        f"{said.ttft_p99:.1f}",
-        f"{said.ttft_p99 - true.ttft_p99:+.2f}",
-        f"{said.tpot_mean:.3f}",
-        f"{(said.tpot_mean / true.tpot_mean - 1) * 100:+.2f}",
+        f"{reported.requests:,}",
+        f"{reported.ttft_mean:.1f}",
+        f"{reported.ttft_mean - true.ttft_mean:+.2f}",
+        f"{reported.ttft_p99:.1f}",
+        f"{reported.ttft_p99 - true.ttft_p99:+.2f}",
+        f"{reported.tpot_mean:.3f}",
+        f"{(reported.tpot_mean / true.tpot_mean - 1) * 100:+.2f}",
         f"{true.in_flight:,.0f}",
         f"{true.seconds:.1f}",
         f"{result.cpu_seconds:.0f}",
@@ -188,30 +187,30 @@ COLUMNS = (
 
 
 def markdown(results: Sequence[ClientResult]) -> str:
-    """Return one table per number of streams, each with what was true for its clients."""
+    """One table per number of streams, each with the range of true TTFT over its clients."""
     parts = [f"Measured {today()} on {machine()}; each client on one core, the server on another."]
     for streams in sorted({result.streams for result in results}):
-        here = [result for result in results if result.streams == streams]
+        selected = [result for result in results if result.streams == streams]
         parts.append(f"{streams:,} streams:")
-        parts.append(table(COLUMNS, [row(result) for result in here]))
-        means = [result.true.ttft_mean for result in here if result.true]
-        tails = [result.true.ttft_p99 for result in here if result.true]
+        parts.append(table(COLUMNS, [row(result) for result in selected]))
+        means = [result.true.ttft_mean for result in selected if result.true]
+        tails = [result.true.ttft_p99 for result in selected if result.true]
         if means:
             parts.append(
                 f"True TTFT over these runs: mean {min(means):.2f} to {max(means):.2f} ms, "
                 f"p99 {min(tails):.2f} to {max(tails):.2f} ms."
             )
-        parts += [f"{result.client} failed: it {result.failure}" for result in here if result.failure]
+        parts += [f"{result.client} failed: it {result.failure}" for result in selected if result.failure]
         parts += [
-            f"{result.client} says of its own run: {result.reported.remark}."
-            for result in here
+            f"{result.client} remarks on its own run: {result.reported.remark}."
+            for result in selected
             if result.reported and result.reported.remark
         ]
     return "\n\n".join(parts)
 
 
 def measure_all(arguments: argparse.Namespace, on_result: Callable[[ClientResult], None]) -> list[ClientResult]:
-    """Set up, pin this process and with it every client, and compare them one after another."""
+    """Set up, pin this process and so every client, and compare them one after another."""
     clients, tokenizer = set_up(arguments)
     os.sched_setaffinity(0, {arguments.client_core})
     results = []
@@ -249,22 +248,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything that was measured here")
     parser.add_argument("--write", type=Path, help="replace the tables in this page")
     parser.add_argument("--install-only", action="store_true")
-    given = parser.parse_args()
-    if given.rounds is None:
-        given.rounds = [5 if streams < 1024 else 2 for streams in given.streams]
-    if len(given.rounds) != len(given.streams):
+    arguments = parser.parse_args()
+    if arguments.rounds is None:
+        arguments.rounds = [5 if streams < 1024 else 2 for streams in arguments.streams]
+    if len(arguments.rounds) != len(arguments.streams):
         parser.error("--rounds has as many numbers as --streams")
-    if given.install_only:
-        set_up(given)
+    if arguments.install_only:
+        set_up(arguments)
         return
-    results = measure_all(given, lambda result: print_progress(" | ".join(row(result))))
+    results = measure_all(arguments, lambda result: print_progress(" | ".join(row(result))))
     text = markdown(results)
     print(text)
-    if given.json:
+    if arguments.json:
         document = {"date": today(), "machine": machine(), "tokens": TOKENS, "results": list(map(asdict, results))}
-        given.json.write_text(json.dumps(document, indent=1))
-    if given.write:
-        write_section(given.write, "peers", text)
+        arguments.json.write_text(json.dumps(document, indent=1))
+    if arguments.write:
+        write_section(arguments.write, "peers", text)
 
 
 if __name__ == "__main__":

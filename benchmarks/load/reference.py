@@ -1,4 +1,4 @@
-"""The reference server as a subprocess, and what its log says was true."""
+"""Runs the reference server as a subprocess and computes the true metrics from its log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class LoggedRequest(NamedTuple):
-    """One request as the server saw it, in seconds on the machine's monotonic clock."""
+    """One request of the server's log: when it was received, and its first and last token sent (monotonic clock)."""
 
     nonce: str
     received: float
@@ -26,7 +26,7 @@ class LoggedRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class TrueMetrics:
-    """What a client should have reported of a set of requests: ms; `in_flight` is the mean number of them."""
+    """What a client should have reported for a set of requests, in ms; `in_flight` is the mean number in flight."""
 
     requests: int
     ttft_mean: float
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def reference_server(port: int, core: int, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """Serve on `core`; `log` is written at the end."""
+    """Serve on `core`; `log` is written when the context ends."""
     script = Path(__file__).with_name("reference_server.py")
     command = [sys.executable, str(script), "--port", str(port), "--core", str(core), "--log", str(log)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -62,21 +62,21 @@ def read_log(path: Path) -> list[LoggedRequest]:
 
 
 def true_metrics(log: Sequence[LoggedRequest], count: int, tokens: int) -> TrueMetrics:
-    """Summarise the last `count` requests, of `tokens` tokens each: what came before was the client's warm-up.
+    """Summarise the last `count` requests, of `tokens` tokens each: earlier ones were the client's warm-up.
 
-    In flight is counted while they were sent, whatever else was there.
+    `in_flight` counts all requests, between the first and the last of these being received.
     """
     requests = sorted(log, key=lambda sent: sent.received)[-count:]
     ttft = [(sent.first_token - sent.received) * 1e3 for sent in requests]
     start, end = requests[0].received, requests[-1].received
-    present = sum(max(0.0, min(sent.last_token, end) - max(sent.received, start)) for sent in log)
+    request_seconds = sum(max(0.0, min(sent.last_token, end) - max(sent.received, start)) for sent in log)
     return TrueMetrics(
         requests=len(requests),
         ttft_mean=statistics.fmean(ttft),
         ttft_p99=percentile(ttft, 0.99),
         tpot_mean=statistics.fmean((sent.last_token - sent.first_token) * 1e3 / (tokens - 1) for sent in requests),
         seconds=max(sent.last_token for sent in requests) - start,
-        in_flight=present / (end - start) if end > start else 0.0,
+        in_flight=request_seconds / (end - start) if end > start else 0.0,
     )
 
 

@@ -1,10 +1,10 @@
-"""A server that sends tokens at known times, and logs when it really sent them.
+"""A server that sends tokens at scheduled times and logs when it actually sent them.
 
 One process, one epoll loop, no framework: each completion or chat completion is answered with a
 first token after `--ttft` seconds and one more every `--tpot` seconds, on an absolute schedule.
-For each request the log gets its nonce (the first six prompt ids, empty when the prompt is text),
-the instant the whole of it was read, and the instants just before its first and its last token
-were written, on the clock that the load generator uses.
+For each request the log has its nonce (the first six prompt ids, empty when the prompt is text),
+the instant it was read completely, and the instants just before its first and its last token were
+written, on the clock that the load generator uses.
 
     python reference_server.py --port 8099 --core 1 --log sent.json
 """
@@ -32,15 +32,15 @@ PROMPT_NONCE = re.compile(rb'"prompt":\[((?: *\d+,){5} *\d+)')
 
 
 def event(data: str) -> bytes:
-    """Return one server-sent event as one HTTP chunk."""
+    """One server-sent event as one HTTP chunk."""
     body = f"data: {data}\n\n".encode()
     return b"%x\r\n%s\r\n" % (len(body), body)
 
 
 def chunk(kind: str, text: str, finish: str | None = None) -> bytes:
-    """Return a chunk of a completion or a chat, of the size that real engines send."""
-    said = {"text": text} if kind == "text_completion" else {"delta": {"role": "assistant", "content": text}}
-    choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish, "stop_reason": None}
+    """A streamed chunk of a completion or a chat, as large as those of real engines."""
+    content = {"text": text} if kind == "text_completion" else {"delta": {"role": "assistant", "content": text}}
+    choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish, "stop_reason": None}
     return event(
         json.dumps(
             {
@@ -56,7 +56,7 @@ def chunk(kind: str, text: str, finish: str | None = None) -> bytes:
 
 
 class StreamBytes:
-    """The bytes of a stream's first token, of those between, and of the last with all that follows."""
+    """The bytes of a stream's first token, of each middle one, and of the last with all that follows."""
 
     def __init__(self, kind: str, tokens: int) -> None:
         usage = {"prompt_tokens": 100, "completion_tokens": tokens, "total_tokens": 100 + tokens}
@@ -67,7 +67,7 @@ class StreamBytes:
 
 
 class ClientConnection:
-    """One connection: what was read of its request, and what was sent of its answer."""
+    """One connection: the bytes of its request so far, and the state of its response."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -78,11 +78,11 @@ class ClientConnection:
         self.nonce = ""
         self.received = 0.0
         self.first_token = 0.0
-        self.answer: StreamBytes
+        self.stream: StreamBytes
 
 
 class ReferenceServer:
-    """Answers every POST with `tokens` tokens on schedule."""
+    """Answers every POST with `tokens` tokens at scheduled times."""
 
     def __init__(self, port: int, ttft: float, tpot: float, tokens: int) -> None:
         self.ttft, self.tpot, self.tokens = ttft, tpot, tokens
@@ -93,7 +93,7 @@ class ReferenceServer:
         self.poll = select.epoll()
         self.poll.register(self.listener, select.EPOLLIN)
         self.clients: dict[int, ClientConnection] = {}
-        # both are in order of time, because each adds the same delay to an instant that only grows
+        # both are sorted by due time: each adds a constant delay to an increasing instant
         self.first_token_queue: deque[ClientConnection] = deque()
         self.next_token_queue: deque[ClientConnection] = deque()
         self.log: list[tuple[str, float, float, float]] = []
@@ -101,7 +101,7 @@ class ReferenceServer:
         self.running = True
 
     def serve(self) -> None:
-        """Run until told to stop; epoll's timeout has whole milliseconds, a sleep has not."""
+        """Run until `running` is cleared; sleeps below a millisecond, which epoll's timeout cannot express."""
         while self.running:
             now = monotonic()
             for queue in (self.first_token_queue, self.next_token_queue):
@@ -121,7 +121,7 @@ class ReferenceServer:
                     self.receive(fd)
 
     def accept(self) -> None:
-        """Take every connection that waits."""
+        """Accept every waiting connection."""
         while True:
             try:
                 sock, _ = self.listener.accept()
@@ -133,7 +133,7 @@ class ReferenceServer:
             self.poll.register(sock, select.EPOLLIN)
 
     def receive(self, fd: int) -> None:
-        """Read, and put a whole request on the schedule."""
+        """Read, and schedule the first token once the request is complete."""
         client = self.clients[fd]
         try:
             data = client.sock.recv(1 << 20)
@@ -146,26 +146,28 @@ class ReferenceServer:
             del self.clients[fd]
             return
         client.buffer += data
-        split = client.buffer.find(b"\r\n\r\n")
-        length = CONTENT_LENGTH.search(client.buffer, 0, max(0, split) + 4)
-        if split < 0 or (length is not None and len(client.buffer) < split + 4 + int(length[1])):
+        head_end = client.buffer.find(b"\r\n\r\n")
+        length = CONTENT_LENGTH.search(client.buffer, 0, max(0, head_end) + 4)
+        if head_end < 0 or (length is not None and len(client.buffer) < head_end + 4 + int(length[1])):
             return
-        head, body = bytes(client.buffer[:split]), bytes(client.buffer[split + 4 :])
+        head, body = bytes(client.buffer[:head_end]), bytes(client.buffer[head_end + 4 :])
         client.buffer.clear()
         if not head.startswith(b"POST"):
-            found = head.split(b" ", 2)[1].rstrip(b"/") in (b"/v1/models", b"/health")
-            client.sock.send(JSON_HEAD % ((b"200 OK", len(MODELS), MODELS) if found else (b"404 Not Found", 2, b"{}")))
+            is_known = head.split(b" ", 2)[1].rstrip(b"/") in (b"/v1/models", b"/health")
+            client.sock.send(
+                JSON_HEAD % ((b"200 OK", len(MODELS), MODELS) if is_known else (b"404 Not Found", 2, b"{}"))
+            )
             return
         prompt = PROMPT_NONCE.search(body)
         client.nonce = prompt[1].decode().replace(" ", "") if prompt else ""
-        client.answer = self.chat if b"/chat/" in head[:64] else self.completion
+        client.stream = self.chat if b"/chat/" in head[:64] else self.completion
         client.position = 0
         client.received = monotonic()
         client.due = client.received + self.ttft
         self.first_token_queue.append(client)
 
     def send(self, client: ClientConnection) -> float:
-        """Write one token, put the next on the schedule, and return the instant of writing."""
+        """Write one token, schedule the next, and return the instant of writing."""
         position = client.position
         now = monotonic()
         self.lateness.append(now - client.due)
@@ -174,11 +176,11 @@ class ReferenceServer:
         try:
             if position == 0:
                 client.first_token = now
-                client.sock.send(client.answer.first)
+                client.sock.send(client.stream.first)
             elif position < self.tokens - 1:
-                client.sock.send(client.answer.middle)
+                client.sock.send(client.stream.middle)
             else:
-                client.sock.send(client.answer.last)
+                client.sock.send(client.stream.last)
                 self.log.append((client.nonce, client.received, client.first_token, now))
                 return now
         except OSError:
@@ -189,12 +191,12 @@ class ReferenceServer:
         return now
 
     def summary(self) -> dict[str, object]:
-        """Return the log, and how late tokens were sent."""
-        late = sorted(self.lateness) or [0.0]
+        """The log, and how late tokens were sent, in seconds."""
+        lateness = sorted(self.lateness) or [0.0]
         return {
             "requests": self.log,
-            "late_mean": sum(late) / len(late),
-            "late_p99": late[int(len(late) * 0.99)],
+            "late_mean": sum(lateness) / len(lateness),
+            "late_p99": lateness[int(len(lateness) * 0.99)],
             "tokens": len(self.lateness),
         }
 

@@ -1,4 +1,4 @@
-"""A small HTTP server of our own whose every answer is scripted."""
+"""A small HTTP server with scripted responses."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ class ReceivedRequest:
 Behaviour = Callable[[ReceivedRequest, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def complete(asked: ReceivedRequest, writer: asyncio.StreamWriter, *, gap: float = 0.002) -> None:
-    """Stream as many tokens as were asked for, then usage and [DONE]."""
-    total = asked.body["max_tokens"]
+async def complete(request: ReceivedRequest, writer: asyncio.StreamWriter, *, gap: float = 0.002) -> None:
+    """Stream the requested number of tokens, then usage and [DONE]."""
+    total = request.body["max_tokens"]
     writer.write(HEAD)
     for number in range(total):
         await asyncio.sleep(gap)
         writer.write(chunked(token(finish="length" if number == total - 1 else None)))
-    writer.write(chunked(usage(asked.prompt_tokens, total)) + chunked(sse(b"[DONE]")) + b"0\r\n\r\n")
+    writer.write(chunked(usage(request.prompt_tokens, total)) + chunked(sse(b"[DONE]")) + b"0\r\n\r\n")
     await writer.drain()
 
 
 def status(code: int, message: str = "no") -> Behaviour:
     """Answer every request with an error status."""
 
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         body = json.dumps({"error": {"message": message}}).encode()
         writer.write(b"HTTP/1.1 %d Oops\r\nContent-Length: %d\r\n\r\n%s" % (code, len(body), body))
 
@@ -86,7 +86,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 @dataclass
 class Server:
-    """What the server saw."""
+    """The server's URL, scripted pages, and what it has received."""
 
     url: str = ""
     requests: list[ReceivedRequest] = field(default_factory=list)
@@ -159,29 +159,29 @@ class _ServerThread:
     async def _answer(
         self, connection: int, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter
     ) -> None:
-        seen = self.server
+        server = self.server
         if path == "/metrics":
-            text = (seen.metrics or "").encode()
-            code = 200 if seen.metrics is not None else 404
+            text = (server.metrics or "").encode()
+            code = 200 if server.metrics is not None else 404
             writer.write(
                 b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (code, len(text), text)
             )
             return
-        if path == "/tokenize" and seen.tokenize is not None:
-            tokens = json.dumps({"tokens": seen.tokenize(json.loads(body)["prompt"])}).encode()
+        if path == "/tokenize" and server.tokenize is not None:
+            tokens = json.dumps({"tokens": server.tokenize(json.loads(body)["prompt"])}).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(tokens), tokens))
             return
         if not body or path == "/tokenize":
             writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             return
-        asked = ReceivedRequest(connection, len(seen.requests), path, headers, json.loads(body))
-        seen.requests.append(asked)
-        seen.in_flight += 1
-        seen.in_flight_levels.append(seen.in_flight)
+        request = ReceivedRequest(connection, len(server.requests), path, headers, json.loads(body))
+        server.requests.append(request)
+        server.in_flight += 1
+        server.in_flight_levels.append(server.in_flight)
         try:
-            await self.behaviour(asked, writer)
+            await self.behaviour(request, writer)
         finally:
-            seen.in_flight -= 1
+            server.in_flight -= 1
 
     def stop(self) -> None:
         def cancel() -> None:
@@ -194,7 +194,7 @@ class _ServerThread:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers that behave as told; they end with the test."""
+    """Start servers with scripted behaviour; they end with the test."""
     running: list[_ServerThread] = []
 
     def start(

@@ -31,12 +31,12 @@ PAYLOAD = b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (le
 def test_a_request_goes_out_at_once_and_not_at_the_end_of_the_loops_turn(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, factory: Callable[[], asyncio.AbstractEventLoop] | None, tls: bool
 ):
-    """The loop is held until the server has the request, which it would never get if the loop had to send it."""
+    """The loop is blocked until the server has the request, which it would never get if the loop had to send it."""
     arrived = threading.Event()
 
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         arrived.set()
-        await complete(asked, writer)
+        await complete(request, writer)
 
     context = None
     if tls:
@@ -82,32 +82,32 @@ def stamping() -> Iterator[None]:
             yield
 
 
-async def answered(dialer: Dialer, *, until: threading.Event, held: float) -> Exchange:
-    """Send a request, and hold the loop for `held` seconds after `until`."""
-    opened = await dialer.open()
-    ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+async def answered(dialer: Dialer, *, until: threading.Event, blocked_seconds: float) -> Exchange:
+    """Send a request, and block the loop for `blocked_seconds` after `until`."""
+    client = await dialer.open()
+    completed: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
     exchange = Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False)
-    opened.send(exchange, PAYLOAD, lambda _, done: ended.set_result(done))
+    client.send(exchange, PAYLOAD, lambda _, done: completed.set_result(done))
     assert until.wait(20)
-    time.sleep(held)
-    await ended
-    opened.close()
+    time.sleep(blocked_seconds)
+    await completed
+    client.close()
     await asyncio.sleep(0.01)
     return exchange
 
 
-def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
+def test_the_wait_of_bytes_in_the_kernel_is_measured(
     serve: Serve, stamping: None, factory: Callable[[], asyncio.AbstractEventLoop] | None
 ):
     written = threading.Event()
 
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await complete(asked, writer, gap=0.0)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer, gap=0.0)
         written.set()
 
     server = serve(behave)
     with asyncio.Runner(loop_factory=factory) as runner:
-        exchange = runner.run(answered(Dialer(Address.from_url(server.url), 60.0), until=written, held=0.2))
+        exchange = runner.run(answered(Dialer(Address.from_url(server.url), 60.0), until=written, blocked_seconds=0.2))
     assert exchange.status == 200
     assert exchange.delays is not None
     assert len(exchange.delays) == len(exchange.times) == len(exchange.pieces)
@@ -119,7 +119,7 @@ def test_bytes_that_wait_in_the_kernel_are_known_to_have_waited(
 def test_either_kind_reads_an_answer_that_ends_with_its_connection(
     serve: Serve, factory: Callable[[], asyncio.AbstractEventLoop] | None, timed: int
 ):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         for part in (b"one ", b"two"):
             await asyncio.sleep(0.005)
@@ -147,7 +147,9 @@ def test_either_kind_reads_an_answer_that_ends_with_its_connection(
     assert (exchange.delays is not None) is is_timed
 
 
-def test_under_tls_and_on_the_other_connections_nobody_asks_the_kernel(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+def test_under_tls_and_on_the_other_connections_there_are_no_kernel_timestamps(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(PEM)
     monkeypatch.setenv("SSL_CERT_FILE", str(PEM))

@@ -52,18 +52,18 @@ Drive = Callable[..., Driven]
 def driven_on(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Drive:
     """Drive one load point in this process, on this event loop."""
 
-    def run(url: str, scenario: str = "D(20,5)", tokenizer: str | None = None, **given: Any) -> Driven:
-        loads = {name: given.pop(name) for name in ("concurrency", "rate") if name in given}
-        point = LoadPoint(scenario, **loads)
-        workload = Workload((point,), **{"duration": 60.0, "warmup": 0.0, "request_timeout": 5.0, **given})
-        said: list[dict[str, Any]] = []
+    def run(url: str, scenario: str = "D(20,5)", tokenizer: str | None = None, **options: Any) -> Driven:
+        load = {name: options.pop(name) for name in ("concurrency", "rate") if name in options}
+        point = LoadPoint(scenario, **load)
+        workload = Workload((point,), **{"duration": 60.0, "warmup": 0.0, "request_timeout": 5.0, **options})
+        messages: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder:
             job = Job(Endpoint(url, "m", tokenizer_path=tokenizer), workload, "s", folder)
             with asyncio.Runner(loop_factory=factory) as runner:
-                outcome = runner.run(drive_load_point(job, said.append))
+                outcome = runner.run(drive_load_point(job, messages.append))
             spool.transcribe(job.spool_path, job.records_path)
             return Driven(
-                outcome, spool.read(job.records_path), [message["phase"] for message in said if "phase" in message]
+                outcome, spool.read(job.records_path), [message["phase"] for message in messages if "phase" in message]
             )
 
     return run
@@ -130,8 +130,8 @@ def test_what_is_in_flight_at_the_end_of_the_window_may_finish(serve: Serve, dri
 def test_the_load_is_kept_up_until_the_last_request_of_the_window_has_ended(
     serve: Serve, drive: Drive, load: dict[str, Any]
 ):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await complete(asked, writer, gap=0.02)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer, gap=0.02)
 
     server = serve(behave)
     driven = drive(server.url, "D(5,10)", warmup=0.1, duration=0.2, **load)
@@ -147,7 +147,7 @@ def test_the_load_is_kept_up_until_the_last_request_of_the_window_has_ended(
 def test_no_two_requests_have_the_same_prompt(serve: Serve, drive: Drive):
     server = serve()
     drive(server.url, concurrency=4, warmup=0.1, max_requests=40)
-    prompts = [tuple(asked.body["prompt"]) for asked in server.requests]
+    prompts = [tuple(request.body["prompt"]) for request in server.requests]
     assert len(set(prompts)) == len(prompts)
     assert len({prompt[0] for prompt in prompts}) == len(prompts)
 
@@ -174,8 +174,8 @@ def test_a_prompt_of_50000_tokens_arrives_whole(serve: Serve, drive: Drive):
 def test_a_shared_prefix_is_shared_by_warm_up_and_window(serve: Serve, drive: Drive):
     server = serve()
     drive(server.url, "P(30,10,2)", concurrency=2, warmup=0.05, max_requests=4)
-    assert len({tuple(asked.body["prompt"][:30]) for asked in server.requests}) == 1
-    assert len({asked.body["prompt"][30] for asked in server.requests}) == len(server.requests)
+    assert len({tuple(request.body["prompt"][:30]) for request in server.requests}) == 1
+    assert len({request.body["prompt"][30] for request in server.requests}) == len(server.requests)
 
 
 def test_a_conversation_goes_on_with_its_own_history(serve: Serve, drive: Drive):
@@ -185,11 +185,11 @@ def test_a_conversation_goes_on_with_its_own_history(serve: Serve, drive: Drive)
     assert {record.prompt_tokens for record in driven.started} == {20, 46, 72}
     assert all(record.prompt_tokens == record.requested_prompt for record in driven.started)
     begun: dict[int, list[list[int]]] = {}
-    for asked in server.requests:
-        begun.setdefault(asked.body["prompt"][0], []).append(asked.body["prompt"])
-    whole = [prompts for prompts in begun.values() if len(prompts) == 3]
-    assert whole
-    assert all(third[:46] == second and second[:20] == first for first, second, third in whole)
+    for request in server.requests:
+        begun.setdefault(request.body["prompt"][0], []).append(request.body["prompt"])
+    complete_conversations = [prompts for prompts in begun.values() if len(prompts) == 3]
+    assert complete_conversations
+    assert all(third[:46] == second and second[:20] == first for first, second, third in complete_conversations)
     indexes = [record.index for record in driven.records]
     assert len(set(indexes)) == len(indexes)
 
@@ -199,8 +199,8 @@ def test_a_conversation_goes_on_with_its_own_history(serve: Serve, drive: Drive)
 
 @pytest.mark.parametrize("code", [400, 429, 503])
 def test_an_error_status_is_counted_under_its_class(serve: Serve, drive_on_either: Drive, code: int):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await (status(code) if asked.number % 2 else complete)(asked, writer)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await (status(code) if request.number % 2 else complete)(request, writer)
 
     driven = drive_on_either(serve(behave).url, concurrency=2, max_requests=12)
     assert driven.errors == {None: 6, f"http-{code}": 6}
@@ -208,14 +208,14 @@ def test_an_error_status_is_counted_under_its_class(serve: Serve, drive_on_eithe
 
 
 def test_a_server_that_dies_mid_stream_is_a_reset_and_is_not_asked_again(serve: Serve, drive_on_either: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number % 3 == 2:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number % 3 == 2:
             writer.write(HEAD + chunked(token()) + chunked(token()))
             await writer.drain()
             await asyncio.sleep(0.02)
             reset(writer)
         else:
-            await complete(asked, writer)
+            await complete(request, writer)
 
     server = serve(behave)
     driven = drive_on_either(server.url, concurrency=1, max_requests=9)
@@ -225,10 +225,10 @@ def test_a_server_that_dies_mid_stream_is_a_reset_and_is_not_asked_again(serve: 
 
 
 def test_a_server_that_never_answers_is_a_timeout(serve: Serve, drive_on_either: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number == 1:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number == 1:
             await asyncio.sleep(60)
-        await complete(asked, writer)
+        await complete(request, writer)
 
     driven = drive_on_either(serve(behave).url, concurrency=2, max_requests=6, request_timeout=0.3)
     assert driven.errors == {None: 5, "timeout": 1}
@@ -237,21 +237,21 @@ def test_a_server_that_never_answers_is_a_timeout(serve: Serve, drive_on_either:
 
 
 def test_garbage_is_malformed(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number % 2:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number % 2:
             writer.write(
-                HEAD + chunked(b"data: {oops\n\n") + b"0\r\n\r\n" if asked.number == 1 else b"not HTTP\r\n\r\n"
+                HEAD + chunked(b"data: {oops\n\n") + b"0\r\n\r\n" if request.number == 1 else b"not HTTP\r\n\r\n"
             )
         else:
-            await complete(asked, writer)
+            await complete(request, writer)
 
     assert drive(serve(behave).url, concurrency=1, max_requests=4).errors == {None: 2, "malformed": 2}
 
 
 def test_no_done_and_an_early_stop_are_distinct_words(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        finish = "length" if asked.number == 0 else "stop" if asked.number == 1 else None
-        last = asked.body["max_tokens"] - (1 if finish == "length" else 2)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        finish = "length" if request.number == 0 else "stop" if request.number == 1 else None
+        last = request.body["max_tokens"] - (1 if finish == "length" else 2)
         events = [token(finish=finish if number == last else None) for number in range(last + 1)]
         writer.write(HEAD + b"".join(map(chunked, events)) + b"0\r\n\r\n")
 
@@ -263,8 +263,8 @@ def test_no_done_and_an_early_stop_are_distinct_words(serve: Serve, drive: Drive
 
 
 def test_a_server_that_closes_after_each_answer_causes_no_errors(serve: Serve, drive_on_either: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await complete(asked, writer)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer)
         reset(writer)
 
     server = serve(behave)
@@ -276,12 +276,12 @@ def test_a_server_that_closes_after_each_answer_causes_no_errors(serve: Serve, d
 def test_a_request_that_met_a_closing_connection_is_sent_again_and_timed_from_then(
     serve: Serve, drive_on_either: Drive
 ):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number == 1:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number == 1:
             await asyncio.sleep(0.1)
             reset(writer)
         else:
-            await complete(asked, writer)
+            await complete(request, writer)
 
     server = serve(behave)
     driven = drive_on_either(server.url, concurrency=1, max_requests=3)
@@ -293,22 +293,22 @@ def test_a_request_that_met_a_closing_connection_is_sent_again_and_timed_from_th
 
 
 def test_a_request_is_sent_again_only_once(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number in (1, 2):
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number in (1, 2):
             reset(writer)
         else:
-            await complete(asked, writer)
+            await complete(request, writer)
 
     driven = drive(serve(behave).url, concurrency=1, max_requests=3)
     assert driven.errors == {None: 2, "reset": 1}
 
 
 def test_a_new_connection_that_is_dropped_is_a_reset(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number == 0:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number == 0:
             reset(writer)
         else:
-            await complete(asked, writer)
+            await complete(request, writer)
 
     driven = drive(serve(behave).url, concurrency=1, max_requests=3)
     assert driven.errors == {None: 2, "reset": 1}
@@ -344,7 +344,7 @@ def test_the_wrong_model_ends_the_run_with_what_the_server_said(serve: Serve, dr
 
 
 def test_a_server_that_only_streams_errors_ends_the_run_with_what_it_said(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + chunked(sse({"error": {"message": "Token id 9 is out of vocabulary."}})) + b"0\r\n\r\n")
 
     driven = drive(serve(behave).url, concurrency=2)
@@ -354,9 +354,9 @@ def test_a_server_that_only_streams_errors_ends_the_run_with_what_it_said(serve:
 
 
 def test_a_server_that_dies_during_the_run_ends_it_and_what_was_measured_stays(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number < 30:
-            await complete(asked, writer)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number < 30:
+            await complete(request, writer)
         else:
             reset(writer)
 
@@ -369,11 +369,11 @@ def test_a_server_that_dies_during_the_run_ends_it_and_what_was_measured_stays(s
 
 
 def test_rejections_beside_a_slow_success_do_not_end_the_run(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number == 0:
-            await complete(asked, writer, gap=0.1)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number == 0:
+            await complete(request, writer, gap=0.1)
         else:
-            await status(429)(asked, writer)
+            await status(429)(request, writer)
 
     driven = drive(serve(behave).url, "D(5,4)", rate=60.0, duration=0.3)
     assert driven.errors[None] == 1
@@ -402,8 +402,8 @@ def test_an_open_loop_follows_the_absolute_schedule(serve: Serve, drive_on_eithe
 
 
 def test_an_open_loop_does_not_wait_for_slow_answers(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await complete(asked, writer, gap=0.1)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer, gap=0.1)
 
     server = serve(behave)
     driven = drive(server.url, "D(5,5)", rate=100.0, duration=0.3, arrival="constant")
@@ -415,10 +415,10 @@ def test_an_open_loop_does_not_wait_for_slow_answers(serve: Serve, drive: Drive)
 def test_an_open_loop_opens_more_connections_when_it_needs_them(
     serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await complete(asked, writer, gap=0.1)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer, gap=0.1)
 
-    monkeypatch.setattr(loops, "_MOST_OPENED_AHEAD", 2)
+    monkeypatch.setattr(loops, "_MAX_PREOPENED_CONNECTIONS", 2)
     server = serve(behave)
     driven = drive(server.url, "D(5,2)", rate=60.0, duration=0.3, arrival="constant")
     assert max(server.in_flight_levels) > 6
@@ -426,8 +426,8 @@ def test_an_open_loop_opens_more_connections_when_it_needs_them(
 
 
 def test_idle_connections_that_the_server_closes_are_replaced(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await complete(asked, writer)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer)
         reset(writer)
 
     server = serve(behave)
@@ -437,8 +437,8 @@ def test_idle_connections_that_the_server_closes_are_replaced(serve: Serve, driv
 
 
 def test_requests_that_wait_for_a_place_do_not_wait_for_a_dead_server(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number < 2:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number < 2:
             await asyncio.sleep(0.2)
         reset(writer)
 
@@ -448,8 +448,8 @@ def test_requests_that_wait_for_a_place_do_not_wait_for_a_dead_server(serve: Ser
 
 
 def test_a_cap_bounds_what_is_in_flight_and_loses_no_request(serve: Serve, drive: Drive):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await complete(asked, writer, gap=0.01)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer, gap=0.01)
 
     server = serve(behave)
     driven = drive(server.url, rate=100.0, duration=0.2, arrival="constant", max_in_flight=3)
@@ -495,45 +495,45 @@ def test_warm_up_and_window_of_an_open_loop_are_one_schedule(serve: Serve, drive
 def test_chat_prompts_are_fitted_to_the_servers_own_count(serve: Serve, drive: Drive):
     """The server makes 2 tokens of a word and adds 11."""
 
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        words = asked.body["messages"][0]["content"].split()
-        asked.body["prompt"] = [0] * (2 * len(words) + 11)
-        await complete(asked, writer)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        words = request.body["messages"][0]["content"].split()
+        request.body["prompt"] = [0] * (2 * len(words) + 11)
+        await complete(request, writer)
 
     server = serve(behave)
     driven = drive(server.url, "D(211,3)", concurrency=1, max_requests=3, endpoint="chat")
     assert [record.prompt_tokens for record in driven.started] == [211, 211, 211]
-    assert {asked.path for asked in server.requests} == {"/v1/chat/completions"}
+    assert {request.path for request in server.requests} == {"/v1/chat/completions"}
 
 
 def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_server_counts_otherwise(
     serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ):
     """The first server makes one token of these words, the second two; both add 11."""
-    own = tuple(f"word{letter}" for letter in "abcdefghijklmnop")
-    monkeypatch.setattr(probe, "usable_words", lambda path: PromptWords(own, one_token_each=True))
+    own_words = tuple(f"word{letter}" for letter in "abcdefghijklmnop")
+    monkeypatch.setattr(probe, "usable_words", lambda path: PromptWords(own_words, one_token_each=True))
     for per_word in (1, 2):
 
-        async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter, per_word: int = per_word) -> None:
-            words = asked.body["messages"][0]["content"].split()
-            asked.body["prompt"] = [0] * (per_word * len(words) + 11)
-            await complete(asked, writer)
+        async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter, per_word: int = per_word) -> None:
+            words = request.body["messages"][0]["content"].split()
+            request.body["prompt"] = [0] * (per_word * len(words) + 11)
+            await complete(request, writer)
 
         server = serve(behave)
         driven = drive(server.url, "D(211,3)", concurrency=1, max_requests=3, endpoint="chat", tokenizer="t.json")
         assert [record.prompt_tokens for record in driven.started] == [211] * 3
         used = set(server.requests[-1].body["messages"][0]["content"].split())
-        assert (used <= set(own)) is (per_word == 1)
+        assert (used <= set(own_words)) is (per_word == 1)
 
 
-async def count_words(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-    asked.body["prompt"] = [0] * len(asked.body["messages"][0]["content"].split())
-    await complete(asked, writer)
+async def count_words(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    request.body["prompt"] = [0] * len(request.body["messages"][0]["content"].split())
+    await complete(request, writer)
 
 
-def numbered(known: int) -> Callable[[str], list[int]]:
+def numbered(known_words: int) -> Callable[[str], list[int]]:
     """A tokenizer that knows so many of our words, and has one unknown token for all others."""
-    ids = {word: number for number, word in enumerate(DEFAULT_WORDS[:known], start=1)}
+    ids = {word: number for number, word in enumerate(DEFAULT_WORDS[:known_words], start=1)}
     return lambda text: [ids.get(word, 0) for word in text.split()]
 
 
@@ -541,7 +541,7 @@ def test_a_chat_server_is_only_sent_words_that_it_tells_apart(serve: Serve, driv
     server = serve(count_words, tokenize=numbered(12))
     driven = drive(server.url, "D(40,3)", concurrency=2, max_requests=12, endpoint="chat")
     assert [record.prompt_tokens for record in driven.started] == [40] * 12
-    contents = [asked.body["messages"][0]["content"].split() for asked in server.requests]
+    contents = [request.body["messages"][0]["content"].split() for request in server.requests]
     assert {word for content in contents for word in content} <= set(DEFAULT_WORDS[:12])
     assert len({tuple(content[:15]) for content in contents}) == len(contents)
 
@@ -553,39 +553,39 @@ def test_a_chat_server_that_tells_hardly_any_words_apart_is_not_loaded(serve: Se
     assert server.requests == []
 
 
-@pytest.mark.parametrize("known", [None, 30])
+@pytest.mark.parametrize("known_words", [None, 30])
 def test_a_tokenizer_of_too_few_words_is_refused_unless_the_server_has_another(
-    serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch, known: int | None
+    serve: Serve, drive: Drive, monkeypatch: pytest.MonkeyPatch, known_words: int | None
 ):
     def refuse(path: str) -> PromptWords:
         raise too_few_words_error(path, 3)
 
     monkeypatch.setattr(probe, "usable_words", refuse)
-    server = serve(count_words, tokenize=known and numbered(known))
-    given = {"concurrency": 1, "max_requests": 3, "endpoint": "chat", "tokenizer": "t.json"}
-    if known:
-        assert [record.prompt_tokens for record in drive(server.url, "D(40,3)", **given).started] == [40] * 3
+    server = serve(count_words, tokenize=known_words and numbered(known_words))
+    options = {"concurrency": 1, "max_requests": 3, "endpoint": "chat", "tokenizer": "t.json"}
+    if known_words:
+        assert [record.prompt_tokens for record in drive(server.url, "D(40,3)", **options).started] == [40] * 3
         return
     with pytest.raises(ConfigError, match=r"t\.json, knows 3"):
-        drive(server.url, "D(40,3)", **given)
+        drive(server.url, "D(40,3)", **options)
 
 
 def test_a_chat_conversation_repeats_the_servers_own_words(serve: Serve, drive: Drive):
     """The server adds 3 tokens to each message, and answers in words."""
 
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        contents = [message["content"] for message in asked.body["messages"]]
-        asked.body["prompt"] = [0] * sum(len(content.split()) + 3 for content in contents)
-        words = [{"content": f"w{number} "} for number in range(asked.body["max_tokens"])]
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        contents = [message["content"] for message in request.body["messages"]]
+        request.body["prompt"] = [0] * sum(len(content.split()) + 3 for content in contents)
+        words = [{"content": f"w{number} "} for number in range(request.body["max_tokens"])]
         events = [{"choices": [{"delta": word, "finish_reason": None}]} for word in words]
         events[-1]["choices"][0]["finish_reason"] = "length"
-        body = [sse(event) for event in events] + [usage(asked.prompt_tokens, len(words)), sse(b"[DONE]")]
+        body = [sse(event) for event in events] + [usage(request.prompt_tokens, len(words)), sse(b"[DONE]")]
         writer.write(HEAD + b"".join(map(chunked, body)) + b"0\r\n\r\n")
 
     server = serve(behave)
     driven = drive(server.url, "C(3,20,4)", concurrency=1, max_requests=6, endpoint="chat")
     assert [record.prompt_tokens for record in driven.started] == [20, 44, 68] * 2
-    last = next(asked.body["messages"] for asked in server.requests if len(asked.body["messages"]) == 5)
+    last = next(request.body["messages"] for request in server.requests if len(request.body["messages"]) == 5)
     assert [message["content"].strip() for message in last[1::2]] == ["w0 w1 w2 w3"] * 2
 
 

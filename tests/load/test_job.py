@@ -60,5 +60,5 @@ def test_a_header_with_a_line_break_is_refused():
 def test_the_worker_imports_nothing_heavy():
     heavy = "numpy pandas pydantic rich typer httpx docker matplotlib"
     code = f"import sys, autotuner.load.worker; print(*(set({heavy.split()!r}) & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""

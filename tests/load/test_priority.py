@@ -17,14 +17,14 @@ def allowed() -> bool:
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_threads_started_while_going_first_go_first_too_and_it_ends():
+def test_threads_started_at_driver_priority_have_it_too_and_it_ends():
     """A thread that holds the interpreter's lock at normal priority would hold up the one that goes first."""
-    seen: list[int] = []
+    policies: list[int] = []
     with driver_priority():
-        thread = Thread(target=lambda: seen.append(os.sched_getscheduler(0)))
+        thread = Thread(target=lambda: policies.append(os.sched_getscheduler(0)))
         thread.start()
         thread.join()
-    assert seen == [os.SCHED_RR if allowed() else os.SCHED_OTHER]
+    assert policies == [os.SCHED_RR if allowed() else os.SCHED_OTHER]
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
@@ -32,7 +32,7 @@ def refuse(*arguments: object) -> None:
     raise PermissionError
 
 
-def test_where_nothing_is_allowed_everything_runs_as_before(monkeypatch: pytest.MonkeyPatch):
+def test_without_permissions_priorities_stay_as_they_were(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     monkeypatch.setattr(os, "setpriority", refuse)
     before = os.nice(0)
@@ -47,7 +47,7 @@ def test_where_real_time_is_refused_a_high_priority_is_taken_and_given_back(
     values: list[tuple[int, int, int]] = []
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     monkeypatch.setattr(os, "setpriority", lambda *arguments: values.append(arguments))
-    monkeypatch.setattr(priority, "AUTOGROUP", tmp_path / "autogroup")
+    monkeypatch.setattr(priority, "AUTOGROUP_PATH", tmp_path / "autogroup")
     with driver_priority():
         assert values == [(os.PRIO_PROCESS, 0, -10)]
         assert (tmp_path / "autogroup").read_text() == "-10"
@@ -55,15 +55,15 @@ def test_where_real_time_is_refused_a_high_priority_is_taken_and_given_back(
     assert (tmp_path / "autogroup").read_text() == str(os.nice(0))
 
 
-def test_whether_it_is_allowed_is_known_without_doing_it(monkeypatch: pytest.MonkeyPatch):
+def test_asking_whether_real_time_is_allowed_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     assert real_time_allowed() is allowed()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     assert not real_time_allowed()
 
 
-def test_a_process_that_goes_last_is_idle_or_nicest():
-    code = "import os; from autotuner.load.priority import go_last; go_last(); "
+def test_a_process_of_idle_priority_is_idle_or_nicest():
+    code = "import os; from autotuner.load.priority import set_idle_priority; set_idle_priority(); "
     code += "print(os.sched_getscheduler(0), os.nice(0))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert int(found[0]) == os.SCHED_IDLE or int(found[1]) == 19
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(output[0]) == os.SCHED_IDLE or int(output[1]) == 19

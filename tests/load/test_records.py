@@ -45,24 +45,44 @@ points = st.sampled_from([LoadPoint("D(1,2)", concurrency=4), LoadPoint("U(5,5)"
 @settings(max_examples=60)
 @given(st.lists(request_records(), max_size=8), points, st.none() | st.text(max_size=9))
 def test_what_is_saved_is_read_back_to_the_microsecond(
-    tmp_path_factory: pytest.TempPathFactory, made: list[RequestRecord], point: LoadPoint, ended: str | None
+    tmp_path_factory: pytest.TempPathFactory,
+    request_list: list[RequestRecord],
+    point: LoadPoint,
+    abort_reason: str | None,
 ):
     path = tmp_path_factory.getbasetemp() / "records.npz"
     observation = Observation(
-        point, tuple(made), (1.5, 2.25), 0.001, {"preemptions": 2.0}, 3, ended, "met", 7, 2, True, 0.0005, 0.25
-    )
-    records.save(path, observation)
-    found = records.read(path)
-    assert (found.load_point, found.window, found.loop_lag_p99) == (point, (1.5, 2.25), 0.001)
-    assert (found.counters, found.cut_off_requests, found.abort_reason, found.stop_reason) == (
+        point,
+        tuple(request_list),
+        (1.5, 2.25),
+        0.001,
         {"preemptions": 2.0},
         3,
-        ended,
+        abort_reason,
+        "met",
+        7,
+        2,
+        True,
+        0.0005,
+        0.25,
+    )
+    records.save(path, observation)
+    loaded = records.read(path)
+    assert (loaded.load_point, loaded.window, loaded.loop_lag_p99) == (point, (1.5, 2.25), 0.001)
+    assert (loaded.counters, loaded.cut_off_requests, loaded.abort_reason, loaded.stop_reason) == (
+        {"preemptions": 2.0},
+        3,
+        abort_reason,
         "met",
     )
-    assert (found.due_requests, found.held_back_requests, found.loop_lag_mean, found.client_cpu) == (7, 2, 0.0005, 0.25)
-    assert found.nonstationary_arrivals
-    for before, after in zip(made, found.records, strict=True):
+    assert (loaded.due_requests, loaded.held_back_requests, loaded.loop_lag_mean, loaded.client_cpu) == (
+        7,
+        2,
+        0.0005,
+        0.25,
+    )
+    assert loaded.nonstationary_arrivals
+    for before, after in zip(request_list, loaded.records, strict=True):
         for name in RequestRecord.__slots__:
             value, other = getattr(before, name), getattr(after, name)
             if name in ("scheduled", "sent", "finished", "first_output", "chunk_times"):
@@ -84,10 +104,10 @@ def test_what_was_saved_before_there_were_client_delays_and_cached_tokens_is_rea
         del about[name]
     columns["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     np.savez_compressed(path, **columns)
-    found = records.read(path)
-    assert (found.loop_lag_mean, found.client_cpu) == (None, None)
-    assert (found.records[0].cached_tokens, found.records[0].client_delay) == (None, None)
-    assert found.records[0].prompt_tokens == 5
+    loaded = records.read(path)
+    assert (loaded.loop_lag_mean, loaded.client_cpu) == (None, None)
+    assert (loaded.records[0].cached_tokens, loaded.records[0].client_delay) == (None, None)
+    assert loaded.records[0].prompt_tokens == 5
 
 
 def test_a_record_with_10000_chunks_takes_less_than_8_bytes_each(tmp_path: Path):

@@ -1,6 +1,6 @@
 """The numbered ways in which servers stream, from the bytes of the connection to the record, cut anywhere.
 
-The numbers are those of test_stream.py, where each is told apart.
+The numbers are those of test_stream.py, which has the tests of each.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ CRLF = b"".join(sse(event).replace(b"\n", b"\r\n") for event in WORDS)
 SPLIT_CHARACTER = sse(text("日本🙂")).replace(b"\\u65e5\\u672c\\ud83d\\ude42", "日本🙂".encode())
 PLAIN = b"".join(sse(event) for event in WORDS)
 
-Held = Callable[[RequestRecord], bool]
-STREAMS: dict[str, tuple[bytes, Held]] = {
+RecordCheck = Callable[[RequestRecord], bool]
+STREAMS: dict[str, tuple[bytes, RecordCheck]] = {
     "1 role-only first": (
         chunked(delta(role="assistant", content=""), delta(content="Hi"), delta("length", content="!"), total(7, 2)),
         lambda r: list(r.chunk_tokens) == [1, 1],
@@ -118,36 +118,36 @@ STREAMS: dict[str, tuple[bytes, Held]] = {
     ),
     "12 no [DONE]": (chunked(*WORDS[:-1]), lambda r: r.error is None and r.output_token_count == 2),
 }
-ASKED = 2
+REQUESTED_TOKENS = 2
 
 
 def record(folder: Path, raw: bytes, cuts: list[int]) -> RequestRecord:
     """What is recorded of `raw` when it arrives cut at `cuts` and the connection ends behind it."""
     edges = sorted({0, len(raw), *(cut for cut in cuts if 0 < cut < len(raw))})
     exchange, _, _ = receive(*(raw[begin:end] for begin, end in pairwise(edges)), end=True)
-    seen = Exchange(Request(0, 7, ASKED, b""), 0.0, warmup=False)
+    spooled = Exchange(Request(0, 7, REQUESTED_TOKENS, b""), 0.0, warmup=False)
     for name in ("times", "pieces", "status", "error", "finished"):
-        setattr(seen, name, getattr(exchange, name))
+        setattr(spooled, name, getattr(exchange, name))
     out = spool.Spool(folder / "raw")
-    out.add(seen)
+    out.add(spooled)
     out.close()
     (folder / "records").unlink(missing_ok=True)
     spool.transcribe(folder / "raw", folder / "records")
-    (found,) = spool.read(folder / "records")
-    return found
+    (decoded,) = spool.read(folder / "records")
+    return decoded
 
 
-def untimed(found: RequestRecord) -> tuple[object, ...]:
+def untimed(decoded: RequestRecord) -> tuple[object, ...]:
     """All of a record that does not depend on when its bytes arrived."""
-    names = ("requested_output", "prompt_tokens", "output_tokens", "finish_reason", "error", "tokens")
-    values = tuple(getattr(found, name) for name in names)
-    return (*values, list(found.chunk_tokens), len(found.chunk_times), found.first_output is None)
+    names = ("requested_output", "prompt_tokens", "output_tokens", "finish_reason", "error", "output_token_count")
+    values = tuple(getattr(decoded, name) for name in names)
+    return (*values, list(decoded.chunk_tokens), len(decoded.chunk_times), decoded.first_output is None)
 
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_is_recorded_as_what_it_is(name: str, tmp_path: Path):
-    raw, holds = STREAMS[name]
-    assert holds(record(tmp_path, raw, []))
+    raw, check = STREAMS[name]
+    assert check(record(tmp_path, raw, []))
 
 
 @settings(max_examples=200)

@@ -18,16 +18,18 @@ RAW, RECORDS = "exchanges.spool", "records.bin"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
-def exchange(index: int = 0, *, tokens: int = 3, finish: str = "length", asked: int = 3, **changes: Any) -> Exchange:
-    made = Exchange(Request(index, 7, asked, b""), 10.0, warmup=changes.pop("warmup", False))
+def exchange(
+    index: int = 0, *, tokens: int = 3, finish: str = "length", requested: int = 3, **changes: Any
+) -> Exchange:
+    built = Exchange(Request(index, 7, requested, b""), 10.0, warmup=changes.pop("warmup", False))
     events = [{"choices": [{"text": "a", "finish_reason": finish if n == tokens - 1 else None}]} for n in range(tokens)]
     pieces = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
-    made.pieces = [HEAD % sum(map(len, pieces)), *pieces]
-    made.times = [11.0 + number for number in range(len(made.pieces))]
-    made.status, made.sent, made.finished = 200, 10.5, made.times[-1]
+    built.pieces = [HEAD % sum(map(len, pieces)), *pieces]
+    built.times = [11.0 + number for number in range(len(built.pieces))]
+    built.status, built.sent, built.finished = 200, 10.5, built.times[-1]
     for name, value in changes.items():
-        setattr(made, name, value)
-    return made
+        setattr(built, name, value)
+    return built
 
 
 def written(folder: Path, *exchanges: Exchange) -> list[RequestRecord]:
@@ -53,9 +55,9 @@ def test_an_exchange_becomes_a_record(tmp_path: Path):
 
 
 def test_the_clients_delay_is_that_of_the_read_that_brought_the_first_token(tmp_path: Path):
-    unknown, known = written(tmp_path, exchange(0), exchange(1, delays=[0.5, 0.25, None, 0.125]))
-    assert unknown.client_delay is None
-    assert known.client_delay == 0.25
+    untimed, timed = written(tmp_path, exchange(0), exchange(1, delays=[0.5, 0.25, None, 0.125]))
+    assert untimed.client_delay is None
+    assert timed.client_delay == 0.25
 
 
 @pytest.mark.parametrize("changes", [{"status": 500}, {"times": [], "pieces": [], "delays": []}])
@@ -65,22 +67,22 @@ def test_without_a_first_token_the_client_has_no_delay(tmp_path: Path, changes: 
 
 
 def test_what_the_server_says_it_had_cached_is_kept(tmp_path: Path):
-    made = exchange()
+    built = exchange()
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
-    made.pieces[-1] = b"data: " + json.dumps({"choices": [{"text": "a"}], "usage": usage}).encode() + b"\n\n"
-    made.pieces[0] = HEAD % sum(map(len, made.pieces[1:]))
-    assert written(tmp_path, made)[0].cached_tokens == 4
+    built.pieces[-1] = b"data: " + json.dumps({"choices": [{"text": "a"}], "usage": usage}).encode() + b"\n\n"
+    built.pieces[0] = HEAD % sum(map(len, built.pieces[1:]))
+    assert written(tmp_path, built)[0].cached_tokens == 4
 
 
 def test_a_stop_before_the_length_that_was_asked_for_is_an_early_stop(tmp_path: Path):
     """7. the server ignored ignore_eos."""
-    (record,) = written(tmp_path, exchange(finish="stop", asked=4))
+    (record,) = written(tmp_path, exchange(finish="stop", requested=4))
     assert record.error == "early-stop"
     assert len(record.chunk_times) == 3
 
 
 def test_a_stop_at_the_length_that_was_asked_for_is_none(tmp_path: Path):
-    assert written(tmp_path, exchange(finish="stop", asked=3))[0].error is None
+    assert written(tmp_path, exchange(finish="stop", requested=3))[0].error is None
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
@@ -116,13 +118,13 @@ def test_requests_of_the_warm_up_count_down(tmp_path: Path):
 @given(st.data())
 def test_records_that_were_cut_anywhere_are_completed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     folder = tmp_path_factory.mktemp("spool")
-    whole = written(folder, *(exchange(number, tokens=number + 1) for number in range(5)))
+    all_records = written(folder, *(exchange(number, tokens=number + 1) for number in range(5)))
     records = folder / RECORDS
     content = records.read_bytes()
     os.truncate(records, data.draw(st.integers(0, len(content))))
     spool.transcribe(folder / RAW, records)
     assert records.read_bytes() == content
-    assert [record.index for record in whole] == [0, 1, 2, 3, 4]
+    assert [record.index for record in all_records] == [0, 1, 2, 3, 4]
 
 
 @settings(max_examples=25)
@@ -132,14 +134,14 @@ def test_a_follower_reads_each_record_once_however_far_the_file_has_come(
 ):
     folder = tmp_path_factory.mktemp("spool")
     written(folder, *(exchange(number, tokens=number + 1) for number in range(5)))
-    whole = (folder / RECORDS).read_bytes()
+    content = (folder / RECORDS).read_bytes()
     growing = folder / "growing.bin"
     follower = spool.RecordFollower(growing)
-    found = follower.read_new()
+    records_read = follower.read_new()
     for share in (*sorted(shares), 1.0):
-        growing.write_bytes(whole[: round(share * len(whole))])
-        found += follower.read_new()
-    assert [record.index for record in found] == [0, 1, 2, 3, 4]
+        growing.write_bytes(content[: round(share * len(content))])
+        records_read += follower.read_new()
+    assert [record.index for record in records_read] == [0, 1, 2, 3, 4]
     assert not follower.read_new()
 
 

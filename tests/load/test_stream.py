@@ -255,9 +255,9 @@ def test_every_spelling_of_a_stream_reads_the_same(spelling: str):
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_stream_cut_at_any_one_place_reads_the_same(spelling: str):
     body = SPELLINGS[spelling]
-    whole = untimed(timed(body))
+    uncut = untimed(timed(body))
     for cut in range(1, len(body)):
-        assert untimed(timed(body, cut)) == whole
+        assert untimed(timed(body, cut)) == uncut
 
 
 @given(st.sampled_from(sorted(SPELLINGS)), st.data())
@@ -316,8 +316,8 @@ def test_usage_inside_the_last_content_chunk_is_read_and_is_no_running_count():
 def test_how_much_of_the_prompt_was_cached_is_read_where_it_is_said_and_spoils_nothing(
     details: Any, cached: int | None
 ):
-    said = {**usage(5, 2), "prompt_tokens_details": details}
-    answer = arriving(sse(text("a")), sse(text("b", "length")), sse({"choices": [], "usage": said}))
+    reported = {**usage(5, 2), "prompt_tokens_details": details}
+    answer = arriving(sse(text("a")), sse(text("b", "length")), sse({"choices": [], "usage": reported}))
     assert answer.cached_tokens == cached
     assert (answer.prompt_tokens, answer.output_tokens, answer.error) == (5, 2, None)
 

@@ -1,4 +1,4 @@
-"""`measure` as others call it: with the worker in its own process."""
+"""`measure` as callers use it: with workers in processes of their own."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ POINT = LoadPoint("D(20,5)", concurrency=2)
 WORKLOAD = Workload((POINT,), duration=60.0, warmup=0.05, max_requests=6, request_timeout=5.0)
 
 
-def silent(phase: str) -> None:
+def ignore_phase(phase: str) -> None:
     pass
 
 
-def table() -> dict[int, int]:
+def process_parents() -> dict[int, int]:
     """Every living process and its parent."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -45,10 +45,10 @@ def table() -> dict[int, int]:
 
 def children(parent: int) -> set[int]:
     """The living processes below `parent`, at any depth."""
-    parents, found = table(), {parent}
-    while new := {child for child, above in parents.items() if above in found} - found:
-        found |= new
-    return found - {parent}
+    parents, descendants = process_parents(), {parent}
+    while new := {child for child, ppid in parents.items() if ppid in descendants} - descendants:
+        descendants |= new
+    return descendants - {parent}
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -58,7 +58,7 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-async def hang(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+async def hang(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
@@ -82,8 +82,8 @@ def test_another_salt_asks_for_other_prompts_of_the_same_lengths(serve: Serve):
     server = serve()
     point = LoadPoint("U(20,5)", concurrency=1)
     for salt in ("one", "two"):
-        measure(Endpoint(server.url, "m"), point, WORKLOAD, salt=salt, on_phase=silent)
-    prompts = [tuple(asked.body["prompt"]) for asked in server.requests]
+        measure(Endpoint(server.url, "m"), point, WORKLOAD, salt=salt, on_phase=ignore_phase)
+    prompts = [tuple(request.body["prompt"]) for request in server.requests]
     assert len(prompts) >= 12
     assert len({prompt[0] for prompt in prompts}) == len(prompts)
 
@@ -104,22 +104,24 @@ def test_the_engines_counters_are_differences_over_the_load_point(serve: Serve):
 
 
 def test_headers_reach_the_server_and_not_the_process_table(serve: Serve):
-    seen: list[str] = []
+    texts: list[str] = []
 
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         folders = [Path(f"/proc/{process}") for process in children(os.getpid())]
-        seen.extend((folder / name).read_text() for folder in folders for name in ("cmdline", "environ"))
-        await complete(asked, writer)
+        texts.extend((folder / name).read_text() for folder in folders for name in ("cmdline", "environ"))
+        await complete(request, writer)
 
     server = serve(behave)
-    measure(Endpoint(server.url, "m", {"Authorization": "Bearer k3y"}), POINT, WORKLOAD, salt="s", on_phase=silent)
-    assert {asked.headers["authorization"] for asked in server.requests} == {"Bearer k3y"}
-    assert seen
-    assert not any("k3y" in text for text in seen)
+    measure(
+        Endpoint(server.url, "m", {"Authorization": "Bearer k3y"}), POINT, WORKLOAD, salt="s", on_phase=ignore_phase
+    )
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer k3y"}
+    assert texts
+    assert not any("k3y" in text for text in texts)
 
 
 def test_no_server_is_an_observation_that_says_so():
-    observation = measure(Endpoint("http://127.0.0.1:9", "m"), POINT, WORKLOAD, salt="s", on_phase=silent)
+    observation = measure(Endpoint("http://127.0.0.1:9", "m"), POINT, WORKLOAD, salt="s", on_phase=ignore_phase)
     assert {record.error for record in observation.records} == {"connection-refused"}
     assert observation.abort_reason is not None
 
@@ -127,7 +129,7 @@ def test_no_server_is_an_observation_that_says_so():
 @pytest.mark.parametrize(("url", "scenario"), [("http://127.0.0.1:9", "D(5)"), ("nowhere", "D(5,5)")])
 def test_what_cannot_be_measured_is_refused_before_anything_starts(url: str, scenario: str):
     with pytest.raises(ConfigError):
-        measure(Endpoint(url, "m"), LoadPoint(scenario, concurrency=1), WORKLOAD, salt="s", on_phase=silent)
+        measure(Endpoint(url, "m"), LoadPoint(scenario, concurrency=1), WORKLOAD, salt="s", on_phase=ignore_phase)
 
 
 def test_tls_is_spoken_and_verified(serve: Serve, monkeypatch: pytest.MonkeyPatch):
@@ -136,11 +138,11 @@ def test_tls_is_spoken_and_verified(serve: Serve, monkeypatch: pytest.MonkeyPatc
     context.load_cert_chain(pem)
     server = serve(tls=context)
     endpoint = Endpoint(server.url.replace("127.0.0.1", "localhost"), "m")
-    unknown = measure(endpoint, POINT, WORKLOAD, salt="s", on_phase=silent)
-    assert {record.error for record in unknown.records} == {"tls"}
+    unverified = measure(endpoint, POINT, WORKLOAD, salt="s", on_phase=ignore_phase)
+    assert {record.error for record in unverified.records} == {"tls"}
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    known = measure(endpoint, POINT, WORKLOAD, salt="s", on_phase=silent)
-    assert {record.error for record in known.records if record.index >= 0} == {None}
+    verified = measure(endpoint, POINT, WORKLOAD, salt="s", on_phase=ignore_phase)
+    assert {record.error for record in verified.records if record.index >= 0} == {None}
 
 
 # a rule that says when enough is known
@@ -148,7 +150,7 @@ def test_tls_is_spoken_and_verified(serve: Serve, monkeypatch: pytest.MonkeyPatc
 LONG = Workload((POINT,), duration=600.0, warmup=0.05, request_timeout=5.0)
 
 
-def test_a_rule_that_has_seen_enough_ends_the_window(serve: Serve):
+def test_a_stop_rule_with_a_reason_ends_the_window(serve: Serve):
     server = serve()
     shown: list[list[RequestRecord]] = []
 
@@ -156,14 +158,14 @@ def test_a_rule_that_has_seen_enough_ends_the_window(serve: Serve):
         shown.append(list(records))
         return f"{len(records)} are enough" if len(records) >= 10 else None
 
-    seen = measure(Endpoint(server.url, "m"), POINT, LONG, salt="s", on_phase=silent, stop_rule=enough)
-    assert seen.stop_reason == f"{len(shown[-1])} are enough"
-    assert seen.abort_reason is None
-    assert seen.cut_off_requests <= 2
-    start, end = seen.window
+    observation = measure(Endpoint(server.url, "m"), POINT, LONG, salt="s", on_phase=ignore_phase, stop_rule=enough)
+    assert observation.stop_reason == f"{len(shown[-1])} are enough"
+    assert observation.abort_reason is None
+    assert observation.cut_off_requests <= 2
+    start, end = observation.window
     assert end - start < 600
-    assert max(record.sent for record in seen.records) <= end
-    assert set(map(id, shown[-1])) <= set(map(id, seen.records))
+    assert max(record.sent for record in observation.records) <= end
+    assert set(map(id, shown[-1])) <= set(map(id, observation.records))
 
 
 def test_a_rule_is_shown_the_requests_of_the_window_in_the_order_of_their_ends(serve: Serve):
@@ -174,14 +176,14 @@ def test_a_rule_is_shown_the_requests_of_the_window_in_the_order_of_their_ends(s
         return "twice" if len(shown) == 2 else None
 
     point = LoadPoint("U(5,40)", concurrency=4)
-    seen = measure(
-        Endpoint(serve().url, "m"), point, LONG.for_load_point(point), salt="s", on_phase=silent, stop_rule=enough
+    observation = measure(
+        Endpoint(serve().url, "m"), point, LONG.for_load_point(point), salt="s", on_phase=ignore_phase, stop_rule=enough
     )
     first, second = shown
     assert second[: len(first)] == first
     assert len(second) > len(first)
     assert [record.finished for record in second] == sorted(record.finished for record in second)
-    assert all(record.scheduled >= seen.window[0] and record.index >= 0 for record in second)
+    assert all(record.scheduled >= observation.window[0] and record.index >= 0 for record in second)
 
 
 def test_chat_prompts_that_would_be_all_alike_are_refused_and_nothing_is_left(serve: Serve, tmp_path: Path):
@@ -191,64 +193,68 @@ def test_chat_prompts_that_would_be_all_alike_are_refused_and_nothing_is_left(se
     endpoint = Endpoint(server.url, "m", tokenizer_path=str(tokenizer))
     workload = replace(WORKLOAD, endpoint="chat", workers=2)
     with pytest.raises(ConfigError, match=r"tokenizer\.json', knows 1 of the words"):
-        measure(endpoint, POINT, workload, salt="s", on_phase=silent)
+        measure(endpoint, POINT, workload, salt="s", on_phase=ignore_phase)
     assert server.requests == []
     assert children(os.getpid()) == before
 
 
 def test_what_is_in_flight_when_a_rule_decides_is_cut_off(serve: Serve):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await (complete if asked.number < 3 else hang)(asked, writer)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await (complete if request.number < 3 else hang)(request, writer)
 
     workload = replace(LONG, warmup=0.0, request_timeout=500.0)
-    seen = measure(
-        Endpoint(serve(behave).url, "m"), POINT, workload, salt="s", on_phase=silent, stop_rule=lambda _: "yes"
+    observation = measure(
+        Endpoint(serve(behave).url, "m"), POINT, workload, salt="s", on_phase=ignore_phase, stop_rule=lambda _: "yes"
     )
-    assert (len(seen.records), seen.cut_off_requests, seen.stop_reason) == (3, 2, "yes")
+    assert (len(observation.records), observation.cut_off_requests, observation.stop_reason) == (3, 2, "yes")
 
 
 def test_the_window_of_a_decided_load_point_ends_where_all_requests_are_known(sim_url: str):
     point = LoadPoint("U(5,200)", concurrency=8)
     workload = Workload((point,), duration=60.0, warmup=0.5)
     rule = lambda records: "enough" if len(records) >= 25 else None  # noqa: E731
-    seen = measure(Endpoint(sim_url, "llama-3.1-8b"), point, workload, salt="s", on_phase=silent, stop_rule=rule)
-    start, end = seen.window
-    known = sorted(record.index for record in seen.records if start <= record.scheduled <= end)
-    assert known == list(range(len(known)))
-    assert 10 <= len(known) < 25 + 8
-    later = [record for record in seen.records if record.scheduled > end]
-    assert len(known) + len(later) >= 25
-    assert {record.error for record in seen.records} <= {None, CUT_OFF_ERROR}
-    assert all(record.index < 0 for record in seen.records if record.error == CUT_OFF_ERROR)
+    observation = measure(
+        Endpoint(sim_url, "llama-3.1-8b"), point, workload, salt="s", on_phase=ignore_phase, stop_rule=rule
+    )
+    start, end = observation.window
+    indexes = sorted(record.index for record in observation.records if start <= record.scheduled <= end)
+    assert indexes == list(range(len(indexes)))
+    assert 10 <= len(indexes) < 25 + 8
+    later = [record for record in observation.records if record.scheduled > end]
+    assert len(indexes) + len(later) >= 25
+    assert {record.error for record in observation.records} <= {None, CUT_OFF_ERROR}
+    assert all(record.index < 0 for record in observation.records if record.error == CUT_OFF_ERROR)
 
 
 def test_a_rule_without_a_reason_changes_nothing(serve: Serve):
-    asked: list[int] = []
+    record_counts: list[int] = []
 
     def enough(records: Sequence[RequestRecord]) -> None:
-        asked.append(len(records))
+        record_counts.append(len(records))
 
     point = LoadPoint("D(5,200)", concurrency=1)
     workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=3)
-    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, stop_rule=enough)
-    assert len(seen.records) == 3
-    assert (seen.stop_reason, seen.cut_off_requests) == (None, 0)
-    assert asked
+    observation = measure(
+        Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=ignore_phase, stop_rule=enough
+    )
+    assert len(observation.records) == 3
+    assert (observation.stop_reason, observation.cut_off_requests) == (None, 0)
+    assert record_counts
 
 
 @pytest.mark.parametrize("load", [{"concurrency": 8}, {"rate": 40.0}])
 def test_a_rule_ends_a_load_point_on_the_simulated_engine(sim_url: str, load: dict[str, Any]):
     point = LoadPoint("D(50,10)", **load)
-    seen = measure(
+    observation = measure(
         Endpoint(sim_url, "llama-3.1-8b"),
         point,
         Workload((point,), duration=600.0, warmup=0.2),
         salt="s",
-        on_phase=silent,
+        on_phase=ignore_phase,
         stop_rule=lambda records: "30 requests" if len(records) >= 30 else None,
     )
-    assert seen.stop_reason == "30 requests"
-    answered = [record for record in seen.records if record.index >= 0]
+    assert observation.stop_reason == "30 requests"
+    answered = [record for record in observation.records if record.index >= 0]
     assert len(answered) >= 30
     assert {record.error for record in answered} == {None}
     assert {record.output_token_count for record in answered} == {10}
@@ -259,8 +265,14 @@ def test_a_trace_is_driven_to_its_end_whatever_the_rule_says(serve: Serve, tmp_p
     trace.write_text("".join(f'{{"timestamp": {n}, "input_length": 5, "output_length": 2}}\n' for n in range(20)))
     point = LoadPoint(f"file:{trace}", rate=25.0)
     workload = Workload((point,), duration=60.0, warmup=0.0, arrival="trace")
-    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, stop_rule=lambda _: "enough")
-    assert (len(seen.records), seen.stop_reason, seen.due_requests) == (20, "the trace ended with its 20 requests", 20)
+    observation = measure(
+        Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=ignore_phase, stop_rule=lambda _: "enough"
+    )
+    assert (len(observation.records), observation.stop_reason, observation.due_requests) == (
+        20,
+        "the trace ended with its 20 requests",
+        20,
+    )
 
 
 def test_a_trace_at_its_own_rate_goes_out_when_it_was_recorded(serve: Serve, tmp_path: Path):
@@ -269,26 +281,28 @@ def test_a_trace_at_its_own_rate_goes_out_when_it_was_recorded(serve: Serve, tmp
     trace.write_text("".join(f'{{"timestamp": {t}, "input_length": 5, "output_length": 2}}\n' for t in times))
     point = LoadPoint(f"file:{trace}", rate=(len(times) - 1) / times[-1])
     workload = Workload((point,), duration=0.5, warmup=0.1, arrival="trace", workers=2)
-    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent)
-    played = sorted((record for record in seen.records if record.index >= 0), key=lambda record: record.index)
-    assert [record.scheduled - seen.window[0] for record in played] == pytest.approx(times[:-1], abs=1e-9)
+    observation = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=ignore_phase)
+    played = sorted((record for record in observation.records if record.index >= 0), key=lambda record: record.index)
+    assert [record.scheduled - observation.window[0] for record in played] == pytest.approx(times[:-1], abs=1e-9)
     assert all(record.sent >= record.scheduled for record in played)
-    assert (seen.stop_reason, seen.due_requests) == (None, 6)
+    assert (observation.stop_reason, observation.due_requests) == (None, 6)
 
 
 # an open loop
 
 
-def test_an_open_loop_says_how_many_requests_were_due_and_how_many_a_bound_held_back(serve: Serve):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await complete(asked, writer, gap=0.02)
+def test_an_open_loop_counts_requests_due_and_requests_held_back_by_a_limit(serve: Serve):
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer, gap=0.02)
 
     point = LoadPoint("D(5,5)", rate=40.0)
     workload = Workload((point,), duration=0.5, warmup=0.0, arrival="constant")
     server = serve(behave)
-    free = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=silent)
+    free = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=ignore_phase)
     assert (free.due_requests, free.held_back_requests) == (20, None)
-    bounded = measure(Endpoint(server.url, "m"), point, replace(workload, max_in_flight=1), salt="s", on_phase=silent)
+    bounded = measure(
+        Endpoint(server.url, "m"), point, replace(workload, max_in_flight=1), salt="s", on_phase=ignore_phase
+    )
     assert bounded.due_requests == 20
     assert bounded.held_back_requests is not None
     assert bounded.held_back_requests > 10
@@ -297,28 +311,28 @@ def test_an_open_loop_says_how_many_requests_were_due_and_how_many_a_bound_held_
 # several workers
 
 
-def asked_for(server: Server) -> set[tuple[tuple[int, ...], int]]:
-    return {(tuple(asked.body["prompt"]), asked.body["max_tokens"]) for asked in server.requests}
+def prompts_and_lengths(server: Server) -> set[tuple[tuple[int, ...], int]]:
+    return {(tuple(request.body["prompt"]), request.body["max_tokens"]) for request in server.requests}
 
 
 @pytest.mark.parametrize("load", [{"concurrency": 5}, {"rate": 100.0}])
 def test_several_workers_send_what_one_would_have_sent(serve: Serve, load: dict[str, Any]):
     point = LoadPoint("N(30,10)/(8,3)", **load)
-    servers, seen = {}, {}
+    servers, observations = {}, {}
     for workers in (1, 3):
         servers[workers] = serve()
         workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=31, workers=workers, seed=4)
         endpoint = Endpoint(servers[workers].url, "m")
-        seen[workers] = measure(endpoint, point, workload, salt="s", on_phase=silent)
+        observations[workers] = measure(endpoint, point, workload, salt="s", on_phase=ignore_phase)
     # besides what each sent to keep up the load until the last of the window had ended
-    assert len(asked_for(servers[3]) & asked_for(servers[1])) >= 31
+    assert len(prompts_and_lengths(servers[3]) & prompts_and_lengths(servers[1])) >= 31
     lengths = {
-        workers: sorted((r.index, r.prompt_tokens, r.tokens) for r in found.records if r.index >= 0)
-        for workers, found in seen.items()
+        workers: sorted((r.index, r.prompt_tokens, r.output_token_count) for r in observation.records if r.index >= 0)
+        for workers, observation in observations.items()
     }
     assert lengths[3] == lengths[1]
     assert [index for index, _, _ in lengths[3]] == list(range(31))
-    assert seen[3].due == seen[1].due
+    assert observations[3].due_requests == observations[1].due_requests
 
 
 def test_several_workers_keep_exactly_n_in_flight_and_share_one_window(serve: Serve):
@@ -326,12 +340,12 @@ def test_several_workers_keep_exactly_n_in_flight_and_share_one_window(serve: Se
     point = LoadPoint("D(20,20)", concurrency=7)
     workload = Workload((point,), duration=0.5, warmup=0.1, workers=3)
     phases: list[str] = []
-    seen = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=phases.append)
+    observation = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=phases.append)
     assert phases == ["warming-up", "measuring"]
     assert max(server.in_flight_levels) == 7
-    assert len({asked.connection for asked in server.requests}) == 7
-    assert seen.window[1] - seen.window[0] == pytest.approx(0.5, abs=1e-9)
-    indexes = [record.index for record in seen.records]
+    assert len({request.connection for request in server.requests}) == 7
+    assert observation.window[1] - observation.window[0] == pytest.approx(0.5, abs=1e-9)
+    indexes = [record.index for record in observation.records]
     assert len(set(indexes)) == len(indexes)
 
 
@@ -339,51 +353,55 @@ def test_several_workers_stop_together_when_enough_is_known(serve: Serve):
     point = LoadPoint("D(20,5)", concurrency=6)
     workload = replace(LONG.for_load_point(point), workers=3)
     rule = lambda records: "enough" if len(records) > 20 else None  # noqa: E731
-    seen = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=silent, stop_rule=rule)
-    assert seen.stop_reason == "enough"
-    assert seen.cut_off_requests <= 6
-    started = [record.index for record in seen.records if seen.window[0] <= record.scheduled <= seen.window[1]]
+    observation = measure(Endpoint(serve().url, "m"), point, workload, salt="s", on_phase=ignore_phase, stop_rule=rule)
+    assert observation.stop_reason == "enough"
+    assert observation.cut_off_requests <= 6
+    started = [
+        record.index
+        for record in observation.records
+        if observation.window[0] <= record.scheduled <= observation.window[1]
+    ]
     assert len(started) == len(set(started)) > 5
 
 
 def test_several_workers_give_up_together(serve: Serve):
     point = LoadPoint("D(20,5)", concurrency=6)
     workload = replace(LONG.for_load_point(point), workers=2)
-    seen = measure(Endpoint("http://127.0.0.1:9", "m"), point, workload, salt="s", on_phase=silent)
-    assert seen.abort_reason is not None
-    assert {record.error for record in seen.records} == {"connection-refused"}
+    observation = measure(Endpoint("http://127.0.0.1:9", "m"), point, workload, salt="s", on_phase=ignore_phase)
+    assert observation.abort_reason is not None
+    assert {record.error for record in observation.records} == {"connection-refused"}
 
 
 def test_several_workers_make_chat_prompts_from_one_count(serve: Serve):
-    async def behave(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        words = asked.body["messages"][0]["content"].split()
-        asked.body["prompt"] = [0] * (2 * len(words) + 11)
-        await complete(asked, writer)
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        words = request.body["messages"][0]["content"].split()
+        request.body["prompt"] = [0] * (2 * len(words) + 11)
+        await complete(request, writer)
 
     server = serve(behave)
     point = LoadPoint("D(211,3)", concurrency=2)
     workload = Workload((point,), warmup=0.0, max_requests=6, endpoint="chat", workers=2)
-    seen = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=silent)
-    assert [record.prompt_tokens for record in seen.records] == [211] * 6
+    observation = measure(Endpoint(server.url, "m"), point, workload, salt="s", on_phase=ignore_phase)
+    assert [record.prompt_tokens for record in observation.records] == [211] * 6
     assert len(server.requests) == 6 + 2
 
 
 # interrupts
 
 
-def test_an_interrupt_brings_what_was_seen(serve: Serve):
+def test_an_interrupt_carries_the_partial_observation(serve: Serve):
     def enough(records: Sequence[RequestRecord]) -> None:
         if len(records) >= 5:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(MeasurementInterrupted) as caught:
-        measure(Endpoint(serve().url, "m"), POINT, LONG, salt="s", on_phase=silent, stop_rule=enough)
-    seen = caught.value.observation
-    assert seen is not None
-    assert len(seen.records) >= 5
-    assert {record.error for record in seen.records} == {None}
-    assert seen.window[1] - seen.window[0] < 600
-    assert (seen.stop_reason, seen.abort_reason) == (None, None)
+        measure(Endpoint(serve().url, "m"), POINT, LONG, salt="s", on_phase=ignore_phase, stop_rule=enough)
+    observation = caught.value.observation
+    assert observation is not None
+    assert len(observation.records) >= 5
+    assert {record.error for record in observation.records} == {None}
+    assert observation.window[1] - observation.window[0] < 600
+    assert (observation.stop_reason, observation.abort_reason) == (None, None)
 
 
 @pytest.mark.parametrize("interrupted", ["warming-up", "measuring"])
@@ -417,7 +435,7 @@ def test_an_interrupt_leaves_no_process(serve: Serve):
     with pytest.raises(KeyboardInterrupt):
         measure(Endpoint(serve(hang).url, "m"), POINT, WORKLOAD, salt="s", on_phase=interrupt)
     assert started
-    eventually(lambda: not started & table().keys())
+    eventually(lambda: not started & process_parents().keys())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -443,7 +461,7 @@ def test_a_parent_that_is_killed_leaves_no_process_and_no_file(serve: Serve, num
     finally:
         parent.send_signal(number)
         parent.wait()
-    eventually(lambda: not started & table().keys())
+    eventually(lambda: not started & process_parents().keys())
     assert not list(tmp_path.iterdir())
 
 
@@ -452,11 +470,11 @@ def test_a_file_in_the_users_folder_does_not_shadow_a_module(
 ):
     (tmp_path / "random.py").write_text("raise SystemExit('wrong module')")
     monkeypatch.chdir(tmp_path)
-    measure(Endpoint(serve().url, "m"), POINT, WORKLOAD, salt="s", on_phase=silent)
+    measure(Endpoint(serve().url, "m"), POINT, WORKLOAD, salt="s", on_phase=ignore_phase)
 
 
 def test_without_uvloop_the_worker_runs_on_asyncio(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "uvloop.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    observation = measure(Endpoint(serve().url, "m"), POINT, WORKLOAD, salt="s", on_phase=silent)
+    observation = measure(Endpoint(serve().url, "m"), POINT, WORKLOAD, salt="s", on_phase=ignore_phase)
     assert {record.error for record in observation.records if record.index >= 0} == {None}

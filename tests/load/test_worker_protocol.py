@@ -1,4 +1,4 @@
-"""What a worker is told while it runs."""
+"""The commands that a worker reads while it runs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import uvloop
 from autotuner.load import worker_protocol
 
 
-def test_nobody_starts_before_the_instant_that_was_named() -> None:
+def test_no_worker_starts_before_the_commanded_instant() -> None:
     async def early() -> float:
-        found = []
+        remaining = []
         for tenths in range(20):
-            own, other = os.pipe()
+            read_end, write_end = os.pipe()
             instant = monotonic() + 0.004 + tenths / 10_000
-            ear = worker_protocol.CommandReader(
-                own, worker_protocol.start_command(instant).encode() + b"\n", lambda: None
+            reader = worker_protocol.CommandReader(
+                read_end, worker_protocol.start_command(instant).encode() + b"\n", lambda: None
             )
-            assert await ear.wait_for_start() == instant
-            found.append(instant - monotonic())
-            os.close(own)
-            os.close(other)
-        return max(found)
+            assert await reader.wait_for_start() == instant
+            remaining.append(instant - monotonic())
+            os.close(read_end)
+            os.close(write_end)
+        return max(remaining)
 
     with asyncio.Runner(loop_factory=uvloop.Loop) as runner:
         assert runner.run(early()) <= 0

@@ -23,7 +23,7 @@ def offsets(rate: float, arrival: str, number: int = 5000, seed: int = 1) -> lis
     return list(islice(arrivals.steady_offsets(rate, arrival, Random(seed)), number))
 
 
-def gaps(times: list[float]) -> list[float]:
+def inter_arrival_times(times: list[float]) -> list[float]:
     return [after - before for before, after in pairwise(times)]
 
 
@@ -32,11 +32,11 @@ def test_constant_arrivals_do_not_drift():
 
 
 @pytest.mark.parametrize(("arrival", "variation"), [("poisson", 1.0), ("gamma:0.25", 2.0), ("gamma:4", 0.5)])
-def test_arrivals_have_the_rate_and_the_burstiness_that_were_asked_for(arrival: str, variation: float):
-    found = gaps(offsets(10.0, arrival, 20_000))
-    mean = statistics.fmean(found)
+def test_arrivals_have_the_rate_and_the_burstiness_requested(arrival: str, variation: float):
+    intervals = inter_arrival_times(offsets(10.0, arrival, 20_000))
+    mean = statistics.fmean(intervals)
     assert mean == pytest.approx(0.1, rel=0.05)
-    assert statistics.stdev(found) / mean == pytest.approx(variation, rel=0.1)
+    assert statistics.stdev(intervals) / mean == pytest.approx(variation, rel=0.1)
 
 
 @given(st.sampled_from(["constant", "poisson", "gamma:0.3"]), st.floats(0.01, 1000), st.integers(0, 99))
@@ -69,7 +69,7 @@ def test_a_rate_must_be_above_zero(rate: float):
 # ramps
 
 
-def ramped(
+def ramp_offsets(
     ends: str, rate: float = 50.0, *, warmup: float = 10.0, duration: float = 100.0, seed: int = 1
 ) -> list[float]:
     point = LoadPoint("D(5,5)", rate=rate)
@@ -83,7 +83,7 @@ def rate_between(times: list[float], begin: float, end: float) -> float:
 
 @pytest.mark.parametrize(("ends", "first", "last"), [("20-80", 20.0, 80.0), ("80-20", 80.0, 20.0), ("1-4", 20.0, 80.0)])
 def test_a_ramp_goes_from_one_rate_to_the_other_and_averages_the_load_points(ends: str, first: float, last: float):
-    times = ramped(ends)
+    times = ramp_offsets(ends)
     slope = (last - first) / 100
     assert rate_between(times, 0, 10) == pytest.approx(first, rel=0.25)
     assert rate_between(times, 10, 20) == pytest.approx(first + 5 * slope, rel=0.2)
@@ -92,15 +92,15 @@ def test_a_ramp_goes_from_one_rate_to_the_other_and_averages_the_load_points(end
 
 
 def test_a_ramp_between_equal_rates_is_poisson():
-    found = gaps(ramped("3-3", duration=300.0))
-    mean = statistics.fmean(found)
+    intervals = inter_arrival_times(ramp_offsets("3-3", duration=300.0))
+    mean = statistics.fmean(intervals)
     assert mean == pytest.approx(0.02, rel=0.05)
-    assert statistics.stdev(found) / mean == pytest.approx(1.0, rel=0.05)
+    assert statistics.stdev(intervals) / mean == pytest.approx(1.0, rel=0.05)
 
 
 @given(st.floats(0.1, 9), st.floats(0.1, 9), st.floats(0.0, 5), st.integers(0, 99))
 def test_a_ramp_never_goes_back(first: float, last: float, warmup: float, seed: int):
-    times = ramped(f"{first:.3f}-{last:.3f}", warmup=warmup, duration=2.0, seed=seed)
+    times = ramp_offsets(f"{first:.3f}-{last:.3f}", warmup=warmup, duration=2.0, seed=seed)
     assert times == sorted(times)
     assert all(time >= 0 for time in times)
 
@@ -141,8 +141,8 @@ def test_at_its_own_rate_a_trace_is_replayed_to_the_bit(times: list[float]):
     assume(times[-1] - times[0] > 1e-9)
     with tempfile.TemporaryDirectory() as folder:
         scenario = trace(Path(folder), list(times))
-        own = traces.read_trace(scenario.removeprefix("file:"))
-        assert replayed(scenario, own.rate) == [time - times[0] for time in times]
+        recorded = traces.read_trace(scenario.removeprefix("file:"))
+        assert replayed(scenario, recorded.rate) == [time - times[0] for time in times]
 
 
 def test_a_trace_whose_requests_all_but_coincide_has_no_rate(tmp_path: Path):
@@ -208,8 +208,8 @@ def test_the_shares_of_all_workers_are_the_whole_schedule(parts: int, arrival: s
     workload = Workload((point,), arrival=arrival, warmup=warmup)
 
     def first(part: int, parts: int) -> list[float]:
-        own = arrivals.worker_share(arrivals.offsets(point, workload), warmup, part, parts)
-        return list(takewhile(lambda offset: offset < 6.0, own))
+        share = arrivals.worker_share(arrivals.offsets(point, workload), warmup, part, parts)
+        return list(takewhile(lambda offset: offset < 6.0, share))
 
     shares = [first(part, parts) for part in range(parts)]
     assert sorted(time for share in shares for time in share) == first(0, 1)

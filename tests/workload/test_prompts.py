@@ -16,29 +16,29 @@ from autotuner.workload.requests import RequestStream
 
 def prompts(**changes: Any) -> Prompts:
     return Prompts(
-        **{"kind": "completions", "model": "m", "vocabulary": 32_000, "salt": "s", "phase": "window", **changes}
+        **{"kind": "completions", "model": "m", "vocab_size": 32_000, "salt": "s", "phase": "window", **changes}
     )
 
 
-def ids(made: Prompts, index: int = 0, tokens: int = 50, output: int = 5) -> list[int]:
-    found: list[int] = json.loads(made.body(index, tokens, output))["prompt"]
-    return found
+def ids(prompt_builder: Prompts, index: int = 0, tokens: int = 50, output: int = 5) -> list[int]:
+    token_ids: list[int] = json.loads(prompt_builder.body(index, tokens, output))["prompt"]
+    return token_ids
 
 
 @settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(2, 300_000), st.integers(0, 10**9))
-def test_a_prompt_has_exactly_the_length_asked_for_and_ordinary_tokens(tokens: int, vocabulary: int, index: int):
-    found = ids(prompts(vocabulary=vocabulary), index, tokens)
-    assert len(found) == tokens
-    assert set(found) <= set(ordinary_token_ids(vocabulary))
+def test_a_prompt_has_exactly_the_requested_length_and_ordinary_tokens(tokens: int, vocab_size: int, index: int):
+    token_ids = ids(prompts(vocab_size=vocab_size), index, tokens)
+    assert len(token_ids) == tokens
+    assert set(token_ids) <= set(ordinary_token_ids(vocab_size))
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "special"), [(32_000, 258), (128_256, 128_000), (151_936, 151_643), (256_000, 107)]
+    ("vocab_size", "special"), [(32_000, 258), (128_256, 128_000), (151_936, 151_643), (256_000, 107)]
 )
-def test_special_tokens_of_known_vocabularies_are_outside_the_range(vocabulary: int, special: int):
-    assert special not in ordinary_token_ids(vocabulary)
-    assert len(ordinary_token_ids(vocabulary)) > vocabulary * 0.8
+def test_special_tokens_of_known_vocabularies_are_outside_the_range(vocab_size: int, special: int):
+    assert special not in ordinary_token_ids(vocab_size)
+    assert len(ordinary_token_ids(vocab_size)) > vocab_size * 0.8
 
 
 def test_a_prompt_of_50000_tokens_is_whole():
@@ -46,12 +46,12 @@ def test_a_prompt_of_50000_tokens_is_whole():
 
 
 def test_the_first_token_of_every_request_is_unique():
-    made = prompts()
-    assert len({ids(made, index)[0] for index in range(2000)}) == 2000
+    prompt_builder = prompts()
+    assert len({ids(prompt_builder, index)[0] for index in range(2000)}) == 2000
 
 
 alphabets = st.one_of(
-    st.integers(10, 150_000).map(lambda size: {"kind": "completions", "vocabulary": size + size // 3 + 1100}),
+    st.integers(10, 150_000).map(lambda size: {"kind": "completions", "vocab_size": size + size // 3 + 1100}),
     st.integers(10, 5000).map(lambda size: {"kind": "chat", "words": tuple(f"w{n:04}" for n in range(size))}),
 )
 places = st.tuples(st.sampled_from(["one", "two"]), st.sampled_from(["warm-up", "window"]), st.integers(0, 10**6))
@@ -64,12 +64,12 @@ def test_any_two_prompts_of_any_runs_differ_in_their_first_tokens_however_few_th
 ):
     begun: dict[tuple[str, str, int], list[Any]] = {}
     for salt, phase, index in drawn:
-        made = prompts(**alphabet, salt=salt, phase=phase)
-        begun[salt, phase, index] = (ids if made.kind == "completions" else words)(made, index, 40)
-    size, most = len(made.alphabet.pieces), made.alphabet.nonce_length
-    assert size**most >= 1 << 48
+        prompt_builder = prompts(**alphabet, salt=salt, phase=phase)
+        begun[salt, phase, index] = (ids if prompt_builder.kind == "completions" else words)(prompt_builder, index, 40)
+    size, nonce_length = len(prompt_builder.alphabet.pieces), prompt_builder.alphabet.nonce_length
+    assert size**nonce_length >= 1 << 48
     for (place, prompt), (other, another) in combinations(begun.items(), 2):
-        assert prompt[:most] != another[:most]
+        assert prompt[:nonce_length] != another[:nonce_length]
         if place[:2] == other[:2]:
             apart = abs(place[2] - other[2])
             assert prompt[: ceil(log(apart + 1, size)) + 1] != another[: ceil(log(apart + 1, size)) + 1]
@@ -78,8 +78,8 @@ def test_any_two_prompts_of_any_runs_differ_in_their_first_tokens_however_few_th
 
 @pytest.mark.parametrize("change", [{"salt": "t"}, {"phase": "warm-up"}])
 def test_another_run_or_phase_shares_no_leading_tokens(change: dict[str, str]):
-    seen = {tuple(ids(prompts(), index)[:4]) for index in range(500)}
-    assert not seen & {tuple(ids(prompts(**change), index)[:4]) for index in range(500)}
+    beginnings = {tuple(ids(prompts(), index)[:4]) for index in range(500)}
+    assert not beginnings & {tuple(ids(prompts(**change), index)[:4]) for index in range(500)}
 
 
 def test_the_same_run_phase_and_index_give_the_same_prompt():
@@ -87,16 +87,16 @@ def test_the_same_run_phase_and_index_give_the_same_prompt():
 
 
 def test_a_shared_prefix_is_the_same_for_all_and_what_follows_is_unique():
-    made = prompts(prefix=20)
-    warm = prompts(prefix=20, phase="warm-up")
-    first, second, other = ids(made, 0), ids(made, 1), ids(warm, 0)
+    prompt_builder = prompts(prefix_tokens=20)
+    warm = prompts(prefix_tokens=20, phase="warm-up")
+    first, second, other = ids(prompt_builder, 0), ids(prompt_builder, 1), ids(warm, 0)
     assert len(first) == 50
     assert first[:20] == second[:20] == other[:20]
     assert len({first[20], second[20], other[20]}) == 3
 
 
 def test_two_runs_do_not_share_their_shared_prefix():
-    assert ids(prompts(prefix=20))[:4] != ids(prompts(prefix=20, salt="t"))[:4]
+    assert ids(prompts(prefix_tokens=20))[:4] != ids(prompts(prefix_tokens=20, salt="t"))[:4]
 
 
 def test_a_completion_asks_for_a_fixed_length_and_usage():
@@ -112,11 +112,11 @@ def test_a_model_name_with_quotes_is_still_json():
     assert json.loads(prompts(model='a"b\\c').body(0, 3, 1))["model"] == 'a"b\\c'
 
 
-def words(made: Prompts, index: int = 0, tokens: int = 50) -> list[str]:
-    messages = json.loads(made.body(index, tokens, 5))["messages"]
+def words(prompt_builder: Prompts, index: int = 0, tokens: int = 50) -> list[str]:
+    messages = json.loads(prompt_builder.body(index, tokens, 5))["messages"]
     assert [message["role"] for message in messages] == ["user"]
-    found: list[str] = messages[0]["content"].split(" ")
-    return found
+    contents: list[str] = messages[0]["content"].split(" ")
+    return contents
 
 
 @given(st.integers(1, 500), st.integers(0, 10**6))
@@ -125,19 +125,19 @@ def test_a_chat_prompt_has_one_word_per_token(tokens: int, index: int):
 
 
 def test_a_chat_prompt_makes_room_for_what_the_server_adds():
-    assert len(words(prompts(kind="chat", overhead=30, per_word=1.0), tokens=100)) == 70
-    assert len(words(prompts(kind="chat", overhead=10, per_word=1.5), tokens=100)) == 60
-    assert len(words(prompts(kind="chat", overhead=300), tokens=100)) == 1
+    assert len(words(prompts(kind="chat", overhead_tokens=30, tokens_per_word=1.0), tokens=100)) == 70
+    assert len(words(prompts(kind="chat", overhead_tokens=10, tokens_per_word=1.5), tokens=100)) == 60
+    assert len(words(prompts(kind="chat", overhead_tokens=300), tokens=100)) == 1
 
 
 def test_chat_prompts_begin_differently():
-    made = prompts(kind="chat")
-    assert len({tuple(words(made, index)[:3]) for index in range(1000)}) == 1000
+    prompt_builder = prompts(kind="chat")
+    assert len({tuple(words(prompt_builder, index)[:3]) for index in range(1000)}) == 1000
 
 
 def test_chat_prompts_share_a_prefix_where_the_scenario_does():
-    made = prompts(kind="chat", prefix=20)
-    first, second = words(made, 0), words(made, 1)
+    prompt_builder = prompts(kind="chat", prefix_tokens=20)
+    first, second = words(prompt_builder, 0), words(prompt_builder, 1)
     assert first[:20] == second[:20]
     assert first[20] != second[20]
 
@@ -147,8 +147,8 @@ def requests(salt: str, *, seed: int = 3, phase: str = "window") -> RequestStrea
     return RequestStream(scenario, prompts(salt=salt), seed=seed, phase=phase)
 
 
-def lengths(made: RequestStream) -> list[tuple[int, int]]:
-    return [(request.prompt_tokens, request.output_tokens) for request, _ in zip(made, range(40), strict=False)]
+def lengths(stream: RequestStream) -> list[tuple[int, int]]:
+    return [(request.prompt_tokens, request.output_tokens) for request, _ in zip(stream, range(40), strict=False)]
 
 
 def test_two_candidates_get_the_same_lengths_but_not_the_same_prompts():
@@ -162,9 +162,9 @@ def test_another_seed_or_phase_draws_other_lengths():
 
 
 def test_requests_are_numbered_and_their_bodies_have_the_drawn_lengths():
-    made = requests("one")
+    stream = requests("one")
     for number in range(20):
-        request = next(made)
+        request = next(stream)
         body = json.loads(request.body)
         assert request.index == number
         assert len(body["prompt"]) == request.prompt_tokens

@@ -79,14 +79,14 @@ numbers = st.integers(1, 10**6)
 
 @given(numbers, numbers, numbers, numbers)
 def test_a_scenario_is_written_as_it_was_read(a: int, b: int, c: int, d: int):
-    low, high, less, more = min(a, b), max(a, b), min(c, d), max(c, d)
+    low_input, high_input, low_output, high_output = min(a, b), max(a, b), min(c, d), max(c, d)
     for text in (
         f"D({a},{b})",
         f"P({a},{b},{c})",
         f"C({a + 1},{b},{c})",
         f"N({a},{b})/({c},{d})",
         f"U({a},{b})",
-        f"U({low},{high})/({less},{more})",
+        f"U({low_input},{high_input})/({low_output},{high_output})",
     ):
         assert str(scenarios.parse(text)) == text
 
@@ -101,7 +101,7 @@ def test_any_other_text_is_a_config_error_or_reads_back(text: str):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("D(100, 100)", "'D(100,100)'? No spaces"),
         ("d(100,100)", "did you mean 'D(100,100)'"),
@@ -125,10 +125,10 @@ def test_any_other_text_is_a_config_error_or_reads_back(text: str):
         ("file:/nowhere/trace.jsonl", "cannot be read"),
     ],
 )
-def test_what_is_not_a_scenario_is_refused_with_a_hint(text: str, said: str):
+def test_what_is_not_a_scenario_is_refused_with_a_hint(text: str, message: str):
     with pytest.raises(ConfigError) as caught:
         scenarios.parse(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_trace_gives_the_lengths_of_its_rows(tmp_path: Path):

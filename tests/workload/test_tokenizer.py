@@ -71,8 +71,8 @@ def content(body: bytes) -> str:
 
 
 def chat(words: tuple[str, ...], **changes: Any) -> Prompts:
-    given = {"salt": "s", "phase": "window", **changes}
-    return Prompts(kind="chat", model="m", vocab_size=1000, words=words, **given)
+    options = {"salt": "s", "phase": "window", **changes}
+    return Prompts(kind="chat", model="m", vocab_size=1000, words=words, **options)
 
 
 def made_up(number: int) -> list[str]:
@@ -97,7 +97,7 @@ def test_a_prompt_of_such_words_has_exactly_the_tokens_asked_for(tmp_path: Path,
     assert words is not None
     assert words.one_token_each
     assert len(words.words) > 200
-    prompts = chat(words.words, overhead=9.0)
+    prompts = chat(words.words, overhead_tokens=9.0)
     for index, tokens in enumerate([1, 2, 7, 100, 4096]):
         assert len(ids(path, content(prompts.body(index, tokens + 9, 5)))) == tokens
 
@@ -116,16 +116,16 @@ def test_a_prompt_of_such_words_has_exactly_the_tokens_asked_for(tmp_path: Path,
 def test_no_two_prompts_begin_alike_however_many_words_a_tokenizer_knows(
     tmp_path: Path, reading: str, make: Any, number: int
 ):
-    known = made_up(number)
-    path = saved(tmp_path, make(known))
+    known_words = made_up(number)
+    path = saved(tmp_path, make(known_words))
     words = usable_words(path)
     assert words is not None
     assert words.one_token_each
-    assert set(words.words) <= set(known)
+    assert set(words.words) <= set(known_words)
     assert len(words.words) == min(number, 4096)
     width = chat(words.words).alphabet.nonce_length
     runs = [chat(words.words, salt=salt, phase=phase) for salt in "ab" for phase in ("warm-up", "window")]
-    texts = [content(made.body(index, 60, 5)) for made in runs for index in range(250)]
+    texts = [content(prompts.body(index, 60, 5)) for prompts in runs for index in range(250)]
     tokens = [tuple(numbers) for numbers in batch(path, texts)]
     assert {len(prompt) for prompt in tokens} == {60}
     assert not any(0 in prompt for prompt in tokens)
@@ -141,18 +141,18 @@ def batch(path: str, texts: list[str]) -> list[list[int]]:
 
 def test_a_vocabulary_of_other_words_gives_its_own(tmp_path: Path, reading: str):
     rng = Random(0)
-    strange = sorted({"".join(rng.choices("abcdefgh", k=6)) for _ in range(60)})
-    words = usable_words(saved(tmp_path, word_level([*strange, "ab", "abcdefgh"])))
+    other_words = sorted({"".join(rng.choices("abcdefgh", k=6)) for _ in range(60)})
+    words = usable_words(saved(tmp_path, word_level([*other_words, "ab", "abcdefgh"])))
     assert words is not None
-    assert sorted(words.words) == strange
+    assert sorted(words.words) == other_words
 
 
-@pytest.mark.parametrize("known", [0, 1, 9])
+@pytest.mark.parametrize("known_count", [0, 1, 9])
 @pytest.mark.parametrize("make", [word_level, word_piece, unigram])
-def test_a_tokenizer_of_fewer_than_ten_words_is_refused(tmp_path: Path, reading: str, make: Any, known: int):
+def test_a_tokenizer_of_fewer_than_ten_words_is_refused(tmp_path: Path, reading: str, make: Any, known_count: int):
     """All that it does not know is one unknown token, so that no prompt would be unique."""
-    path = saved(tmp_path, make([*DEFAULT_WORDS[:known], "?"]))
-    with pytest.raises(ConfigError, match=rf"all alike.* knows {known} of the words") as caught:
+    path = saved(tmp_path, make([*DEFAULT_WORDS[:known_count], "?"]))
+    with pytest.raises(ConfigError, match=rf"all alike.* knows {known_count} of the words") as caught:
         usable_words(path)
     assert path in str(caught.value)
     assert "completions" in caught.value.remedy
@@ -185,11 +185,11 @@ def test_what_is_no_tokenizer_gives_no_words(tmp_path: Path, reading: str, conte
     assert usable_words(str(path)) is None
 
 
-@pytest.mark.parametrize("known", [10, 100, 256])
-def test_words_that_a_server_makes_one_unknown_token_of_are_left_out(known: int):
-    tokens = [number if number < known else 999 for number in range(len(DEFAULT_WORDS))]
+@pytest.mark.parametrize("known_count", [10, 100, 256])
+def test_words_that_a_server_makes_one_unknown_token_of_are_left_out(known_count: int):
+    tokens = [number if number < known_count else 999 for number in range(len(DEFAULT_WORDS))]
     words = distinct_words(DEFAULT_WORDS, tokens)
-    assert words == PromptWords(DEFAULT_WORDS[:known], one_token_each=True)
+    assert words == PromptWords(DEFAULT_WORDS[:known_count], one_token_each=True)
 
 
 def test_a_server_that_makes_several_tokens_of_a_word_tells_them_apart():
