@@ -111,7 +111,7 @@ def test_the_course_may_be_another(serve: Serve) -> None:
                 self._remaining_points.popleft()
             return super().ask()
 
-    found = bench(serve().url, concurrency=[1, 2, 3], course=Last)
+    found = bench(serve().url, concurrency=[1, 2, 3], load_plan=Last)
     assert [point.result.load_point.concurrency for point in found.load_points] == [3]
 
 
@@ -328,5 +328,5 @@ def test_the_search_for_a_course_sees_the_whole_load(serve: Serve) -> None:
         seen.append(workload)
         return ListedLoads(workload)
 
-    bench(serve().url, course=course, seed=7)
+    bench(serve().url, load_plan=course, seed=7)
     assert (seen[0].seed, seen[0].max_requests, seen[0].endpoint) == (7, 12, "completions")

@@ -167,7 +167,7 @@ def test_a_crash_under_load_keeps_what_was_measured_before(tmp_path: Path) -> No
 
 
 def test_a_server_that_stops_answering_is_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "DYING", 0.5)
+    monkeypatch.setattr(measured, "EXIT_GRACE_SECONDS", 0.5)
     found = measure(tmp_path, experiment(simulate=faults(hang_after=14)))
     assert failure(found).kind is FailureKind.HUNG_UNDER_LOAD
     assert [result.load_point.concurrency for result in found.load_points] == [1]
@@ -191,7 +191,7 @@ def test_what_the_gpus_of_a_launch_draw_is_told_with_each_load_point(tmp_path: P
     }
     for name, answer in driver.items():
         monkeypatch.setattr(pynvml, name, answer)
-    monkeypatch.setattr(Sim, "gpus_taken", lambda self, candidate: 2)
+    monkeypatch.setattr(Sim, "local_gpu_count", lambda self, candidate: 2)
     subject = experiment(benchmark=experiment().benchmark.model_copy(update={"max_requests": None, "duration": 1.0}))
     evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, devices=(0, 3))
     found = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)

@@ -97,10 +97,10 @@ class Pool(RuleBasedStateMachine):
     def publish(self, index, count):
         if self.holdings:
             holding = self.holdings[index % len(self.holdings)]
-            blocks = holding.blocks
-            self.pool.publish(holding, min(count, len(holding.hashes)))
-            assert holding.blocks == blocks
-            assert holding.own >= 0
+            blocks = holding.total
+            self.pool.publish(holding, min(count, len(holding.prompt_hashes)))
+            assert holding.total == blocks
+            assert holding.private_count >= 0
 
     @rule(index=st.integers(0, 20), new=st.integers(1, 3))
     def grow(self, index, new):

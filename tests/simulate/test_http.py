@@ -97,7 +97,7 @@ def test_reading_pauses_while_too_many_requests_wait():
 
 
 def test_a_body_beyond_the_limit_is_refused_and_the_connection_closed(monkeypatch):
-    monkeypatch.setattr(http, "MAX_BODY", 100)
+    monkeypatch.setattr(http, "MAX_BODY_BYTES", 100)
     handled: list[ServerExchange] = []
     wire = talk([b"POST / HTTP/1.1\r\nContent-Length: 500\r\n\r\n", b"x" * 101, b"x" * 399], handled.append)
     assert wire.sent.startswith(b"HTTP/1.1 413 ")

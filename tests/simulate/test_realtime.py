@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from autotuner.simulate import realtime
-from autotuner.simulate.alarm import KernelAlarm, LoopAlarm, alarm
+from autotuner.simulate.alarm import KernelAlarm, LoopAlarm, create_alarm
 from autotuner.simulate.realtime import RealtimeEngine
 from autotuner.simulate.scheduler import ScheduledRequest, Scheduler, SchedulerLimits
 
@@ -63,7 +63,7 @@ def test_requests_submitted_together_share_their_first_iteration():
 
 
 def test_a_clock_that_is_hopelessly_late_is_set_anew(monkeypatch, caplog):
-    monkeypatch.setattr(realtime, "FALLEN_BEHIND", 0.0)
+    monkeypatch.setattr(realtime, "MAX_LATENESS_SECONDS", 0.0)
     scheduler = Recorded(0.0)
     generate(scheduler, [ScheduledRequest(4, 3)])
     assert "fell" in caplog.text
@@ -116,7 +116,7 @@ def rung(make, *settings: list[tuple[str, float]]) -> list[str]:
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("make", [KernelAlarm, LoopAlarm, alarm])
+@pytest.mark.parametrize("make", [KernelAlarm, LoopAlarm, create_alarm])
 def test_alarms_ring_in_order_once_and_the_latest_deadline_counts(make):
     assert rung(make, [("late", 0.2)], [("early", 0.02)]) == ["early", "late"]
     assert rung(make, [("long", 60.0), ("short", 0.01)], [("past", -5.0)]) == ["past", "short"]

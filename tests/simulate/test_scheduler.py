@@ -37,7 +37,7 @@ def test_a_request_gets_its_first_token_from_its_prefill_and_one_per_iteration_t
     scheduler.add(request)
     results = drain(scheduler)
     assert [result.prefill_tokens for result in results] == [10, 0, 0, 0, 0]
-    assert [result.emitted for result in results] == [[(request, 1)]] * 5
+    assert [result.emitted_tokens for result in results] == [[(request, 1)]] * 5
     assert request.first_token_time == pytest.approx(0.002)
     assert request.finish_time == pytest.approx(0.002 + 4 * 0.00101)
 
@@ -83,18 +83,18 @@ def test_a_shared_prefix_is_computed_once():
 
 
 def test_the_newest_request_is_preempted_and_recomputed():
-    scheduler = Scheduler(replace(BASE, blocks=16, max_model_len=64), cost)
+    scheduler = Scheduler(replace(BASE, num_blocks=16, max_model_len=64), cost)
     old, new = ScheduledRequest(30, 30), ScheduledRequest(20, 12)
     scheduler.add(old)
     scheduler.add(new)
     results = drain(scheduler)
     assert (old.preemptions, new.preemptions >= 1) == (0, True)
-    assert scheduler.counters.preemptions == sum(len(result.preempted) for result in results)
+    assert scheduler.counters.preemptions == sum(len(result.preempted_requests) for result in results)
     assert (old.generated_tokens, new.generated_tokens) == (30, 12)
 
 
 def test_a_preempted_request_is_first_in_the_queue():
-    scheduler = Scheduler(replace(BASE, blocks=16, max_model_len=64, max_running_requests=2), cost)
+    scheduler = Scheduler(replace(BASE, num_blocks=16, max_model_len=64, max_running_requests=2), cost)
     old, preempted, later = ScheduledRequest(30, 30), ScheduledRequest(24, 12), ScheduledRequest(4, 4)
     for request in (old, preempted, later):
         scheduler.add(request)
@@ -137,7 +137,7 @@ def test_a_request_that_could_never_be_served_is_refused(prompt, output):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"blocks": 63}, {"max_batched_tokens": 255, "chunked_prefill": False}, {"block_size": 0}]
+    "wrong", [{"num_blocks": 63}, {"max_batched_tokens": 255, "chunked_prefill": False}, {"block_size": 0}]
 )
 def test_limits_that_could_block_a_request_for_ever_are_refused(wrong):
     with pytest.raises(ValueError):
@@ -204,7 +204,7 @@ def play(limits, plans, check=lambda scheduler, result: None):
         check(scheduler, result)
         history.append((result.duration, [(requests_index(requests, r), n) for r, n in result.emitted_tokens]))
         for request, aborted in requests:
-            if aborted and request.generated > request.output_tokens // 2:
+            if aborted and request.generated_tokens > request.output_tokens // 2:
                 scheduler.abort(request)
     return scheduler, requests, history
 
@@ -223,23 +223,23 @@ def test_limits_hold_in_every_iteration_and_no_token_or_block_is_lost(world):
         nonlocal emitted, prefilled
         assert result.prefill_tokens + result.decode_tokens <= limits.max_batched_tokens
         assert len(scheduler.running) <= limits.max_running_requests
-        assert 0 <= scheduler.pool.in_use <= limits.blocks
-        assert scheduler.pool.in_use <= sum(request.holding.blocks for request in scheduler.running)
+        assert 0 <= scheduler.block_pool.used_blocks <= limits.num_blocks
+        assert scheduler.block_pool.used_blocks <= sum(request.blocks.total for request in scheduler.running)
         assert result.duration > 0
-        assert all((request.computed, request.holding.blocks) == (0, 0) for request in result.preempted)
-        emitted += sum(tokens for _, tokens in result.emitted)
+        assert all((request.computed_tokens, request.blocks.total) == (0, 0) for request in result.preempted_requests)
+        emitted += sum(tokens for _, tokens in result.emitted_tokens)
         prefilled += result.prefill_tokens
 
     scheduler, requests, _ = play(limits, plans, check)
     for request, aborted in requests:
-        if request.finished is None:
+        if request.finish_time is None:
             assert aborted
         else:
-            assert request.generated == request.output_tokens
-            assert request.first_scheduled <= request.first_token <= request.finished
-    assert emitted == sum(request.generated for request, _ in requests) == scheduler.counters.generated_tokens
+            assert request.generated_tokens == request.output_tokens
+            assert request.first_scheduled_time <= request.first_token_time <= request.finish_time
+    assert emitted == sum(request.generated_tokens for request, _ in requests) == scheduler.counters.generated_tokens
     assert prefilled == scheduler.counters.prefill_tokens
-    finished = sum(request.finished is not None for request, _ in requests)
+    finished = sum(request.finish_time is not None for request, _ in requests)
     assert finished + scheduler.counters.aborted_requests == len(requests)
     if not scheduler.counters.preemptions and not any(aborted for *_, aborted in plans):
         prompts = sum(request.prompt_tokens for request, _ in requests)
@@ -256,7 +256,7 @@ def test_limits_hold_in_every_iteration_and_no_token_or_block_is_lost(world):
 def test_requests_start_in_the_order_they_came(world):
     limits, plans = world
     _, requests, _ = play(replace(limits, policy="fcfs"), plans)
-    starts = [request.first_scheduled for request, _ in requests if request.first_scheduled is not None]
+    starts = [request.first_scheduled_time for request, _ in requests if request.first_scheduled_time is not None]
     assert starts == sorted(starts)
 
 
