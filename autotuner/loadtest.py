@@ -1,4 +1,4 @@
-"""Load points on a server that runs already: found, driven, judged, kept. `autotuner.bench` is this."""
+"""Load tests of a server that is already running: `autotuner.bench`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from autotuner.search.launch import ListedLoads, LoadPlan
 from autotuner.workload import arrivals
 
 PLACEHOLDER_MODEL = "model"
-"""What the model is called until the server has said."""
+"""The model's name until the server reports the real one."""
 
 PROBE_TIMEOUT_SECONDS = 30.0
-"""Seconds an idle server gets for one token after a load point that brought none."""
+"""Time for an idle server to produce one token after a load point without any."""
 
 
 class LoadTestInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a load test; `result` is what was measured until then, its files written."""
+    """Ctrl-C during a load test; `result` has what was measured until then, and its files are written."""
 
     def __init__(self, result: BenchResult) -> None:
         super().__init__()
@@ -76,35 +76,33 @@ def bench(
     observe: Observer = ignore_progress,
     origin: str = "",
 ) -> BenchResult:
-    """Drive load points on the OpenAI-compatible server at `url`, and judge them.
+    """Load-test the OpenAI-compatible server at `url`, and judge each load point against the SLO.
 
-    Every scenario is driven at every concurrency (requests in flight) and every rate (requests
-    per second, `arrival` poisson, constant, gamma:SHAPE, ramp:START-END or trace, at most
-    `max_in_flight` at once). A rate of "trace" replays a trace as it was recorded, which is what
-    happens to traces with times where neither concurrency nor rate is given.
-    `duration` and `warmup` are seconds of each load point; a window goes on until the output throughput
-    is known to 3% and the targets are decided, for at most `max_duration`, by itself 6 times `duration`.
-    `request_timeout` is seconds of each request; `max_requests` may end a window earlier. `slo` is a
-    mapping such as {"ttft": 1.0}, or the name or path of an SLO. What is None is as in the bundled
-    profiles; `model` and `endpoint`
-    ("completions" or "chat") are then found out, as are the token ids that the server takes.
-    `api_key_env` names the variable with the key.
-    With `find_capacity` the lowest and the highest load, 1 and 1024 in flight where none is given,
-    bound the search for the highest one that meets the SLO, or for the knee without one; else
-    `course` makes of the workload what chooses the load points. `output` is a new or empty folder
-    for records, JSON, CSV and plots. `origin` is what errors call the place of these arguments.
+    Every scenario is driven at every concurrency (requests in flight) and every rate (requests per second,
+    with `arrival` poisson, constant, gamma:SHAPE, ramp:START-END or trace, and at most `max_in_flight` in
+    flight). A rate of "trace" replays a trace at its recorded times, the default for traces that have them.
+    `duration` and `warmup` are seconds per load point; the window is extended until the output throughput is
+    known to 3% and the verdict is decided, up to `max_duration`, by default 6 times `duration`.
+    `request_timeout` is seconds per request; `max_requests` may end a window earlier. `slo` is a mapping
+    such as {"ttft": 1.0}, or the name or path of an SLO. Arguments of None take the values of the bundled
+    profiles, and `model`, `endpoint` ("completions" or "chat") and the vocabulary are detected from the
+    server. `api_key_env` names the environment variable with the API key.
+    With `find_capacity` the lowest and the highest load, by default concurrency 1 and 1024, bound the search
+    for the highest load that meets the SLO, or for the saturation knee without one; otherwise `load_plan`
+    makes the plan of a workload. `output` is a new or empty folder for records, JSON, CSV and plots.
+    `origin` is how errors refer to these arguments.
 
-    What the server does wrong is counted in the result, never raised. ConfigError, UsageError: the
-    load, the SLO or the folder cannot be used; EndpointError: no model can be found at `url`;
-    MachineError: the key's variable is not set; Interrupted: Ctrl-C.
+    Errors of the server are counted in the result and never raised. ConfigError or UsageError: the load, the
+    SLO or the folder is invalid; EndpointError: no model is found at `url`; MachineError: the variable with
+    the key is not set; LoadTestInterrupted: Ctrl-C.
     """
-    bounds = CAPACITY_SEARCH_RANGE if find_capacity else None
+    search_range = CAPACITY_SEARCH_RANGE if find_capacity else None
     if not (concurrency or rates or find_capacity) and arrivals.are_timed_traces(scenarios or [], arrival):
         rates = [TRACE_RATE]
-    asked = {
+    options = {
         "traffic_scenarios": scenarios,
         "find_capacity": find_capacity,
-        "num_concurrency": concurrency or ([] if rates else bounds),
+        "num_concurrency": concurrency or ([] if rates else search_range),
         "request_rates": rates,
         "arrival": arrival,
         "max_in_flight": max_in_flight,
@@ -116,9 +114,9 @@ def bench(
         "endpoint": endpoint,
         "seed": seed,
     }
-    said = {name: list(v) if isinstance(v, tuple) else v for name, v in asked.items() if v is not None}
-    place = {"mode": "external", "url": url, "headers": dict(headers or {}), "api_key_env": api_key_env}
-    overrides = {"benchmark": said, "deployment": place}
+    benchmark = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v is not None}
+    deployment = {"mode": "external", "url": url, "headers": dict(headers or {}), "api_key_env": api_key_env}
+    overrides = {"benchmark": benchmark, "deployment": deployment}
     context = TaskContext(
         model_name=model or PLACEHOLDER_MODEL,
         base_runtime="openai",
@@ -132,71 +130,66 @@ def bench(
     check_capacity(experiment)
     arrivals.check(experiment.workload())
     folder = BenchFolder.create(Path(output)) if output is not None else None
-    carried = ready.request_headers(experiment.deployment)
-    address = load.Endpoint(url, model or PLACEHOLDER_MODEL).address.base_url
-    found = endpoints.find_served_model(
-        address, carried, model=model, endpoint=experiment.benchmark.endpoint if endpoint else None
-    )
-    experiment = _with_server_identity(experiment, found)
+    request_headers = ready.request_headers(experiment.deployment)
+    base_url = load.Endpoint(url, model or PLACEHOLDER_MODEL).address.base_url
+    named_endpoint = experiment.benchmark.endpoint if endpoint else None
+    served = endpoints.find_served_model(base_url, request_headers, model=model, endpoint=named_endpoint)
+    experiment = _with_server_identity(experiment, served)
     workload = experiment.workload()
-    chosen = (
-        CapacitySearch(experiment, gpus=1) if find_capacity else (load_plan or _precise_load_plan(experiment))(workload)
-    )
-    ids = find_vocabulary(address, found.model, experiment.model, carried, workload)
-    test = LoadTest(address, experiment, chosen, carried, found.is_simulated, ids, folder, observe)
+    make_plan = load_plan or _precise_load_plan(experiment)
+    plan = CapacitySearch(experiment, gpus=1) if find_capacity else make_plan(workload)
+    vocabulary = find_vocabulary(base_url, served.model, experiment.model, request_headers, workload)
+    is_simulated = served.is_simulated
+    test = LoadTest(base_url, experiment, plan, request_headers, is_simulated, vocabulary, folder, observe)
     return test.run()
 
 
 def _precise_load_plan(experiment: Experiment) -> Callable[[Workload], LoadPlan]:
-    """Courses of load points that last until their throughput is known and their targets are decided."""
+    """Plans that drive each load point until its throughput is precise and its verdict decided."""
     return lambda workload: ListedLoads(workload, lambda point: precision_stop_rule(experiment, point))
 
 
 def with_served_model(context: TaskContext) -> TaskContext:
-    """For a server that runs already: `context` with the model and the endpoint that it is found to have.
+    """Add the model and the endpoint of a running server to `context`, unless it names them.
 
-    What is named stays as it is, and is checked. Errors are those of a load test.
+    Names in `context` are checked against the server. Errors are those of `bench`.
     """
     model = resolved_context(context).model_name
     composition = compose(context if model else replace(context, model_name=PLACEHOLDER_MODEL))
     experiment = composition.experiment
-    deployment, served = experiment.deployment, experiment.model.served_name or model
+    deployment, served_name = experiment.deployment, experiment.model.served_name or model
     if deployment.url is None or experiment.optimization.evaluator != "measured":
         return replace(context, model_name=model or PLACEHOLDER_MODEL)
-    named = experiment.benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None
-    found = endpoints.find_served_model(deployment.url, ready.request_headers(deployment), model=served, endpoint=named)
-    if named is None and found.endpoint != experiment.benchmark.endpoint:
-        context = replace(context, user_overrides=_with_endpoint(context.user_overrides or {}, found, deployment.url))
-    return context if model else replace(context, model_name=found.model)
+    named_endpoint = experiment.benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None
+    headers = ready.request_headers(deployment)
+    served = endpoints.find_served_model(deployment.url, headers, model=served_name, endpoint=named_endpoint)
+    if named_endpoint is None and served.endpoint != experiment.benchmark.endpoint:
+        context = replace(context, user_overrides=_with_endpoint(context.user_overrides or {}, served, deployment.url))
+    return context if model else replace(context, model_name=served.model)
 
 
-def _with_endpoint(overrides: Mapping[str, Any], found: endpoints.ServedModel, url: str) -> Overrides:
+def _with_endpoint(overrides: Mapping[str, Any], served: endpoints.ServedModel, url: str) -> Overrides:
     places: Mapping[str, str] = getattr(overrides, "places", {})
-    endpoint = {"benchmark": {"endpoint": found.endpoint}}
-    return Overrides(merge(overrides, endpoint), {**places, "benchmark.endpoint": f"what {url} answers"})
+    endpoint = {"benchmark": {"endpoint": served.endpoint}}
+    return Overrides(merge(overrides, endpoint), {**places, "benchmark.endpoint": f"detected at {url}"})
 
 
-def _with_server_identity(experiment: Experiment, found: endpoints.ServedModel) -> Experiment:
-    """The experiment with what the server said of itself."""
-    return experiment.model_copy(
-        update={
-            "model": Model(id_or_path=found.model),
-            "benchmark": experiment.benchmark.model_copy(
-                update={"endpoint": found.endpoint, "model_name": found.model}
-            ),
-        }
-    )
+def _with_server_identity(experiment: Experiment, served: endpoints.ServedModel) -> Experiment:
+    """The experiment with the model and endpoint that the server reports."""
+    update = {"endpoint": served.endpoint, "model_name": served.model}
+    benchmark = experiment.benchmark.model_copy(update=update)
+    return experiment.model_copy(update={"model": Model(id_or_path=served.model), "benchmark": benchmark})
 
 
 @dataclass
 class LoadTest:
-    """A course on its way, and what came of it so far."""
+    """A running load test and its results so far."""
 
     url: str
     experiment: Experiment
     load_plan: LoadPlan
     headers: Mapping[str, str]
-    simulated: bool
+    is_simulated: bool
     vocabulary: Vocabulary | None
     folder: BenchFolder | None
     observe: Observer
@@ -206,85 +199,77 @@ class LoadTest:
 
     @property
     def source(self) -> Source:
-        """What the numbers are."""
-        return "simulated" if self.simulated else "measured"
+        """Whether the results are measured or simulated."""
+        return "simulated" if self.is_simulated else "measured"
 
     def run(self) -> BenchResult:
-        """Drive the course to its end; Interrupted with what there is at Ctrl-C."""
-        drive = LoadDriver(
-            load_endpoint(
-                self.url, self.experiment.model.id_or_path, self.experiment.model, self.headers, self.vocabulary
-            ),
-            self.load_plan,
-            self.source,
-            self.experiment.slo,
-            self._report_progress,
-        )
-        stopped = None
+        """Drive the load plan to its end; LoadTestInterrupted with the results so far on Ctrl-C."""
+        model, slo = self.experiment.model, self.experiment.slo
+        endpoint = load_endpoint(self.url, model.id_or_path, model, self.headers, self.vocabulary)
+        driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress)
+        stop_reason = None
         try:
-            for position, step in drive.steps():
+            for position, step in driver.steps():
                 try:
-                    seen = self._mask_secrets(drive.observe(position, step))
+                    observation = self._mask_secrets(driver.observe(position, step))
                 except load.MeasurementInterrupted as interrupt:
                     if interrupt.observation is not None:
                         self._is_cut_short = True
-                        self._record(drive, position, replace(interrupt.observation, abort_reason=CUT_SHORT_REASON))
+                        self._record(driver, position, replace(interrupt.observation, abort_reason=CUT_SHORT_REASON))
                     raise
-                self._record(drive, position, seen)
-                stopped = self._stop_reason(drive, seen)
-                if stopped is not None:
+                self._record(driver, position, observation)
+                stop_reason = self._stop_reason(driver, observation)
+                if stop_reason is not None:
                     break
         except (MachineError, RunStoreError) as error:
-            stopped = str(error)
+            stop_reason = str(error)
         except KeyboardInterrupt as interrupt:
             raise LoadTestInterrupted(self._result(interrupted=True)) from interrupt
-        return self._result(stopped)
+        return self._result(stop_reason)
 
     def _mask_secrets(self, observation: Observation) -> Observation:
-        """Take header values out of what the server said: some repeat the key they refuse."""
-        said = observation.abort_reason
+        """Mask header values in the server's error message: some servers repeat a rejected API key."""
+        message = observation.abort_reason
         for value in self.headers.values():
             for secret in (value, value.removeprefix("Bearer ")):
-                said = said.replace(secret, "*****") if said and secret else said
-        return replace(observation, abort_reason=said)
+                message = message.replace(secret, "*****") if message and secret else message
+        return replace(observation, abort_reason=message)
 
     def _record(self, driver: LoadDriver, position: int, observation: Observation) -> None:
         records = self.folder.save_records(position, observation) if self.folder else None
-        result = driver.record_result(position, observation)
-        self.load_points.append(
-            BenchLoadPoint(self._with_verdict(result), observation.abort_reason, observation.stop_reason, records)
-        )
+        result = self._with_verdict(driver.record_result(position, observation))
+        self.load_points.append(BenchLoadPoint(result, observation.abort_reason, observation.stop_reason, records))
         if self.folder is not None:
             self.folder.write(self._partial_result())
 
     def _stop_reason(self, driver: LoadDriver, observation: Observation) -> str | None:
-        """Why no more load points are driven: this one was given up, and an idle server gives no token either."""
-        last = self.load_points[-1]
-        if last.answered_requests and not observation.abort_reason:
+        """Why the test ends here: the load point failed, and the idle server produces no token either."""
+        load_point = self.load_points[-1]
+        if load_point.answered_requests and not observation.abort_reason:
             return None
-        endpoint = driver.endpoint
-        timeout = min(PROBE_TIMEOUT_SECONDS, self.experiment.benchmark.request_timeout)
-        kind = self.experiment.benchmark.endpoint
-        if endpoints.gives_token(self.url, self.headers, endpoint.model, kind, timeout):
+        benchmark = self.experiment.benchmark
+        timeout = min(PROBE_TIMEOUT_SECONDS, benchmark.request_timeout)
+        if endpoints.gives_token(self.url, self.headers, driver.endpoint.model, benchmark.endpoint, timeout):
             return None
-        errors = ", ".join(f"{name}: {count}" for name, count in last.result.metrics.errors.items())
+        errors = ", ".join(f"{name}: {count}" for name, count in load_point.result.metrics.errors.items())
         return observation.abort_reason or f"No request was answered ({errors or 'none ended'})."
 
-    def _result(self, stopped: str | None = None, *, interrupted: bool = False) -> BenchResult:
-        found = self._partial_result(stopped, interrupted=interrupted)
+    def _result(self, stop_reason: str | None = None, *, interrupted: bool = False) -> BenchResult:
+        """The final result, its files written."""
+        result = self._partial_result(stop_reason, interrupted=interrupted)
         try:
             if self.folder is not None:
-                self.folder.write(found)
-                if found.load_points:
-                    self.folder.draw(found)
-        except RunStoreError as error:  # what was measured is worth more than its files
-            return replace(found, stopped=stopped or str(error), path=None)
+                self.folder.write(result)
+                if result.load_points:
+                    self.folder.draw(result)
+        except RunStoreError as error:  # a failed write must not lose the measurements
+            return replace(result, stopped=stop_reason or str(error), path=None)
         except KeyboardInterrupt:
             if not interrupted:
-                raise LoadTestInterrupted(replace(found, interrupted=True)) from None
-        return found
+                raise LoadTestInterrupted(replace(result, interrupted=True)) from None
+        return result
 
-    def _partial_result(self, stopped: str | None = None, *, interrupted: bool = False) -> BenchResult:
+    def _partial_result(self, stop_reason: str | None = None, *, interrupted: bool = False) -> BenchResult:
         return BenchResult(
             self.url,
             self.experiment,
@@ -292,7 +277,7 @@ class LoadTest:
             tuple(self.load_points),
             self.load_plan.max_load_points,
             self.start_time,
-            stopped,
+            stop_reason,
             interrupted,
             self.folder.path if self.folder else None,
             self.load_plan.outcome.capacities,
@@ -301,12 +286,12 @@ class LoadTest:
 
     def _report_progress(self, stage: Stage, /, *, result: LoadPointResult | None = None, **more: Any) -> None:
         candidate = Candidate(self.experiment.base_runtime)
-        judged = self._with_verdict(result) if result else None
-        self.observe(Progress(stage, 0, candidate, total=self.load_plan.max_load_points, result=judged, **more))
+        result = self._with_verdict(result) if result else None
+        self.observe(Progress(stage, 0, candidate, total=self.load_plan.max_load_points, result=result, **more))
 
     def _with_verdict(self, result: LoadPointResult) -> LoadPointResult:
-        """The result with its verdict; a window that was cut short does not show that the targets are met."""
-        reached = decide_verdict(result, self.experiment.slo)
-        if self._is_cut_short and reached is Verdict.FEASIBLE:
-            reached = Verdict.UNDECIDED
-        return replace(result, verdict=reached)
+        """Add the verdict to a result; an interrupted window cannot show that the targets are met."""
+        verdict = decide_verdict(result, self.experiment.slo)
+        if self._is_cut_short and verdict is Verdict.FEASIBLE:
+            verdict = Verdict.UNDECIDED
+        return replace(result, verdict=verdict)

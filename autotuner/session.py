@@ -1,4 +1,4 @@
-"""Where the rooms meet: an experiment becomes a plan, a run, a report. The command line and Python both start here."""
+"""Connects the packages: from an experiment to a plan, a run and its report, for the command line and Python."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 
 PLOT_FILE = "pareto.png"
 MIN_FREE_DISK_BYTES = 200 * 2**20
-"""Bytes: logs and raw records of a long run."""
+"""Space for the logs and raw records of a long run."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a run of one experiment is made of."""
+    """The engine, launcher, search space and forecaster for one experiment."""
 
     experiment: Experiment
     engine: Engine
@@ -61,9 +61,9 @@ class Session:
     forecaster: Forecaster
 
     def create_searcher(self) -> Searcher:
-        """A new searcher of the experiment's strategy."""
-        starts = self.is_simulated or self.launcher.starts_servers
-        baseline = default_candidate(self.space) if starts and self.experiment.optimization.baseline else None
+        """Create a searcher with the experiment's strategy."""
+        can_launch = self.is_simulated or self.launcher.starts_servers
+        baseline = default_candidate(self.space) if can_launch and self.experiment.optimization.baseline else None
         return searcher_for(
             Problem(
                 self.space,
@@ -72,44 +72,45 @@ class Session:
                 fits=self.forecaster.expects_fit,
                 start_seconds=self.engine.expected_start_seconds,
                 baseline=baseline,
-                can_relaunch=starts,
+                can_relaunch=can_launch,
             )
         )
 
     @property
     def is_simulated(self) -> bool:
-        """Whether the simulated evaluator answers, in virtual time."""
+        """Whether candidates are evaluated by simulation in virtual time."""
         return self.experiment.optimization.evaluator == "simulated"
 
     @property
     def source(self) -> Source:
-        """What the run's numbers will be."""
+        """Whether the run's results are measured or simulated; a simulated engine's server counts as simulated."""
         return "simulated" if self.is_simulated else self.engine.source
 
     @property
     def run_location(self) -> str:
-        """Where candidates run, in words."""
+        """Where candidates run, for display."""
         return "in virtual time" if self.is_simulated else self.experiment.deployment.mode
 
     def create_executor(self, observe: Observer, devices: tuple[int, ...] = ()) -> SerialExecutor:
-        """An executor that takes candidates one at a time; measures them on the GPUs with the indexes `devices`."""
-        started = partial(render, format=launch_form(self.experiment))
+        """Create an executor that evaluates launches one at a time, on the GPUs with the indexes `devices`."""
+        render_command = partial(render, format=launch_form(self.experiment))
         if self.is_simulated:
             remark = simulation_remark(self.experiment, self.source)
 
-            def not_started(spec: ServerSpec) -> str:
-                return with_comment(started(spec), remark)
+            def render_with_remark(spec: ServerSpec) -> str:
+                return with_comment(render_command(spec), remark)
 
-            return SerialExecutor(SimulatedEvaluator(self.experiment, self.engine, observe, render=not_started))
-        return SerialExecutor(MeasuredEvaluator(self.experiment, self.engine, self.launcher, started, observe, devices))
+            return SerialExecutor(SimulatedEvaluator(self.experiment, self.engine, observe, render=render_with_remark))
+        evaluator = MeasuredEvaluator(self.experiment, self.engine, self.launcher, render_command, observe, devices)
+        return SerialExecutor(evaluator)
 
     def reserve_gpus(self) -> AbstractContextManager[tuple[int, ...]]:
-        """Hold as many of this machine's GPUs as the largest candidate takes; MachineError when they are not free."""
-        needed = 0 if self.is_simulated else max(self.plan().gpus, default=0)
-        return gpu_locks.reserve_gpus(needed, self.experiment.hardware.gpus if needed else ())
+        """Reserve as many of this machine's GPUs as the largest candidate needs; MachineError if they are not free."""
+        gpu_count = 0 if self.is_simulated else max(self.plan().gpus, default=0)
+        return gpu_locks.reserve_gpus(gpu_count, self.experiment.hardware.gpus if gpu_count else ())
 
     def plan(self) -> Plan:
-        """The launches to come, with their estimated time."""
+        """Plan the launches, with their estimated time."""
         launches = tuple(iter(self.create_searcher().ask, None))
         return Plan(
             space=self.space,
@@ -122,20 +123,19 @@ class Session:
 
     @property
     def _uses_gpus(self) -> bool:
-        """Whether servers are started here that compute on GPUs."""
-        return self.launcher.starts_servers and self.engine.computes_on_gpus(
-            LaunchContext.from_experiment(self.experiment)
-        )
+        """Whether the run starts servers on this machine that compute on GPUs."""
+        context = LaunchContext.from_experiment(self.experiment)
+        return self.launcher.starts_servers and self.engine.computes_on_gpus(context)
 
     def preflight(self, output: Path) -> None:
-        """Check, before the first launch, that this machine has what the run needs."""
+        """Check before the first launch that this machine can do the run; MachineError if not."""
         if not self.is_simulated:
             self.launcher.preflight(self.experiment, self.engine)
         folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
-        free = shutil.disk_usage(folder).free
-        if free < MIN_FREE_DISK_BYTES:
+        free_bytes = shutil.disk_usage(folder).free
+        if free_bytes < MIN_FREE_DISK_BYTES:
             raise MachineError(
-                f"The disk of '{folder}' has {free / 2**20:.0f} MB left.",
+                f"The disk of '{folder}' has {free_bytes / 2**20:.0f} MB left.",
                 why=f"A run keeps logs and raw records; {MIN_FREE_DISK_BYTES / 2**20:.0f} MB should be free.",
                 remedy="Free some space, or choose another folder with --output.",
             )
@@ -143,10 +143,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
-    `command` is the winner's launch command on the engine's usual port, None without a winner or a
-    launch; `remark` says where that server was not what was measured, and is empty where it was.
+    `command` is the winner's launch command on the engine's default port, None without a winner or a
+    launch; `remark` says so if the winner was simulated and not measured, and is empty otherwise.
     """
 
     ranking: Ranking
@@ -159,94 +159,96 @@ class Result:
 
 
 def session_for(experiment: Experiment) -> Session:
-    """Choose the rooms' objects for an experiment, and refuse a space that cannot run."""
-    chosen = engine(experiment.base_runtime)
+    """Create the session of an experiment; ConfigError if none of its candidates can run."""
+    runtime_engine = engine(experiment.base_runtime)
     rules = Rules.from_experiment(experiment)
     rules.check(experiment.parameters, is_known_parameter, canonical_parameters())
-    where = launcher(experiment.deployment.mode, experiment.deployment)
-    _check_parameters(experiment, chosen, where)
-    chosen.check_model(experiment.model)
+    mode_launcher = launcher(experiment.deployment.mode, experiment.deployment)
+    _check_parameters(experiment, runtime_engine, mode_launcher)
+    runtime_engine.check_model(experiment.model)
     arrivals.check(experiment.workload())
-    target, foresight = LaunchContext.from_experiment(experiment), Forecaster.from_experiment(experiment, chosen, where)
+    context = LaunchContext.from_experiment(experiment)
+    forecaster = Forecaster.from_experiment(experiment, runtime_engine, mode_launcher)
     check_capacity(experiment)
-    simulated = experiment.optimization.evaluator == "simulated"
-    if simulated:
-        _check_simulated(experiment, where)
+    is_simulated = experiment.optimization.evaluator == "simulated"
+    if is_simulated:
+        _check_simulated(experiment, mode_launcher)
 
-    def refuse(candidate: Candidate) -> str | None:
-        unknown = as_simulated.rejection_reason(candidate) if simulated else None
-        return chosen.rejection_reason(candidate, target) or foresight.memory_shortage(candidate) or unknown
+    def rejection_reason(candidate: Candidate) -> str | None:
+        not_simulable = as_simulated.rejection_reason(candidate) if is_simulated else None
+        reason = runtime_engine.rejection_reason(candidate, context)
+        return reason or forecaster.memory_shortage(candidate) or not_simulable
 
-    space = Space(experiment.base_runtime, experiment.parameters, refuse, rules)
+    space = Space(experiment.base_runtime, experiment.parameters, rejection_reason, rules)
     if not space.candidates:
         reason = space.refusals[0][1] if space.refusals else "A parameter has an empty list of values."
         raise ConfigError(
             "No combination of the given parameters can run.",
-            why=f"{len(space.refusals)} of {space.combination_count} were refused; the first: {reason}",
+            why=f"{len(space.refusals)} of {space.combination_count} were rejected; the first: {reason}",
             remedy=_refusal_remedy([reason for _, reason in space.refusals]),
         )
-    return Session(experiment, chosen, where, space, foresight)
+    return Session(experiment, runtime_engine, mode_launcher, space, forecaster)
 
 
-def _refusal_remedy(refusals: Sequence[str]) -> str:
-    """What would let a combination run, by the reasons for which all were refused."""
-    if not refusals:
+def _refusal_remedy(reasons: Sequence[str]) -> str:
+    """Suggest what would let a combination run, from the reasons why all were rejected."""
+    if not reasons:
         return "Give every parameter at least one value."
     remedies = []
     for pattern, remedy in _REFUSAL_REMEDIES:
-        match = next(filter(None, (re.search(pattern, reason) for reason in refusals)), None)
+        match = next(filter(None, (re.search(pattern, reason) for reason in reasons)), None)
         if match is not None:
             remedies.append(remedy.format(*match.groups(), sizes=_divisors(match.groups())))
     text = "; or ".join(remedies) or "change the parameters that the reason names"
     return text[0].upper() + text[1:]
 
 
-def _divisors(parts: Sequence[str]) -> str:
-    """The sizes that divide the count among the parts of a reason."""
-    count = next((int(part) for part in parts if part.isdigit()), 0)
+def _divisors(groups: Sequence[str]) -> str:
+    """The sizes that divide the first number among the matched groups of a reason, as text."""
+    count = next((int(group) for group in groups if group.isdigit()), 0)
     return ", ".join(str(size) for size in range(1, min(count, MAX_SUGGESTED_SIZE) + 1) if count % size == 0)
 
 
 MAX_SUGGESTED_SIZE = 16
-"""The largest size that a remedy names."""
+"""The largest parallel size that a remedy suggests."""
 
 _REFUSAL_REMEDIES = (
-    (r"breaks the constraint ([^:]+):", "take the constraint back with --set constraints.{0}=null"),
+    (r"breaks the constraint ([^:]+):", "remove the constraint with --set constraints.{0}=null"),
     (
         r"it needs \d+ GPUs and (\d+) may be used",
-        "allow more GPUs with --total-gpus, or give sizes whose product is at most {0}",
+        "allow more GPUs with --total-gpus, or set sizes whose product is at most {0}",
     ),
-    (r"(\d+) .* not divisible by ([a-z]+-size)", "give sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
-    (r"(\d+) key-value heads and (tp-size)", "give sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
+    (r"(\d+) .* not divisible by ([a-z]+-size)", "set sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
+    (r"(\d+) key-value heads and (tp-size)", "set sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
     (r"it does not fit: the KV cache of one request", "lower max-model-len"),
     (
         r"it does not fit: (?!the KV)",
-        "spread the model over more GPUs with a larger tp-size, take a smaller model, or a smaller dtype, such as "
+        "spread the model over more GPUs with a larger tp-size, or use a smaller model or a smaller dtype, such as "
         "with --layer fp8-default",
     ),
     (r"has no ([a-z]+-size)", "set {0} to 1: --set parameters.{0}=1"),
     (r"(\S+) and (\S+) both set", "keep one of {0} and {1}"),
 )
-"""What to do about the reasons for which combinations are refused."""
+"""Remedies by a pattern of the rejection reason; groups of the match fill in the numbers and names."""
 
 
-def _check_parameters(experiment: Experiment, chosen: Engine, where: Launcher) -> None:
-    """Refuse parameters that neither the bundled flags nor those of the engine at hand know."""
+def _check_parameters(experiment: Experiment, runtime_engine: Engine, mode_launcher: Launcher) -> None:
+    """ConfigError for parameters that neither the bundled flag table nor the installed engine's --help lists."""
     try:
-        chosen.check_parameters(experiment.parameters)
+        runtime_engine.check_parameters(experiment.parameters)
     except ConfigError:
-        table = where.flags(experiment, chosen)
+        table = mode_launcher.flags(experiment, runtime_engine)
         if table is None or table.origin != "help":
             raise
-        chosen.check_parameters(experiment.parameters, table=table)
+        runtime_engine.check_parameters(experiment.parameters, table=table)
 
 
-def _check_simulated(experiment: Experiment, where: Launcher) -> None:
-    """Refuse what no simulation can answer for: an endpoint, an engine, model or GPU nothing is known of."""
-    if not where.starts_servers or experiment.base_runtime == "openai":
+def _check_simulated(experiment: Experiment, mode_launcher: Launcher) -> None:
+    """ConfigError for what cannot be simulated: a running endpoint, an unknown model, or an unknown GPU."""
+    if not mode_launcher.starts_servers or experiment.base_runtime == "openai":
         raise ConfigError(
-            "An endpoint that runs already cannot be simulated.",
-            why="Nothing is known of its engine, flags and GPUs.",
+            "A server that is already running cannot be simulated.",
+            why="Its engine, flags and GPUs are unknown.",
             remedy="Name a runtime, such as --runtime vllm, or measure it with optimization.evaluator=measured.",
         )
     model_shape(path_or_name(experiment.model))
@@ -254,34 +256,35 @@ def _check_simulated(experiment: Experiment, where: Launcher) -> None:
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = ignore_progress) -> Result:
-    """Do the whole job: check the machine, try the candidates, rank them, and write the report.
+    """Tune: check the machine, evaluate the candidates, rank them, and write the report.
 
-    `output` is the folder that gets the run folder; `observe` is called with every step. Raises
-    AutotuneError before the first launch when the configuration or the machine cannot do; an
-    engine that fails is a trial that says so.
+    The run folder is created in the folder `output`; `observe` is called with every step. Raises
+    AutotuneError before the first launch if the configuration or the machine does not allow the run; an
+    engine that fails is a failed trial.
     """
-    wiring = session_for(composition.experiment)
-    wiring.preflight(Path(output))
+    session = session_for(composition.experiment)
+    session.preflight(Path(output))
     store = create_run(composition, Path(output))
     with store.lock():
-        return execute(store, wiring, observe)
+        return execute(store, session, observe)
 
 
 def create_run(composition: Composition, output: Path) -> RunStore:
-    """Make the run folder of a composition."""
+    """Create the run folder of a composition."""
     provenance = {"layers": composition.layers, "values": composition.provenance}
     return RunStore.create(output, composition.data, provenance)
 
 
 def execute(store: RunStore, session: Session, observe: Observer) -> Result:
-    """Run what a run folder still lacks, and write its report."""
+    """Execute the remaining trials of a run, and write its report."""
     orphans.remove_orphans()
     store.save_refused(session.space.refusals)
     with session.reserve_gpus() as devices:
-        watch = local_data.recording_observer(store, session.forecaster, observe)
-        chosen = session.create_searcher()
-        ranking = tune(store.experiment, chosen, session.create_executor(observe, devices), store, watch)
-    store.save_search(chosen.report.stop_reason, chosen.report.skipped, chosen.report.candidate_count)
+        recording_observer = local_data.recording_observer(store, session.forecaster, observe)
+        searcher = session.create_searcher()
+        executor = session.create_executor(observe, devices)
+        ranking = tune(store.experiment, searcher, executor, store, recording_observer)
+    store.save_search(searcher.report.stop_reason, searcher.report.skipped, searcher.report.candidate_count)
     return write_report(store, ranking)
 
 
@@ -298,8 +301,8 @@ def write_report(store: RunStore, ranking: Ranking) -> Result:
     with explain_write_errors(store.path):
         draw_pareto(trials, store.experiment, ranking, store.path / PLOT_FILE)
     refused = tuple(store.load_refused())
-    account = SearchReport(*store.load_search())
-    shown = with_comment(command, remark) if command else None
+    search_report = SearchReport(*store.load_search())
+    shown_command = with_comment(command, remark) if command else None
     defaults_command = None
     if baseline is not None and defaults is not None:
         rendered = render(baseline, launch_form(store.experiment))
@@ -308,33 +311,33 @@ def write_report(store: RunStore, ranking: Ranking) -> Result:
         ranking,
         trials,
         store.experiment,
-        command=shown,
+        command=shown_command,
         defaults_command=defaults_command,
         picture=PLOT_FILE,
         refused=refused,
-        search_report=account,
+        search_report=search_report,
     )
     store.save("report.md", text)
     if spec is not None:
         formats = {"command.sh": "shell"} | ({"docker.sh": "docker", "compose.yaml": "compose"} if spec.image else {})
-        for name, form in formats.items():
-            store.save(f"best/{name}", with_comment(render(spec, form), remark))
-    return Result(ranking, trials, store.path, command, refused, account, remark)
+        for name, command_format in formats.items():
+            store.save(f"best/{name}", with_comment(render(spec, command_format), remark))
+    return Result(ranking, trials, store.path, command, refused, search_report, remark)
 
 
 def launch_form(experiment: Experiment) -> str:
-    """The format of the commands by which the experiment's servers are started."""
+    """The format of the launch commands that start the experiment's servers."""
     return "docker" if experiment.deployment.mode == "docker" and experiment.runtime.image else "shell"
 
 
 def simulation_remark(experiment: Experiment, source: Source) -> str:
-    """In lines, what a printed command starts where that is not what was measured; empty where it is."""
+    """The remark on a printed command whose server was simulated and not measured; empty if it was measured."""
     if source == "measured":
         return ""
-    where = f"simulated on {simulated_gpu(experiment)}"
+    gpu_remark = f"simulated on {simulated_gpu(experiment)}"
     if experiment.base_runtime == Sim.name:
-        return f"Not measured: {where}; this starts the simulated engine."
-    remark = f"Not measured: {where}; this is what would be started."
+        return f"Not measured: {gpu_remark}; this starts the simulated engine."
+    remark = f"Not measured: {gpu_remark}; this is what would be started."
     model = experiment.model.id_or_path
     if model not in catalogue() or is_path(model):
         return remark
@@ -342,7 +345,7 @@ def simulation_remark(experiment: Experiment, source: Source) -> str:
 
 
 def winning_spec(ranking: Ranking, trials: Sequence[Trial]) -> ServerSpec | None:
-    """The server of the winner as it was measured; None without a winner or a launch."""
+    """The winner's server spec, as evaluated; None without a winner or a launch."""
     return _measured_spec(ranking.winner, trials)
 
 
@@ -353,6 +356,6 @@ def _measured_spec(standing: Standing | None, trials: Sequence[Trial]) -> Server
 
 
 def _printable_spec(experiment: Experiment, standing: Standing | None, trials: Sequence[Trial]) -> ServerSpec | None:
-    """The server of a standing as it was measured, on the engine's usual port; None without a launch."""
+    """A standing's server spec on the engine's default port; None without a standing or a launch."""
     spec = _measured_spec(standing, trials)
     return with_port(spec, engine(experiment.base_runtime).default_port) if spec else None

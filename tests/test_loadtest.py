@@ -1,4 +1,4 @@
-"""Load on servers that run already, as Python calls it: what works, and everything that can go wrong."""
+"""Load tests of running servers from Python: what works, and everything that can go wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete
 __all__ = ["serve"]
 
 Serve = Callable[..., Server]
-FEW: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "model": "m",
     "endpoint": "completions",
     "scenarios": ["D(20,5)"],
@@ -34,23 +34,23 @@ FEW: dict[str, Any] = {
 
 
 def bench(url: str, **changes: Any) -> autotuner.BenchResult:
-    return autotuner.bench(url, **FEW | changes)
+    return autotuner.bench(url, **DEFAULTS | changes)
 
 
 def test_every_load_point_is_driven_and_judged(serve: Serve) -> None:
-    heard: list[Progress] = []
-    found = bench(serve().url, concurrency=[1, 2], observe=heard.append)
-    assert [point.result.load_point.concurrency for point in found.load_points] == [1, 2]
-    assert [point.answered_requests for point in found.load_points] == [12, 12]
-    assert (found.source, found.planned, found.stopped, found.interrupted) == ("measured", 2, None, False)
-    stages = [(progress.stage, progress.position, progress.total) for progress in heard]
+    progress_reports: list[Progress] = []
+    result = bench(serve().url, concurrency=[1, 2], observe=progress_reports.append)
+    assert [point.result.load_point.concurrency for point in result.load_points] == [1, 2]
+    assert [point.answered_requests for point in result.load_points] == [12, 12]
+    assert (result.source, result.planned, result.stopped, result.interrupted) == ("measured", 2, None, False)
+    stages = [(progress.stage, progress.position, progress.total) for progress in progress_reports]
     assert stages == [(stage, n, 2) for n in (1, 2) for stage in ("warming-up", "measuring", "measured")]
 
 
 def test_an_open_loop_takes_rates_arrivals_and_a_cap(serve: Serve) -> None:
     server = serve()
-    found = bench(server.url, concurrency=None, rates=[50.0], arrival="gamma:2", max_in_flight=1)
-    assert [point.result.load_point.rate for point in found.load_points] == [50.0]
+    result = bench(server.url, concurrency=None, rates=[50.0], arrival="gamma:2", max_in_flight=1)
+    assert [point.result.load_point.rate for point in result.load_points] == [50.0]
     assert max(server.in_flight_levels) == 1
 
 
@@ -63,25 +63,25 @@ def trace(folder: Path, *times: float) -> str:
 RECORDED: dict[str, Any] = {"concurrency": None, "max_requests": None}
 
 
-@pytest.mark.parametrize("asked", [{}, {"arrival": "trace"}, {"rates": ["trace"]}])
-def test_a_trace_without_a_load_is_replayed_as_it_was_recorded(serve: Serve, tmp_path: Path, asked: Any) -> None:
+@pytest.mark.parametrize("options", [{}, {"arrival": "trace"}, {"rates": ["trace"]}])
+def test_a_trace_without_a_load_is_replayed_as_it_was_recorded(serve: Serve, tmp_path: Path, options: Any) -> None:
     times = (5.0, 5.0, 5.01, 5.25)
-    found = bench(serve().url, scenarios=[trace(tmp_path, *times)], output=tmp_path / "out", **RECORDED | asked)
-    (point,) = found.load_points
+    result = bench(serve().url, scenarios=[trace(tmp_path, *times)], output=tmp_path / "out", **RECORDED | options)
+    (point,) = result.load_points
     assert point.result.load_point.rate == 12.0
     assert point.decided == "the trace ended with its 4 requests"
-    seen = records.read(tmp_path / "out" / "records-1.npz")
-    assert seen.stop_reason == point.decided
-    played = [record.scheduled - seen.window[0] for record in seen.records]
+    observation = records.read(tmp_path / "out" / "records-1.npz")
+    assert observation.stop_reason == point.decided
+    played = [record.scheduled - observation.window[0] for record in observation.records]
     assert played == pytest.approx([time - 5 for time in times], abs=2e-6)
-    assert seen.window[1] - seen.window[0] < FEW["duration"]
+    assert observation.window[1] - observation.window[0] < DEFAULTS["duration"]
     assert point.result.metrics.ttft_from_schedule is not None
 
 
 def test_targets_hold_a_replayed_trace_from_when_its_requests_were_due(serve: Serve, tmp_path: Path) -> None:
     scenarios = [trace(tmp_path, *[0.0] * 20, 0.01)]
-    found = bench(serve().url, scenarios=scenarios, max_in_flight=1, slo={"ttft": 0.03}, **RECORDED)
-    (point,) = found.load_points
+    result = bench(serve().url, scenarios=scenarios, max_in_flight=1, slo={"ttft": 0.03}, **RECORDED)
+    (point,) = result.load_points
     late, sent = point.result.metrics.ttft_from_schedule, point.result.metrics.ttft
     assert late is not None
     assert sent is not None
@@ -93,26 +93,26 @@ def test_targets_hold_a_replayed_trace_from_when_its_requests_were_due(serve: Se
 def test_each_of_several_traces_has_its_own_rate(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     scenarios = [trace(tmp_path, 0.0, 0.1, 0.2), trace(tmp_path / "other", 0.0, 0.05, 0.1)]
-    found = bench(serve().url, scenarios=scenarios, **RECORDED)
-    assert [point.result.load_point.rate for point in found.load_points] == pytest.approx([10.0, 20.0])
+    result = bench(serve().url, scenarios=scenarios, **RECORDED)
+    assert [point.result.load_point.rate for point in result.load_points] == pytest.approx([10.0, 20.0])
 
 
-@pytest.mark.parametrize("asked", [{"concurrency": [1]}, {"rates": [40.0]}, {"arrival": "poisson"}])
-def test_a_trace_with_a_load_has_its_lengths_drawn(serve: Serve, tmp_path: Path, asked: Any) -> None:
+@pytest.mark.parametrize("options", [{"concurrency": [1]}, {"rates": [40.0]}, {"arrival": "poisson"}])
+def test_a_trace_with_a_load_has_its_lengths_drawn(serve: Serve, tmp_path: Path, options: Any) -> None:
     scenarios = [trace(tmp_path, 0.0, 5.0, 10.0)]
-    found = bench(serve().url, scenarios=scenarios, **{"concurrency": None, "max_requests": 12} | asked)
-    assert {point.result.metrics.requests for point in found.load_points} == {12}
+    result = bench(serve().url, scenarios=scenarios, **{"concurrency": None, "max_requests": 12} | options)
+    assert {point.result.metrics.requests for point in result.load_points} == {12}
 
 
-def test_the_course_may_be_another(serve: Serve) -> None:
+def test_the_load_plan_can_be_replaced(serve: Serve) -> None:
     class Last(ListedLoads):
         def ask(self) -> LoadStep | None:
             while len(self._remaining_points) > 1:
                 self._remaining_points.popleft()
             return super().ask()
 
-    found = bench(serve().url, concurrency=[1, 2, 3], course=Last)
-    assert [point.result.load_point.concurrency for point in found.load_points] == [3]
+    result = bench(serve().url, concurrency=[1, 2, 3], load_plan=Last)
+    assert [point.result.load_point.concurrency for point in result.load_points] == [3]
 
 
 def test_targets_are_judged(serve: Serve) -> None:
@@ -125,13 +125,13 @@ def test_targets_are_judged(serve: Serve) -> None:
 
 
 def test_the_folder_holds_json_csv_pictures_and_records_that_can_be_read(serve: Serve, tmp_path: Path) -> None:
-    found = bench(serve().url, output=tmp_path / "out")
-    assert found.path == tmp_path / "out"
-    data = json.loads((found.path / "bench.json").read_text())
+    result = bench(serve().url, output=tmp_path / "out")
+    assert result.path == tmp_path / "out"
+    data = json.loads((result.path / "bench.json").read_text())
     assert data["load_points"][0]["records"] == "records-1.npz"
-    assert (found.path / "load-points.csv").read_text().count("\n") == 2
-    assert len(records.read(found.path / "records-1.npz").records) == 12
-    assert {path.stem for path in found.path.glob("*.png")} == {"load", "tradeoff", "latencies", "timeline"}
+    assert (result.path / "load-points.csv").read_text().count("\n") == 2
+    assert len(records.read(result.path / "records-1.npz").records) == 12
+    assert {path.stem for path in result.path.glob("*.png")} == {"load", "tradeoff", "latencies", "timeline"}
 
 
 def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "said"),
+    ("changes", "error", "message"),
     [
         ({"scenarios": ["X(1)"]}, ConfigError, "X"),
         ({"concurrency": [0]}, ConfigError, "at least 1"),
@@ -157,37 +157,37 @@ def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Pat
         ({"api_key_env": "AUTOTUNE_NO_SUCH_KEY"}, MachineError, "AUTOTUNE_NO_SUCH_KEY"),
     ],
 )
-def test_what_cannot_be_asked_is_an_error_before_any_load(
-    serve: Serve, changes: dict[str, Any], error: type[Exception], said: str
+def test_invalid_arguments_are_errors_before_any_load(
+    serve: Serve, changes: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     server = serve()
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         bench(server.url, **changes)
     assert not server.requests
 
 
-def test_a_url_that_is_none_is_named() -> None:
+def test_an_invalid_url_is_named() -> None:
     with pytest.raises(ConfigError, match="nonsense"):
         bench("nonsense")
 
 
-# what a server does wrong: counted by class, never raised
+# errors of a server: counted by class, never raised
 
 
-async def hang(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+async def hang(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
-async def garbage(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+async def garbage(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(b"\x00\xff not HTTP at all\r\n\r\n")
     await writer.drain()
 
 
-async def broken(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+async def broken(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + chunked(sse(b'{"choices": [')) + b"0\r\n\r\n")
 
 
-async def drop(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+async def drop(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + chunked(token()))
     await writer.drain()
     reset(writer)
@@ -204,34 +204,34 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("behave", "kind", "said"), FAULTS)
-def test_where_nothing_works_the_test_ends_by_itself_and_says_why(
-    serve: Serve, behave: Any, kind: str, said: str
+@pytest.mark.parametrize(("behave", "kind", "message"), FAULTS)
+def test_a_test_without_any_success_ends_by_itself_and_says_why(
+    serve: Serve, behave: Any, kind: str, message: str
 ) -> None:
-    found = bench(serve(behave).url, concurrency=[1, 2], request_timeout=0.2)
-    (point,) = found.load_points
+    result = bench(serve(behave).url, concurrency=[1, 2], request_timeout=0.2)
+    (point,) = result.load_points
     assert set(point.result.metrics.errors) == {kind}
     assert point.answered_requests == 0
-    assert found.stopped is not None
-    assert kind in found.stopped
-    assert said in found.stopped
+    assert result.stopped is not None
+    assert kind in result.stopped
+    assert message in result.stopped
 
 
 @pytest.mark.parametrize(
     ("url", "kind"), [("http://127.0.0.1:9", "connection-refused"), ("http://no-such-host.invalid", "dns")]
 )
 def test_a_server_that_cannot_be_reached_is_counted_too(url: str, kind: str) -> None:
-    found = bench(url, concurrency=[1, 2])
-    assert set(found.load_points[0].result.metrics.errors) == {kind}
-    assert kind in (found.stopped or "")
+    result = bench(url, concurrency=[1, 2])
+    assert set(result.load_points[0].result.metrics.errors) == {kind}
+    assert kind in (result.stopped or "")
     with pytest.raises(EndpointError, match="Nothing that serves a model answers"):
         bench(url, model=None)
 
 
 def test_a_certificate_that_nobody_signed_is_refused(serve: Serve, certificate: ssl.SSLContext) -> None:
     server = serve(tls=certificate)
-    found = bench(server.url)
-    assert set(found.load_points[0].result.metrics.errors) == {"tls"}
+    result = bench(server.url)
+    assert set(result.load_points[0].result.metrics.errors) == {"tls"}
     with pytest.raises(EndpointError, match="CERTIFICATE_VERIFY_FAILED"):
         bench(server.url, model=None)
 
@@ -247,60 +247,62 @@ def test_a_certificate_of_an_authority_of_ones_own_is_accepted(
 def certificate(tmp_path: Path) -> ssl.SSLContext:
     """A self-signed certificate for 127.0.0.1."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2"]
-    subprocess.run([*made, "-subj", "/CN=t", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2"]
+    subprocess.run(
+        [*command, "-subj", "/CN=t", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     return context
 
 
-def test_a_server_that_dies_under_load_ends_the_test_with_what_was_measured(serve: Serve, tmp_path: Path) -> None:
-    async def die(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if asked.number <= 50:  # the first asks for the vocabulary
-            await complete(asked, writer)
+def test_a_server_that_dies_under_load_ends_the_test_with_the_results_so_far(serve: Serve, tmp_path: Path) -> None:
+    async def die(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number <= 50:  # the first asks for the vocabulary
+            await complete(request, writer)
         else:
             reset(writer)
 
-    found = bench(serve(die).url, concurrency=[1, 2, 3], max_requests=40, output=tmp_path / "out")
-    assert [point.answered_requests for point in found.load_points] == [40, 10]
-    assert "reset" in (found.stopped or "")
+    result = bench(serve(die).url, concurrency=[1, 2, 3], max_requests=40, output=tmp_path / "out")
+    assert [point.answered_requests for point in result.load_points] == [40, 10]
+    assert "reset" in (result.stopped or "")
     assert (tmp_path / "out" / "records-2.npz").exists()
 
 
-def test_a_load_point_that_the_server_refuses_does_not_end_the_course(serve: Serve) -> None:
-    async def short(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await (status(400, "too long") if len(asked.body["prompt"]) > 100 else complete)(asked, writer)
+def test_a_load_point_that_the_server_rejects_does_not_end_the_test(serve: Serve) -> None:
+    async def short(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await (status(400, "too long") if len(request.body["prompt"]) > 100 else complete)(request, writer)
 
-    found = bench(serve(short).url, scenarios=["D(200,5)", "D(20,5)"])
-    assert [point.answered_requests for point in found.load_points] == [0, 12]
-    assert found.stopped is None
+    result = bench(serve(short).url, scenarios=["D(200,5)", "D(20,5)"])
+    assert [point.answered_requests for point in result.load_points] == [0, 12]
+    assert result.stopped is None
 
 
-def test_some_refused_requests_are_counted_beside_the_others(serve: Serve) -> None:
-    async def every_third(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await (complete if asked.number % 3 else status(429))(asked, writer)
+def test_rejected_requests_are_counted_as_errors(serve: Serve) -> None:
+    async def every_third(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await (complete if request.number % 3 else status(429))(request, writer)
 
     (point,) = bench(serve(every_third).url).load_points
     assert point.result.metrics.errors == {"http-429": 4}
     assert point.result.verdict is Verdict.INVALID
 
 
-def test_a_model_of_few_token_ids_is_found_out_before_the_load(serve: Serve, tmp_path: Path) -> None:
-    async def small(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        wrong = max(asked.body["prompt"])
-        await (status(400, f"Token id {wrong} is out of vocabulary") if wrong >= 512 else complete)(asked, writer)
+def test_a_small_vocabulary_is_detected_before_the_load(serve: Serve, tmp_path: Path) -> None:
+    async def small_vocabulary(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        max_id = max(request.body["prompt"])
+        await (status(400, f"Token id {max_id} is out of vocabulary") if max_id >= 512 else complete)(request, writer)
 
-    server = serve(small)
-    found = bench(server.url, concurrency=[1, 2], output=tmp_path / "out")
-    assert [point.answered_requests for point in found.load_points] == [12, 12]
-    assert [point.result.metrics.errors for point in found.load_points] == [{}, {}]
-    assert found.vocabulary is not None
-    assert 505 <= found.vocabulary.size <= 512
-    questions = [asked for asked in server.requests if len(asked.body["prompt"]) == 1]
-    assert len(questions) == found.vocabulary.requests <= 12
-    assert server.requests[: len(questions)] == questions
+    server = serve(small_vocabulary)
+    result = bench(server.url, concurrency=[1, 2], output=tmp_path / "out")
+    assert [point.answered_requests for point in result.load_points] == [12, 12]
+    assert [point.result.metrics.errors for point in result.load_points] == [{}, {}]
+    assert result.vocabulary is not None
+    assert 505 <= result.vocabulary.size <= 512
+    probes = [request for request in server.requests if len(request.body["prompt"]) == 1]
+    assert len(probes) == result.vocabulary.requests <= 12
+    assert server.requests[: len(probes)] == probes
     written = json.loads((tmp_path / "out" / "bench.json").read_text())["vocabulary"]
-    assert written == {"size": found.vocabulary.size, "origin": "server", "requests": len(questions)}
+    assert written == {"size": result.vocabulary.size, "origin": "server", "requests": len(probes)}
 
 
 def test_chat_prompts_have_no_vocabulary(serve: Serve) -> None:
@@ -311,22 +313,22 @@ def test_a_key_is_sent_and_never_written(serve: Serve, tmp_path: Path, monkeypat
     secret = "sk-very-secret"
     monkeypatch.setenv("THE_KEY", secret)
     server = serve(status(401, f"Incorrect API key provided: {secret}"))
-    found = bench(server.url, api_key_env="THE_KEY", headers={"x-team": "a-hidden-team"}, output=tmp_path / "out")
-    assert set(found.load_points[0].result.metrics.errors) == {"http-401"}
+    result = bench(server.url, api_key_env="THE_KEY", headers={"x-team": "a-hidden-team"}, output=tmp_path / "out")
+    assert set(result.load_points[0].result.metrics.errors) == {"http-401"}
     assert server.requests[0].headers["authorization"] == f"Bearer {secret}"
     assert server.requests[0].headers["x-team"] == "a-hidden-team"
-    assert "Incorrect API key provided: *****" in (found.stopped or "")
+    assert "Incorrect API key provided: *****" in (result.stopped or "")
     written = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
     assert written
     assert not any(secret.encode() in text or b"a-hidden-team" in text for text in written)
 
 
-def test_the_search_for_a_course_sees_the_whole_load(serve: Serve) -> None:
-    seen: list[Workload] = []
+def test_a_load_plan_is_made_from_the_whole_workload(serve: Serve) -> None:
+    workloads: list[Workload] = []
 
-    def course(workload: Workload) -> ListedLoads:
-        seen.append(workload)
+    def load_plan(workload: Workload) -> ListedLoads:
+        workloads.append(workload)
         return ListedLoads(workload)
 
-    bench(serve().url, course=course, seed=7)
-    assert (seen[0].seed, seen[0].max_requests, seen[0].endpoint) == (7, 12, "completions")
+    bench(serve().url, load_plan=load_plan, seed=7)
+    assert (workloads[0].seed, workloads[0].max_requests, workloads[0].endpoint) == (7, 12, "completions")

@@ -1,4 +1,4 @@
-"""Where the rooms meet."""
+"""Sessions: the remedies where no candidate can run."""
 
 import pytest
 
@@ -12,12 +12,12 @@ from autotuner.session import _refusal_remedy, session_for
     [
         (
             ["28 attention heads are not divisible by tp-size 3"],
-            "Give sizes that divide 28: --set parameters.tp-size=[1, 2, 4, 7, 14]",
+            "Set sizes that divide 28: --set parameters.tp-size=[1, 2, 4, 7, 14]",
         ),
-        (["breaks the constraint all: tp-size == gpus"], "Take the constraint back with --set constraints.all=null"),
+        (["breaks the constraint all: tp-size == gpus"], "Remove the constraint with --set constraints.all=null"),
         (
             ["it needs 8 GPUs and 2 may be used"],
-            "Allow more GPUs with --total-gpus, or give sizes whose product is at most 2",
+            "Allow more GPUs with --total-gpus, or set sizes whose product is at most 2",
         ),
         (["the simulated engine has no dp-size; simulate one replica"], "Set dp-size to 1: --set parameters.dp-size=1"),
         (["a and b both set --c"], "Keep one of a and b"),
@@ -26,15 +26,15 @@ from autotuner.session import _refusal_remedy, session_for
         ([], "Give every parameter at least one value."),
     ],
 )
-def test_the_remedy_for_an_empty_space_comes_from_the_reasons(reasons, remedy):
+def test_the_remedy_for_an_empty_space_follows_from_the_rejection_reasons(reasons, remedy):
     assert _refusal_remedy(reasons).startswith(remedy)
 
 
-def test_a_size_that_was_given_is_not_what_is_suggested():
-    asked = {"parameters": {"tp-size": [1]}}
+def test_the_remedy_does_not_suggest_the_size_that_was_set():
+    overrides = {"parameters": {"tp-size": [1]}}
+    context = TaskContext(base_runtime="sim", model_name="llama-3.1-70b", user_overrides=overrides)
+    experiment = compose(context).experiment
     with pytest.raises(ConfigError) as caught:
-        session_for(
-            compose(TaskContext(base_runtime="sim", model_name="llama-3.1-70b", user_overrides=asked)).experiment
-        )
+        session_for(experiment)
     assert "tp-size=[1]" not in caught.value.remedy
     assert "larger tp-size" in caught.value.remedy

@@ -1,4 +1,4 @@
-"""Drives a course of load points on one running server: what is asked, seen, summed up and told."""
+"""Drives the load points of a load plan on one running server, and summarizes what it observes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autotuner.search.launch import LoadPlan
 
 
 class ProgressCallback(Protocol):
-    """Hears of each step of a load point."""
+    """Receives the progress of load points."""
 
     def __call__(
         self,
@@ -30,15 +30,15 @@ class ProgressCallback(Protocol):
         expected_seconds: float = 0.0,
         result: LoadPointResult | None = None,
     ) -> None:
-        """Take note; load point number `position`, counted from 1."""
+        """Handle one step of the load point at `position`, counted from 1."""
 
 
 @dataclass(frozen=True)
 class LoadDriver:
-    """A course on one server. `salt` sets its prompts apart from every other's.
+    """Drives a load plan on one server; `meter` reads the server's GPUs, if they are known.
 
-    So does its number for a load point: none finds in a prefix cache what one before it left there,
-    not even the prefix that its own requests share. `meter` reads the server's GPUs, where they are known.
+    `salt` and the position of a load point make its prompts unique, so that no load point gets prefix cache
+    hits from an earlier one, not even on the prefix that its own requests share.
     """
 
     endpoint: load.Endpoint
@@ -50,24 +50,24 @@ class LoadDriver:
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def steps(self) -> Iterator[tuple[int, LoadStep]]:
-        """The course's load points with their numbers, from 1; `keep` each before the next is asked for."""
+        """Yield the plan's load points with their positions from 1; call `record_result` before the next one."""
         return enumerate(iter(self.load_plan.ask, None), start=1)
 
     def observe(self, position: int, step: LoadStep) -> Observation:
-        """Drive one load point; MachineError when the load generator itself failed."""
-        point, workload = step.load_point, step.workload
-        expected: dict[str, tuple[Stage, float]] = {
+        """Drive one load point; MachineError if the load generator itself fails."""
+        load_point, workload = step.load_point, step.workload
+        stages: dict[str, tuple[Stage, float]] = {
             "warming-up": ("warming-up", workload.warmup),
             "measuring": ("measuring", workload.duration),
         }
 
         def on_phase(phase: str) -> None:
-            stage, seconds = expected[phase]
-            self.on_progress(stage, load_point=point, position=position, expected_seconds=seconds)
+            stage, expected_seconds = stages[phase]
+            self.on_progress(stage, load_point=load_point, position=position, expected_seconds=expected_seconds)
 
         return load.measure(
             self.endpoint,
-            point,
+            load_point,
             workload,
             salt=f"{self.salt} {position}",
             on_phase=on_phase,
@@ -75,35 +75,35 @@ class LoadDriver:
         )
 
     def record_result(self, position: int, observation: Observation) -> LoadPointResult:
-        """Sum up and check what was seen, and let the course and the watcher know."""
-        use = self.meter.usage(*observation.window) if self.meter else None
-        result = replace(summarize_observation(observation, self.source, self.slo), gpu_use=use)
+        """Summarize and check an observation, and pass the result to the load plan and the progress callback."""
+        gpu_use = self.meter.usage(*observation.window) if self.meter else None
+        result = replace(summarize_observation(observation, self.source, self.slo), gpu_use=gpu_use)
         self.load_plan.tell(result)
         self.on_progress("measured", load_point=observation.load_point, position=position, result=result)
         return result
 
 
 def summarize_observation(observation: Observation, source: Source, slo: Slo) -> LoadPointResult:
-    """One load point in figures, checked, not yet judged."""
+    """Compute the metrics and validity checks of a load point; the verdict is left open."""
     from autotuner.scoring import metrics, validity  # numpy would delay the first request
 
-    figures = metrics.summarize(observation, slo)
-    checks = validity.check_validity(observation, figures, slo)
-    return LoadPointResult(observation.load_point, source, figures, checks, decided=observation.stop_reason)
+    summary = metrics.summarize(observation, slo)
+    checks = validity.check_validity(observation, summary, slo)
+    return LoadPointResult(observation.load_point, source, summary, checks, decided=observation.stop_reason)
 
 
 def find_vocabulary(
     url: str, served_model: str, model: Model, headers: Mapping[str, str], workload: Workload
 ) -> Vocabulary | None:
-    """The token ids of prompts for the server at `url`; None for chat, whose prompts are words.
+    """The vocabulary for prompts of token ids; None for chat, whose prompts are words.
 
-    The server is asked only where the configuration of `model` is not at hand.
+    The server at `url` is probed only if the configuration of `model` is not available locally.
     """
     if workload.endpoint == "chat":
         return None
-    known = model_dimensions(model).vocabulary_size
-    if known is not None:
-        return Vocabulary(known, "model")
+    vocab_size = model_dimensions(model).vocabulary_size
+    if vocab_size is not None:
+        return Vocabulary(vocab_size, "model")
     timeout = min(token_ids.REQUEST_TIMEOUT_SECONDS, workload.request_timeout)
     return token_ids.find_vocabulary(url, headers, served_model, assumed=load.Endpoint.vocab_size, timeout=timeout)
 
@@ -111,10 +111,10 @@ def find_vocabulary(
 def load_endpoint(
     url: str, served_model: str, model: Model, headers: Mapping[str, str], vocabulary: Vocabulary | None = None
 ) -> load.Endpoint:
-    """The server at `url` as the load generator sees it, with prompts of `ids`.
+    """The load generator's endpoint for the server at `url`, with prompts from `vocabulary`.
 
-    Prompts use the tokenizer of `model` where it is at hand.
+    Prompts use the tokenizer of `model` if it is available locally.
     """
-    tokenizer = tokenizer_file(model)
-    endpoint = load.Endpoint(url, served_model, headers, tokenizer_path=str(tokenizer) if tokenizer else None)
+    tokenizer_path = tokenizer_file(model)
+    endpoint = load.Endpoint(url, served_model, headers, tokenizer_path=str(tokenizer_path) if tokenizer_path else None)
     return replace(endpoint, vocab_size=vocabulary.size) if vocabulary else endpoint

@@ -1,4 +1,4 @@
-"""Measures a candidate: a real server is started once and serves every load point."""
+"""Measures candidates: starts the real server once and drives every load point on it."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ from autotuner.launchers import Launcher, Server, ServerExitedError, gpu_meter, 
 from autotuner.search.launch import LoadPlan
 
 EXTERNAL_READY_SECONDS = 30.0
-"""Seconds a server that runs already gets to answer."""
+"""Time for a server that autotune did not start to answer its first request."""
 
 PROBE_TIMEOUT_SECONDS = 30.0
-"""Seconds an idle server gets for one token after a load point with errors."""
+"""Time for an idle server to produce one token after a load point with errors."""
 
 EXIT_GRACE_SECONDS = 5.0
-"""Seconds a server that fails requests is watched, for engines take a while to end after their core died."""
+"""How long to wait for a failing server to exit: engines take a while to exit after their core has died."""
 
 TRANSIENT_FAILURES = (FailureKind.PORT_IN_USE, FailureKind.DRIVER_FAULT)
-"""What another launch of the same command may not meet again."""
+"""Failures that may not recur when the same command is launched again."""
 
 
 class MeasuredEvaluator:
-    """Starts each candidate's server, drives the course's load points on it, and brings back what was seen.
+    """Launches each candidate's server and drives a load plan on it.
 
-    `render` says how a server is started, as a script for the trial's folder. `devices` are the
-    indexes of the GPUs it may use, best connected first; empty for any.
+    `render` turns a server spec into the script kept in the trial's folder. `devices` are the indexes of
+    the GPUs that servers may use, best connected first; empty for any.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class MeasuredEvaluator:
 
     @property
     def source(self) -> Source:
-        """What the engine's numbers are."""
+        """Whether the engine's results are measured or simulated."""
         return self.engine.source
 
     @property
@@ -82,26 +82,25 @@ class MeasuredEvaluator:
         return self.experiment.workload()
 
     def clock(self) -> float:
-        """Unix seconds."""
         return time.time()
 
     def evaluate(
         self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
     ) -> Measurement:
-        """Measure `candidate`, a second time when the first failed by what may be chance; see Evaluator."""
-        place = TrialFolder(folder)
-        measurement = MeasuredLaunch(self, candidate, load_plan, place, trial, purpose).measure()
+        """Measure `candidate`, and once more after a transient failure; see Evaluator."""
+        trial_folder = TrialFolder(folder)
+        measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose).measure()
         failure = measurement.failure
         if failure is not None and failure.kind in TRANSIENT_FAILURES and not measurement.load_points:
-            place.set_log_aside()
-            measurement = MeasuredLaunch(self, candidate, load_plan, place, trial, purpose).measure()
+            trial_folder.set_log_aside()
+            measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose).measure()
         if "load" in measurement.timings:
             self.expected_start_seconds = measurement.timings["start"]
         return measurement
 
 
 class LogWatchedServer:
-    """A server that starts, taken for failed when its log says so; `sign` reads the log."""
+    """A starting server that counts as failed as soon as `find_startup_failure` finds a failure in its log."""
 
     def __init__(self, server: Server, find_startup_failure: Callable[[], Failure | None]) -> None:
         self.url = server.url
@@ -109,7 +108,7 @@ class LogWatchedServer:
         self._find_startup_failure = find_startup_failure
 
     def exit_status(self) -> int | None:
-        """The server's own; EngineError at the first line that means failure."""
+        """The server's exit status, None while it runs; EngineError if its log shows a failure."""
         status = self._server.exit_status()
         if status is None and (failure := self._find_startup_failure()) is not None:
             raise EngineError(failure)
@@ -117,7 +116,7 @@ class LogWatchedServer:
 
 
 class MeasuredLaunch:
-    """One launch from start to stop, and what was gathered on it."""
+    """One launch of a server, from start to stop, and its results."""
 
     def __init__(
         self,
@@ -144,7 +143,7 @@ class MeasuredLaunch:
         self.server_info: dict[str, Any] = {}
 
     def measure(self) -> Measurement:
-        """Launch, wait until ready, serve every load point, stop."""
+        """Launch the server, wait until it is ready, drive every load point, stop it."""
         spec = self._spec()
         if spec is None:
             self.headers = ready.request_headers(self.experiment.deployment)
@@ -171,30 +170,28 @@ class MeasuredLaunch:
         return LaunchContext.from_experiment(self.experiment, ports.free_port(), self.evaluator.devices)
 
     def _served_model(self, spec: ServerSpec | None) -> str:
-        named = self.experiment.model
-        return spec.served_model if spec else named.served_name or named.id_or_path
+        model = self.experiment.model
+        return spec.served_model if spec else model.served_name or model.id_or_path
 
     def _wait_until_ready(self, server: Server, spec: ServerSpec | None) -> Failure | None:
-        """Wait for the first token; the failure when there was none."""
-        limit = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
+        """Wait for the first token; return the failure if there is none."""
+        timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
         try:
             with self._timed("start"):
                 identity = ready.wait_until_ready(
                     LogWatchedServer(server, self._startup_failure) if self.experiment.runtime.fail_fast else server,
                     ready_path=spec.ready_path if spec else "/v1/models",
                     model=self._served_model(spec),
-                    timeout=limit if spec else EXTERNAL_READY_SECONDS,
+                    timeout=timeout if spec else EXTERNAL_READY_SECONDS,
                     endpoint=self.workload.endpoint,
                     headers=self.headers,
                 )
         except ServerExitedError as error:
             return self._diagnose(error.exit_status, "start")
         except TimeoutError as error:
-            return (
-                self._diagnose(None, "start")
-                if spec
-                else _unreachable_failure(server, FailureKind.START_TIMED_OUT, error)
-            )
+            if spec:
+                return self._diagnose(None, "start")
+            return _unreachable_failure(server, FailureKind.START_TIMED_OUT, error)
         except EngineError as error:
             return error.failure
         if spec is None:
@@ -208,50 +205,47 @@ class MeasuredLaunch:
         return self.evaluator.engine.startup_failure(self.folder.read_log())
 
     def _run_load_plan(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.GpuMeter) -> Failure | None:
-        """Drive the load points of the course; the failure that ended it early."""
-        limit = self.experiment.optimization.timeout_per_iteration
-        where = (server.url, self._served_model(spec), self.experiment.model, self.headers)
-        ids = find_vocabulary(*where, self.workload)
-        if ids is not None and ids.origin == "server":
-            self.server_info["vocabulary"] = ids.size
-        endpoint = load_endpoint(*where, ids)
-        drive = LoadDriver(
-            endpoint, self.load_plan, self.source, self.experiment.slo, self._report_progress, meter=meter
-        )
-        for position, step in drive.steps():
-            left = limit - (time.monotonic() - self.start_time)
-            if left < 0:
-                return timeout_failure(limit, position - 1, self.load_plan.max_load_points)
+        """Drive the load points of the plan; return the failure that ended it early."""
+        timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
+        target = (server.url, self._served_model(spec), self.experiment.model, self.headers)
+        vocabulary = find_vocabulary(*target, self.workload)
+        if vocabulary is not None and vocabulary.origin == "server":
+            self.server_info["vocabulary"] = vocabulary.size
+        endpoint = load_endpoint(*target, vocabulary)
+        slo = self.experiment.slo
+        driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress, meter=meter)
+        for position, step in driver.steps():
+            remaining = timeout - (time.monotonic() - self.start_time)
+            if remaining < 0:
+                return timeout_failure(timeout, position - 1, total)
+            step = step.with_time_limit(load_point_seconds(remaining, position, total))
             try:
                 with self._timed("load"):
-                    seen = drive.observe(
-                        position,
-                        step.with_time_limit(load_point_seconds(left, position, self.load_plan.max_load_points)),
-                    )
+                    observation = driver.observe(position, step)
             except MachineError as error:
                 return Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy)
-            self.folder.save_records(position, seen)
-            failure = self._check_health(server, endpoint, seen, spec)
+            self.folder.save_records(position, observation)
+            failure = self._check_health(server, endpoint, observation, spec)
             if failure is not None:
                 return failure
-            self.results.append(drive.record_result(position, seen))
+            self.results.append(driver.record_result(position, observation))
         return None
 
     def _check_health(
         self, server: Server, endpoint: load.Endpoint, observation: Observation, spec: ServerSpec | None
     ) -> Failure | None:
-        """Whether the server survived the load point; only failed requests make it ask."""
-        failed = any(record.error not in (None, CUT_OFF_ERROR) for record in observation.records)
-        if server.exit_status() is None and not failed and not observation.abort_reason:
+        """Return the failure if the server did not survive the load point; probed only after failed requests."""
+        has_errors = any(record.error not in (None, CUT_OFF_ERROR) for record in observation.records)
+        if server.exit_status() is None and not has_errors and not observation.abort_reason:
             return None
         timeout = min(PROBE_TIMEOUT_SECONDS, self.workload.request_timeout)
-        answer = ready.probe_server(server.url, endpoint.model, self.workload.endpoint, timeout, self.headers)
-        if answer == "answer":
+        probe_result = ready.probe_server(server.url, endpoint.model, self.workload.endpoint, timeout, self.headers)
+        if probe_result == "answer":
             return None
         deadline = time.monotonic() + EXIT_GRACE_SECONDS
         while (status := server.exit_status()) is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        if status is None and answer == "fault":
+        if status is None and probe_result == "fault":
             return None
         if spec is None:
             return _unreachable_failure(server, FailureKind.HUNG_UNDER_LOAD, observation.abort_reason or "")
@@ -262,27 +256,27 @@ class MeasuredLaunch:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
+        start_time = time.monotonic()
         try:
             yield
         finally:
-            self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - began
+            self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - start_time
 
     def _report_progress(self, stage: Stage, **more: Any) -> None:
         total = self.load_plan.max_load_points
         self.evaluator.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
 
 
-def load_point_seconds(seconds: float, position: int, total: int) -> float:
-    """Of the seconds left to a launch those of load point `position`, so that all others get as many."""
-    return seconds / max(1, total - position + 1)
+def load_point_seconds(remaining: float, position: int, total: int) -> float:
+    """An equal share of a launch's `remaining` seconds for each of its load points from `position` to `total`."""
+    return remaining / max(1, total - position + 1)
 
 
-def timeout_failure(limit: float, completed: int, total: int) -> Failure:
-    """The failure of a launch whose course takes more than `limit` seconds."""
+def timeout_failure(timeout: float, completed: int, total: int) -> Failure:
+    """The failure of a launch whose load plan takes more than `timeout` seconds."""
     return Failure(
         FailureKind.TRIAL_TIMED_OUT,
-        f"{completed} of {total} load points were measured in {limit:.0f} s.",
+        f"{completed} of {total} load points were measured in {timeout:.0f} s.",
         "Raise optimization.timeout_per_iteration, or measure fewer or shorter load points.",
     )
 

@@ -1,4 +1,4 @@
-"""The seam between the search and whoever answers it."""
+"""The interface of evaluators, which turn a candidate into a measurement."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from autotuner.search.launch import LoadPlan
 
 
 class Evaluator(Protocol):
-    """Says how good a candidate is."""
+    """Evaluates candidates, on a real server or in simulation."""
 
     @property
     def source(self) -> Source:
-        """What its numbers are."""
+        """Whether its results are measured or simulated."""
 
     @property
     def workload(self) -> Workload:
-        """The load points of the experiment, for whoever has no others in mind."""
+        """The load points of the experiment, for launches without a load plan of their own."""
 
     def clock(self) -> float:
-        """Unix seconds on the clock that trials are timed by."""
+        """Unix seconds on the clock that times trials, which may be virtual."""
 
     def evaluate(
         self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
     ) -> Measurement:
-        """Answer for `candidate` on `course`, leaving raw material in `folder`.
+        """Evaluate `candidate` under `load_plan`, and leave logs and raw records in `folder`.
 
-        `trial` and `purpose` are for whoever watches.
-        What the engine does wrong is in the measurement, never raised. MachineError and
-        RunStoreError are: they would befall every other candidate too.
+        `trial` and `purpose` appear in progress reports. Engine failures are part of the measurement and never
+        raised; MachineError and RunStoreError are, because they would hit every other candidate too.
         """

@@ -1,4 +1,4 @@
-"""One launch at a time, in this process."""
+"""Evaluates launches one at a time, in this process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from autotuner.evaluate.protocol import Evaluator
 from autotuner.search.launch import Launch, ListedLoads
 
 UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a file system that is full or read-only, which would hit every other trial too."""
 
 
 class SerialExecutor:
-    """Evaluates the submitted launch when its result is asked for."""
+    """Evaluates a submitted launch when its trial is waited for."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
@@ -24,28 +25,28 @@ class SerialExecutor:
 
     @property
     def has_room(self) -> bool:
-        """Whether no launch is waiting."""
+        """Whether another launch can be submitted."""
         return not self._pending
 
     def submit(self, number: int, launch: Launch, folder: Path) -> None:
-        """Take a launch on as trial `number`, with a folder for what it leaves behind."""
+        """Queue a launch as trial `number`, whose logs and records go to `folder`."""
         self._pending.append((number, launch, folder))
 
     def wait_for_trial(self) -> Trial | None:
-        """Evaluate the next launch to its end; None when there is none."""
+        """Evaluate the queued launch; None if there is none."""
         if not self._pending:
             return None
         number, launch, folder = self._pending.pop(0)
-        started = self.evaluator.clock()
+        start_time = self.evaluator.clock()
         measurement = self._evaluate(number, launch, folder)
-        return Trial(number, launch.candidate, measurement, started, self.evaluator.clock(), launch.purpose)
+        return Trial(number, launch.candidate, measurement, start_time, self.evaluator.clock(), launch.purpose)
 
     def _evaluate(self, number: int, launch: Launch, folder: Path) -> Measurement:
-        """The trial boundary: a fault of autotune itself costs one trial, not the run."""
+        """Evaluate a launch; an unexpected exception fails this trial and not the run."""
         try:
-            course = launch.load_plan or ListedLoads(self.evaluator.workload)
-            measurement = self.evaluator.evaluate(launch.candidate, course, folder, number, launch.purpose)
-            return replace(measurement, outcome=course.outcome)
+            load_plan = launch.load_plan or ListedLoads(self.evaluator.workload)
+            measurement = self.evaluator.evaluate(launch.candidate, load_plan, folder, number, launch.purpose)
+            return replace(measurement, outcome=load_plan.outcome)
         except AutotuneError:
             raise
         except Exception as error:
@@ -53,17 +54,17 @@ class SerialExecutor:
                 raise RunStoreError(
                     f"The trial's folder '{folder}' cannot be written.",
                     why=f"{error.strerror}.",
-                    remedy="Free some space, and go on with --resume.",
+                    remedy="Free some space, and continue with --resume.",
                 ) from error
             return Measurement(self.evaluator.source, (), _internal_failure(error, folder))
 
 
 def _internal_failure(error: Exception, folder: Path) -> Failure:
     folder.mkdir(parents=True, exist_ok=True)
-    report = folder / "internal-error.txt"
-    report.write_text("".join(traceback.format_exception(error)))
+    report_path = folder / "internal-error.txt"
+    report_path.write_text("".join(traceback.format_exception(error)))
     return Failure(
         FailureKind.INTERNAL,
         f"{type(error).__name__}: {error}",
-        f"This is a fault of autotune; please report it with {report}.",
+        f"This is a bug in autotune; please report it with {report_path}.",
     )

@@ -1,4 +1,4 @@
-"""Answers for a candidate with the simulated engine in virtual time: no process, no HTTP, no waiting."""
+"""Evaluates candidates on the simulated engine in virtual time: no process, no HTTP, no waiting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,11 @@ from autotuner.simulate.virtual_time import EngineDiedError, VirtualServer
 from autotuner.simulate.world import StartError, World, build_world
 
 BAD_FLAG_STATUS, START_FAILED_STATUS = 2, 1
+"""Exit statuses of `simulate.server`."""
 
 
 class StartFailedError(Exception):
-    """The simulated engine did not start: its exit status, its last words, and the seconds until then."""
+    """The simulated engine failed to start, with exit status `status`, after `seconds`."""
 
     def __init__(self, status: int, message: str, seconds: float) -> None:
         super().__init__(message)
@@ -50,12 +52,12 @@ class StartFailedError(Exception):
 
 
 class SimulatedEvaluator:
-    """Builds each candidate's world as the simulated engine would and drives the course on it.
+    """Simulates each candidate's engine and drives a load plan on it.
 
-    A candidate of another engine is simulated by its canonical parameters and that engine's fitted
-    constants. Times are virtual: `clock` moves on by what a run on a real server would take.
-    `render` says how a real server would be started, for the trial's folder. With `keep_records`
-    false nothing is written.
+    A candidate of another engine is simulated with its canonical parameters and that engine's calibrated
+    efficiencies. Times are virtual: `clock` advances by what a launch of a real server would take. `render`
+    turns the real server's spec into the script kept in the trial's folder. Without `keep_records` nothing
+    is written.
     """
 
     source: Source = "simulated"
@@ -89,14 +91,13 @@ class SimulatedEvaluator:
     def evaluate(
         self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
     ) -> Measurement:
-        """Simulate `candidate` on `course`; see Evaluator."""
-        visit = SimulatedLaunch(self, candidate, load_plan, folder, trial, purpose)
-        measurement = visit.simulate()
+        """Simulate `candidate` under `load_plan`; see Evaluator."""
+        measurement = SimulatedLaunch(self, candidate, load_plan, folder, trial, purpose).simulate()
         self._virtual_clock += sum(measurement.timings.values())
         return measurement
 
     def start(self, candidate: Candidate) -> tuple[Settings, World]:
-        """The candidate's settings and world; StartFailedError when it does not start."""
+        """The settings and the simulated engine of a candidate; StartFailedError if it does not start."""
         settings = self._settings(candidate)
         try:
             world = build_world(settings)
@@ -106,35 +107,36 @@ class SimulatedEvaluator:
         return settings, world
 
     def _settings(self, candidate: Candidate) -> Settings:
-        experiment, own = self.experiment, candidate.runtime == self.sim.name
-        world = experiment.simulate.model_copy(update={"gpu": simulated_gpu(experiment)})
-        target = replace(LaunchContext.from_experiment(experiment), simulate=world)
-        said = io.StringIO()
+        """Parse the candidate's command line as the simulated server would, with the experiment's GPU."""
+        experiment, is_sim_candidate = self.experiment, candidate.runtime == self.sim.name
+        options = experiment.simulate.model_copy(update={"gpu": simulated_gpu(experiment)})
+        context = replace(LaunchContext.from_experiment(experiment), simulate=options)
+        usage_error = io.StringIO()
         try:
-            with redirect_stderr(said):
+            with redirect_stderr(usage_error):
                 settings = parse_settings(
                     (
                         *self.sim.model_arguments(experiment.model),
                         *self.sim.parameter_arguments(simulated_stand_in(candidate).candidate, experiment.runtime),
-                        *self.sim.fixed_arguments(target),
-                        *(experiment.runtime.extra_args if own else ()),
+                        *self.sim.fixed_arguments(context),
+                        *(experiment.runtime.extra_args if is_sim_candidate else ()),
                     )
                 )
-        except SystemExit as left:
-            raise StartFailedError(BAD_FLAG_STATUS, said.getvalue(), 0.0) from left
-        if own:
+        except SystemExit as error:
+            raise StartFailedError(BAD_FLAG_STATUS, usage_error.getvalue(), 0.0) from error
+        if is_sim_candidate:
             return settings
         return replace(settings, calibration_engine=candidate.runtime, load_seconds=self.engine.expected_start_seconds)
 
 
 def simulated_gpu(experiment: Experiment) -> str:
-    """The GPU whose times are computed: simulate.gpu, for another engine the hardware's where it is named."""
-    named = experiment.hardware.gpu_type if experiment.base_runtime != Sim.name else None
-    return named or experiment.simulate.gpu
+    """The GPU type to simulate: `hardware.gpu_type` for real engines if it is set, else `simulate.gpu`."""
+    gpu_type = experiment.hardware.gpu_type if experiment.base_runtime != Sim.name else None
+    return gpu_type or experiment.simulate.gpu
 
 
 class SimulatedLaunch:
-    """One virtual launch, and what was gathered on it."""
+    """One launch in virtual time, and its results."""
 
     def __init__(
         self,
@@ -156,7 +158,7 @@ class SimulatedLaunch:
         self.server_info: dict[str, Any] = {"version": __version__}
 
     def simulate(self) -> Measurement:
-        """Start, serve every load point, stop."""
+        """Start the engine, drive every load point, stop it."""
         spec = self._spec()
         if self.folder is not None and self.evaluator.render is not None:
             self.folder.save_command(spec, self.evaluator.render(spec))
@@ -166,54 +168,55 @@ class SimulatedLaunch:
         return Measurement(self.evaluator.source, tuple(self.results), failure, self.timings, self.server_info, spec)
 
     def _spec(self) -> ServerSpec:
-        """What a real launch would run, whether the engine is installed here or not."""
+        """The server of a real launch, whether or not the engine is installed on this machine."""
         engine = self.evaluator.engine
-        target = LaunchContext.from_experiment(self.evaluator.experiment, engine.default_port, print_only=True)
-        return engine.server_spec(self.candidate, target)
+        context = LaunchContext.from_experiment(self.evaluator.experiment, engine.default_port, print_only=True)
+        return engine.server_spec(self.candidate, context)
 
     def _start_and_load(self) -> Failure | None:
-        owner = self.evaluator
+        evaluator = self.evaluator
         try:
-            settings, world = owner.start(self.candidate)
+            settings, world = evaluator.start(self.candidate)
         except StartFailedError as error:
             self.timings["start"] = error.seconds
             self._log(str(error))
-            return owner.sim.diagnose(str(error), error.status, "start")
+            return evaluator.sim.diagnose(str(error), error.status, "start")
         self.timings["start"] = world.start_seconds
         self.server_info["kv_tokens"] = world.kv_tokens
-        if ignored := simulated_stand_in(self.candidate).ignored_parameters:
-            self.server_info["not_simulated"] = list(ignored)
+        if ignored_parameters := simulated_stand_in(self.candidate).ignored_parameters:
+            self.server_info["not_simulated"] = list(ignored_parameters)
         self._log(f"KV cache size: {world.kv_tokens} tokens")
         self._report_progress("ready")
         try:
             return self._run_load_plan(VirtualServer(settings, world))
-        except EngineDiedError as died:
-            self.timings["load"] = self.timings.get("load", 0.0) + died.seconds
-            self._log(str(died))
-            return owner.sim.diagnose(str(died), died.status, "load")
+        except EngineDiedError as error:
+            self.timings["load"] = self.timings.get("load", 0.0) + error.seconds
+            self._log(str(error))
+            return evaluator.sim.diagnose(str(error), error.status, "load")
 
     def _run_load_plan(self, server: VirtualServer) -> Failure | None:
-        """Drive the load points of the course; the failure that ended it early."""
-        owner, experiment = self.evaluator, self.evaluator.experiment
-        limit = experiment.optimization.timeout_per_iteration
+        """Drive the load points of the plan; return the failure that ended it early."""
+        experiment, total = self.evaluator.experiment, self.load_plan.max_load_points
+        timeout = experiment.optimization.timeout_per_iteration
         for position, step in enumerate(iter(self.load_plan.ask, None), start=1):
-            left = limit - sum(self.timings.values())
-            if left < 0:
-                return timeout_failure(limit, position - 1, self.load_plan.max_load_points)
-            step = step.with_time_limit(load_point_seconds(left, position, self.load_plan.max_load_points))
-            point, seconds = step.load_point, {"measuring": step.workload.duration, "warming-up": step.workload.warmup}
+            remaining = timeout - sum(self.timings.values())
+            if remaining < 0:
+                return timeout_failure(timeout, position - 1, total)
+            step = step.with_time_limit(load_point_seconds(remaining, position, total))
+            durations = {"measuring": step.workload.duration, "warming-up": step.workload.warmup}
+            report = partial(self._report_progress, load_point=step.load_point, position=position)
 
-            def on_phase(phase: Any, point: Any = point, position: int = position, seconds: Any = seconds) -> None:
-                self._report_progress(phase, load_point=point, position=position, expected_seconds=seconds[phase])
+            def on_phase(phase: Any, report: Any = report, durations: Any = durations) -> None:
+                report(phase, expected_seconds=durations[phase])
 
-            seen = server.drive(step, on_phase)
+            observation = server.drive(step, on_phase)
             self.timings["load"] = server.clock
             if self.folder is not None:
-                self.folder.save_records(position, seen)
-            result = summarize_observation(seen, owner.source, experiment.slo)
+                self.folder.save_records(position, observation)
+            result = summarize_observation(observation, self.evaluator.source, experiment.slo)
             self.results.append(result)
             self.load_plan.tell(result)
-            self._report_progress("measured", load_point=point, position=position, result=result)
+            report("measured", result=result)
         return None
 
     def _log(self, message: str) -> None:

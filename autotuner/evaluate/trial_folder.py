@@ -1,4 +1,4 @@
-"""What a trial leaves on disk: the command, the server's log, the records of each load point."""
+"""The files of a trial: the launch command, the server's log, the raw records of each load point."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from autotuner.core import Observation, ServerSpec
 from autotuner.load import records
 
 MAX_LOG_BYTES = 1 << 20
-"""Bytes at the end of a log that are looked at."""
+"""Only the end of a longer log is read."""
 
 
 class TrialFolder:
-    """The folder of one trial; `read_log` starts where `mark_log` was called last."""
+    """The folder of one trial; `read_log` reads from the position of the last `mark_log`."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -23,23 +23,23 @@ class TrialFolder:
         self._secrets: tuple[str, ...] = ()
 
     def save_command(self, spec: ServerSpec, command: str) -> None:
-        """Write how the server is started as a script; secrets are named, their values stay in the environment."""
+        """Write the launch command as a script that reads secrets from the environment."""
         self._secrets = tuple(value for name in spec.secrets if (value := os.environ.get(name)))
-        handed_on = [f"# reads from the environment: {' '.join(spec.secrets)}"] if spec.secrets else []
+        comment = [f"# reads from the environment: {' '.join(spec.secrets)}"] if spec.secrets else []
         script = self.path / "command.sh"
-        script.write_text("\n".join(["#!/bin/sh", *handed_on, command]))
+        script.write_text("\n".join(["#!/bin/sh", *comment, command]))
         script.chmod(0o755)
 
     def save_records(self, position: int, observation: Observation) -> None:
-        """Write the raw records of one load point; RunStoreError when they cannot be written."""
+        """Write the raw records of one load point; RunStoreError if they cannot be written."""
         records.save(self.path / f"records-{position}.npz", observation)
 
     def mark_log(self) -> None:
-        """Let the next reading begin here."""
+        """Let the next `read_log` start at the current end of the log."""
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
 
     def read_log(self) -> str:
-        """The log since the mark, at most its last MiB; empty when there is none."""
+        """Return the log since the mark, at most its last MiB; empty without a log."""
         try:
             with self.log.open("rb") as file:
                 end = file.seek(0, 2)
@@ -49,16 +49,16 @@ class TrialFolder:
             return ""
 
     def redact_log(self) -> None:
-        """Take every secret that was handed on out of the log, should the server have printed it."""
+        """Mask secrets in the log, in case the server has printed them."""
         if not self._secrets or not self.log.exists():
             return
-        said = self.log.read_bytes()
-        kept = self._mask_secrets(said)
-        if kept != said:
-            self.log.write_bytes(kept)
+        log = self.log.read_bytes()
+        masked_log = self._mask_secrets(log)
+        if masked_log != log:
+            self.log.write_bytes(masked_log)
 
     def set_log_aside(self) -> None:
-        """Keep the log of a first attempt under another name, for a second one."""
+        """Rename the log of the first attempt before a second one."""
         if self.log.exists():
             self.log.replace(self.path / "server-first.log")
 

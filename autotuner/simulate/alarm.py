@@ -1,4 +1,4 @@
-"""A timer that wakes the event loop within microseconds; its own timers round to milliseconds."""
+"""One-shot timers for the event loop: a Linux timerfd fires within microseconds, asyncio's own round to 1 ms."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TFD_TIMER_ABSTIME = 1
 
 
 class Alarm(Protocol):
-    """Calls back once at a time of `time.monotonic`."""
+    """A one-shot timer on the clock of `time.monotonic`."""
 
     def set(self, deadline: float) -> None:
-        """Ring at `deadline`, at once when it is past; replaces an earlier deadline."""
+        """Call back at `deadline`, immediately if it has passed; replaces an earlier deadline."""
         ...
 
     def close(self) -> None:
-        """Never ring again."""
+        """Cancel the deadline and release the timer."""
         ...
 
 
@@ -35,7 +35,7 @@ class _Itimerspec(ctypes.Structure):
 
 
 class KernelAlarm:
-    """An alarm on a Linux timerfd. `os.timerfd_create` exists only from Python 3.13 on."""
+    """An alarm on a Linux timerfd, by way of ctypes: `os.timerfd_create` needs Python 3.13."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
@@ -48,19 +48,17 @@ class KernelAlarm:
         loop.add_reader(self._timer_fd, self._on_expiry)
 
     def set(self, deadline: float) -> None:
-        """Ring at `deadline`, at once when it is past; replaces an earlier deadline."""
         # A zero value would disarm the timer.
         nanoseconds = max(1, int(deadline * 1e9))
         self._timer_spec.value.seconds, self._timer_spec.value.nanoseconds = divmod(nanoseconds, 1_000_000_000)
         self._libc.timerfd_settime(self._timer_fd, TFD_TIMER_ABSTIME, ctypes.byref(self._timer_spec), None)
 
     def close(self) -> None:
-        """Never ring again."""
         self._loop.remove_reader(self._timer_fd)
         os.close(self._timer_fd)
 
     def _on_expiry(self) -> None:
-        # Re-armed between the wake-up and the read, there is nothing to read.
+        # Nothing to read if the timer was re-armed between the wake-up and the read.
         try:
             os.read(self._timer_fd, 8)
         except BlockingIOError:
@@ -77,16 +75,14 @@ class LoopAlarm:
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, deadline: float) -> None:
-        """Ring at `deadline`, at once when it is past; replaces an earlier deadline."""
         self.close()
         self._handle = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._callback)
 
     def close(self) -> None:
-        """Never ring again."""
         if self._handle is not None:
             self._handle.cancel()
 
 
 def create_alarm(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Alarm:
-    """The most precise alarm this system has."""
+    """Return the most precise alarm that this operating system offers."""
     return KernelAlarm(loop, callback) if sys.platform == "linux" else LoopAlarm(loop, callback)

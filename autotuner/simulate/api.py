@@ -1,4 +1,4 @@
-"""The server's endpoints: which path does what, and one generation from request to last byte."""
+"""The HTTP routes of the simulated server, and the writing of one request's response."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MALFORMED_EVENT = b'data: {"id": "broken", "choices": [{"index": 0, "text": "\n\
 
 
 class Api:
-    """Answers requests; before `ready` is set only with 503."""
+    """Routes and answers HTTP requests; answers everything with 503 until `ready` is set."""
 
     def __init__(self, settings: Settings, world: World, engine: RealtimeEngine) -> None:
         self.ready = False
@@ -53,20 +53,20 @@ class Api:
         }
 
     def handle(self, exchange: ServerExchange) -> None:
-        """Answer one request, or start to."""
+        """Answer a request, or start its response when it generates tokens."""
         request = exchange.request
         route = self._routes.get(request.path)
         try:
             if route is None:
-                raise ApiError(404, f"There is nothing at {request.path}; there is {', '.join(self._routes)}.")
-            method, answer = route
+                raise ApiError(404, f"Unknown path {request.path}; known paths: {', '.join(self._routes)}.")
+            method, handler = route
             if request.method != method:
-                raise ApiError(405, f"{request.path} takes {method}, not {request.method}.")
+                raise ApiError(405, f"{request.path} requires {method}, not {request.method}.")
             if not self.ready:
-                raise ApiError(503, "The model is being loaded.")
-            answer(exchange)
-        except ApiError as refused:
-            exchange.send(refused.status, error_body(refused.status, str(refused), refused.param))
+                raise ApiError(503, "The model is still loading.")
+            handler(exchange)
+        except ApiError as error:
+            exchange.send(error.status, error_body(error.status, str(error), error.param))
 
     def _models(self, exchange: ServerExchange) -> None:
         cards = [
@@ -87,32 +87,32 @@ class Api:
         exchange.send(200, metrics.render(self._engine), metrics.CONTENT_TYPE)
 
     def _reset_prefix_cache(self, exchange: ServerExchange) -> None:
-        empty = self._engine.scheduler.block_pool.reset_prefix_cache()
-        LOG.info("prefix cache reset%s", "" if empty else "; prefixes in use stay")
+        is_empty = self._engine.scheduler.block_pool.reset_prefix_cache()
+        LOG.info("prefix cache reset%s", "" if is_empty else "; prefixes in use stay")
         exchange.send(200, b"")
 
     def _generate(self, exchange: ServerExchange, endpoint: Endpoint) -> None:
         generation = parse_request(endpoint, exchange.request.body, self._world.shape.vocab_size)
         model = self._resolve_model(generation.model)
         self._check_length(generation)
-        fate = self._faults.draw(generation.output_tokens)
-        if fate.status == 429:
-            raise ApiError(429, "Too many requests (a fault that was asked for).")
-        if fate.status == 500:
-            raise ApiError(500, "Internal server error (a fault that was asked for).")
-        if fate.hang:
+        fault = self._faults.draw(generation.output_tokens)
+        if fault.status == 429:
+            raise ApiError(429, "Too many requests (injected fault).")
+        if fault.status == 500:
+            raise ApiError(500, "Internal server error (injected fault).")
+        if fault.hang:
             LOG.error("hanging as --fault-hang-after asked: no token from here on")
             self._engine.hang()
         number = next(self._request_numbers)
         prefix = "cmpl" if endpoint == "completions" else "chatcmpl"
-        answer = CompletionResponse(generation, f"{prefix}-sim-{number}", model)
+        response = CompletionResponse(generation, f"{prefix}-sim-{number}", model)
         limits = self._world.limits
         request = ScheduledRequest(
             prompt_tokens=len(generation.prompt),
-            output_tokens=fate.stop_length or generation.output_tokens,
+            output_tokens=fault.stop_length or generation.output_tokens,
             prompt_hashes=block_hashes(generation.prompt, limits.block_size) if limits.prefix_caching else (),
         )
-        ResponseWriter(exchange, generation, answer, request, fate).start(self._engine)
+        ResponseWriter(exchange, generation, response, request, fault).start(self._engine)
 
     def _resolve_model(self, model: str | None) -> str:
         names = self._settings.served_names
@@ -123,19 +123,19 @@ class Api:
         return model
 
     def _check_length(self, generation: Generation) -> None:
-        longest = self._world.limits.max_model_len
+        max_model_len = self._world.limits.max_model_len
         prompt, output = len(generation.prompt), generation.output_tokens
-        if prompt + output > longest:
+        if prompt + output > max_model_len:
             raise ApiError(
                 400,
-                f"This model's maximum context length is {longest} tokens, but {prompt + output} were requested "
+                f"This model's maximum context length is {max_model_len} tokens, but {prompt + output} were requested "
                 f"({prompt} in the prompt, {output} in the output).",
-                "prompt" if prompt >= longest else "max_tokens",
+                "prompt" if prompt >= max_model_len else "max_tokens",
             )
 
 
 class ResponseWriter:
-    """Carries one request's tokens from the engine to its client, one write per iteration."""
+    """Writes the tokens of one request to its client, one write per iteration."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class ResponseWriter:
         self._tokens_sent = 0
 
     def start(self, engine: RealtimeEngine) -> None:
-        """Submit the request; a client that leaves takes it back."""
+        """Submit the request to the engine; aborted if the client disconnects."""
         self._exchange.on_disconnect = lambda: engine.abort(self._request)
         if self._generation.stream:
             self._exchange.start_stream()
@@ -162,18 +162,18 @@ class ResponseWriter:
     def _on_tokens(self, tokens: int) -> None:
         if self._fault.crash:
             crash()
-        first = self._tokens_sent
+        first_index = self._tokens_sent
         self._tokens_sent += tokens
-        last = self._request.finish_time is not None
+        is_last = self._request.finish_time is not None
         if self._generation.stream:
-            self._write_event(first, tokens, last)
-        elif last:
+            self._write_event(first_index, tokens, is_last)
+        elif is_last:
             body = self._response.json_body(self._tokens_sent, self._finish_reason())
             self._exchange.send(200, body[: len(body) // 2] if self._fault.malformed else body)
 
     def _write_event(self, first_index: int, tokens: int, is_last: bool) -> None:
         event = self._response.stream_event(first_index, tokens, self._finish_reason() if is_last else None)
-        # The second token's event is broken, or the only one's.
+        # The second token's event is malformed, or the first one's if it is the only one.
         if self._fault.malformed and (first_index == 1 or (is_last and first_index == 0)):
             event = MALFORMED_EVENT
         if is_last:
@@ -186,7 +186,7 @@ class ResponseWriter:
 
 
 def crash() -> None:
-    """Die as of a segmentation fault: no clean-up, no answer."""
+    """End the process as a segmentation fault would: no clean-up, no response."""
     LOG.critical("Segmentation fault (simulated, as --fault-crash-after asked)")
     sys.stderr.flush()
     os._exit(CRASH_STATUS)

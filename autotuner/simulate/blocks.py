@@ -1,4 +1,4 @@
-"""The paged KV cache as counts: which blocks are free, held, or kept for their prefix."""
+"""Block accounting of a paged KV cache with prefix caching: free, allocated and evictable blocks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class RequestBlocks:
-    """The blocks one request holds: `own` nobody else can find, `shared` under their prefix hash.
+    """The KV cache blocks of one request: `private_count` unshared ones, and shared ones by prefix hash.
 
-    `hashes` has one chained hash for each full block of the prompt, `published` counts those
-    that were offered to the cache.
+    `prompt_hashes` has one chained hash per full block of the prompt; the first `published_count`
+    of them were offered to the prefix cache.
     """
 
     prompt_hashes: Sequence[Hashable] = ()
@@ -22,15 +22,15 @@ class RequestBlocks:
 
     @property
     def total(self) -> int:
-        """Blocks held in all."""
+        """Blocks held, private and shared."""
         return self.private_count + len(self.shared_hashes)
 
 
 class BlockPool:
-    """A fixed number of blocks: free + held by one + in the prefix cache is always `capacity`.
+    """A fixed number of blocks: free + private + in the prefix cache is always `capacity`.
 
-    A cached block that nobody holds stays until its room is needed, least recently used first,
-    the end of a prefix before its start.
+    A cached block without a holder stays until its space is needed; eviction takes the least recently
+    used first, and the end of a prefix before its start.
     """
 
     def __init__(self, capacity: int, *, prefix_caching: bool = True) -> None:
@@ -42,7 +42,7 @@ class BlockPool:
 
     @property
     def available_blocks(self) -> int:
-        """Blocks that can be taken now: the free ones and cached ones nobody holds."""
+        """Blocks that can be allocated now: free or evictable."""
         return self._free_blocks + len(self._evictable)
 
     @property
@@ -52,49 +52,51 @@ class BlockPool:
 
     @property
     def cached_blocks(self) -> int:
-        """Blocks that can be found by their prefix, held or not."""
+        """Blocks in the prefix cache, with or without a holder."""
         return len(self._reference_counts)
 
     def count_prefix_hits(self, hashes: Sequence[Hashable]) -> int:
-        """Count the leading blocks of a prompt that are in the cache."""
+        """Count the leading blocks of a prompt that are in the prefix cache."""
         if not self.prefix_caching:
             return 0
-        holders = self._reference_counts
         for count, digest in enumerate(hashes):
-            if digest not in holders:
+            if digest not in self._reference_counts:
                 return count
         return len(hashes)
 
     def admit(self, blocks: RequestBlocks, prefix_hits: int, new_blocks: int, *, reserve: int = 0) -> bool:
-        """Take `hits` leading cached blocks and `new` others, or nothing when `spare` would not be left."""
-        found = blocks.prompt_hashes[:prefix_hits]
-        idle_hits = sum(not self._reference_counts[digest] for digest in found)
-        if self.available_blocks - idle_hits < new_blocks + reserve:
+        """Acquire `prefix_hits` cached blocks and allocate `new_blocks`.
+
+        Returns False, and changes nothing, if fewer than `reserve` blocks would remain available.
+        """
+        hit_hashes = blocks.prompt_hashes[:prefix_hits]
+        evictable_hits = sum(not self._reference_counts[digest] for digest in hit_hashes)
+        if self.available_blocks - evictable_hits < new_blocks + reserve:
             return False
-        for digest in found:
+        for digest in hit_hashes:
             self._acquire(digest)
-        blocks.shared_hashes.extend(found)
+        blocks.shared_hashes.extend(hit_hashes)
         blocks.published_count = prefix_hits
         return self.allocate(blocks, new_blocks)
 
     def allocate(self, blocks: RequestBlocks, new_blocks: int) -> bool:
-        """Take `new` blocks for a request, or nothing when they are not to be had."""
+        """Allocate `new_blocks` to a request, evicting if necessary; False if too few are available."""
         if new_blocks > self.available_blocks:
             return False
         for _ in range(new_blocks - self._free_blocks):
-            evicted, _none = self._evictable.popitem(last=False)
-            del self._reference_counts[evicted]
+            evicted_hash, _none = self._evictable.popitem(last=False)
+            del self._reference_counts[evicted_hash]
             self._free_blocks += 1
         self._free_blocks -= new_blocks
         blocks.private_count += new_blocks
         return True
 
     def publish(self, blocks: RequestBlocks, full_blocks: int) -> None:
-        """Make a request's first `full_blocks` prompt blocks findable by others."""
+        """Put a request's first `full_blocks` prompt blocks into the prefix cache."""
         if not self.prefix_caching:
             return
         for digest in blocks.prompt_hashes[blocks.published_count : full_blocks]:
-            # A second copy computed meanwhile stays its holder's own.
+            # If another request has published the same prefix meanwhile, this copy stays private.
             if digest not in self._reference_counts:
                 self._reference_counts[digest] = 1
                 blocks.shared_hashes.append(digest)
@@ -102,7 +104,7 @@ class BlockPool:
             blocks.published_count += 1
 
     def release(self, blocks: RequestBlocks) -> None:
-        """Give back all a request holds; what is cached stays findable."""
+        """Free all blocks of a request; its cached ones become evictable."""
         self._free_blocks += blocks.private_count
         for digest in reversed(blocks.shared_hashes):
             self._reference_counts[digest] -= 1
@@ -112,7 +114,7 @@ class BlockPool:
         blocks.shared_hashes.clear()
 
     def reset_prefix_cache(self) -> bool:
-        """Empty the prefix cache of what nobody holds; whether it is empty now."""
+        """Evict every cached block without a holder; return whether the cache is empty now."""
         for digest in self._evictable:
             del self._reference_counts[digest]
         self._free_blocks += len(self._evictable)
@@ -125,7 +127,7 @@ class BlockPool:
 
 
 def block_hashes(tokens: Sequence[Hashable], block_size: int) -> list[Hashable]:
-    """Hash each full block of a prompt together with all that is before it."""
+    """Hash each full block of a prompt together with everything before it."""
     digests: list[Hashable] = []
     digest: int = 0
     for start in range(0, len(tokens) - block_size + 1, block_size):

@@ -1,4 +1,4 @@
-"""What the simulated engine does wrong on demand."""
+"""Faults that the simulated engine injects on demand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 CRASH_STATUS = 139
-"""What a shell reports of a process that died of a segmentation fault."""
+"""Exit status that a shell reports after a segmentation fault: 128 + SIGSEGV."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Seconds, request counts, and probabilities per request, as in the experiment's `simulate.faults`."""
+    """Fault options of an experiment's `simulate.faults`: seconds, request counts, probabilities per request."""
 
     start_delay: float = 0.0
     crash_after: int | None = None
@@ -25,9 +25,9 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class RequestFault:
-    """What happens to one request: refused with a status, or served with these flaws.
+    """The fault of one request: rejected with `status`, or served with the other flaws; by default none.
 
-    `stop_at` is the output length at which it stops by itself.
+    `stop_length` is the output length at which generation stops early.
     """
 
     status: Literal[429, 500] | None = None
@@ -38,7 +38,7 @@ class RequestFault:
 
 
 class FaultPlan:
-    """Draws each request's fate in the order of arrival, from one seed."""
+    """Draws the faults of requests in the order of arrival, from one seed."""
 
     def __init__(self, faults: Faults, seed: int) -> None:
         self._faults = faults
@@ -46,18 +46,18 @@ class FaultPlan:
         self._served_requests = 0
 
     def draw(self, output_tokens: int) -> RequestFault:
-        """Draw the fate of the next request, which asked for `output_tokens`."""
+        """Draw the fault of the next request, which asks for `output_tokens`."""
         faults, draw = self._faults, self._rng.random
-        # Always the same number of draws, so that one fault's rate does not move the others.
-        limited, broken, malformed, stops, at = draw(), draw(), draw(), draw(), draw()
-        if limited < faults.rate_limited:
+        # Always five draws, so that the probability of one fault does not change the draws of the others.
+        rate_limited, server_error, malformed, early_stop, stop_position = (draw() for _ in range(5))
+        if rate_limited < faults.rate_limited:
             return RequestFault(status=429)
-        if broken < faults.server_error:
+        if server_error < faults.server_error:
             return RequestFault(status=500)
         self._served_requests += 1
         return RequestFault(
             crash=faults.crash_after is not None and self._served_requests > faults.crash_after,
             hang=faults.hang_after is not None and self._served_requests > faults.hang_after,
             malformed=malformed < faults.malformed,
-            stop_length=1 + int(at * max(1, output_tokens - 1)) if stops < faults.early_stop else None,
+            stop_length=1 + int(stop_position * max(1, output_tokens - 1)) if early_stop < faults.early_stop else None,
         )

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one asyncio protocol: requests in, whole or chunked responses out."""
+"""An HTTP/1.1 server connection as an asyncio protocol, with chunked and plain responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSE_HEADER = b"connection: close\r\n"
 
 @dataclass(slots=True)
 class HttpRequest:
-    """One request, read to its end."""
+    """One complete HTTP request."""
 
     method: str = "GET"
     path: str = "/"
@@ -29,9 +29,9 @@ class HttpRequest:
 
 
 class ServerExchange:
-    """One request and its response: either `send` once, or `start_stream`, `write`s and `end`.
+    """One request and its response: `send` once, or `start_stream`, any number of `write`, then `end`.
 
-    `on_disconnect` is called when the client leaves before the end.
+    `on_disconnect` is called if the client disconnects before the response ends.
     """
 
     def __init__(self, connection: HttpConnection, request: HttpRequest) -> None:
@@ -41,7 +41,7 @@ class ServerExchange:
         self._chunked = request.chunked_allowed
 
     def send(self, status: int, body: bytes, content_type: str = "application/json") -> None:
-        """Send a whole response."""
+        """Send a complete response."""
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
             f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
@@ -51,11 +51,11 @@ class ServerExchange:
         self._connection.finish(self)
 
     def start_stream(self, content_type: str = "text/event-stream; charset=utf-8") -> None:
-        """Send the head of a response that comes piece by piece."""
+        """Send the headers of a streamed response."""
         if self._chunked:
             framing = b"transfer-encoding: chunked\r\n"
         else:
-            # HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+            # HTTP/1.0 has no chunked encoding: closing the connection ends the body.
             self.request.keep_alive = False
             framing = b""
         close = b"" if self.request.keep_alive else CLOSE_HEADER
@@ -63,11 +63,11 @@ class ServerExchange:
         self._connection.write(head + framing + SERVER_HEADERS + close + b"\r\n")
 
     def write(self, data: bytes) -> None:
-        """Send one piece."""
+        """Send one chunk."""
         self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def end(self, data: bytes) -> None:
-        """Send the last piece and end the response, in one write."""
+        """Send the last chunk and end the response, in one write."""
         if self._chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
         self._connection.write(data)
@@ -88,11 +88,9 @@ class HttpConnection(asyncio.Protocol):
         self._rejected = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the response in progress that nobody reads it."""
         self._transport = None
         self._queue.clear()
         current, self._current = self._current, None
@@ -100,7 +98,6 @@ class HttpConnection(asyncio.Protocol):
             current.on_disconnect()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came in."""
         if self._rejected:
             return
         try:
@@ -108,33 +105,31 @@ class HttpConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._reject(400)
         except httptools.HttpParserError:
-            # An oversized body ends the parsing by an error of its own, already answered.
+            # An oversized body stops the parser with an error too, and was answered already.
             if not self._rejected:
                 self._reject(400)
 
     def on_message_begin(self) -> None:
-        """Start a request."""
         self._request = HttpRequest()
         self._raw_url.clear()
 
     def on_url(self, url: bytes) -> None:
-        """Collect the target, which may come in parts."""
+        """Collect the URL, which may arrive in parts."""
         self._raw_url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Look at the one header that needs an answer before the body comes."""
+        """Answer `Expect: 100-continue` before the body arrives."""
         if name.lower() == b"expect" and value.lower() == b"100-continue":
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        """Collect the body."""
         self._request.body += body
         if len(self._request.body) > MAX_BODY_BYTES:
             self._reject(413)
             raise ValueError("body too large")
 
     def on_message_complete(self) -> None:
-        """Answer the request, or queue it behind the one in progress."""
+        """Handle the request, or queue it behind the one in progress."""
         request = self._request
         request.method = self._parser.get_method().decode("ascii")
         request.path = bytes(self._raw_url).split(b"?", 1)[0].decode("latin-1")
@@ -147,19 +142,19 @@ class HttpConnection(asyncio.Protocol):
             self._handle_next()
 
     def write(self, data: bytes) -> None:
-        """Send bytes, or drop them when the client is gone."""
+        """Send bytes; dropped if the client has disconnected."""
         if self._transport is not None:
             self._transport.write(data)
 
     def finish(self, exchange: ServerExchange) -> None:
-        """End the response in progress, and go on with the next request."""
+        """End the response in progress, and handle the next pipelined request."""
         self._current = None
         if self._transport is None:
             return
         if not exchange.request.keep_alive:
             self._transport.close()
         elif self._queue:
-            # Not at once: a response may end inside the handler of its own request.
+            # Deferred, because a response may end inside the handler of its own request.
             asyncio.get_running_loop().call_soon(self._handle_next)
 
     def _handle_next(self) -> None:
@@ -173,14 +168,10 @@ class HttpConnection(asyncio.Protocol):
 
     def _reject(self, status: int) -> None:
         self._rejected = True
-        # In the middle of another response there is no place for this one.
+        # While another response is being written, an error response would corrupt it.
         if self._current is None:
             phrase = HTTPStatus(status).phrase
-            self.write(
-                f"HTTP/1.1 {status} {phrase}\r\ncontent-length: 0\r\n".encode()
-                + SERVER_HEADERS
-                + CLOSE_HEADER
-                + b"\r\n"
-            )
+            head = f"HTTP/1.1 {status} {phrase}\r\ncontent-length: 0\r\n".encode()
+            self.write(head + SERVER_HEADERS + CLOSE_HEADER + b"\r\n")
         if self._transport is not None:
             self._transport.close()

@@ -1,4 +1,4 @@
-"""The OpenAI wire format: what a request asks for, and the bytes of its answer."""
+"""The OpenAI wire format: parsing of request bodies and rendering of responses."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, Literal, cast
 Endpoint = Literal["completions", "chat"]
 FinishReason = Literal["length", "stop"]
 DEFAULT_COMPLETION_TOKENS = 16
-"""Output length of a completion that asks for none, as the API defines it."""
+"""Output length of a completion without max_tokens, as the API defines it."""
 DEFAULT_CHAT_TOKENS = 256
-"""Output length of a chat that asks for none; a model would stop by itself."""
+"""Output length of a chat without max_tokens, where a real model would stop by itself."""
 WORDS = ("simulated", "tokens", "carry", "no", "meaning", "they", "only", "keep", "time", "and", "count")
 FINGERPRINT = '"system_fingerprint":"simulated"'
 DONE_EVENT = b"data: [DONE]\n\n"
 
 
 class ApiError(Exception):
-    """A request that is answered with an error object."""
+    """A request that is answered with an HTTP error status and an OpenAI error object."""
 
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a request asks for. `prompt` is token ids or words."""
+    """A parsed generation request; `prompt` is a sequence of token ids or words."""
 
     endpoint: Endpoint
     model: str | None
@@ -40,8 +40,8 @@ class Generation:
     include_usage: bool
 
 
-def parse_request(endpoint: Endpoint, body: bytes | bytearray, vocabulary: int) -> Generation:
-    """Read a request's body; RefusedError names what is wrong with it."""
+def parse_request(endpoint: Endpoint, body: bytes | bytearray, vocab_size: int) -> Generation:
+    """Parse a request body; ApiError if it is invalid."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -56,11 +56,8 @@ def parse_request(endpoint: Endpoint, body: bytes | bytearray, vocabulary: int) 
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise ApiError(400, "stream_options must be an object.", "stream_options")
-    prompt = (
-        _parse_prompt(data.get("prompt"), vocabulary)
-        if endpoint == "completions"
-        else _parse_messages(data.get("messages"))
-    )
+    is_chat = endpoint == "chat"
+    prompt = _parse_messages(data.get("messages")) if is_chat else _parse_prompt(data.get("prompt"), vocab_size)
     if not prompt:
         raise ApiError(400, "The prompt is empty.", "prompt")
     return Generation(
@@ -85,39 +82,40 @@ def _parse_integer(data: dict[str, Any], name: str, minimum: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ApiError(400, f"{name} must be a whole number of at least {minimum}, not {value!r}.", name)
+        raise ApiError(400, f"{name} must be an integer of at least {minimum}, not {value!r}.", name)
     return value
 
 
 def _parse_output_tokens(endpoint: Endpoint, data: dict[str, Any]) -> int:
-    asked = _parse_integer(data, "max_completion_tokens", 1) or _parse_integer(data, "max_tokens", 1)
-    least = _parse_integer(data, "min_tokens", 0) or 0
+    max_tokens = _parse_integer(data, "max_completion_tokens", 1) or _parse_integer(data, "max_tokens", 1)
+    min_tokens = _parse_integer(data, "min_tokens", 0) or 0
     _parse_flag(data, "ignore_eos")
-    if asked is None:
-        asked = max(least, DEFAULT_COMPLETION_TOKENS if endpoint == "completions" else DEFAULT_CHAT_TOKENS)
-    if least > asked:
-        raise ApiError(400, f"min_tokens {least} is above max_tokens {asked}.", "min_tokens")
-    return asked
+    if max_tokens is None:
+        max_tokens = max(min_tokens, DEFAULT_COMPLETION_TOKENS if endpoint == "completions" else DEFAULT_CHAT_TOKENS)
+    if min_tokens > max_tokens:
+        raise ApiError(400, f"min_tokens {min_tokens} is above max_tokens {max_tokens}.", "min_tokens")
+    return max_tokens
 
 
-def _parse_prompt(prompt: Any, vocabulary: int) -> Sequence[Hashable]:
-    """Take text, token ids, or a list of one of either."""
+def _parse_prompt(prompt: Any, vocab_size: int) -> Sequence[Hashable]:
+    """Accept text, token ids, or a list that holds one of either; text becomes one token per word."""
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
         if len(prompt) > 1:
             raise ApiError(400, "Only one prompt per request is supported.", "prompt")
         prompt = prompt[0]
     if isinstance(prompt, str):
         return prompt.split()
-    # Types and not isinstance(): true and false are ints too.
+    # The exact type rather than isinstance(): bool is a subclass of int.
     if not isinstance(prompt, list) or not set(map(type, prompt)) <= {int}:
         raise ApiError(400, "prompt must be text or a list of token ids.", "prompt")
-    if prompt and not 0 <= min(prompt) <= max(prompt) < vocabulary:
-        wrong = min(prompt) if min(prompt) < 0 else max(prompt)
-        raise ApiError(400, f"Token id {wrong} is out of vocabulary.", "prompt")
+    if prompt and not 0 <= min(prompt) <= max(prompt) < vocab_size:
+        invalid_id = min(prompt) if min(prompt) < 0 else max(prompt)
+        raise ApiError(400, f"Token id {invalid_id} is out of vocabulary.", "prompt")
     return prompt
 
 
 def _parse_messages(messages: Any) -> Sequence[Hashable]:
+    """The words of all chat messages, which count as one token each."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ApiError(400, "messages must be a list of objects.", "messages")
     words: list[str] = []
@@ -132,56 +130,55 @@ def _parse_messages(messages: Any) -> Sequence[Hashable]:
 
 
 def error_body(status: int, message: str, param: str | None = None) -> bytes:
-    """Write an error object as OpenAI-compatible servers do."""
-    kind = {
+    """Render the error object of OpenAI-compatible servers."""
+    error_type = {
         400: "BadRequestError",
         404: "NotFoundError",
         405: "MethodNotAllowedError",
         429: "RateLimitError",
         503: "ServiceUnavailableError",
     }.get(status, "InternalServerError")
-    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": status}}).encode()
+    return json.dumps({"error": {"message": message, "type": error_type, "param": param, "code": status}}).encode()
 
 
 def output_text(first_index: int, count: int) -> str:
-    """Output tokens number `first` and on as text: one word each, a space between."""
+    """The text of `count` output tokens from `first_index` on: one word per token."""
     text = " ".join(WORDS[index % len(WORDS)] for index in range(first_index, first_index + count))
     return f" {text}" if first_index else text
 
 
 class CompletionResponse:
-    """Renders one generation's answer, as a whole or as server-sent events."""
+    """Renders the response to one generation request, as a JSON body or as server-sent events."""
 
     def __init__(self, generation: Generation, request_id: str, model: str) -> None:
         self._prompt_tokens = len(generation.prompt)
-        self._chat = generation.endpoint == "chat"
+        self._is_chat = generation.endpoint == "chat"
         self._include_usage = generation.include_usage
-        kind = (
-            "text_completion" if not self._chat else "chat.completion.chunk" if generation.stream else "chat.completion"
-        )
+        chat_type = "chat.completion.chunk" if generation.stream else "chat.completion"
+        object_type = chat_type if self._is_chat else "text_completion"
         self._prefix = (
-            f'{{"id":{json.dumps(request_id)},"object":"{kind}","created":{int(time.time())},'
+            f'{{"id":{json.dumps(request_id)},"object":"{object_type}","created":{int(time.time())},'
             f'"model":{json.dumps(model)},{FINGERPRINT},"choices":['
         )
         self._suffix = '],"usage":null}\n\n' if self._include_usage else "]}\n\n"
 
     def json_body(self, tokens: int, reason: FinishReason) -> bytes:
-        """The answer in one JSON object."""
+        """Render the complete response with `tokens` output tokens."""
         text = json.dumps(output_text(0, tokens))
-        content = f'"message":{{"role":"assistant","content":{text}}}' if self._chat else f'"text":{text}'
+        content = f'"message":{{"role":"assistant","content":{text}}}' if self._is_chat else f'"text":{text}'
         choice = f'{{"index":0,{content},"logprobs":null,"finish_reason":"{reason}","stop_reason":null}}'
         return f'{self._prefix}{choice}],"usage":{self._usage_json(tokens)}}}'.encode()
 
     def stream_event(self, first_index: int, count: int, reason: FinishReason | None = None) -> bytes:
-        """The event with output tokens `first` and on; a chat's first one is preceded by its role."""
+        """Render the event of `count` output tokens from `first_index` on; a chat's first follows a role event."""
         text = output_text(first_index, count)
         ending = f'"{reason}","stop_reason":null' if reason else "null"
-        content = f'"delta":{{"content":"{text}"}}' if self._chat else f'"text":"{text}"'
+        content = f'"delta":{{"content":"{text}"}}' if self._is_chat else f'"text":"{text}"'
         event = f'data: {self._prefix}{{"index":0,{content},"logprobs":null,"finish_reason":{ending}}}{self._suffix}'
-        return (self._role_event() + event if self._chat and not first_index else event).encode()
+        return (self._role_event() + event if self._is_chat and not first_index else event).encode()
 
     def final_events(self, tokens: int) -> bytes:
-        """The events after the last token: usage where it was asked for, and the end mark."""
+        """Render the events after the last token: usage if requested, then [DONE]."""
         if not self._include_usage:
             return DONE_EVENT
         return f'data: {self._prefix}],"usage":{self._usage_json(tokens)}}}\n\n'.encode() + DONE_EVENT

@@ -1,4 +1,4 @@
-"""The scheduler in real time: each iteration's tokens go out at its end, on an absolute clock."""
+"""Runs the scheduler in real time: the tokens of an iteration are sent when its simulated time ends."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from autotuner.simulate.scheduler import ScheduledRequest, Scheduler
 LOG = logging.getLogger(__name__)
 LATENESS_BOUNDS_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 MAX_LATENESS_SECONDS = 1.0
-"""Seconds of lateness after which the clock is set anew, and said so."""
+"""Lateness above which the simulated clock is reset to the wall clock, with a warning."""
 
 TokenSink = Callable[[int], None]
-"""Takes the tokens one iteration gave one request."""
+"""Receives the number of tokens that a request got in one iteration."""
 
 
 class LatenessHistogram:
-    """A histogram of how long after its iteration's end the last of its tokens was sent, in seconds."""
+    """Histogram of the seconds from an iteration's simulated end until its last token was sent."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(LATENESS_BOUNDS_SECONDS) + 1)
         self.total_seconds = 0.0
 
     def record(self, seconds: float) -> None:
-        """Count one iteration."""
         self.counts[bisect_left(LATENESS_BOUNDS_SECONDS, seconds)] += 1
         self.total_seconds += seconds
 
@@ -36,8 +35,8 @@ class LatenessHistogram:
 class RealtimeEngine:
     """Runs the scheduler on the wall clock.
 
-    An iteration starts at the exact time its predecessor ended, not at the time the loop got
-    round to it, so lateness never adds up.
+    An iteration starts exactly when the previous one ended on the simulated clock, not when the event
+    loop got to it, so lateness does not accumulate.
     """
 
     def __init__(self, scheduler: Scheduler, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,31 +51,27 @@ class RealtimeEngine:
         self._hung = False
 
     def submit(self, request: ScheduledRequest, sink: TokenSink) -> None:
-        """Queue a request; `sink` is called with every token it gets."""
+        """Queue a request; `sink` is called after every iteration that gave it tokens."""
         self._sinks[request] = sink
         request.arrival_time = time.monotonic()
         self.scheduler.add(request)
         if not self._iterating and not self._hung:
             self._iterating = True
-            # After the other requests of this turn of the loop, so that they share the iteration.
-            self._loop.call_soon(self._wake_up)
+            # Deferred, so that requests submitted in this turn of the event loop share the first iteration.
+            self._loop.call_soon(lambda: self._begin_iteration(time.monotonic()))
 
     def abort(self, request: ScheduledRequest) -> None:
-        """Drop a request whose client is gone."""
+        """Drop a request whose client has disconnected."""
         self._sinks.pop(request, None)
         self.scheduler.abort(request)
 
     def hang(self) -> None:
-        """Emit nothing any more, as an engine does whose loop has died."""
+        """Emit no more tokens, like an engine whose main loop has died."""
         self._hung = True
 
     def close(self) -> None:
-        """Stop for good."""
         self._hung = True
         self._alarm.close()
-
-    def _wake_up(self) -> None:
-        self._begin_iteration(time.monotonic())
 
     def _begin_iteration(self, now: float) -> None:
         result = None if self._hung else self.scheduler.step(now)
@@ -97,7 +92,7 @@ class RealtimeEngine:
                 if request.finish_time is not None:
                     del self._sinks[request]
                 sink(tokens)
-        # Callbacks scheduled now run after the loop has flushed what the sinks wrote.
+        # Runs after the event loop has flushed what the sinks wrote.
         self._loop.call_soon(self._record_lateness, deadline)
         self._begin_iteration(self._next_start(deadline))
 

@@ -1,4 +1,4 @@
-"""Continuous batching in virtual time: which tokens each iteration computes, and when they come out."""
+"""Continuous batching: which tokens each engine iteration computes, and when they are emitted."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from autotuner.simulate.blocks import BlockPool, RequestBlocks
 Policy = Literal["fcfs", "lpm"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 MAX_PREFIX_SORT_QUEUE = 128
-"""Longest queue that is sorted by prefix match; engines give up beyond it, too."""
+"""Longest waiting queue that is sorted by prefix match; SGLang falls back to FCFS above 128 too."""
 WATERMARK_FRACTION = 0.01
-"""Share of blocks an admission leaves free, so that what runs can grow without preemption."""
+"""Fraction of blocks kept free on admission, so that running requests can grow; vLLM's watermark is 0.01."""
 
 StepTime = Callable[[Sequence[tuple[int, int]], int, int], float]
-"""(prefill chunks as (new, cached) tokens, decoding sequences, their cached tokens) -> seconds."""
+"""(prefill chunks as (new, cached) tokens, decoding sequences, their cached tokens in total) -> seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
-    """What bounds a batch. `max_model_len` tokens must fit in `blocks` x `block_size`."""
+    """Limits of a batch and of the KV cache; `max_model_len` tokens must fit in `num_blocks` blocks."""
 
     max_running_requests: int
     max_batched_tokens: int
@@ -44,10 +44,10 @@ class SchedulerLimits:
 
 @dataclass(slots=True, eq=False)
 class ScheduledRequest:
-    """One generation: exactly `output_tokens` come out unless it is aborted.
+    """A request that generates exactly `output_tokens` unless it is aborted.
 
-    `hashes` are `blocks.block_hashes` of the prompt, empty for a prompt nobody shares. The rest
-    is kept by the scheduler; times are those of the clock that `step` was given.
+    `prompt_hashes` are the `block_hashes` of the prompt, empty if no other request shares its prefix.
+    The scheduler maintains the other fields; times are on the clock passed to `Scheduler.step`.
     """
 
     prompt_tokens: int
@@ -65,13 +65,13 @@ class ScheduledRequest:
 
     @property
     def total_tokens(self) -> int:
-        """Prompt and output tokens known so far."""
+        """Prompt tokens and the output tokens generated so far."""
         return self.prompt_tokens + self.generated_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One iteration: it takes `duration` seconds, at its end `emitted` tokens go out."""
+    """One iteration of `duration` seconds; each request in `emitted_tokens` gets that many tokens at its end."""
 
     duration: float
     emitted_tokens: list[tuple[ScheduledRequest, int]]
@@ -83,7 +83,7 @@ class StepResult:
 
 @dataclass(slots=True)
 class EngineCounters:
-    """What an engine counts since its start; prefix queries and hits are in tokens."""
+    """Totals since the engine started."""
 
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
@@ -96,11 +96,10 @@ class EngineCounters:
 
 
 class Scheduler:
-    """Iteration-level scheduler with chunked or whole-prompt prefill and preemption by recompute.
+    """Iteration-level scheduler with chunked or whole-prompt prefill and preemption by recomputation.
 
-    Chunked: every running sequence decodes in every iteration, prompts fill what is left of
-    `max_batched_tokens`. Whole prompts: an iteration is either all prefill or all decode, and
-    prefill goes first.
+    With chunked prefill every running sequence decodes in every iteration, and prompt chunks fill the rest
+    of `max_batched_tokens`. Without it an iteration is either all prefill or all decode, prefill first.
     """
 
     def __init__(self, limits: SchedulerLimits, step_time: StepTime) -> None:
@@ -116,11 +115,10 @@ class Scheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
         return not self.waiting and not self.running
 
     def add(self, request: ScheduledRequest) -> None:
-        """Queue a request; ValueError when it could never be served."""
+        """Queue a request; ValueError if it can never be served."""
         if request.prompt_tokens < 1 or request.output_tokens < 1:
             raise ValueError("a request has at least one prompt and one output token")
         if request.prompt_tokens + request.output_tokens > self.limits.max_model_len:
@@ -129,7 +127,7 @@ class Scheduler:
         self.waiting.append(request)
 
     def abort(self, request: ScheduledRequest) -> bool:
-        """Drop a request and free its blocks; False when it was not queued or running."""
+        """Drop a request and free its blocks; False if it was neither waiting nor running."""
         if request in self.running:
             self.running.remove(request)
         elif request in self.waiting:
@@ -143,8 +141,8 @@ class Scheduler:
     def step(self, now: float) -> StepResult | None:
         """Compute one iteration that starts at `now`; None when idle.
 
-        The state moves on at once; the caller shows `emitted` at `now + duration`. What is
-        added or aborted in between takes effect in the next iteration.
+        The scheduler's state advances immediately; the caller delivers the tokens at `now + duration`.
+        Requests added or aborted in between take effect in the next iteration.
         """
         self._batch, self._preempted_requests = [], []
         if self.limits.chunked_prefill:
@@ -158,15 +156,14 @@ class Scheduler:
         return self._run_batch(now) if self._batch else None
 
     def _schedule_running(self, budget: int) -> int:
-        """Schedule what already runs, oldest first; return what is left of the budget."""
+        """Schedule running requests, oldest first; return the remaining token budget."""
         position = 0
-        size = self.limits.block_size
+        block_size = self.limits.block_size
         while position < len(self.running) and budget > 0:
             request = self.running[position]
             tokens = min(request.total_tokens - request.computed_tokens, budget)
-            holding = request.blocks
-            missing = -(-(request.computed_tokens + tokens) // size) - holding.total
-            if missing > 0 and not self._allocate_with_preemption(request, missing):
+            missing_blocks = -(-(request.computed_tokens + tokens) // block_size) - request.blocks.total
+            if missing_blocks > 0 and not self._allocate_with_preemption(request, missing_blocks):
                 break
             self._schedule(request, tokens)
             budget -= tokens
@@ -174,7 +171,7 @@ class Scheduler:
         return budget
 
     def _allocate_with_preemption(self, request: ScheduledRequest, missing_blocks: int) -> bool:
-        """Take blocks for a running request, at the cost of the newest; False when it is the newest itself."""
+        """Allocate blocks to a running request, preempting the newest ones; False if it was preempted itself."""
         while not self.block_pool.allocate(request.blocks, missing_blocks):
             victim = self.running.pop()
             self.block_pool.release(victim.blocks)
@@ -188,67 +185,65 @@ class Scheduler:
         return True
 
     def _admit_waiting(self, budget: int) -> None:
-        """Start waiting requests while the batch, the budget and the blocks last; never past a blocked one."""
+        """Start waiting requests while batch size, token budget and blocks allow; a blocked one blocks the rest."""
         limits = self.limits
         if limits.policy == "lpm" and len(self.running) < limits.max_running_requests:
             self._sort_by_prefix_match()
         while self.waiting and budget > 0 and len(self.running) < limits.max_running_requests:
             request = self.waiting[0]
-            hits = self._prefix_hits(request)
-            cached = hits * limits.block_size
-            tokens = request.total_tokens - cached
+            prefix_hits = self._prefix_hits(request)
+            cached_tokens = prefix_hits * limits.block_size
+            tokens = request.total_tokens - cached_tokens
             if tokens > budget:
                 if not limits.chunked_prefill:
                     return
                 tokens = budget
-            new = -(-(cached + tokens) // limits.block_size) - hits
-            if not self.block_pool.admit(
-                request.blocks, hits, new, reserve=self._watermark_blocks if self.running else 0
-            ):
+            new_blocks = -(-(cached_tokens + tokens) // limits.block_size) - prefix_hits
+            reserve = self._watermark_blocks if self.running else 0
+            if not self.block_pool.admit(request.blocks, prefix_hits, new_blocks, reserve=reserve):
                 return
             self.waiting.popleft()
             self.running.append(request)
-            request.computed_tokens = cached
+            request.computed_tokens = cached_tokens
             if not request.preemptions:
-                request.cached_tokens = cached
+                request.cached_tokens = cached_tokens
                 if limits.prefix_caching:
                     self.counters.prefix_query_tokens += request.prompt_tokens
-                    self.counters.prefix_hit_tokens += cached
+                    self.counters.prefix_hit_tokens += cached_tokens
             self._schedule(request, tokens)
             budget -= tokens
 
     def _schedule(self, request: ScheduledRequest, tokens: int) -> None:
-        """Put tokens in the batch; prompt blocks they fill can be shared from now on, as in real engines."""
+        """Add tokens of a request to the batch, and publish the prompt blocks they fill, as real engines do."""
         self._batch.append((request, tokens))
         if request.computed_tokens < request.prompt_tokens:
-            full = min(request.computed_tokens + tokens, request.prompt_tokens) // self.limits.block_size
-            self.block_pool.publish(request.blocks, full)
+            full_blocks = min(request.computed_tokens + tokens, request.prompt_tokens) // self.limits.block_size
+            self.block_pool.publish(request.blocks, full_blocks)
 
     def _prefix_hits(self, request: ScheduledRequest) -> int:
-        # The last prompt token is always computed: its output is the first new token.
-        usable = (request.total_tokens - 1) // self.limits.block_size
-        return min(self.block_pool.count_prefix_hits(request.prompt_hashes), usable)
+        # The last token is always computed, because its output is the next token.
+        max_hits = (request.total_tokens - 1) // self.limits.block_size
+        return min(self.block_pool.count_prefix_hits(request.prompt_hashes), max_hits)
 
     def _sort_by_prefix_match(self) -> None:
         if 1 < len(self.waiting) <= MAX_PREFIX_SORT_QUEUE:
-            self.waiting = deque(
-                sorted(self.waiting, key=lambda request: (-request.preemptions, -self._prefix_hits(request)))
-            )
+            by_priority = sorted(self.waiting, key=lambda item: (-item.preemptions, -self._prefix_hits(item)))
+            self.waiting = deque(by_priority)
 
     def _run_batch(self, now: float) -> StepResult:
-        """Price the batch, move every request on, and take out what is finished."""
+        """Compute the duration of the batch, advance its requests, and remove the finished ones."""
         chunks: list[tuple[int, int]] = []
-        decodes = context = 0
+        decodes = decode_context = 0
         emitted: list[tuple[ScheduledRequest, int]] = []
         for request, tokens in self._batch:
             if request.generated_tokens and tokens == 1:
                 decodes += 1
-                context += request.computed_tokens
+                decode_context += request.computed_tokens
             else:
                 chunks.append((tokens, request.computed_tokens))
             if request.computed_tokens + tokens == request.total_tokens:
                 emitted.append((request, 1))
-        duration = self._step_time(chunks, decodes, context)
+        duration = self._step_time(chunks, decodes, decode_context)
         for request, tokens in self._batch:
             request.computed_tokens += tokens
             if request.first_scheduled_time is None:
@@ -263,7 +258,7 @@ class Scheduler:
         return StepResult(duration, emitted, finished, self._preempted_requests, prefill_tokens, decodes)
 
     def _emit_tokens(self, emitted: list[tuple[ScheduledRequest, int]], end_time: float) -> list[ScheduledRequest]:
-        """Count one token for each, free what is done."""
+        """Record the emitted tokens, and free the blocks of finished requests, which are returned."""
         finished: list[ScheduledRequest] = []
         for request, tokens in emitted:
             request.generated_tokens += tokens
@@ -274,6 +269,6 @@ class Scheduler:
                 self.block_pool.release(request.blocks)
                 finished.append(request)
         if finished:
-            done = set(finished)
-            self.running = [request for request in self.running if request not in done]
+            finished_set = set(finished)
+            self.running = [request for request in self.running if request not in finished_set]
         return finished

@@ -1,4 +1,4 @@
-"""`python -m autotuner.simulate.server`: the simulated engine as a process."""
+"""The simulated engine as a server process: `python -m autotuner.simulate.server`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from autotuner.simulate.settings import Settings, parse_settings
 from autotuner.simulate.world import StartError, World, build_world
 
 LOG = logging.getLogger("autotune-sim")
-START_FAILED = 1
-BACKLOG = 2048
+START_FAILED_STATUS = 1
+LISTEN_BACKLOG = 2048
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until TERM or INT; return the exit status.
+    """Serve until SIGTERM or SIGINT; return the exit status.
 
-    0 after a signal, 1 when the model cannot be served as asked, 2 for a bad flag, and the
-    system's error number when the address cannot be listened on (98: in use).
+    0 after a signal, 1 if the model cannot be served with these settings, 2 for an invalid flag, and the
+    system's errno if the address cannot be bound (98: in use).
     """
     settings = parse_settings(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
@@ -38,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         listener = _listen(settings.host, settings.port)
     except OSError as error:
         LOG.error("[Errno %s] cannot listen on %s:%d: %s", error.errno, settings.host, settings.port, error.strerror)
-        return error.errno or START_FAILED
+        return error.errno or START_FAILED_STATUS
     with listener:
         try:
             world = build_world(settings)
         except StartError as error:
             LOG.error("%s", error)
-            return START_FAILED
-        _describe(settings, world)
+            return START_FAILED_STATUS
+        _log_settings(settings, world)
         _run(_serve(settings, world, listener))
     LOG.info("stopped")
     return 0
@@ -60,14 +60,14 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address[4])
-        listener.listen(BACKLOG)
+        listener.listen(LISTEN_BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener
 
 
-def _describe(settings: Settings, world: World) -> None:
+def _log_settings(settings: Settings, world: World) -> None:
     shape, plan, limits = world.shape, world.memory_plan, world.limits
     LOG.info(
         "model %s: %.2fB parameters (%.2fB active), weights %s, KV cache %s",
@@ -103,32 +103,32 @@ def _run(main_task: Coroutine[Any, Any, None]) -> None:
 
 async def _serve(settings: Settings, world: World, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    stop_event = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop_event.set)
     engine = RealtimeEngine(world.create_scheduler(), loop)
     api = Api(settings, world, engine)
     server = await loop.create_server(lambda: HttpConnection(api.handle), sock=listener)
     try:
-        if not await _loaded(world.start_seconds, stopped):
+        if not await _wait_while_loading(world.start_seconds, stop_event):
             return
-        # What start-up left behind never becomes garbage: keep it out of every collection.
+        # Objects created at start-up live until the end: exclude them from every garbage collection.
         gc.collect()
         gc.freeze()
         api.ready = True
         host, port = listener.getsockname()[:2]
         LOG.info("ready, listening on http://%s:%d (simulated)", host, port)
-        await stopped.wait()
+        await stop_event.wait()
         LOG.info("stopping")
     finally:
         engine.close()
         server.close()
 
 
-async def _loaded(seconds: float, stopped: asyncio.Event) -> bool:
-    """Wait as long as loading takes; False when told to stop meanwhile."""
+async def _wait_while_loading(seconds: float, stop_event: asyncio.Event) -> bool:
+    """Wait for the loading time; False if stopped meanwhile."""
     try:
-        await asyncio.wait_for(stopped.wait(), seconds)
+        await asyncio.wait_for(stop_event.wait(), seconds)
     except TimeoutError:
         return True
     return False

@@ -1,4 +1,4 @@
-"""The server's command line: an engine's flags, the simulated GPU, and faults."""
+"""The command line of the simulated server: engine flags, the simulated GPU, and faults."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ QUANTIZATIONS = ("fp8", "int8", "int4", "fp4")
 
 @dataclass(frozen=True)
 class Settings:
-    """The command line, typed. None means that the engine chooses; `engine` is whose fitted constants time it."""
+    """The parsed command line; None where the engine chooses.
+
+    `calibration_engine` is the engine whose calibrated efficiencies determine the step times.
+    """
 
     model: str
     served_names: tuple[str, ...]
@@ -107,128 +110,136 @@ def _gpu(text: str) -> GpuSpec:
 
 
 class _DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Names a default only where there is one."""
+    """Prints a default only for options that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; every flag is listed by --help."""
-    top = argparse.ArgumentParser(
+    """Build the parser of the server's command line."""
+    parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="A simulated inference engine: OpenAI-compatible HTTP in real time, step times computed from a "
-        "roofline of the named GPU and model. It computes no tokens and needs no GPU.",
+        description="A simulated inference engine: an OpenAI-compatible server in real time, with step times from a "
+        "roofline model of the given GPU and model. It computes no tokens and needs no GPU.",
         allow_abbrev=False,
         formatter_class=_DefaultsHelpFormatter,
     )
-    _add_server(top.add_argument_group("server"))
-    _add_engine(top.add_argument_group("engine"))
-    _add_simulation(top.add_argument_group("simulation"))
-    return top
+    _add_server(parser.add_argument_group("server"))
+    _add_engine(parser.add_argument_group("engine"))
+    _add_simulation(parser.add_argument_group("simulation"))
+    return parser
 
 
 def _add_server(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model", default=DEFAULT_MODEL, help="bundled model name, or a folder or file with a config.json"
     )
-    group.add_argument("--served-model-name", nargs="+", metavar="NAME", help="names clients may use; default: --model")
+    group.add_argument(
+        "--served-model-name", nargs="+", metavar="NAME", help="model names that clients may use; default: --model"
+    )
     group.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    group.add_argument("--port", type=_port, default=8000, help="port to listen on; 0 for any that is free")
+    group.add_argument("--port", type=_port, default=8000, help="port to listen on; 0 for any free port")
 
 
 def _add_engine(group: argparse._ArgumentGroup) -> None:
     switch = argparse.BooleanOptionalAction
-    group.add_argument("--tp-size", type=_positive_int, default=1, help="GPUs each layer is divided over")
-    group.add_argument("--pp-size", type=_positive_int, default=1, help="groups of GPUs the layers are divided over")
+    group.add_argument("--tp-size", type=_positive_int, default=1, help="tensor-parallel size")
+    group.add_argument("--pp-size", type=_positive_int, default=1, help="pipeline-parallel size")
     group.add_argument(
-        "--mem-fraction-static", type=_fraction, default=0.9, help="share of GPU memory for weights and KV cache"
+        "--mem-fraction-static", type=_fraction, default=0.9, help="fraction of GPU memory for weights and KV cache"
     )
-    group.add_argument("--max-running-requests", type=_positive_int, default=256, help="most sequences in a batch")
+    group.add_argument(
+        "--max-running-requests", type=_positive_int, default=256, help="maximum number of sequences in a batch"
+    )
     group.add_argument(
         "--max-batched-tokens",
         type=_positive_int,
-        help="most tokens in an iteration; default: 8192, or the model length without chunked prefill",
+        help="maximum tokens per iteration; default: 8192, or the model length without chunked prefill",
     )
     group.add_argument(
-        "--max-model-len", type=_positive_int, help="most tokens of a request; default: the model's, or what fits"
+        "--max-model-len", type=_positive_int, help="maximum tokens of a request; default: the model's, or what fits"
     )
     group.add_argument("--kv-block-size", type=_positive_int, default=16, help="tokens per KV cache block")
-    group.add_argument("--kv-cache-dtype", choices=KV_DTYPES, default="auto", help="type of the KV cache")
-    group.add_argument("--quantization", choices=QUANTIZATIONS, help="type of the weights; default: the checkpoint's")
-    group.add_argument("--prefix-caching", action=switch, default=True, help="reuse the KV cache of shared prefixes")
-    group.add_argument("--enable-chunked-prefill", action=switch, default=True, help="mix pieces of prompts and decode")
-    group.add_argument("--cuda-graph", action=switch, default=True, help="replay captured launches in small batches")
+    group.add_argument("--kv-cache-dtype", choices=KV_DTYPES, default="auto", help="data type of the KV cache")
     group.add_argument(
-        "--schedule-policy", choices=POLICIES, default="fcfs", help="order in which waiting requests start"
+        "--quantization", choices=QUANTIZATIONS, help="data type of the weights; default: the checkpoint's"
+    )
+    group.add_argument("--prefix-caching", action=switch, default=True, help="reuse the KV cache of shared prefixes")
+    group.add_argument(
+        "--enable-chunked-prefill", action=switch, default=True, help="mix prompt chunks and decodes in one batch"
+    )
+    group.add_argument("--cuda-graph", action=switch, default=True, help="decode with CUDA graphs")
+    group.add_argument(
+        "--schedule-policy", choices=POLICIES, default="fcfs", help="order in which waiting requests are scheduled"
     )
 
 
 def _add_simulation(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--gpu", type=_gpu, default="h100_sxm", help="GPU type that is simulated")
-    group.add_argument("--seed", type=int, default=0, help="seed of the faults")
-    group.add_argument("--skew-seed", type=int, default=0, help="seed of the factors that --skew-sd asks for")
+    group.add_argument("--gpu", type=_gpu, default="h100_sxm", help="GPU type to simulate")
+    group.add_argument("--seed", type=int, default=0, help="random seed of the faults")
+    group.add_argument("--skew-seed", type=int, default=0, help="random seed of the --skew-sd factors")
     group.add_argument(
         "--skew-sd",
         type=_non_negative_float,
         default=0.0,
-        help="distort each cost by a log-normal factor of this standard deviation",
+        help="multiply each cost by a log-normal factor with this standard deviation",
+    )
+    group.add_argument("--load-seconds", type=_non_negative_float, default=1.0, help="seconds to load the weights")
+    group.add_argument(
+        "--fixed-step-ms", type=_non_negative_float, help="fixed milliseconds per iteration, whatever the batch"
     )
     group.add_argument(
-        "--load-seconds", type=_non_negative_float, default=1.0, help="how long loading the weights takes"
+        "--fault-start-delay", type=_non_negative_float, default=0.0, help="additional seconds until ready"
     )
+    group.add_argument("--fault-crash-after", type=_non_negative_int, metavar="N", help="crash on the request after N")
     group.add_argument(
-        "--fixed-step-ms", type=_non_negative_float, help="milliseconds of every iteration, whatever is in it"
+        "--fault-hang-after", type=_non_negative_int, metavar="N", help="stop emitting tokens on the request after N"
     )
-    group.add_argument("--fault-start-delay", type=_non_negative_float, default=0.0, help="seconds more until ready")
-    group.add_argument("--fault-crash-after", type=_non_negative_int, metavar="N", help="die on the request after N")
-    group.add_argument(
-        "--fault-hang-after", type=_non_negative_int, metavar="N", help="stop emitting on the request after N"
-    )
-    for name, what in (
-        ("rate-limited", "answer 429"),
-        ("server-error", "answer 500"),
-        ("malformed", "send broken JSON"),
-        ("early-stop", "stop before the length asked for"),
+    for name, effect in (
+        ("rate-limited", "answer with 429"),
+        ("server-error", "answer with 500"),
+        ("malformed", "answer with malformed JSON"),
+        ("early-stop", "stop before the requested length"),
     ):
         group.add_argument(
-            f"--fault-{name}", type=_probability, default=0.0, metavar="P", help=f"share of requests to {what}"
+            f"--fault-{name}", type=_probability, default=0.0, metavar="P", help=f"fraction of requests to {effect}"
         )
 
 
 def parse_settings(argv: Sequence[str] | None = None) -> Settings:
-    """Read the command line; a bad flag ends the process with status 2, as argparse does."""
-    given = build_parser().parse_args(argv)
+    """Parse the command line; an invalid flag raises SystemExit with status 2, as argparse does."""
+    options = build_parser().parse_args(argv)
     return Settings(
-        model=given.model,
-        served_names=tuple(given.served_model_name or [given.model]),
-        host=given.host,
-        port=given.port,
-        gpu=given.gpu,
-        tp=given.tp_size,
-        pp=given.pp_size,
-        memory_fraction=given.mem_fraction_static,
-        max_running_requests=given.max_running_requests,
-        max_batched_tokens=given.max_batched_tokens,
-        max_model_len=given.max_model_len,
-        block_size=given.kv_block_size,
-        kv_dtype=KV_DTYPES[given.kv_cache_dtype],
-        weight_dtype=given.quantization,
-        prefix_caching=given.prefix_caching,
-        chunked_prefill=given.enable_chunked_prefill,
-        cuda_graph=given.cuda_graph,
-        policy=given.schedule_policy,
-        seed=given.seed,
-        load_seconds=given.load_seconds,
-        fixed_step_seconds=None if given.fixed_step_ms is None else given.fixed_step_ms / 1000,
-        skew=Skew(given.skew_seed, given.skew_sd),
+        model=options.model,
+        served_names=tuple(options.served_model_name or [options.model]),
+        host=options.host,
+        port=options.port,
+        gpu=options.gpu,
+        tp=options.tp_size,
+        pp=options.pp_size,
+        memory_fraction=options.mem_fraction_static,
+        max_running_requests=options.max_running_requests,
+        max_batched_tokens=options.max_batched_tokens,
+        max_model_len=options.max_model_len,
+        block_size=options.kv_block_size,
+        kv_dtype=KV_DTYPES[options.kv_cache_dtype],
+        weight_dtype=options.quantization,
+        prefix_caching=options.prefix_caching,
+        chunked_prefill=options.enable_chunked_prefill,
+        cuda_graph=options.cuda_graph,
+        policy=options.schedule_policy,
+        seed=options.seed,
+        load_seconds=options.load_seconds,
+        fixed_step_seconds=None if options.fixed_step_ms is None else options.fixed_step_ms / 1000,
+        skew=Skew(options.skew_seed, options.skew_sd),
         faults=Faults(
-            start_delay=given.fault_start_delay,
-            crash_after=given.fault_crash_after,
-            hang_after=given.fault_hang_after,
-            rate_limited=given.fault_rate_limited,
-            server_error=given.fault_server_error,
-            malformed=given.fault_malformed,
-            early_stop=given.fault_early_stop,
+            start_delay=options.fault_start_delay,
+            crash_after=options.fault_crash_after,
+            hang_after=options.fault_hang_after,
+            rate_limited=options.fault_rate_limited,
+            server_error=options.fault_server_error,
+            malformed=options.fault_malformed,
+            early_stop=options.fault_early_stop,
         ),
     )

@@ -1,7 +1,7 @@
-"""A world that is not what the predictor believes: every cost off by a factor of its own.
+"""Random factors on the simulated engine's costs, so that it differs from the predictions that guide a search.
 
-A factor is log-normal with median 1. It is drawn from the seed and the name of what it belongs to,
-so the same name has the same factor for every candidate, and in every process.
+Each factor is log-normal with median 1 and drawn from the seed and the name of its cost, so that a name has
+the same factor for every candidate and in every process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autotuner.predict.memory import MemoryPlan
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """`sd` is the standard deviation of each factor's logarithm; 0 distorts nothing."""
+    """`sd` is the standard deviation of each factor's logarithm; with 0 all factors are 1."""
 
     seed: int = 0
     sd: float = 0.0
@@ -30,7 +30,7 @@ class Skew:
 
 @dataclass(frozen=True, slots=True)
 class SkewedParameters:
-    """The parameters whose values have factors of their own."""
+    """A candidate's parameters whose values have their own factors."""
 
     tp: int
     pp: int
@@ -44,57 +44,59 @@ class SkewedParameters:
 
 
 def skewed_efficiencies(efficiencies: Efficiencies, skew: Skew, parameters: SkewedParameters) -> Efficiencies:
-    """Distort what iterations cost, by operator and by the parameter values that touch it."""
+    """Multiply the cost of each operator by its factor and by those of the parameter values that affect it."""
     if not skew.sd:
         return efficiencies
-    f = skew.factor
-    spread = f("parallel", parameters.tp, parameters.pp)
-    weights = f("weights", parameters.weight_dtype) * spread
-    matrices = f("matrices", parameters.weight_dtype) * spread * f("max_batched_tokens", parameters.max_batched_tokens)
-    cache = f("decode attention") * f("kv_cache", parameters.kv_dtype) * f("block_size", parameters.block_size)
-    collectives = f("collectives") * f("collectives of", parameters.tp, parameters.pp)
-    prompts = f("prompt attention") * f("chunked_prefill", parameters.chunked_prefill)
+    factor = skew.factor
+    parallel = factor("parallel", parameters.tp, parameters.pp)
+    weights = factor("weights", parameters.weight_dtype) * parallel
+    batch = factor("max_batched_tokens", parameters.max_batched_tokens)
+    gemms = factor("matrices", parameters.weight_dtype) * parallel * batch
+    decode_attention = factor("decode attention") * factor("kv_cache", parameters.kv_dtype)
+    decode_attention *= factor("block_size", parameters.block_size)
+    collectives = factor("collectives") * factor("collectives of", parameters.tp, parameters.pp)
+    prefill_attention = factor("prompt attention") * factor("chunked_prefill", parameters.chunked_prefill)
     return replace(
         efficiencies,
-        gemm_compute=efficiencies.gemm_compute * matrices,
+        gemm_compute=efficiencies.gemm_compute * gemms,
         mixer_memory=efficiencies.mixer_memory * weights,
         dense_memory=efficiencies.dense_memory * weights,
-        expert_compute=efficiencies.expert_compute * matrices * f("experts"),
-        expert_memory=efficiencies.expert_memory * weights * f("experts"),
-        context=efficiencies.context * prompts,
-        latent_context=efficiencies.latent_context * prompts,
-        decode_compute=efficiencies.decode_compute * cache,
-        decode_memory=efficiencies.decode_memory * cache,
-        state=efficiencies.state * f("state"),
-        elementwise=efficiencies.elementwise * f("elementwise"),
-        permute=efficiencies.permute * f("permute"),
+        expert_compute=efficiencies.expert_compute * gemms * factor("experts"),
+        expert_memory=efficiencies.expert_memory * weights * factor("experts"),
+        context=efficiencies.context * prefill_attention,
+        latent_context=efficiencies.latent_context * prefill_attention,
+        decode_compute=efficiencies.decode_compute * decode_attention,
+        decode_memory=efficiencies.decode_memory * decode_attention,
+        state=efficiencies.state * factor("state"),
+        elementwise=efficiencies.elementwise * factor("elementwise"),
+        permute=efficiencies.permute * factor("permute"),
         reduce_latency=efficiencies.reduce_latency * collectives,
         reduce_bytes=efficiencies.reduce_bytes * collectives,
         dispatch_latency=efficiencies.dispatch_latency * collectives,
         dispatch_bytes=efficiencies.dispatch_bytes * collectives,
-        launch=efficiencies.launch * f("launch") * f("cuda_graph", parameters.cuda_graph),
-        host=efficiencies.host * f("host"),
-        step=efficiencies.step * f("step") * f("max_running_requests", parameters.max_running_requests),
+        launch=efficiencies.launch * factor("launch") * factor("cuda_graph", parameters.cuda_graph),
+        host=efficiencies.host * factor("host"),
+        step=efficiencies.step * factor("step") * factor("max_running_requests", parameters.max_running_requests),
     )
 
 
 def skewed_memory(plan: MemoryPlan, skew: Skew, parameters: SkewedParameters) -> MemoryPlan:
-    """Distort what is not weights: activations, the engine's overhead, and so the KV cache that is left."""
+    """Multiply activations and engine overhead by their factors; the KV cache gets the rest of the memory."""
     if not skew.sd:
         return plan
     activations = int(
         plan.activations * skew.factor("activations") * skew.factor("activations of", parameters.max_batched_tokens)
     )
     overhead = int(plan.overhead * skew.factor("overhead") * skew.factor("overhead of", parameters.tp * parameters.pp))
-    left = max(0, plan.budget - plan.weights - activations - overhead)
+    kv_pool = max(0, plan.budget - plan.weights - activations - overhead)
     return replace(
         plan,
         activations=activations,
         overhead=overhead,
-        kv_tokens=left // plan.kv_bytes_per_token if plan.kv_bytes_per_token else left,
+        kv_tokens=kv_pool // plan.kv_bytes_per_token if plan.kv_bytes_per_token else kv_pool,
     )
 
 
 def start_time_factor(skew: Skew, parameters: SkewedParameters) -> float:
-    """By how much loading the model takes longer."""
+    """The factor on the time to load the model."""
     return skew.factor("start") * skew.factor("start of", parameters.tp * parameters.pp)

@@ -1,6 +1,6 @@
-"""The simulated engine in virtual time: a load point is driven as the load generator drives it, without waiting.
+"""The simulated engine and its load generator in virtual time.
 
-No process, no HTTP, no clock: equal settings and seeds give equal records.
+There is no process, no HTTP and no wall clock: equal settings and seeds give equal records.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
 
@@ -23,19 +23,22 @@ from autotuner.workload.requests import draw_lengths
 from autotuner.workload.scenarios import Conversation, Scenario
 
 TURNAROUND_SECONDS = 0.0002
-"""Seconds from a response's last token to the next request of its lane in the engine."""
+"""Time from a response's last token until the next request of the same closed-loop lane reaches the engine."""
 MAX_RAMP_SECONDS = 2.0
-"""Seconds over which the lanes of a closed loop begin at most."""
+"""Maximum time over which the lanes of a closed loop start, as in `load.loops`."""
 STOP_CHECK_SECONDS = 0.25
+"""Interval at which the stop rule is evaluated, as in `load.supervisor`."""
 MIN_RETRY_PAUSE_SECONDS, MAX_RETRY_PAUSE_SECONDS = 0.05, 1.0
+"""Bounds of a lane's exponential backoff after failures, as in `load.loops`."""
 MIN_GIVE_UP_FAILURES = 5
-"""Failures in a row, and nothing that ever worked, after which a load point is given up."""
+"""Minimum number of consecutive failures after which a load point is aborted."""
 
 ONE_TOKEN_CHUNKS = array("I", [1]) * 4096
+"""Sliced for the chunk sizes of a record, because every simulated chunk carries one token."""
 
 
 class EngineDiedError(Exception):
-    """The engine ended, or hangs where `status` is None, `seconds` after the load point began."""
+    """The engine exited with `status`, or hangs if that is None, `seconds` after the load point began."""
 
     def __init__(self, status: int | None, message: str, seconds: float) -> None:
         super().__init__(message)
@@ -44,7 +47,7 @@ class EngineDiedError(Exception):
 
 
 class VirtualServer:
-    """One launched engine: its scheduler, prefix cache, faults and clock last from load point to load point."""
+    """A running engine; its scheduler, prefix cache, faults and clock persist across load points."""
 
     def __init__(self, settings: Settings, world: World) -> None:
         self.world = world
@@ -54,22 +57,25 @@ class VirtualServer:
         self._block_ids = count()
 
     def drive(self, load_step: LoadStep, on_phase: Callable[[str], None] = lambda phase: None) -> Observation:
-        """Serve one load point and return what the load generator would have seen.
+        """Serve one load point and return what the load generator would observe.
 
-        The clock ends where the last request did. EngineDiedError: a fault that was asked for.
+        Advances the clock to the end of the last request. EngineDiedError: an injected crash or hang.
         """
         return _VirtualRun(self, load_step, on_phase).run()
 
-    def unique_block_ids(self, blocks: int) -> range:
-        """Names for so many blocks of prompt that no other prompt shares."""
+    def unique_block_ids(self, block_count: int) -> range:
+        """Return prompt hashes of `block_count` blocks that no other prompt shares."""
         first = next(self._block_ids)
-        self._block_ids = count(first + blocks + 1)
-        return range(first, first + blocks)
+        self._block_ids = count(first + block_count + 1)
+        return range(first, first + block_count)
 
 
 @dataclass(slots=True)
 class _InFlightRequest:
-    """A request on its way, as the client keeps it."""
+    """The client's view of a request in flight.
+
+    `index` counts the requests of the window; it is negative for others. `lane` is the closed-loop user.
+    """
 
     index: int
     sent_time: float
@@ -85,7 +91,10 @@ class _InFlightRequest:
 
 
 class _VirtualRun:
-    """One load point: the rules of `load.driver` and `load.loops`, on the scheduler's clock."""
+    """One load point by the rules of `load.driver` and `load.loops`, on the scheduler's clock.
+
+    Requests before and after the window keep up the load without counting; `is_warmup` marks them.
+    """
 
     def __init__(self, server: VirtualServer, load_step: LoadStep, on_phase: Callable[[str], None]) -> None:
         self.server, self.scheduler, self.load_step = server, server.scheduler, load_step
@@ -95,22 +104,16 @@ class _VirtualRun:
         scenario = scenarios.parse(self.load_point.scenario)
         self.shared_prefix_ids = server.unique_block_ids(scenario.prefix_tokens // server.world.limits.block_size)
         self.conversation = scenario if isinstance(scenario, Conversation) else None
-        self.lane_turns = (
-            {lane: lane % self.conversation.turns for lane in range(self.load_point.concurrency or 0)}
-            if self.conversation
-            else {}
-        )
+        lanes = range(self.load_point.concurrency or 0) if self.conversation else ()
+        self.lane_turns = {lane: lane % self.conversation.turns for lane in lanes} if self.conversation else {}
         self.lane_block_ids: dict[int, list[int]] = {}
-        self.warmup_lengths, self.window_lengths = (
-            self._request_lengths(scenario, "warm-up"),
-            self._request_lengths(scenario, "window"),
-        )
+        self.warmup_lengths = self._request_lengths(scenario, "warm-up")
+        self.window_lengths = self._request_lengths(scenario, "window")
         self.start_time = server.clock
         self.window_start = self.start_time + self.workload.warmup
         self.max_requests = self.workload.max_requests or math.inf
-        self.nonstationary_arrivals = self.load_point.rate is not None and self.workload.arrival.startswith(
-            arrivals.NONSTATIONARY_PREFIXES
-        )
+        is_nonstationary = self.workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES)
+        self.nonstationary_arrivals = self.load_point.rate is not None and is_nonstationary
         self.stop_rule = None if self.nonstationary_arrivals else load_step.stop_rule
         self.window_end = self.window_start + (self.workload.window_limit if self.stop_rule else self.workload.duration)
         self.max_in_flight = self.workload.max_in_flight if self.load_point.rate else None
@@ -132,73 +135,74 @@ class _VirtualRun:
         return draw_lengths(scenario, seed=self.workload.seed, phase=phase, arrival=arrival)
 
     def run(self) -> Observation:
-        """Go from one event to the next until nothing is sent and nothing on its way."""
-        before = self.scheduler.counters
-        queries, hits, preemptions = before.prefix_query_tokens, before.prefix_hit_tokens, before.preemptions
+        """Step from event to event until no request is in flight or due."""
+        counters_before = replace(self.scheduler.counters)
         self.on_phase("warming-up")
-        now, scheduler, measuring = self.start_time, self.scheduler, False
+        now, scheduler, is_measuring = self.start_time, self.scheduler, False
         while not (self.abort_reason or self.stop_reason):
             now = self._send_due(now)
-            if (not self.in_flight and self._next_send_time == math.inf) or (
-                self._window_is_full(now) and not self.unfinished_count
-            ):
+            is_drained = not self.in_flight and self._next_send_time == math.inf
+            if is_drained or (self._window_is_full(now) and not self.unfinished_count):
                 break
-            if not measuring and now >= self.window_start:
-                measuring = True
+            if not is_measuring and now >= self.window_start:
+                is_measuring = True
                 self.on_phase("measuring")
             now, finished = scheduler.run(now, min(self._next_send_time, self._next_timeout()))
-            full = len(self.in_flight) == self.max_in_flight
+            was_full = len(self.in_flight) == self.max_in_flight
             for request in finished:
                 self._complete(request, now)
             self._expire_requests(now)
-            if full and len(self.in_flight) != self.max_in_flight:
+            if was_full and len(self.in_flight) != self.max_in_flight:
                 self.slot_freed_time = now
             self._check_stop_rule(now)
         cut_off = sum(not sent.is_warmup for sent in self.in_flight.values())
-        _, end = self._window(now)
+        _, window_end = self._window(now)
         for request, sent in self.in_flight.items():
             scheduler.abort(request)
-            times = scheduler.token_times(request)
-            if sent.is_warmup and not self.abort_reason and sent.sent_time < end:
-                self._record(sent, now, times, error=CUT_OFF_ERROR)
+            token_times = scheduler.token_times(request)
+            if sent.is_warmup and not self.abort_reason and sent.sent_time < window_end:
+                self._record(sent, now, token_times, error=CUT_OFF_ERROR)
         self.server.clock = now
-        after, due = scheduler.counters, self._scheduled_requests(now)
+        counters, due_requests = scheduler.counters, self._scheduled_requests(now)
         return Observation(
             load_point=self.load_point,
             records=tuple(sorted(self.records, key=lambda record: record.sent)),
             window=self._window(now),
             loop_lag_p99=0.0,
             counters={
-                "prefix_cache_queries": after.prefix_query_tokens - queries,
-                "prefix_cache_hits": after.prefix_hit_tokens - hits,
-                "preemptions": after.preemptions - preemptions,
+                "prefix_cache_queries": counters.prefix_query_tokens - counters_before.prefix_query_tokens,
+                "prefix_cache_hits": counters.prefix_hit_tokens - counters_before.prefix_hit_tokens,
+                "preemptions": counters.preemptions - counters_before.preemptions,
             },
             cut_off_requests=cut_off,
             abort_reason=self.abort_reason,
-            stop_reason=self.stop_reason or arrivals.trace_end_reason(self.load_point, self.workload, due),
-            due_requests=due,
+            stop_reason=self.stop_reason or arrivals.trace_end_reason(self.load_point, self.workload, due_requests),
+            due_requests=due_requests,
             held_back_requests=self.held_back_requests if self.max_in_flight else None,
             nonstationary_arrivals=self.nonstationary_arrivals,
         )
 
     def _window_is_full(self, due_time: float) -> bool:
-        """Whether all requests of the window have been issued."""
+        """Whether a request due at `due_time` falls after the window's last one."""
         return due_time >= self.window_end or self.issued_count >= self.max_requests
 
     @property
     def _next_send_time(self) -> float:
-        """When the next request can go out; infinity when none is due or none may be added."""
+        """When the next request can be sent; infinity if none is due or `max_in_flight` is reached."""
         return math.inf if len(self.in_flight) == self.max_in_flight else self.send_schedule.next_due
 
     def _scheduled_requests(self, now: float) -> int | None:
+        """Requests that an open loop scheduled in the window; None for a closed loop."""
         start, end = self._window(now)
         return arrivals.count_in_window(self.load_point, self.workload, end - start) if self.load_point.rate else None
 
     def _window(self, now: float) -> tuple[float, float]:
+        """Start and end of the measured window if the load point ends at `now`."""
         start, end = self.window_start, self.window_end
         if self.stop_reason:
-            running = (sent.due_time for sent in self.in_flight.values() if not sent.is_warmup)
-            end = min([end, now, *(math.nextafter(due, 0.0) for due in running)])
+            # The window ends before the first unfinished request was due; later, fast ones are overrepresented.
+            due_times = (sent.due_time for sent in self.in_flight.values() if not sent.is_warmup)
+            end = min([end, now, *(math.nextafter(due_time, 0.0) for due_time in due_times)])
         elif self.abort_reason:
             end = min(end, now)
             if now < start:
@@ -208,82 +212,82 @@ class _VirtualRun:
         return start, max(start, end)
 
     def _send_due(self, now: float) -> float:
-        """Send what is due; with nothing in the engine, go to when the next is."""
+        """Send the requests that are due; an idle engine first skips to the next due time."""
         if self.scheduler.is_idle and self._next_send_time < math.inf:
             now = max(now, self._next_send_time)
         while self._next_send_time <= now:
-            when, lane = self.send_schedule.pop()
-            if self._window_is_full(when) and not self.unfinished_count:
-                self.send_schedule.stop(lane)
+            due_time, lane = self.send_schedule.pop()
+            if self._window_is_full(due_time) and not self.unfinished_count:
+                self.send_schedule.stop()
             else:
-                self._issue_request(when, now, lane)
+                self._issue_request(due_time, now, lane)
         return now
 
     def _issue_request(self, due_time: float, now: float, lane: int) -> None:
-        warmup = due_time < self.window_start or self._window_is_full(due_time)
-        late = due_time < self.slot_freed_time
-        self.held_back_requests += late and not warmup
-        when = now if late else due_time
-        prompt, output = (
-            self.conversation.turn_lengths(self.lane_turns[lane])
-            if self.conversation
-            else next(self.warmup_lengths if warmup else self.window_lengths)
-        )
-        if warmup:
+        is_warmup = due_time < self.window_start or self._window_is_full(due_time)
+        was_held_back = due_time < self.slot_freed_time
+        self.held_back_requests += was_held_back and not is_warmup
+        sent_time = now if was_held_back else due_time
+        if self.conversation:
+            prompt_tokens, output_tokens = self.conversation.turn_lengths(self.lane_turns[lane])
+        else:
+            prompt_tokens, output_tokens = next(self.warmup_lengths if is_warmup else self.window_lengths)
+        if is_warmup:
             self.other_count += 1
             index = -self.other_count
         else:
-            index, self.issued_count, self.unfinished_count = (
-                self.issued_count,
-                self.issued_count + 1,
-                self.unfinished_count + 1,
-            )
-        sent = _InFlightRequest(index, when, prompt, output, lane, due_time)
-        if prompt + output > self.server.world.limits.max_model_len:
-            self._fail(sent, when + TURNAROUND_SECONDS, "http-400")
+            index = self.issued_count
+            self.issued_count += 1
+            self.unfinished_count += 1
+        sent = _InFlightRequest(index, sent_time, prompt_tokens, output_tokens, lane, due_time)
+        if prompt_tokens + output_tokens > self.server.world.limits.max_model_len:
+            self._fail(sent, sent_time + TURNAROUND_SECONDS, "http-400")
             return
-        fate = self.server.faults.draw(output)
-        if fate.crash:
-            said = "Segmentation fault (simulated, as --fault-crash-after asked)"
-            raise EngineDiedError(CRASH_STATUS, said, when - self.start_time)
-        if fate.hang:
-            said = "hanging as --fault-hang-after asked: no token from here on"
-            raise EngineDiedError(None, said, when + self.workload.request_timeout - self.start_time)
-        if fate.status:
-            self._fail(sent, when + TURNAROUND_SECONDS, f"http-{fate.status}")
+        fault = self.server.faults.draw(output_tokens)
+        if fault.crash:
+            message = "Segmentation fault (simulated, as --fault-crash-after asked)"
+            raise EngineDiedError(CRASH_STATUS, message, sent_time - self.start_time)
+        if fault.hang:
+            message = "hanging as --fault-hang-after asked: no token from here on"
+            raise EngineDiedError(None, message, sent_time + self.workload.request_timeout - self.start_time)
+        if fault.status:
+            self._fail(sent, sent_time + TURNAROUND_SECONDS, f"http-{fault.status}")
             return
-        sent.malformed = fate.malformed
-        request = ScheduledRequest(prompt, fate.stop_length or output, self._prompt_hashes(prompt, lane), when)
+        sent.malformed = fault.malformed
+        prompt_hashes = self._prompt_hashes(prompt_tokens, lane)
+        request = ScheduledRequest(prompt_tokens, fault.stop_length or output_tokens, prompt_hashes, sent_time)
         self.in_flight[request] = sent
         self.scheduler.add(request)
 
     def _prompt_hashes(self, prompt_tokens: int, lane: int) -> Sequence[Hashable]:
+        """Block hashes of a prompt: its lane's conversation so far, or the shared prefix and unique blocks."""
         limits = self.server.world.limits
         if not limits.prefix_caching:
             return ()
-        blocks = prompt_tokens // limits.block_size
+        block_count = prompt_tokens // limits.block_size
         if self.conversation:
-            told = self.lane_block_ids.setdefault(lane, [])
-            told += self.server.unique_block_ids(blocks - len(told))
-            return tuple(told)
-        own = self.server.unique_block_ids(max(0, blocks - len(self.shared_prefix_ids)))
-        return [*self.shared_prefix_ids[:blocks], *own] if self.shared_prefix_ids else own
+            conversation_ids = self.lane_block_ids.setdefault(lane, [])
+            conversation_ids += self.server.unique_block_ids(block_count - len(conversation_ids))
+            return tuple(conversation_ids)
+        unique_ids = self.server.unique_block_ids(max(0, block_count - len(self.shared_prefix_ids)))
+        return [*self.shared_prefix_ids[:block_count], *unique_ids] if self.shared_prefix_ids else unique_ids
 
     def _complete(self, request: ScheduledRequest, now: float) -> None:
         sent = self.in_flight.pop(request)
-        times = self.scheduler.token_times(request)
+        token_times = self.scheduler.token_times(request)
         if sent.malformed:
-            self._fail(sent, now, "malformed", times[:1])
+            self._fail(sent, now, "malformed", token_times[:1])
             return
         self.any_success, self.consecutive_failures = True, 0
         self.lane_failures.pop(sent.lane, None)
-        self._record(sent, now, times, finish_reason="length" if len(times) == sent.output_tokens else "stop")
+        finish_reason = "length" if len(token_times) == sent.output_tokens else "stop"
+        self._record(sent, now, token_times, finish_reason=finish_reason)
         if self.conversation:
             self._continue_conversation(sent.lane, self.lane_turns[sent.lane] + 1)
         self.send_schedule.resume(sent.lane, now + TURNAROUND_SECONDS)
 
     def _continue_conversation(self, lane: int, turn: int) -> None:
-        """Let a lane's conversation go on with `turn`, or another one begin."""
+        """Continue a lane's conversation with `turn`, or start a new one after the last turn."""
         assert self.conversation is not None
         self.lane_turns[lane] = turn % self.conversation.turns
         if not self.lane_turns[lane]:
@@ -297,11 +301,10 @@ class _VirtualRun:
             self._continue_conversation(sent.lane, 0)
         self.consecutive_failures += 1
         failures = self.lane_failures[sent.lane] = self.lane_failures.get(sent.lane, -1) + 1
-        self.send_schedule.resume(
-            sent.lane, end_time + min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2 ** min(failures, 10))
-        )
-        patient = self.consecutive_failures < max(MIN_GIVE_UP_FAILURES, self.load_point.concurrency or 0)
-        if not patient and (not self.any_success or error == "timeout"):
+        pause = min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2 ** min(failures, 10))
+        self.send_schedule.resume(sent.lane, end_time + pause)
+        give_up_failures = max(MIN_GIVE_UP_FAILURES, self.load_point.concurrency or 0)
+        if self.consecutive_failures >= give_up_failures and (not self.any_success or error == "timeout"):
             self.abort_reason = f"The last {self.consecutive_failures} requests failed: {error}."
 
     def _record(
@@ -342,14 +345,14 @@ class _VirtualRun:
         return math.inf if oldest is None else oldest.sent_time + self.workload.request_timeout
 
     def _expire_requests(self, now: float) -> None:
-        while (limit := self._next_timeout()) <= now:
+        while (timeout := self._next_timeout()) <= now:
             request, sent = next(iter(self.in_flight.items()))
             del self.in_flight[request]
             self.scheduler.abort(request)
-            self._fail(sent, limit, "timeout", self.scheduler.token_times(request))
+            self._fail(sent, timeout, "timeout", self.scheduler.token_times(request))
 
     def _check_stop_rule(self, now: float) -> None:
-        """Whether enough is known, as often as the load generator asks."""
+        """Evaluate the stop rule on the finished requests, as often as the load generator does."""
         if self.stop_rule is None or now < self.next_stop_check or len(self.window_records) == self.checked_records:
             return
         self.next_stop_check, self.checked_records = now + STOP_CHECK_SECONDS, len(self.window_records)
@@ -357,38 +360,41 @@ class _VirtualRun:
 
 
 class SendSchedule:
-    """When the next request goes out: after the last one of its lane, or as scheduled."""
+    """When the next request is due: after the previous one of its lane, or at the times of an open loop.
+
+    A closed loop has one lane per request in flight, an open loop a single lane 0.
+    """
 
     def __init__(self, start_time: float, load_step: LoadStep) -> None:
         workload, point = load_step.workload, load_step.load_point
-        self._lanes: list[tuple[float, int]] = []
-        self._schedule: Iterator[float] | None = None
+        self._due_lanes: list[tuple[float, int]] = []
+        self._arrivals: Iterator[float] | None = None
         if point.concurrency is None:
-            self._schedule = (start_time + offset for offset in arrivals.offsets(point, workload))
-            heappush(self._lanes, (next(self._schedule, math.inf), 0))
+            self._arrivals = (start_time + offset for offset in arrivals.offsets(point, workload))
+            heappush(self._due_lanes, (next(self._arrivals, math.inf), 0))
             return
         ramp = min(workload.warmup / 2, MAX_RAMP_SECONDS)
         for lane in range(point.concurrency):
-            heappush(self._lanes, (start_time + ramp * lane / point.concurrency, lane))
+            heappush(self._due_lanes, (start_time + ramp * lane / point.concurrency, lane))
 
     @property
     def next_due(self) -> float:
-        """When the next one is due; infinity when none is."""
-        return self._lanes[0][0] if self._lanes else math.inf
+        """When the next request is due; infinity if none is."""
+        return self._due_lanes[0][0] if self._due_lanes else math.inf
 
     def pop(self) -> tuple[float, int]:
-        """Take the next one: when it is due, and its lane."""
-        due = heappop(self._lanes)
-        if self._schedule is not None:
-            heappush(self._lanes, (next(self._schedule, math.inf), 0))
-        return due
+        """Remove and return the next request's due time and lane."""
+        next_request = heappop(self._due_lanes)
+        if self._arrivals is not None:
+            heappush(self._due_lanes, (next(self._arrivals, math.inf), 0))
+        return next_request
 
     def resume(self, lane: int, due_time: float) -> None:
-        """Let a lane of a closed loop go on."""
-        if self._schedule is None:
-            heappush(self._lanes, (due_time, lane))
+        """Let a lane of a closed loop send its next request at `due_time`."""
+        if self._arrivals is None:
+            heappush(self._due_lanes, (due_time, lane))
 
-    def stop(self, lane: int) -> None:
-        """Send nothing more on this lane."""
-        if self._schedule is not None:
-            self._lanes.clear()
+    def stop(self) -> None:
+        """Drop the arrivals of an open loop; a lane of a closed loop stops when it is not resumed."""
+        if self._arrivals is not None:
+            self._due_lanes.clear()

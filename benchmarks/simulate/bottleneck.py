@@ -1,4 +1,4 @@
-"""How far the simulated engine's own work is from being the bottleneck.
+"""Measures whether the simulated engine's own CPU work is a bottleneck.
 
 The server is pinned to one core and every iteration is fixed to 10 ms, so each stream should get
 100 tokens/s. The table shows, by number of streams, the share of that core the server used, the
@@ -35,8 +35,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One number of streams: shares, tokens/s per stream, milliseconds."""
+class StreamResult:
+    """The result for one number of streams: share of a core, tokens/s per stream, lateness in milliseconds."""
 
     streams: int
     core_share: float
@@ -50,11 +50,11 @@ class Row:
 def server(core: int) -> Iterator[tuple[int, int]]:
     """Start a server on one core; give its process id and port."""
     # A KV cache that holds every stream to its end, so that nothing is preempted.
-    world = ["--model", "qwen3-0.6b", "--gpu", "b300_sxm", "--kv-cache-dtype", "fp8", "--max-model-len", "8192"]
+    engine_flags = ["--model", "qwen3-0.6b", "--gpu", "b300_sxm", "--kv-cache-dtype", "fp8", "--max-model-len", "8192"]
     flags = ["--port", "0", "--load-seconds", "0", "--fixed-step-ms", str(STEP_MS), "--max-running-requests", "4096"]
     with tempfile.TemporaryFile("w+b") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "autotuner.simulate.server", *world, *flags],
+            [sys.executable, "-m", "autotuner.simulate.server", *engine_flags, *flags],
             stdout=log,
             stderr=subprocess.STDOUT,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
@@ -67,12 +67,12 @@ def server(core: int) -> Iterator[tuple[int, int]]:
 
 
 def wait_for_port(process: subprocess.Popen[bytes], log: IO[bytes]) -> int:
-    limit = time.monotonic() + 20
-    while time.monotonic() < limit and process.poll() is None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
         log.seek(0)
-        found = re.search(rb"listening on http://127\.0\.0\.1:(\d+)", log.read())
-        if found:
-            return int(found[1])
+        match = re.search(rb"listening on http://127\.0\.0\.1:(\d+)", log.read())
+        if match:
+            return int(match[1])
         time.sleep(0.02)
     raise SystemExit("the server did not start")
 
@@ -83,17 +83,17 @@ def cpu_seconds(pid: int) -> float:
 
 
 def lateness(port: int) -> tuple[dict[float, int], float]:
-    """Read the histogram of the server's send lateness: cumulated counts by bound, and the sum."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = answer.read().decode()
+    """Read the histogram of the server's send lateness: cumulative counts by bound, and the sum."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}/metrics") as response:
+        text = response.read().decode()
     total = re.search(r"^autotune_sim_send_lateness_seconds_sum (\S+)$", text, re.MULTILINE)
     assert total is not None
     return {float(bound): int(count) for bound, count in BUCKET.findall(text)}, float(total[1])
 
 
 def quantile(before: dict[float, int], after: dict[float, int], share: float) -> str:
-    """The bucket the quantile falls in, as its upper bound in milliseconds."""
+    """The upper bound of the bucket with the quantile, in milliseconds."""
     total = after[float("inf")] - before[float("inf")]
     bounds = sorted(after)
     bound = next(bound for bound in bounds if after[bound] - before[bound] >= share * total)
@@ -101,17 +101,17 @@ def quantile(before: dict[float, int], after: dict[float, int], share: float) ->
 
 
 def read_for(seconds: float, selector: selectors.BaseSelector) -> int:
-    """Read all streams; return the tokens that came."""
+    """Read all streams; return the number of tokens received."""
     tokens, end = 0, time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        for key, _ in selector.select(left):
+    while (remaining := end - time.monotonic()) > 0:
+        for key, _ in selector.select(remaining):
             connection = key.fileobj
             assert isinstance(connection, socket.socket)
             tokens += connection.recv(1 << 18).count(b'"text":')
     return tokens
 
 
-def measure(streams: int, seconds: float, core: int) -> Row:
+def measure(streams: int, seconds: float, core: int) -> StreamResult:
     body = b'{"prompt": [1, 2, 3, 4], "max_tokens": 8000, "stream": true}'
     head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     with server(core) as (pid, port), ExitStack() as stack:
@@ -121,18 +121,18 @@ def measure(streams: int, seconds: float, core: int) -> Row:
             connection.sendall(head + body)
             selector.register(connection, selectors.EVENT_READ)
         read_for(1.5, selector)
-        (buckets, late), used, start = lateness(port), cpu_seconds(pid), time.monotonic()
+        (buckets_before, sum_before), cpu_before, start = lateness(port), cpu_seconds(pid), time.monotonic()
         tokens = read_for(seconds, selector)
-        used, elapsed = cpu_seconds(pid) - used, time.monotonic() - start
-        buckets_after, late_after = lateness(port)
-    iterations = buckets_after[float("inf")] - buckets[float("inf")]
-    return Row(
+        cpu_used, elapsed = cpu_seconds(pid) - cpu_before, time.monotonic() - start
+        buckets_after, sum_after = lateness(port)
+    iterations = buckets_after[float("inf")] - buckets_before[float("inf")]
+    return StreamResult(
         streams=streams,
-        core_share=used / elapsed,
+        core_share=cpu_used / elapsed,
         tokens_per_second=tokens / elapsed / streams,
-        late_p50=quantile(buckets, buckets_after, 0.50),
-        late_p99=quantile(buckets, buckets_after, 0.99),
-        late_mean=(late_after - late) / max(1, iterations) * 1000,
+        late_p50=quantile(buckets_before, buckets_after, 0.50),
+        late_p99=quantile(buckets_before, buckets_after, 0.99),
+        late_mean=(sum_after - sum_before) / max(1, iterations) * 1000,
     )
 
 
@@ -145,7 +145,7 @@ def machine() -> str:
     )
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[StreamResult]) -> str:
     lines = [
         f"# The simulated engine on one core, each stream paced at {RATE:g} tokens/s",
         "",
@@ -163,19 +163,19 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--streams", type=int, nargs="+", default=[64, 256, 512, 1024])
-    options.add_argument("--seconds", type=float, default=10.0)
-    options.add_argument("--output", type=Path)
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, nargs="+", default=[64, 256, 512, 1024])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     server_core = cores[0]
     if len(cores) > 1:
         os.sched_setaffinity(0, set(cores[1:]))
-    text = table([measure(streams, given.seconds, server_core) for streams in given.streams])
+    text = table([measure(streams, options.seconds, server_core) for streams in options.streams])
     print(text)
-    if given.output:
-        given.output.write_text(text)
+    if options.output:
+        options.output.write_text(text)
     return 0
 
 

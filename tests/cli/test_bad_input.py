@@ -31,7 +31,7 @@ MISTAKES = [
     (("run", "--set", "constraints.a=tp-size = 1"), 2, "write =="),
     (("run", "--set", "constraints.a=tp-size == gpus"), 2, "Give --total-gpus"),
     (("run", "--set", "constraints.a=tp-size > 1"), 2, "breaks the constraint a: tp-size > 1"),
-    (("run", "--set", "constraints.a=tp-size > 1"), 2, "Take the constraint back with --set constraints.a=null."),
+    (("run", "--set", "constraints.a=tp-size > 1"), 2, "Remove the constraint with --set constraints.a=null."),
     (("run", "--model", "llama-3.1-70b", "--set", "parameters.tp-size=1"), 2, "more GPUs with a larger tp-size"),
     (("config", "show", "nosuch.key"), 2, ", benchmark.arrival. `autotune config show --all`"),
     (("run", "--duration", "1", "--max-duration", "0.5"), 2, "--max-duration 0.5 is below --duration 1"),

@@ -39,7 +39,7 @@ def test_a_server_that_only_chats_is_asked_to_chat_and_the_configuration_says_wh
     url = server(serve, "a", chat_only=True)
     composed = compose(with_served_model(external(url)))
     assert composed.experiment.benchmark.endpoint == "chat"
-    assert composed.places["benchmark.endpoint"] == f"what {url} answers"
+    assert composed.places["benchmark.endpoint"] == f"detected at {url}"
     assert composed.experiment.deployment.url == url
 
 

@@ -1,4 +1,4 @@
-"""A simulated engine that somebody else started."""
+"""A simulated engine that autotune did not start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = {
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[str]:
-    """A simulated engine that serves MODEL, its log in `folder`; its URL."""
+    """Run a simulated engine that serves MODEL, with its log in `folder`; yields its URL."""
     port = ports.free_port()
     command = [sys.executable, "-m", "autotuner.simulate.server", "--load-seconds", "0", "--port", str(port)]
     with (folder / "log").open("wb") as output:
@@ -52,7 +52,7 @@ def sim_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def tiny_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One whose model has 512 token ids."""
+    """A server whose model has a vocabulary of 512."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "config.json").write_text(json.dumps(TINY))
     with running(folder, "--model", str(folder), "--served-model-name", MODEL) as url:

@@ -39,7 +39,7 @@ QUICK = ("--load-seconds", "0")
 
 def experiment(**changed: Any) -> Experiment:
     """Two load points of ten requests each, on a server that starts at once."""
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "task_name": "t",
         "model": Model(id_or_path="llama-3.1-8b"),
         "base_runtime": "sim",
@@ -54,17 +54,19 @@ def experiment(**changed: Any) -> Experiment:
             request_timeout=1.5,
         ),
     }
-    return Experiment(**given | changed)
+    return Experiment(**options | changed)
 
 
-def faults(**given: Any) -> SimulationOptions:
-    return SimulationOptions(faults=FaultOptions(**given))
+def faults(**options: Any) -> SimulationOptions:
+    return SimulationOptions(faults=FaultOptions(**options))
 
 
-def measure(folder: Path, subject: Experiment, seen: list[Progress] | None = None, **parameters: Value) -> Measurement:
-    chosen = launcher(subject.deployment.mode, subject.deployment)
-    observe = seen.append if seen is not None else lambda progress: None
-    evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), chosen, render_shell, observe)
+def measure(
+    folder: Path, subject: Experiment, progress_reports: list[Progress] | None = None, **parameters: Value
+) -> Measurement:
+    server_launcher = launcher(subject.deployment.mode, subject.deployment)
+    observe = progress_reports.append if progress_reports is not None else lambda progress: None
+    evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), server_launcher, render_shell, observe)
     return evaluator.evaluate(
         Candidate(subject.base_runtime, parameters), ListedLoads(evaluator.workload), folder, trial=3
     )
@@ -76,51 +78,54 @@ def failure(measurement: Measurement) -> Failure:
 
 
 def test_every_load_point_is_measured_on_one_launch(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    found = measure(tmp_path, experiment(), seen)
-    assert found.failure is None
-    assert found.source == "simulated"
-    assert [(result.load_point.concurrency, result.metrics.requests) for result in found.load_points] == [
+    progress_reports: list[Progress] = []
+    measurement = measure(tmp_path, experiment(), progress_reports)
+    assert measurement.failure is None
+    assert measurement.source == "simulated"
+    assert [(result.load_point.concurrency, result.metrics.requests) for result in measurement.load_points] == [
         (1, 10),
         (2, 10),
     ]
-    assert all(result.source == "simulated" and result.validity for result in found.load_points)
-    assert all(result.gpu_use is None for result in found.load_points)
-    assert set(found.timings) == {"start", "load"}
-    assert found.server["kv_tokens"] > 0
+    assert all(result.source == "simulated" and result.validity for result in measurement.load_points)
+    assert all(result.gpu_use is None for result in measurement.load_points)
+    assert set(measurement.timings) == {"start", "load"}
+    assert measurement.server["kv_tokens"] > 0
     assert (tmp_path / "server.log").read_text().count("KV cache size") == 1
-    stages = [(progress.stage, progress.position) for progress in seen]
+    stages = [(progress.stage, progress.position) for progress in progress_reports]
     points = [(stage, number) for number in (1, 2) for stage in ("warming-up", "measuring", "measured")]
     assert stages == [("starting", 0), ("ready", 0), *points, ("stopping", 0)]
-    assert {(progress.trial, progress.total) for progress in seen} == {(3, 2)}
+    assert {(progress.trial, progress.total) for progress in progress_reports} == {(3, 2)}
 
 
 def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: Path) -> None:
-    found = measure(tmp_path, experiment())
+    measurement = measure(tmp_path, experiment())
     assert {path.name for path in tmp_path.iterdir()} == {
         "command.sh",
         "server.log",
         "records-1.npz",
         "records-2.npz",
     }
-    for position, result in enumerate(found.load_points, start=1):
-        kept = records.read(tmp_path / f"records-{position}.npz")
-        assert kept.load_point == result.load_point
-        assert sum(record.index >= 0 for record in kept.records) == result.metrics.requests
+    for position, result in enumerate(measurement.load_points, start=1):
+        saved = records.read(tmp_path / f"records-{position}.npz")
+        assert saved.load_point == result.load_point
+        assert sum(record.index >= 0 for record in saved.records) == result.metrics.requests
 
 
 def test_the_printed_command_starts_the_same_server(tmp_path: Path) -> None:
-    found = measure(tmp_path, experiment())
-    assert found.spec is not None
+    measurement = measure(tmp_path, experiment())
+    assert measurement.spec is not None
     command = ["sh", tmp_path / "command.sh"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as server:
         try:
-            url = f"http://127.0.0.1:{found.spec.port}"
+            url = f"http://127.0.0.1:{measurement.spec.port}"
             ready.wait_until_ready(
-                ExternalServer(url), ready_path=found.spec.ready_path, model=found.spec.served_model, timeout=20
+                ExternalServer(url),
+                ready_path=measurement.spec.ready_path,
+                model=measurement.spec.served_model,
+                timeout=20,
             )
         finally:
-            # the shell's end alone would leave the server behind
+            # ending the shell alone would leave the server running
             os.killpg(server.pid, signal.SIGTERM)
 
 
@@ -132,24 +137,24 @@ def test_nothing_secret_is_in_the_trial_folder(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_server_that_does_not_fit_ends_the_trial_at_its_start(tmp_path: Path) -> None:
-    found = measure(tmp_path, experiment(), **{"mem-fraction-static": 0.1})
-    assert failure(found).kind is FailureKind.OUT_OF_MEMORY_AT_START
-    assert "weights need 15.0 GiB" in failure(found).message
-    assert found.load_points == ()
-    assert set(found.timings) == {"start"}
-    assert found.spec is not None
+    measurement = measure(tmp_path, experiment(), **{"mem-fraction-static": 0.1})
+    assert failure(measurement).kind is FailureKind.OUT_OF_MEMORY_AT_START
+    assert "weights need 15.0 GiB" in failure(measurement).message
+    assert measurement.load_points == ()
+    assert set(measurement.timings) == {"start"}
+    assert measurement.spec is not None
 
 
 def test_a_flag_the_engine_does_not_know_is_named(tmp_path: Path) -> None:
-    found = measure(tmp_path, experiment(runtime=Runtime(extra_args=("--no-such-flag",))))
-    assert failure(found).kind is FailureKind.BAD_FLAG
-    assert "--no-such-flag" in failure(found).message
+    measurement = measure(tmp_path, experiment(runtime=Runtime(extra_args=("--no-such-flag",))))
+    assert failure(measurement).kind is FailureKind.BAD_FLAG
+    assert "--no-such-flag" in failure(measurement).message
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
-    found = measure(tmp_path, experiment(model=Model(id_or_path="no-such-model")))
-    assert failure(found).kind is FailureKind.MODEL_NOT_FOUND
-    assert "no-such-model" in failure(found).message
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    measurement = measure(tmp_path, experiment(model=Model(id_or_path="no-such-model")))
+    assert failure(measurement).kind is FailureKind.MODEL_NOT_FOUND
+    assert "no-such-model" in failure(measurement).message
 
 
 def test_a_server_that_takes_too_long_to_start_times_out(tmp_path: Path) -> None:
@@ -157,29 +162,29 @@ def test_a_server_that_takes_too_long_to_start_times_out(tmp_path: Path) -> None
     assert failure(measure(tmp_path, slow)).kind is FailureKind.START_TIMED_OUT
 
 
-def test_a_crash_under_load_keeps_what_was_measured_before(tmp_path: Path) -> None:
+def test_a_crash_under_load_keeps_the_load_points_before(tmp_path: Path) -> None:
     # one request to be ready, ten for the first load point, and some of the second
-    found = measure(tmp_path, experiment(simulate=faults(crash_after=14)))
-    assert failure(found).kind is FailureKind.CRASHED_UNDER_LOAD
-    assert "SIGSEGV" in failure(found).message
-    assert [result.load_point.concurrency for result in found.load_points] == [1]
+    measurement = measure(tmp_path, experiment(simulate=faults(crash_after=14)))
+    assert failure(measurement).kind is FailureKind.CRASHED_UNDER_LOAD
+    assert "SIGSEGV" in failure(measurement).message
+    assert [result.load_point.concurrency for result in measurement.load_points] == [1]
     assert (tmp_path / "records-2.npz").exists()
 
 
 def test_a_server_that_stops_answering_is_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "DYING", 0.5)
-    found = measure(tmp_path, experiment(simulate=faults(hang_after=14)))
-    assert failure(found).kind is FailureKind.HUNG_UNDER_LOAD
-    assert [result.load_point.concurrency for result in found.load_points] == [1]
+    monkeypatch.setattr(measured, "EXIT_GRACE_SECONDS", 0.5)
+    measurement = measure(tmp_path, experiment(simulate=faults(hang_after=14)))
+    assert failure(measurement).kind is FailureKind.HUNG_UNDER_LOAD
+    assert [result.load_point.concurrency for result in measurement.load_points] == [1]
 
 
-def test_refused_requests_are_errors_of_the_load_point_not_a_failure(tmp_path: Path) -> None:
-    found = measure(tmp_path, experiment(simulate=faults(rate_limited=0.5)))
-    assert found.failure is None
-    assert any(result.metrics.errors for result in found.load_points)
+def test_rejected_requests_are_errors_of_the_load_point_not_a_failure(tmp_path: Path) -> None:
+    measurement = measure(tmp_path, experiment(simulate=faults(rate_limited=0.5)))
+    assert measurement.failure is None
+    assert any(result.metrics.errors for result in measurement.load_points)
 
 
-def test_what_the_gpus_of_a_launch_draw_is_told_with_each_load_point(tmp_path: Path, monkeypatch) -> None:
+def test_each_load_point_has_the_power_draw_of_the_launchs_gpus(tmp_path: Path, monkeypatch) -> None:
     driver = {
         "nvmlInit": lambda: None,
         "nvmlShutdown": lambda: None,
@@ -189,67 +194,67 @@ def test_what_the_gpus_of_a_launch_draw_is_told_with_each_load_point(tmp_path: P
         "nvmlDeviceGetUtilizationRates": lambda gpu: SimpleNamespace(gpu=80),
         "nvmlDeviceGetTotalEnergyConsumption": lambda gpu: round(time.monotonic() * 250_000),
     }
-    for name, answer in driver.items():
-        monkeypatch.setattr(pynvml, name, answer)
-    monkeypatch.setattr(Sim, "gpus_taken", lambda self, candidate: 2)
+    for name, function in driver.items():
+        monkeypatch.setattr(pynvml, name, function)
+    monkeypatch.setattr(Sim, "local_gpu_count", lambda self, candidate: 2)
     subject = experiment(benchmark=experiment().benchmark.model_copy(update={"max_requests": None, "duration": 1.0}))
     evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, devices=(0, 3))
-    found = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
-    for result in found.load_points:
-        use = result.gpu_use
-        assert use is not None
-        assert (use.gpus, use.max_watts, use.utilisation, use.memory_used) == (2, 500.0, 0.8, 14 << 30)
-        assert use.mean_watts == pytest.approx(500.0, rel=0.01)
-        assert result.joules_per_token == use.mean_watts / result.metrics.output_throughput
+    measurement = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
+    for result in measurement.load_points:
+        gpu_use = result.gpu_use
+        assert gpu_use is not None
+        assert (gpu_use.gpus, gpu_use.max_watts, gpu_use.utilisation, gpu_use.memory_used) == (2, 500.0, 0.8, 14 << 30)
+        assert gpu_use.mean_watts == pytest.approx(500.0, rel=0.01)
+        assert result.joules_per_token == gpu_use.mean_watts / result.metrics.output_throughput
 
 
-def test_a_trial_that_takes_too_long_keeps_what_it_has(tmp_path: Path, monkeypatch) -> None:
+def test_a_trial_that_times_out_keeps_its_results(tmp_path: Path, monkeypatch) -> None:
     """An hour passes at the end of the first load point."""
-    late = []
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * len(late), sleep=time.sleep)
+    delays = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * len(delays), sleep=time.sleep)
     monkeypatch.setattr(measured, "time", clock)
 
     def watch(progress: Progress) -> None:
         if progress.stage == "measured":
-            late.append(progress)
+            delays.append(progress)
 
     subject = experiment(optimization=Optimization(timeout_per_iteration=600.0))
     evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, watch)
-    found = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
-    assert failure(found).kind is FailureKind.TRIAL_TIMED_OUT
-    assert "1 of 2 load points" in failure(found).message
-    assert len(found.load_points) == 1
+    measurement = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
+    assert failure(measurement).kind is FailureKind.TRIAL_TIMED_OUT
+    assert "1 of 2 load points" in failure(measurement).message
+    assert len(measurement.load_points) == 1
 
 
 def test_a_server_that_runs_already_is_measured_and_left_running(tmp_path: Path, sim_url: str) -> None:
-    outside = experiment(base_runtime="vllm", deployment=Deployment(mode="external", url=sim_url), runtime=Runtime())
-    found = measure(tmp_path, outside)
-    assert found.failure is None
-    assert found.spec is None
-    assert found.source == "simulated", "a simulated server stays simulated, whatever it is called"
-    assert len(found.load_points) == 2
+    external = experiment(base_runtime="vllm", deployment=Deployment(mode="external", url=sim_url), runtime=Runtime())
+    measurement = measure(tmp_path, external)
+    assert measurement.failure is None
+    assert measurement.spec is None
+    assert measurement.source == "simulated", "a simulated server stays simulated, whatever it is called"
+    assert len(measurement.load_points) == 2
     assert ready.identify(sim_url).models
 
 
-def test_a_server_with_few_token_ids_gets_no_others(tmp_path: Path, tiny_url: str) -> None:
-    outside = experiment(base_runtime="vllm", deployment=Deployment(mode="external", url=tiny_url), runtime=Runtime())
-    found = measure(tmp_path, outside)
-    assert [result.metrics.errors for result in found.load_points] == [{}, {}]
-    assert 505 <= found.server["vocabulary"] <= 512
+def test_a_server_with_a_small_vocabulary_gets_no_other_token_ids(tmp_path: Path, tiny_url: str) -> None:
+    external = experiment(base_runtime="vllm", deployment=Deployment(mode="external", url=tiny_url), runtime=Runtime())
+    measurement = measure(tmp_path, external)
+    assert [result.metrics.errors for result in measurement.load_points] == [{}, {}]
+    assert 505 <= measurement.server["vocabulary"] <= 512
 
 
 def test_a_server_of_another_model_is_not_measured(tmp_path: Path, sim_url: str) -> None:
-    outside = experiment(
+    external = experiment(
         model=Model(id_or_path="another"), deployment=Deployment(mode="external", url=sim_url), runtime=Runtime()
     )
-    assert failure(measure(tmp_path, outside)).kind is FailureKind.WRONG_MODEL
+    assert failure(measure(tmp_path, external)).kind is FailureKind.WRONG_MODEL
 
 
 def test_the_next_start_is_expected_to_take_as_long_as_the_last(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    progress_reports: list[Progress] = []
     subject = experiment()
-    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, seen.append)
+    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, progress_reports.append)
     first = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path / "1")
     evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path / "2")
-    expected = [progress.expected_seconds for progress in seen if progress.stage == "starting"]
+    expected = [progress.expected_seconds for progress in progress_reports if progress.stage == "starting"]
     assert expected == [engine("sim").expected_start_seconds, first.timings["start"]]

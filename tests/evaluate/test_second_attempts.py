@@ -1,4 +1,4 @@
-"""What is tried a second time, and what is not waited for."""
+"""Failures that are retried, and starts that are not waited for."""
 
 import sys
 from pathlib import Path
@@ -54,13 +54,13 @@ def program(tmp_path):
     return write
 
 
-def evaluate(asked: Experiment, folder: Path):
-    evaluator = MeasuredEvaluator(asked, engine("sim"), launcher("process"), render_shell)
-    return evaluator.evaluate(Candidate("sim"), ListedLoads(asked.workload()), folder)
+def evaluate(experiment: Experiment, folder: Path):
+    evaluator = MeasuredEvaluator(experiment, engine("sim"), launcher("process"), render_shell)
+    return evaluator.evaluate(Candidate("sim"), ListedLoads(experiment.workload()), folder)
 
 
 @pytest.mark.parametrize("words", ["[Errno 98] Address already in use", "NCCL error: unhandled system error"])
-def test_a_failure_that_may_be_chance_is_tried_once_more(program, tmp_path, words):
+def test_a_transient_failure_is_retried_once(program, tmp_path, words):
     measurement = evaluate(experiment(program(FIRST_FAILS % words)), tmp_path / "trial")
     assert measurement.failure is None
     assert len(measurement.load_points) == 1
@@ -68,7 +68,7 @@ def test_a_failure_that_may_be_chance_is_tried_once_more(program, tmp_path, word
     assert words not in (tmp_path / "trial" / "server.log").read_text()
 
 
-def test_a_failure_that_may_be_chance_is_not_tried_three_times(program, tmp_path):
+def test_a_transient_failure_is_not_retried_twice(program, tmp_path):
     path = program(ALWAYS_FAILS % "Address already in use")
     failure = evaluate(experiment(path), tmp_path / "trial").failure
     assert failure is not None
@@ -76,7 +76,7 @@ def test_a_failure_that_may_be_chance_is_not_tried_three_times(program, tmp_path
     assert Path(f"{path}.tried").read_text().splitlines() == ["x", "x"]
 
 
-def test_a_failure_that_will_come_again_is_not_repeated(program, tmp_path):
+def test_a_failure_that_would_recur_is_not_retried(program, tmp_path):
     path = program(ALWAYS_FAILS % "CUDA out of memory")
     failure = evaluate(experiment(path), tmp_path / "trial").failure
     assert failure is not None
@@ -85,23 +85,23 @@ def test_a_failure_that_will_come_again_is_not_repeated(program, tmp_path):
     assert Path(f"{path}.tried").read_text().splitlines() == ["x"]
 
 
-def test_with_fail_fast_a_start_ends_at_the_first_sign_in_the_log(program, tmp_path):
-    """The program says that it failed and goes on for ten minutes, as engines with many processes do."""
-    asked = experiment(program(HANGS), fail_fast=True, start_timeout=300)
-    measurement = evaluate(asked, tmp_path / "trial")
+def test_with_fail_fast_a_start_ends_at_the_first_failure_in_the_log(program, tmp_path):
+    """The program logs a failure and keeps running for ten minutes, as engines with many processes do."""
+    subject = experiment(program(HANGS), fail_fast=True, start_timeout=300)
+    measurement = evaluate(subject, tmp_path / "trial")
     assert measurement.failure is not None
     assert measurement.failure.kind is FailureKind.OUT_OF_MEMORY_AT_START
-    assert measurement.timings["start"] < asked.runtime.start_timeout
+    assert measurement.timings["start"] < subject.runtime.start_timeout
 
 
-def test_without_it_a_server_that_lives_is_waited_for(program, tmp_path):
-    asked = experiment(program(HANGS), start_timeout=0.5)
-    failure = evaluate(asked, tmp_path / "trial").failure
+def test_without_fail_fast_a_running_server_is_waited_for(program, tmp_path):
+    subject = experiment(program(HANGS), start_timeout=0.5)
+    failure = evaluate(subject, tmp_path / "trial").failure
     assert failure is not None
     assert failure.kind is FailureKind.OUT_OF_MEMORY_AT_START
 
 
-def test_a_secret_that_the_server_prints_is_not_kept(program, tmp_path, monkeypatch):
+def test_a_secret_that_the_server_prints_is_masked(program, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_PrintedByMistake")
     path = program('#!/bin/sh\necho "ERROR: bad token $HF_TOKEN"; exit 1\n')
     failure = evaluate(experiment(path), tmp_path / "trial").failure

@@ -1,4 +1,4 @@
-"""One candidate at a time, and the boundary that keeps a fault inside its trial."""
+"""One launch at a time, and the boundary that keeps an internal error inside its trial."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ from autotuner.search.launch import Launch, LoadPlan
 WORKLOAD = Workload((LoadPoint("D(1,1)", concurrency=1),))
 
 
-class Answering:
-    """An evaluator that does what it is told."""
+class FakeEvaluator:
+    """An evaluator that returns what `measure` does."""
 
     source: Source = "simulated"
     workload = WORKLOAD
 
-    def __init__(self, answer: Callable[[], Measurement]) -> None:
-        self.answer = answer
-        self.asked: list[tuple[Candidate, LoadPlan, Path, int, Purpose]] = []
+    def __init__(self, measure: Callable[[], Measurement]) -> None:
+        self.measure = measure
+        self.calls: list[tuple[Candidate, LoadPlan, Path, int, Purpose]] = []
 
     def clock(self) -> float:
-        return float(len(self.asked))
+        return float(len(self.calls))
 
     def evaluate(
-        self, candidate: Candidate, course: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
     ) -> Measurement:
-        self.asked.append((candidate, course, folder, trial, purpose))
-        return self.answer()
+        self.calls.append((candidate, load_plan, folder, trial, purpose))
+        return self.measure()
 
 
-def failing(error: BaseException) -> Answering:
+def failing(error: BaseException) -> FakeEvaluator:
     def fail() -> Measurement:
         raise error
 
-    return Answering(fail)
+    return FakeEvaluator(fail)
 
 
-def test_candidates_are_evaluated_in_order_when_asked_for(tmp_path: Path) -> None:
+def test_launches_are_evaluated_in_order_when_waited_for(tmp_path: Path) -> None:
     measurement = Measurement("simulated", ())
-    evaluator = Answering(lambda: measurement)
+    evaluator = FakeEvaluator(lambda: measurement)
     executor = SerialExecutor(evaluator)
     assert executor.wait_for_trial() is None
     assert executor.has_room
     executor.submit(1, Launch(Candidate("sim", {"tp-size": 1}), "baseline"), tmp_path)
     assert not executor.has_room
-    assert evaluator.asked == []
+    assert evaluator.calls == []
     trial = executor.wait_for_trial()
     assert trial is not None
     assert (trial.number, trial.candidate, trial.measurement) == (1, Candidate("sim", {"tp-size": 1}), measurement)
     assert (trial.started, trial.ended) == (0.0, 1.0)
-    (candidate, course, *rest) = evaluator.asked[0]
+    (candidate, load_plan, *rest) = evaluator.calls[0]
     assert (candidate, *rest) == (trial.candidate, tmp_path, 1, "baseline")
-    step = course.ask()
+    step = load_plan.ask()
     assert step is not None
     assert step.workload == WORKLOAD
     assert executor.has_room
     assert executor.wait_for_trial() is None
 
 
-def test_a_fault_of_autotune_costs_one_trial_and_is_kept(tmp_path: Path) -> None:
+def test_an_internal_error_fails_one_trial_and_is_saved(tmp_path: Path) -> None:
     executor = SerialExecutor(failing(ZeroDivisionError("division by zero")))
     executor.submit(1, Launch(Candidate("sim")), tmp_path / "1")
     trial = executor.wait_for_trial()
@@ -81,7 +81,7 @@ def test_a_fault_of_autotune_costs_one_trial_and_is_kept(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("error", [MachineError("no vllm"), RunStoreError("not a run"), KeyboardInterrupt()])
-def test_what_would_befall_every_candidate_ends_the_run(tmp_path: Path, error: BaseException) -> None:
+def test_an_error_that_would_hit_every_candidate_ends_the_run(tmp_path: Path, error: BaseException) -> None:
     executor = SerialExecutor(failing(error))
     executor.submit(1, Launch(Candidate("sim")), tmp_path)
     with pytest.raises(type(error)):

@@ -40,14 +40,14 @@ from autotuner.search.launch import ListedLoads
 
 
 def experiment(**changed: Any) -> Experiment:
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "task_name": "t",
         "model": Model(id_or_path="llama-3.1-8b"),
         "base_runtime": "sim",
         "parameters": {},
         "benchmark": Benchmark(traffic_scenarios=("D(200,40)",), num_concurrency=(1, 8)),
     }
-    return Experiment(**given | changed)
+    return Experiment(**options | changed)
 
 
 def simulate(folder: Path, subject: Experiment, **parameters: Value) -> Measurement:
@@ -56,42 +56,42 @@ def simulate(folder: Path, subject: Experiment, **parameters: Value) -> Measurem
 
 
 def test_a_launch_serves_every_load_point_and_is_called_simulated(tmp_path):
-    seen: list[Progress] = []
-    evaluator = SimulatedEvaluator(experiment(), engine("sim"), seen.append)
-    found = evaluator.evaluate(
+    progress_reports: list[Progress] = []
+    evaluator = SimulatedEvaluator(experiment(), engine("sim"), progress_reports.append)
+    measurement = evaluator.evaluate(
         Candidate("sim", {"tp-size": 2}), ListedLoads(evaluator.workload), tmp_path, 3, "confirmation"
     )
-    assert {progress.purpose for progress in seen} == {"confirmation"}
-    assert found.failure is None
-    assert {found.source, *(result.source for result in found.load_points)} == {"simulated"}
-    assert [result.load_point.concurrency for result in found.load_points] == [1, 8]
-    assert found.server["kv_tokens"] > 0
+    assert {progress.purpose for progress in progress_reports} == {"confirmation"}
+    assert measurement.failure is None
+    assert {measurement.source, *(result.source for result in measurement.load_points)} == {"simulated"}
+    assert [result.load_point.concurrency for result in measurement.load_points] == [1, 8]
+    assert measurement.server["kv_tokens"] > 0
     points = [(stage, number) for number in (1, 2) for stage in ("warming-up", "measuring", "measured")]
-    assert [(progress.stage, progress.position) for progress in seen] == [
+    assert [(progress.stage, progress.position) for progress in progress_reports] == [
         ("starting", 0),
         ("ready", 0),
         *points,
         ("stopping", 0),
     ]
-    assert {(progress.trial, progress.total) for progress in seen} == {(3, 2)}
+    assert {(progress.trial, progress.total) for progress in progress_reports} == {(3, 2)}
 
 
-def test_its_folder_holds_what_a_measured_one_does(tmp_path):
-    found = simulate(tmp_path, experiment())
+def test_its_folder_holds_the_same_files_as_a_measured_one(tmp_path):
+    measurement = simulate(tmp_path, experiment())
     assert {path.name for path in tmp_path.iterdir()} == {"command.sh", "server.log", "records-1.npz", "records-2.npz"}
     assert "simulated" in (tmp_path / "server.log").read_text()
-    kept = records.read(tmp_path / "records-2.npz")
-    assert len(kept.records) >= found.load_points[1].metrics.requests
+    saved = records.read(tmp_path / "records-2.npz")
+    assert len(saved.records) >= measurement.load_points[1].metrics.requests
 
 
 def test_its_times_are_virtual_and_add_up_on_its_clock(tmp_path):
     subject = experiment(runtime=Runtime(extra_args=("--load-seconds", "60")))
     evaluator = SimulatedEvaluator(subject, engine("sim"), keep_records=False)
-    began = evaluator.clock()
-    found = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
-    assert found.timings["start"] == 60.0
-    assert 50.0 < found.timings["load"] < 52.0
-    assert evaluator.clock() - began == pytest.approx(sum(found.timings.values()))
+    start_time = evaluator.clock()
+    measurement = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
+    assert measurement.timings["start"] == 60.0
+    assert 50.0 < measurement.timings["load"] < 52.0
+    assert evaluator.clock() - start_time == pytest.approx(sum(measurement.timings.values()))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,7 +103,7 @@ def test_its_times_are_virtual_and_add_up_on_its_clock(tmp_path):
         ({"kv-cache-dtype": "fp3"}, FailureKind.BAD_FLAG),
     ],
 )
-def test_a_start_that_fails_does_so_as_on_the_engine_itself(tmp_path, parameters, kind):
+def test_a_start_fails_as_it_does_on_the_simulated_server(tmp_path, parameters, kind):
     subject = experiment()
     virtual = simulate(tmp_path / "virtual", subject, **parameters)
     real = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell).evaluate(
@@ -119,68 +119,70 @@ def test_a_start_that_fails_does_so_as_on_the_engine_itself(tmp_path, parameters
     [("crash_after", FailureKind.CRASHED_UNDER_LOAD), ("hang_after", FailureKind.HUNG_UNDER_LOAD)],
 )
 def test_an_engine_that_dies_under_load_keeps_the_load_points_before(tmp_path, fault, kind):
-    found = simulate(tmp_path, experiment(simulate=SimulationOptions(faults=FaultOptions(**{fault: 100}))))
-    assert found.failure is not None
-    assert found.failure.kind == kind
-    assert [result.load_point.concurrency for result in found.load_points] == [1]
+    measurement = simulate(tmp_path, experiment(simulate=SimulationOptions(faults=FaultOptions(**{fault: 100}))))
+    assert measurement.failure is not None
+    assert measurement.failure.kind == kind
+    assert [result.load_point.concurrency for result in measurement.load_points] == [1]
 
 
-def test_a_launch_that_takes_too_long_is_cut_short(tmp_path):
-    found = simulate(tmp_path, experiment(optimization=Optimization(timeout_per_iteration=20)))
-    assert found.failure is not None
-    assert found.failure.kind == FailureKind.TRIAL_TIMED_OUT
-    assert len(found.load_points) == 1
+def test_a_launch_that_takes_too_long_times_out(tmp_path):
+    measurement = simulate(tmp_path, experiment(optimization=Optimization(timeout_per_iteration=20)))
+    assert measurement.failure is not None
+    assert measurement.failure.kind == FailureKind.TRIAL_TIMED_OUT
+    assert len(measurement.load_points) == 1
 
 
 @dataclass
-class Impatient:
-    """A course of one load point that is decided after 20 requests."""
+class OneStepPlan:
+    """A load plan of one step."""
 
     step: LoadStep | None
-    told: list[LoadPointResult] = field(default_factory=list)
+    results: list[LoadPointResult] = field(default_factory=list)
     max_load_points: int = 1
 
     def ask(self) -> LoadStep | None:
         return self.step
 
     def tell(self, result: LoadPointResult) -> None:
-        self.told.append(result)
+        self.results.append(result)
         self.step = None
 
 
-def test_a_course_may_end_a_load_point_early(tmp_path):
-    def enough(ended: Sequence[RequestRecord]) -> str | None:
-        return "enough" if len(ended) >= 20 else None
+def test_a_stop_rule_may_end_a_load_point_early(tmp_path):
+    def stop_rule(finished: Sequence[RequestRecord]) -> str | None:
+        return "enough" if len(finished) >= 20 else None
 
     evaluator = SimulatedEvaluator(experiment(), engine("sim"))
     workload = evaluator.workload
-    course = Impatient(LoadStep(workload.for_load_point(workload.load_points[1]), enough))
-    found = evaluator.evaluate(Candidate("sim"), course, tmp_path)
-    assert course.told == list(found.load_points)
-    assert found.timings["load"] < workload.duration
+    load_plan = OneStepPlan(LoadStep(workload.for_load_point(workload.load_points[1]), stop_rule))
+    measurement = evaluator.evaluate(Candidate("sim"), load_plan, tmp_path)
+    assert load_plan.results == list(measurement.load_points)
+    assert measurement.timings["load"] < workload.duration
 
 
 def test_another_engines_candidate_runs_on_its_hardware_with_its_constants(tmp_path):
-    found = {}
+    measurements = {}
     for runtime, gpu in (("vllm", "A100"), ("vllm", "H100"), ("sglang", "H100")):
         subject = experiment(base_runtime=runtime, hardware=Hardware(gpu_type=gpu))
-        found[runtime, gpu] = simulate(tmp_path / runtime / gpu, subject, dtype="bfloat16")
-    throughput = {key: found.load_points[0].metrics.output_throughput for key, found in found.items()}
+        measurements[runtime, gpu] = simulate(tmp_path / runtime / gpu, subject, dtype="bfloat16")
+    throughput = {
+        key: measurement.load_points[0].metrics.output_throughput for key, measurement in measurements.items()
+    }
     assert throughput["vllm", "A100"] < throughput["vllm", "H100"]
     assert throughput["vllm", "H100"] != throughput["sglang", "H100"]
-    assert {measurement.source for measurement in found.values()} == {"simulated"}
-    assert found["vllm", "H100"].server["not_simulated"] == ["dtype"]
-    assert found["vllm", "H100"].timings["start"] == engine("vllm").expected_start_seconds
+    assert {measurement.source for measurement in measurements.values()} == {"simulated"}
+    assert measurements["vllm", "H100"].server["not_simulated"] == ["dtype"]
+    assert measurements["vllm", "H100"].timings["start"] == engine("vllm").expected_start_seconds
 
 
-def test_a_skewed_world_answers_otherwise_and_always_the_same(tmp_path):
-    def figures(number: int, **skew: Any) -> float:
+def test_a_skew_changes_the_results_reproducibly(tmp_path):
+    def throughput(number: int, **skew: Any) -> float:
         subject = experiment(simulate=SimulationOptions(skew=SkewOptions(**skew)))
         return simulate(tmp_path / str(number), subject).load_points[1].metrics.output_throughput
 
-    plain, skewed, again, other = (
-        figures(number, **skew)
+    plain, skewed, repeated, other = (
+        throughput(number, **skew)
         for number, skew in enumerate(({}, {"seed": 1, "sd": 0.25}, {"seed": 1, "sd": 0.25}, {"seed": 2, "sd": 0.25}))
     )
-    assert skewed == again
+    assert skewed == repeated
     assert len({plain, skewed, other}) == 3

@@ -1,4 +1,4 @@
-"""What a trial leaves on disk."""
+"""The files of a trial."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def test_the_command_survives_the_shell_whatever_is_in_it(tmp_path_factory, word
     argv = ("printenv", "-0", "SETTING") if not words else ("printf", "%s\\0", *words)
     spec = ServerSpec(None, argv, {"SETTING": value}, (), 1, "/health", "m")
     folder.save_command(spec, render_shell(spec))
-    said = subprocess.run([folder.path / "command.sh"], capture_output=True, check=True).stdout
+    output = subprocess.run([folder.path / "command.sh"], capture_output=True, check=True).stdout
     expected = words or [value]
-    assert said == b"".join(os.fsencode(word) + b"\0" for word in expected)
+    assert output == b"".join(os.fsencode(word) + b"\0" for word in expected)
 
 
 def test_a_secret_is_named_in_the_command_without_its_value(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 READY = re.compile(r"listening on (http://\S+)")
-START_LIMIT = 20.0
+START_TIMEOUT_SECONDS = 20.0
 
 
 class RunningServer:
@@ -24,11 +24,11 @@ class RunningServer:
         self.client = httpx.Client(timeout=10.0, trust_env=False)
 
     def wait_for(self, pattern: re.Pattern[str]) -> str:
-        limit = time.monotonic() + START_LIMIT
-        while time.monotonic() < limit:
-            found = pattern.search(self.log.read_text())
-            if found:
-                return found.group(1)
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            match = pattern.search(self.log.read_text())
+            if match:
+                return match.group(1)
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.01)
         raise AssertionError(self.log.read_text())
@@ -41,9 +41,9 @@ class RunningServer:
         return float(re.search(rf"^autotune_sim_{name} (\S+)$", text, re.MULTILINE).group(1))
 
     def until_metric(self, name: str, value: float) -> None:
-        limit = time.monotonic() + START_LIMIT
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while self.metric(name) != value:
-            assert time.monotonic() < limit, f"{name} is {self.metric(name)}"
+            assert time.monotonic() < deadline, f"{name} is {self.metric(name)}"
             time.sleep(0.01)
 
 
@@ -93,7 +93,7 @@ def run_to_end():
 
     def run(*flags: str) -> tuple[int, str]:
         argv = [sys.executable, "-m", "autotuner.simulate.server", *flags]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=START_LIMIT, check=False)
-        return done.returncode, done.stdout + done.stderr
+        process = subprocess.run(argv, capture_output=True, text=True, timeout=START_TIMEOUT_SECONDS, check=False)
+        return process.returncode, process.stdout + process.stderr
 
     return run

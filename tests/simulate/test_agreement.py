@@ -1,12 +1,12 @@
-"""The closed form and the simulated engine, where both should say the same.
+"""The closed form against the simulated engine, where both should agree.
 
-They share operators and fitted constants, so without a skew and with little queueing what is left
-is how iterations interleave. The closed form's fitted extras are set aside: the effects that
-multiply a measured model's times, and the waits and overheads that real servers add to the TTFT,
-for the simulated engine has neither. Tolerances: 1% of one request alone, where only the growing
-context is averaged; 3% of four in flight, where the closed form adds a prefill to the decodes it
-interrupts and the scheduler runs both in one iteration. Beyond, at 16 and more in flight, the two
-differ by 10% and more, and the simulation is the one to believe.
+They share operators and calibrated efficiencies, so without a skew and with little queueing they differ
+only in how iterations interleave. The closed form's fitted terms that the simulated engine lacks are set
+to zero: the effects that multiply a measured model's times, and the waits and overheads that real servers
+add to the TTFT. Tolerances: 1% for one request alone, where only the growing context is averaged; 3% for
+four in flight, where the closed form adds a prefill to the decodes it interrupts and the scheduler runs
+both in one iteration. At 16 and more in flight the two differ by 10% and more, and the simulation is the
+more accurate one.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ def without_extras() -> Calibration:
 
 
 def predicted(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Prediction:
-    of = model_on_gpus(model, gpu, Layout(tp=tp), engine="vllm")
-    return predict_closed_loop(of, isl=isl, osl=osl, concurrency=concurrency, by=without_extras())
+    deployment = model_on_gpus(model, gpu, Layout(tp=tp), engine="vllm")
+    return predict_closed_loop(deployment, isl=isl, osl=osl, concurrency=concurrency, by=without_extras())
 
 
 def simulated(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Metrics:
     settings = parse_settings(["--model", model, "--gpu", gpu, "--tp-size", str(tp)])
     point = LoadPoint(f"D({isl},{osl})", concurrency=concurrency)
-    seen = VirtualServer(settings, build_world(settings)).drive(LoadStep(Workload((point,), duration=120.0)))
-    return metrics.summarize(seen, Slo())
+    observation = VirtualServer(settings, build_world(settings)).drive(LoadStep(Workload((point,), duration=120.0)))
+    return metrics.summarize(observation, Slo())
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("deployed", DEPLOYMENTS)
-def test_one_request_alone_takes_what_is_predicted(deployed, lengths):
-    said, seen = predicted(*deployed, *lengths, 1), simulated(*deployed, *lengths, 1)
-    assert seen.ttft.mean == pytest.approx(said.ttft, rel=0.01)
-    assert seen.tpot.mean == pytest.approx(said.tpot, rel=0.01)
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_the_latency_of_one_request_alone_is_as_predicted(deployment, lengths):
+    prediction, simulation = predicted(*deployment, *lengths, 1), simulated(*deployment, *lengths, 1)
+    assert simulation.ttft.mean == pytest.approx(prediction.ttft, rel=0.01)
+    assert simulation.tpot.mean == pytest.approx(prediction.tpot, rel=0.01)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("deployed", DEPLOYMENTS)
-def test_a_few_requests_in_flight_get_their_tokens_as_predicted(deployed, lengths):
-    said, seen = predicted(*deployed, *lengths, 4), simulated(*deployed, *lengths, 4)
-    assert seen.tpot.mean == pytest.approx(said.tpot, rel=0.03)
-    assert seen.output_throughput == pytest.approx(said.throughput, rel=0.03)
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_tpot_and_throughput_of_a_few_requests_in_flight_are_as_predicted(deployment, lengths):
+    prediction, simulation = predicted(*deployment, *lengths, 4), simulated(*deployment, *lengths, 4)
+    assert simulation.tpot.mean == pytest.approx(prediction.tpot, rel=0.03)
+    assert simulation.output_throughput == pytest.approx(prediction.throughput, rel=0.03)

@@ -1,4 +1,4 @@
-"""The fast scheduler against the one that moves request by request: equal to the last bit."""
+"""The fast scheduler against the one that steps request by request: equal to the last bit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from autotuner.simulate.fast_scheduler import FastScheduler
 from autotuner.simulate.scheduler import ScheduledRequest, Scheduler, SchedulerLimits
 
 TIMES = StepTimes(model_shape("qwen3-0.6b"), find_gpu("a100_sxm"))
-SIZE = 4
+BLOCK_SIZE = 4
 
-Asked = tuple[float, int, int, int]
-"""(arrival, shared blocks, own prompt tokens, output tokens)"""
+RequestPlan = tuple[float, int, int, int]
+"""(arrival time, shared prefix blocks, further prompt tokens, output tokens)"""
 
-asked = st.lists(
+request_plans = st.lists(
     st.tuples(st.floats(0, 0.5), st.integers(0, 3), st.integers(1, 40), st.integers(1, 30)), min_size=1, max_size=25
 )
 
@@ -31,7 +31,7 @@ def limits(draw):
         max_running_requests=draw(st.integers(1, 12)),
         max_batched_tokens=draw(st.integers(1, 64)) if chunked else 84,
         max_model_len=84,
-        block_size=SIZE,
+        block_size=BLOCK_SIZE,
         num_blocks=draw(st.integers(21, 90)),
         chunked_prefill=chunked,
         prefix_caching=draw(st.booleans()),
@@ -39,18 +39,19 @@ def limits(draw):
     )
 
 
-def requests(wanted: list[Asked]) -> list[ScheduledRequest]:
-    made = []
-    for number, (arrived, shared, own, output) in enumerate(sorted(wanted)):
-        prompt = shared * SIZE + own
-        hashes = [*range(shared), *((number, block) for block in range(shared, prompt // SIZE))]
-        made.append(ScheduledRequest(prompt, output, hashes, arrived))
-    return made
+def build_requests(plans: list[RequestPlan]) -> list[ScheduledRequest]:
+    requests = []
+    for number, (arrival_time, shared_blocks, further_tokens, output_tokens) in enumerate(sorted(plans)):
+        prompt_tokens = shared_blocks * BLOCK_SIZE + further_tokens
+        unique_blocks = range(shared_blocks, prompt_tokens // BLOCK_SIZE)
+        hashes = [*range(shared_blocks), *((number, block) for block in unique_blocks)]
+        requests.append(ScheduledRequest(prompt_tokens, output_tokens, hashes, arrival_time))
+    return requests
 
 
-def one_by_one(scheduler: Scheduler, coming: list[ScheduledRequest]) -> list[list[float]]:
-    times: dict[ScheduledRequest, list[float]] = {request: [] for request in coming}
-    waiting, now = list(coming), 0.0
+def run_one_by_one(scheduler: Scheduler, requests: list[ScheduledRequest]) -> list[list[float]]:
+    times: dict[ScheduledRequest, list[float]] = {request: [] for request in requests}
+    waiting, now = list(requests), 0.0
     while waiting or not scheduler.is_idle:
         if scheduler.is_idle:
             now = max(now, waiting[0].arrival_time)
@@ -63,9 +64,9 @@ def one_by_one(scheduler: Scheduler, coming: list[ScheduledRequest]) -> list[lis
     return list(times.values())
 
 
-def at_once(scheduler: FastScheduler, coming: list[ScheduledRequest]) -> list[list[float]]:
+def run_at_once(scheduler: FastScheduler, requests: list[ScheduledRequest]) -> list[list[float]]:
     times: dict[ScheduledRequest, list[float]] = {}
-    waiting, now = list(coming), 0.0
+    waiting, now = list(requests), 0.0
     while waiting or not scheduler.is_idle:
         if scheduler.is_idle:
             now = max(now, waiting[0].arrival_time)
@@ -74,27 +75,27 @@ def at_once(scheduler: FastScheduler, coming: list[ScheduledRequest]) -> list[li
         now, finished = scheduler.run(now, waiting[0].arrival_time if waiting else math.inf)
         for request in finished:
             times[request] = list(scheduler.token_times(request))
-    return [times[request] for request in coming]
+    return [times[request] for request in requests]
 
 
 def state(request: ScheduledRequest) -> tuple[object, ...]:
-    done = (
+    progress = (
         request.generated_tokens,
         request.computed_tokens,
         request.cached_tokens,
         request.preemptions,
         request.blocks.total,
     )
-    return *done, request.first_scheduled_time, request.first_token_time, request.finish_time
+    return *progress, request.first_scheduled_time, request.first_token_time, request.finish_time
 
 
-@given(limits(), asked)
+@given(limits(), request_plans)
 @settings(deadline=None, max_examples=300)
-def test_every_token_comes_when_it_does_request_by_request(limits, wanted):
+def test_every_token_is_emitted_at_the_same_time_as_request_by_request(limits, plans):
     slow, fast = Scheduler(limits, TIMES.step), FastScheduler(limits, TIMES.step, TIMES.decode_time)
-    here, there = requests(wanted), requests(wanted)
-    assert at_once(fast, there) == one_by_one(slow, here)
-    assert [state(request) for request in there] == [state(request) for request in here]
+    slow_requests, fast_requests = build_requests(plans), build_requests(plans)
+    assert run_at_once(fast, fast_requests) == run_one_by_one(slow, slow_requests)
+    assert [state(request) for request in fast_requests] == [state(request) for request in slow_requests]
     assert fast.counters == slow.counters
     assert (fast.block_pool.available_blocks, fast.block_pool.cached_blocks) == (
         slow.block_pool.available_blocks,
@@ -102,21 +103,24 @@ def test_every_token_comes_when_it_does_request_by_request(limits, wanted):
     )
 
 
-def test_an_aborted_request_gives_back_what_it_held_and_the_others_go_on():
-    limits = SchedulerLimits(8, 64, 84, SIZE, 40)
+def test_an_aborted_request_frees_its_blocks_and_the_others_continue():
+    limits = SchedulerLimits(8, 64, 84, BLOCK_SIZE, 40)
     fast = FastScheduler(limits, TIMES.step, TIMES.decode_time)
-    gone, stays = ScheduledRequest(20, 30), ScheduledRequest(8, 30)
-    fast.add(gone)
-    fast.add(stays)
+    aborted, remaining = ScheduledRequest(20, 30), ScheduledRequest(8, 30)
+    fast.add(aborted)
+    fast.add(remaining)
     now, finished = fast.run(0.0, 0.03)
     assert not finished
-    assert fast.abort(gone)
-    assert 0 < len(fast.token_times(gone)) == gone.generated_tokens < 30
+    assert fast.abort(aborted)
+    assert 0 < len(fast.token_times(aborted)) == aborted.generated_tokens < 30
     _, finished = fast.run(now, math.inf)
-    assert finished == [stays]
-    assert len(fast.token_times(stays)) == 30
+    assert finished == [remaining]
+    assert len(fast.token_times(remaining)) == 30
     assert fast.block_pool.used_blocks == 0
 
 
-def test_an_idle_scheduler_stands_still():
-    assert FastScheduler(SchedulerLimits(8, 64, 84, SIZE, 40), TIMES.step, TIMES.decode_time).run(1.0, 2.0) == (1.0, [])
+def test_an_idle_scheduler_does_not_advance_the_clock():
+    assert FastScheduler(SchedulerLimits(8, 64, 84, BLOCK_SIZE, 40), TIMES.step, TIMES.decode_time).run(1.0, 2.0) == (
+        1.0,
+        [],
+    )

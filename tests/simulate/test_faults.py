@@ -33,7 +33,7 @@ def test_it_hangs_on_the_request_after_n_and_still_answers_health(serve):
 
 
 @pytest.mark.parametrize(("flag", "status"), [("rate-limited", 429), ("server-error", 500)])
-def test_it_refuses_requests_with_a_status(serve, flag, status):
+def test_it_rejects_requests_with_a_status(serve, flag, status):
     with serve(*FAST, f"--fault-{flag}", "1") as server:
         response = post(server)
         assert response.status_code == status
@@ -41,16 +41,16 @@ def test_it_refuses_requests_with_a_status(serve, flag, status):
         assert server.client.get("/health").status_code == 200
 
 
-def test_a_malformed_stream_has_one_event_that_is_no_json(serve):
+def test_a_malformed_stream_has_one_event_that_is_not_json(serve):
     with serve(*FAST, "--fault-malformed", "1") as server:
         blocks = [block.removeprefix("data: ") for block in post(server, stream=True).text.split("\n\n")[:-2]]
-        broken = 0
+        malformed_events = 0
         for block in blocks:
             try:
                 json.loads(block)
             except ValueError:
-                broken += 1
-        assert (len(blocks), broken) == (6, 1)
+                malformed_events += 1
+        assert (len(blocks), malformed_events) == (6, 1)
         with pytest.raises(ValueError):
             post(server).json()
 
@@ -58,27 +58,27 @@ def test_a_malformed_stream_has_one_event_that_is_no_json(serve):
 def test_an_early_stop_is_shorter_and_says_stop(serve):
     with serve(*FAST, "--fault-early-stop", "1") as server:
         for _ in range(5):
-            answer = post(server).json()
-            assert 1 <= answer["usage"]["completion_tokens"] < 6
-            assert answer["choices"][0]["finish_reason"] == "stop"
+            response = post(server).json()
+            assert 1 <= response["usage"]["completion_tokens"] < 6
+            assert response["choices"][0]["finish_reason"] == "stop"
 
 
-def test_fates_are_drawn_from_the_seed_at_the_rates_asked_for():
-    def fates(seed: int, **rates: float):
+def test_faults_are_drawn_from_the_seed_with_their_probabilities():
+    def faults(seed: int, **rates: float):
         plan = FaultPlan(Faults(**rates), seed)
         return [plan.draw(100) for _ in range(2000)]
 
-    assert fates(1, rate_limited=0.3, malformed=0.2) == fates(1, rate_limited=0.3, malformed=0.2)
-    assert fates(1, rate_limited=0.3) != fates(2, rate_limited=0.3)
-    limited = [fate.status == 429 for fate in fates(3, rate_limited=0.3)]
-    assert 0.26 < sum(limited) / 2000 < 0.34
-    assert limited == [fate.status == 429 for fate in fates(3, rate_limited=0.3, early_stop=0.5)]
+    assert faults(1, rate_limited=0.3, malformed=0.2) == faults(1, rate_limited=0.3, malformed=0.2)
+    assert faults(1, rate_limited=0.3) != faults(2, rate_limited=0.3)
+    is_limited = [fault.status == 429 for fault in faults(3, rate_limited=0.3)]
+    assert 0.26 < sum(is_limited) / 2000 < 0.34
+    assert is_limited == [fault.status == 429 for fault in faults(3, rate_limited=0.3, early_stop=0.5)]
 
 
-def test_refused_requests_do_not_count_towards_a_crash():
+def test_rejected_requests_do_not_count_towards_a_crash():
     plan = FaultPlan(Faults(rate_limited=0.5, crash_after=3), seed=0)
-    served = [fate for fate in (plan.draw(10) for _ in range(40)) if fate.status is None]
-    assert [fate.crash for fate in served[:5]] == [False, False, False, True, True]
+    served = [fault for fault in (plan.draw(10) for _ in range(40)) if fault.status is None]
+    assert [fault.crash for fault in served[:5]] == [False, False, False, True, True]
 
 
 def test_an_early_stop_is_never_at_the_full_length():

@@ -25,7 +25,7 @@ def drain(scheduler: Scheduler, now: float = 0.0):
     results = []
     while not scheduler.is_idle:
         result = scheduler.step(now)
-        assert result is not None, "work is left but nothing was scheduled"
+        assert result is not None, "requests remain but nothing was scheduled"
         now += result.duration
         results.append(result)
     return results
@@ -37,7 +37,7 @@ def test_a_request_gets_its_first_token_from_its_prefill_and_one_per_iteration_t
     scheduler.add(request)
     results = drain(scheduler)
     assert [result.prefill_tokens for result in results] == [10, 0, 0, 0, 0]
-    assert [result.emitted for result in results] == [[(request, 1)]] * 5
+    assert [result.emitted_tokens for result in results] == [[(request, 1)]] * 5
     assert request.first_token_time == pytest.approx(0.002)
     assert request.finish_time == pytest.approx(0.002 + 4 * 0.00101)
 
@@ -83,28 +83,28 @@ def test_a_shared_prefix_is_computed_once():
 
 
 def test_the_newest_request_is_preempted_and_recomputed():
-    scheduler = Scheduler(replace(BASE, blocks=16, max_model_len=64), cost)
+    scheduler = Scheduler(replace(BASE, num_blocks=16, max_model_len=64), cost)
     old, new = ScheduledRequest(30, 30), ScheduledRequest(20, 12)
     scheduler.add(old)
     scheduler.add(new)
     results = drain(scheduler)
     assert (old.preemptions, new.preemptions >= 1) == (0, True)
-    assert scheduler.counters.preemptions == sum(len(result.preempted) for result in results)
+    assert scheduler.counters.preemptions == sum(len(result.preempted_requests) for result in results)
     assert (old.generated_tokens, new.generated_tokens) == (30, 12)
 
 
 def test_a_preempted_request_is_first_in_the_queue():
-    scheduler = Scheduler(replace(BASE, blocks=16, max_model_len=64, max_running_requests=2), cost)
+    scheduler = Scheduler(replace(BASE, num_blocks=16, max_model_len=64, max_running_requests=2), cost)
     old, preempted, later = ScheduledRequest(30, 30), ScheduledRequest(24, 12), ScheduledRequest(4, 4)
     for request in (old, preempted, later):
         scheduler.add(request)
     drain(scheduler)
     assert preempted.preemptions == 1
-    # It needs the blocks of the old one, and the small one behind it does not slip past.
+    # It needs the blocks of the old one, and the small one behind it must not overtake it.
     assert later.first_scheduled_time >= old.finish_time
 
 
-def test_admission_leaves_blocks_for_what_runs_to_grow():
+def test_admission_leaves_blocks_for_running_requests_to_grow():
     scheduler = Scheduler(replace(BASE, max_model_len=800, max_batched_tokens=800), cost)
     large, small = ScheduledRequest(796, 3), ScheduledRequest(4, 1)
     scheduler.add(large)
@@ -118,33 +118,36 @@ def test_admission_leaves_blocks_for_what_runs_to_grow():
 def test_longest_prefix_match_goes_first_under_lpm():
     limits = replace(BASE, prefix_caching=True, max_running_requests=1, policy="lpm")
     scheduler = Scheduler(limits, cost)
-    known = block_hashes(list(range(32)), 4)
-    scheduler.add(ScheduledRequest(32, 1, known))
+    cached_hashes = block_hashes(list(range(32)), 4)
+    scheduler.add(ScheduledRequest(32, 1, cached_hashes))
     drain(scheduler)
-    stranger, friend = ScheduledRequest(32, 1, block_hashes(list(range(50, 82)), 4)), ScheduledRequest(32, 1, known)
-    scheduler.add(stranger)
-    scheduler.add(friend)
+    uncached, cached = (
+        ScheduledRequest(32, 1, block_hashes(list(range(50, 82)), 4)),
+        ScheduledRequest(32, 1, cached_hashes),
+    )
+    scheduler.add(uncached)
+    scheduler.add(cached)
     drain(scheduler)
-    assert friend.finish_time is not None
-    assert stranger.finish_time is not None
-    assert friend.finish_time < stranger.finish_time
+    assert cached.finish_time is not None
+    assert uncached.finish_time is not None
+    assert cached.finish_time < uncached.finish_time
 
 
 @pytest.mark.parametrize(("prompt", "output"), [(0, 1), (1, 0), (200, 57)])
-def test_a_request_that_could_never_be_served_is_refused(prompt, output):
+def test_a_request_that_can_never_be_served_is_rejected(prompt, output):
     with pytest.raises(ValueError):
         Scheduler(BASE, cost).add(ScheduledRequest(prompt, output))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"blocks": 63}, {"max_batched_tokens": 255, "chunked_prefill": False}, {"block_size": 0}]
+    "changes", [{"num_blocks": 63}, {"max_batched_tokens": 255, "chunked_prefill": False}, {"block_size": 0}]
 )
-def test_limits_that_could_block_a_request_for_ever_are_refused(wrong):
+def test_limits_that_could_block_a_request_forever_are_rejected(changes):
     with pytest.raises(ValueError):
-        replace(BASE, **wrong)
+        replace(BASE, **changes)
 
 
-def test_an_aborted_request_frees_its_blocks_wherever_it_is():
+def test_an_aborted_request_frees_its_blocks_whether_waiting_or_running():
     scheduler = Scheduler(replace(BASE, max_running_requests=1), cost)
     running, waiting = ScheduledRequest(10, 5), ScheduledRequest(10, 5)
     scheduler.add(running)
@@ -157,18 +160,18 @@ def test_an_aborted_request_frees_its_blocks_wherever_it_is():
 
 
 @st.composite
-def worlds(draw):
-    """Limits at all of which something binds, and requests with shared prefixes that fit in them."""
+def workloads(draw):
+    """Limits that can all bind, and requests with shared prefixes that fit in them."""
     block_size = draw(st.sampled_from([1, 4, 16]))
     model_len = draw(st.integers(8, 96))
-    fewest = -(-model_len // block_size)
+    min_blocks = -(-model_len // block_size)
     chunked = draw(st.booleans())
     limits = SchedulerLimits(
         max_running_requests=draw(st.integers(1, 6)),
         max_batched_tokens=draw(st.integers(1, 64)) if chunked else draw(st.integers(model_len, 2 * model_len)),
         max_model_len=model_len,
         block_size=block_size,
-        num_blocks=draw(st.integers(fewest, 3 * fewest)),
+        num_blocks=draw(st.integers(min_blocks, 3 * min_blocks)),
         chunked_prefill=chunked,
         prefix_caching=draw(st.booleans()),
         policy=draw(st.sampled_from(["fcfs", "lpm"])),
@@ -204,42 +207,42 @@ def play(limits, plans, check=lambda scheduler, result: None):
         check(scheduler, result)
         history.append((result.duration, [(requests_index(requests, r), n) for r, n in result.emitted_tokens]))
         for request, aborted in requests:
-            if aborted and request.generated > request.output_tokens // 2:
+            if aborted and request.generated_tokens > request.output_tokens // 2:
                 scheduler.abort(request)
     return scheduler, requests, history
 
 
 def requests_index(requests, request):
-    return next(index for index, (known, _) in enumerate(requests) if known is request)
+    return next(index for index, (other, _) in enumerate(requests) if other is request)
 
 
 @settings(max_examples=150, deadline=None)
-@given(worlds())
-def test_limits_hold_in_every_iteration_and_no_token_or_block_is_lost(world):
-    limits, plans = world
+@given(workloads())
+def test_limits_hold_in_every_iteration_and_no_token_or_block_is_lost(workload):
+    limits, plans = workload
     emitted = prefilled = 0
 
     def check(scheduler, result):
         nonlocal emitted, prefilled
         assert result.prefill_tokens + result.decode_tokens <= limits.max_batched_tokens
         assert len(scheduler.running) <= limits.max_running_requests
-        assert 0 <= scheduler.pool.in_use <= limits.blocks
-        assert scheduler.pool.in_use <= sum(request.holding.blocks for request in scheduler.running)
+        assert 0 <= scheduler.block_pool.used_blocks <= limits.num_blocks
+        assert scheduler.block_pool.used_blocks <= sum(request.blocks.total for request in scheduler.running)
         assert result.duration > 0
-        assert all((request.computed, request.holding.blocks) == (0, 0) for request in result.preempted)
-        emitted += sum(tokens for _, tokens in result.emitted)
+        assert all((request.computed_tokens, request.blocks.total) == (0, 0) for request in result.preempted_requests)
+        emitted += sum(tokens for _, tokens in result.emitted_tokens)
         prefilled += result.prefill_tokens
 
     scheduler, requests, _ = play(limits, plans, check)
     for request, aborted in requests:
-        if request.finished is None:
+        if request.finish_time is None:
             assert aborted
         else:
-            assert request.generated == request.output_tokens
-            assert request.first_scheduled <= request.first_token <= request.finished
-    assert emitted == sum(request.generated for request, _ in requests) == scheduler.counters.generated_tokens
+            assert request.generated_tokens == request.output_tokens
+            assert request.first_scheduled_time <= request.first_token_time <= request.finish_time
+    assert emitted == sum(request.generated_tokens for request, _ in requests) == scheduler.counters.generated_tokens
     assert prefilled == scheduler.counters.prefill_tokens
-    finished = sum(request.finished is not None for request, _ in requests)
+    finished = sum(request.finish_time is not None for request, _ in requests)
     assert finished + scheduler.counters.aborted_requests == len(requests)
     if not scheduler.counters.preemptions and not any(aborted for *_, aborted in plans):
         prompts = sum(request.prompt_tokens for request, _ in requests)
@@ -252,18 +255,18 @@ def test_limits_hold_in_every_iteration_and_no_token_or_block_is_lost(world):
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds())
-def test_requests_start_in_the_order_they_came(world):
-    limits, plans = world
+@given(workloads())
+def test_requests_start_in_the_order_they_came(workload):
+    limits, plans = workload
     _, requests, _ = play(replace(limits, policy="fcfs"), plans)
-    starts = [request.first_scheduled for request, _ in requests if request.first_scheduled is not None]
+    starts = [request.first_scheduled_time for request, _ in requests if request.first_scheduled_time is not None]
     assert starts == sorted(starts)
 
 
 @settings(max_examples=40, deadline=None)
-@given(worlds())
-def test_the_same_world_gives_the_same_history(world):
-    assert play(*world)[2] == play(*world)[2]
+@given(workloads())
+def test_the_same_workload_gives_the_same_history(workload):
+    assert play(*workload)[2] == play(*workload)[2]
 
 
 def test_a_day_of_work_is_simulated_in_virtual_time_on_real_step_times():

@@ -52,13 +52,13 @@ def test_a_chat_stream_starts_with_a_chunk_that_has_only_the_role(server):
     assert {chunk["object"] for chunk in [first, *tokens]} == {"chat.completion.chunk"}
 
 
-def test_answers_in_one_piece_carry_text_and_usage(server):
+def test_complete_responses_have_text_and_usage(server):
     completion = complete(server).json()
     assert len(completion["choices"][0]["text"].split()) == 5
-    answer = chat(server, max_tokens=None, max_completion_tokens=7).json()
-    assert len(answer["choices"][0]["message"]["content"].split()) == 7
-    assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 7, "total_tokens": 11}
-    assert answer["choices"][0]["finish_reason"] == "length"
+    response = chat(server, max_tokens=None, max_completion_tokens=7).json()
+    assert len(response["choices"][0]["message"]["content"].split()) == 7
+    assert response["usage"] == {"prompt_tokens": 4, "completion_tokens": 7, "total_tokens": 11}
+    assert response["choices"][0]["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_cannot_be_served_is_a_bad_request_that_names_the_parameter(server,
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"[]", b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_json_object_is_a_bad_request(server, body):
+def test_a_body_that_is_not_a_json_object_is_a_bad_request(server, body):
     assert server.client.post("/v1/completions", content=body).status_code == 400
 
 
@@ -148,7 +148,7 @@ def test_the_prefix_cache_is_counted_and_can_be_reset(server):
     assert hits() == 0
 
 
-def test_a_client_that_leaves_frees_its_blocks(server):
+def test_a_client_that_disconnects_frees_its_blocks(server):
     aborted = server.metric("requests_aborted_total")
     with server.client.stream(
         "POST", "/v1/completions", json={"prompt": [1] * 100, "max_tokens": 3000, "stream": True}
@@ -188,7 +188,7 @@ def test_an_http_1_0_stream_ends_with_its_connection(server):
     assert received.endswith(b"data: [DONE]\n\n")
 
 
-def test_what_is_no_http_is_refused(server):
+def test_bytes_that_are_not_http_are_rejected(server):
     with socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=10) as connection:
         connection.sendall(b"hello\r\n\r\n")
         assert connection.recv(1024).startswith(b"HTTP/1.1 400")

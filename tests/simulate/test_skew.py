@@ -1,4 +1,4 @@
-"""Worlds whose costs are not what the predictor believes."""
+"""Simulated engines whose costs differ from the predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def world(*flags: str, sd: float = 0.25, seed: int = 0) -> World:
     )
 
 
-def test_without_a_deviation_nothing_is_distorted():
+def test_without_a_deviation_all_factors_are_1():
     plain = build_world(parse_settings(["--model", "llama-3.1-8b"]))
     same = world(sd=0.0, seed=7)
     assert same.memory_plan == plain.memory_plan
@@ -37,8 +37,8 @@ def test_factors_are_log_normal_around_one():
 
 def test_a_name_has_one_factor_in_every_process():
     code = "from autotuner.simulate.skew import Skew; print(Skew(3, 0.4).factor('block_size', 32))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert float(said) == Skew(3, 0.4).factor("block_size", 32)
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(output) == Skew(3, 0.4).factor("block_size", 32)
     assert Skew(3, 0.4).factor("block_size", 16) != Skew(3, 0.4).factor("block_size", 32)
 
 
@@ -58,7 +58,7 @@ def test_candidates_share_what_they_have_in_common():
         (("--max-running-requests", "64"), {"step"}),
     ],
 )
-def test_a_parameters_value_has_a_factor_on_what_it_touches(flags, operators):
+def test_a_parameters_value_has_a_factor_on_the_operators_it_affects(flags, operators):
     plain, other = world(), world(*flags)
     parts, others = (
         plain.iteration_times.parts([(2000, 0)], 32, 32_000),
@@ -68,15 +68,15 @@ def test_a_parameters_value_has_a_factor_on_what_it_touches(flags, operators):
     assert changed - {"launch"} == operators
 
 
-def test_memory_and_start_are_distorted_too():
+def test_memory_and_start_time_are_skewed_too():
     settings = parse_settings(["--model", "llama-3.1-8b", "--load-seconds", "60"])
     plain, worlds = build_world(settings), [build_world(replace(settings, skew=Skew(seed, 0.25))) for seed in range(20)]
-    assert {found.memory_plan.weights for found in worlds} == {plain.memory_plan.weights}
-    assert len({found.kv_tokens for found in worlds}) > 15
-    assert min(found.kv_tokens for found in worlds) < plain.kv_tokens < max(found.kv_tokens for found in worlds)
-    assert min(found.start_seconds for found in worlds) < 60 < max(found.start_seconds for found in worlds)
-    for found in worlds:
-        memory = found.memory_plan
+    assert {skewed.memory_plan.weights for skewed in worlds} == {plain.memory_plan.weights}
+    assert len({skewed.kv_tokens for skewed in worlds}) > 15
+    assert min(skewed.kv_tokens for skewed in worlds) < plain.kv_tokens < max(skewed.kv_tokens for skewed in worlds)
+    assert min(skewed.start_seconds for skewed in worlds) < 60 < max(skewed.start_seconds for skewed in worlds)
+    for skewed in worlds:
+        memory = skewed.memory_plan
         assert memory.kv_tokens == memory.kv_pool // memory.kv_bytes_per_token
 
 

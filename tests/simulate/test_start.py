@@ -11,36 +11,36 @@ from autotuner.simulate.settings import build_parser, parse_settings
 from autotuner.simulate.world import StartError, build_world
 
 
-def test_a_model_that_does_not_fit_is_out_of_memory_in_figures(run_to_end):
-    status, said = run_to_end("--port", "0", "--model", "llama-3.1-70b", "--mem-fraction-static", "0.85")
+def test_a_model_that_does_not_fit_is_out_of_memory_with_its_sizes(run_to_end):
+    status, output = run_to_end("--port", "0", "--model", "llama-3.1-70b", "--mem-fraction-static", "0.85")
     assert status == 1
-    assert "Out of memory: weights need 131.4 GiB" in said
-    assert "80.0 GiB x 0.85" in said
-    assert "Traceback" not in said
+    assert "Out of memory: weights need 131.4 GiB" in output
+    assert "80.0 GiB x 0.85" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("flags", [["--no-such-flag"], ["--tp-size", "0"], ["--gpu", "H1000"], ["--tp", "2"]])
 def test_a_bad_flag_ends_with_status_2_and_usage(run_to_end, flags):
-    status, said = run_to_end(*flags)
+    status, output = run_to_end(*flags)
     assert status == 2
-    assert "usage:" in said
-    assert "error:" in said
+    assert "usage:" in output
+    assert "error:" in output
 
 
-def test_a_port_that_is_taken_is_said_and_has_its_own_status(run_to_end):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        status, said = run_to_end("--port", str(port))
+def test_a_port_in_use_is_reported_with_its_own_status(run_to_end):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        status, output = run_to_end("--port", str(port))
     assert status == 98
-    assert f"cannot listen on 127.0.0.1:{port}" in said
-    assert "already in use" in said
+    assert f"cannot listen on 127.0.0.1:{port}" in output
+    assert "already in use" in output
 
 
-def test_a_model_that_is_not_there_is_said(run_to_end, tmp_path):
-    status, said = run_to_end("--model", str(tmp_path / "gone"))
+def test_a_missing_model_is_reported(run_to_end, tmp_path):
+    status, output = run_to_end("--model", str(tmp_path / "gone"))
     assert status == 1
-    assert "Cannot load model" in said
-    assert "There is no model at" in said
+    assert "Cannot load model" in output
+    assert "There is no model at" in output
 
 
 def start(*flags: str):
@@ -61,17 +61,17 @@ def start(*flags: str):
         ),
     ],
 )
-def test_what_an_engine_would_refuse_is_refused(flags, message):
+def test_settings_that_an_engine_would_reject_are_rejected(flags, message):
     with pytest.raises(StartError, match=re.escape(message)):
         start(*flags)
 
 
-def test_a_model_length_nobody_asked_for_is_what_fits():
+def test_a_model_length_that_is_not_set_is_shortened_to_what_fits():
     assert start().limits.max_model_len == 131072
     tight = start("--mem-fraction-static", "0.3")
     assert tight.limits.max_model_len == tight.kv_tokens < 131072
-    whole = start("--no-enable-chunked-prefill", "--max-batched-tokens", "2048")
-    assert whole.limits.max_model_len == whole.limits.max_batched_tokens == 2048
+    unchunked = start("--no-enable-chunked-prefill", "--max-batched-tokens", "2048")
+    assert unchunked.limits.max_model_len == unchunked.limits.max_batched_tokens == 2048
 
 
 def test_the_kv_cache_grows_with_memory_and_with_smaller_types():
