@@ -142,18 +142,18 @@ class CommandLineEngine(ABC):
         """Refuse a folder that is not there; see Engine."""
         models.check_folder(model)
 
-    def rejection_reason(self, candidate: Candidate, target: LaunchContext) -> str | None:
+    def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
         """The first reason the candidate cannot run there; see Engine."""
-        return next(self.rejection_reasons(candidate, target), None)
+        return next(self.rejection_reasons(candidate, context), None)
 
-    def rejection_reasons(self, candidate: Candidate, target: LaunchContext) -> Iterator[str]:
+    def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """Every reason known beforehand why the candidate cannot run there."""
         sizes = ParallelSizes.from_candidate(candidate)
-        total = target.hardware.usable_gpu_count
+        total = context.hardware.usable_gpu_count
         needed = self.gpu_count(candidate)
         if total is not None and needed > total:
             yield f"it needs {needed} GPUs and {total} may be used"
-        shape = models.model_dimensions(target.model)
+        shape = models.model_dimensions(context.model)
         if shape.heads and shape.heads % sizes.tp:
             yield f"{shape.heads} attention heads are not divisible by tp-size {sizes.tp}"
         elif shape.kv_heads and shape.kv_heads % sizes.tp and sizes.tp % shape.kv_heads:
@@ -183,35 +183,35 @@ class CommandLineEngine(ABC):
         """How many GPUs of this machine one server takes; see Engine."""
         return self.gpu_count(candidate)
 
-    def computes_on_gpus(self, target: LaunchContext) -> bool:
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
         """As every engine does unless it says otherwise; see Engine."""
         return True
 
     # the server
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """The whole command; see Engine."""
-        env, secrets = environment.split_secrets(target.runtime)
-        served = target.model.served_name or models.path_or_name(target.model)
+        env, secrets = environment.split_secrets(context.runtime)
+        served = context.model.served_name or models.path_or_name(context.model)
         flags = (
-            *self.parameter_arguments(candidate, target.runtime),
-            *self.fixed_arguments(target),
-            *target.runtime.extra_args,
+            *self.parameter_arguments(candidate, context.runtime),
+            *self.fixed_arguments(context),
+            *context.runtime.extra_args,
         )
-        listen = ("--port", str(target.port))
-        inside = target.runtime.executable if target.container else None
-        command = self.image_command(inside) if target.container else self._process_command(target)
-        opened = "127.0.0.1" if target.runtime.network == "host" else "0.0.0.0"
-        host = opened if target.container else target.host
-        model = self.model_arguments(target.model)
+        listen = ("--port", str(context.port))
+        inside = context.runtime.executable if context.container else None
+        command = self.image_command(inside) if context.container else self._process_command(context)
+        opened = "127.0.0.1" if context.runtime.network == "host" else "0.0.0.0"
+        host = opened if context.container else context.host
+        model = self.model_arguments(context.model)
         gpus = self.local_gpu_count(candidate)
-        devices = target.devices[:gpus]
+        devices = context.devices[:gpus]
         return ServerSpec(
-            image=target.runtime.image,
+            image=context.runtime.image,
             argv=(*command, *model, "--host", host, *listen, *flags),
-            env=env if target.container else {**environment.visible_devices(devices), **env},
-            mounts=(*self.mounts(target.model), *models.configured_mounts(target.runtime)),
-            port=target.port,
+            env=env if context.container else {**environment.visible_devices(devices), **env},
+            mounts=(*self.mounts(context.model), *models.configured_mounts(context.runtime)),
+            port=context.port,
             ready_path="/health",
             served_model=served,
             container_argv=(*self._container_arguments(inside), *model, "--host", opened, *listen, *flags),
@@ -219,19 +219,19 @@ class CommandLineEngine(ABC):
             secrets=secrets,
             devices=devices,
             entrypoint=inside,
-            network=target.runtime.network,
-            shm_size=target.runtime.shm_size,
-            memory=target.runtime.memory,
+            network=context.runtime.network,
+            shm_size=context.runtime.shm_size,
+            memory=context.runtime.memory,
         )
 
-    def _process_command(self, target: LaunchContext) -> tuple[str, ...]:
+    def _process_command(self, context: LaunchContext) -> tuple[str, ...]:
         """The argv before the flags; by its plain name where the engine is not installed and nothing is run."""
         try:
-            return self.base_command(target.runtime)
+            return self.base_command(context.runtime)
         except MachineError:
-            if not target.print_only:
+            if not context.print_only:
                 raise
-            return self.serve_command(target.runtime.executable or self.program)
+            return self.serve_command(context.runtime.executable or self.program)
 
     def help_spec(self, runtime: Runtime) -> ServerSpec:
         """The engine's --help in its image; see Engine."""
@@ -281,7 +281,7 @@ class CommandLineEngine(ABC):
         tokenizer = ("--tokenizer", model.tokenizer) if model.tokenizer else ()
         return ("--model", models.path_or_name(model), *named, *revision, *tokenizer)
 
-    def fixed_arguments(self, target: LaunchContext) -> tuple[str, ...]:
+    def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
         """What the engine always needs beside the parameters."""
         return ()
 

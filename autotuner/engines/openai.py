@@ -49,20 +49,20 @@ class Openai:
     def check_model(self, model: Model) -> None:
         """Any name may be served; see Engine."""
 
-    def rejection_reason(self, candidate: Candidate, target: LaunchContext) -> str | None:
+    def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
         """Nothing is known that could speak against it; see Engine."""
         return None
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """No server; see Engine."""
-        self.base_command(target.runtime)
+        self.base_command(context.runtime)
         raise AssertionError("unreachable")
 
     def local_gpu_count(self, candidate: Candidate) -> int:
         """None here; see Engine."""
         return 0
 
-    def computes_on_gpus(self, target: LaunchContext) -> bool:
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
         """Not known; see Engine."""
         return False
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.core import Value
+from autotuner.engines import ENGINES, engine
 from autotuner.engines.flags import Flag
 from autotuner.errors import ConfigError, unknown_name_message
 
@@ -123,3 +124,10 @@ def _parse_engine_parameter(row: dict[Any, Any]) -> EngineParameter:
     for key in {"on", "off", "choices"} & fields.keys():
         fields[key] = tuple(fields[key])
     return EngineParameter(**fields)
+
+
+def is_known_parameter(name: str) -> bool:
+    """Whether `name` is a canonical parameter, or a flag in the bundled table of any engine."""
+    flags = ("--" + name.replace("_", "-"), "--" + name.replace("-", "_"))
+    tables = [engine(runtime).flags() for runtime in ENGINES]
+    return name in canonical_parameters() or any(table.find(flag) for table in tables for flag in flags)

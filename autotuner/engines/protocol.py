@@ -41,7 +41,7 @@ class LaunchContext:
         *,
         print_only: bool = False,
     ) -> LaunchContext:
-        """The target an experiment describes, at a port."""
+        """The context an experiment describes, at a port."""
         return cls(
             model=experiment.model,
             runtime=experiment.runtime,
@@ -98,7 +98,7 @@ class Engine(Protocol):
     def local_gpu_count(self, candidate: Candidate) -> int:
         """How many GPUs of this machine one server of the candidate takes."""
 
-    def computes_on_gpus(self, target: LaunchContext) -> bool:
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
         """False where it is known that no GPU computes, as with a build for CPU."""
 
     def help_spec(self, runtime: Runtime) -> ServerSpec:
@@ -107,10 +107,10 @@ class Engine(Protocol):
     def check_model(self, model: Model) -> None:
         """ConfigError when the model is a path and nothing that can be served is there."""
 
-    def rejection_reason(self, candidate: Candidate, target: LaunchContext) -> str | None:
+    def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
         """Why the candidate cannot run there, or None."""
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """The server of one candidate, complete: what runs, and what is printed."""
 
     def startup_failure(self, log: str) -> Failure | None:

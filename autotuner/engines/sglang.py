@@ -70,19 +70,19 @@ class Sglang(CommandLineEngine):
             return sizes.tp * sizes.pp
         return candidate.gpus
 
-    def rejection_reasons(self, candidate: Candidate, target: LaunchContext) -> Iterator[str]:
+    def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """Those of every engine, and SGLang's two uses of one flag."""
         given = candidate.parameters
         if given.get("enable-chunked-prefill") is False and given.get("max-batched-tokens") is not None:
             yield "on SGLang max-batched-tokens is the chunked prefill size, so it needs enable-chunked-prefill"
-        yield from super().rejection_reasons(candidate, target)
+        yield from super().rejection_reasons(candidate, context)
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """SGLang's own names for model and tokenizer."""
         names = {"--model": "--model-path", "--tokenizer": "--tokenizer-path"}
         return tuple(names.get(word, word) for word in super().model_arguments(model))
 
-    def fixed_arguments(self, target: LaunchContext) -> tuple[str, ...]:
+    def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
         """Counters are off unless asked for."""
         return ("--enable-metrics",)
 

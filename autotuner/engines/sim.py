@@ -60,9 +60,9 @@ class Sim(CommandLineEngine):
         """None: its GPUs are simulated."""
         return 0
 
-    def fixed_arguments(self, target: LaunchContext) -> tuple[str, ...]:
+    def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
         """The simulated GPU, the seed, and the skew and faults that are not off."""
-        world = target.simulate
+        world = context.simulate
         arguments = ["--gpu", world.gpu, "--seed", str(world.seed)]
         if world.skew.sd:
             arguments += ["--skew-seed", str(world.skew.seed), "--skew-sd", str(world.skew.sd)]

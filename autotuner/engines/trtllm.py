@@ -80,16 +80,16 @@ class Trtllm(CommandLineEngine):
         served = (SERVED_NAME_FLAG, model.served_name or location) if self._supports_served_name else ()
         return (location, *served, *revision, *tokenizer)
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """The command; options without a flag travel in a variable that bash hands over as a file."""
-        spec = super().server_spec(candidate, target)
-        if not self._supports_served_name and models.is_path(target.model.id_or_path):
-            spec = replace(spec, served_model=Path(models.path_or_name(target.model)).name)
+        spec = super().server_spec(candidate, context)
+        if not self._supports_served_name and models.is_path(context.model.id_or_path):
+            spec = replace(spec, served_model=Path(models.path_or_name(context.model)).name)
         options = llm_api_options(candidate)
         if not options:
             return spec
         wrapped = ("-c", OPTIONS_WRAPPER)
-        before = (target.runtime.executable,) if spec.entrypoint else ()
+        before = (context.runtime.executable,) if spec.entrypoint else ()
         inside = (*before, *spec.container_argv)
         return replace(
             spec,

@@ -90,36 +90,36 @@ class Vllm(CommandLineEngine):
         ]
         return installed.read_flags((found, "serve", "--help=all"), files, known) or known
 
-    def rejection_reasons(self, candidate: Candidate, target: LaunchContext) -> Iterator[str]:
+    def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """Those of every engine, and vLLM's expert parallel size."""
         sizes = ParallelSizes.from_candidate(candidate)
         if sizes.ep > 1 and sizes.ep != sizes.tp * sizes.dp:
             yield f"on vLLM ep-size is tp-size x dp-size, which is {sizes.tp * sizes.dp}, not {sizes.ep}"
-        yield from super().rejection_reasons(candidate, target)
+        yield from super().rejection_reasons(candidate, context)
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """The model comes first, without a flag."""
         _, location, *rest = super().model_arguments(model)
         return (location, *rest)
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """The command; on a CPU build no GPUs, and a KV cache of its own size.
 
         There --gpu-memory-utilization means a share of all host memory, and a start fails when
         that much is not free; with a size given it is ignored.
         """
-        spec = super().server_spec(candidate, target)
-        if self.computes_on_gpus(target):
+        spec = super().server_spec(candidate, context)
+        if self.computes_on_gpus(context):
             return spec
         env = {CPU_KV_CACHE_VARIABLE: os.environ.get(CPU_KV_CACHE_VARIABLE, DEFAULT_CPU_KV_CACHE_GIB), **spec.env}
         return replace(spec, env=env, gpus=0, devices=())
 
-    def computes_on_gpus(self, target: LaunchContext) -> bool:
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
         """Unless the image is named as a CPU build, or the vLLM at hand is one; see Engine."""
-        own = target.runtime.executable
-        if target.container and CPU_IMAGE_PATTERN.search(target.runtime.image or ""):
+        own = context.runtime.executable
+        if context.container and CPU_IMAGE_PATTERN.search(context.runtime.image or ""):
             return False
-        found = own if target.container else installed.find_executable(own, self.program)
+        found = own if context.container else installed.find_executable(own, self.program)
         return found is None or not is_cpu_build(found)
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def test_readings_are_taken_until_the_block_ends(driver: Driver, monkeypatch: py
             taken.release()
             return done
 
-    monkeypatch.setattr(gpu_meter, "Meter", Counting)
+    monkeypatch.setattr(gpu_meter, "GpuMeter", Counting)
     with meter_gpus((0,), interval=0.001) as meter:
         for _ in range(6):
             assert taken.acquire(timeout=30)

@@ -22,8 +22,8 @@ SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep
 def dead():
     """An owner that has ended."""
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-        started = owner.start_time(process.pid)
-    return replace(owner.this_process(), pid=process.pid, started=started or "0")
+        start_time = owner.start_time(process.pid)
+    return replace(owner.this_process(), pid=process.pid, start_time=start_time or "0")
 
 
 def test_an_owner_survives_being_written_and_read():
@@ -38,20 +38,20 @@ def test_a_living_process_is_not_gone_and_a_dead_one_is(dead):
 
 
 def test_a_process_that_got_the_same_number_is_not_the_owner():
-    assert replace(owner.this_process(), started="1").is_gone
-    assert replace(owner.this_process(), boot="another").is_gone
+    assert replace(owner.this_process(), start_time="1").is_gone
+    assert replace(owner.this_process(), boot_id="another").is_gone
 
 
 def test_an_owner_on_another_machine_is_left_alone(dead):
-    assert not replace(dead, place="elsewhere:pid").is_gone
+    assert not replace(dead, host="elsewhere:pid").is_gone
 
 
 @pytest.fixture
 def alone(tmp_path, monkeypatch):
     """Locks and working folders of this test alone, and no Docker."""
-    monkeypatch.setattr(gpu_locks, "folder", lambda: tmp_path / "gpus")
+    monkeypatch.setattr(gpu_locks, "lock_folder", lambda: tmp_path / "gpus")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(orphans, "SOCKET", tmp_path / "no.sock")
+    monkeypatch.setattr(orphans, "DOCKER_SOCKET", tmp_path / "no.sock")
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     return tmp_path
 
@@ -125,7 +125,7 @@ def test_a_run_in_use_and_a_folder_that_is_none_are_left_alone(store, tmp_path):
     _, half = store.open_trial()
     (tmp_path / "runs" / "other").mkdir()
     (tmp_path / "runs" / "other" / "experiment.yaml").write_text("not: an experiment")
-    with store.locked():
+    with store.lock():
         assert list(remove_half_written(store.path.parent)) == []
     assert half.exists()
     assert list(remove_half_written(Path("nowhere"))) == []

@@ -69,7 +69,7 @@ def test_a_server_that_refuses_a_plain_request_is_unhealthy(serve: Serve) -> Non
 
 
 def test_a_server_that_fails_every_request_is_unhealthy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ready, "PATIENCE", 0.1)
+    monkeypatch.setattr(ready, "REFUSAL_TIMEOUT_SECONDS", 0.1)
     with pytest.raises(EngineError) as caught:
         wait(serve(answers(v1__completions=[(500, "engine is dead")])))
     assert caught.value.failure.kind is FailureKind.UNHEALTHY
