@@ -24,7 +24,7 @@ class ModelDimensions:
     kv_heads: int | None = None
     layers: int | None = None
     experts: int | None = None
-    vocabulary_size: int | None = None
+    vocab_size: int | None = None
 
 
 def is_path(name: str) -> bool:
@@ -74,7 +74,7 @@ def model_dimensions(model: Model) -> ModelDimensions:
         kv_heads=_count(data, "num_key_value_heads") or heads,
         layers=_count(data, "num_hidden_layers"),
         experts=next((count for key in EXPERT_COUNT_KEYS if (count := _count(data, key))), None),
-        vocabulary_size=_count(data, "vocab_size"),
+        vocab_size=_count(data, "vocab_size"),
     )
 
 

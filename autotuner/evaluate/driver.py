@@ -101,7 +101,7 @@ def find_vocabulary(
     """
     if workload.endpoint == "chat":
         return None
-    known = model_dimensions(model).vocabulary_size
+    known = model_dimensions(model).vocab_size
     if known is not None:
         return Vocabulary(known, "model")
     timeout = min(token_ids.REQUEST_TIMEOUT_SECONDS, workload.request_timeout)

@@ -97,7 +97,7 @@ def test_a_digest_is_the_registrys_where_there_is_one():
 
 def test_a_socket_without_permission_is_told_from_no_daemon():
     denied = images.unreachable_error(wrapped(PermissionError(13, "Permission denied")))
-    assert "may not talk to the Docker daemon" in str(denied)
+    assert "may not access the Docker daemon" in str(denied)
     assert "group 'docker'" in str(denied)
 
 
