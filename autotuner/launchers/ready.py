@@ -94,7 +94,7 @@ def http_client(url: str, headers: Mapping[str, str] | None = None) -> httpx.Cli
         headers=dict(headers or {}),
         trust_env=False,
         timeout=REQUEST_TIMEOUT_SECONDS,
-        verify=trusted,
+        verify=verify,
     )
 
 
