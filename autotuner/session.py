@@ -16,8 +16,7 @@ from autotuner.core import Candidate, Observer, ServerSpec, Source, Trial, ignor
 from autotuner.deploy import render, with_comment, with_port
 from autotuner.engines import Engine, LaunchContext, as_simulated, engine
 from autotuner.engines.model import is_path, path_or_name
-from autotuner.engines.names import is_known_parameter
-from autotuner.engines.parameters import canonical_parameters
+from autotuner.engines.parameters import canonical_parameters, is_known_parameter
 from autotuner.engines.sim import Sim
 from autotuner.errors import ConfigError, MachineError
 from autotuner.evaluate.measured import MeasuredEvaluator

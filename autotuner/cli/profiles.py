@@ -157,8 +157,7 @@ def check(
     """Check a profile file: its form, its keys, the names in its rules, and that it composes."""
     from autotuner.cli import display
     from autotuner.config import check_file
-    from autotuner.engines.names import is_known_parameter
-    from autotuner.engines.parameters import canonical_parameters
+    from autotuner.engines.parameters import canonical_parameters, is_known_parameter
     from autotuner.rules import Rules
 
     composition = check_file(file)

@@ -1,4 +1,4 @@
-"""A server's spec as text to paste or to keep: shell, docker run, compose. What is printed is what was measured."""
+"""Renders a ServerSpec as a shell command, `docker run` or a Compose file: what is printed is what was measured."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def render(spec: ServerSpec, format: str) -> str:
 
 
 def with_comment(text: str, remark: str) -> str:
-    """A rendered server below the lines of a remark, as comments that shells and Compose skip."""
+    """A rendered server with `remark` above it as comment lines, valid in shells and in YAML."""
     return "".join(f"# {line}\n" for line in remark.splitlines()) + text

@@ -14,7 +14,7 @@ SERVICE_NAME = "server"
 
 
 def render_compose(spec: ServerSpec) -> str:
-    """The server as a service; a secret without a value is taken from the environment of `docker compose`."""
+    """The server as a Compose service; secrets have no value, so Compose takes them from its own environment."""
     environment: dict[str, str | None] = {
         name: _escape_dollars(value) for name, value in spec.env.items() if name not in spec.secrets
     }
@@ -42,14 +42,14 @@ def render_compose(spec: ServerSpec) -> str:
             for mount in spec.mounts
         ]
     if spec.gpus:
-        which = {"device_ids": [str(index) for index in spec.devices]} if spec.devices else {"count": spec.gpus}
-        device = {"driver": "nvidia", **which, "capabilities": ["gpu"]}
+        selection = {"device_ids": [str(index) for index in spec.devices]} if spec.devices else {"count": spec.gpus}
+        device = {"driver": "nvidia", **selection, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
     return _to_yaml({"services": {SERVICE_NAME: service}})
 
 
 def _escape_dollars(text: str) -> str:
-    """Text that Compose must not interpolate."""
+    """The text with `$` doubled, so that Compose does not interpolate it."""
     return text.replace("$", "$$")
 
 

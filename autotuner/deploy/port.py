@@ -1,4 +1,4 @@
-"""The same server on another port: a trial listens where there was room, a printed command where users expect it."""
+"""Moves a server to another port: trials use any free port, printed commands the engine's usual one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import replace
 from autotuner.core import ServerSpec
 
 PORT_FLAG = "--port"
-"""What every engine calls it."""
+"""The flag for the port, the same on every engine."""
 
 
 def with_port(spec: ServerSpec, port: int) -> ServerSpec:
-    """`spec` on another port, wherever its command names the one it has."""
+    """A copy of `spec` with the port replaced in its commands too."""
     return replace(
         spec,
         argv=_replace_port(spec.argv, spec.port, port),

@@ -1,10 +1,10 @@
-"""One command to paste, over several lines: the process itself, or `docker run`."""
+"""Renders a server as one shell command over several lines: the process itself, or `docker run`."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from autotuner.core import Mount, ServerSpec
 
@@ -12,16 +12,18 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def render_shell(spec: ServerSpec) -> str:
-    """The process as a POSIX shell starts it; secrets are handed on from the shell's own variables."""
+    """The process as a POSIX shell command; secrets are taken from the shell's variables."""
     env = [f"{name}={shlex.quote(value)}" for name, value in _plain_env(spec) if _VARIABLE_NAME.fullmatch(name)]
-    odd = [shlex.quote(f"{name}={value}") for name, value in _plain_env(spec) if not _VARIABLE_NAME.fullmatch(name)]
+    unassignable = [
+        shlex.quote(f"{name}={value}") for name, value in _plain_env(spec) if not _VARIABLE_NAME.fullmatch(name)
+    ]
     secrets = [f'{name}="${name}"' for name in spec.secrets]
-    through = ["env", *odd] if odd else []  # names that no shell can assign
-    return join_lines([*env, *secrets, *through, *group_by_flag(spec.argv)])
+    env_command = ["env", *unassignable] if unassignable else []  # for names that are no shell identifiers
+    return join_lines([*env, *secrets, *env_command, *group_by_flag(spec.argv)])
 
 
 def render_docker(spec: ServerSpec) -> str:
-    """`docker run` of the image; a secret is named, and docker takes its value from the environment."""
+    """`docker run` of the image; docker takes the values of secrets from its environment."""
     options = ["docker run", "--rm"]
     if spec.entrypoint is not None:
         options.append(f"--entrypoint {shlex.quote(spec.entrypoint)}")
@@ -42,12 +44,12 @@ def render_docker(spec: ServerSpec) -> str:
 
 
 def container_command(spec: ServerSpec) -> tuple[str, ...]:
-    """What follows the image: the whole command where the image has no entry point."""
+    """The arguments after the image name; the whole command where the image has no entry point."""
     return spec.container_argv or spec.argv
 
 
-def _plain_env(spec: ServerSpec) -> Iterable[tuple[str, str]]:
-    return ((name, value) for name, value in spec.env.items() if name not in spec.secrets)
+def _plain_env(spec: ServerSpec) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in spec.env.items() if name not in spec.secrets]
 
 
 def _mount_option(mount: Mount) -> str:
@@ -58,12 +60,12 @@ def _mount_option(mount: Mount) -> str:
 
 
 def _csv_field(field: str) -> str:
-    """A field of docker's --mount, which reads its value as one line of CSV."""
+    """The text quoted for docker's --mount, which parses its value as one line of CSV."""
     return '"' + field.replace('"', '""') + '"' if any(character in field for character in ',"\n\r') else field
 
 
 def group_by_flag(argv: Sequence[str]) -> list[str]:
-    """Quoted words, a flag and its values together."""
+    """The arguments, shell-quoted, with each flag and its values in one text."""
     lines: list[str] = []
     for position, word in enumerate(argv):
         if position == 0:
@@ -76,11 +78,11 @@ def group_by_flag(argv: Sequence[str]) -> list[str]:
 
 
 def _quote_program(word: str) -> str:
-    """The first word, quoted also where it would read as an assignment."""
+    """The program, quoted even where only a `=` would make the shell read it as an assignment."""
     quoted = shlex.quote(word)
     return f"'{word}'" if quoted == word and "=" in word else quoted
 
 
 def join_lines(lines: Sequence[str]) -> str:
-    """The lines as one command."""
+    """The lines as one shell command, with a backslash at each line end but the last."""
     return " \\\n  ".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What a server is: the engines, by name."""
+"""The inference engines, by name."""
 
 from __future__ import annotations
 

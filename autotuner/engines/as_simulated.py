@@ -1,4 +1,4 @@
-"""The simulated engine in another engine's place: the same candidate, in its flags."""
+"""Translates a candidate of any engine into one of the simulated engine."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from autotuner.engines.parameters import CanonicalParameter, canonical_parameter
 from autotuner.engines.sim import Sim
 
 UNSUPPORTED_ABOVE_ONE = ("dp-size",)
-"""What the simulated engine has no word for and that changes everything where it is above 1."""
+"""Parameters without a simulated counterpart that change the results too much to be ignored when above 1."""
 
 
 @dataclass(frozen=True)
 class SimulatedStandIn:
-    """A candidate of the simulated engine, and the parameters that it knows nothing of."""
+    """A candidate of the simulated engine, and the parameters that were dropped because it lacks them."""
 
     candidate: Candidate
     ignored_parameters: tuple[str, ...] = ()
 
 
 def simulated_stand_in(candidate: Candidate) -> SimulatedStandIn:
-    """The candidate with the simulated engine's parameters, whichever engine it is of.
+    """Translate a candidate of any engine to the simulated engine.
 
-    An engine's own flag counts as the canonical parameter it is the flag of; what the simulated
-    engine has no parameter for is left out and named.
+    An engine's own flag is translated by way of the canonical parameter that sets it. Parameters that
+    the simulated engine lacks are dropped and listed.
     """
     if candidate.runtime == Sim.name:
         return SimulatedStandIn(candidate)
-    rows, own = canonical_parameters(), _parameters_by_flag(candidate.runtime)
-    kept: dict[str, Value] = {}
+    by_name, by_flag = canonical_parameters(), _parameters_by_flag(candidate.runtime)
+    translated: dict[str, Value] = {}
     ignored: list[str] = []
     for name, value in candidate.parameters.items():
-        row = rows.get(name) or own.get("--" + name.replace("_", "-"))
-        form = row.by_engine.get(Sim.name) if row else None
-        if row is None or form is None or form.lacks is not None:
+        parameter = by_name.get(name) or by_flag.get("--" + name.replace("_", "-"))
+        option = parameter.by_engine.get(Sim.name) if parameter else None
+        if parameter is None or option is None or option.lacks is not None:
             ignored.append(name)
         else:
-            kept[row.name] = value
-    return SimulatedStandIn(Candidate(Sim.name, kept), tuple(ignored))
+            translated[parameter.name] = value
+    return SimulatedStandIn(Candidate(Sim.name, translated), tuple(ignored))
 
 
 def rejection_reason(candidate: Candidate) -> str | None:
-    """Why the simulated engine cannot stand in for the candidate, or None."""
+    """Why the candidate cannot be simulated; None if it can."""
     for name in UNSUPPORTED_ABOVE_ONE:
         size = candidate.parameters.get(name)
         if isinstance(size, int) and size > 1:
@@ -52,9 +52,9 @@ def rejection_reason(candidate: Candidate) -> str | None:
 
 
 def _parameters_by_flag(engine: str) -> Mapping[str, CanonicalParameter]:
-    """The canonical parameters by the flag of an engine that takes their value as it is."""
+    """Canonical parameters by their flag on `engine`, of those whose value the flag takes unchanged."""
     return {
-        form.flag: row
-        for row in canonical_parameters().values()
-        if (form := row.by_engine.get(engine)) is not None and form.flag is not None and not form.values
+        option.flag: parameter
+        for parameter in canonical_parameters().values()
+        if (option := parameter.by_engine.get(engine)) is not None and option.flag is not None and not option.values
     }

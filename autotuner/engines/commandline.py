@@ -1,4 +1,4 @@
-"""What all engines share: a command made of flags, checked before anything starts."""
+"""Base class of engines that are started by one command with flags, which are checked before any launch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from autotuner.errors import ConfigError, MachineError, unknown_name_message
 from autotuner.experiment import Model, Runtime
 
 LAUNCHER_LOG_PATTERNS = {"image": r"(?m)^autotune: image (\S+)", "image_digest": r"(?m)^autotune: image \S+ is (\S+)"}
-"""What a launcher writes into the log before the engine does."""
+"""Patterns of the lines that a launcher writes to the log before the engine starts."""
 
 
 class CommandLineEngine(ABC):
-    """An engine that is one command with flags; a subclass says which and what its log means.
+    """An engine started by one command with flags; a subclass defines the command and how its log is read.
 
-    `reserved` are the flags autotune sets itself, as the bundled table names them; `said` are the
-    patterns of what a healthy server says of itself, counts under names that end in `tokens`;
-    `program` is the name of its executable.
+    `reserved_flags` are set by autotune itself, by their names in the bundled table. `log_patterns` find
+    version and KV cache size in a healthy server's log; keys that end in `tokens` are counts.
+    `program` is the name of the executable.
     """
 
     name: ClassVar[str]
@@ -51,7 +51,7 @@ class CommandLineEngine(ABC):
 
     @abstractmethod
     def not_installed_error(self, runtime: Runtime) -> MachineError:
-        """What to say where the executable is not there."""
+        """The error for a missing executable."""
 
     def serve_command(self, program: str) -> tuple[str, ...]:
         """The argv before the flags, for a path or name of the executable."""
@@ -59,10 +59,10 @@ class CommandLineEngine(ABC):
 
     @abstractmethod
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
-        """The whole command inside an image, without flags; `executable` is another than the image's own."""
+        """The command inside an image, without flags; `executable` replaces the image's own."""
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
-        """The bundled table; an engine that can be asked for its own overrides this."""
+        """The bundled table; engines that read their own --help override this."""
         return bundled_table(self.name)
 
     # checks before anything starts
@@ -76,41 +76,47 @@ class CommandLineEngine(ABC):
         """Refuse unknown parameters, wrong types and values outside their choices; see Engine."""
         self._flag_table = table or self._flag_table
         table = self._flag_table or self.flags(runtime)
-        owner: dict[str, str] = {}
-        sometimes: dict[str, str] = {}
+        owners: dict[str, str] = {}
+        conditional_owners: dict[str, str] = {}
         for name, values in parameters.items():
-            row = canonical_parameters().get(name)
-            used = self._check_canonical(row, values, table) if row else self._check_native(name, values, table)
-            for flag, always in used:
-                if always:
-                    self._claim_flag(flag, name, owner)
+            parameter = canonical_parameters().get(name)
+            if parameter:
+                settable_flags = self._check_canonical(parameter, values, table)
+            else:
+                settable_flags = [(self._check_native(name, values, table), True)]
+            for flag, is_always_set in settable_flags:
+                if is_always_set:
+                    self._claim_flag(flag, name, owners)
                 else:
-                    sometimes[flag.name] = name
+                    conditional_owners[flag.name] = name
         if runtime is not None:
             environment.check_secrets(runtime)
-            taken = sometimes | owner
+            all_owners = conditional_owners | owners
             for spelling in spellings_in(runtime.extra_args):
-                self._claim_flag(table.require(spelling), f"runtime.extra_args {spelling}", taken)
+                self._claim_flag(table.require(spelling), f"runtime.extra_args {spelling}", all_owners)
 
     def _check_canonical(
-        self, row: CanonicalParameter, values: Sequence[Value], table: FlagTable
+        self, parameter: CanonicalParameter, values: Sequence[Value], table: FlagTable
     ) -> list[tuple[Flag, bool]]:
-        """The flags that the parameter can set, each with whether every value sets it."""
-        form = row.for_engine(self.name)
-        flags = [table.require(flag) for flag in form.flags]
+        """The flags that the parameter can set, each with whether every one of `values` sets it."""
+        option = parameter.for_engine(self.name)
+        flags = [table.require(flag) for flag in option.flags]
         for value in values:
-            problem = row.problem(value) or form.problem(value)
-            if problem is None and form.flag is not None:
-                problem = flags[0].problem(form.native_value(value))
-            self._raise_on_problem(row.name, problem)
-        always = [word == form.flag or all(word in form.arguments(value) for value in values) for word in form.flags]
-        return list(zip(flags, always, strict=True))
+            problem = parameter.problem(value) or option.problem(value)
+            if problem is None and option.flag is not None:
+                problem = flags[0].problem(option.native_value(value))
+            self._raise_on_problem(parameter.name, problem)
+        always_set = [
+            flag == option.flag or all(flag in option.arguments(value) for value in values) for flag in option.flags
+        ]
+        return list(zip(flags, always_set, strict=True))
 
-    def _check_native(self, name: str, values: Sequence[Value], table: FlagTable) -> list[tuple[Flag, bool]]:
+    def _check_native(self, name: str, values: Sequence[Value], table: FlagTable) -> Flag:
+        """The engine's own flag that `name` means; ConfigError when it has none or refuses a value."""
         spelling = self.native_flag(name)
-        found = table.find(spelling)
-        if found is None:
-            options = [*canonical_parameters(), *(flag.removeprefix("--") for flag in table.long_names())]
+        flag = table.find(spelling)
+        if flag is None:
+            options = [*canonical_parameters(), *(long_name.removeprefix("--") for long_name in table.long_names())]
             raise ConfigError(
                 unknown_name_message(f"parameter of {self.name}", name, options),
                 why=f"It is neither one of autotune's own names nor among {table}.",
@@ -118,8 +124,8 @@ class CommandLineEngine(ABC):
             )
         if "." not in spelling:
             for value in values:
-                self._raise_on_problem(name, found.problem(value))
-        return [(found, True)]
+                self._raise_on_problem(name, flag.problem(value))
+        return flag
 
     def _raise_on_problem(self, name: str, problem: str | None) -> None:
         if problem is not None:
@@ -128,110 +134,115 @@ class CommandLineEngine(ABC):
             )
 
     def _claim_flag(self, flag: Flag, name: str, owners: dict[str, str]) -> None:
+        """Record that parameter `name` sets the flag; ConfigError when autotune or another parameter sets it."""
         if flag.name in self.reserved_flags:
             raise ConfigError(f"{flag.name} cannot be set by {name}.", why="autotune chooses it for every launch.")
-        before = owners.setdefault(flag.name, name)
-        if before != name:
-            raise ConfigError(f"{before} and {name} both set {flag.name} of {self.name}.", remedy="Keep one of them.")
+        owner = owners.setdefault(flag.name, name)
+        if owner != name:
+            raise ConfigError(f"{owner} and {name} both set {flag.name} of {self.name}.", remedy="Keep one of them.")
 
     def native_flag(self, name: str) -> str:
-        """The flag a native key means: `max_num_seqs` and `max-num-seqs` are one."""
+        """The flag of a key in the engine's own words: `max_num_seqs` and `max-num-seqs` are the same."""
         return "--" + name.replace("_", "-")
 
     def check_model(self, model: Model) -> None:
         """Refuse a folder that is not there; see Engine."""
         models.check_folder(model)
 
-    def rejection_reason(self, candidate: Candidate, target: LaunchContext) -> str | None:
-        """The first reason the candidate cannot run there; see Engine."""
-        return next(self.rejection_reasons(candidate, target), None)
+    def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
+        """The first known reason why the candidate cannot run; see Engine."""
+        return next(self.rejection_reasons(candidate, context), None)
 
-    def rejection_reasons(self, candidate: Candidate, target: LaunchContext) -> Iterator[str]:
-        """Every reason known beforehand why the candidate cannot run there."""
+    def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
+        """Every reason known before a launch: too few GPUs, sizes that do not divide, flags set twice."""
         sizes = ParallelSizes.from_candidate(candidate)
-        total = target.hardware.usable_gpu_count
-        needed = self.gpu_count(candidate)
-        if total is not None and needed > total:
-            yield f"it needs {needed} GPUs and {total} may be used"
-        shape = models.model_dimensions(target.model)
-        if shape.heads and shape.heads % sizes.tp:
-            yield f"{shape.heads} attention heads are not divisible by tp-size {sizes.tp}"
-        elif shape.kv_heads and shape.kv_heads % sizes.tp and sizes.tp % shape.kv_heads:
-            yield f"{shape.kv_heads} key-value heads and tp-size {sizes.tp} do not divide one another"
-        if shape.layers and shape.layers % sizes.pp:
-            yield f"{shape.layers} layers are not divisible by pp-size {sizes.pp}"
-        if sizes.ep > 1 and shape.experts and shape.experts % sizes.ep:
-            yield f"{shape.experts} experts are not divisible by ep-size {sizes.ep}"
+        available = context.hardware.usable_gpu_count
+        required = self.gpu_count(candidate)
+        if available is not None and required > available:
+            yield f"it needs {required} GPUs and {available} may be used"
+        model = models.model_dimensions(context.model)
+        if model.heads and model.heads % sizes.tp:
+            yield f"{model.heads} attention heads are not divisible by tp-size {sizes.tp}"
+        elif model.kv_heads and model.kv_heads % sizes.tp and sizes.tp % model.kv_heads:
+            yield f"{model.kv_heads} key-value heads and tp-size {sizes.tp} do not divide one another"
+        if model.layers and model.layers % sizes.pp:
+            yield f"{model.layers} layers are not divisible by pp-size {sizes.pp}"
+        if sizes.ep > 1 and model.experts and model.experts % sizes.ep:
+            yield f"{model.experts} experts are not divisible by ep-size {sizes.ep}"
         yield from self._duplicate_flags(candidate)
 
     def _duplicate_flags(self, candidate: Candidate) -> Iterator[str]:
-        """The flags that two parameters of the candidate set."""
-        owner: dict[str, str] = {}
+        """A reason for each flag that two parameters of the candidate set."""
+        owners: dict[str, str] = {}
         for name, value in candidate.parameters.items():
-            row = canonical_parameters().get(name)
-            form = row.by_engine.get(self.name) if row else None
-            words = form.arguments(value)[:1] if form else () if row or value is None else (self.native_flag(name),)
-            for word in words:
-                if owner.setdefault(word, name) != name:
-                    yield f"{owner[word]} and {name} both set {word}"
+            parameter = canonical_parameters().get(name)
+            flags: tuple[str, ...] = ()
+            if parameter is None:
+                flags = () if value is None else (self.native_flag(name),)
+            elif self.name in parameter.by_engine:
+                flags = parameter.by_engine[self.name].arguments(value)[:1]
+            for flag in flags:
+                if owners.setdefault(flag, name) != name:
+                    yield f"{owners[flag]} and {name} both set {flag}"
 
     def gpu_count(self, candidate: Candidate) -> int:
-        """How many GPUs one server of the candidate takes."""
+        """Number of GPUs that one server of the candidate needs, real or simulated."""
         return candidate.gpus
 
     def local_gpu_count(self, candidate: Candidate) -> int:
-        """How many GPUs of this machine one server takes; see Engine."""
+        """Number of this machine's GPUs that one server occupies; see Engine."""
         return self.gpu_count(candidate)
 
-    def computes_on_gpus(self, target: LaunchContext) -> bool:
-        """As every engine does unless it says otherwise; see Engine."""
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
+        """True; engines with other builds override this; see Engine."""
         return True
 
     # the server
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
-        """The whole command; see Engine."""
-        env, secrets = environment.split_secrets(target.runtime)
-        served = target.model.served_name or models.path_or_name(target.model)
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
+        """The complete command, for a process or a container; see Engine."""
+        env, secrets = environment.split_secrets(context.runtime)
+        served_model = context.model.served_name or models.path_or_name(context.model)
         flags = (
-            *self.parameter_arguments(candidate, target.runtime),
-            *self.fixed_arguments(target),
-            *target.runtime.extra_args,
+            *self.parameter_arguments(candidate, context.runtime),
+            *self.fixed_arguments(context),
+            *context.runtime.extra_args,
         )
-        listen = ("--port", str(target.port))
-        inside = target.runtime.executable if target.container else None
-        command = self.image_command(inside) if target.container else self._process_command(target)
-        opened = "127.0.0.1" if target.runtime.network == "host" else "0.0.0.0"
-        host = opened if target.container else target.host
-        model = self.model_arguments(target.model)
+        port = ("--port", str(context.port))
+        image_executable = context.runtime.executable if context.container else None
+        command = self.image_command(image_executable) if context.container else self._process_command(context)
+        container_host = "127.0.0.1" if context.runtime.network == "host" else "0.0.0.0"
+        host = container_host if context.container else context.host
+        model = self.model_arguments(context.model)
+        container_arguments = self._container_arguments(image_executable)
         gpus = self.local_gpu_count(candidate)
-        devices = target.devices[:gpus]
+        devices = context.devices[:gpus]
         return ServerSpec(
-            image=target.runtime.image,
-            argv=(*command, *model, "--host", host, *listen, *flags),
-            env=env if target.container else {**environment.visible_devices(devices), **env},
-            mounts=(*self.mounts(target.model), *models.configured_mounts(target.runtime)),
-            port=target.port,
+            image=context.runtime.image,
+            argv=(*command, *model, "--host", host, *port, *flags),
+            env=env if context.container else {**environment.visible_devices(devices), **env},
+            mounts=(*self.mounts(context.model), *models.configured_mounts(context.runtime)),
+            port=context.port,
             ready_path="/health",
-            served_model=served,
-            container_argv=(*self._container_arguments(inside), *model, "--host", opened, *listen, *flags),
+            served_model=served_model,
+            container_argv=(*container_arguments, *model, "--host", container_host, *port, *flags),
             gpus=gpus,
             secrets=secrets,
             devices=devices,
-            entrypoint=inside,
-            network=target.runtime.network,
-            shm_size=target.runtime.shm_size,
-            memory=target.runtime.memory,
+            entrypoint=image_executable,
+            network=context.runtime.network,
+            shm_size=context.runtime.shm_size,
+            memory=context.runtime.memory,
         )
 
-    def _process_command(self, target: LaunchContext) -> tuple[str, ...]:
-        """The argv before the flags; by its plain name where the engine is not installed and nothing is run."""
+    def _process_command(self, context: LaunchContext) -> tuple[str, ...]:
+        """The argv before the flags; for a missing engine the bare program name, if the command is only printed."""
         try:
-            return self.base_command(target.runtime)
+            return self.base_command(context.runtime)
         except MachineError:
-            if not target.print_only:
+            if not context.print_only:
                 raise
-            return self.serve_command(target.runtime.executable or self.program)
+            return self.serve_command(context.runtime.executable or self.program)
 
     def help_spec(self, runtime: Runtime) -> ServerSpec:
         """The engine's --help in its image; see Engine."""
@@ -249,70 +260,72 @@ class CommandLineEngine(ABC):
         )
 
     def _container_arguments(self, executable: str | None) -> tuple[str, ...]:
-        """What follows the image, or the executable in it that replaces its entry point."""
+        """The arguments after the image name, or after `executable` when that replaces the image's entry point."""
         return self.image_command(executable)[1:] if executable else self.image_arguments()
 
     def parameter_arguments(self, candidate: Candidate, runtime: Runtime) -> tuple[str, ...]:
-        """The candidate's parameters as arguments, in their order."""
+        """The candidate's parameters as command-line arguments, in their order."""
         arguments: list[str] = []
         for name, value in candidate.parameters.items():
-            row = canonical_parameters().get(name)
-            arguments += (
-                row.for_engine(self.name).arguments(value) if row else self._native_arguments(name, value, runtime)
-            )
+            parameter = canonical_parameters().get(name)
+            if parameter:
+                arguments += parameter.for_engine(self.name).arguments(value)
+            else:
+                arguments += self._native_arguments(name, value, runtime)
         return tuple(arguments)
 
     def _native_arguments(self, name: str, value: Value, runtime: Runtime) -> tuple[str, ...]:
+        """A parameter in the engine's own words as arguments; none for None, the engine's default."""
         spelling = self.native_flag(name)
         if value is None:
             return ()
         if value is True:
             return (spelling,)
         if value is False:
-            known = self._flag_table or self.flags()
-            found = known.find(spelling) or self.flags(runtime).find(spelling)
-            return (found.negation,) if found and found.negation else ()
+            table = self._flag_table or self.flags()
+            flag = table.find(spelling) or self.flags(runtime).find(spelling)
+            return (flag.negation,) if flag and flag.negation else ()
         return (spelling, to_argument(value))
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
-        """The arguments that name the model and what it is served as."""
-        named = ("--served-model-name", model.served_name) if model.served_name else ()
+        """The arguments for model, served name, revision and tokenizer."""
+        served_name = ("--served-model-name", model.served_name) if model.served_name else ()
         revision = ("--revision", model.revision) if model.revision else ()
         tokenizer = ("--tokenizer", model.tokenizer) if model.tokenizer else ()
-        return ("--model", models.path_or_name(model), *named, *revision, *tokenizer)
+        return ("--model", models.path_or_name(model), *served_name, *revision, *tokenizer)
 
-    def fixed_arguments(self, target: LaunchContext) -> tuple[str, ...]:
-        """What the engine always needs beside the parameters."""
+    def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
+        """Arguments that every launch of this engine has, whatever the parameters."""
         return ()
 
     def image_arguments(self) -> tuple[str, ...]:
-        """What an image with this engine is told before the flags."""
+        """The arguments of an image of this engine before the flags; the whole command where it has no entry point."""
         return self.image_command()
 
     def mounts(self, model: Model) -> tuple[Mount, ...]:
-        """The model's folder at its own path, else the Hugging Face cache."""
+        """Mounts for a local model folder, at its own path, or for the Hugging Face cache."""
         return models.model_mounts(model)
 
-    # what it said
+    # the log
 
     def startup_failure(self, log: str) -> Failure | None:
-        """By the engine's rules for a start; see Engine."""
+        """The failure of the first rule that matches during start-up; see Engine."""
         return diagnosis.match_rules(self.failure_rules, log, "start")
 
     def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        """By the engine's rules, in their order; see Engine."""
+        """The failure by the engine's rules, in their order, or by exit status; see Engine."""
         return diagnosis.diagnose(self.failure_rules, log, exit_status, phase)
 
     def parse_server_info(self, log: str) -> dict[str, Any]:
-        """Version and KV tokens where the log tells; several engine cores add up; see Engine."""
-        found: dict[str, Any] = {}
+        """Version, KV cache tokens summed over engine cores, and image, where the log has them; see Engine."""
+        info: dict[str, Any] = {}
         for key, pattern in (*self.log_patterns.items(), *LAUNCHER_LOG_PATTERNS.items()):
             matches = re.findall(pattern, log)
             if not matches:
                 continue
             is_count = key.endswith("tokens")
-            found[key] = sum(int(match.replace(",", "")) for match in matches) if is_count else matches[0]
-        return found
+            info[key] = sum(int(match.replace(",", "")) for match in matches) if is_count else matches[0]
+        return info
 
 
 @dataclass(frozen=True)
@@ -326,6 +339,5 @@ class ParallelSizes:
 
     @classmethod
     def from_candidate(cls, candidate: Candidate) -> ParallelSizes:
-        """Read them from the canonical parameters."""
-        given = (candidate.parameters.get(name) for name in ("tp-size", "pp-size", "dp-size", "ep-size"))
-        return cls(*(size if isinstance(size, int) and size > 0 else 1 for size in given))
+        sizes = (candidate.parameters.get(name) for name in ("tp-size", "pp-size", "dp-size", "ep-size"))
+        return cls(*(size if isinstance(size, int) and size > 0 else 1 for size in sizes))

@@ -1,4 +1,4 @@
-"""What a server's log says went wrong: rules from words in the log to a kind of failure."""
+"""Diagnosis of a failed server: regular expressions over its log, each with a failure kind and a remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autotuner.core import Failure, FailureKind
 from autotuner.engines.protocol import Phase
 
 MAX_MESSAGE_CHARACTERS = 400
-"""Characters of the engine's own words that a failure keeps."""
+"""Length at which the engine's message is cut in a failure."""
 
 PROCESS_PREFIX = re.compile(r"^\([^()]*\bpid=\d+[^()]*\)\s*")
 LOGGER_PREFIX = re.compile(
@@ -31,9 +31,9 @@ CANNOT_RUN_STATUSES = (126, 127)
 
 @dataclass(frozen=True)
 class FailureRule:
-    """Words that mean one kind of failure before the server answered, and one under load.
+    """A regular expression, searched line by line, and the failure it means at start-up and under load.
 
-    A phase without a kind does not apply. `pattern` is searched line by line.
+    The rule does not apply in a phase whose kind is None.
     """
 
     pattern: str
@@ -43,11 +43,9 @@ class FailureRule:
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
-        """The pattern, compiled."""
         return re.compile(self.pattern)
 
     def kind(self, phase: Phase) -> FailureKind | None:
-        """What the words mean in a phase."""
         return self.start_kind if phase == "start" else self.load_kind
 
 
@@ -141,40 +139,40 @@ COMMON_RULES = (
 
 
 def diagnose(rules: Sequence[FailureRule], log: str, exit_status: int | None, phase: Phase) -> Failure:
-    """Name the failure: the first rule whose words are in the log, else how the process ended."""
+    """The failure by the first rule that matches the log, else by the exit status."""
     return match_rules(rules, log, phase) or failure_from_exit(log, exit_status, phase)
 
 
 def match_rules(rules: Sequence[FailureRule], log: str, phase: Phase) -> Failure | None:
-    """The failure of the first rule whose words are in the log; None when no rule knows any."""
-    said = [words for line in log.splitlines() if (words := strip_log_prefix(line)) and not TRACEBACK_LINE.match(words)]
+    """The failure of the first rule that matches a line of the log; None when none does."""
+    lines = [text for line in log.splitlines() if (text := strip_log_prefix(line)) and not TRACEBACK_LINE.match(text)]
     for rule in rules:
         kind = rule.kind(phase)
-        found = kind and next((words for words in said if rule.regex.search(words)), None)
-        if kind and found:
-            return Failure(kind, shorten(found), rule.remedy)
+        match = kind and next((line for line in lines if rule.regex.search(line)), None)
+        if kind and match:
+            return Failure(kind, shorten(match), rule.remedy)
     return None
 
 
 def failure_from_exit(log: str, exit_status: int | None, phase: Phase) -> Failure:
-    """The failure that no rule knows, by how the process ended."""
-    words = error_excerpt(log, phase)
+    """The failure by exit status and phase, for a log that matches no rule; None as status is a live process."""
+    excerpt = error_excerpt(log, phase)
     if exit_status is None:
         if phase == "start":
             return Failure(
                 FailureKind.START_TIMED_OUT,
-                f"It was not ready in time and still running. {words}",
+                f"It was not ready in time and still running. {excerpt}",
                 "Raise runtime.start_timeout if its log shows progress; look for what it waits for if not.",
             )
         return Failure(
             FailureKind.HUNG_UNDER_LOAD,
-            f"It was running but no longer answered. {words}",
+            f"It was running but no longer answered. {excerpt}",
             "Look at the end of the server's log; a lower load or max-running-requests may avoid it.",
         )
     if phase == "start" and exit_status in CANNOT_RUN_STATUSES:
-        return Failure(FailureKind.ENGINE_MISSING, words, "Install the engine, or correct runtime.executable.")
+        return Failure(FailureKind.ENGINE_MISSING, excerpt, "Install the engine, or correct runtime.executable.")
     kind = FailureKind.CRASHED_AT_START if phase == "start" else FailureKind.CRASHED_UNDER_LOAD
-    return Failure(kind, f"It ended with {describe_exit(exit_status)}. {words}", _exit_remedy(exit_status))
+    return Failure(kind, f"It ended with {describe_exit(exit_status)}. {excerpt}", _exit_remedy(exit_status))
 
 
 def _exit_remedy(exit_status: int) -> str:
@@ -184,7 +182,7 @@ def _exit_remedy(exit_status: int) -> str:
 
 
 def describe_exit(exit_status: int) -> str:
-    """An exit status in words: negative, or above 128, is a signal."""
+    """An exit status as text; negative values, and those above 128, are signals."""
     number = -exit_status if exit_status < 0 else exit_status - 128
     try:
         return f"signal {signal.Signals(number).name}" if number > 0 else f"exit status {exit_status}"
@@ -193,9 +191,9 @@ def describe_exit(exit_status: int) -> str:
 
 
 def error_excerpt(log: str, phase: Phase) -> str:
-    """What the server said of it: under load its first error, at the start its last, else its last line."""
+    """The log's first error under load, its last error at start-up, or its last line if there is no error."""
     lines = [line for line in log.splitlines() if not SHUTDOWN_NOISE.search(line)]
-    lines = [line for line in lines if (words := strip_log_prefix(line)) and not TRACEBACK_LINE.match(words)]
+    lines = [line for line in lines if (text := strip_log_prefix(line)) and not TRACEBACK_LINE.match(text)]
     errors = [line for line in lines if ERROR_LINE.search(line)]
     if errors:
         return f"It said: {shorten(strip_log_prefix(errors[0 if phase == 'load' else -1]))}"
@@ -203,11 +201,11 @@ def error_excerpt(log: str, phase: Phase) -> str:
 
 
 def strip_log_prefix(line: str) -> str:
-    """What a log line says, without the logger's prefix."""
+    """A log line without the process, level and time that loggers put before the message."""
     line = LOGGER_PREFIX.sub("", PROCESS_PREFIX.sub("", line.strip(), count=1), count=1)
     return PYDANTIC_INPUT_SUFFIX.sub("", line).strip()
 
 
 def shorten(line: str) -> str:
-    """A line cut to what a table can show."""
+    """The line, cut to MAX_MESSAGE_CHARACTERS."""
     return line if len(line) <= MAX_MESSAGE_CHARACTERS else line[: MAX_MESSAGE_CHARACTERS - 3].rstrip() + "..."

@@ -1,4 +1,4 @@
-"""What a server finds in its environment: settings by value, secrets by name only."""
+"""Environment variables of a server: settings with their values, secrets by name only."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ WIDE_TERMINAL = {"COLUMNS": "10000"}
 
 
 def visible_devices(devices: Sequence[int]) -> dict[str, str]:
-    """What limits a CUDA process to some GPUs, counted as the driver counts them; nothing for none."""
+    """Variables that limit a CUDA process to these GPUs, in the driver's numbering; empty for no GPUs."""
     if not devices:
         return {}
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
 
 
 def split_secrets(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The variables of `runtime.env` that are written down, and the names of those only handed on.
+    """Split `runtime.env` into variables that may be written down, and names of secrets that are passed through.
 
-    A variable named like a secret may be listed with an empty value, which hands it on from the
-    caller's environment; ConfigError when it has a value.
+    A variable named like a secret must have an empty value, which passes it through from the caller's
+    environment; ConfigError when it has a value. Hugging Face tokens are always passed through.
     """
     env: dict[str, str] = {}
     secrets = [name for name in HUB_TOKENS if os.environ.get(name)]
@@ -39,7 +39,7 @@ def split_secrets(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
             raise ConfigError(
                 f"runtime.env.{name} has a value, and looks like a secret.",
                 why="A configuration is written to the run folder and printed.",
-                remedy=f'Export {name} in your shell and write {name}: "" to hand it on.',
+                remedy=f'Export {name} in your shell and write {name}: "" to pass it through.',
             )
         else:
             secrets.append(name)
@@ -47,12 +47,12 @@ def split_secrets(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def check_secrets(runtime: Runtime) -> None:
-    """ConfigError for a secret written into the environment or the arguments."""
+    """Raise ConfigError for a secret in `runtime.env` or `runtime.extra_args`."""
     split_secrets(runtime)
     for argument in runtime.extra_args:
         if SECRET_FLAG.fullmatch(argument.partition("=")[0]):
             raise ConfigError(
                 f"{argument.partition('=')[0]} in runtime.extra_args is a secret.",
                 why="The command is written to the run folder and printed.",
-                remedy="Hand the secret on through an environment variable of the engine instead.",
+                remedy="Pass the secret through an environment variable of the engine instead.",
             )

@@ -16,14 +16,14 @@ from autotuner.errors import ConfigError, unknown_name_message
 TABLES_FOLDER = Path(__file__).with_name("flags")
 
 FlagType = Literal["bool", "int", "float", "str", "human-int", "any"]
-"""`human-int` also takes 8k or 1M; `any` is a flag whose parser checks the text itself."""
+"""`human-int` also accepts 8k or 1M; `any` is a flag whose own parser checks the text."""
 
 HUMAN_INT_PATTERN = re.compile(r"-?\d+(\.\d+)?[kKmMgGtT]?|auto")
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag with its other spellings; `choices` is empty where any value goes."""
+    """One flag and its aliases; `choices` is empty when any value is valid, `many` is true when it takes a list."""
 
     name: str
     type: FlagType = "any"
@@ -34,11 +34,11 @@ class Flag:
 
     @property
     def negation(self) -> str | None:
-        """The spelling that turns a switch off."""
+        """The alias that turns a switch off, such as --no-enable-prefix-caching."""
         return next((alias for alias in self.aliases if alias.startswith("--no-")), None)
 
     def problem(self, value: Value) -> str | None:
-        """What is wrong with a value, or None; None as a value leaves the engine's default."""
+        """What is wrong with a value; None if it is valid. The value None means the engine's default."""
         if value is None:
             return None
         if not self._accepts_type(value):
@@ -73,7 +73,7 @@ _TYPE_NAMES: Mapping[FlagType, str] = {
 
 @dataclass(frozen=True)
 class FlagTable:
-    """All flags of one engine; `origin` says whether they are bundled, documented, or were read from its --help."""
+    """All flags of one engine; `origin` is the bundled table, the engine's documentation, or its --help."""
 
     engine: str
     version: str
@@ -86,20 +86,20 @@ class FlagTable:
         return spellings | dict(self.flags)
 
     def find(self, name: str) -> Flag | None:
-        """The flag with this spelling, or with a dotted part of it (--config.key)."""
+        """The flag with this name or alias, or the one before the dot of --config.key; None if there is none."""
         return self._by_spelling.get(name) or self._by_spelling.get(name.partition(".")[0])
 
     def require(self, name: str) -> Flag:
-        """The flag with this spelling; ConfigError with the nearest one when there is none."""
-        found = self.find(name)
-        if found is None:
+        """The flag with this name or alias; ConfigError with the nearest name when there is none."""
+        flag = self.find(name)
+        if flag is None:
             raise ConfigError(
                 unknown_name_message(f"{self.engine} flag", name, self.long_names()), why=f"Checked against {self}."
             )
-        return found
+        return flag
 
     def long_names(self) -> Iterator[str]:
-        """Every long spelling."""
+        """Every name and alias that starts with two dashes."""
         return (name for name in self._by_spelling if name.startswith("--"))
 
     def __str__(self) -> str:
@@ -108,13 +108,13 @@ class FlagTable:
 
 
 def bundled_table(engine: str) -> FlagTable:
-    """The table in the package, read from the engine's own parser at the version in its name."""
+    """The flag table in the package, extracted from the engine's own parser at the version in its file name."""
     path = next(TABLES_FOLDER.glob(f"{engine}-*.json"))
     return from_json(json.loads(path.read_text()))
 
 
 def from_json(data: Mapping[str, Any]) -> FlagTable:
-    """Read what `to_json` wrote."""
+    """The table that `to_json` wrote."""
     flags = {
         name: Flag(
             name,
@@ -130,14 +130,14 @@ def from_json(data: Mapping[str, Any]) -> FlagTable:
 
 
 def to_json(table: FlagTable) -> dict[str, Any]:
-    """A table as plain data, without what is empty."""
+    """The table as plain data, without empty fields."""
     rows: dict[str, dict[str, Any]] = {}
     for flag in table.flags.values():
         optional = {"aliases": flag.aliases, "choices": flag.choices, "default": flag.default, "many": flag.many}
-        kept = {
+        nonempty = {
             key: value for key, value in optional.items() if value is not None and value != () and value is not False
         }
-        rows[flag.name] = {"type": flag.type, **kept}
+        rows[flag.name] = {"type": flag.type, **nonempty}
     return {"engine": table.engine, "version": table.version, "origin": table.origin, "flags": rows}
 
 
@@ -147,9 +147,9 @@ _CHOICES = re.compile(r"\{([^{}]*)\}")
 
 
 def parse_help(text: str, engine: str, version: str, reference: FlagTable | None = None) -> FlagTable:
-    """Read a table from argparse's `--help`; types that help does not tell come from `known`.
+    """Parse the output of argparse's --help; types, which help does not show, come from the `reference` table.
 
-    The text must not be wrapped inside an option's own line: ask for it with a large COLUMNS.
+    An option's names and choices must be on one line: set a large COLUMNS for the command.
     """
     flags = {}
     for match in _OPTION_LINE.finditer(text):
@@ -160,20 +160,21 @@ def parse_help(text: str, engine: str, version: str, reference: FlagTable | None
 
 
 def _parse_option(invocation: str, reference: FlagTable | None) -> Flag:
+    """The flag of an option line of --help without its description, such as `-tp N, --tp-size N`."""
     bare = _CHOICES.sub("{}", invocation)
     spellings = _SPELLING.findall(bare)
     takes_value = any(" " in part for part in bare.split(", "))
     choices = _CHOICES.search(invocation)
-    long = [name for name in spellings if name.startswith("--") and not name.startswith("--no-")]
-    first = (long or spellings)[0]
-    before = reference.find(first) if reference else None
-    name = before.name if before and before.name in spellings else first
+    long_names = [name for name in spellings if name.startswith("--") and not name.startswith("--no-")]
+    first = (long_names or spellings)[0]
+    reference_flag = reference.find(first) if reference else None
+    name = reference_flag.name if reference_flag and reference_flag.name in spellings else first
     return Flag(
         name,
-        _flag_type(takes_value, before),
+        _flag_type(takes_value, reference_flag),
         tuple(spelling for spelling in spellings if spelling != name),
         tuple(choices[1].split(",")) if choices else (),
-        before.default if before else None,
+        reference_flag.default if reference_flag else None,
         "..." in bare,
     )
 
@@ -185,7 +186,7 @@ def _flag_type(takes_value: bool, reference: Flag | None) -> FlagType:
 
 
 def spellings_in(arguments: Iterable[str]) -> Iterator[str]:
-    """The flags among raw arguments, without their values."""
+    """The flags among command-line arguments, without their values."""
     for argument in arguments:
         if re.match(r"--?[A-Za-z]", argument):
             yield argument.partition("=")[0]

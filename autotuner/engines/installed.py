@@ -1,4 +1,4 @@
-"""Reads the flags of the engine at hand from its own --help, and remembers them."""
+"""Finds installed engines, reads their flags from --help, and caches them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ HELP_TIMEOUT_SECONDS = 180.0
 """Seconds: engines import their whole framework to print their help."""
 
 HELP_COLUMNS = "10000"
-"""Columns: an option's names and choices must stay on one line."""
+"""COLUMNS for --help: an option's names and choices must stay on one line."""
 
 
 def read_flags(command: Sequence[str], version_files: Sequence[Path], reference: FlagTable) -> FlagTable | None:
-    """The flags `command` prints, None when it cannot be asked; kept until a file of `version_of` changes."""
-    memory = _cache_file(command, version_files)
+    """The flags that the --help `command` prints; None when it fails. Cached until one of `version_files` changes."""
+    cache = _cache_file(command, version_files)
     with contextlib.suppress(OSError, ValueError, KeyError):
-        return from_json(json.loads(memory.read_text()))
+        return from_json(json.loads(cache.read_text()))
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             env={**os.environ, "COLUMNS": HELP_COLUMNS},
             capture_output=True,
@@ -37,27 +37,28 @@ def read_flags(command: Sequence[str], version_files: Sequence[Path], reference:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    table = parse_help(done.stdout, reference.engine, _dist_info_version(version_files) or reference.version, reference)
-    if done.returncode != 0 or not table.flags:
+    version = _dist_info_version(version_files) or reference.version
+    table = parse_help(result.stdout, reference.engine, version, reference)
+    if result.returncode != 0 or not table.flags:
         return None
-    _write_cache(memory, table)
+    _write_cache(cache, table)
     return table
 
 
 def cached_flags(*key: str) -> FlagTable | None:
-    """The flags remembered under a key; None when there are none."""
+    """The flags that `cache_flags` wrote for a key; None when there are none."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         return from_json(json.loads(_cache_file(key, ()).read_text()))
     return None
 
 
 def cache_flags(table: FlagTable, *key: str) -> None:
-    """Keep the flags of an engine that cannot change under its key, such as an image's id."""
+    """Cache flags under a key that identifies the engine for good, such as an image's id."""
     _write_cache(_cache_file(key, ()), table)
 
 
 def _dist_info_version(files: Sequence[Path]) -> str:
-    """The version in the name of a `NAME-VERSION.dist-info` folder."""
+    """The version in the name of the first `NAME-VERSION.dist-info` folder; empty if there is none."""
     names = [file.name.removesuffix(".dist-info") for file in files if file.suffix == ".dist-info"]
     return names[0].partition("-")[2] if names else ""
 
@@ -71,7 +72,7 @@ def _cache_file(command: Sequence[str], version_files: Sequence[Path]) -> Path:
 
 
 def _write_cache(path: Path, table: FlagTable) -> None:
-    # a full or read-only disk only costs asking again
+    # on a full or read-only disk the next call just reads --help again
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
@@ -80,12 +81,14 @@ def _write_cache(path: Path, table: FlagTable) -> None:
 
 
 def find_executable(path: str | None, name: str) -> str | None:
-    """The absolute path of an executable: the one given, else `name` on PATH; None when there is none."""
-    found = shutil.which(str(Path(path).expanduser()) if path else name)
-    return str(Path(found).absolute()) if found else None
+    """The absolute path of the executable `path` if given, else of `name` on PATH; None when there is none."""
+    executable = shutil.which(str(Path(path).expanduser()) if path else name)
+    return str(Path(executable).absolute()) if executable else None
 
 
 def dist_info_folders(executable: str, pattern: str) -> list[Path]:
-    """The dist-info folders that match in the environment an executable belongs to."""
-    homes = {Path(executable).parent.parent, Path(executable).resolve().parent.parent}
-    return sorted(found for home in homes for found in home.glob(f"lib/python3.*/site-packages/{pattern}.dist-info"))
+    """The matching dist-info folders of the Python environment that an executable belongs to."""
+    environments = {Path(executable).parent.parent, Path(executable).resolve().parent.parent}
+    return sorted(
+        folder for root in environments for folder in root.glob(f"lib/python3.*/site-packages/{pattern}.dist-info")
+    )

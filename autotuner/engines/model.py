@@ -1,4 +1,4 @@
-"""What a model's config.json says that decides where it can run."""
+"""A model's files: its config.json, its dimensions, and the mounts that a container needs for it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ EXPERT_COUNT_KEYS = ("num_experts", "n_routed_experts", "num_local_experts")
 
 @dataclass(frozen=True)
 class ModelDimensions:
-    """The counts that parallel sizes must divide; None where the configuration does not tell."""
+    """Counts from config.json that parallel sizes must divide, and the vocabulary size; None where it has none."""
 
     heads: int | None = None
     kv_heads: int | None = None
     layers: int | None = None
     experts: int | None = None
-    vocabulary_size: int | None = None
+    vocab_size: int | None = None
 
 
 def is_path(name: str) -> bool:
-    """Whether a model is named by a path, not by its repository."""
+    """Whether a model is named by a local path rather than a Hugging Face repository."""
     return name.startswith((".", "/", "~")) or Path(name).is_dir()
 
 
 def path_or_name(model: Model) -> str:
-    """The model as an engine is told: an absolute path for a folder, else the name itself."""
+    """The model as passed to an engine: an absolute path for a folder, else the repository name."""
     name = model.id_or_path
     return str(Path(name).expanduser().resolve()) if is_path(name) else name
 
 
 def check_folder(model: Model) -> None:
-    """ConfigError when the model is a path and no folder with a config.json is there."""
+    """Raise ConfigError when the model is a path that is not a folder with a config.json."""
     if not is_path(model.id_or_path):
         return
     folder = Path(path_or_name(model))
@@ -59,7 +59,7 @@ def check_folder(model: Model) -> None:
 
 @lru_cache(maxsize=16)
 def model_dimensions(model: Model) -> ModelDimensions:
-    """The counts of a model that is a folder or in the Hugging Face cache; empty for any other."""
+    """Dimensions of a model that is a folder or in the Hugging Face cache; all None for any other."""
     path = config_file(model)
     try:
         data = json.loads(path.read_text()) if path else {}
@@ -74,12 +74,12 @@ def model_dimensions(model: Model) -> ModelDimensions:
         kv_heads=_count(data, "num_key_value_heads") or heads,
         layers=_count(data, "num_hidden_layers"),
         experts=next((count for key in EXPERT_COUNT_KEYS if (count := _count(data, key))), None),
-        vocabulary_size=_count(data, "vocab_size"),
+        vocab_size=_count(data, "vocab_size"),
     )
 
 
 def model_mounts(model: Model) -> tuple[Mount, ...]:
-    """What a container must see of the model: its folder and what that links to, else the Hugging Face cache."""
+    """Mounts for a model: its folder and the folders its symlinks point to, else the Hugging Face cache."""
     if not is_path(model.id_or_path):
         return (Mount(str(hugging_face_cache()), "/root/.cache/huggingface", read_only=False),)
     folder = Path(path_or_name(model))
@@ -89,12 +89,12 @@ def model_mounts(model: Model) -> tuple[Mount, ...]:
 
 
 def configured_mounts(runtime: Runtime) -> tuple[Mount, ...]:
-    """The mounts a configuration names as HOST:CONTAINER[:rw]."""
-    found = []
+    """The mounts of `runtime.mounts`, each written HOST:CONTAINER[:rw]."""
+    mounts = []
     for text in runtime.mounts:
         host, _, container = text.removesuffix(":ro").removesuffix(":rw").partition(":")
-        found.append(Mount(str(Path(host).expanduser()), container, read_only=not text.endswith(":rw")))
-    return tuple(found)
+        mounts.append(Mount(str(Path(host).expanduser()), container, read_only=not text.endswith(":rw")))
+    return tuple(mounts)
 
 
 def _count(data: dict[str, Any], key: str) -> int | None:
@@ -108,20 +108,20 @@ def config_file(model: Model) -> Path | None:
 
 
 def tokenizer_file(model: Model) -> Path | None:
-    """The tokenizer.json of a model, or of the tokenizer it names, where one is on this machine."""
+    """The tokenizer.json of a model, or of its separate tokenizer; None when it is not on this machine."""
     if model.tokenizer and Path(model.tokenizer).expanduser().is_file():
         return Path(model.tokenizer).expanduser()
-    found = _model_file(model.tokenizer or model.id_or_path, "tokenizer.json")
-    return found if found is not None and found.is_file() else None
+    path = _model_file(model.tokenizer or model.id_or_path, "tokenizer.json")
+    return path if path is not None and path.is_file() else None
 
 
 def _model_file(name: str, file: str) -> Path | None:
     if is_path(name):
         return Path(name).expanduser().resolve() / file
-    cached = hugging_face_cache() / "hub" / ("models--" + name.replace("/", "--")) / "snapshots"
-    return next(iter(sorted(cached.glob(f"*/{file}"))), None)
+    snapshots = hugging_face_cache() / "hub" / ("models--" + name.replace("/", "--")) / "snapshots"
+    return next(iter(sorted(snapshots.glob(f"*/{file}"))), None)
 
 
 def hugging_face_cache() -> Path:
-    """Where Hugging Face libraries keep what they download."""
+    """Folder in which Hugging Face libraries keep downloads, by HF_HOME."""
     return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")

@@ -1,4 +1,4 @@
-"""Whatever serves OpenAI's API at an endpoint that runs already: nothing is known of it, and nothing is launched."""
+"""An unknown engine behind a running endpoint with OpenAI's API; it is never launched."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Openai:
     default_port = 8000
 
     def base_command(self, runtime: Runtime) -> tuple[str, ...]:
-        """None: there is nothing to launch; see Engine."""
+        """Raises MachineError: the endpoint is already running; see Engine."""
         raise MachineError(
             "Runtime openai cannot be launched.",
-            why="It stands for an endpoint that runs already.",
+            why="It stands for an endpoint that is already running.",
             remedy="Give its --url, or choose a --runtime.",
         )
 
@@ -38,47 +38,47 @@ class Openai:
         runtime: Runtime | None = None,
         table: FlagTable | None = None,
     ) -> None:
-        """Refuse every parameter: a server that runs already has its own; see Engine."""
+        """Refuse every parameter: those of a running server cannot be changed; see Engine."""
         if parameters:
             raise ConfigError(
                 f"Runtime openai takes no parameters, and has {', '.join(parameters)}.",
-                why="It stands for an endpoint that runs already.",
+                why="It stands for an endpoint that is already running.",
                 remedy="Leave them out, or choose a --runtime that is launched.",
             )
 
     def check_model(self, model: Model) -> None:
-        """Any name may be served; see Engine."""
+        """Accept any name; see Engine."""
 
-    def rejection_reason(self, candidate: Candidate, target: LaunchContext) -> str | None:
-        """Nothing is known that could speak against it; see Engine."""
+    def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
+        """None: nothing is known of the endpoint; see Engine."""
         return None
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
-        """No server; see Engine."""
-        self.base_command(target.runtime)
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
+        """Raises MachineError; see Engine."""
+        self.base_command(context.runtime)
         raise AssertionError("unreachable")
 
     def local_gpu_count(self, candidate: Candidate) -> int:
-        """None here; see Engine."""
+        """0: the endpoint's GPUs are not this run's; see Engine."""
         return 0
 
-    def computes_on_gpus(self, target: LaunchContext) -> bool:
-        """Not known; see Engine."""
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
+        """False: its GPUs cannot be seen from here; see Engine."""
         return False
 
     def help_spec(self, runtime: Runtime) -> ServerSpec:
-        """None; see Engine."""
+        """Raises MachineError; see Engine."""
         self.base_command(runtime)
         raise AssertionError("unreachable")
 
     def startup_failure(self, log: str) -> Failure | None:
-        """Nothing: its log is elsewhere; see Engine."""
+        """None: its log cannot be read; see Engine."""
         return None
 
     def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        """Nothing but that it does not answer; see Engine."""
+        """A failure that only says that it does not answer; see Engine."""
         return Failure(FailureKind.UNHEALTHY, "The endpoint does not answer.", "Look at that server's own log.")
 
     def parse_server_info(self, log: str) -> dict[str, Any]:
-        """Nothing: its log is elsewhere; see Engine."""
+        """Empty: its log cannot be read; see Engine."""
         return {}

@@ -1,4 +1,4 @@
-"""The user's names for parameters, and what each is on each engine (parameters.yaml)."""
+"""The engine-neutral parameter names, and their flag on each engine (parameters.yaml)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.core import Value
+from autotuner.engines import ENGINES, engine
 from autotuner.engines.flags import Flag
 from autotuner.errors import ConfigError, unknown_name_message
 
@@ -18,7 +19,7 @@ PARAMETERS_FILE = Path(__file__).with_name("parameters.yaml")
 
 @dataclass(frozen=True)
 class EngineParameter:
-    """What a parameter is on one engine; the header of parameters.yaml says what each field means."""
+    """How one engine takes a canonical parameter; the header of parameters.yaml explains each field."""
 
     flag: str | None = None
     on: tuple[str, ...] | None = None
@@ -32,18 +33,18 @@ class EngineParameter:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Every flag this form can set."""
-        words = (self.flag, self.switch, *(self.on or ()), *(self.off or ()))
-        return tuple(word for word in words if word is not None and word.startswith("--"))
+        """Every flag that some value of the parameter sets."""
+        arguments = (self.flag, self.switch, *(self.on or ()), *(self.off or ()))
+        return tuple(word for word in arguments if word is not None and word.startswith("--"))
 
     def problem(self, value: Value) -> str | None:
-        """What is wrong with a value that has no flag to check it against, or None."""
+        """What is wrong with a value by `choices`, which only parameters without a flag have; None if it is valid."""
         if not self.choices or value is None or self.native_value(value) in self.choices:
             return None
         return unknown_name_message("value", str(value), map(str, self.choices))
 
     def native_value(self, value: Value) -> Value:
-        """The engine's word for a value."""
+        """The value in the engine's own words."""
         return (self.values or {}).get(str(value), value)
 
     def arguments(self, value: Value) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ class EngineParameter:
 
 @dataclass(frozen=True)
 class CanonicalParameter:
-    """One canonical parameter: type, bounds, and its form on each engine."""
+    """One canonical parameter: its type, its bounds, and how each engine takes it."""
 
     name: str
     flag: Flag
@@ -69,10 +70,10 @@ class CanonicalParameter:
     by_engine: Mapping[str, EngineParameter]
 
     def problem(self, value: Value) -> str | None:
-        """What is wrong with a value on any engine, or None."""
-        wrong = self.flag.problem(value)
-        if wrong is not None or not isinstance(value, int | float) or isinstance(value, bool):
-            return wrong
+        """What is wrong with a value on any engine, by type and bounds; None if it is valid."""
+        type_problem = self.flag.problem(value)
+        if type_problem is not None or not isinstance(value, int | float) or isinstance(value, bool):
+            return type_problem
         if self.exclusive_minimum is not None and not value > self.exclusive_minimum:
             return f"must be above {self.exclusive_minimum:g}, not {value:g}"
         if self.minimum is not None and not value >= self.minimum:
@@ -82,19 +83,19 @@ class CanonicalParameter:
         return None
 
     def for_engine(self, engine: str) -> EngineParameter:
-        """The parameter on `engine`; ConfigError with the reason when it has none."""
-        form = self.by_engine.get(engine, EngineParameter(lacks=f"The engine {engine} has no such parameter."))
-        if form.lacks is not None:
+        """How `engine` takes the parameter; ConfigError with the reason when it has none."""
+        option = self.by_engine.get(engine, EngineParameter(lacks=f"The engine {engine} has no such parameter."))
+        if option.lacks is not None:
             raise ConfigError(
                 f"Parameter '{self.name}' does not exist on {engine}.",
-                why=form.lacks,
+                why=option.lacks,
                 remedy="Take it out of the parameters, or choose another runtime.",
             )
-        return form
+        return option
 
 
 def to_argument(value: Value) -> str:
-    """A value as one command-line argument."""
+    """The value as one command-line argument: text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -110,11 +111,11 @@ def canonical_parameters() -> Mapping[str, CanonicalParameter]:
 def _parse_parameter(name: str, row: dict[str, Any]) -> CanonicalParameter:
     flag = Flag(name, row.pop("type"))
     above, at_least, at_most = (row.pop(bound, None) for bound in ("above", "at-least", "at-most"))
-    forms = {
-        engine: EngineParameter(flag=form) if isinstance(form, str) else _parse_engine_parameter(form)
-        for engine, form in row.items()
+    by_engine = {
+        runtime: EngineParameter(flag=entry) if isinstance(entry, str) else _parse_engine_parameter(entry)
+        for runtime, entry in row.items()
     }
-    return CanonicalParameter(name, flag, above, at_least, at_most, forms)
+    return CanonicalParameter(name, flag, above, at_least, at_most, by_engine)
 
 
 def _parse_engine_parameter(row: dict[Any, Any]) -> EngineParameter:
@@ -123,3 +124,10 @@ def _parse_engine_parameter(row: dict[Any, Any]) -> EngineParameter:
     for key in {"on", "off", "choices"} & fields.keys():
         fields[key] = tuple(fields[key])
     return EngineParameter(**fields)
+
+
+def is_known_parameter(name: str) -> bool:
+    """Whether `name` is a canonical parameter, or a flag in the bundled table of any engine."""
+    flags = ("--" + name.replace("_", "-"), "--" + name.replace("-", "_"))
+    tables = (engine(runtime).flags() for runtime in ENGINES)
+    return name in canonical_parameters() or any(table.find(flag) for table in tables for flag in flags)

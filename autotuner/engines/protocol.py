@@ -1,4 +1,4 @@
-"""What every engine answers, and the circumstances it is asked about."""
+"""The protocol of inference engines, and the context of a launch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from autotuner.engines.flags import FlagTable
 from autotuner.experiment import Experiment, Hardware, Model, Runtime, SimulationOptions
 
 Phase = Literal["start", "load"]
-"""Whether a server had not yet answered, or was under load."""
+"""Phase of a failure: before the server was ready, or under load."""
 
 
 @dataclass(frozen=True)
 class LaunchContext:
-    """What is to be served, with what, and where it listens; `container` tells a container from a process.
+    """Everything but the candidate that decides a server's command: model, hardware, address, process or container.
 
     `devices` are the indexes of the GPUs that may be used, best connected first; empty for any.
-    `only_printed` is for a command that is shown and not run here: the engine need not be installed.
+    With `print_only` the command is shown and not run: the engine need not be installed.
     """
 
     model: Model
@@ -41,7 +41,7 @@ class LaunchContext:
         *,
         print_only: bool = False,
     ) -> LaunchContext:
-        """The target an experiment describes, at a port."""
+        """The launch context of an experiment, for a port and GPUs."""
         return cls(
             model=experiment.model,
             runtime=experiment.runtime,
@@ -55,33 +55,29 @@ class LaunchContext:
 
 
 class Engine(Protocol):
-    """One inference engine: its flags, its command, and what its log means.
-
-    `start_seconds` is what a start is taken to last before one was seen, `default_port` where it
-    listens when nobody says.
-    """
+    """One inference engine: its flags, its command, and how its log is read."""
 
     @property
     def name(self) -> str:
-        """What users call it."""
+        """Name in configurations and on the command line."""
 
     @property
     def source(self) -> Source:
-        """What its numbers are: measured, or simulated."""
+        """Whether its figures are measured or simulated."""
 
     @property
     def expected_start_seconds(self) -> float:
-        """Seconds a start is taken to last before one was seen."""
+        """Start-up time that plans assume until one was measured."""
 
     @property
     def default_port(self) -> int:
-        """The port of a command that is printed."""
+        """Port of printed commands; the engine's own default."""
 
     def base_command(self, runtime: Runtime) -> tuple[str, ...]:
-        """The argv that comes before the flags; MachineError when the engine is not installed."""
+        """The argv before the flags, such as (/bin/vllm, serve); MachineError when the engine is not installed."""
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
-        """The flags of the engine that `runtime` runs, or of the bundled version."""
+        """Flags of the engine that `runtime` names if it is installed, else of the bundled version."""
 
     def check_parameters(
         self,
@@ -89,35 +85,35 @@ class Engine(Protocol):
         runtime: Runtime | None = None,
         table: FlagTable | None = None,
     ) -> None:
-        """ConfigError, with the nearest name, for a parameter or value the engine does not take.
+        """Raise ConfigError, with the nearest name, for a parameter or value that the engine does not accept.
 
-        With `runtime` the installed engine is asked for its flags, unless `table` has them, and the
-        runtime's own arguments and environment are checked too.
+        `parameters` maps names to all values of the search space. With `runtime` the installed engine's
+        flags are read, unless given as `table`, and the runtime's arguments and environment are checked too.
         """
 
     def local_gpu_count(self, candidate: Candidate) -> int:
-        """How many GPUs of this machine one server of the candidate takes."""
+        """Number of this machine's GPUs that one server of the candidate occupies; 0 if it runs elsewhere."""
 
-    def computes_on_gpus(self, target: LaunchContext) -> bool:
-        """False where it is known that no GPU computes, as with a build for CPU."""
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
+        """False when the engine is known not to compute on GPUs, as with a CPU build."""
 
     def help_spec(self, runtime: Runtime) -> ServerSpec:
-        """The container that prints the flags of the engine in an image and ends."""
+        """A container that prints the --help of the engine in an image."""
 
     def check_model(self, model: Model) -> None:
-        """ConfigError when the model is a path and nothing that can be served is there."""
+        """Raise ConfigError when the model is a path without a model in it."""
 
-    def rejection_reason(self, candidate: Candidate, target: LaunchContext) -> str | None:
-        """Why the candidate cannot run there, or None."""
+    def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
+        """Why the candidate cannot run in this context, as far as known before a launch; None if it may."""
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
-        """The server of one candidate, complete: what runs, and what is printed."""
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
+        """The complete server of one candidate, which is launched and printed."""
 
     def startup_failure(self, log: str) -> Failure | None:
-        """The failure a line in the log of a server that starts already means, whether it ended or not."""
+        """The failure that the log of a starting server shows, even while its process is alive; None if none."""
 
     def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        """What went wrong, in the log's own words; `exit_status` is None while the server is alive."""
+        """The failure, with the engine's own message; `exit_status` is None while the server is alive."""
 
     def parse_server_info(self, log: str) -> dict[str, Any]:
-        """What a healthy server said of itself: version, kv_tokens."""
+        """What the log says of a healthy server: version, kv_tokens, image, image_digest."""

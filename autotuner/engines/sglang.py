@@ -41,7 +41,6 @@ class Sglang(CommandLineEngine):
     )
 
     def not_installed_error(self, runtime: Runtime) -> MachineError:
-        """SGLang is a program of its own, which autotune does not install."""
         missing = runtime.executable or self.program
         return MachineError(
             f"SGLang is not installed: there is no executable '{missing}'"
@@ -51,41 +50,40 @@ class Sglang(CommandLineEngine):
         )
 
     def serve_command(self, program: str) -> tuple[str, ...]:
-        """`sglang serve`, or the module of a Python that has SGLang."""
+        """`sglang serve`, or SGLang's module when the program is a Python."""
         return (program, *SERVER_MODULE) if Path(program).name.startswith("python") else super().serve_command(program)
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
-        """Those of the SGLang at hand, else the bundled ones."""
-        known = bundled_table(self.name)
-        found = installed.find_executable(runtime.executable, self.program) if runtime else None
-        if found is None or runtime is None:
-            return known
-        files = [*installed.dist_info_folders(found, "sglang-*"), Path(found)]
-        return installed.read_flags((*self.base_command(runtime), "--help"), files, known) or known
+        """Flags of the installed SGLang, else the bundled ones."""
+        bundled = bundled_table(self.name)
+        executable = installed.find_executable(runtime.executable, self.program) if runtime else None
+        if executable is None or runtime is None:
+            return bundled
+        files = [*installed.dist_info_folders(executable, "sglang-*"), Path(executable)]
+        return installed.read_flags((*self.base_command(runtime), "--help"), files, bundled) or bundled
 
     def gpu_count(self, candidate: Candidate) -> int:
-        """With attention data parallelism the replicas share the tensor parallel GPUs."""
+        """With attention data parallelism the replicas share the tensor-parallel GPUs."""
         if candidate.parameters.get("enable-dp-attention") is True:
             sizes = ParallelSizes.from_candidate(candidate)
             return sizes.tp * sizes.pp
         return candidate.gpus
 
-    def rejection_reasons(self, candidate: Candidate, target: LaunchContext) -> Iterator[str]:
-        """Those of every engine, and SGLang's two uses of one flag."""
-        given = candidate.parameters
-        if given.get("enable-chunked-prefill") is False and given.get("max-batched-tokens") is not None:
+    def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
+        """The reasons common to all engines, and two parameters that both set --chunked-prefill-size."""
+        parameters = candidate.parameters
+        if parameters.get("enable-chunked-prefill") is False and parameters.get("max-batched-tokens") is not None:
             yield "on SGLang max-batched-tokens is the chunked prefill size, so it needs enable-chunked-prefill"
-        yield from super().rejection_reasons(candidate, target)
+        yield from super().rejection_reasons(candidate, context)
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """SGLang's own names for model and tokenizer."""
         names = {"--model": "--model-path", "--tokenizer": "--tokenizer-path"}
         return tuple(names.get(word, word) for word in super().model_arguments(model))
 
-    def fixed_arguments(self, target: LaunchContext) -> tuple[str, ...]:
-        """Counters are off unless asked for."""
+    def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
+        """SGLang exports Prometheus counters only with --enable-metrics."""
         return ("--enable-metrics",)
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
-        """What runs inside the image."""
         return (executable or "python3", *SERVER_MODULE)

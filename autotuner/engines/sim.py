@@ -1,4 +1,4 @@
-"""The embedded simulated engine: a real server with computed step times."""
+"""The simulated engine: a real HTTP server with computed step times."""
 
 from __future__ import annotations
 
@@ -37,50 +37,50 @@ class Sim(CommandLineEngine):
         return super().base_command(runtime) if runtime.executable else self.serve_command(sys.executable)
 
     def not_installed_error(self, runtime: Runtime) -> MachineError:
-        """Only another Python than this one can be missing."""
+        """Only a Python named in runtime.executable can be missing."""
         return MachineError(
             f"There is no Python '{runtime.executable}'.",
             remedy="Leave runtime.executable out: the simulated engine comes with autotune.",
         )
 
     def serve_command(self, program: str) -> tuple[str, ...]:
-        """The server's module."""
+        """The argv that runs the server's module with a Python."""
         return (program, *SERVER_MODULE)
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
-        """Those of this autotune's server."""
+        """The bundled flags: the server is part of this package."""
         return replace(bundled_table(self.name), version=__version__)
 
     def check_model(self, model: Model) -> None:
-        """A folder or file that is there, or a bundled name, which the server knows."""
+        """Accept a bundled model's name and a .json file too; the server checks those itself."""
         if not models.path_or_name(model).endswith(".json"):
             models.check_folder(model)
 
     def local_gpu_count(self, candidate: Candidate) -> int:
-        """None: its GPUs are simulated."""
+        """0: its GPUs are simulated."""
         return 0
 
-    def fixed_arguments(self, target: LaunchContext) -> tuple[str, ...]:
-        """The simulated GPU, the seed, and the skew and faults that are not off."""
-        world = target.simulate
-        arguments = ["--gpu", world.gpu, "--seed", str(world.seed)]
-        if world.skew.sd:
-            arguments += ["--skew-seed", str(world.skew.seed), "--skew-sd", str(world.skew.sd)]
-        for name, value in world.faults:
+    def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
+        """Simulated GPU, seed, and the skew and faults that are enabled."""
+        simulation = context.simulate
+        arguments = ["--gpu", simulation.gpu, "--seed", str(simulation.seed)]
+        if simulation.skew.sd:
+            arguments += ["--skew-seed", str(simulation.skew.seed), "--skew-sd", str(simulation.skew.sd)]
+        for name, value in simulation.faults:
             # a count of 0 is a fault at the first request, a probability or delay of 0 is none
             if value is not None and (isinstance(value, int) or value > 0):
                 arguments += [f"--fault-{name.replace('_', '-')}", str(value)]
         return tuple(arguments)
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
-        """The model, and what it is served as; there are no weights with a revision."""
-        named = ("--served-model-name", model.served_name) if model.served_name else ()
-        return ("--model", models.path_or_name(model), *named)
+        """Model and served name; without weights there is no revision or tokenizer."""
+        served_name = ("--served-model-name", model.served_name) if model.served_name else ()
+        return ("--model", models.path_or_name(model), *served_name)
 
     def mounts(self, model: Model) -> tuple[Mount, ...]:
         """A local model's folder; a bundled model needs none."""
         return super().mounts(model) if models.is_path(model.id_or_path) else ()
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
-        """What runs inside an image that has autotune."""
+        """The server's module, in an image with autotune."""
         return (executable or "python3", *SERVER_MODULE)

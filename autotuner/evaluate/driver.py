@@ -101,7 +101,7 @@ def find_vocabulary(
     """
     if workload.endpoint == "chat":
         return None
-    vocab_size = model_dimensions(model).vocabulary_size
+    vocab_size = model_dimensions(model).vocab_size
     if vocab_size is not None:
         return Vocabulary(vocab_size, "model")
     timeout = min(token_ids.REQUEST_TIMEOUT_SECONDS, workload.request_timeout)

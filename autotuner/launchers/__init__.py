@@ -1,4 +1,4 @@
-"""Where a server runs: the launchers, by the name of the deployment."""
+"""Where a server runs: the launchers, by deployment mode."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LAUNCHERS: dict[str, Callable[[Deployment], Launcher]] = {
 
 
 def launcher(name: str, deployment: Deployment | None = None) -> Launcher:
-    """The launcher of a deployment; UsageError with the nearest name when there is none."""
+    """The launcher of a deployment mode; UsageError with the nearest name when there is none."""
     if name not in LAUNCHERS:
         raise UsageError(unknown_name_message("deployment", name, LAUNCHERS))
     return LAUNCHERS[name](deployment or Deployment())

@@ -1,4 +1,4 @@
-"""A server's spec in the words of the Docker SDK, and the labels by which its container is known."""
+"""A ServerSpec as arguments of the Docker SDK, and the labels that identify its container."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LOOPBACK = "127.0.0.1"
 
 
 def create_arguments(spec: ServerSpec) -> dict[str, Any]:
-    """The arguments of `containers.create`, without a name and a trial's labels.
+    """The arguments of `containers.create`, without the container's name and the labels of a trial.
 
-    The port is published on this machine's own address only.
+    The port is published on the loopback address only.
     """
     from docker.types import Mount
 
-    chosen: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "image": spec.image,
         "command": list(spec.container_argv or spec.argv),
         "environment": container_environment(spec),
@@ -30,30 +30,30 @@ def create_arguments(spec: ServerSpec) -> dict[str, Any]:
         "mounts": [Mount(m.container, m.host, type="bind", read_only=m.read_only) for m in spec.mounts],
     }
     if spec.entrypoint is not None:
-        chosen["entrypoint"] = [spec.entrypoint]
+        arguments["entrypoint"] = [spec.entrypoint]
     if spec.network == "host":
-        chosen["network_mode"] = "host"
+        arguments["network_mode"] = "host"
     elif spec.port:
-        chosen["ports"] = {f"{spec.port}/tcp": (LOOPBACK, spec.port)}
+        arguments["ports"] = {f"{spec.port}/tcp": (LOOPBACK, spec.port)}
     if spec.shm_size is not None:
-        chosen["shm_size"] = spec.shm_size
+        arguments["shm_size"] = spec.shm_size
     else:
-        chosen["ipc_mode"] = "host"
+        arguments["ipc_mode"] = "host"
     if spec.memory is not None:
-        chosen |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
+        arguments |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
     if spec.gpus:
-        chosen["device_requests"] = [_device_request(spec)]
-    return chosen
+        arguments["device_requests"] = [_device_request(spec)]
+    return arguments
 
 
 def container_environment(spec: ServerSpec) -> dict[str, str]:
-    """The container's variables, secrets with their values from here."""
-    handed_on = {name: os.environ[name] for name in spec.secrets if name in os.environ}
-    return {"PYTHONUNBUFFERED": "1", **spec.env, **handed_on}
+    """Environment of the container; the values of secrets come from this process's environment."""
+    secrets = {name: os.environ[name] for name in spec.secrets if name in os.environ}
+    return {"PYTHONUNBUFFERED": "1", **spec.env, **secrets}
 
 
 def trial_labels(log: Path) -> dict[str, str]:
-    """Run, trial and owner of a container, by where its log goes: RUN/trials/TRIAL/server.log."""
+    """Labels for owner, run and trial, taken from the path of the log: RUN/trials/TRIAL/server.log."""
     trial = log.absolute().parent
     return {OWNER_LABEL: str(owner.this_process()), TRIAL_LABEL: trial.name, RUN_LABEL: str(trial.parent.parent)}
 
@@ -61,5 +61,5 @@ def trial_labels(log: Path) -> dict[str, str]:
 def _device_request(spec: ServerSpec) -> Any:
     from docker.types import DeviceRequest
 
-    which = {"device_ids": [str(index) for index in spec.devices]} if spec.devices else {"count": spec.gpus}
-    return DeviceRequest(driver="nvidia", capabilities=[["gpu"]], **which)
+    selection = {"device_ids": [str(index) for index in spec.devices]} if spec.devices else {"count": spec.gpus}
+    return DeviceRequest(driver="nvidia", capabilities=[["gpu"]], **selection)

@@ -1,4 +1,4 @@
-"""Servers in containers of a Docker Engine, through its SDK."""
+"""Launcher of servers in Docker containers, through the Docker SDK."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from docker.types import CancellableStream
 
 CANNOT_START, CANNOT_INVOKE, NOT_FOUND = 125, 126, 127
-"""The exit statuses `docker run` gives when the daemon refuses, and when the command cannot be run."""
+"""Exit statuses of `docker run` when the daemon refuses, and when the command cannot be run."""
 
 MAX_LINE_BYTES = 64 * 1024
-"""Bytes without an end of line that are kept back."""
+"""Bytes of an unfinished line that are buffered before they are written."""
 
 OUT_OF_MEMORY_MESSAGE = "Out of memory: the kernel killed the container at its memory limit (OOMKilled)"
 
 
 class DockerServer:
-    """A container, followed by a thread that copies its output and waits for its end."""
+    """A container, with a thread that copies its output to the log and waits for its end."""
 
     def __init__(self, url: str, output: FileIO) -> None:
         self.url = url
@@ -49,17 +49,17 @@ class DockerServer:
         self._follower: threading.Thread | None = None
 
     def exit_status(self) -> int | None:
-        """How it ended, above 128 for a signal; MachineError when the daemon is gone and nobody can know."""
+        """Exit status, above 128 for a signal; None while it runs; MachineError when the daemon went away."""
         if self._daemon_error is not None:
             raise MachineError(
                 "The Docker daemon went away during a trial.",
                 why=self._daemon_error,
-                remedy="Start it again and go on with --resume; what was left running is removed then.",
+                remedy="Start it again and continue with --resume, which removes the container left running.",
             )
         return self._status
 
     def start(self, container: Container) -> None:
-        """Start the container; what it prints goes to the log from its first byte."""
+        """Start the container with all of its output copied to the log."""
         chunks = container.attach(stream=True, logs=False, demux=True)
         try:
             container.start()
@@ -71,13 +71,13 @@ class DockerServer:
         self._follower.start()
 
     def record_refusal(self, error: APIError) -> None:
-        """Take a refusal of the daemon as the server's end, with the status `docker run` gives."""
-        said = str(error.explanation)
-        self.write_line(f"docker: {said}")
-        self._status = _refusal_status(said)
+        """Log a refusal of the daemon and set the exit status that `docker run` would give."""
+        message = str(error.explanation)
+        self.write_line(f"docker: {message}")
+        self._status = _refusal_status(message)
 
     def write_line(self, line: str) -> None:
-        """Write a line of autotune's own into the log."""
+        """Write a line to the log on behalf of autotune."""
         self._write(f"autotune: {line}\n".encode())
 
     def join(self) -> None:
@@ -92,7 +92,7 @@ class DockerServer:
             status = int(container.wait()["StatusCode"])
             container.reload()
         except NotFound:
-            self._status = 128 + 9  # somebody removed it by force
+            self._status = 128 + 9  # it was removed by force
         except (*images.DOCKER_ERRORS, HTTPError, OSError) as error:
             self._daemon_error = str(error).splitlines()[0] if str(error) else type(error).__name__
         else:
@@ -101,16 +101,16 @@ class DockerServer:
             self._status = status
 
     def _copy_output(self, chunks: Iterable[tuple[bytes | None, bytes | None]]) -> None:
-        """Write whole lines: what a program writes to its two outputs arrives in pieces that must not mix."""
-        unfinished = [b"", b""]
+        """Write whole lines only, because stdout and stderr arrive in chunks that must not mix within a line."""
+        partial_lines = [b"", b""]
         for pair in chunks:
-            for place, piece in enumerate(pair):
-                text = unfinished[place] + (piece or b"")
+            for stream, chunk in enumerate(pair):
+                text = partial_lines[stream] + (chunk or b"")
                 end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
                 end = end if end or len(text) < MAX_LINE_BYTES else len(text)
                 self._write(text[:end])
-                unfinished[place] = text[end:]
-        self._write(b"".join(unfinished))
+                partial_lines[stream] = text[end:]
+        self._write(b"".join(partial_lines))
 
     def _write(self, data: bytes) -> None:
         # a full disk must not stop the server; the trial's records will not fit either, and say so
@@ -122,7 +122,7 @@ class DockerServer:
 class DockerLauncher:
     """Runs a server in a container that is stopped and removed when its block ends.
 
-    `grace` is the seconds between SIGTERM and SIGKILL.
+    `grace` is the number of seconds between SIGTERM and SIGKILL.
     """
 
     starts_servers = True
@@ -131,7 +131,7 @@ class DockerLauncher:
         self.grace = grace
 
     def preflight(self, experiment: Experiment, engine: Engine) -> None:
-        """Check model and mounts, have the image, and check every flag against the engine in it."""
+        """Check model and mounts, pull the image if needed, and check every flag against the engine in it."""
         runtime = experiment.runtime
         if runtime.image is None:
             raise ConfigError("Deployment docker needs runtime.image.", remedy="Give --set runtime.image=NAME:TAG.")
@@ -147,7 +147,7 @@ class DockerLauncher:
         engine.check_parameters(experiment.parameters, runtime, table or engine.flags())
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """Those of the engine in an image that is here already; see Launcher."""
+        """Flags of the engine in the image if it is already on this machine; see Launcher."""
         runtime = experiment.runtime
         with contextlib.suppress(MachineError, ImageNotFound), images.docker_client() as client:
             return images.image_flags(client, engine, runtime, client.images.get(runtime.image or ""))
@@ -167,7 +167,7 @@ class DockerLauncher:
             server = DockerServer(f"http://{containers.LOOPBACK}:{spec.port}", output)
             cleanup.callback(server.join)
             name = f"autotune-{os.getpid()}-{secrets.token_hex(4)}"
-            # from here on, whatever happens, nothing called `name` is left
+            # from here on, whatever happens, the container called `name` is removed
             cleanup.callback(self._remove_container, client, name)
             self._create_container(client, spec, image, name, log, server)
             yield server
@@ -175,18 +175,18 @@ class DockerLauncher:
     def _create_container(
         self, client: DockerClient, spec: ServerSpec, image: str, name: str, log: Path, server: DockerServer
     ) -> None:
-        found = images.require_image(client, image)
-        server.write_line(f"image {image} is {images.image_digest(found)}")
-        settings = containers.create_arguments(spec) | {"name": name, "labels": containers.trial_labels(log)}
+        digest = images.image_digest(images.require_image(client, image))
+        server.write_line(f"image {image} is {digest}")
+        arguments = containers.create_arguments(spec) | {"name": name, "labels": containers.trial_labels(log)}
         try:
-            container = client.containers.create(**settings)
+            container = client.containers.create(**arguments)
         except APIError as error:
             server.record_refusal(error)
             return
         server.start(container)
 
     def _remove_container(self, client: DockerClient, name: str) -> None:
-        """Stop the container politely, then remove it; when the daemon is gone the next run does it."""
+        """Stop the container with SIGTERM, then remove it; when the daemon is gone the next run removes it."""
         with contextlib.suppress(NotFound, *images.DOCKER_ERRORS):
             container = client.containers.get(name)
             try:
@@ -196,7 +196,7 @@ class DockerLauncher:
 
 
 def _close_stream(chunks: CancellableStream[Any]) -> None:
-    """Close the socket of an attachment, which the SDK leaves open when the other side hangs up first."""
+    """Close the socket of an attached stream, which the SDK leaves open when the daemon closes it first."""
     with contextlib.suppress(OSError):
         chunks.close()
     response: Any = vars(chunks)["_response"]
@@ -210,7 +210,7 @@ def _refusal_status(message: str) -> int:
 
 
 def _create_writable_folders(mounts: Iterable[Mount]) -> None:
-    """Make the folders a container writes to: Docker refuses to mount what is not there."""
+    """Create the folders that the container writes to: Docker refuses to mount a missing folder."""
     for mount in mounts:
         if not mount.read_only:
             Path(mount.host).mkdir(parents=True, exist_ok=True)

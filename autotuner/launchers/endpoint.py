@@ -1,4 +1,4 @@
-"""A server that runs already: the model it serves, the route that gives tokens, whether it is simulated."""
+"""A server that is already running: the model it serves, the API route to use, whether it is simulated."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from autotuner.launchers.ready import Endpoint, NotReadyError, ServerIdentity
 from autotuner.workload.prompts import Prompts
 
 PROBE_TIMEOUT_SECONDS = 10.0
-"""Seconds a route gets for one token before it is taken as it is."""
+"""Seconds to wait for one token of a route; after that the route is used without a check."""
 
 UNAUTHORIZED_STATUSES = (401, 403)
 UNSUPPORTED_ROUTE_STATUSES = (400, 404, 405, 415, 422, 501)
-"""What a server answers that does not have a route, or not for this model or for token ids."""
+"""What servers answer that lack the route, or do not offer it for this model or for token ids as the prompt."""
 
-_FALLBACK_VOCABULARY_SIZE = 200
-"""Token ids that any model has whose vocabulary is not known."""
+_FALLBACK_VOCAB_SIZE = 200
+"""Token ids that any model has, for models of unknown vocabulary size."""
 
 _PROBE_PROMPT_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What load is sent to: `model` as the server names it, at the route `endpoint`."""
+    """The model as the server names it, and the API route that load is sent to."""
 
     model: str
     endpoint: Endpoint
@@ -41,27 +41,26 @@ class ServedModel:
 def find_served_model(
     url: str, headers: Mapping[str, str], *, model: str | None = None, endpoint: Endpoint | None = None
 ) -> ServedModel:
-    """Ask a server what it serves, and where it gives tokens unless `endpoint` says.
+    """Ask a server which model it serves, and choose the API route unless `endpoint` is given.
 
-    With `model` a server that does not answer is left to the load to find out about. UsageError:
-    several models and none named, or none listed; EndpointError: it does not answer, refuses, or
-    serves others.
+    With `model` given, no error is raised for a server that does not answer: the load test reports it.
+    UsageError when no model is given and the server lists several or none; EndpointError when it
+    does not answer, refuses, or serves other models.
     """
     try:
         identity = ready.identify(url, headers)
     except NotReadyError as error:
         if model is None:
             raise _unlisted_error(url, error) from error
-        silent = error.status is None
-        return ServedModel(
-            model, endpoint or ("completions" if silent else _choose_endpoint(url, headers, model)), is_simulated=False
-        )
-    served = _choose_model(identity, url, model)
-    return ServedModel(served, endpoint or _choose_endpoint(url, headers, served), identity.is_simulated)
+        if endpoint is None:
+            endpoint = "completions" if error.status is None else _choose_endpoint(url, headers, model)
+        return ServedModel(model, endpoint, is_simulated=False)
+    served_model = _choose_model(identity, url, model)
+    return ServedModel(served_model, endpoint or _choose_endpoint(url, headers, served_model), identity.is_simulated)
 
 
 def gives_token(url: str, headers: Mapping[str, str], model: str, endpoint: Endpoint, timeout: float) -> bool:
-    """Whether a short request, of the form that load has, is answered with a token within `timeout` seconds."""
+    """Whether a request like those of the load is answered with a token within `timeout` seconds."""
     try:
         return _has_token(_request_token(url, headers, model, endpoint, timeout))
     except NotReadyError:
@@ -69,7 +68,7 @@ def gives_token(url: str, headers: Mapping[str, str], model: str, endpoint: Endp
 
 
 def _choose_model(identity: ServerIdentity, url: str, model: str | None) -> str:
-    """The model to ask for."""
+    """`model` if the server lists it, without `model` the only one it lists; else an error."""
     if model is None:
         if len(identity.models) == 1:
             return identity.models[0]
@@ -89,12 +88,12 @@ def _model_list(identity: ServerIdentity) -> str:
 
 
 def _unlisted_error(url: str, error: NotReadyError) -> UsageError | EndpointError:
-    """Why the model cannot be told."""
+    """The error for a server that does not list its models."""
     if error.status in UNAUTHORIZED_STATUSES:
         return EndpointError(
-            f"{url} refuses to say what it serves.",
+            f"{url} refuses to list its models.",
             why=str(error),
-            remedy="Give its key with --api-key-env NAME, or the header it wants.",
+            remedy="Give its API key with --api-key-env NAME, or the header it requires.",
         )
     if error.status is None or error.status >= httpx.codes.INTERNAL_SERVER_ERROR:
         return EndpointError(
@@ -104,34 +103,33 @@ def _unlisted_error(url: str, error: NotReadyError) -> UsageError | EndpointErro
 
 
 def _choose_endpoint(url: str, headers: Mapping[str, str], model: str) -> Endpoint:
-    """Completions, whose prompts have an exact length; chat where only that gives a token."""
+    """Completions, whose prompts have an exact length; chat only where completions is unsupported and chat works."""
     try:
-        answer = _request_token(url, headers, model, "completions", PROBE_TIMEOUT_SECONDS)
-        if answer.status_code in UNSUPPORTED_ROUTE_STATUSES and _has_token(
-            _request_token(url, headers, model, "chat", PROBE_TIMEOUT_SECONDS)
-        ):
+        response = _request_token(url, headers, model, "completions", PROBE_TIMEOUT_SECONDS)
+        is_unsupported = response.status_code in UNSUPPORTED_ROUTE_STATUSES
+        if is_unsupported and gives_token(url, headers, model, "chat", PROBE_TIMEOUT_SECONDS):
             return "chat"
     except NotReadyError:
         pass
     return "completions"
 
 
-def _has_token(answer: httpx.Response) -> bool:
-    """Whether the stream has an event with choices and none that is not JSON."""
-    lines = [line.removeprefix("data:").strip() for line in answer.text.splitlines() if line.startswith("data:")]
+def _has_token(response: httpx.Response) -> bool:
+    """Whether the event stream is all JSON and has an event with choices."""
+    lines = [line.removeprefix("data:").strip() for line in response.text.splitlines() if line.startswith("data:")]
     try:
         events = [json.loads(line) for line in lines if line != "[DONE]"]
     except ValueError:
         return False
-    return answer.status_code == httpx.codes.OK and any(isinstance(e, dict) and e.get("choices") for e in events)
+    return response.status_code == httpx.codes.OK and any(isinstance(e, dict) and e.get("choices") for e in events)
 
 
 def _request_token(
     url: str, headers: Mapping[str, str], model: str, endpoint: Endpoint, timeout: float
 ) -> httpx.Response:
-    """Ask for one token exactly as load does: a server may refuse token ids or a field it does not know."""
-    vocabulary = model_dimensions(Model(id_or_path=model)).vocabulary_size or _FALLBACK_VOCABULARY_SIZE
-    prompts = Prompts(kind=endpoint, model=model, vocab_size=vocabulary, salt=secrets.token_hex(8), phase="probe")
+    """Request one token exactly as the load does: a server may refuse token ids or an unknown field."""
+    vocab_size = model_dimensions(Model(id_or_path=model)).vocab_size or _FALLBACK_VOCAB_SIZE
+    prompts = Prompts(kind=endpoint, model=model, vocab_size=vocab_size, salt=secrets.token_hex(8), phase="probe")
     path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
     with ready.http_client(url, headers) as http:
         return ready.send_request(

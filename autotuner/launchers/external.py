@@ -1,4 +1,4 @@
-"""Servers that run already: nothing is started, nothing is stopped."""
+"""Launcher for servers that are already running: nothing is started, nothing is stopped."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from autotuner.launchers.protocol import Server
 
 @dataclass(frozen=True)
 class ExternalServer:
-    """A server somebody else started."""
+    """A server that was started by someone else."""
 
     url: str
 
     def exit_status(self) -> int | None:
-        """None: whoever started it knows."""
+        """None: the process is not ours to watch."""
         return None
 
 
 class ExternalLauncher:
-    """Points at the server of `deployment.url`."""
+    """Connects to the server at `deployment.url`."""
 
     starts_servers = False
 
@@ -35,7 +35,7 @@ class ExternalLauncher:
         self.url = deployment.url
 
     def preflight(self, experiment: Experiment, engine: Engine) -> None:
-        """Check that the URL answers and serves the model."""
+        """Check that the server at the URL answers and serves the model."""
         from autotuner.launchers import ready
 
         deployment = experiment.deployment
@@ -43,17 +43,17 @@ class ExternalLauncher:
             raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
         model = experiment.model.served_name or experiment.model.id_or_path
         try:
-            answering = ready.identify(deployment.url, headers=ready.request_headers(deployment))
+            identity = ready.identify(deployment.url, headers=ready.request_headers(deployment))
         except ready.NotReadyError as error:
             raise MachineError(
                 f"Nothing that serves a model answers at {deployment.url}.",
                 why=str(error),
                 remedy="Start the server, or correct --url.",
             ) from error
-        answering.require_model(model)
+        identity.require_model(model)
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """None: whoever started it knows; see Launcher."""
+        """None: the flags of a running server are unknown; see Launcher."""
         return None
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:

@@ -1,7 +1,7 @@
-"""One lock per GPU, so that two runs of a user on one machine never share one.
+"""One lock file per GPU, so that two runs of a user on one machine never share a GPU.
 
-A lock is a file that its holder has locked with flock and written its owner into: it ends with
-the process, however that ends, and the file alone means nothing.
+The holder locks the file with flock and writes its owner into it. The kernel releases the lock when
+the process ends, however it ends; an unlocked file means nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 class LockHeldError(Exception):
-    """Another process has the lock; the text is its owner."""
+    """Another process holds the lock; the text names that process."""
 
 
 def lock_folder() -> Path:
-    """Where this user's locks lie: one place, whatever a login or a job sets in its environment."""
+    """Folder of this user's lock files; not under TMPDIR, which a login or a batch job may set differently."""
     return Path(f"/tmp/autotune-{os.getuid()}") / "gpus"
 
 
@@ -38,72 +38,75 @@ def reserve_gpus(
     locks: Path | None = None,
     query: Callable[[], GpuInventory] = query_inventory,
 ) -> Iterator[tuple[int, ...]]:
-    """Hold `count` free GPUs until the block ends, best connected first; their indexes.
+    """Lock `count` GPUs until the block ends, and yield their indexes, best connected first.
 
-    `among` are all taken, busy or not; else the choice is among the idle ones, of those that
-    CUDA_VISIBLE_DEVICES names where it is set. Empty for a count of 0, and on a machine whose
-    driver lists no GPUs, unless `among` names some. MachineError when too few are free, with who
-    holds the others.
+    All of `indexes` are locked if given, idle or not; else idle GPUs are chosen, of those that
+    CUDA_VISIBLE_DEVICES names where it is set. Yields () for a count of 0 without `indexes`, and on a
+    machine whose driver lists no GPUs. ConfigError for an index that does not exist; MachineError
+    when too few are free, with the holder of each other one.
     """
     if count == 0 and not indexes:
         yield ()
         return
-    found = query()
-    allowed = _eligible_gpus(found, indexes)
-    if not found.gpus and not indexes:
+    inventory = query()
+    eligible = _eligible_gpus(inventory, indexes)
+    if not inventory.gpus and not indexes:
         yield ()
         return
-    with ExitStack() as held:
-        free, taken = _lock_free_gpus(allowed, locks or lock_folder(), held, busy_too=bool(indexes))
-        wanted = max(count, len(indexes))
-        if len(free) < wanted:
+    with ExitStack() as cleanup:
+        free, unavailable = _lock_free_gpus(eligible, locks or lock_folder(), cleanup, include_busy=bool(indexes))
+        required = max(count, len(indexes))
+        if len(free) < required:
             raise MachineError(
-                f"{wanted} GPUs are needed and {len(free)} of {len(allowed)} are free.",
-                why=" ".join(f"GPU {index} {reason}." for index, reason in taken.items()),
-                remedy="Wait for the other to end, choose other GPUs with --gpus, or lower tp-size.",
+                f"{required} GPUs are needed and {len(free)} of {len(eligible)} are free.",
+                why=" ".join(f"GPU {index} {reason}." for index, reason in unavailable.items()),
+                remedy="Wait for the other program to end, choose other GPUs with --gpus, or lower tp-size.",
             )
-        chosen = found.closest_first(free)[:wanted]
+        chosen = inventory.closest_first(free)[:required]
         for index in free.keys() - set(chosen):
             free[index].close()
         yield chosen
 
 
-def _eligible_gpus(found: GpuInventory, among: Sequence[int]) -> list[InstalledGpu]:
-    unknown = sorted(set(among) - {gpu.index for gpu in found})
-    if unknown:
+def _eligible_gpus(inventory: GpuInventory, indexes: Sequence[int]) -> list[InstalledGpu]:
+    """The GPUs in `indexes` if given, else those in CUDA_VISIBLE_DEVICES if set, else all."""
+    missing = sorted(set(indexes) - {gpu.index for gpu in inventory})
+    if missing:
+        reason = f": {inventory.reason}." if inventory.reason else ", counted from 0."
         raise ConfigError(
-            f"There is no GPU {unknown[0]}.",
-            why=f"This machine has {len(found)}" + (f": {found.reason}." if found.reason else ", counted from 0."),
+            f"There is no GPU {missing[0]}.",
+            why=f"This machine has {len(inventory)}{reason}",
             remedy="Correct --gpus; `autotune doctor` lists them.",
         )
-    if among:
-        return [gpu for gpu in found if gpu.index in among]
-    words = [word.strip() for word in os.environ.get(VISIBLE_DEVICES_VARIABLE, "").split(",") if word.strip()]
-    if not words:
-        return list(found)
-    return [gpu for gpu in found if str(gpu.index) in words or any(gpu.uuid.startswith(word) for word in words)]
+    if indexes:
+        return [gpu for gpu in inventory if gpu.index in indexes]
+    ids = [word.strip() for word in os.environ.get(VISIBLE_DEVICES_VARIABLE, "").split(",") if word.strip()]
+    if not ids:
+        return list(inventory)
+    # CUDA accepts indexes, and UUIDs cut to any unique prefix
+    return [gpu for gpu in inventory if str(gpu.index) in ids or any(gpu.uuid.startswith(prefix) for prefix in ids)]
 
 
 def _lock_free_gpus(
-    gpus: Sequence[InstalledGpu], where: Path, held: ExitStack, *, busy_too: bool
+    gpus: Sequence[InstalledGpu], locks: Path, cleanup: ExitStack, *, include_busy: bool
 ) -> tuple[dict[int, IO[str]], dict[int, str]]:
-    """Lock every GPU that is free; the locks, and why the others are not."""
+    """Lock every free GPU until `cleanup` closes: lock files by index, and for the other GPUs the reason."""
     free: dict[int, IO[str]] = {}
-    taken: dict[int, str] = {}
+    unavailable: dict[int, str] = {}
     for gpu in gpus:
-        if not (gpu.is_idle or busy_too):
-            used = (gpu.memory_total_bytes - gpu.memory_free_bytes) / 2**30
-            taken[gpu.index] = f"has {used:.0f} GiB in use by another program"
+        if not (gpu.is_idle or include_busy):
+            used_gib = (gpu.memory_total_bytes - gpu.memory_free_bytes) / 2**30
+            unavailable[gpu.index] = f"has {used_gib:.0f} GiB in use by another program"
             continue
         try:
-            free[gpu.index] = held.enter_context(lock_file(where / f"{gpu.uuid}.lock"))
+            free[gpu.index] = cleanup.enter_context(lock_file(locks / f"{gpu.uuid}.lock"))
         except LockHeldError as error:
-            taken[gpu.index] = f"is held by another autotune ({error})"
-    return free, taken
+            unavailable[gpu.index] = f"is held by another autotune ({error})"
+    return free, unavailable
 
 
 def lock_file(path: Path) -> IO[str]:
-    """Lock a file until it is closed; HeldError when another process has it."""
+    """Open and lock a file until it is closed; LockHeldError when another process holds the lock."""
     path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.mkdir(exist_ok=True)
     while True:
@@ -120,11 +123,11 @@ def lock_file(path: Path) -> IO[str]:
             file.write(f"{owner.this_process()}\n")
             file.flush()
             return file
-        file.close()  # it was cleaned away between opening and locking
+        file.close()  # another process removed the file between open and lock
 
 
 def remove_stale_locks(locks: Path | None = None) -> list[str]:
-    """Remove the files of locks that nobody holds; their names."""
+    """Remove the lock files that no process holds, and return their names."""
     removed = []
     for path in sorted((locks or lock_folder()).glob("*.lock")):
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("a") as file:

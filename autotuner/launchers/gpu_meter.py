@@ -1,4 +1,4 @@
-"""What GPUs draw and do while a load runs, as the NVIDIA driver tells a few times a second."""
+"""Power, energy, memory and utilisation of GPUs during a load, sampled from the NVIDIA driver."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from autotuner.core import GpuUse
 
 INTERVAL_SECONDS = 0.2
-"""Seconds between two readings; drivers renew their own figures about as often."""
+"""Seconds between two readings; drivers update their figures about as often."""
 
 
 class Reading(NamedTuple):
-    """All GPUs together at one moment: watts, bytes, joules since the driver was loaded.
+    """One sample summed over all GPUs; `joules` since the driver was loaded, `utilisation` as a mean from 0 to 1.
 
-    `busy` is the mean share of the last moment in which they computed. None where the driver does not tell.
+    None where the driver does not report a figure. `time` is on the monotonic clock.
     """
 
     time: float
@@ -30,14 +30,14 @@ class Reading(NamedTuple):
 
 
 class GpuMeter:
-    """Readings of some GPUs, in the order of their times on the monotonic clock."""
+    """Collects readings of the GPUs behind some NVML handles."""
 
     def __init__(self, handles: Sequence[Any]) -> None:
         self._handles = handles
         self._readings: list[Reading] = []
 
     def read(self) -> bool:
-        """Add a reading; False without GPUs, or when the driver gives none."""
+        """Take a reading; False without GPUs, or when the driver fails."""
         import pynvml
 
         if not self._handles:
@@ -49,7 +49,7 @@ class GpuMeter:
         return True
 
     def usage(self, start: float, end: float) -> GpuUse | None:
-        """What the GPUs drew and did from `start` to `end`; None where that is not covered by readings."""
+        """Energy, power, memory and utilisation from `start` to `end`; None where readings do not cover that window."""
         self.read()
         readings = sorted(self._readings, key=lambda reading: reading.time)
         times = [reading.time for reading in readings]
@@ -58,21 +58,21 @@ class GpuMeter:
         if first < 0 or last >= len(readings) or not inside or end <= start:
             return None
         energy = _energy_joules(readings[first : last + 1], start, end)
-        busy = [reading.utilisation for reading in inside if reading.utilisation is not None]
+        utilisations = [reading.utilisation for reading in inside if reading.utilisation is not None]
         return GpuUse(
             gpus=len(self._handles),
             samples=len(inside),
             energy=energy,
             mean_watts=energy / (end - start),
             max_watts=max(reading.watts for reading in inside),
-            utilisation=sum(busy) / len(busy) if busy else None,
+            utilisation=sum(utilisations) / len(utilisations) if utilisations else None,
             memory_used=max(reading.memory_bytes for reading in inside),
         )
 
 
 @contextmanager
 def meter_gpus(devices: Sequence[int], interval: float = INTERVAL_SECONDS) -> Iterator[GpuMeter]:
-    """Read the GPUs with these indexes until the block ends; nothing is read where no driver has them all."""
+    """Sample the GPUs with these indexes until the block ends; no readings where the driver lacks one of them."""
     import pynvml
 
     if not devices:
@@ -93,20 +93,20 @@ def meter_gpus(devices: Sequence[int], interval: float = INTERVAL_SECONDS) -> It
 
 @contextmanager
 def _background_readings(meter: GpuMeter, interval: float) -> Iterator[None]:
-    """Have a thread read on until the block ends, or the driver fails."""
-    ended = threading.Event()
+    """Take readings in a thread until the block ends, or the driver fails."""
+    stop = threading.Event()
 
-    def read_on() -> None:
-        while meter.read() and not ended.wait(interval):
+    def read_repeatedly() -> None:
+        while meter.read() and not stop.wait(interval):
             pass
 
-    thread = threading.Thread(target=read_on, name="gpu-meter", daemon=True)
+    thread = threading.Thread(target=read_repeatedly, name="gpu-meter", daemon=True)
     if meter.read():
         thread.start()
     try:
         yield
     finally:
-        ended.set()
+        stop.set()
         if thread.is_alive():
             thread.join()
 
@@ -123,16 +123,16 @@ def _device_handles(devices: Sequence[int]) -> tuple[Any, ...]:
 def _take_reading(handles: Sequence[Any]) -> Reading:
     import pynvml
 
-    at = monotonic()
+    time = monotonic()
     watts = sum(pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3 for handle in handles)
     memory = sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in handles)
-    busy = _sum_if_supported(lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100, handles)
-    energy = _sum_if_supported(lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, handles)
-    return Reading(at, watts, memory, None if busy is None else busy / len(handles), energy)
+    utilisation = _sum_if_supported(lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100, handles)
+    joules = _sum_if_supported(lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, handles)
+    return Reading(time, watts, memory, None if utilisation is None else utilisation / len(handles), joules)
 
 
 def _sum_if_supported(query: Any, handles: Sequence[Any]) -> float | None:
-    """The sum over all GPUs; None where one does not tell, as under MIG or before Volta."""
+    """Sum of `query(handle)` over all GPUs; None where one does not support it, as under MIG or before Volta."""
     import pynvml
 
     try:
@@ -142,22 +142,22 @@ def _sum_if_supported(query: Any, handles: Sequence[Any]) -> float | None:
 
 
 def _energy_joules(readings: Sequence[Reading], start: float, end: float) -> float:
-    """Joules between two instants: the driver's own count, else the integral of its power.
+    """Joules between two times, from the driver's energy counter, else the trapezoidal integral of its power.
 
-    The count is preferred because power is a mean over the last second on most GPUs.
+    The counter is preferred because power is a mean over the last second on most GPUs.
     """
-    counts = [(reading.time, reading.joules) for reading in readings if reading.joules is not None]
-    if len(counts) == len(readings):
-        return _interpolate(counts, end) - _interpolate(counts, start)
-    curve = [(reading.time, reading.watts) for reading in readings]
-    within = [point for point in curve if start < point[0] < end]
-    points = [(start, _interpolate(curve, start)), *within, (end, _interpolate(curve, end))]
-    return sum((later - at) * (watts + then) / 2 for (at, watts), (later, then) in pairwise(points))
+    counter = [(reading.time, reading.joules) for reading in readings if reading.joules is not None]
+    if len(counter) == len(readings):
+        return _interpolate(counter, end) - _interpolate(counter, start)
+    power = [(reading.time, reading.watts) for reading in readings]
+    interior = [point for point in power if start < point[0] < end]
+    points = [(start, _interpolate(power, start)), *interior, (end, _interpolate(power, end))]
+    return sum((t1 - t0) * (watts0 + watts1) / 2 for (t0, watts0), (t1, watts1) in pairwise(points))
 
 
 def _interpolate(curve: Sequence[tuple[float, float]], time: float) -> float:
-    """The height of a curve of straight lines at a time between its first and its last point."""
-    for (before, low), (after, high) in pairwise(curve):
-        if time <= after:
-            return low + (high - low) * (time - before) / (after - before) if after > before else high
+    """Linear interpolation of (time, value) points at a time between the first and the last of them."""
+    for (t0, value0), (t1, value1) in pairwise(curve):
+        if time <= t1:
+            return value0 + (value1 - value0) * (time - t0) / (t1 - t0) if t1 > t0 else value1
     return curve[-1][1]

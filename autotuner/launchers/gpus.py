@@ -11,12 +11,12 @@ DRIVER_RESERVE_BYTES = 2 * 2**30
 """Bytes a driver and a display may hold on a GPU that nobody computes on."""
 
 UNKNOWN_DISTANCE = 100
-"""How far apart two GPUs are taken to be where the driver does not tell."""
+"""Assumed distance of two GPUs where the driver reports none; above every level that it reports."""
 
 
 @dataclass(frozen=True)
 class InstalledGpu:
-    """One GPU; `busy` is the share of the last moment in which it computed, None where not told."""
+    """One GPU; `utilisation` is the share of the driver's last sample period in which it computed, None if unknown."""
 
     index: int
     name: str
@@ -27,7 +27,7 @@ class InstalledGpu:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing but the driver's own reserve occupies its memory."""
+        """Whether no program holds more of its memory than a driver and a display do."""
         return self.memory_total_bytes - self.memory_free_bytes < DRIVER_RESERVE_BYTES
 
 
@@ -35,8 +35,8 @@ class InstalledGpu:
 class GpuInventory:
     """All GPUs, or the reason there are none.
 
-    `distances` says for a pair of indexes, the lower first, how far apart they are: 0 for NVLink,
-    else the driver's level of their nearest common bridge, where 10 is one board and 50 two sockets.
+    `distances` maps pairs of indexes, the lower first, to 0 for NVLink, else to NVML's topology level
+    of the nearest common ancestor: 10 is one board, 50 crosses CPU sockets.
     """
 
     gpus: tuple[InstalledGpu, ...]
@@ -45,18 +45,18 @@ class GpuInventory:
     distances: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     def distance(self, one: int, other: int) -> int:
-        """How far apart two GPUs are; 100 where the driver does not tell."""
+        """Topology distance of two GPUs; 100 where the driver reports none."""
         return self.distances.get((min(one, other), max(one, other)), UNKNOWN_DISTANCE)
 
     def closest_first(self, indexes: Iterable[int]) -> tuple[int, ...]:
-        """The indexes in an order in which the first n are close together, for every n."""
-        left = sorted(indexes)
-        if len(left) < 2:
-            return tuple(left)
-        chosen = list(min(combinations(left, 2), key=lambda pair: self.distance(*pair)))
-        while rest := [index for index in left if index not in chosen]:
-            chosen.append(min(rest, key=lambda index: sum(self.distance(index, other) for other in chosen)))
-        return tuple(chosen)
+        """Order the indexes greedily, from the closest pair, so that every prefix is well connected."""
+        remaining = sorted(indexes)
+        if len(remaining) < 2:
+            return tuple(remaining)
+        order = list(min(combinations(remaining, 2), key=lambda pair: self.distance(*pair)))
+        while remaining := [index for index in remaining if index not in order]:
+            order.append(min(remaining, key=lambda index: sum(self.distance(index, other) for other in order)))
+        return tuple(order)
 
     def __iter__(self) -> Iterator[InstalledGpu]:
         return iter(self.gpus)
@@ -66,7 +66,7 @@ class GpuInventory:
 
 
 def query_inventory() -> GpuInventory:
-    """Ask the driver; a machine without one has no GPUs and the reason why."""
+    """Ask the NVIDIA driver for its GPUs; without a driver the inventory is empty and has the reason."""
     import pynvml
 
     try:
@@ -74,14 +74,14 @@ def query_inventory() -> GpuInventory:
     except pynvml.NVMLError as error:
         return GpuInventory((), reason=f"no NVIDIA driver answers ({error})")
     try:
-        driver = _decode(pynvml.nvmlSystemGetDriverVersion())
-        found = tuple(_query_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
-        distances = {pair: _query_distance(*pair) for pair in combinations(range(len(found)), 2)}
+        driver_version = _decode(pynvml.nvmlSystemGetDriverVersion())
+        gpus = tuple(_query_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        distances = {pair: _query_distance(*pair) for pair in combinations(range(len(gpus)), 2)}
     except pynvml.NVMLError as error:
         return GpuInventory((), reason=f"the NVIDIA driver lists no GPUs ({error})")
     finally:
         pynvml.nvmlShutdown()
-    return GpuInventory(found, driver, "" if found else "the NVIDIA driver lists no GPUs", distances)
+    return GpuInventory(gpus, driver_version, "" if gpus else "the NVIDIA driver lists no GPUs", distances)
 
 
 def _query_gpu(index: int) -> InstalledGpu:
@@ -90,17 +90,17 @@ def _query_gpu(index: int) -> InstalledGpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     try:
-        busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+        utilisation = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     except pynvml.NVMLError:
-        # not told under MIG
-        busy = None
+        # not supported under MIG
+        utilisation = None
     return InstalledGpu(
         index=index,
         name=_decode(pynvml.nvmlDeviceGetName(handle)),
         uuid=_decode(pynvml.nvmlDeviceGetUUID(handle)),
         memory_total_bytes=int(memory.total),
         memory_free_bytes=int(memory.free),
-        utilisation=busy,
+        utilisation=utilisation,
     )
 
 

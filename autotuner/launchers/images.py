@@ -1,4 +1,4 @@
-"""Container images: had, pulled, told apart by digest, and asked for the flags of the engine inside."""
+"""Container images: pulling them, their digests, and the flags of the engine inside."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 DOCKER_ERRORS = (DockerException, RequestException)
-"""What the SDK raises when the daemon refuses, and when it does not answer."""
+"""Exceptions of the Docker SDK when the daemon refuses a request, and when it does not answer."""
 
 DOCKER_SOCKET = "/var/run/docker.sock"
 """Where the daemon listens unless DOCKER_HOST says otherwise."""
 
 PROGRESS_STEP = 0.1
-"""The share of a pull after which its progress is told again."""
+"""Fraction of a pull between two log messages about its progress."""
 
 HELP_TIMEOUT_SECONDS = 180
 """Seconds: engines import their whole framework to print their help."""
@@ -57,34 +57,34 @@ def docker_client() -> Iterator[DockerClient]:
 
 
 def unreachable_error(error: Exception) -> MachineError:
-    """The Docker daemon as something this machine lacks."""
-    where, cause = os.environ.get("DOCKER_HOST") or DOCKER_SOCKET, _system_error(error)
+    """The MachineError for a Docker daemon that cannot be reached."""
+    address, cause = os.environ.get("DOCKER_HOST") or DOCKER_SOCKET, _system_error(error)
     if isinstance(cause, PermissionError):
         return MachineError(
-            f"This user may not talk to the Docker daemon at {where}.",
+            f"This user may not access the Docker daemon at {address}.",
             remedy="Add the user to the group 'docker', and log in again.",
         )
-    said = f" ({cause.strerror})" if cause else ""
-    # without a cause the SDK's own text is plain, and what requests says of a time-out is not
+    reason = f" ({cause.strerror})" if cause else ""
+    # without a system error the SDK's own message is readable; that of requests for a time-out is not
     return MachineError(
-        f"No Docker daemon answers at {where}{said}.",
+        f"No Docker daemon answers at {address}{reason}.",
         why="" if cause or isinstance(error, RequestException) else str(error),
         remedy="Start it, for example with `systemctl start docker`, or use --deployment process.",
     )
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    """The system's own error that the SDK, requests and urllib3 wrapped; None where it was none."""
-    found = None
+    """The innermost OSError that the SDK, requests and urllib3 wrapped; None if there is none."""
+    innermost = None
     while error is not None:
         if isinstance(error, OSError) and error.strerror:
-            found = error
+            innermost = error
         error = error.__cause__ or error.__context__
-    return found
+    return innermost
 
 
 def require_image(client: DockerClient, name: str) -> Image:
-    """The image called `name`, pulled when it is not here; MachineError when it cannot be had."""
+    """The image called `name`, pulled when it is not on this machine; MachineError when it cannot be pulled."""
     with contextlib.suppress(ImageNotFound):
         return client.images.get(name)
     LOG.info("pulling image %s", name)
@@ -96,24 +96,23 @@ def require_image(client: DockerClient, name: str) -> Image:
 
 
 def image_digest(image: Image) -> str:
-    """What the image is, whatever its name is given to later: its digest in a registry, else its id."""
-    known: list[str] = image.attrs.get("RepoDigests") or []
-    return known[0].rpartition("@")[2] if known else str(image.id)
+    """The image's registry digest, else its local id: unlike a tag, neither is ever reassigned."""
+    digests: list[str] = image.attrs.get("RepoDigests") or []
+    return digests[0].rpartition("@")[2] if digests else str(image.id)
 
 
 def image_flags(client: DockerClient, engine: Engine, runtime: Runtime, image: Image) -> FlagTable | None:
     """The flags of the engine in an image, from its own --help; None when it does not print them.
 
-    They are remembered under the image's id and what is mounted over it.
+    They are cached by the image's id, the help command and the mounted files.
     """
     spec = engine.help_spec(runtime)
-    mounted = [f"{mount.host} {_modified_time(mount.host)}" for mount in spec.mounts]
-    key = (str(image.id), str(spec.entrypoint), *spec.container_argv, *mounted)
+    mount_states = [f"{mount.host} {_modified_time(mount.host)}" for mount in spec.mounts]
+    key = (str(image.id), str(spec.entrypoint), *spec.container_argv, *mount_states)
     table = installed.cached_flags(*key)
     if table is None:
-        known = engine.flags()
         LOG.info("asking %s in %s for its flags", engine.name, spec.image)
-        table = parse_help(_help_text(client, spec), engine.name, f"in {spec.image}", known)
+        table = parse_help(_help_text(client, spec), engine.name, f"in {spec.image}", engine.flags())
         if not table.flags:
             return None
         installed.cache_flags(table, *key)
@@ -121,7 +120,7 @@ def image_flags(client: DockerClient, engine: Engine, runtime: Runtime, image: I
 
 
 def _help_text(client: DockerClient, spec: ServerSpec) -> str:
-    """What a container prints, empty when it fails."""
+    """What the container of `spec` prints to stdout; empty when it fails."""
     from autotuner.launchers import containers
 
     try:
@@ -147,24 +146,24 @@ def _modified_time(path: str) -> int:
 
 
 def _default_tag(name: str) -> str | None:
-    """The tag to pull where the name has none, for the SDK would pull them all."""
+    """The tag `latest` for a name without a tag or digest, of which the SDK would pull every tag; else None."""
     return None if "@" in name or ":" in name.rpartition("/")[2] else "latest"
 
 
 def _log_progress(name: str, events: Iterable[Mapping[str, Any]]) -> None:
-    """Log the share that is here in steps; DockerException when an event says the pull failed."""
+    """Log the progress of a pull in steps; DockerException when an event says that it failed."""
     layers: dict[str, tuple[int, int]] = {}
-    told = 0.0
+    logged_fraction = 0.0
     for event in events:
         if "error" in event:
             raise DockerException(str(event["error"]))
         detail = event.get("progressDetail") or {}
         if event.get("status") == "Downloading" and detail.get("total"):
             layers[str(event.get("id"))] = (detail.get("current", 0), detail["total"])
-        here, total = (sum(column) for column in zip(*layers.values(), strict=True)) if layers else (0, 0)
-        if total and here / total >= told + PROGRESS_STEP:
-            told = here / total
-            LOG.info("pulling image %s: %.0f %% of %.1f GB", name, told * 100, total / 1e9)
+        received, total = (sum(column) for column in zip(*layers.values(), strict=True)) if layers else (0, 0)
+        if total and received / total >= logged_fraction + PROGRESS_STEP:
+            logged_fraction = received / total
+            LOG.info("pulling image %s: %.0f %% of %.1f GB", name, logged_fraction * 100, total / 1e9)
 
 
 def _pull_error(name: str, error: Exception) -> MachineError:

@@ -1,9 +1,9 @@
-"""Runs one server and ends all of it when whoever asked for it goes away: `keeper.py LIFELINE REPORT GRACE COMMAND...`.
+"""Runs one server and terminates it when its launcher goes away: `keeper.py LIFELINE REPORT GRACE COMMAND...`.
 
-A program of its own, with nothing but the standard library. LIFELINE is the read end of a pipe
-whose other end only the asker holds: it closes when the asker is done, and also when the asker is
-killed. On REPORT go two lines, the server's process id and, when it ended, its wait status.
-GRACE is the seconds between SIGTERM and SIGKILL.
+A separate program that needs only the standard library. LIFELINE is the read end of a pipe whose
+write end only the launcher holds: it closes when the launcher is done, and also when it is killed.
+Two lines are written to REPORT: the server's pid and, when it ended, its exit status.
+GRACE is the number of seconds between SIGTERM and SIGKILL.
 """
 
 from __future__ import annotations
@@ -21,59 +21,59 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_RUN_STATUS = 127
 CRASH_GRACE_SECONDS = 2.0
-"""Seconds the rest of a crashed server gets to end by itself."""
+"""Seconds between SIGTERM and SIGKILL for the processes a crashed server leaves behind."""
 
 
 def prctl(option: int, value: int) -> None:
-    """Set one attribute of this process, where the system has it."""
+    """Set one attribute of this process; does nothing on systems other than Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 class Keeper:
-    """The server's parent, and the parent of every process the server loses."""
+    """The server's parent, and as a subreaper the parent of the server's orphaned descendants."""
 
-    def __init__(self, command: Sequence[str], lifeline: int, report: int, grace: float) -> None:
+    def __init__(self, command: Sequence[str], lifeline_fd: int, report_fd: int, grace: float) -> None:
         self.command = command
-        self.lifeline_fd = lifeline
-        self.report_fd = report
+        self.lifeline_fd = lifeline_fd
+        self.report_fd = report_fd
         self.grace = grace
         self.server_pid = 0
         self.status: int | None = None
 
     def run(self) -> None:
-        """Start the server, wait for its end or for the asker's, and leave nothing running."""
+        """Start the server, wait until it or the launcher ends, and leave nothing running."""
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        woken, wake = os.pipe()
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake)
+        wakeup_reader, wakeup_writer = os.pipe()
+        os.set_blocking(wakeup_writer, False)
+        signal.set_wakeup_fd(wakeup_writer)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         self.server_pid = self.start()
         self.send_report(str(self.server_pid))
-        asked_to_stop = False
-        while self.status is None and not asked_to_stop:
-            ready, _, _ = select.select([self.lifeline_fd, woken], [], [])
-            if woken in ready:
-                asked_to_stop = any(byte != signal.SIGCHLD for byte in os.read(woken, 256))
-            asked_to_stop = asked_to_stop or self.lifeline_fd in ready
+        stop_requested = False
+        while self.status is None and not stop_requested:
+            ready, _, _ = select.select([self.lifeline_fd, wakeup_reader], [], [])
+            if wakeup_reader in ready:
+                stop_requested = any(number != signal.SIGCHLD for number in os.read(wakeup_reader, 256))
+            stop_requested = stop_requested or self.lifeline_fd in ready
             self.reap()
-        self.terminate(self.grace if asked_to_stop else CRASH_GRACE_SECONDS)
+        self.terminate(self.grace if stop_requested else CRASH_GRACE_SECONDS)
 
     def start(self) -> int:
-        """Run the command in a session of its own, at this process's priority, and let it die with this process.
+        """Run the command in its own session, with SIGKILL on the death of this process; returns its pid.
 
-        The session has more than signals to itself: Linux shares out the CPU between sessions first.
+        The session isolates signals, and CPU time too: Linux autogroups divide the CPU between sessions first.
         """
-        started, starting = os.pipe()
-        server = os.fork()
-        if server:
-            os.close(starting)
-            # until the command runs, a signal would meet this program's handlers, and no session
-            os.read(started, 1)
-            os.close(started)
-            return server
+        exec_reader, exec_writer = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(exec_writer)
+            # the write end closes on exec; before that a signal would reach this program's handlers, without a session
+            os.read(exec_reader, 1)
+            os.close(exec_reader)
+            return pid
         try:
             os.setsid()
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -86,7 +86,7 @@ class Keeper:
             os._exit(CANNOT_RUN_STATUS)
 
     def reap(self) -> None:
-        """Collect every process that ended, and tell of the server's end at once."""
+        """Wait for every process that ended, and report the server's exit status at once."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -97,7 +97,7 @@ class Keeper:
                     self.send_report(str(self.status))
 
     def terminate(self, grace: float) -> None:
-        """TERM to the whole group, and KILL to what is left of it and of all it lost."""
+        """SIGTERM the server's process group, then after `grace` seconds SIGKILL it and its orphaned descendants."""
         deadline = time.monotonic() + grace
         self.signal_group(signal.SIGTERM)
         while self.group_exists() and time.monotonic() < deadline:
@@ -114,7 +114,6 @@ class Keeper:
             time.sleep(0.02)
 
     def group_exists(self) -> bool:
-        """Whether a process of the server's group is left."""
         try:
             os.killpg(self.server_pid, 0)
         except ProcessLookupError:
@@ -122,20 +121,20 @@ class Keeper:
         return True
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to the server's group, if there still is one."""
+        """Send a signal to the server's process group, if it still exists."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.server_pid, number)
 
     def send_report(self, line: str) -> None:
-        """Report to the asker, if it still listens."""
+        """Write a line to the launcher, if it still listens."""
         with contextlib.suppress(OSError):
             os.write(self.report_fd, f"{line}\n".encode())
 
 
 def child_processes() -> list[int]:
-    """The processes whose parent is this one; none where the system cannot tell."""
+    """Pids of the direct children of this process; empty where /proc does not list them."""
     try:
-        # pathlib would double the memory of this process
+        # importing pathlib would double the memory of this process
         with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
             return [int(pid) for pid in file.read().split()]
     except OSError:
@@ -143,7 +142,7 @@ def child_processes() -> list[int]:
 
 
 def main() -> None:
-    """Read the command line and keep the server."""
+    """Read the command line and run the server."""
     lifeline, report, grace, *command = sys.argv[1:]
     for fd in (int(lifeline), int(report)):
         os.set_inheritable(fd, False)

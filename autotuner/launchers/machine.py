@@ -1,4 +1,4 @@
-"""What this machine offers a configuration: a place to run an engine, and its GPUs."""
+"""Defaults that this machine gives a configuration: deployment mode and GPUs."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ DOCKER_SOCKET = Path("/var/run/docker.sock")
 """Where a Docker daemon listens unless DOCKER_HOST says otherwise."""
 
 DOCKER_TIMEOUT_SECONDS = 2
-"""Seconds a Docker daemon has to answer where containers were not asked for."""
+"""Seconds to wait for a Docker daemon when the user did not choose the deployment."""
 
 
 class LocalMachine:
-    """A `config.context.Machine`, looked at only when a configuration leaves something open, and once."""
+    """A `config.context.Machine`, inspected lazily, once, and only for what a configuration leaves open."""
 
     def deployment(self, runtime: str, executable: str | None) -> tuple[str, str] | None:
-        """Docker where a daemon answers, else a process, and why; None where nothing is started on GPUs."""
+        """Mode and reason: docker where a daemon answers, else process; None for a runtime that needs no GPUs here."""
         if not _starts_on_gpus(runtime):
             return None
         if executable is not None and installed.find_executable(executable, runtime):
             return "process", f"runtime.executable {executable} is on this machine"
-        answers, why = self._docker_status
+        answers, reason = self._docker_status
         if answers:
-            return "docker", why
+            return "docker", reason
         try:
             command = engine(runtime).base_command(Runtime(executable=executable))
         except MachineError:
-            return "process", f"{why}, and {runtime} is not installed"
-        return "process", f"{why}, and {runtime} is installed ({command[0]})"
+            return "process", f"{reason}, and {runtime} is not installed"
+        return "process", f"{reason}, and {runtime} is installed ({command[0]})"
 
     def gpus(self, runtime: str, deployment: str, indexes: Sequence[int]) -> tuple[str | None, int | None]:
-        """Type, where all have the same, and number of the GPUs that an engine started here would find."""
+        """Type (None when they differ) and number of the GPUs that an engine launched here may use."""
         if deployment == "external" or not _starts_on_gpus(runtime):
             return None, None
-        present = [gpu for gpu in self._inventory if not indexes or gpu.index in indexes]
-        names = {gpu.name for gpu in present}
-        return names.pop() if len(names) == 1 else None, len(present) or None
+        usable = [gpu for gpu in self._inventory if not indexes or gpu.index in indexes]
+        names = {gpu.name for gpu in usable}
+        return names.pop() if len(names) == 1 else None, len(usable) or None
 
     @cached_property
     def _inventory(self) -> GpuInventory:
@@ -51,7 +51,7 @@ class LocalMachine:
 
     @cached_property
     def _docker_status(self) -> tuple[bool, str]:
-        """Whether a Docker daemon answers, and the same in words."""
+        """Whether a Docker daemon answers, and a sentence that says so."""
         host = os.environ.get("DOCKER_HOST")
         if not host and not DOCKER_SOCKET.exists():
             return False, f"no Docker daemon at {DOCKER_SOCKET}"
@@ -67,5 +67,5 @@ class LocalMachine:
 
 
 def _starts_on_gpus(runtime: str) -> bool:
-    """Whether this is an engine that a launcher starts and that computes itself."""
+    """Whether a launcher starts this runtime and it computes on real GPUs."""
     return runtime in ENGINES and runtime != "openai" and engine(runtime).source == "measured"

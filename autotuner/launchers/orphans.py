@@ -1,4 +1,4 @@
-"""Removes what owners that were killed left behind: containers, processes, locks, working folders."""
+"""Removes containers, processes, locks and working folders whose owner process was killed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from autotuner.launchers import gpu_locks, owner
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 DOCKER_TIMEOUT_SECONDS = 5
-"""Seconds the Docker daemon gets to list its containers; a run must not wait for one that hangs."""
+"""Seconds to wait for the Docker daemon; a run must not wait for one that hangs."""
 
 LOAD_FOLDER_PATTERN = re.compile(r"autotune-load-(\d+)-")
 MAX_PASSES = 20
-"""How often processes are looked for: what is killed may just have started another."""
+"""Scans for orphaned processes: one that is killed may just have started another."""
 
 RemovedItem = tuple[Literal["container", "process", "lock", "folder"], str]
-"""One thing that was removed, and its name."""
+"""What was removed, and its name."""
 
 
 def remove_orphans() -> list[RemovedItem]:
-    """Remove everything whose owner is gone; what was removed. Never touches what a living run uses."""
+    """Remove everything whose owner has ended, and list it; nothing that a live run uses is touched."""
     return [
         *_remove_containers(),
         *_kill_processes(),
@@ -38,7 +38,7 @@ def remove_orphans() -> list[RemovedItem]:
 
 
 def _remove_containers() -> Iterator[RemovedItem]:
-    """Containers with the label of an owner that is gone; none where no daemon answers."""
+    """Remove containers labelled with an owner that has ended; none when no daemon answers."""
     if not (DOCKER_SOCKET.exists() or os.environ.get("DOCKER_HOST")):
         return
     import docker
@@ -52,8 +52,8 @@ def _remove_containers() -> Iterator[RemovedItem]:
         contextlib.closing(docker.from_env(timeout=DOCKER_TIMEOUT_SECONDS)) as client,
     ):
         for container in client.containers.list(all=True, filters={"label": OWNER_LABEL}, ignore_removed=True):
-            left_by = owner.parse(container.labels.get(OWNER_LABEL, ""))
-            if left_by is not None and left_by.is_gone:
+            container_owner = owner.parse(container.labels.get(OWNER_LABEL, ""))
+            if container_owner is not None and container_owner.is_gone:
                 # another run may be removing it too
                 with contextlib.suppress(APIError):
                     container.remove(force=True, v=True)
@@ -61,12 +61,12 @@ def _remove_containers() -> Iterator[RemovedItem]:
 
 
 def _kill_processes() -> Iterator[RemovedItem]:
-    """Kill every process that carries the name of an owner that is gone."""
+    """Kill every process whose environment names an owner that has ended."""
     for _ in range(MAX_PASSES):
-        found = list(_orphan_pids())
-        if not found:
+        pids = list(_orphan_pids())
+        if not pids:
             return
-        for pid in found:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 yield "process", str(pid)
@@ -74,24 +74,24 @@ def _kill_processes() -> Iterator[RemovedItem]:
 
 
 def _orphan_pids() -> Iterator[int]:
-    marker = f"{owner.OWNER_VARIABLE}=".encode()
+    prefix = f"{owner.OWNER_VARIABLE}=".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # it ended, or belongs to another user
-        named = next((entry[len(marker) :] for entry in variables if entry.startswith(marker)), None)
-        left_by = owner.parse(named.decode("utf-8", "replace")) if named else None
-        if left_by is not None and left_by.is_gone and owner.start_time(pid) is not None:
+        value = next((entry.removeprefix(prefix) for entry in variables if entry.startswith(prefix)), None)
+        process_owner = owner.parse(value.decode("utf-8", "replace")) if value else None
+        if process_owner is not None and process_owner.is_gone and owner.start_time(pid) is not None:
             yield pid
 
 
 def _remove_load_folders() -> Iterator[RemovedItem]:
-    """Working folders of the load generator, which name the process that made them."""
+    """Remove the load generator's working folders, whose names have the pid of the process that made them."""
     for path in Path(tempfile.gettempdir()).glob("autotune-load-*"):
-        made_by = LOAD_FOLDER_PATTERN.match(path.name)
-        if made_by and owner.start_time(int(made_by[1])) is None:
+        match = LOAD_FOLDER_PATTERN.match(path.name)
+        if match and owner.start_time(int(match[1])) is None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(path)
                 yield "folder", str(path)

@@ -1,4 +1,4 @@
-"""Who started something: a process that can still be told apart when its number was given to another."""
+"""The process that owns a server, identified unambiguously even after its pid is reused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from functools import cache
 from pathlib import Path
 
 OWNER_VARIABLE = "AUTOTUNE_OWNER"
-"""The variable by which a server process, and all it starts, names its owner."""
+"""Environment variable that names the owner, inherited by a server process and all its children."""
 
 START_TIME_FIELD = 19
-"""The field of /proc/PID/stat, after the name, with the time of the start in ticks since the boot."""
+"""Index in /proc/PID/stat, after the command name, of the start time in ticks since boot (proc(5), field 22)."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process of one machine: `place` is its host and process namespace, `boot` the host's boot."""
+    """A process on one machine; `boot_id` and `start_time` tell it from later processes with the same pid.
+
+    `host` is the host name and the pid namespace.
+    """
 
     host: str
     boot_id: str
@@ -29,15 +32,15 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether that process has ended; False for one that cannot be looked at from here."""
-        mine = this_process()
-        if self.host != mine.host:
+        """Whether the process has ended; False when it runs on a host that cannot be inspected from here."""
+        current = this_process()
+        if self.host != current.host:
             return False
-        return self.boot_id != mine.boot_id or start_time(self.pid) != self.start_time
+        return self.boot_id != current.boot_id or start_time(self.pid) != self.start_time
 
 
 def parse(text: str) -> Owner | None:
-    """Read what str() of an owner wrote; None for anything else."""
+    """The owner that str() wrote; None for any other text."""
     parts = text.split("/")
     if len(parts) != 4 or not parts[2].isdigit():
         return None
@@ -45,7 +48,6 @@ def parse(text: str) -> Owner | None:
 
 
 def this_process() -> Owner:
-    """This process."""
     return _process_owner(os.getpid())
 
 
@@ -55,7 +57,7 @@ def _process_owner(pid: int) -> Owner:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, in the system's own words; None when it is gone or a zombie."""
+    """Start time of a process in clock ticks since boot, "" where unknown; None when it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -64,7 +66,7 @@ def start_time(pid: int) -> str | None:
 
 
 def _start_time_without_proc(pid: int) -> str | None:
-    """Where there is no /proc: whether the number is in use at all."""
+    """An empty text when the pid is in use, None when not: without /proc no start time is available."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

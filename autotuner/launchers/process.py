@@ -1,4 +1,4 @@
-"""Servers as processes on this machine, each in a session of its own."""
+"""Launcher of servers as processes on this machine, each in its own session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCAL_ADDRESSES = "localhost,127.0.0.1,::1"
 
 
 class ProcessServer:
-    """A server process, as its keeper reports it."""
+    """A server process, whose pid and exit status its keeper writes to the pipe `report`."""
 
     def __init__(self, url: str, keeper: subprocess.Popen[bytes], report: FileIO) -> None:
         self.url = url
@@ -37,7 +37,7 @@ class ProcessServer:
         os.set_blocking(report.fileno(), False)
 
     def exit_status(self) -> int | None:
-        """How it ended, negative for a signal, None while it runs."""
+        """Exit status, negative for a signal; None while it runs."""
         self._read_report()
         if self._status is None and self._keeper.poll() is not None:
             self._read_report()
@@ -48,7 +48,7 @@ class ProcessServer:
     def _read_report(self) -> None:
         if self._report.closed:
             return
-        # None when there is nothing new
+        # a non-blocking read gives None when nothing new was written
         self._unread += self._report.read(256) or b""
         *lines, self._unread = self._unread.split(b"\n")
         for line in lines:
@@ -59,9 +59,9 @@ class ProcessServer:
 
 
 class ProcessLauncher:
-    """Starts a server through keeper.py, which ends it when this process is done, or is killed.
+    """Starts a server through keeper.py, which terminates it when this process is done or killed.
 
-    `grace` is the seconds between SIGTERM and SIGKILL.
+    `grace` is the number of seconds between SIGTERM and SIGKILL.
     """
 
     starts_servers = True
@@ -70,13 +70,13 @@ class ProcessLauncher:
         self.grace = grace
 
     def preflight(self, experiment: Experiment, engine: Engine) -> None:
-        """Check that the engine is installed, knows every flag, and that a local model is there."""
+        """Check that the engine is installed and accepts every flag, and that a local model folder exists."""
         engine.base_command(experiment.runtime)
         engine.check_model(experiment.model)
         engine.check_parameters(experiment.parameters, experiment.runtime)
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """Those of the installed engine; see Launcher."""
+        """Flags of the installed engine; see Launcher."""
         return engine.flags(experiment.runtime)
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
@@ -89,29 +89,29 @@ class ProcessLauncher:
     def _launch(self, spec: ServerSpec, log: Path) -> Iterator[Server]:
         with ExitStack() as cleanup:
             output = cleanup.enter_context(log.open("ab"))
-            lifeline, hold = _pipe(cleanup)
-            report, told = _pipe(cleanup)
-            # from here on, whatever happens, the pipe closes and the keeper ends the server
+            lifeline, lifeline_writer = _pipe(cleanup)
+            report, report_writer = _pipe(cleanup)
+            # from here on, whatever happens, the lifeline closes and the keeper terminates the server
             keeper = subprocess.Popen(
-                self._command(lifeline, told, spec),
+                self._keeper_command(lifeline, report_writer, spec),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=server_environment({owner.OWNER_VARIABLE: str(owner.this_process()), **spec.env}),
-                pass_fds=(lifeline.fileno(), told.fileno()),
+                pass_fds=(lifeline.fileno(), report_writer.fileno()),
                 start_new_session=True,
             )
             server = ProcessServer(f"http://127.0.0.1:{spec.port}", keeper, report)
-            cleanup.callback(self._stop, server, keeper, hold)
-            told.close()
+            cleanup.callback(self._stop, server, keeper, lifeline_writer)
+            report_writer.close()
             yield server
 
-    def _command(self, lifeline: FileIO, told: FileIO, spec: ServerSpec) -> list[str]:
-        ends = (str(lifeline.fileno()), str(told.fileno()))
-        return [sys.executable, "-I", "-S", str(KEEPER_PROGRAM), *ends, str(self.grace), *spec.argv]
+    def _keeper_command(self, lifeline: FileIO, report_writer: FileIO, spec: ServerSpec) -> list[str]:
+        fds = (str(lifeline.fileno()), str(report_writer.fileno()))
+        return [sys.executable, "-I", "-S", str(KEEPER_PROGRAM), *fds, str(self.grace), *spec.argv]
 
-    def _stop(self, server: ProcessServer, keeper: subprocess.Popen[bytes], hold: FileIO) -> None:
-        hold.close()
+    def _stop(self, server: ProcessServer, keeper: subprocess.Popen[bytes], lifeline_writer: FileIO) -> None:
+        lifeline_writer.close()
         try:
             keeper.wait(self.grace + 10)
         except subprocess.TimeoutExpired:
@@ -122,7 +122,7 @@ class ProcessLauncher:
 
 
 def server_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment with a server's own settings, and without a proxy for this machine."""
+    """The caller's environment with the server's `settings`, exempting local addresses from any proxy."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
     if any(env.get(name) or env.get(name.upper()) for name in PROXY_VARIABLES):
         for name in ("no_proxy", "NO_PROXY"):
@@ -131,12 +131,12 @@ def server_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _pipe(cleanup: ExitStack) -> tuple[FileIO, FileIO]:
-    reading, writing = os.pipe()
-    return cleanup.enter_context(FileIO(reading, "r")), cleanup.enter_context(FileIO(writing, "w"))
+    read_fd, write_fd = os.pipe()
+    return cleanup.enter_context(FileIO(read_fd, "r")), cleanup.enter_context(FileIO(write_fd, "w"))
 
 
 def _kill_group(pid: int | None) -> None:
-    """Kill what a keeper that died could not: its server's process group."""
+    """Kill the server's process group, which a keeper that died left running."""
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What every launcher gives: a server that is gone when its block ends."""
+"""The protocols of launchers and their servers: a server is gone when its `with` block ends."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ class ServerExitedError(Exception):
 
 
 class Server(Protocol):
-    """A server that was started, or that ran already."""
+    """A server that was launched, or that was already running."""
 
     @property
     def url(self) -> str:
-        """Where it answers; it may end in /v1."""
+        """Base URL of its API; it may end in /v1."""
 
     def exit_status(self) -> int | None:
-        """How it ended, negative for a signal; None while it runs, or when nobody here can know."""
+        """Exit status, negative for a signal; None while it runs, or when it cannot be known here."""
 
 
 class Launcher(Protocol):
-    """Starts servers somewhere and leaves nothing behind."""
+    """Starts servers, and removes everything it started."""
 
     @property
     def starts_servers(self) -> bool:
-        """False when it only points at a server that runs already, and needs no spec."""
+        """False when it only connects to a running server, and needs no spec."""
 
     def preflight(self, experiment: Experiment, engine: Engine) -> None:
-        """MachineError or ConfigError when the experiment cannot run here; starts nothing."""
+        """Raise MachineError or ConfigError when the experiment cannot run here; starts no server."""
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """The flags of the engine that would be launched, as far as it is here; None when it is not."""
+        """Flags of the engine that would be launched; None when the engine is not on this machine."""
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
-        """Start the server of `spec`, its output going to `log`; when the block ends all of it is gone."""
+        """Start the server of `spec` with its output appended to `log`; the end of the block stops all of it."""

@@ -1,4 +1,4 @@
-"""When a server can take load: it is healthy, serves the model, and has given one real token."""
+"""Readiness of a server: it is healthy, serves the model, and has generated one token."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ Result = TypeVar("Result")
 Endpoint = Literal["completions", "chat"]
 
 TRANSIENT_STATUSES = (408, 425, 429)
-"""Client errors that mean later, not never."""
+"""Client errors that are worth a retry: request timeout, too early, too many requests."""
 
 LOADING_STATUSES = (503,)
-"""What engines answer while they load, however long that takes."""
+"""What engines answer while they load the model, however long that takes."""
 
 REFUSAL_TIMEOUT_SECONDS = 10.0
-"""Seconds a healthy server may refuse plain requests before it is unhealthy."""
+"""Seconds a healthy server may refuse completions before it counts as unhealthy."""
 
 REQUEST_TIMEOUT_SECONDS = 5.0
-"""Seconds one question may take that needs no token."""
+"""Seconds one request may take that generates no token."""
 
 MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.25
-"""Seconds between two questions: at first, and at most."""
+"""Seconds between two polls: the first pause, and the longest."""
 
 SIMULATOR_OWNER = "autotune-sim"
-"""What the simulated engine says in /v1/models under `owned_by`."""
+"""The `owned_by` of models that the simulated engine lists in /v1/models."""
 
 
 class NotReadyError(Exception):
-    """A server gave no usable answer; the text says which, `status` is None where there was none at all."""
+    """A server gave no usable response; `status` is its HTTP status, None without a response."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -48,13 +48,13 @@ class NotReadyError(Exception):
 
 @dataclass(frozen=True)
 class ServerIdentity:
-    """What a server says it serves."""
+    """The models a server lists, and whether it is the simulated engine."""
 
     models: tuple[str, ...]
     is_simulated: bool = False
 
     def require_model(self, model: str) -> None:
-        """EngineError of kind wrong-model when `model` is not served."""
+        """Raise EngineError of kind wrong-model when `model` is not served."""
         if model not in self.models:
             served = ", ".join(self.models) or "nothing"
             raise EngineError(
@@ -67,39 +67,39 @@ class ServerIdentity:
 
 
 def base_url(url: str) -> str:
-    """A URL without its /v1."""
+    """The URL without a trailing /v1."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def request_headers(deployment: Deployment) -> dict[str, str]:
-    """What every request carries: the deployment's headers, and its key from the environment."""
-    found = dict(deployment.headers)
+    """HTTP headers of every request: those of the deployment, and its API key from the environment."""
+    headers = dict(deployment.headers)
     if deployment.api_key_env is not None:
         key = os.environ.get(deployment.api_key_env)
         if not key:
             raise MachineError(
                 f"The environment variable {deployment.api_key_env} is not set.",
-                why="It is named as the one that holds the server's API key.",
+                why="The deployment reads the server's API key from it.",
                 remedy=f"Export {deployment.api_key_env}.",
             )
-        found["Authorization"] = f"Bearer {key}"
-    return found
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
 
 
 def http_client(url: str, headers: Mapping[str, str] | None = None) -> httpx.Client:
-    """An HTTP client that goes past every proxy and trusts whom this machine trusts, as load does."""
-    trusted = ssl.create_default_context() if url.startswith("https:") else True
+    """An HTTP client that uses no proxy and the system's CA certificates, as the load generator does."""
+    verify = ssl.create_default_context() if url.startswith("https:") else True
     return httpx.Client(
         base_url=base_url(url),
         headers=dict(headers or {}),
         trust_env=False,
         timeout=REQUEST_TIMEOUT_SECONDS,
-        verify=trusted,
+        verify=verify,
     )
 
 
 def identify(url: str, headers: Mapping[str, str] | None = None) -> ServerIdentity:
-    """What the server at a URL serves; NotReadyError when it does not say."""
+    """Ask the server at a URL which models it serves; NotReadyError when it does not answer."""
     with http_client(url, headers) as http:
         return _fetch_identity(http)
 
@@ -113,9 +113,9 @@ def wait_until_ready(
     endpoint: Endpoint = "completions",
     headers: Mapping[str, str] | None = None,
 ) -> ServerIdentity:
-    """Wait for health, the model's name and one token.
+    """Wait until the server is healthy, lists the model and has generated one token.
 
-    ServerExitedError when the server ends meanwhile, TimeoutError with its last answer after
+    ServerExitedError when the server ends meanwhile, TimeoutError with its last response after
     `timeout` seconds, EngineError when it serves another model or refuses a request.
     """
     deadline = time.monotonic() + timeout
@@ -123,9 +123,9 @@ def wait_until_ready(
         _poll_until(server, deadline, lambda: _check_health(http, ready_path))
         identity = _poll_until(server, deadline, lambda: _fetch_identity(http))
         identity.require_model(model)
-        refusals = RefusalTimer()
+        refusal_timer = RefusalTimer()
         _poll_until(
-            server, deadline, lambda: _require_token(http, model, endpoint, deadline - time.monotonic(), refusals)
+            server, deadline, lambda: _require_token(http, model, endpoint, deadline - time.monotonic(), refusal_timer)
         )
     return identity
 
@@ -137,7 +137,7 @@ def probe_server(
     timeout: float,
     headers: Mapping[str, str] | None = None,
 ) -> Literal["answer", "fault", "silence"]:
-    """What a server that was ready gives when asked for a token: an answer, a 5xx, or nothing in `timeout` seconds."""
+    """Request one token of a server that was ready: a response, a 5xx fault, or nothing within `timeout` seconds."""
     with http_client(url, headers) as http:
         try:
             response = _request_token(http, model, endpoint, timeout)
@@ -180,31 +180,33 @@ def _fetch_identity(http: httpx.Client) -> ServerIdentity:
 
 
 class RefusalTimer:
-    """How long a server that is healthy has refused plain requests."""
+    """Decides when a healthy server that refuses completions is to be given up."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
+        self._first_refusal: float | None = None
 
     def is_exceeded(self, status: int) -> bool:
-        """Whether this refusal, with an HTTP status, is one too many."""
+        """Whether a refusal with this HTTP status is final: a permanent client error, or the timeout has passed."""
         if status in LOADING_STATUSES:
             return False
         if httpx.codes.is_client_error(status) and status not in TRANSIENT_STATUSES:
             return True
-        self._since = self._since or time.monotonic()
-        return time.monotonic() - self._since > REFUSAL_TIMEOUT_SECONDS
+        self._first_refusal = self._first_refusal or time.monotonic()
+        return time.monotonic() - self._first_refusal > REFUSAL_TIMEOUT_SECONDS
 
 
-def _require_token(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float, refusals: RefusalTimer) -> None:
+def _require_token(
+    http: httpx.Client, model: str, endpoint: Endpoint, timeout: float, refusal_timer: RefusalTimer
+) -> None:
     response = _request_token(http, model, endpoint, timeout)
     if _has_token(response):
         return
-    said = f"{response.request.url.path} answered {response.status_code}: {response.text[:300].strip()}"
-    if refusals.is_exceeded(response.status_code):
+    message = f"{response.request.url.path} answered {response.status_code}: {response.text[:300].strip()}"
+    if refusal_timer.is_exceeded(response.status_code):
         raise EngineError(
-            Failure(FailureKind.UNHEALTHY, said, "The server runs but refuses a plain request; look at its log.")
+            Failure(FailureKind.UNHEALTHY, message, "The server runs but refuses a plain request; look at its log.")
         )
-    raise NotReadyError(said)
+    raise NotReadyError(message)
 
 
 def _request_token(http: httpx.Client, model: str, endpoint: Endpoint, timeout: float) -> httpx.Response:
@@ -221,7 +223,7 @@ def _has_token(response: httpx.Response) -> bool:
 
 
 def send_request(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
-    """Ask one question; NotReadyError when no answer comes."""
+    """Send one request; NotReadyError when no response comes."""
     try:
         return http.request(method, path, **options)
     except httpx.HTTPError as error:

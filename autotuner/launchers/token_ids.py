@@ -1,4 +1,4 @@
-"""How many token ids a server takes, found out before the load where its model's configuration is not at hand."""
+"""The number of token ids a server accepts, probed before the load when the model's config.json is not available."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from autotuner.launchers.ready import NotReadyError
 from autotuner.workload.prompts import ordinary_token_ids
 
 MAX_REQUESTS = 12
-"""One-token requests that finding out may cost."""
+"""Maximum number of one-token requests for one probe."""
 
 RELATIVE_TOLERANCE = 0.01
-"""How far below the vocabulary, relative to it, what is found may be: prompts use nine tenths of it anyway."""
+"""Allowed relative error below the true size: prompts use nine tenths of the ids anyway."""
 
 REQUEST_TIMEOUT_SECONDS = 10.0
-"""Seconds the server gets for one token."""
+"""Seconds to wait for one token."""
 
 REFUSAL_STATUSES = (400, 422, 500)
-"""What servers answer to a token id that their model does not have; some only fail at it."""
+"""What servers answer to a token id outside the vocabulary; some fail with a 500."""
 
 _VOCABULARY_SIZE_PATTERN = re.compile(r"""vocab(?:ulary)?[ _]?(?:size)?[^0-9"'{}]{0,20}([0-9]+)""", re.IGNORECASE)
 _VOCABULARY_KEYS = ("n_vocab", "vocab_size")
@@ -32,10 +32,10 @@ _VOCABULARY_KEYS = ("n_vocab", "vocab_size")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The token ids that prompts are made of: those below `size`.
+    """The token ids below `size`, of which prompts are made.
 
-    They are those of the model's configuration ("model"), those the server takes or says it has
-    ("server"), or nothing spoke against them ("assumed"); `requests` were made to find out.
+    `origin` of the size: the model's configuration ("model"), the server's list of models or a probe
+    ("server"), or a default that no response contradicts ("assumed"). `requests` is what the probe cost.
     """
 
     size: int
@@ -46,25 +46,25 @@ class Vocabulary:
 def find_vocabulary(
     url: str, headers: Mapping[str, str], model: str, *, assumed: int, timeout: float = REQUEST_TIMEOUT_SECONDS
 ) -> Vocabulary:
-    """Ask a server that serves completions how many token ids it takes, `assumed` unless it says or refuses one.
+    """Find how many token ids a completions server accepts; `assumed` unless it lists a size or refuses an id.
 
-    What is found is taken whole, and at most 1% below the vocabulary. `timeout` is in seconds, of
-    each request. A server that does not answer is left to the load to find out about.
+    A probed size is accepted by the server, and at most 1% below the true one. `timeout` is in seconds
+    per request. A server that does not answer raises no error here: the load reports it.
     """
     with ready.http_client(url, headers) as http:
-        asking = _VocabularyProbe(http, model, timeout)
+        probe = _VocabularyProbe(http, model, timeout)
         try:
-            listed = _advertised_size(http, model)
-            size = _search_size(asking, listed or assumed)
+            advertised = _advertised_size(http, model)
+            size = _search_size(probe, advertised or assumed)
         except NotReadyError:
             size = None
-    if size is None or (size == assumed and not listed):
-        return Vocabulary(assumed, "assumed", asking.requests)
-    return Vocabulary(size, "server", asking.requests)
+    if size is None or (size == assumed and not advertised):
+        return Vocabulary(assumed, "assumed", probe.requests)
+    return Vocabulary(size, "server", probe.requests)
 
 
 class _VocabularyProbe:
-    """One-token requests; `said` is how the last refusal was worded."""
+    """Sends one-token requests and counts them; `last_refusal` is the text of the last refused one."""
 
     def __init__(self, http: httpx.Client, model: str, timeout: float) -> None:
         self.http = http
@@ -78,7 +78,7 @@ class _VocabularyProbe:
         return self.requests >= MAX_REQUESTS
 
     def accepts(self, size: int) -> bool:
-        """Whether the vocabulary has `size` ids or more; NotReadyError where the answer tells neither."""
+        """Whether the vocabulary has at least `size` ids; NotReadyError for a status that does not tell."""
         self.requests += 1
         body = {"model": self.model, "prompt": [size - 1], "max_tokens": 1, "temperature": 0}
         response = ready.send_request(self.http, "POST", "/v1/completions", json=body, timeout=self.timeout)
@@ -91,32 +91,36 @@ class _VocabularyProbe:
 
 
 def _search_size(probe: _VocabularyProbe, expected: int) -> int | None:
-    """`hoped` if the highest id is taken that load would send, else what is taken; None where no id is."""
-    most = ordinary_token_ids(expected)[-1] + 1
-    if probe.accepts(most):
+    """`expected` if the server accepts the highest id that load would send, else the size by bisection.
+
+    The sizes that the refusal mentions are tried first. None when no id is accepted.
+    """
+    upper = ordinary_token_ids(expected)[-1] + 1
+    if probe.accepts(upper):
         return expected
-    least, most = 0, most - 1
-    for told in map(int, _VOCABULARY_SIZE_PATTERN.findall(probe.last_refusal)):
-        if least < told <= most:
-            least, most = (told, most) if probe.accepts(told) else (least, told - 1)
-        if least == told < most:
-            least, most = (told + 1, most) if probe.accepts(told + 1) else (told, told)
-    while most - least > RELATIVE_TOLERANCE * least and not probe.is_exhausted:
-        middle = max(least + 1, math.isqrt(max(least, 1) * most))
-        least, most = (middle, most) if probe.accepts(middle) else (least, middle - 1)
-    return least or None
+    lower, upper = 0, upper - 1
+    for size in map(int, _VOCABULARY_SIZE_PATTERN.findall(probe.last_refusal)):
+        if lower < size <= upper:
+            lower, upper = (size, upper) if probe.accepts(size) else (lower, size - 1)
+        if lower == size < upper:
+            lower, upper = (size + 1, upper) if probe.accepts(size + 1) else (size, size)
+    while upper - lower > RELATIVE_TOLERANCE * lower and not probe.is_exhausted:
+        # the geometric mean halves the ratio, which is what the tolerance bounds
+        middle = max(lower + 1, math.isqrt(max(lower, 1) * upper))
+        lower, upper = (middle, upper) if probe.accepts(middle) else (lower, middle - 1)
+    return lower or None
 
 
 def _advertised_size(http: httpx.Client, model: str) -> int | None:
-    """What /v1/models says of the vocabulary, where it does."""
+    """The vocabulary size in /v1/models, which llama.cpp for one lists; None where there is none."""
     try:
         cards = ready.send_request(http, "GET", "/v1/models").json()["data"]
-        places = [place for card in cards if card["id"] == model for place in (card, card.get("meta"))]
+        entries = [entry for card in cards if card["id"] == model for entry in (card, card.get("meta"))]
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return next((size for place in places for key in _VOCABULARY_KEYS if (size := _size_entry(place, key))), None)
+    return next((size for entry in entries for key in _VOCABULARY_KEYS if (size := _size_entry(entry, key))), None)
 
 
-def _size_entry(place: Any, key: str) -> int | None:
-    value = place.get(key) if isinstance(place, Mapping) else None
+def _size_entry(entry: Any, key: str) -> int | None:
+    value = entry.get(key) if isinstance(entry, Mapping) else None
     return value if isinstance(value, int) and value > 1 else None

@@ -1,10 +1,10 @@
-"""Kill the tool or its server at random instants of a run, resume, and count what was lost: `python campaign.py`.
+"""Kill the tool or its server at random times, resume, and count what was lost: `python campaign.py`.
 
-One round is a run of a few candidates on the simulated engine, killed again and again until it is
-complete: each time the tool (its server's keeper must end the server) or the server (the trial
-must fail, and the run go on) gets SIGKILL at a random instant. After each kill `autotune clean`
-runs, and then nothing may be left: no process, no working folder of the load generator, no trial
-that is half there. Trials that were finished before a kill must be there after it, byte for byte.
+A run of a few candidates on the simulated engine is killed and resumed until it is complete: each
+time the tool (its server's keeper must terminate the server) or the server (the trial must fail, and
+the run continue) gets SIGKILL at a random time. After each kill `autotune clean` runs, and then
+nothing may remain: no process, no working folder of the load generator, no half-written trial.
+Trials that were finished before a kill must still be there afterwards, byte for byte.
 """
 
 from __future__ import annotations
@@ -25,55 +25,56 @@ from pathlib import Path
 from typing import Literal
 
 COMMAND = Path(sys.executable).parent / "autotune"
-SETTINGS = (
+RUN_ARGUMENTS = (
     *("--profile", "quick-test", "--runtime", "sim", "--duration", "0.3", "--warmup", "0.1", "--concurrency", "4"),
     *("--set", "runtime.extra_args=[--load-seconds, '0']", "--scenario", "D(20,5)"),
     *("--set", "parameters.max-running-requests=[8, 16, 32, 64]", "--set", "parameters.tp-size=[1]"),
     *("--set", "parameters.mem-fraction-static=[0.9]", "--set", "parameters.enable-chunked-prefill=[true, false]"),
 )
-MARK = "AUTOTUNE_CAMPAIGN"
-"""The variable by which every process of a round is found again."""
+MARKER_VARIABLE = "AUTOTUNE_CAMPAIGN"
+"""Environment variable that marks every process of a killed run."""
 
 Victim = Literal["tool", "server", "keeper"]
-"""The keeper is the parent that ends a server when the tool goes away."""
-GONE_WITHIN = 15.0
-"""Seconds a keeper may take to end a server that was asked politely first."""
+"""The keeper is the parent process that terminates a server when the tool goes away."""
+EXIT_TIMEOUT_SECONDS = 15.0
+"""Seconds a keeper may take to terminate its server, SIGTERM before SIGKILL."""
 
 
 @dataclass
 class Tally:
-    """What was seen over all kills."""
+    """Counts over all kills."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    at: Counter[str] = field(default_factory=Counter)
-    finished: int = 0
+    stages: Counter[str] = field(default_factory=Counter)
+    finished_trials: int = 0
     failed_by_kill: int = 0
-    lost: int = 0
-    repeated: int = 0
-    left: list[str] = field(default_factory=list)
+    lost_trials: int = 0
+    repeated_trials: int = 0
+    leftovers: list[str] = field(default_factory=list)
     removed: Counter[str] = field(default_factory=Counter)
 
     @property
-    def clean(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether nothing was lost, repeated or left behind."""
-        return not (self.lost or self.repeated or self.left)
+        return not (self.lost_trials or self.repeated_trials or self.leftovers)
 
 
-class Round:
-    """One run in a folder of its own, and everything it starts."""
+class KilledRun:
+    """One run in its own folder, which is killed and resumed."""
 
-    def __init__(self, folder: Path, draw: random.Random, tally: Tally, trials: int) -> None:
+    def __init__(self, folder: Path, rng: random.Random, tally: Tally, trials: int) -> None:
         self.folder = folder
-        self.draw = draw
+        self.rng = rng
         self.tally = tally
         self.trials = trials
-        self.mark = f"{os.getpid()}-{folder.name}"
+        self.marker = f"{os.getpid()}-{folder.name}"
         temporary = folder / "tmp"
         temporary.mkdir()
-        self.environment = {**os.environ, MARK: self.mark, "TMPDIR": str(temporary), "XDG_CACHE_HOME": str(folder)}
+        own = {MARKER_VARIABLE: self.marker, "TMPDIR": str(temporary), "XDG_CACHE_HOME": str(folder)}
+        self.environment = {**os.environ, **own}
 
-    def play(self, kills: int) -> int:
-        """Kill at most `kills` times until the run is complete; how often it was."""
+    def kill_repeatedly(self, kills: int) -> int:
+        """Kill until the run is complete, at most `kills` times; returns the number of kills."""
         for count in range(kills):
             if not self.kill_once():
                 return count
@@ -81,71 +82,71 @@ class Round:
         return kills
 
     def kill_once(self) -> bool:
-        """Start or resume, kill at a random instant, clean, check; False when the run was complete before."""
+        """Start or resume, kill at a random time, clean up and check; False when the run was complete before that."""
         process = self.start()
-        victim: Victim = self.draw.choice(("tool", "tool", "server", "keeper"))
-        time.sleep(self.draw.uniform(0.0, 3.0))
+        victim: Victim = self.rng.choice(("tool", "tool", "server", "keeper"))
+        time.sleep(self.rng.uniform(0.0, 3.0))
         was_running = process.poll() is None
-        self.tally.at[self.stage()] += was_running
-        if victim != "tool" and (found := list(self.kept(victim))):
-            for pid in found:
+        self.tally.stages[self.stage()] += was_running
+        if victim != "tool" and (pids := list(self.server_pids(victim))):
+            for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            # the tool may notice, or not get to it
-            time.sleep(self.draw.choice((0.0, self.draw.uniform(0.0, 2.0))))
+            # sometimes the tool has time to notice
+            time.sleep(self.rng.choice((0.0, self.rng.uniform(0.0, 2.0))))
             self.tally.kills[f"{victim}, then tool"] += was_running
         else:
             self.tally.kills["tool"] += was_running
-        before = self.lines()
+        before = self.trial_lines()
         process.kill()
         process.wait()
         self.check(before)
         return was_running
 
     def start(self) -> subprocess.Popen[bytes]:
-        """The run, or what is left of it."""
-        found = self.run_folder()
-        more = ("--resume", str(found)) if found else (*SETTINGS, "--max-iterations", str(self.trials))
-        return self.popen("run", *more)
+        """Start the run, or resume it."""
+        run = self.run_folder()
+        arguments = ("--resume", str(run)) if run else (*RUN_ARGUMENTS, "--max-iterations", str(self.trials))
+        return self.start_tool("run", *arguments)
 
     def finish(self) -> None:
-        """Let the run go on to its end, and check that all of it is there."""
-        before = self.lines()
+        """Let the run continue to its end, and check it."""
+        before = self.trial_lines()
         self.start().communicate()
         self.check(before)
 
     def check(self, before: list[bytes]) -> None:
-        """Clean as a user would, then look for what was lost, repeated or left."""
-        said = subprocess.run(
+        """Clean up as a user would, then count what was lost, repeated or left behind."""
+        output = subprocess.run(
             [str(COMMAND), "clean"], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=True
         ).stdout
-        for line in said.splitlines():
+        for line in output.splitlines():
             if line.startswith("removed "):
                 self.tally.removed[line.split()[1]] += 1
-        after = self.lines()
-        self.tally.lost += sum(line not in after for line in before)
+        after = self.trial_lines()
+        self.tally.lost_trials += sum(line not in after for line in before)
         numbers = [line.partition(b'"number":')[2].partition(b",")[0] for line in after]
-        self.tally.repeated += len(numbers) - len(set(numbers))
+        self.tally.repeated_trials += len(numbers) - len(set(numbers))
         candidates = [line.partition(b'"candidate":')[2].partition(b',"measurement"')[0] for line in after]
-        self.tally.repeated += len(candidates) - len(set(candidates))
-        self.tally.left += self.leftovers(len(after))
+        self.tally.repeated_trials += len(candidates) - len(set(candidates))
+        self.tally.leftovers += self.leftovers(len(after))
 
     def leftovers(self, finished: int) -> list[str]:
-        """Processes of this round, working folders, and trial folders without a trial."""
-        deadline = time.monotonic() + GONE_WITHIN
-        while (alive := list(self.marked())) and time.monotonic() < deadline:
+        """Processes of this run, working folders, and trial folders without a trial."""
+        deadline = time.monotonic() + EXIT_TIMEOUT_SECONDS
+        while (alive := list(self.process_ids())) and time.monotonic() < deadline:
             time.sleep(0.05)
-        found = [f"process {pid}" for pid in alive]
-        found += [f"folder {path}" for path in (self.folder / "tmp").glob("autotune-*")]
+        leftovers = [f"process {pid}" for pid in alive]
+        leftovers += [f"folder {path}" for path in (self.folder / "tmp").glob("autotune-*")]
         run = self.run_folder()
         if run:
             folders = [path.name for path in (run / "trials").glob("*")]
-            found += [f"trial folder {name}" for name in folders if int(name) > finished]
-            found += [f"file {path}" for path in run.rglob("*.partial")]
-        return found
+            leftovers += [f"trial folder {name}" for name in folders if int(name) > finished]
+            leftovers += [f"file {path}" for path in run.rglob("*.partial")]
+        return leftovers
 
-    def lines(self) -> list[bytes]:
-        """The finished trials, as they are on disk."""
+    def trial_lines(self) -> list[bytes]:
+        """The lines of trials.jsonl, one per finished trial."""
         run = self.run_folder()
         if run is None or not (run / "trials.jsonl").exists():
             return []
@@ -153,87 +154,87 @@ class Round:
 
     def run_folder(self) -> Path | None:
         """The run's folder, None before it can be resumed."""
-        found = [path.parent for path in (self.folder / "runs").glob("*/experiment.yaml")]
-        whole = [path for path in found if (path / "trials.jsonl").exists()]
-        return whole[0] if whole else None
+        folders = [path.parent for path in (self.folder / "runs").glob("*/experiment.yaml")]
+        resumable = [path for path in folders if (path / "trials.jsonl").exists()]
+        return resumable[0] if resumable else None
 
     def stage(self) -> str:
-        """Roughly where the run is, for the table."""
+        """Roughly which stage the run is in, for the table."""
         run = self.run_folder()
         if run is None:
             return "before the run folder"
-        words = {word for _, line in self.commands() for word in line}
+        words = {word for _, line in self.command_lines() for word in line}
         if b"autotuner.load.worker" in words:
             return "under load"
         return "server starting or stopping" if b"autotuner.simulate.server" in words else "no server"
 
-    def kept(self, victim: Victim) -> Iterator[int]:
-        """The simulated engines of this round, or their keepers."""
-        for pid, words in self.commands():
+    def server_pids(self, victim: Victim) -> Iterator[int]:
+        """Pids of the simulated engines of this run, or of their keepers."""
+        for pid, words in self.command_lines():
             is_keeper = any(word.endswith(b"keeper.py") for word in words)
             if b"autotuner.simulate.server" in words and is_keeper == (victim == "keeper"):
                 yield pid
 
-    def commands(self) -> Iterator[tuple[int, list[bytes]]]:
-        """Process id and words of everything this round runs."""
-        for pid in self.marked():
+    def command_lines(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Pid and argv of every process of this run."""
+        for pid in self.process_ids():
             with contextlib.suppress(OSError):
                 yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
-    def marked(self) -> Iterator[int]:
-        """Every living process that this round started, however deep."""
-        wanted = f"{MARK}={self.mark}".encode()
+    def process_ids(self) -> Iterator[int]:
+        """Pids of all live processes that this run started, directly or not."""
+        marker = f"{MARKER_VARIABLE}={self.marker}".encode()
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                if marker in (entry / "environ").read_bytes().split(b"\0"):
                     yield int(entry.name)
 
-    def popen(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start_tool(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the tool."""
-        return self.started(*arguments, said=subprocess.DEVNULL)
+        return self.start_process(*arguments, stderr=subprocess.DEVNULL)
 
-    def started(self, *arguments: str, said: int) -> subprocess.Popen[bytes]:
-        """Start the tool, its errors going to `said`."""
+    def start_process(self, *arguments: str, stderr: int) -> subprocess.Popen[bytes]:
+        """Start the tool with its stderr sent to `stderr`."""
         return subprocess.Popen(
             [str(COMMAND), *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=stderr,
         )
 
-    def count_up(self) -> None:
-        """Let the run go on to its end, and count its trials."""
+    def finish_and_count(self) -> None:
+        """Let the run continue to its end, and count its trials."""
         self.finish()
-        done = self.lines()
-        self.tally.finished += len(done)
-        self.tally.failed_by_kill += sum(b'"failure":{' in line for line in done)
-        if len(done) != self.trials:
-            self.tally.left.append(f"a run that ended with {len(done)} of {self.trials} trials")
+        lines = self.trial_lines()
+        self.tally.finished_trials += len(lines)
+        self.tally.failed_by_kill += sum(b'"failure":{' in line for line in lines)
+        if len(lines) != self.trials:
+            self.tally.leftovers.append(f"a run that ended with {len(lines)} of {self.trials} trials")
 
 
 def campaign(instants: int, seed: int, trials: int = 8) -> Tally:
-    """Kill at `instants` random instants, over as many runs as that takes."""
-    draw, tally = random.Random(seed), Tally()
+    """Kill at `instants` random times, over as many runs as that takes."""
+    rng, tally = random.Random(seed), Tally()
     while sum(tally.kills.values()) < instants:
         with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
-            this = Round(Path(folder), draw, tally, trials)
-            this.play(instants - sum(tally.kills.values()))
-            this.count_up()
+            run = KilledRun(Path(folder), rng, tally, trials)
+            run.kill_repeatedly(instants - sum(tally.kills.values()))
+            run.finish_and_count()
     return tally
 
 
 def table(tally: Tally) -> str:
-    """The figures as Markdown."""
+    """The counts as a Markdown table."""
     rows = [
         ("kills", sum(tally.kills.values())),
         *((f"of them: {name}", count) for name, count in sorted(tally.kills.items())),
-        *((f"at: {name}", count) for name, count in sorted(tally.at.items())),
-        ("finished trials", tally.finished),
+        *((f"at: {name}", count) for name, count in sorted(tally.stages.items())),
+        ("finished trials", tally.finished_trials),
         ("of them failed, because their server was killed", tally.failed_by_kill),
-        ("finished trials lost", tally.lost),
-        ("trials repeated", tally.repeated),
-        ("left behind after `autotune clean`", len(tally.left)),
+        ("finished trials lost", tally.lost_trials),
+        ("trials repeated", tally.repeated_trials),
+        ("left behind after `autotune clean`", len(tally.leftovers)),
         *((f"removed by it: {name}", count) for name, count in sorted(tally.removed.items())),
     ]
     return "\n".join(["| | |", "| --- | ---: |", *(f"| {name} | {count} |" for name, count in rows)])
@@ -245,14 +246,14 @@ def main() -> int:
     parser.add_argument("--instants", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=8)
-    asked = parser.parse_args()
-    began = time.monotonic()
-    tally = campaign(asked.instants, asked.seed, asked.trials)
+    options = parser.parse_args()
+    start_time = time.monotonic()
+    tally = campaign(options.instants, options.seed, options.trials)
     print(table(tally))
-    print(f"\n{time.monotonic() - began:.0f} s, seed {asked.seed}")
-    for left in tally.left:
-        print(f"left: {left}")
-    return 0 if tally.clean else 1
+    print(f"\n{time.monotonic() - start_time:.0f} s, seed {options.seed}")
+    for leftover in tally.leftovers:
+        print(f"left: {leftover}")
+    return 0 if tally.is_clean else 1
 
 
 if __name__ == "__main__":

@@ -18,5 +18,5 @@ def load():
 def test_no_finished_trial_is_lost_or_repeated_and_nothing_is_left():
     tally = load().campaign(instants=3, seed=11, trials=2)
     assert sum(tally.kills.values()) == 3
-    assert tally.finished == 2 * max(1, tally.finished // 2)
-    assert (tally.lost, tally.repeated, tally.left) == (0, 0, [])
+    assert tally.finished_trials == 2 * max(1, tally.finished_trials // 2)
+    assert (tally.lost_trials, tally.repeated_trials, tally.leftovers) == (0, 0, [])

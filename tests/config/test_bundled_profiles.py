@@ -217,6 +217,6 @@ def test_every_profile_can_be_used_as_it_stands_on_any_engine_and_any_number_of_
         assert all(warning.startswith("tp-size ") for warning in composition.warnings)
         chosen.check_parameters(experiment.parameters)
         target, rules = LaunchContext.from_experiment(experiment), Rules.from_experiment(experiment)
-        space = Space(runtime, experiment.parameters, partial(chosen.rejection_reason, target=target), rules)
+        space = Space(runtime, experiment.parameters, partial(chosen.rejection_reason, context=target), rules)
         assert space.candidates
         assert space.refusals == ()

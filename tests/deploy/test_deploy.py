@@ -92,19 +92,19 @@ def test_a_real_shell_reads_the_words_and_the_environment_as_they_were(words, va
 
 @given(ONE_LINE, ONE_LINE, st.lists(ONE_LINE))
 def test_docker_run_reads_back_as_it_was(value, path, words):
-    made = spec(env={"HOSTILE": value}, mounts=(Mount(f"/{path}", "/models"),), container_argv=("serve", *words))
-    text = render(made, "docker")
+    server = spec(env={"HOSTILE": value}, mounts=(Mount(f"/{path}", "/models"),), container_argv=("serve", *words))
+    text = render(server, "docker")
     parts = shlex.split(text.replace(" \\\n", " "))
     assert parts[parts.index("--env") + 1] == f"HOSTILE={value}"
     mount = parts[parts.index("--mount") + 1]
     assert next(csv.reader([mount])) == ["type=bind", f"source=/{path}", "target=/models", "readonly"]
-    assert parts[parts.index(made.image) + 1 :] == ["serve", *words]
+    assert parts[parts.index(server.image) + 1 :] == ["serve", *words]
 
 
 @given(HOSTILE, WORDS)
 def test_compose_keeps_every_word_and_interpolates_none(value, words):
-    made = spec(env={"HOSTILE": value}, container_argv=("serve", *words))
-    service = yaml.safe_load(render(made, "compose"))["services"]["server"]
+    server = spec(env={"HOSTILE": value}, container_argv=("serve", *words))
+    service = yaml.safe_load(render(server, "compose"))["services"]["server"]
     assert [word.replace("$$", "$") for word in service["command"]] == ["serve", *words]
     assert service["environment"]["HOSTILE"].replace("$$", "$") == value
     assert all("$" not in word.replace("$$", "") for word in service["command"])
@@ -169,8 +169,8 @@ def test_a_server_on_another_port_is_what_its_engine_makes_for_that_port(name, c
     runtime = Runtime(image="an/image:59875", network=network, env={"SEED": "59875"})
 
     def at(port: int) -> ServerSpec:
-        target = LaunchContext(model, runtime, port=port, container=container, devices=(3,), print_only=True)
-        return engine(name).server_spec(Candidate(name, parameters), target)
+        context = LaunchContext(model, runtime, port=port, container=container, devices=(3,), print_only=True)
+        return engine(name).server_spec(Candidate(name, parameters), context)
 
     assert with_port(at(59875), 8000) == at(8000) != at(59875)
     assert "59875" in " ".join(with_port(at(59875), 8000).argv)
@@ -193,6 +193,6 @@ def test_a_remark_is_a_comment_that_changes_nothing(format):
     plain = render(spec(secrets=()), format)
     text = with_comment(plain, "Not measured: simulated on H100.\nNot a path.")
     assert text.splitlines()[:2] == ["# Not measured: simulated on H100.", "# Not a path."]
-    read = yaml.safe_load if format == "compose" else lambda said: shlex.split(said, comments=True)
+    read = yaml.safe_load if format == "compose" else lambda text: shlex.split(text, comments=True)
     assert read(text) == read(plain)
     assert with_comment(plain, "") == plain

@@ -20,7 +20,7 @@ from autotuner.launchers import containers, ports
 REPOSITORY = Path(autotuner.__file__).parents[1]
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 COMMAND = Path(sys.executable).parent / "autotune"
-SEEN = tuple(dict.fromkeys((sys.base_prefix, sys.prefix, str(REPOSITORY))))
+MOUNTED_PATHS = tuple(dict.fromkeys((sys.base_prefix, sys.prefix, str(REPOSITORY))))
 """What a container needs of this machine to run autotune: the interpreter, its environment, the code."""
 
 
@@ -38,19 +38,19 @@ def client() -> Iterator[docker.DockerClient]:
     with_daemon.close()
 
 
-def ours(client: docker.DockerClient) -> list[Any]:
+def autotune_containers(client: docker.DockerClient) -> list[Any]:
     """Every container autotune made, running or not."""
     return client.containers.list(all=True, filters={"label": containers.OWNER_LABEL})
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(client: docker.DockerClient) -> Iterator[None]:
-    assert ours(client) == []
+    assert autotune_containers(client) == []
     yield
-    left = ours(client)
-    for container in left:
+    leftovers = autotune_containers(client)
+    for container in leftovers:
         container.remove(force=True)
-    assert left == []
+    assert leftovers == []
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ SIM = {
     "runtime": {
         "image": IMAGE,
         "executable": sys.executable,
-        "mounts": [f"{path}:{path}" for path in SEEN],
+        "mounts": [f"{path}:{path}" for path in MOUNTED_PATHS],
         "env": {"PYTHONDONTWRITEBYTECODE": "1"},
         "extra_args": ["--load-seconds", "0"],
     }

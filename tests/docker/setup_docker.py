@@ -113,10 +113,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stop", action="store_true")
-    asked = parser.parse_args()
-    folder: Path = asked.folder.resolve()
+    options = parser.parse_args()
+    folder: Path = options.folder.resolve()
     os.environ["PATH"] = f"{os.environ['PATH']}:{SYSTEM}"
-    if asked.stop:
+    if options.stop:
         stop(folder)
         return
     if os.geteuid() != 0:

@@ -59,17 +59,17 @@ def daemon(tmp_path_factory, client):
     # a socket's path may have 108 characters at most
     folder = Path("/tmp") / f"autotune-test-daemon-{os.getpid()}"
     folder.mkdir()
-    own = Daemon(folder)
+    daemon = Daemon(folder)
     network = client.networks.create(BRIDGE, options={"com.docker.network.bridge.name": BRIDGE})
     try:
-        own.start()
-        with contextlib.closing(docker.DockerClient(own.url)) as inside:
+        daemon.start()
+        with contextlib.closing(docker.DockerClient(daemon.url)) as inside:
             inside.images.load(client.images.get(IMAGE).save(named=IMAGE))
-        yield own
-        own.stop()
+        yield daemon
+        daemon.stop()
     finally:
-        own.process.kill()
-        own.process.wait()
+        daemon.process.kill()
+        daemon.process.wait()
         network.remove()
         for line in Path("/proc/mounts").read_text().splitlines():
             if line.split()[1].startswith(str(folder)):
@@ -86,15 +86,15 @@ def test_a_daemon_that_is_killed_ends_the_run_and_loses_no_finished_trial(daemon
         stderr=subprocess.PIPE,
         text=True,
     )
-    said = []
+    lines = []
     for line in process.stderr:
-        said.append(line)
+        lines.append(line)
         if "[2/2] ready" in line:
             break
     daemon.process.kill()
     daemon.process.wait()
     _, rest = process.communicate(timeout=120)
-    assert process.returncode == 3, "".join(said) + rest
+    assert process.returncode == 3, "".join(lines) + rest
     assert "The Docker daemon went away during a trial" in " ".join(rest.split())
     (run,) = (tmp_path / "runs").iterdir()
     before = (run / "trials.jsonl").read_text()

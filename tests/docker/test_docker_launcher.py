@@ -36,10 +36,10 @@ def log(tmp_path):
 def until(condition, seconds=30.0):
     """Wait until `condition` gives something, and return it."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
-    return found
+    return value
 
 
 def status_of(server):
@@ -58,8 +58,8 @@ def test_it_is_registered_by_the_name_of_its_deployment():
 
 
 def test_a_server_runs_answers_and_is_gone_afterwards(spec, log, client):
-    asked = spec(SERVE)
-    with DockerLauncher().launch(asked, log) as server:
+    server_spec = spec(SERVE)
+    with DockerLauncher().launch(server_spec, log) as server:
         assert until(lambda: answers(server.url)) == 200
         assert server.exit_status() is None
         assert len(client.containers.list(filters={"label": containers.OWNER_LABEL})) == 1
@@ -78,11 +78,11 @@ def test_labels_name_run_trial_and_owner(spec, log, client):
 
 
 def test_the_port_is_published_on_this_machine_only(spec, log, client):
-    asked = spec(SERVE)
-    with DockerLauncher().launch(asked, log) as server:
+    server_spec = spec(SERVE)
+    with DockerLauncher().launch(server_spec, log) as server:
         until(lambda: answers(server.url))
         (container,) = client.containers.list(filters={"label": containers.OWNER_LABEL})
-        published = container.attrs["NetworkSettings"]["Ports"][f"{asked.port}/tcp"]
+        published = container.attrs["NetworkSettings"]["Ports"][f"{server_spec.port}/tcp"]
         assert [binding["HostIp"] for binding in published] == ["127.0.0.1"]
 
 
@@ -107,8 +107,8 @@ def test_shared_memory_is_the_hosts_unless_a_size_is_given(spec, log, client):
 def test_gpus_are_asked_for_by_index():
     from autotuner.core import ServerSpec
 
-    asked = ServerSpec("i", (), {}, (), 1, "/", "m", gpus=2, devices=(1, 3))
-    (request,) = containers.create_arguments(asked)["device_requests"]
+    server_spec = ServerSpec("i", (), {}, (), 1, "/", "m", gpus=2, devices=(1, 3))
+    (request,) = containers.create_arguments(server_spec)["device_requests"]
     assert request["DeviceIDs"] == ["1", "3"]
     assert request["Capabilities"] == [["gpu"]]
     (any_two,) = containers.create_arguments(ServerSpec("i", (), {}, (), 1, "/", "m", gpus=2))["device_requests"]
@@ -123,8 +123,8 @@ def test_mounts_environment_and_secrets_reach_the_container(spec, log, tmp_path,
         "import os; print(os.environ['PLAIN'], len(os.environ['HF_TOKEN']), open('/seen/word').read())\n"
         "open('/seen/new', 'w')"
     )
-    asked = spec(code, env={"PLAIN": "a b"}, secrets=("HF_TOKEN",), mounts=(Mount(f"{tmp_path}/given", "/seen"),))
-    with DockerLauncher().launch(asked, log) as server:
+    server_spec = spec(code, env={"PLAIN": "a b"}, secrets=("HF_TOKEN",), mounts=(Mount(f"{tmp_path}/given", "/seen"),))
+    with DockerLauncher().launch(server_spec, log) as server:
         assert status_of(server) == 1
     assert "a b 12 mounted" in log.read_text()
     assert "Read-only file system" in log.read_text()
@@ -132,8 +132,8 @@ def test_mounts_environment_and_secrets_reach_the_container(spec, log, tmp_path,
 
 
 def test_the_entry_point_can_be_replaced(spec, log):
-    asked = spec(entrypoint="/bin/echo", container_argv=("in", "place"))
-    with DockerLauncher().launch(asked, log) as server:
+    server_spec = spec(entrypoint="/bin/echo", container_argv=("in", "place"))
+    with DockerLauncher().launch(server_spec, log) as server:
         assert status_of(server) == 0
     assert "in place" in log.read_text()
 
@@ -142,16 +142,16 @@ def test_the_log_begins_with_the_image_and_its_digest(spec, log, client):
     with DockerLauncher().launch(spec("pass"), log) as server:
         status_of(server)
     digest = client.images.get(spec().image).id
-    said = engine("vllm").parse_server_info(log.read_text())
-    assert said == {"image": spec().image, "image_digest": digest}
+    info = engine("vllm").parse_server_info(log.read_text())
+    assert info == {"image": spec().image, "image_digest": digest}
 
 
 def test_every_byte_is_in_the_log_before_the_end_is_told(spec, log):
     with DockerLauncher().launch(spec("print('x' * 300_000); print('last', flush=True)"), log) as server:
         assert status_of(server) == 0
-        said = log.read_text()
-    assert said.count("x") == 300_000
-    assert said.endswith("last\n")
+        text = log.read_text()
+    assert text.count("x") == 300_000
+    assert text.endswith("last\n")
 
 
 def test_an_end_before_readiness_is_seen_at_once(spec, log):
@@ -228,11 +228,11 @@ def test_a_command_that_is_not_in_the_image_is_a_missing_engine(spec, log):
 
 
 def test_a_port_that_is_taken_is_named(spec, log):
-    holder = spec(SERVE)
-    with DockerLauncher(grace=0).launch(holder, log) as first:
+    first_spec = spec(SERVE)
+    with DockerLauncher(grace=0).launch(first_spec, log) as first:
         until(lambda: answers(first.url))
         second_log = log.with_name("second.log")
-        with DockerLauncher().launch(spec(SERVE, port=holder.port), second_log) as server:
+        with DockerLauncher().launch(spec(SERVE, port=first_spec.port), second_log) as server:
             status = server.exit_status()
     failure = engine("vllm").diagnose(second_log.read_text(), status, "start")
     assert failure.kind is FailureKind.PORT_IN_USE
@@ -240,8 +240,8 @@ def test_a_port_that_is_taken_is_named(spec, log):
 
 def test_gpus_that_docker_cannot_give_are_a_driver_fault(spec, log):
     which = {"devices": (99,)} if Path("/dev/nvidiactl").exists() else {}
-    asked = spec(SERVE, gpus=1, **which)
-    with DockerLauncher().launch(asked, log) as server:
+    server_spec = spec(SERVE, gpus=1, **which)
+    with DockerLauncher().launch(server_spec, log) as server:
         status = server.exit_status()
     failure = engine("vllm").diagnose(log.read_text(), status, "start")
     assert failure.kind is FailureKind.DRIVER_FAULT
@@ -292,8 +292,8 @@ def test_a_daemon_that_goes_away_ends_the_run_and_not_the_trial(spec, log, clien
     finally:
         del os.environ["DOCKER_HOST"]
         relay.cut()
-    (left,) = client.containers.list(all=True, filters={"label": containers.OWNER_LABEL})
-    left.remove(force=True)
+    (leftover,) = client.containers.list(all=True, filters={"label": containers.OWNER_LABEL})
+    leftover.remove(force=True)
 
 
 class Relay:

@@ -32,10 +32,10 @@ def running(client):
 
 def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
-    return found
+    return value
 
 
 def start(folder, *arguments):
@@ -45,30 +45,30 @@ def start(folder, *arguments):
 
 
 def wait_for(process, text):
-    seen = []
+    lines = []
     for line in process.stdout:
-        seen.append(line)
+        lines.append(line)
         if text in line:
             return
-    raise AssertionError(f"the run ended without saying '{text}':\n{''.join(seen)}")
+    raise AssertionError(f"the run ended without saying '{text}':\n{''.join(lines)}")
 
 
 def test_quick_test_runs_with_the_simulated_engine_in_a_container(autotune, sim, tmp_path, client):
-    done = autotune("run", *sim, "--json")
-    assert done.returncode in JUDGED, done.stderr
+    result = autotune("run", *sim, "--json")
+    assert result.returncode in JUDGED, result.stderr
     (trial,) = trials(tmp_path)
     assert trial["measurement"]["failure"] is None
     assert trial["measurement"]["source"] == "simulated"
-    said = trial["measurement"]["server"]
-    assert said["image_digest"] == client.images.get(said["image"]).id
+    info = trial["measurement"]["server"]
+    assert info["image_digest"] == client.images.get(info["image"]).id
     (script,) = (tmp_path / "runs").glob("*/trials/001/command.sh")
     assert "docker run" in script.read_text()
 
 
 def test_a_flag_the_image_does_not_know_is_refused_before_the_first_launch(autotune, sim, tmp_path):
-    done = autotune("run", *sim, "--set", "parameters.max-runing-requests=[8]")
-    assert done.returncode == 2
-    assert "did you mean 'max-running-requests'" in " ".join(done.stderr.split())
+    result = autotune("run", *sim, "--set", "parameters.max-runing-requests=[8]")
+    assert result.returncode == 2
+    assert "did you mean 'max-running-requests'" in " ".join(result.stderr.split())
     assert not (tmp_path / "runs").exists()
 
 
@@ -101,24 +101,24 @@ def test_the_flags_of_an_image_are_asked_for_once(autotune, sim):
 
 
 def test_a_missing_image_ends_the_run_before_the_first_launch(autotune, sim, tmp_path):
-    done = autotune("run", *sim, "--set", "runtime.image=localhost:1/nobody/nothing:0")
-    assert done.returncode == 3
-    assert "is not here and cannot be pulled" in " ".join(done.stderr.split())
+    result = autotune("run", *sim, "--set", "runtime.image=localhost:1/nobody/nothing:0")
+    assert result.returncode == 3
+    assert "is not here and cannot be pulled" in " ".join(result.stderr.split())
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture
 def printed(autotune, sim, tmp_path):
     """What `autotune command` prints for a run's only trial, and the trial's spec."""
-    done = autotune("run", *sim)
-    assert done.returncode in JUDGED, done.stderr
+    result = autotune("run", *sim)
+    assert result.returncode in JUDGED, result.stderr
     (trial,) = trials(tmp_path)
     spec = trial["measurement"]["spec"]
 
     def command(form):
-        said = autotune("command", "--trial", "1", "--format", form, "--port", str(spec["port"]))
-        assert said.returncode == 0, said.stderr
-        return said.stdout
+        result = autotune("command", "--trial", "1", "--format", form, "--port", str(spec["port"]))
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
     return command, spec
 
@@ -171,10 +171,10 @@ def test_a_killed_run_leaves_a_container_that_clean_removes_and_the_run_goes_on(
     process.kill()
     process.communicate()
     assert len(running(client)) == 1
-    done = autotune("clean")
-    assert done.returncode == 0, done.stderr
-    assert "removed container autotune-" in done.stdout
-    assert "removed folder" in done.stdout
+    result = autotune("clean")
+    assert result.returncode == 0, result.stderr
+    assert "removed container autotune-" in result.stdout
+    assert "removed folder" in result.stdout
     assert running(client) == []
     assert "Nothing was left behind" in autotune("clean").stdout
     (run,) = (tmp_path / "runs").iterdir()
@@ -189,10 +189,10 @@ def test_the_next_run_removes_what_a_killed_one_left(autotune, sim, tmp_path, cl
     wait_for(process, "ready")
     process.kill()
     process.communicate()
-    (left,) = running(client)
+    (leftover,) = running(client)
     (run,) = (tmp_path / "runs").iterdir()
     assert autotune("run", "--resume", str(run)).returncode in JUDGED
-    assert left.id not in [container.id for container in client.containers.list(all=True)]
+    assert leftover.id not in [container.id for container in client.containers.list(all=True)]
 
 
 def test_clean_leaves_a_living_run_alone(autotune, sim, tmp_path, client):
@@ -207,9 +207,9 @@ def test_clean_leaves_a_living_run_alone(autotune, sim, tmp_path, client):
 
 def test_a_secret_reaches_the_container_and_no_file(autotune, sim, tmp_path):
     secret = "hf_VerySecretValue42"
-    done = autotune("run", *sim, HF_TOKEN=secret)
-    assert done.returncode in JUDGED, done.stderr
-    assert secret not in done.stdout + done.stderr
+    result = autotune("run", *sim, HF_TOKEN=secret)
+    assert result.returncode in JUDGED, result.stderr
+    assert secret not in result.stdout + result.stderr
     shown = [autotune("command", "--trial", "1", "--format", form).stdout for form in ("shell", "docker", "compose")]
     assert all("HF_TOKEN" in text and secret not in text for text in shown)
     for path in (tmp_path / "runs").rglob("*"):
@@ -243,8 +243,8 @@ def vllm(tmp_path):
 
 @pytest.mark.engine
 def test_quick_test_runs_with_the_real_vllm_in_a_container(autotune, vllm, tmp_path):
-    done = autotune("run", *vllm, "--duration", "4")
-    assert done.returncode in JUDGED, done.stderr
+    result = autotune("run", *vllm, "--duration", "4")
+    assert result.returncode in JUDGED, result.stderr
     (trial,) = trials(tmp_path)
     assert trial["measurement"]["failure"] is None
     assert trial["measurement"]["source"] == "measured"

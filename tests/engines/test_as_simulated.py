@@ -7,11 +7,11 @@ from autotuner.engines.as_simulated import rejection_reason, simulated_stand_in
 
 
 def test_canonical_parameters_mean_the_same_on_every_engine():
-    given = {"tp-size": 2, "max-running-requests": 64, "enable-chunked-prefill": False}
+    parameters = {"tp-size": 2, "max-running-requests": 64, "enable-chunked-prefill": False}
     for runtime in ("vllm", "sglang", "trtllm"):
-        found = simulated_stand_in(Candidate(runtime, given))
-        assert found.candidate == Candidate("sim", given)
-        assert found.ignored_parameters == ()
+        stand_in = simulated_stand_in(Candidate(runtime, parameters))
+        assert stand_in.candidate == Candidate("sim", parameters)
+        assert stand_in.ignored_parameters == ()
 
 
 def test_an_engines_own_flag_counts_as_the_parameter_it_is():
@@ -21,9 +21,9 @@ def test_an_engines_own_flag_counts_as_the_parameter_it_is():
 
 
 def test_what_the_simulated_engine_lacks_is_named():
-    found = simulated_stand_in(Candidate("vllm", {"tp-size": 1, "dtype": "half", "swap-space": 4}))
-    assert found.candidate == Candidate("sim", {"tp-size": 1})
-    assert found.ignored_parameters == ("dtype", "swap-space")
+    stand_in = simulated_stand_in(Candidate("vllm", {"tp-size": 1, "dtype": "half", "swap-space": 4}))
+    assert stand_in.candidate == Candidate("sim", {"tp-size": 1})
+    assert stand_in.ignored_parameters == ("dtype", "swap-space")
 
 
 def test_a_candidate_of_the_simulated_engine_is_itself():

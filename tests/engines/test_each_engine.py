@@ -84,8 +84,8 @@ def test_a_cpu_build_gets_a_cache_of_its_own_size_and_no_gpus(
     mark_cpu_build(installed)
     spec = engine("vllm").server_spec(candidate, LaunchContext(model))
     assert (spec.env, spec.gpus) == ({"VLLM_CPU_KVCACHE_SPACE": "2"}, 0)
-    asked = LaunchContext(model, runtime=Runtime(env={"VLLM_CPU_KVCACHE_SPACE": "7"}))
-    assert engine("vllm").server_spec(candidate, asked).env == {"VLLM_CPU_KVCACHE_SPACE": "7"}
+    configured = LaunchContext(model, runtime=Runtime(env={"VLLM_CPU_KVCACHE_SPACE": "7"}))
+    assert engine("vllm").server_spec(candidate, configured).env == {"VLLM_CPU_KVCACHE_SPACE": "7"}
 
 
 # SGLang
@@ -198,10 +198,10 @@ def test_experts_that_do_not_divide_are_refused(tmp_path: Path) -> None:
 
 def test_key_value_heads_and_tensor_parallel_size_must_divide_one_another(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 24, "num_key_value_heads": 3}))
-    target = LaunchContext(Model(id_or_path=str(tmp_path)))
-    assert engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 6}), target) is None
-    assert engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 3}), target) is None
-    reason = engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 2}), target)
+    context = LaunchContext(Model(id_or_path=str(tmp_path)))
+    assert engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 6}), context) is None
+    assert engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 3}), context) is None
+    reason = engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 2}), context)
     assert reason == "3 key-value heads and tp-size 2 do not divide one another"
 
 

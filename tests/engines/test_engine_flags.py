@@ -19,12 +19,12 @@ WORD = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 NAMES = st.lists(WORD, min_size=1, max_size=3).map("-".join)
 
 
-@pytest.mark.parametrize(("engine", "least"), [("vllm", 300), ("sglang", 500), ("sim", 20)])
-def test_a_bundled_table_is_whole(engine: str, least: int) -> None:
+@pytest.mark.parametrize(("engine", "minimum"), [("vllm", 300), ("sglang", 500), ("sim", 20)])
+def test_a_bundled_table_is_whole(engine: str, minimum: int) -> None:
     table = bundled_table(engine)
     assert table.engine == engine
     assert table.version
-    assert len(table.flags) >= least
+    assert len(table.flags) >= minimum
     assert all(name.startswith("--") for name in table.flags)
 
 
@@ -41,9 +41,9 @@ def test_a_flag_is_found_by_any_spelling() -> None:
 
 
 def test_an_unknown_flag_is_named_with_the_nearest_and_the_version() -> None:
-    with pytest.raises(ConfigError, match="'--max-num-seq'; did you mean '--max-num-seqs'") as refused:
+    with pytest.raises(ConfigError, match="'--max-num-seq'; did you mean '--max-num-seqs'") as caught:
         bundled_table("vllm").require("--max-num-seq")
-    assert "vllm 0.32.0 as bundled" in refused.value.why
+    assert "vllm 0.32.0 as bundled" in caught.value.why
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_what_argparse_prints_is_read_back(kinds: dict[str, str]) -> None:
 
 
 def test_types_that_help_does_not_tell_come_from_the_known_table() -> None:
-    known = FlagTable("toy", "1", {"--size": Flag("--size", "int"), "--gone": Flag("--gone")})
-    table = parse_help("options:\n  --size SIZE, -s SIZE  how many\n  --new NEW\n", "toy", "2", known)
+    reference = FlagTable("toy", "1", {"--size": Flag("--size", "int"), "--gone": Flag("--gone")})
+    table = parse_help("options:\n  --size SIZE, -s SIZE  how many\n  --new NEW\n", "toy", "2", reference)
     assert {name: flag.type for name, flag in table.flags.items()} == {"--size": "int", "--new": "any"}
     assert table.flags["--size"].aliases == ("-s",)
     assert (table.version, table.origin) == ("2", "help")
@@ -109,9 +109,9 @@ def test_types_that_help_does_not_tell_come_from_the_known_table() -> None:
 def test_the_bundled_table_of_the_simulated_engine_is_its_own_help() -> None:
     command = [sys.executable, "-m", "autotuner.simulate.server", "--help"]
     text = subprocess.run(command, env={**os.environ, "COLUMNS": "10000"}, capture_output=True, text=True, check=True)
-    known = bundled_table("sim")
-    told = parse_help(text.stdout, "sim", known.version, known)
-    assert {**told.flags} == {**known.flags}
+    reference = bundled_table("sim")
+    parsed = parse_help(text.stdout, "sim", reference.version, reference)
+    assert {**parsed.flags} == {**reference.flags}
 
 
 def test_flags_are_told_from_their_values() -> None:

@@ -15,9 +15,9 @@ def test_settings_are_kept_with_their_values() -> None:
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET", "OPENAI_API_KEY", "db_password", "GOOGLE_CREDENTIALS"])
 def test_a_secret_with_a_value_is_refused_without_showing_it(name: str) -> None:
-    with pytest.raises(ConfigError, match=name) as refused:
+    with pytest.raises(ConfigError, match=name) as caught:
         environment.split_secrets(Runtime(env={name: "hunter2"}))
-    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_secret_without_a_value_is_handed_on() -> None:
@@ -31,9 +31,9 @@ def test_a_name_about_tokens_is_not_a_secret(name: str) -> None:
 
 @pytest.mark.parametrize("argument", ["--api-key", "--api-key=hunter2", "--ssl-keyfile-password", "--hf-token"])
 def test_a_secret_among_the_arguments_is_refused_without_showing_it(argument: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as caught:
         environment.check_secrets(Runtime(extra_args=(argument,)))
-    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_flag_about_tokens_is_not_a_secret() -> None:

@@ -55,7 +55,7 @@ def test_what_docker_refuses_is_named(line: str) -> None:
 
 @pytest.mark.parametrize("runtime", REAL)
 def test_a_container_out_of_memory_is_told_from_a_gpu_out_of_memory(runtime: str) -> None:
-    said = "autotune: Out of memory: the kernel killed the container at its memory limit (OOMKilled)\n"
-    failure = engine(runtime).diagnose(said, 137, "load")
+    log = "autotune: Out of memory: the kernel killed the container at its memory limit (OOMKilled)\n"
+    failure = engine(runtime).diagnose(log, 137, "load")
     assert failure.kind is FailureKind.OUT_OF_MEMORY_UNDER_LOAD
     assert "runtime.memory" in failure.remedy

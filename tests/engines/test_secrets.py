@@ -35,10 +35,10 @@ texts = st.text(
 )
 
 
-def spec_of(runtime: str, name: str, container: bool) -> ServerSpec:
-    asked = Runtime(image="an/image:1", executable="/usr/bin/env", env={name: "", "PLAIN": "1"})
-    target = LaunchContext(Model(id_or_path="some/model"), runtime=asked, container=container)
-    return engine(runtime).server_spec(Candidate(runtime), target)
+def secret_spec(runtime: str, name: str, container: bool) -> ServerSpec:
+    configured = Runtime(image="an/image:1", executable="/usr/bin/env", env={name: "", "PLAIN": "1"})
+    context = LaunchContext(Model(id_or_path="some/model"), runtime=configured, container=container)
+    return engine(runtime).server_spec(Candidate(runtime), context)
 
 
 @given(st.sampled_from(LAUNCHED), names, values, st.booleans())
@@ -47,7 +47,7 @@ def test_a_value_reaches_the_container_and_nothing_that_is_written(
     runtime: str, name: str, value: str, container: bool
 ) -> None:
     with mock.patch.dict(os.environ, {name: value}):
-        spec = spec_of(runtime, name, container)
+        spec = secret_spec(runtime, name, container)
         written = [repr(spec), *(render(spec, form) for form in FORMATS)]
         trial = Trial(1, Candidate(runtime), Measurement("measured", (), spec=spec), 0.0, 1.0)
         written.append(TypeAdapter(Trial).dump_json(trial).decode())
@@ -65,12 +65,12 @@ def test_a_value_reaches_the_container_and_nothing_that_is_written(
 @settings(max_examples=100, deadline=None)
 def test_a_value_in_the_configuration_is_refused_without_repeating_it(runtime: str, name: str, value: str) -> None:
     secret = f"{value}-unmistakable"
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as caught:
         engine(runtime).check_parameters(
             {}, Runtime(image="i", executable="/usr/bin/env", env={name: secret}), engine(runtime).flags()
         )
-    assert secret not in str(refused.value)
-    assert name in str(refused.value)
+    assert secret not in str(caught.value)
+    assert name in str(caught.value)
 
 
 def as_a_shell_reads(command: str) -> list[str]:
@@ -119,8 +119,8 @@ def test_a_printed_docker_command_survives_a_shell(
 def test_a_shell_hands_a_secret_on_from_its_own_environment() -> None:
     spec = ServerSpec(None, ("sh", "-c", 'printf %s "$MY_TOKEN"'), {}, (), 1, "/", "m", secrets=("MY_TOKEN",))
     environment = {**os.environ, "MY_TOKEN": "a 'quoted' $value"}
-    said = subprocess.run(
+    result = subprocess.run(
         ["sh", "-c", render(spec, "shell")], env=environment, capture_output=True, text=True, check=True
     )
-    assert said.stdout == "a 'quoted' $value"
+    assert result.stdout == "a 'quoted' $value"
     assert json.dumps("quoted") not in render(spec, "shell")

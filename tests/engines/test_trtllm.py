@@ -60,8 +60,8 @@ def test_the_printed_command_hands_the_options_over_as_a_file(
     runtime = Runtime(image="i", executable=str(program) if own else None)
     candidate = Candidate("trtllm", TABLE)
     spec = engine("trtllm").server_spec(candidate, LaunchContext(model, runtime=runtime, container=container))
-    said = subprocess.run(["sh", "-c", render(spec, "shell")], capture_output=True, text=True, check=True).stdout
-    *words, options = said.splitlines()
+    output = subprocess.run(["sh", "-c", render(spec, "shell")], capture_output=True, text=True, check=True).stdout
+    *words, options = output.splitlines()
     assert words[:2] == ["serve", model.id_or_path]
     assert words[-2] == "--extra_llm_api_options"
     assert json.loads(options) == llm_api_options(candidate)

@@ -54,13 +54,13 @@ class ScriptedResponses:
     """What a small HTTP server says to each path: (status, body) in turn, the last for ever."""
 
     def __init__(self, **by_name: list[tuple[int, str]]) -> None:
-        self.by_path = {f"/{name.replace('__', '/')}": said for name, said in by_name.items()}
+        self.by_path = {f"/{name.replace('__', '/')}": responses for name, responses in by_name.items()}
         self.requested_paths: list[str] = []
 
     def respond(self, path: str) -> tuple[int, str]:
         self.requested_paths.append(path)
-        said = self.by_path.get(path, [(404, "")])
-        return said.pop(0) if len(said) > 1 else said[0]
+        responses = self.by_path.get(path, [(404, "")])
+        return responses.pop(0) if len(responses) > 1 else responses[0]
 
 
 @pytest.fixture

@@ -63,10 +63,12 @@ def test_a_server_that_lists_no_models_needs_one_named(serve: Serve, answer: tup
     assert endpoint.find_served_model(url, {}, model="m") == endpoint.ServedModel("m", "chat", is_simulated=False)
 
 
-@pytest.mark.parametrize(("status", "said"), [(401, "refuses"), (403, "refuses"), (503, "Nothing that serves")])
-def test_a_server_that_refuses_is_told_apart_from_one_that_is_not_there(serve: Serve, status: int, said: str) -> None:
+@pytest.mark.parametrize(("status", "message"), [(401, "refuses"), (403, "refuses"), (503, "Nothing that serves")])
+def test_a_server_that_refuses_is_told_apart_from_one_that_is_not_there(
+    serve: Serve, status: int, message: str
+) -> None:
     url = serve(ScriptedResponses(v1__models=[(status, "")]))
-    with pytest.raises(EndpointError, match=said):
+    with pytest.raises(EndpointError, match=message):
         endpoint.find_served_model(url, {})
 
 

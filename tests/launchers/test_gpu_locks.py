@@ -29,62 +29,62 @@ def _every_gpu_is_visible(monkeypatch):
 
 
 def test_as_many_as_needed_are_held_until_the_block_ends(tmp_path):
-    with reserve_gpus(2, where=tmp_path, look=machine(4)) as first:
-        with reserve_gpus(2, where=tmp_path, look=machine(4)) as second:
+    with reserve_gpus(2, locks=tmp_path, query=machine(4)) as first:
+        with reserve_gpus(2, locks=tmp_path, query=machine(4)) as second:
             assert not set(first) & set(second)
-        with reserve_gpus(2, where=tmp_path, look=machine(4)) as again:
+        with reserve_gpus(2, locks=tmp_path, query=machine(4)) as again:
             assert not set(first) & set(again)
 
 
 def test_too_few_free_ones_is_an_error_that_says_who_holds_the_others(tmp_path):
-    with reserve_gpus(3, where=tmp_path, look=machine(4)):
+    with reserve_gpus(3, locks=tmp_path, query=machine(4)):
         with pytest.raises(MachineError, match=r"2 GPUs are needed and 1 of 4 are free.*held by another autotune"):
-            with reserve_gpus(2, where=tmp_path, look=machine(4)):
+            with reserve_gpus(2, locks=tmp_path, query=machine(4)):
                 pass
-        with reserve_gpus(1, where=tmp_path, look=machine(4)):
+        with reserve_gpus(1, locks=tmp_path, query=machine(4)):
             pass
 
 
 def test_a_gpu_in_use_by_another_program_is_not_chosen(tmp_path):
-    with reserve_gpus(2, where=tmp_path, look=machine(4, busy=(0, 2))) as chosen:
+    with reserve_gpus(2, locks=tmp_path, query=machine(4, busy=(0, 2))) as chosen:
         assert set(chosen) == {1, 3}
     with pytest.raises(MachineError, match="GPU 0 has 70 GiB in use by another program"):
-        with reserve_gpus(3, where=tmp_path, look=machine(4, busy=(0, 2))):
+        with reserve_gpus(3, locks=tmp_path, query=machine(4, busy=(0, 2))):
             pass
 
 
 def test_named_gpus_are_taken_all_and_only_they(tmp_path):
-    with reserve_gpus(1, (3, 1), where=tmp_path, look=machine(4, busy=(1,))) as chosen:
+    with reserve_gpus(1, (3, 1), locks=tmp_path, query=machine(4, busy=(1,))) as chosen:
         assert set(chosen) == {1, 3}
         with pytest.raises(MachineError, match="GPU 3 is held"):
-            with reserve_gpus(1, (3,), where=tmp_path, look=machine(4)):
+            with reserve_gpus(1, (3,), locks=tmp_path, query=machine(4)):
                 pass
 
 
 def test_a_gpu_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"There is no GPU 4\. This machine has 4, counted from 0"):
-        with reserve_gpus(1, (4,), where=tmp_path, look=machine(4)):
+        with reserve_gpus(1, (4,), locks=tmp_path, query=machine(4)):
             pass
 
 
 def test_the_users_own_limit_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-3")
-    with reserve_gpus(2, where=tmp_path, look=machine(4)) as chosen:
+    with reserve_gpus(2, locks=tmp_path, query=machine(4)) as chosen:
         assert set(chosen) == {2, 3}
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_without_gpus_nothing_is_held(tmp_path, count):
-    with reserve_gpus(count, where=tmp_path, look=machine(0)) as chosen:
+    with reserve_gpus(count, locks=tmp_path, query=machine(0)) as chosen:
         assert chosen == ()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_best_connected_ones_come_first(tmp_path):
     pairs = {(0, 1): 50, (0, 2): 50, (0, 3): 0, (1, 2): 0, (1, 3): 50, (2, 3): 50}
-    with reserve_gpus(2, where=tmp_path, look=machine(4, distances=pairs)) as chosen:
+    with reserve_gpus(2, locks=tmp_path, query=machine(4, distances=pairs)) as chosen:
         assert set(chosen) == {0, 3}
-        with reserve_gpus(2, where=tmp_path, look=machine(4, distances=pairs)) as others:
+        with reserve_gpus(2, locks=tmp_path, query=machine(4, distances=pairs)) as others:
             assert set(others) == {1, 2}
 
 
@@ -104,8 +104,8 @@ def test_an_order_has_every_gpu_once_and_begins_with_the_closest_pair(indexes, d
 HOLD = """
 import sys
 from pathlib import Path
-from autotuner.launchers.gpu_locks import locked
-held = locked(Path(sys.argv[1]))
+from autotuner.launchers.gpu_locks import lock_file
+held = lock_file(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -131,6 +131,6 @@ def test_many_at_once_never_share(tmp_path):
         taken = [
             index
             for _ in range(8)
-            for index in all_of_them.enter_context(reserve_gpus(1, where=tmp_path, look=machine(8)))
+            for index in all_of_them.enter_context(reserve_gpus(1, locks=tmp_path, query=machine(8)))
         ]
         assert sorted(taken) == list(range(8))

@@ -15,9 +15,9 @@ def test_a_machine_without_a_driver_has_no_gpus_and_the_reason(monkeypatch: pyte
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
-    found = gpus.query_inventory()
-    assert (list(found), len(found)) == ([], 0)
-    assert "no NVIDIA driver answers" in found.reason
+    inventory = gpus.query_inventory()
+    assert (list(inventory), len(inventory)) == ([], 0)
+    assert "no NVIDIA driver answers" in inventory.reason
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_gpu_is_listed_with_its_memory_and_use(driver: None) -> None:
-    found = gpus.query_inventory()
-    assert found.driver_version == "575.57"
-    assert found.reason == ""
-    first, second = found
+    inventory = gpus.query_inventory()
+    assert inventory.driver_version == "575.57"
+    assert inventory.reason == ""
+    first, second = inventory
     assert first == gpus.InstalledGpu(0, "NVIDIA H200", "GPU-0", 150 << 30, 140 << 30, 0.25)
     assert (second.index, second.utilisation) == (1, None)

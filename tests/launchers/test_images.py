@@ -23,18 +23,18 @@ class Registry:
     """A daemon that has no image until it was pulled."""
 
     def __init__(self, events, has=False):
-        self.events, self.has, self.asked = events, has, []
+        self.events, self.has_image, self.pulls = events, has, []
         self.images = SimpleNamespace(get=self.get)
         self.api = SimpleNamespace(pull=self.pull)
 
     def get(self, name):
-        if not self.has:
+        if not self.has_image:
             raise ImageNotFound("no such image")
         return name
 
     def pull(self, name, tag, stream, decode):
-        self.asked.append((name, tag))
-        self.has = not any("error" in event for event in self.events)
+        self.pulls.append((name, tag))
+        self.has_image = not any("error" in event for event in self.events)
         return iter(self.events)
 
 
@@ -51,7 +51,7 @@ def test_the_progress_of_a_pull_is_told_in_steps(caplog):
 def test_an_image_that_is_here_is_not_pulled():
     registry = Registry([], has=True)
     images.require_image(registry, "an-image:1")
-    assert registry.asked == []
+    assert registry.pulls == []
 
 
 @pytest.mark.parametrize(
@@ -61,22 +61,22 @@ def test_an_image_that_is_here_is_not_pulled():
 def test_without_a_tag_only_the_latest_is_pulled(name, tag):
     registry = Registry(LAYERS)
     images.require_image(registry, name)
-    assert registry.asked == [(name, tag)]
+    assert registry.pulls == [(name, tag)]
 
 
 @pytest.mark.parametrize(
-    ("said", "remedy"),
+    ("message", "remedy"),
     [
         ("pull access denied for x, repository does not exist or may require 'docker login'", "docker login"),
         ("manifest for x:2 not found: manifest unknown", "Correct runtime.image"),
         ("dial tcp: lookup registry on 10.0.0.1: no such host", "docker load"),
     ],
 )
-def test_a_pull_that_is_refused_says_what_to_do(said, remedy):
-    with pytest.raises(MachineError, match="is not here and cannot be pulled") as refused:
-        images.require_image(Registry([{"error": said}]), "x:2")
-    assert said in refused.value.why
-    assert remedy in refused.value.remedy
+def test_a_pull_that_is_refused_says_what_to_do(message, remedy):
+    with pytest.raises(MachineError, match="is not here and cannot be pulled") as caught:
+        images.require_image(Registry([{"error": message}]), "x:2")
+    assert message in caught.value.why
+    assert remedy in caught.value.remedy
 
 
 def test_a_daemon_that_refuses_in_its_own_words_is_quoted():
@@ -97,7 +97,7 @@ def test_a_digest_is_the_registrys_where_there_is_one():
 
 def test_a_socket_without_permission_is_told_from_no_daemon():
     denied = images.unreachable_error(wrapped(PermissionError(13, "Permission denied")))
-    assert "may not talk to the Docker daemon" in str(denied)
+    assert "may not access the Docker daemon" in str(denied)
     assert "group 'docker'" in str(denied)
 
 

@@ -26,8 +26,10 @@ def test_an_unknown_deployment_is_named_with_the_nearest_one() -> None:
 @pytest.mark.parametrize("name", HERE)
 def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(name: str, log: Path, sim_url: str) -> None:
     chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
-    target = LaunchContext(Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port())
-    spec = engine("sim").server_spec(Candidate("sim"), target)
+    context = LaunchContext(
+        Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port()
+    )
+    spec = engine("sim").server_spec(Candidate("sim"), context)
     with chosen.launch(spec, log) as server:
         identity = ready.wait_until_ready(server, ready_path="/health", model=MODEL, timeout=20)
         assert identity.is_simulated
@@ -43,8 +45,10 @@ def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(name: st
 @pytest.mark.parametrize("name", HERE)
 def test_an_error_inside_the_block_still_cleans_up(name: str, log: Path, sim_url: str) -> None:
     chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
-    target = LaunchContext(Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port())
-    spec = engine("sim").server_spec(Candidate("sim"), target)
+    context = LaunchContext(
+        Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port()
+    )
+    spec = engine("sim").server_spec(Candidate("sim"), context)
     with pytest.raises(KeyboardInterrupt), chosen.launch(spec, log) as server:
         raise KeyboardInterrupt
     assert (server.exit_status() is not None) == chosen.starts_servers

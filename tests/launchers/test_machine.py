@@ -17,8 +17,8 @@ def nothing_here(monkeypatch, tmp_path):
     """No Docker, no engines, no GPUs."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(machine, "SOCKET", tmp_path / "docker.sock")
-    monkeypatch.setattr(machine, "inventory", lambda: GpuInventory(()))
+    monkeypatch.setattr(machine, "DOCKER_SOCKET", tmp_path / "docker.sock")
+    monkeypatch.setattr(machine, "query_inventory", lambda: GpuInventory(()))
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_daemon_that_refuses_is_none(monkeypatch, tmp_path):
 
 
 def test_a_daemon_that_never_answers_is_given_up(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "TIMEOUT", 0.05)
+    monkeypatch.setattr(machine, "DOCKER_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/silent")
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent"))
@@ -146,11 +146,11 @@ def gpu(index, name):
 )
 def test_the_gpus_are_those_that_may_be_used_with_the_type_they_share(monkeypatch, names, indexes, expected):
     present = tuple(gpu(index, name) for index, name in enumerate(names))
-    monkeypatch.setattr(machine, "inventory", lambda: GpuInventory(present))
+    monkeypatch.setattr(machine, "query_inventory", lambda: GpuInventory(present))
     assert LocalMachine().gpus("vllm", "process", indexes) == expected
 
 
 @pytest.mark.parametrize(("runtime", "deployment"), [("sim", "process"), ("vllm", "external"), ("openai", "external")])
 def test_what_computes_elsewhere_finds_no_gpus_here(monkeypatch, runtime, deployment):
-    monkeypatch.setattr(machine, "inventory", lambda: pytest.fail("the driver is not asked"))
+    monkeypatch.setattr(machine, "query_inventory", lambda: pytest.fail("the driver is not asked"))
     assert LocalMachine().gpus(runtime, deployment, ()) == (None, None)

@@ -10,24 +10,24 @@ from autotuner.experiment import Hardware, Model, Runtime
 
 def spec(name, *, container, devices=(3, 1, 0), **parameters):
     runtime = Runtime(image="an/image:1", executable="/usr/bin/env")
-    target = LaunchContext(Model(id_or_path="some/model"), runtime, container=container, devices=devices)
-    return engine(name).server_spec(Candidate(name, parameters), target)
+    context = LaunchContext(Model(id_or_path="some/model"), runtime, container=container, devices=devices)
+    return engine(name).server_spec(Candidate(name, parameters), context)
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
 def test_a_process_sees_the_first_of_them_as_many_as_it_takes(name):
-    found = spec(name, container=False, **{"tp-size": 2})
-    assert found.env["CUDA_VISIBLE_DEVICES"] == "3,1"
-    assert found.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
-    assert "CUDA_VISIBLE_DEVICES=3,1" in render(found, "shell")
+    server = spec(name, container=False, **{"tp-size": 2})
+    assert server.env["CUDA_VISIBLE_DEVICES"] == "3,1"
+    assert server.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert "CUDA_VISIBLE_DEVICES=3,1" in render(server, "shell")
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
 def test_a_container_gets_them_as_devices(name):
-    found = spec(name, container=True, **{"tp-size": 2})
-    assert found.devices == (3, 1)
-    assert "CUDA_VISIBLE_DEVICES" not in found.env
-    assert """--gpus '"device=3,1"'""" in render(found, "docker")
+    server = spec(name, container=True, **{"tp-size": 2})
+    assert server.devices == (3, 1)
+    assert "CUDA_VISIBLE_DEVICES" not in server.env
+    assert """--gpus '"device=3,1"'""" in render(server, "docker")
 
 
 def test_without_a_choice_nothing_is_limited():
@@ -36,25 +36,25 @@ def test_without_a_choice_nothing_is_limited():
 
 
 def test_the_simulated_engine_takes_none():
-    found = spec("sim", container=True, **{"tp-size": 4})
-    assert (found.gpus, found.devices) == (0, ())
+    server = spec("sim", container=True, **{"tp-size": 4})
+    assert (server.gpus, server.devices) == (0, ())
 
 
 def test_a_cpu_build_in_an_image_takes_none():
     runtime = Runtime(image="vllm/vllm-openai-cpu:v1")
-    target = LaunchContext(Model(id_or_path="some/model"), runtime, container=True, devices=(0,))
-    found = engine("vllm").server_spec(Candidate("vllm"), target)
-    assert (found.gpus, found.devices) == (0, ())
-    assert found.env["VLLM_CPU_KVCACHE_SPACE"]
+    context = LaunchContext(Model(id_or_path="some/model"), runtime, container=True, devices=(0,))
+    server = engine("vllm").server_spec(Candidate("vllm"), context)
+    assert (server.gpus, server.devices) == (0, ())
+    assert server.env["VLLM_CPU_KVCACHE_SPACE"]
 
 
 def test_named_gpus_limit_the_candidates():
-    target = LaunchContext(Model(id_or_path="some/model"), hardware=Hardware(gpus=(0, 1), total_gpus=8))
+    context = LaunchContext(Model(id_or_path="some/model"), hardware=Hardware(gpus=(0, 1), total_gpus=8))
     assert (
-        engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 4}), target)
+        engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 4}), context)
         == "it needs 4 GPUs and 2 may be used"
     )
-    assert engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 2}), target) is None
+    assert engine("vllm").rejection_reason(Candidate("vllm", {"tp-size": 2}), context) is None
 
 
 def test_what_a_linked_model_folder_points_to_is_mounted_too(tmp_path):
@@ -63,11 +63,11 @@ def test_what_a_linked_model_folder_points_to_is_mounted_too(tmp_path):
     snapshot.mkdir(parents=True)
     (blobs / "abc").write_text("{}")
     (snapshot / "config.json").symlink_to("../../blobs/abc")
-    target = LaunchContext(
+    context = LaunchContext(
         Model(id_or_path=str(snapshot)), Runtime(image="i", mounts=("/data:/in:rw",)), container=True
     )
-    found = engine("vllm").server_spec(Candidate("vllm"), target)
-    assert [(mount.host, mount.container, mount.read_only) for mount in found.mounts] == [
+    server = engine("vllm").server_spec(Candidate("vllm"), context)
+    assert [(mount.host, mount.container, mount.read_only) for mount in server.mounts] == [
         (str(snapshot), str(snapshot), True),
         (str(blobs), str(blobs), True),
         ("/data", "/in", False),

@@ -29,15 +29,15 @@ def wait(url: str, *, timeout: float = 5.0, model: str = "tiny", endpoint: ready
 
 
 def test_a_server_is_ready_after_health_its_models_and_a_token(serve: Serve) -> None:
-    said = answers(health=[(503, ""), (503, ""), (200, "")], v1__completions=[(503, "loading"), (200, TOKEN)])
-    wait(serve(said))
-    assert said.requested_paths == ["/health"] * 3 + ["/v1/models"] + ["/v1/completions"] * 2
+    responses = answers(health=[(503, ""), (503, ""), (200, "")], v1__completions=[(503, "loading"), (200, TOKEN)])
+    wait(serve(responses))
+    assert responses.requested_paths == ["/health"] * 3 + ["/v1/models"] + ["/v1/completions"] * 2
 
 
 def test_a_chat_server_is_asked_for_a_chat(serve: Serve) -> None:
-    said = answers(**{"v1__chat__completions": [(200, TOKEN)]})
-    wait(serve(said), endpoint="chat")
-    assert said.requested_paths[-1] == "/v1/chat/completions"
+    responses = answers(**{"v1__chat__completions": [(200, TOKEN)]})
+    wait(serve(responses), endpoint="chat")
+    assert responses.requested_paths[-1] == "/v1/chat/completions"
 
 
 def test_a_url_may_end_in_v1(serve: Serve) -> None:
@@ -69,7 +69,7 @@ def test_a_server_that_refuses_a_plain_request_is_unhealthy(serve: Serve) -> Non
 
 
 def test_a_server_that_fails_every_request_is_unhealthy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ready, "PATIENCE", 0.1)
+    monkeypatch.setattr(ready, "REFUSAL_TIMEOUT_SECONDS", 0.1)
     with pytest.raises(EngineError) as caught:
         wait(serve(answers(v1__completions=[(500, "engine is dead")])))
     assert caught.value.failure.kind is FailureKind.UNHEALTHY
@@ -97,11 +97,13 @@ def test_a_server_that_ends_meanwhile_is_seen_before_the_time_is_up() -> None:
     assert caught.value.exit_status == 3
 
 
-@pytest.mark.parametrize(("said", "expected"), [((200, TOKEN), "answer"), ((429, ""), "answer"), ((500, ""), "fault")])
+@pytest.mark.parametrize(
+    ("response", "expected"), [((200, TOKEN), "answer"), ((429, ""), "answer"), ((500, ""), "fault")]
+)
 def test_a_server_that_still_answers_is_told_from_one_that_fails(
-    serve: Serve, said: tuple[int, str], expected: str
+    serve: Serve, response: tuple[int, str], expected: str
 ) -> None:
-    url = serve(answers(v1__completions=[said]))
+    url = serve(answers(v1__completions=[response]))
     assert ready.probe_server(url, "tiny", "completions", 2.0) == expected
 
 

@@ -23,13 +23,13 @@ Refusal = Callable[[int, int], tuple[int, str]]
 
 
 def vllm(token: int, size: int) -> tuple[int, str]:
-    said = f"Token id {token} is out of vocabulary"
-    return 400, json.dumps({"error": {"message": said, "type": "BadRequestError", "param": None, "code": 400}})
+    message = f"Token id {token} is out of vocabulary"
+    return 400, json.dumps({"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}})
 
 
 def sglang(token: int, size: int) -> tuple[int, str]:
-    said = f"The input_ids [{token}] contains values greater than the vocab size ({size})."
-    return 400, json.dumps({"object": "error", "message": said, "type": "BadRequest", "param": None, "code": 400})
+    message = f"The input_ids [{token}] contains values greater than the vocab size ({size})."
+    return 400, json.dumps({"object": "error", "message": message, "type": "BadRequest", "param": None, "code": 400})
 
 
 def llama_cpp(token: int, size: int) -> tuple[int, str]:
@@ -112,11 +112,11 @@ def engine(serving: Engine) -> Engine:
 @given(size=st.integers(2, 28_799), refusal=st.sampled_from([vllm, sglang, llama_cpp, fails, lies]))
 def test_what_is_found_is_taken_whole_and_close_in_few_requests(serving: Engine, size: int, refusal: Refusal) -> None:
     serving.size, serving.refusal, serving.status, serving.card = size, refusal, None, {}
-    found = serving.find()
-    assert found.origin == "server"
-    assert 0.98 * size - 1 <= found.size <= size
-    assert found.requests == len(serving.prompts) <= token_ids.MAX_REQUESTS
-    assert max(ordinary_token_ids(found.size)) < size
+    vocabulary = serving.find()
+    assert vocabulary.origin == "server"
+    assert 0.98 * size - 1 <= vocabulary.size <= size
+    assert vocabulary.requests == len(serving.prompts) <= token_ids.MAX_REQUESTS
+    assert max(ordinary_token_ids(vocabulary.size)) < size
 
 
 @pytest.mark.parametrize("refusal", [vllm, sglang, llama_cpp, fails])
@@ -161,9 +161,9 @@ def test_an_answer_that_says_nothing_of_token_ids_leaves_it_to_the_load(engine: 
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_server_that_takes_no_token_id_at_all_leaves_it_to_the_load(engine: Engine, status: int) -> None:
     engine.status = status
-    found = engine.find()
-    assert (found.size, found.origin) == (ASSUMED, "assumed")
-    assert found.requests == len(engine.prompts) <= token_ids.MAX_REQUESTS
+    vocabulary = engine.find()
+    assert (vocabulary.size, vocabulary.origin) == (ASSUMED, "assumed")
+    assert vocabulary.requests == len(engine.prompts) <= token_ids.MAX_REQUESTS
 
 
 def test_a_server_that_is_not_there_leaves_it_to_the_load() -> None:

@@ -29,10 +29,10 @@ IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 
 
 def _folder(variable: str) -> Path:
-    given = os.environ.get(variable)
-    if not given or not Path(given).is_dir():
+    value = os.environ.get(variable)
+    if not value or not Path(value).is_dir():
         pytest.fail(f"{variable} must name a folder; tests/real/setup_vllm.py makes it, and `nox -s engines` sets it")
-    return Path(given)
+    return Path(value)
 
 
 @pytest.fixture(scope="session")
@@ -55,19 +55,19 @@ def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], d
     """
     monkeypatch.chdir(tmp_path)
 
-    def now() -> dict[int, str]:
-        found = {}
+    def running_processes() -> dict[int, str]:
+        titles = {}
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (path / "cwd").resolve() == tmp_path and int(path.name) != os.getpid():
-                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-        return found
+                    titles[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        return titles
 
-    return now
+    return running_processes
 
 
 class Place(Protocol):
-    """Where a server is launched, and what of it is there."""
+    """Where servers are launched, and which of them remain."""
 
     deployment: str
     runtime: dict[str, Any]
@@ -75,8 +75,8 @@ class Place(Protocol):
     def running(self) -> dict[int, str]:
         """The processes of servers, by id, with their titles."""
 
-    def left(self) -> list[str]:
-        """What is there of servers, running or not."""
+    def leftovers(self) -> list[str]:
+        """The servers that remain, running or not."""
 
 
 class OnThisMachine:
@@ -88,7 +88,7 @@ class OnThisMachine:
     def __init__(self, processes: Callable[[], dict[int, str]]) -> None:
         self.running = processes
 
-    def left(self) -> list[str]:
+    def leftovers(self) -> list[str]:
         return list(self.running().values())
 
 
@@ -102,8 +102,8 @@ class InContainers:
 
         self.client = docker.from_env()
         hugging_face_cache().mkdir(parents=True, exist_ok=True)  # Docker mounts only what is there; a run makes it
-        asked = [home / "bin" / "python", "-c", "import sys; print(sys.base_prefix)"]
-        base = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        command = [home / "bin" / "python", "-c", "import sys; print(sys.base_prefix)"]
+        base = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         self.runtime = {
             "image": IMAGE,
             "mounts": [f"{path}:{path}" for path in (base, home)],
@@ -111,19 +111,19 @@ class InContainers:
         }
 
     def running(self) -> dict[int, str]:
-        found = {}
-        for container in self._ours():
+        titles = {}
+        for container in self._autotune_containers():
             if container.status == "running":
                 rows = container.top(ps_args="-eo pid,args")["Processes"]
-                found |= {int(pid): title for pid, title in rows}
-        return found
+                titles |= {int(pid): title for pid, title in rows}
+        return titles
 
-    def left(self) -> list[str]:
-        return [container.name for container in self._ours()]
+    def leftovers(self) -> list[str]:
+        return [container.name for container in self._autotune_containers()]
 
-    def _ours(self) -> list[Any]:
-        found: list[Any] = self.client.containers.list(all=True, filters={"label": containers.OWNER_LABEL})
-        return found
+    def _autotune_containers(self) -> list[Any]:
+        labelled: list[Any] = self.client.containers.list(all=True, filters={"label": containers.OWNER_LABEL})
+        return labelled
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ def container(vllm: Path) -> Any:
 @pytest.fixture(params=["process", pytest.param("container", marks=pytest.mark.docker)])
 def place(request: pytest.FixtureRequest) -> Place:
     """Where the test's servers run."""
-    found: Place = request.getfixturevalue(request.param)
-    assert found.left() == []
-    return found
+    selected: Place = request.getfixturevalue(request.param)
+    assert selected.leftovers() == []
+    return selected
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def measure(place: Place, vllm: Path, tiny_model: Path, tmp_path: Path) -> Calla
     ) -> Measurement:
         settings = {"executable": str(vllm), "extra_args": extra_args, "network": "host", **place.runtime}
         settings["env"] = {"HF_HUB_OFFLINE": "1", **place.runtime.get("env", {}), **(env or {})}
-        given: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "task_name": "real",
             "model": Model(id_or_path=model),
             "base_runtime": "vllm",
@@ -168,9 +168,9 @@ def measure(place: Place, vllm: Path, tiny_model: Path, tmp_path: Path) -> Calla
             "parameters": {},
             "benchmark": Benchmark(traffic_scenarios=("D(100,50)",), num_concurrency=(1, 4), duration=6, warmup=2),
         }
-        started = partial(render, format="docker" if place.deployment == "docker" else "shell")
-        where = launcher(place.deployment)
-        evaluator = MeasuredEvaluator(Experiment(**given), engine("vllm"), where, started, observe)
+        render_command = partial(render, format="docker" if place.deployment == "docker" else "shell")
+        launcher_used = launcher(place.deployment)
+        evaluator = MeasuredEvaluator(Experiment(**fields), engine("vllm"), launcher_used, render_command, observe)
         return evaluator.evaluate(Candidate("vllm", parameters), ListedLoads(evaluator.workload), tmp_path)
 
     return run

@@ -68,5 +68,5 @@ if __name__ == "__main__":
     parser.add_argument("folder")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
-    given = parser.parse_args()
-    main(given.folder, given.hidden, given.layers)
+    options = parser.parse_args()
+    main(options.folder, options.hidden, options.layers)

@@ -39,14 +39,14 @@ def install_system_packages() -> None:
     """Install what vLLM loads and what torch compiles with, where it is missing (Debian, as root)."""
     libraries = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     headers = Path(subprocess.check_output([PYTHON, "-c", HEADERS], text=True).strip())
-    here = {
+    present = {
         "libnuma1": "libnuma.so.1" in libraries,
         "libgomp1": "libgomp.so.1" in libraries,
         "g++": shutil.which("g++") is not None,
         "python3-dev": headers.is_file(),
         "python3-venv": subprocess.run([PYTHON, "-c", "import ensurepip"], stderr=subprocess.DEVNULL).returncode == 0,
     }
-    missing = [package for package, found in here.items() if not found]
+    missing = [package for package, is_present in present.items() if not is_present]
     if missing:
         run("apt-get", "update", "-qq")
         run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing)

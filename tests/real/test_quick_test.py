@@ -27,16 +27,16 @@ def test_quick_test_ends_with_a_ranking_a_picture_and_a_command_that_starts_the_
 ) -> None:
     arguments = ["--profile", "quick-test", "--runtime", "vllm", "--deployment", "process", "--model", str(tiny_model)]
     eager = ["--set", "parameters.cuda-graph=[false]", "--set", f"runtime.executable={vllm}"]
-    done = subprocess.run(
+    result = subprocess.run(
         [COMMAND, "run", *arguments, *eager, "--duration", "8", "--warmup", "2"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=500,
     )
-    assert done.returncode == 0, done.stderr
-    assert "measured" in done.stdout
-    assert "simulated" not in done.stdout.lower()
+    assert result.returncode == 0, result.stderr
+    assert "measured" in result.stdout
+    assert "simulated" not in result.stdout.lower()
     assert processes() == {}
 
     run = next((tmp_path / "runs").iterdir())
@@ -46,7 +46,7 @@ def test_quick_test_ends_with_a_ranking_a_picture_and_a_command_that_starts_the_
     assert [trial["measurement"]["server"]["version"] for trial in trials] == ["0.32.0", "0.32.0"]
 
     printed = (run / "best" / "command.sh").read_text()
-    assert printed in done.stdout
+    assert printed in result.stdout
     port = str(free_port())
     elsewhere = subprocess.run(
         [COMMAND, "command", "--port", port], cwd=tmp_path, capture_output=True, text=True, check=True

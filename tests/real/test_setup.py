@@ -10,8 +10,8 @@ from tests.real import setup_vllm
 
 def test_vllm_finds_its_version_under_its_own_name(tmp_path: Path) -> None:
     setup_vllm.name_it_vllm(tmp_path)
-    [found] = importlib.metadata.distributions(name="vllm", path=[str(tmp_path)])
-    assert found.version == f"{setup_vllm.VLLM}+cpu"
+    [distribution] = importlib.metadata.distributions(name="vllm", path=[str(tmp_path)])
+    assert distribution.version == f"{setup_vllm.VLLM}+cpu"
     setup_vllm.name_it_vllm(tmp_path)
 
 

@@ -41,22 +41,22 @@ def test_a_start_that_fails_is_named_in_the_engines_words(
     kind: FailureKind,
     words: str,
 ) -> None:
-    named = {} if model is None else {"model": model}
-    found = measure(*extra_args, env=env, **named, **parameters)
-    assert found.failure is not None
-    assert (found.failure.kind, words in found.failure.message) == (kind, True), found.failure
-    assert found.failure.remedy
-    assert place.left() == []
+    override = {} if model is None else {"model": model}
+    measurement = measure(*extra_args, env=env, **override, **parameters)
+    assert measurement.failure is not None
+    assert (measurement.failure.kind, words in measurement.failure.message) == (kind, True), measurement.failure
+    assert measurement.failure.remedy
+    assert place.leftovers() == []
 
 
 def test_a_port_that_is_taken_is_named(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        monkeypatch.setattr(ports, "free_port", lambda: taken.getsockname()[1])
-        found = measure(**EAGER)
-    assert found.failure is not None
-    assert found.failure.kind is FailureKind.PORT_IN_USE
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setattr(ports, "free_port", lambda: listener.getsockname()[1])
+        measurement = measure(**EAGER)
+    assert measurement.failure is not None
+    assert measurement.failure.kind is FailureKind.PORT_IN_USE
 
 
 def test_a_worker_killed_under_load_is_a_crash_and_keeps_the_first_load_point(measure: Measure, place: Any) -> None:
@@ -65,9 +65,9 @@ def test_a_worker_killed_under_load_is_a_crash_and_keeps_the_first_load_point(me
             [worker] = [pid for pid, title in place.running().items() if "VLLM::Worker" in title]
             os.kill(worker, signal.SIGKILL)
 
-    found = measure(observe=kill_a_worker, **EAGER)
-    assert found.failure is not None
-    assert found.failure.kind is FailureKind.CRASHED_UNDER_LOAD
-    assert "died unexpectedly" in found.failure.message
-    assert len(found.load_points) == 1
-    assert place.left() == []
+    measurement = measure(observe=kill_a_worker, **EAGER)
+    assert measurement.failure is not None
+    assert measurement.failure.kind is FailureKind.CRASHED_UNDER_LOAD
+    assert "died unexpectedly" in measurement.failure.message
+    assert len(measurement.load_points) == 1
+    assert place.leftovers() == []

@@ -28,13 +28,13 @@ Measure = Callable[..., Measurement]
 
 
 def test_a_whole_evaluation_on_a_real_engine(measure: Measure, processes: Processes, tmp_path: Path) -> None:
-    found = measure(**EAGER, **{"mem-fraction-static": 0.85, "max-running-requests": 8})
-    assert found.failure is None
-    assert found.source == "measured"
-    assert found.server["version"] == "0.32.0"
-    assert found.server["kv_tokens"] > 100_000
-    assert [result.load_point.concurrency for result in found.load_points] == [1, 4]
-    for result in found.load_points:
+    measurement = measure(**EAGER, **{"mem-fraction-static": 0.85, "max-running-requests": 8})
+    assert measurement.failure is None
+    assert measurement.source == "measured"
+    assert measurement.server["version"] == "0.32.0"
+    assert measurement.server["kv_tokens"] > 100_000
+    assert [result.load_point.concurrency for result in measurement.load_points] == [1, 4]
+    for result in measurement.load_points:
         figures = result.metrics
         assert figures.requests >= 3
         assert figures.errors == {}
@@ -47,11 +47,11 @@ def test_a_whole_evaluation_on_a_real_engine(measure: Measure, processes: Proces
     assert processes() == {}
 
     # pasted into a shell, the printed command starts the same server
-    assert found.spec is not None
+    assert measurement.spec is not None
     with subprocess.Popen(["sh", tmp_path / "command.sh"], start_new_session=True) as server:
         try:
-            again = ExternalServer(f"http://127.0.0.1:{found.spec.port}")
-            ready.wait_until_ready(again, ready_path="/health", model=found.spec.served_model, timeout=200)
+            again = ExternalServer(f"http://127.0.0.1:{measurement.spec.port}")
+            ready.wait_until_ready(again, ready_path="/health", model=measurement.spec.served_model, timeout=200)
         finally:
             os.killpg(server.pid, signal.SIGTERM)
     deadline = time.monotonic() + 30
@@ -82,7 +82,7 @@ def test_an_interruption_leaves_no_process(measure: Measure, processes: Processe
 
 
 def test_a_folder_that_is_not_there_is_named_in_the_engines_words(measure: Measure) -> None:
-    found = measure(model="/nowhere/a-model")
-    assert found.failure is not None
-    assert found.failure.kind is FailureKind.MODEL_NOT_FOUND
-    assert "/nowhere/a-model" in found.failure.message
+    measurement = measure(model="/nowhere/a-model")
+    assert measurement.failure is not None
+    assert measurement.failure.kind is FailureKind.MODEL_NOT_FOUND
+    assert "/nowhere/a-model" in measurement.failure.message

@@ -1,6 +1,6 @@
 import pytest
 
-from autotuner.engines.names import is_known_parameter
+from autotuner.engines.parameters import is_known_parameter
 
 
 @pytest.mark.parametrize(
