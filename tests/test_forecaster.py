@@ -42,7 +42,7 @@ def machine(monkeypatch):
         found = tuple(
             InstalledGpu(index, name, f"GPU-{index}", 80 * 2**30, 80 * 2**30) for index, name in enumerate(names)
         )
-        monkeypatch.setattr(gpus, "inventory", lambda: GpuInventory(found))
+        monkeypatch.setattr(gpus, "query_inventory", lambda: GpuInventory(found))
 
     return has
 

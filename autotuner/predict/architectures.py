@@ -214,7 +214,7 @@ def _qwen_hybrid(config: Config, name: str) -> Layers:
         config["linear_value_head_dim"],
         config["linear_conv_kernel_dim"],
     )
-    full = _grouped_from_config(config, gate=bool(config.get("attn_output_gate", True)))
+    full = _grouped_from_config(config, output_gate=bool(config.get("attn_output_gate", True)))
     layers, every = config["num_hidden_layers"], config.get("full_attention_interval") or 4
     kinds = config.get("layer_types") or [
         "full_attention" if (n + 1) % every == 0 else "linear_attention" for n in range(layers)
