@@ -42,11 +42,11 @@ def grouped_attention(
         key_dim=head_dim,
         value_dim=value,
         decode_dim=head_dim + value,
-        cache=kv_heads * (head_dim + value) + indexer_key_dim,
+        cache_elements=kv_heads * (head_dim + value) + indexer_key_dim,
         kv_heads=kv_heads,
         window=window,
-        selected=sparse_top_k,
-        index=indexer_ops,
+        sparse_top_k=sparse_top_k,
+        indexer_ops=indexer_ops,
     )
 
 
@@ -69,9 +69,9 @@ def latent_attention(config: Config, *, has_indexer: bool = False) -> Attention:
         key_dim=nope + rope,
         value_dim=value,
         decode_dim=2 * rank + rope,
-        cache=rank + rope + (index_dim // 2 if has_indexer else 0),
-        selected=config["index_topk"] if has_indexer else 0,
-        index=2 * index_heads * index_dim if has_indexer else 0,
+        cache_elements=rank + rope + (index_dim // 2 if has_indexer else 0),
+        sparse_top_k=config["index_topk"] if has_indexer else 0,
+        indexer_ops=2 * index_heads * index_dim if has_indexer else 0,
         is_latent=True,
     )
 
@@ -199,7 +199,7 @@ def _mla_decoder(config: Config, name: str) -> Layers:
     selects = bool(config.get("index_topk"))
     kinds = config.get("indexer_types") or ["full"] * config["num_hidden_layers"]
     own, reused = latent_attention(config, has_indexer=selects), latent_attention(config, has_indexer=selects)
-    reused = replace(reused, index=0, weights=latent_attention(config).weights, cache=latent_attention(config).cache)
+    reused = replace(reused, indexer_ops=0, weights=latent_attention(config).weights, cache_elements=latent_attention(config).cache_elements)
     return [own if kind == "full" else reused for kind in kinds], feed_forwards_from_config(config, name)
 
 

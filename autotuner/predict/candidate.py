@@ -130,7 +130,7 @@ def predict_load_point(
 def _closed_loop_at_rate(deployment: ModelOnGpus, rate: float, load: Mapping[str, Any]) -> Prediction:
     """The closed loop whose request throughput is nearest above `rate`, by bisection."""
     least = predict_closed_loop(deployment, concurrency=1, **load)
-    held = min(least.max_in_flight, (deployment.max_running or math.inf) * deployment.layout.dp, MAX_CONCURRENCY)
+    held = min(least.max_in_flight, (deployment.max_running_requests or math.inf) * deployment.layout.dp, MAX_CONCURRENCY)
     low, high = 1, max(1, int(held))
     while low < high:
         middle = (low + high) // 2
@@ -182,7 +182,7 @@ def _limits(deployment: ModelOnGpus, parameters: Mapping[str, Value]) -> dict[st
         if length
         else deployment.shape,
         "max_batched_tokens": _positive_int(parameters.get("max-batched-tokens")) or deployment.max_batched_tokens,
-        "max_running": _positive_int(parameters.get("max-running-requests")),
+        "max_running_requests": _positive_int(parameters.get("max-running-requests")),
         "cuda_graph": parameters.get("cuda-graph") is not False,
     }
 

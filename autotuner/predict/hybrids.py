@@ -127,7 +127,7 @@ def _deepseek_v4(config: Config, name: str) -> Layers:
         key_dim=dim,
         value_dim=dim,
         decode_dim=2 * dim,
-        cache=dim,
+        cache_elements=dim,
         is_latent=True,
     )
     index = config["index_n_heads"] * config["index_head_dim"]
@@ -137,9 +137,9 @@ def _deepseek_v4(config: Config, name: str) -> Layers:
             base,
             weights=weights + queries * index + hidden * config["index_head_dim"],
             stride=4,
-            selected=config["index_topk"],
-            index=2 * index,
-            cache=dim + config["index_head_dim"] // 2,
+            sparse_top_k=config["index_topk"],
+            indexer_ops=2 * index,
+            cache_elements=dim + config["index_head_dim"] // 2,
         ),
     }
     ratios = config["compress_ratios"][: config["num_hidden_layers"]]

@@ -64,7 +64,7 @@ class LoadCurve:
     @cached_property
     def max_concurrency(self) -> float:
         """Requests in flight at most, over all replicas."""
-        batch = self.deployment.max_running or MAX_BATCH
+        batch = self.deployment.max_running_requests or MAX_BATCH
         return max(
             float(self.deployment.layout.dp), min(self.single_request.max_in_flight, batch * self.deployment.layout.dp)
         )

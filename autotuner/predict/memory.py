@@ -92,9 +92,9 @@ def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1, p
     """Bytes one token takes in one GPU's KV cache; heads are copied when tp exceeds them."""
     stage = -(-shape.layers // pp) / shape.layers
     elements = sum(
-        kind.layers * _elements_per_gpu(kind.cache, kind.kv_heads, tp) / kind.stride
+        kind.layers * _elements_per_gpu(kind.cache_elements, kind.kv_heads, tp) / kind.stride
         for kind in shape.attentions
-        if kind.cache and not kind.window
+        if kind.cache_elements and not kind.window
     )
     return int(elements * stage * KV_BYTES_PER_ELEMENT[dtype])
 
@@ -103,7 +103,7 @@ def kv_bytes_per_sequence(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1
     """Bytes one GPU keeps for a sequence whatever its length: full windows and recurrent states."""
     stage = -(-shape.layers // pp) / shape.layers
     windows = sum(
-        kind.layers * _elements_per_gpu(kind.cache, kind.kv_heads, tp) * kind.window * KV_BYTES_PER_ELEMENT[dtype]
+        kind.layers * _elements_per_gpu(kind.cache_elements, kind.kv_heads, tp) * kind.window * KV_BYTES_PER_ELEMENT[dtype]
         for kind in shape.attentions
         if kind.window
     )

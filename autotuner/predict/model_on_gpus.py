@@ -28,7 +28,7 @@ MIN_CAPABILITY = {"fp8": 89}
 class ModelOnGpus:
     """A model, GPUs, how it is spread over them, the types of its numbers, and an engine.
 
-    `max_running` bounds the requests that one replica runs at once, None where only the KV cache does.
+    `max_running_requests` bounds the requests that one replica runs at once, None where only the KV cache does.
     `costs` are what its operators are taken to cost beside the constants.
     """
 
@@ -40,7 +40,7 @@ class ModelOnGpus:
     version: str | None = None
     memory_fraction: float = DEFAULT_MEMORY_FRACTION
     max_batched_tokens: int = DEFAULT_BATCHED_TOKENS
-    max_running: int | None = None
+    max_running_requests: int | None = None
     cuda_graph: bool = True
     costs: CostFactors = UNIT_COSTS
 
@@ -72,7 +72,7 @@ class ModelOnGpus:
             dtypes=self.dtypes,
             layout=self.layout,
             max_batched_tokens=self.max_batched_tokens,
-            max_running_requests=self.max_running or memory.DEFAULT_RUNNING_REQUESTS,
+            max_running_requests=self.max_running_requests or memory.DEFAULT_RUNNING_REQUESTS,
         )
 
     @cached_property
@@ -97,7 +97,7 @@ class ModelOnGpus:
         `lengths` is the mean length of requests as a share of `isl` and `osl`.
         """
         held = length_scale * (isl + CACHED_OUTPUT_SHARE.get(self.engine, 1.0) * osl)
-        capacity = min(self.memory_plan.sequence_capacity(held), self.max_running or math.inf)
+        capacity = min(self.memory_plan.sequence_capacity(held), self.max_running_requests or math.inf)
         room = self.max_batched_tokens if self.engine != "sglang" else math.inf
         return closed_loop_load(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity, prompt_token_limit=room)
 

@@ -130,8 +130,8 @@ def predict_closed_loop(
         deployment.layout.dp,
     )
     if separate_prefill:
-        loop = loop._replace(queued=0.0)
-    tpot = mean_tpot(loop._replace(others=0.0) if separate_prefill else loop, steps, serving, kept)
+        loop = loop._replace(queue_ratio=0.0)
+    tpot = mean_tpot(loop._replace(other_requests=0.0) if separate_prefill else loop, steps, serving, kept)
     ttft = mean_ttft(loop, steps, serving, tpot)
     keys, basis = effect_keys(deployment), effect_basis(isl, osl, concurrency)
     ttft_effect, _ = constants.effect("ttft", keys, basis)
@@ -141,8 +141,8 @@ def predict_closed_loop(
     return Prediction(
         ttft=ttft,
         tpot=tpot,
-        ttft_interval=prediction_interval(constants, "ttft", ttft, known_levels=known, queued=loop.queued > 0),
-        tpot_interval=prediction_interval(constants, "tpot", tpot, known_levels=known, queued=loop.queued > 0),
+        ttft_interval=prediction_interval(constants, "ttft", ttft, known_levels=known, queued=loop.queue_ratio > 0),
+        tpot_interval=prediction_interval(constants, "tpot", tpot, known_levels=known, queued=loop.queue_ratio > 0),
         throughput=requests * osl,
         requests=requests,
         gpus=deployment.layout.gpus,

@@ -47,7 +47,7 @@ def versions_of(model: Fit) -> dict[str, dict[str, float]]:
 def quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[float]]]:
     """Quantiles of held-out log residuals around 80% of them, by how much was known of a model."""
     found: dict[str, dict[str, list[float]]] = {target: {} for target in TARGETS}
-    queued = a.loop.queued > 0
+    queued = a.loop.queue_ratio > 0
     for name, kind in (("unknown", "model"), ("model", "layout"), ("known", "configuration")):
         predicted, _ = held_out(a, keys, versions, labels(rows, kind))
         for target in TARGETS:

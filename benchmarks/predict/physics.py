@@ -21,20 +21,20 @@ KERNEL = 4e-6
 # standard deviation of its logarithm, and of the logarithm of a multiplier)
 PRIORS = {
     "gemm_compute": (1 / 0.6, "eg", 0.15, 0.15),
-    "mixer_memory": (1 / 0.75, "egd", 0.1, 0.11),
-    "dense_memory": (1 / 0.7, "egd", 0.1, 0.11),
+    "attention_proj_memory": (1 / 0.75, "egd", 0.1, 0.11),
+    "mlp_memory": (1 / 0.7, "egd", 0.1, 0.11),
     "expert_compute": (1 / 0.4, "egd", 0.2, 0.19),
     "expert_memory": (1 / 0.7, "egd", 0.1, 0.11),
-    "context": (1 / 0.45, "eg", 0.2, 0.19),
-    "latent_context": (1 / 0.35, "eg", 0.2, 0.19),
+    "prefill_attention": (1 / 0.45, "eg", 0.2, 0.19),
+    "prefill_mla": (1 / 0.35, "eg", 0.2, 0.19),
     "decode_memory": (1 / 0.55, "eg", 0.2, 0.19),
     "decode_compute": (1 / 0.3, "eg", 0.2, 0.15),
     "state": (1 / 0.5, "e", 0.2, 0.15),
     "elementwise": (6.0, "eg", 0.25, 0.22),
     "permute": (6.0, "eg", 0.25, 0.22),
-    "reduce_latency": (7e-6, "eg", 0.2, 0.22),
-    "reduce_bytes": (1 / 0.6, "eg", 0.15, 0.15),
-    "reduce_oneshot": (1.0, "eg", 0.25, 0.22),
+    "allreduce_latency": (7e-6, "eg", 0.2, 0.22),
+    "allreduce_bytes": (1 / 0.6, "eg", 0.15, 0.15),
+    "allreduce_oneshot": (1.0, "eg", 0.25, 0.22),
     "dispatch_latency": (15e-6, "e", 0.25, 0.22),
     "dispatch_bytes": (1 / 0.5, "e", 0.25, 0.15),
     "imbalance": (1.15, "e", 0.1, 0.15),
@@ -63,12 +63,12 @@ VERSION = {"floor": 0.05, "expert": 0.05, "wait": 0.04}
 GROUPS = {"launch": (0.25, 0.2), "memory": (0.0, 0.1), "collective": (0.0, 0.2)}
 MEMBERS = {
     "launch": tuple(name for name in PRIORS if name.startswith("launch_")),
-    "memory": ("mixer_memory", "dense_memory", "expert_memory", "decode_memory"),
-    "collective": ("reduce_latency", "reduce_bytes", "reduce_oneshot", "dispatch_latency", "dispatch_bytes"),
+    "memory": ("attention_proj_memory", "mlp_memory", "expert_memory", "decode_memory"),
+    "collective": ("allreduce_latency", "allreduce_bytes", "allreduce_oneshot", "dispatch_latency", "dispatch_bytes"),
 }
 """Constants that are alike: what a new kind of layer or of traffic takes is guessed from the others of its group."""
 LEVELS = {"e": ENGINES, "g": GENERATIONS, "d": DTYPES}
-TYPED = {"dense_memory": "dense", "expert_compute": "expert", "expert_memory": "expert"}
+TYPED = {"mlp_memory": "dense", "expert_compute": "expert", "expert_memory": "expert"}
 """Whose dtype a constant goes by; the others go by the mixer's."""
 SCALES = (0.10, 0.30)
 """Residuals of log TPOT and log TTFT beyond which a row pulls less."""
@@ -137,7 +137,7 @@ def times(logs: dict[str, np.ndarray], a: Arrays):
     serving = ServingConstants(
         overhead=value["overhead"] * a.counts["layers"],
         wait_iterations=wait,
-        gather=value["gather"] * a.counts["gathering"],
+        gather_iterations=value["gather"] * a.counts["gathering"],
         host_per_token=value["per_token"],
         burst_share=value["burst"],
         replica_interference=value["replicas"],
@@ -145,7 +145,7 @@ def times(logs: dict[str, np.ndarray], a: Arrays):
         mixes_phases=True,
     )
     sequential = steps._replace(mixed=np.where(a.mixes, mixed, alone + decode))
-    tpot = mean_tpot(a.loop._replace(others=np.where(a.apart, 0.0, a.loop.others)), sequential, serving)
+    tpot = mean_tpot(a.loop._replace(other_requests=np.where(a.apart, 0.0, a.loop.other_requests)), sequential, serving)
     return mean_ttft(a.loop, steps, serving, tpot), tpot
 
 
@@ -157,8 +157,8 @@ def _rates(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) -> Effici
     host = (count["plain"] + count["dense"]) * value["host_plain"]
     host = host + (count["latent"] + count["linear"] + count["index"]) * value["host_other"]
     host = host + count["expert"] * value["host_expert"]
-    same = ("gemm_compute", "mixer_memory", "dense_memory", "context", "latent_context", "decode_compute")
-    same += ("decode_memory", "state", "elementwise", "permute", "reduce_latency", "reduce_bytes", "reduce_oneshot")
+    same = ("gemm_compute", "attention_proj_memory", "mlp_memory", "prefill_attention", "prefill_mla", "decode_compute")
+    same += ("decode_memory", "state", "elementwise", "permute", "allreduce_latency", "allreduce_bytes", "allreduce_oneshot")
     same += ("dispatch_latency", "dispatch_bytes", "step")
     return Efficiencies(
         expert_compute=value["expert_compute"],

@@ -120,7 +120,7 @@ class Arrays:
 def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
     """Stack rows."""
     loops = [row.deployment.replica_load(row.isl, row.osl, row.load, length_scale=MEAN_LENGTH_SHARE) for row in rows]
-    loops = [loop._replace(queued=0.0) if row.apart else loop for row, loop in zip(rows, loops, strict=True)]
+    loops = [loop._replace(queue_ratio=0.0) if row.apart else loop for row, loop in zip(rows, loops, strict=True)]
     works = [row.deployment.iteration_work(loop) for row, loop in zip(rows, loops, strict=True)]
     of = [row.deployment for row in rows]
 
@@ -137,10 +137,10 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
         prompts=np.array([work[1] for work in works]),
         loop=stack(loops),
         counts={
-            "plain": layers(lambda k: k.cache and not k.latent),
-            "latent": layers(lambda k: k.latent),
-            "linear": layers(lambda k: k.state),
-            "index": layers(lambda k: k.index),
+            "plain": layers(lambda k: k.cache_elements and not k.is_latent),
+            "latent": layers(lambda k: k.is_latent),
+            "linear": layers(lambda k: k.state_elements),
+            "index": layers(lambda k: k.indexer_ops),
             "dense": np.array([sum(k.layers for k in d.shape.feed_forwards if not k.experts) for d in of], float),
             "expert": np.array([d.shape.moe_layers for d in of], float),
             "gathering": np.array([d.layout.dp > 1 and d.engine == "trtllm" for d in of], float),

@@ -42,7 +42,7 @@ def test_parameters_become_a_layout_types_and_limits():
     )
     assert found.layout == Layout(tp=2, dp=2, ep=1)
     assert (found.dtypes.mlp, found.dtypes.kv) == ("fp8", "fp8")
-    assert (found.memory_fraction, found.max_running, found.max_batched_tokens) == (0.8, 32, 2048)
+    assert (found.memory_fraction, found.max_running_requests, found.max_batched_tokens) == (0.8, 32, 2048)
     assert (found.shape.max_model_len, found.cuda_graph) == (5000, False)
 
 

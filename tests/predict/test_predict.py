@@ -46,7 +46,7 @@ def test_operators_add_up_to_iterations_shorter_than_what_requests_see():
     found = predict("qwen3-8b", "h100", **LOAD)
     assert sum(found.prefill.values()) < found.ttft
     assert sum(found.decode.values()) < found.tpot
-    assert found.decode["dense"] > found.decode["head"] > 0
+    assert found.decode["mlp"] > found.decode["head"] > 0
 
 
 def test_a_version_that_reads_every_expert_decodes_as_slowly_for_few_as_for_many():
@@ -61,11 +61,11 @@ def test_a_version_that_reads_every_expert_decodes_as_slowly_for_few_as_for_many
 def test_only_an_engine_that_balances_replicas_holds_prompts_back():
     by = bundled_calibration()
     held = {
-        engine: by.serving_constants(engine, find_gpu("h200"), 60, dp=8).gather
+        engine: by.serving_constants(engine, find_gpu("h200"), 60, dp=8).gather_iterations
         for engine in ("vllm", "sglang", "trtllm")
     }
     assert held["trtllm"] > held["vllm"] == held["sglang"] == 0
-    assert by.serving_constants("trtllm", find_gpu("h200"), 60, dp=1).gather == 0
+    assert by.serving_constants("trtllm", find_gpu("h200"), 60, dp=1).gather_iterations == 0
 
 
 def test_a_deeper_model_takes_longer_to_begin():
@@ -129,7 +129,7 @@ def test_more_requests_never_make_a_new_models_tokens_faster(model, engine, isl,
 
 def test_constants_are_physical():
     by = bundled_calibration()
-    for name in ("gemm_compute", "mixer_memory", "dense_memory", "context", "reduce_bytes"):
+    for name in ("gemm_compute", "attention_proj_memory", "mlp_memory", "prefill_attention", "allreduce_bytes"):
         for engine in ("vllm", "sglang", "trtllm"):
             assert 0.5 < by.value(name, engine, "hopper") < 6, name
 

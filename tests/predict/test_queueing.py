@@ -15,7 +15,7 @@ from autotuner.predict.queueing import IterationSeconds, closed_loop_load, mean_
 PLAIN = ServingConstants(
     overhead=0.01,
     wait_iterations=2.0,
-    gather=0.0,
+    gather_iterations=0.0,
     host_per_token=0.0,
     burst_share=0.05,
     replica_interference=0.0,
@@ -49,7 +49,7 @@ def test_the_first_token_waits_for_the_burst_at_the_start():
 
 
 def test_a_prompt_held_back_for_other_replicas_waits_until_each_has_one_and_no_longer():
-    holding = replace(PLAIN, gather=40.0)
+    holding = replace(PLAIN, gather_iterations=40.0)
     rare, often = (
         mean_ttft(loop(64, osl=osl), SHORT, holding, 0.02) - mean_ttft(loop(64, osl=osl), SHORT, PLAIN, 0.02)
         for osl in (64_000, 64)
@@ -81,7 +81,7 @@ def llama(engine):
 
 def test_an_engine_that_reserves_the_whole_answer_runs_fewer_requests_at_once():
     reserving, growing = (llama(engine).replica_load(1024, 8192, 64) for engine in ("trtllm", "vllm"))
-    assert reserving.queued > growing.queued == 0
+    assert reserving.queue_ratio > growing.queue_ratio == 0
     assert reserving.batch < 64
 
 
