@@ -23,7 +23,7 @@ EXPERT_DIVERSITY_POWER = 0.7
 """n tokens of one iteration pick as many different experts as n**0.7 tokens that pick independently.
 
 Held-out models: TPOT off by 15.6% in the median, 16.7% with 0.6, 15.5% with 0.8, 16.0% with 1
-(benchmarks/predict/errors.py); tokens of one batch are alike, so that 1 has no basis.
+(benchmarks/predict/errors.py).
 """
 ONESHOT_BYTES = 2 * 2**20
 """Message from which an all-reduce goes around the ring; smaller ones are read from every GPU at once.
