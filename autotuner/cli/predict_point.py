@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autotuner.errors import pluralize
@@ -215,8 +216,8 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
         "requests_in_flight_at_most": prediction.max_in_flight,
         "weight_bytes": prediction.memory.weights,
         "kv_pool_bytes": max(0, prediction.memory.kv_pool),
-        "prefill": dict(prediction.prefill),
-        "decode": dict(prediction.decode),
+        "prefill": _json_operators(prediction.prefill),
+        "decode": _json_operators(prediction.decode),
         "model_was_measured": prediction.model_measured,
         "source": "predicted",
     }

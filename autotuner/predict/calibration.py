@@ -57,7 +57,7 @@ class Calibration:
     intervals: Mapping[str, Any]
 
     def value(self, name: str, *keys: str) -> float:
-        """One constant: its base times the multipliers of these engine, generation and dtype, 1 where none was fitted."""
+        """One constant: its base times the multipliers of these engine, generation and dtype, each 1 if not fitted."""
         row = self.constants[name]
         value = row["base"]
         for key in keys:

@@ -70,7 +70,10 @@ class LoadCurve:
     def prefill_seconds(self) -> float:
         """Seconds per prompt of a deployment that does nothing but prefill batched prompts, on all its replicas."""
         new_tokens = self.traffic.isl * (1 - self.traffic.prefix_hit)
-        layout, prompts = self.deployment.layout, int(max(1.0, self.deployment.max_batched_tokens / max(1.0, new_tokens)))
+        layout, prompts = (
+            self.deployment.layout,
+            int(max(1.0, self.deployment.max_batched_tokens / max(1.0, new_tokens))),
+        )
         work = self.deployment.operators.work([(new_tokens, self.traffic.isl - new_tokens)] * prompts, 0, 0)
         seconds = step_parts(work, self.deployment.bundled_efficiencies, eager=True).total
         factor = self.factors.prefill if self.factors else 1.0

@@ -10,8 +10,7 @@ from autotuner.errors import ConfigError
 from autotuner.predict import memory
 from autotuner.predict.calibration import Calibration, bundled_calibration
 from autotuner.predict.efficiencies import UNIT_COSTS, CostFactors, Efficiencies, StepParts, step_parts
-from autotuner.predict.hardware import GpuSpec
-from autotuner.predict.hardware import find_gpu as find_gpu
+from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.layout import Dtypes, Layout, resolve_dtypes
 from autotuner.predict.operators import Operators, Work
 from autotuner.predict.queueing import DEFAULT_BATCHED_TOKENS, ClosedLoopLoad, IterationSeconds, closed_loop_load

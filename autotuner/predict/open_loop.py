@@ -93,7 +93,7 @@ class OpenLoopModel:
 
     @cached_property
     def max_rate(self) -> float:
-        """Largest sustainable rate in requests/s, over all replicas: every batch slot taken, or prefill all the time."""
+        """Largest sustainable rate in requests/s over all replicas: every batch slot taken, or always prefilling."""
         slot_rate = self.batch_slots / self.service_seconds(self.batch_slots)
         return min(slot_rate, 1 / (self.load_curve.prefill_seconds * self.replicas)) * self.replicas
 
@@ -121,7 +121,10 @@ class OpenLoopModel:
         return prefill_wait + slot_seconds * queue_probability / (2 * (1 - slot_utilization))
 
     def mean_times(self, rate: float) -> tuple[float, float, float, float]:
-        """Mean TTFT, TPOT and wait (part of TTFT) in seconds, infinite above `max_rate`; requests in service per replica."""
+        """Mean TTFT, TPOT and wait (part of TTFT) in seconds, and mean requests in service per replica.
+
+        The times are infinite from `max_rate` on.
+        """
         if rate >= self.max_rate:
             return math.inf, math.inf, math.inf, self.batch_slots
         in_service = self.mean_in_service(rate)

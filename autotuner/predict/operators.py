@@ -160,7 +160,9 @@ class Operators:
                     prefill_mla += seconds
                 else:
                     prefill_attention += seconds
-        routed_tokens = tokens + (self.layout.dp - 1) * (tokens if other_replica_tokens is None else other_replica_tokens)
+        routed_tokens = tokens + (self.layout.dp - 1) * (
+            tokens if other_replica_tokens is None else other_replica_tokens
+        )
         message_bytes = tokens * self._message_bytes
         rows = (tokens * tokens + TILE_ROWS * TILE_ROWS) ** 0.5
         expert_compute = expert_memory = idle_expert_memory = 0.0

@@ -19,7 +19,7 @@ from autotuner.predict.disaggregated import (
     prefill_worker,
     with_excess,
 )
-from autotuner.predict.hardware import find_gpu as find_gpu
+from autotuner.predict.hardware import find_gpu
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.open_loop import OpenLoopModel
 from autotuner.predict.predict import DoesNotFitError
@@ -102,7 +102,7 @@ def _sort_key(option: ServingOption, *, by_cost: bool, max_gpus: int | None) -> 
 
 
 def _aggregated_option(load_curve: LoadCurve, rate: float, target: LatencyTarget, prices: Prices) -> ServingOption:
-    """As many replicas of a deployment as sustain the rate within the target, or with nearly idle times where none do."""
+    """As many replicas of a deployment as sustain the rate within the target, or nearly idle where none meet it."""
     open_loop, deployment = OpenLoopModel(load_curve), load_curve.deployment
     replicas = max(1, math.ceil(rate / _max_rate_within(open_loop, target)))
     ttft, tpot, _, in_service = open_loop.mean_times(rate / replicas)

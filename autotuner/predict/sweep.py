@@ -13,8 +13,7 @@ from autotuner.predict.disaggregated import (
     prefill_worker,
     with_excess,
 )
-from autotuner.predict.hardware import GpuSpec
-from autotuner.predict.hardware import find_gpu as find_gpu
+from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.measured_lookup import MeasuredLookup

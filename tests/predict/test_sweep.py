@@ -35,7 +35,7 @@ def test_no_option_of_the_frontier_beats_another_in_both():
 
 def test_no_option_takes_more_gpus_than_there_are():
     found = rank_options("qwen3-8b", "h100", total_gpus=6, **LOAD)
-    assert {option.mode for option in found} == {"aggregated", "split"}
+    assert {option.mode for option in found} == {"aggregated", "disaggregated"}
     assert max(option.gpus for option in found) == 6
 
 
