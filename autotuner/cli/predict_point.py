@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from autotuner.predict.predict import Prediction
     from autotuner.predict.traffic import LatencyTarget, MeanLatencies
 
+OPERATOR_LABELS = {"attention_proj": "attention projections", "mlp": "MLP"}
+
 
 def predict_point(question: Question, layout: Layout, concurrency: int, rate: float | None, *, as_json: bool) -> None:
     """Predict one deployment under a closed or an open loop, and judge it."""
@@ -140,7 +142,7 @@ def _print_tables(
         )
     parts = [
         {
-            "operator": name,
+            "operator": OPERATOR_LABELS.get(name, name),
             "prefill": format_latency(prediction.prefill[name]),
             "decode": format_latency(prediction.decode[name]),
         }
@@ -253,3 +255,9 @@ def format_latency(seconds: float) -> str:
 def format_interval(interval: tuple[float, float]) -> str:
     """The edges of an interval."""
     return f"{format_latency(interval[0])} to {format_latency(interval[1])}"
+
+
+def _json_operators(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by operator, under the keys that the JSON has always had."""
+    keys = {"attention_proj": "mixer", "mlp": "dense"}
+    return {keys.get(name, name): value for name, value in seconds.items()}
