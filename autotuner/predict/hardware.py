@@ -17,6 +17,9 @@ from autotuner.errors import ConfigError
 
 GPU_TABLE = Path(__file__).with_name("gpus.yaml")
 
+DEFAULT_GPUS_PER_NODE = 8
+"""GPUs of one node where the type is unknown: as in HGX and DGX systems."""
+
 VENDORS = ("nvidia", "amd", "intel")
 
 
