@@ -50,7 +50,7 @@ UNMODELLED_FLAGS = re.compile(
 """Engine flags that change memory or speed in ways that are not modelled."""
 
 MAX_CONCURRENCY = 4096
-"""Highest concurrency tried for a request rate; chosen by hand, eight times the largest of the measured rows."""
+"""Highest concurrency tried for a request rate; chosen by hand."""
 
 
 def model_on_gpus_for(

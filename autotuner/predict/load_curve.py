@@ -13,7 +13,7 @@ from autotuner.predict.predict import Prediction, effect_keys, predict_closed_lo
 from autotuner.predict.traffic import Traffic
 
 MAX_BATCH = 512
-"""Most requests a replica runs at once: engines' usual limit, and the largest load of the measured rows."""
+"""Most requests a replica runs at once where its limit is unknown: engines' usual one."""
 
 
 class LoadCurve:

@@ -10,9 +10,9 @@ from autotuner.predict.shape import DTYPE_BYTES, ModelShape
 
 GIB = 2**30
 CONTEXT_BYTES = int(0.9 * GIB)
-"""CUDA context, kernels and captured graphs; vLLM and SGLang log 0.7 to 1.3 GiB."""
+"""CUDA context, kernels and captured graphs; engines log 0.7 to 1.3 GiB."""
 COLLECTIVE_BYTES = int(0.4 * GIB)
-"""NCCL buffers where there is more than one GPU. Chosen by hand; tests/predict/test_engine_logs.py bounds the sum."""
+"""NCCL buffers, where there is more than one GPU; chosen by hand."""
 DEFAULT_RUNNING_REQUESTS = 256
 """vLLM's default max_num_seqs, for which an engine profiles its logits at start."""
 KV_BYTES_PER_ELEMENT = {"bf16": 2, "fp8": 1}

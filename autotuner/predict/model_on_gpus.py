@@ -17,7 +17,7 @@ from autotuner.predict.queueing import DEFAULT_BATCHED_TOKENS, ClosedLoopLoad, I
 from autotuner.predict.shape import ModelShape, model_shape
 
 DEFAULT_MEMORY_FRACTION = 0.9
-"""vLLM's gpu_memory_utilization before 0.19, and TensorRT-LLM's share of free memory."""
+"""vLLM's gpu_memory_utilization in most of its versions, and TensorRT-LLM's free_gpu_memory_fraction."""
 CACHED_OUTPUT_SHARE = {"vllm": 0.5}
 """Mean share of its output that a running request has KV cache for.
 

@@ -13,7 +13,7 @@ from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.predict import Prediction
 
 LOADS_PER_REPLICA = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Requests per replica at which TPOT is predicted, with linear interpolation between; about the loads of the fit."""
+"""Requests per replica at which TPOT is predicted, with linear interpolation between; chosen by hand."""
 BISECTION_STEPS = 40
 """Bisection steps to the fixed point; 40 reach the last digits of a float."""
 
