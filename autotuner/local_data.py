@@ -1,4 +1,4 @@
-"""What finished trials teach predictions: rows of measurements, and factors fitted to a user's own runs."""
+"""Local data for predictions: measured rows from finished trials, and factors calibrated to a user's runs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from autotuner.workload import scenarios
 
 log = logging.getLogger(__name__)
 UNINFORMATIVE_VERDICTS = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
-"""Verdicts on load points that say nothing about how fast the engine is."""
+"""Verdicts on load points whose times are not those of the engine."""
 
 
 def recording_observer(store: RunStore, forecaster: Forecaster, observer: Observer) -> Observer:
-    """An observer that keeps what each finished trial measured, then calls `observe`."""
+    """An observer that records the load points of each finished trial, then calls `observer`."""
 
     def watch(progress: Progress) -> None:
         if progress.finished_trial is not None:
@@ -43,9 +43,9 @@ def recording_observer(store: RunStore, forecaster: Forecaster, observer: Observ
 
 
 def record_trial(store: RunStore, forecaster: Forecaster, trial: Trial) -> int:
-    """Keep a trial's measured load points for later what-if questions; returns how many.
+    """Add a trial's measured load points to the local database and return how many.
 
-    Simulated figures are never kept. Nothing that goes wrong here costs the run.
+    Simulated figures are never added. A database that cannot be written is logged, and costs no trial.
     """
     rows = [_measured_row(store, forecaster, trial, result) for result in _measured_results(trial)]
     if not rows:
@@ -64,12 +64,13 @@ def _measured_results(trial: Trial) -> Iterator[LoadPointResult]:
 
 
 def _measured_row(store: RunStore, forecaster: Forecaster, trial: Trial, result: LoadPointResult) -> MeasuredRow:
-    of = forecaster.model_on_gpus(trial.candidate)
+    deployment = forecaster.model_on_gpus(trial.candidate)
     point, metrics = result.load_point, result.metrics
     scenario = scenarios.parse(point.scenario)
     isl, osl = scenario.mean_lengths
     version = trial.measurement.server.get("version")
-    first, each = _mean_and_interval(metrics.ttft), _mean_and_interval(metrics.tpot)
+    ttft, ttft_low, ttft_high = _mean_and_interval(metrics.ttft)
+    tpot, tpot_low, tpot_high = _mean_and_interval(metrics.tpot)
     return MeasuredRow(
         run=str(store.path.resolve()),
         trial=trial.number,
@@ -80,10 +81,10 @@ def _measured_row(store: RunStore, forecaster: Forecaster, trial: Trial, result:
         engine=trial.candidate.runtime,
         engine_version=None if version is None else str(version),
         model=store.experiment.model.id_or_path,
-        geometry=geometry_name(of.shape) if of else None,
-        gpu=of.gpu.name if of else None,
-        layout=layout_name(of) if of else None,
-        dtypes=dtypes_name(of) if of else None,
+        geometry=geometry_name(deployment.shape) if deployment else None,
+        gpu=deployment.gpu.name if deployment else None,
+        layout=layout_name(deployment) if deployment else None,
+        dtypes=dtypes_name(deployment) if deployment else None,
         scenario=point.scenario,
         isl=isl,
         osl=osl,
@@ -92,12 +93,12 @@ def _measured_row(store: RunStore, forecaster: Forecaster, trial: Trial, result:
         rate=point.rate,
         verdict=result.verdict.value,
         requests=metrics.requests,
-        ttft=first[0],
-        ttft_low=first[1],
-        ttft_high=first[2],
-        tpot=each[0],
-        tpot_low=each[1],
-        tpot_high=each[2],
+        ttft=ttft,
+        ttft_low=ttft_low,
+        ttft_high=ttft_high,
+        tpot=tpot,
+        tpot_low=tpot_low,
+        tpot_high=tpot_high,
         output_throughput=metrics.output_throughput,
         request_throughput=metrics.request_throughput,
     )
@@ -106,18 +107,18 @@ def _measured_row(store: RunStore, forecaster: Forecaster, trial: Trial, result:
 def _mean_and_interval(distribution: Distribution | None) -> tuple[float | None, float | None, float | None]:
     if distribution is None:
         return None, None, None
-    low, high = distribution.intervals.get("mean", (None, None))
-    return distribution.mean, low, high
+    lower, upper = distribution.intervals.get("mean", (None, None))
+    return distribution.mean, lower, upper
 
 
-def _cached_prefix_tokens(candidate: Candidate, prefix: int) -> float:
-    """Prompt tokens that the prefix cache holds."""
-    return 0.0 if candidate.parameters.get("prefix-caching") is False else float(prefix)
+def _cached_prefix_tokens(candidate: Candidate, prefix_tokens: int) -> float:
+    """Prompt tokens that hit the prefix cache: none where the candidate turns it off."""
+    return 0.0 if candidate.parameters.get("prefix-caching") is False else float(prefix_tokens)
 
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """The load points of runs that can be fitted, by engine and GPU type, and how many could not be."""
+    """Load points of runs beside their predictions, by `factors_key`, and how many had to be skipped."""
 
     points: dict[str, list[CalibrationPoint]]
     skipped_points: int
@@ -125,24 +126,24 @@ class CalibrationData:
 
 
 def read_calibration_data(runs: Sequence[Path], *, simulated: bool = False, gpu: str | None = None) -> CalibrationData:
-    """Read what runs measured, beside what the bundled constants predict.
+    """Read the load points of runs beside the predictions of the bundled constants.
 
-    `gpu` is the GPU type of runs that do not say it. Raises UsageError where nothing can be
-    fitted, and where figures are simulated and that was not asked for.
+    `gpu` is the GPU type of runs that do not name one. Raises UsageError where nothing can be
+    fitted, and for simulated figures unless `simulated`.
     """
     points: dict[str, list[CalibrationPoint]] = {}
-    left_out, sources = 0, set[str]()
+    skipped_points, sources = 0, set[str]()
     for path in runs:
         store = RunStore.open(path)
-        foresight = _forecaster_for(store.experiment, gpu)
+        forecaster = _forecaster_for(store.experiment, gpu)
         for trial in store.trials():
             for result in trial.measurement.load_points:
                 sources.add(result.source)
-                made = _calibration_point(foresight, path, trial, result)
-                if made is None:
-                    left_out += 1
+                point = _calibration_point(forecaster, path, trial, result)
+                if point is None:
+                    skipped_points += 1
                 else:
-                    points.setdefault(made.key, []).append(made)
+                    points.setdefault(point.key, []).append(point)
     source: Literal["measured", "simulated"] = "simulated" if "simulated" in sources else "measured"
     if source == "simulated" and not simulated:
         raise UsageError(
@@ -156,35 +157,38 @@ def read_calibration_data(runs: Sequence[Path], *, simulated: bool = False, gpu:
             why="The model's shape or the GPU type is unknown, or no closed-loop load point is valid.",
             remedy="Name the GPU with --gpu, and measure at several --concurrency levels.",
         )
-    return CalibrationData(points, left_out, source)
+    return CalibrationData(points, skipped_points, source)
 
 
 def _forecaster_for(experiment: Experiment, gpu: str | None) -> Forecaster:
-    chosen = engine(experiment.base_runtime)
-    found = Forecaster.from_experiment(experiment, chosen, launcher(experiment.deployment.mode, experiment.deployment))
-    return replace(found, gpu=hardware.find_gpu(gpu).name) if gpu else found
+    forecaster = Forecaster.from_experiment(
+        experiment, engine(experiment.base_runtime), launcher(experiment.deployment.mode, experiment.deployment)
+    )
+    return replace(forecaster, gpu=hardware.find_gpu(gpu).name) if gpu else forecaster
 
 
 def _calibration_point(
     forecaster: Forecaster, run: Path, trial: Trial, result: LoadPointResult
 ) -> CalibrationPoint | None:
-    """A load point beside its prediction; None where there is none, or where it cannot be believed."""
-    of, concurrency = forecaster.model_on_gpus(trial.candidate), result.load_point.concurrency
+    """A closed-loop load point beside its prediction; None without a prediction or a valid verdict."""
+    deployment, concurrency = forecaster.model_on_gpus(trial.candidate), result.load_point.concurrency
     ttft, tpot = result.metrics.ttft, result.metrics.tpot
-    if of is None or concurrency is None or ttft is None or tpot is None or result.verdict in UNINFORMATIVE_VERDICTS:
+    if deployment is None or concurrency is None or ttft is None or tpot is None:
+        return None
+    if result.verdict in UNINFORMATIVE_VERDICTS:
         return None
     scenario = scenarios.parse(result.load_point.scenario)
     isl, osl = (max(1, round(length)) for length in scenario.mean_lengths)
-    hit = min(_cached_prefix_tokens(trial.candidate, scenario.prefix_tokens) / isl, 1 - 1 / isl)
+    prefix_hit = min(_cached_prefix_tokens(trial.candidate, scenario.prefix_tokens) / isl, 1 - 1 / isl)
     try:
-        served = LoadCurve(of, Traffic(isl, osl, prefix_hit=hit), bundled_only=True)
-        found = served.at_concurrency(concurrency)
+        load_curve = LoadCurve(deployment, Traffic(isl, osl, prefix_hit=prefix_hit), bundled_only=True)
+        prediction = load_curve.at_concurrency(concurrency)
     except AutotuneError:
         return None
     return CalibrationPoint(
-        key=factors_key(of.engine, of.gpu.name),
+        key=factors_key(deployment.engine, deployment.gpu.name),
         launch=f"{run} {trial.number}",
-        parts=time_parts(found, served.single_request),
+        parts=time_parts(prediction, load_curve.single_request),
         ttft=ttft.mean,
         tpot=tpot.mean,
     )
@@ -192,7 +196,7 @@ def _calibration_point(
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """What runs taught: all factors fitted, those that were kept, where, and how many load points were left out."""
+    """Result of `calibrate`: all fitted factors by `factors_key`, the keys that were kept and in which file."""
 
     factors: dict[str, Factors]
     kept_keys: tuple[str, ...]
@@ -202,16 +206,16 @@ class CalibrationResult:
 
 
 def calibrate(runs: Sequence[str | Path], *, simulated: bool = False, gpu: str | None = None) -> CalibrationResult:
-    """Fit predictions to run folders and keep the factors that help on load points the fit had not seen.
+    """Fit predictions to run folders and keep the factors that lower the error on held-out load points.
 
     Three factors for each engine and GPU type, of prefill, decode and overhead; later predictions
-    on this machine use them. `gpu` names the GPU type of runs that do not say it. Raises
-    UsageError for too few load points, and for simulated runs unless `simulated`.
+    on this machine use them. `gpu` is the GPU type of runs that do not name one. Raises UsageError
+    for too few load points, and for simulated runs unless `simulated`.
     """
     paths = [Path(run) for run in runs]
-    found = read_calibration_data(paths, simulated=simulated, gpu=gpu)
+    data = read_calibration_data(paths, simulated=simulated, gpu=gpu)
     names = tuple(str(path.resolve()) for path in paths)
-    made = {key: fit_factors(points, found.source, names) for key, points in found.points.items()}
-    better = {key: by for key, by in made.items() if sum(by.after) < sum(by.before)}
-    place = save_factors(better) if better else None
-    return CalibrationResult(made, tuple(better), place, found.skipped_points, found.source)
+    fitted = {key: fit_factors(points, data.source, names) for key, points in data.points.items()}
+    better = {key: factors for key, factors in fitted.items() if sum(factors.after) < sum(factors.before)}
+    path = save_factors(better) if better else None
+    return CalibrationResult(fitted, tuple(better), path, data.skipped_points, data.source)

@@ -1,4 +1,4 @@
-"""Which GPU type candidates are foreseen on, and that what does not fit is no candidate."""
+"""Which GPU type candidates are predicted on, and that what does not fit is no candidate."""
 
 import json
 
@@ -29,9 +29,11 @@ def experiment(base_runtime="sim", model="llama-3.1-70b", parameters=None, **sec
     )
 
 
-def foresight(**asked):
-    of = experiment(**asked)
-    return Forecaster.from_experiment(of, engine(of.base_runtime), launcher(of.deployment.mode, of.deployment))
+def forecaster(**sections):
+    config = experiment(**sections)
+    return Forecaster.from_experiment(
+        config, engine(config.base_runtime), launcher(config.deployment.mode, config.deployment)
+    )
 
 
 @pytest.fixture
@@ -39,33 +41,33 @@ def machine(monkeypatch):
     """Give this machine GPUs with these names."""
 
     def has(*names):
-        found = tuple(
+        installed = tuple(
             InstalledGpu(index, name, f"GPU-{index}", 80 * 2**30, 80 * 2**30) for index, name in enumerate(names)
         )
-        monkeypatch.setattr(gpus, "query_inventory", lambda: GpuInventory(found))
+        monkeypatch.setattr(gpus, "query_inventory", lambda: GpuInventory(installed))
 
     return has
 
 
 def test_the_simulated_engine_has_the_gpu_it_imitates():
-    assert foresight(simulate={"gpu": "l4"}, hardware={"gpu_type": "H100"}).gpu == "l4"
+    assert forecaster(simulate={"gpu": "l4"}, hardware={"gpu_type": "H100"}).gpu == "l4"
 
 
 def test_a_real_engine_has_the_type_the_experiment_names_else_that_of_the_machine(machine):
     machine("NVIDIA H200", "NVIDIA H200", "Tesla T4")
-    assert foresight(base_runtime="vllm", hardware={"gpu_type": "H100"}).gpu == "H100"
-    assert foresight(base_runtime="vllm", hardware={"gpus": [0, 1]}).gpu == "NVIDIA H200"
-    assert foresight(base_runtime="vllm").gpu is None
+    assert forecaster(base_runtime="vllm", hardware={"gpu_type": "H100"}).gpu == "H100"
+    assert forecaster(base_runtime="vllm", hardware={"gpus": [0, 1]}).gpu == "NVIDIA H200"
+    assert forecaster(base_runtime="vllm").gpu is None
 
 
-def test_nothing_is_foreseen_of_an_endpoint_or_on_a_cpu(machine):
+def test_nothing_is_predicted_for_an_endpoint_or_on_a_cpu(machine):
     machine("NVIDIA H200")
     elsewhere = {"mode": "external", "url": "http://127.0.0.1:1"}
     container = {"deployment": {"mode": "docker"}}
-    assert foresight(base_runtime="vllm", deployment=elsewhere).gpu is None
-    assert foresight(base_runtime="sim", deployment=elsewhere).gpu is None
-    assert foresight(**container, base_runtime="vllm", runtime={"image": "acme/vllm-openai:1"}).gpu == "NVIDIA H200"
-    assert foresight(**container, base_runtime="vllm", runtime={"image": "acme/vllm-cpu:1"}).gpu is None
+    assert forecaster(base_runtime="vllm", deployment=elsewhere).gpu is None
+    assert forecaster(base_runtime="sim", deployment=elsewhere).gpu is None
+    assert forecaster(**container, base_runtime="vllm", runtime={"image": "acme/vllm-openai:1"}).gpu == "NVIDIA H200"
+    assert forecaster(**container, base_runtime="vllm", runtime={"image": "acme/vllm-cpu:1"}).gpu is None
 
 
 def test_what_does_not_fit_is_no_candidate_and_says_why():
@@ -96,54 +98,54 @@ def test_a_model_in_a_folder_is_read_from_there(tmp_path, machine):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
     known, unknown = (
-        foresight(base_runtime="sglang", model=str(tmp_path / name)).memory_shortage(Candidate("sglang"))
+        forecaster(base_runtime="sglang", model=str(tmp_path / name)).memory_shortage(Candidate("sglang"))
         for name in ("known", "unknown")
     )
     assert "does not fit" in known
     assert unknown is None
 
 
-def test_a_shared_prefix_is_foreseen_in_the_cache_unless_that_is_off():
-    seen = foresight(model="llama-3.1-8b")
+def test_a_shared_prefix_is_predicted_in_the_cache_unless_that_is_off():
+    forecast = forecaster(model="llama-3.1-8b")
     point = LoadPoint("P(3000,100,200)", concurrency=4)
-    on, off = (seen.predict(Candidate("sim", {"prefix-caching": cache}), point) for cache in (True, False))
+    on, off = (forecast.predict(Candidate("sim", {"prefix-caching": cache}), point) for cache in (True, False))
     assert on.ttft < off.ttft
 
 
-def test_slower_operators_are_foreseen_to_take_longer():
-    found, candidate = foresight(), Candidate("sim", {"tp-size": 4})
+def test_slower_operators_are_predicted_to_take_longer():
+    forecast, candidate = forecaster(), Candidate("sim", {"tp-size": 4})
     point = LoadPoint("D(1000,200)", concurrency=16)
-    as_fitted = found.predict(candidate, point)
+    as_fitted = forecast.predict(candidate, point)
     assert as_fitted is not None
-    assert found.predict(candidate, point, UNIT_COSTS) == as_fitted
+    assert forecast.predict(candidate, point, UNIT_COSTS) == as_fitted
     for kind in COST_KINDS:
-        slower = found.predict(candidate, point, CostFactors(**{kind: 1.2}))
+        slower = forecast.predict(candidate, point, CostFactors(**{kind: 1.2}))
         assert slower is not None
         assert slower.tpot >= as_fitted.tpot
-    every = found.predict(candidate, point, CostFactors(*[1.2] * len(COST_KINDS)))
+    every = forecast.predict(candidate, point, CostFactors(*[1.2] * len(COST_KINDS)))
     assert every is not None
     assert every.tpot == pytest.approx(1.2 * as_fitted.tpot, rel=0.02)
 
 
 def test_what_has_no_room_for_a_cache_is_not_expected_to_hold_its_model():
-    found = foresight()
-    assert not found.expects_fit(Candidate("sim", {"tp-size": 1}))
-    assert found.expects_fit(Candidate("sim", {"tp-size": 4}))
-    assert foresight(base_runtime="vllm").expects_fit(Candidate("vllm", {"tp-size": 1}))
+    forecast = forecaster()
+    assert not forecast.expects_fit(Candidate("sim", {"tp-size": 1}))
+    assert forecast.expects_fit(Candidate("sim", {"tp-size": 4}))
+    assert forecaster(base_runtime="vllm").expects_fit(Candidate("vllm", {"tp-size": 1}))
 
 
-def test_what_was_calibrated_here_is_in_what_is_foreseen_of_measured_runs_alone(machine, monkeypatch, tmp_path):
+def test_local_factors_apply_to_predictions_of_measured_runs_alone(machine, monkeypatch, tmp_path):
     machine("NVIDIA H200")
     monkeypatch.setenv("AUTOTUNE_DATA_HOME", str(tmp_path))
     candidate, point = Candidate("vllm", {"tp-size": 4}), LoadPoint("D(1000,200)", concurrency=8)
-    asked = {"base_runtime": "vllm", "hardware": {"gpu_type": "H200"}}
-    before, virtual = foresight(**asked).predict(candidate, point), {"optimization": {"evaluator": "simulated"}}
+    config = {"base_runtime": "vllm", "hardware": {"gpu_type": "H200"}}
+    before, virtual = forecaster(**config).predict(candidate, point), {"optimization": {"evaluator": "simulated"}}
     assert before is not None
     factors = Factors(1.5, 2.0, 1.0, 9, 3, (0.4, 0.4), (0.05, 0.05), "measured", "2026-01-01")
-    deployed = foresight(**asked).model_on_gpus(candidate)
+    deployed = forecaster(**config).model_on_gpus(candidate)
     assert deployed is not None
     save_factors({factors_key("vllm", deployed.gpu.name): factors})
-    after, simulated = (foresight(**asked, **more).predict(candidate, point) for more in ({}, virtual))
+    after, simulated = (forecaster(**config, **more).predict(candidate, point) for more in ({}, virtual))
     assert after is not None
     assert 1.5 * before.tpot < after.tpot <= 2.0 * before.tpot
     assert simulated == before

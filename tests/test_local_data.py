@@ -52,12 +52,14 @@ def store(tmp_path):
     return RunStore.create(tmp_path / "runs", CONFIG, {})
 
 
-def foresight(store):
-    of: Experiment = store.experiment
-    return Forecaster.from_experiment(of, engine(of.base_runtime), launcher(of.deployment.mode, of.deployment))
+def forecaster(store):
+    experiment: Experiment = store.experiment
+    return Forecaster.from_experiment(
+        experiment, engine(experiment.base_runtime), launcher(experiment.deployment.mode, experiment.deployment)
+    )
 
 
-def served(tp=1) -> LoadCurve:
+def load_curve(tp=1) -> LoadCurve:
     return LoadCurve(
         Software("vllm", kv_dtype=None).deploy("qwen3-8b", "h100", Layout(tp=tp)), TRAFFIC, bundled_only=True
     )
@@ -98,88 +100,92 @@ def slower(concurrency, tp=1, prefill=1.0, decode=1.0, source="measured"):
     """A load point measured at the prediction times these factors."""
     from autotuner.predict.local_factors import time_parts
 
-    overhead, first, each, stalls = time_parts(served(tp).at_concurrency(concurrency), served(tp).single_request)
+    overhead, first, each, stalls = time_parts(
+        load_curve(tp).at_concurrency(concurrency), load_curve(tp).single_request
+    )
     return result(concurrency, overhead + first * prefill, each * decode + stalls * prefill, source)
 
 
 def test_a_measured_trial_is_found_by_the_question_it_answers(store):
-    assert record_trial(store, foresight(store), trial(3, [result(8, 0.08, 0.011)])) == 1
-    answer = MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(8)
-    assert answer.source == "measured"
-    assert (answer.prediction.ttft, answer.prediction.tpot) == (0.08, 0.011)
-    assert answer.prediction.ttft_interval == pytest.approx((0.97 * 0.08, 1.03 * 0.08))
-    assert "trial 3 at D(1000,200) @ 8" in answer.explanation
+    assert record_trial(store, forecaster(store), trial(3, [result(8, 0.08, 0.011)])) == 1
+    lookup = MeasuredLookup(LoadCurve(load_curve().deployment, TRAFFIC)).at_concurrency(8)
+    assert lookup.source == "measured"
+    assert (lookup.prediction.ttft, lookup.prediction.tpot) == (0.08, 0.011)
+    assert lookup.prediction.ttft_interval == pytest.approx((0.97 * 0.08, 1.03 * 0.08))
+    assert "trial 3 at D(1000,200) @ 8" in lookup.explanation
 
 
 def test_between_two_measured_loads_it_is_interpolated_along_the_prediction(store):
     loads = [slower(8, decode=1.2), slower(32, decode=1.2)]
-    record_trial(store, foresight(store), trial(1, loads))
-    answer = MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(16)
-    assert answer.source == "interpolated"
-    assert answer.prediction.tpot == pytest.approx(slower(16, decode=1.2).metrics.tpot.mean, rel=0.02)
-    assert answer.prediction.tpot_interval.lower < answer.prediction.tpot < answer.prediction.tpot_interval.upper
+    record_trial(store, forecaster(store), trial(1, loads))
+    lookup = MeasuredLookup(LoadCurve(load_curve().deployment, TRAFFIC)).at_concurrency(16)
+    assert lookup.source == "interpolated"
+    assert lookup.prediction.tpot == pytest.approx(slower(16, decode=1.2).metrics.tpot.mean, rel=0.02)
+    assert lookup.prediction.tpot_interval.lower < lookup.prediction.tpot < lookup.prediction.tpot_interval.upper
 
 
 def test_between_two_measured_lengths_it_is_interpolated_too(store):
     rows = [result(8, 0.05, 0.012, scenario="D(500,200)"), result(8, 0.2, 0.012, scenario="D(1900,200)")]
-    record_trial(store, foresight(store), trial(1, rows))
-    answer = MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(8)
-    assert answer.source == "interpolated"
-    assert 0.05 < answer.prediction.ttft < 0.2
+    record_trial(store, forecaster(store), trial(1, rows))
+    lookup = MeasuredLookup(LoadCurve(load_curve().deployment, TRAFFIC)).at_concurrency(8)
+    assert lookup.source == "interpolated"
+    assert 0.05 < lookup.prediction.ttft < 0.2
 
 
-@pytest.mark.parametrize("asked", [4, 64])
-def test_beyond_what_was_measured_it_is_predicted(store, asked):
-    record_trial(store, foresight(store), trial(1, [slower(8), slower(32)]))
-    assert MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(asked).source == "predicted"
+@pytest.mark.parametrize("concurrency", [4, 64])
+def test_beyond_what_was_measured_it_is_predicted(store, concurrency):
+    record_trial(store, forecaster(store), trial(1, [slower(8), slower(32)]))
+    assert MeasuredLookup(LoadCurve(load_curve().deployment, TRAFFIC)).at_concurrency(concurrency).source == "predicted"
 
 
 def test_loads_too_far_apart_are_not_interpolated(store):
-    record_trial(store, foresight(store), trial(1, [slower(1), slower(64)]))
-    assert MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(16).source == "predicted"
+    record_trial(store, forecaster(store), trial(1, [slower(1), slower(64)]))
+    assert MeasuredLookup(LoadCurve(load_curve().deployment, TRAFFIC)).at_concurrency(16).source == "predicted"
 
 
 def test_another_layout_or_an_invalid_load_point_answers_nothing(store):
-    record_trial(store, foresight(store), trial(1, [slower(8, tp=2)], tp=2))
-    record_trial(store, foresight(store), trial(2, [result(8, 9.0, 9.0, verdict=Verdict.INVALID)]))
-    assert MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(8).source == "predicted"
+    record_trial(store, forecaster(store), trial(1, [slower(8, tp=2)], tp=2))
+    record_trial(store, forecaster(store), trial(2, [result(8, 9.0, 9.0, verdict=Verdict.INVALID)]))
+    assert MeasuredLookup(LoadCurve(load_curve().deployment, TRAFFIC)).at_concurrency(8).source == "predicted"
     assert database.count_rows() == 2
 
 
-def test_the_plainest_candidate_stands_for_a_deployment(store):
-    record_trial(store, foresight(store), trial(1, [result(8, 0.5, 0.5)], **{"schedule-policy": "lpm"}))
-    record_trial(store, foresight(store), trial(2, [result(8, 0.08, 0.011)]))
-    assert MeasuredLookup(LoadCurve(served().deployment, TRAFFIC)).at_concurrency(8).prediction.ttft == 0.08
+def test_the_candidate_with_the_fewest_parameters_stands_for_a_deployment(store):
+    record_trial(store, forecaster(store), trial(1, [result(8, 0.5, 0.5)], **{"schedule-policy": "lpm"}))
+    record_trial(store, forecaster(store), trial(2, [result(8, 0.08, 0.011)]))
+    assert MeasuredLookup(LoadCurve(load_curve().deployment, TRAFFIC)).at_concurrency(8).prediction.ttft == 0.08
 
 
 def test_simulated_figures_are_never_kept(store):
-    assert record_trial(store, foresight(store), trial(1, [result(8, 0.1, 0.01, "simulated")], source="simulated")) == 0
+    assert (
+        record_trial(store, forecaster(store), trial(1, [result(8, 0.1, 0.01, "simulated")], source="simulated")) == 0
+    )
     assert not database.path().exists()
 
 
-def test_a_trial_remembered_twice_is_one_row(store):
+def test_a_trial_recorded_twice_is_one_row(store):
     for _ in range(2):
-        record_trial(store, foresight(store), trial(1, [result(8, 0.1, 0.01)]))
+        record_trial(store, forecaster(store), trial(1, [result(8, 0.1, 0.01)]))
     assert database.count_rows() == 1
 
 
 def test_a_database_that_cannot_be_written_costs_no_trial(store, tmp_path, caplog):
     database.path().parent.mkdir()
     database.path().write_text("this is no database" * 100)
-    seen = []
-    watch = recording_observer(store, foresight(store), seen.append)
+    observed = []
+    watch = recording_observer(store, forecaster(store), observed.append)
     progress = Progress("finished", 1, Candidate("vllm"), finished_trial=trial(1, [result(8, 0.1, 0.01)]))
     watch(progress)
-    assert seen == [progress]
+    assert observed == [progress]
     assert "not added" in caplog.text
 
 
 def test_a_database_of_another_version_is_left_alone(store):
-    record_trial(store, foresight(store), trial(1, [result(8, 0.1, 0.01)]))
+    record_trial(store, forecaster(store), trial(1, [result(8, 0.1, 0.01)]))
     with sqlite3.connect(database.path()) as file:
         file.execute("PRAGMA user_version = 99")
     file.close()
-    assert record_trial(store, foresight(store), trial(2, [result(8, 0.1, 0.01)])) == 0
+    assert record_trial(store, forecaster(store), trial(2, [result(8, 0.1, 0.01)])) == 0
 
 
 def measured(store, factors, source="measured"):
@@ -189,13 +195,13 @@ def measured(store, factors, source="measured"):
 
 
 def test_factors_that_made_the_runs_are_found_again(store):
-    found = read_calibration_data([measured(store, (1.3, 0.8))])
-    by = fit_factors(found.points["vllm h100_sxm"], found.source, ())
-    assert by.prefill == pytest.approx(1.3, rel=0.06)
-    assert by.decode == pytest.approx(0.8, rel=0.06)
-    assert by.overhead == pytest.approx(1.0, rel=0.06)
-    assert max(by.after) < 0.05 < min(by.before)
-    assert (by.points, by.launches) == (6, 2)
+    data = read_calibration_data([measured(store, (1.3, 0.8))])
+    factors = fit_factors(data.points["vllm h100_sxm"], data.source, ())
+    assert factors.prefill == pytest.approx(1.3, rel=0.06)
+    assert factors.decode == pytest.approx(0.8, rel=0.06)
+    assert factors.overhead == pytest.approx(1.0, rel=0.06)
+    assert max(factors.after) < 0.05 < min(factors.before)
+    assert (factors.points, factors.launches) == (6, 2)
 
 
 def test_simulated_runs_are_refused_unless_asked_for(store):
@@ -223,7 +229,7 @@ def test_too_few_load_points_are_refused(store):
         fit_factors(points, "measured", ())
 
 
-def commanded(*arguments):
+def exit_code(*arguments):
     with pytest.raises(SystemExit) as ended:
         app(list(arguments))
     return ended.value.code
@@ -231,44 +237,44 @@ def commanded(*arguments):
 
 def test_the_command_fits_shows_and_forgets(store, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    assert commanded("calibrate", str(measured(store, (1.3, 0.8)))) == 0
-    said = capsys.readouterr()
-    assert "vllm h100_sxm" in said.out
-    assert "->" in said.out
-    assert "calibration.json" in said.err
+    assert exit_code("calibrate", str(measured(store, (1.3, 0.8)))) == 0
+    output = capsys.readouterr()
+    assert "vllm h100_sxm" in output.out
+    assert "->" in output.out
+    assert "calibration.json" in output.err
     question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
-    assert commanded(*question) == 0
+    assert exit_code(*question) == 0
     assert "Calibrated on 2 launches of your own runs" in capsys.readouterr().out
-    assert commanded(*question, "--total-gpus", "2") == 0
+    assert exit_code(*question, "--total-gpus", "2") == 0
     assert "Calibrated on 2 launches" in capsys.readouterr().out
-    assert commanded(*question, "--predicted") == 0
+    assert exit_code(*question, "--predicted") == 0
     assert "Calibrated" not in capsys.readouterr().out
-    assert commanded("calibrate", "--forget") == 0
-    assert commanded("calibrate") == 0
+    assert exit_code("calibrate", "--forget") == 0
+    assert exit_code("calibrate") == 0
     assert "Nothing was calibrated" in capsys.readouterr().out
 
 
 def test_the_command_refuses_simulated_runs_or_says_it_loudly(store, capsys):
     run = str(measured(store, (1.3, 0.8), "simulated"))
-    assert commanded("calibrate", run) == 2
+    assert exit_code("calibrate", run) == 2
     assert "simulated, not measured" in capsys.readouterr().err
-    assert commanded("calibrate", run, "--simulated") == 0
+    assert exit_code("calibrate", run, "--simulated") == 0
     assert "SIMULATED" in capsys.readouterr().out
 
 
 def test_factors_that_do_not_help_are_not_kept(store, capsys):
-    assert commanded("calibrate", str(measured(store, (1.0, 1.0)))) == 1
+    assert exit_code("calibrate", str(measured(store, (1.0, 1.0)))) == 1
     assert "Nothing was kept" in capsys.readouterr().err
 
 
 def test_the_command_says_what_was_measured(store, capsys):
-    record_trial(store, foresight(store), trial(3, [result(8, 0.08, 0.011)]))
+    record_trial(store, forecaster(store), trial(3, [result(8, 0.08, 0.011)]))
     question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
-    assert commanded(*question, "--concurrency", "8") == 0
-    said = capsys.readouterr().out
-    assert "Measured here" in said
-    assert "80.0 ms" in said
-    assert commanded(*question, "--concurrency", "8", "--json") == 0
+    assert exit_code(*question, "--concurrency", "8") == 0
+    output = capsys.readouterr().out
+    assert "Measured here" in output
+    assert "80.0 ms" in output
+    assert exit_code(*question, "--concurrency", "8", "--json") == 0
     assert '"source": "measured"' in capsys.readouterr().out
-    assert commanded(*question, "--total-gpus", "2", "--json") == 0
+    assert exit_code(*question, "--total-gpus", "2", "--json") == 0
     assert '"source": "measured"' in capsys.readouterr().out

@@ -216,8 +216,8 @@ def _print_option(name: str, option: ServingOption) -> None:
 
     price = "" if option.price is None else f", {option.price:.2f} per hour"
     cost = "" if option.cost is None else f", {option.cost:.2f} per million output tokens"
-    indent = " " * 18
-    display.sentence(f"{name:<18}{option}: {option.gpus} GPUs{price}{cost}", indent)
+    indent = " " * 20
+    display.sentence(f"{name:<20}{option}: {option.gpus} GPUs{price}{cost}", indent)
     display.sentence(
         f"{indent}{format_number(option.requests)} requests/s, {format_number(option.throughput_per_gpu)} output tokens/s per GPU, "
         f"TTFT {format_latency(option.ttft)} ({format_interval(option.ttft_interval)}), "

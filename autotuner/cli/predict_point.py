@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autotuner.errors import pluralize
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from autotuner.predict.open_loop import OpenLoopPrediction
     from autotuner.predict.predict import Prediction
     from autotuner.predict.traffic import LatencyTarget, MeanLatencies
+
+OPERATOR_LABELS = {"attention_proj": "attention projections", "mlp": "MLP"}
 
 
 def predict_point(question: Question, layout: Layout, concurrency: int, rate: float | None, *, as_json: bool) -> None:
@@ -139,7 +142,7 @@ def _print_tables(
         )
     parts = [
         {
-            "operator": name,
+            "operator": OPERATOR_LABELS.get(name, name),
             "prefill": format_latency(prediction.prefill[name]),
             "decode": format_latency(prediction.decode[name]),
         }
@@ -215,8 +218,8 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
         "requests_in_flight_at_most": prediction.max_in_flight,
         "weight_bytes": prediction.memory.weights,
         "kv_pool_bytes": max(0, prediction.memory.kv_pool),
-        "prefill": dict(prediction.prefill),
-        "decode": dict(prediction.decode),
+        "prefill": _json_operators(prediction.prefill),
+        "decode": _json_operators(prediction.decode),
         "model_was_measured": prediction.model_measured,
         "source": "predicted",
     }
@@ -252,3 +255,9 @@ def format_latency(seconds: float) -> str:
 def format_interval(interval: tuple[float, float]) -> str:
     """The edges of an interval."""
     return f"{format_latency(interval[0])} to {format_latency(interval[1])}"
+
+
+def _json_operators(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by operator, under the keys that the JSON has always had."""
+    keys = {"attention_proj": "mixer", "mlp": "dense"}
+    return {keys.get(name, name): value for name, value in seconds.items()}

@@ -1,10 +1,10 @@
-"""What-if questions as plain functions: the same answers as `autotune predict`."""
+"""Predictions as plain functions: the same figures as `autotune predict`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotuner.predict.hardware import find_gpu as find_gpu
+from autotuner.predict.hardware import find_gpu
 from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.measured_lookup import LookupResult, MeasuredLookup
@@ -27,17 +27,17 @@ def what_if(
     prefix_hit: float = 0.0,
     bundled_only: bool = False,
 ) -> LookupResult:
-    """Tell what a closed loop sees: as measured here, else interpolated near it, else predicted.
+    """Figures of a closed loop: measured on this machine, else interpolated between measurements, else predicted.
 
     `model` is a bundled name or a path to a config.json, `gpu` a GPU type; `isl` and `osl` are
     tokens, `concurrency` requests in flight over all data-parallel replicas, `prefix_hit` the
-    share of prompt tokens in the prefix cache. The answer's `source` says which of the three it
-    is; `found` has mean TTFT and TPOT in seconds with 80% intervals, output tokens/s, requests/s
-    and bytes. `bundled_only` leaves out what was measured and calibrated on this machine. Raises
-    ConfigError for what no engine runs and for what does not fit.
+    share of prompt tokens that hit the prefix cache. The result's `source` says which of the three
+    it is; its `prediction` has mean TTFT and TPOT in seconds with 80% intervals, output tokens/s,
+    requests/s and bytes. `bundled_only` ignores what was measured and calibrated on this machine.
+    Raises ConfigError for what no engine runs and for what does not fit.
     """
-    served = _load_curve(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
-    return MeasuredLookup(served).at_concurrency(concurrency)
+    load_curve = _load_curve(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
+    return MeasuredLookup(load_curve).at_concurrency(concurrency)
 
 
 def at_rate(
@@ -52,14 +52,14 @@ def at_rate(
     prefix_hit: float = 0.0,
     bundled_only: bool = False,
 ) -> OpenLoopPrediction:
-    """Predict what requests see that arrive by chance, `rate` per second in all.
+    """Predict an open loop: Poisson arrivals at `rate` requests/s over all replicas.
 
     Other arguments as for `what_if`. Returns mean seconds with 80% intervals, the part of TTFT
-    spent queueing, the mean number in flight, and the highest sustainable rate in requests/s.
-    Raises SaturatedError, with that rate, where the asked one is above it.
+    spent queueing, the mean number in flight, and the largest sustainable rate in requests/s.
+    Raises SaturatedError, with that rate, where `rate` is above it.
     """
-    served = _load_curve(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
-    return OpenLoopModel(served).at_rate(rate)
+    load_curve = _load_curve(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
+    return OpenLoopModel(load_curve).at_rate(rate)
 
 
 def _load_curve(
@@ -72,8 +72,8 @@ def _load_curve(
     prefix_hit: float,
     bundled_only: bool,
 ) -> LoadCurve:
-    of = (software or Software()).deploy(model, find_gpu(gpu).name, layout or Layout())
-    return LoadCurve(of, Traffic(isl, osl, prefix_hit), bundled_only=bundled_only)
+    deployment = (software or Software()).deploy(model, find_gpu(gpu).name, layout or Layout())
+    return LoadCurve(deployment, Traffic(isl, osl, prefix_hit), bundled_only=bundled_only)
 
 
 def rank_deployments(
@@ -89,12 +89,12 @@ def rank_deployments(
     prices: Prices | None = None,
     software: Software | None = None,
 ) -> list[ServingOption]:
-    """Rank all ways to use `total_gpus` GPUs: parallelisms, replicas, prefill and decode together or apart.
+    """Rank all ways to use `total_gpus` GPUs: layouts, replicas, aggregated and disaggregated (P/D) serving.
 
-    `ttft` and `tpot` are targets on the means in seconds; what meets them comes first, by output
-    tokens/s per GPU, the rest by how far it is off. `decode_gpu` puts decode workers on another
-    type; `prices` are those of one GPU for one hour by GPU type. Raises ConfigError where nothing
-    fits or runs.
+    `ttft` and `tpot` are targets on the means in seconds; options that meet them come first, by
+    output tokens/s per GPU, the others by how far they miss them. `decode_gpu` is another type for
+    the decode workers; `prices` are those of one GPU for one hour by GPU type. Raises ConfigError
+    where nothing fits or runs.
     """
     return rank_options(
         model,
@@ -120,10 +120,10 @@ def fewest_gpus(
     prices: Prices | None = None,
     software: Software | None = None,
 ) -> list[ServingOption]:
-    """Rank ways to carry `rate` requests/s on any of the GPU types, cheapest or smallest first.
+    """Rank ways to sustain `rate` requests/s on any of the GPU types, cheapest first, without prices smallest first.
 
-    Arguments as for `rank_deployments`. The first option meets the targets where any does; its
-    `gpus`, `workers`, `price` per hour and `cost` per million output tokens are the answer.
+    Arguments as for `rank_deployments`. The first option meets the targets where any does; it has
+    `gpus`, `pools` of workers, `price` per hour and `cost` per million output tokens.
     """
     return _fewest_gpus(
         model,

@@ -1,4 +1,4 @@
-"""From the fields of a config.json to the kinds of layers, by architecture."""
+"""Attention and feed_forward-forward layers from the fields of a config.json, by architecture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Config = Mapping[str, Any]
 Layers = tuple[list[Attention], list[FeedForward]]
 REQUIRED_FIELDS = ("hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings")
 STATE_SIZE_RATIO = 2
-"""Recurrent states are kept in fp32; counts of elements are of two bytes."""
+"""Bytes of a recurrent state's fp32 elements over the two that counts of elements stand for."""
 
 
 def grouped_attention(
@@ -31,27 +31,27 @@ def grouped_attention(
     indexer_ops: int = 0,
     indexer_key_dim: int = 0,
 ) -> Attention:
-    """Multi-head attention with grouped keys and values, full or over a window."""
+    """Grouped-query attention, full, over a sliding window, or sparse with an indexer."""
     value = value_dim or head_dim
+    queries_and_output = heads * (head_dim + value + (head_dim if output_gate else 0))
     keys_and_values = kv_heads * (head_dim if shared_kv else head_dim + value)
     return Attention(
         layers=1,
-        weights=hidden_size
-        * (heads * (head_dim + value + (head_dim if output_gate else 0)) + keys_and_values + indexer_key_dim),
+        weights=hidden_size * (queries_and_output + keys_and_values + indexer_key_dim),
         heads=heads,
         key_dim=head_dim,
         value_dim=value,
         decode_dim=head_dim + value,
-        cache=kv_heads * (head_dim + value) + indexer_key_dim,
+        cache_elements=kv_heads * (head_dim + value) + indexer_key_dim,
         kv_heads=kv_heads,
         window=window,
-        selected=sparse_top_k,
-        index=indexer_ops,
+        sparse_top_k=sparse_top_k,
+        indexer_ops=indexer_ops,
     )
 
 
 def latent_attention(config: Config, *, has_indexer: bool = False) -> Attention:
-    """Multi-head latent attention, with an indexer where only some keys are attended to."""
+    """Multi-head latent attention (MLA), with an indexer where it is sparse, as in DeepSeek-V3.2."""
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     queries, rank, rope = config.get("q_lora_rank"), config["kv_lora_rank"], config["qk_rope_head_dim"]
     nope, value = config["qk_nope_head_dim"], config["v_head_dim"]
@@ -69,9 +69,9 @@ def latent_attention(config: Config, *, has_indexer: bool = False) -> Attention:
         key_dim=nope + rope,
         value_dim=value,
         decode_dim=2 * rank + rope,
-        cache=rank + rope + (index_dim // 2 if has_indexer else 0),
-        selected=config["index_topk"] if has_indexer else 0,
-        index=2 * index_heads * index_dim if has_indexer else 0,
+        cache_elements=rank + rope + (index_dim // 2 if has_indexer else 0),
+        sparse_top_k=config["index_topk"] if has_indexer else 0,
+        indexer_ops=2 * index_heads * index_dim if has_indexer else 0,
         is_latent=True,
     )
 
@@ -79,7 +79,7 @@ def latent_attention(config: Config, *, has_indexer: bool = False) -> Attention:
 def gated_delta_net(
     hidden_size: int, key_heads: int, value_heads: int, key_dim: int, value_dim: int, conv_kernel: int
 ) -> Attention:
-    """Gated delta-rule linear attention: a matrix per value head instead of a cache."""
+    """Gated delta-rule linear attention: a state matrix per value head instead of a KV cache."""
     channels = 2 * key_heads * key_dim + value_heads * value_dim
     return Attention(
         layers=1,
@@ -90,7 +90,7 @@ def gated_delta_net(
 
 
 def mamba2(config: Config) -> Attention:
-    """A Mamba-2 mixer."""
+    """A Mamba-2 state-space layer."""
     hidden, heads, dim = config["hidden_size"], config["mamba_num_heads"], config["mamba_head_dim"]
     inner, groups, state = heads * dim, config["n_groups"], config["ssm_state_size"]
     channels = inner + 2 * groups * state
@@ -103,7 +103,7 @@ def mamba2(config: Config) -> Attention:
 
 
 def mlp(hidden_size: int, intermediate_size: int, matrices: int = 3) -> FeedForward:
-    """A feed-forward layer that every token passes through."""
+    """A dense feed_forward-forward layer of `matrices` weight matrices: 3 with a gate, 2 without."""
     return FeedForward(layers=1, weights=matrices * hidden_size * intermediate_size)
 
 
@@ -117,7 +117,7 @@ def mixture_of_experts(
     matrices: int = 3,
     expert_hidden_size: int = 0,
 ) -> FeedForward:
-    """Routed experts, with a shared one of `shared` and projections to `width` around them."""
+    """Routed experts, a shared expert of `shared_size`, and projections to `expert_hidden_size` around the experts."""
     inner = expert_hidden_size or hidden_size
     around = 2 * hidden_size * inner if expert_hidden_size else 0
     return FeedForward(
@@ -149,12 +149,12 @@ def _dense_decoder(config: Config, name: str) -> Layers:
     if not config.get("use_sliding_window", True) or window >= config["max_position_embeddings"]:
         window = 0
     kinds = config.get("layer_types") or ["sliding_attention" if window else "full_attention"] * layers
-    mixers = [_grouped_from_config(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
-    return mixers, [mlp(config["hidden_size"], config["intermediate_size"])] * layers
+    attentions = [_grouped_from_config(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
+    return attentions, [mlp(config["hidden_size"], config["intermediate_size"])] * layers
 
 
 def _moe_from_config(config: Config, name: str) -> FeedForward:
-    """The one kind of mixture layer, under any of the names its sizes go by."""
+    """The mixture-of-experts layer, whose sizes have different names in the configs of different models."""
     experts = first_field(config, ("num_experts", "num_local_experts", "n_routed_experts"), name)
     active = first_field(
         config, ("num_experts_per_tok", "experts_per_token", "top_k_experts", "num_experts_per_token"), name
@@ -170,37 +170,42 @@ def _moe_from_config(config: Config, name: str) -> FeedForward:
 
 
 def feed_forwards_from_config(config: Config, name: str) -> list[FeedForward]:
-    """Mixture layers, with dense ones where the config puts them."""
-    layers, sparse = config["num_hidden_layers"], _moe_from_config(config, name)
+    """Mixture-of-experts layers, with dense ones where the config puts them."""
+    layers, moe = config["num_hidden_layers"], _moe_from_config(config, name)
     every, only = config.get("decoder_sparse_step") or 1, set(config.get("mlp_only_layers") or ())
     first_dense, frequency = config.get("first_k_dense_replace") or 0, config.get("moe_layer_freq")
     pattern = frequency if isinstance(frequency, list) else None
     size = config.get("dense_intermediate_size") or config.get("intermediate_size") or 0
-    found = []
+    feed_forwards = []
     for layer in range(layers):
         routed = layer >= first_dense and (layer + 1) % every == 0 and layer not in only
         if pattern is not None:
             routed = bool(pattern[layer])
-        found.append(sparse if routed else mlp(config["hidden_size"], size))
-    return found
+        feed_forwards.append(moe if routed else mlp(config["hidden_size"], size))
+    return feed_forwards
 
 
 def _moe_decoder(config: Config, name: str) -> Layers:
     require_fields(config, ("num_hidden_layers",), name)
     window, layers = config.get("sliding_window") or 0, config["num_hidden_layers"]
     kinds = config.get("layer_types") or ["full_attention"] * layers
-    mixers = [_grouped_from_config(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
-    return mixers, feed_forwards_from_config(config, name)
+    attentions = [_grouped_from_config(config, window=window if kind == "sliding_attention" else 0) for kind in kinds]
+    return attentions, feed_forwards_from_config(config, name)
 
 
 def _mla_decoder(config: Config, name: str) -> Layers:
     needed = ("num_hidden_layers", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
     require_fields(config, needed, name)
-    selects = bool(config.get("index_topk"))
+    sparse = bool(config.get("index_topk"))
     kinds = config.get("indexer_types") or ["full"] * config["num_hidden_layers"]
-    own, reused = latent_attention(config, has_indexer=selects), latent_attention(config, has_indexer=selects)
-    reused = replace(reused, index=0, weights=latent_attention(config).weights, cache=latent_attention(config).cache)
-    return [own if kind == "full" else reused for kind in kinds], feed_forwards_from_config(config, name)
+    indexed, reused = latent_attention(config, has_indexer=sparse), latent_attention(config, has_indexer=sparse)
+    reused = replace(
+        reused,
+        indexer_ops=0,
+        weights=latent_attention(config).weights,
+        cache_elements=latent_attention(config).cache_elements,
+    )
+    return [indexed if kind == "full" else reused for kind in kinds], feed_forwards_from_config(config, name)
 
 
 def _qwen_hybrid(config: Config, name: str) -> Layers:
@@ -214,16 +219,16 @@ def _qwen_hybrid(config: Config, name: str) -> Layers:
         config["linear_value_head_dim"],
         config["linear_conv_kernel_dim"],
     )
-    full = _grouped_from_config(config, gate=bool(config.get("attn_output_gate", True)))
+    full = _grouped_from_config(config, output_gate=bool(config.get("attn_output_gate", True)))
     layers, every = config["num_hidden_layers"], config.get("full_attention_interval") or 4
     kinds = config.get("layer_types") or [
         "full_attention" if (n + 1) % every == 0 else "linear_attention" for n in range(layers)
     ]
-    mixers = [full if kind == "full_attention" else linear for kind in kinds]
+    attentions = [full if kind == "full_attention" else linear for kind in kinds]
     if config.get("num_experts"):
-        return mixers, feed_forwards_from_config(config, name)
+        return attentions, feed_forwards_from_config(config, name)
     require_fields(config, ("intermediate_size",), name)
-    return mixers, [mlp(config["hidden_size"], config["intermediate_size"])] * layers
+    return attentions, [mlp(config["hidden_size"], config["intermediate_size"])] * layers
 
 
 LAYER_READERS: dict[str, Callable[[Config, str], Layers]] = {
@@ -278,7 +283,7 @@ def require_fields(config: Config, fields: Sequence[str], name: str) -> None:
 
 
 def first_field(config: Config, fields: Sequence[str], name: str) -> int:
-    """The first of these fields that is there; ConfigError when none is."""
+    """The value of the first of these fields that the config has; ConfigError where it has none."""
     for field in fields:
         if config.get(field) is not None:
             require_fields(config, (field,), name)
@@ -287,18 +292,18 @@ def first_field(config: Config, fields: Sequence[str], name: str) -> int:
 
 
 def read_layers(config: Config, name: str) -> tuple[str, tuple[Attention, ...], tuple[FeedForward, ...]]:
-    """Architecture, kinds of token mixers and kinds of feed-forward layers of a config.json."""
+    """Architecture, kinds of attention and kinds of feed_forward-forward layers of a config.json."""
     from autotuner.predict.hybrids import HYBRID_LAYER_READERS  # builds on the functions above
 
     architectures = config.get("architectures")
     if not architectures:
         raise ConfigError(f"The config of '{name}' lacks: architectures.")
-    architecture, known = str(architectures[0]), {**LAYER_READERS, **HYBRID_LAYER_READERS}
-    if architecture not in known:
-        raise ConfigError(unknown_name_message("architecture", architecture, known), why=f"Model '{name}' has it.")
+    architecture, readers = str(architectures[0]), {**LAYER_READERS, **HYBRID_LAYER_READERS}
+    if architecture not in readers:
+        raise ConfigError(unknown_name_message("architecture", architecture, readers), why=f"Model '{name}' has it.")
     require_fields(config, REQUIRED_FIELDS, name)
-    mixers, feeds = known[architecture](config, name)
-    return architecture, _count_attentions(mixers), _count_feed_forwards(feeds)
+    attentions, feed_forwards = readers[architecture](config, name)
+    return architecture, _count_attentions(attentions), _count_feed_forwards(feed_forwards)
 
 
 def _count_attentions(layers: Sequence[Attention]) -> tuple[Attention, ...]:

@@ -1,4 +1,4 @@
-"""What the closed form knows of a candidate: its deployment, whether it can fit, and its load points."""
+"""Predictions for candidates of an experiment: their `ModelOnGpus`, whether it fits, and their load points."""
 
 from __future__ import annotations
 
@@ -42,68 +42,71 @@ MODELLED_PARAMETERS = {
     "cuda-graph",
     "enable-dp-attention",
 }
-"""Parameters whose values are part of a deployment."""
+"""Parameters that `ModelOnGpus` has fields for."""
 
 UNMODELLED_FLAGS = re.compile(
     r"parallel|\btp\b|\bdp\b|attention_dp|memory|mem.fraction|quant|dtype|offload|override|speculative|\bcpu|device"
 )
-"""Engine flags after which neither memory nor speed is that of a deployment made of MODELLED alone."""
+"""Engine flags that change memory or speed in ways that are not modelled."""
 
 MAX_CONCURRENCY = 4096
-"""The highest concurrency an open loop is taken to reach."""
+"""Highest concurrency tried for a request rate; chosen by hand."""
 
 
 def model_on_gpus_for(
     experiment: Experiment, candidate: Candidate, gpu: str | None, model: str | None = None
 ) -> ModelOnGpus | None:
-    """The deployment a candidate describes on GPUs of one type, as drivers or the bundled table name it.
+    """The model of a candidate on GPUs of one type, named as in the table of GPUs or by the driver.
 
-    `model` is where the model's config.json is, where that is not the experiment's own name or path.
-    None where the closed form cannot tell: an unknown GPU or model, types of weights or cache that
-    are not modelled, engine flags that change either, a layout that no engine runs.
+    `model` is the path of its config.json, where that is not the experiment's own name or path.
+    None where it cannot be predicted: an unknown GPU or model, dtypes or engine flags that are not
+    modelled, a layout that no engine runs.
     """
-    given = candidate.parameters
-    words = [*(name for name in given if name not in MODELLED_PARAMETERS), *experiment.runtime.extra_args]
-    if gpu is None or any(UNMODELLED_FLAGS.search(word) for word in words):
+    parameters = candidate.parameters
+    flags = [*(name for name in parameters if name not in MODELLED_PARAMETERS), *experiment.runtime.extra_args]
+    if gpu is None or any(UNMODELLED_FLAGS.search(flag) for flag in flags):
         return None
     try:
-        weights, cache = _weight_dtype(given), _modelled_dtype(KV_DTYPES, given.get("kv-cache-dtype"))
-        of = model_on_gpus(
+        weight_dtype, kv_dtype = (
+            _weight_dtype(parameters),
+            _modelled_dtype(KV_DTYPES, parameters.get("kv-cache-dtype")),
+        )
+        deployment = model_on_gpus(
             model or experiment.model.id_or_path,
             gpu,
-            _layout(given),
-            weights,
+            _layout(parameters),
+            weight_dtype,
             None,
-            cache,
+            kv_dtype,
             "vllm" if candidate.runtime == "sim" else candidate.runtime,
             None,
             _memory_fraction(candidate, default_memory_fraction(candidate.runtime)),
         )
     except ConfigError:
         return None
-    return replace(of, **_limits(of, given))
+    return replace(deployment, **_limits(deployment, parameters))
 
 
 def memory_shortage(deployment: ModelOnGpus, candidate: Candidate, *, skewed: bool = False) -> str | None:
-    """Why the candidate cannot hold its model, in figures; None where it can, or where that is not certain.
+    """Why the candidate's model certainly does not fit, in figures; None where it fits or may fit.
 
     The simulated engine's memory is the plan itself, unless its costs are `skewed`. Of a real
-    engine only what no version can avoid is counted: weights, and on vLLM, which insists on room
-    for one whole request, the cache of `max-model-len` tokens.
+    engine only what no version can avoid is counted: weights, and on vLLM, which refuses to start
+    without it, the KV cache of one request of `max-model-len` tokens.
     """
-    plan, asked = deployment.memory_plan, candidate.parameters.get("max-model-len")
+    plan, max_model_len = deployment.memory_plan, _positive_int(candidate.parameters.get("max-model-len"))
     if candidate.runtime == "sim" and not skewed:
-        needed, room = plan.budget - plan.kv_pool, plan.budget
+        needed, available = plan.budget - plan.kv_pool, plan.budget
     else:
-        needed, room = plan.weights, int(plan.memory * _memory_fraction(candidate, 1.0))
-    if needed >= room:
+        needed, available = plan.weights, int(plan.memory * _memory_fraction(candidate, 1.0))
+    if needed >= available:
         return f"it does not fit: {plan.shortage}"
-    tokens = _positive_int(asked)
-    cache = tokens * plan.kv_bytes_per_token if tokens and candidate.runtime in ("sim", "vllm") else 0
-    if needed + cache > room:
+    reserves_cache = max_model_len and candidate.runtime in ("sim", "vllm")
+    cache = max_model_len * plan.kv_bytes_per_token if max_model_len and reserves_cache else 0
+    if needed + cache > available:
         return (
-            f"it does not fit: the KV cache of one request of max-model-len {tokens} needs {cache / GIB:.1f} GiB per "
-            f"GPU, {(room - needed) / GIB:.1f} GiB are left"
+            f"it does not fit: the KV cache of one request of max-model-len {max_model_len} needs "
+            f"{cache / GIB:.1f} GiB per GPU, {(available - needed) / GIB:.1f} GiB remain for it"
         )
     return None
 
@@ -111,11 +114,11 @@ def memory_shortage(deployment: ModelOnGpus, candidate: Candidate, *, skewed: bo
 def predict_load_point(
     deployment: ModelOnGpus, point: LoadPoint, *, prompt_tokens: float, output_tokens: float, prefix_tokens: float = 0
 ) -> Prediction | None:
-    """Predict one load point whose requests have so many prompt and output tokens on average.
+    """Predict one load point whose requests have this many prompt and output tokens on average.
 
-    `prefix` of the prompt tokens are in the prefix cache. A request rate is predicted as the
-    least concurrency that reaches it, or the most the deployment runs where none does. None for
-    what does not fit.
+    `prefix_tokens` of the prompt are in the prefix cache. A request rate is predicted as the lowest
+    concurrency that reaches it, or the highest the deployment runs where none does. None for what
+    does not fit.
     """
     isl, osl = max(1, round(prompt_tokens)), max(1, round(output_tokens))
     load: dict[str, Any] = {"isl": isl, "osl": osl, "prefix_hit": min(prefix_tokens / isl, 1 - 1 / isl)}
@@ -128,29 +131,30 @@ def predict_load_point(
 
 
 def _closed_loop_at_rate(deployment: ModelOnGpus, rate: float, load: Mapping[str, Any]) -> Prediction:
-    """The closed loop whose request throughput is nearest above `rate`, by bisection."""
-    least = predict_closed_loop(deployment, concurrency=1, **load)
-    held = min(least.max_in_flight, (deployment.max_running or math.inf) * deployment.layout.dp, MAX_CONCURRENCY)
-    low, high = 1, max(1, int(held))
-    while low < high:
-        middle = (low + high) // 2
+    """The closed loop of the lowest concurrency whose requests/s reach `rate`, by bisection."""
+    single_request = predict_closed_loop(deployment, concurrency=1, **load)
+    running = (deployment.max_running_requests or math.inf) * deployment.layout.dp
+    lower, upper = 1, max(1, int(min(single_request.max_in_flight, running, MAX_CONCURRENCY)))
+    while lower < upper:
+        middle = (lower + upper) // 2
         if predict_closed_loop(deployment, concurrency=middle, **load).requests < rate:
-            low = middle + 1
+            lower = middle + 1
         else:
-            high = middle
-    return predict_closed_loop(deployment, concurrency=high, **load)
+            upper = middle
+    return predict_closed_loop(deployment, concurrency=upper, **load)
 
 
 def default_memory_fraction(runtime: str) -> float:
-    """The share of memory an engine takes where it is not told: vLLM's, and what the others come near to."""
+    """Share of GPU memory an engine takes by default: vLLM's, and about that of SGLang and TensorRT-LLM."""
     return 0.92 if runtime == "vllm" else 0.9
 
 
 def _memory_fraction(candidate: Candidate, default: float) -> float:
-    """The share of all memory that weights and cache may take; TensorRT-LLM's own is of what weights leave."""
-    given = candidate.parameters.get("mem-fraction-static")
-    known = isinstance(given, int | float) and given > 0 and candidate.runtime != "trtllm"
-    return float(given) if known and given is not None else default
+    """The candidate's share of GPU memory; `default` for TensorRT-LLM, whose fraction is of what weights leave free."""
+    fraction = candidate.parameters.get("mem-fraction-static")
+    if isinstance(fraction, int | float) and fraction > 0 and candidate.runtime != "trtllm":
+        return float(fraction)
+    return default
 
 
 def _layout(parameters: Mapping[str, Value]) -> Layout:
@@ -175,18 +179,17 @@ def _modelled_dtype(dtypes: Mapping[str, str | None], value: Value) -> str | Non
 
 
 def _limits(deployment: ModelOnGpus, parameters: Mapping[str, Value]) -> dict[str, Any]:
-    """What the candidate bounds beyond names and layout."""
-    length = _positive_int(parameters.get("max-model-len"))
+    """Fields of the deployment that the candidate sets besides layout, dtypes and memory fraction."""
+    shape, max_model_len = deployment.shape, _positive_int(parameters.get("max-model-len"))
+    if max_model_len:
+        shape = replace(shape, max_model_len=min(max_model_len, shape.max_model_len))
     return {
-        "shape": replace(deployment.shape, max_model_len=min(length, deployment.shape.max_model_len))
-        if length
-        else deployment.shape,
+        "shape": shape,
         "max_batched_tokens": _positive_int(parameters.get("max-batched-tokens")) or deployment.max_batched_tokens,
-        "max_running": _positive_int(parameters.get("max-running-requests")),
+        "max_running_requests": _positive_int(parameters.get("max-running-requests")),
         "cuda_graph": parameters.get("cuda-graph") is not False,
     }
 
 
 def _positive_int(value: Value) -> int | None:
-    """A whole number above 0, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

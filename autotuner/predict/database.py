@@ -1,4 +1,4 @@
-"""What was measured here, one row per load point: a local SQLite file that what-if questions look into first."""
+"""Load points measured on this machine: a SQLite file, one row each, which predictions look into first."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from autotuner.predict.predict import geometry_name
 
 DATABASE_FILE = "measurements.sqlite"
 SCHEMA_VERSION = 1
-"""Of the schema, kept in the file's user_version."""
+"""Kept in the file's user_version."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRow:
     """One measured load point; times are means in seconds with the 95% interval of the mean.
 
-    The deployment's columns are None where the GPU or the model is not known to the closed form.
+    The fields are the columns. `geometry` to `dtypes` are None where the predictor does not know GPU or model.
     `isl`, `osl` and `prefix` are mean tokens of a request, `parameters` the candidate as JSON.
     """
 
@@ -59,19 +59,8 @@ class MeasuredRow:
 
 COLUMNS = tuple(field.name for field in fields(MeasuredRow))
 _INTEGER_COLUMNS = {"trial": "INTEGER", "concurrency": "INTEGER", "requests": "INTEGER"}
-_TEXT_COLUMNS = (
-    "run",
-    "load",
-    "candidate",
-    "parameters",
-    "engine",
-    "engine_version",
-    "model",
-    "geometry",
-    "gpu",
-    "layout",
-)
-_COLUMN_TYPES = _INTEGER_COLUMNS | dict.fromkeys((*_TEXT_COLUMNS, "dtypes", "scenario", "verdict"), "TEXT")
+_TEXT_COLUMNS = ("run", "load", "candidate", "parameters", "engine", "engine_version", "model", "geometry", "gpu")
+_COLUMN_TYPES = _INTEGER_COLUMNS | dict.fromkeys((*_TEXT_COLUMNS, "layout", "dtypes", "scenario", "verdict"), "TEXT")
 CREATE_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS load_points (
   {", ".join(f"{name} {_COLUMN_TYPES.get(name, 'REAL')}" for name in COLUMNS)},
@@ -82,12 +71,12 @@ CREATE INDEX IF NOT EXISTS by_deployment ON load_points (geometry, engine, gpu);
 
 
 def path() -> Path:
-    """Where the rows are kept."""
+    """Path of the SQLite file."""
     return data_folder() / DATABASE_FILE
 
 
 def add_rows(rows: Iterable[MeasuredRow]) -> None:
-    """Keep rows, replacing those of the same load points. Raises sqlite3.Error, OSError or RunStoreError."""
+    """Add rows, replacing those of the same load points. Raises sqlite3.Error, OSError or RunStoreError."""
     path().parent.mkdir(parents=True, exist_ok=True)
     with _connect() as database, database:
         marks = ", ".join("?" * len(COLUMNS))
@@ -98,12 +87,15 @@ def add_rows(rows: Iterable[MeasuredRow]) -> None:
 
 
 def rows_for(deployment: ModelOnGpus) -> list[MeasuredRow]:
-    """Rows of this model, engine and GPU type in any layout, whose figures can be believed, newest first."""
+    """Rows of this model, engine and GPU type in any layout whose verdict is valid, newest first.
+
+    Raises RunStoreError where the file cannot be read.
+    """
     if not path().is_file():
         return []
     try:
         with _connect() as database:
-            found = database.execute(
+            rows = database.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM load_points WHERE geometry = ? AND engine = ? AND gpu = ? "
                 "AND verdict NOT IN ('invalid', 'client-limited') AND ttft > 0 AND tpot > 0 ORDER BY measured_at DESC",
                 (geometry_name(deployment.shape), deployment.engine, deployment.gpu.name),
@@ -114,16 +106,15 @@ def rows_for(deployment: ModelOnGpus) -> list[MeasuredRow]:
             why=str(error),
             remedy="Move the file away; runs fill a new one. Or ask with --predicted, which leaves it out.",
         ) from error
-    return [MeasuredRow(*values) for values in found]
+    return [MeasuredRow(*values) for values in rows]
 
 
 def count_rows() -> int:
-    """How many load points are kept."""
     if not path().is_file():
         return 0
     with _connect() as database:
-        found: int = database.execute("SELECT count(*) FROM load_points").fetchone()[0]
-    return found
+        rows: int = database.execute("SELECT count(*) FROM load_points").fetchone()[0]
+    return rows
 
 
 @contextmanager
@@ -143,13 +134,13 @@ def _connect() -> Iterator[sqlite3.Connection]:
 
 
 def layout_name(deployment: ModelOnGpus) -> str:
-    """A deployment's layout, equal for equal ones."""
+    """The layout as it is written into the database."""
     layout = deployment.layout
     return f"tp{layout.tp} pp{layout.pp} dp{layout.dp} ep{layout.ep_size}"
 
 
 def dtypes_name(deployment: ModelOnGpus) -> str:
-    """A deployment's types, equal for equal ones."""
+    """The dtypes as they are written into the database."""
     return " ".join(
         (deployment.dtypes.mlp, deployment.dtypes.expert, deployment.dtypes.attention_proj, deployment.dtypes.kv)
     )

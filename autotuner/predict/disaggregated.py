@@ -1,4 +1,4 @@
-"""Prefill and decode on workers of their own: what each carries, and the KV cache in between."""
+"""Disaggregated (P/D) serving: prefill workers, decode workers, rate matching, and the KV transfer between them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from autotuner.predict.serving_option import Prices, ServingOption, WorkerPool, 
 from autotuner.predict.traffic import LatencyTarget
 
 PREFILL_UTILIZATION = 0.9
-"""Share of the time that prefill workers compute where their number is matched to the decode workers."""
+"""Highest utilisation of prefill workers when matched to decode workers, so that their queue stays short.
+
+Chosen by hand.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillWorker:
-    """Prompts on one worker: `latency` seconds of one alone, overhead included, and `rate` per second when busy."""
+    """One prefill worker: `latency` seconds of a single prompt, overhead included, and prompts/s when busy."""
 
     load_curve: LoadCurve
     latency: float
     rate: float
     gpus: int
     kv_bytes_sent: float
-    """KV bytes of a prompt that the fullest GPU sends."""
+    """KV cache bytes of a prompt on the fullest GPU."""
     interval_ratios: tuple[float, float]
-    """Edges of the interval of its time over the time."""
+    """Bounds of the 80% interval over the mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeWorker:
-    """`batch` requests decoding on one worker: seconds per token, and requests/s it completes."""
+    """One decode worker with `batch` requests: seconds per token, and requests/s it completes."""
 
     load_curve: LoadCurve
     batch: int
@@ -43,35 +46,31 @@ class DecodeWorker:
 
 
 def prefill_worker(load_curve: LoadCurve) -> PrefillWorker:
-    """What one worker that only prefills does."""
-    alone = load_curve.single_request
+    """The prefill worker of a load curve's deployment."""
+    single = load_curve.single_request
     return PrefillWorker(
         load_curve=load_curve,
-        latency=load_curve.ttft_overhead + sum(alone.prefill.values()),
+        latency=load_curve.ttft_overhead + sum(single.prefill.values()),
         rate=1 / load_curve.prefill_seconds,
         gpus=load_curve.deployment.layout.gpus,
         kv_bytes_sent=_prompt_kv_bytes(load_curve),
-        interval_ratios=(alone.ttft_interval.lower / alone.ttft, alone.ttft_interval.upper / alone.ttft),
+        interval_ratios=(single.ttft_interval.lower / single.ttft, single.ttft_interval.upper / single.ttft),
     )
 
 
 def decode_workers(load_curve: LoadCurve, batches: Iterable[int]) -> list[DecodeWorker]:
-    """What one worker that only decodes does at each of these loads that its KV cache holds."""
-    found = []
+    """The decode worker of a load curve's deployment at each of these batches that its KV cache holds."""
+    workers, layout, kv_bytes = [], load_curve.deployment.layout, _prompt_kv_bytes(load_curve)
     for batch in batches:
-        if batch < load_curve.deployment.layout.dp:
+        if batch < layout.dp:
             continue
         if batch > load_curve.max_concurrency:
             break
-        tpot, at = load_curve.decode_only_tpot(batch), load_curve.at_concurrency(batch)
-        edges = (at.tpot_interval.lower / at.tpot, at.tpot_interval.upper / at.tpot)
+        tpot, mixed = load_curve.decode_only_tpot(batch), load_curve.at_concurrency(batch)
+        ratios = (mixed.tpot_interval.lower / mixed.tpot, mixed.tpot_interval.upper / mixed.tpot)
         rate = batch / (max(1, load_curve.traffic.osl - 1) * tpot)
-        found.append(
-            DecodeWorker(
-                load_curve, batch, tpot, rate, load_curve.deployment.layout.gpus, _prompt_kv_bytes(load_curve), edges
-            )
-        )
-    return found
+        workers.append(DecodeWorker(load_curve, batch, tpot, rate, layout.gpus, kv_bytes, ratios))
+    return workers
 
 
 def _prompt_kv_bytes(load_curve: LoadCurve) -> float:
@@ -80,55 +79,61 @@ def _prompt_kv_bytes(load_curve: LoadCurve) -> float:
 
 
 def transfer_seconds(prefill: PrefillWorker, decode: DecodeWorker, gpus: int) -> float:
-    """Seconds to send a prompt's KV cache from one worker to the other, `gpus` GPUs being used in all.
+    """Seconds to send a prompt's KV cache from a prefill to a decode worker, of `gpus` GPUs in both pools.
 
-    Every GPU sends or receives its own share over its own link: inside a node where all GPUs of
-    both pools stand in one, else the slower of the two sides' networks. Data-sheet bandwidth,
-    no overlap with the prefill.
+    Every GPU sends or receives its own share over its own link: within a node where both pools fit
+    into one, else over the slower of the two networks. Data-sheet bandwidth, no overlap with the
+    prefill.
     """
-    here, there = prefill.load_curve.deployment.gpu, decode.load_curve.deployment.gpu
-    together = here.name == there.name
-    link = here.link_bandwidth(gpus) if together else min(here.inter_node, there.inter_node)
-    return max(prefill.kv_bytes_sent, decode.kv_bytes_received) / link
+    source, destination = prefill.load_curve.deployment.gpu, decode.load_curve.deployment.gpu
+    if source.name == destination.name:
+        bandwidth = source.link_bandwidth(gpus)
+    else:
+        bandwidth = min(source.inter_node, destination.inter_node)
+    return max(prefill.kv_bytes_sent, decode.kv_bytes_received) / bandwidth
 
 
 def pareto_prefill_workers(workers: Sequence[PrefillWorker]) -> list[PrefillWorker]:
-    """Prefill workers that no other beats in latency, rate per GPU and size at once."""
+    """Prefill workers that no other dominates in latency, rate per GPU, GPUs and KV bytes to send."""
     points = [(worker.latency, -worker.rate / worker.gpus, worker.gpus, worker.kv_bytes_sent) for worker in workers]
     return [workers[i] for i in _pareto_indices(points)]
 
 
 def pareto_decode_workers(workers: Sequence[DecodeWorker]) -> list[DecodeWorker]:
-    """Decode workers that no other beats in time per token, rate per GPU and size at once."""
+    """Decode workers that no other dominates in TPOT, rate per GPU and GPUs."""
     points = [(worker.tpot, -worker.rate / worker.gpus, worker.gpus) for worker in workers]
     return [workers[i] for i in _pareto_indices(points)]
 
 
 def _pareto_indices(points: Sequence[tuple[float, ...]]) -> list[int]:
-    kept: list[int] = []
+    """Indices of the points that no other is at most equal to in every coordinate; less is better."""
+    indices: list[int] = []
     for i in sorted(range(len(points)), key=points.__getitem__):
-        if not any(all(a <= b for a, b in zip(points[j], points[i], strict=True)) for j in kept):
-            kept.append(i)
-    return kept
+        if not any(all(a <= b for a, b in zip(points[j], points[i], strict=True)) for j in indices):
+            indices.append(i)
+    return indices
 
 
 def match_workers(prefill: PrefillWorker, decode: DecodeWorker, budget: int) -> tuple[int, int] | None:
-    """The most decode workers, with the prefill workers that keep up with them, on so many GPUs; None for none."""
-    per_decode = decode.gpus + prefill.gpus * decode.rate / (PREFILL_UTILIZATION * prefill.rate)
-    for workers in range(int(budget / per_decode), 0, -1):
-        needed = math.ceil(workers * decode.rate / (PREFILL_UTILIZATION * prefill.rate))
-        if needed * prefill.gpus + workers * decode.gpus <= budget:
-            return needed, workers
+    """Numbers of prefill and decode workers: the most decode workers, and the prefill workers that keep up with them.
+
+    None where not one of each fits into a budget of GPUs.
+    """
+    gpus_per_decode = decode.gpus + prefill.gpus * decode.rate / (PREFILL_UTILIZATION * prefill.rate)
+    for decodes in range(int(budget / gpus_per_decode), 0, -1):
+        prefills = math.ceil(decodes * decode.rate / (PREFILL_UTILIZATION * prefill.rate))
+        if prefills * prefill.gpus + decodes * decode.gpus <= budget:
+            return prefills, decodes
     return None
 
 
 def prefill_queue_seconds(prefill: PrefillWorker, workers: int, rate: float) -> float:
-    """Mean seconds a prompt queues in front of `workers`: Poisson arrivals, constant service."""
-    busy = rate / (workers * prefill.rate)
-    if busy >= 1:
+    """Mean seconds a prompt queues in an M/D/c queue of `workers`, by Sakasegawa's approximation (1977)."""
+    utilization = rate / (workers * prefill.rate)
+    if utilization >= 1:
         return math.inf
-    crowded: float = busy ** (math.sqrt(2 * (workers + 1)) - 1)
-    return crowded / (prefill.rate * workers * 2 * (1 - busy))
+    queue_probability: float = utilization ** (math.sqrt(2 * (workers + 1)) - 1)
+    return queue_probability / (prefill.rate * workers * 2 * (1 - utilization))
 
 
 def disaggregated_option(
@@ -141,34 +146,24 @@ def disaggregated_option(
     target: LatencyTarget,
     prices: Prices,
 ) -> ServingOption:
-    """So many prefill and decode workers at a rate of requests/s over all of them."""
-    first, second = workers
+    """The option of (prefill, decode) `workers` at a rate of requests/s over all of them."""
+    prefills, decodes = workers
     osl = decode.load_curve.traffic.osl
-    gpus = first * prefill.gpus + second * decode.gpus
-    transfer = transfer_seconds(prefill, decode, gpus)
-    wait = prefill_queue_seconds(prefill, first, rate)
+    transfer = transfer_seconds(prefill, decode, prefills * prefill.gpus + decodes * decode.gpus)
+    wait = prefill_queue_seconds(prefill, prefills, rate)
     ttft = wait + prefill.latency + transfer
+    source, destination = prefill.load_curve.deployment, decode.load_curve.deployment
     pools = (
-        WorkerPool(
-            prefill.load_curve.deployment.gpu,
-            prefill.load_curve.deployment.layout,
-            first,
-            rate / first * (wait + prefill.latency),
-        ),
-        WorkerPool(
-            decode.load_curve.deployment.gpu,
-            decode.load_curve.deployment.layout,
-            second,
-            rate / second * (osl - 1) * decode.tpot,
-        ),
+        WorkerPool(source.gpu, source.layout, prefills, rate / prefills * (wait + prefill.latency)),
+        WorkerPool(destination.gpu, destination.layout, decodes, rate / decodes * (osl - 1) * decode.tpot),
     )
     option = ServingOption(
         serving=pools[1],
         prefill=pools[0],
         ttft=ttft,
         tpot=decode.tpot,
-        ttft_interval=Interval(*((wait + prefill.latency) * edge + transfer for edge in prefill.interval_ratios)),
-        tpot_interval=Interval(*(decode.tpot * edge for edge in decode.interval_ratios)),
+        ttft_interval=Interval(*((wait + prefill.latency) * ratio + transfer for ratio in prefill.interval_ratios)),
+        tpot_interval=Interval(*(decode.tpot * ratio for ratio in decode.interval_ratios)),
         requests=rate,
         throughput=rate * osl,
         budget=budget,
@@ -179,6 +174,6 @@ def disaggregated_option(
 
 
 def with_excess(option: ServingOption, target: LatencyTarget) -> ServingOption:
-    """The option with how far it is from the target."""
+    """The option with its largest ratio of a latency to its target."""
     excess, binding = target.excess(option)
     return replace(option, excess=excess, binding=binding)

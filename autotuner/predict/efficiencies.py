@@ -1,4 +1,4 @@
-"""Fitted constants, resolved for one deployment, and the seconds an iteration takes with them."""
+"""Inverse efficiencies of one model on one layout, and the seconds an iteration takes with them."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from typing import NamedTuple
 from autotuner.predict.operators import Work
 
 SMOOTH_MAX_POWER = 3
-"""How sharply the slower of arithmetic and memory wins; infinity would be a plain maximum."""
+"""Power of the mean of arithmetic and memory time; infinity would be a plain maximum.
+
+Refitted with 2 or 5, benchmarks/predict/errors.py has medians of held-out models within 0.3 points of those with 3.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Efficiencies:
-    """Inverse efficiencies (1: the data sheet's figure), latencies and floors in seconds.
+    """Inverse efficiencies (1: the data sheet's figure), and latencies and minimum times in seconds.
 
-    `launch` is what the kernels of an iteration cost at least, `host` what launching them one
-    by one costs where no graph is replayed, `step` what an iteration costs besides; `idle` is the
-    share that is read of the experts no token picked.
+    `launch` is the least that the kernels of an iteration take, `host` what launching them one by
+    one takes where no CUDA graph is replayed, `step` the rest of an iteration;
+    `idle_expert_memory` is the share that is read of experts no token is routed to.
     """
 
     gemm_compute: float = 1.0
-    mixer_memory: float = 1.0
-    dense_memory: float = 1.0
+    attention_proj_memory: float = 1.0
+    mlp_memory: float = 1.0
     expert_compute: float = 1.0
     expert_memory: float = 1.0
-    context: float = 1.0
-    latent_context: float = 1.0
+    prefill_attention: float = 1.0
+    prefill_mla: float = 1.0
     decode_compute: float = 1.0
     decode_memory: float = 1.0
-    state: float = 1.0
+    state_memory: float = 1.0
     elementwise: float = 1.0
     permute: float = 1.0
-    reduce_latency: float = 0.0
-    reduce_bytes: float = 1.0
-    reduce_oneshot: float = 1.0
+    allreduce_latency: float = 0.0
+    allreduce_bytes: float = 1.0
+    allreduce_oneshot: float = 1.0
     dispatch_latency: float = 0.0
     dispatch_bytes: float = 1.0
-    imbalance: float = 1.0
-    idle: float = 0.0
+    expert_imbalance: float = 1.0
+    idle_expert_memory: float = 0.0
     launch: float = 0.0
     host: float = 0.0
     step: float = 0.0
@@ -46,7 +49,7 @@ class Efficiencies:
 
 @dataclass(frozen=True, slots=True)
 class CostFactors:
-    """By what factor kinds of operators take longer than the constants say; 1 where those are right."""
+    """Factors on the time of each kind of operator; 1 leaves the fitted constants as they are."""
 
     weights: float = 1.0
     matrices: float = 1.0
@@ -56,35 +59,34 @@ class CostFactors:
     host: float = 1.0
 
     def apply_to(self, efficiencies: Efficiencies) -> Efficiencies:
-        """Rates with these factors."""
-        changed = {
+        """Inverse efficiencies multiplied by these factors."""
+        scaled = {
             name: getattr(efficiencies, name) * factor
             for kind, names in COST_KINDS.items()
             if (factor := getattr(self, kind)) != 1.0
             for name in names
         }
-        return replace(efficiencies, **changed) if changed else efficiencies
+        return replace(efficiencies, **scaled) if scaled else efficiencies
 
 
 UNIT_COSTS = CostFactors()
-"""What the constants say."""
 
 COST_KINDS = {
-    "weights": ("mixer_memory", "dense_memory", "expert_memory"),
+    "weights": ("attention_proj_memory", "mlp_memory", "expert_memory"),
     "matrices": ("gemm_compute", "expert_compute"),
-    "attention": ("context", "latent_context", "decode_compute", "decode_memory", "state"),
-    "collectives": ("reduce_latency", "reduce_bytes", "reduce_oneshot", "dispatch_latency", "dispatch_bytes"),
+    "attention": ("prefill_attention", "prefill_mla", "decode_compute", "decode_memory", "state_memory"),
+    "collectives": ("allreduce_latency", "allreduce_bytes", "allreduce_oneshot", "dispatch_latency", "dispatch_bytes"),
     "kernels": ("launch", "elementwise", "permute"),
     "host": ("host", "step"),
 }
-"""Kinds of operators, each with the rates that its cost goes by."""
+"""Fields of `Efficiencies` that each field of `CostFactors` multiplies."""
 
 
 class StepParts(NamedTuple):
-    """Where one iteration's time goes, in seconds."""
+    """Seconds of one iteration by operator; the field names are keys of `autotune predict --json`."""
 
-    mixer: float
-    dense: float
+    attention_proj: float
+    mlp: float
     expert: float
     head: float
     attention: float
@@ -96,37 +98,39 @@ class StepParts(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Seconds of the whole iteration."""
         return sum(self)
 
 
 def smooth_max(first: float, second: float) -> float:
-    """The larger of two times, a little more where they are close and cannot overlap fully."""
+    """Power mean without the 1/n: the larger of two times, and more where they are close and overlap less."""
     total: float = (first**SMOOTH_MAX_POWER + second**SMOOTH_MAX_POWER) ** (1 / SMOOTH_MAX_POWER)
     return total
 
 
 def device_parts(work: Work, efficiencies: Efficiencies) -> StepParts:
-    """Seconds of an iteration on the device; arrays in, arrays out."""
-    attention = work.prefill_attention * efficiencies.context + work.prefill_mla * efficiencies.latent_context
+    """Seconds of an iteration on the GPU, by operator; elementwise where the fields of `work` are arrays."""
+    attention = work.prefill_attention * efficiencies.prefill_attention + work.prefill_mla * efficiencies.prefill_mla
     attention += smooth_max(
         work.decode_compute * efficiencies.decode_compute, work.decode_memory * efficiencies.decode_memory
     )
-    experts = (work.expert_memory + efficiencies.idle * work.idle_expert_memory) * efficiencies.expert_memory
+    experts = work.expert_memory + efficiencies.idle_expert_memory * work.idle_expert_memory
+    experts *= efficiencies.expert_memory
     return StepParts(
-        mixer=smooth_max(
+        attention_proj=smooth_max(
             work.attention_proj_compute * efficiencies.gemm_compute,
-            work.attention_proj_memory * efficiencies.mixer_memory,
+            work.attention_proj_memory * efficiencies.attention_proj_memory,
         ),
-        dense=smooth_max(work.mlp_compute * efficiencies.gemm_compute, work.mlp_memory * efficiencies.dense_memory),
-        expert=smooth_max(work.expert_compute * efficiencies.expert_compute, experts) * efficiencies.imbalance,
-        head=smooth_max(work.head_compute * efficiencies.gemm_compute, work.head_memory * efficiencies.mixer_memory),
+        mlp=smooth_max(work.mlp_compute * efficiencies.gemm_compute, work.mlp_memory * efficiencies.mlp_memory),
+        expert=smooth_max(work.expert_compute * efficiencies.expert_compute, experts) * efficiencies.expert_imbalance,
+        head=smooth_max(
+            work.head_compute * efficiencies.gemm_compute, work.head_memory * efficiencies.attention_proj_memory
+        ),
         attention=attention,
-        state=work.state_memory * efficiencies.state + work.state_compute * efficiencies.gemm_compute * 4,
+        state=work.state_memory * efficiencies.state_memory + work.state_compute * efficiencies.gemm_compute * 4,
         elementwise=work.elementwise * efficiencies.elementwise + work.permute * efficiencies.permute,
-        collectives=work.allreduce_count * efficiencies.reduce_latency
-        + work.allreduce_transfer * efficiencies.reduce_bytes
-        + work.allreduce_oneshot * efficiencies.reduce_oneshot
+        collectives=work.allreduce_count * efficiencies.allreduce_latency
+        + work.allreduce_transfer * efficiencies.allreduce_bytes
+        + work.allreduce_oneshot * efficiencies.allreduce_oneshot
         + work.dispatch_count * efficiencies.dispatch_latency
         + work.dispatch_transfer * efficiencies.dispatch_bytes,
         launch=efficiencies.launch,
@@ -135,7 +139,7 @@ def device_parts(work: Work, efficiencies: Efficiencies) -> StepParts:
 
 
 def step_parts(work: Work, efficiencies: Efficiencies, *, eager: bool) -> StepParts:
-    """Seconds of an iteration by operator; an eager one is no faster than its launches."""
+    """Seconds of an iteration by operator; without a CUDA graph it takes at least what launching its kernels takes."""
     parts = device_parts(work, efficiencies)
     if not eager:
         return parts

@@ -1,4 +1,4 @@
-"""Three factors fitted to measured load points, pulled towards one, and what they are worth on unseen points."""
+"""Fit of the three local factors to measured load points, shrunk towards one, with held-out errors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from autotuner.errors import UsageError
 from autotuner.predict.local_factors import Factors
 
 MIN_POINTS = 3
-"""Load points below which nothing is fitted."""
+"""As many load points as there are factors."""
 NOISE_SD, PRIOR_SD = 0.1, 0.4
-"""Standard deviations, as shares, of a measured time around the closed form and of a factor around one."""
+"""Standard deviations of log time around the prediction, and of a log factor around 0; chosen by hand."""
 MAX_ITERATIONS = 20
+"""Bound on Gauss-Newton steps, of which a fit takes a few; it ends at steps below 1e-9."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPoint:
-    """A measured load point of one launch: mean TTFT and TPOT in seconds, and the `parts` of its prediction.
+    """Measured mean TTFT and TPOT in seconds of a load point of one launch, and the `time_parts` of its prediction.
 
-    `key` is the engine and the GPU type; `parts` are as `own.parts` gives them.
+    `key` is the `factors_key` of its engine and GPU type.
     """
 
     key: str
@@ -36,10 +37,10 @@ class CalibrationPoint:
 def fit_factors(
     points: Sequence[CalibrationPoint], source: Literal["measured", "simulated"], runs: tuple[str, ...]
 ) -> Factors:
-    """Fit prefill, decode and overhead of one engine on one GPU type.
+    """Fit the factors of prefill, decode and overhead of one engine on one GPU type.
 
-    Errors after the fit are of points it has not seen: each launch is left out in turn, where
-    there is one launch each of its load points. Raises UsageError for too few points.
+    Errors after the fit are cross-validated: each launch is held out in turn, or each load point
+    where there is one launch. Raises UsageError for fewer than MIN_POINTS.
     """
     if len(points) < MIN_POINTS:
         raise UsageError(
@@ -48,13 +49,13 @@ def fit_factors(
             remedy="Measure at more loads, for example with --concurrency 1,8,32.",
         )
     launches = sorted({point.launch for point in points})
-    groups = [[point for point in points if point.launch == launch] for launch in launches]
-    if len(groups) == 1:
-        groups = [[point] for point in points]
+    folds = [[point for point in points if point.launch == launch] for launch in launches]
+    if len(folds) == 1:
+        folds = [[point] for point in points]
     errors: list[tuple[float, float]] = []
-    for group in groups:
-        by = least_squares_factors([point for point in points if point not in group])
-        errors += [_relative_errors(point, by) for point in group]
+    for fold in folds:
+        factors = least_squares_factors([point for point in points if point not in fold])
+        errors += [_relative_errors(point, factors) for point in fold]
     prefill, decode, overhead = least_squares_factors(points)
     return Factors(
         prefill=prefill,
@@ -71,29 +72,29 @@ def fit_factors(
 
 
 def predicted_times(point: CalibrationPoint, factors: tuple[float, float, float]) -> tuple[float, float]:
-    """TTFT and TPOT in seconds as predicted with factors of prefill, decode and overhead."""
+    """Predicted TTFT and TPOT in seconds with `factors` of prefill, decode and overhead."""
     overhead, prefill, decode, stalls = point.parts
     return overhead * factors[2] + prefill * factors[0], decode * factors[1] + stalls * factors[0]
 
 
 def least_squares_factors(points: Sequence[CalibrationPoint]) -> tuple[float, float, float]:
-    """Factors of prefill, decode and overhead: least squares of log times, by Gauss and Newton."""
+    """Factors of prefill, decode and overhead by penalised least squares of log times, with Gauss-Newton steps."""
     import numpy as np
 
     logs = np.zeros(3)
-    pull = np.eye(3) * (NOISE_SD / PRIOR_SD)
+    penalty = np.eye(3) * (NOISE_SD / PRIOR_SD)
     for _ in range(MAX_ITERATIONS):
-        by = tuple(float(value) for value in np.exp(logs))
-        residuals, slopes = list[float](), list[list[float]]()
+        factors = tuple(float(value) for value in np.exp(logs))
+        residuals, jacobian = list[float](), list[list[float]]()
         for point in points:
             overhead, prefill, decode, stalls = point.parts
-            ttft, tpot = predicted_times(point, by)  # type: ignore[arg-type]
+            ttft, tpot = predicted_times(point, factors)  # type: ignore[arg-type]
             residuals += [math.log(point.ttft / ttft), math.log(point.tpot / tpot)]
-            slopes.append([prefill * by[0] / ttft, 0.0, overhead * by[2] / ttft])
-            slopes.append([stalls * by[0] / tpot, decode * by[1] / tpot, 0.0])
-        matrix = np.vstack([np.array(slopes), pull])
-        wanted = np.concatenate([np.array(residuals), -pull @ logs])
-        step = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
+            jacobian.append([prefill * factors[0] / ttft, 0.0, overhead * factors[2] / ttft])
+            jacobian.append([stalls * factors[0] / tpot, decode * factors[1] / tpot, 0.0])
+        matrix = np.vstack([np.array(jacobian), penalty])
+        right_side = np.concatenate([np.array(residuals), -penalty @ logs])
+        step = np.linalg.lstsq(matrix, right_side, rcond=None)[0]
         logs = logs + np.clip(step, -1.0, 1.0)
         if float(np.abs(step).max()) < 1e-9:
             break

@@ -1,4 +1,4 @@
-"""GPUs as data sheets: how much memory, how fast, how they are linked."""
+"""GPU types from their data sheets: memory, bandwidth, peak operations/s, links, price."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import yaml
 from autotuner.errors import ConfigError
 
 GPU_TABLE = Path(__file__).with_name("gpus.yaml")
+
 DEFAULT_GPUS_PER_NODE = 8
-"""GPUs of one node where the type is unknown."""
+"""GPUs of one node where the type is unknown: as in HGX and DGX systems."""
 
 VENDORS = ("nvidia", "amd", "intel")
 
 
 @dataclass(frozen=True, slots=True)
 class GpuSpec:
-    """One GPU type: bytes, bytes/s per direction, dense operations/s by dtype, watts.
+    """One GPU type; fields are keys of gpus.yaml: bytes, bytes/s per direction, dense operations/s by dtype, watts.
 
     `price` is that of one GPU for one hour, in any one currency; None where nobody told it.
     """
@@ -43,7 +44,7 @@ class GpuSpec:
     price: float | None = None
 
     def peak_flops(self, dtype: str) -> float:
-        """Dense operations/s of a matrix multiplication whose weights have this dtype.
+        """Peak dense operations/s of a matrix multiplication with weights of this dtype.
 
         Where the GPU has no rate for it, or a lower one than bf16, engines dequantise and
         multiply in bf16.
@@ -51,12 +52,12 @@ class GpuSpec:
         return max(self.flops.get(dtype, 0.0), self.flops["bf16"])
 
     def link_bandwidth(self, gpus: int) -> float:
-        """Bytes/s per direction of the slowest link that `gpus` GPUs talk over."""
+        """Bytes/s per direction of the slowest link among `gpus` GPUs."""
         return self.intra_node if gpus <= self.gpus_per_node else min(self.intra_node, self.inter_node)
 
 
 def _normalized_name(name: str) -> str:
-    """A spelling without what may differ between two of them: case, separators, the vendor."""
+    """The name without case, separators and vendor."""
     words = re.findall(r"[a-z0-9]+", name.lower())
     return "".join(words[1:] if words[:1] and words[0] in VENDORS else words)
 
@@ -64,12 +65,12 @@ def _normalized_name(name: str) -> str:
 def read_table(path: Path, defaults: Mapping[str, GpuSpec] | None = None) -> dict[str, GpuSpec]:
     """Read a YAML table of GPUs, in the format of the bundled one.
 
-    A row whose name is in `known` needs only the fields that it changes, such as `price`.
+    A row whose name is in `defaults` needs only the fields that it changes, such as `price`.
     """
-    before = defaults or {}
+    defaults = defaults or {}
     try:
         rows: Any = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return {name: _parse_row(name, row, before.get(name)) for name, row in rows.items()}
+        return {name: _parse_row(name, row, defaults.get(name)) for name, row in rows.items()}
     except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"Cannot read the GPU table {path}.",
@@ -80,15 +81,15 @@ def read_table(path: Path, defaults: Mapping[str, GpuSpec] | None = None) -> dic
 
 def _parse_row(name: str, row: Mapping[str, Any], default: GpuSpec | None) -> GpuSpec:
     fields = {**row, "aliases": tuple(row.get("aliases", default.aliases if default else ()))}
-    made = replace(default, **fields) if default else GpuSpec(**{**fields, "name": name})
-    figures = [made.memory, made.bandwidth, made.intra_node, made.inter_node, made.gpus_per_node, made.flops["bf16"]]
-    if min(*figures, 1 if made.price is None else made.price) <= 0:
+    spec = replace(default, **fields) if default else GpuSpec(**{**fields, "name": name})
+    positive = [spec.memory, spec.bandwidth, spec.intra_node, spec.inter_node, spec.gpus_per_node, spec.flops["bf16"]]
+    if min(*positive, 1 if spec.price is None else spec.price) <= 0:
         raise ValueError(f"{name}: memory, speeds and price are above 0")
-    return made
+    return spec
 
 
 def user_table_path() -> Path:
-    """Where the user's own GPUs and prices are kept; AUTOTUNE_CONFIG_HOME moves what holds it."""
+    """Path of the user's own GPUs and prices; AUTOTUNE_CONFIG_HOME moves its folder."""
     home = os.environ.get("AUTOTUNE_CONFIG_HOME")
     if home:
         return Path(home) / GPU_TABLE.name
@@ -99,14 +100,14 @@ def user_table_path() -> Path:
 
 @cache
 def gpus() -> Mapping[str, GpuSpec]:
-    """All GPUs by name: the bundled ones, and those of the user's own table."""
-    bundled, own = read_table(GPU_TABLE), user_table_path()
-    return {**bundled, **read_table(own, bundled)} if own.is_file() else bundled
+    """All GPU types by name: the bundled ones, and those of the user's table."""
+    bundled, user_path = read_table(GPU_TABLE), user_table_path()
+    return {**bundled, **read_table(user_path, bundled)} if user_path.is_file() else bundled
 
 
 @cache
 def _gpus_by_spelling() -> Mapping[str, tuple[str, GpuSpec]]:
-    """Plain spelling -> how the table writes it, and its GPU; ConfigError where two GPUs share one."""
+    """Normalised name -> the table's spelling and its GPU; raises ConfigError where two GPUs share one."""
     spellings: dict[str, tuple[str, GpuSpec]] = {}
     for row in gpus().values():
         for text in (row.name, *row.aliases):
@@ -131,14 +132,13 @@ def find_gpu(name: str) -> GpuSpec:
 
 
 def is_known(name: str) -> bool:
-    """Whether the table has a GPU of this name."""
     return _normalized_name(name) in _gpus_by_spelling()
 
 
 def _unknown_gpu_error(name: str) -> ConfigError:
-    near = difflib.get_close_matches(_normalized_name(name), list(_gpus_by_spelling()), n=1, cutoff=0.5)
-    if near:
-        what, why = f"Unknown GPU '{name}'; did you mean '{_gpus_by_spelling()[near[0]][0]}'?", ""
+    nearest = difflib.get_close_matches(_normalized_name(name), list(_gpus_by_spelling()), n=1, cutoff=0.5)
+    if nearest:
+        what, why = f"Unknown GPU '{name}'; did you mean '{_gpus_by_spelling()[nearest[0]][0]}'?", ""
     else:
         what, why = f"Unknown GPU '{name}'.", f"Known are {', '.join(gpus())}."
     return ConfigError(what, why=why, remedy=f"Correct the name, or describe this GPU in {user_table_path()}.")

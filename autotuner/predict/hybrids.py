@@ -1,4 +1,4 @@
-"""Architectures whose layers differ from one another in ways of their own."""
+"""Architectures whose layers are of several kinds: windows, linear attention, state space, searched blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from autotuner.predict.geometry import Attention, FeedForward
 def _llama4(config: Config, name: str) -> Layers:
     require_fields(config, ("num_hidden_layers", "intermediate_size", "intermediate_size_mlp", "head_dim"), name)
     hidden, layers, every = config["hidden_size"], config["num_hidden_layers"], config["interleave_moe_layer_step"]
-    sparse = mixture_of_experts(
+    moe = mixture_of_experts(
         hidden,
         config["num_local_experts"],
         config["num_experts_per_tok"],
@@ -34,9 +34,9 @@ def _llama4(config: Config, name: str) -> Layers:
     )
     full = grouped_attention(hidden, config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"])
     local = replace(full, window=config.get("attention_chunk_size") or 0)
-    mixers = [full if (layer + 1) % 4 == 0 else local for layer in range(layers)]
-    plain = mlp(hidden, config["intermediate_size_mlp"])
-    return mixers, [sparse if (layer + 1) % every == 0 else plain for layer in range(layers)]
+    attentions = [full if (layer + 1) % 4 == 0 else local for layer in range(layers)]
+    dense = mlp(hidden, config["intermediate_size_mlp"])
+    return attentions, [moe if (layer + 1) % every == 0 else dense for layer in range(layers)]
 
 
 def _gemma4(config: Config, name: str) -> Layers:
@@ -52,16 +52,18 @@ def _gemma4(config: Config, name: str) -> Layers:
         config.get("global_head_dim") or config["head_dim"],
         shared_kv=bool(config.get("attention_k_eq_v")),
     )
-    mixers = [full if kind == "full_attention" else local for kind in config["layer_types"]]
-    feed = mlp(hidden, config["intermediate_size"])
+    attentions = [full if kind == "full_attention" else local for kind in config["layer_types"]]
+    feed_forward = mlp(hidden, config["intermediate_size"])
     if config.get("enable_moe_block"):
         active, size = (
             first_field(config, ("top_k_experts",), name),
             first_field(config, ("moe_intermediate_size",), name),
         )
         # The dense MLP runs beside the experts and so counts as a shared one.
-        feed = mixture_of_experts(hidden, config["num_experts"], active, size, shared_size=config["intermediate_size"])
-    return mixers, [feed] * len(mixers)
+        feed_forward = mixture_of_experts(
+            hidden, config["num_experts"], active, size, shared_size=config["intermediate_size"]
+        )
+    return attentions, [feed_forward] * len(attentions)
 
 
 def _mimo_v2(config: Config, name: str) -> Layers:
@@ -89,30 +91,32 @@ def _mimo_v2(config: Config, name: str) -> Layers:
 
 def _minimax_m3(config: Config, name: str) -> Layers:
     require_fields(config, ("num_hidden_layers", "head_dim", "num_key_value_heads", "dense_intermediate_size"), name)
-    hidden, heads, kv, dim = (
+    hidden, heads, kv_heads, dim = (
         config["hidden_size"],
         config["num_attention_heads"],
         config["num_key_value_heads"],
         config["head_dim"],
     )
-    full, sparse = grouped_attention(hidden, heads, kv, dim), config.get("sparse_attention_config") or {}
+    full, sparse = grouped_attention(hidden, heads, kv_heads, dim), config.get("sparse_attention_config") or {}
     if not sparse:
         return [full] * config["num_hidden_layers"], feed_forwards_from_config(config, name)
     index_dim, index_heads = sparse["sparse_index_dim"], sparse["sparse_num_index_heads"]
-    chosen = grouped_attention(
+    sparse_attention = grouped_attention(
         hidden,
         heads,
-        kv,
+        kv_heads,
         dim,
         sparse_top_k=sparse["sparse_topk_blocks"] * sparse["sparse_block_size"],
         indexer_ops=2 * index_heads * index_dim,
         indexer_key_dim=index_dim,
     )
-    return [chosen if on else full for on in sparse["sparse_attention_freq"]], feed_forwards_from_config(config, name)
+    return [
+        sparse_attention if is_sparse else full for is_sparse in sparse["sparse_attention_freq"]
+    ], feed_forwards_from_config(config, name)
 
 
 def _deepseek_v4(config: Config, name: str) -> Layers:
-    """Keys and values are one latent head; layers keep a window and every 4th or 128th entry."""
+    """Keys and values share one latent head; by layer the cache has a window, or every 4th or 128th entry."""
     require_fields(
         config, ("num_hidden_layers", "head_dim", "q_lora_rank", "o_lora_rank", "o_groups", "index_topk"), name
     )
@@ -127,7 +131,7 @@ def _deepseek_v4(config: Config, name: str) -> Layers:
         key_dim=dim,
         value_dim=dim,
         decode_dim=2 * dim,
-        cache=dim,
+        cache_elements=dim,
         is_latent=True,
     )
     index = config["index_n_heads"] * config["index_head_dim"]
@@ -137,14 +141,14 @@ def _deepseek_v4(config: Config, name: str) -> Layers:
             base,
             weights=weights + queries * index + hidden * config["index_head_dim"],
             stride=4,
-            selected=config["index_topk"],
-            index=2 * index,
-            cache=dim + config["index_head_dim"] // 2,
+            sparse_top_k=config["index_topk"],
+            indexer_ops=2 * index,
+            cache_elements=dim + config["index_head_dim"] // 2,
         ),
     }
     ratios = config["compress_ratios"][: config["num_hidden_layers"]]
-    mixers = [kinds.get(ratio) or replace(base, stride=ratio) for ratio in ratios]
-    return mixers, feed_forwards_from_config(config, name)
+    attentions = [kinds.get(ratio) or replace(base, stride=ratio) for ratio in ratios]
+    return attentions, feed_forwards_from_config(config, name)
 
 
 def _kimi_k3(config: Config, name: str) -> Layers:
@@ -153,9 +157,9 @@ def _kimi_k3(config: Config, name: str) -> Layers:
     heads, dim = linear["num_heads"], linear["head_dim"]
     recurrent = gated_delta_net(hidden, heads, heads, dim, dim, linear["short_conv_kernel_size"])
     full, full_layers = latent_attention(config), set(linear["full_attn_layers"])
-    mixers = [full if layer + 1 in full_layers else recurrent for layer in range(config["num_hidden_layers"])]
+    attentions = [full if layer + 1 in full_layers else recurrent for layer in range(config["num_hidden_layers"])]
     size = config["moe_intermediate_size"]
-    sparse = mixture_of_experts(
+    moe = mixture_of_experts(
         hidden,
         config["num_experts"],
         config["num_experts_per_token"],
@@ -164,29 +168,31 @@ def _kimi_k3(config: Config, name: str) -> Layers:
         expert_hidden_size=config.get("routed_expert_hidden_size") or 0,
     )
     first_dense = config.get("first_k_dense_replace") or 0
-    plain = mlp(hidden, config["intermediate_size"])
-    return mixers, [plain if layer < first_dense else sparse for layer in range(len(mixers))]
+    dense = mlp(hidden, config["intermediate_size"])
+    return attentions, [dense if layer < first_dense else moe for layer in range(len(attentions))]
 
 
 def _nemotron_h(config: Config, name: str) -> Layers:
-    """A layer is a Mamba mixer, attention, an MLP or a mixture; never two of them."""
+    """Each layer is one of Mamba-2, attention, an MLP or a mixture of experts."""
     letters = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
     kinds = config.get("layers_block_type") or [letters[c] for c in config.get("hybrid_override_pattern") or ""]
     if not kinds:
         raise ConfigError(f"The config of '{name}' lacks: layers_block_type.")
     hidden = config["hidden_size"]
     dim = first_field(config, ("head_dim", "attention_head_dim"), name)
-    mixers: list[Attention] = []
-    feeds: list[FeedForward] = []
+    attentions: list[Attention] = []
+    feed_forwards: list[FeedForward] = []
     for kind in kinds:
         if kind == "mamba":
-            mixers.append(mamba2(config))
+            attentions.append(mamba2(config))
         elif kind == "attention":
-            mixers.append(grouped_attention(hidden, config["num_attention_heads"], config["num_key_value_heads"], dim))
+            attentions.append(
+                grouped_attention(hidden, config["num_attention_heads"], config["num_key_value_heads"], dim)
+            )
         elif kind == "mlp":
-            feeds.append(mlp(hidden, config["intermediate_size"], matrices=2))
+            feed_forwards.append(mlp(hidden, config["intermediate_size"], matrices=2))
         else:
-            feeds.append(
+            feed_forwards.append(
                 mixture_of_experts(
                     hidden,
                     config["n_routed_experts"],
@@ -197,27 +203,27 @@ def _nemotron_h(config: Config, name: str) -> Layers:
                     expert_hidden_size=config.get("moe_latent_size") or 0,
                 )
             )
-    return mixers, feeds
+    return attentions, feed_forwards
 
 
 def _nemotron_nas(config: Config, name: str) -> Layers:
-    """Searched blocks: some have no attention, and every MLP has a width of its own."""
+    """Blocks from an architecture search: some have no attention, and each MLP has its own width."""
     require_fields(config, ("num_hidden_layers",), name)
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    mixers: list[Attention] = []
-    feeds: list[FeedForward] = []
+    attentions: list[Attention] = []
+    feed_forwards: list[FeedForward] = []
     for block in config["block_configs"]:
         group = block["attention"]["n_heads_in_group"]
         if group:
-            mixers.append(grouped_attention(hidden, heads, heads // group, hidden // heads))
+            attentions.append(grouped_attention(hidden, heads, heads // group, hidden // heads))
         elif block["attention"].get("replace_with_linear"):
-            mixers.append(Attention(layers=1, weights=hidden * hidden))
+            attentions.append(Attention(layers=1, weights=hidden * hidden))
         multiple = block["ffn"]["ffn_mult"]
         if multiple:
-            feeds.append(mlp(hidden, -(-int(2 * multiple * hidden / 3) // 256) * 256))
+            feed_forwards.append(mlp(hidden, -(-int(2 * multiple * hidden / 3) // 256) * 256))
         elif block["ffn"].get("replace_with_linear"):
-            feeds.append(FeedForward(layers=1, weights=hidden * hidden))
-    return mixers, feeds
+            feed_forwards.append(FeedForward(layers=1, weights=hidden * hidden))
+    return attentions, feed_forwards
 
 
 HYBRID_LAYER_READERS: dict[str, Callable[[Config, str], Layers]] = {

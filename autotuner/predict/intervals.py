@@ -1,4 +1,4 @@
-"""How far predictions were from measurements they had not seen, as 80% intervals."""
+"""80% intervals of predictions, from quantiles of their held-out log residuals."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ class Interval(NamedTuple):
 def prediction_interval(
     calibration: Calibration, metric: str, value: float, *, known_levels: int, queued: bool
 ) -> Interval:
-    """The interval of a prediction.
+    """The 80% interval of a prediction.
 
-    `known` says whether the model (1), its series (2) and its layout (3) were measured, `queued`
-    whether requests wait for KV cache, where predictions are worse.
+    `known_levels` says whether the model (1), its series (2) and its layout (3) were measured,
+    `queued` that requests wait for KV cache, where predictions of TTFT are worse.
     """
-    rows = calibration.intervals[metric]
-    row = rows["queued" if queued and metric == "ttft" else ("unknown", "unknown", "model", "known")[known_levels]]
-    return Interval(value * math.exp(row[0]), value * math.exp(row[1]))
+    quantiles = calibration.intervals[metric]
+    key = "queued" if queued and metric == "ttft" else ("unknown", "unknown", "model", "known")[known_levels]
+    lower, upper = quantiles[key]
+    return Interval(value * math.exp(lower), value * math.exp(upper))

@@ -1,4 +1,4 @@
-"""How a model is spread over GPUs, and the types its numbers are kept in."""
+"""Parallel layout of a model over GPUs, and the dtypes of its weights and KV cache."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ class Layout:
 
     @property
     def gpus(self) -> int:
-        """GPUs in all."""
         return self.tp * self.dp * self.pp
 
     @property
     def ep_size(self) -> int:
-        """Groups of GPUs the experts are dealt to."""
+        """Expert-parallel size; where `ep` is 0, what `moe_tp` leaves of a pipeline stage."""
         return self.ep or max(1, self.gpus_per_stage // (self.moe_tp or self.gpus_per_stage))
 
 
 @dataclass(frozen=True, slots=True)
 class Dtypes:
-    """Types of the feed-forward matrices, the experts, the token mixers and the KV cache."""
+    """Dtypes of the MLP, the experts, the attention projections and the KV cache."""
 
     mlp: str
     expert: str
@@ -67,7 +66,7 @@ STORAGE_DTYPES = {
 
 
 def storage_dtype(dtype: str) -> str:
-    """The type weights are kept in under one of the names engines and tables use."""
+    """The dtype in which weights of this engine's or table's dtype name are stored."""
     try:
         return STORAGE_DTYPES[dtype.strip().lower()]
     except KeyError:
@@ -84,28 +83,28 @@ def resolve_dtypes(
     moe_dtype: str | None = None,
     kv_dtype: str | None = None,
 ) -> Dtypes:
-    """Types of a deployment: what is asked for, else what the checkpoint has.
+    """Dtypes of a deployment: the given ones, else the checkpoint's.
 
-    Where only the experts of a model are published in four bits, the other matrices stay as
-    they are; latent attention and recurrent mixers stay in bf16 beside four-bit matrices.
+    Where a checkpoint has only its experts in four bits, the other matrices stay as they are; MLA
+    and recurrent layers stay in bf16 beside four-bit matrices.
     """
-    dense, expert, mixer = shape.weight_dtype, shape.expert_dtype, shape.attention_dtype
+    mlp, expert, attention_proj = shape.weight_dtype, shape.expert_dtype, shape.attention_dtype
     if gemm_dtype is not None:
-        dense = mixer = storage_dtype(gemm_dtype)
-        expert = storage_dtype(moe_dtype) if moe_dtype is not None else dense
+        mlp = attention_proj = storage_dtype(gemm_dtype)
+        expert = storage_dtype(moe_dtype) if moe_dtype is not None else mlp
         only_experts = shape.weight_dtype == "bf16" and shape.expert_dtype in ("fp4", "int4")
         if only_experts and expert in ("fp4", "int4"):
-            dense = mixer = "bf16"
-        elif dense == "fp4" and any(kind.is_latent or kind.state_elements for kind in shape.attentions):
-            mixer = "bf16"
+            mlp = attention_proj = "bf16"
+        elif mlp == "fp4" and any(kind.is_latent or kind.state_elements for kind in shape.attentions):
+            attention_proj = "bf16"
     elif moe_dtype is not None:
         expert = storage_dtype(moe_dtype)
-    return Dtypes(dense, expert, mixer, kv_cache_dtype(kv_dtype) if kv_dtype else "bf16")
+    return Dtypes(mlp, expert, attention_proj, kv_cache_dtype(kv_dtype) if kv_dtype else "bf16")
 
 
 def kv_cache_dtype(name: str) -> str:
-    """The type the KV cache is kept in under one of the names engines use."""
-    found = {"auto": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}.get(name.strip().lower()) or storage_dtype(name)
-    if found not in ("bf16", "fp8"):
+    """The dtype of a KV cache of this engine's dtype name; ConfigError for other than bf16 and fp8."""
+    dtype = {"auto": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}.get(name.strip().lower()) or storage_dtype(name)
+    if dtype not in ("bf16", "fp8"):
         raise ConfigError(f"A KV cache of {name} is not modelled.", remedy="Give bf16 or fp8.")
-    return found
+    return dtype

@@ -1,4 +1,4 @@
-"""One deployment under one kind of request: its closed loop at any load, and its two phases apart."""
+"""Predictions of one deployment under one traffic as functions of load, and of prefill and decode alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from autotuner.predict.predict import Prediction, effect_keys, predict_closed_lo
 from autotuner.predict.traffic import Traffic
 
 MAX_BATCH = 512
-"""Requests a replica runs at once at most: engines' usual limit, and the largest load of the fit."""
+"""Most requests a replica runs at once where its limit is unknown: engines' usual one."""
 
 
 class LoadCurve:
-    """A deployment and the requests it serves; every load is computed once.
+    """Predictions of a deployment under one traffic, computed once per load.
 
-    Factors that were calibrated here for its engine and GPU are in all its figures, unless
-    `bundled_only`.
+    All have the factors calibrated on this machine for its engine and GPU type, unless `bundled_only`.
     """
 
     def __init__(self, deployment: ModelOnGpus, traffic: Traffic, *, bundled_only: bool = False) -> None:
@@ -31,25 +30,25 @@ class LoadCurve:
         self._predictions: dict[float, Prediction] = {}
 
     def at_concurrency(self, concurrency: float) -> Prediction:
-        """The closed loop of so many requests in flight over all replicas."""
-        found = self._predictions.get(concurrency)
-        if found is None:
-            found = self._bundled_prediction(concurrency)
+        """The prediction of a closed loop with this many requests in flight over all replicas."""
+        prediction = self._predictions.get(concurrency)
+        if prediction is None:
+            prediction = self._bundled_prediction(concurrency)
             if self.factors is not None:
-                found = apply_factors(found, self._bundled_single_request, self.factors)
-            self._predictions[concurrency] = found
-        return found
+                prediction = apply_factors(prediction, self._bundled_single_request, self.factors)
+            self._predictions[concurrency] = prediction
+        return prediction
 
     def _bundled_prediction(self, concurrency: float) -> Prediction:
-        asked = self.traffic
+        traffic = self.traffic
         return predict_closed_loop(
             self.deployment,
-            isl=asked.isl,
-            osl=asked.osl,
+            isl=traffic.isl,
+            osl=traffic.osl,
             concurrency=concurrency,  # type: ignore[arg-type]
-            prefix_hit=asked.prefix_hit,
-            draft_tokens=asked.draft_tokens,
-            acceptance=asked.acceptance,
+            prefix_hit=traffic.prefix_hit,
+            draft_tokens=traffic.draft_tokens,
+            acceptance=traffic.acceptance,
         )
 
     @cached_property
@@ -58,40 +57,41 @@ class LoadCurve:
 
     @cached_property
     def single_request(self) -> Prediction:
-        """One request in flight on each replica."""
+        """The prediction with one request in flight on each replica."""
         return self.at_concurrency(self.deployment.layout.dp)
 
     @cached_property
     def max_concurrency(self) -> float:
-        """Requests in flight at most, over all replicas."""
-        batch = self.deployment.max_running or MAX_BATCH
-        return max(
-            float(self.deployment.layout.dp), min(self.single_request.max_in_flight, batch * self.deployment.layout.dp)
-        )
+        """Most requests that run at once, over all replicas."""
+        batch, dp = self.deployment.max_running_requests or MAX_BATCH, self.deployment.layout.dp
+        return max(float(dp), min(self.single_request.max_in_flight, batch * dp))
 
     @cached_property
     def prefill_seconds(self) -> float:
-        """Seconds of GPU time that one prompt costs where prompts are batched, over all replicas."""
-        new = self.traffic.isl * (1 - self.traffic.prefix_hit)
-        layout, together = self.deployment.layout, int(max(1.0, self.deployment.max_batched_tokens / max(1.0, new)))
-        work = self.deployment.operators.work([(new, self.traffic.isl - new)] * together, 0, 0)
+        """Seconds per prompt of a deployment that does nothing but prefill batched prompts, on all its replicas."""
+        new_tokens = self.traffic.isl * (1 - self.traffic.prefix_hit)
+        layout, prompts = (
+            self.deployment.layout,
+            int(max(1.0, self.deployment.max_batched_tokens / max(1.0, new_tokens))),
+        )
+        work = self.deployment.operators.work([(new_tokens, self.traffic.isl - new_tokens)] * prompts, 0, 0)
         seconds = step_parts(work, self.deployment.bundled_efficiencies, eager=True).total
         factor = self.factors.prefill if self.factors else 1.0
-        return factor * seconds / together / (layout.dp * layout.pp)
+        return factor * seconds / prompts / (layout.dp * layout.pp)
 
     @cached_property
     def ttft_overhead(self) -> float:
-        """Seconds to the first token besides the prefill itself, with one request in flight."""
+        """Seconds of TTFT beside the prefill itself, with one request in flight."""
         return max(0.0, self.single_request.ttft - sum(self.single_request.prefill.values()))
 
     def decode_only_tpot(self, concurrency: float) -> float:
-        """Seconds per token where so many requests decode and nobody prefills beside them."""
-        found, asked = self.at_concurrency(concurrency), self.traffic
-        iteration = sum(found.decode.values())
-        if asked.draft_tokens:
+        """TPOT in seconds of a worker that only decodes, as in disaggregated serving."""
+        prediction, traffic = self.at_concurrency(concurrency), self.traffic
+        iteration = sum(prediction.decode.values())
+        if traffic.draft_tokens:
             layers = self.deployment.shape.layers
-            iteration *= 1 + asked.draft_tokens * max(1, self.deployment.shape.draft_layers) / layers
-        kept: float = sum(asked.acceptance**n for n in range(asked.draft_tokens + 1))
-        basis = effect_basis(asked.isl, asked.osl, concurrency)
+            iteration *= 1 + traffic.draft_tokens * max(1, self.deployment.shape.draft_layers) / layers
+        tokens_per_step: float = sum(traffic.acceptance**n for n in range(traffic.draft_tokens + 1))
+        basis = effect_basis(traffic.isl, traffic.osl, concurrency)
         effect, _ = bundled_calibration().effect("tpot", effect_keys(self.deployment), basis)
-        return min(found.tpot, iteration / kept * math.exp(effect))
+        return min(prediction.tpot, iteration / tokens_per_step * math.exp(effect))

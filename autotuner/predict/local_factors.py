@@ -1,4 +1,4 @@
-"""What the user's own runs say about predictions: three factors per engine and GPU type, kept in a file."""
+"""Factors on predictions fitted to the user's own runs, three per engine and GPU type, in a JSON file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FACTORS_FILE = "calibration.json"
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """By how much prefill, decode and everything around them take longer here than predicted.
+    """Measured over predicted time of prefill, decode and the overhead around them; fields are keys of the file.
 
-    `points` load points of `launches` launches were fitted; `before` and `after` are the median
-    absolute errors of TTFT and TPOT (shares), `after` on load points the fit had not seen.
+    `points` load points of `launches` launches were fitted. `before` and `after` are median
+    absolute relative errors of TTFT and TPOT, `after` on held-out load points.
     """
 
     prefill: float
@@ -38,7 +38,7 @@ class Factors:
 
 
 def data_folder() -> Path:
-    """Where what was learnt here is kept; AUTOTUNE_DATA_HOME moves it."""
+    """Folder of this machine's measurements and factors; AUTOTUNE_DATA_HOME moves it."""
     home = os.environ.get("AUTOTUNE_DATA_HOME")
     if home:
         return Path(home)
@@ -48,23 +48,21 @@ def data_folder() -> Path:
 
 
 def factors_key(engine: str, gpu: str) -> str:
-    """Under which name the factors of an engine and a GPU type are kept."""
     return f"{engine} {gpu}"
 
 
 def all_factors() -> Mapping[str, Factors]:
-    """All factors by `key_of`; empty where nothing was calibrated."""
+    """All factors by `factors_key`; empty where nothing was calibrated."""
     path = data_folder() / FACTORS_FILE
     return _read_factors(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 
 def factors_for(engine: str, gpu: str) -> Factors | None:
-    """The factors fitted for an engine and a GPU type here."""
     return all_factors().get(factors_key(engine, gpu))
 
 
 def save_factors(factors: Mapping[str, Factors]) -> Path:
-    """Write factors, replacing those of the same names; returns the file."""
+    """Add factors to the file, replacing those of the same keys, and return its path."""
     path = data_folder() / FACTORS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {name: asdict(row) for name, row in {**all_factors(), **factors}.items()}
@@ -75,7 +73,7 @@ def save_factors(factors: Mapping[str, Factors]) -> Path:
 
 
 def delete_factors() -> Path | None:
-    """Remove all factors; returns the file that held them, None where there was none."""
+    """Remove the file of factors; returns its path, None where there was none."""
     path = data_folder() / FACTORS_FILE
     if not path.is_file():
         return None
@@ -90,26 +88,26 @@ def _read_factors(path: Path, modified_ns: int) -> Mapping[str, Factors]:
         return {name: _parse_factors(row) for name, row in rows.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"Cannot read what was calibrated in {path}.",
+            f"Cannot read the calibrated factors in {path}.",
             why=str(error),
             remedy="Remove it with `autotune calibrate --forget`, then calibrate again.",
         ) from error
 
 
 def _parse_factors(row: Mapping[str, Any]) -> Factors:
-    pairs: dict[str, tuple[Any, ...]] = {name: tuple(row[name]) for name in ("before", "after", "runs")}
-    made = Factors(**{**row, **pairs})
-    if not min(made.prefill, made.decode, made.overhead) > 0:
+    tuples: dict[str, tuple[Any, ...]] = {name: tuple(row[name]) for name in ("before", "after", "runs")}
+    factors = Factors(**{**row, **tuples})
+    if not min(factors.prefill, factors.decode, factors.overhead) > 0:
         raise ValueError("a factor is not above 0")
-    return made
+    return factors
 
 
 def time_parts(prediction: Prediction, single_request: Prediction) -> tuple[float, float, float, float]:
-    """A prediction as overhead and prefill, which make TTFT, and decode and stalls, which make TPOT; seconds.
+    """Seconds of overhead and prefill, whose sum is TTFT, and of decode and stalls, whose sum is TPOT.
 
-    `alone` is the same deployment with one request in flight: what its TTFT has besides its
-    prefill is overhead; what is more under load is waiting for prefills. A token takes a decode
-    iteration, and what it takes besides is prefills of others.
+    `single_request` is the same deployment with one request in flight: its TTFT beside its own
+    prefill is overhead. Under load the rest of TTFT is waiting for prefills, and the rest of TPOT
+    beside a decode iteration is stalls by prefills of other requests.
     """
     overhead = min(max(0.0, single_request.ttft - sum(single_request.prefill.values())), prediction.ttft)
     decode = min(sum(prediction.decode.values()), prediction.tpot)
@@ -117,7 +115,7 @@ def time_parts(prediction: Prediction, single_request: Prediction) -> tuple[floa
 
 
 def apply_factors(prediction: Prediction, single_request: Prediction, factors: Factors) -> Prediction:
-    """A prediction as it would be with these factors; intervals keep their ratios."""
+    """The prediction with these factors on its parts; intervals keep their ratios to the means."""
     overhead, prefill, decode, stalls = time_parts(prediction, single_request)
     ttft = overhead * factors.overhead + prefill * factors.prefill
     tpot = decode * factors.decode + stalls * factors.prefill
@@ -128,8 +126,8 @@ def apply_factors(prediction: Prediction, single_request: Prediction, factors: F
         prediction,
         ttft=ttft,
         tpot=tpot,
-        ttft_interval=Interval(*(edge * ttft / prediction.ttft for edge in prediction.ttft_interval)),
-        tpot_interval=Interval(*(edge * tpot / prediction.tpot for edge in prediction.tpot_interval)),
+        ttft_interval=Interval(*(bound * ttft / prediction.ttft for bound in prediction.ttft_interval)),
+        tpot_interval=Interval(*(bound * tpot / prediction.tpot for bound in prediction.tpot_interval)),
         requests=requests,
         throughput=requests * tokens,
         prefill={name: value * factors.prefill for name, value in prediction.prefill.items()},

@@ -1,4 +1,4 @@
-"""What is known of a closed loop: measured here, interpolated between measurements, or predicted."""
+"""Figures of a closed loop: measured on this machine, interpolated between its measurements, or predicted."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from autotuner.predict.traffic import Traffic
 
 Origin = Literal["measured", "interpolated", "predicted"]
 MAX_INTERPOLATION_RATIO = 4.0
-"""Ratio of two measured loads or lengths between which is interpolated."""
+"""Largest ratio of two measured loads or lengths that are interpolated between; chosen by hand."""
 REPEAT_DIFFERENCE = 0.06
-"""Share by which the same configuration measured twice differs."""
+"""Relative difference of repeated measurements: 2 to 6% in the rows that constants.yaml was fitted on."""
 COORDINATES = ("concurrency", "isl", "osl")
 
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """A closed loop's figures, where they come from, and the measured load points they rest on."""
+    """The figures of a closed loop, their source, and the measured load points they rest on."""
 
     prediction: Prediction
     source: Origin
@@ -33,7 +33,7 @@ class LookupResult:
 
     @property
     def explanation(self) -> str:
-        """One sentence on where the figures come from."""
+        """One sentence about the source of the figures."""
         where = ", ".join(dict.fromkeys(f"{row.run} trial {row.trial} at {row.load}" for row in self.rows))
         if self.source == "measured":
             return f"Measured here: {where}."
@@ -43,109 +43,97 @@ class LookupResult:
 
 
 class MeasuredLookup:
-    """The measured load points of one deployment under one kind of request."""
+    """The load points measured on this machine for one deployment and traffic, beside their predictions."""
 
     def __init__(self, load_curve: LoadCurve) -> None:
         self.load_curve = load_curve
-        of = load_curve.deployment
+        deployment, traffic = load_curve.deployment, load_curve.traffic
         self.rows: list[MeasuredRow] = []
         if load_curve.bundled_only:
             return
-        same = (layout_name(of), dtypes_name(of))
-        rows = [row for row in rows_for(of) if (row.layout, row.dtypes) == same and _version_matches(row, of)]
-        # Flags the closed form does not know: the plainest candidate stands for the deployment.
-        plainest = min((_parameter_count(row) for row in rows), default=0)
-        asked = load_curve.traffic
+        names = (layout_name(deployment), dtypes_name(deployment))
+        rows = [
+            row
+            for row in rows_for(deployment)
+            if (row.layout, row.dtypes) == names and _version_matches(row, deployment)
+        ]
+        # Predictions do not model every flag: the candidates that set the fewest stand for the deployment.
+        fewest = min((_parameter_count(row) for row in rows), default=0)
         self.rows = [
             row
             for row in rows
-            if _parameter_count(row) == plainest
+            if _parameter_count(row) == fewest
             and row.concurrency is not None
-            and not asked.draft_tokens
-            and math.isclose(row.prefix, asked.prefix_hit * row.isl, abs_tol=1.0)
+            and not traffic.draft_tokens
+            and math.isclose(row.prefix, traffic.prefix_hit * row.isl, abs_tol=1.0)
         ]
 
     def at_concurrency(self, concurrency: int) -> LookupResult:
-        """What is known of so many requests in flight over all replicas."""
-        found = self.load_curve.at_concurrency(concurrency)
-        at = (float(concurrency), float(self.load_curve.traffic.isl), float(self.load_curve.traffic.osl))
-        exact = [row for row in self.rows if _coordinates(row) == at]
-        if exact:
-            return LookupResult(_average_rows(found, exact, at), "measured", tuple(exact))
-        for lever in range(len(COORDINATES)):
-            pair = self._neighbours(at, lever)
+        """Figures with this many requests in flight over all replicas: measured, else interpolated, else predicted."""
+        prediction = self.load_curve.at_concurrency(concurrency)
+        coordinates = (float(concurrency), float(self.load_curve.traffic.isl), float(self.load_curve.traffic.osl))
+        rows = [row for row in self.rows if _coordinates(row) == coordinates]
+        if rows:
+            return LookupResult(_average_rows(prediction, rows, coordinates), "measured", tuple(rows))
+        for axis in range(len(COORDINATES)):
+            pair = self._neighbours(coordinates, axis)
             if pair is not None:
-                return LookupResult(self._interpolate(found, pair, at, lever), "interpolated", pair)
-        return LookupResult(found, "predicted")
+                return LookupResult(self._interpolate(prediction, pair, coordinates, axis), "interpolated", pair)
+        return LookupResult(prediction, "predicted")
 
     def _neighbours(self, coordinates: tuple[float, ...], axis: int) -> tuple[MeasuredRow, MeasuredRow] | None:
-        """The nearest measured load points below and above that differ in this lever alone."""
+        """The nearest measured load points below and above along one axis, equal on the others; None where too far."""
+
+        def position(row: MeasuredRow) -> float:
+            return _coordinates(row)[axis]
+
+        target = coordinates[axis]
         line = [
             row
             for row in self.rows
-            if all(
-                place == wanted
-                for i, (place, wanted) in enumerate(zip(_coordinates(row), coordinates, strict=True))
-                if i != axis
-            )
+            if all(_coordinates(row)[i] == value for i, value in enumerate(coordinates) if i != axis)
         ]
-        below = max(
-            (row for row in line if _coordinates(row)[axis] < coordinates[axis]),
-            key=lambda r: _coordinates(r)[axis],
-            default=None,
-        )
-        above = min(
-            (row for row in line if _coordinates(row)[axis] > coordinates[axis]),
-            key=lambda r: _coordinates(r)[axis],
-            default=None,
-        )
-        if (
-            below is None
-            or above is None
-            or _coordinates(above)[axis] > MAX_INTERPOLATION_RATIO * _coordinates(below)[axis]
-        ):
+        below = max((row for row in line if position(row) < target), key=position, default=None)
+        above = min((row for row in line if position(row) > target), key=position, default=None)
+        if below is None or above is None or position(above) > MAX_INTERPOLATION_RATIO * position(below):
             return None
         return below, above
 
     def _interpolate(
         self, prediction: Prediction, pair: tuple[MeasuredRow, MeasuredRow], coordinates: tuple[float, ...], axis: int
     ) -> Prediction:
-        """The prediction, times what both neighbours were measured over their own predictions.
-
-        The factor's logarithm is linear in that of the lever.
-        """
-        low, high = (math.log(_coordinates(row)[axis]) for row in pair)
-        share = (math.log(coordinates[axis]) - low) / (high - low)
+        """The prediction times the measured-to-predicted ratio of the neighbours, log-linear along the axis."""
+        lower, upper = (math.log(_coordinates(row)[axis]) for row in pair)
+        share = (math.log(coordinates[axis]) - lower) / (upper - lower)
         times, intervals = [], []
         for name in ("ttft", "tpot"):
             ratios = [math.log(getattr(row, name) / getattr(self._predict_row(row), name)) for row in pair]
             value = getattr(prediction, name) * math.exp(ratios[0] + share * (ratios[1] - ratios[0]))
-            reach = math.exp(max(REPEAT_DIFFERENCE, abs(ratios[1] - ratios[0]) / 2))
+            margin = math.exp(max(REPEAT_DIFFERENCE, abs(ratios[1] - ratios[0]) / 2))
             times.append(value)
-            intervals.append(Interval(value / reach, value * reach))
+            intervals.append(Interval(value / margin, value * margin))
         return _with_times(prediction, times[0], times[1], intervals[0], intervals[1], coordinates)
 
     def _predict_row(self, row: MeasuredRow) -> Prediction:
-        asked = self.load_curve.traffic
-        if (row.isl, row.osl) == (asked.isl, asked.osl):
-            return self.load_curve.at_concurrency(float(row.concurrency or 1))
-        lengths = Traffic(round(row.isl), round(row.osl), asked.prefix_hit)
-        other = LoadCurve(self.load_curve.deployment, lengths)
-        return other.at_concurrency(float(row.concurrency or 1))
+        traffic, load_curve = self.load_curve.traffic, self.load_curve
+        if (row.isl, row.osl) != (traffic.isl, traffic.osl):
+            row_traffic = Traffic(round(row.isl), round(row.osl), traffic.prefix_hit)
+            load_curve = LoadCurve(load_curve.deployment, row_traffic)
+        return load_curve.at_concurrency(float(row.concurrency or 1))
 
 
 def _average_rows(prediction: Prediction, rows: Sequence[MeasuredRow], coordinates: tuple[float, ...]) -> Prediction:
-    """Means over the rows; intervals from the lowest to the highest edge of theirs."""
+    """The prediction with the means of the rows; intervals span those of the rows."""
     times, intervals = [], []
     for name in ("ttft", "tpot"):
         values = [getattr(row, name) for row in rows]
-        lows = [getattr(row, f"{name}_low") or value for row, value in zip(rows, values, strict=True)]
-        highs = [getattr(row, f"{name}_high") or value for row, value in zip(rows, values, strict=True)]
+        lower = [getattr(row, f"{name}_low") or value for row, value in zip(rows, values, strict=True)]
+        upper = [getattr(row, f"{name}_high") or value for row, value in zip(rows, values, strict=True)]
         times.append(sum(values) / len(values))
-        intervals.append(Interval(min(lows), max(highs)))
-    known = _with_times(prediction, times[0], times[1], intervals[0], intervals[1], coordinates)
+        intervals.append(Interval(min(lower), max(upper)))
+    measured = _with_times(prediction, times[0], times[1], intervals[0], intervals[1], coordinates)
     requests = sum(row.request_throughput for row in rows) / len(rows)
-    return replace(known, requests=requests, throughput=sum(row.output_throughput for row in rows) / len(rows))
+    return replace(measured, requests=requests, throughput=sum(row.output_throughput for row in rows) / len(rows))
 
 
 def _with_times(
@@ -174,8 +162,8 @@ def _coordinates(row: MeasuredRow) -> tuple[float, float, float]:
 
 
 def _parameter_count(row: MeasuredRow) -> int:
-    found: dict[str, object] = json.loads(row.parameters)
-    return len(found)
+    parameters: dict[str, object] = json.loads(row.parameters)
+    return len(parameters)
 
 
 def _version_matches(row: MeasuredRow, deployment: ModelOnGpus) -> bool:

@@ -1,4 +1,4 @@
-"""What fits on a GPU: weights, KV bytes per token, and the pool that is left for the KV cache."""
+"""How a GPU's memory divides into weights, activations, overhead and KV cache."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from autotuner.predict.shape import DTYPE_BYTES, ModelShape
 
 GIB = 2**30
 CONTEXT_BYTES = int(0.9 * GIB)
-"""Driver context, kernels and captured graphs; engines log 0.7 to 1.3 GiB."""
+"""CUDA context, kernels and captured graphs; engines log 0.7 to 1.3 GiB."""
 COLLECTIVE_BYTES = int(0.4 * GIB)
-"""Buffers of the communicator, where there is one."""
+"""NCCL buffers, where there is more than one GPU; chosen by hand."""
 DEFAULT_RUNNING_REQUESTS = 256
-"""Sequences an engine plans its logits for, unless told otherwise."""
+"""vLLM's default max_num_seqs, for which an engine profiles its logits at start."""
 KV_BYTES_PER_ELEMENT = {"bf16": 2, "fp8": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """One GPU's memory in bytes, and the KV cache in tokens of the whole model.
+    """One GPU's memory in bytes, and the size of the KV cache in tokens.
 
-    `budget` is memory x fraction; `kv_tokens` is 0 where nothing is left, and then `shortage`
-    says so with figures. `kv_bytes_per_token` is what one more token takes once every window is
-    full, `kv_bytes_per_sequence` what a sequence takes besides: windows and recurrent states.
+    `budget` is memory x fraction. `kv_tokens` is 0 where nothing remains for the KV cache.
+    `kv_bytes_per_token` is what one more token takes once every sliding window is full,
+    `kv_bytes_per_sequence` what a sequence takes besides: windows and recurrent states.
     """
 
     memory: int
@@ -39,22 +39,21 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether at least one block's worth of KV cache is left."""
         return self.kv_tokens > 0
 
     @property
     def kv_pool(self) -> int:
-        """Bytes left for the KV cache, negative where something is short."""
+        """Bytes of the KV cache, negative where the rest exceeds the budget."""
         return self.budget - self.weights - self.activations - self.overhead
 
     def sequence_capacity(self, tokens: float) -> float:
-        """How many sequences of so many tokens the pool holds."""
-        each = self.kv_bytes_per_sequence + tokens * self.kv_bytes_per_token
-        return max(0.0, self.kv_pool / each) if each else float("inf")
+        """How many sequences of this many tokens the KV cache holds."""
+        sequence_bytes = self.kv_bytes_per_sequence + tokens * self.kv_bytes_per_token
+        return max(0.0, self.kv_pool / sequence_bytes) if sequence_bytes else float("inf")
 
     @property
     def shortage(self) -> str:
-        """What is short, in figures, as one sentence."""
+        """One sentence with the figures that exceed the budget."""
         needed = self.weights + self.activations + self.overhead
         return (
             f"weights need {self.weights / GIB:.1f} GiB per GPU and {(needed - self.weights) / GIB:.1f} GiB go to "
@@ -73,37 +72,37 @@ def weight_bytes(
     layout: Layout | None = None,
 ) -> int:
     """Bytes of weights on the fullest GPU; `dtype` overrides the checkpoint's, `dtypes` each kind's."""
-    spread = layout or Layout(tp=tp, pp=pp)
+    layout = layout or Layout(tp=tp, pp=pp)
     if dtypes is None:
         dtypes = Dtypes(
             dtype or shape.weight_dtype, dtype or shape.expert_dtype, dtype or shape.attention_dtype, "bf16"
         )
-    own = (
-        shape.attention_proj_weights * DTYPE_BYTES[dtypes.attention_proj] + shape.mlp_weights * DTYPE_BYTES[dtypes.mlp]
-    )
+    projections = shape.attention_proj_weights * DTYPE_BYTES[dtypes.attention_proj]
+    dense = projections + shape.mlp_weights * DTYPE_BYTES[dtypes.mlp]
     experts = shape.expert_weights * DTYPE_BYTES[dtypes.expert]
     # Embedding and head sit on the first and the last stage; without a pipeline on the same one.
-    ends = shape.embedding_weights if spread.pp == 1 else shape.vocab_size * shape.hidden_size
-    stage = -(-shape.layers // spread.pp) / shape.layers
-    return int((own * stage + ends * DTYPE_BYTES["bf16"]) / spread.tp + experts * stage / spread.gpus_per_stage)
+    embeddings = shape.embedding_weights if layout.pp == 1 else shape.vocab_size * shape.hidden_size
+    stage = -(-shape.layers // layout.pp) / shape.layers
+    embedding_bytes = embeddings * DTYPE_BYTES["bf16"]
+    return int((dense * stage + embedding_bytes) / layout.tp + experts * stage / layout.gpus_per_stage)
 
 
 def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1, pp: int = 1) -> int:
-    """Bytes one token takes in one GPU's KV cache; heads are copied when tp exceeds them."""
+    """Bytes one token takes in one GPU's KV cache; KV heads are replicated where tp exceeds their number."""
     stage = -(-shape.layers // pp) / shape.layers
     elements = sum(
-        kind.layers * _elements_per_gpu(kind.cache, kind.kv_heads, tp) / kind.stride
+        kind.layers * _elements_per_gpu(kind.cache_elements, kind.kv_heads, tp) / kind.stride
         for kind in shape.attentions
-        if kind.cache and not kind.window
+        if kind.cache_elements and not kind.window
     )
     return int(elements * stage * KV_BYTES_PER_ELEMENT[dtype])
 
 
 def kv_bytes_per_sequence(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1, pp: int = 1) -> int:
-    """Bytes one GPU keeps for a sequence whatever its length: full windows and recurrent states."""
-    stage = -(-shape.layers // pp) / shape.layers
+    """Bytes one GPU keeps for a sequence whatever its length: full sliding windows and recurrent states."""
+    stage, kv_bytes = -(-shape.layers // pp) / shape.layers, KV_BYTES_PER_ELEMENT[dtype]
     windows = sum(
-        kind.layers * _elements_per_gpu(kind.cache, kind.kv_heads, tp) * kind.window * KV_BYTES_PER_ELEMENT[dtype]
+        kind.layers * _elements_per_gpu(kind.cache_elements, kind.kv_heads, tp) * kind.window * kv_bytes
         for kind in shape.attentions
         if kind.window
     )
@@ -112,13 +111,13 @@ def kv_bytes_per_sequence(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1
 
 
 def _elements_per_gpu(elements: int, kv_heads: int, tp: int) -> int:
-    """Elements of a cache entry that one of `tp` GPUs keeps; shards are not cut further."""
+    """Elements of a cache entry on one of `tp` GPUs; a KV head is never divided."""
     return elements // kv_heads * -(-kv_heads // tp)
 
 
 def activation_bytes(shape: ModelShape, *, tokens: int, sequences: int, tp: int = 1) -> int:
-    """Bytes of the largest set of tensors alive at once in one iteration."""
-    widest = max((kind.weights // max(1, shape.hidden_size) for kind in shape.feed_forwards), default=0)
+    """Bytes of the largest set of tensors alive at once in one iteration of `tokens`, with logits of `sequences`."""
+    mlp = max((kind.weights // max(1, shape.hidden_size) for kind in shape.feed_forwards), default=0)
     experts = max(
         (
             3 * kind.active_experts * kind.expert_weights // max(1, 3 * kind.expert_hidden_size)
@@ -129,7 +128,7 @@ def activation_bytes(shape: ModelShape, *, tokens: int, sequences: int, tp: int 
     )
     projections = max(kind.heads * (kind.key_dim + kind.value_dim) // 2 for kind in shape.attentions)
     projections += 2 * shape.kv_heads * shape.head_dim
-    per_token = 2 * (3 * shape.hidden_size + max(widest, experts, projections) // tp)
+    per_token = 2 * (3 * shape.hidden_size + max(mlp, experts, projections) // tp)
     logits = 2 * 4 * shape.vocab_size * sequences // tp
     return tokens * per_token + logits
 
@@ -150,17 +149,17 @@ def plan_memory(
 ) -> MemoryPlan:
     """Divide one GPU's memory as an engine does at start.
 
-    `layout` and `dtypes`, where given, say more than `tp`, `pp`, `weight_dtype` and `kv_dtype`.
+    `layout` and `dtypes`, where given, replace `tp`, `pp`, `weight_dtype` and `kv_dtype`.
     """
-    spread = layout or Layout(tp=tp, pp=pp)
-    kinds = dtypes or resolve_dtypes(shape, gpu, gemm_dtype=weight_dtype, kv_dtype=kv_dtype)
+    layout = layout or Layout(tp=tp, pp=pp)
+    dtypes = dtypes or resolve_dtypes(shape, gpu, gemm_dtype=weight_dtype, kv_dtype=kv_dtype)
     budget = int(gpu.memory * fraction)
-    weights = weight_bytes(shape, dtypes=kinds, layout=spread)
-    activations = activation_bytes(shape, tokens=max_batched_tokens, sequences=max_running_requests, tp=spread.tp)
-    overhead = CONTEXT_BYTES + (COLLECTIVE_BYTES if spread.gpus > 1 else 0)
-    per_token = kv_bytes_per_token(shape, dtype=kinds.kv, tp=spread.tp, pp=spread.pp)
-    per_sequence = kv_bytes_per_sequence(shape, dtype=kinds.kv, tp=spread.tp, pp=spread.pp)
-    left = budget - weights - activations - overhead
+    weights = weight_bytes(shape, dtypes=dtypes, layout=layout)
+    activations = activation_bytes(shape, tokens=max_batched_tokens, sequences=max_running_requests, tp=layout.tp)
+    overhead = CONTEXT_BYTES + (COLLECTIVE_BYTES if layout.gpus > 1 else 0)
+    per_token = kv_bytes_per_token(shape, dtype=dtypes.kv, tp=layout.tp, pp=layout.pp)
+    per_sequence = kv_bytes_per_sequence(shape, dtype=dtypes.kv, tp=layout.tp, pp=layout.pp)
+    kv_pool = budget - weights - activations - overhead
     return MemoryPlan(
         memory=gpu.memory,
         fraction=fraction,
@@ -169,6 +168,6 @@ def plan_memory(
         activations=activations,
         overhead=overhead,
         kv_bytes_per_token=per_token,
-        kv_tokens=max(0, left // per_token) if per_token else max(0, left),
+        kv_tokens=max(0, kv_pool // per_token) if per_token else max(0, kv_pool),
         kv_bytes_per_sequence=per_sequence,
     )

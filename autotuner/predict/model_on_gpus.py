@@ -1,4 +1,4 @@
-"""One model served by one engine on GPUs of one type: what it holds and how fast it iterates."""
+"""One model served by one engine on GPUs of one type: its memory, and the seconds of its iterations."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from autotuner.errors import ConfigError
 from autotuner.predict import memory
 from autotuner.predict.calibration import Calibration, bundled_calibration
 from autotuner.predict.efficiencies import UNIT_COSTS, CostFactors, Efficiencies, StepParts, step_parts
-from autotuner.predict.hardware import GpuSpec
-from autotuner.predict.hardware import find_gpu as find_gpu
+from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.layout import Dtypes, Layout, resolve_dtypes
 from autotuner.predict.operators import Operators, Work
 from autotuner.predict.queueing import DEFAULT_BATCHED_TOKENS, ClosedLoopLoad, IterationSeconds, closed_loop_load
 from autotuner.predict.shape import ModelShape, model_shape
 
 DEFAULT_MEMORY_FRACTION = 0.9
+"""vLLM's gpu_memory_utilization in most of its versions, and TensorRT-LLM's free_gpu_memory_fraction."""
 CACHED_OUTPUT_SHARE = {"vllm": 0.5}
-"""Share of its output a running request holds cache for: half where it grows, all where it is reserved."""
+"""Mean share of its output that a running request has KV cache for.
+
+All where an engine reserves it, half on vLLM, where it grows. With all, the mean error of TTFT of held-out models is
+40.1%, not 39.2% (benchmarks/predict/errors.py).
+"""
 MIN_CAPABILITY = {"fp8": 89}
-"""Compute capability a weight type asks for; the others are dequantised where no unit computes in them."""
+"""Least compute capability for a weight type (fp8 tensor cores: Ada); engines dequantise the other types instead."""
 
 
 @dataclass(frozen=True)
 class ModelOnGpus:
-    """A model, GPUs, how it is spread over them, the types of its numbers, and an engine.
+    """A model, a GPU type, a layout on such GPUs, dtypes, and an engine.
 
-    `max_running` bounds the requests that one replica runs at once, None where only the KV cache does.
-    `costs` are what its operators are taken to cost beside the constants.
+    `max_running_requests` bounds the requests that one replica runs at once, None where only the KV cache does.
+    `costs` multiply the fitted costs of its operators.
     """
 
     shape: ModelShape
@@ -40,7 +44,7 @@ class ModelOnGpus:
     version: str | None = None
     memory_fraction: float = DEFAULT_MEMORY_FRACTION
     max_batched_tokens: int = DEFAULT_BATCHED_TOKENS
-    max_running: int | None = None
+    max_running_requests: int | None = None
     cuda_graph: bool = True
     costs: CostFactors = UNIT_COSTS
 
@@ -64,7 +68,7 @@ class ModelOnGpus:
 
     @cached_property
     def memory_plan(self) -> memory.MemoryPlan:
-        """The memory of the fullest GPU."""
+        """The memory plan of the fullest GPU."""
         return memory.plan_memory(
             self.shape,
             self.gpu,
@@ -72,62 +76,58 @@ class ModelOnGpus:
             dtypes=self.dtypes,
             layout=self.layout,
             max_batched_tokens=self.max_batched_tokens,
-            max_running_requests=self.max_running or memory.DEFAULT_RUNNING_REQUESTS,
+            max_running_requests=self.max_running_requests or memory.DEFAULT_RUNNING_REQUESTS,
         )
 
     @cached_property
     def operators(self) -> Operators:
-        """The work of its iterations."""
         return Operators(self.shape, self.gpu, self.layout, self.dtypes)
 
     @cached_property
     def bundled_efficiencies(self) -> Efficiencies:
-        """The constants of its operators in the bundled calibration."""
         return self.efficiencies(bundled_calibration())
 
     def efficiencies(self, calibration: Calibration) -> Efficiencies:
-        """The constants of its operators."""
+        """Inverse efficiencies of its operators, times its cost factors."""
         return self.costs.apply_to(
             calibration.efficiencies(self.shape, self.gpu, self.layout, self.dtypes, self.engine, self.version)
         )
 
     def replica_load(self, isl: float, osl: float, concurrency: float, *, length_scale: float = 1.0) -> ClosedLoopLoad:
-        """The closed loop that so many requests in flight make on one replica.
+        """The closed loop on one replica at `concurrency` requests in flight over all replicas.
 
-        `lengths` is the mean length of requests as a share of `isl` and `osl`.
+        `length_scale` is the mean length of requests as a share of `isl` and `osl`.
         """
-        held = length_scale * (isl + CACHED_OUTPUT_SHARE.get(self.engine, 1.0) * osl)
-        capacity = min(self.memory_plan.sequence_capacity(held), self.max_running or math.inf)
-        room = self.max_batched_tokens if self.engine != "sglang" else math.inf
-        return closed_loop_load(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity, prompt_token_limit=room)
+        cached_tokens = length_scale * (isl + CACHED_OUTPUT_SHARE.get(self.engine, 1.0) * osl)
+        capacity = min(self.memory_plan.sequence_capacity(cached_tokens), self.max_running_requests or math.inf)
+        limit = self.max_batched_tokens if self.engine != "sglang" else math.inf
+        return closed_loop_load(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity, prompt_token_limit=limit)
 
     def iteration_work(
         self, load: ClosedLoopLoad, *, cached_tokens: float = 0.0, queries: float = 1.0
     ) -> tuple[tuple[Work, Work, Work, Work], float]:
-        """Work of a decode, a lone prefill, a mixed and a batched prefill iteration, and its prompts.
+        """Work of a decode, a single-prompt, a mixed and a batched prefill iteration, and the prompts of the last.
 
-        `cached` tokens of each prompt are in the prefix cache already.
+        `cached_tokens` of each prompt are in the prefix cache, `queries` tokens verified per sequence and iteration.
         """
         batch = max(1.0, load.batch / self.layout.pp)
         context, prompt, work = load.isl + load.osl / 2, (load.isl - cached_tokens, cached_tokens), self.operators.work
         prompts = int(max(1.0, min(load.batch, self.max_batched_tokens / max(1.0, load.isl - cached_tokens))))
         decode = work([], batch, context, queries=queries)
-        alone = work([prompt], 0, 0, other_replica_tokens=batch)
+        single = work([prompt], 0, 0, other_replica_tokens=batch)
         mixed = work([prompt], max(0.0, batch - 1), context, other_replica_tokens=batch, queries=queries)
         batched = work([prompt] * prompts, 0, 0)
-        return (decode, alone, mixed, batched), float(prompts)
+        return (decode, single, mixed, batched), float(prompts)
 
 
 def iteration_seconds(
     works: tuple[Work, Work, Work, Work], prompts: float, efficiencies: Efficiencies, *, cuda_graph: bool = True
 ) -> tuple[IterationSeconds, StepParts, StepParts]:
-    """Seconds of the four iterations, and the parts of a decode and of a prefill."""
-    decode, alone = (
-        step_parts(works[0], efficiencies, eager=not cuda_graph),
-        step_parts(works[1], efficiencies, eager=True),
-    )
+    """Seconds of the four iterations of `iteration_work`, and the parts of the decode and of the single prefill."""
+    decode = step_parts(works[0], efficiencies, eager=not cuda_graph)
+    prefill = step_parts(works[1], efficiencies, eager=True)
     mixed, batched = (step_parts(work, efficiencies, eager=True).total for work in works[2:])
-    return IterationSeconds(decode.total, alone.total, mixed, batched, prompts), decode, alone
+    return IterationSeconds(decode.total, prefill.total, mixed, batched, prompts), decode, prefill
 
 
 @lru_cache(maxsize=1024)
@@ -135,16 +135,19 @@ def model_on_gpus(
     model: str,
     gpu: str,
     layout: Layout,
-    gemm: str | None = None,
-    moe: str | None = None,
-    kv: str | None = None,
+    gemm_dtype: str | None = None,
+    moe_dtype: str | None = None,
+    kv_dtype: str | None = None,
     engine: str = "",
     version: str | None = None,
     memory_fraction: float = DEFAULT_MEMORY_FRACTION,
 ) -> ModelOnGpus:
-    """A checked deployment by names; the same one again is the same object."""
-    shape, kind = model_shape(model), find_gpu(gpu)
-    types = resolve_dtypes(shape, kind, gemm_dtype=gemm, moe_dtype=moe, kv_dtype=kv)
-    found = ModelOnGpus(shape, kind, layout, types, engine, version, memory_fraction)
-    found.check()
-    return found
+    """A checked `ModelOnGpus` from the names of a model and a GPU; equal arguments give the same object.
+
+    Raises ConfigError for unknown names and for what no engine runs.
+    """
+    shape, spec = model_shape(model), find_gpu(gpu)
+    dtypes = resolve_dtypes(shape, spec, gemm_dtype=gemm_dtype, moe_dtype=moe_dtype, kv_dtype=kv_dtype)
+    deployment = ModelOnGpus(shape, spec, layout, dtypes, engine, version, memory_fraction)
+    deployment.check()
+    return deployment

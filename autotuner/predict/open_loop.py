@@ -1,4 +1,4 @@
-"""Requests that arrive at a rate: how many are in flight, how long they wait, and when they pile up."""
+"""Open-loop prediction: requests in flight, queueing and saturation under Poisson arrivals."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.predict import Prediction
 
 LOADS_PER_REPLICA = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Requests per replica at which a deployment's times are computed; between them they are straight lines."""
+"""Requests per replica at which TPOT is predicted, with linear interpolation between; chosen by hand."""
 BISECTION_STEPS = 40
-"""Halvings of the fixed point."""
+"""Bisection steps to the fixed point; 40 reach the last digits of a float."""
 
 
 class SaturatedError(NoFeasibleError):
-    """Requests arrive faster than they can be served; `highest` is the rate that can, in requests/s."""
+    """Requests arrive faster than they can be served; `max_rate` is the sustainable rate in requests/s."""
 
     def __init__(self, rate: float, max_rate: float) -> None:
         super().__init__(
@@ -32,12 +32,12 @@ class SaturatedError(NoFeasibleError):
 
 @dataclass(frozen=True, slots=True)
 class OpenLoopPrediction:
-    """What requests see that arrive at `rate` per second in all; times are means in seconds.
+    """Prediction of Poisson arrivals at `rate` requests/s over all replicas; times are means in seconds.
 
     `wait` is the part of TTFT spent queueing, `in_flight` the mean number of requests in the
-    deployment, `highest` the largest rate that does not pile up. Intervals cover 80% for the
-    times of the engine, carried through the queue: where the slow end saturates the upper edge
-    is infinite. `closed` is the closed loop with as many requests in flight.
+    deployment, `max_rate` the largest sustainable rate. Intervals are the 80% intervals of the
+    engine's times carried through the queue; the upper bound is infinite where it saturates.
+    `closed_loop` is the prediction with as many requests in flight.
     """
 
     rate: float
@@ -53,13 +53,12 @@ class OpenLoopPrediction:
 
 
 class OpenLoopModel:
-    """A deployment's times as a function of the requests in flight, for arrivals by chance.
+    """A deployment under Poisson arrivals, from its times as a function of the requests in flight.
 
-    Little's law closes the circle: requests in flight are the rate times the time each takes,
-    which depends on the requests in flight. A Poisson arrival finds as many as there are on
-    average, so its batch is one more. Two queues stand before the first token: for the prefill
-    (one server, constant service) and, near saturation, for a place in the batch (as many
-    servers as places; Sakasegawa's approximation).
+    By Little's law requests in flight are the rate times the time of each, which depends on the
+    requests in flight: a fixed point. A Poisson arrival sees the mean number in flight (PASTA), so
+    its batch is one more. Two queues precede the first token: for the prefill (M/D/1) and, near
+    saturation, for a slot in the batch (as many servers as slots; Sakasegawa's approximation).
     """
 
     def __init__(self, load_curve: LoadCurve) -> None:
@@ -69,98 +68,98 @@ class OpenLoopModel:
 
     @cached_property
     def _tpot_curve(self) -> tuple[list[float], list[float]]:
-        """Requests per replica, and the seconds between their tokens."""
+        """Requests per replica, and TPOT in seconds at each."""
         loads = [float(load) for load in LOADS_PER_REPLICA if load < self.batch_slots] + [self.batch_slots]
         return loads, [self.load_curve.at_concurrency(load * self.replicas).tpot for load in loads]
 
     def tpot(self, batch: float) -> float:
-        """Seconds between tokens with so many requests on each replica."""
+        """TPOT in seconds with `batch` requests on each replica, interpolated."""
         loads, times = self._tpot_curve
-        place = bisect_left(loads, batch)
-        if place == 0 or place == len(loads):
-            return times[min(place, len(loads) - 1)]
-        share = (batch - loads[place - 1]) / (loads[place] - loads[place - 1])
-        return times[place - 1] + share * (times[place] - times[place - 1])
+        index = bisect_left(loads, batch)
+        if index == 0 or index == len(loads):
+            return times[min(index, len(loads) - 1)]
+        share = (batch - loads[index - 1]) / (loads[index] - loads[index - 1])
+        return times[index - 1] + share * (times[index] - times[index - 1])
 
     def service_seconds(self, other_requests: float) -> float:
-        """Seconds a request is served for with so many others beside it, waiting left out."""
+        """Seconds from prefill to last token with this many other requests on the replica, without queueing."""
         tpot = self.tpot(min(1 + other_requests, self.batch_slots))
         return self._unqueued_ttft(tpot) + (self.load_curve.traffic.osl - 1) * tpot
 
     def _unqueued_ttft(self, tpot: float) -> float:
-        """TTFT without a queue: alone, and an iteration of those who decode already."""
-        alone = self.load_curve.single_request
-        return alone.ttft + max(0.0, tpot - alone.tpot)
+        """TTFT of a single request, and what an iteration takes longer at this TPOT."""
+        single = self.load_curve.single_request
+        return single.ttft + max(0.0, tpot - single.tpot)
 
     @cached_property
     def max_rate(self) -> float:
-        """The largest sustainable rate in requests/s, over all replicas: all places taken, or prefill all the time."""
-        full = self.batch_slots / self.service_seconds(self.batch_slots)
-        return min(full, 1 / (self.load_curve.prefill_seconds * self.replicas)) * self.replicas
+        """Largest sustainable rate in requests/s over all replicas: every batch slot taken, or always prefilling."""
+        slot_rate = self.batch_slots / self.service_seconds(self.batch_slots)
+        return min(slot_rate, 1 / (self.load_curve.prefill_seconds * self.replicas)) * self.replicas
 
     def mean_in_service(self, rate: float) -> float:
-        """Mean requests in service on a replica at a rate over all replicas, which must be below `highest`."""
-        each = rate / self.replicas
-        low, high = 0.0, self.batch_slots
+        """Mean requests in service on a replica at a rate over all replicas, which must be below `max_rate`."""
+        replica_rate = rate / self.replicas
+        lower, upper = 0.0, self.batch_slots
         for _ in range(BISECTION_STEPS):
-            middle = (low + high) / 2
-            if middle < each * self.service_seconds(middle):
-                low = middle
+            middle = (lower + upper) / 2
+            if middle < replica_rate * self.service_seconds(middle):
+                lower = middle
             else:
-                high = middle
-        return high
+                upper = middle
+        return upper
 
     def mean_wait(self, rate: float, in_service: float) -> float:
-        """Mean seconds before a request's own prefill begins."""
-        each = rate / self.replicas
+        """Mean seconds in the queues for prefill and for a batch slot."""
         prefill = self.load_curve.prefill_seconds * self.replicas
-        busy, taken = each * prefill, in_service / self.batch_slots
-        if busy >= 1 or taken >= 1:
+        prefill_utilization, slot_utilization = rate / self.replicas * prefill, in_service / self.batch_slots
+        if prefill_utilization >= 1 or slot_utilization >= 1:
             return math.inf
-        for_prefill = busy * prefill / (2 * (1 - busy))
-        crowded: float = taken ** (math.sqrt(2 * (self.batch_slots + 1)) - 1)
-        for_place = self.service_seconds(in_service) / self.batch_slots * crowded / (2 * (1 - taken))
-        return for_prefill + for_place
+        prefill_wait = prefill_utilization * prefill / (2 * (1 - prefill_utilization))
+        queue_probability: float = slot_utilization ** (math.sqrt(2 * (self.batch_slots + 1)) - 1)
+        slot_seconds = self.service_seconds(in_service) / self.batch_slots
+        return prefill_wait + slot_seconds * queue_probability / (2 * (1 - slot_utilization))
 
     def mean_times(self, rate: float) -> tuple[float, float, float, float]:
-        """TTFT, TPOT, the wait in TTFT (all means in seconds), and requests in service per replica.
+        """Mean TTFT, TPOT and wait (part of TTFT) in seconds, and mean requests in service per replica.
 
-        Infinite where the rate cannot be sustained.
+        The times are infinite from `max_rate` on.
         """
         if rate >= self.max_rate:
             return math.inf, math.inf, math.inf, self.batch_slots
-        others = self.mean_in_service(rate)
-        tpot, wait = self.tpot(min(1 + others, self.batch_slots)), self.mean_wait(rate, others)
-        return self._unqueued_ttft(tpot) + wait, tpot, wait, others
+        in_service = self.mean_in_service(rate)
+        tpot, wait = self.tpot(min(1 + in_service, self.batch_slots)), self.mean_wait(rate, in_service)
+        return self._unqueued_ttft(tpot) + wait, tpot, wait, in_service
 
     def at_rate(self, rate: float) -> OpenLoopPrediction:
-        """What requests see at a rate; SaturatedError where it cannot be sustained."""
+        """The prediction at a rate in requests/s; raises SaturatedError where it cannot be sustained."""
         if rate >= self.max_rate:
             raise SaturatedError(rate, self.max_rate)
-        ttft, tpot, wait, others = self.mean_times(rate)
-        closed = self.load_curve.at_concurrency(min(self.batch_slots, 1 + others) * self.replicas)
+        ttft, tpot, wait, in_service = self.mean_times(rate)
+        closed_loop = self.load_curve.at_concurrency(min(self.batch_slots, 1 + in_service) * self.replicas)
+        lower, upper = (self._times_at_bound(rate, closed_loop, bound) for bound in (0, 1))
         return OpenLoopPrediction(
             rate=rate,
             ttft=ttft,
             tpot=tpot,
-            ttft_interval=Interval(self._times_at_bound(rate, closed, 0)[0], self._times_at_bound(rate, closed, 1)[0]),
-            tpot_interval=Interval(self._times_at_bound(rate, closed, 0)[1], self._times_at_bound(rate, closed, 1)[1]),
+            ttft_interval=Interval(lower[0], upper[0]),
+            tpot_interval=Interval(lower[1], upper[1]),
             wait=wait,
             in_flight=rate * (ttft + (self.load_curve.traffic.osl - 1) * tpot),
             max_rate=self.max_rate,
             throughput=rate * self.load_curve.traffic.osl,
-            closed_loop=closed,
+            closed_loop=closed_loop,
         )
 
-    def _times_at_bound(self, rate: float, closed: Prediction, bound: int) -> tuple[float, float]:
-        """TTFT and TPOT where the engine's times are at this edge of their intervals.
+    def _times_at_bound(self, rate: float, closed_loop: Prediction, bound: int) -> tuple[float, float]:
+        """TTFT and TPOT where the engine's times are at the lower (0) or upper (1) bound of their intervals.
 
-        An engine that takes k times as long at a rate is as busy as one as predicted at k times
-        the rate.
+        An engine whose times are k times the predicted ones is as busy at a rate as the predicted
+        one at k times the rate.
         """
-        slower = closed.tpot_interval[bound] / closed.tpot
-        first = closed.ttft_interval[bound] / closed.ttft
-        ttft, tpot, wait, _ = self.mean_times(rate * slower)
+        tpot_ratio = closed_loop.tpot_interval[bound] / closed_loop.tpot
+        ttft_ratio = closed_loop.ttft_interval[bound] / closed_loop.ttft
+        ttft, tpot, wait, _ = self.mean_times(rate * tpot_ratio)
         if math.isinf(ttft):
             return math.inf, math.inf
-        return (ttft - wait) * first + wait * slower, tpot * slower
+        return (ttft - wait) * ttft_ratio + wait * tpot_ratio, tpot * tpot_ratio

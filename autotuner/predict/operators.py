@@ -1,7 +1,7 @@
-"""The work of one iteration on one GPU, operator by operator, in ideal seconds.
+"""The work of one iteration on one GPU by operator, in roofline seconds.
 
-Ideal seconds are operations over the data sheet's rate and bytes over its bandwidth; what a
-kernel reaches of them is a matter of the fitted constants.
+Roofline seconds are operations over the data sheet's peak and bytes over its bandwidth; the fitted
+constants say how much longer kernels take.
 """
 
 from __future__ import annotations
@@ -14,22 +14,32 @@ from autotuner.predict.layout import Dtypes, Layout
 from autotuner.predict.shape import DTYPE_BYTES, ModelShape
 
 TILE_ROWS = 64
-"""Rows a matrix multiplication is padded to."""
+"""Rows that a matrix multiplication is padded to, smoothly; kernels have tiles of 64 or 128.
+
+Held-out models: TPOT off by 15.6% in the median, 16.8% with 32, 15.4% with 128 (benchmarks/predict/errors.py).
+"""
 KV_BYTES_PER_ELEMENT = {"bf16": 2.0, "fp8": 1.0}
 EXPERT_DIVERSITY_POWER = 0.7
-"""Tokens of one iteration pick experts like this power of as many tokens that pick them independently."""
+"""n tokens of one iteration pick as many different experts as n**0.7 tokens that pick independently.
+
+Held-out models: TPOT off by 15.6% in the median, 16.7% with 0.6, 15.5% with 0.8, 16.0% with 1
+(benchmarks/predict/errors.py).
+"""
 ONESHOT_BYTES = 2 * 2**20
-"""Message from which a reduction goes around the ring; smaller ones are read from every GPU at once."""
+"""Message from which an all-reduce goes around the ring; smaller ones are read from every GPU at once.
+
+Chosen by hand; 1 and 8 MiB change medians of held-out models by 0.2 points (benchmarks/predict/errors.py).
+"""
 
 
 @dataclass(slots=True)
 class Work:
-    """Ideal seconds of each operator of one iteration: arithmetic (`_c`) and memory (`_m`).
+    """Roofline seconds of each operator of one iteration, of arithmetic (`_compute`) and of memory (`_memory`).
 
-    `reductions` and `dispatches` count collectives, `reduced` and `dispatched` are seconds of
-    their bytes on the link, `oneshot` those of small reductions, which every GPU reads from all
-    others; `idle_m` is the memory of experts that no token picked. A fit stacks many of these
-    into arrays, field by field.
+    `_count` are numbers of collectives, `_transfer` seconds of their bytes on the link,
+    `allreduce_oneshot` those of small all-reduces, which every GPU reads from all others;
+    `idle_expert_memory` is that of experts no token is routed to. A fit stacks many of these into
+    arrays, field by field.
     """
 
     attention_proj_compute: float
@@ -57,22 +67,20 @@ class Work:
 
 
 class Operators:
-    """Work of any iteration of one model on one layout; building it does what is common."""
+    """Work of the iterations of one model on one layout; what all of them share is computed once, here."""
 
     def __init__(self, shape: ModelShape, gpu: GpuSpec, layout: Layout, dtypes: Dtypes) -> None:
         self.layout = layout
         tp, bandwidth = layout.tp, gpu.bandwidth
         peak, bf16 = gpu.peak_flops, gpu.peak_flops("bf16")
-        mixer = shape.attention_proj_weights / tp
-        dense = sum(kind.layers * kind.weights for kind in shape.feed_forwards) / tp
+        attention_proj = shape.attention_proj_weights / tp
+        mlp = sum(kind.layers * kind.weights for kind in shape.feed_forwards) / tp
         router = sum(kind.layers * kind.router_weights for kind in shape.feed_forwards)
         head = shape.vocab_size * shape.hidden_size / tp
-        self._attention_proj_compute, self._attention_proj_memory = (
-            2 * mixer / peak(dtypes.attention_proj),
-            mixer * DTYPE_BYTES[dtypes.attention_proj] / bandwidth,
-        )
-        self._mlp_compute = 2 * dense / peak(dtypes.mlp)
-        self._mlp_memory = (dense * DTYPE_BYTES[dtypes.mlp] + 2 * router) / bandwidth
+        self._attention_proj_compute = 2 * attention_proj / peak(dtypes.attention_proj)
+        self._attention_proj_memory = attention_proj * DTYPE_BYTES[dtypes.attention_proj] / bandwidth
+        self._mlp_compute = 2 * mlp / peak(dtypes.mlp)
+        self._mlp_memory = (mlp * DTYPE_BYTES[dtypes.mlp] + 2 * router) / bandwidth
         self._head_compute, self._head_memory = 2 * head / bf16, 2 * head / bandwidth
         self._experts = [
             (
@@ -84,20 +92,21 @@ class Operators:
             for kind in shape.feed_forwards
             if kind.experts
         ]
+        kv_bytes = KV_BYTES_PER_ELEMENT[dtypes.kv]
         self._attentions = [
             (
                 kind,
-                kind.layers * kind.cache * KV_BYTES_PER_ELEMENT[dtypes.kv] / min(tp, kind.kv_heads) / bandwidth,
+                kind.layers * kind.cache_elements * kv_bytes / min(tp, kind.kv_heads) / bandwidth,
                 kind.layers * 2 * kind.heads * (kind.key_dim + kind.value_dim) / tp / bf16,
                 kind.layers * 2 * kind.heads * kind.decode_dim / tp / bf16,
-                kind.layers * kind.index / peak("fp8"),
+                kind.layers * kind.indexer_ops / peak("fp8"),
             )
             for kind in shape.attentions
-            if kind.cache
+            if kind.cache_elements
         ]
-        states = [kind for kind in shape.attentions if kind.state_elements]
-        self._state_memory = sum(4 * kind.layers * kind.state_elements for kind in states) / tp / bandwidth
-        self._state_compute = sum(kind.layers * kind.scan_ops for kind in states) / tp / bf16
+        recurrent = [kind for kind in shape.attentions if kind.state_elements]
+        self._state_memory = sum(4 * kind.layers * kind.state_elements for kind in recurrent) / tp / bandwidth
+        self._state_compute = sum(kind.layers * kind.scan_ops for kind in recurrent) / tp / bf16
         blocks = sum(kind.layers for kind in shape.attentions) + sum(kind.layers for kind in shape.feed_forwards)
         self._elementwise = 2 * shape.hidden_size * blocks / bandwidth
         widths = sum(kind.layers * kind.active_experts * kind.expert_hidden_size for kind in shape.feed_forwards)
@@ -114,13 +123,13 @@ class Operators:
             self._allreduce_transfer += (layout.pp - 1) * 2 * shape.hidden_size / link
 
     def decode_attention(self, decodes: float, context: float, queries: float = 1.0) -> tuple[float, float]:
-        """Seconds of arithmetic and of memory that decodes attend with: all of their work that depends on context."""
+        """Seconds of arithmetic and of memory of attention in decode, the only decode work that depends on context."""
         compute = memory = 0.0
         if decodes:
-            for kind, read, _, pair, index in self._attentions:
-                attended = kind.attended_entries(context)
-                compute += decodes * queries * (attended * pair + context / kind.stride * index)
-                memory += decodes * attended * read
+            for kind, read_seconds, _, pair_seconds, indexer_seconds in self._attentions:
+                entries = kind.attended_entries(context)
+                compute += decodes * queries * (entries * pair_seconds + context / kind.stride * indexer_seconds)
+                memory += decodes * entries * read_seconds
         return compute, memory
 
     def work(
@@ -132,55 +141,58 @@ class Operators:
         other_replica_tokens: float | None = None,
         queries: float = 1.0,
     ) -> Work:
-        """Work of one iteration of one replica: prompt chunks of (new, cached) tokens, and decodes.
+        """Work of one iteration of one replica: prompt chunks of (new, cached) tokens, and decoding sequences.
 
-        `context` is the mean number of tokens behind each of the `decodes` sequences, `others`
-        the tokens that each other data-parallel replica has in this iteration (None: as many),
-        `queries` the tokens a decoding sequence verifies at once.
+        `context` is the mean number of tokens behind each of the `decodes` sequences, `queries` the
+        tokens that each verifies at once (1 without speculative decoding), `other_replica_tokens`
+        the tokens of each other data-parallel replica in this iteration (None: as many as here).
         """
         tokens, sequences = decodes * queries, decodes + len(prefill)
-        latent = plain = 0.0
+        prefill_attention = prefill_mla = 0.0
         for new, _ in prefill:
             tokens += new
-        decode_c, decode_m = self.decode_attention(decodes, context, queries)
-        for kind, _, pair, _, index in self._attentions:
+        decode_compute, decode_memory = self.decode_attention(decodes, context, queries)
+        for kind, _, pair_seconds, _, indexer_seconds in self._attentions:
             for new, cached in prefill:
-                seconds = kind.query_key_pairs(new, cached) * pair + new * (cached + new / 2) / kind.stride * index
+                seconds = kind.query_key_pairs(new, cached) * pair_seconds
+                seconds += new * (cached + new / 2) / kind.stride * indexer_seconds
                 if kind.is_latent:
-                    latent += seconds
+                    prefill_mla += seconds
                 else:
-                    plain += seconds
-        routed = tokens + (self.layout.dp - 1) * (tokens if other_replica_tokens is None else other_replica_tokens)
-        message = tokens * self._message_bytes
+                    prefill_attention += seconds
+        routed_tokens = tokens + (self.layout.dp - 1) * (
+            tokens if other_replica_tokens is None else other_replica_tokens
+        )
+        message_bytes = tokens * self._message_bytes
         rows = (tokens * tokens + TILE_ROWS * TILE_ROWS) ** 0.5
-        expert_c = expert_m = idle_m = 0.0
-        for experts, active, flops, read in self._experts:
-            touched = experts * (1 - (1 - active / experts) ** (routed**EXPERT_DIVERSITY_POWER))
-            each = routed * active / touched if touched else 0.0
-            expert_c += touched * (each * each + TILE_ROWS * TILE_ROWS) ** 0.5 * flops
-            expert_m += touched * read
-            idle_m += (experts - touched) * read
+        expert_compute = expert_memory = idle_expert_memory = 0.0
+        for experts, active, row_seconds, read_seconds in self._experts:
+            used = experts * (1 - (1 - active / experts) ** (routed_tokens**EXPERT_DIVERSITY_POWER))
+            tokens_each = routed_tokens * active / used if used else 0.0
+            expert_compute += used * (tokens_each * tokens_each + TILE_ROWS * TILE_ROWS) ** 0.5 * row_seconds
+            expert_memory += used * read_seconds
+            idle_expert_memory += (experts - used) * read_seconds
         return Work(
             attention_proj_compute=rows * self._attention_proj_compute,
             attention_proj_memory=self._attention_proj_memory,
             mlp_compute=rows * self._mlp_compute,
             mlp_memory=self._mlp_memory,
-            expert_compute=expert_c,
-            expert_memory=expert_m,
+            expert_compute=expert_compute,
+            expert_memory=expert_memory,
             head_compute=(sequences + TILE_ROWS) * self._head_compute,
             head_memory=self._head_memory,
-            prefill_attention=plain,
-            prefill_mla=latent,
-            decode_compute=decode_c,
-            decode_memory=decode_m,
+            prefill_attention=prefill_attention,
+            prefill_mla=prefill_mla,
+            decode_compute=decode_compute,
+            decode_memory=decode_memory,
             state_compute=tokens * self._state_compute,
             state_memory=sequences * self._state_memory,
             elementwise=tokens * self._elementwise,
             permute=tokens * self._permute,
             allreduce_count=self._allreduce_count,
             allreduce_transfer=tokens * self._allreduce_transfer,
-            allreduce_oneshot=self._allreduce_oneshot * message / (1 + message / ONESHOT_BYTES),
+            allreduce_oneshot=self._allreduce_oneshot * message_bytes / (1 + message_bytes / ONESHOT_BYTES),
             dispatch_count=self._dispatch_count,
-            dispatch_transfer=routed * self._dispatch_transfer,
-            idle_expert_memory=idle_m,
+            dispatch_transfer=routed_tokens * self._dispatch_transfer,
+            idle_expert_memory=idle_expert_memory,
         )

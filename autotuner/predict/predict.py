@@ -1,4 +1,4 @@
-"""Time to first token, time per output token, throughput and memory of a deployment, without a GPU."""
+"""Closed-form prediction of TTFT, TPOT, throughput and memory of a closed loop, without a GPU."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from autotuner.predict.shape import ModelShape
 
 
 class DoesNotFitError(ConfigError):
-    """A model that does not fit on the GPUs it is asked to run on."""
+    """The model does not fit on the GPUs it is to run on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a closed loop of requests is predicted to see; times are means in seconds.
+    """Prediction of a closed loop; times are means in seconds, intervals cover 80%.
 
-    Intervals cover 80%. `throughput` is output tokens/s over all GPUs, `requests` requests/s.
-    `prefill` and `decode` are seconds by operator of one prompt's iteration and of one decode
-    iteration. `running` is the number of requests in flight that the KV cache holds, `measured`
-    says whether this model was among those the constants were fitted on.
+    `throughput` is output tokens/s and `requests` requests/s, over all GPUs. `prefill` and `decode`
+    are seconds by operator of an iteration of one prompt and of one that only decodes.
+    `max_in_flight` is how many requests the KV cache holds, `model_measured` whether the constants
+    were fitted on this model too.
     """
 
     ttft: float
@@ -69,16 +69,16 @@ def predict(
     """Predict a closed loop of `concurrency` requests in flight over all GPUs.
 
     `model` is a bundled name or a path to a config.json, `gpu` a name of the table, `isl` and
-    `osl` tokens, `concurrency` requests over all `dp` replicas. Types default to the
-    checkpoint's; `prefix_hit` is the share of prompt tokens found in the prefix cache,
-    `draft_tokens` the tokens proposed per step by a draft and `acceptance` the chance that each
-    is kept. Returns seconds, tokens/s and bytes. Raises ConfigError for what no engine runs, and
-    DoesNotFitError for what does not fit.
+    `osl` tokens, `concurrency` requests over all `dp` replicas. Dtypes default to the
+    checkpoint's. `prefix_hit` is the share of prompt tokens that hit the prefix cache,
+    `draft_tokens` how many a draft model proposes per step and `acceptance` the probability that
+    each is accepted. Raises ConfigError for what no engine runs, DoesNotFitError for what does not
+    fit.
     """
     layout = Layout(tp=tp, pp=pp, dp=dp, moe_tp=moe_tp, ep=ep)
-    of = model_on_gpus(model, gpu, layout, gemm_dtype, moe_dtype, kv_dtype, engine, version, memory_fraction)
+    deployment = model_on_gpus(model, gpu, layout, gemm_dtype, moe_dtype, kv_dtype, engine, version, memory_fraction)
     return predict_closed_loop(
-        of,
+        deployment,
         isl=isl,
         osl=osl,
         concurrency=concurrency,
@@ -97,74 +97,70 @@ def predict_closed_loop(
     prefix_hit: float = 0.0,
     draft_tokens: int = 0,
     acceptance: float = 0.7,
-    by: Calibration | None = None,
+    calibration: Calibration | None = None,
     length_scale: float = 1.0,
     separate_prefill: bool = False,
 ) -> Prediction:
     """Predict a closed loop on a deployment; arguments as for `predict`.
 
-    `lengths` is the mean length of requests as a share of `isl` and `osl`, `apart` says that
-    prompts run on other workers, so that they neither interrupt decodes nor queue for their cache.
+    `length_scale` is the mean length of requests as a share of `isl` and `osl`; with
+    `separate_prefill` prompts run on other workers, neither interrupting decodes nor queueing for
+    their KV cache.
     """
     _check_load(deployment, isl, osl, concurrency, prefix_hit)
-    plan = deployment.memory_plan
+    plan, shape, layout = deployment.memory_plan, deployment.shape, deployment.layout
     if plan.sequence_capacity(isl + osl) < 1:
-        raise DoesNotFitError(
-            f"'{deployment.shape.name}' does not fit.", why=f"{plan.shortage[:1].upper()}{plan.shortage[1:]}."
-        )
-    constants = by or bundled_calibration()
-    rates = deployment.efficiencies(by) if by else deployment.bundled_efficiencies
-    loop = deployment.replica_load(isl, osl, concurrency, length_scale=length_scale)
-    works, prompts = deployment.iteration_work(loop, cached_tokens=isl * prefix_hit, queries=1 + draft_tokens)
-    steps, decode, prefill = iteration_seconds(works, prompts, rates, cuda_graph=deployment.cuda_graph)
-    kept = sum(acceptance**n for n in range(draft_tokens + 1))
+        raise DoesNotFitError(f"'{shape.name}' does not fit.", why=f"{plan.shortage[:1].upper()}{plan.shortage[1:]}.")
+    efficiencies = deployment.efficiencies(calibration) if calibration else deployment.bundled_efficiencies
+    calibration = calibration or bundled_calibration()
+    load = deployment.replica_load(isl, osl, concurrency, length_scale=length_scale)
+    works, prompts = deployment.iteration_work(load, cached_tokens=isl * prefix_hit, queries=1 + draft_tokens)
+    steps, decode, prefill = iteration_seconds(works, prompts, efficiencies, cuda_graph=deployment.cuda_graph)
+    tokens_per_step = sum(acceptance**n for n in range(draft_tokens + 1))
     if draft_tokens:
-        drafting = 1 + draft_tokens * max(1, deployment.shape.draft_layers) / deployment.shape.layers
-        steps = steps._replace(decode=steps.decode * drafting)
-    serving = constants.serving_constants(
-        deployment.engine,
-        deployment.gpu,
-        deployment.shape.layers,
-        deployment.version,
-        concurrency,
-        deployment.layout.dp,
+        draft_cost = 1 + draft_tokens * max(1, shape.draft_layers) / shape.layers
+        steps = steps._replace(decode=steps.decode * draft_cost)
+    constants = calibration.serving_constants(
+        deployment.engine, deployment.gpu, shape.layers, deployment.version, concurrency, layout.dp
     )
     if separate_prefill:
-        loop = loop._replace(queued=0.0)
-    tpot = mean_tpot(loop._replace(others=0.0) if separate_prefill else loop, steps, serving, kept)
-    ttft = mean_ttft(loop, steps, serving, tpot)
+        load = load._replace(queue_ratio=0.0)
+    decode_load = load._replace(other_requests=0.0) if separate_prefill else load
+    tpot = mean_tpot(decode_load, steps, constants, tokens_per_step)
+    ttft = mean_ttft(load, steps, constants, tpot)
     keys, basis = effect_keys(deployment), effect_basis(isl, osl, concurrency)
-    ttft_effect, _ = constants.effect("ttft", keys, basis)
-    tpot_effect, known = constants.effect("tpot", keys, basis)
+    ttft_effect, _ = calibration.effect("ttft", keys, basis)
+    tpot_effect, known_levels = calibration.effect("tpot", keys, basis)
     ttft, tpot = ttft * math.exp(ttft_effect), tpot * math.exp(tpot_effect)
     requests = concurrency / (ttft + (osl - 1) * tpot) if ttft else 0.0
+    queued = load.queue_ratio > 0
     return Prediction(
         ttft=ttft,
         tpot=tpot,
-        ttft_interval=prediction_interval(constants, "ttft", ttft, known_levels=known, queued=loop.queued > 0),
-        tpot_interval=prediction_interval(constants, "tpot", tpot, known_levels=known, queued=loop.queued > 0),
+        ttft_interval=prediction_interval(calibration, "ttft", ttft, known_levels=known_levels, queued=queued),
+        tpot_interval=prediction_interval(calibration, "tpot", tpot, known_levels=known_levels, queued=queued),
         throughput=requests * osl,
         requests=requests,
-        gpus=deployment.layout.gpus,
-        max_in_flight=plan.sequence_capacity(isl + osl) * deployment.layout.dp,
+        gpus=layout.gpus,
+        max_in_flight=plan.sequence_capacity(isl + osl) * layout.dp,
         memory=plan,
         prefill=prefill._asdict(),
         decode=decode._asdict(),
-        model_measured=known > 0,
+        model_measured=known_levels > 0,
     )
 
 
 def effect_keys(deployment: ModelOnGpus) -> tuple[str, ...]:
-    """Under which names residuals are kept: the model's, the series', and the layout's in it."""
-    layout, types = deployment.layout, deployment.dtypes
+    """Keys of the measured residuals in constants.yaml: the model's, its series', and the layout's in the series."""
+    layout, dtypes = deployment.layout, deployment.dtypes
     name = deployment.shape.name.rsplit("/", 1)[-1].lower()
-    series = f"{name} {deployment.engine} {deployment.version or '-'} {deployment.gpu.name} {types.mlp}"
-    spread = f"{layout.tp}x{layout.dp}{'e' if layout.ep_size > 1 else ''} {types.expert}"
-    return (geometry_name(deployment.shape), series, spread)
+    series = f"{name} {deployment.engine} {deployment.version or '-'} {deployment.gpu.name} {dtypes.mlp}"
+    layout_key = f"{layout.tp}x{layout.dp}{'e' if layout.ep_size > 1 else ''} {dtypes.expert}"
+    return (geometry_name(deployment.shape), series, layout_key)
 
 
 def geometry_name(shape: ModelShape) -> str:
-    """One name for all models of the same sizes: retrained and requantised ones run alike."""
+    """A name shared by all models of the same sizes: retrained and requantised ones run alike."""
     return f"{shape.layers} layers of {shape.hidden_size}, {shape.parameters / 1e9:.2f}B"
 
 
@@ -174,7 +170,6 @@ def _check_load(deployment: ModelOnGpus, isl: int, osl: int, concurrency: int, p
             raise ConfigError(f"{name} must be at least 1, not {value}.")
     if not 0 <= prefix_hit < 1:
         raise ConfigError(f"The prefix hit rate must be at least 0 and below 1, not {prefix_hit}.")
-    if isl + osl > deployment.shape.max_model_len:
-        raise ConfigError(
-            f"{isl} + {osl} tokens are more than the {deployment.shape.max_model_len} positions of '{deployment.shape.name}'."
-        )
+    shape = deployment.shape
+    if isl + osl > shape.max_model_len:
+        raise ConfigError(f"{isl} + {osl} tokens are more than the {shape.max_model_len} positions of '{shape.name}'.")

@@ -1,4 +1,4 @@
-"""Rows of a table of deployments: read as engines ran them, predicted one by one."""
+"""Predictions of the rows of a CSV of deployments, for `autotune predict --table`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from autotuner.predict.predict import Prediction, predict_closed_loop
 from autotuner.predict.shape import ModelShape, model_shape
 
 TIME_COLUMNS = ("pred_ttft_ms", "pred_tpot_ms", "pred_ttft_lo", "pred_ttft_hi", "pred_tpot_lo", "pred_tpot_hi")
-"""Columns of predictions, in milliseconds."""
+"""Columns of predicted means and 80% intervals, in milliseconds."""
 PREDICTION_COLUMNS = (*TIME_COLUMNS, "pred_error")
 MEMORY_FRACTION = 0.92
-"""Share of the memory engines are given in such tables, by where their queues begin."""
+"""Memory fraction of the measured rows, read off the loads at which their requests begin to queue."""
 MEAN_LENGTH_SHARE = 0.9
-"""Mean length of their requests, whose lengths are drawn evenly from 80% to 100% of the nominal ones."""
+"""Mean length of their requests: InferenceX draws lengths uniformly from 80% to 100% of the nominal ones."""
 MAX_COUNT = 1e12
-"""No count of a row is above this; what is, is a mistake or infinite."""
+"""A larger count in a row is a mistake or infinite; chosen by hand."""
 POOL_WORKER_TP = 4
-"""GPUs per worker assumed where only the size of a pool of workers is told."""
+"""GPUs per worker assumed where a row has only the GPUs of a whole pool; the pools of GB200 have nodes of 4."""
 
 
 def _read_count(row: Mapping[str, str], field: str, default: int | None = None) -> int:
@@ -42,11 +42,11 @@ def _read_count(row: Mapping[str, str], field: str, default: int | None = None) 
 
 
 def layout_from_row(row: Mapping[str, str], shape: ModelShape, gpu: GpuSpec) -> tuple[Layout, int]:
-    """How a row's model was spread, and how many such workers it had.
+    """The layout of one worker of a row, and the number of workers.
 
-    Public tables multiply expert groups into their counts: attention over 8 GPUs whose experts
-    are in 8 groups on the same 8 is written as 64 GPUs. Such a row is read as the 8 it ran on;
-    a tp beyond a node that divides no head is a pool of smaller workers.
+    Public tables multiply the expert-parallel size into their counts: attention over 8 GPUs with
+    ep 8 on the same 8 is written as 64 GPUs. Such a row is read as the 8 it ran on; a tp beyond a
+    node that does not divide the attention heads is a pool of smaller workers.
     """
     tp, pp, dp = _read_count(row, "tp_size", 1), _read_count(row, "pp_size", 1), _read_count(row, "dp_size", 1)
     moe_tp, ep = _read_count(row, "moe_tp_size", tp * dp), _read_count(row, "moe_ep_size", 1)
@@ -65,37 +65,38 @@ def layout_from_row(row: Mapping[str, str], shape: ModelShape, gpu: GpuSpec) -> 
 
 
 def model_from_row(row: Mapping[str, str]) -> tuple[ModelOnGpus, int]:
-    """The deployment a row describes, and how many workers share its load."""
+    """The deployment of one worker of a row, and how many workers share its load."""
     for field in ("model", "gpu", "engine"):
         if not (row.get(field) or "").strip():
             raise ConfigError(f"The row lacks {field}.")
-    shape, kind = model_shape(row["model"].strip()), find_gpu(row["gpu"])
-    layout, workers = layout_from_row(row, shape, kind)
+    name, gpu = row["model"].strip(), find_gpu(row["gpu"])
+    shape = model_shape(name)
+    layout, workers = layout_from_row(row, shape, gpu)
     engine = row["engine"].strip().lower()
     gemm = (row.get("gemm_dtype") or "").strip() or "bf16"
     moe = (row.get("moe_dtype") or "").strip() or "bf16"
     if not shape.experts:
         moe = gemm
-    types = resolve_dtypes(shape, kind, gemm_dtype=gemm, moe_dtype=moe)
-    latent = any(each.is_latent for each in shape.attentions)
+    dtypes = resolve_dtypes(shape, gpu, gemm_dtype=gemm, moe_dtype=moe)
+    has_mla = any(kind.is_latent for kind in shape.attentions)
     if engine == "sglang":
-        quantised = latent and types.mlp != "bf16" and gpu_generation(kind) == "blackwell"
+        fp8_cache = has_mla and dtypes.mlp != "bf16" and gpu_generation(gpu) == "blackwell"
     else:
-        quantised = gemm.startswith(("fp8", "nvfp4")) and (types.mlp != "bf16" or latent)
-    version = (row.get("engine_version") or "").strip() or None
-    name, of = row["model"].strip(), kind.name
-    return model_on_gpus(
-        name, of, layout, gemm, moe, "fp8" if quantised else None, engine, version, MEMORY_FRACTION
-    ), workers
+        fp8_cache = gemm.startswith(("fp8", "nvfp4")) and (dtypes.mlp != "bf16" or has_mla)
+    kv, version = "fp8" if fp8_cache else None, (row.get("engine_version") or "").strip() or None
+    return model_on_gpus(name, gpu.name, layout, gemm, moe, kv, engine, version, MEMORY_FRACTION), workers
 
 
 def predict_row(row: Mapping[str, str]) -> Prediction:
     """Predict one row; raises AutotuneError saying what is wrong with it."""
     deployment, workers = model_from_row(row)
-    load = worker_concurrency(_read_count(row, "concurrency"), workers)
-    isl, osl, pool = _read_count(row, "isl"), _read_count(row, "osl"), workers > 1
     return predict_closed_loop(
-        deployment, isl=isl, osl=osl, concurrency=load, length_scale=MEAN_LENGTH_SHARE, separate_prefill=pool
+        deployment,
+        concurrency=worker_concurrency(_read_count(row, "concurrency"), workers),
+        isl=_read_count(row, "isl"),
+        osl=_read_count(row, "osl"),
+        length_scale=MEAN_LENGTH_SHARE,
+        separate_prefill=workers > 1,
     )
 
 
@@ -105,10 +106,10 @@ def worker_concurrency(concurrency: int, workers: int) -> int:
 
 
 def with_predictions(row: Mapping[str, str]) -> dict[str, str]:
-    """The row with the columns of PREDICTED; an error is in its own column and stops nothing."""
+    """The row with the columns of PREDICTION_COLUMNS added; an error goes into its own column."""
     try:
-        found = predict_row(row)
+        prediction = predict_row(row)
     except AutotuneError as error:
         return {**row, **dict.fromkeys(PREDICTION_COLUMNS, ""), "pred_error": str(error)}
-    times = (found.ttft, found.tpot, *found.ttft_interval, *found.tpot_interval)
+    times = (prediction.ttft, prediction.tpot, *prediction.ttft_interval, *prediction.tpot_interval)
     return {**row, **dict(zip(TIME_COLUMNS, [f"{1000 * value:.4f}" for value in times], strict=True)), "pred_error": ""}

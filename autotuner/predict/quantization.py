@@ -1,4 +1,4 @@
-"""The types a checkpoint's weights are stored in."""
+"""The dtypes of a checkpoint's weights, from its quantization_config."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FOUR_BIT_FLOATS = ("nvfp4", "mxfp4", "fp4")
 
 
 def read_dtypes(config: Mapping[str, Any], name: str, *, has_latent_attention: bool) -> tuple[str, str, str]:
-    """Types of the matrices, of the experts and of the token mixers.
+    """Dtypes of the MLP, the experts and the attention projections.
 
-    Published four-bit checkpoints of latent-attention models leave attention in bf16, and
-    those with four-bit experts only leave everything else alone.
+    Published four-bit checkpoints of MLA models leave attention in bf16, and those with only their
+    experts in four bits leave everything else unquantised.
     """
     quantization = config.get("quantization_config")
     if not quantization:

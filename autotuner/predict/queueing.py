@@ -1,4 +1,4 @@
-"""What requests see when many are served at once: from iterations to TTFT and TPOT."""
+"""Mean TTFT and TPOT of a closed loop, from the seconds of its iterations."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 from autotuner.predict.calibration import ServingConstants
 
 DEFAULT_BATCHED_TOKENS = 8192
-"""Prompt tokens an engine batches into one iteration."""
+"""Prompt tokens an engine batches into one iteration: vLLM's max_num_batched_tokens on an H100."""
 
 
 class IterationSeconds(NamedTuple):
     """Seconds of the iterations a closed loop is made of.
 
-    `decode` of the whole batch; `alone` of one prompt, `mixed` of one prompt with the batch, and
-    `batched` of `prompts` prompts at once.
+    `decode` of the whole batch, `single_prefill` of one prompt, `mixed` of one prompt with the
+    batch, `batched_prefill` of `prompts` prompts at once.
     """
 
     decode: float
@@ -26,34 +26,39 @@ class IterationSeconds(NamedTuple):
 
 
 class ClosedLoopLoad(NamedTuple):
-    """A closed loop on one replica: `batch` requests run, of `offered` in flight on it.
+    """A closed loop on one replica, of which `batch` requests run at once.
 
-    `others` of them prefill while one decodes, `replicas` run on other data-parallel replicas,
-    and `queued` wait for KV cache per running one. `share` of the prompts that come while one
-    decodes find room in the iterations; the rest wait.
+    While one of them decodes, `other_requests` prefill here and `other_replica_requests` on other
+    data-parallel replicas. `queue_ratio` requests wait for KV cache per running one.
+    `admitted_share` of the prompts find room in the iterations; the rest wait.
     """
 
     isl: float
     osl: float
     batch: float
-    others: float
+    other_requests: float
     other_replica_requests: float
-    queued: float
+    queue_ratio: float
     admitted_share: float = 1.0
 
 
 def closed_loop_load(
     isl: float, osl: float, concurrency: float, *, dp: int, capacity: float, prompt_token_limit: float = math.inf
 ) -> ClosedLoopLoad:
-    """A closed loop of so many requests over `dp` replicas that hold `capacity` each at most.
+    """A closed loop of `concurrency` requests over `dp` replicas, each of which runs at most `capacity` at once.
 
-    `room` is how many prompt tokens an iteration takes.
+    `prompt_token_limit` is how many prompt tokens an iteration takes.
     """
-    offered = max(1.0, concurrency / dp)
-    batch = min(offered, max(1.0, capacity))
-    others, queued = max(0.0, batch - 1), max(0.0, offered / max(1.0, capacity) - 1)
-    share = min(1.0, prompt_token_limit / isl * osl / max(others, 1e-9))
-    return ClosedLoopLoad(isl, osl, batch, others, batch * (dp - 1), queued, share)
+    in_flight = max(1.0, concurrency / dp)
+    batch = min(in_flight, max(1.0, capacity))
+    other_requests, queue_ratio = max(0.0, batch - 1), max(0.0, in_flight / max(1.0, capacity) - 1)
+    admitted_share = min(1.0, prompt_token_limit / isl * osl / max(other_requests, 1e-9))
+    return ClosedLoopLoad(isl, osl, batch, other_requests, batch * (dp - 1), queue_ratio, admitted_share)
+
+
+def _interfering_requests(load: ClosedLoopLoad, constants: ServingConstants) -> float:
+    """Requests whose prefills delay a decoding one, those of other replicas by their measured share."""
+    return load.other_requests + constants.replica_interference * load.other_replica_requests
 
 
 def mean_tpot(
@@ -61,19 +66,17 @@ def mean_tpot(
 ) -> float:
     """Mean seconds between tokens: a decode iteration, and what prompts add to some of them.
 
-    `arrivals` prompts come per decode iteration. Those that arrive in the same one share its
-    fixed costs, so that of many short prompts each adds little.
+    `arrivals` prompts come per decode iteration. Those of one iteration share its fixed costs, so
+    that of many short prompts each adds little.
     """
-    arrivals = (
-        load.admitted_share * (load.others + constants.replica_interference * load.other_replica_requests) / load.osl
-    )
-    one = steps.mixed - steps.decode if constants.mixes_phases else steps.single_prefill
-    further = _marginal_prompt_seconds(steps)
-    return steps.decode / tokens_per_step + arrivals * further + arrivals / (1 + arrivals) * (one - further)
+    arrivals = load.admitted_share * _interfering_requests(load, constants) / load.osl
+    first = steps.mixed - steps.decode if constants.mixes_phases else steps.single_prefill
+    marginal = _marginal_prompt_seconds(steps)
+    return steps.decode / tokens_per_step + arrivals * marginal + arrivals / (1 + arrivals) * (first - marginal)
 
 
 def _marginal_prompt_seconds(steps: IterationSeconds) -> float:
-    """Seconds that one more prompt costs in an iteration; as many as one alone where one fills it."""
+    """Seconds that one more prompt adds to an iteration; those of a single prefill where one prompt fills it."""
     return (steps.batched_prefill - steps.single_prefill + (steps.prompts <= 1) * steps.single_prefill) / (
         steps.prompts - (steps.prompts > 1)
     )
@@ -82,20 +85,15 @@ def _marginal_prompt_seconds(steps: IterationSeconds) -> float:
 def mean_ttft(load: ClosedLoopLoad, steps: IterationSeconds, constants: ServingConstants, tpot: float) -> float:
     """Mean seconds to the first token.
 
-    A request waits some iterations, then for its own prefill. Where prompts are held back until
-    every replica has one, it waits about as long as passes between two prompts of a replica. In
-    the initial burst it also waits for half of the others, where the KV cache is full for one of
-    the running to end, and where more prompts come than iterations have room for until those
-    before it are through.
+    A request waits `wait_iterations`, then for its own prefill. Where prompts are held back until
+    every replica has one, it waits about the time between two prompts of a replica. In the initial
+    burst it also waits for half of the others; where the KV cache is full, for a running request to
+    end; and where more prompts come than iterations have room for, for the prompts before it.
     """
-    held = constants.gather / (1 + constants.gather * load.batch / load.osl)
-    own = steps.mixed if constants.mixes_phases else steps.single_prefill
-    burst = constants.burst_share * load.others * steps.batched_prefill / steps.prompts
-    queue = constants.queue_scale * load.queued * load.osl * tpot
-    backlog = (
-        (1 - load.admitted_share)
-        * (load.others + constants.replica_interference * load.other_replica_requests)
-        * _marginal_prompt_seconds(steps)
-    )
-    waited = (constants.wait_iterations + held) * tpot
-    return constants.overhead + waited + own + constants.host_per_token * load.isl + burst + queue + backlog
+    gather_wait = constants.gather_iterations / (1 + constants.gather_iterations * load.batch / load.osl)
+    prefill = steps.mixed if constants.mixes_phases else steps.single_prefill
+    burst = constants.burst_share * load.other_requests * steps.batched_prefill / steps.prompts
+    queue = constants.queue_scale * load.queue_ratio * load.osl * tpot
+    backlog = (1 - load.admitted_share) * _interfering_requests(load, constants) * _marginal_prompt_seconds(steps)
+    wait = (constants.wait_iterations + gather_wait) * tpot
+    return constants.overhead + wait + prefill + constants.host_per_token * load.isl + burst + queue + backlog

@@ -1,4 +1,4 @@
-"""One way to serve a load: which workers, what requests see of them, and what they cost."""
+"""One way to serve a load: its workers, their predicted latency and throughput, and their cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autotuner.predict.intervals import Interval
 from autotuner.predict.layout import Layout
 
 Prices = Mapping[str, float]
-"""Price of one GPU for one hour, by the table's name of the GPU, in any one currency."""
+"""Price of one GPU for one hour by the name of its type in the table of GPUs, in any one currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class WorkerPool:
 class ServingOption:
     """Workers and their load; times are means in seconds, `requests` requests/s over all workers.
 
-    Aggregated where `prefill` is None; else prompts are computed by its workers and the KV cache
-    is sent to `serving`, which takes `transfer` seconds. Throughput is output tokens/s. `budget`
-    GPUs are paid for and may be more than are used. `excess` is the largest ratio of a time to
-    its target and `binding` which one; `source` says measured, interpolated or predicted.
+    Aggregated where `prefill` is None; else its workers compute prompts and send their KV cache to
+    the decode workers of `serving` in `transfer_seconds`. `throughput` is output tokens/s. `budget`
+    GPUs are paid for, maybe more than are used. `excess` is the largest ratio of a time to its
+    target and `binding` which one, ttft or tpot; `source` is measured, interpolated or predicted.
     """
 
     serving: WorkerPool
@@ -58,17 +58,17 @@ class ServingOption:
 
     @property
     def mode(self) -> str:
-        """How prefill and decode share workers."""
-        return "aggregated" if self.prefill is None else "split"
+        """Whether prefill and decode share workers; a value of `autotune predict --json`."""
+        return "aggregated" if self.prefill is None else "disaggregated"
 
     @property
     def pools(self) -> tuple[WorkerPool, ...]:
-        """All workers, prefill first."""
+        """All worker pools, prefill first."""
         return (self.serving,) if self.prefill is None else (self.prefill, self.serving)
 
     @property
     def worker_key(self) -> tuple[object, ...]:
-        """What is equal for the same workers under another load."""
+        """Key that is equal for the same workers under another load."""
         return tuple((pool.gpu.name, pool.layout, pool.workers) for pool in self.pools)
 
     @property
@@ -78,7 +78,7 @@ class ServingOption:
 
     @property
     def in_flight(self) -> float:
-        """Requests being served over all workers."""
+        """Mean requests in flight over all workers."""
         return sum(pool.workers * pool.batch for pool in self.pools)
 
     @property
@@ -88,12 +88,11 @@ class ServingOption:
 
     @property
     def interactivity(self) -> float:
-        """Output tokens/s that one user sees."""
+        """Output tokens/s per user."""
         return 1 / self.tpot
 
     @property
     def meets_target(self) -> bool:
-        """Whether every target is met."""
         return self.excess <= 1
 
     @property
@@ -104,14 +103,14 @@ class ServingOption:
     def __str__(self) -> str:
         if self.prefill is None:
             return f"{self.serving} on {self.serving.gpu.name}"
-        where = {pool.gpu.name for pool in self.pools}
-        if len(where) == 1:
-            return f"prefill {self.prefill} + decode {self.serving} on {where.pop()}"
+        gpus = {pool.gpu.name for pool in self.pools}
+        if len(gpus) == 1:
+            return f"prefill {self.prefill} + decode {self.serving} on {gpus.pop()}"
         return f"prefill {self.prefill} on {self.prefill.gpu.name} + decode {self.serving} on {self.serving.gpu.name}"
 
 
 def layout_label(layout: Layout) -> str:
-    """A layout in a word or two, as in `tp4 pp2`."""
+    """A layout in short, as in `tp4 pp2`."""
     sizes = (("dp", layout.dp), ("tp", layout.tp), ("pp", layout.pp))
     words = [f"{name}{size}" for name, size in sizes if size > 1]
     if layout.ep_size > 1:
@@ -131,18 +130,18 @@ def hourly_price(pools: Iterable[WorkerPool], prices: Prices) -> float | None:
 
 
 def pareto_frontier(options: Iterable[ServingOption]) -> list[ServingOption]:
-    """Options that none beats in both throughput per GPU and time per token, by time per token."""
-    best, kept = 0.0, []
+    """Options that no other dominates in throughput per GPU and TPOT, by TPOT."""
+    highest, frontier = 0.0, []
     for option in sorted(options, key=lambda o: (o.tpot, -o.throughput_per_gpu, o.ttft)):
-        if option.throughput_per_gpu > best:
-            best = option.throughput_per_gpu
-            kept.append(option)
-    return kept
+        if option.throughput_per_gpu > highest:
+            highest = option.throughput_per_gpu
+            frontier.append(option)
+    return frontier
 
 
 def best_per_layout(options: Iterable[ServingOption]) -> list[ServingOption]:
-    """The first option of each layout that decodes, aggregated and split: in a ranking its best load and partner."""
-    seen: dict[tuple[object, ...], ServingOption] = {}
+    """The first of ranked options for each mode and layout that decodes: its best load and prefill workers."""
+    best: dict[tuple[object, ...], ServingOption] = {}
     for option in options:
-        seen.setdefault((option.mode, option.serving.gpu.name, option.serving.layout), option)
-    return list(seen.values())
+        best.setdefault((option.mode, option.serving.gpu.name, option.serving.layout), option)
+    return list(best.values())

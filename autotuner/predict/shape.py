@@ -1,4 +1,4 @@
-"""A model's geometry, from the bundled catalogue or any config.json."""
+"""The shape of a model, from the bundled catalogue or any config.json."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ DTYPE_BY_SUFFIX = {
     "gptq": "int4",
     "bf16": "bf16",
 }
-"""What the end of a checkpoint's name says of its weights, where only its base model is bundled."""
+"""Weight dtype by the suffix of a checkpoint's name, where only its base model is bundled."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The sizes that set a decoder's memory and work; counts of weights are for the whole model.
+    """The sizes that determine a decoder's memory and work; counts of weights are for the whole model.
 
     `weight_dtype` is that of the layers' matrices, `expert_dtype` that of the experts' alone
-    and `attention_dtype` that of the token mixers'; embeddings and the head stay in bf16.
-    `draft_layers` are those of a bundled multi-token predictor, counted nowhere else.
+    and `attention_dtype` that of the attention projections; embeddings and the head stay in bf16.
+    `draft_layers` are those of a multi-token predictor in the checkpoint, counted nowhere else.
     """
 
     name: str
@@ -69,27 +69,24 @@ class ModelShape:
 
     @property
     def mlp_weights(self) -> int:
-        """Weights of all feed-forward layers that every token passes through, routers included."""
+        """Weights of the feed-forward layers that every token passes through, routers and shared experts included."""
         return sum(kind.layers * (kind.weights + kind.router_weights) for kind in self.feed_forwards)
 
     @property
     def expert_weights(self) -> int:
-        """Weights of all routed experts."""
         return sum(kind.layers * kind.experts * kind.expert_weights for kind in self.feed_forwards)
 
     @property
     def experts(self) -> int:
-        """Routed experts of one mixture layer; 0 for a dense model."""
+        """Routed experts of one mixture-of-experts layer; 0 for a dense model."""
         return max((kind.experts for kind in self.feed_forwards), default=0)
 
     @property
     def moe_layers(self) -> int:
-        """Layers with routed experts."""
         return sum(kind.layers for kind in self.feed_forwards if kind.experts)
 
     @property
     def layer_weights(self) -> int:
-        """Weights of all layers together, every expert counted."""
         return self.attention_proj_weights + self.mlp_weights + self.expert_weights
 
     @property
@@ -105,10 +102,10 @@ class ModelShape:
     @property
     def active_parameters(self) -> int:
         """Weights one token passes through."""
-        idle = sum(
+        inactive = sum(
             kind.layers * (kind.experts - kind.active_experts) * kind.expert_weights for kind in self.feed_forwards
         )
-        return self.parameters - idle
+        return self.parameters - inactive
 
 
 def _normalized_name(name: str) -> str:
@@ -118,16 +115,16 @@ def _normalized_name(name: str) -> str:
 
 @cache
 def catalogue() -> Mapping[str, Mapping[str, Any]]:
-    """The bundled models: name to the shape's fields of their config.json."""
-    loaded: dict[str, dict[str, Any]] = yaml.load(
+    """The bundled models: name to the fields of their config.json that give the shape."""
+    models: dict[str, dict[str, Any]] = yaml.load(
         CATALOGUE.read_text(),
         Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
     )
-    return {name: {field: _expand(value) for field, value in config.items()} for name, config in loaded.items()}
+    return {name: {field: _expand(value) for field, value in config.items()} for name, config in models.items()}
 
 
 def _expand(value: Any) -> Any:
-    """Write out what the catalogue keeps as a pattern or as runs."""
+    """Expand lists that the catalogue writes as a repeated pattern or as runs of a value."""
     if not isinstance(value, dict):
         return value
     if "pattern" in value:
@@ -157,10 +154,10 @@ def model_shape(id_or_path: str) -> ModelShape:
     try:
         path = Path(id_or_path).expanduser()
         path = path / "config.json" if path.is_dir() else path
-        found = path.is_file()
+        is_file = path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, nobody's home
         raise ConfigError(f"There is no model '{id_or_path[:80]}'.", why=str(error)[:200]) from error
-    if found:
+    if is_file:
         return shape_from_config(_read_config(path), id_or_path)
     if path.name == "config.json" or id_or_path.startswith(("/", "./", "../", "~")):
         raise ConfigError(
@@ -179,8 +176,8 @@ def model_shape(id_or_path: str) -> ModelShape:
 
 
 def _with_weight_dtype(shape: ModelShape, name: str, dtype: str) -> ModelShape:
-    mixer = "bf16" if dtype == "fp4" and any(kind.is_latent for kind in shape.attentions) else dtype
-    return replace(shape, name=name, weight_dtype=dtype, expert_dtype=dtype, attention_dtype=mixer)
+    attention_dtype = "bf16" if dtype == "fp4" and any(kind.is_latent for kind in shape.attentions) else dtype
+    return replace(shape, name=name, weight_dtype=dtype, expert_dtype=dtype, attention_dtype=attention_dtype)
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
@@ -194,16 +191,15 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
 
 def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
-    """Read the shape from the fields of a config.json; `name` is for messages.
+    """The shape from the fields of a config.json; `name` is for messages.
 
-    Raises ConfigError for an architecture that is not modelled, and for fields that are missing
-    or are not what they must be.
+    Raises ConfigError for an architecture that is not modelled, and for missing or invalid fields.
     """
     try:
-        found = _parse_shape(config, name)
-        parts: list[Attention | FeedForward] = [*found.attentions, *found.feed_forwards]
-        sizes = [size for part in parts for size in astuple(part)]
-        if min(sizes) < 0 or min(found.layers, found.heads, found.parameters, found.max_model_len) < 1:
+        shape = _parse_shape(config, name)
+        kinds: list[Attention | FeedForward] = [*shape.attentions, *shape.feed_forwards]
+        sizes = [size for kind in kinds for size in astuple(kind)]
+        if min(sizes) < 0 or min(shape.layers, shape.heads, shape.parameters, shape.max_model_len) < 1:
             raise ValueError("a size is below 0")
     except KeyError as error:
         raise ConfigError(f"The config.json of '{name}' lacks {error.args[0]}.", remedy=ORIGINAL_FILE_REMEDY) from error
@@ -212,38 +208,38 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         raise ConfigError(
             f"The config.json of '{name}' does not describe a decoder.", why=why, remedy=ORIGINAL_FILE_REMEDY
         ) from error
-    return found
+    return shape
 
 
 def _invalid_fields(config: Mapping[str, Any]) -> str:
-    """Name the fields that are of another type than in every bundled model, or below 0."""
-    seen: dict[str, set[type]] = {}
-    for body in catalogue().values():
-        for field, value in body.items():
-            seen.setdefault(field, set()).add(type(value))
-    inner = config.get("text_config")
-    odd = []
-    for field, value in {**config, **(inner if isinstance(inner, dict) else {})}.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if field in seen and (type(value) not in seen[field] or (number and value < 0)):
-            odd.append(f"{field} is {json.dumps(value, default=str)[:40]}")
-    return f"{', '.join(odd)}." if odd else ""
+    """Name the fields whose type differs from that in every bundled model, or that are below 0."""
+    types: dict[str, set[type]] = {}
+    for bundled in catalogue().values():
+        for field, value in bundled.items():
+            types.setdefault(field, set()).add(type(value))
+    text_config = config.get("text_config")
+    invalid = []
+    for field, value in {**config, **(text_config if isinstance(text_config, dict) else {})}.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if field in types and (type(value) not in types[field] or (is_number and value < 0)):
+            invalid.append(f"{field} is {json.dumps(value, default=str)[:40]}")
+    return f"{', '.join(invalid)}." if invalid else ""
 
 
 def _parse_shape(config: Mapping[str, Any], name: str) -> ModelShape:
     text = {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
     if config.get("architectures"):
         text = {**text, "architectures": config["architectures"]}
-    architecture, attentions, feeds = read_layers(text, name)
+    architecture, attentions, feed_forwards = read_layers(text, name)
     weight_dtype, expert_dtype, attention_dtype = read_dtypes(
         text, name, has_latent_attention=any(kind.is_latent for kind in attentions)
     )
     softmax = max(attentions, key=lambda kind: (kind.heads, kind.kv_heads))
-    groups: list[Attention | FeedForward] = [*attentions, *feeds]
+    kinds: list[Attention | FeedForward] = [*attentions, *feed_forwards]
     return ModelShape(
         name=name,
         architecture=architecture,
-        layers=text.get("num_hidden_layers") or sum(kind.layers for kind in groups),
+        layers=text.get("num_hidden_layers") or sum(kind.layers for kind in kinds),
         hidden_size=text["hidden_size"],
         heads=text["num_attention_heads"],
         kv_heads=softmax.kv_heads,
@@ -251,7 +247,7 @@ def _parse_shape(config: Mapping[str, Any], name: str) -> ModelShape:
         vocab_size=text["vocab_size"],
         max_model_len=text["max_position_embeddings"],
         attentions=attentions,
-        feed_forwards=feeds,
+        feed_forwards=feed_forwards,
         tied_embeddings=bool(text.get("tie_word_embeddings", False)),
         weight_dtype=weight_dtype,
         expert_dtype=expert_dtype,

@@ -1,4 +1,4 @@
-"""Seconds of one iteration of an engine, for whatever mix of prompts and decodes it holds."""
+"""Seconds of one iteration of an engine, for any mix of prompt chunks and decoding sequences."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from autotuner.predict.shape import ModelShape
 class StepTimes:
     """Times of iterations of one model on `tp` x `pp` GPUs of one type.
 
-    A pipeline's stages run one after the other: it adds memory and hops, no overlap between
-    batches is modelled. `rates` replaces the fitted constants of `engine`.
+    Pipeline stages run one after the other: overlap between batches is not modelled.
+    `efficiencies` replace the fitted constants of `engine`.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class StepTimes:
         """Divide one iteration's time by operator.
 
         `prefill` has (new tokens, tokens already in the cache) for each prompt chunk; `decodes`
-        sequences produce one token each and have `decode_context` tokens in the cache, all
-        together.
+        sequences produce one token each and have `decode_context` tokens in the cache, summed over
+        the sequences.
         """
         work = self._operators.work(prefill, decodes, decode_context / decodes if decodes else 0.0)
         return step_parts(work, self._efficiencies, eager=bool(prefill) or not self._cuda_graph)
@@ -56,26 +56,28 @@ class StepTimes:
         return self.decode_time(decodes)(decode_context)
 
     def decode_time(self, decodes: int) -> Callable[[int], float]:
-        """Seconds of an iteration of `decodes` sequences and no prompt, by their tokens in the cache."""
-        found = self._decode_timers.get(decodes)
-        if found is None:
-            found = self._decode_timers[decodes] = self._decode_timer(decodes)
-        return found
+        """The seconds of an iteration of `decodes` sequences and no prompt, as a function of their cached tokens."""
+        timer = self._decode_timers.get(decodes)
+        if timer is None:
+            timer = self._decode_timers[decodes] = self._decode_timer(decodes)
+        return timer
 
     def _decode_timer(self, decodes: int) -> Callable[[int], float]:
         # Of a decode iteration only the attention depends on the context.
         rest = step_parts(self._operators.work([], decodes, 0), self._efficiencies, eager=False).total
-        by, attention, power = self._efficiencies, self._operators.decode_attention, 1 / SMOOTH_MAX_POWER
-        by_compute, by_memory = by.decode_compute, by.decode_memory
+        efficiencies, attention, power = self._efficiencies, self._operators.decode_attention, 1 / SMOOTH_MAX_POWER
+        compute_factor, memory_factor = efficiencies.decode_compute, efficiencies.decode_memory
 
         def seconds(context: int) -> float:
             compute, memory = attention(decodes, context / decodes if decodes else 0.0)
             return float(
-                rest + ((compute * by_compute) ** SMOOTH_MAX_POWER + (memory * by_memory) ** SMOOTH_MAX_POWER) ** power
+                rest
+                + ((compute * compute_factor) ** SMOOTH_MAX_POWER + (memory * memory_factor) ** SMOOTH_MAX_POWER)
+                ** power
             )
 
         def eager(context: int) -> float:
-            busy = seconds(context) - by.step
-            return smooth_max(busy, by.host) + by.step
+            busy = seconds(context) - efficiencies.step
+            return smooth_max(busy, efficiencies.host) + efficiencies.step
 
         return seconds if self._cuda_graph else eager

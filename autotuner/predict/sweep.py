@@ -1,4 +1,4 @@
-"""Every way to serve a load on so many GPUs, best first, and the nearest where none is good enough."""
+"""All layouts and loads on a budget of GPUs, aggregated and disaggregated, ranked."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from autotuner.predict.disaggregated import (
     prefill_worker,
     with_excess,
 )
-from autotuner.predict.hardware import GpuSpec
-from autotuner.predict.hardware import find_gpu as find_gpu
+from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.measured_lookup import MeasuredLookup
@@ -24,24 +23,25 @@ from autotuner.predict.shape import ModelShape, model_shape
 from autotuner.predict.traffic import LatencyTarget, Software, Traffic
 
 CONCURRENCIES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Requests in flight per worker that are ranked, to engines' usual limit; chosen by hand, 1.25 to 2 apart."""
 MAX_SEARCHED_GPUS = 64
-"""GPUs of one worker up to which the smallest that fits is looked for."""
+"""Most GPUs of one worker tried to say how many a model takes; the largest of the measured rows."""
 
 
 def layouts(shape: ModelShape, gpus: int, gpu: GpuSpec | None = None) -> Iterator[Layout]:
     """Tensor, pipeline, data and expert parallelism over powers of two of GPUs, as engines run them.
 
-    Tensor parallelism stays inside the links of a node of `kind`, where that is given; pipeline
-    stages, or experts for a mixture, go beyond it.
+    Tensor parallelism stays within a node of `gpu`, where that is given and its network is slower;
+    pipeline stages, or the experts of a mixture, span nodes.
     """
-    near = gpu.gpus_per_node if gpu is not None and gpu.inter_node < gpu.intra_node else gpus
+    max_tp = gpu.gpus_per_node if gpu is not None and gpu.inter_node < gpu.intra_node else gpus
     size = 1
     while size <= gpus:
-        for tp in (2**power for power in range(size.bit_length()) if 2**power <= near):
-            rest = size // tp
-            yield Layout(tp=tp, pp=rest)
-            if shape.experts and rest > 1:
-                yield Layout(tp=tp, dp=rest, ep=size)
+        for tp in (2**power for power in range(size.bit_length()) if 2**power <= max_tp):
+            groups = size // tp
+            yield Layout(tp=tp, pp=groups)
+            if shape.experts and groups > 1:
+                yield Layout(tp=tp, dp=groups, ep=size)
             elif shape.experts and size > 1:
                 yield Layout(tp=tp, ep=size)
         size *= 2
@@ -50,29 +50,28 @@ def layouts(shape: ModelShape, gpus: int, gpu: GpuSpec | None = None) -> Iterato
 def load_curves(
     model: str, gpu: GpuSpec, traffic: Traffic, software: Software, gpus: int, *, bundled_only: bool = False
 ) -> list[LoadCurve]:
-    """Every layout on at most `gpus` GPUs that an engine runs and that fits.
+    """Load curves of every layout on at most `gpus` GPUs that an engine runs and that fits.
 
-    Raises the reason where there is none: how many GPUs the smallest that fits takes.
+    Raises AutotuneError where there is none, with the GPUs of the smallest layout that fits.
     """
-    found, refused = list[LoadCurve](), list[AutotuneError]()
-    shape = model_shape(model)
-    for layout in layouts(shape, gpus, gpu):
+    curves, errors = list[LoadCurve](), list[AutotuneError]()
+    for layout in layouts(model_shape(model), gpus, gpu):
         try:
-            served = LoadCurve(software.deploy(model, gpu.name, layout), traffic, bundled_only=bundled_only)
-            served.single_request  # noqa: B018  refuses what does not fit
+            curve = LoadCurve(software.deploy(model, gpu.name, layout), traffic, bundled_only=bundled_only)
+            curve.single_request  # noqa: B018  raises for what does not fit
         except AutotuneError as error:
-            refused.append(error)
+            errors.append(error)
         else:
-            found.append(served)
-    if not found:
-        raise _unfit_reason(model, gpu, traffic, software, gpus, refused)
-    return found
+            curves.append(curve)
+    if not curves:
+        raise _unfit_reason(model, gpu, traffic, software, gpus, errors)
+    return curves
 
 
 def _unfit_reason(
     model: str, gpu: GpuSpec, traffic: Traffic, software: Software, gpus: int, errors: list[AutotuneError]
 ) -> AutotuneError:
-    """Why no layout works: the first reason that is not the memory's, else how much memory it takes."""
+    """Why no layout works: the first error that is not of memory, else how many GPUs it takes."""
     for error in errors:
         if not isinstance(error, DoesNotFitError):
             return error
@@ -104,80 +103,83 @@ def rank_options(
 ) -> list[ServingOption]:
     """All ways to use `total_gpus` GPUs at loads to 512 requests in flight per worker, best first.
 
-    Aggregated: as many replicas of each layout as there are GPUs for. Split: for each pair of a
-    prefill and a decode layout the numbers of workers that match each other's rate, the decode
-    workers on `decode_gpu` where it is given. What meets the target comes first, by output
-    tokens/s per GPU; the rest by how far it is off. What no engine runs or does not fit is left
-    out; raises AutotuneError with the reason where nothing is left. `bundled_only` leaves out
-    what was measured and calibrated on this machine.
+    Aggregated: as many replicas of each layout as there are GPUs for. Disaggregated: for each pair
+    of a prefill and a decode layout the numbers of workers whose rates match, the decode workers on
+    `decode_gpu` where it is given. Options that meet the target come first, by output tokens/s per
+    GPU, the others by how far they miss it. Layouts that no engine runs or that do not fit are left
+    out; raises AutotuneError with the reason where none remains. `bundled_only` ignores what was
+    measured and calibrated on this machine.
     """
-    how, wanted, priced = software or Software(), target or LatencyTarget(), prices or {}
-    kind = find_gpu(gpu)
-    served = load_curves(model, kind, traffic, how, total_gpus, bundled_only=bundled_only)
-    found = [] if decode_gpu else [o for one in served for o in _aggregated_options(one, total_gpus, wanted, priced)]
-    second = served
+    software, target, prices = software or Software(), target or LatencyTarget(), prices or {}
+    curves = load_curves(model, find_gpu(gpu), traffic, software, total_gpus, bundled_only=bundled_only)
+    options, decode_curves = list[ServingOption](), curves
     if decode_gpu:
-        there = find_gpu(decode_gpu)
-        second = load_curves(model, there, traffic, how, total_gpus, bundled_only=bundled_only)
-    found += _disaggregated_options(served, second, total_gpus, wanted, priced)
-    if not found:
+        decode_spec = find_gpu(decode_gpu)
+        decode_curves = load_curves(model, decode_spec, traffic, software, total_gpus, bundled_only=bundled_only)
+    else:
+        options += [option for curve in curves for option in _aggregated_options(curve, total_gpus, target, prices)]
+    options += _disaggregated_options(curves, decode_curves, total_gpus, target, prices)
+    if not options:
         raise NoFeasibleError(
             f"{total_gpus} GPU{'s' if total_gpus > 1 else ''} cannot be divided into prefill and decode workers.",
             remedy="Give more with --total-gpus, or leave --decode-gpu out.",
         )
-    return sorted(found, key=sort_key)
+    return sorted(options, key=sort_key)
 
 
 def sort_key(option: ServingOption) -> tuple[bool, float]:
-    """What meets the target first, by throughput per GPU; the rest by how far it is off."""
+    """Options that meet the target first, by throughput per GPU; the others by how far they miss it."""
     return (not option.meets_target, -option.throughput_per_gpu if option.meets_target else option.excess)
 
 
 def _aggregated_options(
     load_curve: LoadCurve, budget: int, target: LatencyTarget, prices: Prices
 ) -> list[ServingOption]:
-    found, of, memory = [], load_curve.deployment, MeasuredLookup(load_curve)
-    replicas = budget // of.layout.gpus
+    options, deployment, lookup = [], load_curve.deployment, MeasuredLookup(load_curve)
+    layout = deployment.layout
+    replicas = budget // layout.gpus
     for concurrency in CONCURRENCIES:
-        if concurrency < of.layout.dp:
+        if concurrency < layout.dp:
             continue
         if concurrency > load_curve.max_concurrency:
             break
-        answer, pool = memory.at_concurrency(concurrency), WorkerPool(of.gpu, of.layout, replicas, concurrency)
-        at = answer.prediction
+        result, pool = lookup.at_concurrency(concurrency), WorkerPool(deployment.gpu, layout, replicas, concurrency)
+        prediction = result.prediction
         option = ServingOption(
             serving=pool,
             prefill=None,
-            ttft=at.ttft,
-            tpot=at.tpot,
-            ttft_interval=at.ttft_interval,
-            tpot_interval=at.tpot_interval,
-            requests=at.requests * replicas,
-            throughput=at.throughput * replicas,
+            ttft=prediction.ttft,
+            tpot=prediction.tpot,
+            ttft_interval=prediction.ttft_interval,
+            tpot_interval=prediction.tpot_interval,
+            requests=prediction.requests * replicas,
+            throughput=prediction.throughput * replicas,
             budget=budget,
             price=hourly_price((pool,), prices),
-            source=answer.source,
+            source=result.source,
         )
-        found.append(with_excess(option, target))
-    return found
+        options.append(with_excess(option, target))
+    return options
 
 
 def _disaggregated_options(
-    first: list[LoadCurve], second: list[LoadCurve], budget: int, target: LatencyTarget, prices: Prices
+    curves: list[LoadCurve], decode_curves: list[LoadCurve], budget: int, target: LatencyTarget, prices: Prices
 ) -> list[ServingOption]:
-    prefills = pareto_prefill_workers([prefill_worker(one) for one in first if one.deployment.layout.gpus < budget])
-    found = []
-    for one in second:
-        if one.deployment.layout.gpus >= budget:
+    prefills = pareto_prefill_workers(
+        [prefill_worker(curve) for curve in curves if curve.deployment.layout.gpus < budget]
+    )
+    options = []
+    for curve in decode_curves:
+        if curve.deployment.layout.gpus >= budget:
             continue
-        for decode in decode_workers(one, CONCURRENCIES):
+        for decode in decode_workers(curve, CONCURRENCIES):
             for prefill in prefills:
                 workers = match_workers(prefill, decode, budget)
                 if workers is not None:
                     rate = workers[1] * decode.rate
-                    found.append(
+                    options.append(
                         disaggregated_option(
                             prefill, decode, workers, rate, budget=budget, target=target, prices=prices
                         )
                     )
-    return found
+    return options

@@ -1,4 +1,4 @@
-"""What is asked of a deployment: lengths, what is cached and drafted, and the targets."""
+"""Inputs of a prediction: the traffic, the engine software, and the latency target."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from autotuner.predict.model_on_gpus import ModelOnGpus, model_on_gpus
 class Traffic:
     """Requests of `isl` prompt and `osl` output tokens.
 
-    `prefix_hit` is the share of prompt tokens found in the prefix cache, `draft_tokens` the
-    tokens a draft proposes per step, `acceptance` the chance that each is kept.
+    `prefix_hit` is the share of prompt tokens that hit the prefix cache, `draft_tokens` the tokens
+    a draft model proposes per step, `acceptance` the probability that each is accepted.
     """
 
     isl: int
@@ -39,7 +39,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Software:
-    """The engine, and the types of weights and KV cache; None is the checkpoint's, or unknown."""
+    """Engine and dtypes; None is any version, the checkpoint's weight dtype, a bf16 KV cache."""
 
     engine: str = "vllm"
     version: str | None = None
@@ -47,31 +47,29 @@ class Software:
     kv_dtype: str | None = None
 
     def deploy(self, model: str, gpu: str, layout: Layout) -> ModelOnGpus:
-        """A model served by this on GPUs; ConfigError for what no engine runs."""
+        """The model on GPUs under this software; raises ConfigError for what no engine runs."""
         return model_on_gpus(model, gpu, layout, self.dtype, self.dtype, self.kv_dtype, self.engine, self.version)
 
 
 class MeanLatencies(Protocol):
-    """Whatever has a mean time to first token and per output token, in seconds."""
+    """Anything with mean TTFT and mean TPOT in seconds."""
 
     @property
-    def ttft(self) -> float:
-        """Mean time to first token."""
+    def ttft(self) -> float: ...
 
     @property
-    def tpot(self) -> float:
-        """Mean time per output token after the first."""
+    def tpot(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyTarget:
-    """The most that mean TTFT and mean TPOT may be, in seconds; None is no target."""
+    """Upper bounds on mean TTFT and mean TPOT in seconds; None is no target."""
 
     ttft: float | None = None
     tpot: float | None = None
 
     def excess(self, result: MeanLatencies) -> tuple[float, str]:
-        """The largest ratio of a time to its target, and which one it is; 0 without targets."""
+        """The largest ratio of a latency to its target, and which latency; 0 without a target."""
         ratios = [
             (time / target, name)
             for name, time, target in (("ttft", result.ttft, self.ttft), ("tpot", result.tpot, self.tpot))
@@ -81,7 +79,6 @@ class LatencyTarget:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is any target."""
         return self.ttft is not None or self.tpot is not None
 
     def __str__(self) -> str:

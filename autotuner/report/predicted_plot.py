@@ -25,8 +25,8 @@ from autotuner.report.plot_style import (
     style_axes,
 )
 
-MODE_COLOURS = {"aggregated": SERIES_COLOURS[0], "split": SERIES_COLOURS[1]}
-MODE_NAMES = {"aggregated": "aggregated", "split": "prefill and decode apart"}
+MODE_COLOURS = {"aggregated": SERIES_COLOURS[0], "disaggregated": SERIES_COLOURS[1]}
+MODE_NAMES = {"aggregated": "aggregated", "disaggregated": "disaggregated (P/D)"}
 
 
 def draw_options(options: Sequence[ServingOption], target: LatencyTarget, title: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a measured series differs by from the physics, shrunk: the series, and each layout of it.
+"""Random effects of measured series and their layouts on the residuals of the fit, shrunk.
 
 The residuals of log times are taken as a sum of Gaussian effects per group, each a linear
 function of load and lengths; their posterior means are kept.
@@ -9,45 +9,45 @@ from __future__ import annotations
 import numpy as np
 
 # Deviations of the effect of each level (the series: model, engine, GPU, dtype and version; its
-# layout) on each term of `basis_of`: constant, load, prompt length, output length. Chosen on
+# layout) on each term of `effect_basis`: constant, load, prompt length, output length. Chosen on
 # folds of configurations other than those whose errors are reported; levels above the series
 # (the model, the model on an engine) were no better than none there.
-DEVIATIONS = {
+EFFECT_SD = {
     "tpot": ((0.15, 0.07, 0.06, 0.04), (0.10, 0.07, 0.06, 0.04)),
     "ttft": ((0.15, 0.08, 0.08, 0.05), (0.105, 0.105, 0.105, 0.07)),
 }
-NOISE = {"tpot": 0.035, "ttft": 0.09}
-ROUNDS = 3
+NOISE_SD = {"tpot": 0.035, "ttft": 0.09}
+REWEIGHTINGS = 3
 
 
-def learn(target: str, keys, basis, residual, weight):
-    """Effects by level and group: coefficients of the basis; rows far off count for less."""
-    noise = NOISE[target] / np.sqrt(weight)
-    found = [{} for _ in DEVIATIONS[target]]
+def estimate(metric: str, keys, basis, residual, weight):
+    """Effects by level and group: coefficients of the basis; outliers count for less."""
+    noise = NOISE_SD[metric] / np.sqrt(weight)
+    effects = [{} for _ in EFFECT_SD[metric]]
     for series in sorted({key[1] for key in keys}):
         rows = np.array([index for index, key in enumerate(keys) if key[1] == series])
         phi, r, sigma = basis[rows], residual[rows], noise[rows].copy()
-        groups = [np.array([keys[index][1 + level] for index in rows]) for level in range(len(found))]
+        groups = [np.array([keys[index][1 + level] for index in rows]) for level in range(len(effects))]
         prior = sum(
             (group[:, None] == group[None, :]) * ((phi * np.square(deviation)) @ phi.T)
-            for group, deviation in zip(groups, DEVIATIONS[target], strict=True)
+            for group, deviation in zip(groups, EFFECT_SD[metric], strict=True)
         )
-        for _ in range(ROUNDS):
+        for _ in range(REWEIGHTINGS):
             alpha = np.linalg.solve(prior + np.diag(sigma**2), r)
-            off = np.abs(r - prior @ alpha) / (2 * NOISE[target])
-            sigma = noise[rows] * np.sqrt(np.maximum(1.0, off))
-        for level, (group, deviation) in enumerate(zip(groups, DEVIATIONS[target], strict=True)):
+            excess = np.abs(r - prior @ alpha) / (2 * NOISE_SD[metric])
+            sigma = noise[rows] * np.sqrt(np.maximum(1.0, excess))
+        for level, (group, deviation) in enumerate(zip(groups, EFFECT_SD[metric], strict=True)):
             for key in sorted(set(group)):
                 inside = group == key
-                found[level][series, str(key)] = np.square(deviation) * (phi[inside].T @ alpha[inside])
-    return found
+                effects[level][series, str(key)] = np.square(deviation) * (phi[inside].T @ alpha[inside])
+    return effects
 
 
-def apply(found, keys, basis):
-    """The effect on each row: the sum over the levels that know it."""
+def apply(effects, keys, basis):
+    """The effect on each row: summed over the levels that were measured."""
     total, depth = np.zeros(len(keys)), np.zeros(len(keys), int)
     for index, (_, series, *rest) in enumerate(keys):
-        for level, key in zip(found, (series, *rest), strict=True):
+        for level, key in zip(effects, (series, *rest), strict=True):
             if (series, key) not in level:
                 break
             depth[index] += 1

@@ -1,4 +1,4 @@
-"""Errors of the predictor on rows its constants have not seen, by kind of fold.
+"""Errors of the predictor on held-out rows, by kind of fold.
 
     python benchmarks/predict/errors.py MEASURED.csv
 
@@ -17,7 +17,7 @@ from rows import arrays, read
 
 FOLDS = 5
 TARGETS = ("ttft", "tpot")
-LEVELS = {"model": (0.08, 0.92), "": (0.1, 0.9)}
+INTERVAL_QUANTILES = {"model": (0.08, 0.92), "": (0.1, 0.9)}
 """Quantiles whose interval covers 80% of a fold; of other families it takes more, since families differ."""
 
 
@@ -29,12 +29,12 @@ def load(path: Path):
 
 
 def labels(rows, kind: str):
-    """Which fold each row belongs to; alike configurations are never apart.
+    """The fold of each row; equal configurations share one.
 
     A "model" is all models of the same sizes, a "name" one of them, whose twin stays.
     """
     rng = np.random.default_rng(0)
-    named = {
+    fold_names = {
         "model": [row.keys[0] for row in rows],
         "name": [row.deployment.shape.name for row in rows],
         "gpu": [row.deployment.gpu.name for row in rows],
@@ -43,26 +43,30 @@ def labels(rows, kind: str):
         "layout": [row.keys for row in rows],
     }[kind]
     if kind in ("configuration", "layout"):
-        number = {name: int(rng.integers(FOLDS)) for name in dict.fromkeys(named)}
-        named = [number[name] for name in named]
-    return named
+        number = {name: int(rng.integers(FOLDS)) for name in dict.fromkeys(fold_names)}
+        fold_names = [number[name] for name in fold_names]
+    return fold_names
 
 
 def held_out(a, keys, versions, folds):
-    """Predictions of each row by constants fitted on the other folds, and how much was known."""
+    """Predictions of each row by constants fitted on the other folds, and how many levels of its keys those have."""
     families = np.array([key[0] for key in keys])
-    found, depth = {target: np.zeros(len(keys)) for target in TARGETS}, np.zeros(len(keys), int)
+    predictions, depth = {target: np.zeros(len(keys)) for target in TARGETS}, np.zeros(len(keys), int)
     for fold in dict.fromkeys(folds):
         test = np.array([label == fold for label in folds])
-        train, left = np.flatnonzero(~test), np.flatnonzero(test)
-        known, new = part(a, train), part(a, left)
-        model = fit(known, versions, families[train])
-        for target, seen, unseen in zip(TARGETS, model.predict(known), model.predict(new), strict=True):
-            residual = np.log(getattr(known, target)) - np.log(seen)
-            learnt = effects.learn(target, [keys[i] for i in train], known.basis, residual, known.weight)
-            effect, levels = effects.apply(learnt, [keys[i] for i in left], new.basis)
-            found[target][left], depth[left] = unseen * np.exp(effect), levels
-    return found, depth
+        train, held_rows = np.flatnonzero(~test), np.flatnonzero(test)
+        train_arrays, test_arrays = part(a, train), part(a, held_rows)
+        model = fit(train_arrays, versions, families[train])
+        for target, fitted, predicted in zip(
+            TARGETS, model.predict(train_arrays), model.predict(test_arrays), strict=True
+        ):
+            residual = np.log(getattr(train_arrays, target)) - np.log(fitted)
+            series_effects = effects.estimate(
+                target, [keys[i] for i in train], train_arrays.basis, residual, train_arrays.weight
+            )
+            effect, levels = effects.apply(series_effects, [keys[i] for i in held_rows], test_arrays.basis)
+            predictions[target][held_rows], depth[held_rows] = predicted * np.exp(effect), levels
+    return predictions, depth
 
 
 def spearman(a, b) -> float:
@@ -71,7 +75,7 @@ def spearman(a, b) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def order(rows, a, found) -> float:
+def rank_correlation(rows, a, predictions) -> float:
     """Median rank correlation of throughput per GPU within groups of the same model, GPU and lengths."""
     groups: dict[tuple, list[int]] = {}
     for index, row in enumerate(rows):
@@ -83,30 +87,30 @@ def order(rows, a, found) -> float:
         osl = np.array([rows[i].osl for i in members])
         load = np.array([rows[i].load / rows[i].deployment.layout.gpus for i in members])
         real = load / (a.ttft[members] + (osl - 1) * a.tpot[members])
-        said = load / (found["ttft"][members] + (osl - 1) * found["tpot"][members])
-        scores.append(spearman(real, said))
+        predicted = load / (predictions["ttft"][members] + (osl - 1) * predictions["tpot"][members])
+        scores.append(spearman(real, predicted))
     return float(np.median(scores))
 
 
-def line(name: str, a, found, pick=slice(None)) -> str:
+def line(name: str, a, predictions, pick=slice(None)) -> str:
     """One line of the error table."""
     cells = []
     for target in TARGETS:
-        error = 100 * np.abs(found[target][pick] / getattr(a, target)[pick] - 1)
+        error = 100 * np.abs(predictions[target][pick] / getattr(a, target)[pick] - 1)
         cells.append(f"{target.upper()} {np.median(error):5.1f} {error.mean():6.1f}")
     return f"{name:34} n={len(a.ttft[pick]):4}  {'   '.join(cells)}"
 
 
-def coverage(a, found, folds, levels) -> str:
+def coverage(a, predictions, folds, levels) -> str:
     """Share of each fold inside these quantiles of the other folds' residuals."""
     labels, cells = np.array([str(fold) for fold in folds]), []
     for target in TARGETS:
-        off = np.log(getattr(a, target)) - np.log(found[target])
+        residual = np.log(getattr(a, target)) - np.log(predictions[target])
         inside = 0
         for fold in set(labels):
-            low, high = np.quantile(off[labels != fold], levels)
-            inside += int(((off >= low) & (off <= high) & (labels == fold)).sum())
-        cells.append(f"{target.upper()} {100 * inside / len(off):.0f}%")
+            low, high = np.quantile(residual[labels != fold], levels)
+            inside += int(((residual >= low) & (residual <= high) & (labels == fold)).sum())
+        cells.append(f"{target.upper()} {100 * inside / len(residual):.0f}%")
     return "   ".join(cells)
 
 
@@ -115,14 +119,16 @@ def main() -> None:
     print("held out by".ljust(34), "         median and mean error in percent")
     for kind in ("model", "name", "configuration", "layout", "gpu", "engine"):
         folds = labels(rows, kind)
-        found, _ = held_out(a, keys, versions, folds)
-        covered = coverage(a, found, folds, LEVELS.get(kind, LEVELS[""]))
-        print(line(kind, a, found), f"  rank {order(rows, a, found):.3f}   80% interval {covered}")
+        predictions, _ = held_out(a, keys, versions, folds)
+        covered = coverage(a, predictions, folds, INTERVAL_QUANTILES.get(kind, INTERVAL_QUANTILES[""]))
+        print(
+            line(kind, a, predictions), f"  rank {rank_correlation(rows, a, predictions):.3f}   80% interval {covered}"
+        )
         if kind in ("model", "name", "gpu", "engine"):
             for fold in sorted(set(folds)):
-                print(line(f"  {fold}", a, found, np.array([label == fold for label in folds])))
+                print(line(f"  {fold}", a, predictions, np.array([label == fold for label in folds])))
             plain = ~a.speculative
-            print(line("  without series run with a draft", a, found, plain), flush=True)
+            print(line("  without series run with a draft", a, predictions, plain), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import effects
 import numpy as np
-from errors import LEVELS, TARGETS, held_out, labels, load
+from errors import INTERVAL_QUANTILES, TARGETS, held_out, labels, load
 from physics import MEMBERS, PRIORS, Fit, fit
-from rows import READS_ALL
+from rows import READS_ALL_EXPERTS
 
 from autotuner.predict.calibration import ALL_LAYOUTS
 
-SMALL = 0.004
-"""Multipliers and effects nearer to none than this are left out."""
+MIN_EFFECT = 0.004
+"""Log multipliers below this are left out of the file; chosen by hand."""
 
 
 def constants(model: Fit) -> dict[str, dict[str, float]]:
@@ -28,62 +28,62 @@ def constants(model: Fit) -> dict[str, dict[str, float]]:
             if member in logs:
                 logs[member][key] = logs[member].get(key, 0.0) + float(value)
     return {
-        name: {key: float(np.exp(value)) for key, value in row.items() if key == "base" or abs(value) > SMALL}
+        name: {key: float(np.exp(value)) for key, value in row.items() if key == "base" or abs(value) > MIN_EFFECT}
         for name, row in logs.items()
     }
 
 
-def versions_of(model: Fit) -> dict[str, dict[str, float]]:
+def version_multipliers(model: Fit) -> dict[str, dict[str, float]]:
     """Multipliers of engine versions."""
-    found: dict[str, dict[str, float]] = {}
+    result: dict[str, dict[str, float]] = {}
     for (name, key), value in zip(model.labels, model.vector, strict=True):
-        if name.startswith("version ") and abs(value) > SMALL:
-            found.setdefault(key, {})[name.removeprefix("version ")] = float(np.exp(value))
-    for key in READS_ALL:
-        found.setdefault(key, {})["idle"] = 1.0
-    return found
+        if name.startswith("version ") and abs(value) > MIN_EFFECT:
+            result.setdefault(key, {})[name.removeprefix("version ")] = float(np.exp(value))
+    for key in READS_ALL_EXPERTS:
+        result.setdefault(key, {})["idle_experts"] = 1.0
+    return result
 
 
-def quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[float]]]:
+def residual_quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[float]]]:
     """Quantiles of held-out log residuals around 80% of them, by how much was known of a model."""
-    found: dict[str, dict[str, list[float]]] = {target: {} for target in TARGETS}
-    queued = a.loop.queued > 0
+    result: dict[str, dict[str, list[float]]] = {target: {} for target in TARGETS}
+    queued = a.load.queue_ratio > 0
     for name, kind in (("unknown", "model"), ("model", "layout"), ("known", "configuration")):
         predicted, _ = held_out(a, keys, versions, labels(rows, kind))
         for target in TARGETS:
-            off = np.log(getattr(a, target)) - np.log(predicted[target])
+            residual = np.log(getattr(a, target)) - np.log(predicted[target])
             pick = ~queued if target == "ttft" else slice(None)
-            levels = LEVELS.get(kind, LEVELS[""])
-            found[target][name] = [float(q) for q in np.quantile(off[pick], levels)]
+            levels = INTERVAL_QUANTILES.get(kind, INTERVAL_QUANTILES[""])
+            result[target][name] = [float(q) for q in np.quantile(residual[pick], levels)]
             if name == "unknown" and target == "ttft":
-                found[target]["queued"] = [float(q) for q in np.quantile(off[queued], levels)]
-    return found
+                result[target]["queued"] = [float(q) for q in np.quantile(residual[queued], levels)]
+    return result
 
 
-def flow(value) -> str:
+def flow_yaml(value) -> str:
     """A value as one line of YAML."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{flow(k)}: {flow(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{flow_yaml(k)}: {flow_yaml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(flow(item) for item in value) + "]"
+        return "[" + ", ".join(flow_yaml(item) for item in value) + "]"
     if isinstance(value, float):
         text = f"{value:.4g}"
         return text if "e" not in text else text.replace("e", "0e" if "." not in text else "e").replace("0e", ".0e")
     return f'"{value}"' if not str(value).isidentifier() else str(value)
 
 
-def effects_of(model: Fit, a, keys) -> dict[str, dict[str, dict[str, list[float]]]]:
+def series_effects(model: Fit, a, keys) -> dict[str, dict[str, dict[str, list[float]]]]:
     """What each series and each of its layouts differs by, as coefficients of `basis_of`."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for target, seen in zip(TARGETS, model.predict(a), strict=True):
-        residual = np.log(getattr(a, target)) - np.log(seen)
-        for level in effects.learn(target, keys, a.basis, residual, a.weight):
+    result: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for target, predicted in zip(TARGETS, model.predict(a), strict=True):
+        residual = np.log(getattr(a, target)) - np.log(predicted)
+        for level in effects.estimate(target, keys, a.basis, residual, a.weight):
             for (series, key), values in level.items():
                 row = [round(float(value), 2) + 0.0 for value in values]
                 while row and not row[-1]:
                     row.pop()
-                found.setdefault(series, {}).setdefault(ALL_LAYOUTS if key == series else key, {})[target] = row
-    return found
+                result.setdefault(series, {}).setdefault(ALL_LAYOUTS if key == series else key, {})[target] = row
+    return result
 
 
 def main() -> None:
@@ -97,14 +97,20 @@ def main() -> None:
         "# residuals around 80% of them.",
         "constants:",
     ]
-    lines += [f"  {name}: {flow(row)}" for name, row in constants(model).items()]
-    lines += ["versions:", *(f"  {flow(key)}: {flow(row)}" for key, row in versions_of(model).items())]
-    lines += ["models:", *(f"- {flow(name)}" for name in sorted({key[0] for key in keys})), "effects:"]
-    for series, layouts in effects_of(model, a, keys).items():
-        lines += [f"  {flow(series)}:", *(f"    {flow(key)}: {flow(row)}" for key, row in layouts.items())]
+    lines += [f"  {name}: {flow_yaml(row)}" for name, row in constants(model).items()]
+    lines += [
+        "versions:",
+        *(f"  {flow_yaml(key)}: {flow_yaml(row)}" for key, row in version_multipliers(model).items()),
+    ]
+    lines += ["models:", *(f"- {flow_yaml(name)}" for name in sorted({key[0] for key in keys})), "effects:"]
+    for series, layouts in series_effects(model, a, keys).items():
+        lines += [
+            f"  {flow_yaml(series)}:",
+            *(f"    {flow_yaml(key)}: {flow_yaml(row)}" for key, row in layouts.items()),
+        ]
     lines.append("intervals:")
-    for target, found in quantiles(rows, a, keys, versions).items():
-        lines.append(f"  {target}: {flow(found)}")
+    for target, result in residual_quantiles(rows, a, keys, versions).items():
+        lines.append(f"  {target}: {flow_yaml(result)}")
     Path(sys.argv[2]).write_text("\n".join(lines) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Measured rows as arrays: work of their iterations, their load, and what was measured."""
+"""Measured rows as arrays: work of their iterations, their load, and the measured times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPECULATIVE = {
     ("qwen3.5-397b-a17b", "sglang", "0.5.9"),
 }
 
-READS_ALL = ("vllm 0.12.0",)
+READS_ALL_EXPERTS = ("vllm 0.12.0",)
 """Engine versions whose decodes take as long at 4 in flight as at 48: as if every expert were read."""
 
 
@@ -36,38 +36,52 @@ class Row:
     osl: int
     concurrency: int
     load: int
-    apart: bool
+    separate_prefill: bool
     ttft: float
     tpot: float
     weight: float = 1.0
 
     @property
     def keys(self):
-        """Groups whose own effects it takes part in."""
+        """Keys of its model, series and layout."""
         return effect_keys(self.deployment)
 
     @property
     def speculative(self):
-        """Whether it may have run with a draft."""
-        of = self.deployment
-        named = (of.shape.name, of.engine, of.version)
-        return named in SPECULATIVE and not (of.engine == "sglang" and of.layout.ep_size > 1)
+        """Whether it may have run with speculative decoding."""
+        deployment = self.deployment
+        series = (deployment.shape.name, deployment.engine, deployment.version)
+        return series in SPECULATIVE and not (deployment.engine == "sglang" and deployment.layout.ep_size > 1)
 
     @property
-    def late(self):
+    def late_first_token(self):
         """Whether its first token came with the twentieth: of this series only where both lengths are 1,024."""
-        of, short = self.deployment, (self.isl, self.osl) == (1024, 1024)
-        return short and of.shape.name == "llama-3.1-70b" and of.engine == "trtllm" and of.layout.tp < 8
+        deployment, short = self.deployment, (self.isl, self.osl) == (1024, 1024)
+        return (
+            short
+            and deployment.shape.name == "llama-3.1-70b"
+            and deployment.engine == "trtllm"
+            and deployment.layout.tp < 8
+        )
 
     @property
     def configuration(self):
-        """What makes two rows measurements of the same thing."""
-        of = self.deployment
-        return (self.keys[0], of.engine, of.gpu.name, of.layout, of.dtypes, self.isl, self.osl, self.concurrency)
+        """Equal for rows that repeat one measurement."""
+        deployment = self.deployment
+        return (
+            self.keys[0],
+            deployment.engine,
+            deployment.gpu.name,
+            deployment.layout,
+            deployment.dtypes,
+            self.isl,
+            self.osl,
+            self.concurrency,
+        )
 
 
 def read(path: Path) -> list[Row]:
-    """Read rows; what is repeated word for word counts once together."""
+    """Read rows; exact copies share a weight of 1."""
     rows = []
     with path.open(newline="") as file:
         for line in csv.DictReader(file):
@@ -98,69 +112,73 @@ class Arrays:
 
     works: tuple[Work, Work, Work, Work]
     prompts: np.ndarray
-    loop: ClosedLoopLoad
+    load: ClosedLoopLoad
     counts: dict[str, np.ndarray]
     engine: np.ndarray
     generation: np.ndarray
     version: np.ndarray
-    mixer: np.ndarray
-    dense: np.ndarray
+    attention_proj: np.ndarray
+    mlp: np.ndarray
     expert: np.ndarray
-    mixes: np.ndarray
-    polls: np.ndarray
+    mixes_phases: np.ndarray
+    polling_iterations: np.ndarray
     ttft: np.ndarray
     tpot: np.ndarray
     weight: np.ndarray
     speculative: np.ndarray
-    late: np.ndarray
-    apart: np.ndarray
+    late_first_token: np.ndarray
+    separate_prefill: np.ndarray
     basis: np.ndarray
 
 
 def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
     """Stack rows."""
-    loops = [row.deployment.replica_load(row.isl, row.osl, row.load, length_scale=MEAN_LENGTH_SHARE) for row in rows]
-    loops = [loop._replace(queued=0.0) if row.apart else loop for row, loop in zip(rows, loops, strict=True)]
-    works = [row.deployment.iteration_work(loop) for row, loop in zip(rows, loops, strict=True)]
-    of = [row.deployment for row in rows]
+    loads = [row.deployment.replica_load(row.isl, row.osl, row.load, length_scale=MEAN_LENGTH_SHARE) for row in rows]
+    loads = [
+        load._replace(queue_ratio=0.0) if row.separate_prefill else load for row, load in zip(rows, loads, strict=True)
+    ]
+    works = [row.deployment.iteration_work(load) for row, load in zip(rows, loads, strict=True)]
+    deployments = [row.deployment for row in rows]
 
     def layers(test):
-        return np.array([sum(k.layers for k in d.shape.attentions if test(k)) for d in of], float)
+        return np.array([sum(k.layers for k in d.shape.attentions if test(k)) for d in deployments], float)
 
-    generation = [gpu_generation(d.gpu) for d in of]
-    polling = [
+    generation = [gpu_generation(d.gpu) for d in deployments]
+    polling_iterations = [
         (3.0 if row.load >= 16 else 1.0) if d.engine == "sglang" and g == "blackwell" else 0.0
-        for row, d, g in zip(rows, of, generation, strict=True)
+        for row, d, g in zip(rows, deployments, generation, strict=True)
     ]
     return Arrays(
         works=tuple(stack([work[0][index] for work in works]) for index in range(4)),
         prompts=np.array([work[1] for work in works]),
-        loop=stack(loops),
+        load=stack(loads),
         counts={
-            "plain": layers(lambda k: k.cache and not k.latent),
-            "latent": layers(lambda k: k.latent),
-            "linear": layers(lambda k: k.state),
-            "index": layers(lambda k: k.index),
-            "dense": np.array([sum(k.layers for k in d.shape.feed_forwards if not k.experts) for d in of], float),
-            "expert": np.array([d.shape.moe_layers for d in of], float),
-            "gathering": np.array([d.layout.dp > 1 and d.engine == "trtllm" for d in of], float),
-            "idle": np.array([f"{d.engine} {d.version}" in READS_ALL for d in of], float),
-            "layers": np.array([d.shape.layers for d in of], float),
-            "groups": np.array([d.layout.ep_size > 1 for d in of], float),
+            "attention": layers(lambda k: k.cache_elements and not k.is_latent),
+            "mla": layers(lambda k: k.is_latent),
+            "linear": layers(lambda k: k.state_elements),
+            "indexer": layers(lambda k: k.indexer_ops),
+            "mlp": np.array(
+                [sum(k.layers for k in d.shape.feed_forwards if not k.experts) for d in deployments], float
+            ),
+            "moe": np.array([d.shape.moe_layers for d in deployments], float),
+            "gathering": np.array([d.layout.dp > 1 and d.engine == "trtllm" for d in deployments], float),
+            "idle_experts": np.array([f"{d.engine} {d.version}" in READS_ALL_EXPERTS for d in deployments], float),
+            "layers": np.array([d.shape.layers for d in deployments], float),
+            "groups": np.array([d.layout.ep_size > 1 for d in deployments], float),
         },
-        engine=np.array([engines.index(d.engine) for d in of]),
+        engine=np.array([engines.index(d.engine) for d in deployments]),
         generation=np.array([generations.index(g) for g in generation]),
-        version=np.array([versions.index(f"{d.engine} {d.version or '-'}") for d in of]),
-        mixer=np.array([dtypes.index(d.dtypes.attention_proj) for d in of]),
-        dense=np.array([dtypes.index(d.dtypes.mlp) for d in of]),
-        expert=np.array([dtypes.index(d.dtypes.expert) for d in of]),
-        mixes=np.array([d.engine != "sglang" for d in of]),
-        polls=np.array(polling),
+        version=np.array([versions.index(f"{d.engine} {d.version or '-'}") for d in deployments]),
+        attention_proj=np.array([dtypes.index(d.dtypes.attention_proj) for d in deployments]),
+        mlp=np.array([dtypes.index(d.dtypes.mlp) for d in deployments]),
+        expert=np.array([dtypes.index(d.dtypes.expert) for d in deployments]),
+        mixes_phases=np.array([d.engine != "sglang" for d in deployments]),
+        polling_iterations=np.array(polling_iterations),
         ttft=np.array([row.ttft for row in rows]),
         tpot=np.array([row.tpot for row in rows]),
         weight=np.array([row.weight for row in rows]),
         speculative=np.array([row.speculative for row in rows]),
-        late=np.array([row.late for row in rows]),
-        apart=np.array([row.apart for row in rows]),
+        late_first_token=np.array([row.late_first_token for row in rows]),
+        separate_prefill=np.array([row.separate_prefill for row in rows]),
         basis=np.array([effect_basis(row.isl, row.osl, row.load) for row in rows]),
     )

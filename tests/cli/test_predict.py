@@ -44,7 +44,7 @@ def test_a_budget_is_ranked_with_cost_table_and_picture(autotune, tmp_path):
     assert [head.split()[-1] for head in heads[:3]] == ["first", "currency", "1M"]
     with (tmp_path / "answer" / "options.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["mode"] for row in rows} == {"aggregated", "split"}
+    assert {row["mode"] for row in rows} == {"aggregated", "disaggregated"}
     assert (tmp_path / "answer" / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -23,13 +23,13 @@ def experiment(model="llama-3.1-8b", **runtime):
     )
 
 
-def of(runtime="vllm", gpu="H100", model="llama-3.1-8b", **parameters):
+def deployment_and_candidate(runtime="vllm", gpu="H100", model="llama-3.1-8b", **parameters):
     candidate = Candidate(runtime, {name.replace("_", "-"): value for name, value in parameters.items()})
     return model_on_gpus_for(experiment(model), candidate, gpu), candidate
 
 
 def test_parameters_become_a_layout_types_and_limits():
-    found, _ = of(
+    deployment, _ = deployment_and_candidate(
         tp_size=2,
         dp_size=2,
         quantization="fp8",
@@ -40,15 +40,19 @@ def test_parameters_become_a_layout_types_and_limits():
         max_model_len=5000,
         cuda_graph=False,
     )
-    assert found.layout == Layout(tp=2, dp=2, ep=1)
-    assert (found.dtypes.mlp, found.dtypes.kv) == ("fp8", "fp8")
-    assert (found.memory_fraction, found.max_running, found.max_batched_tokens) == (0.8, 32, 2048)
-    assert (found.shape.max_model_len, found.cuda_graph) == (5000, False)
+    assert deployment.layout == Layout(tp=2, dp=2, ep=1)
+    assert (deployment.dtypes.mlp, deployment.dtypes.kv) == ("fp8", "fp8")
+    assert (deployment.memory_fraction, deployment.max_running_requests, deployment.max_batched_tokens) == (
+        0.8,
+        32,
+        2048,
+    )
+    assert (deployment.shape.max_model_len, deployment.cuda_graph) == (5000, False)
 
 
 def test_replicas_with_attention_parallelism_share_the_gpus_of_tp():
-    found, _ = of("sglang", tp_size=8, dp_size=4, **{"enable-dp-attention": True})
-    assert (found.layout.tp, found.layout.gpus) == (2, 8)
+    deployment, _ = deployment_and_candidate("sglang", tp_size=8, dp_size=4, **{"enable-dp-attention": True})
+    assert (deployment.layout.tp, deployment.layout.gpus) == (2, 8)
 
 
 @pytest.mark.parametrize(
@@ -65,36 +69,36 @@ def test_replicas_with_attention_parallelism_share_the_gpus_of_tp():
         ({"gpu": "A100"}, {"quantization": "fp8"}),
     ],
 )
-def test_what_the_closed_form_does_not_know_has_no_deployment(circumstances, parameters):
-    assert of(**circumstances, **parameters)[0] is None
+def test_what_is_not_modelled_has_no_deployment(circumstances, parameters):
+    assert deployment_and_candidate(**circumstances, **parameters)[0] is None
 
 
 def test_an_extra_argument_that_moves_memory_leaves_no_deployment():
-    told = experiment(extra_args=("--gpu-memory-utilization", "0.5"))
-    assert model_on_gpus_for(told, Candidate("vllm"), "H100") is None
+    with_flag = experiment(extra_args=("--gpu-memory-utilization", "0.5"))
+    assert model_on_gpus_for(with_flag, Candidate("vllm"), "H100") is None
     assert model_on_gpus_for(experiment(extra_args=("--disable-log-requests",)), Candidate("vllm"), "H100") is not None
 
 
-def test_a_model_larger_than_its_gpus_is_told_in_figures():
-    reason = memory_shortage(*of(model="llama-3.1-70b"))
+def test_a_model_larger_than_its_gpus_is_reported_in_figures():
+    reason = memory_shortage(*deployment_and_candidate(model="llama-3.1-70b"))
     assert reason is not None
     assert "weights need 131.4 GiB per GPU" in reason
     assert "80.0 GiB x 0.92" in reason
-    assert memory_shortage(*of(model="llama-3.1-70b", tp_size=2)) is None
+    assert memory_shortage(*deployment_and_candidate(model="llama-3.1-70b", tp_size=2)) is None
 
 
 def test_a_share_of_memory_that_the_weights_exceed_does_not_fit():
-    assert memory_shortage(*of(mem_fraction_static=0.1)) is not None
+    assert memory_shortage(*deployment_and_candidate(mem_fraction_static=0.1)) is not None
     # there it is a share of what the weights leave
-    assert memory_shortage(*of("trtllm", mem_fraction_static=0.1)) is None
+    assert memory_shortage(*deployment_and_candidate("trtllm", mem_fraction_static=0.1)) is None
 
 
 def test_only_an_engine_that_insists_on_room_for_a_whole_request_lacks_it():
     tight = {"mem_fraction_static": 0.3, "max_model_len": 131072}
-    reason = memory_shortage(*of("vllm", **tight))
+    reason = memory_shortage(*deployment_and_candidate("vllm", **tight))
     assert reason is not None
     assert "max-model-len 131072 needs 16.0 GiB" in reason
-    assert memory_shortage(*of("sglang", **tight)) is None
+    assert memory_shortage(*deployment_and_candidate("sglang", **tight)) is None
 
 
 WORLDS = st.fixed_dictionaries(
@@ -112,28 +116,28 @@ WORLDS = st.fixed_dictionaries(
 
 @given(WORLDS, st.sampled_from(["llama-3.1-8b", "llama-3.1-70b"]))
 @settings(max_examples=60, deadline=None)
-def test_what_is_refused_could_not_start(parameters, model):
+def test_a_candidate_that_is_refused_could_not_start(parameters, model):
     """Real engines have the same weights and cache beside what only the simulation counts."""
     words = [word for name, value in parameters.items() for word in (f"--{name}", str(value))]
     try:
         build_world(parse_settings(["--model", model, *words]))
-        said = ""
+        start_error = ""
     except StartError as error:
-        said = str(error)
+        start_error = str(error)
     for runtime in ("sim", "vllm", "sglang", "trtllm"):
         candidate = Candidate(runtime, parameters)
-        found = model_on_gpus_for(experiment(model), candidate, "h100_sxm")
-        assert found is not None
-        refused = memory_shortage(found, candidate)
-        assert refused is None or "Out of memory" in said
-        if runtime == "sim" and refused is None and said:
-            assert "Out of memory" not in said or "one request" in said  # a part of a block
+        deployment = model_on_gpus_for(experiment(model), candidate, "h100_sxm")
+        assert deployment is not None
+        shortage = memory_shortage(deployment, candidate)
+        assert shortage is None or "Out of memory" in start_error
+        if runtime == "sim" and shortage is None and start_error:
+            assert "Out of memory" not in start_error or "one request" in start_error  # a part of a block
 
 
 def test_a_load_point_is_predicted_at_its_concurrency():
-    found, _ = of()
+    deployment, _ = deployment_and_candidate()
     one, many = (
-        predict_load_point(found, LoadPoint("D(1000,200)", concurrency=n), prompt_tokens=1000, output_tokens=200)
+        predict_load_point(deployment, LoadPoint("D(1000,200)", concurrency=n), prompt_tokens=1000, output_tokens=200)
         for n in (1, 32)
     )
     assert one.tpot < many.tpot
@@ -141,18 +145,18 @@ def test_a_load_point_is_predicted_at_its_concurrency():
 
 
 def test_a_cached_prefix_shortens_the_wait():
-    found, _ = of()
+    deployment, _ = deployment_and_candidate()
     point = LoadPoint("P(3000,100,200)", concurrency=4)
     plain, cached = (
-        predict_load_point(found, point, prompt_tokens=3100, output_tokens=200, prefix_tokens=n) for n in (0, 3000)
+        predict_load_point(deployment, point, prompt_tokens=3100, output_tokens=200, prefix_tokens=n) for n in (0, 3000)
     )
     assert cached.ttft < plain.ttft
 
 
-def test_a_rate_is_predicted_as_the_least_concurrency_that_reaches_it():
-    found, _ = of()
+def test_a_rate_is_predicted_as_the_lowest_concurrency_that_reaches_it():
+    deployment, _ = deployment_and_candidate()
     slow, fast = (
-        predict_load_point(found, LoadPoint("D(1000,200)", rate=r), prompt_tokens=1000, output_tokens=200)
+        predict_load_point(deployment, LoadPoint("D(1000,200)", rate=r), prompt_tokens=1000, output_tokens=200)
         for r in (0.5, 8.0)
     )
     assert slow.requests >= 0.5
@@ -160,16 +164,21 @@ def test_a_rate_is_predicted_as_the_least_concurrency_that_reaches_it():
     assert slow.tpot < fast.tpot
 
 
-def test_a_rate_beyond_the_deployment_is_predicted_at_the_most_it_runs():
-    found, _ = of(max_running_requests=8)
-    most = predict_load_point(found, LoadPoint("D(1000,200)", concurrency=8), prompt_tokens=1000, output_tokens=200)
-    assert predict_load_point(found, LoadPoint("D(1000,200)", rate=1e6), prompt_tokens=1000, output_tokens=200) == most
+def test_a_rate_beyond_the_deployment_is_predicted_at_its_highest_concurrency():
+    deployment, _ = deployment_and_candidate(max_running_requests=8)
+    most = predict_load_point(
+        deployment, LoadPoint("D(1000,200)", concurrency=8), prompt_tokens=1000, output_tokens=200
+    )
+    assert (
+        predict_load_point(deployment, LoadPoint("D(1000,200)", rate=1e6), prompt_tokens=1000, output_tokens=200)
+        == most
+    )
 
 
 def test_requests_longer_than_the_model_length_are_not_predicted():
-    found, _ = of(max_model_len=1000)
+    deployment, _ = deployment_and_candidate(max_model_len=1000)
     assert (
-        predict_load_point(found, LoadPoint("D(1000,200)", concurrency=1), prompt_tokens=1000, output_tokens=200)
+        predict_load_point(deployment, LoadPoint("D(1000,200)", concurrency=1), prompt_tokens=1000, output_tokens=200)
         is None
     )
 
@@ -177,7 +186,7 @@ def test_requests_longer_than_the_model_length_are_not_predicted():
 def test_a_bound_on_running_requests_makes_the_others_wait():
     point = LoadPoint("D(1000,200)", concurrency=64)
     free, bound = (
-        predict_load_point(of(**limits)[0], point, prompt_tokens=1000, output_tokens=200)
+        predict_load_point(deployment_and_candidate(**limits)[0], point, prompt_tokens=1000, output_tokens=200)
         for limits in ({}, {"max_running_requests": 8})
     )
     assert bound.tpot < free.tpot
@@ -187,6 +196,7 @@ def test_a_bound_on_running_requests_makes_the_others_wait():
 def test_without_graphs_an_iteration_takes_longer():
     point = LoadPoint("D(1000,200)", concurrency=1)
     graphs, eager = (
-        predict_load_point(of(cuda_graph=on)[0], point, prompt_tokens=1000, output_tokens=200) for on in (True, False)
+        predict_load_point(deployment_and_candidate(cuda_graph=on)[0], point, prompt_tokens=1000, output_tokens=200)
+        for on in (True, False)
     )
     assert eager.tpot > graphs.tpot

@@ -94,7 +94,7 @@ def test_a_config_with_a_hole_is_read_or_refused_by_name(data):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("hidden_size", "wide", "hidden_size"),
         ("num_hidden_layers", -3, "num_hidden_layers"),
@@ -104,10 +104,10 @@ def test_a_config_with_a_hole_is_read_or_refused_by_name(data):
         ("quantization_config", "fp8", 'quantization_config is "fp8"'),
     ],
 )
-def test_the_field_that_is_wrong_is_named(field, value, said):
+def test_the_field_that_is_wrong_is_named(field, value, message):
     with pytest.raises(ConfigError) as refused:
         shape_from_config({**catalogue()["llama-3.1-8b"], field: value}, "mine")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_the_field_that_is_missing_is_named():

@@ -32,16 +32,16 @@ def test_kv_heads_are_copied_when_there_are_more_gpus_than_heads():
 
 
 def test_the_pool_of_an_8b_model_on_an_h100_is_about_what_engines_log():
-    found = plan_memory(LLAMA_8B, find_gpu("h100"), fraction=0.9)
-    assert found.fits
-    assert 420_000 < found.kv_tokens < 480_000
+    memory_plan = plan_memory(LLAMA_8B, find_gpu("h100"), fraction=0.9)
+    assert memory_plan.fits
+    assert 420_000 < memory_plan.kv_tokens < 480_000
 
 
 def test_what_does_not_fit_says_so_in_figures():
-    found = plan_memory(LLAMA_70B, find_gpu("h100"), fraction=0.85)
-    assert not found.fits
-    assert "weights need 131.4 GiB" in found.shortage
-    assert "80.0 GiB x 0.85 = 68.0 GiB" in found.shortage
+    memory_plan = plan_memory(LLAMA_70B, find_gpu("h100"), fraction=0.85)
+    assert not memory_plan.fits
+    assert "weights need 131.4 GiB" in memory_plan.shortage
+    assert "80.0 GiB x 0.85 = 68.0 GiB" in memory_plan.shortage
 
 
 def test_the_pool_grows_with_the_fraction_and_with_gpus():
@@ -51,7 +51,12 @@ def test_the_pool_grows_with_the_fraction_and_with_gpus():
 
 
 def test_the_parts_add_up_to_the_budget():
-    found = plan_memory(LLAMA_8B, find_gpu("h100"), fraction=0.8)
-    used = found.weights + found.activations + found.overhead + found.kv_tokens * found.kv_bytes_per_token
-    assert 0 <= found.budget - used < found.kv_bytes_per_token
-    assert found.budget == int(80 * GIB * 0.8)
+    memory_plan = plan_memory(LLAMA_8B, find_gpu("h100"), fraction=0.8)
+    used = (
+        memory_plan.weights
+        + memory_plan.activations
+        + memory_plan.overhead
+        + memory_plan.kv_tokens * memory_plan.kv_bytes_per_token
+    )
+    assert 0 <= memory_plan.budget - used < memory_plan.kv_bytes_per_token
+    assert memory_plan.budget == int(80 * GIB * 0.8)

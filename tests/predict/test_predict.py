@@ -13,13 +13,13 @@ LOAD = {"isl": 1024, "osl": 1024, "concurrency": 16}
 
 
 def test_a_known_model_is_near_what_was_measured():
-    found = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
-    assert found.model_measured
-    assert found.tpot == pytest.approx(0.0109, rel=0.15)
-    assert found.ttft == pytest.approx(0.126, rel=0.3)
+    prediction = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
+    assert prediction.model_measured
+    assert prediction.tpot == pytest.approx(0.0109, rel=0.15)
+    assert prediction.ttft == pytest.approx(0.126, rel=0.3)
 
 
-def test_the_same_is_said_of_models_of_the_same_sizes():
+def test_models_of_the_same_sizes_share_their_predictions():
     r1, v31 = (predict(name, "b200", tp=8, gemm_dtype="fp8", **LOAD) for name in ("deepseek-r1", "deepseek-v3.1-nvfp4"))
     assert v31.model_measured
     assert v31.tpot == r1.tpot
@@ -29,24 +29,24 @@ def test_intervals_contain_the_prediction_and_are_wider_for_a_model_never_measur
     known = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
     new = predict("Qwen3-32B", "h200", tp=4, gemm_dtype="fp8", **LOAD)
     assert not new.model_measured
-    for found in (known, new):
-        assert found.ttft_interval.lower < found.ttft < found.ttft_interval.upper
-        assert found.tpot_interval.lower < found.tpot < found.tpot_interval.upper
-    ratios = [found.tpot_interval.upper / found.tpot_interval.lower for found in (known, new)]
+    for prediction in (known, new):
+        assert prediction.ttft_interval.lower < prediction.ttft < prediction.ttft_interval.upper
+        assert prediction.tpot_interval.lower < prediction.tpot < prediction.tpot_interval.upper
+    ratios = [prediction.tpot_interval.upper / prediction.tpot_interval.lower for prediction in (known, new)]
     assert ratios[0] < ratios[1]
 
 
 def test_throughput_is_what_littles_law_says():
-    found = predict("qwen3-8b", "h100", **LOAD)
-    assert found.requests * (found.ttft + 1023 * found.tpot) == pytest.approx(16)
-    assert found.throughput == pytest.approx(1024 * found.requests)
+    prediction = predict("qwen3-8b", "h100", **LOAD)
+    assert prediction.requests * (prediction.ttft + 1023 * prediction.tpot) == pytest.approx(16)
+    assert prediction.throughput == pytest.approx(1024 * prediction.requests)
 
 
 def test_operators_add_up_to_iterations_shorter_than_what_requests_see():
-    found = predict("qwen3-8b", "h100", **LOAD)
-    assert sum(found.prefill.values()) < found.ttft
-    assert sum(found.decode.values()) < found.tpot
-    assert found.decode["dense"] > found.decode["head"] > 0
+    prediction = predict("qwen3-8b", "h100", **LOAD)
+    assert sum(prediction.prefill.values()) < prediction.ttft
+    assert sum(prediction.decode.values()) < prediction.tpot
+    assert prediction.decode["mlp"] > prediction.decode["head"] > 0
 
 
 def test_a_version_that_reads_every_expert_decodes_as_slowly_for_few_as_for_many():
@@ -59,18 +59,18 @@ def test_a_version_that_reads_every_expert_decodes_as_slowly_for_few_as_for_many
 
 
 def test_only_an_engine_that_balances_replicas_holds_prompts_back():
-    by = bundled_calibration()
+    calibration = bundled_calibration()
     held = {
-        engine: by.serving_constants(engine, find_gpu("h200"), 60, dp=8).gather
+        engine: calibration.serving_constants(engine, find_gpu("h200"), 60, dp=8).gather_iterations
         for engine in ("vllm", "sglang", "trtllm")
     }
     assert held["trtllm"] > held["vllm"] == held["sglang"] == 0
-    assert by.serving_constants("trtllm", find_gpu("h200"), 60, dp=1).gather == 0
+    assert calibration.serving_constants("trtllm", find_gpu("h200"), 60, dp=1).gather_iterations == 0
 
 
 def test_a_deeper_model_takes_longer_to_begin():
-    by = bundled_calibration()
-    shallow, deep = (by.serving_constants("sglang", find_gpu("h200"), layers).overhead for layers in (30, 60))
+    calibration = bundled_calibration()
+    shallow, deep = (calibration.serving_constants("sglang", find_gpu("h200"), layers).overhead for layers in (30, 60))
     assert deep == pytest.approx(2 * shallow)
 
 
@@ -101,9 +101,9 @@ def test_drafts_shorten_tokens_and_cached_prefixes_the_first_one():
     ],
 )
 def test_what_cannot_be_is_refused_by_name(change, message):
-    asked = {"model": "qwen3-8b", "gpu": "h100", **LOAD, **change}
+    arguments = {"model": "qwen3-8b", "gpu": "h100", **LOAD, **change}
     with pytest.raises(ConfigError, match=message):
-        predict(asked.pop("model"), asked.pop("gpu"), **asked)
+        predict(arguments.pop("model"), arguments.pop("gpu"), **arguments)
 
 
 def test_what_does_not_fit_says_so_in_figures():
@@ -128,10 +128,10 @@ def test_more_requests_never_make_a_new_models_tokens_faster(model, engine, isl,
 
 
 def test_constants_are_physical():
-    by = bundled_calibration()
-    for name in ("gemm_compute", "mixer_memory", "dense_memory", "context", "reduce_bytes"):
+    calibration = bundled_calibration()
+    for name in ("gemm_compute", "attention_proj_memory", "mlp_memory", "prefill_attention", "allreduce_bytes"):
         for engine in ("vllm", "sglang", "trtllm"):
-            assert 0.5 < by.value(name, engine, "hopper") < 6, name
+            assert 0.5 < calibration.value(name, engine, "hopper") < 6, name
 
 
 def test_constants_that_cannot_be_read_are_named(tmp_path):

@@ -15,7 +15,7 @@ from autotuner.predict.queueing import IterationSeconds, closed_loop_load, mean_
 PLAIN = ServingConstants(
     overhead=0.01,
     wait_iterations=2.0,
-    gather=0.0,
+    gather_iterations=0.0,
     host_per_token=0.0,
     burst_share=0.05,
     replica_interference=0.0,
@@ -49,7 +49,7 @@ def test_the_first_token_waits_for_the_burst_at_the_start():
 
 
 def test_a_prompt_held_back_for_other_replicas_waits_until_each_has_one_and_no_longer():
-    holding = replace(PLAIN, gather=40.0)
+    holding = replace(PLAIN, gather_iterations=40.0)
     rare, often = (
         mean_ttft(loop(64, osl=osl), SHORT, holding, 0.02) - mean_ttft(loop(64, osl=osl), SHORT, PLAIN, 0.02)
         for osl in (64_000, 64)
@@ -59,7 +59,7 @@ def test_a_prompt_held_back_for_other_replicas_waits_until_each_has_one_and_no_l
 
 
 def test_what_the_cache_does_not_hold_waits_for_a_request_to_end():
-    free, full = (mean_ttft(loop(64, capacity=held), LONG, PLAIN, 0.02) for held in (64, 32))
+    free, full = (mean_ttft(loop(64, capacity=capacity), LONG, PLAIN, 0.02) for capacity in (64, 32))
     assert full - free == pytest.approx(100 * 0.02 - 0.05 * 32 * 0.5)
 
 
@@ -81,7 +81,7 @@ def llama(engine):
 
 def test_an_engine_that_reserves_the_whole_answer_runs_fewer_requests_at_once():
     reserving, growing = (llama(engine).replica_load(1024, 8192, 64) for engine in ("trtllm", "vllm"))
-    assert reserving.queued > growing.queued == 0
+    assert reserving.queue_ratio > growing.queue_ratio == 0
     assert reserving.batch < 64
 
 
@@ -98,20 +98,20 @@ def test_prompts_on_other_workers_do_not_interrupt_decodes():
 
 def test_prompts_that_find_no_room_wait_and_do_not_slow_tokens_further():
     free, tight = (
-        closed_loop_load(1000, 100, 400, dp=1, capacity=1000.0, prompt_token_limit=room) for room in (8192.0, 2048.0)
+        closed_loop_load(1000, 100, 400, dp=1, capacity=1000.0, prompt_token_limit=limit) for limit in (8192.0, 2048.0)
     )
-    tokens = [mean_tpot(of, LONG, PLAIN) for of in (free, tight)]
+    tokens = [mean_tpot(load, LONG, PLAIN) for load in (free, tight)]
     assert tokens[0] > tokens[1]
-    firsts = [mean_ttft(of, LONG, PLAIN, tpot) for of, tpot in zip((free, tight), tokens, strict=True)]
+    firsts = [mean_ttft(load, LONG, PLAIN, tpot) for load, tpot in zip((free, tight), tokens, strict=True)]
     assert firsts[1] > firsts[0]
 
 
 @given(st.integers(1, 4000), st.integers(50, 8000), st.integers(2, 2000))
 def test_a_limit_on_prompt_tokens_takes_nothing_from_throughput(concurrency, isl, osl):
     """The same prompts are served, by longer iterations or after a longer wait."""
-    took = []
-    for room in (1e9, 2048.0):
-        of = closed_loop_load(isl, osl, concurrency, dp=1, capacity=1e9, prompt_token_limit=room)
-        tpot = mean_tpot(of, LONG, PLAIN)
-        took.append(mean_ttft(of, LONG, PLAIN, 0.0) + osl * tpot)
-    assert took[1] == pytest.approx(took[0], rel=0.15)
+    durations = []
+    for limit in (1e9, 2048.0):
+        load = closed_loop_load(isl, osl, concurrency, dp=1, capacity=1e9, prompt_token_limit=limit)
+        tpot = mean_tpot(load, LONG, PLAIN)
+        durations.append(mean_ttft(load, LONG, PLAIN, 0.0) + osl * tpot)
+    assert durations[1] == pytest.approx(durations[0], rel=0.15)

@@ -10,55 +10,55 @@ from autotuner.predict.open_loop import OpenLoopModel
 from autotuner.predict.sizing import fewest_gpus
 from autotuner.predict.traffic import LatencyTarget, Software, Traffic
 
-ASKED = {"traffic": Traffic(2000, 300), "target": LatencyTarget(1.0, 0.03)}
+LOAD = {"traffic": Traffic(2000, 300), "target": LatencyTarget(1.0, 0.03)}
 PRICES = {"h100_sxm": 2.0, "h200_sxm": 3.0}
 
 
 def test_fewest_gpus_come_first_where_no_price_is_known():
-    found = [option for option in fewest_gpus("qwen3-8b", ["h100", "h200"], rate=50, **ASKED) if option.meets_target]
-    assert [option.gpus for option in found] == sorted(option.gpus for option in found)
+    options = [option for option in fewest_gpus("qwen3-8b", ["h100", "h200"], rate=50, **LOAD) if option.meets_target]
+    assert [option.gpus for option in options] == sorted(option.gpus for option in options)
 
 
 def test_the_cheapest_comes_first_where_all_prices_are_known():
-    found = fewest_gpus("qwen3-8b", ["h100", "h200"], rate=50, prices=PRICES, **ASKED)
-    prices = [option.price for option in found if option.meets_target]
+    options = fewest_gpus("qwen3-8b", ["h100", "h200"], rate=50, prices=PRICES, **LOAD)
+    prices = [option.price for option in options if option.meets_target]
     assert prices == sorted(prices)
 
 
-def test_what_is_recommended_carries_the_rate_within_the_targets():
-    found = fewest_gpus("qwen3-8b", ["h100"], rate=50, **ASKED)
-    option = next(option for option in found if option.mode == "aggregated" and option.meets_target)
-    one = LoadCurve(Software().deploy("qwen3-8b", "h100", option.serving.layout), ASKED["traffic"])
-    seen = OpenLoopModel(one).at_rate(50 / option.serving.workers)
-    assert seen.ttft <= 1.0
-    assert seen.tpot <= 0.03
+def test_the_recommended_option_sustains_the_rate_within_the_targets():
+    options = fewest_gpus("qwen3-8b", ["h100"], rate=50, **LOAD)
+    option = next(option for option in options if option.mode == "aggregated" and option.meets_target)
+    one = LoadCurve(Software().deploy("qwen3-8b", "h100", option.serving.layout), LOAD["traffic"])
+    prediction = OpenLoopModel(one).at_rate(50 / option.serving.workers)
+    assert prediction.ttft <= 1.0
+    assert prediction.tpot <= 0.03
     assert option.requests == 50
 
 
 def test_one_replica_fewer_would_miss_the_target_or_saturate():
-    found = fewest_gpus("qwen3-8b", ["h100"], rate=50, **ASKED)
-    option = next(option for option in found if option.mode == "aggregated" and option.meets_target)
-    one = LoadCurve(Software().deploy("qwen3-8b", "h100", option.serving.layout), ASKED["traffic"])
+    options = fewest_gpus("qwen3-8b", ["h100"], rate=50, **LOAD)
+    option = next(option for option in options if option.mode == "aggregated" and option.meets_target)
+    one = LoadCurve(Software().deploy("qwen3-8b", "h100", option.serving.layout), LOAD["traffic"])
     ttft, tpot, _, _ = OpenLoopModel(one).mean_times(50 / (option.serving.workers - 1))
     assert ttft > 1.0 or tpot > 0.0295 or math.isinf(ttft)
 
 
 def test_ten_times_the_rate_takes_more_gpus():
-    few, many = (fewest_gpus("qwen3-8b", ["h100"], rate=rate, **ASKED)[0].gpus for rate in (20, 200))
+    few, many = (fewest_gpus("qwen3-8b", ["h100"], rate=rate, **LOAD)[0].gpus for rate in (20, 200))
     assert 5 * few < many < 15 * few
 
 
 def test_where_no_target_can_be_met_the_nearest_is_one_that_could_be_built():
-    found = fewest_gpus("qwen3-8b", ["h100"], rate=50, traffic=Traffic(2000, 300), target=LatencyTarget(0.001, 0.03))
-    assert not any(option.meets_target for option in found)
-    assert found[0].binding == "ttft"
-    assert found[0].gpus < 5000
+    options = fewest_gpus("qwen3-8b", ["h100"], rate=50, traffic=Traffic(2000, 300), target=LatencyTarget(0.001, 0.03))
+    assert not any(option.meets_target for option in options)
+    assert options[0].binding == "ttft"
+    assert options[0].gpus < 5000
 
 
 def test_a_gpu_type_that_cannot_hold_the_model_is_left_out():
-    found = fewest_gpus(
+    options = fewest_gpus(
         "llama-3.1-70b", ["h100", "rtx_4090"], rate=1, traffic=Traffic(1000, 100), target=LatencyTarget(60.0)
     )
-    assert {option.serving.gpu.name for option in found} >= {"h100_sxm"}
+    assert {option.serving.gpu.name for option in options} >= {"h100_sxm"}
     with pytest.raises(ConfigError):
-        fewest_gpus("llama-3.1-70b", ["h100"], rate=0, **ASKED)
+        fewest_gpus("llama-3.1-70b", ["h100"], rate=0, **LOAD)

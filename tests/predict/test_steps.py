@@ -34,7 +34,7 @@ def test_a_long_prompt_is_bound_by_arithmetic():
     step = StepTimes(LLAMA_8B, H100, efficiencies=IDEAL).parts([(4096, 0)])
     linear = 2 * 4096 * LLAMA_8B.layer_weights / H100.flops["bf16"]
     attention = 4 * 32 * 32 * 128 * 4096 * 4097 / 2 / H100.flops["bf16"]
-    assert step.mixer + step.dense == pytest.approx(linear, rel=0.02)
+    assert step.attention_proj + step.mlp == pytest.approx(linear, rel=0.02)
     assert step.attention == pytest.approx(attention, rel=0.02)
 
 

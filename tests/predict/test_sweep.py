@@ -13,18 +13,18 @@ LOAD = {"traffic": Traffic(1024, 256)}
 
 
 def test_what_meets_the_target_comes_first_by_throughput_per_gpu():
-    found = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=0.012), **LOAD)
-    good = [option for option in found if option.meets_target]
-    assert found[: len(good)] == good
-    assert [option.throughput_per_gpu for option in good] == sorted(
-        (option.throughput_per_gpu for option in good), reverse=True
+    ranked = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=0.012), **LOAD)
+    feasible = [option for option in ranked if option.meets_target]
+    assert ranked[: len(feasible)] == feasible
+    assert [option.throughput_per_gpu for option in feasible] == sorted(
+        (option.throughput_per_gpu for option in feasible), reverse=True
     )
 
 
 def test_where_nothing_meets_the_target_the_nearest_comes_first():
-    found = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=1e-5), **LOAD)
-    assert found[0].excess == min(option.excess for option in found) > 1
-    assert found[0].binding == "tpot"
+    ranked = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=1e-5), **LOAD)
+    assert ranked[0].excess == min(option.excess for option in ranked) > 1
+    assert ranked[0].binding == "tpot"
 
 
 def test_no_option_of_the_frontier_beats_another_in_both():
@@ -34,34 +34,34 @@ def test_no_option_of_the_frontier_beats_another_in_both():
 
 
 def test_no_option_takes_more_gpus_than_there_are():
-    found = rank_options("qwen3-8b", "h100", total_gpus=6, **LOAD)
-    assert {option.mode for option in found} == {"aggregated", "split"}
-    assert max(option.gpus for option in found) == 6
+    ranked = rank_options("qwen3-8b", "h100", total_gpus=6, **LOAD)
+    assert {option.mode for option in ranked} == {"aggregated", "disaggregated"}
+    assert max(option.gpus for option in ranked) == 6
 
 
 def test_gpus_that_stand_idle_count_against_an_option():
-    found = rank_options("qwen3-8b", "h100", total_gpus=6, **LOAD)
-    four = next(option for option in found if option.gpus == 4 and option.mode == "aggregated")
+    ranked = rank_options("qwen3-8b", "h100", total_gpus=6, **LOAD)
+    four = next(option for option in ranked if option.gpus == 4 and option.mode == "aggregated")
     assert four.throughput_per_gpu == pytest.approx(four.throughput / 6)
 
 
 def test_each_layout_is_shown_once_at_the_load_that_ranks_first():
-    found = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=0.012), **LOAD)
-    best = best_per_layout(found)
-    assert best[0] is found[0]
+    ranked = rank_options("qwen3-8b", "h100", target=LatencyTarget(tpot=0.012), **LOAD)
+    best = best_per_layout(ranked)
+    assert best[0] is ranked[0]
     assert len({(option.mode, option.serving.layout) for option in best}) == len(best)
 
 
 def test_cost_is_the_price_of_all_gpus_for_the_tokens_of_an_hour():
-    found = rank_options("qwen3-8b", "h100", total_gpus=4, prices={"h100_sxm": 2.0}, **LOAD)
-    option = found[0]
+    ranked = rank_options("qwen3-8b", "h100", total_gpus=4, prices={"h100_sxm": 2.0}, **LOAD)
+    option = ranked[0]
     assert option.cost == pytest.approx(option.gpus * 2.0 / (3600 * option.throughput) * 1e6)
     assert rank_options("qwen3-8b", "h100", total_gpus=1, **LOAD)[0].cost is None
 
 
 def test_decode_workers_can_stand_on_another_gpu_type():
-    found = rank_options("qwen3-8b", "h100", total_gpus=8, decode_gpu="b200", **LOAD)
-    assert {tuple(pool.gpu.name for pool in option.pools) for option in found} == {("h100_sxm", "b200_sxm")}
+    ranked = rank_options("qwen3-8b", "h100", total_gpus=8, decode_gpu="b200", **LOAD)
+    assert {tuple(pool.gpu.name for pool in option.pools) for option in ranked} == {("h100_sxm", "b200_sxm")}
 
 
 def test_experts_are_spread_only_where_there_are_some():

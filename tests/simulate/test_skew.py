@@ -54,7 +54,7 @@ def test_candidates_share_what_they_have_in_common():
     [
         (("--kv-block-size", "32"), {"attention"}),
         (("--no-enable-chunked-prefill",), {"attention"}),
-        (("--max-batched-tokens", "4096"), {"mixer", "dense", "head"}),
+        (("--max-batched-tokens", "4096"), {"attention_proj", "mlp", "head"}),
         (("--max-running-requests", "64"), {"step"}),
     ],
 )
