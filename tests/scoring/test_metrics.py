@@ -45,7 +45,7 @@ def test_latencies_are_of_requests_that_started_in_the_window(five_requests):
 
 
 def test_a_load_point_that_was_given_up_counts_the_tokens_received_in_its_window(five_requests):
-    found = summarize(dataclasses.replace(five_requests, ended_early="nothing works"), NO_SLO)
+    found = summarize(dataclasses.replace(five_requests, abort_reason="nothing works"), NO_SLO)
     # 2 + 1 of the first, 4 of the second, 1 of the third, 1 of the one that died
     assert found.output_throughput == pytest.approx(9 / 10)
     # and the 100 prompt tokens of each of the three whose first token came in the window
@@ -56,7 +56,7 @@ def test_a_load_point_that_was_given_up_counts_the_tokens_received_in_its_window
 
 
 def test_goodput_and_attainment_count_requests_that_met_every_term(five_requests):
-    given_up = dataclasses.replace(five_requests, ended_early="nothing works")
+    given_up = dataclasses.replace(five_requests, abort_reason="nothing works")
     found = summarize(given_up, Slo.model_validate({"latency": 1.0}))
     # 2.0 s and 1.6 s miss, 0.5 s is good, the time-out misses
     assert found.goodput == pytest.approx(1 / 10)
@@ -216,7 +216,7 @@ def test_an_open_loop_that_keeps_up_yields_what_arrives(make):
     assert found.request_throughput == pytest.approx(2.0)
     assert found.output_throughput == pytest.approx(22.0)
     assert found.goodput == 0
-    ramp = dataclasses.replace(make.observation(records, (0.0, 9.0), point), changing=True)
+    ramp = dataclasses.replace(make.observation(records, (0.0, 9.0), point), nonstationary_arrivals=True)
     assert summarize(ramp, Slo()).output_throughput == pytest.approx(20 * 11 / 9, rel=0.03)
     assert summarize(ramp, Slo()).intervals == {}
 

@@ -8,7 +8,7 @@ from autotuner.scoring.rank import rank
 
 
 def numbers(ranking):
-    return [standing.trial for standing in ranking.standings]
+    return [standing.trial_number for standing in ranking.standings]
 
 
 def test_latency_is_the_geometric_mean_over_the_load_points(make):

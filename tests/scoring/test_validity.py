@@ -110,7 +110,7 @@ def test_requests_cut_off_in_overload_still_count_as_arrived(make):
     records = [make.record(i * 0.1, ttft=0.5) for i in range(50)]
     point = LoadPoint("D(100,11)", rate=10.0)
     assert "completed-rate" not in broken(make.observation(records, window=(0.0, 5.0), point=point))
-    assert "completed-rate" in broken(make.observation(records, window=(0.0, 5.0), point=point, cut_off=60))
+    assert "completed-rate" in broken(make.observation(records, window=(0.0, 5.0), point=point, cut_off_requests=60))
 
 
 @pytest.mark.parametrize(("threshold", "limit"), [(None, 0.010), (0.1, 0.010), (1.0, 0.050)])
@@ -198,7 +198,7 @@ def test_a_client_that_sends_too_slowly_is_client_limited(make):
 def test_requests_that_the_schedule_held_and_that_did_not_go_out_are_the_clients_fault(make):
     records = [make.record(sent=0.1 * n) for n in range(60)]
     point = LoadPoint("D(100,11)", rate=10.0)
-    observation = make.observation(records, (0.0, 10.0), point, due=100)
+    observation = make.observation(records, (0.0, 10.0), point, due_requests=100)
     assert checked(observation)["sent-rate"].value == pytest.approx(0.6)
     assert "sent-rate" in broken(observation)
 
@@ -206,13 +206,13 @@ def test_requests_that_the_schedule_held_and_that_did_not_go_out_are_the_clients
 def test_a_schedule_below_the_load_points_rate_is_kept_when_all_of_it_went_out(make):
     records = [make.record(sent=0.2 * n) for n in range(50)]
     point = LoadPoint("file:part-of-a-trace", rate=10.0)
-    assert broken(make.observation(records, (0.0, 10.0), point, due=50)) == []
+    assert broken(make.observation(records, (0.0, 10.0), point, due_requests=50)) == []
 
 
 @pytest.mark.parametrize(("held_back", "ok"), [(0, True), (1, False)])
 def test_a_bound_on_requests_in_flight_that_held_one_back_is_told(make, held_back: int, ok: bool):
     records = [make.record(sent=0.1 * n) for n in range(100)]
-    observation = make.observation(records, (0.0, 10.0), LoadPoint("D(100,11)", rate=10.0), held_back=held_back)
+    observation = make.observation(records, (0.0, 10.0), LoadPoint("D(100,11)", rate=10.0), held_back_requests=held_back)
     assert checked(observation)["rate-capped"].ok is ok
     assert CHECK_VERDICTS["rate-capped"] is Verdict.CLIENT_LIMITED
 
