@@ -81,7 +81,7 @@ def check(**asked) -> ConfigError:
             "Unknown name in only_when.own 'enable-chunked-prefil'; did you mean 'enable-chunked-prefill'?",
         ),
         ({"only_when": {"tp-sise": "own > 1"}}, "Unknown parameter in only_when 'tp-sise'; did you mean 'tp-size'?"),
-        ({"constraints": {"a": "tp-size == gpus"}}, "constraints.a speaks of gpus, and it is not known how many"),
+        ({"constraints": {"a": "tp-size == gpus"}}, "constraints.a uses gpus, and the number of GPUs is not known"),
     ],
 )
 def test_a_name_that_means_nothing_is_an_error_with_the_nearest(asked, said):
@@ -100,7 +100,7 @@ def test_known_names_pass():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("own", "own is true, and it can be 2"), ("not runtime", "runtime is true, and it can be sim")]
+    ("text", "said"), [("own", "own as true or false, and it can be 2"), ("not runtime", "runtime as true or false, and it can be sim")]
 )
 def test_what_is_neither_true_nor_false_must_be_compared(text, said):
     with pytest.raises(ConfigError, match=said) as caught:

@@ -78,6 +78,15 @@ def test_a_trial_comes_back_as_it_was_written(store):
     assert RunStore.open(store.path).trials() == [trial(1), failed]
 
 
+def test_a_trial_of_an_earlier_version_that_calls_the_message_said_is_read(store):
+    failure = Failure(FailureKind.BAD_FLAG, 'unrecognized "said": --x', "Remove it.")
+    failed = replace(trial(1), measurement=Measurement("simulated", (), failure))
+    store.append(failed)
+    path = store.path / "trials.jsonl"
+    path.write_text(path.read_text().replace('"message":', '"said":'))
+    assert RunStore.open(store.path).trials() == [failed]
+
+
 def test_refused_combinations_come_back_with_their_reasons(store):
     assert store.load_refused() == []
     refused = [(Candidate("sim", {"tp-size": 3, "x": None}), "32 attention heads are not divisible by tp-size 3")]
