@@ -89,7 +89,7 @@ def test_targets_met_come_first_then_the_penalised_score(make):
         "100% of requests good (83.9% to 100%), target 95%; 20 requests are too few to tell",
         "70% of requests good, target 95% (mean ttft 1.1 s, target 1 s)",
         "10% of requests good, target 95% (mean ttft 1.4 s, target 1 s)",
-        "0% of requests good, target 95% (mean ttft 3 s, target 1 s); ttft 3 s, target 1 s, a hard one",
+        "0% of requests good, target 95% (mean ttft 3 s, target 1 s); ttft 3 s, target 1 s, a hard target",
         "completed-rate 0.5, not >= 0.90 of arrivals",
     ]
 
