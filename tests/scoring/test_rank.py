@@ -250,11 +250,11 @@ def test_a_capacity_that_no_number_of_requests_could_prove_stands_beside_a_prove
     near = make.trial(2, make.result(16, throughput=900.0, good=96, n=100))
     assert numbers(rank([proven, near], experiment)) == [1, 2]
 
-    def found(trial, load):
+    def with_capacity(trial, load):
         capacity = Capacity("D(100,100)", "concurrency", load, load + 1, 1, "bracketed")
         outcome = LoadPlanSummary((capacity,))
         return dataclasses.replace(trial, measurement=dataclasses.replace(trial.measurement, outcome=outcome))
 
-    ranking = rank([found(proven, 8.0), found(near, 16.0)], experiment)
+    ranking = rank([with_capacity(proven, 8.0), with_capacity(near, 16.0)], experiment)
     assert numbers(ranking) == [2, 1]
     assert ranking.winner.verdict is Verdict.UNDECIDED
