@@ -1,4 +1,4 @@
-"""The nouns of autotune: what is asked of a server, and what was found. All frozen."""
+"""Data types shared by all rooms: candidates, load points, request records, measurements, trials. All frozen."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Value = bool | int | float | str | None
 """What one parameter of an engine can be set to."""
 
 Source = Literal["measured", "simulated", "predicted"]
-"""Who answered: a real engine, the simulated one, or the closed form."""
+"""Where a number comes from: a real engine, the simulated engine, or the closed-form predictor."""
 
 
 class Verdict(StrEnum):
-    """What a load point's figures are worth."""
+    """Whether a load point meets its targets, or why its figures cannot tell."""
 
     FEASIBLE = "feasible"
     INFEASIBLE = "infeasible"
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 
 
 class FailureKind(StrEnum):
-    """Why a launch or a load point ended without an answer."""
+    """Why a launch or a load point ended without a result."""
 
     BAD_FLAG = "bad-flag"
     OUT_OF_MEMORY_AT_START = "out-of-memory-at-start"
@@ -62,13 +62,13 @@ class Candidate:
 
     @cached_property
     def key(self) -> str:
-        """Ten hexadecimal digits that are equal for equal candidates, in any process."""
+        """The first ten hexadecimal digits of a SHA-256 hash: equal for equal candidates, in any process."""
         text = json.dumps([self.runtime, dict(self.parameters)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     @property
     def gpus(self) -> int:
-        """How many GPUs one server takes: tensor x pipeline x data parallel size, 1 where unset."""
+        """Number of GPUs of one server: tensor x pipeline x data parallel size, each 1 where unset."""
         sizes = (self.parameters.get(name) for name in ("tp-size", "pp-size", "dp-size"))
         return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
 
@@ -104,10 +104,10 @@ class LoadPoint:
 class Workload:
     """The load points one launch serves, and how each is driven; times in seconds.
 
-    A window lasts at least `duration`, and at most `longest` where a stop rule may end it earlier.
-    `arrival` is when an open loop's requests are due: constant, poisson, gamma:SHAPE,
-    ramp:START-END or trace. `max_in_flight` bounds how many of them are on their way at once.
-    `workers` is how many processes send them, None for as many as the load needs.
+    A measurement window lasts at least `duration`, and at most `max_duration` where a stop rule may end
+    it earlier. `arrival` is the arrival process of an open loop: constant, poisson, gamma:SHAPE,
+    ramp:START-END or trace; `max_in_flight` bounds its requests in flight. `workers` is the number of
+    client processes, None for as many as the load needs.
     """
 
     load_points: tuple[LoadPoint, ...]
@@ -124,11 +124,11 @@ class Workload:
 
     @property
     def window_limit(self) -> float:
-        """Seconds from the start of a window after which it ends in any case."""
+        """Seconds after which a window ends in any case."""
         return max(self.duration, self.max_duration or 0.0)
 
     def for_load_point(self, load_point: LoadPoint) -> Workload:
-        """The same way of driving, on one load point."""
+        """The workload with this load point alone."""
         return replace(self, load_points=(load_point,))
 
 
@@ -143,12 +143,12 @@ class Mount:
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """How one server is started: launchers run it, `autotuner.deploy` prints it.
+    """The command of one server and its environment: launchers run it, `autotuner.deploy` prints it.
 
     `argv` is the whole command of a process. In a container whose image has an entry point,
     `container_argv` is what follows it; `entrypoint` replaces it. `secrets` names environment
-    variables that are handed on from the caller's environment and are never written anywhere.
-    `devices` are the indexes of the GPUs it may use, empty for any `gpus` of them. `shm_size`
+    variables that are passed through from the caller's environment and are never written anywhere.
+    `devices` are the indices of the GPUs it may use, empty for any `gpus` of them. `shm_size`
     and `memory` are sizes as Docker reads them, such as 16g.
     """
 
@@ -170,19 +170,18 @@ class ServerSpec:
 
 
 CUT_OFF_ERROR = "cut-off"
-"""The error of a warm-up's request that was still running when the load point was decided."""
+"""The error of a warm-up request that was still in flight when a stop rule ended the load point."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
     """One request as the client saw it. Times are seconds on one monotonic clock.
 
-    `chunk_times[i]` is when the bytes of the i-th chunk that carries a token arrived and
-    `chunk_tokens[i]` how many tokens it carried. `requested_*` are the lengths asked for,
-    `prompt_tokens` and `output_tokens` the server's own count (None when it gave none), as is
-    `cached_tokens`, how many of the prompt came from its prefix cache. `client_delay` is how many
-    seconds the first token's bytes had waited in the client's kernel when they were stamped, None
-    on a connection on which that is not measured.
+    `chunk_times[i]` is the arrival time of the i-th chunk that carries tokens, `chunk_tokens[i]` its
+    number of tokens. `requested_*` are the requested lengths; `prompt_tokens`, `output_tokens` and
+    `cached_tokens` (prompt tokens from the prefix cache) are the server's own counts, None when it
+    reports none. `client_delay` is the time in seconds that the first token's bytes waited in the
+    client's kernel before they were timestamped, None on connections where it is not measured.
     """
 
     index: int
@@ -203,77 +202,74 @@ class RequestRecord:
 
     @property
     def output_token_count(self) -> int:
-        """Output tokens: the server's count, else what the chunks carried."""
+        """Number of output tokens: the server's count, else the sum over the chunks."""
         return self.output_tokens if self.output_tokens is not None else sum(self.chunk_tokens)
 
     @property
     def ttft(self) -> float | None:
-        """Seconds from sending to the first token of any channel."""
+        """Time to first token in seconds, from sending; reasoning tokens count."""
         return self.chunk_times[0] - self.sent if self.chunk_times else None
 
     @property
     def ttfo(self) -> float | None:
-        """Seconds from sending to the first token that is not reasoning."""
+        """Time to first output token that is not reasoning, in seconds from sending."""
         return None if self.first_output is None else self.first_output - self.sent
 
     @property
     def e2e(self) -> float | None:
-        """Seconds from sending to the last token."""
+        """End-to-end latency: seconds from sending to the last token."""
         return self.chunk_times[-1] - self.sent if self.chunk_times else None
 
     @property
     def tpot(self) -> float | None:
-        """Seconds per output token after the first chunk; None when there is none."""
+        """Time per output token after the first chunk, in seconds; None for a single chunk or token."""
         if not self.chunk_times or self.output_token_count <= self.chunk_tokens[0]:
             return None
         return (self.chunk_times[-1] - self.chunk_times[0]) / (self.output_token_count - self.chunk_tokens[0])
 
 
 StopRule = Callable[[Sequence[RequestRecord]], str | None]
-"""(requests of the window that have ended, in the order of their ends) -> why no more are needed, or None."""
+"""(finished requests of the window, in the order in which they finished) -> why to stop the window, or None."""
 
 
 @dataclass(frozen=True)
 class LoadStep:
-    """One load point to be driven: `workload` holds it alone, `enough` may end its window early."""
+    """One load point to drive: `workload` holds it alone, `stop_rule` may end its window early."""
 
     workload: Workload
     stop_rule: StopRule | None = None
 
     @property
     def load_point(self) -> LoadPoint:
-        """The load point."""
         return self.workload.load_points[0]
 
     def for_attempt(self, attempt: int) -> LoadStep:
-        """The same with other lengths and arrivals, for another attempt at it."""
+        """The step with the random seed of attempt number `attempt`, from 1: other lengths and arrivals."""
         return replace(self, workload=replace(self.workload, seed=self.workload.seed + attempt - 1))
 
     def with_time_limit(self, seconds: float) -> LoadStep:
-        """The same in about so many seconds, warm-up included, but no shorter than its duration."""
+        """The step cut to about `seconds` with its warm-up, but to no less than the workload's `duration`."""
         if self.workload.max_duration is None:
             return self
-        longest = max(self.workload.duration, min(self.workload.max_duration, seconds - self.workload.warmup))
-        return replace(self, workload=replace(self.workload, max_duration=longest))
+        max_duration = max(self.workload.duration, min(self.workload.max_duration, seconds - self.workload.warmup))
+        return replace(self, workload=replace(self.workload, max_duration=max_duration))
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the load generator brought back from one load point.
+    """The raw data of one load point, as the load generator returns it.
 
-    `window` is [start, end] on the records' clock. `cut_off` requests were ended by the run itself
-    and say nothing about the server; of them only those of the warm-up are among the records, for
-    their tokens. `counters` are differences of the engine's own Prometheus counters over the load
-    point, where it has them. `ended_early` says why the load point was given up before its time,
-    `decided` why no more of it was needed or, of a trace, why no more came,
-    both None when it ran its course. The window of a
-    decided one ends before the first request that was cut off was due: up to there all are known,
-    while of later ones the fast have ended more often. Of an open loop, `due` requests were
-    scheduled for the window, and with a bound on those in flight `held_back` were sent late because
-    of it. With `changing` arrivals, a ramp or a trace, no part of the window stands for the whole.
-    `loop_lag_*` is by how many seconds the load generator's event loop is late to see
-    what has arrived, `client_cpu` the share of a core that its thread took in the window; of
-    several processes they are the worst, and None where they were not measured.
+    `window` is [start, end] on the records' clock. `cut_off_requests` counts requests cancelled by the
+    load generator itself, which tell nothing about the server; of them only those of the warm-up are
+    among the records, for their tokens. `counters` are differences of the engine's Prometheus counters
+    over the load point. `abort_reason` says why the load point was aborted, `stop_reason` why a stop rule
+    ended it or that its trace ended; both are None when it ran its full time. A window that a stop rule
+    ended closes before the first cancelled request was due: up to there every outcome is known, and
+    among later requests the finished ones are biased towards the fast. In an open loop `due_requests`
+    were scheduled for the window, and `held_back_requests` of them were sent late because
+    `max_in_flight` was reached. With `nonstationary_arrivals`, a ramp or a trace, there is no steady
+    state. `loop_lag_*` are delays of the load generator's event loop in seconds, `client_cpu` the share
+    of a core that its thread used in the window: the worst of all client processes, None if unmeasured.
     """
 
     load_point: LoadPoint
@@ -293,12 +289,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Summary of `n` pooled samples, in the samples' unit.
+    """Summary statistics of `n` pooled samples, in the samples' unit.
 
-    `intervals` holds [low, high] of the 95% interval for "mean" and each percentile; a high of
-    None is unbounded, because so few samples say nothing above it. `adjusted` repeats the
-    percentiles with every error counted as infinitely slow, and `adjusted_intervals` their intervals
-    where there were errors; None is infinite.
+    `intervals` maps "mean" and each percentile to its 95% confidence interval; an upper limit of None
+    means that there are too few samples for one. `adjusted` holds the percentiles with every error
+    counted as infinitely slow, `adjusted_intervals` their intervals where there were errors; None is
+    infinite.
     """
 
     n: int
@@ -319,7 +315,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of `n` requests with its 95% interval, which is that of `effective` independent ones, `n` where None."""
+    """A share of `n` requests with its 95% interval; `effective` is the effective sample size, `n` where None."""
 
     value: float
     low: float
@@ -330,12 +326,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Metrics:
-    """One load point in figures: seconds, tokens/s, requests/s.
+    """The metrics of one load point: seconds, tokens/s, requests/s.
 
     `throughput` counts prompt and output tokens, `output_throughput` output tokens alone; `intervals`
-    holds [low, high] of the 95% interval of each rate, by field name. A distribution is None where
-    no request gave a sample. `without_tpot` requests answered in a single chunk, of which nothing
-    can be said against a TPOT target; they are in no share.
+    maps a rate's field name to its 95% confidence interval. A distribution is None where no request
+    gave a sample. `without_tpot` requests were answered in a single chunk and have no TPOT; they are
+    left out of the attainment of a TPOT target.
     """
 
     requests: int
@@ -361,7 +357,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Check:
-    """One validity check: the figure, its limit, and whether it held."""
+    """One validity check: the value, its limit in words, and whether it passed."""
 
     name: str
     value: float | None
@@ -371,7 +367,7 @@ class Check:
 
 @dataclass(frozen=True)
 class TermOutcome:
-    """How one SLO term came out: `violation` is (actual - threshold) / threshold, reversed for minimums."""
+    """One SLO term held against a result: `violation` is (actual - threshold) / threshold, negated for minimums."""
 
     term: str
     actual: float | None
@@ -383,7 +379,7 @@ class TermOutcome:
 
 @dataclass(frozen=True)
 class Score:
-    """Utility (higher is better, positive) after SLO penalties."""
+    """`value` is `utility` (positive, higher is better) / (1 + `penalty`), the sum over the SLO terms."""
 
     utility: float
     penalty: float
@@ -393,11 +389,10 @@ class Score:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """What a launch's GPUs drew and did in the window of a load point, all of them together.
+    """Energy, power and memory of all GPUs of a launch together, in the window of a load point.
 
-    `energy` is in joules, `memory_used` the most bytes held at once; `utilisation` is the mean
-    share of time in which they computed, None where the driver does not tell. `samples` readings
-    were taken in the window.
+    `energy` is in joules, `memory_used` the peak in bytes; `utilisation` is the mean share of time in
+    which a kernel ran, None where the driver does not report it. `samples` is the number of readings.
     """
 
     gpus: int
@@ -411,10 +406,10 @@ class GpuUse:
 
 @dataclass(frozen=True)
 class LoadPointResult:
-    """One load point on one launch: figures, what they are worth, how they score.
+    """One load point of one launch: metrics, validity checks, verdict and score.
 
-    `gpu_use` is None where no driver lists the GPUs the launch holds. `decided` says why no more
-    requests were needed, None when the load point ran its course.
+    `gpu_use` is None where no driver lists the GPUs of the launch. `decided` is the observation's
+    `stop_reason`, None when the load point ran its full time.
     """
 
     load_point: LoadPoint
@@ -428,14 +423,14 @@ class LoadPointResult:
 
     @property
     def joules_per_token(self) -> float | None:
-        """Energy of all GPUs for each output token received in the window."""
+        """Joules of all GPUs per output token received in the window."""
         tokens = self.metrics.output_throughput
         return self.gpu_use.mean_watts / tokens if self.gpu_use and tokens else None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How a launch ended badly, in the engine's own last words, and what to do."""
+    """Why a launch failed: the class of failure, the engine's own error message, and what to do."""
 
     kind: FailureKind
     message: str
@@ -446,8 +441,8 @@ class Failure:
 class Capacity:
     """The highest load of a scenario at which a server meets its targets; without targets, its knee.
 
-    `value` is a concurrency, or a rate in 1/s: the load at which it was seen, 0 where even the
-    lowest one misses. `high` is the lowest load that misses, None where none did.
+    `value` is a concurrency, or a rate in 1/s: the highest measured load that meets the targets, 0 where
+    even the lowest one misses them. `high` is the lowest load that misses, None where none did.
     """
 
     scenario: str
@@ -459,7 +454,7 @@ class Capacity:
 
     @property
     def load_point(self) -> LoadPoint | None:
-        """Where it was seen."""
+        """The load point of `value`; None where that is 0."""
         if not self.value:
             return None
         if self.unit == "rate":
@@ -469,9 +464,9 @@ class Capacity:
 
 @dataclass(frozen=True)
 class LoadPlanSummary:
-    """What a course came to: the capacities found, and why it was given up before its end.
+    """The result of a load plan: the capacities it determined, and why it was pruned before its end.
 
-    `ceiling` is the most utility that a candidate that was given up could have come to.
+    `ceiling` is an upper bound on the utility of a candidate that was pruned.
     """
 
     capacities: tuple[Capacity, ...] = ()
@@ -481,10 +476,10 @@ class LoadPlanSummary:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an evaluator answers for one candidate: its load points, or why it has not all of them.
+    """What an evaluator returns for one candidate: its load points, and the failure that cut them short.
 
-    `timings` are seconds by phase ("start", "load"); `server` is what the engine said of
-    itself (KV tokens, version); `command` is the exact argv that ran, empty where none did.
+    `timings` are seconds by phase ("start", "load"); `server` is what the engine reports of
+    itself (KV tokens, version); `spec` is the command that ran, None where none did.
     """
 
     source: Source
@@ -497,17 +492,17 @@ class Measurement:
 
     @property
     def latest_results(self) -> Mapping[LoadPoint, LoadPointResult]:
-        """The last result of each load point: one that could not be trusted is driven again."""
+        """The last result of each load point; one whose figures are not valid is measured again."""
         return {result.load_point: result for result in self.load_points}
 
 
 Purpose = Literal["search", "baseline", "confirmation"]
-"""Why a server is launched: to find a better candidate, to know the engine's defaults, to check the winner."""
+"""Why a server is launched: to find a better candidate, to measure the engine's defaults, to confirm the winner."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate, what was measured on it, and how it ended. `started` and `ended` are Unix seconds."""
+    """One launch of a candidate with its measurement. `started` and `ended` are Unix seconds."""
 
     number: int
     candidate: Candidate
@@ -518,7 +513,6 @@ class Trial:
 
     @property
     def results(self) -> tuple[LoadPointResult, ...]:
-        """What was measured at each load point, in order."""
         return self.measurement.load_points
 
     @property
@@ -532,9 +526,9 @@ Stage = Literal["starting", "ready", "warming-up", "measuring", "measured", "sto
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a running trial, for whoever watches: load point `position` of `total`.
+    """An event of a running trial, for progress displays: load point `position` of `total`.
 
-    `expected_seconds` is what the stage takes, and the least of a window, which may go on for longer.
+    `expected_seconds` is the expected length of the stage, and of a window the shortest one.
     """
 
     stage: Stage
@@ -553,4 +547,4 @@ Observer = Callable[[Progress], None]
 
 
 def ignore_progress(progress: Progress) -> None:
-    """Watch nothing."""
+    """The observer that does nothing."""

@@ -1,4 +1,4 @@
-"""Every error a user can meet: what happened, why, what to do, and the exit code."""
+"""The errors shown to users: what happened, why, what to do, and the exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AutotuneError(Exception):
 
 
 def as_sentence(text: str) -> str:
-    """The text with one full stop at its end, unless it ends as a question, a call, an ellipsis or a heading."""
+    """The text with one full stop at its end, unless it ends with ?, !, a colon or an ellipsis."""
     text = text.rstrip()
     if text.endswith(("?", "!", ":", " ...")):
         return text
@@ -33,7 +33,7 @@ def as_sentence(text: str) -> str:
 
 
 def pluralize(number: float, noun: str, plural: str = "") -> str:
-    """A number with its noun: `1 trial`, `2 trials`, `3 launches`; `plural` where it is not noun + s."""
+    """A number with its noun: `1 trial`, `2 trials`; give `plural` where it is not noun + s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
@@ -46,13 +46,13 @@ class ConfigError(AutotuneError):
 
 
 class NoFeasibleError(AutotuneError):
-    """Everything ran, and nothing met the targets."""
+    """Everything ran, and no candidate met the targets."""
 
     exit_code = 1
 
 
 class UndecidedError(AutotuneError):
-    """The targets are met, but too few requests prove it; raised only where that is to fail."""
+    """The winner's verdict is undecided, and the user asked for that to fail."""
 
     exit_code = 1
 
@@ -64,7 +64,7 @@ class MachineError(AutotuneError):
 
 
 class EndpointError(AutotuneError):
-    """A server that runs already does not answer, refuses, or serves something else."""
+    """An endpoint that runs already does not answer, refuses, or serves another model."""
 
     exit_code = 3
 
@@ -86,21 +86,20 @@ class EngineError(AutotuneError):
 
 
 MAX_LISTED_OPTIONS = 12
-"""Names that are listed one and all; of more, a SAMPLE says what they look like."""
-
 MAX_SUGGESTIONS, SAMPLE_SIZE = 3, 3
+"""Up to MAX_LISTED_OPTIONS valid names are listed in full; of more, a sample."""
 
 
 def unknown_name_message(kind: str, name: str, options: Iterable[str]) -> str:
-    """Say that `name` is unknown, with the nearest of `options`, all of few, or some of many."""
+    """Say that `name` is unknown, with the nearest of `options`, else all or a sample of them."""
     import difflib
 
-    known = sorted(set(options))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    near = near or [option for option in known if name and name.lower() in option.lower()][:MAX_SUGGESTIONS]
-    if near:
-        *others, last = map(repr, near)
+    valid_names = sorted(set(options))
+    suggestions = difflib.get_close_matches(name, valid_names, n=1, cutoff=0.5)
+    suggestions = suggestions or [option for option in valid_names if name and name.lower() in option.lower()]
+    if suggestions:
+        *others, last = map(repr, suggestions[:MAX_SUGGESTIONS])
         return f"Unknown {kind} '{name}'; did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
-    if len(known) > MAX_LISTED_OPTIONS:
-        return f"Unknown {kind} '{name}'; there are {len(known)}, such as {', '.join(known[:SAMPLE_SIZE])}."
-    return f"Unknown {kind} '{name}'; known are: {', '.join(known)}."
+    if len(valid_names) > MAX_LISTED_OPTIONS:
+        return f"Unknown {kind} '{name}'; there are {len(valid_names)}, such as {', '.join(valid_names[:SAMPLE_SIZE])}."
+    return f"Unknown {kind} '{name}'; choose from: {', '.join(valid_names)}."

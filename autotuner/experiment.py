@@ -1,4 +1,4 @@
-"""The question, typed and frozen: what the composed configuration must look like."""
+"""The schema of a composed configuration: typed, validated and frozen."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ LATENCY_METRICS = ("ttft", "tpot", "itl", "latency")
 MINIMUM_METRICS = ("output_throughput", "request_throughput", "goodput")
 STATISTICS = ("mean", "p50", "p75", "p90", "p95", "p99")
 EACH_REQUEST = "each"
-"""The statistic of a term that names none: every single request is held to it."""
+"""The statistic of a term that names none: the target applies to every single request."""
 
 
 class Section(BaseModel):
-    """A part of the experiment: unknown keys are refused, values cannot be changed."""
+    """Base of all sections of the configuration: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Model(Section):
-    """What is served."""
+    """The model to serve; `served_name` is its name in requests."""
 
     id_or_path: str = Field(min_length=1)
     namespace: str = "autotuner"
@@ -54,8 +54,8 @@ class Runtime(Section):
     """What the engine needs besides its parameters: image, executable, arguments, environment.
 
     In a container `executable` is a path in the image and replaces its entry point, and `mounts`
-    are HOST:CONTAINER, with :rw where the engine may write. With `fail_fast` a start ends at the
-    first line of the log that means failure, not at the engine's end.
+    are HOST:CONTAINER, with :rw where the engine may write. With `fail_fast` a start fails at the
+    first line of the log that means failure, before the engine itself exits.
     """
 
     image: str | None = None
@@ -105,12 +105,12 @@ class Hardware(Section):
 
     @property
     def usable_gpu_count(self) -> int | None:
-        """How many GPUs may be used; None where that is not known."""
+        """Number of GPUs the run may use; None where it is not known."""
         return min(self.total_gpus or len(self.gpus), len(self.gpus)) if self.gpus else self.total_gpus
 
 
 class FaultOptions(Section):
-    """What the simulated engine does wrong on demand; probabilities are per request."""
+    """Faults to inject into the simulated engine; probabilities are per request."""
 
     start_delay: float = Field(0.0, ge=0)
     crash_after: int | None = Field(None, ge=0)
@@ -122,14 +122,14 @@ class FaultOptions(Section):
 
 
 class SkewOptions(Section):
-    """How far the simulated engine's costs are from what is predicted: a log-normal factor for each, of this `sd`."""
+    """Log-normal factors, of standard deviation `sd`, between the simulated engine's costs and the predicted ones."""
 
     seed: int = 0
     sd: float = Field(0.0, ge=0)
 
 
 class SimulationOptions(Section):
-    """The world of the simulated engine."""
+    """Settings of the simulated engine; `gpu` is the type of GPU that it simulates."""
 
     gpu: str = "h100_sxm"
     seed: int = 0
@@ -138,12 +138,12 @@ class SimulationOptions(Section):
 
 
 class Optimization(Section):
-    """How candidates are chosen, how many, and who says how good they are.
+    """The search strategy, its objective and its budget, and the evaluator: measured or simulated.
 
-    `max_iterations` launches at most, the baseline's among them; `patience` ends the search after
-    so many without a gain. `confirm` is how often winner and baseline are launched again at the end.
-    The bayesian strategy takes the `sampler`, and with `further_objectives` looks for what is best
-    in any balance of them. The simulated evaluator runs the simulated engine in virtual time, whatever the runtime.
+    `max_iterations` counts launches, the baseline's included; `patience` ends the search after that many
+    launches without a gain. `confirm` is how often winner and baseline are launched again at the end.
+    The bayesian strategy uses `sampler`, and with `further_objectives` searches for the Pareto frontier.
+    The simulated evaluator runs the simulated engine in virtual time, whatever the runtime.
     """
 
     strategy: Literal["racing", "grid_search", "random", "bayesian"] = "racing"
@@ -162,14 +162,13 @@ class Optimization(Section):
 
 
 CAPACITY_SEARCH_RANGE = (1, 1024)
-"""The concurrencies between which a capacity is looked for where no load is given."""
-
+"""The lowest and highest concurrency of a capacity search where no load is given."""
 
 MAX_DURATION_FACTOR = 6.0
-"""Times its duration that a window lasts at most, where nothing else is said."""
+"""The default `max_duration`, as a multiple of `duration`."""
 
 TRACE_RATE = "trace"
-"""The request rate that is a trace's own: its requests come when they were recorded."""
+"""The request rate that stands for a trace's own: its requests arrive at the recorded times."""
 
 
 def _is_valid_rate(value: Any) -> bool:
@@ -180,7 +179,7 @@ def _is_valid_rate(value: Any) -> bool:
 
 
 class TraceStatistics(Section):
-    """What a trace says of its own load: `seconds` from the first of its `requests` to the last."""
+    """The load of a recorded trace: `seconds` from the first of its `requests` to the last."""
 
     requests: int = Field(ge=2)
     seconds: float = Field(gt=0)
@@ -195,10 +194,10 @@ class Benchmark(Section):
     """The load: scenarios x (concurrencies or request rates), each driven for `duration` seconds or more.
 
     A window lasts at least `duration` and goes on until the objective is known to 3% and the targets
-    are decided, but no longer than `max_duration`, by itself LONGEST times `duration`.
-    `arrival` and `max_in_flight` are of request rates. A rate of "trace" is each trace's own; the
+    are decided, but no longer than `max_duration`, by default MAX_DURATION_FACTOR x `duration`.
+    `arrival` and `max_in_flight` apply to request rates. A rate of "trace" is each trace's own; the
     composition reads it into `recorded`, one entry for each scenario. `workers` is the number of
-    processes that send, by itself as many as the load needs. With `find_capacity` the lowest and the
+    client processes, by default as many as the load needs. With `find_capacity` the lowest and the
     highest of the loads bound the search for each candidate's capacity.
     """
 
@@ -246,32 +245,32 @@ class Benchmark(Section):
         return values
 
     def rates_for(self, scenario_index: int) -> set[float]:
-        """Request rates of scenario number `scenario`, from 0."""
-        own = [self.recorded[scenario_index].rate] if TRACE_RATE in self.request_rates else []
-        return {*own, *self.numeric_rates}
+        """The request rates in 1/s of one traffic scenario, its trace's own rate included."""
+        trace_rates = [self.recorded[scenario_index].rate] if TRACE_RATE in self.request_rates else []
+        return {*trace_rates, *self.numeric_rates}
 
     @property
     def effective_max_duration(self) -> float:
-        """Seconds that a window lasts at most."""
+        """The longest window in seconds, with the default where none is configured."""
         return MAX_DURATION_FACTOR * self.duration if self.max_duration is None else self.max_duration
 
     @property
     def numeric_rates(self) -> tuple[float, ...]:
-        """The request rates that are numbers."""
+        """The request rates that are numbers, not "trace"."""
         return tuple(value for value in self.request_rates if not isinstance(value, str))
 
     @model_validator(mode="after")
     def _check_load(self) -> Benchmark:
         if not self.num_concurrency and not self.request_rates:
-            raise ValueError("give num_concurrency or request_rates, so that there is a load to measure at")
+            raise ValueError("give num_concurrency or request_rates, the loads to measure at")
         if self.arrival == "trace" and not self.request_rates:
             raise ValueError("`arrival` trace replays a trace at a rate; give `request_rates`, trace for its own")
         if self.arrival != "poisson" and not self.request_rates:
-            raise ValueError(f"`arrival` {self.arrival} is of open loops, which have a rate; give `request_rates`")
+            raise ValueError(f"`arrival` {self.arrival} applies to open loops, which have a rate; give `request_rates`")
         if self.max_duration is not None and self.max_duration < self.duration:
             raise ValueError(
-                f"`max_duration` {self.max_duration:g} is below `duration` {self.duration:g}, the least length of "
-                "a window; raise one or lower the other"
+                f"`max_duration` {self.max_duration:g} is below `duration` {self.duration:g}, the shortest window; "
+                "raise one or lower the other"
             )
         if TRACE_RATE in self.request_rates and (
             self.arrival != "trace" or len(self.recorded) != len(self.traffic_scenarios)
@@ -283,11 +282,11 @@ class Benchmark(Section):
 
 
 class SloTerm(Section):
-    """A target on one metric: an upper limit in seconds, a minimum for throughputs.
+    """A target on one metric: an upper limit in seconds, or a minimum for throughputs.
 
-    Without a statistic each request is held to it, and the share that must meet all such terms is
-    `Slo.attainment`; the penalty goes by the mean. A term on the mean or a percentile is about that
-    statistic alone.
+    Without a statistic the target applies to each request, and `Slo.attainment` is the share of requests
+    that must meet all such terms; the penalty is computed from the mean. A term on the mean or a
+    percentile applies to that statistic alone.
     """
 
     metric: str
@@ -306,24 +305,24 @@ class SloTerm(Section):
 
     @property
     def scored_statistic(self) -> str:
-        """The statistic that its penalty goes by, and that a figure of it shows."""
+        """The statistic from which the penalty is computed, and which reports show."""
         return "mean" if self.statistic == EACH_REQUEST else self.statistic
 
     @property
     def quantile(self) -> float | None:
-        """The share of requests that a percentile term speaks of, such as 0.9; None for other terms."""
+        """The quantile of a percentile term, such as 0.9 of p90; None for other terms."""
         return int(self.statistic[1:]) / 100 if self.statistic.startswith("p") else None
 
     @property
     def is_minimum(self) -> bool:
-        """Whether more is better."""
+        """Whether the threshold is a lower limit, as for throughputs."""
         return self.metric in MINIMUM_METRICS
 
 
 class Slo(Section):
-    """All targets, and the share of requests that must meet them.
+    """All targets, and the share of requests that must meet those on single requests.
 
-    Read from the mapping users write: `{ttft: {threshold: 1.0}, latency: {p90: {...}}}`; a bare
+    Validated from the mapping users write: `{ttft: {threshold: 1.0}, latency: {p90: {...}}}`; a bare
     number is a threshold.
     """
 
@@ -335,19 +334,19 @@ class Slo(Section):
     def _parse_mapping(cls, data: Any) -> Any:
         if not isinstance(data, dict) or "terms" in data:
             return data
-        rest = dict(data)
-        fields: dict[str, Any] = {"attainment": rest.pop("attainment")} if "attainment" in rest else {}
+        targets = dict(data)
+        fields: dict[str, Any] = {"attainment": targets.pop("attainment")} if "attainment" in targets else {}
         terms: list[dict[str, Any]] = []
-        for metric, term in rest.items():
+        for metric, term in targets.items():
             if metric not in LATENCY_METRICS + MINIMUM_METRICS:
                 raise ValueError(f"unknown SLO metric '{metric}'")
             if not isinstance(term, dict):
                 term = {"threshold": term}
-            nested = {name: body for name, body in term.items() if name in STATISTICS}
-            flat = {name: value for name, value in term.items() if name not in STATISTICS}
-            if flat:
-                terms.append({"metric": metric, **flat})
-            for statistic, body in nested.items():
+            by_statistic = {name: body for name, body in term.items() if name in STATISTICS}
+            options = {name: value for name, value in term.items() if name not in STATISTICS}
+            if options:
+                terms.append({"metric": metric, **options})
+            for statistic, body in by_statistic.items():
                 body = body if isinstance(body, dict) else {"threshold": body}
                 terms.append({"metric": metric, "statistic": statistic, **body})
         return {"terms": terms, **fields}
@@ -359,14 +358,14 @@ def _check_expression(text: str) -> str:
 
 
 ExpressionText = Annotated[str, AfterValidator(_check_expression)]
-"""The text of an expression."""
+"""The text of an expression that `expression.parse` accepts."""
 
 
 class Experiment(Section):
-    """One composed and validated configuration: everything a run needs, nothing it must guess.
+    """One composed and validated configuration: everything a run needs.
 
-    A parameter of `only_when` exists only where its expression holds. Candidates that break one of
-    the `constraints`, which have names, are refused.
+    A parameter in `only_when` exists only where its expression is true. Candidates that violate one of
+    the named `constraints` are refused.
     """
 
     task_name: str = Field(min_length=1)
@@ -408,12 +407,12 @@ class Experiment(Section):
         return rules
 
     def workload(self) -> Workload:
-        """The load points of one launch, lightest first, so that a crash loses least."""
+        """The load points of one launch, lightest first, so that a crash under load loses least."""
         load = self.benchmark
         points = []
-        for place, name in enumerate(load.traffic_scenarios):
+        for index, name in enumerate(load.traffic_scenarios):
             points += [LoadPoint(name, concurrency=value) for value in sorted(set(load.num_concurrency))]
-            points += [LoadPoint(name, rate=value) for value in sorted(load.rates_for(place))]
+            points += [LoadPoint(name, rate=value) for value in sorted(load.rates_for(index))]
         return Workload(
             load_points=tuple(points),
             duration=load.duration,

@@ -1,9 +1,9 @@
-"""Short expressions over parameters, such as `tp-size * dp-size == gpus`: read as a tree, never run as code.
+"""Short expressions over parameters, such as `tp-size * dp-size == gpus`: parsed to a tree, never run as code.
 
 They have names, numbers, text in quotes, true, false and null; + - * / // %; == != < <= > >=, in and
 not in a list; and, or, not, parentheses; and RULE when CONDITION. A dash inside a name belongs to it,
-so a minus between names has spaces around it. Numbers are exact. What is not set is unknown, and so is
-what follows from it: a truth is true, false or unknown.
+so a minus between names has spaces around it. Arithmetic is exact. A parameter that is not set is unknown,
+and truth values follow Kleene's three-valued logic: true, false or unknown, which is None here.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from autotuner.core import Value
 
 Scalar = bool | int | Fraction | str
 Lookup = Callable[[str], Value]
-"""The value of a name; None where it is not set."""
+"""From a name to its value; None where it is not set."""
 
 MAX_CHARACTERS = 300
 MAX_DEPTH = 50
-"""Characters, and levels of its tree, of an expression that is still short."""
+"""Limits on the length of an expression and on the depth of its tree."""
 
 _TOKEN = re.compile(
     r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
@@ -63,10 +63,10 @@ _ORDER_OPERATORS: Mapping[type, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Expression:
-    """A text that was read.
+    """A parsed and checked expression.
 
-    `names` are all it speaks of, `needed` those without which it is unknown, and `switches` those
-    that it takes for true or false.
+    `names` are all names in it, `required_names` those it uses as values, not only compared with null,
+    and `boolean_names` those it uses as true or false.
     """
 
     text: str
@@ -76,13 +76,13 @@ class Expression:
     boolean_names: frozenset[str]
 
     def holds(self, lookup: Lookup) -> bool | None:
-        """Whether it is true; None where that is unknown."""
+        """Whether the expression is true; None where that is unknown."""
         return _as_bool(_evaluate(self.root, lookup))
 
 
 @cache
 def parse(text: str) -> Expression:
-    """Read an expression; ValueError says what is wrong with it, and where."""
+    """Parse an expression; ValueError says what is wrong with it, and where."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"an expression has at most {MAX_CHARACTERS} characters, not {len(text)}")
     tokens = _tokenize(text)
@@ -94,9 +94,9 @@ def parse(text: str) -> Expression:
     root = _parse_tree(text, rule)
     if condition is not None:
         root = ast.BoolOp(ast.Or(), [root, ast.UnaryOp(ast.Not(), _parse_tree(text, condition))])
-    reading = _Checker(text)
-    reading.check(root, "truth")
-    return Expression(text, root, *map(frozenset, (reading.names, reading.required_names, reading.boolean_names)))
+    checker = _Checker(text)
+    checker.check(root, "truth")
+    return Expression(text, root, *map(frozenset, (checker.names, checker.required_names, checker.boolean_names)))
 
 
 @dataclass(frozen=True)
@@ -106,37 +106,38 @@ class _Token:
     position: int
 
     def __str__(self) -> str:
-        """As Python spells it; a name by the place at which it stands."""
+        """The token in Python's syntax; a name, which may have dashes, as `name` and its position."""
         if self.kind == "text":
             return ascii(self.text[1:-1])
         return _PYTHON_KEYWORDS.get(self.text, f"name{self.position}") if self.kind == "name" else self.text
 
 
 def _tokenize(text: str) -> list[_Token]:
-    found: list[_Token] = []
-    place = 0
-    while place < len(text):
-        if text[place].isspace():
-            place += 1
+    tokens: list[_Token] = []
+    position = 0
+    while position < len(text):
+        character = text[position]
+        if character.isspace():
+            position += 1
             continue
-        match = _TOKEN.match(text, place)
+        match = _TOKEN.match(text, position)
         if match is None:
-            meant = f"; write {_SUGGESTED_TOKENS[text[place]]}" if text[place] in _SUGGESTED_TOKENS else ""
-            raise _error(text, f"'{text[place]}' at character {place + 1} means nothing{meant}")
-        found.append(_Token(str(match.lastgroup), match.group(), place))
-        place = match.end()
-    return found
+            hint = f"; write {_SUGGESTED_TOKENS[character]}" if character in _SUGGESTED_TOKENS else ""
+            raise _error(text, f"'{character}' at character {position + 1} means nothing{hint}")
+        tokens.append(_Token(str(match.lastgroup), match.group(), position))
+        position = match.end()
+    return tokens
 
 
 def _parse_tree(text: str, tokens: Sequence[_Token]) -> ast.expr:
-    """The tree of tokens, with the names as they were written."""
-    spelled = [str(token) for token in tokens]
-    neighbours = itertools.pairwise(tokens)
-    misplaced = next((after for before, after in neighbours if before.kind == after.kind == "text"), None)
+    """The syntax tree of the tokens, with the names as they were written."""
+    # Python would join adjacent string literals into one.
+    pairs = itertools.pairwise(tokens)
+    misplaced = next((after for before, after in pairs if before.kind == after.kind == "text"), None)
     if misplaced is not None:
         raise _error(text, f"'{misplaced.text}' at character {misplaced.position + 1} is out of place")
     try:
-        root = ast.parse(" ".join(spelled), mode="eval").body
+        root = ast.parse(" ".join(map(str, tokens)), mode="eval").body
     except SyntaxError as error:
         raise _syntax_error(text, tokens, error) from error
     except (MemoryError, RecursionError) as error:
@@ -149,24 +150,24 @@ def _parse_tree(text: str, tokens: Sequence[_Token]) -> ast.expr:
 
 
 def _syntax_error(text: str, tokens: Sequence[_Token], error: SyntaxError) -> ValueError:
-    """What Python finds wrong with the spelled tokens, said of the text."""
+    """Python's syntax error on the joined tokens, with the position translated to the original text."""
     column, starts, start = (error.offset or 0) - 1, [], 0
     for token in tokens:
         starts.append(start)
         start += len(str(token)) + 1
     if not 0 <= column < start - 1:
         return _error(text, "something is missing at the end")
-    near = next(token for token, at in zip(reversed(tokens), reversed(starts), strict=True) if at <= column)
-    said = "is not closed" if "never closed" in error.msg else "is out of place"
-    return _error(text, f"'{near.text}' at character {near.position + 1} {said}")
+    token = next(token for token, start in zip(reversed(tokens), reversed(starts), strict=True) if start <= column)
+    problem = "is not closed" if "never closed" in error.msg else "is out of place"
+    return _error(text, f"'{token.text}' at character {token.position + 1} {problem}")
 
 
 ExpectedType = Literal["truth", "number", "value", "any"]
-"""What is expected somewhere; null is a value only where it is compared with == or !=, which is "any"."""
+"""The expected type of a node; null is allowed only where it is compared with == or !=, which is "any"."""
 
 
 class _Checker:
-    """Checks a tree, and notes the names in it."""
+    """Checks the types in a syntax tree, and collects the names in it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -175,10 +176,10 @@ class _Checker:
         self.boolean_names: set[str] = set()
 
     def check(self, node: ast.expr, expected: ExpectedType, depth: int = 0) -> None:
-        """Refuse what is no such expression, or not of the kind that is wanted."""
+        """ValueError for syntax that expressions do not have, or for a type other than the expected one."""
         if depth > MAX_DEPTH:
             raise _error(self.text, "it has too many parts")
-        below = depth + 1
+        depth += 1
         match node:
             case ast.Name(id=name):
                 self.names.add(name)
@@ -188,16 +189,16 @@ class _Checker:
                 self._check_literal(value, expected)
             case ast.BoolOp(values=parts) if expected != "number":
                 for part in parts:
-                    self.check(part, "truth", below)
+                    self.check(part, "truth", depth)
             case ast.UnaryOp(op=ast.Not(), operand=part) if expected != "number":
-                self.check(part, "truth", below)
+                self.check(part, "truth", depth)
             case ast.UnaryOp(op=ast.USub(), operand=part) if expected != "truth":
-                self.check(part, "number", below)
+                self.check(part, "number", depth)
             case ast.BinOp(left=left, op=op, right=right) if expected != "truth" and type(op) in _ARITHMETIC:
-                self.check(left, "number", below)
-                self.check(right, "number", below)
+                self.check(left, "number", depth)
+                self.check(right, "number", depth)
             case ast.Compare() if expected != "number":
-                self._check_comparison(node, below)
+                self._check_comparison(node, depth)
             case _:
                 raise self._unexpected(node, expected)
 
@@ -232,8 +233,8 @@ class _Checker:
         if isinstance(node, ast.Constant) and node.value is None:
             return _error(self.text, "null can only be compared with == and !=")
         nouns = {"truth": "a comparison, or something else that is true or false,", "number": "a number"}
-        said = nouns.get(expected, "a parameter, a number or text in quotes")
-        return _error(self.text, f"{said} is expected, not {_unparse(node)}")
+        noun = nouns.get(expected, "a parameter, a number or text in quotes")
+        return _error(self.text, f"{noun} is expected, not {_unparse(node)}")
 
 
 def _unparse(node: ast.expr) -> str:
@@ -245,7 +246,7 @@ def _error(text: str, problem: str) -> ValueError:
 
 
 def _evaluate(node: ast.expr, lookup: Lookup) -> Scalar | None:
-    """What a checked tree comes to; None for what is not known."""
+    """The value of a checked tree; None where it is unknown."""
     match node:
         case ast.Constant(value=value):
             return _to_exact(value)  # type: ignore[arg-type]
@@ -269,39 +270,39 @@ def _evaluate(node: ast.expr, lookup: Lookup) -> Scalar | None:
 
 
 def _apply_arithmetic(op: type, left: Scalar | None, right: Scalar | None) -> Scalar | None:
-    """Unknown where one is no number, and for a division by zero."""
-    one, other = _as_number(left), _as_number(right)
-    if one is None or other is None or (other == 0 and op in (ast.Div, ast.FloorDiv, ast.Mod)):
+    """Exact arithmetic; None where an operand is not a number, and for a division by zero."""
+    first, second = _as_number(left), _as_number(right)
+    if first is None or second is None or (second == 0 and op in (ast.Div, ast.FloorDiv, ast.Mod)):
         return None
-    found: int | Fraction = _ARITHMETIC[op](Fraction(one), other)
-    return found
+    result: int | Fraction = _ARITHMETIC[op](Fraction(first), second)
+    return result
 
 
 def _combine_truths(truths: Any, decisive: bool) -> bool | None:
-    """The decisive truth where it is among them, unknown where that may be, else the other one."""
-    found = set(truths)
-    if decisive in found:
+    """Kleene's and (`decisive` False) or or (True): `decisive` if any is, else None if any is unknown."""
+    distinct = set(truths)
+    if decisive in distinct:
         return decisive
-    return None if None in found else not decisive
+    return None if None in distinct else not decisive
 
 
 def _compare(op: ast.cmpop, left: ast.expr, right: ast.expr, lookup: Lookup) -> bool | None:
-    one = _evaluate(left, lookup)
+    first = _evaluate(left, lookup)
     if isinstance(right, ast.List):
-        among = None if one is None else any(_is_equal(one, _literal_value(item)) for item in right.elts)
-        return among if among is None or isinstance(op, ast.In) else not among
-    other = _evaluate(right, lookup)
+        contained = None if first is None else any(_is_equal(first, _literal_value(item)) for item in right.elts)
+        return contained if contained is None or isinstance(op, ast.In) else not contained
+    second = _evaluate(right, lookup)
     if type(op) in _ORDER_OPERATORS:
-        low, high = _as_number(one), _as_number(other)
-        return None if low is None or high is None else _ORDER_OPERATORS[type(op)](low, high)
+        x, y = _as_number(first), _as_number(second)
+        return None if x is None or y is None else _ORDER_OPERATORS[type(op)](x, y)
     sides = (left, right)
     if any(isinstance(side, ast.Constant) and side.value is None for side in sides):
-        return (one is None and other is None) == isinstance(op, ast.Eq)
-    return None if one is None or other is None else _is_equal(one, other) == isinstance(op, ast.Eq)
+        return (first is None and second is None) == isinstance(op, ast.Eq)
+    return None if first is None or second is None else _is_equal(first, second) == isinstance(op, ast.Eq)
 
 
 def _literal_value(node: ast.expr) -> Scalar | None:
-    """The value of an item of a list; None where it is none."""
+    """The value of a literal, negative numbers included; None for any other node."""
     if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str):
         return _to_exact(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -311,7 +312,7 @@ def _literal_value(node: ast.expr) -> Scalar | None:
 
 
 def _to_exact(value: Value) -> Scalar | None:
-    """A value with its decimals as they are written."""
+    """The value with a float as the fraction of its decimal notation; None for infinity and NaN."""
     if isinstance(value, float):
         return Fraction(repr(value)) if math.isfinite(value) else None
     return value
@@ -325,6 +326,6 @@ def _as_bool(value: Scalar | None) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _is_equal(one: Scalar, other: Scalar | None) -> bool:
-    # 1 and True are equal, and two values all the same
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
+def _is_equal(first: Scalar, second: Scalar | None) -> bool:
+    # Python takes 1 for equal to True.
+    return isinstance(first, bool) == isinstance(second, bool) and first == second

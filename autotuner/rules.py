@@ -1,4 +1,4 @@
-"""What parameters have to do with one another: conditions under which one exists, and constraints between them."""
+"""Rules over parameters: conditions under which one exists, and constraints between them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from autotuner.experiment import Experiment
 from autotuner.expression import Expression, Lookup, parse
 
 CONTEXT_NAMES = ("runtime", "deployment", "gpus")
-"""What an expression may speak of beside parameters; `gpus` is how many may be used."""
+"""Names that an expression may use besides parameters; `gpus` is the number of usable GPUs."""
 
 PARALLEL_SIZES = ("tp-size", "pp-size", "dp-size", "ep-size")
-"""Parameters that are 1 where they are not set."""
-
+"""Parallel sizes, which are 1 where they are not set."""
 
 ParameterChoices = Mapping[str, Sequence[Value]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Conditions by the parameter that exists only where they hold, and constraints by name."""
+    """The rules of an experiment: `conditions` by the parameter that each makes exist, `constraints` by name.
+
+    `context` holds the values of CONTEXT_NAMES.
+    """
 
     context: Mapping[str, Value] = field(default_factory=dict)
     conditions: Mapping[str, Expression] = field(default_factory=dict)
@@ -31,48 +33,46 @@ class Rules:
 
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Rules:
-        """The rules of an experiment."""
-        words = (experiment.base_runtime, experiment.deployment.mode, experiment.hardware.usable_gpu_count)
+        values = (experiment.base_runtime, experiment.deployment.mode, experiment.hardware.usable_gpu_count)
         return cls(
-            dict(zip(CONTEXT_NAMES, words, strict=True)),
+            dict(zip(CONTEXT_NAMES, values, strict=True)),
             {name: parse(text) for name, text in experiment.only_when.items()},
             {name: parse(text) for name, text in experiment.constraints.items()},
         )
 
     def lookup(self, parameters: Mapping[str, Value]) -> Lookup:
-        """The value of a name where parameters are set as given."""
+        """A function from a name in an expression to its value, for these parameters."""
 
         def value(name: str) -> Value:
             if name in self.context:
                 return self.context[name]
-            found = parameters.get(name)
-            return 1 if found is None and name in PARALLEL_SIZES else found
+            setting = parameters.get(name)
+            return 1 if setting is None and name in PARALLEL_SIZES else setting
 
         return value
 
     def allowed_values(self, name: str, values: Iterable[Value], parameters: Mapping[str, Value]) -> tuple[Value, ...]:
-        """The values a parameter can have beside those given; none where it does not exist."""
+        """The values that a parameter can take beside the others in `parameters`; none where it does not exist."""
         condition = self.conditions.get(name)
         if condition is None:
             return tuple(values)
         return tuple(value for value in values if condition.holds(self.lookup({**parameters, name: value})))
 
     def violation(self, parameters: Mapping[str, Value]) -> str | None:
-        """The first constraint that parameters set as given break, as a reason; None where they break none."""
+        """The first constraint that the parameters violate, as a sentence; None where they violate none."""
         for name, constraint in self.constraints.items():
             if constraint.holds(self.lookup(parameters)) is False:
                 return f"breaks the constraint {name}: {constraint.text}"
         return None
 
     def dependency_order(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The names, each after those that its condition speaks of."""
-        among = list(names)
-        known = set(among)
-        graph = {name: sorted((self._condition_names(name) & known) - {name}) for name in among}
+        """The names, each after those in its condition."""
+        nodes = list(names)
+        graph = {name: sorted(self._condition_names(name).intersection(nodes) - {name}) for name in nodes}
         return tuple(TopologicalSorter(graph).static_order())
 
     def coupled_groups(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        """The names, together where a condition or a constraint ties them."""
+        """The names partitioned into groups that no condition and no constraint connects."""
         groups = [{name} for name in names]
         ties = [{name} | self._condition_names(name) for name in self.conditions]
         ties += [set(constraint.names) for constraint in self.constraints.values()]
@@ -85,7 +85,7 @@ class Rules:
         return [self.dependency_order(name for name in names if name in group) for group in groups]
 
     def restricted_to(self, group: Collection[str], names: Collection[str]) -> Rules:
-        """The rules that speak of no other of the names than those of the group."""
+        """The rules without the constraints on any of `names` outside the group."""
         others = set(names) - set(group)
         kept = {name: rule for name, rule in self.constraints.items() if not rule.names & others}
         return replace(self, constraints=kept)
@@ -93,12 +93,12 @@ class Rules:
     def check(
         self, parameters: ParameterChoices, is_known: Callable[[str], bool], suggestions: Collection[str]
     ) -> None:
-        """ConfigError for a name that means nothing, and for a number of GPUs that is not known; see `check_names`."""
+        """ConfigError as of `check_names`, and for a rule on `gpus` where their number is not known."""
         self.check_names(parameters, is_known, suggestions)
-        for place, rule in self._located_rules():
+        for key, rule in self._located_rules():
             if "gpus" in rule.names and self.context.get("gpus") is None:
                 raise ConfigError(
-                    f"{place} speaks of gpus, and it is not known how many there are.",
+                    f"{key} uses gpus, and the number of GPUs is not known.",
                     why=_quote_rule(rule),
                     remedy="Give --total-gpus.",
                 )
@@ -106,37 +106,40 @@ class Rules:
     def check_names(
         self, parameters: ParameterChoices, is_known: Callable[[str], bool], suggestions: Collection[str]
     ) -> None:
-        """ConfigError for a name that is no word, no parameter and not known, with the nearest of `names` and those."""
+        """ConfigError for a name in a rule that is neither a parameter nor known, with the nearest valid name.
+
+        `is_known` accepts the names of engine parameters, and `suggestions` lists some of them.
+        """
         for name in self.conditions:
             if name not in parameters and not is_known(name):
                 raise ConfigError(
                     unknown_name_message("parameter in only_when", name, {*parameters, *suggestions}),
                     remedy="Correct the name.",
                 )
-        for place, rule in self._located_rules():
+        for key, rule in self._located_rules():
             for name in sorted(rule.names):
                 if name not in CONTEXT_NAMES and name not in parameters and not is_known(name):
                     raise ConfigError(
-                        unknown_name_message(f"name in {place}", name, {*CONTEXT_NAMES, *parameters, *suggestions}),
+                        unknown_name_message(f"name in {key}", name, {*CONTEXT_NAMES, *parameters, *suggestions}),
                         why=_quote_rule(rule),
                         remedy="Correct the name; text goes in quotes, and a minus has spaces around it.",
                     )
 
     def check_switches(self, parameters: ParameterChoices) -> None:
-        """ConfigError where a rule takes for true or false what can be something else."""
-        for place, rule in self._located_rules():
+        """ConfigError where a rule uses a name as true or false that can have another value."""
+        for key, rule in self._located_rules():
             for name in sorted(rule.boolean_names):
                 values = (self.context[name],) if name in self.context else parameters.get(name, ())
-                other = next((value for value in values if not isinstance(value, bool | None)), None)
-                if other is not None:
+                non_boolean = next((value for value in values if not isinstance(value, bool | None)), None)
+                if non_boolean is not None:
                     raise ConfigError(
-                        f"{place} asks whether {name} is true, and it can be {other}.",
+                        f"{key} uses {name} as true or false, and it can be {non_boolean}.",
                         why=_quote_rule(rule),
                         remedy=f"Compare it, for example with {name} != null.",
                     )
 
     def _located_rules(self) -> Iterator[tuple[str, Expression]]:
-        """Every rule, with where it stands."""
+        """Every rule with its configuration key, such as constraints.all-gpus."""
         for section, rules in (("only_when", self.conditions), ("constraints", self.constraints)):
             yield from ((f"{section}.{name}", rule) for name, rule in rules.items())
 

@@ -1,4 +1,4 @@
-"""A run on disk: what was asked, every finished trial, and what each trial left behind.
+"""The run folder: the experiment, every finished trial, and the files of each trial.
 
 RUN/experiment.yaml    the composed configuration
 RUN/provenance.yaml    the layers, and for each value the layer it came from
@@ -39,7 +39,7 @@ LOCK_FILE = ".lock"
 
 
 class RunStore:
-    """One run folder. Appends are durable; a torn last line is dropped."""
+    """One run folder. Appended trials are synced to disk; a partly written last line is dropped."""
 
     def __init__(self, path: Path, experiment: Experiment) -> None:
         self.path = path
@@ -79,10 +79,10 @@ class RunStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from adding trials to this run."""
-        with explain_write_errors(self.path), (self.path / LOCK_FILE).open("w") as lock:
+        """Keep other processes from adding trials to this run; RunStoreError when another one does."""
+        with explain_write_errors(self.path), (self.path / LOCK_FILE).open("w") as file:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunStoreError(
                     f"The run '{self.path}' is in use.",
@@ -94,22 +94,22 @@ class RunStore:
     def trials(self) -> list[Trial]:
         """All finished trials in order; a last line without its newline is not one."""
         text = (self.path / TRIALS_FILE).read_bytes() if (self.path / TRIALS_FILE).exists() else b""
-        found = []
+        trials = []
         for number, line in enumerate(text.split(b"\n")[:-1], start=1):
             if not line.strip():
                 continue
             try:
-                found.append(_trial_adapter().validate_json(line))
+                trials.append(_parse_trial(line))
             except ValidationError as error:
                 raise RunStoreError(
                     f"Line {number} of '{self.path / TRIALS_FILE}' is not a trial.",
                     why=error.errors()[0]["msg"],
                     remedy="Remove that line to keep the others.",
                 ) from error
-        return found
+        return trials
 
     def open_trial(self) -> tuple[int, Path]:
-        """The number and the empty folder of the next trial."""
+        """Make the empty folder of the next trial; its number and the folder."""
         self._last_opened = max(self._last_opened, *(trial.number for trial in self.trials()), 0) + 1
         folder = self.path / "trials" / f"{self._last_opened:03d}"
         with explain_write_errors(self.path):
@@ -118,33 +118,33 @@ class RunStore:
         return self._last_opened, folder
 
     def append(self, trial: Trial) -> None:
-        """Write a finished trial and sync it, after dropping what a crash tore off."""
+        """Write a finished trial and sync it to disk, over a line that a crash left partly written."""
         with explain_write_errors(self.path), (self.path / TRIALS_FILE).open("r+b") as file:
-            whole = file.read()
-            file.truncate(whole.rfind(b"\n") + 1)
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
             file.seek(0, os.SEEK_END)
             file.write(_trial_adapter().dump_json(trial) + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def provenance(self) -> dict[str, Any]:
-        """The layers applied and each value's layer."""
+        """The configuration layers, and the layer each value came from."""
         loaded = yaml.safe_load((self.path / "provenance.yaml").read_text())
         return loaded if isinstance(loaded, dict) else {}
 
     def save_refused(self, refused: Sequence[tuple[Candidate, str]]) -> None:
-        """Keep which combinations are not tried, and why."""
+        """Write the candidates that cannot run, with the reasons."""
         self.save(REFUSED_FILE, json.dumps(_candidates_to_json(refused), indent=1) + "\n")
 
     def save_search(
         self, stop_reason: str | None, skipped: Sequence[tuple[Candidate, str]], candidate_count: int | None = None
     ) -> None:
-        """Keep why the search stopped, what it left out, and among how many candidates it chose."""
+        """Write why the search stopped, the candidates it skipped with the reasons, and how many there were in all."""
         data = {"stopped": stop_reason, "skipped": _candidates_to_json(skipped), "candidates": candidate_count}
         self.save(SEARCH_FILE, json.dumps(data, indent=1) + "\n")
 
     def load_search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...], int | None]:
-        """What `save_search` kept; nothing for a run that has not ended."""
+        """(stop reason, skipped candidates, number of candidates) of `save_search`; empty before the run's end."""
         try:
             data = json.loads((self.path / SEARCH_FILE).read_text())
             return data["stopped"], tuple(_candidates_from_json(data["skipped"])), data.get("candidates")
@@ -158,7 +158,7 @@ class RunStore:
             ) from error
 
     def load_refused(self) -> list[tuple[Candidate, str]]:
-        """The combinations that are not tried, with the reasons; empty for a run that kept none."""
+        """The candidates that cannot run, with the reasons; empty where none were saved."""
         try:
             rows = json.loads((self.path / REFUSED_FILE).read_text())
             return _candidates_from_json(rows)
@@ -193,7 +193,7 @@ def find_run(name: str | None, root: Path) -> Path:
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn the system's word that `path` cannot be written into an error with a remedy."""
+    """Turn the operating system's error that `path` cannot be written into a RunStoreError with a remedy."""
     try:
         yield
     except OSError as error:
@@ -207,7 +207,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
-    """A trial as JSON-ready data: seconds, tokens/s, requests/s."""
+    """The trial as JSON-serialisable data: seconds, tokens/s, requests/s."""
     data: dict[str, Any] = json.loads(_trial_adapter().dump_json(trial))
     return data
 
@@ -215,6 +215,11 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
 @cache
 def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
+
+
+def _parse_trial(line: bytes) -> Trial:
+    """Read a line of trials.jsonl; runs of earlier versions call the `message` of a failure `said`."""
+    return _trial_adapter().validate_json(re.sub(rb'("failure":\{"kind":"[a-z-]+",)"said":', rb'\1"message":', line))
 
 
 def _candidates_to_json(candidates: Sequence[tuple[Candidate, str]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Recorded traffic: the requests of a trace file, and when they came."""
+"""Recorded traces: the lengths and arrival times of a file of requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from autotuner.errors import ConfigError
 
 @dataclass(frozen=True)
 class RecordedTrace:
-    """A trace's (prompt tokens, output tokens) row by row.
+    """The (prompt tokens, output tokens) of each request of a trace file.
 
-    `timestamps` are from the first row on, empty unless every row has one.
+    `timestamps` are seconds since the first request, empty unless every row has one.
     """
 
     path: str
@@ -24,7 +24,7 @@ class RecordedTrace:
 
     @property
     def seconds(self) -> float:
-        """From the first request to the last, by the timestamps; ConfigError where they cannot be replayed."""
+        """Seconds from the first request to the last; ConfigError where the timestamps cannot be replayed."""
         times = self.timestamps
         if not times or times[-1] <= 0 or any(after < before for before, after in pairwise(times)):
             raise ConfigError(
@@ -36,12 +36,12 @@ class RecordedTrace:
 
     @property
     def rate(self) -> float:
-        """Mean requests per second, by the timestamps; ConfigError where they cannot be replayed."""
+        """Mean arrival rate in 1/s; ConfigError where the timestamps cannot be replayed."""
         return (len(self.request_lengths) - 1) / self.seconds
 
 
 def read_trace(path: str) -> RecordedTrace:
-    """Read JSON lines with `input_length`, `output_length` and maybe `timestamp`; ConfigError names a bad line."""
+    """Read JSON lines with `input_length`, `output_length` and optionally `timestamp`; ConfigError names a bad line."""
     rows: list[tuple[int, int]] = []
     times: list[float] = []
     try:

@@ -1,4 +1,4 @@
-"""The loop: ask for a launch, evaluate it, judge it, record it, tell the searcher."""
+"""The tuning loop: ask for a launch, evaluate it, judge it, record it, tell the searcher."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ class Executor(Protocol):
     """Evaluates submitted launches, one at a time or several at once."""
 
     def submit(self, number: int, launch: Launch, folder: Path) -> None:
-        """Take a launch on as trial `number`, with a folder for what it leaves behind."""
+        """Start or queue a launch as trial `number`; its files go into `folder`."""
 
     def wait_for_trial(self) -> Trial | None:
-        """Wait for a trial to end; None when nothing is left running."""
+        """Wait for a trial to finish; None when none is running."""
 
     @property
     def has_room(self) -> bool:
-        """Whether another launch can be submitted now."""
+        """Whether another launch can be submitted."""
 
 
 class TrialRecord(Protocol):
-    """What is kept of a run."""
+    """The finished trials of a run, on disk or in memory."""
 
     def trials(self) -> list[Trial]:
         """All finished trials, in order."""
 
     def open_trial(self) -> tuple[int, Path]:
-        """A new trial's number and folder."""
+        """Make the next trial's folder; its number and the folder."""
 
     def append(self, trial: Trial) -> None:
-        """Keep a finished trial for good."""
+        """Add a finished trial."""
 
 
 def tune(
@@ -47,7 +47,7 @@ def tune(
     record: TrialRecord,
     observe: Observer = ignore_progress,
 ) -> Ranking:
-    """Launch what the searcher proposes until it has no more, and rank what was seen."""
+    """Launch what the searcher proposes until it proposes nothing more, and rank all trials."""
     for trial in record.trials():
         searcher.tell(trial)
 

@@ -33,9 +33,9 @@ def test_the_parts_of_an_error_are_sentences():
     [
         ("hh100", ["h100", "b200"], "Unknown GPU 'hh100'; did you mean 'h100'?"),
         ("nv", ["h100_nvl", "gb200_nvl72", "a10"], "Unknown GPU 'nv'; did you mean 'gb200_nvl72' or 'h100_nvl'?"),
-        ("zzz", ["b", "a"], "Unknown GPU 'zzz'; known are: a, b."),
+        ("zzz", ["b", "a"], "Unknown GPU 'zzz'; choose from: a, b."),
         ("zzz", [f"g{n:02}" for n in range(40)], "Unknown GPU 'zzz'; there are 40, such as g00, g01, g02."),
-        ("", ["b", "a"], "Unknown GPU ''; known are: a, b."),
+        ("", ["b", "a"], "Unknown GPU ''; choose from: a, b."),
     ],
 )
 def test_an_unknown_name_is_answered_with_those_near_it_or_with_a_few(name, options, message):

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from autotuner.experiment import Benchmark
 
 
-def benchmark(**given: Any) -> Benchmark:
-    return Benchmark.model_validate({"traffic_scenarios": ["D(5,5)"], "request_rates": [1.0], **given})
+def benchmark(**options: Any) -> Benchmark:
+    return Benchmark.model_validate({"traffic_scenarios": ["D(5,5)"], "request_rates": [1.0], **options})
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_each_trace_has_a_load_point_of_its_own_rate_beside_those_that_are_named
     assert [load.rates_for(place) for place in (0, 1)] == [{2.0, 5.0}, {2.0}]
 
 
-@pytest.mark.parametrize("given", [{"arrival": "trace"}, {"recorded": [{"requests": 2, "seconds": 1.0}]}])
-def test_a_traces_own_rate_needs_the_trace(given: dict[str, Any]):
+@pytest.mark.parametrize("options", [{"arrival": "trace"}, {"recorded": [{"requests": 2, "seconds": 1.0}]}])
+def test_a_traces_own_rate_needs_the_trace(options: dict[str, Any]):
     with pytest.raises(ValidationError, match="needs the arrival 'trace' and one entry of recorded"):
-        benchmark(request_rates=["trace"], **given)
+        benchmark(request_rates=["trace"], **options)
 
 
 def test_a_rate_may_be_written_as_text():

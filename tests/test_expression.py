@@ -81,14 +81,14 @@ def test_what_is_not_set_or_cannot_be_computed_is_unknown(text, expected):
 
 
 def test_an_expression_knows_the_names_it_speaks_of():
-    found = parse('max-batched-tokens >= gpus when not fast or quantization == null or dtype in ["a"]')
-    assert found.names == {"max-batched-tokens", "gpus", "fast", "quantization", "dtype"}
-    assert found.required_names == found.names - {"quantization"}
-    assert found.boolean_names == {"fast"}
+    expression = parse('max-batched-tokens >= gpus when not fast or quantization == null or dtype in ["a"]')
+    assert expression.names == {"max-batched-tokens", "gpus", "fast", "quantization", "dtype"}
+    assert expression.required_names == expression.names - {"quantization"}
+    assert expression.boolean_names == {"fast"}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "something is missing at the end"),
         ("tp-size ==", "something is missing at the end"),
@@ -125,22 +125,22 @@ def test_an_expression_knows_the_names_it_speaks_of():
         (f"{' ' * MAX_CHARACTERS}fast", f"at most {MAX_CHARACTERS} characters"),
     ],
 )
-def test_what_is_no_expression_is_refused_in_words(text, said):
-    if said is None:
+def test_what_is_no_expression_is_refused_in_words(text, expected):
+    if expected is None:
         assert parse(text).holds(VALUES.get) is None
         return
     with pytest.raises(ValueError) as caught:
         parse(text)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @given(st.text(max_size=40) | st.text("ab-1. ()[]\"'=<>!+*/%,notadrwhe", max_size=40))
 def test_any_text_is_an_expression_or_is_refused(text):
     try:
-        found = parse(text)
+        expression = parse(text)
     except ValueError:
         return
-    assert found.holds({}.get) in (True, False, None)
+    assert expression.holds({}.get) in (True, False, None)
 
 
 @dataclass(frozen=True)
@@ -164,12 +164,12 @@ def number(value: Any) -> bool:
     return isinstance(value, int | Fraction) and not isinstance(value, bool)
 
 
-def arithmetic(one: Meant, sign: str, other: Meant) -> Meant:
-    text = f"({one.text} {sign} {other.text})"
-    if not number(one.value) or not number(other.value) or (sign in ("/", "//", "%") and other.value == 0):
+def arithmetic(first: Meant, sign: str, second: Meant) -> Meant:
+    text = f"({first.text} {sign} {second.text})"
+    if not number(first.value) or not number(second.value) or (sign in ("/", "//", "%") and second.value == 0):
         return Meant(text, None)
-    left, right = Fraction(one.value), Fraction(other.value)
-    found = {
+    left, right = Fraction(first.value), Fraction(second.value)
+    operations = {
         "+": lambda: left + right,
         "-": lambda: left - right,
         "*": lambda: left * right,
@@ -177,18 +177,18 @@ def arithmetic(one: Meant, sign: str, other: Meant) -> Meant:
         "//": lambda: left // right,
         "%": lambda: left - right * (left // right),
     }
-    return Meant(text, found[sign]())
+    return Meant(text, operations[sign]())
 
 
-def comparison(one: Meant, sign: str, other: Meant) -> Meant:
-    text = f"{one.text} {sign} {other.text}"
-    ordered = number(one.value) and number(other.value)
+def comparison(first: Meant, sign: str, second: Meant) -> Meant:
+    text = f"{first.text} {sign} {second.text}"
+    ordered = number(first.value) and number(second.value)
     if sign in ("==", "!="):
-        known = one.value is not None and other.value is not None
-        return Meant(text, (one.value == other.value) == (sign == "==") if known else None)
+        both_known = first.value is not None and second.value is not None
+        return Meant(text, (first.value == second.value) == (sign == "==") if both_known else None)
     if not ordered:
         return Meant(text, None)
-    left, right = one.value, other.value
+    left, right = first.value, second.value
     return Meant(text, {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[sign])
 
 

@@ -78,8 +78,17 @@ def test_a_trial_comes_back_as_it_was_written(store):
     assert RunStore.open(store.path).trials() == [trial(1), failed]
 
 
+def test_a_trial_of_an_earlier_version_that_calls_the_message_said_is_read(store):
+    failure = Failure(FailureKind.BAD_FLAG, 'unrecognized "said": --x', "Remove it.")
+    failed = replace(trial(1), measurement=Measurement("simulated", (), failure))
+    store.append(failed)
+    path = store.path / "trials.jsonl"
+    path.write_text(path.read_text().replace('"message":', '"said":'))
+    assert RunStore.open(store.path).trials() == [failed]
+
+
 def test_refused_combinations_come_back_with_their_reasons(store):
-    assert store.refused() == []
+    assert store.load_refused() == []
     refused = [(Candidate("sim", {"tp-size": 3, "x": None}), "32 attention heads are not divisible by tp-size 3")]
     store.save_refused(refused)
     assert RunStore.open(store.path).load_refused() == refused
@@ -88,7 +97,7 @@ def test_refused_combinations_come_back_with_their_reasons(store):
 def test_a_file_of_refused_combinations_that_was_changed_by_hand_is_named(store):
     store.save("refused.json", "[{}]")
     with pytest.raises(RunStoreError, match=r"refused\.json' cannot be read"):
-        store.refused()
+        store.load_refused()
 
 
 def test_a_torn_last_line_is_dropped_and_does_not_spoil_the_next_trial(store):
@@ -147,7 +156,7 @@ def test_a_configuration_changed_beyond_recognition_is_refused(store):
 
 
 def test_a_run_in_use_cannot_be_resumed_beside(store):
-    with store.locked(), pytest.raises(RunStoreError, match="is in use"), RunStore.open(store.path).lock():
+    with store.lock(), pytest.raises(RunStoreError, match="is in use"), RunStore.open(store.path).lock():
         pass
 
 

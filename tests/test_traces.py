@@ -26,9 +26,9 @@ def write(folder: Path, *lines: str) -> str:
 def test_every_row_comes_back_with_its_time_from_the_first(rows: list[tuple[int, int, float]]):
     lines = [json.dumps({"timestamp": t, "input_length": i, "output_length": o}) for i, o, t in rows]
     with tempfile.TemporaryDirectory() as folder:
-        found = traces.read_trace(write(Path(folder), *lines))
-    assert found.request_lengths == tuple((prompt, output) for prompt, output, _ in rows)
-    assert found.timestamps == tuple(time - rows[0][2] for _, _, time in rows)
+        trace = traces.read_trace(write(Path(folder), *lines))
+    assert trace.request_lengths == tuple((prompt, output) for prompt, output, _ in rows)
+    assert trace.timestamps == tuple(time - rows[0][2] for _, _, time in rows)
 
 
 def test_a_trace_with_a_row_without_a_time_has_none(tmp_path: Path):
@@ -38,8 +38,8 @@ def test_a_trace_with_a_row_without_a_time_has_none(tmp_path: Path):
 
 def test_its_own_rate_is_the_mean_over_its_time(tmp_path: Path):
     rows = [f'{{"timestamp": {time}, "input_length": 5, "output_length": 5}}' for time in (100, 101, 101, 102, 108)]
-    found = traces.read_trace(write(tmp_path, *rows))
-    assert (found.seconds, found.rate) == (8.0, 0.5)
+    trace = traces.read_trace(write(tmp_path, *rows))
+    assert (trace.seconds, trace.rate) == (8.0, 0.5)
 
 
 @pytest.mark.parametrize(

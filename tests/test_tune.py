@@ -95,9 +95,9 @@ def store(tmp_path) -> RunStore:
     return RunStore.create(tmp_path, CONFIG, {})
 
 
-def run(store: RunStore, executor: Scripted, seen: list | None = None):
+def run(store: RunStore, executor: Scripted, events: list | None = None):
     searcher = GridSearch(Problem(Space("sim", store.experiment.parameters), store.experiment))
-    return tune(store.experiment, searcher, executor, store, (seen if seen is not None else []).append)
+    return tune(store.experiment, searcher, executor, store, (events if events is not None else []).append)
 
 
 def test_every_candidate_is_evaluated_judged_and_recorded(store):
@@ -139,6 +139,6 @@ def test_several_candidates_can_run_at_once_and_end_in_any_order(store):
 
 
 def test_whoever_watches_hears_of_each_finished_trial(store):
-    seen: list = []
-    run(store, Scripted(ANSWERS), seen)
-    assert [(progress.stage, progress.trial) for progress in seen] == [("finished", n) for n in (1, 2, 3)]
+    events: list = []
+    run(store, Scripted(ANSWERS), events)
+    assert [(progress.stage, progress.trial) for progress in events] == [("finished", n) for n in (1, 2, 3)]

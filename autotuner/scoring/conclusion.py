@@ -1,4 +1,4 @@
-"""What a run comes to for its user: which of a few situations it ended in, with the facts."""
+"""The conclusion of a run: how its winner compares with the engine's defaults, as one of a few situations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PASSING_VERDICTS = (Verdict.FEASIBLE, Verdict.UNDECIDED)
 
 
 class Situation(StrEnum):
-    """How the winner and the engine's defaults stand to each other at the end of a run."""
+    """How the winner compares with the engine's defaults at the end of a run."""
 
     NOTHING_RAN = "nothing-ran"
     NOTHING_MEASURED = "nothing-measured"
@@ -34,12 +34,12 @@ class Situation(StrEnum):
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A situation and what it rests on.
+    """A situation with its evidence.
 
-    `gain` is that of fresh launches, of the winner or in a tie of the defaults' closest rival, None without
-    them. `cause` is the one failure that every
-    launch met, `errors` those that answers were, with their counts, where none came. `refuted` stood
-    first after the search and were put down by fresh launches.
+    `gain` is that of the winner on confirmation launches, or where the defaults win that of their closest
+    rival; None without such launches. `common_failure` is the failure of every launch, `error_summary` the
+    request errors where no request succeeded. `refuted_standings` led after the search and miss the
+    targets on confirmation launches.
     """
 
     situation: Situation
@@ -52,9 +52,9 @@ class Conclusion:
 
 
 def conclude(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> Conclusion:
-    """The situation a run ended in."""
+    """The conclusion of a run from its ranking and all its trials."""
     winner, defaults = ranking.winner, ranking.defaults
-    refuted = tuple(
+    refuted_standings = tuple(
         standing
         for standing in ranking.standings
         if standing.confirmation_count and standing.verdict not in PASSING_VERDICTS and standing != defaults
@@ -63,40 +63,39 @@ def conclude(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) 
         return Conclusion(Situation.NOTHING_RAN)
     if winner is None:
         kinds = {trial.measurement.failure.kind if trial.measurement.failure else None for trial in trials}
-        cause = next(iter(kinds)) if len(kinds) == 1 else None
-        answered = any(result.metrics.e2e is not None for trial in trials for result in trial.results)
-        if None not in kinds or not answered:
+        common_failure = next(iter(kinds)) if len(kinds) == 1 else None
+        any_success = any(result.metrics.e2e is not None for trial in trials for result in trial.results)
+        if None not in kinds or not any_success:
             return Conclusion(
                 Situation.NOTHING_MEASURED,
                 defaults=defaults,
-                common_failure=cause,
+                common_failure=common_failure,
                 error_summary=summarize_errors(trials),
             )
-        return Conclusion(Situation.NOTHING_FEASIBLE, defaults=defaults, refuted_standings=refuted)
-    confirmed = confirmed_gain(ranking, trials, experiment)
+        return Conclusion(Situation.NOTHING_FEASIBLE, defaults=defaults, refuted_standings=refuted_standings)
     if winner == defaults:
-        return _conclude_for_defaults(ranking, trials, experiment, refuted)
-    situation = _situation(winner, defaults, confirmed)
-    return Conclusion(situation, winner, defaults, confirmed, refuted_standings=refuted)
+        return _conclude_for_defaults(ranking, trials, experiment, refuted_standings)
+    gain = confirmed_gain(ranking, trials, experiment)
+    return Conclusion(_situation(winner, defaults, gain), winner, defaults, gain, refuted_standings=refuted_standings)
 
 
 def _conclude_for_defaults(
-    ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, refuted: tuple[Standing, ...]
+    ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, refuted_standings: tuple[Standing, ...]
 ) -> Conclusion:
-    """What the defaults are the answer to: a rival that was confirmed and is no better, or none."""
+    """The conclusion where the defaults win: over a rival that confirmation launches tie or refute, or over none."""
     winner = ranking.standings[0]
     for rival in ranking.standings[1:]:
-        unproven = gain_between(rival, winner, trials, experiment) if rival.is_tied else None
-        if unproven is not None:
-            situation = Situation.LOSS if unproven.is_loss else Situation.TIE
-            return Conclusion(situation, winner, winner, unproven, refuted_standings=refuted)
+        gain = gain_between(rival, winner, trials, experiment) if rival.is_tied else None
+        if gain is not None:
+            situation = Situation.LOSS if gain.is_loss else Situation.TIE
+            return Conclusion(situation, winner, winner, gain, refuted_standings=refuted_standings)
     others = any(standing.value is not None for standing in ranking.standings[1:])
     situation = Situation.DEFAULTS_ARE_BEST if others else Situation.DEFAULTS_ALONE
-    return Conclusion(situation, winner, winner, refuted_standings=refuted)
+    return Conclusion(situation, winner, winner, refuted_standings=refuted_standings)
 
 
 def summarize_errors(trials: Sequence[Trial]) -> str:
-    """The classes of all errors with their counts, the most frequent first; empty without any."""
+    """The classes of all request errors with their counts, the most frequent first; empty without any."""
     counts: Counter[str] = Counter()
     for trial in trials:
         for result in trial.results:
@@ -104,15 +103,15 @@ def summarize_errors(trials: Sequence[Trial]) -> str:
     return ", ".join(f"{name} {count:,} times" for name, count in counts.most_common())
 
 
-def _situation(winner: Standing, defaults: Standing | None, confirmed: Gain | None) -> Situation:
+def _situation(winner: Standing, defaults: Standing | None, gain: Gain | None) -> Situation:
     if defaults is None:
         return Situation.DEFAULTS_NOT_LAUNCHED
     if defaults.value is None or defaults.verdict not in (*PASSING_VERDICTS, Verdict.INFEASIBLE, Verdict.SATURATED):
         return Situation.DEFAULTS_FAILED
     if defaults.verdict not in PASSING_VERDICTS:
         return Situation.DEFAULTS_MISS
-    if confirmed is None:
+    if gain is None:
         return Situation.UNCONFIRMED
-    if confirmed.is_reliable:
+    if gain.is_reliable:
         return Situation.GAIN
-    return Situation.LOSS if confirmed.is_loss else Situation.TIE
+    return Situation.LOSS if gain.is_loss else Situation.TIE

@@ -1,4 +1,4 @@
-"""What a run's gain is worth: the winner against the engine's defaults on launches that the search did not choose."""
+"""The confirmed gain: the winner against the engine's defaults on fresh launches, free of selection bias."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from autotuner.scoring.rank import Ranking, Standing
 
 EQUIVALENCE_MARGIN = 0.01
-"""Differences, as a share, below which no two candidates are told apart, however narrow their intervals."""
+"""Relative differences below this count as ties, however narrow the intervals. Chosen by hand."""
 
 ROUNDING_TOLERANCE = 0.001
-"""The width of an interval, as a share, that is none."""
+"""Relative width of an interval below which launches differ by rounding alone."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How many times better the winner is than the defaults, with its 95% interval.
+    """The ratio of the winner's utility to the defaults', higher is better, with its 95% interval.
 
-    `winner` and `baseline` are the launches behind it. The winner's own search trial is not among
-    them: it was chosen because it came out well. The first launch of the defaults was not chosen,
-    and is.
+    `winner` and `baseline` count the launches of each. The winner's launch of the search is left out,
+    because selecting the best of many biases it upwards; the first launch of the defaults was not
+    selected and counts.
     """
 
     value: float
@@ -39,17 +39,17 @@ class Gain:
 
     @property
     def is_reliable(self) -> bool:
-        """Whether the whole interval lies above what can be told from no gain."""
+        """Whether the whole interval lies above the equivalence margin."""
         return self.low > 1.0 + EQUIVALENCE_MARGIN
 
     @property
     def is_loss(self) -> bool:
-        """Whether the whole interval lies below no gain."""
+        """Whether the whole interval lies below 1."""
         return self.high < 1.0
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether every launch came to the same but for rounding, as in a simulation without chance."""
+        """Whether all launches agree up to rounding, as in a simulation without randomness."""
         return self.high <= self.low * (1 + ROUNDING_TOLERANCE)
 
 
@@ -59,54 +59,57 @@ def half_width(
     launch_error: float,
     variance_groups: Sequence[Sequence[float]] = (),
 ) -> float:
-    """How far the difference of two means of log utilities, or one mean, may be off at 95%.
+    """Half the width of the 95% interval of a mean log utility, or of the difference of two means.
 
-    Launches of one candidate vary by what all groups show together, Student's t with as many degrees
-    of freedom; a launch is known no better than its own `error` from within says.
+    The variance between launches is pooled over `variance_groups`, by default the samples themselves, and
+    gives a Student's t interval; it is no narrower than `launch_error`, the standard error of one launch's
+    log utility, implies.
     """
     groups = [
         group for group in (variance_groups or (sample, *((other_sample,) if other_sample else ()))) if len(group) > 1
     ]
-    freedom = sum(len(group) - 1 for group in groups)
-    between = math.sqrt(sum(variance(group) * (len(group) - 1) for group in groups) / freedom) if freedom else 0.0
-    reach = max(t_quantile(freedom) * between if freedom else 0.0, Z_95 * launch_error)
-    return reach * math.sqrt(1 / len(sample) + (1 / len(other_sample) if other_sample else 0.0))
+    degrees = sum(len(group) - 1 for group in groups)
+    pooled_sd = math.sqrt(sum(variance(group) * (len(group) - 1) for group in groups) / degrees) if degrees else 0.0
+    launch_half_width = max(t_quantile(degrees) * pooled_sd if degrees else 0.0, Z_95 * launch_error)
+    return launch_half_width * math.sqrt(1 / len(sample) + (1 / len(other_sample) if other_sample else 0.0))
 
 
 def confirmed_gain(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> Gain | None:
-    """The confirmed gain of the winner; None where it is the defaults, or nothing was confirmed."""
+    """The gain of the winner over the defaults; None where they win, or without confirmation launches."""
     winner, defaults = ranking.winner, ranking.defaults
     if winner is None or defaults is None or winner.trial_number == defaults.trial_number:
         return None
     return gain_between(winner, defaults, trials, experiment)
 
 
-def gain_between(best: Standing, first: Standing, trials: Sequence[Trial], experiment: Experiment) -> Gain | None:
-    """The gain of a confirmed candidate over the defaults; None where either lacks launches with figures.
+def gain_between(
+    challenger: Standing, defaults: Standing, trials: Sequence[Trial], experiment: Experiment
+) -> Gain | None:
+    """The gain of a candidate over the defaults; None where either lacks launches with steady-state figures.
 
-    Student's t on the log utilities of single launches, whose variance both candidates share.
+    Student's t interval on the log utilities of launches, with a variance pooled over both candidates.
     """
     from autotuner.scoring.judge import judge
     from autotuner.scoring.pool import group_by_candidate, launch_log_utilities, log_standard_error
 
-    if not best.confirmation_count:
+    if not challenger.confirmation_count:
         return None
     groups = {group.candidate.key: group for group in group_by_candidate(judge(trial, experiment) for trial in trials)}
-    winner, defaults = groups[best.candidate.key], groups[first.candidate.key]
-    again = [trial for trial in winner.trials if trial.purpose == "confirmation"]
-    wins, losses = (
-        launch_log_utilities(again, best.load_points),
-        launch_log_utilities(defaults.trials, first.load_points),
-    )
-    if not wins or not losses or len(wins) + len(losses) < 3:
+    pairs = [(groups[standing.candidate.key], standing.load_points) for standing in (challenger, defaults)]
+    confirmations = [trial for trial in pairs[0][0].trials if trial.purpose == "confirmation"]
+    challenger_logs = launch_log_utilities(confirmations, challenger.load_points)
+    default_logs = launch_log_utilities(pairs[1][0].trials, defaults.load_points)
+    if not challenger_logs or not default_logs or len(challenger_logs) + len(default_logs) < 3:
         return None
     errors = [
         error
-        for group, points in ((winner, best.load_points), (defaults, first.load_points))
+        for group, points in pairs
         for point in points
         for result in group.results_at(point)[-1:]
         if (error := log_standard_error(result, group.candidate.gpus, experiment)) is not None
     ]
-    within = math.sqrt(fmean(error**2 for error in errors) / len(best.load_points)) if errors else 0.0
-    middle, reach = fmean(wins) - fmean(losses), half_width(wins, losses, within)
-    return Gain(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach), len(wins), len(losses))
+    launch_error = math.sqrt(fmean(error**2 for error in errors) / len(challenger.load_points)) if errors else 0.0
+    log_ratio = fmean(challenger_logs) - fmean(default_logs)
+    margin = half_width(challenger_logs, default_logs, launch_error)
+    ends = math.exp(log_ratio - margin), math.exp(log_ratio + margin)
+    return Gain(math.exp(log_ratio), *ends, len(challenger_logs), len(default_logs))

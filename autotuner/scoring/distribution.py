@@ -1,4 +1,4 @@
-"""Pooled samples to a `Distribution`: percentiles by rank, and intervals that respect requests."""
+"""Summary statistics of latencies: percentiles by rank, with intervals that account for correlation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ PERCENTS = (25, 50, 75, 90, 95, 99)
 
 
 def request_distribution(samples: Sequence[float], errors: int = 0, in_flight: float = 1.0) -> Distribution | None:
-    """One sample per request, in the order in which they were sent; `in_flight` of them at once.
+    """The distribution of one sample per request, in the order in which they were sent; None of none.
 
-    `errors` more requests count as infinitely slow in what is `adjusted`.
+    Intervals come from batches of at least `in_flight` requests. `errors` further requests count as
+    infinitely slow in the adjusted percentiles.
     """
     if not samples:
         return None
@@ -29,30 +30,30 @@ def request_distribution(samples: Sequence[float], errors: int = 0, in_flight: f
     adjusted: dict[str, float | None] = {}
     adjusted_intervals: dict[str, tuple[float | None, float | None]] = {}
     for percent in PERCENTS:
-        at = ordered[percentile_rank(n, percent) - 1]
-        share = batches.effective_sample_size((sent <= at).astype(np.float64)) / n
-        low, high = dependent_interval_ranks(n, percent, n * share)
-        intervals[f"p{percent}"] = (float(ordered[low - 1]) if low else 0.0, _order_statistic(ordered, high))
+        value = ordered[percentile_rank(n, percent) - 1]
+        share = batches.effective_sample_size((sent <= value).astype(np.float64)) / n
+        lower, upper = dependent_interval_ranks(n, percent, n * share)
+        intervals[f"p{percent}"] = (float(ordered[lower - 1]) if lower else 0.0, _order_statistic(ordered, upper))
         adjusted[f"p{percent}"] = _order_statistic(ordered, percentile_rank(total, percent))
         if errors:
-            low, high = dependent_interval_ranks(total, percent, total * share)
+            lower, upper = dependent_interval_ranks(total, percent, total * share)
             adjusted_intervals[f"p{percent}"] = (
-                _order_statistic(ordered, low) if low else 0.0,
-                _order_statistic(ordered, high),
+                _order_statistic(ordered, lower) if lower else 0.0,
+                _order_statistic(ordered, upper),
             )
     return _summarize(ordered, intervals, adjusted, adjusted_intervals)
 
 
 def _order_statistic(ordered: Samples, rank: int | None) -> float | None:
-    """The sample at a rank from 1; None beyond the last, where there is none or an error."""
+    """The sample of a 1-based rank; None beyond the last, for no limit or an error."""
     return None if rank is None or rank > len(ordered) else float(ordered[rank - 1])
 
 
 def token_distribution(groups: Sequence[Samples]) -> Distribution | None:
-    """Many samples per request, one array each.
+    """The distribution of many samples per request, one array each; None of none.
 
-    Samples of one request resemble each other, so the intervals treat the request as the unit:
-    a cluster estimate for the mean, Woodruff's method for the percentiles.
+    Samples of one request are correlated, so the request is the sampling unit: cluster-robust intervals
+    for the mean, Woodruff's (1952) method for the percentiles.
     """
     groups = [group for group in groups if len(group)]
     if not groups:
@@ -68,10 +69,10 @@ def token_distribution(groups: Sequence[Samples]) -> Distribution | None:
     for percent in PERCENTS:
         value = ordered[percentile_rank(n, percent) - 1]
         error = _cluster_standard_error((pooled <= value).astype(np.float64), starts, sizes)
-        low, high = _t_interval(percent / 100, error, degrees)
+        lower, upper = _t_interval(percent / 100, error, degrees)
         intervals[f"p{percent}"] = (
-            float(ordered[math.floor(low * n + 1e-9) - 1]) if low * n >= 1 else 0.0,
-            float(ordered[max(1, math.ceil(high * n - 1e-9)) - 1]) if high is not None and high <= 1 else None,
+            float(ordered[math.floor(lower * n + 1e-9) - 1]) if lower * n >= 1 else 0.0,
+            float(ordered[max(1, math.ceil(upper * n - 1e-9)) - 1]) if upper is not None and upper <= 1 else None,
         )
     return _summarize(ordered, intervals, {})
 
@@ -102,12 +103,12 @@ def _summarize(
     )
 
 
-def _t_interval(centre: float, error: float, degrees_of_freedom: int) -> tuple[float, float | None]:
-    """centre +- t x error, cut at 0; one request alone bounds nothing."""
+def _t_interval(mean: float, standard_error: float, degrees_of_freedom: int) -> tuple[float, float | None]:
+    """mean +- t x standard error, cut at 0; no upper limit without a degree of freedom."""
     if degrees_of_freedom < 1:
         return 0.0, None
-    reach = t_quantile(degrees_of_freedom) * error
-    return max(0.0, centre - reach), centre + reach
+    half_width = t_quantile(degrees_of_freedom) * standard_error
+    return max(0.0, mean - half_width), mean + half_width
 
 
 def _standard_deviation(samples: Samples) -> float:
@@ -115,7 +116,7 @@ def _standard_deviation(samples: Samples) -> float:
 
 
 def _cluster_standard_error(samples: Samples, starts: NDArray[np.intp], sizes: Samples) -> float:
-    """Standard error of the pooled mean when each request is one draw."""
+    """Cluster-robust standard error of the pooled mean, each request a cluster."""
     requests = len(sizes)
     if requests < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""What each load point of a trial is worth: its verdict, and its score after SLO penalties."""
+"""The verdict and the score of each load point."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INVALIDATING_VERDICTS = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATUR
 
 
 def judge(trial: Trial, experiment: Experiment) -> Trial:
-    """The trial with a verdict and a score on each load point; judging twice changes nothing."""
+    """The trial with a verdict and a score for each load point; idempotent."""
     points = tuple(
         judge_load_point(result, trial.candidate.gpus, experiment) for result in trial.measurement.load_points
     )
@@ -23,7 +23,7 @@ def judge(trial: Trial, experiment: Experiment) -> Trial:
 
 
 def judge_load_point(result: LoadPointResult, gpus: int, experiment: Experiment) -> LoadPointResult:
-    """One load point with its verdict and score; the score is None where the objective has no figure."""
+    """The load point with its verdict and score; the score is None where the objective has no value."""
     terms = term_outcomes(result.metrics, experiment.slo, open_loop=result.load_point.rate is not None)
     return replace(
         result,
@@ -43,21 +43,21 @@ def _score(metrics: Metrics, terms: tuple[TermOutcome, ...], gpus: int, experime
 
 
 def decide_verdict(result: LoadPointResult, slo: Slo) -> Verdict:
-    """Untrustworthy figures first, then targets missed, then targets met but not yet proven.
+    """The verdict by validity checks first, then by targets missed, then by targets not yet decided.
 
-    Each statement of the SLO is missed or met by its whole 95% interval: 20 good requests of 20 do
-    not prove 95%. A sequential test that ended the load point decides what intervals leave open. A
-    hard term whose figure is out by more than its `fail_ratio` fails whatever the share.
+    A target is met or missed only by its whole 95% interval: 20 good requests of 20 do not prove 95%.
+    A sequential test that ended the load point decides what intervals leave open. A hard term
+    violated by more than its `fail_ratio` makes the load point infeasible whatever the attainment.
     """
-    raised = {CHECK_VERDICTS.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
-    for gravest in _INVALIDATING_VERDICTS:
-        if gravest in raised:
-            return gravest
+    check_verdicts = {CHECK_VERDICTS.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
+    for verdict in _INVALIDATING_VERDICTS:
+        if verdict in check_verdicts:
+            return verdict
     open_loop = result.load_point.rate is not None
     states = {statement.state for statement in slo_statements(result.metrics, slo, open_loop=open_loop)}
-    hard = any(term.state == "failed" for term in term_outcomes(result.metrics, slo, open_loop=open_loop))
-    if hard or "fails" in states or result.decided == MISSES_TARGETS:
+    hard_failed = any(term.state == "failed" for term in term_outcomes(result.metrics, slo, open_loop=open_loop))
+    if hard_failed or "fails" in states or result.decided == MISSES_TARGETS:
         return Verdict.INFEASIBLE
-    if ("open" in states and result.decided != MEETS_TARGETS) or Verdict.UNDECIDED in raised:
+    if ("open" in states and result.decided != MEETS_TARGETS) or Verdict.UNDECIDED in check_verdicts:
         return Verdict.UNDECIDED
     return Verdict.FEASIBLE

@@ -1,4 +1,4 @@
-"""What a run optimises: each objective's figure, unit, direction, and its positive utility."""
+"""The objectives of a search: how each is computed from metrics, its unit and direction, and its utility."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MetricFunction = Callable[[Metrics, int, float | None], float | None]
 
 @dataclass(frozen=True)
 class Objective:
-    """One goal.
+    """An objective to minimise or maximise.
 
-    `value(metrics, gpus, price)` is None where the load point gave no such figure; `gpus` is what
-    one server takes, `price` the cost of one GPU for an hour or None. `at_equal_load` says that
-    candidates are compared over the same load points instead of each at its best one. `metric` is
-    the field of Metrics that it goes by. `comparison` goes between a ratio of utilities and what it compares with.
+    `value(metrics, gpus, price)` is None where the load point gave no such metric; `gpus` is the number of
+    GPUs of one server, `price` the cost of one GPU-hour or None. With `at_equal_load` candidates are
+    compared over the same load points, else each at its best one. `metric` is the field of Metrics that
+    `value` is computed from. `comparison_phrase` stands after a ratio: "1.2x <faster than> the defaults".
     """
 
     name: str
@@ -32,28 +32,28 @@ class Objective:
     at_equal_load: bool = False
 
     def unit(self, price: float | None = None) -> str:
-        """The unit of `value`, which for a cost depends on whether a price is known."""
+        """The unit of `value`; that of a cost depends on whether a price is given."""
         return self.unit_for_price(price)
 
     def interval(self, metrics: Metrics, gpus: int, price: float | None) -> tuple[float, float] | None:
-        """The 95% interval of `value` on one launch; None where it is unbounded or not known."""
-        figure = getattr(metrics, self.metric)
-        if isinstance(figure, Distribution):
-            low, high = figure.intervals.get("mean", (0.0, None))
-            return None if high is None else (low, high)
-        value, ends = self.value(metrics, gpus, price), metrics.intervals.get(self.metric)
-        if ends is None or not value or not ends[0]:
+        """The 95% interval of `value` within one launch; None where it has no upper limit or is not known."""
+        metric = getattr(metrics, self.metric)
+        if isinstance(metric, Distribution):
+            lower, upper = metric.intervals.get("mean", (0.0, None))
+            return None if upper is None else (lower, upper)
+        value, interval = self.value(metrics, gpus, price), metrics.intervals.get(self.metric)
+        if interval is None or not value or not interval[0]:
             return None
-        low, high = (end / figure for end in ends)
-        return (value * low, value * high) if self.direction == "max" else (value / high, value / low)
+        lower, upper = (limit / metric for limit in interval)
+        return (value * lower, value * upper) if self.direction == "max" else (value / upper, value / lower)
 
     def utility(self, value: float) -> float:
-        """`value` turned so that higher is better; positive for every positive value."""
+        """`value` or, where lower is better, its reciprocal: positive, and higher is better."""
         return value if self.direction == "max" else 1 / value
 
 
 def output_token_cost(metrics: Metrics, gpus: int, price: float | None) -> float | None:
-    """Currency, or GPU-seconds where no price is known, for a million output tokens."""
+    """Cost of a million output tokens in currency, or in GPU-seconds where no price is given."""
     if metrics.output_throughput <= 0:
         return None
     gpu_seconds = gpus * 1e6 / metrics.output_throughput
@@ -71,7 +71,7 @@ def total_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = 
 
 
 def output_token_cost_unit(price: float | None) -> str:
-    """The unit `cost` answers in."""
+    """The unit of `output_token_cost`."""
     return "GPU-s / 1M output tokens" if price is None else "currency / 1M output tokens"
 
 

@@ -1,4 +1,4 @@
-"""The points no other point beats, over any two or more axes."""
+"""The Pareto frontier of load points over two or more metrics."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from autotuner.scoring.objective import (
 )
 
 UNSTEADY_VERDICTS = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
-"""Verdicts whose figures stand for no steady state, and so for no point to trade off."""
+"""Verdicts without a valid steady state, which are left out of the frontier."""
 
 
 @dataclass(frozen=True)
 class ParetoAxis:
-    """One thing to trade off: a figure of a load point, its unit, and which way is better."""
+    """One axis of a frontier: a metric of a load point, its unit, and which direction is better."""
 
     name: str
     label: str
@@ -36,7 +36,7 @@ def _mean(distribution: Distribution | None) -> float | None:
 
 
 def interactivity(metrics: Metrics, gpus: int = 1, price: float | None = None) -> float | None:
-    """Tokens per second that one user sees."""
+    """Per-user speed in tokens per second."""
     return metrics.interactivity
 
 
@@ -54,10 +54,10 @@ AXES: Mapping[str, ParetoAxis] = {
 
 @dataclass(frozen=True)
 class ParetoPoint:
-    """One load point of one trial on the chosen axes.
+    """One load point of one trial, with its coordinates on the selected axes.
 
-    `trusted` where its figures stand for a steady state, `on_frontier` where it meets the targets
-    and no other such point of the same scenario and source beats it.
+    `is_trusted` where its metrics are of a valid steady state, `on_frontier` where it meets the targets
+    and no other such point of the same scenario and source dominates it.
     """
 
     trial: Trial
@@ -68,7 +68,7 @@ class ParetoPoint:
 
 
 def select_axes(names: Sequence[str]) -> tuple[ParetoAxis, ...]:
-    """The named axes; UsageError for an unknown one or fewer than two."""
+    """The axes of these names; UsageError for an unknown one or fewer than two."""
     for name in names:
         if name not in AXES:
             raise UsageError(unknown_name_message("axis", name, AXES))
@@ -77,22 +77,24 @@ def select_axes(names: Sequence[str]) -> tuple[ParetoAxis, ...]:
     return tuple(AXES[name] for name in names)
 
 
-def pareto_points(trials: Sequence[Trial], experiment: Experiment, chosen: Sequence[ParetoAxis]) -> list[ParetoPoint]:
-    """Every load point that has a figure on each axis, once for each candidate.
+def pareto_points(
+    trials: Sequence[Trial], experiment: Experiment, selected_axes: Sequence[ParetoAxis]
+) -> list[ParetoPoint]:
+    """Every load point that has a value on each axis, once for each candidate.
 
-    On the frontier are only those of trusted figures: no failed trial, no invalid or saturated load
-    point; and where there are targets only those that are proven to meet them.
+    The frontier has no failed trials and no invalid or saturated load points, and where there are
+    targets only load points that are proven to meet them.
     """
     price = experiment.hardware.price_per_gpu_hour
-    found = []
+    points = []
     for trial, result in _latest_results(trials):
-        values = [axis.value(result.metrics, trial.candidate.gpus, price) for axis in chosen]
-        at = tuple(value for value in values if value is not None)
-        if len(at) == len(chosen):
-            found.append(ParetoPoint(trial, result, at, _is_trusted(trial, result)))
-    groups = _comparable_groups(found, targets=bool(experiment.slo.terms))
-    members = {index for group in groups for index in _frontier_indices(found, group, chosen)}
-    return [replace(point, on_frontier=index in members) for index, point in enumerate(found)]
+        values = [axis.value(result.metrics, trial.candidate.gpus, price) for axis in selected_axes]
+        coordinates = tuple(value for value in values if value is not None)
+        if len(coordinates) == len(selected_axes):
+            points.append(ParetoPoint(trial, result, coordinates, _is_trusted(trial, result)))
+    groups = _comparable_groups(points, targets=bool(experiment.slo.terms))
+    frontier_indices = {index for group in groups for index in _frontier_indices(points, group, selected_axes)}
+    return [replace(point, on_frontier=index in frontier_indices) for index, point in enumerate(points)]
 
 
 def _is_trusted(trial: Trial, result: LoadPointResult) -> bool:
@@ -100,47 +102,48 @@ def _is_trusted(trial: Trial, result: LoadPointResult) -> bool:
 
 
 def _latest_results(trials: Sequence[Trial]) -> list[tuple[Trial, LoadPointResult]]:
-    """Every load point of every candidate, the last trusted one where it was driven again.
+    """Each load point of each candidate once: its last result, a trusted one before others.
 
-    Confirmations repeat what a candidate did before, and trade nothing off against it.
+    Confirmation launches are left out: they only repeat measurements of the same candidate.
     """
-    kept: dict[tuple[str, LoadPoint, str], tuple[Trial, LoadPointResult]] = {}
+    latest: dict[tuple[str, LoadPoint, str], tuple[Trial, LoadPointResult]] = {}
     for trial in trials:
         for result in trial.measurement.load_points if trial.purpose != "confirmation" else ():
             key = (trial.candidate.key, result.load_point, result.source)
-            if key not in kept or _is_trusted(trial, result) or not _is_trusted(*kept[key]):
-                kept[key] = (trial, result)
-    return list(kept.values())
+            if key not in latest or _is_trusted(trial, result) or not _is_trusted(*latest[key]):
+                latest[key] = (trial, result)
+    return list(latest.values())
 
 
-def _comparable_groups(found: Sequence[ParetoPoint], *, targets: bool) -> list[list[int]]:
-    """Indices of the points to compare, apart by scenario and source: other prompts make other tokens/s."""
+def _comparable_groups(points: Sequence[ParetoPoint], *, targets: bool) -> list[list[int]]:
+    """Indices of the points to compare, by scenario and source: tokens/s depend on the lengths of requests."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for index, point in enumerate(found):
+    for index, point in enumerate(points):
         if point.is_trusted and (point.result.verdict is Verdict.FEASIBLE or not targets):
             groups.setdefault((point.result.load_point.scenario, point.result.source), []).append(index)
     return list(groups.values())
 
 
-def _frontier_indices(found: Sequence[ParetoPoint], group: Sequence[int], chosen: Sequence[ParetoAxis]) -> list[int]:
-    members = frontier([found[index].coordinates for index in group], [axis.direction for axis in chosen])
-    return [group[member] for member in members]
+def _frontier_indices(
+    points: Sequence[ParetoPoint], group: Sequence[int], selected_axes: Sequence[ParetoAxis]
+) -> list[int]:
+    frontier_members = frontier(
+        [points[index].coordinates for index in group], [axis.direction for axis in selected_axes]
+    )
+    return [group[member] for member in frontier_members]
 
 
 def frontier(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[int]:
-    """Indices of the points that no other is at least as good as in all axes and better in one.
-
-    Equal points are on the frontier together. The indices ascend.
-    """
-    signs = [1.0 if sense == "max" else -1.0 for sense in directions]
-    better = [tuple(sign * value for sign, value in zip(signs, point, strict=True)) for point in points]
+    """Ascending indices of the points that no other point dominates; equal points are all included."""
+    signs = [1.0 if direction == "max" else -1.0 for direction in directions]
+    maximized = [tuple(sign * value for sign, value in zip(signs, point, strict=True)) for point in points]
     members: list[int] = []
     # From the best on the first axis down, only an earlier point can dominate a later one.
-    for index in sorted(range(len(better)), key=lambda i: better[i], reverse=True):
-        if not any(_dominates(better[member], better[index]) for member in members):
+    for index in sorted(range(len(maximized)), key=lambda i: maximized[i], reverse=True):
+        if not any(_dominates(maximized[member], maximized[index]) for member in members):
             members.append(index)
     return sorted(members)
 
 
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+    return first != second and all(a >= b for a, b in zip(first, second, strict=True))

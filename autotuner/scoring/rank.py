@@ -1,10 +1,9 @@
 """Candidates in order, best first, and the winner.
 
-A candidate stands on all its launches together. Latency objectives compare candidates over the same
-load points; the others take each at the load point of each scenario where it does best. Meeting the
-targets comes before the penalised score, and what was pruned, failed or was not measured completely
-comes after everything that was. Among candidates that cannot be told apart from the first, one that
-was confirmed on fresh launches goes first.
+A candidate is ranked by all its launches together. Latency objectives compare candidates over the same
+load points; other objectives take each candidate at its best load point of each scenario. Meeting the
+targets comes before the penalised score, and candidates that were pruned, failed or measured incompletely
+come last. Among candidates tied with the first, one with confirmation launches comes first.
 """
 
 from __future__ import annotations
@@ -46,16 +45,16 @@ _SOURCE_ORDER: tuple[Source, ...] = ("measured", "simulated", "predicted")
 
 @dataclass(frozen=True)
 class Standing:
-    """One candidate's place; `trial` is the launch it was searched with, `launches` how many stand behind it.
+    """One candidate's position in the ranking.
 
-    `value` is the objective's figure in its unit, the geometric mean over launches and
-    `load_points`, on which the standing rests: all of the experiment for a latency, the best one of
-    each scenario otherwise. `interval` is its 95% interval, None where a single launch bounds
-    nothing. `tied` says that it cannot be told apart from the first. `gain` is the ratio to the
-    engine's own defaults, higher is better, which only confirmation makes a claim. `verdict` is the
-    worst of the load points', and None for a candidate that failed or lacks one; `reason` says
-    which. `confirmations` are fresh launches of the winner or the defaults at the end, and
-    `fresh_value` is what those alone came to.
+    `trial_number` is that of its launch in the search, `launch_count` the number of launches pooled.
+    `value` is the objective in its unit, the geometric mean over launches and `load_points`: all of the
+    experiment for a latency, the best one of each scenario otherwise. `interval` is its 95% interval,
+    None where it is not known. `is_tied` says that it cannot be distinguished from the first. `gain` is
+    the ratio of utilities to the engine's own defaults, higher is better, and unconfirmed. `verdict` is
+    the worst one of the load points, None for a candidate that failed, was pruned or lacks a load point;
+    `reason` explains it. `confirmation_count` launches at the end confirm the winner or the defaults;
+    `confirmation_value` is the value of those alone.
     """
 
     rank: int
@@ -78,12 +77,12 @@ class Standing:
 
     @property
     def headline_value(self) -> float | None:
-        """The figure to quote: that of launches nothing was chosen by, where there are any."""
+        """The value to quote: that of confirmation launches, which is free of selection bias, where there are any."""
         return self.value if self.confirmation_value is None else self.confirmation_value
 
     @property
     def load_point(self) -> LoadPoint | None:
-        """The operating point, where the standing rests on a single one."""
+        """The operating point, where there is a single one."""
         return self.load_points[0] if len(self.load_points) == 1 else None
 
 
@@ -91,9 +90,9 @@ class Standing:
 class Ranking:
     """All standings, best first.
 
-    `winner` is the first one when its targets are met, or met but not yet proven (its verdict
-    says which); None when nothing meets them. `baseline` is the trial of the engine's own defaults,
-    to which gains refer; None where they were not launched.
+    `winner` is the first one when its verdict is feasible or undecided, None otherwise.
+    `baseline_trial_number` is the launch of the engine's own defaults, to which gains refer; None where
+    they were not launched.
     """
 
     standings: tuple[Standing, ...]
@@ -104,13 +103,13 @@ class Ranking:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Who answered, most trusted first; more than one means that figures are not comparable."""
+        """The sources of the results, most trusted first; results of different sources are not comparable."""
         present = {standing.source for standing in self.standings}
         return tuple(source for source in _SOURCE_ORDER if source in present)
 
     @property
     def defaults(self) -> Standing | None:
-        """Where the engine's own defaults stand."""
+        """The standing of the engine's own defaults."""
         return next(
             (standing for standing in self.standings if standing.trial_number == self.baseline_trial_number), None
         )
@@ -118,10 +117,10 @@ class Ranking:
 
 @dataclass(frozen=True)
 class _RankingEntry:
-    """A standing before it has a rank; `tier` sorts before the score.
+    """A standing without its rank, and what sorts it: `tier` before the score, `violation` after it.
 
-    `logs` are the log utilities of its launches, `error` the standard error of a single one from
-    within, None where it is not known.
+    `log_utilities` has one value per launch; `standard_error` is that of one of them, estimated within its
+    launch, None where it is not known.
     """
 
     tier: float
@@ -132,104 +131,110 @@ class _RankingEntry:
 
 
 def rank(trials: Sequence[Trial], experiment: Experiment, *, prefer_defaults: bool = True) -> Ranking:
-    """All candidates in order. A failed one stands last, and wins under no objective.
+    """Rank all candidates; failed ones come last and win under no objective.
 
-    The engine's own defaults go before what cannot be told apart from them, for nobody should set
-    flags for nothing; `prefer_defaults` false leaves that out, for whoever looks for a candidate to
-    confirm.
+    The engine's own defaults come before candidates tied with them, so that nobody sets flags without a
+    gain; `prefer_defaults` false turns that off, to select a candidate to confirm.
     """
     ranking = _rank_with_priority(trials, experiment, None)
     first, defaults = (ranking.standings or (None,))[0], ranking.defaults
     if not prefer_defaults or first is None or defaults is None or not defaults.is_tied:
         return ranking
-    proven = gain_between(first, defaults, trials, experiment)
-    return ranking if proven and proven.is_reliable else _rank_with_priority(trials, experiment, defaults.trial_number)
+    gain = gain_between(first, defaults, trials, experiment)
+    return ranking if gain and gain.is_reliable else _rank_with_priority(trials, experiment, defaults.trial_number)
 
 
 def _rank_with_priority(trials: Sequence[Trial], experiment: Experiment, priority_trial_number: int | None) -> Ranking:
-    """All candidates in order, the one of trial `ahead` before all others."""
+    """Rank all candidates, the one of trial `priority_trial_number` first."""
     objective = OBJECTIVES[experiment.optimization.objective]
-    place = _entry_at_equal_load if objective.at_equal_load else _entry_at_best_load
+    entry_of = _entry_at_equal_load if objective.at_equal_load else _entry_at_best_load
     groups = group_by_candidate(judge(trial, experiment) for trial in trials)
-    placed = [_failed_entry(group) or _pruned_entry(group) or place(group, experiment) for group in groups]
-    placed.sort(key=_sort_key)
-    placed = _move_confirmed_first(placed)
-    placed.sort(key=lambda item: item.standing.trial_number != priority_trial_number)
-    first = placed[0] if placed else None
+    entries = [_failed_entry(group) or _pruned_entry(group) or entry_of(group, experiment) for group in groups]
+    entries.sort(key=_sort_key)
+    entries = _move_confirmed_first(entries)
+    entries.sort(key=lambda entry: entry.standing.trial_number != priority_trial_number)
+    first = entries[0] if entries else None
     baseline = next((trial.number for trial in trials if trial.purpose == "baseline"), None)
-    defaults = next((item.standing for item in placed if item.standing.trial_number == baseline), None)
+    defaults = next((entry.standing for entry in entries if entry.standing.trial_number == baseline), None)
     standings = tuple(
         replace(
-            item.standing,
+            entry.standing,
             rank=position,
-            gain=_relative_gain(item, defaults, objective),
-            interval=_interval(item, placed, objective),
-            is_tied=first is not None and item is not first and _is_tied(item, first, placed),
+            gain=_relative_gain(entry, defaults, objective),
+            interval=_interval(entry, entries, objective),
+            is_tied=first is not None and entry is not first and _is_tied(entry, first, entries),
         )
-        for position, item in enumerate(placed, start=1)
+        for position, entry in enumerate(entries, start=1)
     )
-    wins = bool(standings) and standings[0].verdict in (Verdict.FEASIBLE, Verdict.UNDECIDED)
+    has_winner = bool(standings) and standings[0].verdict in (Verdict.FEASIBLE, Verdict.UNDECIDED)
     return Ranking(
         standings=standings,
-        winner=standings[0] if wins else None,
+        winner=standings[0] if has_winner else None,
         objective=objective.name,
         unit=objective.unit(experiment.hardware.price_per_gpu_hour),
         baseline_trial_number=baseline,
     )
 
 
-def _sort_key(item: _RankingEntry) -> tuple[float, int, float, float, int]:
-    standing = item.standing
+def _sort_key(entry: _RankingEntry) -> tuple[float, int, float, float, int]:
+    standing = entry.standing
     return (
-        item.tier,
+        entry.tier,
         _SOURCE_ORDER.index(standing.source),
         -(standing.score or 0.0),
-        item.violation,
+        entry.violation,
         standing.trial_number,
     )
 
 
-def _move_confirmed_first(placed: list[_RankingEntry]) -> list[_RankingEntry]:
-    """The same, a confirmed candidate in front where the first is not and cannot be told apart from it."""
-    if not placed or placed[0].standing.confirmation_count:
-        return placed
-    level = (item for item in placed[1:] if item.standing.confirmation_count and _is_tied(item, placed[0], placed))
-    best = next(level, None)
-    return placed if best is None else [best, *(item for item in placed if item is not best)]
+def _move_confirmed_first(entries: list[_RankingEntry]) -> list[_RankingEntry]:
+    """Move the best confirmed candidate to the front where the first is unconfirmed and tied with it."""
+    if not entries or entries[0].standing.confirmation_count:
+        return entries
+    tied = (
+        entry for entry in entries[1:] if entry.standing.confirmation_count and _is_tied(entry, entries[0], entries)
+    )
+    confirmed = next(tied, None)
+    return entries if confirmed is None else [confirmed, *(entry for entry in entries if entry is not confirmed)]
 
 
-def _is_tied(item: _RankingEntry, first: _RankingEntry, placed: Sequence[_RankingEntry]) -> bool:
-    """Whether a candidate of the same tier and source may be as good as the first, by all that is known of noise."""
+def _is_tied(entry: _RankingEntry, first: _RankingEntry, entries: Sequence[_RankingEntry]) -> bool:
+    """Whether a candidate of the same tier and source differs from the first by no more than noise.
+
+    The noise is the 95% interval of the difference, or the equivalence margin where that is wider.
+    """
     if (
-        (item.tier, item.standing.source) != (first.tier, first.standing.source)
-        or not item.log_utilities
+        (entry.tier, entry.standing.source) != (first.tier, first.standing.source)
+        or not entry.log_utilities
         or not first.log_utilities
     ):
         return False
-    reach = half_width(
-        item.log_utilities,
+    margin = half_width(
+        entry.log_utilities,
         first.log_utilities,
-        _rms_standard_error(item, first),
-        variance_groups=[other.log_utilities for other in placed],
+        _rms_standard_error(entry, first),
+        variance_groups=[each.log_utilities for each in entries],
     )
-    return abs(fmean(item.log_utilities) - fmean(first.log_utilities)) <= max(reach, math.log(1 + EQUIVALENCE_MARGIN))
+    return abs(fmean(entry.log_utilities) - fmean(first.log_utilities)) <= max(margin, math.log(1 + EQUIVALENCE_MARGIN))
 
 
-def _rms_standard_error(*items: _RankingEntry) -> float:
-    """The root mean square of what is known of the errors within launches."""
-    squares = [item.standard_error**2 for item in items if item.standard_error is not None]
+def _rms_standard_error(*entries: _RankingEntry) -> float:
+    """The root mean square of the known standard errors; 0 where none is known."""
+    squares = [entry.standard_error**2 for entry in entries if entry.standard_error is not None]
     return math.sqrt(fmean(squares)) if squares else 0.0
 
 
-def _interval(item: _RankingEntry, placed: Sequence[_RankingEntry], objective: Objective) -> tuple[float, float] | None:
+def _interval(
+    entry: _RankingEntry, entries: Sequence[_RankingEntry], objective: Objective
+) -> tuple[float, float] | None:
     """The 95% interval of a standing's value, in its unit."""
-    value = item.standing.value
-    if not value or not item.log_utilities or item.standard_error is None:
+    value = entry.standing.value
+    if not value or not entry.log_utilities or entry.standard_error is None:
         return None
-    reach = half_width(
-        item.log_utilities, None, item.standard_error, variance_groups=[other.log_utilities for other in placed]
+    margin = half_width(
+        entry.log_utilities, None, entry.standard_error, variance_groups=[each.log_utilities for each in entries]
     )
-    return value * math.exp(-reach), value * math.exp(reach)
+    return value * math.exp(-margin), value * math.exp(margin)
 
 
 def _tier(point: PooledLoadPoint) -> float:
@@ -240,96 +245,98 @@ def _tier(point: PooledLoadPoint) -> float:
 
 
 def _violation(points: Sequence[PooledLoadPoint]) -> float:
-    """How far the load points are outside their targets, all terms together."""
+    """The sum of the relative violations of all SLO terms over all load points."""
     terms = (term for point in points if point.result.score for term in point.result.score.terms)
     return sum(max(0.0, term.violation) for term in terms)
 
 
 def _failed_entry(group: CandidateLaunches) -> _RankingEntry | None:
-    """The standing of a candidate of which no launch ended well."""
+    """The entry of a candidate of which every launch failed; None for any other."""
     failure = group.primary_trial.measurement.failure
     if failure is None or not all(trial.failed for trial in group.trials):
         return None
-    words = f"{failure.kind.value}: {failure.message}"
-    return _RankingEntry(_FAILED_TIER, replace(_new_standing(group, None, words), failure=failure))
+    reason = f"{failure.kind.value}: {failure.message}"
+    return _RankingEntry(_FAILED_TIER, replace(_new_standing(group, None, reason), failure=failure))
 
 
 def _pruned_entry(group: CandidateLaunches) -> _RankingEntry | None:
-    why = group.primary_trial.measurement.outcome.gave_up
-    if why is None:
+    reason = group.primary_trial.measurement.outcome.gave_up
+    if reason is None:
         return None
     points = tuple(dict.fromkeys(result.load_point for result in group.primary_trial.results))
-    return _RankingEntry(_PRUNED_TIER, replace(_new_standing(group, None, f"pruned: {why}"), load_points=points))
+    return _RankingEntry(_PRUNED_TIER, replace(_new_standing(group, None, f"pruned: {reason}"), load_points=points))
 
 
 def _operating_points(group: CandidateLaunches, scenario: str, experiment: Experiment) -> list[PooledLoadPoint]:
-    """The load points of a scenario among which a candidate may choose; where it is known, its capacity alone."""
+    """The load points of a scenario at which a candidate may be ranked: its capacity alone where that is known."""
     points = [point for point in group.load_points if point.scenario == scenario]
-    every = [pool_results(group.results_at(point), experiment.slo) for point in points]
-    scored = [point for point in every if point.utility is not None]
-    capacity = next((c for c in group.primary_trial.measurement.outcome.capacities if c.scenario == scenario), None)
-    if capacity is None or not scored:
-        return scored
-    highest = capacity.load_point or min(point.load_point for point in scored)
-    return [point for point in scored if point.load_point == highest]
+    pooled_points = [pool_results(group.results_at(point), experiment.slo) for point in points]
+    scored_points = [point for point in pooled_points if point.utility is not None]
+    capacity = next(
+        (each for each in group.primary_trial.measurement.outcome.capacities if each.scenario == scenario), None
+    )
+    if capacity is None or not scored_points:
+        return scored_points
+    capacity_point = capacity.load_point or min(point.load_point for point in scored_points)
+    return [point for point in scored_points if point.load_point == capacity_point]
 
 
 def _entry_at_best_load(group: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
-    """The candidate at its best load point of each scenario: targets met first, then the higher score."""
+    """The entry of a candidate at its best load point of each scenario: by verdict, then by score."""
     best = []
     for scenario in dict.fromkeys(experiment.benchmark.traffic_scenarios):
         points = _operating_points(group, scenario, experiment)
         if not points:
-            silent = [point for point in group.load_points if point.scenario == scenario]
+            unscored = [point for point in group.load_points if point.scenario == scenario]
             return _RankingEntry(
-                _INCOMPLETE_TIER, _new_standing(group, None, _missing_figure_reason(group, silent, scenario))
+                _INCOMPLETE_TIER, _new_standing(group, None, _missing_figure_reason(group, unscored, scenario))
             )
         best.append(min(points, key=lambda point: (_tier(point), -(point.score or 0.0), _violation([point]))))
-    placed = _entry_over_load_points(best, group, experiment)
-    # a capacity lies where requests only just meet the targets, and no number of them may prove it
-    level = group.primary_trial.measurement.outcome.capacities and placed.tier == _VERDICT_ORDER.index(
+    entry = _entry_over_load_points(best, group, experiment)
+    # At its capacity a candidate only just meets the targets, which no number of requests may prove.
+    at_capacity = group.primary_trial.measurement.outcome.capacities and entry.tier == _VERDICT_ORDER.index(
         Verdict.UNDECIDED
     )
-    return replace(placed, tier=float(_VERDICT_ORDER.index(Verdict.FEASIBLE))) if level else placed
+    return replace(entry, tier=float(_VERDICT_ORDER.index(Verdict.FEASIBLE))) if at_capacity else entry
 
 
 def _entry_at_equal_load(group: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
-    """The candidate over every load point of the experiment."""
-    wanted = experiment.workload().load_points
+    """The entry of a candidate over every load point of the experiment."""
+    load_points = experiment.workload().load_points
     by_point = {
-        point: pool_results(group.results_at(point), experiment.slo) for point in wanted if group.results_at(point)
+        point: pool_results(group.results_at(point), experiment.slo) for point in load_points if group.results_at(point)
     }
-    missing = [point for point in wanted if point not in by_point or by_point[point].utility is None]
+    missing = [point for point in load_points if point not in by_point or by_point[point].utility is None]
     if missing:
         return _RankingEntry(
             _INCOMPLETE_TIER,
             _new_standing(group, None, _missing_figure_reason(group, missing, ", ".join(map(str, missing)))),
         )
-    return _entry_over_load_points([by_point[point] for point in wanted], group, experiment)
+    return _entry_over_load_points([by_point[point] for point in load_points], group, experiment)
 
 
-def _missing_figure_reason(group: CandidateLaunches, points: Sequence[LoadPoint], where: str) -> str:
-    """That there is no figure, and of which errors the answers were."""
+def _missing_figure_reason(group: CandidateLaunches, points: Sequence[LoadPoint], location: str) -> str:
+    """The reason for a missing value, with the counts of request errors."""
     errors: Counter[str] = Counter()
     for point in points:
         for result in group.results_at(point):
             errors.update(result.metrics.errors)
-    counted = ", ".join(f"{name} {count:,} times" for name, count in errors.most_common())
-    return f"no figure at {where}" + (f": {counted}" if counted else "")
+    error_counts = ", ".join(f"{name} {count:,} times" for name, count in errors.most_common())
+    return f"no figure at {location}" + (f": {error_counts}" if error_counts else "")
 
 
 def _entry_over_load_points(
     points: Sequence[PooledLoadPoint], group: CandidateLaunches, experiment: Experiment
 ) -> _RankingEntry:
-    """The standing that rests on these load points: geometric means, and the worst verdict."""
+    """The entry for these load points: geometric means of utility and score, and the worst verdict."""
     objective = OBJECTIVES[experiment.optimization.objective]
     worst = max(points, key=_tier)
-    where = f" at {worst.load_point}" if len(points) > 1 and worst.verdict is not Verdict.FEASIBLE else ""
+    location = f" at {worst.load_point}" if len(points) > 1 and worst.verdict is not Verdict.FEASIBLE else ""
     shares = [point.attainment for point in points if point.attainment]
     load_points = tuple(point.load_point for point in points)
     utility = _geometric_mean([point.utility for point in points if point.utility is not None])
     standing = replace(
-        _new_standing(group, worst.verdict, pooled_reason(worst, experiment.slo) + where),
+        _new_standing(group, worst.verdict, pooled_reason(worst, experiment.slo) + location),
         load_points=load_points,
         value=utility if objective.direction == "max" else 1 / utility,
         score=_geometric_mean([point.score for point in points if point.score is not None]),
@@ -338,15 +345,19 @@ def _entry_over_load_points(
         confirmation_value=_confirmation_value(group, load_points, objective),
     )
     errors = [log_standard_error(point.result, group.candidate.gpus, experiment) for point in points]
-    known = [error for error in errors if error is not None]
-    error = math.sqrt(sum(each**2 for each in known)) / len(known) if len(known) == len(errors) else None
-    logs = tuple(launch_log_utilities(group.trials, load_points))
-    standing = replace(standing, launch_count=len(logs) or standing.launch_count)
-    return _RankingEntry(_tier(worst), standing, _violation(points), logs, error)
+    known_errors = [standard_error for standard_error in errors if standard_error is not None]
+    standard_error = (
+        math.sqrt(sum(each**2 for each in known_errors)) / len(known_errors)
+        if len(known_errors) == len(errors)
+        else None
+    )
+    log_utilities = tuple(launch_log_utilities(group.trials, load_points))
+    standing = replace(standing, launch_count=len(log_utilities) or standing.launch_count)
+    return _RankingEntry(_tier(worst), standing, _violation(points), log_utilities, standard_error)
 
 
 def _confirmation_value(group: CandidateLaunches, points: Sequence[LoadPoint], objective: Objective) -> float | None:
-    """What the launches came to that only confirm it; None without any."""
+    """The objective's value over confirmation launches alone; None without any."""
     logs = launch_log_utilities([trial for trial in group.trials if trial.purpose == "confirmation"], points)
     if not logs:
         return None
@@ -354,15 +365,15 @@ def _confirmation_value(group: CandidateLaunches, points: Sequence[LoadPoint], o
     return utility if objective.direction == "max" else 1 / utility
 
 
-def _new_standing(group: CandidateLaunches, verdict: Verdict | None, why: str) -> Standing:
-    first = group.primary_trial
+def _new_standing(group: CandidateLaunches, verdict: Verdict | None, reason: str) -> Standing:
+    primary = group.primary_trial
     return Standing(
         0,
-        first.number,
+        primary.number,
         group.candidate,
-        first.measurement.source,
+        primary.measurement.source,
         verdict,
-        why,
+        reason,
         launch_count=sum(not trial.failed for trial in group.trials) or len(group.trials),
     )
 
@@ -371,8 +382,8 @@ def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
-def _relative_gain(item: _RankingEntry, defaults: Standing | None, objective: Objective) -> float | None:
-    standing = item.standing
+def _relative_gain(entry: _RankingEntry, defaults: Standing | None, objective: Objective) -> float | None:
+    standing = entry.standing
     if defaults is None or standing.source != defaults.source or not standing.value or not defaults.value:
         return None
     if standing.verdict not in STEADY_STATE_VERDICTS or defaults.verdict not in STEADY_STATE_VERDICTS:

@@ -1,4 +1,4 @@
-"""Why a candidate stands where it does, in one line."""
+"""The reason for a verdict, in one line."""
 
 from __future__ import annotations
 
@@ -20,87 +20,91 @@ MEETS_TARGETS, MISSES_TARGETS, TIME_LIMIT_REACHED = (
 )
 PRECISE_ENOUGH, TOO_MANY_FAILURES = "known precisely enough", "too many requests fail"
 SINGLE_CHUNK_ANSWERS = "answers come in single chunks"
-"""Why a load point was ended: with a clear answer, without one, or because its figures are known well."""
+"""Why a stop rule ended a load point. The texts are stored in trials.jsonl, where `judge` reads them."""
 
 CHECK_EXPLANATIONS = {
     "tpot-defined": "answers come in a single chunk, so that no time per token is known: have the server stream, "
     "or leave the target on it out",
 }
-"""What a broken check is a sign of, where its name does not say so."""
+"""Explanations of failed checks whose names do not say enough."""
 
 _UNITS = {"output_throughput": "output tokens/s", "request_throughput": "requests/s", "goodput": "requests/s"}
-"""Of the terms that are no latency."""
+"""Units of the terms that are not latencies, which are in seconds."""
 
 
 def verdict_reason(result: LoadPointResult, slo: Slo) -> str:
-    """What decided a judged load point's verdict, with the figures."""
-    stated = slo_statements(result.metrics, slo, open_loop=result.load_point.rate is not None)
-    return _describe_verdict(result, result.verdict, stated, slo)
+    """The reason for a load point's verdict, with the values that decided it."""
+    statements = slo_statements(result.metrics, slo, open_loop=result.load_point.rate is not None)
+    return _describe_verdict(result, result.verdict, statements, slo)
 
 
 def pooled_reason(point: PooledLoadPoint, slo: Slo) -> str:
-    """The same for a load point over all launches of a candidate."""
-    over = f", over {point.launch_count} launches" if point.launch_count > 1 else ""
-    return _describe_verdict(point.result, point.verdict, point.statements, slo) + over
+    """The reason for the verdict of a load point pooled over all launches of a candidate."""
+    suffix = f", over {point.launch_count} launches" if point.launch_count > 1 else ""
+    return _describe_verdict(point.result, point.verdict, point.statements, slo) + suffix
 
 
-def _describe_verdict(result: LoadPointResult, verdict: Verdict, stated: Sequence[SloStatement], slo: Slo) -> str:
-    """The reason for a verdict that `stated` led to; checks and hard terms are those of `result`."""
+def _describe_verdict(result: LoadPointResult, verdict: Verdict, statements: Sequence[SloStatement], slo: Slo) -> str:
+    """The reason for a verdict on these SLO statements; checks and hard terms are those of `result`."""
     if verdict is Verdict.FEASIBLE:
         return "all targets met" if slo.terms else "no targets set"
     if verdict is Verdict.INFEASIBLE:
-        return _describe_miss(result, stated, slo)
+        return _describe_miss(result, statements, slo)
     if verdict is Verdict.UNDECIDED:
-        parts = [_describe_statement(statement, interval=True) for statement in stated if statement.state == "open"]
-        few = (
+        parts = [_describe_statement(statement, interval=True) for statement in statements if statement.state == "open"]
+        too_few = (
             f"{pluralize(result.metrics.requests, 'request')} {'is' if result.metrics.requests == 1 else 'are'} too few"
         )
-        return "; ".join([*parts, f"{few} to tell"])
-    broken = [check for check in result.validity if not check.ok]
-    parts = [f"{check.name} {_format_value(check.value)}, not {check.limit}" for check in broken]
-    parts += [CHECK_EXPLANATIONS[check.name] for check in broken if check.name in CHECK_EXPLANATIONS]
+        return "; ".join([*parts, f"{too_few} to tell"])
+    failed_checks = [check for check in result.validity if not check.ok]
+    parts = [f"{check.name} {_format_value(check.value)}, not {check.limit}" for check in failed_checks]
+    parts += [CHECK_EXPLANATIONS[check.name] for check in failed_checks if check.name in CHECK_EXPLANATIONS]
     return "; ".join(parts)
 
 
-def _describe_miss(result: LoadPointResult, stated: Sequence[SloStatement], slo: Slo) -> str:
-    """What failed by its whole interval, then hard terms whose figure is too far out, else what was not shown."""
-    failed = [statement for statement in stated if statement.state == "fails"]
-    failed = failed or [statement for statement in stated if statement.state == "open"]
-    parts = [_describe_statement(statement) + _describe_mean_violations(statement, result, slo) for statement in failed]
+def _describe_miss(result: LoadPointResult, statements: Sequence[SloStatement], slo: Slo) -> str:
+    """The statements that fail, or without any the open ones, and the hard terms that fail by their values."""
+    decisive = [statement for statement in statements if statement.state == "fails"]
+    decisive = decisive or [statement for statement in statements if statement.state == "open"]
+    parts = [
+        _describe_statement(statement) + _describe_mean_violations(statement, result, slo) for statement in decisive
+    ]
     parts += [
-        f"{describe_term(term)}, a hard one"
+        f"{describe_term(term)}, a hard target"
         for term in term_outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
-        if term.state == "failed" and term.term not in {statement.name for statement in failed}
+        if term.state == "failed" and term.term not in {statement.name for statement in decisive}
     ]
     return "; ".join(parts)
 
 
 def _describe_mean_violations(statement: SloStatement, result: LoadPointResult, slo: Slo) -> str:
-    """The means that are beyond the targets single requests are held to: ` (mean ttft 1.1, target 1)`."""
+    """The means that violate targets on single requests: ` (mean ttft 1.1, target 1)`; empty for other statements."""
     if statement.name != ATTAINMENT:
         return ""
-    every = term_outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
-    plain = {term.name for term in request_terms(slo)}
-    over = [f"mean {describe_term(term)}" for term in every if term.violation > 0 and term.term in plain]
-    return f" ({'; '.join(over)})" if over else ""
+    outcomes = term_outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
+    names = {term.name for term in request_terms(slo)}
+    violations = [f"mean {describe_term(term)}" for term in outcomes if term.violation > 0 and term.term in names]
+    return f" ({'; '.join(violations)})" if violations else ""
 
 
 def _describe_statement(statement: SloStatement, *, interval: bool = False) -> str:
     """`81% of requests good (74% to 87%), target 95%`, or `latency.p90 5.2 s (4.8 s to 5.9 s), target 5 s`."""
 
-    def shown(value: float | None) -> str:
+    def format_value(value: float | None) -> str:
         if statement.name == ATTAINMENT:
             return "no share" if value is None else f"{format_against_target(100 * value, 100 * statement.target)}%"
         return "none" if value is None else f"{format_against_target(value, statement.target)} {_unit(statement.name)}"
 
-    ends = f" ({shown(statement.lower)} to {shown(statement.upper)})" if interval else ""
+    limits = f" ({format_value(statement.lower)} to {format_value(statement.upper)})" if interval else ""
     if statement.name == ATTAINMENT:
-        return f"{shown(statement.value)} of requests good{ends}, target {shown(statement.target)}"
-    return f"{statement.name} {shown(statement.value)}{ends}, target {statement.target:g} {_unit(statement.name)}"
+        return f"{format_value(statement.value)} of requests good{limits}, target {format_value(statement.target)}"
+    return (
+        f"{statement.name} {format_value(statement.value)}{limits}, target {statement.target:g} {_unit(statement.name)}"
+    )
 
 
 def describe_term(term: TermOutcome) -> str:
-    """A term with its figure and its target, in the units of the configuration."""
+    """A term with its value and its target, in the units of the configuration."""
     actual = (
         "none" if term.actual is None else f"{format_against_target(term.actual, term.threshold)} {_unit(term.term)}"
     )
@@ -108,13 +112,13 @@ def describe_term(term: TermOutcome) -> str:
 
 
 def format_against_target(value: float, target: float) -> str:
-    """A figure with three digits, no fewer than its whole part, and more where they tell it from a target."""
-    whole = 1 + int(f"{value:e}".split("e")[1])
-    for digits in range(max(3, whole), 16):
+    """The value with three digits, or with as many more as show on which side of the target it lies."""
+    integer_digits = 1 + int(f"{value:e}".split("e")[1])
+    for digits in range(max(3, integer_digits), 16):
         rounded = float(f"{value:.{digits}g}")
         if value == target or (rounded != target and (rounded > target) == (value > target)):
             break
-    text = f"{rounded:,.{max(0, digits - whole)}f}"
+    text = f"{rounded:,.{max(0, digits - integer_digits)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

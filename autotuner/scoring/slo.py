@@ -1,10 +1,10 @@
-"""SLO terms: how far a figure is from its target, what that costs, which requests are good, and what is shown.
+"""SLO terms: violations and their penalties, which requests are good, and which statements hold.
 
-A load point holds its targets when each of these does, by its own interval and softened by no other:
+A load point meets its targets when each of these statements holds, by its own interval and independently:
 
 1. joint attainment: the share of requests that meet every term without a statistic is at least
    `Slo.attainment`;
-2. each percentile term: p90 <= 5 s says that at least 90% of requests take at most 5 s;
+2. each percentile term: p90 <= 5 s means that at least 90% of requests take at most 5 s;
 3. each mean term: the mean is at most its threshold;
 4. each minimum: the throughput is at least its threshold.
 """
@@ -20,29 +20,26 @@ from autotuner.core import Distribution, Metrics, RequestRecord, TermOutcome
 from autotuner.experiment import EACH_REQUEST, Slo, SloTerm
 
 MAX_EXPONENT = 50.0  # exp(50) is 5e21: below any other score, and far from overflow
-MAX_VIOLATION = 1e6  # stands for "infinitely slow", which JSON cannot say
+MAX_VIOLATION = 1e6  # stands for "infinitely slow", which JSON cannot represent
 
 ATTAINMENT = "attainment"
-"""The name of the joint statement about all terms that single requests are held to."""
+"""The name of the joint statement on all targets on single requests."""
 
 
 def penalty(violation: float, weight: float, steepness: float) -> float:
-    """weight x (exp(violation / steepness) - 1) above the target, 0 below.
-
-    The -1 makes it continuous: without it a miss by nothing would already cost `weight`.
-    """
+    """weight x (exp(violation / steepness) - 1) for a positive violation, else 0; the -1 makes it continuous."""
     if violation <= 0:
         return 0.0
     return weight * math.expm1(min(violation / steepness, MAX_EXPONENT))
 
 
 def term_outcomes(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[TermOutcome, ...]:
-    """How the figure of every term came out; in an open loop TTFT and latency run from the scheduled arrival."""
+    """Every term held against the metrics; in an open loop TTFT and latency count from the scheduled arrival."""
     return tuple(_term_outcome(term, scored_value(term, metrics, open_loop=open_loop)) for term in slo.terms)
 
 
 def scored_value(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> float | None:
-    """The figure a term is scored by; None is infinitely slow.
+    """The value that a term is scored by; None is infinitely slow.
 
     A percentile counts errors as infinitely slow, so it means "at least this share of all
     requests". A TPOT or ITL that no request defines (one token each) is 0.
@@ -52,12 +49,12 @@ def scored_value(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> float |
     samples = term_distribution(term, metrics, open_loop=open_loop)
     if samples is None:
         return 0.0 if term.metric in ("tpot", "itl") and metrics.e2e is not None else None
-    plain: float = getattr(samples, term.scored_statistic)
-    return samples.adjusted.get(term.scored_statistic, plain)
+    value: float = getattr(samples, term.scored_statistic)
+    return samples.adjusted.get(term.scored_statistic, value)
 
 
 def term_distribution(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Distribution | None:
-    """The samples a latency term speaks about."""
+    """The distribution of a latency term's metric."""
     if term.metric == "ttft":
         return metrics.ttft_from_schedule if open_loop else metrics.ttft
     if term.metric == "latency":
@@ -84,10 +81,10 @@ StatementState = Literal["holds", "fails", "open"]
 
 @dataclass(frozen=True)
 class SloStatement:
-    """What a load point must hold, and whether its interval lies inside the target, outside, or across it.
+    """One statement that a load point must satisfy, and whether its 95% interval decides it.
 
-    `name` is ATTAINMENT or a term's; `value` in [`low`, `high`] is held against `target`: shares for
-    the attainment, seconds or rates for terms. None is infinite.
+    `name` is ATTAINMENT or a term's. `value` with its limits `lower` and `upper` is compared with
+    `target`: shares for the attainment, seconds or rates for terms. None is infinite.
     """
 
     name: str
@@ -99,13 +96,13 @@ class SloStatement:
     is_minimum: bool = False
 
     def with_state(self) -> SloStatement:
-        """The same with the state that its interval gives it."""
+        """The statement with its state recomputed from its interval."""
         minimum = self.is_minimum or self.name == ATTAINMENT
         return replace(self, state=_interval_state(self.lower, self.upper, self.target, is_minimum=minimum))
 
 
 def slo_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[SloStatement, ...]:
-    """Everything the SLO asks of a load point; empty without targets."""
+    """Every statement of the SLO on a load point; empty without targets."""
     return tuple(_generate_statements(metrics, slo, open_loop=open_loop))
 
 
@@ -120,9 +117,9 @@ def _generate_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> Iter
     for term in slo.terms:
         if term.is_minimum:
             value = float(getattr(metrics, term.metric))
-            low, high = metrics.intervals.get(term.metric, (value, value))
-            state = _interval_state(low, high, term.threshold, is_minimum=True)
-            yield SloStatement(term.name, value, low, high, term.threshold, state, is_minimum=True)
+            lower, upper = metrics.intervals.get(term.metric, (value, value))
+            state = _interval_state(lower, upper, term.threshold, is_minimum=True)
+            yield SloStatement(term.name, value, lower, upper, term.threshold, state, is_minimum=True)
         elif term.statistic != EACH_REQUEST:
             yield _statistic_statement(term, metrics, open_loop=open_loop)
 
@@ -130,53 +127,53 @@ def _generate_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> Iter
 def _statistic_statement(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> SloStatement:
     samples = term_distribution(term, metrics, open_loop=open_loop)
     if samples is None:
-        defined = term.metric in ("tpot", "itl") and metrics.e2e is not None
-        return SloStatement(term.name, None, None, None, term.threshold, "open" if defined else "fails")
+        has_metric = term.metric in ("tpot", "itl") and metrics.e2e is not None
+        return SloStatement(term.name, None, None, None, term.threshold, "open" if has_metric else "fails")
     value = scored_value(term, metrics, open_loop=open_loop)
-    low: float | None
-    high: float | None
-    low, high = samples.intervals.get(term.statistic, (value, value))
-    low, high = samples.adjusted_intervals.get(term.statistic, (low, high))
+    lower: float | None
+    upper: float | None
+    lower, upper = samples.intervals.get(term.statistic, (value, value))
+    lower, upper = samples.adjusted_intervals.get(term.statistic, (lower, upper))
     return SloStatement(
-        term.name, value, low, high, term.threshold, _interval_state(low, high, term.threshold, is_minimum=False)
+        term.name, value, lower, upper, term.threshold, _interval_state(lower, upper, term.threshold, is_minimum=False)
     )
 
 
 def _interval_state(lower: float | None, upper: float | None, target: float, *, is_minimum: bool) -> StatementState:
-    """Where an interval lies; an end of None is infinite."""
-    least, most = math.inf if lower is None else lower, math.inf if upper is None else upper
+    """Whether an interval lies within the target, outside, or across it; a limit of None is infinite."""
+    lower, upper = math.inf if lower is None else lower, math.inf if upper is None else upper
     if is_minimum:
-        return "holds" if least >= target else "fails" if most < target else "open"
-    return "holds" if most <= target else "fails" if least > target else "open"
+        return "holds" if lower >= target else "fails" if upper < target else "open"
+    return "holds" if upper <= target else "fails" if lower > target else "open"
 
 
 def request_terms(slo: Slo) -> tuple[SloTerm, ...]:
-    """The terms that every single request is held to: the latency targets without a statistic."""
+    """The terms on single requests: the latency targets without a statistic."""
     return tuple(term for term in slo.terms if term.statistic == EACH_REQUEST and not term.is_minimum)
 
 
 def is_good(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> bool | None:
-    """Whether a request that answered met every term; None where one speaks of what it does not have."""
-    worst = log_margin(record, terms, open_loop=open_loop)
-    return None if worst is None else worst <= 0
+    """Whether a request without an error met every term; None where it lacks a term's metric."""
+    margin = log_margin(record, terms, open_loop=open_loop)
+    return None if margin is None else margin <= 0
 
 
 def log_margin(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> float | None:
-    """The log of the worst figure of a request that answered over its threshold; at most 0 when it is good.
+    """The log of the largest ratio of a metric to its threshold, for a request without an error; good if <= 0.
 
-    None where a term speaks of a figure it does not have: a single chunk has no TPOT.
+    None where the request lacks a term's metric: a single chunk has no TPOT.
     """
-    worst = 0.0
+    ratio = 0.0
     for term in terms:
         value = request_metric(record, term.metric, open_loop=open_loop)
         if value is None:
             return None
-        worst = max(worst, value / term.threshold)
-    return math.log(worst) if worst > 0 else -math.inf
+        ratio = max(ratio, value / term.threshold)
+    return math.log(ratio) if ratio > 0 else -math.inf
 
 
 def request_metric(record: RequestRecord, metric: str, *, open_loop: bool) -> float | None:
-    """One request's TTFT, E2E, TPOT or mean ITL in seconds; None for the gaps of a single chunk."""
+    """One request's TTFT, E2E, TPOT or mean ITL in seconds; None for the TPOT and ITL of a single chunk."""
     origin = record.scheduled if open_loop else record.sent
     if metric == "ttft":
         return record.chunk_times[0] - origin
@@ -184,5 +181,5 @@ def request_metric(record: RequestRecord, metric: str, *, open_loop: bool) -> fl
         return record.chunk_times[-1] - origin
     if metric == "tpot":
         return record.tpot
-    later = sum(record.chunk_tokens[1:])
-    return (record.chunk_times[-1] - record.chunk_times[0]) / later if later else None
+    later_tokens = sum(record.chunk_tokens[1:])
+    return (record.chunk_times[-1] - record.chunk_times[0]) / later_tokens if later_tokens else None

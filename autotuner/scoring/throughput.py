@@ -1,9 +1,8 @@
-"""Rates of the steady state, each with an interval: what a server yields, not what one window happened to hold.
+"""Steady-state rates with their intervals.
 
-Closed loops run in waves, so that tokens counted between two instants are those of some waves and
-not of a whole number of them. Little's law has no edges: requests in flight over the mean time a
-request takes is the rate at which requests go through. An open loop that keeps up yields what
-arrives. Where there is no steady state, tokens are counted.
+Closed loops run in waves, so that counting tokens between two instants is biased by partial waves. Little's
+law has no such edge effects: the request rate is the mean number in flight over the mean residence time. An
+open loop below saturation has the throughput of its arrivals. Without a steady state, tokens are counted.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ Amounts = NDArray[np.float64]
 
 
 def steady_rates(observation: Observation, slo: Slo, *, saturated: bool) -> Mapping[str, Estimate | float]:
-    """Every rate by name; a plain number where there is no steady state for an interval to speak of."""
-    started = records_in_window(observation)
-    complete = bool(started) and observation.abort_reason is None and not observation.nonstationary_arrivals
-    if not complete or (saturated and observation.load_point.rate is not None):
+    """Every rate by name; plain numbers without an interval where there is no steady state."""
+    records = records_in_window(observation)
+    may_be_steady = bool(records) and observation.abort_reason is None and not observation.nonstationary_arrivals
+    if not may_be_steady or (saturated and observation.load_point.rate is not None):
         return _counted_rates(observation, slo)
-    each = request_amounts(started, slo, open_loop=observation.load_point.rate is not None)
-    concurrent = mean_in_flight(observation)
-    batches = BatchMeans(len(started), observation.load_point.concurrency or concurrent)
+    contributions = request_amounts(records, slo, open_loop=observation.load_point.rate is not None)
+    in_flight = mean_in_flight(observation)
+    batches = BatchMeans(len(records), observation.load_point.concurrency or in_flight)
     if observation.load_point.rate is not None:
-        nominal = observation.load_point.rate
-        return {name: batches.mean(amount).scaled(nominal) for name, amount in each.items()}
-    seconds = residence_times(started)
+        arrival_rate = observation.load_point.rate
+        return {name: batches.mean(amount).scaled(arrival_rate) for name, amount in contributions.items()}
+    seconds = residence_times(records)
     if not seconds.sum():
         return _counted_rates(observation, slo)
-    return {name: batches.ratio(amount, seconds).scaled(concurrent) for name, amount in each.items()}
+    return {name: batches.ratio(amount, seconds).scaled(in_flight) for name, amount in contributions.items()}
 
 
 def residence_times(records: Sequence[RequestRecord]) -> Amounts:
@@ -49,22 +48,29 @@ def residence_times(records: Sequence[RequestRecord]) -> Amounts:
 
 
 def request_amounts(records: Sequence[RequestRecord], slo: Slo, *, open_loop: bool) -> dict[str, Amounts]:
-    """What each request brings to each of RATES; a prompt counts when its request was answered."""
+    """What each request contributes to each of RATE_METRICS; a prompt counts when its request had no error."""
     terms = request_terms(slo)
-    answered = [error_class(record) is None for record in records]
-    good = [
-        bool(ok and is_good(record, terms, open_loop=open_loop)) for record, ok in zip(records, answered, strict=True)
+    success_flags = [error_class(record) is None for record in records]
+    is_good_flags = [
+        bool(ok and is_good(record, terms, open_loop=open_loop))
+        for record, ok in zip(records, success_flags, strict=True)
     ]
     output = np.array([record.output_token_count for record in records], dtype=np.float64)
     prompt = np.array([prompt_tokens(record) for record in records], dtype=np.float64)
-    whole, met = np.array(answered, dtype=np.float64), np.array(good, dtype=np.float64)
-    return dict(zip(RATE_METRICS, (output, output + prompt * whole, whole, met, output * met), strict=True))
+    succeeded, good = np.array(success_flags, dtype=np.float64), np.array(is_good_flags, dtype=np.float64)
+    return dict(
+        zip(
+            RATE_METRICS,
+            (output, output + prompt * succeeded, succeeded, good, output * good),
+            strict=True,
+        )
+    )
 
 
 def _counted_rates(observation: Observation, slo: Slo) -> dict[str, float]:
-    """What was received inside the window, from any request, whenever it started, over its length.
+    """The tokens and requests received inside the window, whenever they started, over its length.
 
-    A prompt counts when its first token arrives, a request when its last one does.
+    A prompt counts when the request's first token arrives, a request when its last one does.
     """
     start, end = observation.window
     open_loop = observation.load_point.rate is not None
@@ -74,10 +80,10 @@ def _counted_rates(observation: Observation, slo: Slo) -> dict[str, float]:
         times = record.chunk_times
         if not len(times) or times[-1] < start or times[0] > end:
             continue
-        answered = error_class(record) is None
-        good = bool(answered and is_good(record, terms, open_loop=open_loop))
+        success = error_class(record) is None
+        good = bool(success and is_good(record, terms, open_loop=open_loop))
         tokens = _tokens_between(record, start, end)
-        completed = answered and times[-1] <= end
+        completed = success and times[-1] <= end
         totals["output_throughput"] += tokens
         totals["throughput"] += tokens + (prompt_tokens(record) if times[0] >= start else 0)
         totals["request_throughput"] += completed
@@ -88,16 +94,16 @@ def _counted_rates(observation: Observation, slo: Slo) -> dict[str, float]:
 
 
 def _tokens_between(record: RequestRecord, start: float, end: float) -> float:
-    times, counted = record.chunk_times, sum(record.chunk_tokens)
+    times, chunk_total = record.chunk_times, sum(record.chunk_tokens)
     if start <= times[0] and times[-1] <= end:
-        received = counted
+        received = chunk_total
     else:
         received = sum(tokens for time, tokens in zip(times, record.chunk_tokens, strict=True) if start <= time <= end)
-    # The server's own count is right where chunks hide how many tokens they carry.
-    scale = record.output_token_count / counted if record.error is None and counted else 1.0
+    # The server's own count is right where chunks do not show how many tokens they carry.
+    scale = record.output_token_count / chunk_total if record.error is None and chunk_total else 1.0
     return received * scale
 
 
 def prompt_tokens(record: RequestRecord) -> int:
-    """Prompt tokens of a request: the server's count, else what was asked for."""
+    """Prompt tokens of a request: the server's count, else the requested length."""
     return record.requested_prompt if record.prompt_tokens is None else record.prompt_tokens

@@ -1,11 +1,11 @@
-"""Whether gains that a run claims on a real engine are found again on launches it has never seen.
+"""Whether gains that a run claims on a real engine are reproduced by fresh launches.
 
     python tests/real/setup_vllm.py ~/engine
     python benchmarks/scoring/claims.py --vllm ~/engine/vllm --model ~/engine/tiny-model --json claims.json
 
 Each of ten settings is tuned as `autotune run` does it: the engine's defaults, one candidate, and
-both again as often as by default. What is claimed is an interval of the gain. Then winner and
-defaults are launched three more times each, in turn, at the load points on which they stand; the
+both again as often as by default. The claim is the 95% interval of the gain. Then winner and
+defaults are launched three more times each, alternately, at the load points of their standings; the
 interval holds when the ratio of their geometric means lies in it. About 80 minutes on two quiet
 cores; settings that are in the JSON file already are not measured again.
 """
@@ -30,13 +30,13 @@ from autotuner.scoring.pool import launch_log_utilities
 from autotuner.search.launch import Launch, load_plan_for
 from autotuner.session import run, session_for
 
-PAIRS, OTHER_SEEDS = 3, 50_000
-DURATION, LONGEST, WARMUP = 6.0, 12.0, 2.0
+PAIR_COUNT, SEED_OFFSET = 3, 50_000
+DURATION, MAX_DURATION, WARMUP = 6.0, 12.0, 2.0
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is tuned: one candidate beside the defaults, at one load, for one objective."""
+    """One candidate to tune against the defaults, at one load, for one objective."""
 
     parameters: Mapping[str, Any]
     scenario: str
@@ -69,14 +69,14 @@ SETTINGS = (
     Setting({"max-batched-tokens": 512}, "D(512,64)", 16, "minimize_latency"),
     Setting({"kv-block-size": 32}, "D(128,32)", 32, "maximize_throughput"),
 )
-"""Most hold fewer requests at once than the defaults, which costs throughput and makes each token faster: a gain
-that is there. Where a setting is no gain the run claims none, and the next one takes its place."""
-WANTED = 10
+"""Most run fewer requests at once than the defaults, which costs throughput and lowers TPOT: a real gain.
+Where a setting is no gain the run claims none, and the next one takes its place."""
+CLAIM_COUNT = 10
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run claimed, and what three fresh pairs of launches came to; None where it claimed nothing."""
+    """The gain that a run claimed and the ratio over three fresh pairs of launches; None without a claim."""
 
     setting: str
     claimed: Gain | None
@@ -97,22 +97,22 @@ class Claim:
         return f"{self.setting}: {interval}, {reliable}; again {self.again:.3f}: {'holds' if self.holds else 'MISSES'}"
 
 
-def composition(given: argparse.Namespace, setting: Setting) -> Composition:
+def composition(arguments: argparse.Namespace, setting: Setting) -> Composition:
     """The configuration of one run."""
     fixed = {"tp-size": [1], "mem-fraction-static": None, "enable-chunked-prefill": None}
     config = {
         "parameters": {**fixed, **{name: [value] for name, value in setting.parameters.items()}},
         "runtime": {
-            "executable": str(given.vllm.resolve() / "bin" / "vllm"),
+            "executable": str(arguments.vllm.resolve() / "bin" / "vllm"),
             "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
             "extra_args": ["--enforce-eager", "--max-model-len", "2048"],
         },
         "optimization": {"max_iterations": 2},
-        "benchmark": {"duration": DURATION, "max_duration": LONGEST, "warmup": WARMUP},
+        "benchmark": {"duration": DURATION, "max_duration": MAX_DURATION, "warmup": WARMUP},
     }
     return compose(
         TaskContext(
-            model_name=str(given.model.resolve()),
+            model_name=str(arguments.model.resolve()),
             base_runtime="vllm",
             deployment_mode="process",
             traffic_scenarios=[setting.scenario],
@@ -125,20 +125,20 @@ def composition(given: argparse.Namespace, setting: Setting) -> Composition:
     )
 
 
-def check(given: argparse.Namespace, setting: Setting, folder: Path) -> Claim:
-    """Tune a setting, and launch what its claim compares three more times."""
-    what = composition(given, setting)
-    result = run(what, output=folder)
-    experiment, ranking = what.experiment, result.ranking
-    claimed = confirmed_gain(ranking, result.trials, experiment)
+def check(arguments: argparse.Namespace, setting: Setting, folder: Path) -> Claim:
+    """Tune a setting, then launch its winner and the defaults three more times."""
+    composed = composition(arguments, setting)
+    result = run(composed, output=folder)
+    experiment, ranking = composed.experiment, result.ranking
+    gain = confirmed_gain(ranking, result.trials, experiment)
     winner, defaults = ranking.winner, ranking.defaults
-    if claimed is None or winner is None or defaults is None:
+    if gain is None or winner is None or defaults is None:
         return Claim(str(setting), None, None)
     executor = session_for(experiment).create_executor(ignore_progress)
     logs: dict[int, list[float]] = {winner.trial_number: [], defaults.trial_number: []}
-    for pair in range(PAIRS):
+    for pair in range(PAIR_COUNT):
         for standing in (winner, defaults):
-            seed = experiment.benchmark.seed + OTHER_SEEDS + pair
+            seed = experiment.benchmark.seed + SEED_OFFSET + pair
             workload = replace(experiment.workload(), load_points=standing.load_points, seed=seed)
             launch = Launch(standing.candidate, "confirmation", load_plan_for(experiment, workload))
             executor.submit(pair, launch, folder / f"again-{pair}-{standing.trial_number}")
@@ -146,32 +146,37 @@ def check(given: argparse.Namespace, setting: Setting, folder: Path) -> Claim:
             assert trial is not None
             logs[standing.trial_number] += launch_log_utilities([judge(trial, experiment)], standing.load_points)
     again = math.exp(fmean(logs[winner.trial_number]) - fmean(logs[defaults.trial_number]))
-    return Claim(str(setting), claimed, again)
+    return Claim(str(setting), gain, again)
 
 
 def main() -> None:
-    """Measure what is still missing, and say how many intervals hold."""
+    """Measure the settings that are missing, and print how many intervals hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm", type=Path, required=True, help="environment that tests/real/setup_vllm.py made")
     parser.add_argument("--model", type=Path, required=True, help="model that tests/real/setup_vllm.py made")
-    parser.add_argument("--json", type=Path, required=True, help="where claims are kept, and read again")
-    given = parser.parse_args()
-    rows = json.loads(given.json.read_text()) if given.json.exists() else []
+    parser.add_argument(
+        "--json",
+        type=Path,
+        required=True,
+        help="file to which claims are written, and from which earlier ones are read",
+    )
+    arguments = parser.parse_args()
+    rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
     claims = [Claim(row["setting"], Gain(**row["claimed"]) if row["claimed"] else None, row["again"]) for row in rows]
     for claim in claims:
         print(claim, flush=True)
     for setting in SETTINGS:
-        made = [claim for claim in claims if claim.claimed is not None]
-        if len(made) >= WANTED:
+        claims_made = [claim for claim in claims if claim.claimed is not None]
+        if len(claims_made) >= CLAIM_COUNT:
             break
         if str(setting) in {claim.setting for claim in claims}:
             continue
         with tempfile.TemporaryDirectory(prefix="claims-") as folder:
-            claims.append(check(given, setting, Path(folder)))
+            claims.append(check(arguments, setting, Path(folder)))
         print(claims[-1], flush=True)
-        given.json.write_text(json.dumps([asdict(claim) for claim in claims], indent=1))
-    made = [claim for claim in claims if claim.claimed is not None]
-    print(f"{sum(claim.holds for claim in made)} of {len(made)} claimed intervals hold")
+        arguments.json.write_text(json.dumps([asdict(claim) for claim in claims], indent=1))
+    claims_made = [claim for claim in claims if claim.claimed is not None]
+    print(f"{sum(claim.holds for claim in claims_made)} of {len(claims_made)} claimed intervals hold")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Whether default settings name the winner of runs thirty times as long, and whether their intervals hold.
+"""Whether runs at default settings select the winner of runs thirty times as long, and whether their intervals hold.
 
     python benchmarks/scoring/long_runs.py --worlds 48 --processes 2
 
 In each world a handful of candidates and the engine's defaults are tuned in virtual time, as `autotune
-run` does it with windows of 20 s, and then driven once for 600 s at every load point with other
+run` does it with windows of 20 s, and then measured once for 600 s at every load point with other
 seeds. A winner is right when the long run has the same one, or one that is declared tied with it, or
-one that the search left out because it could not be better by the share at which it stops.
+one that the search skipped because it could not be better by more than the gain at which it stops.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from autotuner.search.launch import ListedLoads
 from autotuner.session import session_for
 from autotuner.tune import tune
 
-LONG, LONG_WARMUP, OTHER_SEED = 600.0, 30.0, 77_000
-ROUNDING = 0.001
-"""How far a long run may lie outside an interval: a world without chance has none at all."""
+LONG_SECONDS, LONG_WARMUP_SECONDS, SEED_OFFSET = 600.0, 30.0, 77_000
+ROUNDING_TOLERANCE = 0.001
+"""Relative tolerance at the ends of an interval: a deterministic world has intervals of no width."""
 
 MODELS = (("llama-3.1-8b", [1, 2]), ("qwen3-32b", [2, 4]), ("qwen3-30b-a3b", [1, 2]), ("llama-3.1-8b", [1]))
 GPUS = ("h100_sxm", "a100_sxm", "h200_sxm")
@@ -91,7 +91,7 @@ def worlds(count: int, strategy: str) -> Iterator[tuple[int, Experiment]]:
         strict=False,
     )
     for number, (model, gpu, scenario, space, loads, objective, slo) in enumerate(islice(axes, count)):
-        given = {
+        config = {
             "task_name": f"world {number}",
             "model": {"id_or_path": model[0]},
             "base_runtime": "sim",
@@ -108,12 +108,12 @@ def worlds(count: int, strategy: str) -> Iterator[tuple[int, Experiment]]:
             "slo": slo,
             "simulate": {"gpu": gpu, "skew": {"seed": number, "sd": 0.2}},
         }
-        yield number, Experiment.model_validate(given)
+        yield number, Experiment.model_validate(config)
 
 
 @dataclass
-class Outcome:
-    """What one world came to."""
+class WorldResult:
+    """The comparison of one world."""
 
     number: int
     text: str
@@ -123,68 +123,68 @@ class Outcome:
     seconds: list[float]
 
 
-def compare(world: tuple[int, Experiment]) -> Outcome:
-    """Tune a world at default settings and hold it against long runs."""
+def compare(world: tuple[int, Experiment]) -> WorldResult:
+    """Tune a world at default settings and compare the ranking with long runs."""
     number, experiment = world
-    wiring = session_for(experiment)
+    session = session_for(experiment)
     with tempfile.TemporaryDirectory() as folder:
         record = InMemoryRecord(Path(folder))
-        short = tune(experiment, wiring.create_searcher(), _executor(wiring, experiment), record)
-        long_trials = _long(experiment, wiring, record.trials(), Path(folder))
+        short = tune(experiment, session.create_searcher(), _executor(session, experiment), record)
+        long_trials = _long_runs(experiment, session, record.trials(), Path(folder))
     long = rank(long_trials, experiment)
     covered, outside = _coverage(record.trials(), long_trials, experiment)
     _gain_coverage(short, long, record.trials(), experiment, covered, outside)
-    right, how = _right(short, long)
+    is_right, description = _is_right(short, long)
     load = experiment.benchmark
     text = (
         f"{number:3d} {experiment.optimization.objective} {load.traffic_scenarios[0]} {list(load.num_concurrency)} "
-        f"{experiment.model.id_or_path}: {how}"
+        f"{experiment.model.id_or_path}: {description}"
     )
     seconds = [trial.measurement.timings.get("load", 0.0) / max(1, len(trial.results)) for trial in record.trials()]
-    return Outcome(number, text, right, covered, outside, seconds)
+    return WorldResult(number, text, is_right, covered, outside, seconds)
 
 
-def _executor(wiring: Any, experiment: Experiment) -> SerialExecutor:
-    return SerialExecutor(SimulatedEvaluator(experiment, wiring.engine, keep_records=False))
+def _executor(session: Any, experiment: Experiment) -> SerialExecutor:
+    return SerialExecutor(SimulatedEvaluator(experiment, session.engine, keep_records=False))
 
 
-def _long(experiment: Experiment, wiring: Any, trials: Sequence[Trial], folder: Path) -> list[Trial]:
-    """Every candidate once, whether or not the search launched it."""
-    changed = experiment.benchmark.model_copy(
+def _long_runs(experiment: Experiment, session: Any, trials: Sequence[Trial], folder: Path) -> list[Trial]:
+    """A long run of every candidate, whether or not the search launched it."""
+    long_benchmark = experiment.benchmark.model_copy(
         update={
-            "duration": LONG,
-            "max_duration": LONG,
-            "warmup": LONG_WARMUP,
-            "seed": experiment.benchmark.seed + OTHER_SEED,
+            "duration": LONG_SECONDS,
+            "max_duration": LONG_SECONDS,
+            "warmup": LONG_WARMUP_SECONDS,
+            "seed": experiment.benchmark.seed + SEED_OFFSET,
         }
     )
-    longer = experiment.model_copy(update={"benchmark": changed})
-    evaluator = SimulatedEvaluator(longer, session_for(longer).engine, keep_records=False)
+    long_experiment = experiment.model_copy(update={"benchmark": long_benchmark})
+    evaluator = SimulatedEvaluator(long_experiment, session_for(long_experiment).engine, keep_records=False)
     defaults = next(trial.candidate for trial in trials if trial.purpose == "baseline")
-    others = [candidate for candidate in wiring.space.candidates if candidate != defaults]
-    found = []
+    others = [candidate for candidate in session.space.candidates if candidate != defaults]
+    judged = []
     for number, candidate in enumerate((defaults, *others), start=1):
-        measurement = evaluator.evaluate(candidate, ListedLoads(longer.workload()), folder)
+        measurement = evaluator.evaluate(candidate, ListedLoads(long_experiment.workload()), folder)
         purpose = "baseline" if candidate == defaults else "search"
-        found.append(judge(Trial(number, candidate, measurement, 0.0, 0.0, purpose), longer))
-    return found
+        judged.append(judge(Trial(number, candidate, measurement, 0.0, 0.0, purpose), long_experiment))
+    return judged
 
 
-def _right(short: Ranking, long: Ranking) -> tuple[bool, str]:
-    mine, theirs = short.winner, long.winner
-    if mine is None or theirs is None:
-        return mine is theirs is None, f"winner {_name(short)}, long run {_name(long)}"
-    if mine.candidate == theirs.candidate:
-        return True, f"same winner {mine.candidate} {mine.value:.4g}"
-    rival = next((standing for standing in short.standings if standing.candidate == theirs.candidate), None)
-    values = {standing.candidate.key: standing for standing in long.standings}
-    loss = math.log((theirs.score or 1) / (values[mine.candidate.key].score or 1))
-    better = f"long run {theirs.candidate} (better by {loss:.2%})"
+def _is_right(short: Ranking, long: Ranking) -> tuple[bool, str]:
+    short_winner, long_winner = short.winner, long.winner
+    if short_winner is None or long_winner is None:
+        return short_winner is long_winner is None, f"winner {_name(short)}, long run {_name(long)}"
+    if short_winner.candidate == long_winner.candidate:
+        return True, f"same winner {short_winner.candidate} {short_winner.value:.4g}"
+    rival = next((standing for standing in short.standings if standing.candidate == long_winner.candidate), None)
+    long_standings = {standing.candidate.key: standing for standing in long.standings}
+    loss = math.log((long_winner.score or 1) / (long_standings[short_winner.candidate.key].score or 1))
+    better = f"long run {long_winner.candidate} (better by {loss:.2%})"
     if rival is None or rival.verdict is None:
-        how = "never launched" if rival is None else rival.reason
-        return loss <= math.log(1 + WORTHWHILE_GAIN), f"winner {mine.candidate}, {better}, {how}"
-    how = f"winner {mine.candidate}, {better}, tied {rival.is_tied}, {rival.verdict}, {rival.reason}"
-    return rival.is_tied, how
+        description = "never launched" if rival is None else rival.reason
+        return loss <= math.log(1 + WORTHWHILE_GAIN), f"winner {short_winner.candidate}, {better}, {description}"
+    description = f"winner {short_winner.candidate}, {better}, tied {rival.is_tied}, {rival.verdict}, {rival.reason}"
+    return rival.is_tied, description
 
 
 def _name(ranking: Ranking) -> str:
@@ -199,27 +199,34 @@ def _coverage(
     outside: list[str] = []
     for trial in short:
         for point, result in judge(trial, experiment).measurement.latest_results.items():
-            true = truth.get((trial.candidate.key, point))
-            if true is None or result.verdict in UNTRUSTED_VERDICTS or true.verdict is Verdict.INVALID:
+            long_result = truth.get((trial.candidate.key, point))
+            if long_result is None or result.verdict in UNTRUSTED_VERDICTS or long_result.verdict is Verdict.INVALID:
                 continue
-            for name, ends, value in _intervals(result, true):
-                inside = ends[0] * (1 - ROUNDING) <= value <= ends[1] * (1 + ROUNDING)
-                covered[name].append(inside)
-                if not inside:
+            for name, interval, value in _intervals(result, long_result):
+                holds = interval[0] * (1 - ROUNDING_TOLERANCE) <= value <= interval[1] * (1 + ROUNDING_TOLERANCE)
+                covered[name].append(holds)
+                if not holds:
                     outside.append(
-                        f"{name} of {trial.candidate} at {point}: {value:.5g} not in {ends[0]:.5g} to {ends[1]:.5g}"
+                        f"{name} of {trial.candidate} at {point}: {value:.5g} "
+                        f"not in {interval[0]:.5g} to {interval[1]:.5g}"
                     )
     return covered, outside
 
 
-def _intervals(result: LoadPointResult, true: LoadPointResult) -> Iterator[tuple[str, tuple[float, float], float]]:
-    ends = result.metrics.intervals.get("throughput")
-    if ends is not None:
-        yield "throughput", ends, true.metrics.throughput
+def _intervals(
+    result: LoadPointResult, long_result: LoadPointResult
+) -> Iterator[tuple[str, tuple[float, float], float]]:
+    interval = result.metrics.intervals.get("throughput")
+    if interval is not None:
+        yield "throughput", interval, long_result.metrics.throughput
     for name in ("ttft", "tpot", "e2e"):
-        mine, theirs = getattr(result.metrics, name), getattr(true.metrics, name)
-        if mine is not None and theirs is not None and mine.intervals["mean"][1] is not None:
-            yield name, mine.intervals["mean"], theirs.mean
+        short_distribution, long_distribution = getattr(result.metrics, name), getattr(long_result.metrics, name)
+        if (
+            short_distribution is not None
+            and long_distribution is not None
+            and short_distribution.intervals["mean"][1] is not None
+        ):
+            yield name, short_distribution.intervals["mean"], long_distribution.mean
 
 
 def _gain_coverage(
@@ -230,19 +237,19 @@ def _gain_coverage(
     covered: dict[str, list[bool]],
     outside: list[str],
 ) -> None:
-    claimed = confirmed_gain(short, trials, experiment)
-    if claimed is None or short.winner is None or short.defaults is None:
+    gain = confirmed_gain(short, trials, experiment)
+    if gain is None or short.winner is None or short.defaults is None:
         return
     points = {standing.candidate.key: standing for standing in long.standings}
-    mine, base = points[short.winner.candidate.key], points[short.defaults.candidate.key]
-    if (mine.load_points, base.load_points) != (short.winner.load_points, short.defaults.load_points):
+    winner, defaults = points[short.winner.candidate.key], points[short.defaults.candidate.key]
+    if (winner.load_points, defaults.load_points) != (short.winner.load_points, short.defaults.load_points):
         return
-    ratio = (mine.value or 0) / (base.value or 1)
-    true = ratio if experiment.optimization.objective.startswith("max") else 1 / ratio
-    inside = claimed.low * (1 - ROUNDING) <= true <= claimed.high * (1 + ROUNDING)
-    covered["gain"].append(inside)
-    if not inside:
-        outside.append(f"gain {true:.4f} not in {claimed.low:.4f} to {claimed.high:.4f}")
+    ratio = (winner.value or 0) / (defaults.value or 1)
+    long_gain = ratio if experiment.optimization.objective.startswith("max") else 1 / ratio
+    holds = gain.low * (1 - ROUNDING_TOLERANCE) <= long_gain <= gain.high * (1 + ROUNDING_TOLERANCE)
+    covered["gain"].append(holds)
+    if not holds:
+        outside.append(f"gain {long_gain:.4f} not in {gain.low:.4f} to {gain.high:.4f}")
 
 
 def main() -> None:
@@ -253,25 +260,25 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--verbose", action="store_true", help="name every interval that does not hold")
-    given = parser.parse_args()
-    chosen = list(worlds(given.first + given.worlds, given.strategy))[given.first :]
+    arguments = parser.parse_args()
+    selected = list(worlds(arguments.first + arguments.worlds, arguments.strategy))[arguments.first :]
     right = 0
     covered: dict[str, list[bool]] = {}
     seconds: list[float] = []
-    with get_context("spawn").Pool(given.processes) as pool:
-        for outcome in pool.imap_unordered(compare, chosen):
+    with get_context("spawn").Pool(arguments.processes) as pool:
+        for outcome in pool.imap_unordered(compare, selected):
             right += outcome.right
             seconds += outcome.seconds
             print(("ok   " if outcome.right else "WRONG"), outcome.text, flush=True)
-            for line in outcome.outside if given.verbose else ():
+            for line in outcome.outside if arguments.verbose else ():
                 print(f"          {line}")
             held = ", ".join(f"{n} {sum(i)}/{len(i)}" for n, i in outcome.covered.items() if i)
             print(f"          intervals: {held}", flush=True)
-            for name, inside in outcome.covered.items():
-                covered.setdefault(name, []).extend(inside)
-    print(f"\nwinner right or tied in {right} of {len(chosen)}")
-    for name, inside in covered.items():
-        held = wilson_share(sum(inside), len(inside))
+            for name, holds in outcome.covered.items():
+                covered.setdefault(name, []).extend(holds)
+    print(f"\nwinner right or tied in {right} of {len(selected)}")
+    for name, holds in covered.items():
+        held = wilson_share(sum(holds), len(holds))
         if held is not None:
             print(f"{name}: {held.value:.1%} of {held.n} intervals hold ({held.low:.1%} to {held.high:.1%})")
     seconds.sort()

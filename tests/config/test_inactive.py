@@ -57,7 +57,7 @@ def test_a_condition_with_very_many_cases_leaves_nothing_out():
 
 
 def test_a_condition_that_is_neither_true_nor_false_is_an_error_and_nothing_is_left_out():
-    with pytest.raises(ConfigError, match="asks whether tp-size is true, and it can be 1"):
+    with pytest.raises(ConfigError, match="uses tp-size as true or false, and it can be 1"):
         composed({"a": [1]}, {"a": "tp-size"})
 
 

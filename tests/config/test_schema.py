@@ -215,7 +215,7 @@ def test_the_default_of_a_path_is_that_of_its_field(path, value):
             "leave max_requests out",
         ),
         ({"arrival": "trace"}, "--arrival trace replays a trace at a rate; give --rate", "give request_rates"),
-        ({"arrival": "gamma:2"}, "--arrival gamma:2 is of open loops", "arrival gamma:2 is of open loops"),
+        ({"arrival": "gamma:2"}, "--arrival gamma:2 applies to open loops", "arrival gamma:2 applies to open loops"),
         ({"arrival": "constant"}, "give --rate", "give request_rates"),
         (
             {"duration": 1, "max_duration": 0.5},

@@ -265,4 +265,4 @@ def test_a_vllm_container_that_is_killed_under_load_has_crashed(autotune, vllm, 
     process.communicate(timeout=120)
     (trial,) = trials(tmp_path)
     assert trial["measurement"]["failure"]["kind"] == "crashed-under-load"
-    assert "SIGKILL" in trial["measurement"]["failure"]["said"]
+    assert "SIGKILL" in trial["measurement"]["failure"]["message"]

@@ -81,5 +81,5 @@ def test_a_version_that_cannot_name_its_model_serves_the_last_part_of_the_folder
 
 
 def test_an_option_outside_its_choices_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"Unknown value 'int4'; known are: auto, fp8, nvfp4"):
+    with pytest.raises(ConfigError, match=r"Unknown value 'int4'; choose from: auto, fp8, nvfp4"):
         engine("trtllm").check_parameters({"kv-cache-dtype": ["int4"]})

@@ -56,5 +56,5 @@ def test_equal_samples_have_an_interval_of_no_width():
 
 
 def test_a_ratio_to_nothing_is_refused():
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="sum to 0"):
         BatchMeans(2).ratio([1.0, 2.0], [0.0, 0.0])

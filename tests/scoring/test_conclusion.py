@@ -1,4 +1,4 @@
-"""Every situation a run can end in, and what is said of it."""
+"""Every situation a run can end in, and the sentences of the report."""
 
 import dataclasses
 import re
@@ -112,15 +112,15 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_situation_is_told_from_its_facts(make, case):
-    plan, situation, said = CASES[case]
+    plan, situation, expected = CASES[case]
     experiment = make.experiment("maximize_throughput", slo=SLO)
     trials = launches(make, plan)
     ranking = rank(trials, experiment)
     assert conclude(ranking, trials, experiment).situation is situation
-    told = search_sentences(ranking, trials, experiment, SearchReport("every candidate was tried", (), 2))
-    assert said is None or any(re.fullmatch(said, sentence) for sentence in told), told
+    texts = search_sentences(ranking, trials, experiment, SearchReport("every candidate was tried", (), 2))
+    assert expected is None or any(re.fullmatch(expected, sentence) for sentence in texts), texts
     assert search_record(ranking, trials, experiment, SearchReport())["situation"] == situation.value
-    claims = [sentence for sentence in told if re.search(r"\dx |times", sentence)]
+    claims = [sentence for sentence in texts if re.search(r"\dx |times", sentence)]
     assert bool(claims) == (situation in (Situation.GAIN, Situation.TIE, Situation.LOSS))
 
 
@@ -146,12 +146,12 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
     experiment = make.experiment("maximize_throughput")
     never = experiment.model_copy(update={"optimization": experiment.optimization.model_copy(update={"confirm": 0})})
     trials = launches(make, [("b", 1000, 100), ("s", 1560, 100)])
-    told = search_sentences(rank(trials, never), trials, never, SearchReport())
-    assert any(sentence.startswith("No gain is claimed: optimization.confirm is 0") for sentence in told)
+    texts = search_sentences(rank(trials, never), trials, never, SearchReport())
+    assert any(sentence.startswith("No gain is claimed: optimization.confirm is 0") for sentence in texts)
 
 
 @pytest.mark.parametrize(
-    ("candidates", "tried", "said"),
+    ("candidates", "tried", "expected"),
     [
         (
             18,
@@ -162,18 +162,18 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
         (None, 1, "The search took 1 launch and 1 load point."),
     ],
 )
-def test_what_was_spent_is_held_against_all_that_could_have_been_launched(make, candidates, tried, said):
+def test_what_was_spent_is_held_against_all_that_could_have_been_launched(make, candidates, tried, expected):
     experiment = make.experiment("maximize_throughput")
     trials = [make.trial(number, make.result(throughput=100.0 + number)) for number in range(1, tried + 1)]
-    told = search_sentences(rank(trials, experiment), trials, experiment, SearchReport(None, (), candidates))
-    assert told[0].startswith(said)
+    texts = search_sentences(rank(trials, experiment), trials, experiment, SearchReport(None, (), candidates))
+    assert texts[0].startswith(expected)
 
 
 def test_ties_are_named(make):
     experiment = make.experiment("maximize_throughput")
     trials = launches(make, [("b", 1000, 100), ("s", 1005, 100)])
-    told = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
-    assert "Tied with the winner, as far as these measurements tell: trial 2." in told
+    texts = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
+    assert "Tied with the winner, as far as these measurements tell: trial 2." in texts
     apart = launches(make, [("b", 1000, 100), ("s", 1015, 100)])
     assert not any(
         line.startswith("Tied") for line in search_sentences(rank(apart, experiment), apart, experiment, SearchReport())
@@ -181,7 +181,7 @@ def test_ties_are_named(make):
 
 
 def test_nobody_is_told_to_set_flags_for_nothing(make):
-    """0.5% is not told apart from the defaults, and neither is a gain that fresh launches do not prove."""
+    """0.5% is tied with the defaults, and neither is a gain that fresh launches do not prove."""
     experiment = make.experiment("maximize_throughput")
     for plan in (
         [("b", 1000, 100), ("s", 1005, 100)],
@@ -213,12 +213,12 @@ def test_a_run_whose_every_request_failed_names_the_errors(make):
     ranking = rank(trials, experiment)
     assert ranking.standings[0].reason == "no figure at D(100,100): http-500 41 times, reset 2 times"
     assert conclude(ranking, trials, experiment).situation is Situation.NOTHING_MEASURED
-    told = search_sentences(ranking, trials, experiment, SearchReport())
-    assert "No request was answered: http-500 41 times, reset 2 times." in told
+    texts = search_sentences(ranking, trials, experiment, SearchReport())
+    assert "No request was answered: http-500 41 times, reset 2 times." in texts
 
 
 def test_load_points_that_say_nothing_are_named_though_nothing_stands_on_them(make):
     experiment = make.experiment("maximize_throughput", (1, 8))
     trials = [make.trial(1, make.result(1, throughput=100.0), make.result(8, throughput=900.0, validity=UNSTEADY))]
-    told = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
-    assert "Not judged: trial 1 at D(100,100) @ 8 is invalid (stationarity 1.5, not within 25% of 1)." in told
+    texts = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
+    assert "Not judged: trial 1 at D(100,100) @ 8 is invalid (stationarity 1.5, not within 25% of 1)." in texts

@@ -11,30 +11,30 @@ SECONDS = st.floats(0, 1e4, allow_nan=False)
 
 
 def test_four_samples_by_hand():
-    found = request_distribution([0.4, 0.1, 0.2, 0.3])
-    assert (found.n, found.min, found.max) == (4, 0.1, 0.4)
-    assert (found.p25, found.p50, found.p75, found.p90) == (0.1, 0.2, 0.3, 0.4)
-    assert found.mean == pytest.approx(0.25)
+    distribution = request_distribution([0.4, 0.1, 0.2, 0.3])
+    assert (distribution.n, distribution.min, distribution.max) == (4, 0.1, 0.4)
+    assert (distribution.p25, distribution.p50, distribution.p75, distribution.p90) == (0.1, 0.2, 0.3, 0.4)
+    assert distribution.mean == pytest.approx(0.25)
     # variance (0.15^2 + 0.05^2 + 0.05^2 + 0.15^2) / 3 = 0.05 / 3
-    assert found.sd == pytest.approx((0.05 / 3) ** 0.5)
+    assert distribution.sd == pytest.approx((0.05 / 3) ** 0.5)
     # 0.25 +- 3.1824 x 0.1291 / 2
-    assert found.intervals["mean"] == pytest.approx((0.25 - 0.20541, 0.25 + 0.20541), abs=1e-4)
+    assert distribution.intervals["mean"] == pytest.approx((0.25 - 0.20541, 0.25 + 0.20541), abs=1e-4)
 
 
 def test_one_sample_has_no_upper_bound_anywhere():
-    found = request_distribution([0.5])
-    assert found.sd == 0
-    assert all(interval == (0.0, None) for name, interval in found.intervals.items() if name != "p99")
-    assert found.intervals["p99"] == (0.5, None)  # a p99 below the only sample: 1 chance in 100
+    distribution = request_distribution([0.5])
+    assert distribution.sd == 0
+    assert all(interval == (0.0, None) for name, interval in distribution.intervals.items() if name != "p99")
+    assert distribution.intervals["p99"] == (0.5, None)  # a p99 below the only sample: 1 chance in 100
 
 
 def test_errors_push_the_adjusted_percentiles_up_and_beyond():
-    found = request_distribution([float(i) for i in range(1, 91)], errors=10)
-    assert found.p90 == 81  # of the 90 that answered
-    assert found.adjusted["p50"] == 50  # of all 100
-    assert found.adjusted["p90"] == 90
-    assert found.adjusted["p95"] is None
-    assert found.n == 90
+    distribution = request_distribution([float(i) for i in range(1, 91)], errors=10)
+    assert distribution.p90 == 81  # of the 90 that answered
+    assert distribution.adjusted["p50"] == 50  # of all 100
+    assert distribution.adjusted["p90"] == 90
+    assert distribution.adjusted["p95"] is None
+    assert distribution.n == 90
 
 
 def test_no_samples_give_no_distribution():
@@ -45,37 +45,37 @@ def test_no_samples_give_no_distribution():
 
 @given(st.lists(SECONDS, min_size=1, max_size=200))
 def test_intervals_hold_their_percentile_and_percentiles_ascend(samples):
-    found = request_distribution(samples)
+    distribution = request_distribution(samples)
     names = ("p25", "p50", "p75", "p90", "p95", "p99")
-    values = [found.min, *(getattr(found, name) for name in names), found.max]
+    values = [distribution.min, *(getattr(distribution, name) for name in names), distribution.max]
     assert values == sorted(values)
     for name in names:
-        low, high = found.intervals[name]
-        assert low <= getattr(found, name)
-        assert high is None or getattr(found, name) <= high
-        assert found.adjusted[name] == getattr(found, name)
+        low, high = distribution.intervals[name]
+        assert low <= getattr(distribution, name)
+        assert high is None or getattr(distribution, name) <= high
+        assert distribution.adjusted[name] == getattr(distribution, name)
 
 
 @given(st.lists(st.lists(SECONDS, max_size=20), min_size=1, max_size=20))
 def test_pooling_tokens_counts_each_once(groups):
-    found = token_distribution([np.array(group) for group in groups])
+    distribution = token_distribution([np.array(group) for group in groups])
     pooled = [value for group in groups for value in group]
     if not pooled:
-        assert found is None
+        assert distribution is None
         return
-    assert found.n == len(pooled)
-    assert found.mean == pytest.approx(sum(pooled) / len(pooled))
+    assert distribution.n == len(pooled)
+    assert distribution.mean == pytest.approx(sum(pooled) / len(pooled))
     for name in ("p25", "p50", "p75", "p90", "p95", "p99"):
-        low, high = found.intervals[name]
-        assert low <= getattr(found, name)
-        assert high is None or getattr(found, name) <= high
+        low, high = distribution.intervals[name]
+        assert low <= getattr(distribution, name)
+        assert high is None or getattr(distribution, name) <= high
 
 
 def test_tokens_that_agree_within_a_request_count_as_one_draw():
     groups = [np.full(100, value) for value in (0.01, 0.02, 0.03, 0.04)]
-    found = token_distribution(groups)
+    distribution = token_distribution(groups)
     # four requests, not 400 tokens: 0.025 +- 3.1824 x 0.01291 / 2
-    assert found.intervals["mean"] == pytest.approx((0.025 - 0.020541, 0.025 + 0.020541), abs=1e-5)
+    assert distribution.intervals["mean"] == pytest.approx((0.025 - 0.020541, 0.025 + 0.020541), abs=1e-5)
 
 
 def test_the_interval_of_a_p90_covers_it_in_95_of_100_draws():
@@ -90,12 +90,12 @@ def test_the_interval_of_a_p90_covers_it_in_95_of_100_draws():
 def test_a_percentile_lies_in_its_interval_and_its_adjusted_form_in_the_adjusted_one():
     samples = [float(i) for i in range(1, 201)]
     random.Random(0).shuffle(samples)
-    found = request_distribution(samples, errors=10)
+    distribution = request_distribution(samples, errors=10)
     for name in ("p50", "p75", "p90"):
-        low, high = found.intervals[name]
-        assert low <= getattr(found, name) <= high
-    low, high = found.adjusted_intervals["p90"]
-    assert low <= found.adjusted["p90"] <= high
-    assert found.adjusted["p99"] is None
-    assert found.adjusted_intervals["p99"][1] is None
+        low, high = distribution.intervals[name]
+        assert low <= getattr(distribution, name) <= high
+    low, high = distribution.adjusted_intervals["p90"]
+    assert low <= distribution.adjusted["p90"] <= high
+    assert distribution.adjusted["p99"] is None
+    assert distribution.adjusted_intervals["p99"][1] is None
     assert request_distribution(samples).adjusted_intervals == {}

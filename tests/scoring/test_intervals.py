@@ -58,22 +58,22 @@ def test_students_t_agrees_with_the_tables(degrees, t):
 
 
 def test_wilson_of_20_good_of_20_reaches_down_to_84_percent():
-    found = wilson_share(20, 20)
-    assert (found.value, found.high, found.n) == (1.0, 1.0, 20)
-    assert found.low == pytest.approx(1 / (1 + 1.959964**2 / 20), abs=1e-6)  # 0.8389
+    interval = wilson_share(20, 20)
+    assert (interval.value, interval.high, interval.n) == (1.0, 1.0, 20)
+    assert interval.low == pytest.approx(1 / (1 + 1.959964**2 / 20), abs=1e-6)  # 0.8389
 
 
 def test_wilson_of_18_good_of_20_agrees_with_the_tables():
-    found = wilson_share(18, 20)
-    assert (found.low, found.high) == pytest.approx((0.6990, 0.9721), abs=1e-4)
+    interval = wilson_share(18, 20)
+    assert (interval.low, interval.high) == pytest.approx((0.6990, 0.9721), abs=1e-4)
 
 
 @given(st.integers(1, 5000), st.data())
 def test_wilson_holds_the_share_and_stays_in_the_unit_interval(n, data):
     good = data.draw(st.integers(0, n))
-    found = wilson_share(good, n)
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    assert found.low < found.high
+    interval = wilson_share(good, n)
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+    assert interval.low < interval.high
 
 
 def test_a_share_of_nothing_is_no_share():

@@ -34,54 +34,54 @@ def five_requests(make):
 
 
 def test_latencies_are_of_requests_that_started_in_the_window(five_requests):
-    found = summarize(five_requests, NO_SLO)
-    assert found.requests == 3  # sent at 12, 19 and 15
-    assert found.errors == {"timeout": 1}
-    assert (found.ttft.n, found.ttft.min, found.ttft.max) == pytest.approx((2, 0.2, 0.4))
-    assert (found.e2e.n, found.e2e.min, found.e2e.max) == pytest.approx((2, 0.5, 1.6))
+    metrics = summarize(five_requests, NO_SLO)
+    assert metrics.requests == 3  # sent at 12, 19 and 15
+    assert metrics.errors == {"timeout": 1}
+    assert (metrics.ttft.n, metrics.ttft.min, metrics.ttft.max) == pytest.approx((2, 0.2, 0.4))
+    assert (metrics.e2e.n, metrics.e2e.min, metrics.e2e.max) == pytest.approx((2, 0.5, 1.6))
     # (12.5 - 12.2) / (4 - 1) and (20.6 - 19.4) / (2 - 1)
-    assert (found.tpot.min, found.tpot.max) == pytest.approx((0.1, 1.2))
-    assert found.interactivity == pytest.approx(1 / 0.65)
+    assert (metrics.tpot.min, metrics.tpot.max) == pytest.approx((0.1, 1.2))
+    assert metrics.interactivity == pytest.approx(1 / 0.65)
 
 
 def test_a_load_point_that_was_given_up_counts_the_tokens_received_in_its_window(five_requests):
-    found = summarize(dataclasses.replace(five_requests, ended_early="nothing works"), NO_SLO)
+    metrics = summarize(dataclasses.replace(five_requests, abort_reason="nothing works"), NO_SLO)
     # 2 + 1 of the first, 4 of the second, 1 of the third, 1 of the one that died
-    assert found.output_throughput == pytest.approx(9 / 10)
+    assert metrics.output_throughput == pytest.approx(9 / 10)
     # and the 100 prompt tokens of each of the three whose first token came in the window
-    assert found.throughput == pytest.approx((9 + 300) / 10)
+    assert metrics.throughput == pytest.approx((9 + 300) / 10)
     # the first and the second end in the window
-    assert found.request_throughput == pytest.approx(2 / 10)
-    assert found.intervals == {}
+    assert metrics.request_throughput == pytest.approx(2 / 10)
+    assert metrics.intervals == {}
 
 
 def test_goodput_and_attainment_count_requests_that_met_every_term(five_requests):
-    given_up = dataclasses.replace(five_requests, ended_early="nothing works")
-    found = summarize(given_up, Slo.model_validate({"latency": 1.0}))
+    given_up = dataclasses.replace(five_requests, abort_reason="nothing works")
+    metrics = summarize(given_up, Slo.model_validate({"latency": 1.0}))
     # 2.0 s and 1.6 s miss, 0.5 s is good, the time-out misses
-    assert found.goodput == pytest.approx(1 / 10)
-    assert found.token_goodput == pytest.approx(4 / 10)
-    assert (found.attainment.value, found.attainment.n) == (pytest.approx(1 / 3), 3)
+    assert metrics.goodput == pytest.approx(1 / 10)
+    assert metrics.token_goodput == pytest.approx(4 / 10)
+    assert (metrics.attainment.value, metrics.attainment.n) == (pytest.approx(1 / 3), 3)
 
 
 def test_gaps_are_spread_over_the_tokens_of_the_later_chunk(make):
     times, tokens = (1.0, 1.3, 1.4), (1, 3, 1)
-    found = summarize(
+    metrics = summarize(
         make.observation([make.record(0.0, chunk_times=times, chunk_tokens=tokens, output_tokens=5)]), NO_SLO
     )
-    assert (found.itl.n, found.itl.min, found.itl.max) == (4, pytest.approx(0.1), pytest.approx(0.1))
-    assert (found.chunk_gap.n, found.chunk_gap.min, found.chunk_gap.max) == pytest.approx((2, 0.1, 0.3))
-    assert found.tpot.mean == pytest.approx(0.4 / 4)
+    assert (metrics.itl.n, metrics.itl.min, metrics.itl.max) == (4, pytest.approx(0.1), pytest.approx(0.1))
+    assert (metrics.chunk_gap.n, metrics.chunk_gap.min, metrics.chunk_gap.max) == pytest.approx((2, 0.1, 0.3))
+    assert metrics.tpot.mean == pytest.approx(0.4 / 4)
 
 
 def test_a_request_of_one_chunk_has_no_tpot_and_is_in_no_share_of_a_tpot_target(make):
     lone, whole = make.record(0.0, tokens=1), make.record(1.0)
-    found = summarize(make.observation([lone]), Slo.model_validate({"tpot": 0.001}))
-    assert found.tpot is None
-    assert found.itl is None
-    assert found.interactivity is None
-    assert found.attainment is None
-    assert (found.without_tpot, found.ttft.n) == (1, 1)
+    metrics = summarize(make.observation([lone]), Slo.model_validate({"tpot": 0.001}))
+    assert metrics.tpot is None
+    assert metrics.itl is None
+    assert metrics.interactivity is None
+    assert metrics.attainment is None
+    assert (metrics.without_tpot, metrics.ttft.n) == (1, 1)
     both = summarize(make.observation([lone, whole]), Slo.model_validate({"tpot": 0.02}))
     assert (both.attainment.value, both.attainment.n, both.without_tpot) == (1.0, 1, 1)
     assert summarize(make.observation([lone]), Slo.model_validate({"ttft": 1.0})).attainment.n == 1
@@ -89,18 +89,18 @@ def test_a_request_of_one_chunk_has_no_tpot_and_is_in_no_share_of_a_tpot_target(
 
 def test_failed_requests_give_no_latency_sample_and_count_as_infinitely_slow(make):
     answered = [make.record(float(i)) for i in range(9)]
-    found = summarize(make.observation([*answered, make.failed(9.0)]), NO_SLO)
-    assert found.ttft.n == found.e2e.n == found.tpot.n == 9
-    assert found.ttft.p99 == pytest.approx(0.1)
-    assert found.ttft.adjusted["p90"] == pytest.approx(0.1)
-    assert found.ttft.adjusted["p95"] is None
+    metrics = summarize(make.observation([*answered, make.failed(9.0)]), NO_SLO)
+    assert metrics.ttft.n == metrics.e2e.n == metrics.tpot.n == 9
+    assert metrics.ttft.p99 == pytest.approx(0.1)
+    assert metrics.ttft.adjusted["p90"] == pytest.approx(0.1)
+    assert metrics.ttft.adjusted["p95"] is None
 
 
 def test_an_answer_without_a_token_is_a_failure(make):
-    found = summarize(make.observation([make.record(0.0, tokens=0)]), NO_SLO)
-    assert found.errors == {"no-tokens": 1}
-    assert found.ttft is None
-    assert found.attainment.value == 0
+    metrics = summarize(make.observation([make.record(0.0, tokens=0)]), NO_SLO)
+    assert metrics.errors == {"no-tokens": 1}
+    assert metrics.ttft is None
+    assert metrics.attainment.value == 0
 
 
 def test_an_open_loop_counts_from_the_schedule_and_holds_the_slo_against_it(make):
@@ -117,8 +117,8 @@ def test_an_open_loop_counts_from_the_schedule_and_holds_the_slo_against_it(make
 
 
 def test_reasoning_is_in_ttft_and_not_in_ttfo(make):
-    found = summarize(make.observation([make.record(0.0, ttft=0.1, first_output=0.7)]), NO_SLO)
-    assert (found.ttft.mean, found.ttfo.mean) == pytest.approx((0.1, 0.7))
+    metrics = summarize(make.observation([make.record(0.0, ttft=0.1, first_output=0.7)]), NO_SLO)
+    assert (metrics.ttft.mean, metrics.ttfo.mean) == pytest.approx((0.1, 0.7))
 
 
 def test_the_servers_own_count_wins_where_chunks_hide_tokens(make):
@@ -133,14 +133,14 @@ def test_without_the_servers_count_the_requested_prompt_counts(make):
 
 
 def test_nothing_sent_is_all_empty(make):
-    found = summarize(make.observation([]), NO_SLO)
-    assert (found.requests, found.ttft, found.attainment, found.throughput) == (0, None, None, 0)
+    metrics = summarize(make.observation([]), NO_SLO)
+    assert (metrics.requests, metrics.ttft, metrics.attainment, metrics.throughput) == (0, None, None, 0)
 
 
 def test_an_empty_window_has_no_rates(make):
-    found = summarize(make.observation([make.record(0.0)], window=(0.0, 0.0)), NO_SLO)
-    assert found.requests == 1
-    assert found.throughput == found.request_throughput == 0
+    metrics = summarize(make.observation([make.record(0.0)], window=(0.0, 0.0)), NO_SLO)
+    assert metrics.requests == 1
+    assert metrics.throughput == metrics.request_throughput == 0
 
 
 @given(
@@ -171,12 +171,12 @@ def test_any_container_of_chunks_gives_the_same_figures(make, drawn):
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0.001, 3), st.booleans()), min_size=1, max_size=30))
 def test_good_is_never_more_than_all(make, drawn):
     records = [make.failed(sent) if fails else make.record(sent, ttft) for sent, ttft, fails in drawn]
-    found = summarize(make.observation(records), Slo.model_validate({"ttft": 1.0}))
-    assert found.goodput <= found.request_throughput + 1e-12
-    assert found.token_goodput <= found.output_throughput + 1e-12
+    metrics = summarize(make.observation(records), Slo.model_validate({"ttft": 1.0}))
+    assert metrics.goodput <= metrics.request_throughput + 1e-12
+    assert metrics.token_goodput <= metrics.output_throughput + 1e-12
     good = sum(not fails and (sent + ttft) - sent <= 1.0 for sent, ttft, fails in drawn)
-    assert found.attainment.value == pytest.approx(good / len(drawn))
-    assert sum(found.errors.values()) + (found.ttft.n if found.ttft else 0) == found.requests
+    assert metrics.attainment.value == pytest.approx(good / len(drawn))
+    assert sum(metrics.errors.values()) + (metrics.ttft.n if metrics.ttft else 0) == metrics.requests
 
 
 def test_a_request_that_was_due_in_the_window_counts_though_it_was_sent_after_it(make):
@@ -192,39 +192,39 @@ def test_throughput_has_no_edges_however_few_waves_a_window_holds(make, seconds)
     records = [
         make.record(wave * each, index=4 * wave + lane) for wave in range(int(seconds / each) + 1) for lane in range(4)
     ]
-    found = summarize(make.observation(records, (0.0, seconds), point), Slo())
-    assert found.request_throughput == pytest.approx(4 / each)
-    assert found.output_throughput == pytest.approx(11 * 4 / each)
-    assert found.throughput == pytest.approx(111 * 4 / each)
-    assert found.goodput == found.request_throughput
-    assert found.intervals["throughput"] == pytest.approx((found.throughput, found.throughput))
+    metrics = summarize(make.observation(records, (0.0, seconds), point), Slo())
+    assert metrics.request_throughput == pytest.approx(4 / each)
+    assert metrics.output_throughput == pytest.approx(11 * 4 / each)
+    assert metrics.throughput == pytest.approx(111 * 4 / each)
+    assert metrics.goodput == metrics.request_throughput
+    assert metrics.intervals["throughput"] == pytest.approx((metrics.throughput, metrics.throughput))
 
 
 def test_failures_take_part_in_littles_law_without_adding_tokens(make):
     point = LoadPoint("D(100,11)", concurrency=2)
     records = [make.record(0.0), make.failed(0.0, seconds=1.0)]
-    found = summarize(make.observation(records, (0.0, 1.0), point), Slo())
+    metrics = summarize(make.observation(records, (0.0, 1.0), point), Slo())
     # 0.2 and 1 s in flight within a second: 1.2 at once, of which each second one brings an answer
-    assert found.request_throughput == pytest.approx(1.2 * 1 / 1.2)
-    assert found.output_throughput == pytest.approx(11.0)
+    assert metrics.request_throughput == pytest.approx(1.2 * 1 / 1.2)
+    assert metrics.output_throughput == pytest.approx(11.0)
 
 
 def test_an_open_loop_that_keeps_up_yields_what_arrives(make):
     point = LoadPoint("D(100,11)", rate=2.0)
     records = [make.record(0.45 * i, index=i) for i in range(20)]
-    found = summarize(make.observation(records, (0.0, 9.0), point), Slo.model_validate({"ttft": 0.05}))
-    assert found.request_throughput == pytest.approx(2.0)
-    assert found.output_throughput == pytest.approx(22.0)
-    assert found.goodput == 0
-    ramp = dataclasses.replace(make.observation(records, (0.0, 9.0), point), changing=True)
+    metrics = summarize(make.observation(records, (0.0, 9.0), point), Slo.model_validate({"ttft": 0.05}))
+    assert metrics.request_throughput == pytest.approx(2.0)
+    assert metrics.output_throughput == pytest.approx(22.0)
+    assert metrics.goodput == 0
+    ramp = dataclasses.replace(make.observation(records, (0.0, 9.0), point), nonstationary_arrivals=True)
     assert summarize(ramp, Slo()).output_throughput == pytest.approx(20 * 11 / 9, rel=0.03)
     assert summarize(ramp, Slo()).intervals == {}
 
 
 def test_requests_that_only_keep_up_the_load_are_counted_in_no_latency(make):
     before, behind = make.record(-0.5, index=-1, ttft=5.0), make.record(8.0, index=-2, ttft=5.0)
-    found = summarize(make.observation([before, make.record(1.0), behind], (0.0, 10.0)), Slo())
-    assert (found.requests, found.ttft.n, found.ttft.max) == (1, 1, pytest.approx(0.1))
+    metrics = summarize(make.observation([before, make.record(1.0), behind], (0.0, 10.0)), Slo())
+    assert (metrics.requests, metrics.ttft.n, metrics.ttft.max) == (1, 1, pytest.approx(0.1))
 
 
 def test_requests_served_together_say_less_than_independent_ones(make):

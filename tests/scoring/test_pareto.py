@@ -14,23 +14,25 @@ SENSES = st.lists(st.sampled_from(["min", "max"]), min_size=2, max_size=4)
 
 @st.composite
 def clouds(draw):
-    senses = draw(SENSES)
+    directions = draw(SENSES)
     value = st.integers(0, 6).map(float) if draw(st.booleans()) else st.floats(-1e6, 1e6)
-    return senses, draw(st.lists(st.tuples(*[value] * len(senses)), max_size=40))
+    return directions, draw(st.lists(st.tuples(*[value] * len(directions)), max_size=40))
 
 
-def dominates(one, other, senses):
-    signed = [(a, b) if sense == "max" else (b, a) for a, b, sense in zip(one, other, senses, strict=True)]
+def dominates(first, second, directions):
+    signed = [
+        (a, b) if direction == "max" else (b, a) for a, b, direction in zip(first, second, directions, strict=True)
+    ]
     return all(a >= b for a, b in signed) and any(a > b for a, b in signed)
 
 
 @given(clouds())
 def test_no_member_is_dominated_and_every_other_point_is_dominated_by_a_member(cloud):
-    senses, cloud = cloud
-    members = frontier(cloud, senses)
+    directions, cloud = cloud
+    members = frontier(cloud, directions)
     assert members == sorted(set(members))
     for index, point in enumerate(cloud):
-        beaten = any(dominates(cloud[member], point, senses) for member in members)
+        beaten = any(dominates(cloud[member], point, directions) for member in members)
         assert beaten is (index not in members)
 
 
@@ -51,13 +53,13 @@ def test_the_axes_are_the_five_and_two_are_needed():
 
 
 def on_frontier(trials, experiment, names=("throughput", "interactivity")):
-    found = pareto_points([judge(trial, experiment) for trial in trials], experiment, select_axes(names))
-    return [(point.trial.number, point.result.load_point.concurrency) for point in found if point.on_frontier]
+    all_points = pareto_points([judge(trial, experiment) for trial in trials], experiment, select_axes(names))
+    return [(point.trial.number, point.result.load_point.concurrency) for point in all_points if point.on_frontier]
 
 
 def test_only_trusted_load_points_are_on_the_frontier(make):
     experiment = make.experiment("maximize_throughput", [1, 4, 16])
-    chosen = select_axes(["throughput", "interactivity"])
+    selected_axes = select_axes(["throughput", "interactivity"])
     invalid = [Check("error-share", 0.5, "<= 0.01", False)]
     trials = [
         make.trial(1, make.result(1, throughput=100.0, tpot=0.01), make.result(16, throughput=900.0, tpot=0.04)),
@@ -65,11 +67,11 @@ def test_only_trusted_load_points_are_on_the_frontier(make):
         make.trial(3, make.result(1, throughput=8000.0, tpot=0.001), parameters={"x": 3}, failure=make.OOM),
         make.trial(4, make.result(4, throughput=90.0, tpot=0.05), parameters={"x": 4}),
     ]
-    found = pareto_points([judge(trial, experiment) for trial in trials], experiment, chosen)
-    assert [point.trial.number for point in found if point.on_frontier] == [1, 1]
-    assert [point.trial.number for point in found if not point.is_trusted] == [2, 3]
+    all_points = pareto_points([judge(trial, experiment) for trial in trials], experiment, selected_axes)
+    assert [point.trial.number for point in all_points if point.on_frontier] == [1, 1]
+    assert [point.trial.number for point in all_points if not point.is_trusted] == [2, 3]
     # half of the 100 tokens/s are output
-    assert found[0].coordinates == (50.0, 100.0)
+    assert all_points[0].coordinates == (50.0, 100.0)
 
 
 def test_throughput_on_the_frontier_is_that_of_output_tokens(make):

@@ -8,7 +8,7 @@ from autotuner.scoring.rank import rank
 
 
 def numbers(ranking):
-    return [standing.trial for standing in ranking.standings]
+    return [standing.trial_number for standing in ranking.standings]
 
 
 def test_latency_is_the_geometric_mean_over_the_load_points(make):
@@ -89,7 +89,7 @@ def test_targets_met_come_first_then_the_penalised_score(make):
         "100% of requests good (83.9% to 100%), target 95%; 20 requests are too few to tell",
         "70% of requests good, target 95% (mean ttft 1.1 s, target 1 s)",
         "10% of requests good, target 95% (mean ttft 1.4 s, target 1 s)",
-        "0% of requests good, target 95% (mean ttft 3 s, target 1 s); ttft 3 s, target 1 s, a hard one",
+        "0% of requests good, target 95% (mean ttft 3 s, target 1 s); ttft 3 s, target 1 s, a hard target",
         "completed-rate 0.5, not >= 0.90 of arrivals",
     ]
 
@@ -250,11 +250,11 @@ def test_a_capacity_that_no_number_of_requests_could_prove_stands_beside_a_prove
     near = make.trial(2, make.result(16, throughput=900.0, good=96, n=100))
     assert numbers(rank([proven, near], experiment)) == [1, 2]
 
-    def found(trial, load):
+    def with_capacity(trial, load):
         capacity = Capacity("D(100,100)", "concurrency", load, load + 1, 1, "bracketed")
         outcome = LoadPlanSummary((capacity,))
         return dataclasses.replace(trial, measurement=dataclasses.replace(trial.measurement, outcome=outcome))
 
-    ranking = rank([found(proven, 8.0), found(near, 16.0)], experiment)
+    ranking = rank([with_capacity(proven, 8.0), with_capacity(near, 16.0)], experiment)
     assert numbers(ranking) == [2, 1]
     assert ranking.winner.verdict is Verdict.UNDECIDED

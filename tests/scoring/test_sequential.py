@@ -31,46 +31,46 @@ from autotuner.scoring.sequential import (
 from tests.scoring.conftest import failed, record
 
 STREAMS = 250
-LONGEST = 600
+STREAM_LENGTH = 600
 TOLERANCE = 0.028
-"""Two standard errors of a 5% error rate seen on so many streams."""
+"""Two standard errors of a 5% error rate over that many streams."""
 
 
 def margins(share: float, correlation: float, seed: int) -> np.ndarray:
     """AR(1) streams of margins, of which `share` is at most 0."""
     draw = np.random.default_rng(seed)
-    noise = draw.standard_normal((STREAMS, LONGEST))
+    noise = draw.standard_normal((STREAMS, STREAM_LENGTH))
     streams = np.empty_like(noise)
     streams[:, 0] = noise[:, 0]
-    for i in range(1, LONGEST):
+    for i in range(1, STREAM_LENGTH):
         streams[:, i] = correlation * streams[:, i - 1] + math.sqrt(1 - correlation**2) * noise[:, i]
     return streams - NormalDist().inv_cdf(share)
 
 
 def decisions(share: float, correlation: float) -> tuple[list[str], list[int]]:
     """What is decided of each stream when it is looked at as it grows, and after how many requests."""
-    test, found, lengths = WaldSprt(0.95), [], []
+    test, decided, lengths = WaldSprt(0.95), [], []
     for stream in margins(share, correlation, seed=int(100 * share)):
         n = MIN_REQUESTS
-        while (said := test.decide(stream[:n])) == "undecided" and n < LONGEST:
+        while (decision := test.decide(stream[:n])) == "undecided" and n < STREAM_LENGTH:
             n += max(1, n // 10)
-        found.append(said)
+        decided.append(decision)
         lengths.append(n)
-    return found, lengths
+    return decided, lengths
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6])
 @pytest.mark.parametrize("share", [0.93, 0.97])
 def test_at_most_one_decision_in_twenty_is_wrong_outside_the_band(share, correlation):
-    said, _ = decisions(share, correlation)
-    wrong = said.count("meets" if share < 0.95 else "misses")
+    decided, _ = decisions(share, correlation)
+    wrong = decided.count("meets" if share < 0.95 else "misses")
     assert wrong / STREAMS <= 0.05 + TOLERANCE
 
 
 @pytest.mark.parametrize(("share", "most"), [(0.6, 20), (0.85, 60), (0.99, 120), (0.999, 100)])
 def test_a_clear_answer_takes_few_requests(share, most):
-    said, lengths = decisions(share, 0.0)
-    assert said.count("undecided") <= STREAMS / 50
+    decided, lengths = decisions(share, 0.0)
+    assert decided.count("undecided") <= STREAMS / 50
     assert np.median(lengths) <= most
 
 
@@ -168,7 +168,7 @@ def test_targets_that_are_met_are_met_for_a_while_and_missed_ones_for_half_of_it
     ends = {}
     for name, requests in (("good", good), ("bad", bad)):
         stop = decision_stop_rule(SLO, POINT, min_seconds=200.0, max_seconds=1000.0)
-        ends[name] = next((n, said) for n in range(1, 401) if (said := stop(requests[:n])))
+        ends[name] = next((n, reason) for n in range(1, 401) if (reason := stop(requests[:n])))
     assert ends["good"] == (pytest.approx(200, abs=12), MEETS_TARGETS)
     assert ends["bad"] == (pytest.approx(100, abs=8), MISSES_TARGETS)
 
@@ -176,7 +176,7 @@ def test_targets_that_are_met_are_met_for_a_while_and_missed_ones_for_half_of_it
 def test_without_a_clear_answer_time_ends_it():
     mixed = [record(float(i), ttft=0.1 if i % 20 else 0.5, index=i) for i in range(500)]
     stop = decision_stop_rule(SLO, POINT, min_seconds=30.0, max_seconds=90.0)
-    assert next((n, said) for n in range(1, 500) if (said := stop(mixed[:n]))) == (91, TIME_LIMIT_REACHED)
+    assert next((n, reason) for n in range(1, 500) if (reason := stop(mixed[:n]))) == (91, TIME_LIMIT_REACHED)
 
 
 def test_without_targets_on_requests_a_load_point_lasts_its_seconds():
@@ -201,7 +201,7 @@ def test_without_targets_on_requests_a_load_point_lasts_its_seconds():
 def test_every_target_is_tested_by_itself(slo, ttft, answer):
     requests = [record(float(i), ttft=ttft + 0.001 * (i % 3), index=i) for i in range(300)]
     stop = rule(Slo.model_validate(slo))
-    assert next(said for n in range(MIN_REQUESTS, 301) if (said := stop(requests[:n]))) == answer
+    assert next(reason for n in range(MIN_REQUESTS, 301) if (reason := stop(requests[:n]))) == answer
 
 
 def noisy(sd: float, count: int = 3000) -> list:
@@ -210,7 +210,7 @@ def noisy(sd: float, count: int = 3000) -> list:
 
 
 def ends(stop, requests):
-    return next((n, said) for n in range(1, len(requests)) if (said := stop(requests[:n])))
+    return next((n, reason) for n in range(1, len(requests)) if (reason := stop(requests[:n])))
 
 
 def test_a_window_goes_on_until_the_objective_is_known_to_three_percent(make):

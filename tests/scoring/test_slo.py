@@ -23,24 +23,24 @@ def only(metrics, targets, **options):
 
 
 def test_ten_percent_over_costs_weight_times_e_minus_one(make):
-    found = only(make.metrics(ttft=1.1), slo(ttft={"threshold": 1.0, "weight": 2.0}))
-    assert found.violation == pytest.approx(0.1)
-    assert found.penalty == pytest.approx(2 * (math.e - 1))  # steepness 0.1 by default
-    assert (found.term, found.actual, found.threshold, found.state) == ("ttft", 1.1, 1.0, "missed")
+    outcome = only(make.metrics(ttft=1.1), slo(ttft={"threshold": 1.0, "weight": 2.0}))
+    assert outcome.violation == pytest.approx(0.1)
+    assert outcome.penalty == pytest.approx(2 * (math.e - 1))  # steepness 0.1 by default
+    assert (outcome.term, outcome.actual, outcome.threshold, outcome.state) == ("ttft", 1.1, 1.0, "missed")
 
 
 def test_a_minimum_is_reversed(make):
-    found = only(make.metrics(throughput=1600.0), slo(output_throughput={"threshold": 1000.0, "steepness": 0.2}))
-    assert found.violation == pytest.approx(0.2)  # 800 of 1000
-    assert found.penalty == pytest.approx(math.e - 1)
+    outcome = only(make.metrics(throughput=1600.0), slo(output_throughput={"threshold": 1000.0, "steepness": 0.2}))
+    assert outcome.violation == pytest.approx(0.2)  # 800 of 1000
+    assert outcome.penalty == pytest.approx(math.e - 1)
     assert only(make.metrics(throughput=4000.0), slo(output_throughput=1000.0)).state == "met"
 
 
 @pytest.mark.parametrize(("ttft", "state"), [(0.89, "met"), (0.91, "warning"), (1.0, "warning"), (1.01, "missed")])
 def test_the_warning_band_is_shown_and_not_scored(make, ttft, state):
-    found = only(make.metrics(ttft=ttft), slo(ttft=1.0))
-    assert found.state == state
-    assert (found.penalty > 0) == (state == "missed")
+    outcome = only(make.metrics(ttft=ttft), slo(ttft=1.0))
+    assert outcome.state == state
+    assert (outcome.penalty > 0) == (state == "missed")
 
 
 @pytest.mark.parametrize(("throughput", "state"), [(2400.0, "met"), (2100.0, "warning"), (1900.0, "missed")])
@@ -73,10 +73,10 @@ def test_a_penalty_starts_at_nothing_at_the_threshold(weight, steepness):
 
 def test_a_percentile_counts_errors_as_infinitely_slow(make):
     slow = make.constant(0.1, adjusted={"p50": 0.1, "p90": None})
-    found = only(changed(make, ttft=slow), slo(ttft={"p90": 1.0}))
-    assert found.actual is None
-    assert found.state == "missed"
-    assert math.isfinite(found.violation)
+    outcome = only(changed(make, ttft=slow), slo(ttft={"p90": 1.0}))
+    assert outcome.actual is None
+    assert outcome.state == "missed"
+    assert math.isfinite(outcome.violation)
     assert only(changed(make, ttft=slow), slo(ttft={"p50": 1.0})).state == "met"
 
 
@@ -101,8 +101,8 @@ def test_an_open_loop_is_held_against_the_schedule(make):
 def test_a_statistic_is_stated_with_its_own_interval(make):
     for ends, state in (((0.1, 0.9), "holds"), ((0.1, 1.1), "open"), ((0.1, None), "open"), ((1.1, 1.2), "fails")):
         metrics = changed(make, ttft=make.constant(0.5, intervals={"p90": ends}))
-        (stated,) = slo_statements(metrics, slo(ttft={"p90": 1.0}), open_loop=False)
-        assert (stated.name, stated.lower, stated.upper, stated.state) == ("ttft.p90", *ends, state)
+        (statement,) = slo_statements(metrics, slo(ttft={"p90": 1.0}), open_loop=False)
+        assert (statement.name, statement.lower, statement.upper, statement.state) == ("ttft.p90", *ends, state)
 
 
 def test_single_requests_are_held_to_the_targets_without_a_statistic_alone():
@@ -122,14 +122,14 @@ def test_single_requests_are_held_to_the_targets_without_a_statistic_alone():
     ],
 )
 def test_an_slo_states_the_attainment_once_and_every_other_term_by_itself(make, targets, names):
-    assert [stated.name for stated in slo_statements(make.metrics(), slo(**targets), open_loop=False)] == names
+    assert [statement.name for statement in slo_statements(make.metrics(), slo(**targets), open_loop=False)] == names
 
 
 def test_the_attainment_is_stated_as_written(make):
     targets = slo(ttft=1.0, latency={"p50": 5.0}, attainment=0.95)
-    stated = {one.name: one for one in slo_statements(make.metrics(good=81), targets, open_loop=False)}
-    assert (stated["attainment"].target, stated["attainment"].state) == (0.95, "fails")
-    assert stated["latency.p50"].state == "holds"
+    statement = {one.name: one for one in slo_statements(make.metrics(good=81), targets, open_loop=False)}
+    assert (statement["attainment"].target, statement["attainment"].state) == (0.95, "fails")
+    assert statement["latency.p50"].state == "holds"
 
 
 def test_a_request_is_good_when_every_term_is_met(make):

@@ -11,11 +11,11 @@ NO_SLO = Slo()
 
 
 def checked(observation, slo=NO_SLO):
-    return {found.name: found for found in check_validity(observation, summarize(observation, slo), slo)}
+    return {check.name: check for check in check_validity(observation, summarize(observation, slo), slo)}
 
 
 def broken(observation, slo=NO_SLO):
-    return [name for name, found in checked(observation, slo).items() if not found.ok]
+    return [name for name, check in checked(observation, slo).items() if not check.ok]
 
 
 def closed(make, streams, seconds, service, warmup=5.0):
@@ -53,8 +53,8 @@ def opened(make, rate, seconds, servers, service, draw, warmup=5.0):
 @pytest.mark.parametrize("spread", [0.0, 0.1, 0.5])
 def test_a_sound_closed_loop_passes_however_few_its_requests(make, streams, took, spread):
     draw = random.Random(streams)
-    found = broken(closed(make, streams, 20.0, lambda: took * (1 + spread * draw.uniform(-1, 1))))
-    assert found == []
+    failed_checks = broken(closed(make, streams, 20.0, lambda: took * (1 + spread * draw.uniform(-1, 1))))
+    assert failed_checks == []
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -66,8 +66,8 @@ def test_a_sound_open_loop_passes(make, seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_long_requests_that_still_fill_the_server_are_not_overload(make, seed):
     draw = random.Random(seed)
-    found = broken(opened(make, 2.0, 20.0, 1000, lambda: draw.uniform(14, 16), draw))
-    assert "completed-rate" not in found
+    failed_checks = broken(opened(make, 2.0, 20.0, 1000, lambda: draw.uniform(14, 16), draw))
+    assert "completed-rate" not in failed_checks
 
 
 @pytest.mark.parametrize("rate", [8.0, 12.0, 40.0])
@@ -75,9 +75,9 @@ def test_an_open_loop_above_capacity_is_saturated_and_nothing_else(make, rate):
     draw = random.Random(1)
     observation = opened(make, rate, 20.0, 5, lambda: 1.0, draw)  # capacity 5 requests/s
     assert set(broken(observation)) == {"completed-rate", "backlog-slope"}
-    found = checked(observation)
-    assert found["completed-rate"].value == pytest.approx(5 / rate, rel=0.2)
-    assert found["backlog-slope"].value == pytest.approx(rate - 5, rel=0.2)
+    checks = checked(observation)
+    assert checks["completed-rate"].value == pytest.approx(5 / rate, rel=0.2)
+    assert checks["backlog-slope"].value == pytest.approx(rate - 5, rel=0.2)
 
 
 def test_a_busy_server_is_seldom_taken_for_a_saturated_one(make):
@@ -110,7 +110,7 @@ def test_requests_cut_off_in_overload_still_count_as_arrived(make):
     records = [make.record(i * 0.1, ttft=0.5) for i in range(50)]
     point = LoadPoint("D(100,11)", rate=10.0)
     assert "completed-rate" not in broken(make.observation(records, window=(0.0, 5.0), point=point))
-    assert "completed-rate" in broken(make.observation(records, window=(0.0, 5.0), point=point, cut_off=60))
+    assert "completed-rate" in broken(make.observation(records, window=(0.0, 5.0), point=point, cut_off_requests=60))
 
 
 @pytest.mark.parametrize(("threshold", "limit"), [(None, 0.010), (0.1, 0.010), (1.0, 0.050)])
@@ -198,7 +198,7 @@ def test_a_client_that_sends_too_slowly_is_client_limited(make):
 def test_requests_that_the_schedule_held_and_that_did_not_go_out_are_the_clients_fault(make):
     records = [make.record(sent=0.1 * n) for n in range(60)]
     point = LoadPoint("D(100,11)", rate=10.0)
-    observation = make.observation(records, (0.0, 10.0), point, due=100)
+    observation = make.observation(records, (0.0, 10.0), point, due_requests=100)
     assert checked(observation)["sent-rate"].value == pytest.approx(0.6)
     assert "sent-rate" in broken(observation)
 
@@ -206,13 +206,15 @@ def test_requests_that_the_schedule_held_and_that_did_not_go_out_are_the_clients
 def test_a_schedule_below_the_load_points_rate_is_kept_when_all_of_it_went_out(make):
     records = [make.record(sent=0.2 * n) for n in range(50)]
     point = LoadPoint("file:part-of-a-trace", rate=10.0)
-    assert broken(make.observation(records, (0.0, 10.0), point, due=50)) == []
+    assert broken(make.observation(records, (0.0, 10.0), point, due_requests=50)) == []
 
 
 @pytest.mark.parametrize(("held_back", "ok"), [(0, True), (1, False)])
 def test_a_bound_on_requests_in_flight_that_held_one_back_is_told(make, held_back: int, ok: bool):
     records = [make.record(sent=0.1 * n) for n in range(100)]
-    observation = make.observation(records, (0.0, 10.0), LoadPoint("D(100,11)", rate=10.0), held_back=held_back)
+    observation = make.observation(
+        records, (0.0, 10.0), LoadPoint("D(100,11)", rate=10.0), held_back_requests=held_back
+    )
     assert checked(observation)["rate-capped"].ok is ok
     assert CHECK_VERDICTS["rate-capped"] is Verdict.CLIENT_LIMITED
 
@@ -315,9 +317,9 @@ def test_cache_hits_are_welcome_where_prefixes_are_shared(make, scenario):
 
 def test_a_server_that_slows_down_is_not_steady(make):
     records = [make.record(i * 0.2, ttft=0.1 if i < 25 else 0.15, gap=0.004) for i in range(50)]
-    found = checked(make.observation(records))["stationarity"]
-    assert found.value == pytest.approx(0.19 / 0.14)
-    assert not found.ok
+    check = checked(make.observation(records))["stationarity"]
+    assert check.value == pytest.approx(0.19 / 0.14)
+    assert not check.ok
 
 
 def test_few_requests_are_not_asked_to_be_steady(make):
