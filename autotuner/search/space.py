@@ -58,7 +58,7 @@ class Space:
             else:
                 refused.append((candidate, reason))
         object.__setattr__(self, "candidates", tuple(kept))
-        object.__setattr__(self, "refused", tuple(refused))
+        object.__setattr__(self, "refusals", tuple(refused))
         object.__setattr__(self, "total", total)
 
     def refusal_reason(self, candidate: Candidate) -> str | None:

@@ -115,7 +115,7 @@ def test_what_the_caller_names_beats_a_profile_with_a_warning():
     assert found.experiment.model.id_or_path == "mine"
     assert "sglang-defaults" in found.layers
     assert found.provenance["base_runtime"] == "context"
-    assert any("base_runtime is sglang, as asked for, not vllm" in warning for warning in found.warnings)
+    assert any("base_runtime is sglang, as requested, not vllm" in warning for warning in found.warnings)
 
 
 def test_an_override_beats_what_the_caller_names():

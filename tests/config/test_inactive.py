@@ -13,7 +13,7 @@ def test_a_parameter_of_another_runtime_is_left_out_with_a_warning():
     found = composed({"schedule-policy": ["lpm"]}, {"schedule-policy": 'runtime == "sglang"'})
     assert "schedule-policy" not in found.experiment.parameters
     assert not any("parameters.schedule-policy" in path for path in found.provenance)
-    assert found.warnings == ['schedule-policy left out: its condition never holds here: runtime == "sglang"']
+    assert found.warnings == ['schedule-policy dropped: its condition never holds here: runtime == "sglang"']
 
 
 def test_it_is_kept_on_its_own_runtime():
@@ -35,7 +35,7 @@ def test_values_that_can_never_be_are_left_out_and_the_origin_says_so():
     assert found.data["parameters"]["max-running-requests"] == [8, 16]
     assert found.provenance["parameters.max-running-requests"] == "only-when"
     assert found.layers[-1] == "only-when"
-    assert found.warnings[0].startswith("max-running-requests 32, 64 left out: ")
+    assert found.warnings[0].startswith("max-running-requests 32, 64 dropped: ")
 
 
 def test_what_depends_on_a_parameter_that_is_left_out_is_left_out_too():

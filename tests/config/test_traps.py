@@ -65,7 +65,7 @@ def test_trap_1_a_gpu_limit_keeps_what_fits_and_says_what_it_left_out():
     assert found.data["parameters"]["tp-size"] == [1, 2]
     assert found.provenance["parameters.tp-size"] == "gpu-limit"
     assert found.layers[-1] == "gpu-limit"
-    assert any("tp-size 4 left out" in warning for warning in found.warnings)
+    assert any("tp-size 4 dropped" in warning for warning in found.warnings)
 
 
 def test_trap_1_a_gpu_limit_that_everything_fits_changes_no_value():
@@ -78,7 +78,7 @@ def test_trap_1_a_gpu_limit_that_everything_fits_changes_no_value():
 def test_trap_2_no_layer_below_the_runtime_knows_an_engine(folder):
     for paths in catalog.files_by_name(folder).values():
         for layer in layers.load_profile(paths[0]).layers:
-            for part in layer.parts():
+            for part in layer.data_variants():
                 assert "runtime" not in part, f"{layer.name} sets an image or engine arguments"
                 assert set(part.get("parameters", {})) <= NEUTRAL, f"{layer.name} sets an engine's parameter"
 
