@@ -104,7 +104,7 @@ def test_a_replayed_trace_says_how_much_of_it_the_window_held(tested):
     points = (BenchLoadPoint(of[0]), BenchLoadPoint(of[1]), BenchLoadPoint(of[0], decided="the trace ended"))
     notes = verdict_table(replace(bench, experiment=replayed, load_points=points)).notes
     held = f"the first {of[0].metrics.requests} of the trace's 4,001 requests"
-    assert f"file:t @ 2/s: the window held {held}, which take 2,000 s." in notes
+    assert f"file:t @ 2/s: the window covered {held} (2,000 s in total)." in notes
     assert "file:t @ 2/s: the trace ended." in notes
     assert not any(note.startswith("file:t @ 3/s: ") for note in notes)
 

@@ -16,13 +16,13 @@ PLAIN = Candidate("vllm")
             BASE,
             "chunked-prefill-size=2048",
             "trial 2 (mem-fraction-static=0.95 chunked-prefill-size=2048)",
-            ["All candidates: tp-size=4.", "All candidates but the defaults: mem-fraction-static=0.95."],
+            ["All candidates: tp-size=4.", "All candidates except the defaults: mem-fraction-static=0.95."],
         ),
         (
             PLAIN,
             "chunked-prefill-size=2048",
             "trial 2 (tp-size=4 mem-fraction-static=0.95 chunked-prefill-size=2048)",
-            ["All candidates but the defaults: tp-size=4 mem-fraction-static=0.95."],
+            ["All candidates except the defaults: tp-size=4 mem-fraction-static=0.95."],
         ),
         (
             None,

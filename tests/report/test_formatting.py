@@ -46,12 +46,12 @@ def test_a_share_shows_its_interval():
     [
         ([], ""),
         (["12.5", "", "tp-size=2 (x-)", "D(100,100)"], ""),
-        (["12.5 (11.0-13.9)", "98 (95-99)"], "In brackets stand 95% intervals."),
-        (["90% (70-97)"], "In brackets stand 95% intervals."),
+        (["12.5 (11.0-13.9)", "98 (95-99)"], "95% confidence intervals in parentheses."),
+        (["90% (70-97)"], "95% confidence intervals in parentheses."),
         (
             ["98 (95-99)", "1,209 (1,204-)"],
-            "In brackets stand 95% intervals; an open end, as in 1,209 (1,204-), "
-            "is one that so few requests cannot bound.",
+            "95% confidence intervals in parentheses; an open end, as in 1,209 (1,204-), "
+            "means too few requests for a limit.",
         ),
     ],
 )

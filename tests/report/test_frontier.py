@@ -22,7 +22,9 @@ def test_only_what_meets_the_targets_is_in_it(make_run, slo, members):
     table = frontier_table(run.trials, run.experiment)
     assert len(table.rows) == members
     assert {row["verdict"] for row in table.rows} <= {"feasible"}
-    assert frontier_title(run.experiment) == "Pareto frontier" + (" of what meets the targets" if slo else "")
+    assert frontier_title(run.experiment) == "Pareto frontier" + (
+        " of load points that meet the targets" if slo else ""
+    )
 
 
 def test_a_load_point_that_was_confirmed_is_in_it_once(make_run):

@@ -4,7 +4,7 @@ from autotuner.report.objective_text import objective_line, objective_meaning
 from autotuner.scoring.objective import OBJECTIVES
 from tests.report.conftest import experiment
 
-GPUS = "; it does not weigh the GPUs a candidate takes"
+GPUS = "; not normalized by the number of GPUs of a candidate"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ def test_a_candidate_that_was_launched_again_is_one_mark_by_the_figures_of_all_l
     run.trials.append(replace(run.trials[1], number=4, measurement=again, purpose="confirmation"))
     drawn = []
     monkeypatch.setattr(
-        plots, "_marker", lambda axes, point, colours, winner: drawn.append((point.trial.number, point.at))
+        plots,
+        "_draw_marker",
+        lambda axes, point, colours, winner: drawn.append((point.trial.number, point.coordinates)),
     )
     picture(run, tmp_path / "p.png")
     # TPOT of 5.6 and 6.6 ms, TTFT of 52 and 62 ms, on two GPUs
@@ -61,7 +63,7 @@ def test_a_candidate_that_was_launched_again_is_one_mark_by_the_figures_of_all_l
 def test_no_trials_give_a_picture_that_says_so(make_run, tmp_path, monkeypatch):
     run = make_run()
     run.trials = []
-    assert "No load point gave these figures." in texts(monkeypatch, run, tmp_path / "p.png")
+    assert "No load point has these metrics." in texts(monkeypatch, run, tmp_path / "p.png")
 
 
 def test_equal_input_gives_equal_bytes(make_run, tmp_path):
@@ -94,7 +96,7 @@ def test_axes_have_units_and_targets_are_named(make_run, tmp_path, monkeypatch):
     assert "Interactivity (tokens/s per user, 1 / mean TPOT)" in found
     assert "Time to first token (p90, ms)" in found
     assert "target: TPOT ≤ 20 ms for 95% of requests" in found
-    assert "target: TTFT p90 ≤ 500 ms (beyond this axis)" not in found
+    assert "target: TTFT p90 ≤ 500 ms (outside this axis)" not in found
 
 
 def test_names_that_look_like_formulas_or_lack_a_glyph_are_drawn_as_they_are(make_run, tmp_path, monkeypatch):

@@ -162,21 +162,21 @@ def test_markdown_says_what_the_objective_means_and_what_brackets_do(make_run):
     text = markdown_report(*make_run("minimize_latency", loads=(2, 4)).all)
     assert (
         "Objective: minimize\\_latency, the mean end-to-end latency over all load points; "
-        "it does not weigh the GPUs a candidate takes." in text
+        "not normalized by the number of GPUs of a candidate." in text
     )
-    assert "In brackets stand 95% intervals; an open end, as in " in text
+    assert "95% confidence intervals in parentheses; an open end, as in " in text
 
 
 def test_markdown_marks_what_is_near_a_target(make_run):
     text = markdown_report(*make_run(slo={"ttft": 0.055}).all)
     assert "feasible (near)" in text
     assert ") is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s." in text
-    assert "near: the figures meet every target" in text
+    assert "near: all targets are met" in text
 
 
 def test_markdown_has_as_many_cells_in_every_row(make_run):
     text = markdown_report(*make_run(slo={"ttft": 1.0}).all)
-    ranked, front = text.split("Pareto frontier of what meets the targets:")
+    ranked, front = text.split("Pareto frontier of load points that meet the targets:")
     for part, rows in ((ranked, 3), (front, 2)):
         lines = [line.replace("\\|", "") for line in part.splitlines() if line.startswith("|")]
         assert len(lines) == 2 + rows

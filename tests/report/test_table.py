@@ -59,14 +59,14 @@ def test_launches_of_a_candidate_are_one_row_with_the_means_over_them(make_run):
 
 def test_a_repeated_launch_widens_the_interval_of_the_value_and_its_legend_says_so(make_run):
     once = ranking_table(*make_run().all)
-    assert any("is that of one launch, as none was repeated" in text for text in once.legends())
+    assert any("covers one launch only: none was repeated" in text for text in once.legends())
     table = ranking_table(*launched_again(make_run(), 2, (0.062, 0.0066), (0.042, 0.0046)).all)
     value, ends = table.cell_texts()[0]["total tokens/s/GPU"].rstrip(")").split(" (")
     assert value == "2,670"  # the geometric mean of 2,639, 2,236 and 3,217
     low, high = (float(end.replace(",", "")) for end in ends.split("-"))
     assert low < 2236
     assert high > 3217
-    assert any("takes in how much launches differ" in text for text in table.legends())
+    assert any("includes the variation between launches" in text for text in table.legends())
 
 
 def test_a_launch_without_steady_figures_is_left_out_of_the_means(make_run):
@@ -92,8 +92,8 @@ def test_a_tie_is_marked_behind_the_rank_and_explained(make_run):
     run.trials.append(slower)
     table = ranking_table(*run.all)
     assert [row["#"] for row in table.cell_texts()] == ["1", "2=", "3", "4"]
-    assert "= behind a rank: these measurements cannot tell it from the first." in table.legends()
-    assert not any("behind a rank" in text for text in ranking_table(*make_run().all).legends())
+    assert "= after a rank: no significant difference from the first." in table.legends()
+    assert not any("after a rank" in text for text in ranking_table(*make_run().all).legends())
 
 
 def test_the_defaults_are_called_so_with_what_the_model_needs_and_what_all_share_is_said_once(make_run):
@@ -107,7 +107,7 @@ def test_the_defaults_are_called_so_with_what_the_model_needs_and_what_all_share
     ]
     assert table.shared_settings == (
         "All candidates: tp-size=2.",
-        "All candidates but the defaults: mem-fraction-static=0.9 enable-chunked-prefill=false.",
+        "All candidates except the defaults: mem-fraction-static=0.9 enable-chunked-prefill=false.",
     )
     assert table.notes[-1].startswith(
         "#3, trial 3 (mem-fraction-static=0.9 enable-chunked-prefill=false kv-cache-dtype=fp8): "
@@ -255,7 +255,7 @@ def test_a_minimum_met_by_little_is_near_too(make_run):
 
 def test_what_brackets_mean_is_said_for_the_columns_that_are_shown(make_run):
     table = ranking_table(*make_run(loads=(2,)).all)
-    assert "In brackets stand 95% intervals; an open end" in table.legends()[0]
+    assert "95% confidence intervals in parentheses; an open end" in table.legends()[0]
     assert table.legends(["TTFT ms", "candidate"]) == []
 
 
