@@ -83,7 +83,7 @@ def _effort_sentence(trials: Sequence[Trial], experiment: Experiment, search_rep
     if not experiment.benchmark.find_capacity:
         grid_effort += f" and {pluralize(grid_launches * len(experiment.workload().load_points), 'load point')}"
     grid_text = f"all {search_report.candidate_count} candidates{' and the defaults' if has_baseline else ''}"
-    return f"The search took {effort}; a full grid of {grid_text} needs {grid_effort}."
+    return f"The search took {effort}; a grid search over {grid_text} needs {grid_effort}."
 
 
 def _defaults_sentences(conclusion: Conclusion, ranking: Ranking) -> list[str]:

@@ -32,7 +32,7 @@ def test_numbers_have_three_significant_figures(value, text):
 
 
 @given(st.floats(1e-4, 1e9))
-def test_a_number_is_within_half_a_percent_of_what_it_says(value):
+def test_a_formatted_number_is_within_half_a_percent_of_the_value(value):
     assert float(format_number(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
 
 
@@ -55,7 +55,7 @@ def test_a_share_shows_its_interval():
         ),
     ],
 )
-def test_what_brackets_mean_is_said_where_there_are_some(cells, text):
+def test_intervals_are_explained_where_there_are_some(cells, text):
     assert interval_legend(cells) == text
 
 

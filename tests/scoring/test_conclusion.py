@@ -137,8 +137,9 @@ def test_a_refuted_winner_is_named_with_what_refuted_it(make):
     assert (ranking.winner.trial_number, conclusion.situation) == (1, Situation.DEFAULTS_ARE_BEST)
     assert [standing.trial_number for standing in conclusion.refuted_standings] == [2]
     assert (
-        "Trial 2 was best after the search but, with 2 confirmation launches, misses the targets: 72.3% of requests good, "
-        "target 95%, over 3 launches." in search_sentences(ranking, trials, experiment, SearchReport())
+        "Trial 2 was best after the search but, with 2 confirmation launches, misses the targets: "
+        "72.3% of requests good, target 95%, over 3 launches."
+        in search_sentences(ranking, trials, experiment, SearchReport())
     )
 
 
@@ -156,7 +157,7 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
         (
             18,
             4,
-            "The search took 4 launches and 4 load points; a full grid of all 18 candidates needs 18 launches",
+            "The search took 4 launches and 4 load points; a grid search over all 18 candidates needs 18 launches",
         ),
         (4, 4, "The search took 4 launches and 4 load points."),
         (None, 1, "The search took 1 launch and 1 load point."),
