@@ -264,13 +264,8 @@ def _point_labels(
         is_first = point.trial.number not in named_trials
         named_trials.add(point.trial.number)
         texts = (full_text, load) if is_first else (load,)
-        ranked_labels.append(
-            (
-                0 if is_winner and is_first else 1 if is_first else 2,
-                position,
-                _point_label(point, texts, colours, bold=is_winner),
-            )
-        )
+        importance = 0 if is_winner and is_first else 1 if is_first else 2
+        ranked_labels.append((importance, position, _point_label(point, texts, colours, bold=is_winner)))
     return [item for _, _, item in sorted(ranked_labels, key=lambda entry: entry[:2])]
 
 

@@ -141,9 +141,9 @@ def _gain_sentences(conclusion: Conclusion, experiment: Experiment) -> list[str]
 
 
 def _gain_text(gain: Gain, experiment: Experiment) -> str:
-    """The gain with its interval, such as `1.22x ... (95% interval 1.15 to 1.29; 2 and 3 launches)`."""
+    """The gain with its interval, such as `1.22x ... (95% confidence interval 1.15 to 1.29; 2 and 3 launches)`."""
     comparison = OBJECTIVES[experiment.optimization.objective].comparison_phrase
-    interval_text = f"95% interval {gain.low:.2f} to {gain.high:.2f}"
+    interval_text = f"95% confidence interval {gain.low:.2f} to {gain.high:.2f}"
     if gain.is_deterministic:
         interval_text = "deterministic: every launch gave the same result"
     launches = f"{gain.winner} and {gain.baseline} launches"

@@ -84,7 +84,7 @@ CASES = {
         [("b", 1000, 100), ("s", 1300, 100), ("w", 1205, 100), ("d", 1000, 100), ("w", 1195, 100), ("d", 1001, 100)],
         Situation.GAIN,
         r"Confirmed: 1\.20x the total throughput per GPU of the engine's own defaults "
-        r"\(95% interval 1\.1\d to 1\.2\d; 2 and 3 launches\)\.",
+        r"\(95% confidence interval 1\.1\d to 1\.2\d; 2 and 3 launches\)\.",
     ),
     "no more than noise": (
         [("b", 1000, 100), ("s", 1300, 100), ("w", 1100, 100), ("d", 1060, 100), ("w", 990, 100), ("d", 980, 100)],

@@ -28,21 +28,16 @@ def make_figure(
     bench: BenchResult, title: str, rows: int = 1, columns: int = 1, legend: Sequence[str] = (), **options: Any
 ) -> tuple[Figure, Any]:
     """A figure with a heading and room for a legend of these texts, and its `rows` x `columns` grid of axes."""
-    bottom_inches = 0.85 + 0.2 * math.ceil(len(legend) / _legend_columns(legend))
-    height_inches = 1.0 + bottom_inches + 3.3 * rows
-    figure = Figure(figsize=(11.6, height_inches), dpi=130, facecolor="white")
+    bottom = 0.85 + 0.2 * math.ceil(len(legend) / _legend_columns(legend))
+    height = 1.0 + bottom + 3.3 * rows
+    figure = Figure(figsize=(11.6, height), dpi=130, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     figure.subplots_adjust(
-        left=0.07,
-        right=0.985,
-        top=1 - 1.0 / height_inches,
-        bottom=bottom_inches / height_inches,
-        wspace=0.17,
-        hspace=0.28,
+        left=0.07, right=0.985, top=1 - 1.0 / height, bottom=bottom / height, wspace=0.17, hspace=0.28
     )
     scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in bench.load_points))
-    title_y, subtitle_y = 1 - 0.36 / height_inches, 1 - 0.62 / height_inches
+    title_y, subtitle_y = 1 - 0.36 / height, 1 - 0.62 / height
     figure.text(0.07, title_y, title, fontsize=14, fontweight="bold", color=INK)
     has_closed_loop = any(point.result.load_point.concurrency for point in bench.load_points)
     key = ", c = concurrency" if has_closed_loop else ""

@@ -47,9 +47,9 @@ def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool)
     points = [point for point in bench.load_points if (point.result.load_point.rate is not None) == open_loop]
     drawn = [point for point in points if getattr(point.result.metrics, name) is not None]
     levels = [load_value(point.result.load_point) for point in drawn]
-    upper_values = [_p99_upper(getattr(point.result.metrics, name)) * 1e3 for point in drawn]
-    means_ms = [getattr(point.result.metrics, name).mean * 1e3 for point in drawn]
-    style_axes(axes, levels, [*upper_values, *means_ms])
+    uppers = [_p99_upper(getattr(point.result.metrics, name)) * 1e3 for point in drawn]
+    all_means = [getattr(point.result.metrics, name).mean * 1e3 for point in drawn]
+    style_axes(axes, levels, [*uppers, *all_means])
     if not drawn:
         draw_placeholder(axes)
         return
@@ -60,14 +60,8 @@ def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool)
         distributions = [getattr(point.result.metrics, name) for point in line]
         means = [distribution.mean * 1e3 for distribution in distributions]
         axes.plot(xs, means, color=colours[scenario], linewidth=1.6, zorder=3)
-        axes.plot(
-            xs,
-            [d.p99 * 1e3 for d in distributions],
-            color=colours[scenario],
-            linewidth=1.1,
-            linestyle=(0, (4, 2)),
-            zorder=2,
-        )
+        p99s = [distribution.p99 * 1e3 for distribution in distributions]
+        axes.plot(xs, p99s, color=colours[scenario], linewidth=1.1, linestyle=(0, (4, 2)), zorder=2)
         for x, point, distribution in zip(xs, line, distributions, strict=True):
             _draw_interval(axes, x, distribution, colours[scenario])
             _draw_mark(axes, x, distribution.mean * 1e3, point, bench, colours[scenario])
@@ -121,9 +115,8 @@ def draw_tradeoff(bench: BenchResult, path: Path) -> None:
         for point in drawn
     ]
     radii = [7.0 if near_terms(point.result, bench.slo) else 4.0 for point in drawn]
-    place_labels(
-        axes, labels, [(x, y, radius) for (x, y), radius in zip(positions.values(), radii, strict=True)], lines
-    )
+    markers = [(*position, radius) for position, radius in zip(positions.values(), radii, strict=True)]
+    place_labels(axes, labels, markers, lines)
     save_figure(figure, path, legend)
 
 

@@ -30,7 +30,7 @@ def draw_distributions(bench: BenchResult, timelines: Sequence[LoadPointTimeline
     figure, grid = make_figure(bench, "Latency distributions", 1, 2, texts, sharey=True)
     for axes, name, label in zip(grid[0], ("ttft", "e2e"), ("Time to first token (ms)", "End to end (s)"), strict=True):
         scale = 1e3 if name == "ttft" else 1.0
-        samples_by_point = [getattr(point_timeline, name) * scale for point_timeline in timelines]
+        samples_by_point = [getattr(timeline, name) * scale for timeline in timelines]
         nonempty = [samples for samples in samples_by_point if len(samples)]
         style_axes(axes, [float(value) for samples in nonempty for value in (samples[0], samples[-1])], [1.0])
         axes.set_xlabel(label, color=INK)
@@ -39,9 +39,9 @@ def draw_distributions(bench: BenchResult, timelines: Sequence[LoadPointTimeline
             _fit_x_axis(axes, nonempty)
         else:
             draw_placeholder(axes, "No request was answered.")
-        for point_timeline, samples, colour in zip(timelines, samples_by_point, colours, strict=True):
+        for timeline, samples, colour in zip(timelines, samples_by_point, colours, strict=True):
             if len(samples):
-                shares = np.arange(1, len(samples) + 1) / (len(samples) + point_timeline.errors)
+                shares = np.arange(1, len(samples) + 1) / (len(samples) + timeline.errors)
                 axes.step([samples[0], *samples], [0.0, *shares], where="post", color=colour, linewidth=1.5)
     grid[0][0].set_ylabel("Share of requests", color=INK)
     handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
@@ -70,57 +70,30 @@ def draw_timeline(bench: BenchResult, timelines: Sequence[LoadPointTimeline], pa
     figure, grid = make_figure(bench, "Timeline", 2, 1, sharex=True)
     figure.subplots_adjust(hspace=0.12)
     upper, lower = grid[0][0], grid[1][0]
-    origin = min((point_timeline.window[0] for point_timeline in timelines), default=0.0)
-    end = max((point_timeline.window[1] for point_timeline in timelines), default=0.0) - origin or 1.0
-    style_axes(upper, [0.0, end], [float(point_timeline.tokens_per_second.max()) for point_timeline in timelines])
-    style_axes(lower, [0.0, end], [float(point_timeline.in_flight.max()) for point_timeline in timelines])
+    origin = min((timeline.window[0] for timeline in timelines), default=0.0)
+    end = max((timeline.window[1] for timeline in timelines), default=0.0) - origin or 1.0
+    style_axes(upper, [0.0, end], [float(timeline.tokens_per_second.max()) for timeline in timelines])
+    style_axes(lower, [0.0, end], [float(timeline.in_flight.max()) for timeline in timelines])
     lower.set_xlim(-0.01 * end, 1.01 * end)
     upper.set_ylabel("Output tokens/s", color=INK)
     lower.set_ylabel("Requests in flight", color=INK)
     lower.set_xlabel("Time since the first window began (s)", color=INK)
-    for point_timeline, colour in zip(timelines, load_colours(len(timelines)), strict=True):
-        start, stop = point_timeline.window[0] - origin, point_timeline.window[1] - origin
+    for timeline, colour in zip(timelines, load_colours(len(timelines)), strict=True):
+        start, stop = timeline.window[0] - origin, timeline.window[1] - origin
         for axes in (upper, lower):
             axes.axvspan(start, stop, color=colour, alpha=0.08, linewidth=0)
-        upper.stairs(
-            point_timeline.tokens_per_second,
-            point_timeline.bin_edges - origin,
-            baseline=None,
-            color=colour,
-            linewidth=1.5,
-        )
-        lower.plot(
-            point_timeline.sample_times - origin,
-            point_timeline.in_flight,
-            color=colour,
-            linewidth=1.2,
-            drawstyle="steps-post",
-        )
-        if len(point_timeline.failure_times):
-            heights = np.full(len(point_timeline.failure_times), 0.03)
-            axes_fraction = upper.get_xaxis_transform()
-            upper.plot(
-                point_timeline.failure_times - origin,
-                heights,
-                "|",
-                color=ERROR_COLOUR,
-                markersize=9,
-                transform=axes_fraction,
-            )
-    _label_windows(
-        upper,
-        bench,
-        [(point_timeline.window[0] - origin, point_timeline.window[1] - origin) for point_timeline in timelines],
-    )
+        edges, times = timeline.bin_edges - origin, timeline.sample_times - origin
+        upper.stairs(timeline.tokens_per_second, edges, baseline=None, color=colour, linewidth=1.5)
+        lower.plot(times, timeline.in_flight, color=colour, linewidth=1.2, drawstyle="steps-post")
+        if len(timeline.failure_times):
+            heights = np.full(len(timeline.failure_times), 0.03)
+            times, axes_fraction = timeline.failure_times - origin, upper.get_xaxis_transform()
+            upper.plot(times, heights, "|", color=ERROR_COLOUR, markersize=9, transform=axes_fraction)
+    _label_windows(upper, bench, [(timeline.window[0] - origin, timeline.window[1] - origin) for timeline in timelines])
     figure.align_ylabels()
     failure_marker = Line2D([], [], color=ERROR_COLOUR, linestyle="none", marker="|", markersize=9)
-    save_figure(
-        figure,
-        path,
-        [(failure_marker, "failed request")]
-        if any(len(point_timeline.failure_times) for point_timeline in timelines)
-        else [],
-    )
+    has_failures = any(len(timeline.failure_times) for timeline in timelines)
+    save_figure(figure, path, [(failure_marker, "failed request")] if has_failures else [])
 
 
 def _label_windows(axes: Axes, bench: BenchResult, windows: Sequence[tuple[float, float]]) -> None:

@@ -42,13 +42,11 @@ def load_point_timeline(observation: Observation) -> LoadPointTimeline:
     window_records = records_in_window(observation)
     answered = [record for record in window_records if error_class(record) is None]
     seconds = max(end - start, 1e-9)
-    bin_edges = np.linspace(start, start + seconds, max(1, min(MAX_BINS, int(seconds / MIN_BIN_SECONDS))) + 1)
-    tokens = np.zeros(len(bin_edges) - 1)
+    edges = np.linspace(start, start + seconds, max(1, min(MAX_BINS, int(seconds / MIN_BIN_SECONDS))) + 1)
+    tokens = np.zeros(len(edges) - 1)
     for record in observation.records:
-        tokens += np.histogram(
-            record.chunk_times, bin_edges, weights=np.asarray(record.chunk_tokens, dtype=np.float64)
-        )[0]
-    sample_times = np.linspace(start, start + seconds, 10 * MAX_BINS)
+        tokens += np.histogram(record.chunk_times, edges, weights=np.asarray(record.chunk_tokens, dtype=np.float64))[0]
+    times = np.linspace(start, start + seconds, 10 * MAX_BINS)
     sent = np.sort([record.sent for record in observation.records])
     finished = np.sort([record.finished for record in observation.records])
     failures = [record.finished for record in window_records if error_class(record) is not None]
@@ -57,11 +55,9 @@ def load_point_timeline(observation: Observation) -> LoadPointTimeline:
         ttft=np.sort([record.chunk_times[0] - record.sent for record in answered]),
         e2e=np.sort([record.chunk_times[-1] - record.sent for record in answered]),
         errors=len(window_records) - len(answered),
-        bin_edges=bin_edges,
-        tokens_per_second=tokens / np.diff(bin_edges),
-        sample_times=sample_times,
-        in_flight=(
-            np.searchsorted(sent, sample_times, "right") - np.searchsorted(finished, sample_times, "right")
-        ).astype(float),
+        bin_edges=edges,
+        tokens_per_second=tokens / np.diff(edges),
+        sample_times=times,
+        in_flight=(np.searchsorted(sent, times, "right") - np.searchsorted(finished, times, "right")).astype(float),
         failure_times=np.array([time for time in failures if start <= time <= end]),
     )
