@@ -1,8 +1,8 @@
-"""autotune: the engine, flags and load that serve a model best within latency targets.
+"""autotune finds the engine, flags and load that serve a model best within latency targets.
 
-From Python: `compose(TaskContext(...))` gives a validated configuration, `run(composition)` does
-the whole job; `bench(url, ...)` drives load on a server that runs already. Without a GPU, `what_if`,
-`at_rate`, `rank_deployments` and `fewest_gpus` predict; `calibrate(runs)` fits predictions to runs.
+From Python: `compose(TaskContext(...))` returns a validated configuration and `run(composition)` tunes it;
+`bench(url, ...)` load-tests a running server. Without a GPU, `what_if`, `at_rate`, `rank_deployments` and
+`fewest_gpus` predict performance; `calibrate(runs)` fits the predictions to measured runs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that the command line starts at once."""
+    """Import on first use, to keep the start of the command line fast."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""Warnings: what can be run but probably is not meant."""
+"""Warnings about experiments that are valid but probably not intended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from autotuner.rules import CONTEXT_NAMES, PARALLEL_SIZES
 
 
 def experiment_warnings(experiment: Experiment) -> list[str]:
-    """Return one sentence for each thing worth a second look."""
     return [
         *_grid_warnings(experiment),
         *_rule_warnings(experiment),
@@ -28,11 +27,14 @@ def _grid_warnings(experiment: Experiment) -> Iterator[str]:
     for name, values in experiment.parameters.items():
         if len({(type(value), value) for value in values}) < len(values):
             yield f"{name} holds the same value twice"
-    size = math.prod(len(values) for values in experiment.parameters.values())
+    grid_size = math.prod(len(values) for values in experiment.parameters.values())
     limit = experiment.optimization.max_iterations
-    tied = experiment.only_when or experiment.constraints
-    if not tied and experiment.optimization.strategy == "grid_search" and size > limit:
-        yield f"the grid has {size} candidates and max_iterations is {limit}: {limit} are tried, spread over the grid"
+    has_rules = experiment.only_when or experiment.constraints
+    if not has_rules and experiment.optimization.strategy == "grid_search" and grid_size > limit:
+        yield (
+            f"the grid has {grid_size} candidates and max_iterations is {limit}: "
+            f"{limit} of them, spread evenly, are tried"
+        )
     fractions = [
         value for value in experiment.parameters.get("mem-fraction-static", ()) if isinstance(value, int | float)
     ]
@@ -44,16 +46,16 @@ def _rule_warnings(experiment: Experiment) -> Iterator[str]:
     for name, text in experiment.constraints.items():
         missing = parse(text).required_names - {*experiment.parameters, *CONTEXT_NAMES, *PARALLEL_SIZES}
         if missing:
-            named = ", ".join(sorted(missing))
-            yield f"the constraint {name} refuses nothing where it depends on {named}, which no layer sets"
+            names = ", ".join(sorted(missing))
+            yield f"the constraint {name} refuses nothing where it depends on {names}, which no layer sets"
 
 
 def _load_warnings(experiment: Experiment) -> Iterator[str]:
     load = experiment.benchmark
-    running = [value for value in experiment.parameters.get("max-running-requests", ()) if isinstance(value, int)]
-    if running and load.num_concurrency and max(load.num_concurrency) > min(running):
+    limits = [value for value in experiment.parameters.get("max-running-requests", ()) if isinstance(value, int)]
+    if limits and load.num_concurrency and max(load.num_concurrency) > min(limits):
         yield (
-            f"concurrency {max(load.num_concurrency)} is above max-running-requests {min(running)}: "
+            f"concurrency {max(load.num_concurrency)} is above max-running-requests {min(limits)}: "
             "the requests above it wait in the server's queue"
         )
     for name, trace in zip(load.traffic_scenarios, load.recorded, strict=False):
@@ -83,19 +85,19 @@ def _objective_warnings(experiment: Experiment) -> Iterator[str]:
 def _slo_warnings(experiment: Experiment) -> Iterator[str]:
     targets = {(term.metric, term.statistic): term.threshold for term in experiment.slo.terms}
     for (metric, statistic), threshold in targets.items():
-        pace = targets.get(("tpot", statistic))
-        if metric == "ttft" and pace is not None and threshold < pace:
+        tpot_limit = targets.get(("tpot", statistic))
+        if metric == "ttft" and tpot_limit is not None and threshold < tpot_limit:
             yield (
-                f"the TTFT target ({threshold:g} s) is below the TPOT target ({pace:g} s), but a first token takes "
-                "at least as long as one that follows; are the two swapped?"
+                f"the TTFT target ({threshold:g} s) is below the TPOT target ({tpot_limit:g} s), but a first token "
+                "takes at least as long as one that follows; are the two swapped?"
             )
 
 
 def _node_warnings(experiment: Experiment) -> Iterator[str]:
     sizes = [value for value in experiment.parameters.get("tp-size", ()) if isinstance(value, int)]
-    kind = experiment.hardware.gpu_type or (experiment.simulate.gpu if experiment.base_runtime == "sim" else "")
-    known = hardware.is_known(kind)
-    node = hardware.find_gpu(kind).gpus_per_node if known else hardware.DEFAULT_GPUS_PER_NODE
-    if sizes and max(sizes) > node:
-        holds = f"a node of {kind} has" if known else "a node usually has"
-        yield f"tp-size {max(sizes)} may need several nodes: {holds} {node} GPUs"
+    gpu = experiment.hardware.gpu_type or (experiment.simulate.gpu if experiment.base_runtime == "sim" else "")
+    is_known = hardware.is_known(gpu)
+    gpus_per_node = hardware.find_gpu(gpu).gpus_per_node if is_known else hardware.DEFAULT_GPUS_PER_NODE
+    if sizes and max(sizes) > gpus_per_node:
+        node_text = f"a node of {gpu} has" if is_known else "a node usually has"
+        yield f"tp-size {max(sizes)} may need several nodes: {node_text} {gpus_per_node} GPUs"

@@ -1,4 +1,4 @@
-"""Where profiles and layers are found: ./profiles, the user's configuration folder, and what came with the package."""
+"""Finds profiles and layers in ./profiles, the user's configuration folder and the package."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from autotuner.config.layers import ConfigLayer, Profile
 from autotuner.errors import ConfigError, unknown_name_message
 
 AUTOMATIC_FOLDERS = ("base", "deployment", "runtime", "gpu")
-"""Folders whose layers take part in every composition where their conditions hold, in this order."""
+"""Folders whose layers apply to every composition in which their conditions hold, in this order."""
 
 FOLDER_BY_KIND = {"profile": "", "SLO": "slo", "preset": "presets"}
-"""Kind of what is asked for by name -> its folder below a profiles folder."""
+"""Kind of named layer file -> its folder below a profiles folder."""
 
 OPTION_BY_KIND = {"profile": "--profile", "SLO": "--slo", "preset": "--layer"}
-"""Kind of what is asked for by name -> the option that applies it."""
+"""Kind of named layer file -> the command-line option that applies it."""
 
 _PLACE_PATTERN = re.compile(r"(?!--)(.+):(\d+):\d+")
 
 REGISTERED_PROFILES: dict[str, Profile] = {}
-"""Profiles made in Python; they come before files of the same name."""
+"""Profiles registered from Python; they take precedence over files of the same name."""
 
 
 def bundled_folder() -> Path:
-    """Folder of the profiles that came with the package: inside it when installed, beside it in a checkout."""
+    """Folder of the package's own profiles: inside it when installed, beside it in a checkout."""
     package = Path(autotuner.__file__).parent
     inside = package / "profiles"
     return inside if inside.is_dir() else package.parent / "profiles"
 
 
 def user_folder() -> Path:
-    """Folder of the user's own profiles; AUTOTUNE_CONFIG_HOME moves what holds it."""
+    """Folder of the user's own profiles; AUTOTUNE_CONFIG_HOME overrides its parent."""
     home = os.environ.get("AUTOTUNE_CONFIG_HOME")
     if home:
         return Path(home) / "profiles"
@@ -46,48 +46,48 @@ def user_folder() -> Path:
 
 
 def search_path() -> list[Path]:
-    """Profiles folders that exist, nearest first, each once."""
-    found: dict[Path, Path] = {}
+    """Existing profiles folders, highest precedence first, without duplicates."""
+    folders: dict[Path, Path] = {}
     for folder in (Path("profiles"), user_folder(), bundled_folder()):
         if folder.is_dir():
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
+            folders.setdefault(folder.resolve(), folder)
+    return list(folders.values())
 
 
 def files_by_name(folder: str) -> dict[str, list[Path]]:
-    """Name -> its files in `folder` of each place on the search path, nearest first; bundled names come first."""
-    found: dict[str, list[Path]] = {}
+    """Name -> its files in `folder` of each place on the search path, highest precedence first; bundled names first."""
+    files: dict[str, list[Path]] = {}
     for place in reversed(search_path()):
         for path in sorted((place / folder).iterdir() if (place / folder).is_dir() else ()):
             if path.suffix in (".yaml", ".yml") and path.is_file():
-                found.setdefault(path.stem, []).insert(0, path)
-    return found
+                files.setdefault(path.stem, []).insert(0, path)
+    return files
 
 
 def shadowing_warnings(kind: str, paths: list[Path]) -> list[str]:
-    """Warn where the nearest of `paths` hides one that says something else."""
-    nearest, *others = paths
-    content = nearest.read_bytes()
+    """Warn where the first of `paths` hides one with different content."""
+    used, *hidden = paths
+    content = used.read_bytes()
     return [
-        f"{kind} '{nearest.stem}' from {display_path(nearest)} hides the one in {display_path(path)}"
-        for path in others
+        f"{kind} '{used.stem}' from {display_path(used)} hides the one in {display_path(path)}"
+        for path in hidden
         if path.read_bytes() != content
     ]
 
 
 def automatic_layers() -> tuple[list[ConfigLayer], list[str]]:
-    """All layers that need not be asked for, in order, and warnings."""
-    found: list[ConfigLayer] = []
+    """The layers of AUTOMATIC_FOLDERS in order, and warnings."""
+    automatic: list[ConfigLayer] = []
     warnings: list[str] = []
     for folder in AUTOMATIC_FOLDERS:
         for paths in files_by_name(folder).values():
-            found += load_catalog_file(paths[0]).layers
+            automatic += load_catalog_file(paths[0]).layers
             warnings += shadowing_warnings("layer file", paths)
-    return found, warnings
+    return automatic, warnings
 
 
 def load_catalog_file(path: Path) -> Profile:
-    """Read a layer file of the search path: its name must be the file's, so that it can be found."""
+    """Read a layer file on the search path; ConfigError unless its name is that of the file."""
     profile = layers.load_profile(path)
     if profile.name != path.stem:
         raise ConfigError(
@@ -99,7 +99,7 @@ def load_catalog_file(path: Path) -> Profile:
 
 
 def find(kind: str, name: str) -> tuple[Profile, list[str]]:
-    """Find a profile, an SLO or a preset by name or by path, and warnings; ConfigError with the nearest name."""
+    """Find a profile, an SLO or a preset by name or path, with warnings; ConfigError suggests the nearest name."""
     if looks_like_path(name):
         path = Path(name).expanduser()
         if not path.is_file():
@@ -109,28 +109,30 @@ def find(kind: str, name: str) -> tuple[Profile, list[str]]:
         return layers.load_profile(path), []
     if kind == "profile" and name in REGISTERED_PROFILES:
         return REGISTERED_PROFILES[name], []
-    known = files_by_name(FOLDER_BY_KIND[kind])
-    if name not in known:
+    files = files_by_name(FOLDER_BY_KIND[kind])
+    if name not in files:
         places = ", ".join(str(place / FOLDER_BY_KIND[kind]) for place in search_path())
         raise ConfigError(
             unknown_name_message(kind, name, names(kind)),
             why=f"Looked in {places}.",
             remedy="Correct the name, or give the path of a YAML file.",
         )
-    return load_catalog_file(known[name][0]), shadowing_warnings(kind, known[name])
+    return load_catalog_file(files[name][0]), shadowing_warnings(kind, files[name])
 
 
 def find_by_name(name: str, kinds: Sequence[str] = tuple(FOLDER_BY_KIND)) -> dict[str, Profile]:
-    """Kind -> what goes by this name there, of at least one kind; a path is a profile unless `kinds` is one other."""
+    """Kind -> the entry of this name, for at least one kind; a path is read as the first of `kinds`."""
     if looks_like_path(name):
         kind = kinds[0]
         return {kind: find(kind, name)[0]}
     matches = {kind: find(kind, name)[0] for kind in kinds if name in names(kind)}
     if not matches:
-        *others, last = kinds
+        *other_kinds, last_kind = kinds
         raise ConfigError(
             unknown_name_message(
-                f"{', '.join(others)} or {last}" if others else last, name, [n for kind in kinds for n in names(kind)]
+                f"{', '.join(other_kinds)} or {last_kind}" if other_kinds else last_kind,
+                name,
+                [candidate for kind in kinds for candidate in names(kind)],
             ),
             remedy="Correct the name, or give the path of a YAML file; `autotune profiles list` names all there are.",
         )
@@ -138,12 +140,11 @@ def find_by_name(name: str, kinds: Sequence[str] = tuple(FOLDER_BY_KIND)) -> dic
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of everything of a kind."""
     return sorted({*files_by_name(FOLDER_BY_KIND[kind]), *(REGISTERED_PROFILES if kind == "profile" else ())})
 
 
 def describe(kind: str) -> list[dict[str, Any]]:
-    """Describe everything of a kind, which is `kind` of each; an unreadable file is listed with its "problem"."""
+    """Describe every entry of a kind; an unreadable file is listed with its "problem"."""
     entries: dict[str, Mapping[str, Any]] = {}
     for name, paths in files_by_name(FOLDER_BY_KIND[kind]).items():
         try:
@@ -156,12 +157,12 @@ def describe(kind: str) -> list[dict[str, Any]]:
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether `name` is meant as the path of a file."""
+    """Whether `name` is a file path rather than a name."""
     return "/" in name or os.sep in name or name.endswith((".yaml", ".yml"))
 
 
 def display_path(path: Path | str) -> str:
-    """A path as it is shown: "bundled NAME", "./NAME", "~/NAME", or the whole of it."""
+    """Short form of a path for display: "bundled NAME", "./NAME", "~/NAME", or the full path."""
     place = Path(path).absolute()
     for folder, name in ((bundled_folder(), "bundled "), (Path.cwd(), "./"), (Path.home(), "~/")):
         if place.resolve().is_relative_to(folder.resolve()):
@@ -170,6 +171,6 @@ def display_path(path: Path | str) -> str:
 
 
 def display_place(place: str) -> str:
-    """A place, such as "FILE:LINE:COLUMN", as it is shown: the file shortened, without the column."""
+    """Short form of a place "FILE:LINE:COLUMN" for display: the file shortened, without the column."""
     match = _PLACE_PATTERN.fullmatch(place)
     return f"{display_path(match[1])}:{match[2]}" if match else place

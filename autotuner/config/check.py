@@ -1,4 +1,4 @@
-"""Checking a profile file on its own, whatever context it is meant for."""
+"""Checks a profile file on its own, whatever context it is meant for."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _EXAMPLE_MODEL = "llama-3.1-8b"
 
 
 def check_file(path: str | Path, context: TaskContext | None = None) -> Composition:
-    """Check every layer and case of a profile file, and compose it; ConfigError where it cannot be used.
+    """Check every layer and case of a profile file, then compose it; ConfigError where it cannot be used.
 
-    Without a context it is composed for the embedded engine, or for the one it names itself.
+    Without a context it is composed for the simulated engine, or for the engine that it names itself.
     """
     file = Path(path).absolute()
     parts = [

@@ -1,4 +1,4 @@
-"""Composition: layers in order, one validated experiment, and for every value the layer it came from."""
+"""Composes layers, in order, into one validated experiment and records which layer set each value."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Locator = Callable[[str], str]
 
 _PATCH_REMEDY = "Correct these values."
 _REPLACE_REMEDY = (
-    "Override mode replace drops what every layer says, so the override must hold all that a run needs; "
+    "Override mode replace drops all layers, so the override must hold everything that a run needs; "
     "add what is missing or wrong, or use --override-mode patch."
 )
 
 
 @dataclass(frozen=True)
 class ResolvedValue:
-    """One resolved value: its dotted path, its layer ("default" where none set it) and its place in a text."""
+    """One resolved value: dotted path, the layer that set it ("default" if none did) and where it was written."""
 
     path: str
     value: Any
@@ -44,12 +44,11 @@ class ResolvedValue:
 class Composition:
     """A composed configuration.
 
-    `data` is JSON-ready and holds what the layers said, `experiment` the same with types and
-    defaults. `provenance` maps each dotted leaf of `data` to the layer that set it, "context" where a
-    field of the context did, `places`
-    to the file, line and column it was read from (empty for values made in Python). `overridden`
-    holds what earlier layers had said of a leaf, latest first. `reasons` says of a path that this
-    machine decided why it did so.
+    `data` is JSON-ready and holds what the layers set; `experiment` is the same, typed and with defaults.
+    `provenance` maps each dotted leaf of `data` to the layer that set it ("context" if a field of the
+    context did), `places` to the file, line and column it was read from (empty for values made in Python).
+    `overridden_values` lists the earlier values of a leaf, latest first. `reasons` says, by dotted path,
+    why this machine chose a value.
     """
 
     data: dict[str, Any]
@@ -63,57 +62,57 @@ class Composition:
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the machine's part in this configuration."""
+        """What this machine decided in the configuration, and why."""
         path = "deployment.mode"
         return [f"deployment {value_at(self.data, path)}: {self.reasons[path]}"] if path in self.reasons else []
 
     def resolved_values(self) -> list[ResolvedValue]:
-        """Every value, with defaults, in the order of the configuration's sections."""
-        rows = [
-            ResolvedValue(path, value, self.provenance[path], self.places[path])
-            for path, value in leaves(self.data).items()
+        """Every value, defaults included, in the order of the configuration's sections."""
+        values = [
+            ResolvedValue(path, leaf, self.provenance[path], self.places[path])
+            for path, leaf in leaves(self.data).items()
         ]
-        rows += [
-            ResolvedValue(path, value, "default") for path, value in default_leaves(self.experiment, self.data).items()
+        values += [
+            ResolvedValue(path, leaf, "default") for path, leaf in default_leaves(self.experiment, self.data).items()
         ]
         sections = list(Experiment.model_fields)
-        return sorted(rows, key=lambda row: sections.index(row.path.partition(".")[0]))
+        return sorted(values, key=lambda value: sections.index(value.path.partition(".")[0]))
 
 
 def compose(context: TaskContext) -> Composition:
-    """Compose what `context` asks for; ConfigError says what cannot be used and where it was written."""
+    """Compose the configuration that `context` requests; ConfigError says what is wrong and where it was written."""
     if context.override_mode not in ("patch", "replace"):
         raise ConfigError(
             unknown_name_message("override mode", str(context.override_mode), ("patch", "replace")),
             remedy="Give patch or replace.",
         )
     automatic, warnings = catalog.automatic_layers()
-    wanted = selection.read_selection(context)
-    facts = resolve_context(context, automatic, [*wanted.presets, *wanted.profiles])
-    settled, replacing = facts.context, context.replaces_layers
-    if not replacing:
-        check_identity(settled)
+    selected = selection.read_selection(context)
+    resolved = resolve_context(context, automatic, [*selected.presets, *selected.profiles])
+    full_context, replaces = resolved.context, context.replaces_layers
+    if not replaces:
+        check_identity(full_context)
 
     merged = MergedConfig()
-    _add_layers(merged, (*automatic, *wanted.presets, *wanted.profiles), settled)
-    warnings += wanted.warnings
-    if replacing:
+    _add_layers(merged, (*automatic, *selected.presets, *selected.profiles), full_context)
+    warnings += selected.warnings
+    if replaces:
         _apply_overrides(merged, context)
-        _add_layers(merged, wanted.slo, settled)
+        _add_layers(merged, selected.slo, full_context)
     else:
-        warnings += _restore_caller_values(merged, settled)
-        _add_layers(merged, wanted.slo, settled)
+        warnings += _restore_caller_values(merged, full_context)
+        _add_layers(merged, selected.slo, full_context)
         _apply_overrides(merged, context)
     if isinstance(context.slo_config, Mapping):
         _add_layer(merged, "slo_config", {"slo": context.slo_config}, lambda path: SLO_OPTION if context.origin else "")
-    warnings += finalize(merged, settled)
-    warnings += check_gpus(merged, facts, context.gpu_type)
+    warnings += finalize(merged, full_context)
+    warnings += check_gpus(merged, resolved, context.gpu_type)
     _credit_caller(merged, context)
-    remedy = _REPLACE_REMEDY if replacing else _PATCH_REMEDY
+    remedy = _REPLACE_REMEDY if replaces else _PATCH_REMEDY
     experiment = validate(merged, remedy)
     check_deployment(merged)
-    if left_out := remove_inactive(merged, experiment):
-        warnings += left_out
+    if inactive := remove_inactive(merged, experiment):
+        warnings += inactive
         experiment = validate(merged, remedy)
     return Composition(
         data=merged.data,
@@ -126,15 +125,15 @@ def compose(context: TaskContext) -> Composition:
             path: [ResolvedValue(path, *earlier) for earlier in reversed(merged.history.get(path, [])[:-1])]
             for path in merged.provenance
         },
-        reasons={path: why for path, why in facts.reasons.items() if path in merged.provenance},
+        reasons={path: reason for path, reason in resolved.reasons.items() if path in merged.provenance},
     )
 
 
 def resolved_context(context: TaskContext) -> TaskContext:
-    """`context` with the model, engine, deployment and load that overrides, layers and assumptions tell."""
+    """`context` with the model, engine, deployment and load filled in from overrides, layers and assumptions."""
     automatic, _ = catalog.automatic_layers()
-    wanted = selection.read_selection(context)
-    return resolve_context(context, automatic, [*wanted.presets, *wanted.profiles]).context
+    selected = selection.read_selection(context)
+    return resolve_context(context, automatic, [*selected.presets, *selected.profiles]).context
 
 
 def _add_layers(merged: MergedConfig, layers: Sequence[ConfigLayer], context: TaskContext) -> None:
@@ -151,53 +150,53 @@ def _add_layer(
     *,
     replace_all: bool = False,
 ) -> None:
-    """Check one layer's keys and lay it on top."""
-    plain = yaml_documents.plain_data(data, "")
-    if "slo" in plain:
-        plain["slo"] = normalize_slo(plain["slo"])
-    check_keys(layer_name, plain, locate)
-    (merged.replace if replace_all else merged.add)(layer_name, plain, locate)
+    """Check one layer's keys and merge it on top."""
+    plain_layer = yaml_documents.plain_data(data, "")
+    if "slo" in plain_layer:
+        plain_layer["slo"] = normalize_slo(plain_layer["slo"])
+    check_keys(layer_name, plain_layer, locate)
+    (merged.replace if replace_all else merged.add)(layer_name, plain_layer, locate)
 
 
 def _restore_caller_values(merged: MergedConfig, context: TaskContext) -> list[str]:
-    """Give back what the caller named where a profile says something else; returns warnings."""
-    insisted: dict[str, Any] = {}
+    """Put back the values that the caller named and a profile changed; returns warnings."""
+    restored: dict[str, Any] = {}
     warnings = []
-    for word in CALLER_PRIORITY_KEYS:
-        path, wanted = CONTEXT_KEYS[word][1], context.value(word)
-        said = value_at(merged.data, path)
+    for key in CALLER_PRIORITY_KEYS:
+        path, requested = CONTEXT_KEYS[key][1], context.value(key)
+        current = value_at(merged.data, path)
         overridden = value_at(context.user_overrides or {}, path) is not None
-        if said is not None and wanted is not None and said != wanted and not overridden:
-            warnings.append(f"{path} is {wanted}, as asked for, not {said} ({merged.origin(path)})")
-            insisted = merge(insisted, nest(path, wanted))
-    if insisted:
-        merged.add("context", insisted, lambda path: context.origin)
+        if current is not None and requested is not None and current != requested and not overridden:
+            warnings.append(f"{path} is {requested}, as requested, not {current} ({merged.origin(path)})")
+            restored = merge(restored, nest(path, requested))
+    if restored:
+        merged.add("context", restored, lambda path: context.origin)
     return warnings
 
 
 def _credit_caller(merged: MergedConfig, context: TaskContext) -> None:
-    """Say of GPUs the caller named that they are the caller's, where a layer passed them on."""
-    for word in ("gpu", "total_gpus"):
-        name, path = CONTEXT_KEYS[word]
-        given = getattr(context, name)
-        if given is not None and value_at(merged.data, path) == given and merged.provenance[path] not in CALLER_LAYERS:
+    """Attribute GPUs to the caller where a layer only passed on what the caller named."""
+    for key in ("gpu", "total_gpus"):
+        name, path = CONTEXT_KEYS[key]
+        value = getattr(context, name)
+        if value is not None and value_at(merged.data, path) == value and merged.provenance[path] not in CALLER_LAYERS:
             merged.credit(path, "context", context.origin)
 
 
 def _apply_overrides(merged: MergedConfig, context: TaskContext) -> None:
-    """Lay the user's overrides on top, or start again from them."""
+    """Merge the user's overrides on top, or start over from them."""
     if context.user_overrides is None:
         return
     places: Mapping[str, str] = getattr(context.user_overrides, "places", {})
 
-    def where(path: str) -> str:
-        near = (
+    def locate(path: str) -> str:
+        nearby = (
             place for leaf, place in places.items() if f"{leaf}.".startswith(f"{path}.") or path.startswith(f"{leaf}.")
         )
-        return next(near, "")
+        return next(nearby, "")
 
-    replacing = context.override_mode == "replace"
-    if context.user_overrides or replacing:
+    replaces = context.override_mode == "replace"
+    if context.user_overrides or replaces:
         _add_layer(
-            merged, "user_replace" if replacing else "user_patch", context.user_overrides, where, replace_all=replacing
+            merged, "user_replace" if replaces else "user_patch", context.user_overrides, locate, replace_all=replaces
         )

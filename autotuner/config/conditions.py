@@ -1,7 +1,7 @@
-"""The grammar of `when:`: every key must match, a list is any of its items.
+"""The grammar of `when:`: every key must match, a list matches if any of its items does.
 
-A pattern is a glob without regard to case, or a comparison such as ">=4" for a number. A fact
-that is not known matches nothing, so `gpu: "*"` means "on a known GPU".
+A pattern is a case-insensitive glob, or a comparison such as ">=4" for a number. An unknown
+value matches nothing, so `gpu: "*"` means "on a known GPU".
 """
 
 from __future__ import annotations
@@ -22,34 +22,33 @@ _OPERATORS = {">=": ge, "<=": le, ">": gt, "<": lt}
 
 @dataclass(frozen=True)
 class WhenCondition:
-    """A parsed condition: (word, patterns) pairs that must all match."""
+    """A parsed condition: (context key, patterns) pairs that must all match."""
 
     terms: tuple[tuple[str, tuple[str, ...]], ...]
 
     def __call__(self, context: TaskContext) -> bool:
-        """Whether every term matches."""
-        return all(any(_matches(pattern, context.value(word)) for pattern in patterns) for word, patterns in self.terms)
+        return all(any(_matches(pattern, context.value(key)) for pattern in patterns) for key, patterns in self.terms)
 
 
 def parse_condition(data: Any, place: str) -> WhenCondition:
-    """Read the mapping under `when:`; `where` is what an error calls it."""
+    """Parse the mapping under `when:`; error messages start with `place`."""
     if not isinstance(data, Mapping) or not data:
         raise ConfigError(
             f"{place}: 'when' must be a mapping such as {{runtime: vllm}}.", remedy="See the bundled layers."
         )
     terms = []
-    for word, patterns in data.items():
-        if word not in CONTEXT_KEYS and word != "profile":
+    for key, patterns in data.items():
+        if key not in CONTEXT_KEYS and key != "profile":
             raise ConfigError(
-                f"{place}: {unknown_name_message('word in when', str(word), [*CONTEXT_KEYS, 'profile'])}",
+                f"{place}: {unknown_name_message('key in when', str(key), [*CONTEXT_KEYS, 'profile'])}",
                 remedy="Correct the condition.",
             )
-        options = patterns if isinstance(patterns, list) else [patterns]
-        if not options or not all(isinstance(option, str | int | float) for option in options):
+        pattern_list = patterns if isinstance(patterns, list) else [patterns]
+        if not pattern_list or not all(isinstance(pattern, str | int | float) for pattern in pattern_list):
             raise ConfigError(
-                f"{place}: '{word}' in when must be text, a number, or a list of them.", remedy="Correct the condition."
+                f"{place}: '{key}' in when must be text, a number, or a list of them.", remedy="Correct the condition."
             )
-        terms.append((word, tuple(str(option) for option in options)))
+        terms.append((key, tuple(str(pattern) for pattern in pattern_list)))
     return WhenCondition(tuple(terms))
 
 

@@ -1,4 +1,4 @@
-"""What a composition starts from, and the words layers can ask about."""
+"""The caller's request, from which a composition starts, and the keys that conditions of layers test."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ CONTEXT_KEYS: dict[str, tuple[str, str]] = {
     "scenarios": ("traffic_scenarios", "benchmark.traffic_scenarios"),
     "concurrency": ("num_concurrency", "benchmark.num_concurrency"),
 }
-"""Word in `when:`, `assume:` and `{placeholders}` -> its field of the context and its path in the configuration."""
+"""Key in `when:`, `assume:` and `{placeholders}` -> (field of the context, dotted path in the configuration)."""
 
 CALLER_PRIORITY_KEYS = ("model", "runtime", "deployment", "gpu", "total_gpus")
-"""Words for which the context beats a profile; for the others a profile, being the later layer, wins."""
+"""Keys whose value in the context beats a profile's; for the others the profile, being the later layer, wins."""
 
 
 class Machine(Protocol):
-    """The machine the engines will run on, asked for what neither the caller nor a layer decides."""
+    """The machine that the engines run on: supplies what neither the caller nor a layer decides."""
 
     def deployment(self, runtime: str, executable: str | None) -> tuple[str, str] | None:
-        """Where an engine runs best here, and why; None for an engine that leaves no choice."""
+        """(Deployment mode, reason) that suits an engine here; None for an engine that leaves no choice."""
 
     def gpus(self, runtime: str, deployment: str, indexes: Sequence[int]) -> tuple[str | None, int | None]:
-        """Type and number of the GPUs an engine would find, `indexes` of them where given; None where unknown."""
+        """(Type, number) of the GPUs visible to an engine, only `indexes` of them where given; None where unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskContext:
-    """What the caller asks for; a field left at None is for the layers to decide.
+    """The caller's request; the layers decide a field that is None.
 
     `profiles` and `layers` (presets) are names or paths of YAML files, applied in order.
     `slo_config` is an SLO as a mapping, or the name or path of an SLO file. `user_overrides`
     is merged last (`override_mode` "patch") or takes the place of every layer ("replace").
-    `machine` fills in deployment and GPUs where nothing else says them; without one the
-    deployment is a process and the GPUs are unknown. `origin` is what messages call the place
-    where these fields were given, such as "the command line".
+    `machine` fills in deployment and GPUs where nothing else sets them; without one the
+    deployment is a process and the GPUs are unknown. `origin` names the place where these fields
+    were given in messages, such as "the command line".
     """
 
     model_name: str | None = None
@@ -71,5 +71,5 @@ class TaskContext:
         return self.override_mode == "replace" and self.user_overrides is not None
 
     def value(self, key: str) -> Any:
-        """Value of one of WORDS, or the profiles for "profile"; None where it is not known."""
+        """Value of one of CONTEXT_KEYS, or the profiles for "profile"; None if unknown."""
         return self.profiles if key == "profile" else getattr(self, CONTEXT_KEYS[key][0])

@@ -1,4 +1,4 @@
-"""The public face of composition in Python."""
+"""The public Python interface to composition and profiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TaskConfigFactory:
-    """Composes configurations, and knows the profiles."""
+    """Composes configurations and manages profiles."""
 
     @staticmethod
     def create(context: TaskContext) -> tuple[dict[str, Any], list[str]]:
@@ -32,7 +32,7 @@ class TaskConfigFactory:
 
     @staticmethod
     def register_profile(name: str, layers: Sequence[ConfigLayer], metadata: Mapping[str, Any] | None = None) -> None:
-        """Make a profile known for this process; it comes before a file of the same name."""
+        """Register a profile for this process; it takes precedence over a file of the same name."""
         if not layers:
             raise ConfigError(f"Profile '{name}' has no layers.", remedy="Give at least one ConfigLayer.")
         check_metadata(metadata or {})
@@ -40,7 +40,7 @@ class TaskConfigFactory:
 
     @staticmethod
     def unregister_profile(name: str) -> None:
-        """Forget a registered profile."""
+        """Remove a registered profile; ConfigError if there is none of this name."""
         if name not in catalog.REGISTERED_PROFILES:
             raise ConfigError(
                 unknown_name_message("registered profile", name, catalog.REGISTERED_PROFILES), remedy="Check the name."
@@ -49,7 +49,7 @@ class TaskConfigFactory:
 
     @staticmethod
     def get_profile(name: str) -> Profile:
-        """Find a profile by name or path; `.describe()` gives its metadata, `.layers` its layers."""
+        """Find a profile by name or path; ConfigError if there is none."""
         return catalog.find("profile", name)[0]
 
     @staticmethod
@@ -59,10 +59,10 @@ class TaskConfigFactory:
 
     @staticmethod
     def list_slos() -> list[dict[str, Any]]:
-        """Describe every SLO that can be asked for by name."""
+        """Describe every SLO that can be selected by name."""
         return catalog.describe("SLO")
 
     @staticmethod
     def list_presets() -> list[dict[str, Any]]:
-        """Describe every preset: quantisation and hardware layers that can be asked for by name."""
+        """Describe every preset: quantization and hardware layers that can be selected by name."""
         return catalog.describe("preset")

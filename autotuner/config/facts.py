@@ -1,4 +1,4 @@
-"""Which model, engine, machine and load a composition is about, so that conditions can be asked."""
+"""Resolves which model, engine, machine and load a composition is for, so that conditions can be tested."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from autotuner.config.merging import value_at
 from autotuner.errors import ConfigError, unknown_name_message
 
 _MAX_ROUNDS = 8
-_DETECTION_REASON = "the driver of this machine says so"
+_DETECTION_REASON = "reported by the driver of this machine"
 
 
 @dataclass(frozen=True)
 class ResolvedContext:
-    """A context without open fields, as far as anything tells; `reasons` says why the machine decided a path."""
+    """A context with its open fields filled in; `reasons` says, by dotted path, why the machine chose a value."""
 
     context: TaskContext
     reasons: Mapping[str, str]
@@ -28,19 +28,19 @@ class ResolvedContext:
 def resolve_context(
     context: TaskContext, automatic: Sequence[ConfigLayer], requested_layers: Sequence[ConfigLayer]
 ) -> ResolvedContext:
-    """Fill the context's open fields from overrides, layers asked for, the machine, and what layers assume.
+    """Fill the context's open fields from overrides, requested layers, the machine and layers' assumptions.
 
-    A layer that says which engine is meant can make other layers apply, which can say more, so
-    this is repeated until nothing changes.
+    A layer that sets the engine can make further layers apply, which can set more, so this is
+    repeated until nothing changes; ConfigError after _MAX_ROUNDS.
     """
-    settled = _fill_assumptions(context, automatic)
+    current = _fill_assumptions(context, automatic)
     for _ in range(_MAX_ROUNDS):
-        chosen = [layer.resolve(settled) for layer in reversed(requested_layers) if layer.applies(settled)]
-        detected = _fill_from_machine(_fill_from_config(context, chosen), chosen)
+        applied_data = [layer.resolve(current) for layer in reversed(requested_layers) if layer.applies(current)]
+        detected = _fill_from_machine(_fill_from_config(context, applied_data), applied_data)
         filled = _fill_assumptions(detected.context, automatic)
-        if filled == settled:
-            return ResolvedContext(settled, detected.reasons)
-        settled = filled
+        if filled == current:
+            return ResolvedContext(current, detected.reasons)
+        current = filled
     changing = ", ".join(layer.name for layer in requested_layers if layer.condition is not None)
     raise ConfigError(
         "The layers contradict each other's conditions.",
@@ -50,7 +50,7 @@ def resolve_context(
 
 
 def check_identity(context: TaskContext) -> None:
-    """Refuse an engine or a deployment that no layer is written for, and an experiment without a model."""
+    """Refuse an unknown or missing engine, an unknown deployment, or a missing model."""
     _check_name("deployment", str(context.deployment_mode))
     if context.base_runtime is None:
         raise ConfigError(
@@ -78,24 +78,24 @@ def _layer_names(folder: str) -> list[str]:
 
 
 def _fill_from_config(context: TaskContext, data: Sequence[Mapping[str, Any]]) -> TaskContext:
-    """Fill in what overrides, the caller and the layers' `data`, last layer first, say, in that order."""
+    """Fill in from overrides, the caller and the layers' `data` (last layer first), in order of precedence."""
     overrides = context.user_overrides or {}
     fields: dict[str, Any] = {}
-    for word, (name, path) in CONTEXT_KEYS.items():
-        layers = [value_at(layer, path) for layer in data]
-        own = getattr(context, name)
-        said = (
-            [value_at(overrides, path), own, *layers]
-            if word in CALLER_PRIORITY_KEYS
-            else [value_at(overrides, path), *layers, own]
+    for key, (name, path) in CONTEXT_KEYS.items():
+        layer_values = [value_at(layer, path) for layer in data]
+        caller_value = getattr(context, name)
+        values = (
+            [value_at(overrides, path), caller_value, *layer_values]
+            if key in CALLER_PRIORITY_KEYS
+            else [value_at(overrides, path), *layer_values, caller_value]
         )
-        value = next((value for value in said if value is not None), None)
-        fields[name] = as_gpu_name(value) if word == "gpu" else value
+        value = next((value for value in values if value is not None), None)
+        fields[name] = as_gpu_name(value) if key == "gpu" else value
     return replace(context, **fields)
 
 
 def _fill_from_machine(context: TaskContext, data: Sequence[Mapping[str, Any]]) -> ResolvedContext:
-    """Fill in what the machine tells of deployment and GPUs where nothing else does."""
+    """Fill in deployment and GPUs from the machine where nothing else sets them."""
     machine, runtime, reasons = context.machine, context.base_runtime, dict[str, str]()
     if machine is None or runtime is None:
         return ResolvedContext(context, reasons)
@@ -107,10 +107,10 @@ def _fill_from_machine(context: TaskContext, data: Sequence[Mapping[str, Any]]) 
             context = replace(context, deployment_mode=mode)
     if context.gpu_type is None or context.total_gpus is None:
         indexes = next((value for layer in sources if (value := value_at(layer, "hardware.gpus"))), ())
-        named = indexes if isinstance(indexes, list | tuple) else ()
-        kind, count = machine.gpus(runtime, context.deployment_mode or "", named)
-        if context.gpu_type is None and kind is not None:
-            context = replace(context, gpu_type=kind)
+        gpu_indexes = indexes if isinstance(indexes, list | tuple) else ()
+        gpu_type, count = machine.gpus(runtime, context.deployment_mode or "", gpu_indexes)
+        if context.gpu_type is None and gpu_type is not None:
+            context = replace(context, gpu_type=gpu_type)
             reasons["hardware.gpu_type"] = _DETECTION_REASON
         if context.total_gpus is None and count is not None:
             context = replace(context, total_gpus=count)
@@ -119,13 +119,13 @@ def _fill_from_machine(context: TaskContext, data: Sequence[Mapping[str, Any]]) 
 
 
 def _fill_assumptions(context: TaskContext, automatic: Sequence[ConfigLayer]) -> TaskContext:
-    """Fill what is still open with what the layers that apply assume, in their order."""
+    """Fill fields that are still open with the assumptions of the applying layers, in order."""
     for layer in automatic:
         if layer.applies(context):
             fields: Mapping[str, Any] = {
-                name: layer.assumed_value(word)
-                for word, (name, _) in CONTEXT_KEYS.items()
-                if context.value(word) is None and layer.assumed_value(word) is not None
+                name: layer.assumed_value(key)
+                for key, (name, _) in CONTEXT_KEYS.items()
+                if context.value(key) is None and layer.assumed_value(key) is not None
             }
             context = replace(context, **fields)
     return context

@@ -1,4 +1,4 @@
-"""The last steps: one form for every value, a trace's own load, nothing to launch for an endpoint, the GPU limit."""
+"""Last steps of a composition: expands ranges, reads traces, drops an endpoint's parameters, applies the GPU limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRACE_PREFIX = "file:"
 
 
 def finalize(merged: MergedConfig, context: TaskContext) -> list[str]:
-    """Bring `merged` into its last form; returns warnings."""
+    """Apply the last steps to `merged` in place; returns warnings."""
     _remove_nulls(merged)
     _read_traces(merged)
     parameters = merged.data.get("parameters")
@@ -43,7 +43,7 @@ def finalize(merged: MergedConfig, context: TaskContext) -> list[str]:
 
 
 def check_deployment(merged: MergedConfig) -> None:
-    """Refuse a deployment that lacks what only a layer or the user can give."""
+    """Refuse docker without an image and external without a URL."""
     deployment = merged.data.get("deployment") or {}
     mode = deployment.get("mode") if isinstance(deployment, Mapping) else None
     runtime = merged.data.get("runtime") or {}
@@ -62,19 +62,19 @@ def check_deployment(merged: MergedConfig) -> None:
 
 
 def _remove_nulls(merged: MergedConfig) -> None:
-    """Remove null parameters, rules and SLO terms: a later layer takes back what an earlier one set."""
+    """Remove null parameters, rules and SLO terms: with null a later layer unsets what an earlier one set."""
     sections = ("only_when", "constraints", "slo")
     for path in [
         path for path in merged.provenance if path in sections or path.startswith((*_ATOMIC_PREFIXES, "slo."))
     ]:
         keys = path.split(".")
-        is_whole = path.startswith(_ATOMIC_PREFIXES) or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)
-        if is_whole and value_at(merged.data, path) is None:
+        is_removable = path.startswith(_ATOMIC_PREFIXES) or len(keys) <= 2 or (len(keys) == 3 and keys[2] in STATISTICS)
+        if is_removable and value_at(merged.data, path) is None:
             merged.drop(path)
 
 
 def _read_traces(merged: MergedConfig) -> None:
-    """Where a trace's own load is asked for, take note of it, so that the run folder holds it too."""
+    """Where a trace is replayed at its own rate, record its size in the configuration, and so in the run folder."""
     load = merged.data.get("benchmark")
     rates, names = (value_at(merged.data, f"benchmark.{key}") for key in ("request_rates", "traffic_scenarios"))
     if not isinstance(load, Mapping) or not isinstance(rates, list) or TRACE_RATE not in rates:
@@ -105,7 +105,7 @@ def _trace_size(name: object) -> dict[str, float]:
 
 
 def _drop_external_parameters(merged: MergedConfig) -> list[str]:
-    """An endpoint that runs already has its parameters: none of ours can be tried."""
+    """Drop all parameters of an external endpoint: a server that runs already cannot be reconfigured."""
     deployment = merged.data.get("deployment")
     if not isinstance(deployment, Mapping) or deployment.get("mode") != "external":
         return []
@@ -118,30 +118,30 @@ def _drop_external_parameters(merged: MergedConfig) -> list[str]:
 
 
 def _limit_gpus(merged: MergedConfig, context: TaskContext) -> list[str]:
-    """Keep the tp-size values that the GPUs allow; where none is, try the largest power of two that is."""
-    over: dict[str, object] = {}
-    known = merged.data.get("hardware", {})
-    if not isinstance(known, Mapping):
+    """Keep the tp-size values that fit the GPUs; if none does, use the largest power of two that fits."""
+    overlay: dict[str, object] = {}
+    hardware = merged.data.get("hardware", {})
+    if not isinstance(hardware, Mapping):
         return []
-    total, chosen = context.total_gpus, known.get("gpus")
+    total, gpu_indexes = context.total_gpus, hardware.get("gpus")
     limits = [total] if isinstance(total, int) and total > 0 else []
-    if total is not None and known.get("total_gpus") != total:
-        over["hardware"] = {"total_gpus": total}
-    if isinstance(chosen, list) and chosen:
-        limits.append(len(chosen))
+    if total is not None and hardware.get("total_gpus") != total:
+        overlay["hardware"] = {"total_gpus": total}
+    if isinstance(gpu_indexes, list) and gpu_indexes:
+        limits.append(len(gpu_indexes))
     warnings: list[str] = []
     if limits:
         sizes = merged.data["parameters"].get("tp-size", [])
         kept, warnings = _sizes_within(sizes, min(limits))
         if kept != sizes:
-            over["parameters"] = {"tp-size": kept}
-    if over:
-        merged.add(GPU_LIMIT_LAYER, over)
+            overlay["parameters"] = {"tp-size": kept}
+    if overlay:
+        merged.add(GPU_LIMIT_LAYER, overlay)
     return warnings
 
 
 def _sizes_within(sizes: list[object], limit: int) -> tuple[list[object], list[str]]:
-    """The sizes to try on at most `limit` GPUs, and a warning where these are others."""
+    """The sizes to try on at most `limit` GPUs, and a warning if they changed."""
     kept = [size for size in sizes if not isinstance(size, int) or size <= limit]
     if kept == sizes:
         return sizes, []
@@ -150,4 +150,4 @@ def _sizes_within(sizes: list[object], limit: int) -> tuple[list[object], list[s
         nearest: list[object] = [2 ** (limit.bit_length() - 1)]
         return nearest, [f"tp-size {sizes} is above the {limit} {gpus} allowed: {nearest} is tried instead"]
     dropped = ", ".join(str(size) for size in sizes if size not in kept)
-    return kept, [f"tp-size {dropped} left out: there {'is' if limit == 1 else 'are'} {limit} {gpus}"]
+    return kept, [f"tp-size {dropped} dropped: there {'is' if limit == 1 else 'are'} {limit} {gpus}"]

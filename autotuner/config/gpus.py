@@ -1,4 +1,4 @@
-"""The GPU types that a configuration names: only those the GPU table knows."""
+"""Checks the GPU types that a configuration names against the GPU table."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ GPU_TYPE_PATH, SIMULATED_GPU_PATH = "hardware.gpu_type", "simulate.gpu"
 
 
 def check_gpus(merged: MergedConfig, resolved: ResolvedContext, caller_gpu: str | None) -> list[str]:
-    """Refuse a GPU type that is not in the table, with the nearest name; returns warnings.
+    """Refuse a GPU type that is not in the table, suggesting the nearest name; returns warnings.
 
-    `named` is the type the caller gave. The simulated GPU is written as the table spells it. A type
-    that the driver of this machine reports may be unknown: then only predictions are missing.
+    `caller_gpu` is the type the caller gave. The simulated GPU is rewritten as the table spells it. A type
+    that this machine's driver reports may be unknown: then only predictions are missing.
     """
     for section, key in (path.split(".") for path in (GPU_TYPE_PATH, SIMULATED_GPU_PATH)):
-        within = merged.data.get(section)
-        if isinstance(within, dict) and key in within:
-            within[key] = as_gpu_name(within[key])
+        fields = merged.data.get(section)
+        if isinstance(fields, dict) and key in fields:
+            fields[key] = as_gpu_name(fields[key])
     if caller_gpu is not None:
         hardware.find_gpu(caller_gpu)
     actual = value_at(merged.data, GPU_TYPE_PATH)
@@ -40,7 +40,7 @@ def check_gpus(merged: MergedConfig, resolved: ResolvedContext, caller_gpu: str 
 
 
 def as_gpu_name(value: Any) -> Any:
-    """A GPU type that YAML reads as a number, such as 4090, as the name it is."""
+    """A GPU type that YAML parsed as a number, such as 4090, as text; other values unchanged."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -60,7 +60,7 @@ def _is_machine_gpu(resolved: ResolvedContext, name: str) -> bool:
 
 
 def _unknown_gpu_warning(name: str, *, simulated: bool) -> str:
-    """Warn of a GPU nothing is known of; ConfigError where it is to be simulated."""
+    """Warning text for a GPU that is not in the table; ConfigError if it is to be simulated."""
     if simulated:
         raise ConfigError(
             f"The {name} of this machine cannot be simulated.",

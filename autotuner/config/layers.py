@@ -1,4 +1,4 @@
-"""Layers, and the files they come from."""
+"""Configuration layers, profiles, and the YAML files that define them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ _PLACEHOLDER_PATTERN = re.compile(r"\{([a-z_]+)\}")
 
 @dataclass(frozen=True)
 class ConfigLayer:
-    """A named part of a configuration: data, or a function of the context, that applies where `condition` holds."""
+    """Named part of a configuration: data, or a function of the context, applied where `condition` holds."""
 
     name: str
     data: LayerData = field(default_factory=dict)
     condition: Condition | None = None
 
     def applies(self, context: TaskContext) -> bool:
-        """Whether this layer has a say in this context."""
         return self.condition is None or self.condition(context)
 
     def resolve(self, context: TaskContext) -> dict[str, Any]:
-        """Return the layer's data in this context, as JSON-ready data of its own."""
+        """Return a JSON-ready copy of the layer's data in this context."""
         data = self.data(context) if callable(self.data) else self.data
         if not isinstance(data, Mapping):
             raise ConfigError(
@@ -44,21 +43,21 @@ class ConfigLayer:
         return copied
 
     def assumed_value(self, key: str) -> Any:
-        """Value of a word for when nothing else tells it, or None."""
+        """Value of a context key to assume where nothing else sets it, or None."""
         return None
 
     def locate(self, path: str) -> str:
-        """Place of a dotted path in the text this layer was read from; empty for one made in Python."""
+        """Place of a dotted path in the layer's source text; empty for a layer made in Python."""
         return ""
 
     def describe(self) -> dict[str, Any]:
-        """The layer as data: its name, its data without a context, and what it depends on."""
+        """The layer as data: its name, and its data in an empty context."""
         return {"name": self.name, "data": dict(self.data(TaskContext()) if callable(self.data) else self.data)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """Data that counts where a condition holds."""
+    """Data of a layer that applies only where a condition holds."""
 
     condition: Condition
     data: Mapping[str, Any]
@@ -67,7 +66,7 @@ class Case:
 
 @dataclass(frozen=True)
 class FileLayer(ConfigLayer):
-    """A layer of a YAML file: its data, then the first case that matches, with placeholders filled in."""
+    """Layer of a YAML file: its data and the first matching case merged, placeholders filled in."""
 
     cases: tuple[Case, ...] = ()
     assumptions: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +74,7 @@ class FileLayer(ConfigLayer):
     key_path: KeyPath = ()
 
     def resolve(self, context: TaskContext) -> dict[str, Any]:
-        """Return the layer's data in this context, as JSON-ready data of its own."""
+        """Return a JSON-ready copy of the layer's data in this context."""
         data = super().resolve(context)
         for case in self.cases:
             if case.condition(context):
@@ -85,32 +84,31 @@ class FileLayer(ConfigLayer):
         return filled
 
     def describe(self) -> dict[str, Any]:
-        """The layer as it is written: name, `when`, `assume`, data, and cases."""
+        """The layer as written: name, `when`, `assume`, data, and cases."""
         entry = self.document.data
         for key in self.key_path:
             entry = entry[key]
         return {"name": self.name, **{key: entry[key] for key in ("when", "assume", "data", "cases") if key in entry}}
 
     def data_variants(self) -> list[Mapping[str, Any]]:
-        """Return the data and that of every case, as written."""
+        """The layer's data and the data of every case, as written."""
         return [self.data if isinstance(self.data, Mapping) else {}, *(case.data for case in self.cases)]
 
     def assumed_value(self, key: str) -> Any:
-        """Value of a word for when nothing else tells it, or None."""
+        """Value of a context key to assume where nothing else sets it, or None."""
         return self.assumptions.get(key)
 
     def locate(self, path: str) -> str:
-        """Place of a dotted path in the file."""
         keys = split_path(path)
-        for at in ((*self.key_path, "data"), *(case.key_path for case in self.cases)):
-            if (*at, *keys) in self.document.places:
-                return self.document.locate((*at, *keys))
+        for prefix in ((*self.key_path, "data"), *(case.key_path for case in self.cases)):
+            if (*prefix, *keys) in self.document.places:
+                return self.document.locate((*prefix, *keys))
         return self.document.locate((*self.key_path, "data", *keys))
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Named layers that are applied together, and what they are for. `source` is a file, or "registered"."""
+    """Named layers that are applied together, with metadata. `source` is a file, or "registered"."""
 
     name: str
     layers: tuple[ConfigLayer, ...]
@@ -131,7 +129,7 @@ class Profile:
         }
 
     def prefixed_layers(self, prefix: str) -> tuple[ConfigLayer, ...]:
-        """Return the layers under names that tell where they come from."""
+        """The layers, their names prefixed with where they come from."""
         return tuple(replace(layer, name=f"{prefix}{layer.name}") for layer in self.layers)
 
 
@@ -174,10 +172,10 @@ def _read_layer(document: Document, key_path: KeyPath, entry: Any) -> FileLayer:
         raise _file_error(document, key_path, "a layer needs a 'name'.")
     if "data" not in entry and "cases" not in entry:
         raise _file_error(document, key_path, f"layer '{entry['name']}' has neither 'data' nor 'cases'.")
-    assume = entry.get("assume", {})
-    if not isinstance(assume, dict):
+    assumptions = entry.get("assume", {})
+    if not isinstance(assumptions, dict):
         raise _file_error(document, (*key_path, "assume"), "'assume' must be a mapping.")
-    _check_keys(document, (*key_path, "assume"), assume, tuple(CONTEXT_KEYS))
+    _check_keys(document, (*key_path, "assume"), assumptions, tuple(CONTEXT_KEYS))
     cases = entry.get("cases", [])
     if not isinstance(cases, list):
         raise _file_error(document, (*key_path, "cases"), "'cases' must be a list.")
@@ -186,7 +184,7 @@ def _read_layer(document: Document, key_path: KeyPath, entry: Any) -> FileLayer:
         data=_read_data(document, (*key_path, "data"), entry.get("data", {})),
         condition=_read_condition(document, key_path, entry) if "when" in entry else None,
         cases=tuple(_read_case(document, (*key_path, "cases", index), case) for index, case in enumerate(cases)),
-        assumptions=assume,
+        assumptions=assumptions,
         document=document,
         key_path=key_path,
     )
@@ -225,7 +223,7 @@ def _file_error(document: Document, key_path: KeyPath, message: str) -> ConfigEr
 
 
 def _fill_placeholders(value: Any, context: TaskContext, source: str) -> Any:
-    """Replace placeholders; one that is a whole text keeps its type, and one without a value removes its key."""
+    """Replace placeholders: one that is the whole text keeps its type, one without a value removes its key."""
     if isinstance(value, dict):
         filled = {key: _fill_placeholders(item, context, source) for key, item in value.items()}
         return {key: item for key, item in filled.items() if item is not None or value[key] is None}
@@ -233,10 +231,10 @@ def _fill_placeholders(value: Any, context: TaskContext, source: str) -> Any:
         return [_fill_placeholders(item, context, source) for item in value]
     if not isinstance(value, str):
         return value
-    whole = _PLACEHOLDER_PATTERN.fullmatch(value)
-    if whole:
-        return yaml_documents.plain_data(_placeholder_value(whole[1], context, source), source)
-    return _PLACEHOLDER_PATTERN.sub(lambda found: str(_placeholder_value(found[1], context, source)), value)
+    match = _PLACEHOLDER_PATTERN.fullmatch(value)
+    if match:
+        return yaml_documents.plain_data(_placeholder_value(match[1], context, source), source)
+    return _PLACEHOLDER_PATTERN.sub(lambda match: str(_placeholder_value(match[1], context, source)), value)
 
 
 def _placeholder_value(name: str, context: TaskContext, source: str) -> Any:

@@ -1,4 +1,4 @@
-"""Merging: mappings key by key, lists and scalars replace, and every leaf remembers its layer."""
+"""Merges layers: mappings key by key, lists and scalars replace; records the layer that set each leaf."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ATOMIC_SECTIONS = ("parameters", "only_when", "constraints")
-"""Sections in which a mapping, such as a range, is one value."""
+"""Sections in which a mapping, such as a range, is one value and is never merged."""
 
 FREE_KEY_SECTIONS = (*ATOMIC_SECTIONS, "runtime.env", "deployment.headers")
-"""Mappings whose keys are the user's own words, so that a dot in one is part of it."""
+"""Mappings with arbitrary user-chosen keys: a dot in a key does not separate a path."""
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `over` on `base`; neither is changed, and the result shares nothing with them."""
+    """Deep merge of `overlay` over `base`; the result shares no data with either."""
     return _merge(base, overlay, "")
 
 
 def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any], section: str) -> dict[str, Any]:
     merged: dict[str, Any] = {key: copy.deepcopy(value) for key, value in base.items() if key not in overlay}
     for key, value in overlay.items():
-        below = base.get(key)
+        previous = base.get(key)
         if isinstance(value, Mapping) and section not in ATOMIC_SECTIONS:
-            inner = f"{section}.{key}" if section else key
-            merged[key] = _merge(below if isinstance(below, Mapping) else {}, value, inner)
+            subsection = f"{section}.{key}" if section else key
+            merged[key] = _merge(previous if isinstance(previous, Mapping) else {}, value, subsection)
         else:
             merged[key] = copy.deepcopy(value)
     # Keys keep the order in which they first appeared.
@@ -33,7 +33,7 @@ def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any], section: str) ->
 
 
 def leaves(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted path -> value, for everything that is not a mapping, for empty mappings, and for ranges."""
+    """Dotted path -> value, for everything that is not a mapping, for empty mappings and for ranges."""
     return dict(_leaves(data, ""))
 
 
@@ -47,9 +47,9 @@ def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def split_path(path: str) -> tuple[str, ...]:
     """Keys of a dotted path."""
-    for free in FREE_KEY_SECTIONS:
-        if path.startswith(f"{free}."):
-            return (*free.split("."), path[len(free) + 1 :])
+    for section in FREE_KEY_SECTIONS:
+        if path.startswith(f"{section}."):
+            return (*section.split("."), path[len(section) + 1 :])
     return tuple(path.split("."))
 
 
@@ -64,18 +64,18 @@ def value_at(data: Mapping[str, Any], path: str) -> Any:
 
 
 def nest(path: str, value: Any) -> dict[str, Any]:
-    """Mapping of mappings with `value` at a dotted path."""
+    """Nested mappings that hold only `value`, at a dotted path."""
     for key in reversed(split_path(path)):
         value = {key: value}
     return dict(value)
 
 
 CALLER_LAYERS = ("user_patch", "user_replace", "slo_config", "context")
-"""Layers of what the caller gave, which users know by the place where they wrote it."""
+"""Layers that hold what the caller gave; messages name the place instead of the layer."""
 
 
 def origin_text(layer: str, place: str) -> str:
-    """A layer with the place of a value in it, in words for an error message."""
+    """A layer and the place of a value in it, as text for an error message."""
     if layer in CALLER_LAYERS:
         return place or "the caller"
     return f"{layer}, {place}" if place else layer
@@ -83,9 +83,9 @@ def origin_text(layer: str, place: str) -> str:
 
 @dataclass
 class MergedConfig:
-    """A configuration in the making; `provenance` and `places` tell for each leaf its layer and its place.
+    """A configuration while layers are merged into it; `provenance` and `places` hold the layer and place of each leaf.
 
-    `history` has for each leaf the value, layer and place of every layer that set it, in order.
+    `history` lists, for each leaf, (value, layer, place) of every layer that set it, in order.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -95,23 +95,23 @@ class MergedConfig:
     history: dict[str, list[tuple[Any, str, str]]] = field(default_factory=dict)
 
     def add(self, name: str, data: Mapping[str, Any], locate: Callable[[str], str] = lambda path: "") -> None:
-        """Lay one layer on top; `where` tells the place of a dotted path in the layer's text."""
+        """Merge one layer on top; `locate` gives the place of a dotted path in the layer's text."""
         self.data = merge(self.data, data)
         self.layers.append(name)
-        now = leaves(self.data)
-        set_here = leaves(data).keys() & now.keys()
-        self.provenance = {path: name if path in set_here else self.provenance[path] for path in now}
-        self.places = {path: locate(path) if path in set_here else self.places[path] for path in now}
-        for path in set_here:
-            self.history.setdefault(path, []).append((copy.deepcopy(now[path]), name, self.places[path]))
+        merged_leaves = leaves(self.data)
+        changed = leaves(data).keys() & merged_leaves.keys()
+        self.provenance = {path: name if path in changed else self.provenance[path] for path in merged_leaves}
+        self.places = {path: locate(path) if path in changed else self.places[path] for path in merged_leaves}
+        for path in changed:
+            self.history.setdefault(path, []).append((copy.deepcopy(merged_leaves[path]), name, self.places[path]))
 
     def replace(self, name: str, data: Mapping[str, Any], locate: Callable[[str], str] = lambda path: "") -> None:
-        """Drop what all layers so far said, and start again from this one."""
+        """Drop all earlier layers' values and start over from this layer."""
         self.data, self.provenance, self.places = {}, {}, {}
         self.add(name, data, locate)
 
     def drop(self, path: str, emptied_by: str = "") -> None:
-        """Remove a leaf and the mappings this empties; an empty section stays, and is then `emptied_by`'s."""
+        """Remove a leaf and the mappings this empties; an emptied section stays, credited to the layer `emptied_by`."""
         *parents, last = split_path(path)
         chain = [self.data]
         for key in parents:
@@ -120,24 +120,24 @@ class MergedConfig:
         for depth in range(len(chain) - 1, 1, -1):
             if not chain[depth]:
                 del chain[depth - 1][parents[depth - 1]]
-        now = leaves(self.data)
+        remaining = leaves(self.data)
         owner, place = emptied_by or self.provenance[path], "" if emptied_by else self.places[path]
-        self.provenance = {leaf: self.provenance.get(leaf, owner) for leaf in now}
-        self.places = {leaf: self.places.get(leaf, place) for leaf in now}
+        self.provenance = {leaf: self.provenance.get(leaf, owner) for leaf in remaining}
+        self.places = {leaf: self.places.get(leaf, place) for leaf in remaining}
 
     def origin(self, path: str) -> str:
-        """Layer and place that set `path`, or the leaf nearest to it, for an error message."""
-        near = [
+        """Text for an error message: layer and place that set `path`, or the nearest leaf."""
+        nearby = [
             leaf
             for leaf in self.provenance
             if leaf == path or leaf.startswith(f"{path}.") or path.startswith(f"{leaf}.")
         ]
-        if not near:
+        if not nearby:
             return ""
-        return origin_text(self.provenance[near[-1]], self.places[near[-1]])
+        return origin_text(self.provenance[nearby[-1]], self.places[nearby[-1]])
 
     def credit(self, path: str, layer: str, place: str) -> None:
-        """Let a leaf be of the caller, whose word a layer only repeated."""
+        """Attribute a leaf to another layer and place than those that set it."""
         self.provenance[path], self.places[path] = layer, place
         if path in self.history:
             self.history[path][-1] = (self.history[path][-1][0], layer, place)

@@ -1,4 +1,4 @@
-"""The user's own word: override files and --set, merged in the order given."""
+"""The user's overrides: files and --set settings, merged in the order given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autotuner.config.merging import MergedConfig, nest, split_path
 from autotuner.errors import ConfigError
 
 COMMAND_LINE = "the command line"
-"""The place of a value that an option of a command gave."""
+"""Place of a value that was given as a command-line option."""
 
 OPTION_BY_PATH = {
     "model.id_or_path": "--model",
@@ -46,11 +46,11 @@ OPTION_BY_PATH = {
         for key in keys
     },
 }
-"""What gives a value on the command line, by its dotted path."""
+"""Dotted path -> the command-line option that sets it."""
 
 
 class Overrides(dict[str, Any]):
-    """Merged overrides; `places` tells for each dotted leaf its file and line, or its --set."""
+    """Merged overrides; `places` maps each dotted leaf to its file and line, or its --set."""
 
     def __init__(self, data: Mapping[str, Any], places: Mapping[str, str]) -> None:
         super().__init__(data)
@@ -58,7 +58,7 @@ class Overrides(dict[str, Any]):
 
 
 def read_overrides(files: Sequence[str | Path] = (), settings: Sequence[str] = ()) -> Overrides:
-    """Read override files, then `path=value` settings, later ones over earlier ones."""
+    """Merge override files, then `path=value` settings; later ones win."""
     merged = MergedConfig()
     for file in files:
         document = yaml_documents.read(Path(file))
@@ -69,14 +69,14 @@ def read_overrides(files: Sequence[str | Path] = (), settings: Sequence[str] = (
                 why="It has 'layers'.",
                 remedy=f"Use it as a profile: --profile {file}.",
             )
-        merged.add(document.source, data, lambda path, found=document: found.locate(split_path(path)))  # type: ignore[misc]
+        merged.add(document.source, data, lambda path, source=document: source.locate(split_path(path)))  # type: ignore[misc]
     for setting in settings:
-        merged.add(setting, parse_set(setting), lambda path, said=setting: f"--set {said}")  # type: ignore[misc]
+        merged.add(setting, parse_set(setting), lambda path, text=setting: f"--set {text}")  # type: ignore[misc]
     return Overrides(merged.data, merged.places)
 
 
 def parse_set(text: str) -> dict[str, Any]:
-    """Read `optimization.max_iterations=5`: a dotted path and a YAML value. null removes a parameter or SLO term."""
+    """Parse `optimization.max_iterations=5`: a dotted path and a YAML value; null removes a parameter or SLO term."""
     path, equals, value = text.partition("=")
     path = path.strip()
     if not equals or not path or not all(path.split(".")):

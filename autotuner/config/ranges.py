@@ -1,4 +1,4 @@
-"""Ranges of values: {from: 0.8, to: 0.95, step: 0.05} adds, {from: 2048, to: 16384, factor: 2} multiplies."""
+"""Expands ranges of values: {from: 0.8, to: 0.95, step: 0.05} or {from: 2048, to: 16384, factor: 2}."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLES = "{from: 2048, to: 16384, factor: 2} or {from: 0.8, to: 0.95, step: 0.
 
 
 def key_problem(values: Any) -> str | None:
-    """What is wrong with the keys of a parameter's ranges, whatever their values; None where nothing is."""
+    """Error message for an unknown key in a parameter's ranges, or None."""
     for item in values if isinstance(values, list) else [values]:
         for key in item if isinstance(item, Mapping) else ():
             if key not in RANGE_KEYS:
@@ -24,16 +24,16 @@ def key_problem(values: Any) -> str | None:
 
 
 def expand_values(values: Any) -> list[Any]:
-    """A parameter's values as a list: one value, a range, or a list of both; ValueError says what is wrong with one."""
+    """Expand one value, a range, or a list of both into a list of values; ValueError for an invalid range."""
     items = values if isinstance(values, list) else [values]
-    found: list[Any] = []
+    expanded: list[Any] = []
     for item in items:
-        found += _range_numbers(item) if isinstance(item, Mapping) else [item]
-    return found
+        expanded += _range_numbers(item) if isinstance(item, Mapping) else [item]
+    return expanded
 
 
 def _range_numbers(bounds: Mapping[str, Any]) -> list[int | float]:
-    """The numbers of a range, its ends included; whole where they are said in whole numbers, a product then rounded."""
+    """The numbers of a range, ends included; integers if its bounds are integers, products then rounded."""
     if problem := key_problem(bounds):
         raise ValueError(problem.rstrip("."))
     for key in ("from", "to"):
@@ -44,17 +44,17 @@ def _range_numbers(bounds: Mapping[str, Any]) -> list[int | float]:
     for key, value in bounds.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"'{key}' of a range is a number, not {value!r}")
-    whole = all(isinstance(value, int) for key, value in bounds.items() if key != "factor")
+    is_integer = all(isinstance(value, int) for key, value in bounds.items() if key != "factor")
     exact = {key: Fraction(repr(value)) for key, value in bounds.items()}
     _check_bounds(exact)
     numbers = list(itertools.islice(_steps(exact), MAX_VALUES + 1))
     if len(numbers) > MAX_VALUES:
         raise ValueError(f"a range has more than {MAX_VALUES} values")
-    return list(dict.fromkeys(round(number) if whole else float(number) for number in numbers))
+    return list(dict.fromkeys(round(number) if is_integer else float(number) for number in numbers))
 
 
 def _check_bounds(bounds: Mapping[str, Fraction]) -> None:
-    """Refuse a range that is empty or never ends."""
+    """Refuse a range that is empty or infinite."""
     if bounds["from"] > bounds["to"]:
         raise ValueError("'from' of a range is above 'to'")
     if "step" in bounds and bounds["step"] <= 0:

@@ -1,4 +1,4 @@
-"""What keys a configuration may have, and what is wrong with one, in the user's words."""
+"""Checks a configuration's keys and values and words the errors in terms of the user's keys or options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from autotuner.experiment import EACH_REQUEST, LATENCY_METRICS, MINIMUM_METRICS,
 
 TERM_KEYS = tuple(name for name in SloTerm.model_fields if name not in ("metric", "statistic"))
 SLO_ALIASES = {"e2e": "latency", "e2el": "latency", "ttfo": "ttft", "throughput": "output_throughput"}
-"""Other names under which SLO metrics go."""
+"""Names that users may try for SLO metrics; an error suggests the right one."""
 
 
 def check_keys(layer_name: str, data: Mapping[str, Any], locate: Callable[[str], str]) -> None:
-    """Refuse keys that mean nothing, at any level, naming the nearest that does and the layer `name`."""
+    """Refuse unknown keys at any level; the ConfigError names the nearest valid key and the layer."""
     for parameter, values in _as_mapping(data.get("parameters")).items():
         if problem := ranges.key_problem(values):
             raise ConfigError(
@@ -31,18 +31,18 @@ def check_keys(layer_name: str, data: Mapping[str, Any], locate: Callable[[str],
                 remedy=f"Give a value, a list of values to try, or a range such as {ranges.EXAMPLES}.",
             )
     for path, options in _unknown_keys(data, Experiment, ""):
-        *above, key = path.split(".")
-        kind = f"key in {'.'.join(above)}" if above else "key"
-        elsewhere = [known for known in _all_paths() if known.rpartition(".")[2] == key.replace("-", "_")]
-        elsewhere += [f"slo.{SLO_ALIASES[key]}"] if above == ["slo"] and key in SLO_ALIASES else []
-        if elsewhere and not difflib.get_close_matches(key, options, n=1, cutoff=0.8):
-            what = f"Unknown {kind} '{key}'; did you mean {' or '.join(repr(known) for known in elsewhere)}?"
+        *parents, key = path.split(".")
+        kind = f"key in {'.'.join(parents)}" if parents else "key"
+        other_paths = [valid for valid in _all_paths() if valid.rpartition(".")[2] == key.replace("-", "_")]
+        other_paths += [f"slo.{SLO_ALIASES[key]}"] if parents == ["slo"] and key in SLO_ALIASES else []
+        if other_paths and not difflib.get_close_matches(key, options, n=1, cutoff=0.8):
+            what = f"Unknown {kind} '{key}'; did you mean {' or '.join(map(repr, other_paths))}?"
         else:
             what = unknown_name_message(kind, key, options)
         raise ConfigError(
             what,
             why=_origin_sentence(layer_name, locate(path)),
-            remedy="Correct the key." if above else "Correct the key; an engine's parameters go under 'parameters'.",
+            remedy="Correct the key." if parents else "Correct the key; an engine's parameters go under 'parameters'.",
         )
 
 
@@ -55,23 +55,25 @@ def _origin_sentence(layer_name: str, place: str) -> str:
 
 
 def normalize_slo(slo: Any) -> Any:
-    """Bring an SLO to one form, so that layers merge: bare numbers become thresholds, a list of terms a mapping."""
+    """Rewrite an SLO in one form so that layers merge: bare numbers become thresholds, a list of terms a mapping."""
     if not isinstance(slo, Mapping):
         return slo
-    found = {key: value for key, value in slo.items() if key != "terms"}
+    normalized = {key: value for key, value in slo.items() if key != "terms"}
     if "terms" in slo:
         terms = slo["terms"]
-        if found.keys() - {"attainment"} or not isinstance(terms, list) or not all(map(_is_term, terms)):
+        if normalized.keys() - {"attainment"} or not isinstance(terms, list) or not all(map(_is_term, terms)):
             return slo
         for term in terms:
             fields = {key: value for key, value in term.items() if key not in ("metric", "statistic")}
             statistic = term.get("statistic", EACH_REQUEST)
-            found.setdefault(term["metric"], {}).update(fields if statistic == EACH_REQUEST else {statistic: fields})
-    return {metric: body if metric == "attainment" else _normalize_term(body) for metric, body in found.items()}
+            normalized.setdefault(term["metric"], {}).update(
+                fields if statistic == EACH_REQUEST else {statistic: fields}
+            )
+    return {metric: body if metric == "attainment" else _normalize_term(body) for metric, body in normalized.items()}
 
 
 def _is_term(term: Any) -> bool:
-    """Whether this is a term as `SloTerm` is written to a file, its metric named inside."""
+    """Whether this is a serialized `SloTerm`, with its metric inside."""
     return (
         isinstance(term, Mapping)
         and term.get("metric") in LATENCY_METRICS + MINIMUM_METRICS
@@ -80,15 +82,15 @@ def _is_term(term: Any) -> bool:
 
 
 def validate(merged: MergedConfig, remedy: str) -> Experiment:
-    """Type the configuration; ConfigError with every fault, its value and the layer it came from."""
+    """Parse the configuration into an Experiment; ConfigError lists every fault with its value and layer."""
     try:
         return Experiment.model_validate(merged.data)
     except ValidationError as error:
         faults = error.errors(include_url=False)
         missing = [_dotted_path(fault["loc"], merged) for fault in faults if fault["type"] == "missing"]
-        said = [f"missing: {', '.join(missing)}"] if missing else []
-        said += [_fault_text(dict(fault), merged) for fault in faults if fault["type"] != "missing"]
-        raise ConfigError(f"The configuration cannot be used: {'; '.join(said)}", remedy=remedy) from error
+        messages = [f"missing: {', '.join(missing)}"] if missing else []
+        messages += [_fault_text(dict(fault), merged) for fault in faults if fault["type"] != "missing"]
+        raise ConfigError(f"The configuration cannot be used: {'; '.join(messages)}", remedy=remedy) from error
 
 
 def _normalize_term(body: Any) -> Any:
@@ -102,7 +104,7 @@ def _as_threshold(value: Any) -> Any:
 
 
 def _unknown_keys(data: Mapping[str, Any], section: type[BaseModel], prefix: str) -> Iterator[tuple[str, list[str]]]:
-    """Paths of keys that `section` does not have, with the keys it has."""
+    """(Dotted path, valid keys) of each key that `section` does not have."""
     if section is Slo:
         yield from _unknown_slo_keys(data, prefix)
         return
@@ -151,14 +153,14 @@ def _all_paths(section: type[BaseModel] = Experiment, prefix: str = "") -> list[
 
 
 def _dotted_path(loc: tuple[int | str, ...], merged: MergedConfig) -> str:
-    """Dotted path of a place that pydantic names, in the form users write."""
+    """Dotted path, as users write it, of a pydantic error location."""
     if loc[:2] == ("slo", "terms") and len(loc) > 2:
         loc = (*_term_paths(merged.data["slo"])[int(loc[2])], *loc[3:])
     return ".".join(str(part) for part in loc if not isinstance(part, int))
 
 
 def _term_paths(slo: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Where each term stands in the mapping, in the order in which `Slo` reads them."""
+    """Key path of each SLO term in the mapping, in the order in which `Slo` reads them."""
     paths: list[tuple[str, ...]] = []
     for metric, term in slo.items():
         if isinstance(term, Mapping):
@@ -174,46 +176,48 @@ def _fault_text(fault: dict[str, Any], merged: MergedConfig) -> str:
     if loc[:1] == ("parameters",):
         loc = loc[:2]
     path = _dotted_path(loc, merged)
-    said = fault["msg"].removeprefix("Value error, ")
-    said, whence = _translate_keys(said, path, merged)
+    message = fault["msg"].removeprefix("Value error, ")
+    message, source = _translate_keys(message, path, merged)
     origin = merged.origin(path)
     if path in OPTION_BY_PATH and origin == COMMAND_LINE:
         path = OPTION_BY_PATH[path]
-    elif whence is None:
-        whence = f" (from {origin})" if origin else ""
-    whence = whence or ""
-    given = fault["input"]
+    elif source is None:
+        source = f" (from {origin})" if origin else ""
+    source = source or ""
+    value = fault["input"]
     if fault["type"] == "literal_error":
         options = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
-        return f"{path}: {unknown_name_message('value', str(given), options).rstrip('.')}{whence}"
+        return f"{path}: {unknown_name_message('value', str(value), options).rstrip('.')}{source}"
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{path}: must be a mapping{whence}"
-    told = isinstance(given, dict | list) or (isinstance(given, str) and f"'{given}'" in said)
-    shown = "" if told else f", not {given!r}"
-    where = "" if _BACKQUOTED_KEY.search(fault["msg"]) else f"{path}: "
-    return f"{where}{said[:1].lower()}{said[1:]}{shown}{whence}"
+        return f"{path}: must be a mapping{source}"
+    shows_value = isinstance(value, dict | list) or (isinstance(value, str) and f"'{value}'" in message)
+    value_text = "" if shows_value else f", not {value!r}"
+    prefix = "" if _BACKQUOTED_KEY.search(fault["msg"]) else f"{path}: "
+    return f"{prefix}{message[:1].lower()}{message[1:]}{value_text}{source}"
 
 
 def _translate_keys(message: str, section: str, merged: MergedConfig) -> tuple[str, str | None]:
-    """A fault of several values, which stand in backquotes, in the words they were given in, and whence they are.
+    """Replace the backquoted keys of a message about several values; returns the message and where they came from.
 
-    They are options where one of them was given on the command line, else keys. None for a fault of one value.
+    Keys become options if one of them was given on the command line. The source is None if no key is backquoted.
     """
     paths = {key: f"{section}.{key}" for key in _BACKQUOTED_KEY.findall(message)}
     if not paths:
         return message, None
     origins = dict.fromkeys(merged.origin(path) for path in paths.values() if path in merged.provenance)
-    options = COMMAND_LINE in origins
-    words = {key: OPTION_BY_PATH.get(path, key) if options else key for key, path in paths.items()}
-    others = [origin for origin in origins if origin != COMMAND_LINE]
-    return _BACKQUOTED_KEY.sub(lambda key: words[key[1]], message), f" (from {', '.join(others)})" if others else ""
+    use_options = COMMAND_LINE in origins
+    replacements = {key: OPTION_BY_PATH.get(path, key) if use_options else key for key, path in paths.items()}
+    other_origins = [origin for origin in origins if origin != COMMAND_LINE]
+    return _BACKQUOTED_KEY.sub(
+        lambda key: replacements[key[1]], message
+    ), f" (from {', '.join(other_origins)})" if other_origins else ""
 
 
 _BACKQUOTED_KEY = re.compile(r"`([a-z_]+)`")
 
 
 def default_value(path: str) -> Any:
-    """Default of a dotted path, JSON-ready; None where there is none."""
+    """JSON-ready default of a dotted path, or None."""
     *sections, last = path.split(".")
     section: Any = Experiment
     for key in sections:
@@ -224,12 +228,12 @@ def default_value(path: str) -> Any:
 
 
 def default_leaves(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that no layer set: dotted path -> default."""
+    """Dotted path -> default, for every value that no layer set."""
     defaults = leaves(experiment.model_dump(mode="json", exclude={"slo", *ATOMIC_SECTIONS}))
     defaults["slo.attainment"] = experiment.slo.attainment
-    given = leaves(data)
+    set_leaves = leaves(data)
     return {
         path: value
         for path, value in defaults.items()
-        if path not in given and not any(leaf.startswith(f"{path}.") for leaf in given)
+        if path not in set_leaves and not any(leaf.startswith(f"{path}.") for leaf in set_leaves)
     }

@@ -1,4 +1,4 @@
-"""What the caller asks for by name or path: presets, profiles and an SLO."""
+"""Reads the presets, profiles and SLO that the caller selects by name or path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autotuner.errors import ConfigError
 
 @dataclass
 class Selection:
-    """Layers in the order in which they are laid, and warnings."""
+    """The selected layers, each list in the order of application, and warnings."""
 
     presets: list[ConfigLayer] = field(default_factory=list)
     profiles: list[ConfigLayer] = field(default_factory=list)
@@ -23,29 +23,29 @@ class Selection:
 
 
 def read_selection(context: TaskContext) -> Selection:
-    """Find and read everything; ConfigError where something is not there."""
-    asked = Selection()
+    """Find and read all selected files; ConfigError where one does not exist."""
+    selection = Selection()
     for name in context.layers:
         preset, warnings = catalog.find("preset", name)
-        asked.presets += preset.layers
-        asked.warnings += warnings
+        selection.presets += preset.layers
+        selection.warnings += warnings
     for name in context.profiles:
         try:
             profile, warnings = catalog.find("profile", name)
         except ConfigError as error:
             if not context.allow_unknown_profiles or name in catalog.names("profile"):
                 raise
-            asked.warnings.append(f"{error.what} It was skipped, as asked for.")
+            selection.warnings.append(f"{error.what} It was skipped, as requested.")
             continue
-        asked.profiles += profile.prefixed_layers(f"profile:{profile.name}:")
-        asked.warnings += warnings
+        selection.profiles += profile.prefixed_layers(f"profile:{profile.name}:")
+        selection.warnings += warnings
     if isinstance(context.slo_config, str):
-        _read_slo(asked, context.slo_config)
-    return asked
+        _read_slo(selection, context.slo_config)
+    return selection
 
 
 def _read_slo(selection: Selection, name: str) -> None:
-    """An SLO asked for by name stands on the base SLO; a file is exactly what it says."""
+    """Add the layers of an SLO: one selected by name extends the base SLO, a file stands alone."""
     path = Path(name).expanduser()
     if catalog.looks_like_path(name) and path.is_file():
         document = yaml_documents.read(path)
@@ -53,19 +53,19 @@ def _read_slo(selection: Selection, name: str) -> None:
             selection.slo.append(_bare_slo_layer(document, path.stem))
             return
     names = [name] if name == "base" or catalog.looks_like_path(name) else ["base", name]
-    for each in names:
-        slo, warnings = catalog.find("SLO", each)
+    for slo_name in names:
+        slo, warnings = catalog.find("SLO", slo_name)
         selection.slo += slo.prefixed_layers("slo:")
         selection.warnings += warnings
 
 
 def _bare_slo_layer(document: Document, name: str) -> ConfigLayer:
-    """Layer of a file that holds nothing but terms, or terms under `slo:`."""
+    """Layer for a file that holds only SLO terms, or only terms under `slo:`."""
     data = yaml_documents.root_mapping(document)
-    above = () if set(data) == {"slo"} else ("slo",)
-    places = {("data", *above, *path): place for path, place in document.places.items()}
+    prefix = () if set(data) == {"slo"} else ("slo",)
+    places = {("data", *prefix, *path): place for path, place in document.places.items()}
     return FileLayer(
         name=f"slo:{name}",
-        data=yaml_documents.plain_data({"slo": data} if above else data, document.source),
+        data=yaml_documents.plain_data({"slo": data} if prefix else data, document.source),
         document=Document(data, document.source, places),
     )

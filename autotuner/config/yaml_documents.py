@@ -1,4 +1,4 @@
-"""YAML text -> plain data, and the place of every key in it."""
+"""Parses YAML text into plain data and records the place of every key."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import yaml
 from autotuner.errors import ConfigError
 
 try:
-    from yaml import CSafeLoader as _Base
+    from yaml import CSafeLoader as _BaseLoader
 except ImportError:  # PyYAML built without libyaml
-    from yaml import SafeLoader as _Base  # type: ignore[assignment]
+    from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]
 
 KeyPath = tuple[str | int, ...]
 
 
-class _YamlLoader(_Base):
-    """The safe loader without dates, and with 1e-3 as the number it is in YAML 1.2."""
+class _YamlLoader(_BaseLoader):
+    """The safe loader without dates, and with 1e-3 parsed as a number, as in YAML 1.2."""
 
 
 _YamlLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _Base.yaml_implicit_resolvers.items()
+    for first, resolvers in _BaseLoader.yaml_implicit_resolvers.items()
 }
 _YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
@@ -35,10 +35,10 @@ _YamlLoader.add_implicit_resolver(
 
 
 class _YamlDumper(yaml.SafeDumper):
-    """Quotes every text that the loader would take for something else."""
+    """Quotes every text that _YamlLoader would not read back as text."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write a value out each time it occurs."""
+        """Write repeated values out instead of using anchors."""
         return True
 
 
@@ -54,7 +54,7 @@ class Document:
     places: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def locate(self, path: KeyPath) -> str:
-        """Place of `path`, or of the nearest thing around it."""
+        """Place of `path`, or of its nearest enclosing key."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, self.source)
@@ -74,19 +74,19 @@ def read(path: Path) -> Document:
 
 
 def dump(data: Any) -> str:
-    """Plain data as YAML that `parse` reads back."""
+    """Plain data as YAML text that `parse` reads back."""
     text: str = yaml.dump(data, Dumper=_YamlDumper, sort_keys=False, default_flow_style=None)
     return text
 
 
 def dump_inline(value: Any) -> str:
-    """A value on one line, as it is written in YAML."""
+    """A value as YAML on one line."""
     text: str = yaml.dump(value, Dumper=_YamlDumper, sort_keys=False, default_flow_style=True, width=math.inf)
     return text.removesuffix("...\n").strip()
 
 
 def parse(text: str, source: str) -> Document:
-    """Parse YAML text; `source` is what errors call it."""
+    """Parse YAML text; `source` names it in errors."""
     try:
         loader = _YamlLoader(text)
         try:
@@ -100,8 +100,8 @@ def parse(text: str, source: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{place}: not valid YAML: {said}.", remedy="Correct the text at that place.") from error
+        message = " ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{place}: not valid YAML: {message}.", remedy="Correct the text at that place.") from error
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{source}: not valid YAML: {' '.join(str(error).split())}.", remedy="Correct the text."
@@ -110,7 +110,7 @@ def parse(text: str, source: str) -> Document:
 
 
 def root_mapping(document: Document) -> dict[str, Any]:
-    """Return the document's data, which must be a mapping; an empty document is an empty one."""
+    """Return the document's data, which must be a mapping; an empty document is an empty mapping."""
     if document.data is None:
         return {}
     if not isinstance(document.data, dict):
@@ -119,7 +119,7 @@ def root_mapping(document: Document) -> dict[str, Any]:
 
 
 def plain_data(value: Any, label: str) -> Any:
-    """Copy `value` as JSON-ready data; `where` is what an error calls it."""
+    """Copy `value` as JSON-ready data; `label` names it in errors."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -140,7 +140,7 @@ def plain_data(value: Any, label: str) -> Any:
 
 
 def _relative_path(path: Path) -> str:
-    """Path as users write it: relative where it lies below the current folder."""
+    """Path relative to the current folder if it lies below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -148,25 +148,25 @@ def _relative_path(path: Path) -> str:
 
 
 def _key_places(node: yaml.Node, path: KeyPath, source: str, open_nodes: set[int]) -> Iterator[tuple[KeyPath, str]]:
-    """Walk `node`: the place of each key and item; duplicate keys, other keys than text and cycles are errors."""
+    """(Key path, place) of each key and item; ConfigError for duplicate keys, keys that are not text, and cycles."""
     if id(node) in open_nodes:
         raise ConfigError(f"{_place(node, source)}: an anchor contains itself.", remedy="Remove the alias.")
     open_nodes.add(id(node))
     if isinstance(node, yaml.MappingNode):
-        seen: dict[str, str] = {}
+        key_lines: dict[str, str] = {}
         for key, value in node.value:
             place = _place(key, source)
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.tag != "tag:yaml.org,2002:str":
                 raise ConfigError(f"{place}: a key must be text.", remedy="Put it in quotes.")
-            if key.value in seen:
+            if key.value in key_lines:
                 raise ConfigError(
                     f"{place}: the key '{key.value}' is there twice.",
-                    why=f"It was set before at {seen[key.value]}.",
+                    why=f"It was set before at {key_lines[key.value]}.",
                     remedy="Keep one of the two.",
                 )
-            seen[key.value] = place
+            key_lines[key.value] = place
             yield (*path, key.value), place
             yield from _key_places(value, (*path, key.value), source, open_nodes)
     elif isinstance(node, yaml.SequenceNode):

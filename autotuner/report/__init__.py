@@ -1,1 +1,1 @@
-"""What a run found, as tables, markdown, CSV, JSON and a picture; nothing here prints."""
+"""Renders a run's results as tables, Markdown, CSV, JSON and plots; nothing here prints."""

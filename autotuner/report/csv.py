@@ -21,19 +21,19 @@ _STATISTICS = ("mean", "p50", "p90", "p99")
 
 
 def csv_text(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> str:
-    """Seconds, tokens/s and requests/s; empty where there is no figure. A failed trial has at least one row.
+    """CSV in seconds, tokens/s and requests/s, empty for missing values; a failed trial has at least one row.
 
-    `rank` and `candidate` are the place and the number of the candidate, the same for all its launches.
+    `rank` and `candidate` (the number of its first trial) are the same for all launches of a candidate.
     """
     standings = {standing.candidate.key: standing for standing in ranking.standings}
-    names = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
-    found: list[dict[str, Any]] = []
+    parameters = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
+    rows: list[dict[str, Any]] = []
     judged = [judge(trial, experiment) for trial in trials]
     members = frontier_members(trials, experiment)
     for trial in judged:
         failure = trial.measurement.failure
         standing = standings.get(trial.candidate.key)
-        head = {
+        trial_cells = {
             "rank": standing.rank if standing else None,
             "candidate": standing.trial_number if standing else None,
             "trial": trial.number,
@@ -44,19 +44,19 @@ def csv_text(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) 
             "failure": failure.kind.value if failure else None,
             "source": trial.measurement.source,
         }
-        found += [
-            head
+        rows += [
+            trial_cells
             | _trial_row(result, trial, experiment)
             | {"pareto": str((trial.candidate.key, result.load_point) in members).lower()}
             for result in trial.measurement.load_points
-        ] or [head]
-    metered = _GPU_USE_COLUMNS if any(set(_GPU_USE_COLUMNS) & set(row) for row in found) else ()
-    head_columns = ("rank", "candidate", "trial", "purpose", "runtime")
-    columns = [*head_columns, *names, "gpus", "failure", "source", *LOAD_POINT_COLUMNS, *_RUN_COLUMNS, *metered]
+        ] or [trial_cells]
+    gpu_columns = _GPU_USE_COLUMNS if any(set(_GPU_USE_COLUMNS) & set(row) for row in rows) else ()
+    key_columns = ("rank", "candidate", "trial", "purpose", "runtime")
+    columns = [*key_columns, *parameters, "gpus", "failure", "source", *LOAD_POINT_COLUMNS, *_RUN_COLUMNS, *gpu_columns]
     text = io.StringIO()
     writer = csv_module.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -70,7 +70,7 @@ def _trial_row(result: LoadPointResult, trial: Trial, experiment: Experiment) ->
 
 
 def load_point_row(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
-    """One load point as a flat row: seconds, tokens/s, requests/s; `near` names the terms met by little."""
+    """One load point as a flat row; `near` names the SLO terms met only within their warning band."""
     metrics, share = result.metrics, result.metrics.attainment
     row: dict[str, Any] = {
         "scenario": result.load_point.scenario,
@@ -113,10 +113,10 @@ _RUN_COLUMNS = (
     "score",
     "pareto",
 )
-"""Columns that take an objective and a known number of GPUs."""
+"""Columns that need an objective or the number of GPUs."""
 
 _GPU_USE_COLUMNS = ("watts_mean", "watts_max", "gpu_utilisation", "gpu_memory_used", "energy", "joules_per_token")
-"""Columns of a run whose GPUs a driver told of: W, W, share, bytes, J, J."""
+"""Columns of a run with metered GPUs: W, W, fraction, bytes, J, J."""
 
 LOAD_POINT_COLUMNS = (
     "scenario",
@@ -136,4 +136,4 @@ LOAD_POINT_COLUMNS = (
     "attainment_high",
     *(f"{name}_{statistic}" for name in _LATENCIES for statistic in _STATISTICS),
 )
-"""The columns of a load point's row, in order."""
+"""Columns of `load_point_row`, in order."""

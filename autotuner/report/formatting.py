@@ -1,4 +1,4 @@
-"""Figures, intervals and candidates as short text."""
+"""Formats numbers, intervals, loads and candidates as short text."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from autotuner.scoring.rank import Ranking
 
 SOURCE_NOTES: dict[Source, str] = {
     "simulated": "Simulated: the figures come from the simulated engine, not from a measured server.",
-    "predicted": "Predicted: the figures come from a closed form, no server ran.",
+    "predicted": "Predicted: the figures come from an analytical model; no server ran.",
 }
 
 
 MIN_EXPONENT, MAX_EXPONENT = -4, 15
-"""Powers of ten between which a figure is written out."""
+"""Decimal exponents between which a number is written out."""
 
 MAX_VALUE_CHARACTERS = 40
-"""Characters of a parameter's value in a candidate's name; the middle of a longer one is left out."""
+"""Maximum length of a parameter's value in a candidate's name; longer ones lose their middle."""
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """`digits` significant figures, thousands separated; what is all but zero as `<0.0001`, never an exponent."""
+    """Number with `digits` significant figures and thousands separators; tiny values as `<0.0001`."""
     if value is None:
         return ""
     if value == 0 or not math.isfinite(value):
@@ -38,7 +38,7 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def format_statistic(distribution: Distribution | None, statistic: str, scale: float = 1.0) -> str:
-    """A statistic and its 95% interval; an open end, as in `209 (204-)`, is one that so few samples cannot bound."""
+    """A statistic with its 95% confidence interval; `209 (204-)` has no upper limit: too few samples."""
     if distribution is None:
         return ""
     text = format_number(getattr(distribution, statistic) * scale)
@@ -51,7 +51,7 @@ def format_statistic(distribution: Distribution | None, statistic: str, scale: f
 
 
 def format_estimate(value: float | None, interval: tuple[float, float] | None, scale: float = 1.0) -> str:
-    """A figure with its 95% interval, where it has one."""
+    """A value with its 95% confidence interval, if it has one."""
     if value is None:
         return ""
     if interval is None:
@@ -63,43 +63,43 @@ _INTERVAL_PATTERN = re.compile(r"[\d,.<]+%? \([\d,.<]+-([\d,.]*)\)")
 
 
 def interval_legend(cells: Iterable[str]) -> str:
-    """What brackets and open ends mean, where some of these cells have them; else empty."""
-    spans = [(cell, match[1]) for cell in cells if (match := _INTERVAL_PATTERN.fullmatch(cell))]
-    if not spans:
+    """Explanation of the intervals and open ends in these cells; empty if there are none."""
+    intervals = [(cell, match[1]) for cell in cells if (match := _INTERVAL_PATTERN.fullmatch(cell))]
+    if not intervals:
         return ""
-    unbounded = next((cell for cell, high in spans if not high), None)
-    more = f"; an open end, as in {unbounded}, is one that so few requests cannot bound" if unbounded else ""
-    return f"In brackets stand 95% intervals{more}."
+    unbounded = next((cell for cell, high in intervals if not high), None)
+    open_end_text = f"; an open end, as in {unbounded}, means too few requests for a limit" if unbounded else ""
+    return f"95% confidence intervals in parentheses{open_end_text}."
 
 
 def format_share(value: Share | None) -> str:
-    """A share in percent with its 95% interval."""
+    """A share in percent with its 95% confidence interval."""
     if value is None:
         return ""
     return f"{value.value:.0%} ({value.low * 100:.0f}-{value.high * 100:.0f})"
 
 
 def format_load(point: LoadPoint) -> str:
-    """How hard a load point pushes: a concurrency or a rate."""
+    """The load of a load point: its concurrency, or its rate as `4/s`."""
     return f"{point.rate:g}/s" if point.concurrency is None else f"{point.concurrency}"
 
 
 def candidate_label(candidate: Candidate, names: Sequence[str], *, runtime: bool = False) -> str:
-    """The candidate told by these parameters, and its runtime where asked or where it has none of them."""
+    """The candidate's values of these parameters; with its runtime on request or if it has none of them."""
     settings = ((name, candidate.parameters[name]) for name in names if name in candidate.parameters)
     parts = [f"{name}={shorten(format_setting(value))}" for name, value in settings]
     return " ".join([candidate.runtime, *parts] if runtime or not parts else parts)
 
 
 def format_setting(value: Value) -> str:
-    """A parameter's value as it is written in YAML."""
+    """A parameter's value as written in YAML."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return str(value)
 
 
 def shorten(text: str, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
-    """Text of at most `most` characters, its middle left out where it has more."""
+    """Cut the middle out of text longer than `max_characters`."""
     return (
         text
         if len(text) <= max_characters
@@ -108,7 +108,7 @@ def shorten(text: str, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
 
 
 def source_note(ranking: Ranking) -> str:
-    """What a reader must know of where the figures come from; empty when all were measured."""
+    """Note on figures that were not measured, and on mixed sources; empty if all were measured."""
     notes = [SOURCE_NOTES[source] for source in ranking.sources if source in SOURCE_NOTES]
     if len(ranking.sources) > 1:
         notes.append("Figures of different sources are not comparable.")

@@ -1,4 +1,4 @@
-"""The frontier of a run as a table, and which load points it holds."""
+"""The Pareto frontier of a run as a table, and the load points on it."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ FrontierMember = tuple[str, LoadPoint]
 
 
 def frontier_members(trials: Sequence[Trial], experiment: Experiment) -> set[FrontierMember]:
-    """What the frontier holds, by the figures of all launches of a candidate."""
+    """The load points on the frontier, by metrics pooled over all launches of a candidate."""
     return {(point.trial.candidate.key, point.result.load_point) for point in _frontier_points(trials, experiment)}
 
 
 def _frontier_points(trials: Sequence[Trial], experiment: Experiment) -> list[ParetoPoint]:
     pooled = [candidate.trial for candidate in pool_candidates(trials, experiment)]
-    every = pareto_points(pooled, experiment, [AXES[name] for name in FRONTIER_AXES])
-    return [point for point in every if point.on_frontier]
+    points = pareto_points(pooled, experiment, [AXES[name] for name in FRONTIER_AXES])
+    return [point for point in points if point.on_frontier]
 
 
 def frontier_title(experiment: Experiment) -> str:
-    """What the frontier is of."""
-    return f"Pareto frontier{' of what meets the targets' if experiment.slo.terms else ''}"
+    return f"Pareto frontier{' of load points that meet the targets' if experiment.slo.terms else ''}"
 
 
 def frontier_table(trials: Sequence[Trial], experiment: Experiment) -> Table:
-    """The load points no other beats in output tokens/s per GPU, interactivity and TTFT, most interactive first."""
+    """The load points not dominated in output tokens/s per GPU, interactivity and TTFT, most interactive first."""
     names = CandidateNames.from_trials(trials)
-    members: list[Row] = [
+    rows: list[Row] = [
         {
             "trial": point.trial.number,
             "candidate": names.short_name(point.trial.candidate),
@@ -58,8 +57,8 @@ def frontier_table(trials: Sequence[Trial], experiment: Experiment) -> Table:
         }
         for point in _frontier_points(trials, experiment)
     ]
-    members.sort(key=lambda row: (-row["interactivity"], -row["throughput"]))
-    return Table(_columns(experiment, members), tuple(members))
+    rows.sort(key=lambda row: (-row["interactivity"], -row["throughput"]))
+    return Table(_columns(experiment, rows), tuple(rows))
 
 
 def _columns(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:

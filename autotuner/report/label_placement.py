@@ -1,4 +1,4 @@
-"""Places text beside points so that no two labels, and no label and point, lie on each other."""
+"""Places text labels beside plotted points so that labels overlap neither each other nor any point."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Marker = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Label:
-    """Text for the point `at` (data coordinates): the first of `texts` that finds a free place."""
+    """Label for the point `anchor` (data coordinates): the first of `texts` that fits is drawn."""
 
     anchor: tuple[float, float]
     texts: tuple[str, ...]
@@ -33,17 +33,21 @@ class Label:
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], markers: Sequence[Marker], lines: Sequence[Sequence[Any]]) -> int:
-    """Draw each label, in order of importance, where it covers no label, marker or line; x and y in data coordinates.
+    """Draw labels, most important first, where they cover no label, marker or line (all in data coordinates).
 
-    A label that finds no place is left out. The number drawn is returned.
+    A label for which there is no room is not drawn. Returns the number of labels drawn.
     """
     figure = axes.get_figure()
     renderer = figure.canvas.get_renderer()  # type: ignore[union-attr]
     transform = axes.transData.transform
-    pixels = 72.0 / figure.dpi  # type: ignore[union-attr]
-    taken: list[Bbox] = []
-    obstacles = [(*transform((x, y)), radius / pixels) for x, y, radius in markers]
-    obstacles += [(*at, 2.0 / pixels) for line in lines for at in _sample_line([transform(point) for point in line])]
+    points_per_pixel = 72.0 / figure.dpi  # type: ignore[union-attr]
+    boxes: list[Bbox] = []
+    obstacles = [(*transform((x, y)), radius / points_per_pixel) for x, y, radius in markers]
+    obstacles += [
+        (*position, 2.0 / points_per_pixel)
+        for line in lines
+        for position in _sample_line([transform(point) for point in line])
+    ]
     frame = axes.get_window_extent(renderer)
     drawn = 0
     for label in labels:
@@ -51,15 +55,15 @@ def place_labels(axes: Axes, labels: Sequence[Label], markers: Sequence[Marker],
             artist = _annotate(axes, label, text)
             size = artist.get_window_extent(renderer)
             x, y = transform(label.anchor)
-            spot = _free_box((x, y), size, pixels, frame, taken, obstacles)
-            if spot is None:
+            placement = _free_box((x, y), size, points_per_pixel, frame, boxes, obstacles)
+            if placement is None:
                 artist.remove()
                 continue
-            box, distance = spot
-            artist.set_position(((box.x0 - x) * pixels, (box.y0 - y) * pixels))
+            box, distance = placement
+            artist.set_position(((box.x0 - x) * points_per_pixel, (box.y0 - y) * points_per_pixel))
             if distance > _DISTANCES_POINTS[1]:
                 _draw_leader(axes, (x, y), box, label.colour)
-            taken.append(box)
+            boxes.append(box)
             drawn += 1
             break
     return drawn
@@ -84,20 +88,20 @@ def _annotate(axes: Axes, label: Label, text: str) -> Annotation:
 def _free_box(
     anchor: tuple[float, float],
     size: Bbox,
-    pixels: float,
+    points_per_pixel: float,
     frame: Bbox,
     boxes: Sequence[Bbox],
     obstacles: Sequence[Marker],
 ) -> tuple[Bbox, float] | None:
-    """The nearest free box around `at`, else None; all in pixels."""
+    """The nearest free box around `anchor` and its distance in points, or None; all else in pixels."""
     for distance in _DISTANCES_POINTS:
         for angle in _ANGLES_DEGREES:
             dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
             # The box touches the circle of this distance with the side that faces the point.
-            x = anchor[0] + dx * distance / pixels + (dx - 1) / 2 * size.width
-            y = anchor[1] + dy * distance / pixels + (dy - 1) / 2 * size.height
+            x = anchor[0] + dx * distance / points_per_pixel + (dx - 1) / 2 * size.width
+            y = anchor[1] + dy * distance / points_per_pixel + (dy - 1) / 2 * size.height
             box = Bbox.from_bounds(x, y, size.width, size.height)
-            if _is_free(box.padded(_CLEARANCE_POINTS / pixels), frame, boxes, obstacles):
+            if _is_free(box.padded(_CLEARANCE_POINTS / points_per_pixel), frame, boxes, obstacles):
                 return box, distance
     return None
 
@@ -117,18 +121,18 @@ def _is_free(
 
 
 def _sample_line(line: Sequence[Any]) -> list[tuple[float, float]]:
-    """Pixels along a line, close enough that no label slips between them."""
-    found: list[tuple[float, float]] = []
+    """Points along a line, in pixels, close enough that no label fits between them."""
+    samples: list[tuple[float, float]] = []
     for (a, b), (c, d) in pairwise(line):
         steps = max(2, int(math.hypot(c - a, d - b) / 6))
-        found += [(a + (c - a) * i / steps, b + (d - b) * i / steps) for i in range(steps + 1)]
-    return found
+        samples += [(a + (c - a) * i / steps, b + (d - b) * i / steps) for i in range(steps + 1)]
+    return samples
 
 
 def _draw_leader(axes: Axes, anchor: tuple[float, float], box: Bbox, colour: str) -> None:
-    """A hair line from the point to the nearest edge of its label."""
+    """Draw a thin line from the point to the nearest edge of its label; in pixels."""
     x = min(max(anchor[0], box.x0), box.x1)
     y = min(max(anchor[1], box.y0), box.y1)
-    back = axes.transData.inverted().transform
-    (x0, y0), (x1, y1) = back(anchor), back((x, y))
+    to_data = axes.transData.inverted().transform
+    (x0, y0), (x1, y1) = to_data(anchor), to_data((x, y))
     axes.plot([x0, x1], [y0, y1], color=colour, linewidth=0.5, alpha=0.6, zorder=2, scalex=False, scaley=False)

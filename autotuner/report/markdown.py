@@ -1,4 +1,4 @@
-"""A run's result as a markdown page."""
+"""A run's result as a Markdown page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def markdown_report(
     refused: RefusedCandidates = (),
     search_report: SearchReport | None = None,
 ) -> str:
-    """Winner, table, notes, frontier; with launch commands, the picture, what was refused, the search."""
+    """Winner, table, notes and frontier; optionally launch commands, plot, refused candidates and search summary."""
     parts = [f"# {_escape(experiment.task_name)}", _winner_paragraph(ranking, experiment)]
     note = source_note(ranking)
     if note:
@@ -37,32 +37,32 @@ def markdown_report(
         parts.append(f"![Output throughput per GPU against interactivity]({picture})")
     table = ranking_table(ranking, trials, experiment)
     parts.append(table_markdown(table))
-    listed = [f"- {_escape(text)}" for text in (*table.shared_settings, *table.notes) if text != note]
-    if listed:
-        parts.append("\n".join(listed))
+    note_lines = [f"- {_escape(text)}" for text in (*table.shared_settings, *table.notes) if text != note]
+    if note_lines:
+        parts.append("\n".join(note_lines))
     parts += map(_escape, [*table.legends(), objective_line(experiment)])
-    front = frontier_table(trials, experiment)
-    if front.rows:
-        parts += [f"{frontier_title(experiment)}:", table_markdown(front)]
+    frontier = frontier_table(trials, experiment)
+    if frontier.rows:
+        parts += [f"{frontier_title(experiment)}:", table_markdown(frontier)]
     if search_report is not None:
         parts.append(
             "\n".join(f"- {_escape(text)}" for text in search_sentences(ranking, trials, experiment, search_report))
         )
         if search_report.skipped:
             lines = [f"- {_escape(line)}" for line in skipped_lines(search_report, experiment)]
-            parts.append(f"Not launched, {len(search_report.skipped)} in all:\n\n" + "\n".join(lines))
+            parts.append(f"Not launched ({len(search_report.skipped)} in total):\n\n" + "\n".join(lines))
     if refused:
         lines = [refusal_heading(refused), *(f"- {_escape(line)}" for line in reason_lines(refused, experiment))]
         parts.append(lines[0] + "\n\n" + "\n".join(lines[1:]))
-    for whose, text in (("the winner", command), ("the engine's defaults", defaults_command)):
+    for owner, text in (("the winner", command), ("the engine's defaults", defaults_command)):
         if text:
             fence = "```" if "```" not in text else "````"
-            parts.append(f"Launch command of {whose}:\n\n{fence}sh\n{text.rstrip()}\n{fence}")
+            parts.append(f"Launch command of {owner}:\n\n{fence}sh\n{text.rstrip()}\n{fence}")
     return "\n\n".join(parts) + "\n"
 
 
 def table_markdown(table: Table) -> str:
-    """A table in pipes, the winner's row in bold."""
+    """A table in Markdown, the winner's row in bold."""
     lines = [
         "| " + " | ".join(table.titles) + " |",
         "| " + " | ".join("---:" if column.numeric else "---" for column in table.columns) + " |",
@@ -81,20 +81,18 @@ def _winner_paragraph(ranking: Ranking, experiment: Experiment) -> str:
     tried = f"{count} candidate{'' if count == 1 else 's'} of {_escape(experiment.model.id_or_path)} tried"
     if winner is None:
         return f"{tried}; none can be recommended."
-    where = (
+    scope = (
         f" at {winner.load_point}"
         if winner.load_point
         else f", geometric mean over {len(winner.load_points)} load points"
     )
     figure = figure_text(ranking.objective, winner.value, ranking.unit, winner.interval)
-    return (
-        f"{tried}. Best: **{_escape(figure)}**{where}, {_escape(CandidateNames.from_ranking(ranking).full_name(winner.candidate))}, "
-        f"{winner.source}, {winner.verdict}."
-    )
+    name = CandidateNames.from_ranking(ranking).full_name(winner.candidate)
+    return f"{tried}. Best: **{_escape(figure)}**{scope}, {_escape(name)}, {winner.source}, {winner.verdict}."
 
 
 def _escape(text: str) -> str:
-    """Text that starts no markup and stays in its cell."""
+    """Escape Markdown markup and join lines, so that text fits a table cell."""
     for character in "\\|*_`<>[]":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())

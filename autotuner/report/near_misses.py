@@ -1,4 +1,4 @@
-"""Targets that are met by little: how a verdict says so, and by how much."""
+"""SLO targets that are met only within their warning band."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from autotuner.scoring.reasons import describe_term
 from autotuner.scoring.slo import term_outcomes
 
 NEAR_MARK = " (near)"
-"""Behind the verdict of a load point that meets a target within its warning band."""
+"""Suffix of the verdict of a load point that meets a target only within its warning band."""
 
-NEAR_LEGEND = "near: the figures meet every target, but one of them by less than its warning band (warn_ratio)."
+NEAR_LEGEND = "near: all targets are met, but at least one by less than its warning band (warn_ratio)."
 
 
 def near_terms(result: LoadPointResult, slo: Slo) -> tuple[TermOutcome, ...]:
-    """The terms that a judged load point meets within their warning band; none where a target is missed."""
+    """The SLO terms that a judged load point meets only within their warning band; none if a target is missed."""
     if result.verdict not in (Verdict.FEASIBLE, Verdict.UNDECIDED):
         return ()
     terms = term_outcomes(result.metrics, slo, open_loop=result.load_point.rate is not None)
@@ -24,5 +24,5 @@ def near_terms(result: LoadPointResult, slo: Slo) -> tuple[TermOutcome, ...]:
 
 
 def describe_terms(terms: Sequence[TermOutcome]) -> str:
-    """Each term with its figure and its target."""
+    """Each term with its value and its target."""
     return "; ".join(map(describe_term, terms))

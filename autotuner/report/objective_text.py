@@ -1,4 +1,4 @@
-"""What the objective of a run means, in one line."""
+"""Describes the objective of a run in one line."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ _PER_GPU_OBJECTIVES = ("maximize_throughput", "minimize_cost")
 
 
 def objective_meaning(experiment: Experiment) -> str:
-    """The figure an objective stands for, where it is compared, and whether the GPUs count."""
+    """The metric an objective optimizes, at which loads it is compared, and whether it is per GPU."""
     name = experiment.optimization.objective
-    gpus = "" if name in _PER_GPU_OBJECTIVES else "; it does not weigh the GPUs a candidate takes"
+    gpus = "" if name in _PER_GPU_OBJECTIVES else "; not normalized by the number of GPUs of a candidate"
     return f"{_objective_figure(experiment)}{_comparison_scope(experiment)}{gpus}"
 
 
 def objective_line(experiment: Experiment) -> str:
-    """The objective by its name, and what it means."""
     return f"Objective: {experiment.optimization.objective}, {objective_meaning(experiment)}."
 
 
 def figure_text(objective: str, value: float | None, unit: str, interval: tuple[float, float] | None = None) -> str:
-    """A figure of an objective with its unit, and what it is of where the unit does not tell."""
-    ends = f" ({format_number(interval[0])}-{format_number(interval[1])})" if interval else ""
-    figure = f"{format_number(value)} {unit}{ends}"
+    """An objective's value with unit and interval, preceded by the metric's name where the unit does not tell it."""
+    interval_text = f" ({format_number(interval[0])}-{format_number(interval[1])})" if interval else ""
+    figure = f"{format_number(value)} {unit}{interval_text}"
     return figure if objective in _PER_GPU_OBJECTIVES else f"{OBJECTIVES[objective].label} {figure}"
 
 
 def _objective_figure(experiment: Experiment) -> str:
     name = experiment.optimization.objective
     if name == "minimize_cost":
-        priced = experiment.hardware.price_per_gpu_hour is not None
-        return f"the {'price' if priced else 'GPU-seconds'} of a million output tokens"
+        has_price = experiment.hardware.price_per_gpu_hour is not None
+        return f"the {'price' if has_price else 'GPU-seconds'} of a million output tokens"
     return _FIGURE_TEXTS[name]
 
 
@@ -51,5 +50,5 @@ def _comparison_scope(experiment: Experiment) -> str:
         return f" at {points[0]}"
     if OBJECTIVES[experiment.optimization.objective].at_equal_load:
         return " over all load points"
-    several = len(experiment.benchmark.traffic_scenarios) > 1
-    return f", each candidate at its best load point{' of each scenario' if several else ''}"
+    has_several_scenarios = len(experiment.benchmark.traffic_scenarios) > 1
+    return f", each candidate at its best load point{' of each scenario' if has_several_scenarios else ''}"

@@ -1,4 +1,4 @@
-"""What surrounds the points of a picture: colours, axes, heading and legend."""
+"""The style shared by plots: colours, axes, heading and legend."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOURCE_BADGES = {"simulated": "SIMULATED, NOT MEASURED", "predicted": "PREDICTED
 
 
 def style_axes(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """Plain axes that hold these figures."""
+    """Style axes and scale them to these values."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -40,7 +40,7 @@ def style_axes(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
 
 
 def _set_scale(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> None:
-    """From zero, or by powers where the figures span more than LOG_ABOVE."""
+    """Linear scale from zero, or logarithmic if the values span more than a factor of LOG_SCALE_RATIO."""
     low, high = min(values), max(values)
     if low <= 0 or high / low <= LOG_SCALE_RATIO:
         axes.set(**{f"{name}lim": (0.0, high * 1.16 or 1.0)})
@@ -52,13 +52,13 @@ def _set_scale(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> 
 
 
 def printable(text: str, width: int = 200) -> str:
-    """Text in characters the font surely has, its middle left out where it is too long."""
+    """Text in ASCII, which every font has, shortened in the middle to `width` characters."""
     text = "".join(character if character.isascii() and character.isprintable() else "?" for character in text)
     return text if len(text) <= width else f"{text[: width // 2 - 2]} .. {text[-(width // 2 - 2) :]}"
 
 
 def draw_heading(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
-    """Model, engine, scenario and the best, and a badge where nothing was measured."""
+    """Draw model, engine, scenarios and best result, and a badge unless all was measured."""
     figure.text(
         0.062,
         0.945,
@@ -71,20 +71,20 @@ def draw_heading(figure: Figure, experiment: Experiment, ranking: Ranking) -> No
     winner = ranking.winner
     best = "no winner"
     if winner is not None:
-        where = f" at {winner.load_point}"
+        scope = f" at {winner.load_point}"
         if winner.load_point is None:
-            where = f", geometric mean over {len(winner.load_points)} load points"
+            scope = f", geometric mean over {len(winner.load_points)} load points"
         best = (
-            f"best: {figure_text(ranking.objective, winner.value, ranking.unit)}{where} (trial {winner.trial_number})"
+            f"best: {figure_text(ranking.objective, winner.value, ranking.unit)}{scope} (trial {winner.trial_number})"
         )
     scenarios = printable(", ".join(experiment.benchmark.traffic_scenarios), 60)
     count = len(ranking.standings)
-    tried = f"{count} candidate" + ("" if count == 1 else "s")
+    candidates = f"{count} candidate" + ("" if count == 1 else "s")
     key = " · c = concurrency" if experiment.benchmark.num_concurrency else ""
     figure.text(
         0.062,
         0.905,
-        f"{scenarios} · {tried} · {best}{key}",
+        f"{scenarios} · {candidates} · {best}{key}",
         fontsize=9.5,
         color=DARK_GREY,
         parse_math=False,
@@ -104,7 +104,7 @@ def draw_heading(figure: Figure, experiment: Experiment, ranking: Ranking) -> No
 
 
 def marker_face(verdict: Verdict, colour: str) -> dict[str, Any]:
-    """How a trusted point is filled: whole, half where too few requests tell, hollow where a target is missed."""
+    """Marker fill of a trusted point: full if feasible, half if undecided, hollow if a target is missed."""
     return {
         "markerfacecolor": "white" if verdict is Verdict.INFEASIBLE else colour,
         "markeredgecolor": colour,
@@ -115,7 +115,7 @@ def marker_face(verdict: Verdict, colour: str) -> dict[str, Any]:
 
 
 def draw_near_ring(axes: Axes, x: float, y: float, size: float) -> None:
-    """Mark a point that meets a target by little."""
+    """Draw a ring around a point that meets a target only within its warning band."""
     axes.plot(
         [x],
         [y],
@@ -129,10 +129,10 @@ def draw_near_ring(axes: Axes, x: float, y: float, size: float) -> None:
 
 
 def verdict_legend(verdicts: Collection[Verdict], *, has_targets: bool, has_near: bool) -> list[tuple[Line2D, str]]:
-    """A legend's entries for these verdicts of trusted points, and for the ring of those `near` a target."""
+    """Legend entries for these verdicts of trusted points and, with `has_near`, for the ring."""
     texts = {
         Verdict.FEASIBLE: "all targets met" if has_targets else "load point",
-        Verdict.UNDECIDED: "too few requests to tell",
+        Verdict.UNDECIDED: "undecided (too few requests)",
         Verdict.INFEASIBLE: "misses a target",
     }
     entries = [
@@ -140,19 +140,17 @@ def verdict_legend(verdicts: Collection[Verdict], *, has_targets: bool, has_near
         for verdict, text in texts.items()
         if verdict in verdicts
     ]
-    around = legend_marker(markersize=11, markerfacecolor="none", markeredgecolor=NEAR_COLOUR, markeredgewidth=1.4)
-    return [*entries, (around, "near a target")] if has_near else entries
+    ring = legend_marker(markersize=11, markerfacecolor="none", markeredgecolor=NEAR_COLOUR, markeredgewidth=1.4)
+    return [*entries, (ring, "near a target")] if has_near else entries
 
 
 def legend_marker(marker: str = "o", **style: Any) -> Line2D:
-    """A mark of a legend."""
-    base: dict[str, Any] = {"color": DARK_GREY, "linestyle": "none", "marker": marker, "markersize": 6.5}
-    return Line2D([], [], **(base | style))
+    defaults: dict[str, Any] = {"color": DARK_GREY, "linestyle": "none", "marker": marker, "markersize": 6.5}
+    return Line2D([], [], **(defaults | style))
 
 
 def draw_legend(figure: Figure, shown: Sequence[ParetoPoint], ranking: Ranking, slo: Slo) -> None:
-    """One entry for each kind of mark that is in the picture."""
-
+    """Draw a legend with one entry for each kind of marker in the plot."""
     verdicts = {point.result.verdict for point in shown if point.is_trusted}
     entries = []
     if any(point.on_frontier for point in shown):

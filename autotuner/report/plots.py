@@ -1,4 +1,4 @@
-"""The Pareto picture: what each load point gives all users together against what it gives each of them."""
+"""The Pareto plot of a run: throughput per GPU against per-user speed and against TTFT, at each load point."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LINE_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 @dataclass(frozen=True)
 class _Panel:
-    """One pair of axes: what is drawn along x against output tokens/s per GPU, and the target on x."""
+    """One subplot: the metric on x (y is output tokens/s per GPU) and the SLO target on x, in units of x."""
 
     x: ParetoAxis
     label: str
@@ -50,7 +50,7 @@ class _Panel:
 def draw_pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking, path: Path) -> None:
     """Write a PNG: output tokens/s per GPU against interactivity and against time to first token.
 
-    Each candidate and load point is one mark, by the figures of all its launches.
+    Each load point of a candidate is one marker, with metrics pooled over its launches.
     Equal input gives equal bytes.
     """
     names = CandidateNames.from_ranking(ranking)
@@ -62,9 +62,9 @@ def draw_pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Rankin
     shown: list[ParetoPoint] = []
     colours = _trial_colours(pooled, experiment, ranking)
     for axes, panel in ((left, _interactivity_panel(experiment)), (right, _ttft_panel(experiment))):
-        found = pareto_points(pooled, experiment, (panel.x, AXES["throughput"]))
-        shown += found
-        _draw_panel(axes, panel, found, names, experiment.slo, ranking, colours)
+        panel_points = pareto_points(pooled, experiment, (panel.x, AXES["throughput"]))
+        shown += panel_points
+        _draw_panel(axes, panel, panel_points, names, experiment.slo, ranking, colours)
     left.set_ylabel("Output tokens/s per GPU", color=INK)
     draw_heading(figure, experiment, ranking)
     draw_legend(figure, shown, ranking, experiment.slo)
@@ -104,7 +104,7 @@ def _ttft_panel(experiment: Experiment) -> _Panel:
 
 
 def _target_text(name: str, term: SloTerm, experiment: Experiment) -> str:
-    """What a target asks for: of a statistic, or of a share of the requests."""
+    """A target as text: on a statistic, or on a share of the requests."""
     limit = f"≤ {term.threshold * 1e3:g} ms"
     if term.statistic == EACH_REQUEST:
         return f"target: {name} {limit} for {100 * experiment.slo.attainment:g}% of requests"
@@ -112,7 +112,7 @@ def _target_text(name: str, term: SloTerm, experiment: Experiment) -> str:
 
 
 def _plotted_term(experiment: Experiment, metric: str) -> SloTerm | None:
-    """The target drawn for a metric: the one on its mean, else its strictest."""
+    """The target to plot for a metric: the one on its mean, else the strictest."""
     terms = [term for term in experiment.slo.terms if term.metric == metric]
     return min(terms, key=lambda term: (term.scored_statistic != "mean", term.threshold), default=None)
 
@@ -122,12 +122,14 @@ def _statistic_value(distribution: Distribution | None, name: str) -> float | No
 
 
 def _trial_colours(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking) -> dict[int, str]:
-    """One colour per trial that is on a frontier, in order of rank; the winner has the first."""
-    members: set[int] = set()
+    """Trial number -> colour for trials on a frontier, in order of rank; the winner gets the first colour."""
+    frontier_trials: set[int] = set()
     for panel in (_interactivity_panel(experiment), _ttft_panel(experiment)):
-        found = pareto_points(trials, experiment, (panel.x, AXES["throughput"]))
-        members |= {point.trial.number for point in found if point.on_frontier or _is_winner(point, ranking)}
-    order = [standing.trial_number for standing in ranking.standings if standing.trial_number in members]
+        panel_points = pareto_points(trials, experiment, (panel.x, AXES["throughput"]))
+        frontier_trials |= {
+            point.trial.number for point in panel_points if point.on_frontier or _is_winner(point, ranking)
+        }
+    order = [standing.trial_number for standing in ranking.standings if standing.trial_number in frontier_trials]
     return {trial: SERIES_COLOURS[index % len(SERIES_COLOURS)] for index, trial in enumerate(order)}
 
 
@@ -142,34 +144,34 @@ def _draw_panel(
 ) -> None:
     axes.set_xlabel(panel.label, color=INK)
     xs, ys = [point.coordinates[0] for point in panel_points], [point.coordinates[1] for point in panel_points]
-    within = xs and panel.limit and max(xs) / 4 <= panel.limit <= max(xs) * 4
-    style_axes(axes, [*xs, panel.limit] if within and panel.limit else xs, ys)
+    limit_is_near = xs and panel.limit and max(xs) / 4 <= panel.limit <= max(xs) * 4
+    style_axes(axes, [*xs, panel.limit] if limit_is_near and panel.limit else xs, ys)
     if panel.limit is not None:
         _shade_target(axes, panel)
     if not panel_points:
-        axes.text(0.5, 0.5, "No load point gave these figures.", transform=axes.transAxes, ha="center", color=GREY)
+        axes.text(0.5, 0.5, "No load point has these metrics.", transform=axes.transAxes, ha="center", color=GREY)
         return
     if len(ranking.standings) <= MAX_CANDIDATES_WITH_CURVES:
         _draw_load_curves(axes, panel_points, colours)
     lines = _frontiers(panel_points)
-    for line, dashes in zip(lines, cycle(_LINE_STYLES), strict=False):
+    for line, line_style in zip(lines, cycle(_LINE_STYLES), strict=False):
         xs, ys = [point.coordinates[0] for point in line], [point.coordinates[1] for point in line]
-        axes.plot(xs, ys, color=INK, linewidth=1.6, linestyle=dashes, alpha=0.85, zorder=3)
+        axes.plot(xs, ys, color=INK, linewidth=1.6, linestyle=line_style, alpha=0.85, zorder=3)
     frontier = [point for line in lines for point in line]
     for point in sorted(panel_points, key=lambda point: point.on_frontier):
         _draw_marker(axes, point, colours, winner=_is_winner(point, ranking))
-    named = frontier + [point for point in panel_points if _is_winner(point, ranking) and not point.on_frontier]
-    spots = []
+    labelled = frontier + [point for point in panel_points if _is_winner(point, ranking) and not point.on_frontier]
+    markers = []
     for point in panel_points:
         (x, y), radius = point.coordinates[:2], 9.0 if _is_winner(point, ranking) else 4.0
         if near_terms(point.result, slo):
             draw_near_ring(axes, x, y, 1.4 * radius)
             radius += 3.0
-        spots.append((x, y, radius))
+        markers.append((x, y, radius))
     place_labels(
         axes,
-        _point_labels(named, names, ranking, colours),
-        spots,
+        _point_labels(labelled, names, ranking, colours),
+        markers,
         [[p.coordinates[:2] for p in line] for line in lines],
     )
 
@@ -196,19 +198,19 @@ def _shade_target(axes: Axes, panel: _Panel) -> None:
     """Shade where the target on x is met."""
     low, high = axes.get_xlim()
     limit = panel.limit or 0.0
-    more = panel.x.direction == "max"
-    start, end = (max(low, limit), high) if more else (low, min(high, limit))
+    higher_is_better = panel.x.direction == "max"
+    start, end = (max(low, limit), high) if higher_is_better else (low, min(high, limit))
     if start < end:
         axes.axvspan(start, end, color=TARGET_COLOUR, alpha=0.07, linewidth=0, zorder=0)
     if low < limit < high:
         axes.axvline(limit, color=TARGET_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
-    text = panel.target_text if start < end else f"{panel.target_text} (beyond this axis)"
+    text = panel.target_text if start < end else f"{panel.target_text} (outside this axis)"
     axes.text(
-        0.99 if more else 0.01,
+        0.99 if higher_is_better else 0.01,
         1.012,
         text,
         transform=axes.transAxes,
-        ha="right" if more else "left",
+        ha="right" if higher_is_better else "left",
         va="bottom",
         fontsize=8,
         color=TARGET_COLOUR,
@@ -216,11 +218,11 @@ def _shade_target(axes: Axes, panel: _Panel) -> None:
 
 
 def _draw_load_curves(axes: Axes, panel_points: Sequence[ParetoPoint], colours: dict[int, str]) -> None:
-    """A thin line through the load points of one candidate and scenario, lightest load first."""
+    """Connect the load points of each candidate and scenario with a thin line, lightest load first."""
     for key in dict.fromkeys((point.trial.number, point.result.load_point.scenario) for point in panel_points):
-        own = [p for p in panel_points if (p.trial.number, p.result.load_point.scenario) == key]
-        own.sort(key=lambda p: (p.result.load_point.concurrency or 0, p.result.load_point.rate or 0.0))
-        xs, ys = [p.coordinates[0] for p in own], [p.coordinates[1] for p in own]
+        curve = [p for p in panel_points if (p.trial.number, p.result.load_point.scenario) == key]
+        curve.sort(key=lambda p: (p.result.load_point.concurrency or 0, p.result.load_point.rate or 0.0))
+        xs, ys = [p.coordinates[0] for p in curve], [p.coordinates[1] for p in curve]
         axes.plot(xs, ys, color=colours.get(key[0], GREY), linewidth=0.9, alpha=0.35, zorder=2)
 
 
@@ -247,30 +249,29 @@ def _draw_marker(axes: Axes, point: ParetoPoint, colours: dict[int, str], *, win
 def _point_labels(
     labelled_points: Sequence[ParetoPoint], names: CandidateNames, ranking: Ranking, colours: dict[int, str]
 ) -> list[Label]:
-    """The winner first, then one label with parameters per candidate, then the loads of the rest."""
-    mixed = len({point.result.load_point.scenario for point in labelled_points}) > 1
-    found: list[tuple[int, int, Label]] = []
-    told: set[int] = set()
+    """Labels by importance: the winner, then one with parameters per candidate, then the loads of the rest."""
+    scenarios_differ = len({point.result.load_point.scenario for point in labelled_points}) > 1
+    ranked_labels: list[tuple[int, int, Label]] = []
+    named_trials: set[int] = set()
     order = sorted(range(len(labelled_points)), key=lambda i: (not _is_winner(labelled_points[i], ranking), i))
     for position in order:
         point = labelled_points[position]
-        wins = _is_winner(point, ranking)
-        where = f"{point.result.load_point.scenario} {_load_text(point)}" if mixed else _load_text(point)
+        is_winner = _is_winner(point, ranking)
+        load = f"{point.result.load_point.scenario} {_load_text(point)}" if scenarios_differ else _load_text(point)
         short = names.short_name(point.trial.candidate)
-        called = short if short.startswith(DEFAULTS_NAME) else f"trial {point.trial.number}: {short}"
-        full = f"{_wrap(printable(called))}\n{where}"
-        first = point.trial.number not in told
-        told.add(point.trial.number)
-        texts = (full, where) if first else (where,)
-        found.append(
-            (0 if wins and first else 1 if first else 2, position, _point_label(point, texts, colours, bold=wins))
-        )
-    return [item for _, _, item in sorted(found, key=lambda entry: entry[:2])]
+        name = short if short.startswith(DEFAULTS_NAME) else f"trial {point.trial.number}: {short}"
+        full_text = f"{_wrap(printable(name))}\n{load}"
+        is_first = point.trial.number not in named_trials
+        named_trials.add(point.trial.number)
+        texts = (full_text, load) if is_first else (load,)
+        importance = 0 if is_winner and is_first else 1 if is_first else 2
+        ranked_labels.append((importance, position, _point_label(point, texts, colours, bold=is_winner)))
+    return [item for _, _, item in sorted(ranked_labels, key=lambda entry: entry[:2])]
 
 
 def _load_text(point: ParetoPoint) -> str:
-    asked = point.result.load_point
-    return f"c={asked.concurrency}" if asked.concurrency is not None else f"{asked.rate:g} requests/s"
+    load_point = point.result.load_point
+    return f"c={load_point.concurrency}" if load_point.concurrency is not None else f"{load_point.rate:g} requests/s"
 
 
 def _point_label(point: ParetoPoint, texts: tuple[str, ...], colours: dict[int, str], *, bold: bool) -> Label:
@@ -278,7 +279,7 @@ def _point_label(point: ParetoPoint, texts: tuple[str, ...], colours: dict[int, 
 
 
 def _wrap(text: str, width: int = 34) -> str:
-    """Words on lines of about `width` characters."""
+    """Break text at spaces into lines of about `width` characters."""
     lines = [""]
     for word in text.split(" "):
         if lines[-1] and len(lines[-1]) + len(word) > width:

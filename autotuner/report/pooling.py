@@ -1,4 +1,4 @@
-"""Each candidate once: the figures of its load points over all of its launches."""
+"""Pools the metrics of each candidate's load points over all of its launches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATISTICS = ("mean", "sd", "p25", "p50", "p75", "p90", "p95", "p99")
 
 @dataclass(frozen=True)
 class PooledCandidate:
-    """A candidate's first trial with pooled load points, and how many launches each of them rests on."""
+    """A candidate's first trial with pooled load points, and the number of launches behind each load point."""
 
     trial: Trial
     launch_counts: Mapping[LoadPoint, int] = field(default_factory=dict)
@@ -30,8 +30,8 @@ class PooledCandidate:
 def pool_candidates(trials: Iterable[Trial], experiment: Experiment) -> list[PooledCandidate]:
     """All candidates in the order of their first launch.
 
-    A figure is the mean over the launches whose figures are steady, each counting alike, `requests`
-    the sum of theirs. A candidate of which every launch failed keeps what its first one measured.
+    A metric is the unweighted mean over the launches in steady state, `requests` their sum. A candidate
+    whose launches all failed keeps the metrics of its first one.
     """
     return [
         _pooled_candidate(group, experiment)
@@ -50,7 +50,7 @@ def _pooled_candidate(group: CandidateLaunches, experiment: Experiment) -> Poole
 
 
 def pooled_result(point: PooledLoadPoint) -> LoadPointResult:
-    """A load point of one launch with the figures and the verdict of all launches."""
+    """One result for a load point, with metrics and verdict pooled over all launches."""
     if point.launch_count == 1:
         return replace(point.result, verdict=point.verdict)
     metrics = replace(_mean_metrics([result.metrics for result in point.results]), attainment=point.attainment)
@@ -59,65 +59,67 @@ def pooled_result(point: PooledLoadPoint) -> LoadPointResult:
 
 
 def _mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
-    means: dict[str, Any] = {name: fmean(getattr(one, name) for one in metrics) for name in _RATES}
-    means |= {name: _mean_distribution([getattr(one, name) for one in metrics]) for name in _DISTRIBUTIONS}
+    means: dict[str, Any] = {name: fmean(getattr(launch, name) for launch in metrics) for name in _RATES}
+    means |= {name: _mean_distribution([getattr(launch, name) for launch in metrics]) for name in _DISTRIBUTIONS}
     tpot: Distribution | None = means["tpot"]
     return replace(
         metrics[-1],
         **means,
-        requests=sum(one.requests for one in metrics),
+        requests=sum(launch.requests for launch in metrics),
         interactivity=1 / tpot.mean if tpot and tpot.mean > 0 else None,
-        errors=dict(sum((Counter(one.errors) for one in metrics), Counter())),
-        intervals=_mean_intervals([one.intervals for one in metrics]),
-        without_tpot=sum(one.without_tpot for one in metrics),
+        errors=dict(sum((Counter(launch.errors) for launch in metrics), Counter())),
+        intervals=_mean_intervals([launch.intervals for launch in metrics]),
+        without_tpot=sum(launch.without_tpot for launch in metrics),
     )
 
 
 def _mean_distribution(distributions: Sequence[Distribution | None]) -> Distribution | None:
-    """Launch means of every statistic and of the ends of its interval: launches differ, so it gets no narrower."""
-    known = [one for one in distributions if one is not None]
-    if len(known) < 2:
-        return known[0] if known else None
-    statistics: dict[str, Any] = {name: fmean(getattr(one, name) for one in known) for name in _STATISTICS}
+    """Means over launches of every statistic and of both interval ends: pooling does not narrow the interval."""
+    present = [launch for launch in distributions if launch is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    statistics: dict[str, Any] = {name: fmean(getattr(launch, name) for launch in present) for name in _STATISTICS}
     return replace(
-        known[0],
+        present[0],
         **statistics,
         adjusted_intervals={},
-        n=sum(one.n for one in known),
-        min=min(one.min for one in known),
-        max=max(one.max for one in known),
-        intervals=_mean_intervals([one.intervals for one in known]),
-        adjusted={name: _mean_or_none([one.adjusted.get(name) for one in known]) for name in known[0].adjusted},
+        n=sum(launch.n for launch in present),
+        min=min(launch.min for launch in present),
+        max=max(launch.max for launch in present),
+        intervals=_mean_intervals([launch.intervals for launch in present]),
+        adjusted={
+            name: _mean_or_none([launch.adjusted.get(name) for launch in present]) for name in present[0].adjusted
+        },
     )
 
 
 def _mean_intervals(intervals: Sequence[Mapping[str, tuple[float, Any]]]) -> dict[str, tuple[float, Any]]:
-    """The launch means of both ends of each interval that all launches have."""
-    names = [name for name in intervals[0] if all(name in one for one in intervals)]
+    """Means over launches of both ends of each interval that all launches have."""
+    names = [name for name in intervals[0] if all(name in launch for launch in intervals)]
     return {
-        name: (fmean(one[name][0] for one in intervals), _mean_or_none([one[name][1] for one in intervals]))
+        name: (fmean(launch[name][0] for launch in intervals), _mean_or_none([launch[name][1] for launch in intervals]))
         for name in names
     }
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
-    """The mean; None, which is unbounded, where one of them is."""
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
+    """The mean, or None (unbounded) if any value is None."""
+    present = [value for value in values if value is not None]
+    return fmean(present) if len(present) == len(values) else None
 
 
 def _mean_gpu_use(gpu_uses: Sequence[GpuUse | None]) -> GpuUse | None:
-    """What the GPUs drew on average over launches; None where one of them was not metered."""
-    known = [one for one in gpu_uses if one is not None]
-    if len(known) < len(gpu_uses):
+    """GPU use averaged over launches; None if any launch was not metered."""
+    present = [launch for launch in gpu_uses if launch is not None]
+    if len(present) < len(gpu_uses):
         return None
-    shares = [one.utilisation for one in known]
+    shares = [launch.utilisation for launch in present]
     return replace(
-        known[-1],
-        samples=sum(one.samples for one in known),
-        energy=fmean(one.energy for one in known),
-        mean_watts=fmean(one.mean_watts for one in known),
-        max_watts=max(one.max_watts for one in known),
+        present[-1],
+        samples=sum(launch.samples for launch in present),
+        energy=fmean(launch.energy for launch in present),
+        mean_watts=fmean(launch.mean_watts for launch in present),
+        max_watts=max(launch.max_watts for launch in present),
         utilisation=_mean_or_none(shares),
-        memory_used=max(one.memory_used for one in known),
+        memory_used=max(launch.memory_used for launch in present),
     )

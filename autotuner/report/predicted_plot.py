@@ -1,4 +1,4 @@
-"""The picture of a predicted sweep: throughput per GPU against what one user sees, aggregated and split."""
+"""Plot of a predicted sweep: throughput per GPU against per-user speed, aggregated and disaggregated (P/D)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODE_NAMES = {"aggregated": "aggregated", "disaggregated": "disaggregated (P/D)"
 
 
 def draw_options(options: Sequence[ServingOption], target: LatencyTarget, title: str, path: Path) -> None:
-    """Write a PNG of all options, with the frontier of each mode and the best. Equal input gives equal bytes."""
+    """Write a PNG of all options, the Pareto frontier of each mode and the best option; output is deterministic."""
     figure = Figure(figsize=(10.2, 6.4), dpi=140, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -40,9 +40,9 @@ def draw_options(options: Sequence[ServingOption], target: LatencyTarget, title:
     axes.set_ylabel("Output tokens/s per GPU", color=INK)
     _shade_target(axes, target)
     modes = [mode for mode in MODE_COLOURS if any(option.mode == mode for option in options)]
-    edges = {mode: pareto_frontier(option for option in options if option.mode == mode) for mode in modes}
+    frontiers = {mode: pareto_frontier(option for option in options if option.mode == mode) for mode in modes}
     for mode in modes:
-        _draw_points(axes, [option for option in options if option.mode == mode], edges[mode], MODE_COLOURS[mode])
+        _draw_points(axes, [option for option in options if option.mode == mode], frontiers[mode], MODE_COLOURS[mode])
     best = options[0] if options[0].meets_target and target.is_set else None
     if best is not None:
         axes.plot(
@@ -54,7 +54,7 @@ def draw_options(options: Sequence[ServingOption], target: LatencyTarget, title:
             markeredgecolor=INK,
             zorder=5,
         )
-    _draw_labels(axes, edges, best)
+    _draw_labels(axes, frontiers, best)
     _draw_heading(figure, title, best)
     _draw_legend(figure, modes, best, has_target=target.is_set)
     figure.savefig(path, format="png", metadata={"Software": None})
@@ -63,14 +63,16 @@ def draw_options(options: Sequence[ServingOption], target: LatencyTarget, title:
 def _draw_points(
     axes: Axes, options: Sequence[ServingOption], frontier_options: Sequence[ServingOption], colour: str
 ) -> None:
-    cloud: dict[tuple[object, ...], ServingOption] = {}
+    best_by_decode: dict[tuple[object, ...], ServingOption] = {}
     for option in sorted(options, key=lambda option: option.throughput_per_gpu):
-        cloud[option.serving.gpu.name, option.serving.layout, option.tpot] = option  # with its best prefill workers
+        best_by_decode[option.serving.gpu.name, option.serving.layout, option.tpot] = (
+            option  # with its best prefill workers
+        )
     for meets, face in ((True, colour), (False, "white")):
-        some = [option for option in cloud.values() if option.meets_target == meets]
+        group = [option for option in best_by_decode.values() if option.meets_target == meets]
         axes.plot(
-            [option.interactivity for option in some],
-            [option.throughput_per_gpu for option in some],
+            [option.interactivity for option in group],
+            [option.throughput_per_gpu for option in group],
             "o",
             markersize=3.2,
             markerfacecolor=face,
@@ -112,18 +114,22 @@ def _shade_target(axes: Axes, target: LatencyTarget) -> None:
 
 
 def _draw_labels(axes: Axes, frontiers: dict[str, list[ServingOption]], best: ServingOption | None) -> None:
-    """Name the best, and each frontier's workers where they change."""
+    """Label the best option, and each frontier's worker layout where it changes."""
     labels = [] if best is None else [_label(best, bold=True)]
-    for edge in frontiers.values():
-        before = ""
-        for option in edge:
+    for frontier in frontiers.values():
+        previous = ""
+        for option in frontier:
             text = _workers_text(option)
-            if text != before and option is not best:
+            if text != previous and option is not best:
                 labels.append(_label(option, bold=False))
-            before = text
-    spots = [(option.interactivity, option.throughput_per_gpu, 4.0) for edge in frontiers.values() for option in edge]
-    lines = [[(option.interactivity, option.throughput_per_gpu) for option in edge] for edge in frontiers.values()]
-    place_labels(axes, labels, spots, lines)
+            previous = text
+    markers = [
+        (option.interactivity, option.throughput_per_gpu, 4.0) for frontier in frontiers.values() for option in frontier
+    ]
+    lines = [
+        [(option.interactivity, option.throughput_per_gpu) for option in frontier] for frontier in frontiers.values()
+    ]
+    place_labels(axes, labels, markers, lines)
 
 
 def _label(option: ServingOption, *, bold: bool) -> Label:
@@ -135,14 +141,14 @@ def _label(option: ServingOption, *, bold: bool) -> Label:
 def _workers_text(option: ServingOption) -> str:
     if option.prefill is None:
         return f"{option.serving.workers} x {layout_label(option.serving.layout)}"
-    first, second = option.prefill, option.serving
-    return f"P {first.workers} x {layout_label(first.layout)}\nD {second.workers} x {layout_label(second.layout)}"
+    prefill, decode = option.prefill, option.serving
+    return f"P {prefill.workers} x {layout_label(prefill.layout)}\nD {decode.workers} x {layout_label(decode.layout)}"
 
 
 def _draw_heading(figure: Figure, title: str, best: ServingOption | None) -> None:
     figure.text(0.08, 0.945, printable(title, 84), fontsize=12, fontweight="bold", color=INK, parse_math=False)
-    said = "no target, or none that is met" if best is None else f"best: {best}"
-    figure.text(0.08, 0.905, printable(said, 120), fontsize=9.5, color=DARK_GREY, parse_math=False)
+    subtitle = "no target set, or none met" if best is None else f"best: {best}"
+    figure.text(0.08, 0.905, printable(subtitle, 120), fontsize=9.5, color=DARK_GREY, parse_math=False)
     figure.text(
         0.98,
         0.905,
@@ -160,15 +166,15 @@ def _draw_legend(figure: Figure, modes: Sequence[str], best: ServingOption | Non
         (Line2D([], [], color=MODE_COLOURS[mode], linewidth=1.6), f"frontier, {MODE_NAMES[mode]}") for mode in modes
     ]
 
-    def dot(**more: object) -> Line2D:
-        base: dict[str, object] = {"color": DARK_GREY, "linestyle": "none", "marker": "o", "markersize": 6}
-        return Line2D([], [], **(base | more))  # type: ignore[arg-type]
+    def marker(**style: object) -> Line2D:
+        defaults: dict[str, object] = {"color": DARK_GREY, "linestyle": "none", "marker": "o", "markersize": 6}
+        return Line2D([], [], **(defaults | style))  # type: ignore[arg-type]
 
     if best is not None:
-        entries.append((dot(marker="*", markersize=13, color=MODE_COLOURS[best.mode], markeredgecolor=INK), "best"))
+        entries.append((marker(marker="*", markersize=13, color=MODE_COLOURS[best.mode], markeredgecolor=INK), "best"))
     if has_target:
-        entries += [(dot(), "all targets met"), (dot(markerfacecolor="white"), "misses a target")]
-    entries.append((dot(markersize=3.2, alpha=0.4, color=GREY), "not on a frontier"))
+        entries += [(marker(), "all targets met"), (marker(markerfacecolor="white"), "misses a target")]
+    entries.append((marker(markersize=3.2, alpha=0.4, color=GREY), "not on a frontier"))
     handles, texts = zip(*entries, strict=True)
     figure.legend(
         handles, texts, loc="lower center", ncols=len(entries), frameon=False, fontsize=9, bbox_to_anchor=(0.5, 0.012)

@@ -49,7 +49,7 @@ def run_record(
     refused: RefusedCandidates = (),
     search_report: SearchReport = EMPTY_REPORT,
 ) -> dict[str, Any]:
-    """The ranking, every trial with its load points, what was refused; None where there is no figure or no bound."""
+    """The ranking, all trials with their load points, and refused candidates; None for missing metrics or bounds."""
     objective = OBJECTIVES[ranking.objective]
     judged = [judge(trial, experiment) for trial in trials]
     members = frontier_members(trials, experiment)
@@ -82,7 +82,7 @@ def run_record(
 
 
 def trial_record(trial: Trial, experiment: Experiment, frontier: Container[FrontierMember]) -> dict[str, Any]:
-    """One judged trial with its load points and, where it failed, why; `members` are those on the frontier."""
+    """One judged trial with its load points and failure; `frontier` holds the load points on the Pareto frontier."""
     measurement = trial.measurement
     return {
         "number": trial.number,
@@ -93,7 +93,7 @@ def trial_record(trial: Trial, experiment: Experiment, frontier: Container[Front
         "failure": _failure_record(trial),
         "timings": dict(measurement.timings),
         "server": dict(measurement.server),
-        "capacities": [dataclasses.asdict(found) for found in measurement.outcome.capacities],
+        "capacities": [dataclasses.asdict(capacity) for capacity in measurement.outcome.capacities],
         "gave_up": measurement.outcome.gave_up,
         "command": list(measurement.spec.argv) if measurement.spec else None,
         "load_points": [
@@ -108,7 +108,7 @@ def trial_record(trial: Trial, experiment: Experiment, frontier: Container[Front
 def _pooled_figures(
     candidate: PooledCandidate, experiment: Experiment, frontier: Container[FrontierMember]
 ) -> list[dict[str, Any]]:
-    """Each load point of a candidate over all of its launches: means over them, requests and attainment of all."""
+    """Each load point of a candidate pooled over its launches: means, total requests, pooled attainment."""
     trial = candidate.trial
     figures = []
     for result in trial.results:
@@ -116,7 +116,7 @@ def _pooled_figures(
         metrics = point["metrics"] | per_gpu_figures(
             result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour
         )
-        kept = {name: metrics[name] for name in (*_POOLED_RATES, "attainment")}
+        rates = {name: metrics[name] for name in (*_POOLED_RATES, "attainment")}
         means = {name: metrics[name] and metrics[name]["mean"] for name in _POOLED_MEANS}
         figures.append(
             {
@@ -124,7 +124,7 @@ def _pooled_figures(
                 "launches": candidate.launch_counts.get(result.load_point, 1),
                 "requests": metrics["requests"],
                 **{f"{name}_mean": value for name, value in means.items()},
-                **kept,
+                **rates,
                 "pareto": (trial.candidate.key, result.load_point) in frontier,
             }
         )
@@ -132,14 +132,14 @@ def _pooled_figures(
 
 
 def _trial_load_point(result: LoadPointResult, gpus: int, experiment: Experiment, *, pareto: bool) -> dict[str, Any]:
-    """A load point with what only a known number of GPUs and an objective can tell."""
-    found = load_point_record(result, experiment.slo)
-    found["metrics"] |= per_gpu_figures(result, gpus, experiment.hardware.price_per_gpu_hour)
-    return {**found, "score": dataclasses.asdict(result.score) if result.score else None, "pareto": pareto}
+    """A load point record with per-GPU metrics, score and frontier membership."""
+    entry = load_point_record(result, experiment.slo)
+    entry["metrics"] |= per_gpu_figures(result, gpus, experiment.hardware.price_per_gpu_hour)
+    return {**entry, "score": dataclasses.asdict(result.score) if result.score else None, "pareto": pareto}
 
 
 def per_gpu_figures(result: LoadPointResult, gpus: int, price: float | None) -> dict[str, float | None]:
-    """What takes the number of GPUs: tokens/s of each, and what a million output tokens cost."""
+    """Metrics that depend on the number of GPUs: tokens/s per GPU, and cost of a million output tokens."""
     return {
         "output_throughput_per_gpu": output_throughput_per_gpu(result.metrics, gpus),
         "total_throughput_per_gpu": total_throughput_per_gpu(result.metrics, gpus),
@@ -149,12 +149,12 @@ def per_gpu_figures(result: LoadPointResult, gpus: int, price: float | None) -> 
 
 
 def load_point_record(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
-    """One load point: what was asked, what was measured, what it is worth, and which targets it meets by little."""
+    """One load point: the load, metrics, validity checks, verdict, and the targets met only within the warning band."""
     point = result.load_point
-    asked = {"rate": point.rate} if point.concurrency is None else {"concurrency": point.concurrency}
+    load = {"rate": point.rate} if point.concurrency is None else {"concurrency": point.concurrency}
     return {
         "scenario": point.scenario,
-        **asked,
+        **load,
         "source": result.source,
         "verdict": result.verdict.value,
         "near": [term.term for term in near_terms(result, slo)],
@@ -167,7 +167,7 @@ def load_point_record(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
 
 
 def _gpu_use_record(result: LoadPointResult) -> dict[str, Any]:
-    """What the GPUs drew and did; nothing where no driver told."""
+    """GPU power, utilisation and memory; empty if the GPUs were not metered."""
     if result.gpu_use is None:
         return {}
     return {"gpu_use": {**dataclasses.asdict(result.gpu_use), "joules_per_token": result.joules_per_token}}

@@ -1,4 +1,4 @@
-"""The combinations that no run could try, told by their reasons."""
+"""Lists the candidates that cannot be launched, grouped by reason."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from autotuner.experiment import Experiment
 from autotuner.report.formatting import candidate_label
 
 RefusedCandidates = Sequence[tuple[Candidate, str]]
-"""Candidates that cannot run, and why."""
+"""(Candidate, reason it cannot run) pairs."""
 
 MAX_NAMED_CANDIDATES = 4
-"""Combinations named for each reason."""
+"""Candidates listed by name for each reason."""
 
 
 def group_by_reason(refused: RefusedCandidates) -> dict[str, list[Candidate]]:
-    """Each reason, with the combinations it holds for."""
+    """Reason -> the candidates refused for it."""
     grouped: dict[str, list[Candidate]] = {}
     for candidate, reason in refused:
         grouped.setdefault(reason, []).append(candidate)
@@ -25,7 +25,7 @@ def group_by_reason(refused: RefusedCandidates) -> dict[str, list[Candidate]]:
 
 
 def reason_lines(refused: RefusedCandidates, experiment: Experiment) -> list[str]:
-    """One line for each reason, with the combinations it holds for."""
+    """One line per reason, with the candidates refused for it."""
     names = [name for name, values in experiment.parameters.items() if len(values) > 1]
     return [
         f"{_candidate_list(candidates, names)}: {reason}" for reason, candidates in group_by_reason(refused).items()
@@ -33,7 +33,7 @@ def reason_lines(refused: RefusedCandidates, experiment: Experiment) -> list[str
 
 
 def refusal_records(refused: RefusedCandidates) -> list[dict[str, Any]]:
-    """Candidate and reason as JSON-ready data."""
+    """Candidates and reasons as JSON-ready data."""
     return [
         {"candidate": {"runtime": candidate.runtime, "parameters": dict(candidate.parameters)}, "reason": reason}
         for candidate, reason in refused
@@ -41,11 +41,10 @@ def refusal_records(refused: RefusedCandidates) -> list[dict[str, Any]]:
 
 
 def refusal_heading(refused: RefusedCandidates) -> str:
-    """How many were refused."""
     return f"{len(refused)} combination{'' if len(refused) == 1 else 's'} refused before any launch:"
 
 
 def _candidate_list(candidates: Sequence[Candidate], names: Sequence[str]) -> str:
-    shown = "; ".join(candidate_label(candidate, names) for candidate in candidates[:MAX_NAMED_CANDIDATES])
-    left = len(candidates) - MAX_NAMED_CANDIDATES
-    return f"{shown}; and {left} more" if left > 0 else shown
+    names_text = "; ".join(candidate_label(candidate, names) for candidate in candidates[:MAX_NAMED_CANDIDATES])
+    omitted = len(candidates) - MAX_NAMED_CANDIDATES
+    return f"{names_text}; and {omitted} more" if omitted > 0 else names_text

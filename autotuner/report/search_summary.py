@@ -1,4 +1,4 @@
-"""What a search spent, what it left out, why it stopped, and what its gain is worth."""
+"""Summarizes a search: its cost, skipped candidates, stop reason, and the winner's gain over the defaults."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from autotuner.scoring.reasons import pooled_reason
 from autotuner.search.protocol import SearchReport
 
 MAX_NAMED_LOAD_POINTS = 2
-"""Load points named of those that say nothing."""
+"""Unjudged load points that are listed by name."""
 
 
 def search_sentences(
     ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, search_report: SearchReport
 ) -> list[str]:
-    """What was spent, how the engine's defaults did, what was refuted, what the gain is worth, why it stopped."""
+    """Sentences: cost of the search, result of the defaults, refuted winners, gain, ties, stop reason."""
     conclusion = conclude(ranking, trials, experiment)
     return [
         _effort_sentence(trials, experiment, search_report),
@@ -41,7 +41,7 @@ def search_sentences(
 
 
 def skipped_lines(search_report: SearchReport, experiment: Experiment) -> list[str]:
-    """One line for each reason for which candidates were not launched."""
+    """One line for each reason why candidates were not launched."""
     skipped: RefusedCandidates = search_report.skipped
     return reason_lines(skipped, experiment)
 
@@ -49,18 +49,18 @@ def skipped_lines(search_report: SearchReport, experiment: Experiment) -> list[s
 def search_record(
     ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, search_report: SearchReport
 ) -> dict[str, Any]:
-    """The same as JSON-ready data; `gain` is None where nothing was confirmed."""
+    """The summary as JSON-ready data; `gain` is None if nothing was confirmed."""
     conclusion = conclude(ranking, trials, experiment)
-    searching = [trial for trial in trials if trial.purpose != "confirmation"]
-    confirmed = conclusion.gain
+    search_trials = [trial for trial in trials if trial.purpose != "confirmation"]
+    gain = conclusion.gain
     return {
         "strategy": experiment.optimization.strategy,
         "situation": conclusion.situation.value,
         "candidates": search_report.candidate_count,
-        "launches": len(searching),
-        "confirmations": len(trials) - len(searching),
-        "load_points": _load_point_count(searching),
-        "gain": {**asdict(confirmed), "reliable": confirmed.is_reliable} if confirmed else None,
+        "launches": len(search_trials),
+        "confirmations": len(trials) - len(search_trials),
+        "load_points": _load_point_count(search_trials),
+        "gain": {**asdict(gain), "reliable": gain.is_reliable} if gain else None,
         "refuted": [standing.trial_number for standing in conclusion.refuted_standings],
         "stopped": search_report.stop_reason,
         "skipped": refusal_records(search_report.skipped),
@@ -68,48 +68,45 @@ def search_record(
 
 
 def _effort_sentence(trials: Sequence[Trial], experiment: Experiment, search_report: SearchReport) -> str:
-    """Launches and load points, beside those of a grid over everything that could have been launched."""
-    searching = [trial for trial in trials if trial.purpose != "confirmation"]
-    again = len(trials) - len(searching)
-    spent = f"{pluralize(len(searching), 'launch', 'launches')} and "
-    spent += pluralize(_load_point_count(searching), "load point")
-    spent += f", and {pluralize(again, 'launch', 'launches')} to confirm the winner" if again else ""
-    defaults = any(trial.purpose == "baseline" for trial in trials)
-    every = None if search_report.candidate_count is None else search_report.candidate_count + defaults
-    tried = len({trial.candidate.key for trial in searching})
-    if every is None or every <= tried:
-        return f"The search took {spent}."
-    takes = f"{every} launches"
+    """Launches and load points used, compared with a grid search over all candidates."""
+    search_trials = [trial for trial in trials if trial.purpose != "confirmation"]
+    confirmations = len(trials) - len(search_trials)
+    effort = f"{pluralize(len(search_trials), 'launch', 'launches')} and "
+    effort += pluralize(_load_point_count(search_trials), "load point")
+    effort += f", and {pluralize(confirmations, 'launch', 'launches')} to confirm the winner" if confirmations else ""
+    has_baseline = any(trial.purpose == "baseline" for trial in trials)
+    grid_launches = None if search_report.candidate_count is None else search_report.candidate_count + has_baseline
+    launched = len({trial.candidate.key for trial in search_trials})
+    if grid_launches is None or grid_launches <= launched:
+        return f"The search took {effort}."
+    grid_effort = f"{grid_launches} launches"
     if not experiment.benchmark.find_capacity:
-        takes += f" and {pluralize(every * len(experiment.workload().load_points), 'load point')}"
-    named = f"all {search_report.candidate_count} candidates{' and the defaults' if defaults else ''}"
-    return f"The search took {spent}; a grid over {named} takes {takes}."
+        grid_effort += f" and {pluralize(grid_launches * len(experiment.workload().load_points), 'load point')}"
+    grid_text = f"all {search_report.candidate_count} candidates{' and the defaults' if has_baseline else ''}"
+    return f"The search took {effort}; a grid search over {grid_text} needs {grid_effort}."
 
 
 def _defaults_sentences(conclusion: Conclusion, ranking: Ranking) -> list[str]:
     standing = conclusion.defaults
     if standing is None:
         return []
-    if standing.value is None:
-        return [f"The engine's own defaults, trial {standing.trial_number}, gave no figure: {standing.reason}."]
-    return [
-        f"The engine's own defaults, trial {standing.trial_number}, gave {format_number(standing.value)} {ranking.unit}: "
-        f"{standing.reason}."
-    ]
+    result = "no result" if standing.value is None else f"{format_number(standing.value)} {ranking.unit}"
+    return [f"The engine's own defaults, trial {standing.trial_number}, gave {result}: {standing.reason}."]
 
 
 def _refuted_sentence(standing: Standing) -> str:
-    again = (
-        "its fresh launch" if standing.confirmation_count == 1 else f"its {standing.confirmation_count} fresh launches"
+    launches = pluralize(standing.confirmation_count, "confirmation launch", "confirmation launches")
+    return (
+        f"Trial {standing.trial_number} was best after the search but, with {launches}, misses the targets: "
+        f"{standing.reason}."
     )
-    return f"Trial {standing.trial_number} led after the search; with {again} it misses the targets: {standing.reason}."
 
 
 def _gain_sentences(conclusion: Conclusion, experiment: Experiment) -> list[str]:
-    """What the winner is worth against the engine's defaults, in one sentence."""
-    winner, confirmed = conclusion.winner, conclusion.gain
-    compared = _gain_text(confirmed, experiment) if confirmed else ""
-    again = f"on {pluralize(winner.confirmation_count, 'fresh launch', 'fresh launches')}" if winner else ""
+    """The winner's gain over the engine's defaults, in at most one sentence."""
+    winner, gain = conclusion.winner, conclusion.gain
+    comparison = _gain_text(gain, experiment) if gain else ""
+    launches = f"on {pluralize(winner.confirmation_count, 'fresh launch', 'fresh launches')}" if winner else ""
     match conclusion.situation:
         case Situation.NOTHING_MEASURED if conclusion.common_failure is not None:
             return [f"Every launch failed the same way: {conclusion.common_failure.value}."]
@@ -118,22 +115,24 @@ def _gain_sentences(conclusion: Conclusion, experiment: Experiment) -> list[str]
         case Situation.NOTHING_MEASURED:
             return ["Every launch failed."]
         case Situation.NOTHING_FEASIBLE:
-            return ["No candidate that was tried meets the targets."]
+            return ["No candidate tried meets the targets."]
         case Situation.DEFAULTS_ALONE:
-            return ["Nothing but the engine's own defaults was measured."]
+            return ["Only the engine's own defaults were measured."]
         case Situation.DEFAULTS_ARE_BEST:
-            return ["Nothing that was tried is better than the engine's own defaults."]
+            return ["No candidate tried is better than the engine's own defaults."]
         case Situation.DEFAULTS_FAILED:
-            return ["No gain can be claimed: the engine's own defaults gave no figure to compare with."]
+            return ["No gain is claimed: the engine's own defaults gave no result to compare with."]
         case Situation.DEFAULTS_MISS:
-            said = f"Confirmed {again}" if winner and winner.confirmation_count else "Not confirmed on fresh launches"
-            return [f"{said}: the winner meets the targets, which the engine's own defaults miss."]
+            status = (
+                f"Confirmed {launches}" if winner and winner.confirmation_count else "Not confirmed on fresh launches"
+            )
+            return [f"{status}: the winner meets the targets, which the engine's own defaults miss."]
         case Situation.GAIN:
-            return [f"Confirmed: {compared}."]
+            return [f"Confirmed: {comparison}."]
         case Situation.TIE:
-            return [f"No gain is proven, so the defaults stay: {compared}."]
+            return [f"No significant gain, so the defaults are kept: {comparison}."]
         case Situation.LOSS:
-            return [f"Fresh launches do not bear the search out: {compared}."]
+            return [f"The confirmation launches do not reproduce the gain: {comparison}."]
         case Situation.UNCONFIRMED:
             return [_unconfirmed_sentence(experiment)]
         case Situation.DEFAULTS_NOT_LAUNCHED if experiment.deployment.mode != "external":
@@ -142,53 +141,53 @@ def _gain_sentences(conclusion: Conclusion, experiment: Experiment) -> list[str]
 
 
 def _gain_text(gain: Gain, experiment: Experiment) -> str:
-    """`1.22x the output of the engine's own defaults (95% interval 1.15 to 1.29; 2 and 3 launches)`."""
-    against = OBJECTIVES[experiment.optimization.objective].comparison_phrase
-    ends = f"95% interval {gain.low:.2f} to {gain.high:.2f}"
+    """The gain with its interval, such as `1.22x ... (95% confidence interval 1.15 to 1.29; 2 and 3 launches)`."""
+    comparison = OBJECTIVES[experiment.optimization.objective].comparison_phrase
+    interval_text = f"95% confidence interval {gain.low:.2f} to {gain.high:.2f}"
     if gain.is_deterministic:
-        ends = "deterministic: every launch came to the same"
+        interval_text = "deterministic: every launch gave the same result"
     launches = f"{gain.winner} and {gain.baseline} launches"
-    return f"{gain.value:.2f}x {against} the engine's own defaults ({ends}; {launches})"
+    return f"{gain.value:.2f}x {comparison} the engine's own defaults ({interval_text}; {launches})"
 
 
 def _unconfirmed_sentence(experiment: Experiment) -> str:
     if experiment.optimization.confirm:
         return (
             "No gain is claimed: the run ended before the winner and the engine's own defaults were launched again, "
-            "so how much launches differ is not known."
+            "so the variation between launches is unknown."
         )
     return (
-        "No gain is claimed: optimization.confirm is 0, so nothing was launched again, and how much launches differ "
-        "is not known."
+        "No gain is claimed: optimization.confirm is 0, so nothing was launched again and the variation "
+        "between launches is unknown."
     )
 
 
 def _tie_sentences(ranking: Ranking) -> list[str]:
-    """Which candidates cannot be told apart from the winner."""
+    """The candidates that do not differ significantly from the winner."""
     tied = [standing for standing in ranking.standings if standing.is_tied]
     if ranking.winner is None or not tied:
         return []
-    named = ", ".join(
+    names = ", ".join(
         "the defaults" if s.trial_number == ranking.baseline_trial_number else f"trial {s.trial_number}" for s in tied
     )
-    return [f"Tied with the winner, as far as these measurements tell: {named}."]
+    return [f"Tied with the winner (no significant difference): {names}."]
 
 
 def _unjudged_sentences(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> list[str]:
-    """Load points beside those the standings rest on whose figures say nothing, with the reason."""
-    stands = {standing.candidate.key: standing for standing in ranking.standings}
+    """Load points that were measured but could not be judged, with the reason."""
+    standing_by_key = {standing.candidate.key: standing for standing in ranking.standings}
     lines = []
     for group in group_by_candidate(judge(trial, experiment) for trial in trials):
-        standing = stands[group.candidate.key]
+        standing = standing_by_key[group.candidate.key]
         for point in group.load_points if standing.value is not None else ():
-            here = pool_results(group.results_at(point), experiment.slo)
-            if point not in standing.load_points and here.verdict not in STEADY_STATE_VERDICTS:
+            pooled = pool_results(group.results_at(point), experiment.slo)
+            if point not in standing.load_points and pooled.verdict not in STEADY_STATE_VERDICTS:
                 name = (
                     "the defaults"
                     if standing.trial_number == ranking.baseline_trial_number
                     else f"trial {standing.trial_number}"
                 )
-                lines.append(f"{name} at {point} is {here.verdict} ({pooled_reason(here, experiment.slo)})")
+                lines.append(f"{name} at {point} is {pooled.verdict} ({pooled_reason(pooled, experiment.slo)})")
     if not lines:
         return []
     more = f"; and {len(lines) - MAX_NAMED_LOAD_POINTS} more" if len(lines) > MAX_NAMED_LOAD_POINTS else ""

@@ -1,4 +1,4 @@
-"""The ranked table as plain data: typed rows, and the same rows as text for whoever draws them."""
+"""The ranking as a table: typed rows, columns that format them, notes and legends."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ Row = dict[str, Any]
 
 OUTPUT_PER_GPU_TITLE = "output tokens/s/GPU"
 ALWAYS_SHOWN = 0
-"""The priority of a column that a table is nothing without."""
+"""`drop_priority` of a column that is never dropped."""
 
 INTERVAL_END = ")"
-"""What a cell with an interval ends with."""
+"""Last character of a cell with an interval."""
 
 TIE_MARK = "="
-"""Behind the rank of a candidate that cannot be told apart from the first."""
+"""Suffix of the rank of a candidate that does not differ significantly from the first."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `text` turns a row into its cell; `once` leaves it empty on a candidate's later rows.
+    """One column: `format_cell` formats a row's cell; `first_row_only` blanks it on a candidate's later rows.
 
-    Where a table is too wide, the columns of the highest `priority` are left out first, those of
-    ALWAYS never. A column that is `below` is never broken over lines: its cells are listed under the
-    table instead. `marks` explains what some of its cells end with.
+    If a table is too wide, the columns of the highest `drop_priority` are dropped first, those of
+    ALWAYS_SHOWN never. A `listed_below` column is never wrapped: its cells are listed below the table
+    instead. `mark_legends` maps suffixes of its cells to their explanations.
     """
 
     title: str
@@ -57,12 +57,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in SI units with their columns, the winner's row, what all candidates share, and notes to print below.
+    """Rows in SI units, their columns, the winner's row index, the shared settings, and notes to print below.
 
     Keys of a row: rank, tied, trial, candidate, parameters, scenario, load, launches, n, ttft, tpot,
     e2e (Distribution or None), output_throughput_per_gpu, attainment (Share or None), cost, gpu_use
-    (GpuUse or None), joules_per_token, verdict, near (outcomes of terms met by little), source,
-    value, interval, score, gain, failure, reason; None where a failed trial has none.
+    (GpuUse or None), joules_per_token, verdict, near (outcomes of terms met within their warning band),
+    source, value, interval, score, gain, failure, reason; None where a failed trial has none.
     """
 
     columns: tuple[Column, ...]
@@ -73,27 +73,27 @@ class Table:
 
     @property
     def titles(self) -> list[str]:
-        """Column titles in order."""
         return [column.title for column in self.columns]
 
     @property
     def right_aligned_titles(self) -> list[str]:
-        """Titles of the columns that are right-aligned."""
         return [column.title for column in self.columns if column.numeric]
 
     def cell_texts(self) -> list[dict[str, str]]:
-        """Every row as text by column title."""
-        found = []
-        for before, row in zip((None, *self.rows), self.rows, strict=False):
-            later = before is not None and "rank" in row and before["rank"] == row["rank"]
-            found.append({c.title: "" if later and c.first_row_only else c.format_cell(row) for c in self.columns})
-        return found
+        """Every row as column title -> cell text."""
+        texts = []
+        for previous, row in zip((None, *self.rows), self.rows, strict=False):
+            is_later_row = previous is not None and "rank" in row and previous["rank"] == row["rank"]
+            texts.append(
+                {c.title: "" if is_later_row and c.first_row_only else c.format_cell(row) for c in self.columns}
+            )
+        return texts
 
     def legends(self, titles: Sequence[str] | None = None) -> list[str]:
-        """What brackets and marks mean that stand in these columns, in all of them where none are named."""
+        """Explanations of the intervals and marks in the named columns (default: all)."""
         shown = self.titles if titles is None else titles
         texts = self.cell_texts()
-        brackets = interval_legend(row[title] for title in shown for row in texts)
+        interval_text = interval_legend(row[title] for title in shown for row in texts)
         marks = [
             (mark, text)
             for column in self.columns
@@ -101,35 +101,35 @@ class Table:
             for mark, text in column.mark_legends.items()
             if any(row[column.title].endswith(mark) for row in texts)
         ]
-        brackets = " ".join([brackets, *(text for mark, text in marks if mark == INTERVAL_END)])
-        marked = any(row[title].endswith(NEAR_MARK) for title in shown for row in texts)
-        others = (text for mark, text in marks if mark != INTERVAL_END)
-        return [text for text in (brackets, *others, NEAR_LEGEND if marked else "") if text]
+        interval_text = " ".join([interval_text, *(text for mark, text in marks if mark == INTERVAL_END)])
+        has_near = any(row[title].endswith(NEAR_MARK) for title in shown for row in texts)
+        mark_texts = (text for mark, text in marks if mark != INTERVAL_END)
+        return [text for text in (interval_text, *mark_texts, NEAR_LEGEND if has_near else "") if text]
 
 
 def ranking_table(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> Table:
-    """The ranked table, at most `limit` candidates of it, each with the figures of all its launches.
+    """The ranking as a table of at most `limit` candidates, with metrics pooled over each one's launches.
 
-    A candidate that stands at one load point is one row; one that is compared over several load
-    points has a row for each, because figures at different loads cannot be averaged.
+    A candidate ranked by one load point has one row; one ranked over several load points has a row
+    for each, because metrics at different loads cannot be averaged.
     """
-    by_number = {candidate.trial.number: candidate for candidate in pool_candidates(trials, experiment)}
+    candidate_by_trial = {candidate.trial.number: candidate for candidate in pool_candidates(trials, experiment)}
     names = CandidateNames.from_ranking(ranking)
-    shown = ranking.standings[:limit]
-    body: list[Row] = []
-    for standing in shown:
-        pooled = by_number[standing.trial_number]
-        head = _standing_cells(standing, names)
-        body += [
-            head | _figure_cells(result, pooled, experiment)
+    standings = ranking.standings[:limit]
+    rows: list[Row] = []
+    for standing in standings:
+        pooled = candidate_by_trial[standing.trial_number]
+        standing_cells = _standing_cells(standing, names)
+        rows += [
+            standing_cells | _figure_cells(result, pooled, experiment)
             for result in pooled.trial.results
             if result.load_point in standing.load_points
-        ] or [head | _NO_FIGURES]
+        ] or [standing_cells | _NO_FIGURES]
     return Table(
-        _columns(ranking, experiment, body),
-        tuple(body),
-        _notes(ranking, shown, body, names),
-        0 if body and ranking.winner else None,
+        _columns(ranking, experiment, rows),
+        tuple(rows),
+        _notes(ranking, standings, rows, names),
+        0 if rows and ranking.winner else None,
         tuple(names.shared_settings()),
     )
 
@@ -233,23 +233,23 @@ def _columns(ranking: Ranking, experiment: Experiment, rows: Sequence[Row]) -> t
             lambda row: str(row["source"]),
             numeric=False,
             first_row_only=True,
-            # a note says it where it is the same everywhere
+            # a note gives the source if it is the same in all rows
             drop_priority=11 if len(sources) == 1 else ALWAYS_SHOWN,
         ),
     )
 
 
 def cost_column(experiment: Experiment, *, drop_priority: int) -> Column:
-    """What a million output tokens cost, in currency where a price is known, else in GPU-seconds."""
+    """Cost of a million output tokens: in currency if a price is set, else in GPU-seconds."""
     title = output_token_cost_unit(experiment.hardware.price_per_gpu_hour)
     return Column(title, lambda row: format_number(row["cost"]), drop_priority=drop_priority)
 
 
 def shows_cost(experiment: Experiment, gpus: Iterable[int | None]) -> bool:
-    """Whether what tokens cost sets candidates of so many GPUs apart: by a price, by the objective, or by these."""
-    priced = experiment.hardware.price_per_gpu_hour is not None
-    differ = len(set(gpus) - {None}) > 1
-    return priced or differ or experiment.optimization.objective == "minimize_cost"
+    """Whether to show a cost column: with a price, a cost objective, or differing GPU counts."""
+    has_price = experiment.hardware.price_per_gpu_hour is not None
+    gpus_differ = len(set(gpus) - {None}) > 1
+    return has_price or gpus_differ or experiment.optimization.objective == "minimize_cost"
 
 
 def _has_several_loads(ranking: Ranking) -> bool:
@@ -262,26 +262,28 @@ _OBJECTIVE_COLUMNS = {
     "minimize_tpot": ("TPOT ms", 1e3),
     "maximize_goodput": ("good requests/s", 1.0),
 }
-"""Titles of objectives' figures and what they are multiplied with; others are called by their unit."""
+"""Objective -> (column title, scale factor); the title of other objectives is their unit."""
 
 
 def _with_objective_column(columns: Sequence[Column], ranking: Ranking, experiment: Experiment) -> list[Column]:
-    """The columns with the objective's figure and its interval: in place of the column that has it, else the last."""
+    """Add the objective's value with its interval, replacing the column of the same metric if there is one."""
     figure, scale = _OBJECTIVE_COLUMNS.get(ranking.objective, (ranking.unit, 1.0))
     title = f"{figure}, geometric mean" if _has_several_loads(ranking) else figure
-    again = any(standing.launch_count > 1 for standing in ranking.standings)
-    text = "takes in how much launches differ" if again else "is that of one launch, as none was repeated"
+    is_repeated = any(standing.launch_count > 1 for standing in ranking.standings)
+    scope = "includes the variation between launches" if is_repeated else "covers one launch only: none was repeated"
 
     def value(row: Row) -> str:
         return format_estimate(row["value"], row["interval"], scale)
 
-    column = Column(title, value, first_row_only=True, mark_legends={INTERVAL_END: f"The interval of {figure} {text}."})
+    column = Column(
+        title, value, first_row_only=True, mark_legends={INTERVAL_END: f"The interval of {figure} {scope}."}
+    )
     if any(other.title == title for other in columns):
         return [column if other.title == title else other for other in columns]
     return [*columns, column]
 
 
-TIE_LEGEND = f"{TIE_MARK} behind a rank: these measurements cannot tell it from the first."
+TIE_LEGEND = f"{TIE_MARK} after a rank: no significant difference from the first."
 
 
 def _rank_text(row: Row) -> str:
@@ -297,7 +299,7 @@ def _percent_text(value: Share | None) -> str:
 
 
 def verdict_text(row: Row) -> str:
-    """How a row came out: its failure, else its verdict and whether it is near a target."""
+    """A row's failure, else its verdict, marked if it is near a target."""
     text = str(row["failure"] or row["verdict"] or "incomplete")
     return text + NEAR_MARK if row["near"] and not row["failure"] else text
 
@@ -307,15 +309,15 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = [source_note(ranking)]
     for standing in standings:
-        who = f"#{standing.rank}, {names.full_name(standing.candidate)}"
+        candidate = f"#{standing.rank}, {names.full_name(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:
-            notes.append(as_sentence(f"{who}: {standing.reason}"))
+            notes.append(as_sentence(f"{candidate}: {standing.reason}"))
         notes += [
-            f"{who} is near a target at {row['load_point']}: {describe_terms(row['near'])}."
+            f"{candidate} is near a target at {row['load_point']}: {describe_terms(row['near'])}."
             for row in rows
             if row["rank"] == standing.rank and row["near"]
         ]
-    left = len(ranking.standings) - len(standings)
-    if left:
-        notes.append(f"{left} more not shown.")
+    omitted = len(ranking.standings) - len(standings)
+    if omitted:
+        notes.append(f"{omitted} more not shown.")
     return tuple(note for note in notes if note)

@@ -119,7 +119,8 @@ def test_the_launch_command_of_the_defaults_is_beside_the_winners(autotune, tmp_
     (sentence,) = re.findall(r"Winner: .*?[.]\n", said, re.DOTALL)
     assert re.fullmatch(
         r"Winner: trial 2 \(tp-size=\d mem-fraction-static=\S+ enable-chunked-prefill=\w+\): mean E2E latency "
-        r"\S+ s \(\S+\) at D\(100,100\) @ 1, over 2 launches \(\S+ on the fresh one alone\); undecided, simulated. ",
+        r"\S+ s \(\S+\) at D\(100,100\) @ 1, over 2 launches \(\S+ on 1 confirmation launch alone\); "
+        r"undecided, simulated. ",
         re.sub(r"\s+", " ", sentence),
     )
     assert max(map(len, said.split("Launch command")[0].splitlines())) <= 80

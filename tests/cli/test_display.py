@@ -120,8 +120,10 @@ def test_a_column_without_a_title_or_without_cells_is_drawn(at):
 
 def test_legends_stand_below_the_columns_they_explain_only(at):
     wide = at(100)
-    assert "In brackets stand 95% intervals; an open end, as in 1,234.5 (1,200-), is one" in " ".join(wide.split())
-    assert "In brackets" not in at(30)
+    assert "95% confidence intervals in parentheses; an open end, as in 1,234.5 (1,200-), means" in " ".join(
+        wide.split()
+    )
+    assert "95% confidence" not in at(30)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ def nothing_but_the_bundled_profiles(tmp_path, monkeypatch):
     here.mkdir()
     monkeypatch.setenv("AUTOTUNE_CONFIG_HOME", str(home))
     monkeypatch.chdir(here)
-    monkeypatch.setattr(catalog, "REGISTERED", {})
+    monkeypatch.setattr(catalog, "REGISTERED_PROFILES", {})
 
 
 @pytest.fixture

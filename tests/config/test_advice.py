@@ -12,7 +12,7 @@ def test_the_default_configuration_has_nothing_to_warn_about():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (
             {"parameters": {"x": [1, 2, 3, 4]}, "optimization": {"strategy": "grid_search"}},
@@ -50,9 +50,9 @@ def test_the_default_configuration_has_nothing_to_warn_about():
         ),
     ],
 )
-def test_what_is_probably_not_meant_is_one_warning(overrides, said):
+def test_what_is_probably_not_meant_is_one_warning(overrides, message):
     (warning,) = warnings(**overrides)
-    assert said in warning
+    assert message in warning
 
 
 @pytest.mark.parametrize(

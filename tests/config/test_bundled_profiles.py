@@ -98,9 +98,9 @@ def test_the_six_profiles_are_listed_with_their_metadata():
 
 
 def test_ome_tries_more_than_docker():
-    found = compose(TaskContext(model_name="m", base_runtime="sglang", deployment_mode="ome")).data["parameters"]
-    assert found["tp-size"] == [1, 2, 4, 8]
-    assert found["mem-fraction-static"] == [0.8, 0.85, 0.9]
+    parameters = compose(TaskContext(model_name="m", base_runtime="sglang", deployment_mode="ome")).data["parameters"]
+    assert parameters["tp-size"] == [1, 2, 4, 8]
+    assert parameters["mem-fraction-static"] == [0.8, 0.85, 0.9]
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_ome_tries_more_than_docker():
     ],
 )
 def test_a_known_gpu_type_changes_what_is_tried(gpu, sizes, fractions):
-    found = composed(gpu_type=gpu)
-    assert found.layers[-1] == "gpu-aware"
-    assert found.data["parameters"]["tp-size"] == sizes
-    assert found.data["parameters"]["mem-fraction-static"] == fractions
-    assert found.data["hardware"] == {"gpu_type": gpu}
+    composition = composed(gpu_type=gpu)
+    assert composition.layers[-1] == "gpu-aware"
+    assert composition.data["parameters"]["tp-size"] == sizes
+    assert composition.data["parameters"]["mem-fraction-static"] == fractions
+    assert composition.data["hardware"] == {"gpu_type": gpu}
 
 
 @pytest.mark.parametrize("gpu", ["h100", "a100"])
 def test_a_hardware_preset_says_the_same_as_the_gpu_it_is_named_for(gpu):
-    asked, known = composed(layers=[gpu]), composed(gpu_type=gpu.upper())
-    assert asked.data == known.data
-    assert asked.layers == [*known.layers, gpu]
+    with_preset, with_gpu = composed(layers=[gpu]), composed(gpu_type=gpu.upper())
+    assert with_preset.data == with_gpu.data
+    assert with_preset.layers == [*with_gpu.layers, gpu]
 
 
 def test_a_profile_beats_what_the_gpu_type_suggests():
@@ -144,25 +144,25 @@ def test_a_profile_beats_what_the_gpu_type_suggests():
 def test_the_fp8_preset_asks_each_engine_for_what_it_has(runtime, expected):
     context = {"model_name": "m", "base_runtime": runtime, "deployment_mode": "docker"}
     plain = compose(TaskContext(**context)).data["parameters"]
-    found = compose(TaskContext(**context, layers=["fp8-default"])).data["parameters"]
-    assert found == {**plain, **expected}
+    parameters = compose(TaskContext(**context, layers=["fp8-default"])).data["parameters"]
+    assert parameters == {**plain, **expected}
 
 
 def test_quick_test_on_the_embedded_engine_compares_two_candidates():
-    found = compose(TaskContext(profiles=["quick-test"]))
-    assert found.layers == [
+    composition = compose(TaskContext(profiles=["quick-test"]))
+    assert composition.layers == [
         "base-model",
         "base-optimization",
         "process-defaults",
         "sim-defaults",
         "profile:quick-test:quick-test-params",
     ]
-    assert found.data["parameters"] == {
+    assert composition.data["parameters"] == {
         "tp-size": [1],
         "mem-fraction-static": [0.85],
         "enable-chunked-prefill": [True, False],
     }
-    assert found.experiment.model.id_or_path == "llama-3.1-8b"
+    assert composition.experiment.model.id_or_path == "llama-3.1-8b"
 
 
 def test_strict_latency_is_stricter_than_balanced_and_that_than_high_throughput():

@@ -7,11 +7,14 @@ import autotuner
 from autotuner.config import ConfigLayer, TaskConfigFactory, TaskContext, catalog, compose
 from autotuner.errors import ConfigError
 
-MINE = "name: {name}\ndescription: {said}\nlayers:\n  - name: params\n    data: {{parameters: {{tp-size: [{size}]}}}}\n"
+MINE = (
+    "name: {name}\ndescription: {description}\nlayers:\n"
+    "  - name: params\n    data: {{parameters: {{tp-size: [{size}]}}}}\n"
+)
 
 
-def mine(name="mine", said="my own", size=1):
-    return MINE.format(name=name, said=said, size=size)
+def mine(name="mine", description="my own", size=1):
+    return MINE.format(name=name, description=description, size=size)
 
 
 def sizes(profile):
@@ -30,8 +33,8 @@ def test_a_profile_in_the_users_folder_is_found(write):
 
 def test_a_profile_is_found_by_its_path(write):
     write("elsewhere/any-name.yaml", mine(name="another", size=7))
-    found = compose(TaskContext(profiles=["elsewhere/any-name.yaml"]))
-    assert found.layers[-1] == "profile:another:params"
+    composition = compose(TaskContext(profiles=["elsewhere/any-name.yaml"]))
+    assert composition.layers[-1] == "profile:another:params"
     assert sizes("elsewhere/any-name.yaml") == [7]
 
 
@@ -42,9 +45,9 @@ def test_a_path_without_a_file_is_an_error():
 
 def test_the_nearest_file_of_a_name_counts_and_hiding_another_is_a_warning(write):
     write("profiles/balanced.yaml", mine(name="balanced", size=9))
-    found = compose(TaskContext(profiles=["balanced"]))
-    assert found.data["parameters"]["tp-size"] == [9]
-    assert any("profiles/balanced.yaml hides the one in" in warning for warning in found.warnings)
+    composition = compose(TaskContext(profiles=["balanced"]))
+    assert composition.data["parameters"]["tp-size"] == [9]
+    assert any("profiles/balanced.yaml hides the one in" in warning for warning in composition.warnings)
 
 
 def test_a_copy_of_the_bundled_profiles_in_the_current_folder_is_no_reason_to_warn(write):
@@ -62,9 +65,9 @@ def test_a_layer_in_a_folder_of_ones_own_takes_part_in_every_composition(write):
         "profiles/deployment/site.yaml",
         "name: site\nlayers:\n  - name: site\n    data: {hardware: {price_per_gpu_hour: 2.5}}\n",
     )
-    found = compose(TaskContext())
-    assert found.layers == ["base-model", "base-optimization", "process-defaults", "site", "sim-defaults"]
-    assert found.experiment.hardware.price_per_gpu_hour == 2.5
+    composition = compose(TaskContext())
+    assert composition.layers == ["base-model", "base-optimization", "process-defaults", "site", "sim-defaults"]
+    assert composition.experiment.hardware.price_per_gpu_hour == 2.5
 
 
 def test_a_file_on_the_search_path_must_have_the_name_of_what_it_holds(write):
@@ -88,9 +91,9 @@ def test_a_registered_profile_is_listed_and_used():
         [ConfigLayer("dynamic", lambda context: {"parameters": {"tp-size": [context.total_gpus]}})],
         {"name": "from-python", "description": "made in Python", "tags": ["mine"]},
     )
-    found = compose(TaskContext(profiles=["from-python"], total_gpus=2))
-    assert found.data["parameters"]["tp-size"] == [2]
-    assert found.provenance["parameters.tp-size"] == "profile:from-python:dynamic"
+    composition = compose(TaskContext(profiles=["from-python"], total_gpus=2))
+    assert composition.data["parameters"]["tp-size"] == [2]
+    assert composition.provenance["parameters.tp-size"] == "profile:from-python:dynamic"
     listed = {entry["name"]: entry for entry in TaskConfigFactory.list_profiles()}
     assert listed["from-python"] == {
         "kind": "profile",

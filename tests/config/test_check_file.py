@@ -19,16 +19,16 @@ def test_a_case_that_does_not_apply_here_is_checked_too(write):
 
 def test_a_profile_for_one_engine_is_composed_for_it(write):
     body = "layers:\n  - name: l\n    data: {base_runtime: vllm, model: {id_or_path: m}}\n"
-    found = check_file(write("p.yaml", body))
-    assert found.experiment.model.id_or_path == "m"
-    assert "vllm-defaults" in found.layers
+    composition = check_file(write("p.yaml", body))
+    assert composition.experiment.model.id_or_path == "m"
+    assert "vllm-defaults" in composition.layers
 
 
 def test_a_profile_for_an_engine_without_a_model_can_be_checked(write):
-    found = check_file(
+    composition = check_file(
         write("p.yaml", "layers:\n  - name: l\n    data: {base_runtime: sglang, optimization: {seed: 3}}\n")
     )
-    assert "sglang-defaults" in found.layers
+    assert "sglang-defaults" in composition.layers
 
 
 def test_a_wrong_value_is_an_error(write):

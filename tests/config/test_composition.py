@@ -52,20 +52,20 @@ def test_profiles_are_applied_in_the_order_given():
 
 
 def test_the_context_fills_the_base_and_a_profile_wins_over_it():
-    found = compose(
+    composition = compose(
         TaskContext(num_concurrency=[3], traffic_scenarios=["D(7,7)"], optimization_objective="minimize_ttft")
     )
-    assert found.data["benchmark"]["num_concurrency"] == [3]
-    assert found.data["optimization"]["objective"] == "minimize_ttft"
-    assert found.provenance["benchmark.num_concurrency"] == "base-optimization"
+    assert composition.data["benchmark"]["num_concurrency"] == [3]
+    assert composition.data["optimization"]["objective"] == "minimize_ttft"
+    assert composition.provenance["benchmark.num_concurrency"] == "base-optimization"
     profiled = compose(TaskContext(num_concurrency=[3], profiles=["balanced"]))
     assert profiled.data["benchmark"]["num_concurrency"] == [4, 8, 16]
 
 
 def test_every_value_has_a_row_with_its_layer_and_place():
-    found = compose(TaskContext(profiles=["quick-test"]))
-    rows = {row.path: row for row in found.resolved_values()}
-    assert leaves(found.data).keys() <= rows.keys()
+    composition = compose(TaskContext(profiles=["quick-test"]))
+    rows = {row.path: row for row in composition.resolved_values()}
+    assert leaves(composition.data).keys() <= rows.keys()
     assert rows["optimization.max_iterations"].layer == "profile:quick-test:quick-test-params"
     assert rows["optimization.max_iterations"].place.endswith("quick-test.yaml:11:9")
     assert (rows["benchmark.duration"].value, rows["benchmark.duration"].layer) == (20.0, "default")
@@ -97,40 +97,40 @@ def test_the_strategy_in_the_name_is_the_one_that_is_used():
 
 def test_a_profile_that_names_its_engine_brings_that_engines_layers():
     register("on-vllm", {"base_runtime": "vllm", "model": {"id_or_path": "m"}, "deployment": {"mode": "docker"}})
-    found = compose(TaskContext(profiles=["on-vllm"]))
-    assert found.layers == [
+    composition = compose(TaskContext(profiles=["on-vllm"]))
+    assert composition.layers == [
         "base-model",
         "base-optimization",
         "docker-defaults",
         "vllm-defaults",
         "profile:on-vllm:params",
     ]
-    assert not any("asked for" in warning for warning in found.warnings)
+    assert not any("as requested" in warning for warning in composition.warnings)
 
 
 def test_what_the_caller_names_beats_a_profile_with_a_warning():
     register("on-vllm", {"base_runtime": "vllm", "model": {"id_or_path": "theirs"}})
-    found = compose(TaskContext(profiles=["on-vllm"], base_runtime="sglang", model_name="mine"))
-    assert found.experiment.base_runtime == "sglang"
-    assert found.experiment.model.id_or_path == "mine"
-    assert "sglang-defaults" in found.layers
-    assert found.provenance["base_runtime"] == "context"
-    assert any("base_runtime is sglang, as asked for, not vllm" in warning for warning in found.warnings)
+    composition = compose(TaskContext(profiles=["on-vllm"], base_runtime="sglang", model_name="mine"))
+    assert composition.experiment.base_runtime == "sglang"
+    assert composition.experiment.model.id_or_path == "mine"
+    assert "sglang-defaults" in composition.layers
+    assert composition.provenance["base_runtime"] == "context"
+    assert any("base_runtime is sglang, as requested, not vllm" in warning for warning in composition.warnings)
 
 
 def test_an_override_beats_what_the_caller_names():
-    found = compose(TaskContext(base_runtime="vllm", model_name="m", user_overrides={"base_runtime": "sglang"}))
-    assert found.experiment.base_runtime == "sglang"
-    assert "sglang-defaults" in found.layers
-    assert "vllm-defaults" not in found.layers
+    composition = compose(TaskContext(base_runtime="vllm", model_name="m", user_overrides={"base_runtime": "sglang"}))
+    assert composition.experiment.base_runtime == "sglang"
+    assert "sglang-defaults" in composition.layers
+    assert "vllm-defaults" not in composition.layers
 
 
 def test_a_layer_whose_condition_depends_on_another_layer_is_applied():
     register("a", {"hardware": {"gpu_type": "A100"}}, lambda context: context.base_runtime == "sim")
     register("b", {"optimization": {"seed": 5}}, lambda context: context.gpu_type == "A100")
-    found = compose(TaskContext(profiles=["b", "a"]))
-    assert found.experiment.optimization.seed == 5
-    assert found.experiment.simulate.gpu == "a100_sxm"
+    composition = compose(TaskContext(profiles=["b", "a"]))
+    assert composition.experiment.optimization.seed == 5
+    assert composition.experiment.simulate.gpu == "a100_sxm"
 
 
 def test_layers_that_contradict_each_other_are_an_error():
@@ -174,7 +174,7 @@ def test_what_does_not_exist_is_named_with_the_nearest_that_does(context, what, 
 
 
 def test_an_endpoint_that_runs_already_has_no_parameters_to_try():
-    found = compose(
+    composition = compose(
         TaskContext(
             model_name="m",
             base_runtime="vllm",
@@ -183,25 +183,27 @@ def test_an_endpoint_that_runs_already_has_no_parameters_to_try():
             user_overrides={"deployment": {"url": "http://localhost:1"}},
         )
     )
-    assert found.experiment.parameters == {}
-    assert found.provenance["parameters"] == "external-defaults"
+    assert composition.experiment.parameters == {}
+    assert composition.provenance["parameters"] == "external-defaults"
     assert any(
-        "not tried: enable-chunked-prefill, tp-size, mem-fraction-static" in warning for warning in found.warnings
+        "not tried: enable-chunked-prefill, tp-size, mem-fraction-static" in warning for warning in composition.warnings
     )
 
 
 def test_an_slo_given_as_a_mapping_is_laid_over_a_profiles():
-    found = compose(
+    composition = compose(
         TaskContext(profiles=["production"], slo_config={"ttft": 0.3, "latency": {"p99": {"threshold": 9}}})
     )
-    assert found.layers[-1] == "slo_config"
-    assert found.data["slo"]["ttft"] == {"threshold": 0.3, "weight": 2.0}
-    assert [term.name for term in found.experiment.slo.terms] == ["ttft", "tpot", "latency.p90", "latency.p99"]
+    assert composition.layers[-1] == "slo_config"
+    assert composition.data["slo"]["ttft"] == {"threshold": 0.3, "weight": 2.0}
+    assert [term.name for term in composition.experiment.slo.terms] == ["ttft", "tpot", "latency.p90", "latency.p99"]
 
 
 def test_an_slo_asked_for_by_name_yields_to_the_users_overrides():
-    found = compose(TaskContext(slo_config="strict-latency", user_overrides={"slo": {"ttft": {"threshold": 0.25}}}))
-    assert found.data["slo"]["ttft"] == {"threshold": 0.25, "weight": 2.0}
+    composition = compose(
+        TaskContext(slo_config="strict-latency", user_overrides={"slo": {"ttft": {"threshold": 0.25}}})
+    )
+    assert composition.data["slo"]["ttft"] == {"threshold": 0.25, "weight": 2.0}
 
 
 def test_an_slo_asked_for_by_name_holds_in_replace_mode_too():
@@ -212,10 +214,10 @@ def test_an_slo_asked_for_by_name_holds_in_replace_mode_too():
         "parameters": {"tp-size": 1},
         "benchmark": {"traffic_scenarios": ["D(1,2)"], "num_concurrency": [1]},
     }
-    found = compose(TaskContext(slo_config="balanced", override_mode="replace", user_overrides=override))
-    assert found.data["slo"]["ttft"]["threshold"] == 1.0
-    assert found.data["parameters"] == {"tp-size": [1]}
-    assert found.layers.index("user_replace") < found.layers.index("slo:balanced")
+    composition = compose(TaskContext(slo_config="balanced", override_mode="replace", user_overrides=override))
+    assert composition.data["slo"]["ttft"]["threshold"] == 1.0
+    assert composition.data["parameters"] == {"tp-size": [1]}
+    assert composition.layers.index("user_replace") < composition.layers.index("slo:balanced")
 
 
 @pytest.mark.parametrize(
@@ -223,10 +225,10 @@ def test_an_slo_asked_for_by_name_holds_in_replace_mode_too():
 )
 def test_an_slo_file_is_exactly_what_it_says(write, text):
     write("mine.yaml", text)
-    found = compose(TaskContext(slo_config="mine.yaml"))
-    assert found.data["slo"] == {"ttft": {"threshold": 0.4}, "latency": {"p90": {"threshold": 3}}}
-    assert found.layers[-1] == "slo:mine"
-    assert found.places["slo.latency.p90.threshold"].startswith("mine.yaml:")
+    composition = compose(TaskContext(slo_config="mine.yaml"))
+    assert composition.data["slo"] == {"ttft": {"threshold": 0.4}, "latency": {"p90": {"threshold": 3}}}
+    assert composition.layers[-1] == "slo:mine"
+    assert composition.places["slo.latency.p90.threshold"].startswith("mine.yaml:")
 
 
 def test_an_slo_file_with_an_unknown_metric_is_an_error_with_its_place(write):
@@ -261,9 +263,9 @@ def test_the_callers_data_is_not_changed_by_composing_or_by_changing_the_result(
     overrides = {"parameters": {"tp-size": 2, "x": None}, "slo": {"ttft": 1}}
     register("mine", {"benchmark": {"num_concurrency": [5]}})
     context = TaskContext(profiles=["mine"], user_overrides=overrides)
-    found = compose(context)
-    found.data["parameters"]["tp-size"].append(3)
-    found.data["benchmark"]["num_concurrency"].append(6)
+    composition = compose(context)
+    composition.data["parameters"]["tp-size"].append(3)
+    composition.data["benchmark"]["num_concurrency"].append(6)
     assert overrides == {"parameters": {"tp-size": 2, "x": None}, "slo": {"ttft": 1}}
     assert compose(context).data["parameters"]["tp-size"] == [2]
     assert compose(context).data["benchmark"]["num_concurrency"] == [5]
@@ -283,7 +285,7 @@ PROFILES = ["quick-test", "balanced", "low-latency", "high-throughput", "cost-op
     st.sampled_from([None, 1, 2, 4, 8]),
 )
 def test_whatever_is_combined_every_leaf_has_an_applied_layer(runtime, mode, profiles, slo, gpu, presets, gpus):
-    found = compose(
+    composition = compose(
         TaskContext(
             model_name="m",
             base_runtime=runtime,
@@ -295,10 +297,10 @@ def test_whatever_is_combined_every_leaf_has_an_applied_layer(runtime, mode, pro
             total_gpus=gpus,
         )
     )
-    assert found.provenance.keys() == leaves(found.data).keys()
-    assert set(found.provenance.values()) <= {*found.layers, "context"}
-    assert found.experiment.base_runtime == runtime
-    assert found.experiment.hardware.gpu_type == (
+    assert composition.provenance.keys() == leaves(composition.data).keys()
+    assert set(composition.provenance.values()) <= {*composition.layers, "context"}
+    assert composition.experiment.base_runtime == runtime
+    assert composition.experiment.hardware.gpu_type == (
         gpu or next((p.upper() for p in reversed(presets) if p in ("h100", "a100")), None)
     )
 
@@ -310,19 +312,19 @@ def trace(write, *times):
 
 def test_a_traces_own_rate_is_read_into_the_configuration(write):
     load = {"traffic_scenarios": [trace(write, 7, 8, 17)], "request_rates": ["trace"], "num_concurrency": []}
-    found = compose(TaskContext(user_overrides={"benchmark": load}))
-    assert found.data["benchmark"]["recorded"] == [{"requests": 3, "seconds": 10.0}]
-    assert found.data["benchmark"]["arrival"] == "trace"
-    assert found.provenance["benchmark.recorded"] == "trace"
-    assert found.experiment.benchmark.request_rates == ("trace",)
-    assert [point.rate for point in found.experiment.workload().load_points] == [0.2]
+    composition = compose(TaskContext(user_overrides={"benchmark": load}))
+    assert composition.data["benchmark"]["recorded"] == [{"requests": 3, "seconds": 10.0}]
+    assert composition.data["benchmark"]["arrival"] == "trace"
+    assert composition.provenance["benchmark.recorded"] == "trace"
+    assert composition.experiment.benchmark.request_rates == ("trace",)
+    assert [point.rate for point in composition.experiment.workload().load_points] == [0.2]
     Path("trace.jsonl").unlink()
-    again = Experiment.model_validate(found.data)
-    assert again.workload() == found.experiment.workload()
+    again = Experiment.model_validate(composition.data)
+    assert again.workload() == composition.experiment.workload()
 
 
 @pytest.mark.parametrize(
-    ("load", "said"),
+    ("load", "message"),
     [
         ({"arrival": "poisson"}, "with the arrival 'poisson'"),
         ({"traffic_scenarios": ["D(5,5)"]}, r"Scenario 'D\(5,5\)' has no times to replay"),
@@ -331,9 +333,9 @@ def test_a_traces_own_rate_is_read_into_the_configuration(write):
         ({"traffic_scenarios": None}, "traffic_scenarios"),
     ],
 )
-def test_a_rate_of_trace_that_cannot_be_had_is_explained(write, load, said):
+def test_a_rate_of_trace_that_cannot_be_had_is_explained(write, load, message):
     whole = {"traffic_scenarios": [trace(write, 7, 8)], "request_rates": ["trace"], "num_concurrency": []}
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         compose(TaskContext(user_overrides={"benchmark": whole | load}))
 
 
@@ -345,5 +347,7 @@ def test_a_trace_whose_times_fall_back_has_no_rate_of_its_own(write):
 
 def test_a_trace_longer_than_the_window_is_a_warning(write):
     load = {"traffic_scenarios": [trace(write, 7, 8, 2007)], "request_rates": ["trace"], "num_concurrency": [1]}
-    found = compose(TaskContext(user_overrides={"benchmark": load}))
-    assert any("for 20 s of its 2,000 s: a duration of 2001 replays it whole" in said for said in found.warnings)
+    composition = compose(TaskContext(user_overrides={"benchmark": load}))
+    assert any(
+        "for 20 s of its 2,000 s: a duration of 2001 replays it whole" in message for message in composition.warnings
+    )

@@ -51,8 +51,8 @@ def test_a_condition_that_does_not_hold(when):
     assert not conditions.parse_condition(when, "here")(CONTEXT)
 
 
-def test_an_unknown_word_is_an_error_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"f\.yaml:3:1: Unknown word in when 'runtme'; did you mean 'runtime'\?"):
+def test_an_unknown_key_is_an_error_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"f\.yaml:3:1: Unknown key in when 'runtme'; did you mean 'runtime'\?"):
         conditions.parse_condition({"runtme": "vllm"}, "f.yaml:3:1")
 
 

@@ -71,7 +71,7 @@ layers:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("name: x\nlayrs: []\n", r"mine\.yaml:2:1: Unknown key 'layrs'; did you mean 'layers'"),
         (
@@ -95,6 +95,6 @@ layers:
         ("layers:\n  - {name: l, when: vllm, data: {}}\n", r"mine\.yaml:2:15: 'when' must be a mapping"),
     ],
 )
-def test_a_file_that_is_no_layer_file_is_an_error_at_its_place(write, body, said):
-    with pytest.raises(ConfigError, match=said):
+def test_a_file_that_is_no_layer_file_is_an_error_at_its_place(write, body, message):
+    with pytest.raises(ConfigError, match=message):
         load(write, body)

@@ -35,9 +35,9 @@ def test_a_bundled_file_says_what_it_is_for_and_has_known_keys_only(path):
     assert first.startswith("# ")
     assert first.endswith(".")
     for layer in layers.load_profile(path).layers:
-        for part in layer.parts():
-            known = {**part, "slo": normalize_slo(part["slo"])} if "slo" in part else part
-            check_keys(layer.name, known, layer.locate)
+        for part in layer.data_variants():
+            normalized = {**part, "slo": normalize_slo(part["slo"])} if "slo" in part else part
+            check_keys(layer.name, normalized, layer.locate)
 
 
 @pytest.mark.parametrize("path", [path for path in PROFILES if path.parent == ROOT / "profiles"], ids=shown)
@@ -47,13 +47,13 @@ def test_a_bundled_profile_checks(path):
 
 @pytest.mark.parametrize("path", [path for path in PROFILES if path.parent.name == "presets"], ids=shown)
 def test_a_bundled_preset_composes_on_every_engine_and_sets_something(path):
-    for found in every_context(layers=[path.stem]):
-        assert path.stem in found.provenance.values()
+    for composition in every_context(layers=[path.stem]):
+        assert path.stem in composition.provenance.values()
 
 
 @pytest.mark.parametrize("path", [path for path in PROFILES if path.parent.name == "slo"], ids=shown)
 def test_a_bundled_slo_composes_on_every_engine_and_has_terms(path):
-    assert all(found.experiment.slo.terms for found in every_context(slo_config=path.stem))
+    assert all(composition.experiment.slo.terms for composition in every_context(slo_config=path.stem))
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,13 @@ def test_the_example_profile_works_on_the_engine_it_is_used_with():
 
 def test_the_example_search_space_has_the_values_that_it_says():
     path = ROOT / "examples/search-space.yaml"
-    found = compose(TaskContext(profiles=[str(path)], total_gpus=8))
-    said = dict(re.findall(r"^ +([\w-]+): \{.*\}\s+# (.*)$", path.read_text(), re.MULTILINE))
-    assert said.keys() == {"tp-size", "mem-fraction-static", "max-batched-tokens"}
-    assert {name: ", ".join(map(str, found.data["parameters"][name])) for name in said} == said
-    assert set(found.experiment.only_when) | set(found.experiment.constraints) == {
+    composition = compose(TaskContext(profiles=[str(path)], total_gpus=8))
+    values_in_comments = dict(re.findall(r"^ +([\w-]+): \{.*\}\s+# (.*)$", path.read_text(), re.MULTILINE))
+    assert values_in_comments.keys() == {"tp-size", "mem-fraction-static", "max-batched-tokens"}
+    assert {
+        name: ", ".join(map(str, composition.data["parameters"][name])) for name in values_in_comments
+    } == values_in_comments
+    assert set(composition.experiment.only_when) | set(composition.experiment.constraints) == {
         "max-batched-tokens",
         "all-gpus",
         "room-for-steps",
@@ -123,16 +125,16 @@ def test_the_example_search_space_has_the_values_that_it_says():
 
 
 def test_the_example_slo_is_used_as_it_stands():
-    found = compose(TaskContext(profiles=["quick-test"], slo_config=str(ROOT / "examples/slo.yaml")))
-    assert [term.name for term in found.experiment.slo.terms] == ["ttft", "tpot", "latency.p90"]
-    assert found.layers[-1] == "slo:slo"
+    composition = compose(TaskContext(profiles=["quick-test"], slo_config=str(ROOT / "examples/slo.yaml")))
+    assert [term.name for term in composition.experiment.slo.terms] == ["ttft", "tpot", "latency.p90"]
+    assert composition.layers[-1] == "slo:slo"
 
 
 def test_the_example_override_is_the_last_word():
     overrides = read_overrides([ROOT / "examples/overrides.yaml"])
-    found = compose(TaskContext(profiles=["balanced"], user_overrides=overrides))
-    assert found.experiment.optimization.strategy == "random"
-    assert found.data["parameters"] == {"tp-size": [1, 2], "mem-fraction-static": [0.8, 0.85, 0.9]}
+    composition = compose(TaskContext(profiles=["balanced"], user_overrides=overrides))
+    assert composition.experiment.optimization.strategy == "random"
+    assert composition.data["parameters"] == {"tp-size": [1, 2], "mem-fraction-static": [0.8, 0.85, 0.9]}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=shown)

@@ -6,7 +6,7 @@ from autotuner.config import ConfigLayer, TaskConfigFactory, TaskContext, compos
 
 
 class Machine:
-    """A machine with a Docker daemon and four H100s, which keeps what it was asked."""
+    """A machine with a Docker daemon and four H100s, which records the questions."""
 
     def __init__(self):
         self.questions = []

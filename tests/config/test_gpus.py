@@ -55,10 +55,10 @@ PLACES = {
 @pytest.mark.parametrize("runtime", ["sim", "vllm"])
 @pytest.mark.parametrize("place", PLACES)
 def test_an_unknown_gpu_is_an_error_with_the_nearest_name_wherever_it_is_written(place, runtime):
-    for name, said in (("H1000", "Unknown GPU 'H1000'; did you mean 'H100'?"), ("Z99", "Unknown GPU 'Z99'.")):
+    for name, message in (("H1000", "Unknown GPU 'H1000'; did you mean 'H100'?"), ("Z99", "Unknown GPU 'Z99'.")):
         with pytest.raises(ConfigError) as caught:
             compose(TaskContext(model_name="llama-3.1-8b", base_runtime=runtime, **PLACES[place](name)))
-        assert caught.value.what == said
+        assert caught.value.what == message
         assert "gpus.yaml" in caught.value.remedy
 
 
@@ -106,9 +106,9 @@ def test_a_number_is_looked_up_as_the_name_of_a_gpu(path):
 def test_gpus_that_the_caller_names_are_credited_to_the_caller():
     given = {"gpu_type": "H100", "total_gpus": 2}
     for origin in ("", "the command line"):
-        found = compose(TaskContext(base_runtime="sim", origin=origin, **given))
+        composition = compose(TaskContext(base_runtime="sim", origin=origin, **given))
         for path in ("hardware.gpu_type", "hardware.total_gpus"):
-            assert (found.provenance[path], found.places[path]) == ("context", origin)
+            assert (composition.provenance[path], composition.places[path]) == ("context", origin)
     profile = {"hardware": {"gpu_type": "H100"}}
     assert compose(TaskContext(user_overrides=profile)).provenance["hardware.gpu_type"] == "user_patch"
 

@@ -27,17 +27,17 @@ shaped = st.fixed_dictionaries(
 
 @given(layers, layers)
 def test_the_later_layer_wins(base, over):
-    found = leaves(merge(base, over))
+    merged_leaves = leaves(merge(base, over))
     for path, value in leaves(over).items():
         if value != {}:
-            assert found[path] == value
+            assert merged_leaves[path] == value
 
 
 @given(layers, layers)
 def test_what_the_later_layer_does_not_name_stays(base, over):
-    found = merge(base, over)
+    result = merge(base, over)
     for key in base.keys() - over.keys():
-        assert found[key] == base[key]
+        assert result[key] == base[key]
 
 
 @given(shaped, shaped, shaped)
@@ -54,8 +54,8 @@ def test_an_empty_layer_changes_nothing(data):
 @given(layers, layers)
 def test_merging_changes_neither_input_and_shares_nothing_with_them(base, over):
     kept = copy.deepcopy((base, over))
-    found = merge(base, over)
-    scramble(found)
+    result = merge(base, over)
+    scramble(result)
     assert (base, over) == kept
 
 
@@ -73,11 +73,11 @@ def test_every_leaf_has_the_last_layer_that_set_it(stack):
     merged = MergedConfig()
     for index, data in enumerate(stack):
         merged.add(f"layer-{index}", data, lambda path, index=index: f"place-{index}")
-    found = leaves(merged.data)
-    assert merged.provenance.keys() == found.keys() == merged.places.keys()
+    merged_leaves = leaves(merged.data)
+    assert merged.provenance.keys() == merged_leaves.keys() == merged.places.keys()
     for path, name in merged.provenance.items():
         index = int(name.removeprefix("layer-"))
-        assert leaves(stack[index])[path] == found[path]
+        assert leaves(stack[index])[path] == merged_leaves[path]
         assert merged.places[path] == f"place-{index}"
         later = [leaves(data) for data in stack[index + 1 :]]
         assert not any(path in data and data[path] != {} for data in later)
@@ -90,10 +90,10 @@ def test_a_list_replaces_a_list_and_a_scalar_a_mapping():
 def test_a_range_replaces_what_was_there_as_one_value():
     base = {"parameters": {"a": {"from": 1, "to": 4, "step": 1}, "b": 1}}
     over = {"parameters": {"a": {"from": 1, "to": 4, "factor": 2}}}
-    found = merge(base, over)
-    assert found == {"parameters": {"a": {"from": 1, "to": 4, "factor": 2}, "b": 1}}
-    assert leaves(found) == {"parameters.a": {"from": 1, "to": 4, "factor": 2}, "parameters.b": 1}
-    found["parameters"]["a"]["to"] = 8
+    result = merge(base, over)
+    assert result == {"parameters": {"a": {"from": 1, "to": 4, "factor": 2}, "b": 1}}
+    assert leaves(result) == {"parameters.a": {"from": 1, "to": 4, "factor": 2}, "parameters.b": 1}
+    result["parameters"]["a"]["to"] = 8
     assert over["parameters"]["a"]["to"] == 4
 
 

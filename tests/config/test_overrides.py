@@ -39,9 +39,9 @@ def test_a_setting_with_malformed_yaml_is_an_error():
 def test_files_come_before_settings_and_later_ones_win(write):
     one = write("one.yaml", "optimization: {max_iterations: 1, seed: 1}\nbenchmark: {seed: 1}\n")
     two = write("two.yaml", "optimization:\n  max_iterations: 2\n")
-    found = read_overrides([one, two], ["optimization.seed=3", "optimization.seed=4"])
-    assert found == {"optimization": {"max_iterations": 2, "seed": 4}, "benchmark": {"seed": 1}}
-    assert found.places == {
+    overrides = read_overrides([one, two], ["optimization.seed=3", "optimization.seed=4"])
+    assert overrides == {"optimization": {"max_iterations": 2, "seed": 4}, "benchmark": {"seed": 1}}
+    assert overrides.places == {
         "optimization.max_iterations": "two.yaml:2:3",
         "optimization.seed": "--set optimization.seed=4",
         "benchmark.seed": "one.yaml:2:13",
@@ -69,7 +69,7 @@ def test_a_profile_given_as_an_override_file_is_an_error_that_says_so(write):
 
 
 def test_null_takes_back_a_parameter_and_an_slo_term():
-    found = compose(
+    composition = compose(
         TaskContext(
             profiles=["production"],
             user_overrides=read_overrides(
@@ -77,9 +77,9 @@ def test_null_takes_back_a_parameter_and_an_slo_term():
             ),
         )
     )
-    assert set(found.data["parameters"]) == {"tp-size", "mem-fraction-static"}
-    assert [term.name for term in found.experiment.slo.terms] == ["ttft"]
-    assert not any("chunked" in path or "latency" in path for path in found.provenance)
+    assert set(composition.data["parameters"]) == {"tp-size", "mem-fraction-static"}
+    assert [term.name for term in composition.experiment.slo.terms] == ["ttft"]
+    assert not any("chunked" in path or "latency" in path for path in composition.provenance)
 
 
 def test_nothing_given_is_no_layer():
@@ -93,9 +93,9 @@ def test_a_range_replaces_a_range_as_a_whole_and_its_origin_is_told(write):
     assert alone.provenance["parameters.mem-fraction-static"] == "user_patch"
     assert alone.places["parameters.mem-fraction-static"] == "one.yaml:2:3"
     setting = "parameters.mem-fraction-static={from: 0.4, to: 0.8, factor: 2}"
-    found = compose(TaskContext(user_overrides=read_overrides([file], [setting])))
-    assert found.data["parameters"]["mem-fraction-static"] == [0.4, 0.8]
-    assert found.places["parameters.mem-fraction-static"] == f"--set {setting}"
+    composition = compose(TaskContext(user_overrides=read_overrides([file], [setting])))
+    assert composition.data["parameters"]["mem-fraction-static"] == [0.4, 0.8]
+    assert composition.places["parameters.mem-fraction-static"] == f"--set {setting}"
 
 
 def test_a_wrong_range_is_an_error_that_names_its_place(write):
@@ -108,10 +108,10 @@ def test_a_wrong_range_is_an_error_that_names_its_place(write):
 
 
 def test_the_gpu_limit_holds_for_a_range():
-    found = compose(
+    composition = compose(
         TaskContext(total_gpus=2, user_overrides={"parameters": {"tp-size": {"from": 1, "to": 8, "factor": 2}}})
     )
-    assert found.data["parameters"]["tp-size"] == [1, 2]
+    assert composition.data["parameters"]["tp-size"] == [1, 2]
 
 
 RULES = """
@@ -130,8 +130,8 @@ def test_rules_of_layers_add_up_and_null_takes_one_or_all_of_them_back(write):
 
     def rules(*settings):
         overrides = read_overrides(settings=settings)
-        found = compose(TaskContext(profiles=["mine"], total_gpus=4, user_overrides=overrides))
-        return found.experiment.only_when, found.experiment.constraints, found.provenance
+        composition = compose(TaskContext(profiles=["mine"], total_gpus=4, user_overrides=overrides))
+        return composition.experiment.only_when, composition.experiment.constraints, composition.provenance
 
     only_when, constraints, provenance = rules("constraints.even=tp-size % 2 == 0", "constraints.two=tp-size > 1")
     assert only_when == {"enable-chunked-prefill": "tp-size > 1"}

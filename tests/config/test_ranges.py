@@ -9,7 +9,7 @@ from autotuner.config.ranges import MAX_VALUES, expand_values
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("values", "expected"),
     [
         (1, [1]),
         ("lpm", ["lpm"]),
@@ -26,12 +26,12 @@ from autotuner.config.ranges import MAX_VALUES, expand_values
         ([1, {"from": 8, "to": 32, "factor": 2}, 100], [1, 8, 16, 32, 100]),
     ],
 )
-def test_a_value_a_list_and_a_range_become_a_list(said, meant):
-    assert json.dumps(expand_values(said)) == json.dumps(meant)
+def test_a_value_a_list_and_a_range_become_a_list(values, expected):
+    assert json.dumps(expand_values(values)) == json.dumps(expected)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("invalid", "message"),
     [
         ({}, "needs 'from'"),
         ({"from": 1, "step": 1}, "needs 'to'"),
@@ -50,10 +50,10 @@ def test_a_value_a_list_and_a_range_become_a_list(said, meant):
         ([1, {"from": 1}], "needs 'to'"),
     ],
 )
-def test_a_range_that_is_none_is_refused_in_words(wrong, said):
+def test_a_range_that_is_none_is_refused_in_words(invalid, message):
     with pytest.raises(ValueError) as caught:
-        expand_values(wrong)
-    assert said in str(caught.value)
+        expand_values(invalid)
+    assert message in str(caught.value)
 
 
 decimals = st.decimals(0, 100, places=3).map(float)
@@ -68,9 +68,9 @@ def test_a_linear_range_has_every_step_as_it_would_be_written(start, count, step
 
 @given(st.integers(1, 64), st.integers(2, 5), st.integers(0, 8))
 def test_a_geometric_range_of_whole_numbers_stays_whole(start, factor, count):
-    found = expand_values({"from": start, "to": start * factor**count, "factor": factor})
-    assert found == [start * factor**index for index in range(count + 1)]
-    assert all(type(value) is int for value in found)
+    values = expand_values({"from": start, "to": start * factor**count, "factor": factor})
+    assert values == [start * factor**index for index in range(count + 1)]
+    assert all(type(value) is int for value in values)
 
 
 @given(
@@ -81,9 +81,9 @@ def test_a_geometric_range_of_whole_numbers_stays_whole(start, factor, count):
 )
 def test_any_range_rises_within_its_ends_or_is_refused(start, end, kind, by):
     try:
-        found = expand_values({"from": start, "to": end, kind: by})
+        values = expand_values({"from": start, "to": end, kind: by})
     except ValueError:
         return
-    assert found[0] == start
-    assert found == sorted(set(found))
-    assert all(start <= value <= end for value in found)
+    assert values[0] == start
+    assert values == sorted(set(values))
+    assert all(start <= value <= end for value in values)

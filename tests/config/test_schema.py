@@ -67,7 +67,7 @@ def test_a_parameter_at_the_top_level_is_told_where_it_belongs():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (
             {"optimization": {"objective": "minimise_latency"}},
@@ -106,9 +106,9 @@ def test_a_parameter_at_the_top_level_is_told_where_it_belongs():
         ),
     ],
 )
-def test_a_wrong_value_is_an_error_in_the_users_words(overrides, said):
+def test_a_wrong_value_is_an_error_in_the_users_words(overrides, message):
     error = fault(**overrides)
-    assert said in error.what
+    assert message in error.what
     assert "the caller" in str(error) or "missing" in str(error)
 
 
@@ -181,10 +181,10 @@ def test_any_slo_composes_or_is_a_clear_error(slo):
 
 def outcome(overrides, mode):
     try:
-        found = compose(TaskContext(user_overrides=overrides, override_mode=mode))
+        composition = compose(TaskContext(user_overrides=overrides, override_mode=mode))
     except ConfigError as error:
         return error.what and error.remedy
-    return found.provenance.keys() == leaves(found.data).keys()
+    return composition.provenance.keys() == leaves(composition.data).keys()
 
 
 @pytest.mark.parametrize(

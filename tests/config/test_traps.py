@@ -61,24 +61,24 @@ def test_trap_1_other_parallel_sizes_are_left_to_the_check_of_the_whole():
 
 
 def test_trap_1_a_gpu_limit_keeps_what_fits_and_says_what_it_left_out():
-    found = docker("sglang", profiles=["balanced"], total_gpus=2)
-    assert found.data["parameters"]["tp-size"] == [1, 2]
-    assert found.provenance["parameters.tp-size"] == "gpu-limit"
-    assert found.layers[-1] == "gpu-limit"
-    assert any("tp-size 4 left out" in warning for warning in found.warnings)
+    composition = docker("sglang", profiles=["balanced"], total_gpus=2)
+    assert composition.data["parameters"]["tp-size"] == [1, 2]
+    assert composition.provenance["parameters.tp-size"] == "gpu-limit"
+    assert composition.layers[-1] == "gpu-limit"
+    assert any("tp-size 4 dropped" in warning for warning in composition.warnings)
 
 
 def test_trap_1_a_gpu_limit_that_everything_fits_changes_no_value():
-    found = docker("sglang", profiles=["balanced"], total_gpus=4)
-    assert found.data["parameters"]["tp-size"] == [1, 2, 4]
-    assert found.provenance["parameters.tp-size"] == "profile:balanced:balanced-params"
+    composition = docker("sglang", profiles=["balanced"], total_gpus=4)
+    assert composition.data["parameters"]["tp-size"] == [1, 2, 4]
+    assert composition.provenance["parameters.tp-size"] == "profile:balanced:balanced-params"
 
 
 @pytest.mark.parametrize("folder", ["base", "deployment", "gpu"])
 def test_trap_2_no_layer_below_the_runtime_knows_an_engine(folder):
     for paths in catalog.files_by_name(folder).values():
         for layer in layers.load_profile(paths[0]).layers:
-            for part in layer.parts():
+            for part in layer.data_variants():
                 assert "runtime" not in part, f"{layer.name} sets an image or engine arguments"
                 assert set(part.get("parameters", {})) <= NEUTRAL, f"{layer.name} sets an engine's parameter"
 
@@ -92,19 +92,19 @@ def test_trap_2_no_layer_below_the_runtime_knows_an_engine(folder):
     ],
 )
 def test_trap_2_each_engine_in_docker_gets_its_own_image_and_parameters(runtime, image, own):
-    found = docker(runtime)
-    assert found.data["runtime"]["image"] == image
-    assert found.provenance["runtime.image"] == f"{runtime}-defaults"
-    assert set(found.data["parameters"]) == NEUTRAL | own
+    composition = docker(runtime)
+    assert composition.data["runtime"]["image"] == image
+    assert composition.provenance["runtime.image"] == f"{runtime}-defaults"
+    assert set(composition.data["parameters"]) == NEUTRAL | own
 
 
 def test_trap_2_an_engine_named_only_in_an_override_gets_its_own_layers():
-    found = compose(
+    composition = compose(
         TaskContext(deployment_mode="docker", user_overrides={"base_runtime": "vllm", "model": {"id_or_path": "m"}})
     )
-    assert "vllm-defaults" in found.layers
-    assert found.data["runtime"]["image"] == "vllm/vllm-openai:v0.32.0"
-    assert found.data["task_name"] == "m_racing"
+    assert "vllm-defaults" in composition.layers
+    assert composition.data["runtime"]["image"] == "vllm/vllm-openai:v0.32.0"
+    assert composition.data["task_name"] == "m_racing"
 
 
 def test_trap_4_replace_mode_names_everything_that_is_missing():
@@ -141,10 +141,10 @@ WHOLE = {
 
 
 def test_trap_4_a_whole_override_replaces_every_layer():
-    found = docker("vllm", profiles=["production"], override_mode="replace", user_overrides=WHOLE)
-    assert found.data == WHOLE
-    assert found.layers[-1] == "user_replace"
-    assert set(found.provenance.values()) == {"user_replace"}
+    composition = docker("vllm", profiles=["production"], override_mode="replace", user_overrides=WHOLE)
+    assert composition.data == WHOLE
+    assert composition.layers[-1] == "user_replace"
+    assert set(composition.provenance.values()) == {"user_replace"}
 
 
 def test_trap_7_an_unknown_profile_is_an_error_with_the_nearest_name():
@@ -153,9 +153,9 @@ def test_trap_7_an_unknown_profile_is_an_error_with_the_nearest_name():
 
 
 def test_trap_7_an_unknown_profile_is_skipped_with_a_warning_only_when_asked_for():
-    found = docker("sglang", profiles=["low-latncy", "balanced"], allow_unknown_profiles=True)
-    assert any("low-latncy" in warning and "skipped" in warning for warning in found.warnings)
-    assert found.data["benchmark"]["num_concurrency"] == [4, 8, 16]
+    composition = docker("sglang", profiles=["low-latncy", "balanced"], allow_unknown_profiles=True)
+    assert any("low-latncy" in warning and "skipped" in warning for warning in composition.warnings)
+    assert composition.data["benchmark"]["num_concurrency"] == [4, 8, 16]
 
 
 def test_trap_7_a_profile_that_is_there_but_broken_is_never_skipped(write):

@@ -56,7 +56,7 @@ def test_output_tokens_come_before_the_total_and_both_say_which_they_are(tested)
     assert "throughput" not in flat
 
 
-def test_a_target_met_by_little_is_marked_with_its_figure(tested):
+def test_a_target_met_within_its_warning_band_is_marked_with_the_value(tested):
     # at 4 in flight TTFT is 42 ms, at 16 it is 78 ms
     bench = tested(slo={"ttft": 0.08})
     table = verdict_table(bench)
@@ -72,7 +72,7 @@ def test_an_open_interval_is_explained_where_one_is_shown(tested):
     assert verdict_table(tested()).legends() == []
 
 
-def test_a_simulated_test_says_so_and_why_a_load_point_is_no_good(tested):
+def test_a_simulated_test_is_marked_and_explains_why_a_load_point_is_infeasible(tested):
     table = verdict_table(tested(source="simulated", slo={"ttft": 0.001}))
     assert table.notes[0].startswith("Simulated")
     why = "0% of requests good, target 95% (mean ttft 0.042 s, target 0.001 s)"
@@ -95,16 +95,20 @@ def test_a_load_that_was_driven_again_has_its_own_column_of_checks(tested):
     assert row["4"] != "7"
 
 
-def test_a_replayed_trace_says_how_much_of_it_the_window_held(tested):
+def test_a_replayed_trace_says_how_much_of_it_the_window_covered(tested):
     bench = tested()
     recorded = [{"requests": 4001, "seconds": 2000.0}]
     load = {"traffic_scenarios": ["file:t"], "request_rates": ["trace", 3], "arrival": "trace", "recorded": recorded}
     replayed = bench.experiment.model_copy(update={"benchmark": Benchmark.model_validate(load)})
-    of = [replace(bench.load_points[0].result, load_point=LoadPoint("file:t", rate=rate)) for rate in (2.0, 3.0)]
-    points = (BenchLoadPoint(of[0]), BenchLoadPoint(of[1]), BenchLoadPoint(of[0], decided="the trace ended"))
+    results = [replace(bench.load_points[0].result, load_point=LoadPoint("file:t", rate=rate)) for rate in (2.0, 3.0)]
+    points = (
+        BenchLoadPoint(results[0]),
+        BenchLoadPoint(results[1]),
+        BenchLoadPoint(results[0], decided="the trace ended"),
+    )
     notes = verdict_table(replace(bench, experiment=replayed, load_points=points)).notes
-    held = f"the first {of[0].metrics.requests} of the trace's 4,001 requests"
-    assert f"file:t @ 2/s: the window held {held}, which take 2,000 s." in notes
+    requests = f"the first {results[0].metrics.requests} of the trace's 4,001 requests"
+    assert f"file:t @ 2/s: the window covered {requests} (2,000 s in total)." in notes
     assert "file:t @ 2/s: the trace ended." in notes
     assert not any(note.startswith("file:t @ 3/s: ") for note in notes)
 
@@ -119,7 +123,7 @@ def test_the_checks_stand_beside_each_other_with_what_failed_marked(tested):
     assert rows["completed"] == {"check": "completed", "4": rows["completed"]["4"], "16": "-", "limit": ">= 1 request"}
 
 
-def test_errors_are_told_by_class(tested):
+def test_errors_are_counted_by_class(tested):
     bench = tested()
     result = bench.load_points[0].result
     failing = replace(result, metrics=replace(result.metrics, errors={"http-429": 3, "reset": 1}))

@@ -16,13 +16,13 @@ PLAIN = Candidate("vllm")
             BASE,
             "chunked-prefill-size=2048",
             "trial 2 (mem-fraction-static=0.95 chunked-prefill-size=2048)",
-            ["All candidates: tp-size=4.", "All candidates but the defaults: mem-fraction-static=0.95."],
+            ["All candidates: tp-size=4.", "All candidates except the defaults: mem-fraction-static=0.95."],
         ),
         (
             PLAIN,
             "chunked-prefill-size=2048",
             "trial 2 (tp-size=4 mem-fraction-static=0.95 chunked-prefill-size=2048)",
-            ["All candidates but the defaults: tp-size=4 mem-fraction-static=0.95."],
+            ["All candidates except the defaults: tp-size=4 mem-fraction-static=0.95."],
         ),
         (
             None,
@@ -32,7 +32,7 @@ PLAIN = Candidate("vllm")
         ),
     ],
 )
-def test_a_candidate_is_its_first_trial_and_what_sets_it_apart(baseline, short, sentence, shared):
+def test_a_name_has_the_first_trial_and_the_distinguishing_parameters(baseline, short, sentence, shared):
     names = CandidateNames.from_candidates([ONE, TWO], baseline, {ONE.key: 2})
     assert (names.short_name(ONE), names.full_name(ONE), names.shared_settings()) == (short, sentence, shared)
 
@@ -40,19 +40,19 @@ def test_a_candidate_is_its_first_trial_and_what_sets_it_apart(baseline, short, 
 @pytest.mark.parametrize(
     ("baseline", "text"), [(PLAIN, "trial 1, the defaults"), (BASE, "trial 1, the defaults (tp-size=4)")]
 )
-def test_the_defaults_are_called_so_with_what_the_model_needs(baseline, text):
+def test_the_defaults_are_named_with_the_settings_that_the_model_needs(baseline, text):
     names = CandidateNames.from_candidates([baseline, ONE], baseline, {baseline.key: 1})
     assert names.full_name(baseline) == text
     assert names.full_name(baseline, 7) == text
 
 
-def test_a_single_candidate_shares_nothing_and_is_told_in_full():
+def test_a_single_candidate_is_named_by_all_its_settings():
     names = CandidateNames.from_candidates([PLAIN, ONE], PLAIN)
     assert names.short_name(ONE) == "tp-size=4 mem-fraction-static=0.95 chunked-prefill-size=2048"
     assert names.shared_settings() == []
 
 
-def test_a_candidate_that_sets_only_what_all_share_is_told_by_all_it_sets():
+def test_a_candidate_with_only_shared_settings_is_named_by_all_of_them():
     names = CandidateNames.from_candidates([Candidate("vllm", {"a": 1}), Candidate("vllm", {"a": 1, "b": 2})])
     assert names.short_name(Candidate("vllm", {"a": 1})) == "a=1"
     assert names.short_name(Candidate("vllm", {"a": 1, "b": 2})) == "b=2"

@@ -32,7 +32,7 @@ def test_numbers_have_three_significant_figures(value, text):
 
 
 @given(st.floats(1e-4, 1e9))
-def test_a_number_is_within_half_a_percent_of_what_it_says(value):
+def test_a_formatted_number_is_within_half_a_percent_of_the_value(value):
     assert float(format_number(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
 
 
@@ -46,16 +46,16 @@ def test_a_share_shows_its_interval():
     [
         ([], ""),
         (["12.5", "", "tp-size=2 (x-)", "D(100,100)"], ""),
-        (["12.5 (11.0-13.9)", "98 (95-99)"], "In brackets stand 95% intervals."),
-        (["90% (70-97)"], "In brackets stand 95% intervals."),
+        (["12.5 (11.0-13.9)", "98 (95-99)"], "95% confidence intervals in parentheses."),
+        (["90% (70-97)"], "95% confidence intervals in parentheses."),
         (
             ["98 (95-99)", "1,209 (1,204-)"],
-            "In brackets stand 95% intervals; an open end, as in 1,209 (1,204-), "
-            "is one that so few requests cannot bound.",
+            "95% confidence intervals in parentheses; an open end, as in 1,209 (1,204-), "
+            "means too few requests for a limit.",
         ),
     ],
 )
-def test_what_brackets_mean_is_said_where_there_are_some(cells, text):
+def test_intervals_are_explained_where_there_are_some(cells, text):
     assert interval_legend(cells) == text
 
 

@@ -5,7 +5,7 @@ import pytest
 from autotuner.report.frontier import frontier_members, frontier_table, frontier_title
 
 
-def test_the_frontier_is_told_in_output_tokens_most_interactive_first(make_run):
+def test_the_frontier_is_in_output_tokens_most_interactive_first(make_run):
     run = make_run()
     texts = frontier_table(run.trials, run.experiment).cell_texts()
     # trial 2, on two GPUs: 4 x 100 / 0.4636 s and 16 x 100 / 0.6064 s
@@ -17,15 +17,17 @@ def test_the_frontier_is_told_in_output_tokens_most_interactive_first(make_run):
 
 
 @pytest.mark.parametrize(("slo", "members"), [({}, 2), ({"ttft": 0.03}, 1), ({"ttft": 0.001}, 0)])
-def test_only_what_meets_the_targets_is_in_it(make_run, slo, members):
+def test_only_load_points_that_meet_the_targets_are_on_the_frontier(make_run, slo, members):
     run = make_run(slo=slo)
     table = frontier_table(run.trials, run.experiment)
     assert len(table.rows) == members
     assert {row["verdict"] for row in table.rows} <= {"feasible"}
-    assert frontier_title(run.experiment) == "Pareto frontier" + (" of what meets the targets" if slo else "")
+    assert frontier_title(run.experiment) == "Pareto frontier" + (
+        " of load points that meet the targets" if slo else ""
+    )
 
 
-def test_a_load_point_that_was_confirmed_is_in_it_once(make_run):
+def test_a_confirmed_load_point_is_on_the_frontier_once(make_run):
     run = make_run()
     again = [replace(trial, number=9 + trial.number, purpose="confirmation") for trial in run.trials[:2]]
     assert (
@@ -44,7 +46,7 @@ def test_the_members_are_those_of_the_table(make_run):
     )
 
 
-def test_what_tokens_cost_is_in_it_with_a_price(make_run):
+def test_the_frontier_has_a_cost_column_with_a_price(make_run):
     run = make_run(price=3.6)
     (first, *_) = frontier_table(run.trials, run.experiment).cell_texts()
     assert float(first["currency / 1M output tokens"]) > 0

@@ -4,7 +4,7 @@ from autotuner.report.objective_text import objective_line, objective_meaning
 from autotuner.scoring.objective import OBJECTIVES
 from tests.report.conftest import experiment
 
-GPUS = "; it does not weigh the GPUs a candidate takes"
+GPUS = "; not normalized by the number of GPUs of a candidate"
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_an_objective_says_what_it_compares_where_and_whether_gpus_count(objecti
 
 
 def test_at_capacity_each_candidate_has_its_own_load():
-    question = experiment("maximize_throughput")
-    found = question.model_copy(update={"benchmark": question.benchmark.model_copy(update={"find_capacity": True})})
-    assert objective_meaning(found).endswith("per GPU, each candidate at its own capacity")
+    base = experiment("maximize_throughput")
+    with_capacity = base.model_copy(update={"benchmark": base.benchmark.model_copy(update={"find_capacity": True})})
+    assert objective_meaning(with_capacity).endswith("per GPU, each candidate at its own capacity")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

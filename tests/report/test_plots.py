@@ -18,16 +18,16 @@ def picture(run, path):
 
 def texts(monkeypatch, run, path):
     """Every text of the picture."""
-    drawn = []
+    all_texts = []
     original = Figure.savefig
 
     def keep(figure, *args, **options):
-        drawn.extend(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+        all_texts.extend(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
         return original(figure, *args, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     picture(run, path)
-    return [text for text in drawn if text]
+    return [text for text in all_texts if text]
 
 
 @pytest.mark.parametrize("objective", ["maximize_throughput", "minimize_latency"])
@@ -39,20 +39,20 @@ def test_any_number_of_trials_gives_a_picture(make_run, tmp_path, objective, cou
     assert (width, height) == (1764, 896)
 
 
-def test_a_candidate_that_was_launched_again_is_one_mark_by_the_figures_of_all_launches(
-    make_run, tmp_path, monkeypatch
-):
+def test_a_relaunched_candidate_is_one_marker_with_metrics_pooled_over_launches(make_run, tmp_path, monkeypatch):
     run = make_run(loads=(16,))
     again = replace(run.trials[1].measurement, load_points=(result(16, 0.062, 0.0066, run.experiment),))
     run.trials.append(replace(run.trials[1], number=4, measurement=again, purpose="confirmation"))
-    drawn = []
+    markers = []
     monkeypatch.setattr(
-        plots, "_marker", lambda axes, point, colours, winner: drawn.append((point.trial.number, point.at))
+        plots,
+        "_draw_marker",
+        lambda axes, point, colours, winner: markers.append((point.trial.number, point.coordinates)),
     )
     picture(run, tmp_path / "p.png")
     # TPOT of 5.6 and 6.6 ms, TTFT of 52 and 62 ms, on two GPUs
     throughput = pytest.approx((800 / 0.6064 + 800 / 0.7154) / 2)
-    assert [at for number, at in drawn if number in (2, 4)] == [
+    assert [coordinates for number, coordinates in markers if number in (2, 4)] == [
         (pytest.approx(1 / 0.0061), throughput),
         (pytest.approx(57.0), throughput),
     ]
@@ -61,7 +61,7 @@ def test_a_candidate_that_was_launched_again_is_one_mark_by_the_figures_of_all_l
 def test_no_trials_give_a_picture_that_says_so(make_run, tmp_path, monkeypatch):
     run = make_run()
     run.trials = []
-    assert "No load point gave these figures." in texts(monkeypatch, run, tmp_path / "p.png")
+    assert "No load point has these metrics." in texts(monkeypatch, run, tmp_path / "p.png")
 
 
 def test_equal_input_gives_equal_bytes(make_run, tmp_path):
@@ -73,28 +73,28 @@ def test_a_simulated_picture_says_so_and_a_measured_one_does_not(make_run, tmp_p
     assert not any("SIMULATED" in text for text in texts(monkeypatch, make_run(), tmp_path / "p.png"))
 
 
-def test_the_frontier_is_told_by_what_differs_and_by_its_load(make_run, tmp_path, monkeypatch):
-    found = texts(monkeypatch, make_run(), tmp_path / "p.png")
-    assert "trial 2: tp-size=2\nenable-chunked-prefill=false\nc=16" in found
-    assert not any("mem-fraction-static" in text for text in found)
+def test_frontier_labels_have_the_distinguishing_parameters_and_the_load(make_run, tmp_path, monkeypatch):
+    shown_texts = texts(monkeypatch, make_run(), tmp_path / "p.png")
+    assert "trial 2: tp-size=2\nenable-chunked-prefill=false\nc=16" in shown_texts
+    assert not any("mem-fraction-static" in text for text in shown_texts)
 
 
 @pytest.mark.parametrize(
     ("slo", "frontier", "near"), [({}, True, False), ({"ttft": 0.055}, True, True), ({"ttft": 0.001}, False, False)]
 )
 def test_the_legend_has_what_is_in_the_picture(make_run, tmp_path, monkeypatch, slo, frontier, near):
-    found = texts(monkeypatch, make_run(slo=slo), tmp_path / "p.png")
-    assert ("Pareto frontier" in found, "near a target" in found) == (frontier, near)
+    shown_texts = texts(monkeypatch, make_run(slo=slo), tmp_path / "p.png")
+    assert ("Pareto frontier" in shown_texts, "near a target" in shown_texts) == (frontier, near)
 
 
 def test_axes_have_units_and_targets_are_named(make_run, tmp_path, monkeypatch):
     run = make_run(slo={"tpot": 0.02, "ttft": {"p90": 0.5}})
-    found = texts(monkeypatch, run, tmp_path / "p.png")
-    assert "Output tokens/s per GPU" in found
-    assert "Interactivity (tokens/s per user, 1 / mean TPOT)" in found
-    assert "Time to first token (p90, ms)" in found
-    assert "target: TPOT ≤ 20 ms for 95% of requests" in found
-    assert "target: TTFT p90 ≤ 500 ms (beyond this axis)" not in found
+    shown_texts = texts(monkeypatch, run, tmp_path / "p.png")
+    assert "Output tokens/s per GPU" in shown_texts
+    assert "Interactivity (tokens/s per user, 1 / mean TPOT)" in shown_texts
+    assert "Time to first token (p90, ms)" in shown_texts
+    assert "target: TPOT ≤ 20 ms for 95% of requests" in shown_texts
+    assert "target: TTFT p90 ≤ 500 ms (outside this axis)" not in shown_texts
 
 
 def test_names_that_look_like_formulas_or_lack_a_glyph_are_drawn_as_they_are(make_run, tmp_path, monkeypatch):
@@ -117,13 +117,13 @@ def test_labels_lie_on_no_label_and_on_no_point(count):
     figure = Figure(figsize=(8, 6), dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    at = [(float(i * 37 % count), float(i * 11 % count)) for i in range(count)]
+    points = [(float(i * 37 % count), float(i * 11 % count)) for i in range(count)]
     axes.set(xlim=(-1, count), ylim=(-1, count))
-    labels = [Label(point, (f"tp-size={i}\nc={i}", f"c={i}"), "black") for i, point in enumerate(at)]
-    drawn = place_labels(axes, labels, [(x, y, 4.0) for x, y in at], [])
+    labels = [Label(point, (f"tp-size={i}\nc={i}", f"c={i}"), "black") for i, point in enumerate(points)]
+    label_count = place_labels(axes, labels, [(x, y, 4.0) for x, y in points], [])
     boxes = [text.get_window_extent() for text in axes.texts]
-    assert len(boxes) == drawn
-    assert drawn >= min(count, 25)
+    assert len(boxes) == label_count
+    assert label_count >= min(count, 25)
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:i])
-        assert not any(box.contains(*axes.transData.transform(point)) for point in at)
+        assert not any(box.contains(*axes.transData.transform(point)) for point in points)

@@ -13,8 +13,8 @@ from tests.report.conftest import result
 
 
 def test_json_has_the_documented_shape(make_run):
-    found = json.loads(json.dumps(run_record(*make_run(slo={"ttft": 1.0}).all), allow_nan=False))
-    point = found["trials"][1]["load_points"][1]
+    data = json.loads(json.dumps(run_record(*make_run(slo={"ttft": 1.0}).all), allow_nan=False))
+    point = data["trials"][1]["load_points"][1]
     assert point["scenario"] == "D(100,100)"
     assert point["concurrency"] == 16
     assert "rate" not in point
@@ -31,23 +31,23 @@ def test_json_has_the_documented_shape(make_run):
 
 
 def test_json_has_no_bound_where_few_requests_give_none(make_run):
-    found = run_record(*make_run(loads=(2,)).all)
-    assert found["trials"][0]["load_points"][0]["metrics"]["ttft"]["intervals"]["p99"][1] is None
+    data = run_record(*make_run(loads=(2,)).all)
+    assert data["trials"][0]["load_points"][0]["metrics"]["ttft"]["intervals"]["p99"][1] is None
 
 
 def test_json_names_winner_sources_and_failures(make_run):
-    found = run_record(*make_run(source="simulated").all)
-    assert (found["winner"], found["sources"]) == (2, ["simulated"])
-    assert found["objective"] == {
+    data = run_record(*make_run(source="simulated").all)
+    assert (data["winner"], data["sources"]) == (2, ["simulated"])
+    assert data["objective"] == {
         "name": "maximize_throughput",
         "label": "total throughput per GPU",
         "meaning": "total (prompt + output) tokens/s per GPU, each candidate at its best load point",
         "unit": "total tokens/s/GPU",
         "better": "higher",
     }
-    assert [standing["trial"] for standing in found["ranking"]] == [2, 1, 3]
-    assert found["ranking"][0]["load_points"] == ["D(100,100) @ 16"]
-    assert found["trials"][2]["failure"]["kind"] == "crashed-under-load"
+    assert [standing["trial"] for standing in data["ranking"]] == [2, 1, 3]
+    assert data["ranking"][0]["load_points"] == ["D(100,100) @ 16"]
+    assert data["trials"][2]["failure"]["kind"] == "crashed-under-load"
 
 
 def test_json_and_csv_say_which_tokens_are_counted_what_they_cost_and_what_is_on_the_frontier(make_run):
@@ -139,14 +139,14 @@ def repeated(run, number, ttft, tpot):
 
 def test_json_has_the_figures_of_all_launches_of_a_candidate(make_run):
     # 52 and 62 ms; 1,320 and 16 x 100 / (0.062 + 99 x 0.0066 s) / 2 = 1,118 output tokens/s/GPU
-    found = run_record(*repeated(make_run(), 2, 0.062, 0.0066).all)
-    light, heavy = found["ranking"][0]["figures"]
+    data = run_record(*repeated(make_run(), 2, 0.062, 0.0066).all)
+    light, heavy = data["ranking"][0]["figures"]
     assert (light["concurrency"], light["launches"]) == (4, 1)
     assert (heavy["concurrency"], heavy["launches"], heavy["requests"]) == (16, 2, 16 * 32 + 16 * 27)
     assert heavy["ttft_mean"] == pytest.approx(0.057)
     assert heavy["output_throughput_per_gpu"] == pytest.approx((800 / 0.6064 + 800 / 0.7154) / 2)
     assert heavy["pareto"] is True
-    assert [trial["load_points"][-1]["pareto"] for trial in found["trials"]] == [False, True, False, True]
+    assert [trial["load_points"][-1]["pareto"] for trial in data["trials"]] == [False, True, False, True]
 
 
 def test_csv_has_rank_and_candidate_on_every_launch(make_run):
@@ -158,25 +158,25 @@ def test_csv_has_rank_and_candidate_on_every_launch(make_run):
     ]
 
 
-def test_markdown_says_what_the_objective_means_and_what_brackets_do(make_run):
+def test_markdown_explains_the_objective_and_the_intervals(make_run):
     text = markdown_report(*make_run("minimize_latency", loads=(2, 4)).all)
     assert (
         "Objective: minimize\\_latency, the mean end-to-end latency over all load points; "
-        "it does not weigh the GPUs a candidate takes." in text
+        "not normalized by the number of GPUs of a candidate." in text
     )
-    assert "In brackets stand 95% intervals; an open end, as in " in text
+    assert "95% confidence intervals in parentheses; an open end, as in " in text
 
 
 def test_markdown_marks_what_is_near_a_target(make_run):
     text = markdown_report(*make_run(slo={"ttft": 0.055}).all)
     assert "feasible (near)" in text
     assert ") is near a target at D(100,100) @ 16: ttft 0.052 s, target 0.055 s." in text
-    assert "near: the figures meet every target" in text
+    assert "near: all targets are met" in text
 
 
 def test_markdown_has_as_many_cells_in_every_row(make_run):
     text = markdown_report(*make_run(slo={"ttft": 1.0}).all)
-    ranked, front = text.split("Pareto frontier of what meets the targets:")
+    ranked, front = text.split("Pareto frontier of load points that meet the targets:")
     for part, rows in ((ranked, 3), (front, 2)):
         lines = [line.replace("\\|", "") for line in part.splitlines() if line.startswith("|")]
         assert len(lines) == 2 + rows
@@ -184,7 +184,7 @@ def test_markdown_has_as_many_cells_in_every_row(make_run):
     assert "Killed \\| by the kernel" in text
 
 
-def test_refused_combinations_are_told_by_reason(make_run):
+def test_refused_candidates_are_grouped_by_reason(make_run):
     run = make_run()
     refused = [(Candidate("vllm", {"tp-size": size}), "it does not fit") for size in range(1, 7)]
     refused.append((Candidate("vllm", {"tp-size": 8}), "it needs 8 GPUs and 4 may be used"))
@@ -208,7 +208,7 @@ def metered(run):
     return run
 
 
-def test_what_gpus_drew_is_shown_where_a_driver_told(make_run):
+def test_gpu_power_is_shown_where_it_was_metered(make_run):
     run = metered(make_run())
     trial = run_record(*run.all)["trials"][1]["load_points"][0]
     assert trial["gpu_use"]["mean_watts"] == 1500.0
@@ -221,7 +221,7 @@ def test_what_gpus_drew_is_shown_where_a_driver_told(make_run):
     assert {row["watts_mean"] for row in table if row["trial"] != "2"} == {""}
 
 
-def test_no_report_has_a_column_for_what_nobody_told(make_run):
+def test_no_report_has_gpu_columns_without_metering(make_run):
     run = make_run()
     assert "J/output token" not in markdown_report(*run.all)
     assert "watts" not in csv_text(*run.all)

@@ -27,7 +27,7 @@ def test_one_row_per_candidate_at_its_best_load_point(make_run):
     assert first["source"] == "measured"
 
 
-def test_only_parameters_that_differ_are_told(make_run):
+def test_only_parameters_that_differ_are_shown(make_run):
     table = ranking_table(*make_run().all)
     assert table.cell_texts()[0]["candidate"] == "tp-size=2 enable-chunked-prefill=false"
     assert table.rows[0]["parameters"]["mem-fraction-static"] == 0.9
@@ -59,17 +59,17 @@ def test_launches_of_a_candidate_are_one_row_with_the_means_over_them(make_run):
 
 def test_a_repeated_launch_widens_the_interval_of_the_value_and_its_legend_says_so(make_run):
     once = ranking_table(*make_run().all)
-    assert any("is that of one launch, as none was repeated" in text for text in once.legends())
+    assert any("covers one launch only: none was repeated" in text for text in once.legends())
     table = ranking_table(*launched_again(make_run(), 2, (0.062, 0.0066), (0.042, 0.0046)).all)
     value, ends = table.cell_texts()[0]["total tokens/s/GPU"].rstrip(")").split(" (")
     assert value == "2,670"  # the geometric mean of 2,639, 2,236 and 3,217
     low, high = (float(end.replace(",", "")) for end in ends.split("-"))
     assert low < 2236
     assert high > 3217
-    assert any("takes in how much launches differ" in text for text in table.legends())
+    assert any("includes the variation between launches" in text for text in table.legends())
 
 
-def test_a_launch_without_steady_figures_is_left_out_of_the_means(make_run):
+def test_a_launch_without_a_steady_state_is_excluded_from_the_means(make_run):
     run = launched_again(make_run(), 2, (0.9, 0.09))
     again = run.trials[-1]
     bad = dataclasses.replace(again.results[0], validity=(Check("error-share", 0.5, "<= 0.01", ok=False),))
@@ -92,11 +92,11 @@ def test_a_tie_is_marked_behind_the_rank_and_explained(make_run):
     run.trials.append(slower)
     table = ranking_table(*run.all)
     assert [row["#"] for row in table.cell_texts()] == ["1", "2=", "3", "4"]
-    assert "= behind a rank: these measurements cannot tell it from the first." in table.legends()
-    assert not any("behind a rank" in text for text in ranking_table(*make_run().all).legends())
+    assert "= after a rank: no significant difference from the first." in table.legends()
+    assert not any("after a rank" in text for text in ranking_table(*make_run().all).legends())
 
 
-def test_the_defaults_are_called_so_with_what_the_model_needs_and_what_all_share_is_said_once(make_run):
+def test_the_defaults_are_named_as_such_and_shared_settings_are_listed_once(make_run):
     run = make_run()
     run.trials[0] = dataclasses.replace(run.trials[0], candidate=Candidate("vllm", {"tp-size": 2}), purpose="baseline")
     table = ranking_table(*run.all)
@@ -107,7 +107,7 @@ def test_the_defaults_are_called_so_with_what_the_model_needs_and_what_all_share
     ]
     assert table.shared_settings == (
         "All candidates: tp-size=2.",
-        "All candidates but the defaults: mem-fraction-static=0.9 enable-chunked-prefill=false.",
+        "All candidates except the defaults: mem-fraction-static=0.9 enable-chunked-prefill=false.",
     )
     assert table.notes[-1].startswith(
         "#3, trial 3 (mem-fraction-static=0.9 enable-chunked-prefill=false kv-cache-dtype=fp8): "
@@ -129,7 +129,7 @@ def test_the_figure_that_decides_has_its_interval_in_the_one_column_it_is_in(mak
     assert next(row for row in table.cell_texts() if row["trial"] == "2")[title] == text
 
 
-def test_runtimes_are_told_where_they_differ(make_run):
+def test_runtimes_are_shown_where_they_differ(make_run):
     run = make_run()
     run.trials[0] = dataclasses.replace(run.trials[0], candidate=Candidate("sglang", {"tp-size": 1}))
     texts = ranking_table(*run.all).cell_texts()
@@ -176,7 +176,7 @@ def test_every_source_but_a_real_engine_is_noted(make_run):
     assert not any("imulated" in note for note in ranking_table(*make_run().all).notes)
 
 
-def test_a_limit_says_what_it_leaves_out(make_run):
+def test_a_limit_says_how_many_candidates_it_omits(make_run):
     table = ranking_table(*make_run().all, limit=1)
     assert len(table.rows) == 1
     assert table.notes[-1] == "2 more not shown."
@@ -239,27 +239,27 @@ def test_a_verdict_near_a_target_is_marked_with_term_and_figure(make_run):
 
 
 @pytest.mark.parametrize("slo", [{}, {"ttft": 0.06}, {"ttft": 0.05}])
-def test_a_verdict_far_from_its_targets_or_beyond_them_is_not(make_run, slo):
+def test_a_verdict_far_from_its_targets_or_missing_them_is_not_marked(make_run, slo):
     table = ranking_table(*make_run(slo=slo).all)
     assert not any("near" in row["verdict"] for row in table.cell_texts())
     assert not any("near a target" in note for note in table.notes)
     assert not any(text.startswith("near") for text in table.legends())
 
 
-def test_a_minimum_met_by_little_is_near_too(make_run):
+def test_a_minimum_met_within_its_warning_band_is_near_too(make_run):
     table = ranking_table(*make_run(slo={"output_throughput": 2500}).all)
     assert table.cell_texts()[0]["verdict"] == "feasible (near)"
     (note,) = (note for note in table.notes if "near" in note)
     assert "output_throughput 2,639 output tokens/s, target 2500 output tokens/s" in note
 
 
-def test_what_brackets_mean_is_said_for_the_columns_that_are_shown(make_run):
+def test_intervals_are_explained_for_the_shown_columns_only(make_run):
     table = ranking_table(*make_run(loads=(2,)).all)
-    assert "In brackets stand 95% intervals; an open end" in table.legends()[0]
+    assert "95% confidence intervals in parentheses; an open end" in table.legends()[0]
     assert table.legends(["TTFT ms", "candidate"]) == []
 
 
-def test_what_decides_is_never_left_out(make_run):
+def test_columns_that_decide_the_ranking_are_never_dropped(make_run):
     for objective, title in (("minimize_latency", "E2E s"), ("minimize_cost", "GPU-s / 1M output tokens")):
         columns = {column.title: column.drop_priority for column in ranking_table(*make_run(objective).all).columns}
         assert columns[title] == ALWAYS_SHOWN
@@ -267,7 +267,7 @@ def test_what_decides_is_never_left_out(make_run):
         assert columns["score"] > columns["TTFT p99 ms"] > columns["TTFT ms"]
 
 
-def test_a_source_is_never_left_out_where_there_are_several(make_run):
+def test_the_source_column_is_never_dropped_where_sources_differ(make_run):
     run = make_run()
     (one,) = (column for column in ranking_table(*run.all).columns if column.title == "source")
     run.trials[0] = make_run(source="simulated").trials[0]
@@ -281,7 +281,7 @@ def test_an_empty_run_is_an_empty_table(make_run):
     assert ranking_table(*run.all).cell_texts() == []
 
 
-def test_a_table_without_ranks_repeats_nothing_away():
+def test_a_table_without_ranks_blanks_no_cells():
     column = Column("load", lambda row: row["load"], first_row_only=True)
     table = Table((column,), ({"load": "4"}, {"load": "4"}))
     assert table.cell_texts() == [{"load": "4"}, {"load": "4"}]

@@ -48,27 +48,27 @@ CASES = {
     "all infeasible": (
         [("b", 900, 10), ("s", 1200, 20)],
         Situation.NOTHING_FEASIBLE,
-        "No candidate that was tried meets the targets.",
+        "No candidate tried meets the targets.",
     ),
     "the defaults alone": (
         [("b", 900, 100)],
         Situation.DEFAULTS_ALONE,
-        "Nothing but the engine's own defaults was measured.",
+        "Only the engine's own defaults were measured.",
     ),
     "the defaults are best": (
         [("b", 900, 100), ("s", 700, 100)],
         Situation.DEFAULTS_ARE_BEST,
-        "Nothing that was tried is better than the engine's own defaults.",
+        "No candidate tried is better than the engine's own defaults.",
     ),
     "the defaults failed": (
         [("b", OOM, 0), ("s", 700, 100)],
         Situation.DEFAULTS_FAILED,
-        "No gain can be claimed: the engine's own defaults gave no figure to compare with.",
+        "No gain is claimed: the engine's own defaults gave no result to compare with.",
     ),
     "the defaults say nothing": (
         [("b", 900, None), ("s", 1200, 100)],
         Situation.DEFAULTS_FAILED,
-        "No gain can be claimed: the engine's own defaults gave no figure to compare with.",
+        "No gain is claimed: the engine's own defaults gave no result to compare with.",
     ),
     "only the winner meets the targets, at less throughput": (
         [("b", 1000, 20), ("s", 720, 100), ("w", 720, 100), ("w", 721, 100)],
@@ -84,28 +84,28 @@ CASES = {
         [("b", 1000, 100), ("s", 1300, 100), ("w", 1205, 100), ("d", 1000, 100), ("w", 1195, 100), ("d", 1001, 100)],
         Situation.GAIN,
         r"Confirmed: 1\.20x the total throughput per GPU of the engine's own defaults "
-        r"\(95% interval 1\.1\d to 1\.2\d; 2 and 3 launches\)\.",
+        r"\(95% confidence interval 1\.1\d to 1\.2\d; 2 and 3 launches\)\.",
     ),
     "no more than noise": (
         [("b", 1000, 100), ("s", 1300, 100), ("w", 1100, 100), ("d", 1060, 100), ("w", 990, 100), ("d", 980, 100)],
         Situation.TIE,
-        r"No gain is proven, so the defaults stay: 1\.0\dx the total throughput .* launches\)\.",
+        r"No significant gain, so the defaults are kept: 1\.0\dx the total throughput .* launches\)\.",
     ),
     "the search was luck": (
         [("b", 1000, 100), ("s", 2200, 100), ("w", 900, 100), ("d", 1000, 100), ("w", 901, 100), ("d", 1001, 100)],
         Situation.LOSS,
-        r"Fresh launches do not bear the search out: 0\.90x the total throughput .*\.",
+        r"The confirmation launches do not reproduce the gain: 0\.90x the total throughput .*\.",
     ),
     "nothing was launched again": (
         [("b", 1000, 100), ("s", 1560, 100)],
         Situation.UNCONFIRMED,
-        r"No gain is claimed: the run ended before .* how much launches differ is not known\.",
+        r"No gain is claimed: the run ended before .* the variation between launches is unknown\.",
     ),
     "no defaults": ([("s", 1560, 100)], Situation.DEFAULTS_NOT_LAUNCHED, None),
     "a world without chance": (
         [("b", 1000, 100), ("s", 1200, 100), ("w", 1200, 100), ("d", 1000, 100), ("w", 1200, 100), ("d", 1000, 100)],
         Situation.GAIN,
-        r"Confirmed: 1\.20x .* \(deterministic: every launch came to the same; 2 and 3 launches\)\.",
+        r"Confirmed: 1\.20x .* \(deterministic: every launch gave the same result; 2 and 3 launches\)\.",
     ),
 }
 
@@ -137,8 +137,9 @@ def test_a_refuted_winner_is_named_with_what_refuted_it(make):
     assert (ranking.winner.trial_number, conclusion.situation) == (1, Situation.DEFAULTS_ARE_BEST)
     assert [standing.trial_number for standing in conclusion.refuted_standings] == [2]
     assert (
-        "Trial 2 led after the search; with its 2 fresh launches it misses the targets: 72.3% of requests good, "
-        "target 95%, over 3 launches." in search_sentences(ranking, trials, experiment, SearchReport())
+        "Trial 2 was best after the search but, with 2 confirmation launches, misses the targets: "
+        "72.3% of requests good, target 95%, over 3 launches."
+        in search_sentences(ranking, trials, experiment, SearchReport())
     )
 
 
@@ -156,7 +157,7 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
         (
             18,
             4,
-            "The search took 4 launches and 4 load points; a grid over all 18 candidates takes 18 launches and 18 load",
+            "The search took 4 launches and 4 load points; a grid search over all 18 candidates needs 18 launches",
         ),
         (4, 4, "The search took 4 launches and 4 load points."),
         (None, 1, "The search took 1 launch and 1 load point."),
@@ -173,7 +174,7 @@ def test_ties_are_named(make):
     experiment = make.experiment("maximize_throughput")
     trials = launches(make, [("b", 1000, 100), ("s", 1005, 100)])
     texts = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
-    assert "Tied with the winner, as far as these measurements tell: trial 2." in texts
+    assert "Tied with the winner (no significant difference): trial 2." in texts
     apart = launches(make, [("b", 1000, 100), ("s", 1015, 100)])
     assert not any(
         line.startswith("Tied") for line in search_sentences(rank(apart, experiment), apart, experiment, SearchReport())

@@ -1,1 +1,1 @@
-"""What a load test of one server came to: as a noun, as tables, as files, as pictures."""
+"""The result of a load test of one server: as data, tables, files and plots."""

@@ -1,4 +1,4 @@
-"""TTFT and TPOT against load, and throughput against interactivity."""
+"""Plots of a load test: TTFT and TPOT against load, and throughput against interactivity."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _METRICS = (("ttft", "Time to first token (ms)"), ("tpot", "Time per output toke
 
 
 def draw_latency_curves(bench: BenchResult, path: Path) -> None:
-    """Write a PNG: mean and p99 of TTFT and TPOT, with 95% intervals, at each load."""
-    kinds = sorted({point.result.load_point.rate is not None for point in bench.load_points}) or [False]
+    """Write a PNG: mean and p99 of TTFT and TPOT against load, with 95% confidence intervals of the p99."""
+    loop_kinds = sorted({point.result.load_point.rate is not None for point in bench.load_points}) or [False]
     legend = _legend_entries(bench, with_statistics=True)
-    figure, grid = make_figure(bench, "Latency against load", len(kinds), 2, [text for _, text in legend])
-    for row, paced in zip(grid, kinds, strict=True):
+    figure, grid = make_figure(bench, "Latency against load", len(loop_kinds), 2, [text for _, text in legend])
+    for row, open_loop in zip(grid, loop_kinds, strict=True):
         for axes, (name, label) in zip(row, _METRICS, strict=True):
-            axes.set_xlabel(_LOAD_AXIS_TITLES[paced], color=INK)
+            axes.set_xlabel(_LOAD_AXIS_TITLES[open_loop], color=INK)
             axes.set_ylabel(label, color=INK)
-            _draw_latency(axes, bench, name, open_loop=paced)
+            _draw_latency(axes, bench, name, open_loop=open_loop)
     save_figure(figure, path, legend)
 
 
@@ -47,9 +47,9 @@ def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool)
     points = [point for point in bench.load_points if (point.result.load_point.rate is not None) == open_loop]
     drawn = [point for point in points if getattr(point.result.metrics, name) is not None]
     levels = [load_value(point.result.load_point) for point in drawn]
-    tops = [_p99_upper(getattr(point.result.metrics, name)) * 1e3 for point in drawn]
-    bottoms = [getattr(point.result.metrics, name).mean * 1e3 for point in drawn]
-    style_axes(axes, levels, [*tops, *bottoms])
+    uppers = [_p99_upper(getattr(point.result.metrics, name)) * 1e3 for point in drawn]
+    all_means = [getattr(point.result.metrics, name).mean * 1e3 for point in drawn]
+    style_axes(axes, levels, [*uppers, *all_means])
     if not drawn:
         draw_placeholder(axes)
         return
@@ -57,19 +57,18 @@ def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool)
     colours = scenario_colours(bench.load_points)
     for (scenario, _), line in group_by_series(drawn).items():
         xs = [load_value(point.result.load_point) for point in line]
-        found = [getattr(point.result.metrics, name) for point in line]
-        means = [distribution.mean * 1e3 for distribution in found]
+        distributions = [getattr(point.result.metrics, name) for point in line]
+        means = [distribution.mean * 1e3 for distribution in distributions]
         axes.plot(xs, means, color=colours[scenario], linewidth=1.6, zorder=3)
-        axes.plot(
-            xs, [d.p99 * 1e3 for d in found], color=colours[scenario], linewidth=1.1, linestyle=(0, (4, 2)), zorder=2
-        )
-        for x, point, distribution in zip(xs, line, found, strict=True):
+        p99s = [distribution.p99 * 1e3 for distribution in distributions]
+        axes.plot(xs, p99s, color=colours[scenario], linewidth=1.1, linestyle=(0, (4, 2)), zorder=2)
+        for x, point, distribution in zip(xs, line, distributions, strict=True):
             _draw_interval(axes, x, distribution, colours[scenario])
             _draw_mark(axes, x, distribution.mean * 1e3, point, bench, colours[scenario])
 
 
 def _draw_mark(axes: Axes, x: float, y: float, point: BenchLoadPoint, bench: BenchResult, colour: str) -> None:
-    """A load point by its verdict, with a ring where it meets a target by little."""
+    """Draw a load point's marker by verdict, with a ring if it is near a target."""
     if point.result.verdict in UNTRUSTED_VERDICTS:
         axes.plot([x], [y], "x", color=GREY, markersize=5.5, zorder=4)
         return
@@ -79,11 +78,11 @@ def _draw_mark(axes: Axes, x: float, y: float, point: BenchLoadPoint, bench: Ben
 
 
 def _draw_interval(axes: Axes, x: float, distribution: Distribution, colour: str) -> None:
-    """The interval of the p99; an open end has an arrow."""
+    """Draw the interval of the p99, with an arrow if it has no upper limit."""
     low, high = distribution.intervals.get("p99", (distribution.p99, distribution.p99))
-    top = distribution.p99 if high is None else high
-    axes.plot([x, x], [low * 1e3, top * 1e3], color=colour, linewidth=1.0, alpha=0.6, zorder=2)
-    axes.plot([x], [top * 1e3], "^" if high is None else "_", color=colour, markersize=5, alpha=0.8, zorder=2)
+    upper = distribution.p99 if high is None else high
+    axes.plot([x, x], [low * 1e3, upper * 1e3], color=colour, linewidth=1.0, alpha=0.6, zorder=2)
+    axes.plot([x], [upper * 1e3], "^" if high is None else "_", color=colour, markersize=5, alpha=0.8, zorder=2)
 
 
 def _p99_upper(distribution: Distribution) -> float:
@@ -92,31 +91,32 @@ def _p99_upper(distribution: Distribution) -> float:
 
 
 def draw_tradeoff(bench: BenchResult, path: Path) -> None:
-    """Write a PNG: what all users get together against what each of them gets."""
+    """Write a PNG: output throughput against per-user speed."""
     legend = _legend_entries(bench, with_statistics=False)
     figure, grid = make_figure(bench, "Output throughput against interactivity", legend=[text for _, text in legend])
     axes = grid[0][0]
     axes.set_xlabel("Interactivity (tokens/s per user, 1 / mean TPOT)", color=INK)
     axes.set_ylabel("Output tokens/s", color=INK)
     drawn = [point for point in bench.load_points if point.result.metrics.interactivity]
-    at = {id(point): _position(point) for point in drawn}
-    style_axes(axes, [x for x, _ in at.values()], [y for _, y in at.values()])
+    positions = {id(point): _position(point) for point in drawn}
+    style_axes(axes, [x for x, _ in positions.values()], [y for _, y in positions.values()])
     if not drawn:
         draw_placeholder(axes)
     colours = scenario_colours(bench.load_points)
     lines = []
     for (scenario, _), line in group_by_series(drawn).items():
-        spots = [at[id(point)] for point in line]
-        lines.append(spots)
-        axes.plot([x for x, _ in spots], [y for _, y in spots], color=colours[scenario], linewidth=1.4, zorder=2)
-        for point, (x, y) in zip(line, spots, strict=True):
+        curve = [positions[id(point)] for point in line]
+        lines.append(curve)
+        axes.plot([x for x, _ in curve], [y for _, y in curve], color=colours[scenario], linewidth=1.4, zorder=2)
+        for point, (x, y) in zip(line, curve, strict=True):
             _draw_mark(axes, x, y, point, bench, colours[scenario])
     labels = [
-        Label(at[id(point)], (load_label(point.result.load_point),), colours[point.result.load_point.scenario])
+        Label(positions[id(point)], (load_label(point.result.load_point),), colours[point.result.load_point.scenario])
         for point in drawn
     ]
-    rings = [7.0 if near_terms(point.result, bench.slo) else 4.0 for point in drawn]
-    place_labels(axes, labels, [(x, y, radius) for (x, y), radius in zip(at.values(), rings, strict=True)], lines)
+    radii = [7.0 if near_terms(point.result, bench.slo) else 4.0 for point in drawn]
+    markers = [(*position, radius) for position, radius in zip(positions.values(), radii, strict=True)]
+    place_labels(axes, labels, markers, lines)
     save_figure(figure, path, legend)
 
 
@@ -131,9 +131,11 @@ def _legend_entries(bench: BenchResult, *, with_statistics: bool) -> Sequence[tu
         entries += [(Line2D([], [], color=colour, linewidth=2.5), name) for name, colour in colours.items()]
     if with_statistics:
         entries.append((Line2D([], [], color=DARK_GREY, linewidth=1.6), "mean"))
-        entries.append((Line2D([], [], color=DARK_GREY, linewidth=1.1, linestyle=(0, (4, 2))), "p99 with 95% interval"))
         entries.append(
-            (Line2D([], [], color=DARK_GREY, linestyle="none", marker="^", markersize=5), "not bounded above")
+            (Line2D([], [], color=DARK_GREY, linewidth=1.1, linestyle=(0, (4, 2))), "p99 with 95% confidence interval")
+        )
+        entries.append(
+            (Line2D([], [], color=DARK_GREY, linestyle="none", marker="^", markersize=5), "no upper confidence limit")
         )
     results = [point.result for point in bench.load_points]
     entries += verdict_legend(

@@ -1,4 +1,4 @@
-"""What a load test leaves on disk.
+"""The output folder of a load test.
 
 FOLDER/bench.json         the server, the load, every load point with metrics, validity and verdict
 FOLDER/load-points.csv    one row for each load point
@@ -25,14 +25,14 @@ JSON_FILE, CSV_FILE = "bench.json", "load-points.csv"
 
 
 class BenchFolder:
-    """The folder of one load test."""
+    """Creates and fills the output folder of one load test."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def create(cls, path: Path) -> BenchFolder:
-        """Make the folder; UsageError when it already holds something, RunStoreError when it cannot be made."""
+        """Create the folder; UsageError if it is not empty, RunStoreError if it cannot be created."""
         with explain_write_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
@@ -40,19 +40,19 @@ class BenchFolder:
         return cls(path)
 
     def save_records(self, position: int, observation: Observation) -> str:
-        """Write the raw records of one load point; the file's name."""
+        """Write the raw records of one load point; returns the file name."""
         name = f"records-{position}.npz"
         records.save(self.path / name, observation)
         return name
 
     def write(self, bench: BenchResult) -> None:
-        """Write what is made of the results; each file whole or not at all."""
+        """Write JSON and CSV atomically."""
         with explain_write_errors(self.path):
             self._replace(JSON_FILE, json.dumps(bench_record(bench), indent=2, ensure_ascii=False) + "\n")
             self._replace(CSV_FILE, bench_csv(bench))
 
     def draw(self, bench: BenchResult) -> None:
-        """Write the pictures."""
+        """Write the plots as PNG files."""
         with explain_write_errors(self.path):
             self._draw(bench)
 
@@ -66,10 +66,10 @@ class BenchFolder:
         from autotuner.report.bench.over_time import draw_distributions, draw_timeline
         from autotuner.report.bench.trace import load_point_timeline
 
-        traces = [
+        timelines = [
             load_point_timeline(records.read(self.path / point.records)) for point in bench.load_points if point.records
         ]
         draw_latency_curves(bench, self.path / "load.png")
         draw_tradeoff(bench, self.path / "tradeoff.png")
-        draw_distributions(bench, traces, self.path / "latencies.png")
-        draw_timeline(bench, traces, self.path / "timeline.png")
+        draw_distributions(bench, timelines, self.path / "latencies.png")
+        draw_timeline(bench, timelines, self.path / "timeline.png")

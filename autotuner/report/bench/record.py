@@ -13,7 +13,7 @@ from autotuner.report.record import load_point_record
 
 
 def bench_record(bench: BenchResult) -> dict[str, Any]:
-    """The server, the load, and every load point; None where there is no figure or no bound."""
+    """The server, the load, and every load point; None for missing metrics or bounds."""
     load = bench.experiment.benchmark
     return {
         "url": bench.url,
@@ -32,7 +32,7 @@ def bench_record(bench: BenchResult) -> dict[str, Any]:
         "planned": bench.planned,
         "stopped": bench.stopped,
         "interrupted": bench.interrupted,
-        "capacities": [dataclasses.asdict(found) for found in bench.capacities],
+        "capacities": [dataclasses.asdict(capacity) for capacity in bench.capacities],
         "load_points": [_load_point_entry(bench, point) for point in bench.load_points],
     }
 
@@ -49,14 +49,14 @@ def _trace_records(bench: BenchResult) -> list[dict[str, Any]]:
 
 
 def bench_csv(bench: BenchResult) -> str:
-    """One row for each load point; empty where there is no figure."""
+    """CSV with one row per load point, empty for missing values."""
     text = io.StringIO()
     columns = ["model", "source", *LOAD_POINT_COLUMNS, "reason"]
     writer = csv_module.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for point in bench.load_points:
-        named = {"model": bench.model, "source": bench.source, "reason": bench.reason(point)}
-        writer.writerow(load_point_row(point.result, bench.slo) | named)
+        identity = {"model": bench.model, "source": bench.source, "reason": bench.reason(point)}
+        writer.writerow(load_point_row(point.result, bench.slo) | identity)
     return text.getvalue()
 
 

@@ -11,15 +11,15 @@ from autotuner.launchers.token_ids import Vocabulary
 from autotuner.scoring.reasons import verdict_reason
 
 CUT_SHORT_REASON = "the window was cut short"
-"""Why a load point ended early that was interrupted: what it shows until then decides nothing."""
+"""`ended_early` of an interrupted load point: its partial window supports no verdict."""
 
 
 @dataclass(frozen=True)
 class BenchLoadPoint:
     """One judged load point.
 
-    `ended_early` says why it was given up, `decided` why no more of it was needed or came; `records` names
-    the file of its raw records.
+    `ended_early` says why it was abandoned, `decided` why its window could end before its time: enough
+    evidence or no more requests; `records` is the file name of its raw records.
     """
 
     result: LoadPointResult
@@ -29,7 +29,7 @@ class BenchLoadPoint:
 
     @property
     def answered_requests(self) -> int:
-        """Requests of the window that were answered."""
+        """Number of successful requests in the window."""
         return self.result.metrics.requests - sum(self.result.metrics.errors.values())
 
 
@@ -38,9 +38,9 @@ class BenchResult:
     """Load points driven on one server, in order, of `planned` at most.
 
     `experiment` holds the load, the SLO, and the model as the server names it. `started` is in Unix
-    seconds. `stopped` says why the course ended before its end, None when it did not; `path` is the
-    folder with the files, None when none were asked for; `capacities` are those that were looked for.
-    `vocabulary` is what prompts were made of, None where they were words.
+    seconds. `stopped` says why not all planned load points were driven, or None; `path` is the output
+    folder, or None; `capacities` are the results of capacity searches. `vocabulary` is the token id range
+    from which prompts were drawn, None if prompts were words.
     """
 
     url: str
@@ -62,17 +62,17 @@ class BenchResult:
 
     @property
     def slo(self) -> Slo:
-        """The targets; without terms when there are none."""
+        """The SLO targets; an SLO without terms if there are none."""
         return self.experiment.slo
 
     @property
     def meets_slo(self) -> bool:
-        """Whether a load point met the targets, proven or not; True without targets."""
-        met = (Verdict.FEASIBLE, Verdict.UNDECIDED)
-        return not self.slo.terms or any(point.result.verdict in met for point in self.load_points)
+        """Whether any load point is feasible or undecided; True without targets."""
+        acceptable = (Verdict.FEASIBLE, Verdict.UNDECIDED)
+        return not self.slo.terms or any(point.result.verdict in acceptable for point in self.load_points)
 
     def reason(self, point: BenchLoadPoint) -> str:
-        """What decided a load point's verdict."""
+        """The reason for a load point's verdict."""
         if point.ended_early == CUT_SHORT_REASON and point.result.verdict is Verdict.UNDECIDED:
             return CUT_SHORT_REASON
         return "; ".join(filter(None, (verdict_reason(point.result, self.slo), point.ended_early)))

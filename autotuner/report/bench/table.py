@@ -1,4 +1,4 @@
-"""A load test as tables: latencies, throughput with verdicts, and the checks behind the verdicts."""
+"""Tables of a load test: latencies, throughput with verdicts, and validity checks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from autotuner.report.table import ALWAYS_SHOWN, Column, Row, Table, verdict_tex
 from autotuner.workload.arrivals import TRACE
 
 FAILED_MARK = " !"
-"""Behind the figure of a check that did not hold."""
+"""Suffix of the value of a failed check."""
 
 
 def latency_table(bench: BenchResult) -> Table:
-    """TTFT and TPOT in ms, E2E in s; 95% intervals behind what few requests may not support."""
+    """TTFT and TPOT in ms, E2E in s; 95% confidence intervals for p99 and where the upper limit is missing."""
     columns = (
         *_load_columns(bench),
         Column("n", lambda row: f"{row['n']:,}", drop_priority=3),
@@ -35,8 +35,8 @@ def latency_table(bench: BenchResult) -> Table:
 
 
 def verdict_table(bench: BenchResult) -> Table:
-    """Throughput, goodput, errors by class and the verdict, with a note on each that is not feasible."""
-    targets = (
+    """Throughput, goodput, errors by class and verdict, with a note for each load point that is not feasible."""
+    slo_columns = (
         Column("good requests/s", lambda row: format_number(row["goodput"]), drop_priority=2),
         Column("SLO met %", lambda row: format_share(row["attainment"]).replace("%", "")),
     )
@@ -45,7 +45,7 @@ def verdict_table(bench: BenchResult) -> Table:
         Column("output tokens/s", lambda row: format_number(row["output_throughput"])),
         Column("total tokens/s", lambda row: format_number(row["total_throughput"]), drop_priority=4),
         Column("requests/s", lambda row: format_number(row["request_throughput"]), drop_priority=1),
-        *(targets if bench.slo.terms else ()),
+        *(slo_columns if bench.slo.terms else ()),
         Column("errors", lambda row: row["errors"], numeric=False),
         Column("verdict", verdict_text, numeric=False),
         Column("source", lambda row: row["source"], numeric=False, drop_priority=3),
@@ -54,23 +54,24 @@ def verdict_table(bench: BenchResult) -> Table:
 
 
 def capacity_sentences(bench: BenchResult) -> tuple[str, ...]:
-    """A sentence for each capacity that was looked for."""
-    return tuple(_capacity_sentence(found, bool(bench.slo.terms)) for found in bench.capacities)
+    """One sentence for each capacity search."""
+    return tuple(_capacity_sentence(capacity, bool(bench.slo.terms)) for capacity in bench.capacities)
 
 
 def _capacity_sentence(capacity: Capacity, has_targets: bool) -> str:
     unit = "requests/s" if capacity.unit == "rate" else "in flight"
     if not capacity.value:
-        return f"No load of {capacity.scenario} meets the targets; the lowest was {capacity.high or 0:g} {unit}."
+        return f"No load of {capacity.scenario} meets the targets; the lowest tried was {capacity.high or 0:g} {unit}."
     what = "The highest load that meets the targets" if has_targets else "The knee"
-    over = f"; {capacity.high:g} is too much" if capacity.high and has_targets else ""
-    seen = f"{capacity.value:g} {unit}{over}"
-    by = pluralize(capacity.load_points, "load point")
-    return as_sentence(f"{what}, {capacity.scenario}: {seen}, by {by}: {capacity.reason}")
+    limit = f" ({capacity.high:g} is too high)" if capacity.high and has_targets else ""
+    load_points = pluralize(capacity.load_points, "load point")
+    return as_sentence(
+        f"{what}, {capacity.scenario}: {capacity.value:g} {unit}{limit}, from {load_points}: {capacity.reason}"
+    )
 
 
 def check_tables(bench: BenchResult) -> dict[str, Table]:
-    """For each scenario one row for each check, one column for each load; a `!` behind what did not hold."""
+    """Scenario -> table with one row per check and one column per load; `!` marks failed checks."""
     scenarios = dict.fromkeys(point.result.load_point.scenario for point in bench.load_points)
     return {
         name: _check_table([p for p in bench.load_points if p.result.load_point.scenario == name]) for name in scenarios
@@ -81,16 +82,16 @@ def _check_table(points: Sequence[BenchLoadPoint]) -> Table:
     rows: list[Row] = []
     for name in dict.fromkeys(check.name for point in points for check in point.result.validity):
         row: Row = {"check": name, "limit": ""}
-        for place, point in enumerate(points):
+        for index, point in enumerate(points):
             check = next((check for check in point.result.validity if check.name == name), None)
-            row[str(place)] = _check_text(check)
+            row[str(index)] = _check_text(check)
             row["limit"] = check.limit if check and (not row["limit"] or not check.ok) else row["limit"]
         rows.append(row)
-    # where there is no room for all, the loads whose checks all held say least
-    held = [all(check.ok for check in point.result.validity) for point in points]
+    # in a narrow terminal, loads whose checks all passed are dropped first
+    all_passed = [all(check.ok for check in point.result.validity) for point in points]
     loads = [
-        Column(title, partial(_cell_text, str(place)), drop_priority=2 if held[place] else ALWAYS_SHOWN)
-        for place, title in enumerate(_load_titles(points))
+        Column(title, partial(_cell_text, str(index)), drop_priority=2 if all_passed[index] else ALWAYS_SHOWN)
+        for index, title in enumerate(_load_titles(points))
     ]
     return Table(
         (
@@ -103,10 +104,10 @@ def _check_table(points: Sequence[BenchLoadPoint]) -> Table:
 
 
 def _load_titles(points: Sequence[BenchLoadPoint]) -> list[str]:
-    """Each point's load, numbered where it was driven again: a table has no two columns of one title."""
+    """Each point's load, numbered if repeated: column titles must be unique."""
     loads = [format_load(point.result.load_point) for point in points]
-    again = [loads[:place].count(name) for place, name in enumerate(loads)]
-    return [f"{name} #{count + 1}" if count else name for name, count in zip(loads, again, strict=True)]
+    repeats = [loads[:index].count(name) for index, name in enumerate(loads)]
+    return [f"{name} #{count + 1}" if count else name for name, count in zip(loads, repeats, strict=True)]
 
 
 def _load_columns(bench: BenchResult) -> tuple[Column, ...]:
@@ -144,9 +145,9 @@ def _statistic_text(distribution: Distribution | None, name: str, scale: float) 
 
 
 def _percentile_text(distribution: Distribution | None, name: str, scale: float) -> str:
-    """The figure alone where its interval is closed, else with it."""
-    closed = distribution is not None and distribution.intervals.get(name, (0.0, 0.0))[1] is not None
-    return (_statistic_text if closed else format_statistic)(distribution, name, scale)
+    """A percentile, with its interval only if that has no upper limit."""
+    is_bounded = distribution is not None and distribution.intervals.get(name, (0.0, 0.0))[1] is not None
+    return (_statistic_text if is_bounded else format_statistic)(distribution, name, scale)
 
 
 def _cell_text(key: str, row: Row) -> str:
@@ -156,8 +157,8 @@ def _cell_text(key: str, row: Row) -> str:
 def _check_text(check: Check | None) -> str:
     if check is None or check.value is None:
         return "-"
-    whole = check.value >= 1 and check.value == int(check.value)
-    return (f"{check.value:,.0f}" if whole else format_number(check.value)) + ("" if check.ok else FAILED_MARK)
+    is_integer = check.value >= 1 and check.value == int(check.value)
+    return (f"{check.value:,.0f}" if is_integer else format_number(check.value)) + ("" if check.ok else FAILED_MARK)
 
 
 def _notes(bench: BenchResult) -> tuple[str, ...]:
@@ -174,21 +175,21 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
     ]
     notes += _replay_notes(bench)
     if bench.vocabulary is not None and bench.vocabulary.origin == "server":
-        notes.append(f"Prompts are of the token ids below {bench.vocabulary.size:,}, which this server takes.")
+        notes.append(f"Prompts use token ids below {bench.vocabulary.size:,}, which this server accepts.")
     return tuple(note for note in notes if note)
 
 
 def _replay_notes(bench: BenchResult) -> Iterator[str]:
-    """How much of a trace a window held."""
+    """Notes on how much of a replayed trace each window covered."""
     load = bench.experiment.benchmark
-    own = dict(zip(load.traffic_scenarios, load.recorded, strict=False))
+    trace_by_scenario = dict(zip(load.traffic_scenarios, load.recorded, strict=False))
     for point in bench.load_points:
-        asked = point.result.load_point
-        if load.arrival != TRACE or asked.rate is None:
+        load_point = point.result.load_point
+        if load.arrival != TRACE or load_point.rate is None:
             continue
-        trace = own.get(asked.scenario)
+        trace = trace_by_scenario.get(load_point.scenario)
         if point.decided:
-            yield as_sentence(f"{asked}: {point.decided}")
-        elif trace is not None and trace.rate == asked.rate:
-            held = f"the first {point.result.metrics.requests:,} of the trace's {trace.requests:,} requests"
-            yield f"{asked}: the window held {held}, which take {trace.seconds:,.0f} s."
+            yield as_sentence(f"{load_point}: {point.decided}")
+        elif trace is not None and trace.rate == load_point.rate:
+            requests = f"the first {point.result.metrics.requests:,} of the trace's {trace.requests:,} requests"
+            yield f"{load_point}: the window covered {requests} ({trace.seconds:,.0f} s in total)."
