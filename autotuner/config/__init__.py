@@ -37,7 +37,7 @@ _MODULES = {
     "ConfigLayer": "layers",
     "Overrides": "overrides",
     "Profile": "layers",
-    "Row": "composition",
+    "ResolvedValue": "composition",
     "TaskConfigFactory": "factory",
     "TaskContext": "context",
     "check_file": "check",
@@ -46,7 +46,7 @@ _MODULES = {
     "merge": "merging",
     "parse_set": "overrides",
     "read_overrides": "overrides",
-    "settled": "composition",
+    "resolved_context": "composition",
 }
 
 

@@ -19,7 +19,7 @@ MEASURED = replace(MEASURING, stage="measured", result=LoadPointResult(POINT, "s
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(display, "happened", lines.append)
+    monkeypatch.setattr(display, "progress", lines.append)
     return lines
 
 

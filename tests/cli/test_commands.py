@@ -77,7 +77,7 @@ def test_the_end_of_a_run_says_how_many_candidates_were_not_launched(reasons, te
 def test_a_path_that_doctor_shows_can_be_pasted(autotune, monkeypatch):
     path = "/srv/engines/a-long-name-of-a-folder/and-another-one/bin/vllm"
     finding = machine_checks.Finding("engine vllm", "missing", f"no executable {path}", f"Give {path} as an option.")
-    monkeypatch.setattr(machine_checks, "examine", lambda: [finding])
+    monkeypatch.setattr(machine_checks, "check_machine", lambda: [finding])
     for columns in ("60", "80", "100"):
         assert autotune("doctor", columns=columns).out.count(path) == 2
 

@@ -37,7 +37,7 @@ def made():
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(display, "happened", lines.append)
+    monkeypatch.setattr(display, "progress", lines.append)
     return lines
 
 
@@ -67,7 +67,7 @@ def rendered(view, width=80):
 @pytest.fixture
 def narrow(monkeypatch):
     console = Console(width=80, height=30)
-    monkeypatch.setattr(display, "err", lambda: console)
+    monkeypatch.setattr(display, "stderr_console", lambda: console)
 
 
 def test_the_panel_shows_every_measured_load_point_with_its_verdict(made, narrow):
