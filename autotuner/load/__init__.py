@@ -12,7 +12,7 @@ __all__ = ["Endpoint", "MeasurementInterrupted", "measure"]
 
 _MODULES = {
     "Endpoint": "autotuner.load.job",
-    "Interrupted": "autotuner.load.supervisor",
+    "MeasurementInterrupted": "autotuner.load.supervisor",
     "measure": "autotuner.load.supervisor",
 }
 

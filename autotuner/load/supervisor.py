@@ -118,7 +118,7 @@ class _Supervisor:
                 asking = self.stop_rule is not None and self.stop_reason is None and self.phase == "measuring"
                 heard = selector.select(_STOP_RULE_INTERVAL_SECONDS if asking or timeout < math.inf else None)
                 for key, _ in heard:
-                    for message in key.data.hear():
+                    for message in key.data.receive():
                         self._handle(key.data, message)
                     if key.data.outcome is not None:
                         selector.unregister(key.data)

@@ -58,8 +58,8 @@ class Space:
             else:
                 refused.append((candidate, reason))
         object.__setattr__(self, "candidates", tuple(kept))
-        object.__setattr__(self, "refused", tuple(refused))
-        object.__setattr__(self, "total", total)
+        object.__setattr__(self, "refusals", tuple(refused))
+        object.__setattr__(self, "combination_count", total)
 
     def refusal_reason(self, candidate: Candidate) -> str | None:
         """Why a candidate is not asked for: the constraint it breaks, or why it cannot run; None where it can be."""

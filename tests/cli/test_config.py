@@ -101,7 +101,7 @@ def test_a_gpu_that_only_this_machine_knows_is_planned_with_and_not_predicted(au
     present = gpus.GpuInventory(
         tuple(gpus.InstalledGpu(n, "NVIDIA Z99", f"GPU-{n}", 80 << 30, 79 << 30) for n in range(2))
     )
-    monkeypatch.setattr(machine, "gpu_inventory", lambda: present)
+    monkeypatch.setattr(machine, "query_inventory", lambda: present)
     real = ("--runtime", "vllm", "--deployment", "process", "--model", "llama-3.1-8b")
     plan = autotune("run", "--profile", "balanced", *real, "--dry-run", "--json")
     assert plan.code == 0
