@@ -75,7 +75,7 @@ def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json
             remedy="Measure more launches or loads, and calibrate again.",
         )
     display.note(
-        f"Saved in {calibration.path}; `autotune predict` uses it from now on, `autotune calibrate --forget` removes it."
+        f"Saved in {calibration.path}; `autotune predict` now uses it, `autotune calibrate --forget` deletes it."
     )
     if calibration.source == "simulated":
         display.warning("These are SIMULATED runs: predictions now follow the simulated engine, and say so.")

@@ -84,12 +84,12 @@ class Gate:
             )
             _raise_or_warn(undecided_error, fails=self.fails_on_undecided)
             return
-        last_point = result.load_points[-1]
+        last = result.load_points[-1]
         no_valid_points = "No load point gave a valid measurement."
         error = NoFeasibleError(
             "No load point met the targets." if result.slo.terms else no_valid_points,
-            why=f"The last, {last_point.result.load_point}, is {last_point.result.verdict}: {result.reason(last_point)}",
-            remedy=VERDICT_REMEDIES.get(last_point.result.verdict, ""),
+            why=f"The last, {last.result.load_point}, is {last.result.verdict}: {result.reason(last)}",
+            remedy=VERDICT_REMEDIES.get(last.result.verdict, ""),
         )
         _raise_or_warn(error, fails=self.fails_on_infeasible)
 

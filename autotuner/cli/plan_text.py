@@ -38,7 +38,7 @@ def summary_lines(plan: Plan) -> list[tuple[str, str]]:
     time = f"{format_duration(usual_cost.seconds)}{time_suffix}"
     hours = f"{usual_cost.gpu_hours:.2f}"
     if max_cost.seconds > usual_cost.seconds:
-        time += f"; at most {format_duration(max_cost.seconds)}{time_suffix} if windows are extended until the verdict is certain"
+        time += f"; at most {format_duration(max_cost.seconds)}{time_suffix} if windows are extended to --max-duration"
     if max_cost.gpu_hours > usual_cost.gpu_hours:
         hours += f"; at most {max_cost.gpu_hours:.2f}"
     targets = describe_targets(plan.experiment.slo)

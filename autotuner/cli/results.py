@@ -91,13 +91,14 @@ def skipped_text(skipped: RefusedCandidates) -> str:
 
     grouped = sorted(group_by_reason(skipped).items(), key=lambda item: -len(item[1]))
     has_several = len(grouped) > 1
-    reason_texts = [
+    reasons = [
         f"{reason} ({len(candidates)})" if has_several else reason for reason, candidates in grouped[:SHOWN_REASONS]
     ]
     other_count = sum(len(candidates) for _, candidates in grouped[SHOWN_REASONS:])
-    reason_texts += [f"{other_count} for other reasons"] if other_count else []
+    reasons += [f"{other_count} for other reasons"] if other_count else []
     verb, pronoun = ("was", "it") if len(skipped) == 1 else ("were", "them")
-    return f"{pluralize(len(skipped), 'candidate')} {verb} not launched: {'; '.join(reason_texts)}. report.md names {pronoun}."
+    count = pluralize(len(skipped), "candidate")
+    return f"{count} {verb} not launched: {'; '.join(reasons)}. report.md names {pronoun}."
 
 
 def no_winner_error(ranking: Ranking) -> NoFeasibleError:

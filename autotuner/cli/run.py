@@ -161,6 +161,7 @@ def _print_plan(composition: Composition, session: Session, as_json: bool) -> No
     experiment = session.experiment
     reason = "" if session.is_simulated else composition.reasons.get("deployment.mode", "")
     checked_count = len(plan.space.candidates) + len(plan.space.refusals)
+    combinations = pluralize(plan.space.combination_count, "combination")
     sample_text = f"{checked_count:,} of them drawn, " if checked_count < plan.space.combination_count else ""
     for label, text in (
         ("layers", " > ".join(composition.layers)),
@@ -172,10 +173,7 @@ def _print_plan(composition: Composition, session: Session, as_json: bool) -> No
         ("objective", f"{experiment.optimization.objective}, by {experiment.optimization.strategy}"),
         ("", objective_meaning(experiment)),
         ("load points", ", ".join(map(str, load_points))),
-        (
-            "space",
-            f"{pluralize(plan.space.combination_count, 'combination')}, {sample_text}{len(plan.space.refusals)} refused",
-        ),
+        ("space", f"{combinations}, {sample_text}{len(plan.space.refusals)} refused"),
         *plan_text.summary_lines(plan),
     ):
         display.sentence(f"{label:<13}{text}", indent=" " * 13)

@@ -42,6 +42,7 @@ class LayoutColumn(Protocol):
 
     @property
     def title(self) -> str:
+        """Text of the header, and the key of its cells in a row."""
 
     @property
     def numeric(self) -> bool:
@@ -91,9 +92,16 @@ class TableLayout:
         titles = [column.title for column in self.columns]
         name_column = ROW_NAME_COLUMN if ROW_NAME_COLUMN in titles else titles[0]
         prefix = name_column if name_column == "#" else f"{name_column} "
-        hidden_titles = [column.title for column in self.all_columns if column.listed_below and column not in self.columns]
+        hidden_titles = [
+            column.title for column in self.all_columns if column.listed_below and column not in self.columns
+        ]
         return list(
-            dict.fromkeys(f"{prefix}{row[name_column]}: {row[title]}" for title in hidden_titles for row in self.rows if row[title])
+            dict.fromkeys(
+                f"{prefix}{row[name_column]}: {row[title]}"
+                for title in hidden_titles
+                for row in self.rows
+                if row[title]
+            )
         )
 
     def _readable_columns(self) -> list[LayoutColumn]:
@@ -149,7 +157,11 @@ class TableLayout:
         text_columns = [index for index, column in enumerate(self.columns) if not column.numeric]
         min_widths = [self._min_width(column) for column in self.columns]
         broken_widths = [min(width, MIN_TEXT_WIDTH) for width in min_widths]
-        for indices, limits in ((numeric_columns, min_widths), (text_columns, min_widths), (text_columns if break_words else [], broken_widths)):
+        for indices, limits in (
+            (numeric_columns, min_widths),
+            (text_columns, min_widths),
+            (text_columns if break_words else [], broken_widths),
+        ):
             self._shrink(widths, indices, limits, max_width)
         return widths
 
