@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autotuner.errors import UsageError
     from autotuner.experiment import Experiment
 
-TRIAL_OPTIONS = "Which command"
+TRIAL_OPTIONS = "Selection"
 
 
 def command(

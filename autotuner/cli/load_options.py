@@ -85,7 +85,7 @@ def duration_option(default: str) -> Any:
     return option(
         "--duration",
         metavar="SECONDS",
-        help="Minimum measurement window per load point; it is extended until confidence intervals are narrow enough.",
+        help="Minimum measurement window per load point; extended until the results are precise enough.",
         panel=LOAD,
         default=default,
     )
