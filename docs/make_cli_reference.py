@@ -42,13 +42,8 @@ def option_cell(parameter: Any) -> str:
 
 def option_row(parameter: Any) -> str:
     """Table row of a parameter: names, meaning, default."""
-    default = (
-        "required"
-        if parameter.required
-        else "off"
-        if help_page.is_flag(parameter)
-        else help_page.default_text(parameter)
-    )
+    default = "off" if help_page.is_flag(parameter) else help_page.default_text(parameter)
+    default = "required" if parameter.required else default
     return f"| {option_cell(parameter)} | {_escape(parameter.help or '')} | {_escape(default)} |"
 
 
@@ -73,8 +68,8 @@ def command_section(command: Any, context: Any) -> str:
 
 
 def reference_page() -> str:
-    sections = (command_section(*text) for text in walk_commands(typer.main.get_command(app), "autotune"))
-    return "\n".join([INTRODUCTION, *(f"{text}\n" for text in sections)])
+    sections = (command_section(*entry) for entry in walk_commands(typer.main.get_command(app), "autotune"))
+    return "\n".join([INTRODUCTION, *(f"{section}\n" for section in sections)])
 
 
 def main() -> None:
