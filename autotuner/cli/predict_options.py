@@ -59,10 +59,7 @@ def rank_deployments(question: Question, *, output: Path | None, plot: Path | No
     if question.target.is_set:
         shown_options, order_text = best_per_layout(options), "each layout at its best load, best first"
     else:
-        shown_options, order_text = (
-            frontier,
-            "no --slo: the frontier, from the lowest latency to the highest throughput",
-        )
+        shown_options, order_text = frontier, "no --slo: the frontier, from lowest latency to highest throughput"
     heading = f"{_heading(question)} on {budget} {question.gpus[0]}"
     _output_results(
         question, heading, options, shown_options, frontier, order_text, output=output, plot=plot, as_json=as_json
@@ -95,9 +92,8 @@ def size_deployment(question: Question, rate: float, *, output: Path | None, plo
     heading = f"{_heading(question)}, {rate:g} requests/s, Poisson arrivals"
     frontier = pareto_frontier(option for option in options if option.meets_target)
     remarks = _excluded_gpu_remarks(question, options) if options[0].meets_target else ()
-    shown_options = (
-        [option for option in shown_options if option.meets_target] if options[0].meets_target else shown_options
-    )
+    if options[0].meets_target:
+        shown_options = [option for option in shown_options if option.meets_target]
     _output_results(
         question,
         heading,
@@ -125,11 +121,9 @@ def _excluded_gpu_remarks(question: Question, options: Sequence[ServingOption]) 
     failing = [name for name in question.gpus if name in fitting - meeting]
     not_fitting = [] if question.decode_gpu else [name for name in question.gpus if name not in fitting]
     remarks = [f"No layout meets the targets on: {', '.join(failing)}."] if failing else []
-    return (
-        [*remarks, f"The model does not fit, or does not run, on: {', '.join(not_fitting)}."]
-        if not_fitting
-        else remarks
-    )
+    if not_fitting:
+        remarks.append(f"The model does not fit, or does not run, on: {', '.join(not_fitting)}.")
+    return remarks
 
 
 def _best_per_gpu_type(options: Sequence[ServingOption]) -> list[ServingOption]:
