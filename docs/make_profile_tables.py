@@ -17,7 +17,7 @@ SECTIONS = ("optimization", "benchmark", "slo", "deployment", "runtime", "simula
 
 
 def profile_rows() -> Iterator[str]:
-    """What each bundled profile says of the search and its load, or leaves to the layers below it."""
+    """Rows of the bundled profiles with their main values; italics mark values of lower layers."""
     yield "| profile | objective | max_iterations | tp-size | mem-fraction-static | concurrency |"
     yield "| --- | --- | --- | --- | --- | --- |"
     names = sorted((entry["name"] for entry in TaskConfigFactory.list_profiles()), key=ORDER.index)
@@ -40,7 +40,7 @@ def _cell(composition: Composition, path: str) -> str:
 
 
 def default_rows() -> Iterator[str]:
-    """Every value a configuration has before anybody says anything."""
+    """Rows of all default values of a configuration."""
     yield "| key | default | from |"
     yield "| --- | --- | --- |"
     rows = compose(TaskContext()).resolved_values()
@@ -52,7 +52,7 @@ def default_rows() -> Iterator[str]:
 
 
 def gpu_rows() -> Iterator[str]:
-    """The GPU table's names, each with what else it goes by."""
+    """Rows of the known GPUs with their aliases."""
     yield "| GPU | also | GiB | GPUs of a node |"
     yield "| --- | --- | --- | --- |"
     for row in read_table(GPU_TABLE).values():
@@ -63,7 +63,7 @@ TABLES = {"profiles": profile_rows, "defaults": default_rows, "gpus": gpu_rows}
 
 
 def with_tables(text: str) -> str:
-    """The page with its tables made anew, each between the comments that name it."""
+    """The page with its tables replaced, each between the comments that name it."""
     for name, rows in TABLES.items():
         body = "\n".join(rows())
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
@@ -74,8 +74,8 @@ def with_tables(text: str) -> str:
 
 
 def main() -> None:
-    """Write the page, or check it."""
-    # neither ./profiles nor the user's own files belong on the page
+    """Write the page, or check that it is current."""
+    # keep ./profiles and the user's own files off the page
     os.chdir(PAGE.parent)
     os.environ["AUTOTUNE_CONFIG_HOME"] = str(PAGE.parent / "nowhere")
     before = PAGE.read_text()

@@ -264,7 +264,7 @@ def test_the_command_refuses_simulated_runs_or_says_it_loudly(store, capsys):
 
 def test_factors_that_do_not_help_are_not_kept(store, capsys):
     assert exit_code("calibrate", str(measured(store, (1.0, 1.0)))) == 1
-    assert "Nothing was kept" in capsys.readouterr().err
+    assert "Nothing was saved" in capsys.readouterr().err
 
 
 def test_the_command_says_what_was_measured(store, capsys):

@@ -1,4 +1,4 @@
-"""`autotune bench`: load on a server that runs already."""
+"""`autotune bench`: load-test a server that is already running."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SERVER_OPTIONS = "Server"
 
 
 def bench(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Address of the server, such as http://127.0.0.1:8000.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Server address, such as http://127.0.0.1:8000.")],
     model: Annotated[
         str | None,
         option(
             "--model",
             "-m",
             metavar="NAME",
-            help="Model, as the server names it.",
+            help="Model name on the server.",
             panel=SERVER_OPTIONS,
             default="the one the server lists",
         ),
@@ -53,9 +53,9 @@ def bench(
         option(
             "--endpoint",
             metavar="completions|chat",
-            help="Where requests are sent: /v1/completions or /v1/chat/completions.",
+            help="API endpoint: /v1/completions or /v1/chat/completions.",
             panel=SERVER_OPTIONS,
-            default="completions, or chat where only that answers",
+            default="completions, or chat if only that answers",
         ),
     ] = None,
     header: Annotated[
@@ -63,7 +63,7 @@ def bench(
         option(
             "--header",
             metavar="NAME:VALUE",
-            help="Header of every request; repeatable.",
+            help="HTTP header sent with every request; repeatable.",
             panel=SERVER_OPTIONS,
             default="none",
         ),
@@ -77,7 +77,7 @@ def bench(
         option(
             "--arrival",
             metavar="PROCESS",
-            help="When requests arrive at a --rate: poisson, constant, gamma:SHAPE, ramp:START-END or trace.",
+            help="Arrival process of --rate: poisson, constant, gamma:SHAPE, ramp:START-END or trace.",
             panel=LOAD,
             default="poisson",
         ),
@@ -87,7 +87,7 @@ def bench(
         option(
             "--max-in-flight",
             metavar="N",
-            help="Most requests in flight at a --rate; further ones wait.",
+            help="Maximum requests in flight with --rate; further ones wait.",
             panel=LOAD,
             default="no limit",
             min=1,
@@ -102,20 +102,20 @@ def bench(
         option(
             "--request-timeout",
             metavar="SECONDS",
-            help="After this long a request is given up and counts as an error.",
+            help="Time after which a request is aborted and counts as an error.",
             panel=LOAD,
             default="300",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        option("--seed", metavar="N", help="Seed of request lengths and arrivals.", panel=LOAD, default="0"),
+        option("--seed", metavar="N", help="Random seed of request lengths and arrivals.", panel=LOAD, default="0"),
     ] = None,
     find_capacity: Annotated[
         bool,
         option(
             "--find-capacity",
-            help="Find the highest load that meets the targets, between the loads given or 1 and 1024 in flight.",
+            help="Find the highest load that meets the targets, between the given loads or 1 and 1024 in flight.",
             panel=LOAD,
         ),
     ] = False,
@@ -133,22 +133,24 @@ def bench(
     ] = None,
     fail_on: Annotated[str, FAIL_ON_OPTION] = "infeasible",
     as_json: Annotated[bool, JSON_OPTION] = False,
-    as_csv: Annotated[bool, option("--csv", help="One row for each load point on stdout.", panel=OUTPUT)] = False,
+    as_csv: Annotated[bool, option("--csv", help="CSV on stdout, one row per load point.", panel=OUTPUT)] = False,
 ) -> None:
-    """Load-test a server that runs already, judge every load point, and check that its figures can be trusted."""
+    """Load-test a running server, judge every load point, and check that its measurements are valid."""
     from autotuner.cli.bench_view import bench_view_for
     from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
     from autotuner.loadtest import LoadTestInterrupted
-    from autotuner.loadtest import bench as drive
+    from autotuner.loadtest import bench as load_test
 
     if as_json and as_csv:
-        raise UsageError("--json and --csv both want stdout.", remedy="Choose one; --output FOLDER writes both.")
+        raise UsageError(
+            "--json and --csv cannot both write to stdout.", remedy="Choose one; --output FOLDER writes both."
+        )
     gate = Gate.parse(fail_on)
     with terminated_as_interrupted():
         try:
-            with bench_view_for(has_targets=slo is not None) as watch:
-                result = drive(
+            with bench_view_for(has_targets=slo is not None) as view:
+                result = load_test(
                     url,
                     model=model,
                     endpoint=endpoint,
@@ -165,10 +167,10 @@ def bench(
                     seed=seed,
                     slo=parse_slo(slo),
                     find_capacity=find_capacity,
-                    headers=_headers(header or []),
+                    headers=_parse_headers(header or []),
                     api_key_env=api_key_env,
                     output=output,
-                    observe=watch,
+                    observe=view,
                     origin=COMMAND_LINE,
                 )
         except LoadTestInterrupted as interrupt:
@@ -178,17 +180,17 @@ def bench(
     _raise_on_failure(result, gate)
 
 
-def _headers(texts: list[str]) -> dict[str, str]:
+def _parse_headers(texts: list[str]) -> dict[str, str]:
     from autotuner.errors import UsageError
 
-    found = {}
+    headers = {}
     for text in texts:
         name, colon, value = text.partition(":")
         if not colon or not name.strip():
             # a header may be a secret: it is not repeated
             raise UsageError("A --header is not NAME:VALUE.", remedy="Write it as --header x-team:search.")
-        found[name.strip()] = value.strip()
-    return found
+        headers[name.strip()] = value.strip()
+    return headers
 
 
 def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
@@ -207,29 +209,31 @@ def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
 
 def _print_tables(result: BenchResult) -> None:
     from autotuner.cli import display
-    from autotuner.report.bench import table
+    from autotuner.report.bench import table as bench_tables
 
     if not result.load_points:
         return
     scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in result.load_points))
     heading = f"{result.model} at {result.url}, {result.source}, {scenarios}"
-    made = [(heading, table.latency_table(result)), ("", table.verdict_table(result))]
-    made += [(f"checks, {scenario}", checks) for scenario, checks in table.check_tables(result).items()]
-    for title, each in made:
-        display.report_table(each, title)
+    tables = [(heading, bench_tables.latency_table(result)), ("", bench_tables.verdict_table(result))]
+    tables += [(f"checks, {scenario}", checks) for scenario, checks in bench_tables.check_tables(result).items()]
+    for title, contents in tables:
+        display.report_table(contents, title)
         display.line()
-    for sentence in table.capacity_sentences(result):
+    for sentence in bench_tables.capacity_sentences(result):
         display.sentence(sentence)
 
 
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
-    """Raise what the exit code is to tell."""
+    """Raise the error that sets the exit code; return where the load test passed."""
     from autotuner.errors import EndpointError
 
     driven = len(result.load_points)
-    done = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
+    progress_text = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
     if result.stopped is not None:
-        raise EndpointError(f"The load test ended early: {result.stopped}", why=done, remedy="Look at that server.")
+        raise EndpointError(
+            f"The load test ended early: {result.stopped}", why=progress_text, remedy="Look at that server."
+        )
     if not any(point.answered_requests for point in result.load_points):
-        raise EndpointError("No request was answered.", why=done, remedy="The errors are in the table.")
+        raise EndpointError("No request was answered.", why=progress_text, remedy="The errors are in the table.")
     gate.check_load_test(result)

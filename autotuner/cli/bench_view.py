@@ -1,4 +1,4 @@
-"""The view of a load test while it goes on: a live panel in a terminal, plain lines elsewhere."""
+"""Progress of a running load test: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 PANEL_OVERHEAD_LINES = 7
-"""Lines of a terminal that the panel needs beside its table."""
+"""Terminal lines of the panel outside its table."""
 
 
 class PlainBenchView(AbstractContextManager["PlainBenchView"]):
-    """One line when a window begins and one when it is measured; `targets` says that there are any."""
+    """Two lines per load point: when its window begins, and its results."""
 
     def __init__(self, *, has_targets: bool) -> None:
         self._has_targets = has_targets
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing is left to clean."""
+        pass
 
     def __call__(self, progress: Progress) -> None:
-        """Print one line."""
-        where = f"[{progress.position}/{progress.total}] {progress.load_point}"
+        label = f"[{progress.position}/{progress.total}] {progress.load_point}"
         if progress.stage == "measuring":
-            display.progress(f"{where}: {format_duration(progress.expected_seconds)}")
+            display.progress(f"{label}: {format_duration(progress.expected_seconds)}")
         elif progress.stage == "measured" and progress.result is not None:
-            display.progress(f"{where}: {load_point_summary(progress.result, has_targets=self._has_targets)}")
+            display.progress(f"{label}: {load_point_summary(progress.result, has_targets=self._has_targets)}")
 
 
 class LiveBenchView(AbstractContextManager["LiveBenchView"]):
-    """A panel with the load point, its phase, time spent and to come, and what was measured before."""
+    """A live panel: current load point and stage, elapsed and expected time, results so far."""
 
     def __init__(self, *, has_targets: bool, clock: Clock = time.monotonic) -> None:
         self._has_targets = has_targets
@@ -63,7 +62,7 @@ class LiveBenchView(AbstractContextManager["LiveBenchView"]):
             self._live.__exit__(*exc)
 
     def __call__(self, progress: Progress) -> None:
-        """Take in one step; the panel redraws on its own clock."""
+        """Record a progress event; rich redraws the panel by its own timer."""
         now = self._clock()
         if progress.stage == "measured" and progress.result is not None:
             self._rows.append(load_point_cells(progress.result, has_targets=self._has_targets))
@@ -71,11 +70,11 @@ class LiveBenchView(AbstractContextManager["LiveBenchView"]):
         self._progress, self._stage_started_at = progress, now
 
     def expected_seconds(self, elapsed: float) -> float:
-        """Seconds of the whole test: by the load points measured so far, else by the window under way."""
+        """Seconds of the whole test: mean of the finished load points, else the current window, times their number."""
         if self._progress is None:
             return elapsed
-        window = self._progress.expected_seconds if self._progress.stage == "measuring" else 0.0
-        return max(elapsed, (self._seconds_per_point or window) * self._progress.total)
+        window_seconds = self._progress.expected_seconds if self._progress.stage == "measuring" else 0.0
+        return max(elapsed, (self._seconds_per_point or window_seconds) * self._progress.total)
 
     def _render(self) -> RenderableType:
         from rich.console import Group
@@ -85,19 +84,15 @@ class LiveBenchView(AbstractContextManager["LiveBenchView"]):
         now, console = self._clock(), display.stderr_console()
         elapsed = now - self._started_at
         expected = self.expected_seconds(elapsed)
-        doing = (
-            stage_text(self._progress, now - self._stage_started_at)
-            if self._progress
-            else "asking the server what it serves"
-        )
+        stage = stage_text(self._progress, now - self._stage_started_at) if self._progress else "querying the server"
         bar = ProgressBar(total=max(expected, 1e-9), completed=elapsed, width=min(60, console.width))
-        about = f" of about {format_duration(expected)}" if expected > elapsed else ""
+        expected_text = f" of about {format_duration(expected)}" if expected > elapsed else ""
         table = load_points_table(self._rows, console.width, console.height - PANEL_OVERHEAD_LINES)
-        return Group(table, Text(doing), Text(f"{format_duration(elapsed)}{about}"), bar)
+        return Group(table, Text(stage), Text(f"{format_duration(elapsed)}{expected_text}"), bar)
 
 
 def bench_view_for(*, has_targets: bool) -> LiveBenchView | PlainBenchView:
-    """The view that suits where stderr goes; `targets` says that there are any."""
+    """A live panel in a terminal, plain lines elsewhere."""
     return (
         LiveBenchView(has_targets=has_targets)
         if display.stderr_console().is_terminal

@@ -1,4 +1,4 @@
-"""`autotune calibrate`: fit predictions to what was measured here."""
+"""`autotune calibrate`: fit the predictor to local measurements."""
 
 from __future__ import annotations
 
@@ -18,36 +18,39 @@ FIT_OPTIONS = "Fit"
 def calibrate(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Run folders, or their names.", show_default="none; shows what was fitted"),
+        typer.Argument(metavar="RUN", help="Run folders or run names.", show_default="none; shows the fitted factors"),
     ] = None,
     gpu: Annotated[
         str | None,
         option(
             "--gpu",
             metavar="TYPE",
-            help="GPU type of runs that do not name one.",
+            help="GPU type of runs that do not record one.",
             panel=FIT_OPTIONS,
-            default="none; such runs are left out",
+            default="none; such runs are skipped",
         ),
     ] = None,
     simulated: Annotated[
-        bool, option("--simulated", help="Accept simulated runs; predictions then say so.", panel=FIT_OPTIONS)
+        bool,
+        option("--simulated", help="Accept simulated runs; predictions are then marked as such.", panel=FIT_OPTIONS),
     ] = False,
-    forget: Annotated[bool, option("--forget", help="Go back to the bundled constants.", panel=FIT_OPTIONS)] = False,
+    forget: Annotated[
+        bool, option("--forget", help="Delete the fitted factors and use the bundled constants.", panel=FIT_OPTIONS)
+    ] = False,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Fit predictions to your own runs; without a run, show what was fitted.
+    """Fit the predictor to your own runs; without a run, show the fitted factors.
 
-    For each engine and GPU type three factors, on the times of prefill, decode and overhead, are fitted to the
-    load points measured in the runs, and shrunk towards 1. Later predictions use them and say so.
+    For each engine and GPU type, three factors on prefill, decode and overhead time are fitted to the measured load
+    points and shrunk towards 1. Later predictions use these factors and say so.
     """
     from autotuner.cli import display
     from autotuner.predict import local_factors
 
     if forget:
-        gone = local_factors.delete_factors()
-        display.note(f"Removed {gone}." if gone else "Nothing was calibrated.")
+        deleted_path = local_factors.delete_factors()
+        display.note(f"Removed {deleted_path}." if deleted_path else "Nothing was calibrated.")
     elif runs:
         _fit(runs, output, gpu, simulated, as_json)
     else:
@@ -57,24 +60,24 @@ def calibrate(
 def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json: bool) -> None:
     from autotuner.cli import display
     from autotuner.errors import NoFeasibleError
-    from autotuner.local_data import calibrate as learnt
+    from autotuner.local_data import calibrate as fit
     from autotuner.store import find_run
 
-    found = learnt([find_run(name, root) for name in names], simulated=simulated, gpu=gpu)
-    _print_factors(found.factors, as_json)
-    if found.skipped_points:
+    calibration = fit([find_run(name, root) for name in names], simulated=simulated, gpu=gpu)
+    _print_factors(calibration.factors, as_json)
+    if calibration.skipped_points:
         display.note(
-            f"{found.skipped_points} load points were left out: request rates, invalid ones, unknown deployments."
+            f"{calibration.skipped_points} load points were skipped: request rates, invalid ones, unknown deployments."
         )
-    if not found.kept_keys:
+    if not calibration.kept_keys:
         raise NoFeasibleError(
-            "Nothing was kept: the bundled constants are nearer to load points the fit had not seen.",
+            "Nothing was saved: the bundled constants predict held-out load points better.",
             remedy="Measure more launches or loads, and calibrate again.",
         )
     display.note(
-        f"Kept in {found.path}; `autotune predict` uses it from now on, `autotune calibrate --forget` removes it."
+        f"Saved in {calibration.path}; `autotune predict` now uses it, `autotune calibrate --forget` deletes it."
     )
-    if found.source == "simulated":
+    if calibration.source == "simulated":
         display.warning("These are SIMULATED runs: predictions now follow the simulated engine, and say so.")
 
 
@@ -84,16 +87,16 @@ def _print_factors(factors_by_engine: dict[str, Factors], as_json: bool) -> None
     from autotuner.cli import display
 
     if as_json:
-        display.json({key: asdict(by) for key, by in factors_by_engine.items()})
+        display.json({key: asdict(factors) for key, factors in factors_by_engine.items()})
         return
     if not factors_by_engine:
         display.line("Nothing was calibrated. Fit predictions to your runs with: autotune calibrate RUN...")
         return
-    right = ["prefill", "decode", "overhead", "load points", "launches"]
+    counts = ["prefill", "decode", "overhead", "load points", "launches"]
     errors = ["TTFT error", "TPOT error"]
-    rows = [_row(key, by) for key, by in factors_by_engine.items()]
-    display.line("Factors on predicted times, and median errors before and, on load points the fit had not seen, after")
-    display.table(rows, ["engine and GPU", *right, *errors, "source"], numeric=[*right, *errors])
+    rows = [_row(key, factors) for key, factors in factors_by_engine.items()]
+    display.line("Factors on predicted times, and median errors before and (on held-out load points) after the fit")
+    display.table(rows, ["engine and GPU", *counts, *errors, "source"], numeric=[*counts, *errors])
 
 
 def _row(key: str, factors: Factors) -> dict[str, Any]:

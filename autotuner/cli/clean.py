@@ -1,4 +1,4 @@
-"""`autotune clean`: remove what a killed run left."""
+"""`autotune clean`: remove the leftovers of killed runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def clean(
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Remove what killed runs left: containers, processes, GPU locks, half-written files.
+    """Remove the leftovers of killed runs: containers, processes, GPU locks, half-written files.
 
-    Finished trials are kept, and nothing a running autotune uses is touched.
+    Finished trials are kept, and nothing that a running autotune uses is touched.
     """
     from autotuner.cli import display
     from autotuner.cli.leftovers import remove_half_written

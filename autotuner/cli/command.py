@@ -1,4 +1,4 @@
-"""`autotune command`: what to type to get the winner."""
+"""`autotune command`: the launch command of the winner."""
 
 from __future__ import annotations
 
@@ -19,23 +19,21 @@ if TYPE_CHECKING:
     from autotuner.errors import UsageError
     from autotuner.experiment import Experiment
 
-TRIAL_OPTIONS = "Which command"
+TRIAL_OPTIONS = "Selection"
 
 
 def command(
     run: Annotated[str | None, RUN_ARGUMENT] = None,
     trial: Annotated[
         int | None,
-        option(
-            "--trial", metavar="N", help="Trial whose command is printed.", panel=TRIAL_OPTIONS, default="the winner"
-        ),
+        option("--trial", metavar="N", help="Trial number.", panel=TRIAL_OPTIONS, default="the winner"),
     ] = None,
     format: Annotated[
         str | None,
         option(
             "--format",
             metavar="shell|docker|compose",
-            help="A process, `docker run`, or a Compose file.",
+            help="Shell command, `docker run`, or Compose file.",
             panel=OUTPUT,
             default="as the run launched it",
         ),
@@ -45,7 +43,7 @@ def command(
         option(
             "--port",
             metavar="N",
-            help="Port the server listens on.",
+            help="Port of the server.",
             panel=OUTPUT,
             default="8000; 30000 for sglang",
             min=1,
@@ -64,33 +62,32 @@ def command(
     from autotuner.store import RunStore, find_run
 
     store = RunStore.open(find_run(run, output))
-    chosen = find_trial(store, trial)
-    spec = chosen.measurement.spec
+    selected_trial = find_trial(store, trial)
+    spec = selected_trial.measurement.spec
     if spec is None:
-        raise _no_command_error(chosen, store.experiment)
+        raise _no_command_error(selected_trial, store.experiment)
     format = format or launch_form(store.experiment)
-    rendered = render(with_port(spec, port or engine(chosen.candidate.runtime).default_port), format)
-    source = chosen.measurement.source
-    remark = simulation_remark(store.experiment, source)
+    rendered = render(with_port(spec, port or engine(selected_trial.candidate.runtime).default_port), format)
+    source = selected_trial.measurement.source
+    note = simulation_remark(store.experiment, source)
     if as_json:
         display.json(
-            {"trial": chosen.number, "source": source, "format": format, "text": rendered, "note": remark or None}
+            {"trial": selected_trial.number, "source": source, "format": format, "text": rendered, "note": note or None}
         )
         return
-    if remark:
-        display.note(remark)
+    if note:
+        display.note(note)
     display.text(rendered)
 
 
 def _no_command_error(trial: Trial, experiment: Experiment) -> UsageError:
-    """Why there is nothing to print."""
     from autotuner.errors import UsageError
 
     if experiment.deployment.mode == "external":
         return UsageError(
             f"Trial {trial.number} has no launch command.",
-            why=f"It was measured on a server that was running already, at {experiment.deployment.url}.",
-            remedy="Look at how that server was started.",
+            why=f"It was measured on a server that was already running, at {experiment.deployment.url}.",
+            remedy="See how that server was started.",
         )
     return UsageError(
         f"Trial {trial.number} has no launch command.",

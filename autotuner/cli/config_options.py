@@ -1,4 +1,4 @@
-"""The options that compose a configuration, shared by every command that needs one."""
+"""The options that compose a configuration, shared by the commands that need one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConfigOptions:
-    """What the command line says about the configuration; None where it says nothing."""
+    """Configuration options of the command line; None where an option was not given."""
 
     model: Annotated[
         str | None,
@@ -47,9 +47,9 @@ class ConfigOptions:
             "--model",
             "-m",
             metavar="PATH|ID",
-            help="Model: a local folder or a Hugging Face id; for sim also a bundled name, such as llama-3.1-8b.",
+            help="Local folder or Hugging Face id of the model; for sim also a bundled name, such as llama-3.1-8b.",
             panel=SERVE,
-            default="from the profile, else llama-3.1-8b for sim, the served one for --url",
+            default="from the profile, else llama-3.1-8b for sim, the served model for --url",
         ),
     ] = None
     runtime: Annotated[
@@ -68,9 +68,9 @@ class ConfigOptions:
         option(
             "--deployment",
             metavar="MODE",
-            help="Where the engine runs: process, docker, or external for a server that runs already.",
+            help="How the engine runs: process, docker, or external for a server that is already running.",
             panel=SERVE,
-            default=profile_or("docker for a real engine where a daemon answers, else process"),
+            default=profile_or("docker for a real engine if a daemon answers, else process"),
         ),
     ] = None
     url: Annotated[
@@ -78,7 +78,7 @@ class ConfigOptions:
         option(
             "--url",
             metavar="URL",
-            help="Measure the server that runs at this address, and launch none; implies --deployment external.",
+            help="Measure the server at this address instead of launching one; implies --deployment external.",
             panel=SERVE,
             default=profile_or("none"),
         ),
@@ -90,7 +90,7 @@ class ConfigOptions:
             "--profile",
             "-p",
             metavar="NAME|FILE[,...]",
-            help="Profiles to compose, in this order; repeatable. `autotune profiles list` lists them.",
+            help="Profiles to apply, in this order; repeatable. See `autotune profiles list`.",
             panel=CONFIGURATION,
             default="none",
         ),
@@ -100,7 +100,7 @@ class ConfigOptions:
         option(
             "--layer",
             metavar="NAME|FILE",
-            help="Preset layer to add before the profiles, such as fp8-default; repeatable.",
+            help="Preset layer to apply before the profiles, such as fp8-default; repeatable.",
             panel=CONFIGURATION,
             default="none",
         ),
@@ -131,7 +131,7 @@ class ConfigOptions:
         option(
             "--override-mode",
             metavar="patch|replace",
-            help="patch lays the overrides on top of the layers; replace uses the overrides alone.",
+            help="patch applies the overrides on top of the layers; replace uses the overrides alone.",
             panel=CONFIGURATION,
         ),
     ] = "patch"
@@ -139,7 +139,7 @@ class ConfigOptions:
         bool,
         option(
             "--allow-unknown-profiles",
-            help="Skip a profile that does not exist, with a warning.",
+            help="Warn about unknown profiles instead of failing.",
             panel=CONFIGURATION,
         ),
     ] = False
@@ -155,7 +155,7 @@ class ConfigOptions:
         option(
             "--seed",
             metavar="N",
-            help="Seed of request lengths, arrivals and the search.",
+            help="Random seed of request lengths, arrivals and the search.",
             panel=LOAD,
             default=profile_or("0"),
         ),
@@ -166,7 +166,7 @@ class ConfigOptions:
         option(
             "--objective",
             metavar="OBJECTIVE",
-            help="What is best: minimize_latency, minimize_ttft, minimize_tpot, maximize_throughput,"
+            help="What to optimize: minimize_latency, minimize_ttft, minimize_tpot, maximize_throughput,"
             " maximize_goodput or minimize_cost.",
             panel=SEARCH,
             default=profile_or("minimize_latency"),
@@ -177,7 +177,7 @@ class ConfigOptions:
         option(
             "--strategy",
             metavar="STRATEGY",
-            help="How candidates are chosen: racing, grid_search, random or bayesian.",
+            help="Search strategy: racing, grid_search, random or bayesian.",
             panel=SEARCH,
             default=profile_or("racing"),
         ),
@@ -187,7 +187,7 @@ class ConfigOptions:
         option(
             "--evaluator",
             metavar="EVALUATOR",
-            help="Where figures come from: measured, by load on launched servers, or simulated, in virtual time.",
+            help="Evaluator: measured (load on real servers) or simulated (in virtual time).",
             panel=SEARCH,
             default=profile_or("measured"),
         ),
@@ -196,7 +196,7 @@ class ConfigOptions:
         bool,
         option(
             "--find-capacity",
-            help="Find the highest load at which each candidate meets its targets, between the loads given or"
+            help="Find the highest load at which each candidate meets the targets, between the given loads or"
             " 1 and 1024 in flight.",
             panel=SEARCH,
         ),
@@ -206,8 +206,8 @@ class ConfigOptions:
         option(
             "--max-iterations",
             metavar="N",
-            help="Launch at most this many candidates, the engine's defaults among them; launches that confirm the"
-            " winner come on top.",
+            help="Maximum number of candidates to launch, including the engine's defaults; launches that confirm"
+            " the winner are extra.",
             panel=SEARCH,
             default=profile_or("10"),
         ),
@@ -217,9 +217,9 @@ class ConfigOptions:
         option(
             "--gpu",
             metavar="TYPE",
-            help="GPU type, such as H100: picks the parameters to try, and what is predicted or simulated.",
+            help="GPU type, such as H100; selects GPU-specific layers and what is predicted or simulated.",
             panel=HARDWARE,
-            default="from the profile, else that of this machine for a real engine",
+            default="from the profile, else this machine's for a real engine",
         ),
     ] = None
     gpus: Annotated[
@@ -227,9 +227,9 @@ class ConfigOptions:
         option(
             "--gpus",
             metavar="I[,I...]",
-            help="Use these GPUs of this machine, by index.",
+            help="Indices of the GPUs to use on this machine.",
             panel=HARDWARE,
-            default=profile_or("any that are idle"),
+            default=profile_or("all idle ones"),
         ),
     ] = None
     total_gpus: Annotated[
@@ -237,9 +237,9 @@ class ConfigOptions:
         option(
             "--total-gpus",
             metavar="N",
-            help="Use at most this many GPUs.",
+            help="Maximum number of GPUs to use.",
             panel=HARDWARE,
-            default="from the profile, else all of this machine for a real engine",
+            default="from the profile, else all of this machine's for a real engine",
         ),
     ] = None
     price: Annotated[
@@ -247,31 +247,31 @@ class ConfigOptions:
         option(
             "--price",
             metavar="PRICE",
-            help="What one GPU costs for an hour, in any one currency.",
+            help="Price per GPU-hour, in any currency.",
             panel=HARDWARE,
             default=profile_or("none; costs are in GPU-seconds"),
         ),
     ] = None
 
     def compose(self) -> Composition:
-        """Compose and validate the configuration asked for."""
+        """Compose and validate the configuration."""
         from autotuner.config import compose
 
         return compose(self.context())
 
     def context(self) -> TaskContext:
-        """The composition's inputs, with this machine for what they leave open, and a running server's model."""
+        """Inputs of the composition; this machine fills in defaults, a running server its model."""
         from autotuner.config import TaskContext, resolved_context
         from autotuner.config.overrides import COMMAND_LINE
         from autotuner.launchers.machine import LocalMachine
 
         overrides = self._overrides()
-        place = overrides.get("deployment")
-        runs_already = isinstance(place, Mapping) and place.get("url") is not None
+        deployment = overrides.get("deployment")
+        has_url = isinstance(deployment, Mapping) and deployment.get("url") is not None
         context = TaskContext(
             model_name=self.model,
             base_runtime=self.runtime,
-            deployment_mode=self.deployment or ("external" if runs_already else None),
+            deployment_mode=self.deployment or ("external" if has_url else None),
             profiles=[name for text in self.profile or [] for name in text.split(",")],
             layers=list(self.layer or []),
             slo_config=parse_slo(self.slo),
@@ -293,17 +293,22 @@ class ConfigOptions:
         from autotuner.config import Overrides, leaves, merge, read_overrides
         from autotuner.config.overrides import COMMAND_LINE
 
-        read = read_overrides(self.config or [], self.set or [])
-        load = read.get("benchmark")
-        flags = self._option_overrides(load if isinstance(load, Mapping) else {})
-        return Overrides(merge(read, flags), {**read.places, **dict.fromkeys(leaves(flags), COMMAND_LINE)})
+        overrides = read_overrides(self.config or [], self.set or [])
+        benchmark_overrides = overrides.get("benchmark")
+        option_overrides = self._option_overrides(
+            benchmark_overrides if isinstance(benchmark_overrides, Mapping) else {}
+        )
+        return Overrides(
+            merge(overrides, option_overrides),
+            {**overrides.places, **dict.fromkeys(leaves(option_overrides), COMMAND_LINE)},
+        )
 
     def _request_rates(self, benchmark_overrides: Mapping[str, Any]) -> list[float | str] | None:
-        """The rates asked for, else a trace's own where nothing names a load; `said` is the overrides' benchmark."""
+        """Rates of --rate; without any load option, the recorded rate of a timed trace."""
         from autotuner.experiment import TRACE_RATE
         from autotuner.workload import arrivals
 
-        named = (
+        has_load = (
             self.concurrency
             or self.find_capacity
             or benchmark_overrides.get("num_concurrency")
@@ -311,7 +316,7 @@ class ConfigOptions:
         )
         if (
             self.rate
-            or named
+            or has_load
             or not arrivals.are_timed_traces(parse_scenarios(self.scenario) or [], benchmark_overrides.get("arrival"))
         ):
             return parse_rates(self.rate)
@@ -348,32 +353,30 @@ class ConfigOptions:
             "deployment": {"url": self.url, "api_key_env": self.api_key_env},
             "hardware": {"gpus": parse_numbers("--gpus", self.gpus, int), "price_per_gpu_hour": self.price},
         }
-        benchmark_overrides = {
-            name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()
-        }
-        return {name: body for name, body in benchmark_overrides.items() if body}
+        overrides = {name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()}
+        return {name: body for name, body in overrides.items() if body}
 
 
 def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all options of `Asked`; it receives them as its first argument."""
-    shared = get_type_hints(ConfigOptions, include_extras=True)
-    own = get_type_hints(function, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    options = [
-        inspect.Parameter(field.name, keyword, default=field.default, annotation=shared[field.name])
+    """Decorator: add all options of ConfigOptions to a command, which receives them as its first argument."""
+    option_hints = get_type_hints(ConfigOptions, include_extras=True)
+    command_hints = get_type_hints(function, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    option_parameters = [
+        inspect.Parameter(field.name, kind, default=field.default, annotation=option_hints[field.name])
         for field in dataclasses.fields(ConfigOptions)
     ]
-    rest = [
-        parameter.replace(kind=keyword, annotation=own[name])
+    command_parameters = [
+        parameter.replace(kind=kind, annotation=command_hints[name])
         for name, parameter in list(inspect.signature(function).parameters.items())[1:]
     ]
-    names = {option.name for option in options}
+    names = {option.name for option in option_parameters}
 
     @functools.wraps(function)
-    def call(**values: Any) -> None:
-        asked = ConfigOptions(**{name: values.pop(name) for name in names})
-        function(asked, **values)
+    def wrapper(**values: Any) -> None:
+        config_options = ConfigOptions(**{name: values.pop(name) for name in names})
+        function(config_options, **values)
 
-    call.__signature__ = inspect.Signature([*options, *rest])  # type: ignore[attr-defined]
-    call.__annotations__ = {**shared, **own}
-    return call
+    wrapper.__signature__ = inspect.Signature([*option_parameters, *command_parameters])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {**option_hints, **command_hints}
+    return wrapper

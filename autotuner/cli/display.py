@@ -1,4 +1,4 @@
-"""The only place that prints: results on stdout, everything else on stderr."""
+"""The only module that prints: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autotuner.report.table import Table
 
 MAX_TEXT_WIDTH = 100
-"""Columns that running text takes at most."""
+"""Maximum width of running text, in characters."""
 
 OMITTED_COLUMNS = "Left out at {width} columns: {titles}."
 
@@ -35,12 +35,12 @@ def _console(*, stderr: bool) -> Console:
 
 
 def stdout_console() -> Console:
-    """Where results go."""
+    """The console of results."""
     return _with_width(_console(stderr=False))
 
 
 def stderr_console() -> Console:
-    """Where progress, notes and errors go."""
+    """The console of progress, notes and errors."""
     return _with_width(_console(stderr=True))
 
 
@@ -51,33 +51,32 @@ def _with_width(console: Console) -> Console:
 
 
 def _columns_variable() -> int | None:
-    """The width that the environment asks for."""
+    """The width in the environment variable COLUMNS."""
     columns = os.environ.get("COLUMNS", "")
     return int(columns) if columns.isdigit() and int(columns) > 0 else None
 
 
 def _width_limit(console: Console) -> int | None:
-    """The width that output has to fit; None in a pipe, which has none."""
+    """Maximum width of the output; None in a pipe without COLUMNS."""
     return console.width if console.is_terminal or _columns_variable() else None
 
 
 def error(exception: AutotuneError) -> None:
-    """One paragraph: what happened, why, what to do."""
+    """Print an error on stderr: what happened, why, what to do."""
     _print_paragraph("Error", str(exception))
 
 
 def warning(text: str) -> None:
-    """A warning on stderr."""
     _print_paragraph("Warning", text)
 
 
 def unexpected_error(exception: Exception) -> None:
-    """A defect of autotune itself, in one paragraph."""
-    where = traceback.extract_tb(exception.__traceback__)[-1]
+    """Report a defect of autotune itself on stderr."""
+    frame = traceback.extract_tb(exception.__traceback__)[-1]
     _print_paragraph(
         "Error",
         f"autotune failed on something it did not expect: {type(exception).__name__}: {exception} "
-        f"({Path(where.filename).name}:{where.lineno}). What was measured before is kept in the run folder. "
+        f"({Path(frame.filename).name}:{frame.lineno}). What was measured before is kept in the run folder. "
         "Please report this with the output of the same command with `autotune --debug`.",
     )
 
@@ -88,7 +87,7 @@ def _print_paragraph(label: str, text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     stderr_console().print(text, markup=False, soft_wrap=True)
 
 
@@ -98,7 +97,7 @@ class _NoteHandler(logging.Handler):
 
 
 def relay_log() -> None:
-    """Show what the package logs, such as the progress of a pull, as notes."""
+    """Show the package's log messages, such as the progress of an image pull, as notes."""
     log = logging.getLogger("autotuner")
     log.setLevel(logging.INFO)
     log.handlers = [_NoteHandler()]
@@ -106,17 +105,17 @@ def relay_log() -> None:
 
 
 def line(text: str = "") -> None:
-    """A line on stdout."""
+    """Print a line on stdout."""
     sys.stdout.write(text + "\n")
 
 
 def sentence(text: str, indent: str = "") -> None:
-    """Running text on stdout: one line in a pipe, wrapped at words elsewhere, its later lines behind `indent`."""
+    """Print text on stdout: one line in a pipe, else wrapped at words, with continuation lines indented by `indent`."""
     sys.stdout.write(_wrap(text, stdout_console(), indent) + "\n")
 
 
 def progress(text: str) -> None:
-    """Running text on stderr, wrapped as a `sentence` is."""
+    """Print a progress message on stderr, wrapped like `sentence`."""
     stderr_console().print(_wrap(text, stderr_console(), "    "), markup=False, soft_wrap=True)
 
 
@@ -134,12 +133,12 @@ def _wrap(text: str, console: Console, indent: str) -> str:
 
 
 def text(body: str) -> None:
-    """A block on stdout, as it is."""
+    """Print a block of text on stdout, unwrapped."""
     sys.stdout.write(body if body.endswith("\n") else body + "\n")
 
 
 def json(data: Any) -> None:
-    """Machine-readable output on stdout."""
+    """Print data as JSON on stdout."""
     sys.stdout.write(json_module.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -152,37 +151,37 @@ def table(
     bold_row: int | None = None,
     priorities: Mapping[str, int] | None = None,
 ) -> None:
-    """A table of rows; `right` columns are right-aligned, row `emphasise` is bold.
+    """Print a table on stdout; `numeric` columns are right-aligned and never broken, row `bold_row` is bold.
 
-    Where there is no room for all columns, those of the highest of `priorities` are left out first,
-    those of 0 or of none never.
+    If the terminal is too narrow, columns with the highest of `priorities` are omitted first, those
+    with 0 or without one never.
     """
-    shown = [ColumnSpec(name, name in numeric, (priorities or {}).get(name, 0)) for name in columns]
-    grid = TableLayout(shown, list(rows), _width_limit(stdout_console()))
-    _print_table(grid, title, bold_row)
-    _print_omitted_columns(grid)
+    specs = [ColumnSpec(name, name in numeric, (priorities or {}).get(name, 0)) for name in columns]
+    layout = TableLayout(specs, list(rows), _width_limit(stdout_console()))
+    _print_table(layout, title, bold_row)
+    _print_omitted_columns(layout)
 
 
 def report_table(contents: Table, title: str = "", already_printed: Sequence[str] = ()) -> list[str]:
-    """A table of a report: at the width there is, with its legends, what was left out, and its notes.
+    """Print a report table with its legends, omitted columns and notes.
 
-    Gives the lines that name what had no room in it; those that are `known` are not repeated.
+    Returns the lines that list cells below the table; those in `already_printed` are not printed again.
     """
-    grid = TableLayout(list(contents.columns), contents.cell_texts(), _width_limit(stdout_console()))
-    _print_table(grid, title, contents.winner_row)
-    below = grid.lines_below()
-    for text in below:
+    layout = TableLayout(list(contents.columns), contents.cell_texts(), _width_limit(stdout_console()))
+    _print_table(layout, title, contents.winner_row)
+    lines_below = layout.lines_below()
+    for text in lines_below:
         if text not in already_printed:
             sentence(text, indent="    ")
     for text in contents.shared_settings:
         sentence(text, indent="    ")
-    shown = [column.title for column in grid.columns]
-    for text in contents.legends(shown):
+    titles = [column.title for column in layout.columns]
+    for text in contents.legends(titles):
         sentence(text)
-    _print_omitted_columns(grid)
+    _print_omitted_columns(layout)
     for text in contents.notes:
         sentence(text)
-    return below
+    return lines_below
 
 
 def _print_omitted_columns(layout: TableLayout) -> None:
@@ -192,18 +191,18 @@ def _print_omitted_columns(layout: TableLayout) -> None:
 
 
 def _print_table(layout: TableLayout, title: str, bold_row: int | None) -> None:
-    """Print a table; one that cannot be made to fit is not cut either."""
+    """Print a table; one that is still too wide is not cut."""
     from rich.text import Text
 
     console = stdout_console()
     if title:
         console.print(Text(_wrap(title, console, ""), style="bold"), soft_wrap=True)
-    made = layout.rich_table(bold_row)
+    rich_table = layout.rich_table(bold_row)
     if console.is_terminal:
-        console.print(made, crop=False, no_wrap=True, overflow="ignore")
+        console.print(rich_table, crop=False, no_wrap=True, overflow="ignore")
         return
     with console.capture() as captured:
-        console.print(made, crop=False, no_wrap=True, overflow="ignore")
+        console.print(rich_table, crop=False, no_wrap=True, overflow="ignore")
     text("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
@@ -214,10 +213,10 @@ def make_table(
     width: int,
     bold_row: int | None = None,
 ) -> Any:
-    """A rich table of `width` characters at most, for a view that draws it itself."""
+    """A rich table of at most `width` characters, for a live view."""
     return TableLayout(columns, rows, width).rich_table(bold_row)
 
 
 def discard_output() -> None:
-    """Let the interpreter exit quietly after the reader of stdout has gone."""
+    """Let the interpreter exit quietly after the reader of stdout has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`autotune doctor`: what this machine can run."""
+"""`autotune doctor`: the engines and hardware of this machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ def doctor(as_json: Annotated[bool, JSON_OPTION] = False) -> None:
 
     findings = check_machine()
     if as_json:
-        display.json([{"part": f.part, "state": f.state, "found": f.details, "remedy": f.remedy} for f in findings])
+        display.json(
+            [
+                {"part": finding.part, "state": finding.state, "found": finding.details, "remedy": finding.remedy}
+                for finding in findings
+            ]
+        )
         return
-    part = max(len(f.part) for f in findings)
-    state = max(len(f.state) for f in findings)
-    indent = " " * (part + state + 4)
-    for f in findings:
+    part_width = max(len(finding.part) for finding in findings)
+    state_width = max(len(finding.state) for finding in findings)
+    indent = " " * (part_width + state_width + 4)
+    for finding in findings:
         # running text keeps paths whole, which a cell of a table would break
-        display.sentence(f"{f.part:<{part}}  {f.state:<{state}}  {f.details}", indent)
-        if f.remedy:
-            display.sentence(f"{indent}To change that: {f.remedy}", indent)
+        display.sentence(f"{finding.part:<{part_width}}  {finding.state:<{state_width}}  {finding.details}", indent)
+        if finding.remedy:
+            display.sentence(f"{indent}To change that: {finding.remedy}", indent)
     display.line("The simulated engine runs on any machine: autotune run --profile quick-test")

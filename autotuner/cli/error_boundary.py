@@ -1,4 +1,4 @@
-"""The edge of the command line: every error becomes one paragraph and an exit code."""
+"""The error boundary of the command line: every error becomes one paragraph and an exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
     """A command group that reports errors instead of raising them, unless `--debug` is given."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command and turn what it raises into an exit code."""
+        """Run the command and turn its exceptions into exit codes."""
         from autotuner.cli import display
 
         try:

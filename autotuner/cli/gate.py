@@ -1,4 +1,4 @@
-"""`--fail-on`: which verdicts end a command with exit code 1, so that a pipeline can be gated."""
+"""`--fail-on`: which verdicts make a command exit with 1, for CI gates."""
 
 from __future__ import annotations
 
@@ -16,27 +16,24 @@ FAIL_ON_VALUES = ("undecided", "infeasible", "none")
 FAIL_ON_OPTION = option(
     "--fail-on",
     metavar="|".join(FAIL_ON_VALUES),
-    help="Verdict that exits with 1: infeasible (nothing meets the targets), undecided (nothing is proven to meet"
-    " them), or none.",
+    help="Verdict that exits with 1: infeasible (no result meets the targets), undecided (no result is proven to"
+    " meet them), or none.",
     panel=OUTPUT,
 )
 
-LONGER_WINDOWS_REMEDY = "Let windows go on longer: --max-duration, or --max-requests where that ended them."
+LONGER_WINDOWS_REMEDY = "Allow longer windows: raise --max-duration, or --max-requests where that ended them."
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What fails: nothing that meets the targets, and a winner whose targets are met but not proven.
-
-    Where nothing could be measured there is nothing to judge, and every gate fails.
-    """
+    """Which verdicts of a run or load test are failures; having no measurement always is one."""
 
     fails_on_infeasible: bool = True
     fails_on_undecided: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Gate:
-        """The gate of `undecided,infeasible`; one that asks for proof does not accept a miss either."""
+        """Parse the value of --fail-on; `infeasible` is always included unless it is `none`."""
         from autotuner.errors import UsageError, unknown_name_message
 
         names = [name.strip() for name in text.split(",")]
@@ -48,22 +45,22 @@ class Gate:
                 )
         if "none" in names and len(set(names)) > 1:
             raise UsageError(
-                "--fail-on none says that nothing fails.",
-                why=f"It stands beside {', '.join(name for name in names if name != 'none')}.",
+                "--fail-on none cannot be combined with other values.",
+                why=f"It was given with {', '.join(name for name in names if name != 'none')}.",
                 remedy="Keep one of them.",
             )
         return cls(fails_on_infeasible="none" not in names, fails_on_undecided="undecided" in names)
 
     def check_ranking(self, ranking: Ranking) -> None:
-        """Raise what fails; what does not is a warning."""
+        """Raise if the winner of a run fails the gate, else warn."""
         from autotuner.cli.results import no_winner_error
         from autotuner.core import Verdict
         from autotuner.errors import UndecidedError
 
         winner = ranking.winner
         if winner is None:
-            measured = any(standing.value is not None for standing in ranking.standings)
-            _raise_or_warn(no_winner_error(ranking), fails=self.fails_on_infeasible or not measured)
+            has_measurement = any(standing.value is not None for standing in ranking.standings)
+            _raise_or_warn(no_winner_error(ranking), fails=self.fails_on_infeasible or not has_measurement)
         elif winner.verdict is Verdict.UNDECIDED:
             error = UndecidedError(
                 "The winner's targets are met, but not proven.", why=winner.reason, remedy=LONGER_WINDOWS_REMEDY
@@ -71,7 +68,7 @@ class Gate:
             _raise_or_warn(error, fails=self.fails_on_undecided)
 
     def check_load_test(self, result: BenchResult) -> None:
-        """The same for a load test, whose best load point counts."""
+        """Raise if the best load point of a load test fails the gate, else warn."""
         from autotuner.cli.results import VERDICT_REMEDIES
         from autotuner.core import Verdict
         from autotuner.errors import NoFeasibleError, UndecidedError
@@ -79,18 +76,18 @@ class Gate:
         points = {point.result.verdict: point for point in reversed(result.load_points)}
         if Verdict.FEASIBLE in points:
             return
-        if (open_one := points.get(Verdict.UNDECIDED)) is not None:
-            undecided = UndecidedError(
+        if (undecided_point := points.get(Verdict.UNDECIDED)) is not None:
+            undecided_error = UndecidedError(
                 "A load point met the targets, and none is proven to.",
-                why=f"{open_one.result.load_point}: {result.reason(open_one)}",
+                why=f"{undecided_point.result.load_point}: {result.reason(undecided_point)}",
                 remedy=LONGER_WINDOWS_REMEDY,
             )
-            _raise_or_warn(undecided, fails=self.fails_on_undecided)
+            _raise_or_warn(undecided_error, fails=self.fails_on_undecided)
             return
         last = result.load_points[-1]
-        nothing = "No load point gave figures that can be trusted."
+        no_valid_points = "No load point gave a valid measurement."
         error = NoFeasibleError(
-            "No load point met the targets." if result.slo.terms else nothing,
+            "No load point met the targets." if result.slo.terms else no_valid_points,
             why=f"The last, {last.result.load_point}, is {last.result.verdict}: {result.reason(last)}",
             remedy=VERDICT_REMEDIES.get(last.result.verdict, ""),
         )

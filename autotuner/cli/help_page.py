@@ -1,4 +1,4 @@
-"""The help page of a command: options in groups with their defaults, and examples that can be pasted."""
+"""Help page of a command: grouped options with defaults, and examples to paste."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typer.core import TyperCommand, TyperGroup
 from autotuner.cli.examples import EXAMPLES, Example
 
 MAX_WIDTH = 100
-"""Columns of a page on a wider terminal; longer lines are hard to read."""
+"""Maximum page width in characters; longer lines are hard to read."""
 
 MAX_HELP_COLUMN = 30
-"""Where help begins at the latest; longer names of options stand on a line of their own."""
+"""Rightmost column at which help text starts; longer option names get a line of their own."""
 
 MARGIN = GAP = "  "
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 MAX_UNBROKEN_DEFAULT = 24
-"""Characters of a default that is kept on one line."""
+"""Defaults shorter than this are not broken over lines, in characters."""
 
 OTHER_OPTIONS = "Other"
 COMMANDS = "Commands"
@@ -36,100 +36,104 @@ TUNE, LOAD_TEST, CONFIGURE, PREDICT, MACHINE = (
     "This machine",
 )
 COMMAND_GROUPS = (COMMANDS, TUNE, LOAD_TEST, CONFIGURE, PREDICT, MACHINE)
-"""In the order in which they are shown."""
+"""Groups of commands in display order."""
 
 
 class HelpPageMixin:
-    """What a command needs to show its help like this; for a class of Typer's own."""
+    """Mixin for Typer's command classes that renders their help with this module."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the page for the width of the terminal."""
+        """Write the help page for the width of the terminal."""
         formatter.write(render_page(self, ctx, min(MAX_WIDTH, shutil.get_terminal_size().columns)))
 
     def collect_usage_pieces(self: Any, ctx: Any) -> list[str]:
-        """What follows the command's name in the usage line."""
+        """Parts of the usage line after the command's name."""
         commands = ["COMMAND [ARGS]..."] if hasattr(self, "commands") else []
         return [self.options_metavar, *map(argument_usage, arguments(self)), *commands]
 
     def parse_args(self: Any, ctx: Any, args: list[str]) -> list[str]:
-        """Let an option whose metavar is in brackets stand without its value, which is empty then."""
-        optional = [each for each in self.params if not is_argument(each) and metavar(each).startswith("[")]
-        alone = {name for each in optional for name in each.opts}
-        parsed: list[str] = super().parse_args(ctx, list(_with_empty_values(args, alone)))  # type: ignore[misc]
+        """Allow an option with a bracketed metavar to be given without a value; its value is then empty."""
+        optional_value = [
+            parameter for parameter in self.params if not is_argument(parameter) and metavar(parameter).startswith("[")
+        ]
+        names = {name for parameter in optional_value for name in parameter.opts}
+        parsed: list[str] = super().parse_args(ctx, list(_with_empty_values(args, names)))  # type: ignore[misc]
         return parsed
 
 
 class HelpCommand(HelpPageMixin, TyperCommand):
-    """A command with such a page."""
+    """A command with this help page."""
 
 
 class HelpGroup(HelpPageMixin, TyperGroup):
-    """A group of commands with such a page."""
+    """A group of commands with this help page."""
 
 
 def _with_empty_values(args: Sequence[str], optional_value_names: set[str]) -> Iterator[str]:
-    for position, word in enumerate(args):
+    for position, argument in enumerate(args):
         following = args[position + 1 : position + 2]
-        yield f"{word}=" if word in optional_value_names and (not following or following[0].startswith("-")) else word
+        yield (
+            f"{argument}="
+            if argument in optional_value_names and (not following or following[0].startswith("-"))
+            else argument
+        )
 
 
-# what a parameter says of itself, for the page and for the reference
+# properties of a parameter, for the help page and the reference
 
 
 def is_argument(parameter: Any) -> bool:
-    """Whether it is given by its place."""
     return bool(parameter.param_type_name == "argument")
 
 
 def is_flag(parameter: Any) -> bool:
-    """Whether it takes no value."""
     return bool(getattr(parameter, "is_flag", False))
 
 
 def option_names(parameter: Any) -> list[str]:
-    """The names of an option, the short one first."""
+    """Names of an option, short ones first."""
     return sorted(parameter.opts, key=lambda name: name.startswith("--"))
 
 
 def metavar(parameter: Any) -> str:
-    """What stands for the value; empty for a flag."""
+    """Placeholder of the value; empty for a flag."""
     if is_flag(parameter):
         return ""
     return str(parameter.metavar or parameter.name.upper().replace("_", "-"))
 
 
 def default_text(parameter: Any) -> str:
-    """What holds where it is not given; empty for a flag, and for what must be given."""
-    shown = getattr(parameter, "show_default", True)
+    """Text of the default; empty for flags and required parameters."""
+    show_default = getattr(parameter, "show_default", True)
     if is_flag(parameter) or parameter.required:
         return ""
-    if isinstance(shown, str):
-        return shown
+    if isinstance(show_default, str):
+        return show_default
     value = parameter.default
-    return "" if not shown or value is None or callable(value) else str(value)
+    return "" if not show_default or value is None or callable(value) else str(value)
 
 
 def arguments(command: Any) -> list[Any]:
-    """The parameters given by place."""
+    """Positional parameters of a command."""
     return [parameter for parameter in command.params if is_argument(parameter)]
 
 
 def argument_usage(argument: Any) -> str:
-    """An argument in the usage line."""
+    """An argument as the usage line shows it."""
     name = metavar(argument) if argument.required else f"[{metavar(argument)}]"
     return name if argument.nargs == 1 else f"{name}..."
 
 
 def parameter_groups(command: Any, ctx: Any) -> dict[str, list[Any]]:
-    """The parameters that are shown, by the title of their group, in order; help comes last."""
-    found: dict[str, list[Any]] = {}
-    every = [each for each in command.get_params(ctx) if not getattr(each, "hidden", False)]
-    titles = {id(each): _group_title(each) for each in every}
+    """Visible parameters by group title, in display order, with OTHER_OPTIONS last."""
+    groups: dict[str, list[Any]] = {}
+    parameters = [parameter for parameter in command.get_params(ctx) if not getattr(parameter, "hidden", False)]
+    titles = {id(parameter): _group_title(parameter) for parameter in parameters}
     for title in sorted(
         {*titles.values()}, key=lambda title: (title == OTHER_OPTIONS, list(titles.values()).index(title))
     ):
-        found[title] = [each for each in every if titles[id(each)] == title]
-    return found
+        groups[title] = [parameter for parameter in parameters if titles[id(parameter)] == title]
+    return groups
 
 
 def _group_title(parameter: Any) -> str:
@@ -137,16 +141,16 @@ def _group_title(parameter: Any) -> str:
 
 
 def subcommand_groups(command: Any) -> dict[str, list[Any]]:
-    """The subcommands of a command, by the title of their group, in order."""
-    found: dict[str, list[Any]] = {title: [] for title in COMMAND_GROUPS}
-    for each in getattr(command, "commands", {}).values():
-        if not each.hidden:
-            found.setdefault(getattr(each, "rich_help_panel", None) or COMMANDS, []).append(each)
-    return {title: commands for title, commands in found.items() if commands}
+    """Visible subcommands by group title, in display order."""
+    groups: dict[str, list[Any]] = {title: [] for title in COMMAND_GROUPS}
+    for subcommand in getattr(command, "commands", {}).values():
+        if not subcommand.hidden:
+            groups.setdefault(getattr(subcommand, "rich_help_panel", None) or COMMANDS, []).append(subcommand)
+    return {title: commands for title, commands in groups.items() if commands}
 
 
 def examples_for(ctx: Any) -> Sequence[Example]:
-    """The examples of the command that is being helped with."""
+    """Examples of the command of this context."""
     path: list[str] = []
     while ctx.parent is not None:
         path.insert(0, ctx.info_name)
@@ -159,48 +163,50 @@ def examples_for(ctx: Any) -> Sequence[Example]:
 
 @dataclass(frozen=True)
 class HelpEntry:
-    """A name with what is said of it."""
+    """A name with its help text."""
 
     name: str
     text: str
 
 
 def render_page(command: Any, ctx: Any, width: int) -> str:
-    """The whole page, no line longer than `width` but those of examples, which are to be pasted."""
+    """Render the page; only lines of examples may be longer than `width`, so that they can be pasted."""
     sections = {
-        title: [HelpEntry(each.name, next(paragraphs(each), "")) for each in commands]
+        title: [HelpEntry(item.name, next(paragraphs(item), "")) for item in commands]
         for title, commands in subcommand_groups(command).items()
     }
     for title, parameters in parameter_groups(command, ctx).items():
-        sections[title] = [HelpEntry(_parameter_label(each), _parameter_text(each)) for each in parameters]
-    longest = max(len(entry.name) for entries in sections.values() for entry in entries)
-    column = min(MAX_HELP_COLUMN, longest + len(MARGIN) + len(GAP))
+        sections[title] = [HelpEntry(_parameter_label(item), _parameter_text(item)) for item in parameters]
+    max_name_width = max(len(entry.name) for entries in sections.values() for entry in entries)
+    column = min(MAX_HELP_COLUMN, max_name_width + len(MARGIN) + len(GAP))
     usage = " ".join((ctx.command_path, *command.collect_usage_pieces(ctx)))
-    parts = [f"Usage: {usage}", *(textwrap.fill(each, width) for each in paragraphs(command))]
+    parts = [f"Usage: {usage}", *(textwrap.fill(item, width) for item in paragraphs(command))]
     parts += [_section(title, entries, column, width) for title, entries in sections.items()]
-    if shown := examples_for(ctx):
-        lines = "\n".join(f"{MARGIN}{each.purpose}:\n{textwrap.indent(each.command, 2 * MARGIN)}" for each in shown)
+    if examples := examples_for(ctx):
+        lines = "\n".join(f"{MARGIN}{item.purpose}:\n{textwrap.indent(item.command, 2 * MARGIN)}" for item in examples)
         parts.append(f"{_bold('Examples')}\n{lines}")
     return "\n\n".join(parts) + "\n"
 
 
 def paragraphs(command: Any) -> Iterator[str]:
-    """The paragraphs of a command's help, each on one line."""
-    for each in inspect.cleandoc(command.help or "").split("\n\n"):
-        yield " ".join(each.split())
+    """Paragraphs of a command's help, each as one line."""
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        yield " ".join(paragraph.split())
 
 
 def _parameter_label(parameter: Any) -> str:
     if is_argument(parameter):
         return metavar(parameter)
-    listed = option_names(parameter)
-    indent = "    " if listed[0].startswith("--") else ""
-    return f"{indent}{', '.join(listed)} {metavar(parameter)}".rstrip()
+    names = option_names(parameter)
+    indent = "    " if names[0].startswith("--") else ""
+    return f"{indent}{', '.join(names)} {metavar(parameter)}".rstrip()
 
 
 def _parameter_text(parameter: Any) -> str:
-    note = default_note(parameter)
-    return f"{parameter.help or ''} {note.replace(' ', NO_BREAK_SPACE) if len(note) < MAX_UNBROKEN_DEFAULT else note}".rstrip()
+    default = default_note(parameter)
+    if len(default) < MAX_UNBROKEN_DEFAULT:
+        default = default.replace(" ", NO_BREAK_SPACE)
+    return f"{parameter.help or ''} {default}".rstrip()
 
 
 def default_note(parameter: Any) -> str:

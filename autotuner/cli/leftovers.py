@@ -1,4 +1,4 @@
-"""What an interrupted run leaves in its folder: a torn line, and the folder of the trial it was at."""
+"""Removal of what an interrupted run leaves in its folder: a truncated line, an unfinished trial's folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ RemovedItem = tuple[Literal["folder", "line"], str]
 
 
 def remove_half_written(root: Path) -> Iterator[RemovedItem]:
-    """Remove the unfinished trials of all runs under `root` that nobody is working on; what was removed."""
-    for path in sorted(found.parent for found in root.glob(f"*/{EXPERIMENT_FILE}")):
+    """Remove unfinished trials of all runs under `root` that are not in use, and yield what was removed."""
+    for path in sorted(file.parent for file in root.glob(f"*/{EXPERIMENT_FILE}")):
         try:
             store = RunStore.open(path)
             with store.lock():
                 yield from _remove_unfinished(store)
         except RunStoreError:
-            continue  # in use, or of another version
+            continue  # in use, or written by another version
 
 
 def _remove_unfinished(store: RunStore) -> Iterator[RemovedItem]:

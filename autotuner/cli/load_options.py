@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once, and how their texts are read."""
+"""Options shared by several commands, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -23,41 +23,39 @@ _OUTSIDE_BRACKETS = re.compile(r",(?![^()]*\))")
 
 
 def option(
-    *names: str, help: str, panel: str, metavar: str | None = None, default: str | None = None, **more: Any
+    *names: str, help: str, panel: str, metavar: str | None = None, default: str | None = None, **extra: Any
 ) -> Any:
-    """An option in one group of the help page; `default` says in words what holds where it is not given."""
-    shown = True if default is None else default
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, show_default=shown, **more)
+    """A Typer option in the group `panel` of the help page; `default` describes the default in words."""
+    show_default = True if default is None else default
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, show_default=show_default, **extra)
 
 
 def profile_or(default: str) -> str:
-    """A default that profiles may set otherwise."""
+    """Text of a default that profiles may override."""
     return f"from the profile, else {default}"
 
 
 DEFAULT_RUNS_FOLDER = Path("runs")
 RUNS_FOLDER_OPTION = option("--output", "-o", metavar="FOLDER", help="Folder that holds the runs.", panel=OUTPUT)
-RUN_ARGUMENT = typer.Argument(metavar="RUN", help="Run folder, or its name.", show_default="the newest run")
-JSON_OPTION = option("--json", help="Machine-readable result on stdout.", panel=OUTPUT)
+RUN_ARGUMENT = typer.Argument(metavar="RUN", help="Run folder or run name.", show_default="the newest run")
+JSON_OPTION = option("--json", help="Print the result as JSON on stdout.", panel=OUTPUT)
 
 
 def api_key_option(panel: str, default: str) -> Any:
-    """The key of a server that runs already."""
     return option(
         "--api-key-env",
         metavar="VARIABLE",
-        help="Environment variable that holds the API key of a running server; its value is never written.",
+        help="Environment variable with the API key of a running server; its value is never stored.",
         panel=panel,
         default=default,
     )
 
 
 def scenario_option(default: str) -> Any:
-    """Which requests are sent."""
     return option(
         "--scenario",
         metavar="SCENARIO",
-        help="Prompt and output tokens of the requests, such as D(1000,200), N(480,240)/(300,150) or"
+        help="Prompt and output tokens per request, such as D(1000,200), N(480,240)/(300,150) or"
         " file:trace.jsonl; repeatable.",
         panel=LOAD,
         default=default,
@@ -65,11 +63,10 @@ def scenario_option(default: str) -> Any:
 
 
 def concurrency_option(default: str) -> Any:
-    """The closed loops."""
     return option(
         "--concurrency",
         metavar="N[,N...]",
-        help="Closed loop: requests in flight at once; a load point for each.",
+        help="Closed loop: number of requests in flight; one load point each.",
         panel=LOAD,
         default=default,
     )
@@ -78,73 +75,68 @@ def concurrency_option(default: str) -> Any:
 RATE_OPTION = option(
     "--rate",
     metavar="R[,R...]",
-    help="Open loop: requests per second; a load point for each. trace replays a trace's own times.",
+    help="Open loop: requests per second; one load point each. trace replays the recorded arrival times.",
     panel=LOAD,
-    default="none; trace for a trace with times, where no load is named",
+    default="none; trace for a timed trace without other load options",
 )
 
 
 def duration_option(default: str) -> Any:
-    """The window."""
     return option(
         "--duration",
         metavar="SECONDS",
-        help="Least length of each load point's window, which goes on until its figures are known well enough.",
+        help="Minimum measurement window per load point; extended until the results are precise enough.",
         panel=LOAD,
         default=default,
     )
 
 
 def max_duration_option(default: str) -> Any:
-    """The end of the window in any case."""
     return option(
         "--max-duration",
         metavar="SECONDS",
-        help="Greatest length of each load point's window; the same as --duration for windows of equal length.",
+        help="Maximum measurement window per load point; set it to --duration for windows of equal length.",
         panel=LOAD,
         default=default,
     )
 
 
 def warmup_option(default: str) -> Any:
-    """What comes before the window."""
     return option(
-        "--warmup", metavar="SECONDS", help="Warm-up before each window; not measured.", panel=LOAD, default=default
+        "--warmup", metavar="SECONDS", help="Warm-up before each window, not measured.", panel=LOAD, default=default
     )
 
 
 def max_requests_option(default: str) -> Any:
-    """The most requests of a window."""
     return option(
         "--max-requests",
         metavar="N",
-        help="End a window after this many requests; others keep up the load until the last has ended.",
+        help="End a window after this many requests; further requests keep up the load until the last completes.",
         panel=LOAD,
         default=default,
     )
 
 
 def slo_option(default: str) -> Any:
-    """The targets."""
     return option(
         "--slo",
         metavar="NAME|FILE|TERMS",
-        help="Targets: a bundled SLO, a YAML file, or terms in seconds such as ttft=1.0,latency.p90=5; a name alone"
-        " is a target for each request, which 95% of them must meet.",
+        help="Targets: a bundled SLO, a YAML file, or terms in seconds such as ttft=1.0,latency.p90=5; a metric"
+        " without a statistic is a per-request target that 95% of requests must meet.",
         panel=TARGETS,
         default=default,
     )
 
 
 def parse_scenarios(texts: Sequence[str] | None) -> list[str] | None:
-    """The scenarios of `--scenario D(100,100),D(200,100) --scenario file:trace.jsonl`."""
+    """Split scenarios at commas outside brackets, as in `D(100,100),D(200,100)`; a file name is kept whole."""
     if texts is None:
         return None
     return [part for text in texts for part in ([text] if text.startswith("file:") else _OUTSIDE_BRACKETS.split(text))]
 
 
 def parse_numbers(option_name: str, text: str | None, number_type: type[int] | type[float]) -> list[Any] | None:
-    """The numbers of `1,8,64`; UsageError when one is not a number."""
+    """Parse `1,8,64`; UsageError if a part is not a number."""
     if text is None:
         return None
     try:
@@ -156,17 +148,17 @@ def parse_numbers(option_name: str, text: str | None, number_type: type[int] | t
 
 
 def parse_rates(text: str | None) -> list[float | str] | None:
-    """The rates of `2,4`, and of `trace`, a trace's own."""
+    """Parse `2,4,trace`, where `trace` stands for the recorded arrival times of a trace."""
     from autotuner.experiment import TRACE_RATE
 
     parts = text.split(",") if text is not None else []
-    named = [part for part in parts if part != TRACE_RATE]
-    rates = parse_numbers("--rate", ",".join(named), float) if named else []
+    numbers = [part for part in parts if part != TRACE_RATE]
+    rates = parse_numbers("--rate", ",".join(numbers), float) if numbers else []
     return [*(rates or []), *([TRACE_RATE] if TRACE_RATE in parts else [])] or None
 
 
 def parse_slo(text: str | None) -> Any:
-    """An SLO layer's name, an SLO file, or the mapping that `ttft=1.0,latency.p90=5` says."""
+    """Parse `ttft=1.0,latency.p90=5` into a mapping; a name or file of an SLO is returned as it is."""
     if text is None or "=" not in text:
         return text
     terms: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What this machine has, looked at part by part."""
+"""Checks of this machine for `autotune doctor`: GPUs, Docker, engines, load generator, disk, models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from autotuner.load.priority import real_time_allowed
 
 @dataclass(frozen=True)
 class Finding:
-    """One part of the machine, whether it can be used, and what would change that."""
+    """State of one part of the machine, and how to fix it."""
 
     part: str
     state: Literal["ok", "missing", "warning"]
@@ -29,7 +29,7 @@ class Finding:
 
 
 def check_machine() -> list[Finding]:
-    """Look at everything a run may need; nothing is started."""
+    """Check everything a run may need, without starting anything."""
     return [_python(), *_gpus(), _docker(), *_engines(), _load_generator(), _disk(), _model_cache()]
 
 
@@ -68,7 +68,7 @@ def _docker() -> Finding:
 
 
 def _engines() -> Iterator[Finding]:
-    for name in (name for name in ENGINES if name != "openai"):  # it stands for endpoints elsewhere
+    for name in (name for name in ENGINES if name != "openai"):  # it stands for servers that are already running
         try:
             command = engine(name).base_command(Runtime())
         except MachineError as error:

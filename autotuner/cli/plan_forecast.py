@@ -1,4 +1,4 @@
-"""What the closed form expects of each candidate of a plan, for `--dry-run`."""
+"""Predicted latency, throughput and cost of each planned candidate, for `--dry-run`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FORECAST_COLUMNS = ("TTFT", "TPOT", OUTPUT_PER_GPU_TITLE)
 
 
 def column_titles(experiment: Experiment, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """The columns of a prediction: what tokens cost is among them where it sets candidates apart."""
-    shown = shows_cost(experiment, (candidate.gpus for candidate in candidates))
+    """Titles of the forecast columns, with token cost if it differs between candidates."""
+    has_cost = shows_cost(experiment, (candidate.gpus for candidate in candidates))
     return (
         (*FORECAST_COLUMNS, output_token_cost_unit(experiment.hardware.price_per_gpu_hour))
-        if shown
+        if has_cost
         else FORECAST_COLUMNS
     )
 
@@ -32,43 +32,47 @@ def column_titles(experiment: Experiment, candidates: Sequence[Candidate]) -> tu
 def forecasts_json(
     forecaster: Forecaster, candidates: Sequence[Candidate], load_points: Sequence[LoadPoint]
 ) -> list[Any]:
-    """Every load point of every candidate for JSON: seconds and output tokens/s; None where nothing is known."""
+    """Forecasts per candidate and load point for JSON, in seconds and output tokens/s; None without a prediction."""
     return [[_forecast_json(forecaster, candidate, point) for point in load_points] for candidate in candidates]
 
 
 def _forecast_json(forecaster: Forecaster, candidate: Candidate, load_point: LoadPoint) -> dict[str, Any] | None:
-    found = forecaster.predict(candidate, load_point)
-    if found is None:
+    prediction = forecaster.predict(candidate, load_point)
+    if prediction is None:
         return None
     price = forecaster.experiment.hardware.price_per_gpu_hour
     return {
         "load_point": str(load_point),
-        "ttft": found.ttft,
-        "ttft_interval": list(found.ttft_interval),
-        "tpot": found.tpot,
-        "tpot_interval": list(found.tpot_interval),
-        "output_throughput_per_gpu": found.throughput / found.gpus,
-        "gpu_seconds_per_million_output_tokens": _cost_per_million_tokens(found, None),
-        "cost_per_million_output_tokens": None if price is None else _cost_per_million_tokens(found, price),
+        "ttft": prediction.ttft,
+        "ttft_interval": list(prediction.ttft_interval),
+        "tpot": prediction.tpot,
+        "tpot_interval": list(prediction.tpot_interval),
+        "output_throughput_per_gpu": prediction.throughput / prediction.gpus,
+        "gpu_seconds_per_million_output_tokens": _cost_per_million_tokens(prediction, None),
+        "cost_per_million_output_tokens": None if price is None else _cost_per_million_tokens(prediction, price),
         "source": "predicted",
     }
 
 
 def forecast_cells(forecaster: Forecaster, candidate: Candidate, load_point: LoadPoint) -> dict[str, str]:
-    """The cells of one candidate at one load point; empty where nothing is known."""
-    found = forecaster.predict(candidate, load_point)
-    if found is None:
+    """Table cells of a candidate at one load point; empty without a prediction."""
+    prediction = forecaster.predict(candidate, load_point)
+    if prediction is None:
         return {}
     price = forecaster.experiment.hardware.price_per_gpu_hour
-    cells = (format_latency(found.ttft), format_latency(found.tpot), format_number(found.throughput / found.gpus))
+    cells = (
+        format_latency(prediction.ttft),
+        format_latency(prediction.tpot),
+        format_number(prediction.throughput / prediction.gpus),
+    )
     return {
         **dict(zip(FORECAST_COLUMNS, cells, strict=True)),
-        output_token_cost_unit(price): format_number(_cost_per_million_tokens(found, price)),
+        output_token_cost_unit(price): format_number(_cost_per_million_tokens(prediction, price)),
     }
 
 
 def _cost_per_million_tokens(prediction: Prediction, price: float | None) -> float | None:
-    """What a million output tokens cost: currency, or GPU-seconds where no price is known."""
+    """Cost of a million output tokens: in currency, or in GPU-seconds without a price."""
     if not prediction.throughput:
         return None
     gpu_seconds = prediction.gpus * 1e6 / prediction.throughput

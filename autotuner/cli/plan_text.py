@@ -1,4 +1,4 @@
-"""A plan's launches, load and cost in words."""
+"""The text of a plan: launches, load, cost, and predicted candidates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from autotuner.search.plan import Plan
 
 UNSET_CELL = "-"
-"""The cell of a parameter that the engine's own defaults leave unset."""
+"""Cell of a parameter that is not set."""
 
 _THROUGHPUT_UNITS = {
     "output_throughput": "output tokens/s",
     "request_throughput": "requests/s",
     "goodput": "requests/s",
 }
-"""Of the targets that are no latency."""
+"""Units of targets other than latencies."""
 
 _PURPOSE_TEXTS: dict[Purpose, str] = {
     "baseline": "{} with the engine's own defaults",
@@ -32,15 +32,15 @@ _PURPOSE_TEXTS: dict[Purpose, str] = {
 
 
 def summary_lines(plan: Plan) -> list[tuple[str, str]]:
-    """Label and text: how many launches and why, what each takes, what all take."""
-    usual, most = plan.usual_cost, plan.max_cost
-    virtual = " of virtual time" if plan.is_virtual else ""
-    time = f"{format_duration(usual.seconds)}{virtual}"
-    hours = f"{usual.gpu_hours:.2f}"
-    if most.seconds > usual.seconds:
-        time += f"; at most {format_duration(most.seconds)}{virtual} where windows go on until the answer is sure"
-    if most.gpu_hours > usual.gpu_hours:
-        hours += f"; at most {most.gpu_hours:.2f}"
+    """Label and text of each line: targets, launches and their purpose, duration of one launch, total cost."""
+    usual_cost, max_cost = plan.usual_cost, plan.max_cost
+    time_suffix = " of virtual time" if plan.is_virtual else ""
+    time = f"{format_duration(usual_cost.seconds)}{time_suffix}"
+    hours = f"{usual_cost.gpu_hours:.2f}"
+    if max_cost.seconds > usual_cost.seconds:
+        time += f"; at most {format_duration(max_cost.seconds)}{time_suffix} if windows are extended to --max-duration"
+    if max_cost.gpu_hours > usual_cost.gpu_hours:
+        hours += f"; at most {max_cost.gpu_hours:.2f}"
     targets = describe_targets(plan.experiment.slo)
     return [
         *([("targets", targets)] if targets else []),
@@ -52,44 +52,47 @@ def summary_lines(plan: Plan) -> list[tuple[str, str]]:
 
 
 def describe_targets(slo: Slo) -> str:
-    """The targets in words: `ttft 1 s and tpot 0.05 s at most for 95% of requests; latency.p90 5 s at most`."""
-    every = [term for term in slo.terms if term.statistic == EACH_REQUEST and not term.is_minimum]
-    others = [term for term in slo.terms if term not in every]
+    """The targets as text: `ttft 1 s and tpot 0.05 s at most for 95% of requests; latency.p90 5 s at most`."""
+    request_terms = [term for term in slo.terms if term.statistic == EACH_REQUEST and not term.is_minimum]
+    other_terms = [term for term in slo.terms if term not in request_terms]
     parts = (
-        [f"{' and '.join(map(_describe_target, every))} at most for {slo.attainment * 100:g}% of requests"]
-        if every
+        [f"{' and '.join(map(_describe_target, request_terms))} at most for {slo.attainment * 100:g}% of requests"]
+        if request_terms
         else []
     )
-    parts += [f"{_describe_target(term)} {'at least' if term.is_minimum else 'at most'}" for term in others]
+    parts += [f"{_describe_target(term)} {'at least' if term.is_minimum else 'at most'}" for term in other_terms]
     return "; ".join(parts)
 
 
 def _describe_target(term: SloTerm) -> str:
-    return f"{term.name} {term.threshold:g} {_THROUGHPUT_UNITS.get(term.metric, 's')}{', a hard one,' if term.hard_fail else ''}"
+    unit = _THROUGHPUT_UNITS.get(term.metric, "s")
+    return f"{term.name} {term.threshold:g} {unit}{' (hard)' if term.hard_fail else ''}"
 
 
 def print_candidates(plan: Plan, forecaster: Forecaster) -> None:
-    """Print the candidates of the search with what is predicted at the heaviest load point, and what all share."""
+    """Print the candidates with their prediction at the heaviest load point, and the shared settings."""
     from autotuner.report.candidate_names import CandidateNames
     from autotuner.report.formatting import format_setting
 
-    point = plan.workload.load_points[-1]
+    load_point = plan.workload.load_points[-1]
     baseline = next((launch.candidate for launch in plan.launches if launch.purpose == "baseline"), None)
     names = CandidateNames.from_candidates(plan.candidates, baseline)
     shared = {**names.common_parameters, **names.searched_constants}
-    own = [name for name in plan.experiment.parameters if name not in shared]
+    columns = [name for name in plan.experiment.parameters if name not in shared]
     rows: list[dict[str, Any]] = []
     for number, candidate in enumerate(plan.candidates, start=1):
-        settings = {name: format_setting(value) for name, value in candidate.parameters.items() if name in own}
+        settings = {name: format_setting(value) for name, value in candidate.parameters.items() if name in columns}
         if baseline is not None and candidate.key == baseline.key:
-            settings = {**dict.fromkeys(own, UNSET_CELL), **settings}
-        rows.append({"trial": number, **settings, **plan_forecast.forecast_cells(forecaster, candidate, point)})
-    foretold = any(plan_forecast.FORECAST_COLUMNS[0] in row for row in rows)
-    known = plan_forecast.column_titles(plan.experiment, plan.candidates) if foretold else ()
+            settings = {**dict.fromkeys(columns, UNSET_CELL), **settings}
+        rows.append({"trial": number, **settings, **plan_forecast.forecast_cells(forecaster, candidate, load_point)})
+    has_forecast = any(plan_forecast.FORECAST_COLUMNS[0] in row for row in rows)
+    forecast_titles = plan_forecast.column_titles(plan.experiment, plan.candidates) if has_forecast else ()
     display.line()
-    display.sentence(f"candidates{f'; predicted, not measured, at {point}' if known else ''}")
-    priorities = dict.fromkeys(known[len(plan_forecast.FORECAST_COLUMNS) :], 1)
-    display.table(rows, ["trial", *own, *known], numeric=["trial", *known], priorities=priorities)
+    display.sentence(f"candidates{f'; predicted, not measured, at {load_point}' if forecast_titles else ''}")
+    priorities = dict.fromkeys(forecast_titles[len(plan_forecast.FORECAST_COLUMNS) :], 1)
+    display.table(
+        rows, ["trial", *columns, *forecast_titles], numeric=["trial", *forecast_titles], priorities=priorities
+    )
     if baseline is not None:
         display.sentence(f"trial 1: {names.short_name(baseline)}")
     for text in names.shared_settings():
@@ -99,9 +102,9 @@ def print_candidates(plan: Plan, forecaster: Forecaster) -> None:
 def _launches_text(plan: Plan) -> str:
     counts = plan.purposes
     parts = [text.format(counts[purpose]) for purpose, text in _PURPOSE_TEXTS.items() if counts[purpose]]
-    most = "at most " if plan.may_end_early else ""
-    more = "; more where they refute it and the next best is confirmed" if plan.confirmations else ""
-    return f"{most}{plan.launch_count}: {', '.join(parts)}{more}"
+    limit = "at most " if plan.may_end_early else ""
+    remark = "; more if they refute it and the next best is confirmed" if plan.confirmations else ""
+    return f"{limit}{plan.launch_count}: {', '.join(parts)}{remark}"
 
 
 def _launch_duration_text(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""`autotune predict`: what-if questions, without a GPU."""
+"""`autotune predict`: performance predictions without a GPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from autotuner.cli.load_options import HARDWARE, JSON_OPTION, LOAD, OUTPUT, SERV
 if TYPE_CHECKING:
     from autotuner.predict.traffic import LatencyTarget, Software, Traffic
 
-TASK_OPTIONS = "What to find"
+TASK_OPTIONS = "Task"
 PREDICTED_ENGINES = ("vllm", "sglang", "trtllm")
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the command line asks about, in the predictor's words."""
+    """The options of the command line as inputs of the predictor."""
 
     model: str
     gpus: tuple[str, ...]
@@ -37,9 +37,9 @@ def predict(
             "--model",
             "-m",
             metavar="NAME|PATH",
-            help="Model: a bundled name, such as qwen3-32b, or a folder or file with a config.json.",
+            help="Bundled model name, such as qwen3-32b, or a folder or file with a config.json.",
             panel=SERVE,
-            default="none; needed unless --table is given",
+            default="none; required without --table",
         ),
     ] = "",
     runtime: Annotated[
@@ -50,7 +50,7 @@ def predict(
         option(
             "--engine-version",
             metavar="VERSION",
-            help="Version of the engine, such as 0.12.0.",
+            help="Engine version, such as 0.12.0.",
             panel=SERVE,
             default="any version",
         ),
@@ -60,42 +60,40 @@ def predict(
         option(
             "--dtype",
             metavar="TYPE",
-            help="Type of the weights: bf16, fp8, int8, int4 or fp4.",
+            help="Weight data type: bf16, fp8, int8, int4 or fp4.",
             panel=SERVE,
-            default="the checkpoint's",
+            default="that of the checkpoint",
         ),
     ] = "",
     kv_dtype: Annotated[
         str,
-        option("--kv-dtype", metavar="TYPE", help="Type of the KV cache: bf16 or fp8.", panel=SERVE, default="bf16"),
+        option("--kv-dtype", metavar="TYPE", help="KV cache data type: bf16 or fp8.", panel=SERVE, default="bf16"),
     ] = "",
     gpu: Annotated[
         str,
         option(
             "--gpu",
             metavar="TYPE[,TYPE...]",
-            help="GPU type; with --target-rate several to compare, such as H100,H200,B200, or any.",
+            help="GPU type; with --target-rate also several to compare, such as H100,H200,B200, or any for all.",
             panel=HARDWARE,
-            default="none; needed unless --table is given",
+            default="none; required without --table",
         ),
     ] = "",
     tp: Annotated[int, option("--tp", metavar="N", min=1, help="Tensor-parallel size.", panel=HARDWARE)] = 1,
     pp: Annotated[int, option("--pp", metavar="N", min=1, help="Pipeline-parallel size.", panel=HARDWARE)] = 1,
-    dp: Annotated[
-        int, option("--dp", metavar="N", min=1, help="Data-parallel size of the attention layers.", panel=HARDWARE)
-    ] = 1,
+    dp: Annotated[int, option("--dp", metavar="N", min=1, help="Data-parallel size (attention).", panel=HARDWARE)] = 1,
     ep: Annotated[
         int,
-        option("--ep", metavar="N", min=1, help="Expert-parallel size, for mixture-of-experts models.", panel=HARDWARE),
+        option("--ep", metavar="N", min=1, help="Expert-parallel size (mixture-of-experts models).", panel=HARDWARE),
     ] = 1,
     decode_gpu: Annotated[
         str,
         option(
             "--decode-gpu",
             metavar="TYPE",
-            help="GPU type of the decode workers in disaggregated (P/D) serving; --gpu is that of the prefill workers.",
+            help="GPU type of decode workers in disaggregated (P/D) serving; prefill workers use --gpu.",
             panel=HARDWARE,
-            default="as --gpu",
+            default="same as --gpu",
         ),
     ] = "",
     price: Annotated[
@@ -103,7 +101,7 @@ def predict(
         option(
             "--price",
             metavar="TYPE=PRICE",
-            help="Price of one GPU for an hour, such as H100=2.5; repeatable, for each type.",
+            help="Price per GPU-hour, such as H100=2.5; repeatable.",
             panel=HARDWARE,
             default="none",
         ),
@@ -120,7 +118,7 @@ def predict(
             "--concurrency",
             metavar="N",
             min=1,
-            help="Closed loop: requests in flight on the whole deployment.",
+            help="Closed loop: requests in flight across the deployment.",
             panel=LOAD,
             default="16",
         ),
@@ -130,7 +128,7 @@ def predict(
         option(
             "--rate",
             metavar="R",
-            help="Open loop: requests per second, Poisson arrivals, instead of --concurrency.",
+            help="Open loop: requests per second with Poisson arrivals, instead of --concurrency.",
             panel=LOAD,
             default="none",
         ),
@@ -138,7 +136,7 @@ def predict(
     prefix_hit: Annotated[
         float,
         option(
-            "--prefix-hit", metavar="SHARE", help="Share of the prompt tokens that hit the prefix cache.", panel=LOAD
+            "--prefix-hit", metavar="SHARE", help="Prefix cache hit rate: share of prompt tokens, 0 to 1.", panel=LOAD
         ),
     ] = 0,
     draft_tokens: Annotated[
@@ -147,7 +145,7 @@ def predict(
             "--draft-tokens",
             metavar="N",
             min=0,
-            help="Speculative decoding: tokens proposed in each step.",
+            help="Speculative decoding: draft tokens per step.",
             panel=LOAD,
         ),
     ] = 0,
@@ -156,7 +154,7 @@ def predict(
         option(
             "--acceptance",
             metavar="SHARE",
-            help="Speculative decoding: probability that a proposed token is accepted.",
+            help="Speculative decoding: acceptance probability of a draft token.",
             panel=LOAD,
         ),
     ] = 0.7,
@@ -165,7 +163,7 @@ def predict(
         option(
             "--slo",
             metavar="TERMS",
-            help="Targets on the mean TTFT and TPOT, in seconds, such as ttft=1.0,tpot=0.05.",
+            help="Targets on mean TTFT and TPOT in seconds, such as ttft=1.0,tpot=0.05.",
             panel=TARGETS,
             default="none",
         ),
@@ -176,14 +174,16 @@ def predict(
             "--total-gpus",
             metavar="N",
             min=1,
-            help="Rank all parallelisms and loads on this many GPUs.",
+            help="Rank all parallel layouts and loads on this many GPUs.",
             panel=TASK_OPTIONS,
             default="none; 8 with --sweep",
         ),
     ] = None,
     sweep: Annotated[
         bool,
-        option("--sweep", help="Rank all parallelisms and loads on 8 GPUs, or on --total-gpus.", panel=TASK_OPTIONS),
+        option(
+            "--sweep", help="Rank all parallel layouts and loads on 8 GPUs, or on --total-gpus.", panel=TASK_OPTIONS
+        ),
     ] = False,
     target_rate: Annotated[
         float | None,
@@ -200,14 +200,14 @@ def predict(
         option(
             "--table",
             metavar="FILE",
-            help="Predict every row of this CSV; the answers go to --output.",
+            help="Predict every row of this CSV and write the results to --output.",
             panel=TASK_OPTIONS,
             default="none",
         ),
     ] = None,
     bundled_only: Annotated[
         bool,
-        option("--predicted", help="Use neither measurements nor calibrations of this machine.", panel=TASK_OPTIONS),
+        option("--predicted", help="Ignore measurements and calibrations of this machine.", panel=TASK_OPTIONS),
     ] = False,
     output: Annotated[
         Path | None,
@@ -215,7 +215,7 @@ def predict(
             "--output",
             "-o",
             metavar="FILE|FOLDER",
-            help="CSV file for --table; else a folder for the table and the plot.",
+            help="CSV file for --table; otherwise a folder for the table and the plot.",
             panel=OUTPUT,
             default="none",
         ),
@@ -225,7 +225,7 @@ def predict(
         option(
             "--plot",
             metavar="FILE",
-            help="PNG of output tokens/s per GPU against per-user speed.",
+            help="Plot of output tokens/s per GPU against per-user speed (PNG).",
             panel=OUTPUT,
             default="none; pareto.png in --output",
         ),
@@ -240,7 +240,7 @@ def predict(
 
         predict_table(table, output)
         return
-    asked = Question(
+    question = Question(
         model=model,
         gpus=_parse_gpus(model, gpu, several=target_rate is not None),
         traffic=_make_traffic(isl, osl, prefix_hit, draft_tokens, acceptance),
@@ -251,18 +251,18 @@ def predict(
         total_gpus=total_gpus,
         bundled_only=bundled_only,
     )
-    ranked = sweep or total_gpus is not None or target_rate is not None
+    is_ranking = sweep or total_gpus is not None or target_rate is not None
     sizes = {"--tp": tp - 1, "--pp": pp - 1, "--dp": dp - 1, "--ep": ep - 1}
-    given = {"--rate": rate, "--concurrency": concurrency, **sizes} if ranked else {}
-    _reject_chosen_options(given, target_rate)
+    chosen_options = {"--rate": rate, "--concurrency": concurrency, **sizes} if is_ranking else {}
+    _reject_chosen_options(chosen_options, target_rate)
     if target_rate is not None:
         from autotuner.cli.predict_options import size_deployment
 
-        size_deployment(asked, target_rate, output=output, plot=plot, as_json=as_json)
+        size_deployment(question, target_rate, output=output, plot=plot, as_json=as_json)
     elif sweep or total_gpus is not None:
-        from autotuner.cli.predict_options import rank_options
+        from autotuner.cli.predict_options import rank_deployments
 
-        rank_options(asked, output=output, plot=plot, as_json=as_json)
+        rank_deployments(question, output=output, plot=plot, as_json=as_json)
     else:
         from autotuner.cli.predict_point import predict_point
         from autotuner.predict.layout import Layout
@@ -270,24 +270,26 @@ def predict(
         _reject_ranking_options({"--decode-gpu": decode_gpu, "--plot": plot, "--output": output})
         if rate is not None and concurrency is not None:
             raise UsageError(
-                "--rate and --concurrency are two kinds of load.",
-                why="Requests either arrive by themselves, or the next is sent when one ends.",
+                "--rate and --concurrency cannot be combined.",
+                why="--rate is an open loop, --concurrency a closed loop.",
                 remedy="Give one of them.",
             )
-        predict_point(asked, Layout(tp=tp, pp=pp, dp=dp, ep=ep), concurrency or 16, rate, as_json=as_json)
+        predict_point(question, Layout(tp=tp, pp=pp, dp=dp, ep=ep), concurrency or 16, rate, as_json=as_json)
 
 
 def _reject_chosen_options(options: dict[str, Any], target_rate: float | None) -> None:
-    """Refuse to rank what the command line has fixed: the ranking chooses layouts and loads."""
+    """Reject layouts and loads as options, because a ranking chooses them."""
     from autotuner.errors import UsageError
 
     for name, value in options.items():
         if value:
-            load = name in ("--rate", "--concurrency")
-            other = "give --target-rate R for a load in requests/s" if load and target_rate is None else "leave it out"
+            is_load = name in ("--rate", "--concurrency")
+            remedy = (
+                "give --target-rate R for a load in requests/s" if is_load and target_rate is None else "leave it out"
+            )
             raise UsageError(
-                f"{name} is one of the things a ranking chooses.",
-                remedy=f"{other[:1].upper()}{other[1:]}, or leave --sweep, --total-gpus and --target-rate out.",
+                f"{name} is chosen by the ranking.",
+                remedy=f"{remedy[:1].upper()}{remedy[1:]}, or leave --sweep, --total-gpus and --target-rate out.",
             )
 
 
@@ -297,25 +299,24 @@ def _reject_ranking_options(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if value:
             raise UsageError(
-                f"{name} says nothing about a single deployment.",
+                f"{name} does not apply to a single deployment.",
                 remedy="Add --sweep, --total-gpus or --target-rate to compare deployments, or leave it out.",
             )
 
 
 def _parse_gpus(model: str, gpu: str, *, several: bool) -> tuple[str, ...]:
     from autotuner.errors import UsageError
-    from autotuner.predict.hardware import find_gpu as find
-    from autotuner.predict.hardware import gpus
+    from autotuner.predict.hardware import find_gpu, gpus
 
     if not model or not gpu:
         raise UsageError(
             f"predict needs {'--model and --gpu' if not model and not gpu else '--gpu' if model else '--model'}.",
             remedy="As in --model qwen3-32b --gpu H100; or give --table FILE.csv --output FILE.csv.",
         )
-    names = tuple(gpus()) if gpu.strip().lower() == "any" else tuple(find(name).name for name in gpu.split(","))
+    names = tuple(gpus()) if gpu.strip().lower() == "any" else tuple(find_gpu(name).name for name in gpu.split(","))
     if len(names) > 1 and not several:
         raise UsageError(
-            f"{len(names)} GPU types are compared at one load.",
+            f"{len(names)} GPU types cannot be compared at one load.",
             remedy="Add --target-rate R (requests per second), or name one GPU.",
         )
     return tuple(dict.fromkeys(names))
@@ -340,9 +341,9 @@ def _make_traffic(isl: int, osl: int, prefix_hit: float, draft_tokens: int, acce
 
 def _parse_prices(texts: list[str]) -> dict[str, float]:
     from autotuner.errors import UsageError
-    from autotuner.predict.hardware import find_gpu as find
+    from autotuner.predict.hardware import find_gpu
 
-    found = {}
+    prices = {}
     for text in (part for item in texts for part in item.split(",")):
         name, _, value = text.partition("=")
         try:
@@ -353,22 +354,22 @@ def _parse_prices(texts: list[str]) -> dict[str, float]:
             raise UsageError(
                 f"--price '{text}' is not a price.", remedy="Write it as --price H100=2.5: one GPU for one hour."
             )
-        found[find(name).name] = price
-    return found
+        prices[find_gpu(name).name] = price
+    return prices
 
 
 def _parse_target(slo: str | None) -> LatencyTarget:
-    """The most that mean TTFT and mean TPOT may be, in seconds."""
+    """Parse upper limits on mean TTFT and mean TPOT, in seconds."""
     from autotuner.cli.load_options import parse_slo
     from autotuner.errors import UsageError
     from autotuner.predict.traffic import LatencyTarget
 
     terms = parse_slo(slo) or {}
-    known = isinstance(terms, dict) and not terms.keys() - {"ttft", "tpot"}
-    if not known or any("threshold" not in term or not term["threshold"] > 0 for term in terms.values()):
+    is_predictable = isinstance(terms, dict) and not terms.keys() - {"ttft", "tpot"}
+    if not is_predictable or any("threshold" not in term or not term["threshold"] > 0 for term in terms.values()):
         raise UsageError(
-            f"--slo '{slo}' is not a target that can be predicted.",
-            why="Means of TTFT and TPOT are, in seconds above 0.",
+            f"--slo '{slo}' cannot be predicted.",
+            why="Only targets on the means of TTFT and TPOT can be, in seconds above 0.",
             remedy="Write it as ttft=1.0,tpot=0.05.",
         )
     return LatencyTarget(terms.get("ttft", {}).get("threshold"), terms.get("tpot", {}).get("threshold"))

@@ -1,4 +1,4 @@
-"""Options of a ranking as data: JSON, and one row each of a CSV."""
+"""Ranked serving options as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def write_csv(folder: Path, options: Sequence[ServingOption]) -> None:
-    """All options as CSV."""
+    """Write all options to options.csv in `folder`."""
     import csv
 
     from autotuner.cli import display
@@ -32,20 +32,20 @@ def write_csv(folder: Path, options: Sequence[ServingOption]) -> None:
 
 
 def _csv_row(option: ServingOption) -> dict[str, Any]:
-    """One row of the CSV."""
     data = option_json(option)
     for name in ("ttft", "tpot"):
         data[f"{name}_low"], data[f"{name}_high"] = data.pop(f"{name}_interval")
     for pool in ("prefill", "serving"):
-        part = data.pop(pool) or {}
+        pool_data = data.pop(pool) or {}
         data |= {
-            f"{pool}_{name}": part.get(name) for name in ("gpu", "tp", "pp", "dp", "ep", "workers", "in_flight_each")
+            f"{pool}_{name}": pool_data.get(name)
+            for name in ("gpu", "tp", "pp", "dp", "ep", "workers", "in_flight_each")
         }
     return data
 
 
 def option_json(option: ServingOption) -> dict[str, Any]:
-    """An option for JSON: seconds, tokens/s, requests/s."""
+    """A serving option for JSON, in seconds, tokens/s and requests/s."""
     return {
         "mode": option.mode,
         "prefill": None if option.prefill is None else _pool_json(option.prefill),
@@ -54,8 +54,8 @@ def option_json(option: ServingOption) -> dict[str, Any]:
         "in_flight": option.in_flight,
         "ttft": option.ttft,
         "tpot": option.tpot,
-        "ttft_interval": [edge if math.isfinite(edge) else None for edge in option.ttft_interval],
-        "tpot_interval": [edge if math.isfinite(edge) else None for edge in option.tpot_interval],
+        "ttft_interval": [bound if math.isfinite(bound) else None for bound in option.ttft_interval],
+        "tpot_interval": [bound if math.isfinite(bound) else None for bound in option.tpot_interval],
         "kv_transfer": option.transfer_seconds,
         "request_throughput": option.requests,
         "output_throughput": option.throughput,

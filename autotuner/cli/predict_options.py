@@ -1,4 +1,4 @@
-"""`autotune predict --sweep`, `--total-gpus` and `--target-rate`: ways to serve a load, ranked."""
+"""`autotune predict --sweep`, `--total-gpus` and `--target-rate`: ranked ways to serve a load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from autotuner.predict.serving_option import ServingOption
 
 SHOWN_ROWS, SHOWN_ROWS_INFEASIBLE = 20, 5
-"""Rows that are shown, and where nothing meets the target; --json has all of them."""
+"""Rows shown if the target is met, and if nothing meets it; --json has all of them."""
 DEFAULT_GPUS = 8
 PER_GPU_COLUMN, PER_HOUR_COLUMN, PER_MILLION_COLUMN = (
     "output tokens/s/GPU",
@@ -35,16 +35,16 @@ COLUMN_PRIORITIES = {
     PER_HOUR_COLUMN: 1,
     PER_MILLION_COLUMN: 0,
 }
-"""Columns of figures; where there is no room for all, those of the highest number go first."""
+"""Numeric columns; on a narrow terminal those with the highest number are dropped first."""
 
 
-def rank_options(question: Question, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
-    """Rank all ways to use a budget of GPUs."""
+def rank_deployments(question: Question, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
+    """Rank all layouts and loads on a number of GPUs."""
     from autotuner.predict.serving_option import best_per_layout, pareto_frontier
     from autotuner.predict.sweep import rank_options
 
     budget = question.total_gpus or DEFAULT_GPUS
-    found = rank_options(
+    options = rank_options(
         question.model,
         question.gpus[0],
         total_gpus=budget,
@@ -55,22 +55,24 @@ def rank_options(question: Question, *, output: Path | None, plot: Path | None, 
         prices=question.prices,
         bundled_only=question.bundled_only,
     )
-    edge = pareto_frontier(found)
+    frontier = pareto_frontier(options)
     if question.target.is_set:
-        shown, order = best_per_layout(found), "each layout at its best load, best first"
+        shown_options, order_text = best_per_layout(options), "each layout at its best load, best first"
     else:
-        shown, order = edge, "no --slo: the frontier, from the fastest answers to the most tokens"
-    head = f"{_heading(question)} on {budget} {question.gpus[0]}"
-    _output_results(question, head, found, shown, edge, order, output=output, plot=plot, as_json=as_json)
+        shown_options, order_text = frontier, "no --slo: the frontier, from lowest latency to highest throughput"
+    heading = f"{_heading(question)} on {budget} {question.gpus[0]}"
+    _output_results(
+        question, heading, options, shown_options, frontier, order_text, output=output, plot=plot, as_json=as_json
+    )
 
 
 def size_deployment(question: Question, rate: float, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
-    """Find the fewest GPUs that carry a rate."""
+    """Find the fewest GPUs that sustain a request rate."""
     from autotuner.errors import NoFeasibleError
     from autotuner.predict.serving_option import best_per_layout, pareto_frontier
     from autotuner.predict.sizing import fewest_gpus
 
-    found = fewest_gpus(
+    options = fewest_gpus(
         question.model,
         question.gpus,
         rate=rate,
@@ -82,41 +84,53 @@ def size_deployment(question: Question, rate: float, *, output: Path | None, plo
         total_gpus=question.total_gpus,
         bundled_only=question.bundled_only,
     )
-    priced = all(option.price is not None for option in found)
-    order = "cheapest first" if priced else "fewest GPUs first"
-    shown = _best_per_gpu_type(found) if len(question.gpus) > 1 else best_per_layout(found)
+    has_prices = all(option.price is not None for option in options)
+    order_text = "cheapest first" if has_prices else "fewest GPUs first"
+    shown_options = _best_per_gpu_type(options) if len(question.gpus) > 1 else best_per_layout(options)
     if len(question.gpus) > 1:
-        order = f"the best of each GPU type, {order}"
-    head = f"{_heading(question)}, {rate:g} requests/s, Poisson arrivals"
-    edge = pareto_frontier(option for option in found if option.meets_target)
-    remarks = _excluded_gpu_remarks(question, found) if found[0].meets_target else ()
-    shown = [option for option in shown if option.meets_target] if found[0].meets_target else shown
+        order_text = f"the best of each GPU type, {order_text}"
+    heading = f"{_heading(question)}, {rate:g} requests/s, Poisson arrivals"
+    frontier = pareto_frontier(option for option in options if option.meets_target)
+    remarks = _excluded_gpu_remarks(question, options) if options[0].meets_target else ()
+    if options[0].meets_target:
+        shown_options = [option for option in shown_options if option.meets_target]
     _output_results(
-        question, head, found, shown, edge, order, output=output, plot=plot, as_json=as_json, remarks=remarks
+        question,
+        heading,
+        options,
+        shown_options,
+        frontier,
+        order_text,
+        output=output,
+        plot=plot,
+        as_json=as_json,
+        remarks=remarks,
     )
-    if question.total_gpus and found[0].gpus > question.total_gpus:
+    if question.total_gpus and options[0].gpus > question.total_gpus:
         raise NoFeasibleError(
-            f"{question.total_gpus} GPUs do not carry {rate:g} requests/s.",
-            why=f"The fewest that do are {found[0].gpus}: {found[0]}.",
-            remedy=f"Give --total-gpus {found[0].gpus}, or a lower --target-rate.",
+            f"{question.total_gpus} GPUs do not sustain {rate:g} requests/s.",
+            why=f"The fewest that do are {options[0].gpus}: {options[0]}.",
+            remedy=f"Give --total-gpus {options[0].gpus}, or a lower --target-rate.",
         )
 
 
 def _excluded_gpu_remarks(question: Question, options: Sequence[ServingOption]) -> list[str]:
-    """Which GPU types are not in the table, and why."""
-    held = {option.serving.gpu.name for option in options}
-    met = {option.serving.gpu.name for option in options if option.meets_target}
-    failing = [name for name in question.gpus if name in held - met]
-    small = [] if question.decode_gpu else [name for name in question.gpus if name not in held]
-    said = [f"No layout meets the targets on: {', '.join(failing)}."] if failing else []
-    return [*said, f"The model does not fit, or does not run, on: {', '.join(small)}."] if small else said
+    """Sentences about GPU types that are not in the table, and why."""
+    fitting = {option.serving.gpu.name for option in options}
+    meeting = {option.serving.gpu.name for option in options if option.meets_target}
+    failing = [name for name in question.gpus if name in fitting - meeting]
+    not_fitting = [] if question.decode_gpu else [name for name in question.gpus if name not in fitting]
+    remarks = [f"No layout meets the targets on: {', '.join(failing)}."] if failing else []
+    if not_fitting:
+        remarks.append(f"The model does not fit, or does not run, on: {', '.join(not_fitting)}.")
+    return remarks
 
 
 def _best_per_gpu_type(options: Sequence[ServingOption]) -> list[ServingOption]:
-    seen: dict[tuple[str, ...], ServingOption] = {}
+    best_by_type: dict[tuple[str, ...], ServingOption] = {}
     for option in options:
-        seen.setdefault(tuple(pool.gpu.name for pool in option.pools[-1:]), option)
-    return list(seen.values())
+        best_by_type.setdefault(tuple(pool.gpu.name for pool in option.pools[-1:]), option)
+    return list(best_by_type.values())
 
 
 def _heading(question: Question) -> str:
@@ -136,12 +150,12 @@ def _output_results(
     as_json: bool,
     remarks: Sequence[str] = (),
 ) -> None:
-    """Print, draw and write, and raise where nothing meets the target."""
+    """Print the options, write CSV and plot, and raise NoFeasibleError if nothing meets the target."""
     from autotuner.cli import display
 
     if as_json:
-        members = set(map(id, frontier_options))
-        display.json([{**option_json(option), "on_frontier": id(option) in members} for option in options])
+        frontier_ids = set(map(id, frontier_options))
+        display.json([{**option_json(option), "on_frontier": id(option) in frontier_ids} for option in options])
     else:
         _print_ranking(question, heading, options, shown_options, order_text, remarks)
     if output is not None:
@@ -179,19 +193,21 @@ def _print_ranking(
     best = options[0]
     if best.meets_target and question.target.is_set:
         _print_option(f"best, {best.mode}", best)
-        other = next((option for option in options if option.mode != best.mode and option.meets_target), None)
-        if other is not None:
-            _print_option(other.mode, other)
+        other_mode_best = next((option for option in options if option.mode != best.mode and option.meets_target), None)
+        if other_mode_best is not None:
+            _print_option(other_mode_best.mode, other_mode_best)
     limit = SHOWN_ROWS if best.meets_target else SHOWN_ROWS_INFEASIBLE
     rows = [_row(place, option) for place, option in enumerate(shown_options[:limit], start=1)]
-    figures = {name: priority for name, priority in COLUMN_PRIORITIES.items() if any(row.get(name) for row in rows)}
-    columns = ["", "workers", *figures]
+    numeric_columns = {
+        name: priority for name, priority in COLUMN_PRIORITIES.items() if any(row.get(name) for row in rows)
+    }
+    columns = ["", "workers", *numeric_columns]
     if any(row["source"] != "predicted" for row in rows):
         columns.append("source")
     if question.target.is_set:
         columns.append("target")
     display.line(f"\npredicted; {order_text if best.meets_target else 'nearest first'}")
-    display.table(rows, columns, numeric=["", *figures], priorities=figures)
+    display.table(rows, columns, numeric=["", *numeric_columns], priorities=numeric_columns)
     if len(shown_options) > limit:
         display.sentence(f"{len(shown_options) - limit} more layouts, and all loads, with --json or --output FOLDER.")
     for remark in remarks:
@@ -205,13 +221,13 @@ def _print_calibrations(question: Question) -> None:
     from autotuner.predict.local_factors import factors_for
 
     for name in dict.fromkeys((*question.gpus, *([question.decode_gpu] if question.decode_gpu else []))):
-        by = None if question.bundled_only else factors_for(question.software.engine, name)
-        if by is not None:
-            display.sentence(calibration_text(by, question.software.engine, name))
+        factors = None if question.bundled_only else factors_for(question.software.engine, name)
+        if factors is not None:
+            display.sentence(calibration_text(factors, question.software.engine, name))
 
 
 def _print_option(name: str, option: ServingOption) -> None:
-    """One option in two lines: what it takes, and what it gives."""
+    """Print an option on two lines: hardware and cost, then performance."""
     from autotuner.cli import display
 
     price = "" if option.price is None else f", {option.price:.2f} per hour"
@@ -219,7 +235,8 @@ def _print_option(name: str, option: ServingOption) -> None:
     indent = " " * 20
     display.sentence(f"{name:<20}{option}: {option.gpus} GPUs{price}{cost}", indent)
     display.sentence(
-        f"{indent}{format_number(option.requests)} requests/s, {format_number(option.throughput_per_gpu)} output tokens/s per GPU, "
+        f"{indent}{format_number(option.requests)} requests/s, "
+        f"{format_number(option.throughput_per_gpu)} output tokens/s per GPU, "
         f"TTFT {format_latency(option.ttft)} ({format_interval(option.ttft_interval)}), "
         f"TPOT {format_latency(option.tpot)} ({format_interval(option.tpot_interval)})",
         indent,
@@ -227,16 +244,16 @@ def _print_option(name: str, option: ServingOption) -> None:
 
 
 def _print_next_steps(question: Question, best: ServingOption) -> None:
-    """What to do next, on stderr."""
+    """Suggest next commands on stderr."""
     from autotuner.cli import display
 
     missing = [pool.gpu.name for pool in best.pools if pool.gpu.name not in question.prices and pool.gpu.price is None]
     if missing:
-        display.note(f"For cost, give the price of a GPU for an hour: --price {missing[0]}=2.5")
+        display.note(f"For cost, give the price per GPU-hour: --price {missing[0]}=2.5")
     if best.meets_target and best.prefill is None:
         pool, traffic = best.serving, question.traffic
         display.note(
-            f"Check it by measuring: autotune run --model {question.model} --runtime {question.software.engine} "
+            f"Measure it with: autotune run --model {question.model} --runtime {question.software.engine} "
             f"--scenario 'D({traffic.isl},{traffic.osl})' --concurrency {max(1, round(pool.batch))} "
             f"--set 'parameters.tp-size=[{pool.layout.tp}]'"
         )
@@ -261,11 +278,11 @@ def _row(rank: int, option: ServingOption) -> dict[str, Any]:
 
 
 def _infeasible_error(question: Question, options: Sequence[ServingOption]) -> NoFeasibleError:
-    """Say which term binds, and the target that would be met."""
+    """The error of a target that nothing meets, with the binding term and a reachable target."""
     from autotuner.errors import NoFeasibleError
 
     best, target = options[0], question.target
-    time, limit = getattr(best, best.binding), getattr(target, best.binding)
+    latency, limit = getattr(best, best.binding), getattr(target, best.binding)
     reachable = {
         name: max(limit, _round_up(getattr(best, name)))
         for name, limit in (("ttft", target.ttft), ("tpot", target.tpot))
@@ -273,12 +290,12 @@ def _infeasible_error(question: Question, options: Sequence[ServingOption]) -> N
     }
     return NoFeasibleError(
         f"Nothing meets {target}: {best.binding} binds.",
-        why=f"The nearest is {best}, whose {best.binding} is {format_latency(time)}, not {format_latency(limit)}.",
+        why=f"The nearest is {best}, whose {best.binding} is {format_latency(latency)}, not {format_latency(limit)}.",
         remedy="It meets --slo " + ",".join(f"{name}={value:g}" for name, value in reachable.items()) + ".",
     )
 
 
 def _round_up(seconds: float) -> float:
-    """The next figure of two digits."""
+    """Round up to two significant digits."""
     step = 10 ** (math.floor(math.log10(seconds)) - 1)
     return float(f"{math.ceil(seconds / step) * step:.3g}")

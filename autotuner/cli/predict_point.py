@@ -1,4 +1,4 @@
-"""`autotune predict` for one deployment: what requests see, where the time goes, what the memory holds."""
+"""`autotune predict` for one deployment: latency, throughput, time per operator, memory."""
 
 from __future__ import annotations
 
@@ -23,43 +23,48 @@ OPERATOR_LABELS = {"attention_proj": "attention projections", "mlp": "MLP"}
 
 
 def predict_point(question: Question, layout: Layout, concurrency: int, rate: float | None, *, as_json: bool) -> None:
-    """Predict one deployment under a closed or an open loop, and judge it."""
+    """Predict one deployment under a closed or an open loop, and check it against the target."""
     from autotuner.predict.load_curve import LoadCurve
 
-    of = question.software.deploy(question.model, question.gpus[0], layout)
-    served = LoadCurve(of, question.traffic, bundled_only=question.bundled_only)
+    deployment = question.software.deploy(question.model, question.gpus[0], layout)
+    load_curve = LoadCurve(deployment, question.traffic, bundled_only=question.bundled_only)
     if rate is None:
-        _predict_closed_loop(served, concurrency, question, as_json)
+        _predict_closed_loop(load_curve, concurrency, question, as_json)
     else:
-        _predict_open_loop(served, rate, question, as_json)
+        _predict_open_loop(load_curve, rate, question, as_json)
 
 
 def _predict_closed_loop(load_curve: LoadCurve, concurrency: int, question: Question, as_json: bool) -> None:
     from autotuner.cli import display
     from autotuner.predict.measured_lookup import MeasuredLookup
 
-    answer = MeasuredLookup(load_curve).at_concurrency(concurrency)
-    found = answer.prediction
-    cost = _cost_per_million_tokens(load_curve, found.throughput, question)
+    lookup = MeasuredLookup(load_curve).at_concurrency(concurrency)
+    prediction = lookup.prediction
+    cost = _cost_per_million_tokens(load_curve, prediction.throughput, question)
     if as_json:
-        rests = [{"run": row.run, "trial": row.trial, "load": row.load} for row in answer.rows]
-        known = {"source": answer.source, "rests_on": rests}
+        measured_rows = [{"run": row.run, "trial": row.trial, "load": row.load} for row in lookup.rows]
+        source_json = {"source": lookup.source, "rests_on": measured_rows}
         display.json(
-            {**prediction_json(found), **known, **calibration_json(load_curve), "cost_per_million_output_tokens": cost}
+            {
+                **prediction_json(prediction),
+                **source_json,
+                **calibration_json(load_curve),
+                "cost_per_million_output_tokens": cost,
+            }
         )
     else:
         display.sentence(f"{_heading(load_curve)}, {pluralize(concurrency, 'request')} in flight")
         rows = [
-            *_latency_rows(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
-            {"": "requests", "mean": f"{format_number(found.requests)} requests/s"},
-            *_throughput_rows(found.throughput, found.gpus, cost),
-            {"": "in flight at most", "mean": f"{found.max_in_flight:.0f} requests"},
+            *_latency_rows(prediction.ttft, prediction.tpot, prediction.ttft_interval, prediction.tpot_interval),
+            {"": "requests", "mean": f"{format_number(prediction.requests)} requests/s"},
+            *_throughput_rows(prediction.throughput, prediction.gpus, cost),
+            {"": "max in flight", "mean": f"{prediction.max_in_flight:.0f} requests"},
         ]
-        if answer.source != "predicted":
-            alone = load_curve.at_concurrency(concurrency)
-            rows[0]["predicted"], rows[1]["predicted"] = format_latency(alone.ttft), format_latency(alone.tpot)
-        _print_tables(rows, found, load_curve, answer.explanation if answer.source != "predicted" else "")
-    _check_target(found, question.target)
+        if lookup.source != "predicted":
+            predicted = load_curve.at_concurrency(concurrency)
+            rows[0]["predicted"], rows[1]["predicted"] = format_latency(predicted.ttft), format_latency(predicted.tpot)
+        _print_tables(rows, prediction, load_curve, lookup.explanation if lookup.source != "predicted" else "")
+    _check_target(prediction, question.target)
 
 
 def _predict_open_loop(load_curve: LoadCurve, rate: float, question: Question, as_json: bool) -> None:
@@ -69,34 +74,39 @@ def _predict_open_loop(load_curve: LoadCurve, rate: float, question: Question, a
 
     if not 0 < rate < math.inf:
         raise UsageError(f"--rate must be above 0, not {rate:g}.", remedy="Give it in requests per second.")
-    found = OpenLoopModel(load_curve).at_rate(rate)
-    cost = _cost_per_million_tokens(load_curve, found.throughput, question)
+    prediction = OpenLoopModel(load_curve).at_rate(rate)
+    cost = _cost_per_million_tokens(load_curve, prediction.throughput, question)
     if as_json:
-        display.json({**_open_loop_json(found), **calibration_json(load_curve), "cost_per_million_output_tokens": cost})
+        display.json(
+            {**_open_loop_json(prediction), **calibration_json(load_curve), "cost_per_million_output_tokens": cost}
+        )
     else:
         display.sentence(f"{_heading(load_curve)}, {rate:g} requests/s, Poisson arrivals")
         rows = [
-            *_latency_rows(found.ttft, found.tpot, found.ttft_interval, found.tpot_interval),
-            {"": "of TTFT in a queue", "mean": format_latency(found.wait)},
-            {"": "requests in flight", "mean": format_number(found.in_flight)},
-            *_throughput_rows(found.throughput, found.closed_loop.gpus, cost),
-            {"": "sustains at most", "mean": f"{format_number(found.max_rate)} requests/s"},
+            *_latency_rows(prediction.ttft, prediction.tpot, prediction.ttft_interval, prediction.tpot_interval),
+            {"": "TTFT: queueing", "mean": format_latency(prediction.wait)},
+            {"": "requests in flight", "mean": format_number(prediction.in_flight)},
+            *_throughput_rows(prediction.throughput, prediction.closed_loop.gpus, cost),
+            {"": "maximum rate", "mean": f"{format_number(prediction.max_rate)} requests/s"},
         ]
-        _print_tables(rows, found.closed_loop, load_curve)
+        _print_tables(rows, prediction.closed_loop, load_curve)
         display.line()
         display.sentence(
-            "The intervals are those of the engine's times carried through the queue; wider near saturation."
+            "The intervals propagate the uncertainty of step times through the queue, and widen near saturation."
         )
-    _check_target(found, question.target)
+    _check_target(prediction, question.target)
 
 
 def _heading(load_curve: LoadCurve) -> str:
     from autotuner.predict.serving_option import layout_label
 
-    of, asked = load_curve.deployment, load_curve.traffic
-    types = sorted({of.dtypes.mlp, of.dtypes.expert} if of.shape.experts else {of.dtypes.mlp})
-    gpus = f"{of.layout.gpus} x {of.gpu.name} ({layout_label(of.layout)})"
-    return f"{of.shape.name} ({'/'.join(types)}) on {gpus}, {of.engine}: {asked.isl} + {asked.osl} tokens"
+    deployment, traffic = load_curve.deployment, load_curve.traffic
+    dtypes = sorted(
+        {deployment.dtypes.mlp, deployment.dtypes.expert} if deployment.shape.experts else {deployment.dtypes.mlp}
+    )
+    gpus = f"{deployment.layout.gpus} x {deployment.gpu.name} ({layout_label(deployment.layout)})"
+    model = f"{deployment.shape.name} ({'/'.join(dtypes)})"
+    return f"{model} on {gpus}, {deployment.engine}: {traffic.isl} + {traffic.osl} tokens"
 
 
 def _latency_rows(
@@ -120,8 +130,10 @@ def _throughput_rows(throughput: float, gpus: int, cost: float | None) -> list[d
 def _cost_per_million_tokens(load_curve: LoadCurve, throughput: float, question: Question) -> float | None:
     from autotuner.predict.serving_option import WorkerPool, hourly_price
 
-    hour = hourly_price((WorkerPool(load_curve.deployment.gpu, load_curve.deployment.layout, 1, 0.0),), question.prices)
-    return None if hour is None else hour / (throughput * 3600) * 1e6
+    hourly_cost = hourly_price(
+        (WorkerPool(load_curve.deployment.gpu, load_curve.deployment.layout, 1, 0.0),), question.prices
+    )
+    return None if hourly_cost is None else hourly_cost / (throughput * 3600) * 1e6
 
 
 def _print_tables(
@@ -130,7 +142,7 @@ def _print_tables(
     from autotuner.cli import display
 
     title = (
-        "predicted" if prediction.model_measured else "predicted; this model was never measured, so intervals are wide"
+        "predicted" if prediction.model_measured else "predicted; no measurements of this model, so intervals are wide"
     )
     display.line(f"\n{measurement_note or title}")
     columns = ["", "mean", "80% interval", *(["predicted"] if measurement_note else [])]
@@ -140,7 +152,7 @@ def _print_tables(
         display.sentence(
             calibration_text(load_curve.factors, load_curve.deployment.engine, load_curve.deployment.gpu.name)
         )
-    parts = [
+    operator_rows = [
         {
             "operator": OPERATOR_LABELS.get(name, name),
             "prefill": format_latency(prediction.prefill[name]),
@@ -149,31 +161,33 @@ def _print_tables(
         for name in prediction.decode
         if prediction.prefill[name] or prediction.decode[name]
     ]
-    total = (sum(prediction.prefill.values()), sum(prediction.decode.values()))
-    parts.append({"operator": "total", "prefill": format_latency(total[0]), "decode": format_latency(total[1])})
-    display.line("\none iteration: a prompt alone, and one token for all in flight")
+    totals = (sum(prediction.prefill.values()), sum(prediction.decode.values()))
+    operator_rows.append(
+        {"operator": "total", "prefill": format_latency(totals[0]), "decode": format_latency(totals[1])}
+    )
+    display.line("\none iteration: prefill of one prompt, and a decode step of all requests in flight")
     display.table(
-        parts,
+        operator_rows,
         ["operator", "prefill", "decode"],
         numeric=["prefill", "decode"],
-        bold_row=len(parts) - 1,
+        bold_row=len(operator_rows) - 1,
     )
     display.line()
     display.table(_memory_rows(prediction.memory), ["memory of one GPU", "GiB"], numeric=["GiB"])
 
 
 def calibration_text(factors: Factors, engine: str, gpu: str) -> str:
-    """Say which factors, calibrated here, are in the figures."""
-    loud = "SIMULATED runs" if factors.source == "simulated" else "runs"
+    """The sentence that tells which local calibration the predictions use."""
+    runs = "SIMULATED runs" if factors.source == "simulated" else "runs"
     return (
-        f"Calibrated on {pluralize(factors.launches, 'launch', 'launches')} of your own {loud} ({engine} on {gpu}): "
+        f"Calibrated on {pluralize(factors.launches, 'launch', 'launches')} of your own {runs} ({engine} on {gpu}): "
         f"prefill x{factors.prefill:.2f}, decode x{factors.decode:.2f}, overhead x{factors.overhead:.2f}. "
         "`autotune calibrate --forget` undoes it."
     )
 
 
 def calibration_json(load_curve: LoadCurve) -> dict[str, Any]:
-    """The factors that were calibrated here, for JSON; None where there are none."""
+    """The local calibration factors for JSON; None if there are none."""
     from dataclasses import asdict
 
     return {"calibrated": None if load_curve.factors is None else asdict(load_curve.factors)}
@@ -187,7 +201,7 @@ def _memory_rows(plan: MemoryPlan) -> list[dict[str, Any]]:
         "activations": plan.activations,
         "context, graphs, buffers": plan.overhead,
         "KV cache": max(0, plan.kv_pool),
-        "left to others": plan.memory - plan.budget,
+        "reserved": plan.memory - plan.budget,
     }
     return [{"memory of one GPU": name, "GiB": f"{size / GIB:.1f}"} for name, size in parts.items()]
 
@@ -197,15 +211,15 @@ def _check_target(prediction: MeanLatencies, target: LatencyTarget) -> None:
 
     excess, binding = target.excess(prediction)
     if excess > 1:
-        time, limit = getattr(prediction, binding), getattr(target, binding)
+        latency, limit = getattr(prediction, binding), getattr(target, binding)
         raise NoFeasibleError(
-            f"The target is not met: {binding} is {format_latency(time)}, not {format_latency(limit)}.",
+            f"The target is not met: {binding} is {format_latency(latency)}, not {format_latency(limit)}.",
             remedy="Add --total-gpus N to rank other layouts, or --target-rate R to find enough GPUs.",
         )
 
 
 def prediction_json(prediction: Prediction) -> dict[str, Any]:
-    """A closed loop for JSON: seconds, tokens/s, requests/s, bytes."""
+    """A closed-loop prediction for JSON, in seconds, tokens/s, requests/s and bytes."""
     return {
         "ttft": prediction.ttft,
         "tpot": prediction.tpot,
@@ -230,8 +244,8 @@ def _open_loop_json(prediction: OpenLoopPrediction) -> dict[str, Any]:
         **prediction_json(prediction.closed_loop),
         "ttft": prediction.ttft,
         "tpot": prediction.tpot,
-        "ttft_interval": [_finite_or_none(edge) for edge in prediction.ttft_interval],
-        "tpot_interval": [_finite_or_none(edge) for edge in prediction.tpot_interval],
+        "ttft_interval": [_finite_or_none(bound) for bound in prediction.ttft_interval],
+        "tpot_interval": [_finite_or_none(bound) for bound in prediction.tpot_interval],
         "output_throughput": prediction.throughput,
         "output_throughput_per_gpu": prediction.throughput / prediction.closed_loop.gpus,
         "request_throughput": prediction.rate,
@@ -246,14 +260,14 @@ def _finite_or_none(value: float) -> float | None:
 
 
 def format_latency(seconds: float) -> str:
-    """Seconds as people read them."""
+    """Format a latency in s or ms; `saturates` if it is infinite."""
     if math.isinf(seconds):
         return "saturates"
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.{0 if seconds >= 0.1 else 1}f} ms"
 
 
 def format_interval(interval: tuple[float, float]) -> str:
-    """The edges of an interval."""
+    """Format an interval of latencies."""
     return f"{format_latency(interval[0])} to {format_latency(interval[1])}"
 
 

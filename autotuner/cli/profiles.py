@@ -1,4 +1,4 @@
-"""`autotune profiles`: what there is to start from."""
+"""`autotune profiles`: list, show, compare and check configuration profiles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KindOption = Annotated[
     typer.Option(
         "--kind",
         metavar="profile|slo|preset",
-        help="Only this kind.",
+        help="Restrict to this kind.",
         rich_help_panel="Output",
         show_default="all of them",
     ),
@@ -28,30 +28,28 @@ KindOption = Annotated[
 
 KIND_TITLES = {"profile": "profiles", "SLO": "SLOs", "preset": "presets"}
 KIND_USAGE = {
-    "profile": "NAME, several as NAME,NAME",
+    "profile": "NAME, or NAME,NAME for several",
     "SLO": "NAME, on top of the SLO base",
-    "preset": "NAME, as often as needed",
+    "preset": "NAME, repeatable",
 }
 
 
 @app.command("list")
 def list_(kind: KindOption = None, as_json: JsonOption = False) -> None:
-    """List profiles, SLOs and presets: bundled ones, those in ./profiles, and your own."""
+    """List profiles, SLOs and presets: bundled, in ./profiles, and your own."""
     from autotuner.cli import display
-    from autotuner.cli.columns import columns
     from autotuner.config import catalog
 
-    groups = {name: catalog.describe(name) for name in _parse_kinds(kind)}
+    groups = {kind_name: catalog.describe(kind_name) for kind_name in _parse_kinds(kind)}
     if as_json:
         display.json([entry for entries in groups.values() for entry in entries])
         return
-    for number, (name, entries) in enumerate(groups.items()):
-        if number:
+    for index, (kind_name, entries) in enumerate(groups.items()):
+        if index:
             display.line()
-        display.line(f"{KIND_TITLES[name]}: {catalog.OPTION_BY_KIND[name]} {KIND_USAGE[name]}")
-        rows = [(name, "what it is for", "from"), *((e["name"], _purpose(e), _source(e)) for e in entries)]
-        for line in columns(rows, display.stdout_console().width, ((1, 30), (2, 14), (0, 10))):
-            display.line(line)
+        display.line(f"{KIND_TITLES[kind_name]}: {catalog.OPTION_BY_KIND[kind_name]} {KIND_USAGE[kind_name]}")
+        rows = [{kind_name: e["name"], "purpose": _purpose(e), "from": _source(e)} for e in entries]
+        display.table(rows, [kind_name, "purpose", "from"])
 
 
 @app.command()
@@ -60,30 +58,30 @@ def show(
     kind: KindOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a profile, an SLO or a preset: what it is for, and the data of its layers."""
+    """Show a profile, an SLO or a preset: its purpose and the data of its layers."""
     from autotuner.cli import display
-    from autotuner.cli.columns import fold
     from autotuner.config import catalog, yaml_documents
 
     matches = catalog.find_by_name(name, _parse_kinds(kind))
-    chosen, *others = matches
-    profile = matches[chosen]
-    about = {"kind": chosen.lower(), **profile.describe()}
+    selected_kind, *other_kinds = matches
+    profile = matches[selected_kind]
+    description = {"kind": selected_kind.lower(), **profile.describe()}
     layers = [layer.describe() for layer in profile.layers]
     if as_json:
-        display.json({**about, "layers": layers})
+        display.json({**description, "layers": layers})
         return
-    for other in others:
-        display.note(f"There is also a{'n' if other == 'SLO' else ''} {other} '{name}': --kind {other.lower()}")
-    for line in fold(f"{chosen} {about['name']}: {about['description']}", display.stdout_console().width):
-        display.line(line)
-    display.line(f"  {'apply with':16} {catalog.OPTION_BY_KIND[chosen]} {name}")
+    for other_kind in other_kinds:
+        display.note(
+            f"There is also a{'n' if other_kind == 'SLO' else ''} {other_kind} '{name}': --kind {other_kind.lower()}"
+        )
+    display.sentence(f"{selected_kind} {description['name']}: {description['description']}")
+    display.line(f"  {'apply with':16} {catalog.OPTION_BY_KIND[selected_kind]} {name}")
     for label in ("use_case", "tags", "recommended_for"):
-        value = about[label]
+        value = description[label]
         if value:
             text = ", ".join(value) if isinstance(value, list) else value
             display.line(f"  {label.replace('_', ' '):16} {text}")
-    display.line(f"  {'from':16} {_source(about)}")
+    display.line(f"  {'from':16} {_source(description)}")
     for layer in layers:
         display.line(f"\nlayer {layer.pop('name')}")
         if len(layer) == 1:
@@ -92,16 +90,16 @@ def show(
 
 
 def _parse_kinds(kind: str | None) -> tuple[str, ...]:
-    """The kinds that --kind selects, in the words of the catalog."""
+    """Kinds selected by --kind, as the catalog spells them."""
     from autotuner.config.catalog import FOLDER_BY_KIND
     from autotuner.errors import UsageError, unknown_name_message
 
-    words = {name.lower(): name for name in FOLDER_BY_KIND}
+    kinds = {name.lower(): name for name in FOLDER_BY_KIND}
     if kind is None:
         return tuple(FOLDER_BY_KIND)
-    if kind.lower() not in words:
-        raise UsageError(unknown_name_message("kind", kind, words), remedy=f"Give one of: {', '.join(words)}.")
-    return (words[kind.lower()],)
+    if kind.lower() not in kinds:
+        raise UsageError(unknown_name_message("kind", kind, kinds), remedy=f"Give one of: {', '.join(kinds)}.")
+    return (kinds[kind.lower()],)
 
 
 def _purpose(entry: Mapping[str, Any]) -> str:
@@ -109,12 +107,12 @@ def _purpose(entry: Mapping[str, Any]) -> str:
 
 
 def _source(entry: Mapping[str, Any]) -> str:
-    """Where something is from: the package, a file, or Python."""
+    """Origin of an entry: bundled, a file, or registered from Python."""
     from autotuner.config.catalog import display_path
 
     source = str(entry["source"])
-    where = source if source == "registered" else display_path(source)
-    return "bundled" if where.startswith("bundled ") else where
+    path = source if source == "registered" else display_path(source)
+    return "bundled" if path.startswith("bundled ") else path
 
 
 @app.command()
@@ -127,19 +125,19 @@ def diff(
     from autotuner.cli import display
     from autotuner.config import TaskConfigFactory, leaves, merge
 
-    sides = []
+    values = []
     for name in (first, second):
         merged: dict[str, Any] = {}
         for layer in TaskConfigFactory.get_profile(name).layers:
             merged = merge(merged, _layer_data(layer))
-        sides.append(leaves(merged))
-    keys = [key for key in dict.fromkeys([*sides[0], *sides[1]]) if sides[0].get(key) != sides[1].get(key)]
+        values.append(leaves(merged))
+    changed_keys = [key for key in dict.fromkeys([*values[0], *values[1]]) if values[0].get(key) != values[1].get(key)]
     if as_json:
-        display.json([{"value": key, first: sides[0].get(key), second: sides[1].get(key)} for key in keys])
-    elif not keys:
+        display.json([{"value": key, first: values[0].get(key), second: values[1].get(key)} for key in changed_keys])
+    elif not changed_keys:
         display.line(f"{first} and {second} set the same values.")
     else:
-        rows = [{"value": key, first: sides[0].get(key, "-"), second: sides[1].get(key, "-")} for key in keys]
+        rows = [{"value": key, first: values[0].get(key, "-"), second: values[1].get(key, "-")} for key in changed_keys]
         display.table(rows, ["value", first, second])
 
 
@@ -154,7 +152,7 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Profile file to check.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Check a profile file: its form, its keys, the names in its rules, and that it composes."""
+    """Check a profile file: its structure, keys and rules, and that it composes."""
     from autotuner.cli import display
     from autotuner.config import check_file
     from autotuner.engines.parameters import canonical_parameters, is_known_parameter

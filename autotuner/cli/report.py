@@ -1,4 +1,4 @@
-"""`autotune report`: a run's results, again."""
+"""`autotune report`: the results of a run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, OUTPUT, RUN_ARGUMENT
 def report(
     run: Annotated[str | None, RUN_ARGUMENT] = None,
     format: Annotated[
-        str, option("--format", metavar="table|markdown|json|csv", help="How it is written.", panel=OUTPUT)
+        str, option("--format", metavar="table|markdown|json|csv", help="Output format.", panel=OUTPUT)
     ] = "table",
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     fail_on: Annotated[str, FAIL_ON_OPTION] = "none",
-    as_json: Annotated[bool, option("--json", help="The same as --format json.", panel=OUTPUT)] = False,
+    as_json: Annotated[bool, option("--json", help="Same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
-    """Show the ranking of a finished or interrupted run again."""
+    """Show the ranking of a finished or interrupted run."""
     from autotuner.cli import display
     from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
@@ -27,29 +27,31 @@ def report(
     from autotuner.store import RunStore, find_run
 
     gate = Gate.parse(fail_on)
-    chosen = "json" if as_json else format
+    output_format = "json" if as_json else format
     formats = ("table", "markdown", "json", "csv")
-    if chosen not in formats:
-        raise UsageError(unknown_name_message("format", chosen, formats))
+    if output_format not in formats:
+        raise UsageError(unknown_name_message("format", output_format, formats))
     store = RunStore.open(find_run(run, output))
     trials, experiment = store.trials(), store.experiment
     if not trials:
         raise UsageError(f"The run '{store.path}' has no finished trial.", remedy=f"autotune run --resume {store.path}")
-    ranking, account = rank(trials, experiment), SearchReport(*store.load_search())
-    if chosen == "table":
+    ranking, search_report = rank(trials, experiment), SearchReport(*store.load_search())
+    if output_format == "table":
         display.line(f"run {store.path}")
-        print_ranking(ranking, trials, experiment, refused=store.load_refused(), search_report=account)
-    elif chosen == "json":
+        print_ranking(ranking, trials, experiment, refused=store.load_refused(), search_report=search_report)
+    elif output_format == "json":
         from autotuner.report.record import run_record
 
-        display.json(run_record(ranking, trials, experiment, store.load_refused(), account))
-    elif chosen == "csv":
+        display.json(run_record(ranking, trials, experiment, store.load_refused(), search_report))
+    elif output_format == "csv":
         from autotuner.report.csv import csv_text
 
         display.text(csv_text(ranking, trials, experiment))
     else:
         from autotuner.report.markdown import markdown_report
 
-        display.text(markdown_report(ranking, trials, experiment, refused=store.load_refused(), search_report=account))
+        display.text(
+            markdown_report(ranking, trials, experiment, refused=store.load_refused(), search_report=search_report)
+        )
     if gate.fails_on_infeasible:
         gate.check_ranking(ranking)

@@ -1,4 +1,4 @@
-"""How a run's outcome is shown, at its end and whenever it is asked for again."""
+"""The printed results of a run: ranking, winner, launch command, and errors without a winner."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SHOWN_CANDIDATES = 20
 """Candidates in the table at the end of a run; `autotune report` has all."""
 
 SHOWN_REASONS = 2
-"""Reasons for which candidates were not launched that the terminal shows; report.md has all."""
+"""Reasons for skipped candidates in the terminal; report.md has all."""
 
 
 def print_result(result: Result, experiment: Experiment, as_json: bool) -> None:
-    """The ranked table and the winner's command."""
+    """Print the ranking and the winner's launch command, or all results as JSON."""
     if as_json:
         from autotuner.report.record import run_record
 
@@ -52,7 +52,7 @@ def print_ranking(
     refused: RefusedCandidates = (),
     search_report: SearchReport | None = None,
 ) -> None:
-    """The ranked table with its notes, what was refused, the frontier, and one sentence about the winner."""
+    """Print the ranking with notes, refused candidates, the Pareto frontier, and a sentence about the winner."""
     from autotuner.report.frontier import frontier_table, frontier_title
     from autotuner.report.objective_text import objective_line
     from autotuner.report.refused import reason_lines, refusal_heading
@@ -65,16 +65,16 @@ def print_ranking(
         f"{experiment.model.id_or_path}: {candidates} candidate{'' if candidates == 1 else 's'}, "
         f"{launches} launch{'' if launches == 1 else 'es'}, best first"
     )
-    known = display.report_table(ranking_table(ranking, trials, experiment, limit), title)
+    printed_lines = display.report_table(ranking_table(ranking, trials, experiment, limit), title)
     display.sentence(objective_line(experiment))
     if refused:
         display.line(refusal_heading(refused))
         for line in reason_lines(refused, experiment):
             display.sentence(f"  {line}", indent="    ")
-    front = frontier_table(trials, experiment)
-    if front.rows:
+    frontier = frontier_table(trials, experiment)
+    if frontier.rows:
         display.line()
-        display.report_table(front, frontier_title(experiment), known)
+        display.report_table(frontier, frontier_title(experiment), printed_lines)
         display.line()
     if ranking.winner:
         display.sentence(winner_sentence(ranking))
@@ -86,20 +86,23 @@ def print_ranking(
 
 
 def skipped_text(skipped: RefusedCandidates) -> str:
-    """How many candidates a search left out, by the reasons that hold for the most of them."""
+    """How many candidates the search skipped, with the most frequent reasons."""
     from autotuner.report.refused import group_by_reason
 
     grouped = sorted(group_by_reason(skipped).items(), key=lambda item: -len(item[1]))
-    several = len(grouped) > 1
-    named = [f"{reason} ({len(candidates)})" if several else reason for reason, candidates in grouped[:SHOWN_REASONS]]
-    others = sum(len(candidates) for _, candidates in grouped[SHOWN_REASONS:])
-    named += [f"{others} for other reasons"] if others else []
-    were, them = ("was", "it") if len(skipped) == 1 else ("were", "them")
-    return f"{pluralize(len(skipped), 'candidate')} {were} not launched: {'; '.join(named)}. report.md names {them}."
+    has_several = len(grouped) > 1
+    reasons = [
+        f"{reason} ({len(candidates)})" if has_several else reason for reason, candidates in grouped[:SHOWN_REASONS]
+    ]
+    other_count = sum(len(candidates) for _, candidates in grouped[SHOWN_REASONS:])
+    reasons += [f"{other_count} for other reasons"] if other_count else []
+    verb, pronoun = ("was", "it") if len(skipped) == 1 else ("were", "them")
+    count = pluralize(len(skipped), "candidate")
+    return f"{count} {verb} not launched: {'; '.join(reasons)}. report.md names {pronoun}."
 
 
 def no_winner_error(ranking: Ranking) -> NoFeasibleError:
-    """Say that nothing met the targets, and what came closest."""
+    """The error of a run without a winner, naming the closest candidate."""
     if not ranking.standings or ranking.standings[0].value is None:
         return NoFeasibleError(
             "No configuration could be measured.", why=_no_measurement_reason(ranking), remedy=LOG_REMEDY
@@ -107,9 +110,9 @@ def no_winner_error(ranking: Ranking) -> NoFeasibleError:
     from autotuner.report.candidate_names import CandidateNames
 
     best = ranking.standings[0]
-    missed = best.verdict in (None, Verdict.INFEASIBLE)
+    is_infeasible = best.verdict in (None, Verdict.INFEASIBLE)
     return NoFeasibleError(
-        "No configuration met the targets." if missed else "No configuration gave figures that can be trusted.",
+        "No configuration met the targets." if is_infeasible else "No configuration gave a valid measurement.",
         why=f"The closest is {CandidateNames.from_ranking(ranking).full_name(best.candidate)}: {best.reason}.",
         remedy=VERDICT_REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
     )
@@ -121,21 +124,21 @@ def _no_measurement_reason(ranking: Ranking) -> str:
             return "Nothing was launched."
         case 1:
             return f"The only candidate gave no figure: {ranking.standings[0].reason}"
-        case several:
-            return f"None of {several} candidates gave a figure; the first: {ranking.standings[0].reason}"
+        case count:
+            return f"None of {count} candidates gave a figure; the first: {ranking.standings[0].reason}"
 
 
-LOG_REMEDY = "Its server.log says more."
+LOG_REMEDY = "See its server.log."
 
 VERDICT_REMEDIES: dict[Verdict | None, str] = {
-    Verdict.CLIENT_LIMITED: "The load generator was held up: leave it a CPU core that nothing else uses.",
+    Verdict.CLIENT_LIMITED: "The load generator was delayed: leave it a CPU core that nothing else uses.",
     Verdict.SATURATED: "The requested rate is above what the server can do: lower --rate.",
-    Verdict.INVALID: "The figures cannot be trusted: see the checks in the report and the server's log.",
+    Verdict.INVALID: "The measurement is invalid: see the checks in the report and the server's log.",
 }
 
 
 def find_trial(store: RunStore, number: int | None) -> Trial:
-    """Trial `number` of a run, or its winner."""
+    """Trial `number` of a run, or its winner; UsageError if there is no such trial."""
     from autotuner.scoring.rank import rank
 
     trials = store.trials()
@@ -151,5 +154,7 @@ def find_trial(store: RunStore, number: int | None) -> Trial:
     for trial in trials:
         if trial.number == number:
             return trial
-    known = ", ".join(str(trial.number) for trial in trials) or "none"
-    raise UsageError(f"The run '{store.path}' has no finished trial {number}.", remedy=f"Finished are: {known}.")
+    finished_numbers = ", ".join(str(trial.number) for trial in trials) or "none"
+    raise UsageError(
+        f"The run '{store.path}' has no finished trial {number}.", remedy=f"Finished trials: {finished_numbers}."
+    )

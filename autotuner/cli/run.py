@@ -1,4 +1,4 @@
-"""`autotune run`: the main job."""
+"""`autotune run`: tune an engine."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 def run(
     config_options: ConfigOptions,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
-    dry_run: Annotated[bool, option("--dry-run", help="Show the plan and stop.", panel=OUTPUT)] = False,
+    dry_run: Annotated[
+        bool, option("--dry-run", help="Show the plan without launching anything.", panel=OUTPUT)
+    ] = False,
     resume: Annotated[
         str | None,
         option(
             "--resume",
             metavar="[RUN]",
-            help="Go on with this run, a folder or a name, or with the newest; no finished trial is repeated.",
+            help="Resume this run (folder or name), or the newest; finished trials are not repeated.",
             panel=OUTPUT,
             default="a new run",
         ),
@@ -39,7 +41,7 @@ def run(
     fail_on: Annotated[str, FAIL_ON_OPTION] = "infeasible",
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Compose a configuration, launch candidates, measure, rank, and print the winner's command."""
+    """Compose a configuration, launch and measure candidates, rank them, and print the winner's launch command."""
     from autotuner.cli import display
     from autotuner.session import create_run, session_for
 
@@ -51,19 +53,19 @@ def run(
     composition = config_options.compose()
     for warning in composition.warnings:
         display.warning(warning)
-    wiring = session_for(composition.experiment)
+    session = session_for(composition.experiment)
     if dry_run:
-        _print_plan(composition, wiring, as_json)
+        _print_plan(composition, session, as_json)
         return
     for note in composition.notes:
         display.note(note)
     display.relay_log()
-    wiring.preflight(output)
-    _tune(create_run(composition, output), wiring, as_json, gate)
+    session.preflight(output)
+    _tune(create_run(composition, output), session, as_json, gate)
 
 
 def _reject_changes(config_options: ConfigOptions, dry_run: bool) -> None:
-    """A run that is resumed keeps its configuration, and has no plan to be shown."""
+    """Reject options that would change the configuration of a resumed run."""
     from autotuner.errors import UsageError
 
     defaults = ConfigOptions()
@@ -76,23 +78,23 @@ def _reject_changes(config_options: ConfigOptions, dry_run: bool) -> None:
     if changed:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise UsageError(
-            "--resume goes on with the configuration the run was started with.",
+            "--resume keeps the configuration that the run was started with.",
             why=f"{options} would change it." if not dry_run else f"It cannot be combined with {options}.",
             remedy="Leave the other options out, or start a new run.",
         )
 
 
 def _resume(name: str | None, output: Path, as_json: bool, gate: Gate) -> None:
-    """Go on with the run called `name`, or with the newest."""
+    """Resume the run called `name`, or the newest."""
     from autotuner.cli import display
     from autotuner.session import session_for
     from autotuner.store import RunStore, find_run
 
     store = RunStore.open(find_run(name, output))
-    wiring = session_for(store.experiment)
+    session = session_for(store.experiment)
     display.relay_log()
-    wiring.preflight(output)
-    _tune(store, wiring, as_json, gate)
+    session.preflight(output)
+    _tune(store, session, as_json, gate)
 
 
 def _tune(store: RunStore, session: Session, as_json: bool, gate: Gate) -> None:
@@ -103,20 +105,20 @@ def _tune(store: RunStore, session: Session, as_json: bool, gate: Gate) -> None:
     from autotuner.session import execute
 
     with terminated_as_interrupted(), store.lock():
-        done = store.trials()
+        finished_trials = store.trials()
         plan = session.plan()
-        most = "at most " if plan.may_end_early else ""
+        limit = "at most " if plan.may_end_early else ""
         launches = pluralize(plan.launch_count, "launch", "launches")
-        display.note(f"run folder {store.path}: {most}{launches}, {len(done)} of them finished")
+        display.note(f"run folder {store.path}: {limit}{launches}, {len(finished_trials)} of them finished")
         try:
-            with run_view_for(plan, done) as watch:
-                result = execute(store, session, watch)
+            with run_view_for(plan, finished_trials) as view:
+                result = execute(store, session, view)
         except KeyboardInterrupt as interrupt:
-            display.note(f"Interrupted; {_kept_text(len(store.trials()))}. Go on with:")
+            display.note(f"Interrupted; {_kept_text(len(store.trials()))}. Resume with:")
             display.note(f"  autotune run --resume {store.path}")
             raise typer.Exit(EXIT_INTERRUPTED) from interrupt
-    if done and len(result.trials) == len(done):
-        display.note(f"This run is complete: nothing was left to launch. {_ranked_again_text(len(done))}")
+    if finished_trials and len(result.trials) == len(finished_trials):
+        display.note(f"This run is complete: nothing remained to launch. {_ranked_again_text(len(finished_trials))}")
     print_result(result, store.experiment, as_json)
     gate.check_ranking(result.ranking)
 
@@ -135,7 +137,7 @@ def _print_plan(composition: Composition, session: Session, as_json: bool) -> No
     from autotuner.report.objective_text import objective_meaning
 
     plan = session.plan()
-    points = plan.workload.load_points
+    load_points = plan.workload.load_points
     if as_json:
         display.json(
             {
@@ -146,9 +148,9 @@ def _print_plan(composition: Composition, session: Session, as_json: bool) -> No
                 "confirmations": plan.confirmations,
                 "may_end_early": plan.may_end_early,
                 "candidates": [dict(candidate.parameters) for candidate in plan.candidates],
-                "predicted": plan_forecast.forecasts_json(session.forecaster, plan.candidates, points),
+                "predicted": plan_forecast.forecasts_json(session.forecaster, plan.candidates, load_points),
                 "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refusals],
-                "load_points": [str(point) for point in points],
+                "load_points": [str(point) for point in load_points],
                 "estimated_seconds": round(plan.usual_cost.seconds),
                 "estimated_seconds_at_most": round(plan.max_cost.seconds),
                 "estimated_gpu_hours": round(plan.usual_cost.gpu_hours, 3),
@@ -157,34 +159,35 @@ def _print_plan(composition: Composition, session: Session, as_json: bool) -> No
         )
         return
     experiment = session.experiment
-    why = "" if session.is_simulated else composition.reasons.get("deployment.mode", "")
-    seen = len(plan.space.candidates) + len(plan.space.refusals)
-    sample = f"{seen:,} of them drawn, " if seen < plan.space.combination_count else ""
+    reason = "" if session.is_simulated else composition.reasons.get("deployment.mode", "")
+    checked_count = len(plan.space.candidates) + len(plan.space.refusals)
+    combinations = pluralize(plan.space.combination_count, "combination")
+    sample_text = f"{checked_count:,} of them drawn, " if checked_count < plan.space.combination_count else ""
     for label, text in (
         ("layers", " > ".join(composition.layers)),
         ("model", experiment.model.id_or_path),
-        ("engine", f"{experiment.base_runtime} ({session.source}), {session.run_location}{f': {why}' if why else ''}"),
+        (
+            "engine",
+            f"{experiment.base_runtime} ({session.source}), {session.run_location}{f': {reason}' if reason else ''}",
+        ),
         ("objective", f"{experiment.optimization.objective}, by {experiment.optimization.strategy}"),
         ("", objective_meaning(experiment)),
-        ("load points", ", ".join(map(str, points))),
-        (
-            "space",
-            f"{pluralize(plan.space.combination_count, 'combination')}, {sample}{len(plan.space.refusals)} refused",
-        ),
+        ("load points", ", ".join(map(str, load_points))),
+        ("space", f"{combinations}, {sample_text}{len(plan.space.refusals)} refused"),
         *plan_text.summary_lines(plan),
     ):
         display.sentence(f"{label:<13}{text}", indent=" " * 13)
     plan_text.print_candidates(plan, session.forecaster)
     if plan.space.refusals:
         names = list(experiment.parameters)
-        alike = [name for name in names if len(experiment.parameters[name]) == 1]
-        priorities = dict.fromkeys(alike, 2)
+        constants = [name for name in names if len(experiment.parameters[name]) == 1]
+        priorities = dict.fromkeys(constants, 2)
         display.line()
         display.table(_refused_rows(plan), ["", *names, "refused because"], title="refused", priorities=priorities)
 
 
 def _refused_rows(plan: Plan) -> list[dict[str, Any]]:
-    """The first combinations that each reason holds for, and how many more there are."""
+    """The first refused combinations for each reason, and how many more there are."""
     from autotuner.report.refused import MAX_NAMED_CANDIDATES, group_by_reason
 
     rows: list[dict[str, Any]] = []

@@ -1,11 +1,11 @@
-"""The view of a run while it goes on: a live panel in a terminal, plain lines elsewhere."""
+"""Progress of a run: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from autotuner.cli import display
 from autotuner.cli.table_layout import ColumnSpec
@@ -22,23 +22,16 @@ if TYPE_CHECKING:
     from autotuner.search.plan import Plan
 
 Clock = Callable[[], float]
-"""Seconds, from any origin."""
+"""Returns seconds from an arbitrary origin."""
 
 PANEL_OVERHEAD_LINES = 14
-"""Lines of a terminal that the panel needs beside its table."""
+"""Terminal lines of the panel outside its table."""
 
 MIN_ROWS = 4
 
 
-class View(Protocol):
-    """Watches a run."""
-
-    def __call__(self, progress: Progress) -> None:
-        """Take in one step."""
-
-
 class RunStatus:
-    """What is known of a run under way: its trials, their ranking, the load points measured, the pace."""
+    """State of a running tune: finished trials and their ranking, measured load points, time estimate."""
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], now: float) -> None:
         self.plan = plan
@@ -49,7 +42,7 @@ class RunStatus:
         self.ranking = self._rank()
 
     def update(self, progress: Progress, now: float) -> None:
-        """Take in one step."""
+        """Record a progress event."""
         self.time_estimator.update(progress, now)
         if progress.stage == "measured" and progress.result is not None:
             self.rows.append(
@@ -62,22 +55,24 @@ class RunStatus:
             self.ranking = self._rank()
 
     def judged_result(self, progress: Progress) -> LoadPointResult:
-        """The load point that was measured, with its verdict."""
+        """The measured load point with its verdict."""
         from autotuner.scoring.judge import judge_load_point
 
         assert progress.result is not None
         return judge_load_point(progress.result, progress.candidate.gpus, self.plan.experiment)
 
     def _candidate_names(self) -> CandidateNames:
-        """The names of all candidates there may be, with the numbers of those that were tried."""
+        """Names of all possible candidates, with trial numbers of those launched."""
         from autotuner.report.candidate_names import CandidateNames
 
         baseline = next((launch.candidate for launch in self.plan.launches if launch.purpose == "baseline"), None)
-        every = [*self.plan.space.candidates, *self.plan.candidates, *(trial.candidate for trial in self.trials)]
-        return CandidateNames.from_candidates(every, baseline, CandidateNames.from_trials(self.trials).trial_numbers)
+        candidates = [*self.plan.space.candidates, *self.plan.candidates, *(trial.candidate for trial in self.trials)]
+        return CandidateNames.from_candidates(
+            candidates, baseline, CandidateNames.from_trials(self.trials).trial_numbers
+        )
 
     def launch_label(self, progress: Progress) -> str:
-        """What is launched, and why where it is not to search."""
+        """Name of the launched candidate, marked if the launch confirms the winner."""
         name = self.names.full_name(progress.candidate, progress.trial)
         return f"{name}, again to confirm the winner" if progress.purpose == "confirmation" else name
 
@@ -87,14 +82,14 @@ class RunStatus:
         ranking = rank(self.trials, self.plan.experiment)
         best = ranking.winner
         if self.trials:
-            numbers = {trial.number for trial in self.trials if trial.purpose == "baseline"}
-            leads = best is not None and best.trial_number not in numbers
-            self.time_estimator.set_winner(best.load_points if best else (), beats_baseline=leads)
+            baseline_numbers = {trial.number for trial in self.trials if trial.purpose == "baseline"}
+            beats_baseline = best is not None and best.trial_number not in baseline_numbers
+            self.time_estimator.set_winner(best.load_points if best else (), beats_baseline=beats_baseline)
         return ranking
 
     @property
     def best_text(self) -> str:
-        """Which of the candidates tried leads, and by what figure."""
+        """The best candidate so far and its value of the objective."""
         from autotuner.report.objective_text import figure_text
 
         best = self.ranking.winner
@@ -105,36 +100,35 @@ class RunStatus:
 
     @property
     def launch_count_text(self) -> str:
-        """Which launch of how many this is."""
+        """Number of the current launch and the total."""
         total = f"{'at most ' if self.time_estimator.may_end_early else ''}{self.time_estimator.total_launches}"
         number = min(self.time_estimator.finished_launches + 1, self.time_estimator.total_launches)
         return f"{number} of {total}{', to confirm the winner' if self.time_estimator.is_confirming else ''}"
 
     @property
     def max_window_seconds(self) -> float:
-        """Seconds that the window of a load point of the launch under way lasts at most."""
+        """Longest window of a load point of the current launch."""
         return (self.plan.confirmation_load if self.time_estimator.is_confirming else self.plan.launch_load).max_window
 
     def time_left_text(self, now: float) -> str:
-        """How long it will still take; empty while nothing is known."""
-        left = self.time_estimator.remaining_seconds(now)
-        if left is None:
+        """Estimated time left; empty while unknown."""
+        seconds = self.time_estimator.remaining_seconds(now)
+        if seconds is None:
             return ""
-        return f"{'up to about' if self.time_estimator.may_end_early else 'about'} {format_duration(left)} left"
+        return f"{'up to about' if self.time_estimator.may_end_early else 'about'} {format_duration(seconds)} left"
 
 
 class PlainRunView(AbstractContextManager["PlainRunView"]):
-    """One line for each thing that happens, for pipes and CI logs."""
+    """One line per progress event, for pipes and CI logs."""
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._status = RunStatus(plan, finished_trials, clock())
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing is left to clean."""
+        pass
 
     def __call__(self, progress: Progress) -> None:
-        """Print one line."""
         now = self._clock()
         self._status.update(progress, now)
         text = self._line_text(progress, now)
@@ -149,13 +143,18 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         if progress.stage == "ready":
             return "ready"
         if progress.stage == "measuring":
-            where = f"load point {progress.position} of {progress.total}"
-            least, most = progress.expected_seconds, self._status.max_window_seconds
-            window = f"{format_duration(least)} to {format_duration(most)}" if most > least else format_duration(least)
-            return f"{where}: {progress.load_point}, {window}"
+            position = f"load point {progress.position} of {progress.total}"
+            min_seconds, max_seconds = progress.expected_seconds, self._status.max_window_seconds
+            window = (
+                f"{format_duration(min_seconds)} to {format_duration(max_seconds)}"
+                if max_seconds > min_seconds
+                else format_duration(min_seconds)
+            )
+            return f"{position}: {progress.load_point}, {window}"
         if progress.stage == "measured" and progress.result is not None:
-            targets = bool(self._status.plan.experiment.slo.terms)
-            return f"{progress.load_point}: {load_point_summary(self._status.judged_result(progress), has_targets=targets)}"
+            has_targets = bool(self._status.plan.experiment.slo.terms)
+            summary = load_point_summary(self._status.judged_result(progress), has_targets=has_targets)
+            return f"{progress.load_point}: {summary}"
         if progress.stage == "finished" and progress.finished_trial is not None:
             return self._finished_text(progress.finished_trial, now)
         return ""
@@ -164,14 +163,14 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         failure = trial.measurement.failure
         if failure is not None:
             return f"failed, {failure.kind.value}: {failure.message}"
-        left = self._status.time_left_text(now)
+        time_left = self._status.time_left_text(now)
         virtual = " of virtual time" if self._status.plan.is_virtual else ""
-        took = f"finished in {format_duration(trial.ended - trial.started)}{virtual}"
-        return f"{took}{f', {left}' if left else ''}; best so far: {self._status.best_text}"
+        duration = f"finished in {format_duration(trial.ended - trial.started)}{virtual}"
+        return f"{duration}{f', {time_left}' if time_left else ''}; best so far: {self._status.best_text}"
 
 
 class LiveRunView(AbstractContextManager["LiveRunView"]):
-    """A panel with the launch, the stage, time spent and left, the best, and the load points measured so far."""
+    """A live panel: current launch and stage, elapsed time and time left, best candidate, measured load points."""
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -194,7 +193,7 @@ class LiveRunView(AbstractContextManager["LiveRunView"]):
             self._live.__exit__(*exc)
 
     def __call__(self, progress: Progress) -> None:
-        """Take in one step; the panel redraws on its own clock."""
+        """Record a progress event; rich redraws the panel by its own timer."""
         now = self._clock()
         self._status.update(progress, now)
         self._progress, self._stage_started_at = progress, now
@@ -207,43 +206,47 @@ class LiveRunView(AbstractContextManager["LiveRunView"]):
 
         now, console = self._clock(), display.stderr_console()
         elapsed = now - self._started_at
-        head = Table.grid(padding=(0, 2))
-        head.add_row("launch", self._status.launch_count_text)
+        summary = Table.grid(padding=(0, 2))
+        summary.add_row("launch", self._status.launch_count_text)
         if self._progress is not None:
-            head.add_row("candidate", Text(self._status.launch_label(self._progress)))
-            head.add_row(
+            summary.add_row("candidate", Text(self._status.launch_label(self._progress)))
+            summary.add_row(
                 "now", Text(stage_text(self._progress, now - self._stage_started_at, self._status.max_window_seconds))
             )
-        head.add_row("elapsed", ", ".join(filter(None, (format_duration(elapsed), self._status.time_left_text(now)))))
-        head.add_row("best so far", Text(self._status.best_text))
-        left = self._status.time_estimator.remaining_seconds(now)
-        total = elapsed + left if left is not None else None
-        head.add_row("", ProgressBar(total=total and max(total, 1e-9), completed=elapsed, width=50))
-        return Group(head, load_points_table(self._status.rows, console.width, console.height - PANEL_OVERHEAD_LINES))
+        summary.add_row(
+            "elapsed", ", ".join(filter(None, (format_duration(elapsed), self._status.time_left_text(now))))
+        )
+        summary.add_row("best so far", Text(self._status.best_text))
+        seconds_left = self._status.time_estimator.remaining_seconds(now)
+        total = elapsed + seconds_left if seconds_left is not None else None
+        summary.add_row("", ProgressBar(total=total and max(total, 1e-9), completed=elapsed, width=50))
+        return Group(
+            summary, load_points_table(self._status.rows, console.width, console.height - PANEL_OVERHEAD_LINES)
+        )
 
 
 def run_view_for(plan: Plan, finished_trials: Sequence[Trial]) -> LiveRunView | PlainRunView:
-    """The view that suits where stderr goes."""
+    """A live panel in a terminal, plain lines elsewhere."""
     return (LiveRunView if display.stderr_console().is_terminal else PlainRunView)(plan, finished_trials)
 
 
 def stage_text(progress: Progress, elapsed: float, max_seconds: float = 0.0) -> str:
-    """What is being done now, and for how long of how long; a window lasts up to `longest` seconds."""
-    at = f" load point {progress.position} of {progress.total}, {progress.load_point}" if progress.load_point else ""
-    planned = progress.expected_seconds
-    if not planned:
+    """The current stage with its elapsed and planned time; a window lasts up to `max_seconds`."""
+    where = f" load point {progress.position} of {progress.total}, {progress.load_point}" if progress.load_point else ""
+    expected = progress.expected_seconds
+    if not expected:
         time = format_duration(elapsed)
-    elif progress.stage == "measuring" and max_seconds > planned:
-        time = f"{format_duration(elapsed)}, {format_duration(planned)} at least and {format_duration(max_seconds)} at most"
-    elif elapsed <= planned:
-        time = f"{elapsed:.0f} of {format_duration(planned)}"
+    elif progress.stage == "measuring" and max_seconds > expected:
+        time = f"{format_duration(elapsed)} of {format_duration(expected)} to {format_duration(max_seconds)}"
+    elif elapsed <= expected:
+        time = f"{elapsed:.0f} of {format_duration(expected)}"
     else:
-        time = f"{format_duration(elapsed)}, longer than the {format_duration(planned)} planned"
-    return f"{progress.stage.replace('-', ' ')}{at}: {time}"
+        time = f"{format_duration(elapsed)}, longer than the {format_duration(expected)} planned"
+    return f"{progress.stage.replace('-', ' ')}{where}: {time}"
 
 
 def load_point_summary(result: LoadPointResult, *, has_targets: bool) -> str:
-    """A judged load point in one line: latencies, output tokens/s, and with `targets` how many requests met them."""
+    """A judged load point in one line: latencies, output tokens/s, attainment if there are targets, verdict."""
     from autotuner.report.formatting import format_number
 
     metrics = result.metrics
@@ -274,41 +277,41 @@ COLUMNS = (
 
 
 def load_points_table(rows: Sequence[Mapping[str, str]], width: int, height: int) -> RenderableType:
-    """The load points measured so far as a table, the last ones where there is no room for all."""
+    """Table of the load points measured so far; only the last ones that fit `height` lines."""
     from rich.console import Group
     from rich.text import Text
 
     if not rows:
         return Text("")
-    shown = _without_repeats(rows[-max(height, MIN_ROWS) :])
+    shown_rows = _without_repeats(rows[-max(height, MIN_ROWS) :])
     columns = [column for column in COLUMNS if any(row.get(column.title) for row in rows)]
     if len({row["scenario"] for row in rows if row["scenario"]}) < 2:
         columns = [column for column in columns if column.title != "scenario"]
-    table = display.make_table(shown, columns, width=width)
-    earlier = len(rows) - len(shown)
-    return Group(table, Text(f"and {earlier} before")) if earlier else table
+    table = display.make_table(shown_rows, columns, width=width)
+    hidden_count = len(rows) - len(shown_rows)
+    return Group(table, Text(f"and {hidden_count} before")) if hidden_count else table
 
 
 def _without_repeats(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """The rows with trial and candidate on the first of each trial alone."""
-    later = {"trial": "", "candidate": ""}
+    """The rows with trial and candidate only on the first row of each trial."""
+    blank = {"trial": "", "candidate": ""}
     return [
-        {**row, **later} if before and before.get("trial") and before["trial"] == row["trial"] else row
-        for before, row in zip((None, *rows), rows, strict=False)
+        {**row, **blank} if previous and previous.get("trial") and previous["trial"] == row["trial"] else row
+        for previous, row in zip((None, *rows), rows, strict=False)
     ]
 
 
 def trial_rows(trial: Trial, plan: Plan, names: CandidateNames) -> list[dict[str, str]]:
-    """A finished trial's load points as rows of the live table, and its failure."""
+    """Table rows of a finished trial: its load points and its failure."""
     from autotuner.scoring.judge import judge
 
     results = judge(trial, plan.experiment).measurement.load_points
-    own = [load_point_row(result, trial.number, trial.candidate, plan, names) for result in results]
-    return [*own, *failure_rows(trial, names)]
+    point_rows = [load_point_row(result, trial.number, trial.candidate, plan, names) for result in results]
+    return [*point_rows, *failure_rows(trial, names)]
 
 
 def failure_rows(trial: Trial, names: CandidateNames) -> list[dict[str, str]]:
-    """The row of a trial that failed; none for others."""
+    """The table row of a failed trial; empty for others."""
     failure = trial.measurement.failure
     if failure is None:
         return []
@@ -319,7 +322,7 @@ def failure_rows(trial: Trial, names: CandidateNames) -> list[dict[str, str]]:
 def load_point_row(
     result: LoadPointResult, trial_number: int, candidate: Candidate, plan: Plan, names: CandidateNames
 ) -> dict[str, str]:
-    """A judged load point as a row of the live table."""
+    """The table row of a judged load point."""
     return {
         "trial": str(trial_number),
         "candidate": names.short_name(candidate),
@@ -328,7 +331,7 @@ def load_point_row(
 
 
 def load_point_cells(result: LoadPointResult, *, has_targets: bool) -> dict[str, str]:
-    """What a load point gave, by column; with `targets` also which share of requests met them."""
+    """Cells of a load point by column title; attainment only if there are targets."""
     from autotuner.report.formatting import format_load, format_number, format_share
 
     metrics = result.metrics

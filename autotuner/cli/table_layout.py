@@ -1,4 +1,4 @@
-"""Tables laid out for a terminal: which columns there is room for, how wide they are, and where text wraps."""
+"""Table layout for a terminal: which columns fit, how wide they are, and where text wraps."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 DEFAULT_WIDTH = 200
-"""Columns when output is not a terminal and COLUMNS is not set, so that tables in a pipe or a CI log are not cut."""
+"""Characters per line in a pipe without COLUMNS, wide enough that tables in a CI log are not cut."""
 
 COLUMN_GAP = 2
 MAX_WORD_WIDTH = 34
-"""Characters of a word that a column of text has room for; a longer one is broken."""
+"""Characters of the longest word that a text column keeps whole; longer words are broken."""
 LEGIBLE_WIDTH = 24
-"""Characters of text that columns of low priority give way for."""
+"""Characters of a text column to make room for which other columns are dropped."""
 MIN_TEXT_WIDTH = 10
-"""Characters to which a column of text shrinks where nothing else helps, its words broken."""
+"""Characters to which a text column shrinks as the last resort, with its words broken."""
 
 ROW_NAME_COLUMN = "trial"
-"""The column whose cells name the rows of a table, where it has one."""
+"""Column that identifies the rows of a table, if it has one."""
 
 VERDICT_STYLES = {
     "feasible": "green",
@@ -31,35 +31,35 @@ VERDICT_STYLES = {
     "invalid": "magenta",
     "met": "green",
 }
-"""How a cell in a column of VERDICTS looks, by its first word; every other word there is a failure."""
+"""Style of a cell of VERDICT_COLUMNS by its first word; any other word is a failure."""
 
 VERDICT_COLUMNS = ("verdict", "outcome", "target")
 FAILURE_STYLE = "red"
 
 
 class LayoutColumn(Protocol):
-    """What is known of a column when it is laid out."""
+    """A column as the layout needs it."""
 
     @property
     def title(self) -> str:
-        """What stands above it."""
+        """Text of the header, and the key of its cells in a row."""
 
     @property
     def numeric(self) -> bool:
-        """Whether it is right-aligned and never broken, as numbers are."""
+        """Whether cells are right-aligned and never broken over lines."""
 
     @property
     def drop_priority(self) -> int:
-        """0 for one that is never left out; the highest goes first."""
+        """Columns with the highest number are dropped first, those with 0 never."""
 
     @property
     def listed_below(self) -> bool:
-        """Whether its cells are listed under the table where there is no room for each on one line."""
+        """Whether cells are listed below the table if they do not fit on one line each."""
 
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """A column by its title."""
+    """A column without any data of its own."""
 
     title: str
     numeric: bool = False
@@ -68,10 +68,10 @@ class ColumnSpec:
 
 
 class TableLayout:
-    """Columns and rows laid out for a width in characters, None for any.
+    """Columns and rows laid out for a width in characters, None for unlimited.
 
-    Columns of numbers are as wide as their widest one, text wraps at words. Where that is too wide,
-    columns are left out by priority; words are broken where that is not enough, numbers never.
+    Numeric columns are as wide as their widest cell, text wraps at words. If that is too wide, columns
+    are dropped by priority; if that is not enough, words are broken, numbers never.
     """
 
     def __init__(self, columns: Sequence[LayoutColumn], rows: Sequence[Mapping[str, Any]], width: int | None) -> None:
@@ -82,57 +82,64 @@ class TableLayout:
 
     @property
     def width(self) -> int:
-        """What the table takes."""
+        """Total width in characters."""
         return sum(self.widths) + COLUMN_GAP * (len(self.widths) - 1)
 
     def lines_below(self) -> list[str]:
-        """The cells that are listed under the table, each behind what its row begins with."""
+        """Cells of dropped `listed_below` columns, each prefixed with its row's name."""
         if not self.columns:
             return []
         titles = [column.title for column in self.columns]
-        first = ROW_NAME_COLUMN if ROW_NAME_COLUMN in titles else titles[0]
-        head = first if first == "#" else f"{first} "
-        gone = [column.title for column in self.all_columns if column.listed_below and column not in self.columns]
+        name_column = ROW_NAME_COLUMN if ROW_NAME_COLUMN in titles else titles[0]
+        prefix = name_column if name_column == "#" else f"{name_column} "
+        hidden_titles = [
+            column.title for column in self.all_columns if column.listed_below and column not in self.columns
+        ]
         return list(
-            dict.fromkeys(f"{head}{row[first]}: {row[title]}" for title in gone for row in self.rows if row[title])
+            dict.fromkeys(
+                f"{prefix}{row[name_column]}: {row[title]}"
+                for title in hidden_titles
+                for row in self.rows
+                if row[title]
+            )
         )
 
     def _readable_columns(self) -> list[LayoutColumn]:
-        """All columns, but for those that would make lines too long to read and may be listed below."""
+        """All columns; those that may be listed below only if the table then fits DEFAULT_WIDTH."""
         fits = self._required_width(self.all_columns) <= DEFAULT_WIDTH
         return [column for column in self.all_columns if fits or not column.listed_below]
 
     def _fitting_columns(self, width: int) -> list[LayoutColumn]:
-        """The columns there is room for: what is left out goes by priority, and what still fits then comes back."""
-        chosen = list(self.all_columns)
-        while self._required_width(chosen) > width and any(column.drop_priority for column in chosen):
-            chosen.remove(max(reversed(chosen), key=lambda column: column.drop_priority))
+        """Columns that fit: drop by priority, then add back those that fit the remaining room."""
+        fitting = list(self.all_columns)
+        while self._required_width(fitting) > width and any(column.drop_priority for column in fitting):
+            fitting.remove(max(reversed(fitting), key=lambda column: column.drop_priority))
         for column in sorted(self.all_columns, key=lambda column: column.drop_priority):
-            more = [one for one in self.all_columns if one in chosen or one is column]
-            if self._required_width(more) <= width:
-                chosen = more
-        return chosen
+            extended = [other for other in self.all_columns if other in fitting or other is column]
+            if self._required_width(extended) <= width:
+                fitting = extended
+        return fitting
 
     def _required_width(self, columns: Sequence[LayoutColumn]) -> int:
-        """The width at which numbers are whole and text is legible."""
+        """Width at which numbers are whole and text is legible."""
         widths = (self._legible_width(column) for column in columns)
         return sum(widths) + COLUMN_GAP * max(0, len(columns) - 1)
 
     def _legible_width(self, column: LayoutColumn) -> int:
-        least = self._min_width(column)
+        min_width = self._min_width(column)
         if column.listed_below:
             return self._max_width(column)
         return (
-            least
+            min_width
             if column.numeric
-            else max(least, min(max(map(_display_width, ["", *self._cells(column)])), LEGIBLE_WIDTH))
+            else max(min_width, min(max(map(_display_width, ["", *self._cells(column)])), LEGIBLE_WIDTH))
         )
 
     def _cells(self, column: LayoutColumn) -> list[str]:
         return [row[column.title] for row in self.rows]
 
     def _min_width(self, column: LayoutColumn) -> int:
-        """The width at which no number and no word is broken, but for very long ones."""
+        """Width at which no number and no word up to MAX_WORD_WIDTH is broken."""
         words = _breakable_parts(column.title)
         if not column.numeric:
             words += [word[:MAX_WORD_WIDTH] for cell in self._cells(column) for word in cell.split()]
@@ -144,30 +151,33 @@ class TableLayout:
         return max(map(_display_width, ["-", column.title, *lines]))
 
     def _fitted_widths(self, max_width: int, *, break_words: bool) -> list[int]:
-        """The width of each column: titles of numbers wrap first, then text at words, then with `fold` anywhere."""
+        """Width of each column: shrink numeric titles first, then text at words, then with `break_words` anywhere."""
         widths = [self._max_width(column) for column in self.columns]
-        numbers = [place for place, column in enumerate(self.columns) if column.numeric]
-        texts = [place for place, column in enumerate(self.columns) if not column.numeric]
-        least = [self._min_width(column) for column in self.columns]
-        folded = [min(width, MIN_TEXT_WIDTH) for width in least]
-        for places, limits in ((numbers, least), (texts, least), (texts if break_words else [], folded)):
-            self._shrink(widths, places, limits, max_width)
+        numeric_columns = [index for index, column in enumerate(self.columns) if column.numeric]
+        text_columns = [index for index, column in enumerate(self.columns) if not column.numeric]
+        min_widths = [self._min_width(column) for column in self.columns]
+        broken_widths = [min(width, MIN_TEXT_WIDTH) for width in min_widths]
+        for indices, limits in (
+            (numeric_columns, min_widths),
+            (text_columns, min_widths),
+            (text_columns if break_words else [], broken_widths),
+        ):
+            self._shrink(widths, indices, limits, max_width)
         return widths
 
     def _shrink(self, widths: list[int], indices: Sequence[int], limits: Sequence[int], max_width: int) -> None:
-        """Make columns narrower, the widest first, until the table fits or all are at their limits."""
+        """Narrow the widest columns first, until the table fits or all are at their limits."""
         for _ in range(max(0, sum(widths) + COLUMN_GAP * (len(widths) - 1) - max_width)):
-            left = [place for place in indices if widths[place] > limits[place]]
-            if not left:
+            shrinkable = [index for index in indices if widths[index] > limits[index]]
+            if not shrinkable:
                 return
-            widths[max(left, key=lambda place: widths[place])] -= 1
+            widths[max(shrinkable, key=lambda index: widths[index])] -= 1
 
     def rich_table(self, bold_row: int | None) -> Any:
-        """The rich table."""
         from rich import box
         from rich.table import Table
 
-        made = Table(
+        table = Table(
             width=self.width,
             box=box.SIMPLE_HEAD,
             show_edge=False,
@@ -175,26 +185,26 @@ class TableLayout:
             padding=(0, COLUMN_GAP - 1, 0, 0),
         )
         for column, width in zip(self.columns, self.widths, strict=True):
-            made.add_column(
+            table.add_column(
                 "\n".join(textwrap.wrap(column.title, width)),
                 justify="right" if column.numeric else "left",
                 width=width,
                 vertical="top",
                 overflow="fold",
             )
-        for position, row in enumerate(self.rows):
+        for index, row in enumerate(self.rows):
             cells = [_styled_cell(column.title, row[column.title]) for column in self.columns]
-            made.add_row(*cells, style="bold" if position == bold_row else None)
-        return made
+            table.add_row(*cells, style="bold" if index == bold_row else None)
+        return table
 
 
 def _breakable_parts(title: str) -> list[str]:
-    """What a title may be broken into: words, and the parts of one with hyphens."""
-    return [piece for word in title.split() for piece in re.split(r"(?<=\w-)(?=\w)", word)]
+    """Words of a title, split further after hyphens."""
+    return [part for word in title.split() for part in re.split(r"(?<=\w-)(?=\w)", word)]
 
 
 def _display_width(text: str) -> int:
-    """Columns of a terminal that a text takes."""
+    """Terminal cells of a text; wide characters take two."""
     from rich.cells import cell_len
 
     return cell_len(text)

@@ -1,4 +1,4 @@
-"""How long a run will still take, learnt from what its phases took so far."""
+"""Estimate of the time a run still takes, from the durations of its phases so far."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from autotuner.search.plan import Plan
 
 RECENT_STARTS = 3
-"""Engine starts that the next one is expected to be like: the first may also download and compile."""
+"""Latest engine starts that are averaged: the first one may also download and compile. Chosen by hand."""
 
 MIN_LAUNCHES_FOR_MEAN = 2
-"""Launches of the search after which their own mean is believed, and not what was planned."""
+"""Launches of the search after which their mean duration replaces the planned one. Chosen by hand."""
 
 
 class TimeEstimator:
-    """Takes in the steps of a run, and says what is left of it.
+    """Estimates the remaining time of a run from its progress events.
 
-    All times are seconds on one clock, which the caller reads. A launch is its start, its load
-    points, each from the end of what was before it, and an end; so nothing lies between phases.
-    Where the plan is in virtual time, nothing is known until a launch has ended.
+    All times are seconds on the caller's clock. A launch consists of a start, its load points and an
+    end; a phase lasts from the end of the one before it, so there are no gaps between phases. With
+    a plan in virtual time there is no estimate until a launch has ended.
     """
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], now: float) -> None:
@@ -44,7 +44,7 @@ class TimeEstimator:
         self.is_confirming = bool(self._finished_confirmations)
 
     def update(self, progress: Progress, now: float) -> None:
-        """Take in one step."""
+        """Record a progress event."""
         if progress.stage == "starting":
             self._is_running, self._is_ready, self._measured_points = True, False, []
             self.is_confirming = self.is_confirming or progress.purpose == "confirmation"
@@ -58,13 +58,13 @@ class TimeEstimator:
             self._record_end(progress.finished_trial, now)
 
     def set_winner(self, load_points: Sequence[LoadPoint], *, beats_baseline: bool) -> None:
-        """Take note of the load points on which the best so far stands, and whether it leads the baseline."""
+        """Set the load points of the best candidate so far, and whether it beats the baseline."""
         self._winner_load_points, self._beats_baseline = tuple(load_points), beats_baseline
 
     def _record_end(self, trial: Trial, now: float) -> None:
-        passed = self._end_phase(now)
+        seconds = self._end_phase(now)
         if not trial.failed:
-            self._end_durations.append(passed)
+            self._end_durations.append(seconds)
         if trial.purpose == "confirmation":
             self._finished_confirmations += 1
         else:
@@ -75,73 +75,72 @@ class TimeEstimator:
         self._is_running, self._launch_started_at = False, now
 
     def _end_phase(self, now: float) -> float:
-        """Seconds of the phase that ends now; the next one begins."""
-        passed, self._phase_started_at = now - self._phase_started_at, now
-        return passed
+        """Seconds of the phase that ends now; starts the next one."""
+        seconds, self._phase_started_at = now - self._phase_started_at, now
+        return seconds
 
     @property
     def finished_launches(self) -> int:
-        """Launches that have ended, those before a resumption among them."""
+        """Finished launches, including those before a resume."""
         return self._finished_searches + self._finished_confirmations
 
     @property
     def total_launches(self) -> int:
-        """All launches of the run, as far as is known."""
+        """Finished, current and expected launches."""
         return self.finished_launches + self._is_running + self._remaining_searches + self._remaining_confirmations
 
     @property
     def may_end_early(self) -> bool:
-        """Whether fewer launches may follow than are counted."""
+        """Whether the search may end before all its launches are used."""
         return not self.is_confirming and self.plan.may_end_early and bool(self._remaining_searches)
 
     @property
     def _remaining_searches(self) -> int:
-        """Launches of the search that are still to start."""
+        """Launches of the search still to start."""
         if self.is_confirming:
             return 0
         return max(0, len(self.plan.launches) - self._finished_searches - self._is_running)
 
     @property
     def _remaining_confirmations(self) -> int:
-        """Confirmations still to start; none where nothing leads the baseline, late in the search.
+        """Confirmations still to start; none if late in the search nothing beats the baseline.
 
-        A winner that is refuted yields to the next best, so that there may be more than were planned.
+        There may be more than planned, because a refuted winner is replaced by the next best.
         """
         if self.is_confirming:
             return max(0, self.plan.confirmations - self._finished_confirmations - self._is_running)
-        late = 2 * self._finished_searches >= len(self.plan.launches)
-        return 0 if late and not self._beats_baseline else self.plan.confirmations
+        is_late = 2 * self._finished_searches >= len(self.plan.launches)
+        return 0 if is_late and not self._beats_baseline else self.plan.confirmations
 
     def remaining_seconds(self, now: float) -> float | None:
-        """Seconds until the run ends; None while nothing is known."""
+        """Estimated seconds until the run ends; None while unknown."""
         if self.plan.is_virtual and not self._end_durations:
             return None
-        after = (
+        later_launches = (
             self._remaining_searches * self._search_seconds()
             + self._remaining_confirmations * self._confirmation_seconds()
         )
-        return (self._launch_seconds_left(now) if self._is_running else 0.0) + after
+        return (self._launch_seconds_left(now) if self._is_running else 0.0) + later_launches
 
     def _launch_seconds_left(self, now: float) -> float:
-        """Seconds of the launch under way."""
-        passed = now - self._phase_started_at
-        coming = self._remaining_point_seconds()
+        """Estimated seconds left of the current launch."""
+        elapsed = now - self._phase_started_at
+        point_seconds = self._remaining_point_seconds()
         if not self._is_ready:
-            return max(0.0, self._start_seconds() - passed) + sum(coming) + self._end_seconds()
-        if not coming:
-            return max(0.0, self._end_seconds() - passed)
-        return max(0.0, coming[0] - passed) + sum(coming[1:]) + self._end_seconds()
+            return max(0.0, self._start_seconds() - elapsed) + sum(point_seconds) + self._end_seconds()
+        if not point_seconds:
+            return max(0.0, self._end_seconds() - elapsed)
+        return max(0.0, point_seconds[0] - elapsed) + sum(point_seconds[1:]) + self._end_seconds()
 
     def _remaining_point_seconds(self) -> list[float]:
-        """Seconds of each load point that the launch under way still has to drive, the one being driven first."""
-        planned = self._planned_points()
-        count = max(0, self._expected_point_count(len(planned)) - len(self._measured_points))
-        return [self._point_seconds(point) for point in planned if point is None or point not in self._measured_points][
-            :count
-        ]
+        """Expected seconds of each remaining load point of the current launch, the running one first."""
+        points = self._planned_points()
+        count = max(0, self._expected_point_count(len(points)) - len(self._measured_points))
+        remaining = [point for point in points if point is None or point not in self._measured_points]
+        return [self._point_seconds(point) for point in remaining[:count]]
 
     def _planned_points(self) -> Sequence[LoadPoint | None]:
-        """The load points of a launch like the one under way, None for one that is not known beforehand."""
+        """Planned load points of the current launch; None stands for a load chosen during the launch."""
         return self._confirmation_points() if self.is_confirming else self._search_points()
 
     def _search_points(self) -> Sequence[LoadPoint | None]:
@@ -153,14 +152,14 @@ class TimeEstimator:
         return self._winner_load_points or [None] * self.plan.confirmation_load.points
 
     def _expected_point_count(self, planned: int) -> int:
-        """Load points of the launch under way: as many as those of the search that came as far took on average."""
+        """Load points of the current launch: the mean count of earlier launches that got at least as far."""
         if self.is_confirming:
             return planned
-        as_far = [count for count in self._search_point_counts if count > len(self._measured_points)]
-        return round(fmean(as_far)) if len(as_far) >= MIN_LAUNCHES_FOR_MEAN else planned
+        counts = [count for count in self._search_point_counts if count > len(self._measured_points)]
+        return round(fmean(counts)) if len(counts) >= MIN_LAUNCHES_FOR_MEAN else planned
 
     def _search_seconds(self) -> float:
-        """One launch of the search."""
+        """Expected seconds of one launch of the search."""
         if len(self._search_durations) >= MIN_LAUNCHES_FOR_MEAN:
             return fmean(self._search_durations)
         return self._start_seconds() + sum(map(self._point_seconds, self._search_points())) + self._end_seconds()
@@ -175,18 +174,18 @@ class TimeEstimator:
         return fmean(self._end_durations) if self._end_durations else 0.0
 
     def _point_seconds(self, point: LoadPoint | None) -> float:
-        """One load point: like itself on other launches, else like any other one."""
+        """Expected seconds of a load point: its mean over launches, else the mean of all load points."""
         if point is not None and point in self._point_durations:
             return fmean(self._point_durations[point])
-        others = [seconds for each in self._point_durations.values() for seconds in each]
-        return fmean(others) if others else self.plan.launch_load.point_seconds
+        all_durations = [seconds for durations in self._point_durations.values() for seconds in durations]
+        return fmean(all_durations) if all_durations else self.plan.launch_load.point_seconds
 
 
 def format_duration(seconds: float) -> str:
-    """`1:02:03`, `4:05` or `12 s`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
+    """Format seconds as `1:02:03`, `4:05` or `12 s`."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    minutes, remainder = divmod(total, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{remainder:02d}" if hours else f"{minutes}:{remainder:02d}"

@@ -15,8 +15,8 @@ from autotuner.cli import app
 
 
 @dataclass(frozen=True)
-class Said:
-    """How a command ended and what it printed."""
+class CommandResult:
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -28,27 +28,27 @@ class Said:
 
 
 @pytest.fixture
-def autotune(tmp_path, monkeypatch) -> Iterator[Callable[..., Said]]:
+def autotune(tmp_path, monkeypatch) -> Iterator[Callable[..., CommandResult]]:
     """Run a command in an empty folder, in this process: most of a short command is starting an interpreter."""
     monkeypatch.chdir(tmp_path)
     log = logging.getLogger("autotuner")
     before = log.level, log.handlers, log.propagate
 
-    def run(*arguments: str, columns: str = "100") -> Said:
+    def run(*arguments: str, columns: str = "100") -> CommandResult:
         env = settings(tmp_path) | {"COLUMNS": columns}
         ended = CliRunner().invoke(app, arguments, env=env, prog_name="autotune")
-        return Said(ended.exit_code, ended.stdout, ended.stderr)
+        return CommandResult(ended.exit_code, ended.stdout, ended.stderr)
 
     yield run
     log.level, log.handlers, log.propagate = before
 
 
 @pytest.fixture
-def installed(tmp_path) -> Callable[..., Said]:
+def installed(tmp_path) -> Callable[..., CommandResult]:
     """Run the installed command in an empty folder."""
     command = Path(sys.executable).parent / "autotune"
 
-    def run(*arguments: str) -> Said:
+    def run(*arguments: str) -> CommandResult:
         done = subprocess.run(
             [str(command), *arguments],
             cwd=tmp_path,
@@ -57,7 +57,7 @@ def installed(tmp_path) -> Callable[..., Said]:
             text=True,
             timeout=120,
         )
-        return Said(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     return run
 

@@ -54,7 +54,7 @@ MISTAKES = [
     (("run", "--resume"), 3, "There is no run under 'runs'"),
     (("run", "--resume", "--output", "elsewhere"), 3, "There is no run under 'elsewhere'"),
     (("run", "--resume", "x", "--profile", "balanced"), 2, "--profile would change it"),
-    (("run", "--profile", "balanced", "--resume"), 2, "--resume goes on with"),
+    (("run", "--profile", "balanced", "--resume"), 2, "--resume keeps the configuration"),
     (("run", "--resume", "--dry-run"), 2, "cannot be combined with --dry-run"),
     (("run", "--config", "missing.yaml"), 2, "missing.yaml"),
     (("run", "--url", "http://127.0.0.1:1", "--model", "m"), 3, "127.0.0.1:1"),
@@ -79,18 +79,18 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), MISTAKES, ids=[" ".join(case[0]) for case in MISTAKES])
-def test_a_mistake_is_named_and_starts_nothing(autotune, tmp_path, arguments, code, said):
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES, ids=[" ".join(case[0]) for case in MISTAKES])
+def test_a_mistake_is_named_and_starts_nothing(autotune, tmp_path, arguments, code, message):
     ended = autotune(*arguments)
     words = " ".join(ended.err.replace("│", " ").split())
     assert ended.code == code, ended
-    assert said in words
+    assert message in words
     assert "Traceback" not in ended.err
     assert not ended.out
     assert not (tmp_path / "runs").exists()
 
 
-def test_malformed_yaml_is_told_with_file_line_and_column(autotune, tmp_path):
+def test_malformed_yaml_is_reported_with_file_line_and_column(autotune, tmp_path):
     (tmp_path / "mine.yaml").write_text("optimization:\n  max_iterations: [1,\n")
     ended = autotune("run", "--config", "mine.yaml")
     assert ended.code == 2

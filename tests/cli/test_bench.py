@@ -40,16 +40,16 @@ def sim(tmp_path_factory) -> Iterator[str]:
     process.wait()
 
 
-def test_a_course_is_shown_as_a_table_with_its_checks(autotune, sim):
-    said = autotune("bench", sim, *QUICK, "--concurrency", "1,4")
-    assert said.code == 0, said.err
-    assert "llama-3.1-8b at http://127.0.0.1" in said.out
+def test_load_points_are_shown_as_a_table_with_checks(autotune, sim):
+    ended = autotune("bench", sim, *QUICK, "--concurrency", "1,4")
+    assert ended.code == 0, ended.err
+    assert "llama-3.1-8b at http://127.0.0.1" in ended.out
     for word in ("TTFT p99 ms", "E2E p50 s", "output tokens/s", "errors", "verdict", "simulated", "littles-law"):
-        assert word in said.out
-    assert "[2/2] D(32,4) @ 4: TTFT" in said.err
+        assert word in ended.out
+    assert "[2/2] D(32,4) @ 4: TTFT" in ended.err
 
 
-def test_the_same_as_json_has_the_documented_shape(autotune, sim):
+def test_json_output_has_the_documented_shape(autotune, sim):
     data = autotune("bench", sim, *QUICK, "--concurrency", "2", "--endpoint", "chat", "--json").data
     (point,) = data["load_points"]
     assert {"scenario", "concurrency", "source", "verdict", "metrics", "validity"} <= set(point)
@@ -75,32 +75,32 @@ def test_a_trace_is_replayed_as_recorded_and_says_how_much_of_it(autotune, sim, 
 
 
 def test_an_engine_with_few_token_ids_gets_no_others(autotune, tiny_url):
-    said = autotune("bench", tiny_url, *QUICK, "--concurrency", "2", "--json")
+    ended = autotune("bench", tiny_url, *QUICK, "--concurrency", "2", "--json")
     shown = autotune("bench", tiny_url, *QUICK, "--concurrency", "2")
-    assert said.code == 0, said.err
-    assert said.data["endpoint"] == "completions"
-    (point,) = said.data["load_points"]
+    assert ended.code == 0, ended.err
+    assert ended.data["endpoint"] == "completions"
+    (point,) = ended.data["load_points"]
     assert (point["metrics"]["requests"], point["metrics"]["errors"]) == (12, {})
-    assert 505 <= said.data["vocabulary"]["size"] <= 512
-    assert f"token ids below {said.data['vocabulary']['size']}, which this server takes" in shown.out
+    assert 505 <= ended.data["vocabulary"]["size"] <= 512
+    assert f"token ids below {ended.data['vocabulary']['size']}, which this server takes" in shown.out
 
 
 def test_the_highest_load_within_the_targets_is_found(autotune, sim):
     load = ("--scenario", "D(32,8)", "--concurrency", "1,8", "--duration", "2", "--max-requests", "40", "--warmup", "0")
-    said = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=5.0", "--json")
-    (capacity,) = said.data["capacities"]
+    ended = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=5.0", "--json")
+    (capacity,) = ended.data["capacities"]
     assert (capacity["scenario"], capacity["unit"], capacity["value"]) == ("D(32,8)", "concurrency", 8)
-    assert capacity["load_points"] == len(said.data["load_points"]) > 1
+    assert capacity["load_points"] == len(ended.data["load_points"]) > 1
 
 
 def test_without_a_load_inside_the_targets_the_capacity_is_none(autotune, sim):
     load = ("--scenario", "D(32,8)", "--concurrency", "1,2", "--duration", "1", "--max-requests", "30", "--warmup", "0")
-    said = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=0.000001")
-    assert said.code == 1
-    assert "No load of D(32,8) meets the targets; the lowest was 1 in flight." in said.out
+    ended = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=0.000001")
+    assert ended.code == 1
+    assert "No load of D(32,8) meets the targets; the lowest was 1 in flight." in ended.out
 
 
-def test_the_same_as_csv_has_a_row_for_each_load_point(autotune, sim):
+def test_csv_output_has_a_row_for_each_load_point(autotune, sim):
     arguments = ("--scenario", "D(16,2),U(8,16)/(2,4)", "--rate", "80", "--arrival", "constant", "--csv")
     rows = list(csv.DictReader(io.StringIO(autotune("bench", sim, *QUICK, *arguments).out)))
     assert [row["scenario"] for row in rows] == ["D(32,4)", "D(16,2)", "U(8,16)/(2,4)"]
@@ -108,28 +108,28 @@ def test_the_same_as_csv_has_a_row_for_each_load_point(autotune, sim):
 
 
 def test_a_missed_target_exits_1_with_what_was_measured(autotune, sim):
-    said = autotune("bench", sim, *QUICK, "--concurrency", "1", "--slo", "ttft=0.000001")
-    assert said.code == 1
-    assert "infeasible" in said.out
-    assert "No load point met the targets" in said.err
+    ended = autotune("bench", sim, *QUICK, "--concurrency", "1", "--slo", "ttft=0.000001")
+    assert ended.code == 1
+    assert "infeasible" in ended.out
+    assert "No load point met the targets" in ended.err
 
 
 def test_a_server_that_dies_is_counted_in_the_table_and_exits_3(autotune, tmp_path):
     process, url = simulated(tmp_path / "log", "--fault-crash-after", "5")
     try:
-        said = autotune("bench", url, *QUICK, "--concurrency", "1", "--endpoint", "completions")
+        ended = autotune("bench", url, *QUICK, "--concurrency", "1", "--endpoint", "completions")
     finally:
         process.kill()
         process.wait()
-    assert said.code == 3, said
-    assert "connection-refused: " in said.out
-    assert "The load test ended early" in said.err
-    assert "1 of 1 load points" in said.err
-    assert "Traceback" not in said.err
+    assert ended.code == 3, ended
+    assert "connection-refused: " in ended.out
+    assert "The load test ended early" in ended.err
+    assert "1 of 1 load points" in ended.err
+    assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("--json", "--csv"), 2, "Choose one"),
         (("--concurrency", "1,a"), 2, "--concurrency '1,a'"),
@@ -141,10 +141,10 @@ def test_a_server_that_dies_is_counted_in_the_table_and_exits_3(autotune, tmp_pa
         (("--model", "another"), 3, "It serves: llama-3.1-8b"),
     ],
 )
-def test_a_mistake_is_named_before_any_load(autotune, sim, arguments, code, said):
+def test_a_mistake_is_named_before_any_load(autotune, sim, arguments, code, message):
     ended = autotune("bench", sim, *arguments)
     assert ended.code == code, ended
-    assert said in " ".join(ended.err.split())
+    assert message in " ".join(ended.err.split())
     assert "Traceback" not in ended.err
     assert not ended.out
 

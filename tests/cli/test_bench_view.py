@@ -17,19 +17,19 @@ MEASURED = replace(MEASURING, stage="measured", result=LoadPointResult(POINT, "s
 
 
 @pytest.fixture
-def said(monkeypatch) -> list[str]:
+def printed(monkeypatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(display, "happened", lines.append)
+    monkeypatch.setattr(display, "progress", lines.append)
     return lines
 
 
 @pytest.mark.parametrize(("targets", "met"), [(True, ", SLO met 25%"), (False, "")])
-def test_elsewhere_than_on_a_terminal_each_load_point_is_two_lines(said, targets, met):
+def test_elsewhere_than_on_a_terminal_each_load_point_is_two_lines(printed, targets, met):
     with PlainBenchView(has_targets=targets) as watch:
         for stage in ("warming-up", "measuring"):
             watch(replace(MEASURING, stage=stage))
         watch(MEASURED)
-    assert said == [
+    assert printed == [
         "[2/4] D(1,1) @ 8: 20 s",
         f"[2/4] D(1,1) @ 8: 5.00 output tokens/s{met}, 3 errors, undecided, n=3 (simulated)",
     ]
@@ -45,7 +45,7 @@ def rendered(watch: LiveBenchView) -> str:
 def test_the_panel_names_the_load_point_its_phase_and_what_was_measured():
     now = [0.0]
     watch = LiveBenchView(has_targets=True, clock=lambda: now[0])
-    assert "asking the server what it serves" in rendered(watch)
+    assert "querying the server" in rendered(watch)
     watch(MEASURING)
     now[0] = 7.0
     assert "measuring load point 2 of 4, D(1,1) @ 8: 7 of 20 s" in rendered(watch)

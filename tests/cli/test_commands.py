@@ -19,7 +19,7 @@ from autotuner.launchers.ports import free_port
 PROFILES = ["balanced", "cost-optimization", "high-throughput", "low-latency", "production", "quick-test"]
 
 
-def test_the_version_is_told(installed):
+def test_the_version_is_printed(installed):
     assert installed("--version").out.startswith("autotune 0.")
 
 
@@ -34,11 +34,11 @@ def test_each_profile_can_be_planned(autotune, name):
 
 
 def test_a_plan_names_launches_time_and_gpu_hours(autotune):
-    said = autotune("run", "--profile", "balanced", "--dry-run").out
-    assert "base-model > base-optimization" in said
-    assert "GPU-hours    none, no GPU is taken" in said
-    assert "at most 19: 1 with the engine's own defaults, 14 to search, 4 to confirm the winner" in said
-    assert "objective    minimize_latency, by racing\n             the mean end-to-end latency over all" in said
+    ended = autotune("run", "--profile", "balanced", "--dry-run").out
+    assert "base-model > base-optimization" in ended
+    assert "GPU-hours    none, no GPU is taken" in ended
+    assert "at most 19: 1 with the engine's own defaults, 14 to search, 4 to confirm the winner" in ended
+    assert "objective    minimize_latency, by racing\n             the mean end-to-end latency over all" in ended
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,16 @@ def test_the_end_of_a_run_says_how_many_candidates_were_not_launched(reasons, te
 def test_a_path_that_doctor_shows_can_be_pasted(autotune, monkeypatch):
     path = "/srv/engines/a-long-name-of-a-folder/and-another-one/bin/vllm"
     finding = machine_checks.Finding("engine vllm", "missing", f"no executable {path}", f"Give {path} as an option.")
-    monkeypatch.setattr(machine_checks, "examine", lambda: [finding])
+    monkeypatch.setattr(machine_checks, "check_machine", lambda: [finding])
     for columns in ("60", "80", "100"):
         assert autotune("doctor", columns=columns).out.count(path) == 2
 
 
 def test_a_plan_says_what_all_candidates_share_once(autotune):
-    said = autotune("run", "--model", "llama-3.1-70b", "--set", "parameters.tp-size=[4]", "--dry-run", columns="80").out
-    table = said.split("\ncandidates")[1]
+    ended = autotune(
+        "run", "--model", "llama-3.1-70b", "--set", "parameters.tp-size=[4]", "--dry-run", columns="80"
+    ).out
+    table = ended.split("\ncandidates")[1]
     assert "tp-size" not in table.split("trial 1: ")[0]
     assert "trial 1: defaults (tp-size=4)\n" in table
     assert "All candidates: tp-size=4.\n" in table
@@ -99,8 +101,8 @@ def test_a_plan_says_what_all_candidates_share_once(autotune):
     ],
 )
 def test_a_plan_says_how_long_a_window_lasts_at_least_and_at_most(autotune, options, window):
-    said = " ".join(autotune("run", "--profile", "quick-test", *options, "--dry-run").out.split())
-    assert f"a window of {window} estimate" in said
+    ended = " ".join(autotune("run", "--profile", "quick-test", *options, "--dry-run").out.split())
+    assert f"a window of {window} estimate" in ended
 
 
 CONFIRMED = (
@@ -112,18 +114,18 @@ CONFIRMED = (
 
 def test_the_launch_command_of_the_defaults_is_beside_the_winners(autotune, tmp_path):
     ended = autotune("run", *CONFIRMED, columns="80")
-    said = ended.out
     assert ended.code == 0, ended.err
-    assert "llama-3.1-70b: 2 candidates, 4 launches, best first\n" in said
-    assert "trial 1: defaults (tp-size=2)\n" in said
-    (sentence,) = re.findall(r"Winner: .*?[.]\n", said, re.DOTALL)
+    output = ended.out
+    assert "llama-3.1-70b: 2 candidates, 4 launches, best first\n" in output
+    assert "trial 1: defaults (tp-size=2)\n" in output
+    (sentence,) = re.findall(r"Winner: .*?[.]\n", output, re.DOTALL)
     assert re.fullmatch(
         r"Winner: trial 2 \(tp-size=\d mem-fraction-static=\S+ enable-chunked-prefill=\w+\): mean E2E latency "
         r"\S+ s \(\S+\) at D\(100,100\) @ 1, over 2 launches \(\S+ on 1 confirmation launch alone\); "
         r"undecided, simulated. ",
         re.sub(r"\s+", " ", sentence),
     )
-    assert max(map(len, said.split("Launch command")[0].splitlines())) <= 80
+    assert max(map(len, output.split("Launch command")[0].splitlines())) <= 80
     command = autotune("command", "--trial", "1").out
     assert " ".join(command.split()) == (
         "vllm serve llama-3.1-70b \\ --host 127.0.0.1 \\ --port 8000 \\ --tensor-parallel-size 2"
@@ -138,11 +140,11 @@ def test_the_launch_command_of_the_defaults_is_beside_the_winners(autotune, tmp_
 @pytest.mark.parametrize("width", ["80", "100"])
 @pytest.mark.parametrize("arguments", [("--profile", "balanced"), ("--find-capacity", "--objective", "minimize_cost")])
 def test_a_plan_fits_the_terminal(autotune, monkeypatch, width, arguments):
-    said = autotune("run", *arguments, "--dry-run", columns=width).out
-    assert max(map(len, said.splitlines())) <= int(width)
+    ended = autotune("run", *arguments, "--dry-run", columns=width).out
+    assert max(map(len, ended.splitlines())) <= int(width)
 
 
-def test_a_plan_tells_what_does_not_fit(autotune):
+def test_a_plan_lists_what_does_not_fit(autotune):
     sizes = ("--set", "parameters.tp-size=[1,2]", "--set", "parameters.mem-fraction-static=[0.9]")
     plan = autotune("run", "--model", "llama-3.1-70b", *sizes, "--dry-run", "--json").data
     assert {candidate["tp-size"] for candidate in plan["candidates"]} == {2}
@@ -173,16 +175,16 @@ def test_a_plan_keeps_to_conditions_and_constraints(autotune, strategy):
 
 
 def test_a_plan_shows_what_is_refused_by_its_reason(autotune):
-    said = autotune("run", *RULES, "--dry-run").out
-    assert "90 combinations, 60 refused" in said
-    assert "and 56 more" in said
-    assert "all-gpus" in said
+    ended = autotune("run", *RULES, "--dry-run").out
+    assert "90 combinations, 60 refused" in ended
+    assert "and 56 more" in ended
+    assert "all-gpus" in ended
 
 
 def test_a_plan_of_a_space_too_large_to_look_at_says_how_much_was_drawn(autotune):
     many = "parameters.max-running-requests={from: 1, to: 1000, step: 1}"
-    said = autotune("run", *RULES, "--set", many, "--strategy", "grid_search", "--dry-run").out
-    (line,) = (line for line in said.splitlines() if line.startswith("space"))
+    ended = autotune("run", *RULES, "--set", many, "--strategy", "grid_search", "--dry-run").out
+    (line,) = (line for line in ended.splitlines() if line.startswith("space"))
     assert re.fullmatch(r"space        90,000 combinations, 1\d,\d{3} of them drawn, \d+ refused", line)
 
 
@@ -195,7 +197,7 @@ def test_a_run_keeps_what_broke_a_constraint_and_why(autotune, tmp_path):
     assert {"tp-size", "pp-size"} <= refused[0]["parameters"].keys()
 
 
-def test_config_show_tells_the_layer_of_a_range_and_of_a_rule(autotune):
+def test_config_show_names_the_layer_of_a_range_and_of_a_rule(autotune):
     shown = autotune("config", "show", *RULES, "--json").data
     assert shown["config"]["parameters"]["max-batched-tokens"] == [2048, 4096, 8192, 16384]
     for path in ("parameters.max-batched-tokens", "only_when.max-batched-tokens", "constraints.all-gpus"):
@@ -208,9 +210,9 @@ def test_a_profile_with_an_unknown_name_in_a_rule_does_not_check(autotune, tmp_p
     (tmp_path / "mine.yaml").write_text(
         "name: mine\nlayers:\n  - name: l\n    data:\n      constraints:\n        a: tp-sise == gpus\n"
     )
-    said = autotune("profiles", "check", "mine.yaml")
-    assert said.code == 2
-    assert "did you mean 'tp-size'" in " ".join(said.err.split())
+    ended = autotune("profiles", "check", "mine.yaml")
+    assert ended.code == 2
+    assert "did you mean 'tp-size'" in " ".join(ended.err.split())
 
 
 RECORDED = ("--scenario", "file:t.jsonl")
@@ -257,7 +259,7 @@ def test_a_custom_profile_in_the_folder_profiles_is_found_by_name(autotune, tmp_
     assert shown["provenance"]["parameters.tp-size"] == "profile:mine:mine-params"
 
 
-def test_doctor_tells_of_every_part(installed):
+def test_doctor_reports_every_part(installed):
     parts = {finding["part"]: finding for finding in installed("doctor", "--json").data}
     assert {"autotune", "Docker", "engine sim", "engine vllm", "load generator", "disk", "model cache"} <= set(parts)
     assert parts["engine sim"]["state"] == "ok"
@@ -269,9 +271,9 @@ def report(autotune, runs, *arguments):
 
 
 def test_a_report_ranks_every_trial_with_its_source(autotune, finished_run):
-    said = report(autotune, finished_run)
-    assert said.code == 0
-    assert said.out.count("simulated") >= 2
+    ended = report(autotune, finished_run)
+    assert ended.code == 0
+    assert ended.out.count("simulated") >= 2
 
 
 def test_a_report_as_json_has_the_documented_shape(autotune, finished_run):
@@ -294,9 +296,9 @@ def test_a_report_as_markdown_has_a_table(autotune, finished_run):
 
 
 def test_an_unknown_report_format_is_named(autotune, finished_run):
-    said = report(autotune, finished_run, "--format", "htm")
-    assert said.code == 2
-    assert "Unknown format 'htm'" in said.err
+    ended = report(autotune, finished_run, "--format", "htm")
+    assert ended.code == 2
+    assert "Unknown format 'htm'" in ended.err
 
 
 def test_the_printed_command_pasted_into_a_shell_starts_the_server_that_was_measured(autotune, finished_run):
@@ -335,9 +337,9 @@ def served_models(port: int, server: subprocess.Popen) -> list[str]:
 
 
 def test_the_simulated_engine_has_no_container_to_print(autotune, finished_run):
-    said = autotune("command", str(next(finished_run.iterdir())), "--format", "docker")
-    assert said.code == 2
-    assert "simulated engine has none" in " ".join(said.err.split())
+    ended = autotune("command", str(next(finished_run.iterdir())), "--format", "docker")
+    assert ended.code == 2
+    assert "simulated engine has none" in " ".join(ended.err.split())
 
 
 def test_the_run_folder_holds_what_the_docs_say(finished_run):
@@ -382,10 +384,10 @@ def test_another_engine_is_simulated_and_its_command_printed_without_being_there
         *("--model", "llama-3.1-8b", "--set", "parameters={tp-size: [1, 2]}", "--set", "optimization.confirm=0"),
         *("--concurrency", "4", "--scenario", "D(100,10)", "--max-requests", "20"),
     )
-    said = autotune(*arguments)
-    assert said.code == 0, said.err
-    assert said.out.index(NOT_MEASURED) < said.out.index(f"{command} ")
-    assert f"--port {port}" in said.out
+    ended = autotune(*arguments)
+    assert ended.code == 0, ended.err
+    assert ended.out.index(NOT_MEASURED) < ended.out.index(f"{command} ")
+    assert f"--port {port}" in ended.out
     (run,) = (tmp_path / "runs").iterdir()
     for file in ("report.md", "best/command.sh", "trials/001/command.sh"):
         text = (run / file).read_text()
@@ -423,23 +425,23 @@ def test_a_complete_run_that_is_resumed_says_so_and_is_ranked_again(autotune, tm
     before = (run / "trials.jsonl").read_bytes()
     again = autotune("run", "--resume", *(run.name if word == "FOLDER" else word for word in name))
     assert again.code == 0, again.err
-    assert "This run is complete: nothing was left to launch. Its 2 trials were ranked again." in again.err
+    assert "This run is complete: nothing remained to launch. Its 2 trials were ranked again." in again.err
     assert again.out == first.out
     assert (run / "trials.jsonl").read_bytes() == before
     assert (run / "report.md").exists()
 
 
-def test_an_endpoint_cannot_be_simulated(autotune):
-    said = autotune("run", "--evaluator", "simulated", "--url", "http://127.0.0.1:9", "--model", "m", "--dry-run")
-    assert said.code == 2
-    assert "cannot be simulated" in said.err
+def test_a_running_server_cannot_be_simulated(autotune):
+    ended = autotune("run", "--evaluator", "simulated", "--url", "http://127.0.0.1:9", "--model", "m", "--dry-run")
+    assert ended.code == 2
+    assert "cannot be simulated" in ended.err
 
 
-def test_a_dry_run_tells_what_is_predicted_of_each_candidate_and_says_that_it_is(autotune):
+def test_a_dry_run_shows_predictions_for_each_candidate_marked_as_such(autotune):
     arguments = ("run", "--profile", "quick-test", "--gpu", "H100", "--dry-run")
-    said = autotune(*arguments)
-    assert "predicted, not measured, at" in said.out
-    assert "TPOT" in said.out
+    ended = autotune(*arguments)
+    assert "predicted, not measured, at" in ended.out
+    assert "TPOT" in ended.out
     data = autotune(*arguments, "--json").data
     assert len(data["predicted"]) == len(data["candidates"])
     assert {point["source"] for points in data["predicted"] for point in points} == {"predicted"}

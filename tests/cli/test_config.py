@@ -8,7 +8,7 @@ PRODUCTION = ("--profile", "production", "--set", "optimization.max_iterations=5
 
 def row(output, path):
     """Cells of the line of one value."""
-    return next(line for line in output.splitlines() if line.startswith(f" {path} ")).split(None, 2)
+    return next(line for line in output.splitlines() if line.startswith(f"{path} ")).split(None, 2)
 
 
 def test_every_value_has_a_line_with_its_layer(autotune):
@@ -16,7 +16,7 @@ def test_every_value_has_a_line_with_its_layer(autotune):
     assert row(shown, "optimization.max_iterations") == ["optimization.max_iterations", "5", "user_patch, --set"]
     assert row(shown, "slo.latency.p90.hard_fail")[1:] == ["true", "profile production"]
     assert row(shown, "benchmark.traffic_scenarios")[1:] == ["['D(100,100)']", "base-optimization"]
-    assert " benchmark.duration " not in shown
+    assert "benchmark.duration " not in shown
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_defaults_are_shown_where_they_are_asked_for(autotune):
     assert row(shown, "optimization.strategy")[2] == "base-optimization"
 
 
-def test_one_value_is_told_with_its_place_and_all_that_it_overrode(autotune):
+def test_one_value_is_shown_with_its_place_and_all_that_it_overrode(autotune):
     assert autotune("config", "show", "optimization.max_iterations", *PRODUCTION).out.splitlines() == [
         "optimization.max_iterations = 5",
         "from        user_patch, --set optimization.max_iterations=5",
@@ -50,11 +50,11 @@ def test_one_value_is_told_with_its_place_and_all_that_it_overrode(autotune):
     ]
 
 
-def test_a_default_is_told_as_one(autotune):
+def test_a_default_is_shown_as_one(autotune):
     assert autotune("config", "show", "benchmark.duration").out == "benchmark.duration = 20.0\nfrom        default\n"
 
 
-def test_what_the_gpu_limit_changed_is_told_with_what_was_there(autotune):
+def test_what_the_gpu_limit_changed_is_shown_with_the_original(autotune):
     shown = autotune("config", "show", "parameters.tp-size", "--profile", "high-throughput", "--total-gpus", "2")
     assert shown.out.splitlines()[:2] == ["parameters.tp-size = [2]", "from        gpu-limit"]
     earlier = "instead of [4, 8], from profile:high-throughput:high-throughput-params, bundled high-throughput.yaml:14"
@@ -65,7 +65,7 @@ def test_what_the_gpu_limit_changed_is_told_with_what_was_there(autotune):
 def test_one_section_is_a_table_of_its_own(autotune):
     shown = autotune("config", "show", "slo", *PRODUCTION).out
     assert row(shown, "slo.ttft.threshold")[1:] == ["1.0", "profile production"]
-    assert all(line.startswith((" slo.", " value ", " ─")) for line in shown.splitlines())
+    assert all(line.startswith(("slo.", "value ", "─")) for line in shown.splitlines())
 
 
 def test_one_value_as_data(autotune):

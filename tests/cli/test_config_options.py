@@ -35,7 +35,7 @@ def test_the_model_is_the_one_the_server_has(serve: Serve) -> None:
     assert (experiment.base_runtime, experiment.benchmark.endpoint) == ("openai", "completions")
 
 
-def test_a_server_that_only_chats_is_asked_to_chat_and_the_configuration_says_who_told(serve: Serve) -> None:
+def test_a_server_that_only_chats_is_asked_to_chat_and_the_configuration_names_the_source(serve: Serve) -> None:
     url = server(serve, "a", chat_only=True)
     composed = compose(with_served_model(external(url)))
     assert composed.experiment.benchmark.endpoint == "chat"
@@ -43,11 +43,11 @@ def test_a_server_that_only_chats_is_asked_to_chat_and_the_configuration_says_wh
     assert composed.experiment.deployment.url == url
 
 
-@pytest.mark.parametrize("said", ["completions", "chat"])
-def test_an_endpoint_that_is_named_is_not_looked_for(serve: Serve, said: str) -> None:
-    url = server(serve, "a", chat_only=said == "completions")
-    context = external(url, overrides={"benchmark": {"endpoint": said}})
-    assert compose(with_served_model(context)).experiment.benchmark.endpoint == said
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_an_endpoint_that_is_named_is_not_looked_for(serve: Serve, endpoint: str) -> None:
+    url = server(serve, "a", chat_only=endpoint == "completions")
+    context = external(url, overrides={"benchmark": {"endpoint": endpoint}})
+    assert compose(with_served_model(context)).experiment.benchmark.endpoint == endpoint
 
 
 def test_a_named_model_is_checked_and_kept(serve: Serve) -> None:
@@ -77,14 +77,14 @@ def test_without_a_url_the_composition_says_what_is_missing() -> None:
 
 
 def test_a_run_needs_nothing_but_the_url(autotune, sim) -> None:
-    said = autotune("run", "--url", sim, *QUICK, "--concurrency", "1", "--json")
-    assert said.code == 0, said.err
-    assert said.data["model"] == "llama-3.1-8b"
-    assert {row["source"] for row in said.data["ranking"]} == {"simulated"}
-    assert (said.data["command"], said.data["command_note"]) == (None, None)
+    ended = autotune("run", "--url", sim, *QUICK, "--concurrency", "1", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.data["model"] == "llama-3.1-8b"
+    assert {row["source"] for row in ended.data["ranking"]} == {"simulated"}
+    assert (ended.data["command"], ended.data["command_note"]) == (None, None)
     printed = autotune("command")
     assert printed.code == 2
-    assert "It was measured on a server that was running already, at http://127.0.0.1" in " ".join(printed.err.split())
+    assert "It was measured on a server that was already running, at http://127.0.0.1" in " ".join(printed.err.split())
 
 
 def test_a_url_in_a_file_is_as_good_as_one_on_the_command_line(autotune, sim, tmp_path) -> None:
@@ -94,7 +94,7 @@ def test_a_url_in_a_file_is_as_good_as_one_on_the_command_line(autotune, sim, tm
         assert (config["deployment"]["mode"], config["model"]["id_or_path"]) == ("external", "llama-3.1-8b")
 
 
-def test_nothing_at_the_url_is_said_as_by_a_load_test(autotune) -> None:
-    said, bench = (autotune(*command, "http://127.0.0.1:9") for command in (("run", "--url"), ("bench",)))
-    assert (said.code, said.err) == (bench.code, bench.err)
-    assert (said.code, "Nothing that serves a model answers at" in said.err) == (3, True)
+def test_nothing_at_the_url_gives_the_error_of_a_load_test(autotune) -> None:
+    ended, bench = (autotune(*command, "http://127.0.0.1:9") for command in (("run", "--url"), ("bench",)))
+    assert (ended.code, ended.err) == (bench.code, bench.err)
+    assert (ended.code, "Nothing that serves a model answers at" in ended.err) == (3, True)

@@ -32,10 +32,10 @@ def at(monkeypatch):
             monkeypatch.delenv("COLUMNS", raising=False)
         else:
             monkeypatch.setenv("COLUMNS", str(width))
-        said = io.StringIO()
-        monkeypatch.setattr(sys, "stdout", said)
+        captured_output = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", captured_output)
         show()
-        return said.getvalue()
+        return captured_output.getvalue()
 
     return show
 

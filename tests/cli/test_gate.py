@@ -30,7 +30,7 @@ def test_a_gate_that_asks_for_proof_passes_no_miss(text, infeasible, undecided):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("undecidet", "did you mean 'undecided'"),
         ("none,undecided", "Keep one of them"),
@@ -38,8 +38,8 @@ def test_a_gate_that_asks_for_proof_passes_no_miss(text, infeasible, undecided):
         ("infeasible,,", "Give one of"),
     ],
 )
-def test_another_value_is_refused_with_those_there_are(text, said):
-    with pytest.raises(UsageError, match=said):
+def test_another_value_is_refused_with_those_there_are(text, message):
+    with pytest.raises(UsageError, match=message):
         Gate.parse(text)
 
 
@@ -107,10 +107,10 @@ def test_a_run_without_any_figure_fails_whatever_the_gate_says(autotune, fault):
     ],
 )
 def test_a_load_test_of_nothing_but_invalid_load_points_fails(capsys, slo, verdicts, fails_under, message):
-    asked = experiment(slo=slo or {})
-    driven = result(4, 0.04, 0.01, asked)
+    configured = experiment(slo=slo or {})
+    driven = result(4, 0.04, 0.01, configured)
     points = tuple(BenchLoadPoint(replace(driven, verdict=Verdict(verdict))) for verdict in verdicts)
-    tested = BenchResult("http://h:1", asked, "measured", points, len(points), 0.0)
+    tested = BenchResult("http://h:1", configured, "measured", points, len(points), 0.0)
     for value in FAIL_ON_VALUES:
         gate = Gate.parse(value)
         if value in fails_under:

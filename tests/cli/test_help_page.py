@@ -93,7 +93,7 @@ def test_a_shell_reads_every_example():
     subprocess.run(["bash", "-n", "-c", script], check=True)
 
 
-def stated(name: str) -> str:
+def default_of(name: str) -> str:
     """What the page of a command says holds where an option is not given, without what profiles may say."""
     return help_page.default_text(PARAMETERS[name]).removeprefix("from the profile, else ")
 
@@ -112,7 +112,7 @@ def test_the_defaults_of_a_run_and_of_a_load_test_are_those_of_the_composition()
     }
     run = {
         "--runtime": experiment.base_runtime,
-        "--deployment": f"docker for a real engine where a daemon answers, else {experiment.deployment.mode}",
+        "--deployment": f"docker for a real engine if a daemon answers, else {experiment.deployment.mode}",
         "--objective": search.objective,
         "--strategy": search.strategy,
         "--evaluator": search.evaluator,
@@ -123,9 +123,9 @@ def test_the_defaults_of_a_run_and_of_a_load_test_are_those_of_the_composition()
         "--request-timeout": f"{load.request_timeout:g}",
         "--max-in-flight": "no limit" if load.max_in_flight is None else load.max_in_flight,
     }
-    assert {name: stated(f"autotune run {name}") for name in both | run} == both | run
-    assert {name: stated(f"autotune bench {name}") for name in both | bench} == both | bench
-    assert experiment.model.id_or_path in stated("autotune run --model")
+    assert {name: default_of(f"autotune run {name}") for name in both | run} == both | run
+    assert {name: default_of(f"autotune bench {name}") for name in both | bench} == both | bench
+    assert experiment.model.id_or_path in default_of("autotune run --model")
     assert experiment.workload().load_points == (LoadPoint("D(100,100)", 1), LoadPoint("D(100,100)", 4))
 
 
@@ -139,8 +139,8 @@ def test_colour_is_left_out_where_it_is_not_wanted(monkeypatch):
 def test_help_is_shown_for_the_width_of_the_terminal_and_no_wider(autotune, monkeypatch):
     for columns, widest in (("80", 80), ("200", 100)):
         monkeypatch.setenv("COLUMNS", columns)
-        said = typer.testing.CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": columns})
-        assert widest - 10 < max(map(len, said.stdout.splitlines())) <= widest
+        ended = typer.testing.CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": columns})
+        assert widest - 10 < max(map(len, ended.stdout.splitlines())) <= widest
 
 
 @pytest.mark.parametrize("arguments", [(), ("profiles",), ("config",)])

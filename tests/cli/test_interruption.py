@@ -41,17 +41,17 @@ def descendants(pid: int) -> set[int]:
             except OSError:
                 continue
             parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found, front = set(), {pid}
-    while front:
-        front = {child for child, parent in parents.items() if parent in front} - found
-        found |= front
-    return found
+    descendants, generation = set(), {pid}
+    while generation:
+        generation = {child for child, parent in parents.items() if parent in generation} - descendants
+        descendants |= generation
+    return descendants
 
 
 def all_gone(pids: set[int]) -> bool:
     for _ in range(100):
-        left = {pid for pid in pids if Path(f"/proc/{pid}").exists()}
-        if not left:
+        remaining = {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+        if not remaining:
             return True
         time.sleep(0.1)
     return False

@@ -4,16 +4,16 @@ import csv
 
 import pytest
 
-ASKED = ("predict", "--model", "llama-3.1-70b", "--gpu", "H100", "--isl", "4000", "--osl", "500")
-POINT = (*ASKED, "--tp", "4")
+QUESTION = ("predict", "--model", "llama-3.1-70b", "--gpu", "H100", "--isl", "4000", "--osl", "500")
+POINT = (*QUESTION, "--tp", "4")
 
 
 def test_a_point_shows_where_the_time_and_the_memory_go(autotune):
-    said = autotune(*POINT, "--concurrency", "32")
-    assert said.code == 0
-    assert "predicted" in said.out
+    ended = autotune(*POINT, "--concurrency", "32")
+    assert ended.code == 0
+    assert "predicted" in ended.out
     for word in ("TTFT", "TPOT", "80% interval", "collectives", "KV cache"):
-        assert word in said.out
+        assert word in ended.out
 
 
 def test_a_point_as_json_has_intervals_around_it(autotune):
@@ -25,20 +25,20 @@ def test_a_point_as_json_has_intervals_around_it(autotune):
 def test_an_open_loop_says_how_much_it_sustains(autotune):
     data = autotune(*POINT, "--rate", "0.5", "--json").data
     assert data["request_throughput"] == 0.5 < data["sustainable_rate"]
-    said = autotune(*POINT, "--rate", "500")
-    assert said.code == 1
-    assert "saturates" in said.err
+    ended = autotune(*POINT, "--rate", "500")
+    assert ended.code == 1
+    assert "saturates" in ended.err
 
 
-def test_a_budget_is_ranked_with_cost_table_and_picture(autotune, tmp_path):
+def test_layouts_on_a_number_of_gpus_are_ranked_with_cost_table_and_plot(autotune, tmp_path):
     arguments = ("--total-gpus", "16", "--slo", "ttft=1,tpot=0.03", "--price", "H100=2.5", "--output", "answer")
-    said = autotune(*ASKED, *arguments)
-    assert said.code == 0
-    words = " ".join(said.out.split())
+    ended = autotune(*QUESTION, *arguments)
+    assert ended.code == 0
+    words = " ".join(ended.out.split())
     for word in ("best, ", "aggregated", "prefill", "output tokens/s per GPU", "predicted"):
         assert word in words
     assert "3.10 per million output tokens" in words
-    lines = said.out.splitlines()
+    lines = ended.out.splitlines()
     (heads,) = (lines[at - 5 : at] for at, line in enumerate(lines) if line.startswith("──"))
     assert "tokens/s/GPU" in heads[-1]
     assert [head.split()[-1] for head in heads[:3]] == ["first", "currency", "1M"]
@@ -50,32 +50,32 @@ def test_a_budget_is_ranked_with_cost_table_and_picture(autotune, tmp_path):
 
 def test_gpu_types_are_compared_for_a_rate(autotune):
     prices = ("--price", "H100=2.5,H200=3.2")
-    said = autotune(*ASKED, "--gpu", "H100,H200", "--target-rate", "20", "--slo", "ttft=1,tpot=0.03", *prices)
-    assert said.code == 0
-    assert "cheapest first" in said.out
-    assert "h100_sxm" in said.out
-    assert "h200_sxm" in said.out
+    ended = autotune(*QUESTION, "--gpu", "H100,H200", "--target-rate", "20", "--slo", "ttft=1,tpot=0.03", *prices)
+    assert ended.code == 0
+    assert "cheapest first" in ended.out
+    assert "h100_sxm" in ended.out
+    assert "h200_sxm" in ended.out
 
 
-def test_too_few_gpus_for_a_rate_exit_1_with_how_many_do(autotune):
-    said = autotune(*ASKED, "--target-rate", "50", "--total-gpus", "8")
-    assert said.code == 1
-    assert "--total-gpus" in said.err
+def test_too_few_gpus_for_a_rate_exit_1_with_the_number_needed(autotune):
+    ended = autotune(*QUESTION, "--target-rate", "50", "--total-gpus", "8")
+    assert ended.code == 1
+    assert "--total-gpus" in ended.err
 
 
 @pytest.mark.parametrize("change", [(), ("--sweep",), ("--target-rate", "5")])
 def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, change):
-    said = autotune(*ASKED, *(change or ("--tp", "4")), "--slo", "tpot=0.00001")
-    assert said.code == 1
-    assert "tpot" in said.err
-    assert "--slo tpot=" in said.err or "--total-gpus" in said.err
+    ended = autotune(*QUESTION, *(change or ("--tp", "4")), "--slo", "tpot=0.00001")
+    assert ended.code == 1
+    assert "tpot" in ended.err
+    assert "--slo tpot=" in ended.err or "--total-gpus" in ended.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said_so"),
+    ("arguments", "message"),
     [
-        ((*POINT, "--slo", "latency=1"), "Means of TTFT and TPOT"),
-        ((*POINT, "--slo", "balanced"), "Means of TTFT and TPOT"),
+        ((*POINT, "--slo", "latency=1"), "the means of TTFT and TPOT"),
+        ((*POINT, "--slo", "balanced"), "the means of TTFT and TPOT"),
         (("predict",), "needs --model and --gpu"),
         (("predict", "--gpu", "H100"), "needs --model"),
         ((*POINT, "--runtime", "vlm"), "did you mean 'vllm'"),
@@ -84,11 +84,11 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
         ((*POINT, "--kv-dtype", "int4"), "KV cache"),
         ((*POINT, "--isl", "200000"), "more than the 131072 positions"),
         ((*POINT, "--rate", "0"), "--rate must be above 0"),
-        ((*ASKED, "--target-rate", "-1"), "rate must be above 0"),
-        ((*POINT, "--sweep"), "--tp is one of the things a ranking chooses"),
-        ((*ASKED, "--sweep", "--rate", "3"), "--target-rate R"),
-        ((*ASKED, "--total-gpus", "8", "--concurrency", "3"), "--concurrency is one"),
-        ((*POINT, "--rate", "3", "--concurrency", "3"), "two kinds of load"),
+        ((*QUESTION, "--target-rate", "-1"), "rate must be above 0"),
+        ((*POINT, "--sweep"), "--tp is chosen by the ranking"),
+        ((*QUESTION, "--sweep", "--rate", "3"), "--target-rate R"),
+        ((*QUESTION, "--total-gpus", "8", "--concurrency", "3"), "--concurrency is chosen"),
+        ((*POINT, "--rate", "3", "--concurrency", "3"), "cannot be combined"),
         ((*POINT, "--runtime", "sim"), "Unknown engine"),
         ((*POINT, "--prefix-hit", "1.5"), "prefix hit rate"),
         ((*POINT, "--draft-tokens", "2", "--acceptance", "7"), "acceptance"),
@@ -96,7 +96,7 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
         ((*POINT, "--price", "H100=free"), "--price H100=2.5"),
         ((*POINT, "--price", "H1000=1"), "did you mean"),
         ((*POINT, "--gpu", "H100,H200"), "Add --target-rate"),
-        ((*POINT, "--plot", "x.png"), "says nothing about a single deployment"),
+        ((*POINT, "--plot", "x.png"), "does not apply to a single deployment"),
         ((*POINT, "--isl", "0"), "--isl"),
         ((*POINT, "--tp", "3"), "not divisible by tp 3"),
         ((*POINT, "--gpu", "H1000"), "did you mean"),
@@ -105,14 +105,14 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
         (("predict", "--table", "rows.csv", "--output", "out.csv"), "Cannot read rows.csv"),
     ],
 )
-def test_what_cannot_be_predicted_exits_2_and_says_why(autotune, arguments, said_so):
-    said = autotune(*arguments)
-    assert said.code == 2
-    assert said_so in " ".join(said.err.split())
-    assert "Traceback" not in said.err
+def test_what_cannot_be_predicted_exits_2_and_says_why(autotune, arguments, message):
+    ended = autotune(*arguments)
+    assert ended.code == 2
+    assert message in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err
 
 
-def test_a_table_is_answered_row_by_row(autotune, tmp_path):
+def test_a_csv_is_predicted_row_by_row(autotune, tmp_path):
     columns = "engine,engine_version,model,gpu,isl,osl,gemm_dtype,moe_dtype,concurrency,gpus,tp_size,pp_size,dp_size"
     good = "vllm,,meta-llama/Llama-3.1-70B,h200_sxm,1024,1024,fp8,fp8,16,4,4,1,1"
     (tmp_path / "rows.csv").write_text(f"{columns}\n{good}\n{good.replace('h200_sxm', 'abacus')}\n")

@@ -34,15 +34,15 @@ def test_one_kind_is_listed_alone(autotune, kind, names):
 
 def test_the_list_says_how_each_kind_is_applied_and_where_each_is_from(autotune, own, tmp_path):
     lines = autotune("profiles", "list").out.splitlines()
-    assert [line for line in lines if line and not line.startswith(" ")] == [
-        "profiles: --profile NAME, several as NAME,NAME",
+    assert [line for line in lines if line.partition(":")[0] in ("profiles", "SLOs", "presets")] == [
+        "profiles: --profile NAME, or NAME,NAME for several",
         "SLOs: --slo NAME, on top of the SLO base",
-        "presets: --layer NAME, as often as needed",
+        "presets: --layer NAME, repeatable",
     ]
-    assert next(line for line in lines if line.startswith(" low-latency ")).endswith(" bundled")
-    assert next(line for line in lines if line.startswith(" mine ")).endswith(" ./profiles/mine.yaml")
-    assert next(line for line in lines if line.startswith(" chat ")).endswith(" ./config/profiles/slo/chat.yaml")
-    assert "cannot be used: profiles/broken.yaml:1:1" in next(line for line in lines if line.startswith(" broken "))
+    assert next(line for line in lines if line.startswith("low-latency ")).endswith(" bundled")
+    assert next(line for line in lines if line.startswith("mine ")).endswith(" ./profiles/mine.yaml")
+    assert next(line for line in lines if line.startswith("chat ")).endswith(" ./config/profiles/slo/chat.yaml")
+    assert "cannot be used: profiles/broken.yaml:1:1" in next(line for line in lines if line.startswith("broken "))
     assert str(tmp_path) not in "".join(lines)
 
 
@@ -85,14 +85,14 @@ def test_a_layer_is_shown_with_what_it_depends_on(autotune):
     assert "when:\n  model: [" in autotune("profiles", "show", "balanced", "--kind", "slo").out
 
 
-def test_an_unknown_name_is_told_with_the_nearest_of_every_kind(autotune):
+def test_an_unknown_name_is_reported_with_the_nearest_of_every_kind(autotune):
     for typed, near in (
         ("strict-latensy", "strict-latency"),
         ("fp8-defualt", "fp8-default"),
         ("lowlatency", "low-latency"),
     ):
-        told = " ".join(autotune("profiles", "show", typed).err.split())
-        assert f"Unknown profile, SLO or preset '{typed}'; did you mean '{near}'?" in told
+        message = " ".join(autotune("profiles", "show", typed).err.split())
+        assert f"Unknown profile, SLO or preset '{typed}'; did you mean '{near}'?" in message
 
 
 def test_a_file_is_shown_too(autotune, own):

@@ -35,9 +35,9 @@ def made():
 
 
 @pytest.fixture
-def said(monkeypatch) -> list[str]:
+def printed(monkeypatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(display, "happened", lines.append)
+    monkeypatch.setattr(display, "progress", lines.append)
     return lines
 
 
@@ -67,7 +67,7 @@ def rendered(view, width=80):
 @pytest.fixture
 def narrow(monkeypatch):
     console = Console(width=80, height=30)
-    monkeypatch.setattr(display, "err", lambda: console)
+    monkeypatch.setattr(display, "stderr_console", lambda: console)
 
 
 def test_the_panel_shows_every_measured_load_point_with_its_verdict(made, narrow):
@@ -91,7 +91,7 @@ def test_the_panel_fits_eighty_columns(made, narrow):
     clock.now += 31
     text = rendered(view)
     assert max(map(len, text.splitlines())) <= 80
-    assert "31 s, 20 s at least and 2:00 at most" in " ".join(text.split())
+    assert "31 s of 20 s to 2:00" in " ".join(text.split())
     assert "launch       3 of at most 13" in text
     assert "best so far  trial 2 (x=0 enable-chunked-prefill=true): mean E2E" in text
 
@@ -143,22 +143,22 @@ def test_a_resumed_run_shows_what_was_measured_before(made, narrow):
     assert "feasible" in text
 
 
-def test_in_a_pipe_each_step_is_a_line(made, said):
+def test_in_a_pipe_each_step_is_a_line(made, printed):
     clock = Clock()
     with PlainRunView(made, (), clock) as view:
         run(view, clock, made, FIRST, 1, purpose="baseline")
         run(view, clock, made, SECOND, 2, ttft=0.01)
         run(view, clock, made, FIRST, 3, purpose="confirmation")
         run(view, clock, made, SECOND, 4, purpose="confirmation", failure=CRASHED)
-    assert said[0] == "[1/13] starting trial 1, the defaults"
-    assert said[2] == "[1/13] load point 1 of 3: D(100,100) @ 4, 20 s to 2:00"
-    assert said[3] == (
+    assert printed[0] == "[1/13] starting trial 1, the defaults"
+    assert printed[2] == "[1/13] load point 1 of 3: D(100,100) @ 4, 20 s to 2:00"
+    assert printed[3] == (
         "[1/13] D(100,100) @ 4: TTFT 30.0 ms, TPOT 5.00 ms, 762 output tokens/s, SLO met 100%, feasible, "
         "n=152 (measured)"
     )
-    assert said[6].startswith("[1/13] finished in 2:12, up to about ")
-    assert "[3/6] starting trial 1, the defaults, again to confirm the winner" in said
-    assert said[-1] == "[4/6] failed, crashed-at-start: Killed."
+    assert printed[6].startswith("[1/13] finished in 2:12, up to about ")
+    assert "[3/6] starting trial 1, the defaults, again to confirm the winner" in printed
+    assert printed[-1] == "[4/6] failed, crashed-at-start: Killed."
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,6 @@ def test_a_stage_of_unknown_length_says_how_long_it_has_lasted():
 
 
 def test_the_columns_of_figures_are_never_left_out_before_the_candidate():
-    by_title = {column.title: column.priority for column in COLUMNS}
+    by_title = {column.title: column.drop_priority for column in COLUMNS}
     assert max(by_title, key=by_title.get) == "candidate"
     assert {name for name, priority in by_title.items() if not priority} >= {"load", "TTFT ms", "TPOT ms", "verdict"}

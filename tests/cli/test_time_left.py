@@ -1,4 +1,4 @@
-"""What is said to be left of a run, on simulated streams of progress with a clock of their own."""
+"""Estimates of the time left of a run, on simulated streams of progress with a clock of their own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class World:
     points: dict[int, float] = field(default_factory=lambda: dict.fromkeys(LOADS, PLANNED))
     end: float = 2.0
     spread: float = 0.0
-    given_up: dict[int, int] = field(default_factory=dict)
+    pruned: dict[int, int] = field(default_factory=dict)
     failed: tuple[int, ...] = ()
 
 
@@ -70,7 +70,7 @@ def stream(made: Plan, world: World, searched: int | None = None, confirmed: int
             yield now, finished(number, launch, failed=True)
             continue
         yield now, Progress("ready", number, launch.candidate, purpose=launch.purpose)
-        for place, point in enumerate(points[: world.given_up.get(number)], start=1):
+        for place, point in enumerate(points[: world.pruned.get(number)], start=1):
             seconds = world.points[point.concurrency] * wobble
             for stage, part in (("warming-up", 0.2), ("measuring", 0.8)):
                 yield now, Progress(stage, number, launch.candidate, point, place, 3, expected_seconds=20.0)
@@ -90,15 +90,15 @@ def finished(number: int, launch: Launch, *, failed: bool = False) -> Progress:
 
 def errors(made: Plan, events: list, *, leads: bool = True) -> list[tuple[float, float]]:
     """(share of the run that has passed, predicted total over the real one - 1) after each event."""
-    whole = events[-1][0]
-    pace = TimeEstimator(made, (), 0.0)
+    total_seconds = events[-1][0]
+    estimator = TimeEstimator(made, (), 0.0)
     outcomes = []
     for now, progress in events:
-        pace.update(progress, now)
-        pace.set_winner(POINTS[-1:] if made.confirmation_load.points == 1 else POINTS, beats_baseline=leads)
-        left = pace.remaining_seconds(now)
+        estimator.update(progress, now)
+        estimator.set_winner(POINTS[-1:] if made.confirmation_load.points == 1 else POINTS, beats_baseline=leads)
+        left = estimator.remaining_seconds(now)
         if left is not None:
-            outcomes.append((now / whole, (now + left) / whole - 1))
+            outcomes.append((now / total_seconds, (now + left) / total_seconds - 1))
     return outcomes
 
 
@@ -108,7 +108,7 @@ WORLDS = {
     "windows that go on, most of all at light loads, and slow starts": SLOW,
     "launches that differ by a third": World(spread=0.33, points={1: 60.0, 4: 40.0, 16: 25.0}),
     "quick starts": World(start=4.0, points={1: 22.0, 4: 22.0, 16: 22.0}),
-    "candidates that are given up": World(given_up={3: 1, 4: 1, 6: 1, 7: 2, 8: 1, 9: 1}),
+    "candidates that are pruned": World(pruned={3: 1, 4: 1, 6: 1, 7: 2, 8: 1, 9: 1}),
     "some that do not start": World(failed=(4, 5, 8)),
 }
 
@@ -133,89 +133,89 @@ def test_confirmations_are_in_it_from_the_beginning():
 @pytest.mark.parametrize("searched", [2, 4, 7])
 def test_a_search_that_ends_early_is_said_to_take_up_to_so_long_and_then_about(searched):
     made = plan(strategy="racing")
-    pace = TimeEstimator(made, (), 0.0)
+    estimator = TimeEstimator(made, (), 0.0)
     events = list(stream(made, World(), searched))
-    whole, launches = events[-1][0], 1 + searched + 4
+    total_seconds, launches = events[-1][0], 1 + searched + 4
     for now, progress in events:
-        pace.update(progress, now)
-        pace.set_winner(POINTS, beats_baseline=True)
-        total = now + pace.remaining_seconds(now)
-        if pace.is_confirming:
-            assert not pace.may_end_early
-            assert pace.total_launches == launches
-            assert total == pytest.approx(whole, rel=0.05)
+        estimator.update(progress, now)
+        estimator.set_winner(POINTS, beats_baseline=True)
+        total = now + estimator.remaining_seconds(now)
+        if estimator.is_confirming:
+            assert not estimator.may_end_early
+            assert estimator.total_launches == launches
+            assert total == pytest.approx(total_seconds, rel=0.05)
         else:
-            assert pace.may_end_early
-            assert pace.total_launches == 13
-            assert total >= whole
+            assert estimator.may_end_early
+            assert estimator.total_launches == 13
+            assert total >= total_seconds
 
 
 def test_a_number_of_launches_is_never_below_the_one_under_way():
     made = plan(strategy="racing")
-    pace = TimeEstimator(made, (), 0.0)
+    estimator = TimeEstimator(made, (), 0.0)
     for now, progress in stream(made, World(), 3):
-        pace.update(progress, now)
-        assert progress.trial <= pace.total_launches
+        estimator.update(progress, now)
+        assert progress.trial <= estimator.total_launches
 
 
 def test_more_confirmations_than_were_planned_are_counted_as_they_come():
     made = plan()
-    pace = TimeEstimator(made, (), 0.0)
+    estimator = TimeEstimator(made, (), 0.0)
     for now, progress in stream(made, World(), confirmed=6):
-        pace.update(progress, now)
-        pace.set_winner(POINTS, beats_baseline=True)
-        assert pace.total_launches == max(13, progress.trial)
-    assert pace.remaining_seconds(now) == 0.0
+        estimator.update(progress, now)
+        estimator.set_winner(POINTS, beats_baseline=True)
+        assert estimator.total_launches == max(13, progress.trial)
+    assert estimator.remaining_seconds(now) == 0.0
 
 
 def test_a_candidate_that_the_search_launches_twice_confirms_nothing():
     made = plan()
-    pace = TimeEstimator(made, (), 0.0)
+    estimator = TimeEstimator(made, (), 0.0)
     for number in (1, 2):
-        pace.update(Progress("starting", number, Candidate("vllm"), purpose="search"), 0.0)
-    assert not pace.is_confirming
+        estimator.update(Progress("starting", number, Candidate("vllm"), purpose="search"), 0.0)
+    assert not estimator.is_confirming
 
 
 def test_where_nothing_leads_the_baseline_no_confirmation_is_expected_late_in_the_search():
     made = plan()
     late = [error for passed, error in errors(made, list(stream(made, World(), confirmed=0)), leads=False)]
     assert max(map(abs, late[-40:])) <= 0.05
-    pace = TimeEstimator(made, (), 0.0)
-    pace.set_winner((), beats_baseline=False)
-    assert pace.total_launches == 13
+    estimator = TimeEstimator(made, (), 0.0)
+    estimator.set_winner((), beats_baseline=False)
+    assert estimator.total_launches == 13
 
 
 def test_a_phase_that_takes_longer_than_expected_leaves_what_comes_after_it():
     made = plan()
-    pace = TimeEstimator(made, (), 0.0)
-    pace.update(Progress("starting", 1, Candidate("vllm")), 0.0)
-    begun = pace.remaining_seconds(0.0)
-    assert pace.remaining_seconds(60.0) == pytest.approx(begun - 60.0)
-    assert pace.remaining_seconds(1000.0) == pace.remaining_seconds(2000.0) == pytest.approx(begun - START)
+    estimator = TimeEstimator(made, (), 0.0)
+    estimator.update(Progress("starting", 1, Candidate("vllm")), 0.0)
+    begun = estimator.remaining_seconds(0.0)
+    assert estimator.remaining_seconds(60.0) == pytest.approx(begun - 60.0)
+    assert estimator.remaining_seconds(1000.0) == estimator.remaining_seconds(2000.0) == pytest.approx(begun - START)
 
 
 def test_a_resumed_run_counts_what_was_done_before():
     made = plan()
     done = [finished(number, launch).finished_trial for number, launch in enumerate(made.launches[:4], start=1)]
-    pace = TimeEstimator(made, done, 0.0)
-    assert (pace.finished_launches, pace.total_launches) == (4, 13)
-    assert pace.remaining_seconds(0.0) == pytest.approx(9 * (START + 3 * 26.0))
+    estimator = TimeEstimator(made, done, 0.0)
+    assert (estimator.finished_launches, estimator.total_launches) == (4, 13)
+    assert estimator.remaining_seconds(0.0) == pytest.approx(9 * (START + 3 * 26.0))
     confirming = [finished(n, launch).finished_trial for n, launch in enumerate(made.launches, start=1)]
     confirming.append(finished(10, Launch(Candidate("vllm"), "confirmation")).finished_trial)
     resumed = TimeEstimator(made, confirming, 0.0)
     assert (resumed.is_confirming, resumed.total_launches) == (True, 13)
 
 
-def test_in_virtual_time_nothing_is_said_before_a_launch_has_ended():
+def test_in_virtual_time_there_is_no_estimate_before_a_launch_has_ended():
     made = plan(virtual=True)
-    pace = TimeEstimator(made, (), 0.0)
-    assert pace.remaining_seconds(0.0) is None
+    estimator = TimeEstimator(made, (), 0.0)
+    assert estimator.remaining_seconds(0.0) is None
     quick = World(start=0.1, points=dict.fromkeys(LOADS, 0.1), end=0.1)
     outcomes = errors(made, list(stream(made, quick)))
     assert max(abs(error) for _, error in outcomes) < 0.05
 
 
-def test_the_load_points_of_a_capacity_are_learnt_from_launches():
+def test_the_number_of_load_points_of_a_capacity_search_is_estimated_from_launches():
     question = experiment("maximize_throughput", strategy="grid_search")
     wide = question.model_copy(update={"benchmark": question.benchmark.model_copy(update={"find_capacity": True})})
     base = plan(objective="maximize_throughput")
@@ -227,5 +227,5 @@ def test_the_load_points_of_a_capacity_are_learnt_from_launches():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1:00"), (245, "4:05"), (3723, "1:02:03")]
 )
-def test_seconds_are_told_as_people_read_them(seconds, text):
+def test_durations_are_formatted_for_people(seconds, text):
     assert format_duration(seconds) == text
