@@ -37,7 +37,7 @@ MISTAKES = [
     (("run", "--duration", "1", "--max-duration", "0.5"), 2, "--max-duration 0.5 is below --duration 1"),
     (("run", "--set", "only_when.tp-size=enable-chunked-prefil"), 2, "did you mean 'enable-chunked-prefill'"),
     (("run", "--set", "only_when.tp-sise=gpus > 1"), 2, "did you mean 'tp-size'"),
-    (("run", "--set", "only_when.tp-size=mem-fraction-static"), 2, "whether mem-fraction-static is true"),
+    (("run", "--set", "only_when.tp-size=mem-fraction-static"), 2, "uses mem-fraction-static as true or false"),
     (("run", "--slo", "strict-latensy"), 2, "did you mean 'strict-latency'"),
     (("run", "--slo", "ttfft=1"), 2, "did you mean 'ttft'"),
     (("run", "--slo", "ttft=fast"), 2, "has no number"),

@@ -82,7 +82,7 @@ def test_an_engine_with_few_token_ids_gets_no_others(autotune, tiny_url):
     (point,) = ended.data["load_points"]
     assert (point["metrics"]["requests"], point["metrics"]["errors"]) == (12, {})
     assert 505 <= ended.data["vocabulary"]["size"] <= 512
-    assert f"token ids below {ended.data['vocabulary']['size']}, which this server takes" in shown.out
+    assert f"token ids below {ended.data['vocabulary']['size']}, which this server accepts" in shown.out
 
 
 def test_the_highest_load_within_the_targets_is_found(autotune, sim):
@@ -97,7 +97,7 @@ def test_without_a_load_inside_the_targets_the_capacity_is_none(autotune, sim):
     load = ("--scenario", "D(32,8)", "--concurrency", "1,2", "--duration", "1", "--max-requests", "30", "--warmup", "0")
     ended = autotune("bench", sim, *load, "--find-capacity", "--slo", "ttft=0.000001")
     assert ended.code == 1
-    assert "No load of D(32,8) meets the targets; the lowest was 1 in flight." in ended.out
+    assert "No load of D(32,8) meets the targets; the lowest tried was 1 in flight." in ended.out
 
 
 def test_csv_output_has_a_row_for_each_load_point(autotune, sim):

@@ -45,7 +45,7 @@ def without_extras() -> Calibration:
 
 def predicted(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Prediction:
     deployment = model_on_gpus(model, gpu, Layout(tp=tp), engine="vllm")
-    return predict_closed_loop(deployment, isl=isl, osl=osl, concurrency=concurrency, by=without_extras())
+    return predict_closed_loop(deployment, isl=isl, osl=osl, concurrency=concurrency, calibration=without_extras())
 
 
 def simulated(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Metrics:
