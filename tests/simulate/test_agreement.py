@@ -26,7 +26,7 @@ from autotuner.simulate.settings import parse_settings
 from autotuner.simulate.virtual_time import VirtualServer
 from autotuner.simulate.world import build_world
 
-EXTRAS = ("overhead", "wait", "per_token", "burst")
+EXTRAS = ("overhead", "wait_iterations", "host_per_token", "burst_share")
 DEPLOYMENTS = (
     ("llama-3.1-8b", "h100_sxm", 1),
     ("llama-3.1-70b", "h200_sxm", 4),
