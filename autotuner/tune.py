@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from autotuner.scoring.judge import judge
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.launch import Launch
 from autotuner.search.protocol import Searcher
+
+log = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
@@ -54,12 +57,14 @@ def tune(
     while True:
         while executor.has_room and (launch := searcher.ask()) is not None:
             number, folder = record.open_trial()
+            log.debug("trial %d: launch for %s, %s", number, launch.purpose, dict(launch.candidate.parameters))
             executor.submit(number, launch, folder)
         finished = executor.wait_for_trial()
         if finished is None:
             break
         trial = judge(finished, experiment)
         record.append(trial)
+        log.debug("trial %d: %s", trial.number, trial.measurement.failure or "finished")
         searcher.tell(trial)
         observe(Progress("finished", trial.number, trial.candidate, finished_trial=trial, purpose=trial.purpose))
 

@@ -14,11 +14,20 @@ from autotuner.cli.command import command
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
 from autotuner.cli.error_boundary import ErrorBoundary
-from autotuner.cli.help_page import CONFIGURE, LOAD_TEST, MACHINE, PREDICT, TUNE, HelpCommand, HelpGroup
+from autotuner.cli.help_page import (
+    CONFIGURE,
+    LOAD_TEST,
+    MACHINE,
+    PREDICT,
+    TUNE,
+    HelpCommand,
+    HelpGroup,
+)
 from autotuner.cli.predict import predict
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
+from autotuner.cli.verbose import Verbose, with_verbose
 
 app = typer.Typer(
     cls=ErrorBoundary,
@@ -42,6 +51,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    verbose: Verbose = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")] = False,
 ) -> None:
     pass
@@ -57,11 +67,13 @@ for _function, _panel in (
     (doctor, MACHINE),
     (clean, MACHINE),
 ):
-    app.command(cls=HelpCommand, rich_help_panel=_panel)(_function)
+    app.command(cls=HelpCommand, rich_help_panel=_panel)(with_verbose(_function))
 for _name, _group in (("profiles", profiles_app), ("config", config_app)):
     app.add_typer(_group, name=_name, cls=HelpGroup, rich_help_panel=CONFIGURE)
     for _registered in _group.registered_commands:
         _registered.cls = HelpCommand
+        if _registered.callback is not None:
+            _registered.callback = with_verbose(_registered.callback)
 
 
 def main() -> None:

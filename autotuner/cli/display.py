@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import logging
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_TEXT_WIDTH = 100
 """Maximum width of running text, in characters."""
 
+URL_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 OMITTED_COLUMNS = "Left out at {width} columns: {titles}."
 
 
@@ -93,13 +95,25 @@ def note(text: str) -> None:
 
 class _NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        prefix = "" if record.name.startswith("autotuner") and record.levelno >= logging.INFO else f"{record.name}: "
+        note(prefix + URL_CREDENTIALS.sub("//***@", record.getMessage()))
 
 
 def relay_log() -> None:
-    """Show the package's log messages, such as the progress of an image pull, as notes."""
-    log = logging.getLogger("autotuner")
-    log.setLevel(logging.INFO)
+    """Show the package's messages, such as the progress of an image pull, as notes; does not undo `show_log`."""
+    _relay("autotuner", min(logging.getLogger("autotuner").level or logging.INFO, logging.INFO))
+
+
+def show_log() -> None:
+    """Show what is done: layers, commands, decisions of the search, requests to servers and to the Docker daemon."""
+    _relay("autotuner", logging.DEBUG)
+    _relay("httpx", logging.INFO)
+    _relay("urllib3", logging.DEBUG)
+
+
+def _relay(name: str, level: int) -> None:
+    log = logging.getLogger(name)
+    log.setLevel(level)
     log.handlers = [_NoteHandler()]
     log.propagate = False
 

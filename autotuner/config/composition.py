@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from autotuner.config.merging import CALLER_LAYERS, MergedConfig, leaves, merge,
 from autotuner.config.schema import check_keys, default_leaves, normalize_slo, validate
 from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.experiment import Experiment
+
+log = logging.getLogger(__name__)
 
 SLO_OPTION = "--slo"
 
@@ -151,6 +154,7 @@ def _add_layer(
     replace_all: bool = False,
 ) -> None:
     """Check one layer's keys and merge it on top."""
+    log.debug("layer %s: %s", layer_name, ", ".join(leaves(data)) or "nothing")
     plain_layer = yaml_documents.plain_data(data, "")
     if "slo" in plain_layer:
         plain_layer["slo"] = normalize_slo(plain_layer["slo"])

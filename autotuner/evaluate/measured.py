@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, gpu_meter, ports, ready
 from autotuner.search.launch import LoadPlan
+
+log = logging.getLogger(__name__)
 
 EXTERNAL_READY_SECONDS = 30.0
 """Time for a server that autotune did not start to answer its first request."""
@@ -148,7 +151,9 @@ class MeasuredLaunch:
         if spec is None:
             self.headers = ready.request_headers(self.experiment.deployment)
         else:
-            self.folder.save_command(spec, self.evaluator.render(spec))
+            command = self.evaluator.render(spec)
+            self.folder.save_command(spec, command)
+            log.debug("trial %d: %s", self.trial, command.replace("\\\n", "").strip())
         self._report_progress("starting", expected_seconds=self.evaluator.expected_start_seconds)
         try:
             with self.evaluator.launcher.launch(spec, self.folder.log) as server:

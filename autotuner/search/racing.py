@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from autotuner.search.margins import steady_state_utility
 from autotuner.search.posterior import Posterior
 from autotuner.search.problem import Problem
 from autotuner.search.protocol import SearchReport
+
+log = logging.getLogger(__name__)
 
 UCB_Z = 1.64
 """Upper confidence bound, one-sided 95%, that a skipped candidate is reported with."""
@@ -101,7 +104,15 @@ class RacingSearch:
         scored = self._score_candidates()
         if not scored.candidates:
             return None
-        candidate = scored.candidates[int(np.argmax(scored.scores))]
+        best = int(np.argmax(scored.scores))
+        candidate = scored.candidates[best]
+        if self._trials:  # a plan asks too, before anything was measured
+            log.debug(
+                "next %s: acquisition value %.3g, the highest of %d",
+                dict(candidate.parameters),
+                scored.scores[best],
+                len(scored.scores),
+            )
         self._proposed_keys.add(candidate.key)
         self._launch_count += 1
         return Launch(candidate, load_plan=self.load_plan(candidate))

@@ -1,0 +1,65 @@
+"""`--verbose` shows what is done, on every command, without secrets."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import typer
+
+from autotuner.cli import app, display
+from tests.cli.test_bench import QUICK, sim  # noqa: F401
+
+NAMES = ("autotuner", "httpx", "urllib3")
+
+
+@pytest.fixture(autouse=True)
+def quiet_again():
+    """Loggers as they were, for the tests that run after in this process."""
+    before = [(logging.getLogger(name), logging.getLogger(name).level) for name in NAMES]
+    yield
+    for log, level in before:
+        log.setLevel(level)
+        log.handlers, log.propagate = [], True
+
+
+def commands(group, path=()):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield pytest.param(command, id=" ".join((*path, name)))
+
+
+@pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))))
+def test_every_command_has_it(command):
+    assert "--verbose" in [name for parameter in command.params for name in parameter.opts]
+
+
+def test_layers_launches_and_decisions_are_logged(autotune, tmp_path):
+    choices = "parameters={tp-size: [1, 2], max-running-requests: [64]}"
+    load = ("--scenario", "D(1000,200)", "--concurrency", "4", "--set", choices, "-o", str(tmp_path))
+    virtual = ("--evaluator", "simulated", "--runtime", "vllm", "--model", "llama-3.1-8b", "--gpu", "H100")
+    ended = autotune("run", "--verbose", *virtual, *load)
+    assert ended.code == 0, ended.err
+    assert "layer vllm-defaults: " in ended.err
+    assert "trial 1: launch for baseline" in ended.err
+    assert "acquisition value" in ended.err
+
+
+def test_nothing_is_logged_unless_asked(autotune):
+    ended = autotune("config", "show", "--profile", "quick-test")
+    assert "layer " not in ended.err
+
+
+def test_requests_are_shown_without_credentials(autotune, sim):  # noqa: F811
+    url = sim.replace("http://", "http://user:hunter2@")
+    ended = autotune("bench", url, *QUICK, "--concurrency", "2", "--verbose")
+    assert "httpx: HTTP Request: GET http://127.0.0.1" in ended.err
+    assert "hunter2" not in ended.err + ended.out
+
+
+def test_credentials_in_a_logged_address_are_masked(capsys):
+    display.show_log()
+    logging.getLogger("httpx").info("GET %s", "http://user:hunter2@a-host/v1/models")
+    assert "GET http://***@a-host/v1/models" in capsys.readouterr().err
