@@ -41,11 +41,11 @@ def timed(*command: str, cwd: str = ".") -> Ran:
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd) as process:
         assert process.stderr is not None
-        said = process.stderr.read()
+        stderr = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said.decode()}")
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{stderr.decode()}")
     return Ran(time.perf_counter() - began, usage.ru_maxrss * 1024)
 
 
@@ -68,8 +68,8 @@ class OneToken(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Give one token."""
         arrived = time.perf_counter()
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if asked["max_tokens"] > 1:  # one token is what a probe asks for
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body["max_tokens"] > 1:  # one token is what a probe asks for
             self.first.append(arrived)
         choice = {"index": 0, "text": " a", "finish_reason": "length"}
         self._answer(200, b"data: %s\n\ndata: [DONE]\n\n" % json.dumps({"choices": [choice]}).encode())
@@ -126,15 +126,15 @@ def sweeps(repeats: int = 5) -> list[tuple[str, str, str]]:
         times = []
         for _ in range(repeats):
             began = time.perf_counter()
-            found = rank_options(model, gpu, traffic=Traffic(4000, 500), total_gpus=32)
+            options = rank_options(model, gpu, traffic=Traffic(4000, 500), total_gpus=32)
             times.append(time.perf_counter() - began)
-        said = f"{statistics.median(times):.2f} s ({len(found)} options, max {max(times):.2f}, n={repeats})"
-        rows.append((f"full sweep of {model} on 32 {gpu}", said, target))
-    of = Software().deploy("llama-3.1-70b", "h100", Layout(tp=4))
+        summary = f"{statistics.median(times):.2f} s ({len(options)} options, max {max(times):.2f}, n={repeats})"
+        rows.append((f"full sweep of {model} on 32 {gpu}", summary, target))
+    deployment = Software().deploy("llama-3.1-70b", "h100", Layout(tp=4))
     times = []
     for _ in range(2000):
         began = time.perf_counter()
-        predict_closed_loop(of, isl=4000, osl=500, concurrency=32)
+        predict_closed_loop(deployment, isl=4000, osl=500, concurrency=32)
         times.append(time.perf_counter() - began)
     return [*rows, ("one point in Python", f"{1000 * statistics.median(times):.3f} ms (n=2000)", "<= 0.2 ms")]
 

@@ -43,13 +43,13 @@ def floor(name: str) -> int:
 
 def imports(tree: ast.Module) -> set[str]:
     """Dotted names below `autotuner` that a module imports, at its top or inside a function."""
-    found = set()
+    imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.removeprefix("autotuner.") for name in found if name.startswith("autotuner.")}
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("autotuner.") for name in imported if name.startswith("autotuner.")}
 
 
 def test_every_room_has_a_floor():
@@ -83,8 +83,8 @@ def test_modules_do_not_import_each_other_in_a_circle():
 
     def targets(tree: ast.Module) -> set[str]:
         at_top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-        found = imports(at_top)
-        return {name for name in names if any(used == name or used.rpartition(".")[0] == name for used in found)}
+        imported = imports(at_top)
+        return {name for name in names if any(used == name or used.rpartition(".")[0] == name for used in imported)}
 
     graph = {name: targets(tree) - {name} for name, tree in names.items()}
     done: set[str] = set()
@@ -147,5 +147,5 @@ def test_the_help_page_needs_no_heavy_library():
 
     heavy = ("numpy", "pandas", "matplotlib", "pydantic", "docker", "httpx", "yaml", "uvloop", "optuna")
     code = f"import sys, autotuner.cli; print([m for m in {heavy} if m in sys.modules])"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "[]"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autotuner.cli import display
+from autotuner.cli.live_panel import LivePanel
 from autotuner.cli.run_view import Clock, load_point_cells, load_point_summary, load_points_table, stage_text
 from autotuner.cli.time_left import format_duration
 from autotuner.core import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.live import Live
 
 PANEL_OVERHEAD_LINES = 7
 """Terminal lines of the panel outside its table."""
@@ -36,7 +36,7 @@ class PlainBenchView(AbstractContextManager["PlainBenchView"]):
             display.progress(f"{label}: {load_point_summary(progress.result, has_targets=self._has_targets)}")
 
 
-class LiveBenchView(AbstractContextManager["LiveBenchView"]):
+class LiveBenchView(LivePanel):
     """A live panel: current load point and stage, elapsed and expected time, results so far."""
 
     def __init__(self, *, has_targets: bool, clock: Clock = time.monotonic) -> None:
@@ -46,20 +46,6 @@ class LiveBenchView(AbstractContextManager["LiveBenchView"]):
         self._progress: Progress | None = None
         self._rows: list[dict[str, str]] = []
         self._seconds_per_point = 0.0
-        self._live: Live | None = None
-
-    def __enter__(self) -> LiveBenchView:
-        from rich.live import Live
-
-        self._live = Live(
-            get_renderable=self._render, console=display.stderr_console(), refresh_per_second=4, transient=True
-        )
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        if self._live is not None:
-            self._live.__exit__(*exc)
 
     def __call__(self, progress: Progress) -> None:
         """Record a progress event; rich redraws the panel by its own timer."""
@@ -76,7 +62,7 @@ class LiveBenchView(AbstractContextManager["LiveBenchView"]):
         window_seconds = self._progress.expected_seconds if self._progress.stage == "measuring" else 0.0
         return max(elapsed, (self._seconds_per_point or window_seconds) * self._progress.total)
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.text import Text

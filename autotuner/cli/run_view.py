@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autotuner.cli import display
+from autotuner.cli.live_panel import LivePanel
 from autotuner.cli.table_layout import ColumnSpec
 from autotuner.cli.time_left import TimeEstimator, format_duration
 from autotuner.core import Candidate, LoadPointResult, Progress, Trial
@@ -15,7 +16,6 @@ from autotuner.errors import pluralize
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.live import Live
 
     from autotuner.report.candidate_names import CandidateNames
     from autotuner.scoring.rank import Ranking
@@ -169,28 +169,16 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         return f"{duration}{f', {time_left}' if time_left else ''}; best so far: {self._status.best_text}"
 
 
-class LiveRunView(AbstractContextManager["LiveRunView"]):
+class LiveRunView(LivePanel):
     """A live panel: current launch and stage, elapsed time and time left, best candidate, measured load points."""
+
+    refreshes_per_second = 2
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._started_at = self._stage_started_at = clock()
         self._status = RunStatus(plan, finished_trials, self._started_at)
         self._progress: Progress | None = None
-        self._live: Live | None = None
-
-    def __enter__(self) -> LiveRunView:
-        from rich.live import Live
-
-        self._live = Live(
-            get_renderable=self._render, console=display.stderr_console(), refresh_per_second=2, transient=True
-        )
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        if self._live is not None:
-            self._live.__exit__(*exc)
 
     def __call__(self, progress: Progress) -> None:
         """Record a progress event; rich redraws the panel by its own timer."""
@@ -198,7 +186,7 @@ class LiveRunView(AbstractContextManager["LiveRunView"]):
         self._status.update(progress, now)
         self._progress, self._stage_started_at = progress, now
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table

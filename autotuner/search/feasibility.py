@@ -75,8 +75,8 @@ class Feasibility:
         for point in self.experiment.workload().load_points:
             lightest.setdefault(point.scenario, point)
         slacks = [self._predicted_slack_at(candidate, point) for point in lightest.values()]
-        known = [slack for slack in slacks if slack is not None]
-        return min(known) if known and len(known) == len(slacks) else None
+        predicted = [slack for slack in slacks if slack is not None]
+        return min(predicted) if predicted and len(predicted) == len(slacks) else None
 
     def _predicted_slack_at(self, candidate: Candidate, point: LoadPoint) -> float | None:
         prediction = self.problem.predict(candidate, point)

@@ -38,7 +38,7 @@ def test_elsewhere_than_on_a_terminal_each_load_point_is_two_lines(printed, targ
 def rendered(watch: LiveBenchView) -> str:
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(watch._render())
+        console.print(watch.render())
     return captured.get()
 
 

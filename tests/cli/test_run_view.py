@@ -60,7 +60,7 @@ def run(view, clock, made, candidate, number, *, ttft=0.03, purpose="search", fa
 def rendered(view, width=80):
     console = Console(width=width)
     with console.capture() as captured:
-        console.print(view._render())
+        console.print(view.render())
     return captured.get()
 
 

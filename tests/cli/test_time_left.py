@@ -96,9 +96,9 @@ def errors(made: Plan, events: list, *, leads: bool = True) -> list[tuple[float,
     for now, progress in events:
         estimator.update(progress, now)
         estimator.set_winner(POINTS[-1:] if made.confirmation_load.points == 1 else POINTS, beats_baseline=leads)
-        left = estimator.remaining_seconds(now)
-        if left is not None:
-            outcomes.append((now / total_seconds, (now + left) / total_seconds - 1))
+        remaining = estimator.remaining_seconds(now)
+        if remaining is not None:
+            outcomes.append((now / total_seconds, (now + remaining) / total_seconds - 1))
     return outcomes
 
 

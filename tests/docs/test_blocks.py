@@ -79,13 +79,13 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_readme_has_the_two_commands_that_ci_runs_as_printed():
-    said = [
+    commands = [
         subprocess.run(
             [sys.executable, str(ROOT / ".ci" / "readme_command.py"), which], capture_output=True, text=True, check=True
         ).stdout.splitlines()[-1]
         for which in ("run", "test")
     ]
-    assert said == [".venv/bin/autotune run --profile quick-test", ".venv/bin/pytest"]
+    assert commands == [".venv/bin/autotune run --profile quick-test", ".venv/bin/pytest"]
 
 
 @pytest.mark.parametrize("script", ["make_cli_reference.py", "make_profile_tables.py"])

@@ -12,22 +12,22 @@ PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "troubleshooting.md").re
 
 def texts() -> str:
     """Every text in the package, those that are put together from several lines as one."""
-    found = []
+    literals = []
     for path in Path(autotuner.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text())
-        found += [
+        literals += [
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
         ]
-    return "\n".join(found)
+    return "\n".join(literals)
 
 
 def test_the_messages_it_quotes_are_those_of_the_tool():
     first_cells = re.findall(r"^\| `(.+?)`", PAGE, flags=re.MULTILINE)
     quoted = [cell for cell in first_cells if " " in cell] + re.findall(r"`(No [^`]* met the targets\.)`", PAGE)
     assert len(quoted) > 15
-    known = texts()
+    package_text = texts()
     pieces = {piece.strip() for message in quoted for piece in message.split("…") if len(piece.strip()) > 3}
-    assert not {piece for piece in pieces if piece not in known}
+    assert not {piece for piece in pieces if piece not in package_text}
 
 
 def test_every_outcome_is_explained():

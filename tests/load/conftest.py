@@ -204,12 +204,12 @@ def serve() -> Iterator[Callable[..., Server]]:
         tls: ssl.SSLContext | None = None,
         tokenize: Callable[[str], list[int]] | None = None,
     ) -> Server:
-        seen = Server(metrics=metrics, tokenize=tokenize)
-        server = _ServerThread(behave, seen, tls)
+        recorded = Server(metrics=metrics, tokenize=tokenize)
+        server = _ServerThread(behave, recorded, tls)
         running.append(server)
         server.thread.start()
         server.ready.wait()
-        return seen
+        return recorded
 
     yield start
     for server in running:

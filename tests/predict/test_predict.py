@@ -26,13 +26,13 @@ def test_models_of_the_same_sizes_share_their_predictions():
 
 
 def test_intervals_contain_the_prediction_and_are_wider_for_a_model_never_measured():
-    known = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
+    measured = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
     new = predict("Qwen3-32B", "h200", tp=4, gemm_dtype="fp8", **LOAD)
     assert not new.model_measured
-    for prediction in (known, new):
+    for prediction in (measured, new):
         assert prediction.ttft_interval.lower < prediction.ttft < prediction.ttft_interval.upper
         assert prediction.tpot_interval.lower < prediction.tpot < prediction.tpot_interval.upper
-    ratios = [prediction.tpot_interval.upper / prediction.tpot_interval.lower for prediction in (known, new)]
+    ratios = [prediction.tpot_interval.upper / prediction.tpot_interval.lower for prediction in (measured, new)]
     assert ratios[0] < ratios[1]
 
 
@@ -122,9 +122,9 @@ def test_what_does_not_fit_says_so_in_figures():
 def test_more_requests_never_make_a_new_models_tokens_faster(model, engine, isl, osl, concurrency):
     few = predict(model, "b300", isl=isl, osl=osl, concurrency=concurrency, engine=engine, tp=4)
     many = predict(model, "b300", isl=isl, osl=osl, concurrency=2 * concurrency, engine=engine, tp=4)
-    known = few.model_measured
+    is_measured = few.model_measured
     assert few.tpot > 0
-    assert known or many.tpot >= few.tpot * 0.999
+    assert is_measured or many.tpot >= few.tpot * 0.999
 
 
 def test_constants_are_physical():
