@@ -21,6 +21,8 @@ from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete
 
 __all__ = ["serve"]
 
+pytestmark = pytest.mark.usefixtures("on_a_busy_machine")
+
 Serve = Callable[..., Server]
 DEFAULTS: dict[str, Any] = {
     "model": "m",

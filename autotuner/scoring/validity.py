@@ -38,6 +38,8 @@ MIN_REQUESTS = 10
 MAX_CLIENT_DELAY_SECONDS = 0.003
 MAX_CLIENT_DELAY_SHARE = 0.05
 """What the client may add to the mean TTFT, the larger of the two; the share applies to p99 too."""
+MAX_CLIENT_SECONDS = 0.010
+"""What the client may add to one request, unless a TTFT target is so long that the share of it is more."""
 MAX_CLIENT_CPU = 0.9
 """Linux gives real-time threads 0.95 of a core together; near that, the backlog of unread data grows without bound."""
 MAX_ERROR_SHARE = 0.01
@@ -48,6 +50,8 @@ ALLOWED_CACHED_TOKENS = 32
 CACHED_SHARE_CEILING = 0.5
 """Upper bound on the allowed share, where prompts are hardly longer than such a head."""
 MAX_SHARE_WITHOUT_TPOT = 0.01
+MAX_LATENCY_CHANGE = 0.25
+"""Relative change of the mean latency from the first half of a steady window to the second."""
 SHARED_PREFIX_SCENARIOS = ("P(", "C(", "file:")
 
 
@@ -75,7 +79,7 @@ def check_validity(observation: Observation, metrics: Metrics, slo: Slo) -> tupl
 def max_client_seconds(slo: Slo) -> float:
     """Seconds the client itself may add to one request: 10 ms, or 5% of the TTFT target where that is more."""
     targets = [term.threshold for term in slo.terms if term.metric == "ttft"]
-    return max(0.010, MAX_CLIENT_DELAY_SHARE * min(targets, default=0.0))
+    return max(MAX_CLIENT_SECONDS, MAX_CLIENT_DELAY_SHARE * min(targets, default=0.0))
 
 
 def _client_checks(
@@ -196,7 +200,7 @@ def _stationarity_check(observation: Observation, successes: Sequence[RequestRec
         return Check("stationarity", None, f"needs {MIN_REQUESTS} requests in each half", True)
     change = fmean(second) - fmean(first)
     standard_error = math.sqrt(variance(first) / len(first) + variance(second) / len(second))
-    limit = max(0.25 * fmean(first), 4 * standard_error)
+    limit = max(MAX_LATENCY_CHANGE * fmean(first), 4 * standard_error)
     return Check(
         "stationarity",
         1 + change / fmean(first),

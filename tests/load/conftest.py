@@ -113,12 +113,14 @@ class _ServerThread:
 
     async def _serve(self) -> None:
         self.task = asyncio.current_task()
-        handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        handlers: set[asyncio.Task[None]] = set()
+        writers: list[asyncio.StreamWriter] = []
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.ensure_future(self._connection(reader, writer))
-            handlers[task] = writer
-            task.add_done_callback(handlers.pop)
+            writers.append(writer)
+            handlers.add(task)
+            task.add_done_callback(handlers.discard)
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=512, ssl=self.tls)
         port = server.sockets[0].getsockname()[1]
@@ -128,12 +130,13 @@ class _ServerThread:
             await asyncio.Event().wait()
         finally:
             server.close()
-            await asyncio.sleep(0.01)  # a connection that was just accepted gets its task
-            for task, writer in handlers.items():
+            for _ in range(10):
+                await asyncio.sleep(0)  # a connection that was just accepted gets its task
+            for task in handlers:
                 task.cancel()
-                writer.transport.abort()  # a task that never ran does not do so itself
-            await asyncio.gather(*handlers, return_exceptions=True)
-            await asyncio.sleep(0.01)  # transports close in the next turn of the loop
+            for writer in writers:
+                writer.transport.abort()
+            await asyncio.gather(*handlers, *(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server.connections += 1

@@ -444,7 +444,7 @@ def test_requests_that_wait_for_a_place_do_not_wait_for_a_dead_server(serve: Ser
 
     driven = drive(serve(behave).url, rate=200.0, arrival="constant", max_requests=20, max_in_flight=2)
     # all of the window's, and what kept up the load until they had failed
-    assert 20 <= driven.errors["reset"] + driven.outcome.cut_off <= 22
+    assert driven.errors["reset"] + driven.outcome.cut_off >= 20
 
 
 def test_a_cap_bounds_what_is_in_flight_and_loses_no_request(serve: Serve, drive: Drive):
