@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autotuner.config import ConfigLayer, TaskConfigFactory, TaskContext, compose
     from autotuner.loadtest import bench
     from autotuner.local_data import calibrate
-    from autotuner.predict.api import at_rate, fewest_gpus, rank_deployments, what_if
+    from autotuner.planning.api import at_rate, fewest_gpus, rank_deployments, what_if
     from autotuner.predict.layout import Layout
     from autotuner.predict.traffic import Software
     from autotuner.report.bench.result import BenchResult
@@ -47,14 +47,14 @@ _HOMES = {
     "Software": "autotuner.predict.traffic",
     "TaskConfigFactory": "autotuner.config",
     "TaskContext": "autotuner.config",
-    "at_rate": "autotuner.predict.api",
+    "at_rate": "autotuner.planning.api",
     "bench": "autotuner.loadtest",
     "calibrate": "autotuner.local_data",
     "compose": "autotuner.config",
-    "fewest_gpus": "autotuner.predict.api",
-    "rank_deployments": "autotuner.predict.api",
+    "fewest_gpus": "autotuner.planning.api",
+    "rank_deployments": "autotuner.planning.api",
     "run": "autotuner.session",
-    "what_if": "autotuner.predict.api",
+    "what_if": "autotuner.planning.api",
 }
 
 

@@ -15,7 +15,7 @@ FLOORS = [
     {"tune", "report", "deploy", "forecaster"},
     {"evaluate"},
     {"load", "simulate", "launchers", "search"},
-    {"config", "workload", "engines", "scoring", "store"},
+    {"config", "workload", "engines", "scoring", "store", "planning"},
     {"rules", "predict"},
     {"experiment", "traces"},
     {"expression"},
@@ -149,3 +149,17 @@ def test_the_help_page_needs_no_heavy_library():
     code = f"import sys, autotuner.cli; print([m for m in {heavy} if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"
+
+
+def test_the_help_pages_of_predictions_need_no_arrays_or_tables():
+    import subprocess
+    import sys
+
+    code = """import sys, autotuner.cli
+try:
+    autotuner.cli.app(["predict", "rank", "--help"])
+finally:
+    print([m for m in ("numpy", "pandas", "matplotlib") if m in sys.modules])"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert output.stdout.startswith("Usage")
+    assert output.stdout.endswith("[]\n")

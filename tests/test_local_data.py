@@ -242,12 +242,12 @@ def test_the_command_fits_shows_and_forgets(store, capsys, monkeypatch):
     assert "vllm h100_sxm" in output.out
     assert "->" in output.out
     assert "calibration.json" in output.err
-    question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
-    assert exit_code(*question) == 0
+    question = ("--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
+    assert exit_code("predict", "point", *question) == 0
     assert "Calibrated on 2 launches of your own runs" in capsys.readouterr().out
-    assert exit_code(*question, "--total-gpus", "2") == 0
+    assert exit_code("predict", "rank", *question, "--total-gpus", "2") == 0
     assert "Calibrated on 2 launches" in capsys.readouterr().out
-    assert exit_code(*question, "--predicted") == 0
+    assert exit_code("predict", "point", *question, "--predicted") == 0
     assert "Calibrated" not in capsys.readouterr().out
     assert exit_code("calibrate", "--forget") == 0
     assert exit_code("calibrate") == 0
@@ -269,12 +269,12 @@ def test_factors_that_do_not_help_are_not_kept(store, capsys):
 
 def test_the_command_says_what_was_measured(store, capsys):
     record_trial(store, forecaster(store), trial(3, [result(8, 0.08, 0.011)]))
-    question = ("predict", "--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
-    assert exit_code(*question, "--concurrency", "8") == 0
+    question = ("--model", "qwen3-8b", "--gpu", "H100", "--isl", "1000", "--osl", "200")
+    assert exit_code("predict", "point", *question, "--concurrency", "8") == 0
     output = capsys.readouterr().out
     assert "Measured here" in output
     assert "80.0 ms" in output
-    assert exit_code(*question, "--concurrency", "8", "--json") == 0
+    assert exit_code("predict", "point", *question, "--concurrency", "8", "--json") == 0
     assert '"source": "measured"' in capsys.readouterr().out
-    assert exit_code(*question, "--total-gpus", "2", "--json") == 0
+    assert exit_code("predict", "rank", *question, "--total-gpus", "2", "--json") == 0
     assert '"source": "measured"' in capsys.readouterr().out

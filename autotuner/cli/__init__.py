@@ -23,7 +23,8 @@ from autotuner.cli.help_page import (
     HelpCommand,
     HelpGroup,
 )
-from autotuner.cli.predict import predict
+from autotuner.cli.predict import PredictGroup
+from autotuner.cli.predict import app as predict_app
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
@@ -62,14 +63,17 @@ for _function, _panel in (
     (report, TUNE),
     (command, TUNE),
     (bench, LOAD_TEST),
-    (predict, PREDICT),
     (calibrate, PREDICT),
     (doctor, MACHINE),
     (clean, MACHINE),
 ):
     app.command(cls=HelpCommand, rich_help_panel=_panel)(with_verbose(_function))
-for _name, _group in (("profiles", profiles_app), ("config", config_app)):
-    app.add_typer(_group, name=_name, cls=HelpGroup, rich_help_panel=CONFIGURE)
+for _name, _group, _class, _panel in (
+    ("profiles", profiles_app, HelpGroup, CONFIGURE),
+    ("config", config_app, HelpGroup, CONFIGURE),
+    ("predict", predict_app, PredictGroup, PREDICT),
+):
+    app.add_typer(_group, name=_name, cls=_class, rich_help_panel=_panel)
     for _registered in _group.registered_commands:
         _registered.cls = HelpCommand
         if _registered.callback is not None:

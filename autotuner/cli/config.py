@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotuner.cli.config_options import ConfigOptions, with_config_options
+from autotuner.cli.config_options import ConfigOptions
+from autotuner.cli.option_sets import with_option_sets
 
 if TYPE_CHECKING:
     from autotuner.config import Composition, ResolvedValue
@@ -21,7 +22,7 @@ def _root() -> None:
 
 
 @app.command()
-@with_config_options
+@with_option_sets
 def show(
     config_options: ConfigOptions,
     key: Annotated[

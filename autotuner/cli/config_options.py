@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 from autotuner.cli.load_options import (
     CONFIGURATION,
@@ -355,28 +352,3 @@ class ConfigOptions:
         }
         overrides = {name: {k: v for k, v in body.items() if v is not None} for name, body in sections.items()}
         return {name: body for name, body in overrides.items() if body}
-
-
-def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: add all options of ConfigOptions to a command, which receives them as its first argument."""
-    option_hints = get_type_hints(ConfigOptions, include_extras=True)
-    command_hints = get_type_hints(function, include_extras=True)
-    kind = inspect.Parameter.KEYWORD_ONLY
-    option_parameters = [
-        inspect.Parameter(field.name, kind, default=field.default, annotation=option_hints[field.name])
-        for field in dataclasses.fields(ConfigOptions)
-    ]
-    command_parameters = [
-        parameter.replace(kind=kind, annotation=command_hints[name])
-        for name, parameter in list(inspect.signature(function).parameters.items())[1:]
-    ]
-    names = {option.name for option in option_parameters}
-
-    @functools.wraps(function)
-    def wrapper(**values: Any) -> None:
-        config_options = ConfigOptions(**{name: values.pop(name) for name in names})
-        function(config_options, **values)
-
-    wrapper.__signature__ = inspect.Signature([*option_parameters, *command_parameters])  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {**option_hints, **command_hints}
-    return wrapper

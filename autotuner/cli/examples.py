@@ -76,20 +76,42 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("Print the `docker run` command, on another port", "autotune command --format docker --port 9000"),
     ),
     "predict": (
-        Example(
-            "Latency and throughput of one deployment, by operator",
-            "autotune predict --model qwen3-32b --gpu H100 --tp 2 \\\n  --isl 4000 --osl 500 --concurrency 32",
-        ),
-        Example(
-            "Find the GPU type and count that sustain a rate within targets, and the cost",
-            "autotune predict --model qwen3-32b --gpu H100,H200,B200 \\\n"
-            "  --isl 4000 --osl 500 --target-rate 50 --slo ttft=1.0,tpot=0.03 \\\n"
-            "  --price H100=2.5 --price H200=3.2 --price B200=5.5",
-        ),
+        Example("Rank the layouts on 8 GPUs", "autotune predict --model qwen3-32b --gpu H100"),
+        Example("Latency and throughput of one", "autotune predict point --model qwen3-32b --gpu H100 --tp 2"),
+        Example("Find the GPUs for a rate", "autotune predict size --model qwen3-32b --gpu any --rate 50"),
+    ),
+    "predict rank": (
         Example(
             "Rank the deployments that fit on 32 GPUs",
-            "autotune predict --model qwen3-32b --gpu H100 \\\n  --isl 4000 --osl 500 --total-gpus 32 --slo tpot=0.03",
+            "autotune predict rank --model qwen3-32b --gpu H100 \\\n"
+            "  --isl 4000 --osl 500 --total-gpus 32 --slo tpot=0.03",
         ),
+        Example(
+            "Prefill on one GPU type and decode on another",
+            "autotune predict rank --model llama-3.1-70b --gpu H100 --decode-gpu H200 \\\n"
+            "  --isl 4000 --osl 500 --total-gpus 16 --slo tpot=0.03",
+        ),
+    ),
+    "predict size": (
+        Example(
+            "Find the GPU type and count that sustain a rate within targets, and the cost",
+            "autotune predict size --model qwen3-32b --gpu H100,H200,B200 \\\n"
+            "  --isl 4000 --osl 500 --rate 50 --slo ttft=1.0,tpot=0.03 \\\n"
+            "  --price H100=2.5 --price H200=3.2 --price B200=5.5",
+        ),
+    ),
+    "predict point": (
+        Example(
+            "Latency and throughput of one deployment, by operator",
+            "autotune predict point --model qwen3-32b --gpu H100 --tp 2 \\\n  --isl 4000 --osl 500 --concurrency 32",
+        ),
+        Example(
+            "Under Poisson arrivals, with the time spent queueing",
+            "autotune predict point --model qwen3-32b --gpu H100 --tp 2 \\\n  --isl 4000 --osl 500 --rate 1.5",
+        ),
+    ),
+    "predict table": (
+        Example("Predict the rows of a CSV file", "autotune predict table rows.csv --output predicted.csv"),
     ),
     "calibrate": (
         Example("Fit the predictor to all runs in the folder runs", "autotune calibrate runs/*"),

@@ -1,37 +1,53 @@
-"""Ranked serving options as JSON and CSV."""
+"""Predictions as JSON and CSV."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autotuner.predict.serving_option import ServingOption, WorkerPool
+    from pandas import DataFrame
+
+    from autotuner.planning.serving_option import ServingOption, WorkerPool
+    from autotuner.predict.performance import Performance
 
 
-def write_csv(folder: Path, options: Sequence[ServingOption]) -> None:
-    """Write all options to options.csv in `folder`."""
-    import csv
+def read_csv(path: Path) -> DataFrame:
+    """A CSV file with all cells as texts, empty where a row is short."""
+    import pandas as pd
 
-    from autotuner.cli import display
     from autotuner.errors import UsageError
 
-    path = folder / "options.csv"
-    rows = [_csv_row(option) for option in options]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        # of a first row that is too long pandas would only warn, and drop its last cells
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig").fillna("")
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        raise UsageError(f"Cannot read {path}.", why=str(error).strip(), remedy="Give a CSV file in UTF-8.") from error
+
+
+def write_csv(table: DataFrame, path: Path) -> None:
+    """Write a table, in a folder that need not exist."""
+    from autotuner.errors import UsageError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False, lineterminator="\n")
     except OSError as error:
         raise UsageError(f"Cannot write {path}.", why=str(error), remedy="Choose another --output.") from error
-    display.note(f"Table: {path}")
 
 
-def _csv_row(option: ServingOption) -> dict[str, Any]:
+def options_table(options: Sequence[ServingOption]) -> DataFrame:
+    """One row for each option; whole numbers stay whole beside empty cells."""
+    import pandas as pd
+
+    return pd.DataFrame([_table_row(option) for option in options], dtype=object)
+
+
+def _table_row(option: ServingOption) -> dict[str, Any]:
     data = option_json(option)
     for name in ("ttft", "tpot"):
         data[f"{name}_low"], data[f"{name}_high"] = data.pop(f"{name}_interval")
@@ -52,20 +68,27 @@ def option_json(option: ServingOption) -> dict[str, Any]:
         "serving": _pool_json(option.serving),
         "gpus": option.gpus,
         "in_flight": option.in_flight,
-        "ttft": option.ttft,
-        "tpot": option.tpot,
-        "ttft_interval": [bound if math.isfinite(bound) else None for bound in option.ttft_interval],
-        "tpot_interval": [bound if math.isfinite(bound) else None for bound in option.tpot_interval],
+        **performance_json(option.performance, option.budget),
         "kv_transfer": option.transfer_seconds,
-        "request_throughput": option.requests,
-        "output_throughput": option.throughput,
-        "output_throughput_per_gpu": option.throughput_per_gpu,
         "price_per_hour": option.price,
         "cost_per_million_output_tokens": option.cost,
         "meets_target": option.meets_target,
         "excess": option.excess,
         "binding": option.binding or None,
         "source": option.source,
+    }
+
+
+def performance_json(performance: Performance, gpus: int) -> dict[str, Any]:
+    """Latency and throughput of this many GPUs for JSON, in seconds, tokens/s and requests/s; None is infinite."""
+    return {
+        "ttft": performance.ttft,
+        "tpot": performance.tpot,
+        "ttft_interval": [bound if math.isfinite(bound) else None for bound in performance.ttft_interval],
+        "tpot_interval": [bound if math.isfinite(bound) else None for bound in performance.tpot_interval],
+        "request_throughput": performance.requests,
+        "output_throughput": performance.throughput,
+        "output_throughput_per_gpu": performance.throughput / gpus,
     }
 
 

@@ -1,301 +1,234 @@
-"""`autotune predict --sweep`, `--total-gpus` and `--target-rate`: ranked ways to serve a load."""
+"""The options that the commands of `autotune predict` share, and the question that they make."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from autotuner.cli.predict_export import option_json, write_csv
-from autotuner.cli.predict_point import calibration_text, format_interval, format_latency
-from autotuner.report.formatting import format_number
+from autotuner.cli.load_options import HARDWARE, JSON_OPTION, LOAD, OUTPUT, SERVE, TARGETS, option
 
 if TYPE_CHECKING:
-    from autotuner.cli.predict import Question
-    from autotuner.errors import NoFeasibleError
-    from autotuner.predict.serving_option import ServingOption
+    from autotuner.planning.question import LatencyTarget, Question
 
-SHOWN_ROWS, SHOWN_ROWS_INFEASIBLE = 20, 5
-"""Rows shown if the target is met, and if nothing meets it; --json has all of them."""
-DEFAULT_GPUS = 8
-PER_GPU_COLUMN, PER_HOUR_COLUMN, PER_MILLION_COLUMN = (
-    "output tokens/s/GPU",
-    "currency / hour",
-    "currency / 1M output tokens",
-)
-COLUMN_PRIORITIES = {
-    "in flight": 4,
-    "TTFT": 0,
-    "TPOT": 0,
-    "tokens/s/user": 2,
-    PER_GPU_COLUMN: 0,
-    "requests/s": 3,
-    "GPUs": 0,
-    PER_HOUR_COLUMN: 1,
-    PER_MILLION_COLUMN: 0,
-}
-"""Numeric columns; on a narrow terminal those with the highest number are dropped first."""
+PREDICTED_ENGINES = ("vllm", "sglang", "trtllm")
 
 
-def rank_deployments(question: Question, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
-    """Rank all layouts and loads on a number of GPUs."""
-    from autotuner.predict.serving_option import best_per_layout, pareto_frontier
-    from autotuner.predict.sweep import rank_options
+@dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """What is served, on which GPU type, under which traffic, and within which targets."""
 
-    budget = question.total_gpus or DEFAULT_GPUS
-    options = rank_options(
-        question.model,
-        question.gpus[0],
-        total_gpus=budget,
-        traffic=question.traffic,
-        software=question.software,
-        target=question.target,
-        decode_gpu=question.decode_gpu,
-        prices=question.prices,
-        bundled_only=question.bundled_only,
-    )
-    frontier = pareto_frontier(options)
-    if question.target.is_set:
-        shown_options, order_text = best_per_layout(options), "each layout at its best load, best first"
-    else:
-        shown_options, order_text = frontier, "no --slo: the frontier, from lowest latency to highest throughput"
-    heading = f"{_heading(question)} on {budget} {question.gpus[0]}"
-    _output_results(
-        question, heading, options, shown_options, frontier, order_text, output=output, plot=plot, as_json=as_json
-    )
+    model: Annotated[
+        str,
+        option(
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
+            help="Bundled model name, such as qwen3-32b, or a folder or file with a config.json.",
+            panel=SERVE,
+        ),
+    ]
+    runtime: Annotated[
+        str, option("--runtime", "-r", metavar="ENGINE", help="Engine: vllm, sglang or trtllm.", panel=SERVE)
+    ] = "vllm"
+    engine_version: Annotated[
+        str,
+        option(
+            "--engine-version",
+            metavar="VERSION",
+            help="Engine version, such as 0.12.0.",
+            panel=SERVE,
+            default="any version",
+        ),
+    ] = ""
+    dtype: Annotated[
+        str,
+        option(
+            "--dtype",
+            metavar="TYPE",
+            help="Weight data type: bf16, fp8, int8, int4 or fp4.",
+            panel=SERVE,
+            default="that of the checkpoint",
+        ),
+    ] = ""
+    kv_dtype: Annotated[
+        str,
+        option("--kv-dtype", metavar="TYPE", help="KV cache data type: bf16 or fp8.", panel=SERVE, default="bf16"),
+    ] = ""
+    bundled_only: Annotated[
+        bool,
+        option("--predicted", help="Ignore measurements and calibrations of this machine.", panel=SERVE),
+    ] = False
+    gpu: Annotated[str, option("--gpu", metavar="TYPE", help="GPU type, such as H100.", panel=HARDWARE)]
+    price: Annotated[
+        list[str] | None,
+        option(
+            "--price",
+            metavar="TYPE=PRICE",
+            help="Price per GPU-hour, such as H100=2.5; repeatable.",
+            panel=HARDWARE,
+            default="none",
+        ),
+    ] = None
+    isl: Annotated[
+        int, option("--isl", metavar="TOKENS", min=1, help="Input sequence length: prompt tokens.", panel=LOAD)
+    ] = 1024
+    osl: Annotated[
+        int, option("--osl", metavar="TOKENS", min=1, help="Output sequence length: output tokens.", panel=LOAD)
+    ] = 1024
+    prefix_hit: Annotated[
+        float,
+        option(
+            "--prefix-hit", metavar="SHARE", help="Prefix cache hit rate: share of prompt tokens, 0 to 1.", panel=LOAD
+        ),
+    ] = 0
+    draft_tokens: Annotated[
+        int,
+        option("--draft-tokens", metavar="N", min=0, help="Speculative decoding: draft tokens per step.", panel=LOAD),
+    ] = 0
+    acceptance: Annotated[
+        float,
+        option(
+            "--acceptance",
+            metavar="SHARE",
+            help="Speculative decoding: acceptance probability of a draft token.",
+            panel=LOAD,
+        ),
+    ] = 0.7
+    slo: Annotated[
+        str | None,
+        option(
+            "--slo",
+            metavar="TERMS",
+            help="Targets on mean TTFT and TPOT in seconds, such as ttft=1.0,tpot=0.05.",
+            panel=TARGETS,
+            default="none",
+        ),
+    ] = None
 
+    def question(self, decode_gpu: str = "") -> Question:
+        """The options as inputs of planning."""
+        from autotuner.errors import UsageError, unknown_name_message
+        from autotuner.planning.question import Question
+        from autotuner.predict.hardware import find_gpu
+        from autotuner.predict.traffic import Software, Traffic
 
-def size_deployment(question: Question, rate: float, *, output: Path | None, plot: Path | None, as_json: bool) -> None:
-    """Find the fewest GPUs that sustain a request rate."""
-    from autotuner.errors import NoFeasibleError
-    from autotuner.predict.serving_option import best_per_layout, pareto_frontier
-    from autotuner.predict.sizing import fewest_gpus
-
-    options = fewest_gpus(
-        question.model,
-        question.gpus,
-        rate=rate,
-        traffic=question.traffic,
-        software=question.software,
-        target=question.target,
-        decode_gpu=question.decode_gpu,
-        prices=question.prices,
-        total_gpus=question.total_gpus,
-        bundled_only=question.bundled_only,
-    )
-    has_prices = all(option.price is not None for option in options)
-    order_text = "cheapest first" if has_prices else "fewest GPUs first"
-    shown_options = _best_per_gpu_type(options) if len(question.gpus) > 1 else best_per_layout(options)
-    if len(question.gpus) > 1:
-        order_text = f"the best of each GPU type, {order_text}"
-    heading = f"{_heading(question)}, {rate:g} requests/s, Poisson arrivals"
-    frontier = pareto_frontier(option for option in options if option.meets_target)
-    remarks = _excluded_gpu_remarks(question, options) if options[0].meets_target else ()
-    if options[0].meets_target:
-        shown_options = [option for option in shown_options if option.meets_target]
-    _output_results(
-        question,
-        heading,
-        options,
-        shown_options,
-        frontier,
-        order_text,
-        output=output,
-        plot=plot,
-        as_json=as_json,
-        remarks=remarks,
-    )
-    if question.total_gpus and options[0].gpus > question.total_gpus:
-        raise NoFeasibleError(
-            f"{question.total_gpus} GPUs do not sustain {rate:g} requests/s.",
-            why=f"The fewest that do are {options[0].gpus}: {options[0]}.",
-            remedy=f"Give --total-gpus {options[0].gpus}, or a lower --target-rate.",
+        if self.runtime not in PREDICTED_ENGINES:
+            raise UsageError(
+                unknown_name_message("engine", self.runtime, PREDICTED_ENGINES),
+                remedy="Give one of them with --runtime.",
+            )
+        return Question(
+            model=self.model,
+            traffic=Traffic(self.isl, self.osl, self.prefix_hit, self.draft_tokens, self.acceptance),
+            software=Software(self.runtime, self.engine_version or None, self.dtype or None, self.kv_dtype or None),
+            target=_parse_target(self.slo),
+            prices=_parse_prices(self.price or []),
+            decode_gpu=find_gpu(decode_gpu).name if decode_gpu else None,
+            bundled_only=self.bundled_only,
         )
 
+    def gpu_type(self) -> str:
+        """The name of the GPU type in the table of GPUs."""
+        from autotuner.errors import UsageError
+        from autotuner.predict.hardware import find_gpu
 
-def _excluded_gpu_remarks(question: Question, options: Sequence[ServingOption]) -> list[str]:
-    """Sentences about GPU types that are not in the table, and why."""
-    fitting = {option.serving.gpu.name for option in options}
-    meeting = {option.serving.gpu.name for option in options if option.meets_target}
-    failing = [name for name in question.gpus if name in fitting - meeting]
-    not_fitting = [] if question.decode_gpu else [name for name in question.gpus if name not in fitting]
-    remarks = [f"No layout meets the targets on: {', '.join(failing)}."] if failing else []
-    if not_fitting:
-        remarks.append(f"The model does not fit, or does not run, on: {', '.join(not_fitting)}.")
-    return remarks
-
-
-def _best_per_gpu_type(options: Sequence[ServingOption]) -> list[ServingOption]:
-    best_by_type: dict[tuple[str, ...], ServingOption] = {}
-    for option in options:
-        best_by_type.setdefault(tuple(pool.gpu.name for pool in option.pools[-1:]), option)
-    return list(best_by_type.values())
+        if "," in self.gpu:
+            raise UsageError(
+                f"--gpu '{self.gpu}' is more than one GPU type.",
+                remedy="Name one, or compare them for a rate with `autotune predict size`.",
+            )
+        return find_gpu(self.gpu).name
 
 
-def _heading(question: Question) -> str:
-    return f"{question.model}, {question.software.engine}: {question.traffic.isl} + {question.traffic.osl} tokens"
+@dataclass(frozen=True, kw_only=True)
+class SizingQuestionOptions(QuestionOptions):
+    """The same for several GPU types."""
+
+    gpu: Annotated[
+        str,
+        option(
+            "--gpu",
+            metavar="TYPE[,TYPE...]",
+            help="GPU types to compare, such as H100 or H100,H200,B200, or any for all.",
+            panel=HARDWARE,
+        ),
+    ]
+
+    def gpu_types(self) -> tuple[str, ...]:
+        """The names of the GPU types in the table of GPUs."""
+        from autotuner.predict.hardware import find_gpu, gpus
+
+        if self.gpu.strip().lower() == "any":
+            return tuple(gpus())
+        return tuple(dict.fromkeys(find_gpu(name).name for name in self.gpu.split(",")))
 
 
-def _output_results(
-    question: Question,
-    heading: str,
-    options: Sequence[ServingOption],
-    shown_options: Sequence[ServingOption],
-    frontier_options: Sequence[ServingOption],
-    order_text: str,
-    *,
-    output: Path | None,
-    plot: Path | None,
-    as_json: bool,
-    remarks: Sequence[str] = (),
-) -> None:
-    """Print the options, write CSV and plot, and raise NoFeasibleError if nothing meets the target."""
-    from autotuner.cli import display
+@dataclass(frozen=True, kw_only=True)
+class RankingOptions:
+    """Options of the commands that rank ways to serve a load."""
 
-    if as_json:
-        frontier_ids = set(map(id, frontier_options))
-        display.json([{**option_json(option), "on_frontier": id(option) in frontier_ids} for option in options])
-    else:
-        _print_ranking(question, heading, options, shown_options, order_text, remarks)
-    if output is not None:
-        write_csv(output, options)
-        plot = plot or output / "pareto.png"
-    if plot is not None:
-        _write_plot(question, heading, options, plot)
-    if not options[0].meets_target:
-        raise _infeasible_error(question, options)
+    decode_gpu: Annotated[
+        str,
+        option(
+            "--decode-gpu",
+            metavar="TYPE",
+            help="GPU type of decode workers in disaggregated (P/D) serving; prefill workers use --gpu.",
+            panel=HARDWARE,
+            default="same as --gpu",
+        ),
+    ] = ""
+    output: Annotated[
+        Path | None,
+        option(
+            "--output", "-o", metavar="FOLDER", help="Folder for the table and the plot.", panel=OUTPUT, default="none"
+        ),
+    ] = None
+    plot: Annotated[
+        Path | None,
+        option(
+            "--plot",
+            metavar="FILE",
+            help="Plot of output tokens/s per GPU against per-user speed (PNG).",
+            panel=OUTPUT,
+            default="none; pareto.png in --output",
+        ),
+    ] = None
+    as_json: Annotated[bool, JSON_OPTION] = False
 
 
-def _write_plot(question: Question, heading: str, options: Sequence[ServingOption], path: Path) -> None:
-    from autotuner.cli import display
+def _parse_prices(texts: Sequence[str]) -> dict[str, float]:
     from autotuner.errors import UsageError
-    from autotuner.report.predicted_plot import draw_options
+    from autotuner.predict.hardware import find_gpu
 
-    try:
-        draw_options(options, question.target, heading, path)
-    except OSError as error:
-        raise UsageError(f"Cannot write {path}.", why=str(error), remedy="Choose another --plot.") from error
-    display.note(f"Plot: {path}")
-
-
-def _print_ranking(
-    question: Question,
-    heading: str,
-    options: Sequence[ServingOption],
-    shown_options: Sequence[ServingOption],
-    order_text: str,
-    remarks: Sequence[str],
-) -> None:
-    from autotuner.cli import display
-
-    display.sentence(heading + (f", targets {question.target}" if question.target.is_set else ""))
-    best = options[0]
-    if best.meets_target and question.target.is_set:
-        _print_option(f"best, {best.mode}", best)
-        other_mode_best = next((option for option in options if option.mode != best.mode and option.meets_target), None)
-        if other_mode_best is not None:
-            _print_option(other_mode_best.mode, other_mode_best)
-    limit = SHOWN_ROWS if best.meets_target else SHOWN_ROWS_INFEASIBLE
-    rows = [_row(place, option) for place, option in enumerate(shown_options[:limit], start=1)]
-    numeric_columns = {
-        name: priority for name, priority in COLUMN_PRIORITIES.items() if any(row.get(name) for row in rows)
-    }
-    columns = ["", "workers", *numeric_columns]
-    if any(row["source"] != "predicted" for row in rows):
-        columns.append("source")
-    if question.target.is_set:
-        columns.append("target")
-    display.line(f"\npredicted; {order_text if best.meets_target else 'nearest first'}")
-    display.table(rows, columns, numeric=["", *numeric_columns], priorities=numeric_columns)
-    if len(shown_options) > limit:
-        display.sentence(f"{len(shown_options) - limit} more layouts, and all loads, with --json or --output FOLDER.")
-    for remark in remarks:
-        display.sentence(remark)
-    _print_calibrations(question)
-    _print_next_steps(question, best)
+    prices = {}
+    for text in (part for item in texts for part in item.split(",")):
+        name, _, value = text.partition("=")
+        try:
+            price = float(value)
+        except ValueError:
+            price = 0.0
+        if not 0 < price < float("inf"):
+            raise UsageError(
+                f"--price '{text}' is not a price.", remedy="Write it as --price H100=2.5: one GPU for one hour."
+            )
+        prices[find_gpu(name).name] = price
+    return prices
 
 
-def _print_calibrations(question: Question) -> None:
-    from autotuner.cli import display
-    from autotuner.predict.local_factors import factors_for
+def _parse_target(slo: str | None) -> LatencyTarget:
+    """Parse upper limits on mean TTFT and mean TPOT, in seconds."""
+    from autotuner.cli.load_options import parse_slo
+    from autotuner.errors import UsageError
+    from autotuner.planning.question import LatencyTarget
 
-    for name in dict.fromkeys((*question.gpus, *([question.decode_gpu] if question.decode_gpu else []))):
-        factors = None if question.bundled_only else factors_for(question.software.engine, name)
-        if factors is not None:
-            display.sentence(calibration_text(factors, question.software.engine, name))
-
-
-def _print_option(name: str, option: ServingOption) -> None:
-    """Print an option on two lines: hardware and cost, then performance."""
-    from autotuner.cli import display
-
-    price = "" if option.price is None else f", {option.price:.2f} per hour"
-    cost = "" if option.cost is None else f", {option.cost:.2f} per million output tokens"
-    indent = " " * 20
-    display.sentence(f"{name:<20}{option}: {option.gpus} GPUs{price}{cost}", indent)
-    display.sentence(
-        f"{indent}{format_number(option.requests)} requests/s, "
-        f"{format_number(option.throughput_per_gpu)} output tokens/s per GPU, "
-        f"TTFT {format_latency(option.ttft)} ({format_interval(option.ttft_interval)}), "
-        f"TPOT {format_latency(option.tpot)} ({format_interval(option.tpot_interval)})",
-        indent,
-    )
-
-
-def _print_next_steps(question: Question, best: ServingOption) -> None:
-    """Suggest next commands on stderr."""
-    from autotuner.cli import display
-
-    missing = [pool.gpu.name for pool in best.pools if pool.gpu.name not in question.prices and pool.gpu.price is None]
-    if missing:
-        display.note(f"For cost, give the price per GPU-hour: --price {missing[0]}=2.5")
-    if best.meets_target and best.prefill is None:
-        pool, traffic = best.serving, question.traffic
-        display.note(
-            f"Measure it with: autotune run --model {question.model} --runtime {question.software.engine} "
-            f"--scenario 'D({traffic.isl},{traffic.osl})' --concurrency {max(1, round(pool.batch))} "
-            f"--set 'parameters.tp-size=[{pool.layout.tp}]'"
+    terms = parse_slo(slo) or {}
+    is_predictable = isinstance(terms, dict) and not terms.keys() - {"ttft", "tpot"}
+    if not is_predictable or any("threshold" not in term or not term["threshold"] > 0 for term in terms.values()):
+        raise UsageError(
+            f"--slo '{slo}' cannot be predicted.",
+            why="Only targets on the means of TTFT and TPOT can be, in seconds above 0.",
+            remedy="Write it as ttft=1.0,tpot=0.05.",
         )
-
-
-def _row(rank: int, option: ServingOption) -> dict[str, Any]:
-    return {
-        "": rank,
-        "workers": str(option),
-        "in flight": f"{option.in_flight:.0f}",
-        "TTFT": format_latency(option.ttft),
-        "TPOT": format_latency(option.tpot),
-        "tokens/s/user": format_number(option.interactivity),
-        PER_GPU_COLUMN: format_number(option.throughput_per_gpu),
-        "requests/s": format_number(option.requests),
-        "GPUs": option.gpus,
-        PER_HOUR_COLUMN: None if option.price is None else f"{option.price:.2f}",
-        PER_MILLION_COLUMN: None if option.cost is None else f"{option.cost:.2f}",
-        "source": option.source,
-        "target": "met" if option.meets_target else f"{option.binding} x{option.excess:.2f}",
-    }
-
-
-def _infeasible_error(question: Question, options: Sequence[ServingOption]) -> NoFeasibleError:
-    """The error of a target that nothing meets, with the binding term and a reachable target."""
-    from autotuner.errors import NoFeasibleError
-
-    best, target = options[0], question.target
-    latency, limit = getattr(best, best.binding), getattr(target, best.binding)
-    reachable = {
-        name: max(limit, _round_up(getattr(best, name)))
-        for name, limit in (("ttft", target.ttft), ("tpot", target.tpot))
-        if limit is not None
-    }
-    return NoFeasibleError(
-        f"Nothing meets {target}: {best.binding} binds.",
-        why=f"The nearest is {best}, whose {best.binding} is {format_latency(latency)}, not {format_latency(limit)}.",
-        remedy="It meets --slo " + ",".join(f"{name}={value:g}" for name, value in reachable.items()) + ".",
-    )
-
-
-def _round_up(seconds: float) -> float:
-    """Round up to two significant digits."""
-    step = 10 ** (math.floor(math.log10(seconds)) - 1)
-    return float(f"{math.ceil(seconds / step) * step:.3g}")
+    return LatencyTarget(terms.get("ttft", {}).get("threshold"), terms.get("tpot", {}).get("threshold"))

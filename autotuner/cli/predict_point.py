@@ -1,63 +1,45 @@
-"""`autotune predict` for one deployment: latency, throughput, time per operator, memory."""
+"""`autotune predict point`: one deployment at one load, its latency, throughput, time per operator, memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from autotuner.cli.predict_export import performance_json
 from autotuner.errors import pluralize
 from autotuner.report.formatting import format_number
 
 if TYPE_CHECKING:
-    from autotuner.cli.predict import Question
-    from autotuner.predict.layout import Layout
+    from autotuner.planning.question import LatencyTarget, Question
     from autotuner.predict.load_curve import LoadCurve
     from autotuner.predict.local_factors import Factors
     from autotuner.predict.memory import MemoryPlan
-    from autotuner.predict.open_loop import OpenLoopPrediction
+    from autotuner.predict.performance import Performance
     from autotuner.predict.predict import Prediction
-    from autotuner.predict.traffic import LatencyTarget, MeanLatencies
 
 OPERATOR_LABELS = {"attention_proj": "attention projections", "mlp": "MLP"}
 
 
-def predict_point(question: Question, layout: Layout, concurrency: int, rate: float | None, *, as_json: bool) -> None:
-    """Predict one deployment under a closed or an open loop, and check it against the target."""
-    from autotuner.predict.load_curve import LoadCurve
-
-    deployment = question.software.deploy(question.model, question.gpus[0], layout)
-    load_curve = LoadCurve(deployment, question.traffic, bundled_only=question.bundled_only)
-    if rate is None:
-        _predict_closed_loop(load_curve, concurrency, question, as_json)
-    else:
-        _predict_open_loop(load_curve, rate, question, as_json)
-
-
-def _predict_closed_loop(load_curve: LoadCurve, concurrency: int, question: Question, as_json: bool) -> None:
+def show_closed_loop(question: Question, load_curve: LoadCurve, concurrency: int, *, as_json: bool) -> None:
+    """Predict one deployment under a closed loop, and check it against the target."""
     from autotuner.cli import display
     from autotuner.predict.measured_lookup import MeasuredLookup
 
     lookup = MeasuredLookup(load_curve).at_concurrency(concurrency)
     prediction = lookup.prediction
-    cost = _cost_per_million_tokens(load_curve, prediction.throughput, question)
+    cost = _token_cost(question, load_curve, prediction)
     if as_json:
         measured_rows = [{"run": row.run, "trial": row.trial, "load": row.load} for row in lookup.rows]
         source_json = {"source": lookup.source, "rests_on": measured_rows}
-        display.json(
-            {
-                **prediction_json(prediction),
-                **source_json,
-                **calibration_json(load_curve),
-                "cost_per_million_output_tokens": cost,
-            }
-        )
+        display.json(_point_json(prediction, prediction, load_curve, cost) | source_json)
     else:
         display.sentence(f"{_heading(load_curve)}, {pluralize(concurrency, 'request')} in flight")
         rows = [
-            *_latency_rows(prediction.ttft, prediction.tpot, prediction.ttft_interval, prediction.tpot_interval),
+            *_latency_rows(prediction),
             {"": "requests", "mean": f"{format_number(prediction.requests)} requests/s"},
-            *_throughput_rows(prediction.throughput, prediction.gpus, cost),
+            *_throughput_rows(prediction, prediction.gpus, cost),
             {"": "max in flight", "mean": f"{prediction.max_in_flight:.0f} requests"},
         ]
         if lookup.source != "predicted":
@@ -67,7 +49,8 @@ def _predict_closed_loop(load_curve: LoadCurve, concurrency: int, question: Ques
     _check_target(prediction, question.target)
 
 
-def _predict_open_loop(load_curve: LoadCurve, rate: float, question: Question, as_json: bool) -> None:
+def show_open_loop(question: Question, load_curve: LoadCurve, rate: float, *, as_json: bool) -> None:
+    """Predict one deployment under an open loop, and check it against the target."""
     from autotuner.cli import display
     from autotuner.errors import UsageError
     from autotuner.predict.open_loop import OpenLoopModel
@@ -75,18 +58,21 @@ def _predict_open_loop(load_curve: LoadCurve, rate: float, question: Question, a
     if not 0 < rate < math.inf:
         raise UsageError(f"--rate must be above 0, not {rate:g}.", remedy="Give it in requests per second.")
     prediction = OpenLoopModel(load_curve).at_rate(rate)
-    cost = _cost_per_million_tokens(load_curve, prediction.throughput, question)
+    cost = _token_cost(question, load_curve, prediction)
     if as_json:
-        display.json(
-            {**_open_loop_json(prediction), **calibration_json(load_curve), "cost_per_million_output_tokens": cost}
-        )
+        queue_json = {
+            "queueing": prediction.wait,
+            "requests_in_flight": prediction.in_flight,
+            "sustainable_rate": prediction.max_rate,
+        }
+        display.json(_point_json(prediction, prediction.closed_loop, load_curve, cost) | queue_json)
     else:
         display.sentence(f"{_heading(load_curve)}, {rate:g} requests/s, Poisson arrivals")
         rows = [
-            *_latency_rows(prediction.ttft, prediction.tpot, prediction.ttft_interval, prediction.tpot_interval),
+            *_latency_rows(prediction),
             {"": "TTFT: queueing", "mean": format_latency(prediction.wait)},
             {"": "requests in flight", "mean": format_number(prediction.in_flight)},
-            *_throughput_rows(prediction.throughput, prediction.closed_loop.gpus, cost),
+            *_throughput_rows(prediction, prediction.closed_loop.gpus, cost),
             {"": "maximum rate", "mean": f"{format_number(prediction.max_rate)} requests/s"},
         ]
         _print_tables(rows, prediction.closed_loop, load_curve)
@@ -98,42 +84,38 @@ def _predict_open_loop(load_curve: LoadCurve, rate: float, question: Question, a
 
 
 def _heading(load_curve: LoadCurve) -> str:
-    from autotuner.predict.serving_option import layout_label
-
     deployment, traffic = load_curve.deployment, load_curve.traffic
     dtypes = sorted(
         {deployment.dtypes.mlp, deployment.dtypes.expert} if deployment.shape.experts else {deployment.dtypes.mlp}
     )
-    gpus = f"{deployment.layout.gpus} x {deployment.gpu.name} ({layout_label(deployment.layout)})"
+    gpus = f"{deployment.layout.gpus} x {deployment.gpu.name} ({deployment.layout})"
     model = f"{deployment.shape.name} ({'/'.join(dtypes)})"
     return f"{model} on {gpus}, {deployment.engine}: {traffic.isl} + {traffic.osl} tokens"
 
 
-def _latency_rows(
-    ttft: float, tpot: float, ttft_interval: tuple[float, float], tpot_interval: tuple[float, float]
-) -> list[dict[str, str]]:
+def _latency_rows(performance: Performance) -> list[dict[str, str]]:
+    ttft, tpot = performance.ttft_interval, performance.tpot_interval
     return [
-        {"": "TTFT", "mean": format_latency(ttft), "80% interval": format_interval(ttft_interval)},
-        {"": "TPOT", "mean": format_latency(tpot), "80% interval": format_interval(tpot_interval)},
-        {"": "per-user speed", "mean": f"{1 / tpot:.1f} output tokens/s"},
+        {"": "TTFT", "mean": format_latency(performance.ttft), "80% interval": format_interval(ttft)},
+        {"": "TPOT", "mean": format_latency(performance.tpot), "80% interval": format_interval(tpot)},
+        {"": "per-user speed", "mean": f"{performance.interactivity:.1f} output tokens/s"},
     ]
 
 
-def _throughput_rows(throughput: float, gpus: int, cost: float | None) -> list[dict[str, str]]:
+def _throughput_rows(performance: Performance, gpus: int, cost: float | None) -> list[dict[str, str]]:
     rows = [
-        {"": "output", "mean": f"{format_number(throughput)} tokens/s"},
-        {"": "output per GPU", "mean": f"{format_number(throughput / gpus)} tokens/s"},
+        {"": "output", "mean": f"{format_number(performance.throughput)} tokens/s"},
+        {"": "output per GPU", "mean": f"{format_number(performance.throughput / gpus)} tokens/s"},
     ]
     return rows if cost is None else [*rows, {"": "currency / 1M output tokens", "mean": f"{cost:.2f}"}]
 
 
-def _cost_per_million_tokens(load_curve: LoadCurve, throughput: float, question: Question) -> float | None:
-    from autotuner.predict.serving_option import WorkerPool, hourly_price
+def _token_cost(question: Question, load_curve: LoadCurve, performance: Performance) -> float | None:
+    """Price of a million output tokens; None where the GPU has no price."""
+    from autotuner.planning.cost import cost_per_million_tokens, hourly_price
 
-    hourly_cost = hourly_price(
-        (WorkerPool(load_curve.deployment.gpu, load_curve.deployment.layout, 1, 0.0),), question.prices
-    )
-    return None if hourly_cost is None else hourly_cost / (throughput * 3600) * 1e6
+    gpu, layout = load_curve.deployment.gpu, load_curve.deployment.layout
+    return cost_per_million_tokens(hourly_price([(gpu, layout.gpus)], question.prices), performance.throughput)
 
 
 def _print_tables(
@@ -186,13 +168,6 @@ def calibration_text(factors: Factors, engine: str, gpu: str) -> str:
     )
 
 
-def calibration_json(load_curve: LoadCurve) -> dict[str, Any]:
-    """The local calibration factors for JSON; None if there are none."""
-    from dataclasses import asdict
-
-    return {"calibrated": None if load_curve.factors is None else asdict(load_curve.factors)}
-
-
 def _memory_rows(plan: MemoryPlan) -> list[dict[str, Any]]:
     from autotuner.predict.memory import GIB
 
@@ -206,57 +181,35 @@ def _memory_rows(plan: MemoryPlan) -> list[dict[str, Any]]:
     return [{"memory of one GPU": name, "GiB": f"{size / GIB:.1f}"} for name, size in parts.items()]
 
 
-def _check_target(prediction: MeanLatencies, target: LatencyTarget) -> None:
+def _check_target(performance: Performance, target: LatencyTarget) -> None:
     from autotuner.errors import NoFeasibleError
 
-    excess, binding = target.excess(prediction)
+    excess, binding = target.excess(performance)
     if excess > 1:
-        latency, limit = getattr(prediction, binding), getattr(target, binding)
+        latency, limit = getattr(performance, binding), getattr(target, binding)
         raise NoFeasibleError(
             f"The target is not met: {binding} is {format_latency(latency)}, not {format_latency(limit)}.",
-            remedy="Add --total-gpus N to rank other layouts, or --target-rate R to find enough GPUs.",
+            remedy="Rank other layouts with `autotune predict rank`, or find enough GPUs with `autotune predict size`.",
         )
 
 
-def prediction_json(prediction: Prediction) -> dict[str, Any]:
-    """A closed-loop prediction for JSON, in seconds, tokens/s, requests/s and bytes."""
+def _point_json(
+    performance: Performance, closed_loop: Prediction, load_curve: LoadCurve, cost: float | None
+) -> dict[str, Any]:
+    """A prediction for JSON, in seconds, tokens/s, requests/s and bytes; `calibrated` are the local factors."""
     return {
-        "ttft": prediction.ttft,
-        "tpot": prediction.tpot,
-        "ttft_interval": list(prediction.ttft_interval),
-        "tpot_interval": list(prediction.tpot_interval),
-        "output_throughput": prediction.throughput,
-        "output_throughput_per_gpu": prediction.throughput / prediction.gpus,
-        "request_throughput": prediction.requests,
-        "gpus": prediction.gpus,
-        "requests_in_flight_at_most": prediction.max_in_flight,
-        "weight_bytes": prediction.memory.weights,
-        "kv_pool_bytes": max(0, prediction.memory.kv_pool),
-        "prefill": _json_operators(prediction.prefill),
-        "decode": _json_operators(prediction.decode),
-        "model_was_measured": prediction.model_measured,
+        **performance_json(performance, closed_loop.gpus),
+        "gpus": closed_loop.gpus,
+        "requests_in_flight_at_most": closed_loop.max_in_flight,
+        "weight_bytes": closed_loop.memory.weights,
+        "kv_pool_bytes": max(0, closed_loop.memory.kv_pool),
+        "prefill": _json_operators(closed_loop.prefill),
+        "decode": _json_operators(closed_loop.decode),
+        "model_was_measured": closed_loop.model_measured,
         "source": "predicted",
+        "calibrated": None if load_curve.factors is None else asdict(load_curve.factors),
+        "cost_per_million_output_tokens": cost,
     }
-
-
-def _open_loop_json(prediction: OpenLoopPrediction) -> dict[str, Any]:
-    return {
-        **prediction_json(prediction.closed_loop),
-        "ttft": prediction.ttft,
-        "tpot": prediction.tpot,
-        "ttft_interval": [_finite_or_none(bound) for bound in prediction.ttft_interval],
-        "tpot_interval": [_finite_or_none(bound) for bound in prediction.tpot_interval],
-        "output_throughput": prediction.throughput,
-        "output_throughput_per_gpu": prediction.throughput / prediction.closed_loop.gpus,
-        "request_throughput": prediction.rate,
-        "queueing": prediction.wait,
-        "requests_in_flight": prediction.in_flight,
-        "sustainable_rate": prediction.max_rate,
-    }
-
-
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def format_latency(seconds: float) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotuner.cli.config_options import ConfigOptions, with_config_options
+from autotuner.cli.config_options import ConfigOptions
 from autotuner.cli.error_boundary import EXIT_INTERRUPTED
 from autotuner.cli.gate import FAIL_ON_OPTION, Gate
 from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, OUTPUT, RUNS_FOLDER_OPTION, option
+from autotuner.cli.option_sets import with_option_sets
 from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from autotuner.store import RunStore
 
 
-@with_config_options
+@with_option_sets
 def run(
     config_options: ConfigOptions,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,

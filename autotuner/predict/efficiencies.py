@@ -83,7 +83,7 @@ COST_KINDS = {
 
 
 class StepParts(NamedTuple):
-    """Seconds of one iteration by operator; the field names are keys of `autotune predict --json`."""
+    """Seconds of one iteration by operator; the field names are keys of `autotune predict point --json`."""
 
     attention_proj: float
     mlp: float

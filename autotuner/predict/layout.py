@@ -33,6 +33,11 @@ class Layout:
         """Expert-parallel size; where `ep` is 0, what `moe_tp` leaves of a pipeline stage."""
         return self.ep or max(1, self.gpus_per_stage // (self.moe_tp or self.gpus_per_stage))
 
+    def __str__(self) -> str:
+        """The sizes above one, as in `tp4 pp2`."""
+        sizes = (("dp", self.dp), ("tp", self.tp), ("pp", self.pp), ("ep", self.ep_size))
+        return " ".join(f"{name}{size}" for name, size in sizes if size > 1) or "tp1"
+
 
 @dataclass(frozen=True, slots=True)
 class Dtypes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from autotuner.predict.database import MeasuredRow, dtypes_name, layout_name, rows_for
 from autotuner.predict.intervals import Interval
@@ -105,14 +105,13 @@ class MeasuredLookup:
         """The prediction times the measured-to-predicted ratio of the neighbours, log-linear along the axis."""
         lower, upper = (math.log(_coordinates(row)[axis]) for row in pair)
         share = (math.log(coordinates[axis]) - lower) / (upper - lower)
-        times, intervals = [], []
+        times: dict[str, Any] = {}
         for name in ("ttft", "tpot"):
             ratios = [math.log(getattr(row, name) / getattr(self._predict_row(row), name)) for row in pair]
             value = getattr(prediction, name) * math.exp(ratios[0] + share * (ratios[1] - ratios[0]))
             margin = math.exp(max(REPEAT_DIFFERENCE, abs(ratios[1] - ratios[0]) / 2))
-            times.append(value)
-            intervals.append(Interval(value / margin, value * margin))
-        return _with_times(prediction, times[0], times[1], intervals[0], intervals[1], coordinates)
+            times |= {name: value, f"{name}_interval": Interval(value / margin, value * margin)}
+        return _with_times(prediction, times, coordinates)
 
     def _predict_row(self, row: MeasuredRow) -> Prediction:
         traffic, load_curve = self.load_curve.traffic, self.load_curve
@@ -124,37 +123,22 @@ class MeasuredLookup:
 
 def _average_rows(prediction: Prediction, rows: Sequence[MeasuredRow], coordinates: tuple[float, ...]) -> Prediction:
     """The prediction with the means of the rows; intervals span those of the rows."""
-    times, intervals = [], []
+    times: dict[str, Any] = {}
     for name in ("ttft", "tpot"):
         values = [getattr(row, name) for row in rows]
         lower = [getattr(row, f"{name}_low") or value for row, value in zip(rows, values, strict=True)]
         upper = [getattr(row, f"{name}_high") or value for row, value in zip(rows, values, strict=True)]
-        times.append(sum(values) / len(values))
-        intervals.append(Interval(min(lower), max(upper)))
-    measured = _with_times(prediction, times[0], times[1], intervals[0], intervals[1], coordinates)
+        times |= {name: sum(values) / len(values), f"{name}_interval": Interval(min(lower), max(upper))}
+    measured = _with_times(prediction, times, coordinates)
     requests = sum(row.request_throughput for row in rows) / len(rows)
     return replace(measured, requests=requests, throughput=sum(row.output_throughput for row in rows) / len(rows))
 
 
-def _with_times(
-    prediction: Prediction,
-    ttft: float,
-    tpot: float,
-    ttft_interval: Interval,
-    tpot_interval: Interval,
-    coordinates: tuple[float, ...],
-) -> Prediction:
+def _with_times(prediction: Prediction, times: Mapping[str, Any], coordinates: tuple[float, ...]) -> Prediction:
+    """The prediction with other latencies, and the rates that a closed loop has at these."""
     concurrency, _, osl = coordinates
-    requests = concurrency / (ttft + (osl - 1) * tpot)
-    return replace(
-        prediction,
-        ttft=ttft,
-        tpot=tpot,
-        ttft_interval=ttft_interval,
-        tpot_interval=tpot_interval,
-        requests=requests,
-        throughput=requests * osl,
-    )
+    requests = concurrency / (times["ttft"] + (osl - 1) * times["tpot"])
+    return replace(prediction, **times, requests=requests, throughput=requests * osl)
 
 
 def _coordinates(row: MeasuredRow) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from autotuner.errors import NoFeasibleError
 from autotuner.predict.intervals import Interval
 from autotuner.predict.load_curve import LoadCurve
+from autotuner.predict.performance import Performance
 from autotuner.predict.predict import Prediction
 
 LOADS_PER_REPLICA = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -25,30 +26,24 @@ class SaturatedError(NoFeasibleError):
         super().__init__(
             f"The deployment saturates: {rate:g} requests/s arrive, it sustains {max_rate:.3g} at most.",
             why="Above that the queue grows without end.",
-            remedy=f"Lower --rate, or let --target-rate {rate:g} find how many GPUs carry it.",
+            remedy=f"Lower --rate, or let `autotune predict size --rate {rate:g}` find how many GPUs carry it.",
         )
         self.max_rate = max_rate
 
 
 @dataclass(frozen=True, slots=True)
-class OpenLoopPrediction:
-    """Prediction of Poisson arrivals at `rate` requests/s over all replicas; times are means in seconds.
+class OpenLoopPrediction(Performance):
+    """Prediction of Poisson arrivals.
 
     `wait` is the part of TTFT spent queueing, `in_flight` the mean number of requests in the
-    deployment, `max_rate` the largest sustainable rate. Intervals are the 80% intervals of the
+    deployment, `max_rate` the largest sustainable rate in requests/s. Intervals are those of the
     engine's times carried through the queue; the upper bound is infinite where it saturates.
     `closed_loop` is the prediction with as many requests in flight.
     """
 
-    rate: float
-    ttft: float
-    tpot: float
-    ttft_interval: Interval
-    tpot_interval: Interval
     wait: float
     in_flight: float
     max_rate: float
-    throughput: float
     closed_loop: Prediction
 
 
@@ -139,15 +134,15 @@ class OpenLoopModel:
         closed_loop = self.load_curve.at_concurrency(min(self.batch_slots, 1 + in_service) * self.replicas)
         lower, upper = (self._times_at_bound(rate, closed_loop, bound) for bound in (0, 1))
         return OpenLoopPrediction(
-            rate=rate,
             ttft=ttft,
             tpot=tpot,
             ttft_interval=Interval(lower[0], upper[0]),
             tpot_interval=Interval(lower[1], upper[1]),
+            throughput=rate * self.load_curve.traffic.osl,
+            requests=rate,
             wait=wait,
             in_flight=rate * (ttft + (self.load_curve.traffic.osl - 1) * tpot),
             max_rate=self.max_rate,
-            throughput=rate * self.load_curve.traffic.osl,
             closed_loop=closed_loop,
         )
 

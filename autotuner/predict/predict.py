@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from autotuner.errors import ConfigError
 from autotuner.predict.calibration import Calibration, bundled_calibration, effect_basis
-from autotuner.predict.intervals import Interval, prediction_interval
+from autotuner.predict.intervals import prediction_interval
 from autotuner.predict.layout import Layout
 from autotuner.predict.memory import MemoryPlan
 from autotuner.predict.model_on_gpus import ModelOnGpus, iteration_seconds, model_on_gpus
+from autotuner.predict.performance import Performance
 from autotuner.predict.queueing import mean_tpot, mean_ttft
 from autotuner.predict.shape import ModelShape
 
@@ -21,21 +22,14 @@ class DoesNotFitError(ConfigError):
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """Prediction of a closed loop; times are means in seconds, intervals cover 80%.
+class Prediction(Performance):
+    """Prediction of a closed loop.
 
-    `throughput` is output tokens/s and `requests` requests/s, over all GPUs. `prefill` and `decode`
-    are seconds by operator of an iteration of one prompt and of one that only decodes.
-    `max_in_flight` is how many requests the KV cache holds, `model_measured` whether the constants
-    were fitted on this model too.
+    `prefill` and `decode` are seconds by operator of an iteration of one prompt and of one that
+    only decodes. `max_in_flight` is how many requests the KV cache holds, `model_measured` whether
+    the constants were fitted on this model too.
     """
 
-    ttft: float
-    tpot: float
-    ttft_interval: Interval
-    tpot_interval: Interval
-    throughput: float
-    requests: float
     gpus: int
     max_in_flight: float
     memory: MemoryPlan

@@ -1,9 +1,8 @@
-"""Inputs of a prediction: the traffic, the engine software, and the latency target."""
+"""Inputs of a prediction: the traffic, and the engine software."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from autotuner.errors import ConfigError
 from autotuner.predict.layout import Layout
@@ -49,38 +48,3 @@ class Software:
     def deploy(self, model: str, gpu: str, layout: Layout) -> ModelOnGpus:
         """The model on GPUs under this software; raises ConfigError for what no engine runs."""
         return model_on_gpus(model, gpu, layout, self.dtype, self.dtype, self.kv_dtype, self.engine, self.version)
-
-
-class MeanLatencies(Protocol):
-    """Anything with mean TTFT and mean TPOT in seconds."""
-
-    @property
-    def ttft(self) -> float: ...
-
-    @property
-    def tpot(self) -> float: ...
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyTarget:
-    """Upper bounds on mean TTFT and mean TPOT in seconds; None is no target."""
-
-    ttft: float | None = None
-    tpot: float | None = None
-
-    def excess(self, result: MeanLatencies) -> tuple[float, str]:
-        """The largest ratio of a latency to its target, and which latency; 0 without a target."""
-        ratios = [
-            (time / target, name)
-            for name, time, target in (("ttft", result.ttft, self.ttft), ("tpot", result.tpot, self.tpot))
-            if target is not None
-        ]
-        return max(ratios, default=(0.0, ""))
-
-    @property
-    def is_set(self) -> bool:
-        return self.ttft is not None or self.tpot is not None
-
-    def __str__(self) -> str:
-        terms = (("ttft", self.ttft), ("tpot", self.tpot))
-        return ",".join(f"{name}={value:g}" for name, value in terms if value is not None)

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from autotuner.predict.serving_option import ServingOption, layout_label, pareto_frontier
-from autotuner.predict.traffic import LatencyTarget
+from autotuner.planning.question import LatencyTarget
+from autotuner.planning.serving_option import ServingOption, pareto_frontier
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.plot_style import (
     BADGE_COLOUR,
@@ -35,7 +35,7 @@ def draw_options(options: Sequence[ServingOption], target: LatencyTarget, title:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.08, right=0.98, top=0.86, bottom=0.165)
-    style_axes(axes, [option.interactivity for option in options], [option.throughput_per_gpu for option in options])
+    style_axes(axes, *_coordinates(options))
     axes.set_xlabel("Interactivity (tokens/s per user, 1 / mean TPOT)", color=INK)
     axes.set_ylabel("Output tokens/s per GPU", color=INK)
     _shade_target(axes, target)
@@ -46,8 +46,7 @@ def draw_options(options: Sequence[ServingOption], target: LatencyTarget, title:
     best = options[0] if options[0].meets_target and target.is_set else None
     if best is not None:
         axes.plot(
-            [best.interactivity],
-            [best.throughput_per_gpu],
+            *_coordinates([best]),
             "*",
             markersize=17,
             color=MODE_COLOURS[best.mode],
@@ -65,14 +64,12 @@ def _draw_points(
 ) -> None:
     best_by_decode: dict[tuple[object, ...], ServingOption] = {}
     for option in sorted(options, key=lambda option: option.throughput_per_gpu):
-        best_by_decode[option.serving.gpu.name, option.serving.layout, option.tpot] = (
-            option  # with its best prefill workers
-        )
+        key = (option.serving.gpu.name, option.serving.layout, option.performance.tpot)
+        best_by_decode[key] = option  # with its best prefill workers
     for meets, face in ((True, colour), (False, "white")):
         group = [option for option in best_by_decode.values() if option.meets_target == meets]
         axes.plot(
-            [option.interactivity for option in group],
-            [option.throughput_per_gpu for option in group],
+            *_coordinates(group),
             "o",
             markersize=3.2,
             markerfacecolor=face,
@@ -81,22 +78,19 @@ def _draw_points(
             alpha=0.28,
             zorder=2,
         )
-    xs, ys = (
-        [option.interactivity for option in frontier_options],
-        [option.throughput_per_gpu for option in frontier_options],
-    )
-    axes.plot(xs, ys, color=colour, linewidth=1.6, zorder=3)
+    axes.plot(*_coordinates(frontier_options), color=colour, linewidth=1.6, zorder=3)
     for option in frontier_options:
         face = colour if option.meets_target else "white"
-        axes.plot(
-            [option.interactivity],
-            [option.throughput_per_gpu],
-            "o",
-            markersize=6,
-            color=colour,
-            markerfacecolor=face,
-            zorder=4,
-        )
+        axes.plot(*_coordinates([option]), "o", markersize=6, color=colour, markerfacecolor=face, zorder=4)
+
+
+def _position(option: ServingOption) -> tuple[float, float]:
+    return option.performance.interactivity, option.throughput_per_gpu
+
+
+def _coordinates(options: Sequence[ServingOption]) -> tuple[list[float], list[float]]:
+    """The horizontal and the vertical positions of options."""
+    return [_position(option)[0] for option in options], [_position(option)[1] for option in options]
 
 
 def _shade_target(axes: Axes, target: LatencyTarget) -> None:
@@ -123,26 +117,19 @@ def _draw_labels(axes: Axes, frontiers: dict[str, list[ServingOption]], best: Se
             if text != previous and option is not best:
                 labels.append(_label(option, bold=False))
             previous = text
-    markers = [
-        (option.interactivity, option.throughput_per_gpu, 4.0) for frontier in frontiers.values() for option in frontier
-    ]
-    lines = [
-        [(option.interactivity, option.throughput_per_gpu) for option in frontier] for frontier in frontiers.values()
-    ]
+    lines = [[_position(option) for option in frontier] for frontier in frontiers.values()]
+    markers = [(x, y, 4.0) for line in lines for x, y in line]
     place_labels(axes, labels, markers, lines)
 
 
 def _label(option: ServingOption, *, bold: bool) -> Label:
-    return Label(
-        (option.interactivity, option.throughput_per_gpu), (_workers_text(option),), MODE_COLOURS[option.mode], bold
-    )
+    return Label(_position(option), (_workers_text(option),), MODE_COLOURS[option.mode], bold)
 
 
 def _workers_text(option: ServingOption) -> str:
     if option.prefill is None:
-        return f"{option.serving.workers} x {layout_label(option.serving.layout)}"
-    prefill, decode = option.prefill, option.serving
-    return f"P {prefill.workers} x {layout_label(prefill.layout)}\nD {decode.workers} x {layout_label(decode.layout)}"
+        return str(option.serving)
+    return f"P {option.prefill}\nD {option.serving}"
 
 
 def _draw_heading(figure: Figure, title: str, best: ServingOption | None) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/predict/errors.py MEASURED.csv
 
-The table has the columns of `autotune predict --table` and the measured ttft_ms and tpot_ms.
+The table has the columns of `autotune predict table` and the measured ttft_ms and tpot_ms.
 """
 
 from __future__ import annotations

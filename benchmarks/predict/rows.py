@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from autotuner.planning.table import MEAN_LENGTH_SHARE, model_from_row, worker_concurrency
 from autotuner.predict.calibration import effect_basis, gpu_generation
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.operators import Work
 from autotuner.predict.predict import effect_keys
-from autotuner.predict.predict_csv import MEAN_LENGTH_SHARE, model_from_row, worker_concurrency
 from autotuner.predict.queueing import ClosedLoopLoad
 
 # Series measured with a multi-token predictor on, which the table has no column for: the same

@@ -139,11 +139,11 @@ def test_colour_is_left_out_where_it_is_not_wanted(monkeypatch):
 def test_help_is_shown_for_the_width_of_the_terminal_and_no_wider(autotune, monkeypatch):
     for columns, widest in (("80", 80), ("200", 100)):
         monkeypatch.setenv("COLUMNS", columns)
-        ended = typer.testing.CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": columns})
+        ended = typer.testing.CliRunner().invoke(app, ["predict", "rank", "--help"], env={"COLUMNS": columns})
         assert widest - 10 < max(map(len, ended.stdout.splitlines())) <= widest
 
 
-@pytest.mark.parametrize("arguments", [(), ("profiles",), ("config",)])
+@pytest.mark.parametrize("arguments", [(), ("profiles",), ("config",), ("predict",)])
 def test_a_group_alone_shows_its_commands(autotune, arguments):
     ended = autotune(*arguments)
     assert "Examples" in ended.out + ended.err

@@ -4,8 +4,10 @@ import csv
 
 import pytest
 
-QUESTION = ("predict", "--model", "llama-3.1-70b", "--gpu", "H100", "--isl", "4000", "--osl", "500")
-POINT = (*QUESTION, "--tp", "4")
+QUESTION = ("--model", "llama-3.1-70b", "--gpu", "H100", "--isl", "4000", "--osl", "500")
+POINT = ("predict", "point", *QUESTION, "--tp", "4")
+RANK = ("predict", "rank", *QUESTION)
+SIZE = ("predict", "size", *QUESTION)
 
 
 def test_a_point_shows_where_the_time_and_the_memory_go(autotune):
@@ -32,7 +34,7 @@ def test_an_open_loop_says_how_much_it_sustains(autotune):
 
 def test_layouts_on_a_number_of_gpus_are_ranked_with_cost_table_and_plot(autotune, tmp_path):
     arguments = ("--total-gpus", "16", "--slo", "ttft=1,tpot=0.03", "--price", "H100=2.5", "--output", "answer")
-    ended = autotune(*QUESTION, *arguments)
+    ended = autotune(*RANK, *arguments)
     assert ended.code == 0
     words = " ".join(ended.out.split())
     for word in ("best, ", "aggregated", "prefill", "output tokens/s per GPU", "predicted"):
@@ -50,7 +52,7 @@ def test_layouts_on_a_number_of_gpus_are_ranked_with_cost_table_and_plot(autotun
 
 def test_gpu_types_are_compared_for_a_rate(autotune):
     prices = ("--price", "H100=2.5,H200=3.2")
-    ended = autotune(*QUESTION, "--gpu", "H100,H200", "--target-rate", "20", "--slo", "ttft=1,tpot=0.03", *prices)
+    ended = autotune(*SIZE, "--gpu", "H100,H200", "--rate", "20", "--slo", "ttft=1,tpot=0.03", *prices)
     assert ended.code == 0
     assert "cheapest first" in ended.out
     assert "h100_sxm" in ended.out
@@ -58,17 +60,24 @@ def test_gpu_types_are_compared_for_a_rate(autotune):
 
 
 def test_too_few_gpus_for_a_rate_exit_1_with_the_number_needed(autotune):
-    ended = autotune(*QUESTION, "--target-rate", "50", "--total-gpus", "8")
+    ended = autotune(*SIZE, "--rate", "50", "--total-gpus", "8")
     assert ended.code == 1
     assert "--total-gpus" in ended.err
 
 
-@pytest.mark.parametrize("change", [(), ("--sweep",), ("--target-rate", "5")])
-def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, change):
-    ended = autotune(*QUESTION, *(change or ("--tp", "4")), "--slo", "tpot=0.00001")
+@pytest.mark.parametrize(
+    ("question", "remedy"),
+    [(POINT, "`autotune predict rank`"), (RANK, "--slo tpot="), ((*SIZE, "--rate", "5"), "--slo tpot=")],
+)
+def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, question, remedy):
+    ended = autotune(*question, "--slo", "tpot=0.00001")
     assert ended.code == 1
     assert "tpot" in ended.err
-    assert "--slo tpot=" in ended.err or "--total-gpus" in ended.err
+    assert remedy in " ".join(ended.err.split())
+
+
+def test_without_a_command_the_layouts_on_eight_gpus_are_ranked(autotune):
+    assert autotune("predict", *QUESTION).out == autotune(*RANK, "--total-gpus", "8").out
 
 
 @pytest.mark.parametrize(
@@ -76,18 +85,21 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
     [
         ((*POINT, "--slo", "latency=1"), "the means of TTFT and TPOT"),
         ((*POINT, "--slo", "balanced"), "the means of TTFT and TPOT"),
-        (("predict",), "needs --model and --gpu"),
-        (("predict", "--gpu", "H100"), "needs --model"),
+        (("predict", "--gpu", "H100"), "Missing option '--model'"),
+        (("predict", "size", "--model", "qwen3-32b", "--gpu", "any"), "Missing option '--rate'"),
         ((*POINT, "--runtime", "vlm"), "did you mean 'vllm'"),
         ((*POINT, "--dtype", "fp8", "--gpu", "A100"), "does not compute in fp8"),
         ((*POINT, "--dtype", "fp7"), "Unknown dtype 'fp7'"),
         ((*POINT, "--kv-dtype", "int4"), "KV cache"),
         ((*POINT, "--isl", "200000"), "more than the 131072 positions"),
         ((*POINT, "--rate", "0"), "--rate must be above 0"),
-        ((*QUESTION, "--target-rate", "-1"), "rate must be above 0"),
-        ((*POINT, "--sweep"), "--tp is chosen by the ranking"),
-        ((*QUESTION, "--sweep", "--rate", "3"), "--target-rate R"),
-        ((*QUESTION, "--total-gpus", "8", "--concurrency", "3"), "--concurrency is chosen"),
+        ((*SIZE, "--rate", "-1"), "rate must be above 0"),
+        (("predict", *QUESTION, "--tp", "4"), "`autotune predict point` predicts one deployment"),
+        ((*RANK, "--rate=3"), "`autotune predict size` finds the fewest GPUs"),
+        ((*RANK, "--sweep"), "`autotune predict rank` has no --sweep"),
+        (("predict", *QUESTION, "--target-rate", "3"), "`autotune predict size --rate R`"),
+        (("predict", "--table", "rows.csv"), "`autotune predict table FILE`"),
+        ((*SIZE, "--rate", "3", "--concurrency", "3"), "`autotune predict point`"),
         ((*POINT, "--rate", "3", "--concurrency", "3"), "cannot be combined"),
         ((*POINT, "--runtime", "sim"), "Unknown engine"),
         ((*POINT, "--prefix-hit", "1.5"), "prefix hit rate"),
@@ -95,14 +107,14 @@ def test_a_target_nobody_can_meet_exits_1_with_the_term_that_binds(autotune, cha
         ((*POINT, "--slo", "ttft=-1"), "above 0"),
         ((*POINT, "--price", "H100=free"), "--price H100=2.5"),
         ((*POINT, "--price", "H1000=1"), "did you mean"),
-        ((*POINT, "--gpu", "H100,H200"), "Add --target-rate"),
-        ((*POINT, "--plot", "x.png"), "does not apply to a single deployment"),
+        ((*POINT, "--gpu", "H100,H200"), "`autotune predict size`"),
+        ((*POINT, "--plot", "x.png"), "`autotune predict rank` and `autotune predict size` compare"),
         ((*POINT, "--isl", "0"), "--isl"),
         ((*POINT, "--tp", "3"), "not divisible by tp 3"),
         ((*POINT, "--gpu", "H1000"), "did you mean"),
         ((*POINT, "--tp", "1"), "does not fit"),
-        (("predict", "--table", "rows.csv"), "--output"),
-        (("predict", "--table", "rows.csv", "--output", "out.csv"), "Cannot read rows.csv"),
+        (("predict", "table", "rows.csv"), "--output"),
+        (("predict", "table", "rows.csv", "--output", "out.csv"), "Cannot read rows.csv"),
     ],
 )
 def test_what_cannot_be_predicted_exits_2_and_says_why(autotune, arguments, message):
@@ -115,10 +127,23 @@ def test_what_cannot_be_predicted_exits_2_and_says_why(autotune, arguments, mess
 def test_a_csv_is_predicted_row_by_row(autotune, tmp_path):
     columns = "engine,engine_version,model,gpu,isl,osl,gemm_dtype,moe_dtype,concurrency,gpus,tp_size,pp_size,dp_size"
     good = "vllm,,meta-llama/Llama-3.1-70B,h200_sxm,1024,1024,fp8,fp8,16,4,4,1,1"
-    (tmp_path / "rows.csv").write_text(f"{columns}\n{good}\n{good.replace('h200_sxm', 'abacus')}\n")
-    assert autotune("predict", "--table", "rows.csv", "--output", "out.csv").code == 0
-    with (tmp_path / "out.csv").open(newline="") as file:
-        first, second = csv.DictReader(file)
+    short = "vllm,,llama-3.1-70b,h200_sxm,1024,1024"
+    (tmp_path / "rows.csv").write_text(f"{columns}\n{good}\n{good.replace('h200_sxm', 'abacus')}\n{short}\n")
+    ended = autotune("predict", "table", "rows.csv", "--output", "folder/out.csv")
+    assert ended.code == 0
+    assert "1 rows predicted, 2 not" in ended.err
+    with (tmp_path / "folder" / "out.csv").open(newline="") as file:
+        first, second, third = csv.DictReader(file)
     assert 5 < float(first["pred_tpot_ms"]) < 20
     assert first["pred_error"] == ""
+    assert ",".join(list(first.values())[:13]) == good
     assert "abacus" in second["pred_error"]
+    assert "lacks concurrency" in third["pred_error"]
+
+
+@pytest.mark.parametrize("content", [b"", b"model\n\xff\n", b"model,gpu\na,b\na,b,c\n", b"model,gpu\na,b,c\n"])
+def test_a_file_that_is_no_table_is_refused(autotune, tmp_path, content):
+    (tmp_path / "rows.csv").write_bytes(content)
+    ended = autotune("predict", "table", "rows.csv", "--output", "out.csv")
+    assert ended.code == 2
+    assert "Cannot read rows.csv" in ended.err

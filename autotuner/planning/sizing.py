@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from autotuner.errors import AutotuneError, ConfigError
-from autotuner.predict.disaggregated import (
+from autotuner.planning.disaggregation import (
     PREFILL_UTILIZATION,
     DecodeWorker,
     PrefillWorker,
-    decode_workers,
+    decode_worker,
     disaggregated_option,
     pareto_decode_workers,
     pareto_prefill_workers,
     prefill_worker,
-    with_excess,
 )
-from autotuner.predict.hardware import find_gpu
+from autotuner.planning.layouts import load_curves, planned_loads
+from autotuner.planning.question import LatencyTarget, Question
+from autotuner.planning.serving_option import ServingOption, WorkerPool
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.open_loop import OpenLoopModel
 from autotuner.predict.predict import DoesNotFitError
-from autotuner.predict.serving_option import Prices, ServingOption, WorkerPool, hourly_price
-from autotuner.predict.sweep import CONCURRENCIES, load_curves
-from autotuner.predict.traffic import LatencyTarget, Software, Traffic
 
 MAX_WORKER_GPUS = (16, 64)
 """Most GPUs of one worker: two nodes of 8; the second where the model fits on no fewer."""
@@ -41,40 +38,28 @@ BISECTION_STEPS = 12
 
 
 def fewest_gpus(
-    model: str,
-    gpus: Sequence[str],
-    *,
-    rate: float,
-    traffic: Traffic,
-    software: Software | None = None,
-    target: LatencyTarget | None = None,
-    decode_gpu: str | None = None,
-    prices: Prices | None = None,
-    total_gpus: int | None = None,
-    bundled_only: bool = False,
+    question: Question, gpus: Sequence[str], rate: float, total_gpus: int | None = None
 ) -> list[ServingOption]:
     """Ways to sustain `rate` requests/s of Poisson arrivals on each of the GPU types, best first.
 
     Best is the cheapest where every option has a price, else the one with the fewest GPUs. Options
     that exceed `total_gpus` come after those that do not, options that miss the target last,
     nearest first. A GPU type that cannot hold the model is left out; raises AutotuneError with the
-    reason where none can. `bundled_only` ignores what was calibrated on this machine.
+    reason where none can.
     """
     if not rate > 0:
         raise ConfigError(f"The rate must be above 0, not {rate:g}.", remedy="Give it in requests per second.")
-    software, target, prices = software or Software(), target or LatencyTarget(), prices or {}
     options, errors = list[ServingOption](), list[AutotuneError]()
-    curves_on = partial(_load_curves, model, traffic, software, total_gpus, bundled_only)
     for name in gpus:
         try:
-            curves = curves_on(name)
-            decode_curves = curves_on(decode_gpu) if decode_gpu else curves
+            curves = _load_curves(question, name, total_gpus)
+            decode_curves = _load_curves(question, question.decode_gpu, total_gpus) if question.decode_gpu else curves
         except AutotuneError as error:
             errors.append(error)
             continue
-        if not decode_gpu:
-            options += [_aggregated_option(curve, rate, target, prices) for curve in curves]
-        options += _disaggregated_options(curves, decode_curves, rate, target, prices)
+        if not question.decode_gpu:
+            options += [_aggregated_option(question, curve, rate) for curve in curves]
+        options += _disaggregated_options(question, curves, decode_curves, rate)
     if not options:
         raise errors[0] if errors else ConfigError("There is no GPU type to choose from.")
     by_cost = all(option.price is not None for option in options)
@@ -82,15 +67,13 @@ def fewest_gpus(
     return list({option.worker_key: option for option in reversed(ranked)}.values())[::-1]
 
 
-def _load_curves(
-    model: str, traffic: Traffic, software: Software, max_gpus: int | None, bundled_only: bool, gpu: str
-) -> list[LoadCurve]:
-    usual, largest = MAX_WORKER_GPUS
-    curves_up_to = partial(load_curves, model, find_gpu(gpu), traffic, software, bundled_only=bundled_only)
+def _load_curves(question: Question, gpu: str, max_gpus: int | None) -> list[LoadCurve]:
+    """Load curves of the layouts on a usual number of GPUs, and where none of them fits on the largest number."""
+    usual, largest = (min(gpus, max_gpus or gpus) for gpus in MAX_WORKER_GPUS)
     try:
-        return curves_up_to(min(usual, max_gpus or usual))
+        return load_curves(question, gpu, usual)
     except DoesNotFitError:
-        return curves_up_to(min(largest, max_gpus or largest))
+        return load_curves(question, gpu, largest)
 
 
 def _sort_key(option: ServingOption, *, by_cost: bool, max_gpus: int | None) -> tuple[float, ...]:
@@ -98,32 +81,20 @@ def _sort_key(option: ServingOption, *, by_cost: bool, max_gpus: int | None) -> 
         return (2, math.ceil(math.log(option.excess) / math.log(IDLE_TIME_MARGIN)), option.gpus)
     exceeds_budget = max_gpus is not None and option.gpus > max_gpus
     size = (option.price or 0.0, option.gpus) if by_cost else (option.gpus, option.price or 0.0)
-    return (int(exceeds_budget), *size, option.ttft + option.tpot)
+    return (int(exceeds_budget), *size, option.performance.ttft + option.performance.tpot)
 
 
-def _aggregated_option(load_curve: LoadCurve, rate: float, target: LatencyTarget, prices: Prices) -> ServingOption:
+def _aggregated_option(question: Question, load_curve: LoadCurve, rate: float) -> ServingOption:
     """As many replicas of a deployment as sustain the rate within the target, or nearly idle where none meet it."""
     open_loop, deployment = OpenLoopModel(load_curve), load_curve.deployment
-    replicas = max(1, math.ceil(rate / _max_rate_within(open_loop, target)))
-    ttft, tpot, _, in_service = open_loop.mean_times(rate / replicas)
+    replicas = max(1, math.ceil(rate / _max_rate_within(question.target, open_loop)))
+    _, _, _, in_service = open_loop.mean_times(rate / replicas)
     pool = WorkerPool(deployment.gpu, deployment.layout, replicas, max(in_service, 0.0) * deployment.layout.dp)
-    prediction = open_loop.at_rate(rate / replicas)
-    option = ServingOption(
-        serving=pool,
-        prefill=None,
-        ttft=ttft,
-        tpot=tpot,
-        ttft_interval=prediction.ttft_interval,
-        tpot_interval=prediction.tpot_interval,
-        requests=rate,
-        throughput=rate * load_curve.traffic.osl,
-        budget=pool.gpus,
-        price=hourly_price((pool,), prices),
-    )
-    return with_excess(option, target)
+    performance = open_loop.at_rate(rate / replicas).with_rates(rate * load_curve.traffic.osl, rate)
+    return question.option(pool, performance)
 
 
-def _max_rate_within(open_loop: OpenLoopModel, target: LatencyTarget) -> float:
+def _max_rate_within(target: LatencyTarget, open_loop: OpenLoopModel) -> float:
     """Largest rate in requests/s at which one deployment meets the target, no time asked below nearly idle ones."""
     idle = open_loop.load_curve.single_request
     max_ttft = math.inf if target.ttft is None else max(target.ttft, IDLE_TIME_MARGIN * idle.ttft)
@@ -143,16 +114,16 @@ def _max_rate_within(open_loop: OpenLoopModel, target: LatencyTarget) -> float:
 
 
 def _disaggregated_options(
-    curves: Sequence[LoadCurve], decode_curves: Sequence[LoadCurve], rate: float, target: LatencyTarget, prices: Prices
+    question: Question, curves: Sequence[LoadCurve], decode_curves: Sequence[LoadCurve], rate: float
 ) -> list[ServingOption]:
     """For each decode worker at each batch, the best option over the prefill workers."""
     prefills = pareto_prefill_workers([prefill_worker(curve) for curve in curves])
     decodes = pareto_decode_workers(
-        [worker for curve in decode_curves for worker in decode_workers(curve, CONCURRENCIES)]
+        [decode_worker(curve, load) for curve in decode_curves for load in planned_loads(curve)]
     )
     best = []
     for decode in decodes:
-        options = [_smallest_disaggregated(prefill, decode, rate, target, prices) for prefill in prefills]
+        options = [_smallest_disaggregated(question, prefill, decode, rate) for prefill in prefills]
         feasible = [option for option in options if option.meets_target]
         best.append(
             min(feasible, key=lambda o: (o.price or 0.0, o.gpus)) if feasible else min(options, key=lambda o: o.excess)
@@ -161,14 +132,12 @@ def _disaggregated_options(
 
 
 def _smallest_disaggregated(
-    prefill: PrefillWorker, decode: DecodeWorker, rate: float, target: LatencyTarget, prices: Prices
+    question: Question, prefill: PrefillWorker, decode: DecodeWorker, rate: float
 ) -> ServingOption:
     """The fewest workers of both kinds for a rate, each decode worker with at most the batch of `decode`."""
-    workers = (math.ceil(rate / (PREFILL_UTILIZATION * prefill.rate)), math.ceil(rate / decode.rate))
-    gpus = workers[0] * prefill.gpus + workers[1] * decode.gpus
-    option = disaggregated_option(prefill, decode, workers, rate, budget=gpus, target=target, prices=prices)
+    prefills, decodes = math.ceil(rate / (PREFILL_UTILIZATION * prefill.rate)), math.ceil(rate / decode.rate)
+    option = disaggregated_option(question, prefill, decode, (prefills, decodes), rate)
     if option.binding == "ttft" and not option.meets_target:
-        doubled = (2 * workers[0], workers[1])  # at half the utilisation the queue for prefill is all but gone
-        gpus += workers[0] * prefill.gpus
-        return disaggregated_option(prefill, decode, doubled, rate, budget=gpus, target=target, prices=prices)
-    return replace(option, budget=gpus)
+        # at half the utilisation the queue for prefill is all but gone
+        return disaggregated_option(question, prefill, decode, (2 * prefills, decodes), rate)
+    return option

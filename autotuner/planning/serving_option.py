@@ -1,16 +1,14 @@
-"""One way to serve a load: its workers, their predicted latency and throughput, and their cost."""
+"""One way to serve a load: its workers, their performance, and their cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from autotuner.planning.cost import cost_per_million_tokens
 from autotuner.predict.hardware import GpuSpec
-from autotuner.predict.intervals import Interval
 from autotuner.predict.layout import Layout
-
-Prices = Mapping[str, float]
-"""Price of one GPU for one hour by the name of its type in the table of GPUs, in any one currency."""
+from autotuner.predict.performance import Performance
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,37 +26,32 @@ class WorkerPool:
         return self.workers * self.layout.gpus
 
     def __str__(self) -> str:
-        return f"{self.workers} x {layout_label(self.layout)}"
+        return f"{self.workers} x {self.layout}"
 
 
 @dataclass(frozen=True, slots=True)
 class ServingOption:
-    """Workers and their load; times are means in seconds, `requests` requests/s over all workers.
+    """Workers, and their performance under a load.
 
     Aggregated where `prefill` is None; else its workers compute prompts and send their KV cache to
-    the decode workers of `serving` in `transfer_seconds`. `throughput` is output tokens/s. `budget`
-    GPUs are paid for, maybe more than are used. `excess` is the largest ratio of a time to its
-    target and `binding` which one, ttft or tpot; `source` is measured, interpolated or predicted.
+    the decode workers of `serving` in `transfer_seconds`. `budget` GPUs are paid for, maybe more
+    than are used. `excess` is the largest ratio of a mean latency to its target and `binding` which
+    one, ttft or tpot; `source` is measured, interpolated or predicted.
     """
 
     serving: WorkerPool
     prefill: WorkerPool | None
-    ttft: float
-    tpot: float
-    ttft_interval: Interval
-    tpot_interval: Interval
-    requests: float
-    throughput: float
+    performance: Performance
     budget: int
-    transfer_seconds: float = 0.0
-    excess: float = 0.0
-    binding: str = ""
-    price: float | None = None
-    source: str = "predicted"
+    price: float | None
+    excess: float
+    binding: str
+    transfer_seconds: float
+    source: str
 
     @property
     def mode(self) -> str:
-        """Whether prefill and decode share workers; a value of `autotune predict --json`."""
+        """Whether prefill and decode share workers; a value of `autotune predict rank --json`."""
         return "aggregated" if self.prefill is None else "disaggregated"
 
     @property
@@ -84,12 +77,7 @@ class ServingOption:
     @property
     def throughput_per_gpu(self) -> float:
         """Output tokens/s per GPU of the budget."""
-        return self.throughput / self.budget
-
-    @property
-    def interactivity(self) -> float:
-        """Output tokens/s per user."""
-        return 1 / self.tpot
+        return self.performance.throughput / self.budget
 
     @property
     def meets_target(self) -> bool:
@@ -98,7 +86,7 @@ class ServingOption:
     @property
     def cost(self) -> float | None:
         """Price of a million output tokens; None where a GPU has no price."""
-        return None if self.price is None else self.price / (self.throughput * 3600) * 1e6
+        return cost_per_million_tokens(self.price, self.performance.throughput)
 
     def __str__(self) -> str:
         if self.prefill is None:
@@ -109,30 +97,10 @@ class ServingOption:
         return f"prefill {self.prefill} on {self.prefill.gpu.name} + decode {self.serving} on {self.serving.gpu.name}"
 
 
-def layout_label(layout: Layout) -> str:
-    """A layout in short, as in `tp4 pp2`."""
-    sizes = (("dp", layout.dp), ("tp", layout.tp), ("pp", layout.pp))
-    words = [f"{name}{size}" for name, size in sizes if size > 1]
-    if layout.ep_size > 1:
-        words.append(f"ep{layout.ep_size}")
-    return " ".join(words) or "tp1"
-
-
-def hourly_price(pools: Iterable[WorkerPool], prices: Prices) -> float | None:
-    """The price of all workers for one hour; None where one is unknown."""
-    total = 0.0
-    for pool in pools:
-        price = prices.get(pool.gpu.name, pool.gpu.price)
-        if price is None:
-            return None
-        total += price * pool.gpus
-    return total
-
-
 def pareto_frontier(options: Iterable[ServingOption]) -> list[ServingOption]:
     """Options that no other dominates in throughput per GPU and TPOT, by TPOT."""
     highest, frontier = 0.0, []
-    for option in sorted(options, key=lambda o: (o.tpot, -o.throughput_per_gpu, o.ttft)):
+    for option in sorted(options, key=lambda o: (o.performance.tpot, -o.throughput_per_gpu, o.performance.ttft)):
         if option.throughput_per_gpu > highest:
             highest = option.throughput_per_gpu
             frontier.append(option)

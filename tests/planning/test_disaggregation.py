@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from autotuner.predict.disaggregated import (
+from autotuner.planning.disaggregation import (
     PREFILL_UTILIZATION,
-    decode_workers,
+    decode_worker,
     disaggregated_option,
     match_workers,
     pareto_prefill_workers,
@@ -14,24 +14,25 @@ from autotuner.predict.disaggregated import (
     prefill_worker,
     transfer_seconds,
 )
+from autotuner.planning.question import Question
 from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
-from autotuner.predict.traffic import LatencyTarget, Software, Traffic
+from autotuner.predict.traffic import Traffic
 
 
 def load_curve(gpu="h100", model="llama-3.1-70b", **layout) -> LoadCurve:
-    return LoadCurve(Software("vllm").deploy(model, gpu, Layout(**layout or {"tp": 4})), Traffic(4000, 500))
+    return Question(model, Traffic(4000, 500)).load_curve(gpu, Layout(**layout or {"tp": 4}))
 
 
 def test_tokens_decode_faster_without_prefills_beside_them():
     curve = load_curve()
-    decode = decode_workers(curve, (64,))[0]
+    decode = decode_worker(curve, 64)
     assert decode.tpot < curve.at_concurrency(64).tpot
     assert decode.rate == pytest.approx(64 / (499 * decode.tpot))
 
 
 def test_prefill_workers_keep_up_with_the_decode_workers_they_are_matched_to():
-    prefill, decode = prefill_worker(load_curve()), decode_workers(load_curve(tp=8), (64,))[0]
+    prefill, decode = prefill_worker(load_curve()), decode_worker(load_curve(tp=8), 64)
     first, second = match_workers(prefill, decode, 32)
     assert first * prefill.gpus + second * decode.gpus <= 32
     assert second * decode.rate <= PREFILL_UTILIZATION * first * prefill.rate
@@ -39,7 +40,7 @@ def test_prefill_workers_keep_up_with_the_decode_workers_they_are_matched_to():
 
 
 def test_a_transfer_takes_the_bytes_of_the_prompt_over_the_link():
-    prefill, decode = prefill_worker(load_curve()), decode_workers(load_curve(), (8,))[0]
+    prefill, decode = prefill_worker(load_curve()), decode_worker(load_curve(), 8)
     sent = 4000 * 80 * 2 * 2 * 128 * 2  # tokens, layers, key and value, heads of 8 on one of 4 GPUs, elements, bytes
     assert prefill.kv_bytes_sent == sent
     assert transfer_seconds(prefill, decode, 8) == pytest.approx(sent / 450e9)
@@ -47,17 +48,18 @@ def test_a_transfer_takes_the_bytes_of_the_prompt_over_the_link():
 
 
 def test_two_gpu_types_meet_over_the_network():
-    prefill, decode = prefill_worker(load_curve()), decode_workers(load_curve("b200"), (8,))[0]
+    prefill, decode = prefill_worker(load_curve()), decode_worker(load_curve("b200"), 8)
     assert transfer_seconds(prefill, decode, 8) == pytest.approx(prefill.kv_bytes_sent / 50e9)
 
 
 def test_time_to_first_token_is_queue_prefill_and_transfer():
-    prefill, decode = prefill_worker(load_curve()), decode_workers(load_curve(), (32,))[0]
-    option = disaggregated_option(prefill, decode, (1, 1), decode.rate, budget=8, target=LatencyTarget(), prices={})
+    prefill, decode = prefill_worker(load_curve()), decode_worker(load_curve(), 32)
+    question = Question("llama-3.1-70b", Traffic(4000, 500))
+    option = disaggregated_option(question, prefill, decode, (1, 1), decode.rate)
     wait = prefill_queue_seconds(prefill, 1, decode.rate)
-    assert option.ttft == pytest.approx(wait + prefill.latency + option.transfer_seconds)
+    assert option.performance.ttft == pytest.approx(wait + prefill.latency + option.transfer_seconds)
     assert option.transfer_seconds > 0
-    assert option.tpot == decode.tpot
+    assert option.performance.tpot == decode.tpot
     assert option.serving.batch == pytest.approx(32)
 
 

@@ -1,18 +1,18 @@
-"""Predictions as plain functions: the same figures as `autotune predict`."""
+"""Predictions and plans as plain functions: the same figures as `autotune predict`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotuner.predict.hardware import find_gpu
+from autotuner.planning.cost import Prices, prices_by_gpu
+from autotuner.planning.question import LatencyTarget, Question
+from autotuner.planning.ranking import rank_options
+from autotuner.planning.serving_option import ServingOption
+from autotuner.planning.sizing import fewest_gpus as _fewest_gpus
 from autotuner.predict.layout import Layout
-from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.measured_lookup import LookupResult, MeasuredLookup
 from autotuner.predict.open_loop import OpenLoopModel, OpenLoopPrediction
-from autotuner.predict.serving_option import Prices, ServingOption
-from autotuner.predict.sizing import fewest_gpus as _fewest_gpus
-from autotuner.predict.sweep import rank_options
-from autotuner.predict.traffic import LatencyTarget, Software, Traffic
+from autotuner.predict.traffic import Software, Traffic
 
 
 def what_if(
@@ -36,8 +36,8 @@ def what_if(
     requests/s and bytes. `bundled_only` ignores what was measured and calibrated on this machine.
     Raises ConfigError for what no engine runs and for what does not fit.
     """
-    load_curve = _load_curve(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
-    return MeasuredLookup(load_curve).at_concurrency(concurrency)
+    question = _question(model, Traffic(isl, osl, prefix_hit), software, bundled_only=bundled_only)
+    return MeasuredLookup(question.load_curve(gpu, layout or Layout())).at_concurrency(concurrency)
 
 
 def at_rate(
@@ -58,22 +58,8 @@ def at_rate(
     spent queueing, the mean number in flight, and the largest sustainable rate in requests/s.
     Raises SaturatedError, with that rate, where `rate` is above it.
     """
-    load_curve = _load_curve(model, gpu, isl, osl, layout, software, prefix_hit, bundled_only)
-    return OpenLoopModel(load_curve).at_rate(rate)
-
-
-def _load_curve(
-    model: str,
-    gpu: str,
-    isl: int,
-    osl: int,
-    layout: Layout | None,
-    software: Software | None,
-    prefix_hit: float,
-    bundled_only: bool,
-) -> LoadCurve:
-    deployment = (software or Software()).deploy(model, find_gpu(gpu).name, layout or Layout())
-    return LoadCurve(deployment, Traffic(isl, osl, prefix_hit), bundled_only=bundled_only)
+    question = _question(model, Traffic(isl, osl, prefix_hit), software, bundled_only=bundled_only)
+    return OpenLoopModel(question.load_curve(gpu, layout or Layout())).at_rate(rate)
 
 
 def rank_deployments(
@@ -96,16 +82,8 @@ def rank_deployments(
     the decode workers; `prices` are those of one GPU for one hour by GPU type. Raises ConfigError
     where nothing fits or runs.
     """
-    return rank_options(
-        model,
-        gpu,
-        traffic=Traffic(isl, osl),
-        total_gpus=total_gpus,
-        software=software,
-        target=LatencyTarget(ttft, tpot),
-        decode_gpu=decode_gpu,
-        prices=_prices_by_gpu(prices),
-    )
+    question = _question(model, Traffic(isl, osl), software, LatencyTarget(ttft, tpot), prices, decode_gpu)
+    return rank_options(question, gpu, total_gpus)
 
 
 def fewest_gpus(
@@ -125,16 +103,25 @@ def fewest_gpus(
     Arguments as for `rank_deployments`. The first option meets the targets where any does; it has
     `gpus`, `pools` of workers, `price` per hour and `cost` per million output tokens.
     """
-    return _fewest_gpus(
-        model,
-        gpus,
-        traffic=Traffic(isl, osl),
-        rate=rate,
-        software=software,
-        target=LatencyTarget(ttft, tpot),
-        prices=_prices_by_gpu(prices),
+    return _fewest_gpus(_question(model, Traffic(isl, osl), software, LatencyTarget(ttft, tpot), prices), gpus, rate)
+
+
+def _question(
+    model: str,
+    traffic: Traffic,
+    software: Software | None,
+    target: LatencyTarget | None = None,
+    prices: Prices | None = None,
+    decode_gpu: str | None = None,
+    *,
+    bundled_only: bool = False,
+) -> Question:
+    return Question(
+        model=model,
+        traffic=traffic,
+        software=software or Software(),
+        target=target or LatencyTarget(),
+        prices=prices_by_gpu(prices or {}),
+        decode_gpu=decode_gpu,
+        bundled_only=bundled_only,
     )
-
-
-def _prices_by_gpu(prices: Prices | None) -> Prices:
-    return {find_gpu(name).name: price for name, price in (prices or {}).items()}

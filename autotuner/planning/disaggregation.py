@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from autotuner.planning.question import Question
+from autotuner.planning.serving_option import ServingOption, WorkerPool
 from autotuner.predict.intervals import Interval
 from autotuner.predict.load_curve import LoadCurve
-from autotuner.predict.serving_option import Prices, ServingOption, WorkerPool, hourly_price
-from autotuner.predict.traffic import LatencyTarget
+from autotuner.predict.performance import Performance
 
 PREFILL_UTILIZATION = 0.9
 """Highest utilisation of prefill workers when matched to decode workers, so that their queue stays short.
@@ -58,19 +59,18 @@ def prefill_worker(load_curve: LoadCurve) -> PrefillWorker:
     )
 
 
-def decode_workers(load_curve: LoadCurve, batches: Iterable[int]) -> list[DecodeWorker]:
-    """The decode worker of a load curve's deployment at each of these batches that its KV cache holds."""
-    workers, layout, kv_bytes = [], load_curve.deployment.layout, _prompt_kv_bytes(load_curve)
-    for batch in batches:
-        if batch < layout.dp:
-            continue
-        if batch > load_curve.max_concurrency:
-            break
-        tpot, mixed = load_curve.decode_only_tpot(batch), load_curve.at_concurrency(batch)
-        ratios = (mixed.tpot_interval.lower / mixed.tpot, mixed.tpot_interval.upper / mixed.tpot)
-        rate = batch / (max(1, load_curve.traffic.osl - 1) * tpot)
-        workers.append(DecodeWorker(load_curve, batch, tpot, rate, layout.gpus, kv_bytes, ratios))
-    return workers
+def decode_worker(load_curve: LoadCurve, batch: int) -> DecodeWorker:
+    """The decode worker of a load curve's deployment with this many requests."""
+    tpot, mixed = load_curve.decode_only_tpot(batch), load_curve.at_concurrency(batch)
+    return DecodeWorker(
+        load_curve=load_curve,
+        batch=batch,
+        tpot=tpot,
+        rate=batch / (max(1, load_curve.traffic.osl - 1) * tpot),
+        gpus=load_curve.deployment.layout.gpus,
+        kv_bytes_received=_prompt_kv_bytes(load_curve),
+        interval_ratios=(mixed.tpot_interval.lower / mixed.tpot, mixed.tpot_interval.upper / mixed.tpot),
+    )
 
 
 def _prompt_kv_bytes(load_curve: LoadCurve) -> float:
@@ -137,43 +137,31 @@ def prefill_queue_seconds(prefill: PrefillWorker, workers: int, rate: float) -> 
 
 
 def disaggregated_option(
+    question: Question,
     prefill: PrefillWorker,
     decode: DecodeWorker,
     workers: tuple[int, int],
     rate: float,
-    *,
-    budget: int,
-    target: LatencyTarget,
-    prices: Prices,
+    budget: int | None = None,
 ) -> ServingOption:
     """The option of (prefill, decode) `workers` at a rate of requests/s over all of them."""
     prefills, decodes = workers
     osl = decode.load_curve.traffic.osl
     transfer = transfer_seconds(prefill, decode, prefills * prefill.gpus + decodes * decode.gpus)
     wait = prefill_queue_seconds(prefill, prefills, rate)
-    ttft = wait + prefill.latency + transfer
     source, destination = prefill.load_curve.deployment, decode.load_curve.deployment
-    pools = (
-        WorkerPool(source.gpu, source.layout, prefills, rate / prefills * (wait + prefill.latency)),
-        WorkerPool(destination.gpu, destination.layout, decodes, rate / decodes * (osl - 1) * decode.tpot),
-    )
-    option = ServingOption(
-        serving=pools[1],
-        prefill=pools[0],
-        ttft=ttft,
+    performance = Performance(
+        ttft=wait + prefill.latency + transfer,
         tpot=decode.tpot,
         ttft_interval=Interval(*((wait + prefill.latency) * ratio + transfer for ratio in prefill.interval_ratios)),
         tpot_interval=Interval(*(decode.tpot * ratio for ratio in decode.interval_ratios)),
-        requests=rate,
         throughput=rate * osl,
+        requests=rate,
+    )
+    return question.option(
+        WorkerPool(destination.gpu, destination.layout, decodes, rate / decodes * (osl - 1) * decode.tpot),
+        performance,
+        prefill=WorkerPool(source.gpu, source.layout, prefills, rate / prefills * (wait + prefill.latency)),
         budget=budget,
         transfer_seconds=transfer,
-        price=hourly_price(pools, prices),
     )
-    return with_excess(option, target)
-
-
-def with_excess(option: ServingOption, target: LatencyTarget) -> ServingOption:
-    """The option with its largest ratio of a latency to its target."""
-    excess, binding = target.excess(option)
-    return replace(option, excess=excess, binding=binding)

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from autotuner.errors import ConfigError
+from autotuner.planning.table import (
+    PREDICTION_COLUMNS,
+    TIME_COLUMNS,
+    model_from_row,
+    predict_row,
+    predicted_columns,
+    with_predictions,
+)
 from autotuner.predict.layout import Layout
-from autotuner.predict.predict_csv import PREDICTION_COLUMNS, model_from_row, predict_row, with_predictions
 
 ROW = {
     "engine": "vllm",
@@ -27,9 +35,10 @@ ROW = {
 
 
 def test_a_row_gets_its_times_in_milliseconds_and_keeps_its_columns():
-    answered = with_predictions(ROW)
+    (answered,) = with_predictions(pd.DataFrame([ROW])).to_dict("records")
+    assert list(answered) == [*ROW, *PREDICTION_COLUMNS]
     assert answered["pred_error"] == ""
-    assert {**ROW, **answered} == answered
+    assert {**answered, **ROW} == answered
     assert 2 < float(answered["pred_tpot_lo"]) < float(answered["pred_tpot_ms"]) < float(answered["pred_tpot_hi"]) < 40
     assert float(answered["pred_ttft_lo"]) < float(answered["pred_ttft_ms"]) < float(answered["pred_ttft_hi"])
 
@@ -46,9 +55,9 @@ def test_a_row_gets_its_times_in_milliseconds_and_keeps_its_columns():
     ],
 )
 def test_a_row_that_cannot_be_answered_says_why_in_its_own_column(change, message):
-    answered = with_predictions({**ROW, **change})
+    answered = predicted_columns({**ROW, **change})
     assert message in answered["pred_error"]
-    assert not any(answered[name] for name in PREDICTION_COLUMNS if name != "pred_error")
+    assert not any(answered[name] for name in TIME_COLUMNS)
 
 
 def test_an_empty_type_is_bf16():

@@ -1,9 +1,10 @@
-"""Predictions of the rows of a CSV of deployments, for `autotune predict --table`."""
+"""Predictions of the rows of a table of deployments, for `autotune predict table`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 from autotuner.errors import AutotuneError, ConfigError
 from autotuner.predict.calibration import gpu_generation
@@ -12,6 +13,9 @@ from autotuner.predict.layout import Layout, resolve_dtypes
 from autotuner.predict.model_on_gpus import ModelOnGpus, model_on_gpus
 from autotuner.predict.predict import Prediction, predict_closed_loop
 from autotuner.predict.shape import ModelShape, model_shape
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TIME_COLUMNS = ("pred_ttft_ms", "pred_tpot_ms", "pred_ttft_lo", "pred_ttft_hi", "pred_tpot_lo", "pred_tpot_hi")
 """Columns of predicted means and 80% intervals, in milliseconds."""
@@ -105,11 +109,18 @@ def worker_concurrency(concurrency: int, workers: int) -> int:
     return max(1, round(concurrency / max(1.0, workers / 2))) if workers > 1 else concurrency
 
 
-def with_predictions(row: Mapping[str, str]) -> dict[str, str]:
-    """The row with the columns of PREDICTION_COLUMNS added; an error goes into its own column."""
+def predicted_columns(row: Mapping[str, str]) -> dict[str, str]:
+    """The values of PREDICTION_COLUMNS for a row; an error goes into its own column."""
     try:
         prediction = predict_row(row)
     except AutotuneError as error:
-        return {**row, **dict.fromkeys(PREDICTION_COLUMNS, ""), "pred_error": str(error)}
+        return {**dict.fromkeys(TIME_COLUMNS, ""), "pred_error": str(error)}
     times = (prediction.ttft, prediction.tpot, *prediction.ttft_interval, *prediction.tpot_interval)
-    return {**row, **dict(zip(TIME_COLUMNS, [f"{1000 * value:.4f}" for value in times], strict=True)), "pred_error": ""}
+    return {**dict(zip(TIME_COLUMNS, [f"{1000 * value:.4f}" for value in times], strict=True)), "pred_error": ""}
+
+
+def with_predictions(table: DataFrame) -> DataFrame:
+    """The table of texts with PREDICTION_COLUMNS added."""
+    rows = cast("list[dict[str, str]]", table.to_dict("records"))
+    predictions = [predicted_columns(row) for row in rows]
+    return table.assign(**{name: [columns[name] for columns in predictions] for name in PREDICTION_COLUMNS})
