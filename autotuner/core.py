@@ -502,7 +502,10 @@ Purpose = Literal["search", "baseline", "confirmation"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One launch of a candidate with its measurement. `started` and `ended` are Unix seconds."""
+    """One launch of a candidate with its measurement. `started` and `ended` are Unix seconds.
+
+    `parallel_trials` are the numbers of the trials that ran beside it on this host.
+    """
 
     number: int
     candidate: Candidate
@@ -510,6 +513,7 @@ class Trial:
     started: float
     ended: float
     purpose: Purpose = "search"
+    parallel_trials: tuple[int, ...] = ()
 
     @property
     def results(self) -> tuple[LoadPointResult, ...]:

@@ -143,7 +143,8 @@ class Optimization(Section):
     `max_iterations` counts launches, the baseline's included; `patience` ends the search after that many
     launches without a gain. `confirm` is how often winner and baseline are launched again at the end.
     The bayesian strategy uses `sampler`, and with `further_objectives` searches for the Pareto frontier.
-    The simulated evaluator runs the simulated engine in virtual time, whatever the runtime.
+    The simulated evaluator runs the simulated engine in virtual time, whatever the runtime. At most
+    `parallel_trials` launches run side by side, each on GPUs of its own.
     """
 
     strategy: Literal["racing", "grid_search", "random", "bayesian"] = "racing"
@@ -158,6 +159,7 @@ class Optimization(Section):
     baseline: bool = True
     confirm: int = Field(2, ge=0)
     timeout_per_iteration: float = Field(600.0, gt=0)
+    parallel_trials: int = Field(1, ge=1)
     seed: int = 0
 
 

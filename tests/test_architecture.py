@@ -11,10 +11,10 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"session", "loadtest"},
-    {"local_data"},
-    {"tune", "report", "deploy", "forecaster"},
+    {"local_data", "run_setup", "run_report"},
+    {"tune", "report", "execute", "forecaster"},
     {"evaluate"},
-    {"load", "simulate", "launchers", "search"},
+    {"load", "simulate", "launchers", "search", "deploy"},
     {"config", "workload", "engines", "scoring", "store"},
     {"rules", "predict"},
     {"experiment", "traces"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"__init__"},
 ]
 NEIGHBOURS: set[tuple[str, str]] = set()
-BROAD_EXCEPTS = {"cli/error_boundary.py", "evaluate/serial.py", "workload/tokenizer.py"}
+BROAD_EXCEPTS = {"cli/error_boundary.py", "execute/trial.py", "workload/tokenizer.py"}
 PRINTS = {"cli/display.py"}
 
 

@@ -25,7 +25,10 @@ Clock = Callable[[], float]
 """Returns seconds from an arbitrary origin."""
 
 PANEL_OVERHEAD_LINES = 14
-"""Terminal lines of the panel outside its table."""
+"""Terminal lines of the panel outside its table, with one launch under way."""
+
+LINES_PER_LAUNCH = 3
+"""Terminal lines of each further launch that runs side by side."""
 
 MIN_ROWS = 4
 
@@ -100,10 +103,12 @@ class RunStatus:
 
     @property
     def launch_count_text(self) -> str:
-        """Number of the current launch and the total."""
-        total = f"{'at most ' if self.time_estimator.may_end_early else ''}{self.time_estimator.total_launches}"
-        number = min(self.time_estimator.finished_launches + 1, self.time_estimator.total_launches)
-        return f"{number} of {total}{', to confirm the winner' if self.time_estimator.is_confirming else ''}"
+        """Number of the current launches and the total."""
+        estimator = self.time_estimator
+        total = f"{'at most ' if estimator.may_end_early else ''}{estimator.total_launches}"
+        first, last = estimator.finished_launches + 1, estimator.finished_launches + estimator.running_launches
+        numbers = f"{first} to {last}" if last > first else f"{min(first, estimator.total_launches)}"
+        return f"{numbers} of {total}{', to confirm the winner' if estimator.is_confirming else ''}"
 
     @property
     def max_window_seconds(self) -> float:
@@ -176,15 +181,16 @@ class LiveRunView(LivePanel):
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._started_at = self._stage_started_at = clock()
+        self._started_at = clock()
         self._status = RunStatus(plan, finished_trials, self._started_at)
-        self._progress: Progress | None = None
+        self._stages: dict[int, tuple[Progress, float]] = {}
 
     def __call__(self, progress: Progress) -> None:
         """Record a progress event; rich redraws the panel by its own timer."""
         now = self._clock()
         self._status.update(progress, now)
-        self._progress, self._stage_started_at = progress, now
+        under_way = {number: stage for number, stage in self._stages.items() if stage[0].stage != "finished"}
+        self._stages = {**under_way, progress.trial: (progress, now)}
 
     def render(self) -> RenderableType:
         from rich.console import Group
@@ -196,11 +202,9 @@ class LiveRunView(LivePanel):
         elapsed = now - self._started_at
         summary = Table.grid(padding=(0, 2))
         summary.add_row("launch", self._status.launch_count_text)
-        if self._progress is not None:
-            summary.add_row("candidate", Text(self._status.launch_label(self._progress)))
-            summary.add_row(
-                "now", Text(stage_text(self._progress, now - self._stage_started_at, self._status.max_window_seconds))
-            )
+        for progress, since in self._stages.values():
+            summary.add_row("candidate", Text(self._status.launch_label(progress)))
+            summary.add_row("now", Text(stage_text(progress, now - since, self._status.max_window_seconds)))
         summary.add_row(
             "elapsed", ", ".join(filter(None, (format_duration(elapsed), self._status.time_left_text(now))))
         )
@@ -208,9 +212,8 @@ class LiveRunView(LivePanel):
         seconds_left = self._status.time_estimator.remaining_seconds(now)
         total = elapsed + seconds_left if seconds_left is not None else None
         summary.add_row("", ProgressBar(total=total and max(total, 1e-9), completed=elapsed, width=50))
-        return Group(
-            summary, load_points_table(self._status.rows, console.width, console.height - PANEL_OVERHEAD_LINES)
-        )
+        overhead_lines = PANEL_OVERHEAD_LINES + LINES_PER_LAUNCH * max(0, len(self._stages) - 1)
+        return Group(summary, load_points_table(self._status.rows, console.width, console.height - overhead_lines))
 
 
 def run_view_for(plan: Plan, finished_trials: Sequence[Trial]) -> LiveRunView | PlainRunView:

@@ -53,8 +53,7 @@ TRANSIENT_FAILURES = (FailureKind.PORT_IN_USE, FailureKind.DRIVER_FAULT)
 class MeasuredEvaluator:
     """Launches each candidate's server and drives a load plan on it.
 
-    `render` turns a server spec into the script kept in the trial's folder. `devices` are the indexes of
-    the GPUs that servers may use, best connected first; empty for any.
+    `render` turns a server spec into the script kept in the trial's folder.
     """
 
     def __init__(
@@ -64,13 +63,11 @@ class MeasuredEvaluator:
         launcher: Launcher,
         render: Callable[[ServerSpec], str],
         observe: Observer = ignore_progress,
-        devices: tuple[int, ...] = (),
     ) -> None:
         self.experiment = experiment
         self.engine = engine
         self.launcher = launcher
         self.observe = observe
-        self.devices = devices
         self.render = render
         self.expected_start_seconds = engine.expected_start_seconds
 
@@ -88,15 +85,25 @@ class MeasuredEvaluator:
         return time.time()
 
     def evaluate(
-        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self,
+        candidate: Candidate,
+        load_plan: LoadPlan,
+        folder: Path,
+        trial: int = 0,
+        purpose: Purpose = "search",
+        devices: tuple[int, ...] = (),
     ) -> Measurement:
         """Measure `candidate`, and once more after a transient failure; see Evaluator."""
         trial_folder = TrialFolder(folder)
-        measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose).measure()
+
+        def measure() -> Measurement:
+            return MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose, devices).measure()
+
+        measurement = measure()
         failure = measurement.failure
         if failure is not None and failure.kind in TRANSIENT_FAILURES and not measurement.load_points:
             trial_folder.set_log_aside()
-            measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose).measure()
+            measurement = measure()
         if "load" in measurement.timings:
             self.expected_start_seconds = measurement.timings["start"]
         return measurement
@@ -129,8 +136,10 @@ class MeasuredLaunch:
         folder: TrialFolder,
         trial: int,
         purpose: Purpose,
+        devices: tuple[int, ...],
     ) -> None:
         self.evaluator = evaluator
+        self.devices = devices
         self.experiment = evaluator.experiment
         self.candidate = candidate
         self.load_plan = load_plan
@@ -172,7 +181,7 @@ class MeasuredLaunch:
         return self.evaluator.engine.server_spec(self.candidate, self._launch_context())
 
     def _launch_context(self) -> LaunchContext:
-        return LaunchContext.from_experiment(self.experiment, ports.free_port(), self.evaluator.devices)
+        return LaunchContext.from_experiment(self.experiment, ports.free_port(), self.devices)
 
     def _served_model(self, spec: ServerSpec | None) -> str:
         model = self.experiment.model

@@ -89,7 +89,13 @@ class SimulatedEvaluator:
         return self._virtual_clock
 
     def evaluate(
-        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self,
+        candidate: Candidate,
+        load_plan: LoadPlan,
+        folder: Path,
+        trial: int = 0,
+        purpose: Purpose = "search",
+        devices: tuple[int, ...] = (),
     ) -> Measurement:
         """Simulate `candidate` under `load_plan`; see Evaluator."""
         measurement = SimulatedLaunch(self, candidate, load_plan, folder, trial, purpose).simulate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -164,7 +165,8 @@ class Plan:
         """Cost of all launches, given the seconds of load of one launch of the search and of one confirmation."""
         overhead = self.start_seconds + LAUNCH_OVERHEAD_SECONDS
         search_seconds, confirmation_seconds = overhead + search_seconds, overhead + confirmation_seconds
-        seconds = len(self.launches) * search_seconds + self.confirmations * confirmation_seconds
+        rounds = math.ceil(len(self.launches) / self.experiment.optimization.parallel_trials)
+        seconds = rounds * search_seconds + self.confirmations * confirmation_seconds
         gpu_seconds = sum(self.gpus) * search_seconds
         if self.gpus:
             # half of the confirmations launch the baseline, half the winner, at worst the largest candidate

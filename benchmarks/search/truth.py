@@ -19,10 +19,10 @@ from autotuner.core import Candidate, LoadPoint, LoadPointResult, LoadStep
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import Experiment
 from autotuner.predict.calibration import CONSTANTS_FILE
+from autotuner.run_setup import RunSetup
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.sequential import SequentialStopRule
 from autotuner.search.margins import margin
-from autotuner.session import Session, session_for
 
 WINDOW, WARMUP = 60.0, 20.0
 """Seconds; the window is up to 8 times as long at concurrencies below 64, whose requests are few."""
@@ -104,7 +104,7 @@ class Truth:
         self.world = world
         self.path = folder / f"world-{world.number:03d}.json"
         experiment = world.experiment(seed=SEED + world.number)
-        self.session: Session = session_for(experiment)
+        self.session: RunSetup = RunSetup.from_experiment(experiment)
         self.evaluator = SimulatedEvaluator(experiment, self.session.engine, keep_records=False)
         self.values: dict[str, float] = {}
         self.loads: dict[str, int] = {}

@@ -198,8 +198,8 @@ def test_each_load_point_has_the_power_draw_of_the_launchs_gpus(tmp_path: Path, 
         monkeypatch.setattr(pynvml, name, function)
     monkeypatch.setattr(Sim, "local_gpu_count", lambda self, candidate: 2)
     subject = experiment(benchmark=experiment().benchmark.model_copy(update={"max_requests": None, "duration": 1.0}))
-    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, devices=(0, 3))
-    measurement = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
+    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell)
+    measurement = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path, devices=(0, 3))
     for result in measurement.load_points:
         gpu_use = result.gpu_use
         assert gpu_use is not None
