@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 
 from strategies import InMemoryRecord
 
-from autotuner.core import LoadPointResult, Trial, Verdict
+from autotuner.core import LoadPointResult, Purpose, Trial, Verdict
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.execute.serial import SerialExecutor
 from autotuner.experiment import Experiment
@@ -167,7 +167,7 @@ def _long_runs(experiment: Experiment, session: Any, trials: Sequence[Trial], fo
     judged = []
     for number, candidate in enumerate((defaults, *others), start=1):
         measurement = evaluator.evaluate(candidate, ListedLoads(long_experiment.workload()), folder)
-        purpose = "baseline" if candidate == defaults else "search"
+        purpose: Purpose = "baseline" if candidate == defaults else "search"
         judged.append(judge(Trial(number, candidate, measurement, 0.0, 0.0, purpose), long_experiment))
     return judged
 
@@ -274,8 +274,8 @@ def main() -> None:
             print(("ok   " if outcome.right else "WRONG"), outcome.text, flush=True)
             for line in outcome.outside if arguments.verbose else ():
                 print(f"          {line}")
-            held = ", ".join(f"{n} {sum(i)}/{len(i)}" for n, i in outcome.covered.items() if i)
-            print(f"          intervals: {held}", flush=True)
+            held_counts = ", ".join(f"{n} {sum(i)}/{len(i)}" for n, i in outcome.covered.items() if i)
+            print(f"          intervals: {held_counts}", flush=True)
             for name, holds in outcome.covered.items():
                 covered.setdefault(name, []).extend(holds)
     print(f"\nwinner right or tied in {right} of {len(selected)}")

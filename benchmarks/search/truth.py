@@ -15,7 +15,7 @@ from pathlib import Path
 
 from worlds import TARGETS, World
 
-from autotuner.core import Candidate, LoadPoint, LoadPointResult, LoadStep
+from autotuner.core import Candidate, LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import Experiment
 from autotuner.predict.calibration import CONSTANTS_FILE
@@ -53,6 +53,7 @@ class Bisection:
     infeasible_load: int | None = None
     given_up: bool = False
     max_load_points: int = 20
+    outcome: LoadPlanSummary = field(default_factory=LoadPlanSummary)
 
     def ask(self) -> LoadStep | None:
         """The next concurrency."""

@@ -9,6 +9,7 @@ CAMPAIGN = Path(__file__).parents[2] / "benchmarks" / "kill" / "campaign.py"
 
 def load():
     spec = importlib.util.spec_from_file_location("kill_campaign", CAMPAIGN)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -75,7 +75,7 @@ SHORT = ("--duration", "2", "--warmup", "0.3")
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs folder of one short run on the simulated engine."""
     folder = tmp_path_factory.mktemp("finished")
     command = Path(sys.executable).parent / "autotune"

@@ -22,7 +22,7 @@ __all__ = ["tiny_url"]
 QUICK = ("--scenario", "D(32,4)", "--duration", "5", "--max-requests", "12", "--warmup", "0")
 
 
-def simulated(log, *arguments: str) -> tuple[subprocess.Popen, str]:
+def simulated(log, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
     port = ports.free_port()
     command = [sys.executable, "-m", "autotuner.simulate.server", "--load-seconds", "0", "--port", str(port)]
     with log.open("wb") as output:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def server(serve: Serve, *models: str, chat_only: bool = False) -> str:
     return serve(ScriptedResponses(v1__models=listed, v1__completions=completions, v1__chat__completions=[TOKEN]))
 
 
-def external(url: str, **fields: object) -> TaskContext:
+def external(url: str, **fields: Any) -> TaskContext:
     overrides = {"deployment": {"url": url}, **fields.pop("overrides", {})}
     return TaskContext(deployment_mode="external", user_overrides=overrides, **fields)
 

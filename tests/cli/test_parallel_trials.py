@@ -93,7 +93,7 @@ def test_parallel_trials_survive_a_kill_and_a_resumed_run_finishes_on_disjoint_g
         "--set",
         "optimization={baseline: false, confirm: 0}",
     )
-    process = start(tmp_path, environment, *space, "--max-iterations", "4", "--parallel-trials", "3")
+    process = start(tmp_path, environment, *space, *search_alone, "--parallel-trials", "3")
     (recorded,) = wait_for(lambda: list(tmp_path.glob("runs/*/trials.jsonl")))
     wait_for(lambda: recorded.read_text().count("\n"))
     process.send_signal(signal.SIGKILL)

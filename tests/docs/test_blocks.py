@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     return [(int(code or 0), body) for code, kind, body in BLOCK.findall(page.read_text()) if kind == language]
 
 
-def with_blocks(language: str) -> list:
+def with_blocks(language: str) -> list[Any]:
     return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if blocks(page, language)]
 
 

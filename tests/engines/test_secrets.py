@@ -31,7 +31,7 @@ names = st.builds(
 )
 values = st.text(st.characters(codec="ascii", min_codepoint=32), min_size=1, max_size=40).map(lambda text: "s3" + text)
 texts = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=30
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30
 )
 
 

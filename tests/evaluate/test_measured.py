@@ -14,7 +14,7 @@ import pynvml
 import pytest
 
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Value
-from autotuner.deploy import render_shell
+from autotuner.deploy.shell import render_shell
 from autotuner.engines import engine
 from autotuner.engines.sim import Sim
 from autotuner.evaluate import measured
@@ -114,7 +114,7 @@ def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: P
 def test_the_printed_command_starts_the_same_server(tmp_path: Path) -> None:
     measurement = measure(tmp_path, experiment())
     assert measurement.spec is not None
-    command = ["sh", tmp_path / "command.sh"]
+    command = ["sh", str(tmp_path / "command.sh")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as server:
         try:
             url = f"http://127.0.0.1:{measurement.spec.port}"
@@ -137,7 +137,7 @@ def test_nothing_secret_is_in_the_trial_folder(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_server_that_does_not_fit_ends_the_trial_at_its_start(tmp_path: Path) -> None:
-    measurement = measure(tmp_path, experiment(), **{"mem-fraction-static": 0.1})
+    measurement = measure(tmp_path, experiment(), None, **{"mem-fraction-static": 0.1})
     assert failure(measurement).kind is FailureKind.OUT_OF_MEMORY_AT_START
     assert "weights need 15.0 GiB" in failure(measurement).message
     assert measurement.load_points == ()
@@ -210,7 +210,7 @@ def test_each_load_point_has_the_power_draw_of_the_launchs_gpus(tmp_path: Path, 
 
 def test_a_trial_that_times_out_keeps_its_results(tmp_path: Path, monkeypatch) -> None:
     """An hour passes at the end of the first load point."""
-    delays = []
+    delays: list[Progress] = []
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * len(delays), sleep=time.sleep)
     monkeypatch.setattr(measured, "time", clock)
 

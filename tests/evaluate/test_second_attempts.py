@@ -1,12 +1,13 @@
 """Failures that are retried, and starts that are not waited for."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from autotuner.core import Candidate, FailureKind
-from autotuner.deploy import render_shell
+from autotuner.deploy.shell import render_shell
 from autotuner.engines import engine
 from autotuner.evaluate.measured import TRANSIENT_FAILURES, MeasuredEvaluator
 from autotuner.experiment import Experiment
@@ -44,7 +45,7 @@ def experiment(executable: Path, **runtime) -> Experiment:
 
 
 @pytest.fixture
-def program(tmp_path):
+def program(tmp_path: Path) -> Callable[[str], Path]:
     def write(text: str) -> Path:
         path = tmp_path / "program"
         path.write_text(text)

@@ -12,6 +12,7 @@ import pytest
 from autotuner.core import (
     Candidate,
     FailureKind,
+    LoadPlanSummary,
     LoadPointResult,
     LoadStep,
     Measurement,
@@ -19,7 +20,7 @@ from autotuner.core import (
     RequestRecord,
     Value,
 )
-from autotuner.deploy import render_shell
+from autotuner.deploy.shell import render_shell
 from autotuner.engines import engine
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.simulated import SimulatedEvaluator
@@ -139,6 +140,7 @@ class OneStepPlan:
     step: LoadStep | None
     results: list[LoadPointResult] = field(default_factory=list)
     max_load_points: int = 1
+    outcome: LoadPlanSummary = field(default_factory=LoadPlanSummary)
 
     def ask(self) -> LoadStep | None:
         return self.step

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autotuner.core import Candidate, FailureKind, Progress, Value
+from autotuner.core import Candidate, FailureKind, Progress, Value, ignore_progress
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.execute.parallel import ParallelExecutor
 from autotuner.execute.serial import SerialExecutor
@@ -26,9 +26,11 @@ def create(name: str, observe: Callable[[Progress], None], **options: Any) -> Se
 @pytest.fixture(params=["serial", "1", "3"])
 def executor_for(request) -> Iterator[Callable[..., SerialExecutor | ParallelExecutor]]:
     with ExitStack() as stack:
-        yield lambda observe=lambda progress: None, **options: stack.enter_context(
-            create(request.param, observe, **options)
-        )
+
+        def start(observe: Callable[[Progress], None] = ignore_progress, **options: Any) -> Any:
+            return stack.enter_context(create(request.param, observe, **options))
+
+        yield start
 
 
 def launch(**parameters: Value) -> Launch:
@@ -52,7 +54,7 @@ def test_a_submitted_launch_becomes_a_trial(executor_for, tmp_path: Path) -> Non
 
 def test_it_takes_launches_while_it_has_room_and_returns_each_once(executor_for, tmp_path: Path) -> None:
     executor = executor_for()
-    numbers = []
+    numbers: list[int] = []
     submitted = 0
     while len(numbers) < 5:
         while executor.has_room and submitted < 5:

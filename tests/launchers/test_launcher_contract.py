@@ -25,7 +25,7 @@ def test_an_unknown_deployment_is_named_with_the_nearest_one() -> None:
 
 @pytest.mark.parametrize("name", HERE)
 def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(name: str, log: Path, sim_url: str) -> None:
-    chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
+    chosen = launcher(name, Deployment(mode=name, url=sim_url))
     context = LaunchContext(
         Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port()
     )
@@ -44,7 +44,7 @@ def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(name: st
 
 @pytest.mark.parametrize("name", HERE)
 def test_an_error_inside_the_block_still_cleans_up(name: str, log: Path, sim_url: str) -> None:
-    chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
+    chosen = launcher(name, Deployment(mode=name, url=sim_url))
     context = LaunchContext(
         Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port()
     )

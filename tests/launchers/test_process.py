@@ -177,7 +177,7 @@ def experiment(model: str, runtime: Runtime, **parameters: object) -> Experiment
         model=Model(id_or_path=model),
         base_runtime="vllm",
         runtime=runtime,
-        parameters=parameters,  # type: ignore[arg-type]
+        parameters=parameters,
         benchmark=Benchmark(traffic_scenarios=("D(8,8)",), num_concurrency=(1,)),
     )
 

@@ -64,7 +64,8 @@ def test_a_request_goes_out_at_once_and_not_at_the_end_of_the_loops_turn(
 
 @pytest.fixture(params=[uvloop.Loop, None], ids=["uvloop", "asyncio"])
 def factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    return request.param
+    chosen: Callable[[], asyncio.AbstractEventLoop] | None = request.param
+    return chosen
 
 
 @pytest.fixture

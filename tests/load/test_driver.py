@@ -577,7 +577,7 @@ def test_a_chat_conversation_repeats_the_servers_own_words(serve: Serve, drive: 
         contents = [message["content"] for message in request.body["messages"]]
         request.body["prompt"] = [0] * sum(len(content.split()) + 3 for content in contents)
         words = [{"content": f"w{number} "} for number in range(request.body["max_tokens"])]
-        events = [{"choices": [{"delta": word, "finish_reason": None}]} for word in words]
+        events: list[dict[str, Any]] = [{"choices": [{"delta": word, "finish_reason": None}]} for word in words]
         events[-1]["choices"][0]["finish_reason"] = "length"
         body = [sse(event) for event in events] + [usage(request.prompt_tokens, len(words)), sse(b"[DONE]")]
         writer.write(HEAD + b"".join(map(chunked, body)) + b"0\r\n\r\n")

@@ -106,11 +106,14 @@ def test_reasoning_alone_has_no_first_output():
 
 
 def test_tool_call_arguments_are_tokens_and_output():
-    call = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "add", "arguments": ""}}]}
-    more = {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}
-    empty = {"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}
+    call = [{"index": 0, "id": "c", "type": "function", "function": {"name": "add", "arguments": ""}}]
+    more = [{"index": 0, "function": {"arguments": '{"a":'}}]
+    empty = [{"index": 0, "function": {"arguments": ""}}]
     answer = arriving(
-        sse(delta(reasoning="hm")), sse(delta(**call)), sse(delta(**more)), sse(delta("tool_calls", **empty))
+        sse(delta(reasoning="hm")),
+        sse(delta(tool_calls=call)),
+        sse(delta(tool_calls=more)),
+        sse(delta("tool_calls", tool_calls=empty)),
     )
     assert list(answer.chunk_times) == [0, 1, 2]
     assert answer.first_output == 1

@@ -15,7 +15,7 @@ from autotuner.core import (
 )
 from autotuner.experiment import Experiment
 from autotuner.scoring.metrics import summarize
-from autotuner.scoring.rank import rank
+from autotuner.scoring.rank import Ranking, rank
 from autotuner.scoring.validity import check_validity
 
 
@@ -89,7 +89,7 @@ class Run:
         return rank(self.trials, self.experiment)
 
     @property
-    def all(self):
+    def all(self) -> tuple[Ranking, list[Trial], Experiment]:
         """What renderers take."""
         return self.ranking, self.trials, self.experiment
 

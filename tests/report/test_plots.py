@@ -8,6 +8,7 @@ from matplotlib.image import imread
 from autotuner.report import plots
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.plots import draw_pareto
+from autotuner.scoring.pareto import AXES, pareto_points
 from tests.report.conftest import result
 
 
@@ -18,7 +19,7 @@ def picture(run, path):
 
 def texts(monkeypatch, run, path):
     """Every text of the picture."""
-    all_texts = []
+    all_texts: list[str] = []
     original = Figure.savefig
 
     def keep(figure, *args, **options):
@@ -107,8 +108,8 @@ def test_names_that_look_like_formulas_or_lack_a_glyph_are_drawn_as_they_are(mak
 
 def test_scenarios_have_their_own_frontiers(make_run):
     run = make_run(scenarios=("D(100,100)", "D(200,100)"))
-    chosen = (plots.AXES["interactivity"], plots.AXES["throughput"])
-    lines = plots._frontiers(plots.pareto_points(run.trials, run.experiment, chosen))
+    chosen = (AXES["interactivity"], AXES["throughput"])
+    lines = plots._frontiers(pareto_points(run.trials, run.experiment, chosen))
     assert [{point.result.load_point.scenario for point in line} for line in lines] == [{"D(100,100)"}, {"D(200,100)"}]
 
 

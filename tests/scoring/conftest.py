@@ -1,6 +1,7 @@
 """Factories: request records, metrics, trials and experiments with round figures."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def failed(sent=0.0, error="timeout", seconds=1.0, **changes) -> RequestRecord:
 
 def observation(records, window=(0.0, 10.0), point=None, **changes) -> Observation:
     """A load point's records; one stream of D(100,11) where nothing else is said."""
-    fields = {"load_point": point or LoadPoint("D(100,11)", concurrency=1), "loop_lag_p99": 0.001}
+    fields: dict[str, Any] = {"load_point": point or LoadPoint("D(100,11)", concurrency=1), "loop_lag_p99": 0.001}
     return Observation(records=tuple(records), window=window, **(fields | changes))
 
 

@@ -16,7 +16,7 @@ def test_listed_loads_take_every_load_point_in_order_and_then_end():
     steps = []
     while (step := load_plan.ask()) is not None:
         steps.append((step.load_point, step.workload.load_points, step.workload.duration))
-        load_plan.tell(SimpleNamespace(load_point=step.load_point))
+        load_plan.tell(SimpleNamespace(load_point=step.load_point))  # type: ignore[arg-type]
     assert steps == [(point, (point,), 7.0) for point in POINTS]
 
 

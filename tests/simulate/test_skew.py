@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 
+from autotuner.predict.efficiencies import StepParts
+from autotuner.predict.steps import StepTimes
 from autotuner.simulate.settings import parse_settings
 from autotuner.simulate.skew import Skew
 from autotuner.simulate.world import World, build_world
@@ -19,6 +21,12 @@ def world(*flags: str, sd: float = 0.25, seed: int = 0) -> World:
     return build_world(
         parse_settings(["--model", "llama-3.1-8b", "--skew-sd", str(sd), "--skew-seed", str(seed), *flags])
     )
+
+
+def step_parts(simulated: World, *prompts: tuple[int, int]) -> StepParts:
+    """Seconds of an iteration by operator."""
+    assert isinstance(simulated.iteration_times, StepTimes)
+    return simulated.iteration_times.parts(prompts, 32, 32_000)
 
 
 def test_without_a_deviation_all_factors_are_1():
@@ -44,7 +52,7 @@ def test_a_name_has_one_factor_in_every_process():
 
 def test_candidates_share_what_they_have_in_common():
     one, other = world("--max-running-requests", "64"), world("--max-running-requests", "256")
-    parts, others = one.iteration_times.parts([], 32, 32_000), other.iteration_times.parts([], 32, 32_000)
+    parts, others = step_parts(one), step_parts(other)
     assert parts._replace(step=0.0) == others._replace(step=0.0)
     assert parts.step != others.step
 
@@ -59,11 +67,7 @@ def test_candidates_share_what_they_have_in_common():
     ],
 )
 def test_a_parameters_value_has_a_factor_on_the_operators_it_affects(flags, operators):
-    plain, other = world(), world(*flags)
-    parts, others = (
-        plain.iteration_times.parts([(2000, 0)], 32, 32_000),
-        other.iteration_times.parts([(2000, 0)], 32, 32_000),
-    )
+    parts, others = step_parts(world(), (2000, 0)), step_parts(world(*flags), (2000, 0))
     changed = {name for name in parts._fields if getattr(parts, name) != getattr(others, name)}
     assert changed - {"launch"} == operators
 
