@@ -87,12 +87,8 @@ def assert_disjoint(finished: Sequence[dict[str, Any]]) -> None:
 
 
 def test_parallel_trials_survive_a_kill_and_a_resumed_run_finishes_on_disjoint_gpus(tmp_path, environment):
-    space = (
-        "--set",
-        "parameters={tp-size: [1, 2], block-size: [16, 32]}",
-        "--set",
-        "optimization={baseline: false, confirm: 0}",
-    )
+    space = ("--set", "parameters={tp-size: [1, 2], block-size: [16, 32]}")
+    search_alone = ("--set", "optimization={baseline: false, confirm: 0, max_iterations: 4}")
     process = start(tmp_path, environment, *space, *search_alone, "--parallel-trials", "3")
     (recorded,) = wait_for(lambda: list(tmp_path.glob("runs/*/trials.jsonl")))
     wait_for(lambda: recorded.read_text().count("\n"))
