@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -44,7 +45,7 @@ class RunStore:
     def __init__(self, path: Path, experiment: Experiment) -> None:
         self.path = path
         self.experiment = experiment
-        self._last_opened = 0
+        self._opened_numbers: set[int] = set()
 
     @classmethod
     def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
@@ -109,13 +110,18 @@ class RunStore:
         return trials
 
     def open_trial(self) -> tuple[int, Path]:
-        """Make the empty folder of the next trial; its number and the folder."""
-        self._last_opened = max(self._last_opened, *(trial.number for trial in self.trials()), 0) + 1
-        folder = self.path / "trials" / f"{self._last_opened:03d}"
+        """Make the empty folder of the next trial; its number, the lowest that is free, and the folder.
+
+        Trials that ran side by side may leave a gap when they are interrupted.
+        """
+        taken = self._opened_numbers | {trial.number for trial in self.trials()}
+        number = next(number for number in itertools.count(1) if number not in taken)
+        self._opened_numbers.add(number)
+        folder = self.path / "trials" / f"{number:03d}"
         with explain_write_errors(self.path):
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt at this trial
             folder.mkdir(parents=True)
-        return self._last_opened, folder
+        return number, folder
 
     def append(self, trial: Trial) -> None:
         """Write a finished trial and sync it to disk, over a line that a crash left partly written."""
