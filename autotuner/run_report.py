@@ -12,9 +12,9 @@ from autotuner.engines import engine
 from autotuner.evaluate.launch_script import launch_form, simulation_remark
 from autotuner.experiment import Experiment
 from autotuner.report.markdown import markdown_report
+from autotuner.runs.store import RunStore, explain_write_errors
 from autotuner.scoring.rank import Ranking, Standing
 from autotuner.search.protocol import EMPTY_REPORT, SearchReport
-from autotuner.store import RunStore, explain_write_errors
 
 PLOT_FILE = "pareto.png"
 

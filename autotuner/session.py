@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from autotuner import local_data
 from autotuner.core import Observer, ignore_progress
 from autotuner.launchers import orphans
+from autotuner.launchers.environment import host_environment
 from autotuner.run_report import Result, write_report
 from autotuner.run_setup import RunSetup
-from autotuner.store import RunStore, find_run
+from autotuner.runs.store import RunStore, find_run
 from autotuner.tune import tune
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Session:
         `observe` is called with every step.
         """
         orphans.remove_orphans()
+        self.store.add_environment(host_environment())
         self.store.save_refused(self.setup.space.refusals)
         recording_observer = local_data.recording_observer(self.store, self.setup.forecaster, observe)
         searcher = self.setup.create_searcher()

@@ -15,7 +15,7 @@ FLOORS = [
     {"tune", "report", "execute", "forecaster"},
     {"evaluate"},
     {"load", "simulate", "launchers", "search", "deploy"},
-    {"config", "workload", "engines", "scoring", "store"},
+    {"config", "workload", "engines", "scoring", "runs"},
     {"rules", "predict"},
     {"experiment", "traces"},
     {"expression"},

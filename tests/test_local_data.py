@@ -29,7 +29,7 @@ from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.measured_lookup import MeasuredLookup
 from autotuner.predict.traffic import Software, Traffic
-from autotuner.store import RunStore
+from autotuner.runs.store import RunStore
 
 CONFIG = {
     "task_name": "t",

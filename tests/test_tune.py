@@ -17,11 +17,11 @@ from autotuner.core import (
     Trial,
     Verdict,
 )
+from autotuner.runs.store import RunStore
 from autotuner.search.grid import GridSearch
 from autotuner.search.launch import Launch
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
-from autotuner.store import RunStore
 from autotuner.tune import tune
 
 CONFIG = {

@@ -33,6 +33,7 @@ from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, gpu_meter, ports, ready
+from autotuner.launchers.environment import launch_environment
 from autotuner.search.launch import LoadPlan
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,7 @@ class MeasuredLaunch:
         try:
             with self.evaluator.launcher.launch(spec, self.folder.log) as server:
                 failure = self._wait_until_ready(server, spec)
+                self.folder.save_environment(launch_environment(spec, self.experiment.model, self.server_info))
                 if failure is None:
                     with gpu_meter.meter_gpus(spec.devices if spec else ()) as meter:
                         failure = self._run_load_plan(server, spec, meter)

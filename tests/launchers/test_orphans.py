@@ -13,7 +13,7 @@ import pytest
 from autotuner.cli.leftovers import remove_half_written
 from autotuner.core import Candidate, Measurement, Trial
 from autotuner.launchers import gpu_locks, orphans, owner
-from autotuner.store import RunStore
+from autotuner.runs.store import RunStore
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
