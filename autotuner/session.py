@@ -117,7 +117,7 @@ class Session:
             launches=launches,
             start_seconds=self.engine.expected_start_seconds,
             gpus=tuple(self.engine.local_gpu_count(launch.candidate) for launch in launches) if self._uses_gpus else (),
-            is_virtual=self.is_simulated,
+            in_virtual_time=self.is_simulated,
         )
 
     @property

@@ -164,7 +164,7 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         if failure is not None:
             return f"failed, {failure.kind.value}: {failure.message}"
         time_left = self._status.time_left_text(now)
-        virtual = " of virtual time" if self._status.plan.is_virtual else ""
+        virtual = " of virtual time" if self._status.plan.in_virtual_time else ""
         duration = f"finished in {format_duration(trial.ended - trial.started)}{virtual}"
         return f"{duration}{f', {time_left}' if time_left else ''}; best so far: {self._status.best_text}"
 

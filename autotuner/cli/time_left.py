@@ -114,7 +114,7 @@ class TimeEstimator:
 
     def remaining_seconds(self, now: float) -> float | None:
         """Estimated seconds until the run ends; None while unknown."""
-        if self.plan.is_virtual and not self._end_durations:
+        if self.plan.in_virtual_time and not self._end_durations:
             return None
         later_launches = (
             self._remaining_searches * self._search_seconds()

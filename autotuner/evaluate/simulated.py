@@ -35,8 +35,8 @@ from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.search.launch import LoadPlan
 from autotuner.simulate.settings import Settings, parse_settings
+from autotuner.simulate.started_engine import StartedEngine, StartError, start_engine
 from autotuner.simulate.virtual_time import EngineDiedError, VirtualServer
-from autotuner.simulate.world import StartError, World, build_world
 
 BAD_FLAG_STATUS, START_FAILED_STATUS = 2, 1
 """Exit statuses of `simulate.server`."""
@@ -96,15 +96,15 @@ class SimulatedEvaluator:
         self._virtual_clock += sum(measurement.timings.values())
         return measurement
 
-    def start(self, candidate: Candidate) -> tuple[Settings, World]:
+    def start(self, candidate: Candidate) -> tuple[Settings, StartedEngine]:
         """The settings and the simulated engine of a candidate; StartFailedError if it does not start."""
         settings = self._settings(candidate)
         try:
-            world = build_world(settings)
+            started_engine = start_engine(settings)
         except StartError as error:
             seconds = settings.load_seconds + settings.faults.start_delay
             raise StartFailedError(START_FAILED_STATUS, str(error), seconds) from error
-        return settings, world
+        return settings, started_engine
 
     def _settings(self, candidate: Candidate) -> Settings:
         """Parse the candidate's command line as the simulated server would, with the experiment's GPU."""
@@ -176,19 +176,19 @@ class SimulatedLaunch:
     def _start_and_load(self) -> Failure | None:
         evaluator = self.evaluator
         try:
-            settings, world = evaluator.start(self.candidate)
+            settings, started_engine = evaluator.start(self.candidate)
         except StartFailedError as error:
             self.timings["start"] = error.seconds
             self._log(str(error))
             return evaluator.sim.diagnose(str(error), error.status, "start")
-        self.timings["start"] = world.start_seconds
-        self.server_info["kv_tokens"] = world.kv_tokens
+        self.timings["start"] = started_engine.start_seconds
+        self.server_info["kv_tokens"] = started_engine.kv_tokens
         if ignored_parameters := simulated_stand_in(self.candidate).ignored_parameters:
             self.server_info["not_simulated"] = list(ignored_parameters)
-        self._log(f"KV cache size: {world.kv_tokens} tokens")
+        self._log(f"KV cache size: {started_engine.kv_tokens} tokens")
         self._report_progress("ready")
         try:
-            return self._run_load_plan(VirtualServer(settings, world))
+            return self._run_load_plan(VirtualServer(settings, started_engine))
         except EngineDiedError as error:
             self.timings["load"] = self.timings.get("load", 0.0) + error.seconds
             self._log(str(error))

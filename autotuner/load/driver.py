@@ -101,7 +101,7 @@ class LoadPointRun:
         spool: Spool,
         on_phase: Callable[[str], None],
     ) -> None:
-        depth = min(len(job.lanes) or 64, 256)
+        depth = min(len(job.closed_loop_users) or 64, 256)
         self.job = job
         self.warmup_requests = RequestBuffer(warmup_requests, depth if job.workload.warmup else 1)
         self.window_requests = RequestBuffer(window_requests, depth)
@@ -109,7 +109,7 @@ class LoadPointRun:
         self.on_phase = on_phase
         self.request_head = request_head(job.endpoint, job.workload.endpoint)
         self.max_requests = math.inf if job.max_requests is None else job.max_requests
-        self.give_up_failures = max(_MIN_GIVE_UP_FAILURES, len(job.lanes))
+        self.give_up_failures = max(_MIN_GIVE_UP_FAILURES, len(job.closed_loop_users))
         self.issued_count = 0
         self.unfinished_count = 0
         self.consecutive_failures = 0

@@ -170,10 +170,10 @@ def disaggregated_option(
         transfer_seconds=transfer,
         price=hourly_price(pools, prices),
     )
-    return with_excess(option, target)
+    return with_target_ratio(option, target)
 
 
-def with_excess(option: ServingOption, target: LatencyTarget) -> ServingOption:
+def with_target_ratio(option: ServingOption, target: LatencyTarget) -> ServingOption:
     """The option with its largest ratio of a latency to its target."""
-    excess, binding = target.excess(option)
-    return replace(option, excess=excess, binding=binding)
+    target_ratio, binding = target.largest_ratio(option)
+    return replace(option, target_ratio=target_ratio, binding=binding)

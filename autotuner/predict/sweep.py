@@ -11,7 +11,7 @@ from autotuner.predict.disaggregated import (
     match_workers,
     pareto_prefill_workers,
     prefill_worker,
-    with_excess,
+    with_target_ratio,
 )
 from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.layout import Layout
@@ -129,7 +129,7 @@ def rank_options(
 
 def sort_key(option: ServingOption) -> tuple[bool, float]:
     """Options that meet the target first, by throughput per GPU; the others by how far they miss it."""
-    return (not option.meets_target, -option.throughput_per_gpu if option.meets_target else option.excess)
+    return (not option.meets_target, -option.throughput_per_gpu if option.meets_target else option.target_ratio)
 
 
 def _aggregated_options(
@@ -158,7 +158,7 @@ def _aggregated_options(
             price=hourly_price((pool,), prices),
             source=result.source,
         )
-        options.append(with_excess(option, target))
+        options.append(with_target_ratio(option, target))
     return options
 
 

@@ -48,7 +48,7 @@ class FixedIterationTimes:
 
 
 @dataclass(frozen=True)
-class World:
+class StartedEngine:
     """A simulated engine with its model loaded; `start_seconds` is how long it took to start."""
 
     shape: ModelShape
@@ -66,7 +66,7 @@ class World:
         return Scheduler(self.limits, self.iteration_times.step)
 
 
-def build_world(settings: Settings) -> World:
+def start_engine(settings: Settings) -> StartedEngine:
     """Plan memory and limits as an engine does at start; StartError if the model does not fit."""
     try:
         shape = model_shape(settings.model)
@@ -102,7 +102,7 @@ def build_world(settings: Settings) -> World:
         policy=cast("Policy", settings.policy),
     )
     start_seconds = settings.load_seconds * start_time_factor(settings.skew, parameters) + settings.faults.start_delay
-    return World(shape, plan, limits, _iteration_times(shape, settings, parameters), start_seconds)
+    return StartedEngine(shape, plan, limits, _iteration_times(shape, settings, parameters), start_seconds)
 
 
 def _skewed_parameters(settings: Settings, max_batched_tokens: int) -> SkewedParameters:
