@@ -502,7 +502,11 @@ Purpose = Literal["search", "baseline", "confirmation"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One launch of a candidate with its measurement. `started` and `ended` are Unix seconds."""
+    """One launch of a server with the configuration of one candidate, and what was measured on it.
+
+    A candidate that is launched again, to confirm it, has several trials. `number` counts the launches of a run from 1;
+    `started` and `ended` are Unix seconds.
+    """
 
     number: int
     candidate: Candidate
@@ -532,7 +536,7 @@ class Progress:
     """
 
     stage: Stage
-    trial: int
+    trial_number: int
     candidate: Candidate
     load_point: LoadPoint | None = None
     position: int = 0

@@ -62,6 +62,7 @@ class TimeEstimator:
         self._winner_load_points, self._beats_baseline = tuple(load_points), beats_baseline
 
     def _record_end(self, trial: Trial, now: float) -> None:
+        """Count a finished launch, and keep its duration and that of its end, for the estimate."""
         seconds = self._end_phase(now)
         if not trial.failed:
             self._end_durations.append(seconds)

@@ -88,15 +88,20 @@ class MeasuredEvaluator:
         return time.time()
 
     def evaluate(
-        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self,
+        candidate: Candidate,
+        load_plan: LoadPlan,
+        folder: Path,
+        trial_number: int = 0,
+        purpose: Purpose = "search",
     ) -> Measurement:
         """Measure `candidate`, and once more after a transient failure; see Evaluator."""
         trial_folder = TrialFolder(folder)
-        measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose).measure()
+        measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial_number, purpose).measure()
         failure = measurement.failure
         if failure is not None and failure.kind in TRANSIENT_FAILURES and not measurement.load_points:
             trial_folder.set_log_aside()
-            measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose).measure()
+            measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial_number, purpose).measure()
         if "load" in measurement.timings:
             self.expected_start_seconds = measurement.timings["start"]
         return measurement
@@ -127,7 +132,7 @@ class MeasuredLaunch:
         candidate: Candidate,
         load_plan: LoadPlan,
         folder: TrialFolder,
-        trial: int,
+        trial_number: int,
         purpose: Purpose,
     ) -> None:
         self.evaluator = evaluator
@@ -136,7 +141,7 @@ class MeasuredLaunch:
         self.load_plan = load_plan
         self.workload = evaluator.workload
         self.folder = folder
-        self.trial = trial
+        self.trial_number = trial_number
         self.purpose = purpose
         self.start_time = time.monotonic()
         self.source: Source = evaluator.source
@@ -153,7 +158,7 @@ class MeasuredLaunch:
         else:
             command = self.evaluator.render(spec)
             self.folder.save_command(spec, command)
-            log.debug("trial %d: %s", self.trial, command.replace("\\\n", "").strip())
+            log.debug("trial %d: %s", self.trial_number, command.replace("\\\n", "").strip())
         self._report_progress("starting", expected_seconds=self.evaluator.expected_start_seconds)
         try:
             with self.evaluator.launcher.launch(spec, self.folder.log) as server:
@@ -180,14 +185,14 @@ class MeasuredLaunch:
 
     def _wait_until_ready(self, server: Server, spec: ServerSpec | None) -> Failure | None:
         """Wait for the first token; return the failure if there is none."""
-        timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
+        start_timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
         try:
             with self._timed("start"):
                 identity = ready.wait_until_ready(
                     LogWatchedServer(server, self._startup_failure) if self.experiment.runtime.fail_fast else server,
                     ready_path=spec.ready_path if spec else "/v1/models",
                     model=self._served_model(spec),
-                    timeout=timeout if spec else EXTERNAL_READY_SECONDS,
+                    timeout=start_timeout if spec else EXTERNAL_READY_SECONDS,
                     endpoint=self.workload.endpoint,
                     headers=self.headers,
                 )
@@ -211,7 +216,7 @@ class MeasuredLaunch:
 
     def _run_load_plan(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.GpuMeter) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
-        timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
+        launch_timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
         target = (server.url, self._served_model(spec), self.experiment.model, self.headers)
         vocabulary = find_vocabulary(*target, self.workload)
         if vocabulary is not None and vocabulary.origin == "server":
@@ -220,9 +225,9 @@ class MeasuredLaunch:
         slo = self.experiment.slo
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress, meter=meter)
         for position, step in driver.steps():
-            remaining = timeout - (time.monotonic() - self.start_time)
+            remaining = launch_timeout - (time.monotonic() - self.start_time)
             if remaining < 0:
-                return timeout_failure(timeout, position - 1, total)
+                return timeout_failure(launch_timeout, position - 1, total)
             step = step.with_time_limit(load_point_seconds(remaining, position, total))
             try:
                 with self._timed("load"):
@@ -269,7 +274,9 @@ class MeasuredLaunch:
 
     def _report_progress(self, stage: Stage, **more: Any) -> None:
         total = self.load_plan.max_load_points
-        self.evaluator.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
+        self.evaluator.observe(
+            Progress(stage, self.trial_number, self.candidate, total=total, purpose=self.purpose, **more)
+        )
 
 
 def load_point_seconds(remaining: float, position: int, total: int) -> float:

@@ -89,10 +89,15 @@ class SimulatedEvaluator:
         return self._virtual_clock
 
     def evaluate(
-        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self,
+        candidate: Candidate,
+        load_plan: LoadPlan,
+        folder: Path,
+        trial_number: int = 0,
+        purpose: Purpose = "search",
     ) -> Measurement:
         """Simulate `candidate` under `load_plan`; see Evaluator."""
-        measurement = SimulatedLaunch(self, candidate, load_plan, folder, trial, purpose).simulate()
+        measurement = SimulatedLaunch(self, candidate, load_plan, folder, trial_number, purpose).simulate()
         self._virtual_clock += sum(measurement.timings.values())
         return measurement
 
@@ -144,14 +149,14 @@ class SimulatedLaunch:
         candidate: Candidate,
         load_plan: LoadPlan,
         folder: Path,
-        trial: int,
+        trial_number: int,
         purpose: Purpose,
     ) -> None:
         self.evaluator = evaluator
         self.candidate = candidate
         self.load_plan = load_plan
         self.folder = TrialFolder(folder) if evaluator.keep_records else None
-        self.trial = trial
+        self.trial_number = trial_number
         self.purpose = purpose
         self.results: list[LoadPointResult] = []
         self.timings: dict[str, float] = {}
@@ -197,11 +202,11 @@ class SimulatedLaunch:
     def _run_load_plan(self, server: VirtualServer) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
         experiment, total = self.evaluator.experiment, self.load_plan.max_load_points
-        timeout = experiment.optimization.timeout_per_iteration
+        launch_timeout = experiment.optimization.timeout_per_iteration
         for position, step in enumerate(iter(self.load_plan.ask, None), start=1):
-            remaining = timeout - sum(self.timings.values())
+            remaining = launch_timeout - sum(self.timings.values())
             if remaining < 0:
-                return timeout_failure(timeout, position - 1, total)
+                return timeout_failure(launch_timeout, position - 1, total)
             step = step.with_time_limit(load_point_seconds(remaining, position, total))
             durations = {"measuring": step.workload.duration, "warming-up": step.workload.warmup}
             report = partial(self._report_progress, load_point=step.load_point, position=position)
@@ -226,4 +231,6 @@ class SimulatedLaunch:
 
     def _report_progress(self, stage: Stage, **more: Any) -> None:
         total = self.load_plan.max_load_points
-        self.evaluator.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
+        self.evaluator.observe(
+            Progress(stage, self.trial_number, self.candidate, total=total, purpose=self.purpose, **more)
+        )

@@ -75,6 +75,7 @@ class RequestBuffer:
         return self.prebuilt.popleft() if self.prebuilt else next(self.requests)
 
     def _refill(self) -> None:
+        """Build up to 8 requests, then let the event loop run for 1 ms before the next ones."""
         missing = self.depth - len(self.prebuilt)
         built = list(islice(self.requests, min(8, missing)))
         self.prebuilt.extend(built)
@@ -259,6 +260,7 @@ class LoadPointRun:
 
 
 def _error_text(exchange: Exchange) -> str:
+    """The server's own error message, from an error object or the start of the body."""
     if exchange.error_message:
         return exchange.error_message
     text = b"".join(extract_body(exchange.times, exchange.pieces)[1])[:4096].decode("utf-8", "replace").strip()

@@ -157,6 +157,7 @@ class _ClosedLoopUser:
             self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:
+        """Record the result and send the next request, after a failure with exponential backoff."""
         succeeded = self.run.record_result(exchange)
         if self.conversations is not None:
             self._advance_conversation(self.conversations, exchange, succeeded)
@@ -215,6 +216,7 @@ class OpenLoop:
         self.pool.close()
 
     def _tick(self) -> None:
+        """Send every request that is due, then sleep until the next one; ends the schedule when no request is left."""
         now = monotonic()
         while self.next_due <= now:
             exchange = self.run.issue(self.next_due)
@@ -275,6 +277,7 @@ class OpenLoop:
             self._dispatch()
 
     def _on_done(self, connection: Connection, exchange: Exchange) -> None:
+        """Keep the connection if it is usable. A request whose connection was stale is sent again, before others."""
         if connection.usable:
             self.idle_connections.append(connection)
         else:

@@ -85,6 +85,7 @@ def fewest_gpus(
 def _load_curves(
     model: str, traffic: Traffic, software: Software, max_gpus: int | None, bundled_only: bool, gpu: str
 ) -> list[LoadCurve]:
+    """Load curves of layouts of up to MAX_WORKER_GPUS on one GPU type; DoesNotFitError where none holds the model."""
     usual, largest = MAX_WORKER_GPUS
     curves_up_to = partial(load_curves, model, find_gpu(gpu), traffic, software, bundled_only=bundled_only)
     try:
@@ -94,6 +95,10 @@ def _load_curves(
 
 
 def _sort_key(option: ServingOption, *, by_cost: bool, max_gpus: int | None) -> tuple[float, ...]:
+    """Options that meet the target first, then by cost or GPUs; those that miss it last, nearest first.
+
+    Misses of about the same ratio, within IDLE_TIME_MARGIN, count as equal, and fewer GPUs decide.
+    """
     if not option.meets_target:
         return (2, math.ceil(math.log(option.target_ratio) / math.log(IDLE_TIME_MARGIN)), option.gpus)
     exceeds_budget = max_gpus is not None and option.gpus > max_gpus

@@ -63,6 +63,7 @@ class StepTimes:
         return timer
 
     def _decode_timer(self, decodes: int) -> Callable[[int], float]:
+        """As `decode_time`: (cached tokens in total) -> seconds, with what does not depend on them computed once."""
         # Of a decode iteration only the attention depends on the context.
         rest = step_parts(self._operators.work([], decodes, 0), self._efficiencies, eager=False).total
         efficiencies, attention, power = self._efficiencies, self._operators.decode_attention, 1 / SMOOTH_MAX_POWER

@@ -135,6 +135,7 @@ def sort_key(option: ServingOption) -> tuple[bool, float]:
 def _aggregated_options(
     load_curve: LoadCurve, budget: int, target: LatencyTarget, prices: Prices
 ) -> list[ServingOption]:
+    """Replicas of one layout that use the `budget` of GPUs, an option for each concurrency per replica."""
     options, deployment, lookup = [], load_curve.deployment, MeasuredLookup(load_curve)
     layout = deployment.layout
     replicas = budget // layout.gpus
@@ -165,6 +166,7 @@ def _aggregated_options(
 def _disaggregated_options(
     curves: list[LoadCurve], decode_curves: list[LoadCurve], budget: int, target: LatencyTarget, prices: Prices
 ) -> list[ServingOption]:
+    """Prefill and decode workers of matching request rates within a `budget` of GPUs, at each decode batch."""
     prefills = pareto_prefill_workers(
         [prefill_worker(curve) for curve in curves if curve.deployment.layout.gpus < budget]
     )

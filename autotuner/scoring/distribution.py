@@ -83,6 +83,7 @@ def _summarize(
     adjusted: dict[str, float | None],
     adjusted_intervals: dict[str, tuple[float | None, float | None]] | None = None,
 ) -> Distribution:
+    """Statistics of samples in ascending order; `intervals` and `adjusted` ones are by name of the statistic."""
     n = len(ordered)
     p25, p50, p75, p90, p95, p99 = (float(ordered[percentile_rank(n, percent) - 1]) for percent in PERCENTS)
     return Distribution(

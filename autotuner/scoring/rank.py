@@ -387,6 +387,7 @@ def _geometric_mean(values: Sequence[float]) -> float:
 
 
 def _relative_gain(entry: _RankingEntry, defaults: Standing | None, objective: Objective) -> float | None:
+    """Utility of the candidate over that of the engine's own defaults, above 1 is better; None where not comparable."""
     standing = entry.standing
     if defaults is None or standing.source != defaults.source or not standing.value or not defaults.value:
         return None

@@ -93,7 +93,7 @@ def _client_checks(
     """
     delays = sorted(record.client_delay for record in successes if record.client_delay is not None)
     means = [*([fmean(delays)] if delays else []), observation.loop_lag_mean]
-    mean_delay = max((figure for figure in means if figure is not None), default=None)
+    mean_delay = max((mean for mean in means if mean is not None), default=None)
     mean_limit = max(MAX_CLIENT_DELAY_SECONDS, MAX_CLIENT_DELAY_SHARE * metrics.ttft.mean if metrics.ttft else 0.0)
     p99 = delays[percentile_rank(len(delays), 99) - 1] if delays else None
     p99_limit = max(max_client_seconds(slo), MAX_CLIENT_DELAY_SHARE * metrics.ttft.p99 if metrics.ttft else 0.0)

@@ -221,6 +221,7 @@ class _ScenarioSearch:
         return warmup, min(max(workload.duration, MIN_WINDOW_LATENCIES * latency), longest)
 
     def tell(self, result: LoadPointResult) -> None:
+        """Record a judged load point; the search does not hear of a first result that is unusable, and asks again."""
         is_second_attempt = any(load_of(result) == load_of(other) for other in self.results)
         self.results.append(result)
         load = load_of(result)
@@ -281,6 +282,7 @@ class _ScenarioSearch:
         return next((result for result in reversed(self.results) if result.load_point == point), None)
 
     def capacity(self) -> Capacity:
+        """The highest load that met the targets, or the knee, and the lowest load above it that was tried."""
         unit: Literal["rate", "concurrency"] = "rate" if self.load_plan.load_range.is_rate else "concurrency"
         if isinstance(self.search, Bracket):
             low, high = self.search.limits()

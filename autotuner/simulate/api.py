@@ -92,6 +92,7 @@ class Api:
         exchange.send(200, b"")
 
     def _generate(self, exchange: ServerExchange, endpoint: Endpoint) -> None:
+        """Handle a completion request: check it, draw its injected fault, and hand it to the engine."""
         generation = parse_request(endpoint, exchange.request.body, self._started_engine.shape.vocab_size)
         model = self._resolve_model(generation.model)
         self._check_length(generation)

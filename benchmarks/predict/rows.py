@@ -149,8 +149,8 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
         for row, d, g in zip(rows, deployments, generation, strict=True)
     ]
     return Arrays(
-        works=tuple(stack([work[0][index] for work in works]) for index in range(4)),
-        prompts=np.array([work[1] for work in works]),
+        works=tuple(stack([work[index] for work in works]) for index in range(4)),
+        prompts=np.array([work.prompts for work in works]),
         load=stack(loads),
         counts={
             "attention": layers(lambda k: k.cache_elements and not k.is_latent),
