@@ -108,6 +108,7 @@ def _launches_text(plan: Plan) -> str:
 
 
 def _launch_duration_text(plan: Plan) -> str:
+    """What one launch of the search takes: the start, how many load points, and how long each."""
     load, workload = plan.launch_load, plan.workload
     points = f"{load.points} load point{'' if load.points == 1 else 's'}"
     if load.max_points > load.points:

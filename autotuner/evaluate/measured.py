@@ -255,6 +255,7 @@ class MeasuredLaunch:
         deadline = time.monotonic() + EXIT_GRACE_SECONDS
         while (status := server.exit_status()) is None and time.monotonic() < deadline:
             time.sleep(0.05)
+        # a server that lives and answers 5xx is overloaded, not dead
         if status is None and probe_result == "fault":
             return None
         if spec is None:

@@ -77,8 +77,8 @@ def _unfit_reason(
             return error
     for layout in layouts(model_shape(model), MAX_SEARCHED_GPUS, gpu):
         try:
-            plan = software.deploy(model, gpu.name, layout).memory_plan
-            if layout.gpus > gpus and plan.sequence_capacity(traffic.isl + traffic.osl) >= 1:
+            memory_plan = software.deploy(model, gpu.name, layout).memory_plan
+            if layout.gpus > gpus and memory_plan.sequence_capacity(traffic.isl + traffic.osl) >= 1:
                 return DoesNotFitError(
                     f"'{model}' does not fit on {gpus} {gpu.name} GPU{'s' if gpus > 1 else ''}.",
                     why=f"The smallest layout that holds one request takes {layout.gpus} ({layout_label(layout)}).",

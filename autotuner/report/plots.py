@@ -144,6 +144,7 @@ def _draw_panel(
     ranking: Ranking,
     colours: dict[int, str],
 ) -> None:
+    """Draw the load points, their frontier and labels; a point's first two coordinates are x and y."""
     axes.set_xlabel(panel.label, color=INK)
     xs, ys = [point.coordinates[0] for point in panel_points], [point.coordinates[1] for point in panel_points]
     limit_is_near = xs and panel.limit and max(xs) / 4 <= panel.limit <= max(xs) * 4

@@ -40,6 +40,7 @@ def pool_candidates(trials: Iterable[Trial], experiment: Experiment) -> list[Poo
 
 
 def _pooled_candidate(launches: CandidateLaunches, experiment: Experiment) -> PooledCandidate:
+    """The candidate's launches as one trial, with one pooled result per load point."""
     purpose: Purpose = "baseline" if launches.primary_trial.purpose == "baseline" else "search"
     first = replace(launches.primary_trial, purpose=purpose)
     if all(trial.failed for trial in launches.trials):
@@ -60,6 +61,7 @@ def pooled_result(point: PooledLoadPoint) -> LoadPointResult:
 
 
 def _mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
+    """The metrics of one load point averaged over launches, one element each; counts are summed."""
     means: dict[str, Any] = {name: fmean(getattr(launch, name) for launch in metrics) for name in _RATES}
     means |= {name: _mean_distribution([getattr(launch, name) for launch in metrics]) for name in _DISTRIBUTIONS}
     tpot: Distribution | None = means["tpot"]

@@ -65,11 +65,11 @@ def half_width(
     gives a Student's t interval; it is no narrower than `launch_error`, the standard error of one launch's
     log utility, implies.
     """
-    groups = [
-        group for group in (variance_groups or (sample, *((other_sample,) if other_sample else ()))) if len(group) > 1
-    ]
-    degrees = sum(len(group) - 1 for group in groups)
-    pooled_sd = math.sqrt(sum(variance(group) * (len(group) - 1) for group in groups) / degrees) if degrees else 0.0
+    samples = variance_groups or (sample, *((other_sample,) if other_sample else ()))
+    repeated = [launches for launches in samples if len(launches) > 1]
+    degrees = sum(len(launches) - 1 for launches in repeated)
+    squares = sum(variance(launches) * (len(launches) - 1) for launches in repeated)
+    pooled_sd = math.sqrt(squares / degrees) if degrees else 0.0
     launch_half_width = max(t_quantile(degrees) * pooled_sd if degrees else 0.0, Z_95 * launch_error)
     return launch_half_width * math.sqrt(1 / len(sample) + (1 / len(other_sample) if other_sample else 0.0))
 

@@ -291,6 +291,7 @@ class _ScenarioSearch:
         return Capacity(self.scenario, unit, self.search.best_load, above, len(self.results), self._end_reason())
 
     def _end_reason(self) -> str:
+        """Why the search ended there, as shown after the capacity."""
         if any(result.verdict is Verdict.CLIENT_LIMITED for result in self.results):
             return "the load generator was the limit"
         if isinstance(self.search, Bracket):

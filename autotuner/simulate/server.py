@@ -68,7 +68,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _log_settings(settings: Settings, started_engine: StartedEngine) -> None:
-    shape, plan, limits = started_engine.shape, started_engine.memory_plan, started_engine.limits
+    shape, memory_plan, limits = started_engine.shape, started_engine.memory_plan, started_engine.limits
     LOG.info(
         "model %s: %.2fB parameters (%.2fB active), weights %s, KV cache %s",
         shape.name,
@@ -82,7 +82,7 @@ def _log_settings(settings: Settings, started_engine: StartedEngine) -> None:
     )
     if settings.skew.sd:
         LOG.info("costs distorted: sd %g, seed %d", settings.skew.sd, settings.skew.seed)
-    LOG.info("Loading weights: %.1f GiB per GPU", plan.weights / GIB)
+    LOG.info("Loading weights: %.1f GiB per GPU", memory_plan.weights / GIB)
     LOG.info("KV cache size: %d tokens", started_engine.kv_tokens)
     LOG.info(
         "Maximum concurrency for %d tokens per request: %.2fx",
