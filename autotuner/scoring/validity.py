@@ -150,10 +150,10 @@ def _cache_check(observation: Observation, successes: Sequence[RequestRecord]) -
     if observation.load_point.scenario.startswith(SHARED_PREFIX_SCENARIOS):
         return Check("cache-hits", None, "prefixes are shared on purpose", True)
     prompts = [prompt_tokens(record) for record in successes]
-    head_share = ALLOWED_CACHED_TOKENS * len(prompts) / sum(prompts) if any(prompts) else 0.0
-    max_share = min(max(MAX_CACHED_SHARE, head_share), CACHED_SHARE_CEILING)
+    template_share = ALLOWED_CACHED_TOKENS * len(prompts) / sum(prompts) if any(prompts) else 0.0
+    max_share = min(max(MAX_CACHED_SHARE, template_share), CACHED_SHARE_CEILING)
     limit = f"<= {max_share:.3g} of prompt tokens" + (
-        f", {ALLOWED_CACHED_TOKENS} a request" if max_share == head_share else ""
+        f", {ALLOWED_CACHED_TOKENS} a request" if max_share == template_share else ""
     )
     if any(record.cached_tokens is not None for record in successes):
         hits, total = float(sum(record.cached_tokens or 0 for record in successes)), float(sum(prompts))
