@@ -142,6 +142,7 @@ class Optimization(Section):
 
     `max_iterations` counts launches, the baseline's included; `patience` ends the search after that many
     launches without a gain. `confirm` is how often winner and baseline are launched again at the end.
+    `timeout_per_iteration` is how many seconds one launch may take, from its start to its last load point.
     The bayesian strategy uses `sampler`, and with `further_objectives` searches for the Pareto frontier.
     The simulated evaluator runs the simulated engine in virtual time, whatever the runtime. At most
     `parallel_trials` launches run side by side, each on GPUs of its own.

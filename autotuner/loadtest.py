@@ -136,11 +136,11 @@ def bench(
     served = endpoints.find_served_model(base_url, request_headers, model=model, endpoint=named_endpoint)
     experiment = _with_server_identity(experiment, served)
     workload = experiment.workload()
-    make_plan = load_plan or _precise_load_plan(experiment)
-    plan = CapacitySearch(experiment, gpus=1) if find_capacity else make_plan(workload)
+    make_load_plan = load_plan or _precise_load_plan(experiment)
+    chosen_plan = CapacitySearch(experiment, gpus=1) if find_capacity else make_load_plan(workload)
     vocabulary = find_vocabulary(base_url, served.model, experiment.model, request_headers, workload)
     is_simulated = served.is_simulated
-    test = LoadTest(base_url, experiment, plan, request_headers, is_simulated, vocabulary, folder, observe)
+    test = LoadTest(base_url, experiment, chosen_plan, request_headers, is_simulated, vocabulary, folder, observe)
     return test.run()
 
 

@@ -130,7 +130,7 @@ class RunSetup:
                 devices=devices,
                 gpu_count=self.engine.local_gpu_count,
                 closest_first=gpus.query_inventory().closest_first if devices else sorted,
-                is_virtual=self.is_simulated,
+                in_virtual_time=self.is_simulated,
             ) as parallel:
                 yield parallel
 
@@ -144,7 +144,7 @@ class RunSetup:
             launches=launches,
             start_seconds=self.engine.expected_start_seconds,
             gpus=tuple(self.engine.local_gpu_count(launch.candidate) for launch in launches) if self._uses_gpus else (),
-            is_virtual=self.is_simulated,
+            in_virtual_time=self.is_simulated,
         )
 
     @property

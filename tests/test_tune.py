@@ -148,4 +148,4 @@ def test_several_candidates_can_run_at_once_and_end_in_any_order(store):
 def test_whoever_watches_hears_of_each_finished_trial(store):
     events: list[Progress] = []
     run(store, Scripted(ANSWERS), events)
-    assert [(progress.stage, progress.trial) for progress in events] == [("finished", n) for n in (1, 2, 3)]
+    assert [(progress.stage, progress.trial_number) for progress in events] == [("finished", n) for n in (1, 2, 3)]

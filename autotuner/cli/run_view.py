@@ -49,7 +49,9 @@ class RunStatus:
         self.time_estimator.update(progress, now)
         if progress.stage == "measured" and progress.result is not None:
             self.rows.append(
-                load_point_row(self.judged_result(progress), progress.trial, progress.candidate, self.plan, self.names)
+                load_point_row(
+                    self.judged_result(progress), progress.trial_number, progress.candidate, self.plan, self.names
+                )
             )
         elif progress.stage == "finished" and progress.finished_trial is not None:
             self.trials.append(progress.finished_trial)
@@ -76,7 +78,7 @@ class RunStatus:
 
     def launch_label(self, progress: Progress) -> str:
         """Name of the launched candidate, marked if the launch confirms the winner."""
-        name = self.names.full_name(progress.candidate, progress.trial)
+        name = self.names.full_name(progress.candidate, progress.trial_number)
         return f"{name}, again to confirm the winner" if progress.purpose == "confirmation" else name
 
     def _rank(self) -> Ranking:
@@ -93,13 +95,13 @@ class RunStatus:
     @property
     def best_text(self) -> str:
         """The best candidate so far and its value of the objective."""
-        from autotuner.report.objective_text import figure_text
+        from autotuner.report.objective_text import objective_value_text
 
         best = self.ranking.winner
         if best is None:
             return "none that meets the targets" if self.trials else "none yet"
-        figure = figure_text(self.ranking.objective, best.value, self.ranking.unit, best.interval)
-        return f"{self.names.full_name(best.candidate)}: {figure}, {best.verdict} ({best.source})"
+        value_text = objective_value_text(self.ranking.objective, best.value, self.ranking.unit, best.interval)
+        return f"{self.names.full_name(best.candidate)}: {value_text}, {best.verdict} ({best.source})"
 
     @property
     def launch_count_text(self) -> str:
@@ -138,9 +140,8 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         self._status.update(progress, now)
         text = self._line_text(progress, now)
         if text:
-            display.progress(
-                f"[{progress.trial}/{max(progress.trial, self._status.time_estimator.total_launches)}] {text}"
-            )
+            total = max(progress.trial_number, self._status.time_estimator.total_launches)
+            display.progress(f"[{progress.trial_number}/{total}] {text}")
 
     def _line_text(self, progress: Progress, now: float) -> str:
         if progress.stage == "starting":
@@ -169,7 +170,7 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         if failure is not None:
             return f"failed, {failure.kind.value}: {failure.message}"
         time_left = self._status.time_left_text(now)
-        virtual = " of virtual time" if self._status.plan.is_virtual else ""
+        virtual = " of virtual time" if self._status.plan.in_virtual_time else ""
         duration = f"finished in {format_duration(trial.ended - trial.started)}{virtual}"
         return f"{duration}{f', {time_left}' if time_left else ''}; best so far: {self._status.best_text}"
 
@@ -190,7 +191,7 @@ class LiveRunView(LivePanel):
         now = self._clock()
         self._status.update(progress, now)
         under_way = {number: stage for number, stage in self._stages.items() if stage[0].stage != "finished"}
-        self._stages = {**under_way, progress.trial: (progress, now)}
+        self._stages = {**under_way, progress.trial_number: (progress, now)}
 
     def render(self) -> RenderableType:
         from rich.console import Group

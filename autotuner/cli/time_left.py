@@ -60,7 +60,7 @@ class TimeEstimator:
 
     def update(self, progress: Progress, now: float) -> None:
         """Record a progress event."""
-        launch = self._running.setdefault(progress.trial, RunningLaunch(now, now))
+        launch = self._running.setdefault(progress.trial_number, RunningLaunch(now, now))
         if progress.stage == "starting":
             launch.is_ready, launch.measured_points = False, []  # a second attempt of the same launch too
             self.is_confirming = self.is_confirming or progress.purpose == "confirmation"
@@ -71,13 +71,14 @@ class TimeEstimator:
             self._point_durations.setdefault(progress.load_point, []).append(launch.end_phase(now))
             launch.measured_points.append(progress.load_point)
         elif progress.stage == "finished" and progress.finished_trial is not None:
-            self._record_end(self._running.pop(progress.trial), progress.finished_trial, now)
+            self._record_end(self._running.pop(progress.trial_number), progress.finished_trial, now)
 
     def set_winner(self, load_points: Sequence[LoadPoint], *, beats_baseline: bool) -> None:
         """Set the load points of the best candidate so far, and whether it beats the baseline."""
         self._winner_load_points, self._beats_baseline = tuple(load_points), beats_baseline
 
     def _record_end(self, launch: RunningLaunch, trial: Trial, now: float) -> None:
+        """Count a finished launch, and keep its duration and that of its end, for the estimate."""
         seconds = launch.end_phase(now)
         if not trial.failed:
             self._end_durations.append(seconds)
@@ -129,7 +130,7 @@ class TimeEstimator:
 
     def remaining_seconds(self, now: float) -> float | None:
         """Estimated seconds until the run ends; None while unknown."""
-        if self.plan.is_virtual and not self._end_durations:
+        if self.plan.in_virtual_time and not self._end_durations:
             return None
         running = [self._launch_seconds_left(launch, now) for launch in self._running.values()]
         searches = self._remaining_searches * self._search_seconds()

@@ -172,6 +172,7 @@ def _term_paths(slo: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _fault_text(fault: dict[str, Any], merged: MergedConfig) -> str:
+    """One sentence for an error of pydantic's `errors()`: the option or key, what is wrong, the layer it came from."""
     loc = fault["loc"]
     if loc[:1] == ("parameters",):
         loc = loc[:2]

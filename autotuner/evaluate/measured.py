@@ -90,7 +90,7 @@ class MeasuredEvaluator:
         candidate: Candidate,
         load_plan: LoadPlan,
         folder: Path,
-        trial: int = 0,
+        trial_number: int = 0,
         purpose: Purpose = "search",
         devices: tuple[int, ...] = (),
     ) -> Measurement:
@@ -98,7 +98,7 @@ class MeasuredEvaluator:
         trial_folder = TrialFolder(folder)
 
         def measure() -> Measurement:
-            return MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose, devices).measure()
+            return MeasuredLaunch(self, candidate, load_plan, trial_folder, trial_number, purpose, devices).measure()
 
         measurement = measure()
         failure = measurement.failure
@@ -135,7 +135,7 @@ class MeasuredLaunch:
         candidate: Candidate,
         load_plan: LoadPlan,
         folder: TrialFolder,
-        trial: int,
+        trial_number: int,
         purpose: Purpose,
         devices: tuple[int, ...],
     ) -> None:
@@ -146,7 +146,7 @@ class MeasuredLaunch:
         self.load_plan = load_plan
         self.workload = evaluator.workload
         self.folder = folder
-        self.trial = trial
+        self.trial_number = trial_number
         self.purpose = purpose
         self.start_time = time.monotonic()
         self.source: Source = evaluator.source
@@ -163,7 +163,7 @@ class MeasuredLaunch:
         else:
             command = self.evaluator.render(spec)
             self.folder.save_command(spec, command)
-            log.debug("trial %d: %s", self.trial, command.replace("\\\n", "").strip())
+            log.debug("trial %d: %s", self.trial_number, command.replace("\\\n", "").strip())
         self._report_progress("starting", expected_seconds=self.evaluator.expected_start_seconds)
         try:
             with self.evaluator.launcher.launch(spec, self.folder.log) as server:
@@ -191,14 +191,14 @@ class MeasuredLaunch:
 
     def _wait_until_ready(self, server: Server, spec: ServerSpec | None) -> Failure | None:
         """Wait for the first token; return the failure if there is none."""
-        timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
+        start_timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
         try:
             with self._timed("start"):
                 identity = ready.wait_until_ready(
                     LogWatchedServer(server, self._startup_failure) if self.experiment.runtime.fail_fast else server,
                     ready_path=spec.ready_path if spec else "/v1/models",
                     model=self._served_model(spec),
-                    timeout=timeout if spec else EXTERNAL_READY_SECONDS,
+                    timeout=start_timeout if spec else EXTERNAL_READY_SECONDS,
                     endpoint=self.workload.endpoint,
                     headers=self.headers,
                 )
@@ -222,7 +222,7 @@ class MeasuredLaunch:
 
     def _run_load_plan(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.GpuMeter) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
-        timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
+        launch_timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
         target = (server.url, self._served_model(spec), self.experiment.model, self.headers)
         vocabulary = find_vocabulary(*target, self.workload)
         if vocabulary is not None and vocabulary.origin == "server":
@@ -231,9 +231,9 @@ class MeasuredLaunch:
         slo = self.experiment.slo
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress, meter=meter)
         for position, step in driver.steps():
-            remaining = timeout - (time.monotonic() - self.start_time)
+            remaining = launch_timeout - (time.monotonic() - self.start_time)
             if remaining < 0:
-                return timeout_failure(timeout, position - 1, total)
+                return timeout_failure(launch_timeout, position - 1, total)
             step = step.with_time_limit(load_point_seconds(remaining, position, total))
             try:
                 with self._timed("load"):
@@ -261,6 +261,7 @@ class MeasuredLaunch:
         deadline = time.monotonic() + EXIT_GRACE_SECONDS
         while (status := server.exit_status()) is None and time.monotonic() < deadline:
             time.sleep(0.05)
+        # a server that lives and answers 5xx is overloaded, not dead
         if status is None and probe_result == "fault":
             return None
         if spec is None:
@@ -280,7 +281,9 @@ class MeasuredLaunch:
 
     def _report_progress(self, stage: Stage, **more: Any) -> None:
         total = self.load_plan.max_load_points
-        self.evaluator.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
+        self.evaluator.observe(
+            Progress(stage, self.trial_number, self.candidate, total=total, purpose=self.purpose, **more)
+        )
 
 
 def load_point_seconds(remaining: float, position: int, total: int) -> float:

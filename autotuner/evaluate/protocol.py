@@ -28,13 +28,13 @@ class Evaluator(Protocol):
         candidate: Candidate,
         load_plan: LoadPlan,
         folder: Path,
-        trial: int = 0,
+        trial_number: int = 0,
         purpose: Purpose = "search",
         devices: tuple[int, ...] = (),
     ) -> Measurement:
         """Evaluate `candidate` under `load_plan`, and leave logs and raw records in `folder`.
 
         `devices` are the indexes of the GPUs that its server may use, best connected first; empty for any.
-        `trial` and `purpose` appear in progress reports. Engine failures are part of the measurement and never
+        `trial_number` and `purpose` appear in progress reports. Engine failures are part of the measurement and never
         raised; MachineError and RunStoreError are, because they would hit every other candidate too.
         """

@@ -58,7 +58,7 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
         devices: Sequence[int] = (),
         gpu_count: Callable[[Candidate], int] = lambda candidate: 0,
         closest_first: Callable[[Sequence[int]], Sequence[int]] = lambda indexes: indexes,
-        is_virtual: bool = False,
+        in_virtual_time: bool = False,
     ) -> None:
         self.create_evaluator = create_evaluator
         self.limit = limit
@@ -68,7 +68,7 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
         self.closest_first = closest_first
         self._free_devices = list(devices)
         self._has_devices = bool(devices)
-        self._slot_clocks = dict.fromkeys(range(limit), time.time()) if is_virtual else {}
+        self._slot_clocks = dict.fromkeys(range(limit), time.time()) if in_virtual_time else {}
         self._queue: deque[tuple[int, Launch, Path]] = deque()
         self._running: list[RunningTrial] = []
 

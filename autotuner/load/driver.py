@@ -75,6 +75,7 @@ class RequestBuffer:
         return self.prebuilt.popleft() if self.prebuilt else next(self.requests)
 
     def _refill(self) -> None:
+        """Build up to 8 requests, then let the event loop run for 1 ms before the next ones."""
         missing = self.depth - len(self.prebuilt)
         built = list(islice(self.requests, min(8, missing)))
         self.prebuilt.extend(built)
@@ -101,7 +102,7 @@ class LoadPointRun:
         spool: Spool,
         on_phase: Callable[[str], None],
     ) -> None:
-        depth = min(len(job.lanes) or 64, 256)
+        depth = min(len(job.closed_loop_users) or 64, 256)
         self.job = job
         self.warmup_requests = RequestBuffer(warmup_requests, depth if job.workload.warmup else 1)
         self.window_requests = RequestBuffer(window_requests, depth)
@@ -109,7 +110,7 @@ class LoadPointRun:
         self.on_phase = on_phase
         self.request_head = request_head(job.endpoint, job.workload.endpoint)
         self.max_requests = math.inf if job.max_requests is None else job.max_requests
-        self.give_up_failures = max(_MIN_GIVE_UP_FAILURES, len(job.lanes))
+        self.give_up_failures = max(_MIN_GIVE_UP_FAILURES, len(job.closed_loop_users))
         self.issued_count = 0
         self.unfinished_count = 0
         self.consecutive_failures = 0
@@ -259,6 +260,7 @@ class LoadPointRun:
 
 
 def _error_text(exchange: Exchange) -> str:
+    """The server's own error message, from an error object or the start of the body."""
     if exchange.error_message:
         return exchange.error_message
     text = b"".join(extract_body(exchange.times, exchange.pieces)[1])[:4096].decode("utf-8", "replace").strip()

@@ -98,8 +98,8 @@ class Job:
         return Path(self.folder, "stderr.txt")
 
     @property
-    def lanes(self) -> range:
-        """This worker's lanes of a closed loop, each with one request in flight; empty in an open loop."""
+    def closed_loop_users(self) -> range:
+        """This worker's users of a closed loop, each with one request in flight; empty in an open loop."""
         return range(self.worker_index, self.load_point.concurrency or 0, self.worker_count)
 
     @property

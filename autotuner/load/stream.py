@@ -152,6 +152,7 @@ def _read_event(data: dict[str, Any], time: float, decoded: DecodedResponse, eve
 
 
 def _read_choice(choice: dict[str, Any], event: _Event) -> None:
+    """Add one choice to its event: its characters of answer and reasoning, and its tokens if the server lists them."""
     delta = choice.get("delta") or choice.get("message")
     if delta is None:
         event.output_chars += _char_count(choice.get("text"))

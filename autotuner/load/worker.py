@@ -106,10 +106,10 @@ async def drive_load_point(
             worker_count=job.worker_count,
         )
 
-    def conversations_for_lane(lane: int) -> Conversations:
+    def conversations_for_user(user: int) -> Conversations:
         assert isinstance(scenario, Conversation)
-        lanes, overhead = point.concurrency or 1, fit.turn_overhead_tokens
-        return Conversations(scenario, conversation_prompts, lane, lanes, turn_overhead_tokens=overhead)
+        users, overhead = point.concurrency or 1, fit.turn_overhead_tokens
+        return Conversations(scenario, conversation_prompts, user, users, turn_overhead_tokens=overhead)
 
     async def wait_for_start() -> float:
         send({"ready": True})
@@ -122,7 +122,7 @@ async def drive_load_point(
     halt_task = asyncio.create_task(_halt_on_request(run, commands.stop_requested)) if commands else None
     try:
         is_conversation = isinstance(scenario, Conversation)
-        loop = _arrival_loop(job, run, dialer, conversations_for_lane if is_conversation else None)
+        loop = _arrival_loop(job, run, dialer, conversations_for_user if is_conversation else None)
         return await drive(run, loop, wait_for_start)
     finally:
         if halt_task is not None:
@@ -147,11 +147,11 @@ async def _token_fit(
 
 
 def _arrival_loop(
-    job: Job, run: LoadPointRun, dialer: Dialer, conversations_for_lane: Callable[[int], Conversations] | None
+    job: Job, run: LoadPointRun, dialer: Dialer, conversations_for_user: Callable[[int], Conversations] | None
 ) -> ArrivalLoop:
     point = job.load_point
     if point.rate is None:
-        return ClosedLoop(run, dialer, conversations_for_lane)
+        return ClosedLoop(run, dialer, conversations_for_user)
     offsets = arrivals.worker_share(
         arrivals.offsets(point, job.workload), job.workload.warmup, job.worker_index, job.worker_count
     )
@@ -161,7 +161,7 @@ def _arrival_loop(
 
 def _timestamp_every(job: Job) -> int:
     """One connection in this many gets kernel timestamps, so that about `_TIMESTAMPED_CONNECTIONS` do."""
-    connections = len(job.lanes) or 2 * (job.load_point.rate or 0.0) / job.worker_count
+    connections = len(job.closed_loop_users) or 2 * (job.load_point.rate or 0.0) / job.worker_count
     return max(1, round(connections / _TIMESTAMPED_CONNECTIONS))
 
 

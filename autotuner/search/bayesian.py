@@ -104,6 +104,7 @@ class BayesianSearch:
         self._open_candidates.pop(candidate.key, None)
 
     def _launch_result(self, trial: Trial) -> LaunchResult:
+        """Log utility by objective, and as constraint violation the worst margin to the targets, its sign turned."""
         standings = [self._standing(trial, objective) for objective in self.objectives]
         log_utilities = [
             math.log(OBJECTIVES[name].utility(standing.value))

@@ -63,6 +63,7 @@ class ConfirmedSearch:
         return SearchReport(stop_reason, report.skipped, len(self.problem.space.candidates))
 
     def _next_launch(self) -> Launch | None:
+        """The baseline, then the strategy's launches, then confirmations."""
         baseline = self.problem.baseline
         has_baseline = self._baseline_proposed or any(trial.purpose == "baseline" for trial in self._trials)
         if baseline is not None and not has_baseline:

@@ -218,6 +218,7 @@ class RacingSearch:
         return self.feasibility.any_feasible_probability(candidates, self._trials) <= STOP_PROBABILITY
 
     def _skip_reason(self, candidate: Candidate, upper_ratio: float, incumbent: Incumbent) -> str:
+        """Why a candidate is not launched; `upper_ratio` bounds its utility relative to the incumbent's."""
         has_forecast = self.posterior.forecasts.forecast(candidate) is not None
         if not has_forecast and self.posterior.is_predicted(candidate):
             return "predicted: the model does not fit"
@@ -232,6 +233,7 @@ class RacingSearch:
         return draws
 
     def _incumbent(self) -> Incumbent | None:
+        """The best candidate launched so far, and its log utility; None while none meets its targets."""
         winner = self._rank(self._trials).winner
         if winner is None:
             return None

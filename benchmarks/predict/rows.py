@@ -169,8 +169,11 @@ def arrays(
         for row, d, g in zip(rows, deployments, generation, strict=True)
     ]
     return Arrays(
-        works=tuple(stack([work[0][index] for work in works]) for index in range(4)),
-        prompts=np.array([work[1] for work in works]),
+        works=tuple(
+            stack([getattr(work, kind) for work in works])
+            for kind in ("decode", "single_prefill", "mixed", "batched_prefill")
+        ),
+        prompts=np.array([work.prompts for work in works]),
         load=stack(loads),
         counts={
             "attention": layers(lambda k: k.cache_elements and not k.is_latent),

@@ -164,7 +164,7 @@ def test_a_number_of_launches_is_never_below_the_one_under_way():
     estimator = TimeEstimator(made, (), 0.0)
     for now, progress in stream(made, World(), 3):
         estimator.update(progress, now)
-        assert progress.trial <= estimator.total_launches
+        assert progress.trial_number <= estimator.total_launches
 
 
 def test_more_confirmations_than_were_planned_are_counted_as_they_come():
@@ -173,7 +173,7 @@ def test_more_confirmations_than_were_planned_are_counted_as_they_come():
     for now, progress in stream(made, World(), confirmed=6):
         estimator.update(progress, now)
         estimator.set_winner(POINTS, beats_baseline=True)
-        assert estimator.total_launches == max(13, progress.trial)
+        assert estimator.total_launches == max(13, progress.trial_number)
     assert estimator.remaining_seconds(now) == 0.0
 
 

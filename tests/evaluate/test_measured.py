@@ -68,7 +68,7 @@ def measure(
     observe = progress_reports.append if progress_reports is not None else lambda progress: None
     evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), server_launcher, render_shell, observe)
     return evaluator.evaluate(
-        Candidate(subject.base_runtime, parameters), ListedLoads(evaluator.workload), folder, trial=3
+        Candidate(subject.base_runtime, parameters), ListedLoads(evaluator.workload), folder, trial_number=3
     )
 
 
@@ -94,7 +94,7 @@ def test_every_load_point_is_measured_on_one_launch(tmp_path: Path) -> None:
     stages = [(progress.stage, progress.position) for progress in progress_reports]
     points = [(stage, number) for number in (1, 2) for stage in ("warming-up", "measuring", "measured")]
     assert stages == [("starting", 0), ("ready", 0), *points, ("stopping", 0)]
-    assert {(progress.trial, progress.total) for progress in progress_reports} == {(3, 2)}
+    assert {(progress.trial_number, progress.total) for progress in progress_reports} == {(3, 2)}
 
 
 def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: Path) -> None:
@@ -102,6 +102,7 @@ def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {
         "command.sh",
         "server.log",
+        "environment.json",
         "records-1.npz",
         "records-2.npz",
     }

@@ -74,7 +74,7 @@ def test_a_launch_serves_every_load_point_and_is_called_simulated(tmp_path):
         *points,
         ("stopping", 0),
     ]
-    assert {(progress.trial, progress.total) for progress in progress_reports} == {(3, 2)}
+    assert {(progress.trial_number, progress.total) for progress in progress_reports} == {(3, 2)}
 
 
 def test_its_folder_holds_the_same_files_as_a_measured_one(tmp_path):

@@ -40,13 +40,13 @@ class ScriptedEvaluator:
         candidate: Candidate,
         load_plan: LoadPlan,
         folder: Path,
-        trial: int = 0,
+        trial_number: int = 0,
         purpose: Purpose = "search",
         devices: tuple[int, ...] = (),
     ) -> Measurement:
         folder.mkdir(parents=True, exist_ok=True)
-        self.observe(Progress("starting", trial, candidate, purpose=purpose))
-        logging.getLogger("autotuner.test").debug("trial %d on %s", trial, devices)
+        self.observe(Progress("starting", trial_number, candidate, purpose=purpose))
+        logging.getLogger("autotuner.test").debug("trial %d on %s", trial_number, devices)
         act = candidate.parameters.get("act")
         try:
             wait_for(folder.parent, candidate.parameters)

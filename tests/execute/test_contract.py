@@ -47,7 +47,7 @@ def test_a_submitted_launch_becomes_a_trial(executor_for, tmp_path: Path) -> Non
     assert (trial.number, trial.candidate, trial.purpose) == (7, launch(x=1).candidate, "baseline")
     assert trial.measurement.server == {"devices": [], "load_point": "D(1,1) @ 1", "folder": str(tmp_path / "7")}
     assert trial.started <= trial.ended
-    assert [(progress.stage, progress.trial) for progress in seen] == [("starting", 7)]
+    assert [(progress.stage, progress.trial_number) for progress in seen] == [("starting", 7)]
     assert executor.has_room
     assert executor.wait_for_trial() is None
 

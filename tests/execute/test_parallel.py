@@ -85,7 +85,7 @@ def test_leaving_the_block_lets_running_trials_clean_up(tmp_path: Path) -> None:
         running.submit(2, launch(x=1), tmp_path / "2")
         finish(running, 1)
         processes = [trial.process for trial in running._running]
-        while not any(progress.trial == 1 for progress in seen):
+        while not any(progress.trial_number == 1 for progress in seen):
             running._receive(running._running[0])
     assert [process.returncode for process in processes] == [130]
     assert (tmp_path / "1" / "cleaned-up").exists()
@@ -97,12 +97,12 @@ def test_progress_and_log_records_of_all_trials_arrive(tmp_path: Path, caplog: A
         running.submit(1, launch(x=1), tmp_path / "1")
         running.submit(2, launch(x=2), tmp_path / "2")
         finish(running, 2)
-    assert sorted(progress.trial for progress in seen) == [1, 2]
+    assert sorted(progress.trial_number for progress in seen) == [1, 2]
     assert sorted(caplog.messages) == ["trial 1 on ()", "trial 2 on ()"]
 
 
 def test_in_virtual_time_a_trial_starts_where_the_one_before_it_in_its_place_ended(tmp_path: Path) -> None:
-    with executor(2, is_virtual=True) as running:
+    with executor(2, in_virtual_time=True) as running:
         running.submit(1, launch(awaits="go"), tmp_path / "1")
         running.submit(2, launch(x=2), tmp_path / "2")
         second = finish(running, 1)[2]

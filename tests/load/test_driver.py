@@ -159,7 +159,7 @@ def test_max_requests_is_exact_and_the_window_ends_with_the_last(serve: Serve, d
     assert driven.outcome.window[1] == max(record.finished for record in driven.started)
 
 
-def test_fewer_max_requests_than_lanes_are_enough(serve: Serve, drive: Drive):
+def test_fewer_max_requests_than_users_are_enough(serve: Serve, drive: Drive):
     driven = drive(serve().url, max_requests=2, concurrency=8)
     assert len(driven.started) == 2
     assert driven.outcome.ended_early is None

@@ -23,8 +23,8 @@ from autotuner.predict.model_on_gpus import model_on_gpus
 from autotuner.predict.predict import Prediction, predict_closed_loop
 from autotuner.scoring import metrics
 from autotuner.simulate.settings import parse_settings
+from autotuner.simulate.started_engine import start_engine
 from autotuner.simulate.virtual_time import VirtualServer
-from autotuner.simulate.world import build_world
 
 EXTRAS = ("overhead", "wait_iterations", "host_per_token", "burst_share")
 DEPLOYMENTS = (
@@ -50,7 +50,7 @@ def predicted(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: in
 def simulated(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Metrics:
     settings = parse_settings(["--model", model, "--gpu", gpu, "--tp-size", str(tp)])
     point = LoadPoint(f"D({isl},{osl})", concurrency=concurrency)
-    observation = VirtualServer(settings, build_world(settings)).drive(LoadStep(Workload((point,), duration=120.0)))
+    observation = VirtualServer(settings, start_engine(settings)).drive(LoadStep(Workload((point,), duration=120.0)))
     return metrics.summarize(observation, Slo())
 
 
