@@ -6,6 +6,7 @@ from pathlib import Path
 import autotuner
 
 PACKAGE = Path(autotuner.__file__).parent
+TESTS = Path(__file__).parent
 
 FLOORS = [
     {"__main__"},
@@ -98,6 +99,17 @@ def test_modules_do_not_import_each_other_in_a_circle():
 
     for name in graph:
         visit(name, ())
+
+
+def test_what_tests_share_stands_in_no_test_module_and_no_conftest():
+    wrong = []
+    for path in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                names = {*str(node.module).split("."), *(alias.name for alias in node.names)}
+                if any(name.startswith("test_") or name == "conftest" for name in names):
+                    wrong.append(f"{path.relative_to(TESTS)} imports {node.module}")
+    assert not wrong
 
 
 def test_no_two_classes_of_the_package_have_one_name():

@@ -17,9 +17,7 @@ from autotuner.core import LoadStep, Progress, Verdict, Workload
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
 from autotuner.load import records
 from autotuner.search.launch import ListedLoads
-from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete, reset, serve, sse, status, token
-
-__all__ = ["serve"]
+from tests.servers import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
 
 pytestmark = pytest.mark.usefixtures("on_a_busy_machine")
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autotuner.cli import app
+from tests.servers import simulated_engine
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,10 @@ def finished_run(tmp_path_factory) -> Path:
     done = subprocess.run([str(command), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a simulated engine that runs already."""
+    with simulated_engine(tmp_path_factory.mktemp("sim")) as url:
+        yield url
