@@ -1,16 +1,34 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
 from hypothesis import settings
 
 from autotuner.scoring import validity
+from tests.guard import guarded
 from tests.servers import SIMULATED_MODEL, ScriptedResponses, Server, response_server, scripted_server, simulated_engine
 
 # an example that takes long on a busy machine shows nothing wrong
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with guarded(item):
+        return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "starts_processes" in getattr(item, "fixturenames", ()):
+            item.add_marker("processes")
+
+
+@pytest.fixture(scope="session")
+def starts_processes() -> None:
+    """A fixture that starts processes asks for this one, which marks the tests that use it `processes`."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,14 +63,14 @@ def serve_responses() -> Iterator[Callable[[ScriptedResponses], str]]:
 
 
 @pytest.fixture
-def sim_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def sim_url(tmp_path_factory: pytest.TempPathFactory, starts_processes: None) -> Iterator[str]:
     """A simulated engine that autotune did not start."""
     with simulated_engine(tmp_path_factory.mktemp("external")) as url:
         yield url
 
 
 @pytest.fixture
-def tiny_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tiny_url(tmp_path_factory: pytest.TempPathFactory, starts_processes: None) -> Iterator[str]:
     """The same with a model whose vocabulary is 512."""
     folder = tmp_path_factory.mktemp("tiny")
     config = {

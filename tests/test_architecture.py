@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import autotuner
 
 PACKAGE = Path(autotuner.__file__).parent
@@ -152,6 +154,7 @@ def test_the_loop_fits_one_screen():
     assert loop.end_lineno - loop.lineno < 40
 
 
+@pytest.mark.processes
 def test_the_help_page_needs_no_heavy_library():
     """What the command line imports at its top must stay light; commands import the rest themselves."""
     import subprocess

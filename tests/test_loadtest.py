@@ -19,7 +19,7 @@ from autotuner.load import records
 from autotuner.search.launch import ListedLoads
 from tests.servers import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
 
-pytestmark = pytest.mark.usefixtures("on_a_busy_machine")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine")]
 
 Serve = Callable[..., Server]
 DEFAULTS: dict[str, Any] = {

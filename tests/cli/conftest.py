@@ -45,7 +45,7 @@ def autotune(tmp_path, monkeypatch, on_a_busy_machine) -> Iterator[Callable[...,
 
 
 @pytest.fixture
-def installed(tmp_path) -> Callable[..., CommandResult]:
+def installed(tmp_path, starts_processes) -> Callable[..., CommandResult]:
     """Run the installed command in an empty folder."""
     command = Path(sys.executable).parent / "autotune"
 
@@ -76,7 +76,7 @@ SHORT = ("--duration", "2", "--warmup", "0.3")
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory) -> Path:
+def finished_run(tmp_path_factory, starts_processes) -> Path:
     """The runs folder of one short run on the simulated engine."""
     folder = tmp_path_factory.mktemp("finished")
     command = Path(sys.executable).parent / "autotune"
@@ -87,7 +87,7 @@ def finished_run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def sim(tmp_path_factory: pytest.TempPathFactory, starts_processes: None) -> Iterator[str]:
     """The URL of a simulated engine that runs already."""
     with simulated_engine(tmp_path_factory.mktemp("sim")) as url:
         yield url

@@ -14,6 +14,8 @@ import pytest
 from autotuner.load import records
 from tests.servers import QUICK, simulated_engine
 
+pytestmark = pytest.mark.processes
+
 
 def test_load_points_are_shown_as_a_table_with_checks(autotune, sim):
     ended = autotune("bench", sim, *QUICK, "--concurrency", "1,4")

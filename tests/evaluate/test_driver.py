@@ -20,6 +20,7 @@ from tests.servers import SIMULATED_MODEL, ReceivedRequest, Server, complete, st
 POINT = LoadPoint("D(20,5)", concurrency=1)
 
 
+@pytest.mark.processes
 def test_each_load_point_is_observed_recorded_and_reported(serve: Callable[..., Server]) -> None:
     points = tuple(LoadPoint("D(20,5)", concurrency=count) for count in (1, 2))
     workload = Workload(points, duration=5.0, warmup=0.0, max_requests=4)

@@ -17,6 +17,8 @@ from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Benchmark, Experiment, Model, Runtime
 from autotuner.launchers.process import ProcessLauncher, server_environment
 
+pytestmark = pytest.mark.processes
+
 Wait = Callable[[Callable[[], bool]], None]
 
 SLEEP = "import time; time.sleep(600)"

@@ -21,6 +21,8 @@ from autotuner.errors import ConfigError, MachineError
 from autotuner.load import Endpoint, MeasurementInterrupted, measure
 from tests.servers import ReceivedRequest, Server, complete
 
+pytestmark = pytest.mark.processes
+
 Serve = Callable[..., Server]
 POINT = LoadPoint("D(20,5)", concurrency=2)
 WORKLOAD = Workload((POINT,), duration=60.0, warmup=0.05, max_requests=6, request_timeout=5.0)
