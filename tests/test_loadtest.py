@@ -17,11 +17,9 @@ from autotuner.core import LoadStep, Progress, Verdict, Workload
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
 from autotuner.load import records
 from autotuner.search.launch import ListedLoads
-from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete, reset, serve, sse, status, token
+from tests.servers import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
 
-__all__ = ["serve"]
-
-pytestmark = pytest.mark.usefixtures("on_a_busy_machine")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine")]
 
 Serve = Callable[..., Server]
 DEFAULTS: dict[str, Any] = {

@@ -4,6 +4,10 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 CAMPAIGN = Path(__file__).parents[2] / "benchmarks" / "kill" / "campaign.py"
 
 

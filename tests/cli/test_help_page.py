@@ -89,6 +89,7 @@ def test_examples_are_commands_that_exist_on_lines_that_are_not_wrapped(path):
             command.make_context(rest[0], rest[1:], parent=context)
 
 
+@pytest.mark.processes
 def test_a_shell_reads_every_example():
     script = "\n".join(example.command for examples in EXAMPLES.values() for example in examples)
     subprocess.run(["bash", "-n", "-c", script], check=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 COMMAND = Path(sys.executable).parent / "autotune"
 AT_ONCE = ("--set", "runtime.extra_args=[--load-seconds, '0']")
 SHORT = ("--profile", "quick-test", "--duration", "1", "--warmup", "0.1", *AT_ONCE)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 DRIVER = '''
 """Four idle GPUs."""
 from types import SimpleNamespace

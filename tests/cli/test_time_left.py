@@ -10,7 +10,7 @@ from autotuner.core import Candidate, Failure, FailureKind, LoadPoint, Measureme
 from autotuner.experiment import Experiment
 from autotuner.search.launch import Launch
 from autotuner.search.plan import Plan
-from autotuner.search.space import Space
+from tests import factories
 
 LOADS = (1, 4, 16)
 START = 90.0
@@ -18,24 +18,16 @@ PLANNED = 25.0
 
 
 def experiment(objective: str = "minimize_latency", **optimization) -> Experiment:
-    return Experiment.model_validate(
-        {
-            "task_name": "t",
-            "model": {"id_or_path": "m"},
-            "base_runtime": "vllm",
-            "parameters": {"x": list(range(8))},
-            "optimization": {"objective": objective, **optimization},
-            "benchmark": {"traffic_scenarios": ["D(100,100)"], "num_concurrency": LOADS},
-        }
+    return factories.experiment(
+        base_runtime="vllm",
+        parameters={"x": list(range(8))},
+        optimization={"objective": objective, **optimization},
+        benchmark={"traffic_scenarios": ["D(100,100)"], "num_concurrency": LOADS},
     )
 
 
 def plan(searched: int = 8, virtual: bool = False, **changes) -> Plan:
-    question = experiment(**({"strategy": "grid_search"} | changes))
-    space = Space("vllm", question.parameters)
-    searches = tuple(Launch(candidate) for candidate in space.candidates[:searched])
-    baseline = (Launch(Candidate("vllm"), "baseline"),)
-    return Plan(space, question, baseline + searches, START, (1,) * (searched + 1), virtual)
+    return factories.plan(experiment(**({"strategy": "grid_search"} | changes)), searched, START, virtual)
 
 
 POINTS = tuple(LoadPoint("D(100,100)", concurrency=load) for load in LOADS)

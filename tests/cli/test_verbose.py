@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from autotuner.cli import app, display
-from tests.cli.test_bench import QUICK, sim  # noqa: F401
+from tests.servers import QUICK
 
 NAMES = ("autotuner", "httpx", "urllib3")
 
@@ -52,7 +52,7 @@ def test_nothing_is_logged_unless_asked(autotune):
     assert "layer " not in ended.err
 
 
-def test_requests_are_shown_without_credentials(autotune, sim):  # noqa: F811
+def test_requests_are_shown_without_credentials(autotune, sim):
     url = sim.replace("http://", "http://user:hunter2@")
     ended = autotune("bench", url, *QUICK, "--concurrency", "2", "--verbose")
     assert "httpx: HTTP Request: GET http://127.0.0.1" in ended.err

@@ -144,6 +144,7 @@ def test_an_example_is_yaml_and_a_configuration_among_them_is_tested(path):
     assert path.name in CONFIGURATION or not {"layers", "parameters", "slo", "optimization"} & set(data)
 
 
+@pytest.mark.processes
 def test_listing_profiles_loads_no_validator():
     code = (
         "import sys; from autotuner.config import TaskConfigFactory; TaskConfigFactory.list_profiles();"

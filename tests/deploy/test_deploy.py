@@ -82,6 +82,7 @@ def test_quoted_words_read_back_as_they_were(words):
     assert shlex.split(" ".join(group_by_flag(words))) == words
 
 
+@pytest.mark.processes
 @settings(max_examples=40, deadline=None)
 @given(WORDS, HOSTILE)
 def test_a_real_shell_reads_the_words_and_the_environment_as_they_were(words, value):
@@ -119,6 +120,7 @@ def test_a_secret_is_only_named(format):
     assert "hf_very_secret" not in text
 
 
+@pytest.mark.processes
 def test_a_pasted_secret_comes_from_the_shell():
     text = render(spec(argv=("bash", "-c", 'printf "%s\\0" "$HF_TOKEN"'), env={}), "shell")
     assert run_in_shell(text, HF_TOKEN="from outside") == ["from outside"]
@@ -129,6 +131,7 @@ def test_a_program_that_looks_like_an_assignment_is_still_a_program():
     assert text.startswith("'PATH=x' serve")
 
 
+@pytest.mark.processes
 def test_a_variable_no_shell_can_assign_goes_through_env():
     argv = ("python3", "-c", "import os; print(os.environ['a.b'], end='\\0')")
     text = render(spec(argv=argv, env={"a.b": "1; 2"}, secrets=()), "shell")

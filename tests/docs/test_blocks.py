@@ -79,6 +79,7 @@ def test_links_lead_somewhere(page):
     assert not broken
 
 
+@pytest.mark.processes
 def test_the_readme_has_the_two_commands_that_ci_runs_as_printed():
     commands = [
         subprocess.run(
@@ -89,6 +90,7 @@ def test_the_readme_has_the_two_commands_that_ci_runs_as_printed():
     assert commands == [".venv/bin/autotune run --profile quick-test", ".venv/bin/pytest"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", ["make_cli_reference.py", "make_profile_tables.py"])
 def test_what_is_made_from_the_program_is_current(script):
     subprocess.run([sys.executable, str(ROOT / "docs" / script), "--check"], check=True)

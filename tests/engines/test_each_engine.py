@@ -127,6 +127,7 @@ def test_the_two_uses_of_one_flag_on_sglang_exclude_each_other_in_a_candidate_on
     assert "both set --chunked-prefill-size" in str(sglang.rejection_reason(own, LaunchContext(model)))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("parameters", "runtime"),
     [

@@ -34,6 +34,8 @@ from autotuner.launchers.external import ExternalServer
 from autotuner.load import records
 from autotuner.search.launch import ListedLoads
 
+pytestmark = pytest.mark.processes
+
 QUICK = ("--load-seconds", "0")
 
 

@@ -14,6 +14,8 @@ from autotuner.experiment import Experiment
 from autotuner.launchers import launcher
 from autotuner.search.launch import ListedLoads
 
+pytestmark = pytest.mark.processes
+
 FIRST_FAILS = f"""#!/bin/sh
 if [ ! -e "$0.tried" ]; then touch "$0.tried"; echo "ERROR: %s"; exit 1; fi
 exec {sys.executable} "$@"

@@ -96,6 +96,7 @@ def test_its_times_are_virtual_and_add_up_on_its_clock(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("parameters", "kind"),
     [

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from autotuner.evaluate.trial_folder import MAX_LOG_BYTES, TrialFolder
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
+@pytest.mark.processes
 @given(words=st.lists(TEXT, max_size=4), value=TEXT)
 def test_the_command_survives_the_shell_whatever_is_in_it(tmp_path_factory, words: list[str], value: str) -> None:
     folder = TrialFolder(tmp_path_factory.mktemp("trial"))

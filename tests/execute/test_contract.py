@@ -16,6 +16,8 @@ from autotuner.execute.serial import SerialExecutor
 from autotuner.search.launch import Launch
 from tests.execute.evaluators import ScriptedEvaluator
 
+pytestmark = pytest.mark.processes
+
 
 def create(name: str, observe: Callable[[Progress], None], **options: Any) -> SerialExecutor | ParallelExecutor:
     if name == "serial":

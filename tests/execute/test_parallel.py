@@ -6,10 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from autotuner.core import Candidate, FailureKind, Progress, Trial, Value
 from autotuner.execute.parallel import ParallelExecutor
 from autotuner.search.launch import Launch
 from tests.execute.evaluators import ScriptedEvaluator
+
+pytestmark = pytest.mark.processes
 
 
 def executor(limit: int = 3, **options: Any) -> ParallelExecutor:

@@ -19,7 +19,7 @@ SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep
 
 
 @pytest.fixture
-def dead_owner():
+def dead_owner(starts_processes):
     """An owner that has ended."""
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
         start_time = owner.start_time(process.pid)

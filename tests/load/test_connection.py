@@ -18,7 +18,7 @@ from autotuner.load import connection
 from autotuner.load.connection import Dialer, Exchange, TimestampedConnection
 from autotuner.load.job import Address
 from autotuner.workload.requests import Request
-from tests.load.conftest import ReceivedRequest, Server, complete
+from tests.servers import ReceivedRequest, Server, complete
 
 Serve = Callable[..., Server]
 PEM = Path(__file__).with_name("localhost.pem")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.load.counters import counter_deltas, parse_prometheus, read_counters
-from tests.load.conftest import Server, complete
+from tests.servers import Server, complete
 
 VLLM = """\
 # HELP vllm:prefix_cache_queries_total Prefix cache queries, in terms of number of queried tokens.

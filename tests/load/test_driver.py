@@ -24,7 +24,7 @@ from autotuner.load.worker import drive_load_point
 from autotuner.workload import arrivals
 from autotuner.workload.prompts import DEFAULT_WORDS
 from autotuner.workload.tokenizer import PromptWords, too_few_words_error
-from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token, usage
+from tests.servers import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token, usage
 
 Serve = Callable[..., Server]
 

@@ -57,6 +57,7 @@ def test_a_header_with_a_line_break_is_refused():
         request_head(Endpoint("http://h", "m", {"X": "a\r\nY: b"}), "completions")
 
 
+@pytest.mark.processes
 def test_the_worker_imports_nothing_heavy():
     heavy = "numpy pandas pydantic rich typer httpx docker matplotlib"
     code = f"import sys, autotuner.load.worker; print(*(set({heavy.split()!r}) & set(sys.modules)))"

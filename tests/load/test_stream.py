@@ -12,27 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.load.stream import DecodedResponse, decode
-
-
-def sse(*events: object) -> bytes:
-    return b"".join(
-        b"data: " + (event if isinstance(event, bytes) else json.dumps(event).encode()) + b"\n\n" for event in events
-    )
-
-
-def text(content: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"id": "cmpl-1", "choices": [{"index": 0, "text": content, "finish_reason": finish, **more}]}
-
-
-def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
-    return {"id": "chatcmpl-1", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
-
-
-def usage(prompt: int, output: int) -> dict[str, Any]:
-    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-
-
-DONE = b"[DONE]"
+from tests.load.streams import DONE, delta, text, usage
+from tests.servers import sse
 
 
 def timed(body: bytes, *cuts: int) -> DecodedResponse:

@@ -9,7 +9,7 @@ from autotuner.report import plots
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.plots import draw_pareto
 from autotuner.scoring.pareto import AXES, pareto_points
-from tests.report.conftest import result
+from tests.factories import scored_result
 
 
 def picture(run, path):
@@ -42,7 +42,7 @@ def test_any_number_of_trials_gives_a_picture(make_run, tmp_path, objective, cou
 
 def test_a_relaunched_candidate_is_one_marker_with_metrics_pooled_over_launches(make_run, tmp_path, monkeypatch):
     run = make_run(loads=(16,))
-    again = replace(run.trials[1].measurement, load_points=(result(16, 0.062, 0.0066, run.experiment),))
+    again = replace(run.trials[1].measurement, load_points=(scored_result(16, 0.062, 0.0066, run.experiment),))
     run.trials.append(replace(run.trials[1], number=4, measurement=again, purpose="confirmation"))
     markers = []
     monkeypatch.setattr(

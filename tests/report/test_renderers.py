@@ -9,7 +9,7 @@ from autotuner.core import Candidate, GpuUse
 from autotuner.report.csv import csv_text
 from autotuner.report.markdown import markdown_report
 from autotuner.report.record import run_record
-from tests.report.conftest import Run, result
+from tests.factories import Run, scored_result
 
 
 def test_json_has_the_documented_shape(make_run):
@@ -130,7 +130,7 @@ def test_markdown_has_the_command_of_the_defaults_beside_the_winners(make_run):
 
 def repeated(run, number, ttft, tpot):
     """The run with one more launch of trial `number`, to confirm it, at its heaviest load point."""
-    again = result(16, ttft, tpot, run.experiment)
+    again = scored_result(16, ttft, tpot, run.experiment)
     trial = run.trials[number - 1]
     measurement = replace(trial.measurement, load_points=(again,))
     run.trials.append(replace(trial, number=len(run.trials) + 1, measurement=measurement, purpose="confirmation"))

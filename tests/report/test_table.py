@@ -4,7 +4,7 @@ import pytest
 
 from autotuner.core import Candidate, Check
 from autotuner.report.table import ALWAYS_SHOWN, Column, Table, ranking_table
-from tests.report.conftest import Run, result
+from tests.factories import Run, scored_result
 
 
 def test_one_row_per_candidate_at_its_best_load_point(make_run):
@@ -37,7 +37,7 @@ def launched_again(run, number, *figures):
     """The run with confirmations of trial `number`, each with (TTFT, TPOT) at 16 in flight."""
     trial = run.trials[number - 1]
     for ttft, tpot in figures:
-        again = result(16, ttft, tpot, run.experiment)
+        again = scored_result(16, ttft, tpot, run.experiment)
         measurement = dataclasses.replace(trial.measurement, load_points=(again,), failure=None)
         run.trials.append(
             dataclasses.replace(trial, number=len(run.trials) + 1, measurement=measurement, purpose="confirmation")

@@ -29,7 +29,7 @@ from autotuner.scoring.sequential import (
     precision_stop_rule,
     variance_ratio,
 )
-from tests.scoring.conftest import failed, record
+from tests.factories import failed, record
 
 STREAMS = 250
 STREAM_LENGTH = 600

@@ -23,7 +23,7 @@ from autotuner.errors import MachineError
 from autotuner.scoring.judge import judge
 from autotuner.search.bayesian import FAILURE_VIOLATION, INITIAL_DESIGN_SIZE, BayesianSearch, ParameterAxis
 from autotuner.search.space import Space
-from tests.search.problems import problem, rules
+from tests.factories import problem, rules
 
 SPACE = Space("sim", {"x": list(range(8)), "kind": ["a", "b", None], "flag": [True, False]})
 POINT = LoadPoint("D(100,100)", concurrency=1)

@@ -14,7 +14,7 @@ from autotuner.search.capacity import (
     IncumbentUtility,
     check_capacity,
 )
-from tests.search.problems import experiment, load_point_result
+from tests.factories import experiment, load_point_result
 
 SLO = {"ttft": 1.0, "attainment": 0.95}
 SCENARIO = "D(100,100)"

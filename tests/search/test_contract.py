@@ -5,7 +5,7 @@ import pytest
 from autotuner.core import Candidate, Measurement, Trial
 from autotuner.search.space import Space
 from autotuner.search.strategies import SEARCHERS
-from tests.search.problems import problem, rules
+from tests.factories import problem, rules
 
 PLAIN = Space("sim", {"tp-size": [1, 2, 4], "mem-fraction-static": [0.8, 0.85, 0.9], "x": [True, False]})
 # 3 tp sizes without y, and 3 sizes x 2 values of x with one of 3 values of y, some of which break a constraint

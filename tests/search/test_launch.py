@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from autotuner.core import Check, LoadPoint, LoadPointResult, Workload
 from autotuner.search.launch import ListedLoads
 from autotuner.search.margins import is_retryable
-from tests.search.problems import load_point_result
+from tests.factories import load_point_result
 
 POINTS = (LoadPoint("D(1,1)", concurrency=1), LoadPoint("D(1,1)", rate=2.0))
 

@@ -16,7 +16,7 @@ from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 from autotuner.search.strategies import searcher_for
 from autotuner.tune import tune
-from tests.search.problems import experiment, load_point_result
+from tests.factories import experiment, load_point_result
 
 SPACE = Space("sim", {"tp-size": [1], "a": [1, 2, 3, 4, 5], "b": [1, 2, 4, 8]})
 BASELINE = Candidate("sim", {})

@@ -16,7 +16,7 @@ from autotuner.rules import Rules
 from autotuner.search import space as space_module
 from autotuner.search.defaults import default_candidate
 from autotuner.search.space import Space
-from tests.search.problems import rules
+from tests.factories import rules
 
 CHUNKED: dict[str, Sequence[Value]] = {"tp-size": [1, 2], "tokens": [2048, 8192], "chunked": [True, False]}
 

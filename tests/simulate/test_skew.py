@@ -43,6 +43,7 @@ def test_factors_are_log_normal_around_one():
     assert statistics.stdev(logs) == pytest.approx(0.25, rel=0.05)
 
 
+@pytest.mark.processes
 def test_a_name_has_one_factor_in_every_process():
     code = "from autotuner.simulate.skew import Skew; print(Skew(3, 0.4).factor('block_size', 32))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
