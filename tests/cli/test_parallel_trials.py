@@ -22,6 +22,7 @@ DRIVER = '''
 from types import SimpleNamespace
 class NVMLError(Exception): pass
 NVML_P2P_CAPS_INDEX_NVLINK, NVML_P2P_STATUS_OK = 2, 0
+NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
 def nvmlInit(): pass
 def nvmlShutdown(): pass
 def nvmlSystemGetDriverVersion(): return "1.0"

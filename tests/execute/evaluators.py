@@ -45,10 +45,10 @@ class ScriptedEvaluator:
         devices: tuple[int, ...] = (),
     ) -> Measurement:
         folder.mkdir(parents=True, exist_ok=True)
-        self.observe(Progress("starting", trial_number, candidate, purpose=purpose))
-        logging.getLogger("autotuner.test").debug("trial %d on %s", trial_number, devices)
         act = candidate.parameters.get("act")
         try:
+            self.observe(Progress("starting", trial_number, candidate, purpose=purpose))
+            logging.getLogger("autotuner.test").debug("trial %d on %s", trial_number, devices)
             wait_for(folder.parent, candidate.parameters)
             if act in ERRORS:
                 raise ERRORS[str(act)]
