@@ -15,6 +15,7 @@ FLOORS = [
     {"tune", "report", "deploy", "forecaster"},
     {"evaluate"},
     {"load", "simulate", "launchers", "search"},
+    {"endpoints"},
     {"config", "workload", "engines", "scoring", "store"},
     {"rules", "predict"},
     {"experiment", "traces"},

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.core import ServerSpec
+from autotuner.endpoints.client import Client, NoAnswerError
+from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.models import list_models, unlisted_error
 from autotuner.engines.flags import FlagTable
 from autotuner.engines.protocol import Engine
-from autotuner.errors import ConfigError, MachineError
+from autotuner.errors import ConfigError
 from autotuner.experiment import Deployment, Experiment
 from autotuner.launchers.protocol import Server
+from autotuner.launchers.ready import require_model
 
 
 @dataclass(frozen=True)
@@ -32,25 +35,24 @@ class ExternalLauncher:
     starts_servers = False
 
     def __init__(self, deployment: Deployment) -> None:
-        self.url = deployment.url
+        self._deployment = deployment
+
+    @property
+    def url(self) -> str:
+        """The server's URL; ConfigError without one."""
+        if self._deployment.url is None:
+            raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
+        return self._deployment.url
 
     def preflight(self, experiment: Experiment, engine: Engine) -> None:
         """Check that the server at the URL answers and serves the model."""
-        from autotuner.launchers import ready
-
-        deployment = experiment.deployment
-        if deployment.url is None:
-            raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
         model = experiment.model.served_name or experiment.model.id_or_path
         try:
-            identity = ready.identify(deployment.url, headers=ready.request_headers(deployment))
-        except ready.NotReadyError as error:
-            raise MachineError(
-                f"Nothing that serves a model answers at {deployment.url}.",
-                why=str(error),
-                remedy="Start the server, or correct --url.",
-            ) from error
-        identity.require_model(model)
+            with Client(self.url, request_headers(experiment.deployment)) as client:
+                models = list_models(client)
+        except NoAnswerError as error:
+            raise unlisted_error(self.url, error) from error
+        require_model(models, model)
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
         """None: the flags of a running server are unknown; see Launcher."""
@@ -58,10 +60,4 @@ class ExternalLauncher:
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """The server at the URL; see Launcher."""
-        return self._attach()
-
-    @contextmanager
-    def _attach(self) -> Iterator[Server]:
-        if self.url is None:
-            raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
-        yield ExternalServer(self.url)
+        return nullcontext(ExternalServer(self.url))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 
 from autotuner.core import FailureKind
-from autotuner.errors import EngineError, MachineError
-from autotuner.experiment import Deployment
+from autotuner.errors import EngineError
 from autotuner.launchers import ServerExitedError, ready
 from autotuner.launchers.external import ExternalServer
-from tests.launchers.conftest import ScriptedResponses
+from autotuner.workload.prompts import EndpointKind
+from tests.endpoints.conftest import ScriptedResponses, Serve
 
 MODELS = json.dumps({"data": [{"id": "tiny", "owned_by": "vllm"}]})
 TOKEN = json.dumps({"choices": [{"text": "a"}]})
-Serve = Callable[[ScriptedResponses], str]
 
 
 def answers(**changed: list[tuple[int, str]]) -> ScriptedResponses:
@@ -24,7 +22,7 @@ def answers(**changed: list[tuple[int, str]]) -> ScriptedResponses:
     return ScriptedResponses(**(healthy | changed))
 
 
-def wait(url: str, *, timeout: float = 5.0, model: str = "tiny", endpoint: ready.Endpoint = "completions") -> None:
+def wait(url: str, *, timeout: float = 5.0, model: str = "tiny", endpoint: EndpointKind = "completions") -> None:
     ready.wait_until_ready(ExternalServer(url), ready_path="/health", model=model, timeout=timeout, endpoint=endpoint)
 
 
@@ -38,10 +36,6 @@ def test_a_chat_server_is_asked_for_a_chat(serve: Serve) -> None:
     responses = answers(**{"v1__chat__completions": [(200, TOKEN)]})
     wait(serve(responses), endpoint="chat")
     assert responses.requested_paths[-1] == "/v1/chat/completions"
-
-
-def test_a_url_may_end_in_v1(serve: Serve) -> None:
-    assert ready.identify(serve(answers()) + "/v1/").models == ("tiny",)
 
 
 def test_a_server_that_stays_silent_times_out_with_its_last_answer(serve: Serve) -> None:
@@ -95,26 +89,3 @@ def test_a_server_that_ends_meanwhile_is_seen_before_the_time_is_up() -> None:
     with pytest.raises(ServerExitedError) as caught:
         ready.wait_until_ready(Dead(), ready_path="/health", model="tiny", timeout=60)
     assert caught.value.exit_status == 3
-
-
-@pytest.mark.parametrize(
-    ("response", "expected"), [((200, TOKEN), "answer"), ((429, ""), "answer"), ((500, ""), "fault")]
-)
-def test_a_server_that_still_answers_is_told_from_one_that_fails(
-    serve: Serve, response: tuple[int, str], expected: str
-) -> None:
-    url = serve(answers(v1__completions=[response]))
-    assert ready.probe_server(url, "tiny", "completions", 2.0) == expected
-
-
-def test_a_server_that_is_gone_is_silent() -> None:
-    assert ready.probe_server("http://127.0.0.1:9", "tiny", "completions", 1.0) == "silence"
-
-
-def test_a_key_comes_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    deployment = Deployment(mode="external", headers={"X-Team": "a"}, api_key_env="SOME_KEY")
-    monkeypatch.setenv("SOME_KEY", "s3cret")
-    assert ready.request_headers(deployment) == {"X-Team": "a", "Authorization": "Bearer s3cret"}
-    monkeypatch.delenv("SOME_KEY")
-    with pytest.raises(MachineError, match="SOME_KEY is not set"):
-        ready.request_headers(deployment)

@@ -1,0 +1,86 @@
+"""The HTTP client that asks a running server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from autotuner.endpoints.address import Address
+from autotuner.endpoints.error_text import error_text
+from autotuner.endpoints.headers import check_headers, mask_secrets
+
+TIMEOUT_SECONDS = 5.0
+"""Seconds that a question may take which generates no token."""
+
+
+class NoAnswerError(Exception):
+    """A server gave no usable answer; `status` is its HTTP status, None without a response."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response to a question; `summary` has its status and the server's own words, without secrets."""
+
+    status: int
+    text: str
+    summary: str
+
+    def require_ok(self) -> None:
+        """NoAnswerError for any status but 200."""
+        if self.status != 200:
+            raise NoAnswerError(self.summary, self.status)
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON objects of the response, which may be an event stream; ValueError when there is anything else."""
+        if self.text.lstrip().startswith("{"):
+            events = [json.loads(self.text)]
+        else:
+            lines = (line.removeprefix("data:").strip() for line in self.text.splitlines() if line.startswith("data:"))
+            events = [json.loads(line) for line in lines if line not in ("", "[DONE]")]
+        if not all(isinstance(event, dict) for event in events):
+            raise ValueError("an event is not an object")
+        return events
+
+
+class Client(AbstractContextManager["Client"]):
+    """Asks one server, without a proxy and with the system's CA certificates, as the load generator does."""
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        import ssl
+
+        import httpx
+
+        address = Address.from_url(url)
+        self._headers = headers or {}
+        check_headers(self._headers)
+        self._http = httpx.Client(
+            base_url=address.base_url,
+            headers={"User-Agent": "autotune", **self._headers},
+            trust_env=False,
+            verify=ssl.create_default_context() if address.tls else False,  # loading certificates takes long
+        )
+
+    def __exit__(self, *exception: object) -> None:
+        self._http.close()
+
+    def ask(self, path: str, body: bytes | Mapping[str, Any] | None = None, timeout: float = TIMEOUT_SECONDS) -> Answer:
+        """Send a GET request, or with a JSON `body` a POST; NoAnswerError when none comes in `timeout` seconds."""
+        import httpx
+
+        content = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
+        try:
+            response = self._http.request(method, path, content=content, headers=headers, timeout=timeout)
+        except httpx.HTTPError as error:
+            reason = mask_secrets(str(error), self._headers) or type(error).__name__
+            raise NoAnswerError(f"{path} gave no answer: {reason}.") from error
+        words = mask_secrets(error_text(response.text), self._headers)
+        summary = f"{path} answered {response.status_code}"
+        return Answer(response.status_code, response.text, f"{summary}: {words}" if words else f"{summary}.")

@@ -1,0 +1,53 @@
+"""How a running server is asked, and what is said of its answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from autotuner.endpoints.client import Client, NoAnswerError
+from autotuner.errors import ConfigError
+from tests.endpoints.conftest import ScriptedResponses, Serve
+
+
+def test_every_request_has_the_headers_and_passes_no_proxy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    responses = ScriptedResponses(a=[(200, "one")])
+    with Client(serve(responses), {"X-Team": "search"}) as client:
+        assert [client.ask("/a").text, client.ask("/a", {"b": 1}).text] == ["one", "one"]
+    assert [headers["X-Team"] for headers in responses.requested_headers] == ["search", "search"]
+    assert responses.requested_headers[1]["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("body", "summary"),
+    [
+        (json.dumps({"error": {"message": "no s3cret"}}), "/a answered 401: no *****"),
+        (json.dumps({"detail": "no s3cret"}), "/a answered 401: no *****"),
+        ("no s3cret", "/a answered 401: no *****"),
+        ("", "/a answered 401."),
+    ],
+)
+def test_a_server_is_quoted_without_the_key(serve: Serve, body: str, summary: str) -> None:
+    with Client(serve(ScriptedResponses(a=[(401, body)])), {"Authorization": "Bearer s3cret"}) as client:
+        assert client.ask("/a").summary == summary
+
+
+def test_a_server_that_is_not_there_gives_no_answer() -> None:
+    with Client("http://127.0.0.1:9") as client, pytest.raises(NoAnswerError, match=r"/a gave no answer: .*refused"):
+        client.ask("/a")
+
+
+def test_a_server_that_stays_silent_gives_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(NoAnswerError, match="gave no answer: timed out"):
+            client.ask("/a", timeout=0.1)
+
+
+def test_what_is_not_an_address_is_not_asked() -> None:
+    with pytest.raises(ConfigError, match="not the address of a server"):
+        Client("localhost:8000")

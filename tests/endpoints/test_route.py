@@ -1,0 +1,35 @@
+"""Which route load is sent to."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotuner.endpoints.client import Client
+from autotuner.endpoints.route import choose_route
+from tests.endpoints.conftest import TOKEN, ScriptedResponses, Serve
+
+
+def chosen(url: str) -> str:
+    with Client(url) as client:
+        return choose_route(client, "m")
+
+
+@pytest.mark.parametrize("refusal", [400, 404, 405, 415, 422, 501])
+def test_a_server_that_only_chats_is_asked_to_chat(serve: Serve, refusal: int) -> None:
+    assert chosen(serve(ScriptedResponses(v1__completions=[(refusal, "no")], v1__chat__completions=[TOKEN]))) == "chat"
+
+
+def test_a_server_that_gives_tokens_is_asked_once(serve: Serve) -> None:
+    responses = ScriptedResponses(v1__completions=[TOKEN], v1__chat__completions=[TOKEN])
+    assert chosen(serve(responses)) == "completions"
+    assert responses.requested_paths == ["/v1/completions"]
+
+
+@pytest.mark.parametrize("chat", [(404, ""), (500, "oops"), (200, "<html>")])
+def test_a_server_that_gives_no_token_is_left_to_the_load(serve: Serve, chat: tuple[int, str]) -> None:
+    url = serve(ScriptedResponses(v1__completions=[(404, "no")], v1__chat__completions=[chat]))
+    assert chosen(url) == "completions"
+
+
+def test_a_server_that_is_not_there_is_left_to_the_load() -> None:
+    assert chosen("http://127.0.0.1:9") == "completions"
