@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, mask_credentials
 
 API_PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 """The path of each kind of endpoint."""
@@ -30,9 +30,13 @@ class Address:
             host, port = parts.hostname, parts.port
         except ValueError:
             host = port = None
-        if not host or port == 0 or parts.scheme not in ("http", "https"):
+        if not host or " " in host or port == 0 or parts.scheme not in ("http", "https"):
+            raise not_an_address(url)
+        if parts.username is not None:
             raise ConfigError(
-                f"'{url}' is not the address of a server.", remedy="Give one such as http://127.0.0.1:8000."
+                f"The address {mask_credentials(url)} holds a user name or a password.",
+                why="An address is printed and written to files.",
+                remedy="Leave them out, and send them as a header: Authorization: Basic, and both in Base64.",
             )
         tls = parts.scheme == "https"
         path = parts.path.rstrip("/").removesuffix("/v1")
@@ -48,6 +52,12 @@ class Address:
     def base_url(self) -> str:
         """The URL that `/v1/...` and `/metrics` are appended to."""
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
+
+
+def not_an_address(url: str) -> ConfigError:
+    """The error for a URL at which no server can be."""
+    what = f"'{mask_credentials(url)}' is not the address of a server."
+    return ConfigError(what, remedy="Give one such as http://127.0.0.1:8000.")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from autotuner.endpoints.address import Address
+from autotuner.endpoints.address import Address, not_an_address
 from autotuner.endpoints.error_text import error_text
 from autotuner.endpoints.headers import check_headers, mask_secrets
 
@@ -60,12 +60,12 @@ class Client(AbstractContextManager["Client"]):
         address = Address.from_url(url)
         self._headers = headers or {}
         check_headers(self._headers)
-        self._http = httpx.Client(
-            base_url=address.base_url,
-            headers={"User-Agent": "autotune", **self._headers},
-            trust_env=False,
-            verify=ssl.create_default_context() if address.tls else False,  # loading certificates takes long
-        )
+        verify = ssl.create_default_context() if address.tls else False  # loading certificates takes long
+        fields = {"User-Agent": "autotune", **self._headers}
+        try:
+            self._http = httpx.Client(base_url=address.base_url, headers=fields, trust_env=False, verify=verify)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise not_an_address(url) from error
 
     def __exit__(self, *exception: object) -> None:
         self._http.close()

@@ -29,3 +29,18 @@ def test_an_address_is_read_with_or_without_v1(url: str, base: str, authority: s
 def test_what_is_not_an_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="not the address"):
         Address.from_url(url)
+
+
+@pytest.mark.parametrize("credentials", ["user:hunter2", "hunter2", "user:hunter2@hunter2", ":hunter2"])
+def test_an_address_with_a_password_is_refused_and_not_repeated(credentials: str) -> None:
+    with pytest.raises(ConfigError, match="holds a user name or a password") as caught:
+        Address.from_url(f"http://{credentials}@a-host:8000/v1")
+    assert "hunter2" not in str(caught.value)
+    assert "http://***@a-host:8000/v1" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://user:hunter2@", "ftp://user:hunter2@host", "http://user:hunt/er2@host"])
+def test_a_password_in_what_is_not_an_address_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="is not the address of a server") as caught:
+        Address.from_url(url)
+    assert "hunt" not in str(caught.value)

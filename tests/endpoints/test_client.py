@@ -48,6 +48,14 @@ def test_a_server_that_stays_silent_gives_no_answer() -> None:
             client.ask("/a", timeout=0.1)
 
 
-def test_what_is_not_an_address_is_not_asked() -> None:
+@pytest.mark.parametrize("url", ["localhost:8000", "http://a b:8000", "http://a..b\N{SNOWMAN}/"])
+def test_what_is_not_an_address_is_not_asked(url: str) -> None:
     with pytest.raises(ConfigError, match="not the address of a server"):
-        Client("localhost:8000")
+        Client(url)
+
+
+def test_a_header_that_cannot_be_sent_is_refused_before_the_first_request(serve: Serve) -> None:
+    responses = ScriptedResponses(a=[(200, "")])
+    with pytest.raises(ConfigError, match="The header 'X-Key' begins or ends with a blank"):
+        Client(serve(responses), {"X-Key": "s3cret "})
+    assert not responses.requested_paths
