@@ -14,9 +14,17 @@ def chosen(url: str) -> str:
         return choose_route(client, "m")
 
 
-@pytest.mark.parametrize("refusal", [400, 404, 405, 415, 422, 501])
-def test_a_server_that_only_chats_is_asked_to_chat(serve: Serve, refusal: int) -> None:
-    assert chosen(serve(ScriptedResponses(v1__completions=[(refusal, "no")], v1__chat__completions=[TOKEN]))) == "chat"
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 405, 415, 422, 500, 501])
+@pytest.mark.parametrize("body", ["", "<html>", '{"error": {"message": "no"}}'])
+def test_a_server_that_only_chats_is_asked_to_chat(serve: Serve, status: int, body: str) -> None:
+    assert chosen(serve(ScriptedResponses(v1__completions=[(status, body)], v1__chat__completions=[TOKEN]))) == "chat"
+
+
+@pytest.mark.parametrize("status", [408, 429, 502, 503])
+def test_a_server_that_is_busy_keeps_its_better_route(serve: Serve, status: int) -> None:
+    responses = ScriptedResponses(v1__completions=[(status, "later")], v1__chat__completions=[TOKEN])
+    assert chosen(serve(responses)) == "completions"
+    assert responses.requested_paths == ["/v1/completions"]
 
 
 def test_a_server_that_gives_tokens_is_asked_once(serve: Serve) -> None:
