@@ -50,6 +50,7 @@ def run(
         _reject_changes(config_options, dry_run)
         _resume(resume or None, output, as_json, gate)
         return
+    display.relay_log()
     composition = config_options.compose()
     for warning in composition.warnings:
         display.warning(warning)
@@ -59,7 +60,6 @@ def run(
         return
     for note in composition.notes:
         display.note(note)
-    display.relay_log()
     session.preflight(output)
     _tune(create_run(composition, output), session, as_json, gate)
 

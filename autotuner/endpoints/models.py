@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 from autotuner.endpoints.client import Client, NoAnswerError
-from autotuner.endpoints.route import choose_route
-from autotuner.errors import EndpointError, UsageError
+from autotuner.endpoints.route import TIMEOUT_SECONDS, choose_route
+from autotuner.endpoints.token import request_token
+from autotuner.errors import EndpointError, UsageError, pluralize
 from autotuner.workload.prompts import EndpointKind
+
+log = logging.getLogger(__name__)
 
 SIMULATOR_OWNER = "autotune-sim"
 """The `owned_by` of models that the simulated engine lists."""
 
 UNAUTHORIZED_STATUSES = (401, 403)
+
+UNKNOWN_MODEL_STATUSES = (400, 404, 422)
+"""What servers answer to a request for a model that they do not serve."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,10 @@ class ModelList:
 
     def __str__(self) -> str:
         return ", ".join(self.names) or "nothing"
+
+    def includes(self, model: str) -> bool:
+        """Whether a model is listed, by its name or by a wildcard such as `openai/*`."""
+        return any(fnmatchcase(model, name.replace("[", "[[]")) for name in self.names)
 
 
 @dataclass(frozen=True)
@@ -56,11 +69,17 @@ def list_models(client: Client) -> ModelList:
 
 
 def find_served_model(
-    url: str, headers: Mapping[str, str], *, model: str | None = None, endpoint: EndpointKind | None = None
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    model: str | None = None,
+    endpoint: EndpointKind | None = None,
+    must_answer: bool = False,
 ) -> ServedModel:
     """Ask a server which model it serves, and choose the API route unless `endpoint` is given.
 
-    With `model` given, no error is raised for a server that does not answer: the load test reports it.
+    With `model` given, no error is raised for a server that does not answer, unless it `must_answer`: the load
+    test reports it. Nor need it list that model, as long as it does not refuse it: lists may be empty, or one page.
     UsageError when no model is given and the server lists several or none; EndpointError when it
     does not answer, refuses, or serves other models.
     """
@@ -68,32 +87,47 @@ def find_served_model(
         try:
             models = list_models(client)
         except NoAnswerError as error:
-            if model is None:
-                raise unlisted_error(url, error) from error
-            models = ModelList((model,))
+            if model is None or (must_answer and (error.status is None or error.status >= 500)):
+                raise _unlisted_error(url, error) from error
             if error.status is None:
-                endpoint = endpoint or "completions"
-        name = _choose_model(models, url, model)
-        return ServedModel(name, endpoint or choose_route(client, name), models.is_simulated)
+                return ServedModel(model, endpoint or "completions", is_simulated=False)
+            models = ModelList(("*",))
+        name = model or _only_model(models, url)
+        endpoint = endpoint or choose_route(client, name)
+        if not models.includes(name):
+            _require_not_refused(client, url, models, name, endpoint)
+        return ServedModel(name, endpoint, models.is_simulated)
 
 
-def _choose_model(models: ModelList, url: str, model: str | None) -> str:
-    """`model` if the server lists it, without `model` the only one it lists; else an error."""
-    if model is None:
-        if len(models.names) == 1:
-            return models.names[0]
-        what = f"{url} serves {len(models.names)} models." if models.names else f"{url} lists no model."
-        raise UsageError(what, why=f"They are: {models}." if models.names else "", remedy="Choose one with --model.")
-    if model not in models.names:
+def _only_model(models: ModelList, url: str) -> str:
+    if len(models.names) == 1 and "*" not in models.names[0]:
+        return models.names[0]
+    what = f"{url} serves {pluralize(len(models.names), 'model')}." if models.names else f"{url} lists no model."
+    raise UsageError(what, why=f"They are: {models}." if models.names else "", remedy="Choose one with --model.")
+
+
+def _require_not_refused(client: Client, url: str, models: ModelList, model: str, endpoint: EndpointKind) -> None:
+    """EndpointError when the server refuses a model that it does not list; a warning when it does not refuse it."""
+    try:
+        answer = request_token(client, model, endpoint, TIMEOUT_SECONDS)
+    except NoAnswerError:
+        answer = None
+    if answer is not None and answer.status in UNKNOWN_MODEL_STATUSES:
         raise EndpointError(
             f"{url} does not serve '{model}'.",
-            why=f"It serves: {models}.",
+            why=f"It serves: {models}. {answer.summary}",
             remedy="Give the name that the server has with --model, or start the server with that model.",
         )
-    return model
+    _warn(f"{url} does not list '{model}', which is asked for all the same. It lists: {models}.")
 
 
-def unlisted_error(url: str, error: NoAnswerError) -> UsageError | EndpointError:
+@cache
+def _warn(message: str) -> None:
+    """Log a warning, once however often the server is asked."""
+    log.warning(message)
+
+
+def _unlisted_error(url: str, error: NoAnswerError) -> UsageError | EndpointError:
     """The error for a server that does not list its models."""
     if error.status in UNAUTHORIZED_STATUSES:
         return EndpointError(

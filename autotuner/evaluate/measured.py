@@ -184,7 +184,7 @@ class MeasuredLaunch:
             with self._timed("start"):
                 models = ready.wait_until_ready(
                     LogWatchedServer(server, self._startup_failure) if self.experiment.runtime.fail_fast else server,
-                    ready_path=spec.ready_path if spec else "/v1/models",
+                    ready_path=spec.ready_path if spec else None,
                     model=self._served_model(spec),
                     timeout=timeout if spec else EXTERNAL_READY_SECONDS,
                     endpoint=self.workload.endpoint,

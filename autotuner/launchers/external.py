@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.core import ServerSpec
-from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.endpoints.headers import request_headers
-from autotuner.endpoints.models import list_models, unlisted_error
+from autotuner.endpoints.models import find_served_model
 from autotuner.engines.flags import FlagTable
 from autotuner.engines.protocol import Engine
 from autotuner.errors import ConfigError
 from autotuner.experiment import Deployment, Experiment
 from autotuner.launchers.protocol import Server
-from autotuner.launchers.ready import require_model
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,10 @@ class ExternalLauncher:
         return self._deployment.url
 
     def preflight(self, experiment: Experiment, engine: Engine) -> None:
-        """Check that the server at the URL answers and serves the model."""
+        """Check that the server at the URL answers, and does not refuse the model."""
         model = experiment.model.served_name or experiment.model.id_or_path
-        try:
-            with Client(self.url, request_headers(experiment.deployment)) as client:
-                models = list_models(client)
-        except NoAnswerError as error:
-            raise unlisted_error(self.url, error) from error
-        require_model(models, model)
+        headers, endpoint = request_headers(experiment.deployment), experiment.benchmark.endpoint
+        find_served_model(self.url, headers, model=model, endpoint=endpoint, must_answer=True)
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
         """None: the flags of a running server are unknown; see Launcher."""

@@ -31,7 +31,7 @@ MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.25
 
 def require_model(models: ModelList, model: str) -> None:
     """Raise EngineError of kind wrong-model when `model` is not served."""
-    if model not in models.names:
+    if not models.includes(model):
         raise EngineError(
             Failure(
                 FailureKind.WRONG_MODEL,
@@ -44,7 +44,7 @@ def require_model(models: ModelList, model: str) -> None:
 def wait_until_ready(
     server: Server,
     *,
-    ready_path: str,
+    ready_path: str | None,
     model: str,
     timeout: float,
     endpoint: EndpointKind = "completions",
@@ -52,19 +52,34 @@ def wait_until_ready(
 ) -> ModelList:
     """Wait until the server is healthy, lists the model and has generated one token.
 
+    `ready_path` is None for a server that runs already, which may list the model or not as long as it generates.
     ServerExitedError when the server ends meanwhile, TimeoutError with its last response after
     `timeout` seconds, EngineError when it serves another model or refuses a request.
     """
     deadline = time.monotonic() + timeout
     with Client(server.url, headers) as client:
-        _poll_until(server, deadline, lambda: client.ask(ready_path).require_ok())
-        models = _poll_until(server, deadline, lambda: list_models(client))
-        require_model(models, model)
+        models = None
+        if ready_path is not None:
+            _poll_until(server, deadline, lambda: client.ask(ready_path).require_ok())
+            models = _poll_until(server, deadline, lambda: list_models(client))
+            require_model(models, model)
         timer = RefusalTimer()
-        _poll_until(
-            server, deadline, lambda: _require_token(client, model, endpoint, deadline - time.monotonic(), timer)
-        )
-    return models
+        try:
+            _poll_until(
+                server, deadline, lambda: _require_token(client, model, endpoint, deadline - time.monotonic(), timer)
+            )
+        except EngineError:
+            if models is None and (listed := _list_if_any(client)).names:
+                require_model(listed, model)
+            raise
+        return models or _list_if_any(client)
+
+
+def _list_if_any(client: Client) -> ModelList:
+    try:
+        return list_models(client)
+    except NoAnswerError:
+        return ModelList(())
 
 
 def _poll_until(server: Server, deadline: float, probe: Callable[[], Result]) -> Result:

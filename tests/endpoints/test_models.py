@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from autotuner.endpoints.client import Client
@@ -32,9 +34,45 @@ def test_several_models_are_named(serve: Serve) -> None:
     assert find_served_model(url, {}, model="b").model == "b"
 
 
-def test_a_model_that_is_not_served_is_told_what_is(serve: Serve) -> None:
-    with pytest.raises(EndpointError, match=r"does not serve 'c'\. It serves: a, b"):
-        find_served_model(serve(ScriptedResponses(v1__models=models("a", "b"))), {}, model="c")
+@pytest.mark.parametrize("refusal", [(404, "no such model"), (400, '{"detail": "no such model"}'), (422, "")])
+def test_a_model_that_is_neither_listed_nor_taken_is_told_what_is(serve: Serve, refusal: tuple[int, str]) -> None:
+    url = serve(ScriptedResponses(v1__models=models("a", "b"), v1__completions=[refusal]))
+    with pytest.raises(
+        EndpointError, match=r"does not serve 'c'\. It serves: a, b\. /v1/completions answered"
+    ) as caught:
+        find_served_model(url, {}, model="c")
+    assert ("no such model" in str(caught.value)) == bool(refusal[1])
+
+
+PAGE = (200, json.dumps({"data": [{"id": "a"}], "has_more": True, "last_id": "a"}))
+
+
+@pytest.mark.parametrize("listed", [(200, '{"data": []}'), models("a", "b")[0], PAGE])
+@pytest.mark.parametrize("answer", [TOKEN, (429, "later"), (500, "not yet")])
+def test_a_model_that_is_not_listed_is_asked_for_with_a_warning(
+    serve: Serve, caplog: pytest.LogCaptureFixture, listed: tuple[int, str], answer: tuple[int, str]
+) -> None:
+    url = serve(ScriptedResponses(v1__models=[listed], v1__completions=[answer]))
+    for _ in range(2):
+        assert find_served_model(url, {}, model="c") == ServedModel("c", "completions", is_simulated=False)
+    assert [record.message.startswith(f"{url} does not list 'c'") for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("wildcard", ["*", "openai/*", "openai/gpt-?"])
+def test_a_wildcard_lists_what_it_matches_and_names_none(
+    serve: Serve, caplog: pytest.LogCaptureFixture, wildcard: str
+) -> None:
+    url = serve(ScriptedResponses(v1__models=models(wildcard), v1__completions=[TOKEN]))
+    assert find_served_model(url, {}, model="openai/gpt-5").model == "openai/gpt-5"
+    assert not caplog.records
+    if "*" in wildcard:
+        with pytest.raises(UsageError, match=r"They are: .*\*\. Choose one with --model"):
+            find_served_model(url, {})
+
+
+def test_a_name_with_brackets_is_a_name(serve: Serve) -> None:
+    assert ModelList(("a[1]",)).includes("a[1]")
+    assert not ModelList(("a[1]",)).includes("a1")
 
 
 @pytest.mark.parametrize("answer", [(404, ""), (200, "<html>"), (200, "[]"), (200, '{"data": 3}'), (200, "3")])
@@ -58,3 +96,5 @@ def test_a_server_that_is_not_there_is_left_to_the_load_when_the_model_is_known(
     with pytest.raises(EndpointError, match="Nothing that serves a model answers"):
         find_served_model("http://127.0.0.1:9", {})
     assert find_served_model("http://127.0.0.1:9", {}, model="m").model == "m"
+    with pytest.raises(EndpointError, match="Nothing that serves a model answers"):
+        find_served_model("http://127.0.0.1:9", {}, model="m", must_answer=True)

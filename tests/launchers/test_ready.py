@@ -89,3 +89,27 @@ def test_a_server_that_ends_meanwhile_is_seen_before_the_time_is_up() -> None:
     with pytest.raises(ServerExitedError) as caught:
         ready.wait_until_ready(Dead(), ready_path="/health", model="tiny", timeout=60)
     assert caught.value.exit_status == 3
+
+
+@pytest.mark.parametrize("listed", [(404, ""), (200, '{"data": []}'), (200, '{"data": [{"id": "other"}]}')])
+def test_a_server_that_runs_already_need_not_list_its_model(serve: Serve, listed: tuple[int, str]) -> None:
+    server = ExternalServer(serve(answers(v1__models=[listed], v1__completions=[(503, "loading"), (200, TOKEN)])))
+    models = ready.wait_until_ready(server, ready_path=None, model="tiny", timeout=5.0)
+    assert models.names == (("other",) if "other" in listed[1] else ())
+
+
+@pytest.mark.parametrize(
+    ("listed", "kind"),
+    [
+        ((200, '{"data": [{"id": "other"}]}'), FailureKind.WRONG_MODEL),
+        ((200, '{"data": []}'), FailureKind.UNHEALTHY),
+        ((404, ""), FailureKind.UNHEALTHY),
+    ],
+)
+def test_a_refusal_of_a_running_server_is_explained_by_what_it_lists(
+    serve: Serve, listed: tuple[int, str], kind: FailureKind
+) -> None:
+    server = ExternalServer(serve(answers(v1__models=[listed], v1__completions=[(404, "no such model")])))
+    with pytest.raises(EngineError) as caught:
+        ready.wait_until_ready(server, ready_path=None, model="tiny", timeout=5.0)
+    assert caught.value.failure.kind is kind
