@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from dataclasses import dataclass
 
@@ -97,7 +96,7 @@ class _ChatProbe:
         request = {"model": self.model, "prompt": " ".join(DEFAULT_WORDS), "add_special_tokens": False}
         try:
             answer = self.client.ask("/tokenize", request, self.timeout)
-            tokens = json.loads(answer.text)["tokens"] if answer.status == 200 else None
+            tokens = answer.json()["tokens"] if answer.status == 200 else None
         except (NoAnswerError, ValueError, KeyError, TypeError):
             return None
         if not isinstance(tokens, list) or set(map(type, tokens)) != {int}:

@@ -37,16 +37,27 @@ class Answer:
         if self.status != 200:
             raise NoAnswerError(self.summary, self.status)
 
+    def json(self) -> Any:
+        """The JSON of the response; ValueError when it is none."""
+        return _parse_json(self.text)
+
     def events(self) -> list[dict[str, Any]]:
         """The JSON objects of the response, which may be an event stream; ValueError when there is anything else."""
         if self.text.lstrip().startswith("{"):
-            events = [json.loads(self.text)]
+            events = [self.json()]
         else:
             lines = (line.removeprefix("data:").strip() for line in self.text.splitlines() if line.startswith("data:"))
-            events = [json.loads(line) for line in lines if line not in ("", "[DONE]")]
+            events = [_parse_json(line) for line in lines if line not in ("", "[DONE]")]
         if not all(isinstance(event, dict) for event in events):
             raise ValueError("an event is not an object")
         return events
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deeply") from error
 
 
 class Client(AbstractContextManager["Client"]):

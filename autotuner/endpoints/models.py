@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ def model_cards(client: Client) -> list[dict[str, Any]]:
     answer = client.ask("/v1/models")
     answer.require_ok()
     try:
-        return [{**card, "id": str(card["id"])} for card in json.loads(answer.text)["data"]]
+        return [{**card, "id": str(card["id"])} for card in answer.json()["data"]]
     except (ValueError, KeyError, TypeError) as error:
         raise NoAnswerError("/v1/models did not answer with a list of models.", answer.status) from error
 
