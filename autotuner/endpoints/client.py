@@ -6,11 +6,17 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from autotuner.endpoints.address import Address, not_an_address
 from autotuner.endpoints.error_text import error_text
 from autotuner.endpoints.headers import check_headers, mask_secrets
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_ANSWER_BYTES = 32 << 20
 
 TIMEOUT_SECONDS = 5.0
 """Seconds that a question may take which generates no token."""
@@ -88,10 +94,25 @@ class Client(AbstractContextManager["Client"]):
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
         try:
-            response = self._http.request(method, path, content=content, headers=headers, timeout=timeout)
+            with self._http.stream(method, path, content=content, headers=headers, timeout=timeout) as response:
+                text = self._read(response, monotonic() + timeout)
         except httpx.HTTPError as error:
             reason = mask_secrets(str(error), self._headers) or type(error).__name__
             raise NoAnswerError(f"{path} gave no answer: {reason}.") from error
-        words = mask_secrets(error_text(response.text), self._headers)
+        words = mask_secrets(error_text(text), self._headers)
         summary = f"{path} answered {response.status_code}"
-        return Answer(response.status_code, response.text, f"{summary}: {words}" if words else f"{summary}.")
+        return Answer(response.status_code, text, f"{summary}: {words}" if words else f"{summary}.")
+
+    @staticmethod
+    def _read(response: httpx.Response, deadline: float) -> str:
+        """Read a body; the HTTP library's time-out is for each read, and a stream of pings would never end."""
+        import httpx
+
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            if monotonic() > deadline:
+                raise httpx.ReadTimeout("the answer did not end in time")
+            if len(body) > MAX_ANSWER_BYTES:
+                raise httpx.ReadError("the answer is too long")
+        return body.decode("utf-8", "replace")

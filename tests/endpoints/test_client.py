@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from autotuner.endpoints import client as client_module
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.errors import ConfigError
 from tests.endpoints.conftest import ScriptedResponses, Serve
@@ -46,6 +52,42 @@ def test_a_server_that_stays_silent_gives_no_answer() -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with Client(url) as client, pytest.raises(NoAnswerError, match="gave no answer: timed out"):
             client.ask("/a", timeout=0.1)
+
+
+@contextlib.contextmanager
+def endless(piece: bytes, pause: float) -> Iterator[str]:
+    """The URL of a server whose answers never end."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(piece)
+                    time.sleep(pause)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("piece", "pause", "timeout", "reason"),
+    [(b": ping\n\n", 0.02, 0.2, "did not end in time"), (b" " * 65536, 0.0, 60.0, "is too long")],
+)
+def test_an_answer_without_an_end_is_none(
+    piece: bytes, pause: float, timeout: float, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1 << 20)
+    with endless(piece, pause) as url, Client(url) as client, pytest.raises(NoAnswerError, match=reason):
+        client.ask("/a", timeout=timeout)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "http://a b:8000", "http://a..b\N{SNOWMAN}/"])
