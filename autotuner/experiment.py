@@ -92,6 +92,8 @@ class Deployment(Section):
     def _check_url(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError("must be an address such as http://127.0.0.1:8000")
+        if url is not None and "@" in url.split("/")[2]:
+            raise ValueError("must hold no user name and password, which are written to files: send them as a header")
         return url
 
 

@@ -241,15 +241,25 @@ def scripted_server(
         server.stop()
 
 
+ONE_TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
+
+
+def served_models(*names: str, owner: str = "vllm") -> list[tuple[int, str]]:
+    """What a server of these models answers to /v1/models."""
+    return [(200, json.dumps({"data": [{"id": name, "owned_by": owner} for name in names]}))]
+
+
 class ScriptedResponses:
     """What a small HTTP server says to each path: (status, body) in turn, the last for ever."""
 
     def __init__(self, **by_name: list[tuple[int, str]]) -> None:
         self.by_path = {f"/{name.replace('__', '/')}": responses for name, responses in by_name.items()}
         self.requested_paths: list[str] = []
+        self.requested_headers: list[dict[str, str]] = []
 
-    def respond(self, path: str) -> tuple[int, str]:
+    def respond(self, path: str, headers: dict[str, str]) -> tuple[int, str]:
         self.requested_paths.append(path)
+        self.requested_headers.append(headers)
         responses = self.by_path.get(path, [(404, "")])
         return responses.pop(0) if len(responses) > 1 else responses[0]
 
@@ -260,7 +270,7 @@ def response_server(responses: ScriptedResponses) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = responses.respond(self.path)
+            status, body = responses.respond(self.path, dict(self.headers))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body.encode())))
             self.end_headers()
@@ -280,3 +290,6 @@ def response_server(responses: ScriptedResponses) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+ServeResponses = Callable[[ScriptedResponses], str]

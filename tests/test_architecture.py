@@ -18,6 +18,7 @@ FLOORS = [
     {"tune", "report", "execute", "forecaster"},
     {"evaluate"},
     {"load", "simulate", "launchers", "search", "deploy"},
+    {"endpoints"},
     {"config", "workload", "engines", "scoring", "runs"},
     {"rules", "predict"},
     {"experiment", "traces"},

@@ -51,6 +51,7 @@ def run(
         display.relay_log()
         _tune(Session.resume(resume or None, output), as_json, gate)
         return
+    display.relay_log()
     composition = config_options.compose()
     for warning in composition.warnings:
         display.warning(warning)
@@ -61,7 +62,6 @@ def run(
         return
     for note in composition.notes:
         display.note(note)
-    display.relay_log()
     _tune(Session.start(composition, output), as_json, gate)
 
 

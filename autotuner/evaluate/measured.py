@@ -27,6 +27,8 @@ from autotuner.core import (
     Workload,
     ignore_progress,
 )
+from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.token import probe_token
 from autotuner.engines import Engine, LaunchContext, Phase
 from autotuner.errors import EngineError, MachineError
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
@@ -40,9 +42,6 @@ log = logging.getLogger(__name__)
 
 EXTERNAL_READY_SECONDS = 30.0
 """Time for a server that autotune did not start to answer its first request."""
-
-PROBE_TIMEOUT_SECONDS = 30.0
-"""Time for an idle server to produce one token after a load point with errors."""
 
 EXIT_GRACE_SECONDS = 5.0
 """How long to wait for a failing server to exit: engines take a while to exit after their core has died."""
@@ -159,7 +158,7 @@ class MeasuredLaunch:
         """Launch the server, wait until it is ready, drive every load point, stop it."""
         spec = self._spec()
         if spec is None:
-            self.headers = ready.request_headers(self.experiment.deployment)
+            self.headers = request_headers(self.experiment.deployment)
         else:
             command = self.evaluator.render(spec)
             self.folder.save_command(spec, command)
@@ -194,9 +193,9 @@ class MeasuredLaunch:
         start_timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
         try:
             with self._timed("start"):
-                identity = ready.wait_until_ready(
+                models = ready.wait_until_ready(
                     LogWatchedServer(server, self._startup_failure) if self.experiment.runtime.fail_fast else server,
-                    ready_path=spec.ready_path if spec else "/v1/models",
+                    ready_path=spec.ready_path if spec else None,
                     model=self._served_model(spec),
                     timeout=start_timeout if spec else EXTERNAL_READY_SECONDS,
                     endpoint=self.workload.endpoint,
@@ -211,7 +210,7 @@ class MeasuredLaunch:
         except EngineError as error:
             return error.failure
         if spec is None:
-            self.source = "simulated" if identity.is_simulated else "measured"
+            self.source = "simulated" if models.is_simulated else "measured"
         self.server_info.update(self.evaluator.engine.parse_server_info(self.folder.read_log()))
         self.folder.mark_log()
         self._report_progress("ready")
@@ -254,15 +253,14 @@ class MeasuredLaunch:
         has_errors = any(record.error not in (None, CUT_OFF_ERROR) for record in observation.records)
         if server.exit_status() is None and not has_errors and not observation.abort_reason:
             return None
-        timeout = min(PROBE_TIMEOUT_SECONDS, self.workload.request_timeout)
-        probe_result = ready.probe_server(server.url, endpoint.model, self.workload.endpoint, timeout, self.headers)
-        if probe_result == "answer":
+        outcome = probe_token(endpoint, self.workload.endpoint, self.workload.request_timeout)
+        if outcome in ("token", "refusal"):
             return None
         deadline = time.monotonic() + EXIT_GRACE_SECONDS
         while (status := server.exit_status()) is None and time.monotonic() < deadline:
             time.sleep(0.05)
         # a server that lives and answers 5xx is overloaded, not dead
-        if status is None and probe_result == "fault":
+        if status is None and outcome == "fault":
             return None
         if spec is None:
             return _unreachable_failure(server, FailureKind.HUNG_UNDER_LOAD, observation.abort_reason or "")

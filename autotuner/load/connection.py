@@ -14,7 +14,7 @@ from typing import cast
 
 from httptools import HttpParserError
 
-from autotuner.load.job import Address
+from autotuner.endpoints.address import Address
 from autotuner.load.response import Response
 from autotuner.workload.requests import Request
 

@@ -1,8 +1,8 @@
 """`python -m autotuner.load.worker`: drives one load point in a process of its own.
 
 Reads a job as one line of JSON on stdin, then the commands of worker_protocol.py, and exits when
-stdin ends. Writes one JSON object per line on stdout: the chat token fit, readiness, each phase, and
-the outcome at the end. Request records are written to the job's folder as requests finish.
+stdin ends. Writes one JSON object per line on stdout: readiness, each phase, and the outcome at the
+end. Request records are written to the job's folder as requests finish.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from autotuner.errors import ConfigError
 from autotuner.load import spool
 from autotuner.load.connection import Dialer
 from autotuner.load.driver import ArrivalLoop, DriveOutcome, LoadPointRun, drive
 from autotuner.load.job import Job
 from autotuner.load.loops import ClosedLoop, OpenLoop
 from autotuner.load.priority import driver_priority
-from autotuner.load.probe import ChatTokenFit, fit_chat_tokens
 from autotuner.load.worker_protocol import CommandReader
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.conversations import Conversations
@@ -50,9 +48,6 @@ def main() -> None:
     try:
         with driver_priority(), asyncio.Runner(loop_factory=_event_loop_factory()) as runner:
             outcome = runner.run(_drive_under_parent(job, leftover))
-    except ConfigError as error:
-        _send({"refused": {"what": error.what, "why": error.why, "remedy": error.remedy}})
-        return
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(transcriber, signal.SIGKILL)
@@ -76,7 +71,7 @@ async def drive_load_point(
     workload, point = job.workload, job.load_point
     dialer = Dialer(job.endpoint.address, workload.request_timeout, timestamp_every=_timestamp_every(job))
     scenario = scenarios.parse(point.scenario)
-    fit = await _token_fit(job, dialer, send, commands) if workload.endpoint == "chat" else ChatTokenFit()
+    fit = job.token_fit
 
     def prompts(phase: str) -> Prompts:
         return Prompts(
@@ -133,17 +128,6 @@ async def drive_load_point(
 async def _halt_on_request(run: LoadPointRun, stop_requested: asyncio.Event) -> None:
     await stop_requested.wait()
     run.halt()
-
-
-async def _token_fit(
-    job: Job, dialer: Dialer, send: Callable[[dict[str, Any]], None], commands: CommandReader | None
-) -> ChatTokenFit:
-    """Fit the server's chat token costs in the first worker, for all: their prompts must be the same."""
-    if job.worker_index and commands is not None:
-        return ChatTokenFit.from_json(await commands.wait_for_fit())
-    fit = await fit_chat_tokens(job, dialer)
-    send({"fit": asdict(fit)})
-    return fit
 
 
 def _arrival_loop(

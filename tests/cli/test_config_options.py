@@ -57,6 +57,11 @@ def test_a_named_model_is_checked_and_kept(serve_responses: Serve) -> None:
     assert with_served_model(external(url, model_name="b")).model_name == "b"
     served = external(url, model_name="/models/b", overrides={"model": {"served_name": "b"}})
     assert compose(with_served_model(served)).experiment.model.id_or_path == "/models/b"
+
+
+def test_a_named_model_that_the_server_refuses_is_an_error(serve: Serve) -> None:
+    listed = [(200, json.dumps({"data": [{"id": "a"}, {"id": "b"}]}))]
+    url = serve(ScriptedResponses(v1__models=listed, v1__completions=[(404, "no such model")]))
     with pytest.raises(EndpointError, match=r"does not serve 'c'\. It serves: a, b"):
         with_served_model(external(url, model_name="c"))
 

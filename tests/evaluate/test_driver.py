@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from autotuner.core import LoadPoint, Workload
+from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.experiment import Model, Slo
-from autotuner.launchers.token_ids import Vocabulary
 from autotuner.search.launch import ListedLoads
 from tests.servers import SIMULATED_MODEL, ReceivedRequest, Server, complete, status
 

@@ -15,6 +15,8 @@ import pytest
 
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Value
 from autotuner.deploy.shell import render_shell
+from autotuner.endpoints.client import Client
+from autotuner.endpoints.models import list_models
 from autotuner.engines import engine
 from autotuner.engines.sim import Sim
 from autotuner.evaluate import measured
@@ -236,7 +238,8 @@ def test_a_server_that_runs_already_is_measured_and_left_running(tmp_path: Path,
     assert measurement.spec is None
     assert measurement.source == "simulated", "a simulated server stays simulated, whatever it is called"
     assert len(measurement.load_points) == 2
-    assert ready.identify(sim_url).models
+    with Client(sim_url) as client:
+        assert list_models(client).names
 
 
 def test_a_server_with_a_small_vocabulary_gets_no_other_token_ids(tmp_path: Path, tiny_url: str) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from autotuner.endpoints.address import Address
 from autotuner.load import connection
 from autotuner.load.connection import Dialer, Exchange, TimestampedConnection
-from autotuner.load.job import Address
 from autotuner.workload.requests import Request
 from tests.servers import ReceivedRequest, Server, complete
 
