@@ -59,9 +59,9 @@ def test_a_named_model_is_checked_and_kept(serve_responses: Serve) -> None:
     assert compose(with_served_model(served)).experiment.model.id_or_path == "/models/b"
 
 
-def test_a_named_model_that_the_server_refuses_is_an_error(serve: Serve) -> None:
+def test_a_named_model_that_the_server_refuses_is_an_error(serve_responses: Serve) -> None:
     listed = [(200, json.dumps({"data": [{"id": "a"}, {"id": "b"}]}))]
-    url = serve(ScriptedResponses(v1__models=listed, v1__completions=[(404, "no such model")]))
+    url = serve_responses(ScriptedResponses(v1__models=listed, v1__completions=[(404, "no such model")]))
     with pytest.raises(EndpointError, match=r"does not serve 'c'\. It serves: a, b"):
         with_served_model(external(url, model_name="c"))
 
