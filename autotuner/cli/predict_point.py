@@ -184,8 +184,8 @@ def _memory_rows(plan: MemoryPlan) -> list[dict[str, Any]]:
 def _check_target(performance: Performance, target: LatencyTarget) -> None:
     from autotuner.errors import NoFeasibleError
 
-    excess, binding = target.excess(performance)
-    if excess > 1:
+    target_ratio, binding = target.largest_ratio(performance)
+    if target_ratio > 1:
         latency, limit = getattr(performance, binding), getattr(target, binding)
         raise NoFeasibleError(
             f"The target is not met: {binding} is {format_latency(latency)}, not {format_latency(limit)}.",

@@ -74,8 +74,8 @@ def decode_worker(load_curve: LoadCurve, batch: int) -> DecodeWorker:
 
 
 def _prompt_kv_bytes(load_curve: LoadCurve) -> float:
-    plan = load_curve.deployment.memory_plan
-    return load_curve.traffic.isl * plan.kv_bytes_per_token + plan.kv_bytes_per_sequence
+    memory_plan = load_curve.deployment.memory_plan
+    return load_curve.traffic.isl * memory_plan.kv_bytes_per_token + memory_plan.kv_bytes_per_sequence
 
 
 def transfer_seconds(prefill: PrefillWorker, decode: DecodeWorker, gpus: int) -> float:

@@ -64,10 +64,10 @@ def _unfit_reason(question: Question, gpu: GpuSpec, gpus: int, errors: Sequence[
     tokens = question.traffic.isl + question.traffic.osl
     for layout in layouts(model_shape(question.model), MAX_SEARCHED_GPUS, gpu):
         try:
-            plan = question.load_curve(gpu.name, layout).deployment.memory_plan
+            memory_plan = question.load_curve(gpu.name, layout).deployment.memory_plan
         except AutotuneError:
             continue
-        if layout.gpus > gpus and plan.sequence_capacity(tokens) >= 1:
+        if layout.gpus > gpus and memory_plan.sequence_capacity(tokens) >= 1:
             return DoesNotFitError(
                 f"'{question.model}' does not fit on {gpus} {gpu.name} GPU{'s' if gpus > 1 else ''}.",
                 why=f"The smallest layout that holds one request takes {layout.gpus} ({layout}).",

@@ -19,7 +19,7 @@ class LatencyTarget:
     ttft: float | None = None
     tpot: float | None = None
 
-    def excess(self, performance: Performance) -> tuple[float, str]:
+    def largest_ratio(self, performance: Performance) -> tuple[float, str]:
         """The largest ratio of a latency to its target, and which latency; 0 without a target."""
         ratios = [
             (time / target, name)
@@ -69,14 +69,14 @@ class Question:
     ) -> ServingOption:
         """These workers with their price, and how far they are from the target; the budget is what they use."""
         pools = (serving,) if prefill is None else (prefill, serving)
-        excess, binding = self.target.excess(performance)
+        target_ratio, binding = self.target.largest_ratio(performance)
         return ServingOption(
             serving=serving,
             prefill=prefill,
             performance=performance,
             budget=budget or sum(pool.gpus for pool in pools),
             price=hourly_price([(pool.gpu, pool.gpus) for pool in pools], self.prices),
-            excess=excess,
+            target_ratio=target_ratio,
             binding=binding,
             transfer_seconds=transfer_seconds,
             source=source,

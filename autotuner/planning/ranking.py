@@ -45,11 +45,11 @@ def rank_options(question: Question, gpu: str, total_gpus: int) -> list[ServingO
 
 def _sort_key(option: ServingOption) -> tuple[bool, float]:
     """Options that meet the target first, by throughput per GPU; the others by how far they miss it."""
-    return (not option.meets_target, -option.throughput_per_gpu if option.meets_target else option.excess)
+    return (not option.meets_target, -option.throughput_per_gpu if option.meets_target else option.target_ratio)
 
 
 def _aggregated_options(question: Question, load_curve: LoadCurve, budget: int) -> list[ServingOption]:
-    """As many replicas of a deployment as fit into a budget of GPUs, at each load."""
+    """Replicas of one layout that use the `budget` of GPUs, an option for each concurrency per replica."""
     deployment, lookup = load_curve.deployment, MeasuredLookup(load_curve)
     replicas = budget // deployment.layout.gpus
     options = []
@@ -64,7 +64,7 @@ def _aggregated_options(question: Question, load_curve: LoadCurve, budget: int) 
 def _disaggregated_options(
     question: Question, curves: Sequence[LoadCurve], decode_curves: Sequence[LoadCurve], budget: int
 ) -> list[ServingOption]:
-    """Prefill and decode workers of matching request rates within a budget of GPUs, at each decode batch."""
+    """Prefill and decode workers of matching request rates within a `budget` of GPUs, at each decode batch."""
     prefills = pareto_prefill_workers([prefill_worker(curve) for curve in _leaving_gpus(curves, budget)])
     decodes = [
         decode_worker(curve, load) for curve in _leaving_gpus(decode_curves, budget) for load in planned_loads(curve)

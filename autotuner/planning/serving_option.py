@@ -35,7 +35,7 @@ class ServingOption:
 
     Aggregated where `prefill` is None; else its workers compute prompts and send their KV cache to
     the decode workers of `serving` in `transfer_seconds`. `budget` GPUs are paid for, maybe more
-    than are used. `excess` is the largest ratio of a mean latency to its target and `binding` which
+    than are used. `target_ratio` is the largest ratio of a mean latency to its target and `binding` which
     one, ttft or tpot; `source` is measured, interpolated or predicted.
     """
 
@@ -44,7 +44,7 @@ class ServingOption:
     performance: Performance
     budget: int
     price: float | None
-    excess: float
+    target_ratio: float
     binding: str
     transfer_seconds: float
     source: str
@@ -81,7 +81,7 @@ class ServingOption:
 
     @property
     def meets_target(self) -> bool:
-        return self.excess <= 1
+        return self.target_ratio <= 1
 
     @property
     def cost(self) -> float | None:

@@ -68,7 +68,7 @@ def fewest_gpus(
 
 
 def _load_curves(question: Question, gpu: str, max_gpus: int | None) -> list[LoadCurve]:
-    """Load curves of the layouts on a usual number of GPUs, and where none of them fits on the largest number."""
+    """Load curves of layouts of up to MAX_WORKER_GPUS on one GPU type; DoesNotFitError where none holds the model."""
     usual, largest = (min(gpus, max_gpus or gpus) for gpus in MAX_WORKER_GPUS)
     try:
         return load_curves(question, gpu, usual)
@@ -77,8 +77,12 @@ def _load_curves(question: Question, gpu: str, max_gpus: int | None) -> list[Loa
 
 
 def _sort_key(option: ServingOption, *, by_cost: bool, max_gpus: int | None) -> tuple[float, ...]:
+    """Options that meet the target first, then by cost or GPUs; those that miss it last, nearest first.
+
+    Misses of about the same ratio, within IDLE_TIME_MARGIN, count as equal, and fewer GPUs decide.
+    """
     if not option.meets_target:
-        return (2, math.ceil(math.log(option.excess) / math.log(IDLE_TIME_MARGIN)), option.gpus)
+        return (2, math.ceil(math.log(option.target_ratio) / math.log(IDLE_TIME_MARGIN)), option.gpus)
     exceeds_budget = max_gpus is not None and option.gpus > max_gpus
     size = (option.price or 0.0, option.gpus) if by_cost else (option.gpus, option.price or 0.0)
     return (int(exceeds_budget), *size, option.performance.ttft + option.performance.tpot)
@@ -126,7 +130,9 @@ def _disaggregated_options(
         options = [_smallest_disaggregated(question, prefill, decode, rate) for prefill in prefills]
         feasible = [option for option in options if option.meets_target]
         best.append(
-            min(feasible, key=lambda o: (o.price or 0.0, o.gpus)) if feasible else min(options, key=lambda o: o.excess)
+            min(feasible, key=lambda o: (o.price or 0.0, o.gpus))
+            if feasible
+            else min(options, key=lambda o: o.target_ratio)
         )
     return best
 

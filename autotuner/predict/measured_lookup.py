@@ -46,6 +46,7 @@ class MeasuredLookup:
     """The load points measured on this machine for one deployment and traffic, beside their predictions."""
 
     def __init__(self, load_curve: LoadCurve) -> None:
+        """Select the measured load points of this deployment, with traffic of the same prefix-cache hit rate."""
         self.load_curve = load_curve
         deployment, traffic = load_curve.deployment, load_curve.traffic
         self.rows: list[MeasuredRow] = []
@@ -135,7 +136,7 @@ def _average_rows(prediction: Prediction, rows: Sequence[MeasuredRow], coordinat
 
 
 def _with_times(prediction: Prediction, times: Mapping[str, Any], coordinates: tuple[float, ...]) -> Prediction:
-    """The prediction with other latencies, and the rates that a closed loop has at these."""
+    """The prediction with these latencies in seconds, and the closed-loop rates that follow by Little's law."""
     concurrency, _, osl = coordinates
     requests = concurrency / (times["ttft"] + (osl - 1) * times["tpot"])
     return replace(prediction, **times, requests=requests, throughput=requests * osl)

@@ -6,7 +6,7 @@ from autotuner.experiment import Experiment
 from autotuner.report.formatting import format_number
 from autotuner.scoring.objective import OBJECTIVES
 
-_FIGURE_TEXTS = {
+_METRIC_TEXTS = {
     "minimize_latency": "the mean end-to-end latency",
     "minimize_ttft": "the mean time to first token",
     "minimize_tpot": "the mean time per output token",
@@ -20,26 +20,28 @@ def objective_meaning(experiment: Experiment) -> str:
     """The metric an objective optimizes, at which loads it is compared, and whether it is per GPU."""
     name = experiment.optimization.objective
     gpus = "" if name in _PER_GPU_OBJECTIVES else "; not normalized by the number of GPUs of a candidate"
-    return f"{_objective_figure(experiment)}{_comparison_scope(experiment)}{gpus}"
+    return f"{_metric_text(experiment)}{_comparison_scope(experiment)}{gpus}"
 
 
 def objective_line(experiment: Experiment) -> str:
     return f"Objective: {experiment.optimization.objective}, {objective_meaning(experiment)}."
 
 
-def figure_text(objective: str, value: float | None, unit: str, interval: tuple[float, float] | None = None) -> str:
+def objective_value_text(
+    objective: str, value: float | None, unit: str, interval: tuple[float, float] | None = None
+) -> str:
     """An objective's value with unit and interval, preceded by the metric's name where the unit does not tell it."""
     interval_text = f" ({format_number(interval[0])}-{format_number(interval[1])})" if interval else ""
-    figure = f"{format_number(value)} {unit}{interval_text}"
-    return figure if objective in _PER_GPU_OBJECTIVES else f"{OBJECTIVES[objective].label} {figure}"
+    value_text = f"{format_number(value)} {unit}{interval_text}"
+    return value_text if objective in _PER_GPU_OBJECTIVES else f"{OBJECTIVES[objective].label} {value_text}"
 
 
-def _objective_figure(experiment: Experiment) -> str:
+def _metric_text(experiment: Experiment) -> str:
     name = experiment.optimization.objective
     if name == "minimize_cost":
         has_price = experiment.hardware.price_per_gpu_hour is not None
         return f"the {'price' if has_price else 'GPU-seconds'} of a million output tokens"
-    return _FIGURE_TEXTS[name]
+    return _METRIC_TEXTS[name]
 
 
 def _comparison_scope(experiment: Experiment) -> str:

@@ -67,9 +67,9 @@ def _draw_points(
         key = (option.serving.gpu.name, option.serving.layout, option.performance.tpot)
         best_by_decode[key] = option  # with its best prefill workers
     for meets, face in ((True, colour), (False, "white")):
-        group = [option for option in best_by_decode.values() if option.meets_target == meets]
+        shown_options = [option for option in best_by_decode.values() if option.meets_target == meets]
         axes.plot(
-            *_coordinates(group),
+            *_coordinates(shown_options),
             "o",
             markersize=3.2,
             markerfacecolor=face,

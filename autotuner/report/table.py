@@ -267,8 +267,8 @@ _OBJECTIVE_COLUMNS = {
 
 def _with_objective_column(columns: Sequence[Column], ranking: Ranking, experiment: Experiment) -> list[Column]:
     """Add the objective's value with its interval, replacing the column of the same metric if there is one."""
-    figure, scale = _OBJECTIVE_COLUMNS.get(ranking.objective, (ranking.unit, 1.0))
-    title = f"{figure}, geometric mean" if _has_several_loads(ranking) else figure
+    metric_title, scale = _OBJECTIVE_COLUMNS.get(ranking.objective, (ranking.unit, 1.0))
+    title = f"{metric_title}, geometric mean" if _has_several_loads(ranking) else metric_title
     is_repeated = any(standing.launch_count > 1 for standing in ranking.standings)
     scope = "includes the variation between launches" if is_repeated else "covers one launch only: none was repeated"
 
@@ -276,7 +276,7 @@ def _with_objective_column(columns: Sequence[Column], ranking: Ranking, experime
         return format_estimate(row["value"], row["interval"], scale)
 
     column = Column(
-        title, value, first_row_only=True, mark_legends={INTERVAL_END: f"The interval of {figure} {scope}."}
+        title, value, first_row_only=True, mark_legends={INTERVAL_END: f"The interval of {metric_title} {scope}."}
     )
     if any(other.title == title for other in columns):
         return [column if other.title == title else other for other in columns]
@@ -307,6 +307,7 @@ def verdict_text(row: Row) -> str:
 def _notes(
     ranking: Ranking, standings: Sequence[Standing], rows: Sequence[Row], names: CandidateNames
 ) -> tuple[str, ...]:
+    """The lines below the table: source, why candidates are not feasible, which are near a target, how many omitted."""
     notes = [source_note(ranking)]
     for standing in standings:
         candidate = f"#{standing.rank}, {names.full_name(standing.candidate)}"

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from autotuner.cli import app, display
-from tests.cli.test_bench import QUICK, sim  # noqa: F401
+from tests.servers import QUICK
 
 NAMES = ("autotuner", "httpx", "urllib3")
 
@@ -52,11 +52,19 @@ def test_nothing_is_logged_unless_asked(autotune):
     assert "layer " not in ended.err
 
 
-def test_requests_are_shown_without_credentials(autotune, sim):  # noqa: F811
-    url = sim.replace("http://", "http://user:hunter2@")
-    ended = autotune("bench", url, *QUICK, "--concurrency", "2", "--verbose")
+def test_requests_are_shown_without_credentials(autotune, sim):
+    ended = autotune("bench", sim, *QUICK, "--concurrency", "2", "--header", "x-key:hunter2", "--verbose")
     assert "httpx: HTTP Request: GET http://127.0.0.1" in ended.err
     assert "hunter2" not in ended.err + ended.out
+
+
+@pytest.mark.parametrize("command", [("bench",), ("run", "--url"), ("config", "show", "--url")])
+def test_an_address_with_a_password_is_refused_without_showing_it(autotune, command, tmp_path):
+    ended = autotune(*command, "http://user:hunter2@127.0.0.1:9", "--model", "m", "--verbose")
+    assert ended.code == 2
+    assert "must hold no user name and password" in " ".join(ended.err.split())
+    assert "hunter2" not in ended.err + ended.out
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_credentials_in_a_logged_address_are_masked(capsys):

@@ -6,15 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from autotuner.core import ServerSpec
 from autotuner.engines import engine
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Benchmark, Experiment, Model, Runtime
 from autotuner.launchers.process import ProcessLauncher, server_environment
-from tests.launchers.conftest import Wait, alive, python, spec
+
+pytestmark = pytest.mark.processes
+
+Wait = Callable[[Callable[[], bool]], None]
 
 SLEEP = "import time; time.sleep(600)"
 FAMILY = """
@@ -25,6 +30,23 @@ print(os.getpid(), child.pid, flush=True)
 time.sleep(600)
 """
 IGNORES_TERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def spec(*argv: str, port: int = 1, env: dict[str, str] | None = None) -> ServerSpec:
+    return ServerSpec(None, argv, env or {}, (), port, "/health", "a-model")
+
+
+def python(code: str) -> ServerSpec:
+    return spec(sys.executable, "-S", "-c", code)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def family(*, detached: bool, code: str = SLEEP) -> str:
@@ -177,7 +199,7 @@ def experiment(model: str, runtime: Runtime, **parameters: object) -> Experiment
         model=Model(id_or_path=model),
         base_runtime="vllm",
         runtime=runtime,
-        parameters=parameters,  # type: ignore[arg-type]
+        parameters=parameters,
         benchmark=Benchmark(traffic_scenarios=("D(8,8)",), num_concurrency=(1,)),
     )
 

@@ -27,7 +27,7 @@ def test_what_meets_the_target_comes_first_by_throughput_per_gpu():
 
 def test_where_nothing_meets_the_target_the_nearest_comes_first():
     ranked = rank(target=LatencyTarget(tpot=1e-5))
-    assert ranked[0].excess == min(option.excess for option in ranked) > 1
+    assert ranked[0].target_ratio == min(option.target_ratio for option in ranked) > 1
     assert ranked[0].binding == "tpot"
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from autotuner.errors import ConfigError
 from autotuner.predict.shape import catalogue, shape_from_config
 
-HOLES = ["gone", None, "x", -1, 0, [], {}, 1.5, True, [None], ["x"]]
+HOLES: list[object] = ["gone", None, "x", -1, 0, [], {}, 1.5, True, [None], ["x"]]
 
 
 @settings(max_examples=150, deadline=None)
