@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
+from scipy import special
+
 from autotuner.core import Share
 
 Z_95 = 1.959963984540054
 TAIL_PROBABILITY = 0.025
-# The 0.975 quantile for 1 to 10 degrees of freedom; above, the expansion in `t_quantile` is right to 4 digits.
-_T_QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 
 
 def percentile_rank(n: int, percent: int) -> int:
@@ -25,13 +26,9 @@ def percentile_interval_ranks(n: int, percent: int) -> tuple[int, int | None]:
     The number of samples below a percentile is binomial. Rank 0 stands for no lower limit, None
     for no upper limit: 20 samples give none for a p99.
     """
-    quantile = percent / 100
-    lower, tail = 0, 0.0
-    while lower < n and (tail := tail + _binomial_pmf(lower, n, quantile)) <= TAIL_PROBABILITY:
-        lower += 1
-    upper, tail = n, 0.0
-    while upper > 0 and (tail := tail + _binomial_pmf(upper, n, quantile)) <= TAIL_PROBABILITY:
-        upper -= 1
+    counts, quantile = np.arange(n), percent / 100
+    lower = int((special.bdtr(counts, n, quantile) <= TAIL_PROBABILITY).sum())
+    upper = n - int((special.bdtrc(counts, n, quantile) <= TAIL_PROBABILITY).sum())
     return lower, None if upper >= n else upper + 1
 
 
@@ -44,22 +41,10 @@ def dependent_interval_ranks(n: int, percent: int, effective_sample_size: float)
     return lower * n // size, None if upper is None else min(n, -(-upper * n // size))
 
 
-def _binomial_pmf(k: int, n: int, p: float) -> float:
-    log_coefficient = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return math.exp(log_coefficient + k * math.log(p) + (n - k) * math.log1p(-p))
-
-
+@lru_cache(maxsize=4096)
 def t_quantile(degrees_of_freedom: int) -> float:
     """The 0.975 quantile of Student's t, for at least 1 degree of freedom."""
-    if degrees_of_freedom <= len(_T_QUANTILES):
-        return _T_QUANTILES[degrees_of_freedom - 1]
-    v = float(degrees_of_freedom)
-    return (
-        Z_95
-        + (Z_95**3 + Z_95) / (4 * v)
-        + (5 * Z_95**5 + 16 * Z_95**3 + 3 * Z_95) / (96 * v**2)
-        + (3 * Z_95**7 + 19 * Z_95**5 + 17 * Z_95**3 - 15 * Z_95) / (384 * v**3)
-    )
+    return float(special.stdtrit(degrees_of_freedom, 1 - TAIL_PROBABILITY))
 
 
 def wilson_share(good_count: int, n: int, effective_sample_size: float | None = None) -> Share | None:

@@ -251,10 +251,9 @@ def _import_optuna() -> Any:
 def _require_torch() -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("torch", "scipy") if find_spec(name) is None]
-    if missing:
+    if find_spec("torch") is None:
         raise MachineError(
-            f"The sampler gp needs {' and '.join(missing)}.",
-            why="Optuna fits its Gaussian process with them.",
-            remedy="Install them with: pip install 'autotune[bayesian-gp]', or use optimization.sampler=tpe.",
+            "The sampler gp needs torch.",
+            why="Optuna fits its Gaussian process with it.",
+            remedy="Install it with: pip install 'autotune[bayesian-gp]', or use optimization.sampler=tpe.",
         )
