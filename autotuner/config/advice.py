@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from autotuner.core import PARALLEL_SIZES
 from autotuner.errors import pluralize
 from autotuner.experiment import TRACE_RATE, Experiment
 from autotuner.expression import parse
 from autotuner.predict import hardware
-from autotuner.rules import CONTEXT_NAMES, PARALLEL_SIZES
+from autotuner.rules import CONTEXT_NAMES
 
 
 def experiment_warnings(experiment: Experiment) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from autotuner.core import Candidate, Failure, Mount, ServerSpec, Source, Value
@@ -155,11 +154,10 @@ class CommandLineEngine(ABC):
 
     def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """Every reason known before a launch: too few GPUs, sizes that do not divide, flags set twice."""
-        sizes = ParallelSizes.from_candidate(candidate)
+        sizes = candidate.parallelism
         available = context.hardware.usable_gpu_count
-        required = self.gpu_count(candidate)
-        if available is not None and required > available:
-            yield f"it needs {required} GPUs and {available} may be used"
+        if available is not None and sizes.gpus > available:
+            yield f"it needs {sizes.gpus} GPUs and {available} may be used"
         model = models.model_dimensions(context.model)
         if model.heads and model.heads % sizes.tp:
             yield f"{model.heads} attention heads are not divisible by tp-size {sizes.tp}"
@@ -185,13 +183,9 @@ class CommandLineEngine(ABC):
                 if owners.setdefault(flag, name) != name:
                     yield f"{owners[flag]} and {name} both set {flag}"
 
-    def gpu_count(self, candidate: Candidate) -> int:
-        """Number of GPUs that one server of the candidate needs, real or simulated."""
-        return candidate.gpus
-
     def local_gpu_count(self, candidate: Candidate) -> int:
         """Number of this machine's GPUs that one server occupies; see Engine."""
-        return self.gpu_count(candidate)
+        return candidate.gpus
 
     def computes_on_gpus(self, context: LaunchContext) -> bool:
         """True; engines with other builds override this; see Engine."""
@@ -326,18 +320,3 @@ class CommandLineEngine(ABC):
             is_count = key.endswith("tokens")
             info[key] = sum(int(match.replace(",", "")) for match in matches) if is_count else matches[0]
         return info
-
-
-@dataclass(frozen=True)
-class ParallelSizes:
-    """The parallel sizes of a candidate, 1 where unset."""
-
-    tp: int
-    pp: int
-    dp: int
-    ep: int
-
-    @classmethod
-    def from_candidate(cls, candidate: Candidate) -> ParallelSizes:
-        sizes = (candidate.parameters.get(name) for name in ("tp-size", "pp-size", "dp-size", "ep-size"))
-        return cls(*(size if isinstance(size, int) and size > 0 else 1 for size in sizes))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from autotuner.core import Candidate, FailureKind
 from autotuner.engines import installed
-from autotuner.engines.commandline import CommandLineEngine, ParallelSizes
+from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.diagnosis import COMMON_RULES, FailureRule
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
@@ -61,13 +61,6 @@ class Sglang(CommandLineEngine):
             return bundled
         files = [*installed.dist_info_folders(executable, "sglang-*"), Path(executable)]
         return installed.read_flags((*self.base_command(runtime), "--help"), files, bundled) or bundled
-
-    def gpu_count(self, candidate: Candidate) -> int:
-        """With attention data parallelism the replicas share the tensor-parallel GPUs."""
-        if candidate.parameters.get("enable-dp-attention") is True:
-            sizes = ParallelSizes.from_candidate(candidate)
-            return sizes.tp * sizes.pp
-        return candidate.gpus
 
     def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """The reasons common to all engines, and two parameters that both set --chunked-prefill-size."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from autotuner.core import Candidate, FailureKind, ServerSpec
 from autotuner.engines import installed
-from autotuner.engines.commandline import CommandLineEngine, ParallelSizes
+from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.diagnosis import COMMON_RULES, FailureRule
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
@@ -91,7 +91,7 @@ class Vllm(CommandLineEngine):
 
     def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """The reasons common to all engines, and an expert-parallel size other than tensor x data parallel."""
-        sizes = ParallelSizes.from_candidate(candidate)
+        sizes = candidate.parallelism
         if sizes.ep > 1 and sizes.ep != sizes.tp * sizes.dp:
             yield f"on vLLM ep-size is tp-size x dp-size, which is {sizes.tp * sizes.dp}, not {sizes.ep}"
         yield from super().rejection_reasons(candidate, context)

@@ -208,10 +208,9 @@ class ScenarioForecast:
     def _max_running(self) -> float:
         """Requests the server can run at once: further ones queue and add no throughput."""
         point = LoadPoint(self.scenario, concurrency=1)
-        prediction, parameters = self._predict(point), self.candidate.parameters
-        configured, replicas = parameters.get("max-running-requests"), parameters.get("dp-size") or 1
+        prediction, configured = self._predict(point), self.candidate.parameters.get("max-running-requests")
         memory_limit = float(math.floor(prediction.max_in_flight)) if prediction else math.inf
-        return min(memory_limit, int(configured) * int(replicas)) if configured else memory_limit
+        return min(memory_limit, int(configured) * self.candidate.parallelism.dp) if configured else memory_limit
 
     def _at_knee(self, load_range: LoadRange) -> tuple[float, float] | None:
         knee, utilities = Knee(load_range.minimum, load_range.maximum, load_range.minimum), {}

@@ -2,7 +2,6 @@ from typing import get_args
 
 import pytest
 
-from autotuner.core import Candidate
 from autotuner.experiment import ObjectiveName as ObjectiveName
 from autotuner.scoring.objective import OBJECTIVES
 
@@ -56,11 +55,3 @@ def test_utility_is_positive_and_better_values_have_more(name):
     objective = OBJECTIVES[name]
     better, worse = (1.0, 2.0) if objective.direction == "min" else (2.0, 1.0)
     assert objective.utility(better) > objective.utility(worse) > 0
-
-
-@pytest.mark.parametrize(
-    ("parameters", "gpus"),
-    [({}, 1), ({"tp-size": 4}, 4), ({"tp-size": 2, "pp-size": 2, "dp-size": 3}, 12), ({"tp-size": None}, 1)],
-)
-def test_a_candidate_takes_tp_x_pp_x_dp_gpus(parameters, gpus):
-    assert Candidate("vllm", parameters).gpus == gpus
