@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from autotuner.core import Candidate, Failure, Mount, ServerSpec, Source, Value
-from autotuner.engines import diagnosis, environment, installed
+from autotuner.core import Candidate, Mount, ServerSpec, Source, Value
+from autotuner.engines import environment, installed
 from autotuner.engines import model as models
+from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.flags import Flag, FlagTable, bundled_table, spellings_in
 from autotuner.engines.parameters import CanonicalParameter, canonical_parameters, to_argument
-from autotuner.engines.protocol import LaunchContext, Phase
+from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import ConfigError, MachineError, unknown_name_message
 from autotuner.experiment import Model, Runtime
 
-LAUNCHER_LOG_PATTERNS = {"image": r"(?m)^autotune: image (\S+)", "image_digest": r"(?m)^autotune: image \S+ is (\S+)"}
-"""Patterns of the lines that a launcher writes to the log before the engine starts."""
-
 
 class CommandLineEngine(ABC):
-    """An engine started by one command with flags; a subclass defines the command and how its log is read.
+    """An engine started by one command with flags; a subclass defines the command.
 
-    `reserved_flags` are set by autotune itself, by their names in the bundled table. `log_patterns` find
-    version and KV cache size in a healthy server's log; keys that end in `tokens` are counts.
-    `program` is the name of the executable.
+    `reserved_flags` are set by autotune itself, by their names in the bundled table. `program` is the name
+    of the executable.
     """
 
     name: ClassVar[str]
@@ -33,9 +29,8 @@ class CommandLineEngine(ABC):
     expected_start_seconds: ClassVar[float] = 120.0
     default_port: ClassVar[int] = 8000
     program: ClassVar[str]
-    failure_rules: ClassVar[tuple[diagnosis.FailureRule, ...]] = diagnosis.COMMON_RULES
+    diagnosis: ClassVar[LogDiagnosis] = LogDiagnosis()
     reserved_flags: ClassVar[tuple[str, ...]] = ("--host", "--port", "--served-model-name")
-    log_patterns: ClassVar[Mapping[str, str]] = {}
     help_flag: ClassVar[str] = "--help"
 
     def __init__(self) -> None:
@@ -299,24 +294,3 @@ class CommandLineEngine(ABC):
     def mounts(self, model: Model) -> tuple[Mount, ...]:
         """Mounts for a local model folder, at its own path, or for the Hugging Face cache."""
         return models.model_mounts(model)
-
-    # the log
-
-    def startup_failure(self, log: str) -> Failure | None:
-        """The failure of the first rule that matches during start-up; see Engine."""
-        return diagnosis.match_rules(self.failure_rules, log, "start")
-
-    def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        """The failure by the engine's rules, in their order, or by exit status; see Engine."""
-        return diagnosis.diagnose(self.failure_rules, log, exit_status, phase)
-
-    def parse_server_info(self, log: str) -> dict[str, Any]:
-        """Version, KV cache tokens summed over engine cores, and image, where the log has them; see Engine."""
-        info: dict[str, Any] = {}
-        for key, pattern in (*self.log_patterns.items(), *LAUNCHER_LOG_PATTERNS.items()):
-            matches = re.findall(pattern, log)
-            if not matches:
-                continue
-            is_count = key.endswith("tokens")
-            info[key] = sum(int(match.replace(",", "")) for match in matches) if is_count else matches[0]
-        return info

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 from autotuner.core import Candidate, FailureKind
 from autotuner.engines import installed
 from autotuner.engines.commandline import CommandLineEngine
-from autotuner.engines.diagnosis import COMMON_RULES, FailureRule
+from autotuner.engines.diagnosis import COMMON_RULES, FailureRule, LogDiagnosis
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
@@ -26,18 +25,20 @@ class Sglang(CommandLineEngine):
     default_port = 30000
     expected_start_seconds = 120.0
     reserved_flags = (*CommandLineEngine.reserved_flags, "--model-path")
-    log_patterns: ClassVar[Mapping[str, str]] = {
-        "version": r"sglang[ =/-]v?(\d+\.\d+[\w.]*)",
-        "kv_tokens": r"max_total_num_tokens=(\d+)",
-    }
-    failure_rules = (
-        FailureRule(
-            r"Not enough memory\. Please try to increase --mem-fraction-static",
-            FailureKind.OUT_OF_MEMORY_AT_START,
-            None,
-            "The weights leave no room for the KV cache: raise mem-fraction-static, or spread over more GPUs.",
+    diagnosis = LogDiagnosis(
+        rules=(
+            FailureRule(
+                r"Not enough memory\. Please try to increase --mem-fraction-static",
+                FailureKind.OUT_OF_MEMORY_AT_START,
+                None,
+                "The weights leave no room for the KV cache: raise mem-fraction-static, or spread over more GPUs.",
+            ),
+            *COMMON_RULES,
         ),
-        *COMMON_RULES,
+        info_patterns={
+            "version": r"sglang[ =/-]v?(\d+\.\d+[\w.]*)",
+            "kv_tokens": r"max_total_num_tokens=(\d+)",
+        },
     )
 
     def not_installed_error(self, runtime: Runtime) -> MachineError:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 from autotuner import __version__
 from autotuner.core import Candidate, Mount
 from autotuner.engines import model as models
 from autotuner.engines.commandline import CommandLineEngine
+from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
@@ -27,10 +26,12 @@ class Sim(CommandLineEngine):
     source = "simulated"
     expected_start_seconds = 2.0
     reserved_flags = (*CommandLineEngine.reserved_flags, "--model", "--gpu", "--seed", "--skew-seed", "--skew-sd")
-    log_patterns: ClassVar[Mapping[str, str]] = {
-        "version": r"autotune-sim (\d+\.\d+[\w.]*)",
-        "kv_tokens": r"KV cache size: (\d+) tokens",
-    }
+    diagnosis = LogDiagnosis(
+        info_patterns={
+            "version": r"autotune-sim (\d+\.\d+[\w.]*)",
+            "kv_tokens": r"KV cache size: (\d+) tokens",
+        },
+    )
 
     def base_command(self, runtime: Runtime) -> tuple[str, ...]:
         """This Python, unless runtime.executable names another that has autotune; see Engine."""

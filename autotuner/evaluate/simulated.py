@@ -180,7 +180,7 @@ class SimulatedLaunch:
         except StartFailedError as error:
             self.timings["start"] = error.seconds
             self._log(str(error))
-            return evaluator.sim.diagnose(str(error), error.status, "start")
+            return evaluator.sim.diagnosis.failure(str(error), error.status, "start")
         self.timings["start"] = world.start_seconds
         self.server_info["kv_tokens"] = world.kv_tokens
         if ignored_parameters := simulated_stand_in(self.candidate).ignored_parameters:
@@ -192,7 +192,7 @@ class SimulatedLaunch:
         except EngineDiedError as error:
             self.timings["load"] = self.timings.get("load", 0.0) + error.seconds
             self._log(str(error))
-            return evaluator.sim.diagnose(str(error), error.status, "load")
+            return evaluator.sim.diagnosis.failure(str(error), error.status, "load")
 
     def _run_load_plan(self, server: VirtualServer) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
