@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotuner import local_data
+from autotuner import local_data, machine
 from autotuner.core import Candidate, Observer, ServerSpec, Source, Trial, ignore_progress
 from autotuner.deploy import render, with_comment, with_port
 from autotuner.engines import Engine, LaunchContext, as_simulated, engine
-from autotuner.engines.model import is_path, path_or_name
 from autotuner.engines.parameters import canonical_parameters, is_known_parameter
 from autotuner.engines.sim import Sim
 from autotuner.errors import ConfigError, MachineError
@@ -25,6 +24,7 @@ from autotuner.evaluate.simulated import SimulatedEvaluator, simulated_gpu
 from autotuner.experiment import Experiment
 from autotuner.forecaster import Forecaster
 from autotuner.launchers import Launcher, gpu_locks, launcher, orphans
+from autotuner.model_files import is_path, path_or_name
 from autotuner.predict.hardware import find_gpu
 from autotuner.predict.shape import catalogue, model_shape
 from autotuner.report.markdown import markdown_report
@@ -129,7 +129,7 @@ class Session:
     def preflight(self, output: Path) -> None:
         """Check before the first launch that this machine can do the run; MachineError if not."""
         if not self.is_simulated:
-            self.launcher.preflight(self.experiment, self.engine)
+            machine.preflight(self.experiment, self.engine, self.launcher)
         folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
         free_bytes = shutil.disk_usage(folder).free
         if free_bytes < MIN_FREE_DISK_BYTES:
@@ -163,7 +163,7 @@ def session_for(experiment: Experiment) -> Session:
     rules = Rules.from_experiment(experiment)
     rules.check(experiment.parameters, is_known_parameter, canonical_parameters())
     mode_launcher = launcher(experiment.deployment.mode, experiment.deployment)
-    _check_parameters(experiment, runtime_engine, mode_launcher)
+    _check_parameters(experiment, runtime_engine)
     runtime_engine.check_model(experiment.model)
     arrivals.check(experiment.workload())
     context = LaunchContext.from_experiment(experiment)
@@ -231,12 +231,12 @@ _REFUSAL_REMEDIES = (
 """Remedies by a pattern of the rejection reason; groups of the match fill in the numbers and names."""
 
 
-def _check_parameters(experiment: Experiment, runtime_engine: Engine, mode_launcher: Launcher) -> None:
+def _check_parameters(experiment: Experiment, runtime_engine: Engine) -> None:
     """ConfigError for parameters that neither the bundled flag table nor the installed engine's --help lists."""
     try:
         runtime_engine.check_parameters(experiment.parameters)
     except ConfigError:
-        table = mode_launcher.flags(experiment, runtime_engine)
+        table = machine.available_flags(experiment, runtime_engine)
         if table is None or table.origin != "help":
             raise
         runtime_engine.check_parameters(experiment.parameters, table=table)

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+from autotuner import model_files
 from autotuner.core import Candidate, Mount, ServerSpec, Source, Value
 from autotuner.engines import environment, installed
-from autotuner.engines import model as models
 from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.flags import Flag, FlagTable, bundled_table, spellings_in
 from autotuner.engines.parameters import CanonicalParameter, canonical_parameters, to_argument
@@ -141,7 +141,7 @@ class CommandLineEngine(ABC):
 
     def check_model(self, model: Model) -> None:
         """Refuse a folder that is not there; see Engine."""
-        models.check_folder(model)
+        model_files.check_folder(model)
 
     def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
         """The first known reason why the candidate cannot run; see Engine."""
@@ -153,7 +153,7 @@ class CommandLineEngine(ABC):
         available = context.hardware.usable_gpu_count
         if available is not None and sizes.gpus > available:
             yield f"it needs {sizes.gpus} GPUs and {available} may be used"
-        model = models.model_dimensions(context.model)
+        model = model_files.model_dimensions(context.model)
         if model.heads and model.heads % sizes.tp:
             yield f"{model.heads} attention heads are not divisible by tp-size {sizes.tp}"
         elif model.kv_heads and model.kv_heads % sizes.tp and sizes.tp % model.kv_heads:
@@ -191,7 +191,7 @@ class CommandLineEngine(ABC):
     def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """The complete command, for a process or a container; see Engine."""
         env, secrets = environment.split_secrets(context.runtime)
-        served_model = context.model.served_name or models.path_or_name(context.model)
+        served_model = context.model.served_name or model_files.path_or_name(context.model)
         flags = (
             *self.parameter_arguments(candidate, context.runtime),
             *self.fixed_arguments(context),
@@ -210,7 +210,7 @@ class CommandLineEngine(ABC):
             image=context.runtime.image,
             argv=(*command, *model, "--host", host, *port, *flags),
             env=env if context.container else {**environment.visible_devices(devices), **env},
-            mounts=(*self.mounts(context.model), *models.configured_mounts(context.runtime)),
+            mounts=(*self.mounts(context.model), *model_files.configured_mounts(context.runtime)),
             port=context.port,
             ready_path="/health",
             served_model=served_model,
@@ -240,7 +240,7 @@ class CommandLineEngine(ABC):
             image=runtime.image,
             argv=command,
             env={**environment.split_secrets(runtime)[0], **environment.WIDE_TERMINAL},
-            mounts=models.configured_mounts(runtime),
+            mounts=model_files.configured_mounts(runtime),
             port=0,
             ready_path="",
             served_model="",
@@ -281,7 +281,7 @@ class CommandLineEngine(ABC):
         served_name = ("--served-model-name", model.served_name) if model.served_name else ()
         revision = ("--revision", model.revision) if model.revision else ()
         tokenizer = ("--tokenizer", model.tokenizer) if model.tokenizer else ()
-        return ("--model", models.path_or_name(model), *served_name, *revision, *tokenizer)
+        return ("--model", model_files.path_or_name(model), *served_name, *revision, *tokenizer)
 
     def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
         """Arguments that every launch of this engine has, whatever the parameters."""
@@ -293,4 +293,4 @@ class CommandLineEngine(ABC):
 
     def mounts(self, model: Model) -> tuple[Mount, ...]:
         """Mounts for a local model folder, at its own path, or for the Hugging Face cache."""
-        return models.model_mounts(model)
+        return model_files.model_mounts(model)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from autotuner import __version__
+from autotuner import __version__, model_files
 from autotuner.core import Candidate, Mount
-from autotuner.engines import model as models
 from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.flags import FlagTable, bundled_table
@@ -54,8 +53,8 @@ class Sim(CommandLineEngine):
 
     def check_model(self, model: Model) -> None:
         """Accept a bundled model's name and a .json file too; the server checks those itself."""
-        if not models.path_or_name(model).endswith(".json"):
-            models.check_folder(model)
+        if not model_files.path_or_name(model).endswith(".json"):
+            model_files.check_folder(model)
 
     def local_gpu_count(self, candidate: Candidate) -> int:
         """0: its GPUs are simulated."""
@@ -76,11 +75,11 @@ class Sim(CommandLineEngine):
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """Model and served name; without weights there is no revision or tokenizer."""
         served_name = ("--served-model-name", model.served_name) if model.served_name else ()
-        return ("--model", models.path_or_name(model), *served_name)
+        return ("--model", model_files.path_or_name(model), *served_name)
 
     def mounts(self, model: Model) -> tuple[Mount, ...]:
         """A local model's folder; a bundled model needs none."""
-        return super().mounts(model) if models.is_path(model.id_or_path) else ()
+        return super().mounts(model) if model_files.is_path(model.id_or_path) else ()
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """The server's module, in an image with autotune."""

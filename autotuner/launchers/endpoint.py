@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import httpx
 
-from autotuner.engines.model import model_dimensions
 from autotuner.errors import EndpointError, UsageError
 from autotuner.experiment import Model
 from autotuner.launchers import ready
 from autotuner.launchers.ready import Endpoint, NotReadyError, ServerIdentity
+from autotuner.model_files import model_dimensions
 from autotuner.workload.prompts import Prompts
 
 PROBE_TIMEOUT_SECONDS = 10.0

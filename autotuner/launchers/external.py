@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.core import ServerSpec
-from autotuner.engines.flags import FlagTable
-from autotuner.engines.protocol import Engine
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Deployment, Experiment
 from autotuner.launchers.protocol import Server
@@ -34,7 +32,7 @@ class ExternalLauncher:
     def __init__(self, deployment: Deployment) -> None:
         self.url = deployment.url
 
-    def preflight(self, experiment: Experiment, engine: Engine) -> None:
+    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
         """Check that the server at the URL answers and serves the model."""
         from autotuner.launchers import ready
 
@@ -51,10 +49,6 @@ class ExternalLauncher:
                 remedy="Start the server, or correct --url.",
             ) from error
         identity.require_model(model)
-
-    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """None: the flags of a running server are unknown; see Launcher."""
-        return None
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """The server at the URL; see Launcher."""

@@ -261,15 +261,19 @@ def experiment(image, **runtime):
     )
 
 
+def preflight(subject):
+    DockerLauncher().preflight(subject, engine("sim").help_spec(subject.runtime))
+
+
 def test_an_image_that_cannot_be_had_is_refused_before_the_first_launch():
     with pytest.raises(MachineError, match=r"image 'localhost:1/nobody/nothing:0' is not here and cannot be pulled"):
-        DockerLauncher().preflight(experiment("localhost:1/nobody/nothing:0"), engine("sim"))
+        preflight(experiment("localhost:1/nobody/nothing:0"))
 
 
 def test_a_mount_that_is_not_there_is_refused_before_the_first_launch(spec, tmp_path):
     wrong = experiment(spec().image, mounts=[f"{tmp_path}/nothing:/x"])
     with pytest.raises(ConfigError, match="nothing' to mount"):
-        DockerLauncher().preflight(wrong, engine("sim"))
+        preflight(wrong)
 
 
 def test_without_a_daemon_the_error_says_what_to_do(spec, log, monkeypatch):
