@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autotuner.core import Distribution, LoadPoint, LoadPointResult, Metrics, Trial, Verdict
@@ -10,7 +10,6 @@ from autotuner.errors import UsageError, unknown_name_message
 from autotuner.experiment import Experiment
 from autotuner.scoring.objective import (
     Direction,
-    MetricFunction,
     output_throughput_per_gpu,
     output_token_cost,
     output_token_cost_unit,
@@ -28,7 +27,7 @@ class ParetoAxis:
     label: str
     unit: str
     direction: Direction
-    value: MetricFunction
+    value: Callable[[Metrics, int, float | None], float | None]
 
 
 def _mean(distribution: Distribution | None) -> float | None:

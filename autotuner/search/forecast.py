@@ -11,7 +11,7 @@ from typing import Literal
 from autotuner.core import Candidate, LoadPoint
 from autotuner.predict.efficiencies import COST_KINDS, UNIT_COSTS, CostFactors
 from autotuner.predict.predict import Prediction
-from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.objective import OBJECTIVES, PredictedMetrics
 from autotuner.search.capacity import LoadRange
 from autotuner.search.knee import Knee
 from autotuner.search.problem import Problem
@@ -259,18 +259,17 @@ class ScenarioForecast:
 
     def _objective_value(self, prediction: Prediction) -> float | None:
         """The objective's value at a load point, in its own unit and direction."""
-        experiment, name = self.forecasts.experiment, self.forecasts.objective.name
-        gpus, price = self.candidate.gpus, experiment.hardware.price_per_gpu_hour
         prompt, output = self.forecasts.mean_lengths[self.scenario]
-        if name == "maximize_goodput":
-            return prediction.requests
-        if name == "maximize_throughput":
-            return prediction.requests * (prompt + output) / gpus
-        if name == "minimize_cost":
-            seconds = gpus * 1e6 / prediction.throughput if prediction.throughput else None
-            return seconds if price is None or seconds is None else seconds * price / 3600
-        latencies = {"minimize_ttft": prediction.ttft, "minimize_tpot": prediction.tpot}
-        return latencies.get(name, self._e2e_seconds(prediction))
+        metrics = PredictedMetrics(
+            ttft=prediction.ttft,
+            tpot=prediction.tpot,
+            e2e=self._e2e_seconds(prediction),
+            throughput=prediction.requests * (prompt + output),
+            output_throughput=prediction.throughput,
+            goodput=prediction.requests,
+        )
+        price = self.forecasts.experiment.hardware.price_per_gpu_hour
+        return self.forecasts.objective.value(metrics, self.candidate.gpus, price)
 
     def _e2e_seconds(self, prediction: Prediction) -> float:
         return prediction.ttft + max(0.0, self.output_tokens - 1) * prediction.tpot
