@@ -62,15 +62,7 @@ class Sim(CommandLineEngine):
 
     def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
         """Simulated GPU, seed, and the skew and faults that are enabled."""
-        simulation = context.simulate
-        arguments = ["--gpu", simulation.gpu, "--seed", str(simulation.seed)]
-        if simulation.skew.sd:
-            arguments += ["--skew-seed", str(simulation.skew.seed), "--skew-sd", str(simulation.skew.sd)]
-        for name, value in simulation.faults:
-            # a count of 0 is a fault at the first request, a probability or delay of 0 is none
-            if value is not None and (isinstance(value, int) or value > 0):
-                arguments += [f"--fault-{name.replace('_', '-')}", str(value)]
-        return tuple(arguments)
+        return tuple(word for name, value in context.simulate.by_flag.items() for word in (f"--{name}", str(value)))
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """Model and served name; without weights there is no revision or tokenizer."""

@@ -17,11 +17,10 @@ from autotuner.predict.memory import GIB
 from autotuner.simulate.api import Api
 from autotuner.simulate.http import HttpConnection
 from autotuner.simulate.realtime import RealtimeEngine
-from autotuner.simulate.settings import Settings, parse_settings
-from autotuner.simulate.world import StartError, World, build_world
+from autotuner.simulate.settings import BAD_FLAG_STATUS, SettingsError, SimulationSettings, parse_settings
+from autotuner.simulate.world import START_FAILED_STATUS, StartError, World, build_world
 
 LOG = logging.getLogger("autotune-sim")
-START_FAILED_STATUS = 1
 LISTEN_BACKLOG = 2048
 
 
@@ -31,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 after a signal, 1 if the model cannot be served with these settings, 2 for an invalid flag, and the
     system's errno if the address cannot be bound (98: in use).
     """
-    settings = parse_settings(argv)
+    try:
+        settings = parse_settings(argv)
+    except SettingsError as error:
+        sys.stderr.write(str(error))
+        return BAD_FLAG_STATUS
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
     LOG.info("autotune-sim %s, simulated: no GPU is used, step times are computed", __version__)
     try:
@@ -67,7 +70,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _log_settings(settings: Settings, world: World) -> None:
+def _log_settings(settings: SimulationSettings, world: World) -> None:
     shape, plan, limits = world.shape, world.memory_plan, world.limits
     LOG.info(
         "model %s: %.2fB parameters (%.2fB active), weights %s, KV cache %s",
@@ -101,7 +104,7 @@ def _run(main_task: Coroutine[Any, Any, None]) -> None:
             runner.run(main_task)
 
 
-async def _serve(settings: Settings, world: World, listener: socket.socket) -> None:
+async def _serve(settings: SimulationSettings, world: World, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     stop_event = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

@@ -1,13 +1,17 @@
-"""The command line of the simulated server: engine flags, the simulated GPU, and faults."""
+"""The settings of the simulated engine: one table of them, read from a candidate or from a command line."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
 
+from autotuner.core import Candidate, Value
 from autotuner.errors import ConfigError
+from autotuner.experiment import SimulationOptions
 from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.shape import DEFAULT_MODEL
 from autotuner.simulate.faults import Faults
@@ -15,9 +19,9 @@ from autotuner.simulate.scheduler import POLICIES
 from autotuner.simulate.skew import Skew
 
 PROGRAM = "python -m autotuner.simulate.server"
-NO_SKEW = Skew()
 KV_DTYPES = {
     "auto": "bf16",
+    "bf16": "bf16",
     "bfloat16": "bf16",
     "float16": "bf16",
     "fp8": "fp8",
@@ -27,9 +31,17 @@ KV_DTYPES = {
 QUANTIZATIONS = ("fp8", "int8", "int4", "fp4")
 
 
+BAD_FLAG_STATUS = 2
+"""Exit status of the server for a SettingsError."""
+
+
+class SettingsError(Exception):
+    """A value or a flag that the simulated engine does not take, in argparse's words."""
+
+
 @dataclass(frozen=True)
-class Settings:
-    """The parsed command line; None where the engine chooses.
+class SimulationSettings:
+    """What the simulated engine runs with; None where the engine chooses.
 
     `calibration_engine` is the engine whose calibrated efficiencies determine the step times.
     """
@@ -56,57 +68,192 @@ class Settings:
     load_seconds: float
     fixed_step_seconds: float | None
     faults: Faults
+    skew: Skew
     calibration_engine: str = "vllm"
-    skew: Skew = NO_SKEW
+
+    @classmethod
+    def of(
+        cls, candidate: Candidate, model: str, simulation: SimulationOptions, extra_args: Sequence[str] = ()
+    ) -> SimulationSettings:
+        """The settings of a candidate of this engine; SettingsError for what it does not take.
+
+        `extra_args` are a part of a command line, which overrides the rest.
+        """
+        values = {option.dest: option.default_value for option in OPTIONS.values()}
+        for name, value in {**candidate.parameters, **simulation.by_flag, "model": model}.items():
+            option = OPTIONS.get(name.replace("_", "-"))
+            if option is None:
+                raise SettingsError(f"{PROGRAM}: error: unrecognized arguments: --{name}")
+            if value is not None:
+                values[option.dest] = option.from_value(value)
+        if extra_args:
+            values = vars(build_parser().parse_args(extra_args, argparse.Namespace(**values)))
+        return _from_values(values)
 
 
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
+@dataclass(frozen=True)
+class Option:
+    """One setting, named as its parameter and its flag; `field` is its name in the settings where that differs.
+
+    `read` raises ValueError or ConfigError. A setting that is true or false by default is a switch.
+    """
+
+    name: str
+    help: str
+    default: Any = None
+    read: Callable[[str], Any] = str
+    choices: Collection[str] = ()
+    metavar: str | None = None
+    field: str = ""
+
+    @property
+    def dest(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def default_value(self) -> Any:
+        return self.parse(self.default) if isinstance(self.default, str) else self.default
+
+    def parse(self, text: str) -> Any:
+        """The value of an argument; ArgumentTypeError when it is not valid."""
+        if self.choices and text not in self.choices:
+            raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(self.choices)})")
+        try:
+            return self.read(text)
+        except (ValueError, ConfigError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    def from_value(self, value: Value) -> Any:
+        """The value of a candidate's parameter; SettingsError when it is not valid."""
+        if isinstance(self.default, bool):
+            return bool(value)
+        try:
+            return self.parse(str(value))
+        except argparse.ArgumentTypeError as error:
+            raise SettingsError(f"{PROGRAM}: error: argument --{self.name}: {error}") from error
+
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        if isinstance(self.default, bool):
+            group.add_argument(
+                f"--{self.name}", action=argparse.BooleanOptionalAction, default=self.default, help=self.help
+            )
+            return
+        # not argparse's choices, which are compared with what `read` returns
+        metavar = self.metavar or (f"{{{','.join(self.choices)}}}" if self.choices else None)
+        group.add_argument(f"--{self.name}", type=self.parse, default=self.default, metavar=metavar, help=self.help)
 
 
-def _non_negative_int(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
+def _number(kind: Callable[[str], float], is_valid: Callable[[float], bool], words: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not is_valid(value):
+            raise ValueError(f"{text} is not {words}")
+        return value
+
+    return read
 
 
-def _non_negative_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
-    return value
+def _milliseconds(text: str) -> float:
+    return _duration(text) / 1000
 
 
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+_positive_int = _number(int, lambda value: value >= 1, "at least 1")
+_count = _number(int, lambda value: value >= 0, "at least 0")
+_duration = _number(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+_probability = _number(float, lambda value: 0 <= value <= 1, "between 0 and 1")
+_fraction = _number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
+_port = _number(int, lambda value: 0 <= value <= 65535, "a port")
+
+SERVER_OPTIONS = (
+    Option("model", "bundled model name, or a folder or file with a config.json", DEFAULT_MODEL),
+    Option("host", "address to listen on", "127.0.0.1"),
+    Option("port", "port to listen on; 0 for any free port", 8000, _port),
+)
+ENGINE_OPTIONS = (
+    Option("tp-size", "tensor-parallel size", 1, _positive_int, field="tp"),
+    Option("pp-size", "pipeline-parallel size", 1, _positive_int, field="pp"),
+    Option(
+        "mem-fraction-static",
+        "fraction of GPU memory for weights and KV cache",
+        0.9,
+        _fraction,
+        field="memory_fraction",
+    ),
+    Option("max-running-requests", "maximum number of sequences in a batch", 256, _positive_int),
+    Option(
+        "max-batched-tokens",
+        "maximum tokens per iteration; default: 8192, or the model length without chunked prefill",
+        None,
+        _positive_int,
+    ),
+    Option("max-model-len", "maximum tokens of a request; default: the model's, or what fits", None, _positive_int),
+    Option("kv-block-size", "tokens per KV cache block", 16, _positive_int, field="block_size"),
+    Option(
+        "kv-cache-dtype",
+        "data type of the KV cache",
+        "auto",
+        KV_DTYPES.__getitem__,
+        choices=KV_DTYPES,
+        field="kv_dtype",
+    ),
+    Option(
+        "quantization",
+        "data type of the weights; default: the checkpoint's",
+        choices=QUANTIZATIONS,
+        field="weight_dtype",
+    ),
+    Option("prefix-caching", "reuse the KV cache of shared prefixes", True),
+    Option("enable-chunked-prefill", "mix prompt chunks and decodes in one batch", True, field="chunked_prefill"),
+    Option("cuda-graph", "decode with CUDA graphs", True),
+    Option(
+        "schedule-policy", "order in which waiting requests are scheduled", "fcfs", choices=POLICIES, field="policy"
+    ),
+)
+SIMULATION_OPTIONS = (
+    Option("gpu", "GPU type to simulate", "h100_sxm", find_gpu),
+    Option("seed", "random seed of the faults", 0, int),
+    Option("load-seconds", "seconds to load the weights", 1.0, _duration),
+    Option(
+        "fixed-step-ms",
+        "fixed milliseconds per iteration, whatever the batch",
+        None,
+        _milliseconds,
+        field="fixed_step_seconds",
+    ),
+)
+SKEW_OPTIONS = (
+    Option("skew-seed", "random seed of the --skew-sd factors", 0, int, field="seed"),
+    Option(
+        "skew-sd",
+        "multiply each cost by a log-normal factor with this standard deviation",
+        0.0,
+        _duration,
+        field="sd",
+    ),
+)
+_after = partial(Option, read=_count, metavar="N")
+_share = partial(Option, default=0.0, read=_probability, metavar="P")
+FAULT_OPTIONS = (
+    Option("fault-start-delay", "additional seconds until ready", 0.0, _duration, field="start_delay"),
+    _after("fault-crash-after", "crash on the request after N", field="crash_after"),
+    _after("fault-hang-after", "stop emitting tokens on the request after N", field="hang_after"),
+    _share("fault-rate-limited", "fraction of requests to answer with 429", field="rate_limited"),
+    _share("fault-server-error", "fraction of requests to answer with 500", field="server_error"),
+    _share("fault-malformed", "fraction of requests to answer with malformed JSON", field="malformed"),
+    _share("fault-early-stop", "fraction of requests to stop before the requested length", field="early_stop"),
+)
+OPTION_GROUPS = {
+    "server": SERVER_OPTIONS,
+    "engine": ENGINE_OPTIONS,
+    "simulation": (*SIMULATION_OPTIONS, *SKEW_OPTIONS, *FAULT_OPTIONS),
+}
+OPTIONS = {option.name: option for options in OPTION_GROUPS.values() for option in options}
+"""Every setting but the served names, by its flag without the dashes."""
 
 
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port")
-    return value
-
-
-def _gpu(text: str) -> GpuSpec:
-    try:
-        return find_gpu(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{self.format_usage()}{self.prog}: error: {message}\n")
 
 
 class _DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -118,128 +265,39 @@ class _DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the server's command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description="A simulated inference engine: an OpenAI-compatible server in real time, with step times from a "
         "roofline model of the given GPU and model. It computes no tokens and needs no GPU.",
         allow_abbrev=False,
         formatter_class=_DefaultsHelpFormatter,
     )
-    _add_server(parser.add_argument_group("server"))
-    _add_engine(parser.add_argument_group("engine"))
-    _add_simulation(parser.add_argument_group("simulation"))
+    for title, options in OPTION_GROUPS.items():
+        group = parser.add_argument_group(title)
+        for option in options:
+            option.add_to(group)
+        if title == "server":
+            group.add_argument(
+                "--served-model-name",
+                nargs="+",
+                metavar="NAME",
+                help="model names that clients may use; default: --model",
+            )
     return parser
 
 
-def _add_server(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--model", default=DEFAULT_MODEL, help="bundled model name, or a folder or file with a config.json"
-    )
-    group.add_argument(
-        "--served-model-name", nargs="+", metavar="NAME", help="model names that clients may use; default: --model"
-    )
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    group.add_argument("--port", type=_port, default=8000, help="port to listen on; 0 for any free port")
+def parse_settings(argv: Sequence[str] | None = None) -> SimulationSettings:
+    """Parse the command line; SettingsError, with the usage, for one that is not valid."""
+    return _from_values(vars(build_parser().parse_args(argv)))
 
 
-def _add_engine(group: argparse._ArgumentGroup) -> None:
-    switch = argparse.BooleanOptionalAction
-    group.add_argument("--tp-size", type=_positive_int, default=1, help="tensor-parallel size")
-    group.add_argument("--pp-size", type=_positive_int, default=1, help="pipeline-parallel size")
-    group.add_argument(
-        "--mem-fraction-static", type=_fraction, default=0.9, help="fraction of GPU memory for weights and KV cache"
-    )
-    group.add_argument(
-        "--max-running-requests", type=_positive_int, default=256, help="maximum number of sequences in a batch"
-    )
-    group.add_argument(
-        "--max-batched-tokens",
-        type=_positive_int,
-        help="maximum tokens per iteration; default: 8192, or the model length without chunked prefill",
-    )
-    group.add_argument(
-        "--max-model-len", type=_positive_int, help="maximum tokens of a request; default: the model's, or what fits"
-    )
-    group.add_argument("--kv-block-size", type=_positive_int, default=16, help="tokens per KV cache block")
-    group.add_argument("--kv-cache-dtype", choices=KV_DTYPES, default="auto", help="data type of the KV cache")
-    group.add_argument(
-        "--quantization", choices=QUANTIZATIONS, help="data type of the weights; default: the checkpoint's"
-    )
-    group.add_argument("--prefix-caching", action=switch, default=True, help="reuse the KV cache of shared prefixes")
-    group.add_argument(
-        "--enable-chunked-prefill", action=switch, default=True, help="mix prompt chunks and decodes in one batch"
-    )
-    group.add_argument("--cuda-graph", action=switch, default=True, help="decode with CUDA graphs")
-    group.add_argument(
-        "--schedule-policy", choices=POLICIES, default="fcfs", help="order in which waiting requests are scheduled"
-    )
+def _from_values(values: Mapping[str, Any]) -> SimulationSettings:
+    def fields(*options: Option) -> dict[str, Any]:
+        return {option.field or option.dest: values[option.dest] for option in options}
 
-
-def _add_simulation(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--gpu", type=_gpu, default="h100_sxm", help="GPU type to simulate")
-    group.add_argument("--seed", type=int, default=0, help="random seed of the faults")
-    group.add_argument("--skew-seed", type=int, default=0, help="random seed of the --skew-sd factors")
-    group.add_argument(
-        "--skew-sd",
-        type=_non_negative_float,
-        default=0.0,
-        help="multiply each cost by a log-normal factor with this standard deviation",
-    )
-    group.add_argument("--load-seconds", type=_non_negative_float, default=1.0, help="seconds to load the weights")
-    group.add_argument(
-        "--fixed-step-ms", type=_non_negative_float, help="fixed milliseconds per iteration, whatever the batch"
-    )
-    group.add_argument(
-        "--fault-start-delay", type=_non_negative_float, default=0.0, help="additional seconds until ready"
-    )
-    group.add_argument("--fault-crash-after", type=_non_negative_int, metavar="N", help="crash on the request after N")
-    group.add_argument(
-        "--fault-hang-after", type=_non_negative_int, metavar="N", help="stop emitting tokens on the request after N"
-    )
-    for name, effect in (
-        ("rate-limited", "answer with 429"),
-        ("server-error", "answer with 500"),
-        ("malformed", "answer with malformed JSON"),
-        ("early-stop", "stop before the requested length"),
-    ):
-        group.add_argument(
-            f"--fault-{name}", type=_probability, default=0.0, metavar="P", help=f"fraction of requests to {effect}"
-        )
-
-
-def parse_settings(argv: Sequence[str] | None = None) -> Settings:
-    """Parse the command line; an invalid flag raises SystemExit with status 2, as argparse does."""
-    options = build_parser().parse_args(argv)
-    return Settings(
-        model=options.model,
-        served_names=tuple(options.served_model_name or [options.model]),
-        host=options.host,
-        port=options.port,
-        gpu=options.gpu,
-        tp=options.tp_size,
-        pp=options.pp_size,
-        memory_fraction=options.mem_fraction_static,
-        max_running_requests=options.max_running_requests,
-        max_batched_tokens=options.max_batched_tokens,
-        max_model_len=options.max_model_len,
-        block_size=options.kv_block_size,
-        kv_dtype=KV_DTYPES[options.kv_cache_dtype],
-        weight_dtype=options.quantization,
-        prefix_caching=options.prefix_caching,
-        chunked_prefill=options.enable_chunked_prefill,
-        cuda_graph=options.cuda_graph,
-        policy=options.schedule_policy,
-        seed=options.seed,
-        load_seconds=options.load_seconds,
-        fixed_step_seconds=None if options.fixed_step_ms is None else options.fixed_step_ms / 1000,
-        skew=Skew(options.skew_seed, options.skew_sd),
-        faults=Faults(
-            start_delay=options.fault_start_delay,
-            crash_after=options.fault_crash_after,
-            hang_after=options.fault_hang_after,
-            rate_limited=options.fault_rate_limited,
-            server_error=options.fault_server_error,
-            malformed=options.fault_malformed,
-            early_stop=options.fault_early_stop,
-        ),
+    return SimulationSettings(
+        **fields(*SERVER_OPTIONS, *ENGINE_OPTIONS, *SIMULATION_OPTIONS),
+        served_names=tuple(values.get("served_model_name") or [values["model"]]),
+        skew=Skew(**fields(*SKEW_OPTIONS)),
+        faults=Faults(**fields(*FAULT_OPTIONS)),
     )

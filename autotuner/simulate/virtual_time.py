@@ -16,7 +16,7 @@ from autotuner.core import CUT_OFF_ERROR, LoadStep, Observation, RequestRecord
 from autotuner.simulate.fast_scheduler import FastScheduler
 from autotuner.simulate.faults import CRASH_STATUS, FaultPlan
 from autotuner.simulate.scheduler import ScheduledRequest
-from autotuner.simulate.settings import Settings
+from autotuner.simulate.settings import SimulationSettings
 from autotuner.simulate.world import World
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.requests import draw_lengths
@@ -49,7 +49,7 @@ class EngineDiedError(Exception):
 class VirtualServer:
     """A running engine; its scheduler, prefix cache, faults and clock persist across load points."""
 
-    def __init__(self, settings: Settings, world: World) -> None:
+    def __init__(self, settings: SimulationSettings, world: World) -> None:
         self.world = world
         self.scheduler = FastScheduler(world.limits, world.iteration_times.step, world.iteration_times.decode_time)
         self.faults = FaultPlan(settings.faults, settings.seed)

@@ -13,11 +13,15 @@ from autotuner.predict.layout import Layout, resolve_dtypes
 from autotuner.predict.shape import ModelShape, model_shape
 from autotuner.predict.steps import StepTimes
 from autotuner.simulate.scheduler import Policy, Scheduler, SchedulerLimits
-from autotuner.simulate.settings import Settings
+from autotuner.simulate.settings import SimulationSettings
 from autotuner.simulate.skew import SkewedParameters, skewed_efficiencies, skewed_memory, start_time_factor
 
 DEFAULT_BATCHED_TOKENS = 8192
 """The default of --max-batched-tokens."""
+
+
+START_FAILED_STATUS = 1
+"""Exit status of the server for a StartError."""
 
 
 class StartError(Exception):
@@ -66,7 +70,7 @@ class World:
         return Scheduler(self.limits, self.iteration_times.step)
 
 
-def build_world(settings: Settings) -> World:
+def build_world(settings: SimulationSettings) -> World:
     """Plan memory and limits as an engine does at start; StartError if the model does not fit."""
     try:
         shape = model_shape(settings.model)
@@ -105,7 +109,7 @@ def build_world(settings: Settings) -> World:
     return World(shape, plan, limits, _iteration_times(shape, settings, parameters), start_seconds)
 
 
-def _skewed_parameters(settings: Settings, max_batched_tokens: int) -> SkewedParameters:
+def _skewed_parameters(settings: SimulationSettings, max_batched_tokens: int) -> SkewedParameters:
     return SkewedParameters(
         tp=settings.tp,
         pp=settings.pp,
@@ -119,7 +123,7 @@ def _skewed_parameters(settings: Settings, max_batched_tokens: int) -> SkewedPar
     )
 
 
-def _check_parallelism(shape: ModelShape, settings: Settings) -> None:
+def _check_parallelism(shape: ModelShape, settings: SimulationSettings) -> None:
     if shape.heads % settings.tp:
         raise StartError(f"{shape.heads} attention heads are not divisible by --tp-size {settings.tp}")
     if shape.kv_heads % settings.tp and settings.tp % shape.kv_heads:
@@ -128,14 +132,14 @@ def _check_parallelism(shape: ModelShape, settings: Settings) -> None:
         raise StartError(f"{shape.layers} layers are fewer than --pp-size {settings.pp}")
 
 
-def _requested_length(shape: ModelShape, settings: Settings) -> int:
+def _requested_length(shape: ModelShape, settings: SimulationSettings) -> int:
     length = settings.max_model_len or shape.max_model_len
     if length > shape.max_model_len:
         raise StartError(f"--max-model-len {length} is above the model's {shape.max_model_len} positions")
     return length
 
 
-def _default_batched_tokens(settings: Settings, requested_length: int) -> int:
+def _default_batched_tokens(settings: SimulationSettings, requested_length: int) -> int:
     # Without chunked prefill a whole prompt must fit in one iteration. For the model's full length that applies
     # only if it was requested, because the activations of so many tokens would displace the KV cache.
     if settings.chunked_prefill or settings.max_model_len is None:
@@ -143,7 +147,7 @@ def _default_batched_tokens(settings: Settings, requested_length: int) -> int:
     return max(DEFAULT_BATCHED_TOKENS, requested_length)
 
 
-def _max_model_len(settings: Settings, requested_length: int, kv_tokens: int, max_batched_tokens: int) -> int:
+def _max_model_len(settings: SimulationSettings, requested_length: int, kv_tokens: int, max_batched_tokens: int) -> int:
     """Shorten an unspecified length to what fits; StartError for a specified one that does not fit."""
     max_prompt = requested_length if settings.chunked_prefill else max_batched_tokens
     if settings.max_model_len is None:
@@ -161,7 +165,7 @@ def _max_model_len(settings: Settings, requested_length: int, kv_tokens: int, ma
     return requested_length
 
 
-def _iteration_times(shape: ModelShape, settings: Settings, parameters: SkewedParameters) -> IterationTimes:
+def _iteration_times(shape: ModelShape, settings: SimulationSettings, parameters: SkewedParameters) -> IterationTimes:
     if settings.fixed_step_seconds is not None:
         return FixedIterationTimes(settings.fixed_step_seconds)
     dtypes = resolve_dtypes(shape, settings.gpu, gemm_dtype=settings.weight_dtype, kv_dtype=settings.kv_dtype)
