@@ -77,11 +77,15 @@ def _log_settings(settings: SimulationSettings, world: World) -> None:
         shape.name,
         shape.parameters / 1e9,
         shape.active_parameters / 1e9,
-        settings.weight_dtype or shape.weight_dtype,
-        settings.kv_dtype,
+        settings.quantization or shape.weight_dtype,
+        settings.kv_cache_dtype,
     )
     LOG.info(
-        "simulated GPUs: %d x %s (tp %d, pp %d)", settings.tp * settings.pp, settings.gpu.name, settings.tp, settings.pp
+        "simulated GPUs: %d x %s (tp %d, pp %d)",
+        settings.tp_size * settings.pp_size,
+        settings.gpu.name,
+        settings.tp_size,
+        settings.pp_size,
     )
     if settings.skew.sd:
         LOG.info("costs distorted: sd %g, seed %d", settings.skew.sd, settings.skew.seed)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
-from autotuner.core import Candidate, Value
+from autotuner.core import Candidate
 from autotuner.errors import ConfigError
 from autotuner.experiment import SimulationOptions
 from autotuner.predict.hardware import GpuSpec, find_gpu
@@ -29,8 +29,6 @@ KV_DTYPES = {
     "fp8_e5m2": "fp8",
 }
 QUANTIZATIONS = ("fp8", "int8", "int4", "fp4")
-
-
 BAD_FLAG_STATUS = 2
 """Exit status of the server for a SettingsError."""
 
@@ -40,75 +38,19 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True)
-class SimulationSettings:
-    """What the simulated engine runs with; None where the engine chooses.
-
-    `calibration_engine` is the engine whose calibrated efficiencies determine the step times.
-    """
-
-    model: str
-    served_names: tuple[str, ...]
-    host: str
-    port: int
-    gpu: GpuSpec
-    tp: int
-    pp: int
-    memory_fraction: float
-    max_running_requests: int
-    max_batched_tokens: int | None
-    max_model_len: int | None
-    block_size: int
-    kv_dtype: str
-    weight_dtype: str | None
-    prefix_caching: bool
-    chunked_prefill: bool
-    cuda_graph: bool
-    policy: str
-    seed: int
-    load_seconds: float
-    fixed_step_seconds: float | None
-    faults: Faults
-    skew: Skew
-    calibration_engine: str = "vllm"
-
-    @classmethod
-    def of(
-        cls, candidate: Candidate, model: str, simulation: SimulationOptions, extra_args: Sequence[str] = ()
-    ) -> SimulationSettings:
-        """The settings of a candidate of this engine; SettingsError for what it does not take.
-
-        `extra_args` are a part of a command line, which overrides the rest.
-        """
-        values = {option.dest: option.default_value for option in OPTIONS.values()}
-        for name, value in {**candidate.parameters, **simulation.by_flag, "model": model}.items():
-            option = OPTIONS.get(name.replace("_", "-"))
-            if option is None:
-                raise SettingsError(f"{PROGRAM}: error: unrecognized arguments: --{name}")
-            if value is not None:
-                values[option.dest] = option.from_value(value)
-        if extra_args:
-            values = vars(build_parser().parse_args(extra_args, argparse.Namespace(**values)))
-        return _from_values(values)
-
-
-@dataclass(frozen=True)
 class Option:
-    """One setting, named as its parameter and its flag; `field` is its name in the settings where that differs.
+    """How a setting is given: `read` turns text into its value, and raises ValueError or ConfigError.
 
-    `read` raises ValueError or ConfigError. A setting that is true or false by default is a switch.
+    A setting that is true or false by default is a switch, one with `many` takes several words.
     """
 
-    name: str
+    group: str
     help: str
     default: Any = None
     read: Callable[[str], Any] = str
     choices: Collection[str] = ()
     metavar: str | None = None
-    field: str = ""
-
-    @property
-    def dest(self) -> str:
-        return self.name.replace("-", "_")
+    many: bool = False
 
     @property
     def default_value(self) -> Any:
@@ -123,24 +65,17 @@ class Option:
         except (ValueError, ConfigError) as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
-    def from_value(self, value: Value) -> Any:
-        """The value of a candidate's parameter; SettingsError when it is not valid."""
+    def argparse_options(self) -> dict[str, Any]:
+        """The keyword arguments of add_argument; not its choices, which it compares with what `read` returns."""
+        shared = {"default": self.default, "help": self.help}
         if isinstance(self.default, bool):
-            return bool(value)
-        try:
-            return self.parse(str(value))
-        except argparse.ArgumentTypeError as error:
-            raise SettingsError(f"{PROGRAM}: error: argument --{self.name}: {error}") from error
-
-    def add_to(self, group: argparse._ArgumentGroup) -> None:
-        if isinstance(self.default, bool):
-            group.add_argument(
-                f"--{self.name}", action=argparse.BooleanOptionalAction, default=self.default, help=self.help
-            )
-            return
-        # not argparse's choices, which are compared with what `read` returns
+            return {"action": argparse.BooleanOptionalAction, **shared}
         metavar = self.metavar or (f"{{{','.join(self.choices)}}}" if self.choices else None)
-        group.add_argument(f"--{self.name}", type=self.parse, default=self.default, metavar=metavar, help=self.help)
+        return {"type": self.parse, "metavar": metavar, "nargs": "+" if self.many else None, **shared}
+
+
+def _setting(group: str, help: str, default: Any = None, read: Callable[[str], Any] = str, **more: Any) -> Any:
+    return field(metadata={"option": Option(group, help, default, read, **more)})
 
 
 def _number(kind: Callable[[str], float], is_valid: Callable[[float], bool], words: str) -> Callable[[str], float]:
@@ -153,102 +88,105 @@ def _number(kind: Callable[[str], float], is_valid: Callable[[float], bool], wor
     return read
 
 
-def _milliseconds(text: str) -> float:
-    return _duration(text) / 1000
-
-
 _positive_int = _number(int, lambda value: value >= 1, "at least 1")
 _count = _number(int, lambda value: value >= 0, "at least 0")
 _duration = _number(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 _probability = _number(float, lambda value: 0 <= value <= 1, "between 0 and 1")
 _fraction = _number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
 _port = _number(int, lambda value: 0 <= value <= 65535, "a port")
+_server, _engine, _simulation = (partial(_setting, group) for group in ("server", "engine", "simulation"))
+_request_number = partial(_simulation, read=_count, metavar="N")
+_share = partial(_simulation, default=0.0, read=_probability, metavar="P")
 
-SERVER_OPTIONS = (
-    Option("model", "bundled model name, or a folder or file with a config.json", DEFAULT_MODEL),
-    Option("host", "address to listen on", "127.0.0.1"),
-    Option("port", "port to listen on; 0 for any free port", 8000, _port),
-)
-ENGINE_OPTIONS = (
-    Option("tp-size", "tensor-parallel size", 1, _positive_int, field="tp"),
-    Option("pp-size", "pipeline-parallel size", 1, _positive_int, field="pp"),
-    Option(
-        "mem-fraction-static",
-        "fraction of GPU memory for weights and KV cache",
-        0.9,
-        _fraction,
-        field="memory_fraction",
-    ),
-    Option("max-running-requests", "maximum number of sequences in a batch", 256, _positive_int),
-    Option(
-        "max-batched-tokens",
-        "maximum tokens per iteration; default: 8192, or the model length without chunked prefill",
-        None,
-        _positive_int,
-    ),
-    Option("max-model-len", "maximum tokens of a request; default: the model's, or what fits", None, _positive_int),
-    Option("kv-block-size", "tokens per KV cache block", 16, _positive_int, field="block_size"),
-    Option(
-        "kv-cache-dtype",
-        "data type of the KV cache",
-        "auto",
-        KV_DTYPES.__getitem__,
-        choices=KV_DTYPES,
-        field="kv_dtype",
-    ),
-    Option(
-        "quantization",
-        "data type of the weights; default: the checkpoint's",
-        choices=QUANTIZATIONS,
-        field="weight_dtype",
-    ),
-    Option("prefix-caching", "reuse the KV cache of shared prefixes", True),
-    Option("enable-chunked-prefill", "mix prompt chunks and decodes in one batch", True, field="chunked_prefill"),
-    Option("cuda-graph", "decode with CUDA graphs", True),
-    Option(
-        "schedule-policy", "order in which waiting requests are scheduled", "fcfs", choices=POLICIES, field="policy"
-    ),
-)
-SIMULATION_OPTIONS = (
-    Option("gpu", "GPU type to simulate", "h100_sxm", find_gpu),
-    Option("seed", "random seed of the faults", 0, int),
-    Option("load-seconds", "seconds to load the weights", 1.0, _duration),
-    Option(
-        "fixed-step-ms",
-        "fixed milliseconds per iteration, whatever the batch",
-        None,
-        _milliseconds,
-        field="fixed_step_seconds",
-    ),
-)
-SKEW_OPTIONS = (
-    Option("skew-seed", "random seed of the --skew-sd factors", 0, int, field="seed"),
-    Option(
-        "skew-sd",
-        "multiply each cost by a log-normal factor with this standard deviation",
-        0.0,
-        _duration,
-        field="sd",
-    ),
-)
-_after = partial(Option, read=_count, metavar="N")
-_share = partial(Option, default=0.0, read=_probability, metavar="P")
-FAULT_OPTIONS = (
-    Option("fault-start-delay", "additional seconds until ready", 0.0, _duration, field="start_delay"),
-    _after("fault-crash-after", "crash on the request after N", field="crash_after"),
-    _after("fault-hang-after", "stop emitting tokens on the request after N", field="hang_after"),
-    _share("fault-rate-limited", "fraction of requests to answer with 429", field="rate_limited"),
-    _share("fault-server-error", "fraction of requests to answer with 500", field="server_error"),
-    _share("fault-malformed", "fraction of requests to answer with malformed JSON", field="malformed"),
-    _share("fault-early-stop", "fraction of requests to stop before the requested length", field="early_stop"),
-)
-OPTION_GROUPS = {
-    "server": SERVER_OPTIONS,
-    "engine": ENGINE_OPTIONS,
-    "simulation": (*SIMULATION_OPTIONS, *SKEW_OPTIONS, *FAULT_OPTIONS),
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationSettings:
+    """What the simulated engine runs with, by the names of its parameters and flags; None where the engine chooses.
+
+    `calibration_engine` is the engine whose calibrated efficiencies determine the step times.
+    """
+
+    model: str = _server("bundled model name, or a folder or file with a config.json", DEFAULT_MODEL)
+    served_model_name: Sequence[str] | None = _server(
+        "model names that clients may use; default: --model", metavar="NAME", many=True
+    )
+    host: str = _server("address to listen on", "127.0.0.1")
+    port: int = _server("port to listen on; 0 for any free port", 8000, _port)
+
+    tp_size: int = _engine("tensor-parallel size", 1, _positive_int)
+    pp_size: int = _engine("pipeline-parallel size", 1, _positive_int)
+    mem_fraction_static: float = _engine("fraction of GPU memory for weights and KV cache", 0.9, _fraction)
+    max_running_requests: int = _engine("maximum number of sequences in a batch", 256, _positive_int)
+    max_batched_tokens: int | None = _engine(
+        "maximum tokens per iteration; default: 8192, or the model length without chunked prefill", None, _positive_int
+    )
+    max_model_len: int | None = _engine(
+        "maximum tokens of a request; default: the model's, or what fits", None, _positive_int
+    )
+    kv_block_size: int = _engine("tokens per KV cache block", 16, _positive_int)
+    kv_cache_dtype: str = _engine("data type of the KV cache", "auto", KV_DTYPES.__getitem__, choices=KV_DTYPES)
+    quantization: str | None = _engine("data type of the weights; default: the checkpoint's", choices=QUANTIZATIONS)
+    prefix_caching: bool = _engine("reuse the KV cache of shared prefixes", True)
+    enable_chunked_prefill: bool = _engine("mix prompt chunks and decodes in one batch", True)
+    cuda_graph: bool = _engine("decode with CUDA graphs", True)
+    schedule_policy: str = _engine("order in which waiting requests are scheduled", "fcfs", choices=POLICIES)
+
+    gpu: GpuSpec = _simulation("GPU type to simulate", "h100_sxm", find_gpu)  # noqa: RUF009 it is a field
+    seed: int = _simulation("random seed of the faults", 0, int)
+    skew_seed: int = _simulation("random seed of the --skew-sd factors", 0, int)
+    skew_sd: float = _simulation(
+        "multiply each cost by a log-normal factor with this standard deviation", 0.0, _duration
+    )
+    load_seconds: float = _simulation("seconds to load the weights", 1.0, _duration)
+    fixed_step_ms: float | None = _simulation("fixed milliseconds per iteration, whatever the batch", None, _duration)
+    fault_start_delay: float = _simulation("additional seconds until ready", 0.0, _duration)
+    fault_crash_after: int | None = _request_number("crash on the request after N")
+    fault_hang_after: int | None = _request_number("stop emitting tokens on the request after N")
+    fault_rate_limited: float = _share("fraction of requests to answer with 429")
+    fault_server_error: float = _share("fraction of requests to answer with 500")
+    fault_malformed: float = _share("fraction of requests to answer with malformed JSON")
+    fault_early_stop: float = _share("fraction of requests to stop before the requested length")
+
+    calibration_engine: str = "vllm"
+
+    @classmethod
+    def of(
+        cls, candidate: Candidate, model: str, simulation: SimulationOptions, extra_args: Sequence[str] = ()
+    ) -> SimulationSettings:
+        """The settings of a candidate of this engine; SettingsError for what it does not take.
+
+        `extra_args` are a part of a command line, which overrides the rest.
+        """
+        values = {name: option.default_value for name, option in OPTIONS.items()}
+        for parameter, value in {**candidate.parameters, **simulation.by_flag, "model": model}.items():
+            option = OPTIONS.get(name := parameter.replace("-", "_"))
+            if option is None:
+                raise SettingsError(f"{PROGRAM}: error: unrecognized arguments: --{parameter}")
+            try:
+                if value is not None:
+                    values[name] = bool(value) if isinstance(option.default, bool) else option.parse(str(value))
+            except argparse.ArgumentTypeError as error:
+                raise SettingsError(f"{PROGRAM}: error: argument --{parameter}: {error}") from error
+        if extra_args:
+            values = vars(build_parser().parse_args(extra_args, argparse.Namespace(**values)))
+        return cls(**values)
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        return tuple(self.served_model_name or (self.model,))
+
+    @property
+    def skew(self) -> Skew:
+        return Skew(self.skew_seed, self.skew_sd)
+
+    @cached_property
+    def faults(self) -> Faults:
+        return Faults(**{key.removeprefix("fault_"): getattr(self, key) for key in OPTIONS if key.startswith("fault_")})
+
+
+OPTIONS: dict[str, Option] = {
+    setting.name: setting.metadata["option"] for setting in fields(SimulationSettings) if setting.metadata
 }
-OPTIONS = {option.name: option for options in OPTION_GROUPS.values() for option in options}
-"""Every setting but the served names, by its flag without the dashes."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -272,32 +210,12 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_DefaultsHelpFormatter,
     )
-    for title, options in OPTION_GROUPS.items():
-        group = parser.add_argument_group(title)
-        for option in options:
-            option.add_to(group)
-        if title == "server":
-            group.add_argument(
-                "--served-model-name",
-                nargs="+",
-                metavar="NAME",
-                help="model names that clients may use; default: --model",
-            )
+    groups = {title: parser.add_argument_group(title) for title in ("server", "engine", "simulation")}
+    for name, option in OPTIONS.items():
+        groups[option.group].add_argument(f"--{name.replace('_', '-')}", **option.argparse_options())
     return parser
 
 
 def parse_settings(argv: Sequence[str] | None = None) -> SimulationSettings:
     """Parse the command line; SettingsError, with the usage, for one that is not valid."""
-    return _from_values(vars(build_parser().parse_args(argv)))
-
-
-def _from_values(values: Mapping[str, Any]) -> SimulationSettings:
-    def fields(*options: Option) -> dict[str, Any]:
-        return {option.field or option.dest: values[option.dest] for option in options}
-
-    return SimulationSettings(
-        **fields(*SERVER_OPTIONS, *ENGINE_OPTIONS, *SIMULATION_OPTIONS),
-        served_names=tuple(values.get("served_model_name") or [values["model"]]),
-        skew=Skew(**fields(*SKEW_OPTIONS)),
-        faults=Faults(**fields(*FAULT_OPTIONS)),
-    )
+    return SimulationSettings(**vars(build_parser().parse_args(argv)))

@@ -70,7 +70,10 @@ def test_a_parameters_value_has_a_factor_on_the_operators_it_affects(flags, oper
 
 def test_memory_and_start_time_are_skewed_too():
     settings = parse_settings(["--model", "llama-3.1-8b", "--load-seconds", "60"])
-    plain, worlds = build_world(settings), [build_world(replace(settings, skew=Skew(seed, 0.25))) for seed in range(20)]
+    plain, worlds = (
+        build_world(settings),
+        [build_world(replace(settings, skew_seed=seed, skew_sd=0.25)) for seed in range(20)],
+    )
     assert {skewed.memory_plan.weights for skewed in worlds} == {plain.memory_plan.weights}
     assert len({skewed.kv_tokens for skewed in worlds}) > 15
     assert min(skewed.kv_tokens for skewed in worlds) < plain.kv_tokens < max(skewed.kv_tokens for skewed in worlds)
