@@ -21,7 +21,7 @@ from autotuner.report.formatting import (
 )
 from autotuner.report.near_misses import NEAR_LEGEND, NEAR_MARK, describe_terms, near_terms
 from autotuner.report.pooling import PooledCandidate, pool_candidates
-from autotuner.scoring.objective import OBJECTIVES, output_throughput_per_gpu, output_token_cost, output_token_cost_unit
+from autotuner.scoring.objective import COST, OBJECTIVES, output_throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing
 
 Row = dict[str, Any]
@@ -171,7 +171,7 @@ def _figure_cells(result: LoadPointResult, pooled: PooledCandidate, experiment: 
         "e2e": metrics.e2e,
         "output_throughput_per_gpu": output_throughput_per_gpu(metrics, gpus),
         "attainment": metrics.attainment,
-        "cost": output_token_cost(metrics, gpus, experiment.hardware.price_per_gpu_hour),
+        "cost": COST.value(metrics, gpus, experiment.hardware.price_per_gpu_hour),
         "gpus": gpus,
         "gpu_use": result.gpu_use,
         "joules_per_token": result.joules_per_token,
@@ -241,7 +241,7 @@ def _columns(ranking: Ranking, experiment: Experiment, rows: Sequence[Row]) -> t
 
 def cost_column(experiment: Experiment, *, drop_priority: int) -> Column:
     """Cost of a million output tokens: in currency if a price is set, else in GPU-seconds."""
-    title = output_token_cost_unit(experiment.hardware.price_per_gpu_hour)
+    title = COST.unit(experiment.hardware.price_per_gpu_hour)
     return Column(title, lambda row: format_number(row["cost"]), drop_priority=drop_priority)
 
 

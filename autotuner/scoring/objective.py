@@ -176,21 +176,6 @@ _ALL_OBJECTIVES = (
 OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL_OBJECTIVES}
 
 
-def output_token_cost(metrics: Metrics, gpus: int, price: float | None) -> float | None:
-    """Cost of a million output tokens in currency, or in GPU-seconds where no price is given."""
-    return COST.value(metrics, gpus, price)
-
-
 def output_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
     """Output tokens per second and GPU."""
     return metrics.output_throughput / gpus or None
-
-
-def total_throughput_per_gpu(metrics: Metrics, gpus: int, price: float | None = None) -> float | None:
-    """Prompt and output tokens per second and GPU."""
-    return THROUGHPUT.value(metrics, gpus, price)
-
-
-def output_token_cost_unit(price: float | None) -> str:
-    """The unit of `output_token_cost`."""
-    return COST.unit(price)
