@@ -26,7 +26,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict."""
+    """Mypy: strict on package, benchmarks and scripts; tests may leave out annotations."""
     session.install("-e", ".[dev]")
     session.run("mypy")
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from autotuner.predict.layout import Layout
     from autotuner.predict.traffic import Software
     from autotuner.report.bench.result import BenchResult
-    from autotuner.session import Result, run
+    from autotuner.run_report import Result
+    from autotuner.session import run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,7 +44,7 @@ _HOMES = {
     "BenchResult": "autotuner.report.bench.result",
     "ConfigLayer": "autotuner.config",
     "Layout": "autotuner.predict.layout",
-    "Result": "autotuner.session",
+    "Result": "autotuner.run_report",
     "Software": "autotuner.predict.traffic",
     "TaskConfigFactory": "autotuner.config",
     "TaskContext": "autotuner.config",

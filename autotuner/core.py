@@ -543,7 +543,11 @@ Purpose = Literal["search", "baseline", "confirmation"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One launch of a candidate with its measurement. `started` and `ended` are Unix seconds."""
+    """One launch of a server with the configuration of one candidate, and what was measured on it.
+
+    A candidate that is launched again, to confirm it, has several trials. `number` counts the launches of a run from 1;
+    `started` and `ended` are Unix seconds. `parallel_trials` are the numbers of those that ran beside it on this host.
+    """
 
     number: int
     candidate: Candidate
@@ -551,6 +555,7 @@ class Trial:
     started: float
     ended: float
     purpose: Purpose = "search"
+    parallel_trials: tuple[int, ...] = ()
 
     @property
     def results(self) -> tuple[LoadPointResult, ...]:
@@ -573,7 +578,7 @@ class Progress:
     """
 
     stage: Stage
-    trial: int
+    trial_number: int
     candidate: Candidate
     load_point: LoadPoint | None = None
     position: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,11 @@ def as_sentence(text: str) -> str:
     if text.endswith(("?", "!", ":", " ...")):
         return text
     return text.rstrip(".,; ") + "."
+
+
+def mask_credentials(text: str) -> str:
+    """The text with the user name and password of every URL in it masked."""
+    return re.sub(r"//\S+@", "//***@", text)
 
 
 def pluralize(number: float, noun: str, plural: str = "") -> str:

@@ -92,6 +92,8 @@ class Deployment(Section):
     def _check_url(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError("must be an address such as http://127.0.0.1:8000")
+        if url is not None and "@" in url.split("/")[2]:
+            raise ValueError("must hold no user name and password, which are written to files: send them as a header")
         return url
 
 
@@ -155,8 +157,10 @@ class Optimization(Section):
 
     `max_iterations` counts launches, the baseline's included; `patience` ends the search after that many
     launches without a gain. `confirm` is how often winner and baseline are launched again at the end.
+    `timeout_per_iteration` is how many seconds one launch may take, from its start to its last load point.
     The bayesian strategy uses `sampler`, and with `further_objectives` searches for the Pareto frontier.
-    The simulated evaluator runs the simulated engine in virtual time, whatever the runtime.
+    The simulated evaluator runs the simulated engine in virtual time, whatever the runtime. At most
+    `parallel_trials` launches run side by side, each on GPUs of its own.
     """
 
     strategy: Literal["racing", "grid_search", "random", "bayesian"] = "racing"
@@ -171,6 +175,7 @@ class Optimization(Section):
     baseline: bool = True
     confirm: int = Field(2, ge=0)
     timeout_per_iteration: float = Field(600.0, gt=0)
+    parallel_trials: int = Field(1, ge=1)
     seed: int = 0
 
 

@@ -287,6 +287,7 @@ def _combine_truths(truths: Any, decisive: bool) -> bool | None:
 
 
 def _compare(op: ast.cmpop, left: ast.expr, right: ast.expr, lookup: Lookup) -> bool | None:
+    """One comparison of a chain; None where it cannot be told, because a parameter has no value or no number."""
     first = _evaluate(left, lookup)
     if isinstance(right, ast.List):
         contained = None if first is None else any(_is_equal(first, _literal_value(item)) for item in right.elts)

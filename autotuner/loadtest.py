@@ -22,12 +22,14 @@ from autotuner.core import (
     Workload,
     ignore_progress,
 )
+from autotuner.endpoints.address import Address
+from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.models import ServedModel, find_served_model
+from autotuner.endpoints.token import probe_token
+from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.experiment import CAPACITY_SEARCH_RANGE, TRACE_RATE, Experiment, Model
-from autotuner.launchers import endpoint as endpoints
-from autotuner.launchers import ready
-from autotuner.launchers.token_ids import Vocabulary
 from autotuner.report.bench.folder import BenchFolder
 from autotuner.report.bench.result import CUT_SHORT_REASON, BenchLoadPoint, BenchResult
 from autotuner.scoring.judge import decide_verdict
@@ -39,9 +41,6 @@ from autotuner.workload import arrivals
 
 PLACEHOLDER_MODEL = "model"
 """The model's name until the server reports the real one."""
-
-PROBE_TIMEOUT_SECONDS = 30.0
-"""Time for an idle server to produce one token after a load point without any."""
 
 
 class LoadTestInterrupted(KeyboardInterrupt):
@@ -131,17 +130,17 @@ def bench(
     check_capacity(experiment)
     arrivals.check(experiment.workload())
     folder = BenchFolder.create(Path(output)) if output is not None else None
-    request_headers = ready.request_headers(experiment.deployment)
-    base_url = load.Endpoint(url, model or PLACEHOLDER_MODEL).address.base_url
+    all_headers = request_headers(experiment.deployment)
+    base_url = Address.from_url(url).base_url
     named_endpoint = experiment.benchmark.endpoint if endpoint else None
-    served = endpoints.find_served_model(base_url, request_headers, model=model, endpoint=named_endpoint)
+    served = find_served_model(base_url, all_headers, model=model, endpoint=named_endpoint)
     experiment = _with_server_identity(experiment, served)
     workload = experiment.workload()
-    make_plan = load_plan or _precise_load_plan(experiment)
-    plan = CapacitySearch(experiment, gpus=1) if find_capacity else make_plan(workload)
-    vocabulary = find_vocabulary(base_url, served.model, experiment.model, request_headers, workload)
+    make_load_plan = load_plan or _precise_load_plan(experiment)
+    chosen_plan = CapacitySearch(experiment, gpus=1) if find_capacity else make_load_plan(workload)
+    vocabulary = find_vocabulary(base_url, served.model, experiment.model, all_headers, workload)
     is_simulated = served.is_simulated
-    test = LoadTest(base_url, experiment, plan, request_headers, is_simulated, vocabulary, folder, observe)
+    test = LoadTest(base_url, experiment, chosen_plan, all_headers, is_simulated, vocabulary, folder, observe)
     return test.run()
 
 
@@ -162,20 +161,20 @@ def with_served_model(context: TaskContext) -> TaskContext:
     if deployment.url is None or experiment.optimization.evaluator != "measured":
         return replace(context, model_name=model or PLACEHOLDER_MODEL)
     named_endpoint = experiment.benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None
-    headers = ready.request_headers(deployment)
-    served = endpoints.find_served_model(deployment.url, headers, model=served_name, endpoint=named_endpoint)
+    headers = request_headers(deployment)
+    served = find_served_model(deployment.url, headers, model=served_name, endpoint=named_endpoint)
     if named_endpoint is None and served.endpoint != experiment.benchmark.endpoint:
         context = replace(context, user_overrides=_with_endpoint(context.user_overrides or {}, served, deployment.url))
     return context if model else replace(context, model_name=served.model)
 
 
-def _with_endpoint(overrides: Mapping[str, Any], served: endpoints.ServedModel, url: str) -> Overrides:
+def _with_endpoint(overrides: Mapping[str, Any], served: ServedModel, url: str) -> Overrides:
     places: Mapping[str, str] = getattr(overrides, "places", {})
     endpoint = {"benchmark": {"endpoint": served.endpoint}}
     return Overrides(merge(overrides, endpoint), {**places, "benchmark.endpoint": f"detected at {url}"})
 
 
-def _with_server_identity(experiment: Experiment, served: endpoints.ServedModel) -> Experiment:
+def _with_server_identity(experiment: Experiment, served: ServedModel) -> Experiment:
     """The experiment with the model and endpoint that the server reports."""
     update = {"endpoint": served.endpoint, "model_name": served.model}
     benchmark = experiment.benchmark.model_copy(update=update)
@@ -212,7 +211,7 @@ class LoadTest:
         try:
             for position, step in driver.steps():
                 try:
-                    observation = self._mask_secrets(driver.observe(position, step))
+                    observation = driver.observe(position, step)
                 except load.MeasurementInterrupted as interrupt:
                     if interrupt.observation is not None:
                         self._is_cut_short = True
@@ -228,14 +227,6 @@ class LoadTest:
             raise LoadTestInterrupted(self._result(interrupted=True)) from interrupt
         return self._result(stop_reason)
 
-    def _mask_secrets(self, observation: Observation) -> Observation:
-        """Mask header values in the server's error message: some servers repeat a rejected API key."""
-        message = observation.abort_reason
-        for value in self.headers.values():
-            for secret in (value, value.removeprefix("Bearer ")):
-                message = message.replace(secret, "*****") if message and secret else message
-        return replace(observation, abort_reason=message)
-
     def _record(self, driver: LoadDriver, position: int, observation: Observation) -> None:
         records = self.folder.save_records(position, observation) if self.folder else None
         result = self._with_verdict(driver.record_result(position, observation))
@@ -249,8 +240,7 @@ class LoadTest:
         if load_point.answered_requests and not observation.abort_reason:
             return None
         benchmark = self.experiment.benchmark
-        timeout = min(PROBE_TIMEOUT_SECONDS, benchmark.request_timeout)
-        if endpoints.gives_token(self.url, self.headers, driver.endpoint.model, benchmark.endpoint, timeout):
+        if probe_token(driver.endpoint, benchmark.endpoint, benchmark.request_timeout) == "token":
             return None
         errors = ", ".join(f"{name}: {count}" for name, count in load_point.result.metrics.errors.items())
         return observation.abort_reason or f"No request was answered ({errors or 'none ended'})."

@@ -23,7 +23,7 @@ from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.local_factors import Factors, factors_key, save_factors, time_parts
 from autotuner.predict.predict import geometry_name
 from autotuner.predict.traffic import Traffic
-from autotuner.store import RunStore
+from autotuner.runs.store import RunStore
 from autotuner.workload import scenarios
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
-    """Evaluates submitted launches, one at a time or several at once."""
+    """Runs submitted launches as trials, one at a time or several side by side."""
 
     def submit(self, number: int, launch: Launch, folder: Path) -> None:
         """Start or queue a launch as trial `number`; its files go into `folder`."""

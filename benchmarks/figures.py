@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-from autotuner.store import RunStore, find_run
+from autotuner.runs.store import RunStore, find_run
 
 AUTOTUNE = Path(sys.executable).parent / "autotune"
 POINT = ("predict", "--model", "qwen3-32b", "--gpu", "H100", "--isl", "4000", "--osl", "500")

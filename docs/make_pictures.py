@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 
 IMAGES = Path(__file__).with_name("images")
 INK, MUTED, TARGET = "#1f2937", "#6b7280", "#b45309"
@@ -56,7 +57,8 @@ def searched_load_points() -> list[dict[str, Any]]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)["trials"][0]["load_points"]
+    points: list[dict[str, Any]] = json.loads(done.stdout)["trials"][0]["load_points"]
+    return points
 
 
 def capacity_search() -> None:
@@ -88,7 +90,7 @@ def capacity_search() -> None:
     axes.set(xlabel="requests in flight", ylabel="good requests, % (95% interval)", ylim=(0, 104))
     axes.legend(
         handles=[
-            plt.Line2D([], [], color=colour, marker="o", label=verdict)
+            Line2D([], [], color=colour, marker="o", label=verdict)
             for verdict, colour in COLOURS.items()
             if verdict in {point["verdict"] for point in points}
         ],

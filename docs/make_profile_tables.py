@@ -65,9 +65,9 @@ TABLES = {"profiles": profile_rows, "defaults": default_rows, "gpus": gpu_rows}
 def with_tables(text: str) -> str:
     """The page with its tables replaced, each between the comments that name it."""
     for name, rows in TABLES.items():
-        body = "\n".join(rows())
+        body = "\n".join(rows()).replace("\\", r"\\")
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
-        text, count = re.subn(pattern, lambda match, body=body: f"{match[1]}{body}\n{match[2]}", text, flags=re.DOTALL)
+        text, count = re.subn(pattern, rf"\g<1>{body}\n\g<2>", text, flags=re.DOTALL)
         if count != 1:
             raise SystemExit(f"{PAGE} has {count} tables of {name}, not one.")
     return text

@@ -1,11 +1,34 @@
+import json
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+
 import pytest
 from hypothesis import settings
 
 from autotuner.scoring import validity
+from tests.guard import guarded
+from tests.servers import SIMULATED_MODEL, ScriptedResponses, Server, response_server, scripted_server, simulated_engine
 
 # an example that takes long on a busy machine shows nothing wrong
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with guarded(item):
+        return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "starts_processes" in getattr(item, "fixturenames", ()):
+            item.add_marker("processes")
+
+
+@pytest.fixture(scope="session")
+def starts_processes() -> None:
+    """A fixture that starts processes asks for this one, which marks the tests that use it `processes`."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +46,44 @@ def on_a_busy_machine(monkeypatch):
     monkeypatch.setattr(validity, "MAX_CLIENT_SECONDS", 10)
     monkeypatch.setattr(validity, "MAX_CLIENT_CPU", 10)
     monkeypatch.setattr(validity, "MAX_LATENCY_CHANGE", 10)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Start servers with scripted behaviour; they end with the test."""
+    with ExitStack() as servers:
+        yield lambda *behave, **options: servers.enter_context(scripted_server(*behave, **options))
+
+
+@pytest.fixture
+def serve_responses() -> Iterator[Callable[[ScriptedResponses], str]]:
+    """Serve responses over HTTP until the test ends; returns the URL."""
+    with ExitStack() as servers:
+        yield lambda responses: servers.enter_context(response_server(responses))
+
+
+@pytest.fixture
+def sim_url(tmp_path_factory: pytest.TempPathFactory, starts_processes: None) -> Iterator[str]:
+    """A simulated engine that autotune did not start."""
+    with simulated_engine(tmp_path_factory.mktemp("external")) as url:
+        yield url
+
+
+@pytest.fixture
+def tiny_url(tmp_path_factory: pytest.TempPathFactory, starts_processes: None) -> Iterator[str]:
+    """The same with a model whose vocabulary is 512."""
+    folder = tmp_path_factory.mktemp("tiny")
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "vocab_size": 512,
+        "max_position_embeddings": 2048,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    with simulated_engine(folder, "--model", str(folder), "--served-model-name", SIMULATED_MODEL) as url:
+        yield url

@@ -3,19 +3,23 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import autotuner
 
 PACKAGE = Path(autotuner.__file__).parent
+TESTS = Path(__file__).parent
 
 FLOORS = [
     {"__main__"},
     {"cli"},
     {"session", "loadtest"},
-    {"local_data"},
-    {"tune", "report", "deploy", "forecaster"},
+    {"local_data", "run_setup", "run_report"},
+    {"tune", "report", "execute", "forecaster"},
     {"evaluate", "machine"},
-    {"load", "simulate", "engines", "launchers", "search"},
-    {"config", "workload", "store"},
+    {"load", "simulate", "engines", "launchers", "search", "deploy"},
+    {"endpoints"},
+    {"config", "workload", "runs"},
     {"scoring"},
     {"rules", "predict", "model_files"},
     {"experiment", "traces"},
@@ -25,7 +29,7 @@ FLOORS = [
     {"__init__"},
 ]
 NEIGHBOURS: set[tuple[str, str]] = set()
-BROAD_EXCEPTS = {"cli/error_boundary.py", "config/layers.py", "evaluate/serial.py", "workload/tokenizer.py"}
+BROAD_EXCEPTS = {"cli/error_boundary.py", "config/layers.py", "execute/trial.py", "workload/tokenizer.py"}
 PRINTS = {"cli/display.py"}
 
 
@@ -101,6 +105,17 @@ def test_modules_do_not_import_each_other_in_a_circle():
         visit(name, ())
 
 
+def test_what_tests_share_stands_in_no_test_module_and_no_conftest():
+    wrong = []
+    for path in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                names = {*str(node.module).split("."), *(alias.name for alias in node.names)}
+                if any(name.startswith("test_") or name == "conftest" for name in names):
+                    wrong.append(f"{path.relative_to(TESTS)} imports {node.module}")
+    assert not wrong
+
+
 def test_no_two_classes_of_the_package_have_one_name():
     places: dict[str, list[str]] = {}
     for path, tree in modules():
@@ -141,6 +156,7 @@ def test_the_loop_fits_one_screen():
     assert loop.end_lineno - loop.lineno < 40
 
 
+@pytest.mark.processes
 def test_the_help_page_needs_no_heavy_library():
     """What the command line imports at its top must stay light; commands import the rest themselves."""
     import subprocess

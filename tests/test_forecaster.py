@@ -13,7 +13,7 @@ from autotuner.launchers import gpus, launcher
 from autotuner.launchers.gpus import GpuInventory, InstalledGpu
 from autotuner.predict.efficiencies import COST_KINDS, UNIT_COSTS, CostFactors
 from autotuner.predict.local_factors import Factors, factors_key, save_factors
-from autotuner.session import session_for
+from autotuner.run_setup import RunSetup
 
 
 def experiment(base_runtime="sim", model="llama-3.1-70b", parameters=None, **sections):
@@ -71,7 +71,7 @@ def test_nothing_is_predicted_for_an_endpoint_or_on_a_cpu(machine):
 
 
 def test_what_does_not_fit_is_no_candidate_and_says_why():
-    space = session_for(experiment(parameters={"tp-size": [1, 2]})).space
+    space = RunSetup.from_experiment(experiment(parameters={"tp-size": [1, 2]})).space
     assert [candidate.parameters["tp-size"] for candidate in space.candidates] == [2]
     [(candidate, reason)] = space.refusals
     assert candidate.parameters["tp-size"] == 1
@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_no_candidate_and_says_why():
 
 def test_a_space_in_which_nothing_fits_is_refused_with_the_figures():
     with pytest.raises(ConfigError, match="weights need"):
-        session_for(experiment(parameters={"tp-size": [1]}))
+        RunSetup.from_experiment(experiment(parameters={"tp-size": [1]}))
 
 
 def test_a_model_in_a_folder_is_read_from_there(tmp_path, machine):

@@ -17,11 +17,9 @@ from autotuner.core import LoadStep, Progress, Verdict, Workload
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
 from autotuner.load import records
 from autotuner.search.launch import ListedLoads
-from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete, reset, serve, sse, status, token
+from tests.servers import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
 
-__all__ = ["serve"]
-
-pytestmark = pytest.mark.usefixtures("on_a_busy_machine")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine")]
 
 Serve = Callable[..., Server]
 DEFAULTS: dict[str, Any] = {
@@ -249,10 +247,9 @@ def test_a_certificate_of_an_authority_of_ones_own_is_accepted(
 def certificate(tmp_path: Path) -> ssl.SSLContext:
     """A self-signed certificate for 127.0.0.1."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2"]
-    subprocess.run(
-        [*command, "-subj", "/CN=t", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True
-    )
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=t"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     return context

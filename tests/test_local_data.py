@@ -29,7 +29,7 @@ from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.measured_lookup import MeasuredLookup
 from autotuner.predict.traffic import Software, Traffic
-from autotuner.store import RunStore
+from autotuner.runs.store import RunStore
 
 CONFIG = {
     "task_name": "t",
@@ -66,7 +66,8 @@ def load_curve(tp=1) -> LoadCurve:
 
 
 def summary(mean):
-    return Distribution(100, mean, 0.0, *[mean] * 8, intervals={"mean": (0.97 * mean, 1.03 * mean)})
+    quantiles = dict.fromkeys(("min", "p25", "p50", "p75", "p90", "p95", "p99", "max"), mean)
+    return Distribution(100, mean, 0.0, **quantiles, intervals={"mean": (0.97 * mean, 1.03 * mean)})
 
 
 def result(concurrency, ttft, tpot, source="measured", scenario="D(1000,200)", verdict=Verdict.FEASIBLE):
@@ -172,7 +173,7 @@ def test_a_trial_recorded_twice_is_one_row(store):
 def test_a_database_that_cannot_be_written_costs_no_trial(store, tmp_path, caplog):
     database.path().parent.mkdir()
     database.path().write_text("this is no database" * 100)
-    observed = []
+    observed: list[Progress] = []
     watch = recording_observer(store, forecaster(store), observed.append)
     progress = Progress("finished", 1, Candidate("vllm"), finished_trial=trial(1, [result(8, 0.1, 0.01)]))
     watch(progress)
@@ -189,8 +190,9 @@ def test_a_database_of_another_version_is_left_alone(store):
 
 
 def measured(store, factors, source="measured"):
+    prefill, decode = factors
     for number, tp in ((1, 1), (2, 2)):
-        store.append(trial(number, [slower(load, tp, *factors, source) for load in (1, 8, 32)], tp, source))
+        store.append(trial(number, [slower(load, tp, prefill, decode, source) for load in (1, 8, 32)], tp, source))
     return store.path
 
 

@@ -56,10 +56,16 @@ REAL = pytest.mark.parametrize(
 )
 
 
+def chosen_deployment(runtime: str, executable: str | None = None) -> tuple[str, str]:
+    chosen = LocalMachine().deployment(runtime, executable)
+    assert chosen is not None
+    return chosen
+
+
 @REAL
 def test_a_docker_daemon_that_answers_is_preferred(daemon, engines, runtime, executable):
     engines(executable)
-    mode, why = LocalMachine().deployment(runtime, None)
+    mode, why = chosen_deployment(runtime)
     assert mode == "docker"
     assert why.startswith("a Docker daemon answers at ")
 
@@ -67,7 +73,7 @@ def test_a_docker_daemon_that_answers_is_preferred(daemon, engines, runtime, exe
 @REAL
 def test_without_docker_an_engine_that_is_installed_runs_as_a_process(engines, runtime, executable, tmp_path):
     engines(executable)
-    mode, why = LocalMachine().deployment(runtime, None)
+    mode, why = chosen_deployment(runtime)
     assert mode == "process"
     assert (
         why
@@ -87,7 +93,7 @@ def test_an_executable_that_is_named_and_here_is_a_process_even_beside_docker(da
     engines("my-vllm")
     path = str(tmp_path / "bin" / "my-vllm")
     assert LocalMachine().deployment("vllm", path) == ("process", f"runtime.executable {path} is on this machine")
-    assert LocalMachine().deployment("vllm", "/in/the/image/vllm")[0] == "docker"
+    assert chosen_deployment("vllm", "/in/the/image/vllm")[0] == "docker"
 
 
 @pytest.mark.parametrize("runtime", ["sim", "openai", "vlm"])
@@ -97,7 +103,7 @@ def test_there_is_nothing_to_choose_for_an_engine_that_is_not_started_on_gpus(da
 
 def test_without_a_socket_the_docker_sdk_is_not_touched(monkeypatch):
     monkeypatch.setitem(sys.modules, "docker", None)
-    assert LocalMachine().deployment("vllm", None)[0] == "process"
+    assert chosen_deployment("vllm")[0] == "process"
 
 
 def test_a_daemon_that_refuses_is_none(monkeypatch, tmp_path):
@@ -107,7 +113,7 @@ def test_a_daemon_that_refuses_is_none(monkeypatch, tmp_path):
         raise DockerException("permission denied")
 
     monkeypatch.setattr(docker, "from_env", refuse)
-    assert LocalMachine().deployment("vllm", None)[1].startswith("no Docker daemon answers at ")
+    assert chosen_deployment("vllm")[1].startswith("no Docker daemon answers at ")
 
 
 def test_a_daemon_that_never_answers_is_given_up(monkeypatch, tmp_path):
@@ -116,7 +122,7 @@ def test_a_daemon_that_never_answers_is_given_up(monkeypatch, tmp_path):
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent"))
         silent.listen()
-        mode, why = LocalMachine().deployment("vllm", None)
+        mode, why = chosen_deployment("vllm")
     assert (mode, why.partition(",")[0]) == ("process", f"no Docker daemon answers at unix://{tmp_path}/silent")
 
 
@@ -167,7 +173,7 @@ def experiment(model: str, runtime: Runtime, **parameters: object) -> Experiment
         model=Model(id_or_path=model),
         base_runtime="vllm",
         runtime=runtime,
-        parameters=parameters,  # type: ignore[arg-type]
+        parameters=parameters,
         benchmark=Benchmark(traffic_scenarios=("D(8,8)",), num_concurrency=(1,)),
     )
 
@@ -176,6 +182,7 @@ def preflight(subject: Experiment) -> None:
     machine.preflight(subject, engine("vllm"), launcher("process"))
 
 
+@pytest.mark.processes
 def test_preflight_finds_a_missing_engine_a_missing_model_and_a_wrong_flag(tmp_path: Path) -> None:
     fake = tmp_path / "vllm"
     fake.write_text("#!/bin/sh\nexit 1\n")

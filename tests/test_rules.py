@@ -7,7 +7,7 @@ import pytest
 from autotuner.errors import ConfigError
 from autotuner.expression import parse
 from autotuner.rules import Rules
-from tests.search.problems import experiment
+from tests.factories import experiment
 
 
 def rules(only_when=None, constraints=None, **sections) -> Rules:

@@ -13,14 +13,15 @@ from autotuner.core import (
     LoadPointResult,
     Measurement,
     Metrics,
+    Progress,
     Trial,
     Verdict,
 )
+from autotuner.runs.store import RunStore
 from autotuner.search.grid import GridSearch
 from autotuner.search.launch import Launch
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
-from autotuner.store import RunStore
 from autotuner.tune import tune
 
 CONFIG = {
@@ -63,6 +64,12 @@ CRASH = Measurement("simulated", (), Failure(FailureKind.CRASHED_AT_START, "Kill
 ANSWERS = {1: answer(2.0), 2: answer(1.0), 4: CRASH}
 
 
+def tp_size(candidate: Candidate) -> int:
+    size = candidate.parameters["tp-size"]
+    assert isinstance(size, int)
+    return size
+
+
 class Scripted:
     """An executor that looks answers up, holding up to `width` candidates at once."""
 
@@ -78,13 +85,13 @@ class Scripted:
     def submit(self, number: int, launch: Launch, folder: Path) -> None:
         assert folder.is_dir()
         self.running.append((number, launch.candidate))
-        self.submitted.append(launch.candidate.parameters["tp-size"])
+        self.submitted.append(tp_size(launch.candidate))
 
     def wait_for_trial(self) -> Trial | None:
         if not self.running:
             return None
         number, candidate = self.running.pop()
-        tp = candidate.parameters["tp-size"]
+        tp = tp_size(candidate)
         if tp == self.interrupt_at:
             raise KeyboardInterrupt
         return Trial(number, candidate, self.answers[tp], 0.0, 1.0)
@@ -95,7 +102,7 @@ def store(tmp_path) -> RunStore:
     return RunStore.create(tmp_path, CONFIG, {})
 
 
-def run(store: RunStore, executor: Scripted, events: list | None = None):
+def run(store: RunStore, executor: Scripted, events: list[Progress] | None = None):
     searcher = GridSearch(Problem(Space("sim", store.experiment.parameters), store.experiment))
     return tune(store.experiment, searcher, executor, store, (events if events is not None else []).append)
 
@@ -139,6 +146,6 @@ def test_several_candidates_can_run_at_once_and_end_in_any_order(store):
 
 
 def test_whoever_watches_hears_of_each_finished_trial(store):
-    events: list = []
+    events: list[Progress] = []
     run(store, Scripted(ANSWERS), events)
-    assert [(progress.stage, progress.trial) for progress in events] == [("finished", n) for n in (1, 2, 3)]
+    assert [(progress.stage, progress.trial_number) for progress in events] == [("finished", n) for n in (1, 2, 3)]

@@ -136,6 +136,7 @@ def bench(
     as_csv: Annotated[bool, option("--csv", help="CSV on stdout, one row per load point.", panel=OUTPUT)] = False,
 ) -> None:
     """Load-test a running server, judge every load point, and check that its measurements are valid."""
+    from autotuner.cli import display
     from autotuner.cli.bench_view import bench_view_for
     from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
@@ -147,6 +148,7 @@ def bench(
             "--json and --csv cannot both write to stdout.", remedy="Choose one; --output FOLDER writes both."
         )
     gate = Gate.parse(fail_on)
+    display.relay_log()
     with terminated_as_interrupted():
         try:
             with bench_view_for(has_targets=slo is not None) as view:

@@ -61,7 +61,7 @@ def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json
     from autotuner.cli import display
     from autotuner.errors import NoFeasibleError
     from autotuner.local_data import calibrate as fit
-    from autotuner.store import find_run
+    from autotuner.runs.store import find_run
 
     calibration = fit([find_run(name, root) for name in names], simulated=simulated, gpu=gpu)
     _print_factors(calibration.factors, as_json)

@@ -58,8 +58,8 @@ def command(
     from autotuner.cli.results import find_trial
     from autotuner.deploy import render, with_port
     from autotuner.engines import engine
-    from autotuner.session import launch_form, simulation_remark
-    from autotuner.store import RunStore, find_run
+    from autotuner.evaluate.launch_script import launch_form, simulation_remark
+    from autotuner.runs.store import RunStore, find_run
 
     store = RunStore.open(find_run(run, output))
     selected_trial = find_trial(store, trial)

@@ -212,6 +212,17 @@ class ConfigOptions:
             default=profile_or("10"),
         ),
     ] = None
+    parallel_trials: Annotated[
+        int | None,
+        option(
+            "--parallel-trials",
+            metavar="N",
+            help="Launches that run side by side, each on GPUs of its own; confirmations run alone.",
+            panel=SEARCH,
+            default=profile_or("1"),
+            min=1,
+        ),
+    ] = None
     gpu: Annotated[
         str | None,
         option(
@@ -345,6 +356,7 @@ class ConfigOptions:
             "strategy": self.strategy,
             "evaluator": self.evaluator,
             "max_iterations": self.max_iterations,
+            "parallel_trials": self.parallel_trials,
             "seed": self.seed,
         }
         sections: dict[str, dict[str, Any]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_module
 import logging
 import os
-import re
 import sys
 import textwrap
 import traceback
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.cli.table_layout import DEFAULT_WIDTH, ColumnSpec, LayoutColumn, TableLayout
+from autotuner.errors import mask_credentials
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 MAX_TEXT_WIDTH = 100
 """Maximum width of running text, in characters."""
 
-URL_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 OMITTED_COLUMNS = "Left out at {width} columns: {titles}."
 
 
@@ -96,7 +95,7 @@ def note(text: str) -> None:
 class _NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.name.startswith("autotuner") and record.levelno >= logging.INFO else f"{record.name}: "
-        note(prefix + URL_CREDENTIALS.sub("//***@", record.getMessage()))
+        note(prefix + mask_credentials(record.getMessage()))
 
 
 def relay_log() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from autotuner.errors import RunStoreError
-from autotuner.store import EXPERIMENT_FILE, TRIALS_FILE, RunStore
+from autotuner.runs.store import EXPERIMENT_FILE, TRIALS_FILE, RunStore
 
 RemovedItem = tuple[Literal["folder", "line"], str]
 

@@ -34,7 +34,7 @@ _PURPOSE_TEXTS: dict[Purpose, str] = {
 def summary_lines(plan: Plan) -> list[tuple[str, str]]:
     """Label and text of each line: targets, launches and their purpose, duration of one launch, total cost."""
     usual_cost, max_cost = plan.usual_cost, plan.max_cost
-    time_suffix = " of virtual time" if plan.is_virtual else ""
+    time_suffix = " of virtual time" if plan.in_virtual_time else ""
     time = f"{format_duration(usual_cost.seconds)}{time_suffix}"
     hours = f"{usual_cost.gpu_hours:.2f}"
     if max_cost.seconds > usual_cost.seconds:
@@ -108,6 +108,7 @@ def _launches_text(plan: Plan) -> str:
 
 
 def _launch_duration_text(plan: Plan) -> str:
+    """What one launch of the search takes: the start, how many load points, and how long each."""
     load, workload = plan.launch_load, plan.workload
     points = f"{load.points} load point{'' if load.points == 1 else 's'}"
     if load.max_points > load.points:

@@ -63,7 +63,7 @@ def option_json(option: ServingOption) -> dict[str, Any]:
         "price_per_hour": option.price,
         "cost_per_million_output_tokens": option.cost,
         "meets_target": option.meets_target,
-        "excess": option.excess,
+        "excess": option.target_ratio,
         "binding": option.binding or None,
         "source": option.source,
     }

@@ -273,7 +273,7 @@ def _row(rank: int, option: ServingOption) -> dict[str, Any]:
         PER_HOUR_COLUMN: None if option.price is None else f"{option.price:.2f}",
         PER_MILLION_COLUMN: None if option.cost is None else f"{option.cost:.2f}",
         "source": option.source,
-        "target": "met" if option.meets_target else f"{option.binding} x{option.excess:.2f}",
+        "target": "met" if option.meets_target else f"{option.binding} x{option.target_ratio:.2f}",
     }
 
 

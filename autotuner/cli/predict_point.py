@@ -209,8 +209,8 @@ def _memory_rows(plan: MemoryPlan) -> list[dict[str, Any]]:
 def _check_target(prediction: MeanLatencies, target: LatencyTarget) -> None:
     from autotuner.errors import NoFeasibleError
 
-    excess, binding = target.excess(prediction)
-    if excess > 1:
+    target_ratio, binding = target.largest_ratio(prediction)
+    if target_ratio > 1:
         latency, limit = getattr(prediction, binding), getattr(target, binding)
         raise NoFeasibleError(
             f"The target is not met: {binding} is {format_latency(latency)}, not {format_latency(limit)}.",

@@ -22,9 +22,9 @@ def report(
     from autotuner.cli import display
     from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
+    from autotuner.runs.store import RunStore, find_run
     from autotuner.scoring.rank import rank
     from autotuner.search.protocol import SearchReport
-    from autotuner.store import RunStore, find_run
 
     gate = Gate.parse(fail_on)
     output_format = "json" if as_json else format

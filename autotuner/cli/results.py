@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from autotuner.core import Trial
     from autotuner.experiment import Experiment
     from autotuner.report.refused import RefusedCandidates
+    from autotuner.run_report import Result
+    from autotuner.runs.store import RunStore
     from autotuner.scoring.rank import Ranking
     from autotuner.search.protocol import SearchReport
-    from autotuner.session import Result
-    from autotuner.store import RunStore
 
 SHOWN_CANDIDATES = 20
 """Candidates in the table at the end of a run; `autotune report` has all."""

@@ -16,9 +16,9 @@ from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
     from autotuner.config import Composition
+    from autotuner.run_setup import RunSetup
     from autotuner.search.plan import Plan
     from autotuner.session import Session
-    from autotuner.store import RunStore
 
 
 @with_config_options
@@ -43,25 +43,26 @@ def run(
 ) -> None:
     """Compose a configuration, launch and measure candidates, rank them, and print the winner's launch command."""
     from autotuner.cli import display
-    from autotuner.session import create_run, session_for
+    from autotuner.session import Session
 
     gate = Gate.parse(fail_on)
     if resume is not None:
         _reject_changes(config_options, dry_run)
-        _resume(resume or None, output, as_json, gate)
+        display.relay_log()
+        _tune(Session.resume(resume or None, output), as_json, gate)
         return
+    display.relay_log()
     composition = config_options.compose()
     for warning in composition.warnings:
         display.warning(warning)
-    session = session_for(composition.experiment)
     if dry_run:
-        _print_plan(composition, session, as_json)
+        from autotuner.run_setup import RunSetup
+
+        _print_plan(composition, RunSetup.from_experiment(composition.experiment), as_json)
         return
     for note in composition.notes:
         display.note(note)
-    display.relay_log()
-    session.preflight(output)
-    _tune(create_run(composition, output), session, as_json, gate)
+    _tune(Session.start(composition, output), as_json, gate)
 
 
 def _reject_changes(config_options: ConfigOptions, dry_run: bool) -> None:
@@ -84,35 +85,21 @@ def _reject_changes(config_options: ConfigOptions, dry_run: bool) -> None:
         )
 
 
-def _resume(name: str | None, output: Path, as_json: bool, gate: Gate) -> None:
-    """Resume the run called `name`, or the newest."""
-    from autotuner.cli import display
-    from autotuner.session import session_for
-    from autotuner.store import RunStore, find_run
-
-    store = RunStore.open(find_run(name, output))
-    session = session_for(store.experiment)
-    display.relay_log()
-    session.preflight(output)
-    _tune(store, session, as_json, gate)
-
-
-def _tune(store: RunStore, session: Session, as_json: bool, gate: Gate) -> None:
+def _tune(session: Session, as_json: bool, gate: Gate) -> None:
     from autotuner.cli import display
     from autotuner.cli.results import print_result
     from autotuner.cli.run_view import run_view_for
     from autotuner.errors import pluralize
-    from autotuner.session import execute
 
+    store, plan = session.store, session.setup.plan
     with terminated_as_interrupted(), store.lock():
         finished_trials = store.trials()
-        plan = session.plan()
         limit = "at most " if plan.may_end_early else ""
         launches = pluralize(plan.launch_count, "launch", "launches")
         display.note(f"run folder {store.path}: {limit}{launches}, {len(finished_trials)} of them finished")
         try:
             with run_view_for(plan, finished_trials) as view:
-                result = execute(store, session, view)
+                result = session.tune(view)
         except KeyboardInterrupt as interrupt:
             display.note(f"Interrupted; {_kept_text(len(store.trials()))}. Resume with:")
             display.note(f"  autotune run --resume {store.path}")
@@ -131,24 +118,24 @@ def _ranked_again_text(trials: int) -> str:
     return "Its trial was ranked again." if trials == 1 else f"Its {trials} trials were ranked again."
 
 
-def _print_plan(composition: Composition, session: Session, as_json: bool) -> None:
+def _print_plan(composition: Composition, setup: RunSetup, as_json: bool) -> None:
     from autotuner.cli import display, plan_forecast, plan_text
     from autotuner.errors import pluralize
     from autotuner.report.objective_text import objective_meaning
 
-    plan = session.plan()
+    plan = setup.plan
     load_points = plan.workload.load_points
     if as_json:
         display.json(
             {
                 "layers": composition.layers,
-                "source": session.source,
+                "source": setup.source,
                 "combinations": plan.space.combination_count,
                 "launches": plan.launch_count,
                 "confirmations": plan.confirmations,
                 "may_end_early": plan.may_end_early,
                 "candidates": [dict(candidate.parameters) for candidate in plan.candidates],
-                "predicted": plan_forecast.forecasts_json(session.forecaster, plan.candidates, load_points),
+                "predicted": plan_forecast.forecasts_json(setup.forecaster, plan.candidates, load_points),
                 "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refusals],
                 "load_points": [str(point) for point in load_points],
                 "estimated_seconds": round(plan.usual_cost.seconds),
@@ -158,8 +145,8 @@ def _print_plan(composition: Composition, session: Session, as_json: bool) -> No
             }
         )
         return
-    experiment = session.experiment
-    reason = "" if session.is_simulated else composition.reasons.get("deployment.mode", "")
+    experiment = setup.experiment
+    reason = "" if setup.is_simulated else composition.reasons.get("deployment.mode", "")
     checked_count = len(plan.space.candidates) + len(plan.space.refusals)
     combinations = pluralize(plan.space.combination_count, "combination")
     sample_text = f"{checked_count:,} of them drawn, " if checked_count < plan.space.combination_count else ""
@@ -168,7 +155,7 @@ def _print_plan(composition: Composition, session: Session, as_json: bool) -> No
         ("model", experiment.model.id_or_path),
         (
             "engine",
-            f"{experiment.base_runtime} ({session.source}), {session.run_location}{f': {reason}' if reason else ''}",
+            f"{experiment.base_runtime} ({setup.source}), {setup.run_location}{f': {reason}' if reason else ''}",
         ),
         ("objective", f"{experiment.optimization.objective}, by {experiment.optimization.strategy}"),
         ("", objective_meaning(experiment)),
@@ -177,7 +164,7 @@ def _print_plan(composition: Composition, session: Session, as_json: bool) -> No
         *plan_text.summary_lines(plan),
     ):
         display.sentence(f"{label:<13}{text}", indent=" " * 13)
-    plan_text.print_candidates(plan, session.forecaster)
+    plan_text.print_candidates(plan, setup.forecaster)
     if plan.space.refusals:
         names = list(experiment.parameters)
         constants = [name for name in names if len(experiment.parameters[name]) == 1]

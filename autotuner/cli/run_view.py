@@ -25,7 +25,10 @@ Clock = Callable[[], float]
 """Returns seconds from an arbitrary origin."""
 
 PANEL_OVERHEAD_LINES = 14
-"""Terminal lines of the panel outside its table."""
+"""Terminal lines of the panel outside its table, with one launch under way."""
+
+LINES_PER_LAUNCH = 3
+"""Terminal lines of each further launch that runs side by side."""
 
 MIN_ROWS = 4
 
@@ -46,7 +49,9 @@ class RunStatus:
         self.time_estimator.update(progress, now)
         if progress.stage == "measured" and progress.result is not None:
             self.rows.append(
-                load_point_row(self.judged_result(progress), progress.trial, progress.candidate, self.plan, self.names)
+                load_point_row(
+                    self.judged_result(progress), progress.trial_number, progress.candidate, self.plan, self.names
+                )
             )
         elif progress.stage == "finished" and progress.finished_trial is not None:
             self.trials.append(progress.finished_trial)
@@ -73,7 +78,7 @@ class RunStatus:
 
     def launch_label(self, progress: Progress) -> str:
         """Name of the launched candidate, marked if the launch confirms the winner."""
-        name = self.names.full_name(progress.candidate, progress.trial)
+        name = self.names.full_name(progress.candidate, progress.trial_number)
         return f"{name}, again to confirm the winner" if progress.purpose == "confirmation" else name
 
     def _rank(self) -> Ranking:
@@ -90,20 +95,22 @@ class RunStatus:
     @property
     def best_text(self) -> str:
         """The best candidate so far and its value of the objective."""
-        from autotuner.report.objective_text import figure_text
+        from autotuner.report.objective_text import objective_value_text
 
         best = self.ranking.winner
         if best is None:
             return "none that meets the targets" if self.trials else "none yet"
-        figure = figure_text(self.ranking.objective, best.value, self.ranking.unit, best.interval)
-        return f"{self.names.full_name(best.candidate)}: {figure}, {best.verdict} ({best.source})"
+        value_text = objective_value_text(self.ranking.objective, best.value, self.ranking.unit, best.interval)
+        return f"{self.names.full_name(best.candidate)}: {value_text}, {best.verdict} ({best.source})"
 
     @property
     def launch_count_text(self) -> str:
-        """Number of the current launch and the total."""
-        total = f"{'at most ' if self.time_estimator.may_end_early else ''}{self.time_estimator.total_launches}"
-        number = min(self.time_estimator.finished_launches + 1, self.time_estimator.total_launches)
-        return f"{number} of {total}{', to confirm the winner' if self.time_estimator.is_confirming else ''}"
+        """Number of the current launches and the total."""
+        estimator = self.time_estimator
+        total = f"{'at most ' if estimator.may_end_early else ''}{estimator.total_launches}"
+        first, last = estimator.finished_launches + 1, estimator.finished_launches + estimator.running_launches
+        numbers = f"{first} to {last}" if last > first else f"{min(first, estimator.total_launches)}"
+        return f"{numbers} of {total}{', to confirm the winner' if estimator.is_confirming else ''}"
 
     @property
     def max_window_seconds(self) -> float:
@@ -133,9 +140,8 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         self._status.update(progress, now)
         text = self._line_text(progress, now)
         if text:
-            display.progress(
-                f"[{progress.trial}/{max(progress.trial, self._status.time_estimator.total_launches)}] {text}"
-            )
+            total = max(progress.trial_number, self._status.time_estimator.total_launches)
+            display.progress(f"[{progress.trial_number}/{total}] {text}")
 
     def _line_text(self, progress: Progress, now: float) -> str:
         if progress.stage == "starting":
@@ -164,7 +170,7 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         if failure is not None:
             return f"failed, {failure.kind.value}: {failure.message}"
         time_left = self._status.time_left_text(now)
-        virtual = " of virtual time" if self._status.plan.is_virtual else ""
+        virtual = " of virtual time" if self._status.plan.in_virtual_time else ""
         duration = f"finished in {format_duration(trial.ended - trial.started)}{virtual}"
         return f"{duration}{f', {time_left}' if time_left else ''}; best so far: {self._status.best_text}"
 
@@ -176,15 +182,16 @@ class LiveRunView(LivePanel):
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._started_at = self._stage_started_at = clock()
+        self._started_at = clock()
         self._status = RunStatus(plan, finished_trials, self._started_at)
-        self._progress: Progress | None = None
+        self._stages: dict[int, tuple[Progress, float]] = {}
 
     def __call__(self, progress: Progress) -> None:
         """Record a progress event; rich redraws the panel by its own timer."""
         now = self._clock()
         self._status.update(progress, now)
-        self._progress, self._stage_started_at = progress, now
+        under_way = {number: stage for number, stage in self._stages.items() if stage[0].stage != "finished"}
+        self._stages = {**under_way, progress.trial_number: (progress, now)}
 
     def render(self) -> RenderableType:
         from rich.console import Group
@@ -196,11 +203,9 @@ class LiveRunView(LivePanel):
         elapsed = now - self._started_at
         summary = Table.grid(padding=(0, 2))
         summary.add_row("launch", self._status.launch_count_text)
-        if self._progress is not None:
-            summary.add_row("candidate", Text(self._status.launch_label(self._progress)))
-            summary.add_row(
-                "now", Text(stage_text(self._progress, now - self._stage_started_at, self._status.max_window_seconds))
-            )
+        for progress, since in self._stages.values():
+            summary.add_row("candidate", Text(self._status.launch_label(progress)))
+            summary.add_row("now", Text(stage_text(progress, now - since, self._status.max_window_seconds)))
         summary.add_row(
             "elapsed", ", ".join(filter(None, (format_duration(elapsed), self._status.time_left_text(now))))
         )
@@ -208,9 +213,8 @@ class LiveRunView(LivePanel):
         seconds_left = self._status.time_estimator.remaining_seconds(now)
         total = elapsed + seconds_left if seconds_left is not None else None
         summary.add_row("", ProgressBar(total=total and max(total, 1e-9), completed=elapsed, width=50))
-        return Group(
-            summary, load_points_table(self._status.rows, console.width, console.height - PANEL_OVERHEAD_LINES)
-        )
+        overhead_lines = PANEL_OVERHEAD_LINES + LINES_PER_LAUNCH * max(0, len(self._stages) - 1)
+        return Group(summary, load_points_table(self._status.rows, console.width, console.height - overhead_lines))
 
 
 def run_view_for(plan: Plan, finished_trials: Sequence[Trial]) -> LiveRunView | PlainRunView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,29 @@ MIN_LAUNCHES_FOR_MEAN = 2
 """Launches of the search after which their mean duration replaces the planned one. Chosen by hand."""
 
 
+@dataclass
+class RunningLaunch:
+    """A launch under way: when it and its current phase started, and what it has measured.
+
+    It consists of a start, its load points and an end; a phase lasts from the end of the one before it.
+    """
+
+    started_at: float
+    phase_started_at: float
+    is_ready: bool = False
+    measured_points: list[LoadPoint] = field(default_factory=list)
+
+    def end_phase(self, now: float) -> float:
+        """Seconds of the phase that ends now; starts the next one."""
+        seconds, self.phase_started_at = now - self.phase_started_at, now
+        return seconds
+
+
 class TimeEstimator:
     """Estimates the remaining time of a run from its progress events.
 
-    All times are seconds on the caller's clock. A launch consists of a start, its load points and an
-    end; a phase lasts from the end of the one before it, so there are no gaps between phases. With
-    a plan in virtual time there is no estimate until a launch has ended.
+    All times are seconds on the caller's clock. With a plan in virtual time there is no estimate until a
+    launch has ended.
     """
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], now: float) -> None:
@@ -32,37 +50,36 @@ class TimeEstimator:
         self._beats_baseline = True
         self._finished_searches = sum(trial.purpose != "confirmation" for trial in finished_trials)
         self._finished_confirmations = len(finished_trials) - self._finished_searches
-        self._phase_started_at = self._launch_started_at = now
+        self._running: dict[int, RunningLaunch] = {}
         self._start_durations: list[float] = []
         self._point_durations: dict[LoadPoint, list[float]] = {}
         self._end_durations: list[float] = []
         self._search_durations: list[float] = []
         self._search_point_counts: list[int] = []
-        self._is_running = False
-        self._is_ready = False
-        self._measured_points: list[LoadPoint] = []
         self.is_confirming = bool(self._finished_confirmations)
 
     def update(self, progress: Progress, now: float) -> None:
         """Record a progress event."""
+        launch = self._running.setdefault(progress.trial_number, RunningLaunch(now, now))
         if progress.stage == "starting":
-            self._is_running, self._is_ready, self._measured_points = True, False, []
+            launch.is_ready, launch.measured_points = False, []  # a second attempt of the same launch too
             self.is_confirming = self.is_confirming or progress.purpose == "confirmation"
         elif progress.stage == "ready":
-            self._start_durations.append(self._end_phase(now))
-            self._is_ready = True
+            self._start_durations.append(launch.end_phase(now))
+            launch.is_ready = True
         elif progress.stage == "measured" and progress.load_point is not None:
-            self._point_durations.setdefault(progress.load_point, []).append(self._end_phase(now))
-            self._measured_points.append(progress.load_point)
+            self._point_durations.setdefault(progress.load_point, []).append(launch.end_phase(now))
+            launch.measured_points.append(progress.load_point)
         elif progress.stage == "finished" and progress.finished_trial is not None:
-            self._record_end(progress.finished_trial, now)
+            self._record_end(self._running.pop(progress.trial_number), progress.finished_trial, now)
 
     def set_winner(self, load_points: Sequence[LoadPoint], *, beats_baseline: bool) -> None:
         """Set the load points of the best candidate so far, and whether it beats the baseline."""
         self._winner_load_points, self._beats_baseline = tuple(load_points), beats_baseline
 
-    def _record_end(self, trial: Trial, now: float) -> None:
-        seconds = self._end_phase(now)
+    def _record_end(self, launch: RunningLaunch, trial: Trial, now: float) -> None:
+        """Count a finished launch, and keep its duration and that of its end, for the estimate."""
+        seconds = launch.end_phase(now)
         if not trial.failed:
             self._end_durations.append(seconds)
         if trial.purpose == "confirmation":
@@ -70,14 +87,8 @@ class TimeEstimator:
         else:
             self._finished_searches += 1
             if trial.purpose == "search":
-                self._search_durations.append(now - self._launch_started_at)
-                self._search_point_counts.append(len(self._measured_points))
-        self._is_running, self._launch_started_at = False, now
-
-    def _end_phase(self, now: float) -> float:
-        """Seconds of the phase that ends now; starts the next one."""
-        seconds, self._phase_started_at = now - self._phase_started_at, now
-        return seconds
+                self._search_durations.append(now - launch.started_at)
+                self._search_point_counts.append(len(launch.measured_points))
 
     @property
     def finished_launches(self) -> int:
@@ -85,9 +96,14 @@ class TimeEstimator:
         return self._finished_searches + self._finished_confirmations
 
     @property
+    def running_launches(self) -> int:
+        """Launches under way."""
+        return len(self._running)
+
+    @property
     def total_launches(self) -> int:
         """Finished, current and expected launches."""
-        return self.finished_launches + self._is_running + self._remaining_searches + self._remaining_confirmations
+        return self.finished_launches + len(self._running) + self._remaining_searches + self._remaining_confirmations
 
     @property
     def may_end_early(self) -> bool:
@@ -99,7 +115,7 @@ class TimeEstimator:
         """Launches of the search still to start."""
         if self.is_confirming:
             return 0
-        return max(0, len(self.plan.launches) - self._finished_searches - self._is_running)
+        return max(0, len(self.plan.launches) - self._finished_searches - len(self._running))
 
     @property
     def _remaining_confirmations(self) -> int:
@@ -108,35 +124,35 @@ class TimeEstimator:
         There may be more than planned, because a refuted winner is replaced by the next best.
         """
         if self.is_confirming:
-            return max(0, self.plan.confirmations - self._finished_confirmations - self._is_running)
+            return max(0, self.plan.confirmations - self._finished_confirmations - len(self._running))
         is_late = 2 * self._finished_searches >= len(self.plan.launches)
         return 0 if is_late and not self._beats_baseline else self.plan.confirmations
 
     def remaining_seconds(self, now: float) -> float | None:
         """Estimated seconds until the run ends; None while unknown."""
-        if self.plan.is_virtual and not self._end_durations:
+        if self.plan.in_virtual_time and not self._end_durations:
             return None
-        later_launches = (
-            self._remaining_searches * self._search_seconds()
-            + self._remaining_confirmations * self._confirmation_seconds()
-        )
-        return (self._launch_seconds_left(now) if self._is_running else 0.0) + later_launches
+        running = [self._launch_seconds_left(launch, now) for launch in self._running.values()]
+        searches = self._remaining_searches * self._search_seconds()
+        parallel_trials = self.plan.experiment.optimization.parallel_trials
+        search_seconds = max((sum(running) + searches) / parallel_trials, max(running, default=0.0))
+        return search_seconds + self._remaining_confirmations * self._confirmation_seconds()
 
-    def _launch_seconds_left(self, now: float) -> float:
-        """Estimated seconds left of the current launch."""
-        elapsed = now - self._phase_started_at
-        point_seconds = self._remaining_point_seconds()
-        if not self._is_ready:
+    def _launch_seconds_left(self, launch: RunningLaunch, now: float) -> float:
+        """Estimated seconds left of a running launch."""
+        elapsed = now - launch.phase_started_at
+        point_seconds = self._remaining_point_seconds(launch)
+        if not launch.is_ready:
             return max(0.0, self._start_seconds() - elapsed) + sum(point_seconds) + self._end_seconds()
         if not point_seconds:
             return max(0.0, self._end_seconds() - elapsed)
         return max(0.0, point_seconds[0] - elapsed) + sum(point_seconds[1:]) + self._end_seconds()
 
-    def _remaining_point_seconds(self) -> list[float]:
-        """Expected seconds of each remaining load point of the current launch, the running one first."""
+    def _remaining_point_seconds(self, launch: RunningLaunch) -> list[float]:
+        """Expected seconds of each remaining load point of a launch, the running one first."""
         points = self._planned_points()
-        count = max(0, self._expected_point_count(len(points)) - len(self._measured_points))
-        remaining = [point for point in points if point is None or point not in self._measured_points]
+        count = max(0, self._expected_point_count(launch, len(points)) - len(launch.measured_points))
+        remaining = [point for point in points if point is None or point not in launch.measured_points]
         return [self._point_seconds(point) for point in remaining[:count]]
 
     def _planned_points(self) -> Sequence[LoadPoint | None]:
@@ -151,11 +167,11 @@ class TimeEstimator:
     def _confirmation_points(self) -> Sequence[LoadPoint | None]:
         return self._winner_load_points or [None] * self.plan.confirmation_load.points
 
-    def _expected_point_count(self, planned: int) -> int:
-        """Load points of the current launch: the mean count of earlier launches that got at least as far."""
+    def _expected_point_count(self, launch: RunningLaunch, planned: int) -> int:
+        """Load points of a running launch: the mean count of earlier launches that got at least as far."""
         if self.is_confirming:
             return planned
-        counts = [count for count in self._search_point_counts if count > len(self._measured_points)]
+        counts = [count for count in self._search_point_counts if count > len(launch.measured_points)]
         return round(fmean(counts)) if len(counts) >= MIN_LAUNCHES_FOR_MEAN else planned
 
     def _search_seconds(self) -> float:

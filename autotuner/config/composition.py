@@ -194,6 +194,7 @@ def _apply_overrides(merged: MergedConfig, context: TaskContext) -> None:
     places: Mapping[str, str] = getattr(context.user_overrides, "places", {})
 
     def locate(path: str) -> str:
+        """Where the override at or below `path`, or of a section around it, was written; empty if unknown."""
         nearby = (
             place for leaf, place in places.items() if f"{leaf}.".startswith(f"{path}.") or path.startswith(f"{leaf}.")
         )

@@ -41,7 +41,7 @@ OPTION_BY_PATH = {
                 "seed",
                 "find_capacity",
             ),
-            "optimization": ("objective", "strategy", "evaluator", "max_iterations", "seed"),
+            "optimization": ("objective", "strategy", "evaluator", "max_iterations", "parallel_trials", "seed"),
         }.items()
         for key in keys
     },

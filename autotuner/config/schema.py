@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from autotuner.config import ranges
 from autotuner.config.merging import ATOMIC_SECTIONS, MergedConfig, leaves, origin_text
 from autotuner.config.overrides import COMMAND_LINE, OPTION_BY_PATH
-from autotuner.errors import ConfigError, unknown_name_message
+from autotuner.errors import ConfigError, mask_credentials, unknown_name_message
 from autotuner.experiment import EACH_REQUEST, LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
 
 TERM_KEYS = tuple(name for name in SloTerm.model_fields if name not in ("metric", "statistic"))
@@ -172,6 +172,7 @@ def _term_paths(slo: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _fault_text(fault: dict[str, Any], merged: MergedConfig) -> str:
+    """One sentence for an error of pydantic's `errors()`: the option or key, what is wrong, the layer it came from."""
     loc = fault["loc"]
     if loc[:1] == ("parameters",):
         loc = loc[:2]
@@ -191,7 +192,7 @@ def _fault_text(fault: dict[str, Any], merged: MergedConfig) -> str:
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{path}: must be a mapping{source}"
     shows_value = isinstance(value, dict | list) or (isinstance(value, str) and f"'{value}'" in message)
-    value_text = "" if shows_value else f", not {value!r}"
+    value_text = "" if shows_value else f", not {mask_credentials(repr(value))}"
     prefix = "" if _BACKQUOTED_KEY.search(fault["msg"]) else f"{path}: "
     return f"{prefix}{message[:1].lower()}{message[1:]}{value_text}{source}"
 

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from autotuner import load
 from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage, Workload
+from autotuner.endpoints import token_ids
+from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.experiment import Model, Slo
-from autotuner.launchers import token_ids
 from autotuner.launchers.gpu_meter import GpuMeter
-from autotuner.launchers.token_ids import Vocabulary
 from autotuner.model_files import model_dimensions, tokenizer_file
 from autotuner.search.launch import LoadPlan
 
@@ -104,8 +104,8 @@ def find_vocabulary(
     vocab_size = model_dimensions(model).vocab_size
     if vocab_size is not None:
         return Vocabulary(vocab_size, "model")
-    timeout = min(token_ids.REQUEST_TIMEOUT_SECONDS, workload.request_timeout)
-    return token_ids.find_vocabulary(url, headers, served_model, assumed=load.Endpoint.vocab_size, timeout=timeout)
+    assumed, timeout = load.Endpoint.vocab_size, workload.request_timeout
+    return token_ids.find_vocabulary(url, headers, served_model, assumed=assumed, timeout=timeout)
 
 
 def load_endpoint(

@@ -27,21 +27,21 @@ from autotuner.core import (
     Workload,
     ignore_progress,
 )
+from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.token import probe_token
 from autotuner.engines import Engine, LaunchContext, Phase
 from autotuner.errors import EngineError, MachineError
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, gpu_meter, ports, ready
+from autotuner.launchers.environment import launch_environment
 from autotuner.search.launch import LoadPlan
 
 log = logging.getLogger(__name__)
 
 EXTERNAL_READY_SECONDS = 30.0
 """Time for a server that autotune did not start to answer its first request."""
-
-PROBE_TIMEOUT_SECONDS = 30.0
-"""Time for an idle server to produce one token after a load point with errors."""
 
 EXIT_GRACE_SECONDS = 5.0
 """How long to wait for a failing server to exit: engines take a while to exit after their core has died."""
@@ -53,8 +53,7 @@ TRANSIENT_FAILURES = (FailureKind.PORT_IN_USE, FailureKind.DRIVER_FAULT)
 class MeasuredEvaluator:
     """Launches each candidate's server and drives a load plan on it.
 
-    `render` turns a server spec into the script kept in the trial's folder. `devices` are the indexes of
-    the GPUs that servers may use, best connected first; empty for any.
+    `render` turns a server spec into the script kept in the trial's folder.
     """
 
     def __init__(
@@ -64,13 +63,11 @@ class MeasuredEvaluator:
         launcher: Launcher,
         render: Callable[[ServerSpec], str],
         observe: Observer = ignore_progress,
-        devices: tuple[int, ...] = (),
     ) -> None:
         self.experiment = experiment
         self.engine = engine
         self.launcher = launcher
         self.observe = observe
-        self.devices = devices
         self.render = render
         self.expected_start_seconds = engine.expected_start_seconds
 
@@ -88,15 +85,25 @@ class MeasuredEvaluator:
         return time.time()
 
     def evaluate(
-        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self,
+        candidate: Candidate,
+        load_plan: LoadPlan,
+        folder: Path,
+        trial_number: int = 0,
+        purpose: Purpose = "search",
+        devices: tuple[int, ...] = (),
     ) -> Measurement:
         """Measure `candidate`, and once more after a transient failure; see Evaluator."""
         trial_folder = TrialFolder(folder)
-        measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose).measure()
+
+        def measure() -> Measurement:
+            return MeasuredLaunch(self, candidate, load_plan, trial_folder, trial_number, purpose, devices).measure()
+
+        measurement = measure()
         failure = measurement.failure
         if failure is not None and failure.kind in TRANSIENT_FAILURES and not measurement.load_points:
             trial_folder.set_log_aside()
-            measurement = MeasuredLaunch(self, candidate, load_plan, trial_folder, trial, purpose).measure()
+            measurement = measure()
         if "load" in measurement.timings:
             self.expected_start_seconds = measurement.timings["start"]
         return measurement
@@ -127,16 +134,18 @@ class MeasuredLaunch:
         candidate: Candidate,
         load_plan: LoadPlan,
         folder: TrialFolder,
-        trial: int,
+        trial_number: int,
         purpose: Purpose,
+        devices: tuple[int, ...],
     ) -> None:
         self.evaluator = evaluator
+        self.devices = devices
         self.experiment = evaluator.experiment
         self.candidate = candidate
         self.load_plan = load_plan
         self.workload = evaluator.workload
         self.folder = folder
-        self.trial = trial
+        self.trial_number = trial_number
         self.purpose = purpose
         self.start_time = time.monotonic()
         self.source: Source = evaluator.source
@@ -149,15 +158,16 @@ class MeasuredLaunch:
         """Launch the server, wait until it is ready, drive every load point, stop it."""
         spec = self._spec()
         if spec is None:
-            self.headers = ready.request_headers(self.experiment.deployment)
+            self.headers = request_headers(self.experiment.deployment)
         else:
             command = self.evaluator.render(spec)
             self.folder.save_command(spec, command)
-            log.debug("trial %d: %s", self.trial, command.replace("\\\n", "").strip())
+            log.debug("trial %d: %s", self.trial_number, command.replace("\\\n", "").strip())
         self._report_progress("starting", expected_seconds=self.evaluator.expected_start_seconds)
         try:
             with self.evaluator.launcher.launch(spec, self.folder.log) as server:
                 failure = self._wait_until_ready(server, spec)
+                self.folder.save_environment(launch_environment(spec, self.experiment.model, self.server_info))
                 if failure is None:
                     with gpu_meter.meter_gpus(spec.devices if spec else ()) as meter:
                         failure = self._run_load_plan(server, spec, meter)
@@ -172,7 +182,7 @@ class MeasuredLaunch:
         return self.evaluator.engine.server_spec(self.candidate, self._launch_context())
 
     def _launch_context(self) -> LaunchContext:
-        return LaunchContext.from_experiment(self.experiment, ports.free_port(), self.evaluator.devices)
+        return LaunchContext.from_experiment(self.experiment, ports.free_port(), self.devices)
 
     def _served_model(self, spec: ServerSpec | None) -> str:
         model = self.experiment.model
@@ -180,14 +190,14 @@ class MeasuredLaunch:
 
     def _wait_until_ready(self, server: Server, spec: ServerSpec | None) -> Failure | None:
         """Wait for the first token; return the failure if there is none."""
-        timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
+        start_timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
         try:
             with self._timed("start"):
-                identity = ready.wait_until_ready(
+                models = ready.wait_until_ready(
                     LogWatchedServer(server, self._startup_failure) if self.experiment.runtime.fail_fast else server,
-                    ready_path=spec.ready_path if spec else "/v1/models",
+                    ready_path=spec.ready_path if spec else None,
                     model=self._served_model(spec),
-                    timeout=timeout if spec else EXTERNAL_READY_SECONDS,
+                    timeout=start_timeout if spec else EXTERNAL_READY_SECONDS,
                     endpoint=self.workload.endpoint,
                     headers=self.headers,
                 )
@@ -200,7 +210,7 @@ class MeasuredLaunch:
         except EngineError as error:
             return error.failure
         if spec is None:
-            self.source = "simulated" if identity.is_simulated else "measured"
+            self.source = "simulated" if models.is_simulated else "measured"
         self.server_info.update(self.evaluator.engine.diagnosis.server_info(self.folder.read_log()))
         self.folder.mark_log()
         self._report_progress("ready")
@@ -211,7 +221,7 @@ class MeasuredLaunch:
 
     def _run_load_plan(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.GpuMeter) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
-        timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
+        launch_timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
         target = (server.url, self._served_model(spec), self.experiment.model, self.headers)
         vocabulary = find_vocabulary(*target, self.workload)
         if vocabulary is not None and vocabulary.origin == "server":
@@ -220,9 +230,9 @@ class MeasuredLaunch:
         slo = self.experiment.slo
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress, meter=meter)
         for position, step in driver.steps():
-            remaining = timeout - (time.monotonic() - self.start_time)
+            remaining = launch_timeout - (time.monotonic() - self.start_time)
             if remaining < 0:
-                return timeout_failure(timeout, position - 1, total)
+                return timeout_failure(launch_timeout, position - 1, total)
             step = step.with_time_limit(load_point_seconds(remaining, position, total))
             try:
                 with self._timed("load"):
@@ -243,14 +253,14 @@ class MeasuredLaunch:
         has_errors = any(record.error not in (None, CUT_OFF_ERROR) for record in observation.records)
         if server.exit_status() is None and not has_errors and not observation.abort_reason:
             return None
-        timeout = min(PROBE_TIMEOUT_SECONDS, self.workload.request_timeout)
-        probe_result = ready.probe_server(server.url, endpoint.model, self.workload.endpoint, timeout, self.headers)
-        if probe_result == "answer":
+        outcome = probe_token(endpoint, self.workload.endpoint, self.workload.request_timeout)
+        if outcome in ("token", "refusal"):
             return None
         deadline = time.monotonic() + EXIT_GRACE_SECONDS
         while (status := server.exit_status()) is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        if status is None and probe_result == "fault":
+        # a server that lives and answers 5xx is overloaded, not dead
+        if status is None and outcome == "fault":
             return None
         if spec is None:
             return _unreachable_failure(server, FailureKind.HUNG_UNDER_LOAD, observation.abort_reason or "")
@@ -269,7 +279,9 @@ class MeasuredLaunch:
 
     def _report_progress(self, stage: Stage, **more: Any) -> None:
         total = self.load_plan.max_load_points
-        self.evaluator.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
+        self.evaluator.observe(
+            Progress(stage, self.trial_number, self.candidate, total=total, purpose=self.purpose, **more)
+        )
 
 
 def load_point_seconds(remaining: float, position: int, total: int) -> float:

@@ -24,10 +24,17 @@ class Evaluator(Protocol):
         """Unix seconds on the clock that times trials, which may be virtual."""
 
     def evaluate(
-        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self,
+        candidate: Candidate,
+        load_plan: LoadPlan,
+        folder: Path,
+        trial_number: int = 0,
+        purpose: Purpose = "search",
+        devices: tuple[int, ...] = (),
     ) -> Measurement:
         """Evaluate `candidate` under `load_plan`, and leave logs and raw records in `folder`.
 
-        `trial` and `purpose` appear in progress reports. Engine failures are part of the measurement and never
+        `devices` are the indexes of the GPUs that its server may use, best connected first; empty for any.
+        `trial_number` and `purpose` appear in progress reports. Engine failures are part of the measurement and never
         raised; MachineError and RunStoreError are, because they would hit every other candidate too.
         """

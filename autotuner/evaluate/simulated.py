@@ -34,8 +34,8 @@ from autotuner.experiment import Experiment
 from autotuner.model_files import path_or_name
 from autotuner.search.launch import LoadPlan
 from autotuner.simulate.settings import BAD_FLAG_STATUS, SettingsError, SimulationSettings
+from autotuner.simulate.started_engine import START_FAILED_STATUS, StartedEngine, StartError, start_engine
 from autotuner.simulate.virtual_time import EngineDiedError, VirtualServer
-from autotuner.simulate.world import START_FAILED_STATUS, StartError, World, build_world
 
 
 class StartFailedError(Exception):
@@ -85,22 +85,28 @@ class SimulatedEvaluator:
         return self._virtual_clock
 
     def evaluate(
-        self, candidate: Candidate, load_plan: LoadPlan, folder: Path, trial: int = 0, purpose: Purpose = "search"
+        self,
+        candidate: Candidate,
+        load_plan: LoadPlan,
+        folder: Path,
+        trial_number: int = 0,
+        purpose: Purpose = "search",
+        devices: tuple[int, ...] = (),
     ) -> Measurement:
         """Simulate `candidate` under `load_plan`; see Evaluator."""
-        measurement = SimulatedLaunch(self, candidate, load_plan, folder, trial, purpose).simulate()
+        measurement = SimulatedLaunch(self, candidate, load_plan, folder, trial_number, purpose).simulate()
         self._virtual_clock += sum(measurement.timings.values())
         return measurement
 
-    def start(self, candidate: Candidate) -> tuple[SimulationSettings, World]:
+    def start(self, candidate: Candidate) -> tuple[SimulationSettings, StartedEngine]:
         """The settings and the simulated engine of a candidate; StartFailedError if it does not start."""
         settings = self._settings(candidate)
         try:
-            world = build_world(settings)
+            started_engine = start_engine(settings)
         except StartError as error:
             seconds = settings.load_seconds + settings.faults.start_delay
             raise StartFailedError(START_FAILED_STATUS, str(error), seconds) from error
-        return settings, world
+        return settings, started_engine
 
     def _settings(self, candidate: Candidate) -> SimulationSettings:
         """The candidate's settings as the simulated server would have them, with the experiment's GPU."""
@@ -134,14 +140,14 @@ class SimulatedLaunch:
         candidate: Candidate,
         load_plan: LoadPlan,
         folder: Path,
-        trial: int,
+        trial_number: int,
         purpose: Purpose,
     ) -> None:
         self.evaluator = evaluator
         self.candidate = candidate
         self.load_plan = load_plan
         self.folder = TrialFolder(folder) if evaluator.keep_records else None
-        self.trial = trial
+        self.trial_number = trial_number
         self.purpose = purpose
         self.results: list[LoadPointResult] = []
         self.timings: dict[str, float] = {}
@@ -166,19 +172,19 @@ class SimulatedLaunch:
     def _start_and_load(self) -> Failure | None:
         evaluator = self.evaluator
         try:
-            settings, world = evaluator.start(self.candidate)
+            settings, started_engine = evaluator.start(self.candidate)
         except StartFailedError as error:
             self.timings["start"] = error.seconds
             self._log(str(error))
             return evaluator.sim.diagnosis.failure(str(error), error.status, "start")
-        self.timings["start"] = world.start_seconds
-        self.server_info["kv_tokens"] = world.kv_tokens
+        self.timings["start"] = started_engine.start_seconds
+        self.server_info["kv_tokens"] = started_engine.kv_tokens
         if ignored_parameters := simulated_stand_in(self.candidate).ignored_parameters:
             self.server_info["not_simulated"] = list(ignored_parameters)
-        self._log(f"KV cache size: {world.kv_tokens} tokens")
+        self._log(f"KV cache size: {started_engine.kv_tokens} tokens")
         self._report_progress("ready")
         try:
-            return self._run_load_plan(VirtualServer(settings, world))
+            return self._run_load_plan(VirtualServer(settings, started_engine))
         except EngineDiedError as error:
             self.timings["load"] = self.timings.get("load", 0.0) + error.seconds
             self._log(str(error))
@@ -187,11 +193,11 @@ class SimulatedLaunch:
     def _run_load_plan(self, server: VirtualServer) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
         experiment, total = self.evaluator.experiment, self.load_plan.max_load_points
-        timeout = experiment.optimization.timeout_per_iteration
+        launch_timeout = experiment.optimization.timeout_per_iteration
         for position, step in enumerate(iter(self.load_plan.ask, None), start=1):
-            remaining = timeout - sum(self.timings.values())
+            remaining = launch_timeout - sum(self.timings.values())
             if remaining < 0:
-                return timeout_failure(timeout, position - 1, total)
+                return timeout_failure(launch_timeout, position - 1, total)
             step = step.with_time_limit(load_point_seconds(remaining, position, total))
             durations = {"measuring": step.workload.duration, "warming-up": step.workload.warmup}
             report = partial(self._report_progress, load_point=step.load_point, position=position)
@@ -216,4 +222,6 @@ class SimulatedLaunch:
 
     def _report_progress(self, stage: Stage, **more: Any) -> None:
         total = self.load_plan.max_load_points
-        self.evaluator.observe(Progress(stage, self.trial, self.candidate, total=total, purpose=self.purpose, **more))
+        self.evaluator.observe(
+            Progress(stage, self.trial_number, self.candidate, total=total, purpose=self.purpose, **more)
+        )

@@ -1,9 +1,12 @@
-"""The files of a trial: the launch command, the server's log, the raw records of each load point."""
+"""The files of a trial: launch command, server log, environment, and the raw records of each load point."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from autotuner.core import Observation, ServerSpec
 from autotuner.load import records
@@ -29,6 +32,10 @@ class TrialFolder:
         script = self.path / "command.sh"
         script.write_text("\n".join(["#!/bin/sh", *comment, command]))
         script.chmod(0o755)
+
+    def save_environment(self, environment: Mapping[str, Any]) -> None:
+        """Write what the launch ran on: engine, image, model revision, GPUs."""
+        (self.path / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
 
     def save_records(self, position: int, observation: Observation) -> None:
         """Write the raw records of one load point; RunStoreError if they cannot be written."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.core import ServerSpec
-from autotuner.errors import ConfigError, MachineError
+from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.models import find_served_model
+from autotuner.errors import ConfigError
 from autotuner.experiment import Deployment, Experiment
 from autotuner.launchers.protocol import Server
 
@@ -30,32 +31,21 @@ class ExternalLauncher:
     starts_servers = False
 
     def __init__(self, deployment: Deployment) -> None:
-        self.url = deployment.url
+        self._deployment = deployment
+
+    @property
+    def url(self) -> str:
+        """The server's URL; ConfigError without one."""
+        if self._deployment.url is None:
+            raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
+        return self._deployment.url
 
     def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
-        """Check that the server at the URL answers and serves the model."""
-        from autotuner.launchers import ready
-
-        deployment = experiment.deployment
-        if deployment.url is None:
-            raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
+        """Check that the server at the URL answers, and does not refuse the model."""
         model = experiment.model.served_name or experiment.model.id_or_path
-        try:
-            identity = ready.identify(deployment.url, headers=ready.request_headers(deployment))
-        except ready.NotReadyError as error:
-            raise MachineError(
-                f"Nothing that serves a model answers at {deployment.url}.",
-                why=str(error),
-                remedy="Start the server, or correct --url.",
-            ) from error
-        identity.require_model(model)
+        headers, endpoint = request_headers(experiment.deployment), experiment.benchmark.endpoint
+        find_served_model(self.url, headers, model=model, endpoint=endpoint, must_answer=True)
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """The server at the URL; see Launcher."""
-        return self._attach()
-
-    @contextmanager
-    def _attach(self) -> Iterator[Server]:
-        if self.url is None:
-            raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
-        yield ExternalServer(self.url)
+        return nullcontext(ExternalServer(self.url))

@@ -35,10 +35,11 @@ def reserve_gpus(
     count: int,
     indexes: Sequence[int] = (),
     *,
+    at_most: int | None = None,
     locks: Path | None = None,
     query: Callable[[], GpuInventory] = query_inventory,
 ) -> Iterator[tuple[int, ...]]:
-    """Lock `count` GPUs until the block ends, and yield their indexes, best connected first.
+    """Lock `count` GPUs, or as many as are free up to `at_most`, and yield their indexes, best connected first.
 
     All of `indexes` are locked if given, idle or not; else idle GPUs are chosen, of those that
     CUDA_VISIBLE_DEVICES names where it is set. Yields () for a count of 0 without `indexes`, and on a
@@ -62,7 +63,7 @@ def reserve_gpus(
                 why=" ".join(f"GPU {index} {reason}." for index, reason in unavailable.items()),
                 remedy="Wait for the other program to end, choose other GPUs with --gpus, or lower tp-size.",
             )
-        chosen = inventory.closest_first(free)[:required]
+        chosen = inventory.closest_first(free)[: max(required, at_most or 0)]
         for index in free.keys() - set(chosen):
             free[index].close()
         yield chosen

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autotuner.load.job import Endpoint
+    from autotuner.endpoints.address import Endpoint
     from autotuner.load.supervisor import MeasurementInterrupted, measure
 
 __all__ = ["Endpoint", "MeasurementInterrupted", "measure"]
 
 _MODULES = {
-    "Endpoint": "autotuner.load.job",
+    "Endpoint": "autotuner.endpoints.address",
     "MeasurementInterrupted": "autotuner.load.supervisor",
     "measure": "autotuner.load.supervisor",
 }

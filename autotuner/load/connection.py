@@ -14,7 +14,7 @@ from typing import cast
 
 from httptools import HttpParserError
 
-from autotuner.load.job import Address
+from autotuner.endpoints.address import Address
 from autotuner.load.response import Response
 from autotuner.workload.requests import Request
 
@@ -80,7 +80,7 @@ class Connection(asyncio.BaseProtocol):
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.response = Response()
-        self.parsed_pieces = 0
+        self.parsed_piece_count = 0
         self.on_done: CompletionCallback | None = None
         self.timeout_timer: asyncio.TimerHandle | None = None
         self.used_before = False
@@ -96,7 +96,7 @@ class Connection(asyncio.BaseProtocol):
         assert self.transport is not None
         self.exchange = exchange
         self.response = Response()
-        self.parsed_pieces = 0
+        self.parsed_piece_count = 0
         self.on_done = on_done
         exchange.in_flight = True
         exchange.sent = monotonic()
@@ -161,8 +161,8 @@ class Connection(asyncio.BaseProtocol):
 
     def _parse_new_pieces(self, exchange: Exchange) -> bool:
         """Parse the pieces not parsed yet; False when they are not HTTP."""
-        new_pieces = exchange.pieces[self.parsed_pieces :]
-        self.parsed_pieces += len(new_pieces)
+        new_pieces = exchange.pieces[self.parsed_piece_count :]
+        self.parsed_piece_count += len(new_pieces)
         try:
             self.response.feed(new_pieces[0] if len(new_pieces) == 1 else b"".join(new_pieces))
         except HttpParserError:

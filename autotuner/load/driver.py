@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,12 +18,14 @@ from time import monotonic
 from typing import Protocol
 
 from autotuner.core import CUT_OFF_ERROR
+from autotuner.endpoints.error_text import error_text
+from autotuner.endpoints.headers import mask_secrets
 from autotuner.load.connection import CONNECT_TIMEOUT_SECONDS, Exchange
 from autotuner.load.job import Job, request_head
 from autotuner.load.overhead import OverheadMeter
 from autotuner.load.response import extract_body
 from autotuner.load.spool import Spool
-from autotuner.load.stream import decode, error_message
+from autotuner.load.stream import decode
 from autotuner.workload.conversations import Conversations
 from autotuner.workload.requests import Request
 
@@ -75,6 +76,7 @@ class RequestBuffer:
         return self.prebuilt.popleft() if self.prebuilt else next(self.requests)
 
     def _refill(self) -> None:
+        """Build up to 8 requests, then let the event loop run for 1 ms before the next ones."""
         missing = self.depth - len(self.prebuilt)
         built = list(islice(self.requests, min(8, missing)))
         self.prebuilt.extend(built)
@@ -101,7 +103,7 @@ class LoadPointRun:
         spool: Spool,
         on_phase: Callable[[str], None],
     ) -> None:
-        depth = min(len(job.lanes) or 64, 256)
+        depth = min(len(job.closed_loop_users) or 64, 256)
         self.job = job
         self.warmup_requests = RequestBuffer(warmup_requests, depth if job.workload.warmup else 1)
         self.window_requests = RequestBuffer(window_requests, depth)
@@ -109,7 +111,7 @@ class LoadPointRun:
         self.on_phase = on_phase
         self.request_head = request_head(job.endpoint, job.workload.endpoint)
         self.max_requests = math.inf if job.max_requests is None else job.max_requests
-        self.give_up_failures = max(_MIN_GIVE_UP_FAILURES, len(job.lanes))
+        self.give_up_failures = max(_MIN_GIVE_UP_FAILURES, len(job.closed_loop_users))
         self.issued_count = 0
         self.unfinished_count = 0
         self.consecutive_failures = 0
@@ -186,8 +188,8 @@ class LoadPointRun:
             self.failing_since = exchange.finished
         self.consecutive_failures += 1
         if self._should_give_up(error):
-            failures = self.consecutive_failures
-            self.give_up(f"The last {failures} requests failed: {error}. {_error_text(exchange)}".rstrip())
+            words = mask_secrets(_error_text(exchange), self.job.endpoint.headers)
+            self.give_up(f"The last {self.consecutive_failures} requests failed: {error}. {words}".rstrip())
         return False
 
     def halt(self) -> None:
@@ -259,13 +261,10 @@ class LoadPointRun:
 
 
 def _error_text(exchange: Exchange) -> str:
+    """The server's own error message, from an error object or the start of the body."""
     if exchange.error_message:
         return exchange.error_message
-    text = b"".join(extract_body(exchange.times, exchange.pieces)[1])[:4096].decode("utf-8", "replace").strip()
-    try:
-        return error_message(json.loads(text))
-    except ValueError:
-        return text[:300]
+    return error_text(b"".join(extract_body(exchange.times, exchange.pieces)[1]).decode("utf-8", "replace"))
 
 
 class ArrivalLoop(Protocol):

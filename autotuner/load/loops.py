@@ -70,48 +70,49 @@ class ConnectionPool:
 
 
 class ClosedLoop:
-    """A fixed number of lanes, each with its own connection, one request in flight and, if given, conversations.
+    """A fixed number of users, each with its own connection, one request in flight and, if given, conversations.
 
-    The lanes start spread over the first half of the warm-up, so that requests of equal length
+    The users start spread over the first half of the warm-up, so that requests of equal length
     do not stay in step.
     """
 
     def __init__(
-        self, run: LoadPointRun, dialer: Dialer, conversations_for_lane: Callable[[int], Conversations] | None = None
+        self, run: LoadPointRun, dialer: Dialer, conversations_for_user: Callable[[int], Conversations] | None = None
     ) -> None:
         self.run = run
         self.pool = ConnectionPool(dialer)
-        self.lanes = [
-            _Lane(self, number, conversations_for_lane and conversations_for_lane(number)) for number in run.job.lanes
+        self.users = [
+            _ClosedLoopUser(self, number, conversations_for_user and conversations_for_user(number))
+            for number in run.job.closed_loop_users
         ]
-        self.active_lanes = len(self.lanes)
+        self.active_users = len(self.users)
 
     async def open(self) -> None:
-        """Open one connection for each lane."""
-        for lane, connection in zip(self.lanes, await self.pool.open(len(self.lanes)), strict=False):
-            lane.connection = connection
+        """Open one connection for each user."""
+        for user, connection in zip(self.users, await self.pool.open(len(self.users)), strict=False):
+            user.connection = connection
 
     def begin(self) -> None:
-        """Start every lane."""
+        """Start every user."""
         ramp = min(self.run.job.workload.warmup / 2, _MAX_RAMP_SECONDS)
         loop = asyncio.get_running_loop()
         concurrency = self.run.job.load_point.concurrency or 1
-        for lane in self.lanes:
-            loop.call_later(ramp * lane.number / concurrency, lane.send_next)
+        for user in self.users:
+            loop.call_later(ramp * user.number / concurrency, user.send_next)
 
     def close(self) -> None:
         """Drop every connection."""
         self.pool.close()
 
-    def lane_finished(self) -> None:
-        """End the run after the last lane."""
-        self.active_lanes -= 1
-        if not self.active_lanes:
+    def user_finished(self) -> None:
+        """End the run after the last user."""
+        self.active_users -= 1
+        if not self.active_users:
             self.run.done_event.set()
 
 
-class _Lane:
-    """Sends one request after the other on one connection."""
+class _ClosedLoopUser:
+    """One simulated user of a closed loop: sends one request after the other on one connection."""
 
     def __init__(self, closed_loop: ClosedLoop, number: int, conversations: Conversations | None) -> None:
         self.closed_loop = closed_loop
@@ -124,7 +125,7 @@ class _Lane:
     def send_next(self) -> None:
         exchange = self.run.issue(monotonic(), self.conversations)
         if exchange is None:
-            self.closed_loop.lane_finished()
+            self.closed_loop.user_finished()
         elif self.connection is not None and self.connection.usable:
             self._send(self.connection, exchange)
         else:
@@ -156,6 +157,7 @@ class _Lane:
             self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:
+        """Record the result and send the next request, after a failure with exponential backoff."""
         succeeded = self.run.record_result(exchange)
         if self.conversations is not None:
             self._advance_conversation(self.conversations, exchange, succeeded)
@@ -214,6 +216,7 @@ class OpenLoop:
         self.pool.close()
 
     def _tick(self) -> None:
+        """Send every request that is due, then sleep until the next one; ends the schedule when no request is left."""
         now = monotonic()
         while self.next_due <= now:
             exchange = self.run.issue(self.next_due)
@@ -274,6 +277,7 @@ class OpenLoop:
             self._dispatch()
 
     def _on_done(self, connection: Connection, exchange: Exchange) -> None:
+        """Keep the connection if it is usable. A request whose connection was stale is sent again, before others."""
         if connection.usable:
             self.idle_connections.append(connection)
         else:

@@ -105,6 +105,7 @@ def _metadata(observation: Observation, categories: dict[str, list[str]]) -> dic
 
 
 def _observation(columns: dict[str, Any]) -> Observation:
+    """The observation from the columns of a file, where times are microseconds after the sending of each request."""
     import numpy as np
 
     metadata = json.loads(columns["about"].tobytes())

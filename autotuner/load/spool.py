@@ -147,6 +147,10 @@ def start_transcriber(spool_path: Path, records_path: Path) -> int:
 
 
 def _read_frames(file: BinaryIO, parent_pid: int | None) -> Iterator[Any]:
+    """Yield each complete frame; while the writer is the parent process, wait for more at the end of the file.
+
+    It ends when the parent has, or at once with `parent_pid` None; a frame cut short at the end is left out.
+    """
     while True:
         start = file.tell()
         header = file.read(_FRAME_LENGTH.size)

@@ -16,6 +16,8 @@ from heapq import heapify, heapreplace
 from itertools import accumulate
 from typing import Any
 
+from autotuner.endpoints.error_text import error_message
+
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r){2}")
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 _CONTENT_FIELDS = ("content", "refusal")
@@ -152,6 +154,7 @@ def _read_event(data: dict[str, Any], time: float, decoded: DecodedResponse, eve
 
 
 def _read_choice(choice: dict[str, Any], event: _Event) -> None:
+    """Add one choice to its event: its characters of answer and reasoning, and its tokens if the server lists them."""
     delta = choice.get("delta") or choice.get("message")
     if delta is None:
         event.output_chars += _char_count(choice.get("text"))
@@ -198,13 +201,6 @@ def _cached_tokens(details: object, default: int | None) -> int | None:
         return _token_count(details.get("cached_tokens"), default) if isinstance(details, dict) else default
     except TypeError:
         return default
-
-
-def error_message(data: object) -> str:
-    """The message in a server's error object, as vLLM, SGLang, OpenAI and FastAPI write it."""
-    while isinstance(data, dict):
-        data = data.get("error") or data.get("message") or data.get("detail") or json.dumps(data)
-    return str(data)[:300]
 
 
 def _count_tokens(events: list[_Event], decoded: DecodedResponse) -> None:

@@ -13,10 +13,11 @@ from time import monotonic
 from typing import Any
 
 from autotuner.core import CUT_OFF_ERROR, LoadPoint, Observation, RequestRecord, StopRule, Workload
-from autotuner.errors import ConfigError
+from autotuner.endpoints.address import Endpoint
+from autotuner.endpoints.chat_tokens import ChatTokenFit, fit_chat_tokens
+from autotuner.endpoints.counters import counter_deltas, read_counters
 from autotuner.load import worker_protocol
-from autotuner.load.counters import counter_deltas, read_counters
-from autotuner.load.job import Endpoint, Job, request_head
+from autotuner.load.job import Job, request_head
 from autotuner.load.worker_count import choose_worker_count
 from autotuner.load.worker_process import WorkerProcess, start_worker
 from autotuner.workload import arrivals
@@ -71,7 +72,8 @@ def measure(
     counters_before = read_counters(url, headers=endpoint.headers)
     with tempfile.TemporaryDirectory(prefix=f"autotune-load-{os.getpid()}-") as folder:
         count = choose_worker_count(load_point, workload)
-        jobs = [Job(endpoint, workload, salt, f"{folder}/{index}", index, count) for index in range(count)]
+        fit = fit_chat_tokens(endpoint, workload) if workload.endpoint == "chat" else ChatTokenFit()
+        jobs = [Job(endpoint, workload, salt, f"{folder}/{index}", index, count, fit) for index in range(count)]
         with _start_workers(jobs) as workers:
             supervisor = _Supervisor(workers, on_phase, stop_rule)
             try:
@@ -167,10 +169,6 @@ class _Supervisor:
 
     def _handle(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         match message:
-            case {"refused": error}:
-                raise ConfigError(**error)
-            case {"fit": token_fit}:
-                self._send_all(worker_protocol.fit_command(token_fit))
             case {"ready": _}:
                 worker.is_ready = True
                 if all(other.is_ready for other in self.workers):

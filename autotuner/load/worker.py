@@ -1,8 +1,8 @@
 """`python -m autotuner.load.worker`: drives one load point in a process of its own.
 
 Reads a job as one line of JSON on stdin, then the commands of worker_protocol.py, and exits when
-stdin ends. Writes one JSON object per line on stdout: the chat token fit, readiness, each phase, and
-the outcome at the end. Request records are written to the job's folder as requests finish.
+stdin ends. Writes one JSON object per line on stdout: readiness, each phase, and the outcome at the
+end. Request records are written to the job's folder as requests finish.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from autotuner.errors import ConfigError
 from autotuner.load import spool
 from autotuner.load.connection import Dialer
 from autotuner.load.driver import ArrivalLoop, DriveOutcome, LoadPointRun, drive
 from autotuner.load.job import Job
 from autotuner.load.loops import ClosedLoop, OpenLoop
 from autotuner.load.priority import driver_priority
-from autotuner.load.probe import ChatTokenFit, fit_chat_tokens
 from autotuner.load.worker_protocol import CommandReader
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.conversations import Conversations
@@ -50,9 +48,6 @@ def main() -> None:
     try:
         with driver_priority(), asyncio.Runner(loop_factory=_event_loop_factory()) as runner:
             outcome = runner.run(_drive_under_parent(job, leftover))
-    except ConfigError as error:
-        _send({"refused": {"what": error.what, "why": error.why, "remedy": error.remedy}})
-        return
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(transcriber, signal.SIGKILL)
@@ -76,7 +71,7 @@ async def drive_load_point(
     workload, point = job.workload, job.load_point
     dialer = Dialer(job.endpoint.address, workload.request_timeout, timestamp_every=_timestamp_every(job))
     scenario = scenarios.parse(point.scenario)
-    fit = await _token_fit(job, dialer, send, commands) if workload.endpoint == "chat" else ChatTokenFit()
+    fit = job.token_fit
 
     def prompts(phase: str) -> Prompts:
         return Prompts(
@@ -106,10 +101,10 @@ async def drive_load_point(
             worker_count=job.worker_count,
         )
 
-    def conversations_for_lane(lane: int) -> Conversations:
+    def conversations_for_user(user: int) -> Conversations:
         assert isinstance(scenario, Conversation)
-        lanes, overhead = point.concurrency or 1, fit.turn_overhead_tokens
-        return Conversations(scenario, conversation_prompts, lane, lanes, turn_overhead_tokens=overhead)
+        users, overhead = point.concurrency or 1, fit.turn_overhead_tokens
+        return Conversations(scenario, conversation_prompts, user, users, turn_overhead_tokens=overhead)
 
     async def wait_for_start() -> float:
         send({"ready": True})
@@ -122,7 +117,7 @@ async def drive_load_point(
     halt_task = asyncio.create_task(_halt_on_request(run, commands.stop_requested)) if commands else None
     try:
         is_conversation = isinstance(scenario, Conversation)
-        loop = _arrival_loop(job, run, dialer, conversations_for_lane if is_conversation else None)
+        loop = _arrival_loop(job, run, dialer, conversations_for_user if is_conversation else None)
         return await drive(run, loop, wait_for_start)
     finally:
         if halt_task is not None:
@@ -135,23 +130,12 @@ async def _halt_on_request(run: LoadPointRun, stop_requested: asyncio.Event) -> 
     run.halt()
 
 
-async def _token_fit(
-    job: Job, dialer: Dialer, send: Callable[[dict[str, Any]], None], commands: CommandReader | None
-) -> ChatTokenFit:
-    """Fit the server's chat token costs in the first worker, for all: their prompts must be the same."""
-    if job.worker_index and commands is not None:
-        return ChatTokenFit.from_json(await commands.wait_for_fit())
-    fit = await fit_chat_tokens(job, dialer)
-    send({"fit": asdict(fit)})
-    return fit
-
-
 def _arrival_loop(
-    job: Job, run: LoadPointRun, dialer: Dialer, conversations_for_lane: Callable[[int], Conversations] | None
+    job: Job, run: LoadPointRun, dialer: Dialer, conversations_for_user: Callable[[int], Conversations] | None
 ) -> ArrivalLoop:
     point = job.load_point
     if point.rate is None:
-        return ClosedLoop(run, dialer, conversations_for_lane)
+        return ClosedLoop(run, dialer, conversations_for_user)
     offsets = arrivals.worker_share(
         arrivals.offsets(point, job.workload), job.workload.warmup, job.worker_index, job.worker_count
     )
@@ -161,7 +145,7 @@ def _arrival_loop(
 
 def _timestamp_every(job: Job) -> int:
     """One connection in this many gets kernel timestamps, so that about `_TIMESTAMPED_CONNECTIONS` do."""
-    connections = len(job.lanes) or 2 * (job.load_point.rate or 0.0) / job.worker_count
+    connections = len(job.closed_loop_users) or 2 * (job.load_point.rate or 0.0) / job.worker_count
     return max(1, round(connections / _TIMESTAMPED_CONNECTIONS))
 
 

@@ -16,7 +16,7 @@ REQUESTS_PER_WORKER = 1000.0
 def choose_worker_count(point: LoadPoint, workload: Workload) -> int:
     """Number of workers that share `point`: `workload.workers`, else what its load needs, up to half of the cores.
 
-    At most one worker per lane, per request, and per request in flight where those are limited.
+    At most one worker per user, per request, and per request in flight where those are limited.
     """
     if workload.workers is not None:
         count = workload.workers

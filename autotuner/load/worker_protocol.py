@@ -1,4 +1,4 @@
-"""Commands from the parent to a running worker, as lines of JSON on its stdin: chat token fit, start, stop."""
+"""Commands from the parent to a running worker, as lines of JSON on its stdin: start, stop."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ def start_command(instant: float) -> str:
     return json.dumps({"start": instant})
 
 
-def fit_command(token_fit: dict[str, Any]) -> str:
-    """Make chat prompts with the `ChatTokenFit` of another worker."""
-    return json.dumps({"fit": token_fit})
-
-
 def stop_command() -> str:
     """Issue no more requests, and cut off those in flight."""
     return json.dumps({"stop": True})
@@ -33,9 +28,7 @@ class CommandReader:
         self.on_parent_exit = on_parent_exit
         self.partial_line = b""
         self.stop_requested = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._start: asyncio.Future[float] = loop.create_future()
-        self._fit: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self._start: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._handle_lines(leftover)
 
     async def wait_for_start(self) -> float:
@@ -44,10 +37,6 @@ class CommandReader:
         while (remaining := instant - monotonic()) > 0:  # uvloop wakes up to a millisecond early
             await asyncio.sleep(remaining)
         return instant
-
-    async def wait_for_fit(self) -> dict[str, Any]:
-        """Wait for the token fit of the first worker."""
-        return await self._fit
 
     def receive(self) -> None:
         """Handle the commands that stdin holds."""
@@ -64,7 +53,5 @@ class CommandReader:
     def _handle(self, command: dict[str, Any]) -> None:
         if "start" in command:
             self._start.set_result(command["start"])
-        if "fit" in command:
-            self._fit.set_result(command["fit"])
         if "stop" in command:
             self.stop_requested.set()

@@ -194,6 +194,10 @@ def _moe_decoder(config: Config, name: str) -> Layers:
 
 
 def _mla_decoder(config: Config, name: str) -> Layers:
+    """Multi-head latent attention, with sparse attention (an indexer picks keys) where the config has `index_topk`.
+
+    Layers whose indexer type is not "full" reuse the keys picked by an earlier one: no indexer to compute or store.
+    """
     needed = ("num_hidden_layers", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
     require_fields(config, needed, name)
     sparse = bool(config.get("index_topk"))

@@ -91,15 +91,15 @@ def memory_shortage(deployment: ModelOnGpus, candidate: Candidate, *, skewed: bo
     engine only what no version can avoid is counted: weights, and on vLLM, which refuses to start
     without it, the KV cache of one request of `max-model-len` tokens.
     """
-    plan, max_model_len = deployment.memory_plan, _positive_int(candidate.parameters.get("max-model-len"))
+    memory_plan, max_model_len = deployment.memory_plan, _positive_int(candidate.parameters.get("max-model-len"))
     if candidate.runtime == "sim" and not skewed:
-        needed, available = plan.budget - plan.kv_pool, plan.budget
+        needed, available = memory_plan.budget - memory_plan.kv_pool, memory_plan.budget
     else:
-        needed, available = plan.weights, int(plan.memory * _memory_fraction(candidate, 1.0))
+        needed, available = memory_plan.weights, int(memory_plan.memory * _memory_fraction(candidate, 1.0))
     if needed >= available:
-        return f"it does not fit: {plan.shortage}"
+        return f"it does not fit: {memory_plan.shortage}"
     reserves_cache = max_model_len and candidate.runtime in ("sim", "vllm")
-    cache = max_model_len * plan.kv_bytes_per_token if max_model_len and reserves_cache else 0
+    cache = max_model_len * memory_plan.kv_bytes_per_token if max_model_len and reserves_cache else 0
     if needed + cache > available:
         return (
             f"it does not fit: the KV cache of one request of max-model-len {max_model_len} needs "

@@ -74,8 +74,8 @@ def decode_workers(load_curve: LoadCurve, batches: Iterable[int]) -> list[Decode
 
 
 def _prompt_kv_bytes(load_curve: LoadCurve) -> float:
-    plan = load_curve.deployment.memory_plan
-    return load_curve.traffic.isl * plan.kv_bytes_per_token + plan.kv_bytes_per_sequence
+    memory_plan = load_curve.deployment.memory_plan
+    return load_curve.traffic.isl * memory_plan.kv_bytes_per_token + memory_plan.kv_bytes_per_sequence
 
 
 def transfer_seconds(prefill: PrefillWorker, decode: DecodeWorker, gpus: int) -> float:
@@ -170,10 +170,10 @@ def disaggregated_option(
         transfer_seconds=transfer,
         price=hourly_price(pools, prices),
     )
-    return with_excess(option, target)
+    return with_target_ratio(option, target)
 
 
-def with_excess(option: ServingOption, target: LatencyTarget) -> ServingOption:
+def with_target_ratio(option: ServingOption, target: LatencyTarget) -> ServingOption:
     """The option with its largest ratio of a latency to its target."""
-    excess, binding = target.excess(option)
-    return replace(option, excess=excess, binding=binding)
+    target_ratio, binding = target.largest_ratio(option)
+    return replace(option, target_ratio=target_ratio, binding=binding)

@@ -46,6 +46,7 @@ class MeasuredLookup:
     """The load points measured on this machine for one deployment and traffic, beside their predictions."""
 
     def __init__(self, load_curve: LoadCurve) -> None:
+        """Select the measured load points of this deployment, with traffic of the same prefix-cache hit rate."""
         self.load_curve = load_curve
         deployment, traffic = load_curve.deployment, load_curve.traffic
         self.rows: list[MeasuredRow] = []
@@ -144,6 +145,7 @@ def _with_times(
     tpot_interval: Interval,
     coordinates: tuple[float, ...],
 ) -> Prediction:
+    """The prediction with these TTFT and TPOT in seconds, and the closed-loop rates that follow by Little's law."""
     concurrency, _, osl = coordinates
     requests = concurrency / (ttft + (osl - 1) * tpot)
     return replace(

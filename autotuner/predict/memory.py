@@ -117,10 +117,11 @@ def _elements_per_gpu(elements: int, kv_heads: int, tp: int) -> int:
 
 def activation_bytes(shape: ModelShape, *, tokens: int, sequences: int, tp: int = 1) -> int:
     """Bytes of the largest set of tensors alive at once in one iteration of `tokens`, with logits of `sequences`."""
+    # Elements per token of the widest layer: a weight matrix over its input size leaves its output size.
     mlp = max((kind.weights // max(1, shape.hidden_size) for kind in shape.feed_forwards), default=0)
     experts = max(
         (
-            3 * kind.active_experts * kind.expert_weights // max(1, 3 * kind.expert_hidden_size)
+            kind.active_experts * kind.expert_weights // max(1, kind.expert_hidden_size)
             for kind in shape.feed_forwards
             if kind.experts
         ),
@@ -128,9 +129,10 @@ def activation_bytes(shape: ModelShape, *, tokens: int, sequences: int, tp: int 
     )
     projections = max(kind.heads * (kind.key_dim + kind.value_dim) // 2 for kind in shape.attentions)
     projections += 2 * shape.kv_heads * shape.head_dim
-    per_token = 2 * (3 * shape.hidden_size + max(mlp, experts, projections) // tp)
-    logits = 2 * 4 * shape.vocab_size * sequences // tp
-    return tokens * per_token + logits
+    # Activations are bf16, logits two float32 copies.
+    bytes_per_token = 2 * (3 * shape.hidden_size + max(mlp, experts, projections) // tp)
+    logits_bytes = 2 * 4 * shape.vocab_size * sequences // tp
+    return tokens * bytes_per_token + logits_bytes
 
 
 def plan_memory(

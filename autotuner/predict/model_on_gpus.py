@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from autotuner.errors import ConfigError
 from autotuner.predict import memory
@@ -26,6 +27,16 @@ All where an engine reserves it, half on vLLM, where it grows. With all, the mea
 """
 MIN_CAPABILITY = {"fp8": 89}
 """Least compute capability for a weight type (fp8 tensor cores: Ada); engines dequantise the other types instead."""
+
+
+class IterationWork(NamedTuple):
+    """Work of each kind of iteration in `IterationSeconds`; `batched_prefill` is of `prompts` prompts."""
+
+    decode: Work
+    single_prefill: Work
+    mixed: Work
+    batched_prefill: Work
+    prompts: float
 
 
 @dataclass(frozen=True)
@@ -105,29 +116,35 @@ class ModelOnGpus:
 
     def iteration_work(
         self, load: ClosedLoopLoad, *, cached_tokens: float = 0.0, queries: float = 1.0
-    ) -> tuple[tuple[Work, Work, Work, Work], float]:
-        """Work of a decode, a single-prompt, a mixed and a batched prefill iteration, and the prompts of the last.
+    ) -> IterationWork:
+        """Work of each kind of iteration that the closed loop consists of.
 
         `cached_tokens` of each prompt are in the prefix cache, `queries` tokens verified per sequence and iteration.
         """
+        work = self.operators.work
         batch = max(1.0, load.batch / self.layout.pp)
-        context, prompt, work = load.isl + load.osl / 2, (load.isl - cached_tokens, cached_tokens), self.operators.work
-        prompts = int(max(1.0, min(load.batch, self.max_batched_tokens / max(1.0, load.isl - cached_tokens))))
-        decode = work([], batch, context, queries=queries)
-        single = work([prompt], 0, 0, other_replica_tokens=batch)
-        mixed = work([prompt], max(0.0, batch - 1), context, other_replica_tokens=batch, queries=queries)
-        batched = work([prompt] * prompts, 0, 0)
-        return (decode, single, mixed, batched), float(prompts)
+        mean_context = load.isl + load.osl / 2
+        new_tokens = load.isl - cached_tokens
+        prompt = (new_tokens, cached_tokens)
+        prompts = int(max(1.0, min(load.batch, self.max_batched_tokens / max(1.0, new_tokens))))
+        return IterationWork(
+            decode=work([], batch, mean_context, queries=queries),
+            single_prefill=work([prompt], 0, 0, other_replica_tokens=batch),
+            mixed=work([prompt], max(0.0, batch - 1), mean_context, other_replica_tokens=batch, queries=queries),
+            batched_prefill=work([prompt] * prompts, 0, 0),
+            prompts=float(prompts),
+        )
 
 
 def iteration_seconds(
-    works: tuple[Work, Work, Work, Work], prompts: float, efficiencies: Efficiencies, *, cuda_graph: bool = True
+    work: IterationWork, efficiencies: Efficiencies, *, cuda_graph: bool = True
 ) -> tuple[IterationSeconds, StepParts, StepParts]:
-    """Seconds of the four iterations of `iteration_work`, and the parts of the decode and of the single prefill."""
-    decode = step_parts(works[0], efficiencies, eager=not cuda_graph)
-    prefill = step_parts(works[1], efficiencies, eager=True)
-    mixed, batched = (step_parts(work, efficiencies, eager=True).total for work in works[2:])
-    return IterationSeconds(decode.total, prefill.total, mixed, batched, prompts), decode, prefill
+    """Seconds of each kind of iteration, and by operator those of the decode and of the single-prompt prefill."""
+    decode = step_parts(work.decode, efficiencies, eager=not cuda_graph)
+    prefill = step_parts(work.single_prefill, efficiencies, eager=True)
+    mixed = step_parts(work.mixed, efficiencies, eager=True)
+    batched = step_parts(work.batched_prefill, efficiencies, eager=True)
+    return IterationSeconds(decode.total, prefill.total, mixed.total, batched.total, work.prompts), decode, prefill
 
 
 @lru_cache(maxsize=1024)

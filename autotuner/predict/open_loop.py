@@ -98,7 +98,10 @@ class OpenLoopModel:
         return min(slot_rate, 1 / (self.load_curve.prefill_seconds * self.replicas)) * self.replicas
 
     def mean_in_service(self, rate: float) -> float:
-        """Mean requests in service on a replica at a rate over all replicas, which must be below `max_rate`."""
+        """Mean requests in service on a replica at a rate over all replicas, which must be below `max_rate`.
+
+        By bisection: in service is the rate times the seconds in service (Little's law), which grow with it.
+        """
         replica_rate = rate / self.replicas
         lower, upper = 0.0, self.batch_slots
         for _ in range(BISECTION_STEPS):
@@ -110,12 +113,17 @@ class OpenLoopModel:
         return upper
 
     def mean_wait(self, rate: float, in_service: float) -> float:
-        """Mean seconds in the queues for prefill and for a batch slot."""
-        prefill = self.load_curve.prefill_seconds * self.replicas
-        prefill_utilization, slot_utilization = rate / self.replicas * prefill, in_service / self.batch_slots
+        """Mean seconds in the queues for prefill and for a batch slot; infinite where either has no spare capacity.
+
+        `rate` is requests/s over all replicas, `in_service` the mean requests in service on one. Formulas of the
+        queues are M/D/1 and, with as many servers as slots, Sakasegawa's for M/D/c.
+        """
+        prefill_seconds = self.load_curve.prefill_seconds * self.replicas  # on one replica
+        prefill_utilization = rate / self.replicas * prefill_seconds
+        slot_utilization = in_service / self.batch_slots
         if prefill_utilization >= 1 or slot_utilization >= 1:
             return math.inf
-        prefill_wait = prefill_utilization * prefill / (2 * (1 - prefill_utilization))
+        prefill_wait = prefill_utilization * prefill_seconds / (2 * (1 - prefill_utilization))
         queue_probability: float = slot_utilization ** (math.sqrt(2 * (self.batch_slots + 1)) - 1)
         slot_seconds = self.service_seconds(in_service) / self.batch_slots
         return prefill_wait + slot_seconds * queue_probability / (2 * (1 - slot_utilization))

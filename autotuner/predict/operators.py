@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from autotuner.predict.geometry import Attention
 from autotuner.predict.hardware import GpuSpec
 from autotuner.predict.layout import Dtypes, Layout
 from autotuner.predict.shape import DTYPE_BYTES, ModelShape
@@ -66,10 +68,41 @@ class Work:
     idle_expert_memory: float
 
 
+class _ExpertSeconds(NamedTuple):
+    """Roofline seconds of the experts of one kind of MoE layer, over all its layers, on one GPU.
+
+    `per_row` is of arithmetic for one token in one expert, `per_read` of reading the weights of one expert.
+    """
+
+    experts: int
+    active_experts: int
+    per_row: float
+    per_read: float
+
+
+class _AttentionSeconds(NamedTuple):
+    """Roofline seconds of one kind of attention, over all its layers, on one GPU.
+
+    `per_entry` is of reading one KV cache entry, `per_prefill_pair` and `per_decode_pair` of arithmetic for one pair of
+    a query and a key, `per_index` of scoring one key for sparse attention.
+    """
+
+    kind: Attention
+    per_entry: float
+    per_prefill_pair: float
+    per_decode_pair: float
+    per_index: float
+
+
 class Operators:
     """Work of the iterations of one model on one layout; what all of them share is computed once, here."""
 
     def __init__(self, shape: ModelShape, gpu: GpuSpec, layout: Layout, dtypes: Dtypes) -> None:
+        """Compute the roofline seconds on one GPU that are common to all iterations.
+
+        `_compute` of matrices is per token and their `_memory` per iteration, the others per token or sequence; 2 are
+        the operations of a multiply-add, or the bytes of a bf16 activation.
+        """
         self.layout = layout
         tp, bandwidth = layout.tp, gpu.bandwidth
         peak, bf16 = gpu.peak_flops, gpu.peak_flops("bf16")
@@ -83,7 +116,7 @@ class Operators:
         self._mlp_memory = (mlp * DTYPE_BYTES[dtypes.mlp] + 2 * router) / bandwidth
         self._head_compute, self._head_memory = 2 * head / bf16, 2 * head / bandwidth
         self._experts = [
-            (
+            _ExpertSeconds(
                 kind.experts,
                 kind.active_experts,
                 kind.layers * 2 * kind.expert_weights / layout.gpus_per_stage / peak(dtypes.expert),
@@ -94,7 +127,7 @@ class Operators:
         ]
         kv_bytes = KV_BYTES_PER_ELEMENT[dtypes.kv]
         self._attentions = [
-            (
+            _AttentionSeconds(
                 kind,
                 kind.layers * kind.cache_elements * kv_bytes / min(tp, kind.kv_heads) / bandwidth,
                 kind.layers * 2 * kind.heads * (kind.key_dim + kind.value_dim) / tp / bf16,
@@ -126,10 +159,12 @@ class Operators:
         """Seconds of arithmetic and of memory of attention in decode, the only decode work that depends on context."""
         compute = memory = 0.0
         if decodes:
-            for kind, read_seconds, _, pair_seconds, indexer_seconds in self._attentions:
-                entries = kind.attended_entries(context)
-                compute += decodes * queries * (entries * pair_seconds + context / kind.stride * indexer_seconds)
-                memory += decodes * entries * read_seconds
+            for attention in self._attentions:
+                entries = attention.kind.attended_entries(context)
+                indexed_keys = context / attention.kind.stride
+                query_seconds = entries * attention.per_decode_pair + indexed_keys * attention.per_index
+                compute += decodes * queries * query_seconds
+                memory += decodes * entries * attention.per_entry
         return compute, memory
 
     def work(
@@ -152,11 +187,11 @@ class Operators:
         for new, _ in prefill:
             tokens += new
         decode_compute, decode_memory = self.decode_attention(decodes, context, queries)
-        for kind, _, pair_seconds, _, indexer_seconds in self._attentions:
+        for attention in self._attentions:
             for new, cached in prefill:
-                seconds = kind.query_key_pairs(new, cached) * pair_seconds
-                seconds += new * (cached + new / 2) / kind.stride * indexer_seconds
-                if kind.is_latent:
+                seconds = attention.kind.query_key_pairs(new, cached) * attention.per_prefill_pair
+                seconds += new * (cached + new / 2) / attention.kind.stride * attention.per_index
+                if attention.kind.is_latent:
                     prefill_mla += seconds
                 else:
                     prefill_attention += seconds
@@ -166,12 +201,12 @@ class Operators:
         message_bytes = tokens * self._message_bytes
         rows = (tokens * tokens + TILE_ROWS * TILE_ROWS) ** 0.5
         expert_compute = expert_memory = idle_expert_memory = 0.0
-        for experts, active, row_seconds, read_seconds in self._experts:
+        for experts, active, per_row, per_read in self._experts:
             used = experts * (1 - (1 - active / experts) ** (routed_tokens**EXPERT_DIVERSITY_POWER))
             tokens_each = routed_tokens * active / used if used else 0.0
-            expert_compute += used * (tokens_each * tokens_each + TILE_ROWS * TILE_ROWS) ** 0.5 * row_seconds
-            expert_memory += used * read_seconds
-            idle_expert_memory += (experts - used) * read_seconds
+            expert_compute += used * (tokens_each * tokens_each + TILE_ROWS * TILE_ROWS) ** 0.5 * per_row
+            expert_memory += used * per_read
+            idle_expert_memory += (experts - used) * per_read
         return Work(
             attention_proj_compute=rows * self._attention_proj_compute,
             attention_proj_memory=self._attention_proj_memory,

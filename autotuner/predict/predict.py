@@ -108,30 +108,32 @@ def predict_closed_loop(
     their KV cache.
     """
     _check_load(deployment, isl, osl, concurrency, prefix_hit)
-    plan, shape, layout = deployment.memory_plan, deployment.shape, deployment.layout
-    if plan.sequence_capacity(isl + osl) < 1:
-        raise DoesNotFitError(f"'{shape.name}' does not fit.", why=f"{plan.shortage[:1].upper()}{plan.shortage[1:]}.")
+    memory_plan, shape, layout = deployment.memory_plan, deployment.shape, deployment.layout
+    if memory_plan.sequence_capacity(isl + osl) < 1:
+        shortage = memory_plan.shortage
+        raise DoesNotFitError(f"'{shape.name}' does not fit.", why=f"{shortage[:1].upper()}{shortage[1:]}.")
     efficiencies = deployment.efficiencies(calibration) if calibration else deployment.bundled_efficiencies
     calibration = calibration or bundled_calibration()
     load = deployment.replica_load(isl, osl, concurrency, length_scale=length_scale)
-    works, prompts = deployment.iteration_work(load, cached_tokens=isl * prefix_hit, queries=1 + draft_tokens)
-    steps, decode, prefill = iteration_seconds(works, prompts, efficiencies, cuda_graph=deployment.cuda_graph)
+    work = deployment.iteration_work(load, cached_tokens=isl * prefix_hit, queries=1 + draft_tokens)
+    seconds, decode_parts, prefill_parts = iteration_seconds(work, efficiencies, cuda_graph=deployment.cuda_graph)
     tokens_per_step = sum(acceptance**n for n in range(draft_tokens + 1))
     if draft_tokens:
         draft_cost = 1 + draft_tokens * max(1, shape.draft_layers) / shape.layers
-        steps = steps._replace(decode=steps.decode * draft_cost)
+        seconds = seconds._replace(decode=seconds.decode * draft_cost)
     constants = calibration.serving_constants(
         deployment.engine, deployment.gpu, shape.layers, deployment.version, concurrency, layout.dp
     )
     if separate_prefill:
         load = load._replace(queue_ratio=0.0)
     decode_load = load._replace(other_requests=0.0) if separate_prefill else load
-    tpot = mean_tpot(decode_load, steps, constants, tokens_per_step)
-    ttft = mean_ttft(load, steps, constants, tpot)
-    keys, basis = effect_keys(deployment), effect_basis(isl, osl, concurrency)
-    ttft_effect, _ = calibration.effect("ttft", keys, basis)
-    tpot_effect, known_levels = calibration.effect("tpot", keys, basis)
-    ttft, tpot = ttft * math.exp(ttft_effect), tpot * math.exp(tpot_effect)
+    tpot = mean_tpot(decode_load, seconds, constants, tokens_per_step)
+    ttft = mean_ttft(load, seconds, constants, tpot)
+    # Correct by the mean log residuals (measured / predicted) of this model, as far as it was measured.
+    residual_keys, regressors = effect_keys(deployment), effect_basis(isl, osl, concurrency)
+    ttft_log_residual, _ = calibration.effect("ttft", residual_keys, regressors)
+    tpot_log_residual, known_levels = calibration.effect("tpot", residual_keys, regressors)
+    ttft, tpot = ttft * math.exp(ttft_log_residual), tpot * math.exp(tpot_log_residual)
     requests = concurrency / (ttft + (osl - 1) * tpot) if ttft else 0.0
     queued = load.queue_ratio > 0
     return Prediction(
@@ -142,10 +144,10 @@ def predict_closed_loop(
         throughput=requests * osl,
         requests=requests,
         gpus=layout.gpus,
-        max_in_flight=plan.sequence_capacity(isl + osl) * layout.dp,
-        memory=plan,
-        prefill=prefill._asdict(),
-        decode=decode._asdict(),
+        max_in_flight=memory_plan.sequence_capacity(isl + osl) * layout.dp,
+        memory=memory_plan,
+        prefill=prefill_parts._asdict(),
+        decode=decode_parts._asdict(),
         model_measured=known_levels > 0,
     )
 

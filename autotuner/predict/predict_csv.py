@@ -88,7 +88,7 @@ def model_from_row(row: Mapping[str, str]) -> tuple[ModelOnGpus, int]:
 
 
 def predict_row(row: Mapping[str, str]) -> Prediction:
-    """Predict one row; raises AutotuneError saying what is wrong with it."""
+    """Predict the deployment and load in one row of a CSV; raises AutotuneError saying what is wrong with it."""
     deployment, workers = model_from_row(row)
     return predict_closed_loop(
         deployment,

@@ -62,7 +62,7 @@ def _interfering_requests(load: ClosedLoopLoad, constants: ServingConstants) -> 
 
 
 def mean_tpot(
-    load: ClosedLoopLoad, steps: IterationSeconds, constants: ServingConstants, tokens_per_step: float = 1.0
+    load: ClosedLoopLoad, seconds: IterationSeconds, constants: ServingConstants, tokens_per_step: float = 1.0
 ) -> float:
     """Mean seconds between tokens: a decode iteration, and what prompts add to some of them.
 
@@ -70,19 +70,22 @@ def mean_tpot(
     that of many short prompts each adds little.
     """
     arrivals = load.admitted_share * _interfering_requests(load, constants) / load.osl
-    first = steps.mixed - steps.decode if constants.mixes_phases else steps.single_prefill
-    marginal = _marginal_prompt_seconds(steps)
-    return steps.decode / tokens_per_step + arrivals * marginal + arrivals / (1 + arrivals) * (first - marginal)
+    first_prompt = seconds.mixed - seconds.decode if constants.mixes_phases else seconds.single_prefill
+    further_prompt = _marginal_prompt_seconds(seconds)
+    prefill_delay = arrivals * further_prompt + arrivals / (1 + arrivals) * (first_prompt - further_prompt)
+    return seconds.decode / tokens_per_step + prefill_delay
 
 
-def _marginal_prompt_seconds(steps: IterationSeconds) -> float:
+def _marginal_prompt_seconds(seconds: IterationSeconds) -> float:
     """Seconds that one more prompt adds to an iteration; those of a single prefill where one prompt fills it."""
-    return (steps.batched_prefill - steps.single_prefill + (steps.prompts <= 1) * steps.single_prefill) / (
-        steps.prompts - (steps.prompts > 1)
-    )
+    # Arithmetic instead of a branch, because a fit passes arrays.
+    fills_iteration = seconds.prompts <= 1
+    further_seconds = seconds.batched_prefill - seconds.single_prefill + fills_iteration * seconds.single_prefill
+    further_prompts = seconds.prompts - (seconds.prompts > 1)
+    return further_seconds / further_prompts
 
 
-def mean_ttft(load: ClosedLoopLoad, steps: IterationSeconds, constants: ServingConstants, tpot: float) -> float:
+def mean_ttft(load: ClosedLoopLoad, seconds: IterationSeconds, constants: ServingConstants, tpot: float) -> float:
     """Mean seconds to the first token.
 
     A request waits `wait_iterations`, then for its own prefill. Where prompts are held back until
@@ -91,9 +94,9 @@ def mean_ttft(load: ClosedLoopLoad, steps: IterationSeconds, constants: ServingC
     end; and where more prompts come than iterations have room for, for the prompts before it.
     """
     gather_wait = constants.gather_iterations / (1 + constants.gather_iterations * load.batch / load.osl)
-    prefill = steps.mixed if constants.mixes_phases else steps.single_prefill
-    burst = constants.burst_share * load.other_requests * steps.batched_prefill / steps.prompts
+    prefill = seconds.mixed if constants.mixes_phases else seconds.single_prefill
+    burst = constants.burst_share * load.other_requests * seconds.batched_prefill / seconds.prompts
     queue = constants.queue_scale * load.queue_ratio * load.osl * tpot
-    backlog = (1 - load.admitted_share) * _interfering_requests(load, constants) * _marginal_prompt_seconds(steps)
+    backlog = (1 - load.admitted_share) * _interfering_requests(load, constants) * _marginal_prompt_seconds(seconds)
     wait = (constants.wait_iterations + gather_wait) * tpot
     return constants.overhead + wait + prefill + constants.host_per_token * load.isl + burst + queue + backlog

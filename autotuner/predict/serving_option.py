@@ -37,7 +37,7 @@ class ServingOption:
 
     Aggregated where `prefill` is None; else its workers compute prompts and send their KV cache to
     the decode workers of `serving` in `transfer_seconds`. `throughput` is output tokens/s. `budget`
-    GPUs are paid for, maybe more than are used. `excess` is the largest ratio of a time to its
+    GPUs are paid for, maybe more than are used. `target_ratio` is the largest ratio of a time to its
     target and `binding` which one, ttft or tpot; `source` is measured, interpolated or predicted.
     """
 
@@ -51,7 +51,7 @@ class ServingOption:
     throughput: float
     budget: int
     transfer_seconds: float = 0.0
-    excess: float = 0.0
+    target_ratio: float = 0.0
     binding: str = ""
     price: float | None = None
     source: str = "predicted"
@@ -93,7 +93,7 @@ class ServingOption:
 
     @property
     def meets_target(self) -> bool:
-        return self.excess <= 1
+        return self.target_ratio <= 1
 
     @property
     def cost(self) -> float | None:

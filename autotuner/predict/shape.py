@@ -227,6 +227,7 @@ def _invalid_fields(config: Mapping[str, Any]) -> str:
 
 
 def _parse_shape(config: Mapping[str, Any], name: str) -> ModelShape:
+    """The shape from a model's config.json; that of the language model where it is multimodal."""
     text = {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
     if config.get("architectures"):
         text = {**text, "architectures": config["architectures"]}

@@ -17,7 +17,7 @@ from autotuner.predict.disaggregated import (
     pareto_decode_workers,
     pareto_prefill_workers,
     prefill_worker,
-    with_excess,
+    with_target_ratio,
 )
 from autotuner.predict.hardware import find_gpu
 from autotuner.predict.load_curve import LoadCurve
@@ -85,6 +85,7 @@ def fewest_gpus(
 def _load_curves(
     model: str, traffic: Traffic, software: Software, max_gpus: int | None, bundled_only: bool, gpu: str
 ) -> list[LoadCurve]:
+    """Load curves of layouts of up to MAX_WORKER_GPUS on one GPU type; DoesNotFitError where none holds the model."""
     usual, largest = MAX_WORKER_GPUS
     curves_up_to = partial(load_curves, model, find_gpu(gpu), traffic, software, bundled_only=bundled_only)
     try:
@@ -94,8 +95,12 @@ def _load_curves(
 
 
 def _sort_key(option: ServingOption, *, by_cost: bool, max_gpus: int | None) -> tuple[float, ...]:
+    """Options that meet the target first, then by cost or GPUs; those that miss it last, nearest first.
+
+    Misses of about the same ratio, within IDLE_TIME_MARGIN, count as equal, and fewer GPUs decide.
+    """
     if not option.meets_target:
-        return (2, math.ceil(math.log(option.excess) / math.log(IDLE_TIME_MARGIN)), option.gpus)
+        return (2, math.ceil(math.log(option.target_ratio) / math.log(IDLE_TIME_MARGIN)), option.gpus)
     exceeds_budget = max_gpus is not None and option.gpus > max_gpus
     size = (option.price or 0.0, option.gpus) if by_cost else (option.gpus, option.price or 0.0)
     return (int(exceeds_budget), *size, option.ttft + option.tpot)
@@ -120,7 +125,7 @@ def _aggregated_option(load_curve: LoadCurve, rate: float, target: LatencyTarget
         budget=pool.gpus,
         price=hourly_price((pool,), prices),
     )
-    return with_excess(option, target)
+    return with_target_ratio(option, target)
 
 
 def _max_rate_within(open_loop: OpenLoopModel, target: LatencyTarget) -> float:
@@ -155,7 +160,9 @@ def _disaggregated_options(
         options = [_smallest_disaggregated(prefill, decode, rate, target, prices) for prefill in prefills]
         feasible = [option for option in options if option.meets_target]
         best.append(
-            min(feasible, key=lambda o: (o.price or 0.0, o.gpus)) if feasible else min(options, key=lambda o: o.excess)
+            min(feasible, key=lambda o: (o.price or 0.0, o.gpus))
+            if feasible
+            else min(options, key=lambda o: o.target_ratio)
         )
     return best
 

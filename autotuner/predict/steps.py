@@ -63,21 +63,22 @@ class StepTimes:
         return timer
 
     def _decode_timer(self, decodes: int) -> Callable[[int], float]:
+        """As `decode_time`: (cached tokens in total) -> seconds, with what does not depend on them computed once."""
         # Of a decode iteration only the attention depends on the context.
-        rest = step_parts(self._operators.work([], decodes, 0), self._efficiencies, eager=False).total
+        other_seconds = step_parts(self._operators.work([], decodes, 0), self._efficiencies, eager=False).total
         efficiencies, attention, power = self._efficiencies, self._operators.decode_attention, 1 / SMOOTH_MAX_POWER
         compute_factor, memory_factor = efficiencies.decode_compute, efficiencies.decode_memory
 
-        def seconds(context: int) -> float:
+        def graph_seconds(context: int) -> float:
             compute, memory = attention(decodes, context / decodes if decodes else 0.0)
             return float(
-                rest
+                other_seconds
                 + ((compute * compute_factor) ** SMOOTH_MAX_POWER + (memory * memory_factor) ** SMOOTH_MAX_POWER)
                 ** power
             )
 
-        def eager(context: int) -> float:
-            busy = seconds(context) - efficiencies.step
+        def eager_seconds(context: int) -> float:
+            busy = graph_seconds(context) - efficiencies.step
             return smooth_max(busy, efficiencies.host) + efficiencies.step
 
-        return seconds if self._cuda_graph else eager
+        return graph_seconds if self._cuda_graph else eager_seconds

@@ -11,7 +11,7 @@ from autotuner.predict.disaggregated import (
     match_workers,
     pareto_prefill_workers,
     prefill_worker,
-    with_excess,
+    with_target_ratio,
 )
 from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.layout import Layout
@@ -77,8 +77,8 @@ def _unfit_reason(
             return error
     for layout in layouts(model_shape(model), MAX_SEARCHED_GPUS, gpu):
         try:
-            plan = software.deploy(model, gpu.name, layout).memory_plan
-            if layout.gpus > gpus and plan.sequence_capacity(traffic.isl + traffic.osl) >= 1:
+            memory_plan = software.deploy(model, gpu.name, layout).memory_plan
+            if layout.gpus > gpus and memory_plan.sequence_capacity(traffic.isl + traffic.osl) >= 1:
                 return DoesNotFitError(
                     f"'{model}' does not fit on {gpus} {gpu.name} GPU{'s' if gpus > 1 else ''}.",
                     why=f"The smallest layout that holds one request takes {layout.gpus} ({layout_label(layout)}).",
@@ -129,12 +129,13 @@ def rank_options(
 
 def sort_key(option: ServingOption) -> tuple[bool, float]:
     """Options that meet the target first, by throughput per GPU; the others by how far they miss it."""
-    return (not option.meets_target, -option.throughput_per_gpu if option.meets_target else option.excess)
+    return (not option.meets_target, -option.throughput_per_gpu if option.meets_target else option.target_ratio)
 
 
 def _aggregated_options(
     load_curve: LoadCurve, budget: int, target: LatencyTarget, prices: Prices
 ) -> list[ServingOption]:
+    """Replicas of one layout that use the `budget` of GPUs, an option for each concurrency per replica."""
     options, deployment, lookup = [], load_curve.deployment, MeasuredLookup(load_curve)
     layout = deployment.layout
     replicas = budget // layout.gpus
@@ -158,13 +159,14 @@ def _aggregated_options(
             price=hourly_price((pool,), prices),
             source=result.source,
         )
-        options.append(with_excess(option, target))
+        options.append(with_target_ratio(option, target))
     return options
 
 
 def _disaggregated_options(
     curves: list[LoadCurve], decode_curves: list[LoadCurve], budget: int, target: LatencyTarget, prices: Prices
 ) -> list[ServingOption]:
+    """Prefill and decode workers of matching request rates within a `budget` of GPUs, at each decode batch."""
     prefills = pareto_prefill_workers(
         [prefill_worker(curve) for curve in curves if curve.deployment.layout.gpus < budget]
     )

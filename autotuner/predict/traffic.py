@@ -68,7 +68,7 @@ class LatencyTarget:
     ttft: float | None = None
     tpot: float | None = None
 
-    def excess(self, result: MeanLatencies) -> tuple[float, str]:
+    def largest_ratio(self, result: MeanLatencies) -> tuple[float, str]:
         """The largest ratio of a latency to its target, and which latency; 0 without a target."""
         ratios = [
             (time / target, name)

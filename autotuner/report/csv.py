@@ -101,8 +101,15 @@ def _gpu_use_row(result: LoadPointResult) -> dict[str, Any]:
     use = result.gpu_use
     if use is None:
         return {}
-    figures = (use.mean_watts, use.max_watts, use.utilisation, use.memory_used, use.energy, result.joules_per_token)
-    return dict(zip(_GPU_USE_COLUMNS, figures, strict=True))
+    gpu_use_values = (
+        use.mean_watts,
+        use.max_watts,
+        use.utilisation,
+        use.memory_used,
+        use.energy,
+        result.joules_per_token,
+    )
+    return dict(zip(_GPU_USE_COLUMNS, gpu_use_values, strict=True))
 
 
 _RUN_COLUMNS = (

@@ -9,7 +9,7 @@ from autotuner.experiment import Experiment
 from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.formatting import source_note
 from autotuner.report.frontier import frontier_table, frontier_title
-from autotuner.report.objective_text import figure_text, objective_line
+from autotuner.report.objective_text import objective_line, objective_value_text
 from autotuner.report.refused import RefusedCandidates, reason_lines, refusal_heading
 from autotuner.report.search_summary import search_sentences, skipped_lines
 from autotuner.report.table import Table, ranking_table
@@ -86,9 +86,9 @@ def _winner_paragraph(ranking: Ranking, experiment: Experiment) -> str:
         if winner.load_point
         else f", geometric mean over {len(winner.load_points)} load points"
     )
-    figure = figure_text(ranking.objective, winner.value, ranking.unit, winner.interval)
+    value_text = objective_value_text(ranking.objective, winner.value, ranking.unit, winner.interval)
     name = CandidateNames.from_ranking(ranking).full_name(winner.candidate)
-    return f"{tried}. Best: **{_escape(figure)}**{scope}, {_escape(name)}, {winner.source}, {winner.verdict}."
+    return f"{tried}. Best: **{_escape(value_text)}**{scope}, {_escape(name)}, {winner.source}, {winner.verdict}."
 
 
 def _escape(text: str) -> str:

@@ -10,20 +10,22 @@ from autotuner.scoring.objective import OBJECTIVES, Objective
 def objective_meaning(experiment: Experiment) -> str:
     """The metric an objective optimizes, at which loads it is compared, and whether it is per GPU."""
     objective = OBJECTIVES[experiment.optimization.objective]
-    figure = objective.describe(experiment.hardware.price_per_gpu_hour)
+    metric = objective.describe(experiment.hardware.price_per_gpu_hour)
     gpus = "" if objective.is_per_gpu else "; not normalized by the number of GPUs of a candidate"
-    return f"{figure}{_comparison_scope(experiment, objective)}{gpus}"
+    return f"{metric}{_comparison_scope(experiment, objective)}{gpus}"
 
 
 def objective_line(experiment: Experiment) -> str:
     return f"Objective: {experiment.optimization.objective}, {objective_meaning(experiment)}."
 
 
-def figure_text(objective: str, value: float | None, unit: str, interval: tuple[float, float] | None = None) -> str:
+def objective_value_text(
+    objective: str, value: float | None, unit: str, interval: tuple[float, float] | None = None
+) -> str:
     """An objective's value with unit and interval, preceded by the metric's name where the unit does not tell it."""
     interval_text = f" ({format_number(interval[0])}-{format_number(interval[1])})" if interval else ""
-    figure = f"{format_number(value)} {unit}{interval_text}"
-    return figure if OBJECTIVES[objective].is_per_gpu else f"{OBJECTIVES[objective].label} {figure}"
+    value_text = f"{format_number(value)} {unit}{interval_text}"
+    return value_text if OBJECTIVES[objective].is_per_gpu else f"{OBJECTIVES[objective].label} {value_text}"
 
 
 def _comparison_scope(experiment: Experiment, objective: Objective) -> str:

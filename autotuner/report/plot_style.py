@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from autotuner.core import Verdict
 from autotuner.experiment import Experiment, Slo
 from autotuner.report.near_misses import near_terms
-from autotuner.report.objective_text import figure_text
+from autotuner.report.objective_text import objective_value_text
 from autotuner.scoring.pareto import ParetoPoint
 from autotuner.scoring.rank import Ranking
 
@@ -74,9 +74,8 @@ def draw_heading(figure: Figure, experiment: Experiment, ranking: Ranking) -> No
         scope = f" at {winner.load_point}"
         if winner.load_point is None:
             scope = f", geometric mean over {len(winner.load_points)} load points"
-        best = (
-            f"best: {figure_text(ranking.objective, winner.value, ranking.unit)}{scope} (trial {winner.trial_number})"
-        )
+        value_text = objective_value_text(ranking.objective, winner.value, ranking.unit)
+        best = f"best: {value_text}{scope} (trial {winner.trial_number})"
     scenarios = printable(", ".join(experiment.benchmark.traffic_scenarios), 60)
     count = len(ranking.standings)
     candidates = f"{count} candidate" + ("" if count == 1 else "s")

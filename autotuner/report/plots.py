@@ -72,6 +72,7 @@ def draw_pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Rankin
 
 
 def _interactivity_panel(experiment: Experiment) -> _Panel:
+    """The panel with 1 / TPOT on the x axis, by the statistic that has a target, else the mean."""
     term = _plotted_term(experiment, "tpot")
     statistic = term.scored_statistic if term else "mean"
 
@@ -88,6 +89,7 @@ def _interactivity_panel(experiment: Experiment) -> _Panel:
 
 
 def _ttft_panel(experiment: Experiment) -> _Panel:
+    """The panel with TTFT in ms on the x axis, by the statistic that has a target, else the mean."""
     term = _plotted_term(experiment, "ttft")
     statistic = term.scored_statistic if term else "mean"
 
@@ -142,6 +144,7 @@ def _draw_panel(
     ranking: Ranking,
     colours: dict[int, str],
 ) -> None:
+    """Draw the load points, their frontier and labels; a point's first two coordinates are x and y."""
     axes.set_xlabel(panel.label, color=INK)
     xs, ys = [point.coordinates[0] for point in panel_points], [point.coordinates[1] for point in panel_points]
     limit_is_near = xs and panel.limit and max(xs) / 4 <= panel.limit <= max(xs) * 4

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from autotuner.core import Distribution, GpuUse, LoadPoint, LoadPointResult, Metrics, Trial
+from autotuner.core import Distribution, GpuUse, LoadPoint, LoadPointResult, Metrics, Purpose, Trial
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge
 from autotuner.scoring.pool import CandidateLaunches, PooledLoadPoint, group_by_candidate, pool_results
@@ -34,16 +34,18 @@ def pool_candidates(trials: Iterable[Trial], experiment: Experiment) -> list[Poo
     whose launches all failed keeps the metrics of its first one.
     """
     return [
-        _pooled_candidate(group, experiment)
-        for group in group_by_candidate(judge(trial, experiment) for trial in trials)
+        _pooled_candidate(launches, experiment)
+        for launches in group_by_candidate(judge(trial, experiment) for trial in trials)
     ]
 
 
-def _pooled_candidate(group: CandidateLaunches, experiment: Experiment) -> PooledCandidate:
-    first = replace(group.primary_trial, purpose="baseline" if group.primary_trial.purpose == "baseline" else "search")
-    if all(trial.failed for trial in group.trials):
+def _pooled_candidate(launches: CandidateLaunches, experiment: Experiment) -> PooledCandidate:
+    """The candidate's launches as one trial, with one pooled result per load point."""
+    purpose: Purpose = "baseline" if launches.primary_trial.purpose == "baseline" else "search"
+    first = replace(launches.primary_trial, purpose=purpose)
+    if all(trial.failed for trial in launches.trials):
         return PooledCandidate(first)
-    points = [pool_results(group.results_at(point), experiment.slo) for point in group.load_points]
+    points = [pool_results(launches.results_at(point), experiment.slo) for point in launches.load_points]
     results = tuple(map(pooled_result, points))
     measurement = replace(first.measurement, load_points=results, failure=None)
     return PooledCandidate(replace(first, measurement=measurement), {p.load_point: p.launch_count for p in points})
@@ -59,6 +61,7 @@ def pooled_result(point: PooledLoadPoint) -> LoadPointResult:
 
 
 def _mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
+    """The metrics of one load point averaged over launches, one element each; counts are summed."""
     means: dict[str, Any] = {name: fmean(getattr(launch, name) for launch in metrics) for name in _RATES}
     means |= {name: _mean_distribution([getattr(launch, name) for launch in metrics]) for name in _DISTRIBUTIONS}
     tpot: Distribution | None = means["tpot"]

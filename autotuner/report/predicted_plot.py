@@ -69,10 +69,10 @@ def _draw_points(
             option  # with its best prefill workers
         )
     for meets, face in ((True, colour), (False, "white")):
-        group = [option for option in best_by_decode.values() if option.meets_target == meets]
+        shown_options = [option for option in best_by_decode.values() if option.meets_target == meets]
         axes.plot(
-            [option.interactivity for option in group],
-            [option.throughput_per_gpu for option in group],
+            [option.interactivity for option in shown_options],
+            [option.throughput_per_gpu for option in shown_options],
             "o",
             markersize=3.2,
             markerfacecolor=face,

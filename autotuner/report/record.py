@@ -66,7 +66,7 @@ def run_record(
         "ranking": [
             {
                 **_standing_record(standing),
-                "figures": _pooled_figures(pooled[standing.trial_number], experiment, members),
+                "figures": _pooled_load_points(pooled[standing.trial_number], experiment, members),
             }
             for standing in ranking.standings
         ],
@@ -100,12 +100,12 @@ def trial_record(trial: Trial, experiment: Experiment, frontier: Container[Front
     }
 
 
-def _pooled_figures(
+def _pooled_load_points(
     candidate: PooledCandidate, experiment: Experiment, frontier: Container[FrontierMember]
 ) -> list[dict[str, Any]]:
     """Each load point of a candidate pooled over its launches: means, total requests, pooled attainment."""
     trial = candidate.trial
-    figures = []
+    records = []
     for result in trial.results:
         point = load_point_record(result, experiment.slo)
         metrics = point["metrics"] | per_gpu_figures(
@@ -113,7 +113,7 @@ def _pooled_figures(
         )
         rates = {name: metrics[name] for name in (*_POOLED_RATES, "attainment")}
         means = {name: metrics[name] and metrics[name]["mean"] for name in _POOLED_MEANS}
-        figures.append(
+        records.append(
             {
                 **{name: point[name] for name in _LOAD_POINT_KEYS if name in point},
                 "launches": candidate.launch_counts.get(result.load_point, 1),
@@ -123,7 +123,7 @@ def _pooled_figures(
                 "pareto": (trial.candidate.key, result.load_point) in frontier,
             }
         )
-    return figures
+    return records
 
 
 def _trial_load_point(result: LoadPointResult, gpus: int, experiment: Experiment, *, pareto: bool) -> dict[str, Any]:

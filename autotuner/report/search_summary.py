@@ -177,10 +177,10 @@ def _unjudged_sentences(ranking: Ranking, trials: Sequence[Trial], experiment: E
     """Load points that were measured but could not be judged, with the reason."""
     standing_by_key = {standing.candidate.key: standing for standing in ranking.standings}
     lines = []
-    for group in group_by_candidate(judge(trial, experiment) for trial in trials):
-        standing = standing_by_key[group.candidate.key]
-        for point in group.load_points if standing.value is not None else ():
-            pooled = pool_results(group.results_at(point), experiment.slo)
+    for launches in group_by_candidate(judge(trial, experiment) for trial in trials):
+        standing = standing_by_key[launches.candidate.key]
+        for point in launches.load_points if standing.value is not None else ():
+            pooled = pool_results(launches.results_at(point), experiment.slo)
             if point not in standing.load_points and pooled.verdict not in STEADY_STATE_VERDICTS:
                 name = (
                     "the defaults"

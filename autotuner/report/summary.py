@@ -5,7 +5,7 @@ from __future__ import annotations
 from autotuner.errors import pluralize
 from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.formatting import format_number
-from autotuner.report.objective_text import figure_text
+from autotuner.report.objective_text import objective_value_text
 from autotuner.scoring.rank import Ranking, Standing
 
 
@@ -19,11 +19,11 @@ def winner_sentence(ranking: Ranking) -> str:
     if winner is None:
         return ""
     name = CandidateNames.from_ranking(ranking).full_name(winner.candidate)
-    figure = figure_text(ranking.objective, winner.value, ranking.unit, winner.interval)
+    value_text = objective_value_text(ranking.objective, winner.value, ranking.unit, winner.interval)
     launches = _launches_text(winner)
     scope = f"at {winner.load_point}{', over ' if launches else ''}" if winner.load_point else "over all load points"
     joiner = "" if winner.load_point or not launches else " and "
-    return f"Winner: {name}: {figure} {scope}{joiner}{launches}; {winner.verdict}, {winner.source}."
+    return f"Winner: {name}: {value_text} {scope}{joiner}{launches}; {winner.verdict}, {winner.source}."
 
 
 def _launches_text(winner: Standing) -> str:

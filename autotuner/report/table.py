@@ -259,8 +259,8 @@ def _has_several_loads(ranking: Ranking) -> bool:
 def _with_objective_column(columns: Sequence[Column], ranking: Ranking, experiment: Experiment) -> list[Column]:
     """Add the objective's value with its interval, replacing the column of the same metric if there is one."""
     objective = OBJECTIVES[ranking.objective]
-    figure = objective.column_title or ranking.unit
-    title = f"{figure}, geometric mean" if _has_several_loads(ranking) else figure
+    metric_title = objective.column_title or ranking.unit
+    title = f"{metric_title}, geometric mean" if _has_several_loads(ranking) else metric_title
     is_repeated = any(standing.launch_count > 1 for standing in ranking.standings)
     scope = "includes the variation between launches" if is_repeated else "covers one launch only: none was repeated"
 
@@ -268,7 +268,7 @@ def _with_objective_column(columns: Sequence[Column], ranking: Ranking, experime
         return format_estimate(row["value"], row["interval"], objective.column_scale)
 
     column = Column(
-        title, value, first_row_only=True, mark_legends={INTERVAL_END: f"The interval of {figure} {scope}."}
+        title, value, first_row_only=True, mark_legends={INTERVAL_END: f"The interval of {metric_title} {scope}."}
     )
     if any(other.title == title for other in columns):
         return [column if other.title == title else other for other in columns]
@@ -299,6 +299,7 @@ def verdict_text(row: Row) -> str:
 def _notes(
     ranking: Ranking, standings: Sequence[Standing], rows: Sequence[Row], names: CandidateNames
 ) -> tuple[str, ...]:
+    """The lines below the table: source, why candidates are not feasible, which are near a target, how many omitted."""
     notes = [source_note(ranking)]
     for standing in standings:
         candidate = f"#{standing.rank}, {names.full_name(standing.candidate)}"

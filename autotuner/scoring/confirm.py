@@ -65,11 +65,11 @@ def half_width(
     gives a Student's t interval; it is no narrower than `launch_error`, the standard error of one launch's
     log utility, implies.
     """
-    groups = [
-        group for group in (variance_groups or (sample, *((other_sample,) if other_sample else ()))) if len(group) > 1
-    ]
-    degrees = sum(len(group) - 1 for group in groups)
-    pooled_sd = math.sqrt(sum(variance(group) * (len(group) - 1) for group in groups) / degrees) if degrees else 0.0
+    samples = variance_groups or (sample, *((other_sample,) if other_sample else ()))
+    repeated = [launches for launches in samples if len(launches) > 1]
+    degrees = sum(len(launches) - 1 for launches in repeated)
+    squares = sum(variance(launches) * (len(launches) - 1) for launches in repeated)
+    pooled_sd = math.sqrt(squares / degrees) if degrees else 0.0
     launch_half_width = max(t_quantile(degrees) * pooled_sd if degrees else 0.0, Z_95 * launch_error)
     return launch_half_width * math.sqrt(1 / len(sample) + (1 / len(other_sample) if other_sample else 0.0))
 
@@ -94,19 +94,21 @@ def gain_between(
 
     if not challenger.confirmation_count:
         return None
-    groups = {group.candidate.key: group for group in group_by_candidate(judge(trial, experiment) for trial in trials)}
-    pairs = [(groups[standing.candidate.key], standing.load_points) for standing in (challenger, defaults)]
-    confirmations = [trial for trial in pairs[0][0].trials if trial.purpose == "confirmation"]
+    judged_trials = [judge(trial, experiment) for trial in trials]
+    launches_by_key = {launches.candidate.key: launches for launches in group_by_candidate(judged_trials)}
+    challenger_launches = launches_by_key[challenger.candidate.key]
+    default_launches = launches_by_key[defaults.candidate.key]
+    confirmations = [trial for trial in challenger_launches.trials if trial.purpose == "confirmation"]
     challenger_logs = launch_log_utilities(confirmations, challenger.load_points)
-    default_logs = launch_log_utilities(pairs[1][0].trials, defaults.load_points)
+    default_logs = launch_log_utilities(default_launches.trials, defaults.load_points)
     if not challenger_logs or not default_logs or len(challenger_logs) + len(default_logs) < 3:
         return None
     errors = [
         error
-        for group, points in pairs
-        for point in points
-        for result in group.results_at(point)[-1:]
-        if (error := log_standard_error(result, group.candidate.gpus, experiment)) is not None
+        for launches, standing in ((challenger_launches, challenger), (default_launches, defaults))
+        for point in standing.load_points
+        for result in launches.results_at(point)[-1:]
+        if (error := log_standard_error(result, launches.candidate.gpus, experiment)) is not None
     ]
     launch_error = math.sqrt(fmean(error**2 for error in errors) / len(challenger.load_points)) if errors else 0.0
     log_ratio = fmean(challenger_logs) - fmean(default_logs)

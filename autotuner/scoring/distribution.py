@@ -83,6 +83,10 @@ def _summarize(
     adjusted: dict[str, float | None],
     adjusted_intervals: dict[str, tuple[float | None, float | None]] | None = None,
 ) -> Distribution:
+    """The distribution of samples in ascending order, with 95% intervals by name of the statistic.
+
+    `adjusted` and `adjusted_intervals` are of the percentiles with every error counted as infinitely slow.
+    """
     n = len(ordered)
     p25, p50, p75, p90, p95, p99 = (float(ordered[percentile_rank(n, percent) - 1]) for percent in PERCENTS)
     return Distribution(

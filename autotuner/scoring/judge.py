@@ -33,6 +33,7 @@ def judge_load_point(result: LoadPointResult, gpus: int, experiment: Experiment)
 
 
 def _score(metrics: Metrics, terms: tuple[TermOutcome, ...], gpus: int, experiment: Experiment) -> Score | None:
+    """Utility (higher is better), the penalty of missed targets, and utility / (1 + penalty); None without a value."""
     objective = OBJECTIVES[experiment.optimization.objective]
     value = objective.value(metrics, gpus, experiment.hardware.price_per_gpu_hour)
     if value is None:

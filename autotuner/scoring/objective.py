@@ -80,8 +80,8 @@ class Objective:
     def value(self, metrics: Metrics | PredictedMetrics, gpus: int, price: float | None = None) -> float | None:
         """The value at a load point; None where it gave no such metric."""
         metric: Distribution | float | None = getattr(metrics, self.metric)
-        figure = metric.mean if isinstance(metric, Distribution) else metric
-        return self.of_metric(figure, gpus, price) if figure else None
+        number = metric.mean if isinstance(metric, Distribution) else metric
+        return self.of_metric(number, gpus, price) if number else None
 
     def interval(self, metrics: Metrics, gpus: int, price: float | None) -> tuple[float, float] | None:
         """The 95% interval of `value` within one launch; None where it has no upper limit or is not known."""

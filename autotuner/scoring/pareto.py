@@ -121,6 +121,7 @@ def _comparable_groups(points: Sequence[ParetoPoint], *, targets: bool) -> list[
 def _frontier_indices(
     points: Sequence[ParetoPoint], group: Sequence[int], selected_axes: Sequence[ParetoAxis]
 ) -> list[int]:
+    """Indices into `points` of those in `group`, indices too, that no other of the group dominates."""
     frontier_members = frontier(
         [points[index].coordinates for index in group], [axis.direction for axis in selected_axes]
     )

@@ -148,8 +148,10 @@ def _rank_with_priority(trials: Sequence[Trial], experiment: Experiment, priorit
     """Rank all candidates, the one of trial `priority_trial_number` first."""
     objective = OBJECTIVES[experiment.optimization.objective]
     entry_of = _entry_at_equal_load if objective.at_equal_load else _entry_at_best_load
-    groups = group_by_candidate(judge(trial, experiment) for trial in trials)
-    entries = [_failed_entry(group) or _pruned_entry(group) or entry_of(group, experiment) for group in groups]
+    entries = [
+        _failed_entry(launches) or _pruned_entry(launches) or entry_of(launches, experiment)
+        for launches in group_by_candidate(judge(trial, experiment) for trial in trials)
+    ]
     entries.sort(key=_sort_key)
     entries = _move_confirmed_first(entries)
     entries.sort(key=lambda entry: entry.standing.trial_number != priority_trial_number)
@@ -250,30 +252,30 @@ def _violation(points: Sequence[PooledLoadPoint]) -> float:
     return sum(max(0.0, term.violation) for term in terms)
 
 
-def _failed_entry(group: CandidateLaunches) -> _RankingEntry | None:
+def _failed_entry(launches: CandidateLaunches) -> _RankingEntry | None:
     """The entry of a candidate of which every launch failed; None for any other."""
-    failure = group.primary_trial.measurement.failure
-    if failure is None or not all(trial.failed for trial in group.trials):
+    failure = launches.primary_trial.measurement.failure
+    if failure is None or not all(trial.failed for trial in launches.trials):
         return None
     reason = f"{failure.kind.value}: {failure.message}"
-    return _RankingEntry(_FAILED_TIER, replace(_new_standing(group, None, reason), failure=failure))
+    return _RankingEntry(_FAILED_TIER, replace(_new_standing(launches, None, reason), failure=failure))
 
 
-def _pruned_entry(group: CandidateLaunches) -> _RankingEntry | None:
-    reason = group.primary_trial.measurement.outcome.gave_up
+def _pruned_entry(launches: CandidateLaunches) -> _RankingEntry | None:
+    reason = launches.primary_trial.measurement.outcome.gave_up
     if reason is None:
         return None
-    points = tuple(dict.fromkeys(result.load_point for result in group.primary_trial.results))
-    return _RankingEntry(_PRUNED_TIER, replace(_new_standing(group, None, f"pruned: {reason}"), load_points=points))
+    points = tuple(dict.fromkeys(result.load_point for result in launches.primary_trial.results))
+    return _RankingEntry(_PRUNED_TIER, replace(_new_standing(launches, None, f"pruned: {reason}"), load_points=points))
 
 
-def _operating_points(group: CandidateLaunches, scenario: str, experiment: Experiment) -> list[PooledLoadPoint]:
+def _operating_points(launches: CandidateLaunches, scenario: str, experiment: Experiment) -> list[PooledLoadPoint]:
     """The load points of a scenario at which a candidate may be ranked: its capacity alone where that is known."""
-    points = [point for point in group.load_points if point.scenario == scenario]
-    pooled_points = [pool_results(group.results_at(point), experiment.slo) for point in points]
+    points = [point for point in launches.load_points if point.scenario == scenario]
+    pooled_points = [pool_results(launches.results_at(point), experiment.slo) for point in points]
     scored_points = [point for point in pooled_points if point.utility is not None]
     capacity = next(
-        (each for each in group.primary_trial.measurement.outcome.capacities if each.scenario == scenario), None
+        (each for each in launches.primary_trial.measurement.outcome.capacities if each.scenario == scenario), None
     )
     if capacity is None or not scored_points:
         return scored_points
@@ -281,52 +283,54 @@ def _operating_points(group: CandidateLaunches, scenario: str, experiment: Exper
     return [point for point in scored_points if point.load_point == capacity_point]
 
 
-def _entry_at_best_load(group: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
+def _entry_at_best_load(launches: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
     """The entry of a candidate at its best load point of each scenario: by verdict, then by score."""
     best = []
     for scenario in dict.fromkeys(experiment.benchmark.traffic_scenarios):
-        points = _operating_points(group, scenario, experiment)
+        points = _operating_points(launches, scenario, experiment)
         if not points:
-            unscored = [point for point in group.load_points if point.scenario == scenario]
+            unscored = [point for point in launches.load_points if point.scenario == scenario]
             return _RankingEntry(
-                _INCOMPLETE_TIER, _new_standing(group, None, _missing_figure_reason(group, unscored, scenario))
+                _INCOMPLETE_TIER, _new_standing(launches, None, _no_value_reason(launches, unscored, scenario))
             )
         best.append(min(points, key=lambda point: (_tier(point), -(point.score or 0.0), _violation([point]))))
-    entry = _entry_over_load_points(best, group, experiment)
+    entry = _entry_over_load_points(best, launches, experiment)
     # At its capacity a candidate only just meets the targets, which no number of requests may prove.
-    at_capacity = group.primary_trial.measurement.outcome.capacities and entry.tier == _VERDICT_ORDER.index(
+    at_capacity = launches.primary_trial.measurement.outcome.capacities and entry.tier == _VERDICT_ORDER.index(
         Verdict.UNDECIDED
     )
     return replace(entry, tier=float(_VERDICT_ORDER.index(Verdict.FEASIBLE))) if at_capacity else entry
 
 
-def _entry_at_equal_load(group: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
+def _entry_at_equal_load(launches: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
     """The entry of a candidate over every load point of the experiment."""
     load_points = experiment.workload().load_points
     by_point = {
-        point: pool_results(group.results_at(point), experiment.slo) for point in load_points if group.results_at(point)
+        point: pool_results(launches.results_at(point), experiment.slo)
+        for point in load_points
+        if launches.results_at(point)
     }
     missing = [point for point in load_points if point not in by_point or by_point[point].utility is None]
     if missing:
         return _RankingEntry(
             _INCOMPLETE_TIER,
-            _new_standing(group, None, _missing_figure_reason(group, missing, ", ".join(map(str, missing)))),
+            _new_standing(launches, None, _no_value_reason(launches, missing, ", ".join(map(str, missing)))),
         )
-    return _entry_over_load_points([by_point[point] for point in load_points], group, experiment)
+    return _entry_over_load_points([by_point[point] for point in load_points], launches, experiment)
 
 
-def _missing_figure_reason(group: CandidateLaunches, points: Sequence[LoadPoint], location: str) -> str:
-    """The reason for a missing value, with the counts of request errors."""
+def _no_value_reason(launches: CandidateLaunches, points: Sequence[LoadPoint], location: str) -> str:
+    """Why there is no objective value at `location` (a scenario or load points), with the counts of request errors."""
     errors: Counter[str] = Counter()
     for point in points:
-        for result in group.results_at(point):
+        for result in launches.results_at(point):
             errors.update(result.metrics.errors)
     error_counts = ", ".join(f"{name} {count:,} times" for name, count in errors.most_common())
     return f"no figure at {location}" + (f": {error_counts}" if error_counts else "")
 
 
 def _entry_over_load_points(
-    points: Sequence[PooledLoadPoint], group: CandidateLaunches, experiment: Experiment
+    points: Sequence[PooledLoadPoint], launches: CandidateLaunches, experiment: Experiment
 ) -> _RankingEntry:
     """The entry for these load points: geometric means of utility and score, and the worst verdict."""
     objective = OBJECTIVES[experiment.optimization.objective]
@@ -336,45 +340,45 @@ def _entry_over_load_points(
     load_points = tuple(point.load_point for point in points)
     utility = _geometric_mean([point.utility for point in points if point.utility is not None])
     standing = replace(
-        _new_standing(group, worst.verdict, pooled_reason(worst, experiment.slo) + location),
+        _new_standing(launches, worst.verdict, pooled_reason(worst, experiment.slo) + location),
         load_points=load_points,
         value=utility if objective.direction == "max" else 1 / utility,
         score=_geometric_mean([point.score for point in points if point.score is not None]),
         attainment=min(shares, key=lambda share: share.value, default=None),
-        confirmation_count=group.confirmation_count(load_points),
-        confirmation_value=_confirmation_value(group, load_points, objective),
+        confirmation_count=launches.confirmation_count(load_points),
+        confirmation_value=_confirmation_value(launches, load_points, objective),
     )
-    errors = [log_standard_error(point.result, group.candidate.gpus, experiment) for point in points]
+    errors = [log_standard_error(point.result, launches.candidate.gpus, experiment) for point in points]
     known_errors = [standard_error for standard_error in errors if standard_error is not None]
     standard_error = (
         math.sqrt(sum(each**2 for each in known_errors)) / len(known_errors)
         if len(known_errors) == len(errors)
         else None
     )
-    log_utilities = tuple(launch_log_utilities(group.trials, load_points))
+    log_utilities = tuple(launch_log_utilities(launches.trials, load_points))
     standing = replace(standing, launch_count=len(log_utilities) or standing.launch_count)
     return _RankingEntry(_tier(worst), standing, _violation(points), log_utilities, standard_error)
 
 
-def _confirmation_value(group: CandidateLaunches, points: Sequence[LoadPoint], objective: Objective) -> float | None:
+def _confirmation_value(launches: CandidateLaunches, points: Sequence[LoadPoint], objective: Objective) -> float | None:
     """The objective's value over confirmation launches alone; None without any."""
-    logs = launch_log_utilities([trial for trial in group.trials if trial.purpose == "confirmation"], points)
+    logs = launch_log_utilities([trial for trial in launches.trials if trial.purpose == "confirmation"], points)
     if not logs:
         return None
     utility = math.exp(fmean(logs))
     return utility if objective.direction == "max" else 1 / utility
 
 
-def _new_standing(group: CandidateLaunches, verdict: Verdict | None, reason: str) -> Standing:
-    primary = group.primary_trial
+def _new_standing(launches: CandidateLaunches, verdict: Verdict | None, reason: str) -> Standing:
+    primary = launches.primary_trial
     return Standing(
         0,
         primary.number,
-        group.candidate,
+        launches.candidate,
         primary.measurement.source,
         verdict,
         reason,
-        launch_count=sum(not trial.failed for trial in group.trials) or len(group.trials),
+        launch_count=sum(not trial.failed for trial in launches.trials) or len(launches.trials),
     )
 
 
@@ -383,6 +387,7 @@ def _geometric_mean(values: Sequence[float]) -> float:
 
 
 def _relative_gain(entry: _RankingEntry, defaults: Standing | None, objective: Objective) -> float | None:
+    """Utility of the candidate over that of the engine's own defaults, above 1 is better; None where not comparable."""
     standing = entry.standing
     if defaults is None or standing.source != defaults.source or not standing.value or not defaults.value:
         return None

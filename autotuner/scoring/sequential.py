@@ -247,6 +247,7 @@ class SequentialStopRule:
         return reason or (TIME_LIMIT_REACHED if elapsed >= self.max_seconds else None)
 
     def _decide(self, elapsed: float) -> str | None:
+        """Why to end the window after `elapsed` seconds, or None; next asked after 5% more requests."""
         self._next_decision_count = self._record_count + max(1, self._record_count // 20)
         if elapsed < min(self.min_seconds, self.min_seconds_before_miss):
             return None
@@ -277,6 +278,7 @@ class SequentialStopRule:
         return self.has_token_target and without_tpot > MAX_SHARE_WITHOUT_TPOT * len(successes) + 1
 
     def _check_precision(self, elapsed: float) -> bool:
+        """Whether the objective's 95% interval was ever narrow enough, checked as the window grows by a factor."""
         if self.estimate is not None and not self._precision_reached and elapsed >= self._next_precision_check:
             self._next_precision_check = PRECISION_CHECK_GROWTH * elapsed
             estimate = self.estimate(self._leading_records)

@@ -63,6 +63,10 @@ def term_distribution(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> Di
 
 
 def _term_outcome(term: SloTerm, value: float | None) -> TermOutcome:
+    """Hold a value against one target; None is a missing metric, and counts as the largest violation.
+
+    The violation is relative to the threshold and positive where the target is missed, also for a minimum.
+    """
     violation = MAX_VIOLATION if value is None else min((value - term.threshold) / term.threshold, MAX_VIOLATION)
     if term.is_minimum:
         violation = -violation
@@ -107,6 +111,7 @@ def slo_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[SloS
 
 
 def _generate_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> Iterator[SloStatement]:
+    """One statement for all per-request targets together, the attainment, and one for each other target."""
     if request_terms(slo):
         share = metrics.attainment
         if share is None:
@@ -125,6 +130,7 @@ def _generate_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> Iter
 
 
 def _statistic_statement(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> SloStatement:
+    """Whether a mean or percentile is below its threshold, by its 95% interval; "open" where that cannot be told."""
     samples = term_distribution(term, metrics, open_loop=open_loop)
     if samples is None:
         has_metric = term.metric in ("tpot", "itl") and metrics.e2e is not None

@@ -94,6 +94,7 @@ def _counted_rates(observation: Observation, slo: Slo) -> dict[str, float]:
 
 
 def _tokens_between(record: RequestRecord, start: float, end: float) -> float:
+    """Output tokens received in [start, end], scaled where chunks do not show how many tokens they carry."""
     times, chunk_total = record.chunk_times, sum(record.chunk_tokens)
     if start <= times[0] and times[-1] <= end:
         received = chunk_total

@@ -93,7 +93,7 @@ def _client_checks(
     """
     delays = sorted(record.client_delay for record in successes if record.client_delay is not None)
     means = [*([fmean(delays)] if delays else []), observation.loop_lag_mean]
-    mean_delay = max((figure for figure in means if figure is not None), default=None)
+    mean_delay = max((mean for mean in means if mean is not None), default=None)
     mean_limit = max(MAX_CLIENT_DELAY_SECONDS, MAX_CLIENT_DELAY_SHARE * metrics.ttft.mean if metrics.ttft else 0.0)
     p99 = delays[percentile_rank(len(delays), 99) - 1] if delays else None
     p99_limit = max(max_client_seconds(slo), MAX_CLIENT_DELAY_SHARE * metrics.ttft.p99 if metrics.ttft else 0.0)
@@ -150,10 +150,10 @@ def _cache_check(observation: Observation, successes: Sequence[RequestRecord]) -
     if observation.load_point.scenario.startswith(SHARED_PREFIX_SCENARIOS):
         return Check("cache-hits", None, "prefixes are shared on purpose", True)
     prompts = [prompt_tokens(record) for record in successes]
-    head_share = ALLOWED_CACHED_TOKENS * len(prompts) / sum(prompts) if any(prompts) else 0.0
-    max_share = min(max(MAX_CACHED_SHARE, head_share), CACHED_SHARE_CEILING)
+    template_share = ALLOWED_CACHED_TOKENS * len(prompts) / sum(prompts) if any(prompts) else 0.0
+    max_share = min(max(MAX_CACHED_SHARE, template_share), CACHED_SHARE_CEILING)
     limit = f"<= {max_share:.3g} of prompt tokens" + (
-        f", {ALLOWED_CACHED_TOKENS} a request" if max_share == head_share else ""
+        f", {ALLOWED_CACHED_TOKENS} a request" if max_share == template_share else ""
     )
     if any(record.cached_tokens is not None for record in successes):
         hits, total = float(sum(record.cached_tokens or 0 for record in successes)), float(sum(prompts))

@@ -67,6 +67,11 @@ class BayesianSearch:
         self._proposals: dict[str, Candidate] = {}
         self._results: dict[str, LaunchResult] = {}
 
+    def preview(self) -> tuple[Launch, ...]:
+        """The initial design, then other candidates in place of what the sampler will suggest."""
+        pool = dict.fromkeys((*self._initial_design, *self._open_candidates.values()))
+        return tuple(map(Launch, list(pool)[: max(self.problem.max_launches, 0)]))
+
     def ask(self) -> Launch | None:
         """The next launch; None when the limit is reached or every candidate was proposed."""
         if not self._open_candidates or len(self._proposals) >= self.problem.max_launches:
@@ -99,6 +104,7 @@ class BayesianSearch:
         self._open_candidates.pop(candidate.key, None)
 
     def _launch_result(self, trial: Trial) -> LaunchResult:
+        """Log utility by objective, and as constraint violation the worst margin to the targets, its sign turned."""
         standings = [self._standing(trial, objective) for objective in self.objectives]
         log_utilities = [
             math.log(OBJECTIVES[name].utility(standing.value))

@@ -221,6 +221,7 @@ class _ScenarioSearch:
         return warmup, min(max(workload.duration, MIN_WINDOW_LATENCIES * latency), longest)
 
     def tell(self, result: LoadPointResult) -> None:
+        """Record a judged load point; the search does not hear of a first result that is unusable, and asks again."""
         is_second_attempt = any(load_of(result) == load_of(other) for other in self.results)
         self.results.append(result)
         load = load_of(result)
@@ -281,6 +282,7 @@ class _ScenarioSearch:
         return next((result for result in reversed(self.results) if result.load_point == point), None)
 
     def capacity(self) -> Capacity:
+        """The highest load that met the targets, or the knee, and the lowest load above it that was tried."""
         unit: Literal["rate", "concurrency"] = "rate" if self.load_plan.load_range.is_rate else "concurrency"
         if isinstance(self.search, Bracket):
             low, high = self.search.limits()
@@ -289,6 +291,7 @@ class _ScenarioSearch:
         return Capacity(self.scenario, unit, self.search.best_load, above, len(self.results), self._end_reason())
 
     def _end_reason(self) -> str:
+        """Why the search ended there, as shown after the capacity."""
         if any(result.verdict is Verdict.CLIENT_LIMITED for result in self.results):
             return "the load generator was the limit"
         if isinstance(self.search, Bracket):

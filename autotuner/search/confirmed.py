@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from autotuner.core import Candidate, LoadPoint, Trial
 from autotuner.scoring.rank import Standing, rank
@@ -31,6 +33,12 @@ class ConfirmedSearch:
         self._running_launches: list[Launch] = []
         self._baseline_proposed = False
 
+    def preview(self) -> tuple[Launch, ...]:
+        """The baseline and the strategy's launches."""
+        baseline = self.problem.baseline
+        launches = tuple(launch for launch in self.strategy.preview() if launch.candidate != baseline)
+        return launches if baseline is None else (Launch(baseline, "baseline"), *launches)
+
     def ask(self) -> Launch | None:
         """The next launch; None at the end, or while confirmations wait for running launches."""
         launch = None if self._exceeded_budget() else self._next_launch()
@@ -55,6 +63,7 @@ class ConfirmedSearch:
         return SearchReport(stop_reason, report.skipped, len(self.problem.space.candidates))
 
     def _next_launch(self) -> Launch | None:
+        """The baseline, then the strategy's launches, then confirmations."""
         baseline = self.problem.baseline
         has_baseline = self._baseline_proposed or any(trial.purpose == "baseline" for trial in self._trials)
         if baseline is not None and not has_baseline:
@@ -109,11 +118,20 @@ class ConfirmedSearch:
             return None
         seconds = [trial.ended - trial.started for trial in self._trials]
         hours = [(trial.ended - trial.started) * trial.candidate.gpus / 3600 for trial in self._trials]
-        for name, unit, limit, spent in (
-            ("max_seconds", "s", self.optimization.max_seconds, seconds),
-            ("max_gpu_hours", "GPU-hours", self.optimization.max_gpu_hours, hours),
+        for name, unit, limit, spent, mean in (
+            ("max_seconds", "s", self.optimization.max_seconds, wall_seconds(self._trials), fmean(seconds)),
+            ("max_gpu_hours", "GPU-hours", self.optimization.max_gpu_hours, sum(hours), fmean(hours)),
         ):
-            if limit is not None and sum(spent) + sum(spent) / len(spent) > limit:
-                total = f"{name} is {limit:g} {unit}: the launches so far took {sum(spent):.3g} {unit}"
-                return f"{total}, and another takes about {sum(spent) / len(spent):.3g} {unit}"
+            if limit is not None and spent + mean > limit:
+                total = f"{name} is {limit:g} {unit}: the launches so far took {spent:.3g} {unit}"
+                return f"{total}, and another takes about {mean:.3g} {unit}"
         return None
+
+
+def wall_seconds(trials: Sequence[Trial]) -> float:
+    """Seconds in which at least one of the trials ran."""
+    total, covered_until = 0.0, -math.inf
+    for trial in sorted(trials, key=lambda trial: trial.started):
+        total += max(0.0, trial.ended - max(trial.started, covered_until))
+        covered_until = max(covered_until, trial.ended)
+    return total

@@ -79,6 +79,7 @@ class Feasibility:
         return min(predicted) if predicted and len(predicted) == len(slacks) else None
 
     def _predicted_slack_at(self, candidate: Candidate, point: LoadPoint) -> float | None:
+        """Least log(threshold / predicted mean) over the latency targets: positive where all are met."""
         prediction = self.problem.predict(candidate, point)
         if prediction is None:
             return None

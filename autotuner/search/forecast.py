@@ -15,7 +15,7 @@ from autotuner.scoring.objective import OBJECTIVES, PredictedMetrics
 from autotuner.search.capacity import LoadRange
 from autotuner.search.knee import Knee
 from autotuner.search.problem import Problem
-from autotuner.search.surrogate import PredictedFigure
+from autotuner.search.surrogate import PredictedMetric
 from autotuner.workload import scenarios
 
 SATURATION_SHARE = 0.8
@@ -83,7 +83,7 @@ class Forecasts:
             self._cache[key] = self._compute_forecast(candidate, costs)
         return self._cache[key]
 
-    def utility_figure(self, candidate: Candidate) -> PredictedFigure | None:
+    def utility_prediction(self, candidate: Candidate) -> PredictedMetric | None:
         """Predicted log utility with its sensitivities to operator costs.
 
         A candidate predicted to miss its targets gets the utility it would have with all costs lowered until it
@@ -91,37 +91,37 @@ class Forecasts:
         """
         forecast = self.forecast(candidate)
         if forecast is None or forecast.meets_targets:
-            return self._figure_with_slopes(candidate, "utility", lambda costs: self._utility_at(candidate, costs))
+            return self._prediction_with_slopes(candidate, "utility", lambda costs: self._utility_at(candidate, costs))
         for log_speedup in LOG_SPEEDUPS:
             faster = self.forecast(candidate, CostFactors(*[math.exp(-log_speedup)] * len(COST_KINDS)))
             if faster is not None and faster.meets_targets:
                 log_utility = math.log(faster.utility) - MAX_COST_SLOPE * log_speedup
                 slopes = (-MAX_COST_SLOPE / len(COST_KINDS) ** 0.5,) * len(COST_KINDS)
-                return PredictedFigure(candidate, "utility", log_utility, slopes)
-        return PredictedFigure(candidate, "utility", math.log(forecast.utility), (0.0,) * len(COST_KINDS))
+                return PredictedMetric(candidate, "utility", log_utility, slopes)
+        return PredictedMetric(candidate, "utility", math.log(forecast.utility), (0.0,) * len(COST_KINDS))
 
-    def load_point_figures(
+    def load_point_predictions(
         self, candidate: Candidate, point: LoadPoint
-    ) -> tuple[PredictedFigure, PredictedFigure] | None:
+    ) -> tuple[PredictedMetric, PredictedMetric] | None:
         """Predicted TPOT and requests/s at a load point, each with its sensitivities."""
 
         @cache
         def predict(costs: CostFactors) -> Prediction | None:
             return self.problem.predict(candidate, point, costs)
 
-        def figure(metric: Literal["tpot", "requests"]) -> PredictedFigure | None:
-            return self._figure_with_slopes(candidate, metric, lambda costs: getattr(predict(costs), metric, None))
+        def predict_metric(metric: Literal["tpot", "requests"]) -> PredictedMetric | None:
+            return self._prediction_with_slopes(candidate, metric, lambda costs: getattr(predict(costs), metric, None))
 
-        tpot, requests = figure("tpot"), figure("requests")
+        tpot, requests = predict_metric("tpot"), predict_metric("requests")
         return (tpot, requests) if tpot and requests else None
 
     def _utility_at(self, candidate: Candidate, costs: CostFactors) -> float | None:
         forecast = self.forecast(candidate, costs)
         return forecast.utility if forecast else None
 
-    def _figure_with_slopes(
+    def _prediction_with_slopes(
         self, candidate: Candidate, metric: str, evaluate: Callable[[CostFactors], float | None]
-    ) -> PredictedFigure | None:
+    ) -> PredictedMetric | None:
         """Log value and central differences of it by each log cost; `evaluate` maps cost factors to the value."""
         value = evaluate(UNIT_COSTS)
         if not value:
@@ -131,7 +131,7 @@ class Forecasts:
             steps = (LOG_COST_STEP, -LOG_COST_STEP)
             slower, faster = (evaluate(CostFactors(**{kind: math.exp(step)})) or value for step in steps)
             slopes.append(max(-MAX_COST_SLOPE, min(MAX_COST_SLOPE, math.log(slower / faster) / (2 * LOG_COST_STEP))))
-        return PredictedFigure(candidate, metric, math.log(value), tuple(slopes))
+        return PredictedMetric(candidate, metric, math.log(value), tuple(slopes))
 
     def _compute_forecast(self, candidate: Candidate, costs: CostFactors) -> CandidateForecast | None:
         """Geometric mean of the utilities over scenarios, each at the load that the experiment compares."""
@@ -213,6 +213,7 @@ class ScenarioForecast:
         return min(memory_limit, int(configured) * self.candidate.parallelism.dp) if configured else memory_limit
 
     def _at_knee(self, load_range: LoadRange) -> tuple[float, float] | None:
+        """(load, utility) at the predicted knee: the concurrency with the greatest ratio of throughput to latency."""
         knee, utilities = Knee(load_range.minimum, load_range.maximum, load_range.minimum), {}
         while (load := knee.ask()) is not None:
             point = load_range.load_point(self.scenario, load)

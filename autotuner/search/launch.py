@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from autotuner.core import Candidate, LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep, Purpose, StopRule, Workload
@@ -39,8 +40,8 @@ class ListedLoads:
     def __init__(
         self,
         workload: Workload,
-        stop_rule: StopRuleFactory = lambda point: None,
-        should_retry: Callable[[LoadPointResult], bool] = lambda result: False,
+        stop_rule: StopRuleFactory | None = None,
+        should_retry: Callable[[LoadPointResult], bool] | None = None,
     ) -> None:
         self.max_load_points = len(workload.load_points)
         self._workload, self._stop_rule, self._should_retry = workload, stop_rule, should_retry
@@ -52,12 +53,12 @@ class ListedLoads:
         if not self._remaining_points:
             return None
         point = self._remaining_points[0]
-        step = LoadStep(self._workload.for_load_point(point), self._stop_rule(point))
+        step = LoadStep(self._workload.for_load_point(point), self._stop_rule(point) if self._stop_rule else None)
         return step if self._attempt == 1 else step.for_attempt(self._attempt)
 
     def tell(self, result: LoadPointResult) -> None:
         """Move on to the next load point, unless this one deserves a second attempt."""
-        if self._attempt == 1 and self._should_retry(result):
+        if self._attempt == 1 and self._should_retry and self._should_retry(result):
             self._attempt = 2
             return
         self._attempt = 1
@@ -73,9 +74,7 @@ def load_plan_for(experiment: Experiment, workload: Workload | None = None) -> L
     from autotuner.scoring.sequential import precision_stop_rule  # numpy takes its time
     from autotuner.search.margins import is_retryable
 
-    return ListedLoads(
-        workload or experiment.workload(), lambda point: precision_stop_rule(experiment, point), is_retryable
-    )
+    return ListedLoads(workload or experiment.workload(), partial(precision_stop_rule, experiment), is_retryable)
 
 
 @dataclass(frozen=True)

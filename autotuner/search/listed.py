@@ -20,6 +20,10 @@ class ListedCandidates:
         self.space_size = space_size
         self._tried_keys: set[str] = set()
 
+    def preview(self) -> tuple[Launch, ...]:
+        """Every candidate of the list."""
+        return tuple(map(Launch, self.candidates))
+
     def ask(self) -> Launch | None:
         """The first candidate of the list that is neither proposed nor tried yet."""
         for candidate in self.candidates:

@@ -54,6 +54,7 @@ def margin(result: LoadPointResult, experiment: Experiment) -> float:
 
 
 def _statement_margin(statement: SloStatement) -> float:
+    """Distance to the target, -1 at worst, 0 or more meets it: a difference for attainment, else a relative one."""
     if statement.value is None:
         return -1.0
     if statement.name == ATTAINMENT:

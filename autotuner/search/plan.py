@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,8 +89,8 @@ class Plan:
     """The launches of a run, an upper bound for the search, and their cost.
 
     `launches` are the baseline's, if it is measured, and those of the search; `gpus` has the GPUs of each, and is empty
-    where none are held. `start_seconds` is the assumed duration of an engine start. `is_virtual`: the run is simulated
-    in virtual time, so that its real duration is another one.
+    where none are held. `start_seconds` is the assumed duration of an engine start. `in_virtual_time`: the run is
+    simulated, so that its real duration is another one.
     """
 
     space: Space
@@ -97,7 +98,7 @@ class Plan:
     launches: tuple[Launch, ...]
     start_seconds: float
     gpus: tuple[int, ...]
-    is_virtual: bool = False
+    in_virtual_time: bool = False
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -124,7 +125,7 @@ class Plan:
     @property
     def confirmations(self) -> int:
         """Number of confirmations of the winner and the baseline; none on a server that autotune did not start."""
-        can_launch = self.is_virtual or self.experiment.deployment.mode != "external"
+        can_launch = self.in_virtual_time or self.experiment.deployment.mode != "external"
         has_baseline = self.launches and self.launches[0].purpose == "baseline"
         if not can_launch or len(self.launches) <= bool(has_baseline):
             return 0
@@ -164,7 +165,8 @@ class Plan:
         """Cost of all launches, given the seconds of load of one launch of the search and of one confirmation."""
         overhead = self.start_seconds + LAUNCH_OVERHEAD_SECONDS
         search_seconds, confirmation_seconds = overhead + search_seconds, overhead + confirmation_seconds
-        seconds = len(self.launches) * search_seconds + self.confirmations * confirmation_seconds
+        rounds = math.ceil(len(self.launches) / self.experiment.optimization.parallel_trials)
+        seconds = rounds * search_seconds + self.confirmations * confirmation_seconds
         gpu_seconds = sum(self.gpus) * search_seconds
         if self.gpus:
             # half of the confirmations launch the baseline, half the winner, at worst the largest candidate

@@ -16,7 +16,7 @@ from autotuner.scoring.pool import STEADY_STATE_VERDICTS
 from autotuner.scoring.rank import rank
 from autotuner.search.forecast import INFEASIBLE_UTILITY_FACTOR, Forecasts
 from autotuner.search.problem import Problem
-from autotuner.search.surrogate import MeasuredFigure, PredictedFigure, Surrogate
+from autotuner.search.surrogate import MeasuredMetric, PredictedMetric, Surrogate
 
 COST_PRIOR_SD = 0.2
 """Prior standard deviation of operator log costs; 0.3 took more launches in six worlds of benchmarks/search."""
@@ -62,6 +62,7 @@ class Posterior:
         self._forecast_candidates()
 
     def _forecast_candidates(self) -> None:
+        """Predict the utility of all candidates, and decide which get sensitivities to operator costs."""
         forecasts = {candidate.key: self.forecasts.forecast(candidate) for candidate in self._candidates}
         utilities = {key: forecast.utility for key, forecast in forecasts.items() if forecast}
         self._without_slopes = set(sorted(utilities, key=lambda key: -utilities[key])[MAX_WITH_SLOPES:])
@@ -101,19 +102,19 @@ class Posterior:
         The utility bound of a pruned trial is a measurement only where the posterior mean lies above it.
         """
         self._calibrate_ttft(trials)
-        measured = [value for trial in trials if (value := self.log_utility(trial)) is not None]
-        log_utilities = self._predicted_utilities or sorted(measured) or [0.0]
+        measured_log_utilities = [value for trial in trials if (value := self.log_utility(trial)) is not None]
+        log_utilities = self._predicted_utilities or sorted(measured_log_utilities) or [0.0]
         default_mean = log_utilities[len(log_utilities) // 2]
-        figures = [figure for trial in trials for figure in self._measured_figures(trial, default_mean)]
-        surrogate = Surrogate(COST_PRIOR_SD, tuple(figures))
+        measurements = [one for trial in trials for one in self._measurements_of(trial, default_mean)]
+        surrogate = Surrogate(COST_PRIOR_SD, tuple(measurements))
         for trial in trials:
             ceiling = trial.measurement.outcome.ceiling
             if ceiling and self.log_utility(trial) is None:
-                figure = self._utility_figure(trial.candidate, default_mean)
-                if surrogate.posterior([figure])[0][0] > math.log(ceiling):
-                    bound = MeasuredFigure(figure, math.log(ceiling), CEILING_NOISE_SD)
+                prediction = self._utility_prediction(trial.candidate, default_mean)
+                if surrogate.posterior([prediction])[0][0] > math.log(ceiling):
+                    bound = MeasuredMetric(prediction, math.log(ceiling), CEILING_NOISE_SD)
                     surrogate = Surrogate(COST_PRIOR_SD, (*surrogate.measurements, bound))
-        return surrogate.posterior([self._utility_figure(candidate, default_mean) for candidate in candidates])
+        return surrogate.posterior([self._utility_prediction(candidate, default_mean) for candidate in candidates])
 
     def log_utility(self, trial: Trial) -> float | None:
         """Log of the measured utility, discounted where a capacity search met no target; None if failed or pruned."""
@@ -128,44 +129,45 @@ class Posterior:
         """Whether some load of every scenario met the targets; true where no capacity was searched."""
         return all(capacity.value > 0 for capacity in trial.measurement.outcome.capacities)
 
-    def _utility_figure(self, candidate: Candidate, default_mean: float) -> PredictedFigure:
+    def _utility_prediction(self, candidate: Candidate, default_mean: float) -> PredictedMetric:
         """Predicted log utility: below all others if it does not fit, `default_mean` without a prediction."""
         forecast = self.forecasts.forecast(candidate)
         no_slopes = (0.0,) * len(self.forecasts.operator_kinds)
         if forecast is not None:
-            figure = None if candidate.key in self._without_slopes else self.forecasts.utility_figure(candidate)
-            if not figure:
+            prediction = None if candidate.key in self._without_slopes else self.forecasts.utility_prediction(candidate)
+            if not prediction:
                 log_utility = math.log(forecast.utility)
-                figure = PredictedFigure(candidate, "utility", log_utility, no_slopes, NO_SLOPES_ERROR_SCALE)
-            return replace(figure, shared_error_sd=SHARED_ERROR_SD.get(self.objective.metric, 0.0))
+                prediction = PredictedMetric(candidate, "utility", log_utility, no_slopes, NO_SLOPES_ERROR_SCALE)
+            return replace(prediction, shared_error_sd=SHARED_ERROR_SD.get(self.objective.metric, 0.0))
         if self.is_predicted(candidate):
             log_utility = self._predicted_utilities[0] + math.log(INFEASIBLE_UTILITY_FACTOR)
-            return PredictedFigure(candidate, "utility", log_utility, no_slopes)
-        return PredictedFigure(candidate, "utility", default_mean, no_slopes, is_unpredicted=True)
+            return PredictedMetric(candidate, "utility", log_utility, no_slopes)
+        return PredictedMetric(candidate, "utility", default_mean, no_slopes, is_unpredicted=True)
 
-    def _measured_figures(self, trial: Trial, default_mean: float) -> list[MeasuredFigure]:
+    def _measurements_of(self, trial: Trial, default_mean: float) -> list[MeasuredMetric]:
         """The utility of a trial, and where predictions exist TPOT and request rate at each load point."""
         if trial.failed:
             return []
         log_utility = self.log_utility(trial)
-        prediction = self._utility_figure(trial.candidate, default_mean)
+        prediction = self._utility_prediction(trial.candidate, default_mean)
         noise_sd = LAUNCH_NOISE_SD[trial.measurement.source] if self._meets_targets(trial) else INFEASIBLE_NOISE_SD
-        figures = [] if log_utility is None else [MeasuredFigure(prediction, log_utility, noise_sd)]
+        measurements = [] if log_utility is None else [MeasuredMetric(prediction, log_utility, noise_sd)]
         if self.forecasts.forecast(trial.candidate) is None:
-            return figures
+            return measurements
         for result in trial.measurement.latest_results.values():
-            figures += self._load_point_figures(trial.candidate, result)
-        return figures
+            measurements += self._load_point_measurements(trial.candidate, result)
+        return measurements
 
-    def _load_point_figures(self, candidate: Candidate, result: LoadPointResult) -> list[MeasuredFigure]:
+    def _load_point_measurements(self, candidate: Candidate, result: LoadPointResult) -> list[MeasuredMetric]:
+        """Measured log TPOT and log requests/s of one load point; empty where either is unknown or requests are few."""
         metrics, concurrency = result.metrics, result.load_point.concurrency
         if not metrics.tpot or not metrics.e2e or not metrics.tpot.mean or metrics.requests < MIN_REQUESTS:
             return []
-        predictions = self.forecasts.load_point_figures(candidate, result.load_point)
+        predictions = self.forecasts.load_point_predictions(candidate, result.load_point)
         if predictions is None:
             return []
         tpot, request_rate = predictions
-        figures = [MeasuredFigure(tpot, math.log(metrics.tpot.mean), POINT_NOISE_SD)]
+        measurements = [MeasuredMetric(tpot, math.log(metrics.tpot.mean), POINT_NOISE_SD)]
         if concurrency and metrics.e2e.mean > 0:  # requests/s by Little's law
-            figures.append(MeasuredFigure(request_rate, math.log(concurrency / metrics.e2e.mean), POINT_NOISE_SD))
-        return figures
+            measurements.append(MeasuredMetric(request_rate, math.log(concurrency / metrics.e2e.mean), POINT_NOISE_SD))
+        return measurements

@@ -26,7 +26,13 @@ EMPTY_REPORT = SearchReport()
 
 
 class Searcher(Protocol):
-    """Proposes launches, no candidate twice for the same purpose, and learns from finished trials."""
+    """Proposes launches, no candidate twice for the same purpose, and learns from finished trials.
+
+    Launches may run side by side: those proposed and not told of yet are taken into account.
+    """
+
+    def preview(self) -> tuple[Launch, ...]:
+        """The launches of the search if nothing were measured, most promising first; at least as many as it makes."""
 
     def ask(self) -> Launch | None:
         """The next launch; None when there is nothing to launch now, though there may be after another `tell`."""

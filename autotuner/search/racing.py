@@ -89,6 +89,7 @@ class RacingSearch:
         pool = problem.space.candidates
         self._candidates = balanced_order(pool, min(len(pool), MAX_CONSIDERED), problem.seed)
         self._proposed_keys: set[str] = set()
+        self._running_candidates: dict[str, Candidate] = {}
         self._launch_count = 0
         self._trials: list[Trial] = []
 
@@ -96,6 +97,12 @@ class RacingSearch:
     def posterior(self) -> Posterior:
         """Posterior of the candidates' log utility; made lazily, as it predicts all of them."""
         return Posterior(self.problem, self._candidates)
+
+    def preview(self) -> tuple[Launch, ...]:
+        """The candidates by predicted utility."""
+        scored = self._score_candidates()
+        order = np.argsort(-scored.scores, kind="stable")[: max(self.problem.max_launches, 0)]
+        return tuple(Launch(scored.candidates[index]) for index in order)
 
     def ask(self) -> Launch | None:
         """The candidate with the greatest acquisition value; None when none is likely to win, or at a budget's end."""
@@ -106,14 +113,14 @@ class RacingSearch:
             return None
         best = int(np.argmax(scored.scores))
         candidate = scored.candidates[best]
-        if self._trials:  # a plan asks too, before anything was measured
-            log.debug(
-                "next %s: acquisition value %.3g, the highest of %d",
-                dict(candidate.parameters),
-                scored.scores[best],
-                len(scored.scores),
-            )
+        log.debug(
+            "next %s: acquisition value %.3g, the highest of %d",
+            dict(candidate.parameters),
+            scored.scores[best],
+            len(scored.scores),
+        )
         self._proposed_keys.add(candidate.key)
+        self._running_candidates[candidate.key] = candidate
         self._launch_count += 1
         return Launch(candidate, load_plan=self.load_plan(candidate))
 
@@ -124,6 +131,7 @@ class RacingSearch:
         if trial.candidate.key not in self._proposed_keys and trial.purpose == "search":
             self._launch_count += 1
         self._proposed_keys.add(trial.candidate.key)
+        self._running_candidates.pop(trial.candidate.key, None)
         self._trials.append(trial)
         self._trials.sort(key=lambda trial: trial.number)
         self.exclusions.add(trial)
@@ -170,7 +178,7 @@ class RacingSearch:
         candidates = tuple(candidate for candidate, reason in reasons if not reason)
         if not candidates:
             return CandidateScores((), np.zeros(0), excluded)
-        means, covariance = self.posterior.mean_and_covariance(candidates, self._trials)
+        means, covariance, best_running = self._posterior_beside_running(candidates)
         sds = np.sqrt(np.maximum(np.diag(covariance), 0.0))
         log_success = np.log([self.exclusions.success_probability(candidate) for candidate in candidates])
         incumbent = self._incumbent()
@@ -181,7 +189,7 @@ class RacingSearch:
             # one standard deviation of optimism (UCB) without predictions: chosen by hand
             optimism = 0.0 if self.posterior.has_predictions else 1.0
             return CandidateScores(candidates, means + optimism * sds + log_success, excluded)
-        log_ratios = self._posterior_draws(means, covariance) - incumbent.log_utility
+        log_ratios = self._posterior_draws(means, covariance) - max(incumbent.log_utility, best_running)
         improvements = np.maximum(log_ratios - math.log(1 + WORTHWHILE_GAIN), 0.0)
         if (improvements.max(axis=1) > 0).mean() > STOP_PROBABILITY:
             return CandidateScores(candidates, improvements.mean(axis=0) * np.exp(log_success), excluded)
@@ -190,10 +198,27 @@ class RacingSearch:
         hopeless = [(candidate, self._skip_reason(candidate, float(ratio), incumbent)) for candidate, ratio in pairs]
         return CandidateScores((), np.zeros(0), (*excluded, *hopeless), CONVERGED)
 
+    def _posterior_beside_running(self, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray, float]:
+        """Posterior (means, covariance) of the log utilities, and the highest mean of the launches still running.
+
+        Those count as measured at their means, which leaves other means as they are (a kriging believer): a
+        candidate that resembles them has less left to show.
+        """
+        running = tuple(self._running_candidates.values())
+        means, covariance = self.posterior.mean_and_covariance((*candidates, *running), self._trials)
+        if not running:
+            return means, covariance, -math.inf
+        n = len(candidates)
+        cross = covariance[:n, n:]
+        running_covariance = covariance[n:, n:] + JITTER_VARIANCE * np.eye(len(running))
+        explained = cross @ np.linalg.solve(running_covariance, cross.T)
+        return means[:n], covariance[:n, :n] - explained, float(means[n:].max())
+
     def _none_feasible(self, candidates: Sequence[Candidate]) -> bool:
         return self.feasibility.any_feasible_probability(candidates, self._trials) <= STOP_PROBABILITY
 
     def _skip_reason(self, candidate: Candidate, upper_ratio: float, incumbent: Incumbent) -> str:
+        """Why a candidate is not launched; `upper_ratio` bounds its utility relative to the incumbent's."""
         has_forecast = self.posterior.forecasts.forecast(candidate) is not None
         if not has_forecast and self.posterior.is_predicted(candidate):
             return "predicted: the model does not fit"
@@ -208,6 +233,7 @@ class RacingSearch:
         return draws
 
     def _incumbent(self) -> Incumbent | None:
+        """The best candidate launched so far, and its log utility; None while none meets its targets."""
         winner = self._rank(self._trials).winner
         if winner is None:
             return None

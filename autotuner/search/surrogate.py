@@ -2,7 +2,7 @@
 
 A prediction errs because operators cost more or less than the fitted constants say, and because the performance model
 is not the engine. Both errors are Gaussian on a log scale. The first one's covariance follows from the sensitivity of
-each figure to each kind of operator: candidates that spend their time in the same operators have correlated errors, so
+each metric to each kind of operator: candidates that spend their time in the same operators have correlated errors, so
 every measured load point informs about all of them. Constants were chosen by hand on 30 worlds of
 benchmarks/search/worlds.py other than the 60 in docs/reference/figures.md.
 """
@@ -64,12 +64,12 @@ SCALE_PRIOR_WEIGHT = 6.0
 
 
 @dataclass(frozen=True)
-class PredictedFigure:
+class PredictedMetric:
     """The predicted log of a candidate's metric, and its derivatives by the log costs of the kinds of operators.
 
-    Errors of the model itself are shared by figures of the same `metric` only and scaled by `model_error_scale`;
-    `shared_error_sd` is an error common to all figures of the metric. Both are in units of the standard deviation of
-    log costs. `is_unpredicted` marks a default mean where there is no prediction.
+    Errors of the model itself are shared by predictions of the same `metric` only and scaled by `model_error_scale`;
+    `shared_error_sd` is an error common to all predictions of the metric. Both are in units of the standard deviation
+    of log costs. `is_unpredicted` marks a default mean where there is no prediction.
     """
 
     candidate: Candidate
@@ -82,62 +82,70 @@ class PredictedFigure:
 
 
 @dataclass(frozen=True)
-class MeasuredFigure:
-    """The measured log of a figure, and the standard deviation of its measurement noise."""
+class MeasuredMetric:
+    """The measured log of a predicted metric, and the standard deviation of its measurement noise."""
 
-    figure: PredictedFigure
+    prediction: PredictedMetric
     log_value: float
     noise_sd: float
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Gaussian process over figures whose operator log costs have the prior standard deviation `cost_prior_sd`."""
+    """Gaussian process over log metrics; operator log costs have the prior standard deviation `cost_prior_sd`."""
 
     cost_prior_sd: float
-    measurements: tuple[MeasuredFigure, ...] = ()
+    measurements: tuple[MeasuredMetric, ...] = ()
 
-    def posterior(self, figures: Sequence[PredictedFigure]) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior (means, covariance) of the log values; predicted and unpredicted figures are independent."""
-        means, covariances = np.array([figure.log_value for figure in figures]), np.zeros((len(figures), len(figures)))
+    def posterior(self, predictions: Sequence[PredictedMetric]) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior (means, covariance) of the log values; predicted and unpredicted ones are independent."""
+        means, covariances = (
+            np.array([prediction.log_value for prediction in predictions]),
+            np.zeros((len(predictions), len(predictions))),
+        )
         for unpredicted, correct in ((False, self._cost_posterior), (True, self._value_effect_posterior)):
-            indices = [index for index, figure in enumerate(figures) if figure.is_unpredicted == unpredicted]
-            measurements = [one for one in self.measurements if one.figure.is_unpredicted == unpredicted]
+            indices = [
+                index for index, prediction in enumerate(predictions) if prediction.is_unpredicted == unpredicted
+            ]
+            measurements = [one for one in self.measurements if one.prediction.is_unpredicted == unpredicted]
             if indices:
-                selected = [figures[index] for index in indices]
+                selected = [predictions[index] for index in indices]
                 corrections, covariances[np.ix_(indices, indices)] = correct(measurements, selected)
                 means[indices] += corrections
         return means, covariances
 
     def _value_effect_posterior(
-        self, measurements: Sequence[MeasuredFigure], figures: Sequence[PredictedFigure]
+        self, measurements: Sequence[MeasuredMetric], predictions: Sequence[PredictedMetric]
     ) -> tuple[np.ndarray, np.ndarray]:
-        residuals = np.array([one.log_value - one.figure.log_value for one in measurements])
+        """(corrections to the default mean log, their covariance), by additive effects of parameter values."""
+        residuals = np.array([one.log_value - one.prediction.log_value for one in measurements])
         noise_sd = np.array([one.noise_sd for one in measurements])
-        measured_candidates = [one.figure.candidate for one in measurements]
-        return value_effect_posterior(measured_candidates, residuals, noise_sd, [one.candidate for one in figures])
+        measured_candidates = [one.prediction.candidate for one in measurements]
+        return value_effect_posterior(measured_candidates, residuals, noise_sd, [one.candidate for one in predictions])
 
     def _cost_posterior(
-        self, measurements: Sequence[MeasuredFigure], figures: Sequence[PredictedFigure]
+        self, measurements: Sequence[MeasuredMetric], predictions: Sequence[PredictedMetric]
     ) -> tuple[np.ndarray, np.ndarray]:
         """(corrections to the predicted logs, their covariance): Gaussian-process regression on the residuals."""
-        prior = covariance(figures, figures)
+        prior = covariance(predictions, predictions)
         if not measurements:
-            return np.zeros(len(figures)), self.cost_prior_sd**2 * prior
-        measured = [one.figure for one in measurements]
+            return np.zeros(len(predictions)), self.cost_prior_sd**2 * prior
+        measured = [one.prediction for one in measurements]
         noise_covariance = np.diag([one.noise_sd**2 for one in measurements])
-        measured_prior, cross = covariance(measured, measured), covariance(figures, measured)
+        measured_prior, cross = covariance(measured, measured), covariance(predictions, measured)
         residuals = self._clipped_residuals(measurements, measured_prior, noise_covariance)
         variance = self._cost_variance(measured_prior, residuals, noise_covariance)
         precision = np.linalg.inv(measured_prior + noise_covariance / variance)
         return cross @ precision @ residuals, variance * (prior - cross @ precision @ cross.T)
 
     def _clipped_residuals(
-        self, measurements: Sequence[MeasuredFigure], prior_covariance: np.ndarray, noise_covariance: np.ndarray
+        self, measurements: Sequence[MeasuredMetric], prior_covariance: np.ndarray, noise_covariance: np.ndarray
     ) -> np.ndarray:
         """Measured minus predicted logs, winsorized at RESIDUAL_CLIP_SDS prior standard deviations."""
         limit = RESIDUAL_CLIP_SDS * np.sqrt(np.diag(self.cost_prior_sd**2 * prior_covariance + noise_covariance))
-        residuals: np.ndarray = np.clip([one.log_value - one.figure.log_value for one in measurements], -limit, limit)
+        residuals: np.ndarray = np.clip(
+            [one.log_value - one.prediction.log_value for one in measurements], -limit, limit
+        )
         return residuals
 
     def _cost_variance(
@@ -150,8 +158,8 @@ class Surrogate:
         return (SCALE_PRIOR_WEIGHT * prior_variance + squares) / (SCALE_PRIOR_WEIGHT + len(residuals))
 
 
-def covariance(rows: Sequence[PredictedFigure], columns: Sequence[PredictedFigure]) -> np.ndarray:
-    """Prior covariance of the log errors of two lists of figures, for operator log costs of variance 1."""
+def covariance(rows: Sequence[PredictedMetric], columns: Sequence[PredictedMetric]) -> np.ndarray:
+    """Prior covariance of the log errors of two lists of predictions, for operator log costs of variance 1."""
     similarity = _Similarity([row.candidate for row in rows], [column.candidate for column in columns])
     layout_names = [name for name in similarity.parameter_names if name in LAYOUT_PARAMETERS]
     other_names = [name for name in similarity.parameter_names if name not in LAYOUT_PARAMETERS]

@@ -26,7 +26,7 @@ from autotuner.simulate.openai import (
 from autotuner.simulate.realtime import RealtimeEngine
 from autotuner.simulate.scheduler import ScheduledRequest
 from autotuner.simulate.settings import SimulationSettings
-from autotuner.simulate.world import World
+from autotuner.simulate.started_engine import StartedEngine
 
 LOG = logging.getLogger(__name__)
 MALFORMED_EVENT = b'data: {"id": "broken", "choices": [{"index": 0, "text": "\n\n'
@@ -35,10 +35,10 @@ MALFORMED_EVENT = b'data: {"id": "broken", "choices": [{"index": 0, "text": "\n\
 class Api:
     """Routes and answers HTTP requests; answers everything with 503 until `ready` is set."""
 
-    def __init__(self, settings: SimulationSettings, world: World, engine: RealtimeEngine) -> None:
+    def __init__(self, settings: SimulationSettings, started_engine: StartedEngine, engine: RealtimeEngine) -> None:
         self.ready = False
         self._settings = settings
-        self._world = world
+        self._started_engine = started_engine
         self._engine = engine
         self._faults = FaultPlan(settings.faults, settings.seed)
         self._request_numbers = count()
@@ -77,7 +77,7 @@ class Api:
                 "owned_by": "autotune-sim",
                 "root": self._settings.model,
                 "parent": None,
-                "max_model_len": self._world.limits.max_model_len,
+                "max_model_len": self._started_engine.limits.max_model_len,
             }
             for name in self._settings.served_names
         ]
@@ -92,7 +92,8 @@ class Api:
         exchange.send(200, b"")
 
     def _generate(self, exchange: ServerExchange, endpoint: Endpoint) -> None:
-        generation = parse_request(endpoint, exchange.request.body, self._world.shape.vocab_size)
+        """Handle a completion request: check it, draw its injected fault, and hand it to the engine."""
+        generation = parse_request(endpoint, exchange.request.body, self._started_engine.shape.vocab_size)
         model = self._resolve_model(generation.model)
         self._check_length(generation)
         fault = self._faults.draw(generation.output_tokens)
@@ -106,7 +107,7 @@ class Api:
         number = next(self._request_numbers)
         prefix = "cmpl" if endpoint == "completions" else "chatcmpl"
         response = CompletionResponse(generation, f"{prefix}-sim-{number}", model)
-        limits = self._world.limits
+        limits = self._started_engine.limits
         request = ScheduledRequest(
             prompt_tokens=len(generation.prompt),
             output_tokens=fault.stop_length or generation.output_tokens,
@@ -123,7 +124,7 @@ class Api:
         return model
 
     def _check_length(self, generation: Generation) -> None:
-        max_model_len = self._world.limits.max_model_len
+        max_model_len = self._started_engine.limits.max_model_len
         prompt, output = len(generation.prompt), generation.output_tokens
         if prompt + output > max_model_len:
             raise ApiError(

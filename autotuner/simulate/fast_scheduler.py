@@ -37,6 +37,7 @@ class FastScheduler(Scheduler):
         # (number of iterations after which it finishes, tie-breaker, request)
         self._finish_heap: list[tuple[int, int, ScheduledRequest]] = []
         self._tie_breaker = count()
+        # Cached tokens of the decoding requests in total, as of the latest iteration.
         self._decode_context = 0
         # How many decoding requests need a new block in iteration i, at index i % block_size.
         self._block_crossings = [0] * limits.block_size
@@ -223,7 +224,11 @@ class FastScheduler(Scheduler):
         heappush(self._finish_heap, (finish_iteration, next(self._tie_breaker), request))
 
     def _stop_decoding(self, request: ScheduledRequest) -> None:
-        """Remove a request from the decoding ones, if it is one, and bring its own fields up to date."""
+        """Stop counting a request among the decoding ones, if it is one, and bring its own fields up to date.
+
+        The token counts, token times and blocks that it gained since `_start_decoding` were kept for all decoding
+        requests together; its share of them moves to the request.
+        """
         start = self._decode_start.pop(request, None)
         if start is None:
             return

@@ -74,6 +74,7 @@ class RealtimeEngine:
         self._alarm.close()
 
     def _begin_iteration(self, now: float) -> None:
+        """Schedule one iteration, whose tokens are sent when its simulated duration has passed."""
         result = None if self._hung else self.scheduler.step(now)
         if result is None:
             self._iterating = False
@@ -83,6 +84,7 @@ class RealtimeEngine:
         self._alarm.set(self._deadline)
 
     def _end_iteration(self) -> None:
+        """Send the tokens of the iteration that has ended to their requests, and begin the next one."""
         if self._hung:
             return
         deadline = self._deadline

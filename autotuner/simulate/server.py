@@ -18,7 +18,7 @@ from autotuner.simulate.api import Api
 from autotuner.simulate.http import HttpConnection
 from autotuner.simulate.realtime import RealtimeEngine
 from autotuner.simulate.settings import BAD_FLAG_STATUS, SettingsError, SimulationSettings, parse_settings
-from autotuner.simulate.world import START_FAILED_STATUS, StartError, World, build_world
+from autotuner.simulate.started_engine import START_FAILED_STATUS, StartedEngine, StartError, start_engine
 
 LOG = logging.getLogger("autotune-sim")
 LISTEN_BACKLOG = 2048
@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.errno or START_FAILED_STATUS
     with listener:
         try:
-            world = build_world(settings)
+            started_engine = start_engine(settings)
         except StartError as error:
             LOG.error("%s", error)
             return START_FAILED_STATUS
-        _log_settings(settings, world)
-        _run(_serve(settings, world, listener))
+        _log_settings(settings, started_engine)
+        _run(_serve(settings, started_engine, listener))
     LOG.info("stopped")
     return 0
 
@@ -70,8 +70,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _log_settings(settings: SimulationSettings, world: World) -> None:
-    shape, plan, limits = world.shape, world.memory_plan, world.limits
+def _log_settings(settings: SimulationSettings, started_engine: StartedEngine) -> None:
+    shape, memory_plan, limits = started_engine.shape, started_engine.memory_plan, started_engine.limits
     LOG.info(
         "model %s: %.2fB parameters (%.2fB active), weights %s, KV cache %s",
         shape.name,
@@ -89,12 +89,12 @@ def _log_settings(settings: SimulationSettings, world: World) -> None:
     )
     if settings.skew.sd:
         LOG.info("costs distorted: sd %g, seed %d", settings.skew.sd, settings.skew.seed)
-    LOG.info("Loading weights: %.1f GiB per GPU", plan.weights / GIB)
-    LOG.info("KV cache size: %d tokens", world.kv_tokens)
+    LOG.info("Loading weights: %.1f GiB per GPU", memory_plan.weights / GIB)
+    LOG.info("KV cache size: %d tokens", started_engine.kv_tokens)
     LOG.info(
         "Maximum concurrency for %d tokens per request: %.2fx",
         limits.max_model_len,
-        world.kv_tokens / limits.max_model_len,
+        started_engine.kv_tokens / limits.max_model_len,
     )
 
 
@@ -108,16 +108,16 @@ def _run(main_task: Coroutine[Any, Any, None]) -> None:
             runner.run(main_task)
 
 
-async def _serve(settings: SimulationSettings, world: World, listener: socket.socket) -> None:
+async def _serve(settings: SimulationSettings, started_engine: StartedEngine, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     stop_event = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop_event.set)
-    engine = RealtimeEngine(world.create_scheduler(), loop)
-    api = Api(settings, world, engine)
+    engine = RealtimeEngine(started_engine.create_scheduler(), loop)
+    api = Api(settings, started_engine, engine)
     server = await loop.create_server(lambda: HttpConnection(api.handle), sock=listener)
     try:
-        if not await _wait_while_loading(world.start_seconds, stop_event):
+        if not await _wait_while_loading(started_engine.start_seconds, stop_event):
             return
         # Objects created at start-up live until the end: exclude them from every garbage collection.
         gc.collect()

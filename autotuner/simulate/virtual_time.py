@@ -17,19 +17,19 @@ from autotuner.simulate.fast_scheduler import FastScheduler
 from autotuner.simulate.faults import CRASH_STATUS, FaultPlan
 from autotuner.simulate.scheduler import ScheduledRequest
 from autotuner.simulate.settings import SimulationSettings
-from autotuner.simulate.world import World
+from autotuner.simulate.started_engine import StartedEngine
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.requests import draw_lengths
 from autotuner.workload.scenarios import Conversation, Scenario
 
 TURNAROUND_SECONDS = 0.0002
-"""Time from a response's last token until the next request of the same closed-loop lane reaches the engine."""
+"""Time from a response's last token until the next request of the same closed-loop user reaches the engine."""
 MAX_RAMP_SECONDS = 2.0
-"""Maximum time over which the lanes of a closed loop start, as in `load.loops`."""
+"""Maximum time over which the users of a closed loop start, as in `load.loops`."""
 STOP_CHECK_SECONDS = 0.25
 """Interval at which the stop rule is evaluated, as in `load.supervisor`."""
 MIN_RETRY_PAUSE_SECONDS, MAX_RETRY_PAUSE_SECONDS = 0.05, 1.0
-"""Bounds of a lane's exponential backoff after failures, as in `load.loops`."""
+"""Bounds of a user's exponential backoff after failures, as in `load.loops`."""
 MIN_GIVE_UP_FAILURES = 5
 """Minimum number of consecutive failures after which a load point is aborted."""
 
@@ -49,9 +49,11 @@ class EngineDiedError(Exception):
 class VirtualServer:
     """A running engine; its scheduler, prefix cache, faults and clock persist across load points."""
 
-    def __init__(self, settings: SimulationSettings, world: World) -> None:
-        self.world = world
-        self.scheduler = FastScheduler(world.limits, world.iteration_times.step, world.iteration_times.decode_time)
+    def __init__(self, settings: SimulationSettings, started_engine: StartedEngine) -> None:
+        self.started_engine = started_engine
+        self.scheduler = FastScheduler(
+            started_engine.limits, started_engine.iteration_times.step, started_engine.iteration_times.decode_time
+        )
         self.faults = FaultPlan(settings.faults, settings.seed)
         self.clock = 0.0
         self._block_ids = count()
@@ -74,14 +76,15 @@ class VirtualServer:
 class _InFlightRequest:
     """The client's view of a request in flight.
 
-    `index` counts the requests of the window; it is negative for others. `lane` is the closed-loop user.
+    `index` counts the requests of the window; it is negative for others. `user` numbers the users of a
+    closed loop; it is 0 in an open loop.
     """
 
     index: int
     sent_time: float
     prompt_tokens: int
     output_tokens: int
-    lane: int
+    user: int
     due_time: float
     malformed: bool = False
 
@@ -102,11 +105,13 @@ class _VirtualRun:
         self.workload = arrivals.limit_to_trace(self.load_point, load_step.workload)
         self.on_phase = on_phase
         scenario = scenarios.parse(self.load_point.scenario)
-        self.shared_prefix_ids = server.unique_block_ids(scenario.prefix_tokens // server.world.limits.block_size)
+        self.shared_prefix_ids = server.unique_block_ids(
+            scenario.prefix_tokens // server.started_engine.limits.block_size
+        )
         self.conversation = scenario if isinstance(scenario, Conversation) else None
-        lanes = range(self.load_point.concurrency or 0) if self.conversation else ()
-        self.lane_turns = {lane: lane % self.conversation.turns for lane in lanes} if self.conversation else {}
-        self.lane_block_ids: dict[int, list[int]] = {}
+        users = range(self.load_point.concurrency or 0) if self.conversation else ()
+        self.user_turns = {user: user % self.conversation.turns for user in users} if self.conversation else {}
+        self.user_block_ids: dict[int, list[int]] = {}
         self.warmup_lengths = self._request_lengths(scenario, "warm-up")
         self.window_lengths = self._request_lengths(scenario, "window")
         self.start_time = server.clock
@@ -123,7 +128,7 @@ class _VirtualRun:
         self.in_flight: dict[ScheduledRequest, _InFlightRequest] = {}
         self.records: list[RequestRecord] = []
         self.window_records: list[RequestRecord] = []
-        self.lane_failures: dict[int, int] = {}
+        self.user_failures: dict[int, int] = {}
         self.consecutive_failures, self.any_success = 0, False
         self.last_finish = 0.0
         self.next_stop_check, self.checked_records = self.window_start, 0
@@ -216,20 +221,20 @@ class _VirtualRun:
         if self.scheduler.is_idle and self._next_send_time < math.inf:
             now = max(now, self._next_send_time)
         while self._next_send_time <= now:
-            due_time, lane = self.send_schedule.pop()
+            due_time, user = self.send_schedule.pop()
             if self._window_is_full(due_time) and not self.unfinished_count:
                 self.send_schedule.stop()
             else:
-                self._issue_request(due_time, now, lane)
+                self._issue_request(due_time, now, user)
         return now
 
-    def _issue_request(self, due_time: float, now: float, lane: int) -> None:
+    def _issue_request(self, due_time: float, now: float, user: int) -> None:
         is_warmup = due_time < self.window_start or self._window_is_full(due_time)
         was_held_back = due_time < self.slot_freed_time
         self.held_back_requests += was_held_back and not is_warmup
         sent_time = now if was_held_back else due_time
         if self.conversation:
-            prompt_tokens, output_tokens = self.conversation.turn_lengths(self.lane_turns[lane])
+            prompt_tokens, output_tokens = self.conversation.turn_lengths(self.user_turns[user])
         else:
             prompt_tokens, output_tokens = next(self.warmup_lengths if is_warmup else self.window_lengths)
         if is_warmup:
@@ -239,8 +244,8 @@ class _VirtualRun:
             index = self.issued_count
             self.issued_count += 1
             self.unfinished_count += 1
-        sent = _InFlightRequest(index, sent_time, prompt_tokens, output_tokens, lane, due_time)
-        if prompt_tokens + output_tokens > self.server.world.limits.max_model_len:
+        sent = _InFlightRequest(index, sent_time, prompt_tokens, output_tokens, user, due_time)
+        if prompt_tokens + output_tokens > self.server.started_engine.limits.max_model_len:
             self._fail(sent, sent_time + TURNAROUND_SECONDS, "http-400")
             return
         fault = self.server.faults.draw(output_tokens)
@@ -254,19 +259,19 @@ class _VirtualRun:
             self._fail(sent, sent_time + TURNAROUND_SECONDS, f"http-{fault.status}")
             return
         sent.malformed = fault.malformed
-        prompt_hashes = self._prompt_hashes(prompt_tokens, lane)
+        prompt_hashes = self._prompt_hashes(prompt_tokens, user)
         request = ScheduledRequest(prompt_tokens, fault.stop_length or output_tokens, prompt_hashes, sent_time)
         self.in_flight[request] = sent
         self.scheduler.add(request)
 
-    def _prompt_hashes(self, prompt_tokens: int, lane: int) -> Sequence[Hashable]:
-        """Block hashes of a prompt: its lane's conversation so far, or the shared prefix and unique blocks."""
-        limits = self.server.world.limits
+    def _prompt_hashes(self, prompt_tokens: int, user: int) -> Sequence[Hashable]:
+        """Block hashes of a prompt: its user's conversation so far, or the shared prefix and unique blocks."""
+        limits = self.server.started_engine.limits
         if not limits.prefix_caching:
             return ()
         block_count = prompt_tokens // limits.block_size
         if self.conversation:
-            conversation_ids = self.lane_block_ids.setdefault(lane, [])
+            conversation_ids = self.user_block_ids.setdefault(user, [])
             conversation_ids += self.server.unique_block_ids(block_count - len(conversation_ids))
             return tuple(conversation_ids)
         unique_ids = self.server.unique_block_ids(max(0, block_count - len(self.shared_prefix_ids)))
@@ -279,30 +284,30 @@ class _VirtualRun:
             self._fail(sent, now, "malformed", token_times[:1])
             return
         self.any_success, self.consecutive_failures = True, 0
-        self.lane_failures.pop(sent.lane, None)
+        self.user_failures.pop(sent.user, None)
         finish_reason = "length" if len(token_times) == sent.output_tokens else "stop"
         self._record(sent, now, token_times, finish_reason=finish_reason)
         if self.conversation:
-            self._continue_conversation(sent.lane, self.lane_turns[sent.lane] + 1)
-        self.send_schedule.resume(sent.lane, now + TURNAROUND_SECONDS)
+            self._continue_conversation(sent.user, self.user_turns[sent.user] + 1)
+        self.send_schedule.resume(sent.user, now + TURNAROUND_SECONDS)
 
-    def _continue_conversation(self, lane: int, turn: int) -> None:
-        """Continue a lane's conversation with `turn`, or start a new one after the last turn."""
+    def _continue_conversation(self, user: int, turn: int) -> None:
+        """Continue a user's conversation with `turn`, or start a new one after the last turn."""
         assert self.conversation is not None
-        self.lane_turns[lane] = turn % self.conversation.turns
-        if not self.lane_turns[lane]:
-            self.lane_block_ids.pop(lane, None)
+        self.user_turns[user] = turn % self.conversation.turns
+        if not self.user_turns[user]:
+            self.user_block_ids.pop(user, None)
 
     def _fail(
         self, sent: _InFlightRequest, end_time: float, error: str, token_times: array[float] | None = None
     ) -> None:
         self._record(sent, end_time, token_times or array("d"), error=error)
         if self.conversation:
-            self._continue_conversation(sent.lane, 0)
+            self._continue_conversation(sent.user, 0)
         self.consecutive_failures += 1
-        failures = self.lane_failures[sent.lane] = self.lane_failures.get(sent.lane, -1) + 1
+        failures = self.user_failures[sent.user] = self.user_failures.get(sent.user, -1) + 1
         pause = min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2 ** min(failures, 10))
-        self.send_schedule.resume(sent.lane, end_time + pause)
+        self.send_schedule.resume(sent.user, end_time + pause)
         give_up_failures = max(MIN_GIVE_UP_FAILURES, self.load_point.concurrency or 0)
         if self.consecutive_failures >= give_up_failures and (not self.any_success or error == "timeout"):
             self.abort_reason = f"The last {self.consecutive_failures} requests failed: {error}."
@@ -360,41 +365,41 @@ class _VirtualRun:
 
 
 class SendSchedule:
-    """When the next request is due: after the previous one of its lane, or at the times of an open loop.
+    """When the next request is due: after the previous one of its user, or at the times of an open loop.
 
-    A closed loop has one lane per request in flight, an open loop a single lane 0.
+    A closed loop has one user per request in flight, an open loop a single user 0.
     """
 
     def __init__(self, start_time: float, load_step: LoadStep) -> None:
         workload, point = load_step.workload, load_step.load_point
-        self._due_lanes: list[tuple[float, int]] = []
+        self._due_users: list[tuple[float, int]] = []
         self._arrivals: Iterator[float] | None = None
         if point.concurrency is None:
             self._arrivals = (start_time + offset for offset in arrivals.offsets(point, workload))
-            heappush(self._due_lanes, (next(self._arrivals, math.inf), 0))
+            heappush(self._due_users, (next(self._arrivals, math.inf), 0))
             return
         ramp = min(workload.warmup / 2, MAX_RAMP_SECONDS)
-        for lane in range(point.concurrency):
-            heappush(self._due_lanes, (start_time + ramp * lane / point.concurrency, lane))
+        for user in range(point.concurrency):
+            heappush(self._due_users, (start_time + ramp * user / point.concurrency, user))
 
     @property
     def next_due(self) -> float:
         """When the next request is due; infinity if none is."""
-        return self._due_lanes[0][0] if self._due_lanes else math.inf
+        return self._due_users[0][0] if self._due_users else math.inf
 
     def pop(self) -> tuple[float, int]:
-        """Remove and return the next request's due time and lane."""
-        next_request = heappop(self._due_lanes)
+        """Remove and return the next request's due time and user."""
+        next_request = heappop(self._due_users)
         if self._arrivals is not None:
-            heappush(self._due_lanes, (next(self._arrivals, math.inf), 0))
+            heappush(self._due_users, (next(self._arrivals, math.inf), 0))
         return next_request
 
-    def resume(self, lane: int, due_time: float) -> None:
-        """Let a lane of a closed loop send its next request at `due_time`."""
+    def resume(self, user: int, due_time: float) -> None:
+        """Let a user of a closed loop send its next request at `due_time`."""
         if self._arrivals is None:
-            heappush(self._due_lanes, (due_time, lane))
+            heappush(self._due_users, (due_time, user))
 
     def stop(self) -> None:
-        """Drop the arrivals of an open loop; a lane of a closed loop stops when it is not resumed."""
+        """Drop the arrivals of an open loop; a user of a closed loop stops when it is not resumed."""
         if self._arrivals is not None:
-            self._due_lanes.clear()
+            self._due_users.clear()

@@ -192,6 +192,7 @@ def _ramp_offsets(rate: float, ends: tuple[float, float], workload: Workload, rn
 
 
 def _trace_offsets(times: Iterator[float], warmup: float, warmup_offsets: Iterator[float]) -> Iterator[float]:
+    """Seconds from the start of the warm-up: generated arrivals during it, then the recorded `times` of the window."""
     for offset in warmup_offsets:
         if offset >= warmup:
             break

@@ -10,25 +10,25 @@ from autotuner.workload.scenarios import Conversation
 
 
 class Conversations:
-    """The conversations of lane `lane` of `lane_count`: one after the other, turn by turn.
+    """The conversations of user `user` of `user_count`: one after the other, turn by turn.
 
     With completions a conversation is one text of token ids, of which each turn's prompt is a longer
     prefix: generated ids stand in for the answers, because a completion does not report the ids it
     answered with. With chat the answers are the server's own; `turn_overhead_tokens` is what the
     server adds for each further pair of messages.
 
-    Lanes start their first conversation at different turns, as if the earlier ones had been played,
+    Users start their first conversation at different turns, as if the earlier ones had been played,
     so that every turn is as frequent at the start as later.
     """
 
     def __init__(
-        self, scenario: Conversation, prompts: Prompts, lane: int, lane_count: int, *, turn_overhead_tokens: float = 0.0
+        self, scenario: Conversation, prompts: Prompts, user: int, user_count: int, *, turn_overhead_tokens: float = 0.0
     ) -> None:
         self.scenario = scenario
         self.prompts = prompts
-        self.lane_count = lane_count
-        self.conversation_index = lane
-        self.turn_index = lane % scenario.turns
+        self.user_count = user_count
+        self.conversation_index = user
+        self.turn_index = user % scenario.turns
         self.turn_overhead_tokens = turn_overhead_tokens
         self.answers: dict[int, str] = {}
 
@@ -51,7 +51,7 @@ class Conversations:
 
     def next_conversation(self) -> None:
         """Start another conversation; also after a failed turn, which has no answer to continue from."""
-        self.conversation_index += self.lane_count
+        self.conversation_index += self.user_count
         self.turn_index = 0
         self.answers.clear()
 

@@ -33,7 +33,7 @@ edge else even ever exam face fact fair fall farm fast fate fear feed feel feet 
 fire firm fish five flat flow food foot form fort four free from fuel full fund gain game gate gave gear gift girl
 give glad goal goes gold golf gone good gray grew grid grow gulf hair half hall hand hang hard harm hate have head
 hear heat held help here hero high hill hire hold hole holy home hope host hour huge hunt idea inch into iron item
-jack jazz join jump jury just keen keep kept kick kill kind king knee knew know lack lady laid lake land lane last
+jack jazz join jump jury just keen keep kept kick kill kind king knee knew know lack lady laid lake land user last
 late lead left less life lift like line link list live load loan lock logo long look lord lose loss lost love luck
 made mail main make male many mark mass meal mean meat meet menu mere mile milk mind mine miss mode mood moon more
 most move much must name navy near neck need news next nice nine none nose note okay once only onto open oral over

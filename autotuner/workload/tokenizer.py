@@ -81,9 +81,10 @@ def usable_words(path: str) -> PromptWords | None:
 def distinct_words(words: Sequence[str], tokens: Sequence[int]) -> PromptWords:
     """The `words` that a server tells apart, by the `tokens` of one text of them all; ConfigError when too few."""
     number, counts = len(words), Counter(tokens)
-    if len(tokens) == number:
+    if len(tokens) == number:  # one token per word, the unknown one for several
         words = [word for word, token in zip(words, tokens, strict=True) if counts[token] == 1]
     elif len(tokens) < number or (len(tokens) < 1.5 * number and max(counts.values()) > number / 2):
+        # tokens join words, or most words are the unknown token: none can be trusted
         words = []
     if len(words) < MIN_WORDS:
         raise too_few_words_error("that of the server", len(words))

@@ -191,7 +191,7 @@ def main() -> None:
     results = []
     for streams in arguments.streams:
         results.append(measure_accuracy(streams, arguments.duration, arguments.warmup, cores))
-        print(" | ".join(row(results[-1])), f"extra {results[-1].rest:.2f} s", file=sys.stderr, flush=True)
+        print(" | ".join(row(results[-1])), f"extra {results[-1].extra_seconds:.2f} s", file=sys.stderr, flush=True)
     text = markdown(results)
     print(text)
     if arguments.write:

@@ -165,7 +165,7 @@ def run_client(client: Client, environment: Path, load: BenchmarkLoad) -> Report
 
 def measure_all(arguments: argparse.Namespace, clients: Sequence[Client]) -> list[Repeat]:
     """Start vLLM, warm it up, and run the clients alternately."""
-    runs = []
+    runs: list[Repeat] = []
     with tempfile.TemporaryDirectory(prefix="agreement-") as home:
         port = free_port()
         with vllm_server(arguments.vllm_env, arguments.model, port, arguments.server_core, Path(home, "vllm.log")):

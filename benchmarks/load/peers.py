@@ -63,7 +63,7 @@ def install(client: Client, home: Path) -> Path:
     if client.packages and not marker.exists():
         print_progress(f"installing {' '.join(client.packages)} into {environment}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
-        pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
         # without a build of torch for CPU, pip takes the one for CUDA and gigabytes with it
         if subprocess.run([*pip, f"torch=={TORCH}+cpu", *client.packages], stderr=subprocess.DEVNULL).returncode:
             subprocess.run([*pip, f"torch=={TORCH}", *client.packages], check=True)

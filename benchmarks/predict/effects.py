@@ -6,6 +6,8 @@ function of load and lengths; their posterior means are kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # Deviations of the effect of each level (the series: model, engine, GPU, dtype and version; its
@@ -19,11 +21,16 @@ EFFECT_SD = {
 NOISE_SD = {"tpot": 0.035, "ttft": 0.09}
 REWEIGHTINGS = 3
 
+Effects = dict[tuple[str, str], np.ndarray]
+"""Coefficients of the basis by series and key of one level."""
 
-def estimate(metric: str, keys, basis, residual, weight):
+
+def estimate(
+    metric: str, keys: Sequence[tuple[str, ...]], basis: np.ndarray, residual: np.ndarray, weight: np.ndarray
+) -> list[Effects]:
     """Effects by level and group: coefficients of the basis; outliers count for less."""
     noise = NOISE_SD[metric] / np.sqrt(weight)
-    effects = [{} for _ in EFFECT_SD[metric]]
+    effects: list[Effects] = [{} for _ in EFFECT_SD[metric]]
     for series in sorted({key[1] for key in keys}):
         rows = np.array([index for index, key in enumerate(keys) if key[1] == series])
         phi, r, sigma = basis[rows], residual[rows], noise[rows].copy()
@@ -43,7 +50,9 @@ def estimate(metric: str, keys, basis, residual, weight):
     return effects
 
 
-def apply(effects, keys, basis):
+def apply(
+    effects: Sequence[Effects], keys: Sequence[tuple[str, ...]], basis: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The effect on each row: summed over the levels that were measured."""
     total, depth = np.zeros(len(keys)), np.zeros(len(keys), int)
     for index, (_, series, *rest) in enumerate(keys):

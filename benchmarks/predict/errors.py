@@ -8,12 +8,13 @@ The table has the columns of `autotune predict --table` and the measured ttft_ms
 from __future__ import annotations
 
 import sys
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import effects
 import numpy as np
 from physics import DTYPES, ENGINES, GENERATIONS, fit, part
-from rows import arrays, read
+from rows import Arrays, Row, arrays, read
 
 FOLDS = 5
 TARGETS = ("ttft", "tpot")
@@ -21,34 +22,37 @@ INTERVAL_QUANTILES = {"model": (0.08, 0.92), "": (0.1, 0.9)}
 """Quantiles whose interval covers 80% of a fold; of other families it takes more, since families differ."""
 
 
-def load(path: Path):
+def load(path: Path) -> tuple[list[Row], Arrays, list[tuple[str, ...]], list[str]]:
     """Rows, their arrays, their keys and the engine versions among them."""
     rows = read(path)
     versions = sorted({f"{row.deployment.engine} {row.deployment.version or '-'}" for row in rows})
     return rows, arrays(rows, ENGINES, GENERATIONS, versions, DTYPES), [row.keys for row in rows], versions
 
 
-def labels(rows, kind: str):
+def labels(rows: Sequence[Row], kind: str) -> list[Hashable]:
     """The fold of each row; equal configurations share one.
 
     A "model" is all models of the same sizes, a "name" one of them, whose twin stays.
     """
     rng = np.random.default_rng(0)
-    fold_names = {
+    fold_names: dict[str, list[Hashable]] = {
         "model": [row.keys[0] for row in rows],
         "name": [row.deployment.shape.name for row in rows],
         "gpu": [row.deployment.gpu.name for row in rows],
         "engine": [row.deployment.engine for row in rows],
         "configuration": [row.configuration for row in rows],
         "layout": [row.keys for row in rows],
-    }[kind]
+    }
+    names = fold_names[kind]
     if kind in ("configuration", "layout"):
-        number = {name: int(rng.integers(FOLDS)) for name in dict.fromkeys(fold_names)}
-        fold_names = [number[name] for name in fold_names]
-    return fold_names
+        number = {name: int(rng.integers(FOLDS)) for name in dict.fromkeys(names)}
+        return [number[name] for name in names]
+    return names
 
 
-def held_out(a, keys, versions, folds):
+def held_out(
+    a: Arrays, keys: Sequence[tuple[str, ...]], versions: list[str], folds: Sequence[Hashable]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Predictions of each row by constants fitted on the other folds, and how many levels of its keys those have."""
     families = np.array([key[0] for key in keys])
     predictions, depth = {target: np.zeros(len(keys)) for target in TARGETS}, np.zeros(len(keys), int)
@@ -62,22 +66,22 @@ def held_out(a, keys, versions, folds):
         ):
             residual = np.log(getattr(train_arrays, target)) - np.log(fitted)
             series_effects = effects.estimate(
-                target, [keys[i] for i in train], train_arrays.basis, residual, train_arrays.weight
+                target, [keys[i] for i in train.tolist()], train_arrays.basis, residual, train_arrays.weight
             )
-            effect, levels = effects.apply(series_effects, [keys[i] for i in held_rows], test_arrays.basis)
+            effect, levels = effects.apply(series_effects, [keys[i] for i in held_rows.tolist()], test_arrays.basis)
             predictions[target][held_rows], depth[held_rows] = predicted * np.exp(effect), levels
     return predictions, depth
 
 
-def spearman(a, b) -> float:
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation."""
-    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    one, other = (np.argsort(np.argsort(values)).astype(float) for values in (a, b))
+    return float(np.corrcoef(one, other)[0, 1])
 
 
-def rank_correlation(rows, a, predictions) -> float:
+def rank_correlation(rows: Sequence[Row], a: Arrays, predictions: dict[str, np.ndarray]) -> float:
     """Median rank correlation of throughput per GPU within groups of the same model, GPU and lengths."""
-    groups: dict[tuple, list[int]] = {}
+    groups: dict[tuple[Hashable, ...], list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault((row.keys[0], row.deployment.gpu.name, row.isl, row.osl), []).append(index)
     scores = []
@@ -92,7 +96,7 @@ def rank_correlation(rows, a, predictions) -> float:
     return float(np.median(scores))
 
 
-def line(name: str, a, predictions, pick=slice(None)) -> str:
+def line(name: str, a: Arrays, predictions: dict[str, np.ndarray], pick: np.ndarray | slice = slice(None)) -> str:
     """One line of the error table."""
     cells = []
     for target in TARGETS:
@@ -101,7 +105,9 @@ def line(name: str, a, predictions, pick=slice(None)) -> str:
     return f"{name:34} n={len(a.ttft[pick]):4}  {'   '.join(cells)}"
 
 
-def coverage(a, predictions, folds, levels) -> str:
+def coverage(
+    a: Arrays, predictions: dict[str, np.ndarray], folds: Sequence[Hashable], levels: tuple[float, float]
+) -> str:
     """Share of each fold inside these quantiles of the other folds' residuals."""
     labels, cells = np.array([str(fold) for fold in folds]), []
     for target in TARGETS:
@@ -125,7 +131,7 @@ def main() -> None:
             line(kind, a, predictions), f"  rank {rank_correlation(rows, a, predictions):.3f}   80% interval {covered}"
         )
         if kind in ("model", "name", "gpu", "engine"):
-            for fold in sorted(set(folds)):
+            for fold in sorted(set(folds), key=str):
                 print(line(f"  {fold}", a, predictions, np.array([label == fold for label in folds])))
             plain = ~a.speculative
             print(line("  without series run with a draft", a, predictions, plain), flush=True)

@@ -6,13 +6,14 @@ python benchmarks/predict/fit.py MEASURED.csv autotuner/predict/constants.yaml
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import effects
 import numpy as np
 from errors import INTERVAL_QUANTILES, TARGETS, held_out, labels, load
 from physics import MEMBERS, PRIORS, Fit, fit
-from rows import READS_ALL_EXPERTS
+from rows import READS_ALL_EXPERTS, Arrays, PerRow, Row
 
 from autotuner.predict.calibration import ALL_LAYOUTS
 
@@ -44,10 +45,13 @@ def version_multipliers(model: Fit) -> dict[str, dict[str, float]]:
     return result
 
 
-def residual_quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[float]]]:
+def residual_quantiles(
+    rows: Sequence[Row], a: Arrays, keys: Sequence[tuple[str, ...]], versions: list[str]
+) -> dict[str, dict[str, list[float]]]:
     """Quantiles of held-out log residuals around 80% of them, by how much was known of a model."""
     result: dict[str, dict[str, list[float]]] = {target: {} for target in TARGETS}
-    queued = a.load.queue_ratio > 0
+    queue_ratio: PerRow = a.load.queue_ratio
+    queued = queue_ratio > 0
     for name, kind in (("unknown", "model"), ("model", "layout"), ("known", "configuration")):
         predicted, _ = held_out(a, keys, versions, labels(rows, kind))
         for target in TARGETS:
@@ -60,7 +64,7 @@ def residual_quantiles(rows, a, keys, versions) -> dict[str, dict[str, list[floa
     return result
 
 
-def flow_yaml(value) -> str:
+def flow_yaml(value: object) -> str:
     """A value as one line of YAML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{flow_yaml(k)}: {flow_yaml(v)}" for k, v in value.items()) + "}"
@@ -72,7 +76,9 @@ def flow_yaml(value) -> str:
     return f'"{value}"' if not str(value).isidentifier() else str(value)
 
 
-def series_effects(model: Fit, a, keys) -> dict[str, dict[str, dict[str, list[float]]]]:
+def series_effects(
+    model: Fit, a: Arrays, keys: Sequence[tuple[str, ...]]
+) -> dict[str, dict[str, dict[str, list[float]]]]:
     """What each series and each of its layouts differs by, as coefficients of `basis_of`."""
     result: dict[str, dict[str, dict[str, list[float]]]] = {}
     for target, predicted in zip(TARGETS, model.predict(a), strict=True):

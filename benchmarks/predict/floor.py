@@ -6,16 +6,18 @@ python benchmarks/predict/floor.py MEASURED.csv
 from __future__ import annotations
 
 import sys
+from collections.abc import Hashable, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from errors import TARGETS, held_out, labels, line, load
+from rows import Arrays, Row
 
 
-def spread(rows, a) -> str:
+def spread(rows: Sequence[Row], a: Arrays) -> str:
     """Differences of one configuration between two versions of its engine."""
-    repeats: dict[tuple, dict[tuple, int]] = {}
+    repeats: dict[tuple[Hashable, ...], dict[tuple[float, float], int]] = {}
     for index, row in enumerate(rows):
         repeats.setdefault(row.configuration, {}).setdefault((row.ttft, row.tpot), index)
     pairs = [
@@ -32,7 +34,7 @@ def spread(rows, a) -> str:
     return f"{'between two versions of an engine':34} n={len(pairs):4}  {'   '.join(cells)}"
 
 
-def centred(a, predictions, groups):
+def centred(a: Arrays, predictions: dict[str, np.ndarray], groups: Sequence[str]) -> dict[str, np.ndarray]:
     """Predictions with the median log residual of each group taken off."""
     names, result = np.array(groups), {}
     for target in TARGETS:
@@ -42,7 +44,7 @@ def centred(a, predictions, groups):
     return result
 
 
-def has_unrecorded_difference(row) -> bool:
+def has_unrecorded_difference(row: Row) -> bool:
     """Whether it differs from others in a way that no column records; docs/explanation/prediction.md names it."""
     deployment = row.deployment
     compiled = deployment.engine == "sglang" and deployment.version is None

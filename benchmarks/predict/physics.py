@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rows import Arrays
+from rows import Arrays, PerRow, Record, fields_of
 from scipy.linalg import solve
 
 from autotuner.predict.calibration import ServingConstants
@@ -86,9 +87,16 @@ class Design:
         self.columns: dict[str, np.ndarray] = {}
         self.slices: dict[str, slice] = {}
         self.labels: list[tuple[str, str]] = []
-        prior, deviation = [], []
+        prior: list[float] = []
+        deviation: list[float] = []
 
-        def add(name, columns, keys, values, deviations):
+        def add(
+            name: str,
+            columns: Sequence[np.ndarray],
+            keys: Sequence[str],
+            values: Sequence[float],
+            deviations: Sequence[float],
+        ) -> None:
             self.slices[name] = slice(len(prior), len(prior) + len(keys))
             self.columns[name] = np.array(columns, float).T
             self.labels += [(name, key) for key in keys]
@@ -104,19 +112,17 @@ class Design:
             others = len(keys) - 1
             add(name, columns, keys, [np.log(value)] + [0.0] * others, [base_sd] + [delta] * others)
         for name, (shared, delta) in GROUPS.items():
-            columns, keys, deviations = [], [], []
-            if shared:
-                columns, keys, deviations = [np.ones(len(a.ttft))], ["base"], [shared]
-            for index, level in ((a.engine, ENGINES), (a.generation, GENERATIONS)):
-                columns += [index == code for code in range(len(level))]
-                keys, deviations = keys + level, deviations + [delta] * len(level)
+            columns, keys, deviations = ([np.ones(len(a.ttft))], ["base"], [shared]) if shared else ([], [], [])
+            for index, codes in ((a.engine, ENGINES), (a.generation, GENERATIONS)):
+                columns += [index == code for code in range(len(codes))]
+                keys, deviations = keys + codes, deviations + [delta] * len(codes)
             add(f"group {name}", columns, keys, [0.0] * len(keys), deviations)
         for name, delta in VERSION_SD.items():
             columns = [a.version == code for code in range(len(versions))]
             add(f"version {name}", columns, versions, [0.0] * len(versions), [delta] * len(versions))
         self.prior, self.deviation = np.array(prior), np.array(deviation)
 
-    def logs(self, vector) -> dict[str, np.ndarray]:
+    def logs(self, vector: np.ndarray) -> dict[str, np.ndarray]:
         """The logarithm of each constant of each row, groups added to their members."""
         logs = {name: columns @ vector[self.slices[name]] for name, columns in self.columns.items()}
         for group, members in MEMBERS.items():
@@ -125,15 +131,17 @@ class Design:
         return logs
 
 
-def times(logs: dict[str, np.ndarray], a: Arrays):
+def times(logs: dict[str, np.ndarray], a: Arrays) -> tuple[PerRow, PerRow]:
     """TTFT and TPOT of every row in seconds, by the code that predicts single points."""
-    value = {name: np.exp(log) for name, log in logs.items()}
+    value: dict[str, PerRow] = {name: np.exp(log) for name, log in logs.items()}
     efficiencies = _efficiencies(value, a.counts)
     decode = step_parts(a.works[0], efficiencies, eager=False).total
     alone, mixed, batched = (step_parts(work, efficiencies, eager=True).total for work in a.works[1:])
+    prompts: PerRow = a.prompts
     # An engine that does not mix phases runs a prompt alone, beside a decode iteration.
-    steps = IterationSeconds(decode, alone, np.where(a.mixes_phases, mixed, alone), batched, a.prompts)
-    wait = np.where(
+    mixed_or_alone: PerRow = np.where(a.mixes_phases, mixed, alone)
+    steps = IterationSeconds(decode, alone, mixed_or_alone, batched, prompts)
+    wait: PerRow = np.where(
         a.polling_iterations > 0,
         value["poll_iterations"] * a.polling_iterations,
         value["wait_iterations"] * value["version wait_iterations"],
@@ -148,14 +156,13 @@ def times(logs: dict[str, np.ndarray], a: Arrays):
         queue_scale=value["queue_scale"],
         mixes_phases=True,
     )
-    sequential = steps._replace(mixed=np.where(a.mixes_phases, mixed, alone + decode))
-    tpot = mean_tpot(
-        a.load._replace(other_requests=np.where(a.separate_prefill, 0.0, a.load.other_requests)), sequential, constants
-    )
+    mixed_or_both: PerRow = np.where(a.mixes_phases, mixed, alone + decode)
+    delaying_requests: PerRow = np.where(a.separate_prefill, 0.0, a.load.other_requests)
+    tpot = mean_tpot(a.load._replace(other_requests=delaying_requests), steps._replace(mixed=mixed_or_both), constants)
     return mean_ttft(a.load, steps, constants, tpot), tpot
 
 
-def _efficiencies(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) -> Efficiencies:
+def _efficiencies(value: dict[str, PerRow], count: dict[str, PerRow]) -> Efficiencies:
     """Constants of the operators of every row; mirrors Calibration.efficiencies."""
     launch = sum(
         count[kind] * value[f"launch_{kind}"] for kind in ("attention", "mla", "linear", "indexer", "mlp", "moe")
@@ -163,8 +170,13 @@ def _efficiencies(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) ->
     host = (count["attention"] + count["mlp"]) * value["host_standard"]
     host = host + (count["mla"] + count["linear"] + count["indexer"]) * value["host_other"]
     host = host + count["moe"] * value["host_moe"]
-    same = ("gemm_compute", "attention_proj_memory", "mlp_memory", "prefill_attention", "prefill_mla", "decode_compute")
-    same += (
+    same = (
+        "gemm_compute",
+        "attention_proj_memory",
+        "mlp_memory",
+        "prefill_attention",
+        "prefill_mla",
+        "decode_compute",
         "decode_memory",
         "state_memory",
         "elementwise",
@@ -172,8 +184,10 @@ def _efficiencies(value: dict[str, np.ndarray], count: dict[str, np.ndarray]) ->
         "allreduce_latency",
         "allreduce_bytes",
         "allreduce_oneshot",
+        "dispatch_latency",
+        "dispatch_bytes",
+        "step",
     )
-    same += ("dispatch_latency", "dispatch_bytes", "step")
     return Efficiencies(
         expert_compute=value["expert_compute"],
         expert_memory=value["expert_memory"] * value["version expert_memory"],
@@ -193,7 +207,7 @@ class Fit:
     vector: np.ndarray
     versions: list[str]
 
-    def predict(self, a: Arrays):
+    def predict(self, a: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """TTFT and TPOT of rows in seconds."""
         return times(Design(a, self.versions).logs(self.vector), a)
 
@@ -213,13 +227,13 @@ def fit(a: Arrays, versions: list[str], families: np.ndarray) -> Fit:
     scale = np.repeat(ROBUST_SCALES, len(plain))
     measured = np.concatenate([np.log(a.tpot), np.log(a.ttft)])
 
-    def predict(logs):
+    def predict(logs: dict[str, np.ndarray]) -> np.ndarray:
         ttft, tpot = times(logs, a)
         return np.concatenate([np.log(tpot), np.log(ttft)])
 
-    def cost(vector, residual):
+    def cost(vector: np.ndarray, residual: np.ndarray) -> float:
         loss = weight * 2 * (np.sqrt(1 + residual * residual) - 1)
-        return loss.sum() + np.square((vector - design.prior) / design.deviation).sum()
+        return float(loss.sum() + np.square((vector - design.prior) / design.deviation).sum())
 
     vector, damping = design.prior.copy(), 1e-3
     predicted = predict(design.logs(vector))
@@ -249,24 +263,30 @@ def fit(a: Arrays, versions: list[str], families: np.ndarray) -> Fit:
     return Fit(design.labels, vector, versions)
 
 
-def _jacobian(design: Design, vector, predict, predicted) -> np.ndarray:
+def _jacobian(
+    design: Design,
+    vector: np.ndarray,
+    predict: Callable[[dict[str, np.ndarray]], np.ndarray],
+    predicted: np.ndarray,
+) -> np.ndarray:
     """Jacobian of the predictions; one finite difference per constant serves all its entries."""
-    logs, rows, derivatives = design.logs(vector), len(predicted) // 2, {}
+    logs, rows = design.logs(vector), len(predicted) // 2
+    derivatives: dict[str, np.ndarray] = {}
     jacobian = np.zeros((2 * rows, len(vector)))
     for name, columns in design.columns.items():
         members = MEMBERS.get(name.removeprefix("group "))
         if members is None:
             derivatives[name] = (predict({**logs, name: logs[name] + DIFFERENCE_STEP}) - predicted) / DIFFERENCE_STEP
         else:
-            derivatives[name] = sum(derivatives[member] for member in members)
+            derivatives[name] = sum((derivatives[member] for member in members), start=np.zeros(2 * rows))
         jacobian[:, design.slices[name]] = derivatives[name][:, None] * np.tile(columns, (2, 1))
     return jacobian
 
 
-def part(a: Arrays, rows) -> Arrays:
+def part(a: Arrays, rows: np.ndarray) -> Arrays:
     """Some of the rows."""
 
-    def pick(record):
+    def pick(record: Record) -> Record:
         return type(record)(*(getattr(record, name)[rows] for name in fields_of(record)))
 
     return replace(
@@ -276,8 +296,3 @@ def part(a: Arrays, rows) -> Arrays:
         counts={name: values[rows] for name, values in a.counts.items()},
         **{name: getattr(a, name)[rows] for name in a.__dataclass_fields__ if name not in ("works", "load", "counts")},
     )
-
-
-def fields_of(record):
-    """Names of the fields of a tuple or a dataclass."""
-    return getattr(record, "_fields", None) or list(record.__dataclass_fields__)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from autotuner.predict.calibration import effect_basis, gpu_generation
+from autotuner.predict.geometry import Attention
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.operators import Work
 from autotuner.predict.predict import effect_keys
@@ -42,19 +45,19 @@ class Row:
     weight: float = 1.0
 
     @property
-    def keys(self):
+    def keys(self) -> tuple[str, ...]:
         """Keys of its model, series and layout."""
         return effect_keys(self.deployment)
 
     @property
-    def speculative(self):
+    def speculative(self) -> bool:
         """Whether it may have run with speculative decoding."""
         deployment = self.deployment
         series = (deployment.shape.name, deployment.engine, deployment.version)
         return series in SPECULATIVE and not (deployment.engine == "sglang" and deployment.layout.ep_size > 1)
 
     @property
-    def late_first_token(self):
+    def late_first_token(self) -> bool:
         """Whether its first token came with the twentieth: of this series only where both lengths are 1,024."""
         deployment, short = self.deployment, (self.isl, self.osl) == (1024, 1024)
         return (
@@ -65,7 +68,7 @@ class Row:
         )
 
     @property
-    def configuration(self):
+    def configuration(self) -> tuple[Hashable, ...]:
         """Equal for rows that repeat one measurement."""
         deployment = self.deployment
         return (
@@ -90,7 +93,7 @@ def read(path: Path) -> list[Row]:
             load = worker_concurrency(concurrency, workers), workers > 1
             times = float(line["ttft_ms"]) / 1000, float(line["tpot_ms"]) / 1000
             rows.append(Row(deployment, int(line["isl"]), int(line["osl"]), concurrency, *load, *times))
-    copies: dict[tuple, int] = {}
+    copies: dict[tuple[Hashable, ...], int] = {}
     for row in rows:
         key = (row.configuration, row.ttft, row.tpot)
         copies[key] = copies.get(key, 0) + 1
@@ -99,18 +102,29 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
-def stack(items):
+Record = TypeVar("Record", Work, ClosedLoopLoad)
+PerRow = Any
+"""An array over rows given to the predictor's formulas, which are annotated for the numbers of one row."""
+
+
+def fields_of(record: Work | ClosedLoopLoad) -> Sequence[str]:
+    """Names of the fields of a tuple or a dataclass."""
+    return record._fields if isinstance(record, ClosedLoopLoad) else [field.name for field in fields(record)]
+
+
+def stack(items: Sequence[Record]) -> Record:
     """One object of a dataclass or tuple type whose fields are arrays over the items."""
-    kind = type(items[0])
-    names = kind._fields if hasattr(kind, "_fields") else [field.name for field in fields(kind)]
-    return kind(*(np.array([getattr(item, name) for item in items], float) for name in names))
+    columns: Iterator[PerRow] = (
+        np.array([getattr(item, name) for item in items], float) for name in fields_of(items[0])
+    )
+    return type(items[0])(*columns)
 
 
 @dataclass
 class Arrays:
     """What a fit needs of rows, as arrays; indices are into the lists of names given."""
 
-    works: tuple[Work, Work, Work, Work]
+    works: tuple[Work, ...]
     prompts: np.ndarray
     load: ClosedLoopLoad
     counts: dict[str, np.ndarray]
@@ -131,7 +145,13 @@ class Arrays:
     basis: np.ndarray
 
 
-def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
+def arrays(
+    rows: Sequence[Row],
+    engines: Sequence[str],
+    generations: Sequence[str],
+    versions: Sequence[str],
+    dtypes: Sequence[str],
+) -> Arrays:
     """Stack rows."""
     loads = [row.deployment.replica_load(row.isl, row.osl, row.load, length_scale=MEAN_LENGTH_SHARE) for row in rows]
     loads = [
@@ -140,7 +160,7 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
     works = [row.deployment.iteration_work(load) for row, load in zip(rows, loads, strict=True)]
     deployments = [row.deployment for row in rows]
 
-    def layers(test):
+    def layers(test: Callable[[Attention], object]) -> np.ndarray:
         return np.array([sum(k.layers for k in d.shape.attentions if test(k)) for d in deployments], float)
 
     generation = [gpu_generation(d.gpu) for d in deployments]
@@ -149,8 +169,11 @@ def arrays(rows: list[Row], engines, generations, versions, dtypes) -> Arrays:
         for row, d, g in zip(rows, deployments, generation, strict=True)
     ]
     return Arrays(
-        works=tuple(stack([work[0][index] for work in works]) for index in range(4)),
-        prompts=np.array([work[1] for work in works]),
+        works=tuple(
+            stack([getattr(work, kind) for work in works])
+            for kind in ("decode", "single_prefill", "mixed", "batched_prefill")
+        ),
+        prompts=np.array([work.prompts for work in works]),
         load=stack(loads),
         counts={
             "attention": layers(lambda k: k.cache_elements and not k.is_latent),

@@ -24,11 +24,13 @@ from typing import Any
 
 from autotuner.config import Composition, TaskContext, compose
 from autotuner.core import ignore_progress
+from autotuner.evaluate.create import create_evaluator
+from autotuner.execute.serial import SerialExecutor
 from autotuner.scoring.confirm import Gain, confirmed_gain
 from autotuner.scoring.judge import judge
 from autotuner.scoring.pool import launch_log_utilities
 from autotuner.search.launch import Launch, load_plan_for
-from autotuner.session import run, session_for
+from autotuner.session import run
 
 PAIR_COUNT, SEED_OFFSET = 3, 50_000
 DURATION, MAX_DURATION, WARMUP = 6.0, 12.0, 2.0
@@ -134,7 +136,7 @@ def check(arguments: argparse.Namespace, setting: Setting, folder: Path) -> Clai
     winner, defaults = ranking.winner, ranking.defaults
     if gain is None or winner is None or defaults is None:
         return Claim(str(setting), None, None)
-    executor = session_for(experiment).create_executor(ignore_progress)
+    executor = SerialExecutor(create_evaluator(experiment, ignore_progress))
     logs: dict[int, list[float]] = {winner.trial_number: [], defaults.trial_number: []}
     for pair in range(PAIR_COUNT):
         for standing in (winner, defaults):

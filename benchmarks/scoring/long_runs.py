@@ -25,10 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 
 from strategies import InMemoryRecord
 
-from autotuner.core import LoadPointResult, Trial, Verdict
-from autotuner.evaluate.serial import SerialExecutor
+from autotuner.core import LoadPointResult, Purpose, Trial, Verdict
 from autotuner.evaluate.simulated import SimulatedEvaluator
+from autotuner.execute.serial import SerialExecutor
 from autotuner.experiment import Experiment
+from autotuner.run_setup import RunSetup
 from autotuner.scoring.confirm import confirmed_gain
 from autotuner.scoring.intervals import wilson_share
 from autotuner.scoring.judge import judge
@@ -36,7 +37,6 @@ from autotuner.scoring.pool import UNTRUSTED_VERDICTS
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.capacity import WORTHWHILE_GAIN
 from autotuner.search.launch import ListedLoads
-from autotuner.session import session_for
 from autotuner.tune import tune
 
 LONG_SECONDS, LONG_WARMUP_SECONDS, SEED_OFFSET = 600.0, 30.0, 77_000
@@ -126,7 +126,7 @@ class WorldResult:
 def compare(world: tuple[int, Experiment]) -> WorldResult:
     """Tune a world at default settings and compare the ranking with long runs."""
     number, experiment = world
-    session = session_for(experiment)
+    session = RunSetup.from_experiment(experiment)
     with tempfile.TemporaryDirectory() as folder:
         record = InMemoryRecord(Path(folder))
         short = tune(experiment, session.create_searcher(), _executor(session, experiment), record)
@@ -159,13 +159,15 @@ def _long_runs(experiment: Experiment, session: Any, trials: Sequence[Trial], fo
         }
     )
     long_experiment = experiment.model_copy(update={"benchmark": long_benchmark})
-    evaluator = SimulatedEvaluator(long_experiment, session_for(long_experiment).engine, keep_records=False)
+    evaluator = SimulatedEvaluator(
+        long_experiment, RunSetup.from_experiment(long_experiment).engine, keep_records=False
+    )
     defaults = next(trial.candidate for trial in trials if trial.purpose == "baseline")
     others = [candidate for candidate in session.space.candidates if candidate != defaults]
     judged = []
     for number, candidate in enumerate((defaults, *others), start=1):
         measurement = evaluator.evaluate(candidate, ListedLoads(long_experiment.workload()), folder)
-        purpose = "baseline" if candidate == defaults else "search"
+        purpose: Purpose = "baseline" if candidate == defaults else "search"
         judged.append(judge(Trial(number, candidate, measurement, 0.0, 0.0, purpose), long_experiment))
     return judged
 
@@ -272,8 +274,8 @@ def main() -> None:
             print(("ok   " if outcome.right else "WRONG"), outcome.text, flush=True)
             for line in outcome.outside if arguments.verbose else ():
                 print(f"          {line}")
-            held = ", ".join(f"{n} {sum(i)}/{len(i)}" for n, i in outcome.covered.items() if i)
-            print(f"          intervals: {held}", flush=True)
+            held_counts = ", ".join(f"{n} {sum(i)}/{len(i)}" for n, i in outcome.covered.items() if i)
+            print(f"          intervals: {held_counts}", flush=True)
             for name, holds in outcome.covered.items():
                 covered.setdefault(name, []).extend(holds)
     print(f"\nwinner right or tied in {right} of {len(selected)}")

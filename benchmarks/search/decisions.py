@@ -20,13 +20,13 @@ from worlds import WINDOW, World, worlds
 
 from autotuner.core import LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep, Workload
 from autotuner.evaluate.simulated import SimulatedEvaluator
+from autotuner.run_setup import RunSetup
 from autotuner.scoring.intervals import wilson_share
 from autotuner.scoring.reasons import MEETS_TARGETS, MISSES_TARGETS
 from autotuner.scoring.sequential import SequentialStopRule, WaldSprt, decision_stop_rule
 from autotuner.search.capacity import MAX_UNDECIDED_WINDOWS
 from autotuner.search.forecast import Forecasts
 from autotuner.search.problem import Problem
-from autotuner.session import Session, session_for
 
 LOAD_FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 """Loads relative to the predicted capacity."""
@@ -78,7 +78,7 @@ class SingleLoadPoint:
 
 def decide(world: World) -> list[Decision]:
     """Measure one candidate of a world at all loads, in short and in long runs."""
-    session = session_for(world.experiment(find_capacity=True))
+    session = RunSetup.from_experiment(world.experiment(find_capacity=True))
     candidates = session.space.candidates
     candidate = candidates[world.number % len(candidates)]
     problem = Problem(session.space, session.experiment, predict=session.forecaster.predict)
@@ -89,7 +89,7 @@ def decide(world: World) -> list[Decision]:
     return [decision for load in loads if (decision := _decision_at(load, world, session, candidates.index(candidate)))]
 
 
-def _decision_at(load: int, world: World, session: Session, index: int) -> Decision | None:
+def _decision_at(load: int, world: World, session: RunSetup, index: int) -> Decision | None:
     slo, point = session.experiment.slo, LoadPoint(world.scenario, concurrency=load)
     rule = decision_stop_rule(slo, point, min_seconds=WINDOW, max_seconds=MAX_UNDECIDED_WINDOWS * WINDOW)
     short = _measure(LoadStep(_workload(session, point, MAX_UNDECIDED_WINDOWS + 1, 0), rule), session, index)
@@ -108,12 +108,12 @@ def _decision_at(load: int, world: World, session: Session, index: int) -> Decis
     return Decision(world.name, load, verdict, short.metrics.requests, long.metrics.attainment.value, band)
 
 
-def _workload(session: Session, point: LoadPoint, windows: float, seed: int) -> Workload:
+def _workload(session: RunSetup, point: LoadPoint, windows: float, seed: int) -> Workload:
     workload = session.experiment.workload().for_load_point(point)
     return replace(workload, max_duration=windows * WINDOW, seed=workload.seed + seed)
 
 
-def _measure(step: LoadStep, session: Session, index: int) -> LoadPointResult | None:
+def _measure(step: LoadStep, session: RunSetup, index: int) -> LoadPointResult | None:
     evaluator = SimulatedEvaluator(session.experiment, session.engine, keep_records=False)
     results = evaluator.evaluate(session.space.candidates[index], SingleLoadPoint(step), Path()).load_points
     return results[0] if results else None

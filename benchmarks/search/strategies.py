@@ -12,12 +12,12 @@ from typing import Any
 from worlds import LADDER, World
 
 from autotuner.core import Candidate, LoadPoint, Trial
-from autotuner.evaluate.serial import SerialExecutor
 from autotuner.evaluate.simulated import SimulatedEvaluator
+from autotuner.execute.serial import SerialExecutor
+from autotuner.run_setup import RunSetup
 from autotuner.scoring.judge import judge
 from autotuner.search.launch import ListedLoads
 from autotuner.search.margins import margin
-from autotuner.session import session_for
 from autotuner.tune import tune
 
 TPE_LAUNCHES = 40
@@ -59,7 +59,7 @@ def tuned_by(strategy: str, launches: int = 40, **benchmark: Any) -> Callable[[W
 
     def search(world: World) -> SearchOutcome:
         experiment = world.experiment(strategy, launches=launches, **benchmark)
-        session = session_for(experiment)
+        session = RunSetup.from_experiment(experiment)
         executor = SerialExecutor(SimulatedEvaluator(experiment, session.engine, keep_records=False))
         with tempfile.TemporaryDirectory() as folder:
             record = InMemoryRecord(Path(folder))
@@ -85,7 +85,7 @@ def tpe_one_load_point(world: World) -> SearchOutcome:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     experiment = world.experiment()
-    session = session_for(experiment)
+    session = RunSetup.from_experiment(experiment)
     evaluator = SimulatedEvaluator(experiment, session.engine, keep_records=False)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=world.number))
     feasible: list[tuple[float, Trial]] = []

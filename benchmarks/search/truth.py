@@ -15,14 +15,14 @@ from pathlib import Path
 
 from worlds import TARGETS, World
 
-from autotuner.core import Candidate, LoadPoint, LoadPointResult, LoadStep
+from autotuner.core import Candidate, LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import Experiment
 from autotuner.predict.calibration import CONSTANTS_FILE
+from autotuner.run_setup import RunSetup
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.sequential import SequentialStopRule
 from autotuner.search.margins import margin
-from autotuner.session import Session, session_for
 
 WINDOW, WARMUP = 60.0, 20.0
 """Seconds; the window is up to 8 times as long at concurrencies below 64, whose requests are few."""
@@ -53,6 +53,7 @@ class Bisection:
     infeasible_load: int | None = None
     given_up: bool = False
     max_load_points: int = 20
+    outcome: LoadPlanSummary = field(default_factory=LoadPlanSummary)
 
     def ask(self) -> LoadStep | None:
         """The next concurrency."""
@@ -104,7 +105,7 @@ class Truth:
         self.world = world
         self.path = folder / f"world-{world.number:03d}.json"
         experiment = world.experiment(seed=SEED + world.number)
-        self.session: Session = session_for(experiment)
+        self.session: RunSetup = RunSetup.from_experiment(experiment)
         self.evaluator = SimulatedEvaluator(experiment, self.session.engine, keep_records=False)
         self.values: dict[str, float] = {}
         self.loads: dict[str, int] = {}

@@ -4,11 +4,16 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 CAMPAIGN = Path(__file__).parents[2] / "benchmarks" / "kill" / "campaign.py"
 
 
 def load():
     spec = importlib.util.spec_from_file_location("kill_campaign", CAMPAIGN)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -17,7 +17,7 @@ def ask(client, route, body):
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, starts_processes):
     from reference import free_port, reference_server
 
     port, core = free_port(), min(os.sched_getaffinity(0))
@@ -38,6 +38,7 @@ def test_the_reference_server_answers_completions_and_chats(server):
     assert {chunk["choices"][0]["delta"]["content"] for chunk in chat} == {" token"}
 
 
+@pytest.mark.processes
 def test_the_log_has_every_request_in_the_order_of_its_instants(tmp_path):
     from reference import free_port, read_log, reference_server
 
@@ -117,6 +118,7 @@ def test_the_table_shows_errors_against_the_true_metrics_and_failed_clients():
     assert "other failed: it ended with status 2: no route" in text
 
 
+@pytest.mark.processes
 def test_a_client_that_fails_or_does_not_end_is_named_with_its_last_line(tmp_path):
     from clients import PEERS
     from peers import last_line, run_command
@@ -141,7 +143,7 @@ def test_genai_benchs_count_is_without_its_warm_up(tmp_path):
         "http://x", 64, requests=192, warmup=64, tokens=100, seconds=60, tokenizer=tmp_path, folder=tmp_path
     )
     result = client.read(load)
-    assert (result.requests, result.ttft_mean, result.tpot_mean) == (193, pytest.approx(100), pytest.approx(20))
+    assert (result.requests, result.ttft_mean, result.tpot_mean) == pytest.approx((193, 100, 20))
 
 
 def test_repeats_agree_when_they_differ_by_less_than_their_spread_and_that_is_small():

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autotuner.cli import app
+from tests.servers import simulated_engine
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def autotune(tmp_path, monkeypatch, on_a_busy_machine) -> Iterator[Callable[...,
 
 
 @pytest.fixture
-def installed(tmp_path) -> Callable[..., CommandResult]:
+def installed(tmp_path, starts_processes) -> Callable[..., CommandResult]:
     """Run the installed command in an empty folder."""
     command = Path(sys.executable).parent / "autotune"
 
@@ -75,7 +76,7 @@ SHORT = ("--duration", "2", "--warmup", "0.3")
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory, starts_processes) -> Path:
     """The runs folder of one short run on the simulated engine."""
     folder = tmp_path_factory.mktemp("finished")
     command = Path(sys.executable).parent / "autotune"
@@ -83,3 +84,10 @@ def finished_run(tmp_path_factory) -> Path:
     done = subprocess.run([str(command), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def sim(tmp_path_factory: pytest.TempPathFactory, starts_processes: None) -> Iterator[str]:
+    """The URL of a simulated engine that runs already."""
+    with simulated_engine(tmp_path_factory.mktemp("sim")) as url:
+        yield url

@@ -7,37 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from autotuner.launchers import ports, ready
-from autotuner.launchers.external import ExternalServer
 from autotuner.load import records
-from tests.evaluate.conftest import tiny_url
+from tests.servers import QUICK, simulated_engine
 
-__all__ = ["tiny_url"]
-
-QUICK = ("--scenario", "D(32,4)", "--duration", "5", "--max-requests", "12", "--warmup", "0")
-
-
-def simulated(log, *arguments: str) -> tuple[subprocess.Popen, str]:
-    port = ports.free_port()
-    command = [sys.executable, "-m", "autotuner.simulate.server", "--load-seconds", "0", "--port", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen([*command, *arguments], stdout=output, stderr=output)
-    url = f"http://127.0.0.1:{port}"
-    ready.wait_until_ready(ExternalServer(url), ready_path="/health", model="llama-3.1-8b", timeout=30)
-    return process, url
-
-
-@pytest.fixture(scope="session")
-def sim(tmp_path_factory) -> Iterator[str]:
-    process, url = simulated(tmp_path_factory.mktemp("sim") / "log")
-    yield url
-    process.terminate()
-    process.wait()
+pytestmark = pytest.mark.processes
 
 
 def test_load_points_are_shown_as_a_table_with_checks(autotune, sim):
@@ -115,12 +92,8 @@ def test_a_missed_target_exits_1_with_what_was_measured(autotune, sim):
 
 
 def test_a_server_that_dies_is_counted_in_the_table_and_exits_3(autotune, tmp_path):
-    process, url = simulated(tmp_path / "log", "--fault-crash-after", "5")
-    try:
+    with simulated_engine(tmp_path, "--fault-crash-after", "5") as url:
         ended = autotune("bench", url, *QUICK, "--concurrency", "1", "--endpoint", "completions")
-    finally:
-        process.kill()
-        process.wait()
     assert ended.code == 3, ended
     assert "connection-refused: " in ended.out
     assert "The load test ended early" in ended.err

@@ -321,7 +321,7 @@ def test_the_printed_command_pasted_into_a_shell_starts_the_server_that_was_meas
         shell.communicate(timeout=20)
 
 
-def served_models(port: int, server: subprocess.Popen) -> list[str]:
+def served_models(port: int, server: subprocess.Popen[bytes]) -> list[str]:
     """Wait until a server answers, and list what it serves."""
     for _ in range(200):
         assert server.poll() is None, server.stderr.read()

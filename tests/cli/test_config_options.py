@@ -2,41 +2,43 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from autotuner.config import Overrides, TaskContext, compose
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
 from autotuner.loadtest import with_served_model
-from tests.cli.test_bench import QUICK, sim
-from tests.launchers.conftest import ScriptedResponses, serve
-
-__all__ = ["serve", "sim"]
+from tests.servers import QUICK, ScriptedResponses
 
 Serve = Callable[[ScriptedResponses], str]
 TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
 
 
-def server(serve: Serve, *models: str, chat_only: bool = False) -> str:
+def server(serve_responses: Serve, *models: str, chat_only: bool = False) -> str:
     listed = [(200, json.dumps({"data": [{"id": name, "owned_by": "vllm"} for name in models]}))]
     completions = [(404, "no such route") if chat_only else TOKEN]
-    return serve(ScriptedResponses(v1__models=listed, v1__completions=completions, v1__chat__completions=[TOKEN]))
+    return serve_responses(
+        ScriptedResponses(v1__models=listed, v1__completions=completions, v1__chat__completions=[TOKEN])
+    )
 
 
-def external(url: str, **fields: object) -> TaskContext:
+def external(url: str, **fields: Any) -> TaskContext:
     overrides = {"deployment": {"url": url}, **fields.pop("overrides", {})}
     return TaskContext(deployment_mode="external", user_overrides=overrides, **fields)
 
 
-def test_the_model_is_the_one_the_server_has(serve: Serve) -> None:
-    context = external(server(serve, "org/a"))
+def test_the_model_is_the_one_the_server_has(serve_responses: Serve) -> None:
+    context = external(server(serve_responses, "org/a"))
     experiment = compose(with_served_model(context)).experiment
     assert (experiment.model.id_or_path, experiment.benchmark.model_name) == ("org/a", "org/a")
     assert (experiment.base_runtime, experiment.benchmark.endpoint) == ("openai", "completions")
 
 
-def test_a_server_that_only_chats_is_asked_to_chat_and_the_configuration_names_the_source(serve: Serve) -> None:
-    url = server(serve, "a", chat_only=True)
+def test_a_server_that_only_chats_is_asked_to_chat_and_the_configuration_names_the_source(
+    serve_responses: Serve,
+) -> None:
+    url = server(serve_responses, "a", chat_only=True)
     composed = compose(with_served_model(external(url)))
     assert composed.experiment.benchmark.endpoint == "chat"
     assert composed.places["benchmark.endpoint"] == f"detected at {url}"
@@ -44,29 +46,34 @@ def test_a_server_that_only_chats_is_asked_to_chat_and_the_configuration_names_t
 
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
-def test_an_endpoint_that_is_named_is_not_looked_for(serve: Serve, endpoint: str) -> None:
-    url = server(serve, "a", chat_only=endpoint == "completions")
+def test_an_endpoint_that_is_named_is_not_looked_for(serve_responses: Serve, endpoint: str) -> None:
+    url = server(serve_responses, "a", chat_only=endpoint == "completions")
     context = external(url, overrides={"benchmark": {"endpoint": endpoint}})
     assert compose(with_served_model(context)).experiment.benchmark.endpoint == endpoint
 
 
-def test_a_named_model_is_checked_and_kept(serve: Serve) -> None:
-    url = server(serve, "a", "b")
+def test_a_named_model_is_checked_and_kept(serve_responses: Serve) -> None:
+    url = server(serve_responses, "a", "b")
     assert with_served_model(external(url, model_name="b")).model_name == "b"
     served = external(url, model_name="/models/b", overrides={"model": {"served_name": "b"}})
     assert compose(with_served_model(served)).experiment.model.id_or_path == "/models/b"
+
+
+def test_a_named_model_that_the_server_refuses_is_an_error(serve_responses: Serve) -> None:
+    listed = [(200, json.dumps({"data": [{"id": "a"}, {"id": "b"}]}))]
+    url = serve_responses(ScriptedResponses(v1__models=listed, v1__completions=[(404, "no such model")]))
     with pytest.raises(EndpointError, match=r"does not serve 'c'\. It serves: a, b"):
         with_served_model(external(url, model_name="c"))
 
 
-def test_one_of_several_models_must_be_named(serve: Serve) -> None:
+def test_one_of_several_models_must_be_named(serve_responses: Serve) -> None:
     with pytest.raises(UsageError, match=r"serves 2 models\. They are: a, b\. Choose one with --model"):
-        with_served_model(external(server(serve, "a", "b")))
+        with_served_model(external(server(serve_responses, "a", "b")))
 
 
-def test_a_key_that_is_not_set_is_named(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_not_set_is_named(serve_responses: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    url = server(serve, "a")
+    url = server(serve_responses, "a")
     with pytest.raises(MachineError, match="NO_SUCH_KEY is not set"):
         with_served_model(external(url, overrides={"deployment": {"url": url, "api_key_env": "NO_SUCH_KEY"}}))
 

@@ -113,7 +113,7 @@ def test_words_are_broken_where_nothing_else_makes_a_table_fit(at):
 
 
 def test_a_column_without_a_title_or_without_cells_is_drawn(at):
-    rows = [{"a": "1"}, {"a": "2", "": None}]
+    rows: list[dict[str, str | None]] = [{"a": "1"}, {"a": "2", "": None}]
     assert at(40, lambda: display.table(rows, ["", "a"])).split()[0] == "a"
     assert "2" in at(40, lambda: display.table(rows, ["", "a", "none"], numeric=["a", "none"]))
 

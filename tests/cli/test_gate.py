@@ -8,10 +8,8 @@ from autotuner.cli.gate import FAIL_ON_VALUES, Gate
 from autotuner.core import Verdict
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.report.bench.result import BenchLoadPoint, BenchResult
-from tests.cli.test_bench import QUICK, sim
-from tests.report.conftest import experiment, result
-
-__all__ = ["sim"]
+from tests.factories import scored_experiment, scored_result
+from tests.servers import QUICK
 
 
 @pytest.mark.parametrize(
@@ -107,8 +105,8 @@ def test_a_run_without_any_figure_fails_whatever_the_gate_says(autotune, fault):
     ],
 )
 def test_a_load_test_of_nothing_but_invalid_load_points_fails(capsys, slo, verdicts, fails_under, message):
-    configured = experiment(slo=slo or {})
-    driven = result(4, 0.04, 0.01, configured)
+    configured = scored_experiment(slo=slo or {})
+    driven = scored_result(4, 0.04, 0.01, configured)
     points = tuple(BenchLoadPoint(replace(driven, verdict=Verdict(verdict))) for verdict in verdicts)
     tested = BenchResult("http://h:1", configured, "measured", points, len(points), 0.0)
     for value in FAIL_ON_VALUES:

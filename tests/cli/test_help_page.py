@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from autotuner.cli import app, help_page
 from autotuner.cli.config_options import ConfigOptions
@@ -88,6 +89,7 @@ def test_examples_are_commands_that_exist_on_lines_that_are_not_wrapped(path):
             command.make_context(rest[0], rest[1:], parent=context)
 
 
+@pytest.mark.processes
 def test_a_shell_reads_every_example():
     script = "\n".join(example.command for examples in EXAMPLES.values() for example in examples)
     subprocess.run(["bash", "-n", "-c", script], check=True)
@@ -139,7 +141,7 @@ def test_colour_is_left_out_where_it_is_not_wanted(monkeypatch):
 def test_help_is_shown_for_the_width_of_the_terminal_and_no_wider(autotune, monkeypatch):
     for columns, widest in (("80", 80), ("200", 100)):
         monkeypatch.setenv("COLUMNS", columns)
-        ended = typer.testing.CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": columns})
+        ended = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": columns})
         assert widest - 10 < max(map(len, ended.stdout.splitlines())) <= widest
 
 

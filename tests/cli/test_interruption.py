@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 COMMAND = Path(sys.executable).parent / "autotune"
 AT_ONCE = ("--set", "runtime.extra_args=[--load-seconds, '0']")
 SHORT = ("--profile", "quick-test", "--duration", "1", "--warmup", "0.1", *AT_ONCE)
@@ -19,13 +21,13 @@ JUDGED = (0, 1)
 """A machine that is busy with other tests may leave a second of load without a verdict."""
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(COMMAND), "run", *SHORT, *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
-def wait_for(process: subprocess.Popen, text: str) -> None:
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
     for line in process.stderr:
         if text in line:
             return
@@ -41,7 +43,8 @@ def descendants(pid: int) -> set[int]:
             except OSError:
                 continue
             parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    descendants, generation = set(), {pid}
+    descendants: set[int] = set()
+    generation = {pid}
     while generation:
         generation = {child for child, parent in parents.items() if parent in generation} - descendants
         descendants |= generation

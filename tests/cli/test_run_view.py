@@ -1,6 +1,6 @@
 """What is shown while a run goes on."""
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -8,8 +8,7 @@ from rich.console import Console
 from autotuner.cli import display
 from autotuner.cli.run_view import COLUMNS, LiveRunView, PlainRunView, load_points_table, stage_text
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Trial
-from tests.cli.test_time_left import plan
-from tests.report.conftest import result
+from tests.factories import experiment, plan, scored_result
 
 SLO = {"ttft": 0.05, "tpot": {"threshold": 0.02}}
 FIRST, SECOND = Candidate("vllm"), Candidate("vllm", {"x": 0, "enable-chunked-prefill": True})
@@ -28,10 +27,15 @@ class Clock:
 
 @pytest.fixture
 def made():
-    made = plan(strategy="racing")
-    data = made.experiment.model_dump()
-    data["benchmark"]["num_concurrency"] = (4, 16)
-    return replace(made, experiment=made.experiment.model_validate({**data, "slo": SLO}))
+    return plan(
+        experiment(
+            base_runtime="vllm",
+            parameters={"x": list(range(8))},
+            optimization={"objective": "minimize_latency", "strategy": "racing"},
+            benchmark={"traffic_scenarios": ["D(100,100)"], "num_concurrency": (4, 16)},
+            slo=SLO,
+        )
+    )
 
 
 @pytest.fixture
@@ -43,13 +47,13 @@ def printed(monkeypatch) -> list[str]:
 
 def run(view, clock, made, candidate, number, *, ttft=0.03, purpose="search", failure=None):
     """One launch of two load points as an evaluator tells of it."""
-    results = [result(load, ttft * load / 4, 0.005, made.experiment) for load in (4, 16)] if not failure else []
+    results = [scored_result(load, ttft * load / 4, 0.005, made.experiment) for load in (4, 16)] if not failure else []
     view(Progress("starting", number, candidate, total=3, expected_seconds=90.0, purpose=purpose))
     clock.now += 80
     if not failure:
         view(Progress("ready", number, candidate, total=3))
     for place, each in enumerate(results, start=1):
-        at = {"load_point": each.load_point, "position": place, "total": 3}
+        at: dict[str, Any] = {"load_point": each.load_point, "position": place, "total": 3}
         view(Progress("measuring", number, candidate, **at, expected_seconds=20.0))
         clock.now += 26
         view(Progress("measured", number, candidate, **at, result=each))
@@ -87,7 +91,7 @@ def test_the_panel_fits_eighty_columns(made, narrow):
     view = LiveRunView(made, (), clock)
     run(view, clock, made, FIRST, 1, purpose="baseline")
     run(view, clock, made, SECOND, 2, ttft=0.01)
-    view(Progress("measuring", 3, SECOND, result(16, 0.1, 0.01, made.experiment).load_point, 2, 3, 20.0))
+    view(Progress("measuring", 3, SECOND, scored_result(16, 0.1, 0.01, made.experiment).load_point, 2, 3, 20.0))
     clock.now += 31
     text = rendered(view)
     assert max(map(len, text.splitlines())) <= 80
@@ -136,7 +140,7 @@ def test_a_launch_that_failed_has_a_row_with_its_failure(made, narrow):
 
 
 def test_a_resumed_run_shows_what_was_measured_before(made, narrow):
-    each = result(4, 0.03, 0.005, made.experiment)
+    each = scored_result(4, 0.03, 0.005, made.experiment)
     done = [Trial(1, FIRST, Measurement("measured", (each,)), 0.0, 100.0, "baseline")]
     text = rendered(LiveRunView(made, done, Clock()))
     assert "launch       2 of at most 13" in text
@@ -179,5 +183,5 @@ def test_a_stage_of_unknown_length_says_how_long_it_has_lasted():
 
 def test_the_columns_of_figures_are_never_left_out_before_the_candidate():
     by_title = {column.title: column.drop_priority for column in COLUMNS}
-    assert max(by_title, key=by_title.get) == "candidate"
+    assert max(by_title, key=lambda title: by_title[title]) == "candidate"
     assert {name for name, priority in by_title.items() if not priority} >= {"load", "TTFT ms", "TPOT ms", "verdict"}

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from autotuner.cli.time_left import TimeEstimator, format_duration
-from autotuner.core import Candidate, Failure, FailureKind, LoadPoint, Measurement, Progress, Purpose, Trial
+from autotuner.core import Candidate, Failure, FailureKind, LoadPoint, Measurement, Progress, Stage, Trial
 from autotuner.experiment import Experiment
 from autotuner.search.launch import Launch
 from autotuner.search.plan import Plan
-from autotuner.search.space import Space
+from tests import factories
 
 LOADS = (1, 4, 16)
 START = 90.0
@@ -18,24 +18,16 @@ PLANNED = 25.0
 
 
 def experiment(objective: str = "minimize_latency", **optimization) -> Experiment:
-    return Experiment.model_validate(
-        {
-            "task_name": "t",
-            "model": {"id_or_path": "m"},
-            "base_runtime": "vllm",
-            "parameters": {"x": list(range(8))},
-            "optimization": {"objective": objective, **optimization},
-            "benchmark": {"traffic_scenarios": ["D(100,100)"], "num_concurrency": LOADS},
-        }
+    return factories.experiment(
+        base_runtime="vllm",
+        parameters={"x": list(range(8))},
+        optimization={"objective": objective, **optimization},
+        benchmark={"traffic_scenarios": ["D(100,100)"], "num_concurrency": LOADS},
     )
 
 
 def plan(searched: int = 8, virtual: bool = False, **changes) -> Plan:
-    question = experiment(**({"strategy": "grid_search"} | changes))
-    space = Space("vllm", question.parameters)
-    searches = tuple(Launch(candidate) for candidate in space.candidates[:searched])
-    baseline = (Launch(Candidate("vllm"), "baseline"),)
-    return Plan(space, question, baseline + searches, START, (1,) * (searched + 1), virtual)
+    return factories.plan(experiment(**({"strategy": "grid_search"} | changes)), searched, START, virtual)
 
 
 POINTS = tuple(LoadPoint("D(100,100)", concurrency=load) for load in LOADS)
@@ -54,7 +46,9 @@ class World:
     failed: tuple[int, ...] = ()
 
 
-def stream(made: Plan, world: World, searched: int | None = None, confirmed: int | None = None) -> Iterator:
+def stream(
+    made: Plan, world: World, searched: int | None = None, confirmed: int | None = None
+) -> Iterator[tuple[float, Progress]]:
     """(seconds, progress) of a run that makes so many launches of its search, and confirms its second candidate."""
     now = 0.0
     searches = made.launches[: 1 + (searched if searched is not None else len(made.launches) - 1)]
@@ -71,8 +65,10 @@ def stream(made: Plan, world: World, searched: int | None = None, confirmed: int
             continue
         yield now, Progress("ready", number, launch.candidate, purpose=launch.purpose)
         for place, point in enumerate(points[: world.pruned.get(number)], start=1):
+            assert point.concurrency is not None
             seconds = world.points[point.concurrency] * wobble
-            for stage, part in (("warming-up", 0.2), ("measuring", 0.8)):
+            parts: tuple[tuple[Stage, float], ...] = (("warming-up", 0.2), ("measuring", 0.8))
+            for stage, part in parts:
                 yield now, Progress(stage, number, launch.candidate, point, place, 3, expected_seconds=20.0)
                 now += part * seconds
             yield now, Progress("measured", number, launch.candidate, point, place, 3)
@@ -81,14 +77,17 @@ def stream(made: Plan, world: World, searched: int | None = None, confirmed: int
         yield now, finished(number, launch)
 
 
-def finished(number: int, launch: Launch, *, failed: bool = False) -> Progress:
+def finished_trial(number: int, launch: Launch, *, failed: bool = False) -> Trial:
     failure = Failure(FailureKind.CRASHED_AT_START, "", "") if failed else None
-    purpose: Purpose = launch.purpose
-    trial = Trial(number, launch.candidate, Measurement("measured", (), failure), 0.0, 1.0, purpose)
+    return Trial(number, launch.candidate, Measurement("measured", (), failure), 0.0, 1.0, launch.purpose)
+
+
+def finished(number: int, launch: Launch, *, failed: bool = False) -> Progress:
+    trial = finished_trial(number, launch, failed=failed)
     return Progress("finished", number, launch.candidate, finished_trial=trial)
 
 
-def errors(made: Plan, events: list, *, leads: bool = True) -> list[tuple[float, float]]:
+def errors(made: Plan, events: list[tuple[float, Progress]], *, leads: bool = True) -> list[tuple[float, float]]:
     """(share of the run that has passed, predicted total over the real one - 1) after each event."""
     total_seconds = events[-1][0]
     estimator = TimeEstimator(made, (), 0.0)
@@ -126,7 +125,7 @@ def test_confirmations_are_in_it_from_the_beginning():
     made = plan()
     events = list(stream(made, World(end=0.0)))
     # 13 launches; a planned load point has a second more than these take
-    assert errors(made, events)[0] == (0.0, pytest.approx(39 / (13 * 165.0)))
+    assert errors(made, events)[0] == pytest.approx((0.0, 39 / (13 * 165.0)))
     assert TimeEstimator(made, (), 0.0).total_launches == 13
 
 
@@ -139,7 +138,9 @@ def test_a_search_that_ends_early_is_said_to_take_up_to_so_long_and_then_about(s
     for now, progress in events:
         estimator.update(progress, now)
         estimator.set_winner(POINTS, beats_baseline=True)
-        total = now + estimator.remaining_seconds(now)
+        remaining = estimator.remaining_seconds(now)
+        assert remaining is not None
+        total = now + remaining
         if estimator.is_confirming:
             assert not estimator.may_end_early
             assert estimator.total_launches == launches
@@ -155,7 +156,7 @@ def test_a_number_of_launches_is_never_below_the_one_under_way():
     estimator = TimeEstimator(made, (), 0.0)
     for now, progress in stream(made, World(), 3):
         estimator.update(progress, now)
-        assert progress.trial <= estimator.total_launches
+        assert progress.trial_number <= estimator.total_launches
 
 
 def test_more_confirmations_than_were_planned_are_counted_as_they_come():
@@ -164,7 +165,7 @@ def test_more_confirmations_than_were_planned_are_counted_as_they_come():
     for now, progress in stream(made, World(), confirmed=6):
         estimator.update(progress, now)
         estimator.set_winner(POINTS, beats_baseline=True)
-        assert estimator.total_launches == max(13, progress.trial)
+        assert estimator.total_launches == max(13, progress.trial_number)
     assert estimator.remaining_seconds(now) == 0.0
 
 
@@ -190,18 +191,19 @@ def test_a_phase_that_takes_longer_than_expected_leaves_what_comes_after_it():
     estimator = TimeEstimator(made, (), 0.0)
     estimator.update(Progress("starting", 1, Candidate("vllm")), 0.0)
     begun = estimator.remaining_seconds(0.0)
+    assert begun is not None
     assert estimator.remaining_seconds(60.0) == pytest.approx(begun - 60.0)
     assert estimator.remaining_seconds(1000.0) == estimator.remaining_seconds(2000.0) == pytest.approx(begun - START)
 
 
 def test_a_resumed_run_counts_what_was_done_before():
     made = plan()
-    done = [finished(number, launch).finished_trial for number, launch in enumerate(made.launches[:4], start=1)]
+    done = [finished_trial(number, launch) for number, launch in enumerate(made.launches[:4], start=1)]
     estimator = TimeEstimator(made, done, 0.0)
     assert (estimator.finished_launches, estimator.total_launches) == (4, 13)
     assert estimator.remaining_seconds(0.0) == pytest.approx(9 * (START + 3 * 26.0))
-    confirming = [finished(n, launch).finished_trial for n, launch in enumerate(made.launches, start=1)]
-    confirming.append(finished(10, Launch(Candidate("vllm"), "confirmation")).finished_trial)
+    confirming = [finished_trial(n, launch) for n, launch in enumerate(made.launches, start=1)]
+    confirming.append(finished_trial(10, Launch(Candidate("vllm"), "confirmation")))
     resumed = TimeEstimator(made, confirming, 0.0)
     assert (resumed.is_confirming, resumed.total_launches) == (True, 13)
 

@@ -9,7 +9,7 @@ import typer
 
 from autotuner.cli import app, display
 from autotuner.config import ConfigLayer, TaskConfigFactory
-from tests.cli.test_bench import QUICK, sim  # noqa: F401
+from tests.servers import QUICK
 
 NAMES = ("autotuner", "httpx", "urllib3")
 
@@ -53,11 +53,19 @@ def test_nothing_is_logged_unless_asked(autotune):
     assert "layer " not in ended.err
 
 
-def test_requests_are_shown_without_credentials(autotune, sim):  # noqa: F811
-    url = sim.replace("http://", "http://user:hunter2@")
-    ended = autotune("bench", url, *QUICK, "--concurrency", "2", "--verbose")
+def test_requests_are_shown_without_credentials(autotune, sim):
+    ended = autotune("bench", sim, *QUICK, "--concurrency", "2", "--header", "x-key:hunter2", "--verbose")
     assert "httpx: HTTP Request: GET http://127.0.0.1" in ended.err
     assert "hunter2" not in ended.err + ended.out
+
+
+@pytest.mark.parametrize("command", [("bench",), ("run", "--url"), ("config", "show", "--url")])
+def test_an_address_with_a_password_is_refused_without_showing_it(autotune, command, tmp_path):
+    ended = autotune(*command, "http://user:hunter2@127.0.0.1:9", "--model", "m", "--verbose")
+    assert ended.code == 2
+    assert "must hold no user name and password" in " ".join(ended.err.split())
+    assert "hunter2" not in ended.err + ended.out
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_credentials_in_a_logged_address_are_masked(capsys):
@@ -69,7 +77,8 @@ def test_credentials_in_a_logged_address_are_masked(capsys):
 @pytest.fixture
 def registered():
     """A profile made in Python, whose condition needs a number of GPUs that nobody knows here."""
-    layer = ConfigLayer("big", {"parameters": {"tp-size": [8]}}, lambda context: context.total_gpus >= 8)
+    eight_gpus = {"parameters": {"tp-size": [8]}}
+    layer = ConfigLayer("big", eight_gpus, lambda context: context.total_gpus >= 8)  # type: ignore[operator]
     TaskConfigFactory.register_profile("mine", [layer, ConfigLayer("small", {"parameters": {"tp-size": [1]}})])
     yield
     TaskConfigFactory.unregister_profile("mine")

@@ -13,7 +13,7 @@ def load(write, body):
 
 def test_a_layer_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        ConfigLayer("a", {}).name = "b"
+        ConfigLayer("a", {}).name = "b"  # type: ignore[misc]
 
 
 def test_a_layer_can_be_a_function_of_the_context():
@@ -62,7 +62,7 @@ def test_a_pattern_on_a_value_of_another_kind_matches_nothing(write, caplog, whe
 
 def test_a_function_that_gives_no_mapping_is_an_error():
     with pytest.raises(ConfigError, match="Layer 'a' gave a list"):
-        ConfigLayer("a", lambda context: []).resolve(TaskContext())
+        ConfigLayer("a", lambda context: []).resolve(TaskContext())  # type: ignore[arg-type, return-value]
 
 
 def test_placeholders_keep_the_type_of_what_they_stand_for(write):

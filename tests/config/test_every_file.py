@@ -35,6 +35,7 @@ def test_a_bundled_file_says_what_it_is_for_and_has_known_keys_only(path):
     assert first.startswith("# ")
     assert first.endswith(".")
     for layer in layers.load_profile(path).layers:
+        assert isinstance(layer, layers.FileLayer)
         for part in layer.data_variants():
             normalized = {**part, "slo": normalize_slo(part["slo"])} if "slo" in part else part
             check_keys(layer.name, normalized, layer.locate)
@@ -143,6 +144,7 @@ def test_an_example_is_yaml_and_a_configuration_among_them_is_tested(path):
     assert path.name in CONFIGURATION or not {"layers", "parameters", "slo", "optimization"} & set(data)
 
 
+@pytest.mark.processes
 def test_listing_profiles_loads_no_validator():
     code = (
         "import sys; from autotuner.config import TaskConfigFactory; TaskConfigFactory.list_profiles();"

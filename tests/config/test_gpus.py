@@ -1,5 +1,7 @@
 """GPU names: the table's own and its aliases, wherever one is written."""
 
+from typing import Any
+
 import pytest
 import yaml
 
@@ -104,7 +106,7 @@ def test_a_number_is_looked_up_as_the_name_of_a_gpu(path):
 
 
 def test_gpus_that_the_caller_names_are_credited_to_the_caller():
-    given = {"gpu_type": "H100", "total_gpus": 2}
+    given: dict[str, Any] = {"gpu_type": "H100", "total_gpus": 2}
     for origin in ("", "the command line"):
         composition = compose(TaskContext(base_runtime="sim", origin=origin, **given))
         for path in ("hardware.gpu_type", "hardware.total_gpus"):

@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,11 +69,15 @@ def scramble(data):
     data["scrambled"] = True
 
 
+def place(index: int, path: object) -> str:
+    return f"place-{index}"
+
+
 @given(st.lists(layers, max_size=5))
 def test_every_leaf_has_the_last_layer_that_set_it(stack):
     merged = MergedConfig()
     for index, data in enumerate(stack):
-        merged.add(f"layer-{index}", data, lambda path, index=index: f"place-{index}")
+        merged.add(f"layer-{index}", data, partial(place, index))
     merged_leaves = leaves(merged.data)
     assert merged.provenance.keys() == merged_leaves.keys() == merged.places.keys()
     for path, name in merged.provenance.items():

@@ -78,6 +78,7 @@ def test_trap_1_a_gpu_limit_that_everything_fits_changes_no_value():
 def test_trap_2_no_layer_below_the_runtime_knows_an_engine(folder):
     for paths in catalog.files_by_name(folder).values():
         for layer in layers.load_profile(paths[0]).layers:
+            assert isinstance(layer, layers.FileLayer)
             for part in layer.data_variants():
                 assert "runtime" not in part, f"{layer.name} sets an image or engine arguments"
                 assert set(part.get("parameters", {})) <= NEUTRAL, f"{layer.name} sets an engine's parameter"

@@ -1,26 +1,27 @@
 import csv
 import shlex
 import subprocess
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuner.core import Candidate, Mount, ServerSpec
+from autotuner.core import Candidate, Mount, ServerSpec, Value
 from autotuner.deploy import FORMATS, render, with_comment, with_port
 from autotuner.deploy.shell import group_by_flag
 from autotuner.engines import ENGINES, LaunchContext, engine
 from autotuner.errors import AutotuneError
 from autotuner.experiment import Model, Runtime
 
-HOSTILE = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12)
+HOSTILE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 ONE_LINE = HOSTILE.map(lambda text: text.replace("\n", " ").replace("\r", " "))
 WORDS = st.lists(st.one_of(HOSTILE, st.sampled_from(["--flag", "--", "a b", "$HOME", "`id`", "x'y\"z", "\\\n", ""])))
 
 
 def spec(**changes) -> ServerSpec:
-    fields = {
+    fields: dict[str, Any] = {
         "image": "vllm/vllm-openai:v0.32.0",
         "argv": ("vllm", "serve", "/models/tiny", "--tensor-parallel-size", "2", "--enforce-eager"),
         "container_argv": ("/models/tiny", "--tensor-parallel-size", "2", "--enforce-eager"),
@@ -81,6 +82,7 @@ def test_quoted_words_read_back_as_they_were(words):
     assert shlex.split(" ".join(group_by_flag(words))) == words
 
 
+@pytest.mark.processes
 @settings(max_examples=40, deadline=None)
 @given(WORDS, HOSTILE)
 def test_a_real_shell_reads_the_words_and_the_environment_as_they_were(words, value):
@@ -98,6 +100,7 @@ def test_docker_run_reads_back_as_it_was(value, path, words):
     assert parts[parts.index("--env") + 1] == f"HOSTILE={value}"
     mount = parts[parts.index("--mount") + 1]
     assert next(csv.reader([mount])) == ["type=bind", f"source=/{path}", "target=/models", "readonly"]
+    assert server.image is not None
     assert parts[parts.index(server.image) + 1 :] == ["serve", *words]
 
 
@@ -117,6 +120,7 @@ def test_a_secret_is_only_named(format):
     assert "hf_very_secret" not in text
 
 
+@pytest.mark.processes
 def test_a_pasted_secret_comes_from_the_shell():
     text = render(spec(argv=("bash", "-c", 'printf "%s\\0" "$HF_TOKEN"'), env={}), "shell")
     assert run_in_shell(text, HF_TOKEN="from outside") == ["from outside"]
@@ -127,6 +131,7 @@ def test_a_program_that_looks_like_an_assignment_is_still_a_program():
     assert text.startswith("'PATH=x' serve")
 
 
+@pytest.mark.processes
 def test_a_variable_no_shell_can_assign_goes_through_env():
     argv = ("python3", "-c", "import os; print(os.environ['a.b'], end='\\0')")
     text = render(spec(argv=argv, env={"a.b": "1; 2"}, secrets=()), "shell")
@@ -165,7 +170,11 @@ LAUNCHED = [name for name in ENGINES if name != "openai"]  # that one stands for
 def test_a_server_on_another_port_is_what_its_engine_makes_for_that_port(name, container, network):
     model = Model(id_or_path="llama-3.1-8b" if name == "sim" else "org/model-59875")
     # the same number as a parameter, and options that only trtllm wraps into a shell
-    parameters = {"max-batched-tokens": 59875, "kv-cache-dtype": "fp8", "enable-chunked-prefill": True}
+    parameters: dict[str, Value] = {
+        "max-batched-tokens": 59875,
+        "kv-cache-dtype": "fp8",
+        "enable-chunked-prefill": True,
+    }
     runtime = Runtime(image="an/image:59875", network=network, env={"SEED": "59875"})
 
     def at(port: int) -> ServerSpec:

@@ -6,12 +6,12 @@ import threading
 import time
 from pathlib import Path
 
-import docker
 import httpx
 import pytest
 
 from autotuner.core import FailureKind, Mount
 from autotuner.engines import engine
+from autotuner.engines.protocol import Phase
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Experiment
 from autotuner.launchers import LAUNCHERS, ServerExitedError, containers, launcher, owner, ready
@@ -54,7 +54,7 @@ def answers(url):
 
 def test_it_is_registered_by_the_name_of_its_deployment():
     assert isinstance(launcher("docker"), DockerLauncher)
-    assert LAUNCHERS["docker"]
+    assert "docker" in LAUNCHERS
 
 
 def test_a_server_runs_answers_and_is_gone_afterwards(spec, log, client):
@@ -174,10 +174,11 @@ def test_a_container_killed_for_memory_says_so_in_both_phases(spec, log):
     with DockerLauncher().launch(spec(hungry, memory="32m", shm_size="16m"), log) as server:
         status = status_of(server)
     assert status == 137
-    for phase, kind in (
+    phases: tuple[tuple[Phase, FailureKind], ...] = (
         ("start", FailureKind.OUT_OF_MEMORY_AT_START),
         ("load", FailureKind.OUT_OF_MEMORY_UNDER_LOAD),
-    ):
+    )
+    for phase, kind in phases:
         failure = engine("vllm").diagnosis.failure(log.read_text(), status, phase)
         assert failure.kind is kind
         assert "OOMKilled" in failure.message
@@ -306,7 +307,6 @@ class Relay:
     def __init__(self, base_url):
         import socket
 
-        assert docker.constants.DEFAULT_UNIX_SOCKET
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.ends = []

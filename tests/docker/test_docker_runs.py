@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autotuner.launchers import containers, ready
+from autotuner.endpoints.client import Client, NoAnswerError
+from autotuner.endpoints.models import list_models
+from autotuner.launchers import containers
 
 COMMAND = Path(sys.executable).parent / "autotune"
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
@@ -152,16 +154,16 @@ def has_plugin():
 def serves(spec, client):
     """The server answers, and its container runs the command that was measured."""
     url = f"http://127.0.0.1:{spec['port']}"
-    identity = until(lambda: identify(url))
-    assert spec["served_model"] in identity.models
+    models = until(lambda: served_models(url))
+    assert spec["served_model"] in models.names
     (container,) = (c for c in client.containers.list() if str(spec["port"]) in c.attrs["Args"])
     words = [container.attrs["Path"], *container.attrs["Args"]]
     assert words == [spec["entrypoint"], *spec["container_argv"]]
 
 
-def identify(url):
-    with contextlib.suppress(ready.NotReadyError):
-        return ready.identify(url)
+def served_models(url):
+    with contextlib.suppress(NoAnswerError), Client(url) as client:
+        return list_models(client)
     return None
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     return [(int(code or 0), body) for code, kind, body in BLOCK.findall(page.read_text()) if kind == language]
 
 
-def with_blocks(language: str) -> list:
+def with_blocks(language: str) -> list[Any]:
     return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if blocks(page, language)]
 
 
@@ -78,6 +79,7 @@ def test_links_lead_somewhere(page):
     assert not broken
 
 
+@pytest.mark.processes
 def test_the_readme_has_the_two_commands_that_ci_runs_as_printed():
     commands = [
         subprocess.run(
@@ -88,6 +90,7 @@ def test_the_readme_has_the_two_commands_that_ci_runs_as_printed():
     assert commands == [".venv/bin/autotune run --profile quick-test", ".venv/bin/pytest"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", ["make_cli_reference.py", "make_profile_tables.py"])
 def test_what_is_made_from_the_program_is_current(script):
     subprocess.run([sys.executable, str(ROOT / "docs" / script), "--check"], check=True)

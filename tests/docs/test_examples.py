@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess:
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -29,7 +29,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture
-def workplace(tmp_path) -> Path:
+def workplace(tmp_path: Path) -> Path:
     (tmp_path / "examples").symlink_to(EXAMPLES)
     return tmp_path
 

@@ -105,6 +105,7 @@ def test_a_value_outside_the_choices_is_refused(launchable: Engine) -> None:
         launchable.check_parameters({"kv-cache-dtype": ["fp9"]})
 
 
+@pytest.mark.processes
 def test_the_address_is_not_a_parameter(launchable: Engine) -> None:
     with pytest.raises(ConfigError, match="--port cannot be set"):
         launchable.check_parameters({"port": [8000]})
@@ -112,11 +113,13 @@ def test_the_address_is_not_a_parameter(launchable: Engine) -> None:
         launchable.check_parameters({}, Runtime(extra_args=("--port=8000",)))
 
 
+@pytest.mark.processes
 def test_an_unknown_extra_argument_is_named(launchable: Engine) -> None:
     with pytest.raises(ConfigError, match="--hots"):
         launchable.check_parameters({}, Runtime(extra_args=("--hots", "x")))
 
 
+@pytest.mark.processes
 def test_one_flag_is_not_set_twice(launchable: Engine) -> None:
     flag = canonical_parameters()["tp-size"].by_engine[launchable.name].flag
     with pytest.raises(ConfigError, match="both set"):

@@ -100,7 +100,8 @@ def test_sglang_runs_as_a_command_or_as_a_module_of_a_python(installed: Path) ->
 
 
 def test_sglang_has_its_own_words_for_model_and_values(installed: Path, model: Model) -> None:
-    argv = arguments("sglang", model, **{"kv-cache-dtype": "fp8", "prefix-caching": False})
+    parameters: dict[str, Value] = {"kv-cache-dtype": "fp8", "prefix-caching": False}
+    argv = arguments("sglang", model, **parameters)
     assert argv[argv.index("--model-path") + 1] == model.id_or_path
     assert argv[argv.index("--kv-cache-dtype") + 1] == "fp8_e4m3"
     assert {"--disable-radix-cache", "--enable-metrics"} <= set(argv)
@@ -126,6 +127,7 @@ def test_the_two_uses_of_one_flag_on_sglang_exclude_each_other_in_a_candidate_on
     assert "both set --chunked-prefill-size" in str(sglang.rejection_reason(own, LaunchContext(model)))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("parameters", "runtime"),
     [

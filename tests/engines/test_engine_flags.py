@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import string
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuner.engines import installed
 from autotuner.engines.flags import Flag, FlagTable, bundled_table, from_json, parse_help, spellings_in, to_json
 from autotuner.errors import ConfigError
+from autotuner.simulate.settings import build_parser
 
 WORD = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 NAMES = st.lists(WORD, min_size=1, max_size=3).map("-".join)
@@ -106,11 +105,10 @@ def test_types_that_help_does_not_tell_come_from_the_known_table() -> None:
     assert (table.version, table.origin) == ("2", "help")
 
 
-def test_the_bundled_table_of_the_simulated_engine_is_its_own_help() -> None:
-    command = [sys.executable, "-m", "autotuner.simulate.server", "--help"]
-    text = subprocess.run(command, env={**os.environ, "COLUMNS": "10000"}, capture_output=True, text=True, check=True)
+def test_the_bundled_table_of_the_simulated_engine_is_its_own_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", installed.HELP_COLUMNS)
     reference = bundled_table("sim")
-    parsed = parse_help(text.stdout, "sim", reference.version, reference)
+    parsed = parse_help(build_parser().format_help(), "sim", reference.version, reference)
     assert {**parsed.flags} == {**reference.flags}
 
 

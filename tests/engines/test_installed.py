@@ -11,6 +11,8 @@ from autotuner.engines.flags import bundled_table
 from autotuner.errors import ConfigError
 from autotuner.experiment import Runtime
 
+pytestmark = pytest.mark.processes
+
 HELP = "usage: vllm serve\n\noptions:\n  --max-num-seqs N\n  --brand-new {a,b}\n  --quick, --no-quick\n"
 
 

@@ -31,7 +31,7 @@ names = st.builds(
 )
 values = st.text(st.characters(codec="ascii", min_codepoint=32), min_size=1, max_size=40).map(lambda text: "s3" + text)
 texts = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=30
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30
 )
 
 
@@ -79,6 +79,7 @@ def as_a_shell_reads(command: str) -> list[str]:
     return subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout.decode().split("\0")[:-1]
 
 
+@pytest.mark.processes
 @given(texts, texts, texts, st.sampled_from((None, "64m")), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_a_printed_docker_command_survives_a_shell(
@@ -116,6 +117,7 @@ def test_a_printed_docker_command_survives_a_shell(
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] == ["1", "3"]
 
 
+@pytest.mark.processes
 def test_a_shell_hands_a_secret_on_from_its_own_environment() -> None:
     spec = ServerSpec(None, ("sh", "-c", 'printf %s "$MY_TOKEN"'), {}, (), 1, "/", "m", secrets=("MY_TOKEN",))
     environment = {**os.environ, "MY_TOKEN": "a 'quoted' $value"}

@@ -47,6 +47,7 @@ def test_without_options_the_command_is_plain(installed: Path, model: Model) -> 
     assert spec.argv[-2:] == ("--tp_size", "2")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("container", [False, True])
 @pytest.mark.parametrize("own", [False, True])
 def test_the_printed_command_hands_the_options_over_as_a_file(

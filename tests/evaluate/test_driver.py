@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 
 from autotuner.core import LoadPoint, Workload
+from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.experiment import Model, Slo
-from autotuner.launchers.token_ids import Vocabulary
 from autotuner.search.launch import ListedLoads
-from tests.evaluate.conftest import MODEL
-from tests.load.conftest import ReceivedRequest, Server, complete, serve, status
-
-__all__ = ["serve"]
+from tests.servers import SIMULATED_MODEL, ReceivedRequest, Server, complete, status
 
 POINT = LoadPoint("D(20,5)", concurrency=1)
 
 
+@pytest.mark.processes
 def test_each_load_point_is_observed_recorded_and_reported(serve: Callable[..., Server]) -> None:
     points = tuple(LoadPoint("D(20,5)", concurrency=count) for count in (1, 2))
     workload = Workload(points, duration=5.0, warmup=0.0, max_requests=4)
@@ -52,7 +50,7 @@ def test_no_load_point_gets_prefix_cache_hits_from_an_earlier_one(
 ) -> None:
     """The same load point with the same seed, twice in one load plan and once in another."""
     point = LoadPoint(scenario, concurrency=1)
-    endpoint_under_load = load_endpoint(sim_url, MODEL, Model(id_or_path=MODEL), {})
+    endpoint_under_load = load_endpoint(sim_url, SIMULATED_MODEL, Model(id_or_path=SIMULATED_MODEL), {})
     hit_counts: list[float] = []
     lengths: list[list[int | None]] = []
     for points in ((point, point), (point,)):

@@ -14,7 +14,9 @@ import pynvml
 import pytest
 
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Value
-from autotuner.deploy import render_shell
+from autotuner.deploy.shell import render_shell
+from autotuner.endpoints.client import Client
+from autotuner.endpoints.models import list_models
 from autotuner.engines import engine
 from autotuner.engines.sim import Sim
 from autotuner.evaluate import measured
@@ -33,6 +35,8 @@ from autotuner.launchers import launcher, ready
 from autotuner.launchers.external import ExternalServer
 from autotuner.load import records
 from autotuner.search.launch import ListedLoads
+
+pytestmark = pytest.mark.processes
 
 QUICK = ("--load-seconds", "0")
 
@@ -68,7 +72,7 @@ def measure(
     observe = progress_reports.append if progress_reports is not None else lambda progress: None
     evaluator = MeasuredEvaluator(subject, engine(subject.base_runtime), server_launcher, render_shell, observe)
     return evaluator.evaluate(
-        Candidate(subject.base_runtime, parameters), ListedLoads(evaluator.workload), folder, trial=3
+        Candidate(subject.base_runtime, parameters), ListedLoads(evaluator.workload), folder, trial_number=3
     )
 
 
@@ -94,7 +98,7 @@ def test_every_load_point_is_measured_on_one_launch(tmp_path: Path) -> None:
     stages = [(progress.stage, progress.position) for progress in progress_reports]
     points = [(stage, number) for number in (1, 2) for stage in ("warming-up", "measuring", "measured")]
     assert stages == [("starting", 0), ("ready", 0), *points, ("stopping", 0)]
-    assert {(progress.trial, progress.total) for progress in progress_reports} == {(3, 2)}
+    assert {(progress.trial_number, progress.total) for progress in progress_reports} == {(3, 2)}
 
 
 def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: Path) -> None:
@@ -102,6 +106,7 @@ def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {
         "command.sh",
         "server.log",
+        "environment.json",
         "records-1.npz",
         "records-2.npz",
     }
@@ -114,7 +119,7 @@ def test_the_trial_folder_holds_the_command_the_log_and_every_record(tmp_path: P
 def test_the_printed_command_starts_the_same_server(tmp_path: Path) -> None:
     measurement = measure(tmp_path, experiment())
     assert measurement.spec is not None
-    command = ["sh", tmp_path / "command.sh"]
+    command = ["sh", str(tmp_path / "command.sh")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as server:
         try:
             url = f"http://127.0.0.1:{measurement.spec.port}"
@@ -137,7 +142,7 @@ def test_nothing_secret_is_in_the_trial_folder(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_server_that_does_not_fit_ends_the_trial_at_its_start(tmp_path: Path) -> None:
-    measurement = measure(tmp_path, experiment(), **{"mem-fraction-static": 0.1})
+    measurement = measure(tmp_path, experiment(), None, **{"mem-fraction-static": 0.1})
     assert failure(measurement).kind is FailureKind.OUT_OF_MEMORY_AT_START
     assert "weights need 15.0 GiB" in failure(measurement).message
     assert measurement.load_points == ()
@@ -198,8 +203,8 @@ def test_each_load_point_has_the_power_draw_of_the_launchs_gpus(tmp_path: Path, 
         monkeypatch.setattr(pynvml, name, function)
     monkeypatch.setattr(Sim, "local_gpu_count", lambda self, candidate: 2)
     subject = experiment(benchmark=experiment().benchmark.model_copy(update={"max_requests": None, "duration": 1.0}))
-    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell, devices=(0, 3))
-    measurement = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path)
+    evaluator = MeasuredEvaluator(subject, engine("sim"), launcher("process"), render_shell)
+    measurement = evaluator.evaluate(Candidate("sim"), ListedLoads(evaluator.workload), tmp_path, devices=(0, 3))
     for result in measurement.load_points:
         gpu_use = result.gpu_use
         assert gpu_use is not None
@@ -210,7 +215,7 @@ def test_each_load_point_has_the_power_draw_of_the_launchs_gpus(tmp_path: Path, 
 
 def test_a_trial_that_times_out_keeps_its_results(tmp_path: Path, monkeypatch) -> None:
     """An hour passes at the end of the first load point."""
-    delays = []
+    delays: list[Progress] = []
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * len(delays), sleep=time.sleep)
     monkeypatch.setattr(measured, "time", clock)
 
@@ -233,7 +238,8 @@ def test_a_server_that_runs_already_is_measured_and_left_running(tmp_path: Path,
     assert measurement.spec is None
     assert measurement.source == "simulated", "a simulated server stays simulated, whatever it is called"
     assert len(measurement.load_points) == 2
-    assert ready.identify(sim_url).models
+    with Client(sim_url) as client:
+        assert list_models(client).names
 
 
 def test_a_server_with_a_small_vocabulary_gets_no_other_token_ids(tmp_path: Path, tiny_url: str) -> None:

@@ -1,17 +1,20 @@
 """Failures that are retried, and starts that are not waited for."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from autotuner.core import Candidate, FailureKind
-from autotuner.deploy import render_shell
+from autotuner.deploy.shell import render_shell
 from autotuner.engines import engine
 from autotuner.evaluate.measured import TRANSIENT_FAILURES, MeasuredEvaluator
 from autotuner.experiment import Experiment
 from autotuner.launchers import launcher
 from autotuner.search.launch import ListedLoads
+
+pytestmark = pytest.mark.processes
 
 FIRST_FAILS = f"""#!/bin/sh
 if [ ! -e "$0.tried" ]; then touch "$0.tried"; echo "ERROR: %s"; exit 1; fi
@@ -44,7 +47,7 @@ def experiment(executable: Path, **runtime) -> Experiment:
 
 
 @pytest.fixture
-def program(tmp_path):
+def program(tmp_path: Path) -> Callable[[str], Path]:
     def write(text: str) -> Path:
         path = tmp_path / "program"
         path.write_text(text)

@@ -12,6 +12,7 @@ import pytest
 from autotuner.core import (
     Candidate,
     FailureKind,
+    LoadPlanSummary,
     LoadPointResult,
     LoadStep,
     Measurement,
@@ -19,7 +20,7 @@ from autotuner.core import (
     RequestRecord,
     Value,
 )
-from autotuner.deploy import render_shell
+from autotuner.deploy.shell import render_shell
 from autotuner.engines import LaunchContext, engine
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.simulated import SimulatedEvaluator
@@ -74,7 +75,7 @@ def test_a_launch_serves_every_load_point_and_is_called_simulated(tmp_path):
         *points,
         ("stopping", 0),
     ]
-    assert {(progress.trial, progress.total) for progress in progress_reports} == {(3, 2)}
+    assert {(progress.trial_number, progress.total) for progress in progress_reports} == {(3, 2)}
 
 
 def test_its_folder_holds_the_same_files_as_a_measured_one(tmp_path):
@@ -96,6 +97,7 @@ def test_its_times_are_virtual_and_add_up_on_its_clock(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("parameters", "kind"),
     [
@@ -173,6 +175,7 @@ class OneStepPlan:
     step: LoadStep | None
     results: list[LoadPointResult] = field(default_factory=list)
     max_load_points: int = 1
+    outcome: LoadPlanSummary = field(default_factory=LoadPlanSummary)
 
     def ask(self) -> LoadStep | None:
         return self.step

@@ -6,18 +6,20 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.core import ServerSpec
-from autotuner.deploy import render_shell
+from autotuner.deploy.shell import render_shell
 from autotuner.evaluate.trial_folder import MAX_LOG_BYTES, TrialFolder
 
-TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=20)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
+@pytest.mark.processes
 @given(words=st.lists(TEXT, max_size=4), value=TEXT)
-def test_the_command_survives_the_shell_whatever_is_in_it(tmp_path_factory, words: list[str], value: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_survives_the_shell_whatever_is_in_it(tmp_path_factory, words: list[str], value: str) -> None:
     folder = TrialFolder(tmp_path_factory.mktemp("trial"))
     argv = ("printenv", "-0", "SETTING") if not words else ("printf", "%s\\0", *words)
     spec = ServerSpec(None, argv, {"SETTING": value}, (), 1, "/health", "m")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.errors import ConfigError, EngineError, MachineError
+from autotuner.errors import ConfigError, EndpointError
 from autotuner.experiment import Benchmark, Deployment, Experiment, Model
 from autotuner.launchers.external import ExternalLauncher
 
@@ -33,8 +33,8 @@ def test_a_missing_url_is_an_error_of_the_configuration() -> None:
         pytest.fail("there is no server")
 
 
-def test_a_url_where_nothing_answers_is_an_error_of_the_machine() -> None:
-    with pytest.raises(MachineError, match=r"Nothing that serves a model answers at http://127\.0\.0\.1:9"):
+def test_a_url_where_nothing_answers_is_an_error_of_the_endpoint() -> None:
+    with pytest.raises(EndpointError, match=r"Nothing that serves a model answers at http://127\.0\.0\.1:9"):
         preflight(experiment("http://127.0.0.1:9"))
 
 
@@ -43,6 +43,6 @@ def test_a_url_that_serves_another_model_is_named(sim_url: str, wait: object) ->
     from autotuner.launchers.external import ExternalServer
 
     ready.wait_until_ready(ExternalServer(sim_url), ready_path="/health", model="llama-3.1-8b", timeout=20)
-    with pytest.raises(EngineError, match=r"serves llama-3\.1-8b, not another"):
+    with pytest.raises(EndpointError, match=r"does not serve 'another'\. It serves: llama-3\.1-8b"):
         preflight(experiment(sim_url, "another"))
     preflight(experiment(sim_url))

@@ -111,6 +111,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.processes
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     lock = tmp_path / "gpus" / "GPU-0.lock"
     with subprocess.Popen(

@@ -3,9 +3,12 @@
 import contextlib
 import logging
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from docker import DockerClient
 from docker.errors import APIError, DockerException, ImageNotFound
+from docker.models.images import Image
 
 from autotuner.engines import engine
 from autotuner.errors import MachineError
@@ -41,9 +44,13 @@ class Registry:
         return iter(self.events)
 
 
+def require_image(registry: Registry, name: str) -> Image:
+    return images.require_image(cast(DockerClient, registry), name)
+
+
 def test_the_progress_of_a_pull_is_told_in_steps(caplog):
     caplog.set_level(logging.INFO)
-    assert images.require_image(Registry(LAYERS), "an-image:1") == "an-image:1"
+    assert require_image(Registry(LAYERS), "an-image:1") == "an-image:1"
     assert caplog.messages == [
         "pulling image an-image:1",
         "pulling image an-image:1: 20 % of 1.0 GB",
@@ -53,7 +60,7 @@ def test_the_progress_of_a_pull_is_told_in_steps(caplog):
 
 def test_an_image_that_is_here_is_not_pulled():
     registry = Registry([], has=True)
-    images.require_image(registry, "an-image:1")
+    require_image(registry, "an-image:1")
     assert registry.pulls == []
 
 
@@ -63,7 +70,7 @@ def test_an_image_that_is_here_is_not_pulled():
 )
 def test_without_a_tag_only_the_latest_is_pulled(name, tag):
     registry = Registry(LAYERS)
-    images.require_image(registry, name)
+    require_image(registry, name)
     assert registry.pulls == [(name, tag)]
 
 
@@ -77,7 +84,7 @@ def test_without_a_tag_only_the_latest_is_pulled(name, tag):
 )
 def test_a_pull_that_is_refused_says_what_to_do(message, remedy):
     with pytest.raises(MachineError, match="is not here and cannot be pulled") as caught:
-        images.require_image(Registry([{"error": message}]), "x:2")
+        require_image(Registry([{"error": message}]), "x:2")
     assert message in caught.value.why
     assert remedy in caught.value.remedy
 
@@ -89,7 +96,7 @@ def test_a_daemon_that_refuses_in_its_own_words_is_quoted():
     registry = Registry([])
     registry.api.pull = pull
     with pytest.raises(MachineError, match="pull rate limit"):
-        images.require_image(registry, "x:2")
+        require_image(registry, "x:2")
 
 
 class EngineImage:
@@ -149,9 +156,10 @@ def test_an_image_that_is_not_here_or_fails_has_no_help(daemon):
 
 
 def test_a_digest_is_the_registrys_where_there_is_one():
-    image = SimpleNamespace(id="sha256:local", attrs={"RepoDigests": ["a/b@sha256:remote"]})
-    assert images.image_digest(image) == "sha256:remote"
-    assert images.image_digest(SimpleNamespace(id="sha256:local", attrs={"RepoDigests": []})) == "sha256:local"
+    pulled = Image(attrs={"Id": "sha256:local", "RepoDigests": ["a/b@sha256:remote"]})
+    built = Image(attrs={"Id": "sha256:local", "RepoDigests": []})
+    assert images.image_digest(pulled) == "sha256:remote"
+    assert images.image_digest(built) == "sha256:local"
 
 
 def test_a_socket_without_permission_is_told_from_no_daemon():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from autotuner.core import Candidate
+from autotuner.endpoints.client import Client, NoAnswerError
+from autotuner.endpoints.models import list_models
 from autotuner.engines import LaunchContext, engine
 from autotuner.errors import UsageError
 from autotuner.experiment import Deployment, Model, Runtime
@@ -25,26 +27,27 @@ def test_an_unknown_deployment_is_named_with_the_nearest_one() -> None:
 
 @pytest.mark.parametrize("name", HERE)
 def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(name: str, log: Path, sim_url: str) -> None:
-    chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
+    chosen = launcher(name, Deployment(mode=name, url=sim_url))
     context = LaunchContext(
         Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port()
     )
     spec = engine("sim").server_spec(Candidate("sim"), context)
     with chosen.launch(spec, log) as server:
-        identity = ready.wait_until_ready(server, ready_path="/health", model=MODEL, timeout=20)
-        assert identity.is_simulated
+        assert ready.wait_until_ready(server, ready_path="/health", model=MODEL, timeout=20).is_simulated
         assert server.exit_status() is None
     if chosen.starts_servers:
         assert server.exit_status() == 0
-        with pytest.raises(ready.NotReadyError):
-            ready.identify(server.url)
-    else:
-        assert ready.identify(server.url).models == (MODEL,)
+    with Client(server.url) as client:
+        if chosen.starts_servers:
+            with pytest.raises(NoAnswerError):
+                list_models(client)
+        else:
+            assert list_models(client).names == (MODEL,)
 
 
 @pytest.mark.parametrize("name", HERE)
 def test_an_error_inside_the_block_still_cleans_up(name: str, log: Path, sim_url: str) -> None:
-    chosen = launcher(name, Deployment(mode=name, url=sim_url))  # type: ignore[arg-type]
+    chosen = launcher(name, Deployment(mode=name, url=sim_url))
     context = LaunchContext(
         Model(id_or_path=MODEL), Runtime(extra_args=("--load-seconds", "0")), port=ports.free_port()
     )

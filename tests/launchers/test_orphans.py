@@ -13,13 +13,13 @@ import pytest
 from autotuner.cli.leftovers import remove_half_written
 from autotuner.core import Candidate, Measurement, Trial
 from autotuner.launchers import gpu_locks, orphans, owner
-from autotuner.store import RunStore
+from autotuner.runs.store import RunStore
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
 
 @pytest.fixture
-def dead_owner():
+def dead_owner(starts_processes):
     """An owner that has ended."""
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
         start_time = owner.start_time(process.pid)

@@ -6,12 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from autotuner.core import ServerSpec
 from autotuner.launchers.process import ProcessLauncher, server_environment
-from tests.launchers.conftest import Wait, alive, python, spec
+
+pytestmark = pytest.mark.processes
+
+Wait = Callable[[Callable[[], bool]], None]
 
 SLEEP = "import time; time.sleep(600)"
 FAMILY = """
@@ -22,6 +27,23 @@ print(os.getpid(), child.pid, flush=True)
 time.sleep(600)
 """
 IGNORES_TERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def spec(*argv: str, port: int = 1, env: dict[str, str] | None = None) -> ServerSpec:
+    return ServerSpec(None, argv, env or {}, (), port, "/health", "a-model")
+
+
+def python(code: str) -> ServerSpec:
+    return spec(sys.executable, "-S", "-c", code)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def family(*, detached: bool, code: str = SLEEP) -> str:

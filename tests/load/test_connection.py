@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import uvloop
 
+from autotuner.endpoints.address import Address
 from autotuner.load import connection
 from autotuner.load.connection import Dialer, Exchange, TimestampedConnection
-from autotuner.load.job import Address
 from autotuner.workload.requests import Request
-from tests.load.conftest import ReceivedRequest, Server, complete
+from tests.servers import ReceivedRequest, Server, complete
 
 Serve = Callable[..., Server]
 PEM = Path(__file__).with_name("localhost.pem")
@@ -64,7 +64,8 @@ def test_a_request_goes_out_at_once_and_not_at_the_end_of_the_loops_turn(
 
 @pytest.fixture(params=[uvloop.Loop, None], ids=["uvloop", "asyncio"])
 def factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    return request.param
+    chosen: Callable[[], asyncio.AbstractEventLoop] | None = request.param
+    return chosen
 
 
 @pytest.fixture

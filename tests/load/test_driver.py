@@ -16,15 +16,17 @@ import pytest
 import uvloop
 
 from autotuner.core import LoadPoint, RequestRecord, Workload
+from autotuner.endpoints import chat_tokens
+from autotuner.endpoints.address import Endpoint
 from autotuner.errors import ConfigError
-from autotuner.load import loops, probe, spool
+from autotuner.load import loops, spool
 from autotuner.load.driver import DriveOutcome
-from autotuner.load.job import Endpoint, Job
+from autotuner.load.job import Job
 from autotuner.load.worker import drive_load_point
 from autotuner.workload import arrivals
 from autotuner.workload.prompts import DEFAULT_WORDS
 from autotuner.workload.tokenizer import PromptWords, too_few_words_error
-from tests.load.conftest import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token, usage
+from tests.servers import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token, usage
 
 Serve = Callable[..., Server]
 
@@ -58,7 +60,10 @@ def driven_on(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Drive:
         workload = Workload((point,), **{"duration": 60.0, "warmup": 0.0, "request_timeout": 5.0, **options})
         messages: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(Endpoint(url, "m", tokenizer_path=tokenizer), workload, "s", folder)
+            endpoint = Endpoint(url, "m", tokenizer_path=tokenizer)
+            is_chat = workload.endpoint == "chat"
+            fit = chat_tokens.fit_chat_tokens(endpoint, workload) if is_chat else chat_tokens.ChatTokenFit()
+            job = Job(endpoint, workload, "s", folder, token_fit=fit)
             with asyncio.Runner(loop_factory=factory) as runner:
                 outcome = runner.run(drive_load_point(job, messages.append))
             spool.transcribe(job.spool_path, job.records_path)
@@ -159,7 +164,7 @@ def test_max_requests_is_exact_and_the_window_ends_with_the_last(serve: Serve, d
     assert driven.outcome.window[1] == max(record.finished for record in driven.started)
 
 
-def test_fewer_max_requests_than_lanes_are_enough(serve: Serve, drive: Drive):
+def test_fewer_max_requests_than_users_are_enough(serve: Serve, drive: Drive):
     driven = drive(serve().url, max_requests=2, concurrency=8)
     assert len(driven.started) == 2
     assert driven.outcome.ended_early is None
@@ -511,7 +516,7 @@ def test_chat_prompts_have_the_length_of_the_models_own_tokenizer_unless_the_ser
 ):
     """The first server makes one token of these words, the second two; both add 11."""
     own_words = tuple(f"word{letter}" for letter in "abcdefghijklmnop")
-    monkeypatch.setattr(probe, "usable_words", lambda path: PromptWords(own_words, one_token_each=True))
+    monkeypatch.setattr(chat_tokens, "usable_words", lambda path: PromptWords(own_words, one_token_each=True))
     for per_word in (1, 2):
 
         async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter, per_word: int = per_word) -> None:
@@ -560,7 +565,7 @@ def test_a_tokenizer_of_too_few_words_is_refused_unless_the_server_has_another(
     def refuse(path: str) -> PromptWords:
         raise too_few_words_error(path, 3)
 
-    monkeypatch.setattr(probe, "usable_words", refuse)
+    monkeypatch.setattr(chat_tokens, "usable_words", refuse)
     server = serve(count_words, tokenize=known_words and numbered(known_words))
     options = {"concurrency": 1, "max_requests": 3, "endpoint": "chat", "tokenizer": "t.json"}
     if known_words:
@@ -577,7 +582,7 @@ def test_a_chat_conversation_repeats_the_servers_own_words(serve: Serve, drive: 
         contents = [message["content"] for message in request.body["messages"]]
         request.body["prompt"] = [0] * sum(len(content.split()) + 3 for content in contents)
         words = [{"content": f"w{number} "} for number in range(request.body["max_tokens"])]
-        events = [{"choices": [{"delta": word, "finish_reason": None}]} for word in words]
+        events: list[dict[str, Any]] = [{"choices": [{"delta": word, "finish_reason": None}]} for word in words]
         events[-1]["choices"][0]["finish_reason"] = "length"
         body = [sse(event) for event in events] + [usage(request.prompt_tokens, len(words)), sse(b"[DONE]")]
         writer.write(HEAD + b"".join(map(chunked, body)) + b"0\r\n\r\n")

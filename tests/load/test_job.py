@@ -6,29 +6,10 @@ import sys
 import pytest
 
 from autotuner.core import LoadPoint, Workload
+from autotuner.endpoints.address import Endpoint
+from autotuner.endpoints.chat_tokens import ChatTokenFit
 from autotuner.errors import ConfigError
-from autotuner.load.job import Address, Endpoint, Job, request_head
-
-
-@pytest.mark.parametrize(
-    ("url", "base", "authority"),
-    [
-        ("http://localhost:8000", "http://localhost:8000", "localhost:8000"),
-        ("http://localhost:8000/v1/", "http://localhost:8000", "localhost:8000"),
-        ("https://api.example.com/v1", "https://api.example.com", "api.example.com"),
-        ("https://api.example.com:8443/llm/v1", "https://api.example.com:8443/llm", "api.example.com:8443"),
-        ("http://[::1]:80", "http://[::1]", "[::1]"),
-    ],
-)
-def test_an_address_is_read_with_or_without_v1(url: str, base: str, authority: str):
-    assert Address.from_url(url).base_url == base
-    assert Address.from_url(url).authority == authority
-
-
-@pytest.mark.parametrize("url", ["localhost:8000", "", "ftp://x", "http://", "http://x:99999", "http://x:0"])
-def test_what_is_not_an_address_is_refused(url: str):
-    with pytest.raises(ConfigError, match="not the address"):
-        Address.from_url(url)
+from autotuner.load.job import Job, request_head
 
 
 def test_a_job_survives_the_way_to_its_worker():
@@ -37,7 +18,8 @@ def test_a_job_survives_the_way_to_its_worker():
     workload = Workload(
         (LoadPoint("D(9,9)", concurrency=1), point), duration=3.0, max_requests=7, endpoint="chat", max_in_flight=4
     )
-    job = Job(endpoint, workload.for_load_point(point), "s", "/f", worker_index=1, worker_count=2)
+    fit = ChatTokenFit(1.0, 2.0, 3.0, ("a", "b"))
+    job = Job(endpoint, workload.for_load_point(point), "s", "/f", worker_index=1, worker_count=2, token_fit=fit)
     assert Job.from_json(job.to_json()) == job
     assert job.load_point == point
     assert "\n" not in job.to_json()
@@ -57,6 +39,7 @@ def test_a_header_with_a_line_break_is_refused():
         request_head(Endpoint("http://h", "m", {"X": "a\r\nY: b"}), "completions")
 
 
+@pytest.mark.processes
 def test_the_worker_imports_nothing_heavy():
     heavy = "numpy pandas pydantic rich typer httpx docker matplotlib"
     code = f"import sys, autotuner.load.worker; print(*(set({heavy.split()!r}) & set(sys.modules)))"

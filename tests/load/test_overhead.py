@@ -17,7 +17,8 @@ TIMERS: list[type[KernelTimer | LoopTimer]] = [KernelTimer, LoopTimer]
 
 @pytest.fixture(params=[uvloop.Loop, None], ids=["uvloop", "asyncio"])
 def factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    return request.param
+    chosen: Callable[[], asyncio.AbstractEventLoop] | None = request.param
+    return chosen
 
 
 async def blocked(seconds: float) -> OverheadMeter:

@@ -17,6 +17,7 @@ def allowed() -> bool:
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+@pytest.mark.processes
 def test_threads_started_at_driver_priority_have_it_too_and_it_ends():
     """A thread that holds the interpreter's lock at normal priority would hold up the one that goes first."""
     policies: list[int] = []
@@ -55,6 +56,7 @@ def test_where_real_time_is_refused_a_high_priority_is_taken_and_given_back(
     assert (tmp_path / "autogroup").read_text() == str(os.nice(0))
 
 
+@pytest.mark.processes
 def test_asking_whether_real_time_is_allowed_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     assert real_time_allowed() is allowed()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
@@ -62,6 +64,7 @@ def test_asking_whether_real_time_is_allowed_changes_nothing(monkeypatch: pytest
     assert not real_time_allowed()
 
 
+@pytest.mark.processes
 def test_a_process_of_idle_priority_is_idle_or_nicest():
     code = "import os; from autotuner.load.priority import set_idle_priority; set_idle_priority(); "
     code += "print(os.sched_getscheduler(0), os.nice(0))"

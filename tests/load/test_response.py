@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autotuner.load.connection import Connection, Exchange
 from autotuner.load.response import extract_body
-from autotuner.workload.requests import Request
+from tests.load.streams import Wire, receive
 
 EVENTS = [b'data: {"choices": [{"text": "h\xc3\xa9"}]}\n\n', b"data: [DONE]\n\n"]
 CRLF_EVENTS = [event.replace(b"\n", b"\r\n") for event in EVENTS]
@@ -32,46 +32,6 @@ RESPONSES = {
     "interim": (b"HTTP/1.1 100 Continue\r\n\r\n" + chunks(*EVENTS), WHOLE),
     "empty": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
 }
-
-
-class Wire(asyncio.Transport):
-    """A transport that keeps nothing and knows whether it was closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None: ...
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-
-    def abort(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-
-def receive(*reads: bytes, end: bool = False, error: Exception | None = None) -> tuple[Exchange, list[int], Connection]:
-    """Give a connection these reads; return the exchange, after which reads it was done, and the connection."""
-    done: list[int] = []
-    number = 0
-
-    async def converse() -> tuple[Exchange, Connection]:
-        nonlocal number
-        connection = Connection(60.0)
-        connection.connection_made(Wire())
-        exchange = Exchange(Request(0, 1, 1, b""), 0.0, warmup=False)
-        connection.send(exchange, b"POST", lambda connection, exchange: done.append(number))
-        for number, data in enumerate(reads):  # noqa: B007
-            if connection.exchange is not None:
-                connection.data_received(data)
-        if end:
-            connection.connection_lost(error)
-        return exchange, connection
-
-    exchange, connection = asyncio.run(converse())
-    return exchange, done, connection
 
 
 def content(exchange: Exchange) -> bytes:

@@ -19,8 +19,8 @@ from autotuner.core import RequestRecord
 from autotuner.load import spool
 from autotuner.load.connection import Exchange
 from autotuner.workload.requests import Request
-from tests.load.test_response import receive
-from tests.load.test_stream import DONE, delta, sse, text, usage
+from tests.load.streams import DONE, delta, receive, text, usage
+from tests.servers import sse
 
 
 def chunked(*events: object, extension: bytes = b"", trailers: bytes = b"", last: bool = True) -> bytes:

@@ -12,27 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.load.stream import DecodedResponse, decode
-
-
-def sse(*events: object) -> bytes:
-    return b"".join(
-        b"data: " + (event if isinstance(event, bytes) else json.dumps(event).encode()) + b"\n\n" for event in events
-    )
-
-
-def text(content: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"id": "cmpl-1", "choices": [{"index": 0, "text": content, "finish_reason": finish, **more}]}
-
-
-def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
-    return {"id": "chatcmpl-1", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
-
-
-def usage(prompt: int, output: int) -> dict[str, Any]:
-    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-
-
-DONE = b"[DONE]"
+from tests.load.streams import DONE, delta, text, usage
+from tests.servers import sse
 
 
 def timed(body: bytes, *cuts: int) -> DecodedResponse:
@@ -106,11 +87,14 @@ def test_reasoning_alone_has_no_first_output():
 
 
 def test_tool_call_arguments_are_tokens_and_output():
-    call = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "add", "arguments": ""}}]}
-    more = {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}
-    empty = {"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}
+    call = [{"index": 0, "id": "c", "type": "function", "function": {"name": "add", "arguments": ""}}]
+    more = [{"index": 0, "function": {"arguments": '{"a":'}}]
+    empty = [{"index": 0, "function": {"arguments": ""}}]
     answer = arriving(
-        sse(delta(reasoning="hm")), sse(delta(**call)), sse(delta(**more)), sse(delta("tool_calls", **empty))
+        sse(delta(reasoning="hm")),
+        sse(delta(tool_calls=call)),
+        sse(delta(tool_calls=more)),
+        sse(delta("tool_calls", tool_calls=empty)),
     )
     assert list(answer.chunk_times) == [0, 1, 2]
     assert answer.first_output == 1

@@ -19,7 +19,9 @@ import pytest
 from autotuner.core import CUT_OFF_ERROR, LoadPoint, RequestRecord, Workload
 from autotuner.errors import ConfigError, MachineError
 from autotuner.load import Endpoint, MeasurementInterrupted, measure
-from tests.load.conftest import ReceivedRequest, Server, complete
+from tests.servers import ReceivedRequest, Server, complete
+
+pytestmark = pytest.mark.processes
 
 Serve = Callable[..., Server]
 POINT = LoadPoint("D(20,5)", concurrency=2)

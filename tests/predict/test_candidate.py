@@ -7,7 +7,7 @@ from autotuner.experiment import Experiment
 from autotuner.predict.candidate import memory_shortage, model_on_gpus_for, predict_load_point
 from autotuner.predict.layout import Layout
 from autotuner.simulate.settings import parse_settings
-from autotuner.simulate.world import StartError, build_world
+from autotuner.simulate.started_engine import StartError, start_engine
 
 
 def experiment(model="llama-3.1-8b", **runtime):
@@ -120,7 +120,7 @@ def test_a_candidate_that_is_refused_could_not_start(parameters, model):
     """Real engines have the same weights and cache beside what only the simulation counts."""
     words = [word for name, value in parameters.items() for word in (f"--{name}", str(value))]
     try:
-        build_world(parse_settings(["--model", model, *words]))
+        start_engine(parse_settings(["--model", model, *words]))
         start_error = ""
     except StartError as error:
         start_error = str(error)

@@ -32,7 +32,9 @@ def test_tokens_decode_faster_without_prefills_beside_them():
 
 def test_prefill_workers_keep_up_with_the_decode_workers_they_are_matched_to():
     prefill, decode = prefill_worker(load_curve()), decode_workers(load_curve(tp=8), (64,))[0]
-    first, second = match_workers(prefill, decode, 32)
+    matched = match_workers(prefill, decode, 32)
+    assert matched is not None
+    first, second = matched
     assert first * prefill.gpus + second * decode.gpus <= 32
     assert second * decode.rate <= PREFILL_UTILIZATION * first * prefill.rate
     assert match_workers(prefill, decode, 11) is None

@@ -7,6 +7,7 @@ cache memory" in GiB and "GPU KV cache size" in tokens, None where the source do
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def planned(start: Start) -> memory.MemoryPlan:
     )
 
 
-def having(field: str) -> list:
+def having(field: str) -> list[Any]:
     kept = [start for start in STARTS if getattr(start, field) is not None]
     return [pytest.param(start, id=f"{start.model}-{start.gpu}-{start.batched_tokens}") for start in kept]
 

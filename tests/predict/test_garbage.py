@@ -70,10 +70,10 @@ def test_a_row_of_other_columns_says_what_it_lacks(row):
 
 
 def test_a_row_longer_than_the_header_is_answered():
-    assert set(PREDICTION_COLUMNS) <= with_predictions({**ROW, None: ["more", "cells"]}).keys()
+    assert set(PREDICTION_COLUMNS) <= with_predictions({**ROW, None: ["more", "cells"]}).keys()  # type: ignore[dict-item]
 
 
-HOLES = ["gone", None, "x", -1, 0, [], {}, 1.5, True, [None], ["x"]]
+HOLES: list[object] = ["gone", None, "x", -1, 0, [], {}, 1.5, True, [None], ["x"]]
 
 
 @settings(max_examples=150, deadline=None)

@@ -76,8 +76,12 @@ def simulated(open_loop: OpenLoopModel, rate: float, count: int = 500) -> tuple[
         step = scheduler.step(now)
         now = due[len(requests)] if step is None else now + step.duration
     kept = requests[100:-50]
-    first = [r.first_token_time - r.arrival_time for r in kept]
-    each = [(r.finish_time - r.first_token_time) / (traffic.osl - 1) for r in kept]
+    first, each = [], []
+    for request in kept:
+        assert request.first_token_time is not None
+        assert request.finish_time is not None
+        first.append(request.first_token_time - request.arrival_time)
+        each.append((request.finish_time - request.first_token_time) / (traffic.osl - 1))
     return sum(first) / len(kept), sum(each) / len(kept)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from autotuner.predict.calibration import bundled_calibration, read_calibration
 from autotuner.predict.hardware import find_gpu
 from autotuner.predict.predict import DoesNotFitError, predict
 
-LOAD = {"isl": 1024, "osl": 1024, "concurrency": 16}
+LOAD: dict[str, Any] = {"isl": 1024, "osl": 1024, "concurrency": 16}
 
 
 def test_a_known_model_is_near_what_was_measured():
@@ -50,7 +52,7 @@ def test_operators_add_up_to_iterations_shorter_than_what_requests_see():
 
 
 def test_a_version_that_reads_every_expert_decodes_as_slowly_for_few_as_for_many():
-    load = {"tp": 4, "gemm_dtype": "fp8", "moe_dtype": "fp8", "isl": 2000, "osl": 1000}
+    load: dict[str, Any] = {"tp": 4, "gemm_dtype": "fp8", "moe_dtype": "fp8", "isl": 2000, "osl": 1000}
     few, many = (
         predict("qwen3-30b-a3b", "h200", version="0.12.0", concurrency=n, **load).decode["expert"] for n in (1, 32)
     )

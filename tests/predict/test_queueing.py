@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -91,7 +92,7 @@ def test_shorter_requests_than_told_leave_room_for_more():
 
 
 def test_prompts_on_other_workers_do_not_interrupt_decodes():
-    load = {"isl": 8192, "osl": 512, "concurrency": 32}
+    load: dict[str, Any] = {"isl": 8192, "osl": 512, "concurrency": 32}
     together, apart = (predict_closed_loop(llama("trtllm"), **load, separate_prefill=split) for split in (False, True))
     assert apart.tpot < 0.8 * together.tpot
 

@@ -102,7 +102,7 @@ class InContainers:
 
         self.client = docker.from_env()
         hugging_face_cache().mkdir(parents=True, exist_ok=True)  # Docker mounts only what is there; a run makes it
-        command = [home / "bin" / "python", "-c", "import sys; print(sys.base_prefix)"]
+        command = [str(home / "bin" / "python"), "-c", "import sys; print(sys.base_prefix)"]
         base = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         self.runtime = {
             "image": IMAGE,
@@ -111,7 +111,7 @@ class InContainers:
         }
 
     def running(self) -> dict[int, str]:
-        titles = {}
+        titles: dict[int, str] = {}
         for container in self._autotune_containers():
             if container.status == "running":
                 rows = container.top(ps_args="-eo pid,args")["Processes"]

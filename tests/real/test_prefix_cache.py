@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from autotuner.core import Candidate, Check, LoadPoint, Observation, Workload
+from autotuner.endpoints.counters import counter_deltas, read_counters
 from autotuner.engines import LaunchContext, engine
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.experiment import Benchmark, Deployment, Experiment, Model, Runtime, Slo
 from autotuner.launchers import ports, ready
 from autotuner.launchers.process import ProcessLauncher
-from autotuner.load.counters import counter_deltas, read_counters
 from autotuner.search.launch import ListedLoads
 
 pytestmark = pytest.mark.engine

@@ -2,7 +2,7 @@ import pytest
 
 from autotuner.report.objective_text import objective_line, objective_meaning
 from autotuner.scoring.objective import OBJECTIVES
-from tests.report.conftest import experiment
+from tests.factories import scored_experiment
 
 GPUS = "; not normalized by the number of GPUs of a candidate"
 
@@ -29,15 +29,15 @@ GPUS = "; not normalized by the number of GPUs of a candidate"
     ],
 )
 def test_an_objective_says_what_it_compares_where_and_whether_gpus_count(objective, changes, text):
-    assert objective_meaning(experiment(objective, **changes)) == text
+    assert objective_meaning(scored_experiment(objective, **changes)) == text
 
 
 def test_at_capacity_each_candidate_has_its_own_load():
-    base = experiment("maximize_throughput")
+    base = scored_experiment("maximize_throughput")
     with_capacity = base.model_copy(update={"benchmark": base.benchmark.model_copy(update={"find_capacity": True})})
     assert objective_meaning(with_capacity).endswith("per GPU, each candidate at its own capacity")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_has_a_line(objective):
-    assert objective_line(experiment(objective)).startswith(f"Objective: {objective}, ")
+    assert objective_line(scored_experiment(objective)).startswith(f"Objective: {objective}, ")

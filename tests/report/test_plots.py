@@ -8,7 +8,8 @@ from matplotlib.image import imread
 from autotuner.report import plots
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.plots import draw_pareto
-from tests.report.conftest import result
+from autotuner.scoring.pareto import AXES, pareto_points
+from tests.factories import scored_result
 
 
 def picture(run, path):
@@ -18,7 +19,7 @@ def picture(run, path):
 
 def texts(monkeypatch, run, path):
     """Every text of the picture."""
-    all_texts = []
+    all_texts: list[str] = []
     original = Figure.savefig
 
     def keep(figure, *args, **options):
@@ -41,7 +42,7 @@ def test_any_number_of_trials_gives_a_picture(make_run, tmp_path, objective, cou
 
 def test_a_relaunched_candidate_is_one_marker_with_metrics_pooled_over_launches(make_run, tmp_path, monkeypatch):
     run = make_run(loads=(16,))
-    again = replace(run.trials[1].measurement, load_points=(result(16, 0.062, 0.0066, run.experiment),))
+    again = replace(run.trials[1].measurement, load_points=(scored_result(16, 0.062, 0.0066, run.experiment),))
     run.trials.append(replace(run.trials[1], number=4, measurement=again, purpose="confirmation"))
     markers = []
     monkeypatch.setattr(
@@ -107,8 +108,8 @@ def test_names_that_look_like_formulas_or_lack_a_glyph_are_drawn_as_they_are(mak
 
 def test_scenarios_have_their_own_frontiers(make_run):
     run = make_run(scenarios=("D(100,100)", "D(200,100)"))
-    chosen = (plots.AXES["interactivity"], plots.AXES["throughput"])
-    lines = plots._frontiers(plots.pareto_points(run.trials, run.experiment, chosen))
+    chosen = (AXES["interactivity"], AXES["throughput"])
+    lines = plots._frontiers(pareto_points(run.trials, run.experiment, chosen))
     assert [{point.result.load_point.scenario for point in line} for line in lines] == [{"D(100,100)"}, {"D(200,100)"}]
 
 

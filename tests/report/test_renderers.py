@@ -9,7 +9,7 @@ from autotuner.core import Candidate, GpuUse
 from autotuner.report.csv import csv_text
 from autotuner.report.markdown import markdown_report
 from autotuner.report.record import run_record
-from tests.report.conftest import result
+from tests.factories import Run, scored_result
 
 
 def test_json_has_the_documented_shape(make_run):
@@ -130,7 +130,7 @@ def test_markdown_has_the_command_of_the_defaults_beside_the_winners(make_run):
 
 def repeated(run, number, ttft, tpot):
     """The run with one more launch of trial `number`, to confirm it, at its heaviest load point."""
-    again = result(16, ttft, tpot, run.experiment)
+    again = scored_result(16, ttft, tpot, run.experiment)
     trial = run.trials[number - 1]
     measurement = replace(trial.measurement, load_points=(again,))
     run.trials.append(replace(trial, number=len(run.trials) + 1, measurement=measurement, purpose="confirmation"))
@@ -184,7 +184,7 @@ def test_markdown_has_as_many_cells_in_every_row(make_run):
     assert "Killed \\| by the kernel" in text
 
 
-def test_refused_candidates_are_grouped_by_reason(make_run):
+def test_refused_candidates_are_grouped_by_reason(make_run: type[Run]):
     run = make_run()
     refused = [(Candidate("vllm", {"tp-size": size}), "it does not fit") for size in range(1, 7)]
     refused.append((Candidate("vllm", {"tp-size": 8}), "it needs 8 GPUs and 4 may be used"))

@@ -4,7 +4,7 @@ import pytest
 
 from autotuner.core import Candidate, Check
 from autotuner.report.table import ALWAYS_SHOWN, Column, Table, ranking_table
-from tests.report.conftest import result
+from tests.factories import Run, scored_result
 
 
 def test_one_row_per_candidate_at_its_best_load_point(make_run):
@@ -37,7 +37,7 @@ def launched_again(run, number, *figures):
     """The run with confirmations of trial `number`, each with (TTFT, TPOT) at 16 in flight."""
     trial = run.trials[number - 1]
     for ttft, tpot in figures:
-        again = result(16, ttft, tpot, run.experiment)
+        again = scored_result(16, ttft, tpot, run.experiment)
         measurement = dataclasses.replace(trial.measurement, load_points=(again,), failure=None)
         run.trials.append(
             dataclasses.replace(trial, number=len(run.trials) + 1, measurement=measurement, purpose="confirmation")
@@ -176,7 +176,7 @@ def test_every_source_but_a_real_engine_is_noted(make_run):
     assert not any("imulated" in note for note in ranking_table(*make_run().all).notes)
 
 
-def test_a_limit_says_how_many_candidates_it_omits(make_run):
+def test_a_limit_says_how_many_candidates_it_omits(make_run: type[Run]):
     table = ranking_table(*make_run().all, limit=1)
     assert len(table.rows) == 1
     assert table.notes[-1] == "2 more not shown."

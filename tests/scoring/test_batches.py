@@ -52,7 +52,7 @@ def test_a_ratio_of_sums_is_no_mean_of_ratios():
 
 def test_equal_samples_have_an_interval_of_no_width():
     mean = BatchMeans(40, 4).mean(np.full(40, 0.5))
-    assert (mean.lower, mean.upper) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert (mean.lower, mean.upper) == pytest.approx((0.5, 0.5))
 
 
 def test_a_ratio_to_nothing_is_refused():

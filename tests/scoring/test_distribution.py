@@ -95,7 +95,11 @@ def test_a_percentile_lies_in_its_interval_and_its_adjusted_form_in_the_adjusted
         low, high = distribution.intervals[name]
         assert low <= getattr(distribution, name) <= high
     low, high = distribution.adjusted_intervals["p90"]
-    assert low <= distribution.adjusted["p90"] <= high
+    adjusted = distribution.adjusted["p90"]
+    assert low is not None
+    assert adjusted is not None
+    assert high is not None
+    assert low <= adjusted <= high
     assert distribution.adjusted["p99"] is None
     assert distribution.adjusted_intervals["p99"][1] is None
     assert request_distribution(samples).adjusted_intervals == {}

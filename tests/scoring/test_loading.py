@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("module", ["rank", "judge", "pareto", "objective", "validity"])
 def test_ranking_a_run_again_loads_no_numpy(module):

@@ -23,7 +23,7 @@ from autotuner.errors import MachineError
 from autotuner.scoring.judge import judge
 from autotuner.search.bayesian import FAILURE_VIOLATION, INITIAL_DESIGN_SIZE, BayesianSearch, ParameterAxis
 from autotuner.search.space import Space
-from tests.search.problems import problem, rules
+from tests.factories import problem, rules
 
 SPACE = Space("sim", {"x": list(range(8)), "kind": ["a", "b", None], "flag": [True, False]})
 POINT = LoadPoint("D(100,100)", concurrency=1)
@@ -70,11 +70,12 @@ def judged_trial(search: BayesianSearch, number: int, candidate: Candidate, meas
 
 def best_at_five(candidate: Candidate) -> Measurement:
     x, kind = candidate.parameters["x"], candidate.parameters["kind"]
+    assert isinstance(x, int)
     return measured(1000.0 / (1 + (x - 5) ** 2) * (2 if kind == "b" else 1))
 
 
 def proposals_of(search: BayesianSearch, measure=best_at_five, launches: int = 30) -> list[Candidate]:
-    candidates = []
+    candidates: list[Candidate] = []
     while len(candidates) < launches and (launch := search.ask()) is not None:
         candidates.append(launch.candidate)
         search.tell(judged_trial(search, len(candidates), launch.candidate, measure(launch.candidate)))
@@ -118,6 +119,7 @@ def test_targets_are_constraints():
     search.tell(judged_trial(search, 2, candidates[1], measured(900.0, tpot=0.10)))
     feasible, infeasible = (search._results[candidates[position].key] for position in (0, 1))
     assert feasible.violation <= 0 < infeasible.violation
+    assert feasible.log_utilities is not None
     study = search._build_study()
     assert [trial.constraints["targets"] for trial in study.trials] == [feasible.violation, infeasible.violation]
     assert study.best_trial.values == list(feasible.log_utilities)
@@ -174,6 +176,8 @@ COUPLED = Space(
 
 def deep_is_better(candidate: Candidate) -> Measurement:
     x, depth = candidate.parameters["x"], candidate.parameters.get("depth", 0)
+    assert isinstance(x, int)
+    assert isinstance(depth, int)
     return measured(1000.0 * (1 + depth) / (1 + (x - 5) ** 2))
 
 

@@ -92,7 +92,7 @@ def test_with_the_noise_of_a_hundred_requests_it_is_mostly_within_a_tenth(capaci
     rng = random.Random(7)
 
     def noisy_margin(load: float) -> float:
-        share = 1 / (1 + (1 / 0.95 - 1) * (load / capacity) ** 12)
+        share: float = 1 / (1 + (1 / 0.95 - 1) * (load / capacity) ** 12)
         return sum(rng.random() < share for _ in range(100)) / 100 - 0.95
 
     close_count = 0

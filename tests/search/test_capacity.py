@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from autotuner.core import LoadPointResult
+from autotuner.core import LoadPoint, LoadPointResult
 from autotuner.errors import ConfigError
 from autotuner.scoring.intervals import wilson_share
 from autotuner.search.capacity import (
@@ -14,7 +14,7 @@ from autotuner.search.capacity import (
     IncumbentUtility,
     check_capacity,
 )
-from tests.search.problems import experiment, load_point_result
+from tests.factories import experiment, load_point_result
 
 SLO = {"ttft": 1.0, "attainment": 0.95}
 SCENARIO = "D(100,100)"
@@ -45,9 +45,11 @@ def server(capacity: float, n: int = 100, seed: int | None = None, per_load: flo
 
 
 def drive(search: CapacitySearch, measure) -> list[float]:
-    loads = []
+    loads: list[float] = []
     while (step := search.ask()) is not None:
-        loads.append(step.load_point.concurrency or step.load_point.rate)
+        load = step.load_point.concurrency or step.load_point.rate
+        assert load is not None
+        loads.append(load)
         search.tell(measure(step.load_point))
         assert len(loads) < 80
     return loads
@@ -149,10 +151,11 @@ def test_results_that_violate_littles_law_end_a_knee_search():
 
 def test_each_load_point_has_a_stop_rule_and_a_second_measurement_has_another_seed():
     search = CapacitySearch(capacity_experiment(), 1, {SCENARIO: BracketStart(10, 1.2)})
-    seeds = {}
+    seeds: dict[LoadPoint, list[int]] = {}
     while (step := search.ask()) is not None:
         assert step.stop_rule is not None
         seeds.setdefault(step.load_point, []).append(step.workload.seed)
+        assert step.load_point.concurrency is not None
         met = step.load_point.concurrency <= 10
         search.tell(load_point_result(step.load_point, throughput=1.0, attainment=wilson_share(20 if met else 5, 20)))
     assert next(iter(seeds.values())) == [0, 1]

@@ -11,7 +11,7 @@ from autotuner.scoring.intervals import wilson_share
 from autotuner.search.feasibility import MIN_MISSED_TRIALS, Feasibility
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
-from tests.search.problems import experiment, load_point_result
+from tests.factories import experiment, load_point_result
 
 SPACE = Space("sim", {"tp-size": [1], "a": [1, 2, 3, 4], "b": [1, 2, 4, 8]})
 POINT = LoadPoint("D(100,100)", concurrency=1)

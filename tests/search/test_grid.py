@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from autotuner.core import Candidate
 from autotuner.search.grid import GridSearch, balanced_subset
 from autotuner.search.space import Space
-from tests.search.problems import problem
+from tests.factories import problem
 
 parameter_spaces = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),

@@ -5,7 +5,7 @@ import pytest
 from autotuner.core import Candidate, LoadPoint, Measurement, Trial
 from autotuner.scoring.judge import judge
 from autotuner.search.incumbent import IncumbentRace
-from tests.search.problems import experiment, load_point_result
+from tests.factories import experiment, load_point_result
 
 LOADS = (1, 8, 64)
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from autotuner.core import Check, LoadPoint, LoadPointResult, Workload
 from autotuner.search.launch import ListedLoads
 from autotuner.search.margins import is_retryable
-from tests.search.problems import load_point_result
+from tests.factories import load_point_result
 
 POINTS = (LoadPoint("D(1,1)", concurrency=1), LoadPoint("D(1,1)", rate=2.0))
 
@@ -16,7 +16,7 @@ def test_listed_loads_take_every_load_point_in_order_and_then_end():
     steps = []
     while (step := load_plan.ask()) is not None:
         steps.append((step.load_point, step.workload.load_points, step.workload.duration))
-        load_plan.tell(SimpleNamespace(load_point=step.load_point))
+        load_plan.tell(SimpleNamespace(load_point=step.load_point))  # type: ignore[arg-type]
     assert steps == [(point, (point,), 7.0) for point in POINTS]
 
 

@@ -7,16 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from autotuner.core import Candidate, Failure, FailureKind, Measurement, Trial
+from autotuner.core import Candidate, Failure, FailureKind, Measurement, Purpose, Trial
 from autotuner.predict.efficiencies import UNIT_COSTS
 from autotuner.scoring.confirm import confirmed_gain
 from autotuner.scoring.intervals import wilson_share
-from autotuner.search.launch import ListedLoads
+from autotuner.search.launch import Launch, ListedLoads
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
 from autotuner.search.strategies import searcher_for
 from autotuner.tune import tune
-from tests.search.problems import experiment, load_point_result
+from tests.factories import experiment, load_point_result
 
 SPACE = Space("sim", {"tp-size": [1], "a": [1, 2, 3, 4, 5], "b": [1, 2, 4, 8]})
 BASELINE = Candidate("sim", {})
@@ -27,6 +27,8 @@ def capacity(candidate: Candidate) -> float:
     if not candidate.parameters:
         return 100.0
     a, b = candidate.parameters["a"], candidate.parameters["b"]
+    assert isinstance(a, int)
+    assert isinstance(b, int)
     return 200 * 0.8 ** abs(a - 3) * 0.85 ** (3 - [1, 2, 4, 8].index(b))
 
 
@@ -49,7 +51,9 @@ class Servers:
     """An executor on which attainment falls through 95% at the candidate's capacity."""
 
     def __init__(self, interrupt_after: int | None = None, refused_values=()) -> None:
-        self.waiting, self.launched, self.load_point_count = [], [], 0
+        self.waiting: list[tuple[int, Launch]] = []
+        self.launched: list[tuple[Purpose, Candidate]] = []
+        self.load_point_count = 0
         self.interrupt_after, self.refused_values = interrupt_after, refused_values
 
     @property

@@ -1,6 +1,6 @@
 from autotuner.search.random import RandomSearch
 from autotuner.search.space import Space
-from tests.search.problems import problem
+from tests.factories import problem
 
 SPACE = Space("sim", {"tp-size": [1, 2, 4], "mem-fraction-static": [0.8, 0.85, 0.9]})
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuner.core import Candidate
+from autotuner.core import Candidate, Value
 from autotuner.expression import parse
 from autotuner.rules import Rules
 from autotuner.search import space as space_module
 from autotuner.search.defaults import default_candidate
 from autotuner.search.space import Space
-from tests.search.problems import rules
+from tests.factories import rules
 
-CHUNKED = {"tp-size": [1, 2], "tokens": [2048, 8192], "chunked": [True, False]}
+CHUNKED: dict[str, Sequence[Value]] = {"tp-size": [1, 2], "tokens": [2048, 8192], "chunked": [True, False]}
 
 
-def parameter_sets(space: Space) -> list[dict]:
+def parameter_sets(space: Space) -> list[dict[str, Any]]:
     return [dict(candidate.parameters) for candidate in space.candidates]
 
 
@@ -75,7 +77,13 @@ def enumerate_at_most_thirty(monkeypatch) -> None:
     monkeypatch.setattr(space_module, "MAX_ENUMERATED", 30)
 
 
-WIDE = {"tp-size": [1, 2, 4], "dp-size": [1, 2, 4], "a": list(range(7)), "chunked": [True, False], "tokens": [1, 2, 3]}
+WIDE: dict[str, Sequence[Value]] = {
+    "tp-size": [1, 2, 4],
+    "dp-size": [1, 2, 4],
+    "a": list(range(7)),
+    "chunked": [True, False],
+    "tokens": [1, 2, 3],
+}
 CONSTRAINTS = {"all": "tp-size * dp-size == gpus", "few": "tokens < a when chunked"}
 
 
@@ -164,7 +172,7 @@ def test_the_baseline_takes_parallel_sizes_that_break_no_constraint():
 
 
 def test_the_baseline_keeps_startup_parameters_that_exist():
-    parameters = {"max-model-len": [100], "on": [True]}
+    parameters: dict[str, Sequence[Value]] = {"max-model-len": [100], "on": [True]}
     assert default_candidate(Space("sim", parameters)) == Candidate("sim", {"max-model-len": 100})
     assert default_candidate(Space("sim", parameters, rules=rules({"max-model-len": "on"}))) == Candidate("sim")
 

@@ -14,8 +14,8 @@ from autotuner.search.surrogate import (
     COST_VARIANCE_SHARES,
     MODEL_ERROR_SHARES,
     SCALE_PRIOR_WEIGHT,
-    MeasuredFigure,
-    PredictedFigure,
+    MeasuredMetric,
+    PredictedMetric,
     Surrogate,
     covariance,
 )
@@ -24,10 +24,10 @@ from autotuner.search.value_effects import RESIDUAL_CLIP_SDS
 SIZES, BLOCKS = (1, 2, 4), (16, 32)
 
 
-def figure(metric="utility", log_value=0.0, model_error_scale=1.0, slopes=None, **parameters) -> PredictedFigure:
+def figure(metric="utility", log_value=0.0, model_error_scale=1.0, slopes=None, **parameters) -> PredictedMetric:
     values = {name.replace("_", "-"): value for name, value in parameters.items()}
     cost_slopes = tuple((slopes or {}).get(kind, 0.0) for kind in COST_KINDS)
-    return PredictedFigure(Candidate("sim", values), metric, log_value, cost_slopes, model_error_scale)
+    return PredictedMetric(Candidate("sim", values), metric, log_value, cost_slopes, model_error_scale)
 
 
 figures = st.builds(
@@ -56,7 +56,7 @@ def test_the_prior_covariance_is_symmetric_and_positive_semidefinite(some):
 
 @given(st.lists(figures, min_size=1, max_size=6), st.floats(-0.1, 0.1))
 def test_the_posterior_follows_a_measurement_and_bounds_every_variance(some, residual):
-    means, posterior = Surrogate(0.2, (MeasuredFigure(some[0], some[0].log_value + residual, 0.005),)).posterior(some)
+    means, posterior = Surrogate(0.2, (MeasuredMetric(some[0], some[0].log_value + residual, 0.005),)).posterior(some)
     assert means[0] == pytest.approx(some[0].log_value + residual, abs=0.15 * abs(residual) + 1e-9)
     max_ratio = (SCALE_PRIOR_WEIGHT + RESIDUAL_CLIP_SDS**2) / (SCALE_PRIOR_WEIGHT + 1)
     assert np.all(np.diag(posterior) <= max_ratio * np.diag(Surrogate(0.2).posterior(some)[1]) + 1e-9)
@@ -66,7 +66,7 @@ def test_the_posterior_follows_a_measurement_and_bounds_every_variance(some, res
 def test_residuals_beyond_the_clip_have_the_same_effect(residual, increase):
     one, other = figure(tp_size=1, slopes={"weights": -1.0}), figure(tp_size=2, slopes={"weights": -1.0})
     posteriors = [
-        Surrogate(0.2, (MeasuredFigure(one, -size, 0.02),)).posterior([other])
+        Surrogate(0.2, (MeasuredMetric(one, -size, 0.02),)).posterior([other])
         for size in (residual, residual + increase)
     ]
     np.testing.assert_allclose(posteriors[0][0], posteriors[1][0])
@@ -80,7 +80,7 @@ def test_an_error_in_reading_weights_carries_over_to_another_layout_in_part():
         figure(tp_size=2, slopes=slow),
         figure(tp_size=2, slopes={"collectives": -1.0}),
     )
-    means, _ = Surrogate(0.2, (MeasuredFigure(one, -0.3, 0.01),)).posterior([one, two, other])
+    means, _ = Surrogate(0.2, (MeasuredMetric(one, -0.3, 0.01),)).posterior([one, two, other])
     assert means[0] < means[1] < means[2] < 0
 
 
@@ -99,7 +99,7 @@ def test_tpot_at_a_load_point_informs_about_the_utility():
     slow = {"weights": 1.0}
     tpot = figure("tpot", slopes=slow, tp_size=2)
     utility = figure(slopes={"weights": -1.5}, tp_size=2)
-    means, posterior = Surrogate(0.2, (MeasuredFigure(tpot, 0.4, 0.02),)).posterior([utility])
+    means, posterior = Surrogate(0.2, (MeasuredMetric(tpot, 0.4, 0.02),)).posterior([utility])
     assert -0.6 < means[0] < -0.3
     assert posterior[0, 0] < Surrogate(0.2).posterior([utility])[1][0, 0]
 
@@ -108,7 +108,7 @@ def test_large_residuals_widen_the_posterior_of_other_candidates():
     some = [figure(tp_size=size, slopes={"weights": -1.0}) for size in SIZES]
     variances = []
     for residuals in ((0.01, 0.01), (1.0, -1.0)):
-        measurements = tuple(MeasuredFigure(some[i], residual, 0.02) for i, residual in enumerate(residuals))
+        measurements = tuple(MeasuredMetric(some[i], residual, 0.02) for i, residual in enumerate(residuals))
         _, posterior = Surrogate(0.2, measurements).posterior(some[2:])
         variances.append(posterior[0, 0])
     assert variances[1] > 2 * variances[0]

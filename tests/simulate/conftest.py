@@ -70,7 +70,7 @@ def running(folder: Path, *flags: str, wait: bool = True):
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(tmp_path, starts_processes):
     """Start servers with the flags of one test."""
 
     def start(*flags: str, wait: bool = True):
@@ -80,7 +80,7 @@ def serve(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, starts_processes):
     """One server without faults for the tests of a module; an iteration takes 2 ms."""
     flags = ("--model", "qwen3-0.6b", "--served-model-name", "tiny", "alias", "--fixed-step-ms", "2")
     with running(tmp_path_factory.mktemp("server"), *flags, "--max-model-len", "4096") as started:
@@ -88,7 +88,7 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def run_to_end():
+def run_to_end(starts_processes):
     """Run a server that does not start, and return its exit status and output."""
 
     def run(*flags: str) -> tuple[int, str]:

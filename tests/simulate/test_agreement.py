@@ -23,8 +23,8 @@ from autotuner.predict.model_on_gpus import model_on_gpus
 from autotuner.predict.predict import Prediction, predict_closed_loop
 from autotuner.scoring import metrics
 from autotuner.simulate.settings import parse_settings
+from autotuner.simulate.started_engine import start_engine
 from autotuner.simulate.virtual_time import VirtualServer
-from autotuner.simulate.world import build_world
 
 EXTRAS = ("overhead", "wait_iterations", "host_per_token", "burst_share")
 DEPLOYMENTS = (
@@ -39,8 +39,7 @@ LENGTHS = ((1000, 200), (200, 1000))
 def without_extras() -> Calibration:
     fitted = bundled_calibration()
     constants = {**fitted.constants, **{name: {"base": 0.0} for name in EXTRAS}}
-    effects = {target: [{} for _ in levels] for target, levels in fitted.effects.items()}
-    return replace(fitted, constants=constants, effects=effects)
+    return replace(fitted, constants=constants, effects={})
 
 
 def predicted(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Prediction:
@@ -51,13 +50,15 @@ def predicted(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: in
 def simulated(model: str, gpu: str, tp: int, isl: int, osl: int, concurrency: int) -> Metrics:
     settings = parse_settings(["--model", model, "--gpu", gpu, "--tp-size", str(tp)])
     point = LoadPoint(f"D({isl},{osl})", concurrency=concurrency)
-    observation = VirtualServer(settings, build_world(settings)).drive(LoadStep(Workload((point,), duration=120.0)))
+    observation = VirtualServer(settings, start_engine(settings)).drive(LoadStep(Workload((point,), duration=120.0)))
     return metrics.summarize(observation, Slo())
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
-def test_the_latency_of_one_request_alone_is_as_predicted(deployment, lengths):
+def test_the_latency_of_one_request_alone_is_as_predicted(
+    deployment: tuple[str, str, int], lengths: tuple[int, int]
+) -> None:
     prediction, simulation = predicted(*deployment, *lengths, 1), simulated(*deployment, *lengths, 1)
     assert simulation.ttft.mean == pytest.approx(prediction.ttft, rel=0.01)
     assert simulation.tpot.mean == pytest.approx(prediction.tpot, rel=0.01)
@@ -65,7 +66,9 @@ def test_the_latency_of_one_request_alone_is_as_predicted(deployment, lengths):
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
-def test_tpot_and_throughput_of_a_few_requests_in_flight_are_as_predicted(deployment, lengths):
+def test_tpot_and_throughput_of_a_few_requests_in_flight_are_as_predicted(
+    deployment: tuple[str, str, int], lengths: tuple[int, int]
+) -> None:
     prediction, simulation = predicted(*deployment, *lengths, 4), simulated(*deployment, *lengths, 4)
     assert simulation.tpot.mean == pytest.approx(prediction.tpot, rel=0.03)
     assert simulation.output_throughput == pytest.approx(prediction.throughput, rel=0.03)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -7,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from autotuner.simulate.blocks import BlockPool, RequestBlocks, block_hashes
 
 
-def admitted(pool: BlockPool, hashes: list[object], new: int) -> RequestBlocks:
+def admitted(pool: BlockPool, hashes: Sequence[Hashable], new: int) -> RequestBlocks:
     blocks = RequestBlocks(hashes)
     assert pool.admit(blocks, pool.count_prefix_hits(hashes), new)
     return blocks

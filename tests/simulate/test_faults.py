@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,8 @@ BODY = {"prompt": [1, 2, 3], "max_tokens": 6}
 
 
 def post(server, stream: bool = False) -> httpx.Response:
-    return server.client.post("/v1/completions", json={**BODY, "stream": stream})
+    response: httpx.Response = server.client.post("/v1/completions", json={**BODY, "stream": stream})
+    return response
 
 
 def test_it_dies_in_the_middle_of_the_request_after_n(serve):
@@ -64,7 +66,7 @@ def test_an_early_stop_is_shorter_and_says_stop(serve):
 
 
 def test_faults_are_drawn_from_the_seed_with_their_probabilities():
-    def faults(seed: int, **rates: float):
+    def faults(seed: int, **rates: Any):
         plan = FaultPlan(Faults(**rates), seed)
         return [plan.draw(100) for _ in range(2000)]
 

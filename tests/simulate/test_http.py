@@ -16,7 +16,7 @@ CHUNKED = (
 )
 
 
-class FakeTransport:
+class FakeTransport(asyncio.Transport):
     """A transport that records what is written."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class FakeTransport:
         self.closed = False
         self.reading = True
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
 
     def close(self) -> None:

@@ -101,6 +101,8 @@ def test_a_preempted_request_is_first_in_the_queue():
     drain(scheduler)
     assert preempted.preemptions == 1
     # It needs the blocks of the old one, and the small one behind it must not overtake it.
+    assert later.first_scheduled_time is not None
+    assert old.finish_time is not None
     assert later.first_scheduled_time >= old.finish_time
 
 

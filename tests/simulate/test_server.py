@@ -4,12 +4,13 @@ import json
 import re
 import signal
 import socket
+from typing import Any
 
 import httpx
 import pytest
 
 
-def events(response: httpx.Response) -> list[dict]:
+def events(response: httpx.Response) -> list[dict[str, Any]]:
     assert response.status_code == 200, response.text
     blocks = response.text.split("\n\n")
     assert blocks[-2:] == ["data: [DONE]", ""]
@@ -141,7 +142,8 @@ def test_the_prefix_cache_is_counted_and_can_be_reset(server):
         before = server.metric("prefix_cache_hits_total"), server.metric("prefix_cache_queries_total")
         complete(server, prompt=list(range(70_000, 70_100)))
         assert server.metric("prefix_cache_queries_total") - before[1] == 100
-        return server.metric("prefix_cache_hits_total") - before[0]
+        hit_count: float = server.metric("prefix_cache_hits_total") - before[0]
+        return hit_count
 
     assert (hits(), hits()) == (0, 96)
     assert server.client.post("/reset_prefix_cache").status_code == 200

@@ -8,7 +8,7 @@ import pytest
 
 from autotuner.predict.shape import catalogue
 from autotuner.simulate.settings import build_parser, parse_settings
-from autotuner.simulate.world import StartError, build_world
+from autotuner.simulate.started_engine import StartError, start_engine
 
 
 def test_a_model_that_does_not_fit_is_out_of_memory_with_its_sizes(run_to_end):
@@ -44,7 +44,7 @@ def test_a_missing_model_is_reported(run_to_end, tmp_path):
 
 
 def start(*flags: str):
-    return build_world(parse_settings(flags))
+    return start_engine(parse_settings(flags))
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_the_kv_cache_grows_with_memory_and_with_smaller_types():
 
 
 def test_every_flag_reaches_the_scheduler():
-    world = start(
+    started_engine = start(
         *("--max-running-requests", "7", "--max-batched-tokens", "512", "--max-model-len", "1024"),
         *("--kv-block-size", "32", "--no-prefix-caching", "--schedule-policy", "lpm"),
     )
-    limits = world.limits
+    limits = started_engine.limits
     assert (limits.max_running_requests, limits.max_batched_tokens, limits.max_model_len) == (7, 512, 1024)
     assert (limits.block_size, limits.prefix_caching, limits.policy) == (32, False, "lpm")
 

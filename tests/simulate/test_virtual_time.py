@@ -10,8 +10,8 @@ from autotuner.core import LoadPoint, LoadStep, Observation, RequestRecord, Work
 from autotuner.experiment import Slo
 from autotuner.scoring import metrics, validity
 from autotuner.simulate.settings import parse_settings
+from autotuner.simulate.started_engine import start_engine
 from autotuner.simulate.virtual_time import TURNAROUND_SECONDS, EngineDiedError, VirtualServer
-from autotuner.simulate.world import build_world
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.requests import draw_lengths
 
@@ -20,7 +20,7 @@ SLO = Slo()
 
 def server(*flags: str) -> VirtualServer:
     settings = parse_settings(["--model", "qwen3-0.6b", *flags])
-    return VirtualServer(settings, build_world(settings))
+    return VirtualServer(settings, start_engine(settings))
 
 
 def step(scenario: str = "D(100,20)", stop_rule=None, **options) -> LoadStep:
@@ -40,7 +40,7 @@ def test_a_closed_loop_keeps_its_concurrency_in_flight():
     observation = server().drive(step("N(300,50)/(30,5)", concurrency=7))
     start, end = observation.window
     instants = [start + (end - start) * part / 50 for part in range(1, 50)]
-    # A lane is idle only from the end of a response to its next request.
+    # A user is idle only from the end of a response to its next request.
     assert sum(in_flight(observation, instant) for instant in instants) / len(instants) > 6.9
     gaps = [
         after.sent - before.finished
@@ -110,7 +110,7 @@ def test_a_stop_rule_ends_the_window_and_cuts_off_requests_in_flight():
     assert virtual.scheduler.block_pool.used_blocks == 0
 
 
-def test_a_request_that_takes_too_long_times_out_and_its_lane_pauses():
+def test_a_request_that_takes_too_long_times_out_and_its_user_pauses():
     observation = server("--fixed-step-ms", "100").drive(
         step("D(10,50)", concurrency=3, request_timeout=2.0, duration=20)
     )

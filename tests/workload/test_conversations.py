@@ -14,12 +14,14 @@ from autotuner.workload.scenarios import Conversation
 SCENARIO = Conversation(3, 20, 8)
 
 
-def make_lane(lane: int = 0, lanes: int = 4, *, scenario: Conversation = SCENARIO, **options: Any) -> Conversations:
+def make_conversations(
+    user: int = 0, users: int = 4, *, scenario: Conversation = SCENARIO, **options: Any
+) -> Conversations:
     turn_overhead = options.pop("turn_overhead_tokens", 0.0)
     prompts = Prompts(
         **{"kind": "completions", "model": "m", "vocab_size": 32_000, "salt": "s", "phase": "p", **options}
     )
-    return Conversations(scenario, prompts, lane, lanes, turn_overhead_tokens=turn_overhead)
+    return Conversations(scenario, prompts, user, users, turn_overhead_tokens=turn_overhead)
 
 
 def played(conversations: Conversations, requests: int, answer: str = "") -> list[dict[str, Any]]:
@@ -31,24 +33,24 @@ def played(conversations: Conversations, requests: int, answer: str = "") -> lis
 
 
 def test_each_prompt_of_ids_begins_with_the_one_before_and_has_room_for_its_answer():
-    prompts = [body["prompt"] for body in played(make_lane(), 3)]
+    prompts = [body["prompt"] for body in played(make_conversations(), 3)]
     assert [len(prompt) for prompt in prompts] == [20, 48, 76]
     assert prompts[1][:20] == prompts[0]
     assert prompts[2][:48] == prompts[1]
 
 
 def test_after_the_last_turn_another_conversation_begins():
-    prompts = [body["prompt"] for body in played(make_lane(), 6)]
+    prompts = [body["prompt"] for body in played(make_conversations(), 6)]
     assert [len(prompt) for prompt in prompts] == [20, 48, 76] * 2
     assert prompts[3][0] != prompts[0][0]
 
 
 @given(st.integers(1, 6), st.integers(2, 5))
-def test_no_two_turns_of_any_lanes_have_the_same_number_or_conversations_the_same_beginning(lanes: int, turns: int):
+def test_no_two_turns_of_any_users_have_the_same_number_or_conversations_the_same_beginning(users: int, turns: int):
     scenario = Conversation(turns, 10, 3)
-    all_lanes = [make_lane(lane, lanes, scenario=scenario) for lane in range(lanes)]
+    all_users = [make_conversations(user, users, scenario=scenario) for user in range(users)]
     requests = []
-    for conversations in all_lanes:
+    for conversations in all_users:
         for _ in range(2 * turns):
             requests.append(conversations.current_request())
             conversations.complete_turn("")
@@ -60,8 +62,8 @@ def test_no_two_turns_of_any_lanes_have_the_same_number_or_conversations_the_sam
     assert len(set.union(*first_tokens.values())) == len(first_tokens)
 
 
-def test_lanes_begin_at_different_turns():
-    assert [len(json.loads(make_lane(lane).current_request().body)["prompt"]) for lane in range(4)] == [
+def test_users_begin_at_different_turns():
+    assert [len(json.loads(make_conversations(user).current_request().body)["prompt"]) for user in range(4)] == [
         20,
         48,
         76,
@@ -70,7 +72,7 @@ def test_lanes_begin_at_different_turns():
 
 
 def test_a_turn_that_failed_ends_its_conversation():
-    conversations = make_lane()
+    conversations = make_conversations()
     first = conversations.current_request()
     assert conversations.current_request().body == first.body
     conversations.complete_turn("")
@@ -85,7 +87,7 @@ def messages(body: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_a_chat_repeats_what_was_said_and_what_was_answered():
-    first, second, third = (messages(body) for body in played(make_lane(kind="chat"), 3, answer='So "it" is.'))
+    first, second, third = (messages(body) for body in played(make_conversations(kind="chat"), 3, answer='So "it" is.'))
     assert [role for role, _ in third] == ["user", "assistant", "user", "assistant", "user"]
     assert second[:1] == first
     assert third[:3] == second
@@ -94,18 +96,20 @@ def test_a_chat_repeats_what_was_said_and_what_was_answered():
 
 
 def test_a_chat_has_filler_where_an_answer_was_never_given():
-    body = json.loads(make_lane(1, kind="chat").current_request().body)
+    body = json.loads(make_conversations(1, kind="chat").current_request().body)
     assert [len(content.split()) for _, content in messages(body)] == [20, 8, 20]
 
 
 def test_a_chat_makes_room_for_what_the_server_adds_to_each_message():
-    conversations = make_lane(2, kind="chat", overhead_tokens=10.0, tokens_per_word=2.0, turn_overhead_tokens=8.0)
+    conversations = make_conversations(
+        2, kind="chat", overhead_tokens=10.0, tokens_per_word=2.0, turn_overhead_tokens=8.0
+    )
     sizes = [len(content.split()) for _, content in messages(json.loads(conversations.current_request().body))]
     assert sizes == [5, 4, 6, 4, 6]
 
 
 @pytest.mark.parametrize("kind", ["completions", "chat"])
 def test_a_turn_asks_for_a_fixed_length_and_usage(kind: str):
-    body = json.loads(make_lane(kind=kind).current_request().body)
+    body = json.loads(make_conversations(kind=kind).current_request().body)
     assert (body["max_tokens"], body["ignore_eos"], body["stream"]) == (8, True, True)
     assert body["stream_options"] == {"include_usage": True}

@@ -44,6 +44,7 @@ def draw_latency_curves(bench: BenchResult, path: Path) -> None:
 
 
 def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool) -> None:
+    """Draw mean and p99 of one latency (`name`, a field of Metrics) in ms against the load, a line per scenario."""
     points = [point for point in bench.load_points if (point.result.load_point.rate is not None) == open_loop]
     drawn = [point for point in points if getattr(point.result.metrics, name) is not None]
     levels = [load_value(point.result.load_point) for point in drawn]

@@ -19,7 +19,7 @@ from autotuner.errors import UsageError
 from autotuner.load import records
 from autotuner.report.bench.record import bench_csv, bench_record
 from autotuner.report.bench.result import BenchResult
-from autotuner.store import explain_write_errors
+from autotuner.runs.store import explain_write_errors
 
 JSON_FILE, CSV_FILE = "bench.json", "load-points.csv"
 

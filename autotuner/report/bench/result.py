@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.core import Capacity, LoadPointResult, Source, Verdict
+from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.experiment import Experiment, Slo
-from autotuner.launchers.token_ids import Vocabulary
 from autotuner.scoring.reasons import verdict_reason
 
 CUT_SHORT_REASON = "the window was cut short"

@@ -79,6 +79,7 @@ def check_tables(bench: BenchResult) -> dict[str, Table]:
 
 
 def _check_table(points: Sequence[BenchLoadPoint]) -> Table:
+    """A row per validity check, a column per load point."""
     rows: list[Row] = []
     for name in dict.fromkeys(check.name for point in points for check in point.result.validity):
         row: Row = {"check": name, "limit": ""}

@@ -38,6 +38,7 @@ class LoadPointTimeline:
 
 
 def load_point_timeline(observation: Observation) -> LoadPointTimeline:
+    """Latencies of the answered requests, and output tokens/s and requests in flight over the window."""
     start, end = observation.window
     window_records = records_in_window(observation)
     answered = [record for record in window_records if error_class(record) is None]

@@ -6,12 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import httpx
-
-from autotuner.launchers import ready
-from autotuner.launchers.ready import NotReadyError
+from autotuner.endpoints.address import API_PATHS
+from autotuner.endpoints.client import Client, NoAnswerError
+from autotuner.endpoints.models import model_cards
 from autotuner.workload.prompts import ordinary_token_ids
 
 MAX_REQUESTS = 12
@@ -44,49 +43,44 @@ class Vocabulary:
 
 
 def find_vocabulary(
-    url: str, headers: Mapping[str, str], model: str, *, assumed: int, timeout: float = REQUEST_TIMEOUT_SECONDS
+    url: str, headers: Mapping[str, str], model: str, *, assumed: int, timeout: float = math.inf
 ) -> Vocabulary:
     """Find how many token ids a completions server accepts; `assumed` unless it lists a size or refuses an id.
 
     A probed size is accepted by the server, and at most 1% below the true one. `timeout` is in seconds
     per request. A server that does not answer raises no error here: the load reports it.
     """
-    with ready.http_client(url, headers) as http:
-        probe = _VocabularyProbe(http, model, timeout)
+    with Client(url, headers) as client:
+        probe = _VocabularyProbe(client, model, min(timeout, REQUEST_TIMEOUT_SECONDS))
         try:
-            advertised = _advertised_size(http, model)
+            advertised = _advertised_size(client, model)
             size = _search_size(probe, advertised or assumed)
-        except NotReadyError:
+        except NoAnswerError:
             size = None
     if size is None or (size == assumed and not advertised):
         return Vocabulary(assumed, "assumed", probe.requests)
     return Vocabulary(size, "server", probe.requests)
 
 
+@dataclass
 class _VocabularyProbe:
     """Sends one-token requests and counts them; `last_refusal` is the text of the last refused one."""
 
-    def __init__(self, http: httpx.Client, model: str, timeout: float) -> None:
-        self.http = http
-        self.model = model
-        self.timeout = timeout
-        self.requests = 0
-        self.last_refusal = ""
-
-    @property
-    def is_exhausted(self) -> bool:
-        return self.requests >= MAX_REQUESTS
+    client: Client
+    model: str
+    timeout: float
+    requests: int = 0
+    last_refusal: str = ""
 
     def accepts(self, size: int) -> bool:
-        """Whether the vocabulary has at least `size` ids; NotReadyError for a status that does not tell."""
+        """Whether the vocabulary has at least `size` ids; NoAnswerError for a status that does not tell."""
         self.requests += 1
         body = {"model": self.model, "prompt": [size - 1], "max_tokens": 1, "temperature": 0}
-        response = ready.send_request(self.http, "POST", "/v1/completions", json=body, timeout=self.timeout)
-        if response.status_code in REFUSAL_STATUSES:
-            self.last_refusal = response.text
+        answer = self.client.ask(API_PATHS["completions"], body, self.timeout)
+        if answer.status in REFUSAL_STATUSES:
+            self.last_refusal = answer.text
             return False
-        if response.status_code != httpx.codes.OK:
-            raise NotReadyError(f"/v1/completions answered {response.status_code}.", response.status_code)
+        answer.require_ok()
         return True
 
 
@@ -104,23 +98,21 @@ def _search_size(probe: _VocabularyProbe, expected: int) -> int | None:
             lower, upper = (size, upper) if probe.accepts(size) else (lower, size - 1)
         if lower == size < upper:
             lower, upper = (size + 1, upper) if probe.accepts(size + 1) else (size, size)
-    while upper - lower > RELATIVE_TOLERANCE * lower and not probe.is_exhausted:
+    while upper - lower > RELATIVE_TOLERANCE * lower and probe.requests < MAX_REQUESTS:
         # the geometric mean halves the ratio, which is what the tolerance bounds
         middle = max(lower + 1, math.isqrt(max(lower, 1) * upper))
         lower, upper = (middle, upper) if probe.accepts(middle) else (lower, middle - 1)
     return lower or None
 
 
-def _advertised_size(http: httpx.Client, model: str) -> int | None:
+def _advertised_size(client: Client, model: str) -> int | None:
     """The vocabulary size in /v1/models, which llama.cpp for one lists; None where there is none."""
     try:
-        cards = ready.send_request(http, "GET", "/v1/models").json()["data"]
-        entries = [entry for card in cards if card["id"] == model for entry in (card, card.get("meta"))]
-    except (ValueError, KeyError, TypeError, AttributeError):
+        cards = model_cards(client)
+    except NoAnswerError as error:
+        if error.status is None:
+            raise
         return None
-    return next((size for entry in entries for key in _VOCABULARY_KEYS if (size := _size_entry(entry, key))), None)
-
-
-def _size_entry(entry: Any, key: str) -> int | None:
-    value = entry.get(key) if isinstance(entry, Mapping) else None
-    return value if isinstance(value, int) and value > 1 else None
+    entries = [entry for card in cards if card["id"] == model for entry in (card, card.get("meta"))]
+    sizes = [entry.get(key) for entry in entries if isinstance(entry, Mapping) for key in _VOCABULARY_KEYS]
+    return next((size for size in sizes if isinstance(size, int) and size > 1), None)

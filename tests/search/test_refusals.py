@@ -1,10 +1,11 @@
-"""Sessions: the remedies where no candidate can run."""
+"""The remedies where no candidate can run."""
 
 import pytest
 
 from autotuner.config import TaskContext, compose
 from autotuner.errors import ConfigError
-from autotuner.session import _refusal_remedy, session_for
+from autotuner.run_setup import RunSetup
+from autotuner.search.refusals import _refusal_remedy
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,6 @@ def test_the_remedy_does_not_suggest_the_size_that_was_set():
     context = TaskContext(base_runtime="sim", model_name="llama-3.1-70b", user_overrides=overrides)
     experiment = compose(context).experiment
     with pytest.raises(ConfigError) as caught:
-        session_for(experiment)
+        RunSetup.from_experiment(experiment)
     assert "tp-size=[1]" not in caught.value.remedy
     assert "larger tp-size" in caught.value.remedy

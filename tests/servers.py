@@ -1,4 +1,4 @@
-"""A small HTTP server with scripted responses."""
+"""Servers on loopback: a simulated engine, and small ones whose responses are scripted."""
 
 from __future__ import annotations
 
@@ -6,23 +6,50 @@ import asyncio
 import contextlib
 import json
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
-import pytest
+from autotuner.launchers import ports, ready
+from autotuner.launchers.external import ExternalServer
 
-from tests.evaluate.conftest import sim_url as sim_url
+SIMULATED_MODEL = "llama-3.1-8b"
+QUICK = ("--scenario", "D(32,4)", "--duration", "5", "--max-requests", "12", "--warmup", "0")
+"""Arguments of a load test that a simulated engine ends in an instant."""
+
+
+@contextmanager
+def simulated_engine(folder: Path, *arguments: str) -> Iterator[str]:
+    """Run a simulated engine as a process of its own, with its log in `folder`; yields its URL once it is ready."""
+    port = ports.free_port()
+    command = [sys.executable, "-m", "autotuner.simulate.server", "--load-seconds", "0", "--port", str(port)]
+    with (folder / "log").open("wb") as output:
+        process = subprocess.Popen([*command, *arguments], stdout=output, stderr=output)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        ready.wait_until_ready(ExternalServer(url), ready_path="/health", model=SIMULATED_MODEL, timeout=30)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 TLS_HANDSHAKE = b"\x16"
 
 
-def sse(data: object) -> bytes:
-    """One server-sent event."""
-    return b"data: " + (data if isinstance(data, bytes) else json.dumps(data).encode()) + b"\n\n"
+def sse(*events: object) -> bytes:
+    """Server-sent events."""
+    return b"".join(
+        b"data: " + (event if isinstance(event, bytes) else json.dumps(event).encode()) + b"\n\n" for event in events
+    )
 
 
 def chunked(data: bytes) -> bytes:
@@ -195,25 +222,74 @@ class _ServerThread:
         self.thread.join()
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers with scripted behaviour; they end with the test."""
-    running: list[_ServerThread] = []
-
-    def start(
-        behave: Behaviour = complete,
-        *,
-        metrics: str | None = None,
-        tls: ssl.SSLContext | None = None,
-        tokenize: Callable[[str], list[int]] | None = None,
-    ) -> Server:
-        recorded = Server(metrics=metrics, tokenize=tokenize)
-        server = _ServerThread(behave, recorded, tls)
-        running.append(server)
-        server.thread.start()
-        server.ready.wait()
-        return recorded
-
-    yield start
-    for server in running:
+@contextmanager
+def scripted_server(
+    behave: Behaviour = complete,
+    *,
+    metrics: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    tokenize: Callable[[str], list[int]] | None = None,
+) -> Iterator[Server]:
+    """A server of completions and chats, each of which `behave` answers."""
+    recorded = Server(metrics=metrics, tokenize=tokenize)
+    server = _ServerThread(behave, recorded, tls)
+    server.thread.start()
+    server.ready.wait()
+    try:
+        yield recorded
+    finally:
         server.stop()
+
+
+ONE_TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
+
+
+def served_models(*names: str, owner: str = "vllm") -> list[tuple[int, str]]:
+    """What a server of these models answers to /v1/models."""
+    return [(200, json.dumps({"data": [{"id": name, "owned_by": owner} for name in names]}))]
+
+
+class ScriptedResponses:
+    """What a small HTTP server says to each path: (status, body) in turn, the last for ever."""
+
+    def __init__(self, **by_name: list[tuple[int, str]]) -> None:
+        self.by_path = {f"/{name.replace('__', '/')}": responses for name, responses in by_name.items()}
+        self.requested_paths: list[str] = []
+        self.requested_headers: list[dict[str, str]] = []
+
+    def respond(self, path: str, headers: dict[str, str]) -> tuple[int, str]:
+        self.requested_paths.append(path)
+        self.requested_headers.append(headers)
+        responses = self.by_path.get(path, [(404, "")])
+        return responses.pop(0) if len(responses) > 1 else responses[0]
+
+
+@contextmanager
+def response_server(responses: ScriptedResponses) -> Iterator[str]:
+    """Serve the responses over HTTP; yields the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = responses.respond(self.path, dict(self.headers))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body.encode())))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+ServeResponses = Callable[[ScriptedResponses], str]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from autotuner.endpoints.client import Client, NoAnswerError
+
 _METRIC_NAMES = {
     "prefix_cache_queries": (
         "vllm:prefix_cache_queries_total",
@@ -39,17 +41,14 @@ def read_counters(url: str, *, headers: Mapping[str, str] | None = None, timeout
     prefix_cache_queries, prefix_cache_hits (tokens), preemptions, running, waiting (requests), each
     summed over the engine's label sets, and only those the engine reports.
     """
-    from urllib.request import ProxyHandler, Request, build_opener
-
-    opener = build_opener(ProxyHandler({}))
     try:
-        with opener.open(
-            Request(f"{url.rstrip('/')}/metrics", headers=dict(headers or {})), timeout=timeout
-        ) as response:
-            text = response.read().decode("utf-8", "replace")
-    except (OSError, ValueError):
+        with Client(url, headers) as client:
+            answer = client.ask("/metrics", timeout=timeout)
+            if 300 <= answer.status < 400:  # where metrics are an application mounted at this path
+                answer = client.ask("/metrics/", timeout=timeout)
+    except NoAnswerError:
         return {}
-    return parse_prometheus(text)
+    return parse_prometheus(answer.text) if answer.status == 200 else {}
 
 
 def parse_prometheus(text: str) -> dict[str, float]:

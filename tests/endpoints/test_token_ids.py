@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuner.launchers import token_ids
-from autotuner.launchers.token_ids import Vocabulary
+from autotuner.endpoints import token_ids
+from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.workload.prompts import ordinary_token_ids
 
 ASSUMED = 32_000

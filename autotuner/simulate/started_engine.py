@@ -52,7 +52,7 @@ class FixedIterationTimes:
 
 
 @dataclass(frozen=True)
-class World:
+class StartedEngine:
     """A simulated engine with its model loaded; `start_seconds` is how long it took to start."""
 
     shape: ModelShape
@@ -70,7 +70,7 @@ class World:
         return Scheduler(self.limits, self.iteration_times.step)
 
 
-def build_world(settings: SimulationSettings) -> World:
+def start_engine(settings: SimulationSettings) -> StartedEngine:
     """Plan memory and limits as an engine does at start; StartError if the model does not fit."""
     try:
         shape = model_shape(settings.model)
@@ -91,10 +91,10 @@ def build_world(settings: SimulationSettings) -> World:
         max_batched_tokens=max_batched_tokens,
         max_running_requests=settings.max_running_requests,
     )
-    plan = skewed_memory(predicted_plan, settings.skew, parameters)
-    num_blocks = plan.kv_tokens // settings.kv_block_size
+    memory_plan = skewed_memory(predicted_plan, settings.skew, parameters)
+    num_blocks = memory_plan.kv_tokens // settings.kv_block_size
     if not num_blocks:
-        raise StartError(f"Out of memory: {plan.shortage}")
+        raise StartError(f"Out of memory: {memory_plan.shortage}")
     limits = SchedulerLimits(
         max_running_requests=settings.max_running_requests,
         max_batched_tokens=max_batched_tokens,
@@ -108,7 +108,7 @@ def build_world(settings: SimulationSettings) -> World:
         policy=cast("Policy", settings.schedule_policy),
     )
     start_seconds = settings.load_seconds * start_time_factor(settings.skew, parameters) + settings.faults.start_delay
-    return World(shape, plan, limits, _iteration_times(shape, settings, parameters), start_seconds)
+    return StartedEngine(shape, memory_plan, limits, _iteration_times(shape, settings, parameters), start_seconds)
 
 
 def _skewed_parameters(settings: SimulationSettings, max_batched_tokens: int) -> SkewedParameters:

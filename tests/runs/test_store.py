@@ -20,7 +20,7 @@ from autotuner.core import (
     Trial,
 )
 from autotuner.errors import RunStoreError
-from autotuner.store import RunStore, explain_write_errors, find_run, trial_to_json
+from autotuner.runs.store import RunStore, explain_write_errors, find_run, trial_to_json
 
 CONFIG = {
     "task_name": "a model_grid/search",
@@ -192,3 +192,21 @@ def test_a_trial_as_json_has_plain_names_and_numbers():
     data = json.loads(json.dumps(trial_to_json(trial(1))))
     assert data["candidate"] == {"runtime": "sim", "parameters": {"tp-size": 1}}
     assert data["measurement"]["load_points"][0]["metrics"]["ttft"]["p50"] == 0.2
+
+
+def test_the_hosts_of_a_run_are_recorded_in_order_and_not_twice_in_a_row(store):
+    assert store.environments() == []
+    for host in ("a", "a", "b", "a"):
+        store.add_environment({"host": host})
+    assert [environment["host"] for environment in store.environments()] == ["a", "b", "a"]
+
+
+def test_a_run_of_a_newer_format_is_refused_and_one_without_a_format_opens(store):
+    path = store.path / "experiment.yaml"
+    text = path.read_text()
+    assert text.startswith("format: 1\n")
+    path.write_text(text.replace("format: 1\n", ""))
+    assert RunStore.open(store.path).experiment == store.experiment
+    path.write_text(text.replace("format: 1\n", "format: 2\n"))
+    with pytest.raises(RunStoreError, match="newer version"):
+        RunStore.open(store.path)

@@ -4,8 +4,9 @@ RUN/experiment.yaml    the composed configuration
 RUN/provenance.yaml    the layers, and for each value the layer it came from
 RUN/refused.json       combinations of parameters that cannot run, and why
 RUN/search.json        why the search stopped, and the candidates it left out
+RUN/environment.json   the hosts it ran on, one after another: system, GPUs, driver, versions
 RUN/trials.jsonl       one line per finished trial, synced before the next one starts
-RUN/trials/001/        command.sh, server.log, records-1.npz, ... of trial 1
+RUN/trials/001/        command.sh, server.log, environment.json, records-1.npz, ... of trial 1
 RUN/best/              the winner's commands
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -35,7 +37,11 @@ EXPERIMENT_FILE = "experiment.yaml"
 TRIALS_FILE = "trials.jsonl"
 REFUSED_FILE = "refused.json"
 SEARCH_FILE = "search.json"
+ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = ".lock"
+
+FORMAT_KEY, FORMAT = "format", 1
+"""Version of experiment.yaml and of the lines of trials.jsonl, which have none in runs made before it."""
 
 
 class RunStore:
@@ -44,7 +50,7 @@ class RunStore:
     def __init__(self, path: Path, experiment: Experiment) -> None:
         self.path = path
         self.experiment = experiment
-        self._last_opened = 0
+        self._opened_numbers: set[int] = set()
 
     @classmethod
     def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
@@ -54,7 +60,9 @@ class RunStore:
         with explain_write_errors(root):
             path = _make_run_folder(root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
             _write_synced(path / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
-            _write_synced(path / EXPERIMENT_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+            _write_synced(
+                path / EXPERIMENT_FILE, yaml.safe_dump({FORMAT_KEY: FORMAT, **config}, sort_keys=False)
+            )
             (path / TRIALS_FILE).touch()
         return cls(path, experiment)
 
@@ -68,9 +76,10 @@ class RunStore:
                 remedy="Name a folder that `autotune run` made, such as runs/<task>-<time>.",
             )
         try:
-            config = yaml.safe_load((path / EXPERIMENT_FILE).read_text())
+            config = dict(yaml.safe_load((path / EXPERIMENT_FILE).read_text()))
+            _check_format(config.pop(FORMAT_KEY, 0), path)
             return cls(path, Experiment.model_validate(config))
-        except (yaml.YAMLError, ValidationError) as error:
+        except (yaml.YAMLError, ValidationError, TypeError, ValueError) as error:
             raise RunStoreError(
                 f"The configuration of the run '{path}' cannot be read.",
                 why=str(error).splitlines()[0],
@@ -109,13 +118,18 @@ class RunStore:
         return trials
 
     def open_trial(self) -> tuple[int, Path]:
-        """Make the empty folder of the next trial; its number and the folder."""
-        self._last_opened = max(self._last_opened, *(trial.number for trial in self.trials()), 0) + 1
-        folder = self.path / "trials" / f"{self._last_opened:03d}"
+        """Make the empty folder of the next trial; its number, the lowest that is free, and the folder.
+
+        Trials that ran side by side may leave a gap when they are interrupted.
+        """
+        taken = self._opened_numbers | {trial.number for trial in self.trials()}
+        number = next(number for number in itertools.count(1) if number not in taken)
+        self._opened_numbers.add(number)
+        folder = self.path / "trials" / f"{number:03d}"
         with explain_write_errors(self.path):
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt at this trial
             folder.mkdir(parents=True)
-        return self._last_opened, folder
+        return number, folder
 
     def append(self, trial: Trial) -> None:
         """Write a finished trial and sync it to disk, over a line that a crash left partly written."""
@@ -123,7 +137,7 @@ class RunStore:
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
             file.seek(0, os.SEEK_END)
-            file.write(_trial_adapter().dump_json(trial) + b"\n")
+            file.write(json.dumps({FORMAT_KEY: FORMAT, **trial_to_json(trial)}, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -171,11 +185,34 @@ class RunStore:
                 remedy="Remove it; the trials are elsewhere.",
             ) from error
 
+    def add_environment(self, host: Mapping[str, Any]) -> None:
+        """Record the host that the run goes on on, unless it is the last one already."""
+        hosts = self.environments()
+        if not hosts or hosts[-1] != host:
+            self.save(ENVIRONMENT_FILE, json.dumps([*hosts, host], indent=1) + "\n")
+
+    def environments(self) -> list[dict[str, Any]]:
+        """The hosts that the run ran on, in order; empty for a run of a version that did not record them."""
+        try:
+            hosts: list[dict[str, Any]] = json.loads((self.path / ENVIRONMENT_FILE).read_text())
+        except (OSError, ValueError):  # lost or damaged: the trials do not depend on it
+            return []
+        return hosts
+
     def save(self, name: str, text: str) -> None:
         """Write a file of the run, such as `best/command.sh`."""
         with explain_write_errors(self.path):
             (self.path / name).parent.mkdir(exist_ok=True)
             _write_synced(self.path / name, text)
+
+
+def _check_format(version: Any, path: Path) -> None:
+    if not isinstance(version, int) or version > FORMAT:
+        raise RunStoreError(
+            f"The run '{path}' has format {version}, and this autotune reads up to {FORMAT}.",
+            why="It was made by a newer version.",
+            remedy="Update autotune.",
+        )
 
 
 def find_run(name: str | None, root: Path) -> Path:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.load.counters import counter_deltas, parse_prometheus, read_counters
-from tests.load.conftest import Server, complete
+from autotuner.endpoints.counters import counter_deltas, parse_prometheus, read_counters
+from tests.servers import ScriptedResponses, ServeResponses
 
 VLLM = """\
 # HELP vllm:prefix_cache_queries_total Prefix cache queries, in terms of number of queried tokens.
@@ -53,12 +51,14 @@ def test_any_text_is_read_without_an_error(text: str):
     parse_prometheus(text)
 
 
-def test_counters_are_read_from_a_server(serve: Callable[..., Server]):
-    assert read_counters(serve(metrics=VLLM).url)["prefix_cache_hits"] == 16
+@pytest.mark.parametrize("redirects", [0, 1])
+def test_counters_are_read_from_a_server(serve_responses: ServeResponses, redirects: int):
+    paths = {"metrics": [(307, "")], "metrics__": [(200, VLLM)]} if redirects else {"metrics": [(200, VLLM)]}
+    assert read_counters(serve_responses(ScriptedResponses(**paths)))["prefix_cache_hits"] == 16
 
 
-def test_a_server_without_metrics_has_no_counters(serve: Callable[..., Server]):
-    assert read_counters(serve(complete).url) == {}
+def test_a_server_without_metrics_has_no_counters(serve_responses: ServeResponses):
+    assert read_counters(serve_responses(ScriptedResponses(metrics=[(404, VLLM)]))) == {}
 
 
 def test_no_server_has_no_counters():

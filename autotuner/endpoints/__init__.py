@@ -1,0 +1,1 @@
+"""Questions to a running server: which models it serves, at which route, one token, token ids, counters."""

@@ -1,0 +1,104 @@
+"""How a chat server tokenizes prompts, fitted to a few requests before the load."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from autotuner.core import Workload
+from autotuner.endpoints.address import API_PATHS, Endpoint
+from autotuner.endpoints.client import Client, NoAnswerError
+from autotuner.errors import ConfigError
+from autotuner.workload.prompts import DEFAULT_WORDS, Prompts
+from autotuner.workload.tokenizer import PromptWords, distinct_words, usable_words
+
+_SHORT_PROBE_WORDS, _LONG_PROBE_WORDS = 16, 272
+
+
+@dataclass(frozen=True)
+class ChatTokenFit:
+    """Token costs of a chat prompt: per prompt, per word, and per further pair of messages.
+
+    `words` are the words that prompts are made of, empty for the default ones.
+    """
+
+    overhead_tokens: float = 0.0
+    tokens_per_word: float = 1.0
+    turn_overhead_tokens: float = 0.0
+    words: tuple[str, ...] = ()
+
+
+def fit_chat_tokens(endpoint: Endpoint, workload: Workload) -> ChatTokenFit:
+    """Fit token costs to the server's prompt token counts; without counts, one token per word and no overhead.
+
+    Words come from the model's tokenizer if given, unless the server counts more than one token for
+    them and so uses another tokenizer. Otherwise they are those of the default words that the server's
+    /tokenize tells apart, or all default words where it has none. ConfigError when too few are told apart.
+    """
+    try:
+        local_words = usable_words(endpoint.tokenizer_path) if endpoint.tokenizer_path else None
+        tokenizer_error = None
+    except ConfigError as error:
+        local_words, tokenizer_error = None, error
+    has_turns = any(point.scenario.startswith("C(") for point in workload.load_points)
+    with Client(endpoint.url, endpoint.headers) as client:
+        probe = _ChatProbe(client, endpoint.model, has_turns, workload.request_timeout)
+        if local_words is not None:
+            fit = probe.fit(local_words.words)
+            if not local_words.one_token_each or fit.tokens_per_word == 1.0:
+                return fit
+        server_words = probe.server_words()
+        if server_words is None and tokenizer_error is not None:
+            raise tokenizer_error
+        return probe.fit(server_words.words if server_words else ())
+
+
+@dataclass(frozen=True)
+class _ChatProbe:
+    client: Client
+    model: str
+    has_turns: bool
+    timeout: float
+
+    def fit(self, words: tuple[str, ...]) -> ChatTokenFit:
+        default = ChatTokenFit(words=words)
+        salt = secrets.token_hex(8)
+        prompts = Prompts(kind="chat", model=self.model, vocab_size=0, salt=salt, phase="probe", words=words)
+        bodies = [prompts.body(0, _SHORT_PROBE_WORDS, 1), prompts.body(1, _LONG_PROBE_WORDS, 1)]
+        if self.has_turns:
+            dialogue = [prompts.text(index, _SHORT_PROBE_WORDS).decode().strip() for index in (2, 3, 4)]
+            bodies.append(prompts.chat_body(dialogue, 1))
+        counts: list[int] = []
+        for body in bodies:
+            tokens = self._prompt_tokens(body)
+            if tokens is None:
+                return default
+            counts.append(tokens)
+        per_word = (counts[1] - counts[0]) / (_LONG_PROBE_WORDS - _SHORT_PROBE_WORDS)
+        if per_word <= 0:
+            return default
+        per_turn = counts[2] - counts[0] - 2 * _SHORT_PROBE_WORDS * per_word if counts[2:] else 0.0
+        overhead = counts[0] - per_word * _SHORT_PROBE_WORDS
+        return ChatTokenFit(overhead, per_word, max(0.0, per_turn), words)
+
+    def _prompt_tokens(self, body: bytes) -> int | None:
+        """The server's count of a prompt's tokens; None where it gives none."""
+        try:
+            events = self.client.ask(API_PATHS["chat"], body, self.timeout).events()
+        except (NoAnswerError, ValueError):
+            return None
+        usages = [event["usage"] for event in events if isinstance(event.get("usage"), dict)]
+        counts = [count for usage in usages if type(count := usage.get("prompt_tokens")) is int]
+        return counts[-1] if counts else None
+
+    def server_words(self) -> PromptWords | None:
+        """The default words that the server's /tokenize tells apart; None where it has no such route."""
+        request = {"model": self.model, "prompt": " ".join(DEFAULT_WORDS), "add_special_tokens": False}
+        try:
+            answer = self.client.ask("/tokenize", request, self.timeout)
+            tokens = answer.json()["tokens"] if answer.status == 200 else None
+        except (NoAnswerError, ValueError, KeyError, TypeError):
+            return None
+        if not isinstance(tokens, list) or set(map(type, tokens)) != {int}:
+            return None
+        return distinct_words(DEFAULT_WORDS, tokens)

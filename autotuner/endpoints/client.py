@@ -1,0 +1,118 @@
+"""The HTTP client that asks a running server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from autotuner.endpoints.address import Address, not_an_address
+from autotuner.endpoints.error_text import error_text
+from autotuner.endpoints.headers import check_headers, mask_secrets
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_ANSWER_BYTES = 32 << 20
+
+TIMEOUT_SECONDS = 5.0
+"""Seconds that a question may take which generates no token."""
+
+
+class NoAnswerError(Exception):
+    """A server gave no usable answer; `status` is its HTTP status, None without a response."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response to a question; `summary` has its status and the server's own words, without secrets."""
+
+    status: int
+    text: str
+    summary: str
+
+    def require_ok(self) -> None:
+        """NoAnswerError for any status but 200."""
+        if self.status != 200:
+            raise NoAnswerError(self.summary, self.status)
+
+    def json(self) -> Any:
+        """The JSON of the response; ValueError when it is none."""
+        return _parse_json(self.text)
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON objects of the response, which may be an event stream; ValueError when there is anything else."""
+        if self.text.lstrip().startswith("{"):
+            events = [self.json()]
+        else:
+            lines = (line.removeprefix("data:").strip() for line in self.text.splitlines() if line.startswith("data:"))
+            events = [_parse_json(line) for line in lines if line not in ("", "[DONE]")]
+        if not all(isinstance(event, dict) for event in events):
+            raise ValueError("an event is not an object")
+        return events
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deeply") from error
+
+
+class Client(AbstractContextManager["Client"]):
+    """Asks one server, without a proxy and with the system's CA certificates, as the load generator does."""
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        import ssl
+
+        import httpx
+
+        address = Address.from_url(url)
+        self._headers = headers or {}
+        check_headers(self._headers)
+        verify = ssl.create_default_context() if address.tls else False  # loading certificates takes long
+        fields = {"User-Agent": "autotune", **self._headers}
+        try:
+            self._http = httpx.Client(base_url=address.base_url, headers=fields, trust_env=False, verify=verify)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise not_an_address(url) from error
+
+    def __exit__(self, *exception: object) -> None:
+        self._http.close()
+
+    def ask(self, path: str, body: bytes | Mapping[str, Any] | None = None, timeout: float = TIMEOUT_SECONDS) -> Answer:
+        """Send a GET request, or with a JSON `body` a POST; NoAnswerError when none comes in `timeout` seconds."""
+        import httpx
+
+        content = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
+        try:
+            with self._http.stream(method, path, content=content, headers=headers, timeout=timeout) as response:
+                text = self._read(response, monotonic() + timeout)
+        except httpx.HTTPError as error:
+            reason = mask_secrets(str(error), self._headers) or type(error).__name__
+            raise NoAnswerError(f"{path} gave no answer: {reason}.") from error
+        words = mask_secrets(error_text(text), self._headers)
+        summary = f"{path} answered {response.status_code}"
+        return Answer(response.status_code, text, f"{summary}: {words}" if words else f"{summary}.")
+
+    @staticmethod
+    def _read(response: httpx.Response, deadline: float) -> str:
+        """Read a body; the HTTP library's time-out is for each read, and a stream of pings would never end."""
+        import httpx
+
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            if monotonic() > deadline:
+                raise httpx.ReadTimeout("the answer did not end in time")
+            if len(body) > MAX_ANSWER_BYTES:
+                raise httpx.ReadError("the answer is too long")
+        return body.decode("utf-8", "replace")

@@ -1,0 +1,63 @@
+"""The HTTP headers of every request to a server; their values may be secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from autotuner.errors import ConfigError, MachineError
+
+if TYPE_CHECKING:
+    from autotuner.experiment import Deployment
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+MIN_SECRET_LENGTH = 4
+"""Shorter header values are not masked: they are no secrets, and would be found in any text."""
+
+
+def request_headers(deployment: Deployment) -> dict[str, str]:
+    """The headers of a deployment, and its API key from the environment."""
+    headers = dict(deployment.headers)
+    if deployment.api_key_env is not None:
+        key = os.environ.get(deployment.api_key_env)
+        if not key:
+            raise MachineError(
+                f"The environment variable {deployment.api_key_env} is not set.",
+                why="The deployment reads the server's API key from it.",
+                remedy=f"Export {deployment.api_key_env}.",
+            )
+        _check_value(f"The API key in {deployment.api_key_env}", key)
+        headers["Authorization"] = f"Bearer {key}"
+    check_headers(headers)
+    return headers
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """ConfigError, which does not repeat the value, when a header cannot be sent as it is."""
+    for name, value in headers.items():
+        if not _FIELD_NAME.fullmatch(name):
+            raise ConfigError(f"{name!r} is not the name of a header.", remedy="Use letters, digits and hyphens.")
+        _check_value(f"The header {name!r}", value)
+
+
+def _check_value(what: str, value: str) -> None:
+    faults = {
+        "contains a line break or another control character": re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value),
+        "begins or ends with a blank": value != value.strip(),
+        "contains a character that is not ASCII": not value.isascii(),
+    }
+    fault = next((fault for fault, found in faults.items() if found), None)
+    if fault is not None:
+        raise ConfigError(f"{what} {fault}.", remedy="Correct it; it is not shown here, because it may be a secret.")
+
+
+def mask_secrets(text: str, headers: Mapping[str, str]) -> str:
+    """Mask header values in a text: some servers repeat a rejected API key."""
+    values = {secret for value in headers.values() for secret in (value, value.removeprefix("Bearer "))}
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= MIN_SECRET_LENGTH:
+            text = text.replace(value, "*****")
+    return text

@@ -1,0 +1,105 @@
+"""How a running server is asked, and what is said of its answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from autotuner.endpoints import client as client_module
+from autotuner.endpoints.client import Client, NoAnswerError
+from autotuner.errors import ConfigError
+from tests.servers import ScriptedResponses, ServeResponses
+
+
+def test_every_request_has_the_headers_and_passes_no_proxy(
+    serve_responses: ServeResponses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    responses = ScriptedResponses(a=[(200, "one")])
+    with Client(serve_responses(responses), {"X-Team": "search"}) as client:
+        assert [client.ask("/a").text, client.ask("/a", {"b": 1}).text] == ["one", "one"]
+    assert [headers["X-Team"] for headers in responses.requested_headers] == ["search", "search"]
+    assert responses.requested_headers[1]["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("body", "summary"),
+    [
+        (json.dumps({"error": {"message": "no s3cret"}}), "/a answered 401: no *****"),
+        (json.dumps({"detail": "no s3cret"}), "/a answered 401: no *****"),
+        ("no s3cret", "/a answered 401: no *****"),
+        ("", "/a answered 401."),
+    ],
+)
+def test_a_server_is_quoted_without_the_key(serve_responses: ServeResponses, body: str, summary: str) -> None:
+    with Client(serve_responses(ScriptedResponses(a=[(401, body)])), {"Authorization": "Bearer s3cret"}) as client:
+        assert client.ask("/a").summary == summary
+
+
+def test_a_server_that_is_not_there_gives_no_answer() -> None:
+    with Client("http://127.0.0.1:9") as client, pytest.raises(NoAnswerError, match=r"/a gave no answer: .*refused"):
+        client.ask("/a")
+
+
+def test_a_server_that_stays_silent_gives_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(NoAnswerError, match="gave no answer: timed out"):
+            client.ask("/a", timeout=0.1)
+
+
+@contextlib.contextmanager
+def endless(piece: bytes, pause: float) -> Iterator[str]:
+    """The URL of a server whose answers never end."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(piece)
+                    time.sleep(pause)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("piece", "pause", "timeout", "reason"),
+    [(b": ping\n\n", 0.02, 0.2, "did not end in time"), (b" " * 65536, 0.0, 60.0, "is too long")],
+)
+def test_an_answer_without_an_end_is_none(
+    piece: bytes, pause: float, timeout: float, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1 << 20)
+    with endless(piece, pause) as url, Client(url) as client, pytest.raises(NoAnswerError, match=reason):
+        client.ask("/a", timeout=timeout)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "http://a b:8000", "http://a..b\N{SNOWMAN}/"])
+def test_what_is_not_an_address_is_not_asked(url: str) -> None:
+    with pytest.raises(ConfigError, match="not the address of a server"):
+        Client(url)
+
+
+def test_a_header_that_cannot_be_sent_is_refused_before_the_first_request(serve_responses: ServeResponses) -> None:
+    responses = ScriptedResponses(a=[(200, "")])
+    with pytest.raises(ConfigError, match="The header 'X-Key' begins or ends with a blank"):
+        Client(serve_responses(responses), {"X-Key": "s3cret "})
+    assert not responses.requested_paths
