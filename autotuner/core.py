@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -53,6 +52,45 @@ class FailureKind(StrEnum):
     INTERNAL = "internal-error"
 
 
+PARALLEL_SIZES = ("tp-size", "pp-size", "dp-size", "ep-size")
+"""Parameters that say over how many GPUs a server is spread, each in its own way."""
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """Tensor, pipeline, data and expert parallel size of one server.
+
+    With `dp_attention` the `dp` replicas of the attention layers share the GPUs that `tp` counts.
+    """
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    dp_attention: bool = False
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Value]) -> Parallelism:
+        """The parallelism of a candidate's parameters; a size that is not set is 1."""
+        sizes = (parameters.get(name) for name in PARALLEL_SIZES)
+        tp, pp, dp, ep = (size if isinstance(size, int) and size > 0 else 1 for size in sizes)
+        return cls(tp, pp, dp, ep, dp_attention=parameters.get("enable-dp-attention") is True)
+
+    @property
+    def by_parameter(self) -> dict[str, int]:
+        """The sizes by the names of their parameters."""
+        return dict(zip(PARALLEL_SIZES, (self.tp, self.pp, self.dp, self.ep), strict=True))
+
+    @property
+    def gpus(self) -> int:
+        return self.tp * self.pp * (1 if self.dp_attention else self.dp)
+
+    @property
+    def attention_tp(self) -> int:
+        """Number of GPUs over which the attention layers of one replica are spread."""
+        return max(1, self.tp // self.dp) if self.dp_attention else self.tp
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One runtime with one value for each parameter: one server launch."""
@@ -66,11 +104,14 @@ class Candidate:
         text = json.dumps([self.runtime, dict(self.parameters)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
+    @cached_property
+    def parallelism(self) -> Parallelism:
+        return Parallelism.of(self.parameters)
+
     @property
     def gpus(self) -> int:
-        """Number of GPUs of one server: tensor x pipeline x data parallel size, each 1 where unset."""
-        sizes = (self.parameters.get(name) for name in ("tp-size", "pp-size", "dp-size"))
-        return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+        """Number of GPUs of one server."""
+        return self.parallelism.gpus
 
     def __hash__(self) -> int:
         return hash(self.key)

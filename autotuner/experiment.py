@@ -138,6 +138,19 @@ class SimulationOptions(Section):
     faults: FaultOptions = FaultOptions()
     skew: SkewOptions = SkewOptions()
 
+    @property
+    def by_flag(self) -> dict[str, Value]:
+        """The options that are in effect, by the simulated server's flags without their dashes."""
+        skew = {"skew-seed": self.skew.seed, "skew-sd": self.skew.sd} if self.skew.sd else {}
+        # a count of 0 is a fault at the first request, a probability or delay of 0 is none
+        faults = {name: value for name, value in self.faults if isinstance(value, int) or value}
+        return {
+            "gpu": self.gpu,
+            "seed": self.seed,
+            **skew,
+            **{f"fault-{name.replace('_', '-')}": value for name, value in faults.items()},
+        }
+
 
 class Optimization(Section):
     """The search strategy, its objective and its budget, and the evaluator: measured or simulated.

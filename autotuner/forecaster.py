@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
+from autotuner import model_files
 from autotuner.core import Candidate, LoadPoint
 from autotuner.engines import Engine, LaunchContext
-from autotuner.engines import model as models
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, gpus
 from autotuner.predict import candidate as predictor
@@ -36,7 +36,7 @@ class Forecaster:
         """The forecaster for the GPUs that the experiment's candidates would run on."""
         if engine.source == "simulated":
             return cls(experiment, experiment.simulate.gpu if launcher.starts_servers else None, None)
-        config = models.config_file(experiment.model)
+        config = model_files.config_file(experiment.model)
         on_gpus = launcher.starts_servers and engine.computes_on_gpus(LaunchContext.from_experiment(experiment))
         measured = experiment.optimization.evaluator != "simulated"
         return cls(experiment, _gpu_type(experiment) if on_gpus else None, str(config) if config else None, measured)

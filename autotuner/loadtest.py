@@ -33,6 +33,7 @@ from autotuner.experiment import CAPACITY_SEARCH_RANGE, TRACE_RATE, Experiment, 
 from autotuner.report.bench.folder import BenchFolder
 from autotuner.report.bench.result import CUT_SHORT_REASON, BenchLoadPoint, BenchResult
 from autotuner.scoring.judge import decide_verdict
+from autotuner.scoring.objective import THROUGHPUT
 from autotuner.scoring.sequential import precision_stop_rule
 from autotuner.search.capacity import CapacitySearch, check_capacity
 from autotuner.search.launch import ListedLoads, LoadPlan
@@ -121,7 +122,7 @@ def bench(
         base_runtime="openai",
         deployment_mode="external",
         slo_config=slo,
-        optimization_objective="maximize_throughput",
+        optimization_objective=THROUGHPUT.name,
         user_overrides=Overrides(overrides, {**dict.fromkeys(leaves(overrides), origin), "deployment.url": "the URL"}),
         origin=origin,
     )

@@ -6,16 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 
-from autotuner.core import Value
+from autotuner.core import Parallelism, Value
 from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.experiment import Experiment
 from autotuner.expression import Expression, Lookup, parse
 
 CONTEXT_NAMES = ("runtime", "deployment", "gpus")
 """Names that an expression may use besides parameters; `gpus` is the number of usable GPUs."""
-
-PARALLEL_SIZES = ("tp-size", "pp-size", "dp-size", "ep-size")
-"""Parallel sizes, which are 1 where they are not set."""
 
 ParameterChoices = Mapping[str, Sequence[Value]]
 
@@ -43,13 +40,7 @@ class Rules:
     def lookup(self, parameters: Mapping[str, Value]) -> Lookup:
         """A function from a name in an expression to its value, for these parameters."""
 
-        def value(name: str) -> Value:
-            if name in self.context:
-                return self.context[name]
-            setting = parameters.get(name)
-            return 1 if setting is None and name in PARALLEL_SIZES else setting
-
-        return value
+        return {**parameters, **Parallelism.of(parameters).by_parameter, **self.context}.get
 
     def allowed_values(self, name: str, values: Iterable[Value], parameters: Mapping[str, Value]) -> tuple[Value, ...]:
         """The values that a parameter can take beside the others in `parameters`; none where it does not exist."""

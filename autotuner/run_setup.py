@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from autotuner import machine
 from autotuner.core import Candidate, Observer, Source
 from autotuner.engines import Engine, LaunchContext, as_simulated, engine
-from autotuner.engines.model import path_or_name
 from autotuner.engines.parameters import canonical_parameters, is_known_parameter
 from autotuner.errors import ConfigError, MachineError
 from autotuner.evaluate.create import create_evaluator
@@ -21,6 +21,7 @@ from autotuner.execute.serial import SerialExecutor
 from autotuner.experiment import Experiment
 from autotuner.forecaster import Forecaster
 from autotuner.launchers import Launcher, gpu_locks, gpus, launcher
+from autotuner.model_files import path_or_name
 from autotuner.predict.hardware import find_gpu
 from autotuner.predict.shape import model_shape
 from autotuner.rules import Rules
@@ -55,7 +56,7 @@ class RunSetup:
         rules = Rules.from_experiment(experiment)
         rules.check(experiment.parameters, is_known_parameter, canonical_parameters())
         mode_launcher = launcher(experiment.deployment.mode, experiment.deployment)
-        _check_parameters(experiment, runtime_engine, mode_launcher)
+        _check_parameters(experiment, runtime_engine)
         runtime_engine.check_model(experiment.model)
         arrivals.check(experiment.workload())
         context = LaunchContext.from_experiment(experiment)
@@ -178,7 +179,7 @@ class RunSetup:
     def preflight(self, output: Path) -> None:
         """Check before the first launch that this machine can do the run; MachineError if not."""
         if not self.is_simulated:
-            self.launcher.preflight(self.experiment, self.engine)
+            machine.preflight(self.experiment, self.engine, self.launcher)
         folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
         free_bytes = shutil.disk_usage(folder).free
         if free_bytes < MIN_FREE_DISK_BYTES:
@@ -189,12 +190,12 @@ class RunSetup:
             )
 
 
-def _check_parameters(experiment: Experiment, runtime_engine: Engine, mode_launcher: Launcher) -> None:
+def _check_parameters(experiment: Experiment, runtime_engine: Engine) -> None:
     """ConfigError for parameters that neither the bundled flag table nor the installed engine's --help lists."""
     try:
         runtime_engine.check_parameters(experiment.parameters)
     except ConfigError:
-        table = mode_launcher.flags(experiment, runtime_engine)
+        table = machine.available_flags(experiment, runtime_engine)
         if table is None or table.origin != "help":
             raise
         runtime_engine.check_parameters(experiment.parameters, table=table)

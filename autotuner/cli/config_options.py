@@ -271,7 +271,7 @@ class ConfigOptions:
         """Inputs of the composition; this machine fills in defaults, a running server its model."""
         from autotuner.config import TaskContext, resolved_context
         from autotuner.config.overrides import COMMAND_LINE
-        from autotuner.launchers.machine import LocalMachine
+        from autotuner.machine import LocalMachine
 
         overrides = self._overrides()
         deployment = overrides.get("deployment")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from autotuner.cli.predict_point import format_latency
 from autotuner.report.formatting import format_number
 from autotuner.report.table import OUTPUT_PER_GPU_TITLE, shows_cost
-from autotuner.scoring.objective import output_token_cost_unit
+from autotuner.scoring.objective import COST
 
 if TYPE_CHECKING:
     from autotuner.core import Candidate, LoadPoint
@@ -22,11 +22,7 @@ FORECAST_COLUMNS = ("TTFT", "TPOT", OUTPUT_PER_GPU_TITLE)
 def column_titles(experiment: Experiment, candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """Titles of the forecast columns, with token cost if it differs between candidates."""
     has_cost = shows_cost(experiment, (candidate.gpus for candidate in candidates))
-    return (
-        (*FORECAST_COLUMNS, output_token_cost_unit(experiment.hardware.price_per_gpu_hour))
-        if has_cost
-        else FORECAST_COLUMNS
-    )
+    return (*FORECAST_COLUMNS, COST.unit(experiment.hardware.price_per_gpu_hour)) if has_cost else FORECAST_COLUMNS
 
 
 def forecasts_json(
@@ -67,13 +63,9 @@ def forecast_cells(forecaster: Forecaster, candidate: Candidate, load_point: Loa
     )
     return {
         **dict(zip(FORECAST_COLUMNS, cells, strict=True)),
-        output_token_cost_unit(price): format_number(_cost_per_million_tokens(prediction, price)),
+        COST.unit(price): format_number(_cost_per_million_tokens(prediction, price)),
     }
 
 
 def _cost_per_million_tokens(prediction: Prediction, price: float | None) -> float | None:
-    """Cost of a million output tokens: in currency, or in GPU-seconds without a price."""
-    if not prediction.throughput:
-        return None
-    gpu_seconds = prediction.gpus * 1e6 / prediction.throughput
-    return gpu_seconds if price is None else gpu_seconds * price / 3600
+    return COST.of_metric(prediction.throughput, prediction.gpus, price) if prediction.throughput else None

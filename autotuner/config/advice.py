@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from autotuner.core import PARALLEL_SIZES
 from autotuner.errors import pluralize
 from autotuner.experiment import TRACE_RATE, Experiment
 from autotuner.expression import parse
 from autotuner.predict import hardware
-from autotuner.rules import CONTEXT_NAMES, PARALLEL_SIZES
+from autotuner.rules import CONTEXT_NAMES
+from autotuner.scoring.objective import OBJECTIVES
 
 
 def experiment_warnings(experiment: Experiment) -> list[str]:
@@ -75,11 +77,11 @@ def _load_warnings(experiment: Experiment) -> Iterator[str]:
 
 
 def _objective_warnings(experiment: Experiment) -> Iterator[str]:
-    objective = experiment.optimization.objective
-    if objective == "maximize_goodput" and not experiment.slo.terms:
-        yield "objective maximize_goodput has no SLO, so every request counts as good; give one with --slo"
-    if objective == "minimize_cost" and experiment.hardware.price_per_gpu_hour is None:
-        yield "objective minimize_cost has no price; give what one GPU costs for an hour with --price"
+    objective = OBJECTIVES[experiment.optimization.objective]
+    if objective.needs_slo and not experiment.slo.terms:
+        yield f"objective {objective.name} has no SLO, so every request counts as good; give one with --slo"
+    if objective.uses_price and experiment.hardware.price_per_gpu_hour is None:
+        yield f"objective {objective.name} has no price; give what one GPU costs for an hour with --price"
 
 
 def _slo_warnings(experiment: Experiment) -> Iterator[str]:

@@ -26,6 +26,9 @@ class WhenCondition:
 
     terms: tuple[tuple[str, tuple[str, ...]], ...]
 
+    def __str__(self) -> str:
+        return ", ".join(f"{key}: {' or '.join(patterns)}" for key, patterns in self.terms)
+
     def __call__(self, context: TaskContext) -> bool:
         return all(any(_matches(pattern, context.value(key)) for pattern in patterns) for key, patterns in self.terms)
 

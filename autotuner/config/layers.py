@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ LayerData = Mapping[str, Any] | Callable[[TaskContext], Mapping[str, Any]]
 Condition = Callable[[TaskContext], bool]
 
 METADATA_KEYS = ("description", "use_case", "tags", "recommended_for")
+_log = logging.getLogger(__name__)
 _PLACEHOLDER_PATTERN = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -30,7 +32,16 @@ class ConfigLayer:
     condition: Condition | None = None
 
     def applies(self, context: TaskContext) -> bool:
-        return self.condition is None or self.condition(context)
+        return self.condition is None or self._holds(self.condition, context)
+
+    def _holds(self, condition: Condition, context: TaskContext) -> bool:
+        """Whether a condition holds; one that raises does not, as a pattern on an unknown value matches nothing."""
+        try:
+            return condition(context)
+        except Exception as error:  # noqa: BLE001 it may be any function of the context
+            why = f"{type(error).__name__}: {error}"
+            _log.debug("layer %s: its condition %s is taken as false: %s", self.name, _describe(condition), why)
+            return False
 
     def resolve(self, context: TaskContext) -> dict[str, Any]:
         """Return a JSON-ready copy of the layer's data in this context."""
@@ -55,6 +66,12 @@ class ConfigLayer:
         return {"name": self.name, "data": dict(self.data(TaskContext()) if callable(self.data) else self.data)}
 
 
+def _describe(condition: Condition) -> str:
+    """A condition as it was written, or for a function its name and place."""
+    code = getattr(condition, "__code__", None)
+    return f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})" if code else str(condition)
+
+
 @dataclass(frozen=True)
 class Case:
     """Data of a layer that applies only where a condition holds."""
@@ -77,7 +94,7 @@ class FileLayer(ConfigLayer):
         """Return a JSON-ready copy of the layer's data in this context."""
         data = super().resolve(context)
         for case in self.cases:
-            if case.condition(context):
+            if self._holds(case.condition, context):
                 data = merge(data, case.data)
                 break
         filled: dict[str, Any] = _fill_placeholders(data, context, self.document.source)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autotuner.engines.protocol import Engine, LaunchContext, Phase
+from autotuner.engines.protocol import Diagnosis, Engine, LaunchContext, Phase
 from autotuner.errors import UsageError, unknown_name_message
 
-__all__ = ["ENGINES", "Engine", "Phase", "LaunchContext", "engine"]
+__all__ = ["ENGINES", "Diagnosis", "Engine", "Phase", "LaunchContext", "engine"]
 
 
 def _sim() -> Engine:

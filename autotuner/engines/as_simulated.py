@@ -9,9 +9,6 @@ from autotuner.core import Candidate, Value
 from autotuner.engines.parameters import CanonicalParameter, canonical_parameters
 from autotuner.engines.sim import Sim
 
-UNSUPPORTED_ABOVE_ONE = ("dp-size",)
-"""Parameters without a simulated counterpart that change the results too much to be ignored when above 1."""
-
 
 @dataclass(frozen=True)
 class SimulatedStandIn:
@@ -44,10 +41,8 @@ def simulated_stand_in(candidate: Candidate) -> SimulatedStandIn:
 
 def rejection_reason(candidate: Candidate) -> str | None:
     """Why the candidate cannot be simulated; None if it can."""
-    for name in UNSUPPORTED_ABOVE_ONE:
-        size = candidate.parameters.get(name)
-        if isinstance(size, int) and size > 1:
-            return f"the simulated engine has no {name}; simulate one replica and multiply"
+    if candidate.parallelism.dp > 1:
+        return "the simulated engine has no dp-size; simulate one replica and multiply"
     return None
 
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from autotuner.core import Candidate, Failure, Mount, ServerSpec, Source, Value
-from autotuner.engines import diagnosis, environment, installed
-from autotuner.engines import model as models
+from autotuner import model_files
+from autotuner.core import Candidate, Mount, ServerSpec, Source, Value
+from autotuner.engines import environment, installed
+from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.flags import Flag, FlagTable, bundled_table, spellings_in
 from autotuner.engines.parameters import CanonicalParameter, canonical_parameters, to_argument
-from autotuner.engines.protocol import LaunchContext, Phase
+from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import ConfigError, MachineError, unknown_name_message
 from autotuner.experiment import Model, Runtime
 
-LAUNCHER_LOG_PATTERNS = {"image": r"(?m)^autotune: image (\S+)", "image_digest": r"(?m)^autotune: image \S+ is (\S+)"}
-"""Patterns of the lines that a launcher writes to the log before the engine starts."""
-
 
 class CommandLineEngine(ABC):
-    """An engine started by one command with flags; a subclass defines the command and how its log is read.
+    """An engine started by one command with flags; a subclass defines the command.
 
-    `reserved_flags` are set by autotune itself, by their names in the bundled table. `log_patterns` find
-    version and KV cache size in a healthy server's log; keys that end in `tokens` are counts.
-    `program` is the name of the executable.
+    `reserved_flags` are set by autotune itself, by their names in the bundled table. `program` is the name
+    of the executable.
     """
 
     name: ClassVar[str]
@@ -34,9 +29,8 @@ class CommandLineEngine(ABC):
     expected_start_seconds: ClassVar[float] = 120.0
     default_port: ClassVar[int] = 8000
     program: ClassVar[str]
-    failure_rules: ClassVar[tuple[diagnosis.FailureRule, ...]] = diagnosis.COMMON_RULES
+    diagnosis: ClassVar[LogDiagnosis] = LogDiagnosis()
     reserved_flags: ClassVar[tuple[str, ...]] = ("--host", "--port", "--served-model-name")
-    log_patterns: ClassVar[Mapping[str, str]] = {}
     help_flag: ClassVar[str] = "--help"
 
     def __init__(self) -> None:
@@ -147,7 +141,7 @@ class CommandLineEngine(ABC):
 
     def check_model(self, model: Model) -> None:
         """Refuse a folder that is not there; see Engine."""
-        models.check_folder(model)
+        model_files.check_folder(model)
 
     def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
         """The first known reason why the candidate cannot run; see Engine."""
@@ -155,12 +149,11 @@ class CommandLineEngine(ABC):
 
     def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """Every reason known before a launch: too few GPUs, sizes that do not divide, flags set twice."""
-        sizes = ParallelSizes.from_candidate(candidate)
+        sizes = candidate.parallelism
         available = context.hardware.usable_gpu_count
-        required = self.gpu_count(candidate)
-        if available is not None and required > available:
-            yield f"it needs {required} GPUs and {available} may be used"
-        model = models.model_dimensions(context.model)
+        if available is not None and sizes.gpus > available:
+            yield f"it needs {sizes.gpus} GPUs and {available} may be used"
+        model = model_files.model_dimensions(context.model)
         if model.heads and model.heads % sizes.tp:
             yield f"{model.heads} attention heads are not divisible by tp-size {sizes.tp}"
         elif model.kv_heads and model.kv_heads % sizes.tp and sizes.tp % model.kv_heads:
@@ -185,13 +178,9 @@ class CommandLineEngine(ABC):
                 if owners.setdefault(flag, name) != name:
                     yield f"{owners[flag]} and {name} both set {flag}"
 
-    def gpu_count(self, candidate: Candidate) -> int:
-        """Number of GPUs that one server of the candidate needs, real or simulated."""
-        return candidate.gpus
-
     def local_gpu_count(self, candidate: Candidate) -> int:
         """Number of this machine's GPUs that one server occupies; see Engine."""
-        return self.gpu_count(candidate)
+        return candidate.gpus
 
     def computes_on_gpus(self, context: LaunchContext) -> bool:
         """True; engines with other builds override this; see Engine."""
@@ -202,7 +191,7 @@ class CommandLineEngine(ABC):
     def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """The complete command, for a process or a container; see Engine."""
         env, secrets = environment.split_secrets(context.runtime)
-        served_model = context.model.served_name or models.path_or_name(context.model)
+        served_model = context.model.served_name or model_files.path_or_name(context.model)
         flags = (
             *self.parameter_arguments(candidate, context.runtime),
             *self.fixed_arguments(context),
@@ -221,7 +210,7 @@ class CommandLineEngine(ABC):
             image=context.runtime.image,
             argv=(*command, *model, "--host", host, *port, *flags),
             env=env if context.container else {**environment.visible_devices(devices), **env},
-            mounts=(*self.mounts(context.model), *models.configured_mounts(context.runtime)),
+            mounts=(*self.mounts(context.model), *model_files.configured_mounts(context.runtime)),
             port=context.port,
             ready_path="/health",
             served_model=served_model,
@@ -251,7 +240,7 @@ class CommandLineEngine(ABC):
             image=runtime.image,
             argv=command,
             env={**environment.split_secrets(runtime)[0], **environment.WIDE_TERMINAL},
-            mounts=models.configured_mounts(runtime),
+            mounts=model_files.configured_mounts(runtime),
             port=0,
             ready_path="",
             served_model="",
@@ -292,7 +281,7 @@ class CommandLineEngine(ABC):
         served_name = ("--served-model-name", model.served_name) if model.served_name else ()
         revision = ("--revision", model.revision) if model.revision else ()
         tokenizer = ("--tokenizer", model.tokenizer) if model.tokenizer else ()
-        return ("--model", models.path_or_name(model), *served_name, *revision, *tokenizer)
+        return ("--model", model_files.path_or_name(model), *served_name, *revision, *tokenizer)
 
     def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
         """Arguments that every launch of this engine has, whatever the parameters."""
@@ -304,40 +293,4 @@ class CommandLineEngine(ABC):
 
     def mounts(self, model: Model) -> tuple[Mount, ...]:
         """Mounts for a local model folder, at its own path, or for the Hugging Face cache."""
-        return models.model_mounts(model)
-
-    # the log
-
-    def startup_failure(self, log: str) -> Failure | None:
-        """The failure of the first rule that matches during start-up; see Engine."""
-        return diagnosis.match_rules(self.failure_rules, log, "start")
-
-    def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        """The failure by the engine's rules, in their order, or by exit status; see Engine."""
-        return diagnosis.diagnose(self.failure_rules, log, exit_status, phase)
-
-    def parse_server_info(self, log: str) -> dict[str, Any]:
-        """Version, KV cache tokens summed over engine cores, and image, where the log has them; see Engine."""
-        info: dict[str, Any] = {}
-        for key, pattern in (*self.log_patterns.items(), *LAUNCHER_LOG_PATTERNS.items()):
-            matches = re.findall(pattern, log)
-            if not matches:
-                continue
-            is_count = key.endswith("tokens")
-            info[key] = sum(int(match.replace(",", "")) for match in matches) if is_count else matches[0]
-        return info
-
-
-@dataclass(frozen=True)
-class ParallelSizes:
-    """The parallel sizes of a candidate, 1 where unset."""
-
-    tp: int
-    pp: int
-    dp: int
-    ep: int
-
-    @classmethod
-    def from_candidate(cls, candidate: Candidate) -> ParallelSizes:
-        sizes = (candidate.parameters.get(name) for name in ("tp-size", "pp-size", "dp-size", "ep-size"))
-        return cls(*(size if isinstance(size, int) and size > 0 else 1 for size in sizes))
+        return model_files.model_mounts(model)

@@ -1,12 +1,13 @@
-"""Diagnosis of a failed server: regular expressions over its log, each with a failure kind and a remedy."""
+"""What the log of a server means: regular expressions over it, those of failures with a kind and a remedy."""
 
 from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from autotuner.core import Failure, FailureKind
 from autotuner.engines.protocol import Phase
@@ -24,6 +25,11 @@ ERROR_LINE = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|error:)|\b\w*(?:Error|Except
 TRACEBACK_LINE = re.compile(r"^(?:raise |File \"|\^+$|~*\^+~*$|Traceback \(most recent)")
 SHUTDOWN_NOISE = re.compile(r"See root cause above|See stack trace|nanobind|resource_tracker")
 
+LAUNCHER_INFO_PATTERNS = {
+    "image": r"(?m)^autotune: image (\S+)",
+    "image_digest": r"(?m)^autotune: image \S+ is (\S+)",
+}
+"""Patterns of the lines that a launcher writes to the log before the engine starts."""
 
 CANNOT_RUN_STATUSES = (126, 127)
 """Exit statuses of a command that could not be run at all."""
@@ -138,20 +144,43 @@ COMMON_RULES = (
 )
 
 
-def diagnose(rules: Sequence[FailureRule], log: str, exit_status: int | None, phase: Phase) -> Failure:
-    """The failure by the first rule that matches the log, else by the exit status."""
-    return match_rules(rules, log, phase) or failure_from_exit(log, exit_status, phase)
+@dataclass(frozen=True)
+class LogDiagnosis:
+    """A Diagnosis by the first of `rules` that matches, else by the exit status.
 
+    `info_patterns` find what a healthy server says of itself; keys that end in `tokens` are counts, summed
+    over engine cores.
+    """
 
-def match_rules(rules: Sequence[FailureRule], log: str, phase: Phase) -> Failure | None:
-    """The failure of the first rule that matches a line of the log; None when none does."""
-    lines = [text for line in log.splitlines() if (text := strip_log_prefix(line)) and not TRACEBACK_LINE.match(text)]
-    for rule in rules:
-        kind = rule.kind(phase)
-        match = kind and next((line for line in lines if rule.regex.search(line)), None)
-        if kind and match:
-            return Failure(kind, shorten(match), rule.remedy)
-    return None
+    rules: tuple[FailureRule, ...] = COMMON_RULES
+    info_patterns: Mapping[str, str] = field(default_factory=dict)
+
+    def startup_failure(self, log: str) -> Failure | None:
+        return self._match_rules(log, "start")
+
+    def failure(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
+        return self._match_rules(log, phase) or failure_from_exit(log, exit_status, phase)
+
+    def server_info(self, log: str) -> dict[str, Any]:
+        info: dict[str, Any] = {}
+        for key, pattern in (*self.info_patterns.items(), *LAUNCHER_INFO_PATTERNS.items()):
+            matches = re.findall(pattern, log)
+            if matches and key.endswith("tokens"):
+                info[key] = sum(int(match.replace(",", "")) for match in matches)
+            elif matches:
+                info[key] = matches[0]
+        return info
+
+    def _match_rules(self, log: str, phase: Phase) -> Failure | None:
+        """The failure of the first rule that matches a line of the log; None when none does."""
+        stripped_lines = map(strip_log_prefix, log.splitlines())
+        lines = [line for line in stripped_lines if line and not TRACEBACK_LINE.match(line)]
+        for rule in self.rules:
+            kind = rule.kind(phase)
+            match = kind and next((line for line in lines if rule.regex.search(line)), None)
+            if kind and match:
+                return Failure(kind, shorten(match), rule.remedy)
+        return None
 
 
 def failure_from_exit(log: str, exit_status: int | None, phase: Phase) -> Failure:

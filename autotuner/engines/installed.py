@@ -45,18 +45,6 @@ def read_flags(command: Sequence[str], version_files: Sequence[Path], reference:
     return table
 
 
-def cached_flags(*key: str) -> FlagTable | None:
-    """The flags that `cache_flags` wrote for a key; None when there are none."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return from_json(json.loads(_cache_file(key, ()).read_text()))
-    return None
-
-
-def cache_flags(table: FlagTable, *key: str) -> None:
-    """Cache flags under a key that identifies the engine for good, such as an image's id."""
-    _write_cache(_cache_file(key, ()), table)
-
-
 def _dist_info_version(files: Sequence[Path]) -> str:
     """The version in the name of the first `NAME-VERSION.dist-info` folder; empty if there is none."""
     names = [file.name.removesuffix(".dist-info") for file in files if file.suffix == ".dist-info"]

@@ -12,6 +12,19 @@ from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Model, Runtime
 
 
+class UnreadableLog:
+    """The Diagnosis of a server whose log cannot be read."""
+
+    def startup_failure(self, log: str) -> Failure | None:
+        return None
+
+    def failure(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
+        return Failure(FailureKind.UNHEALTHY, "The endpoint does not answer.", "Look at that server's own log.")
+
+    def server_info(self, log: str) -> dict[str, Any]:
+        return {}
+
+
 class Openai:
     """An engine without flags, command or log."""
 
@@ -19,6 +32,7 @@ class Openai:
     source: Source = "measured"
     expected_start_seconds = 1.0
     default_port = 8000
+    diagnosis = UnreadableLog()
 
     def base_command(self, runtime: Runtime) -> tuple[str, ...]:
         """Raises MachineError: the endpoint is already running; see Engine."""
@@ -70,15 +84,3 @@ class Openai:
         """Raises MachineError; see Engine."""
         self.base_command(runtime)
         raise AssertionError("unreachable")
-
-    def startup_failure(self, log: str) -> Failure | None:
-        """None: its log cannot be read; see Engine."""
-        return None
-
-    def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        """A failure that only says that it does not answer; see Engine."""
-        return Failure(FailureKind.UNHEALTHY, "The endpoint does not answer.", "Look at that server's own log.")
-
-    def parse_server_info(self, log: str) -> dict[str, Any]:
-        """Empty: its log cannot be read; see Engine."""
-        return {}

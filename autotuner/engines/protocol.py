@@ -1,4 +1,4 @@
-"""The protocol of inference engines, and the context of a launch."""
+"""The protocols of inference engines: how one is started, what its log means; and the context of a launch."""
 
 from __future__ import annotations
 
@@ -54,8 +54,21 @@ class LaunchContext:
         )
 
 
+class Diagnosis(Protocol):
+    """What the log of one engine's server means."""
+
+    def startup_failure(self, log: str) -> Failure | None:
+        """The failure that the log of a starting server shows, even while its process is alive; None if none."""
+
+    def failure(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
+        """The failure, with the engine's own message; `exit_status` is None while the server is alive."""
+
+    def server_info(self, log: str) -> dict[str, Any]:
+        """What the log says of a healthy server: version, kv_tokens, image, image_digest."""
+
+
 class Engine(Protocol):
-    """One inference engine: its flags, its command, and how its log is read."""
+    """How one inference engine is started: its flags, its command, and what it cannot run."""
 
     @property
     def name(self) -> str:
@@ -68,6 +81,10 @@ class Engine(Protocol):
     @property
     def expected_start_seconds(self) -> float:
         """Start-up time that plans assume until one was measured."""
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """How the log of a server that was started is read."""
 
     @property
     def default_port(self) -> int:
@@ -108,12 +125,3 @@ class Engine(Protocol):
 
     def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """The complete server of one candidate, which is launched and printed."""
-
-    def startup_failure(self, log: str) -> Failure | None:
-        """The failure that the log of a starting server shows, even while its process is alive; None if none."""
-
-    def diagnose(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        """The failure, with the engine's own message; `exit_status` is None while the server is alive."""
-
-    def parse_server_info(self, log: str) -> dict[str, Any]:
-        """What the log says of a healthy server: version, kv_tokens, image, image_digest."""

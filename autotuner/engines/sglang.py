@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 from autotuner.core import Candidate, FailureKind
 from autotuner.engines import installed
-from autotuner.engines.commandline import CommandLineEngine, ParallelSizes
-from autotuner.engines.diagnosis import COMMON_RULES, FailureRule
+from autotuner.engines.commandline import CommandLineEngine
+from autotuner.engines.diagnosis import COMMON_RULES, FailureRule, LogDiagnosis
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
@@ -26,18 +25,20 @@ class Sglang(CommandLineEngine):
     default_port = 30000
     expected_start_seconds = 120.0
     reserved_flags = (*CommandLineEngine.reserved_flags, "--model-path")
-    log_patterns: ClassVar[Mapping[str, str]] = {
-        "version": r"sglang[ =/-]v?(\d+\.\d+[\w.]*)",
-        "kv_tokens": r"max_total_num_tokens=(\d+)",
-    }
-    failure_rules = (
-        FailureRule(
-            r"Not enough memory\. Please try to increase --mem-fraction-static",
-            FailureKind.OUT_OF_MEMORY_AT_START,
-            None,
-            "The weights leave no room for the KV cache: raise mem-fraction-static, or spread over more GPUs.",
+    diagnosis = LogDiagnosis(
+        rules=(
+            FailureRule(
+                r"Not enough memory\. Please try to increase --mem-fraction-static",
+                FailureKind.OUT_OF_MEMORY_AT_START,
+                None,
+                "The weights leave no room for the KV cache: raise mem-fraction-static, or spread over more GPUs.",
+            ),
+            *COMMON_RULES,
         ),
-        *COMMON_RULES,
+        info_patterns={
+            "version": r"sglang[ =/-]v?(\d+\.\d+[\w.]*)",
+            "kv_tokens": r"max_total_num_tokens=(\d+)",
+        },
     )
 
     def not_installed_error(self, runtime: Runtime) -> MachineError:
@@ -61,13 +62,6 @@ class Sglang(CommandLineEngine):
             return bundled
         files = [*installed.dist_info_folders(executable, "sglang-*"), Path(executable)]
         return installed.read_flags((*self.base_command(runtime), "--help"), files, bundled) or bundled
-
-    def gpu_count(self, candidate: Candidate) -> int:
-        """With attention data parallelism the replicas share the tensor-parallel GPUs."""
-        if candidate.parameters.get("enable-dp-attention") is True:
-            sizes = ParallelSizes.from_candidate(candidate)
-            return sizes.tp * sizes.pp
-        return candidate.gpus
 
     def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """The reasons common to all engines, and two parameters that both set --chunked-prefill-size."""

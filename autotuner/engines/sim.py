@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
-from autotuner import __version__
+from autotuner import __version__, model_files
 from autotuner.core import Candidate, Mount
-from autotuner.engines import model as models
 from autotuner.engines.commandline import CommandLineEngine
+from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
@@ -27,10 +25,12 @@ class Sim(CommandLineEngine):
     source = "simulated"
     expected_start_seconds = 2.0
     reserved_flags = (*CommandLineEngine.reserved_flags, "--model", "--gpu", "--seed", "--skew-seed", "--skew-sd")
-    log_patterns: ClassVar[Mapping[str, str]] = {
-        "version": r"autotune-sim (\d+\.\d+[\w.]*)",
-        "kv_tokens": r"KV cache size: (\d+) tokens",
-    }
+    diagnosis = LogDiagnosis(
+        info_patterns={
+            "version": r"autotune-sim (\d+\.\d+[\w.]*)",
+            "kv_tokens": r"KV cache size: (\d+) tokens",
+        },
+    )
 
     def base_command(self, runtime: Runtime) -> tuple[str, ...]:
         """This Python, unless runtime.executable names another that has autotune; see Engine."""
@@ -53,8 +53,8 @@ class Sim(CommandLineEngine):
 
     def check_model(self, model: Model) -> None:
         """Accept a bundled model's name and a .json file too; the server checks those itself."""
-        if not models.path_or_name(model).endswith(".json"):
-            models.check_folder(model)
+        if not model_files.path_or_name(model).endswith(".json"):
+            model_files.check_folder(model)
 
     def local_gpu_count(self, candidate: Candidate) -> int:
         """0: its GPUs are simulated."""
@@ -62,24 +62,16 @@ class Sim(CommandLineEngine):
 
     def fixed_arguments(self, context: LaunchContext) -> tuple[str, ...]:
         """Simulated GPU, seed, and the skew and faults that are enabled."""
-        simulation = context.simulate
-        arguments = ["--gpu", simulation.gpu, "--seed", str(simulation.seed)]
-        if simulation.skew.sd:
-            arguments += ["--skew-seed", str(simulation.skew.seed), "--skew-sd", str(simulation.skew.sd)]
-        for name, value in simulation.faults:
-            # a count of 0 is a fault at the first request, a probability or delay of 0 is none
-            if value is not None and (isinstance(value, int) or value > 0):
-                arguments += [f"--fault-{name.replace('_', '-')}", str(value)]
-        return tuple(arguments)
+        return tuple(word for name, value in context.simulate.by_flag.items() for word in (f"--{name}", str(value)))
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """Model and served name; without weights there is no revision or tokenizer."""
         served_name = ("--served-model-name", model.served_name) if model.served_name else ()
-        return ("--model", models.path_or_name(model), *served_name)
+        return ("--model", model_files.path_or_name(model), *served_name)
 
     def mounts(self, model: Model) -> tuple[Mount, ...]:
         """A local model's folder; a bundled model needs none."""
-        return super().mounts(model) if models.is_path(model.id_or_path) else ()
+        return super().mounts(model) if model_files.is_path(model.id_or_path) else ()
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         """The server's module, in an image with autotune."""

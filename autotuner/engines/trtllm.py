@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+from autotuner import model_files
 from autotuner.core import Candidate, FailureKind, ServerSpec
 from autotuner.engines import installed
-from autotuner.engines import model as models
 from autotuner.engines.commandline import CommandLineEngine
-from autotuner.engines.diagnosis import COMMON_RULES, FailureRule
+from autotuner.engines.diagnosis import COMMON_RULES, FailureRule, LogDiagnosis
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.parameters import canonical_parameters
 from autotuner.engines.protocol import LaunchContext
@@ -35,19 +34,21 @@ class Trtllm(CommandLineEngine):
     program = "trtllm-serve"
     expected_start_seconds = 240.0
     reserved_flags = ("--host", "--port", SERVED_NAME_FLAG, "--config")
-    log_patterns: ClassVar[Mapping[str, str]] = {
-        "version": r"TensorRT[- ]LLM version: (\d+\.\d+[\w.]*)",
-        "kv_tokens": r"for max tokens in paged KV cache \((\d+)\)",
-    }
-    failure_rules = (
-        FailureRule(
-            r"[Ii]nsufficient (GPU )?memory|No enough memory|too small to fit|maxNbTokens.*\b0\b.*KV cache",
-            FailureKind.OUT_OF_MEMORY_AT_START,
-            None,
-            "Too little memory is left for the KV cache: raise mem-fraction-static, lower max-model-len, or raise"
-            " tp-size.",
+    diagnosis = LogDiagnosis(
+        rules=(
+            FailureRule(
+                r"[Ii]nsufficient (GPU )?memory|No enough memory|too small to fit|maxNbTokens.*\b0\b.*KV cache",
+                FailureKind.OUT_OF_MEMORY_AT_START,
+                None,
+                "Too little memory is left for the KV cache: raise mem-fraction-static, lower max-model-len, or raise"
+                " tp-size.",
+            ),
+            *COMMON_RULES,
         ),
-        *COMMON_RULES,
+        info_patterns={
+            "version": r"TensorRT[- ]LLM version: (\d+\.\d+[\w.]*)",
+            "kv_tokens": r"for max tokens in paged KV cache \((\d+)\)",
+        },
     )
 
     def not_installed_error(self, runtime: Runtime) -> MachineError:
@@ -75,15 +76,15 @@ class Trtllm(CommandLineEngine):
         """The model as the first positional argument; by default it would be served as its folder's last part."""
         revision = ("--revision", model.revision) if model.revision else ()
         tokenizer = ("--tokenizer", model.tokenizer) if model.tokenizer else ()
-        location = models.path_or_name(model)
+        location = model_files.path_or_name(model)
         served_name = (SERVED_NAME_FLAG, model.served_name or location) if self._supports_served_name else ()
         return (location, *served_name, *revision, *tokenizer)
 
     def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
         """The complete command; settings without a flag are in a variable that bash passes as a file."""
         spec = super().server_spec(candidate, context)
-        if not self._supports_served_name and models.is_path(context.model.id_or_path):
-            spec = replace(spec, served_model=Path(models.path_or_name(context.model)).name)
+        if not self._supports_served_name and model_files.is_path(context.model.id_or_path):
+            spec = replace(spec, served_model=Path(model_files.path_or_name(context.model)).name)
         options = llm_api_options(candidate)
         if not options:
             return spec

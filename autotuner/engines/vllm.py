@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 from autotuner.core import Candidate, FailureKind, ServerSpec
 from autotuner.engines import installed
-from autotuner.engines.commandline import CommandLineEngine, ParallelSizes
-from autotuner.engines.diagnosis import COMMON_RULES, FailureRule
+from autotuner.engines.commandline import CommandLineEngine
+from autotuner.engines.diagnosis import COMMON_RULES, FailureRule, LogDiagnosis
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
@@ -34,38 +33,40 @@ class Vllm(CommandLineEngine):
     expected_start_seconds = 90.0
     help_flag = "--help=all"
     reserved_flags = (*CommandLineEngine.reserved_flags, "--model")
-    log_patterns: ClassVar[Mapping[str, str]] = {
-        "version": r"\bversion (\d+\.\d+[\w.+]*)",
-        "kv_tokens": r"KV cache size: ([\d,]+) tokens",
-    }
-    failure_rules = (
-        FailureRule(
-            r"No available memory for the cache blocks|larger than the available KV cache|is larger than the maximum"
-            r" number of tokens that can be stored in KV cache",
-            FailureKind.OUT_OF_MEMORY_AT_START,
-            None,
-            "Too little memory is left for the KV cache: raise mem-fraction-static, lower max-model-len, or raise"
-            " tp-size.",
+    diagnosis = LogDiagnosis(
+        rules=(
+            FailureRule(
+                r"No available memory for the cache blocks|larger than the available KV cache|is larger than the"
+                r" maximum number of tokens that can be stored in KV cache",
+                FailureKind.OUT_OF_MEMORY_AT_START,
+                None,
+                "Too little memory is left for the KV cache: raise mem-fraction-static, lower max-model-len, or raise"
+                " tp-size.",
+            ),
+            FailureRule(
+                r"is less than desired (GPU|CPU|device) memory utilization",
+                FailureKind.OUT_OF_MEMORY_AT_START,
+                None,
+                "Something else holds this memory: lower mem-fraction-static or free the device.",
+            ),
+            FailureRule(
+                r"is less than requested memory for kv",
+                FailureKind.OUT_OF_MEMORY_AT_START,
+                None,
+                f"Lower {CPU_KV_CACHE_VARIABLE} in runtime.env, or free host memory.",
+            ),
+            *COMMON_RULES,
+            FailureRule(
+                r"Value error, ",
+                FailureKind.BAD_FLAG,
+                None,
+                "The engine refuses this combination of values: change the parameter it names.",
+            ),
         ),
-        FailureRule(
-            r"is less than desired (GPU|CPU|device) memory utilization",
-            FailureKind.OUT_OF_MEMORY_AT_START,
-            None,
-            "Something else holds this memory: lower mem-fraction-static or free the device.",
-        ),
-        FailureRule(
-            r"is less than requested memory for kv",
-            FailureKind.OUT_OF_MEMORY_AT_START,
-            None,
-            f"Lower {CPU_KV_CACHE_VARIABLE} in runtime.env, or free host memory.",
-        ),
-        *COMMON_RULES,
-        FailureRule(
-            r"Value error, ",
-            FailureKind.BAD_FLAG,
-            None,
-            "The engine refuses this combination of values: change the parameter it names.",
-        ),
+        info_patterns={
+            "version": r"\bversion (\d+\.\d+[\w.+]*)",
+            "kv_tokens": r"KV cache size: ([\d,]+) tokens",
+        },
     )
 
     def not_installed_error(self, runtime: Runtime) -> MachineError:
@@ -91,7 +92,7 @@ class Vllm(CommandLineEngine):
 
     def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
         """The reasons common to all engines, and an expert-parallel size other than tensor x data parallel."""
-        sizes = ParallelSizes.from_candidate(candidate)
+        sizes = candidate.parallelism
         if sizes.ep > 1 and sizes.ep != sizes.tp * sizes.dp:
             yield f"on vLLM ep-size is tp-size x dp-size, which is {sizes.tp * sizes.dp}, not {sizes.ep}"
         yield from super().rejection_reasons(candidate, context)

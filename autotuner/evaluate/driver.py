@@ -11,9 +11,9 @@ from autotuner import load
 from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage, Workload
 from autotuner.endpoints import token_ids
 from autotuner.endpoints.token_ids import Vocabulary
-from autotuner.engines.model import model_dimensions, tokenizer_file
 from autotuner.experiment import Model, Slo
 from autotuner.launchers.gpu_meter import GpuMeter
+from autotuner.model_files import model_dimensions, tokenizer_file
 from autotuner.search.launch import LoadPlan
 
 

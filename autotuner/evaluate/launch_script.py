@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from autotuner.core import ServerSpec, Source
 from autotuner.deploy import render, with_comment
-from autotuner.engines.model import is_path
 from autotuner.engines.sim import Sim
 from autotuner.evaluate.simulated import simulated_gpu
 from autotuner.experiment import Experiment
+from autotuner.model_files import is_path
 from autotuner.predict.shape import catalogue
 
 

@@ -211,13 +211,13 @@ class MeasuredLaunch:
             return error.failure
         if spec is None:
             self.source = "simulated" if models.is_simulated else "measured"
-        self.server_info.update(self.evaluator.engine.parse_server_info(self.folder.read_log()))
+        self.server_info.update(self.evaluator.engine.diagnosis.server_info(self.folder.read_log()))
         self.folder.mark_log()
         self._report_progress("ready")
         return None
 
     def _startup_failure(self) -> Failure | None:
-        return self.evaluator.engine.startup_failure(self.folder.read_log())
+        return self.evaluator.engine.diagnosis.startup_failure(self.folder.read_log())
 
     def _run_load_plan(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.GpuMeter) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
@@ -267,7 +267,7 @@ class MeasuredLaunch:
         return self._diagnose(status, "load")
 
     def _diagnose(self, exit_status: int | None, phase: Phase) -> Failure:
-        return self.evaluator.engine.diagnose(self.folder.read_log(), exit_status, phase)
+        return self.evaluator.engine.diagnosis.failure(self.folder.read_log(), exit_status, phase)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,13 +31,11 @@ from autotuner.evaluate.driver import summarize_observation
 from autotuner.evaluate.measured import load_point_seconds, timeout_failure
 from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
+from autotuner.model_files import path_or_name
 from autotuner.search.launch import LoadPlan
-from autotuner.simulate.settings import Settings, parse_settings
-from autotuner.simulate.started_engine import StartedEngine, StartError, start_engine
+from autotuner.simulate.settings import BAD_FLAG_STATUS, SettingsError, SimulationSettings
+from autotuner.simulate.started_engine import START_FAILED_STATUS, StartedEngine, StartError, start_engine
 from autotuner.simulate.virtual_time import EngineDiedError, VirtualServer
-
-BAD_FLAG_STATUS, START_FAILED_STATUS = 2, 1
-"""Exit statuses of `simulate.server`."""
 
 
 class StartFailedError(Exception):
@@ -102,7 +98,7 @@ class SimulatedEvaluator:
         self._virtual_clock += sum(measurement.timings.values())
         return measurement
 
-    def start(self, candidate: Candidate) -> tuple[Settings, StartedEngine]:
+    def start(self, candidate: Candidate) -> tuple[SimulationSettings, StartedEngine]:
         """The settings and the simulated engine of a candidate; StartFailedError if it does not start."""
         settings = self._settings(candidate)
         try:
@@ -112,24 +108,18 @@ class SimulatedEvaluator:
             raise StartFailedError(START_FAILED_STATUS, str(error), seconds) from error
         return settings, started_engine
 
-    def _settings(self, candidate: Candidate) -> Settings:
-        """Parse the candidate's command line as the simulated server would, with the experiment's GPU."""
+    def _settings(self, candidate: Candidate) -> SimulationSettings:
+        """The candidate's settings as the simulated server would have them, with the experiment's GPU."""
         experiment, is_sim_candidate = self.experiment, candidate.runtime == self.sim.name
-        options = experiment.simulate.model_copy(update={"gpu": simulated_gpu(experiment)})
-        context = replace(LaunchContext.from_experiment(experiment), simulate=options)
-        usage_error = io.StringIO()
         try:
-            with redirect_stderr(usage_error):
-                settings = parse_settings(
-                    (
-                        *self.sim.model_arguments(experiment.model),
-                        *self.sim.parameter_arguments(simulated_stand_in(candidate).candidate, experiment.runtime),
-                        *self.sim.fixed_arguments(context),
-                        *(experiment.runtime.extra_args if is_sim_candidate else ()),
-                    )
-                )
-        except SystemExit as error:
-            raise StartFailedError(BAD_FLAG_STATUS, usage_error.getvalue(), 0.0) from error
+            settings = SimulationSettings.of(
+                simulated_stand_in(candidate).candidate,
+                path_or_name(experiment.model),
+                experiment.simulate.model_copy(update={"gpu": simulated_gpu(experiment)}),
+                experiment.runtime.extra_args if is_sim_candidate else (),
+            )
+        except SettingsError as error:
+            raise StartFailedError(BAD_FLAG_STATUS, str(error), 0.0) from error
         if is_sim_candidate:
             return settings
         return replace(settings, calibration_engine=candidate.runtime, load_seconds=self.engine.expected_start_seconds)
@@ -186,7 +176,7 @@ class SimulatedLaunch:
         except StartFailedError as error:
             self.timings["start"] = error.seconds
             self._log(str(error))
-            return evaluator.sim.diagnose(str(error), error.status, "start")
+            return evaluator.sim.diagnosis.failure(str(error), error.status, "start")
         self.timings["start"] = started_engine.start_seconds
         self.server_info["kv_tokens"] = started_engine.kv_tokens
         if ignored_parameters := simulated_stand_in(self.candidate).ignored_parameters:
@@ -198,7 +188,7 @@ class SimulatedLaunch:
         except EngineDiedError as error:
             self.timings["load"] = self.timings.get("load", 0.0) + error.seconds
             self._log(str(error))
-            return evaluator.sim.diagnose(str(error), error.status, "load")
+            return evaluator.sim.diagnosis.failure(str(error), error.status, "load")
 
     def _run_load_plan(self, server: VirtualServer) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""

@@ -12,13 +12,10 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from docker.errors import APIError, ImageNotFound, NotFound
+from docker.errors import APIError, NotFound
 from urllib3.exceptions import HTTPError
 
-from autotuner.core import Mount, ServerSpec
-from autotuner.engines.flags import FlagTable
-from autotuner.engines.model import configured_mounts, model_mounts
-from autotuner.engines.protocol import Engine
+from autotuner.core import ServerSpec
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Experiment
 from autotuner.launchers import containers, images
@@ -130,28 +127,15 @@ class DockerLauncher:
     def __init__(self, grace: int = 10) -> None:
         self.grace = grace
 
-    def preflight(self, experiment: Experiment, engine: Engine) -> None:
-        """Check model and mounts, pull the image if needed, and check every flag against the engine in it."""
-        runtime = experiment.runtime
-        if runtime.image is None:
+    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
+        """Check the mounts, and pull the image if it is not here; see Launcher."""
+        if help_spec is None or help_spec.image is None:
             raise ConfigError("Deployment docker needs runtime.image.", remedy="Give --set runtime.image=NAME:TAG.")
-        engine.help_spec(runtime)
-        engine.check_model(experiment.model)
-        for mount in configured_mounts(runtime):
+        for mount in help_spec.mounts:
             if not Path(mount.host).exists():
                 raise ConfigError(f"There is no '{mount.host}' to mount.", remedy="Correct runtime.mounts.")
-        _create_writable_folders(model_mounts(experiment.model))
         with images.docker_client() as client:
-            image = images.require_image(client, runtime.image)
-            table = images.image_flags(client, engine, runtime, image)
-        engine.check_parameters(experiment.parameters, runtime, table or engine.flags())
-
-    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """Flags of the engine in the image if it is already on this machine; see Launcher."""
-        runtime = experiment.runtime
-        with contextlib.suppress(MachineError, ImageNotFound), images.docker_client() as client:
-            return images.image_flags(client, engine, runtime, client.images.get(runtime.image or ""))
-        return None
+            images.require_image(client, help_spec.image)
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the container of `spec`; see Launcher."""
@@ -164,6 +148,9 @@ class DockerLauncher:
         with ExitStack() as cleanup:
             client = cleanup.enter_context(images.docker_client())
             output = cleanup.enter_context(FileIO(log, "ab"))
+            for mount in spec.mounts:
+                if not mount.read_only and not Path(mount.host).exists():  # Docker refuses to mount a missing folder
+                    Path(mount.host).mkdir(parents=True)
             server = DockerServer(f"http://{containers.LOOPBACK}:{spec.port}", output)
             cleanup.callback(server.join)
             name = f"autotune-{os.getpid()}-{secrets.token_hex(4)}"
@@ -207,10 +194,3 @@ def _refusal_status(message: str) -> int:
     if "executable file not found" in message or "no such file or directory" in message:
         return NOT_FOUND
     return CANNOT_INVOKE if "permission denied" in message else CANNOT_START
-
-
-def _create_writable_folders(mounts: Iterable[Mount]) -> None:
-    """Create the folders that the container writes to: Docker refuses to mount a missing folder."""
-    for mount in mounts:
-        if not mount.read_only:
-            Path(mount.host).mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autotuner import __version__
+from autotuner import __version__, model_files
 from autotuner.core import ServerSpec
-from autotuner.engines import model as models
 from autotuner.experiment import Model
 
 
@@ -41,7 +40,7 @@ def launch_environment(spec: ServerSpec | None, model: Model, server_info: Mappi
     if spec is not None:
         environment |= {"program": spec.argv[0], "image": environment.get("image", spec.image)}
         environment["gpus"] = _gpu_environments(spec.devices)[1] if spec.devices else []
-    config = models.config_file(model)
+    config = model_files.config_file(model)
     if config is not None and config.parent.parent.name == "snapshots":
         environment["model_revision"] = config.parent.name
     return environment

@@ -9,8 +9,6 @@ from pathlib import Path
 from autotuner.core import ServerSpec
 from autotuner.endpoints.headers import request_headers
 from autotuner.endpoints.models import find_served_model
-from autotuner.engines.flags import FlagTable
-from autotuner.engines.protocol import Engine
 from autotuner.errors import ConfigError
 from autotuner.experiment import Deployment, Experiment
 from autotuner.launchers.protocol import Server
@@ -42,15 +40,11 @@ class ExternalLauncher:
             raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
         return self._deployment.url
 
-    def preflight(self, experiment: Experiment, engine: Engine) -> None:
+    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
         """Check that the server at the URL answers, and does not refuse the model."""
         model = experiment.model.served_name or experiment.model.id_or_path
         headers, endpoint = request_headers(experiment.deployment), experiment.benchmark.endpoint
         find_served_model(self.url, headers, model=model, endpoint=endpoint, must_answer=True)
-
-    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """None: the flags of a running server are unknown; see Launcher."""
-        return None
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """The server at the URL; see Launcher."""

@@ -1,8 +1,9 @@
-"""Container images: pulling them, their digests, and the flags of the engine inside."""
+"""Container images: pulling them, their digests, and the --help of the engine inside."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,11 +15,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 from autotuner.core import ServerSpec
-from autotuner.engines import installed
-from autotuner.engines.flags import FlagTable, parse_help
-from autotuner.engines.protocol import Engine
 from autotuner.errors import MachineError
-from autotuner.experiment import Runtime
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -101,25 +98,41 @@ def image_digest(image: Image) -> str:
     return digests[0].rpartition("@")[2] if digests else str(image.id)
 
 
-def image_flags(client: DockerClient, engine: Engine, runtime: Runtime, image: Image) -> FlagTable | None:
-    """The flags of the engine in an image, from its own --help; None when it does not print them.
+def help_text(spec: ServerSpec) -> str:
+    """What the container of `spec` prints, which is an engine's --help; empty without its image, or when it fails.
 
-    They are cached by the image's id, the help command and the mounted files.
+    It is cached by the image's id, the command and the mounted files.
     """
-    spec = engine.help_spec(runtime)
+    with contextlib.suppress(ImageNotFound), docker_client() as client:
+        cache = _cache_file(client.images.get(spec.image or ""), spec)
+        with contextlib.suppress(OSError):
+            return cache.read_text(encoding="utf-8")
+        LOG.info("asking the engine in %s for its flags", spec.image)
+        text = _output(client, spec)
+        if text:
+            _write_cache(cache, text)
+        return text
+    return ""
+
+
+def _cache_file(image: Image, spec: ServerSpec) -> Path:
+    from platformdirs import user_cache_path
+
     mount_states = [f"{mount.host} {_modified_time(mount.host)}" for mount in spec.mounts]
-    key = (str(image.id), str(spec.entrypoint), *spec.container_argv, *mount_states)
-    table = installed.cached_flags(*key)
-    if table is None:
-        LOG.info("asking %s in %s for its flags", engine.name, spec.image)
-        table = parse_help(_help_text(client, spec), engine.name, f"in {spec.image}", engine.flags())
-        if not table.flags:
-            return None
-        installed.cache_flags(table, *key)
-    return table
+    identity = "\n".join((str(image.id), str(spec.entrypoint), *spec.container_argv, *mount_states))
+    return user_cache_path("autotune") / "help" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.txt"
 
 
-def _help_text(client: DockerClient, spec: ServerSpec) -> str:
+def _write_cache(path: Path, text: str) -> None:
+    # on a full or read-only disk the next run just asks again
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+
+
+def _output(client: DockerClient, spec: ServerSpec) -> str:
     """What the container of `spec` prints to stdout; empty when it fails."""
     from autotuner.launchers import containers
 

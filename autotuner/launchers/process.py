@@ -13,8 +13,6 @@ from io import FileIO
 from pathlib import Path
 
 from autotuner.core import ServerSpec
-from autotuner.engines.flags import FlagTable
-from autotuner.engines.protocol import Engine
 from autotuner.experiment import Experiment
 from autotuner.launchers import owner
 from autotuner.launchers.protocol import Server
@@ -69,15 +67,8 @@ class ProcessLauncher:
     def __init__(self, grace: float = 10.0) -> None:
         self.grace = grace
 
-    def preflight(self, experiment: Experiment, engine: Engine) -> None:
-        """Check that the engine is installed and accepts every flag, and that a local model folder exists."""
-        engine.base_command(experiment.runtime)
-        engine.check_model(experiment.model)
-        engine.check_parameters(experiment.parameters, experiment.runtime)
-
-    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """Flags of the installed engine; see Launcher."""
-        return engine.flags(experiment.runtime)
+    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
+        """Nothing: a process needs its program alone, which the engine has found; see Launcher."""
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the command of `spec`; see Launcher."""

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 from autotuner.core import ServerSpec
-from autotuner.engines.flags import FlagTable
-from autotuner.engines.protocol import Engine
 from autotuner.experiment import Experiment
 
 
@@ -38,11 +36,11 @@ class Launcher(Protocol):
     def starts_servers(self) -> bool:
         """False when it only connects to a running server, and needs no spec."""
 
-    def preflight(self, experiment: Experiment, engine: Engine) -> None:
-        """Raise MachineError or ConfigError when the experiment cannot run here; starts no server."""
+    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
+        """Raise MachineError or ConfigError when no server of the experiment can run here; starts none.
 
-    def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
-        """Flags of the engine that would be launched; None when the engine is not on this machine."""
+        `help_spec` is the container that prints the engine's --help; None where servers need no container.
+        """
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the server of `spec` with its output appended to `log`; the end of the block stops all of it."""

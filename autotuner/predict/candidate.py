@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from autotuner.core import Candidate, LoadPoint, Value
+from autotuner.core import PARALLEL_SIZES, Candidate, LoadPoint, Value
 from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
 from autotuner.predict.layout import Layout
@@ -28,10 +28,7 @@ KV_DTYPES = {
 WEIGHT_DTYPES = {"fp8": "fp8", "int8": "int8", "int4": "int4", "fp4": "fp4"}
 COMPUTE_DTYPES = ("auto", "half", "float16", "bf16", "bfloat16")
 MODELLED_PARAMETERS = {
-    "tp-size",
-    "pp-size",
-    "dp-size",
-    "ep-size",
+    *PARALLEL_SIZES,
     "mem-fraction-static",
     "kv-cache-dtype",
     "quantization",
@@ -62,7 +59,7 @@ def model_on_gpus_for(
     None where it cannot be predicted: an unknown GPU or model, dtypes or engine flags that are not
     modelled, a layout that no engine runs.
     """
-    parameters = candidate.parameters
+    parameters, sizes = candidate.parameters, candidate.parallelism
     flags = [*(name for name in parameters if name not in MODELLED_PARAMETERS), *experiment.runtime.extra_args]
     if gpu is None or any(UNMODELLED_FLAGS.search(flag) for flag in flags):
         return None
@@ -74,7 +71,7 @@ def model_on_gpus_for(
         deployment = model_on_gpus(
             model or experiment.model.id_or_path,
             gpu,
-            _layout(parameters),
+            Layout(sizes.attention_tp, sizes.pp, sizes.dp, ep=sizes.ep),
             weight_dtype,
             None,
             kv_dtype,
@@ -155,13 +152,6 @@ def _memory_fraction(candidate: Candidate, default: float) -> float:
     if isinstance(fraction, int | float) and fraction > 0 and candidate.runtime != "trtllm":
         return float(fraction)
     return default
-
-
-def _layout(parameters: Mapping[str, Value]) -> Layout:
-    tp, pp, dp, ep = (_positive_int(parameters.get(f"{name}-size")) or 1 for name in ("tp", "pp", "dp", "ep"))
-    if parameters.get("enable-dp-attention") is True:  # SGLang's replicas share the GPUs that tp-size counts
-        tp = max(1, tp // dp)
-    return Layout(tp=tp, pp=pp, dp=dp, ep=ep)
 
 
 def _weight_dtype(parameters: Mapping[str, Value]) -> str | None:

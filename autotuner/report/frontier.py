@@ -11,7 +11,7 @@ from autotuner.report.formatting import format_load, format_number
 from autotuner.report.near_misses import near_terms
 from autotuner.report.pooling import pool_candidates
 from autotuner.report.table import OUTPUT_PER_GPU_TITLE, Column, Row, Table, cost_column, shows_cost, verdict_text
-from autotuner.scoring.objective import output_token_cost
+from autotuner.scoring.objective import COST
 from autotuner.scoring.pareto import AXES, ParetoPoint, pareto_points
 
 FRONTIER_AXES = ("throughput", "interactivity", "ttft")
@@ -50,7 +50,7 @@ def frontier_table(trials: Sequence[Trial], experiment: Experiment) -> Table:
             "near": near_terms(point.result, experiment.slo),
             "failure": None,
             "gpus": point.trial.candidate.gpus,
-            "cost": output_token_cost(
+            "cost": COST.value(
                 point.result.metrics, point.trial.candidate.gpus, experiment.hardware.price_per_gpu_hour
             ),
             "source": point.result.source,

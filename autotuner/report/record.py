@@ -15,12 +15,7 @@ from autotuner.report.pooling import PooledCandidate, pool_candidates
 from autotuner.report.refused import RefusedCandidates, refusal_records
 from autotuner.report.search_summary import search_record
 from autotuner.scoring.judge import judge
-from autotuner.scoring.objective import (
-    OBJECTIVES,
-    output_throughput_per_gpu,
-    output_token_cost,
-    total_throughput_per_gpu,
-)
+from autotuner.scoring.objective import COST, OBJECTIVES, THROUGHPUT, output_throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing
 from autotuner.search.protocol import EMPTY_REPORT, SearchReport
 
@@ -142,9 +137,9 @@ def per_gpu_figures(result: LoadPointResult, gpus: int, price: float | None) -> 
     """Metrics that depend on the number of GPUs: tokens/s per GPU, and cost of a million output tokens."""
     return {
         "output_throughput_per_gpu": output_throughput_per_gpu(result.metrics, gpus),
-        "total_throughput_per_gpu": total_throughput_per_gpu(result.metrics, gpus),
-        "gpu_seconds_per_million_output_tokens": output_token_cost(result.metrics, gpus, None),
-        "cost_per_million_output_tokens": None if price is None else output_token_cost(result.metrics, gpus, price),
+        "total_throughput_per_gpu": THROUGHPUT.value(result.metrics, gpus),
+        "gpu_seconds_per_million_output_tokens": COST.value(result.metrics, gpus, None),
+        "cost_per_million_output_tokens": None if price is None else COST.value(result.metrics, gpus, price),
     }
 
 

@@ -21,7 +21,7 @@ from autotuner.report.formatting import (
 )
 from autotuner.report.near_misses import NEAR_LEGEND, NEAR_MARK, describe_terms, near_terms
 from autotuner.report.pooling import PooledCandidate, pool_candidates
-from autotuner.scoring.objective import output_throughput_per_gpu, output_token_cost, output_token_cost_unit
+from autotuner.scoring.objective import COST, OBJECTIVES, output_throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing
 
 Row = dict[str, Any]
@@ -171,7 +171,7 @@ def _figure_cells(result: LoadPointResult, pooled: PooledCandidate, experiment: 
         "e2e": metrics.e2e,
         "output_throughput_per_gpu": output_throughput_per_gpu(metrics, gpus),
         "attainment": metrics.attainment,
-        "cost": output_token_cost(metrics, gpus, experiment.hardware.price_per_gpu_hour),
+        "cost": COST.value(metrics, gpus, experiment.hardware.price_per_gpu_hour),
         "gpus": gpus,
         "gpu_use": result.gpu_use,
         "joules_per_token": result.joules_per_token,
@@ -181,7 +181,7 @@ def _figure_cells(result: LoadPointResult, pooled: PooledCandidate, experiment: 
 
 
 def _columns(ranking: Ranking, experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:
-    objective = ranking.objective
+    objective = OBJECTIVES[ranking.objective]
     load_title = "rate" if not experiment.benchmark.num_concurrency else "load"
     sources = {row["source"] for row in rows}
     columns = [
@@ -205,7 +205,7 @@ def _columns(ranking: Ranking, experiment: Experiment, rows: Sequence[Row]) -> t
         Column(
             "E2E s",
             lambda row: _mean_text(row["e2e"], 1.0),
-            drop_priority=ALWAYS_SHOWN if objective == "minimize_latency" else 6,
+            drop_priority=ALWAYS_SHOWN if objective.metric == "e2e" else 6,
         ),
         Column(OUTPUT_PER_GPU_TITLE, lambda row: format_number(row["output_throughput_per_gpu"])),
     ]
@@ -216,7 +216,7 @@ def _columns(ranking: Ranking, experiment: Experiment, rows: Sequence[Row]) -> t
     if experiment.slo.terms:
         columns.append(Column("SLO met %", lambda row: _percent_text(row["attainment"]), drop_priority=2))
     if shows_cost(experiment, (row["gpus"] for row in rows)):
-        columns.append(cost_column(experiment, drop_priority=ALWAYS_SHOWN if objective == "minimize_cost" else 4))
+        columns.append(cost_column(experiment, drop_priority=ALWAYS_SHOWN if objective.uses_price else 4))
     if any(row["gpu_use"] for row in rows):
         columns.append(
             Column(
@@ -241,7 +241,7 @@ def _columns(ranking: Ranking, experiment: Experiment, rows: Sequence[Row]) -> t
 
 def cost_column(experiment: Experiment, *, drop_priority: int) -> Column:
     """Cost of a million output tokens: in currency if a price is set, else in GPU-seconds."""
-    title = output_token_cost_unit(experiment.hardware.price_per_gpu_hour)
+    title = COST.unit(experiment.hardware.price_per_gpu_hour)
     return Column(title, lambda row: format_number(row["cost"]), drop_priority=drop_priority)
 
 
@@ -249,31 +249,23 @@ def shows_cost(experiment: Experiment, gpus: Iterable[int | None]) -> bool:
     """Whether to show a cost column: with a price, a cost objective, or differing GPU counts."""
     has_price = experiment.hardware.price_per_gpu_hour is not None
     gpus_differ = len(set(gpus) - {None}) > 1
-    return has_price or gpus_differ or experiment.optimization.objective == "minimize_cost"
+    return has_price or gpus_differ or OBJECTIVES[experiment.optimization.objective].uses_price
 
 
 def _has_several_loads(ranking: Ranking) -> bool:
     return any(len(standing.load_points) > 1 for standing in ranking.standings)
 
 
-_OBJECTIVE_COLUMNS = {
-    "minimize_latency": ("E2E s", 1.0),
-    "minimize_ttft": ("TTFT ms", 1e3),
-    "minimize_tpot": ("TPOT ms", 1e3),
-    "maximize_goodput": ("good requests/s", 1.0),
-}
-"""Objective -> (column title, scale factor); the title of other objectives is their unit."""
-
-
 def _with_objective_column(columns: Sequence[Column], ranking: Ranking, experiment: Experiment) -> list[Column]:
     """Add the objective's value with its interval, replacing the column of the same metric if there is one."""
-    metric_title, scale = _OBJECTIVE_COLUMNS.get(ranking.objective, (ranking.unit, 1.0))
+    objective = OBJECTIVES[ranking.objective]
+    metric_title = objective.column_title or ranking.unit
     title = f"{metric_title}, geometric mean" if _has_several_loads(ranking) else metric_title
     is_repeated = any(standing.launch_count > 1 for standing in ranking.standings)
     scope = "includes the variation between launches" if is_repeated else "covers one launch only: none was repeated"
 
     def value(row: Row) -> str:
-        return format_estimate(row["value"], row["interval"], scale)
+        return format_estimate(row["value"], row["interval"], objective.column_scale)
 
     column = Column(
         title, value, first_row_only=True, mark_legends={INTERVAL_END: f"The interval of {metric_title} {scope}."}

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-import numpy as np
-from scipy import special
-
 from autotuner.core import Share
 
 Z_95 = 1.959963984540054
@@ -26,6 +23,9 @@ def percentile_interval_ranks(n: int, percent: int) -> tuple[int, int | None]:
     The number of samples below a percentile is binomial. Rank 0 stands for no lower limit, None
     for no upper limit: 20 samples give none for a p99.
     """
+    import numpy as np
+    from scipy import special
+
     counts, quantile = np.arange(n), percent / 100
     lower = int((special.bdtr(counts, n, quantile) <= TAIL_PROBABILITY).sum())
     upper = n - int((special.bdtrc(counts, n, quantile) <= TAIL_PROBABILITY).sum())
@@ -44,6 +44,8 @@ def dependent_interval_ranks(n: int, percent: int, effective_sample_size: float)
 @lru_cache(maxsize=4096)
 def t_quantile(degrees_of_freedom: int) -> float:
     """The 0.975 quantile of Student's t, for at least 1 degree of freedom."""
+    from scipy import special
+
     return float(special.stdtrit(degrees_of_freedom, 1 - TAIL_PROBABILITY))
 
 

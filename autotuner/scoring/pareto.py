@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autotuner.core import Distribution, LoadPoint, LoadPointResult, Metrics, Trial, Verdict
 from autotuner.errors import UsageError, unknown_name_message
 from autotuner.experiment import Experiment
-from autotuner.scoring.objective import (
-    Direction,
-    MetricFunction,
-    output_throughput_per_gpu,
-    output_token_cost,
-    output_token_cost_unit,
-)
+from autotuner.scoring.objective import COST, Direction, output_throughput_per_gpu
 
 UNSTEADY_VERDICTS = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
 """Verdicts without a valid steady state, which are left out of the frontier."""
@@ -28,7 +22,7 @@ class ParetoAxis:
     label: str
     unit: str
     direction: Direction
-    value: MetricFunction
+    value: Callable[[Metrics, int, float | None], float | None]
 
 
 def _mean(distribution: Distribution | None) -> float | None:
@@ -47,7 +41,7 @@ AXES: Mapping[str, ParetoAxis] = {
         ParetoAxis("interactivity", "Interactivity", "tokens/s/user", "max", interactivity),
         ParetoAxis("ttft", "Mean time to first token", "s", "min", lambda m, gpus, price: _mean(m.ttft)),
         ParetoAxis("latency", "Mean E2E latency", "s", "min", lambda m, gpus, price: _mean(m.e2e)),
-        ParetoAxis("cost", "Cost of output tokens", output_token_cost_unit(None), "min", output_token_cost),
+        ParetoAxis("cost", "Cost of output tokens", COST.unit(), "min", COST.value),
     )
 }
 

@@ -311,11 +311,12 @@ class _ScenarioSearch:
 def check_capacity(experiment: Experiment) -> None:
     """Raise ConfigError where a capacity search makes no sense for the objective or the loads."""
     benchmark, objective = experiment.benchmark, OBJECTIVES[experiment.optimization.objective]
+    *others, last = (other.name for other in OBJECTIVES.values() if not other.at_equal_load)
     if benchmark.find_capacity and objective.at_equal_load:
         raise ConfigError(
             f"{objective.name} cannot be compared at each candidate's own capacity.",
             why="A latency is best at the lowest load; at its capacity each candidate is as slow as the SLO allows.",
-            remedy="Use --objective maximize_throughput, maximize_goodput or minimize_cost.",
+            remedy=f"Use --objective {', '.join(others)} or {last}.",
         )
     if benchmark.find_capacity and TRACE_RATE in benchmark.request_rates:
         raise ConfigError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from autotuner.core import Candidate, Value
-from autotuner.rules import PARALLEL_SIZES
+from autotuner.core import PARALLEL_SIZES, Candidate, Value
 from autotuner.search.space import Space
 
 STARTUP_PARAMETERS = ("trust-remote-code", "max-model-len", "load-format", "tokenizer-mode")

@@ -11,7 +11,7 @@ from typing import Literal
 from autotuner.core import Candidate, LoadPoint
 from autotuner.predict.efficiencies import COST_KINDS, UNIT_COSTS, CostFactors
 from autotuner.predict.predict import Prediction
-from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.objective import OBJECTIVES, PredictedMetrics
 from autotuner.search.capacity import LoadRange
 from autotuner.search.knee import Knee
 from autotuner.search.problem import Problem
@@ -208,10 +208,9 @@ class ScenarioForecast:
     def _max_running(self) -> float:
         """Requests the server can run at once: further ones queue and add no throughput."""
         point = LoadPoint(self.scenario, concurrency=1)
-        prediction, parameters = self._predict(point), self.candidate.parameters
-        configured, replicas = parameters.get("max-running-requests"), parameters.get("dp-size") or 1
+        prediction, configured = self._predict(point), self.candidate.parameters.get("max-running-requests")
         memory_limit = float(math.floor(prediction.max_in_flight)) if prediction else math.inf
-        return min(memory_limit, int(configured) * int(replicas)) if configured else memory_limit
+        return min(memory_limit, int(configured) * self.candidate.parallelism.dp) if configured else memory_limit
 
     def _at_knee(self, load_range: LoadRange) -> tuple[float, float] | None:
         """(load, utility) at the predicted knee: the concurrency with the greatest ratio of throughput to latency."""
@@ -261,18 +260,17 @@ class ScenarioForecast:
 
     def _objective_value(self, prediction: Prediction) -> float | None:
         """The objective's value at a load point, in its own unit and direction."""
-        experiment, name = self.forecasts.experiment, self.forecasts.objective.name
-        gpus, price = self.candidate.gpus, experiment.hardware.price_per_gpu_hour
         prompt, output = self.forecasts.mean_lengths[self.scenario]
-        if name == "maximize_goodput":
-            return prediction.requests
-        if name == "maximize_throughput":
-            return prediction.requests * (prompt + output) / gpus
-        if name == "minimize_cost":
-            seconds = gpus * 1e6 / prediction.throughput if prediction.throughput else None
-            return seconds if price is None or seconds is None else seconds * price / 3600
-        latencies = {"minimize_ttft": prediction.ttft, "minimize_tpot": prediction.tpot}
-        return latencies.get(name, self._e2e_seconds(prediction))
+        metrics = PredictedMetrics(
+            ttft=prediction.ttft,
+            tpot=prediction.tpot,
+            e2e=self._e2e_seconds(prediction),
+            throughput=prediction.requests * (prompt + output),
+            output_throughput=prediction.throughput,
+            goodput=prediction.requests,
+        )
+        price = self.forecasts.experiment.hardware.price_per_gpu_hour
+        return self.forecasts.objective.value(metrics, self.candidate.gpus, price)
 
     def _e2e_seconds(self, prediction: Prediction) -> float:
         return prediction.ttft + max(0.0, self.output_tokens - 1) * prediction.tpot

@@ -279,9 +279,9 @@ class RacingSearch:
         return starts
 
     def _load_to_beat(self, candidate: Candidate, incumbent: Trial, scenario: str) -> float:
-        """FIRST_PROBE_FACTOR times the incumbent's capacity, per GPU unless the objective is goodput."""
+        """FIRST_PROBE_FACTOR times the incumbent's capacity, per GPU where the objective is."""
         capacity = next(c for c in incumbent.measurement.outcome.capacities if c.scenario == scenario)
-        gpu_ratio = candidate.gpus / incumbent.candidate.gpus if self.objective.name != "maximize_goodput" else 1.0
+        gpu_ratio = candidate.gpus / incumbent.candidate.gpus if self.objective.is_per_gpu else 1.0
         load = capacity.value * gpu_ratio * FIRST_PROBE_FACTOR
         return float(math.ceil(load)) if capacity.unit == "concurrency" else load
 

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotuner.core import Candidate
+from autotuner.core import PARALLEL_SIZES, Candidate
 from autotuner.search.value_effects import RESIDUAL_CLIP_SDS, equality_matrix, parameter_values, value_effect_posterior
 
 LAYOUT_PARAMETERS = (
-    "tp-size",
-    "pp-size",
-    "dp-size",
-    "ep-size",
+    *PARALLEL_SIZES,
     "enable-dp-attention",
     "quantization",
     "kv-cache-dtype",

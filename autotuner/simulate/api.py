@@ -25,7 +25,7 @@ from autotuner.simulate.openai import (
 )
 from autotuner.simulate.realtime import RealtimeEngine
 from autotuner.simulate.scheduler import ScheduledRequest
-from autotuner.simulate.settings import Settings
+from autotuner.simulate.settings import SimulationSettings
 from autotuner.simulate.started_engine import StartedEngine
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ MALFORMED_EVENT = b'data: {"id": "broken", "choices": [{"index": 0, "text": "\n\
 class Api:
     """Routes and answers HTTP requests; answers everything with 503 until `ready` is set."""
 
-    def __init__(self, settings: Settings, started_engine: StartedEngine, engine: RealtimeEngine) -> None:
+    def __init__(self, settings: SimulationSettings, started_engine: StartedEngine, engine: RealtimeEngine) -> None:
         self.ready = False
         self._settings = settings
         self._started_engine = started_engine

@@ -17,11 +17,10 @@ from autotuner.predict.memory import GIB
 from autotuner.simulate.api import Api
 from autotuner.simulate.http import HttpConnection
 from autotuner.simulate.realtime import RealtimeEngine
-from autotuner.simulate.settings import Settings, parse_settings
-from autotuner.simulate.started_engine import StartedEngine, StartError, start_engine
+from autotuner.simulate.settings import BAD_FLAG_STATUS, SettingsError, SimulationSettings, parse_settings
+from autotuner.simulate.started_engine import START_FAILED_STATUS, StartedEngine, StartError, start_engine
 
 LOG = logging.getLogger("autotune-sim")
-START_FAILED_STATUS = 1
 LISTEN_BACKLOG = 2048
 
 
@@ -31,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 after a signal, 1 if the model cannot be served with these settings, 2 for an invalid flag, and the
     system's errno if the address cannot be bound (98: in use).
     """
-    settings = parse_settings(argv)
+    try:
+        settings = parse_settings(argv)
+    except SettingsError as error:
+        sys.stderr.write(str(error))
+        return BAD_FLAG_STATUS
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
     LOG.info("autotune-sim %s, simulated: no GPU is used, step times are computed", __version__)
     try:
@@ -67,18 +70,22 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _log_settings(settings: Settings, started_engine: StartedEngine) -> None:
+def _log_settings(settings: SimulationSettings, started_engine: StartedEngine) -> None:
     shape, memory_plan, limits = started_engine.shape, started_engine.memory_plan, started_engine.limits
     LOG.info(
         "model %s: %.2fB parameters (%.2fB active), weights %s, KV cache %s",
         shape.name,
         shape.parameters / 1e9,
         shape.active_parameters / 1e9,
-        settings.weight_dtype or shape.weight_dtype,
-        settings.kv_dtype,
+        settings.quantization or shape.weight_dtype,
+        settings.kv_cache_dtype,
     )
     LOG.info(
-        "simulated GPUs: %d x %s (tp %d, pp %d)", settings.tp * settings.pp, settings.gpu.name, settings.tp, settings.pp
+        "simulated GPUs: %d x %s (tp %d, pp %d)",
+        settings.tp_size * settings.pp_size,
+        settings.gpu.name,
+        settings.tp_size,
+        settings.pp_size,
     )
     if settings.skew.sd:
         LOG.info("costs distorted: sd %g, seed %d", settings.skew.sd, settings.skew.seed)
@@ -101,7 +108,7 @@ def _run(main_task: Coroutine[Any, Any, None]) -> None:
             runner.run(main_task)
 
 
-async def _serve(settings: Settings, started_engine: StartedEngine, listener: socket.socket) -> None:
+async def _serve(settings: SimulationSettings, started_engine: StartedEngine, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     stop_event = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

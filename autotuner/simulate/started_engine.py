@@ -13,11 +13,15 @@ from autotuner.predict.layout import Layout, resolve_dtypes
 from autotuner.predict.shape import ModelShape, model_shape
 from autotuner.predict.steps import StepTimes
 from autotuner.simulate.scheduler import Policy, Scheduler, SchedulerLimits
-from autotuner.simulate.settings import Settings
+from autotuner.simulate.settings import SimulationSettings
 from autotuner.simulate.skew import SkewedParameters, skewed_efficiencies, skewed_memory, start_time_factor
 
 DEFAULT_BATCHED_TOKENS = 8192
 """The default of --max-batched-tokens."""
+
+
+START_FAILED_STATUS = 1
+"""Exit status of the server for a StartError."""
 
 
 class StartError(Exception):
@@ -66,7 +70,7 @@ class StartedEngine:
         return Scheduler(self.limits, self.iteration_times.step)
 
 
-def start_engine(settings: Settings) -> StartedEngine:
+def start_engine(settings: SimulationSettings) -> StartedEngine:
     """Plan memory and limits as an engine does at start; StartError if the model does not fit."""
     try:
         shape = model_shape(settings.model)
@@ -79,73 +83,75 @@ def start_engine(settings: Settings) -> StartedEngine:
     predicted_plan = memory.plan_memory(
         shape,
         settings.gpu,
-        fraction=settings.memory_fraction,
-        tp=settings.tp,
-        pp=settings.pp,
-        weight_dtype=settings.weight_dtype,
-        kv_dtype=settings.kv_dtype,
+        fraction=settings.mem_fraction_static,
+        tp=settings.tp_size,
+        pp=settings.pp_size,
+        weight_dtype=settings.quantization,
+        kv_dtype=settings.kv_cache_dtype,
         max_batched_tokens=max_batched_tokens,
         max_running_requests=settings.max_running_requests,
     )
     memory_plan = skewed_memory(predicted_plan, settings.skew, parameters)
-    num_blocks = memory_plan.kv_tokens // settings.block_size
+    num_blocks = memory_plan.kv_tokens // settings.kv_block_size
     if not num_blocks:
         raise StartError(f"Out of memory: {memory_plan.shortage}")
     limits = SchedulerLimits(
         max_running_requests=settings.max_running_requests,
         max_batched_tokens=max_batched_tokens,
-        max_model_len=_max_model_len(settings, requested_length, num_blocks * settings.block_size, max_batched_tokens),
-        block_size=settings.block_size,
+        max_model_len=_max_model_len(
+            settings, requested_length, num_blocks * settings.kv_block_size, max_batched_tokens
+        ),
+        block_size=settings.kv_block_size,
         num_blocks=num_blocks,
-        chunked_prefill=settings.chunked_prefill,
+        chunked_prefill=settings.enable_chunked_prefill,
         prefix_caching=settings.prefix_caching,
-        policy=cast("Policy", settings.policy),
+        policy=cast("Policy", settings.schedule_policy),
     )
     start_seconds = settings.load_seconds * start_time_factor(settings.skew, parameters) + settings.faults.start_delay
     return StartedEngine(shape, memory_plan, limits, _iteration_times(shape, settings, parameters), start_seconds)
 
 
-def _skewed_parameters(settings: Settings, max_batched_tokens: int) -> SkewedParameters:
+def _skewed_parameters(settings: SimulationSettings, max_batched_tokens: int) -> SkewedParameters:
     return SkewedParameters(
-        tp=settings.tp,
-        pp=settings.pp,
-        weight_dtype=settings.weight_dtype,
-        kv_dtype=settings.kv_dtype,
-        block_size=settings.block_size,
+        tp=settings.tp_size,
+        pp=settings.pp_size,
+        weight_dtype=settings.quantization,
+        kv_dtype=settings.kv_cache_dtype,
+        block_size=settings.kv_block_size,
         max_batched_tokens=max_batched_tokens,
         max_running_requests=settings.max_running_requests,
-        chunked_prefill=settings.chunked_prefill,
+        chunked_prefill=settings.enable_chunked_prefill,
         cuda_graph=settings.cuda_graph,
     )
 
 
-def _check_parallelism(shape: ModelShape, settings: Settings) -> None:
-    if shape.heads % settings.tp:
-        raise StartError(f"{shape.heads} attention heads are not divisible by --tp-size {settings.tp}")
-    if shape.kv_heads % settings.tp and settings.tp % shape.kv_heads:
-        raise StartError(f"{shape.kv_heads} key-value heads and --tp-size {settings.tp} do not divide one another")
-    if settings.pp > shape.layers:
-        raise StartError(f"{shape.layers} layers are fewer than --pp-size {settings.pp}")
+def _check_parallelism(shape: ModelShape, settings: SimulationSettings) -> None:
+    if shape.heads % settings.tp_size:
+        raise StartError(f"{shape.heads} attention heads are not divisible by --tp-size {settings.tp_size}")
+    if shape.kv_heads % settings.tp_size and settings.tp_size % shape.kv_heads:
+        raise StartError(f"{shape.kv_heads} key-value heads and --tp-size {settings.tp_size} do not divide one another")
+    if settings.pp_size > shape.layers:
+        raise StartError(f"{shape.layers} layers are fewer than --pp-size {settings.pp_size}")
 
 
-def _requested_length(shape: ModelShape, settings: Settings) -> int:
+def _requested_length(shape: ModelShape, settings: SimulationSettings) -> int:
     length = settings.max_model_len or shape.max_model_len
     if length > shape.max_model_len:
         raise StartError(f"--max-model-len {length} is above the model's {shape.max_model_len} positions")
     return length
 
 
-def _default_batched_tokens(settings: Settings, requested_length: int) -> int:
+def _default_batched_tokens(settings: SimulationSettings, requested_length: int) -> int:
     # Without chunked prefill a whole prompt must fit in one iteration. For the model's full length that applies
     # only if it was requested, because the activations of so many tokens would displace the KV cache.
-    if settings.chunked_prefill or settings.max_model_len is None:
+    if settings.enable_chunked_prefill or settings.max_model_len is None:
         return DEFAULT_BATCHED_TOKENS
     return max(DEFAULT_BATCHED_TOKENS, requested_length)
 
 
-def _max_model_len(settings: Settings, requested_length: int, kv_tokens: int, max_batched_tokens: int) -> int:
+def _max_model_len(settings: SimulationSettings, requested_length: int, kv_tokens: int, max_batched_tokens: int) -> int:
     """Shorten an unspecified length to what fits; StartError for a specified one that does not fit."""
-    max_prompt = requested_length if settings.chunked_prefill else max_batched_tokens
+    max_prompt = requested_length if settings.enable_chunked_prefill else max_batched_tokens
     if settings.max_model_len is None:
         return min(requested_length, kv_tokens, max_prompt)
     if requested_length > kv_tokens:
@@ -161,20 +167,20 @@ def _max_model_len(settings: Settings, requested_length: int, kv_tokens: int, ma
     return requested_length
 
 
-def _iteration_times(shape: ModelShape, settings: Settings, parameters: SkewedParameters) -> IterationTimes:
-    if settings.fixed_step_seconds is not None:
-        return FixedIterationTimes(settings.fixed_step_seconds)
-    dtypes = resolve_dtypes(shape, settings.gpu, gemm_dtype=settings.weight_dtype, kv_dtype=settings.kv_dtype)
-    layout = Layout(tp=settings.tp, pp=settings.pp)
+def _iteration_times(shape: ModelShape, settings: SimulationSettings, parameters: SkewedParameters) -> IterationTimes:
+    if settings.fixed_step_ms is not None:
+        return FixedIterationTimes(settings.fixed_step_ms / 1000)
+    dtypes = resolve_dtypes(shape, settings.gpu, gemm_dtype=settings.quantization, kv_dtype=settings.kv_cache_dtype)
+    layout = Layout(tp=settings.tp_size, pp=settings.pp_size)
     calibration = bundled_calibration()
     efficiencies = calibration.efficiencies(shape, settings.gpu, layout, dtypes, settings.calibration_engine)
     return StepTimes(
         shape,
         settings.gpu,
-        tp=settings.tp,
-        pp=settings.pp,
-        weight_dtype=settings.weight_dtype,
-        kv_dtype=settings.kv_dtype,
+        tp=settings.tp_size,
+        pp=settings.pp_size,
+        weight_dtype=settings.quantization,
+        kv_dtype=settings.kv_cache_dtype,
         cuda_graph=settings.cuda_graph,
         efficiencies=skewed_efficiencies(efficiencies, settings.skew, parameters),
     )

@@ -16,7 +16,7 @@ from autotuner.core import CUT_OFF_ERROR, LoadStep, Observation, RequestRecord
 from autotuner.simulate.fast_scheduler import FastScheduler
 from autotuner.simulate.faults import CRASH_STATUS, FaultPlan
 from autotuner.simulate.scheduler import ScheduledRequest
-from autotuner.simulate.settings import Settings
+from autotuner.simulate.settings import SimulationSettings
 from autotuner.simulate.started_engine import StartedEngine
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.requests import draw_lengths
@@ -49,7 +49,7 @@ class EngineDiedError(Exception):
 class VirtualServer:
     """A running engine; its scheduler, prefix cache, faults and clock persist across load points."""
 
-    def __init__(self, settings: Settings, started_engine: StartedEngine) -> None:
+    def __init__(self, settings: SimulationSettings, started_engine: StartedEngine) -> None:
         self.started_engine = started_engine
         self.scheduler = FastScheduler(
             started_engine.limits, started_engine.iteration_times.step, started_engine.iteration_times.decode_time

@@ -78,7 +78,7 @@ def test_one_value_as_data(autotune):
 
 
 def test_the_deployment_says_why_it_was_chosen(autotune, monkeypatch):
-    from autotuner.launchers.machine import LocalMachine
+    from autotuner.machine import LocalMachine
 
     monkeypatch.setattr(LocalMachine, "deployment", lambda self, runtime, executable: ("docker", "a daemon answers"))
     real = ("--runtime", "vllm", "--model", "m")
@@ -96,7 +96,8 @@ def test_the_deployment_says_why_it_was_chosen(autotune, monkeypatch):
 
 
 def test_a_gpu_that_only_this_machine_knows_is_planned_with_and_not_predicted(autotune, monkeypatch):
-    from autotuner.launchers import gpus, machine
+    from autotuner import machine
+    from autotuner.launchers import gpus
 
     present = gpus.GpuInventory(
         tuple(gpus.InstalledGpu(n, "NVIDIA Z99", f"GPU-{n}", 80 << 30, 79 << 30) for n in range(2))

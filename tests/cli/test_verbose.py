@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from autotuner.cli import app, display
+from autotuner.config import ConfigLayer, TaskConfigFactory
 from tests.servers import QUICK
 
 NAMES = ("autotuner", "httpx", "urllib3")
@@ -71,3 +72,23 @@ def test_credentials_in_a_logged_address_are_masked(capsys):
     display.show_log()
     logging.getLogger("httpx").info("GET %s", "http://user:hunter2@a-host/v1/models")
     assert "GET http://***@a-host/v1/models" in capsys.readouterr().err
+
+
+@pytest.fixture
+def registered():
+    """A profile made in Python, whose condition needs a number of GPUs that nobody knows here."""
+    eight_gpus = {"parameters": {"tp-size": [8]}}
+    layer = ConfigLayer("big", eight_gpus, lambda context: context.total_gpus >= 8)  # type: ignore[operator]
+    TaskConfigFactory.register_profile("mine", [layer, ConfigLayer("small", {"parameters": {"tp-size": [1]}})])
+    yield
+    TaskConfigFactory.unregister_profile("mine")
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_condition_that_cannot_be_evaluated_is_named_only_here(autotune):
+    quiet = autotune("config", "show", "--profile", "mine", "--runtime", "sim")
+    assert quiet.code == 0, quiet.err
+    assert "big" not in quiet.out + quiet.err
+    shown = " ".join(autotune("config", "show", "--profile", "mine", "--runtime", "sim", "--verbose").err.split())
+    assert "profile:mine:big: its condition <lambda>" in shown
+    assert "is taken as false: TypeError: '>=' not supported" in shown

@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 
 import pytest
 
@@ -22,6 +23,41 @@ def test_a_layer_can_be_a_function_of_the_context():
     assert layer.resolve(TaskContext(model_name="m")) == {"task_name": "m!"}
     assert layer.applies(TaskContext(total_gpus=2))
     assert not layer.applies(TaskContext())
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        (
+            lambda context: context.modle_name == "m",
+            "AttributeError: 'TaskContext' object has no attribute 'modle_name'",
+        ),
+        (lambda context: context.total_gpus >= 2, "TypeError: '>=' not supported between instances of 'NoneType' and"),
+        (lambda context: 8 / len(context.profiles) > 1, "ZeroDivisionError: division by zero"),
+    ],
+    ids=["unknown name", "wrong type", "division by zero"],
+)
+def test_a_condition_that_cannot_be_evaluated_does_not_hold_and_the_debug_log_says_why(caplog, condition, why):
+    caplog.set_level(logging.DEBUG)
+    assert not ConfigLayer("mine", {}, condition).applies(TaskContext())
+    (record,) = caplog.records
+    assert record.levelno == logging.DEBUG
+    assert record.message.startswith(f"layer mine: its condition <lambda> ({__file__}:")
+    assert f"is taken as false: {why}" in record.message
+
+
+def test_a_condition_that_is_false_is_no_news(caplog):
+    caplog.set_level(logging.DEBUG)
+    assert not ConfigLayer("mine", {}, lambda context: context.total_gpus == 2).applies(TaskContext())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("when", ['runtime: ">=2"', "total_gpus: vllm", 'gpu: ">=0"', 'model: "[z-a]"'])
+def test_a_pattern_on_a_value_of_another_kind_matches_nothing(write, caplog, when):
+    caplog.set_level(logging.DEBUG)
+    layer = load(write, f"layers: [{{name: l, when: {{{when}}}, data: {{}}}}]").layers[0]
+    assert not layer.applies(TaskContext(model_name="m", base_runtime="vllm", gpu_type="H100", total_gpus=4))
+    assert caplog.records == []
 
 
 def test_a_function_that_gives_no_mapping_is_an_error():

@@ -142,7 +142,7 @@ def test_the_log_begins_with_the_image_and_its_digest(spec, log, client):
     with DockerLauncher().launch(spec("pass"), log) as server:
         status_of(server)
     digest = client.images.get(spec().image).id
-    info = engine("vllm").parse_server_info(log.read_text())
+    info = engine("vllm").diagnosis.server_info(log.read_text())
     assert info == {"image": spec().image, "image_digest": digest}
 
 
@@ -179,7 +179,7 @@ def test_a_container_killed_for_memory_says_so_in_both_phases(spec, log):
         ("load", FailureKind.OUT_OF_MEMORY_UNDER_LOAD),
     )
     for phase, kind in phases:
-        failure = engine("vllm").diagnose(log.read_text(), status, phase)
+        failure = engine("vllm").diagnosis.failure(log.read_text(), status, phase)
         assert failure.kind is kind
         assert "OOMKilled" in failure.message
 
@@ -223,7 +223,7 @@ def test_it_is_gone_when_the_block_raises(spec, log, client, error):
 def test_a_command_that_is_not_in_the_image_is_a_missing_engine(spec, log):
     with DockerLauncher().launch(spec(container_argv=("no-such-engine", "serve")), log) as server:
         status = server.exit_status()
-    failure = engine("vllm").diagnose(log.read_text(), status, "start")
+    failure = engine("vllm").diagnosis.failure(log.read_text(), status, "start")
     assert failure.kind is FailureKind.ENGINE_MISSING
     assert "no-such-engine" in failure.message
 
@@ -235,7 +235,7 @@ def test_a_port_that_is_taken_is_named(spec, log):
         second_log = log.with_name("second.log")
         with DockerLauncher().launch(spec(SERVE, port=first_spec.port), second_log) as server:
             status = server.exit_status()
-    failure = engine("vllm").diagnose(second_log.read_text(), status, "start")
+    failure = engine("vllm").diagnosis.failure(second_log.read_text(), status, "start")
     assert failure.kind is FailureKind.PORT_IN_USE
 
 
@@ -244,7 +244,7 @@ def test_gpus_that_docker_cannot_give_are_a_driver_fault(spec, log):
     server_spec = spec(SERVE, gpus=1, **which)
     with DockerLauncher().launch(server_spec, log) as server:
         status = server.exit_status()
-    failure = engine("vllm").diagnose(log.read_text(), status, "start")
+    failure = engine("vllm").diagnosis.failure(log.read_text(), status, "start")
     assert failure.kind is FailureKind.DRIVER_FAULT
 
 
@@ -262,15 +262,19 @@ def experiment(image, **runtime):
     )
 
 
+def preflight(subject):
+    DockerLauncher().preflight(subject, engine("sim").help_spec(subject.runtime))
+
+
 def test_an_image_that_cannot_be_had_is_refused_before_the_first_launch():
     with pytest.raises(MachineError, match=r"image 'localhost:1/nobody/nothing:0' is not here and cannot be pulled"):
-        DockerLauncher().preflight(experiment("localhost:1/nobody/nothing:0"), engine("sim"))
+        preflight(experiment("localhost:1/nobody/nothing:0"))
 
 
 def test_a_mount_that_is_not_there_is_refused_before_the_first_launch(spec, tmp_path):
     wrong = experiment(spec().image, mounts=[f"{tmp_path}/nothing:/x"])
     with pytest.raises(ConfigError, match="nothing' to mount"):
-        DockerLauncher().preflight(wrong, engine("sim"))
+        preflight(wrong)
 
 
 def test_without_a_daemon_the_error_says_what_to_do(spec, log, monkeypatch):

@@ -1,10 +1,10 @@
-"""What holds for every engine."""
+"""What holds for how every engine is started."""
 
 from __future__ import annotations
 
 import pytest
 
-from autotuner.core import Candidate, FailureKind, Value
+from autotuner.core import Candidate, Value
 from autotuner.engines import ENGINES, Engine, LaunchContext, engine
 from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.parameters import canonical_parameters
@@ -209,16 +209,3 @@ def test_a_model_folder_that_is_not_there_is_an_error(launchable: Engine, tmp_pa
         launchable.check_model(Model(id_or_path=f"{tmp_path}/nothing"))
     with pytest.raises(ConfigError, match="not a model folder"):
         launchable.check_model(Model(id_or_path=str(tmp_path)))
-
-
-@pytest.mark.parametrize("exit_status", [None, 0, 1, 2, 127, 137, -9, -11])
-@pytest.mark.parametrize("phase", ["start", "load"])
-def test_every_end_has_words_and_a_remedy(any_engine: Engine, phase: str, exit_status: int | None) -> None:
-    failure = any_engine.diagnose("", exit_status, phase)  # type: ignore[arg-type]
-    assert failure.message
-    assert failure.remedy
-    assert failure.kind is not FailureKind.INTERNAL
-
-
-def test_a_log_without_figures_describes_nothing(any_engine: Engine) -> None:
-    assert any_engine.parse_server_info("") == {}

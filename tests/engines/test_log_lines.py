@@ -36,19 +36,19 @@ REAL = sorted(name for name in ENGINES if name != "openai")
 @pytest.mark.parametrize("phase", ["start", "load"])
 @pytest.mark.parametrize("line", DRIVER)
 def test_a_fault_of_the_driver_or_of_nccl_is_one_in_both_phases(runtime: str, phase: Phase, line: str) -> None:
-    failure = engine(runtime).diagnose(f"INFO 01-01 00:00:00 [a.py:1] loading\n{line}\n", 1, phase)
+    failure = engine(runtime).diagnosis.failure(f"INFO 01-01 00:00:00 [a.py:1] loading\n{line}\n", 1, phase)
     assert failure.kind is FailureKind.DRIVER_FAULT
     assert line[:60] in failure.message or failure.message in line
 
 
 def test_memory_that_ran_out_is_not_taken_for_a_fault_of_nccl() -> None:
     log = "torch.OutOfMemoryError: CUDA out of memory.\nDistBackendError: NCCL error, remote process exited\n"
-    assert engine("vllm").diagnose(log, 1, "load").kind is FailureKind.OUT_OF_MEMORY_UNDER_LOAD
+    assert engine("vllm").diagnosis.failure(log, 1, "load").kind is FailureKind.OUT_OF_MEMORY_UNDER_LOAD
 
 
 @pytest.mark.parametrize("line", sorted(DOCKER))
 def test_what_docker_refuses_is_named(line: str) -> None:
-    failure = engine("sglang").diagnose(f"{line}\n", 125, "start")
+    failure = engine("sglang").diagnosis.failure(f"{line}\n", 125, "start")
     assert failure.kind is DOCKER[line]
     assert failure.remedy
 
@@ -56,6 +56,6 @@ def test_what_docker_refuses_is_named(line: str) -> None:
 @pytest.mark.parametrize("runtime", REAL)
 def test_a_container_out_of_memory_is_told_from_a_gpu_out_of_memory(runtime: str) -> None:
     log = "autotune: Out of memory: the kernel killed the container at its memory limit (OOMKilled)\n"
-    failure = engine(runtime).diagnose(log, 137, "load")
+    failure = engine(runtime).diagnosis.failure(log, 137, "load")
     assert failure.kind is FailureKind.OUT_OF_MEMORY_UNDER_LOAD
     assert "runtime.memory" in failure.remedy

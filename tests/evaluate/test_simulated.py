@@ -21,7 +21,7 @@ from autotuner.core import (
     Value,
 )
 from autotuner.deploy.shell import render_shell
-from autotuner.engines import engine
+from autotuner.engines import LaunchContext, engine
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.experiment import (
@@ -38,6 +38,7 @@ from autotuner.experiment import (
 from autotuner.launchers import launcher
 from autotuner.load import records
 from autotuner.search.launch import ListedLoads
+from autotuner.simulate.settings import SettingsError, SimulationSettings, parse_settings
 
 
 def experiment(**changed: Any) -> Experiment:
@@ -114,6 +115,39 @@ def test_a_start_fails_as_it_does_on_the_simulated_server(tmp_path, parameters, 
     assert virtual.failure is not None
     assert virtual.failure == real.failure
     assert virtual.failure.kind == kind
+
+
+CANDIDATES: tuple[dict[str, Value], ...] = (
+    {},
+    {"tp-size": 2, "pp-size": 2, "mem-fraction-static": 0.85, "max-running-requests": 64, "max-batched-tokens": 4096},
+    {"max-model-len": 2048, "kv-block-size": 32, "kv-cache-dtype": "bf16", "quantization": "fp8"},
+    {"prefix-caching": False, "enable-chunked-prefill": False, "cuda-graph": True, "schedule-policy": "lpm"},
+    {"max_running_requests": 8, "load-seconds": 2.5, "fixed-step-ms": 3, "tp-size": None},
+)
+
+
+@pytest.mark.parametrize("parameters", CANDIDATES)
+@pytest.mark.parametrize("extra_args", [(), ("--max-running-requests", "9", "--no-prefix-caching")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        SimulationOptions(gpu="A100", seed=3),
+        SimulationOptions(skew=SkewOptions(seed=2, sd=0.1), faults=FaultOptions(crash_after=0, malformed=0.5)),
+    ],
+)
+def test_a_candidate_is_simulated_with_the_settings_of_its_command_line(parameters, extra_args, options):
+    candidate, model = Candidate("sim", parameters), Model(id_or_path="llama-3.1-8b")
+    context = LaunchContext(model, Runtime(extra_args=extra_args), simulate=options)
+    _, _, _, *argv = engine("sim").server_spec(candidate, context).argv
+    assert SimulationSettings.of(candidate, model.id_or_path, options, extra_args) == parse_settings(argv)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"no-such": 1}, {"tp-size": 0}, {"schedule-policy": "lifo"}, {"load-seconds": -1}]
+)
+def test_what_the_simulated_engine_does_not_take_is_refused_in_the_words_of_its_server(parameters):
+    with pytest.raises(SettingsError, match=r"error: (unrecognized arguments|argument )"):
+        SimulationSettings.of(Candidate("sim", parameters), "llama-3.1-8b", SimulationOptions())
 
 
 @pytest.mark.parametrize(

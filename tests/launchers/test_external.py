@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.engines import engine
 from autotuner.errors import ConfigError, EndpointError
 from autotuner.experiment import Benchmark, Deployment, Experiment, Model
 from autotuner.launchers.external import ExternalLauncher
@@ -24,7 +23,7 @@ def experiment(url: str | None, model: str = "llama-3.1-8b") -> Experiment:
 
 
 def preflight(subject: Experiment) -> None:
-    ExternalLauncher(subject.deployment).preflight(subject, engine("vllm"))
+    ExternalLauncher(subject.deployment).preflight(subject, None)
 
 
 def test_a_missing_url_is_an_error_of_the_configuration() -> None:

@@ -1,5 +1,6 @@
 """What is told of a pull, and how a refusal reads; the events are the Docker Engine's own."""
 
+import contextlib
 import logging
 from types import SimpleNamespace
 from typing import cast
@@ -9,7 +10,9 @@ from docker import DockerClient
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.images import Image
 
+from autotuner.engines import engine
 from autotuner.errors import MachineError
+from autotuner.experiment import Runtime
 from autotuner.launchers import images
 
 LAYERS = [
@@ -94,6 +97,62 @@ def test_a_daemon_that_refuses_in_its_own_words_is_quoted():
     registry.api.pull = pull
     with pytest.raises(MachineError, match="pull rate limit"):
         require_image(registry, "x:2")
+
+
+class EngineImage:
+    """A daemon with one image, whose container ends with `status` after it printed its help."""
+
+    def __init__(self, status=0):
+        self.status, self.runs, self.image_id = status, 0, "sha256:1"
+        self.images = SimpleNamespace(get=self.get)
+        self.containers = SimpleNamespace(create=self.create)
+
+    def get(self, name):
+        if name != "an-image:1":
+            raise ImageNotFound("no such image")
+        return SimpleNamespace(id=self.image_id)
+
+    def create(self, **_):
+        self.runs += 1
+        return SimpleNamespace(
+            start=lambda: None,
+            wait=lambda timeout: {"StatusCode": self.status},
+            logs=lambda stdout, stderr: b"  --port PORT",
+            remove=lambda force, v: None,
+        )
+
+
+@pytest.fixture
+def daemon(monkeypatch, tmp_path):
+    """Put a daemon in the place of Docker's, with no flags cached."""
+
+    def put(present):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(images, "docker_client", lambda: contextlib.nullcontext(present))
+        return present
+
+    return put
+
+
+def help_spec(image="an-image:1"):
+    return engine("vllm").help_spec(Runtime(image=image))
+
+
+def test_an_image_is_asked_for_its_help_once_and_again_when_its_tag_moves(daemon):
+    present = daemon(EngineImage())
+    assert [images.help_text(help_spec()) for _ in range(2)] == ["  --port PORT"] * 2
+    assert present.runs == 1
+    present.image_id = "sha256:2"
+    images.help_text(help_spec())
+    assert present.runs == 2
+
+
+def test_an_image_that_is_not_here_or_fails_has_no_help(daemon):
+    daemon(EngineImage())
+    assert images.help_text(help_spec("another:1")) == ""
+    failing = daemon(EngineImage(status=1))
+    assert [images.help_text(help_spec()) for _ in range(2)] == ["", ""]
+    assert failing.runs == 2, "a failure is not kept"
 
 
 def test_a_digest_is_the_registrys_where_there_is_one():

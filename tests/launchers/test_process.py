@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 
 from autotuner.core import ServerSpec
-from autotuner.engines import engine
-from autotuner.errors import ConfigError, MachineError
-from autotuner.experiment import Benchmark, Experiment, Model, Runtime
 from autotuner.launchers.process import ProcessLauncher, server_environment
 
 pytestmark = pytest.mark.processes
@@ -191,29 +188,3 @@ def test_a_proxy_is_not_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -
     env = server_environment({"HTTPS_PROXY": "http://proxy:3128"})
     assert env["no_proxy"] == "example.org,localhost,127.0.0.1,::1"
     assert env["NO_PROXY"] == "localhost,127.0.0.1,::1"
-
-
-def experiment(model: str, runtime: Runtime, **parameters: object) -> Experiment:
-    return Experiment(
-        task_name="t",
-        model=Model(id_or_path=model),
-        base_runtime="vllm",
-        runtime=runtime,
-        parameters=parameters,
-        benchmark=Benchmark(traffic_scenarios=("D(8,8)",), num_concurrency=(1,)),
-    )
-
-
-def test_preflight_finds_a_missing_engine_a_missing_model_and_a_wrong_flag(tmp_path: Path) -> None:
-    fake = tmp_path / "vllm"
-    fake.write_text("#!/bin/sh\nexit 1\n")
-    fake.chmod(0o755)
-    here = Runtime(executable=str(fake))
-    vllm = engine("vllm")
-    with pytest.raises(MachineError, match="not installed"):
-        ProcessLauncher().preflight(experiment("org/model", Runtime(executable="/no/vllm")), vllm)
-    with pytest.raises(ConfigError, match="no model folder"):
-        ProcessLauncher().preflight(experiment(f"{tmp_path}/none", here), vllm)
-    with pytest.raises(ConfigError, match="max-num-seqs"):
-        ProcessLauncher().preflight(experiment("org/model", here, **{"max-num-seq": 4}), vllm)
-    ProcessLauncher().preflight(experiment("org/model", here, **{"tp-size": 1}), vllm)

@@ -19,10 +19,10 @@ import pytest
 from autotuner.core import Candidate, Measurement, Observer, Value, ignore_progress
 from autotuner.deploy import render
 from autotuner.engines import engine
-from autotuner.engines.model import hugging_face_cache
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.experiment import Benchmark, Deployment, Experiment, Model, Runtime
 from autotuner.launchers import containers, launcher
+from autotuner.model_files import hugging_face_cache
 from autotuner.search.launch import ListedLoads
 
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")

@@ -69,7 +69,7 @@ def assert_serves(command: str, model: str, folder: Path) -> None:
 
     try:
         ready.wait_until_ready(Pasted(), ready_path="/health", model=model, timeout=300)
-        assert engine("vllm").parse_server_info((folder / "pasted.log").read_text())["version"] == "0.32.0"
+        assert engine("vllm").diagnosis.server_info((folder / "pasted.log").read_text())["version"] == "0.32.0"
     finally:
         os.killpg(shell.pid, signal.SIGTERM)
         shell.wait(60)

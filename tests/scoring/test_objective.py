@@ -1,10 +1,12 @@
+import ast
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from autotuner.core import Candidate
+import autotuner
 from autotuner.experiment import ObjectiveName as ObjectiveName
-from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.objective import OBJECTIVES, PredictedMetrics
 
 
 def test_every_objective_a_configuration_can_name_is_registered():
@@ -58,9 +60,48 @@ def test_utility_is_positive_and_better_values_have_more(name):
     assert objective.utility(better) > objective.utility(worse) > 0
 
 
-@pytest.mark.parametrize(
-    ("parameters", "gpus"),
-    [({}, 1), ({"tp-size": 4}, 4), ({"tp-size": 2, "pp-size": 2, "dp-size": 3}, 12), ({"tp-size": None}, 1)],
-)
-def test_a_candidate_takes_tp_x_pp_x_dp_gpus(parameters, gpus):
-    assert Candidate("vllm", parameters).gpus == gpus
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_an_objective_is_predicted_as_it_is_measured(make, objective):
+    measured = make.metrics(e2e=2.0, ttft=0.1, tpot=0.02, throughput=1200.0, good=100)
+    predicted = PredictedMetrics(
+        ttft=0.1,
+        tpot=0.02,
+        e2e=2.0,
+        throughput=measured.throughput,
+        output_throughput=measured.output_throughput,
+        goodput=measured.goodput,
+    )
+    for price in (None, 2.5):
+        assert objective.value(predicted, 4, price) == pytest.approx(objective.value(measured, 4, price))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_an_objective_says_how_it_is_shown(objective):
+    for price in (None, 2.5):
+        assert objective.unit(price)
+        assert objective.describe(price)
+    assert objective.label
+    assert objective.comparison_phrase
+    assert objective.column_scale > 0
+    # a value in seconds needs a title, which says of what
+    assert objective.column_title or objective.unit() != "s"
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_an_objective_knows_whether_more_gpus_and_a_price_change_it(make, objective):
+    metrics = make.metrics(e2e=2.0, ttft=0.1, tpot=0.02, throughput=1200.0, good=100)
+    assert (objective.value(metrics, 1, None) != objective.value(metrics, 2, None)) == objective.is_per_gpu
+    assert (objective.value(metrics, 1, None) != objective.value(metrics, 1, 2.5)) == objective.uses_price
+    assert (objective.unit(None) != objective.unit(2.5)) == objective.uses_price
+
+
+def test_no_other_code_tells_objectives_apart_by_name():
+    """The experiment declares the names, and the default in the help is one of them."""
+    package = Path(autotuner.__file__).parent
+    naming = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in tuple(OBJECTIVES)
+    }
+    assert naming == {"scoring/objective.py", "experiment.py", "cli/config_options.py"}

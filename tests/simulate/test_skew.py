@@ -76,7 +76,7 @@ def test_a_parameters_value_has_a_factor_on_the_operators_it_affects(flags, oper
 def test_memory_and_start_time_are_skewed_too():
     settings = parse_settings(["--model", "llama-3.1-8b", "--load-seconds", "60"])
     plain = start_engine(settings)
-    skewed_engines = [start_engine(replace(settings, skew=Skew(seed, 0.25))) for seed in range(20)]
+    skewed_engines = [start_engine(replace(settings, skew_seed=seed, skew_sd=0.25)) for seed in range(20)]
     kv_tokens = [skewed.kv_tokens for skewed in skewed_engines]
     start_seconds = [skewed.start_seconds for skewed in skewed_engines]
     assert {skewed.memory_plan.weights for skewed in skewed_engines} == {plain.memory_plan.weights}

@@ -1,15 +1,20 @@
-"""Where an engine runs when nobody says it, and which GPUs it would find."""
+"""Where an engine runs when nobody says it, which GPUs it would find, and what is refused before the first launch."""
 
 import socket
 import sys
+from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import DockerException
 
-from autotuner.launchers import machine
+from autotuner import machine
+from autotuner.engines import engine
+from autotuner.errors import ConfigError, MachineError
+from autotuner.experiment import Benchmark, Experiment, Model, Runtime
+from autotuner.launchers import launcher
 from autotuner.launchers.gpus import GpuInventory, InstalledGpu
-from autotuner.launchers.machine import LocalMachine
+from autotuner.machine import LocalMachine
 
 
 @pytest.fixture(autouse=True)
@@ -160,3 +165,33 @@ def test_the_gpus_are_those_that_may_be_used_with_the_type_they_share(monkeypatc
 def test_what_computes_elsewhere_finds_no_gpus_here(monkeypatch, runtime, deployment):
     monkeypatch.setattr(machine, "query_inventory", lambda: pytest.fail("the driver is not asked"))
     assert LocalMachine().gpus(runtime, deployment, ()) == (None, None)
+
+
+def experiment(model: str, runtime: Runtime, **parameters: object) -> Experiment:
+    return Experiment(
+        task_name="t",
+        model=Model(id_or_path=model),
+        base_runtime="vllm",
+        runtime=runtime,
+        parameters=parameters,
+        benchmark=Benchmark(traffic_scenarios=("D(8,8)",), num_concurrency=(1,)),
+    )
+
+
+def preflight(subject: Experiment) -> None:
+    machine.preflight(subject, engine("vllm"), launcher("process"))
+
+
+@pytest.mark.processes
+def test_preflight_finds_a_missing_engine_a_missing_model_and_a_wrong_flag(tmp_path: Path) -> None:
+    fake = tmp_path / "vllm"
+    fake.write_text("#!/bin/sh\nexit 1\n")
+    fake.chmod(0o755)
+    here = Runtime(executable=str(fake))
+    with pytest.raises(MachineError, match="not installed"):
+        preflight(experiment("org/model", Runtime(executable="/no/vllm")))
+    with pytest.raises(ConfigError, match="no model folder"):
+        preflight(experiment(f"{tmp_path}/none", here))
+    with pytest.raises(ConfigError, match="max-num-seqs"):
+        preflight(experiment("org/model", here, **{"max-num-seq": 4}))
+    preflight(experiment("org/model", here, **{"tp-size": 1}))

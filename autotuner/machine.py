@@ -1,15 +1,18 @@
-"""Defaults that this machine gives a configuration: deployment mode and GPUs."""
+"""What this machine gives an experiment: deployment mode, GPUs, the flags of its engine; and whether it can run it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from autotuner.engines import ENGINES, engine, installed
+from autotuner.engines import ENGINES, Engine, engine, installed
+from autotuner.engines.flags import FlagTable, parse_help
 from autotuner.errors import MachineError
-from autotuner.experiment import Runtime
+from autotuner.experiment import Experiment, Runtime
+from autotuner.launchers import Launcher
 from autotuner.launchers.gpus import GpuInventory, query_inventory
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
@@ -64,6 +67,38 @@ class LocalMachine:
             return False, f"no Docker daemon answers at {host or DOCKER_SOCKET}"
         client.close()
         return True, f"a Docker daemon answers at {host or DOCKER_SOCKET}"
+
+
+def available_flags(experiment: Experiment, engine: Engine) -> FlagTable | None:
+    """Flags of the engine that would be launched; None when it is not on this machine, or already running."""
+    if experiment.deployment.mode == "process":
+        return engine.flags(experiment.runtime)
+    if experiment.deployment.mode == "external":
+        return None
+    from autotuner.launchers import images
+
+    with contextlib.suppress(MachineError):
+        spec = engine.help_spec(experiment.runtime)
+        table = parse_help(images.help_text(spec), engine.name, f"in {spec.image}", engine.flags())
+        return table if table.flags else None
+    return None
+
+
+def preflight(experiment: Experiment, engine: Engine, launcher: Launcher) -> None:
+    """Raise MachineError or ConfigError when the experiment cannot run on this machine; starts no server."""
+    if not launcher.starts_servers:
+        launcher.preflight(experiment, None)
+        return
+    runtime, table, help_spec = experiment.runtime, None, None
+    if experiment.deployment.mode == "docker":
+        help_spec = engine.help_spec(runtime)
+    else:
+        engine.base_command(runtime)
+    engine.check_model(experiment.model)
+    launcher.preflight(experiment, help_spec)
+    if help_spec is not None:
+        table = available_flags(experiment, engine) or engine.flags()
+    engine.check_parameters(experiment.parameters, runtime, table)
 
 
 def _starts_on_gpus(runtime: str) -> bool:
