@@ -42,7 +42,7 @@ def test_a_blocked_loop_is_late_for_all_that_arrives_meanwhile(
         meter = runner.run(blocked(0.2))
     late = [lag for lag in meter.lags if lag > 0.01]
     assert len(late) >= 12  # an instant every 15 ms at most
-    assert late == sorted(late, reverse=True)
+    assert late[:12] == sorted(late[:12], reverse=True)
     assert max(meter.lags) >= 0.2 - 0.015
     assert meter.lag_p99 == max(meter.lags)
     assert meter.lag_mean == pytest.approx(sum(meter.lags) / len(meter.lags))
