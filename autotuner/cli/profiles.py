@@ -48,7 +48,7 @@ def list_(kind: KindOption = None, as_json: JsonOption = False) -> None:
         if index:
             display.line()
         display.line(f"{KIND_TITLES[kind_name]}: {catalog.OPTION_BY_KIND[kind_name]} {KIND_USAGE[kind_name]}")
-        rows = [{kind_name: e["name"], "purpose": _purpose(e), "from": _source(e)} for e in entries]
+        rows = [{kind_name: e["name"], "purpose": _purpose(e), "from": _origin_text(e)} for e in entries]
         display.table(rows, [kind_name, "purpose", "from"])
 
 
@@ -81,7 +81,7 @@ def show(
         if value:
             text = ", ".join(value) if isinstance(value, list) else value
             display.line(f"  {label.replace('_', ' '):16} {text}")
-    display.line(f"  {'from':16} {_source(description)}")
+    display.line(f"  {'from':16} {_origin_text(description)}")
     for layer in layers:
         display.line(f"\nlayer {layer.pop('name')}")
         if len(layer) == 1:
@@ -106,8 +106,8 @@ def _purpose(entry: Mapping[str, Any]) -> str:
     return f"cannot be used: {entry['problem']}" if "problem" in entry else str(entry["description"])
 
 
-def _source(entry: Mapping[str, Any]) -> str:
-    """Origin of an entry: bundled, a file, or registered from Python."""
+def _origin_text(entry: Mapping[str, Any]) -> str:
+    """Where a profile, SLO or preset comes from: `bundled`, `registered` (from Python), or the path of its file."""
     from autotuner.config.catalog import display_path
 
     source = str(entry["source"])

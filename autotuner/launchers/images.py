@@ -108,7 +108,7 @@ def help_text(spec: ServerSpec) -> str:
         with contextlib.suppress(OSError):
             return cache.read_text(encoding="utf-8")
         LOG.info("asking the engine in %s for its flags", spec.image)
-        text = _output(client, spec)
+        text = _run_and_read_stdout(client, spec)
         if text:
             _write_cache(cache, text)
         return text
@@ -132,8 +132,12 @@ def _write_cache(path: Path, text: str) -> None:
         draft.replace(path)
 
 
-def _output(client: DockerClient, spec: ServerSpec) -> str:
-    """What the container of `spec` prints to stdout; empty when it fails."""
+def _run_and_read_stdout(client: DockerClient, spec: ServerSpec) -> str:
+    """Run the container of `spec` for at most HELP_TIMEOUT_SECONDS, and return what it prints.
+
+    Empty when the daemon refuses it, and when it fails or takes too long; a daemon that gives no answer is
+    an error for the caller.
+    """
     from autotuner.launchers import containers
 
     try:

@@ -1,4 +1,4 @@
-"""Attention and feed_forward-forward layers from the fields of a config.json, by architecture."""
+"""Attention and feed-forward layers from the fields of a config.json, by architecture."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def first_field(config: Config, fields: Sequence[str], name: str) -> int:
 
 
 def read_layers(config: Config, name: str) -> tuple[str, tuple[Attention, ...], tuple[FeedForward, ...]]:
-    """Architecture, kinds of attention and kinds of feed_forward-forward layers of a config.json."""
+    """Architecture, kinds of attention and kinds of feed-forward layers of a config.json."""
     from autotuner.predict.hybrids import HYBRID_LAYER_READERS  # builds on the functions above
 
     architectures = config.get("architectures")

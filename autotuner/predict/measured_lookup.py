@@ -75,7 +75,7 @@ class MeasuredLookup:
         coordinates = (float(concurrency), float(self.load_curve.traffic.isl), float(self.load_curve.traffic.osl))
         rows = [row for row in self.rows if _coordinates(row) == coordinates]
         if rows:
-            return LookupResult(_average_rows(prediction, rows, coordinates), "measured", tuple(rows))
+            return LookupResult(_average_rows(prediction, rows), "measured", tuple(rows))
         for axis in range(len(COORDINATES)):
             pair = self._neighbours(coordinates, axis)
             if pair is not None:
@@ -112,7 +112,7 @@ class MeasuredLookup:
             value = getattr(prediction, name) * math.exp(ratios[0] + share * (ratios[1] - ratios[0]))
             margin = math.exp(max(REPEAT_DIFFERENCE, abs(ratios[1] - ratios[0]) / 2))
             times |= {name: value, f"{name}_interval": Interval(value / margin, value * margin)}
-        return _with_times(prediction, times, coordinates)
+        return _with_closed_loop_rates(prediction, times, coordinates)
 
     def _predict_row(self, row: MeasuredRow) -> Prediction:
         traffic, load_curve = self.load_curve.traffic, self.load_curve
@@ -122,27 +122,36 @@ class MeasuredLookup:
         return load_curve.at_concurrency(float(row.concurrency or 1))
 
 
-def _average_rows(prediction: Prediction, rows: Sequence[MeasuredRow], coordinates: tuple[float, ...]) -> Prediction:
-    """The prediction with the means of the rows; intervals span those of the rows."""
+def _average_rows(prediction: Prediction, rows: Sequence[MeasuredRow]) -> Prediction:
+    """The prediction with TTFT, TPOT (seconds) and rates replaced by the means of measured rows at its load point.
+
+    An interval of a latency spans the intervals of all rows.
+    """
     times: dict[str, Any] = {}
     for name in ("ttft", "tpot"):
         values = [getattr(row, name) for row in rows]
         lower = [getattr(row, f"{name}_low") or value for row, value in zip(rows, values, strict=True)]
         upper = [getattr(row, f"{name}_high") or value for row, value in zip(rows, values, strict=True)]
         times |= {name: sum(values) / len(values), f"{name}_interval": Interval(min(lower), max(upper))}
-    measured = _with_times(prediction, times, coordinates)
-    requests = sum(row.request_throughput for row in rows) / len(rows)
-    return replace(measured, requests=requests, throughput=sum(row.output_throughput for row in rows) / len(rows))
+    request_rate = sum(row.request_throughput for row in rows) / len(rows)
+    token_rate = sum(row.output_throughput for row in rows) / len(rows)
+    return replace(prediction, **times, requests=request_rate, throughput=token_rate)
 
 
-def _with_times(prediction: Prediction, times: Mapping[str, Any], coordinates: tuple[float, ...]) -> Prediction:
-    """The prediction with these latencies in seconds, and the closed-loop rates that follow by Little's law."""
+def _with_closed_loop_rates(
+    prediction: Prediction, times: Mapping[str, Any], coordinates: tuple[float, ...]
+) -> Prediction:
+    """The prediction with these latencies in seconds, and the rates that follow by Little's law.
+
+    `coordinates` are concurrency, prompt length and output length.
+    """
     concurrency, _, osl = coordinates
     requests = concurrency / (times["ttft"] + (osl - 1) * times["tpot"])
     return replace(prediction, **times, requests=requests, throughput=requests * osl)
 
 
 def _coordinates(row: MeasuredRow) -> tuple[float, float, float]:
+    """Where a row lies among the measurements: concurrency, mean prompt length, mean output length."""
     return float(row.concurrency or 0), row.isl, row.osl
 
 

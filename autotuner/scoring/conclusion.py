@@ -76,7 +76,7 @@ def conclude(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) 
     if winner == defaults:
         return _conclude_for_defaults(ranking, trials, experiment, refuted_standings)
     gain = confirmed_gain(ranking, trials, experiment)
-    return Conclusion(_situation(winner, defaults, gain), winner, defaults, gain, refuted_standings=refuted_standings)
+    return Conclusion(_situation(defaults, gain), winner, defaults, gain, refuted_standings=refuted_standings)
 
 
 def _conclude_for_defaults(
@@ -103,7 +103,8 @@ def summarize_errors(trials: Sequence[Trial]) -> str:
     return ", ".join(f"{name} {count:,} times" for name, count in counts.most_common())
 
 
-def _situation(winner: Standing, defaults: Standing | None, gain: Gain | None) -> Situation:
+def _situation(defaults: Standing | None, gain: Gain | None) -> Situation:
+    """How a winner compares with the engine's defaults, None where they were not launched."""
     if defaults is None:
         return Situation.DEFAULTS_NOT_LAUNCHED
     if defaults.value is None or defaults.verdict not in (*PASSING_VERDICTS, Verdict.INFEASIBLE, Verdict.SATURATED):

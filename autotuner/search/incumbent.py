@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autotuner.core import LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep, Trial, Verdict
+from autotuner.core import LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep, Trial
 from autotuner.experiment import Experiment
+from autotuner.scoring.conclusion import PASSING_VERDICTS
 from autotuner.scoring.judge import judge_load_point
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.pool import UNTRUSTED_VERDICTS
 from autotuner.scoring.sequential import precision_stop_rule
 from autotuner.search.margins import is_retryable
-
-PASSING_VERDICTS = (Verdict.FEASIBLE, Verdict.UNDECIDED)
 
 LOG_RATIO_SD = 0.25
 """Assumed standard deviation, over load points, of the log ratio of two candidates' utilities; chosen by hand."""
@@ -136,7 +135,11 @@ class IncumbentRace:
 
 
 def upper_mean_log_ratio(log_ratios: Sequence[float], open_count: int) -> float:
-    """Optimistic mean of log ratios of which `open_count` are not measured yet."""
+    """Upper bound on the mean log ratio of a candidate's utility to the incumbent's.
+
+    The mean is over load points or scenarios. `log_ratios` are those measured, or their upper bounds; the other
+    `open_count` are bounded by the upper prediction bound of one more. Infinite if all are open.
+    """
     if not log_ratios:
         return math.inf if open_count else 0.0
     total = math.fsum(log_ratios)
