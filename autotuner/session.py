@@ -53,10 +53,10 @@ class Session:
         recording_observer = local_data.recording_observer(self.store, self.setup.forecaster, observe)
         searcher = self.setup.create_searcher()
         with self.setup.executor(observe) as executor:
-            ranking = tune(self.store.experiment, searcher, executor, self.store, recording_observer)
+            tune(self.store.experiment, searcher, executor, self.store, recording_observer)
         report = searcher.report
         self.store.save_search(report.stop_reason, report.skipped, report.candidate_count)
-        return write_report(self.store, ranking)
+        return write_report(self.store)
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = ignore_progress) -> Result:
