@@ -42,6 +42,7 @@ def print_result(result: Result, as_json: bool) -> None:
 
 def print_ranking(view: RunView, limit: int | None = None) -> None:
     """Print the ranking with notes, refused candidates, the Pareto frontier, and sentences about winner and search."""
+    from autotuner.report.environment_text import environment_sentence
     from autotuner.report.frontier import frontier_table, frontier_title
     from autotuner.report.objective_text import objective_line
     from autotuner.report.refused import reason_lines, refusal_heading
@@ -67,7 +68,7 @@ def print_ranking(view: RunView, limit: int | None = None) -> None:
         display.report_table(frontier, frontier_title(experiment), printed_lines)
         display.line()
     skipped_sentences = [skipped_text(skipped)] if skipped else []
-    for text in (winner_sentence(view), *search_sentences(view), *skipped_sentences):
+    for text in (winner_sentence(view), *search_sentences(view), *skipped_sentences, environment_sentence(view)):
         if text:
             display.sentence(text)
 

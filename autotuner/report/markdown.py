@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autotuner.report.environment_text import environment_lines
 from autotuner.report.formatting import source_note
 from autotuner.report.frontier import frontier_table, frontier_title
 from autotuner.report.objective_text import objective_line, objective_value_text
@@ -14,7 +15,7 @@ from autotuner.report.table import Table, ranking_table
 def markdown_report(
     view: RunView, *, command: str | None = None, defaults_command: str | None = None, picture: str | None = None
 ) -> str:
-    """Winner, table, notes, frontier, search summary and refused candidates; optionally plot, commands."""
+    """Winner, table, notes, frontier, search summary, refused candidates and environment; optionally plot, commands."""
     experiment = view.experiment
     parts = [f"# {_escape(experiment.task_name)}", _winner_paragraph(view)]
     note = source_note(view.ranking)
@@ -36,6 +37,7 @@ def markdown_report(
     for heading, lines in (
         (f"Not launched ({len(skipped)} in total):", reason_lines(skipped, experiment)),
         (refusal_heading(view.refused), reason_lines(view.refused, experiment)),
+        ("Environment:", environment_lines(view)),
     ):
         parts += [heading, _bullets(lines)] if lines else []
     for owner, text in (("the winner", command), ("the engine's defaults", defaults_command)):

@@ -64,6 +64,7 @@ def run_record(view: RunView) -> dict[str, Any]:
         "trials": [_trial_record(trial, view) for trial in view.trials],
         "refused": refusal_records(view.refused),
         "search": search_record(view),
+        "environments": [dict(host) for host in view.environments],
     }
 
 
@@ -75,6 +76,7 @@ def _trial_record(trial: Trial, view: RunView) -> dict[str, Any]:
         "candidate": {"runtime": trial.candidate.runtime, "parameters": dict(trial.candidate.parameters)},
         "gpus": trial.candidate.gpus,
         "purpose": trial.purpose,
+        "parallel_trials": list(trial.parallel_trials),
         "source": measurement.source,
         "failure": _failure_record(trial),
         "timings": dict(measurement.timings),

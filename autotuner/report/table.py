@@ -10,6 +10,7 @@ from autotuner.core import LoadPointResult, Share, Verdict
 from autotuner.errors import as_sentence
 from autotuner.experiment import Experiment
 from autotuner.report.candidate_names import CandidateNames
+from autotuner.report.environment_text import parallel_trials_note
 from autotuner.report.formatting import (
     format_estimate,
     format_load,
@@ -305,8 +306,8 @@ def verdict_text(row: Row) -> str:
 
 
 def _notes(view: RunView, standings: Sequence[Standing], rows: Sequence[Row]) -> tuple[str, ...]:
-    """The lines below the table: source, reasons of the infeasible, near misses, omissions."""
-    notes = [source_note(view.ranking)]
+    """The lines below the table: source, trials side by side, reasons of the infeasible, near misses, omissions."""
+    notes = [source_note(view.ranking), parallel_trials_note(view)]
     for standing in standings:
         candidate = f"#{standing.rank}, {view.names.full_name(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:
