@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotuner import local_data
-from autotuner.core import Observer, ignore_progress
+from autotuner.core import Observer, Progress, ignore_progress
 from autotuner.launchers import orphans
 from autotuner.launchers.environment import host_environment
 from autotuner.run_report import Result, write_report
@@ -48,15 +48,21 @@ class Session:
         `observe` is called with every step.
         """
         orphans.remove_orphans()
-        self.store.add_environment(host_environment())
+        host = host_environment()
+
+        def observe_launch(progress: Progress) -> None:
+            if progress.stage == "starting":  # a complete run that is only ranked again did not run here
+                self.store.add_environment(host)
+            observe(progress)
+
         self.store.save_refused(self.setup.space.refusals)
         recording_observer = local_data.recording_observer(self.store, self.setup.forecaster, observe)
         searcher = self.setup.create_searcher()
-        with self.setup.executor(observe) as executor:
-            ranking = tune(self.store.experiment, searcher, executor, self.store, recording_observer)
+        with self.setup.executor(observe_launch) as executor:
+            tune(self.store.experiment, searcher, executor, self.store, recording_observer)
         report = searcher.report
         self.store.save_search(report.stop_reason, report.skipped, report.candidate_count)
-        return write_report(self.store, ranking)
+        return write_report(self.store)
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = ignore_progress) -> Result:

@@ -9,7 +9,6 @@ from typing import Protocol
 from autotuner.core import Observer, Progress, Trial, ignore_progress
 from autotuner.experiment import Experiment
 from autotuner.scoring.judge import judge
-from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.launch import Launch
 from autotuner.search.protocol import Searcher
 
@@ -49,8 +48,8 @@ def tune(
     executor: Executor,
     record: TrialRecord,
     observe: Observer = ignore_progress,
-) -> Ranking:
-    """Launch what the searcher proposes until it proposes nothing more, and rank all trials."""
+) -> None:
+    """Launch what the searcher proposes until it proposes nothing more."""
     for trial in record.trials():
         searcher.tell(trial)
 
@@ -67,5 +66,3 @@ def tune(
         log.debug("trial %d: %s", trial.number, trial.measurement.failure or "finished")
         searcher.tell(trial)
         observe(Progress("finished", trial.number, trial.candidate, finished_trial=trial, purpose=trial.purpose))
-
-    return rank(record.trials(), experiment)

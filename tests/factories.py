@@ -21,10 +21,10 @@ from autotuner.core import (
 )
 from autotuner.experiment import Experiment
 from autotuner.expression import parse
+from autotuner.report.run_view import RunView
 from autotuner.rules import Rules
 from autotuner.scoring.intervals import wilson_share
 from autotuner.scoring.metrics import summarize
-from autotuner.scoring.rank import Ranking, rank
 from autotuner.scoring.validity import check_validity
 from autotuner.search.launch import Launch
 from autotuner.search.plan import Plan
@@ -231,10 +231,5 @@ class Run:
         )
 
     @property
-    def ranking(self):
-        return rank(self.trials, self.experiment)
-
-    @property
-    def all(self) -> tuple[Ranking, list[Trial], Experiment]:
-        """What renderers take."""
-        return self.ranking, self.trials, self.experiment
+    def view(self) -> RunView:
+        return RunView.of(self.trials, self.experiment)

@@ -149,6 +149,18 @@ def test_broad_excepts_stand_only_where_one_is_needed():
     assert broad <= BROAD_EXCEPTS
 
 
+def test_only_the_run_view_judges_and_ranks_for_renderers():
+    decisions = {"judge", "rank", "conclude", "group_by_candidate", "pool_launches"}
+    wrong = [
+        f"{path} calls {node.func.id}"
+        for path, tree in modules()
+        if room(path) in ("report", "cli") and path != "report/run_view.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in decisions
+    ]
+    assert not wrong
+
+
 def test_the_loop_fits_one_screen():
     tree = ast.parse((PACKAGE / "tune.py").read_text())
     loop = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "tune")

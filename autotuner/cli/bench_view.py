@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from autotuner.cli import display
 from autotuner.cli.live_panel import LivePanel
-from autotuner.cli.run_view import Clock, load_point_cells, load_point_summary, load_points_table, stage_text
+from autotuner.cli.live_view import Clock, load_point_cells, load_point_summary, load_points_table, stage_text
 from autotuner.cli.time_left import format_duration
 from autotuner.core import Progress
 

@@ -10,7 +10,7 @@ from autotuner.cli.load_options import OUTPUT, option
 if TYPE_CHECKING:
     from autotuner.errors import AutotuneError
     from autotuner.report.bench.result import BenchResult
-    from autotuner.scoring.rank import Ranking
+    from autotuner.report.run_view import RunView
 
 FAIL_ON_VALUES = ("undecided", "infeasible", "none")
 FAIL_ON_OPTION = option(
@@ -51,16 +51,16 @@ class Gate:
             )
         return cls(fails_on_infeasible="none" not in names, fails_on_undecided="undecided" in names)
 
-    def check_ranking(self, ranking: Ranking) -> None:
+    def check_run(self, view: RunView) -> None:
         """Raise if the winner of a run fails the gate, else warn."""
         from autotuner.cli.results import no_winner_error
         from autotuner.core import Verdict
         from autotuner.errors import UndecidedError
 
-        winner = ranking.winner
+        winner = view.ranking.winner
         if winner is None:
-            has_measurement = any(standing.value is not None for standing in ranking.standings)
-            _raise_or_warn(no_winner_error(ranking), fails=self.fails_on_infeasible or not has_measurement)
+            has_measurement = any(standing.value is not None for standing in view.ranking.standings)
+            _raise_or_warn(no_winner_error(view), fails=self.fails_on_infeasible or not has_measurement)
         elif winner.verdict is Verdict.UNDECIDED:
             error = UndecidedError(
                 "The winner's targets are met, but not proven.", why=winner.reason, remedy=LONGER_WINDOWS_REMEDY

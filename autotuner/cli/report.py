@@ -22,9 +22,8 @@ def report(
     from autotuner.cli import display
     from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
+    from autotuner.report.run_view import RunView
     from autotuner.runs.store import RunStore, find_run
-    from autotuner.scoring.rank import rank
-    from autotuner.search.protocol import SearchReport
 
     gate = Gate.parse(fail_on)
     output_format = "json" if as_json else format
@@ -32,26 +31,23 @@ def report(
     if output_format not in formats:
         raise UsageError(unknown_name_message("format", output_format, formats))
     store = RunStore.open(find_run(run, output))
-    trials, experiment = store.trials(), store.experiment
-    if not trials:
+    view = RunView.from_store(store)
+    if not view.trials:
         raise UsageError(f"The run '{store.path}' has no finished trial.", remedy=f"autotune run --resume {store.path}")
-    ranking, search_report = rank(trials, experiment), SearchReport(*store.load_search())
     if output_format == "table":
         display.line(f"run {store.path}")
-        print_ranking(ranking, trials, experiment, refused=store.load_refused(), search_report=search_report)
+        print_ranking(view)
     elif output_format == "json":
         from autotuner.report.record import run_record
 
-        display.json(run_record(ranking, trials, experiment, store.load_refused(), search_report))
+        display.json(run_record(view))
     elif output_format == "csv":
         from autotuner.report.csv import csv_text
 
-        display.text(csv_text(ranking, trials, experiment))
+        display.text(csv_text(view))
     else:
         from autotuner.report.markdown import markdown_report
 
-        display.text(
-            markdown_report(ranking, trials, experiment, refused=store.load_refused(), search_report=search_report)
-        )
+        display.text(markdown_report(view))
     if gate.fails_on_infeasible:
-        gate.check_ranking(ranking)
+        gate.check_run(view)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autotuner.cli import display
@@ -11,12 +10,11 @@ from autotuner.errors import NoFeasibleError, UsageError, pluralize
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
-    from autotuner.experiment import Experiment
     from autotuner.report.refused import RefusedCandidates
+    from autotuner.report.run_view import RunView
     from autotuner.run_report import Result
     from autotuner.runs.store import RunStore
     from autotuner.scoring.rank import Ranking
-    from autotuner.search.protocol import SearchReport
 
 SHOWN_CANDIDATES = 20
 """Candidates in the table at the end of a run; `autotune report` has all."""
@@ -25,17 +23,15 @@ SHOWN_REASONS = 2
 """Reasons for skipped candidates in the terminal; report.md has all."""
 
 
-def print_result(result: Result, experiment: Experiment, as_json: bool) -> None:
+def print_result(result: Result, as_json: bool) -> None:
     """Print the ranking and the winner's launch command, or all results as JSON."""
     if as_json:
         from autotuner.report.record import run_record
 
-        data = run_record(result.ranking, result.trials, experiment, result.refused, result.search_report)
-        display.json(
-            {**data, "run": str(result.path), "command": result.command, "command_note": result.remark or None}
-        )
+        data = {"run": str(result.path), "command": result.command, "command_note": result.remark or None}
+        display.json(run_record(result.view) | data)
     else:
-        print_ranking(result.ranking, result.trials, experiment, SHOWN_CANDIDATES, result.refused, result.search_report)
+        print_ranking(result.view, SHOWN_CANDIDATES)
         display.sentence(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
@@ -44,15 +40,9 @@ def print_result(result: Result, experiment: Experiment, as_json: bool) -> None:
             display.text(result.command)
 
 
-def print_ranking(
-    ranking: Ranking,
-    trials: Sequence[Trial],
-    experiment: Experiment,
-    limit: int | None = None,
-    refused: RefusedCandidates = (),
-    search_report: SearchReport | None = None,
-) -> None:
-    """Print the ranking with notes, refused candidates, the Pareto frontier, and a sentence about the winner."""
+def print_ranking(view: RunView, limit: int | None = None) -> None:
+    """Print the ranking with notes, refused candidates, the Pareto frontier, and sentences about winner and search."""
+    from autotuner.report.environment_text import environment_sentence
     from autotuner.report.frontier import frontier_table, frontier_title
     from autotuner.report.objective_text import objective_line
     from autotuner.report.refused import reason_lines, refusal_heading
@@ -60,29 +50,27 @@ def print_ranking(
     from autotuner.report.summary import winner_sentence
     from autotuner.report.table import ranking_table
 
-    candidates, launches = len(ranking.standings), len(trials)
+    experiment, refused, skipped = view.experiment, view.refused, view.search_report.skipped
+    candidates, launches = len(view.ranking.standings), len(view.trials)
     title = (
         f"{experiment.model.id_or_path}: {candidates} candidate{'' if candidates == 1 else 's'}, "
         f"{launches} launch{'' if launches == 1 else 'es'}, best first"
     )
-    printed_lines = display.report_table(ranking_table(ranking, trials, experiment, limit), title)
+    printed_lines = display.report_table(ranking_table(view, limit), title)
     display.sentence(objective_line(experiment))
     if refused:
         display.line(refusal_heading(refused))
         for line in reason_lines(refused, experiment):
             display.sentence(f"  {line}", indent="    ")
-    frontier = frontier_table(trials, experiment)
+    frontier = frontier_table(view)
     if frontier.rows:
         display.line()
         display.report_table(frontier, frontier_title(experiment), printed_lines)
         display.line()
-    if ranking.winner:
-        display.sentence(winner_sentence(ranking))
-    if search_report is not None:
-        for text in search_sentences(ranking, trials, experiment, search_report):
+    skipped_sentences = [skipped_text(skipped)] if skipped else []
+    for text in (winner_sentence(view), *search_sentences(view), *skipped_sentences, environment_sentence(view)):
+        if text:
             display.sentence(text)
-        if search_report.skipped:
-            display.sentence(skipped_text(search_report.skipped))
 
 
 def skipped_text(skipped: RefusedCandidates) -> str:
@@ -101,19 +89,18 @@ def skipped_text(skipped: RefusedCandidates) -> str:
     return f"{count} {verb} not launched: {'; '.join(reasons)}. report.md names {pronoun}."
 
 
-def no_winner_error(ranking: Ranking) -> NoFeasibleError:
+def no_winner_error(view: RunView) -> NoFeasibleError:
     """The error of a run without a winner, naming the closest candidate."""
+    ranking = view.ranking
     if not ranking.standings or ranking.standings[0].value is None:
         return NoFeasibleError(
             "No configuration could be measured.", why=_no_measurement_reason(ranking), remedy=LOG_REMEDY
         )
-    from autotuner.report.candidate_names import CandidateNames
-
     best = ranking.standings[0]
     is_infeasible = best.verdict in (None, Verdict.INFEASIBLE)
     return NoFeasibleError(
         "No configuration met the targets." if is_infeasible else "No configuration gave a valid measurement.",
-        why=f"The closest is {CandidateNames.from_ranking(ranking).full_name(best.candidate)}: {best.reason}.",
+        why=f"The closest is {view.names.full_name(best.candidate)}: {best.reason}.",
         remedy=VERDICT_REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
     )
 
@@ -139,7 +126,7 @@ VERDICT_REMEDIES: dict[Verdict | None, str] = {
 
 def find_trial(store: RunStore, number: int | None) -> Trial:
     """Trial `number` of a run, or its winner; UsageError if there is no such trial."""
-    from autotuner.scoring.rank import rank
+    from autotuner.report.run_view import RunView
 
     trials = store.trials()
     if number is None:
@@ -147,10 +134,10 @@ def find_trial(store: RunStore, number: int | None) -> Trial:
             raise UsageError(
                 f"The run '{store.path}' has no finished trial.", remedy=f"autotune run --resume {store.path}"
             )
-        ranking = rank(trials, store.experiment)
-        if ranking.winner is None:
-            raise no_winner_error(ranking)
-        number = ranking.winner.trial_number
+        view = RunView.of(trials, store.experiment)
+        if view.ranking.winner is None:
+            raise no_winner_error(view)
+        number = view.ranking.winner.trial_number
     for trial in trials:
         if trial.number == number:
             return trial

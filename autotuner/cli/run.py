@@ -88,8 +88,8 @@ def _reject_changes(config_options: ConfigOptions, dry_run: bool) -> None:
 
 def _tune(session: Session, as_json: bool, gate: Gate) -> None:
     from autotuner.cli import display
+    from autotuner.cli.live_view import live_view_for
     from autotuner.cli.results import print_result
-    from autotuner.cli.run_view import run_view_for
     from autotuner.errors import pluralize
 
     store, plan = session.store, session.setup.plan
@@ -99,7 +99,7 @@ def _tune(session: Session, as_json: bool, gate: Gate) -> None:
         launches = pluralize(plan.launch_count, "launch", "launches")
         display.note(f"run folder {store.path}: {limit}{launches}, {len(finished_trials)} of them finished")
         try:
-            with run_view_for(plan, finished_trials) as view:
+            with live_view_for(plan, finished_trials) as view:
                 result = session.tune(view)
         except KeyboardInterrupt as interrupt:
             display.note(f"Interrupted; {_kept_text(len(store.trials()))}. Resume with:")
@@ -107,8 +107,8 @@ def _tune(session: Session, as_json: bool, gate: Gate) -> None:
             raise typer.Exit(EXIT_INTERRUPTED) from interrupt
     if finished_trials and len(result.trials) == len(finished_trials):
         display.note(f"This run is complete: nothing remained to launch. {_ranked_again_text(len(finished_trials))}")
-    print_result(result, store.experiment, as_json)
-    gate.check_ranking(result.ranking)
+    print_result(result, as_json)
+    gate.check_run(result.view)
 
 
 def _kept_text(trials: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from autotuner.core import Candidate, Trial, Value
+from autotuner.core import Candidate, Value
 from autotuner.report.formatting import candidate_label, format_setting, shorten
 from autotuner.scoring.rank import Ranking
 
@@ -27,14 +27,6 @@ class CandidateNames:
     searched_constants: Mapping[str, Value] = field(default_factory=dict)
     trial_numbers: Mapping[str, int] = field(default_factory=dict)
     runtimes_differ: bool = False
-
-    @classmethod
-    def from_trials(cls, trials: Sequence[Trial]) -> CandidateNames:
-        trial_numbers: dict[str, int] = {}
-        for trial in sorted(trials, key=lambda trial: (trial.purpose == "confirmation", trial.number)):
-            trial_numbers.setdefault(trial.candidate.key, trial.number)
-        baseline = next((trial.candidate for trial in trials if trial.purpose == "baseline"), None)
-        return cls.from_candidates([trial.candidate for trial in trials], baseline, trial_numbers)
 
     @classmethod
     def from_ranking(cls, ranking: Ranking) -> CandidateNames:

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import csv as csv_module
-import io
-from collections.abc import Sequence
 from typing import Any
 
 from autotuner.core import LoadPointResult, Trial
-from autotuner.experiment import Experiment, Slo
+from autotuner.experiment import Slo
 from autotuner.report.formatting import format_setting
-from autotuner.report.frontier import frontier_members
 from autotuner.report.near_misses import near_terms
 from autotuner.report.record import per_gpu_figures
-from autotuner.scoring.judge import judge
-from autotuner.scoring.rank import Ranking
+from autotuner.report.run_view import RunView
 
 _LATENCIES = ("ttft", "ttfo", "tpot", "itl", "e2e")
 _STATISTICS = ("mean", "p50", "p90", "p99")
 
 
-def csv_text(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> str:
+def csv_text(view: RunView) -> str:
     """CSV in seconds, tokens/s and requests/s, empty for missing values; a failed trial has at least one row.
 
     `rank` and `candidate` (the number of its first trial) are the same for all launches of a candidate.
     """
-    standings = {standing.candidate.key: standing for standing in ranking.standings}
-    parameters = list(dict.fromkeys(name for trial in trials for name in trial.candidate.parameters))
+    import pandas as pd
+
+    standings = {standing.candidate.key: standing for standing in view.ranking.standings}
+    parameters = list(dict.fromkeys(name for trial in view.trials for name in trial.candidate.parameters))
     rows: list[dict[str, Any]] = []
-    judged = [judge(trial, experiment) for trial in trials]
-    members = frontier_members(trials, experiment)
-    for trial in judged:
+    for trial in view.trials:
         failure = trial.measurement.failure
         standing = standings.get(trial.candidate.key)
         trial_cells = {
@@ -44,27 +39,19 @@ def csv_text(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) 
             "failure": failure.kind.value if failure else None,
             "source": trial.measurement.source,
         }
-        rows += [
-            trial_cells
-            | _trial_row(result, trial, experiment)
-            | {"pareto": str((trial.candidate.key, result.load_point) in members).lower()}
-            for result in trial.measurement.load_points
-        ] or [trial_cells]
+        rows += [trial_cells | _trial_row(result, trial, view) for result in trial.results] or [trial_cells]
     gpu_columns = _GPU_USE_COLUMNS if any(set(_GPU_USE_COLUMNS) & set(row) for row in rows) else ()
     key_columns = ("rank", "candidate", "trial", "purpose", "runtime")
     columns = [*key_columns, *parameters, "gpus", "failure", "source", *LOAD_POINT_COLUMNS, *_RUN_COLUMNS, *gpu_columns]
-    text = io.StringIO()
-    writer = csv_module.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
-def _trial_row(result: LoadPointResult, trial: Trial, experiment: Experiment) -> dict[str, Any]:
+def _trial_row(result: LoadPointResult, trial: Trial, view: RunView) -> dict[str, Any]:
     return {
-        **load_point_row(result, experiment.slo),
-        **per_gpu_figures(result, trial.candidate.gpus, experiment.hardware.price_per_gpu_hour),
+        **load_point_row(result, view.experiment.slo),
+        **per_gpu_figures(result, trial.candidate.gpus, view.experiment.hardware.price_per_gpu_hour),
         "score": result.score.value if result.score else None,
+        "pareto": str(view.is_on_frontier(trial, result.load_point)).lower(),
         **_gpu_use_row(result),
     }
 

@@ -1,48 +1,28 @@
-"""The Pareto frontier of a run as a table, and the load points on it."""
+"""The Pareto frontier of a run as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotuner.core import LoadPoint, Trial
 from autotuner.experiment import Experiment
-from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.formatting import format_load, format_number
 from autotuner.report.near_misses import near_terms
-from autotuner.report.pooling import pool_candidates
+from autotuner.report.run_view import FRONTIER_AXES, RunView
 from autotuner.report.table import OUTPUT_PER_GPU_TITLE, Column, Row, Table, cost_column, shows_cost, verdict_text
 from autotuner.scoring.objective import COST
-from autotuner.scoring.pareto import AXES, ParetoPoint, pareto_points
-
-FRONTIER_AXES = ("throughput", "interactivity", "ttft")
-
-
-FrontierMember = tuple[str, LoadPoint]
-"""A candidate's key and one of its load points."""
-
-
-def frontier_members(trials: Sequence[Trial], experiment: Experiment) -> set[FrontierMember]:
-    """The load points on the frontier, by metrics pooled over all launches of a candidate."""
-    return {(point.trial.candidate.key, point.result.load_point) for point in _frontier_points(trials, experiment)}
-
-
-def _frontier_points(trials: Sequence[Trial], experiment: Experiment) -> list[ParetoPoint]:
-    pooled = [candidate.trial for candidate in pool_candidates(trials, experiment)]
-    points = pareto_points(pooled, experiment, [AXES[name] for name in FRONTIER_AXES])
-    return [point for point in points if point.on_frontier]
 
 
 def frontier_title(experiment: Experiment) -> str:
     return f"Pareto frontier{' of load points that meet the targets' if experiment.slo.terms else ''}"
 
 
-def frontier_table(trials: Sequence[Trial], experiment: Experiment) -> Table:
+def frontier_table(view: RunView) -> Table:
     """The load points not dominated in output tokens/s per GPU, interactivity and TTFT, most interactive first."""
-    names = CandidateNames.from_trials(trials)
+    experiment = view.experiment
     rows: list[Row] = [
         {
             "trial": point.trial.number,
-            "candidate": names.short_name(point.trial.candidate),
+            "candidate": view.names.short_name(point.trial.candidate),
             "scenario": point.result.load_point.scenario,
             "load": format_load(point.result.load_point),
             **dict(zip(FRONTIER_AXES, point.coordinates, strict=True)),
@@ -55,7 +35,7 @@ def frontier_table(trials: Sequence[Trial], experiment: Experiment) -> Table:
             ),
             "source": point.result.source,
         }
-        for point in _frontier_points(trials, experiment)
+        for point in view.frontier
     ]
     rows.sort(key=lambda row: (-row["interactivity"], -row["throughput"]))
     return Table(_columns(experiment, rows), tuple(rows))

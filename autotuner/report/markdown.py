@@ -2,58 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from autotuner.core import Trial
-from autotuner.experiment import Experiment
-from autotuner.report.candidate_names import CandidateNames
+from autotuner.report.environment_text import environment_lines
 from autotuner.report.formatting import source_note
 from autotuner.report.frontier import frontier_table, frontier_title
 from autotuner.report.objective_text import objective_line, objective_value_text
-from autotuner.report.refused import RefusedCandidates, reason_lines, refusal_heading
-from autotuner.report.search_summary import search_sentences, skipped_lines
+from autotuner.report.refused import reason_lines, refusal_heading
+from autotuner.report.run_view import RunView
+from autotuner.report.search_summary import search_sentences
 from autotuner.report.table import Table, ranking_table
-from autotuner.scoring.rank import Ranking
-from autotuner.search.protocol import SearchReport
 
 
 def markdown_report(
-    ranking: Ranking,
-    trials: Sequence[Trial],
-    experiment: Experiment,
-    *,
-    command: str | None = None,
-    defaults_command: str | None = None,
-    picture: str | None = None,
-    refused: RefusedCandidates = (),
-    search_report: SearchReport | None = None,
+    view: RunView, *, command: str | None = None, defaults_command: str | None = None, picture: str | None = None
 ) -> str:
-    """Winner, table, notes and frontier; optionally launch commands, plot, refused candidates and search summary."""
-    parts = [f"# {_escape(experiment.task_name)}", _winner_paragraph(ranking, experiment)]
-    note = source_note(ranking)
+    """Winner, table, notes, frontier, search summary, refused candidates and environment; optionally plot, commands."""
+    experiment = view.experiment
+    parts = [f"# {_escape(experiment.task_name)}", _winner_paragraph(view)]
+    note = source_note(view.ranking)
     if note:
         parts.append(f"> **{note}**")
     if picture:
         parts.append(f"![Output throughput per GPU against interactivity]({picture})")
-    table = ranking_table(ranking, trials, experiment)
+    table = ranking_table(view)
     parts.append(table_markdown(table))
-    note_lines = [f"- {_escape(text)}" for text in (*table.shared_settings, *table.notes) if text != note]
-    if note_lines:
-        parts.append("\n".join(note_lines))
+    notes = [text for text in (*table.shared_settings, *table.notes) if text != note]
+    if notes:
+        parts.append(_bullets(notes))
     parts += map(_escape, [*table.legends(), objective_line(experiment)])
-    frontier = frontier_table(trials, experiment)
+    frontier = frontier_table(view)
     if frontier.rows:
         parts += [f"{frontier_title(experiment)}:", table_markdown(frontier)]
-    if search_report is not None:
-        parts.append(
-            "\n".join(f"- {_escape(text)}" for text in search_sentences(ranking, trials, experiment, search_report))
-        )
-        if search_report.skipped:
-            lines = [f"- {_escape(line)}" for line in skipped_lines(search_report, experiment)]
-            parts.append(f"Not launched ({len(search_report.skipped)} in total):\n\n" + "\n".join(lines))
-    if refused:
-        lines = [refusal_heading(refused), *(f"- {_escape(line)}" for line in reason_lines(refused, experiment))]
-        parts.append(lines[0] + "\n\n" + "\n".join(lines[1:]))
+    parts.append(_bullets(search_sentences(view)))
+    skipped = view.search_report.skipped
+    for heading, lines in (
+        (f"Not launched ({len(skipped)} in total):", reason_lines(skipped, experiment)),
+        (refusal_heading(view.refused), reason_lines(view.refused, experiment)),
+        ("Environment:", environment_lines(view)),
+    ):
+        parts += [heading, _bullets(lines)] if lines else []
     for owner, text in (("the winner", command), ("the engine's defaults", defaults_command)):
         if text:
             fence = "```" if "```" not in text else "````"
@@ -75,10 +61,10 @@ def table_markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _winner_paragraph(ranking: Ranking, experiment: Experiment) -> str:
-    winner = ranking.winner
+def _winner_paragraph(view: RunView) -> str:
+    ranking, winner = view.ranking, view.ranking.winner
     count = len(ranking.standings)
-    tried = f"{count} candidate{'' if count == 1 else 's'} of {_escape(experiment.model.id_or_path)} tried"
+    tried = f"{count} candidate{'' if count == 1 else 's'} of {_escape(view.experiment.model.id_or_path)} tried"
     if winner is None:
         return f"{tried}; none can be recommended."
     scope = (
@@ -87,8 +73,12 @@ def _winner_paragraph(ranking: Ranking, experiment: Experiment) -> str:
         else f", geometric mean over {len(winner.load_points)} load points"
     )
     value_text = objective_value_text(ranking.objective, winner.value, ranking.unit, winner.interval)
-    name = CandidateNames.from_ranking(ranking).full_name(winner.candidate)
+    name = view.names.full_name(winner.candidate)
     return f"{tried}. Best: **{_escape(value_text)}**{scope}, {_escape(name)}, {winner.source}, {winner.verdict}."
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {_escape(line)}" for line in lines)
 
 
 def _escape(text: str) -> str:

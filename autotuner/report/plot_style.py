@@ -11,11 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from autotuner.core import Verdict
-from autotuner.experiment import Experiment, Slo
 from autotuner.report.near_misses import near_terms
 from autotuner.report.objective_text import objective_value_text
+from autotuner.report.run_view import RunView
 from autotuner.scoring.pareto import ParetoPoint
-from autotuner.scoring.rank import Ranking
 
 INK, GREY, DARK_GREY, GRID_COLOUR = "#222222", "#8a8f98", "#555b63", "#e6e8eb"
 TARGET_COLOUR, BADGE_COLOUR, NEAR_COLOUR = "#1a7f4b", "#f2b134", "#b35c00"
@@ -57,8 +56,9 @@ def printable(text: str, width: int = 200) -> str:
     return text if len(text) <= width else f"{text[: width // 2 - 2]} .. {text[-(width // 2 - 2) :]}"
 
 
-def draw_heading(figure: Figure, experiment: Experiment, ranking: Ranking) -> None:
+def draw_heading(figure: Figure, view: RunView) -> None:
     """Draw model, engine, scenarios and best result, and a badge unless all was measured."""
+    experiment, ranking = view.experiment, view.ranking
     figure.text(
         0.062,
         0.945,
@@ -148,13 +148,14 @@ def legend_marker(marker: str = "o", **style: Any) -> Line2D:
     return Line2D([], [], **(defaults | style))
 
 
-def draw_legend(figure: Figure, shown: Sequence[ParetoPoint], ranking: Ranking, slo: Slo) -> None:
+def draw_legend(figure: Figure, shown: Sequence[ParetoPoint], view: RunView) -> None:
     """Draw a legend with one entry for each kind of marker in the plot."""
+    slo = view.experiment.slo
     verdicts = {point.result.verdict for point in shown if point.is_trusted}
     entries = []
     if any(point.on_frontier for point in shown):
         entries.append((Line2D([], [], color=INK, linewidth=1.6), "Pareto frontier"))
-    if ranking.winner is not None:
+    if view.ranking.winner is not None:
         entries.append((legend_marker("*", markersize=13, color=SERIES_COLOURS[0], markeredgecolor=INK), "winner"))
     entries += verdict_legend(
         verdicts, has_targets=bool(slo.terms), has_near=any(near_terms(point.result, slo) for point in shown)

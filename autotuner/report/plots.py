@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from autotuner.core import Distribution, Metrics, Trial
-from autotuner.experiment import EACH_REQUEST, Experiment, Slo, SloTerm
-from autotuner.report.candidate_names import DEFAULTS_NAME, CandidateNames
+from autotuner.core import Distribution, Metrics
+from autotuner.experiment import EACH_REQUEST, Experiment, SloTerm
+from autotuner.report.candidate_names import DEFAULTS_NAME
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.near_misses import near_terms
 from autotuner.report.plot_style import (
@@ -29,7 +29,7 @@ from autotuner.report.plot_style import (
     printable,
     style_axes,
 )
-from autotuner.report.pooling import pool_candidates
+from autotuner.report.run_view import RunView
 from autotuner.scoring.pareto import AXES, ParetoAxis, ParetoPoint, pareto_points
 from autotuner.scoring.rank import Ranking
 
@@ -47,27 +47,28 @@ class _Panel:
     target_text: str
 
 
-def draw_pareto(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking, path: Path) -> None:
+def draw_pareto(view: RunView, path: Path) -> None:
     """Write a PNG: output tokens/s per GPU against interactivity and against time to first token.
 
     Each load point of a candidate is one marker, with metrics pooled over its launches.
     Equal input gives equal bytes.
     """
-    names = CandidateNames.from_ranking(ranking)
-    pooled = [candidate.trial for candidate in pool_candidates(trials, experiment)]
+    experiment = view.experiment
+    panels = [
+        (panel, pareto_points(view.pooled_trials, experiment, (panel.x, AXES["throughput"])))
+        for panel in (_interactivity_panel(experiment), _ttft_panel(experiment))
+    ]
+    shown = [point for _, panel_points in panels for point in panel_points]
+    colours = _trial_colours(shown, view.ranking)
     figure = Figure(figsize=(12.6, 6.4), dpi=140, facecolor="white")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     figure.subplots_adjust(left=0.062, right=0.985, top=0.83, bottom=0.165, wspace=0.14)
-    shown: list[ParetoPoint] = []
-    colours = _trial_colours(pooled, experiment, ranking)
-    for axes, panel in ((left, _interactivity_panel(experiment)), (right, _ttft_panel(experiment))):
-        panel_points = pareto_points(pooled, experiment, (panel.x, AXES["throughput"]))
-        shown += panel_points
-        _draw_panel(axes, panel, panel_points, names, experiment.slo, ranking, colours)
+    for axes, (panel, panel_points) in zip((left, right), panels, strict=True):
+        _draw_panel(axes, panel, panel_points, view, colours)
     left.set_ylabel("Output tokens/s per GPU", color=INK)
-    draw_heading(figure, experiment, ranking)
-    draw_legend(figure, shown, ranking, experiment.slo)
+    draw_heading(figure, view)
+    draw_legend(figure, shown, view)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
@@ -123,28 +124,18 @@ def _statistic_value(distribution: Distribution | None, name: str) -> float | No
     return None if distribution is None else float(getattr(distribution, name))
 
 
-def _trial_colours(trials: Sequence[Trial], experiment: Experiment, ranking: Ranking) -> dict[int, str]:
+def _trial_colours(shown: Sequence[ParetoPoint], ranking: Ranking) -> dict[int, str]:
     """Trial number -> colour for trials on a frontier, in order of rank; the winner gets the first colour."""
-    frontier_trials: set[int] = set()
-    for panel in (_interactivity_panel(experiment), _ttft_panel(experiment)):
-        panel_points = pareto_points(trials, experiment, (panel.x, AXES["throughput"]))
-        frontier_trials |= {
-            point.trial.number for point in panel_points if point.on_frontier or _is_winner(point, ranking)
-        }
+    frontier_trials = {point.trial.number for point in shown if point.on_frontier or _is_winner(point, ranking)}
     order = [standing.trial_number for standing in ranking.standings if standing.trial_number in frontier_trials]
     return {trial: SERIES_COLOURS[index % len(SERIES_COLOURS)] for index, trial in enumerate(order)}
 
 
 def _draw_panel(
-    axes: Axes,
-    panel: _Panel,
-    panel_points: Sequence[ParetoPoint],
-    names: CandidateNames,
-    slo: Slo,
-    ranking: Ranking,
-    colours: dict[int, str],
+    axes: Axes, panel: _Panel, panel_points: Sequence[ParetoPoint], view: RunView, colours: dict[int, str]
 ) -> None:
     """Draw the load points, their frontier and labels; a point's first two coordinates are x and y."""
+    ranking = view.ranking
     axes.set_xlabel(panel.label, color=INK)
     xs, ys = [point.coordinates[0] for point in panel_points], [point.coordinates[1] for point in panel_points]
     limit_is_near = xs and panel.limit and max(xs) / 4 <= panel.limit <= max(xs) * 4
@@ -167,13 +158,13 @@ def _draw_panel(
     markers = []
     for point in panel_points:
         (x, y), radius = point.coordinates[:2], 9.0 if _is_winner(point, ranking) else 4.0
-        if near_terms(point.result, slo):
+        if near_terms(point.result, view.experiment.slo):
             draw_near_ring(axes, x, y, 1.4 * radius)
             radius += 3.0
         markers.append((x, y, radius))
     place_labels(
         axes,
-        _point_labels(labelled, names, ranking, colours),
+        _point_labels(labelled, view, colours),
         markers,
         [[p.coordinates[:2] for p in line] for line in lines],
     )
@@ -249,10 +240,9 @@ def _draw_marker(axes: Axes, point: ParetoPoint, colours: dict[int, str], *, win
     )
 
 
-def _point_labels(
-    labelled_points: Sequence[ParetoPoint], names: CandidateNames, ranking: Ranking, colours: dict[int, str]
-) -> list[Label]:
+def _point_labels(labelled_points: Sequence[ParetoPoint], view: RunView, colours: dict[int, str]) -> list[Label]:
     """Labels by importance: the winner, then one with parameters per candidate, then the loads of the rest."""
+    ranking = view.ranking
     scenarios_differ = len({point.result.load_point.scenario for point in labelled_points}) > 1
     ranked_labels: list[tuple[int, int, Label]] = []
     named_trials: set[int] = set()
@@ -261,7 +251,7 @@ def _point_labels(
         point = labelled_points[position]
         is_winner = _is_winner(point, ranking)
         load = f"{point.result.load_point.scenario} {_load_text(point)}" if scenarios_differ else _load_text(point)
-        short = names.short_name(point.trial.candidate)
+        short = view.names.short_name(point.trial.candidate)
         name = short if short.startswith(DEFAULTS_NAME) else f"trial {point.trial.number}: {short}"
         full_text = f"{_wrap(printable(name))}\n{load}"
         is_first = point.trial.number not in named_trials

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from autotuner.core import Distribution, GpuUse, LoadPoint, LoadPointResult, Metrics, Purpose, Trial
-from autotuner.experiment import Experiment
-from autotuner.scoring.judge import judge
-from autotuner.scoring.pool import CandidateLaunches, PooledLoadPoint, group_by_candidate, pool_results
+from autotuner.experiment import Slo
+from autotuner.scoring.pool import CandidateLaunches, PooledLoadPoint, pool_results
 
 _RATES = ("output_throughput", "throughput", "request_throughput", "goodput", "token_goodput")
 _DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_schedule", "e2e_from_schedule")
@@ -27,25 +26,17 @@ class PooledCandidate:
     launch_counts: Mapping[LoadPoint, int] = field(default_factory=dict)
 
 
-def pool_candidates(trials: Iterable[Trial], experiment: Experiment) -> list[PooledCandidate]:
-    """All candidates in the order of their first launch.
+def pool_launches(launches: CandidateLaunches, slo: Slo) -> PooledCandidate:
+    """The candidate's launches as one trial, with one pooled result per load point.
 
     A metric is the unweighted mean over the launches in steady state, `requests` their sum. A candidate
     whose launches all failed keeps the metrics of its first one.
     """
-    return [
-        _pooled_candidate(launches, experiment)
-        for launches in group_by_candidate(judge(trial, experiment) for trial in trials)
-    ]
-
-
-def _pooled_candidate(launches: CandidateLaunches, experiment: Experiment) -> PooledCandidate:
-    """The candidate's launches as one trial, with one pooled result per load point."""
     purpose: Purpose = "baseline" if launches.primary_trial.purpose == "baseline" else "search"
     first = replace(launches.primary_trial, purpose=purpose)
     if all(trial.failed for trial in launches.trials):
         return PooledCandidate(first)
-    points = [pool_results(launches.results_at(point), experiment.slo) for point in launches.load_points]
+    points = [pool_results(launches.results_at(point), slo) for point in launches.load_points]
     results = tuple(map(pooled_result, points))
     measurement = replace(first.measurement, load_points=results, failure=None)
     return PooledCandidate(replace(first, measurement=measurement), {p.load_point: p.launch_count for p in points})

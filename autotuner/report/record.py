@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Sequence
 from typing import Any
 
 from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
-from autotuner.experiment import Experiment, Slo
-from autotuner.report.frontier import FrontierMember, frontier_members
+from autotuner.experiment import Slo
 from autotuner.report.near_misses import near_terms
 from autotuner.report.objective_text import objective_meaning
-from autotuner.report.pooling import PooledCandidate, pool_candidates
-from autotuner.report.refused import RefusedCandidates, refusal_records
+from autotuner.report.pooling import PooledCandidate
+from autotuner.report.refused import refusal_records
+from autotuner.report.run_view import RunView
 from autotuner.report.search_summary import search_record
-from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import COST, OBJECTIVES, THROUGHPUT, output_throughput_per_gpu
-from autotuner.scoring.rank import Ranking, Standing
-from autotuner.search.protocol import EMPTY_REPORT, SearchReport
+from autotuner.scoring.rank import Standing
 
 _STATISTICS = ("mean", "sd", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "n")
 _DISTRIBUTIONS = ("ttft", "ttfo", "tpot", "itl", "chunk_gap", "e2e", "ttft_from_schedule", "e2e_from_schedule")
@@ -37,18 +34,10 @@ _POOLED_RATES = (
 _RATES = ("request_throughput", "goodput", "token_goodput", "interactivity")
 
 
-def run_record(
-    ranking: Ranking,
-    trials: Sequence[Trial],
-    experiment: Experiment,
-    refused: RefusedCandidates = (),
-    search_report: SearchReport = EMPTY_REPORT,
-) -> dict[str, Any]:
+def run_record(view: RunView) -> dict[str, Any]:
     """The ranking, all trials with their load points, and refused candidates; None for missing metrics or bounds."""
+    ranking, experiment = view.ranking, view.experiment
     objective = OBJECTIVES[ranking.objective]
-    judged = [judge(trial, experiment) for trial in trials]
-    members = frontier_members(trials, experiment)
-    pooled = {candidate.trial.number: candidate for candidate in pool_candidates(trials, experiment)}
     return {
         "task_name": experiment.task_name,
         "model": experiment.model.id_or_path,
@@ -64,26 +53,25 @@ def run_record(
         "winner": ranking.winner.trial_number if ranking.winner else None,
         "baseline": ranking.baseline_trial_number,
         "ranking": [
-            {
-                **_standing_record(standing),
-                "figures": _pooled_load_points(pooled[standing.trial_number], experiment, members),
-            }
+            {**_standing_record(standing), "figures": _pooled_load_points(view.pooled[standing.trial_number], view)}
             for standing in ranking.standings
         ],
-        "trials": [trial_record(trial, experiment, members) for trial in judged],
-        "refused": refusal_records(refused),
-        "search": search_record(ranking, trials, experiment, search_report),
+        "trials": [_trial_record(trial, view) for trial in view.trials],
+        "refused": refusal_records(view.refused),
+        "search": search_record(view),
+        "environments": [dict(host) for host in view.environments],
     }
 
 
-def trial_record(trial: Trial, experiment: Experiment, frontier: Container[FrontierMember]) -> dict[str, Any]:
-    """One judged trial with its load points and failure; `frontier` holds the load points on the Pareto frontier."""
+def _trial_record(trial: Trial, view: RunView) -> dict[str, Any]:
+    """One trial with its load points and failure."""
     measurement = trial.measurement
     return {
         "number": trial.number,
         "candidate": {"runtime": trial.candidate.runtime, "parameters": dict(trial.candidate.parameters)},
         "gpus": trial.candidate.gpus,
         "purpose": trial.purpose,
+        "parallel_trials": list(trial.parallel_trials),
         "source": measurement.source,
         "failure": _failure_record(trial),
         "timings": dict(measurement.timings),
@@ -91,20 +79,13 @@ def trial_record(trial: Trial, experiment: Experiment, frontier: Container[Front
         "capacities": [dataclasses.asdict(capacity) for capacity in measurement.outcome.capacities],
         "gave_up": measurement.outcome.gave_up,
         "command": list(measurement.spec.argv) if measurement.spec else None,
-        "load_points": [
-            _trial_load_point(
-                result, trial.candidate.gpus, experiment, pareto=(trial.candidate.key, result.load_point) in frontier
-            )
-            for result in measurement.load_points
-        ],
+        "load_points": [_trial_load_point(result, trial, view) for result in measurement.load_points],
     }
 
 
-def _pooled_load_points(
-    candidate: PooledCandidate, experiment: Experiment, frontier: Container[FrontierMember]
-) -> list[dict[str, Any]]:
+def _pooled_load_points(candidate: PooledCandidate, view: RunView) -> list[dict[str, Any]]:
     """Each load point of a candidate pooled over its launches: means, total requests, pooled attainment."""
-    trial = candidate.trial
+    trial, experiment = candidate.trial, view.experiment
     records = []
     for result in trial.results:
         point = load_point_record(result, experiment.slo)
@@ -120,17 +101,19 @@ def _pooled_load_points(
                 "requests": metrics["requests"],
                 **{f"{name}_mean": value for name, value in means.items()},
                 **rates,
-                "pareto": (trial.candidate.key, result.load_point) in frontier,
+                "pareto": view.is_on_frontier(trial, result.load_point),
             }
         )
     return records
 
 
-def _trial_load_point(result: LoadPointResult, gpus: int, experiment: Experiment, *, pareto: bool) -> dict[str, Any]:
+def _trial_load_point(result: LoadPointResult, trial: Trial, view: RunView) -> dict[str, Any]:
     """A load point record with per-GPU metrics, score and frontier membership."""
-    entry = load_point_record(result, experiment.slo)
-    entry["metrics"] |= per_gpu_figures(result, gpus, experiment.hardware.price_per_gpu_hour)
-    return {**entry, "score": dataclasses.asdict(result.score) if result.score else None, "pareto": pareto}
+    entry = load_point_record(result, view.experiment.slo)
+    price = view.experiment.hardware.price_per_gpu_hour
+    entry["metrics"] |= per_gpu_figures(result, trial.candidate.gpus, price)
+    score = dataclasses.asdict(result.score) if result.score else None
+    return {**entry, "score": score, "pareto": view.is_on_frontier(trial, result.load_point)}
 
 
 def per_gpu_figures(result: LoadPointResult, gpus: int, price: float | None) -> dict[str, float | None]:

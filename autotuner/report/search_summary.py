@@ -10,55 +10,43 @@ from autotuner.core import Trial
 from autotuner.errors import pluralize
 from autotuner.experiment import Experiment
 from autotuner.report.formatting import format_number
-from autotuner.report.refused import RefusedCandidates, reason_lines, refusal_records
-from autotuner.scoring.conclusion import Conclusion, Situation, conclude
+from autotuner.report.refused import refusal_records
+from autotuner.report.run_view import RunView
+from autotuner.scoring.conclusion import Conclusion, Situation
 from autotuner.scoring.confirm import Gain
-from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.scoring.pool import STEADY_STATE_VERDICTS, group_by_candidate, pool_results
+from autotuner.scoring.pool import STEADY_STATE_VERDICTS, pool_results
 from autotuner.scoring.rank import Ranking, Standing
 from autotuner.scoring.reasons import pooled_reason
-from autotuner.search.protocol import SearchReport
 
 MAX_NAMED_LOAD_POINTS = 2
 """Unjudged load points that are listed by name."""
 
 
-def search_sentences(
-    ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, search_report: SearchReport
-) -> list[str]:
+def search_sentences(view: RunView) -> list[str]:
     """Sentences: cost of the search, result of the defaults, refuted winners, gain, ties, stop reason."""
-    conclusion = conclude(ranking, trials, experiment)
+    conclusion, stop_reason = view.conclusion, view.search_report.stop_reason
     return [
-        _effort_sentence(trials, experiment, search_report),
-        *_defaults_sentences(conclusion, ranking),
+        _effort_sentence(view),
+        *_defaults_sentences(conclusion, view.ranking),
         *(_refuted_sentence(standing) for standing in conclusion.refuted_standings),
-        *_gain_sentences(conclusion, experiment),
-        *_tie_sentences(ranking),
-        *_unjudged_sentences(ranking, trials, experiment),
-        *([f"The search stopped: {search_report.stop_reason}."] if search_report.stop_reason else []),
+        *_gain_sentences(conclusion, view.experiment),
+        *_tie_sentences(view.ranking),
+        *_unjudged_sentences(view),
+        *([f"The search stopped: {stop_reason}."] if stop_reason else []),
     ]
 
 
-def skipped_lines(search_report: SearchReport, experiment: Experiment) -> list[str]:
-    """One line for each reason why candidates were not launched."""
-    skipped: RefusedCandidates = search_report.skipped
-    return reason_lines(skipped, experiment)
-
-
-def search_record(
-    ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, search_report: SearchReport
-) -> dict[str, Any]:
+def search_record(view: RunView) -> dict[str, Any]:
     """The summary as JSON-ready data; `gain` is None if nothing was confirmed."""
-    conclusion = conclude(ranking, trials, experiment)
-    search_trials = [trial for trial in trials if trial.purpose != "confirmation"]
-    gain = conclusion.gain
+    conclusion, gain, search_report = view.conclusion, view.conclusion.gain, view.search_report
+    search_trials = [trial for trial in view.trials if trial.purpose != "confirmation"]
     return {
-        "strategy": experiment.optimization.strategy,
+        "strategy": view.experiment.optimization.strategy,
         "situation": conclusion.situation.value,
         "candidates": search_report.candidate_count,
         "launches": len(search_trials),
-        "confirmations": len(trials) - len(search_trials),
+        "confirmations": len(view.trials) - len(search_trials),
         "load_points": _load_point_count(search_trials),
         "gain": {**asdict(gain), "reliable": gain.is_reliable} if gain else None,
         "refuted": [standing.trial_number for standing in conclusion.refuted_standings],
@@ -67,22 +55,23 @@ def search_record(
     }
 
 
-def _effort_sentence(trials: Sequence[Trial], experiment: Experiment, search_report: SearchReport) -> str:
+def _effort_sentence(view: RunView) -> str:
     """Launches and load points used, compared with a grid search over all candidates."""
-    search_trials = [trial for trial in trials if trial.purpose != "confirmation"]
-    confirmations = len(trials) - len(search_trials)
+    experiment, candidate_count = view.experiment, view.search_report.candidate_count
+    search_trials = [trial for trial in view.trials if trial.purpose != "confirmation"]
+    confirmations = len(view.trials) - len(search_trials)
     effort = f"{pluralize(len(search_trials), 'launch', 'launches')} and "
     effort += pluralize(_load_point_count(search_trials), "load point")
     effort += f", and {pluralize(confirmations, 'launch', 'launches')} to confirm the winner" if confirmations else ""
-    has_baseline = any(trial.purpose == "baseline" for trial in trials)
-    grid_launches = None if search_report.candidate_count is None else search_report.candidate_count + has_baseline
+    has_baseline = any(trial.purpose == "baseline" for trial in view.trials)
+    grid_launches = None if candidate_count is None else candidate_count + has_baseline
     launched = len({trial.candidate.key for trial in search_trials})
     if grid_launches is None or grid_launches <= launched:
         return f"The search took {effort}."
     grid_effort = f"{grid_launches} launches"
     if not experiment.benchmark.find_capacity:
         grid_effort += f" and {pluralize(grid_launches * len(experiment.workload().load_points), 'load point')}"
-    grid_text = f"all {search_report.candidate_count} candidates{' and the defaults' if has_baseline else ''}"
+    grid_text = f"all {candidate_count} candidates{' and the defaults' if has_baseline else ''}"
     return f"The search took {effort}; a grid search over {grid_text} needs {grid_effort}."
 
 
@@ -173,21 +162,22 @@ def _tie_sentences(ranking: Ranking) -> list[str]:
     return [f"Tied with the winner (no significant difference): {names}."]
 
 
-def _unjudged_sentences(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment) -> list[str]:
+def _unjudged_sentences(view: RunView) -> list[str]:
     """Load points that were measured but could not be judged, with the reason."""
+    ranking, slo = view.ranking, view.experiment.slo
     standing_by_key = {standing.candidate.key: standing for standing in ranking.standings}
     lines = []
-    for launches in group_by_candidate(judge(trial, experiment) for trial in trials):
+    for launches in view.launches:
         standing = standing_by_key[launches.candidate.key]
         for point in launches.load_points if standing.value is not None else ():
-            pooled = pool_results(launches.results_at(point), experiment.slo)
+            pooled = pool_results(launches.results_at(point), slo)
             if point not in standing.load_points and pooled.verdict not in STEADY_STATE_VERDICTS:
                 name = (
                     "the defaults"
                     if standing.trial_number == ranking.baseline_trial_number
                     else f"trial {standing.trial_number}"
                 )
-                lines.append(f"{name} at {point} is {pooled.verdict} ({pooled_reason(pooled, experiment.slo)})")
+                lines.append(f"{name} at {point} is {pooled.verdict} ({pooled_reason(pooled, slo)})")
     if not lines:
         return []
     more = f"; and {len(lines) - MAX_NAMED_LOAD_POINTS} more" if len(lines) > MAX_NAMED_LOAD_POINTS else ""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from autotuner.errors import pluralize
-from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.formatting import format_number
 from autotuner.report.objective_text import objective_value_text
-from autotuner.scoring.rank import Ranking, Standing
+from autotuner.report.run_view import RunView
+from autotuner.scoring.rank import Standing
 
 
-def winner_sentence(ranking: Ranking) -> str:
+def winner_sentence(view: RunView) -> str:
     """Name, value, load, number of launches, verdict and source of the winner; empty without a winner.
 
     The value is pooled over all launches, as in the table. That of the confirmation launches alone, which
     played no part in the selection and so carry no selection bias, is given beside it.
     """
-    winner = ranking.winner
+    ranking, winner = view.ranking, view.ranking.winner
     if winner is None:
         return ""
-    name = CandidateNames.from_ranking(ranking).full_name(winner.candidate)
+    name = view.names.full_name(winner.candidate)
     value_text = objective_value_text(ranking.objective, winner.value, ranking.unit, winner.interval)
     launches = _launches_text(winner)
     scope = f"at {winner.load_point}{', over ' if launches else ''}" if winner.load_point else "over all load points"

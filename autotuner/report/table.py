@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotuner.core import LoadPointResult, Share, Trial, Verdict
+from autotuner.core import LoadPointResult, Share, Verdict
 from autotuner.errors import as_sentence
 from autotuner.experiment import Experiment
 from autotuner.report.candidate_names import CandidateNames
+from autotuner.report.environment_text import parallel_trials_note
 from autotuner.report.formatting import (
     format_estimate,
     format_load,
@@ -20,7 +21,8 @@ from autotuner.report.formatting import (
     source_note,
 )
 from autotuner.report.near_misses import NEAR_LEGEND, NEAR_MARK, describe_terms, near_terms
-from autotuner.report.pooling import PooledCandidate, pool_candidates
+from autotuner.report.pooling import PooledCandidate
+from autotuner.report.run_view import RunView
 from autotuner.scoring.objective import COST, OBJECTIVES, output_throughput_per_gpu
 from autotuner.scoring.rank import Ranking, Standing
 
@@ -107,19 +109,18 @@ class Table:
         return [text for text in (interval_text, *mark_texts, NEAR_LEGEND if has_near else "") if text]
 
 
-def ranking_table(ranking: Ranking, trials: Sequence[Trial], experiment: Experiment, limit: int | None = None) -> Table:
+def ranking_table(view: RunView, limit: int | None = None) -> Table:
     """The ranking as a table of at most `limit` candidates, with metrics pooled over each one's launches.
 
     A candidate ranked by one load point has one row; one ranked over several load points has a row
     for each, because metrics at different loads cannot be averaged.
     """
-    candidate_by_trial = {candidate.trial.number: candidate for candidate in pool_candidates(trials, experiment)}
-    names = CandidateNames.from_ranking(ranking)
+    ranking, experiment = view.ranking, view.experiment
     standings = ranking.standings[:limit]
     rows: list[Row] = []
     for standing in standings:
-        pooled = candidate_by_trial[standing.trial_number]
-        standing_cells = _standing_cells(standing, names)
+        pooled = view.pooled[standing.trial_number]
+        standing_cells = _standing_cells(standing, view.names)
         rows += [
             standing_cells | _figure_cells(result, pooled, experiment)
             for result in pooled.trial.results
@@ -128,9 +129,9 @@ def ranking_table(ranking: Ranking, trials: Sequence[Trial], experiment: Experim
     return Table(
         _columns(ranking, experiment, rows),
         tuple(rows),
-        _notes(ranking, standings, rows, names),
+        _notes(view, standings, rows),
         0 if rows and ranking.winner else None,
-        tuple(names.shared_settings()),
+        tuple(view.names.shared_settings()),
     )
 
 
@@ -296,13 +297,11 @@ def verdict_text(row: Row) -> str:
     return text + NEAR_MARK if row["near"] and not row["failure"] else text
 
 
-def _notes(
-    ranking: Ranking, standings: Sequence[Standing], rows: Sequence[Row], names: CandidateNames
-) -> tuple[str, ...]:
-    """The lines below the table: source, why candidates are not feasible, which are near a target, how many omitted."""
-    notes = [source_note(ranking)]
+def _notes(view: RunView, standings: Sequence[Standing], rows: Sequence[Row]) -> tuple[str, ...]:
+    """The lines below the table: source, trials side by side, reasons of the infeasible, near misses, omissions."""
+    notes = [source_note(view.ranking), parallel_trials_note(view)]
     for standing in standings:
-        candidate = f"#{standing.rank}, {names.full_name(standing.candidate)}"
+        candidate = f"#{standing.rank}, {view.names.full_name(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:
             notes.append(as_sentence(f"{candidate}: {standing.reason}"))
         notes += [
@@ -310,7 +309,7 @@ def _notes(
             for row in rows
             if row["rank"] == standing.rank and row["near"]
         ]
-    omitted = len(ranking.standings) - len(standings)
+    omitted = len(view.ranking.standings) - len(standings)
     if omitted:
         notes.append(f"{omitted} more not shown.")
     return tuple(note for note in notes if note)

@@ -129,9 +129,9 @@ def compare(world: tuple[int, Experiment]) -> WorldResult:
     session = RunSetup.from_experiment(experiment)
     with tempfile.TemporaryDirectory() as folder:
         record = InMemoryRecord(Path(folder))
-        short = tune(experiment, session.create_searcher(), _executor(session, experiment), record)
+        tune(experiment, session.create_searcher(), _executor(session, experiment), record)
         long_trials = _long_runs(experiment, session, record.trials(), Path(folder))
-    long = rank(long_trials, experiment)
+    short, long = rank(record.trials(), experiment), rank(long_trials, experiment)
     covered, outside = _coverage(record.trials(), long_trials, experiment)
     _gain_coverage(short, long, record.trials(), experiment, covered, outside)
     is_right, description = _is_right(short, long)

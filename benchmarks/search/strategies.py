@@ -16,6 +16,7 @@ from autotuner.evaluate.simulated import SimulatedEvaluator
 from autotuner.execute.serial import SerialExecutor
 from autotuner.run_setup import RunSetup
 from autotuner.scoring.judge import judge
+from autotuner.scoring.rank import rank
 from autotuner.search.launch import ListedLoads
 from autotuner.search.margins import margin
 from autotuner.tune import tune
@@ -63,7 +64,8 @@ def tuned_by(strategy: str, launches: int = 40, **benchmark: Any) -> Callable[[W
         executor = SerialExecutor(SimulatedEvaluator(experiment, session.engine, keep_records=False))
         with tempfile.TemporaryDirectory() as folder:
             record = InMemoryRecord(Path(folder))
-            ranking = tune(experiment, session.create_searcher(), executor, record)
+            tune(experiment, session.create_searcher(), executor, record)
+        ranking = rank(record.trials(), experiment)
         search_trials = [trial for trial in record.finished if trial.purpose != "confirmation"]
         return SearchOutcome(
             chosen=ranking.winner.candidate if ranking.winner else None,

@@ -274,6 +274,7 @@ def test_a_report_ranks_every_trial_with_its_source(autotune, finished_run):
     ended = report(autotune, finished_run)
     assert ended.code == 0
     assert ended.out.count("simulated") >= 2
+    assert "\nSimulated on " in ended.out
 
 
 def test_a_report_as_json_has_the_documented_shape(autotune, finished_run):

@@ -2,6 +2,8 @@ import pytest
 
 from autotuner.core import Candidate, Measurement, Trial
 from autotuner.report.candidate_names import CandidateNames
+from autotuner.scoring.rank import rank
+from tests.factories import experiment
 
 BASE = Candidate("vllm", {"tp-size": 4})
 ONE = Candidate("vllm", {"tp-size": 4, "mem-fraction-static": 0.95, "chunked-prefill-size": 2048})
@@ -81,5 +83,5 @@ def test_a_number_is_that_of_the_search_and_not_of_a_confirmation():
         return Trial(number, candidate, Measurement("measured", ()), 0.0, 1.0, purpose)
 
     trials = [trial(1, BASE, "baseline"), trial(2, ONE, "search"), trial(3, ONE, "confirmation")]
-    names = CandidateNames.from_trials(trials)
+    names = CandidateNames.from_ranking(rank(trials, experiment()))
     assert (names.baseline, names.trial_numbers[ONE.key], names.trial_numbers[BASE.key]) == (BASE, 2, 1)

@@ -13,7 +13,7 @@ from tests.factories import scored_result
 
 
 def picture(run, path):
-    draw_pareto(run.trials, run.experiment, run.ranking, path)
+    draw_pareto(run.view, path)
     return path.read_bytes()
 
 

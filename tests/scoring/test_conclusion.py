@@ -6,8 +6,9 @@ import re
 import pytest
 
 from autotuner.core import Check, FailureKind, LoadPlanSummary
+from autotuner.report.run_view import RunView
 from autotuner.report.search_summary import search_record, search_sentences
-from autotuner.scoring.conclusion import Situation, conclude
+from autotuner.scoring.conclusion import Situation
 from autotuner.scoring.rank import rank
 from autotuner.search.protocol import SearchReport
 
@@ -115,31 +116,30 @@ def test_each_situation_is_told_from_its_facts(make, case):
     plan, situation, expected = CASES[case]
     experiment = make.experiment("maximize_throughput", slo=SLO)
     trials = launches(make, plan)
-    ranking = rank(trials, experiment)
-    assert conclude(ranking, trials, experiment).situation is situation
-    texts = search_sentences(ranking, trials, experiment, SearchReport("every candidate was tried", (), 2))
+    view = RunView.of(trials, experiment, search_report=SearchReport("every candidate was tried", (), 2))
+    assert view.conclusion.situation is situation
+    texts = search_sentences(view)
     assert expected is None or any(re.fullmatch(expected, sentence) for sentence in texts), texts
-    assert search_record(ranking, trials, experiment, SearchReport())["situation"] == situation.value
+    assert search_record(view)["situation"] == situation.value
     claims = [sentence for sentence in texts if re.search(r"\dx |times", sentence)]
     assert bool(claims) == (situation in (Situation.GAIN, Situation.TIE, Situation.LOSS))
 
 
 def test_nothing_at_all_is_a_situation_too(make):
     experiment = make.experiment()
-    assert conclude(rank([], experiment), [], experiment).situation is Situation.NOTHING_RAN
+    assert RunView.of([], experiment).conclusion.situation is Situation.NOTHING_RAN
 
 
 def test_a_refuted_winner_is_named_with_what_refuted_it(make):
     experiment = make.experiment("maximize_throughput", slo=SLO)
     trials = launches(make, [("b", 900, 100), ("s", 1200, 100), ("w", 600, 70), ("w", 400, 47), ("d", 900, 100)])
-    ranking = rank(trials, experiment)
-    conclusion = conclude(ranking, trials, experiment)
-    assert (ranking.winner.trial_number, conclusion.situation) == (1, Situation.DEFAULTS_ARE_BEST)
+    view = RunView.of(trials, experiment)
+    conclusion = view.conclusion
+    assert (view.ranking.winner.trial_number, conclusion.situation) == (1, Situation.DEFAULTS_ARE_BEST)
     assert [standing.trial_number for standing in conclusion.refuted_standings] == [2]
     assert (
         "Trial 2 was best after the search but, with 2 confirmation launches, misses the targets: "
-        "72.3% of requests good, target 95%, over 3 launches."
-        in search_sentences(ranking, trials, experiment, SearchReport())
+        "72.3% of requests good, target 95%, over 3 launches." in search_sentences(view)
     )
 
 
@@ -147,7 +147,7 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
     experiment = make.experiment("maximize_throughput")
     never = experiment.model_copy(update={"optimization": experiment.optimization.model_copy(update={"confirm": 0})})
     trials = launches(make, [("b", 1000, 100), ("s", 1560, 100)])
-    texts = search_sentences(rank(trials, never), trials, never, SearchReport())
+    texts = search_sentences(RunView.of(trials, never))
     assert any(sentence.startswith("No gain is claimed: optimization.confirm is 0") for sentence in texts)
 
 
@@ -166,19 +166,17 @@ def test_without_confirmations_the_noise_between_launches_is_said_to_be_unknown(
 def test_what_was_spent_is_held_against_all_that_could_have_been_launched(make, candidates, tried, expected):
     experiment = make.experiment("maximize_throughput")
     trials = [make.trial(number, make.result(throughput=100.0 + number)) for number in range(1, tried + 1)]
-    texts = search_sentences(rank(trials, experiment), trials, experiment, SearchReport(None, (), candidates))
+    texts = search_sentences(RunView.of(trials, experiment, search_report=SearchReport(None, (), candidates)))
     assert texts[0].startswith(expected)
 
 
 def test_ties_are_named(make):
     experiment = make.experiment("maximize_throughput")
     trials = launches(make, [("b", 1000, 100), ("s", 1005, 100)])
-    texts = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
+    texts = search_sentences(RunView.of(trials, experiment))
     assert "Tied with the winner (no significant difference): trial 2." in texts
     apart = launches(make, [("b", 1000, 100), ("s", 1015, 100)])
-    assert not any(
-        line.startswith("Tied") for line in search_sentences(rank(apart, experiment), apart, experiment, SearchReport())
-    )
+    assert not any(line.startswith("Tied") for line in search_sentences(RunView.of(apart, experiment)))
 
 
 def test_nobody_is_told_to_set_flags_for_nothing(make):
@@ -211,15 +209,15 @@ def test_a_run_whose_every_request_failed_names_the_errors(make):
     silent = dataclasses.replace(silent, metrics=dataclasses.replace(silent.metrics, **empty))
     experiment = make.experiment("maximize_throughput")
     trials = [make.trial(1, silent, purpose="baseline")]
-    ranking = rank(trials, experiment)
-    assert ranking.standings[0].reason == "no figure at D(100,100): http-500 41 times, reset 2 times"
-    assert conclude(ranking, trials, experiment).situation is Situation.NOTHING_MEASURED
-    texts = search_sentences(ranking, trials, experiment, SearchReport())
+    view = RunView.of(trials, experiment)
+    assert view.ranking.standings[0].reason == "no figure at D(100,100): http-500 41 times, reset 2 times"
+    assert view.conclusion.situation is Situation.NOTHING_MEASURED
+    texts = search_sentences(view)
     assert "No request was answered: http-500 41 times, reset 2 times." in texts
 
 
 def test_load_points_that_say_nothing_are_named_though_nothing_stands_on_them(make):
     experiment = make.experiment("maximize_throughput", (1, 8))
     trials = [make.trial(1, make.result(1, throughput=100.0), make.result(8, throughput=900.0, validity=UNSTEADY))]
-    texts = search_sentences(rank(trials, experiment), trials, experiment, SearchReport())
+    texts = search_sentences(RunView.of(trials, experiment))
     assert "Not judged: trial 1 at D(100,100) @ 8 is invalid (stationarity 1.5, not within 25% of 1)." in texts

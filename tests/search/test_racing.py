@@ -11,6 +11,7 @@ from autotuner.core import Candidate, Failure, FailureKind, Measurement, Purpose
 from autotuner.predict.efficiencies import UNIT_COSTS
 from autotuner.scoring.confirm import confirmed_gain
 from autotuner.scoring.intervals import wilson_share
+from autotuner.scoring.rank import rank
 from autotuner.search.launch import Launch, ListedLoads
 from autotuner.search.problem import Problem
 from autotuner.search.space import Space
@@ -129,7 +130,8 @@ def race(folder, experiment=CAPACITY, servers=None, trials=(), log_error_sd: flo
     """Run a whole search; `log_error_sd` is None for a search without predictions."""
     problem = problem_of(experiment, log_error_sd)
     searcher, record, servers = searcher_for(problem), InMemoryRecord(folder, trials), servers or Servers()
-    ranking = tune(experiment, searcher, servers, record)
+    tune(experiment, searcher, servers, record)
+    ranking = rank(record.trials(), experiment)
     return SimpleNamespace(ranking=ranking, searcher=searcher, record=record, servers=servers)
 
 
@@ -301,7 +303,8 @@ def test_a_search_in_which_no_candidate_can_meet_the_targets_ends_early(tmp_path
 def test_without_a_baseline_the_winner_is_still_confirmed(tmp_path):
     experiment = capacity_experiment(find_capacity=False, strategy="grid_search", max_iterations=3)
     searcher, record = searcher_for(Problem(SPACE, experiment, can_relaunch=True)), InMemoryRecord(tmp_path)
-    ranking = tune(experiment, searcher, Servers(), record)
+    tune(experiment, searcher, Servers(), record)
+    ranking = rank(record.trials(), experiment)
     assert [trial.purpose for trial in record.finished].count("confirmation") == 2
     assert (ranking.winner.confirmation_count, ranking.baseline_trial_number) == (2, None)
     unconfirmed = InMemoryRecord(tmp_path)

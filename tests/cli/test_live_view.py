@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from autotuner.cli import display
-from autotuner.cli.run_view import COLUMNS, LiveRunView, PlainRunView, load_points_table, stage_text
+from autotuner.cli.live_view import COLUMNS, LiveTuneView, PlainTuneView, load_points_table, stage_text
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Trial
 from tests.factories import experiment, plan, scored_result
 
@@ -76,7 +76,7 @@ def narrow(monkeypatch):
 
 def test_the_panel_shows_every_measured_load_point_with_its_verdict(made, narrow):
     clock = Clock()
-    view = LiveRunView(made, (), clock)
+    view = LiveTuneView(made, (), clock)
     run(view, clock, made, FIRST, 1, purpose="baseline")
     shown = rendered(view)
     rows = [line.split() for line in shown.splitlines()]
@@ -88,7 +88,7 @@ def test_the_panel_shows_every_measured_load_point_with_its_verdict(made, narrow
 
 def test_the_panel_fits_eighty_columns(made, narrow):
     clock = Clock()
-    view = LiveRunView(made, (), clock)
+    view = LiveTuneView(made, (), clock)
     run(view, clock, made, FIRST, 1, purpose="baseline")
     run(view, clock, made, SECOND, 2, ttft=0.01)
     view(Progress("measuring", 3, SECOND, scored_result(16, 0.1, 0.01, made.experiment).load_point, 2, 3, 20.0))
@@ -102,7 +102,7 @@ def test_the_panel_fits_eighty_columns(made, narrow):
 
 def test_the_panel_says_that_the_winner_is_confirmed_and_how_long_it_takes(made, narrow):
     clock = Clock()
-    view = LiveRunView(made, (), clock)
+    view = LiveTuneView(made, (), clock)
     run(view, clock, made, FIRST, 1, purpose="baseline")
     run(view, clock, made, SECOND, 2, ttft=0.01)
     assert "up to about" in rendered(view)
@@ -115,7 +115,7 @@ def test_the_panel_says_that_the_winner_is_confirmed_and_how_long_it_takes(made,
 
 def test_the_panel_keeps_to_the_height_of_the_terminal(made, narrow):
     clock = Clock()
-    view = LiveRunView(made, (), clock)
+    view = LiveTuneView(made, (), clock)
     for number in range(1, 21):
         run(view, clock, made, Candidate("vllm", {"x": number}), number)
     text = rendered(view)
@@ -134,7 +134,7 @@ def test_verdicts_have_their_colours(made):
 
 def test_a_launch_that_failed_has_a_row_with_its_failure(made, narrow):
     clock = Clock()
-    view = LiveRunView(made, (), clock)
+    view = LiveTuneView(made, (), clock)
     run(view, clock, made, FIRST, 1, failure=CRASHED)
     assert "crashed-at-start" in rendered(view)
 
@@ -142,14 +142,14 @@ def test_a_launch_that_failed_has_a_row_with_its_failure(made, narrow):
 def test_a_resumed_run_shows_what_was_measured_before(made, narrow):
     each = scored_result(4, 0.03, 0.005, made.experiment)
     done = [Trial(1, FIRST, Measurement("measured", (each,)), 0.0, 100.0, "baseline")]
-    text = rendered(LiveRunView(made, done, Clock()))
+    text = rendered(LiveTuneView(made, done, Clock()))
     assert "launch       2 of at most 13" in text
     assert "feasible" in text
 
 
 def test_in_a_pipe_each_step_is_a_line(made, printed):
     clock = Clock()
-    with PlainRunView(made, (), clock) as view:
+    with PlainTuneView(made, (), clock) as view:
         run(view, clock, made, FIRST, 1, purpose="baseline")
         run(view, clock, made, SECOND, 2, ttft=0.01)
         run(view, clock, made, FIRST, 3, purpose="confirmation")

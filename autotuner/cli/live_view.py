@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from autotuner.report.candidate_names import CandidateNames
-    from autotuner.scoring.rank import Ranking
+    from autotuner.report.run_view import RunView
     from autotuner.search.plan import Plan
 
 Clock = Callable[[], float]
@@ -38,11 +38,10 @@ class RunStatus:
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], now: float) -> None:
         self.plan = plan
-        self.trials = list(finished_trials)
         self.time_estimator = TimeEstimator(plan, finished_trials, now)
+        self.view = self._view_of(finished_trials)
         self.names = self._candidate_names()
-        self.rows = [row for trial in finished_trials for row in trial_rows(trial, plan, self.names)]
-        self.ranking = self._rank()
+        self.rows = [row for trial in self.view.trials for row in trial_rows(trial, plan, self.names)]
 
     def update(self, progress: Progress, now: float) -> None:
         """Record a progress event."""
@@ -54,10 +53,9 @@ class RunStatus:
                 )
             )
         elif progress.stage == "finished" and progress.finished_trial is not None:
-            self.trials.append(progress.finished_trial)
             self.rows += failure_rows(progress.finished_trial, self.names)
+            self.view = self._view_of([*self.view.trials, progress.finished_trial])
             self.names = self._candidate_names()
-            self.ranking = self._rank()
 
     def judged_result(self, progress: Progress) -> LoadPointResult:
         """The measured load point with its verdict."""
@@ -71,36 +69,39 @@ class RunStatus:
         from autotuner.report.candidate_names import CandidateNames
 
         baseline = next((launch.candidate for launch in self.plan.launches if launch.purpose == "baseline"), None)
-        candidates = [*self.plan.space.candidates, *self.plan.candidates, *(trial.candidate for trial in self.trials)]
-        return CandidateNames.from_candidates(
-            candidates, baseline, CandidateNames.from_trials(self.trials).trial_numbers
-        )
+        candidates = [
+            *self.plan.space.candidates,
+            *self.plan.candidates,
+            *(trial.candidate for trial in self.view.trials),
+        ]
+        return CandidateNames.from_candidates(candidates, baseline, self.view.names.trial_numbers)
 
     def launch_label(self, progress: Progress) -> str:
         """Name of the launched candidate, marked if the launch confirms the winner."""
         name = self.names.full_name(progress.candidate, progress.trial_number)
         return f"{name}, again to confirm the winner" if progress.purpose == "confirmation" else name
 
-    def _rank(self) -> Ranking:
-        from autotuner.scoring.rank import rank
+    def _view_of(self, trials: Sequence[Trial]) -> RunView:
+        """The run with these finished trials; the time left depends on its best candidate."""
+        from autotuner.report.run_view import RunView
 
-        ranking = rank(self.trials, self.plan.experiment)
-        best = ranking.winner
-        if self.trials:
-            baseline_numbers = {trial.number for trial in self.trials if trial.purpose == "baseline"}
+        view = RunView.of(trials, self.plan.experiment)
+        best = view.ranking.winner
+        if trials:
+            baseline_numbers = {trial.number for trial in trials if trial.purpose == "baseline"}
             beats_baseline = best is not None and best.trial_number not in baseline_numbers
             self.time_estimator.set_winner(best.load_points if best else (), beats_baseline=beats_baseline)
-        return ranking
+        return view
 
     @property
     def best_text(self) -> str:
         """The best candidate so far and its value of the objective."""
         from autotuner.report.objective_text import objective_value_text
 
-        best = self.ranking.winner
+        ranking, best = self.view.ranking, self.view.ranking.winner
         if best is None:
-            return "none that meets the targets" if self.trials else "none yet"
-        value_text = objective_value_text(self.ranking.objective, best.value, self.ranking.unit, best.interval)
+            return "none that meets the targets" if self.view.trials else "none yet"
+        value_text = objective_value_text(ranking.objective, best.value, ranking.unit, best.interval)
         return f"{self.names.full_name(best.candidate)}: {value_text}, {best.verdict} ({best.source})"
 
     @property
@@ -125,7 +126,7 @@ class RunStatus:
         return f"{'up to about' if self.time_estimator.may_end_early else 'about'} {format_duration(seconds)} left"
 
 
-class PlainRunView(AbstractContextManager["PlainRunView"]):
+class PlainTuneView(AbstractContextManager["PlainTuneView"]):
     """One line per progress event, for pipes and CI logs."""
 
     def __init__(self, plan: Plan, finished_trials: Sequence[Trial], clock: Clock = time.monotonic) -> None:
@@ -175,7 +176,7 @@ class PlainRunView(AbstractContextManager["PlainRunView"]):
         return f"{duration}{f', {time_left}' if time_left else ''}; best so far: {self._status.best_text}"
 
 
-class LiveRunView(LivePanel):
+class LiveTuneView(LivePanel):
     """A live panel: current launch and stage, elapsed time and time left, best candidate, measured load points."""
 
     refreshes_per_second = 2
@@ -217,9 +218,9 @@ class LiveRunView(LivePanel):
         return Group(summary, load_points_table(self._status.rows, console.width, console.height - overhead_lines))
 
 
-def run_view_for(plan: Plan, finished_trials: Sequence[Trial]) -> LiveRunView | PlainRunView:
+def live_view_for(plan: Plan, finished_trials: Sequence[Trial]) -> LiveTuneView | PlainTuneView:
     """A live panel in a terminal, plain lines elsewhere."""
-    return (LiveRunView if display.stderr_console().is_terminal else PlainRunView)(plan, finished_trials)
+    return (LiveTuneView if display.stderr_console().is_terminal else PlainTuneView)(plan, finished_trials)
 
 
 def stage_text(progress: Progress, elapsed: float, max_seconds: float = 0.0) -> str:
@@ -294,11 +295,8 @@ def _without_repeats(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, str
 
 
 def trial_rows(trial: Trial, plan: Plan, names: CandidateNames) -> list[dict[str, str]]:
-    """Table rows of a finished trial: its load points and its failure."""
-    from autotuner.scoring.judge import judge
-
-    results = judge(trial, plan.experiment).measurement.load_points
-    point_rows = [load_point_row(result, trial.number, trial.candidate, plan, names) for result in results]
+    """Table rows of a judged trial: its load points and its failure."""
+    point_rows = [load_point_row(result, trial.number, trial.candidate, plan, names) for result in trial.results]
     return [*point_rows, *failure_rows(trial, names)]
 
 

@@ -1,0 +1,100 @@
+"""A run as every renderer takes it: judged, ranked and pooled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from autotuner.core import LoadPoint, Trial
+from autotuner.experiment import Experiment
+from autotuner.report.candidate_names import CandidateNames
+from autotuner.report.pooling import PooledCandidate, pool_launches
+from autotuner.report.refused import RefusedCandidates
+from autotuner.runs.store import RunStore
+from autotuner.scoring.conclusion import Conclusion, conclude
+from autotuner.scoring.judge import judge
+from autotuner.scoring.pareto import AXES, ParetoPoint, pareto_points
+from autotuner.scoring.pool import CandidateLaunches, group_by_candidate
+from autotuner.scoring.rank import Ranking, rank
+from autotuner.search.protocol import EMPTY_REPORT, SearchReport
+
+FRONTIER_AXES = ("throughput", "interactivity", "ttft")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run, finished or not: its judged trials, their ranking, and what follows from both.
+
+    `environments` are the hosts it ran on, one after another; empty where they were not recorded.
+    """
+
+    experiment: Experiment
+    trials: tuple[Trial, ...]
+    ranking: Ranking
+    refused: RefusedCandidates = ()
+    search_report: SearchReport = EMPTY_REPORT
+    environments: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        trials: Iterable[Trial],
+        experiment: Experiment,
+        *,
+        refused: RefusedCandidates = (),
+        search_report: SearchReport = EMPTY_REPORT,
+        environments: Iterable[Mapping[str, Any]] = (),
+    ) -> RunView:
+        judged = tuple(judge(trial, experiment) for trial in trials)
+        return cls(experiment, judged, rank(judged, experiment), refused, search_report, tuple(environments))
+
+    @classmethod
+    def from_store(cls, store: RunStore) -> RunView:
+        return cls.of(
+            store.trials(),
+            store.experiment,
+            refused=store.load_refused(),
+            search_report=SearchReport(*store.load_search()),
+            environments=store.environments(),
+        )
+
+    @cached_property
+    def names(self) -> CandidateNames:
+        return CandidateNames.from_ranking(self.ranking)
+
+    @cached_property
+    def conclusion(self) -> Conclusion:
+        """How the winner compares with the engine's defaults, with the confirmed gain."""
+        return conclude(self.ranking, self.trials, self.experiment)
+
+    @cached_property
+    def launches(self) -> list[CandidateLaunches]:
+        """The trials by candidate, in the order of each candidate's first launch."""
+        return group_by_candidate(self.trials)
+
+    @cached_property
+    def pooled(self) -> dict[int, PooledCandidate]:
+        """Each candidate with figures pooled over its launches, by the number of its trial in the ranking."""
+        candidates = (pool_launches(launches, self.experiment.slo) for launches in self.launches)
+        return {candidate.trial.number: candidate for candidate in candidates}
+
+    @cached_property
+    def pooled_trials(self) -> list[Trial]:
+        """Each candidate as one trial with pooled figures."""
+        return [candidate.trial for candidate in self.pooled.values()]
+
+    @cached_property
+    def frontier(self) -> list[ParetoPoint]:
+        """The pooled load points not dominated in output tokens/s per GPU, interactivity and TTFT."""
+        points = pareto_points(self.pooled_trials, self.experiment, [AXES[name] for name in FRONTIER_AXES])
+        return [point for point in points if point.on_frontier]
+
+    @cached_property
+    def _frontier_members(self) -> set[tuple[str, LoadPoint]]:
+        return {(point.trial.candidate.key, point.result.load_point) for point in self.frontier}
+
+    def is_on_frontier(self, trial: Trial, point: LoadPoint) -> bool:
+        """Whether the candidate of a trial is on the frontier with this load point."""
+        return (trial.candidate.key, point) in self._frontier_members
