@@ -146,13 +146,14 @@ class _VirtualRun:
         now, scheduler, is_measuring = self.start_time, self.scheduler, False
         while not (self.abort_reason or self.stop_reason):
             now = self._send_due(now)
-            is_drained = not self.in_flight and self._next_send_time == math.inf
-            if is_drained or (self._window_is_full(now) and not self.unfinished_count):
-                break
             if not is_measuring and now >= self.window_start:
                 is_measuring = True
                 self.on_phase("measuring")
-            now, finished = scheduler.run(now, min(self._next_send_time, self._next_timeout()))
+            is_drained = not self.in_flight and self._next_send_time == math.inf
+            if is_drained or (self._window_is_full(now) and not self.unfinished_count):
+                break
+            until = min(self._next_send_time, self._next_timeout(), self._remaining_window_end(now))
+            now, finished = scheduler.run(now, until)
             was_full = len(self.in_flight) == self.max_in_flight
             for request in finished:
                 self._complete(request, now)
@@ -191,6 +192,10 @@ class _VirtualRun:
         """Whether a request due at `due_time` falls after the window's last one."""
         return due_time >= self.window_end or self.issued_count >= self.max_requests
 
+    def _remaining_window_end(self, now: float) -> float:
+        """The end of the window; infinity once it has passed."""
+        return self.window_end if now < self.window_end else math.inf
+
     @property
     def _next_send_time(self) -> float:
         """When the next request can be sent; infinity if none is due or `max_in_flight` is reached."""
@@ -217,9 +222,9 @@ class _VirtualRun:
         return start, max(start, end)
 
     def _send_due(self, now: float) -> float:
-        """Send the requests that are due; an idle engine first skips to the next due time."""
+        """Send the requests that are due; an idle engine first skips to the next due time or the window's end."""
         if self.scheduler.is_idle and self._next_send_time < math.inf:
-            now = max(now, self._next_send_time)
+            now = max(now, min(self._next_send_time, self._remaining_window_end(now)))
         while self._next_send_time <= now:
             due_time, user = self.send_schedule.pop()
             if self._window_is_full(due_time) and not self.unfinished_count:

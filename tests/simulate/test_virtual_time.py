@@ -198,3 +198,42 @@ def test_a_bound_on_requests_in_flight_holds_the_others_back():
     assert max(in_flight(bounded, start + (end - start) * part / 200) for part in range(200)) == 2
     late = [record for record in window(bounded) if record.sent > record.scheduled]
     assert bounded.held_back_requests == len(late) > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "requests_due"),
+    [
+        ({"rate": 0.001, "arrival": "constant"}, 1),
+        ({"rate": 0.001, "arrival": "constant", "warmup": 2.0}, 0),
+        ({"rate": 0.001, "arrival": "constant", "max_requests": 10}, 1),
+        ({"rate": 0.001, "arrival": "ramp:1-2"}, 0),
+        ({"rate": 0.001, "arrival": "constant", "stop_rule": lambda records: None, "max_duration": 6.0}, 1),
+    ],
+)
+def test_a_window_ends_when_its_time_is_up_however_far_the_next_arrival_is(options, requests_due):
+    engine, phases = server(), []
+    options = {"duration": 4.0, "warmup": 0.0, **options}
+    observation = engine.drive(step(**options), phases.append)
+    length = options.get("max_duration", 4.0)
+    assert observation.window == (options["warmup"], options["warmup"] + length)
+    assert engine.clock == options["warmup"] + length
+    assert len(window(observation)) == observation.due_requests == requests_due
+    assert phases == ["warming-up", "measuring"]
+
+
+def test_a_window_ends_in_the_gap_of_a_trace(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    rows = [f'{{"timestamp": {time}, "input_length": 100, "output_length": 20}}' for time in (0.0, 1.0, 2000.0)]
+    trace.write_text("\n".join(rows))
+    engine = server()
+    observation = engine.drive(step(f"file:{trace}", rate=0.001, arrival="trace", duration=4.0, warmup=0.0))
+    assert engine.clock == 4.0
+    assert len(window(observation)) == 2
+
+
+def test_a_window_ends_while_all_users_are_busy_with_requests_of_the_warm_up():
+    engine = server()
+    observation = engine.drive(step("D(100,20000)", concurrency=2, duration=4.0, warmup=1.0))
+    # the iteration that was under way at the end of the window ends it
+    assert 5.0 <= engine.clock < 5.1
+    assert [record.error for record in observation.records] == ["cut-off"] * 2
