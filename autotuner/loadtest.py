@@ -12,12 +12,14 @@ from autotuner import load
 from autotuner.config import Overrides, TaskContext, compose, leaves, merge, resolved_context
 from autotuner.core import (
     Candidate,
+    LoadPoint,
     LoadPointResult,
     Observation,
     Observer,
     Progress,
     Source,
     Stage,
+    StopRule,
     Verdict,
     Workload,
     ignore_progress,
@@ -144,8 +146,15 @@ def bench(
 
 
 def _precise_load_plan(experiment: Experiment) -> Callable[[Workload], LoadPlan]:
-    """Plans that drive each load point until its throughput is precise and its verdict decided."""
-    return lambda workload: ListedLoads(workload, lambda point: precision_stop_rule(experiment, point))
+    """Plans that drive each load point until its throughput is precise and its verdict decided.
+
+    An open loop without targets has neither to wait for: its throughput is its rate. Its window lasts `duration`.
+    """
+
+    def stop_rule(point: LoadPoint) -> StopRule | None:
+        return precision_stop_rule(experiment, point) if point.rate is None or experiment.slo.terms else None
+
+    return lambda workload: ListedLoads(workload, stop_rule)
 
 
 def with_served_model(context: TaskContext) -> TaskContext:
@@ -194,6 +203,7 @@ class LoadTest:
     observe: Observer
     load_points: list[BenchLoadPoint] = field(default_factory=list)
     start_time: float = field(default_factory=time.time)
+    write_delay: float | None = None
     _is_cut_short: bool = False
 
     @property
@@ -208,6 +218,7 @@ class LoadTest:
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress)
         stop_reason = None
         try:
+            self.write_delay = load.first_token_delay(endpoint, self.experiment.workload())
             for position, step in driver.steps():
                 try:
                     observation = driver.observe(position, step)
@@ -272,6 +283,7 @@ class LoadTest:
             self.folder.path if self.folder else None,
             self.load_plan.outcome.capacities,
             self.vocabulary,
+            self.write_delay,
         )
 
     def _report_progress(self, stage: Stage, /, *, result: LoadPointResult | None = None, **more: Any) -> None:

@@ -54,6 +54,18 @@ def test_an_open_loop_takes_rates_arrivals_and_a_cap(serve: Serve) -> None:
     assert max(server.in_flight_levels) == 1
 
 
+@pytest.mark.parametrize(("rate", "requests"), [(0.01, 1), (10.0, 3), (100.0, 30)])
+def test_an_open_loop_without_targets_lasts_its_duration(
+    serve: Serve, tmp_path: Path, rate: float, requests: int
+) -> None:
+    load = {"concurrency": None, "rates": [rate], "arrival": "constant", "duration": 0.3, "max_requests": None}
+    (point,) = bench(serve().url, output=tmp_path / "out", **load).load_points
+    start, end = records.read(tmp_path / "out" / "records-1.npz").window
+    assert end - start == pytest.approx(0.3, abs=1e-9)
+    assert point.result.metrics.requests == requests
+    assert (point.ended_early, point.decided) == (None, None)
+
+
 def trace(folder: Path, *times: float) -> str:
     rows = ({"timestamp": time, "input_length": 5 + n, "output_length": 2} for n, time in enumerate(times))
     (folder / "trace.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -257,7 +269,7 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
 
 def test_a_server_that_dies_under_load_ends_the_test_with_the_results_so_far(serve: Serve, tmp_path: Path) -> None:
     async def die(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if request.number <= 50:  # the first asks for the vocabulary
+        if request.number < 1 + 3 + 50:  # the first asks for the vocabulary, three for delayed writes
             await complete(request, writer)
         else:
             reset(writer)

@@ -236,6 +236,12 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
         raise EndpointError(
             f"The load test ended early: {result.stopped}", why=progress_text, remedy="Look at that server."
         )
+    if not any(point.result.metrics.requests for point in result.load_points):
+        raise EndpointError(
+            "No request was sent in a window.",
+            why="In an open loop none was due, in a closed loop those of the warm-up lasted longer.",
+            remedy="Raise --duration, or the rate.",
+        )
     if not any(point.answered_requests for point in result.load_points):
         raise EndpointError("No request was answered.", why=progress_text, remedy="The errors are in the table.")
     gate.check_load_test(result)

@@ -90,9 +90,9 @@ class LoadPointRun:
     """State of one load point: its clock, request counts and open exchanges.
 
     The window begins at `window_start`, after the warm-up, and ends at `window_end`, or with the last
-    of `max_requests` if those were issued earlier, however late the next request is due. Until the last request of the window has ended,
-    further requests keep the load up without being counted: under a lower load the last ones would
-    be faster. `halt` ends it at once.
+    of `max_requests` if those were issued earlier, however late the next request is due. Until the last
+    request of the window has ended, further requests keep the load up without being counted: under a
+    lower load the last ones would be faster. `halt` ends it at once.
     """
 
     def __init__(

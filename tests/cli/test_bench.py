@@ -51,6 +51,12 @@ def test_a_trace_is_replayed_as_recorded_and_says_how_much_of_it(autotune, sim, 
     assert part["arrival"] == "trace"
 
 
+def test_a_window_in_which_no_request_was_due_is_said_to_have_had_none(autotune, sim):
+    load = ("--rate", "0.01", "--arrival", "constant", "--warmup", "0.2", "--duration", "0.2")
+    ended = autotune("bench", sim, "--scenario", "D(32,4)", *load)
+    assert (ended.code, "No request was sent in a window." in ended.err) == (3, True)
+
+
 def test_an_engine_with_few_token_ids_gets_no_others(autotune, tiny_url):
     ended = autotune("bench", tiny_url, *QUICK, "--concurrency", "2", "--json")
     shown = autotune("bench", tiny_url, *QUICK, "--concurrency", "2")

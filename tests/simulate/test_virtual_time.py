@@ -211,7 +211,8 @@ def test_a_bound_on_requests_in_flight_holds_the_others_back():
     ],
 )
 def test_a_window_ends_when_its_time_is_up_however_far_the_next_arrival_is(options, requests_due):
-    engine, phases = server(), []
+    engine = server()
+    phases: list[str] = []
     options = {"duration": 4.0, "warmup": 0.0, **options}
     observation = engine.drive(step(**options), phases.append)
     length = options.get("max_duration", 4.0)

@@ -20,6 +20,7 @@ def bench_record(bench: BenchResult) -> dict[str, Any]:
         "model": bench.model,
         "source": bench.source,
         "endpoint": load.endpoint,
+        "write_delay": bench.write_delay,
         "vocabulary": dataclasses.asdict(bench.vocabulary) if bench.vocabulary else None,
         "duration": load.duration,
         "warmup": load.warmup,
@@ -66,5 +67,6 @@ def _load_point_entry(bench: BenchResult, point: BenchLoadPoint) -> dict[str, An
         "reason": bench.reason(point),
         "ended_early": point.ended_early,
         "decided": point.decided,
+        "notes": list(bench.notes),
         "records": point.records,
     }

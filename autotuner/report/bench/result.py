@@ -40,7 +40,8 @@ class BenchResult:
     `experiment` holds the load, the SLO, and the model as the server names it. `started` is in Unix
     seconds. `stopped` says why not all planned load points were driven, or None; `path` is the output
     folder, or None; `capacities` are the results of capacity searches. `vocabulary` is the token id range
-    from which prompts were drawn, None if prompts were words.
+    from which prompts were drawn, None if prompts were words. `write_delay` is how many seconds later the
+    first token is for clients that acknowledge late, None where the server does not delay small writes.
     """
 
     url: str
@@ -54,6 +55,7 @@ class BenchResult:
     path: Path | None = None
     capacities: tuple[Capacity, ...] = ()
     vocabulary: Vocabulary | None = None
+    write_delay: float | None = None
 
     @property
     def model(self) -> str:
@@ -64,6 +66,14 @@ class BenchResult:
     def slo(self) -> Slo:
         """The SLO targets; an SLO without terms if there are none."""
         return self.experiment.slo
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What holds for every load point, one sentence each."""
+        if self.write_delay is None:
+            return ()
+        milliseconds = f"about {self.write_delay * 1e3:.0f} ms more to the first token"
+        return (f"The server delays small writes (Nagle): clients without TCP_QUICKACK see {milliseconds}.",)
 
     @property
     def meets_slo(self) -> bool:
