@@ -27,6 +27,7 @@ def bench_record(bench: BenchResult) -> dict[str, Any]:
         "max_requests": load.max_requests,
         "arrival": load.arrival,
         "recorded": _trace_records(bench),
+        "traces": [dataclasses.asdict(trace) for trace in bench.traces],
         "seed": load.seed,
         "slo": _slo_record(bench),
         "started": bench.started,
@@ -67,6 +68,6 @@ def _load_point_entry(bench: BenchResult, point: BenchLoadPoint) -> dict[str, An
         "reason": bench.reason(point),
         "ended_early": point.ended_early,
         "decided": point.decided,
-        "notes": list(bench.notes),
+        "notes": list(bench.notes(point)),
         "records": point.records,
     }
