@@ -214,7 +214,8 @@ class Benchmark(Section):
     A window lasts at least `duration` and goes on until the objective is known to 3% and the targets
     are decided, but no longer than `max_duration`, by default MAX_DURATION_FACTOR x `duration`.
     `arrival` and `max_in_flight` apply to request rates. A rate of "trace" is each trace's own; the
-    composition reads it into `recorded`, one entry for each scenario. `workers` is the number of
+    composition reads it into `recorded`, one entry for each scenario, with timestamps in `trace_time_unit`, by
+    default the detected one, and `trace_scale` times as fast as recorded. `workers` is the number of
     client processes, by default as many as the load needs. With `find_capacity` the lowest and the
     highest of the loads bound the search for each candidate's capacity.
     """
@@ -225,6 +226,8 @@ class Benchmark(Section):
     num_concurrency: tuple[int, ...] = ()
     request_rates: tuple[Annotated[float | str, Field(union_mode="left_to_right")], ...] = ()
     recorded: tuple[TraceStatistics, ...] = ()
+    trace_time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    trace_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
     find_capacity: bool = False
     duration: float = Field(20.0, gt=0)
     max_duration: float | None = Field(None, gt=0)
@@ -294,6 +297,11 @@ class Benchmark(Section):
             self.arrival != "trace" or len(self.recorded) != len(self.traffic_scenarios)
         ):
             raise ValueError("a request rate of trace needs the arrival 'trace' and one entry of recorded per scenario")
+        if self.trace_scale != 1 and TRACE_RATE not in self.request_rates:
+            raise ValueError(
+                "`trace_scale` makes a trace faster that is replayed at its own rate; give `request_rates`: trace, "
+                "or leave it out"
+            )
         if self.arrival.startswith("ramp:") and self.max_requests is not None:
             raise ValueError("a ramp takes the whole window; leave `max_requests` out")
         return self

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autotuner import load
+from autotuner import load, traces
 from autotuner.config import Overrides, TaskContext, compose, leaves, merge, resolved_context
 from autotuner.core import (
     Candidate,
+    LoadPoint,
     LoadPointResult,
     Observation,
     Observer,
     Progress,
     Source,
     Stage,
+    StopRule,
     Verdict,
     Workload,
     ignore_progress,
@@ -38,6 +41,9 @@ from autotuner.scoring.sequential import precision_stop_rule
 from autotuner.search.capacity import CapacitySearch, check_capacity
 from autotuner.search.launch import ListedLoads, LoadPlan
 from autotuner.workload import arrivals
+from autotuner.workload.scenarios import parse as parse_scenario
+
+log = logging.getLogger(__name__)
 
 PLACEHOLDER_MODEL = "model"
 """The model's name until the server reports the real one."""
@@ -60,6 +66,8 @@ def bench(
     concurrency: Sequence[int] | None = None,
     rates: Sequence[float | str] | None = None,
     arrival: str | None = None,
+    time_unit: traces.TimeUnit | None = None,
+    trace_scale: float | None = None,
     max_in_flight: int | None = None,
     duration: float | None = None,
     max_duration: float | None = None,
@@ -80,7 +88,8 @@ def bench(
 
     Every scenario is driven at every concurrency (requests in flight) and every rate (requests per second,
     with `arrival` poisson, constant, gamma:SHAPE, ramp:START-END or trace, and at most `max_in_flight` in
-    flight). A rate of "trace" replays a trace at its recorded times, the default for traces that have them.
+    flight). A rate of "trace" replays a trace at its recorded times, the default for traces that have them,
+    `trace_scale` times as fast; `time_unit` is the unit of its timestamps where the detected one is wrong.
     `duration` and `warmup` are seconds per load point; the window is extended until the output throughput is
     known to 3% and the verdict is decided, up to `max_duration`, by default 6 times `duration`.
     `request_timeout` is seconds per request; `max_requests` may end a window earlier. `slo` is a mapping
@@ -105,6 +114,8 @@ def bench(
         "num_concurrency": concurrency or ([] if rates else search_range),
         "request_rates": rates,
         "arrival": arrival,
+        "trace_time_unit": time_unit,
+        "trace_scale": trace_scale,
         "max_in_flight": max_in_flight,
         "duration": duration,
         "max_duration": max_duration,
@@ -129,6 +140,9 @@ def bench(
     experiment = compose(context).experiment
     check_capacity(experiment)
     arrivals.check(experiment.workload())
+    descriptions = _describe_traces(experiment)
+    for description in descriptions:
+        log.info("%s", description)
     folder = BenchFolder.create(Path(output)) if output is not None else None
     all_headers = request_headers(experiment.deployment)
     base_url = Address.from_url(url).base_url
@@ -140,13 +154,29 @@ def bench(
     chosen_plan = CapacitySearch(experiment, gpus=1) if find_capacity else make_load_plan(workload)
     vocabulary = find_vocabulary(base_url, served.model, experiment.model, all_headers, workload)
     is_simulated = served.is_simulated
-    test = LoadTest(base_url, experiment, chosen_plan, all_headers, is_simulated, vocabulary, folder, observe)
+    test = LoadTest(
+        base_url, experiment, chosen_plan, all_headers, is_simulated, vocabulary, folder, observe, traces=descriptions
+    )
     return test.run()
 
 
+def _describe_traces(experiment: Experiment) -> tuple[traces.TraceDescription, ...]:
+    load = experiment.benchmark
+    parsed = map(parse_scenario, dict.fromkeys(load.traffic_scenarios))
+    recorded = [scenario for scenario in parsed if isinstance(scenario, traces.RecordedTrace)]
+    return tuple(trace.describe(load.trace_time_unit if trace.timestamps else None) for trace in recorded)
+
+
 def _precise_load_plan(experiment: Experiment) -> Callable[[Workload], LoadPlan]:
-    """Plans that drive each load point until its throughput is precise and its verdict decided."""
-    return lambda workload: ListedLoads(workload, lambda point: precision_stop_rule(experiment, point))
+    """Plans that drive each load point until its throughput is precise and its verdict decided.
+
+    An open loop without targets has neither to wait for: its throughput is its rate. Its window lasts `duration`.
+    """
+
+    def stop_rule(point: LoadPoint) -> StopRule | None:
+        return precision_stop_rule(experiment, point) if point.rate is None or experiment.slo.terms else None
+
+    return lambda workload: ListedLoads(workload, stop_rule)
 
 
 def with_served_model(context: TaskContext) -> TaskContext:
@@ -195,6 +225,8 @@ class LoadTest:
     observe: Observer
     load_points: list[BenchLoadPoint] = field(default_factory=list)
     start_time: float = field(default_factory=time.time)
+    traces: tuple[traces.TraceDescription, ...] = ()
+    write_delay: float | None = None
     _is_cut_short: bool = False
 
     @property
@@ -209,6 +241,7 @@ class LoadTest:
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress)
         stop_reason = None
         try:
+            self.write_delay = load.first_token_delay(endpoint, self.experiment.workload())
             for position, step in driver.steps():
                 try:
                     observation = driver.observe(position, step)
@@ -273,6 +306,8 @@ class LoadTest:
             self.folder.path if self.folder else None,
             self.load_plan.outcome.capacities,
             self.vocabulary,
+            self.write_delay,
+            self.traces,
         )
 
     def _report_progress(self, stage: Stage, /, *, result: LoadPointResult | None = None, **more: Any) -> None:

@@ -54,6 +54,18 @@ def test_an_open_loop_takes_rates_arrivals_and_a_cap(serve: Serve) -> None:
     assert max(server.in_flight_levels) == 1
 
 
+@pytest.mark.parametrize(("rate", "requests"), [(0.01, 1), (10.0, 3), (100.0, 30)])
+def test_an_open_loop_without_targets_lasts_its_duration(
+    serve: Serve, tmp_path: Path, rate: float, requests: int
+) -> None:
+    load = {"concurrency": None, "rates": [rate], "arrival": "constant", "duration": 0.3, "max_requests": None}
+    (point,) = bench(serve().url, output=tmp_path / "out", **load).load_points
+    start, end = records.read(tmp_path / "out" / "records-1.npz").window
+    assert end - start == pytest.approx(0.3, abs=1e-9)
+    assert point.result.metrics.requests == requests
+    assert (point.ended_early, point.decided) == (None, None)
+
+
 def trace(folder: Path, *times: float) -> str:
     rows = ({"timestamp": time, "input_length": 5 + n, "output_length": 2} for n, time in enumerate(times))
     (folder / "trace.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -257,7 +269,7 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
 
 def test_a_server_that_dies_under_load_ends_the_test_with_the_results_so_far(serve: Serve, tmp_path: Path) -> None:
     async def die(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if request.number <= 50:  # the first asks for the vocabulary
+        if request.number < 1 + 3 + 50:  # the first asks for the vocabulary, three for delayed writes
             await complete(request, writer)
         else:
             reset(writer)
@@ -331,3 +343,115 @@ def test_a_load_plan_is_made_from_the_whole_workload(serve: Serve) -> None:
 
     bench(serve().url, load_plan=load_plan, seed=7)
     assert (workloads[0].seed, workloads[0].max_requests, workloads[0].endpoint) == (7, 12, "completions")
+
+
+# trace files of other tools
+
+
+def write_mooncake(folder: Path) -> str:
+    rows = [
+        {"timestamp": 100 * n, "input_length": 40 + n, "output_length": 2, "hash_ids": [0, 1 + n]} for n in range(5)
+    ]
+    (folder / "mooncake.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return f"file:{folder / 'mooncake.jsonl'}"
+
+
+def write_burst_gpt(folder: Path) -> str:
+    rows = [f"{0.1 * n:.1f},GPT-4,{40 + n},2,{42 + n},API log" for n in range(5)]
+    lines = ["Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type", *rows, "0.5,GPT-4,9,0,9,API log"]
+    (folder / "burst.csv").write_text("\n".join(lines))
+    return f"file:{folder / 'burst.csv'}"
+
+
+def write_azure(folder: Path) -> str:
+    rows = [f"2023-11-16 18:17:03.{n}000000,{40 + n},2" for n in range(5)]
+    (folder / "azure.csv").write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    return f"file:{folder / 'azure.csv'}"
+
+
+@pytest.mark.parametrize(("write", "unit"), [(write_mooncake, "ms"), (write_burst_gpt, "s"), (write_azure, "date")])
+def test_a_trace_of_another_tool_is_replayed_in_its_own_unit(
+    serve: Serve, tmp_path: Path, write: Callable[[Path], str], unit: str
+) -> None:
+    server = serve()
+    result = bench(server.url, scenarios=[write(tmp_path)], output=tmp_path / "out", **RECORDED)
+    (point,) = result.load_points
+    assert point.result.load_point.rate == pytest.approx(10.0)
+    assert [trace.time_unit for trace in result.traces] == [unit]
+    assert point.decided == "the trace ended with its 5 requests"
+    observation = records.read(tmp_path / "out" / "records-1.npz")
+    sent = sorted(observation.records, key=lambda record: record.index)
+    assert [record.prompt_tokens for record in sent] == [40, 41, 42, 43, 44]
+    due = [record.scheduled - observation.window[0] for record in sent]
+    assert due == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4], abs=2e-6)
+
+
+def test_equal_hash_ids_are_equal_text_for_the_server(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    bench(server.url, scenarios=[write_mooncake(tmp_path)], **RECORDED)
+    prompts = [request.body["prompt"] for request in server.requests if len(request.body["prompt"]) >= 40][-5:]
+    # two ids for 40 to 44 tokens: blocks of 32
+    assert len({tuple(prompt[:32]) for prompt in prompts}) == 1
+    assert len({prompt[32] for prompt in prompts}) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [({"trace_scale": 4}, 0.1), ({"time_unit": "us", "trace_scale": 0.001}, 0.4), ({"time_unit": "ms"}, 0.4)],
+)
+def test_a_trace_can_be_replayed_faster_or_in_another_unit(
+    serve: Serve, tmp_path: Path, options: Any, seconds: float
+) -> None:
+    result = bench(serve().url, scenarios=[write_mooncake(tmp_path)], output=tmp_path / "out", **RECORDED | options)
+    (point,) = result.load_points
+    assert point.result.load_point.rate == pytest.approx(4 / seconds)
+    observation = records.read(tmp_path / "out" / "records-1.npz")
+    due = sorted(record.scheduled - observation.window[0] for record in observation.records)
+    assert due == pytest.approx([seconds * n / 4 for n in range(5)], abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "unused"),
+    [
+        ({"concurrency": [2]}, "in a closed loop"),
+        ({"rates": [40.0]}, "with the arrival poisson"),
+        ({"rates": [40.0], "arrival": "constant"}, "with the arrival constant"),
+        ({"rates": [40.0], "arrival": "trace"}, None),
+    ],
+)
+def test_times_that_are_not_used_are_said(serve: Serve, tmp_path: Path, options: Any, unused: str | None) -> None:
+    scenario = write_burst_gpt(tmp_path)
+    result = bench(serve().url, scenarios=[scenario], **{"concurrency": None, "max_requests": 5} | options)
+    notes = result.notes(result.load_points[0])
+    path = scenario.removeprefix("file:")
+    found = f"{path}: BurstGPT CSV, 5 requests in 0.4 s (timestamps in s); 1 row without tokens skipped."
+    assert list(notes) == [found, *([f"The times of {path} are not used {unused}."] if unused else [])]
+
+
+def test_recorded_conversations_are_held_in_a_closed_loop_and_refused_at_a_rate(serve: Serve, tmp_path: Path) -> None:
+    messages = [("human", 80), ("gpt", 8), ("human", 20), ("gpt", 12)]
+    rows = [{"conversations": [{"from": role, "value": "x" * characters} for role, characters in messages]}] * 2
+    (tmp_path / "chats.json").write_text(json.dumps(rows))
+    scenarios = [f"file:{tmp_path / 'chats.json'}"]
+    server = serve()
+    result = bench(server.url, scenarios=scenarios, max_requests=4)
+    assert result.load_points[0].result.metrics.requests == 4
+    prompts = [request.body["prompt"] for request in server.requests][-4:]
+    assert [len(prompt) for prompt in prompts] == [20, 27, 20, 27]
+    assert prompts[1][:20] == prompts[0]
+    with pytest.raises(ConfigError, match="cannot be driven at a rate"):
+        bench(server.url, scenarios=scenarios, concurrency=None, rates=[5.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trace_scale": 0}, "trace_scale"),
+        ({"concurrency": [2], "trace_scale": 2}, "trace_scale makes a trace faster"),
+        ({"rates": [3.0], "arrival": "trace", "trace_scale": 2}, "trace_scale makes a trace faster"),
+        ({"time_unit": "min"}, "trace_time_unit"),
+    ],
+)
+def test_a_scale_or_unit_that_cannot_be_is_refused(tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        bench("http://127.0.0.1:9", scenarios=[write_burst_gpt(tmp_path)], **RECORDED | options)

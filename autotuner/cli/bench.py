@@ -31,6 +31,7 @@ from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
     from autotuner.report.bench.result import BenchResult
+    from autotuner.traces import TimeUnit
 
 SERVER_OPTIONS = "Server"
 
@@ -81,6 +82,20 @@ def bench(
             panel=LOAD,
             default="poisson",
         ),
+    ] = None,
+    time_unit: Annotated[
+        str | None,
+        option(
+            "--time-unit",
+            metavar="s|ms|us|ns",
+            help="Unit of a trace's timestamps.",
+            panel=LOAD,
+            default="detected, and said",
+        ),
+    ] = None,
+    trace_scale: Annotated[
+        float | None,
+        option("--trace-scale", metavar="X", help="Replay a trace X times as fast.", panel=LOAD, default="1"),
     ] = None,
     max_in_flight: Annotated[
         int | None,
@@ -160,6 +175,8 @@ def bench(
                     concurrency=parse_numbers("--concurrency", concurrency, int),
                     rates=parse_rates(rate),
                     arrival=arrival,
+                    time_unit=_parse_time_unit(time_unit),
+                    trace_scale=trace_scale,
                     max_in_flight=max_in_flight,
                     duration=duration,
                     max_duration=max_duration,
@@ -180,6 +197,16 @@ def bench(
             raise
     _print_result(result, as_json, as_csv)
     _raise_on_failure(result, gate)
+
+
+def _parse_time_unit(text: str | None) -> TimeUnit | None:
+    from autotuner.errors import UsageError
+    from autotuner.traces import TIME_UNITS
+
+    unit = next((unit for unit in TIME_UNITS if unit == text), None)
+    if text is not None and unit is None:
+        raise UsageError(f"--time-unit '{text}' is not a unit.", remedy=f"Use {', '.join(TIME_UNITS)}.")
+    return unit
 
 
 def _parse_headers(texts: list[str]) -> dict[str, str]:
@@ -235,6 +262,12 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     if result.stopped is not None:
         raise EndpointError(
             f"The load test ended early: {result.stopped}", why=progress_text, remedy="Look at that server."
+        )
+    if not any(point.result.metrics.requests for point in result.load_points):
+        raise EndpointError(
+            "No request was sent in a window.",
+            why="In an open loop none was due, in a closed loop those of the warm-up lasted longer.",
+            remedy="Raise --duration, or the rate.",
         )
     if not any(point.answered_requests for point in result.load_points):
         raise EndpointError("No request was answered.", why=progress_text, remedy="The errors are in the table.")

@@ -21,7 +21,9 @@ FAIL_ON_OPTION = option(
     panel=OUTPUT,
 )
 
-LONGER_WINDOWS_REMEDY = "Allow longer windows: raise --max-duration, or --max-requests where that ended them."
+LONGER_WINDOWS_REMEDY = (
+    "Allow longer windows: raise --duration or --max-duration, or --max-requests where that ended them."
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from autotuner import traces
@@ -10,6 +11,7 @@ from autotuner.config.context import TaskContext
 from autotuner.config.merging import ATOMIC_SECTIONS, MergedConfig, value_at
 from autotuner.errors import ConfigError
 from autotuner.experiment import STATISTICS, TRACE_RATE
+from autotuner.traces import TIME_UNITS
 
 GPU_LIMIT_LAYER = "gpu-limit"
 _ATOMIC_PREFIXES = tuple(f"{section}." for section in ATOMIC_SECTIONS)
@@ -88,12 +90,12 @@ def _read_traces(merged: MergedConfig) -> None:
             remedy="Leave the arrival out, or give a number of requests per second.",
         )
     if isinstance(names, list):
-        merged.add(
-            TRACE_ARRIVAL, {"benchmark": {"arrival": TRACE_ARRIVAL, "recorded": [_trace_size(name) for name in names]}}
-        )
+        recorded = [_trace_size(name, load.get("trace_time_unit"), load.get("trace_scale", 1.0)) for name in names]
+        merged.add(TRACE_ARRIVAL, {"benchmark": {"arrival": TRACE_ARRIVAL, "recorded": recorded}})
 
 
-def _trace_size(name: object) -> dict[str, float]:
+def _trace_size(name: object, time_unit: object, scale: object) -> dict[str, float]:
+    """The requests of a trace, and its seconds when it is replayed `scale` times as fast."""
     if not isinstance(name, str) or not name.startswith(TRACE_PREFIX):
         raise ConfigError(
             f"Scenario '{name}' has no times to replay.",
@@ -101,7 +103,10 @@ def _trace_size(name: object) -> dict[str, float]:
             remedy="Use a scenario file:PATH, or give a number of requests per second.",
         )
     recording = traces.read_trace(name.removeprefix(TRACE_PREFIX))
-    return {"requests": len(recording.request_lengths), "seconds": recording.seconds}
+    seconds = recording.seconds_in(time_unit) if time_unit in TIME_UNITS else recording.seconds
+    if isinstance(scale, int | float) and 0 < scale < math.inf:  # the schema refuses others
+        seconds /= scale
+    return {"requests": len(recording.request_lengths), "seconds": seconds}
 
 
 def _drop_external_parameters(merged: MergedConfig) -> list[str]:

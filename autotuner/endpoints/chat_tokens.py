@@ -9,6 +9,7 @@ from autotuner.core import Workload
 from autotuner.endpoints.address import API_PATHS, Endpoint
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.errors import ConfigError
+from autotuner.workload import scenarios
 from autotuner.workload.prompts import DEFAULT_WORDS, Prompts
 from autotuner.workload.tokenizer import PromptWords, distinct_words, usable_words
 
@@ -40,7 +41,8 @@ def fit_chat_tokens(endpoint: Endpoint, workload: Workload) -> ChatTokenFit:
         tokenizer_error = None
     except ConfigError as error:
         local_words, tokenizer_error = None, error
-    has_turns = any(point.scenario.startswith("C(") for point in workload.load_points)
+    parsed = (scenarios.parse(point.scenario) for point in workload.load_points)
+    has_turns = any(isinstance(scenario, scenarios.ConversationScenario) for scenario in parsed)
     with Client(endpoint.url, endpoint.headers) as client:
         probe = _ChatProbe(client, endpoint.model, has_turns, workload.request_timeout)
         if local_words is not None:

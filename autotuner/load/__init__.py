@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autotuner.endpoints.address import Endpoint
     from autotuner.load.supervisor import MeasurementInterrupted, measure
+    from autotuner.load.write_delay import first_token_delay
 
-__all__ = ["Endpoint", "MeasurementInterrupted", "measure"]
+__all__ = ["Endpoint", "MeasurementInterrupted", "first_token_delay", "measure"]
 
 _MODULES = {
     "Endpoint": "autotuner.endpoints.address",
     "MeasurementInterrupted": "autotuner.load.supervisor",
+    "first_token_delay": "autotuner.load.write_delay",
     "measure": "autotuner.load.supervisor",
 }
 

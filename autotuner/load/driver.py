@@ -90,9 +90,9 @@ class LoadPointRun:
     """State of one load point: its clock, request counts and open exchanges.
 
     The window begins at `window_start`, after the warm-up, and ends at `window_end`, or with the last
-    of `max_requests` if those were issued earlier. Until the last request of the window has ended,
-    further requests keep the load up without being counted: under a lower load the last ones would
-    be faster. `halt` ends it at once.
+    of `max_requests` if those were issued earlier, however late the next request is due. Until the last
+    request of the window has ended, further requests keep the load up without being counted: under a
+    lower load the last ones would be faster. `halt` ends it at once.
     """
 
     def __init__(
@@ -178,8 +178,7 @@ class LoadPointRun:
         if not exchange.warmup:
             self.last_finish = max(self.last_finish, exchange.finished)
             self.unfinished_count -= 1
-            if not self.unfinished_count and self._window_is_full(monotonic()):
-                self.done_event.set()
+            self.end_if_complete(monotonic())
         if error is None:
             self.any_success = True
             self.consecutive_failures = 0
@@ -191,6 +190,11 @@ class LoadPointRun:
             words = mask_secrets(_error_text(exchange), self.job.endpoint.headers)
             self.give_up(f"The last {self.consecutive_failures} requests failed: {error}. {words}".rstrip())
         return False
+
+    def end_if_complete(self, now: float) -> None:
+        """End if all requests of the window have been issued and have ended."""
+        if not self.unfinished_count and self._window_is_full(now):
+            self.done_event.set()
 
     def halt(self) -> None:
         """End now, because the parent decided that the load point is over."""

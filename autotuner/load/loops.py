@@ -99,10 +99,19 @@ class ClosedLoop:
         concurrency = self.run.job.load_point.concurrency or 1
         for user in self.users:
             loop.call_later(ramp * user.number / concurrency, user.send_next)
+        self._end_with_window()
 
     def close(self) -> None:
         """Drop every connection."""
         self.pool.close()
+
+    def _end_with_window(self) -> None:
+        """End the run with its window, unless requests of the window are in flight: users may pause for longer."""
+        now = monotonic()
+        if now < self.run.window_end:
+            asyncio.get_running_loop().call_later(self.run.window_end - now, self._end_with_window)
+        else:
+            self.run.end_if_complete(now)
 
     def user_finished(self) -> None:
         """End the run after the last user."""
@@ -216,7 +225,10 @@ class OpenLoop:
         self.pool.close()
 
     def _tick(self) -> None:
-        """Send every request that is due, then sleep until the next one; ends the schedule when no request is left."""
+        """Send every request that is due, then sleep until the next one or the end of the window.
+
+        Ends the schedule when no request is left.
+        """
         now = monotonic()
         while self.next_due <= now:
             exchange = self.run.issue(self.next_due)
@@ -232,7 +244,9 @@ class OpenLoop:
             self.schedule_exhausted = True
             self._check_done()
             return
-        asyncio.get_running_loop().call_later(self.next_due - now, self._tick)
+        self.run.end_if_complete(now)
+        wake = min(self.next_due, self.run.window_end) if now < self.run.window_end else self.next_due
+        asyncio.get_running_loop().call_later(wake - now, self._tick)
 
     def _schedule_next(self) -> None:
         self.next_due = self.run.start + next(self.offsets, math.inf)

@@ -32,7 +32,7 @@ from autotuner.workload import arrivals, scenarios
 from autotuner.workload.conversations import Conversations
 from autotuner.workload.prompts import Prompts
 from autotuner.workload.requests import Request, RequestStream
-from autotuner.workload.scenarios import Conversation
+from autotuner.workload.scenarios import ConversationScenario, TraceReplay
 
 _STDIN = 0
 _TIMESTAMPED_CONNECTIONS = 64
@@ -81,6 +81,7 @@ async def drive_load_point(
             salt=f"{job.salt}\n{point}",
             phase=phase,
             prefix_tokens=scenario.prefix_tokens,
+            block_tokens=scenario.block_tokens if isinstance(scenario, TraceReplay) else 0,
             seed=workload.seed,
             overhead_tokens=fit.overhead_tokens,
             tokens_per_word=fit.tokens_per_word,
@@ -88,7 +89,7 @@ async def drive_load_point(
         )
 
     def requests(phase: str) -> Iterator[Request]:
-        if isinstance(scenario, Conversation):
+        if isinstance(scenario, ConversationScenario):
             return iter(())
         arrival = workload.arrival if point.rate else ""
         return RequestStream(
@@ -102,7 +103,7 @@ async def drive_load_point(
         )
 
     def conversations_for_user(user: int) -> Conversations:
-        assert isinstance(scenario, Conversation)
+        assert isinstance(scenario, ConversationScenario)
         users, overhead = point.concurrency or 1, fit.turn_overhead_tokens
         return Conversations(scenario, conversation_prompts, user, users, turn_overhead_tokens=overhead)
 
@@ -116,7 +117,7 @@ async def drive_load_point(
     run = LoadPointRun(job, requests("warm-up"), requests("window"), exchanges, lambda phase: send({"phase": phase}))
     halt_task = asyncio.create_task(_halt_on_request(run, commands.stop_requested)) if commands else None
     try:
-        is_conversation = isinstance(scenario, Conversation)
+        is_conversation = isinstance(scenario, ConversationScenario)
         loop = _arrival_loop(job, run, dialer, conversations_for_user if is_conversation else None)
         return await drive(run, loop, wait_for_start)
     finally:

@@ -19,8 +19,8 @@ from autotuner.simulate.scheduler import ScheduledRequest
 from autotuner.simulate.settings import SimulationSettings
 from autotuner.simulate.started_engine import StartedEngine
 from autotuner.workload import arrivals, scenarios
-from autotuner.workload.requests import draw_lengths
-from autotuner.workload.scenarios import Conversation, Scenario
+from autotuner.workload.requests import RequestShape, draw_shapes
+from autotuner.workload.scenarios import ConversationScenario, Scenario, TraceReplay
 
 TURNAROUND_SECONDS = 0.0002
 """Time from a response's last token until the next request of the same closed-loop user reaches the engine."""
@@ -93,6 +93,14 @@ class _InFlightRequest:
         return self.index < 0
 
 
+@dataclass(slots=True)
+class _UserTurn:
+    """The turn of a conversation that a user comes to next."""
+
+    conversation: int
+    turn: int
+
+
 class _VirtualRun:
     """One load point by the rules of `load.driver` and `load.loops`, on the scheduler's clock.
 
@@ -108,12 +116,16 @@ class _VirtualRun:
         self.shared_prefix_ids = server.unique_block_ids(
             scenario.prefix_tokens // server.started_engine.limits.block_size
         )
-        self.conversation = scenario if isinstance(scenario, Conversation) else None
-        users = range(self.load_point.concurrency or 0) if self.conversation else ()
-        self.user_turns = {user: user % self.conversation.turns for user in users} if self.conversation else {}
+        self.conversation = scenario if isinstance(scenario, ConversationScenario) else None
+        self.user_turns: dict[int, _UserTurn] = {}
+        if self.conversation:
+            for user in range(self.load_point.concurrency or 0):
+                self.user_turns[user] = _UserTurn(user, user % len(self.conversation.turns_of(user)))
         self.user_block_ids: dict[int, list[int]] = {}
-        self.warmup_lengths = self._request_lengths(scenario, "warm-up")
-        self.window_lengths = self._request_lengths(scenario, "window")
+        self.trace_block_tokens = scenario.block_tokens if isinstance(scenario, TraceReplay) else 0
+        self.trace_block_salts = {phase: server.unique_block_ids(1)[0] for phase in (True, False)}
+        self.warmup_shapes = self._request_shapes(scenario, "warm-up")
+        self.window_shapes = self._request_shapes(scenario, "window")
         self.start_time = server.clock
         self.window_start = self.start_time + self.workload.warmup
         self.max_requests = self.workload.max_requests or math.inf
@@ -135,9 +147,9 @@ class _VirtualRun:
         self.abort_reason: str | None = None
         self.stop_reason: str | None = None
 
-    def _request_lengths(self, scenario: Scenario, phase: str) -> Iterator[tuple[int, int]]:
+    def _request_shapes(self, scenario: Scenario, phase: str) -> Iterator[RequestShape]:
         arrival = self.workload.arrival if self.load_point.rate else ""
-        return draw_lengths(scenario, seed=self.workload.seed, phase=phase, arrival=arrival)
+        return draw_shapes(scenario, seed=self.workload.seed, phase=phase, arrival=arrival)
 
     def run(self) -> Observation:
         """Step from event to event until no request is in flight or due."""
@@ -146,13 +158,14 @@ class _VirtualRun:
         now, scheduler, is_measuring = self.start_time, self.scheduler, False
         while not (self.abort_reason or self.stop_reason):
             now = self._send_due(now)
-            is_drained = not self.in_flight and self._next_send_time == math.inf
-            if is_drained or (self._window_is_full(now) and not self.unfinished_count):
-                break
             if not is_measuring and now >= self.window_start:
                 is_measuring = True
                 self.on_phase("measuring")
-            now, finished = scheduler.run(now, min(self._next_send_time, self._next_timeout()))
+            is_drained = not self.in_flight and self._next_send_time == math.inf
+            if is_drained or (self._window_is_full(now) and not self.unfinished_count):
+                break
+            until = min(self._next_send_time, self._next_timeout(), self._remaining_window_end(now))
+            now, finished = scheduler.run(now, until)
             was_full = len(self.in_flight) == self.max_in_flight
             for request in finished:
                 self._complete(request, now)
@@ -191,6 +204,10 @@ class _VirtualRun:
         """Whether a request due at `due_time` falls after the window's last one."""
         return due_time >= self.window_end or self.issued_count >= self.max_requests
 
+    def _remaining_window_end(self, now: float) -> float:
+        """The end of the window; infinity once it has passed."""
+        return self.window_end if now < self.window_end else math.inf
+
     @property
     def _next_send_time(self) -> float:
         """When the next request can be sent; infinity if none is due or `max_in_flight` is reached."""
@@ -217,9 +234,9 @@ class _VirtualRun:
         return start, max(start, end)
 
     def _send_due(self, now: float) -> float:
-        """Send the requests that are due; an idle engine first skips to the next due time."""
+        """Send the requests that are due; an idle engine first skips to the next due time or the window's end."""
         if self.scheduler.is_idle and self._next_send_time < math.inf:
-            now = max(now, self._next_send_time)
+            now = max(now, min(self._next_send_time, self._remaining_window_end(now)))
         while self._next_send_time <= now:
             due_time, user = self.send_schedule.pop()
             if self._window_is_full(due_time) and not self.unfinished_count:
@@ -234,9 +251,11 @@ class _VirtualRun:
         self.held_back_requests += was_held_back and not is_warmup
         sent_time = now if was_held_back else due_time
         if self.conversation:
-            prompt_tokens, output_tokens = self.conversation.turn_lengths(self.user_turns[user])
+            position = self.user_turns[user]
+            shape = RequestShape(*self.conversation.turn_lengths(position.turn, position.conversation))
         else:
-            prompt_tokens, output_tokens = next(self.warmup_lengths if is_warmup else self.window_lengths)
+            shape = next(self.warmup_shapes if is_warmup else self.window_shapes)
+        prompt_tokens, output_tokens, _ = shape
         if is_warmup:
             self.other_count += 1
             index = -self.other_count
@@ -259,23 +278,35 @@ class _VirtualRun:
             self._fail(sent, sent_time + TURNAROUND_SECONDS, f"http-{fault.status}")
             return
         sent.malformed = fault.malformed
-        prompt_hashes = self._prompt_hashes(prompt_tokens, user)
+        prompt_hashes = self._prompt_hashes(shape, user, is_warmup=is_warmup)
         request = ScheduledRequest(prompt_tokens, fault.stop_length or output_tokens, prompt_hashes, sent_time)
         self.in_flight[request] = sent
         self.scheduler.add(request)
 
-    def _prompt_hashes(self, prompt_tokens: int, user: int) -> Sequence[Hashable]:
-        """Block hashes of a prompt: its user's conversation so far, or the shared prefix and unique blocks."""
+    def _prompt_hashes(self, shape: RequestShape, user: int, *, is_warmup: bool) -> Sequence[Hashable]:
+        """Block hashes of a prompt: its user's conversation so far, or what it shares and unique blocks."""
         limits = self.server.started_engine.limits
         if not limits.prefix_caching:
             return ()
-        block_count = prompt_tokens // limits.block_size
+        block_count = shape.prompt_tokens // limits.block_size
         if self.conversation:
             conversation_ids = self.user_block_ids.setdefault(user, [])
             conversation_ids += self.server.unique_block_ids(block_count - len(conversation_ids))
             return tuple(conversation_ids)
+        if shape.block_ids:
+            shared = self._trace_block_hashes(shape.block_ids, block_count, self.trace_block_salts[is_warmup])
+            return [*shared, *self.server.unique_block_ids(block_count - len(shared))]
         unique_ids = self.server.unique_block_ids(max(0, block_count - len(self.shared_prefix_ids)))
         return [*self.shared_prefix_ids[:block_count], *unique_ids] if self.shared_prefix_ids else unique_ids
+
+    def _trace_block_hashes(self, block_ids: Sequence[int], block_count: int, salt: int) -> list[Hashable]:
+        """Hashes of the engine's blocks that lie within blocks of the trace: equal where all of those are."""
+        size, tokens = self.server.started_engine.limits.block_size, self.trace_block_tokens
+        shared_count = min(block_count, len(block_ids) * tokens // size)
+        return [
+            (salt, block, *block_ids[block * size // tokens : ((block + 1) * size - 1) // tokens + 1])
+            for block in range(shared_count)
+        ]
 
     def _complete(self, request: ScheduledRequest, now: float) -> None:
         sent = self.in_flight.pop(request)
@@ -288,14 +319,17 @@ class _VirtualRun:
         finish_reason = "length" if len(token_times) == sent.output_tokens else "stop"
         self._record(sent, now, token_times, finish_reason=finish_reason)
         if self.conversation:
-            self._continue_conversation(sent.user, self.user_turns[sent.user] + 1)
+            self._continue_conversation(sent.user)
         self.send_schedule.resume(sent.user, now + TURNAROUND_SECONDS)
 
-    def _continue_conversation(self, user: int, turn: int) -> None:
-        """Continue a user's conversation with `turn`, or start a new one after the last turn."""
+    def _continue_conversation(self, user: int, *, failed: bool = False) -> None:
+        """Continue a user's conversation, or start another after the last turn or a failed one."""
         assert self.conversation is not None
-        self.user_turns[user] = turn % self.conversation.turns
-        if not self.user_turns[user]:
+        position = self.user_turns[user]
+        position.turn += 1
+        if failed or position.turn == len(self.conversation.turns_of(position.conversation)):
+            position.conversation += self.load_point.concurrency or 1
+            position.turn = 0
             self.user_block_ids.pop(user, None)
 
     def _fail(
@@ -303,7 +337,7 @@ class _VirtualRun:
     ) -> None:
         self._record(sent, end_time, token_times or array("d"), error=error)
         if self.conversation:
-            self._continue_conversation(sent.user, 0)
+            self._continue_conversation(sent.user, failed=True)
         self.consecutive_failures += 1
         failures = self.user_failures[sent.user] = self.user_failures.get(sent.user, -1) + 1
         pause = min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2 ** min(failures, 10))

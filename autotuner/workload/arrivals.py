@@ -27,7 +27,7 @@ def check(workload: Workload) -> None:
     for point in workload.load_points:
         scenario = scenarios.parse(point.scenario)
         if point.rate is not None:
-            if isinstance(scenario, scenarios.Conversation):
+            if isinstance(scenario, scenarios.ConversationScenario):
                 raise ConfigError(
                     f"Scenario '{scenario}' cannot be driven at a rate.",
                     why="A turn can only be sent when the answer before it has arrived.",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from autotuner.workload.prompts import Prompts
 from autotuner.workload.requests import Request
-from autotuner.workload.scenarios import Conversation
+from autotuner.workload.scenarios import ConversationScenario
 
 
 class Conversations:
@@ -22,31 +22,37 @@ class Conversations:
     """
 
     def __init__(
-        self, scenario: Conversation, prompts: Prompts, user: int, user_count: int, *, turn_overhead_tokens: float = 0.0
+        self,
+        scenario: ConversationScenario,
+        prompts: Prompts,
+        user: int,
+        user_count: int,
+        *,
+        turn_overhead_tokens: float = 0.0,
     ) -> None:
         self.scenario = scenario
         self.prompts = prompts
         self.user_count = user_count
         self.conversation_index = user
-        self.turn_index = user % scenario.turns
+        self.turn_index = user % len(scenario.turns_of(user))
         self.turn_overhead_tokens = turn_overhead_tokens
         self.answers: dict[int, str] = {}
 
     def current_request(self) -> Request:
         """The current turn's request; the same until `complete_turn` or `next_conversation` is called."""
-        prompt_tokens, output_tokens = self.scenario.turn_lengths(self.turn_index)
+        prompt_tokens, output_tokens = self.scenario.turn_lengths(self.turn_index, self.conversation_index)
         if self.prompts.kind == "completions":
             body = self.prompts.body(self.conversation_index, prompt_tokens, output_tokens)
         else:
             body = self.prompts.chat_body(self._messages(), output_tokens)
-        index = self.conversation_index * self.scenario.turns + self.turn_index
+        index = self.conversation_index * self.scenario.max_turns + self.turn_index
         return Request(index, prompt_tokens, output_tokens, body)
 
     def complete_turn(self, answer: str) -> None:
         """Move to the next turn, or to another conversation after the last turn."""
         self.answers[self.turn_index] = answer
         self.turn_index += 1
-        if self.turn_index == self.scenario.turns:
+        if self.turn_index == len(self.scenario.turns_of(self.conversation_index)):
             self.next_conversation()
 
     def next_conversation(self) -> None:
@@ -66,11 +72,12 @@ class Conversations:
 
     def _texts(self) -> Iterator[str]:
         """Yield user messages and fillers alternately, cut from one text."""
-        prompts, scenario = self.prompts, self.scenario
-        first = prompts.word_count(scenario.prompt_tokens, prompts.overhead_tokens)
-        later = prompts.word_count(scenario.prompt_tokens, self.turn_overhead_tokens)
-        filler = prompts.word_count(scenario.output_tokens, 0.0)
-        sizes = [first, *(filler, later) * self.turn_index]
+        prompts, sizes = self.prompts, []
+        for number, turn in enumerate(self.scenario.turns_of(self.conversation_index)[: self.turn_index + 1]):
+            new_tokens, output_tokens = turn
+            overhead = self.turn_overhead_tokens if number else prompts.overhead_tokens
+            sizes += [prompts.word_count(new_tokens, overhead), prompts.word_count(output_tokens, 0.0)]
+        sizes.pop()
         width = prompts.alphabet.piece_bytes
         text = prompts.text(self.conversation_index, sum(sizes)).decode()
         begin = 0

@@ -93,9 +93,9 @@ def word_alphabet(seed: str, words: tuple[str, ...] = ()) -> Alphabet:
 class Prompts:
     """Builds the request bodies of one phase of one load point, by request index.
 
-    `salt` separates the prompts and shared prefix of this load point, launch and run from all others,
-    `phase` those of warm-up and window. For chat, the server adds `overhead_tokens` per prompt and
-    makes `tokens_per_word`; `words`, all of one length, replace the default ones.
+    `salt` separates the prompts, shared prefix and shared blocks of this load point, launch and run from all
+    others, `phase` the prompts and blocks of warm-up and window. For chat, the server adds `overhead_tokens`
+    per prompt and makes `tokens_per_word`; `words`, all of one length, replace the default ones.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Prompts:
         salt: str,
         phase: str,
         prefix_tokens: int = 0,
+        block_tokens: int = 0,
         seed: int = 0,
         overhead_tokens: float = 0.0,
         tokens_per_word: float = 1.0,
@@ -118,6 +119,8 @@ class Prompts:
         self.tokens_per_word = tokens_per_word if is_chat else 1.0
         self.alphabet = word_alphabet(str(seed), words) if is_chat else token_alphabet(vocab_size, str(seed))
         self.first_number = _hash_number(f"{salt}\n{phase}")
+        self.block_salt = f"{salt}\n{phase}\nblock"
+        self.block_tokens = block_tokens
         prefix_number = _hash_number(f"{salt}\nprefix")
         self.prefix_pieces = self._piece_count(prefix_tokens)
         self.shared_prefix = self._numbered_text(prefix_number, prefix_number, self.prefix_pieces)
@@ -129,10 +132,15 @@ class Prompts:
             self.body_start = b'{"model":' + self.model_json + b',"prompt":['
             self.prompt_end = b"]"
 
-    def body(self, index: int, prompt_tokens: int, output_tokens: int) -> bytes:
-        """The JSON body of request `index`; `prompt_tokens` includes the shared prefix."""
+    def body(self, index: int, prompt_tokens: int, output_tokens: int, block_ids: Sequence[int] = ()) -> bytes:
+        """The JSON body of request `index`; `prompt_tokens` includes the shared prefix and the blocks of `block_ids`.
+
+        Equal ids stand for equal blocks of `block_tokens`, of which the last may be cut short.
+        """
         own_pieces = max(1, self._piece_count(prompt_tokens) - self.prefix_pieces)
-        text = self.shared_prefix + self.text(index, own_pieces)
+        text = self.shared_prefix + (
+            self._text_of_blocks(index, own_pieces, block_ids) if block_ids else self.text(index, own_pieces)
+        )
         return b"".join((self.body_start, memoryview(text)[:-1], self.prompt_end, _body_end(output_tokens)))
 
     def chat_body(self, messages: Sequence[str], output_tokens: int) -> bytes:
@@ -146,6 +154,19 @@ class Prompts:
         """`piece_count` tokens or words of text `index`; a shorter text is a prefix of a longer one, past the nonce."""
         number = self.first_number + index
         return self._numbered_text(number, number * 7919, piece_count)
+
+    def _text_of_blocks(self, index: int, piece_count: int, block_ids: Sequence[int]) -> bytes:
+        """`piece_count` pieces: the blocks as far as there is room for them, then pieces of text `index`."""
+        block_pieces = max(1, round(self.block_tokens / self.tokens_per_word))
+        texts, remaining = [], piece_count
+        for block_id in block_ids:
+            if not remaining:
+                break
+            count = min(block_pieces, remaining)
+            number = _hash_number(f"{self.block_salt} {block_id}")
+            texts.append(self._numbered_text(number, number, count))
+            remaining -= count
+        return b"".join((*texts, self.text(index, remaining)))
 
     def _numbered_text(self, number: int, start: int, piece_count: int) -> bytes:
         """`piece_count` pieces: the digits of `number`, then the pool from `start` on."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from random import Random
 from typing import Protocol
 
@@ -106,8 +109,27 @@ class UniformLengths:
         return "U({},{})/({},{})".format(*self.prompt_range, *self.output_range)
 
 
+class ConversationScenario(ABC):
+    """A scenario of conversations: each turn's prompt is all earlier turns with their answers, then more tokens."""
+
+    @property
+    @abstractmethod
+    def max_turns(self) -> int:
+        """The turns of the longest conversation."""
+
+    @abstractmethod
+    def turns_of(self, conversation_index: int) -> Sequence[traces.Turn]:
+        """(new prompt tokens, output tokens) of each turn of a conversation."""
+
+    def turn_lengths(self, turn_index: int, conversation_index: int = 0) -> tuple[int, int]:
+        """(prompt tokens, output tokens) of turn `turn_index`, counted from 0."""
+        turns = self.turns_of(conversation_index)
+        new_tokens, output_tokens = turns[turn_index]
+        return sum(map(sum, turns[:turn_index])) + new_tokens, output_tokens
+
+
 @dataclass(frozen=True)
-class Conversation:
+class Conversation(ConversationScenario):
     """`C(turns,in,out)`: each turn's prompt is all earlier turns with their answers, then `prompt_tokens` more."""
 
     turns: int
@@ -115,9 +137,12 @@ class Conversation:
     output_tokens: int
     prefix_tokens: int = 0
 
-    def turn_lengths(self, turn_index: int) -> tuple[int, int]:
-        """(prompt tokens, output tokens) of turn `turn_index`, counted from 0."""
-        return (turn_index + 1) * self.prompt_tokens + turn_index * self.output_tokens, self.output_tokens
+    @property
+    def max_turns(self) -> int:
+        return self.turns
+
+    def turns_of(self, conversation_index: int) -> Sequence[traces.Turn]:
+        return ((self.prompt_tokens, self.output_tokens),) * self.turns
 
     @property
     def mean_lengths(self) -> tuple[float, float]:
@@ -134,7 +159,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class TraceReplay(traces.RecordedTrace):
-    """`file:PATH`: lengths of the rows of a recorded trace."""
+    """`file:PATH`: lengths of the rows of a recorded trace, and the blocks that their prompts share."""
 
     prefix_tokens: int = 0
 
@@ -150,6 +175,18 @@ class TraceReplay(traces.RecordedTrace):
 
     def __str__(self) -> str:
         return f"file:{self.path}"
+
+
+@dataclass(frozen=True)
+class ConversationReplay(TraceReplay, ConversationScenario):
+    """`file:PATH` of conversations, one after the other and then again from the first."""
+
+    @cached_property
+    def max_turns(self) -> int:
+        return max(map(len, self.conversations))
+
+    def turns_of(self, conversation_index: int) -> Sequence[traces.Turn]:
+        return self.conversations[conversation_index % len(self.conversations)]
 
 
 def parse(text: str) -> Scenario:
@@ -228,4 +265,5 @@ def _syntax_error(text: str) -> ConfigError:
 
 def _trace_replay(path: str) -> TraceReplay:
     trace = traces.read_trace(path)
-    return TraceReplay(trace.path, trace.request_lengths, trace.timestamps)
+    replay = ConversationReplay if trace.conversations else TraceReplay
+    return replay(**{field.name: getattr(trace, field.name) for field in fields(trace)})

@@ -51,6 +51,37 @@ def test_a_trace_is_replayed_as_recorded_and_says_how_much_of_it(autotune, sim, 
     assert part["arrival"] == "trace"
 
 
+def test_a_trace_of_milliseconds_is_said_to_be_one_before_and_after_the_load(autotune, sim, tmp_path):
+    rows = ({"timestamp": 50 * n, "input_length": 20, "output_length": 3, "hash_ids": [n]} for n in range(21))
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    load = ("--scenario", "file:t.jsonl", "--warmup", "0", "--duration", "5", "--trace-scale", "2")
+    ended = autotune("bench", sim, *load, columns="200")
+    found = (
+        "t.jsonl: Mooncake JSON lines, 21 requests in 1 s (timestamps in ms); prefixes shared in blocks of 512 tokens"
+    )
+    assert found in ended.err
+    assert f"{found}." in " ".join(ended.out.split())
+    assert "file:t.jsonl @ 40/s: the trace ended with its 21 requests." in ended.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--time-unit", "min"), "--time-unit 'min' is not a unit. Use s, ms, us, ns."),
+        (("--trace-scale", "2"), "trace_scale makes a trace faster that is replayed at its own rate"),
+    ],
+)
+def test_a_unit_that_is_none_and_a_scale_without_a_trace_are_refused(autotune, sim, options, message):
+    ended = autotune("bench", sim, *options, columns="200")
+    assert (ended.code, message in " ".join(ended.err.split())) == (2, True), ended.err
+
+
+def test_a_window_in_which_no_request_was_due_is_said_to_have_had_none(autotune, sim):
+    load = ("--rate", "0.01", "--arrival", "constant", "--warmup", "0.2", "--duration", "0.2")
+    ended = autotune("bench", sim, "--scenario", "D(32,4)", *load)
+    assert (ended.code, "No request was sent in a window." in ended.err) == (3, True)
+
+
 def test_an_engine_with_few_token_ids_gets_no_others(autotune, tiny_url):
     ended = autotune("bench", tiny_url, *QUICK, "--concurrency", "2", "--json")
     shown = autotune("bench", tiny_url, *QUICK, "--concurrency", "2")

@@ -494,6 +494,64 @@ def test_warm_up_and_window_of_an_open_loop_are_one_schedule(serve: Serve, drive
     assert scheduled[0] == pytest.approx(0.005, abs=1e-6)
 
 
+# the end of a window, whose next arrival is further away than the test may take
+
+
+@pytest.mark.parametrize(
+    ("load", "requests_due"),
+    [
+        ({"arrival": "constant"}, 1),
+        ({"arrival": "constant", "warmup": 0.1}, 0),
+        ({"arrival": "constant", "max_requests": 10}, 1),
+        ({"arrival": "ramp:1-2"}, 0),
+    ],
+    ids=["constant", "none in the window", "with a request limit", "ramp"],
+)
+def test_a_window_ends_when_its_time_is_up_however_far_the_next_arrival_is(
+    serve: Serve, drive_on_either: Drive, load: dict[str, Any], requests_due: int
+):
+    driven = drive_on_either(serve().url, rate=0.001, duration=0.2, request_timeout=0.5, **load)
+    start, end = driven.outcome.window
+    assert end - start == pytest.approx(0.2, abs=1e-9)
+    assert driven.outcome.ended_early is None
+    assert driven.errors == ({None: requests_due} if requests_due else {})
+
+
+def test_a_window_ends_in_the_gap_of_a_trace(serve: Serve, drive: Drive, tmp_path: Path):
+    trace = tmp_path / "trace.jsonl"
+    times = [0.0, 0.05, 2000.0]
+    trace.write_text("\n".join(f'{{"timestamp": {time}, "input_length": 9, "output_length": 2}}' for time in times))
+    driven = drive(
+        serve().url, f"file:{trace}", rate=0.001, arrival="trace", duration=0.2, max_requests=3, request_timeout=0.5
+    )
+    assert driven.errors == {None: 2}
+    assert driven.outcome.ended_early is None
+
+
+def test_a_window_waits_for_its_own_requests_and_not_for_the_next_arrival(serve: Serve, drive: Drive):
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await complete(request, writer, gap=0.1)
+
+    driven = drive(serve(behave).url, "D(5,4)", rate=0.001, arrival="constant", duration=0.2)
+    assert driven.errors == {None: 1}
+    assert driven.started[0].finished > driven.outcome.window[1]
+    assert driven.outcome.ended_early is None
+
+
+def test_a_window_ends_while_all_users_of_a_closed_loop_are_busy_with_requests_of_the_warm_up(
+    serve: Serve, drive_on_either: Drive
+):
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunked(token()))
+        await asyncio.Event().wait()
+
+    driven = drive_on_either(serve(behave).url, concurrency=2, warmup=0.1, duration=0.2, request_timeout=30.0)
+    start, end = driven.outcome.window
+    assert end - start == pytest.approx(0.2, abs=1e-9)
+    # what they had answered by then counts towards throughput
+    assert [(record.error, len(record.chunk_times)) for record in driven.records] == [("cut-off", 1)] * 2
+
+
 # chat
 
 

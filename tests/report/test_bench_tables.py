@@ -113,6 +113,17 @@ def test_a_replayed_trace_says_how_much_of_it_the_window_covered(tested):
     assert not any(note.startswith("file:t @ 3/s: ") for note in notes)
 
 
+def test_a_server_that_delays_small_writes_is_noted_with_each_load_point(tested):
+    sentence = (
+        "The server delays small writes (Nagle): clients without TCP_QUICKACK see about 41 ms more to the first token."
+    )
+    delaying, other = tested(write_delay=0.0412), tested()
+    assert sentence in verdict_table(delaying).notes
+    assert [point["notes"] for point in bench_record(delaying)["load_points"]] == [[sentence]] * 2
+    assert bench_record(delaying)["write_delay"] == 0.0412
+    assert [point["notes"] for point in bench_record(other)["load_points"]] == [[]] * 2
+
+
 def test_the_checks_stand_beside_each_other_with_what_failed_marked(tested):
     bench = tested()
     broken = replace(bench.load_points[1].result, validity=(Check("loop-lag-p99", 0.5, "<= 0.01 s", ok=False),))

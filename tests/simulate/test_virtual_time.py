@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from autotuner.simulate.settings import parse_settings
 from autotuner.simulate.started_engine import start_engine
 from autotuner.simulate.virtual_time import TURNAROUND_SECONDS, EngineDiedError, VirtualServer
 from autotuner.workload import arrivals, scenarios
-from autotuner.workload.requests import draw_lengths
+from autotuner.workload.requests import draw_shapes
 
 SLO = Slo()
 
@@ -55,8 +57,8 @@ def test_lengths_and_arrivals_are_those_the_load_generator_draws():
     load_step = step("U(50,400)/(5,60)", rate=20.0, seed=3)
     observation = server().drive(load_step)
     sent = sorted(window(observation), key=lambda record: record.index)
-    drawn = draw_lengths(scenarios.parse("U(50,400)/(5,60)"), seed=3, phase="window")
-    assert [(record.requested_prompt, record.requested_output) for record in sent] == [next(drawn) for _ in sent]
+    drawn = draw_shapes(scenarios.parse("U(50,400)/(5,60)"), seed=3, phase="window")
+    assert [(record.requested_prompt, record.requested_output) for record in sent] == [next(drawn)[:2] for _ in sent]
     due = [
         offset
         for offset, _ in zip(arrivals.offsets(load_step.load_point, load_step.workload), range(400), strict=False)
@@ -198,3 +200,79 @@ def test_a_bound_on_requests_in_flight_holds_the_others_back():
     assert max(in_flight(bounded, start + (end - start) * part / 200) for part in range(200)) == 2
     late = [record for record in window(bounded) if record.sent > record.scheduled]
     assert bounded.held_back_requests == len(late) > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "requests_due"),
+    [
+        ({"rate": 0.001, "arrival": "constant"}, 1),
+        ({"rate": 0.001, "arrival": "constant", "warmup": 2.0}, 0),
+        ({"rate": 0.001, "arrival": "constant", "max_requests": 10}, 1),
+        ({"rate": 0.001, "arrival": "ramp:1-2"}, 0),
+        ({"rate": 0.001, "arrival": "constant", "stop_rule": lambda records: None, "max_duration": 6.0}, 1),
+    ],
+)
+def test_a_window_ends_when_its_time_is_up_however_far_the_next_arrival_is(options, requests_due):
+    engine = server()
+    phases: list[str] = []
+    options = {"duration": 4.0, "warmup": 0.0, **options}
+    observation = engine.drive(step(**options), phases.append)
+    length = options.get("max_duration", 4.0)
+    assert observation.window == (options["warmup"], options["warmup"] + length)
+    assert engine.clock == options["warmup"] + length
+    assert len(window(observation)) == observation.due_requests == requests_due
+    assert phases == ["warming-up", "measuring"]
+
+
+def test_a_window_ends_in_the_gap_of_a_trace(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    rows = [f'{{"timestamp": {time}, "input_length": 100, "output_length": 20}}' for time in (0.0, 1.0, 2000.0)]
+    trace.write_text("\n".join(rows))
+    engine = server()
+    observation = engine.drive(step(f"file:{trace}", rate=0.001, arrival="trace", duration=4.0, warmup=0.0))
+    assert engine.clock == 4.0
+    assert len(window(observation)) == 2
+
+
+def test_a_window_ends_while_all_users_are_busy_with_requests_of_the_warm_up():
+    engine = server()
+    observation = engine.drive(step("D(100,20000)", concurrency=2, duration=4.0, warmup=1.0))
+    # the iteration that was under way at the end of the window ends it
+    assert 5.0 <= engine.clock < 5.1
+    assert [record.error for record in observation.records] == ["cut-off"] * 2
+
+
+def mooncake(folder: Path, *rows: tuple[float, int, list[int]]) -> str:
+    lines = ({"timestamp": t, "input_length": n, "output_length": 8, "hash_ids": ids} for t, n, ids in rows)
+    (folder / "mooncake.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return f"file:{folder / 'mooncake.jsonl'}"
+
+
+def test_rows_of_a_trace_hit_the_cache_on_the_blocks_that_they_share(tmp_path: Path):
+    rows = [(1000 * number, 1040, [0, 1, 2 + number]) for number in range(5)]
+    scenario = mooncake(tmp_path, *rows)
+    counters = server().drive(step(scenario, rate=1.0, arrival="trace", duration=9.0, warmup=0.0)).counters
+    # 1024 tokens from the second request on
+    assert counters["prefix_cache_hits"] == 4 * 1024
+    again = server().drive(step(scenario, concurrency=1, max_requests=10, warmup=0.0)).counters
+    assert again["prefix_cache_hits"] == 2 * 4 * 1024
+
+
+def test_a_block_of_a_trace_that_is_no_multiple_of_the_engines_is_hit_as_far_as_whole_blocks_go(tmp_path: Path):
+    scenario = mooncake(tmp_path, (0, 200, [0, 1, 2]), (1000, 201, [0, 1, 3]), (2000, 203, [0, 4, 3]))
+    counters = server().drive(step(scenario, rate=1.0, arrival="trace", duration=9.0, warmup=0.0)).counters
+    # of blocks of 68 tokens the second request shares two, the third one; the engine's have 16
+    assert counters["prefix_cache_hits"] == 136 // 16 * 16 + 68 // 16 * 16
+
+
+def test_recorded_conversations_have_their_own_lengths_and_history(tmp_path: Path):
+    turns = [("human", 400), ("gpt", 80), ("human", 40), ("gpt", 40)]
+    row = {"conversations": [{"from": role, "value": "x" * characters} for role, characters in turns]}
+    (tmp_path / "chats.json").write_text(json.dumps([row, {"conversations": row["conversations"][:2]}]))
+    load_step = step(f"file:{tmp_path / 'chats.json'}", concurrency=1, max_requests=6, warmup=0.0)
+    sent = window(server().drive(load_step))
+    assert [(record.requested_prompt, record.requested_output) for record in sent] == [
+        (100, 20),
+        (130, 10),
+        (100, 20),
+    ] * 2

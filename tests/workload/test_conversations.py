@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuner.workload import scenarios
 from autotuner.workload.conversations import Conversations
 from autotuner.workload.prompts import Prompts
-from autotuner.workload.scenarios import Conversation
+from autotuner.workload.scenarios import Conversation, ConversationScenario
 
 SCENARIO = Conversation(3, 20, 8)
 
 
 def make_conversations(
-    user: int = 0, users: int = 4, *, scenario: Conversation = SCENARIO, **options: Any
+    user: int = 0, users: int = 4, *, scenario: ConversationScenario = SCENARIO, **options: Any
 ) -> Conversations:
     turn_overhead = options.pop("turn_overhead_tokens", 0.0)
     prompts = Prompts(
@@ -113,3 +115,49 @@ def test_a_turn_asks_for_a_fixed_length_and_usage(kind: str):
     body = json.loads(make_conversations(kind=kind).current_request().body)
     assert (body["max_tokens"], body["ignore_eos"], body["stream"]) == (8, True, True)
     assert body["stream_options"] == {"include_usage": True}
+
+
+def recorded(folder: Path, *conversations: list[tuple[int, int]]) -> ConversationScenario:
+    """A ShareGPT file whose conversations have turns of these (prompt, answer) tokens."""
+    rows = [
+        {
+            "conversations": [
+                {"from": role, "value": "x" * 4 * tokens}
+                for turn in turns
+                for role, tokens in zip(("human", "gpt"), turn, strict=True)
+            ]
+        }
+        for turns in conversations
+    ]
+    (folder / "chats.json").write_text(json.dumps(rows))
+    scenario = scenarios.parse(f"file:{folder / 'chats.json'}")
+    assert isinstance(scenario, ConversationScenario)
+    return scenario
+
+
+def test_recorded_conversations_are_played_in_turn_with_their_own_lengths(tmp_path: Path):
+    scenario = recorded(tmp_path, [(20, 8), (5, 3), (9, 2)], [(30, 4)])
+    bodies = played(make_conversations(0, 1, scenario=scenario), 8)
+    prompts = [body["prompt"] for body in bodies]
+    assert [(len(body["prompt"]), body["max_tokens"]) for body in bodies] == [
+        *[(20, 8), (33, 3), (45, 2), (30, 4)],
+        *[(20, 8), (33, 3), (45, 2), (30, 4)],
+    ]
+    assert prompts[1][:20] == prompts[0]
+    assert prompts[2][:33] == prompts[1]
+    # played again, a conversation has other words
+    assert prompts[4][0] != prompts[0][0]
+
+
+def test_users_of_recorded_conversations_begin_at_different_turns_of_different_ones(tmp_path: Path):
+    scenario = recorded(tmp_path, [(20, 8), (5, 3)], [(30, 4), (7, 1)], [(40, 4)])
+    firsts = [make_conversations(user, 3, scenario=scenario).current_request() for user in range(3)]
+    assert [request.prompt_tokens for request in firsts] == [20, 41, 40]
+    assert len({request.index for request in firsts}) == 3
+
+
+def test_a_recorded_chat_has_the_lengths_of_each_message(tmp_path: Path):
+    scenario = recorded(tmp_path, [(20, 8), (5, 3), (9, 2)])
+    third = played(make_conversations(kind="chat", scenario=scenario), 3)[2]
+    assert [len(content.split()) for _, content in messages(third)] == [20, 8, 5, 3, 9]
+    assert third["max_tokens"] == 2

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-from itertools import combinations
+from itertools import combinations, islice
 from math import ceil, log
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from autotuner.workload import scenarios
 from autotuner.workload.prompts import Prompts, ordinary_token_ids
-from autotuner.workload.requests import RequestStream
+from autotuner.workload.requests import RequestStream, draw_shapes
 
 
 def prompts(**changes: Any) -> Prompts:
@@ -169,3 +170,73 @@ def test_requests_are_numbered_and_their_bodies_have_the_drawn_lengths():
         assert request.index == number
         assert len(body["prompt"]) == request.prompt_tokens
         assert body["max_tokens"] == request.output_tokens
+
+
+def ids_with_blocks(index: int, tokens: int, *block_ids: int, **changes: Any) -> list[int]:
+    body = prompts(**{"block_tokens": 8, **changes}).body(index, tokens, 5, block_ids)
+    token_ids: list[int] = json.loads(body)["prompt"]
+    return token_ids
+
+
+def test_prompts_share_the_tokens_of_their_equal_leading_blocks_and_no_others():
+    first, second, third = (ids_with_blocks(n, 24, *blocks) for n, blocks in enumerate([(1, 2, 3), (1, 2, 4), (5, 2)]))
+    assert [len(token_ids) for token_ids in (first, second, third)] == [24] * 3
+    assert first[:16] == second[:16]
+    assert first[16] != second[16]
+    # an equal block after another one is the same tokens, which a prefix cache cannot use
+    assert (first[:8] != third[:8], first[8:16] == third[8:16]) == (True, True)
+    assert len(set(map(tuple, (first[16:], second[16:], third[16:])))) == 3
+
+
+def test_the_last_block_is_cut_short_blocks_without_room_are_left_out_and_the_rest_is_unique():
+    assert ids_with_blocks(0, 20, 1, 2, 3) == ids_with_blocks(1, 24, 1, 2, 3)[:20]
+    assert ids_with_blocks(0, 10, 1, 2, 3) == ids_with_blocks(1, 10, 1, 2, 4)
+    alike = ids_with_blocks(0, 20, 1), ids_with_blocks(1, 20, 1)
+    assert alike[0][:8] == alike[1][:8]
+    assert alike[0][8] != alike[1][8]
+
+
+@pytest.mark.parametrize("changes", [{"salt": "other"}, {"phase": "warm-up"}])
+def test_another_load_point_or_phase_has_other_blocks(changes: dict[str, str]):
+    assert ids_with_blocks(0, 16, 1, 2)[0] != ids_with_blocks(0, 16, 1, 2, **changes)[0]
+
+
+def test_chat_prompts_share_the_words_of_their_equal_blocks():
+    builder = prompts(kind="chat", block_tokens=8, overhead_tokens=4.0, tokens_per_word=2.0)
+    first, second = (
+        json.loads(builder.body(n, 24, 5, ids))["messages"][0]["content"].split()
+        for n, ids in enumerate([(1, 2), (1, 3)])
+    )
+    assert len(first) == len(second) == 10
+    assert first[:4] == second[:4]
+    assert first[4] != second[4]
+
+
+def trace_of_blocks(folder: Path) -> scenarios.Scenario:
+    rows = [(0, 40, [7, 8]), (1, 33, [7, 9]), (2, 20, [])]
+    lines = ({"timestamp": t, "input_length": n, "output_length": 5, "hash_ids": blocks} for t, n, blocks in rows)
+    (folder / "trace.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return scenarios.parse(f"file:{folder / 'trace.jsonl'}")
+
+
+def test_rows_that_share_blocks_come_in_order_and_a_repetition_shares_none_with_those_before(tmp_path: Path):
+    scenario = trace_of_blocks(tmp_path)
+    replayed = draw_shapes(scenario, seed=0, phase="window", arrival="trace")
+    assert list(replayed) == [(40, 5, (7, 8)), (33, 5, (7, 9)), (20, 5, ())]
+    shapes = [*islice(draw_shapes(scenario, seed=0, phase="window"), 6)]
+    assert [shape[:2] for shape in shapes] == [(40, 5), (33, 5), (20, 5)] * 2
+    assert [shape.block_ids for shape in shapes] == [(7, 8), (7, 9), (), (17, 18), (17, 19), ()]
+
+
+def test_several_workers_share_the_blocks_of_one_trace(tmp_path: Path):
+    scenario = trace_of_blocks(tmp_path)
+    streams = [
+        RequestStream(
+            scenario, prompts(block_tokens=32), seed=0, phase="window", arrival="trace", worker_index=n, worker_count=2
+        )
+        for n in range(2)
+    ]
+    first, second = (json.loads(next(stream).body)["prompt"] for stream in streams)
+    assert (len(first), len(second)) == (40, 33)
+    assert first[:32] == second[:32]
+    assert first[32] != second[32]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotuner.core import Capacity, LoadPointResult, Source, Verdict
+from autotuner.core import Capacity, LoadPoint, LoadPointResult, Source, Verdict
 from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.experiment import Experiment, Slo
 from autotuner.scoring.reasons import verdict_reason
+from autotuner.traces import TraceDescription
+from autotuner.workload.arrivals import TRACE
 
 CUT_SHORT_REASON = "the window was cut short"
 """`ended_early` of an interrupted load point: its partial window supports no verdict."""
@@ -40,7 +42,9 @@ class BenchResult:
     `experiment` holds the load, the SLO, and the model as the server names it. `started` is in Unix
     seconds. `stopped` says why not all planned load points were driven, or None; `path` is the output
     folder, or None; `capacities` are the results of capacity searches. `vocabulary` is the token id range
-    from which prompts were drawn, None if prompts were words.
+    from which prompts were drawn, None if prompts were words. `write_delay` is how many seconds later the
+    first token is for clients that acknowledge late, None where the server does not delay small writes.
+    `traces` says what was found in each trace file.
     """
 
     url: str
@@ -54,6 +58,8 @@ class BenchResult:
     path: Path | None = None
     capacities: tuple[Capacity, ...] = ()
     vocabulary: Vocabulary | None = None
+    write_delay: float | None = None
+    traces: tuple[TraceDescription, ...] = ()
 
     @property
     def model(self) -> str:
@@ -64,6 +70,28 @@ class BenchResult:
     def slo(self) -> Slo:
         """The SLO targets; an SLO without terms if there are none."""
         return self.experiment.slo
+
+    def notes(self, point: BenchLoadPoint) -> tuple[str, ...]:
+        """What to know of a load point beside its figures, one sentence each."""
+        notes = []
+        if self.write_delay is not None:
+            delay = f"about {self.write_delay * 1e3:.0f} ms more to the first token"
+            notes.append(f"The server delays small writes (Nagle): clients without TCP_QUICKACK see {delay}.")
+        load_point = point.result.load_point
+        for trace in self.traces:
+            if load_point.scenario == f"file:{trace.path}":
+                notes.append(f"{trace}.")
+                if trace.seconds is not None and not self._is_replayed(load_point):
+                    kind = (
+                        f"with the arrival {self.experiment.benchmark.arrival}"
+                        if load_point.rate
+                        else "in a closed loop"
+                    )
+                    notes.append(f"The times of {trace.path} are not used {kind}.")
+        return tuple(notes)
+
+    def _is_replayed(self, load_point: LoadPoint) -> bool:
+        return load_point.rate is not None and self.experiment.benchmark.arrival == TRACE
 
     @property
     def meets_slo(self) -> bool:

@@ -174,7 +174,7 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
         for point in bench.load_points
         if (terms := near_terms(point.result, bench.slo))
     ]
-    notes += _replay_notes(bench)
+    notes += [*dict.fromkeys(note for point in bench.load_points for note in bench.notes(point)), *_replay_notes(bench)]
     if bench.vocabulary is not None and bench.vocabulary.origin == "server":
         notes.append(f"Prompts use token ids below {bench.vocabulary.size:,}, which this server accepts.")
     return tuple(note for note in notes if note)
