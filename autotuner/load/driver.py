@@ -26,15 +26,13 @@ from autotuner.load.overhead import OverheadMeter
 from autotuner.load.response import extract_body
 from autotuner.load.spool import Spool
 from autotuner.load.stream import decode
+from autotuner.workload.client_policy import ClientPolicy, complete_until
 from autotuner.workload.conversations import Conversations
 from autotuner.workload.requests import Request
 
 _PREBUILT_BYTES = 8 << 20
 """Memory bound of each buffer of prebuilt requests."""
 _FLUSH_INTERVAL_SECONDS = 0.1
-_MIN_GIVE_UP_FAILURES = 5
-_IN_FLIGHT_GRACE_SECONDS, _MIN_FAILING_SECONDS = 1.0, 2.0
-_UNREACHABLE_ERRORS = frozenset({"connection-refused", "dns", "tls", "reset", "timeout", "unreachable"})
 
 
 @dataclass(frozen=True)
@@ -87,12 +85,9 @@ class RequestBuffer:
 
 
 class LoadPointRun:
-    """State of one load point: its clock, request counts and open exchanges.
+    """State of one load point: its clock, open exchanges and spool, by the rules of a ClientPolicy.
 
-    The window begins at `window_start`, after the warm-up, and ends at `window_end`, or with the last
-    of `max_requests` if those were issued earlier, however late the next request is due. Until the last
-    request of the window has ended, further requests keep the load up without being counted: under a
-    lower load the last ones would be faster. `halt` ends it at once.
+    `halt` ends it at once.
     """
 
     def __init__(
@@ -110,14 +105,10 @@ class LoadPointRun:
         self.spool = spool
         self.on_phase = on_phase
         self.request_head = request_head(job.endpoint, job.workload.endpoint)
-        self.max_requests = math.inf if job.max_requests is None else job.max_requests
-        self.give_up_failures = max(_MIN_GIVE_UP_FAILURES, len(job.closed_loop_users))
-        self.issued_count = 0
-        self.unfinished_count = 0
-        self.consecutive_failures = 0
-        self.failing_since = 0.0
-        self.any_success = False
-        self.last_finish = 0.0
+        max_requests = math.inf if job.max_requests is None else job.max_requests
+        self.policy = ClientPolicy(
+            job.workload, job.workload.window_limit, max_requests, users=len(job.closed_loop_users)
+        )
         self.stop_reason: str | None = None
         self.halted = False
         self.held_back_count = 0
@@ -125,39 +116,32 @@ class LoadPointRun:
         self.open_exchanges: set[Exchange] = set()
         self.done_event = asyncio.Event()
         self.overhead = OverheadMeter()
-        self.start = self.window_start = self.window_end = math.inf
+        self.window = (math.inf, math.inf)
 
     def begin(self, start: float) -> None:
         """Start the clock; `start`, the beginning of the warm-up, is a moment ago."""
-        workload = self.job.workload
-        self.start = start
-        self.window_start = self.start + workload.warmup
-        self.window_end = self.window_start + workload.window_limit
+        self.policy.begin(start)
         self.on_phase("warming-up")
-        if workload.warmup:
-            asyncio.get_running_loop().call_later(max(0.0, self.window_start - monotonic()), self._start_measuring)
+        if self.job.workload.warmup:
+            pause = max(0.0, self.policy.window_start - monotonic())
+            asyncio.get_running_loop().call_later(pause, self._start_measuring)
         else:
             self._start_measuring()
         self._flush_periodically()
 
     def issue(self, due: float, conversations: Conversations | None = None) -> Exchange | None:
         """Open an exchange for the request due at `due`, from `conversations` if given; None after the last."""
-        if self.stop_reason or self.halted or (self._window_is_full(due) and not self.unfinished_count):
+        index = self.policy.issued_count
+        counted = None if self.stop_reason or self.halted else self.policy.issue(due)
+        if counted is None:
             return None
-        counted = due >= self.window_start and not self._window_is_full(due)
         buffer = self.window_requests if counted else self.warmup_requests
         request = conversations.current_request() if conversations else buffer.take()
         exchange = Exchange(request, due, warmup=not counted)
         if counted:
-            exchange.index = self.job.worker_index + self.job.worker_count * self.issued_count
-            self.issued_count += 1
-            self.unfinished_count += 1
+            exchange.index = self.job.worker_index + self.job.worker_count * index
         self.open_exchanges.add(exchange)
         return exchange
-
-    def _window_is_full(self, due: float) -> bool:
-        """Whether all requests of the window have been issued."""
-        return due >= self.window_end or self.issued_count >= self.max_requests
 
     def payload(self, request: Request) -> bytes:
         """Return the bytes of one HTTP request."""
@@ -169,31 +153,26 @@ class LoadPointRun:
             return False
         self.open_exchanges.discard(exchange)
         error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
-        if error is None and not self.any_success:
+        if error is None and not self.policy.any_success:
             # decoding, which finds a broken stream, is left to the transcriber once one response was good
             response = decode(*extract_body(exchange.times, exchange.pieces))
             error, exchange.error_message = response.error, response.error_message
-        if error or not exchange.warmup or exchange.finished > self.window_start:
+        if error or not exchange.warmup or exchange.finished > self.policy.window_start:
             self.spool.add(exchange)
+        self.policy.finish(error, exchange.finished, counted=not exchange.warmup)
         if not exchange.warmup:
-            self.last_finish = max(self.last_finish, exchange.finished)
-            self.unfinished_count -= 1
             self.end_if_complete(monotonic())
         if error is None:
-            self.any_success = True
-            self.consecutive_failures = 0
             return True
-        if not self.consecutive_failures:
-            self.failing_since = exchange.finished
-        self.consecutive_failures += 1
-        if self._should_give_up(error):
+        in_flight = (other.sent for other in self.open_exchanges if other.in_flight)
+        if self.policy.gives_up(error, monotonic(), in_flight):
             words = mask_secrets(_error_text(exchange), self.job.endpoint.headers)
-            self.give_up(f"The last {self.consecutive_failures} requests failed: {error}. {words}".rstrip())
+            self.give_up(f"{self.policy.give_up_reason(error)} {words}".rstrip())
         return False
 
     def end_if_complete(self, now: float) -> None:
         """End if all requests of the window have been issued and have ended."""
-        if not self.unfinished_count and self._window_is_full(now):
+        if self.policy.is_complete(now):
             self.done_event.set()
 
     def halt(self) -> None:
@@ -214,17 +193,11 @@ class LoadPointRun:
         """
         self.closed = True
         self.overhead.stop()
-        end, now = self.window_end, monotonic()
-        if self.stop_reason is not None or self.halted:
-            end = min(end, now)
-            if now < self.window_start:
-                self.window_start = self.start
-        elif self.issued_count >= self.max_requests:
-            end = min(end, self.last_finish)
-        self.window_end = max(end, self.window_start)
+        now = monotonic()
+        self.window = self.policy.window(now, ended_early=self.halted, gave_up=self.stop_reason is not None)
         if self.stop_reason is None:
             for exchange in self.open_exchanges:
-                if exchange.warmup and exchange.sent < self.window_end:
+                if exchange.warmup and exchange.sent < self.window[1]:
                     exchange.finished, exchange.error = now, CUT_OFF_ERROR
                     self.spool.add(exchange)
 
@@ -232,8 +205,8 @@ class LoadPointRun:
         """Summarise a closed run."""
         running_due = [exchange.scheduled for exchange in self.open_exchanges if not exchange.warmup]
         return DriveOutcome(
-            window=(self.window_start, self.window_end),
-            complete_until=min([self.window_end, *(math.nextafter(due, 0.0) for due in running_due)]),
+            window=self.window,
+            complete_until=complete_until(self.window[1], running_due),
             loop_lag_p99=self.overhead.lag_p99,
             cut_off=len(running_due),
             ended_early=self.stop_reason,
@@ -252,16 +225,6 @@ class LoadPointRun:
     def _start_measuring(self) -> None:
         self.on_phase("measuring")
         self.overhead.start()
-
-    def _should_give_up(self, error: str) -> bool:
-        """Whether only failures come back, and no request in flight is old enough to still succeed."""
-        if self.consecutive_failures < self.give_up_failures or (self.any_success and error not in _UNREACHABLE_ERRORS):
-            return False
-        now = monotonic()
-        ages = [now - exchange.sent for exchange in self.open_exchanges if exchange.in_flight]
-        if error == "timeout" or not ages:
-            return True
-        return max(ages) < _IN_FLIGHT_GRACE_SECONDS and now - self.failing_since > _MIN_FAILING_SECONDS
 
 
 def _error_text(exchange: Exchange) -> str:

@@ -12,11 +12,10 @@ from autotuner.load.connection import STALE_CONNECTION, Connection, Dialer, Dial
 from autotuner.load.driver import LoadPointRun
 from autotuner.load.response import extract_body
 from autotuner.load.stream import chat_text
+from autotuner.workload.client_policy import retry_pause, start_offset
 from autotuner.workload.conversations import Conversations
 
 _OPEN_BATCH_SIZE = 64
-_MIN_RETRY_PAUSE_SECONDS, _MAX_RETRY_PAUSE_SECONDS = 0.05, 1.0
-_MAX_RAMP_SECONDS = 2.0
 _MIN_SPARE_CONNECTIONS = 4
 _MAX_PREOPENED_CONNECTIONS = 512
 
@@ -72,8 +71,7 @@ class ConnectionPool:
 class ClosedLoop:
     """A fixed number of users, each with its own connection, one request in flight and, if given, conversations.
 
-    The users start spread over the first half of the warm-up, so that requests of equal length
-    do not stay in step.
+    The users start one after another, as `start_offset` says.
     """
 
     def __init__(
@@ -94,11 +92,10 @@ class ClosedLoop:
 
     def begin(self) -> None:
         """Start every user."""
-        ramp = min(self.run.job.workload.warmup / 2, _MAX_RAMP_SECONDS)
         loop = asyncio.get_running_loop()
-        concurrency = self.run.job.load_point.concurrency or 1
+        workload, concurrency = self.run.job.workload, self.run.job.load_point.concurrency or 1
         for user in self.users:
-            loop.call_later(ramp * user.number / concurrency, user.send_next)
+            loop.call_later(start_offset(user.number, concurrency, workload), user.send_next)
         self._end_with_window()
 
     def close(self) -> None:
@@ -108,8 +105,9 @@ class ClosedLoop:
     def _end_with_window(self) -> None:
         """End the run with its window, unless requests of the window are in flight: users may pause for longer."""
         now = monotonic()
-        if now < self.run.window_end:
-            asyncio.get_running_loop().call_later(self.run.window_end - now, self._end_with_window)
+        end = self.run.policy.remaining_window_end(now)
+        if end < math.inf:
+            asyncio.get_running_loop().call_later(end - now, self._end_with_window)
         else:
             self.run.end_if_complete(now)
 
@@ -174,7 +172,7 @@ class _ClosedLoopUser:
             self.consecutive_failures = 0
             self.send_next()
         else:
-            pause = min(_MAX_RETRY_PAUSE_SECONDS, _MIN_RETRY_PAUSE_SECONDS * 2 ** min(self.consecutive_failures, 10))
+            pause = retry_pause(self.consecutive_failures)
             self.consecutive_failures += 1
             asyncio.get_running_loop().call_later(pause, self.send_next)
 
@@ -245,11 +243,11 @@ class OpenLoop:
             self._check_done()
             return
         self.run.end_if_complete(now)
-        wake = min(self.next_due, self.run.window_end) if now < self.run.window_end else self.next_due
+        wake = min(self.next_due, self.run.policy.remaining_window_end(now))
         asyncio.get_running_loop().call_later(wake - now, self._tick)
 
     def _schedule_next(self) -> None:
-        self.next_due = self.run.start + next(self.offsets, math.inf)
+        self.next_due = self.run.policy.start + next(self.offsets, math.inf)
 
     def _dispatch(self) -> None:
         """Send waiting exchanges on idle connections, and open more connections where they run short."""

@@ -21,8 +21,8 @@ from autotuner.load.job import Job, request_head
 from autotuner.load.worker_count import choose_worker_count
 from autotuner.load.worker_process import WorkerProcess, start_worker
 from autotuner.workload import arrivals
+from autotuner.workload.client_policy import STOP_CHECK_SECONDS
 
-_STOP_RULE_INTERVAL_SECONDS = 0.25
 _SHUTDOWN_TIMEOUT_SECONDS = 30.0
 _START_DELAY_SECONDS = 0.05
 
@@ -121,7 +121,7 @@ class _Supervisor:
                     selector.register(worker, selectors.EVENT_READ, worker)
             while not self.all_ended and monotonic() < deadline:
                 may_stop = self.stop_rule is not None and self.stop_reason is None and self.phase == "measuring"
-                readable = selector.select(_STOP_RULE_INTERVAL_SECONDS if may_stop or timeout < math.inf else None)
+                readable = selector.select(STOP_CHECK_SECONDS if may_stop or timeout < math.inf else None)
                 for key, _ in readable:
                     for message in key.data.receive():
                         self._handle(key.data, message)

@@ -19,19 +19,18 @@ from autotuner.simulate.scheduler import ScheduledRequest
 from autotuner.simulate.settings import SimulationSettings
 from autotuner.simulate.started_engine import StartedEngine
 from autotuner.workload import arrivals, scenarios
+from autotuner.workload.client_policy import (
+    STOP_CHECK_SECONDS,
+    ClientPolicy,
+    complete_until,
+    retry_pause,
+    start_offset,
+)
 from autotuner.workload.requests import RequestShape, draw_shapes
 from autotuner.workload.scenarios import ConversationScenario, Scenario, TraceReplay
 
 TURNAROUND_SECONDS = 0.0002
 """Time from a response's last token until the next request of the same closed-loop user reaches the engine."""
-MAX_RAMP_SECONDS = 2.0
-"""Maximum time over which the users of a closed loop start, as in `load.loops`."""
-STOP_CHECK_SECONDS = 0.25
-"""Interval at which the stop rule is evaluated, as in `load.supervisor`."""
-MIN_RETRY_PAUSE_SECONDS, MAX_RETRY_PAUSE_SECONDS = 0.05, 1.0
-"""Bounds of a user's exponential backoff after failures, as in `load.loops`."""
-MIN_GIVE_UP_FAILURES = 5
-"""Minimum number of consecutive failures after which a load point is aborted."""
 
 ONE_TOKEN_CHUNKS = array("I", [1]) * 4096
 """Sliced for the chunk sizes of a record, because every simulated chunk carries one token."""
@@ -102,7 +101,7 @@ class _UserTurn:
 
 
 class _VirtualRun:
-    """One load point by the rules of `load.driver` and `load.loops`, on the scheduler's clock.
+    """One load point by the rules of a ClientPolicy, as the load generator drives it, on the scheduler's clock.
 
     Requests before and after the window keep up the load without counting; `is_warmup` marks them.
     """
@@ -127,23 +126,22 @@ class _VirtualRun:
         self.warmup_shapes = self._request_shapes(scenario, "warm-up")
         self.window_shapes = self._request_shapes(scenario, "window")
         self.start_time = server.clock
-        self.window_start = self.start_time + self.workload.warmup
-        self.max_requests = self.workload.max_requests or math.inf
         is_nonstationary = self.workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES)
         self.nonstationary_arrivals = self.load_point.rate is not None and is_nonstationary
         self.stop_rule = None if self.nonstationary_arrivals else load_step.stop_rule
-        self.window_end = self.window_start + (self.workload.window_limit if self.stop_rule else self.workload.duration)
+        window_seconds = self.workload.window_limit if self.stop_rule else self.workload.duration
+        max_requests, users = self.workload.max_requests or math.inf, self.load_point.concurrency or 0
+        self.policy = ClientPolicy(self.workload, window_seconds, max_requests, users)
+        self.policy.begin(self.start_time)
         self.max_in_flight = self.workload.max_in_flight if self.load_point.rate else None
         self.held_back_requests, self.slot_freed_time = 0, -math.inf
-        self.issued_count, self.other_count, self.unfinished_count = 0, 0, 0
+        self.uncounted_requests = 0
         self.send_schedule = SendSchedule(self.start_time, load_step)
         self.in_flight: dict[ScheduledRequest, _InFlightRequest] = {}
         self.records: list[RequestRecord] = []
         self.window_records: list[RequestRecord] = []
         self.user_failures: dict[int, int] = {}
-        self.consecutive_failures, self.any_success = 0, False
-        self.last_finish = 0.0
-        self.next_stop_check, self.checked_records = self.window_start, 0
+        self.next_stop_check, self.checked_records = self.policy.window_start, 0
         self.abort_reason: str | None = None
         self.stop_reason: str | None = None
 
@@ -158,13 +156,13 @@ class _VirtualRun:
         now, scheduler, is_measuring = self.start_time, self.scheduler, False
         while not (self.abort_reason or self.stop_reason):
             now = self._send_due(now)
-            if not is_measuring and now >= self.window_start:
+            if not is_measuring and now >= self.policy.window_start:
                 is_measuring = True
                 self.on_phase("measuring")
             is_drained = not self.in_flight and self._next_send_time == math.inf
-            if is_drained or (self._window_is_full(now) and not self.unfinished_count):
+            if is_drained or self.policy.is_complete(now):
                 break
-            until = min(self._next_send_time, self._next_timeout(), self._remaining_window_end(now))
+            until = min(self._next_send_time, self._next_timeout(), self.policy.remaining_window_end(now))
             now, finished = scheduler.run(now, until)
             was_full = len(self.in_flight) == self.max_in_flight
             for request in finished:
@@ -200,14 +198,6 @@ class _VirtualRun:
             nonstationary_arrivals=self.nonstationary_arrivals,
         )
 
-    def _window_is_full(self, due_time: float) -> bool:
-        """Whether a request due at `due_time` falls after the window's last one."""
-        return due_time >= self.window_end or self.issued_count >= self.max_requests
-
-    def _remaining_window_end(self, now: float) -> float:
-        """The end of the window; infinity once it has passed."""
-        return self.window_end if now < self.window_end else math.inf
-
     @property
     def _next_send_time(self) -> float:
         """When the next request can be sent; infinity if none is due or `max_in_flight` is reached."""
@@ -220,33 +210,30 @@ class _VirtualRun:
 
     def _window(self, now: float) -> tuple[float, float]:
         """Start and end of the measured window if the load point ends at `now`."""
-        start, end = self.window_start, self.window_end
-        if self.stop_reason:
-            # The window ends before the first unfinished request was due; later, fast ones are overrepresented.
-            due_times = (sent.due_time for sent in self.in_flight.values() if not sent.is_warmup)
-            end = min([end, now, *(math.nextafter(due_time, 0.0) for due_time in due_times)])
-        elif self.abort_reason:
-            end = min(end, now)
-            if now < start:
-                start = self.start_time
-        elif self.issued_count >= self.max_requests:
-            end = min(end, self.last_finish)
-        return start, max(start, end)
+        stopped, gave_up = self.stop_reason is not None, self.abort_reason is not None
+        start, end = self.policy.window(now, ended_early=stopped, gave_up=gave_up)
+        if stopped:
+            unfinished_due = (sent.due_time for sent in self.in_flight.values() if not sent.is_warmup)
+            end = max(start, complete_until(end, unfinished_due))
+        return start, end
 
     def _send_due(self, now: float) -> float:
         """Send the requests that are due; an idle engine first skips to the next due time or the window's end."""
         if self.scheduler.is_idle and self._next_send_time < math.inf:
-            now = max(now, min(self._next_send_time, self._remaining_window_end(now)))
+            now = max(now, min(self._next_send_time, self.policy.remaining_window_end(now)))
         while self._next_send_time <= now:
             due_time, user = self.send_schedule.pop()
-            if self._window_is_full(due_time) and not self.unfinished_count:
+            index = self.policy.issued_count
+            counted = self.policy.issue(due_time)
+            if counted is None:
                 self.send_schedule.stop()
             else:
-                self._issue_request(due_time, now, user)
+                self._issue_request(due_time, now, user, index if counted else None)
         return now
 
-    def _issue_request(self, due_time: float, now: float, user: int) -> None:
-        is_warmup = due_time < self.window_start or self._window_is_full(due_time)
+    def _issue_request(self, due_time: float, now: float, user: int, index: int | None) -> None:
+        """Send the request due at `due_time`: number `index` of the window, None for one that does not count."""
+        is_warmup = index is None
         was_held_back = due_time < self.slot_freed_time
         self.held_back_requests += was_held_back and not is_warmup
         sent_time = now if was_held_back else due_time
@@ -256,13 +243,9 @@ class _VirtualRun:
         else:
             shape = next(self.warmup_shapes if is_warmup else self.window_shapes)
         prompt_tokens, output_tokens, _ = shape
-        if is_warmup:
-            self.other_count += 1
-            index = -self.other_count
-        else:
-            index = self.issued_count
-            self.issued_count += 1
-            self.unfinished_count += 1
+        if index is None:
+            self.uncounted_requests += 1
+            index = -self.uncounted_requests
         sent = _InFlightRequest(index, sent_time, prompt_tokens, output_tokens, user, due_time)
         if prompt_tokens + output_tokens > self.server.started_engine.limits.max_model_len:
             self._fail(sent, sent_time + TURNAROUND_SECONDS, "http-400")
@@ -314,7 +297,7 @@ class _VirtualRun:
         if sent.malformed:
             self._fail(sent, now, "malformed", token_times[:1])
             return
-        self.any_success, self.consecutive_failures = True, 0
+        self.policy.finish(None, now, counted=not sent.is_warmup)
         self.user_failures.pop(sent.user, None)
         finish_reason = "length" if len(token_times) == sent.output_tokens else "stop"
         self._record(sent, now, token_times, finish_reason=finish_reason)
@@ -338,13 +321,11 @@ class _VirtualRun:
         self._record(sent, end_time, token_times or array("d"), error=error)
         if self.conversation:
             self._continue_conversation(sent.user, failed=True)
-        self.consecutive_failures += 1
+        self.policy.finish(error, end_time, counted=not sent.is_warmup)
         failures = self.user_failures[sent.user] = self.user_failures.get(sent.user, -1) + 1
-        pause = min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2 ** min(failures, 10))
-        self.send_schedule.resume(sent.user, end_time + pause)
-        give_up_failures = max(MIN_GIVE_UP_FAILURES, self.load_point.concurrency or 0)
-        if self.consecutive_failures >= give_up_failures and (not self.any_success or error == "timeout"):
-            self.abort_reason = f"The last {self.consecutive_failures} requests failed: {error}."
+        self.send_schedule.resume(sent.user, end_time + retry_pause(failures))
+        if self.policy.gives_up(error, end_time, (other.sent_time for other in self.in_flight.values())):
+            self.abort_reason = self.policy.give_up_reason(error)
 
     def _record(
         self,
@@ -355,7 +336,7 @@ class _VirtualRun:
         finish_reason: str | None = None,
         error: str | None = None,
     ) -> None:
-        if sent.is_warmup and error is None and end_time <= self.window_start:
+        if sent.is_warmup and error is None and end_time <= self.policy.window_start:
             return
         tokens = len(token_times)
         record = RequestRecord(
@@ -375,9 +356,7 @@ class _VirtualRun:
         )
         self.records.append(record)
         if not sent.is_warmup:
-            self.unfinished_count -= 1
             self.window_records.append(record)
-            self.last_finish = max(self.last_finish, end_time)
 
     def _next_timeout(self) -> float:
         oldest = next(iter(self.in_flight.values()), None)
@@ -412,9 +391,8 @@ class SendSchedule:
             self._arrivals = (start_time + offset for offset in arrivals.offsets(point, workload))
             heappush(self._due_users, (next(self._arrivals, math.inf), 0))
             return
-        ramp = min(workload.warmup / 2, MAX_RAMP_SECONDS)
         for user in range(point.concurrency):
-            heappush(self._due_users, (start_time + ramp * user / point.concurrency, user))
+            heappush(self._due_users, (start_time + start_offset(user, point.concurrency, workload), user))
 
     @property
     def next_due(self) -> float:
