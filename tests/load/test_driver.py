@@ -504,13 +504,15 @@ def test_warm_up_and_window_of_an_open_loop_are_one_schedule(serve: Serve, drive
         ({"arrival": "constant", "warmup": 0.1}, 0),
         ({"arrival": "constant", "max_requests": 10}, 1),
         ({"arrival": "ramp:1-2"}, 0),
+        # the longest window of a stop rule, which is asked only when requests end
+        ({"arrival": "constant", "duration": 0.1, "max_duration": 0.2}, 1),
     ],
-    ids=["constant", "none in the window", "with a request limit", "ramp"],
+    ids=["constant", "none in the window", "with a request limit", "ramp", "with a stop rule"],
 )
 def test_a_window_ends_when_its_time_is_up_however_far_the_next_arrival_is(
     serve: Serve, drive_on_either: Drive, load: dict[str, Any], requests_due: int
 ):
-    driven = drive_on_either(serve().url, rate=0.001, duration=0.2, request_timeout=0.5, **load)
+    driven = drive_on_either(serve().url, rate=0.001, **{"duration": 0.2, "request_timeout": 0.5, **load})
     start, end = driven.outcome.window
     assert end - start == pytest.approx(0.2, abs=1e-9)
     assert driven.outcome.ended_early is None
