@@ -19,11 +19,11 @@ from typing import Protocol
 
 from autotuner.core import CUT_OFF_ERROR
 from autotuner.endpoints.error_text import error_text
-from autotuner.endpoints.headers import mask_secrets
 from autotuner.load.connection import CONNECT_TIMEOUT_SECONDS, Exchange
+from autotuner.load.error_messages import readable_message
 from autotuner.load.job import Job, request_head
 from autotuner.load.overhead import OverheadMeter
-from autotuner.load.response import extract_body
+from autotuner.load.response import extract_body, is_success
 from autotuner.load.spool import Spool
 from autotuner.load.stream import decode
 from autotuner.workload.conversations import Conversations
@@ -168,10 +168,11 @@ class LoadPointRun:
         if self.closed:
             return False
         self.open_exchanges.discard(exchange)
-        error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
+        error = exchange.error or (None if is_success(exchange.status) else f"http-{exchange.status}")
         if error is None and not self.any_success:
             # decoding, which finds a broken stream, is left to the transcriber once one response was good
-            response = decode(*extract_body(exchange.times, exchange.pieces))
+            body = extract_body(exchange.times, exchange.pieces)
+            response = decode(*body, exchange.request.output_tokens)
             error, exchange.error_message = response.error, response.error_message
         if error or not exchange.warmup or exchange.finished > self.window_start:
             self.spool.add(exchange)
@@ -188,7 +189,7 @@ class LoadPointRun:
             self.failing_since = exchange.finished
         self.consecutive_failures += 1
         if self._should_give_up(error):
-            words = mask_secrets(_error_text(exchange), self.job.endpoint.headers)
+            words = readable_message(_error_text(exchange), self.job.endpoint.headers)
             self.give_up(f"The last {self.consecutive_failures} requests failed: {error}. {words}".rstrip())
         return False
 
