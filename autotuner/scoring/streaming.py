@@ -18,6 +18,8 @@ _TOGETHER_SECONDS = 0.001
 _MAX_EVENTS_TOGETHER = 8
 _MAX_EVENTS_AT_ONCE, _MAX_TOKENS_AT_ONCE = 4, 8
 """Of a whole response that arrives at one instant."""
+_MIN_EVENT_SECONDS = 0.00025
+"""No engine sends 4,000 events a second of one response; a proxy that kept them may write them one by one."""
 _MAX_WAITED_SHARE = 0.25
 _MIN_LATER_SHARE = 0.05
 _MAX_LAST_SHARE = 0.5
@@ -30,7 +32,7 @@ def clumped_share(records: Sequence[RequestRecord]) -> float | None:
 
 
 def _is_clumped(record: RequestRecord) -> bool:
-    """Whether the response arrived at once, or so many events with the first or last token that something held them.
+    """Whether the response arrived at once, or so many events with the first or last token that something kept them.
 
     Events that came with the first token count only if the engine must have taken a part of the TTFT for
     them, at the pace of the later ones, or if all later ones came in next to no time.
@@ -40,11 +42,13 @@ def _is_clumped(record: RequestRecord) -> bool:
     with_first = bisect_right(times, first_time + _TOGETHER_SECONDS)
     if with_first == events:
         return events > _MAX_EVENTS_AT_ONCE or sum(record.chunk_tokens) > _MAX_TOKENS_AT_ONCE
+    is_short = last_time - first_time < _MIN_LATER_SHARE * (last_time - record.sent)
+    if is_short and events > _MAX_EVENTS_AT_ONCE and last_time - first_time < _MIN_EVENT_SECONDS * (events - 1):
+        return True
     with_last = events - bisect_left(times, last_time - _TOGETHER_SECONDS)
     if with_last > _MAX_EVENTS_TOGETHER and with_last >= _MAX_LAST_SHARE * events:
         return True
     if with_first <= _MAX_EVENTS_TOGETHER:
         return False
     waited = (with_first - 1) * (last_time - first_time) / (events - with_first)
-    is_late = waited > _MAX_WAITED_SHARE * (first_time - record.sent)
-    return is_late or last_time - first_time < _MIN_LATER_SHARE * (last_time - record.sent)
+    return is_short or waited > _MAX_WAITED_SHARE * (first_time - record.sent)

@@ -68,6 +68,7 @@ def load_point(make, times, chunk_tokens=None, slo=None, **changes):
 BUFFERED = {
     "whole": whole(token_times(20)),
     "whole, in reads of one moment": [0.48 + 0.0001 * number for number in range(20)],
+    "whole, written one by one": [0.48 + 0.0002 * number for number in range(20)],
     "whole, over a network": [4.0 + 0.03 * (number // 70) for number in range(200)],
     "8 kB at a time": filled(43, token_times(64, 0.014, 0.0035)),
     "4 kB at a time": filled(22, token_times(100)),
@@ -99,6 +100,7 @@ GENUINE = {
     "one event, then four every 20 ms": ([FIRST + GAP * ((number + 3) // 4) for number in range(41)], None),
     "2,500 tokens/s": (token_times(100, gap=0.0004), None),
     "20 tokens of 2,500/s after a long prompt": (token_times(20, 5.0, 0.0004), None),
+    "20 tokens of 3,300/s after a long prompt": (token_times(20, 5.0, 0.0003), None),
     "2,500 tokens/s over a network": ([0.1 + 0.004 * (number // 10) for number in range(200)], None),
     "one token": ([0.5], None),
     "four tokens at once": ([0.5], [4]),
