@@ -135,8 +135,8 @@ def _believed_total(
     """The largest number of output tokens that a usage reports, if the response bears it out, and that usage.
 
     A server that stopped at the limit produced as many tokens as were requested, however they were streamed.
-    Otherwise every text took a token; and more tokens than were requested need events or text for them, of
-    which a token has about four characters.
+    Otherwise every text took a token; and more tokens than were requested need events for them or, from a server
+    that did not stop at a limit, text, of which a token has about four characters.
     """
     totals = [(total, usage) for usage in usages if (total := usage.output_tokens(text_events)) is not None]
     if not totals:
@@ -148,7 +148,8 @@ def _believed_total(
         return None, None
     if requested is not None and total > requested:
         hidden = usage.reasoning or usage.beyond_completion
-        if total > max(len(events), sum(event.visible_chars for event in events) // 2) + hidden:
+        likely_chars = 0 if reached_limit else sum(event.visible_chars for event in events)
+        if total > max(sum(not event.role_only for event in events), likely_chars // 2) + hidden:
             return None, None
     return total, usage
 

@@ -108,6 +108,28 @@ def test_without_a_usage_that_fits_the_events_are_counted(unbelievable: Any, is_
     assert answer.output_tokens is None
 
 
+@pytest.mark.parametrize("finish", ["length", "stop"])
+@pytest.mark.parametrize(
+    "count",
+    [lambda number: sum(map(len, WORDS[:number])), lambda number: 50 + number, lambda number: 7 * number],
+    ids=["characters", "with the prompt", "seven each"],
+)
+def test_a_count_of_something_else_is_not_believed(count: Callable[[int], int], finish: str):
+    words = [word[-4:] for word in WORDS]
+    check_exact(stream(words, lambda number: usage(50, count(number)), usage(50, count(20)), finish=finish), "events")
+
+
+@pytest.mark.parametrize("total", [22, 40, 70])
+def test_a_server_that_stopped_at_the_limit_made_no_more_tokens(total: int):
+    check_exact(stream(["fairly long words "] * TOKENS, final=usage(50, total)), "events")
+
+
+def test_a_server_that_ignores_the_limit_is_believed_if_its_text_bears_the_count_out():
+    answer = stream(["two words"] * TOKENS, final=usage(50, 2 * TOKENS), finish="stop", requested=10)
+    assert (answer.output_tokens, answer.token_counts) == (40, "usage")
+    check_exact(stream(WORDS, final=usage(50, TOKENS), requested=10), "usage")
+
+
 @pytest.mark.parametrize("behind", [1, 2, 5])
 def test_a_count_that_stays_behind_to_the_end_is_not_believed(behind: int):
     check_exact(stream(WORDS, lambda number: usage(50, max(0, number - behind))), "events")
