@@ -210,6 +210,9 @@ class ServerSpec:
     memory: str | None = None
 
 
+MIN_TPOT_SECONDS = 2e-5
+"""Below this, 50,000 tokens/s of one stream, tokens arrived together and say nothing about the engine's pace."""
+
 CUT_OFF_ERROR = "cut-off"
 """The error of a warm-up request that was still in flight when a stop rule ended the load point."""
 
@@ -221,8 +224,10 @@ class RequestRecord:
     `chunk_times[i]` is the arrival time of the i-th chunk that carries tokens, `chunk_tokens[i]` its
     number of tokens. `requested_*` are the requested lengths; `prompt_tokens`, `output_tokens` and
     `cached_tokens` (prompt tokens from the prefix cache) are the server's own counts, None when it
-    reports none. `client_delay` is the time in seconds that the first token's bytes waited in the
-    client's kernel before they were timestamped, None on connections where it is not measured.
+    reports none that can be believed; `token_counts` names what counted the tokens: the server's usage,
+    running usage or listed tokens, or the events of the stream. `client_delay` is the time in seconds
+    that the first token's bytes waited in the client's kernel before they were timestamped, None on
+    connections where it is not measured.
     """
 
     index: int
@@ -240,6 +245,7 @@ class RequestRecord:
     error: str | None = None
     cached_tokens: int | None = None
     client_delay: float | None = None
+    token_counts: str | None = None
 
     @property
     def output_token_count(self) -> int:
@@ -263,10 +269,15 @@ class RequestRecord:
 
     @property
     def tpot(self) -> float | None:
-        """Time per output token after the first chunk, in seconds; None for a single chunk or token."""
+        """Time per output token after the first chunk, in seconds.
+
+        None for a single chunk or token, and for chunks that arrived together: no engine takes less than
+        `MIN_TPOT_SECONDS`, so that they were kept back on the way.
+        """
         if not self.chunk_times or self.output_token_count <= self.chunk_tokens[0]:
             return None
-        return (self.chunk_times[-1] - self.chunk_times[0]) / (self.output_token_count - self.chunk_tokens[0])
+        tpot = (self.chunk_times[-1] - self.chunk_times[0]) / (self.output_token_count - self.chunk_tokens[0])
+        return tpot if tpot >= MIN_TPOT_SECONDS else None
 
 
 StopRule = Callable[[Sequence[RequestRecord]], str | None]
@@ -311,6 +322,7 @@ class Observation:
     `max_in_flight` was reached. With `nonstationary_arrivals`, a ramp or a trace, there is no steady
     state. `loop_lag_*` are delays of the load generator's event loop in seconds, `client_cpu` the share
     of a core that its thread used in the window: the worst of all client processes, None if unmeasured.
+    `error_messages` has one message for some classes of errors: the server's own, or a quote of what it sent.
     """
 
     load_point: LoadPoint
@@ -326,6 +338,7 @@ class Observation:
     nonstationary_arrivals: bool = False
     loop_lag_mean: float | None = None
     client_cpu: float | None = None
+    error_messages: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -371,8 +384,9 @@ class Metrics:
 
     `throughput` counts prompt and output tokens, `output_throughput` output tokens alone; `intervals`
     maps a rate's field name to its 95% confidence interval. A distribution is None where no request
-    gave a sample. `without_tpot` requests were answered in a single chunk and have no TPOT; they are
-    left out of the attainment of a TPOT target.
+    gave a sample. `without_tpot` requests were answered in a single chunk, or all at once, and have no
+    TPOT; they are left out of the attainment of a TPOT target. `token_counts` maps what counted tokens
+    to its number of requests, as in `RequestRecord`.
     """
 
     requests: int
@@ -394,6 +408,7 @@ class Metrics:
     e2e_from_schedule: Distribution | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     without_tpot: int = 0
+    token_counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -450,7 +465,7 @@ class LoadPointResult:
     """One load point of one launch: metrics, validity checks, verdict and score.
 
     `gpu_use` is None where no driver lists the GPUs of the launch. `decided` is the observation's
-    `stop_reason`, None when the load point ran its full time.
+    `stop_reason`, None when the load point ran its full time, `error_messages` the observation's.
     """
 
     load_point: LoadPoint
@@ -461,6 +476,7 @@ class LoadPointResult:
     score: Score | None = None
     gpu_use: GpuUse | None = None
     decided: str | None = None
+    error_messages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def joules_per_token(self) -> float | None:

@@ -15,9 +15,13 @@ import pytest
 import autotuner
 from autotuner.core import LoadStep, Progress, Verdict, Workload
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
+from autotuner.experiment import Slo
 from autotuner.load import records
+from autotuner.report.bench.record import bench_record
+from autotuner.report.bench.table import verdict_table
+from autotuner.scoring.reasons import verdict_reason
 from autotuner.search.launch import ListedLoads
-from tests.servers import HEAD, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
+from tests.servers import HEAD, Behaviour, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine")]
 
@@ -455,3 +459,80 @@ def test_recorded_conversations_are_held_in_a_closed_loop_and_refused_at_a_rate(
 def test_a_scale_or_unit_that_cannot_be_is_refused(tmp_path: Path, options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         bench("http://127.0.0.1:9", scenarios=[write_burst_gpt(tmp_path)], **RECORDED | options)
+
+
+async def buffered(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    """Stream behind a proxy that passes on the whole response at its end."""
+    total = request.body["max_tokens"]
+    await asyncio.sleep(0.003 * total)
+    events = [token(finish="length" if number == total - 1 else None) for number in range(total)]
+    body = b"".join(chunked(event) for event in (*events, sse(b"[DONE]")))
+    writer.write(HEAD + body + b"0\r\n\r\n")
+    await writer.drain()
+
+
+def test_a_buffered_stream_meets_no_target_and_says_what_to_do(serve: Serve) -> None:
+    (point,) = bench(serve(buffered).url, scenarios=["D(20,10)"], slo={"tpot": 0.5}).load_points
+    assert point.answered_requests == 12
+    assert point.result.verdict is Verdict.INVALID
+    assert point.result.metrics.tpot is None
+    reason = verdict_reason(point.result, Slo.model_validate({"tpot": 0.5}))
+    assert "not streamed (proxy buffering?)" in reason
+    assert "proxy_buffering off" in reason
+
+
+async def without_usage(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    """Report zeros in every event."""
+    total = request.body["max_tokens"]
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    writer.write(HEAD)
+    for number in range(total):
+        await asyncio.sleep(0.002)
+        reason = "length" if number == total - 1 else None
+        writer.write(chunked(sse({"choices": [{"text": " a", "finish_reason": reason}], "usage": zeros})))
+    writer.write(chunked(sse(b"[DONE]")) + b"0\r\n\r\n")
+    await writer.drain()
+
+
+@pytest.mark.parametrize(("behave", "source"), [(complete, "usage"), (without_usage, "events")])
+def test_the_result_says_what_counted_the_tokens(serve: Serve, behave: Behaviour, source: str) -> None:
+    result = bench(serve(behave).url)
+    assert result.load_points[0].result.metrics.token_counts == {source: 12}
+    assert bench_record(result)["load_points"][0]["metrics"]["token_counts"] == {source: 12}
+    told = [note for note in verdict_table(result).notes if "counted by the events" in note]
+    assert len(told) == (source == "events")
+
+
+def test_a_bad_event_is_quoted_without_the_secrets_in_it(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "sk-very-secret"
+    monkeypatch.setenv("THE_KEY", secret)
+
+    async def every_third(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.number % 3:
+            await complete(request, writer)
+        else:
+            bad = b'data: {"key": "%s", "more": \x1b[31m%s\n\n' % (secret.encode(), b"x" * 1000)
+            writer.write(HEAD + chunked(bad) + b"0\r\n\r\n")
+
+    result = bench(serve(every_third).url, api_key_env="THE_KEY", output=tmp_path / "out")
+    (message,) = result.load_points[0].result.error_messages.values()
+    assert message.startswith('Not understood: {"key": "*****", "more": [31mxxx')
+    assert len(message) < 300
+    assert any("malformed: Not understood: " in note for note in verdict_table(result).notes)
+    assert not any(secret.encode() in path.read_bytes() for path in (tmp_path / "out").iterdir())
+
+
+async def created(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    """Answer with a status of success that is not 200."""
+    writer.write(HEAD.replace(b"200 OK", b"201 Created"))
+    total = request.body["max_tokens"]
+    for number in range(total):
+        await asyncio.sleep(0.001)
+        writer.write(chunked(token(finish="length" if number == total - 1 else None)))
+    writer.write(b"0\r\n\r\n")
+
+
+def test_another_status_of_success_is_an_answer(serve: Serve) -> None:
+    assert bench(serve(created).url).load_points[0].answered_requests == 12

@@ -255,7 +255,7 @@ def _print_tables(result: BenchResult) -> None:
 
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     """Raise the error that sets the exit code; return where the load test passed."""
-    from autotuner.errors import EndpointError
+    from autotuner.errors import EndpointError, as_sentence
 
     driven = len(result.load_points)
     progress_text = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
@@ -270,5 +270,11 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
             remedy="Raise --duration, or the rate.",
         )
     if not any(point.answered_requests for point in result.load_points):
-        raise EndpointError("No request was answered.", why=progress_text, remedy="The errors are in the table.")
+        messages = next(
+            (point.result.error_messages for point in result.load_points if point.result.error_messages), {}
+        )
+        quotes = [as_sentence(f"{name}: {message}") for name, message in messages.items()]
+        raise EndpointError(
+            "No request was answered.", why=" ".join([progress_text, *quotes]), remedy="The errors are in the table."
+        )
     gate.check_load_test(result)

@@ -89,7 +89,14 @@ def summarize_observation(observation: Observation, source: Source, slo: Slo) ->
 
     summary = metrics.summarize(observation, slo)
     checks = validity.check_validity(observation, summary, slo)
-    return LoadPointResult(observation.load_point, source, summary, checks, decided=observation.stop_reason)
+    return LoadPointResult(
+        observation.load_point,
+        source,
+        summary,
+        checks,
+        decided=observation.stop_reason,
+        error_messages={name: text for name, text in observation.error_messages.items() if name in summary.errors},
+    )
 
 
 def find_vocabulary(

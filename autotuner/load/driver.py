@@ -19,11 +19,11 @@ from typing import Protocol
 
 from autotuner.core import CUT_OFF_ERROR
 from autotuner.endpoints.error_text import error_text
-from autotuner.endpoints.headers import mask_secrets
 from autotuner.load.connection import CONNECT_TIMEOUT_SECONDS, Exchange
+from autotuner.load.error_messages import readable_message
 from autotuner.load.job import Job, request_head
 from autotuner.load.overhead import OverheadMeter
-from autotuner.load.response import extract_body
+from autotuner.load.response import extract_body, is_success
 from autotuner.load.spool import Spool
 from autotuner.load.stream import decode
 from autotuner.workload.client_policy import ClientPolicy, complete_until
@@ -152,10 +152,11 @@ class LoadPointRun:
         if self.closed:
             return False
         self.open_exchanges.discard(exchange)
-        error = exchange.error or (f"http-{exchange.status}" if exchange.status != 200 else None)
+        error = exchange.error or (None if is_success(exchange.status) else f"http-{exchange.status}")
         if error is None and not self.policy.any_success:
             # decoding, which finds a broken stream, is left to the transcriber once one response was good
-            response = decode(*extract_body(exchange.times, exchange.pieces))
+            body = extract_body(exchange.times, exchange.pieces)
+            response = decode(*body, exchange.request.output_tokens)
             error, exchange.error_message = response.error, response.error_message
         if error or not exchange.warmup or exchange.finished > self.policy.window_start:
             self.spool.add(exchange)
@@ -166,7 +167,7 @@ class LoadPointRun:
             return True
         in_flight = (other.sent for other in self.open_exchanges if other.in_flight)
         if self.policy.gives_up(error, monotonic(), in_flight):
-            words = mask_secrets(_error_text(exchange), self.job.endpoint.headers)
+            words = readable_message(_error_text(exchange), self.job.endpoint.headers)
             self.give_up(f"{self.policy.give_up_reason(error)} {words}".rstrip())
         return False
 

@@ -22,7 +22,7 @@ _FORMAT_VERSION = 1
 _TIME_COLUMNS = ("scheduled", "finished", "first_output")
 _COUNT_COLUMNS = ("index", "requested_prompt", "requested_output")
 _OPTIONAL_COUNT_COLUMNS = ("prompt_tokens", "output_tokens", "cached_tokens")
-_CATEGORY_COLUMNS = ("finish_reason", "error")
+_CATEGORY_COLUMNS = ("finish_reason", "error", "token_counts")
 
 
 def save(path: str | Path, observation: Observation) -> None:
@@ -100,6 +100,7 @@ def _metadata(observation: Observation, categories: dict[str, list[str]]) -> dic
         "due": observation.due_requests,
         "held_back": observation.held_back_requests,
         "changing": observation.nonstationary_arrivals,
+        "error_messages": dict(observation.error_messages),
         "words": categories,
     }
 
@@ -113,7 +114,7 @@ def _observation(columns: dict[str, Any]) -> Observation:
         raise ValueError(f"they have format version {metadata['version']}, and this program reads {_FORMAT_VERSION}")
     # files written before these columns existed
     missing = np.full(len(columns["sent"]), _MISSING_MICROSECONDS)
-    columns = {"cached_tokens": missing, "client_delay": missing, **columns}
+    columns = {"cached_tokens": missing, "client_delay": missing, "token_counts": missing, **columns}
     sent = columns["sent"] / 1e6
     chunk_times = _seconds(columns["chunk_times"], columns["sent"].repeat(columns["chunks"]))
     chunk_tokens = columns["chunk_tokens"]
@@ -138,6 +139,7 @@ def _observation(columns: dict[str, Any]) -> Observation:
             error=_category(metadata, "error", values["error"][row]),
             cached_tokens=_negative_to_none(values["cached_tokens"][row]),
             client_delay=None if delays[row] == _MISSING_MICROSECONDS else float(delays[row]) / 1e6,
+            token_counts=_category(metadata, "token_counts", values["token_counts"][row]),
         )
         for row, time in enumerate(sent.tolist())
     ]
@@ -155,6 +157,7 @@ def _observation(columns: dict[str, Any]) -> Observation:
         due_requests=metadata.get("due"),
         held_back_requests=metadata.get("held_back"),
         nonstationary_arrivals=metadata.get("changing", False),
+        error_messages=metadata.get("error_messages", {}),
     )
 
 

@@ -51,6 +51,11 @@ class Response:
             self.keep_alive = self.parser.should_keep_alive()
 
 
+def is_success(status: int) -> bool:
+    """Whether a status says that the request was answered: 200, or another 2xx from a gateway."""
+    return 200 <= status < 300
+
+
 def extract_body(times: Sequence[float], pieces: Sequence[bytes]) -> tuple[list[float], list[bytes]]:
     """Return the body of the response that arrived as `pieces` at `times`, with arrival times, as far as it parses."""
     collector = _BodyCollector()

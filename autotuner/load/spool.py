@@ -21,8 +21,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from autotuner.core import RequestRecord
+from autotuner.endpoints.error_text import error_text
 from autotuner.load.priority import set_idle_priority
-from autotuner.load.response import extract_body
+from autotuner.load.response import extract_body, is_success
 from autotuner.load.stream import decode
 
 if TYPE_CHECKING:
@@ -109,19 +110,26 @@ def transcribe(spool_path: Path, records_path: Path, *, parent_pid: int | None =
 
 
 class RecordFollower:
-    """Reads the request records of a file that `transcribe` is still writing."""
+    """Reads the request records of a file that `transcribe` is still writing.
+
+    `error_messages` maps each error class to the first message of that class, which may repeat secrets.
+    """
 
     def __init__(self, records_path: Path) -> None:
         self.records_path = records_path
         self.offset = 0
+        self.error_messages: dict[str, str] = {}
 
     def read_new(self) -> list[RequestRecord]:
         """Return the records written since the last call, in the order in which the requests ended."""
         new_records: list[RequestRecord] = []
         with contextlib.suppress(FileNotFoundError), self.records_path.open("rb") as source:
             source.seek(self.offset)
-            for frame in _read_frames(source, None):
-                new_records.append(_request_record(*frame))
+            for *fields, error_message in _read_frames(source, None):
+                record = _request_record(*fields)
+                new_records.append(record)
+                if record.error and error_message:
+                    self.error_messages.setdefault(record.error, error_message)
                 self.offset = source.tell()
         return new_records
 
@@ -198,11 +206,14 @@ def _record_fields(
     pieces: list[bytes],
     delays: list[float | None] | None,
 ) -> tuple[Any, ...]:
-    """Decode a raw exchange into the fields of a `RequestRecord`."""
-    if status not in (0, 200):
-        times, pieces = [], []
+    """Decode a raw exchange into the fields of a `RequestRecord` and its error message."""
+    body = extract_body(times, pieces)
+    error_message = ""
+    if status and not is_success(status):
         error = error if error in ("reset", "timeout") else f"http-{status}"
-    response = decode(*extract_body(times, pieces))
+        error_message = error_text(b"".join(body[1]).decode("utf-8", "replace"))
+        body = [], []
+    response = decode(*body, requested_output)
     tokens = response.output_tokens if response.output_tokens is not None else sum(response.chunk_tokens)
     stopped_early = response.finish_reason == "stop" and tokens < requested_output
     return (
@@ -221,6 +232,8 @@ def _record_fields(
         error or response.error or ("early-stop" if stopped_early else None),
         response.cached_tokens,
         delays[times.index(response.chunk_times[0])] if delays and response.chunk_times else None,
+        response.token_counts,
+        error_message or ("" if error else response.error_message),
     )
 
 

@@ -1,37 +1,43 @@
-"""Decodes a streamed response with arrival times into token counts per chunk: SSE, JSON, and what counts as a token.
+"""Decodes a streamed response with arrival times into token counts per chunk: JSON, and what counts as a token.
 
-An event arrives with the read that brought its last byte. A chunk carries a token when it has text
-of any channel, or when the server's own counts say so; a role-only or empty first chunk does not.
+A chunk carries a token when it has text of any channel, or when the server's own counts say so; a
+role-only or empty first chunk does not. What is not understood is skipped: it fails a response only
+if that does not end as it should.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from heapq import heapify, heapreplace
-from itertools import accumulate
 from typing import Any
 
 from autotuner.endpoints.error_text import error_message
+from autotuner.load.event_stream import DONE, split_events
+from autotuner.load.token_counts import TokenCounts, TokenEvent, Usage, count_tokens, read_usage
 
-_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r){2}")
-_REASONING_FIELDS = ("reasoning_content", "reasoning")
-_CONTENT_FIELDS = ("content", "refusal")
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+_OUTPUT_FIELDS = ("refusal", "audio")
+_TEXT_KEYS = ("text", "content", "value", "output_text", "refusal", "transcript", "summary", *_REASONING_FIELDS)
+"""Where the parts of a content hold text; other keys are names, numbers and signatures."""
+_ERROR_CODE_KEYS = ("code", "status", "status_code", "error_code")
+_ERROR_TEXT_KEYS = ("message", "msg", "detail", "details", "error_msg", "error_message")
+_HEARTBEATS = ("null", '""', "{}", "[]")
+_MAX_HEARTBEAT_LENGTH = 5
+_MAX_QUOTED_BYTES = 4096
+_SHAPE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
 _parse_json = json.JSONDecoder().decode
-_MAX_MISSING_TOKENS = 1 << 20
-"""A larger difference between the server's count and the chunks is an implausible count, and is not distributed."""
 
 
 @dataclass(slots=True)
 class DecodedResponse:
     """One response: when each token-bearing chunk arrived and how many tokens it carried.
 
-    `error` is "malformed", "stream-error" (the server reported an error in the stream),
-    "incomplete" (no finish reason) or None. `error_message` is the server's own.
+    `output_tokens` is the server's count where it is believed. `error` is "malformed" (an event was
+    not understood), "stream-error" (the server reported an error in the stream), "incomplete" (no finish
+    reason) or None. `error_message` is the server's own, or quotes the event; it may repeat secrets.
     """
 
     chunk_times: array[float] = field(default_factory=lambda: array("d"))
@@ -43,178 +49,140 @@ class DecodedResponse:
     finish_reason: str | None = None
     error: str | None = None
     error_message: str = ""
+    token_counts: TokenCounts = "events"
 
 
-@dataclass(slots=True)
-class _Event:
-    """One event with choices: characters per channel, and the server's own token counts where it gives them."""
+class _StreamReader:
+    """What the events of one response said so far."""
 
-    time: float
-    output_chars: int = 0
-    reasoning_chars: int = 0
-    listed_tokens: int | None = None
-    running_total: int | None = None
-    role_only: bool = False
+    def __init__(self) -> None:
+        self.events: list[TokenEvent] = []
+        self.usages: list[Usage] = []
+        self.finish_reason: str | None = None
+        self.is_done = False
+        self.error_text: str | None = None
+        self.possible_error_text: str | None = None
+        self.first_bad_data: bytes | None = None
+        self.last_data: bytes | None = None
 
-    @property
-    def visible_chars(self) -> int:
-        return self.output_chars + self.reasoning_chars
+    def read(self, time: float, data: bytes, name: bytes) -> None:
+        """Read one event; `error_text` is set by an error event, after which nothing counts."""
+        self.last_data = data
+        try:
+            text = data.decode("utf-8", "replace")
+            if name == b"error":
+                self.error_text = _reported_error(text)
+                return
+            if len(text) < _MAX_HEARTBEAT_LENGTH and text in _HEARTBEATS:
+                return
+            parsed = _parse_json(text)
+            for document in _as_list(parsed):
+                if not self._read_document(time, document):
+                    self._note_bad(data)
+        except _SHAPE_ERRORS:
+            self._note_bad(data)
+
+    def _note_bad(self, data: bytes) -> None:
+        if self.first_bad_data is None:
+            self.first_bad_data = data
+
+    def _read_document(self, time: float, document: Any) -> bool:
+        """Read one JSON document of an event; False when something in it is not understood."""
+        if not isinstance(document, dict):
+            return False
+        if document.get("error") or document.get("object") == "error" or document.get("type") == "error":
+            self.error_text = _error_words(document)
+            return True
+        choices = _as_list(document.get("choices") or [])
+        usage = _find_usage(document, choices)
+        if usage is not None:
+            self.usages.append(usage)
+        if not choices:
+            self._read_possible_error(document)
+            return True
+        event = TokenEvent(time)
+        if usage is not None:
+            event.running_total = usage.output_tokens(0)
+        understood = True
+        for choice in choices:
+            understood &= self._read_choice(choice, event)
+        event.role_only &= not self.events
+        self.events.append(event)
+        return understood
+
+    def _read_choice(self, choice: Any, event: TokenEvent) -> bool:
+        """Add one choice to its event: its characters of answer and reasoning, and its tokens if they are listed."""
+        if not isinstance(choice, dict):
+            return False
+        if choice.get("error"):
+            self.error_text = _error_words(choice)
+            return True
+        reason = choice.get("finish_reason")
+        if reason:
+            self.finish_reason = str(reason.get("type") if isinstance(reason, dict) else reason)
+            event.is_last = True
+        delta = choice.get("delta") or choice.get("message")
+        if isinstance(delta, dict):
+            understood = _read_delta(delta, event)
+        else:
+            understood = _add_chars(choice.get("text") if delta is None else delta, event)
+        if choice.get("token_ids") is not None or choice.get("logprobs"):
+            listed = _listed_tokens(choice)
+            if listed is not None:
+                event.listed_tokens = (event.listed_tokens or 0) + listed
+        return understood
+
+    def _read_possible_error(self, document: Mapping[str, Any]) -> None:
+        """Keep the words of a document with a code and a message, which is an error if the response fails."""
+        codes = [document[key] for key in _ERROR_CODE_KEYS if document.get(key)]
+        if document.get("success") is False or (codes and any(document.get(key) for key in _ERROR_TEXT_KEYS)):
+            self.possible_error_text = self.possible_error_text or _error_words(document)
 
 
-def decode(times: Sequence[float], pieces: Sequence[bytes]) -> DecodedResponse:
-    """Decode a response body, complete or cut short, that arrived as `pieces` at `times`; never raises."""
-    decoded = DecodedResponse()
-    events: list[_Event] = []
-    try:
-        for time, payload in _payloads(times, pieces):
-            if _read_event(_parse_json(payload.decode()), time, decoded, events):
-                break
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
-        decoded.error = "malformed"
-    _count_tokens(events, decoded)
-    if decoded.error is None and decoded.finish_reason is None:
-        decoded.error = "incomplete"
+def decode(times: Sequence[float], pieces: Sequence[bytes], requested_output: int | None = None) -> DecodedResponse:
+    """Decode a response body, complete or cut short, that arrived as `pieces` at `times`; never raises.
+
+    `requested_output` is the number of tokens asked for, by which the server's counts are judged.
+    """
+    reader = _StreamReader()
+    for time, data, name in split_events(times, pieces):
+        if data == DONE:
+            reader.is_done = True
+            break
+        reader.read(time, data, name)
+        if reader.error_text is not None:
+            break
+    decoded = DecodedResponse(finish_reason=reader.finish_reason)
+    for usage in reader.usages:
+        decoded.prompt_tokens = _or_before(usage.prompt, decoded.prompt_tokens)
+        decoded.cached_tokens = _or_before(usage.cached, decoded.cached_tokens)
+    _count_tokens(reader, decoded, requested_output)
+    _find_error(reader, decoded, requested_output, b"".join(pieces[:4]))
     return decoded
 
 
 def chat_text(times: Sequence[float], pieces: Sequence[bytes]) -> str:
     """The content of a chat response, without its reasoning, as far as it can be decoded."""
     parts: list[str] = []
-    with suppress(ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
-        for _, payload in _payloads(times, pieces):
-            choices = _parse_json(payload.decode()).get("choices") or ()
+    for _, data, _ in split_events(times, pieces):
+        if data == DONE:
+            break
+        with suppress(*_SHAPE_ERRORS):
+            choices = _parse_json(data.decode("utf-8", "replace")).get("choices") or ()
             deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
-            parts += [delta.get("content") or "" for delta in deltas]
+            contents = [delta.get("content") for delta in deltas]
+            parts += [text for content in contents for text, is_reasoning in _texts(content) if not is_reasoning]
     return "".join(parts)
 
 
-def _payloads(times: Sequence[float], pieces: Sequence[bytes]) -> Iterator[tuple[float, bytes]]:
-    """Yield the data of each event up to [DONE], with the arrival time of its last byte."""
-    body = b"".join(pieces)
-    ends = list(accumulate(map(len, pieces)))
-    if body.lstrip()[:1] == b"{":
-        yield times[-1], body
-        return
-    read = begin = 0
-    for end, stop in _event_spans(body):
-        block = body[begin:end]
-        begin = stop
-        while ends[read] < stop:
-            read += 1
-        payload = _event_data(block)
-        if payload == b"[DONE]":
-            return
-        if payload:
-            yield times[read], payload
-
-
-def _event_spans(body: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the end of each event's text and of its blank line, which the last event may lack."""
-    stop = 0
-    if b"\r" in body:
-        for match in _BLANK_LINE.finditer(body):
-            stop = match.end()
-            yield match.start(), stop
-    else:  # five times as fast, and right for nearly every server
-        while (end := body.find(b"\n\n", stop)) >= 0:
-            stop = end + 2
-            yield end, stop
-    if stop < len(body):
-        yield len(body), len(body)
-
-
-def _event_data(block: bytes) -> bytes:
-    if block.startswith(b"data:") and b"\n" not in block and b"\r" not in block:
-        return block[5:].strip()
-    lines = [line[5:].strip() for line in block.removeprefix(b"\xef\xbb\xbf").splitlines() if line.startswith(b"data:")]
-    return b"\n".join(lines)
-
-
-def _read_event(data: dict[str, Any], time: float, decoded: DecodedResponse, events: list[_Event]) -> bool:
-    """Add one event to `decoded` and `events`; True for an error event, after which nothing counts."""
-    if data.get("error") or data.get("object") == "error":
-        decoded.error = "stream-error"
-        decoded.error_message = error_message(data)
-        return True
-    usage = data.get("usage")
-    if usage:
-        decoded.prompt_tokens = _token_count(usage.get("prompt_tokens"), decoded.prompt_tokens)
-        decoded.output_tokens = _token_count(usage.get("completion_tokens"), decoded.output_tokens)
-        decoded.cached_tokens = _cached_tokens(usage.get("prompt_tokens_details"), decoded.cached_tokens)
-    choices = data.get("choices")
-    if choices:
-        event = _Event(time)
-        for choice in choices:
-            _read_choice(choice, event)
-            decoded.finish_reason = choice.get("finish_reason") or decoded.finish_reason
-        if usage:
-            event.running_total = _token_count(usage.get("completion_tokens"), None)
-        events.append(event)
-    return False
-
-
-def _read_choice(choice: dict[str, Any], event: _Event) -> None:
-    """Add one choice to its event: its characters of answer and reasoning, and its tokens if the server lists them."""
-    delta = choice.get("delta") or choice.get("message")
-    if delta is None:
-        event.output_chars += _char_count(choice.get("text"))
-    else:
-        event.output_chars += sum(_char_count(delta.get(name)) for name in _CONTENT_FIELDS)
-        event.reasoning_chars += max(_char_count(delta.get(name)) for name in _REASONING_FIELDS)
-        for call in delta.get("tool_calls") or ():
-            function = call.get("function") or {}
-            event.output_chars += _char_count(function.get("name")) + _char_count(function.get("arguments"))
-        event.role_only = "role" in delta and not event.visible_chars
-    listed = _listed_tokens(choice)
-    if listed is not None:
-        event.listed_tokens = (event.listed_tokens or 0) + listed
-
-
-def _listed_tokens(choice: dict[str, Any]) -> int | None:
-    """Number of tokens that the server lists for a chunk, as ids or log probabilities."""
-    if choice.get("token_ids") is not None:
-        return len(choice["token_ids"])
-    logprobs = choice.get("logprobs") or {}
-    tokens = logprobs.get("tokens") or logprobs.get("content")
-    return None if tokens is None else len(tokens)
-
-
-def _char_count(text: str | None) -> int:
-    if text is None:
-        return 0
-    if not isinstance(text, str):
-        raise TypeError("text is not a string")
-    return len(text)
-
-
-def _token_count(value: object, default: int | None) -> int | None:
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
-        raise TypeError("a count is not a whole number")
-    return value
-
-
-def _cached_tokens(details: object, default: int | None) -> int | None:
-    """Number of cached prompt tokens; unreadable details are ignored, as they do not spoil the response."""
-    try:
-        return _token_count(details.get("cached_tokens"), default) if isinstance(details, dict) else default
-    except TypeError:
-        return default
-
-
-def _count_tokens(events: list[_Event], decoded: DecodedResponse) -> None:
-    """Set the tokens of each chunk: by the server's running usage, else its listed tokens, else visible text."""
-    if events and all(event.running_total is not None for event in events):
-        totals = [event.running_total or 0 for event in events]
-        tokens = [max(0, now - before) for before, now in zip([0, *totals], totals, strict=False)]
-    elif _lists_all_tokens(events):
-        tokens = [event.listed_tokens or 0 for event in events]
-    else:
-        tokens = [1 if event.visible_chars else 0 for event in events]
-        _distribute_missing(tokens, events, decoded.output_tokens or 0)
+def _count_tokens(reader: _StreamReader, decoded: DecodedResponse, requested_output: int | None) -> None:
+    events = reader.events
+    counted = count_tokens(
+        events, reader.usages, requested_output, reached_limit=(reader.finish_reason or "").lower() == "length"
+    )
+    decoded.output_tokens, decoded.token_counts = counted.total, counted.source
     no_reasoning = all(event.reasoning_chars == 0 for event in events)
-    for event, count in zip(events, tokens, strict=True):
+    for event, count in zip(events, counted.tokens, strict=True):
         if count:
             decoded.chunk_times.append(event.time)
             decoded.chunk_tokens.append(count)
@@ -222,32 +190,142 @@ def _count_tokens(events: list[_Event], decoded: DecodedResponse) -> None:
                 decoded.first_output = event.time
 
 
-def _lists_all_tokens(events: list[_Event]) -> bool:
-    with_text = all(event.listed_tokens for event in events if event.visible_chars)
-    return with_text and any(event.listed_tokens for event in events)
-
-
-def _distribute_missing(tokens: list[int], events: list[_Event], total: int) -> None:
-    """Add to `tokens` those in the server's count `total` that no chunk's text accounts for.
-
-    A token may have no visible text (half a character, a special token): chunks without text after
-    the first one with text get one each, and those before it if the count then comes out exactly.
-    The rest goes to the chunks with most text per token, as servers merge tokens into one chunk when
-    the client reads slowly.
-    """
-    missing = total - sum(tokens)
-    textless = sum(not count and not event.role_only for count, event in zip(tokens, events, strict=True))
-    first = 0 if missing == textless else next((index for index, count in enumerate(tokens) if count), 0)
-    for index in range(first, len(tokens)):
-        if missing > 0 and tokens[index] == 0 and not events[index].role_only:
-            tokens[index] = 1
-            missing -= 1
-    carriers = [index for index, count in enumerate(tokens) if count]
-    if not carriers or not 0 < missing < _MAX_MISSING_TOKENS:
+def _find_error(
+    reader: _StreamReader, decoded: DecodedResponse, requested_output: int | None, body_start: bytes
+) -> None:
+    """Set the error of a response that the server reported, or that did not end as it should."""
+    if reader.error_text is not None or decoded.finish_reason == "error":
+        decoded.error, decoded.error_message = "stream-error", reader.error_text or ""
         return
-    heap = [(-events[index].visible_chars / (tokens[index] + 1), -index) for index in carriers]
-    heapify(heap)
-    for _ in range(missing):
-        index = -heap[0][1]
-        tokens[index] += 1
-        heapreplace(heap, (-events[index].visible_chars / (tokens[index] + 1), -index))
+    received_all = requested_output is not None and sum(decoded.chunk_tokens) >= requested_output
+    ended = decoded.finish_reason is not None or (reader.is_done and (decoded.output_tokens or received_all))
+    if ended and (decoded.chunk_times or reader.first_bad_data is None):
+        return
+    if reader.possible_error_text is not None:
+        decoded.error, decoded.error_message = "stream-error", reader.possible_error_text
+    elif reader.first_bad_data is not None:
+        decoded.error, decoded.error_message = "malformed", f"Not understood: {_quote(reader.first_bad_data)}"
+    else:
+        decoded.error = "incomplete"
+        if reader.last_data is not None:
+            decoded.error_message = f"No finish reason after: {_quote(reader.last_data)}"
+        elif body_start.strip():
+            decoded.error_message = f"Not an event stream: {_quote(body_start)}"
+
+
+def _quote(data: bytes) -> str:
+    return data[:_MAX_QUOTED_BYTES].decode("utf-8", "replace")
+
+
+def _reported_error(text: str) -> str:
+    """The words of an error event, whose data may be JSON or plain text."""
+    try:
+        return _error_words(_parse_json(text))
+    except (ValueError, RecursionError):
+        return text[:_MAX_QUOTED_BYTES]
+
+
+def _error_words(document: object) -> str:
+    """The message of an error object, also under the keys of servers that have one without an error object."""
+    if isinstance(document, dict) and not document.get("error"):
+        texts = [document[key] for key in _ERROR_TEXT_KEYS if isinstance(document.get(key), str) and document[key]]
+        codes = [str(document[key]) for key in _ERROR_CODE_KEYS if isinstance(document.get(key), int | str)]
+        if texts:
+            return f"{texts[0]} (code {codes[0]})" if codes else texts[0]
+    return error_message(document)
+
+
+def _or_before(value: int | None, before: int | None) -> int | None:
+    return before if value is None else value
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _find_usage(document: Mapping[str, Any], choices: list[Any]) -> Usage | None:
+    """The usage of an event, which some servers put into a choice or into an object of their own."""
+    reported = document.get("usage")
+    if not reported and isinstance(document.get("x_groq"), dict):
+        reported = document["x_groq"].get("usage")
+    elif not reported and choices and isinstance(choices[0], dict):
+        reported = choices[0].get("usage")
+    return read_usage(reported) if reported else None
+
+
+def _read_delta(delta: Mapping[str, Any], event: TokenEvent) -> bool:
+    """Add the characters of a delta or message; False when a text in it is not understood."""
+    content = delta.get("content")
+    understood = _add_chars(content, event)
+    if len(delta) > ("content" in delta) + ("role" in delta):
+        understood &= _read_other_fields(delta, event)
+    event.role_only = "role" in delta and not event.visible_chars
+    return understood
+
+
+def _read_other_fields(delta: Mapping[str, Any], event: TokenEvent) -> bool:
+    """Add the characters of a delta outside its content: reasoning, a refusal, calls of tools."""
+    understood = True
+    for name in _OUTPUT_FIELDS:
+        understood &= _add_chars(delta.get(name), event)
+    # the same reasoning may come under several names
+    event.reasoning_chars += max([_char_count(delta.get(name)) for name in _REASONING_FIELDS if name in delta] or [0])
+    for call in _as_list(delta.get("tool_calls") or []):
+        event.output_chars += _call_chars(call)
+    if delta.get("function_call"):
+        event.output_chars += _call_chars(delta["function_call"])
+    return understood
+
+
+def _add_chars(content: Any, event: TokenEvent) -> bool:
+    """Add a text or a list of parts, of which some may be reasoning; False when it is neither."""
+    if isinstance(content, str):
+        event.output_chars += len(content)
+        return True
+    if content is None:
+        return True
+    for text, is_reasoning in _texts(content):
+        if is_reasoning:
+            event.reasoning_chars += len(text)
+        else:
+            event.output_chars += len(text)
+    return isinstance(content, list | dict)
+
+
+def _char_count(content: Any) -> int:
+    return len(content) if isinstance(content, str) else sum(len(text) for text, _ in _texts(content))
+
+
+def _texts(content: Any, *, is_reasoning: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield each text in a content, which may be a list of typed parts, and whether it is reasoning."""
+    if isinstance(content, str):
+        yield content, is_reasoning
+    elif isinstance(content, list):
+        for part in content:
+            yield from _texts(part, is_reasoning=is_reasoning)
+    elif isinstance(content, dict):
+        kind = str(content.get("type"))
+        is_reasoning = is_reasoning or "think" in kind or "reason" in kind
+        for key in _TEXT_KEYS:
+            if key in content:
+                yield from _texts(content[key], is_reasoning=is_reasoning or key in _REASONING_FIELDS)
+
+
+def _call_chars(call: Any) -> int:
+    """Characters of a tool call's name and arguments, which may be an object instead of its text."""
+    function = call.get("function") or call.get("custom") or call
+    arguments = function.get("arguments") or function.get("input") or ""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return len(function.get("name") or "") + len(text)
+
+
+def _listed_tokens(choice: Mapping[str, Any]) -> int | None:
+    """Number of tokens that the server lists for a chunk, as ids or log probabilities."""
+    token_ids = choice.get("token_ids")
+    if isinstance(token_ids, list):
+        return len(token_ids)
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        return None
+    tokens = logprobs.get("tokens") or logprobs.get("content")
+    return len(tokens) if isinstance(tokens, list) else None

@@ -17,6 +17,7 @@ from autotuner.endpoints.address import Endpoint
 from autotuner.endpoints.chat_tokens import ChatTokenFit, fit_chat_tokens
 from autotuner.endpoints.counters import counter_deltas, read_counters
 from autotuner.load import worker_protocol
+from autotuner.load.error_messages import readable_message
 from autotuner.load.job import Job, request_head
 from autotuner.load.worker_count import choose_worker_count
 from autotuner.load.worker_process import WorkerProcess, start_worker
@@ -75,7 +76,7 @@ def measure(
         fit = fit_chat_tokens(endpoint, workload) if workload.endpoint == "chat" else ChatTokenFit()
         jobs = [Job(endpoint, workload, salt, f"{folder}/{index}", index, count, fit) for index in range(count)]
         with _start_workers(jobs) as workers:
-            supervisor = _Supervisor(workers, on_phase, stop_rule)
+            supervisor = _Supervisor(workers, on_phase, stop_rule, endpoint.headers)
             try:
                 supervisor.wait()
             except KeyboardInterrupt as interrupt:
@@ -97,9 +98,14 @@ class _Supervisor:
     """The parent's side of a load point: handles the workers' messages and reads records as they are written."""
 
     def __init__(
-        self, workers: list[WorkerProcess], on_phase: Callable[[str], None], stop_rule: StopRule | None
+        self,
+        workers: list[WorkerProcess],
+        on_phase: Callable[[str], None],
+        stop_rule: StopRule | None,
+        headers: Mapping[str, str],
     ) -> None:
         self.workers = workers
+        self.headers = headers
         self.on_phase = on_phase
         self.stop_rule = stop_rule
         self.records: list[RequestRecord] = []
@@ -165,7 +171,16 @@ class _Supervisor:
             due_requests=due,
             held_back_requests=sum(outcome["held_back"] for outcome in outcomes) if bounded else None,
             nonstationary_arrivals=open_loop and workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES),
+            error_messages=self._error_messages(),
         )
+
+    def _error_messages(self) -> dict[str, str]:
+        """One message for each error class, as it may be shown."""
+        messages: dict[str, str] = {}
+        for worker in self.workers:
+            for error, message in worker.error_messages.items():
+                messages.setdefault(error, readable_message(message, self.headers))
+        return messages
 
     def _handle(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         match message:

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,11 @@ class WorkerProcess:
             raise self._exit_error()
         *lines, self._partial_line = (self._partial_line + data).split(b"\n")
         return [json.loads(line) for line in lines]
+
+    @property
+    def error_messages(self) -> Mapping[str, str]:
+        """The first message of each error class among the records read so far; it may repeat secrets."""
+        return self._follower.error_messages
 
     def read_new_records(self) -> list[RequestRecord]:
         """Return the records written since the last call, in the order in which the requests ended."""

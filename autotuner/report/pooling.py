@@ -64,6 +64,7 @@ def _mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
         errors=dict(sum((Counter(launch.errors) for launch in metrics), Counter())),
         intervals=_mean_intervals([launch.intervals for launch in metrics]),
         without_tpot=sum(launch.without_tpot for launch in metrics),
+        token_counts=dict(sum((Counter(launch.token_counts) for launch in metrics), Counter())),
     )
 
 

@@ -140,6 +140,7 @@ def load_point_record(result: LoadPointResult, slo: Slo) -> dict[str, Any]:
         "validity": {
             check.name: {"value": check.value, "limit": check.limit, "ok": check.ok} for check in result.validity
         },
+        "error_messages": dict(result.error_messages),
         **_gpu_use_record(result),
     }
 
@@ -161,6 +162,7 @@ def _metrics_record(metrics: Metrics) -> dict[str, Any]:
         "intervals": {name: list(interval) for name, interval in metrics.intervals.items()},
         "attainment": _share_record(metrics.attainment),
         "errors": dict(metrics.errors),
+        "token_counts": dict(metrics.token_counts),
     }
 
 

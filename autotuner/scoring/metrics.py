@@ -37,7 +37,7 @@ def summarize(observation: Observation, slo: Slo) -> Metrics:
             [value for record in successes if (value := record.ttfo) is not None], errors, in_flight
         ),
         tpot=tpot,
-        itl=token_distribution([_token_gaps(record) for record in successes]),
+        itl=token_distribution([_token_gaps(record) for record in successes if record.tpot is not None]),
         chunk_gap=token_distribution([_chunk_gaps(record) for record in successes]),
         e2e=request_distribution([record.chunk_times[-1] - record.sent for record in successes], errors, in_flight),
         interactivity=1 / tpot.mean if tpot and tpot.mean > 0 else None,
@@ -51,6 +51,7 @@ def summarize(observation: Observation, slo: Slo) -> Metrics:
             if isinstance(rate, Estimate) and rate.upper is not None
         },
         without_tpot=sum(record.tpot is None for record in successes),
+        token_counts=Counter(record.token_counts for record in successes if record.token_counts is not None),
         **rate_values,
     )
 

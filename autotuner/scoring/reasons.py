@@ -23,8 +23,11 @@ SINGLE_CHUNK_ANSWERS = "answers come in single chunks"
 """Why a stop rule ended a load point. The texts are stored in trials.jsonl, where `judge` reads them."""
 
 CHECK_EXPLANATIONS = {
-    "tpot-defined": "answers come in a single chunk, so that no time per token is known: have the server stream, "
-    "or leave the target on it out",
+    "tpot-defined": "answers come in a single chunk or all at once, so that no time per token is known: have the "
+    "server stream, or leave the target on it out",
+    "streamed": "not streamed (proxy buffering?): many tokens arrive together, so TTFT and TPOT are not the server's; "
+    "turn buffering and compression of responses off on the way (nginx: proxy_buffering off), or test the server "
+    "directly",
 }
 """Explanations of failed checks whose names do not say enough."""
 
@@ -58,7 +61,9 @@ def _describe_verdict(result: LoadPointResult, verdict: Verdict, statements: Seq
         return "; ".join([*parts, f"{too_few} to tell"])
     failed_checks = [check for check in result.validity if not check.ok]
     parts = [f"{check.name} {_format_value(check.value)}, not {check.limit}" for check in failed_checks]
-    parts += [CHECK_EXPLANATIONS[check.name] for check in failed_checks if check.name in CHECK_EXPLANATIONS]
+    explained = [check.name for check in failed_checks if check.name in CHECK_EXPLANATIONS]
+    # without a stream there is no TPOT either: the first explanation is the cause
+    parts += [CHECK_EXPLANATIONS[name] for name in explained[:1]]
     return "; ".join(parts)
 
 

@@ -42,13 +42,13 @@ def scored_value(term: SloTerm, metrics: Metrics, *, open_loop: bool) -> float |
     """The value that a term is scored by; None is infinitely slow.
 
     A percentile counts errors as infinitely slow, so it means "at least this share of all
-    requests". A TPOT or ITL that no request defines (one token each) is 0.
+    requests". A TPOT or ITL that no request defines (one token each, or all at once) meets no target.
     """
     if term.is_minimum:
         return float(getattr(metrics, term.metric))
     samples = term_distribution(term, metrics, open_loop=open_loop)
     if samples is None:
-        return 0.0 if term.metric in ("tpot", "itl") and metrics.e2e is not None else None
+        return None
     value: float = getattr(samples, term.scored_statistic)
     return samples.adjusted.get(term.scored_statistic, value)
 
@@ -179,13 +179,13 @@ def log_margin(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bo
 
 
 def request_metric(record: RequestRecord, metric: str, *, open_loop: bool) -> float | None:
-    """One request's TTFT, E2E, TPOT or mean ITL in seconds; None for the TPOT and ITL of a single chunk."""
+    """One request's TTFT, E2E, TPOT or mean ITL in seconds; None for TPOT and ITL where `RequestRecord.tpot` is."""
     origin = record.scheduled if open_loop else record.sent
     if metric == "ttft":
         return record.chunk_times[0] - origin
     if metric == "latency":
         return record.chunk_times[-1] - origin
-    if metric == "tpot":
+    if metric == "tpot" or record.tpot is None:
         return record.tpot
     later_tokens = sum(record.chunk_tokens[1:])
     return (record.chunk_times[-1] - record.chunk_times[0]) / later_tokens if later_tokens else None

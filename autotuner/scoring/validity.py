@@ -10,6 +10,7 @@ from statistics import fmean, variance
 from autotuner.core import Check, Metrics, Observation, RequestRecord, Verdict
 from autotuner.experiment import Slo
 from autotuner.scoring.intervals import percentile_rank
+from autotuner.scoring.streaming import clumped_share
 from autotuner.scoring.window import error_class, records_in_window, window_seconds
 
 CHECK_VERDICTS: dict[str, Verdict] = {
@@ -21,6 +22,7 @@ CHECK_VERDICTS: dict[str, Verdict] = {
     "littles-law": Verdict.INVALID,
     "stationarity": Verdict.INVALID,
     "tpot-defined": Verdict.INVALID,
+    "streamed": Verdict.INVALID,
     "client-delay": Verdict.CLIENT_LIMITED,
     "client-delay-p99": Verdict.CLIENT_LIMITED,
     "client-cpu": Verdict.CLIENT_LIMITED,
@@ -50,6 +52,8 @@ ALLOWED_CACHED_TOKENS = 32
 CACHED_SHARE_CEILING = 0.5
 """Upper bound on the allowed share, where prompts are hardly longer than such a head."""
 MAX_SHARE_WITHOUT_TPOT = 0.01
+MIN_STREAMED_SHARE = 0.5
+"""A proxy buffers every response; some arrive in clumps when a server or a network stalls."""
 MAX_LATENCY_CHANGE = 0.25
 """Relative change of the mean latency from the first half of a steady window to the second."""
 SHARED_PREFIX_SCENARIOS = ("P(", "C(", "file:")
@@ -59,16 +63,18 @@ def check_validity(observation: Observation, metrics: Metrics, slo: Slo) -> tupl
     """Every validity check that applies to the load point, each with its value and limit."""
     records = records_in_window(observation)
     successes = [record for record in records if error_class(record) is None]
+    client_checks = _client_checks(observation, successes, metrics, slo)
     checks = [
         Check("completed", len(successes), ">= 1 request", bool(successes)),
         Check("sample-size", len(records), f">= {MIN_REQUESTS} requests", len(records) >= MIN_REQUESTS),
         _error_check(metrics),
-        *_client_checks(observation, successes, metrics, slo),
+        *client_checks,
         _length_check(
             "output-length", successes, lambda r: (r.output_token_count, r.requested_output), slack=1, ratio=0.02
         ),
         _length_check("prompt-length", successes, lambda r: (r.prompt_tokens, r.requested_prompt), slack=4, ratio=0.05),
         _cache_check(observation, successes),
+        _streamed_check(successes, client_limited=not all(check.ok for check in client_checks)),
         *_tpot_checks(successes, slo),
     ]
     if observation.load_point.rate is None:
@@ -170,14 +176,23 @@ def prompt_tokens(record: RequestRecord) -> int:
 
 
 def _tpot_checks(successes: Sequence[RequestRecord], slo: Slo) -> list[Check]:
-    """The share of responses of one chunk or one token, which have no TPOT to hold against a TPOT target."""
-    if not any(term.metric == "tpot" for term in slo.terms):
+    """The share of responses without a TPOT, of one chunk or token or all at once, where there is a target for it."""
+    if not any(term.metric in ("tpot", "itl") for term in slo.terms):
         return []
     limit = f"<= {MAX_SHARE_WITHOUT_TPOT:g} of answers without a TPOT"
     if not successes:
         return [Check("tpot-defined", None, limit, True)]
     value = fmean(record.tpot is None for record in successes)
     return [Check("tpot-defined", value, limit, value <= MAX_SHARE_WITHOUT_TPOT)]
+
+
+def _streamed_check(successes: Sequence[RequestRecord], *, client_limited: bool) -> Check:
+    """The share of responses whose tokens arrived one after another, unless the client read them late itself."""
+    limit = f">= {MIN_STREAMED_SHARE:g} of answers token by token"
+    clumped = clumped_share(successes)
+    if clumped is None:
+        return Check("streamed", None, limit, True)
+    return Check("streamed", 1 - clumped, limit, client_limited or 1 - clumped >= MIN_STREAMED_SHARE)
 
 
 def _littles_law_check(observation: Observation, records: Sequence[RequestRecord]) -> Check:

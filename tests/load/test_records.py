@@ -36,6 +36,7 @@ def request_records(draw: st.DrawFn) -> RequestRecord:
         error=draw(st.none() | st.sampled_from(["reset", "http-429"])),
         cached_tokens=draw(st.none() | counts),
         client_delay=draw(st.none() | st.integers(0, 10**7).map(lambda microseconds: microseconds / 1e6)),
+        token_counts=draw(st.none() | st.sampled_from(["usage", "events"])),
     )
 
 
@@ -65,6 +66,7 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
         True,
         0.0005,
         0.25,
+        {"reset": "it hung up"},
     )
     records.save(path, observation)
     loaded = records.read(path)
@@ -82,6 +84,7 @@ def test_what_is_saved_is_read_back_to_the_microsecond(
         0.25,
     )
     assert loaded.nonstationary_arrivals
+    assert loaded.error_messages == {"reset": "it hung up"}
     for before, after in zip(request_list, loaded.records, strict=True):
         for name in RequestRecord.__slots__:
             value, other = getattr(before, name), getattr(after, name)

@@ -92,6 +92,26 @@ def test_a_status_is_the_class_of_the_error(tmp_path: Path, status: int):
     assert len(record.chunk_times) == 0
 
 
+@pytest.mark.parametrize("status", [200, 201, 203, 206])
+def test_every_status_of_success_is_an_answer(tmp_path: Path, status: int):
+    assert written(tmp_path, exchange(status=status))[0].error is None
+
+
+def test_the_first_message_of_each_class_of_error_is_kept(tmp_path: Path):
+    def rejected(index: int, code: int, message: str) -> Exchange:
+        body = json.dumps({"error": {"message": message}}).encode()
+        head = b"HTTP/1.1 %d No\r\nContent-Length: %d\r\n\r\n" % (code, len(body))
+        return exchange(index, status=code, times=[11.0], pieces=[head + body])
+
+    unfinished = exchange(3)
+    unfinished.pieces = [HEAD % 7, b"data: x"]
+    unfinished.times = [11.0, 12.0]
+    written(tmp_path, rejected(0, 429, "slowly"), rejected(1, 429, "please"), rejected(2, 500, "oh"), unfinished)
+    follower = spool.RecordFollower(tmp_path / RECORDS)
+    follower.read_new()
+    assert follower.error_messages == {"http-429": "slowly", "http-500": "oh", "malformed": "Not understood: x"}
+
+
 @pytest.mark.parametrize("error", ["reset", "timeout"])
 def test_an_answer_cut_short_keeps_the_tokens_that_came(tmp_path: Path, error: str):
     cut = exchange(error=error)

@@ -144,6 +144,38 @@ def test_errors_are_counted_by_class(tested):
     assert any("The last 5 requests failed" in note for note in table.notes)
 
 
+@pytest.mark.parametrize(
+    ("counts", "note"),
+    [
+        ({"usage": 100}, None),
+        ({"running usage": 100}, None),
+        ({"events": 100}, "D(100,100) @ 4, D(100,100) @ 16: tokens are counted by the events of the stream, because"),
+        ({"usage": 98, "events": 2}, "that fits them in 2 of 100 answers."),
+        ({"listed tokens": 100}, "tokens are counted by the token ids or log probabilities, because"),
+    ],
+)
+def test_a_note_says_which_load_points_have_no_usage_that_fits(tested, counts, note):
+    bench = tested()
+    points = tuple(
+        replace(point, result=replace(point.result, metrics=replace(point.result.metrics, token_counts=counts)))
+        for point in bench.load_points
+    )
+    table = verdict_table(replace(bench, load_points=points))
+    assert [text for text in table.notes if "counted by" in text and note in text] if note else not table.notes
+    assert bench_record(replace(bench, load_points=points))["load_points"][0]["metrics"]["token_counts"] == counts
+
+
+def test_the_first_message_of_each_class_of_error_is_a_note(tested):
+    bench = tested()
+    first, second = bench.load_points
+    messages = {"malformed": "Not understood: {x", "http-429": "Slow down."}
+    points = (replace(first, result=replace(first.result, error_messages=messages)), second)
+    table = verdict_table(replace(bench, load_points=points))
+    assert "D(100,100) @ 4, malformed: Not understood: {x." in table.notes
+    assert "D(100,100) @ 4, http-429: Slow down." in table.notes
+    assert bench_record(replace(bench, load_points=points))["load_points"][0]["error_messages"] == messages
+
+
 def test_the_json_has_the_documented_shape_in_seconds(tested):
     data = bench_record(tested(slo={"ttft": {"p90": 1.0}}, stopped="it died"))
     point = data["load_points"][0]

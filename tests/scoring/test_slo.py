@@ -87,8 +87,11 @@ def test_a_load_point_without_answers_misses_every_latency(make):
     assert all(term.actual is None for term in terms)
 
 
-def test_answers_of_one_token_have_a_tpot_of_zero(make):
-    assert only(changed(make, tpot=None), slo(tpot=0.05)).actual == 0.0
+@pytest.mark.parametrize("metric", ["tpot", "itl"])
+def test_a_time_per_token_that_no_answer_has_meets_no_target(make, metric):
+    """Answers of one token have none, and neither have those that a proxy sent at once."""
+    term = only(changed(make, **{metric: None}), slo(**{metric: 0.05}))
+    assert (term.actual, term.state) == (None, "missed")
 
 
 def test_an_open_loop_is_held_against_the_schedule(make):

@@ -129,7 +129,7 @@ def test_a_lagging_client_loop_is_client_limited(make):
 
 def delayed(make, delays, ttft=0.1, **changes):
     """One stream whose first tokens were stamped so many seconds late, None where that is not known."""
-    records = [make.record(i * 0.1, ttft=ttft, gap=0.0, client_delay=delay) for i, delay in enumerate(delays)]
+    records = [make.record(i * 0.1, ttft=ttft, tokens=1, client_delay=delay) for i, delay in enumerate(delays)]
     return make.observation(records, (0.0, 0.1 * len(records)), **changes)
 
 

@@ -14,6 +14,10 @@ from autotuner.report.near_misses import describe_terms, near_terms
 from autotuner.report.table import ALWAYS_SHOWN, Column, Row, Table, verdict_text
 from autotuner.workload.arrivals import TRACE
 
+_TOKEN_COUNT_TEXTS = {
+    "events": "tokens are counted by the events of the stream, because the server reports no usage that fits them",
+    "listed tokens": "tokens are counted by the token ids or log probabilities, because there is no usage that fits",
+}
 FAILED_MARK = " !"
 """Suffix of the value of a failed check."""
 
@@ -174,10 +178,34 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
         for point in bench.load_points
         if (terms := near_terms(point.result, bench.slo))
     ]
-    notes += [*dict.fromkeys(note for point in bench.load_points for note in bench.notes(point)), *_replay_notes(bench)]
+    notes += dict.fromkeys(note for point in bench.load_points for note in bench.notes(point))
+    notes += _error_notes(bench)
+    notes += _token_count_notes(bench)
+    notes += _replay_notes(bench)
     if bench.vocabulary is not None and bench.vocabulary.origin == "server":
         notes.append(f"Prompts use token ids below {bench.vocabulary.size:,}, which this server accepts.")
     return tuple(note for note in notes if note)
+
+
+def _error_notes(bench: BenchResult) -> Iterator[str]:
+    """What the server said or sent, for the first error of each class of each load point."""
+    for point in bench.load_points:
+        for name, message in point.result.error_messages.items():
+            yield as_sentence(f"{point.result.load_point}, {name}: {message}")
+
+
+def _token_count_notes(bench: BenchResult) -> Iterator[str]:
+    """Which load points' tokens were not counted by the server's usage."""
+    points_by_text: dict[str, list[str]] = {}
+    for point in bench.load_points:
+        counts = point.result.metrics.token_counts
+        total = sum(counts.values())
+        for source, text in _TOKEN_COUNT_TEXTS.items():
+            if requests := counts.get(source, 0):
+                share = "" if requests == total else f" in {requests:,} of {total:,} answers"
+                points_by_text.setdefault(f"{text}{share}", []).append(str(point.result.load_point))
+    for text, points in points_by_text.items():
+        yield f"{', '.join(points)}: {text}."
 
 
 def _replay_notes(bench: BenchResult) -> Iterator[str]:
