@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +31,7 @@ from autotuner.cli.load_options import (
 from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
+    from autotuner.errors import EndpointError
     from autotuner.report.bench.result import BenchResult
 
 SERVER_OPTIONS = "Server"
@@ -69,6 +71,44 @@ def bench(
         ),
     ] = None,
     api_key_env: Annotated[str | None, api_key_option(SERVER_OPTIONS, "none")] = None,
+    extra_body: Annotated[
+        str | None,
+        option(
+            "--extra-body",
+            metavar="JSON",
+            help="Fields merged into every request, such as '{\"min_p\": 0.1}'.",
+            panel=SERVER_OPTIONS,
+            default="none",
+        ),
+    ] = None,
+    omit: Annotated[
+        list[str] | None,
+        option(
+            "--omit",
+            metavar="FIELD",
+            help="Field left out of every request, such as ignore_eos; repeatable.",
+            panel=SERVER_OPTIONS,
+            default="those that the server refuses",
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        option(
+            "--ca-file",
+            metavar="FILE",
+            help="PEM certificates of the authorities that the server's certificate is checked against.",
+            panel=SERVER_OPTIONS,
+            default="the system's",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        option(
+            "--insecure",
+            help="Do not check the server's certificate; the result says so.",
+            panel=SERVER_OPTIONS,
+        ),
+    ] = False,
     scenario: Annotated[list[str] | None, scenario_option("D(100,100)")] = None,
     concurrency: Annotated[str | None, concurrency_option("1,4")] = None,
     rate: Annotated[str | None, RATE_OPTION] = None,
@@ -107,6 +147,14 @@ def bench(
             default="300",
         ),
     ] = None,
+    honour_retry_after: Annotated[
+        bool,
+        option(
+            "--honour-retry-after",
+            help="Closed loop: after a refusal, wait as long as its Retry-After asks for.",
+            panel=LOAD,
+        ),
+    ] = False,
     seed: Annotated[
         int | None,
         option("--seed", metavar="N", help="Random seed of request lengths and arrivals.", panel=LOAD, default="0"),
@@ -171,6 +219,11 @@ def bench(
                     find_capacity=find_capacity,
                     headers=_parse_headers(header or []),
                     api_key_env=api_key_env,
+                    ca_file=ca_file,
+                    insecure=insecure,
+                    extra_body=_parse_extra_body(extra_body),
+                    omit=omit,
+                    honour_retry_after=honour_retry_after,
                     output=output,
                     observe=view,
                     origin=COMMAND_LINE,
@@ -195,6 +248,20 @@ def _parse_headers(texts: list[str]) -> dict[str, str]:
     return headers
 
 
+def _parse_extra_body(text: str | None) -> dict[str, Any] | None:
+    from autotuner.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise UsageError("--extra-body is not a JSON object.", remedy="""Write it as --extra-body '{"min_p": 0.1}'.""")
+    return fields
+
+
 def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
     from autotuner.cli import display
     from autotuner.report.bench.record import bench_csv, bench_record
@@ -216,7 +283,8 @@ def _print_tables(result: BenchResult) -> None:
     if not result.load_points:
         return
     scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in result.load_points))
-    heading = f"{result.model} at {result.url}, {result.source}, {scenarios}"
+    unchecked = ", certificate not checked" if result.experiment.deployment.insecure else ""
+    heading = f"{result.model} at {result.url}{unchecked}, {result.source}, {scenarios}"
     tables = [(heading, bench_tables.latency_table(result)), ("", bench_tables.verdict_table(result))]
     tables += [(f"checks, {scenario}", checks) for scenario, checks in bench_tables.check_tables(result).items()]
     for title, contents in tables:
@@ -224,6 +292,19 @@ def _print_tables(result: BenchResult) -> None:
         display.line()
     for sentence in bench_tables.capacity_sentences(result):
         display.sentence(sentence)
+
+
+def _no_answer_error(result: BenchResult, progress_text: str) -> EndpointError:
+    from autotuner.core import EARLY_STOP_ERROR
+    from autotuner.errors import EndpointError
+
+    if {error for point in result.load_points for error in point.result.metrics.errors} == {EARLY_STOP_ERROR}:
+        return EndpointError(
+            "No request was answered to its length.",
+            why="The model ended every answer early: the server does not hold ignore_eos.",
+            remedy="Measure the answers as they are with --omit ignore_eos.",
+        )
+    return EndpointError("No request was answered.", why=progress_text, remedy="The errors are in the table.")
 
 
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
@@ -237,5 +318,5 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
             f"The load test ended early: {result.stopped}", why=progress_text, remedy="Look at that server."
         )
     if not any(point.answered_requests for point in result.load_points):
-        raise EndpointError("No request was answered.", why=progress_text, remedy="The errors are in the table.")
+        raise _no_answer_error(result, progress_text)
     gate.check_load_test(result)

@@ -1,15 +1,15 @@
-"""How a chat server tokenizes prompts, fitted to a few requests before the load."""
+"""How a server tokenizes prompts of words, in a chat or a completion, fitted to a few requests before the load."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
 
-from autotuner.core import Workload
+from autotuner.core import RequestForm, Workload
 from autotuner.endpoints.address import API_PATHS, Endpoint
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.errors import ConfigError
-from autotuner.workload.prompts import DEFAULT_WORDS, Prompts
+from autotuner.workload.prompts import DEFAULT_WORDS, EndpointKind, Prompts
 from autotuner.workload.tokenizer import PromptWords, distinct_words, usable_words
 
 _SHORT_PROBE_WORDS, _LONG_PROBE_WORDS = 16, 272
@@ -17,7 +17,7 @@ _SHORT_PROBE_WORDS, _LONG_PROBE_WORDS = 16, 272
 
 @dataclass(frozen=True)
 class ChatTokenFit:
-    """Token costs of a chat prompt: per prompt, per word, and per further pair of messages.
+    """Token costs of a prompt of words: per prompt, per word, and per further pair of messages.
 
     `words` are the words that prompts are made of, empty for the default ones.
     """
@@ -41,8 +41,10 @@ def fit_chat_tokens(endpoint: Endpoint, workload: Workload) -> ChatTokenFit:
     except ConfigError as error:
         local_words, tokenizer_error = None, error
     has_turns = any(point.scenario.startswith("C(") for point in workload.load_points)
-    with Client(endpoint.url, endpoint.headers) as client:
-        probe = _ChatProbe(client, endpoint.model, has_turns, workload.request_timeout)
+    has_turns = has_turns and workload.endpoint == "chat"
+    with Client(endpoint.url, endpoint.headers, endpoint.tls) as client:
+        kind, form = workload.endpoint, workload.request_form
+        probe = _WordProbe(client, endpoint.model, kind, form, has_turns, workload.request_timeout)
         if local_words is not None:
             fit = probe.fit(local_words.words)
             if not local_words.one_token_each or fit.tokens_per_word == 1.0:
@@ -54,16 +56,20 @@ def fit_chat_tokens(endpoint: Endpoint, workload: Workload) -> ChatTokenFit:
 
 
 @dataclass(frozen=True)
-class _ChatProbe:
+class _WordProbe:
     client: Client
     model: str
+    kind: EndpointKind
+    form: RequestForm
     has_turns: bool
     timeout: float
 
     def fit(self, words: tuple[str, ...]) -> ChatTokenFit:
         default = ChatTokenFit(words=words)
         salt = secrets.token_hex(8)
-        prompts = Prompts(kind="chat", model=self.model, vocab_size=0, salt=salt, phase="probe", words=words)
+        prompts = Prompts(
+            kind=self.kind, model=self.model, vocab_size=0, salt=salt, phase="probe", words=words, form=self.form
+        )
         bodies = [prompts.body(0, _SHORT_PROBE_WORDS, 1), prompts.body(1, _LONG_PROBE_WORDS, 1)]
         if self.has_turns:
             dialogue = [prompts.text(index, _SHORT_PROBE_WORDS).decode().strip() for index in (2, 3, 4)]
@@ -84,7 +90,7 @@ class _ChatProbe:
     def _prompt_tokens(self, body: bytes) -> int | None:
         """The server's count of a prompt's tokens; None where it gives none."""
         try:
-            events = self.client.ask(API_PATHS["chat"], body, self.timeout).events()
+            events = self.client.ask(API_PATHS[self.kind], body, self.timeout).events()
         except (NoAnswerError, ValueError):
             return None
         usages = [event["usage"] for event in events if isinstance(event.get("usage"), dict)]
@@ -95,7 +101,7 @@ class _ChatProbe:
         """The default words that the server's /tokenize tells apart; None where it has no such route."""
         request = {"model": self.model, "prompt": " ".join(DEFAULT_WORDS), "add_special_tokens": False}
         try:
-            answer = self.client.ask("/tokenize", request, self.timeout)
+            answer = self.client.ask_root("/tokenize", request, self.timeout)
             tokens = answer.json()["tokens"] if answer.status == 200 else None
         except (NoAnswerError, ValueError, KeyError, TypeError):
             return None

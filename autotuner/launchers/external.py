@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.core import ServerSpec
-from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.headers import request_headers, tls_trust
 from autotuner.endpoints.models import find_served_model
+from autotuner.endpoints.patience import FIRST_TOKEN_SECONDS
 from autotuner.engines.flags import FlagTable
 from autotuner.engines.protocol import Engine
 from autotuner.errors import ConfigError
@@ -46,7 +47,16 @@ class ExternalLauncher:
         """Check that the server at the URL answers, and does not refuse the model."""
         model = experiment.model.served_name or experiment.model.id_or_path
         headers, endpoint = request_headers(experiment.deployment), experiment.benchmark.endpoint
-        find_served_model(self.url, headers, model=model, endpoint=endpoint, must_answer=True)
+        find_served_model(
+            self.url,
+            headers,
+            model=model,
+            endpoint=endpoint,
+            must_answer=True,
+            form=experiment.benchmark.request_form,
+            tls=tls_trust(experiment.deployment),
+            time_limit=min(FIRST_TOKEN_SECONDS, experiment.benchmark.request_timeout),
+        )
 
     def flags(self, experiment: Experiment, engine: Engine) -> FlagTable | None:
         """None: the flags of a running server are unknown; see Launcher."""

@@ -20,6 +20,8 @@ def bench_record(bench: BenchResult) -> dict[str, Any]:
         "model": bench.model,
         "source": bench.source,
         "endpoint": load.endpoint,
+        "request": {**dataclasses.asdict(load.request_form), "remarks": bench.remarks},
+        "insecure": bench.experiment.deployment.insecure,
         "vocabulary": dataclasses.asdict(bench.vocabulary) if bench.vocabulary else None,
         "duration": load.duration,
         "warmup": load.warmup,

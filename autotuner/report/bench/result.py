@@ -40,7 +40,7 @@ class BenchResult:
     `experiment` holds the load, the SLO, and the model as the server names it. `started` is in Unix
     seconds. `stopped` says why not all planned load points were driven, or None; `path` is the output
     folder, or None; `capacities` are the results of capacity searches. `vocabulary` is the token id range
-    from which prompts were drawn, None if prompts were words.
+    from which prompts were drawn, None if prompts were words. `remarks` say what is unusual about the requests.
     """
 
     url: str
@@ -54,6 +54,7 @@ class BenchResult:
     path: Path | None = None
     capacities: tuple[Capacity, ...] = ()
     vocabulary: Vocabulary | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
