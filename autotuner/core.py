@@ -310,6 +310,7 @@ class Observation:
     `max_in_flight` was reached. With `nonstationary_arrivals`, a ramp or a trace, there is no steady
     state. `loop_lag_*` are delays of the load generator's event loop in seconds, `client_cpu` the share
     of a core that its thread used in the window: the worst of all client processes, None if unmeasured.
+    `retry_after` is the longest pause in seconds that a refused request was asked to keep.
     """
 
     load_point: LoadPoint
@@ -325,6 +326,7 @@ class Observation:
     nonstationary_arrivals: bool = False
     loop_lag_mean: float | None = None
     client_cpu: float | None = None
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True)

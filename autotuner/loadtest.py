@@ -290,7 +290,11 @@ class LoadTest:
     def _record(self, driver: LoadDriver, position: int, observation: Observation) -> None:
         records = self.folder.save_records(position, observation) if self.folder else None
         result = self._with_verdict(driver.record_result(position, observation))
-        self.load_points.append(BenchLoadPoint(result, observation.abort_reason, observation.stop_reason, records))
+        benchmark = self.experiment.benchmark
+        is_kept = benchmark.honour_retry_after and observation.load_point.rate is None
+        retry_after = None if is_kept else observation.retry_after
+        reasons = observation.abort_reason, observation.stop_reason
+        self.load_points.append(BenchLoadPoint(result, *reasons, records, retry_after))
         if self.folder is not None:
             self.folder.write(self._partial_result())
 

@@ -241,7 +241,7 @@ def scripted_server(
         server.stop()
 
 
-ONE_TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
+ONE_TOKEN = (200, 'data: {"choices": [{"text": "a"}], "usage": {"prompt_tokens": 16, "completion_tokens": 1}}\n\n')
 
 
 def served_models(*names: str, owner: str = "vllm") -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ import json
 import ssl
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,31 @@ def test_rejected_requests_are_counted_as_errors(serve: Serve) -> None:
     (point,) = bench(serve(every_third).url).load_points
     assert point.result.metrics.errors == {"http-429": 4}
     assert point.result.verdict is Verdict.INVALID
+
+
+async def wait_a_second(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    """Refuse every third request, for 0.2 s."""
+    if request.number % 3:
+        await complete(request, writer)
+    else:
+        writer.write(b"HTTP/1.1 429 No\r\nRetry-After: 0.2\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_a_pause_that_refusals_ask_for_is_named(serve: Serve) -> None:
+    result = bench(serve(wait_a_second).url)
+    (point,) = result.load_points
+    assert point.retry_after == 0.2
+    assert "asked for a pause of up to 0.2 s, which --honour-retry-after keeps" in result.reason(point)
+
+
+def test_a_pause_that_refusals_ask_for_is_kept_on_demand(serve: Serve, tmp_path: Path) -> None:
+    result = bench(serve(wait_a_second).url, honour_retry_after=True, output=tmp_path / "out")
+    (point,) = result.load_points
+    assert point.retry_after is None
+    rows = records.read(tmp_path / "out" / "records-1.npz").records
+    pauses = [later.sent - row.finished for row, later in pairwise(rows) if row.error == "http-429"]
+    assert pauses
+    assert min(pauses) >= 0.199
 
 
 def test_a_small_vocabulary_is_detected_before_the_load(serve: Serve, tmp_path: Path) -> None:

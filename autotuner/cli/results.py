@@ -32,7 +32,13 @@ def print_result(result: Result, experiment: Experiment, as_json: bool) -> None:
 
         data = run_record(result.ranking, result.trials, experiment, result.refused, result.search_report)
         display.json(
-            {**data, "run": str(result.path), "command": result.command, "command_note": result.remark or None}
+            {
+                **data,
+                "insecure": experiment.deployment.insecure,
+                "run": str(result.path),
+                "command": result.command,
+                "command_note": result.remark or None,
+            }
         )
     else:
         print_ranking(result.ranking, result.trials, experiment, SHOWN_CANDIDATES, result.refused, result.search_report)
@@ -64,6 +70,7 @@ def print_ranking(
     title = (
         f"{experiment.model.id_or_path}: {candidates} candidate{'' if candidates == 1 else 's'}, "
         f"{launches} launch{'' if launches == 1 else 'es'}, best first"
+        f"{'; certificate not checked' if experiment.deployment.insecure else ''}"
     )
     printed_lines = display.report_table(ranking_table(ranking, trials, experiment, limit), title)
     display.sentence(objective_line(experiment))

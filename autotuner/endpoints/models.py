@@ -18,7 +18,7 @@ from autotuner.endpoints.client import Client, NoAnswerError, RedirectedError
 from autotuner.endpoints.patience import FIRST_TOKEN_SECONDS, ask_until_loaded, reported_wait
 from autotuner.endpoints.route import Route, find_route
 from autotuner.endpoints.tls import TRUST_REMEDY, TlsTrust
-from autotuner.errors import EndpointError, UsageError, pluralize
+from autotuner.errors import EndpointError, UsageError, as_sentence, pluralize
 from autotuner.workload.prompts import EndpointKind
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def find_served_model(
             address = moved
         else:
             for remark in served.remarks:
-                _warn(remark)
+                _warn(remark, served.url)
             return served
     raise EndpointError(
         f"{url} redirects more than {MAX_REDIRECTS} times.", remedy="Give the address that it leads to in the end."
@@ -270,8 +270,8 @@ def _redirect_target(address: Address, redirect: RedirectedError) -> Address:
 
 
 @cache
-def _warn(message: str) -> None:
-    """Log a warning, once however often the server is asked."""
+def _warn(message: str, url: str = "") -> None:
+    """Log a warning, about the server at `url`, once however often that is asked."""
     log.warning(message)
 
 
@@ -290,7 +290,7 @@ def _warn_of_proxy(address: Address) -> None:
 
 def _unlisted_error(address: Address, errors: list[NoAnswerError], worst: NoAnswerError) -> UsageError | EndpointError:
     """The error for a server that does not list its models."""
-    url, why = address.url, " ".join(map(str, errors))
+    url, why = address.url, " ".join(as_sentence(str(error)) for error in errors)
     if worst.is_tls_fault:
         remedy = "Correct the address." if "http://" in str(worst) else TRUST_REMEDY
         return EndpointError(f"No trusted connection to {url}.", why=str(worst), remedy=remedy)
@@ -306,4 +306,8 @@ def _unlisted_error(address: Address, errors: list[NoAnswerError], worst: NoAnsw
             why=why,
             remedy="Name the model with --model; where the server wants an API key, give it with --api-key-env NAME.",
         )
-    return UsageError(f"{url} does not list its models.", why=why, remedy="Name the model with --model.")
+    return UsageError(
+        f"{url} does not list its models.",
+        why=why,
+        remedy="Name the model with --model, or give the path of the API as its documentation does, such as /v1.",
+    )

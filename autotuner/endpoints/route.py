@@ -13,7 +13,7 @@ from autotuner.endpoints.client import Answer, Client, NoAnswerError, Redirected
 from autotuner.endpoints.fields import FieldSearch, consequences, refused_extra
 from autotuner.endpoints.patience import FIRST_TOKEN_SECONDS, ask_until_loaded, reported_wait
 from autotuner.endpoints.token import has_token, request_token
-from autotuner.errors import EndpointError
+from autotuner.errors import EndpointError, as_sentence
 from autotuner.workload.prompts import EndpointKind
 
 UNSUPPORTED_STATUSES = (200, 400, 401, 403, 404, 405, 415, 422, 500, 501)
@@ -47,7 +47,7 @@ class Route:
     def cause(self) -> str:
         """Why no route gives a token: what a server behind it lacks, else all answers."""
         causes = [answer for answer in self.refusals if answer.status not in UNSUPPORTED_STATUSES]
-        return " ".join(dict.fromkeys(answer.summary for answer in causes or self.refusals))
+        return " ".join(dict.fromkeys(as_sentence(answer.summary) for answer in causes or self.refusals))
 
     def remarks(self, usual: RequestForm) -> tuple[str, ...]:
         """What is unusual about the requests, compared with the form that was asked for, and what follows from it."""
@@ -57,7 +57,15 @@ class Route:
             remarks.append(f"Prompts are text, as long as the server counts them: it refuses token ids. {first}")
         elif self.endpoint == "chat" and self.refusals and self.gives_token:
             remarks.append(f"Requests go to the chat endpoint. {first}")
-        return (*remarks, *consequences(usual, self.form))
+        remarks += consequences(usual, self.form)
+        if self.gives_token and "stream_options" not in self.form.omit and not self._has_usage:
+            remarks.append("The server sends no token counts: tokens are counted by the events of the stream.")
+        return tuple(remarks)
+
+    @property
+    def _has_usage(self) -> bool:
+        """Whether the server counted the tokens of its answer."""
+        return self.answer is not None and any(event.get("usage") for event in self.answer.events())
 
 
 def find_route(

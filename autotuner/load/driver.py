@@ -24,6 +24,7 @@ from autotuner.load.connection import CONNECT_TIMEOUT_SECONDS, Exchange
 from autotuner.load.job import Job, request_head
 from autotuner.load.overhead import OverheadMeter
 from autotuner.load.response import extract_body
+from autotuner.load.retry_after import MAX_SECONDS, retry_after
 from autotuner.load.spool import Spool
 from autotuner.load.stream import decode
 from autotuner.workload.conversations import Conversations
@@ -44,7 +45,8 @@ class DriveOutcome:
     `window` is (start, end) on the records' clock, in seconds. Every request of the window due up to
     `complete_until` has ended. `ended_early` is why the worker gave up, `halted` whether the parent
     ended the load point. `held_back` requests of the window were sent late because `max_in_flight`
-    was reached. `cpu` is the share of a core that the worker's event loop took.
+    was reached. `cpu` is the share of a core that the worker's event loop took. `retry_after` is the longest
+    pause that a refusal asked for.
     """
 
     window: tuple[float, float]
@@ -56,6 +58,7 @@ class DriveOutcome:
     held_back: int
     loop_lag_mean: float | None = None
     cpu: float | None = None
+    retry_after: float | None = None
 
 
 class RequestBuffer:
@@ -121,6 +124,7 @@ class LoadPointRun:
         self.stop_reason: str | None = None
         self.halted = False
         self.held_back_count = 0
+        self.retry_after: float | None = None
         self.closed = False
         self.open_exchanges: set[Exchange] = set()
         self.done_event = asyncio.Event()
@@ -184,13 +188,23 @@ class LoadPointRun:
             self.any_success = True
             self.consecutive_failures = 0
             return True
+        asked = retry_after(exchange.status, exchange.pieces)
+        if asked is not None:
+            self.retry_after = max(asked, self.retry_after or 0.0)
         if not self.consecutive_failures:
             self.failing_since = exchange.finished
         self.consecutive_failures += 1
         if self._should_give_up(error):
             words = mask_secrets(_error_text(exchange), self.job.endpoint.headers)
-            self.give_up(f"The last {self.consecutive_failures} requests failed: {error}. {words}".rstrip())
+            pause = f" (Retry-After: {asked:g} s)" if asked is not None else ""
+            self.give_up(f"The last {self.consecutive_failures} requests failed: {error}{pause}. {words}".rstrip())
         return False
+
+    def pause_after(self, exchange: Exchange) -> float:
+        """Seconds that the client of a failed exchange is to wait at least, because the server asked for it."""
+        if not self.job.workload.honour_retry_after:
+            return 0.0
+        return min(MAX_SECONDS, retry_after(exchange.status, exchange.pieces) or 0.0)
 
     def halt(self) -> None:
         """End now, because the parent decided that the load point is over."""
@@ -237,6 +251,7 @@ class LoadPointRun:
             held_back=self.held_back_count,
             loop_lag_mean=self.overhead.lag_mean,
             cpu=self.overhead.cpu_share,
+            retry_after=self.retry_after,
         )
 
     def _flush_periodically(self) -> None:

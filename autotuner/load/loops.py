@@ -167,6 +167,7 @@ class _ClosedLoopUser:
         else:
             pause = min(_MAX_RETRY_PAUSE_SECONDS, _MIN_RETRY_PAUSE_SECONDS * 2 ** min(self.consecutive_failures, 10))
             self.consecutive_failures += 1
+            pause = max(pause, self.run.pause_after(exchange))
             asyncio.get_running_loop().call_later(pause, self.send_next)
 
     def _advance_conversation(self, conversations: Conversations, exchange: Exchange, succeeded: bool) -> None:

@@ -175,6 +175,7 @@ class _Supervisor:
             stop_reason=(self.stop_reason if halted else None) or arrivals.trace_end_reason(point, workload, due),
             due_requests=due,
             held_back_requests=sum(outcome["held_back"] for outcome in outcomes) if bounded else None,
+            retry_after=_max_or_none(outcome["retry_after"] for outcome in outcomes),
             nonstationary_arrivals=open_loop and workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES),
         )
 

@@ -73,7 +73,7 @@ def test_a_server_that_gives_no_token_has_all_its_answers_named(
     url = serve_responses(ScriptedResponses(v1__completions=[(404, "no")], v1__chat__completions=[chat]))
     route = found(url)
     assert route.is_refused
-    assert route.cause == f"/v1/completions answered 404: no /v1/chat/completions answered {chat[0]}: {chat[1]}"
+    assert route.cause == f"/v1/completions answered 404: no. /v1/chat/completions answered {chat[0]}: {chat[1]}."
 
 
 def test_a_server_that_is_not_there_is_left_to_the_load() -> None:
@@ -229,6 +229,16 @@ def test_a_named_route_is_the_only_one_that_is_asked(serve: Serve, kind: str) ->
     route = found(server.url, kind)
     assert (route.endpoint, route.is_refused) == (kind, True)
     assert {is_chat(request) for request in server.requests} == {kind == "chat"}
+
+
+@pytest.mark.parametrize(
+    "text", ['data: {"choices": [{"text": "a"}]}\n\n', '{"choices": [{"text": "a"}], "usage": null}']
+)
+def test_a_server_that_counts_no_tokens_is_said_to(serve_responses: ServeResponses, text: str) -> None:
+    route = found(serve_responses(ScriptedResponses(v1__completions=[(200, text)])))
+    assert route.remarks(RequestForm()) == (
+        "The server sends no token counts: tokens are counted by the events of the stream.",
+    )
 
 
 # models that are not loaded yet

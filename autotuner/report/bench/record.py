@@ -69,4 +69,5 @@ def _load_point_entry(bench: BenchResult, point: BenchLoadPoint) -> dict[str, An
         "ended_early": point.ended_early,
         "decided": point.decided,
         "records": point.records,
+        "retry_after": point.retry_after,
     }
