@@ -188,7 +188,7 @@ def _is_valid_rate(value: Any) -> bool:
         return False
 
 
-PROMPT_FIELDS = ("model", "prompt", "messages")
+PROMPT_FIELDS = ("model", "prompt", "messages", "input")
 """The fields of a request that no configuration changes."""
 
 _UNSUPPORTED_TASKS = {
@@ -276,6 +276,9 @@ class Benchmark(Section):
                     f"'{name}' cannot be given: prompts are generated text; images, audio and prompts of one's own "
                     "are not supported"
                 )
+            if name == "modalities" or (task := _unsupported_task(name)):
+                task = "audio and images" if name == "modalities" else task
+                raise ValueError(f"'{name}' cannot be given: {task} in requests or answers are not supported")
             if name in LENGTH_FIELDS:
                 raise ValueError(f"'{name}' cannot be given: the scenario says how long answers are")
             if name == "stream":

@@ -407,19 +407,24 @@ def test_fields_of_ones_own_are_sent_and_others_left_out(serve: Serve) -> None:
     assert bodies[-1]["stream_options"] == {"include_usage": True, "x": 1}
 
 
-def test_a_server_without_token_ids_is_sent_text_of_the_right_length(serve: Serve) -> None:
+@pytest.mark.parametrize("counts_in_stream", [True, False])
+def test_a_server_without_token_ids_is_sent_text_of_the_right_length(serve: Serve, counts_in_stream: bool) -> None:
     async def text_only(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if isinstance(request.body["prompt"], list):
             await status(500, "Unmapped prompt format. Your prompt is neither a list of strings nor a string.")(
                 request, writer
             )
             return
-        words = len(request.body["prompt"].split())
+        counts = {"prompt_tokens": 2 * len(request.body["prompt"].split()) + 7, "completion_tokens": 1}
+        if not request.body.get("stream"):
+            whole = json.dumps({"choices": [{"text": "a"}], "usage": counts}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(whole), whole))
+            return
         output = request.body["max_tokens"]
         writer.write(HEAD + b"".join(chunked(token()) for _ in range(output - 1)) + chunked(token(finish="length")))
-        writer.write(
-            chunked(sse({"choices": [], "usage": {"prompt_tokens": 2 * words + 7, "completion_tokens": output}}))
-        )
+        if counts_in_stream:
+            counts["completion_tokens"] = output
+            writer.write(chunked(sse({"choices": [], "usage": counts})))
         writer.write(chunked(sse(b"[DONE]")) + b"0\r\n\r\n")
 
     server = serve(text_only)
@@ -434,6 +439,8 @@ def test_a_server_without_token_ids_is_sent_text_of_the_right_length(serve: Serv
     ("changes", "message"),
     [
         ({"extra_body": {"messages": []}}, "images, audio and prompts of one's own"),
+        ({"extra_body": {"modalities": ["audio"]}}, "audio and images in requests or answers are not supported"),
+        ({"extra_body": {"input": "text"}}, "images, audio and prompts of one's own"),
         ({"extra_body": {"max_tokens": 5}}, "the scenario says how long answers are"),
         ({"extra_body": {"stream": False}}, "no token has a time"),
         ({"omit": ["stream"]}, "no token has a time"),

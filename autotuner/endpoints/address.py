@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, get_args
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from autotuner.endpoints.tls import TlsTrust
 from autotuner.errors import ConfigError, UsageError, mask_credentials
@@ -31,6 +31,9 @@ _UNSUPPORTED_PATHS = {
     r"/generate(_stream)?$|/api/chat$": "a server's own generation API",
 }
 """The APIs that a pasted address may name and that no load is made for."""
+
+_PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
+"""What is sent in the target of a request as it was written; other characters are percent-encoded."""
 
 _SECRET_PARAMETER = re.compile(r"(^|[-_.])(key|apikey|token|secret|password|sig|signature|code)$", re.IGNORECASE)
 
@@ -64,6 +67,11 @@ class Address:
             raise not_an_address(url) from None
         if not host or " " in host or port == 0 or parts.scheme not in ("http", "https"):
             raise not_an_address(url)
+        if not host.isascii():
+            try:
+                host = host.encode("idna").decode()
+            except UnicodeError:
+                raise not_an_address(url) from None
         if parts.username is not None:
             raise ConfigError(
                 f"The address {mask_credentials(url)} holds a user name or a password.",
@@ -76,7 +84,7 @@ class Address:
                 f"The address of the server ends in '#{parts.fragment}', which no server is sent.",
                 remedy="Leave it out, and give the address of the API, such as http://127.0.0.1:8000.",
             )
-        path = re.sub("//+", "/", parts.path).rstrip("/")
+        path = quote(re.sub("//+", "/", parts.path).rstrip("/"), safe=_PATH_CHARACTERS)
         _check_supported(path)
         # the path of completions also ends that of chat completions
         kinds: list[Kind] = sorted(get_args(Kind), key=lambda kind: -len(API_PATHS[kind]))
@@ -84,7 +92,8 @@ class Address:
         suffix = API_PATHS[kind] if kind else _LISTING_PATH
         api_path = path.removesuffix(suffix) if path.endswith(suffix) else path or "/v1"
         tls = parts.scheme == "https"
-        return cls(host, port or (443 if tls else 80), tls, api_path, parts.query, kind, is_bare=not path)
+        query = quote(parts.query, safe=f"{_PATH_CHARACTERS}?")
+        return cls(host, port or (443 if tls else 80), tls, api_path, query, kind, is_bare=not path)
 
     @property
     def authority(self) -> str:

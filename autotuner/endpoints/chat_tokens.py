@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autotuner.core import RequestForm, Workload
 from autotuner.endpoints.address import API_PATHS, Endpoint
@@ -65,10 +65,24 @@ class _WordProbe:
     timeout: float
 
     def fit(self, words: tuple[str, ...]) -> ChatTokenFit:
-        default = ChatTokenFit(words=words)
+        """The token costs of prompts of `words`; some servers count tokens only where they do not stream."""
+        whole = replace(self.form, omit=(*self.form.omit, "stream", "stream_options"))
+        for form in (self.form, whole):
+            counts = self._counts(words, form)
+            if counts is not None and counts[1] > counts[0]:
+                break
+        else:
+            return ChatTokenFit(words=words)
+        per_word = (counts[1] - counts[0]) / (_LONG_PROBE_WORDS - _SHORT_PROBE_WORDS)
+        per_turn = counts[2] - counts[0] - 2 * _SHORT_PROBE_WORDS * per_word if counts[2:] else 0.0
+        overhead = counts[0] - per_word * _SHORT_PROBE_WORDS
+        return ChatTokenFit(overhead, per_word, max(0.0, per_turn), words)
+
+    def _counts(self, words: tuple[str, ...], form: RequestForm) -> list[int] | None:
+        """The server's counts of a short and a long prompt, and of a dialogue; None where it gives none."""
         salt = secrets.token_hex(8)
         prompts = Prompts(
-            kind=self.kind, model=self.model, vocab_size=0, salt=salt, phase="probe", words=words, form=self.form
+            kind=self.kind, model=self.model, vocab_size=0, salt=salt, phase="probe", words=words, form=form
         )
         bodies = [prompts.body(0, _SHORT_PROBE_WORDS, 1), prompts.body(1, _LONG_PROBE_WORDS, 1)]
         if self.has_turns:
@@ -78,14 +92,9 @@ class _WordProbe:
         for body in bodies:
             tokens = self._prompt_tokens(body)
             if tokens is None:
-                return default
+                return None
             counts.append(tokens)
-        per_word = (counts[1] - counts[0]) / (_LONG_PROBE_WORDS - _SHORT_PROBE_WORDS)
-        if per_word <= 0:
-            return default
-        per_turn = counts[2] - counts[0] - 2 * _SHORT_PROBE_WORDS * per_word if counts[2:] else 0.0
-        overhead = counts[0] - per_word * _SHORT_PROBE_WORDS
-        return ChatTokenFit(overhead, per_word, max(0.0, per_turn), words)
+        return counts
 
     def _prompt_tokens(self, body: bytes) -> int | None:
         """The server's count of a prompt's tokens; None where it gives none."""

@@ -121,7 +121,10 @@ def _words(answer: Answer) -> str:
 
 
 def _may_be_a_field(answer: Answer) -> bool:
-    return answer.status in FIELD_STATUSES
+    # some begin a stream, and refuse in it
+    return answer.status in FIELD_STATUSES or (
+        answer.status == 200 and '"error"' in answer.text and not has_token(answer)
+    )
 
 
 def _named(answer: Answer, form: RequestForm) -> list[str]:

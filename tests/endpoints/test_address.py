@@ -20,6 +20,9 @@ from autotuner.errors import ConfigError, UsageError
         ("http://localhost:8000/v3", "/v3", "localhost:8000"),
         ("http://localhost:8000/v1/models", "/v1", "localhost:8000"),
         ("http://[::1]:80", "/v1", "[::1]"),
+        ("http://a-host/my llm/v1", "/my%20llm/v1", "a-host"),
+        ("http://a-host/%C3%A4/\u00e4", "/%C3%A4/%C3%A4", "a-host"),
+        ("http://b\u00fccher.example/v1", "/v1", "xn--bcher-kva.example"),
         ("http://[2001:db8::7]:8000/v1", "/v1", "[2001:db8::7]:8000"),
     ],
 )

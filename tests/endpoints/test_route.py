@@ -139,6 +139,7 @@ FIELD_WORDS: dict[str, Callable[[str], tuple[int, str]]] = {
     ),
     "what is taken first": lambda name: (400, f"of max_tokens, temperature, ignore_eos, stream_options: no {name}"),
     "all that was sent": lambda name: (400, "keys model, temperature, stream_options, max_tokens, ignore_eos"),
+    "a stream": lambda name: (200, f'data: {{"error": {{"message": "{name} is not supported"}}}}\n\n'),
     "no name": lambda name: (400, "Bad Request"),
     "a fault": lambda name: (500, ""),
 }
