@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from typing import Any
 from autotuner import load
 from autotuner.config import Overrides, TaskContext, compose, leaves, merge, resolved_context
 from autotuner.core import (
+    CUT_OFF_ERROR,
+    EARLY_STOP_ERROR,
     Candidate,
     LoadPointResult,
     Observation,
@@ -39,6 +42,13 @@ from autotuner.search.capacity import CapacitySearch, check_capacity
 from autotuner.search.launch import ListedLoads, LoadPlan
 from autotuner.workload import arrivals
 from autotuner.workload.prompts import EndpointKind
+
+log = logging.getLogger(__name__)
+
+LENGTHS_NOT_HELD = (
+    "The server ends its answers before their length, as it does not hold ignore_eos: "
+    "they are measured as they are, and the output-length check fails."
+)
 
 PLACEHOLDER_MODEL = "model"
 """The model's name until the server reports the real one."""
@@ -239,6 +249,20 @@ def _with_server_identity(experiment: Experiment, served: ServedModel) -> Experi
     return experiment.model_copy(update={"model": Model(id_or_path=served.model), "benchmark": benchmark})
 
 
+def ends_all_answers_early(observation: Observation) -> bool:
+    """Whether the server ended every answer of the window before its length."""
+    errors = {record.error for record in observation.records if record.index >= 0 and record.error != CUT_OFF_ERROR}
+    return errors == {EARLY_STOP_ERROR}
+
+
+def without_early_stops(observation: Observation) -> Observation:
+    """The observation with answers that ended early as answers, and not as errors."""
+    records = (
+        replace(record, error=None) if record.error == EARLY_STOP_ERROR else record for record in observation.records
+    )
+    return replace(observation, records=tuple(records))
+
+
 @dataclass
 class LoadTest:
     """A running load test and its results so far."""
@@ -288,6 +312,11 @@ class LoadTest:
         return self._result(stop_reason)
 
     def _record(self, driver: LoadDriver, position: int, observation: Observation) -> None:
+        if ends_all_answers_early(observation):
+            observation = without_early_stops(observation)
+            if LENGTHS_NOT_HELD not in self.remarks:
+                self.remarks = (*self.remarks, LENGTHS_NOT_HELD)
+                log.warning(LENGTHS_NOT_HELD)
         records = self.folder.save_records(position, observation) if self.folder else None
         result = self._with_verdict(driver.record_result(position, observation))
         benchmark = self.experiment.benchmark

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,6 @@ from autotuner.cli.load_options import (
 from autotuner.cli.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
-    from autotuner.errors import EndpointError
     from autotuner.report.bench.result import BenchResult
 
 SERVER_OPTIONS = "Server"
@@ -294,19 +294,6 @@ def _print_tables(result: BenchResult) -> None:
         display.sentence(sentence)
 
 
-def _no_answer_error(result: BenchResult, progress_text: str) -> EndpointError:
-    from autotuner.core import EARLY_STOP_ERROR
-    from autotuner.errors import EndpointError
-
-    if {error for point in result.load_points for error in point.result.metrics.errors} == {EARLY_STOP_ERROR}:
-        return EndpointError(
-            "No request was answered to its length.",
-            why="The model ended every answer early: the server does not hold ignore_eos.",
-            remedy="Measure the answers as they are with --omit ignore_eos.",
-        )
-    return EndpointError("No request was answered.", why=progress_text, remedy="The errors are in the table.")
-
-
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     """Raise the error that sets the exit code; return where the load test passed."""
     from autotuner.errors import EndpointError
@@ -314,9 +301,9 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     driven = len(result.load_points)
     progress_text = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
     if result.stopped is not None:
-        raise EndpointError(
-            f"The load test ended early: {result.stopped}", why=progress_text, remedy="Look at that server."
-        )
+        wants_key = re.search(r"http-40[13]\b", result.stopped)
+        remedy = "Give its API key with --api-key-env NAME." if wants_key else "Look at that server."
+        raise EndpointError(f"The load test ended early: {result.stopped}", why=progress_text, remedy=remedy)
     if not any(point.answered_requests for point in result.load_points):
-        raise _no_answer_error(result, progress_text)
+        raise EndpointError("No request was answered.", why=progress_text, remedy="The errors are in the table.")
     gate.check_load_test(result)

@@ -27,16 +27,23 @@ TIMEOUT_SECONDS = 5.0
 """Seconds that a question may take which generates no token."""
 
 
+CONNECT_TIMEOUT_SECONDS = 10.0
+
+
 class NoAnswerError(Exception):
     """A server gave no usable answer; `status` is its HTTP status, None without a response.
 
-    `is_tls_fault` when no response could come, because its certificate is not trusted or it speaks no TLS.
+    `is_tls_fault` when no response could come, because its certificate is not trusted or it speaks no TLS;
+    `is_silent` when it took the question and did not answer in time.
     """
 
-    def __init__(self, message: str, status: int | None = None, *, is_tls_fault: bool = False) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, *, is_tls_fault: bool = False, is_silent: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.is_tls_fault = is_tls_fault
+        self.is_silent = is_silent
 
 
 class RedirectedError(NoAnswerError):
@@ -129,13 +136,18 @@ class Client(AbstractContextManager["Client"]):
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
         path = target.partition("?")[0]
+        limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT_SECONDS))
         try:
-            with self._http.stream(method, target, content=content, headers=headers, timeout=timeout) as response:
+            with self._http.stream(method, target, content=content, headers=headers, timeout=limits) as response:
                 text = self._read(response, monotonic() + timeout)
         except httpx.HTTPError as error:
             fault = tls_fault(error)
             reason = fault or mask_secrets(str(error), self._headers) or type(error).__name__
-            raise NoAnswerError(f"{path} gave no answer: {reason}.", is_tls_fault=fault is not None) from error
+            raise NoAnswerError(
+                f"{path} gave no answer: {reason}.",
+                is_tls_fault=fault is not None,
+                is_silent=isinstance(error, httpx.ReadTimeout),
+            ) from error
         location = response.headers.get("Location") if 300 <= response.status_code < 400 else None
         if location is not None:
             location = urljoin(f"{self.address.origin}{target}", location)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from autotuner.core import RequestForm
 from autotuner.endpoints.address import Address
-from autotuner.endpoints.client import Client, NoAnswerError, RedirectedError
+from autotuner.endpoints.client import TIMEOUT_SECONDS, Client, NoAnswerError, RedirectedError
 from autotuner.endpoints.patience import FIRST_TOKEN_SECONDS, ask_until_loaded, reported_wait
 from autotuner.endpoints.route import Route, find_route
 from autotuner.endpoints.tls import TRUST_REMEDY, TlsTrust
@@ -73,12 +73,14 @@ class ServedModel:
     remarks: tuple[str, ...] = ()
 
 
-def model_cards(client: Client, deadline: float = 0.0) -> list[dict[str, Any]]:
+def model_cards(client: Client, deadline: float = 0.0, timeout: float = TIMEOUT_SECONDS) -> list[dict[str, Any]]:
     """What the server says about each model, its "id" and more; NoAnswerError when it lists none.
 
     A server that is loading its model is asked again until `deadline` of the monotonic clock.
     """
-    answer = ask_until_loaded(lambda: client.ask("/models"), deadline)
+    answer = ask_until_loaded(lambda: client.ask("/models", timeout=timeout), deadline)
+    if answer.location == f"{client.address.origin}{client.address.api_target('/models/')}":
+        answer = client.ask("/models/", timeout=timeout)  # some frameworks redirect to a slash
     if answer.location is not None:
         raise RedirectedError("/models", answer)
     answer.require_ok()
@@ -91,9 +93,9 @@ def model_cards(client: Client, deadline: float = 0.0) -> list[dict[str, Any]]:
         raise NoAnswerError(f"{path} did not answer with a list of models.", answer.status) from error
 
 
-def list_models(client: Client, deadline: float = 0.0) -> ModelList:
-    """The models that the server lists; NoAnswerError when it does not."""
-    cards = model_cards(client, deadline)
+def list_models(client: Client, deadline: float = 0.0, timeout: float = TIMEOUT_SECONDS) -> ModelList:
+    """The models that the server lists; NoAnswerError when it does not. See `model_cards`."""
+    cards = model_cards(client, deadline, timeout)
     is_simulated = any(card.get("owned_by") == SIMULATOR_OWNER for card in cards)
     return ModelList(tuple(card["id"] for card in cards), is_simulated)
 
@@ -159,12 +161,14 @@ class _Question:
     def answer(self) -> ServedModel:
         """The served model; see `find_served_model`."""
         deadline = time.monotonic() + self.time_limit
+        # without the list nothing can be asked where no model is named, and a server that loads one may be silent
+        timeout = TIMEOUT_SECONDS if self.model else self.time_limit
         errors: list[NoAnswerError] = []
         for address in self.address.alternatives:
             with self._client(address) as client:
                 try:
                     with reported_wait("the list of models"):
-                        models = list_models(client, deadline)
+                        models = list_models(client, deadline, timeout)
                 except RedirectedError:
                     raise
                 except NoAnswerError as error:
@@ -184,11 +188,11 @@ class _Question:
 
     def _unlisted(self, errors: list[NoAnswerError]) -> ServedModel:
         """The named model of a server that lists none, at the first of its addresses that gives a token."""
-        worst = next((error for error in errors if error.status in UNAUTHORIZED_STATUSES), errors[0])
-        is_absent = worst.status is None or worst.status in UNAVAILABLE_STATUSES
+        worst = min(errors, key=_rank)
+        is_absent = (worst.status is None and not worst.is_silent) or worst.status in UNAVAILABLE_STATUSES
         if self.model is None or (self.must_answer and is_absent):
             raise _unlisted_error(self.address, errors, worst)
-        if worst.status is None:
+        if worst.status is None and not worst.is_silent:
             return ServedModel(
                 self.model, self.endpoint or "completions", is_simulated=False, url=self.address.url, form=self.form
             )
@@ -197,6 +201,8 @@ class _Question:
             with self._client(address) as client:
                 route = self._route(client, self.model)
             routes.append(route)
+            if route.answer is None and self.must_answer:
+                raise _unlisted_error(self.address, errors, worst)
             has_api = not {answer.status for answer in route.refusals} <= set(NO_ROUTE_STATUSES)
             if has_api or not route.is_refused:
                 return self._served(address, ModelList(("*",)), route)
@@ -220,6 +226,15 @@ class _Question:
         return ServedModel(model, route.endpoint, models.is_simulated, url, route.form, remarks)
 
 
+def _rank(error: NoAnswerError) -> int:
+    """How much an error tells of why a server lists no models, beside those of its other addresses; 0 is most."""
+    if error.status in UNAUTHORIZED_STATUSES:
+        return 0
+    if error.status is None or error.status >= 500:
+        return 1
+    return 2
+
+
 def _only_model(models: ModelList, address: Address) -> str:
     if len(models.names) == 1 and "*" not in models.names[0]:
         return models.names[0]
@@ -239,10 +254,12 @@ def _no_token_error(url: str, route: Route) -> EndpointError:
         "Look at that server's log. Where it refuses a field, leave that out with --omit, or set it with"
         " --extra-body; --endpoint sends the load all the same."
     )
+    is_unavailable = any(answer.status in UNAVAILABLE_STATUSES for answer in route.refusals)
+    gateway_remedy = "A server behind it is not there or not ready: look at its log, and start it."
     return EndpointError(
         f"{url} gives no token, neither on completions nor on chat completions.",
         why=route.cause,
-        remedy=_KEY_REMEDY if is_unauthorized else usual_remedy,
+        remedy=_KEY_REMEDY if is_unauthorized else gateway_remedy if is_unavailable else usual_remedy,
     )
 
 
@@ -250,7 +267,8 @@ def _redirect_target(address: Address, redirect: RedirectedError) -> Address:
     """The address of the API that a redirect leads to; EndpointError when it is not followed."""
     location = urlsplit(redirect.location)
     target = f"{location.scheme}://{location.netloc.rpartition('@')[2]}{location.path}"
-    base = target.rstrip("/").removesuffix(redirect.path)
+    target = target.rstrip("/")
+    base = target.removesuffix(redirect.path)
     remedy = f"Give the address that it leads to, if that is the server: {base}."
     if location.hostname != address.host or (address.tls and location.scheme != "https"):
         raise EndpointError(
@@ -265,6 +283,11 @@ def _redirect_target(address: Address, redirect: RedirectedError) -> Address:
             remedy=f"Correct the address. {_KEY_REMEDY}",
         )
     query = location.query or address.query
+    if base == f"{address.origin}{address.api_path}":
+        raise EndpointError(
+            f"{address.url} redirects {redirect.path} to {target}, which is the same page.",
+            remedy="Give the address of the API's own server, without what redirects.",
+        )
     moved = Address.from_url(f"{target}?{query}" if query else target)
     return replace(moved, kind=address.kind)
 
@@ -298,12 +321,12 @@ def _unlisted_error(address: Address, errors: list[NoAnswerError], worst: NoAnsw
         return EndpointError(f"{url} refuses to list its models.", why=str(worst), remedy=_KEY_REMEDY)
     if worst.status is None or worst.status in UNAVAILABLE_STATUSES:
         return EndpointError(
-            f"Nothing that serves a model answers at {url}.", why=why, remedy="Start it, or correct the URL."
+            f"Nothing that serves a model answers at {url}.", why=str(worst), remedy="Start it, or correct the URL."
         )
     if worst.status >= 500:
         return EndpointError(
             f"{url} fails to list its models.",
-            why=why,
+            why=str(worst),
             remedy="Name the model with --model; where the server wants an API key, give it with --api-key-env NAME.",
         )
     return UsageError(

@@ -174,18 +174,17 @@ def test_an_endpoint_that_is_not_supported_is_named(autotune, path):
     assert "is not supported" in ended.err
 
 
-def test_a_server_that_ends_every_answer_early_is_named_with_what_to_do(autotune, serve):
+def test_a_server_that_ends_every_answer_early_is_measured_as_it_is_and_named(autotune, serve):
     async def short(request, writer):
         writer.write(HEAD + chunked(token()) + chunked(token(finish="stop")) + b"0\r\n\r\n")
 
-    url = serve(short).url
-    ended = autotune("bench", url, "--model", "m", *QUICK, "--concurrency", "1")
-    assert ended.code == 3
-    assert "does not hold ignore_eos. Measure the answers as they are with --omit ignore_eos." in flat(ended.err)
-    assert "The server sends no token counts" in flat(ended.err)
-    kept = autotune("bench", url, "--model", "m", *QUICK, "--concurrency", "1", "--omit", "ignore_eos", "--json")
-    (point,) = kept.data["load_points"]
+    ended = autotune("bench", serve(short).url, "--model", "m", *QUICK, "--concurrency", "1", "--json")
+    (point,) = ended.data["load_points"]
+    assert ended.code == 1
     assert (point["metrics"]["errors"], point["validity"]["output-length"]["ok"]) == ({}, False)
+    assert "The server ends its answers before their length, as it does not hold ignore_eos" in flat(ended.err)
+    assert "The server sends no token counts" in flat(ended.err)
+    assert len(ended.data["request"]["remarks"]) == 2
 
 
 @pytest.mark.parametrize("width", [80, 100])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
+from autotuner.endpoints import models
 from autotuner.endpoints.address import Address
 from autotuner.endpoints.client import Client
 from autotuner.endpoints.models import ModelList, ServedModel, find_served_model, list_models
@@ -221,7 +223,7 @@ def test_a_redirect_of_the_route_alone_is_followed_too(serve_responses: ServeRes
     [
         ("https://elsewhere.example/v1/models", r"redirects to https://elsewhere\.example/v1/models\. .* same host"),
         ("/login", r"redirects /models to http://127\.0\.0\.1:\d+/login\. .*--api-key-env"),
-        ("/v1/models", "redirects more than 5 times"),
+        ("/v1/models", "which is the same page"),
     ],
 )
 def test_a_redirect_that_is_not_followed_names_its_target(
@@ -253,3 +255,33 @@ def test_a_proxy_that_does_not_apply_is_not_named(
         with pytest.raises(EndpointError):
             find_served_model(url, {})
     assert not caplog.records
+
+
+def test_a_redirect_to_a_slash_is_followed_for_the_list(serve_responses: ServeResponses) -> None:
+    responses = ScriptedResponses(v1__models__=served_models("a"), v1__completions=[ONE_TOKEN])
+    url = serve_responses(responses)
+    responses.by_path["/v1/models"] = [(307, f"{url}/v1/models/")]
+    served = find_served_model(url, {})
+    assert (served.model, served.url) == ("a", url)
+
+
+def test_a_redirect_that_never_ends_is_an_error(serve_responses: ServeResponses) -> None:
+    pages = {f"{base}__models": [(307, f"/{base}x/models")] for base in ("v1", "v1x", "v1xx", "v1xxx", "v1xxxx")}
+    with pytest.raises(EndpointError, match="redirects more than 5 times"):
+        find_served_model(serve_responses(ScriptedResponses(**pages)), {})
+
+
+def test_a_server_that_is_silent_about_its_models_is_asked_for_a_token(
+    serve_responses: ServeResponses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "TIMEOUT_SECONDS", 0.1)
+    responses = ScriptedResponses(v1__models=[(408, "")], v1__chat__completions=[ONE_TOKEN])
+    respond = responses.respond
+
+    def slow(path: str, headers: dict[str, str]) -> tuple[int, str]:
+        if path == "/v1/models":
+            time.sleep(0.3)
+        return respond(path, headers)
+
+    responses.respond = slow  # type: ignore[method-assign]
+    assert find_served_model(serve_responses(responses), {}, model="m", must_answer=True).endpoint == "chat"
