@@ -19,7 +19,8 @@ FIRST_TOKEN_SECONDS = 60.0
 REPORT_SECONDS, POLL_SECONDS = 5.0, 0.5
 
 _LOADING = re.compile(
-    r"\b(load|loading|loaded|warm(ing)?[ -]?up|starting|initiali[sz]|not (yet )?(ready|available)|cold start|scaling)",
+    r"\b(loading|(being|not|not yet) loaded|warm(ing)?[ -]?up|starting|initiali[sz]ing|not (yet )?ready|cold start"
+    r"|scaling up)",
     re.IGNORECASE,
 )
 

@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.core import RequestForm
 from autotuner.endpoints import patience
-from autotuner.endpoints.client import Client
+from autotuner.endpoints.client import Answer, Client
 from autotuner.endpoints.route import Route, find_route
 from autotuner.errors import EndpointError
 from tests.servers import ONE_TOKEN, ReceivedRequest, ScriptedResponses, Server, ServeResponses, status
@@ -254,6 +254,23 @@ def test_a_model_that_is_being_loaded_is_waited_for(
     server = served(serve, lambda request: (503, "Loading model") if request.number < 5 else None)
     assert found(server.url).gives_token
     assert any(record.message.startswith("waiting for the first token, ") for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_waited_for"),
+    [
+        ("Loading model", True),
+        ("The model m is currently loading", True),
+        ("Model with name m is not ready", True),
+        ("server is starting up", True),
+        ("the load balancer has no healthy upstream", False),
+        ("The engine is overloaded", False),
+        ("No available prefill workers", False),
+    ],
+)
+def test_what_a_server_says_tells_whether_it_is_waited_for(words: str, is_waited_for: bool) -> None:
+    assert patience.is_loading(Answer(503, words, f"/v1/completions answered 503: {words}")) == is_waited_for
+    assert not patience.is_loading(Answer(500, words, words))
 
 
 def test_a_model_that_is_loaded_for_too_long_is_left_to_the_load(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
