@@ -59,11 +59,12 @@ class FieldSearch:
         """
         asked_for, limit = form, SHORT_LIMIT
         answer = self.ask(form, limit)
-        if _may_be_a_field(answer) and "max_tokens" in _named(answer, form) and _BLAMES_LENGTH.search(answer.summary):
-            limit = LONGER_LIMIT
-            answer = self.ask(form, limit)
-        requests = 2
+        requests = 1
         while _may_be_a_field(answer) and requests < MAX_REQUESTS:
+            if limit == SHORT_LIMIT and _wants_more_tokens(answer):
+                limit = LONGER_LIMIT
+                answer = self.ask(form, limit)
+                continue
             for name in _named(answer, form):
                 fewer = form.without(name)
                 second = self.ask(fewer, limit)
@@ -113,6 +114,11 @@ def refused_extra(answer: Answer, form: RequestForm) -> str | None:
     """The field of the user's own that a refusal names; None where it names none."""
     names = _mentioned(answer, list(form.extra_body)) if _may_be_a_field(answer) else []
     return names[0] if names else None
+
+
+def _wants_more_tokens(answer: Answer) -> bool:
+    """Whether a refusal says that the limit of the length is too low."""
+    return bool(_mentioned(answer, list(LENGTH_FIELDS)) and _BLAMES_LENGTH.search(answer.summary))
 
 
 def _words(answer: Answer) -> str:

@@ -207,6 +207,17 @@ def test_a_limit_that_is_too_low_for_the_server_is_raised_and_not_left_out(serve
     assert (route.gives_token, route.form) == (True, RequestForm())
 
 
+def test_a_limit_may_be_too_low_under_its_newer_name(serve: Serve) -> None:
+    def judge(request: ReceivedRequest) -> tuple[int, str] | None:
+        if "max_tokens" in request.body:
+            return FIELD_WORDS["OpenAI"]("max_tokens")
+        is_low = request.body["max_completion_tokens"] < 16
+        return (400, "Could not finish: max_tokens or model output limit was reached. Try higher.") if is_low else None
+
+    route = found(served(serve, judge).url)
+    assert (route.gives_token, route.form) == (True, RequestForm(length_field="max_completion_tokens"))
+
+
 def test_a_field_of_the_users_own_is_not_left_out(serve: Serve) -> None:
     def judge(request: ReceivedRequest) -> tuple[int, str] | None:
         return (400, "Unrecognized request argument supplied: min_p") if "min_p" in request.body else None
