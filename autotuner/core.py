@@ -141,6 +141,40 @@ class LoadPoint:
         return f"{self.scenario} @ {load}"
 
 
+LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
+"""The fields that limit the length of an answer; the first is the usual one."""
+
+
+@dataclass(frozen=True)
+class RequestForm:
+    """How requests are written, for servers that do not take the usual fields.
+
+    `prompts` of completions are token ids or text; chat prompts are always text. `length_field` limits the
+    length of an answer. The fields of `omit` are left out, and `extra_body` is merged into every request.
+    """
+
+    prompts: Literal["token-ids", "text"] = "token-ids"
+    length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    omit: tuple[str, ...] = ()
+    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def limits_length(self) -> bool:
+        """Whether requests say how long an answer may be."""
+        return not set(LENGTH_FIELDS) & set(self.omit)
+
+    @property
+    def holds_length(self) -> bool:
+        """Whether requests ask for an answer of exactly their length."""
+        return "ignore_eos" not in self.omit
+
+    def without(self, name: str) -> RequestForm:
+        """The form without a field; without `max_tokens` its successor is sent first."""
+        if name == "max_tokens" and self.length_field == "max_tokens":
+            return replace(self, length_field="max_completion_tokens")
+        return replace(self, omit=(*self.omit, name))
+
+
 @dataclass(frozen=True)
 class Workload:
     """The load points one launch serves, and how each is driven; times in seconds.
@@ -148,7 +182,8 @@ class Workload:
     A measurement window lasts at least `duration`, and at most `max_duration` where a stop rule may end
     it earlier. `arrival` is the arrival process of an open loop: constant, poisson, gamma:SHAPE,
     ramp:START-END or trace; `max_in_flight` bounds its requests in flight. `workers` is the number of
-    client processes, None for as many as the load needs.
+    client processes, None for as many as the load needs. With `honour_retry_after` a client whose request
+    was refused waits as long as the server asks for.
     """
 
     load_points: tuple[LoadPoint, ...]
@@ -162,6 +197,8 @@ class Workload:
     seed: int = 0
     max_in_flight: int | None = None
     workers: int | None = None
+    request_form: RequestForm = field(default_factory=RequestForm)
+    honour_retry_after: bool = False
 
     @property
     def window_limit(self) -> float:
@@ -215,6 +252,9 @@ MIN_TPOT_SECONDS = 2e-5
 
 CUT_OFF_ERROR = "cut-off"
 """The error of a warm-up request that was still in flight when a stop rule ended the load point."""
+
+EARLY_STOP_ERROR = "early-stop"
+"""The error of an answer that the model ended before the length that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +363,7 @@ class Observation:
     state. `loop_lag_*` are delays of the load generator's event loop in seconds, `client_cpu` the share
     of a core that its thread used in the window: the worst of all client processes, None if unmeasured.
     `error_messages` has one message for some classes of errors: the server's own, or a quote of what it sent.
+    `retry_after` is the longest pause in seconds that a refused request was asked to keep.
     """
 
     load_point: LoadPoint
@@ -339,6 +380,7 @@ class Observation:
     loop_lag_mean: float | None = None
     client_cpu: float | None = None
     error_messages: Mapping[str, str] = field(default_factory=dict)
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from autotuner.core import LoadPoint, Value, Workload
+from autotuner.core import LENGTH_FIELDS, LoadPoint, RequestForm, Value, Workload
 from autotuner.expression import parse
 
 ObjectiveName = Literal[
@@ -80,12 +80,17 @@ class Runtime(Section):
 
 
 class Deployment(Section):
-    """Where the server runs; `url` is for a server that runs already."""
+    """Where the server runs; all but `mode` is for a server that runs already.
+
+    Its certificate is checked against the system's authorities, or those in `ca_file`; not at all if `insecure`.
+    """
 
     mode: Literal["docker", "ome", "process", "external"] = "process"
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     api_key_env: str | None = None
+    ca_file: str | None = None
+    insecure: bool = False
 
     @field_validator("url")
     @classmethod
@@ -196,6 +201,27 @@ def _is_valid_rate(value: Any) -> bool:
         return False
 
 
+PROMPT_FIELDS = ("model", "prompt", "messages", "input")
+"""The fields of a request that no configuration changes."""
+
+_UNSUPPORTED_TASKS = {
+    "embed": "embeddings",
+    "rerank": "reranking",
+    "score": "scoring",
+    "image": "images",
+    "video": "video",
+    "audio": "audio",
+    "speech": "audio",
+    "transcri": "audio",
+    "responses": "the Responses API",
+}
+
+
+def _unsupported_task(text: str) -> str | None:
+    """What a name of a task or an endpoint asks for that no load is made for; None for any other name."""
+    return next((name for part, name in _UNSUPPORTED_TASKS.items() if part in text.lower()), None)
+
+
 class TraceStatistics(Section):
     """The load of a recorded trace: `seconds` from the first of its `requests` to the last."""
 
@@ -217,7 +243,10 @@ class Benchmark(Section):
     composition reads it into `recorded`, one entry for each scenario, with timestamps in `trace_time_unit`, by
     default the detected one, and `trace_scale` times as fast as recorded. `workers` is the number of
     client processes, by default as many as the load needs. With `find_capacity` the lowest and the
-    highest of the loads bound the search for each candidate's capacity.
+    highest of the loads bound the search for each candidate's capacity. Requests to completions have `prompts`
+    of token ids or text; `length_field` limits the length of an answer, the fields of `omit` are left out of
+    every request, and `extra_body` is merged into it. With `honour_retry_after` a client of a closed loop
+    whose request was refused waits as long as the server asks for.
     """
 
     task: Literal["text-to-text"] = "text-to-text"
@@ -239,6 +268,52 @@ class Benchmark(Section):
     max_in_flight: int | None = Field(None, ge=1)
     workers: int | None = Field(None, ge=1)
     seed: int = 0
+    prompts: Literal["token-ids", "text"] = "token-ids"
+    length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    omit: tuple[str, ...] = ()
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    honour_retry_after: bool = False
+
+    @field_validator("omit")
+    @classmethod
+    def _check_omit(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        needed = next((value for value in values if value in (*PROMPT_FIELDS, "stream")), None)
+        if needed is not None:
+            reason = "without it no token has a time" if needed == "stream" else "no request is one without it"
+            raise ValueError(f"'{needed}' cannot be left out: {reason}")
+        return tuple(dict.fromkeys(values))
+
+    @field_validator("extra_body")
+    @classmethod
+    def _check_extra_body(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in values:
+            if name in PROMPT_FIELDS:
+                raise ValueError(
+                    f"'{name}' cannot be given: prompts are generated text; images, audio and prompts of one's own "
+                    "are not supported"
+                )
+            if name == "modalities" or (task := _unsupported_task(name)):
+                task = "audio and images" if name == "modalities" else task
+                raise ValueError(f"'{name}' cannot be given: {task} in requests or answers are not supported")
+            if name in LENGTH_FIELDS:
+                raise ValueError(f"'{name}' cannot be given: the scenario says how long answers are")
+            if name == "stream":
+                raise ValueError("'stream' cannot be given: without streaming no token has a time")
+        return values
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _check_task(cls, value: Any) -> Any:
+        if isinstance(value, str) and (name := _unsupported_task(value)):
+            raise ValueError(f"'{value}' asks for {name}, which is not supported; the load is text-to-text")
+        return value
+
+    @field_validator("endpoint", mode="before")
+    @classmethod
+    def _check_endpoint(cls, value: Any) -> Any:
+        if isinstance(value, str) and (name := _unsupported_task(value)):
+            raise ValueError(f"'{value}' is for {name}, which is not supported; choose completions or chat")
+        return value
 
     @field_validator("arrival")
     @classmethod
@@ -264,6 +339,11 @@ class Benchmark(Section):
         if isinstance(values, list | tuple) and not all(map(_is_valid_rate, values)):
             raise ValueError(f"every request rate must be a number above 0, or {TRACE_RATE} for a trace's own")
         return values
+
+    @property
+    def request_form(self) -> RequestForm:
+        """How requests are written."""
+        return RequestForm(self.prompts, self.length_field, self.omit, self.extra_body)
 
     def rates_for(self, scenario_index: int) -> set[float]:
         """The request rates in 1/s of one traffic scenario, its trace's own rate included."""
@@ -451,4 +531,6 @@ class Experiment(Section):
             seed=load.seed,
             max_in_flight=load.max_in_flight,
             workers=load.workers,
+            request_form=load.request_form,
+            honour_retry_after=load.honour_retry_after,
         )

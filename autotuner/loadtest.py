@@ -12,6 +12,8 @@ from typing import Any
 from autotuner import load, traces
 from autotuner.config import Overrides, TaskContext, compose, leaves, merge, resolved_context
 from autotuner.core import (
+    CUT_OFF_ERROR,
+    EARLY_STOP_ERROR,
     Candidate,
     LoadPoint,
     LoadPointResult,
@@ -26,8 +28,9 @@ from autotuner.core import (
     ignore_progress,
 )
 from autotuner.endpoints.address import Address
-from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.headers import request_headers, tls_trust
 from autotuner.endpoints.models import ServedModel, find_served_model
+from autotuner.endpoints.patience import FIRST_TOKEN_SECONDS
 from autotuner.endpoints.token import probe_token
 from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.errors import MachineError, RunStoreError
@@ -41,9 +44,15 @@ from autotuner.scoring.sequential import precision_stop_rule
 from autotuner.search.capacity import CapacitySearch, check_capacity
 from autotuner.search.launch import ListedLoads, LoadPlan
 from autotuner.workload import arrivals
+from autotuner.workload.prompts import EndpointKind
 from autotuner.workload.scenarios import parse as parse_scenario
 
 log = logging.getLogger(__name__)
+
+LENGTHS_NOT_HELD = (
+    "The server ends its answers before their length, as it does not hold ignore_eos: "
+    "they are measured as they are, and the output-length check fails."
+)
 
 PLACEHOLDER_MODEL = "model"
 """The model's name until the server reports the real one."""
@@ -79,6 +88,11 @@ def bench(
     find_capacity: bool = False,
     headers: Mapping[str, str] | None = None,
     api_key_env: str | None = None,
+    ca_file: str | Path | None = None,
+    insecure: bool = False,
+    extra_body: Mapping[str, Any] | None = None,
+    omit: Sequence[str] | None = None,
+    honour_retry_after: bool = False,
     load_plan: Callable[[Workload], LoadPlan] | None = None,
     output: str | Path | None = None,
     observe: Observer = ignore_progress,
@@ -95,7 +109,10 @@ def bench(
     `request_timeout` is seconds per request; `max_requests` may end a window earlier. `slo` is a mapping
     such as {"ttft": 1.0}, or the name or path of an SLO. Arguments of None take the values of the bundled
     profiles, and `model`, `endpoint` ("completions" or "chat") and the vocabulary are detected from the
-    server. `api_key_env` names the environment variable with the API key.
+    server. `api_key_env` names the environment variable with the API key. Certificates are checked against the
+    authorities in `ca_file`, by default the system's, or not at all if `insecure`. `extra_body` is merged into
+    every request and the fields of `omit` are left out, and so are those that the server refuses. With
+    `honour_retry_after` a client of a closed loop waits as long as a refusal asks for.
     With `find_capacity` the lowest and the highest load, by default concurrency 1 and 1024, bound the search
     for the highest load that meets the SLO, or for the saturation knee without one; otherwise `load_plan`
     makes the plan of a workload. `output` is a new or empty folder for records, JSON, CSV and plots.
@@ -124,9 +141,19 @@ def bench(
         "request_timeout": request_timeout,
         "endpoint": endpoint,
         "seed": seed,
+        "extra_body": dict(extra_body) if extra_body else None,
+        "omit": list(omit) if omit else None,
+        "honour_retry_after": honour_retry_after or None,
     }
     benchmark = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v is not None}
-    deployment = {"mode": "external", "url": url, "headers": dict(headers or {}), "api_key_env": api_key_env}
+    deployment = {
+        "mode": "external",
+        "url": url,
+        "headers": dict(headers or {}),
+        "api_key_env": api_key_env,
+        "ca_file": str(ca_file) if ca_file else None,
+        "insecure": insecure,
+    }
     overrides = {"benchmark": benchmark, "deployment": deployment}
     context = TaskContext(
         model_name=model or PLACEHOLDER_MODEL,
@@ -145,17 +172,26 @@ def bench(
         log.info("%s", description)
     folder = BenchFolder.create(Path(output)) if output is not None else None
     all_headers = request_headers(experiment.deployment)
-    base_url = Address.from_url(url).base_url
     named_endpoint = experiment.benchmark.endpoint if endpoint else None
-    served = find_served_model(base_url, all_headers, model=model, endpoint=named_endpoint)
+    served = _find_served_model(experiment, url, all_headers, model, named_endpoint)
     experiment = _with_server_identity(experiment, served)
+    tls = tls_trust(experiment.deployment)
     workload = experiment.workload()
     make_load_plan = load_plan or _precise_load_plan(experiment)
     chosen_plan = CapacitySearch(experiment, gpus=1) if find_capacity else make_load_plan(workload)
-    vocabulary = find_vocabulary(base_url, served.model, experiment.model, all_headers, workload)
+    vocabulary = find_vocabulary(served.url, served.model, experiment.model, all_headers, workload, tls)
     is_simulated = served.is_simulated
     test = LoadTest(
-        base_url, experiment, chosen_plan, all_headers, is_simulated, vocabulary, folder, observe, traces=descriptions
+        served.url,
+        experiment,
+        chosen_plan,
+        all_headers,
+        is_simulated,
+        vocabulary,
+        folder,
+        observe,
+        served.remarks,
+        traces=descriptions,
     )
     return test.run()
 
@@ -165,6 +201,25 @@ def _describe_traces(experiment: Experiment) -> tuple[traces.TraceDescription, .
     parsed = map(parse_scenario, dict.fromkeys(load.traffic_scenarios))
     recorded = [scenario for scenario in parsed if isinstance(scenario, traces.RecordedTrace)]
     return tuple(trace.describe(load.trace_time_unit if trace.timestamps else None) for trace in recorded)
+
+
+def _find_served_model(
+    experiment: Experiment,
+    url: str,
+    headers: Mapping[str, str],
+    model: str | None,
+    endpoint: EndpointKind | None,
+) -> ServedModel:
+    benchmark = experiment.benchmark
+    return find_served_model(
+        url,
+        headers,
+        model=model,
+        endpoint=endpoint,
+        form=benchmark.request_form,
+        tls=tls_trust(experiment.deployment),
+        time_limit=min(FIRST_TOKEN_SECONDS, benchmark.request_timeout),
+    )
 
 
 def _precise_load_plan(experiment: Experiment) -> Callable[[Workload], LoadPlan]:
@@ -192,23 +247,55 @@ def with_served_model(context: TaskContext) -> TaskContext:
         return replace(context, model_name=model or PLACEHOLDER_MODEL)
     named_endpoint = experiment.benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None
     headers = request_headers(deployment)
-    served = find_served_model(deployment.url, headers, model=served_name, endpoint=named_endpoint)
-    if named_endpoint is None and served.endpoint != experiment.benchmark.endpoint:
-        context = replace(context, user_overrides=_with_endpoint(context.user_overrides or {}, served, deployment.url))
+    served = _find_served_model(experiment, deployment.url, headers, served_name, named_endpoint)
+    detected = _detected(experiment, served)
+    if detected:
+        overrides = _with_detected(context.user_overrides or {}, detected, deployment.url)
+        context = replace(context, user_overrides=overrides)
     return context if model else replace(context, model_name=served.model)
 
 
-def _with_endpoint(overrides: Mapping[str, Any], served: ServedModel, url: str) -> Overrides:
+def _detected(experiment: Experiment, served: ServedModel) -> dict[str, Any]:
+    """The overrides with which requests are as the server takes them; empty if it takes the usual ones."""
+    benchmark = experiment.benchmark
+    found = {"endpoint": served.endpoint, **_form_fields(served)}
+    changed = {name: value for name, value in found.items() if value != getattr(benchmark, name)}
+    changed = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+    is_moved = Address.from_url(experiment.deployment.url or served.url) != Address.from_url(served.url)
+    sections = {"benchmark": changed, "deployment": {"url": served.url} if is_moved else {}}
+    return {name: section for name, section in sections.items() if section}
+
+
+def _form_fields(served: ServedModel) -> dict[str, Any]:
+    form = served.form
+    return {"prompts": form.prompts, "length_field": form.length_field, "omit": form.omit}
+
+
+def _with_detected(overrides: Mapping[str, Any], detected: Mapping[str, Any], url: str) -> Overrides:
     places: Mapping[str, str] = getattr(overrides, "places", {})
-    endpoint = {"benchmark": {"endpoint": served.endpoint}}
-    return Overrides(merge(overrides, endpoint), {**places, "benchmark.endpoint": f"detected at {url}"})
+    found = dict.fromkeys(leaves(detected), f"detected at {url}")
+    return Overrides(merge(overrides, detected), {**places, **found})
 
 
 def _with_server_identity(experiment: Experiment, served: ServedModel) -> Experiment:
     """The experiment with the model and endpoint that the server reports."""
-    update = {"endpoint": served.endpoint, "model_name": served.model}
+    update = {"endpoint": served.endpoint, "model_name": served.model, **_form_fields(served)}
     benchmark = experiment.benchmark.model_copy(update=update)
     return experiment.model_copy(update={"model": Model(id_or_path=served.model), "benchmark": benchmark})
+
+
+def ends_all_answers_early(observation: Observation) -> bool:
+    """Whether the server ended every answer of the window before its length."""
+    errors = {record.error for record in observation.records if record.index >= 0 and record.error != CUT_OFF_ERROR}
+    return errors == {EARLY_STOP_ERROR}
+
+
+def without_early_stops(observation: Observation) -> Observation:
+    """The observation with answers that ended early as answers, and not as errors."""
+    records = (
+        replace(record, error=None) if record.error == EARLY_STOP_ERROR else record for record in observation.records
+    )
+    return replace(observation, records=tuple(records))
 
 
 @dataclass
@@ -223,6 +310,7 @@ class LoadTest:
     vocabulary: Vocabulary | None
     folder: BenchFolder | None
     observe: Observer
+    remarks: tuple[str, ...] = ()
     load_points: list[BenchLoadPoint] = field(default_factory=list)
     start_time: float = field(default_factory=time.time)
     traces: tuple[traces.TraceDescription, ...] = ()
@@ -237,7 +325,8 @@ class LoadTest:
     def run(self) -> BenchResult:
         """Drive the load plan to its end; LoadTestInterrupted with the results so far on Ctrl-C."""
         model, slo = self.experiment.model, self.experiment.slo
-        endpoint = load_endpoint(self.url, model.id_or_path, model, self.headers, self.vocabulary)
+        tls = tls_trust(self.experiment.deployment)
+        endpoint = load_endpoint(self.url, model.id_or_path, model, self.headers, self.vocabulary, tls)
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress)
         stop_reason = None
         try:
@@ -261,9 +350,18 @@ class LoadTest:
         return self._result(stop_reason)
 
     def _record(self, driver: LoadDriver, position: int, observation: Observation) -> None:
+        if ends_all_answers_early(observation):
+            observation = without_early_stops(observation)
+            if LENGTHS_NOT_HELD not in self.remarks:
+                self.remarks = (*self.remarks, LENGTHS_NOT_HELD)
+                log.warning(LENGTHS_NOT_HELD)
         records = self.folder.save_records(position, observation) if self.folder else None
         result = self._with_verdict(driver.record_result(position, observation))
-        self.load_points.append(BenchLoadPoint(result, observation.abort_reason, observation.stop_reason, records))
+        benchmark = self.experiment.benchmark
+        is_kept = benchmark.honour_retry_after and observation.load_point.rate is None
+        retry_after = None if is_kept else observation.retry_after
+        reasons = observation.abort_reason, observation.stop_reason
+        self.load_points.append(BenchLoadPoint(result, *reasons, records, retry_after))
         if self.folder is not None:
             self.folder.write(self._partial_result())
 
@@ -273,7 +371,8 @@ class LoadTest:
         if load_point.answered_requests and not observation.abort_reason:
             return None
         benchmark = self.experiment.benchmark
-        if probe_token(driver.endpoint, benchmark.endpoint, benchmark.request_timeout) == "token":
+        form = benchmark.request_form
+        if probe_token(driver.endpoint, benchmark.endpoint, benchmark.request_timeout, form) == "token":
             return None
         errors = ", ".join(f"{name}: {count}" for name, count in load_point.result.metrics.errors.items())
         return observation.abort_reason or f"No request was answered ({errors or 'none ended'})."
@@ -308,6 +407,7 @@ class LoadTest:
             self.vocabulary,
             self.write_delay,
             self.traces,
+            self.remarks,
         )
 
     def _report_progress(self, stage: Stage, /, *, result: LoadPointResult | None = None, **more: Any) -> None:

@@ -241,7 +241,7 @@ def scripted_server(
         server.stop()
 
 
-ONE_TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
+ONE_TOKEN = (200, 'data: {"choices": [{"text": "a"}], "usage": {"prompt_tokens": 16, "completion_tokens": 1}}\n\n')
 
 
 def served_models(*names: str, owner: str = "vllm") -> list[tuple[int, str]]:
@@ -250,7 +250,10 @@ def served_models(*names: str, owner: str = "vllm") -> list[tuple[int, str]]:
 
 
 class ScriptedResponses:
-    """What a small HTTP server says to each path: (status, body) in turn, the last for ever."""
+    """What a small HTTP server says to each path: (status, body) in turn, the last for ever.
+
+    The body of a redirect is where it leads.
+    """
 
     def __init__(self, **by_name: list[tuple[int, str]]) -> None:
         self.by_path = {f"/{name.replace('__', '/')}": responses for name, responses in by_name.items()}
@@ -273,6 +276,8 @@ def response_server(responses: ScriptedResponses) -> Iterator[str]:
             status, body = responses.respond(self.path, dict(self.headers))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body.encode())))
+            if 300 <= status < 400 and body:
+                self.send_header("Location", body)
             self.end_headers()
             self.wfile.write(body.encode())
 

@@ -7,6 +7,7 @@ import json
 import ssl
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,8 @@ def test_a_certificate_that_nobody_signed_is_refused(serve: Serve, certificate: 
     server = serve(tls=certificate)
     result = bench(server.url)
     assert set(result.load_points[0].result.metrics.errors) == {"tls"}
-    with pytest.raises(EndpointError, match="CERTIFICATE_VERIFY_FAILED"):
+    assert "its certificate is self-signed" in (result.stopped or "")
+    with pytest.raises(EndpointError, match=r"its certificate is self-signed .*--ca-file FILE.*--insecure"):
         bench(server.url, model=None)
 
 
@@ -257,6 +259,16 @@ def test_a_certificate_of_an_authority_of_ones_own_is_accepted(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     assert bench(serve(tls=certificate).url).load_points[0].answered_requests == 12
+
+
+def test_a_certificate_is_trusted_by_its_file_or_not_checked_and_the_result_says_so(
+    serve: Serve, certificate: ssl.SSLContext, tmp_path: Path
+) -> None:
+    url = serve(tls=certificate).url
+    checked = bench(url, ca_file=tmp_path / "cert.pem")
+    unchecked = bench(url, insecure=True)
+    assert [checked.load_points[0].answered_requests, unchecked.load_points[0].answered_requests] == [12, 12]
+    assert [bench_record(result)["insecure"] for result in (checked, unchecked)] == [False, True]
 
 
 @pytest.fixture
@@ -273,7 +285,7 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
 
 def test_a_server_that_dies_under_load_ends_the_test_with_the_results_so_far(serve: Serve, tmp_path: Path) -> None:
     async def die(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        if request.number < 1 + 3 + 50:  # the first asks for the vocabulary, three for delayed writes
+        if request.number < 2 + 3 + 50:  # two ask for the route and the vocabulary, three for delayed writes
             await complete(request, writer)
         else:
             reset(writer)
@@ -302,6 +314,31 @@ def test_rejected_requests_are_counted_as_errors(serve: Serve) -> None:
     assert point.result.verdict is Verdict.INVALID
 
 
+async def wait_a_second(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    """Refuse every third request, for 0.2 s."""
+    if request.number % 3:
+        await complete(request, writer)
+    else:
+        writer.write(b"HTTP/1.1 429 No\r\nRetry-After: 0.2\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_a_pause_that_refusals_ask_for_is_named(serve: Serve) -> None:
+    result = bench(serve(wait_a_second).url)
+    (point,) = result.load_points
+    assert point.retry_after == 0.2
+    assert "asked for a pause of up to 0.2 s, which --honour-retry-after keeps" in result.reason(point)
+
+
+def test_a_pause_that_refusals_ask_for_is_kept_on_demand(serve: Serve, tmp_path: Path) -> None:
+    result = bench(serve(wait_a_second).url, honour_retry_after=True, output=tmp_path / "out")
+    (point,) = result.load_points
+    assert point.retry_after is None
+    rows = records.read(tmp_path / "out" / "records-1.npz").records
+    pauses = [later.sent - row.finished for row, later in pairwise(rows) if row.error == "http-429"]
+    assert pauses
+    assert min(pauses) >= 0.199
+
+
 def test_a_small_vocabulary_is_detected_before_the_load(serve: Serve, tmp_path: Path) -> None:
     async def small_vocabulary(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         max_id = max(request.body["prompt"])
@@ -315,7 +352,7 @@ def test_a_small_vocabulary_is_detected_before_the_load(serve: Serve, tmp_path: 
     assert 505 <= result.vocabulary.size <= 512
     probes = [request for request in server.requests if len(request.body["prompt"]) == 1]
     assert len(probes) == result.vocabulary.requests <= 12
-    assert server.requests[: len(probes)] == probes
+    assert server.requests[1 : 1 + len(probes)] == probes  # after the one that asks for the route
     written = json.loads((tmp_path / "out" / "bench.json").read_text())["vocabulary"]
     assert written == {"size": result.vocabulary.size, "origin": "server", "requests": len(probes)}
 
@@ -336,6 +373,102 @@ def test_a_key_is_sent_and_never_written(serve: Serve, tmp_path: Path, monkeypat
     written = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
     assert written
     assert not any(secret.encode() in text or b"a-hidden-team" in text for text in written)
+
+
+def strict(*refused: str) -> Any:
+    """Answers a request that has one of these fields with an error that names it."""
+
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        named = next((name for name in refused if name in request.body), None)
+        answer = complete if named is None else status(400, f"Unrecognized request argument supplied: {named}")
+        await answer(request, writer)
+
+    return behave
+
+
+@pytest.mark.parametrize("field", ["ignore_eos", "stream_options", "temperature"])
+def test_a_field_that_the_server_refuses_is_left_out_of_the_load_and_that_is_said(
+    serve: Serve, field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(strict(field))
+    result = bench(server.url)
+    assert result.load_points[0].answered_requests == 12
+    assert not any(field in request.body for request in server.requests[-12:])
+    request = bench_record(result)["request"]
+    assert request["omit"] == (field,)
+    assert f"The server refuses {field}, which is left out" in request["remarks"][0]
+    assert request["remarks"][0] in caplog.messages
+
+
+def test_answers_that_end_early_are_no_errors_where_their_length_was_not_asked_for(serve: Serve) -> None:
+    async def short(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if "ignore_eos" in request.body:
+            await status(400, "extra field: ignore_eos")(request, writer)
+        else:
+            writer.write(HEAD + chunked(token()) + chunked(token(finish="stop")) + b"0\r\n\r\n")
+
+    (point,) = bench(serve(short).url).load_points
+    assert point.answered_requests == 12
+    failed = [check.name for check in point.result.validity if not check.ok]
+    assert "output-length" in failed
+    assert point.result.verdict is Verdict.INVALID
+
+
+def test_fields_of_ones_own_are_sent_and_others_left_out(serve: Serve) -> None:
+    server = serve()
+    bench(server.url, extra_body={"min_p": 0.1, "stream_options": {"x": 1}}, omit=["temperature"])
+    bodies = [request.body for request in server.requests]
+    assert all(body["min_p"] == 0.1 and "temperature" not in body for body in bodies)
+    assert bodies[-1]["stream_options"] == {"include_usage": True, "x": 1}
+
+
+@pytest.mark.parametrize("counts_in_stream", [True, False])
+def test_a_server_without_token_ids_is_sent_text_of_the_right_length(serve: Serve, counts_in_stream: bool) -> None:
+    async def text_only(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if isinstance(request.body["prompt"], list):
+            await status(500, "Unmapped prompt format. Your prompt is neither a list of strings nor a string.")(
+                request, writer
+            )
+            return
+        counts = {"prompt_tokens": 2 * len(request.body["prompt"].split()) + 7, "completion_tokens": 1}
+        if not request.body.get("stream"):
+            whole = json.dumps({"choices": [{"text": "a"}], "usage": counts}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(whole), whole))
+            return
+        output = request.body["max_tokens"]
+        writer.write(HEAD + b"".join(chunked(token()) for _ in range(output - 1)) + chunked(token(finish="length")))
+        if counts_in_stream:
+            counts["completion_tokens"] = output
+            writer.write(chunked(sse({"choices": [], "usage": counts})))
+        writer.write(chunked(sse(b"[DONE]")) + b"0\r\n\r\n")
+
+    server = serve(text_only)
+    result = bench(server.url, endpoint=None, scenarios=["D(101,5)"])
+    assert result.experiment.benchmark.prompts == "text"
+    assert result.vocabulary is None
+    assert result.load_points[0].answered_requests == 12
+    assert len(server.requests[-1].body["prompt"].split()) == 47
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extra_body": {"messages": []}}, "images, audio and prompts of one's own"),
+        ({"extra_body": {"modalities": ["audio"]}}, "audio and images in requests or answers are not supported"),
+        ({"extra_body": {"input": "text"}}, "images, audio and prompts of one's own"),
+        ({"extra_body": {"max_tokens": 5}}, "the scenario says how long answers are"),
+        ({"extra_body": {"stream": False}}, "no token has a time"),
+        ({"omit": ["stream"]}, "no token has a time"),
+        ({"omit": ["model"]}, "no request is one without it"),
+        ({"endpoint": "embeddings"}, "embeddings, which is not supported"),
+        ({"endpoint": "rerank"}, "reranking, which is not supported"),
+        ({"endpoint": "images"}, "images, which is not supported"),
+        ({"ca_file": "no-such.pem"}, "No such file"),
+    ],
+)
+def test_requests_that_no_load_is_made_of_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        bench("https://127.0.0.1:9", **changes)
 
 
 def test_a_load_plan_is_made_from_the_whole_workload(serve: Serve) -> None:

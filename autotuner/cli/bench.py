@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -70,6 +72,44 @@ def bench(
         ),
     ] = None,
     api_key_env: Annotated[str | None, api_key_option(SERVER_OPTIONS, "none")] = None,
+    extra_body: Annotated[
+        str | None,
+        option(
+            "--extra-body",
+            metavar="JSON",
+            help="Fields merged into every request, such as '{\"min_p\": 0.1}'.",
+            panel=SERVER_OPTIONS,
+            default="none",
+        ),
+    ] = None,
+    omit: Annotated[
+        list[str] | None,
+        option(
+            "--omit",
+            metavar="FIELD",
+            help="Field left out of every request, such as ignore_eos; repeatable.",
+            panel=SERVER_OPTIONS,
+            default="those that the server refuses",
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        option(
+            "--ca-file",
+            metavar="FILE",
+            help="PEM certificates of the authorities that the server's certificate is checked against.",
+            panel=SERVER_OPTIONS,
+            default="the system's",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        option(
+            "--insecure",
+            help="Do not check the server's certificate; the result says so.",
+            panel=SERVER_OPTIONS,
+        ),
+    ] = False,
     scenario: Annotated[list[str] | None, scenario_option("D(100,100)")] = None,
     concurrency: Annotated[str | None, concurrency_option("1,4")] = None,
     rate: Annotated[str | None, RATE_OPTION] = None,
@@ -122,6 +162,14 @@ def bench(
             default="300",
         ),
     ] = None,
+    honour_retry_after: Annotated[
+        bool,
+        option(
+            "--honour-retry-after",
+            help="Closed loop: after a refusal, wait as long as its Retry-After asks for.",
+            panel=LOAD,
+        ),
+    ] = False,
     seed: Annotated[
         int | None,
         option("--seed", metavar="N", help="Random seed of request lengths and arrivals.", panel=LOAD, default="0"),
@@ -188,6 +236,11 @@ def bench(
                     find_capacity=find_capacity,
                     headers=_parse_headers(header or []),
                     api_key_env=api_key_env,
+                    ca_file=ca_file,
+                    insecure=insecure,
+                    extra_body=_parse_extra_body(extra_body),
+                    omit=omit,
+                    honour_retry_after=honour_retry_after,
                     output=output,
                     observe=view,
                     origin=COMMAND_LINE,
@@ -222,6 +275,20 @@ def _parse_headers(texts: list[str]) -> dict[str, str]:
     return headers
 
 
+def _parse_extra_body(text: str | None) -> dict[str, Any] | None:
+    from autotuner.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise UsageError("--extra-body is not a JSON object.", remedy="""Write it as --extra-body '{"min_p": 0.1}'.""")
+    return fields
+
+
 def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
     from autotuner.cli import display
     from autotuner.report.bench.record import bench_csv, bench_record
@@ -243,7 +310,8 @@ def _print_tables(result: BenchResult) -> None:
     if not result.load_points:
         return
     scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in result.load_points))
-    heading = f"{result.model} at {result.url}, {result.source}, {scenarios}"
+    unchecked = ", certificate not checked" if result.experiment.deployment.insecure else ""
+    heading = f"{result.model} at {result.url}{unchecked}, {result.source}, {scenarios}"
     tables = [(heading, bench_tables.latency_table(result)), ("", bench_tables.verdict_table(result))]
     tables += [(f"checks, {scenario}", checks) for scenario, checks in bench_tables.check_tables(result).items()]
     for title, contents in tables:
@@ -260,9 +328,9 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     driven = len(result.load_points)
     progress_text = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
     if result.stopped is not None:
-        raise EndpointError(
-            f"The load test ended early: {result.stopped}", why=progress_text, remedy="Look at that server."
-        )
+        wants_key = re.search(r"http-40[13]\b", result.stopped)
+        remedy = "Give its API key with --api-key-env NAME." if wants_key else "Look at that server."
+        raise EndpointError(f"The load test ended early: {result.stopped}", why=progress_text, remedy=remedy)
     if not any(point.result.metrics.requests for point in result.load_points):
         raise EndpointError(
             "No request was sent in a window.",

@@ -95,7 +95,7 @@ def note(text: str) -> None:
 class _NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.name.startswith("autotuner") and record.levelno >= logging.INFO else f"{record.name}: "
-        note(prefix + mask_credentials(record.getMessage()))
+        progress(prefix + mask_credentials(record.getMessage()))
 
 
 def relay_log() -> None:

@@ -28,8 +28,9 @@ def print_result(result: Result, as_json: bool) -> None:
     if as_json:
         from autotuner.report.record import run_record
 
+        insecure = result.view.experiment.deployment.insecure
         data = {"run": str(result.path), "command": result.command, "command_note": result.remark or None}
-        display.json(run_record(result.view) | data)
+        display.json(run_record(result.view) | {"insecure": insecure} | data)
     else:
         print_ranking(result.view, SHOWN_CANDIDATES)
         display.sentence(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
@@ -55,6 +56,7 @@ def print_ranking(view: RunView, limit: int | None = None) -> None:
     title = (
         f"{experiment.model.id_or_path}: {candidates} candidate{'' if candidates == 1 else 's'}, "
         f"{launches} launch{'' if launches == 1 else 'es'}, best first"
+        f"{'; certificate not checked' if experiment.deployment.insecure else ''}"
     )
     printed_lines = display.report_table(ranking_table(view, limit), title)
     display.sentence(objective_line(experiment))

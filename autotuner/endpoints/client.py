@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from autotuner.endpoints.address import Address, not_an_address
 from autotuner.endpoints.error_text import error_text
 from autotuner.endpoints.headers import check_headers, mask_secrets
+from autotuner.endpoints.tls import TlsTrust, tls_fault
 
 if TYPE_CHECKING:
     import httpx
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 MAX_ANSWER_BYTES = 32 << 20
 
@@ -22,21 +27,45 @@ TIMEOUT_SECONDS = 5.0
 """Seconds that a question may take which generates no token."""
 
 
-class NoAnswerError(Exception):
-    """A server gave no usable answer; `status` is its HTTP status, None without a response."""
+CONNECT_TIMEOUT_SECONDS = 10.0
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+
+class NoAnswerError(Exception):
+    """A server gave no usable answer; `status` is its HTTP status, None without a response.
+
+    `is_tls_fault` when no response could come, because its certificate is not trusted or it speaks no TLS;
+    `is_silent` when it took the question and did not answer in time.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, *, is_tls_fault: bool = False, is_silent: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.is_tls_fault = is_tls_fault
+        self.is_silent = is_silent
+
+
+class RedirectedError(NoAnswerError):
+    """A page of an API is elsewhere; `location` says where, and `path` is what was asked for."""
+
+    def __init__(self, path: str, answer: Answer) -> None:
+        super().__init__(answer.summary, answer.status)
+        self.path = path
+        self.location = answer.location or ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response to a question; `summary` has its status and the server's own words, without secrets."""
+    """A response to a question; `summary` has its status and the server's own words, without secrets.
+
+    `location` is where a redirect leads, as a whole URL.
+    """
 
     status: int
     text: str
     summary: str
+    location: str | None = None
 
     def require_ok(self) -> None:
         """NoAnswerError for any status but 200."""
@@ -45,14 +74,16 @@ class Answer:
 
     def json(self) -> Any:
         """The JSON of the response; ValueError when it is none."""
-        return _parse_json(self.text)
+        return _parse_json(self.text.removeprefix("\ufeff"))
 
     def events(self) -> list[dict[str, Any]]:
         """The JSON objects of the response, which may be an event stream; ValueError when there is anything else."""
-        if self.text.lstrip().startswith("{"):
+        text = self.text.lstrip("\ufeff \t\r\n")
+        if text.startswith("{"):
             events = [self.json()]
         else:
-            lines = (line.removeprefix("data:").strip() for line in self.text.splitlines() if line.startswith("data:"))
+            # not splitlines: a text may contain other line separators
+            lines = [line.removeprefix("data:").strip() for line in _LINE_END.split(text) if line.startswith("data:")]
             events = [_parse_json(line) for line in lines if line not in ("", "[DONE]")]
         if not all(isinstance(event, dict) for event in events):
             raise ValueError("an event is not an object")
@@ -67,20 +98,19 @@ def _parse_json(text: str) -> Any:
 
 
 class Client(AbstractContextManager["Client"]):
-    """Asks one server, without a proxy and with the system's CA certificates, as the load generator does."""
+    """Asks one server, without a proxy and trusting the same certificates as the load generator does."""
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
-        import ssl
-
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None, tls: TlsTrust | None = None) -> None:
         import httpx
 
-        address = Address.from_url(url)
+        self.address = Address.from_url(url)
         self._headers = headers or {}
         check_headers(self._headers)
-        verify = ssl.create_default_context() if address.tls else False  # loading certificates takes long
+        # loading certificates takes long
+        verify = (tls or TlsTrust()).context() if self.address.tls else False
         fields = {"User-Agent": "autotune", **self._headers}
         try:
-            self._http = httpx.Client(base_url=address.base_url, headers=fields, trust_env=False, verify=verify)
+            self._http = httpx.Client(base_url=self.address.origin, headers=fields, trust_env=False, verify=verify)
         except (httpx.InvalidURL, UnicodeError) as error:
             raise not_an_address(url) from error
 
@@ -88,20 +118,42 @@ class Client(AbstractContextManager["Client"]):
         self._http.close()
 
     def ask(self, path: str, body: bytes | Mapping[str, Any] | None = None, timeout: float = TIMEOUT_SECONDS) -> Answer:
-        """Send a GET request, or with a JSON `body` a POST; NoAnswerError when none comes in `timeout` seconds."""
+        """Ask a page of the API such as `/models`: a GET request, or with a JSON `body` a POST.
+
+        NoAnswerError when no response comes in `timeout` seconds.
+        """
+        return self._ask(self.address.api_target(path), body, timeout)
+
+    def ask_root(
+        self, path: str, body: bytes | Mapping[str, Any] | None = None, timeout: float = TIMEOUT_SECONDS
+    ) -> Answer:
+        """Ask a page beside the API, such as `/metrics`, like `ask`."""
+        return self._ask(self.address.root_target(path), body, timeout)
+
+    def _ask(self, target: str, body: bytes | Mapping[str, Any] | None, timeout: float) -> Answer:
         import httpx
 
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
+        path = target.partition("?")[0]
+        limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT_SECONDS))
         try:
-            with self._http.stream(method, path, content=content, headers=headers, timeout=timeout) as response:
+            with self._http.stream(method, target, content=content, headers=headers, timeout=limits) as response:
                 text = self._read(response, monotonic() + timeout)
         except httpx.HTTPError as error:
-            reason = mask_secrets(str(error), self._headers) or type(error).__name__
-            raise NoAnswerError(f"{path} gave no answer: {reason}.") from error
+            fault = tls_fault(error)
+            reason = fault or mask_secrets(str(error), self._headers) or type(error).__name__
+            raise NoAnswerError(
+                f"{path} gave no answer: {reason}.",
+                is_tls_fault=fault is not None,
+                is_silent=isinstance(error, httpx.ReadTimeout),
+            ) from error
+        location = response.headers.get("Location") if 300 <= response.status_code < 400 else None
+        if location is not None:
+            location = urljoin(f"{self.address.origin}{target}", location)
         words = mask_secrets(error_text(text), self._headers)
         summary = f"{path} answered {response.status_code}"
-        return Answer(response.status_code, text, f"{summary}: {words}" if words else f"{summary}.")
+        return Answer(response.status_code, text, f"{summary}: {words}" if words else f"{summary}.", location)
 
     @staticmethod
     def _read(response: httpx.Response, deadline: float) -> str:

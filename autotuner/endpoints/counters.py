@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from autotuner.endpoints.client import Client, NoAnswerError
+from autotuner.endpoints.tls import TlsTrust
 
 _METRIC_NAMES = {
     "prefix_cache_queries": (
@@ -35,17 +36,19 @@ _GAUGES = ("running", "waiting")
 _SAMPLE_LINE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{.*\})?\s+(\S+)(?:\s+-?\d+)?\s*")
 
 
-def read_counters(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 2.0) -> dict[str, float]:
-    """Read `url`/metrics; empty where the server has none.
+def read_counters(
+    url: str, *, headers: Mapping[str, str] | None = None, tls: TlsTrust | None = None, timeout: float = 2.0
+) -> dict[str, float]:
+    """Read the server's /metrics; empty where the server has none.
 
     prefix_cache_queries, prefix_cache_hits (tokens), preemptions, running, waiting (requests), each
     summed over the engine's label sets, and only those the engine reports.
     """
     try:
-        with Client(url, headers) as client:
-            answer = client.ask("/metrics", timeout=timeout)
+        with Client(url, headers, tls) as client:
+            answer = client.ask_root("/metrics", timeout=timeout)
             if 300 <= answer.status < 400:  # where metrics are an application mounted at this path
-                answer = client.ask("/metrics/", timeout=timeout)
+                answer = client.ask_root("/metrics/", timeout=timeout)
     except NoAnswerError:
         return {}
     return parse_prometheus(answer.text) if answer.status == 200 else {}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from autotuner.endpoints.tls import TlsTrust
 from autotuner.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def request_headers(deployment: Deployment) -> dict[str, str]:
         headers["Authorization"] = f"Bearer {key}"
     check_headers(headers)
     return headers
+
+
+def tls_trust(deployment: Deployment) -> TlsTrust:
+    """Which certificates the server of a deployment is trusted by."""
+    return TlsTrust(deployment.ca_file, deployment.insecure)
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

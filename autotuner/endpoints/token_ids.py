@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from autotuner.core import RequestForm
 from autotuner.endpoints.address import API_PATHS
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.endpoints.models import model_cards
-from autotuner.workload.prompts import ordinary_token_ids
+from autotuner.endpoints.tls import TlsTrust
+from autotuner.workload.prompts import ordinary_token_ids, request_fields
 
 MAX_REQUESTS = 12
 """Maximum number of one-token requests for one probe."""
@@ -43,15 +45,22 @@ class Vocabulary:
 
 
 def find_vocabulary(
-    url: str, headers: Mapping[str, str], model: str, *, assumed: int, timeout: float = math.inf
+    url: str,
+    headers: Mapping[str, str],
+    model: str,
+    *,
+    assumed: int,
+    timeout: float = math.inf,
+    form: RequestForm | None = None,
+    tls: TlsTrust | None = None,
 ) -> Vocabulary:
     """Find how many token ids a completions server accepts; `assumed` unless it lists a size or refuses an id.
 
     A probed size is accepted by the server, and at most 1% below the true one. `timeout` is in seconds
     per request. A server that does not answer raises no error here: the load reports it.
     """
-    with Client(url, headers) as client:
-        probe = _VocabularyProbe(client, model, min(timeout, REQUEST_TIMEOUT_SECONDS))
+    with Client(url, headers, tls) as client:
+        probe = _VocabularyProbe(client, model, form or RequestForm(), min(timeout, REQUEST_TIMEOUT_SECONDS))
         try:
             advertised = _advertised_size(client, model)
             size = _search_size(probe, advertised or assumed)
@@ -68,6 +77,7 @@ class _VocabularyProbe:
 
     client: Client
     model: str
+    form: RequestForm
     timeout: float
     requests: int = 0
     last_refusal: str = ""
@@ -75,7 +85,10 @@ class _VocabularyProbe:
     def accepts(self, size: int) -> bool:
         """Whether the vocabulary has at least `size` ids; NoAnswerError for a status that does not tell."""
         self.requests += 1
-        body = {"model": self.model, "prompt": [size - 1], "max_tokens": 1, "temperature": 0}
+        fields = request_fields(self.form, 1)
+        # a stream would begin with a status of 200 whatever comes of the request
+        fields = {name: value for name, value in fields.items() if name not in ("stream", "stream_options")}
+        body = {"model": self.model, "prompt": [size - 1], **fields}
         answer = self.client.ask(API_PATHS["completions"], body, self.timeout)
         if answer.status in REFUSAL_STATUSES:
             self.last_refusal = answer.text

@@ -10,6 +10,7 @@ from typing import Protocol
 from autotuner import load
 from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage, Workload
 from autotuner.endpoints import token_ids
+from autotuner.endpoints.tls import TlsTrust
 from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.experiment import Model, Slo
 from autotuner.launchers.gpu_meter import GpuMeter
@@ -100,28 +101,40 @@ def summarize_observation(observation: Observation, source: Source, slo: Slo) ->
 
 
 def find_vocabulary(
-    url: str, served_model: str, model: Model, headers: Mapping[str, str], workload: Workload
+    url: str,
+    served_model: str,
+    model: Model,
+    headers: Mapping[str, str],
+    workload: Workload,
+    tls: TlsTrust | None = None,
 ) -> Vocabulary | None:
-    """The vocabulary for prompts of token ids; None for chat, whose prompts are words.
+    """The vocabulary for prompts of token ids; None for chat and for text, whose prompts are words.
 
     The server at `url` is probed only if the configuration of `model` is not available locally.
     """
-    if workload.endpoint == "chat":
+    if workload.endpoint == "chat" or workload.request_form.prompts == "text":
         return None
     vocab_size = model_dimensions(model).vocab_size
     if vocab_size is not None:
         return Vocabulary(vocab_size, "model")
     assumed, timeout = load.Endpoint.vocab_size, workload.request_timeout
-    return token_ids.find_vocabulary(url, headers, served_model, assumed=assumed, timeout=timeout)
+    form = workload.request_form
+    return token_ids.find_vocabulary(url, headers, served_model, assumed=assumed, timeout=timeout, form=form, tls=tls)
 
 
 def load_endpoint(
-    url: str, served_model: str, model: Model, headers: Mapping[str, str], vocabulary: Vocabulary | None = None
+    url: str,
+    served_model: str,
+    model: Model,
+    headers: Mapping[str, str],
+    vocabulary: Vocabulary | None = None,
+    tls: TlsTrust | None = None,
 ) -> load.Endpoint:
     """The load generator's endpoint for the server at `url`, with prompts from `vocabulary`.
 
     Prompts use the tokenizer of `model` if it is available locally.
     """
     tokenizer_path = tokenizer_file(model)
-    endpoint = load.Endpoint(url, served_model, headers, tokenizer_path=str(tokenizer_path) if tokenizer_path else None)
+    path = str(tokenizer_path) if tokenizer_path else None
+    endpoint = load.Endpoint(url, served_model, headers, tokenizer_path=path, tls=tls or TlsTrust())
     return replace(endpoint, vocab_size=vocabulary.size) if vocabulary else endpoint

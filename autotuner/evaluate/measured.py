@@ -27,7 +27,7 @@ from autotuner.core import (
     Workload,
     ignore_progress,
 )
-from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.headers import request_headers, tls_trust
 from autotuner.endpoints.token import probe_token
 from autotuner.engines import Engine, LaunchContext, Phase
 from autotuner.errors import EngineError, MachineError
@@ -150,6 +150,7 @@ class MeasuredLaunch:
         self.start_time = time.monotonic()
         self.source: Source = evaluator.source
         self.headers: Mapping[str, str] = {}
+        self.tls = tls_trust(self.experiment.deployment)
         self.results: list[LoadPointResult] = []
         self.timings: dict[str, float] = {}
         self.server_info: dict[str, Any] = {}
@@ -200,6 +201,8 @@ class MeasuredLaunch:
                     timeout=start_timeout if spec else EXTERNAL_READY_SECONDS,
                     endpoint=self.workload.endpoint,
                     headers=self.headers,
+                    form=self.workload.request_form,
+                    tls=self.tls,
                 )
         except ServerExitedError as error:
             return self._diagnose(error.exit_status, "start")
@@ -223,10 +226,10 @@ class MeasuredLaunch:
         """Drive the load points of the plan; return the failure that ended it early."""
         launch_timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
         target = (server.url, self._served_model(spec), self.experiment.model, self.headers)
-        vocabulary = find_vocabulary(*target, self.workload)
+        vocabulary = find_vocabulary(*target, self.workload, self.tls)
         if vocabulary is not None and vocabulary.origin == "server":
             self.server_info["vocabulary"] = vocabulary.size
-        endpoint = load_endpoint(*target, vocabulary)
+        endpoint = load_endpoint(*target, vocabulary, self.tls)
         slo = self.experiment.slo
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress, meter=meter)
         for position, step in driver.steps():
@@ -253,7 +256,9 @@ class MeasuredLaunch:
         has_errors = any(record.error not in (None, CUT_OFF_ERROR) for record in observation.records)
         if server.exit_status() is None and not has_errors and not observation.abort_reason:
             return None
-        outcome = probe_token(endpoint, self.workload.endpoint, self.workload.request_timeout)
+        outcome = probe_token(
+            endpoint, self.workload.endpoint, self.workload.request_timeout, self.workload.request_form
+        )
         if outcome in ("token", "refusal"):
             return None
         deadline = time.monotonic() + EXIT_GRACE_SECONDS

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.core import ServerSpec
-from autotuner.endpoints.headers import request_headers
+from autotuner.endpoints.headers import request_headers, tls_trust
 from autotuner.endpoints.models import find_served_model
+from autotuner.endpoints.patience import FIRST_TOKEN_SECONDS
 from autotuner.errors import ConfigError
 from autotuner.experiment import Deployment, Experiment
 from autotuner.launchers.protocol import Server
@@ -44,7 +45,16 @@ class ExternalLauncher:
         """Check that the server at the URL answers, and does not refuse the model."""
         model = experiment.model.served_name or experiment.model.id_or_path
         headers, endpoint = request_headers(experiment.deployment), experiment.benchmark.endpoint
-        find_served_model(self.url, headers, model=model, endpoint=endpoint, must_answer=True)
+        find_served_model(
+            self.url,
+            headers,
+            model=model,
+            endpoint=endpoint,
+            must_answer=True,
+            form=experiment.benchmark.request_form,
+            tls=tls_trust(experiment.deployment),
+            time_limit=min(FIRST_TOKEN_SECONDS, experiment.benchmark.request_timeout),
+        )
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """The server at the URL; see Launcher."""

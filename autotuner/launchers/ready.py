@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from autotuner.core import Failure, FailureKind
+from autotuner.core import Failure, FailureKind, RequestForm
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.endpoints.models import ModelList, list_models
+from autotuner.endpoints.tls import TlsTrust
 from autotuner.endpoints.token import has_token, request_token
 from autotuner.errors import EngineError
 from autotuner.launchers.protocol import Server, ServerExitedError
@@ -49,6 +50,8 @@ def wait_until_ready(
     timeout: float,
     endpoint: EndpointKind = "completions",
     headers: Mapping[str, str] | None = None,
+    form: RequestForm | None = None,
+    tls: TlsTrust | None = None,
 ) -> ModelList:
     """Wait until the server is healthy, lists the model and has generated one token.
 
@@ -57,16 +60,18 @@ def wait_until_ready(
     `timeout` seconds, EngineError when it serves another model or refuses a request.
     """
     deadline = time.monotonic() + timeout
-    with Client(server.url, headers) as client:
+    with Client(server.url, headers, tls) as client:
         models = None
         if ready_path is not None:
-            _poll_until(server, deadline, lambda: client.ask(ready_path).require_ok())
+            _poll_until(server, deadline, lambda: client.ask_root(ready_path).require_ok())
             models = _poll_until(server, deadline, lambda: list_models(client))
             require_model(models, model)
         timer = RefusalTimer()
         try:
             _poll_until(
-                server, deadline, lambda: _require_token(client, model, endpoint, deadline - time.monotonic(), timer)
+                server,
+                deadline,
+                lambda: _require_token(client, model, endpoint, deadline - time.monotonic(), timer, form),
             )
         except EngineError:
             if models is None and (listed := _list_if_any(client)).names:
@@ -114,9 +119,14 @@ class RefusalTimer:
 
 
 def _require_token(
-    client: Client, model: str, endpoint: EndpointKind, timeout: float, refusal_timer: RefusalTimer
+    client: Client,
+    model: str,
+    endpoint: EndpointKind,
+    timeout: float,
+    refusal_timer: RefusalTimer,
+    form: RequestForm | None,
 ) -> None:
-    answer = request_token(client, model, endpoint, timeout)
+    answer = request_token(client, model, endpoint, timeout, form)
     if has_token(answer):
         return
     if refusal_timer.is_exceeded(answer.status):

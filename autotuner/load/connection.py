@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from httptools import HttpParserError
 
 from autotuner.endpoints.address import Address
+from autotuner.endpoints.tls import TlsTrust, tls_fault
 from autotuner.load.response import Response
 from autotuner.workload.requests import Request
 
@@ -294,13 +295,15 @@ class Dialer:
     arrive are not those that are read.
     """
 
-    def __init__(self, address: Address, timeout: float, *, timestamp_every: int = 1) -> None:
+    def __init__(
+        self, address: Address, timeout: float, *, tls: TlsTrust | None = None, timestamp_every: int = 1
+    ) -> None:
         self.address = address
         self.timeout = timeout
         self.timestamp_every = timestamp_every
         self.opened_count = 0
         self.hosts: list[str] = []
-        self.tls_context = ssl.create_default_context() if address.tls else None
+        self.tls_context = (tls or TlsTrust()).context() if address.tls else None
 
     async def open(self) -> Connection:
         """Connect to the first address that accepts; DialError when none does."""
@@ -325,7 +328,8 @@ class Dialer:
                 self.hosts = [host]
                 return connection
         assert last_error is not None
-        raise DialError(_error_class(last_error), str(last_error) or type(last_error).__name__) from last_error
+        message = tls_fault(last_error) or str(last_error) or type(last_error).__name__
+        raise DialError(_error_class(last_error), message) from last_error
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
         if not self.hosts:

@@ -24,6 +24,7 @@ from autotuner.load.error_messages import readable_message
 from autotuner.load.job import Job, request_head
 from autotuner.load.overhead import OverheadMeter
 from autotuner.load.response import extract_body, is_success
+from autotuner.load.retry_after import MAX_SECONDS, retry_after
 from autotuner.load.spool import Spool
 from autotuner.load.stream import decode
 from autotuner.workload.client_policy import ClientPolicy, complete_until
@@ -42,7 +43,8 @@ class DriveOutcome:
     `window` is (start, end) on the records' clock, in seconds. Every request of the window due up to
     `complete_until` has ended. `ended_early` is why the worker gave up, `halted` whether the parent
     ended the load point. `held_back` requests of the window were sent late because `max_in_flight`
-    was reached. `cpu` is the share of a core that the worker's event loop took.
+    was reached. `cpu` is the share of a core that the worker's event loop took. `retry_after` is the longest
+    pause that a refusal asked for.
     """
 
     window: tuple[float, float]
@@ -54,6 +56,7 @@ class DriveOutcome:
     held_back: int
     loop_lag_mean: float | None = None
     cpu: float | None = None
+    retry_after: float | None = None
 
 
 class RequestBuffer:
@@ -112,6 +115,7 @@ class LoadPointRun:
         self.stop_reason: str | None = None
         self.halted = False
         self.held_back_count = 0
+        self.retry_after: float | None = None
         self.closed = False
         self.open_exchanges: set[Exchange] = set()
         self.done_event = asyncio.Event()
@@ -165,11 +169,21 @@ class LoadPointRun:
             self.end_if_complete(monotonic())
         if error is None:
             return True
+        asked = retry_after(exchange.status, exchange.pieces)
+        if asked is not None:
+            self.retry_after = max(asked, self.retry_after or 0.0)
         in_flight = (other.sent for other in self.open_exchanges if other.in_flight)
         if self.policy.gives_up(error, monotonic(), in_flight):
             words = readable_message(_error_text(exchange), self.job.endpoint.headers)
-            self.give_up(f"{self.policy.give_up_reason(error)} {words}".rstrip())
+            pause = f" (Retry-After: {asked:g} s)" if asked is not None else ""
+            self.give_up(f"{self.policy.give_up_reason(error).removesuffix('.')}{pause}. {words}".rstrip())
         return False
+
+    def pause_after(self, exchange: Exchange) -> float:
+        """Seconds that the client of a failed exchange is to wait at least, because the server asked for it."""
+        if not self.job.workload.honour_retry_after:
+            return 0.0
+        return min(MAX_SECONDS, retry_after(exchange.status, exchange.pieces) or 0.0)
 
     def end_if_complete(self, now: float) -> None:
         """End if all requests of the window have been issued and have ended."""
@@ -215,6 +229,7 @@ class LoadPointRun:
             held_back=self.held_back_count,
             loop_lag_mean=self.overhead.lag_mean,
             cpu=self.overhead.cpu_share,
+            retry_after=self.retry_after,
         )
 
     def _flush_periodically(self) -> None:

@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from autotuner.core import LoadPoint, Workload
+from autotuner.core import LoadPoint, RequestForm, Workload
 from autotuner.endpoints.address import API_PATHS, Endpoint
 from autotuner.endpoints.chat_tokens import ChatTokenFit
 from autotuner.endpoints.headers import check_headers
+from autotuner.endpoints.tls import TlsTrust
 from autotuner.workload.prompts import EndpointKind
 
 
@@ -71,10 +72,13 @@ class Job:
         data = json.loads(text)
         workload = data.pop("workload")
         points = tuple(LoadPoint(**point) for point in workload.pop("load_points"))
-        endpoint = Endpoint(**data.pop("endpoint"))
+        form = workload.pop("request_form")
+        form = RequestForm(**form | {"omit": tuple(form["omit"])})
+        endpoint = data.pop("endpoint")
+        endpoint = Endpoint(**endpoint | {"tls": TlsTrust(**endpoint["tls"])})
         fit = data.pop("token_fit")
         fit = ChatTokenFit(**fit | {"words": tuple(fit["words"])})
-        return cls(endpoint, Workload(load_points=points, **workload), token_fit=fit, **data)
+        return cls(endpoint, Workload(load_points=points, request_form=form, **workload), token_fit=fit, **data)
 
 
 def request_head(endpoint: Endpoint, kind: EndpointKind) -> bytes:
@@ -89,6 +93,6 @@ def request_head(endpoint: Endpoint, kind: EndpointKind) -> bytes:
         "Content-Type": "application/json",
         **endpoint.headers,
     }
-    start = f"POST {address.path}{API_PATHS[kind]} HTTP/1.1"
+    start = f"POST {address.api_target(API_PATHS[kind])} HTTP/1.1"
     lines = [start, *(f"{name}: {value}" for name, value in fields.items()), "Content-Length: "]
     return "\r\n".join(lines).encode("latin-1", "replace")

@@ -174,6 +174,7 @@ class _ClosedLoopUser:
         else:
             pause = retry_pause(self.consecutive_failures)
             self.consecutive_failures += 1
+            pause = max(pause, self.run.pause_after(exchange))
             asyncio.get_running_loop().call_later(pause, self.send_next)
 
     def _advance_conversation(self, conversations: Conversations, exchange: Exchange, succeeded: bool) -> None:

@@ -99,6 +99,7 @@ def _metadata(observation: Observation, categories: dict[str, list[str]]) -> dic
         "decided": observation.stop_reason,
         "due": observation.due_requests,
         "held_back": observation.held_back_requests,
+        "retry_after": observation.retry_after,
         "changing": observation.nonstationary_arrivals,
         "error_messages": dict(observation.error_messages),
         "words": categories,
@@ -156,6 +157,7 @@ def _observation(columns: dict[str, Any]) -> Observation:
         stop_reason=metadata.get("decided"),
         due_requests=metadata.get("due"),
         held_back_requests=metadata.get("held_back"),
+        retry_after=metadata.get("retry_after"),
         nonstationary_arrivals=metadata.get("changing", False),
         error_messages=metadata.get("error_messages", {}),
     )

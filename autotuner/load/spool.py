@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from autotuner.core import RequestRecord
+from autotuner.core import EARLY_STOP_ERROR, RequestRecord
 from autotuner.endpoints.error_text import error_text
 from autotuner.load.priority import set_idle_priority
 from autotuner.load.response import extract_body, is_success
@@ -229,7 +229,7 @@ def _record_fields(
         response.output_tokens,
         response.first_output,
         response.finish_reason,
-        error or response.error or ("early-stop" if stopped_early else None),
+        error or response.error or (EARLY_STOP_ERROR if stopped_early else None),
         response.cached_tokens,
         delays[times.index(response.chunk_times[0])] if delays and response.chunk_times else None,
         response.token_counts,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from autotuner.core import CUT_OFF_ERROR, LoadPoint, Observation, RequestRecord, StopRule, Workload
+from autotuner.core import CUT_OFF_ERROR, EARLY_STOP_ERROR, LoadPoint, Observation, RequestRecord, StopRule, Workload
 from autotuner.endpoints.address import Endpoint
 from autotuner.endpoints.chat_tokens import ChatTokenFit, fit_chat_tokens
 from autotuner.endpoints.counters import counter_deltas, read_counters
@@ -69,14 +69,15 @@ def measure(
     nonstationary = load_point.rate is not None and workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES)
     if nonstationary or stop_rule is None:
         stop_rule, workload = None, replace(workload, max_duration=None)
-    url = endpoint.address.base_url
-    counters_before = read_counters(url, headers=endpoint.headers)
+    counters_before = read_counters(endpoint.url, headers=endpoint.headers, tls=endpoint.tls)
     with tempfile.TemporaryDirectory(prefix=f"autotune-load-{os.getpid()}-") as folder:
+        has_words = workload.endpoint == "chat" or workload.request_form.prompts == "text"
         count = choose_worker_count(load_point, workload)
-        fit = fit_chat_tokens(endpoint, workload) if workload.endpoint == "chat" else ChatTokenFit()
+        fit = fit_chat_tokens(endpoint, workload) if has_words else ChatTokenFit()
         jobs = [Job(endpoint, workload, salt, f"{folder}/{index}", index, count, fit) for index in range(count)]
         with _start_workers(jobs) as workers:
-            supervisor = _Supervisor(workers, on_phase, stop_rule, endpoint.headers)
+            holds_length = workload.request_form.holds_length
+            supervisor = _Supervisor(workers, on_phase, stop_rule, endpoint.headers, holds_length=holds_length)
             try:
                 supervisor.wait()
             except KeyboardInterrupt as interrupt:
@@ -84,7 +85,7 @@ def measure(
                 any_finished = any(record.error != CUT_OFF_ERROR for record in supervisor.records)
                 partial = supervisor.observation(workload, {}) if supervisor.all_ended and any_finished else None
                 raise MeasurementInterrupted(partial) from interrupt
-    counters = counter_deltas(counters_before, read_counters(url, headers=endpoint.headers))
+    counters = counter_deltas(counters_before, read_counters(endpoint.url, headers=endpoint.headers, tls=endpoint.tls))
     return supervisor.observation(workload, counters)
 
 
@@ -95,7 +96,11 @@ def _start_workers(jobs: list[Job]) -> Iterator[list[WorkerProcess]]:
 
 
 class _Supervisor:
-    """The parent's side of a load point: handles the workers' messages and reads records as they are written."""
+    """The parent's side of a load point: handles the workers' messages and reads records as they are written.
+
+    An answer that ends early is an error only where the requests asked for its whole length (`holds_length`);
+    else the check of output lengths shows by how much.
+    """
 
     def __init__(
         self,
@@ -103,7 +108,10 @@ class _Supervisor:
         on_phase: Callable[[str], None],
         stop_rule: StopRule | None,
         headers: Mapping[str, str],
+        *,
+        holds_length: bool = True,
     ) -> None:
+        self.holds_length = holds_length
         self.workers = workers
         self.headers = headers
         self.on_phase = on_phase
@@ -170,6 +178,7 @@ class _Supervisor:
             stop_reason=(self.stop_reason if halted else None) or arrivals.trace_end_reason(point, workload, due),
             due_requests=due,
             held_back_requests=sum(outcome["held_back"] for outcome in outcomes) if bounded else None,
+            retry_after=_max_or_none(outcome["retry_after"] for outcome in outcomes),
             nonstationary_arrivals=open_loop and workload.arrival.startswith(arrivals.NONSTATIONARY_PREFIXES),
             error_messages=self._error_messages(),
         )
@@ -207,6 +216,8 @@ class _Supervisor:
     def _read_records(self) -> bool:
         """Read the records written since the last call; return whether any is of the window."""
         new = [record for worker in self.workers for record in worker.read_new_records()]
+        if not self.holds_length:
+            new = [replace(record, error=None) if record.error == EARLY_STOP_ERROR else record for record in new]
         self.records += new
         new_in_window = [record for record in new if record.index >= 0]
         self.window_records += new_in_window

@@ -69,7 +69,9 @@ async def drive_load_point(
 ) -> DriveOutcome:
     """Drive one load point, starting at once without `commands`, and leave its exchanges in the spool."""
     workload, point = job.workload, job.load_point
-    dialer = Dialer(job.endpoint.address, workload.request_timeout, timestamp_every=_timestamp_every(job))
+    dialer = Dialer(
+        job.endpoint.address, workload.request_timeout, tls=job.endpoint.tls, timestamp_every=_timestamp_every(job)
+    )
     scenario = scenarios.parse(point.scenario)
     fit = job.token_fit
 
@@ -86,6 +88,7 @@ async def drive_load_point(
             overhead_tokens=fit.overhead_tokens,
             tokens_per_word=fit.tokens_per_word,
             words=fit.words,
+            form=workload.request_form,
         )
 
     def requests(phase: str) -> Iterator[Request]:

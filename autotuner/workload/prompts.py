@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import cycle
 from random import Random
-from typing import Literal
+from typing import Any, Literal
+
+from autotuner.core import RequestForm
 
 EndpointKind = Literal["completions", "chat"]
 
@@ -94,8 +96,8 @@ class Prompts:
     """Builds the request bodies of one phase of one load point, by request index.
 
     `salt` separates the prompts, shared prefix and shared blocks of this load point, launch and run from all
-    others, `phase` the prompts and blocks of warm-up and window. For chat, the server adds `overhead_tokens`
-    per prompt and makes `tokens_per_word`; `words`, all of one length, replace the default ones.
+    others, `phase` the prompts and blocks of warm-up and window. To prompts of words, as in a chat, the server
+    adds `overhead_tokens` each, and makes `tokens_per_word`; `words`, all of one length, replace the default ones.
     """
 
     def __init__(
@@ -112,12 +114,14 @@ class Prompts:
         overhead_tokens: float = 0.0,
         tokens_per_word: float = 1.0,
         words: tuple[str, ...] = (),
+        form: RequestForm | None = None,
     ) -> None:
         self.kind = kind
-        is_chat = kind == "chat"
-        self.overhead_tokens = overhead_tokens if is_chat else 0.0
-        self.tokens_per_word = tokens_per_word if is_chat else 1.0
-        self.alphabet = word_alphabet(str(seed), words) if is_chat else token_alphabet(vocab_size, str(seed))
+        form = form or RequestForm()
+        has_words = kind == "chat" or form.prompts == "text"
+        self.overhead_tokens = overhead_tokens if has_words else 0.0
+        self.tokens_per_word = tokens_per_word if has_words else 1.0
+        self.alphabet = word_alphabet(str(seed), words) if has_words else token_alphabet(vocab_size, str(seed))
         self.first_number = _hash_number(f"{salt}\n{phase}")
         self.block_salt = f"{salt}\n{phase}\nblock"
         self.block_tokens = block_tokens
@@ -125,9 +129,13 @@ class Prompts:
         self.prefix_pieces = self._piece_count(prefix_tokens)
         self.shared_prefix = self._numbered_text(prefix_number, prefix_number, self.prefix_pieces)
         self.model_json = json.dumps(model).encode()
-        if is_chat:
+        self.body_end = _body_end_template(form)
+        if kind == "chat":
             self.body_start = b'{"model":' + self.model_json + b',"messages":[{"role":"user","content":"'
             self.prompt_end = b'"}]'
+        elif has_words:
+            self.body_start = b'{"model":' + self.model_json + b',"prompt":"'
+            self.prompt_end = b'"'
         else:
             self.body_start = b'{"model":' + self.model_json + b',"prompt":['
             self.prompt_end = b"]"
@@ -141,14 +149,18 @@ class Prompts:
         text = self.shared_prefix + (
             self._text_of_blocks(index, own_pieces, block_ids) if block_ids else self.text(index, own_pieces)
         )
-        return b"".join((self.body_start, memoryview(text)[:-1], self.prompt_end, _body_end(output_tokens)))
+        return b"".join((self.body_start, memoryview(text)[:-1], self.prompt_end, self._body_end(output_tokens)))
 
     def chat_body(self, messages: Sequence[str], output_tokens: int) -> bytes:
         """The JSON body of a chat whose `messages` are the user's and the assistant's alternately."""
         roles = cycle(("user", "assistant"))
         contents = [{"role": role, "content": content} for role, content in zip(roles, messages, strict=False)]
         start = b'{"model":%s,"messages":%s' % (self.model_json, json.dumps(contents).encode())
-        return start + _body_end(output_tokens)
+        return start + self._body_end(output_tokens)
+
+    def _body_end(self, output_tokens: int) -> bytes:
+        start, end = self.body_end
+        return b"%s%d%s" % (start, output_tokens, end) if start else end
 
     def text(self, index: int, piece_count: int) -> bytes:
         """`piece_count` tokens or words of text `index`; a shorter text is a prefix of a longer one, past the nonce."""
@@ -181,11 +193,34 @@ class Prompts:
         return max(0, round((tokens - self.overhead_tokens) / self.tokens_per_word)) if tokens else 0
 
 
-def _body_end(output_tokens: int) -> bytes:
-    return (
-        b',"max_tokens":%d,"temperature":0,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}'
-        % output_tokens
-    )
+def request_fields(form: RequestForm, output_tokens: int) -> dict[str, Any]:
+    """The fields of a request besides its model and prompt; those of `extra_body` are merged in, nested ones too."""
+    usual: dict[str, Any] = {
+        form.length_field: output_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    omitted = set(form.omit) | (set() if form.limits_length else {form.length_field})
+    return _merged({name: value for name, value in usual.items() if name not in omitted}, form.extra_body)
+
+
+def _merged(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(fields)
+    for name, value in extra.items():
+        before = merged.get(name)
+        merged[name] = _merged(before, value) if isinstance(before, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _body_end_template(form: RequestForm) -> tuple[bytes, bytes]:
+    """What a body ends with, before and after the number of its output tokens; all of it after where it has none."""
+    fields = request_fields(form, 0)
+    length = fields.pop(form.length_field, None)
+    rest = json.dumps(fields, separators=(",", ":")).encode()[1:]
+    end = (b"," + rest) if fields else rest
+    return (b"", end) if length is None else (b',"%s":' % form.length_field.encode(), end)
 
 
 def _hash_number(text: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.load import records
-from tests.servers import QUICK, simulated_engine
+from tests.servers import HEAD, QUICK, chunked, complete, simulated_engine, status, token
 
 pytestmark = pytest.mark.processes
 
@@ -189,3 +189,48 @@ def test_a_server_that_is_not_there_is_named(autotune):
     ended = autotune("bench", "http://127.0.0.1:9")
     assert ended.code == 3
     assert "Connection refused" in " ".join(ended.err.split())
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "min_p=0.1"])
+def test_an_extra_body_that_is_no_json_object_is_refused(autotune, text):
+    ended = autotune("bench", "http://127.0.0.1:9", "--extra-body", text)
+    assert ended.code == 2
+    assert "--extra-body is not a JSON object. Write it as" in ended.err
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank", "/v1/audio/speech"])
+def test_an_endpoint_that_is_not_supported_is_named(autotune, path):
+    ended = autotune("bench", f"http://127.0.0.1:9{path}")
+    assert ended.code == 2
+    assert "is not supported" in ended.err
+
+
+def test_a_server_that_ends_every_answer_early_is_measured_as_it_is_and_named(autotune, serve):
+    async def short(request, writer):
+        writer.write(HEAD + chunked(token()) + chunked(token(finish="stop")) + b"0\r\n\r\n")
+
+    ended = autotune("bench", serve(short).url, "--model", "m", *QUICK, "--concurrency", "1", "--json")
+    (point,) = ended.data["load_points"]
+    assert ended.code == 1
+    assert (point["metrics"]["errors"], point["validity"]["output-length"]["ok"]) == ({}, False)
+    assert "The server ends its answers before their length, as it does not hold ignore_eos" in flat(ended.err)
+    assert "The server sends no token counts" in flat(ended.err)
+    assert len(ended.data["request"]["remarks"]) == 2
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_what_a_server_refuses_is_said_within_the_width_of_the_terminal(autotune, serve, width):
+    async def strict(request, writer):
+        refused = next((name for name in ("ignore_eos", "stream_options") if name in request.body), None)
+        await (status(400, f"unknown field '{refused}'") if refused else complete)(request, writer)
+
+    options = ("--model", "m", *QUICK, "--concurrency", "1", "--json")
+    ended = autotune("bench", serve(strict).url, *options, columns=str(width))
+    assert "The server refuses stream_options, which is left out: without its token counts" in flat(ended.err)
+    assert max(map(len, ended.err.splitlines())) <= width
+    assert ended.data["request"]["omit"] == ["ignore_eos", "stream_options"]
+
+
+def flat(text):
+    """A text without its line breaks."""
+    return " ".join(text.split())

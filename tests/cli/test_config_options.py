@@ -1,5 +1,6 @@
 """What the command line asks for, where a server that runs already has a say."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 
 from autotuner.config import Overrides, TaskContext, compose
+from autotuner.core import RequestForm
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
 from autotuner.loadtest import with_served_model
-from tests.servers import QUICK, ScriptedResponses
+from tests.servers import QUICK, ReceivedRequest, ScriptedResponses, complete, status
 
 Serve = Callable[[ScriptedResponses], str]
 TOKEN = (200, 'data: {"choices": [{"text": "a"}]}\n\n')
@@ -105,3 +107,48 @@ def test_nothing_at_the_url_gives_the_error_of_a_load_test(autotune) -> None:
     ended, bench = (autotune(*command, "http://127.0.0.1:9") for command in (("run", "--url"), ("bench",)))
     assert (ended.code, ended.err) == (bench.code, bench.err)
     assert (ended.code, "Nothing that serves a model answers at" in ended.err) == (3, True)
+
+
+def test_a_request_is_written_as_the_server_takes_it_and_the_configuration_names_the_source(serve) -> None:
+    async def strict(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        refused = next((name for name in ("max_tokens", "ignore_eos") if name in request.body), None)
+        if request.path != "/v1/chat/completions":
+            await status(404)(request, writer)
+        elif refused:
+            await status(400, f"Unsupported parameter: '{refused}'")(request, writer)
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(TOKEN[1]), TOKEN[1].encode()))
+
+    url = serve(strict).url
+    context = external(url, model_name="m", overrides={"benchmark": {"omit": ["temperature"], "extra_body": {"k": 1}}})
+    composed = compose(with_served_model(context))
+    form = composed.experiment.workload().request_form
+    assert form == RequestForm("token-ids", "max_completion_tokens", ("temperature", "ignore_eos"), {"k": 1})
+    for name in ("omit", "length_field", "endpoint"):
+        assert composed.places[f"benchmark.{name}"] == f"detected at {url}"
+
+
+def test_an_api_elsewhere_is_asked_there_and_the_configuration_names_the_source(serve_responses: Serve) -> None:
+    url = server(serve_responses, "a") + "/"
+    assert compose(with_served_model(external(url))).experiment.deployment.url == url
+    pages = {"llm__v1__models": [(200, '{"data": [{"id": "a"}]}')], "llm__v1__completions": [TOKEN]}
+    url = serve_responses(ScriptedResponses(**pages)) + "/llm"
+    composed = compose(with_served_model(external(url)))
+    assert composed.experiment.deployment.url == f"{url}/v1"
+    assert composed.places["deployment.url"] == f"detected at {url}"
+
+
+@pytest.mark.processes
+def test_a_run_measures_a_server_without_token_ids_and_says_so(autotune, serve) -> None:
+    async def text_only(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if isinstance(request.body["prompt"], list):
+            await status(422, "prompt: Input should be a valid string")(request, writer)
+        else:
+            await complete(request, writer)
+
+    options = ("--set", "benchmark.omit=[temperature]", "--set", "benchmark.extra_body={min_p: 0.1}")
+    server = serve(text_only)
+    ended = autotune("run", "--url", server.url, "--model", "m", *QUICK, "--concurrency", "1", *options, "--json")
+    assert "Prompts are text" in ended.err
+    last = server.requests[-1].body
+    assert (last["min_p"], "temperature" in last, type(last["prompt"])) == (0.1, False, str)

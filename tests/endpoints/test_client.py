@@ -25,7 +25,7 @@ def test_every_request_has_the_headers_and_passes_no_proxy(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     responses = ScriptedResponses(a=[(200, "one")])
     with Client(serve_responses(responses), {"X-Team": "search"}) as client:
-        assert [client.ask("/a").text, client.ask("/a", {"b": 1}).text] == ["one", "one"]
+        assert [client.ask_root("/a").text, client.ask_root("/a", {"b": 1}).text] == ["one", "one"]
     assert [headers["X-Team"] for headers in responses.requested_headers] == ["search", "search"]
     assert responses.requested_headers[1]["Content-Type"] == "application/json"
 
@@ -41,19 +41,19 @@ def test_every_request_has_the_headers_and_passes_no_proxy(
 )
 def test_a_server_is_quoted_without_the_key(serve_responses: ServeResponses, body: str, summary: str) -> None:
     with Client(serve_responses(ScriptedResponses(a=[(401, body)])), {"Authorization": "Bearer s3cret"}) as client:
-        assert client.ask("/a").summary == summary
+        assert client.ask_root("/a").summary == summary
 
 
 def test_a_server_that_is_not_there_gives_no_answer() -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(NoAnswerError, match=r"/a gave no answer: .*refused"):
-        client.ask("/a")
+        client.ask_root("/a")
 
 
 def test_a_server_that_stays_silent_gives_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with Client(url) as client, pytest.raises(NoAnswerError, match="gave no answer: timed out"):
-            client.ask("/a", timeout=0.1)
+            client.ask_root("/a", timeout=0.1)
 
 
 @contextlib.contextmanager
@@ -89,7 +89,7 @@ def test_an_answer_without_an_end_is_none(
 ) -> None:
     monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1 << 20)
     with endless(piece, pause) as url, Client(url) as client, pytest.raises(NoAnswerError, match=reason):
-        client.ask("/a", timeout=timeout)
+        client.ask_root("/a", timeout=timeout)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "http://a b:8000", "http://a..b\N{SNOWMAN}/"])

@@ -13,7 +13,7 @@ from autotuner.endpoints.chat_tokens import ChatTokenFit, fit_chat_tokens
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.endpoints.counters import read_counters
 from autotuner.endpoints.models import find_served_model, list_models
-from autotuner.endpoints.route import choose_route
+from autotuner.endpoints.route import find_route
 from autotuner.endpoints.token import probe_token
 from autotuner.endpoints.token_ids import find_vocabulary
 from autotuner.errors import EndpointError, UsageError
@@ -31,7 +31,7 @@ def listed_names(url: str, headers: Mapping[str, str]) -> tuple[str, ...]:
 
 def route(url: str, headers: Mapping[str, str]) -> str:
     with Client(url, headers) as client:
-        return choose_route(client, "m")
+        return find_route(client, "m").endpoint
 
 
 def chat_fit(url: str, headers: Mapping[str, str]) -> ChatTokenFit:

@@ -75,7 +75,7 @@ def test_a_first_request_that_is_turned_away_is_asked_again(serve_responses: Ser
     wait(serve_responses(answers(v1__completions=[(429, "later"), (500, "not yet"), (200, TOKEN)])))
 
 
-@pytest.mark.parametrize("body", ["", "[]", '{"data": 1}', '{"data": [{}]}'])
+@pytest.mark.parametrize("body", ["", "[3]", '{"data": 1}', '{"data": [{}]}'])
 def test_a_list_of_models_that_is_none_is_not_ready(serve_responses: ServeResponses, body: str) -> None:
     with pytest.raises(TimeoutError, match="did not answer with a list"):
         wait(serve_responses(answers(v1__models=[(200, body)])), timeout=0.2)

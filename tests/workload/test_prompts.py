@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotuner.core import RequestForm
 from autotuner.workload import scenarios
 from autotuner.workload.prompts import Prompts, ordinary_token_ids
 from autotuner.workload.requests import RequestStream, draw_shapes
@@ -240,3 +241,41 @@ def test_several_workers_share_the_blocks_of_one_trace(tmp_path: Path):
     assert (len(first), len(second)) == (40, 33)
     assert first[:32] == second[:32]
     assert first[32] != second[32]
+
+
+USUAL_FIELDS: dict[str, Any] = {"max_tokens": 5, "temperature": 0, "ignore_eos": True, "stream": True}
+USUAL_FIELDS |= {"stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize("kind", ["completions", "chat"])
+@pytest.mark.parametrize(
+    ("form", "removed", "added"),
+    [
+        (RequestForm(), (), {}),
+        (RequestForm(omit=("ignore_eos", "temperature")), ("ignore_eos", "temperature"), {}),
+        (RequestForm(length_field="max_completion_tokens"), ("max_tokens",), {"max_completion_tokens": 5}),
+        (RequestForm(omit=("max_tokens",)), ("max_tokens",), {}),
+        (RequestForm(length_field="max_completion_tokens", omit=("max_completion_tokens",)), ("max_tokens",), {}),
+        (RequestForm(extra_body={"min_p": 0.1, "temperature": 1}), (), {"min_p": 0.1, "temperature": 1}),
+        (
+            RequestForm(extra_body={"stream_options": {"x": 1}}),
+            (),
+            {"stream_options": {"include_usage": True, "x": 1}},
+        ),
+        (RequestForm(omit=tuple(USUAL_FIELDS)), tuple(USUAL_FIELDS), {}),
+    ],
+)
+def test_a_body_has_the_fields_of_its_form(kind: str, form: RequestForm, removed: tuple[str, ...], added: Any):
+    builder = prompts(kind=kind, form=form)
+    bodies = [builder.body(0, 50, 5)] + ([builder.chat_body(["hello"], 5)] if kind == "chat" else [])
+    expected = {name: value for name, value in USUAL_FIELDS.items() if name not in removed} | added
+    for text in bodies:
+        body = json.loads(text)
+        assert {name: value for name, value in body.items() if name not in ("model", "prompt", "messages")} == expected
+
+
+def test_a_completion_may_have_a_prompt_of_words():
+    builder = prompts(form=RequestForm(prompts="text"), overhead_tokens=7, tokens_per_word=2)
+    body = json.loads(builder.body(0, 107, 5))
+    assert len(body["prompt"].split()) == 50
+    assert body["prompt"] != json.loads(builder.body(1, 107, 5))["prompt"]

@@ -21,6 +21,8 @@ def bench_record(bench: BenchResult) -> dict[str, Any]:
         "source": bench.source,
         "endpoint": load.endpoint,
         "write_delay": bench.write_delay,
+        "request": {**dataclasses.asdict(load.request_form), "remarks": bench.remarks},
+        "insecure": bench.experiment.deployment.insecure,
         "vocabulary": dataclasses.asdict(bench.vocabulary) if bench.vocabulary else None,
         "duration": load.duration,
         "warmup": load.warmup,
@@ -70,4 +72,5 @@ def _load_point_entry(bench: BenchResult, point: BenchLoadPoint) -> dict[str, An
         "decided": point.decided,
         "notes": list(bench.notes(point)),
         "records": point.records,
+        "retry_after": point.retry_after,
     }

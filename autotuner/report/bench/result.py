@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotuner.core import Capacity, LoadPoint, LoadPointResult, Source, Verdict
+from autotuner.core import EARLY_STOP_ERROR, Capacity, LoadPoint, LoadPointResult, Source, Verdict
 from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.experiment import Experiment, Slo
 from autotuner.scoring.reasons import verdict_reason
@@ -21,13 +21,15 @@ class BenchLoadPoint:
     """One judged load point.
 
     `ended_early` says why it was abandoned, `decided` why its window could end before its time: enough
-    evidence or no more requests; `records` is the file name of its raw records.
+    evidence or no more requests; `records` is the file name of its raw records. `retry_after` is the longest
+    pause in seconds that a refusal asked for and that was not kept.
     """
 
     result: LoadPointResult
     ended_early: str | None = None
     decided: str | None = None
     records: str | None = None
+    retry_after: float | None = None
 
     @property
     def answered_requests(self) -> int:
@@ -44,7 +46,8 @@ class BenchResult:
     folder, or None; `capacities` are the results of capacity searches. `vocabulary` is the token id range
     from which prompts were drawn, None if prompts were words. `write_delay` is how many seconds later the
     first token is for clients that acknowledge late, None where the server does not delay small writes.
-    `traces` says what was found in each trace file.
+    `traces` says what was found in each trace file. `remarks` say what is
+    unusual about the requests.
     """
 
     url: str
@@ -60,6 +63,7 @@ class BenchResult:
     vocabulary: Vocabulary | None = None
     write_delay: float | None = None
     traces: tuple[TraceDescription, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -103,4 +107,14 @@ class BenchResult:
         """The reason for a load point's verdict."""
         if point.ended_early == CUT_SHORT_REASON and point.result.verdict is Verdict.UNDECIDED:
             return CUT_SHORT_REASON
-        return "; ".join(filter(None, (verdict_reason(point.result, self.slo), point.ended_early)))
+        pause = (
+            f"refusals asked for a pause of up to {point.retry_after:g} s, which --honour-retry-after keeps"
+            if point.retry_after is not None
+            else None
+        )
+        short = (
+            "the server ends answers before their length (early-stop), which --omit ignore_eos measures as they are"
+            if EARLY_STOP_ERROR in point.result.metrics.errors
+            else None
+        )
+        return "; ".join(filter(None, (verdict_reason(point.result, self.slo), point.ended_early, pause, short)))
