@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import statistics
 from dataclasses import dataclass
 from time import monotonic
@@ -50,6 +49,7 @@ def first_token_delay(endpoint: Endpoint, workload: Workload) -> float | None:
         vocab_size=endpoint.vocab_size,
         salt=str(monotonic()),
         phase="write delay",
+        form=workload.request_form,
     )
     head, timeout = request_head(endpoint, workload.endpoint), min(workload.request_timeout, CONNECT_TIMEOUT_SECONDS)
     pairs: list[tuple[FirstToken, FirstToken]] = []
@@ -84,7 +84,7 @@ def _connect(endpoint: Endpoint, timeout: float) -> socket.socket:
     if not address.tls:
         return plain
     try:
-        return ssl.create_default_context().wrap_socket(plain, server_hostname=address.host)
+        return endpoint.tls.context().wrap_socket(plain, server_hostname=address.host)
     except OSError:
         plain.close()
         raise
