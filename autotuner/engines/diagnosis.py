@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotuner.core import Failure, FailureKind
@@ -34,8 +34,14 @@ HINT = re.compile(
 )
 """Starts of the lines that advise, and do not tell what failed."""
 
-SELF_KILL = re.compile(r"Received sigquit from a child process")
+SELF_KILL = re.compile(r"Received sigquit from a child process|Triggering SIGQUIT for cleanup")
 """What SGLang logs before it ends itself with SIGKILL, since one of its processes has failed."""
+
+SILENT_END = "One of the engine's processes ended without an error of its own in the log."
+"""What is said where the log has but the errors of others that its end was the cause of."""
+
+WORKER_WORDS = re.compile(r"^RuntimeError: Worker failed with error ['\"](.*)['\"], please check the stack trace.*$")
+"""The report of a worker's error, with the words of that error."""
 
 DRAFT_MODEL = re.compile(
     r"speculative[_-](?:draft[_-])?(?:model|config)\w*'?[=:] ?(?:\{[^}]*?['\"]model['\"]: )?['\"](?P<model>[^'\"]+)"
@@ -119,7 +125,10 @@ class LogDiagnosis:
         named = [failure for raised in error.exceptions if (failure := self._rule_failure(raised, phase)) is not None]
         if not named:
             return None
-        failure, last = named[0], self._rule_failure(error.exceptions[-1], phase)
+        failure = named[0]
+        if error.rank == WRAPPED and not WORKER_WORDS.search(failure.message):
+            return replace(failure, message=SILENT_END)
+        last = self._rule_failure(error.exceptions[-1], phase)
         if failure.kind in MODEL_FAILURES and error.last_chain_start and last is None:
             return None
         if failure.kind in MODEL_FAILURES and last is not None and last.kind not in MODEL_FAILURES:
@@ -134,8 +143,8 @@ class LogDiagnosis:
             kind = rule.kind(phase)
             match = kind and next((line for line in lines if rule.regex.search(line)), None)
             if kind and match:
-                message = raised.summary if match in (raised.lines[0], raised.source_line) else match
-                return Failure(kind, clean_message(message), rule.remedy)
+                is_summary = match in (raised.lines[0], raised.source_line) or match in raised.summary
+                return Failure(kind, clean_message(raised.summary if is_summary else match), rule.remedy)
         return None
 
 
@@ -149,9 +158,9 @@ def _candidates(errors: Sequence[LoggedError], rank: int, phase: Phase) -> list[
 
 def _ends_start(error: LoggedError, failure: Failure) -> bool:
     """Whether a start cannot go on after this error."""
-    if error.ends_process or failure.kind is FailureKind.PORT_IN_USE:
-        return True
-    return error.is_exception and not error.level and failure.kind is FailureKind.OUT_OF_MEMORY_AT_START
+    return error.ends_process or (
+        error.is_exception and not error.level and failure.kind is FailureKind.OUT_OF_MEMORY_AT_START
+    )
 
 
 def _draft_model(log: str, error: LoggedError) -> str:
@@ -202,15 +211,20 @@ def error_excerpt(log: str, phase: Phase) -> str:
     """What the likeliest cause in the log says, or the last line of a log without errors."""
     errors = read_errors(log)
     rank = min((error.rank for error in errors), default=HANDLED)
+    if rank == WRAPPED:
+        return SILENT_END
     if rank != HANDLED:
         return f"It said: {clean_message(_candidates(errors, rank, phase)[0].summary)}"
     words = last_words(log)
-    return f"Its last line: {clean_message(words)}" if words else "Its log is empty."
+    if words:
+        return f"Its last line: {clean_message(words)}"
+    return "Its log shows nothing but requests." if log.strip() else "Its log is empty."
 
 
 def clean_message(text: str) -> str:
     """A message on one line, without the input that pydantic repeats, cut to MAX_MESSAGE_CHARACTERS."""
-    return shorten(PYDANTIC_INPUT_SUFFIX.sub("", " ".join(text.split())).removeprefix("Value error, ").strip())
+    text = PYDANTIC_INPUT_SUFFIX.sub("", " ".join(text.split())).removeprefix("Value error, ")
+    return shorten(WORKER_WORDS.sub(r"\1", text).strip())
 
 
 def shorten(line: str) -> str:

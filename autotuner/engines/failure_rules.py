@@ -196,7 +196,7 @@ MODEL_RULES = (
     ),
     FailureRule(
         r"(?i)heads.*\b(must be|not|is not|are not) divisible by|heads .*do not divide one another"
-        r"|\bis not divisible by\b|assert \w*heads\w* % \w+ == 0"
+        r"|\bis not divisible by\b|assert [\w.]*heads\w* % [\w.]+ == 0"
         r"|must be divisible by (?:tensor|tp|the number of (?:gpu|shard|partition))|(?:not"
         r"|be) divisible by (?:tp|tensor)"
         r"|must be divisible by pipeline|divisible by world[_ ]size",
@@ -212,6 +212,16 @@ MODEL_RULES = (
         None,
         "The attention backend has no kernel for this model's head size: choose another one, with attention-backend"
         " in the parameters, or another engine.",
+    ),
+    FailureRule(
+        r"(?i)(?:attention )?backend \S+ (?:is not (?:valid|supported|available)|does not support)"
+        r"|no valid attention backend|(?:not supported|unsupported).*attention[_ ]backend"
+        r"|attention[_ ]backend.*(?:not supported|unsupported|not valid|requires|invalid)"
+        r"|(?:flash ?attention|flashattention|fa3|flashinfer|flashmla|trtllm_mha).*(?:only support"
+        r"|not support|requires|is only)",
+        FailureKind.BAD_FLAG,
+        None,
+        "Choose another attention-backend in the parameters, or leave it to the engine.",
     ),
     FailureRule(
         r"[Qq]uantization method .*not supported|[Mm]inimum capability|[Cc]ompute capability"
@@ -265,22 +275,26 @@ FLAG_RULES = (
         "Raise max-batched-tokens to at least max-model-len, lower max-model-len, or enable-chunked-prefill.",
     ),
     FailureRule(
+        r"[Ww]orld[ _]size .*(?:larger|greater) than the number of available|required GPUs exceeds|tp_size .* exceeds"
+        r"|(?:parallel_size|parallel size).*(?:exceeds|(?:larger|greater) than)",
+        FailureKind.BAD_FLAG,
+        None,
+        "Lower tp-size, pp-size or dp-size: this machine has fewer GPUs than they ask for.",
+    ),
+    FailureRule(
+        r"does not match the quantization method|is not supported for quantization method"
+        r"|[Pp]arallel\w* (?:is )?not supported|does not support (?:pipeline|tensor|expert|data) parallel",
+        FailureKind.BAD_FLAG,
+        None,
+        "The engine refuses this value for this model: change the parameter that its message names, or leave it out.",
+    ),
+    FailureRule(
         r"(?i)chat[ _-]template.*(?:does(?: not|n't) exist|path-like|no such file|is not (?:found|a valid)"
         r"|invalid|failed)"
         r"|(?:invalid|failed to load|could not load|cannot load).*chat[ _-]template",
         FailureKind.BAD_FLAG,
         None,
         "Correct the path of --chat-template in runtime.extra_args; in a container the file must be in a mount.",
-    ),
-    FailureRule(
-        r"(?i)(?:attention )?backend \S+ (?:is not (?:valid|supported|available)|does not support)"
-        r"|no valid attention backend|(?:not supported|unsupported).*attention[_ ]backend"
-        r"|attention[_ ]backend.*(?:not supported|unsupported|not valid|requires|invalid)"
-        r"|(?:flash ?attention|flashattention|fa3|flashinfer|flashmla|trtllm_mha).*(?:only support"
-        r"|not support|requires|is only)",
-        FailureKind.BAD_FLAG,
-        None,
-        "Choose another attention-backend in the parameters, or leave it to the engine.",
     ),
 )
 
@@ -309,7 +323,8 @@ COMMUNICATION_RULES = (
     ),
     FailureRule(
         r"died unexpectedly|EngineDeadError|[Ee]ngine(?:Core)? (?:is|process) dead|AsyncEngineDeadError"
-        r"|terminated with -?\d+|terminated by signal|output_handler failed",
+        r"|terminated with -?\d+|terminated by signal|output_handler failed|scheduler (?:is dead|died)"
+        r"|crashed with exit code|Failed core proc\(s\): \{.*: -\d+",
         FailureKind.CRASHED_AT_START,
         FailureKind.CRASHED_UNDER_LOAD,
         "A process of the engine ended without a word, as one does that the kernel kills when host memory runs out:"

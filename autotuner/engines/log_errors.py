@@ -31,7 +31,7 @@ LOGGER_PREFIXES = tuple(
         rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)? ?(?:[-|] ?)?(?:[\w.]+ ?[-|] ?)?\[?{LEVEL}\]? ?(?:[-|:] ?)?",
         rf"^{LEVEL}:(?: +|[\w.]+:)",
         # PyTorch and glog: [E1121 13:33:57.46 file.cpp:68] text, E1121 13:33:57.46 12 file.cc:68] text
-        r"^\[(?P<level>[IWEF])(?:\d{4} [\d:.]+)? ?[\w./]+:\d+\] ?",
+        r"^\[(?P<level>[IWEF])(?:\d{3,4} [\d:.]+)? ?[\w./]+:\d+\] ?",
         r"^(?P<level>[IWEF])\d{4} [\d:.]+ +\d+ [\w./]+:\d+\] ?",
     )
 )
@@ -40,8 +40,10 @@ LINKS: dict[str, Link] = {
     "The above exception was the direct cause of the following exception:": "cause",
     "During handling of the above exception, another exception occurred:": "context",
 }
-EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Failed|Failure|Timeout|Unsupported)(?=:|$)")
-RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?::\s|$)")
+EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Failed|Failure|Timeout|Unsupported)(?:\(\w+\))?(?=:|$)"
+)
+RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:\(\w+\))?(?::\s|$)")
 NATIVE_EXCEPTION = re.compile(r"^\s*what\(\):\s*")
 
 ENDS_PROCESS, RAISED_BY_ONE, LINE, CONSEQUENCE_RANK, WRAPPED, HANDLED = range(6)
@@ -58,14 +60,17 @@ MAIN_FRAME = re.compile(r"sys\.exit\((?:main|cli|app)\(\)\)|_run_module_as_main|
 
 UNRAISED_HEADER = re.compile(r"^Exception ignored in|^Exception in thread")
 
+REQUEST_STATUS = re.compile(r"\d{3} (?:Client|Server) Error\. \(Request ID")
+"""What the exceptions of huggingface_hub say before the words of the hub."""
+
 WRAPPER = re.compile(
     r"See root cause above|[Ss]ee (?:the )?stack trace|stack trace above|Engine core initialization failed"
     r"|initialization failed due to an exception in a background process|Engine process failed to start"
     r"|EngineCore encountered an issue|^RuntimeError: Executor failed|EngineDeadError|Background loop "
-    r"|Executor worker (?:returned error|died)|[Ii]nitialization failed\. Please see|scheduler (?:is dead|died)"
-    r"|Rank \d+ scheduler|MQLLMEngine|ChildFailedError|output_handler failed|Application startup failed"
+    r"|Executor worker (?:returned error|died)|[Ii]nitialization failed\. Please see|failed to be inspected"
+    r"|MQLLMEngine|ChildFailedError|output_handler failed|Application startup failed"
     r"|Engine (?:loop )?(?:is )?(?:dead|not running)|AsyncEngineDeadError|[Ee]ngine is (?:dead|not running)"
-    r"|Task finished unexpectedly|shutting down|Shutdown|Exception in ASGI application|Failed to initialize executor on"
+    r"|Task finished unexpectedly|Exception in ASGI application|Failed to initialize executor on"
 )
 """Words of the errors that only report another one."""
 
@@ -73,6 +78,7 @@ CONSEQUENCE = re.compile(
     r"died unexpectedly|remote process exited|ncclRemoteError|DistBackendError|NCCL (?:error|failure)"
     r"|ProcessGroupNCCL|BrokenPipeError|Broken pipe|ConnectionReset|Connection reset by peer|^EOFError"
     r"|CancelledError|KeyboardInterrupt|SystemExit|^RuntimeError: cancelled|^zmq\.|TCPStore|Connection closed by peer"
+    r"|scheduler (?:is dead|died)|crashed with exit code"
     r"|[Gg]loo.*(?:connectFullMesh|Connection)|Received sigquit from a child process|terminated with -?\d+"
 )
 """Words of the errors that follow when another process has ended, and are the cause only where no other error is."""
@@ -89,12 +95,13 @@ BENIGN = re.compile(
 
 SHUTDOWN = re.compile(
     r"(?i)shutdown|shutting down|finished server|kill_process_tree|sigquit|stopping|cleaning up|terminat|waiting for"
-    r"|exit(?:ed|ing)|died|killed|manager stopped|draining|stack dump|watchdog|flight recorder|dump"
+    r"|exit(?:ed|ing)|died|killed|exit code|manager stopped|draining|stack dump|watchdog|flight recorder|dump"
 )
 """Words of the lines that a process logs while it ends."""
 
 PLAIN_ERROR = re.compile(
     r"\b(?:ERROR|CRITICAL|FATAL|[Ee]rror:)|^Error\b|^Fatal Python error|\b\w+(?:Error|Exception): "
+    r"|scheduler is dead|crashed with exit code"
 )
 ACCESS = re.compile(r"\"(?:GET|POST|HEAD|PUT|DELETE|OPTIONS) \S+ HTTP/[\d.]+\"")
 PLAIN_NOISE = re.compile(r"Warning:|^\s*warnings\.warn|^usage: |^\s+\[--|^\s+\{")
@@ -128,7 +135,7 @@ class RaisedError:
         first = self.lines[0]
         more = [line for line in self.lines[1:] if line]
         if "validation error" in first and more:
-            value = next((line for line in more if line.startswith("Value error, ")), more[0])
+            value = next((line for line in more if line.startswith("Value error, ")), ": ".join(more[:2]))
             return value.removeprefix("Value error, ")
         if first.rstrip().endswith(("raised:", "Error:", "Exception:", "exception:")) and more:
             return f"{first.rstrip()} {more[0]}"
@@ -138,8 +145,10 @@ class RaisedError:
 
     @property
     def searched_lines(self) -> list[str]:
-        """The lines that tell what failed."""
-        return [*self.lines, *([self.source_line] if "assert " in self.source_line else [])]
+        """The lines that tell what failed; last the first one where that is but the status of a request."""
+        first, *more = self.lines
+        asserted = [self.source_line] if "assert " in self.source_line else []
+        return [*more, first] if REQUEST_STATUS.search(first) else [first, *more, *asserted]
 
 
 @dataclass
@@ -147,7 +156,8 @@ class LoggedError:
     """An error of a log: a chain of exceptions, the first raised first, or one line of level error.
 
     `ends_process` is set by what surrounds it: a heading or a frame that says that a process ended with
-    it. A `handled` error was followed by the further work of its process.
+    it. A `handled` error was followed by the further work of its process. The message of a `bare` one
+    has no prefix before its lines, even if its heading has one.
     """
 
     exceptions: list[RaisedError]
@@ -157,6 +167,7 @@ class LoggedError:
     is_exception: bool = True
     ends_process: bool = False
     handled: bool = False
+    is_bare: bool = False
     frames: list[str] = field(default_factory=list)
 
     @property
@@ -333,6 +344,7 @@ class _ErrorReader:
             if header and previous is not None:
                 self._take_back(previous)
             error = self._open[key] = LoggedError([], line.process, line.level, header)
+        error.is_bare = not (line.level or line.has_prefix)
         error.exceptions.append(RaisedError([text], self._source_line.pop(key, ""), link))
         if len(error.exceptions) == 1:
             self.errors.append(error)
@@ -343,7 +355,9 @@ class _ErrorReader:
         )
 
     def _same_record(self, error: LoggedError, line: Line) -> bool:
-        return line.level == error.level and (line.level != "" or not line.has_prefix)
+        if error.is_bare:
+            return not (line.level or line.has_prefix)
+        return line.level == error.level and line.level != ""
 
     def _continues(self, key: str, line: Line) -> bool:
         """Whether a line goes on with the message of an exception; it is added if so."""
