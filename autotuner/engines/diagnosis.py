@@ -128,11 +128,11 @@ class LogDiagnosis:
         failure = named[0]
         if error.rank == WRAPPED and not WORKER_WORDS.search(failure.message):
             return replace(failure, message=SILENT_END)
-        last = self._rule_failure(error.exceptions[-1], phase)
-        if failure.kind in MODEL_FAILURES and error.last_chain_start and last is None:
-            return None
-        if failure.kind in MODEL_FAILURES and last is not None and last.kind not in MODEL_FAILURES:
-            failure = last
+        if failure.kind in MODEL_FAILURES and error.last_chain_start:
+            last = self._rule_failure(error.exceptions[-1], phase)
+            if last is None:
+                return None
+            failure = failure if last.kind in MODEL_FAILURES else last
         if failure.kind in MODEL_FAILURES and (draft := _draft_model(log, error)):
             return Failure(FailureKind.BAD_FLAG, failure.message, f"Correct the draft model {draft}, or its access.")
         return failure

@@ -104,7 +104,8 @@ MACHINE_RULES = (
         " reset the GPU.",
     ),
     FailureRule(
-        r"cannot open shared object file|version `?(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+'? not found|undefined symbol:"
+        r"cannot open shared object file|version `?(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+'? not found"
+        r"|undefined symbol:|_OpNamespace.*has no attribute"
         r"|No module named |cannot import name|libcudart|wrong ELF class|partially initialized module",
         FailureKind.BROKEN_INSTALLATION,
         FailureKind.BROKEN_INSTALLATION,
@@ -150,7 +151,8 @@ MODEL_RULES = (
     ),
     FailureRule(
         r"HTTP (?:Error )?(?:429|5\d\d)|(?:429|5\d\d) (?:Client|Server) Error|Too Many Requests|Read timed out"
-        r"|ReadTimeout|Max retries exceeded|Temporary failure in name resolution|Name or service not known"
+        r"|ReadTimeout|Max retries exceeded|Temporary failure in name resolution"
+        r"|couldn't connect to 'https?://|while trying to locate the files on the Hub|Name or service not known"
         r"|Connection (?:refused|timed out|aborted).*(?:hugging|hub|http)",
         FailureKind.CRASHED_AT_START,
         None,
@@ -176,7 +178,7 @@ MODEL_RULES = (
     FailureRule(
         r"is not a local folder and is not a valid model identifier|Repo id must (be in the form|use alphanumeric)"
         r"|RepositoryNotFoundError|does not appear to have a file named|does not appear to have files named"
-        r"|is not a valid git identifier|LocalEntryNotFoundError|couldn't connect to 'https?://"
+        r"|is not a valid git identifier|LocalEntryNotFoundError"
         r"|Cannot find the requested files in the (local|disk) cache|Cannot load model|Cannot find any model weights"
         r"|Invalid repository ID or local directory|RevisionNotFoundError|Revision Not Found|Entry Not Found for url"
         r"|[Mm]odel path .* does not exist|No safetensors weights found|Cannot find any of .*weights",

@@ -12,6 +12,9 @@ Link = Literal["cause", "context"]
 MAX_MESSAGE_LINES = 40
 """Lines of an exception's message that are kept."""
 
+MAX_LINE_CHARACTERS = 4000
+"""Characters of a line that are read: engines log whole configurations on one."""
+
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 CONTAINER_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)\s?")
 PROCESS_PREFIX = re.compile(r"^\((?P<process>[^()]*\bpid=\d+[^()]*)\) ?")
@@ -51,7 +54,8 @@ ENDS_PROCESS, RAISED_BY_ONE, LINE, CONSEQUENCE_RANK, WRAPPED, HANDLED = range(6)
 
 FATAL_HEADER = re.compile(
     r"failed to start|encountered a fatal error|hit an exception|Exception in worker|Error executing method"
-    r"|Failed to initialize executor|Executor worker initialization|Engine loop|^Process [\w.\- ]+:$"
+    r"|Failed to initialize executor|Executor worker initialization|Engine loop|background task failed"
+    r"|^Process [\w.\- ]+:$"
 )
 """Headings that engines log over an exception that ends one of their processes."""
 
@@ -185,7 +189,8 @@ class LoggedError:
         last = self.exceptions[-1].lines[0]
         if self.handled:
             return HANDLED
-        if any(WRAPPER.search(error.lines[0]) for error in (self.exceptions[0], self.exceptions[-1])):
+        ends = (self.exceptions[0], self.exceptions[-1])
+        if any(WRAPPER.search(text) for error in ends for text in (error.lines[0], error.summary)):
             return WRAPPED
         if not self.is_exception and FATAL_HEADER.search(last):
             return WRAPPED
@@ -209,7 +214,7 @@ class LoggedError:
 
 def parse_line(line: str) -> Line:
     """A line of any engine's log, its prefixes read off."""
-    text = CONTAINER_TIME.sub("", ANSI.sub("", line.rstrip()), count=1)
+    text = CONTAINER_TIME.sub("", ANSI.sub("", line[:MAX_LINE_CHARACTERS].rstrip()), count=1)
     process, level, has_prefix = "", "", False
     while match := PROCESS_PREFIX.match(text) or RANK_PREFIX.match(text):
         process, text = match["process"], text[match.end() :]
@@ -253,6 +258,7 @@ class _ErrorReader:
         self._link: dict[str, Link | None] = {}
         self._source_line: dict[str, str] = {}
         self._last_line: dict[str, Line] = {}
+        self._bare_stream = ""
 
     def add(self, line: Line) -> None:
         key = self._stream(line)
@@ -273,7 +279,7 @@ class _ErrorReader:
         """The process of a line; lines without any prefix continue an open traceback of the last prefixed one."""
         if line.process or line.has_prefix or "" in self._open:
             return line.process
-        return getattr(self, "_bare_stream", "") if getattr(self, "_bare_stream", "") in self._open else ""
+        return self._bare_stream if self._bare_stream in self._open else ""
 
     def _start_traceback(self, key: str, line: Line) -> None:
         heading = line.text.partition(TRACEBACK)[0].strip()
