@@ -14,7 +14,7 @@ def find_version(client: Client) -> str | None:
     """The version that a server answers to one of the questions of the known engines; None where none is answered."""
     for path in VERSION_PATHS:
         try:
-            answer = client.ask(path, timeout=TIMEOUT_SECONDS)
+            answer = client.ask_root(path, timeout=TIMEOUT_SECONDS)
             answer.require_ok()
             version = answer.json()["version"]
         except (NoAnswerError, ValueError, KeyError, TypeError):

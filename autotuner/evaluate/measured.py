@@ -218,7 +218,7 @@ class MeasuredLaunch:
             self.source = "simulated" if models.is_simulated else "measured"
         self.server_info.update(self.evaluator.engine.diagnosis.server_info(self.folder.read_log()))
         if "version" not in self.server_info:
-            with Client(server.url, self.headers) as client:
+            with Client(server.url, self.headers, self.tls) as client:
                 version = find_version(client)
             self.server_info |= {"version": version} if version else {}
         self.folder.mark_log()
