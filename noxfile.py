@@ -47,6 +47,7 @@ def docs(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("python", "docs/make_cli_reference.py", "--check")
     session.run("python", "docs/make_profile_tables.py", "--check")
+    session.run("python", "docs/make_failure_table.py", "--check")
     # two at a time: they wait for windows rather than compute
     session.run("pytest", "--dist", "load", "-m", "docs or not docs", "tests/docs", *session.posargs)
 

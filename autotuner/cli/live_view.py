@@ -11,10 +11,12 @@ from autotuner.cli import display
 from autotuner.cli.live_panel import LivePanel
 from autotuner.cli.table_layout import ColumnSpec
 from autotuner.cli.time_left import TimeEstimator, format_duration
-from autotuner.core import Candidate, LoadPointResult, Progress, Trial
+from autotuner.core import Candidate, Failure, LoadPointResult, Progress, Trial
 from autotuner.errors import pluralize
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
 
     from autotuner.report.candidate_names import CandidateNames
@@ -29,6 +31,9 @@ PANEL_OVERHEAD_LINES = 14
 
 LINES_PER_LAUNCH = 3
 """Terminal lines of each further launch that runs side by side."""
+
+FAILURE_INDENT = 14
+"""Columns before the text of the last failure in the panel."""
 
 MIN_ROWS = 4
 
@@ -129,8 +134,15 @@ class RunStatus:
 class PlainTuneView(AbstractContextManager["PlainTuneView"]):
     """One line per progress event, for pipes and CI logs."""
 
-    def __init__(self, plan: Plan, finished_trials: Sequence[Trial], clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        finished_trials: Sequence[Trial],
+        clock: Clock = time.monotonic,
+        run_folder: Path | None = None,
+    ) -> None:
         self._clock = clock
+        self._run_folder = run_folder
         self._status = RunStatus(plan, finished_trials, clock())
 
     def __exit__(self, *exc: object) -> None:
@@ -169,7 +181,7 @@ class PlainTuneView(AbstractContextManager["PlainTuneView"]):
     def _finished_text(self, trial: Trial, now: float) -> str:
         failure = trial.measurement.failure
         if failure is not None:
-            return f"failed, {failure.kind.value}: {failure.message}"
+            return f"failed, {failed_trial_text(trial, failure, self._run_folder)}"
         time_left = self._status.time_left_text(now)
         virtual = " of virtual time" if self._status.plan.in_virtual_time else ""
         duration = f"finished in {format_duration(trial.ended - trial.started)}{virtual}"
@@ -181,16 +193,27 @@ class LiveTuneView(LivePanel):
 
     refreshes_per_second = 2
 
-    def __init__(self, plan: Plan, finished_trials: Sequence[Trial], clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        finished_trials: Sequence[Trial],
+        clock: Clock = time.monotonic,
+        run_folder: Path | None = None,
+    ) -> None:
         self._clock = clock
+        self._run_folder = run_folder
         self._started_at = clock()
         self._status = RunStatus(plan, finished_trials, self._started_at)
         self._stages: dict[int, tuple[Progress, float]] = {}
+        self._last_failure = ""
 
     def __call__(self, progress: Progress) -> None:
         """Record a progress event; rich redraws the panel by its own timer."""
         now = self._clock()
         self._status.update(progress, now)
+        trial = progress.finished_trial
+        if trial is not None and trial.measurement.failure is not None:
+            self._last_failure = failed_trial_text(trial, trial.measurement.failure, self._run_folder)
         under_way = {number: stage for number, stage in self._stages.items() if stage[0].stage != "finished"}
         self._stages = {**under_way, progress.trial_number: (progress, now)}
 
@@ -211,16 +234,31 @@ class LiveTuneView(LivePanel):
             "elapsed", ", ".join(filter(None, (format_duration(elapsed), self._status.time_left_text(now))))
         )
         summary.add_row("best so far", Text(self._status.best_text))
+        if self._last_failure:
+            summary.add_row("last failure", Text(self._last_failure))
         seconds_left = self._status.time_estimator.remaining_seconds(now)
         total = elapsed + seconds_left if seconds_left is not None else None
         summary.add_row("", ProgressBar(total=total and max(total, 1e-9), completed=elapsed, width=50))
         overhead_lines = PANEL_OVERHEAD_LINES + LINES_PER_LAUNCH * max(0, len(self._stages) - 1)
+        if self._last_failure:
+            overhead_lines += 1 + len(self._last_failure) // max(1, console.width - FAILURE_INDENT)
         return Group(summary, load_points_table(self._status.rows, console.width, console.height - overhead_lines))
 
 
-def live_view_for(plan: Plan, finished_trials: Sequence[Trial]) -> LiveTuneView | PlainTuneView:
-    """A live panel in a terminal, plain lines elsewhere."""
-    return (LiveTuneView if display.stderr_console().is_terminal else PlainTuneView)(plan, finished_trials)
+def live_view_for(
+    plan: Plan, finished_trials: Sequence[Trial], run_folder: Path | None = None
+) -> LiveTuneView | PlainTuneView:
+    """A live panel in a terminal, plain lines elsewhere; failed trials are named with their logs in `run_folder`."""
+    view = LiveTuneView if display.stderr_console().is_terminal else PlainTuneView
+    return view(plan, finished_trials, run_folder=run_folder)
+
+
+def failed_trial_text(trial: Trial, failure: Failure, run_folder: Path | None) -> str:
+    """How a trial failed, what to do, and where the server's log is."""
+    from autotuner.report.formatting import failure_text
+
+    log = run_folder / "trials" / f"{trial.number:03d}" / "server.log" if run_folder else None
+    return failure_text(failure) + (f" Log: {log}" if log is not None and log.exists() else "")
 
 
 def stage_text(progress: Progress, elapsed: float, max_seconds: float = 0.0) -> str:

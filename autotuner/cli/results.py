@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from autotuner.cli import display
 from autotuner.core import Verdict
-from autotuner.errors import NoFeasibleError, UsageError, pluralize
+from autotuner.errors import NoFeasibleError, UsageError, as_sentence, pluralize
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
@@ -48,7 +48,7 @@ def print_ranking(view: RunView, limit: int | None = None) -> None:
     from autotuner.report.objective_text import objective_line
     from autotuner.report.refused import reason_lines, refusal_heading
     from autotuner.report.search_summary import search_sentences
-    from autotuner.report.summary import winner_sentence
+    from autotuner.report.summary import common_failure_sentence, winner_sentence
     from autotuner.report.table import ranking_table
 
     experiment, refused, skipped = view.experiment, view.refused, view.search_report.skipped
@@ -58,6 +58,8 @@ def print_ranking(view: RunView, limit: int | None = None) -> None:
         f"{launches} launch{'' if launches == 1 else 'es'}, best first"
         f"{'; certificate not checked' if experiment.deployment.insecure else ''}"
     )
+    if headline := common_failure_sentence(view):
+        display.sentence(headline)
     printed_lines = display.report_table(ranking_table(view, limit), title)
     display.sentence(objective_line(experiment))
     if refused:
@@ -96,13 +98,13 @@ def no_winner_error(view: RunView) -> NoFeasibleError:
     ranking = view.ranking
     if not ranking.standings or ranking.standings[0].value is None:
         return NoFeasibleError(
-            "No configuration could be measured.", why=_no_measurement_reason(ranking), remedy=LOG_REMEDY
+            "No configuration could be measured.", why=_no_measurement_reason(ranking), remedy=_failure_remedy(ranking)
         )
     best = ranking.standings[0]
     is_infeasible = best.verdict in (None, Verdict.INFEASIBLE)
     return NoFeasibleError(
         "No configuration met the targets." if is_infeasible else "No configuration gave a valid measurement.",
-        why=f"The closest is {view.names.full_name(best.candidate)}: {best.reason}.",
+        why=f"The closest is {view.names.full_name(best.candidate)}: {best.reason}",
         remedy=VERDICT_REMEDIES.get(best.verdict, "Loosen the SLO, lower the load, or widen the parameters."),
     )
 
@@ -117,7 +119,15 @@ def _no_measurement_reason(ranking: Ranking) -> str:
             return f"None of {count} candidates gave a figure; the first: {ranking.standings[0].reason}"
 
 
-LOG_REMEDY = "See its server.log."
+def _failure_remedy(ranking: Ranking) -> str:
+    """The remedy of the first candidate's failure, and where its log is."""
+    first = ranking.standings[0] if ranking.standings else None
+    if first is None or first.failure is None:
+        return "See its server.log."
+    return f"{as_sentence(first.failure.remedy)} See {LOG_FILE.format(first.trial_number)} in the run folder.".strip()
+
+
+LOG_FILE = "trials/{:03d}/server.log"
 
 VERDICT_REMEDIES: dict[Verdict | None, str] = {
     Verdict.CLIENT_LIMITED: "The load generator was delayed: leave it a CPU core that nothing else uses.",

@@ -99,7 +99,7 @@ def _tune(session: Session, as_json: bool, gate: Gate) -> None:
         launches = pluralize(plan.launch_count, "launch", "launches")
         display.note(f"run folder {store.path}: {limit}{launches}, {len(finished_trials)} of them finished")
         try:
-            with live_view_for(plan, finished_trials) as view:
+            with live_view_for(plan, finished_trials, store.path) as view:
                 result = session.tune(view)
         except KeyboardInterrupt as interrupt:
             display.note(f"Interrupted; {_kept_text(len(store.trials()))}. Resume with:")

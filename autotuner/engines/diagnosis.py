@@ -1,29 +1,54 @@
-"""What the log of a server means: regular expressions over it, those of failures with a kind and a remedy."""
+"""What the log of a server means: the cause of its failure, by rules with a kind and a remedy, and what it says."""
 
 from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotuner.core import Failure, FailureKind
+from autotuner.engines.failure_rules import COMMON_RULES, FailureRule
+from autotuner.engines.log_errors import (
+    BENIGN,
+    CONSEQUENCE_RANK,
+    ENDS_PROCESS,
+    HANDLED,
+    WRAPPED,
+    LoggedError,
+    RaisedError,
+    last_words,
+    plain_lines,
+    read_errors,
+)
 from autotuner.engines.protocol import Phase
 
 MAX_MESSAGE_CHARACTERS = 400
 """Length at which the engine's message is cut in a failure."""
 
-PROCESS_PREFIX = re.compile(r"^\([^()]*\bpid=\d+[^()]*\)\s*")
-LOGGER_PREFIX = re.compile(
-    r"^(?:\[[\d\- :.,]+(?: \w+)*\]\s*)?"
-    r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d\-]+ [\d:.,]+\s*(?:[\w.-]+:|\[[\w.]+:\d+\])?\s*)?"
-)
 PYDANTIC_INPUT_SUFFIX = re.compile(r"\s*\[type=\w+, input_value=.*$")
-ERROR_LINE = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|error:)|\b\w*(?:Error|Exception)\b: ")
-TRACEBACK_LINE = re.compile(r"^(?:raise |File \"|\^+$|~*\^+~*$|Traceback \(most recent)")
-SHUTDOWN_NOISE = re.compile(r"See root cause above|See stack trace|nanobind|resource_tracker")
+HINT = re.compile(
+    r"^(?:If you are trying to access a private|If this is a private|Please make sure you specified|For more"
+    r"|For debugging|Compile with|Set TORCH|CUDA kernel errors|Search for|See https?:|You can suppress)"
+)
+"""Starts of the lines that advise, and do not tell what failed."""
+
+SELF_KILL = re.compile(r"Received sigquit from a child process|Triggering SIGQUIT for cleanup")
+"""What SGLang logs before it ends itself with SIGKILL, since one of its processes has failed."""
+
+SILENT_END = "One of the engine's processes ended without an error of its own in the log."
+"""What is said where the log has but the errors of others that its end was the cause of."""
+
+WORKER_WORDS = re.compile(r"^RuntimeError: Worker failed with error ['\"](.*)['\"], please check the stack trace.*$")
+"""The report of a worker's error, with the words of that error."""
+
+DRAFT_MODEL = re.compile(
+    r"speculative[_-](?:draft[_-])?(?:model|config)\w*'?[=:] ?(?:\{[^}]*?['\"]model['\"]: )?['\"](?P<model>[^'\"]+)"
+)
+
+MODEL_FAILURES = (FailureKind.MODEL_NOT_FOUND, FailureKind.GATED_MODEL)
+"""Failures that every candidate would have, so that an exception must prove them."""
 
 LAUNCHER_INFO_PATTERNS = {
     "image": r"(?m)^autotune: image (\S+)",
@@ -33,115 +58,6 @@ LAUNCHER_INFO_PATTERNS = {
 
 CANNOT_RUN_STATUSES = (126, 127)
 """Exit statuses of a command that could not be run at all."""
-
-
-@dataclass(frozen=True)
-class FailureRule:
-    """A regular expression, searched line by line, and the failure it means at start-up and under load.
-
-    The rule does not apply in a phase whose kind is None.
-    """
-
-    pattern: str
-    start_kind: FailureKind | None
-    load_kind: FailureKind | None
-    remedy: str
-
-    @cached_property
-    def regex(self) -> re.Pattern[str]:
-        return re.compile(self.pattern)
-
-    def kind(self, phase: Phase) -> FailureKind | None:
-        return self.start_kind if phase == "start" else self.load_kind
-
-
-COMMON_RULES = (
-    FailureRule(
-        r"\(OOMKilled\)",
-        FailureKind.OUT_OF_MEMORY_AT_START,
-        FailureKind.OUT_OF_MEMORY_UNDER_LOAD,
-        "Raise runtime.memory or leave the host more memory, or lower what the engine keeps in host memory.",
-    ),
-    FailureRule(
-        r"docker: .*([Nn]o such image|manifest unknown|pull access denied|repository does not exist)",
-        FailureKind.IMAGE_MISSING,
-        None,
-        "Correct runtime.image, or log in to its registry with `docker login`.",
-    ),
-    FailureRule(
-        r"docker: .*(could not select device driver|nvidia-container-cli|unresolvable CDI devices|unknown device)",
-        FailureKind.DRIVER_FAULT,
-        None,
-        "Docker cannot give this container a GPU: install the NVIDIA Container Toolkit, and see `autotune doctor`.",
-    ),
-    FailureRule(
-        r"error: (unrecognized arguments|argument |the following arguments are required|ambiguous option)"
-        r"|No such option",
-        FailureKind.BAD_FLAG,
-        None,
-        "Correct the flag in the parameters or in runtime.extra_args; `--help` of the engine lists what it takes.",
-    ),
-    FailureRule(
-        r"OutOfMemoryError|CUDA out of memory|HIP out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation"
-        r"|\bMemoryError\b|std::bad_alloc|DefaultCPUAllocator: can't allocate|Out of memory:",
-        FailureKind.OUT_OF_MEMORY_AT_START,
-        FailureKind.OUT_OF_MEMORY_UNDER_LOAD,
-        "Lower mem-fraction-static, max-running-requests or max-batched-tokens, or spread over more GPUs with tp-size.",
-    ),
-    FailureRule(
-        r"\bnccl(System|UnhandledCuda|Internal|Remote|InvalidUsage)Error|NCCL (error|failure)|DistBackendError"
-        r"|ProcessGroupNCCL.*(timeout|timed out)",
-        FailureKind.DRIVER_FAULT,
-        FailureKind.DRIVER_FAULT,
-        "The GPUs could not talk to one another: give the container shared memory, see `nvidia-smi topo -m`, and run"
-        " with NCCL_DEBUG=INFO in runtime.env.",
-    ),
-    FailureRule(
-        r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|No CUDA GPUs are available"
-        r"|no CUDA-capable device|Found no NVIDIA driver|Failed to infer device type|system not yet initialized"
-        r"|uncorrectable ECC error|GPU is lost|fallen off the bus|libcuda\.so\.1: cannot open|[Dd]river/library version"
-        r" mismatch|CUDA error: (unknown error|unspecified launch failure|an illegal memory access|device-side assert)",
-        FailureKind.DRIVER_FAULT,
-        FailureKind.DRIVER_FAULT,
-        "See `nvidia-smi` and `dmesg`: update the driver for this engine's CUDA version, or reset the GPU.",
-    ),
-    FailureRule(
-        r"(?i)address already in use|port is already allocated|only one usage of each socket address|\bEADDRINUSE\b",
-        FailureKind.PORT_IN_USE,
-        None,
-        "Another process listens on this port; run again to have another free one chosen.",
-    ),
-    FailureRule(
-        r"(?i)gated repo|GatedRepoError|awaiting a review from the repo authors",
-        FailureKind.GATED_MODEL,
-        None,
-        "Ask for access on the model's page, and export HF_TOKEN before running autotune.",
-    ),
-    FailureRule(
-        r"is not a local folder and is not a valid model identifier|Repo id must (be in the form|use alphanumeric)"
-        r"|RepositoryNotFoundError|does not appear to have a file named|does not appear to have files named"
-        r"|is not a valid git identifier|LocalEntryNotFoundError|couldn't connect to 'https?://"
-        r"|Cannot find the requested files in the (local|disk) cache|Cannot load model",
-        FailureKind.MODEL_NOT_FOUND,
-        None,
-        "Check the model's name or folder, and, for a model on the Hugging Face hub, the network and its access.",
-    ),
-    FailureRule(
-        r"(?i)heads.*\b(must be|not|is not|are not) divisible by|heads .*do not divide one another"
-        r"|\bis not divisible by\b.*(tp|tensor)|assert \w*heads\w* % \w+ == 0",
-        FailureKind.NOT_DIVISIBLE,
-        None,
-        "Choose a tp-size that divides the model's number of attention heads.",
-    ),
-    FailureRule(
-        r"Model architectures .* are not supported|No model architectures are specified|Unrecognized model in "
-        r"|does not recognize this architecture|Unsupported architectures?\b|Tokenizer class .* does not exist"
-        r"|Can't load tokenizer|instantiate the backend tokenizer|tokenizer .*not supported",
-        FailureKind.UNSUPPORTED_MODEL,
-        None,
-        "Use an engine version that knows this model, or another runtime.",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -156,10 +72,16 @@ class LogDiagnosis:
     info_patterns: Mapping[str, str] = field(default_factory=dict)
 
     def startup_failure(self, log: str) -> Failure | None:
-        return self._match_rules(log, "start")
+        """The failure of an error that ends the start for certain; see Diagnosis."""
+        found = self._find_failure(log, "start", is_alive=True)
+        if found is None:
+            return None
+        failure, error = found
+        return failure if _ends_start(error, failure) else None
 
     def failure(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        return self._match_rules(log, phase) or failure_from_exit(log, exit_status, phase)
+        found = self._find_failure(log, phase, is_alive=exit_status is None)
+        return found[0] if found else failure_from_exit(log, exit_status, phase)
 
     def server_info(self, log: str) -> dict[str, Any]:
         info: dict[str, Any] = {}
@@ -171,16 +93,80 @@ class LogDiagnosis:
                 info[key] = matches[0]
         return info
 
-    def _match_rules(self, log: str, phase: Phase) -> Failure | None:
-        """The failure of the first rule that matches a line of the log; None when none does."""
-        stripped_lines = map(strip_log_prefix, log.splitlines())
-        lines = [line for line in stripped_lines if line and not TRACEBACK_LINE.match(line)]
+    def _find_failure(self, log: str, phase: Phase, *, is_alive: bool) -> tuple[Failure, LoggedError] | None:
+        """The failure that the rules name for the likeliest cause in the log, and that cause; None if they name none.
+
+        Of the errors of one process after another, each with the same standing, the first that a rule knows.
+        The single lines of a server that lives count only where they tell that one of its processes has ended.
+        """
+        errors = read_errors(log)
+        best = min((error.rank for error in errors), default=HANDLED)
+        if best != HANDLED:
+            for error in _candidates(errors, best, phase):
+                if is_alive and not error.is_exception and best not in (ENDS_PROCESS, CONSEQUENCE_RANK):
+                    continue
+                if (failure := self._failure_of(error, phase, log)) is not None:
+                    return failure, error
+            return None
+        if is_alive:
+            return None
+        plain = [line for line in plain_lines(log) if not BENIGN.search(line)]
+        for line in reversed(plain):
+            error = LoggedError([RaisedError([line])], "", "", is_exception=False)
+            if (failure := self._failure_of(error, phase, log)) is not None and failure.kind not in MODEL_FAILURES:
+                return failure, error
+        return None
+
+    def _failure_of(self, error: LoggedError, phase: Phase, log: str) -> Failure | None:
+        """The failure of the innermost exception that a rule knows; of one raised while it was handled, that one.
+
+        What fails a look-up and is handled proves nothing about the model: there the last exception decides.
+        """
+        named = [failure for raised in error.exceptions if (failure := self._rule_failure(raised, phase)) is not None]
+        if not named:
+            return None
+        failure = named[0]
+        if error.rank == WRAPPED and not WORKER_WORDS.search(failure.message):
+            return replace(failure, message=SILENT_END)
+        if failure.kind in MODEL_FAILURES and error.last_chain_start:
+            last = self._rule_failure(error.exceptions[-1], phase)
+            if last is None:
+                return None
+            failure = failure if last.kind in MODEL_FAILURES else last
+        if failure.kind in MODEL_FAILURES and (draft := _draft_model(log, error)):
+            return Failure(FailureKind.BAD_FLAG, failure.message, f"Correct the draft model {draft}, or its access.")
+        return failure
+
+    def _rule_failure(self, raised: RaisedError, phase: Phase) -> Failure | None:
+        lines = [line for line in raised.searched_lines if line and not HINT.match(line)]
         for rule in self.rules:
             kind = rule.kind(phase)
             match = kind and next((line for line in lines if rule.regex.search(line)), None)
             if kind and match:
-                return Failure(kind, shorten(match), rule.remedy)
+                is_summary = match in (raised.lines[0], raised.source_line) or match in raised.summary
+                return Failure(kind, clean_message(raised.summary if is_summary else match), rule.remedy)
         return None
+
+
+def _candidates(errors: Sequence[LoggedError], rank: int, phase: Phase) -> list[LoggedError]:
+    """The errors of this rank that may be the cause, the likeliest first."""
+    ranked = [error for error in errors if error.rank == rank]
+    if rank in (ENDS_PROCESS, CONSEQUENCE_RANK, WRAPPED) or phase == "load":
+        return ranked
+    return ranked[-1:]
+
+
+def _ends_start(error: LoggedError, failure: Failure) -> bool:
+    """Whether a start cannot go on after this error."""
+    return error.ends_process or (
+        error.is_exception and not error.level and failure.kind is FailureKind.OUT_OF_MEMORY_AT_START
+    )
+
+
+def _draft_model(log: str, error: LoggedError) -> str:
+    """The draft model of speculative decoding, where the error is about it; else empty."""
+    match = DRAFT_MODEL.search(log)
+    return match["model"] if match and match["model"] in error.text else ""
 
 
 def failure_from_exit(log: str, exit_status: int | None, phase: Phase) -> Failure:
@@ -201,10 +187,12 @@ def failure_from_exit(log: str, exit_status: int | None, phase: Phase) -> Failur
     if phase == "start" and exit_status in CANNOT_RUN_STATUSES:
         return Failure(FailureKind.ENGINE_MISSING, excerpt, "Install the engine, or correct runtime.executable.")
     kind = FailureKind.CRASHED_AT_START if phase == "start" else FailureKind.CRASHED_UNDER_LOAD
-    return Failure(kind, f"It ended with {describe_exit(exit_status)}. {excerpt}", _exit_remedy(exit_status))
+    return Failure(kind, f"It ended with {describe_exit(exit_status)}. {excerpt}", _exit_remedy(exit_status, log))
 
 
-def _exit_remedy(exit_status: int) -> str:
+def _exit_remedy(exit_status: int, log: str) -> str:
+    if SELF_KILL.search(log):
+        return "One of the engine's processes failed, and the engine then ended itself: look for its error in the log."
     if exit_status in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return "SIGKILL mostly comes from the kernel when memory runs out: see `dmesg`, and leave the host more memory."
     return "Look at the end of the server's log in the trial's folder."
@@ -220,19 +208,23 @@ def describe_exit(exit_status: int) -> str:
 
 
 def error_excerpt(log: str, phase: Phase) -> str:
-    """The log's first error under load, its last error at start-up, or its last line if there is no error."""
-    lines = [line for line in log.splitlines() if not SHUTDOWN_NOISE.search(line)]
-    lines = [line for line in lines if (text := strip_log_prefix(line)) and not TRACEBACK_LINE.match(text)]
-    errors = [line for line in lines if ERROR_LINE.search(line)]
-    if errors:
-        return f"It said: {shorten(strip_log_prefix(errors[0 if phase == 'load' else -1]))}"
-    return f"Its last line: {shorten(strip_log_prefix(lines[-1]))}" if lines else "Its log is empty."
+    """What the likeliest cause in the log says, or the last line of a log without errors."""
+    errors = read_errors(log)
+    rank = min((error.rank for error in errors), default=HANDLED)
+    if rank == WRAPPED:
+        return SILENT_END
+    if rank != HANDLED:
+        return f"It said: {clean_message(_candidates(errors, rank, phase)[0].summary)}"
+    words = last_words(log)
+    if words:
+        return f"Its last line: {clean_message(words)}"
+    return "Its log shows nothing but requests." if log.strip() else "Its log is empty."
 
 
-def strip_log_prefix(line: str) -> str:
-    """A log line without the process, level and time that loggers put before the message."""
-    line = LOGGER_PREFIX.sub("", PROCESS_PREFIX.sub("", line.strip(), count=1), count=1)
-    return PYDANTIC_INPUT_SUFFIX.sub("", line).strip()
+def clean_message(text: str) -> str:
+    """A message on one line, without the input that pydantic repeats, cut to MAX_MESSAGE_CHARACTERS."""
+    text = PYDANTIC_INPUT_SUFFIX.sub("", " ".join(text.split())).removeprefix("Value error, ")
+    return shorten(WORKER_WORDS.sub(r"\1", text).strip())
 
 
 def shorten(line: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from autotuner.core import Candidate, FailureKind
 from autotuner.engines import installed
 from autotuner.engines.commandline import CommandLineEngine
-from autotuner.engines.diagnosis import COMMON_RULES, FailureRule, LogDiagnosis
+from autotuner.engines.diagnosis import LogDiagnosis
+from autotuner.engines.failure_rules import COMMON_RULES, FailureRule
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
@@ -28,7 +29,8 @@ class Sglang(CommandLineEngine):
     diagnosis = LogDiagnosis(
         rules=(
             FailureRule(
-                r"Not enough memory\. Please try to increase --mem-fraction-static",
+                r"Not enough memory\. Please try to increase --mem-fraction-static"
+                r"|leave no GPU memory for the KV cache",
                 FailureKind.OUT_OF_MEMORY_AT_START,
                 None,
                 "The weights leave no room for the KV cache: raise mem-fraction-static, or spread over more GPUs.",

@@ -11,7 +11,8 @@ from autotuner import model_files
 from autotuner.core import Candidate, FailureKind, ServerSpec
 from autotuner.engines import installed
 from autotuner.engines.commandline import CommandLineEngine
-from autotuner.engines.diagnosis import COMMON_RULES, FailureRule, LogDiagnosis
+from autotuner.engines.diagnosis import LogDiagnosis
+from autotuner.engines.failure_rules import COMMON_RULES, FailureRule
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.parameters import canonical_parameters
 from autotuner.engines.protocol import LaunchContext

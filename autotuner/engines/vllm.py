@@ -11,7 +11,8 @@ from pathlib import Path
 from autotuner.core import Candidate, FailureKind, ServerSpec
 from autotuner.engines import installed
 from autotuner.engines.commandline import CommandLineEngine
-from autotuner.engines.diagnosis import COMMON_RULES, FailureRule, LogDiagnosis
+from autotuner.engines.diagnosis import LogDiagnosis
+from autotuner.engines.failure_rules import COMMON_RULES, FailureRule
 from autotuner.engines.flags import FlagTable, bundled_table
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
@@ -36,18 +37,12 @@ class Vllm(CommandLineEngine):
     diagnosis = LogDiagnosis(
         rules=(
             FailureRule(
-                r"No available memory for the cache blocks|larger than the available KV cache|is larger than the"
-                r" maximum number of tokens that can be stored in KV cache",
+                r"No available memory for the cache blocks|larger than the available KV cache|KV cache is needed"
+                r"|is larger than the maximum number of tokens that can be stored in KV cache",
                 FailureKind.OUT_OF_MEMORY_AT_START,
                 None,
                 "Too little memory is left for the KV cache: raise mem-fraction-static, lower max-model-len, or raise"
                 " tp-size.",
-            ),
-            FailureRule(
-                r"is less than desired (GPU|CPU|device) memory utilization",
-                FailureKind.OUT_OF_MEMORY_AT_START,
-                None,
-                "Something else holds this memory: lower mem-fraction-static or free the device.",
             ),
             FailureRule(
                 r"is less than requested memory for kv",
@@ -57,7 +52,7 @@ class Vllm(CommandLineEngine):
             ),
             *COMMON_RULES,
             FailureRule(
-                r"Value error, ",
+                r"Value error, |^pydantic\S*ValidationError",
                 FailureKind.BAD_FLAG,
                 None,
                 "The engine refuses this combination of values: change the parameter it names.",

@@ -27,8 +27,10 @@ from autotuner.core import (
     Workload,
     ignore_progress,
 )
+from autotuner.endpoints.client import Client
 from autotuner.endpoints.headers import request_headers, tls_trust
 from autotuner.endpoints.token import probe_token
+from autotuner.endpoints.version import find_version
 from autotuner.engines import Engine, LaunchContext, Phase
 from autotuner.errors import EngineError, MachineError
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
@@ -215,6 +217,10 @@ class MeasuredLaunch:
         if spec is None:
             self.source = "simulated" if models.is_simulated else "measured"
         self.server_info.update(self.evaluator.engine.diagnosis.server_info(self.folder.read_log()))
+        if "version" not in self.server_info:
+            with Client(server.url, self.headers, self.tls) as client:
+                version = find_version(client)
+            self.server_info |= {"version": version} if version else {}
         self.folder.mark_log()
         self._report_progress("ready")
         return None

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from autotuner.core import Candidate, Distribution, LoadPoint, Share, Source, Value
+from autotuner.core import Candidate, Distribution, Failure, LoadPoint, Share, Source, Value
+from autotuner.errors import as_sentence
 from autotuner.scoring.rank import Ranking
 
 SOURCE_NOTES: dict[Source, str] = {
@@ -113,3 +114,9 @@ def source_note(ranking: Ranking) -> str:
     if len(ranking.sources) > 1:
         notes.append("Figures of different sources are not comparable.")
     return " ".join(notes)
+
+
+def failure_text(failure: Failure) -> str:
+    """A failure in sentences: its class, the engine's own words, and what to do."""
+    words = as_sentence(f"{failure.kind.value}: {failure.message}")
+    return f"{words} {as_sentence(failure.remedy)}" if failure.remedy else words

@@ -9,6 +9,7 @@ from autotuner.report.objective_text import objective_line, objective_value_text
 from autotuner.report.refused import reason_lines, refusal_heading
 from autotuner.report.run_view import RunView
 from autotuner.report.search_summary import search_sentences
+from autotuner.report.summary import common_failure_sentence
 from autotuner.report.table import Table, ranking_table
 
 
@@ -66,7 +67,8 @@ def _winner_paragraph(view: RunView) -> str:
     count = len(ranking.standings)
     tried = f"{count} candidate{'' if count == 1 else 's'} of {_escape(view.experiment.model.id_or_path)} tried"
     if winner is None:
-        return f"{tried}; none can be recommended."
+        common_failure = common_failure_sentence(view)
+        return f"{tried}; none can be recommended." + (f" **{_escape(common_failure)}**" if common_failure else "")
     scope = (
         f" at {winner.load_point}"
         if winner.load_point

@@ -189,6 +189,7 @@ def _standing_record(standing: Standing) -> dict[str, Any]:
         "verdict": standing.verdict.value if standing.verdict else None,
         "failure": standing.failure.kind.value if standing.failure else None,
         "reason": standing.reason,
+        "remedy": standing.failure.remedy if standing.failure else None,
         "load_points": [str(point) for point in standing.load_points],
         "value": standing.value,
         "score": standing.score,

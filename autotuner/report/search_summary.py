@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autotuner.core import Trial
-from autotuner.errors import pluralize
+from autotuner.errors import as_sentence, pluralize
 from autotuner.experiment import Experiment
 from autotuner.report.formatting import format_number
 from autotuner.report.refused import refusal_records
@@ -33,7 +33,7 @@ def search_sentences(view: RunView) -> list[str]:
         *_gain_sentences(conclusion, view.experiment),
         *_tie_sentences(view.ranking),
         *_unjudged_sentences(view),
-        *([f"The search stopped: {stop_reason}."] if stop_reason else []),
+        *([as_sentence(f"The search stopped: {stop_reason}")] if stop_reason else []),
     ]
 
 
@@ -80,14 +80,15 @@ def _defaults_sentences(conclusion: Conclusion, ranking: Ranking) -> list[str]:
     if standing is None:
         return []
     result = "no result" if standing.value is None else f"{format_number(standing.value)} {ranking.unit}"
-    return [f"The engine's own defaults, trial {standing.trial_number}, gave {result}: {standing.reason}."]
+    text = f"The engine's own defaults, trial {standing.trial_number}, gave {result}: {standing.reason}"
+    return [as_sentence(text)]
 
 
 def _refuted_sentence(standing: Standing) -> str:
     launches = pluralize(standing.confirmation_count, "confirmation launch", "confirmation launches")
-    return (
+    return as_sentence(
         f"Trial {standing.trial_number} was best after the search but, with {launches}, misses the targets: "
-        f"{standing.reason}."
+        f"{standing.reason}"
     )
 
 

@@ -1,12 +1,22 @@
-"""The winner of a run in one sentence."""
+"""A run in one sentence: its winner, or the failure that all its launches had."""
 
 from __future__ import annotations
 
 from autotuner.errors import pluralize
-from autotuner.report.formatting import format_number
+from autotuner.report.formatting import failure_text, format_number
 from autotuner.report.objective_text import objective_value_text
 from autotuner.report.run_view import RunView
 from autotuner.scoring.rank import Standing
+
+
+def common_failure_sentence(view: RunView) -> str:
+    """The failure that every launch ended with, in the words of the first, and its remedy; empty where they differ."""
+    failure = view.trials[0].measurement.failure if view.trials else None
+    if failure is None or view.conclusion.common_failure is not failure.kind:
+        return ""
+    count = len(view.trials)
+    heading = "The only launch failed" if count == 1 else f"All {count} launches failed"
+    return f"{heading}, {failure_text(failure)}"
 
 
 def winner_sentence(view: RunView) -> str:

@@ -12,6 +12,7 @@ from autotuner.experiment import Experiment
 from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.environment_text import parallel_trials_note
 from autotuner.report.formatting import (
+    failure_text,
     format_estimate,
     format_load,
     format_number,
@@ -303,7 +304,7 @@ def _notes(view: RunView, standings: Sequence[Standing], rows: Sequence[Row]) ->
     for standing in standings:
         candidate = f"#{standing.rank}, {view.names.full_name(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:
-            notes.append(as_sentence(f"{candidate}: {standing.reason}"))
+            notes.append(f"{candidate}: {_reason_text(standing)}")
         notes += [
             f"{candidate} is near a target at {row['load_point']}: {describe_terms(row['near'])}."
             for row in rows
@@ -313,3 +314,8 @@ def _notes(view: RunView, standings: Sequence[Standing], rows: Sequence[Row]) ->
     if omitted:
         notes.append(f"{omitted} more not shown.")
     return tuple(note for note in notes if note)
+
+
+def _reason_text(standing: Standing) -> str:
+    """Why a candidate is not feasible; of a failure also what to do."""
+    return failure_text(standing.failure) if standing.failure else as_sentence(standing.reason)

@@ -137,6 +137,7 @@ def test_a_launch_that_failed_has_a_row_with_its_failure(made, narrow):
     view = LiveTuneView(made, (), clock)
     run(view, clock, made, FIRST, 1, failure=CRASHED)
     assert "crashed-at-start" in rendered(view)
+    assert "last failure  crashed-at-start: Killed. Free some memory." in rendered(view)
 
 
 def test_a_resumed_run_shows_what_was_measured_before(made, narrow):
@@ -162,7 +163,17 @@ def test_in_a_pipe_each_step_is_a_line(made, printed):
     )
     assert printed[6].startswith("[1/13] finished in 2:12, up to about ")
     assert "[3/6] starting trial 1, the defaults, again to confirm the winner" in printed
-    assert printed[-1] == "[4/6] failed, crashed-at-start: Killed."
+    assert printed[-1] == "[4/6] failed, crashed-at-start: Killed. Free some memory."
+
+
+def test_a_failed_trial_is_named_with_its_log(made, printed, tmp_path):
+    log = tmp_path / "trials" / "001" / "server.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("Killed.")
+    clock = Clock()
+    with PlainTuneView(made, (), clock, tmp_path) as view:
+        run(view, clock, made, FIRST, 1, failure=CRASHED)
+    assert printed[-1].endswith(f"failed, crashed-at-start: Killed. Free some memory. Log: {log}")
 
 
 @pytest.mark.parametrize(

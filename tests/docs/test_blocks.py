@@ -91,6 +91,6 @@ def test_the_readme_has_the_two_commands_that_ci_runs_as_printed():
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("script", ["make_cli_reference.py", "make_profile_tables.py"])
+@pytest.mark.parametrize("script", ["make_cli_reference.py", "make_profile_tables.py", "make_failure_table.py"])
 def test_what_is_made_from_the_program_is_current(script):
     subprocess.run([sys.executable, str(ROOT / "docs" / script), "--check"], check=True)

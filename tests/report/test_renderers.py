@@ -10,6 +10,8 @@ from autotuner.report.csv import csv_text
 from autotuner.report.markdown import markdown_report
 from autotuner.report.record import run_record
 from autotuner.report.run_view import RunView
+from autotuner.report.search_summary import search_sentences
+from autotuner.report.summary import common_failure_sentence
 from tests.factories import Run, scored_result
 
 
@@ -48,7 +50,9 @@ def test_json_names_winner_sources_and_failures(make_run):
     }
     assert [standing["trial"] for standing in data["ranking"]] == [2, 1, 3]
     assert data["ranking"][0]["load_points"] == ["D(100,100) @ 16"]
-    assert data["trials"][2]["failure"]["kind"] == "crashed-under-load"
+    failure = data["trials"][2]["failure"]
+    assert failure == {"kind": "crashed-under-load", "said": "Killed | by\nthe kernel", "remedy": "Free some memory."}
+    assert [standing["remedy"] for standing in data["ranking"]] == [None, None, "Free some memory."]
 
 
 def test_json_and_csv_say_which_tokens_are_counted_what_they_cost_and_what_is_on_the_frontier(make_run):
@@ -228,6 +232,18 @@ def test_no_report_has_gpu_columns_without_metering(make_run):
     assert "J/output token" not in markdown_report(run.view)
     assert "watts" not in csv_text(run.view)
     assert "gpu_use" not in run_record(run.view)["trials"][1]["load_points"][0]
+
+
+def test_a_failure_that_all_launches_had_is_the_headline(make_run):
+    run = make_run(count=3)
+    failed = [replace(trial, measurement=run.trials[2].measurement) for trial in run.trials]
+    trials = [replace(trial, measurement=replace(trial.measurement, load_points=())) for trial in failed]
+    view = RunView.of(trials, run.experiment)
+    headline = common_failure_sentence(view)
+    assert headline == "All 3 launches failed, crashed-under-load: Killed | by\nthe kernel. Free some memory."
+    assert "All 3 launches failed" in markdown_report(view).split("\n\n")[1]
+    assert not any(".." in sentence for sentence in search_sentences(view))
+    assert common_failure_sentence(run.view) == ""
 
 
 def test_markdown_says_when_there_is_no_winner(make_run):

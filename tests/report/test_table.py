@@ -166,7 +166,7 @@ def test_a_failed_trial_is_last_with_its_failure_and_no_figures(make_run):
     assert last["verdict"] == "crashed-under-load"
     assert last["TTFT ms"] == last["output tokens/s/GPU"] == last["score"] == ""
     assert table.notes[-1].startswith("#3, trial 3 (tp-size=2 ")
-    assert table.notes[-1].endswith("): crashed-under-load: Killed | by\nthe kernel.")
+    assert table.notes[-1].endswith("): crashed-under-load: Killed | by\nthe kernel. Free some memory.")
 
 
 def test_every_source_but_a_real_engine_is_noted(make_run):
