@@ -18,6 +18,7 @@ from autotuner.core import (
     Verdict,
 )
 from autotuner.runs.store import RunStore
+from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.grid import GridSearch
 from autotuner.search.launch import Launch
 from autotuner.search.problem import Problem
@@ -102,9 +103,10 @@ def store(tmp_path) -> RunStore:
     return RunStore.create(tmp_path, CONFIG, {})
 
 
-def run(store: RunStore, executor: Scripted, events: list[Progress] | None = None):
+def run(store: RunStore, executor: Scripted, events: list[Progress] | None = None) -> Ranking:
     searcher = GridSearch(Problem(Space("sim", store.experiment.parameters), store.experiment))
-    return tune(store.experiment, searcher, executor, store, (events if events is not None else []).append)
+    tune(store.experiment, searcher, executor, store, (events if events is not None else []).append)
+    return rank(store.trials(), store.experiment)
 
 
 def test_every_candidate_is_evaluated_judged_and_recorded(store):
