@@ -220,7 +220,7 @@ class _Question:
                     remedy="Give the name that the server has with --model, or start the server with that model.",
                 )
             _warn(f"{url} does not list '{model}', which is asked for all the same. It lists: {models}.")
-        elif model not in models.names:
+        elif model not in models.names and f"{model}:latest" not in models.names:
             _warn(f"{url} lists '{model}' only by a pattern, and may accept any name: {models}.")
         if route.is_refused and self.endpoint is None:
             raise _no_token_error(url, route)
