@@ -164,7 +164,7 @@ def model_on_gpus(
     Raises ConfigError for unknown names and for what no engine runs.
     """
     shape, spec = model_shape(model), find_gpu(gpu)
-    dtypes = resolve_dtypes(shape, spec, gemm_dtype=gemm_dtype, moe_dtype=moe_dtype, kv_dtype=kv_dtype)
+    dtypes = resolve_dtypes(shape, gemm_dtype=gemm_dtype, moe_dtype=moe_dtype, kv_dtype=kv_dtype)
     deployment = ModelOnGpus(shape, spec, layout, dtypes, engine, version, memory_fraction)
     deployment.check()
     return deployment

@@ -170,7 +170,7 @@ def _max_model_len(settings: SimulationSettings, requested_length: int, kv_token
 def _iteration_times(shape: ModelShape, settings: SimulationSettings, parameters: SkewedParameters) -> IterationTimes:
     if settings.fixed_step_ms is not None:
         return FixedIterationTimes(settings.fixed_step_ms / 1000)
-    dtypes = resolve_dtypes(shape, settings.gpu, gemm_dtype=settings.quantization, kv_dtype=settings.kv_cache_dtype)
+    dtypes = resolve_dtypes(shape, gemm_dtype=settings.quantization, kv_dtype=settings.kv_cache_dtype)
     layout = Layout(tp=settings.tp_size, pp=settings.pp_size)
     calibration = bundled_calibration()
     efficiencies = calibration.efficiencies(shape, settings.gpu, layout, dtypes, settings.calibration_engine)

@@ -61,7 +61,7 @@ def test_replicas_with_attention_parallelism_share_the_gpus_of_tp():
         ({"gpu": None}, {}),
         ({"gpu": "a card of tomorrow"}, {}),
         ({"model": "acme/unheard-of"}, {}),
-        ({}, {"quantization": "bitsandbytes"}),
+        ({}, {"quantization": "gguf"}),
         ({}, {"kv_cache_dtype": "nvfp4"}),
         ({}, {"dtype": "float32"}),
         ({}, {"cpu_offload_gb": 20}),
