@@ -148,6 +148,16 @@ def _names_by_spelling() -> Mapping[str, str]:
     return {_normalized_name(name): name for name in reversed([*catalogue()])}
 
 
+def bundled_config(name: str) -> Mapping[str, Any] | None:
+    """The fields of a bundled model, by any spelling of its name, with a weight type at its end or without."""
+    spelling = _normalized_name(name)
+    base, _, ending = spelling.rpartition("-")
+    known = _names_by_spelling().get(spelling)
+    if known is None and ending in DTYPE_BY_SUFFIX:
+        known = _names_by_spelling().get(base)
+    return None if known is None else catalogue()[known]
+
+
 @cache
 def _bundled_shape(name: str) -> ModelShape:
     return shape_from_config(catalogue()[name], name)

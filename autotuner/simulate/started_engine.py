@@ -10,6 +10,7 @@ from autotuner.errors import ConfigError
 from autotuner.predict import memory
 from autotuner.predict.calibration import bundled_calibration
 from autotuner.predict.layout import Layout, resolve_dtypes
+from autotuner.predict.parallel_rules import ModelDimensions, ParallelSizes, SizeNames, refusals
 from autotuner.predict.shape import ModelShape, model_shape
 from autotuner.predict.steps import StepTimes
 from autotuner.simulate.scheduler import Policy, Scheduler, SchedulerLimits
@@ -126,12 +127,9 @@ def _skewed_parameters(settings: SimulationSettings, max_batched_tokens: int) ->
 
 
 def _check_parallelism(shape: ModelShape, settings: SimulationSettings) -> None:
-    if shape.heads % settings.tp_size:
-        raise StartError(f"{shape.heads} attention heads are not divisible by --tp-size {settings.tp_size}")
-    if shape.kv_heads % settings.tp_size and settings.tp_size % shape.kv_heads:
-        raise StartError(f"{shape.kv_heads} key-value heads and --tp-size {settings.tp_size} do not divide one another")
-    if settings.pp_size > shape.layers:
-        raise StartError(f"{shape.layers} layers are fewer than --pp-size {settings.pp_size}")
+    sizes = ParallelSizes(settings.tp_size, settings.pp_size)
+    for reason in refusals(ModelDimensions.from_shape(shape), "sim", sizes, SizeNames("--tp-size", "--pp-size")):
+        raise StartError(reason)
 
 
 def _requested_length(shape: ModelShape, settings: SimulationSettings) -> int:
