@@ -6,6 +6,9 @@ of a single file or marked with a tilde the size of the files on their page.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from autotuner.predict.shape import catalogue, shape_from_config, stored_bytes
@@ -103,12 +106,12 @@ GEMMA_2_9B = {
 FP8_BLOCKS = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
 
 
-def groups(**weights: object) -> dict[str, object]:
+def groups(**weights: object) -> dict[str, Any]:
     scheme = {"targets": ["Linear"], "weights": {"symmetric": True, **weights}}
     return {"quant_method": "compressed-tensors", "ignore": ["lm_head"], "config_groups": {"group_0": scheme}}
 
 
-CHECKPOINTS: dict[str, tuple[dict[str, object], float]] = {
+CHECKPOINTS: dict[str, tuple[Mapping[str, Any], float]] = {
     "meta-llama/Llama-3.1-8B": (LLAMA_8B, 16_060_522_496),
     "meta-llama/Llama-3.1-70B": (LLAMA_70B, 141_107_412_992),
     "meta-llama/Llama-3.2-1B (one file)": (catalogue()["llama-3.2-1b"], 2_471_645_608),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autotuner.predict.memory import kv_bytes_per_token
@@ -24,11 +26,11 @@ GUESSED = "rough: unknown architecture NobodyForCausalLM read as"
 PLAIN = shape_from_config(LLAMA, "plain")
 
 
-def read(config: dict) -> ModelShape:
+def read(config: dict[str, Any]) -> ModelShape:
     return shape_from_config(config, "mine")
 
 
-def without(*fields: str, **changes: object) -> dict:
+def without(*fields: str, **changes: object) -> dict[str, Any]:
     return {**{key: value for key, value in LLAMA.items() if key not in fields}, **changes}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,14 @@ INT4_GROUP = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "grou
 FP8_CHANNEL = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel"}
 
 
-def dtypes(config: dict, quantization: object) -> tuple[str, str, str]:
+def dtypes(config: dict[str, Any], quantization: object) -> tuple[str, str, str]:
     shape = shape_from_config({**config, "quantization_config": quantization}, "mine")
     return shape.attention_dtype, shape.weight_dtype, shape.expert_dtype
 
 
-def compressed(*groups: tuple[list[str], dict | None], ignore: tuple[str, ...] = ("lm_head",)) -> dict:
+def compressed(
+    *groups: tuple[list[str], dict[str, Any] | None], ignore: tuple[str, ...] = ("lm_head",)
+) -> dict[str, Any]:
     schemes = {f"group_{n}": {"targets": targets, "weights": weights} for n, (targets, weights) in enumerate(groups)}
     return {"quant_method": "compressed-tensors", "config_groups": schemes, "ignore": list(ignore)}
 
@@ -137,7 +140,7 @@ def test_exceptions_of_gptq_and_auto_round_are_read():
     assert dtypes(LLAMA, auto_round)[:2] == ("bf16", "int4")
 
 
-def checkpoint(folder, config: dict, **files: object) -> str:
+def checkpoint(folder, config: dict[str, Any], **files: object) -> str:
     for name, content in {"config": config, **files}.items():
         path = {"config": "config.json", "sidecar": "hf_quant_config.json", "index": "model.safetensors.index.json"}[
             name
