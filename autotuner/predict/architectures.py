@@ -13,6 +13,8 @@ from autotuner.predict.geometry import Attention, FeedForward
 
 Layers = tuple[list[Attention], list[FeedForward]]
 REQUIRED_FIELDS = ("hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings")
+MAX_LAYERS = 10_000
+"""More layers than this are a mistake; chosen by hand, ten times those of the deepest model."""
 STATE_SIZE_RATIO = 2
 """Bytes of a recurrent state's fp32 elements over the two that counts of elements stand for."""
 
@@ -440,6 +442,8 @@ def read_layers(config: Config, name: str) -> tuple[str, Layers, tuple[str, ...]
     known = (given, *(inner if isinstance(inner, list) else ()), MODEL_TYPES.get(str(config.get("model_type"))))
     architecture = next((candidate for candidate in known if candidate in readers), None)
     require_fields(config, REQUIRED_FIELDS, name)
+    if isinstance(layers := config.get("num_hidden_layers"), int) and layers > MAX_LAYERS:
+        raise ConfigError(f"The config of '{name}' has {layers} layers, which no model has.")
     if architecture is not None:
         attentions, feed_forwards = readers[architecture]({**config, "architectures": [architecture]}, name)
         return architecture, (attentions, feed_forwards), notes

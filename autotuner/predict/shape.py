@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
@@ -220,6 +221,8 @@ def _shape_of_checkpoint(files: CheckpointFiles, name: str) -> ModelShape:
         sizes = [size for kind in kinds for size in astuple(kind)]
         if min(sizes) < 0 or min(shape.layers, shape.heads, shape.parameters, shape.max_model_len) < 1:
             raise ValueError("a size is below 0")
+        if not all(math.isfinite(size) for size in (*sizes, shape.parameters, shape.max_model_len)):
+            raise ValueError("a size is infinite")
     except KeyError as error:
         raise ConfigError(f"The config.json of '{name}' lacks {error.args[0]}.", remedy=ORIGINAL_FILE_REMEDY) from error
     except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
