@@ -109,8 +109,11 @@ def memory_shortage(deployment: ModelOnGpus, candidate: Candidate, *, skewed: bo
 
     The simulated engine's memory is the plan itself, unless its costs are `skewed`. Of a real
     engine only what no version can avoid is counted: weights, and on vLLM, which refuses to start
-    without it, the KV cache of one request of `max-model-len` tokens.
+    without it, the KV cache of one request of `max-model-len` tokens. Of a model whose size is only
+    guessed, nothing is certain.
     """
+    if deployment.shape.is_rough and candidate.runtime != "sim":
+        return None
     memory_plan, max_model_len = deployment.memory_plan, _positive_int(candidate.parameters.get("max-model-len"))
     if candidate.runtime == "sim" and not skewed:
         needed, available = memory_plan.budget - memory_plan.kv_pool, memory_plan.budget

@@ -22,6 +22,9 @@ class WeightFormat:
     size: float
 
 
+UNKNOWN_QUANTISATION = "rough: unknown quantisation"
+"""How the note on a method that is not known begins."""
+
 BF16 = WeightFormat("bf16", 16, 2.0)
 FP8 = WeightFormat("fp8", 8, 1.0)
 INT8 = WeightFormat("int8", 8, 1.0)
@@ -369,7 +372,7 @@ def _rough_scheme(config: Config, method: str) -> _Scheme:
         found = _integer(int(digits[1]))
     label = method or words.strip() or "without a method"
     taken = f"{(found or BF16).bits} bit"
-    note = f"rough: unknown quantisation {label} read as {taken}"
+    note = f"{UNKNOWN_QUANTISATION} {label} read as {taken}"
     return _Scheme(found or BF16, label, ignored=_ignored(config, *_IGNORED_FIELDS), notes=(note,))
 
 

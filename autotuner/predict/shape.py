@@ -18,7 +18,17 @@ from autotuner.predict.architectures import count_attentions, count_feed_forward
 from autotuner.predict.checkpoint import CheckpointFiles, read_checkpoint
 from autotuner.predict.config_fields import config_fields
 from autotuner.predict.geometry import Attention, FeedForward
-from autotuner.predict.quantization import BF16, WeightFormat, WeightFormats, quantization_of, read_formats
+from autotuner.predict.quantization import (
+    BF16,
+    INT4,
+    INT8,
+    NVFP4,
+    UNKNOWN_QUANTISATION,
+    WeightFormat,
+    WeightFormats,
+    quantization_of,
+    read_formats,
+)
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 DEFAULT_MODEL = "llama-3.1-8b"
@@ -28,6 +38,8 @@ DTYPE_BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.515625, "fp4": 0.
 
 DTYPE_BITS = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4, "fp4": 4}
 
+ROUGH = ("rough: unknown", "rough: no architecture", "rough: weights of")
+"""How the notes begin that say that a size was guessed."""
 ORIGINAL_FILE_REMEDY = "Take the file as the model's publisher wrote it."
 DTYPE_BY_SUFFIX = {
     "fp8": "fp8",
@@ -71,6 +83,11 @@ class ModelShape:
     formats: WeightFormats | None = None
     stored_scale: float = 1.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether layers or formats were guessed, so that sizes may be far off."""
+        return any(note.startswith(ROUGH) for note in self.notes) and self.stored_scale == 1.0
 
     @property
     def attention_proj_weights(self) -> int:
@@ -285,6 +302,8 @@ INDEX_TOLERANCE = 0.05
 
 A multi-token predictor, which engines load only for speculative decoding, is 2% of DeepSeek-V3.
 """
+GUESS_TOLERANCE = 0.1
+"""How far the size of a guessed format may be from the index's; chosen by hand, for groups of other sizes."""
 PLAUSIBLE_INDEX = (0.2, 5.0)
 """Ratios of the index's size to the computed one outside of which the index is of something else; chosen by hand."""
 
@@ -301,12 +320,37 @@ def _checked_against_index(shape: ModelShape, files: CheckpointFiles) -> ModelSh
     is_float32 = "float32" in str(config_fields(files.config)[0].get("torch_dtype") or files.config.get("dtype") or "")
     if is_float32 and not quantization_of(files.config, files.sidecar) and abs(ratio / 2 - 1) <= INDEX_TOLERANCE:
         return replace(shape, formats=replace(shape.formats, source="float32 in its index, loaded in 16 bit"))
+    guessed = _format_by_index(shape, files.index_bytes)
+    if guessed is not None:
+        return guessed
     if not PLAUSIBLE_INDEX[0] <= ratio <= PLAUSIBLE_INDEX[1]:
         note = f"rough: the checkpoint's index says {sizes}: the index is not taken"
         return replace(shape, notes=(*shape.notes, note))
     note = f"the checkpoint's index says {sizes}: that of the index is taken"
     formats = replace(shape.formats, source=f"{source}, size by its index")
     return replace(shape, formats=formats, stored_scale=ratio, notes=(*shape.notes, note))
+
+
+def _format_by_index(shape: ModelShape, index_bytes: int) -> ModelShape | None:
+    """The shape of an unknown quantisation with the format whose size is that of the index, None where none has it."""
+    unknown = [note for note in shape.notes if note.startswith(UNKNOWN_QUANTISATION)]
+    if not unknown or shape.formats is None:
+        return None
+    source = f"{shape.formats.source}, index"
+    for usual in (INT4, NVFP4, INT8):
+        note = f"{unknown[0].partition(' read as')[0]} read as {usual.bits} bit, by the size in its index"
+        guessed = replace(
+            shape,
+            weight_dtype=usual.dtype,
+            expert_dtype=usual.dtype,
+            attention_dtype=usual.dtype,
+            formats=replace(shape.formats, mlp=usual, expert=usual, attention=usual, source=source),
+            notes=(*(other for other in shape.notes if other not in unknown), note),
+        )
+        ratio = index_bytes / stored_bytes(guessed)
+        if abs(ratio - 1) <= GUESS_TOLERANCE:
+            return replace(guessed, stored_scale=ratio)
+    return None
 
 
 def stored_bytes(shape: ModelShape) -> int:

@@ -174,6 +174,15 @@ def test_the_index_is_compared_with_the_reading(tmp_path):
     assert "the index is not taken" in absurd.notes[0]
 
 
+def test_an_unknown_method_has_the_bits_that_its_index_speaks_for(tmp_path):
+    config = {**LLAMA_70B, "quantization_config": {"quant_method": "novel"}}
+    shape = model_shape(checkpoint(tmp_path, config, index={"metadata": {"total_size": 39_700_000_000}}))
+    assert shape.weight_dtype == "int4"
+    assert stored_bytes(shape) == pytest.approx(39_700_000_000, rel=1e-6)
+    assert shape.notes == ("rough: unknown quantisation novel read as 4 bit, by the size in its index",)
+    assert not shape.is_rough
+
+
 @pytest.mark.parametrize("index", [{}, [], {"metadata": None}, {"metadata": {"total_size": True}}, "x"])
 def test_an_index_that_says_nothing_is_passed_over(tmp_path, index):
     shape = model_shape(checkpoint(tmp_path, LLAMA, index=index))
