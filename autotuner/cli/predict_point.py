@@ -97,12 +97,14 @@ def weights_line(question: Question) -> str:
 
 
 def warn_of_rough_model(question: Question) -> None:
-    """Say what was read only roughly of the model, and where its files disagree."""
+    """Say what was read only roughly of the model, and where its files disagree; of what --dtype replaces, nothing."""
     from autotuner.cli import display
+    from autotuner.predict.quantization import UNKNOWN_QUANTISATION
     from autotuner.predict.shape import model_shape
 
     for remark in model_shape(question.model).notes:
-        display.warning(remark)
+        if not (question.software.dtype and remark.startswith(UNKNOWN_QUANTISATION)):
+            display.warning(remark)
 
 
 def _heading(load_curve: LoadCurve) -> str:
