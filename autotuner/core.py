@@ -76,7 +76,8 @@ class Parallelism:
         """The parallelism of a candidate's parameters; a size that is not set is 1."""
         sizes = (parameters.get(name) for name in PARALLEL_SIZES)
         tp, pp, dp, ep = (size if isinstance(size, int) and size > 0 else 1 for size in sizes)
-        return cls(tp, pp, dp, ep, dp_attention=parameters.get("enable-dp-attention") is True)
+        spellings = ("enable-dp-attention", "enable_dp_attention")
+        return cls(tp, pp, dp, ep, dp_attention=any(parameters.get(name) is True for name in spellings))
 
     @property
     def by_parameter(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -49,6 +50,16 @@ class Forecaster:
         """Why the candidate's model certainly does not fit, or None."""
         deployment, skewed = self.model_on_gpus(candidate), self.experiment.simulate.skew.sd > 0
         return predictor.memory_shortage(deployment, candidate, skewed=skewed) if deployment else None
+
+    def weights_texts(self, candidates: Sequence[Candidate]) -> list[str]:
+        """Bits and size of the candidates' weights and where they were read, each once."""
+        texts = (predictor.weights_text_for(self.experiment, candidate, self.model_config) for candidate in candidates)
+        return list(dict.fromkeys(text for text in texts if text))
+
+    @property
+    def model_notes(self) -> tuple[str, ...]:
+        """What was read only roughly of the model's configuration."""
+        return predictor.model_notes(self.experiment, self.model_config)
 
     def expects_fit(self, candidate: Candidate) -> bool:
         """Whether the model is expected to fit; true where that cannot be predicted."""

@@ -1,30 +1,13 @@
-"""A model's files: its config.json, its dimensions, and the mounts that a container needs for it."""
+"""A model's files: its folder, its config.json, and the mounts that a container needs for it."""
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from autotuner.core import Mount
 from autotuner.errors import ConfigError
 from autotuner.experiment import Model, Runtime
-
-EXPERT_COUNT_KEYS = ("num_experts", "n_routed_experts", "num_local_experts")
-
-
-@dataclass(frozen=True)
-class ModelDimensions:
-    """Counts from config.json that parallel sizes must divide, and the vocabulary size; None where it has none."""
-
-    heads: int | None = None
-    kv_heads: int | None = None
-    layers: int | None = None
-    experts: int | None = None
-    vocab_size: int | None = None
 
 
 def is_path(name: str) -> bool:
@@ -57,27 +40,6 @@ def check_folder(model: Model) -> None:
         )
 
 
-@lru_cache(maxsize=16)
-def model_dimensions(model: Model) -> ModelDimensions:
-    """Dimensions of a model that is a folder or in the Hugging Face cache; all None for any other."""
-    path = config_file(model)
-    try:
-        data = json.loads(path.read_text()) if path else {}
-    except (OSError, ValueError):
-        data = {}
-    if not isinstance(data, dict):
-        return ModelDimensions()
-    data = {**data, **(data.get("text_config") or {})}
-    heads = _count(data, "num_attention_heads")
-    return ModelDimensions(
-        heads=heads,
-        kv_heads=_count(data, "num_key_value_heads") or heads,
-        layers=_count(data, "num_hidden_layers"),
-        experts=next((count for key in EXPERT_COUNT_KEYS if (count := _count(data, key))), None),
-        vocab_size=_count(data, "vocab_size"),
-    )
-
-
 def model_mounts(model: Model) -> tuple[Mount, ...]:
     """Mounts for a model: its folder and the folders its symlinks point to, else the Hugging Face cache."""
     if not is_path(model.id_or_path):
@@ -95,11 +57,6 @@ def configured_mounts(runtime: Runtime) -> tuple[Mount, ...]:
         host, _, container = text.removesuffix(":ro").removesuffix(":rw").partition(":")
         mounts.append(Mount(str(Path(host).expanduser()), container, read_only=not text.endswith(":rw")))
     return tuple(mounts)
-
-
-def _count(data: dict[str, Any], key: str) -> int | None:
-    value = data.get(key)
-    return value if isinstance(value, int) and value > 0 else None
 
 
 def config_file(model: Model) -> Path | None:

@@ -124,10 +124,11 @@ def point(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Predict one deployment at one load: latency, throughput, time per operator, memory."""
-    from autotuner.cli.predict_point import show_closed_loop, show_open_loop
+    from autotuner.cli.predict_point import show_closed_loop, show_open_loop, warn_of_rough_model
     from autotuner.predict.layout import Layout
 
     question = options.question()
+    warn_of_rough_model(question)
     load_curve = question.load_curve(options.gpu_type(), Layout(tp=tp, pp=pp, dp=dp, ep=ep))
     if rate is None:
         show_closed_loop(question, load_curve, concurrency or 16, as_json=as_json)

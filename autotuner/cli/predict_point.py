@@ -33,9 +33,10 @@ def show_closed_loop(question: Question, load_curve: LoadCurve, concurrency: int
     if as_json:
         measured_rows = [{"run": row.run, "trial": row.trial, "load": row.load} for row in lookup.rows]
         source_json = {"source": lookup.source, "rests_on": measured_rows}
-        display.json(_point_json(prediction, prediction, load_curve, cost) | source_json)
+        display.json(_point_json(prediction, prediction, question, load_curve, cost) | source_json)
     else:
         display.sentence(f"{_heading(load_curve)}, {pluralize(concurrency, 'request')} in flight")
+        display.sentence(weights_line(question))
         rows = [
             *_latency_rows(prediction),
             {"": "requests", "mean": f"{format_number(prediction.requests)} requests/s"},
@@ -65,9 +66,10 @@ def show_open_loop(question: Question, load_curve: LoadCurve, rate: float, *, as
             "requests_in_flight": prediction.in_flight,
             "sustainable_rate": prediction.max_rate,
         }
-        display.json(_point_json(prediction, prediction.closed_loop, load_curve, cost) | queue_json)
+        display.json(_point_json(prediction, prediction.closed_loop, question, load_curve, cost) | queue_json)
     else:
         display.sentence(f"{_heading(load_curve)}, {rate:g} requests/s, Poisson arrivals")
+        display.sentence(weights_line(question))
         rows = [
             *_latency_rows(prediction),
             {"": "TTFT: queueing", "mean": format_latency(prediction.wait)},
@@ -81,6 +83,28 @@ def show_open_loop(question: Question, load_curve: LoadCurve, rate: float, *, as
             "The intervals propagate the uncertainty of step times through the queue, and widen near saturation."
         )
     _check_target(prediction, question.target)
+
+
+def weights_line(question: Question) -> str:
+    """Bits of the model's weights, where they were read, and their size over all GPUs."""
+    from autotuner.predict.layout import resolve_dtypes
+    from autotuner.predict.memory import weights_text
+    from autotuner.predict.shape import model_shape
+
+    shape, dtype = model_shape(question.model), question.software.dtype
+    dtypes = resolve_dtypes(shape, gemm_dtype=dtype, moe_dtype=dtype)
+    return f"weights: {weights_text(shape, dtypes, f'--dtype {dtype}' if dtype else '')}"
+
+
+def warn_of_rough_model(question: Question) -> None:
+    """Say what was read only roughly of the model, and where its files disagree; of what --dtype replaces, nothing."""
+    from autotuner.cli import display
+    from autotuner.predict.quantization import UNKNOWN_QUANTISATION
+    from autotuner.predict.shape import model_shape
+
+    for remark in model_shape(question.model).notes:
+        if not (question.software.dtype and remark.startswith(UNKNOWN_QUANTISATION)):
+            display.warning(remark)
 
 
 def _heading(load_curve: LoadCurve) -> str:
@@ -194,13 +218,15 @@ def _check_target(performance: Performance, target: LatencyTarget) -> None:
 
 
 def _point_json(
-    performance: Performance, closed_loop: Prediction, load_curve: LoadCurve, cost: float | None
+    performance: Performance, closed_loop: Prediction, question: Question, load_curve: LoadCurve, cost: float | None
 ) -> dict[str, Any]:
     """A prediction for JSON, in seconds, tokens/s, requests/s and bytes; `calibrated` are the local factors."""
     return {
         **performance_json(performance, closed_loop.gpus),
         "gpus": closed_loop.gpus,
         "requests_in_flight_at_most": closed_loop.max_in_flight,
+        "weights": weights_line(question).removeprefix("weights: "),
+        "model_notes": list(load_curve.deployment.shape.notes),
         "weight_bytes": closed_loop.memory.weights,
         "kv_pool_bytes": max(0, closed_loop.memory.kv_pool),
         "prefill": _json_operators(closed_loop.prefill),

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.cli.predict_export import option_json, options_table, write_csv
-from autotuner.cli.predict_point import calibration_text, format_interval, format_latency
+from autotuner.cli.predict_point import (
+    calibration_text,
+    format_interval,
+    format_latency,
+    warn_of_rough_model,
+    weights_line,
+)
 from autotuner.report.formatting import format_number
 
 if TYPE_CHECKING:
@@ -58,6 +64,7 @@ def show_ranking(question: Question, gpu: str, total_gpus: int, ranking_options:
     from autotuner.planning.ranking import rank_options
     from autotuner.planning.serving_option import best_per_layout, pareto_frontier
 
+    warn_of_rough_model(question)
     options = rank_options(question, gpu, total_gpus)
     frontier = pareto_frontier(options)
     if question.target.is_set:
@@ -76,6 +83,7 @@ def show_sizing(
     from autotuner.planning.serving_option import best_per_layout, pareto_frontier
     from autotuner.planning.sizing import fewest_gpus
 
+    warn_of_rough_model(question)
     options = fewest_gpus(question, gpus, rate, total_gpus)
     best = options[0]
     order_text = "cheapest first" if all(option.price is not None for option in options) else "fewest GPUs first"
@@ -158,6 +166,7 @@ def _print_ranking(ranking: RankingReport) -> None:
 
     question, options, target = ranking.question, ranking.options, ranking.question.target
     display.sentence(ranking.heading + (f", targets {target}" if target.is_set else ""))
+    display.sentence(weights_line(question))
     best = options[0]
     if best.meets_target and target.is_set:
         _print_option(f"best, {best.mode}", best)

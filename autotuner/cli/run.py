@@ -139,6 +139,8 @@ def _print_plan(composition: Composition, setup: RunSetup, as_json: bool) -> Non
                 "predicted": plan_forecast.forecasts_json(setup.forecaster, plan.candidates, load_points),
                 "refused": [{"candidate": str(c), "reason": reason} for c, reason in plan.space.refusals],
                 "load_points": [str(point) for point in load_points],
+                "weights": setup.forecaster.weights_texts(plan.candidates),
+                "model_notes": list(setup.forecaster.model_notes),
                 "estimated_seconds": round(plan.usual_cost.seconds),
                 "estimated_seconds_at_most": round(plan.max_cost.seconds),
                 "estimated_gpu_hours": round(plan.usual_cost.gpu_hours, 3),
@@ -146,7 +148,10 @@ def _print_plan(composition: Composition, setup: RunSetup, as_json: bool) -> Non
             }
         )
         return
+    for remark in setup.forecaster.model_notes:
+        display.warning(remark)
     experiment = setup.experiment
+    weights = setup.forecaster.weights_texts(plan.candidates)
     reason = "" if setup.is_simulated else composition.reasons.get("deployment.mode", "")
     checked_count = len(plan.space.candidates) + len(plan.space.refusals)
     combinations = pluralize(plan.space.combination_count, "combination")
@@ -154,6 +159,7 @@ def _print_plan(composition: Composition, setup: RunSetup, as_json: bool) -> Non
     for label, text in (
         ("layers", " > ".join(composition.layers)),
         ("model", experiment.model.id_or_path),
+        *([("weights", "; ".join(weights))] if weights else []),
         (
             "engine",
             f"{experiment.base_runtime} ({setup.source}), {setup.run_location}{f': {reason}' if reason else ''}",

@@ -15,6 +15,7 @@ from autotuner.engines.parameters import CanonicalParameter, canonical_parameter
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import ConfigError, MachineError, unknown_name_message
 from autotuner.experiment import Model, Runtime
+from autotuner.predict.parallel_rules import ParallelSizes, model_dimensions, refusals
 
 
 class CommandLineEngine(ABC):
@@ -148,20 +149,13 @@ class CommandLineEngine(ABC):
         return next(self.rejection_reasons(candidate, context), None)
 
     def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
-        """Every reason known before a launch: too few GPUs, sizes that do not divide, flags set twice."""
+        """Every reason known before a launch: too few GPUs, sizes that the engine refuses, flags set twice."""
         sizes = candidate.parallelism
         available = context.hardware.usable_gpu_count
         if available is not None and sizes.gpus > available:
             yield f"it needs {sizes.gpus} GPUs and {available} may be used"
-        model = model_files.model_dimensions(context.model)
-        if model.heads and model.heads % sizes.tp:
-            yield f"{model.heads} attention heads are not divisible by tp-size {sizes.tp}"
-        elif model.kv_heads and model.kv_heads % sizes.tp and sizes.tp % model.kv_heads:
-            yield f"{model.kv_heads} key-value heads and tp-size {sizes.tp} do not divide one another"
-        if model.layers and model.layers % sizes.pp:
-            yield f"{model.layers} layers are not divisible by pp-size {sizes.pp}"
-        if sizes.ep > 1 and model.experts and model.experts % sizes.ep:
-            yield f"{model.experts} experts are not divisible by ep-size {sizes.ep}"
+        given = ParallelSizes(sizes.tp, sizes.pp, sizes.ep, attention_dp=sizes.dp if sizes.dp_attention else 1)
+        yield from refusals(model_dimensions(context.model), self.name, given)
         yield from self._duplicate_flags(candidate)
 
     def _duplicate_flags(self, candidate: Candidate) -> Iterator[str]:

@@ -14,7 +14,8 @@ from autotuner.endpoints.tls import TlsTrust
 from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.experiment import Model, Slo
 from autotuner.launchers.gpu_meter import GpuMeter
-from autotuner.model_files import model_dimensions, tokenizer_file
+from autotuner.model_files import tokenizer_file
+from autotuner.predict.parallel_rules import local_dimensions
 from autotuner.search.launch import LoadPlan
 
 
@@ -114,7 +115,7 @@ def find_vocabulary(
     """
     if workload.endpoint == "chat" or workload.request_form.prompts == "text":
         return None
-    vocab_size = model_dimensions(model).vocab_size
+    vocab_size = local_dimensions(model).vocab_size
     if vocab_size is not None:
         return Vocabulary(vocab_size, "model")
     assumed, timeout = load.Endpoint.vocab_size, workload.request_timeout

@@ -81,7 +81,7 @@ def model_from_row(row: Mapping[str, str]) -> tuple[ModelOnGpus, int]:
     moe = (row.get("moe_dtype") or "").strip() or "bf16"
     if not shape.experts:
         moe = gemm
-    dtypes = resolve_dtypes(shape, gpu, gemm_dtype=gemm, moe_dtype=moe)
+    dtypes = resolve_dtypes(shape, gemm_dtype=gemm, moe_dtype=moe)
     has_mla = any(kind.is_latent for kind in shape.attentions)
     if engine == "sglang":
         fp8_cache = has_mla and dtypes.mlp != "bf16" and gpu_generation(gpu) == "blackwell"

@@ -11,10 +11,11 @@ from typing import Any
 from autotuner.core import PARALLEL_SIZES, Candidate, LoadPoint, Value
 from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
-from autotuner.predict.layout import Layout
-from autotuner.predict.memory import GIB
+from autotuner.predict.layout import Layout, resolve_dtypes
+from autotuner.predict.memory import GIB, weights_text
 from autotuner.predict.model_on_gpus import ModelOnGpus, model_on_gpus
 from autotuner.predict.predict import Prediction, predict_closed_loop
+from autotuner.predict.shape import model_shape
 
 KV_DTYPES = {
     "auto": None,
@@ -25,7 +26,25 @@ KV_DTYPES = {
     "fp8_e4m3": "fp8",
     "fp8_e5m2": "fp8",
 }
-WEIGHT_DTYPES = {"fp8": "fp8", "int8": "int8", "int4": "int4", "fp4": "fp4"}
+WEIGHT_DTYPES = {
+    "fp8": "fp8",
+    "ptpc_fp8": "fp8",
+    "w8a8_fp8": "fp8",
+    "int8": "int8",
+    "w8a8_int8": "int8",
+    "experts_int8": "int8",
+    "int4": "int4",
+    "bitsandbytes": "int4",
+    "fp4": "fp4",
+    "nvfp4": "fp4",
+    "modelopt_fp4": "fp4",
+    "mxfp4": "fp4",
+}
+"""Types that an engine quantises the weights to when it loads them, by the value of `quantization`."""
+STORED_METHODS = re.compile(
+    r"awq|gptq|compressed.tensors|modelopt|auto.round|quark|torchao|fbgemm|bitsandbytes|mxfp4|nvfp4|marlin|moe_wna16"
+)
+"""Values of `quantization` that name how a quantised checkpoint is stored, and so change nothing about its size."""
 COMPUTE_DTYPES = ("auto", "half", "float16", "bf16", "bfloat16")
 MODELLED_PARAMETERS = {
     *PARALLEL_SIZES,
@@ -63,13 +82,14 @@ def model_on_gpus_for(
     flags = [*(name for name in parameters if name not in MODELLED_PARAMETERS), *experiment.runtime.extra_args]
     if gpu is None or any(UNMODELLED_FLAGS.search(flag) for flag in flags):
         return None
+    name = model or experiment.model.id_or_path
     try:
         weight_dtype, kv_dtype = (
-            _weight_dtype(parameters),
+            _weight_dtype(parameters, name),
             _modelled_dtype(KV_DTYPES, parameters.get("kv-cache-dtype")),
         )
         deployment = model_on_gpus(
-            model or experiment.model.id_or_path,
+            name,
             gpu,
             Layout(sizes.attention_tp, sizes.pp, sizes.dp, ep=sizes.ep),
             weight_dtype,
@@ -89,8 +109,11 @@ def memory_shortage(deployment: ModelOnGpus, candidate: Candidate, *, skewed: bo
 
     The simulated engine's memory is the plan itself, unless its costs are `skewed`. Of a real
     engine only what no version can avoid is counted: weights, and on vLLM, which refuses to start
-    without it, the KV cache of one request of `max-model-len` tokens.
+    without it, the KV cache of one request of `max-model-len` tokens. Of a model whose size is only
+    guessed, nothing is certain.
     """
+    if deployment.shape.is_rough and candidate.runtime != "sim":
+        return None
     memory_plan, max_model_len = deployment.memory_plan, _positive_int(candidate.parameters.get("max-model-len"))
     if candidate.runtime == "sim" and not skewed:
         needed, available = memory_plan.budget - memory_plan.kv_pool, memory_plan.budget
@@ -154,10 +177,36 @@ def _memory_fraction(candidate: Candidate, default: float) -> float:
     return default
 
 
-def _weight_dtype(parameters: Mapping[str, Value]) -> str | None:
+def weights_text_for(experiment: Experiment, candidate: Candidate, model: str | None = None) -> str | None:
+    """Bits and size of the candidate's weights and where they were read; None where they are not known."""
+    name, quantization = model or experiment.model.id_or_path, candidate.parameters.get("quantization")
+    try:
+        dtype = _weight_dtype(candidate.parameters, name)
+        shape = model_shape(name)
+        dtypes = resolve_dtypes(shape, gemm_dtype=dtype)
+    except ConfigError:
+        return None
+    return weights_text(shape, dtypes, f"quantization {quantization}" if dtype else "")
+
+
+def model_notes(experiment: Experiment, model: str | None = None) -> tuple[str, ...]:
+    """What was read only roughly of the experiment's model; empty for a model that is not known here."""
+    try:
+        return model_shape(model or experiment.model.id_or_path).notes
+    except ConfigError:
+        return ()
+
+
+def _weight_dtype(parameters: Mapping[str, Value], model: str) -> str | None:
+    """The type that the engine quantises to when it loads the model; None for the checkpoint's own."""
     if str(parameters.get("dtype") or "auto") not in COMPUTE_DTYPES:
         raise ConfigError(f"The type '{parameters['dtype']}' is not modelled.")
-    return _modelled_dtype(WEIGHT_DTYPES, parameters.get("quantization"))
+    quantization = parameters.get("quantization")
+    if quantization is not None and STORED_METHODS.search(str(quantization)):
+        shape = model_shape(model)
+        if (shape.weight_dtype, shape.expert_dtype) != ("bf16", "bf16"):
+            return None
+    return _modelled_dtype(WEIGHT_DTYPES, quantization)
 
 
 def _modelled_dtype(dtypes: Mapping[str, str | None], value: Value) -> str | None:

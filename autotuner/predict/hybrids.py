@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from autotuner.errors import ConfigError
 from autotuner.predict.architectures import (
-    Config,
     Layers,
     feed_forwards_from_config,
     first_field,
@@ -19,6 +18,7 @@ from autotuner.predict.architectures import (
     mlp,
     require_fields,
 )
+from autotuner.predict.config_fields import Config
 from autotuner.predict.geometry import Attention, FeedForward
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotuner.errors import ConfigError
-from autotuner.predict.hardware import GpuSpec
 from autotuner.predict.shape import ModelShape
 
 
@@ -82,7 +81,6 @@ def storage_dtype(dtype: str) -> str:
 
 def resolve_dtypes(
     shape: ModelShape,
-    gpu: GpuSpec,
     *,
     gemm_dtype: str | None = None,
     moe_dtype: str | None = None,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from autotuner.predict.hardware import GpuSpec
 from autotuner.predict.layout import Dtypes, Layout, resolve_dtypes
-from autotuner.predict.shape import DTYPE_BYTES, ModelShape
+from autotuner.predict.quantization import BF16, MXFP4, WeightFormat, WeightFormats
+from autotuner.predict.shape import DTYPE_BITS, DTYPE_BYTES, ModelShape, stored_bytes
 
 GIB = 2**30
 CONTEXT_BYTES = int(0.9 * GIB)
@@ -77,14 +78,63 @@ def weight_bytes(
         dtypes = Dtypes(
             dtype or shape.weight_dtype, dtype or shape.expert_dtype, dtype or shape.attention_dtype, "bf16"
         )
-    projections = shape.attention_proj_weights * DTYPE_BYTES[dtypes.attention_proj]
-    dense = projections + shape.mlp_weights * DTYPE_BYTES[dtypes.mlp]
-    experts = shape.expert_weights * DTYPE_BYTES[dtypes.expert]
+    formats = shape.formats or WeightFormats()
+    # A type other than the checkpoint's has its usual size: the engine quantises when it loads the model.
+    is_stored = holds_stored_weights(shape, dtypes)
+    projections = shape.attention_proj_weights * _weight_size(formats.attention, dtypes.attention_proj)
+    dense = projections + shape.mlp_weights * _weight_size(formats.mlp, dtypes.mlp)
+    experts = shape.expert_weights * _weight_size(formats.expert, dtypes.expert)
     # Embedding and head sit on the first and the last stage; without a pipeline on the same one.
     embeddings = shape.embedding_weights if layout.pp == 1 else shape.vocab_size * shape.hidden_size
     stage = -(-shape.layers // layout.pp) / shape.layers
     embedding_bytes = embeddings * DTYPE_BYTES["bf16"]
-    return int((dense * stage + embedding_bytes) / layout.tp + experts * stage / layout.gpus_per_stage)
+    if is_stored and formats.head.size != DTYPE_BYTES["bf16"] and not shape.tied_embeddings:
+        embedding_bytes -= shape.vocab_size * shape.hidden_size * (DTYPE_BYTES["bf16"] - formats.head.size)
+    scale = shape.stored_scale if is_stored else 1.0
+    return int(((dense * stage + embedding_bytes) / layout.tp + experts * stage / layout.gpus_per_stage) * scale)
+
+
+def holds_stored_weights(shape: ModelShape, dtypes: Dtypes) -> bool:
+    """Whether these are the types of the checkpoint's own weights."""
+    return (dtypes.mlp, dtypes.expert, dtypes.attention_proj) == (
+        shape.weight_dtype,
+        shape.expert_dtype,
+        shape.attention_dtype,
+    )
+
+
+def _weight_size(stored: WeightFormat, dtype: str) -> float:
+    """Bytes of a weight in this type: as the checkpoint has them where it is in it.
+
+    Engines pad the experts of MXFP4: vLLM logs 65.97 GiB for gpt-oss-120b, whose files have 60.8.
+    """
+    if stored.dtype != dtype:
+        return DTYPE_BYTES[dtype]
+    return max(stored.size, DTYPE_BYTES["fp4"]) if stored is MXFP4 else stored.size
+
+
+def weights_text(shape: ModelShape, dtypes: Dtypes, override: str = "") -> str:
+    """Bits of the weights, where they were read, and the size of their files: `4 bit (config_groups), 36.8 GiB`.
+
+    `override` names what replaces the checkpoint's types, such as `--dtype fp8`.
+    """
+    kinds = {
+        "attention": (dtypes.attention_proj, shape.formats.attention if shape.formats else BF16),
+        "MLP": (dtypes.mlp, shape.formats.mlp if shape.formats else BF16),
+        "experts": (dtypes.expert, shape.formats.expert if shape.formats else BF16),
+    }
+    has = {"attention": shape.attention_proj_weights, "MLP": shape.mlp_weights, "experts": shape.expert_weights}
+    bits = {
+        name: stored.bits if stored.dtype == dtype else DTYPE_BITS[dtype]
+        for name, (dtype, stored) in kinds.items()
+        if has[name]
+    }
+    text = f"{next(iter(bits.values()))} bit"
+    if len(set(bits.values())) > 1:
+        text = ", ".join(f"{name} {count}" for name, count in bits.items()) + " bit"
+    source = override or (shape.formats.source if shape.formats else "")
+    size = (stored_bytes(shape) if holds_stored_weights(shape, dtypes) else weight_bytes(shape, dtypes=dtypes)) / GIB
+    return f"{text} ({source}), {size:.1f} GiB"
 
 
 def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "bf16", tp: int = 1, pp: int = 1) -> int:
@@ -154,7 +204,7 @@ def plan_memory(
     `layout` and `dtypes`, where given, replace `tp`, `pp`, `weight_dtype` and `kv_dtype`.
     """
     layout = layout or Layout(tp=tp, pp=pp)
-    dtypes = dtypes or resolve_dtypes(shape, gpu, gemm_dtype=weight_dtype, kv_dtype=kv_dtype)
+    dtypes = dtypes or resolve_dtypes(shape, gemm_dtype=weight_dtype, kv_dtype=kv_dtype)
     budget = int(gpu.memory * fraction)
     weights = weight_bytes(shape, dtypes=dtypes, layout=layout)
     activations = activation_bytes(shape, tokens=max_batched_tokens, sequences=max_running_requests, tp=layout.tp)

@@ -14,6 +14,7 @@ from autotuner.predict.efficiencies import UNIT_COSTS, CostFactors, Efficiencies
 from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.layout import Dtypes, Layout, resolve_dtypes
 from autotuner.predict.operators import Operators, Work
+from autotuner.predict.parallel_rules import ModelDimensions, ParallelSizes, SizeNames, refusals
 from autotuner.predict.queueing import DEFAULT_BATCHED_TOKENS, ClosedLoopLoad, IterationSeconds, closed_loop_load
 from autotuner.predict.shape import ModelShape, model_shape
 
@@ -27,6 +28,8 @@ All where an engine reserves it, half on vLLM, where it grows. With all, the mea
 """
 MIN_CAPABILITY = {"fp8": 89}
 """Least compute capability for a weight type (fp8 tensor cores: Ada); engines dequantise the other types instead."""
+
+LAYOUT_NAMES = SizeNames("tp", "pp", "ep", "dp")
 
 
 class IterationWork(NamedTuple):
@@ -65,12 +68,9 @@ class ModelOnGpus:
         for field in ("tp", "pp", "dp"):
             if getattr(layout, field) < 1:
                 raise ConfigError(f"{field} must be at least 1, not {getattr(layout, field)}.")
-        if shape.heads % layout.tp:
-            raise ConfigError(f"The {shape.heads} attention heads of '{name}' are not divisible by tp {layout.tp}.")
-        if layout.pp > shape.layers:
-            raise ConfigError(f"The {shape.layers} layers of '{name}' are fewer than pp {layout.pp}.")
-        if shape.experts and shape.experts % layout.ep_size:
-            raise ConfigError(f"The {shape.experts} experts of '{name}' are not divisible by ep {layout.ep_size}.")
+        sizes = ParallelSizes(layout.tp, layout.pp, layout.ep_size, expert_gpus=layout.gpus_per_stage)
+        for reason in refusals(ModelDimensions.from_shape(shape), self.engine, sizes, LAYOUT_NAMES):
+            raise ConfigError(f"'{name}' cannot run on this layout.", why=f"{reason}.")
         for dtype in (self.dtypes.mlp, self.dtypes.expert, self.dtypes.attention_proj):
             if (self.gpu.compute_capability or 999) < MIN_CAPABILITY.get(dtype, 0):
                 raise ConfigError(
@@ -164,7 +164,7 @@ def model_on_gpus(
     Raises ConfigError for unknown names and for what no engine runs.
     """
     shape, spec = model_shape(model), find_gpu(gpu)
-    dtypes = resolve_dtypes(shape, spec, gemm_dtype=gemm_dtype, moe_dtype=moe_dtype, kv_dtype=kv_dtype)
+    dtypes = resolve_dtypes(shape, gemm_dtype=gemm_dtype, moe_dtype=moe_dtype, kv_dtype=kv_dtype)
     deployment = ModelOnGpus(shape, spec, layout, dtypes, engine, version, memory_fraction)
     deployment.check()
     return deployment

@@ -33,7 +33,7 @@ class StepTimes:
         efficiencies: Efficiencies | None = None,
     ) -> None:
         layout = Layout(tp=tp, pp=pp)
-        dtypes = resolve_dtypes(shape, gpu, gemm_dtype=weight_dtype, kv_dtype=kv_dtype)
+        dtypes = resolve_dtypes(shape, gemm_dtype=weight_dtype, kv_dtype=kv_dtype)
         self._operators = Operators(shape, gpu, layout, dtypes)
         self._efficiencies = efficiencies or bundled_calibration().efficiencies(shape, gpu, layout, dtypes, engine)
         self._cuda_graph = cuda_graph

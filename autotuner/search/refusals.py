@@ -19,6 +19,8 @@ _REFUSAL_REMEDIES = (
     ),
     (r"(\d+) .* not divisible by ([a-z]+-size)", "set sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
     (r"(\d+) key-value heads and (tp-size)", "set sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
+    (r"(\d+) (?:layers|experts) are fewer than ([a-z]+-size)", "set {1} to at most {0}"),
+    (r"tp-size (\d+) is not a multiple of ([a-z]+-size)", "set sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
     (r"it does not fit: the KV cache of one request", "lower max-model-len"),
     (
         r"it does not fit: (?!the KV)",

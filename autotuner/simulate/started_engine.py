@@ -10,6 +10,7 @@ from autotuner.errors import ConfigError
 from autotuner.predict import memory
 from autotuner.predict.calibration import bundled_calibration
 from autotuner.predict.layout import Layout, resolve_dtypes
+from autotuner.predict.parallel_rules import ModelDimensions, ParallelSizes, SizeNames, refusals
 from autotuner.predict.shape import ModelShape, model_shape
 from autotuner.predict.steps import StepTimes
 from autotuner.simulate.scheduler import Policy, Scheduler, SchedulerLimits
@@ -126,12 +127,9 @@ def _skewed_parameters(settings: SimulationSettings, max_batched_tokens: int) ->
 
 
 def _check_parallelism(shape: ModelShape, settings: SimulationSettings) -> None:
-    if shape.heads % settings.tp_size:
-        raise StartError(f"{shape.heads} attention heads are not divisible by --tp-size {settings.tp_size}")
-    if shape.kv_heads % settings.tp_size and settings.tp_size % shape.kv_heads:
-        raise StartError(f"{shape.kv_heads} key-value heads and --tp-size {settings.tp_size} do not divide one another")
-    if settings.pp_size > shape.layers:
-        raise StartError(f"{shape.layers} layers are fewer than --pp-size {settings.pp_size}")
+    sizes = ParallelSizes(settings.tp_size, settings.pp_size)
+    for reason in refusals(ModelDimensions.from_shape(shape), "sim", sizes, SizeNames("--tp-size", "--pp-size")):
+        raise StartError(reason)
 
 
 def _requested_length(shape: ModelShape, settings: SimulationSettings) -> int:
@@ -170,7 +168,7 @@ def _max_model_len(settings: SimulationSettings, requested_length: int, kv_token
 def _iteration_times(shape: ModelShape, settings: SimulationSettings, parameters: SkewedParameters) -> IterationTimes:
     if settings.fixed_step_ms is not None:
         return FixedIterationTimes(settings.fixed_step_ms / 1000)
-    dtypes = resolve_dtypes(shape, settings.gpu, gemm_dtype=settings.quantization, kv_dtype=settings.kv_cache_dtype)
+    dtypes = resolve_dtypes(shape, gemm_dtype=settings.quantization, kv_dtype=settings.kv_cache_dtype)
     layout = Layout(tp=settings.tp_size, pp=settings.pp_size)
     calibration = bundled_calibration()
     efficiencies = calibration.efficiencies(shape, settings.gpu, layout, dtypes, settings.calibration_engine)

@@ -1,8 +1,11 @@
 """`autotune predict` as a user types it."""
 
 import csv
+import json
 
 import pytest
+
+from autotuner.predict.shape import catalogue
 
 QUESTION = ("--model", "llama-3.1-70b", "--gpu", "H100", "--isl", "4000", "--osl", "500")
 POINT = ("predict", "point", *QUESTION, "--tp", "4")
@@ -147,3 +150,40 @@ def test_a_file_that_is_no_table_is_refused(autotune, tmp_path, content):
     ended = autotune("predict", "table", "rows.csv", "--output", "out.csv")
     assert ended.code == 2
     assert "Cannot read rows.csv" in ended.err
+
+
+@pytest.fixture
+def four_bit(tmp_path):
+    """A folder with a 70B model in 4 bit, and one of an architecture and a quantisation that nobody knows."""
+    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 128}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    known = {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["lm_head"]}
+    sizes = catalogue()["llama-3.1-70b"]
+    for name, changes in (
+        ("known", {"quantization_config": known}),
+        ("unknown", {"architectures": ["NobodyForCausalLM"], "quantization_config": {"quant_method": "novel"}}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({**sizes, **changes}))
+
+
+def test_predictions_and_plans_say_where_the_weights_were_read(autotune, four_bit):
+    read = "4 bit (config_groups), 36.8 GiB"
+    for arguments in (("point",), ("rank", "--total-gpus", "1")):
+        ended = autotune("predict", *arguments, "--model", "./known", "--gpu", "H100")
+        assert f"weights: {read}" in ended.out
+        assert "rough" not in ended.err
+    assert autotune("predict", "point", "--model", "./known", "--gpu", "H100", "--json").data["weights"] == read
+    plan = ("run", "--profile", "quick-test", "--runtime", "vllm", "--model", "./known", "--gpu", "H100", "--dry-run")
+    assert read in autotune(*plan, "--total-gpus", "1").out
+    assert autotune(*plan, "--total-gpus", "1", "--json").data["weights"] == [read]
+
+
+def test_what_was_guessed_of_a_model_is_a_warning_and_a_dtype_is_a_way_out(autotune, four_bit):
+    question = ("predict", "point", "--model", "./unknown", "--gpu", "H100", "--tp", "4")
+    ended = autotune(*question)
+    assert "rough: unknown architecture NobodyForCausalLM read as dense" in ended.err
+    assert "rough: unknown quantisation novel read as 16 bit" in ended.err
+    given = autotune(*question, "--dtype", "int4")
+    assert "weights: 4 bit (--dtype int4), 36.8 GiB" in given.out
+    assert "quantisation" not in given.err

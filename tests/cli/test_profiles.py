@@ -4,7 +4,8 @@ import pytest
 
 PROFILES = ["balanced", "cost-optimization", "high-throughput", "low-latency", "production", "quick-test"]
 SLOS = ["balanced", "base", "high-throughput", "strict-latency"]
-PRESETS = ["a100", "consumer-gpu", "float16-default", "fp8-default", "h100"]
+PRESETS = ["a100", "attention-fp8", "bf16-default", "consumer-gpu", "dense-model", "float16-default", "fp8-default"]
+PRESETS += ["gemm-fp8", "h100", "mla-model", "moe-model"]
 MINE = "name: mine\nlayers:\n  - name: mine-params\n    data:\n      parameters:\n        tp-size: [1]\n"
 
 

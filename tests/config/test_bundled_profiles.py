@@ -221,3 +221,31 @@ def test_every_profile_can_be_used_as_it_stands_on_any_engine_and_any_number_of_
         space = Space(runtime, experiment.parameters, partial(chosen.rejection_reason, context=target), rules)
         assert space.candidates
         assert space.refusals == ()
+
+
+@pytest.mark.parametrize(
+    ("preset", "model", "is_applied"),
+    [
+        ("dense-model", "Qwen/Qwen2.5-72B-Instruct", True),
+        ("dense-model", "meta-llama/Llama-3.1-8B", True),
+        ("dense-model", "Qwen/Qwen3-30B-A3B", False),
+        ("moe-model", "Qwen/Qwen3-30B-A3B", True),
+        ("moe-model", "openai/gpt-oss-120b", True),
+        ("moe-model", "deepseek-ai/DeepSeek-V3", False),
+        ("mla-model", "deepseek-ai/DeepSeek-V3", True),
+        ("mla-model", "moonshotai/Kimi-K2-Instruct", True),
+        ("mla-model", "Qwen/Qwen3-8B", False),
+    ],
+)
+def test_a_preset_for_a_family_applies_to_the_models_of_the_family(preset, model, is_applied):
+    composition = compose(TaskContext(model_name=model, base_runtime="sglang", layers=[preset]))
+    assert (preset in composition.layers) == is_applied
+
+
+@pytest.mark.parametrize("runtime", ["vllm", "sglang", "trtllm"])
+def test_the_preset_for_latent_attention_has_candidates_on_eight_gpus(runtime):
+    context = TaskContext(model_name="deepseek-r1", base_runtime=runtime, layers=["mla-model"], total_gpus=8)
+    experiment = compose(context).experiment
+    target = LaunchContext.from_experiment(experiment)
+    space = Space(runtime, experiment.parameters, partial(engine(runtime).rejection_reason, context=target))
+    assert any(candidate.parallelism.gpus == 8 for candidate in space.candidates)

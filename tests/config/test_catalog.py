@@ -133,10 +133,16 @@ def test_slos_and_presets_are_listed():
     ]
     assert {entry["name"] for entry in TaskConfigFactory.list_presets()} == {
         "a100",
+        "attention-fp8",
+        "bf16-default",
         "consumer-gpu",
+        "dense-model",
         "float16-default",
         "fp8-default",
+        "gemm-fp8",
         "h100",
+        "mla-model",
+        "moe-model",
     }
     assert all(entry["description"] for entry in [*TaskConfigFactory.list_slos(), *TaskConfigFactory.list_presets()])
 

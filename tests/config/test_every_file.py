@@ -18,15 +18,17 @@ PROFILES = sorted((ROOT / "profiles").rglob("*.yaml"))
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*") if path.suffix in (".yaml", ".yml"))
 RUNTIMES = ("sglang", "vllm", "trtllm", "sim")
 CONFIGURATION = {"custom-profile.yaml", "overrides.yaml", "search-space.yaml", "slo.yaml"}
+MODELS = {"dense-model": "qwen3-8b", "moe-model": "qwen3-30b-a3b", "mla-model": "deepseek-r1"}
+"""A model that the preset applies to, where that is not any."""
 
 
 def shown(path):
     return str(path.relative_to(ROOT))
 
 
-def every_context(**more):
+def every_context(model_name="m", **more):
     for runtime in RUNTIMES:
-        yield compose(TaskContext(model_name="m", base_runtime=runtime, deployment_mode="process", **more))
+        yield compose(TaskContext(model_name=model_name, base_runtime=runtime, deployment_mode="process", **more))
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=shown)
@@ -48,7 +50,7 @@ def test_a_bundled_profile_checks(path):
 
 @pytest.mark.parametrize("path", [path for path in PROFILES if path.parent.name == "presets"], ids=shown)
 def test_a_bundled_preset_composes_on_every_engine_and_sets_something(path):
-    for composition in every_context(layers=[path.stem]):
+    for composition in every_context(layers=[path.stem], model_name=MODELS.get(path.stem, "m")):
         assert path.stem in composition.provenance.values()
 
 
@@ -85,14 +87,15 @@ def test_a_bundled_automatic_layer_takes_part_somewhere(path):
 @pytest.mark.parametrize("runtime", sorted(ENGINES))
 def test_every_bundled_parameter_is_one_the_engine_has(runtime):
     mode = "external" if runtime == "openai" else "process"
-    for layers_asked in (["h100"], ["fp8-default"], ["float16-default"], ["consumer-gpu"]):
+    presets = (path.stem for path in PROFILES if path.parent == ROOT / "profiles" / "presets")
+    for preset in presets:
         for profile in (path.stem for path in PROFILES if path.parent == ROOT / "profiles"):
             context = TaskContext(
-                model_name="m",
+                model_name=MODELS.get(preset, "m"),
                 base_runtime=runtime,
                 deployment_mode=mode,
                 profiles=[profile],
-                layers=layers_asked,
+                layers=[preset],
                 user_overrides={"deployment": {"url": "http://x"}},
             )
             engine(runtime).check_parameters(compose(context).experiment.parameters)

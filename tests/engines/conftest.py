@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autotuner import model_files
 from autotuner.engines import ENGINES
 from autotuner.experiment import Model
+from autotuner.predict import parallel_rules
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -23,7 +23,7 @@ LLAMA = {
 
 @pytest.fixture(autouse=True)
 def _fresh_geometry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    model_files.model_dimensions.cache_clear()
+    parallel_rules.local_dimensions.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)

@@ -188,9 +188,16 @@ def test_heads_that_do_not_divide_are_refused_beforehand(launchable: Engine, mod
     assert launchable.rejection_reason(Candidate(launchable.name, {"tp-size": 4}), LaunchContext(model)) is None
 
 
-def test_layers_that_do_not_divide_are_refused_beforehand(launchable: Engine, model: Model) -> None:
-    reason = launchable.rejection_reason(Candidate(launchable.name, {"pp-size": 4}), LaunchContext(model))
-    assert reason == "6 layers are not divisible by pp-size 4"
+def test_layers_need_not_divide_but_every_stage_has_one(launchable: Engine, model: Model) -> None:
+    assert launchable.rejection_reason(Candidate(launchable.name, {"pp-size": 4}), LaunchContext(model)) is None
+    reason = launchable.rejection_reason(Candidate(launchable.name, {"pp-size": 7}), LaunchContext(model))
+    assert reason == "6 layers are fewer than pp-size 7"
+
+
+def test_a_bundled_model_is_refused_like_a_folder(launchable: Engine) -> None:
+    context = LaunchContext(Model(id_or_path="meta-llama/Llama-3.1-8B-Instruct"))
+    reason = launchable.rejection_reason(Candidate(launchable.name, {"tp-size": 3}), context)
+    assert reason == "32 attention heads are not divisible by tp-size 3"
 
 
 def test_more_gpus_than_there_are_is_refused_beforehand(launchable: Engine, model: Model) -> None:

@@ -1,11 +1,14 @@
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.core import Candidate, LoadPoint
 from autotuner.experiment import Experiment
-from autotuner.predict.candidate import memory_shortage, model_on_gpus_for, predict_load_point
+from autotuner.predict.candidate import memory_shortage, model_on_gpus_for, predict_load_point, weights_text_for
 from autotuner.predict.layout import Layout
+from autotuner.predict.shape import catalogue
 from autotuner.simulate.settings import parse_settings
 from autotuner.simulate.started_engine import StartError, start_engine
 
@@ -61,7 +64,7 @@ def test_replicas_with_attention_parallelism_share_the_gpus_of_tp():
         ({"gpu": None}, {}),
         ({"gpu": "a card of tomorrow"}, {}),
         ({"model": "acme/unheard-of"}, {}),
-        ({}, {"quantization": "bitsandbytes"}),
+        ({}, {"quantization": "gguf"}),
         ({}, {"kv_cache_dtype": "nvfp4"}),
         ({}, {"dtype": "float32"}),
         ({}, {"cpu_offload_gb": 20}),
@@ -85,6 +88,26 @@ def test_a_model_larger_than_its_gpus_is_reported_in_figures():
     assert "weights need 131.4 GiB per GPU" in reason
     assert "80.0 GiB x 0.92" in reason
     assert memory_shortage(*deployment_and_candidate(model="llama-3.1-70b", tp_size=2)) is None
+
+
+def test_a_model_whose_size_is_guessed_is_not_refused_on_a_real_engine(tmp_path):
+    quantization = {"quant_method": "novel"}
+    (tmp_path / "config.json").write_text(
+        json.dumps({**catalogue()["llama-3.1-70b"], "quantization_config": quantization})
+    )
+    assert memory_shortage(*deployment_and_candidate(model=str(tmp_path))) is None
+    assert memory_shortage(*deployment_and_candidate("sim", model=str(tmp_path))) is not None
+
+
+def test_the_name_of_a_stored_format_changes_nothing_and_a_type_replaces_it(tmp_path):
+    quantization = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    config = {**catalogue()["llama-3.1-70b"], "quantization_config": quantization}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name, expected in (("awq_marlin", "int4"), (None, "int4"), ("fp8", "fp8")):
+        deployment, candidate = deployment_and_candidate(model=str(tmp_path), quantization=name)
+        assert deployment.dtypes.mlp == expected
+        text = weights_text_for(experiment(str(tmp_path)), candidate)
+        assert text.startswith("8 bit (quantization fp8)" if name == "fp8" else "4 bit (awq)")
 
 
 def test_a_share_of_memory_that_the_weights_exceed_does_not_fit():

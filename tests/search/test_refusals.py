@@ -21,6 +21,11 @@ from autotuner.search.refusals import _refusal_remedy
             "Allow more GPUs with --total-gpus, or set sizes whose product is at most 2",
         ),
         (["the simulated engine has no dp-size; simulate one replica"], "Set dp-size to 1: --set parameters.dp-size=1"),
+        (["61 layers are fewer than pp-size 62"], "Set pp-size to at most 61"),
+        (
+            ["tp-size 4 is not a multiple of ep-size 3, over which its experts are split"],
+            "Set sizes that divide 4: --set parameters.ep-size=[1, 2, 4]",
+        ),
         (["a and b both set --c"], "Keep one of a and b"),
         (["it does not fit: the KV cache of one request of max-model-len 9 needs"], "Lower max-model-len"),
         (["something else"], "Change the parameters that the reason names"),
