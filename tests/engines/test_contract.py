@@ -188,9 +188,10 @@ def test_heads_that_do_not_divide_are_refused_beforehand(launchable: Engine, mod
     assert launchable.rejection_reason(Candidate(launchable.name, {"tp-size": 4}), LaunchContext(model)) is None
 
 
-def test_layers_that_do_not_divide_are_refused_beforehand(launchable: Engine, model: Model) -> None:
-    reason = launchable.rejection_reason(Candidate(launchable.name, {"pp-size": 4}), LaunchContext(model))
-    assert reason == "6 layers are not divisible by pp-size 4"
+def test_stages_may_have_unequal_numbers_of_layers_but_not_none(launchable: Engine, model: Model) -> None:
+    assert launchable.rejection_reason(Candidate(launchable.name, {"pp-size": 4}), LaunchContext(model)) is None
+    reason = launchable.rejection_reason(Candidate(launchable.name, {"pp-size": 8}), LaunchContext(model))
+    assert reason == "pp-size 8 is more than the 6 layers of the model"
 
 
 def test_more_gpus_than_there_are_is_refused_beforehand(launchable: Engine, model: Model) -> None:
