@@ -55,9 +55,9 @@ class LocalMachine:
     @cached_property
     def _docker_status(self) -> tuple[bool, str]:
         """Whether a Docker daemon answers, and a sentence that says so."""
-        host = os.environ.get("DOCKER_HOST")
-        if not host and not DOCKER_SOCKET.exists():
+        if not _may_have_docker():
             return False, f"no Docker daemon at {DOCKER_SOCKET}"
+        host = os.environ.get("DOCKER_HOST")
         import docker
         from docker.errors import DockerException
 
@@ -73,7 +73,7 @@ def available_flags(experiment: Experiment, engine: Engine) -> FlagTable | None:
     """Flags of the engine that would be launched; None when it is not on this machine, or already running."""
     if experiment.deployment.mode == "process":
         return engine.flags(experiment.runtime)
-    if experiment.deployment.mode == "external":
+    if experiment.deployment.mode == "external" or not _may_have_docker():
         return None
     from autotuner.launchers import images
 
@@ -112,6 +112,11 @@ def preflight(experiment: Experiment, engine: Engine, launcher: Launcher) -> Non
     else:
         engine.base_command(experiment.runtime)
         launcher.preflight(experiment, None)
+
+
+def _may_have_docker() -> bool:
+    """Whether there is an address at which a Docker daemon may answer."""
+    return bool(os.environ.get("DOCKER_HOST")) or DOCKER_SOCKET.exists()
 
 
 def _starts_on_gpus(runtime: str) -> bool:

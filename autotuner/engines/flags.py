@@ -109,12 +109,18 @@ def type_hint(value: Value, type_: FlagType) -> str:
         replacement = meant and f"{meant} without quotes"
     elif isinstance(value, bool):
         is_text = type_ in ("str", "any")
-        return ": quote it, as YAML reads on, off, yes and no as true and false" if is_text else ""
+        return ": quote it, as YAML reads on, off, yes and no as booleans" if is_text else ""
     elif type_ not in ("int", "human-int", "float"):
         return ""
     else:
         replacement = _as_number(value, type_)
     return f": write {replacement}" if replacement else ""
+
+
+_BOOLEAN_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), "true without quotes"),
+    **dict.fromkeys(("false", "no", "off", "0"), "false without quotes"),
+}
 
 
 def _as_number(value: Value, type_: FlagType) -> str | None:

@@ -59,7 +59,7 @@ def test_an_unknown_flag_is_named_with_the_nearest_and_the_version() -> None:
         (
             Flag("--s", "str"),
             True,
-            "takes a text, not true: quote it, as YAML reads on, off, yes and no as true and false",
+            "takes a text, not true: quote it, as YAML reads on, off, yes and no as booleans",
         ),
         (Flag("--b", "bool"), False, None),
         (Flag("--b", "bool"), "yes", 'takes true or false, not "yes": write true without quotes'),
