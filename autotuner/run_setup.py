@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,7 +13,7 @@ from autotuner import machine, model_files
 from autotuner.core import Candidate, Observer, Source
 from autotuner.engines import Engine, LaunchContext, as_simulated, engine
 from autotuner.engines.parameters import canonical_parameters, is_known_parameter
-from autotuner.errors import ConfigError, MachineError
+from autotuner.errors import AutotuneError, ConfigError, MachineError
 from autotuner.evaluate.create import create_evaluator
 from autotuner.evaluate.simulated import simulated_gpu
 from autotuner.execute.parallel import ParallelExecutor
@@ -180,14 +180,35 @@ class RunSetup:
         """Check before the first launch that this machine can do the run; MachineError if not."""
         if not self.is_simulated:
             machine.preflight(self.experiment, self.engine, self.launcher)
-        folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
-        free_bytes = shutil.disk_usage(folder).free
-        if free_bytes < MIN_FREE_DISK_BYTES:
-            raise MachineError(
-                f"The disk of '{folder}' has {free_bytes / 2**20:.0f} MB left.",
-                why=f"A run keeps logs and raw records; {MIN_FREE_DISK_BYTES / 2**20:.0f} MB should be free.",
-                remedy="Free some space, or choose another folder with --output.",
-            )
+        _check_disk(output)
+
+    def shortcomings(self, output: Path) -> list[AutotuneError]:
+        """What this machine lacks for the run, as far as that is seen without Docker, pulls and requests."""
+        is_process = not self.is_simulated and self.experiment.deployment.mode == "process"
+        checks: list[Callable[[], None]] = [partial(_check_disk, output)]
+        if is_process:
+            checks.append(partial(machine.preflight, self.experiment, self.engine, self.launcher))
+        if self._uses_gpus:
+            checks.append(partial(gpu_locks.check_gpus, max(self.plan.gpus, default=0), self.experiment.hardware.gpus))
+        problems: list[AutotuneError] = []
+        for check in checks:
+            try:
+                check()
+            except (MachineError, ConfigError) as error:
+                problems.append(error)
+        return problems
+
+
+def _check_disk(output: Path) -> None:
+    """MachineError where the disk of the runs folder is nearly full."""
+    folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < MIN_FREE_DISK_BYTES:
+        raise MachineError(
+            f"The disk of '{folder}' has {free_bytes / 2**20:.0f} MB left.",
+            why=f"A run keeps logs and raw records; {MIN_FREE_DISK_BYTES / 2**20:.0f} MB should be free.",
+            remedy="Free some space, or choose another folder with --output.",
+        )
 
 
 def _check_mounts(experiment: Experiment) -> None:

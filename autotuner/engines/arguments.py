@@ -28,6 +28,7 @@ class Argument:
     flag: Flag
     key: str = ""
     values: tuple[str, ...] = ()
+    none_is_default: bool = False
 
     @cached_property
     def value(self) -> Value:
@@ -35,7 +36,10 @@ class Argument:
         if self.flag.type == "bool":
             return self.flag.name.startswith("--no-") or not self.spelling.replace("_", "-").startswith("--no-")
         text = " ".join(self.values)
-        return text if self.key or self.flag.many else self.flag.typed_value(text)
+        if self.key or self.flag.many:
+            return text
+        is_default = self.none_is_default and self.flag.default is None and text in ("None", "")
+        return None if is_default else self.flag.typed_value(text)
 
     @property
     def problem(self) -> str | None:
@@ -55,6 +59,7 @@ class ArgumentSyntax:
 
     `underscores`: --max_num_seqs is --max-num-seqs. `dotted`: --config.key sets one key of a JSON value.
     `abbreviations`: a prefix that only one flag has stands for it. `joined` is whether -q3 is -q 3.
+    `none_is_default`: the text None asks for the default of a flag that has none.
     `level_flag` is the flag that -O3 and -O 3 stand for.
     """
 
@@ -62,6 +67,7 @@ class ArgumentSyntax:
     dotted: bool = False
     abbreviations: bool = True
     joined: bool = True
+    none_is_default: bool = False
     level_flag: str | None = None
 
     def parse(self, arguments: Sequence[str], table: FlagTable) -> list[Argument]:
@@ -97,8 +103,10 @@ class ArgumentSyntax:
                 raise ConfigError(f"{spelling} is a switch, and takes no value '{value}'.", remedy=REMEDY)
             return Argument(spelling, flag)
         if equals:
-            return Argument(spelling, flag, key, (value,))
-        return Argument(spelling, flag, key, _take_values(spelling, remaining, many=flag.many and not key))
+            values: tuple[str, ...] = (value,)
+        else:
+            values = _take_values(spelling, remaining, many=flag.many and not key)
+        return Argument(spelling, flag, key, values, self.none_is_default)
 
     def _find(self, spelling: str, table: FlagTable) -> tuple[Flag | None, str]:
         """The flag of a spelling, and the key that a dotted one sets in its value."""

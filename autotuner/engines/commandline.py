@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from autotuner import model_files
 from autotuner.core import PARALLEL_SIZES, Candidate, Mount, ServerSpec, Source, Value
-from autotuner.engines import environment, installed
+from autotuner.engines import arguments, environment, installed
 from autotuner.engines.arguments import Argument, ArgumentSyntax
 from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.flags import Flag, FlagTable, bundled_table
@@ -113,6 +113,7 @@ class CommandLineEngine(ABC):
                 owner = f"runtime.extra_args {argument.spelling}" + (f".{argument.key}" if argument.key else "")
                 self._claim_flag(argument.flag, argument.key, owner, all_owners)
                 self._check_parallel_size(argument)
+                self._check_bounds(argument)
 
     def _check_canonical(
         self, parameter: CanonicalParameter, values: Sequence[Value], table: FlagTable
@@ -175,6 +176,16 @@ class CommandLineEngine(ABC):
                 why="autotune chooses it for every launch.",
                 remedy=_RESERVED_REMEDIES.get(flag.name, "Leave it out."),
             )
+
+    def _check_bounds(self, argument: Argument) -> None:
+        """ConfigError for a number outside the bounds of the parameter that sets the same flag."""
+        value = argument.value
+        if argument.key or not isinstance(value, int | float) or value == -1:  # -1 often means the engine's own choice
+            return
+        for parameter in canonical_parameters().values():
+            option = parameter.by_engine.get(self.name)
+            if option is not None and option.flag == argument.flag.name and (problem := parameter.problem(value)):
+                raise ConfigError(f"{argument.spelling} in runtime.extra_args: {problem}", remedy=arguments.REMEDY)
 
     def _check_parallel_size(self, argument: Argument) -> None:
         """ConfigError for an argument that sets the number of GPUs, which only parameters can."""

@@ -50,8 +50,6 @@ class Flag:
 
     def typed_value(self, text: str) -> Value:
         """The value that a command line gives as `text`; the text itself where it is no number that the flag takes."""
-        if text in ("", "None") and self.default is None:
-            return None
         for numeric_type in {"int": (int,), "human-int": (int,), "float": (int, float)}.get(self.type, ()):
             with contextlib.suppress(ValueError):
                 return numeric_type(text)

@@ -40,7 +40,9 @@ class Vllm(CommandLineEngine):
     program = "vllm"
     expected_start_seconds = 90.0
     help_flag = "--help=all"
-    argument_syntax = ArgumentSyntax(underscores=True, dotted=True, level_flag="--optimization-level")
+    argument_syntax = ArgumentSyntax(
+        underscores=True, dotted=True, none_is_default=True, level_flag="--optimization-level"
+    )
     reserved_flags = (*CommandLineEngine.reserved_flags, "--model")
     diagnosis = LogDiagnosis(
         rules=(
