@@ -259,7 +259,7 @@ def _parse_option(invocation: str, reference: FlagTable | None) -> Flag:
         name,
         _flag_type(takes_value, reference_flag),
         tuple(spelling for spelling in spellings if spelling != name),
-        tuple(choices[1].split(",")) if choices else (),
+        tuple(filter(None, choices[1].split(","))) if choices else (),
         reference_flag.default if reference_flag else None,
         "..." in bare,
     )
