@@ -199,6 +199,8 @@ def _apply_overrides(merged: MergedConfig, context: TaskContext) -> None:
 
     def locate(path: str) -> str:
         """Where the override at or below `path`, or of a section around it, was written; empty if unknown."""
+        if path in places:
+            return places[path]
         nearby = (
             place for leaf, place in places.items() if f"{leaf}.".startswith(f"{path}.") or path.startswith(f"{leaf}.")
         )

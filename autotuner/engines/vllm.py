@@ -113,8 +113,9 @@ class Vllm(CommandLineEngine):
         """A context longer than the model's, and steps of too few tokens for it or for the running requests."""
         names = ("max-model-len", "max-batched-tokens", "max-running-requests")
         length, step, requests = (whole_number(self.setting(name, candidate, context)) for name in names)
-        has_overrides = any(self.sets_flag(flag, candidate, context) for flag in CONFIG_OVERRIDES)
-        limit = None if has_overrides else context_limit(context.model)
+        limit = context_limit(context.model)
+        if limit is not None and any(self.sets_flag(flag, candidate, context) for flag in CONFIG_OVERRIDES):
+            limit = None
         if length is not None and limit is not None and length > limit and not self._allows_long_context(context):
             yield (
                 f"max-model-len {length} is above the {limit} positions of the model; vLLM takes it with "
