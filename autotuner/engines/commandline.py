@@ -18,8 +18,28 @@ from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import ConfigError, MachineError, unknown_name_message
 from autotuner.experiment import Model, Runtime
 
-Owners = dict[str, dict[str, str]]
-"""What sets a flag, or one key of its value: flag -> key (empty for all of the value) -> name."""
+
+class FlagOwners:
+    """What sets each flag, or each key of its value; an empty key sets all of the value."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[str, str], str] = {}
+        self._by_section: dict[tuple[str, str], str] = {}
+
+    def claim(self, flag: str, key: str, name: str) -> str:
+        """Record that `name` sets a key of a flag; returns the owner of the same, which is `name` if there was none.
+
+        Keys overlap if one is the other or a section around it.
+        """
+        parts = key.split(".") if key else []
+        sections = ["", *(".".join(parts[:count]) for count in range(1, len(parts) + 1))]
+        others = [self._by_key.get((flag, section)) for section in sections]
+        others.append(self._by_section.get((flag, key)))
+        self._by_key[flag, key] = name
+        for section in sections[:-1]:
+            self._by_section[flag, section] = name
+        return next((other for other in others if other is not None and other != name), name)
+
 
 _RESERVED_REMEDIES = {
     "--model": "Give --model.",
@@ -29,11 +49,6 @@ _RESERVED_REMEDIES = {
     "--seed": "Give it as --set simulate.seed=N.",
     "--gpu": "Give it as --set simulate.gpu=TYPE.",
 }
-
-
-def _overlaps(key: str, other: str) -> bool:
-    """Whether two dotted keys set some of the same; an empty one sets all."""
-    return not key or not other or f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 class CommandLineEngine(ABC):
@@ -91,8 +106,8 @@ class CommandLineEngine(ABC):
         """Refuse unknown parameters, wrong types and values outside their choices; see Engine."""
         self._flag_table = table or self._flag_table
         table = self._flag_table or self.flags(runtime)
-        owners: Owners = {}
-        conditional_owners: Owners = {}
+        owners = FlagOwners()
+        conditional_claims: list[tuple[Flag, str, str]] = []
         for name, values in parameters.items():
             parameter = canonical_parameters().get(name)
             if parameter:
@@ -105,13 +120,14 @@ class CommandLineEngine(ABC):
                     self._claim_flag(flag, key, name, owners)
                 else:
                     self._check_reserved(flag, name)
-                    conditional_owners.setdefault(flag.name, {})[key] = name
+                    conditional_claims.append((flag, key, name))
         if runtime is not None:
             environment.check_secrets(runtime)
-            all_owners = {**conditional_owners, **owners}
+            for flag, key, name in conditional_claims:  # two of them may never hold in one candidate
+                owners.claim(flag.name, key, name)
             for argument in self.argument_syntax.parse(runtime.extra_args, table):
                 owner = f"runtime.extra_args {argument.spelling}" + (f".{argument.key}" if argument.key else "")
-                self._claim_flag(argument.flag, argument.key, owner, all_owners)
+                self._claim_flag(argument.flag, argument.key, owner, owners)
                 self._check_parallel_size(argument)
                 self._check_bounds(argument)
 
@@ -156,16 +172,12 @@ class CommandLineEngine(ABC):
                 f"Parameter '{name}' of {self.name}: {problem}", remedy="Correct the value in the parameters."
             )
 
-    def _claim_flag(self, flag: Flag, key: str, name: str, owners: Owners) -> None:
+    def _claim_flag(self, flag: Flag, key: str, name: str, owners: FlagOwners) -> None:
         """Record that `name` sets the flag, or a key of its value; ConfigError when autotune or another sets it."""
         self._check_reserved(flag, name)
-        owners_by_key = owners.setdefault(flag.name, {})
-        for other_key, owner in owners_by_key.items():
-            if _overlaps(key, other_key) and owner != name:
-                raise ConfigError(
-                    f"{owner} and {name} both set {flag.name} of {self.name}.", remedy="Keep one of them."
-                )
-        owners_by_key[key] = name
+        owner = owners.claim(flag.name, key, name)
+        if owner != name:
+            raise ConfigError(f"{owner} and {name} both set {flag.name} of {self.name}.", remedy="Keep one of them.")
 
     def _check_reserved(self, flag: Flag, name: str) -> None:
         """ConfigError for a flag that autotune itself sets."""
