@@ -46,7 +46,8 @@ def balanced_order(candidates: Sequence[Candidate], limit: int, seed: int) -> tu
     names = list(dict.fromkeys(name for candidate in pool for name in candidate.parameters))
     columns = [_value_codes([candidate.parameters.get(name, ABSENT) for candidate in pool]) for name in names]
     # what all candidates have in common does not change their order
-    codes = np.array([column for column in columns if any(column)], dtype=np.int32).reshape(-1, len(pool)).T
+    varied = [column for column in columns if any(column)]
+    codes = np.array(varied, dtype=np.int32).reshape(len(varied), len(pool)).T
     is_remaining = np.ones(len(pool), dtype=bool)
     single_counts, pair_counts = np.zeros((2, len(pool)), dtype=np.int64)
     chosen: list[Candidate] = []
