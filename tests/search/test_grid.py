@@ -85,4 +85,4 @@ def test_the_next_candidate_is_the_one_whose_values_and_then_pairs_were_chosen_l
 
     for position, candidate in enumerate(chosen):
         earlier = chosen[:position]
-        assert candidate == min((c for c in candidates if c not in earlier), key=lambda c: rarity(c, earlier))  # noqa: B023
+        assert candidate == min((c for c in candidates if c not in earlier), key=lambda c: rarity(c, earlier))
