@@ -95,13 +95,20 @@ MAX_LISTED_OPTIONS = 12
 MAX_SUGGESTIONS, SAMPLE_SIZE = 3, 3
 """Up to MAX_LISTED_OPTIONS valid names are listed in full; of more, a sample."""
 
+MIN_SIMILARITY = 0.65
+"""Similarity by difflib of a name that is suggested: a name of three letters with one wrong has 0.67, and names of
+flags that share only letters up to 0.64."""
+
 
 def unknown_name_message(kind: str, name: str, options: Iterable[str]) -> str:
     """Say that `name` is unknown, with the nearest of `options`, else all or a sample of them."""
     import difflib
 
-    valid_names = sorted(set(options))
-    suggestions = difflib.get_close_matches(name, valid_names, n=1, cutoff=0.5)
+    valid_names = sorted({option for option in options if option})
+    # dashes that all flags begin with say nothing about what was meant
+    by_plain_name = {option.lstrip("-"): option for option in valid_names}
+    nearest = difflib.get_close_matches(name.lstrip("-"), by_plain_name, n=1, cutoff=MIN_SIMILARITY)
+    suggestions = [by_plain_name[plain_name] for plain_name in nearest]
     suggestions = suggestions or [option for option in valid_names if name and name.lower() in option.lower()]
     if suggestions:
         *others, last = map(repr, suggestions[:MAX_SUGGESTIONS])

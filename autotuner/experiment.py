@@ -27,6 +27,20 @@ EACH_REQUEST = "each"
 """The statistic of a term that names none: the target applies to every single request."""
 
 
+MILLISECOND_LIMITS = {"ttft": 60.0, "tpot": 5.0, "itl": 5.0, "latency": 1000.0}
+"""Latency targets in seconds from which on milliseconds were probably meant; chosen by hand."""
+
+_DURATION_PATTERN = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|s)", re.IGNORECASE)
+
+
+def duration_seconds(text: str) -> float | None:
+    """The seconds of a duration with a unit, such as 500ms or 0.5 s; None for any other text."""
+    match = _DURATION_PATTERN.fullmatch(text.strip())
+    if match is None:
+        return None
+    return float(match[1]) / (1000 if match[2].lower() == "ms" else 1)
+
+
 class Section(BaseModel):
     """Base of all sections of the configuration: frozen, and unknown keys are errors."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autotuner.engines import ENGINES, Engine, engine, installed
 from autotuner.engines.flags import FlagTable, parse_help
-from autotuner.errors import MachineError
+from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Experiment, Runtime
 from autotuner.launchers import Launcher
 from autotuner.launchers.gpus import GpuInventory, query_inventory
@@ -55,9 +55,9 @@ class LocalMachine:
     @cached_property
     def _docker_status(self) -> tuple[bool, str]:
         """Whether a Docker daemon answers, and a sentence that says so."""
-        host = os.environ.get("DOCKER_HOST")
-        if not host and not DOCKER_SOCKET.exists():
+        if not _may_have_docker():
             return False, f"no Docker daemon at {DOCKER_SOCKET}"
+        host = os.environ.get("DOCKER_HOST")
         import docker
         from docker.errors import DockerException
 
@@ -73,7 +73,7 @@ def available_flags(experiment: Experiment, engine: Engine) -> FlagTable | None:
     """Flags of the engine that would be launched; None when it is not on this machine, or already running."""
     if experiment.deployment.mode == "process":
         return engine.flags(experiment.runtime)
-    if experiment.deployment.mode == "external":
+    if experiment.deployment.mode == "external" or not _may_have_docker():
         return None
     from autotuner.launchers import images
 
@@ -84,21 +84,39 @@ def available_flags(experiment: Experiment, engine: Engine) -> FlagTable | None:
     return None
 
 
+def check_engine_flags(experiment: Experiment, engine: Engine, *, is_launched: bool = True) -> None:
+    """Raise ConfigError for parameters and arguments that the engine refuses; starts no server.
+
+    An engine that is launched is asked for its flags where it is on this machine; else the bundled ones count, and
+    what they lack is looked for in the engine that is here.
+    """
+    runtime = None if experiment.deployment.mode == "external" else experiment.runtime
+    table = available_flags(experiment, engine) if is_launched else None
+    try:
+        engine.check_parameters(experiment.parameters, runtime, table or engine.flags())
+    except ConfigError:
+        table = None if is_launched else available_flags(experiment, engine)
+        if table is None or table.origin != "help":
+            raise
+        engine.check_parameters(experiment.parameters, runtime, table)
+
+
 def preflight(experiment: Experiment, engine: Engine, launcher: Launcher) -> None:
-    """Raise MachineError or ConfigError when the experiment cannot run on this machine; starts no server."""
+    """Raise MachineError when this machine lacks what the experiment needs; starts no server."""
     if not launcher.starts_servers:
         launcher.preflight(experiment, None)
-        return
-    runtime, table, help_spec = experiment.runtime, None, None
-    if experiment.deployment.mode == "docker":
-        help_spec = engine.help_spec(runtime)
+    elif experiment.deployment.mode == "docker":
+        launcher.preflight(experiment, engine.help_spec(experiment.runtime))
+        # the image may just have been pulled
+        check_engine_flags(experiment, engine)
     else:
-        engine.base_command(runtime)
-    engine.check_model(experiment.model)
-    launcher.preflight(experiment, help_spec)
-    if help_spec is not None:
-        table = available_flags(experiment, engine) or engine.flags()
-    engine.check_parameters(experiment.parameters, runtime, table)
+        engine.base_command(experiment.runtime)
+        launcher.preflight(experiment, None)
+
+
+def _may_have_docker() -> bool:
+    """Whether there is an address at which a Docker daemon may answer."""
+    return bool(os.environ.get("DOCKER_HOST")) or DOCKER_SOCKET.exists()
 
 
 def _starts_on_gpus(runtime: str) -> bool:

@@ -58,8 +58,11 @@ class Rules:
 
     def dependency_order(self, names: Iterable[str]) -> tuple[str, ...]:
         """The names, each after those in its condition."""
-        nodes = list(names)
-        graph = {name: sorted(self._condition_names(name).intersection(nodes) - {name}) for name in nodes}
+        nodes = dict.fromkeys(names)
+        graph = {
+            name: sorted(other for other in self._condition_names(name) if other in nodes and other != name)
+            for name in nodes
+        }
         return tuple(TopologicalSorter(graph).static_order())
 
     def coupled_groups(self, names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -73,12 +76,20 @@ class Rules:
                 position = groups.index(tied[0])
                 groups = [group for group in groups if group not in tied]
                 groups.insert(position, set().union(*tied))
-        return [self.dependency_order(name for name in names if name in group) for group in groups]
+        positions = {name: position for position, name in enumerate(names)}
+        return [
+            self.dependency_order(sorted((name for name in group if name in positions), key=positions.__getitem__))
+            for group in groups
+        ]
 
     def restricted_to(self, group: Collection[str], names: Collection[str]) -> Rules:
         """The rules without the constraints on any of `names` outside the group."""
-        others = set(names) - set(group)
-        kept = {name: rule for name, rule in self.constraints.items() if not rule.names & others}
+        inside = set(group)
+        kept = {
+            name: rule
+            for name, rule in self.constraints.items()
+            if not any(other in names and other not in inside for other in rule.names)
+        }
         return replace(self, constraints=kept)
 
     def check(

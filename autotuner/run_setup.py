@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-from autotuner import machine
+from autotuner import machine, model_files
 from autotuner.core import Candidate, Observer, Source
 from autotuner.engines import Engine, LaunchContext, as_simulated, engine
 from autotuner.engines.parameters import canonical_parameters, is_known_parameter
-from autotuner.errors import ConfigError, MachineError
+from autotuner.errors import AutotuneError, ConfigError, MachineError
 from autotuner.evaluate.create import create_evaluator
 from autotuner.evaluate.simulated import simulated_gpu
 from autotuner.execute.parallel import ParallelExecutor
@@ -21,7 +21,6 @@ from autotuner.execute.serial import SerialExecutor
 from autotuner.experiment import Experiment
 from autotuner.forecaster import Forecaster
 from autotuner.launchers import Launcher, gpu_locks, gpus, launcher
-from autotuner.model_files import path_or_name
 from autotuner.predict.hardware import find_gpu
 from autotuner.predict.shape import model_shape
 from autotuner.rules import Rules
@@ -56,13 +55,14 @@ class RunSetup:
         rules = Rules.from_experiment(experiment)
         rules.check(experiment.parameters, is_known_parameter, canonical_parameters())
         mode_launcher = launcher(experiment.deployment.mode, experiment.deployment)
-        _check_parameters(experiment, runtime_engine)
+        _check_mounts(experiment)
+        is_simulated = experiment.optimization.evaluator == "simulated"
+        machine.check_engine_flags(experiment, runtime_engine, is_launched=not is_simulated)
         runtime_engine.check_model(experiment.model)
         arrivals.check(experiment.workload())
         context = LaunchContext.from_experiment(experiment)
         forecaster = Forecaster.from_experiment(experiment, runtime_engine, mode_launcher)
         check_capacity(experiment)
-        is_simulated = experiment.optimization.evaluator == "simulated"
         if is_simulated:
             _check_simulated(experiment, mode_launcher)
 
@@ -180,25 +180,42 @@ class RunSetup:
         """Check before the first launch that this machine can do the run; MachineError if not."""
         if not self.is_simulated:
             machine.preflight(self.experiment, self.engine, self.launcher)
-        folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
-        free_bytes = shutil.disk_usage(folder).free
-        if free_bytes < MIN_FREE_DISK_BYTES:
-            raise MachineError(
-                f"The disk of '{folder}' has {free_bytes / 2**20:.0f} MB left.",
-                why=f"A run keeps logs and raw records; {MIN_FREE_DISK_BYTES / 2**20:.0f} MB should be free.",
-                remedy="Free some space, or choose another folder with --output.",
-            )
+        _check_disk(output)
+
+    def shortcomings(self, output: Path) -> list[AutotuneError]:
+        """What this machine lacks for the run, as far as that is seen without Docker, pulls and requests."""
+        is_process = not self.is_simulated and self.experiment.deployment.mode == "process"
+        checks: list[Callable[[], None]] = [partial(_check_disk, output)]
+        if is_process:
+            checks.append(partial(machine.preflight, self.experiment, self.engine, self.launcher))
+        if self._uses_gpus:
+            checks.append(partial(gpu_locks.check_gpus, max(self.plan.gpus, default=0), self.experiment.hardware.gpus))
+        problems: list[AutotuneError] = []
+        for check in checks:
+            try:
+                check()
+            except (MachineError, ConfigError) as error:
+                problems.append(error)
+        return problems
 
 
-def _check_parameters(experiment: Experiment, runtime_engine: Engine) -> None:
-    """ConfigError for parameters that neither the bundled flag table nor the installed engine's --help lists."""
-    try:
-        runtime_engine.check_parameters(experiment.parameters)
-    except ConfigError:
-        table = machine.available_flags(experiment, runtime_engine)
-        if table is None or table.origin != "help":
-            raise
-        runtime_engine.check_parameters(experiment.parameters, table=table)
+def _check_disk(output: Path) -> None:
+    """MachineError where the disk of the runs folder is nearly full."""
+    folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < MIN_FREE_DISK_BYTES:
+        raise MachineError(
+            f"The disk of '{folder}' has {free_bytes / 2**20:.0f} MB left.",
+            why=f"A run keeps logs and raw records; {MIN_FREE_DISK_BYTES / 2**20:.0f} MB should be free.",
+            remedy="Free some space, or choose another folder with --output.",
+        )
+
+
+def _check_mounts(experiment: Experiment) -> None:
+    """ConfigError for a folder of runtime.mounts that is not there, where a container would get it."""
+    for mount in model_files.configured_mounts(experiment.runtime) if experiment.deployment.mode == "docker" else ():
+        if not Path(mount.host).exists():
+            raise ConfigError(f"There is no '{mount.host}' to mount.", remedy="Correct runtime.mounts.")
 
 
 def _check_simulated(experiment: Experiment, mode_launcher: Launcher) -> None:
@@ -209,5 +226,5 @@ def _check_simulated(experiment: Experiment, mode_launcher: Launcher) -> None:
             why="Its engine, flags and GPUs are unknown.",
             remedy="Name a runtime, such as --runtime vllm, or measure it with optimization.evaluator=measured.",
         )
-    model_shape(path_or_name(experiment.model))
+    model_shape(model_files.path_or_name(experiment.model))
     find_gpu(simulated_gpu(experiment))

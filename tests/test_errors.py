@@ -36,9 +36,14 @@ def test_the_parts_of_an_error_are_sentences():
         ("zzz", ["b", "a"], "Unknown GPU 'zzz'; choose from: a, b."),
         ("zzz", [f"g{n:02}" for n in range(40)], "Unknown GPU 'zzz'; there are 40, such as g00, g01, g02."),
         ("", ["b", "a"], "Unknown GPU ''; choose from: a, b."),
+        ("zzz", ["b", "a", ""], "Unknown GPU 'zzz'; choose from: a, b."),
+        ("--no-such-flag", ["--lora-strict-loading", "--x"], None),
+        ("--no-such-flag", ["--no-async-scheduling", "--x"], None),
+        ("--sed", ["--seed", "--x"], "Unknown GPU '--sed'; did you mean '--seed'?"),
     ],
 )
 def test_an_unknown_name_is_answered_with_those_near_it_or_with_a_few(name, options, message):
+    message = message or f"Unknown GPU '{name}'; choose from: {', '.join(options)}."
     assert unknown_name_message("GPU", name, options) == message
     assert str(AutotuneError(unknown_name_message("GPU", name, options), why="So it is")) == f"{message} So it is."
 

@@ -178,20 +178,16 @@ def experiment(model: str, runtime: Runtime, **parameters: object) -> Experiment
     )
 
 
-def preflight(subject: Experiment) -> None:
-    machine.preflight(subject, engine("vllm"), launcher("process"))
-
-
 @pytest.mark.processes
-def test_preflight_finds_a_missing_engine_a_missing_model_and_a_wrong_flag(tmp_path: Path) -> None:
+def test_a_missing_engine_is_an_error_of_the_machine_and_a_wrong_flag_one_of_the_configuration(tmp_path: Path) -> None:
     fake = tmp_path / "vllm"
     fake.write_text("#!/bin/sh\nexit 1\n")
     fake.chmod(0o755)
-    here = Runtime(executable=str(fake))
+    vllm, here = engine("vllm"), Runtime(executable=str(fake))
     with pytest.raises(MachineError, match="not installed"):
-        preflight(experiment("org/model", Runtime(executable="/no/vllm")))
-    with pytest.raises(ConfigError, match="no model folder"):
-        preflight(experiment(f"{tmp_path}/none", here))
+        machine.preflight(experiment("org/model", Runtime(executable="/no/vllm")), vllm, launcher("process"))
     with pytest.raises(ConfigError, match="max-num-seqs"):
-        preflight(experiment("org/model", here, **{"max-num-seq": 4}))
-    preflight(experiment("org/model", here, **{"tp-size": 1}))
+        machine.check_engine_flags(experiment("org/model", here, **{"max-num-seq": 4}), vllm)
+    subject = experiment("org/model", here, **{"tp-size": 1})
+    machine.check_engine_flags(subject, vllm)
+    machine.preflight(subject, vllm, launcher("process"))

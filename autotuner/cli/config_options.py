@@ -264,8 +264,11 @@ class ConfigOptions:
     def compose(self) -> Composition:
         """Compose and validate the configuration."""
         from autotuner.config import compose
+        from autotuner.engines.parameters import check_values
 
-        return compose(self.context())
+        composition = compose(self.context())
+        check_values(composition.experiment.parameters, lambda name: composition.origin(f"parameters.{name}"))
+        return composition
 
     def context(self) -> TaskContext:
         """Inputs of the composition; this machine fills in defaults, a running server its model."""

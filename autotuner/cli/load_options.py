@@ -158,18 +158,22 @@ def parse_rates(text: str | None) -> list[float | str] | None:
 
 
 def parse_slo(text: str | None) -> Any:
-    """Parse `ttft=1.0,latency.p90=5` into a mapping; a name or file of an SLO is returned as it is."""
+    """Parse `ttft=1.0,latency.p90=500ms` into a mapping; a name or file of an SLO is returned as it is."""
+    from autotuner.experiment import LATENCY_METRICS, duration_seconds
+
     if text is None or "=" not in text:
         return text
     terms: dict[str, Any] = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
         metric, _, statistic = name.strip().partition(".")
+        limit = duration_seconds(value) if metric in LATENCY_METRICS else None
         try:
-            limit = float(value)
+            limit = float(value) if limit is None else limit
         except ValueError as error:
             raise UsageError(
-                f"--slo term '{part}' has no number.", remedy="Write it as ttft=1.0 or latency.p90=5, in seconds."
+                f"--slo term '{part}' has no number.",
+                remedy="Write it as ttft=1.0 or latency.p90=5, in seconds, or with a unit as ttft=500ms.",
             ) from error
         if metric == "attainment":
             terms[metric] = limit

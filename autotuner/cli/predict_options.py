@@ -219,7 +219,9 @@ def _parse_prices(texts: Sequence[str]) -> dict[str, float]:
 
 def _parse_target(slo: str | None) -> LatencyTarget:
     """Parse upper limits on mean TTFT and mean TPOT, in seconds."""
+    from autotuner.cli import display
     from autotuner.cli.load_options import parse_slo
+    from autotuner.config.advice import millisecond_hint
     from autotuner.errors import UsageError
     from autotuner.planning.question import LatencyTarget
 
@@ -231,4 +233,7 @@ def _parse_target(slo: str | None) -> LatencyTarget:
             why="Only targets on the means of TTFT and TPOT can be, in seconds above 0.",
             remedy="Write it as ttft=1.0,tpot=0.05.",
         )
+    for metric, term in terms.items():
+        if hint := millisecond_hint(metric, term["threshold"]):
+            display.warning(f"the target {metric} is {hint}")
     return LatencyTarget(terms.get("ttft", {}).get("threshold"), terms.get("tpot", {}).get("threshold"))

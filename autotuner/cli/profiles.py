@@ -152,13 +152,13 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Profile file to check.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Check a profile file: its structure, keys and rules, and that it composes."""
+    """Check a profile file: its structure, keys, rules and values, and that it composes."""
     from autotuner.cli import display
     from autotuner.config import check_file
-    from autotuner.engines.parameters import canonical_parameters, is_known_parameter
+    from autotuner.engines.parameters import canonical_parameters, check_values, is_known_parameter
     from autotuner.rules import Rules
 
-    composition = check_file(file)
+    composition = check_file(file, check_values=check_values)
     Rules.from_experiment(composition.experiment).check_names(
         composition.experiment.parameters, is_known_parameter, canonical_parameters()
     )

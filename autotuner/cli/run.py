@@ -59,7 +59,10 @@ def run(
     if dry_run:
         from autotuner.run_setup import RunSetup
 
-        _print_plan(composition, RunSetup.from_experiment(composition.experiment), as_json)
+        setup = RunSetup.from_experiment(composition.experiment)
+        for shortcoming in setup.shortcomings(output):
+            display.warning(f"this machine cannot do the run yet: {shortcoming}")
+        _print_plan(composition, setup, as_json)
         return
     for note in composition.notes:
         display.note(note)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from autotuner.core import PARALLEL_SIZES
 from autotuner.errors import pluralize
-from autotuner.experiment import TRACE_RATE, Experiment
+from autotuner.experiment import MILLISECOND_LIMITS, TRACE_RATE, Experiment
 from autotuner.expression import parse
 from autotuner.predict import hardware
 from autotuner.rules import CONTEXT_NAMES
@@ -86,6 +86,9 @@ def _objective_warnings(experiment: Experiment) -> Iterator[str]:
 
 def _slo_warnings(experiment: Experiment) -> Iterator[str]:
     targets = {(term.metric, term.statistic): term.threshold for term in experiment.slo.terms}
+    for term in experiment.slo.terms:
+        if hint := millisecond_hint(term.metric, term.threshold):
+            yield f"the target {term.name} is {hint}"
     for (metric, statistic), threshold in targets.items():
         tpot_limit = targets.get(("tpot", statistic))
         if metric == "ttft" and tpot_limit is not None and threshold < tpot_limit:
@@ -93,6 +96,13 @@ def _slo_warnings(experiment: Experiment) -> Iterator[str]:
                 f"the TTFT target ({threshold:g} s) is below the TPOT target ({tpot_limit:g} s), but a first token "
                 "takes at least as long as one that follows; are the two swapped?"
             )
+
+
+def millisecond_hint(metric: str, seconds: float) -> str | None:
+    """`500 s; write 500ms or 0.5 if milliseconds are meant`, for a latency target so long that they probably are."""
+    if seconds < MILLISECOND_LIMITS.get(metric, math.inf):
+        return None
+    return f"{seconds:g} s; write {seconds:g}ms or {seconds / 1000:g} if milliseconds are meant"
 
 
 def _node_warnings(experiment: Experiment) -> Iterator[str]:

@@ -15,7 +15,7 @@ from autotuner.config.finalize import check_deployment, finalize
 from autotuner.config.gpus import check_gpus
 from autotuner.config.inactive import remove_inactive
 from autotuner.config.layers import ConfigLayer
-from autotuner.config.merging import CALLER_LAYERS, MergedConfig, leaves, merge, nest, value_at
+from autotuner.config.merging import CALLER_LAYERS, MergedConfig, leaves, merge, nest, origin_text, value_at
 from autotuner.config.schema import check_keys, default_leaves, normalize_slo, validate
 from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.experiment import Experiment
@@ -68,6 +68,10 @@ class Composition:
         """What this machine decided in the configuration, and why."""
         path = "deployment.mode"
         return [f"deployment {value_at(self.data, path)}: {self.reasons[path]}"] if path in self.reasons else []
+
+    def origin(self, path: str) -> str:
+        """The layer and place that set a value, as text for an error message; empty if none did."""
+        return origin_text(self.provenance[path], self.places[path]) if path in self.provenance else ""
 
     def resolved_values(self) -> list[ResolvedValue]:
         """Every value, defaults included, in the order of the configuration's sections."""
@@ -195,6 +199,8 @@ def _apply_overrides(merged: MergedConfig, context: TaskContext) -> None:
 
     def locate(path: str) -> str:
         """Where the override at or below `path`, or of a section around it, was written; empty if unknown."""
+        if path in places:
+            return places[path]
         nearby = (
             place for leaf, place in places.items() if f"{leaf}.".startswith(f"{path}.") or path.startswith(f"{leaf}.")
         )

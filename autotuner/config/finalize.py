@@ -13,6 +13,9 @@ from autotuner.errors import ConfigError
 from autotuner.experiment import STATISTICS, TRACE_RATE
 from autotuner.traces import TIME_UNITS
 
+MAX_PARAMETERS = 1_000
+"""More than any engine has flags; Linux limits the length of a command."""
+
 GPU_LIMIT_LAYER = "gpu-limit"
 _ATOMIC_PREFIXES = tuple(f"{section}." for section in ATOMIC_SECTIONS)
 TRACE_ARRIVAL = "trace"
@@ -26,6 +29,12 @@ def finalize(merged: MergedConfig, context: TaskContext) -> list[str]:
     parameters = merged.data.get("parameters")
     if not isinstance(parameters, dict):
         return []
+    if len(parameters) > MAX_PARAMETERS:
+        raise ConfigError(
+            f"The configuration has {len(parameters):,} parameters.",
+            why=f"A candidate has at most {MAX_PARAMETERS:,}, or its command could not be started.",
+            remedy="Take those out that need not be tried.",
+        )
     for name, values in parameters.items():
         try:
             parameters[name] = ranges.expand_values(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,16 +19,25 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any], section: str) -> dict[str, Any]:
-    merged: dict[str, Any] = {key: copy.deepcopy(value) for key, value in base.items() if key not in overlay}
+    merged: dict[str, Any] = {key: copied(value) for key, value in base.items() if key not in overlay}
     for key, value in overlay.items():
         previous = base.get(key)
         if isinstance(value, Mapping) and section not in ATOMIC_SECTIONS:
             subsection = f"{section}.{key}" if section else key
             merged[key] = _merge(previous if isinstance(previous, Mapping) else {}, value, subsection)
         else:
-            merged[key] = copy.deepcopy(value)
+            merged[key] = copied(value)
     # Keys keep the order in which they first appeared.
     return {key: merged[key] for key in (*base, *(key for key in overlay if key not in base))}
+
+
+def copied(value: Any) -> Any:
+    """A copy of plain data that shares no mapping or list with it."""
+    if isinstance(value, Mapping):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [copied(item) for item in value]
+    return value
 
 
 def leaves(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +111,7 @@ class MergedConfig:
         self.provenance = {path: name if path in changed else self.provenance[path] for path in merged_leaves}
         self.places = {path: locate(path) if path in changed else self.places[path] for path in merged_leaves}
         for path in changed:
-            self.history.setdefault(path, []).append((copy.deepcopy(merged_leaves[path]), name, self.places[path]))
+            self.history.setdefault(path, []).append((copied(merged_leaves[path]), name, self.places[path]))
 
     def replace(self, name: str, data: Mapping[str, Any], locate: Callable[[str], str] = lambda path: "") -> None:
         """Drop all earlier layers' values and start over from this layer."""

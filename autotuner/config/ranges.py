@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from autotuner.errors import unknown_name_message
+from autotuner.errors import MIN_SIMILARITY, unknown_name_message
 
 RANGE_KEYS = ("from", "to", "step", "factor")
 MAX_VALUES = 1_000
@@ -20,6 +22,20 @@ def key_problem(values: Any) -> str | None:
         for key in item if isinstance(item, Mapping) else ():
             if key not in RANGE_KEYS:
                 return unknown_name_message("key of a range", key, RANGE_KEYS)
+    return None
+
+
+def json_form(parameter: str, values: Any) -> str | None:
+    """How to write a mapping that is no range but an engine flag's own value; None where a range was meant."""
+    for item in values if isinstance(values, list) else [values]:
+        if isinstance(item, Mapping) and not any(
+            difflib.get_close_matches(str(key), RANGE_KEYS, n=1, cutoff=MIN_SIMILARITY) for key in item
+        ):
+            key = next(iter(item))
+            return (
+                f"A mapping is a range of numbers; write an engine flag's own mapping as JSON text: "
+                f"'{json.dumps(item)}', or one key of it as parameters.{parameter}.{key}."
+            )
     return None
 
 

@@ -14,7 +14,16 @@ from autotuner.config import ranges
 from autotuner.config.merging import ATOMIC_SECTIONS, MergedConfig, leaves, origin_text
 from autotuner.config.overrides import COMMAND_LINE, OPTION_BY_PATH
 from autotuner.errors import ConfigError, mask_credentials, unknown_name_message
-from autotuner.experiment import EACH_REQUEST, LATENCY_METRICS, MINIMUM_METRICS, STATISTICS, Experiment, Slo, SloTerm
+from autotuner.experiment import (
+    EACH_REQUEST,
+    LATENCY_METRICS,
+    MINIMUM_METRICS,
+    STATISTICS,
+    Experiment,
+    Slo,
+    SloTerm,
+    duration_seconds,
+)
 
 TERM_KEYS = tuple(name for name in SloTerm.model_fields if name not in ("metric", "statistic"))
 SLO_ALIASES = {"e2e": "latency", "e2el": "latency", "ttfo": "ttft", "throughput": "output_throughput"}
@@ -25,10 +34,11 @@ def check_keys(layer_name: str, data: Mapping[str, Any], locate: Callable[[str],
     """Refuse unknown keys at any level; the ConfigError names the nearest valid key and the layer."""
     for parameter, values in _as_mapping(data.get("parameters")).items():
         if problem := ranges.key_problem(values):
+            json_form = ranges.json_form(parameter, values)
             raise ConfigError(
                 f"parameters.{parameter}: {problem}",
                 why=_origin_sentence(layer_name, locate(f"parameters.{parameter}")),
-                remedy=f"Give a value, a list of values to try, or a range such as {ranges.EXAMPLES}.",
+                remedy=json_form or f"Give a value, a list of values to try, or a range such as {ranges.EXAMPLES}.",
             )
     for path, options in _unknown_keys(data, Experiment, ""):
         *parents, key = path.split(".")
@@ -69,7 +79,9 @@ def normalize_slo(slo: Any) -> Any:
             normalized.setdefault(term["metric"], {}).update(
                 fields if statistic == EACH_REQUEST else {statistic: fields}
             )
-    return {metric: body if metric == "attainment" else _normalize_term(body) for metric, body in normalized.items()}
+    return {
+        metric: body if metric == "attainment" else _normalize_term(metric, body) for metric, body in normalized.items()
+    }
 
 
 def _is_term(term: Any) -> bool:
@@ -93,14 +105,27 @@ def validate(merged: MergedConfig, remedy: str) -> Experiment:
         raise ConfigError(f"The configuration cannot be used: {'; '.join(messages)}", remedy=remedy) from error
 
 
-def _normalize_term(body: Any) -> Any:
-    if isinstance(body, Mapping):
-        return {key: _as_threshold(value) if key in STATISTICS else value for key, value in body.items()}
-    return _as_threshold(body)
+def _normalize_term(metric: str, body: Any) -> Any:
+    if not isinstance(body, Mapping):
+        return _as_threshold(metric, body)
+    normalized = {}
+    for key, value in body.items():
+        if key in STATISTICS:
+            normalized[key] = _normalize_term(metric, value)
+        else:
+            normalized[key] = _in_seconds(metric, value) if key == "threshold" else value
+    return normalized
 
 
-def _as_threshold(value: Any) -> Any:
+def _as_threshold(metric: str, value: Any) -> Any:
+    value = _in_seconds(metric, value)
     return {"threshold": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _in_seconds(metric: str, value: Any) -> Any:
+    """The value of a latency target in seconds, if it is text with a unit; any other value as it is."""
+    seconds = duration_seconds(value) if isinstance(value, str) and metric in LATENCY_METRICS else None
+    return value if seconds is None else seconds
 
 
 def _unknown_keys(data: Mapping[str, Any], section: type[BaseModel], prefix: str) -> Iterator[tuple[str, list[str]]]:
@@ -191,10 +216,26 @@ def _fault_text(fault: dict[str, Any], merged: MergedConfig) -> str:
         return f"{path}: {unknown_name_message('value', str(value), options).rstrip('.')}{source}"
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{path}: must be a mapping{source}"
+    if fault["type"] == "tuple_type":
+        message = "must be a list"
+    elif fault["type"] == "string_type":
+        message = f"must be text{_quoting_hint(value)}"
     shows_value = isinstance(value, dict | list) or (isinstance(value, str) and f"'{value}'" in message)
     value_text = "" if shows_value else f", not {mask_credentials(repr(value))}"
+    if fault["type"] == "string_type" and isinstance(value, bool | int | float):
+        value_text = ""
     prefix = "" if _BACKQUOTED_KEY.search(fault["msg"]) else f"{path}: "
     return f"{prefix}{message[:1].lower()}{message[1:]}{value_text}{source}"
+
+
+def _quoting_hint(value: Any) -> str:
+    """How to write a value that YAML did not read as text; empty where quotes do not help."""
+    if isinstance(value, bool):
+        words = "on, yes and true" if value else "off, no and false"
+        return f", not {str(value).lower()}: quote it (YAML reads {words} as {str(value).lower()} unless quoted)"
+    if isinstance(value, int | float):
+        return f", not the number {value}: quote it, as '{value}'"
+    return ""
 
 
 def _translate_keys(message: str, section: str, merged: MergedConfig) -> tuple[str, str | None]:

@@ -18,6 +18,9 @@ try:
 except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]
 
+EXTENSION_PREFIX = "x-"
+"""Beginning of the top-level keys that a file may use for itself."""
+
 KeyPath = tuple[str | int, ...]
 
 
@@ -63,7 +66,7 @@ class Document:
 def read(path: Path) -> Document:
     """Read one YAML file; ConfigError with line and column where it is malformed."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin a file with a byte order mark
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.", remedy="Check the path.") from error
     except UnicodeDecodeError as error:
@@ -101,7 +104,10 @@ def parse(text: str, source: str) -> Document:
         mark = error.problem_mark or error.context_mark
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         message = " ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{place}: not valid YAML: {message}.", remedy="Correct the text at that place.") from error
+        remedy = "Correct the text at that place."
+        if mark and _is_tab(text, mark):
+            remedy = "Replace the tab at that place: YAML is indented with spaces."
+        raise ConfigError(f"{place}: not valid YAML: {message}.", remedy=remedy) from error
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{source}: not valid YAML: {' '.join(str(error).split())}.", remedy="Correct the text."
@@ -109,13 +115,22 @@ def parse(text: str, source: str) -> Document:
     return Document(data, source, places)
 
 
+def _is_tab(text: str, mark: yaml.Mark) -> bool:
+    """Whether the character at a mark is a tab."""
+    lines = text.split("\n")
+    return mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
+
+
 def root_mapping(document: Document) -> dict[str, Any]:
-    """Return the document's data, which must be a mapping; an empty document is an empty mapping."""
+    """The document's data, which must be a mapping, without x- keys; an empty document is an empty mapping.
+
+    Keys that begin with x- hold what anchors name, for use elsewhere in the file.
+    """
     if document.data is None:
         return {}
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.source} holds no mapping.", remedy="Write 'key: value' lines at its top level.")
-    return document.data
+    return {key: value for key, value in document.data.items() if not str(key).startswith(EXTENSION_PREFIX)}
 
 
 def plain_data(value: Any, label: str) -> Any:

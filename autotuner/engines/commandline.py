@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from autotuner import model_files
-from autotuner.core import Candidate, Mount, ServerSpec, Source, Value
-from autotuner.engines import environment, installed
+from autotuner.core import PARALLEL_SIZES, Candidate, Mount, ServerSpec, Source, Value
+from autotuner.engines import arguments, environment, installed
+from autotuner.engines.arguments import Argument, ArgumentSyntax
 from autotuner.engines.diagnosis import LogDiagnosis
-from autotuner.engines.flags import Flag, FlagTable, bundled_table, spellings_in
+from autotuner.engines.flags import Flag, FlagTable, bundled_table
 from autotuner.engines.parameters import CanonicalParameter, canonical_parameters, to_argument
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import ConfigError, MachineError, unknown_name_message
@@ -18,11 +20,43 @@ from autotuner.experiment import Model, Runtime
 from autotuner.predict.parallel_rules import ParallelSizes, model_dimensions, refusals
 
 
+class FlagOwners:
+    """What sets each flag, or each key of its value; an empty key sets all of the value."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[str, str], str] = {}
+        self._by_section: dict[tuple[str, str], str] = {}
+
+    def claim(self, flag: str, key: str, name: str) -> str:
+        """Record that `name` sets a key of a flag; returns the owner of the same, which is `name` if there was none.
+
+        Keys overlap if one is the other or a section around it.
+        """
+        parts = key.split(".") if key else []
+        sections = ["", *(".".join(parts[:count]) for count in range(1, len(parts) + 1))]
+        others = [self._by_key.get((flag, section)) for section in sections]
+        others.append(self._by_section.get((flag, key)))
+        self._by_key[flag, key] = name
+        for section in sections[:-1]:
+            self._by_section[flag, section] = name
+        return next((other for other in others if other is not None and other != name), name)
+
+
+_RESERVED_REMEDIES = {
+    "--model": "Give --model.",
+    "--model-path": "Give --model.",
+    "--served-model-name": "Give it as --set model.served_name=NAME.",
+    "--served_model_name": "Give it as --set model.served_name=NAME.",
+    "--seed": "Give it as --set simulate.seed=N.",
+    "--gpu": "Give it as --set simulate.gpu=TYPE.",
+}
+
+
 class CommandLineEngine(ABC):
     """An engine started by one command with flags; a subclass defines the command.
 
     `reserved_flags` are set by autotune itself, by their names in the bundled table. `program` is the name
-    of the executable.
+    of the executable, `argument_syntax` what its parser accepts.
     """
 
     name: ClassVar[str]
@@ -33,9 +67,11 @@ class CommandLineEngine(ABC):
     diagnosis: ClassVar[LogDiagnosis] = LogDiagnosis()
     reserved_flags: ClassVar[tuple[str, ...]] = ("--host", "--port", "--served-model-name")
     help_flag: ClassVar[str] = "--help"
+    argument_syntax: ClassVar[ArgumentSyntax] = ArgumentSyntax()
 
     def __init__(self) -> None:
         self._flag_table: FlagTable | None = None
+        self._parsed_arguments: tuple[tuple[str, ...], Sequence[Argument]] | None = None
 
     def base_command(self, runtime: Runtime) -> tuple[str, ...]:
         """The argv before the flags, of runtime.executable or the program on PATH; see Engine."""
@@ -71,24 +107,30 @@ class CommandLineEngine(ABC):
         """Refuse unknown parameters, wrong types and values outside their choices; see Engine."""
         self._flag_table = table or self._flag_table
         table = self._flag_table or self.flags(runtime)
-        owners: dict[str, str] = {}
-        conditional_owners: dict[str, str] = {}
+        owners = FlagOwners()
+        conditional_claims: list[tuple[Flag, str, str]] = []
         for name, values in parameters.items():
             parameter = canonical_parameters().get(name)
             if parameter:
                 settable_flags = self._check_canonical(parameter, values, table)
             else:
                 settable_flags = [(self._check_native(name, values, table), True)]
+            _, _, key = self.native_flag(name).partition(".")
             for flag, is_always_set in settable_flags:
                 if is_always_set:
-                    self._claim_flag(flag, name, owners)
+                    self._claim_flag(flag, key, name, owners)
                 else:
-                    conditional_owners[flag.name] = name
+                    self._check_reserved(flag, name)
+                    conditional_claims.append((flag, key, name))
         if runtime is not None:
             environment.check_secrets(runtime)
-            all_owners = conditional_owners | owners
-            for spelling in spellings_in(runtime.extra_args):
-                self._claim_flag(table.require(spelling), f"runtime.extra_args {spelling}", all_owners)
+            for flag, key, name in conditional_claims:  # two of them may never hold in one candidate
+                owners.claim(flag.name, key, name)
+            for argument in self.argument_syntax.parse(runtime.extra_args, table):
+                owner = f"runtime.extra_args {argument.spelling}" + (f".{argument.key}" if argument.key else "")
+                self._claim_flag(argument.flag, argument.key, owner, owners)
+                self._check_parallel_size(argument)
+                self._check_bounds(argument)
 
     def _check_canonical(
         self, parameter: CanonicalParameter, values: Sequence[Value], table: FlagTable
@@ -117,9 +159,12 @@ class CommandLineEngine(ABC):
                 why=f"It is neither one of autotune's own names nor among {table}.",
                 remedy="Correct the name in the parameters.",
             )
-        if "." not in spelling:
-            for value in values:
-                self._raise_on_problem(name, flag.problem(value))
+        _, _, key = spelling.partition(".")
+        if key and not flag.takes_keys:
+            self._raise_on_problem(name, f"{flag.name} takes {flag.type_name}, and has no key '{key}'")
+        for value in () if key else values:
+            problem = flag.problem(value) or (flag.json_problem(value) if isinstance(value, str) else None)
+            self._raise_on_problem(name, problem)
         return flag
 
     def _raise_on_problem(self, name: str, problem: str | None) -> None:
@@ -128,13 +173,43 @@ class CommandLineEngine(ABC):
                 f"Parameter '{name}' of {self.name}: {problem}", remedy="Correct the value in the parameters."
             )
 
-    def _claim_flag(self, flag: Flag, name: str, owners: dict[str, str]) -> None:
-        """Record that parameter `name` sets the flag; ConfigError when autotune or another parameter sets it."""
-        if flag.name in self.reserved_flags:
-            raise ConfigError(f"{flag.name} cannot be set by {name}.", why="autotune chooses it for every launch.")
-        owner = owners.setdefault(flag.name, name)
+    def _claim_flag(self, flag: Flag, key: str, name: str, owners: FlagOwners) -> None:
+        """Record that `name` sets the flag, or a key of its value; ConfigError when autotune or another sets it."""
+        self._check_reserved(flag, name)
+        owner = owners.claim(flag.name, key, name)
         if owner != name:
             raise ConfigError(f"{owner} and {name} both set {flag.name} of {self.name}.", remedy="Keep one of them.")
+
+    def _check_reserved(self, flag: Flag, name: str) -> None:
+        """ConfigError for a flag that autotune itself sets."""
+        reserved = self.reserved_flags
+        if flag.name in reserved or any(alias in reserved for alias in flag.aliases):
+            raise ConfigError(
+                f"{flag.name} cannot be set by {name}.",
+                why="autotune chooses it for every launch.",
+                remedy=_RESERVED_REMEDIES.get(flag.name, "Leave it out."),
+            )
+
+    def _check_bounds(self, argument: Argument) -> None:
+        """ConfigError for a number outside the bounds of the parameter that sets the same flag."""
+        value = argument.value
+        if argument.key or not isinstance(value, int | float) or value == -1:  # -1 often means the engine's own choice
+            return
+        for parameter in canonical_parameters().values():
+            option = parameter.by_engine.get(self.name)
+            if option is not None and option.flag == argument.flag.name and (problem := parameter.problem(value)):
+                raise ConfigError(f"{argument.spelling} in runtime.extra_args: {problem}", remedy=arguments.REMEDY)
+
+    def _check_parallel_size(self, argument: Argument) -> None:
+        """ConfigError for an argument that sets the number of GPUs, which only parameters can."""
+        for name in PARALLEL_SIZES:
+            flags = canonical_parameters()[name].by_engine[self.name].flags
+            if argument.flag.name in flags and argument.flag.type != "bool" and argument.value not in (1, None):
+                raise ConfigError(
+                    f"{argument.spelling} cannot be set by runtime.extra_args.",
+                    why=f"It is {name}, by which autotune counts the GPUs of a launch.",
+                    remedy=f"Give it as a parameter: --set parameters.{name}=[{' '.join(argument.values) or 1}].",
+                )
 
     def native_flag(self, name: str) -> str:
         """The flag of a key in the engine's own words: `max_num_seqs` and `max-num-seqs` are the same."""
@@ -157,6 +232,35 @@ class CommandLineEngine(ABC):
         given = ParallelSizes(sizes.tp, sizes.pp, sizes.ep, attention_dp=sizes.dp if sizes.dp_attention else 1)
         yield from refusals(model_dimensions(context.model), self.name, given)
         yield from self._duplicate_flags(candidate)
+
+    def setting(self, name: str, candidate: Candidate, context: LaunchContext) -> Value:
+        """The value of a canonical parameter, by whichever name the candidate or runtime.extra_args sets it.
+
+        None where neither does, and the engine's default applies.
+        """
+        flags = canonical_parameters()[name].by_engine[self.name].flags
+        value = candidate.parameters.get(name)
+        if value is not None:
+            return value
+        for other, other_value in candidate.parameters.items():
+            if other_value is not None and other not in canonical_parameters() and self.native_flag(other) in flags:
+                return other_value
+        arguments = (argument for argument in self._extra_arguments(context.runtime) if not argument.key)
+        return next((argument.value for argument in arguments if argument.flag.name in flags), None)
+
+    def sets_flag(self, flag: str, candidate: Candidate, context: LaunchContext) -> bool:
+        """Whether the candidate or runtime.extra_args sets one of the engine's own flags, or a key of its value."""
+        names = (self.native_flag(name).partition(".")[0] for name in candidate.parameters)
+        return flag in names or any(argument.flag.name == flag for argument in self._extra_arguments(context.runtime))
+
+    def _extra_arguments(self, runtime: Runtime) -> Sequence[Argument]:
+        """runtime.extra_args as the engine reads them; empty where it would refuse them, as `check_parameters` says."""
+        if self._parsed_arguments is None or self._parsed_arguments[0] != runtime.extra_args:
+            arguments: Sequence[Argument] = ()
+            with contextlib.suppress(ConfigError):
+                arguments = self.argument_syntax.parse(runtime.extra_args, self._flag_table or self.flags())
+            self._parsed_arguments = runtime.extra_args, arguments
+        return self._parsed_arguments[1]
 
     def _duplicate_flags(self, candidate: Candidate) -> Iterator[str]:
         """A reason for each flag that two parameters of the candidate set."""

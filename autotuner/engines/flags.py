@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,16 +38,43 @@ class Flag:
         """The alias that turns a switch off, such as --no-enable-prefix-caching."""
         return next((alias for alias in self.aliases if alias.startswith("--no-")), None)
 
+    @property
+    def takes_keys(self) -> bool:
+        """Whether the value may be JSON text, one key of which --flag.key sets."""
+        return self.type in ("any", "str")
+
+    @property
+    def type_name(self) -> str:
+        """The type of its values, in words."""
+        return _TYPE_NAMES[self.type]
+
+    def typed_value(self, text: str) -> Value:
+        """The value that a command line gives as `text`; the text itself where it is no number that the flag takes."""
+        for numeric_type in {"int": (int,), "human-int": (int,), "float": (int, float)}.get(self.type, ()):
+            with contextlib.suppress(ValueError):
+                return numeric_type(text)
+        return text
+
     def problem(self, value: Value) -> str | None:
         """What is wrong with a value; None if it is valid. The value None means the engine's default."""
         if value is None:
             return None
         if not self._accepts_type(value):
-            return f"takes {_TYPE_NAMES[self.type]}, not {json.dumps(value)}"
+            return f"takes {self.type_name}, not {json.dumps(value)}{type_hint(value, self.type)}"
         if self.choices and value not in self.choices and str(value) not in map(str, self.choices):
             return unknown_name_message("value", str(value), map(str, self.choices))
         if value is False and self.default is True and self.negation is None:
             return "is on by default, and there is no form that turns it off"
+        return None
+
+    def json_problem(self, text: str) -> str | None:
+        """What is wrong with text that looks like JSON, on a flag whose value is JSON; None if it is valid."""
+        if self.type != "any" or not text.lstrip().startswith("{") or not _JSON_FLAG_PATTERN.search(self.name):
+            return None
+        try:
+            json.loads(text)
+        except ValueError as error:
+            return f"takes JSON text, and this is not: {error}"
         return None
 
     def _accepts_type(self, value: Value) -> bool:
@@ -60,6 +88,55 @@ class Flag:
             return isinstance(value, int) or (isinstance(value, str) and HUMAN_INT_PATTERN.fullmatch(value) is not None)
         return True
 
+
+def whole_number(value: Value) -> int | None:
+    """The number that a flag of type human-int takes from a value; None for one such as auto, or below 1."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT])", value)):
+        base = 1000 if match[2].islower() else 1024
+        return int(float(match[1]) * base ** (1 + "kmgt".index(match[2].lower())))
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def type_hint(value: Value, type_: FlagType) -> str:
+    """What to write instead of a value that is not of the type, as `: write 1`; empty where that is not plain."""
+    if type_ == "bool":
+        text = str(value).lower()
+        meant = (
+            "true" if text in ("true", "yes", "on", "1") else "false" if text in ("false", "no", "off", "0") else None
+        )
+        replacement = meant and f"{meant} without quotes"
+    elif isinstance(value, bool):
+        is_text = type_ in ("str", "any")
+        return ": quote it, as YAML reads on, off, yes and no as booleans" if is_text else ""
+    elif type_ not in ("int", "human-int", "float"):
+        return ""
+    else:
+        replacement = _as_number(value, type_)
+    return f": write {replacement}" if replacement else ""
+
+
+_BOOLEAN_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), "true without quotes"),
+    **dict.fromkeys(("false", "no", "off", "0"), "false without quotes"),
+}
+
+
+def _as_number(value: Value, type_: FlagType) -> str | None:
+    """The number that a value of another type stands for, as it is written; None if it stands for none."""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else None
+    text = str(value).strip()
+    if type_ == "float" and (match := re.fullmatch(r"(\d+(\.\d+)?)\s*%", text)):
+        return f"{float(match[1]) / 100:g}"
+    if match := re.fullmatch(r"(\d+)\s*([kKmM])", text):
+        decimal, binary = {"k": (10**3, 2**10), "m": (10**6, 2**20)}[match[2].lower()]
+        return f"{int(match[1]) * decimal}, or {int(match[1]) * binary} for multiples of {binary}"
+    number_pattern = r"[-+]?\d+" if type_ != "float" else r"[-+]?(\d+\.?\d*|\.\d+)"
+    return f"{text} without quotes" if re.fullmatch(number_pattern, text) else None
+
+
+_JSON_FLAG_PATTERN = re.compile(r"-(config|kwargs|overrides|per-prompt)$")
+"""Names of the flags of type `any` whose value is JSON; others may begin with a brace, such as a chat template."""
 
 _TYPE_NAMES: Mapping[FlagType, str] = {
     "bool": "true or false",
@@ -88,6 +165,15 @@ class FlagTable:
     def find(self, name: str) -> Flag | None:
         """The flag with this name or alias, or the one before the dot of --config.key; None if there is none."""
         return self._by_spelling.get(name) or self._by_spelling.get(name.partition(".")[0])
+
+    def find_exact(self, name: str) -> Flag | None:
+        """The flag with exactly this name or alias; None if there is none."""
+        return self._by_spelling.get(name)
+
+    def find_abbreviation(self, prefix: str) -> Flag | None:
+        """The flag that alone has a name or alias with this prefix; None if there is none, or several."""
+        spellings = [name for name in self._by_spelling if name.startswith(prefix)]
+        return self._by_spelling[spellings[0]] if len(spellings) == 1 else None
 
     def require(self, name: str) -> Flag:
         """The flag with this name or alias; ConfigError with the nearest name when there is none."""
@@ -173,7 +259,7 @@ def _parse_option(invocation: str, reference: FlagTable | None) -> Flag:
         name,
         _flag_type(takes_value, reference_flag),
         tuple(spelling for spelling in spellings if spelling != name),
-        tuple(choices[1].split(",")) if choices else (),
+        tuple(filter(None, choices[1].split(","))) if choices else (),
         reference_flag.default if reference_flag else None,
         "..." in bare,
     )
@@ -183,10 +269,3 @@ def _flag_type(takes_value: bool, reference: Flag | None) -> FlagType:
     if not takes_value:
         return "bool"
     return reference.type if reference and reference.type != "bool" else "any"
-
-
-def spellings_in(arguments: Iterable[str]) -> Iterator[str]:
-    """The flags among command-line arguments, without their values."""
-    for argument in arguments:
-        if re.match(r"--?[A-Za-z]", argument):
-            yield argument.partition("=")[0]

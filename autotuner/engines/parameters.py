@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -124,6 +124,21 @@ def _parse_engine_parameter(row: dict[Any, Any]) -> EngineParameter:
     for key in {"on", "off", "choices"} & fields.keys():
         fields[key] = tuple(fields[key])
     return EngineParameter(**fields)
+
+
+def check_values(parameters: Mapping[str, Sequence[Value]], origin: Callable[[str], str] = lambda name: "") -> None:
+    """Raise ConfigError for a value of a canonical parameter that no engine takes; `origin` says where it was set."""
+    for name, values in parameters.items():
+        parameter = canonical_parameters().get(name)
+        for value in values if parameter else ():
+            problem = parameter.problem(value) if parameter else None
+            if problem is not None:
+                place = origin(name)
+                raise ConfigError(
+                    f"Parameter '{name}': {problem}",
+                    why=f"It comes from {place}." if place else "",
+                    remedy="Correct the value in the parameters.",
+                )
 
 
 def is_known_parameter(name: str) -> bool:

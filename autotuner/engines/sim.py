@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from autotuner import __version__, model_files
 from autotuner.core import Candidate, Mount
+from autotuner.engines.arguments import ArgumentSyntax
 from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.flags import FlagTable, bundled_table
@@ -24,6 +25,7 @@ class Sim(CommandLineEngine):
     program = "python3"
     source = "simulated"
     expected_start_seconds = 2.0
+    argument_syntax = ArgumentSyntax(abbreviations=False)
     reserved_flags = (*CommandLineEngine.reserved_flags, "--model", "--gpu", "--seed", "--skew-seed", "--skew-sd")
     diagnosis = LogDiagnosis(
         info_patterns={

@@ -10,6 +10,7 @@ from typing import Any
 from autotuner import model_files
 from autotuner.core import Candidate, FailureKind, ServerSpec
 from autotuner.engines import installed
+from autotuner.engines.arguments import ArgumentSyntax
 from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.failure_rules import COMMON_RULES, FailureRule
@@ -34,6 +35,7 @@ class Trtllm(CommandLineEngine):
     name = "trtllm"
     program = "trtllm-serve"
     expected_start_seconds = 240.0
+    argument_syntax = ArgumentSyntax(abbreviations=False, joined=False)
     reserved_flags = ("--host", "--port", SERVED_NAME_FLAG, "--config")
     diagnosis = LogDiagnosis(
         rules=(

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from autotuner.core import Candidate, FailureKind, ServerSpec
+from autotuner.core import Candidate, FailureKind, ServerSpec, Value
 from autotuner.engines import installed
+from autotuner.engines.arguments import ArgumentSyntax
 from autotuner.engines.commandline import CommandLineEngine
+from autotuner.engines.context_limit import context_limit
 from autotuner.engines.diagnosis import LogDiagnosis
 from autotuner.engines.failure_rules import COMMON_RULES, FailureRule
-from autotuner.engines.flags import FlagTable, bundled_table
+from autotuner.engines.flags import FlagTable, bundled_table, whole_number
 from autotuner.engines.protocol import LaunchContext
 from autotuner.errors import MachineError
 from autotuner.experiment import Model, Runtime
@@ -22,6 +24,12 @@ CPU_IMAGE_PATTERN = re.compile(r"(?<![a-z])cpu(?![a-z])")
 """Matches the names of images with a CPU build, such as vllm-openai-cpu."""
 
 CPU_KV_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
+LONG_CONTEXT_VARIABLE = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+"""Environment variable with which vLLM takes a --max-model-len above what config.json allows."""
+
+CONFIG_OVERRIDES = ("--hf-overrides", "--hf-config-path", "--rope-scaling")
+"""Flags that replace values of config.json."""
+
 DEFAULT_CPU_KV_CACHE_GIB = "2"
 """GiB of host memory for the KV cache on a CPU build, unless the caller's environment sets another."""
 
@@ -33,6 +41,9 @@ class Vllm(CommandLineEngine):
     program = "vllm"
     expected_start_seconds = 90.0
     help_flag = "--help=all"
+    argument_syntax = ArgumentSyntax(
+        underscores=True, dotted=True, none_is_default=True, level_flag="--optimization-level"
+    )
     reserved_flags = (*CommandLineEngine.reserved_flags, "--model")
     diagnosis = LogDiagnosis(
         rules=(
@@ -86,11 +97,38 @@ class Vllm(CommandLineEngine):
         return installed.read_flags((executable, "serve", "--help=all"), files, bundled) or bundled
 
     def rejection_reasons(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
-        """The reasons common to all engines, and an expert-parallel size other than tensor x data parallel."""
+        """The reasons common to all engines, and sizes that vLLM's own checks of its configuration refuse."""
         sizes = candidate.parallelism
         if sizes.ep > 1 and sizes.ep != sizes.tp * sizes.dp:
             yield f"on vLLM ep-size is tp-size x dp-size, which is {sizes.tp * sizes.dp}, not {sizes.ep}"
         yield from super().rejection_reasons(candidate, context)
+        yield from self._length_problems(candidate, context)
+
+    def _length_problems(self, candidate: Candidate, context: LaunchContext) -> Iterator[str]:
+        """A context longer than the model's, and steps of too few tokens for it or for the running requests."""
+        names = ("max-model-len", "max-batched-tokens", "max-running-requests")
+        length, step, requests = (whole_number(self.setting(name, candidate, context)) for name in names)
+        limit = context_limit(context.model)
+        if limit is not None and any(self.sets_flag(flag, candidate, context) for flag in CONFIG_OVERRIDES):
+            limit = None
+        if length is not None and limit is not None and length > limit and not self._allows_long_context(context):
+            yield (
+                f"max-model-len {length} is above the {limit} positions of the model; vLLM takes it with "
+                f"{LONG_CONTEXT_VARIABLE}=1 in runtime.env, or with rope scaling"
+            )
+        if length is None and self.setting("max-model-len", candidate, context) is None:
+            length = limit
+        if step is None:
+            return
+        if length is not None and step < length and self.setting("enable-chunked-prefill", candidate, context) is False:
+            yield f"max-batched-tokens {step} is below max-model-len {length}, and chunked prefill is off"
+        if requests is not None and step < requests:
+            yield f"max-batched-tokens {step} is below max-running-requests {requests}"
+
+    def _allows_long_context(self, context: LaunchContext) -> bool:
+        """Whether the server's environment lets a context be longer than the model's."""
+        inherited: Value = None if context.container else os.environ.get(LONG_CONTEXT_VARIABLE)
+        return str(context.runtime.env.get(LONG_CONTEXT_VARIABLE, inherited)).strip().lower() in ("1", "true")
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """The model as the first positional argument, without a flag."""

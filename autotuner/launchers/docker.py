@@ -128,12 +128,9 @@ class DockerLauncher:
         self.grace = grace
 
     def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
-        """Check the mounts, and pull the image if it is not here; see Launcher."""
+        """Pull the image if it is not here; see Launcher."""
         if help_spec is None or help_spec.image is None:
             raise ConfigError("Deployment docker needs runtime.image.", remedy="Give --set runtime.image=NAME:TAG.")
-        for mount in help_spec.mounts:
-            if not Path(mount.host).exists():
-                raise ConfigError(f"There is no '{mount.host}' to mount.", remedy="Correct runtime.mounts.")
         with images.docker_client() as client:
             images.require_image(client, help_spec.image)
 

@@ -69,6 +69,14 @@ def reserve_gpus(
         yield chosen
 
 
+def check_gpus(count: int, indexes: Sequence[int], query: Callable[[], GpuInventory] = query_inventory) -> None:
+    """Raise what `reserve_gpus` raises on this machine even when all its GPUs are idle; locks nothing."""
+    inventory = query() if count or indexes else GpuInventory(())
+    eligible = _eligible_gpus(inventory, indexes)
+    if inventory.gpus and len(eligible) < count:
+        raise MachineError(f"{count} GPUs are needed and this machine has {len(eligible)}.")
+
+
 def _eligible_gpus(inventory: GpuInventory, indexes: Sequence[int]) -> list[InstalledGpu]:
     """The GPUs in `indexes` if given, else those in CUDA_VISIBLE_DEVICES if set, else all."""
     missing = sorted(set(indexes) - {gpu.index for gpu in inventory})

@@ -81,6 +81,8 @@ class Exclusions:
             common = frozenset.intersection(*(frozenset(_parameter_values(trial.candidate)) for trial in trials))
             if len(trials) > 1 and common <= set(values) and not self._has_worked(common):
                 numbers = ", ".join(str(trial.number) for trial in trials)
+                if not common:
+                    return f"trials {numbers} {symptom}, whatever their values"
                 return f"trials {numbers} also had {_joined(common)} and {symptom}"
         return None
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from autotuner.core import Candidate
 from autotuner.search.listed import ListedCandidates
 from autotuner.search.problem import Problem
 
 MAX_CONSIDERED = 2_000
-"""Candidates a strategy considers, a seeded sample of larger spaces; by hand: balancing them takes quadratic time."""
+"""Candidates a strategy considers, a seeded sample of larger spaces; by hand: balancing takes quadratic time."""
 
 ABSENT = object()
 """Stands for the value of a parameter that a candidate lacks."""
@@ -44,15 +44,33 @@ def balanced_order(candidates: Sequence[Candidate], limit: int, seed: int) -> tu
         pool = random.Random(seed).sample(pool, MAX_CONSIDERED)
     # absence counts as a value, else candidates with few parameters would come first
     names = list(dict.fromkeys(name for candidate in pool for name in candidate.parameters))
-    singles = [tuple((name, candidate.parameters.get(name, ABSENT)) for name in names) for candidate in pool]
-    pairs = [tuple(itertools.combinations(items, 2)) for items in singles]
-    counts: Counter[object] = Counter()
-    remaining = list(range(len(pool)))
+    columns = [_value_codes([candidate.parameters.get(name, ABSENT) for candidate in pool]) for name in names]
+    # what all candidates have in common does not change their order
+    varied = [column for column in columns if any(column)]
+    codes = np.array(varied, dtype=np.int32).reshape(len(varied), len(pool)).T
+    is_remaining = np.ones(len(pool), dtype=bool)
+    single_counts, pair_counts = np.zeros((2, len(pool)), dtype=np.int64)
     chosen: list[Candidate] = []
-    while remaining and len(chosen) < limit:
-        rarest = min(remaining, key=lambda i: (sum(counts[s] for s in singles[i]), sum(counts[p] for p in pairs[i]), i))
-        remaining.remove(rarest)
-        counts.update(singles[rarest])
-        counts.update(pairs[rarest])
+    while is_remaining.any() and len(chosen) < limit:
+        rarest = _least(is_remaining, single_counts, pair_counts)
+        is_remaining[rarest] = False
         chosen.append(pool[rarest])
+        common = (codes == codes[rarest]).sum(axis=1)
+        single_counts += common
+        pair_counts += common * (common - 1) // 2
     return tuple(chosen)
+
+
+def _value_codes(values: Sequence[object]) -> list[int]:
+    """A number for each value, the same for equal ones, from 0."""
+    codes: dict[object, int] = {}
+    return [codes.setdefault(value, len(codes)) for value in values]
+
+
+def _least(allowed: np.ndarray, *scores: np.ndarray) -> int:
+    """The first allowed index with the least first score, and of those the least second one, and so on."""
+    indexes = np.flatnonzero(allowed)
+    for score in scores:
+        values = score[indexes]
+        indexes = indexes[values == values.min()]
+    return int(indexes[0])

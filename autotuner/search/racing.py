@@ -48,6 +48,7 @@ BRACKET_STEP_BOUNDS = (1.1, 2.0)
 """Bounds of the first step of a bracket, else one posterior standard deviation; chosen by hand."""
 
 CONVERGED = f"converged: no untested candidate is predicted to be more than {WORTHWHILE_GAIN:.0%} better"
+ALL_FAILED = "every launch failed, and the untested candidates are expected to fail the same way"
 NONE_FEASIBLE = "infeasible: no untested candidate is likely to meet the targets"
 
 
@@ -143,7 +144,8 @@ class RacingSearch:
         if scored.candidates:
             return SearchReport(self._exhausted_budget, scored.skipped)
         if scored.skipped:
-            return SearchReport(scored.stop_reason, scored.skipped)
+            all_failed = bool(self._trials) and all(trial.failed for trial in self._trials)
+            return SearchReport(ALL_FAILED if all_failed else scored.stop_reason, scored.skipped)
         return SearchReport("every candidate was tried")
 
     def load_plan(self, candidate: Candidate) -> LoadPlan | None:

@@ -17,6 +17,7 @@ _REFUSAL_REMEDIES = (
         r"it needs \d+ GPUs and (\d+) may be used",
         "allow more GPUs with --total-gpus, or set sizes whose product is at most {0}",
     ),
+    (r"pp-size \d+ is more than the (\d+) layers", "set a pp-size of at most {0}"),
     (r"(\d+) .* not divisible by ([a-z]+-size)", "set sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
     (r"(\d+) key-value heads and (tp-size)", "set sizes that divide {0}: --set parameters.{1}=[{sizes}]"),
     (r"(\d+) (?:layers|experts) are fewer than ([a-z]+-size)", "set {1} to at most {0}"),
@@ -28,6 +29,12 @@ _REFUSAL_REMEDIES = (
         "with --layer fp8-default",
     ),
     (r"has no ([a-z]+-size)", "set {0} to 1: --set parameters.{0}=1"),
+    (r"is above the (\d+) positions of the model", "lower max-model-len to at most {0}"),
+    (
+        r"is below max-model-len (\d+), and chunked prefill is off",
+        "raise max-batched-tokens to {0}, lower max-model-len, or leave chunked prefill on",
+    ),
+    (r"is below max-running-requests (\d+)", "raise max-batched-tokens to {0}, or lower max-running-requests"),
     (r"(\S+) and (\S+) both set", "keep one of {0} and {1}"),
 )
 """Remedies by a pattern of the rejection reason; groups of the match fill in the numbers and names."""

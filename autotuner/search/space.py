@@ -117,7 +117,7 @@ class ParameterGroup:
         cls, names: Sequence[str], parameters: Mapping[str, Sequence[Value]], rules: Rules
     ) -> ParameterGroup:
         """All combinations of the named parameters, or a seeded sample of MAX_ENUMERATED of them."""
-        values = {name: _distinct_values(parameters[name]) for name in names}
+        values = {name: tuple(_distinct_values(parameters[name])) for name in names}
         rules = rules.restricted_to(names, parameters)
         assignments = list(itertools.islice(_extensions(values, rules, {}), MAX_ENUMERATED + 1))
         if len(assignments) <= MAX_ENUMERATED:

@@ -28,6 +28,8 @@ def test_the_default_configuration_has_nothing_to_warn_about():
         ({"benchmark": {"duration": 400}}, "810 s, more than timeout_per_iteration (600 s)"),
         ({"optimization": {"objective": "maximize_goodput"}}, "maximize_goodput has no SLO"),
         ({"optimization": {"objective": "minimize_cost"}}, "minimize_cost has no price; give what one GPU costs"),
+        ({"slo": {"ttft": 500}}, "the target ttft is 500 s; write 500ms or 0.5 if milliseconds are meant"),
+        ({"slo": {"latency": {"p90": 5000}}}, "the target latency.p90 is 5000 s; write 5000ms or 5 if"),
         ({"slo": {"ttft": 0.03, "tpot": 0.05}}, "the TTFT target (0.03 s) is below the TPOT target (0.05 s)"),
         ({"slo": {"ttft": {"p90": 0.1}, "tpot": {"p90": 0.2}}}, "the TTFT target (0.1 s) is below"),
         ({"parameters": {"tp-size": [8, 16]}}, "tp-size 16 may need several nodes: a node of h100_sxm has 8 GPUs"),

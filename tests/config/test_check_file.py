@@ -1,6 +1,7 @@
 import pytest
 
-from autotuner.config import check_file
+from autotuner.config import TaskContext, check_file
+from autotuner.engines.parameters import check_values
 from autotuner.errors import ConfigError
 
 
@@ -34,3 +35,15 @@ def test_a_profile_for_an_engine_without_a_model_can_be_checked(write):
 def test_a_wrong_value_is_an_error(write):
     with pytest.raises(ConfigError, match=r"optimization\.seed"):
         check_file(write("p.yaml", "layers:\n  - name: l\n    data: {optimization: {seed: soon}}\n"))
+
+
+@pytest.mark.parametrize("values", ['["1"]', "[0, 9]", "{from: 0, to: 4, step: 1}"])
+def test_the_values_of_a_layer_that_does_not_apply_here_are_checked_too(values, write):
+    layer = f"layers:\n  - name: l\n    when: {{runtime: trtllm}}\n    data: {{parameters: {{tp-size: {values}}}}}\n"
+    with pytest.raises(ConfigError, match=r"'tp-size'.*It comes from p\.yaml:4:25"):
+        check_file(write("p.yaml", layer), check_values=check_values)
+
+
+def test_a_value_that_a_placeholder_gives_is_checked_by_the_composition_alone(write):
+    path = write("p.yaml", "layers:\n  - name: l\n    data: {parameters: {tp-size: ['{total_gpus}', 1]}}\n")
+    check_file(path, TaskContext(model_name="llama-3.1-8b", total_gpus=2), check_values)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.config import ConfigLayer, TaskConfigFactory, TaskContext, compose, leaves
+from autotuner.config.overrides import Overrides
 from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
 
@@ -351,3 +352,16 @@ def test_a_trace_longer_than_the_window_is_a_warning(write):
     assert any(
         "for 20 s of its 2,000 s: a duration of 2001 replays it whole" in message for message in composition.warnings
     )
+
+
+def test_more_parameters_than_a_command_could_hold_are_refused():
+    many = {f"compilation-config.key{number}": [1] for number in range(1_001)}
+    with pytest.raises(ConfigError, match=r"has 1,0\d\d parameters"):
+        compose(TaskContext(model_name="m", user_overrides={"parameters": many}))
+
+
+def test_many_keys_are_composed_each_with_its_place():
+    env = {f"KEY{number}": "1" for number in range(2_000)}
+    overrides = Overrides({"runtime": {"env": env}}, {f"runtime.env.{name}": f"line of {name}" for name in env})
+    composed = compose(TaskContext(model_name="m", user_overrides=overrides))
+    assert composed.places["runtime.env.KEY1999"] == "line of KEY1999"

@@ -87,3 +87,9 @@ def test_any_range_rises_within_its_ends_or_is_refused(start, end, kind, by):
     assert values[0] == start
     assert values == sorted(set(values))
     assert all(start <= value <= end for value in values)
+
+
+@pytest.mark.parametrize("more", [{"factor": 1}, {"factor": 0.5}, {"step": 0}, {"step": -1}, {"step": 1e-300}])
+def test_a_range_without_end_is_refused_at_once(more):
+    with pytest.raises(ValueError, match=r"must be above|has more than 1000 values"):
+        expand_values({"from": 1, "to": 1e300, **more})

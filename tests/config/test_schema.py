@@ -96,8 +96,16 @@ def test_a_parameter_at_the_top_level_is_told_where_it_belongs():
             {"constraints": {"a": "tp-size >"}},
             "constraints.a: cannot read 'tp-size >': something is missing at the end",
         ),
-        ({"constraints": {"a": True}}, "constraints.a: input should be a valid string, not True"),
-        ({"constraints": {"a": {"b": "c"}}}, "constraints.a: input should be a valid string"),
+        ({"constraints": {"a": True}}, "constraints.a: must be text, not true: quote it"),
+        ({"constraints": {"a": {"b": "c"}}}, "constraints.a: must be text"),
+        ({"runtime": {"env": {"A": True}}}, "runtime.env.A: must be text, not true: quote it (YAML reads on, yes and"),
+        (
+            {"runtime": {"env": {"A": False}}},
+            "runtime.env.A: must be text, not false: quote it (YAML reads off, no and",
+        ),
+        ({"runtime": {"env": {"A": 1}}}, "runtime.env.A: must be text, not the number 1: quote it, as '1'"),
+        ({"runtime": {"extra_args": "--seed 1"}}, "runtime.extra_args: must be a list, not '--seed 1'"),
+        ({"slo": {"goodput": "500ms"}}, "slo.goodput"),
         ({"constraints": ["tp-size > 1"]}, "constraints: must be a mapping of names to expressions, such as {all-gpus"),
         ({"only_when": {"a.b": "tp-size = 2"}}, "only_when.a.b: cannot read 'tp-size = 2': '=' at character 9"),
         (
@@ -132,6 +140,22 @@ def test_all_forms_of_an_slo_mean_the_same():
     first, *others = [normalize_slo(form) for form in forms]
     assert all(other == first for other in others)
     assert Slo.model_validate(first) == Slo.model_validate(forms[0])
+
+
+@pytest.mark.parametrize("text", ["500ms", "500 MS", "0.5s", ".5 s"])
+def test_a_latency_target_may_have_a_unit(text):
+    slos = ({"ttft": text}, {"ttft": {"threshold": text}}, {"terms": [{"metric": "ttft", "threshold": text}]})
+    for slo in slos:
+        assert compose(TaskContext(slo_config=slo)).data["slo"]["ttft"] == {"threshold": 0.5}
+    by_statistic = compose(TaskContext(slo_config={"ttft": {"p90": text, "mean": {"threshold": text}}}))
+    assert [term.threshold for term in by_statistic.experiment.slo.terms] == [0.5, 0.5]
+
+
+def test_an_engine_flags_own_mapping_is_told_from_a_range():
+    error = fault(parameters={"compilation-config": {"mode": 3}})
+    assert """write an engine flag's own mapping as JSON text: '{"mode": 3}'""" in error.remedy
+    assert "parameters.compilation-config.mode" in error.remedy
+    assert "JSON" not in fault(parameters={"tp-size": {"form": 1, "to": 2}}).remedy
 
 
 def test_a_target_on_the_mean_is_another_than_one_on_every_request():

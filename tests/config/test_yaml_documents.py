@@ -138,3 +138,21 @@ def error_of(text):
 )
 def test_what_was_written_is_read_again(data):
     assert yaml_documents.parse(yaml_documents.dump(data), source="f.yaml").data == data
+
+
+def test_a_tab_in_the_indentation_is_named():
+    with pytest.raises(ConfigError, match=r"t:2:1: not valid YAML.*Replace the tab"):
+        yaml_documents.parse("a:\n\tb: 1\n", source="t")
+
+
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path):
+    path = tmp_path / "w.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb:\r\n  c: 2\r\n")
+    document = yaml_documents.read(path)
+    assert document.data == {"a": 1, "b": {"c": 2}}
+    assert document.places["b", "c"].endswith("w.yaml:3:3")
+
+
+def test_keys_for_anchors_are_no_part_of_the_data():
+    document = yaml_documents.parse("x-load: &load {n: 1}\nuse: *load\n", source="t")
+    assert yaml_documents.root_mapping(document) == {"use": {"n": 1}}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.engines import installed
-from autotuner.engines.flags import Flag, FlagTable, bundled_table, from_json, parse_help, spellings_in, to_json
+from autotuner.engines.flags import Flag, FlagTable, bundled_table, from_json, parse_help, to_json
 from autotuner.errors import ConfigError
 from autotuner.simulate.settings import build_parser
 
@@ -52,13 +52,20 @@ def test_an_unknown_flag_is_named_with_the_nearest_and_the_version() -> None:
         (Flag("--n", "int"), 3.5, "takes a whole number, not 3.5"),
         (Flag("--n", "int"), True, "takes a whole number, not true"),
         (Flag("--f", "float"), 1, None),
-        (Flag("--f", "float"), "1", 'takes a number, not "1"'),
+        (Flag("--f", "float"), "1", 'takes a number, not "1": write 1 without quotes'),
         (Flag("--h", "human-int"), "8k", None),
         (Flag("--h", "human-int"), "8x", 'takes a whole number such as 8192 or 8k, not "8x"'),
         (Flag("--s", "str"), 8, None),
-        (Flag("--s", "str"), True, "takes a text, not true"),
+        (
+            Flag("--s", "str"),
+            True,
+            "takes a text, not true: quote it, as YAML reads on, off, yes and no as booleans",
+        ),
         (Flag("--b", "bool"), False, None),
-        (Flag("--b", "bool"), "yes", 'takes true or false, not "yes"'),
+        (Flag("--b", "bool"), "yes", 'takes true or false, not "yes": write true without quotes'),
+        (Flag("--f", "float"), "90%", 'takes a number, not "90%": write 0.9'),
+        (Flag("--n", "int"), "8k", 'takes a whole number, not "8k": write 8000, or 8192 for multiples of 1024'),
+        (Flag("--n", "int"), 2.0, "takes a whole number, not 2.0: write 2"),
         (Flag("--b", "bool", default=True), False, "is on by default, and there is no form that turns it off"),
         (Flag("--b", "bool", ("--no-b",), default=True), False, None),
         (Flag("--c", "str", choices=("auto", "fp8")), "fp8", None),
@@ -110,7 +117,3 @@ def test_the_bundled_table_of_the_simulated_engine_is_its_own_help(monkeypatch: 
     reference = bundled_table("sim")
     parsed = parse_help(build_parser().format_help(), "sim", reference.version, reference)
     assert {**parsed.flags} == {**reference.flags}
-
-
-def test_flags_are_told_from_their_values() -> None:
-    assert list(spellings_in(("--seed", "-1", "--env=A=B", "word", "-q", "fp8"))) == ["--seed", "--env", "-q"]

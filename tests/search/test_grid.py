@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.core import Candidate
-from autotuner.search.grid import GridSearch, balanced_subset
+from autotuner.search.grid import GridSearch, balanced_order, balanced_subset
 from autotuner.search.space import Space
 from tests.factories import problem
 
@@ -72,3 +72,17 @@ def test_refused_combinations_are_never_proposed():
 @pytest.mark.parametrize("values", [[1, 1, 2], [2, 1, 2, 1]])
 def test_a_value_listed_twice_is_one_candidate(values):
     assert len(Space("sim", {"tp-size": values}).candidates) == 2
+
+
+@given(parameter_spaces, st.integers(1, 12))
+def test_the_next_candidate_is_the_one_whose_values_and_then_pairs_were_chosen_least(parameters, limit):
+    candidates = Space("sim", {**parameters, "same": [1]}).candidates
+    chosen = balanced_order(candidates, limit, seed=0)
+
+    def rarity(candidate, earlier):
+        matches = [sum(candidate.parameters[n] == v for n, v in other.parameters.items()) for other in earlier]
+        return sum(matches), sum(count * (count - 1) // 2 for count in matches), candidates.index(candidate)
+
+    for position, candidate in enumerate(chosen):
+        earlier = chosen[:position]
+        assert candidate == min((c for c in candidates if c not in earlier), key=lambda c: rarity(c, earlier))

@@ -224,6 +224,24 @@ def test_a_value_that_the_engine_refused_is_not_launched_again(tmp_path):
     assert any(reason.startswith("b=8 was refused in trial") for _, reason in run.searcher.report.skipped)
 
 
+@pytest.mark.parametrize("log_error_sd", [None, 0.1])
+def test_after_failures_alone_the_report_does_not_speak_of_gains(tmp_path, log_error_sd):
+    class Crashing(Servers):
+        def wait_for_trial(self):
+            if not self.waiting:
+                return None
+            number, launch = self.waiting.pop()
+            measurement = Measurement("simulated", (), Failure(FailureKind.CRASHED_AT_START, "It ended.", ""))
+            return Trial(number, launch.candidate, measurement, number, number + 1.0, launch.purpose)
+
+    run = race(tmp_path, servers=Crashing(), log_error_sd=log_error_sd)
+    report = run.searcher.report
+    assert report.stop_reason == "every launch failed, and the untested candidates are expected to fail the same way"
+    assert {reason for _, reason in report.skipped} == {
+        "trials 1, 2 ended with crashed-at-start, whatever their values"
+    }
+
+
 def test_an_exhausted_budget_ends_the_search_and_is_named(tmp_path):
     short = race(tmp_path, capacity_experiment(max_iterations=3, confirm=0), log_error_sd=None)
     assert short.searcher.report.stop_reason.startswith("max_iterations allows 3 launches")
