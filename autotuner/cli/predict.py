@@ -14,7 +14,8 @@ from autotuner.cli.option_sets import with_option_sets
 from autotuner.cli.predict_options import QuestionOptions, RankingOptions, SizingQuestionOptions
 from autotuner.errors import UsageError
 
-DEFAULT_COMMAND = "rank"
+DEFAULT_COMMANDS = ("rank", "point")
+"""What is meant without the name of a command: the first of these that has all the options given, else the first."""
 _POINT = "`autotune predict point` predicts one deployment at one load."
 _RANKING = "`autotune predict rank` and `autotune predict size` compare deployments."
 OPTION_HOMES = {
@@ -29,26 +30,26 @@ OPTION_HOMES = {
 
 
 class PredictGroup(HelpGroup):
-    """A group that ranks where options follow it instead of the name of a command."""
+    """A group that takes options without the name of a command: those of a ranking, or of one deployment."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Add the name of the default command, and name the command that has an option where this one has not."""
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
-            args = [DEFAULT_COMMAND, *args]
-        if args and args[0] in self.commands:
-            self._reject_options_of_others(args[0], args[1:])
+            fitting = [name for name in DEFAULT_COMMANDS if not self._foreign_option(name, args)]
+            args = [*(fitting or DEFAULT_COMMANDS)[:1], *args]
+        if args and args[0] in self.commands and (foreign := self._foreign_option(args[0], args[1:])):
+            raise UsageError(f"`autotune predict {args[0]}` has no {foreign}.", remedy=OPTION_HOMES[foreign])
         return super().parse_args(ctx, args)
 
-    def _reject_options_of_others(self, name: str, args: Sequence[str]) -> None:
+    def _foreign_option(self, name: str, args: Sequence[str]) -> str | None:
+        """The first option that command `name` has not, and another one has; None if there is none."""
         known = {option_name for parameter in self.commands[name].params for option_name in parameter.opts}
-        for argument in args:
-            option_name = argument.partition("=")[0]
-            if option_name in OPTION_HOMES and option_name not in known:
-                raise UsageError(f"`autotune predict {name}` has no {option_name}.", remedy=OPTION_HOMES[option_name])
+        given = (argument.partition("=")[0] for argument in args)
+        return next((option_name for option_name in given if option_name in OPTION_HOMES.keys() - known), None)
 
 
 app = typer.Typer(
-    help="Predict TTFT, TPOT, throughput, memory and cost without a GPU.\n\nWithout a command it is `rank`.",
+    help="Predict TTFT, TPOT, throughput, memory and cost without a GPU.\n\nWithout a command it is `rank`, or `point` where a layout or a load is given.",
     no_args_is_help=True,
 )
 
