@@ -49,7 +49,8 @@ class PredictGroup(HelpGroup):
 
 
 app = typer.Typer(
-    help="Predict TTFT, TPOT, throughput, memory and cost without a GPU.\n\nWithout a command it is `rank`, or `point` where a layout or a load is given.",
+    help="Predict TTFT, TPOT, throughput, memory and cost without a GPU.\n\n"
+    "Without a command it is `rank`, or `point` where a layout or a load is given.",
     no_args_is_help=True,
 )
 

@@ -72,7 +72,7 @@ def settings(folder: Path) -> dict[str, str]:
     }
 
 
-SHORT = ("--duration", "2", "--warmup", "0.3")
+SHORT = ("--duration", "2", "--max-duration", "3", "--warmup", "0.3")
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +80,8 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, starts_processes) -> 
     """The runs folder of one short run on the simulated engine."""
     folder = tmp_path_factory.mktemp("finished")
     command = Path(sys.executable).parent / "autotune"
-    arguments = ["run", "--profile", "quick-test", "--concurrency", "1,8", *SHORT]
+    at_once = ("--set", "runtime.extra_args=[--load-seconds, '0']")
+    arguments = ["run", "--profile", "quick-test", "--concurrency", "1,8", *SHORT, *at_once]
     done = subprocess.run([str(command), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return folder / "runs"

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.processes
 
 COMMAND = Path(sys.executable).parent / "autotune"
 AT_ONCE = ("--set", "runtime.extra_args=[--load-seconds, '0']")
-SHORT = ("--profile", "quick-test", "--duration", "1", "--warmup", "0.1", *AT_ONCE)
+SHORT = ("--profile", "quick-test", "--duration", "1", "--max-duration", "2", "--warmup", "0.1", *AT_ONCE)
 
 
 JUDGED = (0, 1)

@@ -97,7 +97,7 @@ def test_without_a_command_the_layouts_on_eight_gpus_are_ranked(autotune):
         ((*POINT, "--isl", "200000"), "more than the 131072 positions"),
         ((*POINT, "--rate", "0"), "--rate must be above 0"),
         ((*SIZE, "--rate", "-1"), "rate must be above 0"),
-        (("predict", *QUESTION, "--tp", "4"), "`autotune predict point` predicts one deployment"),
+        ((*RANK, "--tp", "4"), "`autotune predict point` predicts one deployment"),
         ((*RANK, "--rate=3"), "`autotune predict size` finds the fewest GPUs"),
         ((*RANK, "--sweep"), "`autotune predict rank` has no --sweep"),
         (("predict", *QUESTION, "--target-rate", "3"), "`autotune predict size --rate R`"),
@@ -187,3 +187,12 @@ def test_what_was_guessed_of_a_model_is_a_warning_and_a_dtype_is_a_way_out(autot
     given = autotune(*question, "--dtype", "int4")
     assert "weights: 4 bit (--dtype int4), 36.8 GiB" in given.out
     assert "quantisation" not in given.err
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [((), RANK), (("--total-gpus", "4"), RANK), (("--tp", "4"), POINT), (("--tp=4", "--rate", "1"), POINT)],
+)
+def test_without_a_command_the_options_say_which_one_is_meant(autotune, options, command):
+    spelled_out = autotune(*command[:2], *QUESTION, *options, "--json")
+    assert autotune("predict", *QUESTION, *options, "--json") == spelled_out
