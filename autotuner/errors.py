@@ -34,8 +34,10 @@ def as_sentence(text: str) -> str:
 
 
 def mask_credentials(text: str) -> str:
-    """The text with the user name and password of every URL in it masked."""
-    return re.sub(r"//\S+@", "//***@", text)
+    """The text with the user name and password of every address in it masked, and keys in its query."""
+    text = re.sub(r"//\S+@", "//***@", text)
+    text = re.sub(r"(^|[\s'\"])[^\s'\"/@]+:[^\s'\"/@]*@", r"\1***@", text)
+    return re.sub(r"(?i)([?&][\w-]*(?:key|token|secret|passw|signature)[\w-]*=)[^&\s'\"]+", r"\1***", text)
 
 
 def pluralize(number: float, noun: str, plural: str = "") -> str:

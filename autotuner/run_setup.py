@@ -122,7 +122,6 @@ class RunSetup:
                 with SerialExecutor(create_evaluator(self.experiment, observe), devices) as serial:
                     yield serial
                 return
-            self._check_devices(devices)
             with ParallelExecutor(
                 partial(create_evaluator, self.experiment),
                 limit,
@@ -168,16 +167,19 @@ class RunSetup:
             "Trials cannot run in parallel here.", why=why, remedy="Leave out --parallel-trials, or set it to 1."
         )
 
-    def _check_devices(self, devices: tuple[int, ...]) -> None:
-        if self.source == "measured" and not devices:
+    def _check_parallel_gpus(self) -> None:
+        """MachineError if parallel trials of a real engine cannot get GPUs of their own."""
+        parallel = self.experiment.optimization.parallel_trials > 1 and self.source == "measured"
+        if parallel and not gpus.query_inventory().gpus:
             raise MachineError(
                 "Trials cannot run in parallel here.",
-                why="No NVIDIA driver lists GPUs, so that each trial could get GPUs of its own.",
+                why="No NVIDIA driver lists GPUs, so the trials cannot each get GPUs of their own.",
                 remedy="Leave out --parallel-trials, or set it to 1.",
             )
 
     def preflight(self, output: Path) -> None:
         """Check before the first launch that this machine can do the run; MachineError if not."""
+        self._check_parallel_gpus()
         if not self.is_simulated:
             machine.preflight(self.experiment, self.engine, self.launcher)
         _check_disk(output)
@@ -185,7 +187,7 @@ class RunSetup:
     def shortcomings(self, output: Path) -> list[AutotuneError]:
         """What this machine lacks for the run, as far as that is seen without Docker, pulls and requests."""
         is_process = not self.is_simulated and self.experiment.deployment.mode == "process"
-        checks: list[Callable[[], None]] = [partial(_check_disk, output)]
+        checks: list[Callable[[], None]] = [partial(_check_disk, output), self._check_parallel_gpus]
         if is_process:
             checks.append(partial(machine.preflight, self.experiment, self.engine, self.launcher))
         if self._uses_gpus:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autotuner.errors import AutotuneError, as_sentence, pluralize, unknown_name_message
+from autotuner.errors import AutotuneError, as_sentence, mask_credentials, pluralize, unknown_name_message
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,17 @@ def test_an_unknown_name_is_answered_with_those_near_it_or_with_a_few(name, opti
 def test_a_number_stands_before_its_noun_in_the_right_form():
     assert [pluralize(n, "trial") for n in (0, 1, 2, 1000)] == ["0 trials", "1 trial", "2 trials", "1,000 trials"]
     assert [pluralize(n, "launch", "launches") for n in (1, 2)] == ["1 launch", "2 launches"]
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("at http://u:p@h:1/v1", "at http://***@h:1/v1"),
+        ("not 'u:p@127.0.0.1:80'", "not '***@127.0.0.1:80'"),
+        ("http://h/v1?api_key=s3&x=1", "http://h/v1?api_key=***&x=1"),
+        ("http://u:p@h/v1?x=1&access_token=s3", "http://***@h/v1?x=1&access_token=***"),
+        ("10:30 at 127.0.0.1:80", "10:30 at 127.0.0.1:80"),
+    ],
+)
+def test_credentials_in_addresses_are_masked(text, masked):
+    assert mask_credentials(text) == masked

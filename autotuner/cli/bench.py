@@ -239,7 +239,7 @@ def bench(
                     ca_file=ca_file,
                     insecure=insecure,
                     extra_body=_parse_extra_body(extra_body),
-                    omit=omit,
+                    omit=[name.strip() for text in omit or () for name in text.split(",") if name.strip()] or None,
                     honour_retry_after=honour_retry_after,
                     output=output,
                     observe=view,

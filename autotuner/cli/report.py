@@ -33,7 +33,10 @@ def report(
     store = RunStore.open(find_run(run, output))
     view = RunView.from_store(store)
     if not view.trials:
-        raise UsageError(f"The run '{store.path}' has no finished trial.", remedy=f"autotune run --resume {store.path}")
+        raise UsageError(
+            f"The run '{store.path}' has no finished trial.",
+            remedy=f"Resume it: autotune run --resume {store.path}",
+        )
     if output_format == "table":
         display.line(f"run {store.path}")
         print_ranking(view)

@@ -144,7 +144,8 @@ def find_trial(store: RunStore, number: int | None) -> Trial:
     if number is None:
         if not trials:
             raise UsageError(
-                f"The run '{store.path}' has no finished trial.", remedy=f"autotune run --resume {store.path}"
+                f"The run '{store.path}' has no finished trial.",
+                remedy=f"Resume it: autotune run --resume {store.path}",
             )
         view = RunView.of(trials, store.experiment)
         if view.ranking.winner is None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from autotuner.endpoints.tls import TlsTrust
-from autotuner.errors import ConfigError, MachineError
+from autotuner.errors import ConfigError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from autotuner.experiment import Deployment
@@ -23,6 +23,12 @@ def request_headers(deployment: Deployment) -> dict[str, str]:
     """The headers of a deployment, and its API key from the environment."""
     headers = dict(deployment.headers)
     if deployment.api_key_env is not None:
+        if not deployment.api_key_env.isidentifier():
+            raise UsageError(
+                "The name of the environment variable with the API key is not the name of a variable.",
+                why="It is not shown here, because it may be the key itself.",
+                remedy="Put the key into a variable, and name that: --api-key-env NAME.",
+            )
         key = os.environ.get(deployment.api_key_env)
         if not key:
             raise MachineError(

@@ -92,7 +92,8 @@ BENIGN = re.compile(
     r"|Ignore import error|Error (?:in|during) (?:usage|stats?) (?:report|lib)|[Uu]sage (?:stats|report)"
     r"|resource_tracker|leaked |nanobind|Failed to (?:import|load) (?:from )?(?:vllm\.)?_C|No module named '?vllm\._"
     r"|Failed to get (?:the )?(?:IP|hostname)|falling back|[Ff]alls? back|[Ff]allback|is deprecated|will be ignored"
-    r"|Dumping (?:input data|scheduler)|libtcmalloc|libiomp|cuda graph.*disabled|ERROR: ld\.so: object|Failed to fetch .*(?:adapter"
+    r"|Dumping (?:input data|scheduler)"
+    r"|libtcmalloc|libiomp|cuda graph.*disabled|ERROR: ld\.so: object|Failed to fetch .*(?:adapter"
     r"|processor|generation)"
 )
 """Words of errors that engines log and go on from."""

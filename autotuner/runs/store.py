@@ -108,6 +108,7 @@ class RunStore:
             if not line.strip():
                 continue
             try:
+                _check_format(_line_format(line), self.path)
                 trials.append(_parse_trial(line))
             except ValidationError as error:
                 raise RunStoreError(
@@ -194,16 +195,29 @@ class RunStore:
     def environments(self) -> list[dict[str, Any]]:
         """The hosts that the run ran on, in order; empty for a run of a version that did not record them."""
         try:
-            hosts: list[dict[str, Any]] = json.loads((self.path / ENVIRONMENT_FILE).read_text())
-        except (OSError, ValueError):  # lost or damaged: the trials do not depend on it
+            hosts = json.loads((self.path / ENVIRONMENT_FILE).read_text())
+        except (OSError, ValueError, RecursionError):  # lost or damaged: the trials do not depend on it
             return []
-        return hosts
+        return [host for host in hosts if _is_host(host)] if isinstance(hosts, list) else []
 
     def save(self, name: str, text: str) -> None:
         """Write a file of the run, such as `best/command.sh`."""
         with explain_write_errors(self.path):
             (self.path / name).parent.mkdir(exist_ok=True)
             _write_synced(self.path / name, text)
+
+
+def _is_host(host: Any) -> bool:
+    """Whether a part of environment.json has what reports show of a host, in the right types."""
+    if not isinstance(host, dict):
+        return False
+    gpus = host.get("gpus") or []
+    return (
+        all(isinstance(host.get(name), str) for name in ("autotune", "python", "host", "system", "kernel", "cpu"))
+        and isinstance(host.get("cpu_cores"), int)
+        and isinstance(gpus, list)
+        and all(isinstance(gpu, dict) and isinstance(gpu.get("name"), str) for gpu in gpus)
+    )
 
 
 def _check_format(version: Any, path: Path) -> None:
@@ -252,6 +266,12 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
 @cache
 def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
+
+
+def _line_format(line: bytes) -> int:
+    """The format version at the start of a line of trials.jsonl; 0 of a line without one."""
+    match = re.match(rb'\{"format": ?(\d{1,9})[,}]', line)
+    return int(match.group(1)) if match else 0
 
 
 def _parse_trial(line: bytes) -> Trial:

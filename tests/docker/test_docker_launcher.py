@@ -16,6 +16,7 @@ from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Experiment
 from autotuner.launchers import LAUNCHERS, ServerExitedError, containers, launcher, owner, ready
 from autotuner.launchers.docker import DockerLauncher
+from autotuner.run_setup import RunSetup
 
 SERVE = """
 import http.server, signal, sys
@@ -274,7 +275,7 @@ def test_an_image_that_cannot_be_had_is_refused_before_the_first_launch():
 def test_a_mount_that_is_not_there_is_refused_before_the_first_launch(spec, tmp_path):
     wrong = experiment(spec().image, mounts=[f"{tmp_path}/nothing:/x"])
     with pytest.raises(ConfigError, match="nothing' to mount"):
-        preflight(wrong)
+        RunSetup.from_experiment(wrong)
 
 
 def test_without_a_daemon_the_error_says_what_to_do(spec, log, monkeypatch):

@@ -21,8 +21,9 @@ def test_a_view_of_a_run_folder_has_all_that_the_run_recorded(make_run, tmp_path
     refused = [(Candidate("vllm", {"tp-size": 8}), "it does not fit")]
     store.save_refused(refused)
     store.save_search("converged", refused, 7)
-    store.add_environment({"host": "a"})
+    host = dict.fromkeys(("autotune", "python", "host", "system", "kernel", "cpu"), "x") | {"cpu_cores": 2, "gpus": []}
+    store.add_environment(host)
     view = RunView.from_store(store)
     assert view.ranking == run.view.ranking
     assert (view.refused, view.search_report) == (refused, SearchReport("converged", tuple(refused), 7))
-    assert view.environments == ({"host": "a"},)
+    assert view.environments == (host,)

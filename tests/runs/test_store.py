@@ -54,6 +54,9 @@ def trial(number: int, **parameters) -> Trial:
     return Trial(number, Candidate("sim", parameters or {"tp-size": 1}), Measurement("simulated", (result,)), 1.0, 2.0)
 
 
+HOST = dict.fromkeys(("autotune", "python", "host", "system", "kernel", "cpu"), "x") | {"cpu_cores": 2, "gpus": []}
+
+
 @pytest.fixture
 def store(tmp_path) -> RunStore:
     return RunStore.create(tmp_path, CONFIG, {"layers": ["base"], "values": {"task_name": "base"}})
@@ -196,8 +199,8 @@ def test_a_trial_as_json_has_plain_names_and_numbers():
 
 def test_the_hosts_of_a_run_are_recorded_in_order_and_not_twice_in_a_row(store):
     assert store.environments() == []
-    for host in ("a", "a", "b", "a"):
-        store.add_environment({"host": host})
+    for name in ("a", "a", "b", "a"):
+        store.add_environment({**HOST, "host": name})
     assert [environment["host"] for environment in store.environments()] == ["a", "b", "a"]
 
 
@@ -210,3 +213,15 @@ def test_a_run_of_a_newer_format_is_refused_and_one_without_a_format_opens(store
     path.write_text(text.replace("format: 1\n", "format: 2\n"))
     with pytest.raises(RunStoreError, match="newer version"):
         RunStore.open(store.path)
+
+
+@pytest.mark.parametrize("text", ["null", "{", '{"a": 1}', "[1, 2]", '"x"', '[{"gpus": 3}]', '[{"cpu": {"x": 1}}]'])
+def test_a_damaged_record_of_hosts_is_as_if_there_were_none(store, text):
+    (store.path / "environment.json").write_text(text)
+    assert store.environments() == []
+
+
+def test_a_trial_of_a_newer_format_is_refused(store):
+    (store.path / "trials.jsonl").write_text('{"format":99,"number":1}\n')
+    with pytest.raises(RunStoreError, match="newer version"):
+        store.trials()
