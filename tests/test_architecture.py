@@ -194,3 +194,9 @@ finally:
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.startswith("Usage")
     assert output.stdout.endswith("[]\n")
+
+
+def test_no_folder_of_the_package_is_ignored_by_git_and_so_left_out_of_the_wheel():
+    patterns = (PACKAGE.parent / ".gitignore").read_text().splitlines()
+    ignored = {line.rstrip("/") for line in patterns if line.endswith("/") and not line.startswith("/")}
+    assert not ignored & {path.name for path in PACKAGE.rglob("*") if path.is_dir()} - {"__pycache__"}
