@@ -291,6 +291,11 @@ class RequestRecord:
     token_counts: str | None = None
 
     @property
+    def prompt_token_count(self) -> int:
+        """Number of prompt tokens: the server's count, else the requested length."""
+        return self.requested_prompt if self.prompt_tokens is None else self.prompt_tokens
+
+    @property
     def output_token_count(self) -> int:
         """Number of output tokens: the server's count, else the sum over the chunks."""
         return self.output_tokens if self.output_tokens is not None else sum(self.chunk_tokens)

@@ -258,8 +258,8 @@ def with_served_model(context: TaskContext) -> TaskContext:
 def _detected(experiment: Experiment, served: ServedModel) -> dict[str, Any]:
     """The overrides with which requests are as the server takes them; empty if it takes the usual ones."""
     benchmark = experiment.benchmark
-    found = {"endpoint": served.endpoint, **_form_fields(served)}
-    changed = {name: value for name, value in found.items() if value != getattr(benchmark, name)}
+    accepted = {"endpoint": served.endpoint, **_form_fields(served)}
+    changed = {name: value for name, value in accepted.items() if value != getattr(benchmark, name)}
     changed = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
     is_moved = Address.from_url(experiment.deployment.url or served.url) != Address.from_url(served.url)
     sections = {"benchmark": changed, "deployment": {"url": served.url} if is_moved else {}}
@@ -273,8 +273,8 @@ def _form_fields(served: ServedModel) -> dict[str, Any]:
 
 def _with_detected(overrides: Mapping[str, Any], detected: Mapping[str, Any], url: str) -> Overrides:
     places: Mapping[str, str] = getattr(overrides, "places", {})
-    found = dict.fromkeys(leaves(detected), f"detected at {url}")
-    return Overrides(merge(overrides, detected), {**places, **found})
+    detected_places = dict.fromkeys(leaves(detected), f"detected at {url}")
+    return Overrides(merge(overrides, detected), {**places, **detected_places})
 
 
 def _with_server_identity(experiment: Experiment, served: ServedModel) -> Experiment:

@@ -73,15 +73,15 @@ class LogDiagnosis:
 
     def startup_failure(self, log: str) -> Failure | None:
         """The failure of an error that ends the start for certain; see Diagnosis."""
-        found = self._find_failure(log, "start", is_alive=True)
-        if found is None:
+        failure_and_error = self._find_failure(log, "start", is_alive=True)
+        if failure_and_error is None:
             return None
-        failure, error = found
+        failure, error = failure_and_error
         return failure if _ends_start(error, failure) else None
 
     def failure(self, log: str, exit_status: int | None, phase: Phase) -> Failure:
-        found = self._find_failure(log, phase, is_alive=exit_status is None)
-        return found[0] if found else failure_from_exit(log, exit_status, phase)
+        failure_and_error = self._find_failure(log, phase, is_alive=exit_status is None)
+        return failure_and_error[0] if failure_and_error else failure_from_exit(log, exit_status, phase)
 
     def server_info(self, log: str) -> dict[str, Any]:
         info: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from typing import Any
 from autotuner import __version__, model_files
 from autotuner.core import ServerSpec
 from autotuner.experiment import Model
+from autotuner.launchers.gpus import driver_text
 
 
 def host_environment() -> dict[str, Any]:
@@ -56,7 +57,7 @@ def _gpu_environments(indexes: Sequence[int] | None = None) -> tuple[str | None,
         return None, []
     try:
         chosen = range(pynvml.nvmlDeviceGetCount()) if indexes is None else indexes
-        driver_version = _text(pynvml.nvmlSystemGetDriverVersion())
+        driver_version = driver_text(pynvml.nvmlSystemGetDriverVersion())
         return driver_version, [_gpu_environment(pynvml, index) for index in chosen]
     except pynvml.NVMLError:
         return None, []
@@ -77,18 +78,14 @@ def _gpu_environment(nvml: Any, index: int) -> dict[str, Any]:
     power_limit = ask(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu))
     return {
         "index": index,
-        "name": _text(nvml.nvmlDeviceGetName(gpu)),
-        "uuid": _text(nvml.nvmlDeviceGetUUID(gpu)),
+        "name": driver_text(nvml.nvmlDeviceGetName(gpu)),
+        "uuid": driver_text(nvml.nvmlDeviceGetUUID(gpu)),
         "memory_bytes": ask(lambda: int(nvml.nvmlDeviceGetMemoryInfo(gpu).total)),
         "power_limit_watts": power_limit and power_limit / 1000,
         "max_sm_clock_mhz": ask(lambda: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)),
         "sm_clock_mhz": ask(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
         "memory_clock_mhz": ask(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
     }
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _first_match(path: Path, pattern: str) -> str | None:

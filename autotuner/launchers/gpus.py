@@ -74,7 +74,7 @@ def query_inventory() -> GpuInventory:
     except pynvml.NVMLError as error:
         return GpuInventory((), reason=f"no NVIDIA driver answers ({error})")
     try:
-        driver_version = _decode(pynvml.nvmlSystemGetDriverVersion())
+        driver_version = driver_text(pynvml.nvmlSystemGetDriverVersion())
         gpus = tuple(_query_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
         distances = {pair: _query_distance(*pair) for pair in combinations(range(len(gpus)), 2)}
     except pynvml.NVMLError as error:
@@ -96,8 +96,8 @@ def _query_gpu(index: int) -> InstalledGpu:
         utilisation = None
     return InstalledGpu(
         index=index,
-        name=_decode(pynvml.nvmlDeviceGetName(handle)),
-        uuid=_decode(pynvml.nvmlDeviceGetUUID(handle)),
+        name=driver_text(pynvml.nvmlDeviceGetName(handle)),
+        uuid=driver_text(pynvml.nvmlDeviceGetUUID(handle)),
         memory_total_bytes=int(memory.total),
         memory_free_bytes=int(memory.free),
         utilisation=utilisation,
@@ -127,5 +127,6 @@ def _have_nvlink(one: Any, other: Any) -> bool:
     return bool(status == pynvml.NVML_P2P_STATUS_OK)
 
 
-def _decode(value: str | bytes) -> str:
+def driver_text(value: str | bytes) -> str:
+    """Text of the driver, which some versions of its binding give as bytes."""
     return value.decode() if isinstance(value, bytes) else value

@@ -118,12 +118,12 @@ ALGORITHMS: Sequence[tuple[str, WeightFormat]] = (
     ("w8", INT8),
     ("eetq", INT8),
 )
-"""Formats by a word in the name of an algorithm, of a method or a format; the first that is found counts."""
+"""Formats by a word in the name of an algorithm, of a method or a format; the first that is weight_format counts."""
 
 
 def _by_name(name: Any) -> WeightFormat | None:
     text = str(name or "").lower()
-    return next((found for word, found in ALGORITHMS if word in text), None)
+    return next((weight_format for word, weight_format in ALGORITHMS if word in text), None)
 
 
 # readers of the methods
@@ -161,21 +161,21 @@ def _compressed_tensors(config: Config) -> _Scheme | None:
         if not isinstance(weights, Mapping):
             read.append((patterns, BF16))  # only activations are quantised
             continue
-        found = _group_format(weights, str(entry.get("format") or config.get("format") or ""))
-        if found is None:
+        weight_format = _group_format(weights, str(entry.get("format") or config.get("format") or ""))
+        if weight_format is None:
             notes.append(f"rough: weights of {weights.get('num_bits')} bits in config_groups are taken as 16 bit")
-        read.append((patterns, found or BF16))
+        read.append((patterns, weight_format or BF16))
     if read:
-        linear = next((found for patterns, found in read if patterns.names_every_linear), BF16)
-        named = tuple((patterns, found) for patterns, found in read if not patterns.names_every_linear)
+        linear = next((weight_format for patterns, weight_format in read if patterns.names_every_linear), BF16)
+        named = tuple((patterns, weight_format) for patterns, weight_format in read if not patterns.names_every_linear)
         return _Scheme(linear, "config_groups", named, ignored or ModulePatterns(()), notes=tuple(notes))
     name = str(config.get("format") or "").lower()
     if "mxfp4" in name:
         return _Scheme(MXFP4, f"format {name}", ignored=ignored, only_experts=True)
     if "pack-quantized" in name and "nvfp4" not in name:
         return _Scheme(INT4, f"format {name}", ignored=ignored, only_experts=True)
-    found = _by_name(name)
-    return None if found is None else _Scheme(found, f"format {name}", ignored=ignored)
+    weight_format = _by_name(name)
+    return None if weight_format is None else _Scheme(weight_format, f"format {name}", ignored=ignored)
 
 
 def _group_format(weights: Config, format_name: str) -> WeightFormat | None:
@@ -195,7 +195,7 @@ def _modelopt(config: Config) -> _Scheme | None:
         for name, entry in layers.items():
             algorithm = entry.get("quant_algo") if isinstance(entry, Mapping) else entry
             by_format.setdefault(_by_name(algorithm) or BF16, []).append(str(name))
-        groups = tuple((ModulePatterns(names), found) for found, names in by_format.items())
+        groups = tuple((ModulePatterns(names), weight_format) for weight_format, names in by_format.items())
         rest = FP8 if str(config.get("quant_method") or "").lower() == "fp8" else BF16
         return _Scheme(rest, "quantized_layers", groups, ignored or ModulePatterns(()))
     if isinstance(config.get("config_groups"), Mapping):
@@ -203,12 +203,14 @@ def _modelopt(config: Config) -> _Scheme | None:
     algorithm = str(config.get("quant_algo") or config.get("quant_method") or "").lower()
     if "mixed_precision" in algorithm:
         return _Scheme(FP8, "quant_algo MIXED_PRECISION", ignored=ignored)
-    found = _by_name(algorithm)
-    if found is None:
+    weight_format = _by_name(algorithm)
+    if weight_format is None:
         return None
-    if found is INT4 and (group := _number(config.get("group_size"))):
-        found = _integer(4, group)
-    return _Scheme(found, f"quant_algo {config.get('quant_algo') or config.get('quant_method')}", ignored=ignored)
+    if weight_format is INT4 and (group := _number(config.get("group_size"))):
+        weight_format = _integer(4, group)
+    return _Scheme(
+        weight_format, f"quant_algo {config.get('quant_algo') or config.get('quant_method')}", ignored=ignored
+    )
 
 
 def _gptq_or_awq(config: Config) -> _Scheme | None:
@@ -296,9 +298,9 @@ def _quark(config: Config) -> _Scheme | None:
     usual = read(config.get("global_quant_config"))
     by_layer = config.get("layer_quant_config")
     groups = [
-        (ModulePatterns([pattern]), found)
+        (ModulePatterns([pattern]), weight_format)
         for pattern, entry in (by_layer.items() if isinstance(by_layer, Mapping) else ())
-        if (found := read(entry)) is not None
+        if (weight_format := read(entry)) is not None
     ]
     if usual is None:
         return None
@@ -306,8 +308,10 @@ def _quark(config: Config) -> _Scheme | None:
 
 
 def _torchao(config: Config) -> _Scheme | None:
-    found = _by_name(str(config.get("quant_type") or ""))
-    return None if found is None else _Scheme(found, "torchao", ignored=_ignored(config, *_IGNORED_FIELDS))
+    weight_format = _by_name(str(config.get("quant_type") or ""))
+    return (
+        None if weight_format is None else _Scheme(weight_format, "torchao", ignored=_ignored(config, *_IGNORED_FIELDS))
+    )
 
 
 READERS = {
@@ -336,9 +340,9 @@ BITS_FIELDS = ("bits", "num_bits", "w_bit", "nbits", "weight_bits", "wbits")
 
 def _find_number(config: Config, names: Sequence[str], depth: int = 3) -> int | None:
     """The first of these fields that is a number, in the configuration or one nested in it."""
-    found = next((number for name in names if (number := _number(config.get(name)))), None)
-    if found is not None or depth == 0:
-        return found
+    direct = next((number for name in names if (number := _number(config.get(name)))), None)
+    if direct is not None or depth == 0:
+        return direct
     nested = (value for value in config.values() if isinstance(value, Mapping))
     return next((number for value in nested if (number := _find_number(value, names, depth - 1))), None)
 
@@ -362,18 +366,18 @@ def _scheme(config: Config) -> _Scheme:
 def _rough_scheme(config: Config, method: str) -> _Scheme:
     """A reading of a method that is not known: by bits, else by a word in its names, else 16 bit."""
     words = " ".join(str(config.get(name) or "") for name in ("quant_method", "quant_algo", "format", "quant_type"))
-    bits, found = _find_number(config, BITS_FIELDS), _by_name(words)
+    bits, weight_format = _find_number(config, BITS_FIELDS), _by_name(words)
     if bits is not None:
         group = _find_number(config, ("group_size", "q_group_size"))
-        found = FP8 if bits == 8 and found is FP8 else _integer(bits, group)
-    if found is None and isinstance(weights := config.get("weights"), str):
-        found = _by_name(weights)
-    if found is None and (digits := re.search(r"(?<!\d)([2-8])[ _-]?bit", str(dict(config)).lower())):
-        found = _integer(int(digits[1]))
+        weight_format = FP8 if bits == 8 and weight_format is FP8 else _integer(bits, group)
+    if weight_format is None and isinstance(weights := config.get("weights"), str):
+        weight_format = _by_name(weights)
+    if weight_format is None and (digits := re.search(r"(?<!\d)([2-8])[ _-]?bit", str(dict(config)).lower())):
+        weight_format = _integer(int(digits[1]))
     label = method or words.strip() or "without a method"
-    taken = f"{(found or BF16).bits} bit"
+    taken = f"{(weight_format or BF16).bits} bit"
     note = f"{UNKNOWN_QUANTISATION} {label} read as {taken}"
-    return _Scheme(found or BF16, label, ignored=_ignored(config, *_IGNORED_FIELDS), notes=(note,))
+    return _Scheme(weight_format or BF16, label, ignored=_ignored(config, *_IGNORED_FIELDS), notes=(note,))
 
 
 # the whole
@@ -444,9 +448,9 @@ def _by_module(scheme: _Scheme, modules: Iterable[Module]) -> WeightFormats:
     """The formats of each kind from those of its modules."""
     by_kind: dict[Kind, dict[WeightFormat, float]] = {}
     for module in modules:
-        found = _module_format(scheme, module)
+        weight_format = _module_format(scheme, module)
         weights = by_kind.setdefault(module.kind, {})
-        weights[found] = weights.get(found, 0.0) + module.weights
+        weights[weight_format] = weights.get(weight_format, 0.0) + module.weights
     means = {kind: _mean(weights) for kind, weights in by_kind.items() if sum(weights.values())}
     return WeightFormats(
         mlp=means.get("mlp", scheme.default),
@@ -460,7 +464,7 @@ def _by_module(scheme: _Scheme, modules: Iterable[Module]) -> WeightFormats:
 def _module_format(scheme: _Scheme, module: Module) -> WeightFormat:
     if scheme.ignored is not None and scheme.ignored.match(module):
         return BF16
-    named = next((found for patterns, found in scheme.groups if patterns.match(module)), None)
+    named = next((weight_format for patterns, weight_format in scheme.groups if patterns.match(module)), None)
     if named is not None:
         return named
     # Methods leave the embedding, and mostly the head, in 16 bit; config_groups of all linear layers have the head.
@@ -471,7 +475,9 @@ def _module_format(scheme: _Scheme, module: Module) -> WeightFormat:
 
 def _mean(weights: Mapping[WeightFormat, float]) -> WeightFormat:
     """The format of most weights with the mean size of all."""
-    usual = max(weights, key=lambda found: weights[found])
+    usual = max(weights, key=lambda weight_format: weights[weight_format])
     if len(weights) == 1:
         return usual
-    return replace(usual, size=sum(found.size * count for found, count in weights.items()) / sum(weights.values()))
+    return replace(
+        usual, size=sum(weight_format.size * count for weight_format, count in weights.items()) / sum(weights.values())
+    )

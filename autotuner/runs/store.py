@@ -60,9 +60,7 @@ class RunStore:
         with explain_write_errors(root):
             path = _make_run_folder(root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
             _write_synced(path / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
-            _write_synced(
-                path / EXPERIMENT_FILE, yaml.safe_dump({FORMAT_KEY: FORMAT, **config}, sort_keys=False)
-            )
+            _write_synced(path / EXPERIMENT_FILE, yaml.safe_dump({FORMAT_KEY: FORMAT, **config}, sort_keys=False))
             (path / TRIALS_FILE).touch()
         return cls(path, experiment)
 

@@ -56,7 +56,7 @@ def request_amounts(records: Sequence[RequestRecord], slo: Slo, *, open_loop: bo
         for record, ok in zip(records, success_flags, strict=True)
     ]
     output = np.array([record.output_token_count for record in records], dtype=np.float64)
-    prompt = np.array([prompt_tokens(record) for record in records], dtype=np.float64)
+    prompt = np.array([record.prompt_token_count for record in records], dtype=np.float64)
     succeeded, good = np.array(success_flags, dtype=np.float64), np.array(is_good_flags, dtype=np.float64)
     return dict(
         zip(
@@ -85,7 +85,7 @@ def _counted_rates(observation: Observation, slo: Slo) -> dict[str, float]:
         tokens = _tokens_between(record, start, end)
         completed = success and times[-1] <= end
         totals["output_throughput"] += tokens
-        totals["throughput"] += tokens + (prompt_tokens(record) if times[0] >= start else 0)
+        totals["throughput"] += tokens + (record.prompt_token_count if times[0] >= start else 0)
         totals["request_throughput"] += completed
         totals["goodput"] += completed and good
         totals["token_goodput"] += tokens * good
@@ -103,8 +103,3 @@ def _tokens_between(record: RequestRecord, start: float, end: float) -> float:
     # The server's own count is right where chunks do not show how many tokens they carry.
     scale = record.output_token_count / chunk_total if record.error is None and chunk_total else 1.0
     return received * scale
-
-
-def prompt_tokens(record: RequestRecord) -> int:
-    """Prompt tokens of a request: the server's count, else the requested length."""
-    return record.requested_prompt if record.prompt_tokens is None else record.prompt_tokens

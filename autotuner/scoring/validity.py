@@ -155,7 +155,7 @@ def _cache_check(observation: Observation, successes: Sequence[RequestRecord]) -
     """
     if observation.load_point.scenario.startswith(SHARED_PREFIX_SCENARIOS):
         return Check("cache-hits", None, "prefixes are shared on purpose", True)
-    prompts = [prompt_tokens(record) for record in successes]
+    prompts = [record.prompt_token_count for record in successes]
     template_share = ALLOWED_CACHED_TOKENS * len(prompts) / sum(prompts) if any(prompts) else 0.0
     max_share = min(max(MAX_CACHED_SHARE, template_share), CACHED_SHARE_CEILING)
     limit = f"<= {max_share:.3g} of prompt tokens" + (
@@ -168,11 +168,6 @@ def _cache_check(observation: Observation, successes: Sequence[RequestRecord]) -
     if total <= 0:
         return Check("cache-hits", None, limit, True)
     return Check("cache-hits", hits / total, limit, hits / total <= max_share)
-
-
-def prompt_tokens(record: RequestRecord) -> int:
-    """The length of a request's prompt: the server's count, else the requested length."""
-    return record.requested_prompt if record.prompt_tokens is None else record.prompt_tokens
 
 
 def _tpot_checks(successes: Sequence[RequestRecord], slo: Slo) -> list[Check]:
