@@ -32,6 +32,11 @@ def test_an_owner_survives_being_written_and_read():
     assert owner.parse("a/b/c/d") is None
 
 
+@pytest.mark.parametrize("pid", ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT ONE}", "9" * 5000, "0", "-1", ""])
+def test_a_mark_that_anyone_may_have_set_is_no_owner_unless_it_names_a_process(pid):
+    assert owner.parse(f"host/boot/{pid}/1") is None
+
+
 def test_a_living_process_is_not_gone_and_a_dead_one_is(dead_owner):
     assert not owner.this_process().is_gone
     assert dead_owner.is_gone
