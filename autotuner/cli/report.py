@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,7 @@ def report(
     if not view.trials:
         raise UsageError(
             f"The run '{store.path}' has no finished trial.",
-            remedy=f"Resume it: autotune run --resume {store.path}",
+            remedy=f"Resume it: autotune run --resume {shlex.quote(str(store.path))}",
         )
     if output_format == "table":
         display.line(f"run {store.path}")

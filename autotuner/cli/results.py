@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from autotuner.cli import display
@@ -145,7 +146,7 @@ def find_trial(store: RunStore, number: int | None) -> Trial:
         if not trials:
             raise UsageError(
                 f"The run '{store.path}' has no finished trial.",
-                remedy=f"Resume it: autotune run --resume {store.path}",
+                remedy=f"Resume it: autotune run --resume {shlex.quote(str(store.path))}",
             )
         view = RunView.of(trials, store.experiment)
         if view.ranking.winner is None:

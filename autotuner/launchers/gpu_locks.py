@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from autotuner import owner
 from autotuner.errors import ConfigError, MachineError
-from autotuner.launchers import owner
 from autotuner.launchers.gpus import GpuInventory, InstalledGpu, query_inventory
 
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"

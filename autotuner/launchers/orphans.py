@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from autotuner.launchers import gpu_locks, owner
+from autotuner import owner
+from autotuner.launchers import gpu_locks
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 DOCKER_TIMEOUT_SECONDS = 5

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from autotuner.core import EARLY_STOP_ERROR, RequestRecord
 from autotuner.endpoints.error_text import error_text
-from autotuner.load.priority import set_idle_priority
+from autotuner.load.priority import end_with_parent, set_idle_priority
 from autotuner.load.response import extract_body, is_success
 from autotuner.load.stream import decode
 
@@ -147,6 +147,7 @@ def start_transcriber(spool_path: Path, records_path: Path) -> int:
         return child
     status = 1
     try:
+        end_with_parent()
         set_idle_priority()
         transcribe(spool_path, records_path, parent_pid=parent)
         status = 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from autotuner import owner
 from autotuner.core import RequestRecord
 from autotuner.errors import MachineError
 from autotuner.load import spool
@@ -83,7 +84,7 @@ def start_worker(job: Job) -> Iterator[WorkerProcess]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, "PYTHONPATH": search_path},
+            env={**os.environ, owner.OWNER_VARIABLE: str(owner.this_process()), "PYTHONPATH": search_path},
             start_new_session=True,
         )
     try:

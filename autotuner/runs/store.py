@@ -12,6 +12,7 @@ RUN/best/              the winner's commands
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -19,12 +20,13 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -39,6 +41,12 @@ REFUSED_FILE = "refused.json"
 SEARCH_FILE = "search.json"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = ".lock"
+
+DRAFT_PREFIX = ".new-run-"
+"""Beginning of the name of a folder that is not yet a run."""
+
+MAX_SLUG_LENGTH = 100
+"""Characters of a task's name in that of its folder: file systems take 255 bytes."""
 
 FORMAT_KEY, FORMAT = "format", 1
 """Version of experiment.yaml and of the lines of trials.jsonl, which have none in runs made before it."""
@@ -56,12 +64,17 @@ class RunStore:
     def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
         """Make a new run folder under `root`, named after the task and the time."""
         experiment = Experiment.model_validate(config)
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.task_name).strip("-.") or "run"
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.task_name)[:MAX_SLUG_LENGTH].strip("-.") or "run"
         with explain_write_errors(root):
-            path = _make_run_folder(root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
-            _write_synced(path / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
-            _write_synced(path / EXPERIMENT_FILE, yaml.safe_dump({FORMAT_KEY: FORMAT, **config}, sort_keys=False))
-            (path / TRIALS_FILE).touch()
+            root.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=root))  # of mode 0700
+            try:
+                _write_synced(draft / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
+                _write_synced(draft / EXPERIMENT_FILE, yaml.safe_dump({FORMAT_KEY: FORMAT, **config}, sort_keys=False))
+                _write_synced(draft / TRIALS_FILE, "")
+                path = _publish(draft, root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
         return cls(path, experiment)
 
     @classmethod
@@ -132,9 +145,8 @@ class RunStore:
 
     def append(self, trial: Trial) -> None:
         """Write a finished trial and sync it to disk, over a line that a crash left partly written."""
-        with explain_write_errors(self.path), (self.path / TRIALS_FILE).open("r+b") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+        with explain_write_errors(self.path), _open_private(self.path / TRIALS_FILE) as file:
+            file.truncate(_end_of_last_line(file))
             file.seek(0, os.SEEK_END)
             file.write(json.dumps({FORMAT_KEY: FORMAT, **trial_to_json(trial)}, separators=(",", ":")).encode() + b"\n")
             file.flush()
@@ -227,11 +239,16 @@ def _check_format(version: Any, path: Path) -> None:
         )
 
 
+def run_folders(root: Path) -> list[Path]:
+    """The run folders in a folder, by name; those that are still being made are none."""
+    return sorted(file.parent for file in root.glob(f"[!.]*/{EXPERIMENT_FILE}"))
+
+
 def find_run(name: str | None, root: Path) -> Path:
     """The run folder called `name` (a path, or a name under `root`), or the newest one under `root`."""
     if name is not None:
         return next((path for path in (Path(name), root / name) if (path / EXPERIMENT_FILE).is_file()), Path(name))
-    runs = [path.parent for path in root.glob(f"*/{EXPERIMENT_FILE}")]
+    runs = run_folders(root)
     if not runs:
         raise RunStoreError(
             f"There is no run under '{root}'.",
@@ -285,19 +302,51 @@ def _candidates_from_json(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candi
     return [(Candidate(row["runtime"], row["parameters"]), row["reason"]) for row in rows]
 
 
-def _make_run_folder(root: Path, name: str) -> Path:
+def _publish(draft: Path, root: Path, name: str) -> Path:
+    """Give a finished draft its name, the first that is free: a run is there whole or not at all."""
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         path = root / f"{name}{suffix}"
         try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
+            draft.rename(path)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                continue
+            raise
+        _sync_folder(root)
         return path
     raise RunStoreError(f"'{root}' already holds a thousand runs of this second.", remedy="Choose another --output.")
 
 
 def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a loss of power, where its file system can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_private(path: Path) -> BinaryIO:
+    """Open a file for reading and writing, and make it where it is missing."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    """The number of bytes up to the last line break of a file; read backwards, because the file may be long."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - (1 << 16))
+        file.seek(start)
+        position = file.read(end - start).rfind(b"\n")
+        if position >= 0:
+            return start + position + 1
+        end = start
+    return 0

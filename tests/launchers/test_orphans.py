@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from autotuner import owner
 from autotuner.cli.leftovers import remove_half_written
 from autotuner.core import Candidate, Measurement, Trial
-from autotuner.launchers import gpu_locks, orphans, owner
+from autotuner.launchers import gpu_locks, orphans
 from autotuner.runs.store import RunStore
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
