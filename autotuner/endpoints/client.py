@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from autotuner.endpoints.address import Address, not_an_address
 from autotuner.endpoints.error_text import error_text
@@ -28,6 +31,9 @@ TIMEOUT_SECONDS = 5.0
 
 
 CONNECT_TIMEOUT_SECONDS = 10.0
+
+SHUTDOWN_GRACE_SECONDS = 0.1
+"""Lets the HTTP library's own time-out come first, whose errors say more."""
 
 
 class NoAnswerError(Exception):
@@ -108,7 +114,8 @@ class Client(AbstractContextManager["Client"]):
         check_headers(self._headers)
         # loading certificates takes long
         verify = (tls or TlsTrust()).context() if self.address.tls else False
-        fields = {"User-Agent": "autotune", **self._headers}
+        self._sockets: list[socket.socket] = []
+        fields = {"User-Agent": "autotune", "Accept-Encoding": "identity", **self._headers}
         try:
             self._http = httpx.Client(base_url=self.address.origin, headers=fields, trust_env=False, verify=verify)
         except (httpx.InvalidURL, UnicodeError) as error:
@@ -137,34 +144,82 @@ class Client(AbstractContextManager["Client"]):
         method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
         path = target.partition("?")[0]
         limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT_SECONDS))
-        try:
-            with self._http.stream(method, target, content=content, headers=headers, timeout=limits) as response:
-                text = self._read(response, monotonic() + timeout)
-        except httpx.HTTPError as error:
-            fault = tls_fault(error)
-            reason = fault or mask_secrets(str(error), self._headers) or type(error).__name__
-            raise NoAnswerError(
-                f"{path} gave no answer: {reason}.",
-                is_tls_fault=fault is not None,
-                is_silent=isinstance(error, httpx.ReadTimeout),
-            ) from error
+        with _Deadline(timeout, self._sockets) as deadline:
+            extensions = {"trace": deadline.note_connection}
+            try:
+                with self._http.stream(
+                    method, target, content=content, headers=headers, timeout=limits, extensions=extensions
+                ) as response:
+                    text = self._read(response, deadline)
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError) as error:
+                # beside its own errors, the library raises those of h11 and of the sockets on some broken responses
+                is_late = deadline.has_shut_down
+                fault = None if is_late else tls_fault(error)
+                reason = fault or mask_secrets(str(error), self._headers) or type(error).__name__
+                reason = "the answer did not end in time" if is_late else reason
+                raise NoAnswerError(
+                    f"{path} gave no answer: {reason}.",
+                    is_tls_fault=fault is not None,
+                    is_silent=is_late or isinstance(error, httpx.ReadTimeout),
+                ) from error
         location = response.headers.get("Location") if 300 <= response.status_code < 400 else None
         if location is not None:
-            location = urljoin(f"{self.address.origin}{target}", location)
+            try:
+                location = urljoin(f"{self.address.origin}{target}", location)
+                urlsplit(location)
+            except ValueError:  # it is no URL
+                location = None
         words = mask_secrets(error_text(text), self._headers)
         summary = f"{path} answered {response.status_code}"
         return Answer(response.status_code, text, f"{summary}: {words}" if words else f"{summary}.", location)
 
     @staticmethod
-    def _read(response: httpx.Response, deadline: float) -> str:
-        """Read a body; the HTTP library's time-out is for each read, and a stream of pings would never end."""
+    def _read(response: httpx.Response, deadline: _Deadline) -> str:
         import httpx
 
         body = bytearray()
         for piece in response.iter_bytes():
             body += piece
-            if monotonic() > deadline:
+            if deadline.has_passed:
                 raise httpx.ReadTimeout("the answer did not end in time")
             if len(body) > MAX_ANSWER_BYTES:
-                raise httpx.ReadError("the answer is too long")
+                raise httpx.ReadError(f"the answer is too long: over {MAX_ANSWER_BYTES >> 20} MiB")
         return body.decode("utf-8", "replace")
+
+
+class _Deadline(AbstractContextManager["_Deadline"]):
+    """Shuts a client's connections down when a whole question takes too long.
+
+    The HTTP library's time-outs are for each read: a server that sends a header byte a second would never end.
+    `sockets` are those of the client's open connections.
+    """
+
+    def __init__(self, seconds: float, sockets: list[socket.socket]) -> None:
+        self._end = monotonic() + seconds
+        self._sockets = sockets
+        self._timer = threading.Timer(seconds + SHUTDOWN_GRACE_SECONDS, self._shut_down)
+        self._timer.daemon = True
+        self.has_shut_down = False
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._timer.cancel()
+
+    @property
+    def has_passed(self) -> bool:
+        return monotonic() >= self._end
+
+    def note_connection(self, event: str, details: Mapping[str, Any]) -> None:
+        """Keep the socket of a connection that was opened; the HTTP library calls this at every step."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            opened = details["return_value"].get_extra_info("socket")
+            self._sockets[:] = [kept for kept in self._sockets if kept.fileno() >= 0] + [opened]
+
+    def _shut_down(self) -> None:
+        self.has_shut_down = True
+        for opened in list(self._sockets):
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
