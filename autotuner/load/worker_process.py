@@ -19,6 +19,10 @@ from autotuner.load import spool
 from autotuner.load.job import Job
 
 
+class WorkerEndedError(MachineError):
+    """A process of the load generator ended before its load point did, which says nothing about the server."""
+
+
 class WorkerProcess:
     """A running worker; select on it to wait for messages. `outcome` is None until the worker has sent it."""
 
@@ -60,10 +64,10 @@ class WorkerProcess:
         """Return the records written since the last call, in the order in which the requests ended."""
         return self._follower.read_new()
 
-    def _exit_error(self) -> MachineError:
+    def _exit_error(self) -> WorkerEndedError:
         status = self._process.wait()
         lines = self.job.stderr_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return MachineError(
+        return WorkerEndedError(
             f"The load generator's process ended with status {status} before its load point did.",
             why=lines[-1] if lines else "It wrote no error message.",
             remedy="Run again; if it was killed, free memory on this machine or lower the load.",
