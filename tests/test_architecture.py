@@ -25,7 +25,7 @@ FLOORS = [
     {"model_files"},
     {"experiment", "traces"},
     {"expression"},
-    {"errors", "owner"},
+    {"errors", "escaping", "owner", "redaction"},
     {"core"},
     {"__init__"},
 ]

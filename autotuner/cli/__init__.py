@@ -28,6 +28,7 @@ from autotuner.cli.predict import app as predict_app
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
+from autotuner.cli.standard_streams import open_standard_streams
 from autotuner.cli.verbose import Verbose, with_verbose
 
 app = typer.Typer(
@@ -82,4 +83,5 @@ for _name, _group, _class, _panel in (
 
 def main() -> None:
     """Run the command line."""
+    open_standard_streams()
     app()

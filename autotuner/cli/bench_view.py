@@ -74,7 +74,7 @@ class LiveBenchView(LivePanel):
         bar = ProgressBar(total=max(expected, 1e-9), completed=elapsed, width=min(60, console.width))
         expected_text = f" of about {format_duration(expected)}" if expected > elapsed else ""
         table = load_points_table(self._rows, console.width, console.height - PANEL_OVERHEAD_LINES)
-        return Group(table, Text(stage), Text(f"{format_duration(elapsed)}{expected_text}"), bar)
+        return Group(table, Text(display.shown(stage)), Text(f"{format_duration(elapsed)}{expected_text}"), bar)
 
 
 def bench_view_for(*, has_targets: bool) -> LiveBenchView | PlainBenchView:

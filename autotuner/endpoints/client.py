@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import socket
 import threading
@@ -124,12 +125,19 @@ class Client(AbstractContextManager["Client"]):
     def __exit__(self, *exception: object) -> None:
         self._http.close()
 
-    def ask(self, path: str, body: bytes | Mapping[str, Any] | None = None, timeout: float = TIMEOUT_SECONDS) -> Answer:
+    def ask(
+        self,
+        path: str,
+        body: bytes | Mapping[str, Any] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        body_timeout: float = math.inf,
+    ) -> Answer:
         """Ask a page of the API such as `/models`: a GET request, or with a JSON `body` a POST.
 
-        NoAnswerError when no response comes in `timeout` seconds.
+        NoAnswerError when no response comes in `timeout` seconds, or not all of it `body_timeout` seconds after its
+        headers.
         """
-        return self._ask(self.address.api_target(path), body, timeout)
+        return self._ask(self.address.api_target(path), body, timeout, body_timeout)
 
     def ask_root(
         self, path: str, body: bytes | Mapping[str, Any] | None = None, timeout: float = TIMEOUT_SECONDS
@@ -137,7 +145,9 @@ class Client(AbstractContextManager["Client"]):
         """Ask a page beside the API, such as `/metrics`, like `ask`."""
         return self._ask(self.address.root_target(path), body, timeout)
 
-    def _ask(self, target: str, body: bytes | Mapping[str, Any] | None, timeout: float) -> Answer:
+    def _ask(
+        self, target: str, body: bytes | Mapping[str, Any] | None, timeout: float, body_timeout: float = math.inf
+    ) -> Answer:
         import httpx
 
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
@@ -150,6 +160,7 @@ class Client(AbstractContextManager["Client"]):
                 with self._http.stream(
                     method, target, content=content, headers=headers, timeout=limits, extensions=extensions
                 ) as response:
+                    deadline.shorten(body_timeout)
                     text = self._read(response, deadline)
             except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError) as error:
                 # beside its own errors, the library raises those of h11 and of the sockets on some broken responses
@@ -195,18 +206,24 @@ class _Deadline(AbstractContextManager["_Deadline"]):
     """
 
     def __init__(self, seconds: float, sockets: list[socket.socket]) -> None:
-        self._end = monotonic() + seconds
+        self.has_shut_down = False
         self._sockets = sockets
+        self._start(seconds)
+
+    def _start(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
         self._timer = threading.Timer(seconds + SHUTDOWN_GRACE_SECONDS, self._shut_down)
         self._timer.daemon = True
-        self.has_shut_down = False
-
-    def __enter__(self) -> _Deadline:
         self._timer.start()
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._timer.cancel()
+
+    def shorten(self, seconds: float) -> None:
+        """End in at most `seconds` from now."""
+        if monotonic() + seconds < self._end:
+            self._timer.cancel()
+            self._start(seconds)
 
     @property
     def has_passed(self) -> bool:

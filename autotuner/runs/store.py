@@ -34,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from autotuner.core import Candidate, Trial
 from autotuner.errors import RunStoreError
 from autotuner.experiment import Experiment
+from autotuner.redaction import mask_values, redact, redact_data
 
 EXPERIMENT_FILE = "experiment.yaml"
 TRIALS_FILE = "trials.jsonl"
@@ -50,6 +51,10 @@ MAX_SLUG_LENGTH = 100
 
 FORMAT_KEY, FORMAT = "format", 1
 """Version of experiment.yaml and of the lines of trials.jsonl, which have none in runs made before it."""
+
+
+_DAMAGE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What reading a damaged or foreign file raises: YAML's tags, numbers of thousands of digits, deep nesting."""
 
 
 class RunStore:
@@ -69,8 +74,9 @@ class RunStore:
             root.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=root))  # of mode 0700
             try:
-                _write_synced(draft / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
-                _write_synced(draft / EXPERIMENT_FILE, yaml.safe_dump({FORMAT_KEY: FORMAT, **config}, sort_keys=False))
+                recorded = {FORMAT_KEY: FORMAT, **_without_header_secrets(config)}
+                _write_synced(draft / "provenance.yaml", yaml.safe_dump(redact_data(provenance), sort_keys=False))
+                _write_synced(draft / EXPERIMENT_FILE, yaml.safe_dump(recorded, sort_keys=False))
                 _write_synced(draft / TRIALS_FILE, "")
                 path = _publish(draft, root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
             finally:
@@ -90,10 +96,10 @@ class RunStore:
             config = dict(yaml.safe_load((path / EXPERIMENT_FILE).read_text()))
             _check_format(config.pop(FORMAT_KEY, 0), path)
             return cls(path, Experiment.model_validate(config))
-        except (yaml.YAMLError, ValidationError, TypeError, ValueError) as error:
+        except (OSError, yaml.YAMLError, ValidationError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"The configuration of the run '{path}' cannot be read.",
-                why=str(error).splitlines()[0],
+                why=(str(error).splitlines() or [type(error).__name__])[0],
                 remedy=f"{EXPERIMENT_FILE} was changed by hand or by another version; start a new run.",
             ) from error
 
@@ -148,7 +154,8 @@ class RunStore:
         with explain_write_errors(self.path), _open_private(self.path / TRIALS_FILE) as file:
             file.truncate(_end_of_last_line(file))
             file.seek(0, os.SEEK_END)
-            file.write(json.dumps({FORMAT_KEY: FORMAT, **trial_to_json(trial)}, separators=(",", ":")).encode() + b"\n")
+            line = {FORMAT_KEY: FORMAT, **_redacted_trial(trial_to_json(trial))}
+            file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -211,10 +218,10 @@ class RunStore:
         return [host for host in hosts if _is_host(host)] if isinstance(hosts, list) else []
 
     def save(self, name: str, text: str) -> None:
-        """Write a file of the run, such as `best/command.sh`."""
+        """Write a file of the run, such as `best/command.sh`, without the secrets that are known."""
         with explain_write_errors(self.path):
             (self.path / name).parent.mkdir(exist_ok=True)
-            _write_synced(self.path / name, text)
+            _write_synced(self.path / name, redact(text))
 
 
 def _is_host(host: Any) -> bool:
@@ -281,6 +288,19 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
 @cache
 def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
+
+
+def _redacted_trial(data: dict[str, Any]) -> dict[str, Any]:
+    """A trial without known secrets; what it is found again by, and parsed, is none and stays."""
+    measurement = data["measurement"]
+    return {**data, "measurement": {**redact_data(measurement), "source": measurement["source"]}}
+
+
+def _without_header_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    deployment = config.get("deployment")
+    if not isinstance(deployment, Mapping) or not isinstance(deployment.get("headers"), Mapping):
+        return dict(config)
+    return {**config, "deployment": {**deployment, "headers": mask_values(deployment["headers"])}}
 
 
 def _line_format(line: bytes) -> int:

@@ -165,3 +165,9 @@ def test_credentials_are_never_sent_to_where_a_redirect_leads(serve_responses: S
         with Client(url, {"Authorization": "Bearer s3cret"}) as client:
             assert client.ask_root("/metrics").status == 302
     assert other.requested_headers == []
+
+
+def test_a_body_may_have_less_time_than_the_whole_answer() -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n", then=b"1") as url, Client(url) as client:
+        with pytest.raises(NoAnswerError, match="did not end in time"):
+            client.ask("/a", timeout=600.0, body_timeout=0.1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from autotuner.core import Observation
 from autotuner.errors import UsageError
 from autotuner.load import records
+from autotuner.redaction import redact, redact_data
 from autotuner.report.bench.record import bench_csv, bench_record
 from autotuner.report.bench.result import BenchResult
 from autotuner.runs.store import explain_write_errors
@@ -34,7 +35,7 @@ class BenchFolder:
     def create(cls, path: Path) -> BenchFolder:
         """Create the folder; UsageError if it is not empty, RunStoreError if it cannot be created."""
         with explain_write_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(0o700, parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise UsageError(f"The folder '{path}' is not empty.", remedy="Name a new one with --output.")
         return cls(path)
@@ -48,8 +49,9 @@ class BenchFolder:
     def write(self, bench: BenchResult) -> None:
         """Write JSON and CSV atomically."""
         with explain_write_errors(self.path):
-            self._replace(JSON_FILE, json.dumps(bench_record(bench), indent=2, ensure_ascii=False) + "\n")
-            self._replace(CSV_FILE, bench_csv(bench))
+            record = redact_data(bench_record(bench))
+            self._replace(JSON_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+            self._replace(CSV_FILE, redact(bench_csv(bench)))
 
     def draw(self, bench: BenchResult) -> None:
         """Write the plots as PNG files."""
@@ -58,7 +60,7 @@ class BenchFolder:
 
     def _replace(self, name: str, text: str) -> None:
         partial = self.path / f"{name}.partial"
-        partial.write_text(text, "utf-8")
+        partial.write_text(text, "utf-8", "backslashreplace")
         partial.replace(self.path / name)
 
     def _draw(self, bench: BenchResult) -> None:

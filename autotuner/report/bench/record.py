@@ -7,6 +7,7 @@ import dataclasses
 import io
 from typing import Any
 
+from autotuner.escaping import for_csv
 from autotuner.report.bench.result import BenchLoadPoint, BenchResult
 from autotuner.report.csv import LOAD_POINT_COLUMNS, load_point_row
 from autotuner.report.record import load_point_record
@@ -60,7 +61,8 @@ def bench_csv(bench: BenchResult) -> str:
     writer.writeheader()
     for point in bench.load_points:
         identity = {"model": bench.model, "source": bench.source, "reason": bench.reason(point)}
-        writer.writerow(load_point_row(point.result, bench.slo) | identity)
+        row = load_point_row(point.result, bench.slo) | identity
+        writer.writerow({name: for_csv(value) for name, value in row.items()})
     return text.getvalue()
 
 
