@@ -24,7 +24,7 @@ def compare(
     baseline: Annotated[
         str, typer.Argument(metavar="BASELINE", help="Run folder, run name, or file of `autotune baseline save`.")
     ],
-    new: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to compare with it.")],
+    new: Annotated[list[str], typer.Argument(metavar="RUN", help="Runs to compare with it.")],
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     tolerance: Annotated[
         str,
@@ -63,10 +63,13 @@ def compare(
     ] = None,
     junit: Annotated[
         Path | None,
-        option("--junit", metavar="FILE", help="Write the gate as JUnit; unclear is skipped.", panel=OUTPUT),
+        option(
+            "--junit", metavar="FILE", help="Write the gate as JUnit; unclear is skipped.", panel=OUTPUT, default="none"
+        ),
     ] = None,
     markdown: Annotated[
-        Path | None, option("--markdown", metavar="FILE", help="Write the comparison as Markdown.", panel=OUTPUT)
+        Path | None,
+        option("--markdown", metavar="FILE", help="Write the comparison as Markdown.", panel=OUTPUT, default="none"),
     ] = None,
     github: Annotated[
         bool, option("--github", help="Print annotations, and append to the summary of the step.", panel=OUTPUT)

@@ -49,7 +49,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("What moved between two runs", "autotune compare runs/before runs/after"),
         Example(
             "Fail a pipeline if the winner got worse",
-            "autotune compare baseline.json runs/after --gate --launches 5 --junit gate.xml",
+            "autotune compare baseline.json runs/after --gate --launches 5 \\\n  --junit gate.xml",
         ),
     ),
     "baseline": (Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),),
