@@ -52,6 +52,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "autotune compare baseline.json runs/after --gate --launches 5 \\\n  --junit gate.xml",
         ),
     ),
+    "export": (
+        Example("The newest run as benchmark reports of llm-d", "autotune export --format llm-d"),
+        Example("The requests of a load point, for Perfetto", "autotune export --format trace --trial 2"),
+    ),
     "baseline": (Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),),
     "baseline save": (
         Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),
