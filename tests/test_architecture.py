@@ -25,7 +25,7 @@ FLOORS = [
     {"model_files"},
     {"experiment", "traces"},
     {"expression"},
-    {"errors"},
+    {"errors", "serving"},
     {"core"},
     {"__init__"},
 ]
