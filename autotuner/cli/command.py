@@ -55,7 +55,13 @@ def command(
     ] = None,
     to: Annotated[
         Path | None,
-        option("--to", metavar="DIR", help="Write the files there instead of printing them.", panel=OUTPUT),
+        option(
+            "--to",
+            metavar="DIR",
+            help="Write the files there instead of printing them.",
+            panel=OUTPUT,
+            default="printed",
+        ),
     ] = None,
     replicas: Annotated[
         int | None,
