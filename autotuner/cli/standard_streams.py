@@ -28,7 +28,7 @@ def open_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stderr = LossyStream(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = LossyStream(sys.stderr)
 
 
 class LossyStream:
