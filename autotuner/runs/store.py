@@ -63,7 +63,7 @@ class RunStore:
     def __init__(self, path: Path, experiment: Experiment) -> None:
         self.path = path
         self.experiment = experiment
-        self._opened_numbers: set[int] = set()
+        self._taken_numbers: set[int] | None = None
 
     @classmethod
     def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
@@ -125,7 +125,11 @@ class RunStore:
 
     def trials(self) -> list[Trial]:
         """All finished trials in order; a last line without its newline is not one."""
-        text = (self.path / TRIALS_FILE).read_bytes() if (self.path / TRIALS_FILE).exists() else b""
+        path = self.path / TRIALS_FILE
+        try:
+            text = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise RunStoreError(f"'{path}' cannot be read.", why=f"{error.strerror}.", remedy="Check it.") from error
         trials = []
         for number, line in enumerate(text.split(b"\n")[:-1], start=1):
             if not line.strip():
@@ -146,9 +150,10 @@ class RunStore:
 
         Trials that ran side by side may leave a gap when they are interrupted.
         """
-        taken = self._opened_numbers | {trial.number for trial in self.trials()}
-        number = next(number for number in itertools.count(1) if number not in taken)
-        self._opened_numbers.add(number)
+        if self._taken_numbers is None:
+            self._taken_numbers = {trial.number for trial in self.trials()}
+        number = next(number for number in itertools.count(1) if number not in self._taken_numbers)
+        self._taken_numbers.add(number)
         folder = self.path / "trials" / f"{number:03d}"
         with explain_write_errors(self.path):
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt at this trial
@@ -185,10 +190,13 @@ class RunStore:
         """(stop reason, skipped candidates, number of candidates) of `save_search`; empty before the run's end."""
         try:
             data = json.loads((self.path / SEARCH_FILE).read_text())
-            return data["stopped"], tuple(_candidates_from_json(data["skipped"])), data.get("candidates")
+            stopped, count = data["stopped"], data.get("candidates")
+            if not isinstance(stopped, str | None) or not isinstance(count, int | None):
+                raise ValueError("its values have other types")
+            return stopped, tuple(_candidates_from_json(data["skipped"])), count
         except FileNotFoundError:
             return None, (), None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"'{self.path / SEARCH_FILE}' cannot be read.",
                 why=str(error),
@@ -202,7 +210,7 @@ class RunStore:
             return _candidates_from_json(rows)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"'{self.path / REFUSED_FILE}' cannot be read.",
                 why=str(error),
@@ -325,7 +333,12 @@ def _candidates_to_json(candidates: Sequence[tuple[Candidate, str]]) -> list[dic
 
 
 def _candidates_from_json(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candidate, str]]:
-    return [(Candidate(row["runtime"], row["parameters"]), row["reason"]) for row in rows]
+    if not isinstance(rows, list):
+        raise ValueError("it is no list")
+    for row in rows:
+        if not (isinstance(row["runtime"], str) and isinstance(row["parameters"], dict)):
+            raise ValueError("a row is no candidate")
+    return [(Candidate(row["runtime"], row["parameters"]), str(row["reason"])) for row in rows]
 
 
 def _publish(draft: Path, root: Path, name: str) -> Path:
