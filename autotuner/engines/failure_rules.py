@@ -97,7 +97,7 @@ MACHINE_RULES = (
         r"(?:Not Found|not found)|Failed to initialize NVML|NVMLError|CUDA_ERROR_(?:NO_DEVICE|SYSTEM)"
         r"|forward compatibility"
         r"|CUDA error: (?:unknown error|unspecified launch failure|an illegal memory access"
-        r"|all CUDA-capable devices are)",
+        r"|all CUDA-capable devices are)|undefined symbol: cu[A-Z]\w+",
         FailureKind.DRIVER_FAULT,
         FailureKind.DRIVER_FAULT,
         "See `nvidia-smi` and `dmesg`: update the driver for this engine's CUDA version, give the server its GPUs, or"
@@ -242,7 +242,7 @@ MODEL_RULES = (
         r"|does not recognize this architecture|[Mm]odel architecture.*(?:not supported|unsupported)"
         r"|Unsupported (?:model )?architectures?: |Unknown architecture|Unrecognized configuration class"
         r"|has no (?:SGLang|vLLM|Transformers) implementation|Cannot find model module|KeyError: '\w+\.\w+.*weight"
-        r"|There is no module or parameter named|model type `.*` but|not supported by (?:vLLM|SGLang|TensorRT)",
+        r"|not supported with \['\w+'\]|There is no module or parameter named|model type `.*` but|not supported by (?:vLLM|SGLang|TensorRT)",
         FailureKind.UNSUPPORTED_MODEL,
         None,
         "Use an engine version that knows this model, or another runtime.",
@@ -322,6 +322,13 @@ COMMUNICATION_RULES = (
         FailureKind.CRASHED_UNDER_LOAD,
         "A kernel of the engine stopped itself: it may not be made for this GPU, or was given what it cannot take. Try"
         " another attention-backend or version of the engine, and CUDA_LAUNCH_BLOCKING=1 in runtime.env to name it.",
+    ),
+    FailureRule(
+        r"CUDA error: |CUDA driver error|\bcudaError[A-Z]|AcceleratorError|CU(?:BLAS|DNN|SPARSE|SOLVER)_STATUS_|HIP error: ",
+        FailureKind.DRIVER_FAULT,
+        FailureKind.DRIVER_FAULT,
+        "A call of the GPU's driver failed: see `nvidia-smi` and `dmesg`, update the driver for this engine's CUDA"
+        " version, and run with CUDA_LAUNCH_BLOCKING=1 in runtime.env to name the call.",
     ),
     FailureRule(
         r"died unexpectedly|EngineDeadError|[Ee]ngine(?:Core)? (?:is|process) dead|AsyncEngineDeadError"
