@@ -96,7 +96,7 @@ MACHINE_RULES = (
         r"|cudaErrorInsufficientDriver|cudaErrorNoDevice|cudaErrorSystemNotReady|NVML (?:Shared Library )?"
         r"(?:Not Found|not found)|Failed to initialize NVML|NVMLError|CUDA_ERROR_(?:NO_DEVICE|SYSTEM)"
         r"|forward compatibility"
-        r"|CUDA error: (?:unknown error|unspecified launch failure|an illegal memory access"
+        r"|an illegal memory access|CUDA error: (?:unknown error|unspecified launch failure"
         r"|all CUDA-capable devices are)|undefined symbol: cu[A-Z]\w+",
         FailureKind.DRIVER_FAULT,
         FailureKind.DRIVER_FAULT,
@@ -322,6 +322,13 @@ COMMUNICATION_RULES = (
         FailureKind.CRASHED_UNDER_LOAD,
         "A kernel of the engine stopped itself: it may not be made for this GPU, or was given what it cannot take. Try"
         " another attention-backend or version of the engine, and CUDA_LAUNCH_BLOCKING=1 in runtime.env to name it.",
+    ),
+    FailureRule(
+        r"when stream is capturing|(?:previous error during|invalidated by the) capture|cudaErrorStreamCapture",
+        FailureKind.CRASHED_AT_START,
+        FailureKind.CRASHED_UNDER_LOAD,
+        "The engine could not record its CUDA graphs: turn off what was added to its steps, such as torch.compile, or"
+        " set cuda-graph to false in the parameters.",
     ),
     FailureRule(
         r"CUDA error: |CUDA driver error|\bcudaError[A-Z]|AcceleratorError|CU(?:BLAS|DNN|SPARSE|SOLVER)_STATUS_|HIP error: ",

@@ -32,7 +32,7 @@ ENTRY_FILE = re.compile(r"^<frozen|(?:^|/)runpy\.py$")
 class OriginRule:
     """A failure kind for exceptions whose type and words, file and function match.
 
-    `path` and `function` are searched in the innermost frame and in the innermost of the engine's own files.
+    `path` and `function` are searched in the innermost frame and in the innermost `depth` of the engine's own files.
     """
 
     path: str
@@ -41,6 +41,7 @@ class OriginRule:
     function: str = ""
     exception: str = ""
     under_load: FailureKind | None = None
+    depth: int = 1
 
     @cached_property
     def _patterns(self) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
@@ -50,7 +51,7 @@ class OriginRule:
         """Whether the rule applies to an exception, its type and first line, raised at the last of `frames`."""
         path, function, words = self._patterns
         engine_frames = [frame for frame in frames if ENGINE_FILE.search(frame.path)]
-        places = {*frames[-1:], *engine_frames[-1:]}
+        places = {*frames[-1:], *engine_frames[-self.depth :]}
         return bool(words.search(exception)) and any(
             path.search(place.path) and function.search(place.function) for place in places
         )
@@ -92,6 +93,7 @@ COMMUNICATION_REMEDY = (
     "The GPUs could not talk to one another: give the container shared memory, see `nvidia-smi topo -m`, and run"
     " with NCCL_DEBUG=INFO in runtime.env."
 )
+RAY_REMEDY = "Ray has no GPUs for the engine where it needs them: see `ray status`, and start Ray on the nodes with GPUs."
 DEVICE_REMEDY = "See `nvidia-smi` and `dmesg`: update the driver, give the server its GPUs, or reset the GPU."
 
 SIGNATURE = (
@@ -128,11 +130,19 @@ PLACE_RULES = (
     OriginRule(r"(?:^|/)triton/", FailureKind.UNSUPPORTED_MODEL, FORMAT_REMEDY),
     # devices and their communication
     OriginRule(
-        r"distributed/(?:parallel_state|device_communicators/)|torch/distributed/|pynccl|custom_all_reduce",
+        r"distributed/(?:parallel_state|device_communicators/)|torch/distributed/|pynccl|custom_all_reduce"
+        r"|(?:^|/)(?:nixl|mooncake|ucp)/",
         FailureKind.DRIVER_FAULT,
         COMMUNICATION_REMEDY,
         under_load=FailureKind.DRIVER_FAULT,
+        depth=3,
     ),
+    OriginRule(
+        r"kv_transfer/|kv_connector|srt/disaggregation/",
+        FailureKind.BAD_FLAG,
+        "The settings of KV transfer do not fit the engine: correct the connector and its version in them.",
+    ),
+    OriginRule(r"executor/ray_", FailureKind.DRIVER_FAULT, RAY_REMEDY),
     OriginRule(r"vllm/platforms/interface\.py$", FailureKind.BROKEN_INSTALLATION, MISMATCH_REMEDY),
     OriginRule(r"torch/cuda/|vllm/platforms/|pynvml", FailureKind.DRIVER_FAULT, DEVICE_REMEDY),
     # files of the model
@@ -162,8 +172,8 @@ PLACE_RULES = (
         "",
         FailureKind.UNSUPPORTED_MODEL,
         WEIGHTS_REMEDY,
-        function=r"weights?_loader|load_(?:\w+_)*weights?\b|_load_(?:module|param|w13|w2)|weight_loader"
-        r"|process_weights_after_loading|create_weights|load_param",
+        function=r"load_\w*weight|weights?_\w*load|_load_(?:module|param|w13|w2)|process_weights_after_loading"
+        r"|create_weights|load_param|weights_iterator",
     ),
     OriginRule(r"layers/quantization/|quantization/", FailureKind.UNSUPPORTED_MODEL, FORMAT_REMEDY),
     OriginRule(
