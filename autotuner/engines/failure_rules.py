@@ -67,6 +67,20 @@ MACHINE_RULES = (
         "The disk is full: free space where the model cache (HF_HOME), the compile caches and TMPDIR are.",
     ),
     FailureRule(
+        r"PermissionError: |\[Errno (?:13|30)\]|Read-only file system",
+        FailureKind.BROKEN_INSTALLATION,
+        FailureKind.BROKEN_INSTALLATION,
+        "The engine may not write where it must: give its user the folder that the message names, or set HOME, HF_HOME"
+        " and XDG_CACHE_HOME in runtime.env to folders that it may write to.",
+    ),
+    FailureRule(
+        r"^Operation not permitted$|Resource temporarily unavailable|can't start new thread|pthread_create failed",
+        FailureKind.BROKEN_INSTALLATION,
+        FailureKind.BROKEN_INSTALLATION,
+        "The engine may start no more threads or processes: raise `ulimit -u` and the container's limits, or update"
+        " Docker, whose old security profiles refuse new system calls.",
+    ),
+    FailureRule(
         r"no kernel image is available|unsupported toolchain|PTX (?:was compiled|JIT)|invalid PTX|ptxas.*"
         r"(?:not defined|unsupported|is not defined for option)|cudaErrorNoKernelImageForDevice"
         r"|cudaErrorUnsupportedPtxVersion|is not compatible with the current PyTorch installation",
@@ -198,7 +212,8 @@ MODEL_RULES = (
     ),
     FailureRule(
         r"(?i)heads.*\b(must be|not|is not|are not) divisible by|heads .*do not divide one another"
-        r"|\bis not divisible by\b|assert [\w.]*heads\w* % [\w.]+ == 0"
+        r"|\bis not divisible by\b|assert \(?[\w.]+ % [\w.]*(?:tp|ep|pp|size|world|rank|shard|partition)\w*\)? == 0"
+        r"|assert [\w.]*heads\w* % [\w.]+ == 0"
         r"|must be divisible by (?:tensor|tp|the number of (?:gpu|shard|partition))|(?:not"
         r"|be) divisible by (?:tp|tensor)"
         r"|must be divisible by pipeline|divisible by world[_ ]size",
@@ -242,7 +257,8 @@ MODEL_RULES = (
         r"|does not recognize this architecture|[Mm]odel architecture.*(?:not supported|unsupported)"
         r"|Unsupported (?:model )?architectures?: |Unknown architecture|Unrecognized configuration class"
         r"|has no (?:SGLang|vLLM|Transformers) implementation|Cannot find model module|KeyError: '\w+\.\w+.*weight"
-        r"|not supported with \['\w+'\]|There is no module or parameter named|model type `.*` but|not supported by (?:vLLM|SGLang|TensorRT)",
+        r"|not supported with \['\w+'\]|There is no module or parameter named"
+        r"|model type `.*` but|not supported by (?:vLLM|SGLang|TensorRT)",
         FailureKind.UNSUPPORTED_MODEL,
         None,
         "Use an engine version that knows this model, or another runtime.",
@@ -331,7 +347,8 @@ COMMUNICATION_RULES = (
         " set cuda-graph to false in the parameters.",
     ),
     FailureRule(
-        r"CUDA error: |CUDA driver error|\bcudaError[A-Z]|AcceleratorError|CU(?:BLAS|DNN|SPARSE|SOLVER)_STATUS_|HIP error: ",
+        r"CUDA error: |CUDA driver error|\bcudaError[A-Z]|AcceleratorError|CU(?:BLAS|DNN|SPARSE|SOLVER)_STATUS_"
+        r"|HIP error: ",
         FailureKind.DRIVER_FAULT,
         FailureKind.DRIVER_FAULT,
         "A call of the GPU's driver failed: see `nvidia-smi` and `dmesg`, update the driver for this engine's CUDA"

@@ -49,7 +49,7 @@ FRAME = re.compile(r'^File "(?P<path>[^"]+)", line \d+, in (?P<function>.+)$')
 EXCEPTION = re.compile(
     r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Failed|Failure|Timeout|Unsupported)(?:\(\w+\))?(?=:|$)"
 )
-RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:\(\w+\))?(?::\s|$)")
+RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:\(\w+\))?(?::\s|:?$)")
 NATIVE_EXCEPTION = re.compile(r"^\s*what\(\):\s*")
 
 ENDS_PROCESS, RAISED_BY_ONE, LINE, CONSEQUENCE_RANK, WRAPPED, HANDLED = range(6)

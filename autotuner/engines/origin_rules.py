@@ -25,6 +25,7 @@ class Frame(NamedTuple):
 ENGINE_FILE = re.compile(r"(?:^|/)(?:vllm|sglang|tensorrt_llm)/")
 """Matches the paths of an engine's own files."""
 
+STANDARD_LIBRARY = re.compile(r"^<frozen|/lib(?:64)?/python3\.\d+/(?!(?:site|dist)-packages/)")
 ENTRY_FILE = re.compile(r"^<frozen|(?:^|/)runpy\.py$")
 
 
@@ -32,7 +33,8 @@ ENTRY_FILE = re.compile(r"^<frozen|(?:^|/)runpy\.py$")
 class OriginRule:
     """A failure kind for exceptions whose type and words, file and function match.
 
-    `path` and `function` are searched in the innermost frame and in the innermost `depth` of the engine's own files.
+    `path` and `function` are searched in the innermost frame, the innermost outside Python's own library, and the
+    innermost `depth` of the engine's own files.
     """
 
     path: str
@@ -51,7 +53,8 @@ class OriginRule:
         """Whether the rule applies to an exception, its type and first line, raised at the last of `frames`."""
         path, function, words = self._patterns
         engine_frames = [frame for frame in frames if ENGINE_FILE.search(frame.path)]
-        places = {*frames[-1:], *engine_frames[-self.depth :]}
+        library_frames = [frame for frame in frames if not STANDARD_LIBRARY.search(frame.path)]
+        places = {*frames[-1:], *library_frames[-1:], *engine_frames[-self.depth :]}
         return bool(words.search(exception)) and any(
             path.search(place.path) and function.search(place.function) for place in places
         )
@@ -93,7 +96,17 @@ COMMUNICATION_REMEDY = (
     "The GPUs could not talk to one another: give the container shared memory, see `nvidia-smi topo -m`, and run"
     " with NCCL_DEBUG=INFO in runtime.env."
 )
-RAY_REMEDY = "Ray has no GPUs for the engine where it needs them: see `ray status`, and start Ray on the nodes with GPUs."
+RAY_REMEDY = (
+    "Ray has no GPUs for the engine where it needs them: see `ray status`, and start Ray on the nodes with GPUs."
+)
+GRAPH_REMEDY = (
+    "The model could not be compiled: set cuda-graph to false in the parameters, empty the engine's cache of compiled"
+    " models, or use another version of the engine."
+)
+MEMORY_REMEDY = (
+    "Too little memory is left for the KV cache: raise mem-fraction-static, lower max-model-len, or spread over more"
+    " GPUs with tp-size."
+)
 DEVICE_REMEDY = "See `nvidia-smi` and `dmesg`: update the driver, give the server its GPUs, or reset the GPU."
 
 SIGNATURE = (
@@ -101,6 +114,9 @@ SIGNATURE = (
     r"|required keyword-only argument|positional arguments? but)"
 )
 """Words of a call that does not fit the function it calls."""
+
+ORDINARY = r"^(?!OSError|AttributeError|FileNotFoundError)"
+"""Types of exceptions with which a check of values ends."""
 
 PYTHON_RULES = (
     # what Python itself says, wherever it was raised
@@ -119,15 +135,16 @@ IMPORT_RULE = OriginRule("", FailureKind.BROKEN_INSTALLATION, MISMATCH_REMEDY)
 """The rule for any exception that is raised while a module is imported."""
 
 PLACE_RULES = (
-    # compilers of kernels
+    # compilers of kernels, and recorders of graphs
     OriginRule(
         r"flashinfer/jit/|/cpp_extension\.py$|/cpp_builder\.py$|triton/runtime/build\.py$|deep_gemm/(?:jit|utils)"
-        r"|tilelang/|tvm_ffi/|_inductor/codecache\.py$",
+        r"|tilelang/|tvm_ffi/",
         FailureKind.BROKEN_INSTALLATION,
         COMPILE_REMEDY,
         under_load=FailureKind.BROKEN_INSTALLATION,
     ),
     OriginRule(r"(?:^|/)triton/", FailureKind.UNSUPPORTED_MODEL, FORMAT_REMEDY),
+    OriginRule(r"torch/_(?:inductor|dynamo|functorch)/|vllm/compilation/", FailureKind.CRASHED_AT_START, GRAPH_REMEDY),
     # devices and their communication
     OriginRule(
         r"distributed/(?:parallel_state|device_communicators/)|torch/distributed/|pynccl|custom_all_reduce"
@@ -137,20 +154,31 @@ PLACE_RULES = (
         under_load=FailureKind.DRIVER_FAULT,
         depth=3,
     ),
+    OriginRule(r"executor/ray_|executor/ray/|(?:^|/)ray/", FailureKind.DRIVER_FAULT, RAY_REMEDY),
+    OriginRule(r"vllm/platforms/interface\.py$", FailureKind.BROKEN_INSTALLATION, MISMATCH_REMEDY),
+    OriginRule(r"torch/cuda/|vllm/platforms/|pynvml", FailureKind.DRIVER_FAULT, DEVICE_REMEDY),
+    OriginRule(r"worker\.py$", FailureKind.DRIVER_FAULT, DEVICE_REMEDY, function="init_device"),
+    # settings of parts that a user turns on
     OriginRule(
-        r"kv_transfer/|kv_connector|srt/disaggregation/",
+        r"kv_transfer/|kv_connector|srt/disaggregation/|(?:^|/)lmcache/",
         FailureKind.BAD_FLAG,
         "The settings of KV transfer do not fit the engine: correct the connector and its version in them.",
     ),
-    OriginRule(r"executor/ray_", FailureKind.DRIVER_FAULT, RAY_REMEDY),
-    OriginRule(r"vllm/platforms/interface\.py$", FailureKind.BROKEN_INSTALLATION, MISMATCH_REMEDY),
-    OriginRule(r"torch/cuda/|vllm/platforms/|pynvml", FailureKind.DRIVER_FAULT, DEVICE_REMEDY),
-    # files of the model
     OriginRule(
-        r"safetensors/|torch/serialization\.py$|zipfile\.py$",
-        FailureKind.MODEL_NOT_FOUND,
-        DAMAGED_REMEDY,
+        r"(?:vllm|srt|tensorrt_llm)/lora/|/peft_helper\.py$",
+        FailureKind.BAD_FLAG,
+        "The adapter does not fit the engine's settings: change those of LoRA, such as --max-lora-rank, or leave it out.",
+        exception=ORDINARY,
     ),
+    OriginRule(r"spec_decode/|speculative", FailureKind.BAD_FLAG, FLAG_REMEDY, exception=ORDINARY),
+    OriginRule(
+        r"tool_parsers/|function_call/|reasoning/|reasoning_parser|entrypoints/(?:openai|cli|launcher|chat_utils)",
+        FailureKind.BAD_FLAG,
+        FLAG_REMEDY,
+        exception=r"^(?:ValueError|TypeError|KeyError|AssertionError|FileNotFoundError)",
+    ),
+    # files of the model
+    OriginRule(r"safetensors/|torch/serialization\.py$|zipfile\.py$", FailureKind.MODEL_NOT_FOUND, DAMAGED_REMEDY),
     OriginRule(
         "",
         FailureKind.MODEL_NOT_FOUND,
@@ -158,13 +186,21 @@ PLACE_RULES = (
         exception=r"SafetensorError|UnpicklingError|HeaderTooLarge|MetadataIncompleteBuffer",
     ),
     OriginRule(
-        r"tokeniz|processing_(?:utils|auto)\.py$|image_processing|multimodal/|processor\.py$|sentencepiece",
+        r"transformers/|huggingface_hub/|tokenizers/|configs?[/_]",
+        FailureKind.MODEL_NOT_FOUND,
+        DAMAGED_REMEDY,
+        exception=r"JSONDecodeError",
+    ),
+    OriginRule(
+        r"tokeniz|processing_(?:utils|auto)\.py$|image_processing|multimodal/|/processors?(?:/|\.py$)|sentencepiece"
+        r"|structured_output|xgrammar|outlines|constrained/|chat_template|template_manager|jinja2/|tensorrt_llm/inputs/",
         FailureKind.UNSUPPORTED_MODEL,
         TOKENIZER_REMEDY,
     ),
     OriginRule(
         r"configuration_\w+\.py$|modeling_rope_utils|transformers_utils/(?:config|configs/)|sglang/srt/configs/"
-        r"|config/model(?:_arch)?\.py$|transformers_modules/|rotary_embedding|huggingface_hub/dataclasses\.py$",
+        r"|config/model(?:_arch)?\.py$|transformers_modules/|rotary_embedding|huggingface_hub/dataclasses\.py$"
+        r"|modeling_gguf|gguf/|_torch/model_config\.py$|/modeling_auto\.py$|models/registry\.py$",
         FailureKind.UNSUPPORTED_MODEL,
         CONFIG_REMEDY,
     ),
@@ -175,24 +211,52 @@ PLACE_RULES = (
         function=r"load_\w*weight|weights?_\w*load|_load_(?:module|param|w13|w2)|process_weights_after_loading"
         r"|create_weights|load_param|weights_iterator",
     ),
-    OriginRule(r"layers/quantization/|quantization/", FailureKind.UNSUPPORTED_MODEL, FORMAT_REMEDY),
+    # memory
+    OriginRule(
+        r"kv_cache_utils\.py$|mem_cache/|pool_configurator|resource_manager\.py$|model_runner_kv_cache",
+        FailureKind.OUT_OF_MEMORY_AT_START,
+        MEMORY_REMEDY,
+        exception=r"^(?:ValueError|RuntimeError)",
+    ),
+    OriginRule(
+        "", FailureKind.OUT_OF_MEMORY_AT_START, MEMORY_REMEDY, function="init_memory_pool|profile_max_num_token"
+    ),
+    # kernels and layers
+    OriginRule(
+        "",
+        FailureKind.BAD_FLAG,
+        "Choose another attention-backend in the parameters, or leave it to the engine.",
+        function=r"(?:init|get|create)_attention_backend|get_attn_backend",
+    ),
+    OriginRule(
+        r"_custom_ops\.py$|sgl_kernel/|deep_gemm|vllm_flash_attn|flash_attn|flashinfer/|layers/quantization/|quantization/"
+        r"|tensorrt_llm/_torch/custom_ops/",
+        FailureKind.UNSUPPORTED_MODEL,
+        FORMAT_REMEDY,
+        exception=r"^(?!AttributeError)",
+    ),
     OriginRule(
         r"/models?/(?!auto/)\w+(?:/\w+)?\.py$|_torch/models/", FailureKind.UNSUPPORTED_MODEL, WEIGHTS_REMEDY, "__init__"
     ),
     OriginRule(
-        r"model_loader/|layers/(?:attention|fused_moe|moe|linear|vocab)|attention/(?:selector|layer|backends/)",
+        r"model_loader/|layers/|attention/|_torch/(?:modules|attention_backend)/",
         FailureKind.UNSUPPORTED_MODEL,
         FORMAT_REMEDY,
         exception=r"^(?:ValueError|NotImplementedError|AssertionError|RuntimeError: .*support)",
-        function=r"^(?!forward)",
     ),
     # checks of values
     OriginRule(
-        r"vllm/config|engine/arg_utils\.py$|server_args\.py$|llm_args\.py$|argparse\.py$|commands/serve\.py$|cli_args"
-        r"|speculative|cudagraph_dispatcher",
+        r"vllm/config|engine/arg_utils\.py$|server_args\.py$|arg_groups/|llm_args\.py$|argparse\.py$|commands/serve\.py$"
+        r"|cli_args|cudagraph_dispatcher",
         FailureKind.BAD_FLAG,
         FLAG_REMEDY,
-        exception=r"^(?!OSError|FileNotFoundError)",
+        exception=r"^(?!OSError|AttributeError)",
+    ),
+    OriginRule(
+        r"transformers/|huggingface_hub/|transformers_utils/",
+        FailureKind.MODEL_NOT_FOUND,
+        "A file of the model is missing: complete its folder, or check its name and revision.",
+        exception=r"^FileNotFoundError",
     ),
 )
 

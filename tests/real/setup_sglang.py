@@ -8,7 +8,6 @@ sgl_kernel_stand_in.py and an emptied registration of torchvision.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 
 from tests.real.setup_vllm import PYTHON, install_system_packages, install_torch, run, say, site_packages
@@ -37,10 +36,44 @@ UNPINNED = (
     "llguidance==1.*",
     "kernels<0.15",
     "python-dateutil<3",
-    *"mistral_common aiohttp anthropic datasets einops fastapi gguf interegular IPython msgspec".split(),
-    *"numpy nvidia-ml-py orjson packaging partial_json_parser pillow prometheus-client psutil pybase64".split(),
-    *"pydantic python-multipart pyzmq regex requests scipy setproctitle soundfile tiktoken tqdm uvicorn".split(),
-    *"uvloop watchfiles xxhash zstandard distro easydict ninja torch_memory_saver".split(),
+    "aiohttp",
+    "anthropic",
+    "datasets",
+    "distro",
+    "easydict",
+    "einops",
+    "fastapi",
+    "gguf",
+    "interegular",
+    "IPython",
+    "mistral_common",
+    "msgspec",
+    "ninja",
+    "numpy",
+    "nvidia-ml-py",
+    "orjson",
+    "packaging",
+    "partial_json_parser",
+    "pillow",
+    "prometheus-client",
+    "psutil",
+    "pybase64",
+    "pydantic",
+    "python-multipart",
+    "pyzmq",
+    "regex",
+    "requests",
+    "scipy",
+    "setproctitle",
+    "soundfile",
+    "tiktoken",
+    "torch_memory_saver",
+    "tqdm",
+    "uvicorn",
+    "uvloop",
+    "watchfiles",
+    "xxhash",
+    "zstandard",
 )
 
 
@@ -65,8 +98,7 @@ def fit_to_cpu(packages: Path) -> None:
 def set_up(folder: Path) -> Path:
     """Make what is missing in `folder`; return the virtual environment."""
     venv = folder / "sglang"
-    content = hashlib.sha256(Path(__file__).read_bytes() + SGL_KERNEL.read_bytes()).hexdigest()[:8]
-    installed = venv / f"installed-{SGLANG}-{content}"
+    installed = venv / f"installed-{SGLANG}"
     install_system_packages()
     if not installed.exists():
         install_sglang(venv)

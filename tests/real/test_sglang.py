@@ -78,9 +78,7 @@ def failed_starts(sglang: Path, tiny_model: Path, tmp_path_factory: pytest.TempP
         folder.mkdir()
         executable = limited if start.memory_limit else sglang
         model = start.model or str(tiny_model)
-        return measure_sglang(
-            executable, model, folder, *start.extra_args, env=dict(start.env), **start.parameters
-        )
+        return measure_sglang(executable, model, folder, *start.extra_args, env=dict(start.env), **start.parameters)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         measurements: dict[str, Future[Measurement]] = {name: pool.submit(run, name) for name in FAILING_STARTS}
