@@ -270,7 +270,7 @@ FLAG_RULES = (
         r"error: (unrecognized arguments|argument |the following arguments are required|ambiguous option)"
         r"|No such option|Error: (?:Invalid value|Got unexpected extra argument|Missing (?:argument|option"
         r"|parameter))"
-        r"|Extra inputs are not permitted|error: invalid ",
+        r"|Extra inputs are not permitted|^(?:[\w./ -]+: )?error: invalid ",
         FailureKind.BAD_FLAG,
         None,
         "Correct the flag in the parameters or in runtime.extra_args; `--help` of the engine lists what it takes.",
@@ -300,7 +300,7 @@ FLAG_RULES = (
         "Lower tp-size, pp-size or dp-size: this machine has fewer GPUs than they ask for.",
     ),
     FailureRule(
-        r"does not match the quantization method|is not supported for quantization method"
+        r"does not match the quantization method|Cannot find the config file for|is not supported for quantization method"
         r"|[Pp]arallel\w* (?:is )?not supported|does not support (?:pipeline|tensor|expert|data) parallel",
         FailureKind.BAD_FLAG,
         None,
@@ -338,6 +338,27 @@ COMMUNICATION_RULES = (
         FailureKind.CRASHED_UNDER_LOAD,
         "A kernel of the engine stopped itself: it may not be made for this GPU, or was given what it cannot take. Try"
         " another attention-backend or version of the engine, and CUDA_LAUNCH_BLOCKING=1 in runtime.env to name it.",
+    ),
+    FailureRule(
+        r"Cannot re-initialize CUDA in forked subprocess",
+        FailureKind.CRASHED_AT_START,
+        FailureKind.CRASHED_UNDER_LOAD,
+        "The engine's processes were forked after it had used the GPU: set VLLM_WORKER_MULTIPROC_METHOD=spawn in"
+        " runtime.env, or leave out what loads the GPU before.",
+    ),
+    FailureRule(
+        r"\[Errno (?:5|70|107|116|121)\]|Stale file handle|Input/output error",
+        FailureKind.CRASHED_AT_START,
+        FailureKind.CRASHED_UNDER_LOAD,
+        "A file could not be read, since its disk or network file system failed: see `dmesg`, mount it anew, or copy"
+        " the model to a local disk.",
+    ),
+    FailureRule(
+        r"RPC call to \w+ timed out",
+        FailureKind.CRASHED_AT_START,
+        FailureKind.CRASHED_UNDER_LOAD,
+        "A step took longer than the engine waits for its workers: raise VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS in"
+        " runtime.env if it is slow, or look for what a worker waits for in the log.",
     ),
     FailureRule(
         r"when stream is capturing|(?:previous error during|invalidated by the) capture|cudaErrorStreamCapture",

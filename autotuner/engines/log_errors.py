@@ -111,6 +111,9 @@ PLAIN_ERROR = re.compile(
     r"\b(?:ERROR|CRITICAL|FATAL|[Ee]rror:)|^Error\b|^Fatal Python error|\b\w+(?:Error|Exception): "
     r"|scheduler is dead|crashed with exit code"
 )
+WATCHDOG = re.compile(r"^Watchdog timeout \(")
+"""What SGLang logs, without a level, before it ends a scheduler that hangs."""
+
 ACCESS = re.compile(r"\"(?:GET|POST|HEAD|PUT|DELETE|OPTIONS) \S+ HTTP/[\d.]+\"")
 PLAIN_NOISE = re.compile(r"Warning:|^\s*warnings\.warn|^usage: |^\s+\[--|^\s+\{")
 LAUNCHER_ERROR = re.compile(r"^autotune: (?:docker: |Out of memory)|^docker: ")
@@ -398,11 +401,15 @@ class _ErrorReader:
         text = line.text.strip()
         if not text:
             return
-        is_error = line.level == "E" or (
-            not line.level
-            and PLAIN_ERROR.search(text)
-            and not PLAIN_NOISE.search(line.text)
-            and not ACCESS.search(text)
+        is_error = (
+            line.level == "E"
+            or WATCHDOG.match(text) is not None
+            or (
+                not line.level
+                and PLAIN_ERROR.search(text)
+                and not PLAIN_NOISE.search(line.text)
+                and not ACCESS.search(text)
+            )
         )
         if is_error:
             ends = bool(LAUNCHER_ERROR.match(text) or re.match(r"[\w. -]+: error: ", text))

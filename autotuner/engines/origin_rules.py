@@ -167,7 +167,7 @@ PLACE_RULES = (
     OriginRule(
         r"(?:vllm|srt|tensorrt_llm)/lora/|/peft_helper\.py$",
         FailureKind.BAD_FLAG,
-        "The adapter does not fit the engine's settings: change those of LoRA, such as --max-lora-rank, or leave it out.",
+        "The adapter does not fit the engine's settings: change those, such as --max-lora-rank, or leave it out.",
         exception=ORDINARY,
     ),
     OriginRule(r"spec_decode/|speculative", FailureKind.BAD_FLAG, FLAG_REMEDY, exception=ORDINARY),
@@ -210,6 +210,7 @@ PLACE_RULES = (
         WEIGHTS_REMEDY,
         function=r"load_\w*weight|weights?_\w*load|_load_(?:module|param|w13|w2)|process_weights_after_loading"
         r"|create_weights|load_param|weights_iterator",
+        exception=r"^(?!OSError|FileNotFoundError)",
     ),
     # memory
     OriginRule(
@@ -246,7 +247,7 @@ PLACE_RULES = (
     ),
     # checks of values
     OriginRule(
-        r"vllm/config|engine/arg_utils\.py$|server_args\.py$|arg_groups/|llm_args\.py$|argparse\.py$|commands/serve\.py$"
+        r"vllm/config|engine/arg_utils\.py$|server_args\.py$|arg_groups/|llm_args\.py$|argparse\w*\.py$|commands/serve\.py$"
         r"|cli_args|cudagraph_dispatcher",
         FailureKind.BAD_FLAG,
         FLAG_REMEDY,
