@@ -35,8 +35,8 @@ def rule_rows() -> Iterator[str]:
             names = engines.setdefault((kind.value if kind else "", rule.remedy), [])
             if name not in names:
                 names.append(name)
-    for rule in (*PYTHON_RULES, IMPORT_RULE, *PLACE_RULES):
-        engines.setdefault((rule.kind.value, rule.remedy), list(ENGINES))
+    for place in (*PYTHON_RULES, IMPORT_RULE, *PLACE_RULES):
+        engines.setdefault((place.kind.value, place.remedy), list(ENGINES))
     yield "| class | remedy | engines |"
     yield "| --- | --- | --- |"
     order = [kind.value for kind in FailureKind]

@@ -300,7 +300,8 @@ FLAG_RULES = (
         "Lower tp-size, pp-size or dp-size: this machine has fewer GPUs than they ask for.",
     ),
     FailureRule(
-        r"does not match the quantization method|Cannot find the config file for|is not supported for quantization method"
+        r"does not match the quantization method|Cannot find the config file for"
+        r"|is not supported for quantization method"
         r"|[Pp]arallel\w* (?:is )?not supported|does not support (?:pipeline|tensor|expert|data) parallel",
         FailureKind.BAD_FLAG,
         None,

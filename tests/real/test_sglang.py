@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from autotuner.core import FailureKind, Measurement, Progress, Value
+from autotuner.core import FailureKind, Measurement, Progress
 from autotuner.engines import engine
 from autotuner.engines.parameters import canonical_parameters
 from autotuner.experiment import Runtime
@@ -27,6 +28,7 @@ MEMORY_LIMIT_KIB = 15_000_000
 """Address space of a server that asks for more memory than there is, so that it and nothing else runs out."""
 
 Processes = Callable[[], dict[int, str]]
+Starts = Callable[[str], Measurement]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class FailingStart:
     kind: FailureKind
     words: str
     extra_args: tuple[str, ...] = SMALL_CACHE
-    parameters: Mapping[str, Value] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     memory_limit: bool = False
@@ -65,7 +67,7 @@ FAILING_STARTS = {
 
 
 @pytest.fixture(scope="module")
-def failed_starts(sglang: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+def failed_starts(sglang: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starts]:
     """The measurement of each of FAILING_STARTS; two of them run at a time, since nothing is measured on them."""
     root = tmp_path_factory.mktemp("starts")
     limited = root / "sglang-with-little-memory"
@@ -86,7 +88,7 @@ def failed_starts(sglang: Path, tiny_model: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.parametrize("name", FAILING_STARTS)
-def test_a_start_that_fails_is_named_in_sglangs_words(failed_starts: Callable[[str], Measurement], name: str) -> None:
+def test_a_start_that_fails_is_named_in_sglangs_words(failed_starts: Starts, name: str) -> None:
     failure, expected = failed_starts(name).failure, FAILING_STARTS[name]
     assert failure is not None
     assert (failure.kind, expected.words in failure.message) == (expected.kind, True), failure
@@ -129,7 +131,16 @@ def test_a_server_stopped_from_outside_is_not_blamed_on_memory(
 def test_quick_test_measures_what_this_machine_can_run(
     sglang: Path, tiny_model: Path, processes: Processes, tmp_path: Path
 ) -> None:
-    arguments = ["--profile", "quick-test", "--runtime", "sglang", "--deployment", "process", "--model", tiny_model]
+    arguments = [
+        "--profile",
+        "quick-test",
+        "--runtime",
+        "sglang",
+        "--deployment",
+        "process",
+        "--model",
+        str(tiny_model),
+    ]
     settings = ["--set", f"runtime.executable={sglang}", "--set", f"runtime.extra_args={json.dumps(SMALL_CACHE)}"]
     result = subprocess.run(
         [COMMAND, "run", *arguments, *settings, "--duration", "8", "--warmup", "2"],
