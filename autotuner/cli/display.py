@@ -152,7 +152,12 @@ def text(body: str) -> None:
 
 def json(data: Any) -> None:
     """Print data as JSON on stdout."""
-    sys.stdout.write(json_module.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Data as JSON over several lines."""
+    return json_module.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def table(

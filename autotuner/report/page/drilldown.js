@@ -44,7 +44,8 @@ function drawDetail() {
   const plots = html("div", { class: "chart-grid" });
   keepFocus(() => {
     box.hidden = false;
-    box.replaceChildren(
+    box.replaceChildren();
+    fill(box, {}, [
       html("div", { class: "bar" }, html("h2", { id: "detail-title", tabindex: -1 }, `#${candidate.rank} ${candidateName(candidate)}`),
         own.length ? html("label", {}, "load point ", select) : null,
         html("button", { type: "button", "data-key": "detail-close", onclick: closeDetail }, "close (Esc)")),
@@ -52,7 +53,7 @@ function drawDetail() {
       plots,
       html("div", { class: "columns" }, point ? figuresTable(point) : null, launchesTable(launches, point)),
       checksTable(launches, point), failureNotes(launches), launchFiles(candidate, launches),
-    );
+    ]);
   });
   if (point) drawDistributions(plots, point, launches);
 }

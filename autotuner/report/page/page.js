@@ -56,7 +56,7 @@ function drawEffects() {
   box.replaceChildren(chart);
   plot({
     box: chart, height: 60 + 26 * effects.length, title: "ratios of matched pairs by setting", heading: "one dot for each pair of candidates that differ in this setting alone; right of 1 the change is better",
-    x: { label: `ratio of ${state.content.objective.label}`, format: (value) => `${number(value)}×`, log: true, from: from, to: to, ticks: to / from > 1.25 ? logTicks(from, to).concat(1).filter((value, index, all) => all.indexOf(value) === index).sort((a, b) => a - b) : [1, ...ticks(from, to, 4).filter((value) => Math.abs(value - 1) > 0.01)].sort((a, b) => a - b) },
+    x: { label: `ratio of ${state.content.objective.label}`, format: (value) => `${number(value)}×`, log: true, from: from, to: to, ticks: ratioTicks(from, to) },
     y: { from: 0.4, to: effects.length + 0.6, ticks: effects.map((_, index) => index + 1), format: () => "" }, targets: [{ x: 1 }],
     series: [{ colour: "s1", points: rows }],
   });
@@ -66,6 +66,11 @@ function drawEffects() {
     root.append(svg("text", { class: "row-label", x: MARGIN.left + 4, y: at - 7 }, `${effect.name} ${effect.from} → ${effect.to}`));
   });
   chart.dataset.medians = medians.map((median) => number(median.x)).join(" ");
+}
+
+function ratioTicks(from, to) {
+  const wanted = to / from > 8 ? [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100] : to / from > 1.6 ? [0.25, 0.33, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 2.5, 3, 4] : [1].concat(ticks(from, to, 5).filter((value) => Math.abs(value - 1) > 0.004));
+  return wanted.filter((value) => value >= from && value <= to).sort((a, b) => a - b);
 }
 
 // Sorting and filtering of the table of candidates, which stands in the document.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from autotuner.errors import mask_credentials
 from autotuner.runs.store import EXPERIMENT_FILE, LOCK_FILE, SEARCH_FILE, RunStore
 
@@ -34,7 +36,7 @@ def read_run_files(store: RunStore) -> RunFiles:
     """Read them; what is missing or damaged is left out."""
     try:
         settings = tuple((str(name), str(layer)) for name, layer in store.provenance()["values"].items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError):
         settings = ()
     try:
         experiment = (store.path / EXPERIMENT_FILE).read_text(encoding="utf-8", errors="replace")

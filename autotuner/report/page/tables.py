@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from autotuner.core import Candidate
-from autotuner.report.formatting import format_number, format_setting
+from autotuner.report.formatting import format_setting
 from autotuner.report.frontier import frontier_table, frontier_title
 from autotuner.report.page.elements import Element, element
 from autotuner.report.refused import RefusedCandidates, group_by_reason
@@ -23,7 +24,7 @@ MAX_CANDIDATES = 1000
 
 def candidates(view: RunView) -> Element:
     """The ranking, one group of rows for each candidate, with notes and legends below."""
-    table = ranking_table(view, MAX_CANDIDATES)
+    table = _with_main_columns_first(ranking_table(view, MAX_CANDIDATES))
     notes = [*table.shared_settings, *table.legends()]
     return element(
         "div",
@@ -31,6 +32,17 @@ def candidates(view: RunView) -> Element:
         *(element("p", text, class_="muted") for text in notes),
         _notes(table.notes),
     )
+
+
+def _with_main_columns_first(table: Table) -> Table:
+    """The table with what is said of a whole candidate and the verdict before the figures of its load points."""
+    return replace(table, columns=tuple(sorted(table.columns, key=_column_group)))
+
+
+def _column_group(column: Column) -> int:
+    if column.title in ("score", "source"):
+        return 3
+    return 0 if column.first_row_only else 1 if column.title == "verdict" else 2
 
 
 def _notes(notes: Sequence[str]) -> Element | None:
@@ -148,7 +160,7 @@ def _effect_row(effect: SettingEffect) -> Element:
     cells = (
         "" if effect.median is None else f"{effect.median:.2f}x",
         f"{ratios[0]:.2f} to {ratios[-1]:.2f}" if ratios else "",
-        format_number(len(ratios)),
+        str(len(ratios)),
         str(effect.lost or ""),
         str(effect.gained or ""),
     )
