@@ -94,8 +94,14 @@ def _rendered(output_format: str, store: RunStore, view: RunView) -> str:
 def _write(text: str, path: Path) -> None:
     """Write a report and say where it is."""
     from autotuner.cli import display
-    from autotuner.runs.store import explain_write_errors
+    from autotuner.errors import UsageError
 
-    with explain_write_errors(path):
+    try:
         path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"The report cannot be written to '{path}'.",
+            why=f"{error.strerror}.",
+            remedy="Name a file with --to in a folder that exists and can be written.",
+        ) from error
     display.line(str(path))
