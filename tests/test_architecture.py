@@ -26,7 +26,7 @@ FLOORS = [
     {"model_files"},
     {"experiment", "traces"},
     {"expression"},
-    {"errors"},
+    {"errors", "serving"},
     {"core"},
     {"__init__"},
 ]

@@ -16,6 +16,7 @@ from autotuner.cli.compare import compare
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
 from autotuner.cli.error_boundary import ErrorBoundary
+from autotuner.cli.export import export
 from autotuner.cli.help_page import (
     COMPARE,
     CONFIGURE,
@@ -66,6 +67,7 @@ for _function, _panel in (
     (report, TUNE),
     (command, TUNE),
     (compare, COMPARE),
+    (export, COMPARE),
     (bench, LOAD_TEST),
     (calibrate, PREDICT),
     (doctor, MACHINE),
