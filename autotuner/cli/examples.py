@@ -80,6 +80,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "autotune config show --profile production --format yaml > mine.yaml",
         ),
     ),
+    "ui": (
+        Example("Watch the newest run in a browser, while it goes on or later", "autotune ui"),
+        Example("On a port of your choice, for a tunnel", "autotune ui --port 8899"),
+    ),
     "report": (
         Example("Show the newest run", "autotune report"),
         Example("Write the page again, to send it to the team", "autotune report --format html --to report.html"),

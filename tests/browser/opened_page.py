@@ -32,6 +32,14 @@ class OpenedPage:
     def evaluate(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
 
+    def wait_until(self, condition: str) -> None:
+        """Wait until an expression is true; the policy of the page forbids the waiting that Playwright does in it."""
+        for _ in range(1200):
+            if self.evaluate(condition):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"after a minute this is not true: {condition}")
+
     @property
     def text(self) -> str:
         """The text of the body as it is shown."""

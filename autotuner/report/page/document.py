@@ -28,6 +28,11 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
+def page_assets() -> tuple[str, str]:
+    """The style and the script of the page of a run."""
+    return asset(STYLE_FILE), "\n".join(asset(name) for name in SCRIPT_FILES)
+
+
 def html_document(
     title: str,
     body: Sequence[Element],

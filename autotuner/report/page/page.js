@@ -1,6 +1,6 @@
 // What the page does when it is opened, when something is chosen, and when a run that goes on sends news.
 
-const state = { content: null, points: [], colours: new Map(), live: null };
+const state = { content: null, points: [], colours: new Map(), live: null, shown: {} };
 
 // Redrawing must not lose the keyboard's place: the focus goes back to the element with the same key.
 function keepFocus(draw) {
@@ -130,6 +130,36 @@ function openFromAddress() {
   if (match) openDetail(Number(match[1]), null);
 }
 
+// A page that is served asks for the launches it does not hold, and hears of a run that goes on.
+function connect(live) {
+  const status = html("p", { id: "live-status", class: "muted", role: "status" }, "live");
+  document.body.prepend(status);
+  const events = new EventSource(`/events?version=${encodeURIComponent(live.version)}`);
+  events.onopen = () => { status.textContent = "live: this page follows the run folder"; };
+  events.onerror = () => { status.textContent = "not live: the server of this page does not answer; what is shown stays"; };
+  events.onmessage = (event) => {
+    const news = JSON.parse(event.data);
+    document.title = news.title;
+    update(news.sections, news.content);
+    document.body.dataset.version = event.lastEventId;
+  };
+  state.live = { fetchLaunches: (numbers) => Promise.all(numbers.map(fetchLaunch)) };
+}
+
+async function fetchLaunch(number) {
+  const answer = await fetch(`/launches/${number}`);
+  if (!answer.ok) return;
+  const { limits, trials } = await answer.json();
+  const known = state.content.launches;
+  known.limits = known.limits || [];
+  known.trials = known.trials || {};
+  const places = limits.map(([name, limit]) => known.limits.push([name, limit]) - 1);
+  for (const [trial, launch] of Object.entries(trials)) {
+    for (const point of launch.points) point.checks = point.checks.map(([limit, value, passed]) => [places[limit], value, passed]);
+    known.trials[trial] = launch;
+  }
+}
+
 // News of a run that goes on: sections whose elements changed are replaced, the charts are drawn again.
 function update(sections, content) {
   const selected = view.selected && { trial: view.selected.candidate.trial, at: view.selected.point && view.selected.point.at };
@@ -154,7 +184,6 @@ function update(sections, content) {
 }
 
 function start() {
-  state.shown = {};
   load(JSON.parse(byId("data").textContent));
   rebuildControls();
   enhanceTables();
@@ -165,6 +194,7 @@ function start() {
   let waiting = 0;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => { drawCharts(); if (view.selected) drawDetail(); }, 120); });
   addEventListener("beforeprint", () => { for (const details of document.querySelectorAll("main details")) details.open = true; });
+  if (state.content.live) connect(state.content.live);
   document.body.dataset.ready = "yes";
 }
 
