@@ -32,6 +32,7 @@ from autotuner.cli.predict import app as predict_app
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
+from autotuner.cli.ui import ui
 from autotuner.cli.verbose import Verbose, with_verbose
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ def _root(
 for _function, _panel in (
     (run, TUNE),
     (report, TUNE),
+    (ui, TUNE),
     (command, TUNE),
     (compare, COMPARE),
     (export, COMPARE),

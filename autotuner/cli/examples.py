@@ -80,8 +80,13 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "autotune config show --profile production --format yaml > mine.yaml",
         ),
     ),
+    "ui": (
+        Example("Watch the newest run in a browser, while it goes on or later", "autotune ui"),
+        Example("On a port of your choice, for a tunnel", "autotune ui --port 8899"),
+    ),
     "report": (
         Example("Show the newest run", "autotune report"),
+        Example("Write the page again, to send it to the team", "autotune report --format html --to report.html"),
         Example("Write a Markdown report for a pull request", "autotune report --format markdown > report.md"),
         Example(
             "Fail a pipeline unless the winner is proven to meet the targets", "autotune report --fail-on undecided"
