@@ -13,8 +13,11 @@ TESTS = Path(__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"session", "loadtest"},
-    {"local_data", "run_setup", "run_report"},
+    {"loadtest"},
+    {"session"},
+    {"bench_record"},
+    {"local_data", "run_setup", "run_report", "bench_setup"},
+    {"running_server"},
     {"tune", "report", "execute", "forecaster"},
     {"evaluate", "machine"},
     {"load", "simulate", "engines", "launchers", "search", "deploy"},

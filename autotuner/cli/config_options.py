@@ -296,7 +296,7 @@ class ConfigOptions:
         )
         if resolved_context(context).deployment_mode != "external":
             return context
-        from autotuner.loadtest import with_served_model
+        from autotuner.running_server import with_served_model
 
         return with_served_model(context)
 

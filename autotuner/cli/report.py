@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from autotuner.cli.gate import FAIL_ON_OPTION, Gate
 from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, OUTPUT, RUN_ARGUMENT, RUNS_FOLDER_OPTION, option
+
+if TYPE_CHECKING:
+    from autotuner.runs.store import RunStore
 
 
 def report(
@@ -31,6 +34,9 @@ def report(
     if output_format not in formats:
         raise UsageError(unknown_name_message("format", output_format, formats))
     store = RunStore.open(find_run(run, output))
+    if store.kind == "load-test":
+        _report_load_test(store, output_format, gate)
+        return
     view = RunView.from_store(store)
     if not view.trials:
         raise UsageError(
@@ -54,3 +60,24 @@ def report(
         display.text(markdown_report(view))
     if gate.fails_on_infeasible:
         gate.check_run(view)
+
+
+def _report_load_test(store: RunStore, output_format: str, gate: Gate) -> None:
+    """Show a load test as `autotune bench` does."""
+    from autotuner.cli.results import print_load_test
+    from autotuner.errors import UsageError
+    from autotuner.report.bench.folder import JSON_FILE
+    from autotuner.report.bench.result import BenchResult
+
+    if not store.trials():
+        raise UsageError(
+            f"The load test '{store.path}' did not end.",
+            why=f"It was killed, or goes on. Its load points so far are in {JSON_FILE}.",
+            remedy="Start it again with autotune bench.",
+        )
+    if output_format == "markdown":
+        raise UsageError("A load test has no Markdown.", remedy="Give --format table, json or csv.")
+    result = BenchResult.from_store(store)
+    print_load_test(result, output_format)
+    if gate.fails_on_infeasible:
+        gate.check_load_test(result)

@@ -168,7 +168,7 @@ def test_an_interrupted_test_keeps_what_was_measured(sim, tmp_path, number, outp
             break
     time.sleep(0.5)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     data = json.loads(out)
     assert data["interrupted"]
@@ -180,7 +180,7 @@ def test_an_interrupted_test_keeps_what_was_measured(sim, tmp_path, number, outp
     assert second["verdict"] != "feasible"
     if output:
         assert json.loads((tmp_path / "out" / "bench.json").read_text()) == data
-        start, end = records.read(tmp_path / "out" / "records-2.npz").window
+        start, end = records.read(tmp_path / "out" / "trials/001/records-2.npz").window
         assert end - start < 1.2
     assert "Traceback" not in err
 
