@@ -19,9 +19,12 @@ from autotuner.errors import ConfigError, EndpointError, MachineError, UsageErro
 from autotuner.experiment import Slo
 from autotuner.load import records
 from autotuner.report.bench.record import bench_record
+from autotuner.report.bench.result import BenchResult
 from autotuner.report.bench.table import verdict_table
+from autotuner.runs.store import RunStore
 from autotuner.scoring.reasons import verdict_reason
 from autotuner.search.launch import ListedLoads
+from autotuner.session import Session
 from tests.servers import HEAD, Behaviour, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine")]
@@ -151,6 +154,19 @@ def test_the_folder_holds_json_csv_pictures_and_records_that_can_be_read(serve: 
     assert (result.path / "load-points.csv").read_text().count("\n") == 2
     assert len(records.read(result.path / "trials/001/records-1.npz").records) == 12
     assert {path.stem for path in result.path.glob("*.png")} == {"load", "tradeoff", "latencies", "timeline"}
+
+
+def test_the_folder_is_that_of_a_run_of_one_trial_which_is_not_resumed(serve: Serve, tmp_path: Path) -> None:
+    headers = {"x-team": "a-hidden-team"}
+    result = bench(serve().url, output=tmp_path / "out", slo={"ttft": 10.0}, headers=headers)
+    store = RunStore.open(tmp_path / "out")
+    assert (store.kind, store.experiment.deployment.headers) == ("load-test", {})
+    (trial,) = store.trials()
+    assert trial.results == result.load_points
+    assert store.environments()
+    assert bench_record(BenchResult.from_store(store)) == bench_record(result)
+    with pytest.raises(UsageError, match="is a load test, which is not resumed"):
+        Session.resume(str(store.path), tmp_path)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Path) -> None:

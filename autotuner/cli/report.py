@@ -1,4 +1,4 @@
-"""`autotune report`: the results of a run."""
+"""`autotune report`: the results of a run or a load test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def report(
     fail_on: Annotated[str, FAIL_ON_OPTION] = "none",
     as_json: Annotated[bool, option("--json", help="Same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
-    """Show the ranking of a finished or interrupted run."""
+    """Show the ranking of a finished or interrupted run, or the load points of a load test."""
     from autotuner.cli import display
     from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
