@@ -13,6 +13,7 @@ TESTS = Path(__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"compare"},
     {"loadtest"},
     {"session"},
     {"bench_record"},
@@ -28,7 +29,7 @@ FLOORS = [
     {"model_files"},
     {"experiment", "traces"},
     {"expression"},
-    {"errors"},
+    {"errors", "serving"},
     {"core"},
     {"__init__"},
 ]
