@@ -338,7 +338,7 @@ class ConfigOptions:
         context = TaskContext(**values, machine=LocalMachine(), origin=COMMAND_LINE)
         if resolved_context(context).deployment_mode != "external":
             return context
-        from autotuner.loadtest import with_served_model
+        from autotuner.running_server import with_served_model
 
         return with_served_model(context)
 
