@@ -87,7 +87,6 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "report": (
         Example("Show the newest run", "autotune report"),
         Example("Write the page again, to send it to the team", "autotune report --format html --to report.html"),
-        Example("Write a Markdown report for a pull request", "autotune report --format markdown > report.md"),
         Example(
             "Fail a pipeline unless the winner is proven to meet the targets", "autotune report --fail-on undecided"
         ),
