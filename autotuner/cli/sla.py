@@ -33,12 +33,10 @@ def run(
 ) -> None:
     """Measure prefill and decode of each parallel mapping, choose workers, and write the planner's files."""
     from autotuner.cli import display, sla_view
-    from autotuner.config import read_overrides
     from autotuner.config.overrides import COMMAND_LINE
     from autotuner.profiling.session import prepare, profile
 
-    request = options.request()
-    setup = prepare(request, read_overrides([], options.set or []), origin=COMMAND_LINE)
+    setup = prepare(options.request(), origin=COMMAND_LINE)
     if dry_run:
         sla_view.print_dry_run(setup, output, as_json=as_json)
         return
@@ -87,7 +85,14 @@ def plan(
     ] = None,
     concurrency: Annotated[
         int | None,
-        option("--concurrency", metavar="N", min=1, help="Requests in flight, instead of --rate.", panel=LOAD),
+        option(
+            "--concurrency",
+            metavar="N",
+            min=1,
+            help="Requests in flight, instead of --rate.",
+            panel=LOAD,
+            default="none",
+        ),
     ] = None,
     isl: Annotated[
         float | None,

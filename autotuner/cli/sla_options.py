@@ -229,6 +229,7 @@ class SlaRunOptions:
 
     def request(self) -> SlaRequest:
         """The request of these options; UsageError for options that do not go together."""
+        from autotuner.config import read_overrides
         from autotuner.profiling.request import SlaRequest
 
         if self.use_ai_configurator and self.evaluator not in (None, "predicted"):
@@ -253,6 +254,7 @@ class SlaRunOptions:
             "evaluator": "predicted" if self.use_ai_configurator else self.evaluator,
             "url": self.url,
             "max_kv_tokens": self.max_kv_tokens,
+            "settings": {**read_overrides([], self.set)} if self.set else None,
         }
         model = self.model or ("" if self.url is not None else _default_model(runtime))
         return SlaRequest(

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from autotuner.profiling.grid import (
     DECODE_WINDOW_TOKENS,
+    SHORTEST_CACHED_PROMPT,
     SHORTEST_PROMPT,
     batch_sizes,
     decode_shape,
@@ -108,7 +109,7 @@ class Course:
     def _decode_surface(self) -> Steps:
         request = self.request
         longest = min(self.max_context, self.kv_tokens) - DECODE_WINDOW_TOKENS
-        shortest = max(SHORTEST_PROMPT, DECODE_WINDOW_TOKENS)
+        shortest = min(SHORTEST_CACHED_PROMPT + DECODE_WINDOW_TOKENS // 2, longest)
         for context in geometric_lengths(shortest, longest, request.decode_points, request.context_length):
             if self.caches_nothing:
                 return
@@ -133,7 +134,7 @@ class Course:
         sizes = self._sizes(prompt_tokens, output_tokens)
         while sizes:
             point = yield from self._decode(DecodeLoad(prompt_tokens, output_tokens, sizes.pop(0)))
-            if self.caches_nothing:
+            if self.caches_nothing or (point.lacks_cache and not point.cached_share):
                 return
             if point.is_saturated and (self.running_limit is None or point.running < self.running_limit):
                 self.running_limit = point.running
@@ -164,8 +165,11 @@ class Course:
             self.record(point)
         if point.lacks_cache:
             self._filled = 0, 0
-            self.caches_nothing = load.concurrency <= self.mapping.attention_dp or point.cached_share is None
+            self.caches_nothing = not point.cached_share and not self._has_cached_points()
         return point
+
+    def _has_cached_points(self) -> bool:
+        return any(isinstance(point, DecodePoint) and point.cached_share for point in self.points.values())
 
 
 def _spreads(point: PrefillPoint) -> bool:

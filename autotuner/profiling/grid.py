@@ -9,6 +9,8 @@ from autotuner.profiling.points import DecodePoint
 
 SHORTEST_PROMPT = 100
 """Below, TTFT is the engine's fixed cost, whatever the length."""
+SHORTEST_CACHED_PROMPT = 256
+"""A prefix cache holds whole blocks and computes the last one of a prompt anew: of fewer tokens little is cached."""
 DECODE_WINDOW_TOKENS = 128
 """Output tokens of a decode point: enough for a steady window, few enough that the context hardly grows."""
 MAX_REQUESTS_IN_FLIGHT = 2000

@@ -72,8 +72,8 @@ def possible_mappings(shape: ModelShape | None, runtime: str, gpu_counts: Sequen
 def mapping_named(name: str) -> ParallelMapping:
     """The mapping of `ParallelMapping.name`; ValueError for another text."""
     count, _, layout = name.partition("gpus_")
-    kind = layout.removesuffix(count)
-    if kind not in KIND_NAMES or not count.isdigit():
+    kind = next((kind for kind in KIND_NAMES if layout == f"{kind}{count}"), None)
+    if kind is None or not count.isdigit():
         raise ValueError(f"'{name}' is no mapping")
     return ParallelMapping(kind, int(count))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from autotuner.errors import ConfigError
 from autotuner.predict.memory import DEFAULT_RUNNING_REQUESTS
 from autotuner.predict.model_on_gpus import ModelOnGpus
-from autotuner.predict.predict import predict_closed_loop
+from autotuner.predict.predict import Prediction, predict_closed_loop
 from autotuner.profiling.grid import batch_sizes, requests_that_fit
 from autotuner.profiling.measurements import kv_usage
 from autotuner.profiling.points import DecodeLoad, DecodePoint, PrefillLoad, PrefillPoint
@@ -64,6 +64,8 @@ class WorkerForecast:
     def decode_point(self, load: DecodeLoad, kv_tokens: int) -> DecodePoint:
         """The predicted ITL of a worker that only decodes."""
         size = load.concurrency
+        prediction: Prediction | None
+        rejection: str | None = None
         try:
             prediction = predict_closed_loop(
                 self.deployment,
@@ -74,8 +76,6 @@ class WorkerForecast:
             )
         except ConfigError as error:
             prediction, rejection = None, str(error)
-        else:
-            rejection = None
         itl = prediction.tpot if prediction else 0.0
         return DecodePoint(
             prompt_tokens=load.prompt_tokens,

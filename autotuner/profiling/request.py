@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from autotuner.errors import ConfigError, unknown_name_message
@@ -27,7 +27,7 @@ class SlaRequest:
     that replicas are planned for, within `total_gpus`. With `url` the one engine that runs there is profiled: it has
     `max_kv_tokens` of KV cache (None to read it from the server) and `gpus_per_engine[0]` GPUs. No further launch
     starts after `max_seconds`. `prefill_points` prompt lengths and `decode_points` context lengths make the curves,
-    up to `max_context_length`.
+    up to `max_context_length`. `settings` are overrides of the configuration of every launch, by section.
     """
 
     runtime: str
@@ -48,6 +48,7 @@ class SlaRequest:
     evaluator: EvaluatorName = "measured"
     url: str | None = None
     max_kv_tokens: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.url is None and self.runtime not in RUNTIMES:
@@ -107,7 +108,7 @@ class SlaRequest:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SlaRequest:
         """Read what `to_json` wrote; ConfigError for another format."""
-        names = {field.name for field in fields(cls)}
+        names = {item.name for item in fields(cls)}
         unknown = next((name for name in data if name not in names), None)
         if unknown is not None:
             raise ConfigError(unknown_name_message("key of an SLA request", unknown, names))

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from autotuner.core import Observer, ignore_progress
 from autotuner.errors import ConfigError
@@ -22,12 +21,12 @@ from autotuner.profiling.sweep import SkippedMapping, Sweep, SweepResult
 from autotuner.profiling.workers import WorkerSetup, compose_experiment
 
 
-def prepare(request: SlaRequest, overrides: Mapping[str, Any] | None = None, *, origin: str = "") -> WorkerSetup:
+def prepare(request: SlaRequest, *, origin: str = "") -> WorkerSetup:
     """The engine, experiment and mappings of a profile; AutotuneError where request or machine forbid it.
 
     With a URL the request's model becomes the one that the server reports.
     """
-    experiment = compose_experiment(request, overrides or {}, origin=origin).experiment
+    experiment = compose_experiment(request, origin=origin).experiment
     return WorkerSetup(replace(request, model=experiment.model.id_or_path), experiment)
 
 

@@ -26,8 +26,8 @@ LAUNCH_TIMEOUT_SECONDS = 6 * 3600.0
 UNKNOWN_KV_REMEDY = "Give the KV capacity in tokens with --max-kv-tokens; the engine's log has it at its start."
 
 
-def compose_experiment(request: SlaRequest, overrides: Mapping[str, Any], *, origin: str) -> Composition:
-    """The experiment whose launches a profile measures; `overrides` are merged last."""
+def compose_experiment(request: SlaRequest, *, origin: str) -> Composition:
+    """The experiment whose launches a profile measures; the request's settings are merged last."""
     simulated = request.evaluator != "measured"
     sections: dict[str, Any] = {
         "benchmark": {"traffic_scenarios": [f"D({request.isl},{request.osl})"], "num_concurrency": [1]},
@@ -38,8 +38,10 @@ def compose_experiment(request: SlaRequest, overrides: Mapping[str, Any], *, ori
     }
     if request.url is not None:
         sections["deployment"] = {"mode": "external", "url": request.url}
-    data = merge(sections, overrides)
-    places = getattr(overrides, "places", {})
+    elif request.runtime == "sim" and request.gpu is not None:
+        sections["simulate"] = {"gpu": request.gpu}
+    data = merge(sections, request.settings)
+    places = getattr(request.settings, "places", {})
     context = TaskContext(
         model_name=request.model,
         base_runtime="openai" if request.url is not None else request.runtime,

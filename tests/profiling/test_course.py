@@ -138,3 +138,19 @@ def test_data_parallel_replicas_get_equally_many_requests():
         course.add(engine.answer(load))
     assert {load.concurrency % 4 for load in loads if isinstance(load, DecodeLoad)} == {0}
     assert {load.concurrency for load in loads if isinstance(load, PrefillLoad)} == {4}
+
+
+def test_prompts_too_short_for_the_cache_cost_their_row_alone():
+    class LongBlocks(FakeEngine):
+        def answer(self, load):
+            point = super().answer(load)
+            if isinstance(load, DecodeLoad) and load.prompt_tokens < 600:
+                return replace(point, cached_share=0.0, rejection=f"{NOT_CACHED}: 0%")
+            return point
+
+    engine = LongBlocks()
+    points, course = follow(engine)
+    assert not course.caches_nothing
+    good = {key[1] for key, point in points.items() if key[0] == "decode" and point.rejection is None}
+    assert len(good) == 2
+    assert sum(point.rejection is not None for point in points.values()) == 1

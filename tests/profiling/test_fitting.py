@@ -54,10 +54,14 @@ def test_no_noise_makes_itl_fall_with_requests_or_context():
 def test_left_out_points_tell_the_error_between_points():
     errors = ttft_errors([prefill(length, ttft(length)) for length in LENGTHS])
     assert len(errors.errors) == len(LENGTHS) - 2
+    assert errors.median is not None
     assert errors.median < 0.05
     wild = [prefill(length, ttft(length) * (3 if length == 800 else 1)) for length in LENGTHS]
-    assert ttft_errors(wild).worst[0].prompt_tokens == 800
-    assert itl_errors(surface_points()).median < 0.01
+    worst, surface = ttft_errors(wild).worst, itl_errors(surface_points()).median
+    assert worst is not None
+    assert worst[0].prompt_tokens == 800
+    assert surface is not None
+    assert surface < 0.01
 
 
 def test_too_few_points_have_no_errors():

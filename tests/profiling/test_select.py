@@ -38,9 +38,9 @@ def test_without_a_worker_within_the_target_the_nearest_is_named(tmp_path):
 
 
 def test_rejected_points_and_other_lengths_are_not_chosen(tmp_path):
-    points = [(TP1, prefill(100, 0.01)), (TP1, prefill(600, 0.1, rejection="cached"))]
-    points += [(TP1, decode(9, 0.01, rejection="saturated")), (TP1, decode(9, 0.001, prompt_tokens=64))]
-    selection = select(record_of(points, tmp_path))
+    prefills = [(TP1, prefill(100, 0.01)), (TP1, prefill(600, 0.1, rejection="cached"))]
+    decodes = [(TP1, decode(9, 0.01, rejection="saturated")), (TP1, decode(9, 0.001, prompt_tokens=64))]
+    selection = select(record_of([*prefills, *decodes], tmp_path))
     assert selection.prefill_pick is None
     assert selection.decode_pick is None
 

@@ -23,8 +23,9 @@ def sweep_of(folder, **request):
 def simulated(tmp_path_factory):
     """A finished profile in virtual time, its files written once."""
     folder = tmp_path_factory.mktemp("simulated") / "profile"
-    request = sla_request(evaluator="simulated", rate=40.0, total_gpus=8)
-    return profile(prepare(request, {"parameters": {"max-running-requests": [24]}}), folder)
+    settings = {"parameters": {"max-running-requests": [24]}}
+    request = sla_request(evaluator="simulated", rate=40.0, total_gpus=8, settings=settings)
+    return profile(prepare(request), folder)
 
 
 def test_simulated_points_are_filed_as_simulated_with_cached_prompts(simulated):
@@ -40,7 +41,7 @@ def test_every_artefact_is_written_by_its_name(simulated):
     folder = simulated.record.path
     for name in (
         "prefill_1gpus_tp1/points.json",
-        "decode_2gpus_tp2/points.json",
+        "decode_1gpus_tp1/points.json",
         "selected_prefill_interpolation/raw_data.npz",
         "selected_decode_interpolation/raw_data.npz",
         "selected_decode_interpolation/fitted_data.npz",
@@ -79,7 +80,8 @@ def test_a_finished_profile_is_not_measured_again(simulated):
 
 
 def test_curves_of_the_picks_need_no_launch_of_their_own(simulated):
-    assert len(simulated.record.launches) == 2
+    mappings = [launch.mapping for launch in simulated.record.launches]
+    assert len(mappings) == len(set(mappings)) <= 2
 
 
 def test_a_kill_between_any_two_points_repeats_none(tmp_path, monkeypatch):
