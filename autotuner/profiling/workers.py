@@ -52,7 +52,7 @@ def compose_experiment(request: SlaRequest, *, origin: str) -> Composition:
         origin=origin,
     )
     if request.url is not None:
-        from autotuner.loadtest import with_served_model
+        from autotuner.running_server import with_served_model
 
         context = with_served_model(context)
     return compose(context)
