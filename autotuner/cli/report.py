@@ -1,4 +1,4 @@
-"""`autotune report`: the results of a run."""
+"""`autotune report`: the results of a run or a load test."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def report(
     fail_on: Annotated[str, FAIL_ON_OPTION] = "none",
     as_json: Annotated[bool, option("--json", help="Same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
-    """Show the ranking of a finished or interrupted run."""
+    """Show the ranking of a finished or interrupted run, or the load points of a load test."""
     from autotuner.cli import display
     from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
@@ -50,6 +50,9 @@ def report(
             remedy="Choose --format html, markdown, csv or json.",
         )
     store = RunStore.open(find_run(run, output))
+    if store.kind == "load-test":
+        _report_load_test(store, output_format, to, gate)
+        return
     view = RunView.from_store(store)
     if not view.trials:
         raise UsageError(
@@ -105,3 +108,28 @@ def _write(text: str, path: Path) -> None:
             remedy="Name a file with --to in a folder that exists and can be written.",
         ) from error
     display.line(str(path))
+
+
+def _report_load_test(store: RunStore, output_format: str, to: Path | None, gate: Gate) -> None:
+    """Show a load test as `autotune bench` does."""
+    from autotuner.cli.results import print_load_test
+    from autotuner.errors import UsageError
+    from autotuner.report.bench.folder import JSON_FILE
+    from autotuner.report.bench.result import BenchResult
+
+    if not store.trials():
+        raise UsageError(
+            f"The load test '{store.path}' did not end.",
+            why=f"It was killed, or goes on. Its load points so far are in {JSON_FILE}.",
+            remedy="Start it again with autotune bench.",
+        )
+    if output_format in ("markdown", "html"):
+        raise UsageError(f"A load test is not written as {output_format}.", remedy="Give --format table, json or csv.")
+    if to is not None:
+        raise UsageError(
+            "The report of a load test goes to stdout.", remedy="Leave out --to; its folder holds the files already."
+        )
+    result = BenchResult.from_store(store)
+    print_load_test(result, output_format)
+    if gate.fails_on_infeasible:
+        gate.check_load_test(result)
