@@ -59,6 +59,7 @@ def command(
     from autotuner.deploy import render, with_port
     from autotuner.engines import engine
     from autotuner.evaluate.launch_script import launch_form, simulation_remark
+    from autotuner.report.record import failure_record
     from autotuner.runs.store import RunStore, find_run
 
     store = RunStore.open(find_run(run, output))
@@ -71,9 +72,8 @@ def command(
     source = selected_trial.measurement.source
     note = simulation_remark(store.experiment, source)
     if as_json:
-        display.json(
-            {"trial": selected_trial.number, "source": source, "format": format, "text": rendered, "note": note or None}
-        )
+        launch = {"trial": selected_trial.number, "source": source, "format": format, "text": rendered}
+        display.json(launch | {"note": note or None, "failure": failure_record(selected_trial)})
         return
     if note:
         display.note(note)
