@@ -102,6 +102,14 @@ def docker(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The page of a run in Debian's Chromium, which this session installs as root where it is missing."""
+    session.install("-e", ".[test,browser]")
+    session.run("python", "tests/browser/setup_browser.py")
+    session.run("pytest", "-n", "0", "-m", "browser", "tests/browser", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The figures of docs/reference/figures.md, measured again."""
     session.install("-e", ".")

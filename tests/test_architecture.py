@@ -13,8 +13,12 @@ TESTS = Path(__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"session", "loadtest"},
-    {"local_data", "run_setup", "run_report"},
+    {"compare", "profiling"},
+    {"loadtest"},
+    {"session"},
+    {"bench_record"},
+    {"local_data", "run_setup", "run_report", "bench_setup"},
+    {"running_server"},
     {"tune", "report", "execute", "forecaster"},
     {"evaluate", "machine"},
     {"load", "simulate", "engines", "launchers", "search", "deploy"},
@@ -25,7 +29,7 @@ FLOORS = [
     {"model_files"},
     {"experiment", "traces"},
     {"expression"},
-    {"errors"},
+    {"errors", "serving"},
     {"core"},
     {"__init__"},
 ]
