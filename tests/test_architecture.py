@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"compare"},
+    {"compare", "profiling"},
     {"loadtest"},
     {"session"},
     {"bench_record"},

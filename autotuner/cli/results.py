@@ -34,7 +34,7 @@ def print_result(result: Result, as_json: bool) -> None:
         display.json(run_record(result.view) | {"insecure": insecure} | data)
     else:
         print_ranking(result.view, SHOWN_CANDIDATES)
-        display.sentence(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
+        display.sentence(f"run folder  {result.path}  (report.html, report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
             if result.remark:

@@ -40,7 +40,7 @@ from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, gpu_meter, ports, ready
 from autotuner.launchers.environment import launch_environment
-from autotuner.search.launch import LoadPlan
+from autotuner.search.launch import LoadPlan, ObservingLoadPlan
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,8 @@ class MeasuredLaunch:
             self.server_info |= {"version": version} if version else {}
         self.folder.mark_log()
         self._report_progress("ready")
+        if isinstance(self.load_plan, ObservingLoadPlan):
+            self.load_plan.server_ready(self.server_info, self.timings["start"])
         return None
 
     def _startup_failure(self) -> Failure | None:
