@@ -13,6 +13,7 @@ TESTS = Path(__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"compare"},
     {"session", "loadtest"},
     {"local_data", "run_setup", "run_report"},
     {"tune", "report", "execute", "forecaster"},
@@ -25,7 +26,7 @@ FLOORS = [
     {"model_files"},
     {"experiment", "traces"},
     {"expression"},
-    {"errors"},
+    {"errors", "serving"},
     {"core"},
     {"__init__"},
 ]

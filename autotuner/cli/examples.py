@@ -45,6 +45,22 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ),
         Example("Replay a recorded trace", "autotune bench http://127.0.0.1:8000 --scenario file:trace.jsonl"),
     ),
+    "compare": (
+        Example("What moved between two runs", "autotune compare runs/before runs/after"),
+        Example(
+            "Fail a pipeline if the winner got worse",
+            "autotune compare baseline.json runs/after --gate --launches 5 \\\n  --junit gate.xml",
+        ),
+    ),
+    "export": (
+        Example("The newest run as benchmark reports of llm-d", "autotune export --format llm-d"),
+        Example("The requests of a load point, for Perfetto", "autotune export --format trace --trial 2"),
+    ),
+    "baseline": (Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),),
+    "baseline save": (
+        Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),
+        Example("Replace it on purpose", "autotune baseline save runs/after --to baseline.json --accept"),
+    ),
     "profiles": (
         Example("List all profiles", "autotune profiles list"),
         Example("Show one of them", "autotune profiles show balanced"),
@@ -74,6 +90,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "command": (
         Example("Start the winner of the newest run", "autotune command > start.sh && sh start.sh"),
         Example("Print the `docker run` command, on another port", "autotune command --format docker --port 9000"),
+        Example("Prefill servers apart from decode servers", "autotune command --prefill 1 --decode 3 --to deployed"),
     ),
     "predict": (
         Example("Rank the layouts on 8 GPUs", "autotune predict --model qwen3-32b --gpu H100"),
