@@ -26,13 +26,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from autotuner.core import Candidate, Trial
-from autotuner.errors import RunStoreError
+from autotuner.errors import RunStoreError, UsageError
 from autotuner.experiment import Experiment
 from autotuner.redaction import mask_values, redact, redact_data
 
@@ -52,6 +52,10 @@ MAX_SLUG_LENGTH = 100
 FORMAT_KEY, FORMAT = "format", 1
 """Version of experiment.yaml and of the lines of trials.jsonl, which have none in runs made before it."""
 
+KIND_KEY = "kind"
+RunKind = Literal["tuning", "load-test"]
+"""What a run is for: to find the best candidate, or to load-test one server that is already running."""
+
 
 _DAMAGE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 """What reading a damaged or foreign file raises: YAML's tags, numbers of thousands of digits, deep nesting."""
@@ -60,9 +64,10 @@ _DAMAGE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OverflowEr
 class RunStore:
     """One run folder. Appended trials are synced to disk; a partly written last line is dropped."""
 
-    def __init__(self, path: Path, experiment: Experiment) -> None:
+    def __init__(self, path: Path, experiment: Experiment, kind: RunKind = "tuning") -> None:
         self.path = path
         self.experiment = experiment
+        self.kind = kind
         self._taken_numbers: set[int] | None = None
 
     @classmethod
@@ -74,14 +79,19 @@ class RunStore:
             root.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=root))  # of mode 0700
             try:
-                recorded = {FORMAT_KEY: FORMAT, **_without_header_secrets(config)}
-                _write_synced(draft / "provenance.yaml", yaml.safe_dump(redact_data(provenance), sort_keys=False))
-                _write_synced(draft / EXPERIMENT_FILE, yaml.safe_dump(recorded, sort_keys=False))
-                _write_synced(draft / TRIALS_FILE, "")
+                _write_configuration(draft, {FORMAT_KEY: FORMAT, **_without_header_secrets(config)}, provenance)
                 path = _publish(draft, root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         return cls(path, experiment)
+
+    @classmethod
+    def create_load_test(cls, path: Path, experiment: Experiment, provenance: Mapping[str, Any]) -> RunStore:
+        """Make the run folder of a load test in the empty folder `path`; headers are left out, which may be secret."""
+        config = experiment.model_dump(exclude={"deployment": {"headers"}})
+        with explain_write_errors(path):
+            _write_configuration(path, {FORMAT_KEY: FORMAT, KIND_KEY: "load-test", **config}, provenance)
+        return cls(path, experiment, "load-test")
 
     @classmethod
     def open(cls, path: Path) -> RunStore:
@@ -95,7 +105,8 @@ class RunStore:
         try:
             config = dict(yaml.safe_load((path / EXPERIMENT_FILE).read_text()))
             _check_format(config.pop(FORMAT_KEY, 0), path)
-            return cls(path, Experiment.model_validate(config))
+            kind: RunKind = "load-test" if config.pop(KIND_KEY, None) == "load-test" else "tuning"
+            return cls(path, Experiment.model_validate(config), kind)
         except (OSError, yaml.YAMLError, ValidationError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"The configuration of the run '{path}' cannot be read.",
@@ -154,7 +165,7 @@ class RunStore:
             self._taken_numbers = {trial.number for trial in self.trials()}
         number = next(number for number in itertools.count(1) if number not in self._taken_numbers)
         self._taken_numbers.add(number)
-        folder = self.path / "trials" / f"{number:03d}"
+        folder = self.path / _trial_folder(number)
         with explain_write_errors(self.path):
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt at this trial
             folder.mkdir(parents=True)
@@ -339,6 +350,32 @@ def _candidates_from_json(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candi
         if not (isinstance(row["runtime"], str) and isinstance(row["parameters"], dict)):
             raise ValueError("a row is no candidate")
     return [(Candidate(row["runtime"], row["parameters"]), str(row["reason"])) for row in rows]
+
+
+def _trial_folder(number: int) -> str:
+    return f"trials/{number:03d}"
+
+
+def records_file(trial_number: int, position: int) -> str:
+    """The raw records of a trial's load point at `position`, from 1, relative to the run folder."""
+    return f"{_trial_folder(trial_number)}/records-{position}.npz"
+
+
+def make_empty_folder(path: Path) -> None:
+    """Make the folder; UsageError if there is one with something in it, RunStoreError if it cannot be made."""
+    with explain_write_errors(path):
+        path.mkdir(0o700, parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise UsageError(f"The folder '{path}' is not empty.", remedy="Name a new one with --output.")
+
+
+def _write_configuration(path: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """Write what makes a folder that of a run, with no trial yet; the file that it is known by comes last, whole."""
+    _write_synced(path / "provenance.yaml", yaml.safe_dump(redact_data(provenance), sort_keys=False))
+    _write_synced(path / TRIALS_FILE, "")
+    partial = path / f"{EXPERIMENT_FILE}.partial"
+    _write_synced(partial, yaml.safe_dump(dict(config), sort_keys=False))
+    partial.replace(path / EXPERIMENT_FILE)
 
 
 def _publish(draft: Path, root: Path, name: str) -> Path:

@@ -236,8 +236,6 @@ def _build_scenario(letter: str, first: tuple[int, ...], second: tuple[int, ...]
             return _fixed(prompt, output, prefix)
         case "C", (turns, prompt, output), None:
             conversation = Conversation(turns, prompt, output)
-            if turns * (prompt + output) > MAX_TOKENS:
-                raise ConfigError(f"Scenario '{conversation}' is longer than {MAX_TOKENS:,} tokens.")
             if turns < 2 or not prompt or not output:
                 raise ConfigError(f"Scenario '{conversation}' needs at least 2 turns, 1 prompt and 1 output token.")
             return conversation

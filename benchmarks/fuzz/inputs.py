@@ -69,7 +69,7 @@ NASTY_TEXTS = (
         "D(-1,5)",
     ),
 )
-NASTY_VALUES = (
+NASTY_VALUES: tuple[object, ...] = (
     *(
         None,
         True,

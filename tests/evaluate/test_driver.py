@@ -116,7 +116,8 @@ def test_a_load_point_whose_worker_was_killed_is_driven_once_more_with_other_pro
     driver = LoadDriver(endpoint, ListedLoads(workload), "simulated", Slo(), lambda stage, **more: None)
     position, step = next(driver.steps())
     if measured:
-        assert driver.observe(position, step) == "observed"
+        observed: Any = driver.observe(position, step)
+        assert observed == "observed"
     else:
         with pytest.raises(load.WorkerEndedError):
             driver.observe(position, step)
