@@ -78,8 +78,8 @@ MACHINE_RULES = (
         r"|\[Errno 24\]|Too many open files",
         FailureKind.BROKEN_INSTALLATION,
         FailureKind.BROKEN_INSTALLATION,
-        "The engine may start no more threads or processes, or open no more files: raise `ulimit -u` and `ulimit -n` and"
-        " the container's limits, or update Docker, whose old security profiles refuse new system calls.",
+        "The engine may start no more threads or processes, or open no more files: raise `ulimit -u`, `ulimit -n`"
+        " and the container's limits, or update Docker, whose old security profiles refuse new system calls.",
     ),
     FailureRule(
         r"no kernel image is available|unsupported toolchain|PTX (?:was compiled|JIT)|invalid PTX|ptxas.*"
