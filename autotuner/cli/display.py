@@ -163,26 +163,27 @@ def _wrap(text: str, console: Console, indent: str) -> str:
 def text(body: str) -> None:
     """Print a block of text on stdout, unwrapped."""
     body = shown(body)
+    _printed_results.append(True)
     sys.stdout.write(body if body.endswith("\n") else body + "\n")
 
 
 def json_error(data: Mapping[str, Any]) -> None:
     """Print an error as JSON on stdout, unless a result is there already: one document is all that a reader expects."""
-    if not _printed_json:
+    if not _printed_results:
         json({"error": data})
 
 
-def forget_json() -> None:
-    """Begin a new command, of which no JSON has been printed."""
-    _printed_json.clear()
+def forget_results() -> None:
+    """Begin a new command, of which no result has been printed."""
+    _printed_results.clear()
 
 
-_printed_json: list[bool] = []
+_printed_results: list[bool] = []
 
 
 def json(data: Any) -> None:
     """Print data as JSON on stdout."""
-    _printed_json.append(True)
+    _printed_results.append(True)
     sys.stdout.write(json_text(data))
 
 

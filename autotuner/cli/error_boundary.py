@@ -27,7 +27,7 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
         from autotuner.cli import display
 
         wants_json = asks_for_json(ctx.args)
-        display.forget_json()
+        display.forget_results()
         try:
             result = super().invoke(ctx)
             display.flush_output()
