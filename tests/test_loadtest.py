@@ -15,7 +15,7 @@ import pytest
 
 import autotuner
 from autotuner.core import LoadStep, Progress, Verdict, Workload
-from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
+from autotuner.errors import ConfigError, EndpointError, MachineError, RunStoreError, UsageError
 from autotuner.experiment import Slo
 from autotuner.load import records
 from autotuner.report.bench.record import bench_record
@@ -158,7 +158,16 @@ def test_the_folder_holds_json_csv_pictures_and_records_that_can_be_read(serve: 
 
 def test_the_folder_is_that_of_a_run_of_one_trial_which_is_not_resumed(serve: Serve, tmp_path: Path) -> None:
     headers = {"x-team": "a-hidden-team"}
-    result = bench(serve().url, output=tmp_path / "out", slo={"ttft": 10.0}, headers=headers)
+    in_use: list[str] = []
+
+    def observe(progress: Progress) -> None:
+        if progress.stage == "measured":
+            with pytest.raises(RunStoreError, match="in use") as caught, RunStore.open(tmp_path / "out").lock():
+                pass
+            in_use.append(caught.value.what)
+
+    result = bench(serve().url, output=tmp_path / "out", slo={"ttft": 10.0}, headers=headers, observe=observe)
+    assert len(in_use) == 1
     store = RunStore.open(tmp_path / "out")
     assert (store.kind, store.experiment.deployment.headers) == ("load-test", {})
     (trial,) = store.trials()
