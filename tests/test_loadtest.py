@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -176,6 +177,17 @@ def test_the_folder_is_that_of_a_run_of_one_trial_which_is_not_resumed(serve: Se
     assert bench_record(BenchResult.from_store(store)) == bench_record(result)
     with pytest.raises(UsageError, match="is a load test, which is not resumed"):
         Session.resume(str(store.path), tmp_path)
+
+
+def test_files_that_cannot_be_written_cost_no_measurement(serve: Serve, tmp_path: Path) -> None:
+    def remove_trial(progress: Progress) -> None:
+        if progress.stage == "measured" and progress.position == 2:
+            shutil.rmtree(tmp_path / "out" / "trials")
+
+    result = bench(serve().url, concurrency=[1, 2, 3], output=tmp_path / "out", observe=remove_trial)
+    assert [point.answered_requests for point in result.load_points] == [12, 12]
+    assert "No such file" in (result.stopped or "")
+    assert json.loads((tmp_path / "out" / "bench.json").read_text())["load_points"][1]["metrics"]["requests"] == 12
 
 
 def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Path) -> None:
