@@ -28,16 +28,16 @@ def write_tables(bench: BenchResult, folder: Path) -> None:
 
 
 def draw(bench: BenchResult, folder: Path) -> None:
-    """Write the plots as PNG files; RunStoreError if they cannot be written."""
+    """Write the plots as PNG files, if all records are there; RunStoreError if they cannot be written."""
+    paths = [folder / str(bench.records_file(index)) for index in range(len(bench.load_points))]
+    if not paths or not all(path.exists() for path in paths):
+        return
     from autotuner.report.bench.curves import draw_latency_curves, draw_tradeoff
     from autotuner.report.bench.over_time import draw_distributions, draw_timeline
     from autotuner.report.bench.trace import load_point_timeline
 
     with explain_write_errors(folder):
-        timelines = [
-            load_point_timeline(records.read(folder / str(bench.records_file(index))))
-            for index in range(len(bench.load_points))
-        ]
+        timelines = [load_point_timeline(records.read(path)) for path in paths]
         draw_latency_curves(bench, folder / "load.png")
         draw_tradeoff(bench, folder / "tradeoff.png")
         draw_distributions(bench, timelines, folder / "latencies.png")
