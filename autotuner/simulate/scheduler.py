@@ -47,7 +47,8 @@ class ScheduledRequest:
     """A request that generates exactly `output_tokens` unless it is aborted.
 
     `prompt_hashes` are the `block_hashes` of the prompt, empty if no other request shares its prefix. Of
-    `received_tokens` at the start of the prompt the KV cache came from a prefill server; less than the prompt.
+    `received_tokens` at the start of the prompt the KV cache came from a prefill server; where that is all but
+    the last, its first iteration here is a decode.
     The scheduler maintains the other fields; times are on the clock passed to `Scheduler.step`.
     """
 
@@ -240,7 +241,7 @@ class Scheduler:
         decodes = decode_context = 0
         emitted: list[tuple[ScheduledRequest, int]] = []
         for request, tokens in self._batch:
-            if request.generated_tokens and tokens == 1:
+            if tokens == 1 and (request.generated_tokens or request.received_tokens):
                 decodes += 1
                 decode_context += request.computed_tokens
             else:
