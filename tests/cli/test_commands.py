@@ -332,6 +332,24 @@ def test_the_launch_command_is_written_as_a_script_with_what_was_simulated(autot
     assert f"Wrote command.sh to {tmp_path / 'deployed'}" in ended.err
 
 
+def test_prefill_and_decode_servers_are_written_started_and_loaded(autotune, finished_run, tmp_path):
+    port = free_port()
+    options = ["--prefill", "1", "--decode", "2", "--port", str(port), "--to", str(tmp_path)]
+    assert autotune("command", str(next(finished_run.iterdir())), *options).code == 0
+    script = subprocess.Popen(["bash", tmp_path / "command.sh"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert script.stdout is not None
+        assert script.stdout.readline().decode() == f"ready: http://127.0.0.1:{port}\n"
+        load = ["--scenario", "D(64,8)", "--concurrency", "2", "--max-requests", "6", "--warmup", "0", "--json"]
+        ended = autotune("bench", f"http://127.0.0.1:{port}", *load)
+        (result,) = ended.data["load_points"]
+        assert (result["metrics"]["completed"], result["metrics"]["failed"]) == (6, 0)
+    finally:
+        script.terminate()
+        script.communicate(timeout=60)
+    assert script.returncode == 143
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [
