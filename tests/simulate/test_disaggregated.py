@@ -137,7 +137,7 @@ def test_a_preempted_request_computes_its_prompt_where_it_decodes():
 
 
 def test_a_planned_deployment_serves_its_rate_and_no_more():
-    """At the planned rate its TPOT is the plan's; below it prompts wait less than planned, and far above they pile up."""
+    """At the planned rate the TPOT is the plan's; below it prompts wait less than planned, far above they pile up."""
     options = rank_deployments(MODEL, GPU, isl=1000, osl=100, total_gpus=4, tpot=0.02, ttft=0.2)
     plan = next(option for option in options if option.prefill and all(p.layout.gpus == 1 for p in option.pools))
     assert plan.prefill is not None
