@@ -16,12 +16,14 @@ from autotuner.cli.compare import compare
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
 from autotuner.cli.error_boundary import ErrorBoundary
+from autotuner.cli.export import export
 from autotuner.cli.help_page import (
     COMPARE,
     CONFIGURE,
     LOAD_TEST,
     MACHINE,
     PREDICT,
+    SLA,
     TUNE,
     HelpCommand,
     HelpGroup,
@@ -31,6 +33,8 @@ from autotuner.cli.predict import app as predict_app
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
+from autotuner.cli.sla import app as sla_app
+from autotuner.cli.ui import ui
 from autotuner.cli.verbose import Verbose, with_verbose
 
 app = typer.Typer(
@@ -64,8 +68,10 @@ def _root(
 for _function, _panel in (
     (run, TUNE),
     (report, TUNE),
+    (ui, TUNE),
     (command, TUNE),
     (compare, COMPARE),
+    (export, COMPARE),
     (bench, LOAD_TEST),
     (calibrate, PREDICT),
     (doctor, MACHINE),
@@ -77,6 +83,7 @@ for _name, _group, _class, _panel in (
     ("profiles", profiles_app, HelpGroup, CONFIGURE),
     ("config", config_app, HelpGroup, CONFIGURE),
     ("predict", predict_app, PredictGroup, PREDICT),
+    ("sla", sla_app, HelpGroup, SLA),
 ):
     app.add_typer(_group, name=_name, cls=_class, rich_help_panel=_panel)
     for _registered in _group.registered_commands:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,114 +37,92 @@ if TYPE_CHECKING:
     from autotuner.traces import TimeUnit
 
 SERVER_OPTIONS = "Server"
+server_option = partial(option, panel=SERVER_OPTIONS)
+load_option = partial(option, panel=LOAD)
+output_option = partial(option, panel=OUTPUT)
 
 
 def bench(
     url: Annotated[str, typer.Argument(metavar="URL", help="Server address, such as http://127.0.0.1:8000.")],
     model: Annotated[
         str | None,
-        option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            help="Model name on the server.",
-            panel=SERVER_OPTIONS,
-            default="the one the server lists",
+        server_option(
+            "--model", "-m", metavar="NAME", help="Model name on the server.", default="the one the server lists"
         ),
     ] = None,
     endpoint: Annotated[
         str | None,
-        option(
+        server_option(
             "--endpoint",
             metavar="completions|chat",
             help="API endpoint: /v1/completions or /v1/chat/completions.",
-            panel=SERVER_OPTIONS,
             default="completions, or chat if only that answers",
         ),
     ] = None,
     header: Annotated[
         list[str] | None,
-        option(
-            "--header",
-            metavar="NAME:VALUE",
-            help="HTTP header sent with every request; repeatable.",
-            panel=SERVER_OPTIONS,
-            default="none",
+        server_option(
+            "--header", metavar="NAME:VALUE", help="HTTP header sent with every request; repeatable.", default="none"
         ),
     ] = None,
     api_key_env: Annotated[str | None, api_key_option(SERVER_OPTIONS, "none")] = None,
     extra_body: Annotated[
         str | None,
-        option(
+        server_option(
             "--extra-body",
             metavar="JSON",
             help="Fields merged into every request, such as '{\"min_p\": 0.1}'.",
-            panel=SERVER_OPTIONS,
             default="none",
         ),
     ] = None,
     omit: Annotated[
         list[str] | None,
-        option(
+        server_option(
             "--omit",
             metavar="FIELD",
             help="Field left out of every request, such as ignore_eos; repeatable.",
-            panel=SERVER_OPTIONS,
             default="those that the server refuses",
         ),
     ] = None,
     ca_file: Annotated[
         Path | None,
-        option(
+        server_option(
             "--ca-file",
             metavar="FILE",
             help="PEM certificates of the authorities that the server's certificate is checked against.",
-            panel=SERVER_OPTIONS,
             default="the system's",
         ),
     ] = None,
     insecure: Annotated[
-        bool,
-        option(
-            "--insecure",
-            help="Do not check the server's certificate; the result says so.",
-            panel=SERVER_OPTIONS,
-        ),
+        bool, server_option("--insecure", help="Do not check the server's certificate; the result says so.")
     ] = False,
     scenario: Annotated[list[str] | None, scenario_option("D(100,100)")] = None,
     concurrency: Annotated[str | None, concurrency_option("1,4")] = None,
     rate: Annotated[str | None, RATE_OPTION] = None,
     arrival: Annotated[
         str | None,
-        option(
+        load_option(
             "--arrival",
             metavar="PROCESS",
             help="Arrival process of --rate: poisson, constant, gamma:SHAPE, ramp:START-END or trace.",
-            panel=LOAD,
             default="poisson",
         ),
     ] = None,
     time_unit: Annotated[
         str | None,
-        option(
-            "--time-unit",
-            metavar="s|ms|us|ns",
-            help="Unit of a trace's timestamps.",
-            panel=LOAD,
-            default="detected, and said",
+        load_option(
+            "--time-unit", metavar="s|ms|us|ns", help="Unit of a trace's timestamps.", default="detected, and said"
         ),
     ] = None,
     trace_scale: Annotated[
-        float | None,
-        option("--trace-scale", metavar="X", help="Replay a trace X times as fast.", panel=LOAD, default="1"),
+        float | None, load_option("--trace-scale", metavar="X", help="Replay a trace X times as fast.", default="1")
     ] = None,
     max_in_flight: Annotated[
         int | None,
-        option(
+        load_option(
             "--max-in-flight",
             metavar="N",
             help="Maximum requests in flight with --rate; further ones wait.",
-            panel=LOAD,
             default="no limit",
             min=1,
         ),
@@ -154,57 +133,47 @@ def bench(
     max_requests: Annotated[int | None, max_requests_option("no limit")] = None,
     request_timeout: Annotated[
         float | None,
-        option(
+        load_option(
             "--request-timeout",
             metavar="SECONDS",
             help="Time after which a request is aborted and counts as an error.",
-            panel=LOAD,
             default="300",
         ),
     ] = None,
     honour_retry_after: Annotated[
         bool,
-        option(
-            "--honour-retry-after",
-            help="Closed loop: after a refusal, wait as long as its Retry-After asks for.",
-            panel=LOAD,
+        load_option(
+            "--honour-retry-after", help="Closed loop: after a refusal, wait as long as its Retry-After asks for."
         ),
     ] = False,
     seed: Annotated[
-        int | None,
-        option("--seed", metavar="N", help="Random seed of request lengths and arrivals.", panel=LOAD, default="0"),
+        int | None, load_option("--seed", metavar="N", help="Random seed of request lengths and arrivals.", default="0")
     ] = None,
     find_capacity: Annotated[
         bool,
-        option(
+        load_option(
             "--find-capacity",
             help="Find the highest load that meets the targets, between the given loads or 1 and 1024 in flight.",
-            panel=LOAD,
         ),
     ] = False,
     slo: Annotated[str | None, slo_option("none")] = None,
     output: Annotated[
         Path | None,
-        option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            help="New folder for raw records, JSON, CSV and plots.",
-            panel=OUTPUT,
-            default="none",
+        output_option(
+            "--output", "-o", metavar="FOLDER", help="New folder for raw records, JSON, CSV and plots.", default="none"
         ),
     ] = None,
     fail_on: Annotated[str, FAIL_ON_OPTION] = "infeasible",
     as_json: Annotated[bool, JSON_OPTION] = False,
-    as_csv: Annotated[bool, option("--csv", help="CSV on stdout, one row per load point.", panel=OUTPUT)] = False,
+    as_csv: Annotated[bool, output_option("--csv", help="CSV on stdout, one row per load point.")] = False,
 ) -> None:
     """Load-test a running server, judge every load point, and check that its measurements are valid."""
     from autotuner.cli import display
-    from autotuner.cli.bench_view import bench_view_for
+    from autotuner.cli.live_view import live_view_for
     from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
-    from autotuner.loadtest import LoadTestInterrupted
-    from autotuner.loadtest import bench as load_test
+    from autotuner.loadtest import LoadTestInterrupted, bench_setup
+    from autotuner.session import Session
 
     if as_json and as_csv:
         raise UsageError(
@@ -213,38 +182,38 @@ def bench(
     gate = Gate.parse(fail_on)
     display.relay_log()
     with terminated_as_interrupted():
+        setup = bench_setup(
+            url,
+            model=model,
+            endpoint=endpoint,
+            scenarios=parse_scenarios(scenario),
+            concurrency=parse_numbers("--concurrency", concurrency, int),
+            rates=parse_rates(rate),
+            arrival=arrival,
+            time_unit=_parse_time_unit(time_unit),
+            trace_scale=trace_scale,
+            max_in_flight=max_in_flight,
+            duration=duration,
+            max_duration=max_duration,
+            warmup=warmup,
+            max_requests=max_requests,
+            request_timeout=request_timeout,
+            seed=seed,
+            slo=parse_slo(slo),
+            find_capacity=find_capacity,
+            headers=_parse_headers(header or []),
+            api_key_env=api_key_env,
+            ca_file=ca_file,
+            insecure=insecure,
+            extra_body=_parse_extra_body(extra_body),
+            omit=[name.strip() for text in omit or () for name in text.split(",") if name.strip()],
+            honour_retry_after=honour_retry_after,
+            output=output,
+            origin=COMMAND_LINE,
+        )
         try:
-            with bench_view_for(has_targets=slo is not None) as view:
-                result = load_test(
-                    url,
-                    model=model,
-                    endpoint=endpoint,
-                    scenarios=parse_scenarios(scenario),
-                    concurrency=parse_numbers("--concurrency", concurrency, int),
-                    rates=parse_rates(rate),
-                    arrival=arrival,
-                    time_unit=_parse_time_unit(time_unit),
-                    trace_scale=trace_scale,
-                    max_in_flight=max_in_flight,
-                    duration=duration,
-                    max_duration=max_duration,
-                    warmup=warmup,
-                    max_requests=max_requests,
-                    request_timeout=request_timeout,
-                    seed=seed,
-                    slo=parse_slo(slo),
-                    find_capacity=find_capacity,
-                    headers=_parse_headers(header or []),
-                    api_key_env=api_key_env,
-                    ca_file=ca_file,
-                    insecure=insecure,
-                    extra_body=_parse_extra_body(extra_body),
-                    omit=[name.strip() for text in omit or () for name in text.split(",") if name.strip()] or None,
-                    honour_retry_after=honour_retry_after,
-                    output=output,
-                    observe=view,
-                    origin=COMMAND_LINE,
-                )
+            with live_view_for(setup.plan, (), is_load_test=True) as view:
+                result = Session.bench(setup, view)
         except LoadTestInterrupted as interrupt:
             _print_result(interrupt.result, as_json, as_csv)
             raise
@@ -291,34 +260,11 @@ def _parse_extra_body(text: str | None) -> dict[str, Any] | None:
 
 def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
     from autotuner.cli import display
-    from autotuner.report.bench.record import bench_csv, bench_record
+    from autotuner.cli.results import print_load_test
 
-    if as_json:
-        display.json(bench_record(result))
-    elif as_csv:
-        display.text(bench_csv(result))
-    else:
-        _print_tables(result)
+    print_load_test(result, "json" if as_json else "csv" if as_csv else "table")
     if result.path is not None:
         display.note(f"files in {result.path}: {', '.join(sorted(path.name for path in result.path.iterdir()))}")
-
-
-def _print_tables(result: BenchResult) -> None:
-    from autotuner.cli import display
-    from autotuner.report.bench import table as bench_tables
-
-    if not result.load_points:
-        return
-    scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in result.load_points))
-    unchecked = ", certificate not checked" if result.experiment.deployment.insecure else ""
-    heading = f"{result.model} at {result.url}{unchecked}, {result.source}, {scenarios}"
-    tables = [(heading, bench_tables.latency_table(result)), ("", bench_tables.verdict_table(result))]
-    tables += [(f"checks, {scenario}", checks) for scenario, checks in bench_tables.check_tables(result).items()]
-    for title, contents in tables:
-        display.report_table(contents, title)
-        display.line()
-    for sentence in bench_tables.capacity_sentences(result):
-        display.sentence(sentence)
 
 
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
@@ -327,20 +273,19 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
 
     driven = len(result.load_points)
     progress_text = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
-    if result.stopped is not None:
-        wants_key = re.search(r"http-40[13]\b", result.stopped)
-        remedy = "Give its API key with --api-key-env NAME." if wants_key else "Look at that server."
-        raise EndpointError(f"The load test ended early: {result.stopped}", why=progress_text, remedy=remedy)
-    if not any(point.result.metrics.requests for point in result.load_points):
+    failure = result.measurement.failure
+    if failure is not None:
+        wants_key = re.search(r"http-40[13]\b", failure.message)
+        remedy = "Give its API key with --api-key-env NAME." if wants_key else failure.remedy
+        raise EndpointError(f"The load test ended early: {failure.message}", why=progress_text, remedy=remedy)
+    if not any(point.metrics.requests for point in result.load_points):
         raise EndpointError(
             "No request was sent in a window.",
             why="In an open loop none was due, in a closed loop those of the warm-up lasted longer.",
             remedy="Raise --duration, or the rate.",
         )
     if not any(point.answered_requests for point in result.load_points):
-        messages = next(
-            (point.result.error_messages for point in result.load_points if point.result.error_messages), {}
-        )
+        messages = next((point.error_messages for point in result.load_points if point.error_messages), {})
         quotes = [as_sentence(f"{name}: {message}") for name, message in messages.items()]
         raise EndpointError(
             "No request was answered.", why=" ".join([progress_text, *quotes]), remedy="The errors are in the table."

@@ -122,6 +122,12 @@ def line(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+def line_at_once(text: str) -> None:
+    """Print a line on stdout that whoever reads it waits for, such as an address."""
+    line(text)
+    sys.stdout.flush()
+
+
 def sentence(text: str, indent: str = "") -> None:
     """Print text on stdout: one line in a pipe, else wrapped at words, with continuation lines indented by `indent`."""
     sys.stdout.write(_wrap(text, stdout_console(), indent) + "\n")
@@ -150,9 +156,29 @@ def text(body: str) -> None:
     sys.stdout.write(body if body.endswith("\n") else body + "\n")
 
 
+def json_error(data: Mapping[str, Any]) -> None:
+    """Print an error as JSON on stdout, unless a result is there already: one document is all that a reader expects."""
+    if not _printed_json:
+        json({"error": data})
+
+
+def forget_json() -> None:
+    """Begin a new command, of which no JSON has been printed."""
+    _printed_json.clear()
+
+
+_printed_json: list[bool] = []
+
+
 def json(data: Any) -> None:
     """Print data as JSON on stdout."""
-    sys.stdout.write(json_module.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    _printed_json.append(True)
+    sys.stdout.write(json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Data as JSON over several lines."""
+    return json_module.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def table(

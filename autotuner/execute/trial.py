@@ -12,6 +12,8 @@ from autotuner.errors import AutotuneError, RunStoreError
 from autotuner.evaluate.protocol import Evaluator
 from autotuner.search.launch import Launch, ListedLoads
 
+ERROR_FILE = "internal-error.txt"
+
 UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a file system that is full or read-only, which would hit every other trial too."""
 
@@ -26,7 +28,8 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
     try:
         load_plan = launch.load_plan or ListedLoads(evaluator.workload)
         measurement = evaluator.evaluate(launch.candidate, load_plan, folder, number, launch.purpose, devices)
-        measurement = replace(measurement, outcome=load_plan.outcome)
+        outcome = replace(load_plan.outcome, max_load_points=load_plan.max_load_points)
+        measurement = replace(measurement, outcome=outcome)
     except AutotuneError:
         raise
     except Exception as error:
@@ -42,7 +45,7 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
 
 def _internal_failure(error: Exception, folder: Path) -> Failure:
     folder.mkdir(parents=True, exist_ok=True)
-    report_path = folder / "internal-error.txt"
+    report_path = folder / ERROR_FILE
     report_path.write_text("".join(traceback.format_exception(error)))
     return Failure(
         FailureKind.INTERNAL,

@@ -398,6 +398,24 @@ def served_models(port: int, server: subprocess.Popen[bytes]) -> list[str]:
     raise AssertionError("the server never answered")
 
 
+def test_a_report_is_written_to_a_file(autotune, finished_run, tmp_path):
+    run = str(next(finished_run.iterdir()))
+    for output_format, start in (("html", "<!DOCTYPE html>"), ("json", "{"), ("csv", "rank,"), ("markdown", "# ")):
+        path = tmp_path / f"report.{output_format}"
+        assert autotune("report", run, "--format", output_format, "--to", str(path)).out == f"{path}\n"
+        assert path.read_text().startswith(start)
+    assert "SIMULATED, NOT MEASURED" in (tmp_path / "report.html").read_text()
+
+
+def test_a_table_is_written_to_no_file_and_a_file_into_no_missing_folder(autotune, finished_run, tmp_path):
+    run = str(next(finished_run.iterdir()))
+    table = autotune("report", run, "--to", str(tmp_path / "x"))
+    assert (table.code, "Choose --format html" in " ".join(table.err.split())) == (2, True)
+    missing = autotune("report", run, "--format", "html", "--to", str(tmp_path / "no" / "x.html"))
+    assert missing.code == 2
+    assert "No such file or directory. Name a file with --to" in " ".join(missing.err.split())
+
+
 def test_the_simulated_engine_has_no_container_to_print(autotune, finished_run):
     ended = autotune("command", str(next(finished_run.iterdir())), "--format", "docker")
     assert ended.code == 2
@@ -411,6 +429,7 @@ def test_the_run_folder_holds_what_the_docs_say(finished_run):
         "experiment.yaml",
         "provenance.yaml",
         "trials.jsonl",
+        "report.html",
         "report.md",
         "pareto.png",
         "best/command.sh",

@@ -1,0 +1,87 @@
+"""The record and the report of a load test: a run of one trial, whose tables follow each load point."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from autotuner.bench_setup import BenchSetup
+from autotuner.core import Failure, Measurement, Source, Trial
+from autotuner.execute.trial import ERROR_FILE
+from autotuner.launchers.environment import host_environment
+from autotuner.report.bench import folder as bench_files
+from autotuner.report.bench.result import BenchResult
+from autotuner.report.run_view import RunView
+from autotuner.runs.store import RunStore
+
+
+class LoadTestInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a load test; `result` has what was measured until then, and its files are written."""
+
+    def __init__(self, result: BenchResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+class BenchRecord:
+    """The one trial of a load test in its run folder, a temporary one if the setup names none."""
+
+    def __init__(self, setup: BenchSetup) -> None:
+        self.setup = setup
+        self.is_kept = setup.folder is not None
+        folder = setup.folder or Path(tempfile.mkdtemp(prefix=f"autotune-load-{os.getpid()}-"))
+        self.store = RunStore.create_load_test(folder, setup.experiment, setup.provenance)
+        source: Source = "simulated" if setup.served.is_simulated else "measured"
+        now = time.time()
+        self.trial = Trial(1, setup.launch.candidate, Measurement(source, ()), now, now)
+        self._is_appended = False
+
+    def trials(self) -> list[Trial]:
+        """None: a load test is not resumed."""
+        return []
+
+    def open_trial(self) -> tuple[int, Path]:
+        """Make the folder of the trial."""
+        return self.store.open_trial()
+
+    def save(self, measurement: Measurement) -> None:
+        """Keep what was measured so far, in the tables too; RunStoreError if they cannot be written."""
+        self.trial = replace(self.trial, measurement=measurement, ended=time.time())
+        if self.is_kept:
+            bench_files.write_tables(self.result, self.store.path)
+
+    def append(self, trial: Trial) -> None:
+        """Keep the finished trial; RunStoreError if it cannot be written."""
+        self.trial = trial
+        self.store.append(trial)
+        self._is_appended = True
+
+    def finish(self) -> BenchResult:
+        """The result, its files written; RunStoreError if they cannot be."""
+        if self.is_kept:
+            self.store.add_environment(host_environment())
+            bench_files.write_tables(self.result, self.store.path)
+            if self.trial.results:
+                bench_files.draw(self.result, self.store.path)
+        return self.result
+
+    def end_early(self, failure: Failure) -> None:
+        """Note why the test ended; RunStoreError if what was measured until then cannot be written."""
+        self.trial = replace(self.trial, measurement=replace(self.trial.measurement, failure=failure))
+        if not self._is_appended:
+            self.append(self.trial)
+
+    def remove_temporary_folder(self) -> None:
+        """Remove the folder, unless the setup names it or an internal error left its report there."""
+        if not self.is_kept and not list(self.store.path.rglob(ERROR_FILE)):
+            shutil.rmtree(self.store.path, ignore_errors=True)
+
+    @property
+    def result(self) -> BenchResult:
+        """The load test so far."""
+        view = RunView.of([self.trial], self.setup.experiment, environments=self.store.environments())
+        return BenchResult(view, self.store.path if self.is_kept else None)
