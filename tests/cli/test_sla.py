@@ -20,8 +20,16 @@ RUN = (
 def finished_profile(tmp_path_factory):
     """The folder of a predicted profile, without its pictures."""
     request = SlaRequest(
-        **{"runtime": "vllm", "model": "llama-3.1-8b", "gpu": "H100", "evaluator": "predicted", "isl": 600, "osl": 40},
-        **{"prefill_points": 5, "decode_points": 3, "gpus_per_engine": (1, 2), "rate": 30.0},
+        runtime="vllm",
+        model="llama-3.1-8b",
+        gpu="H100",
+        evaluator="predicted",
+        isl=600,
+        osl=40,
+        prefill_points=5,
+        decode_points=3,
+        gpus_per_engine=(1, 2),
+        rate=30.0,
     )
     folder = tmp_path_factory.mktemp("finished") / "p"
     with pytest.MonkeyPatch.context() as patch:

@@ -47,7 +47,7 @@ def word_model(tmp_path_factory) -> Path:
     tokenizer = Tokenizer(models.WordLevel(vocab={**words, "<unk>": len(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(["<s>", "</s>"])
-    folder = tmp_path_factory.mktemp("word-model")
+    folder: Path = tmp_path_factory.mktemp("word-model")
     tokenizer.save(str(folder / "tokenizer.json"))
     ids = {"bos_token_id": len(words) + 1, "eos_token_id": len(words) + 2}
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8, "num_key_value_heads": 8}

@@ -59,6 +59,7 @@ def test_the_deployment_has_the_chosen_workers_as_many_as_planned_and_their_prof
     deployment = dynamo_deployment(outcome, setup, planner={"min_gpu_budget": 2})
     assert deployment.prefill.replicas == outcome.plan.prefill_workers > 1
     assert deployment.decode.replicas == outcome.plan.decode_workers
+    assert deployment.planner is not None
     assert deployment.planner["max_gpu_budget"] == 16
     assert deployment.planner["min_gpu_budget"] == 2
     assert deployment.planner["ttft_ms"] == 200
