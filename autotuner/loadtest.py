@@ -11,6 +11,7 @@ from typing import Any
 
 from autotuner import load, traces
 from autotuner.config import Overrides, TaskContext, compose, leaves, merge, resolved_context
+from autotuner.config.advice import slo_warnings
 from autotuner.core import (
     CUT_OFF_ERROR,
     EARLY_STOP_ERROR,
@@ -167,6 +168,8 @@ def bench(
     experiment = compose(context).experiment
     check_capacity(experiment)
     arrivals.check(experiment.workload())
+    for warning in slo_warnings(experiment.slo):
+        log.warning("%s", warning)
     descriptions = _describe_traces(experiment)
     for description in descriptions:
         log.info("%s", description)

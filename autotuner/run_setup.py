@@ -127,12 +127,17 @@ class RunSetup:
                 limit,
                 observe,
                 source=self.source,
-                devices=devices,
+                devices=devices or self._simulated_gpus,
                 gpu_count=self.engine.local_gpu_count,
                 closest_first=gpus.query_inventory().closest_first if devices else sorted,
                 in_virtual_time=self.is_simulated,
             ) as parallel:
                 yield parallel
+
+    @property
+    def _simulated_gpus(self) -> tuple[int, ...]:
+        """Numbers of the GPUs that candidates in virtual time share; empty where it is not said how many there are."""
+        return tuple(range(self.experiment.hardware.usable_gpu_count or 0)) if self.is_simulated else ()
 
     @cached_property
     def plan(self) -> Plan:

@@ -323,13 +323,16 @@ def _print_tables(result: BenchResult) -> None:
 
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     """Raise the error that sets the exit code; return where the load test passed."""
+    from autotuner.endpoints.headers import key_remedy
     from autotuner.errors import EndpointError, as_sentence
 
     driven = len(result.load_points)
     progress_text = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
     if result.stopped is not None:
         wants_key = re.search(r"http-40[13]\b", result.stopped)
-        remedy = "Give its API key with --api-key-env NAME." if wants_key else "Look at that server."
+        deployment = result.experiment.deployment
+        header_names = [*deployment.headers, *(["Authorization"] if deployment.api_key_env else [])]
+        remedy = key_remedy(header_names) if wants_key else "Look at that server."
         raise EndpointError(f"The load test ended early: {result.stopped}", why=progress_text, remedy=remedy)
     if not any(point.result.metrics.requests for point in result.load_points):
         raise EndpointError(

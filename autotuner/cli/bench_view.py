@@ -29,7 +29,7 @@ class PlainBenchView(AbstractContextManager["PlainBenchView"]):
         pass
 
     def __call__(self, progress: Progress) -> None:
-        label = f"[{progress.position}/{progress.total}] {progress.load_point}"
+        label = f"[{progress.position}/{max(progress.position, progress.total)}] {progress.load_point}"
         if progress.stage == "measuring":
             display.progress(f"{label}: {format_duration(progress.expected_seconds)}")
         elif progress.stage == "measured" and progress.result is not None:

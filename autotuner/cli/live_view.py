@@ -162,7 +162,7 @@ class PlainTuneView(AbstractContextManager["PlainTuneView"]):
         if progress.stage == "ready":
             return "ready"
         if progress.stage == "measuring":
-            position = f"load point {progress.position} of {progress.total}"
+            position = position_text(progress)
             min_seconds, max_seconds = progress.expected_seconds, self._status.max_window_seconds
             window = (
                 f"{format_duration(min_seconds)} to {format_duration(max_seconds)}"
@@ -261,9 +261,14 @@ def failed_trial_text(trial: Trial, failure: Failure, run_folder: Path | None) -
     return failure_text(failure) + (f" Log: {log}" if log is not None and log.exists() else "")
 
 
+def position_text(progress: Progress) -> str:
+    """`load point 2 of 3`; a load point that is measured again counts anew."""
+    return f"load point {progress.position} of {max(progress.position, progress.total)}"
+
+
 def stage_text(progress: Progress, elapsed: float, max_seconds: float = 0.0) -> str:
     """The current stage with its elapsed and planned time; a window lasts up to `max_seconds`."""
-    where = f" load point {progress.position} of {progress.total}, {progress.load_point}" if progress.load_point else ""
+    where = f" {position_text(progress)}, {progress.load_point}" if progress.load_point else ""
     expected = progress.expected_seconds
     if not expected:
         time = format_duration(elapsed)

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from autotuner.cli import display
 from autotuner.cli.bench_view import LiveBenchView, PlainBenchView
+from autotuner.cli.live_view import stage_text
 from autotuner.core import Candidate, LoadPoint, LoadPointResult, Metrics, Progress, Share
 
 POINT = LoadPoint("D(1,1)", concurrency=8)
@@ -33,6 +34,12 @@ def test_elsewhere_than_on_a_terminal_each_load_point_is_two_lines(printed, targ
         "[2/4] D(1,1) @ 8: 20 s",
         f"[2/4] D(1,1) @ 8: 5.00 output tokens/s{met}, 3 errors, undecided, n=3 (simulated)",
     ]
+
+
+def test_a_load_point_that_is_measured_again_is_counted_too(printed):
+    PlainBenchView(has_targets=False)(replace(MEASURING, position=5))
+    assert printed == ["[5/5] D(1,1) @ 8: 20 s"]
+    assert stage_text(replace(MEASURING, position=5), 3.0).startswith("measuring load point 5 of 5")
 
 
 def rendered(watch: LiveBenchView) -> str:
