@@ -5,12 +5,12 @@ They have ports of their own, because everything runs where there is no network 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +22,8 @@ STOP_SECONDS = 30.0
 NO_SERVER = "http://127.0.0.1:9"
 """Where nothing listens."""
 MODEL = "tiny"
+IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""A worker in the engine's own process: two of them spin while they wait for each other."""
 KEY_VARIABLE = "LITELLM_MASTER_KEY"
 KEY = "sk-0f8d2f6c5b9e4a17a3c4d1e2b6f79835"
 """Made up; LiteLLM does not start without one."""
@@ -79,16 +81,12 @@ def _answers(url: str, text: str, headers: Mapping[str, str]) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process group; whoever does not end in time is killed."""
-    for stop_signal in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, stop_signal)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+    """End a server, then kill what is left of its process group."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -105,8 +103,11 @@ class GatewayServers:
     def vllm(self, port: int = 8010) -> Iterator[str]:
         """The real vLLM for CPU with its tiny model."""
         command = [self.vllm_environment / "bin" / "vllm", "serve", self.vllm_model, "--served-model-name", MODEL]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]
+        command += ["--distributed-executor-backend", IN_PROCESS_EXECUTOR]
         env = {
+            "OMP_NUM_THREADS": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_HOST_IP": "127.0.0.1",
             "GLOO_SOCKET_IFNAME": "lo",
