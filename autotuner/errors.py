@@ -65,6 +65,18 @@ class UndecidedError(AutotuneError):
     exit_code = 1
 
 
+class GateWorseError(AutotuneError):
+    """A gated figure of the new run is worse than the baseline's."""
+
+    exit_code = 1
+
+
+class GateUnclearError(AutotuneError):
+    """Noise leaves open whether a gated figure is worse."""
+
+    exit_code = 4
+
+
 class MachineError(AutotuneError):
     """This machine lacks what the run needs: an engine, a GPU, a port, disk space."""
 

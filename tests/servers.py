@@ -156,9 +156,14 @@ class _ServerThread:
         try:
             await asyncio.Event().wait()
         finally:
+            # asyncio makes the transport of an accepted connection in a task of its own, which fails and leaks the
+            # socket once the server is closed; a TLS handshake that nobody finishes never ends by itself
+            self.loop.remove_reader(server.sockets[0].fileno())
+            while accepting := asyncio.all_tasks() - handlers - {self.task}:
+                _, unfinished = await asyncio.wait(accepting, timeout=1)
+                for task in unfinished:
+                    task.cancel()
             server.close()
-            for _ in range(10):
-                await asyncio.sleep(0)  # a connection that was just accepted gets its task
             for task in handlers:
                 task.cancel()
             for writer in writers:

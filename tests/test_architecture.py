@@ -13,6 +13,7 @@ TESTS = Path(__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"compare"},
     {"session", "loadtest"},
     {"local_data", "run_setup", "run_report"},
     {"tune", "report", "execute", "forecaster"},

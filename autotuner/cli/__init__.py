@@ -7,14 +7,17 @@ from typing import Annotated
 import typer
 
 from autotuner import __version__
+from autotuner.cli.baseline import app as baseline_app
 from autotuner.cli.bench import bench
 from autotuner.cli.calibrate import calibrate
 from autotuner.cli.clean import clean
 from autotuner.cli.command import command
+from autotuner.cli.compare import compare
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
 from autotuner.cli.error_boundary import ErrorBoundary
 from autotuner.cli.help_page import (
+    COMPARE,
     CONFIGURE,
     LOAD_TEST,
     MACHINE,
@@ -62,6 +65,7 @@ for _function, _panel in (
     (run, TUNE),
     (report, TUNE),
     (command, TUNE),
+    (compare, COMPARE),
     (bench, LOAD_TEST),
     (calibrate, PREDICT),
     (doctor, MACHINE),
@@ -69,6 +73,7 @@ for _function, _panel in (
 ):
     app.command(cls=HelpCommand, rich_help_panel=_panel)(with_verbose(_function))
 for _name, _group, _class, _panel in (
+    ("baseline", baseline_app, HelpGroup, COMPARE),
     ("profiles", profiles_app, HelpGroup, CONFIGURE),
     ("config", config_app, HelpGroup, CONFIGURE),
     ("predict", predict_app, PredictGroup, PREDICT),

@@ -45,6 +45,18 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ),
         Example("Replay a recorded trace", "autotune bench http://127.0.0.1:8000 --scenario file:trace.jsonl"),
     ),
+    "compare": (
+        Example("What moved between two runs", "autotune compare runs/before runs/after"),
+        Example(
+            "Fail a pipeline if the winner got worse",
+            "autotune compare baseline.json runs/after --gate --launches 5 \\\n  --junit gate.xml",
+        ),
+    ),
+    "baseline": (Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),),
+    "baseline save": (
+        Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),
+        Example("Replace it on purpose", "autotune baseline save runs/after --to baseline.json --accept"),
+    ),
     "profiles": (
         Example("List all profiles", "autotune profiles list"),
         Example("Show one of them", "autotune profiles show balanced"),

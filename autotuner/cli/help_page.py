@@ -28,14 +28,15 @@ MAX_UNBROKEN_DEFAULT = 24
 
 OTHER_OPTIONS = "Other"
 COMMANDS = "Commands"
-TUNE, LOAD_TEST, CONFIGURE, PREDICT, MACHINE = (
+TUNE, COMPARE, LOAD_TEST, CONFIGURE, PREDICT, MACHINE = (
     "Tune an engine",
+    "Compare runs",
     "Load-test a server",
     "Configurations",
     "Predictions",
     "This machine",
 )
-COMMAND_GROUPS = (COMMANDS, TUNE, LOAD_TEST, CONFIGURE, PREDICT, MACHINE)
+COMMAND_GROUPS = (COMMANDS, TUNE, COMPARE, LOAD_TEST, CONFIGURE, PREDICT, MACHINE)
 """Groups of commands in display order."""
 
 

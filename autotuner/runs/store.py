@@ -84,6 +84,12 @@ class RunStore:
                 remedy=f"{EXPERIMENT_FILE} was changed by hand or by another version; start a new run.",
             ) from error
 
+    def config(self) -> dict[str, Any]:
+        """The composed configuration, as the layers set it."""
+        config = dict(yaml.safe_load((self.path / EXPERIMENT_FILE).read_text()))
+        config.pop(FORMAT_KEY, None)
+        return config
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes from adding trials to this run; RunStoreError when another one does."""

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import logging
 import os
@@ -76,14 +77,19 @@ SHORT = ("--duration", "2", "--max-duration", "3", "--warmup", "0.3")
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, starts_processes) -> Path:
-    """The runs folder of one short run on the simulated engine."""
-    folder = tmp_path_factory.mktemp("finished")
-    command = Path(sys.executable).parent / "autotune"
-    at_once = ("--set", "runtime.extra_args=[--load-seconds, '0']")
-    arguments = ["run", "--profile", "quick-test", "--concurrency", "1,8", *SHORT, *at_once]
-    done = subprocess.run([str(command), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+def finished_run(tmp_path_factory: pytest.TempPathFactory, starts_processes: None, worker_id: str) -> Path:
+    """The runs folder of one short run on the simulated engine, made once for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            command = Path(sys.executable).parent / "autotune"
+            at_once = ("--set", "runtime.extra_args=[--load-seconds, '0']")
+            arguments = ["run", "--profile", "quick-test", "--concurrency", "1,8", *SHORT, *at_once]
+            done = subprocess.run([str(command), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stderr
     return folder / "runs"
 
 

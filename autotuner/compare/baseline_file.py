@@ -1,0 +1,124 @@
+"""A baseline as one small file that people commit: a run without its records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autotuner.compare.compared_run import ComparedCandidate, ComparedRun, LaunchFigures
+from autotuner.core import LoadPoint
+from autotuner.errors import RunStoreError
+from autotuner.experiment import Experiment
+from autotuner.runs.store import explain_write_errors
+
+FORMAT = 1
+"""Version of the file."""
+
+
+def save_baseline(run: ComparedRun, path: Path) -> None:
+    """Write a run as a baseline file; RunStoreError where it cannot be written."""
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_run_to_json(run), indent=1) + "\n", encoding="utf-8")
+
+
+def load_baseline(path: Path) -> ComparedRun:
+    """Read a baseline file; RunStoreError where it is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["autotune_baseline"] > FORMAT:
+            raise ValueError(f"it has format {data['autotune_baseline']}, and this version reads up to {FORMAT}")
+        Experiment.model_validate(data["config"])
+        return _run_from_json(data)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunStoreError(
+            f"'{path}' cannot be read as a baseline.",
+            why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'empty'}",
+            remedy="Write it again: autotune baseline save RUN --to FILE.",
+        ) from error
+
+
+def _point_to_json(point: LoadPoint) -> list[Any]:
+    return [point.scenario, point.concurrency, point.rate]
+
+
+def _by_point(values: Mapping[LoadPoint, Any]) -> list[list[Any]]:
+    return [[*_point_to_json(point), value] for point, value in values.items()]
+
+
+def _from_points(rows: list[list[Any]]) -> dict[LoadPoint, Any]:
+    return {LoadPoint(scenario, concurrency, rate): value for scenario, concurrency, rate, value in rows}
+
+
+def _run_to_json(run: ComparedRun) -> dict[str, Any]:
+    return {
+        "autotune_baseline": FORMAT,
+        "name": run.name,
+        "config": run.config,
+        "sources": list(run.sources),
+        "environment": dict(run.environment),
+        "winner": run.winner_key,
+        "winner_points": [_point_to_json(point) for point in run.winner_points],
+        "winner_value": run.winner_value,
+        "candidates": [
+            {
+                "key": candidate.key,
+                "label": candidate.label,
+                "runtime": candidate.runtime,
+                "parameters": dict(candidate.parameters),
+                "gpus": candidate.gpus,
+                "verdicts": _by_point(candidate.verdicts),
+                "failure": candidate.failure,
+                "launches": [
+                    {
+                        "trial": launch.trial_number,
+                        "confirmation": launch.is_confirmation,
+                        "figures": _by_point({point: dict(values) for point, values in launch.figures.items()}),
+                        "utilities": _by_point(launch.utilities),
+                        "attainments": _by_point(launch.attainments),
+                        "capacities": dict(launch.capacities),
+                    }
+                    for launch in candidate.launches
+                ],
+            }
+            for candidate in run.candidates.values()
+        ],
+    }
+
+
+def _run_from_json(data: Mapping[str, Any]) -> ComparedRun:
+    candidates = [
+        ComparedCandidate(
+            row["key"],
+            row["label"],
+            row["runtime"],
+            row["parameters"],
+            row["gpus"],
+            tuple(
+                LaunchFigures(
+                    launch["trial"],
+                    launch["confirmation"],
+                    _from_points(launch["figures"]),
+                    _from_points(launch["utilities"]),
+                    _from_points(launch["attainments"]),
+                    launch["capacities"],
+                )
+                for launch in row["launches"]
+            ),
+            _from_points(row["verdicts"]),
+            row["failure"],
+        )
+        for row in data["candidates"]
+    ]
+    return ComparedRun(
+        name=data["name"],
+        config=data["config"],
+        sources=tuple(data["sources"]),
+        environment=data["environment"],
+        candidates={candidate.key: candidate for candidate in candidates},
+        winner_key=data["winner"],
+        winner_points=tuple(LoadPoint(*row) for row in data["winner_points"]),
+        winner_value=data["winner_value"],
+    )

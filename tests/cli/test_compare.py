@@ -1,0 +1,74 @@
+"""`autotune compare` and `autotune baseline` on runs in virtual time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+FAST = (
+    "run",
+    "--evaluator=simulated",
+    "--runtime=vllm",
+    "--model=llama-3.1-8b",
+    "--gpu=H100",
+    "--objective=maximize_throughput",
+    "--scenario=D(100,20)",
+    "--concurrency=4",
+    "--duration=1",
+    "--set=optimization.confirm=0",
+    "--max-iterations=1",
+)
+
+
+@pytest.fixture
+def two_runs(autotune):
+    """Two runs of the defaults in virtual time, the second one with one sequence at a time."""
+    for folder, changes in (("before", ()), ("after", ("--set", "parameters.max-running-requests=[1]"))):
+        done = autotune(*FAST, "--output", folder, "--set", "optimization.baseline=false", *changes)
+        assert done.code == 0, done.err
+    return ["before/" + name for name in _names("before")] + ["after/" + name for name in _names("after")]
+
+
+def _names(folder):
+    return [path.name for path in Path(folder).iterdir()]
+
+
+def test_a_gate_fails_by_fresh_pairs_and_passes_against_itself(autotune, two_runs):
+    before, after = two_runs
+    alone = autotune("compare", before, after, "--gate")
+    assert (alone.code, "one launch a side" in alone.err) == (4, True)
+    assert autotune("compare", before, after, "--gate", "--unclear", "pass").code == 0
+
+    failed = autotune("compare", before, after, "--gate", "--launches", "5", "--junit", "j.xml", columns="80")
+    assert failed.code == 1
+    assert "Decided by 3 fresh pairs of launches." in failed.out
+    assert "parameters.max-running-requests: " in failed.out
+    assert all(len(line) <= 80 for line in failed.out.splitlines())
+    assert 'failures="1"' in Path("j.xml").read_text()
+
+    saved = autotune("baseline", "save", before)
+    assert saved.code == 0
+    refused = autotune("baseline", "save", before)
+    assert (refused.code, "--accept" in refused.err) == (2, True)
+    same = autotune("compare", "baseline.json", before, "--gate", "--launches", "2", "--json")
+    assert same.code == 0
+    record = json.loads(same.out)["comparisons"][0]
+    assert (record["gate"], record["fresh_pairs"], record["gated"][0]["change"]) == ("passes", 2, "same")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--launches", "3"), "--launches belongs to a gate"),
+        (("--gate", "--launches", "7"), "not between 2 and 5"),
+        (("--tolerance", "none"), "is not a share"),
+        (("--allow", "engine"), "Unknown value of --allow"),
+        (("--unclear", "maybe"), "Unknown value of --unclear"),
+        (("--junit", "j.xml"), "--junit is the file of a gate"),
+        ((), "is not a run folder"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_is_launched(autotune, arguments, message):
+    done = autotune("compare", "here", "there", *arguments)
+    assert done.code in (2, 3)
+    assert message in " ".join(done.err.split())

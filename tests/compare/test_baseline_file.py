@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from autotuner.compare.baseline_file import load_baseline, save_baseline
+from autotuner.compare.compared_run import ComparedRun
+from autotuner.errors import RunStoreError
+from tests.factories import Run
+
+
+def compared() -> ComparedRun:
+    recorded = Run()
+    return ComparedRun.from_view("r", recorded.view, recorded.experiment.model_dump(mode="json"))
+
+
+def test_a_baseline_reads_back_as_it_was(tmp_path):
+    run = compared()
+    save_baseline(run, tmp_path / "deep" / "baseline.json")
+    assert load_baseline(tmp_path / "deep" / "baseline.json") == run
+
+
+def test_it_is_small(tmp_path):
+    save_baseline(compared(), tmp_path / "b.json")
+    assert (tmp_path / "b.json").stat().st_size < 10_000 * 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.pop("candidates"),
+        lambda data: data.update(autotune_baseline=99),
+        lambda data: data.update(candidates=[1]),
+        lambda data: data.update(config={"no": "experiment"}),
+        lambda data: data.update(winner_points=[["D(1,1)"]]),
+    ],
+)
+def test_a_damaged_baseline_is_a_clear_error(tmp_path, damage):
+    path = tmp_path / "b.json"
+    save_baseline(compared(), path)
+    data = json.loads(path.read_text())
+    damage(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(RunStoreError, match="cannot be read as a baseline"):
+        load_baseline(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "{}", '"text"'])
+def test_any_other_file_is_a_clear_error(tmp_path, text):
+    (tmp_path / "b.json").write_text(text)
+    with pytest.raises(RunStoreError, match="cannot be read as a baseline"):
+        load_baseline(tmp_path / "b.json")
