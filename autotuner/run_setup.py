@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 
 from autotuner import machine, model_files
@@ -128,7 +129,7 @@ class RunSetup:
                 observe,
                 source=self.source,
                 devices=devices or self._simulated_gpus,
-                gpu_count=self.engine.local_gpu_count,
+                gpu_count=attrgetter("gpus") if self.is_simulated else self.engine.local_gpu_count,
                 closest_first=gpus.query_inventory().closest_first if devices else sorted,
                 in_virtual_time=self.is_simulated,
             ) as parallel:

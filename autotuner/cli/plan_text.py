@@ -105,8 +105,8 @@ def _launches_text(plan: Plan) -> str:
     limit = "at most " if plan.may_end_early else ""
     remark = "; more if they refute it and the next best is confirmed" if plan.confirmations else ""
     at_once = plan.experiment.optimization.parallel_trials
-    side_by_side = f"; {at_once} at a time" if at_once > 1 else ""
-    return f"{limit}{plan.launch_count}: {', '.join(parts)}{side_by_side}{remark}"
+    side_by_side = f", {at_once} at a time" if at_once > 1 else ""
+    return f"{limit}{plan.launch_count}{side_by_side}: {', '.join(parts)}{remark}"
 
 
 def _launch_duration_text(plan: Plan) -> str:

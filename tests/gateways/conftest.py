@@ -22,13 +22,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> GatewayServers:
     if not is_loopback_only():
         pytest.fail("these tests run where there is no network but loopback: `nox -s gateways`")
-    folders = {}
-    for variable in ("AUTOTUNE_TEST_GATEWAYS", "AUTOTUNE_TEST_VLLM", "AUTOTUNE_TEST_MODEL"):
-        value = os.environ.get(variable)
-        if not value or not Path(value).is_dir():
-            pytest.fail(f"{variable} must name a folder; `nox -s gateways` makes and sets it")
-        folders[variable] = Path(value)
-    return GatewayServers(*folders.values(), logs=tmp_path_factory.mktemp("servers"))
+    return GatewayServers(
+        home=_folder("AUTOTUNE_TEST_GATEWAYS"),
+        vllm_environment=_folder("AUTOTUNE_TEST_VLLM"),
+        vllm_model=_folder("AUTOTUNE_TEST_MODEL"),
+        logs=tmp_path_factory.mktemp("servers"),
+    )
+
+
+def _folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value or not Path(value).is_dir():
+        pytest.fail(f"{variable} must name a folder; `nox -s gateways` makes and sets it")
+    return Path(value)
 
 
 @pytest.fixture(scope="session")

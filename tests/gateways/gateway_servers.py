@@ -102,7 +102,13 @@ class GatewayServers:
     @contextmanager
     def vllm(self, port: int = 8010) -> Iterator[str]:
         """The real vLLM for CPU with its tiny model."""
-        command = [self.vllm_environment / "bin" / "vllm", "serve", self.vllm_model, "--served-model-name", MODEL]
+        command: list[str | Path] = [
+            self.vllm_environment / "bin" / "vllm",
+            "serve",
+            self.vllm_model,
+            "--served-model-name",
+            MODEL,
+        ]
         command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]
         command += ["--distributed-executor-backend", IN_PROCESS_EXECUTOR]
         env = {
@@ -126,17 +132,10 @@ class GatewayServers:
         env = {**loopback, "DYN_FILE_KV": str(store), "DYN_LOG": "warn", "TRANSFORMERS_OFFLINE": "1"}
         plane = ["--discovery-backend", "file", "--request-plane", "tcp"]
         python, url = self.home / "dynamo" / "bin" / "python", f"http://127.0.0.1:{port}"
-        frontend = [python, "-m", "dynamo.frontend", "--http-host", "127.0.0.1", "--http-port", str(port), *plane]
-        mocker = [
-            python,
-            "-m",
-            "dynamo.mocker",
-            "--model-path",
-            self.home / "word-model",
-            "--model-name",
-            MODEL,
-            *plane,
-        ]
+        frontend: list[str | Path] = [python, "-m", "dynamo.frontend", *plane]
+        frontend += ["--http-host", "127.0.0.1", "--http-port", str(port)]
+        mocker: list[str | Path] = [python, "-m", "dynamo.mocker", *plane, "--model-name", MODEL]
+        mocker += ["--model-path", self.home / "word-model"]
         mocker += ["--planner-profile-data", self.home / "profile.npz", "--block-size", "64"]
         mocker += ["--num-gpu-blocks-override", "14766", "--max-num-batched-tokens", "32768"]
         with running("dynamo-frontend", frontend, url, self.logs, env=env):
@@ -151,19 +150,22 @@ class GatewayServers:
             f"model_list: [{{model_name: {MODEL}, litellm_params: {{model: hosted_vllm/{MODEL}, "
             f"api_base: '{upstream}/v1', api_key: none}}}}]\n"
         )
-        command = [self.home / "litellm" / "bin" / "litellm", "--config", config, "--host", "127.0.0.1"]
+        command: list[str | Path] = [self.home / "litellm" / "bin" / "litellm", "--config", config]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
         env = {KEY_VARIABLE: KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
         headers = {"Authorization": f"Bearer {KEY}"}
         url = f"http://127.0.0.1:{port}"
-        with running(
-            "litellm", [*command, "--port", str(port)], url, self.logs, ready_text=MODEL, env=env, headers=headers
-        ):
+        with running("litellm", command, url, self.logs, ready_text=MODEL, env=env, headers=headers):
             yield url
 
     @contextmanager
     def sglang_router(self, upstream: str, port: int = 8040) -> Iterator[str]:
         """SGLang's router in front of one server, which it need not reach."""
-        command = [self.home / "sglang-router" / "bin" / "python", "-m", "sglang_router.launch_router"]
+        command: list[str | Path] = [
+            self.home / "sglang-router" / "bin" / "python",
+            "-m",
+            "sglang_router.launch_router",
+        ]
         command += ["--host", "127.0.0.1", "--port", str(port), "--worker-urls", upstream]
         command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(port + 1)]
         # it takes no request before it knows its server
@@ -188,6 +190,6 @@ class GatewayServers:
             f"server {{ listen 127.0.0.1:{port}; location = /ready {{ return 200; }}\n"
             f"location / {{ {location} }} }} }}\n"
         )
-        command = [self.home / "nginx" / "usr" / "sbin" / "nginx", "-p", folder, "-c", config]
+        command: list[str | Path] = [self.home / "nginx" / "usr" / "sbin" / "nginx", "-p", folder, "-c", config]
         with running(f"nginx-{port}", command, f"http://127.0.0.1:{port}", self.logs, ready_path="/ready") as url:
             yield url

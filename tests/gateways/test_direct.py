@@ -23,11 +23,16 @@ def test_a_server_with_all_fields_is_sent_token_ids_and_nothing_is_remarked(benc
     assert outcome.checks["streamed"]["ok"]
 
 
-@pytest.mark.parametrize("server", ["vllm", "dynamo"])
-def test_chat_prompts_have_their_length_too(bench, request, server):
-    outcome = bench(request.getfixturevalue(server), "--endpoint", "chat")
+def test_chat_prompts_have_their_length_too(bench, dynamo):
+    outcome = bench(dynamo, "--endpoint", "chat")
     outcome.assert_all_answered()
     assert outcome.record["endpoint"] == "chat"
+
+
+def test_a_tokenizer_that_knows_too_few_words_is_named_before_chats_that_are_all_alike(bench, vllm):
+    outcome = bench(vllm, "--endpoint", "chat")
+    assert outcome.exit_code == 2
+    assert "Chat prompts would be all alike" in outcome.words
 
 
 @pytest.mark.parametrize("prompt_tokens", [100, 3000])
