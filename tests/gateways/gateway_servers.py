@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_SECONDS = 400.0
+START_SECONDS = 900.0
 STOP_SECONDS = 30.0
 NO_SERVER = "http://127.0.0.1:9"
 """Where nothing listens."""
@@ -178,7 +178,7 @@ class GatewayServers:
     def nginx(self, upstream: str, *directives: str, port: int = 8050) -> Iterator[str]:
         """Debian's nginx as a reverse proxy with these directives in its location."""
         folder = self.logs / f"nginx-{port}"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         stores = " ".join(
             f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
