@@ -54,10 +54,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """The whole job on a real vLLM on CPU, which this session sets up from nothing (about 4 GB)."""
+    """The whole job on a real vLLM and a real SGLang on CPU, which this session sets up from nothing (about 8 GB)."""
     session.install("-e", ".[test]")
     home = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
     session.run("python", "tests/real/setup_vllm.py", str(home))
+    session.run("python", "tests/real/setup_sglang.py", str(home))
     session.run(
         "pytest",
         "-n",
@@ -66,7 +67,11 @@ def engines(session: nox.Session) -> None:
         "engine and not docker",
         "tests/real",
         *session.posargs,
-        env={"AUTOTUNE_TEST_VLLM": str(home / "vllm"), "AUTOTUNE_TEST_MODEL": str(home / "tiny-model")},
+        env={
+            "AUTOTUNE_TEST_VLLM": str(home / "vllm"),
+            "AUTOTUNE_TEST_SGLANG": str(home / "sglang"),
+            "AUTOTUNE_TEST_MODEL": str(home / "tiny-model"),
+        },
     )
 
 
@@ -118,6 +123,14 @@ def gateways(session: nox.Session) -> None:
             "AUTOTUNE_TEST_MODEL": str(engines_home / "tiny-model"),
         },
     )
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The page of a run in Debian's Chromium, which this session installs as root where it is missing."""
+    session.install("-e", ".[test,browser]")
+    session.run("python", "tests/browser/setup_browser.py")
+    session.run("pytest", "-n", "0", "-m", "browser", "tests/browser", *session.posargs)
 
 
 @nox.session

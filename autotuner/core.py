@@ -51,6 +51,7 @@ class FailureKind(StrEnum):
     WRONG_MODEL = "wrong-model"
     UNHEALTHY = "unhealthy"
     TRIAL_TIMED_OUT = "trial-timed-out"
+    INTERRUPTED = "interrupted"
     INTERNAL = "internal-error"
 
 
@@ -519,7 +520,8 @@ class LoadPointResult:
     """One load point of one launch: metrics, validity checks, verdict and score.
 
     `gpu_use` is None where no driver lists the GPUs of the launch. `decided` is the observation's
-    `stop_reason`, None when the load point ran its full time, `error_messages` the observation's.
+    `stop_reason` and `ended_early` its `abort_reason`, both None when the load point ran its full time;
+    `error_messages` and `retry_after` are the observation's.
     """
 
     load_point: LoadPoint
@@ -531,6 +533,13 @@ class LoadPointResult:
     gpu_use: GpuUse | None = None
     decided: str | None = None
     error_messages: Mapping[str, str] = field(default_factory=dict)
+    ended_early: str | None = None
+    retry_after: float | None = None
+
+    @property
+    def answered_requests(self) -> int:
+        """Number of successful requests in the window."""
+        return self.metrics.requests - sum(self.metrics.errors.values())
 
     @property
     def joules_per_token(self) -> float | None:
@@ -577,20 +586,23 @@ class Capacity:
 class LoadPlanSummary:
     """The result of a load plan: the capacities it determined, and why it was pruned before its end.
 
-    `ceiling` is an upper bound on the utility of a candidate that was pruned.
+    `ceiling` is an upper bound on the utility of a candidate that was pruned, `max_load_points` one on the number of
+    load points, None where it was not recorded.
     """
 
     capacities: tuple[Capacity, ...] = ()
     gave_up: str | None = None
     ceiling: float | None = None
+    max_load_points: int | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What an evaluator returns for one candidate: its load points, and the failure that cut them short.
 
-    `timings` are seconds by phase ("start", "load"); `server` is what the engine reports of
-    itself (KV tokens, version); `spec` is the command that ran, None where none did.
+    `timings` are seconds by phase ("start", "load"); `server` is what the engine reports of itself (KV tokens,
+    version) and what was found out about it before the load, all JSON; `spec` is the command that ran, None where
+    none did.
     """
 
     source: Source

@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotuner import local_data
-from autotuner.core import Observer, Progress, ignore_progress
+from autotuner.bench_record import BenchRecord, LoadTestInterrupted
+from autotuner.core import Failure, FailureKind, Observer, Progress, ignore_progress
+from autotuner.errors import RunStoreError, UsageError
+from autotuner.execute.serial import SerialExecutor
 from autotuner.launchers import orphans
 from autotuner.launchers.environment import host_environment
-from autotuner.run_report import Result, write_report
-from autotuner.run_setup import RunSetup
 from autotuner.runs.store import RunStore, find_run
+from autotuner.search.single import SingleLaunch
 from autotuner.tune import tune
 
 if TYPE_CHECKING:
+    from autotuner.bench_setup import BenchSetup
     from autotuner.config import Composition
+    from autotuner.report.bench.result import BenchResult
+    from autotuner.run_report import Result
+    from autotuner.run_setup import RunSetup
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Session:
     @classmethod
     def start(cls, composition: Composition, output: Path) -> Session:
         """Make a run folder in `output`; AutotuneError where configuration or machine forbid the run."""
+        from autotuner.run_setup import RunSetup
+
         setup = RunSetup.from_experiment(composition.experiment)
         setup.preflight(output)
         provenance = {"layers": composition.layers, "values": composition.provenance}
@@ -37,7 +44,13 @@ class Session:
     @classmethod
     def resume(cls, name: str | None, output: Path) -> Session:
         """Open the run called `name`, a folder or a name in `output`; None for the newest."""
+        from autotuner.run_setup import RunSetup
+
         store = RunStore.open(find_run(name, output))
+        if store.kind == "load-test":
+            raise UsageError(
+                f"'{store.path}' is a load test, which is not resumed.", remedy="Start it again with autotune bench."
+            )
         setup = RunSetup.from_experiment(store.experiment)
         setup.preflight(output)
         return cls(store, setup)
@@ -47,6 +60,9 @@ class Session:
 
         `observe` is called with every step.
         """
+        from autotuner import local_data
+        from autotuner.run_report import write_report
+
         orphans.remove_orphans()
         host = host_environment()
 
@@ -63,6 +79,22 @@ class Session:
         report = searcher.report
         self.store.save_search(report.stop_reason, report.skipped, report.candidate_count)
         return write_report(self.store)
+
+    @staticmethod
+    def bench(setup: BenchSetup, observe: Observer = ignore_progress) -> BenchResult:
+        """Load-test a running server, in one trial, and write the report; LoadTestInterrupted on Ctrl-C.
+
+        Errors of the server are counted in the result; it has what was measured, even where files cannot be written.
+        """
+        record = BenchRecord(setup)
+        try:
+            with SerialExecutor(setup.evaluator(observe, record.save)) as executor:
+                tune(setup.experiment, SingleLaunch(setup.launch), executor, record, observe)
+            return record.finish()
+        except RunStoreError as error:
+            return record.finish_in_memory(Failure(FailureKind.INTERNAL, f"{error.what} {error.why}", error.remedy))
+        except KeyboardInterrupt as interrupt:
+            raise LoadTestInterrupted(record.finish_interrupted()) from interrupt
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = ignore_progress) -> Result:

@@ -14,10 +14,12 @@ import yaml
 from autotuner.core import FailureKind
 from autotuner.engines import engine
 from autotuner.engines.diagnosis import LogDiagnosis
+from autotuner.engines.origin_rules import IMPORT_RULE, PLACE_RULES, PYTHON_RULES
 from autotuner.search.exclusions import UNIVERSAL_FAILURES
 
 PAGE = Path(__file__).absolute().parent / "reference" / "failures.md"
 LOGS = PAGE.parents[2] / "tests" / "engines" / "logs"
+FIRST_SIGHT = LOGS.with_name("first_sight")
 ENGINES = ("vllm", "sglang", "trtllm", "sim")
 HEALTHY = "healthy start"
 
@@ -33,6 +35,8 @@ def rule_rows() -> Iterator[str]:
             names = engines.setdefault((kind.value if kind else "", rule.remedy), [])
             if name not in names:
                 names.append(name)
+    for place in (*PYTHON_RULES, IMPORT_RULE, *PLACE_RULES):
+        engines.setdefault((place.kind.value, place.remedy), list(ENGINES))
     yield "| class | remedy | engines |"
     yield "| --- | --- | --- |"
     order = [kind.value for kind in FailureKind]
@@ -58,16 +62,33 @@ def confusion_rows() -> Iterator[str]:
     yield f"| all | {total} | {right} | {total - right or 'none'} |"
 
 
-def _named(name: str, row: dict[str, Any]) -> str:
+def first_sight_rows() -> Iterator[str]:
+    """Rows of the rounds of logs, with how many the rules named rightly when they first saw them, and name now."""
+    yield "| round | logs | at first sight | without crashes | now |"
+    yield "| ---: | ---: | ---: | ---: | ---: |"
+    rows = yaml.safe_load((FIRST_SIGHT / "expected.yaml").read_text())
+    for number in sorted({row["round"] for row in rows.values()}):
+        members = {name: row for name, row in rows.items() if row["round"] == number}
+        first = [row["first"] == row["kind"] for row in members.values()]
+        named = [row["first"] == row["kind"] for row in members.values() if not row["kind"].startswith("crashed")]
+        now = [_named(name, row, FIRST_SIGHT) == row["kind"] for name, row in members.items()]
+        yield f"| {number} | {len(first)} | {_share(first)} | {_share(named)} | {_share(now)} |"
+
+
+def _share(outcomes: list[bool]) -> str:
+    return f"{sum(outcomes)} of {len(outcomes)} ({sum(outcomes) / len(outcomes):.0%})"
+
+
+def _named(name: str, row: dict[str, Any], folder: Path = LOGS) -> str:
     """The class of a log; for a healthy start, what it would be aborted for."""
-    log, diagnosis = (LOGS / f"{name}.log").read_text(), engine(row["engine"]).diagnosis
+    log, diagnosis = (folder / f"{name}.log").read_text(), engine(row["engine"]).diagnosis
     if row["kind"] is None:
         failure = diagnosis.startup_failure(log)
         return failure.kind.value if failure else HEALTHY
     return diagnosis.failure(log, row["exit"], row["phase"]).kind.value
 
 
-TABLES = {"rules": rule_rows, "confusion": confusion_rows}
+TABLES = {"rules": rule_rows, "confusion": confusion_rows, "first sight": first_sight_rows}
 
 
 def with_tables(text: str) -> str:

@@ -1,6 +1,7 @@
 """Builders of what several rooms test with: experiments, request records, metrics, results, plans."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from autotuner.core import (
@@ -19,12 +20,14 @@ from autotuner.core import (
     Source,
     Trial,
 )
-from autotuner.experiment import Experiment
+from autotuner.experiment import Deployment, Experiment
 from autotuner.expression import parse
+from autotuner.report.bench.result import BenchResult
 from autotuner.report.run_view import RunView
 from autotuner.rules import Rules
 from autotuner.scoring.intervals import wilson_share
 from autotuner.scoring.metrics import summarize
+from autotuner.scoring.rank import rank
 from autotuner.scoring.validity import check_validity
 from autotuner.search.launch import Launch
 from autotuner.search.plan import Plan
@@ -196,6 +199,22 @@ def load_point_result(
     )
     checks = (Check("littles-law", 1.0, "within 10% of 1", littles_law),)
     return LoadPointResult(point, "simulated", figures, checks)
+
+
+def load_test(
+    experiment: Experiment,
+    results: Sequence[LoadPointResult],
+    source: Source = "measured",
+    failure: Failure | None = None,
+    path: Path | None = None,
+    **server: Any,
+) -> BenchResult:
+    """A load test of a server at http://h:1 with these results, their verdicts as they are."""
+    deployment = Deployment(mode="external", url="http://h:1")
+    experiment = experiment.model_copy(update={"deployment": deployment})
+    measurement = Measurement(source, tuple(results), failure, server=server)
+    trial = Trial(1, Candidate("openai"), measurement, 0.0, 1.0)
+    return BenchResult(RunView(experiment, (trial,), rank((trial,), experiment)), path)
 
 
 class Run:

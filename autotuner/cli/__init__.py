@@ -16,6 +16,7 @@ from autotuner.cli.compare import compare
 from autotuner.cli.config import app as config_app
 from autotuner.cli.doctor import doctor
 from autotuner.cli.error_boundary import ErrorBoundary
+from autotuner.cli.export import export
 from autotuner.cli.help_page import (
     COMPARE,
     CONFIGURE,
@@ -31,6 +32,7 @@ from autotuner.cli.predict import app as predict_app
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
+from autotuner.cli.ui import ui
 from autotuner.cli.verbose import Verbose, with_verbose
 
 app = typer.Typer(
@@ -64,8 +66,10 @@ def _root(
 for _function, _panel in (
     (run, TUNE),
     (report, TUNE),
+    (ui, TUNE),
     (command, TUNE),
     (compare, COMPARE),
+    (export, COMPARE),
     (bench, LOAD_TEST),
     (calibrate, PREDICT),
     (doctor, MACHINE),

@@ -200,11 +200,11 @@ def bench(
 ) -> None:
     """Load-test a running server, judge every load point, and check that its measurements are valid."""
     from autotuner.cli import display
-    from autotuner.cli.bench_view import bench_view_for
+    from autotuner.cli.live_view import live_view_for
     from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
-    from autotuner.loadtest import LoadTestInterrupted
-    from autotuner.loadtest import bench as load_test
+    from autotuner.loadtest import LoadTestInterrupted, bench_setup
+    from autotuner.session import Session
 
     if as_json and as_csv:
         raise UsageError(
@@ -213,38 +213,38 @@ def bench(
     gate = Gate.parse(fail_on)
     display.relay_log()
     with terminated_as_interrupted():
+        setup = bench_setup(
+            url,
+            model=model,
+            endpoint=endpoint,
+            scenarios=parse_scenarios(scenario),
+            concurrency=parse_numbers("--concurrency", concurrency, int),
+            rates=parse_rates(rate),
+            arrival=arrival,
+            time_unit=_parse_time_unit(time_unit),
+            trace_scale=trace_scale,
+            max_in_flight=max_in_flight,
+            duration=duration,
+            max_duration=max_duration,
+            warmup=warmup,
+            max_requests=max_requests,
+            request_timeout=request_timeout,
+            seed=seed,
+            slo=parse_slo(slo),
+            find_capacity=find_capacity,
+            headers=_parse_headers(header or []),
+            api_key_env=api_key_env,
+            ca_file=ca_file,
+            insecure=insecure,
+            extra_body=_parse_extra_body(extra_body),
+            omit=[name.strip() for text in omit or () for name in text.split(",") if name.strip()],
+            honour_retry_after=honour_retry_after,
+            output=output,
+            origin=COMMAND_LINE,
+        )
         try:
-            with bench_view_for(has_targets=slo is not None) as view:
-                result = load_test(
-                    url,
-                    model=model,
-                    endpoint=endpoint,
-                    scenarios=parse_scenarios(scenario),
-                    concurrency=parse_numbers("--concurrency", concurrency, int),
-                    rates=parse_rates(rate),
-                    arrival=arrival,
-                    time_unit=_parse_time_unit(time_unit),
-                    trace_scale=trace_scale,
-                    max_in_flight=max_in_flight,
-                    duration=duration,
-                    max_duration=max_duration,
-                    warmup=warmup,
-                    max_requests=max_requests,
-                    request_timeout=request_timeout,
-                    seed=seed,
-                    slo=parse_slo(slo),
-                    find_capacity=find_capacity,
-                    headers=_parse_headers(header or []),
-                    api_key_env=api_key_env,
-                    ca_file=ca_file,
-                    insecure=insecure,
-                    extra_body=_parse_extra_body(extra_body),
-                    omit=[name.strip() for text in omit or () for name in text.split(",") if name.strip()] or None,
-                    honour_retry_after=honour_retry_after,
-                    output=output,
-                    observe=view,
-                    origin=COMMAND_LINE,
-                )
+            with live_view_for(setup.plan, (), is_load_test=True) as view:
+                result = Session.bench(setup, view)
         except LoadTestInterrupted as interrupt:
             _print_result(interrupt.result, as_json, as_csv)
             raise
@@ -291,34 +291,11 @@ def _parse_extra_body(text: str | None) -> dict[str, Any] | None:
 
 def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
     from autotuner.cli import display
-    from autotuner.report.bench.record import bench_csv, bench_record
+    from autotuner.cli.results import print_load_test
 
-    if as_json:
-        display.json(bench_record(result))
-    elif as_csv:
-        display.text(bench_csv(result))
-    else:
-        _print_tables(result)
+    print_load_test(result, "json" if as_json else "csv" if as_csv else "table")
     if result.path is not None:
         display.note(f"files in {result.path}: {', '.join(sorted(path.name for path in result.path.iterdir()))}")
-
-
-def _print_tables(result: BenchResult) -> None:
-    from autotuner.cli import display
-    from autotuner.report.bench import table as bench_tables
-
-    if not result.load_points:
-        return
-    scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in result.load_points))
-    unchecked = ", certificate not checked" if result.experiment.deployment.insecure else ""
-    heading = f"{result.model} at {result.url}{unchecked}, {result.source}, {scenarios}"
-    tables = [(heading, bench_tables.latency_table(result)), ("", bench_tables.verdict_table(result))]
-    tables += [(f"checks, {scenario}", checks) for scenario, checks in bench_tables.check_tables(result).items()]
-    for title, contents in tables:
-        display.report_table(contents, title)
-        display.line()
-    for sentence in bench_tables.capacity_sentences(result):
-        display.sentence(sentence)
 
 
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
@@ -328,22 +305,21 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
 
     driven = len(result.load_points)
     progress_text = f"{driven} of {result.planned} load points {'was' if driven == 1 else 'were'} driven."
-    if result.stopped is not None:
-        wants_key = re.search(r"http-40[13]\b", result.stopped)
+    failure = result.measurement.failure
+    if failure is not None:
+        wants_key = re.search(r"http-40[13]\b", failure.message)
         deployment = result.experiment.deployment
         header_names = [*deployment.headers, *(["Authorization"] if deployment.api_key_env else [])]
-        remedy = key_remedy(header_names) if wants_key else "Look at that server."
-        raise EndpointError(f"The load test ended early: {result.stopped}", why=progress_text, remedy=remedy)
-    if not any(point.result.metrics.requests for point in result.load_points):
+        remedy = key_remedy(header_names) if wants_key else failure.remedy
+        raise EndpointError(f"The load test ended early: {failure.message}", why=progress_text, remedy=remedy)
+    if not any(point.metrics.requests for point in result.load_points):
         raise EndpointError(
             "No request was sent in a window.",
             why="In an open loop none was due, in a closed loop those of the warm-up lasted longer.",
             remedy="Raise --duration, or the rate.",
         )
     if not any(point.answered_requests for point in result.load_points):
-        messages = next(
-            (point.result.error_messages for point in result.load_points if point.result.error_messages), {}
-        )
+        messages = next((point.error_messages for point in result.load_points if point.error_messages), {})
         quotes = [as_sentence(f"{name}: {message}") for name, message in messages.items()]
         raise EndpointError(
             "No request was answered.", why=" ".join([progress_text, *quotes]), remedy="The errors are in the table."

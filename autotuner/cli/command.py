@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from autotuner.experiment import Experiment
 
 TRIAL_OPTIONS = "Selection"
+SERVERS = "Several servers on one host"
 
 
 def command(
@@ -50,16 +53,46 @@ def command(
             max=65535,
         ),
     ] = None,
+    to: Annotated[
+        Path | None,
+        option(
+            "--to",
+            metavar="DIR",
+            help="Write the files there instead of printing them.",
+            panel=OUTPUT,
+            default="printed",
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        option("--replicas", metavar="N", help="Servers behind a router.", panel=SERVERS, default="1", min=1),
+    ] = None,
+    prefill: Annotated[
+        int | None,
+        option(
+            "--prefill",
+            metavar="N",
+            help="Prefill servers, which hand over to those of --decode.",
+            panel=SERVERS,
+            default="none",
+            min=1,
+        ),
+    ] = None,
+    decode: Annotated[
+        int | None,
+        option("--decode", metavar="N", help="Decode servers.", panel=SERVERS, default="none", min=1),
+    ] = None,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Print the launch command of a run's winner."""
+    """Print the launch command of a run's winner, or write the files that deploy it."""
     from autotuner.cli import display
     from autotuner.cli.results import find_trial
-    from autotuner.deploy import render, with_port
+    from autotuner.deploy import FILE_NAMES, check_format, render_files, with_port
     from autotuner.engines import engine
-    from autotuner.evaluate.launch_script import launch_form, simulation_remark
+    from autotuner.evaluate.launch_script import launch_form, several_servers, simulation_remark
     from autotuner.runs.store import RunStore, find_run
+    from autotuner.serving import RoleName, ServingSpec
 
     store = RunStore.open(find_run(run, output))
     selected_trial = find_trial(store, trial)
@@ -67,17 +100,72 @@ def command(
     if spec is None:
         raise _no_command_error(selected_trial, store.experiment)
     format = format or launch_form(store.experiment)
-    rendered = render(with_port(spec, port or engine(selected_trial.candidate.runtime).default_port), format)
+    port = port or engine(selected_trial.candidate.runtime).default_port
+    serving = ServingSpec.single(with_port(spec, port))
+    if replicas or prefill or decode:
+        _check_counts(replicas, prefill, decode, can_show=as_json or to is not None)
+        counts: dict[RoleName, int] = (
+            {"server": replicas} if replicas else {"prefill": prefill or 0, "decode": decode or 0}
+        )
+        check_format(format)
+        serving = several_servers(store.experiment, selected_trial.candidate, counts, format, port)
     source = selected_trial.measurement.source
-    note = simulation_remark(store.experiment, source)
+    note = "\n".join(filter(None, (simulation_remark(store.experiment, source), serving.remark)))
+    if to is not None:
+        written = _write_files(render_files(replace(serving, remark=note), format), to)
+    files = render_files(replace(serving, remark=""), format)
     if as_json:
         display.json(
-            {"trial": selected_trial.number, "source": source, "format": format, "text": rendered, "note": note or None}
+            {
+                "trial": selected_trial.number,
+                "source": source,
+                "format": format,
+                "text": files[FILE_NAMES[format]],
+                "files": files,
+                "note": note or None,
+            }
         )
         return
     if note:
         display.note(note)
-    display.text(rendered)
+    if to is not None:
+        display.note(f"Wrote {', '.join(written)} to {to}.")
+    else:
+        display.text(files[FILE_NAMES[format]])
+
+
+def _check_counts(replicas: int | None, prefill: int | None, decode: int | None, *, can_show: bool) -> None:
+    from autotuner.errors import UsageError
+
+    if replicas and (prefill or decode):
+        raise UsageError(
+            "--replicas does not go with --prefill and --decode.",
+            why="Replicas serve whole requests.",
+            remedy="Leave out one or the other.",
+        )
+    if bool(prefill) != bool(decode):
+        raise UsageError(
+            f"--{'prefill' if prefill else 'decode'} alone deploys nothing that answers.",
+            remedy="Give both --prefill and --decode.",
+        )
+    if not can_show and (replicas or 2) > 1:
+        raise UsageError("Several servers are several files.", remedy="Give --to DIR, or --json.")
+
+
+def _write_files(files: Mapping[str, str], folder: Path) -> list[str]:
+    """Write the files into a folder, which need not exist, scripts as executable; returns their names."""
+    from autotuner.errors import UsageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            path = folder / name
+            path.write_text(text)
+            if path.suffix == ".sh":
+                path.chmod(0o755)
+    except OSError as error:
+        raise UsageError(f"Cannot write to {folder}.", why=str(error), remedy="Choose another --to.") from error
+    return list(files)
 
 
 def _no_command_error(trial: Trial, experiment: Experiment) -> UsageError:

@@ -81,6 +81,18 @@ class ConfigOptions:
         ),
     ] = None
     api_key_env: Annotated[str | None, api_key_option(SERVE, profile_or("none"))] = None
+    file: Annotated[
+        list[Path] | None,
+        option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="Request to start from, as a file: model_name, base_runtime, profiles, overrides, slo, ..., or several"
+            " under `experiments:`; or a run's experiment.yaml. The other options come on top; repeatable.",
+            panel=CONFIGURATION,
+            default="none",
+        ),
+    ] = None
     profile: Annotated[
         list[str] | None,
         option(
@@ -262,49 +274,81 @@ class ConfigOptions:
     ] = None
 
     def compose(self) -> Composition:
-        """Compose and validate the configuration."""
+        """Compose and validate the configuration; UsageError where files ask for several."""
+        from autotuner.errors import UsageError
+
+        compositions = self.compose_all()
+        if len(compositions) > 1:
+            raise UsageError(
+                f"The files ask for {len(compositions)} experiments: {', '.join(compositions)}.",
+                why="This command takes one.",
+                remedy="Give a file with one of them.",
+            )
+        return next(iter(compositions.values()))
+
+    def compose_all(self) -> dict[str, Composition]:
+        """Compose and validate every experiment that the files ask for, by name; without files the only one."""
+        from autotuner.config.requests import Request, read_requests
+
+        requests = read_requests(self.file) if self.file else [Request("", {})]
+        return {request.name: self._compose_request(request.fields) for request in requests}
+
+    def _compose_request(self, fields: Mapping[str, Any]) -> Composition:
         from autotuner.config import compose
         from autotuner.engines.parameters import check_values
 
-        composition = compose(self.context())
+        composition = compose(self.context(fields))
         check_values(composition.experiment.parameters, lambda name: composition.origin(f"parameters.{name}"))
         return composition
 
-    def context(self) -> TaskContext:
-        """Inputs of the composition; this machine fills in defaults, a running server its model."""
+    def context(self, request: Mapping[str, Any] | None = None) -> TaskContext:
+        """Inputs of the composition, on top of the fields of a request from a file.
+
+        This machine fills in defaults, a running server its model.
+        """
         from autotuner.config import TaskContext, resolved_context
         from autotuner.config.overrides import COMMAND_LINE
         from autotuner.machine import LocalMachine
 
-        overrides = self._overrides()
+        request = request or {}
+        overrides = self._overrides(request.get("user_overrides"))
         deployment = overrides.get("deployment")
         has_url = isinstance(deployment, Mapping) and deployment.get("url") is not None
-        context = TaskContext(
-            model_name=self.model,
-            base_runtime=self.runtime,
-            deployment_mode=self.deployment or ("external" if has_url else None),
-            profiles=[name for text in self.profile or [] for name in text.split(",")],
-            layers=list(self.layer or []),
-            slo_config=parse_slo(self.slo),
-            user_overrides=overrides,
-            override_mode=self.override_mode,  # type: ignore[arg-type]
-            gpu_type=self.gpu,
-            total_gpus=self.total_gpus,
-            allow_unknown_profiles=self.allow_unknown_profiles,
-            machine=LocalMachine(),
-            origin=COMMAND_LINE,
-        )
+        given: dict[str, Any] = {
+            "model_name": self.model,
+            "base_runtime": self.runtime,
+            "deployment_mode": self.deployment,
+            "slo_config": parse_slo(self.slo),
+            "gpu_type": self.gpu,
+            "total_gpus": self.total_gpus,
+            "override_mode": None if self.override_mode == "patch" else self.override_mode,
+            "allow_unknown_profiles": self.allow_unknown_profiles or None,
+        }
+        values = {**request, **{name: value for name, value in given.items() if value is not None}}
+        if has_url:
+            values.setdefault("deployment_mode", "external")
+        values |= {
+            "profiles": [
+                *request.get("profiles", ()),
+                *(name for text in self.profile or [] for name in text.split(",")),
+            ],
+            "layers": [*request.get("layers", ()), *(self.layer or [])],
+            "user_overrides": overrides,
+        }
+        context = TaskContext(**values, machine=LocalMachine(), origin=COMMAND_LINE)
         if resolved_context(context).deployment_mode != "external":
             return context
-        from autotuner.loadtest import with_served_model
+        from autotuner.running_server import with_served_model
 
         return with_served_model(context)
 
-    def _overrides(self) -> Overrides:
+    def _overrides(self, requested: Mapping[str, Any] | None = None) -> Overrides:
+        """The overrides of a request, then files, --set and options."""
         from autotuner.config import Overrides, leaves, merge, read_overrides
         from autotuner.config.overrides import COMMAND_LINE
 
-        overrides = read_overrides(self.config or [], self.set or [])
+        given = read_overrides(self.config or [], self.set or [])
+        overrides = Overrides(merge(requested or {}, given), given.places)
         benchmark_overrides = overrides.get("benchmark")
         option_overrides = self._option_overrides(
             benchmark_overrides if isinstance(benchmark_overrides, Mapping) else {}

@@ -122,6 +122,12 @@ def line(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+def line_at_once(text: str) -> None:
+    """Print a line on stdout that whoever reads it waits for, such as an address."""
+    line(text)
+    sys.stdout.flush()
+
+
 def sentence(text: str, indent: str = "") -> None:
     """Print text on stdout: one line in a pipe, else wrapped at words, with continuation lines indented by `indent`."""
     sys.stdout.write(_wrap(text, stdout_console(), indent) + "\n")
@@ -152,7 +158,12 @@ def text(body: str) -> None:
 
 def json(data: Any) -> None:
     """Print data as JSON on stdout."""
-    sys.stdout.write(json_module.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Data as JSON over several lines."""
+    return json_module.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def table(

@@ -52,6 +52,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "autotune compare baseline.json runs/after --gate --launches 5 \\\n  --junit gate.xml",
         ),
     ),
+    "export": (
+        Example("The newest run as benchmark reports of llm-d", "autotune export --format llm-d"),
+        Example("The requests of a load point, for Perfetto", "autotune export --format trace --trial 2"),
+    ),
     "baseline": (Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),),
     "baseline save": (
         Example("Keep the newest run as the baseline", "autotune baseline save --to baseline.json"),
@@ -76,8 +80,13 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "autotune config show --profile production --format yaml > mine.yaml",
         ),
     ),
+    "ui": (
+        Example("Watch the newest run in a browser, while it goes on or later", "autotune ui"),
+        Example("On a port of your choice, for a tunnel", "autotune ui --port 8899"),
+    ),
     "report": (
         Example("Show the newest run", "autotune report"),
+        Example("Write the page again, to send it to the team", "autotune report --format html --to report.html"),
         Example("Write a Markdown report for a pull request", "autotune report --format markdown > report.md"),
         Example(
             "Fail a pipeline unless the winner is proven to meet the targets", "autotune report --fail-on undecided"
@@ -86,6 +95,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "command": (
         Example("Start the winner of the newest run", "autotune command > start.sh && sh start.sh"),
         Example("Print the `docker run` command, on another port", "autotune command --format docker --port 9000"),
+        Example("Prefill servers apart from decode servers", "autotune command --prefill 1 --decode 3 --to deployed"),
     ),
     "predict": (
         Example("Rank the layouts on 8 GPUs", "autotune predict --model qwen3-32b --gpu H100"),

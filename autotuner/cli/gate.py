@@ -76,14 +76,14 @@ class Gate:
         from autotuner.core import Verdict
         from autotuner.errors import NoFeasibleError, UndecidedError
 
-        points = {point.result.verdict: point for point in reversed(result.load_points)}
+        points = {point.verdict: point for point in reversed(result.load_points)}
         if Verdict.FEASIBLE in points:
             return
         if (undecided_point := points.get(Verdict.UNDECIDED)) is not None:
             targets_met = "A load point met the targets, and none is proven to."
             undecided_error = UndecidedError(
                 targets_met if result.slo.terms else "No load point was measured long enough to be relied on.",
-                why=f"{undecided_point.result.load_point}: {result.reason(undecided_point)}",
+                why=f"{undecided_point.load_point}: {result.reason(undecided_point)}",
                 remedy=LONGER_WINDOWS_REMEDY,
             )
             _raise_or_warn(undecided_error, fails=self.fails_on_undecided)
@@ -92,8 +92,8 @@ class Gate:
         no_valid_points = "No load point gave a valid measurement."
         error = NoFeasibleError(
             "No load point met the targets." if result.slo.terms else no_valid_points,
-            why=f"The last, {last.result.load_point}, is {last.result.verdict}: {result.reason(last)}",
-            remedy=VERDICT_REMEDIES.get(last.result.verdict, ""),
+            why=f"The last, {last.load_point}, is {last.verdict}: {result.reason(last)}",
+            remedy=VERDICT_REMEDIES.get(last.verdict, ""),
         )
         _raise_or_warn(error, fails=self.fails_on_infeasible)
 

@@ -39,10 +39,11 @@ MIN_ROWS = 4
 
 
 class RunStatus:
-    """State of a running tune: finished trials and their ranking, measured load points, time estimate."""
+    """State of a running tune or load test: finished trials and their ranking, measured load points, time estimate."""
 
-    def __init__(self, plan: Plan, finished_trials: Sequence[Trial], now: float) -> None:
+    def __init__(self, plan: Plan, finished_trials: Sequence[Trial], now: float, *, is_load_test: bool = False) -> None:
         self.plan = plan
+        self.is_load_test = is_load_test
         self.time_estimator = TimeEstimator(plan, finished_trials, now)
         self.view = self._view_of(finished_trials)
         self.names = self._candidate_names()
@@ -52,15 +53,17 @@ class RunStatus:
         """Record a progress event."""
         self.time_estimator.update(progress, now)
         if progress.stage == "measured" and progress.result is not None:
-            self.rows.append(
-                load_point_row(
-                    self.judged_result(progress), progress.trial_number, progress.candidate, self.plan, self.names
-                )
-            )
+            self.rows.append(self._load_point_row(progress))
         elif progress.stage == "finished" and progress.finished_trial is not None:
             self.rows += failure_rows(progress.finished_trial, self.names)
             self.view = self._view_of([*self.view.trials, progress.finished_trial])
             self.names = self._candidate_names()
+
+    def _load_point_row(self, progress: Progress) -> dict[str, str]:
+        result = self.judged_result(progress)
+        if self.is_load_test:
+            return load_point_cells(result, has_targets=bool(self.plan.experiment.slo.terms))
+        return load_point_row(result, progress.trial_number, progress.candidate, self.plan, self.names)
 
     def judged_result(self, progress: Progress) -> LoadPointResult:
         """The measured load point with its verdict."""
@@ -123,6 +126,13 @@ class RunStatus:
         """Longest window of a load point of the current launch."""
         return (self.plan.confirmation_load if self.time_estimator.is_confirming else self.plan.launch_load).max_window
 
+    def window_text(self, progress: Progress) -> str:
+        """How long the window that begins will last."""
+        shortest, longest = progress.expected_seconds, self.max_window_seconds
+        if longest <= shortest:
+            return format_duration(shortest)
+        return f"{format_duration(shortest)} to {format_duration(longest)}"
+
     def time_left_text(self, now: float) -> str:
         """Estimated time left; empty while unknown."""
         seconds = self.time_estimator.remaining_seconds(now)
@@ -140,10 +150,12 @@ class PlainTuneView(AbstractContextManager["PlainTuneView"]):
         finished_trials: Sequence[Trial],
         clock: Clock = time.monotonic,
         run_folder: Path | None = None,
+        *,
+        is_load_test: bool = False,
     ) -> None:
         self._clock = clock
         self._run_folder = run_folder
-        self._status = RunStatus(plan, finished_trials, clock())
+        self._status = RunStatus(plan, finished_trials, clock(), is_load_test=is_load_test)
 
     def __exit__(self, *exc: object) -> None:
         pass
@@ -151,10 +163,21 @@ class PlainTuneView(AbstractContextManager["PlainTuneView"]):
     def __call__(self, progress: Progress) -> None:
         now = self._clock()
         self._status.update(progress, now)
+        if self._status.is_load_test:
+            self._show_load_point(progress)
+            return
         text = self._line_text(progress, now)
         if text:
             total = max(progress.trial_number, self._status.time_estimator.total_launches)
             display.progress(f"[{progress.trial_number}/{total}] {text}")
+
+    def _show_load_point(self, progress: Progress) -> None:
+        """Two lines for each load point of a load test: when its window begins, and its results."""
+        label = f"[{progress.position}/{max(progress.position, progress.total)}]"
+        if progress.stage == "measuring":
+            display.progress(f"{label} {progress.load_point}: {self._status.window_text(progress)}")
+        elif progress.stage == "measured":
+            display.progress(f"{label} {self._measured_text(progress)}")
 
     def _line_text(self, progress: Progress, now: float) -> str:
         if progress.stage == "starting":
@@ -162,21 +185,17 @@ class PlainTuneView(AbstractContextManager["PlainTuneView"]):
         if progress.stage == "ready":
             return "ready"
         if progress.stage == "measuring":
-            position = position_text(progress)
-            min_seconds, max_seconds = progress.expected_seconds, self._status.max_window_seconds
-            window = (
-                f"{format_duration(min_seconds)} to {format_duration(max_seconds)}"
-                if max_seconds > min_seconds
-                else format_duration(min_seconds)
-            )
-            return f"{position}: {progress.load_point}, {window}"
-        if progress.stage == "measured" and progress.result is not None:
-            has_targets = bool(self._status.plan.experiment.slo.terms)
-            summary = load_point_summary(self._status.judged_result(progress), has_targets=has_targets)
-            return f"{progress.load_point}: {summary}"
+            return f"{position_text(progress)}: {progress.load_point}, {self._status.window_text(progress)}"
+        if progress.stage == "measured":
+            return self._measured_text(progress)
         if progress.stage == "finished" and progress.finished_trial is not None:
             return self._finished_text(progress.finished_trial, now)
         return ""
+
+    def _measured_text(self, progress: Progress) -> str:
+        has_targets = bool(self._status.plan.experiment.slo.terms)
+        summary = load_point_summary(self._status.judged_result(progress), has_targets=has_targets)
+        return f"{progress.load_point}: {summary}"
 
     def _finished_text(self, trial: Trial, now: float) -> str:
         failure = trial.measurement.failure
@@ -199,11 +218,13 @@ class LiveTuneView(LivePanel):
         finished_trials: Sequence[Trial],
         clock: Clock = time.monotonic,
         run_folder: Path | None = None,
+        *,
+        is_load_test: bool = False,
     ) -> None:
         self._clock = clock
         self._run_folder = run_folder
         self._started_at = clock()
-        self._status = RunStatus(plan, finished_trials, self._started_at)
+        self._status = RunStatus(plan, finished_trials, self._started_at, is_load_test=is_load_test)
         self._stages: dict[int, tuple[Progress, float]] = {}
         self._last_failure = ""
 
@@ -225,15 +246,18 @@ class LiveTuneView(LivePanel):
 
         now, console = self._clock(), display.stderr_console()
         elapsed = now - self._started_at
-        summary = Table.grid(padding=(0, 2))
-        summary.add_row("launch", self._status.launch_count_text)
+        summary, is_load_test = Table.grid(padding=(0, 2)), self._status.is_load_test
+        if not is_load_test:
+            summary.add_row("launch", self._status.launch_count_text)
         for progress, since in self._stages.values():
-            summary.add_row("candidate", Text(self._status.launch_label(progress)))
+            if not is_load_test:
+                summary.add_row("candidate", Text(self._status.launch_label(progress)))
             summary.add_row("now", Text(stage_text(progress, now - since, self._status.max_window_seconds)))
         summary.add_row(
             "elapsed", ", ".join(filter(None, (format_duration(elapsed), self._status.time_left_text(now))))
         )
-        summary.add_row("best so far", Text(self._status.best_text))
+        if not is_load_test:
+            summary.add_row("best so far", Text(self._status.best_text))
         if self._last_failure:
             summary.add_row("last failure", Text(self._last_failure))
         seconds_left = self._status.time_estimator.remaining_seconds(now)
@@ -246,11 +270,11 @@ class LiveTuneView(LivePanel):
 
 
 def live_view_for(
-    plan: Plan, finished_trials: Sequence[Trial], run_folder: Path | None = None
+    plan: Plan, finished_trials: Sequence[Trial], run_folder: Path | None = None, *, is_load_test: bool = False
 ) -> LiveTuneView | PlainTuneView:
     """A live panel in a terminal, plain lines elsewhere; failed trials are named with their logs in `run_folder`."""
     view = LiveTuneView if display.stderr_console().is_terminal else PlainTuneView
-    return view(plan, finished_trials, run_folder=run_folder)
+    return view(plan, finished_trials, run_folder=run_folder, is_load_test=is_load_test)
 
 
 def failed_trial_text(trial: Trial, failure: Failure, run_folder: Path | None) -> str:

@@ -1,24 +1,38 @@
-"""`autotune report`: the results of a run."""
+"""`autotune report`: the results of a run or a load test."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from autotuner.cli.gate import FAIL_ON_OPTION, Gate
 from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, OUTPUT, RUN_ARGUMENT, RUNS_FOLDER_OPTION, option
+
+if TYPE_CHECKING:
+    from autotuner.report.run_view import RunView
+    from autotuner.runs.store import RunStore
 
 
 def report(
     run: Annotated[str | None, RUN_ARGUMENT] = None,
     format: Annotated[
-        str, option("--format", metavar="table|markdown|json|csv", help="Output format.", panel=OUTPUT)
+        str, option("--format", metavar="table|markdown|json|csv|html", help="Output format.", panel=OUTPUT)
     ] = "table",
+    to: Annotated[
+        Path | None,
+        option(
+            "--to",
+            metavar="FILE",
+            help="File to write instead of printing; not for a table.",
+            panel=OUTPUT,
+            default="print; html: report.html in the run folder",
+        ),
+    ] = None,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     fail_on: Annotated[str, FAIL_ON_OPTION] = "none",
     as_json: Annotated[bool, option("--json", help="Same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
-    """Show the ranking of a finished or interrupted run."""
+    """Show the ranking of a finished or interrupted run, or the load points of a load test."""
     from autotuner.cli import display
     from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
@@ -27,10 +41,18 @@ def report(
 
     gate = Gate.parse(fail_on)
     output_format = "json" if as_json else format
-    formats = ("table", "markdown", "json", "csv")
+    formats = ("table", "markdown", "json", "csv", "html")
     if output_format not in formats:
         raise UsageError(unknown_name_message("format", output_format, formats))
+    if to is not None and output_format == "table":
+        raise UsageError(
+            "A table is laid out for the terminal and not written to a file.",
+            remedy="Choose --format html, markdown, csv or json.",
+        )
     store = RunStore.open(find_run(run, output))
+    if store.kind == "load-test":
+        _report_load_test(store, output_format, to, gate)
+        return
     view = RunView.from_store(store)
     if not view.trials:
         raise UsageError(
@@ -40,17 +62,74 @@ def report(
     if output_format == "table":
         display.line(f"run {store.path}")
         print_ranking(view)
-    elif output_format == "json":
-        from autotuner.report.record import run_record
+    elif output_format == "html":
+        from autotuner.report.page.run_page import PAGE_FILE
 
-        display.json(run_record(view))
-    elif output_format == "csv":
-        from autotuner.report.csv import csv_text
-
-        display.text(csv_text(view))
+        _write(_rendered(output_format, store, view), to or store.path / PAGE_FILE)
+    elif to is not None:
+        _write(_rendered(output_format, store, view), to)
     else:
-        from autotuner.report.markdown import markdown_report
-
-        display.text(markdown_report(view))
+        display.text(_rendered(output_format, store, view))
     if gate.fails_on_infeasible:
         gate.check_run(view)
+
+
+def _rendered(output_format: str, store: RunStore, view: RunView) -> str:
+    """The report as text in one of the formats that can be written to a file."""
+    if output_format == "html":
+        from autotuner.report.page.run_page import run_page
+
+        return run_page(store, view).html
+    if output_format == "json":
+        from autotuner.cli import display
+        from autotuner.report.record import run_record
+
+        return display.json_text(run_record(view))
+    if output_format == "csv":
+        from autotuner.report.csv import csv_text
+
+        return csv_text(view)
+    from autotuner.report.markdown import markdown_report
+
+    return markdown_report(view)
+
+
+def _write(text: str, path: Path) -> None:
+    """Write a report and say where it is."""
+    from autotuner.cli import display
+    from autotuner.errors import UsageError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"The report cannot be written to '{path}'.",
+            why=f"{error.strerror}.",
+            remedy="Name a file with --to in a folder that exists and can be written.",
+        ) from error
+    display.line(str(path))
+
+
+def _report_load_test(store: RunStore, output_format: str, to: Path | None, gate: Gate) -> None:
+    """Show a load test as `autotune bench` does."""
+    from autotuner.cli.results import print_load_test
+    from autotuner.errors import UsageError
+    from autotuner.report.bench.folder import JSON_FILE
+    from autotuner.report.bench.result import BenchResult
+
+    if not store.trials():
+        raise UsageError(
+            f"The load test '{store.path}' did not end.",
+            why=f"It was killed, or goes on. Its load points so far are in {JSON_FILE}.",
+            remedy="Start it again with autotune bench.",
+        )
+    if output_format in ("markdown", "html"):
+        raise UsageError(f"A load test is not written as {output_format}.", remedy="Give --format table, json or csv.")
+    if to is not None:
+        raise UsageError(
+            "The report of a load test goes to stdout.", remedy="Leave out --to; its folder holds the files already."
+        )
+    result = BenchResult.from_store(store)
+    print_load_test(result, output_format)
+    if gate.fails_on_infeasible:
+        gate.check_load_test(result)

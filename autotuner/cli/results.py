@@ -1,4 +1,4 @@
-"""The printed results of a run: ranking, winner, launch command, and errors without a winner."""
+"""The printed results of a run: ranking, winner, launch command, errors without a winner; tables of a load test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from autotuner.errors import NoFeasibleError, UsageError, as_sentence, pluralize
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
+    from autotuner.report.bench.result import BenchResult
     from autotuner.report.refused import RefusedCandidates
     from autotuner.report.run_view import RunView
     from autotuner.run_report import Result
@@ -33,7 +34,7 @@ def print_result(result: Result, as_json: bool) -> None:
         display.json(run_record(result.view) | {"insecure": insecure} | data)
     else:
         print_ranking(result.view, SHOWN_CANDIDATES)
-        display.sentence(f"run folder  {result.path}  (report.md, pareto.png, trials.jsonl)")
+        display.sentence(f"run folder  {result.path}  (report.html, report.md, pareto.png, trials.jsonl)")
         if result.command:
             display.line("\nLaunch command of the winner:\n")
             if result.remark:
@@ -75,6 +76,36 @@ def print_ranking(view: RunView, limit: int | None = None) -> None:
     for text in (winner_sentence(view), *search_sentences(view), *skipped_sentences, environment_sentence(view)):
         if text:
             display.sentence(text)
+
+
+def print_load_test(result: BenchResult, output_format: str) -> None:
+    """Print a load test as tables, JSON or CSV."""
+    from autotuner.report.bench.record import bench_csv, bench_record
+
+    if output_format == "json":
+        display.json(bench_record(result))
+    elif output_format == "csv":
+        display.text(bench_csv(result))
+    else:
+        _print_load_test_tables(result)
+
+
+def _print_load_test_tables(result: BenchResult) -> None:
+    """Print latencies, verdicts and checks, and the capacities that were looked for."""
+    from autotuner.report.bench import table as bench_tables
+
+    if not result.load_points:
+        return
+    scenarios = ", ".join(dict.fromkeys(point.load_point.scenario for point in result.load_points))
+    unchecked = ", certificate not checked" if result.experiment.deployment.insecure else ""
+    heading = f"{result.model} at {result.url}{unchecked}, {result.source}, {scenarios}"
+    tables = [(heading, bench_tables.latency_table(result)), ("", bench_tables.verdict_table(result))]
+    tables += [(f"checks, {scenario}", checks) for scenario, checks in bench_tables.check_tables(result).items()]
+    for title, contents in tables:
+        display.report_table(contents, title)
+        display.line()
+    for sentence in bench_tables.capacity_sentences(result):
+        display.sentence(sentence)
 
 
 def skipped_text(skipped: RefusedCandidates) -> str:

@@ -53,9 +53,18 @@ def run(
         _tune(Session.resume(resume or None, output), as_json, gate)
         return
     display.relay_log()
-    composition = config_options.compose()
-    for warning in composition.warnings:
+    compositions = config_options.compose_all()
+    for warning in dict.fromkeys(text for each in compositions.values() for text in each.warnings):
         display.warning(warning)
+    if len(compositions) > 1:
+        from autotuner.cli.experiments import plan_experiments, run_experiments
+
+        if dry_run:
+            plan_experiments(compositions, as_json)
+        else:
+            run_experiments(compositions, output, as_json, gate)
+        return
+    composition = next(iter(compositions.values()))
     if dry_run:
         from autotuner.run_setup import RunSetup
 

@@ -1,4 +1,4 @@
-"""A Compose file with one service."""
+"""A server as a service of a Compose file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ SERVICE_NAME = "server"
 
 
 def render_compose(spec: ServerSpec) -> str:
+    """A Compose file with the server as its only service."""
+    return to_yaml({"services": {SERVICE_NAME: compose_service(spec)}})
+
+
+def compose_service(spec: ServerSpec) -> dict[str, Any]:
     """The server as a Compose service; secrets have no value, so Compose takes them from its own environment."""
     environment: dict[str, str | None] = {
         name: _escape_dollars(value) for name, value in spec.env.items() if name not in spec.secrets
@@ -45,7 +50,7 @@ def render_compose(spec: ServerSpec) -> str:
         selection = {"device_ids": [str(index) for index in spec.devices]} if spec.devices else {"count": spec.gpus}
         device = {"driver": "nvidia", **selection, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
-    return _to_yaml({"services": {SERVICE_NAME: service}})
+    return service
 
 
 def _escape_dollars(text: str) -> str:
@@ -53,6 +58,7 @@ def _escape_dollars(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _to_yaml(document: Mapping[str, Any]) -> str:
+def to_yaml(document: Mapping[str, Any]) -> str:
+    """The document in YAML, keys in their order."""
     text: str = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=120)
     return text

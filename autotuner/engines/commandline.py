@@ -253,6 +253,14 @@ class CommandLineEngine(ABC):
         names = (self.native_flag(name).partition(".")[0] for name in candidate.parameters)
         return flag in names or any(argument.flag.name == flag for argument in self._extra_arguments(context.runtime))
 
+    def flag_value(self, flag: str, candidate: Candidate, context: LaunchContext) -> Value:
+        """The value that the candidate or runtime.extra_args gives one of the engine's own flags; None without one."""
+        for name, value in candidate.parameters.items():
+            if name not in canonical_parameters() and self.native_flag(name) == flag:
+                return value
+        arguments = (argument for argument in self._extra_arguments(context.runtime) if not argument.key)
+        return next((argument.value for argument in arguments if argument.flag.name == flag), None)
+
     def _extra_arguments(self, runtime: Runtime) -> Sequence[Argument]:
         """runtime.extra_args as the engine reads them; empty where it would refuse them, as `check_parameters` says."""
         if self._parsed_arguments is None or self._parsed_arguments[0] != runtime.extra_args:

@@ -22,6 +22,7 @@ from autotuner.engines.log_errors import (
     plain_lines,
     read_errors,
 )
+from autotuner.engines.origin_rules import origin_rule
 from autotuner.engines.protocol import Phase
 
 MAX_MESSAGE_CHARACTERS = 400
@@ -42,6 +43,9 @@ SILENT_END = "One of the engine's processes ended without an error of its own in
 
 WORKER_WORDS = re.compile(r"^RuntimeError: Worker failed with error ['\"](.*)['\"], please check the stack trace.*$")
 """The report of a worker's error, with the words of that error."""
+
+COMMAND_END = re.compile(r"(?:subprocess\.)?CalledProcessError: ")
+"""The exception that a command has failed, without its output."""
 
 DRAFT_MODEL = re.compile(
     r"speculative[_-](?:draft[_-])?(?:model|config)\w*'?[=:] ?(?:\{[^}]*?['\"]model['\"]: )?['\"](?P<model>[^'\"]+)"
@@ -122,9 +126,10 @@ class LogDiagnosis:
 
         What fails a look-up and is handled proves nothing about the model: there the last exception decides.
         """
-        named = [failure for raised in error.exceptions if (failure := self._rule_failure(raised, phase)) is not None]
+        raised_errors = _without_command_ends(error.exceptions)
+        named = [failure for raised in raised_errors if (failure := self._rule_failure(raised, phase)) is not None]
         if not named:
-            return None
+            return _origin_failure(error, phase)
         failure = named[0]
         if error.rank == WRAPPED and not WORKER_WORDS.search(failure.message):
             return replace(failure, message=SILENT_END)
@@ -143,9 +148,25 @@ class LogDiagnosis:
             kind = rule.kind(phase)
             match = kind and next((line for line in lines if rule.regex.search(line)), None)
             if kind and match:
-                is_summary = match in (raised.lines[0], raised.source_line) or match in raised.summary
+                is_import = raised.lines[0].startswith("ImportError")  # its first line says more than the search paths
+                is_summary = is_import or match in (raised.lines[0], raised.source_line) or match in raised.summary
                 return Failure(kind, clean_message(raised.summary if is_summary else match), rule.remedy)
         return None
+
+
+def _without_command_ends(exceptions: Sequence[RaisedError]) -> Sequence[RaisedError]:
+    """The exceptions but those that say only that a command has failed, where others say with which words."""
+    return [raised for raised in exceptions if not COMMAND_END.match(raised.lines[0])] or exceptions
+
+
+def _origin_failure(error: LoggedError, phase: Phase) -> Failure | None:
+    """The failure of the place that raised the innermost exception of the last chain."""
+    if error.rank == WRAPPED:
+        return None
+    raised = _without_command_ends(error.exceptions[error.last_chain_start :])[0]
+    rule = origin_rule(raised.lines[0], raised.frames, phase)
+    kind = rule and rule.kind_in(phase)
+    return Failure(kind, clean_message(raised.summary), rule.remedy) if rule and kind else None
 
 
 def _candidates(errors: Sequence[LoggedError], rank: int, phase: Phase) -> list[LoggedError]:

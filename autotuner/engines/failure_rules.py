@@ -67,6 +67,20 @@ MACHINE_RULES = (
         "The disk is full: free space where the model cache (HF_HOME), the compile caches and TMPDIR are.",
     ),
     FailureRule(
+        r"PermissionError: |\[Errno (?:13|30)\]|Read-only file system",
+        FailureKind.BROKEN_INSTALLATION,
+        FailureKind.BROKEN_INSTALLATION,
+        "The engine may not write where it must: give its user the folder that the message names, or set HOME, HF_HOME"
+        " and XDG_CACHE_HOME in runtime.env to folders that it may write to.",
+    ),
+    FailureRule(
+        r"^Operation not permitted$|Resource temporarily unavailable|can't start new thread|pthread_create failed",
+        FailureKind.BROKEN_INSTALLATION,
+        FailureKind.BROKEN_INSTALLATION,
+        "The engine may start no more threads or processes: raise `ulimit -u` and the container's limits, or update"
+        " Docker, whose old security profiles refuse new system calls.",
+    ),
+    FailureRule(
         r"no kernel image is available|unsupported toolchain|PTX (?:was compiled|JIT)|invalid PTX|ptxas.*"
         r"(?:not defined|unsupported|is not defined for option)|cudaErrorNoKernelImageForDevice"
         r"|cudaErrorUnsupportedPtxVersion|is not compatible with the current PyTorch installation",
@@ -96,8 +110,8 @@ MACHINE_RULES = (
         r"|cudaErrorInsufficientDriver|cudaErrorNoDevice|cudaErrorSystemNotReady|NVML (?:Shared Library )?"
         r"(?:Not Found|not found)|Failed to initialize NVML|NVMLError|CUDA_ERROR_(?:NO_DEVICE|SYSTEM)"
         r"|forward compatibility"
-        r"|CUDA error: (?:unknown error|unspecified launch failure|an illegal memory access"
-        r"|all CUDA-capable devices are)",
+        r"|an illegal memory access|CUDA error: (?:unknown error|unspecified launch failure"
+        r"|all CUDA-capable devices are)|undefined symbol: cu[A-Z]\w+",
         FailureKind.DRIVER_FAULT,
         FailureKind.DRIVER_FAULT,
         "See `nvidia-smi` and `dmesg`: update the driver for this engine's CUDA version, give the server its GPUs, or"
@@ -198,7 +212,8 @@ MODEL_RULES = (
     ),
     FailureRule(
         r"(?i)heads.*\b(must be|not|is not|are not) divisible by|heads .*do not divide one another"
-        r"|\bis not divisible by\b|assert [\w.]*heads\w* % [\w.]+ == 0"
+        r"|\bis not divisible by\b|assert \(?[\w.]+ % [\w.]*(?:tp|ep|pp|size|world|rank|shard|partition)\w*\)? == 0"
+        r"|assert [\w.]*heads\w* % [\w.]+ == 0"
         r"|must be divisible by (?:tensor|tp|the number of (?:gpu|shard|partition))|(?:not"
         r"|be) divisible by (?:tp|tensor)"
         r"|must be divisible by pipeline|divisible by world[_ ]size",
@@ -242,7 +257,8 @@ MODEL_RULES = (
         r"|does not recognize this architecture|[Mm]odel architecture.*(?:not supported|unsupported)"
         r"|Unsupported (?:model )?architectures?: |Unknown architecture|Unrecognized configuration class"
         r"|has no (?:SGLang|vLLM|Transformers) implementation|Cannot find model module|KeyError: '\w+\.\w+.*weight"
-        r"|There is no module or parameter named|model type `.*` but|not supported by (?:vLLM|SGLang|TensorRT)",
+        r"|not supported with \['\w+'\]|There is no module or parameter named"
+        r"|model type `.*` but|not supported by (?:vLLM|SGLang|TensorRT)",
         FailureKind.UNSUPPORTED_MODEL,
         None,
         "Use an engine version that knows this model, or another runtime.",
@@ -254,7 +270,7 @@ FLAG_RULES = (
         r"error: (unrecognized arguments|argument |the following arguments are required|ambiguous option)"
         r"|No such option|Error: (?:Invalid value|Got unexpected extra argument|Missing (?:argument|option"
         r"|parameter))"
-        r"|Extra inputs are not permitted|error: invalid ",
+        r"|Extra inputs are not permitted|^(?:[\w./ -]+: )?error: invalid ",
         FailureKind.BAD_FLAG,
         None,
         "Correct the flag in the parameters or in runtime.extra_args; `--help` of the engine lists what it takes.",
@@ -284,7 +300,8 @@ FLAG_RULES = (
         "Lower tp-size, pp-size or dp-size: this machine has fewer GPUs than they ask for.",
     ),
     FailureRule(
-        r"does not match the quantization method|is not supported for quantization method"
+        r"does not match the quantization method|Cannot find the config file for"
+        r"|is not supported for quantization method"
         r"|[Pp]arallel\w* (?:is )?not supported|does not support (?:pipeline|tensor|expert|data) parallel",
         FailureKind.BAD_FLAG,
         None,
@@ -322,6 +339,42 @@ COMMUNICATION_RULES = (
         FailureKind.CRASHED_UNDER_LOAD,
         "A kernel of the engine stopped itself: it may not be made for this GPU, or was given what it cannot take. Try"
         " another attention-backend or version of the engine, and CUDA_LAUNCH_BLOCKING=1 in runtime.env to name it.",
+    ),
+    FailureRule(
+        r"Cannot re-initialize CUDA in forked subprocess",
+        FailureKind.CRASHED_AT_START,
+        FailureKind.CRASHED_UNDER_LOAD,
+        "The engine's processes were forked after it had used the GPU: set VLLM_WORKER_MULTIPROC_METHOD=spawn in"
+        " runtime.env, or leave out what loads the GPU before.",
+    ),
+    FailureRule(
+        r"\[Errno (?:5|70|107|116|121)\]|Stale file handle|Input/output error",
+        FailureKind.CRASHED_AT_START,
+        FailureKind.CRASHED_UNDER_LOAD,
+        "A file could not be read, since its disk or network file system failed: see `dmesg`, mount it anew, or copy"
+        " the model to a local disk.",
+    ),
+    FailureRule(
+        r"RPC call to \w+ timed out",
+        FailureKind.CRASHED_AT_START,
+        FailureKind.CRASHED_UNDER_LOAD,
+        "A step took longer than the engine waits for its workers: raise VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS in"
+        " runtime.env if it is slow, or look for what a worker waits for in the log.",
+    ),
+    FailureRule(
+        r"when stream is capturing|(?:previous error during|invalidated by the) capture|cudaErrorStreamCapture",
+        FailureKind.CRASHED_AT_START,
+        FailureKind.CRASHED_UNDER_LOAD,
+        "The engine could not record its CUDA graphs: turn off what was added to its steps, such as torch.compile, or"
+        " set cuda-graph to false in the parameters.",
+    ),
+    FailureRule(
+        r"CUDA error: |CUDA driver error|\bcudaError[A-Z]|AcceleratorError|CU(?:BLAS|DNN|SPARSE|SOLVER)_STATUS_"
+        r"|HIP error: ",
+        FailureKind.DRIVER_FAULT,
+        FailureKind.DRIVER_FAULT,
+        "A call of the GPU's driver failed: see `nvidia-smi` and `dmesg`, update the driver for this engine's CUDA"
+        " version, and run with CUDA_LAUNCH_BLOCKING=1 in runtime.env to name the call.",
     ),
     FailureRule(
         r"died unexpectedly|EngineDeadError|[Ee]ngine(?:Core)? (?:is|process) dead|AsyncEngineDeadError"

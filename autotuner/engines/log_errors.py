@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autotuner.engines.origin_rules import Frame
+
 Link = Literal["cause", "context"]
 """How an exception follows the one before it: raised from it, or while it was handled."""
 
@@ -43,10 +45,11 @@ LINKS: dict[str, Link] = {
     "The above exception was the direct cause of the following exception:": "cause",
     "During handling of the above exception, another exception occurred:": "context",
 }
+FRAME = re.compile(r'^File "(?P<path>[^"]+)", line \d+, in (?P<function>.+)$')
 EXCEPTION = re.compile(
     r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Failed|Failure|Timeout|Unsupported)(?:\(\w+\))?(?=:|$)"
 )
-RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:\(\w+\))?(?::\s|$)")
+RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:\(\w+\))?(?::\s|:?$)")
 NATIVE_EXCEPTION = re.compile(r"^\s*what\(\):\s*")
 
 ENDS_PROCESS, RAISED_BY_ONE, LINE, CONSEQUENCE_RANK, WRAPPED, HANDLED = range(6)
@@ -108,6 +111,9 @@ PLAIN_ERROR = re.compile(
     r"\b(?:ERROR|CRITICAL|FATAL|[Ee]rror:)|^Error\b|^Fatal Python error|\b\w+(?:Error|Exception): "
     r"|scheduler is dead|crashed with exit code"
 )
+WATCHDOG = re.compile(r"^Watchdog timeout \(")
+"""What SGLang logs, without a level, before it ends a scheduler that hangs."""
+
 ACCESS = re.compile(r"\"(?:GET|POST|HEAD|PUT|DELETE|OPTIONS) \S+ HTTP/[\d.]+\"")
 PLAIN_NOISE = re.compile(r"Warning:|^\s*warnings\.warn|^usage: |^\s+\[--|^\s+\{")
 LAUNCHER_ERROR = re.compile(r"^autotune: (?:docker: |Out of memory)|^docker: ")
@@ -128,11 +134,15 @@ class Line:
 
 @dataclass
 class RaisedError:
-    """One exception: the lines of its message, the source line that raised it, its link to the one before."""
+    """One exception: the lines of its message, the source line that raised it, its link to the one before.
+
+    `frames` are those of its traceback, the one that raised it last.
+    """
 
     lines: list[str]
     source_line: str = ""
     link: Link | None = None
+    frames: list[Frame] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
@@ -258,6 +268,7 @@ class _ErrorReader:
         self._in_frames: dict[str, bool] = {}
         self._link: dict[str, Link | None] = {}
         self._source_line: dict[str, str] = {}
+        self._frames: dict[str, list[Frame]] = {}
         self._last_line: dict[str, Line] = {}
         self._bare_stream = ""
 
@@ -297,6 +308,7 @@ class _ErrorReader:
             self._bare_stream = key
         self._in_frames[key] = True
         self._source_line[key] = ""
+        self._frames[key] = []
 
     def _heads(self, previous: Line, line: Line) -> bool:
         if UNRAISED_HEADER.search(previous.text) or re.match(r"Process [\w.\- ]+:$", previous.text.strip()):
@@ -322,7 +334,9 @@ class _ErrorReader:
         text = line.text.strip()
         if line.text[:1] in (" ", "\t") or not text:
             self._open[key].frames.append(text)
-            if text and not re.match(r"File \"|[\^~]+$", text):
+            if match := FRAME.match(text):
+                self._frames[key].append(Frame(match["path"], match["function"]))
+            elif text and not re.match(r"File \"|[\^~]+$", text):
                 self._source_line[key] = text
         elif RAISED.match(line.text) and (line.level in ("", self._open[key].level)):
             self._in_frames[key] = False
@@ -352,7 +366,8 @@ class _ErrorReader:
                 self._take_back(previous)
             error = self._open[key] = LoggedError([], line.process, line.level, header)
         error.is_bare = not (line.level or line.has_prefix)
-        error.exceptions.append(RaisedError([text], self._source_line.pop(key, ""), link))
+        frames = self._frames.pop(key, [])
+        error.exceptions.append(RaisedError([text], self._source_line.pop(key, ""), link, frames))
         if len(error.exceptions) == 1:
             self.errors.append(error)
         error.ends_process = bool(
@@ -386,11 +401,15 @@ class _ErrorReader:
         text = line.text.strip()
         if not text:
             return
-        is_error = line.level == "E" or (
-            not line.level
-            and PLAIN_ERROR.search(text)
-            and not PLAIN_NOISE.search(line.text)
-            and not ACCESS.search(text)
+        is_error = (
+            line.level == "E"
+            or WATCHDOG.match(text) is not None
+            or (
+                not line.level
+                and PLAIN_ERROR.search(text)
+                and not PLAIN_NOISE.search(line.text)
+                and not ACCESS.search(text)
+            )
         )
         if is_error:
             ends = bool(LAUNCHER_ERROR.match(text) or re.match(r"[\w. -]+: error: ", text))
@@ -414,6 +433,7 @@ class _ErrorReader:
         self._in_frames.pop(key, None)
         self._link.pop(key, None)
         self._source_line.pop(key, None)
+        self._frames.pop(key, None)
 
 
 def plain_lines(log: str) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from autotuner.core import Candidate, FailureKind
+from autotuner.core import Candidate, FailureKind, ServerSpec, Value
 from autotuner.engines import installed
 from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.diagnosis import LogDiagnosis
@@ -16,6 +18,11 @@ from autotuner.errors import MachineError
 from autotuner.experiment import Model, Runtime
 
 SERVER_MODULE = ("-m", "sglang.launch_server")
+
+CPU_VARIABLE = "SGLANG_USE_CPU_ENGINE"
+"""Environment variable with which SGLang computes on the CPU."""
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 class Sglang(CommandLineEngine):
@@ -70,7 +77,34 @@ class Sglang(CommandLineEngine):
         parameters = candidate.parameters
         if parameters.get("enable-chunked-prefill") is False and parameters.get("max-batched-tokens") is not None:
             yield "on SGLang max-batched-tokens is the chunked prefill size, so it needs enable-chunked-prefill"
+        compiles = self.flag_value("--enable-torch-compile", candidate, context)
+        if compiles and not self.computes_on_gpus(context) and not self._has_amx_kernels(context):
+            yield "on a CPU without AMX SGLang's attention has no graphs, which enable-torch-compile needs"
         yield from super().rejection_reasons(candidate, context)
+
+    def computes_on_gpus(self, context: LaunchContext) -> bool:
+        """False where the server's environment or a flag says that SGLang computes on the CPU; see Engine."""
+        inherited: Value = None if context.container else os.environ.get(CPU_VARIABLE)
+        if str(context.runtime.env.get(CPU_VARIABLE, inherited)) == "1":
+            return False
+        devices = [arg.value for arg in self._extra_arguments(context.runtime) if arg.flag.name == "--device"]
+        return "cpu" not in devices
+
+    def _has_amx_kernels(self, context: LaunchContext) -> bool:
+        """Whether a server can use AMX: by the CPU's flags and SGLang's CPU kernels; True for a container."""
+        executable = installed.find_executable(context.runtime.executable, self.program)
+        if context.container or executable is None or not CPU_INFO.is_file():
+            return True
+        has_kernels = any(
+            any((folder.parent / "sgl_kernel").rglob("*.so"))
+            for folder in installed.dist_info_folders(executable, "sglang-*")
+        )
+        return has_kernels and "amx_tile" in CPU_INFO.read_text()
+
+    def server_spec(self, candidate: Candidate, context: LaunchContext) -> ServerSpec:
+        """The complete command, with no GPUs where SGLang computes on the CPU."""
+        spec = super().server_spec(candidate, context)
+        return spec if self.computes_on_gpus(context) else replace(spec, gpus=0, devices=())
 
     def model_arguments(self, model: Model) -> tuple[str, ...]:
         """SGLang's own names for model and tokenizer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,23 +89,7 @@ class Trtllm(CommandLineEngine):
         spec = super().server_spec(candidate, context)
         if not self._supports_served_name and model_files.is_path(context.model.id_or_path):
             spec = replace(spec, served_model=Path(model_files.path_or_name(context.model)).name)
-        options = llm_api_options(candidate)
-        if not options:
-            return spec
-        script = ("-c", OPTIONS_WRAPPER)
-        entrypoint = (context.runtime.executable,) if spec.entrypoint else ()
-        container_command = (*entrypoint, *spec.container_argv)
-        return replace(
-            spec,
-            argv=("bash", *script, *spec.argv),
-            container_argv=(
-                *(() if spec.entrypoint else ("bash",)),
-                *script,
-                *(word for word in container_command if word),
-            ),
-            entrypoint="bash" if spec.entrypoint else None,
-            env={OPTIONS_VARIABLE: json.dumps(options), **spec.env},
-        )
+        return add_llm_api_options(spec, llm_api_options(candidate), context)
 
     @property
     def _supports_served_name(self) -> bool:
@@ -113,6 +98,34 @@ class Trtllm(CommandLineEngine):
 
     def image_command(self, executable: str | None = None) -> tuple[str, ...]:
         return (executable or "trtllm-serve", "serve")
+
+
+def add_llm_api_options(spec: ServerSpec, options: Mapping[str, Any], context: LaunchContext) -> ServerSpec:
+    """The server with an options file that has these options besides its own; they replace those of the same name."""
+    present = json.loads(spec.env.get(OPTIONS_VARIABLE, "{}"))
+    if not options:
+        return spec
+    env = {OPTIONS_VARIABLE: json.dumps({**present, **options}), **_without(spec.env, OPTIONS_VARIABLE)}
+    if present:
+        return replace(spec, env=env)
+    script = ("-c", OPTIONS_WRAPPER)
+    entrypoint = (context.runtime.executable,) if spec.entrypoint else ()
+    container_command = (*entrypoint, *spec.container_argv)
+    return replace(
+        spec,
+        argv=("bash", *script, *spec.argv),
+        container_argv=(
+            *(() if spec.entrypoint else ("bash",)),
+            *script,
+            *(word for word in container_command if word),
+        ),
+        entrypoint="bash" if spec.entrypoint else None,
+        env=env,
+    )
+
+
+def _without(env: Mapping[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in env.items() if key != name}
 
 
 def llm_api_options(candidate: Candidate) -> dict[str, Any]:

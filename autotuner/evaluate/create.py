@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autotuner.core import Observer
 from autotuner.engines import engine
+from autotuner.evaluate.external import ExternalEvaluator
 from autotuner.evaluate.launch_script import launch_script
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.protocol import Evaluator
@@ -19,5 +20,7 @@ def create_evaluator(experiment: Experiment, observe: Observer) -> Evaluator:
         script = launch_script(experiment, "simulated")
         return SimulatedEvaluator(experiment, runtime_engine, observe, render=script)
     mode_launcher = launcher(experiment.deployment.mode, experiment.deployment)
+    if not mode_launcher.starts_servers:
+        return ExternalEvaluator(experiment, observe)
     script = launch_script(experiment, "measured")
     return MeasuredEvaluator(experiment, runtime_engine, mode_launcher, script, observe)

@@ -108,6 +108,8 @@ def summarize_observation(observation: Observation, source: Source, slo: Slo) ->
         checks,
         decided=observation.stop_reason,
         error_messages={name: text for name, text in observation.error_messages.items() if name in shown},
+        ended_early=observation.abort_reason,
+        retry_after=observation.retry_after,
     )
 
 

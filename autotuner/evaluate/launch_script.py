@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from autotuner.core import ServerSpec, Source
+from autotuner.core import Candidate, ServerSpec, Source
 from autotuner.deploy import render, with_comment
+from autotuner.engines.deployment import Pool, disaggregated, replicated
+from autotuner.engines.protocol import LaunchContext
 from autotuner.engines.sim import Sim
 from autotuner.evaluate.simulated import simulated_gpu
 from autotuner.experiment import Experiment
 from autotuner.model_files import is_path
 from autotuner.predict.shape import catalogue
+from autotuner.serving import RoleName, ServingSpec
 
 
 def launch_script(experiment: Experiment, source: Source) -> Callable[[ServerSpec], str]:
@@ -22,6 +26,21 @@ def launch_script(experiment: Experiment, source: Source) -> Callable[[ServerSpe
 def launch_form(experiment: Experiment) -> str:
     """The format of the launch commands that start the experiment's servers."""
     return "docker" if experiment.deployment.mode == "docker" and experiment.runtime.image else "shell"
+
+
+def several_servers(
+    experiment: Experiment, candidate: Candidate, counts: Mapping[RoleName, int], format: str, port: int
+) -> ServingSpec:
+    """Servers of a candidate on one host behind a router on `port`: replicas, or prefill and decode servers.
+
+    UsageError or ConfigError where the engine has no such form.
+    """
+    context = LaunchContext.from_experiment(experiment, port, print_only=True)
+    context = replace(context, container=format != "shell")
+    gpus = experiment.hardware.gpus
+    if "server" in counts:
+        return replicated(Pool(candidate, counts["server"]), context, gpus=gpus)
+    return disaggregated(Pool(candidate, counts["prefill"]), Pool(candidate, counts["decode"]), context, gpus=gpus)
 
 
 def simulation_remark(experiment: Experiment, source: Source) -> str:

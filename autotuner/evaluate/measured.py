@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from autotuner.core import (
     ignore_progress,
 )
 from autotuner.endpoints.client import Client
-from autotuner.endpoints.headers import request_headers, tls_trust
 from autotuner.endpoints.token import probe_token
 from autotuner.endpoints.version import find_version
 from autotuner.engines import Engine, LaunchContext, Phase
@@ -41,9 +41,6 @@ from autotuner.launchers.environment import launch_environment
 from autotuner.search.launch import LoadPlan
 
 log = logging.getLogger(__name__)
-
-EXTERNAL_READY_SECONDS = 30.0
-"""Time for a server that autotune did not start to answer its first request."""
 
 EXIT_GRACE_SECONDS = 5.0
 """How long to wait for a failing server to exit: engines take a while to exit after their core has died."""
@@ -151,74 +148,54 @@ class MeasuredLaunch:
         self.purpose = purpose
         self.start_time = time.monotonic()
         self.source: Source = evaluator.source
-        self.headers: Mapping[str, str] = {}
-        self.tls = tls_trust(self.experiment.deployment)
         self.results: list[LoadPointResult] = []
         self.timings: dict[str, float] = {}
         self.server_info: dict[str, Any] = {}
 
     def measure(self) -> Measurement:
         """Launch the server, wait until it is ready, drive every load point, stop it."""
-        spec = self._spec()
-        if spec is None:
-            self.headers = request_headers(self.experiment.deployment)
-        else:
-            command = self.evaluator.render(spec)
-            self.folder.save_command(spec, command)
-            log.debug("trial %d: %s", self.trial_number, command.replace("\\\n", "").strip())
+        spec = self.evaluator.engine.server_spec(self.candidate, self._launch_context())
+        command = self.evaluator.render(spec)
+        self.folder.save_command(spec, command)
+        log.debug("trial %d: %s", self.trial_number, command.replace("\\\n", "").strip())
         self._report_progress("starting", expected_seconds=self.evaluator.expected_start_seconds)
         try:
             with self.evaluator.launcher.launch(spec, self.folder.log) as server:
                 failure = self._wait_until_ready(server, spec)
                 self.folder.save_environment(launch_environment(spec, self.experiment.model, self.server_info))
                 if failure is None:
-                    with gpu_meter.meter_gpus(spec.devices if spec else ()) as meter:
+                    with gpu_meter.meter_gpus(spec.devices) as meter:
                         failure = self._run_load_plan(server, spec, meter)
                 self._report_progress("stopping")
         finally:
             self.folder.redact_log()
         return Measurement(self.source, tuple(self.results), failure, self.timings, self.server_info, spec)
 
-    def _spec(self) -> ServerSpec | None:
-        if not self.evaluator.launcher.starts_servers:
-            return None
-        return self.evaluator.engine.server_spec(self.candidate, self._launch_context())
-
     def _launch_context(self) -> LaunchContext:
         return LaunchContext.from_experiment(self.experiment, ports.free_port(), self.devices)
 
-    def _served_model(self, spec: ServerSpec | None) -> str:
-        model = self.experiment.model
-        return spec.served_model if spec else model.served_name or model.id_or_path
-
-    def _wait_until_ready(self, server: Server, spec: ServerSpec | None) -> Failure | None:
+    def _wait_until_ready(self, server: Server, spec: ServerSpec) -> Failure | None:
         """Wait for the first token; return the failure if there is none."""
         start_timeout = min(self.experiment.runtime.start_timeout, self.experiment.optimization.timeout_per_iteration)
         try:
             with self._timed("start"):
-                models = ready.wait_until_ready(
+                ready.wait_until_ready(
                     LogWatchedServer(server, self._startup_failure) if self.experiment.runtime.fail_fast else server,
-                    ready_path=spec.ready_path if spec else None,
-                    model=self._served_model(spec),
-                    timeout=start_timeout if spec else EXTERNAL_READY_SECONDS,
+                    ready_path=spec.ready_path,
+                    model=spec.served_model,
+                    timeout=start_timeout,
                     endpoint=self.workload.endpoint,
-                    headers=self.headers,
                     form=self.workload.request_form,
-                    tls=self.tls,
                 )
         except ServerExitedError as error:
             return self._diagnose(error.exit_status, "start")
-        except TimeoutError as error:
-            if spec:
-                return self._diagnose(None, "start")
-            return _unreachable_failure(server, FailureKind.START_TIMED_OUT, error)
+        except TimeoutError:
+            return self._diagnose(None, "start")
         except EngineError as error:
             return error.failure
-        if spec is None:
-            self.source = "simulated" if models.is_simulated else "measured"
         self.server_info.update(self.evaluator.engine.diagnosis.server_info(self.folder.read_log()))
         if "version" not in self.server_info:
-            with Client(server.url, self.headers, self.tls) as client:
+            with Client(server.url) as client:
                 version = find_version(client)
             self.server_info |= {"version": version} if version else {}
         self.folder.mark_log()
@@ -228,14 +205,12 @@ class MeasuredLaunch:
     def _startup_failure(self) -> Failure | None:
         return self.evaluator.engine.diagnosis.startup_failure(self.folder.read_log())
 
-    def _run_load_plan(self, server: Server, spec: ServerSpec | None, meter: gpu_meter.GpuMeter) -> Failure | None:
+    def _run_load_plan(self, server: Server, spec: ServerSpec, meter: gpu_meter.GpuMeter) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
         launch_timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
-        target = (server.url, self._served_model(spec), self.experiment.model, self.headers)
-        vocabulary = find_vocabulary(*target, self.workload, self.tls)
-        if vocabulary is not None and vocabulary.origin == "server":
-            self.server_info["vocabulary"] = vocabulary.size
-        endpoint = load_endpoint(*target, vocabulary, self.tls)
+        vocabulary = find_vocabulary(server.url, spec.served_model, self.experiment.model, {}, self.workload)
+        self.server_info |= {"vocabulary": asdict(vocabulary)} if vocabulary else {}
+        endpoint = load_endpoint(server.url, spec.served_model, self.experiment.model, {}, vocabulary)
         slo = self.experiment.slo
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress, meter=meter)
         for position, step in driver.steps():
@@ -249,15 +224,13 @@ class MeasuredLaunch:
             except MachineError as error:
                 return Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy)
             self.folder.save_records(position, observation)
-            failure = self._check_health(server, endpoint, observation, spec)
+            failure = self._check_health(server, endpoint, observation)
             if failure is not None:
                 return failure
             self.results.append(driver.record_result(position, observation))
         return None
 
-    def _check_health(
-        self, server: Server, endpoint: load.Endpoint, observation: Observation, spec: ServerSpec | None
-    ) -> Failure | None:
+    def _check_health(self, server: Server, endpoint: load.Endpoint, observation: Observation) -> Failure | None:
         """Return the failure if the server did not survive the load point; probed only after failed requests."""
         has_errors = any(record.error not in (None, CUT_OFF_ERROR) for record in observation.records)
         if server.exit_status() is None and not has_errors and not observation.abort_reason:
@@ -273,8 +246,6 @@ class MeasuredLaunch:
         # a server that lives and answers 5xx is overloaded, not dead
         if status is None and outcome == "fault":
             return None
-        if spec is None:
-            return _unreachable_failure(server, FailureKind.HUNG_UNDER_LOAD, observation.abort_reason or "")
         return self._diagnose(status, "load")
 
     def _diagnose(self, exit_status: int | None, phase: Phase) -> Failure:
@@ -306,10 +277,4 @@ def timeout_failure(timeout: float, completed: int, total: int) -> Failure:
         FailureKind.TRIAL_TIMED_OUT,
         f"{completed} of {total} load points were measured in {timeout:.0f} s.",
         "Raise optimization.timeout_per_iteration, or measure fewer or shorter load points.",
-    )
-
-
-def _unreachable_failure(server: Server, kind: FailureKind, why: object) -> Failure:
-    return Failure(
-        kind, f"{server.url} gives no token. {why}".strip(), "Look at that server; autotune did not start it."
     )

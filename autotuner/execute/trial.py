@@ -26,7 +26,8 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
     try:
         load_plan = launch.load_plan or ListedLoads(evaluator.workload)
         measurement = evaluator.evaluate(launch.candidate, load_plan, folder, number, launch.purpose, devices)
-        measurement = replace(measurement, outcome=load_plan.outcome)
+        outcome = replace(load_plan.outcome, max_load_points=load_plan.max_load_points)
+        measurement = replace(measurement, outcome=outcome)
     except AutotuneError:
         raise
     except Exception as error:

@@ -114,7 +114,7 @@ def _observation(columns: dict[str, Any]) -> Observation:
     if metadata["version"] != _FORMAT_VERSION:
         raise ValueError(f"they have format version {metadata['version']}, and this program reads {_FORMAT_VERSION}")
     # files written before these columns existed
-    missing = np.full(len(columns["sent"]), _MISSING_MICROSECONDS)
+    missing = np.full(len(columns["sent"]), MISSING_MICROSECONDS)
     columns = {"cached_tokens": missing, "client_delay": missing, "token_counts": missing, **columns}
     sent = columns["sent"] / 1e6
     chunk_times = _seconds(columns["chunk_times"], columns["sent"].repeat(columns["chunks"]))
@@ -135,11 +135,11 @@ def _observation(columns: dict[str, Any]) -> Observation:
             requested_output=values["requested_output"][row],
             prompt_tokens=_negative_to_none(values["prompt_tokens"][row]),
             output_tokens=_negative_to_none(values["output_tokens"][row]),
-            first_output=None if columns["first_output"][row] == _MISSING_MICROSECONDS else times["first_output"][row],
+            first_output=None if columns["first_output"][row] == MISSING_MICROSECONDS else times["first_output"][row],
             finish_reason=_category(metadata, "finish_reason", values["finish_reason"][row]),
             error=_category(metadata, "error", values["error"][row]),
             cached_tokens=_negative_to_none(values["cached_tokens"][row]),
-            client_delay=None if delays[row] == _MISSING_MICROSECONDS else float(delays[row]) / 1e6,
+            client_delay=None if delays[row] == MISSING_MICROSECONDS else float(delays[row]) / 1e6,
             token_counts=_category(metadata, "token_counts", values["token_counts"][row]),
         )
         for row, time in enumerate(sent.tolist())
@@ -163,7 +163,7 @@ def _observation(columns: dict[str, Any]) -> Observation:
     )
 
 
-_MISSING_MICROSECONDS = -(1 << 62)
+MISSING_MICROSECONDS = -(1 << 62)
 
 
 def _microseconds(times: Sequence[float], origin: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -171,7 +171,7 @@ def _microseconds(times: Sequence[float], origin: NDArray[np.float64]) -> NDArra
 
     offsets = (np.asarray(times, dtype=np.float64) - origin) * 1e6
     missing = np.isnan(offsets)
-    return np.where(missing, _MISSING_MICROSECONDS, np.rint(np.where(missing, 0.0, offsets))).astype(np.int64)
+    return np.where(missing, MISSING_MICROSECONDS, np.rint(np.where(missing, 0.0, offsets))).astype(np.int64)
 
 
 def _seconds(offsets: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[np.float64]:

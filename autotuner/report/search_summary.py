@@ -30,8 +30,8 @@ def search_sentences(view: RunView) -> list[str]:
         _effort_sentence(view),
         *_defaults_sentences(conclusion, view.ranking),
         *(_refuted_sentence(standing) for standing in conclusion.refuted_standings),
-        *_gain_sentences(conclusion, view.experiment),
-        *_tie_sentences(view.ranking),
+        *gain_sentences(conclusion, view.experiment),
+        *tie_sentences(view.ranking),
         *_unjudged_sentences(view),
         *([as_sentence(f"The search stopped: {stop_reason}")] if stop_reason else []),
     ]
@@ -92,7 +92,7 @@ def _refuted_sentence(standing: Standing) -> str:
     )
 
 
-def _gain_sentences(conclusion: Conclusion, experiment: Experiment) -> list[str]:
+def gain_sentences(conclusion: Conclusion, experiment: Experiment) -> list[str]:
     """The winner's gain over the engine's defaults, in at most one sentence."""
     winner, gain = conclusion.winner, conclusion.gain
     comparison = _gain_text(gain, experiment) if gain else ""
@@ -152,7 +152,7 @@ def _unconfirmed_sentence(experiment: Experiment) -> str:
     )
 
 
-def _tie_sentences(ranking: Ranking) -> list[str]:
+def tie_sentences(ranking: Ranking) -> list[str]:
     """The candidates that do not differ significantly from the winner."""
     tied = [standing for standing in ranking.standings if standing.is_tied]
     if ranking.winner is None or not tied:

@@ -24,13 +24,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from autotuner.core import Candidate, Trial
-from autotuner.errors import RunStoreError
+from autotuner.errors import RunStoreError, UsageError
 from autotuner.experiment import Experiment
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -43,13 +43,18 @@ LOCK_FILE = ".lock"
 FORMAT_KEY, FORMAT = "format", 1
 """Version of experiment.yaml and of the lines of trials.jsonl, which have none in runs made before it."""
 
+KIND_KEY = "kind"
+RunKind = Literal["tuning", "load-test"]
+"""What a run is for: to find the best candidate, or to load-test one server that is already running."""
+
 
 class RunStore:
     """One run folder. Appended trials are synced to disk; a partly written last line is dropped."""
 
-    def __init__(self, path: Path, experiment: Experiment) -> None:
+    def __init__(self, path: Path, experiment: Experiment, kind: RunKind = "tuning") -> None:
         self.path = path
         self.experiment = experiment
+        self.kind = kind
         self._opened_numbers: set[int] = set()
 
     @classmethod
@@ -59,10 +64,16 @@ class RunStore:
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.task_name).strip("-.") or "run"
         with explain_write_errors(root):
             path = _make_run_folder(root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
-            _write_synced(path / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
-            _write_synced(path / EXPERIMENT_FILE, yaml.safe_dump({FORMAT_KEY: FORMAT, **config}, sort_keys=False))
-            (path / TRIALS_FILE).touch()
+            _write_configuration(path, {FORMAT_KEY: FORMAT, **config}, provenance)
         return cls(path, experiment)
+
+    @classmethod
+    def create_load_test(cls, path: Path, experiment: Experiment, provenance: Mapping[str, Any]) -> RunStore:
+        """Make the run folder of a load test in the empty folder `path`; headers are left out, which may be secret."""
+        config = experiment.model_dump(exclude={"deployment": {"headers"}})
+        with explain_write_errors(path):
+            _write_configuration(path, {FORMAT_KEY: FORMAT, KIND_KEY: "load-test", **config}, provenance)
+        return cls(path, experiment, "load-test")
 
     @classmethod
     def open(cls, path: Path) -> RunStore:
@@ -76,7 +87,8 @@ class RunStore:
         try:
             config = dict(yaml.safe_load((path / EXPERIMENT_FILE).read_text()))
             _check_format(config.pop(FORMAT_KEY, 0), path)
-            return cls(path, Experiment.model_validate(config))
+            kind: RunKind = "load-test" if config.pop(KIND_KEY, None) == "load-test" else "tuning"
+            return cls(path, Experiment.model_validate(config), kind)
         except (yaml.YAMLError, ValidationError, TypeError, ValueError) as error:
             raise RunStoreError(
                 f"The configuration of the run '{path}' cannot be read.",
@@ -130,7 +142,7 @@ class RunStore:
         taken = self._opened_numbers | {trial.number for trial in self.trials()}
         number = next(number for number in itertools.count(1) if number not in taken)
         self._opened_numbers.add(number)
-        folder = self.path / "trials" / f"{number:03d}"
+        folder = self.path / _trial_folder(number)
         with explain_write_errors(self.path):
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt at this trial
             folder.mkdir(parents=True)
@@ -289,6 +301,30 @@ def _candidates_to_json(candidates: Sequence[tuple[Candidate, str]]) -> list[dic
 
 def _candidates_from_json(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candidate, str]]:
     return [(Candidate(row["runtime"], row["parameters"]), row["reason"]) for row in rows]
+
+
+def _trial_folder(number: int) -> str:
+    return f"trials/{number:03d}"
+
+
+def records_file(trial_number: int, position: int) -> str:
+    """The raw records of a trial's load point at `position`, from 1, relative to the run folder."""
+    return f"{_trial_folder(trial_number)}/records-{position}.npz"
+
+
+def make_empty_folder(path: Path) -> None:
+    """Make the folder; UsageError if there is one with something in it, RunStoreError if it cannot be made."""
+    with explain_write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise UsageError(f"The folder '{path}' is not empty.", remedy="Name a new one with --output.")
+
+
+def _write_configuration(path: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """Write what makes a folder that of a run, with no trial yet."""
+    _write_synced(path / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
+    _write_synced(path / EXPERIMENT_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+    (path / TRIALS_FILE).touch()
 
 
 def _make_run_folder(root: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from autotuner.core import LoadPointResult, Metrics, Score, TermOutcome, Trial, Verdict
 from autotuner.experiment import Experiment, Slo
 from autotuner.scoring.objective import OBJECTIVES
-from autotuner.scoring.reasons import MEETS_TARGETS, MISSES_TARGETS
+from autotuner.scoring.reasons import CUT_SHORT, MEETS_TARGETS, MISSES_TARGETS
 from autotuner.scoring.slo import slo_statements, term_outcomes
 from autotuner.scoring.validity import CHECK_VERDICTS
 
@@ -48,7 +48,8 @@ def decide_verdict(result: LoadPointResult, slo: Slo) -> Verdict:
 
     A target is met or missed only by its whole 95% interval: 20 good requests of 20 do not prove 95%.
     A sequential test that ended the load point decides what intervals leave open. A hard term
-    violated by more than its `fail_ratio` makes the load point infeasible whatever the attainment.
+    violated by more than its `fail_ratio` makes the load point infeasible whatever the attainment. An
+    interrupted window cannot show that the targets are met.
     """
     check_verdicts = {CHECK_VERDICTS.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
     for verdict in _INVALIDATING_VERDICTS:
@@ -61,4 +62,4 @@ def decide_verdict(result: LoadPointResult, slo: Slo) -> Verdict:
         return Verdict.INFEASIBLE
     if ("open" in states and result.decided != MEETS_TARGETS) or Verdict.UNDECIDED in check_verdicts:
         return Verdict.UNDECIDED
-    return Verdict.FEASIBLE
+    return Verdict.UNDECIDED if result.ended_early == CUT_SHORT else Verdict.FEASIBLE

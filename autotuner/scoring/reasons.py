@@ -22,6 +22,10 @@ PRECISE_ENOUGH, TOO_MANY_FAILURES = "known precisely enough", "too many requests
 SINGLE_CHUNK_ANSWERS = "answers come in single chunks"
 """Why a stop rule ended a load point. The texts are stored in trials.jsonl, where `judge` reads them."""
 
+CUT_SHORT = "the window was cut short"
+"""Why an interrupted load point ended early: the part of its window that was measured cannot show that targets are met.
+"""
+
 CHECK_EXPLANATIONS = {
     "tpot-defined": "answers come in a single chunk or all at once, so that no time per token is known: have the "
     "server stream, or leave the target on it out",

@@ -154,7 +154,7 @@ def test_a_mistake_is_named_before_any_load(autotune, sim, arguments, code, mess
 
 
 @pytest.mark.parametrize(("number", "output"), [(signal.SIGINT, ("--output", "out")), (signal.SIGTERM, ())])
-def test_an_interrupted_test_keeps_what_was_measured(sim, tmp_path, number, output):
+def test_an_interrupted_test_keeps_what_was_measured(autotune, sim, tmp_path, number, output):
     load = ("--scenario", "D(32,4)", "--warmup", "0", "--concurrency", "2,4", "--duration", "1.2")
     process = subprocess.Popen(
         [str(Path(sys.executable).parent / "autotune"), "bench", sim, *load, *output, "--json"],
@@ -168,7 +168,7 @@ def test_an_interrupted_test_keeps_what_was_measured(sim, tmp_path, number, outp
             break
     time.sleep(0.5)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     data = json.loads(out)
     assert data["interrupted"]
@@ -179,8 +179,10 @@ def test_an_interrupted_test_keeps_what_was_measured(sim, tmp_path, number, outp
     assert second["reason"].endswith("the window was cut short")
     assert second["verdict"] != "feasible"
     if output:
+        reported = autotune("report", "out", "--json")
+        assert (reported.code, reported.data) == (0, data)
         assert json.loads((tmp_path / "out" / "bench.json").read_text()) == data
-        start, end = records.read(tmp_path / "out" / "records-2.npz").window
+        start, end = records.read(tmp_path / "out" / "trials/001/records-2.npz").window
         assert end - start < 1.2
     assert "Traceback" not in err
 

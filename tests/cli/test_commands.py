@@ -327,6 +327,33 @@ def test_the_printed_command_pasted_into_a_shell_starts_the_server_that_was_meas
         shell.communicate(timeout=20)
 
 
+def test_the_launch_command_is_written_as_a_script_with_what_was_simulated(autotune, finished_run, tmp_path):
+    run = str(next(finished_run.iterdir()))
+    ended = autotune("command", run, "--to", str(tmp_path / "deployed"))
+    script = tmp_path / "deployed" / "command.sh"
+    assert script.read_text().endswith(autotune("command", run).out)
+    assert script.read_text().startswith("# Not measured: simulated on ")
+    assert script.stat().st_mode & 0o100
+    assert f"Wrote command.sh to {tmp_path / 'deployed'}" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--prefill", "1"], "--prefill alone deploys nothing"),
+        (["--decode", "1"], "--decode alone deploys nothing"),
+        (["--replicas", "2", "--decode", "1"], "--replicas does not go with"),
+        (["--prefill", "1", "--decode", "1"], "Several servers are several files. Give --to DIR"),
+        (["--to", "/dev/null/x"], "Cannot write to /dev/null/x"),
+        (["--replicas", "2", "--format", "compse", "--json"], "Unknown format 'compse'"),
+    ],
+)
+def test_servers_that_cannot_be_deployed_together_are_refused(autotune, finished_run, options, what):
+    ended = autotune("command", str(next(finished_run.iterdir())), *options)
+    assert ended.code == 2
+    assert what in " ".join(ended.err.split())
+
+
 def served_models(port: int, server: subprocess.Popen[bytes]) -> list[str]:
     """Wait until a server answers, and list what it serves."""
     for _ in range(200):
@@ -342,6 +369,24 @@ def served_models(port: int, server: subprocess.Popen[bytes]) -> list[str]:
     raise AssertionError("the server never answered")
 
 
+def test_a_report_is_written_to_a_file(autotune, finished_run, tmp_path):
+    run = str(next(finished_run.iterdir()))
+    for output_format, start in (("html", "<!DOCTYPE html>"), ("json", "{"), ("csv", "rank,"), ("markdown", "# ")):
+        path = tmp_path / f"report.{output_format}"
+        assert autotune("report", run, "--format", output_format, "--to", str(path)).out == f"{path}\n"
+        assert path.read_text().startswith(start)
+    assert "SIMULATED, NOT MEASURED" in (tmp_path / "report.html").read_text()
+
+
+def test_a_table_is_written_to_no_file_and_a_file_into_no_missing_folder(autotune, finished_run, tmp_path):
+    run = str(next(finished_run.iterdir()))
+    table = autotune("report", run, "--to", str(tmp_path / "x"))
+    assert (table.code, "Choose --format html" in " ".join(table.err.split())) == (2, True)
+    missing = autotune("report", run, "--format", "html", "--to", str(tmp_path / "no" / "x.html"))
+    assert missing.code == 2
+    assert "No such file or directory. Name a file with --to" in " ".join(missing.err.split())
+
+
 def test_the_simulated_engine_has_no_container_to_print(autotune, finished_run):
     ended = autotune("command", str(next(finished_run.iterdir())), "--format", "docker")
     assert ended.code == 2
@@ -355,6 +400,7 @@ def test_the_run_folder_holds_what_the_docs_say(finished_run):
         "experiment.yaml",
         "provenance.yaml",
         "trials.jsonl",
+        "report.html",
         "report.md",
         "pareto.png",
         "best/command.sh",

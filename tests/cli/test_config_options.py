@@ -10,7 +10,7 @@ import pytest
 from autotuner.config import Overrides, TaskContext, compose
 from autotuner.core import RequestForm
 from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
-from autotuner.loadtest import with_served_model
+from autotuner.running_server import with_served_model
 from tests.servers import QUICK, ReceivedRequest, ScriptedResponses, complete, status
 
 Serve = Callable[[ScriptedResponses], str]

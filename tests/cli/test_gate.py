@@ -8,8 +8,7 @@ import pytest
 from autotuner.cli.gate import FAIL_ON_VALUES, Gate
 from autotuner.core import Verdict
 from autotuner.errors import AutotuneError, UsageError
-from autotuner.report.bench.result import BenchLoadPoint, BenchResult
-from tests.factories import scored_experiment, scored_result
+from tests.factories import load_test, scored_experiment, scored_result
 from tests.servers import QUICK
 
 
@@ -108,8 +107,7 @@ def test_a_run_without_any_figure_fails_whatever_the_gate_says(autotune, fault):
 def test_a_load_test_of_nothing_but_invalid_load_points_fails(capsys, slo, verdicts, fails_under, message):
     configured = scored_experiment(slo=slo or {})
     driven = scored_result(4, 0.04, 0.01, configured)
-    points = tuple(BenchLoadPoint(replace(driven, verdict=Verdict(verdict))) for verdict in verdicts)
-    tested = BenchResult("http://h:1", configured, "measured", points, len(points), 0.0)
+    tested = load_test(configured, [replace(driven, verdict=Verdict(verdict)) for verdict in verdicts])
     for value in FAIL_ON_VALUES:
         gate = Gate.parse(value)
         if value in fails_under:

@@ -1,5 +1,6 @@
 """What is shown while a run goes on."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ from rich.console import Console
 
 from autotuner.cli import display
 from autotuner.cli.live_view import COLUMNS, LiveTuneView, PlainTuneView, load_points_table, stage_text
-from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Trial
+from autotuner.core import Candidate, Failure, FailureKind, LoadPoint, Measurement, Progress, Trial
+from autotuner.experiment import Slo
 from tests.factories import experiment, plan, scored_result
 
 SLO = {"ttft": 0.05, "tpot": {"threshold": 0.02}}
@@ -146,6 +148,44 @@ def test_a_resumed_run_shows_what_was_measured_before(made, narrow):
     text = rendered(LiveTuneView(made, done, Clock()))
     assert "launch       2 of at most 13" in text
     assert "feasible" in text
+
+
+MEASURING = Progress("measuring", 1, Candidate("openai"), LoadPoint("D(100,100)", concurrency=4), 2, 4, 20.0)
+
+
+@pytest.mark.parametrize("has_targets", [True, False])
+def test_in_a_pipe_each_load_point_of_a_load_test_is_two_lines(made, printed, has_targets):
+    plan = made if has_targets else replace(made, experiment=made.experiment.model_copy(update={"slo": Slo()}))
+    with PlainTuneView(plan, (), Clock(), is_load_test=True) as view:
+        for stage in ("starting", "ready", "warming-up", "measuring"):
+            view(replace(MEASURING, stage=stage))
+        view(replace(MEASURING, stage="measured", result=scored_result(4, 0.03, 0.005, plan.experiment)))
+    summary = "TTFT 30.0 ms, TPOT 5.00 ms, 762 output tokens/s"
+    assert printed == [
+        "[2/4] D(100,100) @ 4: 20 s to 2:00",
+        f"[2/4] D(100,100) @ 4: {summary}{', SLO met 100%' if has_targets else ''}, feasible, n=152 (measured)",
+    ]
+
+
+def test_a_load_point_that_is_measured_again_is_counted_too(made, printed):
+    again = replace(MEASURING, position=5)
+    PlainTuneView(made, (), Clock(), is_load_test=True)(again)
+    assert printed == ["[5/5] D(100,100) @ 4: 20 s to 2:00"]
+    assert stage_text(again, 3.0).startswith("measuring load point 5 of 5")
+
+
+def test_the_panel_of_a_load_test_names_its_load_points_and_no_candidate(made, narrow):
+    clock = Clock()
+    view = LiveTuneView(made, (), clock, is_load_test=True)
+    view(replace(MEASURING, stage="starting", load_point=None))
+    view(MEASURING)
+    clock.now += 7
+    text = rendered(view)
+    assert "measuring load point 2 of 4, D(100,100) @ 4: 7 s of 20 s to 2:00" in " ".join(text.split())
+    assert not any(word in text for word in ("candidate", "launch", "best so far", "openai"))
+    view(replace(MEASURING, stage="measured", result=scored_result(4, 0.03, 0.005, made.experiment)))
+    rows = [line.split() for line in rendered(view).splitlines()]
+    assert ["4", "152", "30.0", "5.00", "762", "100", "(98-100)", "feasible"] in rows
 
 
 def test_in_a_pipe_each_step_is_a_line(made, printed):

@@ -1,7 +1,6 @@
 import csv
 import shlex
 import subprocess
-from typing import Any
 
 import pytest
 import yaml
@@ -14,26 +13,11 @@ from autotuner.deploy.shell import group_by_flag
 from autotuner.engines import ENGINES, LaunchContext, engine
 from autotuner.errors import AutotuneError
 from autotuner.experiment import Model, Runtime
+from tests.deploy.servers import spec
 
 HOSTILE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 ONE_LINE = HOSTILE.map(lambda text: text.replace("\n", " ").replace("\r", " "))
 WORDS = st.lists(st.one_of(HOSTILE, st.sampled_from(["--flag", "--", "a b", "$HOME", "`id`", "x'y\"z", "\\\n", ""])))
-
-
-def spec(**changes) -> ServerSpec:
-    fields: dict[str, Any] = {
-        "image": "vllm/vllm-openai:v0.32.0",
-        "argv": ("vllm", "serve", "/models/tiny", "--tensor-parallel-size", "2", "--enforce-eager"),
-        "container_argv": ("/models/tiny", "--tensor-parallel-size", "2", "--enforce-eager"),
-        "env": {"VLLM_LOGGING_LEVEL": "INFO"},
-        "mounts": (Mount("/data/tiny", "/models/tiny"),),
-        "port": 8000,
-        "ready_path": "/health",
-        "served_model": "tiny",
-        "gpus": 2,
-        "secrets": ("HF_TOKEN",),
-    }
-    return ServerSpec(**(fields | changes))
 
 
 def run_in_shell(text: str, **env: str) -> list[str]:

@@ -152,6 +152,49 @@ def test_attention_replicas_share_gpus_on_sglang(installed: Path, model: Model) 
     assert engine("sglang").server_spec(candidate, LaunchContext(model)).gpus == 4
 
 
+ON_CPU = Runtime(env={"SGLANG_USE_CPU_ENGINE": "1"})
+COMPILED = Candidate("sglang", {"enable-torch-compile": True})
+
+
+@pytest.mark.parametrize("runtime", [ON_CPU, Runtime(extra_args=("--device", "cpu"))])
+def test_sglang_on_a_cpu_gets_no_gpus(installed: Path, model: Model, runtime: Runtime) -> None:
+    context = LaunchContext(model, runtime, devices=(0,))
+    spec = engine("sglang").server_spec(Candidate("sglang"), context)
+    assert not engine("sglang").computes_on_gpus(context)
+    assert (spec.gpus, spec.devices) == (0, ())
+
+
+def test_the_caller_decides_for_processes_only_where_sglang_computes(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGLANG_USE_CPU_ENGINE", "1")
+    assert not engine("sglang").computes_on_gpus(LaunchContext(model))
+    assert engine("sglang").computes_on_gpus(LaunchContext(model, container=True))
+    overruled = LaunchContext(model, Runtime(env={"SGLANG_USE_CPU_ENGINE": "0"}))
+    assert engine("sglang").computes_on_gpus(overruled)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kernels", "refused"),
+    [("avx512 amx_tile", True, False), ("avx512 amx_tile", False, True), ("avx512", True, True)],
+)
+def test_compilation_needs_amx_on_a_cpu(
+    installed: Path, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags, kernels, refused
+) -> None:
+    packages = installed.parent / "lib/python3.11/site-packages"
+    (packages / "sglang-0.5.23.dist-info").mkdir(parents=True)
+    (packages / "sgl_kernel").mkdir()
+    if kernels:
+        (packages / "sgl_kernel" / "common_ops.abi3.so").touch()
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr("autotuner.engines.sglang.CPU_INFO", tmp_path / "cpuinfo")
+    reason = engine("sglang").rejection_reason(COMPILED, LaunchContext(model, ON_CPU))
+    assert (reason is not None and "enable-torch-compile" in reason) is refused
+    assert engine("sglang").rejection_reason(COMPILED, LaunchContext(model)) is None
+    plain = Candidate("sglang", {"enable-torch-compile": False})
+    assert engine("sglang").rejection_reason(plain, LaunchContext(model, ON_CPU)) is None
+
+
 # sim
 
 

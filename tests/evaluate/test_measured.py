@@ -15,15 +15,12 @@ import pytest
 
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Progress, Value
 from autotuner.deploy.shell import render_shell
-from autotuner.endpoints.client import Client
-from autotuner.endpoints.models import list_models
 from autotuner.engines import engine
 from autotuner.engines.sim import Sim
 from autotuner.evaluate import measured
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.experiment import (
     Benchmark,
-    Deployment,
     Experiment,
     FaultOptions,
     Model,
@@ -229,31 +226,6 @@ def test_a_trial_that_times_out_keeps_its_results(tmp_path: Path, monkeypatch) -
     assert failure(measurement).kind is FailureKind.TRIAL_TIMED_OUT
     assert "1 of 2 load points" in failure(measurement).message
     assert len(measurement.load_points) == 1
-
-
-def test_a_server_that_runs_already_is_measured_and_left_running(tmp_path: Path, sim_url: str) -> None:
-    external = experiment(base_runtime="vllm", deployment=Deployment(mode="external", url=sim_url), runtime=Runtime())
-    measurement = measure(tmp_path, external)
-    assert measurement.failure is None
-    assert measurement.spec is None
-    assert measurement.source == "simulated", "a simulated server stays simulated, whatever it is called"
-    assert len(measurement.load_points) == 2
-    with Client(sim_url) as client:
-        assert list_models(client).names
-
-
-def test_a_server_with_a_small_vocabulary_gets_no_other_token_ids(tmp_path: Path, tiny_url: str) -> None:
-    external = experiment(base_runtime="vllm", deployment=Deployment(mode="external", url=tiny_url), runtime=Runtime())
-    measurement = measure(tmp_path, external)
-    assert [result.metrics.errors for result in measurement.load_points] == [{}, {}]
-    assert 505 <= measurement.server["vocabulary"] <= 512
-
-
-def test_a_server_of_another_model_is_not_measured(tmp_path: Path, sim_url: str) -> None:
-    external = experiment(
-        model=Model(id_or_path="another"), deployment=Deployment(mode="external", url=sim_url), runtime=Runtime()
-    )
-    assert failure(measure(tmp_path, external)).kind is FailureKind.WRONG_MODEL
 
 
 def test_the_next_start_is_expected_to_take_as_long_as_the_last(tmp_path: Path) -> None:

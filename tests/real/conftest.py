@@ -31,7 +31,7 @@ IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 def _folder(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value or not Path(value).is_dir():
-        pytest.fail(f"{variable} must name a folder; tests/real/setup_vllm.py makes it, and `nox -s engines` sets it")
+        pytest.fail(f"{variable} must name a folder; the set-up scripts in tests/real make it, and nox sets it")
     return Path(value)
 
 
@@ -39,6 +39,12 @@ def _folder(variable: str) -> Path:
 def vllm() -> Path:
     """The `vllm` executable."""
     return _folder("AUTOTUNE_TEST_VLLM") / "bin" / "vllm"
+
+
+@pytest.fixture(scope="session")
+def sglang() -> Path:
+    """The `sglang` executable."""
+    return _folder("AUTOTUNE_TEST_SGLANG") / "bin" / "sglang"
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ from matplotlib.image import imread
 from autotuner.core import LoadPoint, LoadPointResult, Observation, RequestRecord
 from autotuner.report.bench.curves import draw_latency_curves, draw_tradeoff
 from autotuner.report.bench.over_time import draw_distributions, draw_timeline
-from autotuner.report.bench.result import BenchLoadPoint, BenchResult
 from autotuner.report.bench.trace import load_point_timeline
 from autotuner.scoring.metrics import summarize
 from autotuner.scoring.validity import check_validity
+from tests.factories import load_test
 
 NAMES = ("load.png", "tradeoff.png", "latencies.png", "timeline.png")
 
@@ -34,14 +34,9 @@ def draw_all(make_run, folder, observations, source="measured", slo=None):
     points = []
     for observation in observations:
         metrics = summarize(observation, experiment.slo)
-        points.append(
-            BenchLoadPoint(
-                LoadPointResult(
-                    observation.load_point, source, metrics, check_validity(observation, metrics, experiment.slo)
-                )
-            )
-        )
-    bench = BenchResult("http://h:1", experiment, source, tuple(points), len(points), 0.0)
+        checks = check_validity(observation, metrics, experiment.slo)
+        points.append(LoadPointResult(observation.load_point, source, metrics, checks))
+    bench = load_test(experiment, points, source)
     timelines = [load_point_timeline(observation) for observation in observations]
     draw_latency_curves(bench, folder / "load.png")
     draw_tradeoff(bench, folder / "tradeoff.png")

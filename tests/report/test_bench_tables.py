@@ -3,15 +3,16 @@
 import csv as csv_module
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from autotuner.core import Check, LoadPoint, Verdict
+from autotuner.core import Check, Failure, FailureKind, LoadPoint, Verdict
 from autotuner.experiment import Benchmark
 from autotuner.report.bench.record import bench_csv, bench_record
-from autotuner.report.bench.result import BenchLoadPoint, BenchResult
 from autotuner.report.bench.table import check_tables, latency_table, verdict_table
 from autotuner.scoring.judge import decide_verdict
+from tests.factories import load_test
 
 
 @pytest.fixture
@@ -22,11 +23,14 @@ def tested(make_run):
         run = make_run(slo=slo or {}, source=source)
         points = run.trials[0].measurement.load_points
         judged = [replace(result, verdict=decide_verdict(result, run.experiment.slo)) for result in points]
-        fields = {"planned": len(points), "started": 0.0}
-        driven = tuple(BenchLoadPoint(result, records=f"records-{n}.npz") for n, result in enumerate(judged, start=1))
-        return BenchResult("http://h:1", run.experiment, source, driven, **(fields | changes))
+        return load_test(run.experiment, judged, source, **changes)
 
     return make
+
+
+def redriven(bench, *points):
+    """The load test with other load points."""
+    return load_test(bench.experiment, points, bench.source)
 
 
 def test_a_row_for_each_load_point_with_intervals_where_they_matter(tested):
@@ -83,12 +87,10 @@ def test_a_simulated_test_is_marked_and_explains_why_a_load_point_is_infeasible(
 def test_a_load_that_was_driven_again_has_its_own_column_of_checks(tested):
     bench = tested()
     first = bench.load_points[0]
-    again = replace(first.result, validity=(Check("completed", 7, ">= 1 request", ok=True),))
+    again = replace(first, validity=(Check("completed", 7, ">= 1 request", ok=True),))
     (row,) = (
         row
-        for row in check_tables(replace(bench, load_points=(first, BenchLoadPoint(again), BenchLoadPoint(again))))[
-            "D(100,100)"
-        ].cell_texts()
+        for row in check_tables(redriven(bench, first, again, again))["D(100,100)"].cell_texts()
         if row["check"] == "completed"
     )
     assert [row["4 #2"], row["4 #3"]] == ["7", "7"]
@@ -100,13 +102,9 @@ def test_a_replayed_trace_says_how_much_of_it_the_window_covered(tested):
     recorded = [{"requests": 4001, "seconds": 2000.0}]
     load = {"traffic_scenarios": ["file:t"], "request_rates": ["trace", 3], "arrival": "trace", "recorded": recorded}
     replayed = bench.experiment.model_copy(update={"benchmark": Benchmark.model_validate(load)})
-    results = [replace(bench.load_points[0].result, load_point=LoadPoint("file:t", rate=rate)) for rate in (2.0, 3.0)]
-    points = (
-        BenchLoadPoint(results[0]),
-        BenchLoadPoint(results[1]),
-        BenchLoadPoint(results[0], decided="the trace ended"),
-    )
-    notes = verdict_table(replace(bench, experiment=replayed, load_points=points)).notes
+    results = [replace(bench.load_points[0], load_point=LoadPoint("file:t", rate=rate)) for rate in (2.0, 3.0)]
+    points = (*results, replace(results[0], decided="the trace ended"))
+    notes = verdict_table(load_test(replayed, points)).notes
     requests = f"the first {results[0].metrics.requests} of the trace's 4,001 requests"
     assert f"file:t @ 2/s: the window covered {requests} (2,000 s in total)." in notes
     assert "file:t @ 2/s: the trace ended." in notes
@@ -126,8 +124,8 @@ def test_a_server_that_delays_small_writes_is_noted_with_each_load_point(tested)
 
 def test_the_checks_stand_beside_each_other_with_what_failed_marked(tested):
     bench = tested()
-    broken = replace(bench.load_points[1].result, validity=(Check("loop-lag-p99", 0.5, "<= 0.01 s", ok=False),))
-    table = check_tables(replace(bench, load_points=(bench.load_points[0], BenchLoadPoint(broken))))["D(100,100)"]
+    broken = replace(bench.load_points[1], validity=(Check("loop-lag-p99", 0.5, "<= 0.01 s", ok=False),))
+    table = check_tables(redriven(bench, bench.load_points[0], broken))["D(100,100)"]
     rows = {row["check"]: row for row in table.cell_texts()}
     assert rows["loop-lag-p99"]["16"] == "0.500 !"
     assert {column.title: column.drop_priority for column in table.columns} == {"check": 0, "4": 2, "16": 0, "limit": 1}
@@ -136,10 +134,10 @@ def test_the_checks_stand_beside_each_other_with_what_failed_marked(tested):
 
 def test_errors_are_counted_by_class(tested):
     bench = tested()
-    result = bench.load_points[0].result
-    failing = replace(result, metrics=replace(result.metrics, errors={"http-429": 3, "reset": 1}))
-    point = BenchLoadPoint(failing, ended_early="The last 5 requests failed: reset.")
-    table = verdict_table(replace(bench, load_points=(point,)))
+    result = bench.load_points[0]
+    metrics = replace(result.metrics, errors={"http-429": 3, "reset": 1})
+    failing = replace(result, metrics=metrics, ended_early="The last 5 requests failed: reset.")
+    table = verdict_table(redriven(bench, failing))
     assert table.cell_texts()[0]["errors"] == "http-429: 3, reset: 1"
     assert any("The last 5 requests failed" in note for note in table.notes)
 
@@ -156,30 +154,28 @@ def test_errors_are_counted_by_class(tested):
 )
 def test_a_note_says_which_load_points_have_no_usage_that_fits(tested, counts, note):
     bench = tested()
-    points = tuple(
-        replace(point, result=replace(point.result, metrics=replace(point.result.metrics, token_counts=counts)))
-        for point in bench.load_points
-    )
-    table = verdict_table(replace(bench, load_points=points))
+    points = [replace(point, metrics=replace(point.metrics, token_counts=counts)) for point in bench.load_points]
+    table = verdict_table(redriven(bench, *points))
     assert [text for text in table.notes if "counted by" in text and note in text] if note else not table.notes
-    assert bench_record(replace(bench, load_points=points))["load_points"][0]["metrics"]["token_counts"] == counts
+    assert bench_record(redriven(bench, *points))["load_points"][0]["metrics"]["token_counts"] == counts
 
 
 def test_the_first_message_of_each_class_of_error_is_a_note(tested):
     bench = tested()
     first, second = bench.load_points
     messages = {"malformed": "Not understood: {x", "http-429": "Slow down."}
-    points = (replace(first, result=replace(first.result, error_messages=messages)), second)
-    table = verdict_table(replace(bench, load_points=points))
+    points = (replace(first, error_messages=messages), second)
+    table = verdict_table(redriven(bench, *points))
     assert "D(100,100) @ 4, malformed: Not understood: {x." in table.notes
     assert "D(100,100) @ 4, http-429: Slow down." in table.notes
-    assert bench_record(replace(bench, load_points=points))["load_points"][0]["error_messages"] == messages
+    assert bench_record(redriven(bench, *points))["load_points"][0]["error_messages"] == messages
 
 
 def test_the_json_has_the_documented_shape_in_seconds(tested):
-    data = bench_record(tested(slo={"ttft": {"p90": 1.0}}, stopped="it died"))
+    died = Failure(FailureKind.HUNG_UNDER_LOAD, "it died", "")
+    data = bench_record(tested(slo={"ttft": {"p90": 1.0}}, failure=died, path=Path("out")))
     point = data["load_points"][0]
-    assert (point["concurrency"], point["records"], data["stopped"]) == (4, "records-1.npz", "it died")
+    assert (point["concurrency"], point["records"], data["stopped"]) == (4, "trials/001/records-1.npz", "it died")
     assert point["metrics"]["ttft"]["mean"] == pytest.approx(0.042)
     assert data["slo"] == {"attainment": 0.95, "terms": [{"metric": "ttft", "statistic": "p90", "threshold": 1.0}]}
     assert point["validity"]["completed"]["ok"]
@@ -189,12 +185,12 @@ def test_the_json_has_the_documented_shape_in_seconds(tested):
 def test_the_csv_has_the_same_figures(tested):
     bench = tested()
     rows = list(csv_module.DictReader(io.StringIO(bench_csv(bench))))
-    assert [float(row["ttft_mean"]) for row in rows] == [p.result.metrics.ttft.mean for p in bench.load_points]
+    assert [float(row["ttft_mean"]) for row in rows] == [p.metrics.ttft.mean for p in bench.load_points]
     assert {row["verdict"] for row in rows} == {Verdict.FEASIBLE}
 
 
 def test_a_test_without_a_load_point_has_empty_tables(tested):
-    nothing = replace(tested(), load_points=())
+    nothing = redriven(tested())
     assert not latency_table(nothing).rows
     assert bench_record(nothing)["load_points"] == []
     assert nothing.meets_slo

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from autotuner.core import LoadPoint, Verdict
-from autotuner.report.bench.result import BenchLoadPoint, BenchResult
+from autotuner.core import LoadPoint, LoadPointResult, Verdict
+from autotuner.report.bench.result import BenchResult
 from autotuner.report.formatting import format_load
 from autotuner.report.plot_style import BADGE_COLOUR, DARK_GREY, GREY, INK, SERIES_COLOURS, SOURCE_BADGES, printable
 
@@ -36,10 +36,10 @@ def make_figure(
     figure.subplots_adjust(
         left=0.07, right=0.985, top=1 - 1.0 / height, bottom=bottom / height, wspace=0.17, hspace=0.28
     )
-    scenarios = ", ".join(dict.fromkeys(point.result.load_point.scenario for point in bench.load_points))
+    scenarios = ", ".join(dict.fromkeys(point.load_point.scenario for point in bench.load_points))
     title_y, subtitle_y = 1 - 0.36 / height, 1 - 0.62 / height
     figure.text(0.07, title_y, title, fontsize=14, fontweight="bold", color=INK)
-    has_closed_loop = any(point.result.load_point.concurrency for point in bench.load_points)
+    has_closed_loop = any(point.load_point.concurrency for point in bench.load_points)
     key = ", c = concurrency" if has_closed_loop else ""
     subtitle = f"{printable(bench.model, 60)} at {printable(bench.url, 50)}, {printable(scenarios, 60)}{key}"
     figure.text(0.07, subtitle_y, subtitle, fontsize=9.5, color=DARK_GREY, parse_math=False)
@@ -86,18 +86,18 @@ def load_label(point: LoadPoint) -> str:
     return format_load(point) if point.concurrency is None else f"c={format_load(point)}"
 
 
-def group_by_series(points: Sequence[BenchLoadPoint]) -> dict[tuple[str, bool], list[BenchLoadPoint]]:
+def group_by_series(points: Sequence[LoadPointResult]) -> dict[tuple[str, bool], list[LoadPointResult]]:
     """(Scenario, is open loop) -> its load points, lightest first."""
-    series: dict[tuple[str, bool], list[BenchLoadPoint]] = {}
-    for point in sorted(points, key=lambda point: load_value(point.result.load_point)):
-        load_point = point.result.load_point
+    series: dict[tuple[str, bool], list[LoadPointResult]] = {}
+    for point in sorted(points, key=lambda point: load_value(point.load_point)):
+        load_point = point.load_point
         series.setdefault((load_point.scenario, load_point.rate is not None), []).append(point)
     return series
 
 
-def scenario_colours(points: Sequence[BenchLoadPoint]) -> dict[str, str]:
+def scenario_colours(points: Sequence[LoadPointResult]) -> dict[str, str]:
     """Scenario -> colour."""
-    names = dict.fromkeys(point.result.load_point.scenario for point in points)
+    names = dict.fromkeys(point.load_point.scenario for point in points)
     return {name: SERIES_COLOURS[index % len(SERIES_COLOURS)] for index, name in enumerate(names)}
 
 

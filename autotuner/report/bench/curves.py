@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from autotuner.core import Distribution
+from autotuner.core import Distribution, LoadPointResult
 from autotuner.report.bench.canvas import (
     UNTRUSTED_VERDICTS,
     draw_placeholder,
@@ -21,7 +21,7 @@ from autotuner.report.bench.canvas import (
     scenario_colours,
     set_load_ticks,
 )
-from autotuner.report.bench.result import BenchLoadPoint, BenchResult
+from autotuner.report.bench.result import BenchResult
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.near_misses import near_terms
 from autotuner.report.plot_style import DARK_GREY, GREY, INK, draw_near_ring, marker_face, style_axes, verdict_legend
@@ -32,7 +32,7 @@ _METRICS = (("ttft", "Time to first token (ms)"), ("tpot", "Time per output toke
 
 def draw_latency_curves(bench: BenchResult, path: Path) -> None:
     """Write a PNG: mean and p99 of TTFT and TPOT against load, with 95% confidence intervals of the p99."""
-    loop_kinds = sorted({point.result.load_point.rate is not None for point in bench.load_points}) or [False]
+    loop_kinds = sorted({point.load_point.rate is not None for point in bench.load_points}) or [False]
     legend = _legend_entries(bench, with_statistics=True)
     figure, grid = make_figure(bench, "Latency against load", len(loop_kinds), 2, [text for _, text in legend])
     for row, open_loop in zip(grid, loop_kinds, strict=True):
@@ -45,11 +45,11 @@ def draw_latency_curves(bench: BenchResult, path: Path) -> None:
 
 def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool) -> None:
     """Draw mean and p99 of one latency (`name`, a field of Metrics) in ms against the load, a line per scenario."""
-    points = [point for point in bench.load_points if (point.result.load_point.rate is not None) == open_loop]
-    drawn = [point for point in points if getattr(point.result.metrics, name) is not None]
-    levels = [load_value(point.result.load_point) for point in drawn]
-    uppers = [_p99_upper(getattr(point.result.metrics, name)) * 1e3 for point in drawn]
-    all_means = [getattr(point.result.metrics, name).mean * 1e3 for point in drawn]
+    points = [point for point in bench.load_points if (point.load_point.rate is not None) == open_loop]
+    drawn = [point for point in points if getattr(point.metrics, name) is not None]
+    levels = [load_value(point.load_point) for point in drawn]
+    uppers = [_p99_upper(getattr(point.metrics, name)) * 1e3 for point in drawn]
+    all_means = [getattr(point.metrics, name).mean * 1e3 for point in drawn]
     style_axes(axes, levels, [*uppers, *all_means])
     if not drawn:
         draw_placeholder(axes)
@@ -57,8 +57,8 @@ def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool)
     set_load_ticks(axes, levels)
     colours = scenario_colours(bench.load_points)
     for (scenario, _), line in group_by_series(drawn).items():
-        xs = [load_value(point.result.load_point) for point in line]
-        distributions = [getattr(point.result.metrics, name) for point in line]
+        xs = [load_value(point.load_point) for point in line]
+        distributions = [getattr(point.metrics, name) for point in line]
         means = [distribution.mean * 1e3 for distribution in distributions]
         axes.plot(xs, means, color=colours[scenario], linewidth=1.6, zorder=3)
         p99s = [distribution.p99 * 1e3 for distribution in distributions]
@@ -68,13 +68,13 @@ def _draw_latency(axes: Axes, bench: BenchResult, name: str, *, open_loop: bool)
             _draw_mark(axes, x, distribution.mean * 1e3, point, bench, colours[scenario])
 
 
-def _draw_mark(axes: Axes, x: float, y: float, point: BenchLoadPoint, bench: BenchResult, colour: str) -> None:
+def _draw_mark(axes: Axes, x: float, y: float, point: LoadPointResult, bench: BenchResult, colour: str) -> None:
     """Draw a load point's marker by verdict, with a ring if it is near a target."""
-    if point.result.verdict in UNTRUSTED_VERDICTS:
+    if point.verdict in UNTRUSTED_VERDICTS:
         axes.plot([x], [y], "x", color=GREY, markersize=5.5, zorder=4)
         return
-    axes.plot([x], [y], "o", markersize=6, zorder=4, **marker_face(point.result.verdict, colour))
-    if near_terms(point.result, bench.slo):
+    axes.plot([x], [y], "o", markersize=6, zorder=4, **marker_face(point.verdict, colour))
+    if near_terms(point, bench.slo):
         draw_near_ring(axes, x, y, 6.0)
 
 
@@ -98,7 +98,7 @@ def draw_tradeoff(bench: BenchResult, path: Path) -> None:
     axes = grid[0][0]
     axes.set_xlabel("Interactivity (tokens/s per user, 1 / mean TPOT)", color=INK)
     axes.set_ylabel("Output tokens/s", color=INK)
-    drawn = [point for point in bench.load_points if point.result.metrics.interactivity]
+    drawn = [point for point in bench.load_points if point.metrics.interactivity]
     positions = {id(point): _position(point) for point in drawn}
     style_axes(axes, [x for x, _ in positions.values()], [y for _, y in positions.values()])
     if not drawn:
@@ -112,17 +112,17 @@ def draw_tradeoff(bench: BenchResult, path: Path) -> None:
         for point, (x, y) in zip(line, curve, strict=True):
             _draw_mark(axes, x, y, point, bench, colours[scenario])
     labels = [
-        Label(positions[id(point)], (load_label(point.result.load_point),), colours[point.result.load_point.scenario])
+        Label(positions[id(point)], (load_label(point.load_point),), colours[point.load_point.scenario])
         for point in drawn
     ]
-    radii = [7.0 if near_terms(point.result, bench.slo) else 4.0 for point in drawn]
+    radii = [7.0 if near_terms(point, bench.slo) else 4.0 for point in drawn]
     markers = [(*position, radius) for position, radius in zip(positions.values(), radii, strict=True)]
     place_labels(axes, labels, markers, lines)
     save_figure(figure, path, legend)
 
 
-def _position(point: BenchLoadPoint) -> tuple[float, float]:
-    return point.result.metrics.interactivity or 0.0, point.result.metrics.output_throughput
+def _position(point: LoadPointResult) -> tuple[float, float]:
+    return point.metrics.interactivity or 0.0, point.metrics.output_throughput
 
 
 def _legend_entries(bench: BenchResult, *, with_statistics: bool) -> Sequence[tuple[Any, str]]:
@@ -138,7 +138,7 @@ def _legend_entries(bench: BenchResult, *, with_statistics: bool) -> Sequence[tu
         entries.append(
             (Line2D([], [], color=DARK_GREY, linestyle="none", marker="^", markersize=5), "no upper confidence limit")
         )
-    results = [point.result for point in bench.load_points]
+    results = bench.load_points
     entries += verdict_legend(
         {result.verdict for result in results},
         has_targets=bool(bench.slo.terms),

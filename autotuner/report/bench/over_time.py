@@ -24,7 +24,7 @@ def draw_distributions(bench: BenchResult, timelines: Sequence[LoadPointTimeline
     """Write a PNG: empirical CDFs of TTFT and E2E per load point; failed requests count as infinite."""
     colours = load_colours(len(timelines))
     texts = [
-        f"{name} (n={point.result.metrics.requests})"
+        f"{name} (n={point.metrics.requests})"
         for name, point in zip(_load_labels(bench), bench.load_points, strict=True)
     ]
     figure, grid = make_figure(bench, "Latency distributions", 1, 2, texts, sharey=True)
@@ -50,7 +50,7 @@ def draw_distributions(bench: BenchResult, timelines: Sequence[LoadPointTimeline
 
 def _load_labels(bench: BenchResult) -> list[str]:
     """The load of each load point, preceded by its scenario if there are several."""
-    points = [point.result.load_point for point in bench.load_points]
+    points = [point.load_point for point in bench.load_points]
     has_several_scenarios = len({point.scenario for point in points}) > 1
     return [f"{point.scenario} {load_label(point)}" if has_several_scenarios else load_label(point) for point in points]
 
@@ -98,7 +98,7 @@ def draw_timeline(bench: BenchResult, timelines: Sequence[LoadPointTimeline], pa
 
 def _label_windows(axes: Axes, bench: BenchResult, windows: Sequence[tuple[float, float]]) -> None:
     """Label each window with its load, and above it consecutive windows with their scenario."""
-    points = [point.result.load_point for point in bench.load_points]
+    points = [point.load_point for point in bench.load_points]
     width = axes.get_xlim()[1] - axes.get_xlim()[0]
 
     def write(text: str, start: float, end: float, offset: float) -> None:

@@ -7,7 +7,8 @@ import dataclasses
 import io
 from typing import Any
 
-from autotuner.report.bench.result import BenchLoadPoint, BenchResult
+from autotuner.core import LoadPointResult
+from autotuner.report.bench.result import BenchResult
 from autotuner.report.csv import LOAD_POINT_COLUMNS, load_point_row
 from autotuner.report.record import load_point_record
 
@@ -37,7 +38,7 @@ def bench_record(bench: BenchResult) -> dict[str, Any]:
         "stopped": bench.stopped,
         "interrupted": bench.interrupted,
         "capacities": [dataclasses.asdict(capacity) for capacity in bench.capacities],
-        "load_points": [_load_point_entry(bench, point) for point in bench.load_points],
+        "load_points": [_load_point_entry(bench, index, point) for index, point in enumerate(bench.load_points)],
     }
 
 
@@ -60,17 +61,17 @@ def bench_csv(bench: BenchResult) -> str:
     writer.writeheader()
     for point in bench.load_points:
         identity = {"model": bench.model, "source": bench.source, "reason": bench.reason(point)}
-        writer.writerow(load_point_row(point.result, bench.slo) | identity)
+        writer.writerow(load_point_row(point, bench.slo) | identity)
     return text.getvalue()
 
 
-def _load_point_entry(bench: BenchResult, point: BenchLoadPoint) -> dict[str, Any]:
+def _load_point_entry(bench: BenchResult, index: int, point: LoadPointResult) -> dict[str, Any]:
     return {
-        **load_point_record(point.result, bench.slo),
+        **load_point_record(point, bench.slo),
         "reason": bench.reason(point),
         "ended_early": point.ended_early,
         "decided": point.decided,
         "notes": list(bench.notes(point)),
-        "records": point.records,
-        "retry_after": point.retry_after,
+        "records": bench.records_file(index),
+        "retry_after": bench.pause_not_kept(point),
     }

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from autotuner.core import Capacity, Check, Distribution, Verdict
+from autotuner.core import Capacity, Check, Distribution, LoadPointResult, Verdict
 from autotuner.errors import as_sentence, pluralize
-from autotuner.report.bench.result import BenchLoadPoint, BenchResult
+from autotuner.report.bench.result import BenchResult
 from autotuner.report.formatting import SOURCE_NOTES, format_load, format_number, format_share, format_statistic
 from autotuner.report.near_misses import describe_terms, near_terms
 from autotuner.report.table import ALWAYS_SHOWN, Column, Row, Table, verdict_text
@@ -76,24 +76,22 @@ def _capacity_sentence(capacity: Capacity, has_targets: bool) -> str:
 
 def check_tables(bench: BenchResult) -> dict[str, Table]:
     """Scenario -> table with one row per check and one column per load; `!` marks failed checks."""
-    scenarios = dict.fromkeys(point.result.load_point.scenario for point in bench.load_points)
-    return {
-        name: _check_table([p for p in bench.load_points if p.result.load_point.scenario == name]) for name in scenarios
-    }
+    scenarios = dict.fromkeys(point.load_point.scenario for point in bench.load_points)
+    return {name: _check_table([p for p in bench.load_points if p.load_point.scenario == name]) for name in scenarios}
 
 
-def _check_table(points: Sequence[BenchLoadPoint]) -> Table:
+def _check_table(points: Sequence[LoadPointResult]) -> Table:
     """A row per validity check, a column per load point."""
     rows: list[Row] = []
-    for name in dict.fromkeys(check.name for point in points for check in point.result.validity):
+    for name in dict.fromkeys(check.name for point in points for check in point.validity):
         row: Row = {"check": name, "limit": ""}
         for index, point in enumerate(points):
-            check = next((check for check in point.result.validity if check.name == name), None)
+            check = next((check for check in point.validity if check.name == name), None)
             row[str(index)] = _check_text(check)
             row["limit"] = check.limit if check and (not row["limit"] or not check.ok) else row["limit"]
         rows.append(row)
     # in a narrow terminal, loads whose checks all passed are dropped first
-    all_passed = [all(check.ok for check in point.result.validity) for point in points]
+    all_passed = [all(check.ok for check in point.validity) for point in points]
     loads = [
         Column(title, partial(_cell_text, str(index)), drop_priority=2 if all_passed[index] else ALWAYS_SHOWN)
         for index, title in enumerate(_load_titles(points))
@@ -108,25 +106,25 @@ def _check_table(points: Sequence[BenchLoadPoint]) -> Table:
     )
 
 
-def _load_titles(points: Sequence[BenchLoadPoint]) -> list[str]:
+def _load_titles(points: Sequence[LoadPointResult]) -> list[str]:
     """Each point's load, numbered if repeated: column titles must be unique."""
-    loads = [format_load(point.result.load_point) for point in points]
+    loads = [format_load(point.load_point) for point in points]
     repeats = [loads[:index].count(name) for index, name in enumerate(loads)]
     return [f"{name} #{count + 1}" if count else name for name, count in zip(loads, repeats, strict=True)]
 
 
 def _load_columns(bench: BenchResult) -> tuple[Column, ...]:
-    scenarios = {point.result.load_point.scenario for point in bench.load_points}
-    title = "rate" if all(point.result.load_point.rate for point in bench.load_points) else "load"
+    scenarios = {point.load_point.scenario for point in bench.load_points}
+    title = "rate" if all(point.load_point.rate for point in bench.load_points) else "load"
     scenario = Column("scenario", lambda row: row["scenario"], numeric=False)
     return (*((scenario,) if len(scenarios) > 1 else ()), Column(title, lambda row: row["load"]))
 
 
-def _row(bench: BenchResult, point: BenchLoadPoint) -> Row:
-    metrics = point.result.metrics
+def _row(bench: BenchResult, point: LoadPointResult) -> Row:
+    metrics = point.metrics
     row: dict[str, Any] = {
-        "scenario": point.result.load_point.scenario,
-        "load": format_load(point.result.load_point),
+        "scenario": point.load_point.scenario,
+        "load": format_load(point.load_point),
         "n": metrics.requests,
         "ttft": metrics.ttft,
         "tpot": metrics.tpot,
@@ -137,10 +135,10 @@ def _row(bench: BenchResult, point: BenchLoadPoint) -> Row:
         "goodput": metrics.goodput,
         "attainment": metrics.attainment,
         "errors": ", ".join(f"{name}: {count}" for name, count in metrics.errors.items()) or "none",
-        "verdict": point.result.verdict.value,
-        "near": near_terms(point.result, bench.slo),
+        "verdict": point.verdict.value,
+        "near": near_terms(point, bench.slo),
         "failure": None,
-        "source": point.result.source,
+        "source": point.source,
     }
     return row
 
@@ -169,14 +167,14 @@ def _check_text(check: Check | None) -> str:
 def _notes(bench: BenchResult) -> tuple[str, ...]:
     notes = [SOURCE_NOTES.get(bench.source, "")]
     notes += [
-        as_sentence(f"{point.result.load_point} is {point.result.verdict}: {bench.reason(point)}")
+        as_sentence(f"{point.load_point} is {point.verdict}: {bench.reason(point)}")
         for point in bench.load_points
-        if point.result.verdict is not Verdict.FEASIBLE or point.ended_early
+        if point.verdict is not Verdict.FEASIBLE or point.ended_early
     ]
     notes += [
-        f"{point.result.load_point} is near a target: {describe_terms(terms)}."
+        f"{point.load_point} is near a target: {describe_terms(terms)}."
         for point in bench.load_points
-        if (terms := near_terms(point.result, bench.slo))
+        if (terms := near_terms(point, bench.slo))
     ]
     notes += dict.fromkeys(note for point in bench.load_points for note in bench.notes(point))
     notes += _error_notes(bench)
@@ -190,20 +188,20 @@ def _notes(bench: BenchResult) -> tuple[str, ...]:
 def _error_notes(bench: BenchResult) -> Iterator[str]:
     """What the server said or sent, for the first error of each class of each load point."""
     for point in bench.load_points:
-        for name, message in point.result.error_messages.items():
-            yield as_sentence(f"{point.result.load_point}, {name}: {message}")
+        for name, message in point.error_messages.items():
+            yield as_sentence(f"{point.load_point}, {name}: {message}")
 
 
 def _token_count_notes(bench: BenchResult) -> Iterator[str]:
     """Which load points' tokens were not counted by the server's usage."""
     points_by_text: dict[str, list[str]] = {}
     for point in bench.load_points:
-        counts = point.result.metrics.token_counts
+        counts = point.metrics.token_counts
         total = sum(counts.values())
         for source, text in _TOKEN_COUNT_TEXTS.items():
             if requests := counts.get(source, 0):
                 share = "" if requests == total else f" in {requests:,} of {total:,} answers"
-                points_by_text.setdefault(f"{text}{share}", []).append(str(point.result.load_point))
+                points_by_text.setdefault(f"{text}{share}", []).append(str(point.load_point))
     for text, points in points_by_text.items():
         yield f"{', '.join(points)}: {text}."
 
@@ -213,12 +211,12 @@ def _replay_notes(bench: BenchResult) -> Iterator[str]:
     load = bench.experiment.benchmark
     trace_by_scenario = dict(zip(load.traffic_scenarios, load.recorded, strict=False))
     for point in bench.load_points:
-        load_point = point.result.load_point
+        load_point = point.load_point
         if load.arrival != TRACE or load_point.rate is None:
             continue
         trace = trace_by_scenario.get(load_point.scenario)
         if point.decided:
             yield as_sentence(f"{load_point}: {point.decided}")
         elif trace is not None and trace.rate == load_point.rate:
-            requests = f"the first {point.result.metrics.requests:,} of the trace's {trace.requests:,} requests"
+            requests = f"the first {point.metrics.requests:,} of the trace's {trace.requests:,} requests"
             yield f"{load_point}: the window covered {requests} ({trace.seconds:,.0f} s in total)."

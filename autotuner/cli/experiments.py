@@ -1,0 +1,110 @@
+"""Several experiments of one command, one after another, and the comparison of their winners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from autotuner.cli.error_boundary import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from autotuner.cli.gate import Gate
+    from autotuner.config import Composition
+    from autotuner.run_report import Result
+    from autotuner.session import Session
+
+COMPARISON_FILE = "experiments.md"
+"""The comparison's name in the folder of runs."""
+
+
+def plan_experiments(compositions: Mapping[str, Composition], as_json: bool) -> None:
+    """Show for each experiment what it would launch, and the time of all."""
+    from autotuner.cli import display
+    from autotuner.run_setup import RunSetup
+
+    rows = []
+    for name, composition in compositions.items():
+        setup = RunSetup.from_experiment(composition.experiment)
+        plan = setup.plan
+        rows.append(
+            {
+                "experiment": name,
+                "model": composition.experiment.model.id_or_path,
+                "engine": f"{composition.experiment.base_runtime} ({setup.source})",
+                "GPU": composition.experiment.hardware.gpu_type or "",
+                "combinations": plan.space.combination_count,
+                "launches": plan.launch_count,
+                "minutes": round(plan.usual_cost.seconds / 60, 1),
+            }
+        )
+    if as_json:
+        display.json({"experiments": rows})
+        return
+    numeric = ["combinations", "launches", "minutes"]
+    display.table(rows, list(rows[0]), title=f"{len(rows)} experiments, one after another", numeric=numeric)
+    display.sentence(
+        f"Together about {sum(float(str(row['minutes'])) for row in rows):.1f} minutes. For the plan of one, give a "
+        "file with it alone."
+    )
+
+
+def run_experiments(compositions: Mapping[str, Composition], output: Path, as_json: bool, gate: Gate) -> None:
+    """Run every experiment into a folder of its own, then compare the winners; raise where none was measured.
+
+    What keeps one experiment from running is a warning, and the others go on.
+    """
+    from autotuner.cli import display
+    from autotuner.compare.experiments import experiments_markdown, experiments_record, experiments_table
+    from autotuner.errors import AutotuneError
+    from autotuner.runs.store import explain_write_errors
+    from autotuner.session import Session
+
+    results: dict[str, Result] = {}
+    errors: list[AutotuneError] = []
+    for number, (name, composition) in enumerate(compositions.items(), start=1):
+        display.note(f"experiment {number} of {len(compositions)}: {name}")
+        try:
+            results[name] = _run(Session.start(composition, output))
+        except AutotuneError as error:
+            errors.append(error)
+            display.warning(f"experiment {name}: {error}")
+    if not results:
+        raise errors[0]
+    views = {name: result.view for name, result in results.items()}
+    page = output / COMPARISON_FILE
+    with explain_write_errors(page):
+        page.write_text(experiments_markdown(views), encoding="utf-8")
+    if as_json:
+        paths = {name: str(result.path) for name, result in results.items()}
+        display.json(experiments_record(views, paths))
+    else:
+        display.report_table(experiments_table(views), "Winners of the experiments")
+        for name, result in results.items():
+            display.sentence(f"{name}  {result.path}")
+        display.sentence(f"comparison  {page}")
+    if errors:
+        raise errors[0]
+    for view in views.values():
+        gate.check_run(view)
+
+
+def _run(session: Session) -> Result:
+    from autotuner.cli import display
+    from autotuner.cli.live_view import live_view_for
+    from autotuner.cli.signals import terminated_as_interrupted
+
+    store = session.store
+    with terminated_as_interrupted(), store.lock():
+        display.note(f"run folder {store.path}")
+        try:
+            with live_view_for(session.setup.plan, store.trials(), store.path) as view:
+                return session.tune(view)
+        except KeyboardInterrupt as interrupt:
+            display.note(
+                f"Interrupted; {len(store.trials())} finished trials of this experiment are kept. Resume with:"
+            )
+            display.note(f"  autotune run --resume {store.path}")
+            raise typer.Exit(EXIT_INTERRUPTED) from interrupt
