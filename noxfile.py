@@ -59,6 +59,8 @@ def engines(session: nox.Session) -> None:
     home = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
     session.run("python", "tests/real/setup_vllm.py", str(home))
     session.run("python", "tests/real/setup_sglang.py", str(home))
+    plans = {"AUTOTUNE_TEST_CONFIGURATIONS": "500"}
+    session.run("pytest", "-n", "0", "-m", "processes", "tests/test_plans.py", env=plans)
     session.run(
         "pytest",
         "-n",

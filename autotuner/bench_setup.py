@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner import traces
-from autotuner.config import Composition
+from autotuner.config import TaskContext, compose
 from autotuner.config.advice import slo_warnings
-from autotuner.core import Candidate, LoadPoint, Measurement, Observer, StopRule, Workload
+from autotuner.core import Candidate, LoadPoint, StopRule, Workload
 from autotuner.endpoints.models import ServedModel
-from autotuner.evaluate.external import ExternalEvaluator
 from autotuner.experiment import Experiment
-from autotuner.running_server import served_at_url, with_server_identity
+from autotuner.running_server import detect_server
 from autotuner.runs.store import make_empty_folder
 from autotuner.scoring.sequential import precision_stop_rule
 from autotuner.search.capacity import CapacitySearch, check_capacity
 from autotuner.search.launch import Launch, ListedLoads, LoadPlan
+from autotuner.traces import RecordedTrace, TraceDescription
 from autotuner.workload import arrivals
 from autotuner.workload.scenarios import parse as parse_scenario
 
@@ -28,48 +27,44 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LoadPlanMaker = Callable[[Workload], LoadPlan]
+
 
 @dataclass(frozen=True)
 class BenchSetup:
     """A server that is already running, and the load for it.
 
-    `traces` describes the recorded traffic of the load; `folder` is empty, and None to write no file.
+    `traces` describes the recorded traffic of the load; `folder` is empty, and None to leave no file.
     """
 
     experiment: Experiment
     provenance: Mapping[str, Any]
     served: ServedModel
     launch: Launch
-    traces: tuple[traces.TraceDescription, ...] = ()
+    traces: tuple[TraceDescription, ...] = ()
     folder: Path | None = None
 
     @classmethod
-    def from_composition(
-        cls,
-        composition: Composition,
-        *,
-        model: str | None = None,
-        make_load_plan: Callable[[Workload], LoadPlan] | None = None,
-        folder: Path | None = None,
+    def from_context(
+        cls, context: TaskContext, make_load_plan: LoadPlanMaker | None = None, folder: Path | None = None
     ) -> BenchSetup:
-        """Make `folder`, ask the server what it serves, and plan the load.
+        """Check the load, make `folder`, ask the server what it serves, and plan the load.
 
-        The server must serve `model` if it is named. UsageError if `folder` has something in it; EndpointError if
-        no model is found at the URL.
+        UsageError if `folder` has something in it; EndpointError if no model is found at the URL.
         """
-        experiment = composition.experiment
-        check_capacity(experiment)
-        arrivals.check(experiment.workload())
-        for warning in slo_warnings(experiment.slo):
+        composition = compose(context)
+        check_capacity(composition.experiment)
+        arrivals.check(composition.experiment.workload())
+        for warning in slo_warnings(composition.experiment.slo):
             log.warning("%s", warning)
-        descriptions = _describe_traces(experiment)
+        descriptions = _describe_traces(composition.experiment)
         for description in descriptions:
             log.info("%s", description)
         if folder is not None:
             make_empty_folder(folder)
-        endpoint = experiment.benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None
-        served = served_at_url(experiment, model=model, endpoint=endpoint)
-        experiment = with_server_identity(experiment, served)
+        context, served = detect_server(context, composition)
+        composition = compose(context)
+        experiment = composition.experiment
         if experiment.benchmark.find_capacity:
             load_plan: LoadPlan = CapacitySearch(experiment, gpus=1)
         else:
@@ -77,17 +72,6 @@ class BenchSetup:
         launch = Launch(Candidate(experiment.base_runtime), load_plan=load_plan)
         provenance = {"layers": composition.layers, "values": composition.provenance}
         return cls(experiment, provenance, served, launch, descriptions, folder)
-
-    def evaluator(self, observe: Observer, save: Callable[[Measurement], None]) -> ExternalEvaluator:
-        """What drives the load; `save` is called with the measurement so far."""
-        return ExternalEvaluator(
-            self.experiment,
-            observe,
-            served=self.served,
-            traces=self.traces,
-            save=save,
-            keep_records=self.folder is not None,
-        )
 
     @property
     def plan(self) -> Plan:
@@ -101,14 +85,14 @@ class BenchSetup:
         return Plan(space, self.experiment, (self.launch,), start_seconds=0.0, gpus=())
 
 
-def _describe_traces(experiment: Experiment) -> tuple[traces.TraceDescription, ...]:
+def _describe_traces(experiment: Experiment) -> tuple[TraceDescription, ...]:
     load = experiment.benchmark
     parsed = map(parse_scenario, dict.fromkeys(load.traffic_scenarios))
-    recorded = [scenario for scenario in parsed if isinstance(scenario, traces.RecordedTrace)]
+    recorded = [scenario for scenario in parsed if isinstance(scenario, RecordedTrace)]
     return tuple(trace.describe(load.trace_time_unit if trace.timestamps else None) for trace in recorded)
 
 
-def _precise_load_plan(experiment: Experiment) -> Callable[[Workload], LoadPlan]:
+def _precise_load_plan(experiment: Experiment) -> LoadPlanMaker:
     """Plans that drive each load point until its throughput is precise and its verdict decided.
 
     An open loop without targets has neither to wait for: its throughput is its rate. Its window lasts `duration`.

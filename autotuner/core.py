@@ -187,7 +187,9 @@ class Workload:
     it earlier. `arrival` is the arrival process of an open loop: constant, poisson, gamma:SHAPE,
     ramp:START-END or trace; `max_in_flight` bounds its requests in flight. `workers` is the number of
     client processes, None for as many as the load needs. With `honour_retry_after` a client whose request
-    was refused waits as long as the server asks for.
+    was refused waits as long as the server asks for. Load points with the same `prompt_salt` send the same
+    prompts, request by request, which the server's prefix cache then holds; without one every prompt is new.
+    Without `keeps_load` nothing is sent after the last request of the window.
     """
 
     load_points: tuple[LoadPoint, ...]
@@ -203,6 +205,8 @@ class Workload:
     workers: int | None = None
     request_form: RequestForm = field(default_factory=RequestForm)
     honour_retry_after: bool = False
+    prompt_salt: str | None = None
+    keeps_load: bool = True
 
     @property
     def window_limit(self) -> float:

@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 
 
 class AutotuneError(Exception):
-    """Base of every error shown to the user as one paragraph."""
+    """Base of every error shown to the user as one paragraph.
+
+    `error_class` is its name for programs: of an engine's failure, the failure's kind.
+    """
 
     exit_code = 2
+    error_class = "usage"
 
     def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
         super().__init__(what)
@@ -23,6 +27,15 @@ class AutotuneError(Exception):
 
     def __str__(self) -> str:
         return " ".join(as_sentence(part) for part in (self.what, self.why, self.remedy) if part)
+
+    def record(self) -> dict[str, str | int | None]:
+        """The error as plain data, for `--json`."""
+        return {
+            "class": self.error_class,
+            "message": " ".join(as_sentence(part) for part in (self.what, self.why) if part),
+            "remedy": as_sentence(self.remedy) if self.remedy else None,
+            "exit_code": self.exit_code,
+        }
 
 
 def as_sentence(text: str) -> str:
@@ -52,17 +65,21 @@ class UsageError(AutotuneError):
 class ConfigError(AutotuneError):
     """A configuration, a profile, a scenario or an SLO cannot be used as written."""
 
+    error_class = "configuration"
+
 
 class NoFeasibleError(AutotuneError):
     """Everything ran, and no candidate met the targets."""
 
     exit_code = 1
+    error_class = "no-feasible-candidate"
 
 
 class UndecidedError(AutotuneError):
     """The winner's verdict is undecided, and the user asked for that to fail."""
 
     exit_code = 1
+    error_class = "undecided"
 
 
 class GateWorseError(AutotuneError):
@@ -81,18 +98,21 @@ class MachineError(AutotuneError):
     """This machine lacks what the run needs: an engine, a GPU, a port, disk space."""
 
     exit_code = 3
+    error_class = "machine"
 
 
 class EndpointError(AutotuneError):
     """An endpoint that runs already does not answer, refuses, or serves another model."""
 
     exit_code = 3
+    error_class = "endpoint"
 
 
 class RunStoreError(AutotuneError):
     """A run folder is missing, is not a run, or cannot be written."""
 
     exit_code = 3
+    error_class = "run-folder"
 
 
 class EngineError(AutotuneError):
@@ -103,6 +123,7 @@ class EngineError(AutotuneError):
     def __init__(self, failure: Failure) -> None:
         super().__init__(f"The engine failed ({failure.kind.value}).", why=failure.message, remedy=failure.remedy)
         self.failure = failure
+        self.error_class = failure.kind.value
 
 
 MAX_LISTED_OPTIONS = 12

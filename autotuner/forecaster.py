@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from autotuner import model_files
 from autotuner.core import Candidate, LoadPoint
@@ -13,9 +12,10 @@ from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, gpus
 from autotuner.predict import candidate as predictor
 from autotuner.predict.efficiencies import UNIT_COSTS, CostFactors
-from autotuner.predict.local_factors import apply_factors, factors_for
+from autotuner.predict.local_ratios import Correction, ratios_for
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.predict import Prediction
+from autotuner.predict.traffic import Traffic
 from autotuner.workload import scenarios
 
 
@@ -23,14 +23,14 @@ from autotuner.workload import scenarios
 class Forecaster:
     """Predictions for the candidates of one experiment; `gpu` is None where their GPU type is unknown.
 
-    With `uses_local_factors`, where real engines are measured, predictions have the factors
-    calibrated on this machine for engine and GPU type.
+    With `uses_calibration`, where real engines are measured, predictions are corrected by what was
+    calibrated on this machine for their model, engine and GPU type.
     """
 
     experiment: Experiment
     gpu: str | None
     model_config: str | None
-    uses_local_factors: bool = False
+    uses_calibration: bool = False
 
     @classmethod
     def from_experiment(cls, experiment: Experiment, engine: Engine, launcher: Launcher) -> Forecaster:
@@ -76,15 +76,15 @@ class Forecaster:
         scenario = scenarios.parse(point.scenario)
         prompt, output = scenario.mean_lengths
         prefix = 0 if candidate.parameters.get("prefix-caching") is False else scenario.prefix_tokens
-        at_load = partial(
-            predictor.predict_load_point, deployment, prompt_tokens=prompt, output_tokens=output, prefix_tokens=prefix
+        prediction = predictor.predict_load_point(
+            deployment, point, prompt_tokens=prompt, output_tokens=output, prefix_tokens=prefix
         )
-        prediction = at_load(point)
-        factors = factors_for(deployment.engine, deployment.gpu.name) if self.uses_local_factors else None
-        if prediction is None or factors is None:
+        local = ratios_for(deployment) if self.uses_calibration else None
+        if prediction is None or local is None:
             return prediction
-        single_request = at_load(LoadPoint(point.scenario, concurrency=deployment.layout.dp))
-        return apply_factors(prediction, single_request, factors) if single_request else prediction
+        traffic = Traffic(max(1, round(prompt)), max(1, round(output)))
+        in_flight = point.concurrency or prediction.requests * (prediction.ttft + output * prediction.tpot)
+        return Correction(local.ratios, deployment, traffic).apply(prediction, in_flight)
 
 
 def _gpu_type(experiment: Experiment) -> str | None:

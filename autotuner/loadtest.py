@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 from autotuner import traces
 from autotuner.bench_record import LoadTestInterrupted
 from autotuner.bench_setup import BenchSetup
-from autotuner.config import Overrides, TaskContext, compose, leaves
+from autotuner.config import Overrides, TaskContext, leaves
 from autotuner.core import Observer, Workload, ignore_progress
 from autotuner.experiment import CAPACITY_SEARCH_RANGE, TRACE_RATE
 from autotuner.report.bench.result import BenchResult
@@ -20,6 +20,18 @@ from autotuner.session import Session
 from autotuner.workload import arrivals
 
 __all__ = ["BenchOptions", "LoadTestInterrupted", "bench", "bench_setup"]
+
+BENCHMARK_OPTIONS = {
+    "scenarios": "traffic_scenarios",
+    "concurrency": "num_concurrency",
+    "rates": "request_rates",
+    "time_unit": "trace_time_unit",
+    **{name: name for name in ("arrival", "trace_scale", "max_in_flight", "duration", "max_duration", "warmup")},
+    **{name: name for name in ("max_requests", "request_timeout", "seed", "find_capacity", "endpoint", "extra_body")},
+    **{name: name for name in ("omit", "honour_retry_after")},
+}
+DEPLOYMENT_OPTIONS = {name: name for name in ("headers", "api_key_env", "ca_file", "insecure")}
+"""Option -> its name in the configuration's section."""
 
 NO_TIME_LIMIT = 1e9
 """Seconds: a load test ends when its load has been driven."""
@@ -92,14 +104,14 @@ def bench(url: str, *, observe: Observer = ignore_progress, **options: Unpack[Be
 
 def bench_setup(url: str, **options: Unpack[BenchOptions]) -> BenchSetup:
     """Compose the options, and ask the server what it serves; errors are those of `bench`."""
-    origin, output, model = options.get("origin", ""), options.get("output"), options.get("model")
+    origin, output = options.get("origin", ""), options.get("output")
     overrides = {
         "benchmark": _benchmark_section(options),
-        "deployment": _deployment_section(url, options),
+        "deployment": {"mode": "external", "url": url, **_section(options, DEPLOYMENT_OPTIONS)},
         "optimization": {"strategy": "grid_search", "timeout_per_iteration": NO_TIME_LIMIT},
     }
     context = TaskContext(
-        model_name=model or PLACEHOLDER_MODEL,
+        model_name=options.get("model") or PLACEHOLDER_MODEL,
         base_runtime="openai",
         deployment_mode="external",
         slo_config=options.get("slo"),
@@ -107,57 +119,31 @@ def bench_setup(url: str, **options: Unpack[BenchOptions]) -> BenchSetup:
         user_overrides=Overrides(overrides, {**dict.fromkeys(leaves(overrides), origin), "deployment.url": "the URL"}),
         origin=origin,
     )
-    return BenchSetup.from_composition(
-        compose(context),
-        model=model,
-        make_load_plan=options.get("load_plan"),
-        folder=Path(output) if output is not None else None,
-    )
+    return BenchSetup.from_context(context, options.get("load_plan"), Path(output) if output is not None else None)
 
 
 def _benchmark_section(options: BenchOptions) -> dict[str, Any]:
     """The load, as a configuration has it."""
-    scenarios, arrival = options.get("scenarios"), options.get("arrival")
-    concurrency, rates = options.get("concurrency"), options.get("rates")
-    find_capacity = options.get("find_capacity", False)
-    if not (concurrency or rates or find_capacity) and arrivals.are_timed_traces(scenarios or [], arrival):
-        rates = [TRACE_RATE]
-    section = {
-        "traffic_scenarios": scenarios,
-        "find_capacity": find_capacity,
-        "num_concurrency": concurrency or ([] if rates else CAPACITY_SEARCH_RANGE if find_capacity else None),
-        "request_rates": rates,
-        "trace_time_unit": options.get("time_unit"),
-        "extra_body": dict(options.get("extra_body") or {}) or None,
-        "omit": list(options.get("omit") or ()) or None,
-        "honour_retry_after": options.get("honour_retry_after") or None,
-        **{name: options.get(name) for name in _SAME_NAMES},
-    }
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in section.items() if v is not None}
+    section = _section(options, BENCHMARK_OPTIONS)
+    scenarios, arrival = options.get("scenarios") or [], options.get("arrival")
+    if options.get("concurrency") or options.get("rates"):
+        return {"num_concurrency": [], **section}
+    if options.get("find_capacity"):
+        return {**section, "num_concurrency": list(CAPACITY_SEARCH_RANGE)}
+    if arrivals.are_timed_traces(scenarios, arrival):
+        return {**section, "num_concurrency": [], "request_rates": [TRACE_RATE]}
+    return section
 
 
-_SAME_NAMES = (
-    "arrival",
-    "trace_scale",
-    "max_in_flight",
-    "duration",
-    "max_duration",
-    "warmup",
-    "max_requests",
-    "request_timeout",
-    "endpoint",
-    "seed",
-)
-"""Options that the configuration's section `benchmark` calls the same."""
+def _section(options: BenchOptions, names: Mapping[str, str]) -> dict[str, Any]:
+    """The options in `names` that have a value, by their names in a configuration, as data of one."""
+    values = {key: value for name, key in names.items() if (value := options.get(name)) not in (None, [], (), {}, "")}
+    return {key: _plain(value) for key, value in values.items()}
 
 
-def _deployment_section(url: str, options: BenchOptions) -> dict[str, Any]:
-    ca_file = options.get("ca_file")
-    return {
-        "mode": "external",
-        "url": url,
-        "headers": dict(options.get("headers") or {}),
-        "api_key_env": options.get("api_key_env"),
-        "ca_file": str(ca_file) if ca_file else None,
-        "insecure": options.get("insecure", False),
-    }
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Local data for predictions: measured rows from finished trials, and factors calibrated to a user's runs."""
+"""Local data for predictions: measured rows from finished trials, and ratios of a user's runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +19,9 @@ from autotuner.forecaster import Forecaster
 from autotuner.launchers import launcher
 from autotuner.predict import database, hardware
 from autotuner.predict.database import MeasuredRow, dtypes_name, layout_name
-from autotuner.predict.fit import CalibrationPoint, fit_factors
 from autotuner.predict.load_curve import LoadCurve
-from autotuner.predict.local_factors import Factors, factors_key, save_factors, time_parts
+from autotuner.predict.local_ratios import LocalRatios, held_out_errors, measured_ratio, ratios_key, save_ratios
+from autotuner.predict.log_ratios import MeasuredRatio
 from autotuner.predict.predict import geometry_name
 from autotuner.predict.traffic import Traffic
 from autotuner.runs.store import RunStore
@@ -118,9 +119,9 @@ def _cached_prefix_tokens(candidate: Candidate, prefix_tokens: int) -> float:
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """Load points of runs beside their predictions, by `factors_key`, and how many had to be skipped."""
+    """Load points of runs over their predictions, by `ratios_key`, and how many had to be skipped."""
 
-    points: dict[str, list[CalibrationPoint]]
+    points: dict[str, list[MeasuredRatio]]
     skipped_points: int
     source: Literal["measured", "simulated"]
 
@@ -131,7 +132,7 @@ def read_calibration_data(runs: Sequence[Path], *, simulated: bool = False, gpu:
     `gpu` is the GPU type of runs that do not name one. Raises UsageError where nothing can be
     fitted, and for simulated figures unless `simulated`.
     """
-    points: dict[str, list[CalibrationPoint]] = {}
+    points: dict[str, list[MeasuredRatio]] = {}
     skipped_points, sources = 0, set[str]()
     for path in runs:
         store = RunStore.open(path)
@@ -143,12 +144,13 @@ def read_calibration_data(runs: Sequence[Path], *, simulated: bool = False, gpu:
                 if point is None:
                     skipped_points += 1
                 else:
-                    points.setdefault(point.key, []).append(point)
+                    key, ratio = point
+                    points.setdefault(key, []).append(ratio)
     source: Literal["measured", "simulated"] = "simulated" if "simulated" in sources else "measured"
     if source == "simulated" and not simulated:
         raise UsageError(
             "These runs are simulated, not measured.",
-            why="Factors fitted to them would make predictions agree with the simulated engine, not with a real one.",
+            why="A calibration on them would make predictions agree with the simulated engine, not with a real one.",
             remedy="Give runs of a real engine; or --simulated, and every prediction says so.",
         )
     if not points:
@@ -169,8 +171,8 @@ def _forecaster_for(experiment: Experiment, gpu: str | None) -> Forecaster:
 
 def _calibration_point(
     forecaster: Forecaster, run: Path, trial: Trial, result: LoadPointResult
-) -> CalibrationPoint | None:
-    """A closed-loop load point beside its prediction; None without a prediction or a valid verdict."""
+) -> tuple[str, MeasuredRatio] | None:
+    """The `ratios_key` and ratio of a closed-loop load point; None without a prediction or a valid verdict."""
     deployment, concurrency = forecaster.model_on_gpus(trial.candidate), result.load_point.concurrency
     ttft, tpot = result.metrics.ttft, result.metrics.tpot
     if deployment is None or concurrency is None or ttft is None or tpot is None:
@@ -181,24 +183,20 @@ def _calibration_point(
     isl, osl = (max(1, round(length)) for length in scenario.mean_lengths)
     prefix_hit = min(_cached_prefix_tokens(trial.candidate, scenario.prefix_tokens) / isl, 1 - 1 / isl)
     try:
-        load_curve = LoadCurve(deployment, Traffic(isl, osl, prefix_hit=prefix_hit), bundled_only=True)
-        prediction = load_curve.at_concurrency(concurrency)
+        traffic = Traffic(isl, osl, prefix_hit=prefix_hit)
+        prediction = LoadCurve(deployment, traffic, bundled_only=True).at_concurrency(concurrency)
     except AutotuneError:
         return None
-    return CalibrationPoint(
-        key=factors_key(deployment.engine, deployment.gpu.name),
-        launch=f"{run} {trial.number}",
-        parts=time_parts(prediction, load_curve.single_request),
-        ttft=ttft.mean,
-        tpot=tpot.mean,
-    )
+    launch = f"{run.resolve()} {trial.number}"
+    ratio = measured_ratio(launch, deployment, traffic, concurrency, prediction, ttft.mean, tpot.mean)
+    return ratios_key(deployment), ratio
 
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """Result of `calibrate`: all fitted factors by `factors_key`, the keys that were kept and in which file."""
+    """Result of `calibrate`: all ratios by `ratios_key`, the keys that were kept and in which file."""
 
-    factors: dict[str, Factors]
+    ratios: dict[str, LocalRatios]
     kept_keys: tuple[str, ...]
     path: Path | None
     skipped_points: int
@@ -206,16 +204,22 @@ class CalibrationResult:
 
 
 def calibrate(runs: Sequence[str | Path], *, simulated: bool = False, gpu: str | None = None) -> CalibrationResult:
-    """Fit predictions to run folders and keep the factors that lower the error on held-out load points.
+    """Keep the load points of run folders, by which later predictions on this machine are corrected.
 
-    Three factors for each engine and GPU type, of prefill, decode and overhead; later predictions
-    on this machine use them. `gpu` is the GPU type of runs that do not name one. Raises UsageError
-    for too few load points, and for simulated runs unless `simulated`.
+    Where they do not lower the error of each other, they are not kept. `gpu` is the GPU type of runs that do not name
+    one. Raises UsageError where nothing can be compared, and for simulated runs unless `simulated`.
     """
     paths = [Path(run) for run in runs]
     data = read_calibration_data(paths, simulated=simulated, gpu=gpu)
-    names = tuple(str(path.resolve()) for path in paths)
-    fitted = {key: fit_factors(points, data.source, names) for key, points in data.points.items()}
-    better = {key: factors for key, factors in fitted.items() if sum(factors.after) < sum(factors.before)}
-    path = save_factors(better) if better else None
-    return CalibrationResult(fitted, tuple(better), path, data.skipped_points, data.source)
+    names, today = tuple(str(path.resolve()) for path in paths), f"{datetime.now(UTC):%Y-%m-%d}"
+    ratios = dict[str, LocalRatios]()
+    for key, points in data.points.items():
+        before, after = held_out_errors(points)
+        ratios[key] = LocalRatios(tuple(points), data.source, before, after, today, names)
+    better = {
+        key: row
+        for key, row in ratios.items()
+        if row.before is None or row.after is None or sum(row.after) < sum(row.before)
+    }
+    path = save_ratios(better) if better else None
+    return CalibrationResult(ratios, tuple(better), path, data.skipped_points, data.source)

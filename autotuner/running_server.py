@@ -6,62 +6,48 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from autotuner.config import Overrides, TaskContext, compose, leaves, merge, resolved_context
+from autotuner.config import Composition, Overrides, TaskContext, compose, leaves, merge, resolved_context
 from autotuner.endpoints.address import Address
 from autotuner.endpoints.headers import request_headers, tls_trust
 from autotuner.endpoints.models import ServedModel, find_served_model
 from autotuner.endpoints.patience import FIRST_TOKEN_SECONDS
-from autotuner.experiment import Experiment, Model
-from autotuner.workload.prompts import EndpointKind
+from autotuner.experiment import Experiment
 
 PLACEHOLDER_MODEL = "model"
 """The model's name until the server reports the real one."""
 
 
-def served_at_url(experiment: Experiment, *, model: str | None, endpoint: EndpointKind | None) -> ServedModel:
-    """What the server at the experiment's URL serves; `model` and `endpoint` are checked where they are named."""
+def detect_server(context: TaskContext, composition: Composition) -> tuple[TaskContext, ServedModel]:
+    """What serves at the URL of a composed `context`, and the context with its model, endpoint, form and address.
+
+    Names in `context` are checked against the server. Errors are those of `find_served_model`.
+    """
+    experiment = composition.experiment
     deployment, benchmark = experiment.deployment, experiment.benchmark
-    return find_served_model(
-        deployment.url or "",
+    model, url = resolved_context(context).model_name, deployment.url or ""
+    if model == PLACEHOLDER_MODEL:
+        model = None
+    served = find_served_model(
+        url,
         request_headers(deployment),
-        model=model,
-        endpoint=endpoint,
+        model=experiment.model.served_name or model,
+        endpoint=benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None,
         form=benchmark.request_form,
         tls=tls_trust(deployment),
         time_limit=min(FIRST_TOKEN_SECONDS, benchmark.request_timeout),
     )
-
-
-def with_server_identity(experiment: Experiment, served: ServedModel) -> Experiment:
-    """The experiment with the model, endpoint, request form and address that the server turned out to have."""
-    update = {"endpoint": served.endpoint, "model_name": served.model, **_form_fields(served)}
-    return experiment.model_copy(
-        update={
-            "model": Model(id_or_path=served.model),
-            "benchmark": experiment.benchmark.model_copy(update=update),
-            "deployment": experiment.deployment.model_copy(update={"url": served.url}),
-        }
-    )
+    if detected := _detected(experiment, served):
+        context = replace(context, user_overrides=_with_detected(context.user_overrides or {}, detected, url))
+    return replace(context, model_name=model or served.model), served
 
 
 def with_served_model(context: TaskContext) -> TaskContext:
-    """Add the model and the endpoint of a running server to `context`, unless it names them.
-
-    Names in `context` are checked against the server. Errors are those of `find_served_model`.
-    """
-    model = resolved_context(context).model_name
-    composition = compose(context if model else replace(context, model_name=PLACEHOLDER_MODEL))
-    experiment = composition.experiment
-    deployment, served_name = experiment.deployment, experiment.model.served_name or model
-    if deployment.url is None or experiment.optimization.evaluator != "measured":
-        return replace(context, model_name=model or PLACEHOLDER_MODEL)
-    named_endpoint = experiment.benchmark.endpoint if "benchmark.endpoint" in composition.provenance else None
-    served = served_at_url(experiment, model=served_name, endpoint=named_endpoint)
-    detected = _detected(experiment, served)
-    if detected:
-        overrides = _with_detected(context.user_overrides or {}, detected, deployment.url)
-        context = replace(context, user_overrides=overrides)
-    return context if model else replace(context, model_name=served.model)
+    """Add the model and the endpoint of a running server to `context`, unless it names them; see `detect_server`."""
+    context = replace(context, model_name=resolved_context(context).model_name or PLACEHOLDER_MODEL)
+    composition = compose(context)
+    if composition.experiment.deployment.url is None or composition.experiment.optimization.evaluator != "measured":
+        return context
+    return detect_server(context, composition)[0]
 
 
 def _detected(experiment: Experiment, served: ServedModel) -> dict[str, Any]:

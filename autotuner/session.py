@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from autotuner.bench_record import BenchRecord, LoadTestInterrupted
 from autotuner.core import Failure, FailureKind, Observer, Progress, ignore_progress
 from autotuner.errors import RunStoreError, UsageError
+from autotuner.evaluate.external import ExternalEvaluator
 from autotuner.execute.serial import SerialExecutor
 from autotuner.launchers import orphans
 from autotuner.launchers.environment import host_environment
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from autotuner.report.bench.result import BenchResult
     from autotuner.run_report import Result
     from autotuner.run_setup import RunSetup
+
+INTERRUPTION = Failure(FailureKind.INTERRUPTED, "The load test was interrupted.", "Start it again.")
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,24 @@ class Session:
         Errors of the server are counted in the result; it has what was measured, even where files cannot be written.
         """
         record = BenchRecord(setup)
+        evaluator = ExternalEvaluator(
+            setup.experiment, observe, served=setup.served, traces=setup.traces, save=record.save
+        )
         try:
-            with SerialExecutor(setup.evaluator(observe, record.save)) as executor:
+            with SerialExecutor(evaluator) as executor:
                 tune(setup.experiment, SingleLaunch(setup.launch), executor, record, observe)
             return record.finish()
-        except RunStoreError as error:
-            return record.finish_in_memory(Failure(FailureKind.INTERNAL, f"{error.what} {error.why}", error.remedy))
         except KeyboardInterrupt as interrupt:
-            raise LoadTestInterrupted(record.finish_interrupted()) from interrupt
+            with suppress(RunStoreError):
+                record.end_early(INTERRUPTION)
+                record.finish()
+            raise LoadTestInterrupted(record.result) from interrupt
+        except RunStoreError as error:
+            with suppress(RunStoreError):
+                record.end_early(Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy))
+            return record.result
+        finally:
+            record.remove_temporary_folder()
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = ignore_progress) -> Result:

@@ -14,7 +14,7 @@ import yaml
 from autotuner.core import FailureKind
 from autotuner.engines import engine
 from autotuner.engines.diagnosis import LogDiagnosis
-from autotuner.engines.origin_rules import IMPORT_RULE, PLACE_RULES, PYTHON_RULES
+from autotuner.engines.origin_rules import IMPORT_RULE, PLACE_RULES, PYTHON_RULES, WORD_RULES
 from autotuner.search.exclusions import UNIVERSAL_FAILURES
 
 PAGE = Path(__file__).absolute().parent / "reference" / "failures.md"
@@ -35,7 +35,7 @@ def rule_rows() -> Iterator[str]:
             names = engines.setdefault((kind.value if kind else "", rule.remedy), [])
             if name not in names:
                 names.append(name)
-    for place in (*PYTHON_RULES, IMPORT_RULE, *PLACE_RULES):
+    for place in (*PYTHON_RULES, IMPORT_RULE, *PLACE_RULES, *WORD_RULES):
         engines.setdefault((place.kind.value, place.remedy), list(ENGINES))
     yield "| class | remedy | engines |"
     yield "| --- | --- | --- |"

@@ -1,6 +1,7 @@
 """The rules of the house, read from the code's own imports."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ TESTS = Path(__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"compare"},
+    {"compare", "profiling"},
     {"loadtest"},
     {"session"},
     {"bench_record"},
@@ -38,6 +39,7 @@ BROAD_EXCEPTS = {"cli/error_boundary.py", "config/layers.py", "execute/trial.py"
 PRINTS = {"cli/display.py"}
 
 
+@cache
 def modules() -> list[tuple[str, ast.Module]]:
     paths = sorted(PACKAGE.rglob("*.py"))
     return [(str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in paths]
@@ -51,6 +53,7 @@ def floor(name: str) -> int:
     return next(level for level, rooms in enumerate(FLOORS) if name in rooms)
 
 
+@cache
 def imports(tree: ast.Module) -> set[str]:
     """Dotted names below `autotuner` that a module imports, at its top or inside a function."""
     imported = set()

@@ -1,6 +1,7 @@
 """Which GPU type candidates are predicted on, and that what does not fit is no candidate."""
 
 import json
+import math
 
 import pytest
 
@@ -12,7 +13,8 @@ from autotuner.forecaster import Forecaster
 from autotuner.launchers import gpus, launcher
 from autotuner.launchers.gpus import GpuInventory, InstalledGpu
 from autotuner.predict.efficiencies import COST_KINDS, UNIT_COSTS, CostFactors
-from autotuner.predict.local_factors import Factors, factors_key, save_factors
+from autotuner.predict.local_ratios import LocalRatios, ratios_key, save_ratios
+from autotuner.predict.log_ratios import MeasuredRatio, regressors
 from autotuner.run_setup import RunSetup
 
 
@@ -134,18 +136,19 @@ def test_what_has_no_room_for_a_cache_is_not_expected_to_hold_its_model():
     assert forecaster(base_runtime="vllm").expects_fit(Candidate("vllm", {"tp-size": 1}))
 
 
-def test_local_factors_apply_to_predictions_of_measured_runs_alone(machine, monkeypatch, tmp_path):
+def test_a_calibration_corrects_predictions_of_measured_runs_alone(machine, monkeypatch, tmp_path):
     machine("NVIDIA H200")
     monkeypatch.setenv("AUTOTUNE_DATA_HOME", str(tmp_path))
     candidate, point = Candidate("vllm", {"tp-size": 4}), LoadPoint("D(1000,200)", concurrency=8)
     config = {"base_runtime": "vllm", "hardware": {"gpu_type": "H200"}}
     before, virtual = forecaster(**config).predict(candidate, point), {"optimization": {"evaluator": "simulated"}}
     assert before is not None
-    factors = Factors(1.5, 2.0, 1.0, 9, 3, (0.4, 0.4), (0.05, 0.05), "measured", "2026-01-01")
     deployed = forecaster(**config).model_on_gpus(candidate)
     assert deployed is not None
-    save_factors({factors_key("vllm", deployed.gpu.name): factors})
+    ratios = (MeasuredRatio("run 1", regressors(8, 1000, 200, 4), math.log(1.5), math.log(2.0)),) * 3
+    save_ratios({ratios_key(deployed): LocalRatios(ratios)})
     after, simulated = (forecaster(**config, **more).predict(candidate, point) for more in ({}, virtual))
     assert after is not None
     assert 1.5 * before.tpot < after.tpot <= 2.0 * before.tpot
+    assert 1.2 * before.ttft < after.ttft <= 1.5 * before.ttft
     assert simulated == before

@@ -1,5 +1,6 @@
-"""Finished trials become rows that what-if questions find, and points that factors are fitted to."""
+"""Finished trials become rows that what-if questions find, and ratios that correct others."""
 
+import math
 import sqlite3
 
 import pytest
@@ -22,9 +23,8 @@ from autotuner.errors import ConfigError, UsageError
 from autotuner.experiment import Experiment
 from autotuner.forecaster import Forecaster
 from autotuner.launchers import launcher
-from autotuner.local_data import read_calibration_data, record_trial, recording_observer
+from autotuner.local_data import calibrate, read_calibration_data, record_trial, recording_observer
 from autotuner.predict import database
-from autotuner.predict.fit import fit_factors
 from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.measured_lookup import MeasuredLookup
@@ -97,14 +97,10 @@ def trial(number, results, tp=1, source="measured", **parameters):
     return Trial(number, candidate, Measurement(source, tuple(results), server={"version": "0.32.0"}), 0.0, 1.7e9)
 
 
-def slower(concurrency, tp=1, prefill=1.0, decode=1.0, source="measured"):
+def slower(concurrency, tp=1, ttft=1.0, tpot=1.0, source="measured"):
     """A load point measured at the prediction times these factors."""
-    from autotuner.predict.local_factors import time_parts
-
-    overhead, first, each, stalls = time_parts(
-        load_curve(tp).at_concurrency(concurrency), load_curve(tp).single_request
-    )
-    return result(concurrency, overhead + first * prefill, each * decode + stalls * prefill, source)
+    prediction = load_curve(tp).at_concurrency(concurrency)
+    return result(concurrency, prediction.ttft * ttft, prediction.tpot * tpot, source)
 
 
 def test_a_measured_trial_is_found_by_the_question_it_answers(store):
@@ -117,11 +113,11 @@ def test_a_measured_trial_is_found_by_the_question_it_answers(store):
 
 
 def test_between_two_measured_loads_it_is_interpolated_along_the_prediction(store):
-    loads = [slower(8, decode=1.2), slower(32, decode=1.2)]
+    loads = [slower(8, tpot=1.2), slower(32, tpot=1.2)]
     record_trial(store, forecaster(store), trial(1, loads))
     lookup = MeasuredLookup(LoadCurve(load_curve().deployment, TRAFFIC)).at_concurrency(16)
     assert lookup.source == "interpolated"
-    assert lookup.prediction.tpot == pytest.approx(slower(16, decode=1.2).metrics.tpot.mean, rel=0.02)
+    assert lookup.prediction.tpot == pytest.approx(slower(16, tpot=1.2).metrics.tpot.mean, rel=0.02)
     assert lookup.prediction.tpot_interval.lower < lookup.prediction.tpot < lookup.prediction.tpot_interval.upper
 
 
@@ -190,20 +186,26 @@ def test_a_database_of_another_version_is_left_alone(store):
 
 
 def measured(store, factors, source="measured"):
-    prefill, decode = factors
+    ttft, tpot = factors
     for number, tp in ((1, 1), (2, 2)):
-        store.append(trial(number, [slower(load, tp, prefill, decode, source) for load in (1, 8, 32)], tp, source))
+        store.append(trial(number, [slower(load, tp, ttft, tpot, source) for load in (1, 8, 32)], tp, source))
     return store.path
 
 
-def test_factors_that_made_the_runs_are_found_again(store):
-    data = read_calibration_data([measured(store, (1.3, 0.8))])
-    factors = fit_factors(data.points["vllm h100_sxm"], data.source, ())
-    assert factors.prefill == pytest.approx(1.3, rel=0.06)
-    assert factors.decode == pytest.approx(0.8, rel=0.06)
-    assert factors.overhead == pytest.approx(1.0, rel=0.06)
-    assert max(factors.after) < 0.05 < min(factors.before)
-    assert (factors.points, factors.launches) == (6, 2)
+def test_ratios_of_the_runs_to_their_predictions_are_found_again(store):
+    (ratios,) = calibrate([measured(store, (1.3, 0.8))]).ratios.values()
+    assert [math.exp(ratio.ttft) for ratio in ratios.ratios] == pytest.approx([1.3] * 6)
+    assert [math.exp(ratio.tpot) for ratio in ratios.ratios] == pytest.approx([0.8] * 6)
+    assert max(ratios.after) < 0.06 < min(ratios.before)
+    assert ratios.launches == 2
+
+
+def test_a_launch_measured_here_corrects_predictions_of_other_layouts(store):
+    record_trial(store, forecaster(store), trial(1, [slower(load, 1, 1.3, 1.3) for load in (8, 32)]))
+    bundled = load_curve(tp=2).at_concurrency(64)
+    lookup = MeasuredLookup(LoadCurve(load_curve(tp=2).deployment, TRAFFIC)).at_concurrency(64)
+    assert 1.1 < lookup.prediction.tpot / bundled.tpot < 1.3
+    assert "corrected by 2 load points" in lookup.explanation
 
 
 def test_simulated_runs_are_refused_unless_asked_for(store):
@@ -224,11 +226,12 @@ def test_runs_without_a_known_gpu_say_what_is_missing(store):
         read_calibration_data([path], gpu="H1000")
 
 
-def test_too_few_load_points_are_refused(store):
-    store.append(trial(1, [slower(8)]))
-    points = read_calibration_data([store.path]).points["vllm h100_sxm"]
-    with pytest.raises(UsageError, match="too few"):
-        fit_factors(points, "measured", ())
+def test_one_load_point_is_enough(store):
+    store.append(trial(1, [slower(8, ttft=2.0)]))
+    result = calibrate([store.path])
+    assert result.kept_keys == tuple(result.ratios)
+    (ratios,) = result.ratios.values()
+    assert ratios.after is None
 
 
 def exit_code(*arguments):
@@ -264,7 +267,7 @@ def test_the_command_refuses_simulated_runs_or_says_it_loudly(store, capsys):
     assert "SIMULATED" in capsys.readouterr().out
 
 
-def test_factors_that_do_not_help_are_not_kept(store, capsys):
+def test_ratios_that_do_not_help_are_not_kept(store, capsys):
     assert exit_code("calibrate", str(measured(store, (1.0, 1.0)))) == 1
     assert "Nothing was saved" in capsys.readouterr().err
 

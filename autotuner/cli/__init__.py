@@ -23,6 +23,7 @@ from autotuner.cli.help_page import (
     LOAD_TEST,
     MACHINE,
     PREDICT,
+    SLA,
     TUNE,
     HelpCommand,
     HelpGroup,
@@ -32,6 +33,7 @@ from autotuner.cli.predict import app as predict_app
 from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
+from autotuner.cli.sla import app as sla_app
 from autotuner.cli.ui import ui
 from autotuner.cli.verbose import Verbose, with_verbose
 
@@ -81,6 +83,7 @@ for _name, _group, _class, _panel in (
     ("profiles", profiles_app, HelpGroup, CONFIGURE),
     ("config", config_app, HelpGroup, CONFIGURE),
     ("predict", predict_app, PredictGroup, PREDICT),
+    ("sla", sla_app, HelpGroup, SLA),
 ):
     app.add_typer(_group, name=_name, cls=_class, rich_help_panel=_panel)
     for _registered in _group.registered_commands:

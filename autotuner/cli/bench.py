@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,114 +37,92 @@ if TYPE_CHECKING:
     from autotuner.traces import TimeUnit
 
 SERVER_OPTIONS = "Server"
+server_option = partial(option, panel=SERVER_OPTIONS)
+load_option = partial(option, panel=LOAD)
+output_option = partial(option, panel=OUTPUT)
 
 
 def bench(
     url: Annotated[str, typer.Argument(metavar="URL", help="Server address, such as http://127.0.0.1:8000.")],
     model: Annotated[
         str | None,
-        option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            help="Model name on the server.",
-            panel=SERVER_OPTIONS,
-            default="the one the server lists",
+        server_option(
+            "--model", "-m", metavar="NAME", help="Model name on the server.", default="the one the server lists"
         ),
     ] = None,
     endpoint: Annotated[
         str | None,
-        option(
+        server_option(
             "--endpoint",
             metavar="completions|chat",
             help="API endpoint: /v1/completions or /v1/chat/completions.",
-            panel=SERVER_OPTIONS,
             default="completions, or chat if only that answers",
         ),
     ] = None,
     header: Annotated[
         list[str] | None,
-        option(
-            "--header",
-            metavar="NAME:VALUE",
-            help="HTTP header sent with every request; repeatable.",
-            panel=SERVER_OPTIONS,
-            default="none",
+        server_option(
+            "--header", metavar="NAME:VALUE", help="HTTP header sent with every request; repeatable.", default="none"
         ),
     ] = None,
     api_key_env: Annotated[str | None, api_key_option(SERVER_OPTIONS, "none")] = None,
     extra_body: Annotated[
         str | None,
-        option(
+        server_option(
             "--extra-body",
             metavar="JSON",
             help="Fields merged into every request, such as '{\"min_p\": 0.1}'.",
-            panel=SERVER_OPTIONS,
             default="none",
         ),
     ] = None,
     omit: Annotated[
         list[str] | None,
-        option(
+        server_option(
             "--omit",
             metavar="FIELD",
             help="Field left out of every request, such as ignore_eos; repeatable.",
-            panel=SERVER_OPTIONS,
             default="those that the server refuses",
         ),
     ] = None,
     ca_file: Annotated[
         Path | None,
-        option(
+        server_option(
             "--ca-file",
             metavar="FILE",
             help="PEM certificates of the authorities that the server's certificate is checked against.",
-            panel=SERVER_OPTIONS,
             default="the system's",
         ),
     ] = None,
     insecure: Annotated[
-        bool,
-        option(
-            "--insecure",
-            help="Do not check the server's certificate; the result says so.",
-            panel=SERVER_OPTIONS,
-        ),
+        bool, server_option("--insecure", help="Do not check the server's certificate; the result says so.")
     ] = False,
     scenario: Annotated[list[str] | None, scenario_option("D(100,100)")] = None,
     concurrency: Annotated[str | None, concurrency_option("1,4")] = None,
     rate: Annotated[str | None, RATE_OPTION] = None,
     arrival: Annotated[
         str | None,
-        option(
+        load_option(
             "--arrival",
             metavar="PROCESS",
             help="Arrival process of --rate: poisson, constant, gamma:SHAPE, ramp:START-END or trace.",
-            panel=LOAD,
             default="poisson",
         ),
     ] = None,
     time_unit: Annotated[
         str | None,
-        option(
-            "--time-unit",
-            metavar="s|ms|us|ns",
-            help="Unit of a trace's timestamps.",
-            panel=LOAD,
-            default="detected, and said",
+        load_option(
+            "--time-unit", metavar="s|ms|us|ns", help="Unit of a trace's timestamps.", default="detected, and said"
         ),
     ] = None,
     trace_scale: Annotated[
-        float | None,
-        option("--trace-scale", metavar="X", help="Replay a trace X times as fast.", panel=LOAD, default="1"),
+        float | None, load_option("--trace-scale", metavar="X", help="Replay a trace X times as fast.", default="1")
     ] = None,
     max_in_flight: Annotated[
         int | None,
-        option(
+        load_option(
             "--max-in-flight",
             metavar="N",
             help="Maximum requests in flight with --rate; further ones wait.",
-            panel=LOAD,
             default="no limit",
             min=1,
         ),
@@ -154,49 +133,39 @@ def bench(
     max_requests: Annotated[int | None, max_requests_option("no limit")] = None,
     request_timeout: Annotated[
         float | None,
-        option(
+        load_option(
             "--request-timeout",
             metavar="SECONDS",
             help="Time after which a request is aborted and counts as an error.",
-            panel=LOAD,
             default="300",
         ),
     ] = None,
     honour_retry_after: Annotated[
         bool,
-        option(
-            "--honour-retry-after",
-            help="Closed loop: after a refusal, wait as long as its Retry-After asks for.",
-            panel=LOAD,
+        load_option(
+            "--honour-retry-after", help="Closed loop: after a refusal, wait as long as its Retry-After asks for."
         ),
     ] = False,
     seed: Annotated[
-        int | None,
-        option("--seed", metavar="N", help="Random seed of request lengths and arrivals.", panel=LOAD, default="0"),
+        int | None, load_option("--seed", metavar="N", help="Random seed of request lengths and arrivals.", default="0")
     ] = None,
     find_capacity: Annotated[
         bool,
-        option(
+        load_option(
             "--find-capacity",
             help="Find the highest load that meets the targets, between the given loads or 1 and 1024 in flight.",
-            panel=LOAD,
         ),
     ] = False,
     slo: Annotated[str | None, slo_option("none")] = None,
     output: Annotated[
         Path | None,
-        option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            help="New folder for raw records, JSON, CSV and plots.",
-            panel=OUTPUT,
-            default="none",
+        output_option(
+            "--output", "-o", metavar="FOLDER", help="New folder for raw records, JSON, CSV and plots.", default="none"
         ),
     ] = None,
     fail_on: Annotated[str, FAIL_ON_OPTION] = "infeasible",
     as_json: Annotated[bool, JSON_OPTION] = False,
-    as_csv: Annotated[bool, option("--csv", help="CSV on stdout, one row per load point.", panel=OUTPUT)] = False,
+    as_csv: Annotated[bool, output_option("--csv", help="CSV on stdout, one row per load point.")] = False,
 ) -> None:
     """Load-test a running server, judge every load point, and check that its measurements are valid."""
     from autotuner.cli import display

@@ -10,7 +10,7 @@ import typer
 from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, RUNS_FOLDER_OPTION, option
 
 if TYPE_CHECKING:
-    from autotuner.predict.local_factors import Factors
+    from autotuner.predict.local_ratios import LocalRatios
 
 FIT_OPTIONS = "Fit"
 
@@ -18,7 +18,7 @@ FIT_OPTIONS = "Fit"
 def calibrate(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Run folders or run names.", show_default="none; shows the fitted factors"),
+        typer.Argument(metavar="RUN", help="Run folders or run names.", show_default="none; shows what is calibrated"),
     ] = None,
     gpu: Annotated[
         str | None,
@@ -35,26 +35,26 @@ def calibrate(
         option("--simulated", help="Accept simulated runs; predictions are then marked as such.", panel=FIT_OPTIONS),
     ] = False,
     forget: Annotated[
-        bool, option("--forget", help="Delete the fitted factors and use the bundled constants.", panel=FIT_OPTIONS)
+        bool, option("--forget", help="Delete the calibration and use the bundled constants.", panel=FIT_OPTIONS)
     ] = False,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Fit the predictor to your own runs; without a run, show the fitted factors.
+    """Correct predictions by your own runs; without a run, show what is calibrated.
 
-    For each engine and GPU type, three factors on prefill, decode and overhead time are fitted to the measured load
-    points and shrunk towards 1. Later predictions use these factors and say so.
+    For each model, engine and GPU type, a Bayesian regression of measured over predicted times on load, lengths and tp
+    corrects later predictions, of other loads and layouts too, and narrows their intervals. One load point suffices.
     """
     from autotuner.cli import display
-    from autotuner.predict import local_factors
+    from autotuner.predict import local_ratios
 
     if forget:
-        deleted_path = local_factors.delete_factors()
+        deleted_path = local_ratios.delete_ratios()
         display.note(f"Removed {deleted_path}." if deleted_path else "Nothing was calibrated.")
     elif runs:
         _fit(runs, output, gpu, simulated, as_json)
     else:
-        _print_factors(dict(local_factors.all_factors()), as_json)
+        _print_ratios(dict(local_ratios.all_ratios()), as_json)
 
 
 def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json: bool) -> None:
@@ -64,14 +64,14 @@ def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json
     from autotuner.runs.store import find_run
 
     calibration = fit([find_run(name, root) for name in names], simulated=simulated, gpu=gpu)
-    _print_factors(calibration.factors, as_json)
+    _print_ratios(calibration.ratios, as_json)
     if calibration.skipped_points:
         display.note(
             f"{calibration.skipped_points} load points were skipped: request rates, invalid ones, unknown deployments."
         )
     if not calibration.kept_keys:
         raise NoFeasibleError(
-            "Nothing was saved: the bundled constants predict held-out load points better.",
+            "Nothing was saved: without a correction held-out load points are predicted better.",
             remedy="Measure more launches or loads, and calibrate again.",
         )
     display.note(
@@ -81,33 +81,44 @@ def _fit(names: list[str], root: Path, gpu: str | None, simulated: bool, as_json
         display.warning("These are SIMULATED runs: predictions now follow the simulated engine, and say so.")
 
 
-def _print_factors(factors_by_engine: dict[str, Factors], as_json: bool) -> None:
+def _print_ratios(ratios_by_key: dict[str, LocalRatios], as_json: bool) -> None:
     from dataclasses import asdict
 
     from autotuner.cli import display
 
     if as_json:
-        display.json({key: asdict(factors) for key, factors in factors_by_engine.items()})
+        display.json(
+            {
+                key: asdict(row) | {"ratios": [ratio._asdict() for ratio in row.ratios]}
+                for key, row in ratios_by_key.items()
+            }
+        )
         return
-    if not factors_by_engine:
-        display.line("Nothing was calibrated. Fit predictions to your runs with: autotune calibrate RUN...")
+    if not ratios_by_key:
+        display.line("Nothing was calibrated. Correct predictions by your runs with: autotune calibrate RUN...")
         return
-    counts = ["prefill", "decode", "overhead", "load points", "launches"]
-    errors = ["TTFT error", "TPOT error"]
-    rows = [_row(key, factors) for key, factors in factors_by_engine.items()]
-    display.line("Factors on predicted times, and median errors before and (on held-out load points) after the fit")
-    display.table(rows, ["engine and GPU", *counts, *errors, "source"], numeric=[*counts, *errors])
+    numbers = ["TTFT", "TPOT", "load points", "launches", "TTFT error", "TPOT error"]
+    rows = [_row(key, row) for key, row in ratios_by_key.items()]
+    display.sentence(
+        "Measured over predicted times (medians), and median errors before and (on held-out load points) after them"
+    )
+    display.table(rows, ["engine, GPU, model", *numbers, "source"], numeric=numbers)
 
 
-def _row(key: str, factors: Factors) -> dict[str, Any]:
+def _row(key: str, row: LocalRatios) -> dict[str, Any]:
+    from math import exp
+    from statistics import median
+
+    texts = {
+        f"{name} error": f"{row.before[index]:.0%} -> {row.after[index]:.0%}" if row.before and row.after else "-"
+        for index, name in enumerate(("TTFT", "TPOT"))
+    }
     return {
-        "engine and GPU": key,
-        "prefill": f"{factors.prefill:.3f}",
-        "decode": f"{factors.decode:.3f}",
-        "overhead": f"{factors.overhead:.3f}",
-        "load points": factors.points,
-        "launches": factors.launches,
-        "TTFT error": f"{factors.before[0]:.0%} -> {factors.after[0]:.0%}",
-        "TPOT error": f"{factors.before[1]:.0%} -> {factors.after[1]:.0%}",
-        "source": factors.source if factors.source == "measured" else factors.source.upper(),
+        "engine, GPU, model": key,
+        "TTFT": f"x{exp(median(ratio.ttft for ratio in row.ratios)):.2f}",
+        "TPOT": f"x{exp(median(ratio.tpot for ratio in row.ratios)):.2f}",
+        "load points": len(row.ratios),
+        "launches": row.launches,
+        **texts,
+        "source": row.source if row.source == "measured" else row.source.upper(),
     }

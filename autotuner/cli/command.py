@@ -91,6 +91,7 @@ def command(
     from autotuner.deploy import FILE_NAMES, check_format, render_files, with_port
     from autotuner.engines import engine
     from autotuner.evaluate.launch_script import launch_form, several_servers, simulation_remark
+    from autotuner.report.record import failure_record
     from autotuner.runs.store import RunStore, find_run
     from autotuner.serving import RoleName, ServingSpec
 
@@ -123,6 +124,7 @@ def command(
                 "text": files[FILE_NAMES[format]],
                 "files": files,
                 "note": note or None,
+                "failure": failure_record(selected_trial),
             }
         )
         return

@@ -288,9 +288,9 @@ class ConfigOptions:
 
     def compose_all(self) -> dict[str, Composition]:
         """Compose and validate every experiment that the files ask for, by name; without files the only one."""
-        from autotuner.config.requests import Request, read_requests
+        from autotuner.config.requests import TaskRequest, read_requests
 
-        requests = read_requests(self.file) if self.file else [Request("", {})]
+        requests = read_requests(self.file) if self.file else [TaskRequest("", {})]
         return {request.name: self._compose_request(request.fields) for request in requests}
 
     def _compose_request(self, fields: Mapping[str, Any]) -> Composition:

@@ -156,8 +156,23 @@ def text(body: str) -> None:
     sys.stdout.write(body if body.endswith("\n") else body + "\n")
 
 
+def json_error(data: Mapping[str, Any]) -> None:
+    """Print an error as JSON on stdout, unless a result is there already: one document is all that a reader expects."""
+    if not _printed_json:
+        json({"error": data})
+
+
+def forget_json() -> None:
+    """Begin a new command, of which no JSON has been printed."""
+    _printed_json.clear()
+
+
+_printed_json: list[bool] = []
+
+
 def json(data: Any) -> None:
     """Print data as JSON on stdout."""
+    _printed_json.append(True)
     sys.stdout.write(json_text(data))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -31,12 +33,16 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
         """Run the command and turn its exceptions into exit codes."""
         from autotuner.cli import display
 
+        wants_json = asks_for_json(ctx.args)
+        display.forget_json()
         try:
             return super().invoke(ctx)
         except AutotuneError as error:
             if ctx.params.get("debug"):
                 raise
             display.error(error)
+            if wants_json:
+                display.json_error(error.record())
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             display.note("Interrupted.")
@@ -52,4 +58,12 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
             if ctx.params.get("debug") or shows_itself:
                 raise
             display.unexpected_error(error)
+            if wants_json:
+                message = f"{type(error).__name__}: {error}"
+                display.json_error({"class": "internal", "message": message, "exit_code": EXIT_UNEXPECTED})
             raise typer.Exit(EXIT_UNEXPECTED) from error
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command's arguments ask for its result as JSON."""
+    return "--json" in arguments or "--format=json" in arguments or ("--format", "json") in pairwise(arguments)

@@ -87,7 +87,6 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "report": (
         Example("Show the newest run", "autotune report"),
         Example("Write the page again, to send it to the team", "autotune report --format html --to report.html"),
-        Example("Write a Markdown report for a pull request", "autotune report --format markdown > report.md"),
         Example(
             "Fail a pipeline unless the winner is proven to meet the targets", "autotune report --fail-on undecided"
         ),
@@ -134,6 +133,41 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "predict table": (
         Example("Predict the rows of a CSV file", "autotune predict table rows.csv --output predicted.csv"),
+    ),
+    "sla": (
+        Example("Choose workers without a GPU", "autotune sla run --gpus-per-engine 1,2 --evaluator simulated"),
+        Example("Plan replicas from the profile", "autotune sla plan --rate 50"),
+    ),
+    "sla run": (
+        Example(
+            "Profile vLLM on 1 to 8 GPUs, and plan for 100 requests/s",
+            "autotune sla run --runtime vllm --model ./my-model --isl 3000 --osl 150 \\\n"
+            "  --ttft 200 --itl 20 --gpus-per-engine 1..8 --rate 100",
+        ),
+        Example(
+            "Profile an endpoint that runs already",
+            "autotune sla run --url http://127.0.0.1:8000 --max-kv-tokens 680000",
+        ),
+        Example(
+            "Predict instead of measuring",
+            "autotune sla run --runtime vllm --model qwen3-32b --gpu H100 \\\n"
+            "  --evaluator predicted --output predicted-profile",
+        ),
+    ),
+    "sla show": (Example("Show what a profile decided and why", "autotune sla show sla-profile"),),
+    "sla plan": (
+        Example(
+            "Workers for another rate, on at most 16 GPUs", "autotune sla plan sla-profile --rate 80 --total-gpus 16"
+        ),
+        Example(
+            "Prefill on one GPU type and decode on another, with the cost",
+            "autotune sla plan h100-profile h200-profile --rate 80 \\\n  --price H100=2.5 --price H200=3.2",
+        ),
+        Example("What Dynamo's planner would start", "autotune sla plan sla-profile --rate 80 --like dynamo-0.9"),
+    ),
+    "sla check": (Example("Check a profile that another program wrote", "autotune sla check profiling_results"),),
+    "sla compare": (
+        Example("Compare a predicted profile with a measured one", "autotune sla compare measured predicted"),
     ),
     "calibrate": (
         Example("Fit the predictor to all runs in the folder runs", "autotune calibrate runs/*"),

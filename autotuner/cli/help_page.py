@@ -28,15 +28,16 @@ MAX_UNBROKEN_DEFAULT = 24
 
 OTHER_OPTIONS = "Other"
 COMMANDS = "Commands"
-TUNE, COMPARE, LOAD_TEST, CONFIGURE, PREDICT, MACHINE = (
+TUNE, COMPARE, LOAD_TEST, SLA, CONFIGURE, PREDICT, MACHINE = (
     "Tune an engine",
     "Compare runs",
     "Load-test a server",
+    "Profile for a planner",
     "Configurations",
     "Predictions",
     "This machine",
 )
-COMMAND_GROUPS = (COMMANDS, TUNE, COMPARE, LOAD_TEST, CONFIGURE, PREDICT, MACHINE)
+COMMAND_GROUPS = (COMMANDS, TUNE, COMPARE, LOAD_TEST, SLA, CONFIGURE, PREDICT, MACHINE)
 """Groups of commands in display order."""
 
 

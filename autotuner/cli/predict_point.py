@@ -14,12 +14,12 @@ from autotuner.report.formatting import format_number
 if TYPE_CHECKING:
     from autotuner.planning.question import LatencyTarget, Question
     from autotuner.predict.load_curve import LoadCurve
-    from autotuner.predict.local_factors import Factors
+    from autotuner.predict.local_ratios import LocalRatios
     from autotuner.predict.memory import MemoryPlan
     from autotuner.predict.performance import Performance
     from autotuner.predict.predict import Prediction
 
-OPERATOR_LABELS = {"attention_proj": "attention projections", "mlp": "MLP"}
+OPERATOR_LABELS = {"attention_proj": "attention projections", "mlp": "MLP", "launch": "kernel launches", "step": "step"}
 
 
 def show_closed_loop(question: Question, load_curve: LoadCurve, concurrency: int, *, as_json: bool) -> None:
@@ -153,42 +153,52 @@ def _print_tables(
     display.line(f"\n{measurement_note or title}")
     columns = ["", "mean", "80% interval", *(["predicted"] if measurement_note else [])]
     display.table(rows, columns, numeric=["mean", "predicted"])
-    if load_curve.factors is not None:
+    if load_curve.ratios is not None:
         display.line()
         display.sentence(
-            calibration_text(load_curve.factors, load_curve.deployment.engine, load_curve.deployment.gpu.name)
+            calibration_text(load_curve.ratios, load_curve.deployment.engine, load_curve.deployment.gpu.name)
         )
-    operator_rows = [
-        {
-            "operator": OPERATOR_LABELS.get(name, name),
-            "prefill": format_latency(prediction.prefill[name]),
-            "decode": format_latency(prediction.decode[name]),
-        }
-        for name in prediction.decode
-        if prediction.prefill[name] or prediction.decode[name]
-    ]
-    totals = (sum(prediction.prefill.values()), sum(prediction.decode.values()))
-    operator_rows.append(
-        {"operator": "total", "prefill": format_latency(totals[0]), "decode": format_latency(totals[1])}
-    )
-    display.line("\none iteration: prefill of one prompt, and a decode step of all requests in flight")
-    display.table(
-        operator_rows,
-        ["operator", "prefill", "decode"],
-        numeric=["prefill", "decode"],
-        bold_row=len(operator_rows) - 1,
-    )
+    part_rows = _part_rows(prediction)
+    display.line("\nwhat TTFT and TPOT add up from")
+    display.table(part_rows, ["part", "TTFT", "TPOT"], numeric=["TTFT", "TPOT"], bold_row=len(part_rows) - 1)
     display.line()
     display.table(_memory_rows(prediction.memory), ["memory of one GPU", "GiB"], numeric=["GiB"])
 
 
-def calibration_text(factors: Factors, engine: str, gpu: str) -> str:
+def _part_rows(prediction: Prediction) -> list[dict[str, str]]:
+    """Parts of TTFT and of TPOT, the prefill and the decode steps by operator, and their sums."""
+    from autotuner.predict.loop_times import DECODE, PREFILL
+
+    prefill_share = prediction.ttft_parts[PREFILL] / sum(prediction.prefill.values())
+    decode_share = prediction.tpot_parts[DECODE] / sum(prediction.decode.values())
+    rows = [
+        {"part": name, "TTFT": format_latency(seconds)}
+        for name, seconds in prediction.ttft_parts.items()
+        if name != PREFILL
+    ]
+    rows += [
+        {
+            "part": OPERATOR_LABELS.get(name, name),
+            "TTFT": format_latency(prediction.prefill[name] * prefill_share),
+            "TPOT": format_latency(prediction.decode[name] * decode_share),
+        }
+        for name in prediction.decode
+        if prediction.prefill[name] or prediction.decode[name]
+    ]
+    rows += [
+        {"part": name, "TPOT": format_latency(seconds)}
+        for name, seconds in prediction.tpot_parts.items()
+        if name != DECODE
+    ]
+    return [*rows, {"part": "total", "TTFT": format_latency(prediction.ttft), "TPOT": format_latency(prediction.tpot)}]
+
+
+def calibration_text(ratios: LocalRatios, engine: str, gpu: str) -> str:
     """The sentence that tells which local calibration the predictions use."""
-    runs = "SIMULATED runs" if factors.source == "simulated" else "runs"
+    runs = "SIMULATED runs" if ratios.source == "simulated" else "runs"
     return (
-        f"Calibrated on {pluralize(factors.launches, 'launch', 'launches')} of your own {runs} ({engine} on {gpu}): "
-        f"prefill x{factors.prefill:.2f}, decode x{factors.decode:.2f}, overhead x{factors.overhead:.2f}. "
-        "`autotune calibrate --forget` undoes it."
+        f"Calibrated on {pluralize(ratios.launches, 'launch', 'launches')} of your own {runs} ({engine} on {gpu}, "
+        f"{pluralize(len(ratios.ratios), 'load point')}). `autotune calibrate --forget` undoes it."
     )
 
 
@@ -231,9 +241,11 @@ def _point_json(
         "kv_pool_bytes": max(0, closed_loop.memory.kv_pool),
         "prefill": _json_operators(closed_loop.prefill),
         "decode": _json_operators(closed_loop.decode),
+        "ttft_parts": dict(closed_loop.ttft_parts),
+        "tpot_parts": dict(closed_loop.tpot_parts),
         "model_was_measured": closed_loop.model_measured,
         "source": "predicted",
-        "calibrated": None if load_curve.factors is None else asdict(load_curve.factors),
+        "calibrated": None if load_curve.ratios is None else _calibration_json(load_curve.ratios),
         "cost_per_million_output_tokens": cost,
     }
 
@@ -250,6 +262,11 @@ def format_interval(interval: tuple[float, float]) -> str:
     if math.isinf(interval[1]) and not math.isinf(interval[0]):
         return f"{format_latency(interval[0])} or more"
     return f"{format_latency(interval[0])} to {format_latency(interval[1])}"
+
+
+def _calibration_json(ratios: LocalRatios) -> dict[str, Any]:
+    """The calibration for JSON: how many load points, their source, errors before and after."""
+    return {**asdict(ratios), "ratios": len(ratios.ratios), "launches": ratios.launches}
 
 
 def _json_operators(seconds: Mapping[str, float]) -> dict[str, float]:

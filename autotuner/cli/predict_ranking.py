@@ -195,12 +195,13 @@ def _print_ranking(ranking: RankingReport) -> None:
 
 def _print_calibrations(question: Question, gpus: Sequence[str]) -> None:
     from autotuner.cli import display
-    from autotuner.predict.local_factors import factors_for
+    from autotuner.predict.layout import Layout
+    from autotuner.predict.local_ratios import ratios_for
 
     for name in dict.fromkeys((*gpus, *([question.decode_gpu] if question.decode_gpu else []))):
-        factors = None if question.bundled_only else factors_for(question.software.engine, name)
-        if factors is not None:
-            display.sentence(calibration_text(factors, question.software.engine, name))
+        local = None if question.bundled_only else ratios_for(question.software.deploy(question.model, name, Layout()))
+        if local is not None:
+            display.sentence(calibration_text(local, question.software.engine, name))
 
 
 def _print_option(name: str, option: ServingOption) -> None:

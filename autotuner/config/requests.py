@@ -25,30 +25,30 @@ FORMAT_KEY = "format"
 
 
 @dataclass(frozen=True)
-class Request:
+class TaskRequest:
     """One task: its name, and the fields of a TaskContext that its file sets."""
 
     name: str
     fields: Mapping[str, Any]
 
 
-def read_requests(files: Sequence[Path]) -> list[Request]:
+def read_requests(files: Sequence[Path]) -> list[TaskRequest]:
     """The requests of some files, in order, with names made distinct; ConfigError where a file holds none."""
     requests = [request for file in files for request in _file_requests(file)]
     counts: dict[str, int] = {}
     named = []
     for request in requests:
         counts[request.name] = number = counts.get(request.name, 0) + 1
-        named.append(request if number == 1 else Request(f"{request.name}-{number}", request.fields))
+        named.append(request if number == 1 else TaskRequest(f"{request.name}-{number}", request.fields))
     return named
 
 
-def _file_requests(file: Path) -> list[Request]:
+def _file_requests(file: Path) -> list[TaskRequest]:
     document = yaml_documents.read(file)
     data = yaml_documents.plain_data(yaml_documents.root_mapping(document), "")
     if "task_name" in data and "benchmark" in data:  # what a run has composed
         config = {key: value for key, value in data.items() if key != FORMAT_KEY}
-        return [Request(data["task_name"], {"user_overrides": config, "override_mode": "replace"})]
+        return [TaskRequest(data["task_name"], {"user_overrides": config, "override_mode": "replace"})]
     key = next((key for key in LIST_KEYS if key in data), None)
     if key is None:
         return [_request(data, file.stem, document)]
@@ -86,7 +86,7 @@ def _described(
     return pairs
 
 
-def _request(data: Mapping[str, Any], name: str, document: Document) -> Request:
+def _request(data: Mapping[str, Any], name: str, document: Document) -> TaskRequest:
     """One request; ConfigError for a field that no context has, or that is given under both of its names."""
     given: dict[str, Any] = {}
     for key, value in data.items():
@@ -105,4 +105,4 @@ def _request(data: Mapping[str, Any], name: str, document: Document) -> Request:
         given[field] = [value] if field in ("profiles", "layers") and isinstance(value, str) else value
     if given.get("override_mode", "patch") not in ("patch", "replace"):
         raise ConfigError(f"override_mode of {document.source} must be patch or replace.")
-    return Request(name, given)
+    return TaskRequest(name, given)

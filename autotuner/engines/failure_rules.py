@@ -120,7 +120,8 @@ MACHINE_RULES = (
     FailureRule(
         r"cannot open shared object file|version `?(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+'? not found"
         r"|undefined symbol:|_OpNamespace.*has no attribute"
-        r"|No module named |cannot import name|libcudart|wrong ELF class|partially initialized module",
+        r"|Numpy is not available|No module named |cannot import name|libcudart|wrong ELF class"
+        r"|partially initialized module",
         FailureKind.BROKEN_INSTALLATION,
         FailureKind.BROKEN_INSTALLATION,
         "The engine's installation does not fit this machine: install it anew with the PyTorch and CUDA version that"
@@ -302,7 +303,11 @@ FLAG_RULES = (
     FailureRule(
         r"does not match the quantization method|Cannot find the config file for"
         r"|is not supported for quantization method"
-        r"|[Pp]arallel\w* (?:is )?not supported|does not support (?:pipeline|tensor|expert|data) parallel",
+        r"|[Pp]arallel\w* (?:is )?not supported|does not support (?:pipeline|tensor|expert|data) parallel"
+        r"|Hybrid KV cache manager is disabled but"
+        r"|(?i:(?:speculative decoding|prefix caching|chunked prefill|lora|cuda graph|torch\.compile|async scheduling"
+        r"|structured outputs?|kv[- ]cache offload\w*|overlap schedule)\b.*(?:not (?:yet )?(?:be )?(?:supported"
+        r"|compatible|used)|incompatible|n't support))",
         FailureKind.BAD_FLAG,
         None,
         "The engine refuses this value for this model: change the parameter that its message names, or leave it out.",

@@ -155,12 +155,20 @@ PLACE_RULES = (
         depth=3,
     ),
     OriginRule(r"executor/ray_|executor/ray/|(?:^|/)ray/", FailureKind.DRIVER_FAULT, RAY_REMEDY),
+    OriginRule(
+        r"utils/(?:flashinfer|import_utils|deep_gemm)\.py$|rust_extensions/|hardware_backend/",
+        FailureKind.BROKEN_INSTALLATION,
+        MISMATCH_REMEDY,
+    ),
+    OriginRule(
+        r"numa_utils|/eplb/|eplb_|/envs\.py$|/environ\.py$", FailureKind.BAD_FLAG, FLAG_REMEDY, exception=ORDINARY
+    ),
     OriginRule(r"vllm/platforms/interface\.py$", FailureKind.BROKEN_INSTALLATION, MISMATCH_REMEDY),
     OriginRule(r"torch/cuda/|vllm/platforms/|pynvml", FailureKind.DRIVER_FAULT, DEVICE_REMEDY),
     OriginRule(r"worker\.py$", FailureKind.DRIVER_FAULT, DEVICE_REMEDY, function="init_device"),
     # settings of parts that a user turns on
     OriginRule(
-        r"kv_transfer/|kv_connector|srt/disaggregation/|(?:^|/)lmcache/",
+        r"(?:kv|ec|weight)_transfer/|kv_connector|kv_offload/|srt/disaggregation/|cache_controller|(?:^|/)lmcache/",
         FailureKind.BAD_FLAG,
         "The settings of KV transfer do not fit the engine: correct the connector and its version in them.",
     ),
@@ -171,6 +179,12 @@ PLACE_RULES = (
         exception=ORDINARY,
     ),
     OriginRule(r"spec_decode/|speculative", FailureKind.BAD_FLAG, FLAG_REMEDY, exception=ORDINARY),
+    OriginRule(
+        r"spec_decode/|speculative",
+        FailureKind.BAD_FLAG,
+        "The draft model does not fit the engine's method of speculative decoding: give one that was made for it.",
+        exception=r"'\w+For\w+' object has no attribute",
+    ),
     OriginRule(
         r"tool_parsers/|function_call/|reasoning/|reasoning_parser|entrypoints/(?:openai|cli|launcher|chat_utils)",
         FailureKind.BAD_FLAG,
@@ -193,7 +207,8 @@ PLACE_RULES = (
     ),
     OriginRule(
         r"tokeniz|processing_(?:utils|auto)\.py$|image_processing|multimodal/|/processors?(?:/|\.py$)|sentencepiece"
-        r"|structured_output|xgrammar|outlines|constrained/|chat_template|template_manager|jinja2/|tensorrt_llm/inputs/",
+        r"|structured_output|xgrammar|outlines|constrained/|chat_template|template_manager|jinja2/|tensorrt_llm/inputs/"
+        r"|vllm/renderers/|multimodal_processor",
         FailureKind.UNSUPPORTED_MODEL,
         TOKENIZER_REMEDY,
     ),
@@ -217,7 +232,7 @@ PLACE_RULES = (
         r"kv_cache_utils\.py$|mem_cache/|pool_configurator|resource_manager\.py$|model_runner_kv_cache",
         FailureKind.OUT_OF_MEMORY_AT_START,
         MEMORY_REMEDY,
-        exception=r"^(?:ValueError|RuntimeError)",
+        exception=r"^(?:ValueError|RuntimeError): .*(?:[Mm]emory|blocks|larger|enough|[Ii]nsufficient|capacity)",
     ),
     OriginRule(
         "", FailureKind.OUT_OF_MEMORY_AT_START, MEMORY_REMEDY, function="init_memory_pool|profile_max_num_token"
@@ -237,7 +252,10 @@ PLACE_RULES = (
         exception=r"^(?!AttributeError)",
     ),
     OriginRule(
-        r"/models?/(?!auto/)\w+(?:/\w+)?\.py$|_torch/models/", FailureKind.UNSUPPORTED_MODEL, WEIGHTS_REMEDY, "__init__"
+        r"/models/(?!auto/).*\.py$|/model\.py$|_torch/models/",
+        FailureKind.UNSUPPORTED_MODEL,
+        WEIGHTS_REMEDY,
+        "__init__",
     ),
     OriginRule(
         r"model_loader/|layers/|attention/|_torch/(?:modules|attention_backend)/",
@@ -262,12 +280,30 @@ PLACE_RULES = (
 )
 
 
+WORD_RULES = (
+    # what a message asks for, where its place says nothing
+    OriginRule(
+        "",
+        FailureKind.BROKEN_INSTALLATION,
+        "The engine lacks a package: install what its message names into its environment, or use its image.",
+        exception=r"(?i)please (?:re)?install|pip install|(?:is|are) not installed|to be installed",
+    ),
+    OriginRule("", FailureKind.BAD_FLAG, FLAG_REMEDY, exception=r"(?<![\w-])--[a-z][a-z0-9]*(?:[-_][a-z0-9]+)+"),
+    OriginRule(
+        "",
+        FailureKind.UNSUPPORTED_MODEL,
+        FORMAT_REMEDY,
+        exception=r"^NotImplementedError: ?.+|^(?:Value|Runtime|Assertion)Error: .*(?:not|n't|un)[ -]?support",
+    ),
+)
+
+
 def origin_rule(exception: str, frames: Sequence[Frame], phase: Phase) -> OriginRule | None:
     """The rule for an exception, given as its type and first line, that was raised at the last of `frames`."""
     if not frames:
         return None
     while_importing = (IMPORT_RULE,) if is_import(frames) else ()
-    rules = (*PYTHON_RULES, *while_importing, *PLACE_RULES)
+    rules = (*PYTHON_RULES, *while_importing, *PLACE_RULES, *WORD_RULES)
     return next((rule for rule in rules if rule.kind_in(phase) and rule.matches(exception, frames)), None)
 
 

@@ -25,7 +25,7 @@ from autotuner.experiment import Model, Slo
 from autotuner.launchers.gpu_meter import GpuMeter
 from autotuner.model_files import tokenizer_file
 from autotuner.predict.parallel_rules import local_dimensions
-from autotuner.search.launch import LoadPlan
+from autotuner.search.launch import LoadPlan, ObservingLoadPlan
 
 
 class ProgressCallback(Protocol):
@@ -89,6 +89,8 @@ class LoadDriver:
         """Summarize and check an observation, and pass the result to the load plan and the progress callback."""
         gpu_use = self.meter.usage(*observation.window) if self.meter else None
         result = replace(summarize_observation(observation, self.source, self.slo), gpu_use=gpu_use)
+        if isinstance(self.load_plan, ObservingLoadPlan):
+            self.load_plan.observe(observation)
         self.load_plan.tell(result)
         self.on_progress("measured", load_point=observation.load_point, position=position, result=result)
         return result

@@ -17,6 +17,7 @@ from autotuner.core import (
     Failure,
     FailureKind,
     LoadPointResult,
+    LoadStep,
     Measurement,
     Observation,
     Observer,
@@ -29,6 +30,7 @@ from autotuner.core import (
     ignore_progress,
 )
 from autotuner.endpoints.client import Client
+from autotuner.endpoints.headers import request_headers, tls_trust
 from autotuner.endpoints.token import probe_token
 from autotuner.endpoints.version import find_version
 from autotuner.engines import Engine, LaunchContext, Phase
@@ -38,7 +40,7 @@ from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, Server, ServerExitedError, gpu_meter, ports, ready
 from autotuner.launchers.environment import launch_environment
-from autotuner.search.launch import LoadPlan
+from autotuner.search.launch import LoadPlan, ObservingLoadPlan
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +153,8 @@ class MeasuredLaunch:
         self.results: list[LoadPointResult] = []
         self.timings: dict[str, float] = {}
         self.server_info: dict[str, Any] = {}
+        self.headers = request_headers(self.experiment.deployment)
+        self.tls = tls_trust(self.experiment.deployment)
 
     def measure(self) -> Measurement:
         """Launch the server, wait until it is ready, drive every load point, stop it."""
@@ -165,7 +169,7 @@ class MeasuredLaunch:
                 self.folder.save_environment(launch_environment(spec, self.experiment.model, self.server_info))
                 if failure is None:
                     with gpu_meter.meter_gpus(spec.devices) as meter:
-                        failure = self._run_load_plan(server, spec, meter)
+                        failure = self._run_load_plan(server, spec.served_model, meter)
                 self._report_progress("stopping")
         finally:
             self.folder.redact_log()
@@ -200,17 +204,23 @@ class MeasuredLaunch:
             self.server_info |= {"version": version} if version else {}
         self.folder.mark_log()
         self._report_progress("ready")
+        if isinstance(self.load_plan, ObservingLoadPlan):
+            self.load_plan.server_ready(self.server_info, self.timings["start"])
         return None
 
     def _startup_failure(self) -> Failure | None:
         return self.evaluator.engine.diagnosis.startup_failure(self.folder.read_log())
 
-    def _run_load_plan(self, server: Server, spec: ServerSpec, meter: gpu_meter.GpuMeter) -> Failure | None:
+    def _run_load_plan(
+        self, server: Server, served_model: str, meter: gpu_meter.GpuMeter | None = None
+    ) -> Failure | None:
         """Drive the load points of the plan; return the failure that ended it early."""
         launch_timeout, total = self.experiment.optimization.timeout_per_iteration, self.load_plan.max_load_points
-        vocabulary = find_vocabulary(server.url, spec.served_model, self.experiment.model, {}, self.workload)
-        self.server_info |= {"vocabulary": asdict(vocabulary)} if vocabulary else {}
-        endpoint = load_endpoint(server.url, spec.served_model, self.experiment.model, {}, vocabulary)
+        target = (server.url, served_model, self.experiment.model, self.headers)
+        vocabulary = find_vocabulary(*target, self.workload, self.tls)
+        self.server_info["vocabulary"] = asdict(vocabulary) if vocabulary else None
+        endpoint = load_endpoint(*target, vocabulary, self.tls)
+        self._prepare_load(endpoint)
         slo = self.experiment.slo
         driver = LoadDriver(endpoint, self.load_plan, self.source, slo, self._report_progress, meter=meter)
         for position, step in driver.steps():
@@ -220,15 +230,27 @@ class MeasuredLaunch:
             step = step.with_time_limit(load_point_seconds(remaining, position, total))
             try:
                 with self._timed("load"):
-                    observation = driver.observe(position, step)
+                    observation = self._observe(driver, position, step)
             except MachineError as error:
                 return Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy)
-            self.folder.save_records(position, observation)
-            failure = self._check_health(server, endpoint, observation)
+            failure = self._record(server, driver, position, observation)
             if failure is not None:
                 return failure
-            self.results.append(driver.record_result(position, observation))
         return None
+
+    def _prepare_load(self, endpoint: load.Endpoint) -> None:
+        """Find out what else must be known before the load; nothing of a server that was just started."""
+
+    def _observe(self, driver: LoadDriver, position: int, step: LoadStep) -> Observation:
+        return driver.observe(position, step)
+
+    def _record(self, server: Server, driver: LoadDriver, position: int, observation: Observation) -> Failure | None:
+        """Keep records and result of a load point; the failure if the server did not survive it."""
+        self.folder.save_records(position, observation)
+        failure = self._check_health(server, driver.endpoint, observation)
+        if failure is None:
+            self.results.append(driver.record_result(position, observation))
+        return failure
 
     def _check_health(self, server: Server, endpoint: load.Endpoint, observation: Observation) -> Failure | None:
         """Return the failure if the server did not survive the load point; probed only after failed requests."""

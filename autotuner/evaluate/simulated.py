@@ -32,7 +32,7 @@ from autotuner.evaluate.measured import load_point_seconds, timeout_failure
 from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
 from autotuner.model_files import path_or_name
-from autotuner.search.launch import LoadPlan
+from autotuner.search.launch import LoadPlan, ObservingLoadPlan
 from autotuner.simulate.settings import BAD_FLAG_STATUS, SettingsError, SimulationSettings
 from autotuner.simulate.started_engine import START_FAILED_STATUS, StartedEngine, StartError, start_engine
 from autotuner.simulate.virtual_time import EngineDiedError, VirtualServer
@@ -179,10 +179,13 @@ class SimulatedLaunch:
             return evaluator.sim.diagnosis.failure(str(error), error.status, "start")
         self.timings["start"] = started_engine.start_seconds
         self.server_info["kv_tokens"] = started_engine.kv_tokens
+        self.server_info["max_running_requests"] = started_engine.limits.max_running_requests
         if ignored_parameters := simulated_stand_in(self.candidate).ignored_parameters:
             self.server_info["not_simulated"] = list(ignored_parameters)
         self._log(f"KV cache size: {started_engine.kv_tokens} tokens")
         self._report_progress("ready")
+        if isinstance(self.load_plan, ObservingLoadPlan):
+            self.load_plan.server_ready(self.server_info, self.timings["start"])
         try:
             return self._run_load_plan(VirtualServer(settings, started_engine))
         except EngineDiedError as error:
@@ -211,6 +214,8 @@ class SimulatedLaunch:
                 self.folder.save_records(position, observation)
             result = summarize_observation(observation, self.evaluator.source, experiment.slo)
             self.results.append(result)
+            if isinstance(self.load_plan, ObservingLoadPlan):
+                self.load_plan.observe(observation)
             self.load_plan.tell(result)
             report("measured", result=result)
         return None

@@ -12,6 +12,8 @@ from autotuner.errors import AutotuneError, RunStoreError
 from autotuner.evaluate.protocol import Evaluator
 from autotuner.search.launch import Launch, ListedLoads
 
+ERROR_FILE = "internal-error.txt"
+
 UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a file system that is full or read-only, which would hit every other trial too."""
 
@@ -43,7 +45,7 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
 
 def _internal_failure(error: Exception, folder: Path) -> Failure:
     folder.mkdir(parents=True, exist_ok=True)
-    report_path = folder / "internal-error.txt"
+    report_path = folder / ERROR_FILE
     report_path.write_text("".join(traceback.format_exception(error)))
     return Failure(
         FailureKind.INTERNAL,

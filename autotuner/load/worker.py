@@ -80,7 +80,7 @@ async def drive_load_point(
             kind=workload.endpoint,
             model=job.endpoint.model,
             vocab_size=job.endpoint.vocab_size,
-            salt=f"{job.salt}\n{point}",
+            salt=workload.prompt_salt or f"{job.salt}\n{point}",
             phase=phase,
             prefix_tokens=scenario.prefix_tokens,
             block_tokens=scenario.block_tokens if isinstance(scenario, TraceReplay) else 0,

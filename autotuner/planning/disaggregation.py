@@ -51,7 +51,7 @@ def prefill_worker(load_curve: LoadCurve) -> PrefillWorker:
     single = load_curve.single_request
     return PrefillWorker(
         load_curve=load_curve,
-        latency=load_curve.ttft_overhead + sum(single.prefill.values()),
+        latency=single.ttft,
         rate=1 / load_curve.prefill_seconds,
         gpus=load_curve.deployment.layout.gpus,
         kv_bytes_sent=_prompt_kv_bytes(load_curve),

@@ -12,8 +12,12 @@ from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.predict import DoesNotFitError
 from autotuner.predict.shape import ModelShape, model_shape
 
-CONCURRENCIES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Requests in flight per worker that are planned for, to engines' usual limit; chosen by hand, 1.25 to 2 apart."""
+CONCURRENCIES = (*range(1, 8), *range(8, 16, 2), *range(16, 32, 4), *range(32, 64, 8), *range(64, 128, 16))
+CONCURRENCIES += (*range(128, 256, 32), *range(256, 513, 64))
+"""Requests in flight per worker that are planned for, to engines' usual limit; chosen by hand, 1.14 to 2 apart.
+
+Pools of prefill and decode workers meet a target in finer steps, their numbers: coarser loads favour them.
+"""
 MAX_SEARCHED_GPUS = 64
 """Most GPUs of one worker tried to say how many a model takes; the largest of the measured rows."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from autotuner.errors import AutotuneError, ConfigError
 from autotuner.predict.calibration import gpu_generation
 from autotuner.predict.hardware import GpuSpec, find_gpu
+from autotuner.predict.harness import INFERENCEX, Harness, ServerFlags, harness_from_row, inferencex_flags
 from autotuner.predict.layout import Layout, resolve_dtypes
 from autotuner.predict.model_on_gpus import ModelOnGpus, model_on_gpus
 from autotuner.predict.predict import Prediction, predict_closed_loop
@@ -59,10 +61,10 @@ OTHER_COLUMN_NAMES = {
 """Names that such columns have elsewhere, and theirs here."""
 MEMORY_FRACTION = 0.92
 """Memory fraction of the measured rows, read off the loads at which their requests begin to queue."""
-MEAN_LENGTH_SHARE = 0.9
-"""Mean length of their requests: InferenceX draws lengths uniformly from 80% to 100% of the nominal ones."""
 MAX_COUNT = 1e12
 """A larger count in a row is a mistake or infinite; chosen by hand."""
+ZERO_IS_NONE = ("moe_tp_size", "moe_ep_size")
+"""Sizes of experts that tables write as 0 for dense models."""
 POOL_WORKER_TP = 4
 """GPUs per worker assumed where a row has only the GPUs of a whole pool; the pools of GB200 have nodes of 4."""
 
@@ -77,6 +79,8 @@ def _read_count(row: Mapping[str, str], field: str, default: int | None = None) 
         value = float(text)
     except ValueError:
         raise ConfigError(f"{field} is '{text[:40]}', not a number.") from None
+    if value == 0 and field in ZERO_IS_NONE and default is not None:
+        return default
     if not 1 <= value < MAX_COUNT or value != int(value):
         raise ConfigError(f"{field} must be a whole number of at least 1, not {text}.")
     return int(value)
@@ -128,15 +132,37 @@ def model_from_row(row: Mapping[str, str]) -> tuple[ModelOnGpus, int]:
     return model_on_gpus(name, gpu.name, layout, gemm, moe, kv, engine, version, MEMORY_FRACTION), workers
 
 
+def with_server_flags(deployment: ModelOnGpus, row: Mapping[str, str], harness: Harness) -> ModelOnGpus:
+    """The deployment with the row's max_batched_tokens, max_running_requests and recv_interval, else the harness's."""
+    flags = ServerFlags(deployment.max_batched_tokens)
+    if harness.name == INFERENCEX.name:
+        flags = inferencex_flags(
+            deployment.engine,
+            deployment.shape.name,
+            is_blackwell=gpu_generation(deployment.gpu) == "blackwell",
+            in_flight=_read_count(row, "concurrency"),
+            isl=_read_count(row, "isl"),
+        )
+    most_running = _read_count(row, "max_running_requests", 0) or None
+    return replace(
+        deployment,
+        max_batched_tokens=_read_count(row, "max_batched_tokens", flags.tokens_per_step),
+        recv_interval=_read_count(row, "recv_interval", flags.recv_interval),
+        max_running_requests=most_running,
+    )
+
+
 def predict_row(row: Mapping[str, str]) -> Prediction:
     """Predict the deployment and load in one row of a CSV; raises AutotuneError saying what is wrong with it."""
     deployment, workers = model_from_row(row)
+    concurrency = _read_count(row, "concurrency")
+    harness = harness_from_row(row, concurrency)
     return predict_closed_loop(
-        deployment,
-        concurrency=worker_concurrency(_read_count(row, "concurrency"), workers),
+        with_server_flags(deployment, row, harness),
+        concurrency=worker_concurrency(concurrency, workers),
         isl=_read_count(row, "isl"),
         osl=_read_count(row, "osl"),
-        length_scale=MEAN_LENGTH_SHARE,
+        harness=harness,
         separate_prefill=workers > 1,
     )
 

@@ -14,12 +14,11 @@ import yaml
 from autotuner.errors import ConfigError
 from autotuner.predict.efficiencies import Efficiencies
 from autotuner.predict.hardware import GpuSpec
+from autotuner.predict.kernels import kernel_constants
 from autotuner.predict.layout import Dtypes, Layout
 from autotuner.predict.shape import ModelShape
 
 CONSTANTS_FILE = Path(__file__).with_name("constants.yaml")
-ALL_LAYOUTS = "every"
-"""Key in constants.yaml of the part of a series' effect that all its layouts share."""
 GENERATION_BY_CAPABILITY = {80: "ampere", 86: "ampere", 89: "ada", 90: "hopper", 100: "blackwell", 103: "blackwell"}
 GENERATION_BY_CAPABILITY |= {120: "blackwell", 121: "blackwell"}
 
@@ -28,7 +27,7 @@ GENERATION_BY_CAPABILITY |= {120: "blackwell", 121: "blackwell"}
 class ServingConstants:
     """How an engine serves a closed loop, fitted.
 
-    `overhead` seconds and `wait_iterations` pass before a prompt's own prefill, and at most
+    Before a prompt's own prefill `overhead` seconds and, where other requests run, `wait_iterations` pass, and at most
     `gather_iterations` more until every data-parallel replica has a prompt. `host_per_token` is
     seconds per prompt token outside the GPU, `burst_share` half the share of requests that arrive
     together at the start. `replica_interference` scales what prefills of other data-parallel
@@ -53,7 +52,7 @@ class Calibration:
     constants: Mapping[str, Mapping[str, float]]
     versions: Mapping[str, Mapping[str, float]]
     models: Sequence[str]
-    effects: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+    effects: Mapping[str, Mapping[str, Sequence[float]]]
     intervals: Mapping[str, Any]
 
     def value(self, name: str, *keys: str) -> float:
@@ -89,43 +88,44 @@ class Calibration:
         launch += shape.moe_layers * value("launch_moe")
         host = (softmax + mlp) * value("host_standard") + (mla + linear + indexers) * value("host_other")
         host += shape.moe_layers * value("host_moe")
+        kernels = kernel_constants(shape, gpu, dtypes, engine)
         return Efficiencies(
-            gemm_compute=value("gemm_compute", dtypes.attention_proj),
-            attention_proj_memory=value("attention_proj_memory", dtypes.attention_proj),
-            mlp_memory=value("mlp_memory", dtypes.mlp),
-            expert_compute=value("expert_compute", dtypes.expert),
-            expert_memory=value("expert_memory", dtypes.expert) * multipliers.get("expert_memory", 1.0),
-            prefill_attention=value("prefill_attention"),
-            prefill_mla=value("prefill_mla"),
-            decode_compute=value("decode_compute"),
-            decode_memory=value("decode_memory"),
+            gemm_compute=kernels.gemm_compute * value("gemm_compute"),
+            mlp_compute=kernels.mlp_compute * value("gemm_compute"),
+            attention_proj_memory=kernels.attention_proj_memory * value("attention_proj_memory", dtypes.attention_proj),
+            mlp_memory=kernels.mlp_memory * value("mlp_memory", dtypes.mlp),
+            expert_compute=kernels.expert_compute * value("expert_compute", dtypes.expert),
+            expert_memory=kernels.expert_memory
+            * value("expert_memory", dtypes.expert)
+            * multipliers.get("expert_memory", 1.0),
+            prefill_attention=kernels.prefill_attention * value("prefill_attention"),
+            prefill_mla=kernels.prefill_mla * value("prefill_mla"),
+            decode_compute=kernels.decode_compute * value("decode_compute"),
+            decode_memory=kernels.decode_memory * value("decode_memory"),
             state_memory=value("state_memory"),
             elementwise=value("elementwise"),
             permute=value("permute"),
-            allreduce_latency=value("allreduce_latency"),
-            allreduce_bytes=value("allreduce_bytes"),
-            allreduce_oneshot=value("allreduce_oneshot"),
+            allreduce_latency=kernels.allreduce_latency * value("allreduce_latency"),
+            allreduce_bytes=kernels.allreduce_bytes * value("allreduce_bytes"),
+            allreduce_oneshot=kernels.allreduce_oneshot * value("allreduce_oneshot"),
             dispatch_latency=value("dispatch_latency"),
             dispatch_bytes=value("dispatch_bytes"),
             expert_imbalance=value("expert_imbalance") if layout.ep_size > 1 else 1.0,
             idle_expert_memory=multipliers.get("idle_experts", 0.0),
-            launch=launch * launch_multiplier,
+            launch=launch * launch_multiplier + kernels.launch * value("launch_kernels"),
             host=host * launch_multiplier,
             step=value("step"),
         )
 
     def serving_constants(
-        self, engine: str, gpu: GpuSpec, layers: int, version: str | None = None, concurrency: float = 1.0, dp: int = 1
+        self, engine: str, layers: int, version: str | None = None, *, dp: int = 1, recv_interval: int = 1
     ) -> ServingConstants:
-        """How this engine serves a closed loop of so many requests over `dp` replicas of a model."""
+        """How this engine serves a closed loop over `dp` replicas of a model of so many layers."""
         wait = self.value("wait_iterations", engine)
         wait *= self.version_multipliers(engine, version).get("wait_iterations", 1.0)
-        if engine == "sglang" and gpu_generation(gpu) == "blackwell":
-            # The measured servers poll for requests every few iterations there, rarer from 16 in flight.
-            wait = self.value("poll_iterations") * (3 if concurrency >= 16 else 1)
         return ServingConstants(
             overhead=self.value("overhead", engine) * layers,
-            wait_iterations=wait,
+            wait_iterations=wait + self.value("poll_share") * (recv_interval - 1),
             gather_iterations=self.value("gather_iterations") if dp > 1 and engine == "trtllm" else 0.0,
             host_per_token=self.value("host_per_token", engine),
             burst_share=self.value("burst_share"),
@@ -135,28 +135,31 @@ class Calibration:
         )
 
     def effect(self, metric: str, keys: tuple[str, ...], basis: tuple[float, ...]) -> tuple[float, int]:
-        """Mean log residual measured for the series and layout of `keys`, and how many levels of `keys` were measured.
-
-        0: none, 1: the model, 2: the series too, 3: the layout too.
-        """
-        model, series, layout = keys
+        """Mean log residual of the series of `keys`; 0 where nothing was measured, 1 the model, 2 the series too."""
+        model, series = keys
         if model not in self.models:
             return 0.0, 0
-        levels = self.effects.get(series)
-        if levels is None:
+        row = self.effects.get(series)
+        if row is None:
             return 0.0, 1
-        coefficients = [row[metric] for row in (levels[ALL_LAYOUTS], levels.get(layout)) if row is not None]
-        total = sum(weight * value for row in coefficients for weight, value in zip(row, basis, strict=False))
-        return total, 1 + len(coefficients)
+        return sum(weight * value for weight, value in zip(row[metric], basis, strict=False)), 2
 
 
 def gpu_generation(gpu: GpuSpec) -> str:
     return GENERATION_BY_CAPABILITY.get(gpu.compute_capability or 0, "other")
 
 
-def effect_basis(isl: float, osl: float, concurrency: float) -> tuple[float, ...]:
-    """Regressors of a series' log residual: constant, log load and log lengths, centred and scaled."""
-    return (1.0, math.log2(concurrency / 16) / 3, math.log2(isl / 2048) / 2, math.log2(osl / 2048) / 2)
+def effect_basis(isl: float, osl: float, concurrency: float, layout: Layout) -> tuple[float, ...]:
+    """Regressors of a series' log residual, centred and scaled: load, lengths, tp, data and expert parallelism."""
+    return (
+        1.0,
+        math.log2(concurrency / 16) / 3,
+        math.log2(isl / 2048) / 2,
+        math.log2(osl / 2048) / 2,
+        math.log2(layout.tp / 4) / 2,
+        float(layout.dp > 1),
+        float(layout.ep_size > 1),
+    )
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -101,7 +101,7 @@ def model_on_gpus_for(
         )
     except ConfigError:
         return None
-    return replace(deployment, **_limits(deployment, parameters))
+    return replace(deployment, **_limits(deployment, candidate))
 
 
 def memory_shortage(deployment: ModelOnGpus, candidate: Candidate, *, skewed: bool = False) -> str | None:
@@ -217,8 +217,9 @@ def _modelled_dtype(dtypes: Mapping[str, str | None], value: Value) -> str | Non
     return dtypes[str(value)]
 
 
-def _limits(deployment: ModelOnGpus, parameters: Mapping[str, Value]) -> dict[str, Any]:
+def _limits(deployment: ModelOnGpus, candidate: Candidate) -> dict[str, Any]:
     """Fields of the deployment that the candidate sets besides layout, dtypes and memory fraction."""
+    parameters = candidate.parameters
     shape, max_model_len = deployment.shape, _positive_int(parameters.get("max-model-len"))
     if max_model_len:
         shape = replace(shape, max_model_len=min(max_model_len, shape.max_model_len))
@@ -226,6 +227,8 @@ def _limits(deployment: ModelOnGpus, parameters: Mapping[str, Value]) -> dict[st
         "shape": shape,
         "max_batched_tokens": _positive_int(parameters.get("max-batched-tokens")) or deployment.max_batched_tokens,
         "max_running_requests": _positive_int(parameters.get("max-running-requests")),
+        "recv_interval": _positive_int(parameters.get("scheduler-recv-interval")) or 1,
+        "has_front_end": candidate.runtime != "sim",
         "cuda_graph": parameters.get("cuda-graph") is not False,
     }
 

@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from autotuner.errors import RunStoreError
-from autotuner.predict.local_factors import data_folder
+from autotuner.predict.local_ratios import data_folder
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.predict import geometry_name
 

@@ -24,6 +24,7 @@ class Efficiencies:
     """
 
     gemm_compute: float = 1.0
+    mlp_compute: float = 1.0
     attention_proj_memory: float = 1.0
     mlp_memory: float = 1.0
     expert_compute: float = 1.0
@@ -73,7 +74,7 @@ UNIT_COSTS = CostFactors()
 
 COST_KINDS = {
     "weights": ("attention_proj_memory", "mlp_memory", "expert_memory"),
-    "matrices": ("gemm_compute", "expert_compute"),
+    "matrices": ("gemm_compute", "mlp_compute", "expert_compute"),
     "attention": ("prefill_attention", "prefill_mla", "decode_compute", "decode_memory", "state_memory"),
     "collectives": ("allreduce_latency", "allreduce_bytes", "allreduce_oneshot", "dispatch_latency", "dispatch_bytes"),
     "kernels": ("launch", "elementwise", "permute"),
@@ -120,7 +121,7 @@ def device_parts(work: Work, efficiencies: Efficiencies) -> StepParts:
             work.attention_proj_compute * efficiencies.gemm_compute,
             work.attention_proj_memory * efficiencies.attention_proj_memory,
         ),
-        mlp=smooth_max(work.mlp_compute * efficiencies.gemm_compute, work.mlp_memory * efficiencies.mlp_memory),
+        mlp=smooth_max(work.mlp_compute * efficiencies.mlp_compute, work.mlp_memory * efficiencies.mlp_memory),
         expert=smooth_max(work.expert_compute * efficiencies.expert_compute, experts) * efficiencies.expert_imbalance,
         head=smooth_max(
             work.head_compute * efficiencies.gemm_compute, work.head_memory * efficiencies.attention_proj_memory

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 
-from autotuner.predict.calibration import bundled_calibration, effect_basis
 from autotuner.predict.efficiencies import step_parts
-from autotuner.predict.local_factors import apply_factors, factors_for
+from autotuner.predict.harness import AUTOTUNE, Harness
+from autotuner.predict.local_ratios import Correction, ratios_for
+from autotuner.predict.loop_times import DECODE, PREFILL
 from autotuner.predict.model_on_gpus import ModelOnGpus
-from autotuner.predict.predict import Prediction, effect_keys, predict_closed_loop
+from autotuner.predict.predict import Prediction, predict_closed_loop
 from autotuner.predict.traffic import Traffic
 
 MAX_BATCH = 512
@@ -19,14 +19,24 @@ MAX_BATCH = 512
 class LoadCurve:
     """Predictions of a deployment under one traffic, computed once per load.
 
-    All have the factors calibrated on this machine for its engine and GPU type, unless `bundled_only`.
+    Its closed loops are those that `harness` drives; None: endless ones, in closed form. All are corrected by what was
+    calibrated on this machine for its model, engine and GPU type, unless `bundled_only`.
     """
 
-    def __init__(self, deployment: ModelOnGpus, traffic: Traffic, *, bundled_only: bool = False) -> None:
+    def __init__(
+        self,
+        deployment: ModelOnGpus,
+        traffic: Traffic,
+        *,
+        bundled_only: bool = False,
+        harness: Harness | None = AUTOTUNE,
+    ) -> None:
         self.deployment = deployment
         self.traffic = traffic
         self.bundled_only = bundled_only
-        self.factors = None if bundled_only else factors_for(deployment.engine, deployment.gpu.name)
+        self.harness = harness
+        self.ratios = None if bundled_only else ratios_for(deployment)
+        self.correction = Correction(self.ratios.ratios, deployment, traffic) if self.ratios else None
         self._predictions: dict[float, Prediction] = {}
 
     def at_concurrency(self, concurrency: float) -> Prediction:
@@ -34,8 +44,8 @@ class LoadCurve:
         prediction = self._predictions.get(concurrency)
         if prediction is None:
             prediction = self._bundled_prediction(concurrency)
-            if self.factors is not None:
-                prediction = apply_factors(prediction, self._bundled_single_request, self.factors)
+            if self.correction is not None:
+                prediction = self.correction.apply(prediction, concurrency)
             self._predictions[concurrency] = prediction
         return prediction
 
@@ -49,11 +59,8 @@ class LoadCurve:
             prefix_hit=traffic.prefix_hit,
             draft_tokens=traffic.draft_tokens,
             acceptance=traffic.acceptance,
+            harness=self.harness,
         )
-
-    @cached_property
-    def _bundled_single_request(self) -> Prediction:
-        return self._bundled_prediction(self.deployment.layout.dp)
 
     @cached_property
     def single_request(self) -> Prediction:
@@ -76,22 +83,17 @@ class LoadCurve:
         )
         work = self.deployment.operators.work([(new_tokens, self.traffic.isl - new_tokens)] * prompts, 0, 0)
         seconds = step_parts(work, self.deployment.bundled_efficiencies, eager=True).total
-        factor = self.factors.prefill if self.factors else 1.0
+        parts = self.single_request.ttft_parts
+        # What the single request's prefill was corrected by, too.
+        factor = parts[PREFILL] / sum(self.single_request.prefill.values())
         return factor * seconds / prompts / (layout.dp * layout.pp)
 
     @cached_property
     def ttft_overhead(self) -> float:
         """Seconds of TTFT beside the prefill itself, with one request in flight."""
-        return max(0.0, self.single_request.ttft - sum(self.single_request.prefill.values()))
+        return self.single_request.ttft - self.single_request.ttft_parts[PREFILL]
 
     def decode_only_tpot(self, concurrency: float) -> float:
         """TPOT in seconds of a worker that only decodes, as in disaggregated serving."""
-        prediction, traffic = self.at_concurrency(concurrency), self.traffic
-        iteration = sum(prediction.decode.values())
-        if traffic.draft_tokens:
-            layers = self.deployment.shape.layers
-            iteration *= 1 + traffic.draft_tokens * max(1, self.deployment.shape.draft_layers) / layers
-        tokens_per_step: float = sum(traffic.acceptance**n for n in range(traffic.draft_tokens + 1))
-        basis = effect_basis(traffic.isl, traffic.osl, concurrency)
-        effect, _ = bundled_calibration().effect("tpot", effect_keys(self.deployment), basis)
-        return min(prediction.tpot, iteration / tokens_per_step * math.exp(effect))
+        prediction = self.at_concurrency(concurrency)
+        return prediction.tpot_parts[DECODE]

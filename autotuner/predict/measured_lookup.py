@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
+from autotuner.errors import ConfigError
+from autotuner.predict import database
+from autotuner.predict.candidate import MODELLED_PARAMETERS
 from autotuner.predict.database import MeasuredRow, dtypes_name, layout_name, rows_for
 from autotuner.predict.intervals import Interval
+from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
+from autotuner.predict.local_ratios import Correction, measured_ratio, ratios_key
+from autotuner.predict.log_ratios import MeasuredRatio
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.predict import Prediction
 from autotuner.predict.traffic import Traffic
@@ -20,6 +28,8 @@ MAX_INTERPOLATION_RATIO = 4.0
 """Largest ratio of two measured loads or lengths that are interpolated between; chosen by hand."""
 REPEAT_DIFFERENCE = 0.06
 """Relative difference of repeated measurements: 2 to 6% in the rows that constants.yaml was fitted on."""
+MAX_CORRECTING_POINTS = 60
+"""Newest load points that predictions are corrected by; chosen by hand, they say all of the five coefficients."""
 COORDINATES = ("concurrency", "isl", "osl")
 
 
@@ -30,6 +40,7 @@ class LookupResult:
     prediction: Prediction
     source: Origin
     rows: tuple[MeasuredRow, ...] = ()
+    correcting_points: int = 0
 
     @property
     def explanation(self) -> str:
@@ -39,6 +50,9 @@ class LookupResult:
             return f"Measured here: {where}."
         if self.source == "interpolated":
             return f"Interpolated between measurements made here: {where}."
+        if self.correcting_points:
+            points = "load point" if self.correcting_points == 1 else "load points"
+            return f"Predicted, and corrected by {self.correcting_points} {points} of this model measured here."
         return "Predicted; nothing near it was measured here."
 
 
@@ -50,8 +64,15 @@ class MeasuredLookup:
         self.load_curve = load_curve
         deployment, traffic = load_curve.deployment, load_curve.traffic
         self.rows: list[MeasuredRow] = []
+        self.correction: Correction | None = None
         if load_curve.bundled_only:
             return
+        stored = database_ratios(deployment)
+        if stored:
+            calibrated = load_curve.ratios.ratios if load_curve.ratios else ()
+            launches = {ratio.launch for ratio in stored}
+            ratios = (*stored, *(ratio for ratio in calibrated if ratio.launch not in launches))
+            self.correction = Correction(ratios, deployment, traffic)
         names = (layout_name(deployment), dtypes_name(deployment))
         rows = [
             row
@@ -80,7 +101,13 @@ class MeasuredLookup:
             pair = self._neighbours(coordinates, axis)
             if pair is not None:
                 return LookupResult(self._interpolate(prediction, pair, coordinates, axis), "interpolated", pair)
-        return LookupResult(prediction, "predicted")
+        if self.correction is None:
+            return LookupResult(prediction, "predicted")
+        bundled = LoadCurve(
+            self.load_curve.deployment, self.load_curve.traffic, bundled_only=True, harness=self.load_curve.harness
+        ).at_concurrency(concurrency)
+        corrected = self.correction.apply(bundled, concurrency)
+        return LookupResult(corrected, "predicted", correcting_points=len(self.correction.ratios))
 
     def _neighbours(self, coordinates: tuple[float, ...], axis: int) -> tuple[MeasuredRow, MeasuredRow] | None:
         """The nearest measured load points below and above along one axis, equal on the others; None where too far."""
@@ -120,6 +147,61 @@ class MeasuredLookup:
             row_traffic = Traffic(round(row.isl), round(row.osl), traffic.prefix_hit)
             load_curve = LoadCurve(load_curve.deployment, row_traffic)
         return load_curve.at_concurrency(float(row.concurrency or 1))
+
+
+def database_ratios(deployment: ModelOnGpus) -> tuple[MeasuredRatio, ...]:
+    """Measured over predicted times of the newest load points of this model, engine and GPU type in any layout.
+
+    Only candidates whose flags the predictor models and with this deployment's dtypes count.
+    """
+    path = database.path()
+    if not path.is_file():
+        return ()
+    return _database_ratios(
+        path.stat().st_mtime_ns, ratios_key(deployment), dtypes_name(deployment), _AnyLayout(deployment)
+    )
+
+
+class _AnyLayout:
+    """A deployment for a cache that is keyed by what its layouts have in common."""
+
+    def __init__(self, deployment: ModelOnGpus) -> None:
+        self.deployment = deployment
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _AnyLayout)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=16)
+def _database_ratios(modified_ns: int, key: str, dtypes: str, any_layout: _AnyLayout) -> tuple[MeasuredRatio, ...]:
+    ratios = list[MeasuredRatio]()
+    for row in rows_for(any_layout.deployment):
+        layout = _read_layout(row.layout or "")
+        if row.dtypes != dtypes or layout is None or not row.concurrency or not row.ttft or not row.tpot:
+            continue
+        if not set(json.loads(row.parameters)) <= MODELLED_PARAMETERS:
+            continue
+        deployment = replace(any_layout.deployment, layout=layout)
+        isl, osl = max(1, round(row.isl)), max(1, round(row.osl))
+        traffic = Traffic(isl, osl, prefix_hit=min(row.prefix / isl, 1 - 1 / isl))
+        try:
+            prediction = LoadCurve(deployment, traffic, bundled_only=True).at_concurrency(row.concurrency)
+        except ConfigError:
+            continue
+        launch = f"{row.run} {row.trial}"
+        ratios.append(measured_ratio(launch, deployment, traffic, row.concurrency, prediction, row.ttft, row.tpot))
+        if len(ratios) == MAX_CORRECTING_POINTS:
+            break
+    return tuple(ratios)
+
+
+def _read_layout(text: str) -> Layout | None:
+    """A layout as `layout_name` writes it; None where it is none."""
+    match = re.fullmatch(r"tp(\d+) pp(\d+) dp(\d+) ep(\d+)", text)
+    return Layout(int(match[1]), int(match[2]), int(match[3]), ep=int(match[4])) if match else None
 
 
 def _average_rows(prediction: Prediction, rows: Sequence[MeasuredRow]) -> Prediction:

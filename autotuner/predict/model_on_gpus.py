@@ -47,7 +47,8 @@ class ModelOnGpus:
     """A model, a GPU type, a layout on such GPUs, dtypes, and an engine.
 
     `max_running_requests` bounds the requests that one replica runs at once, None where only the KV cache does.
-    `costs` multiply the fitted costs of its operators.
+    `recv_interval` is in how many steps SGLang looks for new requests once, the simulated engine has no front end,
+    which would add to TTFT. `costs` multiply the fitted costs of its operators.
     """
 
     shape: ModelShape
@@ -60,6 +61,8 @@ class ModelOnGpus:
     max_batched_tokens: int = DEFAULT_BATCHED_TOKENS
     max_running_requests: int | None = None
     cuda_graph: bool = True
+    recv_interval: int = 1
+    has_front_end: bool = True
     costs: CostFactors = UNIT_COSTS
 
     def check(self) -> None:
@@ -104,12 +107,9 @@ class ModelOnGpus:
             calibration.efficiencies(self.shape, self.gpu, self.layout, self.dtypes, self.engine, self.version)
         )
 
-    def replica_load(self, isl: float, osl: float, concurrency: float, *, length_scale: float = 1.0) -> ClosedLoopLoad:
-        """The closed loop on one replica at `concurrency` requests in flight over all replicas.
-
-        `length_scale` is the mean length of requests as a share of `isl` and `osl`.
-        """
-        cached_tokens = length_scale * (isl + CACHED_OUTPUT_SHARE.get(self.engine, 1.0) * osl)
+    def replica_load(self, isl: float, osl: float, concurrency: float) -> ClosedLoopLoad:
+        """The closed loop on one replica at `concurrency` requests in flight over all replicas."""
+        cached_tokens = isl + CACHED_OUTPUT_SHARE.get(self.engine, 1.0) * osl
         capacity = min(self.memory_plan.sequence_capacity(cached_tokens), self.max_running_requests or math.inf)
         limit = self.max_batched_tokens if self.engine != "sglang" else math.inf
         return closed_loop_load(isl, osl, concurrency, dp=self.layout.dp, capacity=capacity, prompt_token_limit=limit)

@@ -57,9 +57,12 @@ class OpenLoopModel:
     """
 
     def __init__(self, load_curve: LoadCurve) -> None:
-        self.load_curve = load_curve
-        self.replicas = load_curve.deployment.layout.dp
-        self.batch_slots = max(1.0, load_curve.max_concurrency / self.replicas)
+        """A deployment by one of its load curves; random arrivals do not run in lockstep, as a harness's may."""
+        self.load_curve = LoadCurve(
+            load_curve.deployment, load_curve.traffic, bundled_only=load_curve.bundled_only, harness=None
+        )
+        self.replicas = self.load_curve.deployment.layout.dp
+        self.batch_slots = max(1.0, self.load_curve.max_concurrency / self.replicas)
 
     @cached_property
     def _tpot_curve(self) -> tuple[list[float], list[float]]:

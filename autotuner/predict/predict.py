@@ -1,20 +1,23 @@
-"""Closed-form prediction of TTFT, TPOT, throughput and memory of a closed loop, without a GPU."""
+"""Prediction of TTFT, TPOT, throughput and memory of a closed loop, without a GPU."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from autotuner.errors import ConfigError
 from autotuner.predict.calibration import Calibration, bundled_calibration, effect_basis
+from autotuner.predict.harness import Harness
 from autotuner.predict.intervals import prediction_interval
 from autotuner.predict.layout import Layout
+from autotuner.predict.loop_times import closed_form_times, simulated_times
 from autotuner.predict.memory import MemoryPlan
-from autotuner.predict.model_on_gpus import ModelOnGpus, iteration_seconds, model_on_gpus
+from autotuner.predict.model_on_gpus import ModelOnGpus, model_on_gpus
 from autotuner.predict.performance import Performance
-from autotuner.predict.queueing import mean_tpot, mean_ttft
 from autotuner.predict.shape import ModelShape
+from autotuner.predict.traffic import Traffic
 
 
 class DoesNotFitError(ConfigError):
@@ -26,8 +29,8 @@ class Prediction(Performance):
     """Prediction of a closed loop.
 
     `prefill` and `decode` are seconds by operator of an iteration of one prompt and of one that
-    only decodes. `max_in_flight` is how many requests the KV cache holds, `model_measured` whether
-    the constants were fitted on this model too.
+    only decodes, `ttft_parts` and `tpot_parts` what TTFT and TPOT are the sums of. `max_in_flight` is how many
+    requests the KV cache holds, `model_measured` whether the constants were fitted on this model too.
     """
 
     gpus: int
@@ -35,6 +38,8 @@ class Prediction(Performance):
     memory: MemoryPlan
     prefill: Mapping[str, float]
     decode: Mapping[str, float]
+    ttft_parts: Mapping[str, float]
+    tpot_parts: Mapping[str, float]
     model_measured: bool
 
 
@@ -59,8 +64,9 @@ def predict(
     draft_tokens: int = 0,
     acceptance: float = 0.7,
     memory_fraction: float = 0.9,
+    harness: Harness | None = None,
 ) -> Prediction:
-    """Predict a closed loop of `concurrency` requests in flight over all GPUs.
+    """Predict a closed loop of `concurrency` requests in flight over all GPUs, driven by `harness`.
 
     `model` is a bundled name or a path to a config.json, `gpu` a name of the table, `isl` and
     `osl` tokens, `concurrency` requests over all `dp` replicas. Dtypes default to the
@@ -79,6 +85,7 @@ def predict(
         prefix_hit=prefix_hit,
         draft_tokens=draft_tokens,
         acceptance=acceptance,
+        harness=harness,
     )
 
 
@@ -92,67 +99,71 @@ def predict_closed_loop(
     draft_tokens: int = 0,
     acceptance: float = 0.7,
     calibration: Calibration | None = None,
-    length_scale: float = 1.0,
+    harness: Harness | None = None,
     separate_prefill: bool = False,
 ) -> Prediction:
     """Predict a closed loop on a deployment; arguments as for `predict`.
 
-    `length_scale` is the mean length of requests as a share of `isl` and `osl`; with
-    `separate_prefill` prompts run on other workers, neither interrupting decodes nor queueing for
-    their KV cache.
+    With a `harness` its requests are simulated; without one an endless loop is computed in closed form, which is
+    quicker. With `separate_prefill` prompts run on other workers, neither interrupting decodes nor queueing for their
+    KV cache.
     """
     _check_load(deployment, isl, osl, concurrency, prefix_hit)
     memory_plan, shape, layout = deployment.memory_plan, deployment.shape, deployment.layout
     if memory_plan.sequence_capacity(isl + osl) < 1:
         shortage = memory_plan.shortage
         raise DoesNotFitError(f"'{shape.name}' does not fit.", why=f"{shortage[:1].upper()}{shortage[1:]}.")
+    traffic = Traffic(isl, osl, prefix_hit, draft_tokens, acceptance)
     efficiencies = deployment.efficiencies(calibration) if calibration else deployment.bundled_efficiencies
     calibration = calibration or bundled_calibration()
-    load = deployment.replica_load(isl, osl, concurrency, length_scale=length_scale)
-    work = deployment.iteration_work(load, cached_tokens=isl * prefix_hit, queries=1 + draft_tokens)
-    seconds, decode_parts, prefill_parts = iteration_seconds(work, efficiencies, cuda_graph=deployment.cuda_graph)
-    tokens_per_step = sum(acceptance**n for n in range(draft_tokens + 1))
-    if draft_tokens:
-        draft_cost = 1 + draft_tokens * max(1, shape.draft_layers) / shape.layers
-        seconds = seconds._replace(decode=seconds.decode * draft_cost)
     constants = calibration.serving_constants(
-        deployment.engine, deployment.gpu, shape.layers, deployment.version, concurrency, layout.dp
+        deployment.engine, shape.layers, deployment.version, dp=layout.dp, recv_interval=deployment.recv_interval
     )
-    if separate_prefill:
-        load = load._replace(queue_ratio=0.0)
-    decode_load = load._replace(other_requests=0.0) if separate_prefill else load
-    tpot = mean_tpot(decode_load, seconds, constants, tokens_per_step)
-    ttft = mean_ttft(load, seconds, constants, tpot)
+    if not deployment.has_front_end:
+        constants = replace(constants, overhead=0.0, host_per_token=0.0, wait_iterations=0.0)
+    question = (deployment, efficiencies, constants, traffic, concurrency)
+    if harness is None:
+        loop = closed_form_times(*question, separate_prefill=separate_prefill)
+    else:
+        loop = simulated_times(*question, harness, separate_prefill=separate_prefill)
     # Correct by the mean log residuals (measured / predicted) of this model, as far as it was measured.
-    residual_keys, regressors = effect_keys(deployment), effect_basis(isl, osl, concurrency)
-    ttft_log_residual, _ = calibration.effect("ttft", residual_keys, regressors)
-    tpot_log_residual, known_levels = calibration.effect("tpot", residual_keys, regressors)
-    ttft, tpot = ttft * math.exp(ttft_log_residual), tpot * math.exp(tpot_log_residual)
+    residual_keys, basis = effect_keys(deployment), effect_basis(isl, osl, concurrency, layout)
+    ttft_log_residual, _ = calibration.effect("ttft", residual_keys, basis)
+    tpot_log_residual, known_levels = calibration.effect("tpot", residual_keys, basis)
+    ttft_parts = {name: seconds * math.exp(ttft_log_residual) for name, seconds in loop.ttft.items()}
+    tpot_parts = {name: seconds * math.exp(tpot_log_residual) for name, seconds in loop.tpot.items()}
+    ttft, tpot = sum(ttft_parts.values()), sum(tpot_parts.values())
     requests = concurrency / (ttft + (osl - 1) * tpot) if ttft else 0.0
-    queued = load.queue_ratio > 0
+    interval = partial(
+        prediction_interval,
+        calibration,
+        known_levels=known_levels,
+        queued=concurrency / layout.dp > memory_plan.sequence_capacity(isl + osl),
+        is_rough=shape.is_rough,
+    )
     return Prediction(
         ttft=ttft,
         tpot=tpot,
-        ttft_interval=prediction_interval(calibration, "ttft", ttft, known_levels=known_levels, queued=queued),
-        tpot_interval=prediction_interval(calibration, "tpot", tpot, known_levels=known_levels, queued=queued),
+        ttft_interval=interval("ttft", ttft),
+        tpot_interval=interval("tpot", tpot),
         throughput=requests * osl,
         requests=requests,
         gpus=layout.gpus,
         max_in_flight=memory_plan.sequence_capacity(isl + osl) * layout.dp,
         memory=memory_plan,
-        prefill=prefill_parts._asdict(),
-        decode=decode_parts._asdict(),
+        prefill=loop.prefill._asdict(),
+        decode=loop.decode._asdict(),
+        ttft_parts=ttft_parts,
+        tpot_parts=tpot_parts,
         model_measured=known_levels > 0,
     )
 
 
-def effect_keys(deployment: ModelOnGpus) -> tuple[str, ...]:
-    """Keys of the measured residuals in constants.yaml: the model's, its series', and the layout's in the series."""
-    layout, dtypes = deployment.layout, deployment.dtypes
+def effect_keys(deployment: ModelOnGpus) -> tuple[str, str]:
+    """Keys of the measured residuals in constants.yaml: the model's and its series'."""
     name = deployment.shape.name.rsplit("/", 1)[-1].lower()
-    series = f"{name} {deployment.engine} {deployment.version or '-'} {deployment.gpu.name} {dtypes.mlp}"
-    layout_key = f"{layout.tp}x{layout.dp}{'e' if layout.ep_size > 1 else ''} {dtypes.expert}"
-    return (geometry_name(deployment.shape), series, layout_key)
+    series = f"{name} {deployment.engine} {deployment.version or '-'} {deployment.gpu.name} {deployment.dtypes.mlp}"
+    return (geometry_name(deployment.shape), series)
 
 
 def geometry_name(shape: ModelShape) -> str:

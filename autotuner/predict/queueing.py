@@ -85,18 +85,26 @@ def _marginal_prompt_seconds(seconds: IterationSeconds) -> float:
     return further_seconds / further_prompts
 
 
+def scheduler_wait(batch: float, osl: float, constants: ServingConstants, tpot: float) -> float:
+    """Mean seconds until the scheduler takes a request; none where no other request runs.
+
+    Where prompts are held back until every replica has one, a request also waits about the time between two prompts of
+    a replica.
+    """
+    gather_wait = constants.gather_iterations / (1 + constants.gather_iterations * batch / osl)
+    return (constants.wait_iterations + gather_wait) * tpot * (1 - 1 / batch)
+
+
 def mean_ttft(load: ClosedLoopLoad, seconds: IterationSeconds, constants: ServingConstants, tpot: float) -> float:
     """Mean seconds to the first token.
 
-    A request waits `wait_iterations`, then for its own prefill. Where prompts are held back until
-    every replica has one, it waits about the time between two prompts of a replica. In the initial
-    burst it also waits for half of the others; where the KV cache is full, for a running request to
-    end; and where more prompts come than iterations have room for, for the prompts before it.
+    A request waits for the scheduler, then for its own prefill. In the initial burst it also waits for half of the
+    others; where the KV cache is full, for a running request to end; and where more prompts come than iterations have
+    room for, for the prompts before it.
     """
-    gather_wait = constants.gather_iterations / (1 + constants.gather_iterations * load.batch / load.osl)
     prefill = seconds.mixed if constants.mixes_phases else seconds.single_prefill
     burst = constants.burst_share * load.other_requests * seconds.batched_prefill / seconds.prompts
     queue = constants.queue_scale * load.queue_ratio * load.osl * tpot
     backlog = (1 - load.admitted_share) * _interfering_requests(load, constants) * _marginal_prompt_seconds(seconds)
-    wait = (constants.wait_iterations + gather_wait) * tpot
+    wait = scheduler_wait(load.batch, load.osl, constants, tpot)
     return constants.overhead + wait + prefill + constants.host_per_token * load.isl + burst + queue + backlog

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from autotuner.errors import ConfigError
 from autotuner.predict.layout import Layout
 from autotuner.predict.model_on_gpus import ModelOnGpus, model_on_gpus
+from autotuner.predict.shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,15 @@ class Traffic:
                 f"{self.draft_tokens} draft tokens with an acceptance of {self.acceptance} cannot be.",
                 remedy="The first is 0 or more, the second between 0 and 1.",
             )
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Mean tokens of a decode step: one, and the drafts accepted in a row."""
+        return sum(self.acceptance**n for n in range(self.draft_tokens + 1))
+
+    def draft_cost(self, shape: ModelShape) -> float:
+        """How much longer drafting makes a decode step: a pass of the draft layers for each draft."""
+        return 1 + self.draft_tokens * max(1, shape.draft_layers) / shape.layers
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,20 @@ def parallel_trials_note(view: RunView) -> str:
     return f"Trials {_joined(_number_ranges(numbers))} ran side by side{at_most}."
 
 
+def gpu_text(view: RunView) -> str:
+    """The GPUs of the run: the simulated type, or those of the host; empty where they are not known."""
+    from autotuner.evaluate.simulated import simulated_gpu  # the simulated engine takes a moment to import
+
+    experiment = view.experiment
+    if "simulated" in view.ranking.sources:
+        return f"simulated {simulated_gpu(experiment).replace('_', ' ').upper()}"
+    if experiment.deployment.mode == "external":
+        return experiment.hardware.gpu_type or ""
+    names = Counter(gpu["name"] for host in view.environments[-1:] for gpu in host.get("gpus") or ())
+    hosts = " and ".join(f"{count}x {name}" for name, count in names.items())
+    return hosts or experiment.hardware.gpu_type or ("CPU" if view.environments else "")
+
+
 def _gpus(host: Host) -> str:
     """GPUs by type, and the driver; empty for a host without GPUs."""
     counts = Counter(gpu["name"] for gpu in host.get("gpus") or ())

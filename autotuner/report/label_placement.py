@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DISTANCES_POINTS = (9.0, 16.0, 26.0, 40.0, 58.0, 80.0, 105.0)
+_DISTANCES_POINTS = (9.0, 16.0, 26.0)
 _ANGLES_DEGREES = (45, 20, 70, 90, 0, 135, 110, 160, -45, -20, -70, -90, 180, -135, -160, -110)
 _CLEARANCE_POINTS = 1.5
 Marker = tuple[float, float, float]

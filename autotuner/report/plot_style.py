@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
@@ -11,15 +11,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from autotuner.core import Verdict
+from autotuner.report.environment_text import gpu_text
 from autotuner.report.near_misses import near_terms
 from autotuner.report.objective_text import objective_value_text
 from autotuner.report.run_view import RunView
 from autotuner.scoring.pareto import ParetoPoint
+from autotuner.scoring.rank import Standing
 
 INK, GREY, DARK_GREY, GRID_COLOUR = "#222222", "#8a8f98", "#555b63", "#e6e8eb"
 TARGET_COLOUR, BADGE_COLOUR, NEAR_COLOUR = "#1a7f4b", "#f2b134", "#b35c00"
 SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b3fa0", "#5d5d5d")
 LOG_SCALE_RATIO = 30.0
+MAX_LEGEND_COLUMNS = 5
 SOURCE_BADGES = {"simulated": "SIMULATED, NOT MEASURED", "predicted": "PREDICTED, NOT MEASURED"}
 
 
@@ -61,8 +64,8 @@ def draw_heading(figure: Figure, view: RunView) -> None:
     experiment, ranking = view.experiment, view.ranking
     figure.text(
         0.062,
-        0.945,
-        printable(f"{experiment.model.id_or_path} on {experiment.base_runtime}", 78),
+        0.95,
+        printable(_title(view), 78),
         fontsize=14,
         fontweight="bold",
         color=INK,
@@ -82,7 +85,7 @@ def draw_heading(figure: Figure, view: RunView) -> None:
     key = " · c = concurrency" if experiment.benchmark.num_concurrency else ""
     figure.text(
         0.062,
-        0.905,
+        0.913,
         f"{scenarios} · {candidates} · {best}{key}",
         fontsize=9.5,
         color=DARK_GREY,
@@ -100,6 +103,12 @@ def draw_heading(figure: Figure, view: RunView) -> None:
             color=INK,
             bbox={"boxstyle": "round,pad=0.45", "facecolor": BADGE_COLOUR, "edgecolor": "none"},
         )
+
+
+def _title(view: RunView) -> str:
+    """Model, engine and GPUs."""
+    gpu = gpu_text(view)
+    return f"{view.experiment.model.id_or_path} on {view.experiment.base_runtime}{f', {gpu}' if gpu else ''}"
 
 
 def marker_face(verdict: Verdict, colour: str) -> dict[str, Any]:
@@ -143,18 +152,45 @@ def verdict_legend(verdicts: Collection[Verdict], *, has_targets: bool, has_near
     return [*entries, (ring, "near a target")] if has_near else entries
 
 
+def draw_candidate_key(figure: Figure, view: RunView, colours: Mapping[int, str]) -> None:
+    """Name the candidates that have colours, below the plot."""
+    named = [standing for standing in view.ranking.standings if standing.trial_number in colours]
+    if not named:
+        return
+    handles = [legend_marker(color=colours[standing.trial_number]) for standing in named]
+    names = [_key_text(standing, view) for standing in named]
+    figure.legend(
+        handles, names, loc="lower center", ncols=2, frameon=False, fontsize=7.8, bbox_to_anchor=(0.5, 0.075),
+        handletextpad=0.3, columnspacing=2.0, labelspacing=0.3,
+    )  # fmt: skip
+
+
+def _key_text(standing: Standing, view: RunView) -> str:
+    name = view.names.short_name(standing.candidate)
+    return printable(f"#{standing.rank} trial {standing.trial_number}: {name}", 100)
+
+
 def legend_marker(marker: str = "o", **style: Any) -> Line2D:
     defaults: dict[str, Any] = {"color": DARK_GREY, "linestyle": "none", "marker": marker, "markersize": 6.5}
     return Line2D([], [], **(defaults | style))
 
 
-def draw_legend(figure: Figure, shown: Sequence[ParetoPoint], view: RunView) -> None:
-    """Draw a legend with one entry for each kind of marker in the plot."""
+def draw_legend(
+    figure: Figure, shown: Sequence[ParetoPoint], view: RunView, scenario_styles: Mapping[str, Any]
+) -> None:
+    """Draw a legend with one entry for each kind of marker and for the line of each scenario."""
     slo = view.experiment.slo
     verdicts = {point.result.verdict for point in shown if point.is_trusted}
     entries = []
     if any(point.on_frontier for point in shown):
-        entries.append((Line2D([], [], color=INK, linewidth=1.6), "Pareto frontier"))
+        several = len(scenario_styles) > 1
+        entries += [
+            (
+                Line2D([], [], color=INK, linewidth=1.6, linestyle=style),
+                printable(f"frontier, {scenario}", 34) if several else "Pareto frontier",
+            )
+            for scenario, style in list(scenario_styles.items())[:3]
+        ]
     if view.ranking.winner is not None:
         entries.append((legend_marker("*", markersize=13, color=SERIES_COLOURS[0], markeredgecolor=INK), "winner"))
     entries += verdict_legend(
@@ -168,5 +204,11 @@ def draw_legend(figure: Figure, shown: Sequence[ParetoPoint], view: RunView) -> 
         return
     handles, texts = zip(*entries, strict=True)
     figure.legend(
-        handles, texts, loc="lower center", ncols=len(entries), frameon=False, fontsize=9, bbox_to_anchor=(0.5, 0.012)
+        handles,
+        texts,
+        loc="lower center",
+        ncols=min(len(entries), MAX_LEGEND_COLUMNS),
+        frameon=False,
+        fontsize=8.5,
+        bbox_to_anchor=(0.5, 0.005),
     )

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from autotuner.core import Distribution, Metrics
 from autotuner.experiment import EACH_REQUEST, Experiment, SloTerm
-from autotuner.report.candidate_names import DEFAULTS_NAME
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.near_misses import near_terms
 from autotuner.report.plot_style import (
@@ -22,11 +21,11 @@ from autotuner.report.plot_style import (
     INK,
     SERIES_COLOURS,
     TARGET_COLOUR,
+    draw_candidate_key,
     draw_heading,
     draw_legend,
     draw_near_ring,
     marker_face,
-    printable,
     style_axes,
 )
 from autotuner.report.run_view import RunView
@@ -34,6 +33,7 @@ from autotuner.scoring.pareto import AXES, ParetoAxis, ParetoPoint, pareto_point
 from autotuner.scoring.rank import Ranking
 
 MAX_CANDIDATES_WITH_CURVES = 12
+MAX_COLOURED_CANDIDATES = 6
 _LINE_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 
@@ -60,15 +60,16 @@ def draw_pareto(view: RunView, path: Path) -> None:
     ]
     shown = [point for _, panel_points in panels for point in panel_points]
     colours = _trial_colours(shown, view.ranking)
-    figure = Figure(figsize=(12.6, 6.4), dpi=140, facecolor="white")
+    figure = Figure(figsize=(12.6, 7.0), dpi=140, facecolor="white")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    figure.subplots_adjust(left=0.062, right=0.985, top=0.83, bottom=0.165, wspace=0.14)
+    figure.subplots_adjust(left=0.062, right=0.985, top=0.845, bottom=0.25, wspace=0.14)
     for axes, (panel, panel_points) in zip((left, right), panels, strict=True):
         _draw_panel(axes, panel, panel_points, view, colours)
     left.set_ylabel("Output tokens/s per GPU", color=INK)
     draw_heading(figure, view)
-    draw_legend(figure, shown, view)
+    draw_legend(figure, shown, view, _scenario_styles(shown))
+    draw_candidate_key(figure, view, colours)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
@@ -125,10 +126,14 @@ def _statistic_value(distribution: Distribution | None, name: str) -> float | No
 
 
 def _trial_colours(shown: Sequence[ParetoPoint], ranking: Ranking) -> dict[int, str]:
-    """Trial number -> colour for trials on a frontier, in order of rank; the winner gets the first colour."""
-    frontier_trials = {point.trial.number for point in shown if point.on_frontier or _is_winner(point, ranking)}
-    order = [standing.trial_number for standing in ranking.standings if standing.trial_number in frontier_trials]
-    return {trial: SERIES_COLOURS[index % len(SERIES_COLOURS)] for index, trial in enumerate(order)}
+    """Trial number -> colour, for a few: the winner, the defaults, those on a frontier, and the best others."""
+    shown_trials = {point.trial.number for point in shown}
+    frontier_trials = {point.trial.number for point in shown if point.on_frontier}
+    ranked = [standing.trial_number for standing in ranking.standings]
+    first = [ranking.winner.trial_number if ranking.winner else None, ranking.baseline_trial_number]
+    order = [*first, *(trial for trial in ranked if trial in frontier_trials), *ranked]
+    coloured = dict.fromkeys(trial for trial in order if trial is not None and trial in shown_trials)
+    return dict(zip(coloured, SERIES_COLOURS[:MAX_COLOURED_CANDIDATES], strict=False))
 
 
 def _draw_panel(
@@ -148,7 +153,9 @@ def _draw_panel(
     if len(ranking.standings) <= MAX_CANDIDATES_WITH_CURVES:
         _draw_load_curves(axes, panel_points, colours)
     lines = _frontiers(panel_points)
-    for line, line_style in zip(lines, cycle(_LINE_STYLES), strict=False):
+    styles = _scenario_styles(panel_points)
+    for line in lines:
+        line_style = styles[line[0].result.load_point.scenario]
         xs, ys = [point.coordinates[0] for point in line], [point.coordinates[1] for point in line]
         axes.plot(xs, ys, color=INK, linewidth=1.6, linestyle=line_style, alpha=0.85, zorder=3)
     frontier = [point for line in lines for point in line]
@@ -177,6 +184,12 @@ def _frontiers(panel_points: Sequence[ParetoPoint]) -> list[list[ParetoPoint]]:
         if point.on_frontier:
             lines.setdefault((point.result.load_point.scenario, point.result.source), []).append(point)
     return [lines[key] for key in sorted(lines)]
+
+
+def _scenario_styles(points: Sequence[ParetoPoint]) -> dict[str, Any]:
+    """Scenario -> the line style of its frontier."""
+    scenarios = sorted({point.result.load_point.scenario for point in points})
+    return dict(zip(scenarios, cycle(_LINE_STYLES), strict=False))
 
 
 def _is_winner(point: ParetoPoint, ranking: Ranking) -> bool:
@@ -241,25 +254,14 @@ def _draw_marker(axes: Axes, point: ParetoPoint, colours: dict[int, str], *, win
 
 
 def _point_labels(labelled_points: Sequence[ParetoPoint], view: RunView, colours: dict[int, str]) -> list[Label]:
-    """Labels by importance: the winner, then one with parameters per candidate, then the loads of the rest."""
-    ranking = view.ranking
-    scenarios_differ = len({point.result.load_point.scenario for point in labelled_points}) > 1
-    ranked_labels: list[tuple[int, int, Label]] = []
-    named_trials: set[int] = set()
-    order = sorted(range(len(labelled_points)), key=lambda i: (not _is_winner(labelled_points[i], ranking), i))
-    for position in order:
-        point = labelled_points[position]
-        is_winner = _is_winner(point, ranking)
-        load = f"{point.result.load_point.scenario} {_load_text(point)}" if scenarios_differ else _load_text(point)
-        short = view.names.short_name(point.trial.candidate)
-        name = short if short.startswith(DEFAULTS_NAME) else f"trial {point.trial.number}: {short}"
-        full_text = f"{_wrap(printable(name))}\n{load}"
-        is_first = point.trial.number not in named_trials
-        named_trials.add(point.trial.number)
-        texts = (full_text, load) if is_first else (load,)
-        importance = 0 if is_winner and is_first else 1 if is_first else 2
-        ranked_labels.append((importance, position, _point_label(point, texts, colours, bold=is_winner)))
-    return [item for _, _, item in sorted(ranked_labels, key=lambda entry: entry[:2])]
+    """The loads of these points, once for each place; the winner's first, with its trial."""
+    labels: dict[tuple[str, ...], Label] = {}
+    for point in sorted(labelled_points, key=lambda point: not _is_winner(point, view.ranking)):
+        is_winner, load = _is_winner(point, view.ranking), _load_text(point)
+        texts = (f"trial {point.trial.number}\n{load}", load) if is_winner else (load,)
+        place = tuple(f"{value:.2g}" for value in point.coordinates[:2])
+        labels.setdefault((*place, load), _point_label(point, texts, colours, bold=is_winner))
+    return list(labels.values())
 
 
 def _load_text(point: ParetoPoint) -> str:
@@ -269,14 +271,3 @@ def _load_text(point: ParetoPoint) -> str:
 
 def _point_label(point: ParetoPoint, texts: tuple[str, ...], colours: dict[int, str], *, bold: bool) -> Label:
     return Label((point.coordinates[0], point.coordinates[1]), texts, colours.get(point.trial.number, INK), bold)
-
-
-def _wrap(text: str, width: int = 34) -> str:
-    """Break text at spaces into lines of about `width` characters."""
-    lines = [""]
-    for word in text.split(" "):
-        if lines[-1] and len(lines[-1]) + len(word) > width:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)

@@ -37,10 +37,11 @@ def draw_options(options: Sequence[ServingOption], target: LatencyTarget, title:
     figure.subplots_adjust(left=0.08, right=0.98, top=0.86, bottom=0.165)
     style_axes(axes, *_coordinates(options))
     axes.set_xlabel("Interactivity (tokens/s per user, 1 / mean TPOT)", color=INK)
-    axes.set_ylabel("Output tokens/s per GPU", color=INK)
+    axes.set_ylabel("Output tokens/s per GPU of the budget", color=INK)
     _shade_target(axes, target)
     modes = [mode for mode in MODE_COLOURS if any(option.mode == mode for option in options)]
-    frontiers = {mode: pareto_frontier(option for option in options if option.mode == mode) for mode in modes}
+    eligible = [option for option in options if option.meets_target or not target.is_set]
+    frontiers = {mode: pareto_frontier(option for option in eligible if option.mode == mode) for mode in modes}
     for mode in modes:
         _draw_points(axes, [option for option in options if option.mode == mode], frontiers[mode], MODE_COLOURS[mode])
     best = options[0] if options[0].meets_target and target.is_set else None
@@ -134,7 +135,9 @@ def _workers_text(option: ServingOption) -> str:
 
 def _draw_heading(figure: Figure, title: str, best: ServingOption | None) -> None:
     figure.text(0.08, 0.945, printable(title, 84), fontsize=12, fontweight="bold", color=INK, parse_math=False)
-    subtitle = "no target set, or none met" if best is None else f"best: {best}"
+    subtitle = "no target set, or none met"
+    if best is not None:
+        subtitle = f"best: {best}, with the most output tokens/s per GPU within the target"
     figure.text(0.08, 0.905, printable(subtitle, 120), fontsize=9.5, color=DARK_GREY, parse_math=False)
     figure.text(
         0.98,

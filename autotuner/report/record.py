@@ -73,7 +73,7 @@ def _trial_record(trial: Trial, view: RunView) -> dict[str, Any]:
         "purpose": trial.purpose,
         "parallel_trials": list(trial.parallel_trials),
         "source": measurement.source,
-        "failure": _failure_record(trial),
+        "failure": failure_record(trial),
         "timings": dict(measurement.timings),
         "server": dict(measurement.server),
         "capacities": [dataclasses.asdict(capacity) for capacity in measurement.outcome.capacities],
@@ -203,7 +203,8 @@ def _standing_record(standing: Standing) -> dict[str, Any]:
     }
 
 
-def _failure_record(trial: Trial) -> dict[str, str] | None:
+def failure_record(trial: Trial) -> dict[str, str] | None:
+    """The class, words and remedy of a trial's failure; None if it had none."""
     failure = trial.measurement.failure
     if failure is None:
         return None

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from autotuner.core import Candidate, LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep, Purpose, StopRule, Workload
+from autotuner.core import (
+    Candidate,
+    LoadPlanSummary,
+    LoadPoint,
+    LoadPointResult,
+    LoadStep,
+    Observation,
+    Purpose,
+    StopRule,
+    Workload,
+)
 from autotuner.experiment import Experiment
 
 
@@ -28,6 +38,17 @@ class LoadPlan(Protocol):
     @property
     def outcome(self) -> LoadPlanSummary:
         """Capacities found so far, and why the plan was abandoned, if it was."""
+
+
+@runtime_checkable
+class ObservingLoadPlan(LoadPlan, Protocol):
+    """A load plan that also reads what the started server reports of itself, and the raw records of each load point."""
+
+    def server_ready(self, server: Mapping[str, Any], start_seconds: float) -> None:
+        """Receive the server's own figures, as in `Measurement.server`, before the first load point."""
+
+    def observe(self, observation: Observation) -> None:
+        """Receive the raw records of the load point last asked for, before `tell`."""
 
 
 StopRuleFactory = Callable[[LoadPoint], StopRule | None]

@@ -30,8 +30,9 @@ def render(engine: RealtimeEngine) -> bytes:
         ("num_requests_running", "Requests in the batch.", len(scheduler.running)),
         ("num_requests_waiting", "Requests in the queue.", len(scheduler.waiting)),
         ("kv_cache_usage_perc", "Share of KV cache blocks in use, from 0 to 1.", pool.used_blocks / pool.capacity),
+        ("kv_cache_tokens", "Tokens that the KV cache holds.", pool.capacity * scheduler.limits.block_size),
     ):
-        lines += _metric_lines(name, help_text, "gauge", f"{level:g}")
+        lines += _metric_lines(name, help_text, "gauge", f"{level:.10g}")
     return "\n".join([*lines, *_lateness_histogram(engine), ""]).encode()
 
 

@@ -261,17 +261,22 @@ class _VirtualRun:
             self._fail(sent, sent_time + TURNAROUND_SECONDS, f"http-{fault.status}")
             return
         sent.malformed = fault.malformed
-        prompt_hashes = self._prompt_hashes(shape, user, is_warmup=is_warmup)
+        prompt_hashes = self._prompt_hashes(shape, user, index, is_warmup=is_warmup)
         request = ScheduledRequest(prompt_tokens, fault.stop_length or output_tokens, prompt_hashes, sent_time)
         self.in_flight[request] = sent
         self.scheduler.add(request)
 
-    def _prompt_hashes(self, shape: RequestShape, user: int, *, is_warmup: bool) -> Sequence[Hashable]:
-        """Block hashes of a prompt: its user's conversation so far, or what it shares and unique blocks."""
+    def _prompt_hashes(self, shape: RequestShape, user: int, index: int, *, is_warmup: bool) -> Sequence[Hashable]:
+        """Block hashes of a prompt: its user's conversation so far, or what it shares and unique blocks.
+
+        With a `prompt_salt`, request `index` of every load point with that salt has the same prompt.
+        """
         limits = self.server.started_engine.limits
         if not limits.prefix_caching:
             return ()
         block_count = shape.prompt_tokens // limits.block_size
+        if self.workload.prompt_salt is not None:
+            return [(self.workload.prompt_salt, index, block) for block in range(block_count)]
         if self.conversation:
             conversation_ids = self.user_block_ids.setdefault(user, [])
             conversation_ids += self.server.unique_block_ids(block_count - len(conversation_ids))

@@ -42,13 +42,14 @@ class ClientPolicy:
 
     All times are seconds on the caller's clock. The window begins after the warm-up and ends after
     `window_seconds`, or with the last of `max_requests` if those were issued earlier, however late the next
-    request is due. Until the last request of the window has ended, further requests keep the load up without
-    being counted: under a lower load the last ones would be faster. `users` is the number of requests a
-    closed loop keeps in flight, 0 for an open loop.
+    request is due. If the workload keeps its load, further requests follow without being counted until the
+    last request of the window has ended: under a lower load the last ones would be faster. `users` is the
+    number of requests a closed loop keeps in flight, 0 for an open loop.
     """
 
     def __init__(self, workload: Workload, window_seconds: float, max_requests: float, users: int) -> None:
         self.warmup, self.window_seconds = workload.warmup, window_seconds
+        self.keeps_load = workload.keeps_load
         self.max_requests = max_requests
         self.give_up_failures = max(MIN_GIVE_UP_FAILURES, users)
         self.start = self.window_start = self.window_end = math.inf
@@ -68,7 +69,7 @@ class ClientPolicy:
     def issue(self, due: float) -> bool | None:
         """Count the request due at `due`: whether it is one of the window; None if no request is needed any more."""
         is_full = self.is_full(due)
-        if is_full and not self.unfinished_count:
+        if is_full and not (self.keeps_load and self.unfinished_count):
             return None
         if is_full or due < self.window_start:
             return False

@@ -1,6 +1,6 @@
 """Errors of the predictor on held-out rows, by kind of fold.
 
-    python benchmarks/predict/errors.py MEASURED.csv
+    python benchmarks/predict/errors.py MEASURED.csv [KIND,...]
 
 The table has the columns of `autotune predict table` and the measured ttft_ms and tpot_ms.
 """
@@ -13,11 +13,15 @@ from pathlib import Path
 
 import effects
 import numpy as np
-from physics import DTYPES, ENGINES, GENERATIONS, fit, part
-from rows import Arrays, Row, arrays, read
+from physics import DTYPES, ENGINES, GENERATIONS, fit, prior_schedules
+from rows import Arrays, Row, arrays, part, read
+from schedules import Schedules
+
+from autotuner.predict.log_ratios import MeasuredRatio, posterior, regressors
 
 FOLDS = 5
 TARGETS = ("ttft", "tpot")
+KINDS = ("model", "name", "configuration", "layout", "gpu", "engine", "harness")
 INTERVAL_QUANTILES = {"model": (0.08, 0.92), "": (0.1, 0.9)}
 """Quantiles whose interval covers 80% of a fold; of other families it takes more, since families differ."""
 
@@ -36,12 +40,13 @@ def labels(rows: Sequence[Row], kind: str) -> list[Hashable]:
     """
     rng = np.random.default_rng(0)
     fold_names: dict[str, list[Hashable]] = {
+        "harness": [row.harness.name for row in rows],
         "model": [row.keys[0] for row in rows],
         "name": [row.deployment.shape.name for row in rows],
         "gpu": [row.deployment.gpu.name for row in rows],
         "engine": [row.deployment.engine for row in rows],
         "configuration": [row.configuration for row in rows],
-        "layout": [row.keys for row in rows],
+        "layout": [(*row.keys, row.deployment.layout) for row in rows],
     }
     names = fold_names[kind]
     if kind in ("configuration", "layout"):
@@ -51,26 +56,30 @@ def labels(rows: Sequence[Row], kind: str) -> list[Hashable]:
 
 
 def held_out(
-    a: Arrays, keys: Sequence[tuple[str, ...]], versions: list[str], folds: Sequence[Hashable]
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Predictions of each row by constants fitted on the other folds, and how many levels of its keys those have."""
+    a: Arrays,
+    keys: Sequence[tuple[str, ...]],
+    versions: list[str],
+    folds: Sequence[Hashable],
+    schedules: Schedules,
+) -> dict[str, np.ndarray]:
+    """Predictions of each row by constants fitted on the other folds."""
     families = np.array([key[0] for key in keys])
-    predictions, depth = {target: np.zeros(len(keys)) for target in TARGETS}, np.zeros(len(keys), int)
+    predictions = {target: np.zeros(len(keys)) for target in TARGETS}
     for fold in dict.fromkeys(folds):
         test = np.array([label == fold for label in folds])
         train, held_rows = np.flatnonzero(~test), np.flatnonzero(test)
         train_arrays, test_arrays = part(a, train), part(a, held_rows)
-        model = fit(train_arrays, versions, families[train])
+        model = fit(train_arrays, versions, families[train], schedules.part(train))
         for target, fitted, predicted in zip(
-            TARGETS, model.predict(train_arrays), model.predict(test_arrays), strict=True
+            TARGETS, model.approximate(train_arrays, schedules.part(train)), model.predict(test_arrays), strict=True
         ):
             residual = np.log(getattr(train_arrays, target)) - np.log(fitted)
             series_effects = effects.estimate(
                 target, [keys[i] for i in train.tolist()], train_arrays.basis, residual, train_arrays.weight
             )
-            effect, levels = effects.apply(series_effects, [keys[i] for i in held_rows.tolist()], test_arrays.basis)
-            predictions[target][held_rows], depth[held_rows] = predicted * np.exp(effect), levels
-    return predictions, depth
+            effect = effects.apply(series_effects, [keys[i] for i in held_rows.tolist()], test_arrays.basis)
+            predictions[target][held_rows] = predicted * np.exp(effect)
+    return predictions
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -120,21 +129,80 @@ def coverage(
     return "   ".join(cells)
 
 
+def series_of(row: Row) -> tuple[Hashable, ...]:
+    """What a user's measurements of one model have in common: model, engine, version, GPU type and dtypes."""
+    deployment = row.deployment
+    return (row.keys[0], deployment.engine, deployment.version, deployment.gpu.name, deployment.dtypes)
+
+
+def calibrated(
+    rows: Sequence[Row], a: Arrays, predictions: dict[str, np.ndarray], points: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Predictions of a series after so many of its load points, drawn from one layout, and which those rows are.
+
+    The masks: other points of that layout, and other layouts.
+    """
+    rng, result = np.random.default_rng(1), {target: predictions[target].copy() for target in TARGETS}
+    same_layout, other_layout = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    groups: dict[tuple[Hashable, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(series_of(row), []).append(index)
+    position = [
+        regressors(row.load, row.isl, row.osl, row.deployment.layout.tp * row.deployment.layout.dp) for row in rows
+    ]
+    for members in groups.values():
+        layouts: dict[Hashable, list[int]] = {}
+        for index in members:
+            layouts.setdefault(rows[index].deployment.layout, []).append(index)
+        candidates = [layout for layout, of_layout in layouts.items() if len(of_layout) > points]
+        if not candidates:
+            continue
+        layout = candidates[int(rng.integers(len(candidates)))]
+        drawn = rng.choice(layouts[layout], points, replace=False).tolist()
+        ratios = [
+            MeasuredRatio(
+                "launch",
+                position[index],
+                *(float(np.log(getattr(a, target)[index] / predictions[target][index])) for target in TARGETS),
+            )
+            for index in drawn
+        ]
+        for target in TARGETS:
+            after = posterior(ratios, target)
+            for index in members:
+                result[target][index] *= np.exp(after.at(position[index])[0])
+        for index in members:
+            if index not in drawn:
+                (same_layout if rows[index].deployment.layout == layout else other_layout)[index] = True
+    return result, same_layout, other_layout
+
+
 def main() -> None:
+    kinds = sys.argv[2].split(",") if len(sys.argv) > 2 else list(KINDS)
     rows, a, keys, versions = load(Path(sys.argv[1]))
+    schedules = prior_schedules(a, versions)
     print("held out by".ljust(34), "         median and mean error in percent")
-    for kind in ("model", "name", "configuration", "layout", "gpu", "engine"):
+    for kind in kinds:
         folds = labels(rows, kind)
-        predictions, _ = held_out(a, keys, versions, folds)
+        predictions = held_out(a, keys, versions, folds, schedules)
         covered = coverage(a, predictions, folds, INTERVAL_QUANTILES.get(kind, INTERVAL_QUANTILES[""]))
         print(
             line(kind, a, predictions), f"  rank {rank_correlation(rows, a, predictions):.3f}   80% interval {covered}"
         )
-        if kind in ("model", "name", "gpu", "engine"):
-            for fold in sorted(set(folds), key=str):
-                print(line(f"  {fold}", a, predictions, np.array([label == fold for label in folds])))
-            plain = ~a.speculative
-            print(line("  without series run with a draft", a, predictions, plain), flush=True)
+        if kind in ("configuration", "layout"):
+            continue
+        for fold in sorted(set(folds), key=str):
+            print(line(f"  {fold}", a, predictions, np.array([label == fold for label in folds])))
+        if kind == "model":
+            for name in sorted({row.harness.name for row in rows}):
+                print(line(f"  harness {name}", a, predictions, np.array([row.harness.name == name for row in rows])))
+            print(line("  without series run with a draft", a, predictions, ~a.speculative))
+            for points in (1, 3, 5):
+                after, same, other = calibrated(rows, a, predictions, points)
+                for name, mask in (("same layout", same), ("other layouts", other)):
+                    print(line(f"  before {points} points, {name}", a, predictions, mask))
+                    print(line(f"  after {points} points, {name}", a, after, mask), flush=True)
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

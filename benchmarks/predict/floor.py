@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from errors import TARGETS, held_out, labels, line, load
+from physics import prior_schedules
 from rows import Arrays, Row
 
 
@@ -55,7 +56,7 @@ def has_unrecorded_difference(row: Row) -> bool:
 
 def main() -> None:
     rows, a, keys, versions = load(Path(sys.argv[1]))
-    predictions, _ = held_out(a, keys, versions, labels(rows, "model"))
+    predictions = held_out(a, keys, versions, labels(rows, "model"), prior_schedules(a, versions))
     print("median and mean error in percent, models held out")
     print(line("as predicted", a, predictions))
     hidden = np.array([has_unrecorded_difference(row) for row in rows])

@@ -3,67 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from rows import Arrays, PerRow, Record, fields_of
+from rows import Arrays, PerRow, part
+from schedules import Schedules, linear_schedules
 from scipy.linalg import solve
 
-from autotuner.predict.calibration import ServingConstants
 from autotuner.predict.efficiencies import Efficiencies, step_parts
-from autotuner.predict.queueing import IterationSeconds, mean_tpot, mean_ttft
 
 ENGINES = ["vllm", "sglang", "trtllm"]
 GENERATIONS = ["hopper", "blackwell"]
 DTYPES = ["bf16", "fp8", "fp4", "int4"]
-KERNEL_SECONDS = 4e-6
-"""Seconds between the starts of two kernels that a graph replays."""
 # name: (prior of the shared value, what it may differ by: e(ngine) g(eneration) d(type),
 # standard deviation of its logarithm, and of the logarithm of a multiplier)
 PRIORS = {
-    "gemm_compute": (1 / 0.6, "eg", 0.15, 0.15),
-    "attention_proj_memory": (1 / 0.75, "egd", 0.1, 0.11),
-    "mlp_memory": (1 / 0.7, "egd", 0.1, 0.11),
-    "expert_compute": (1 / 0.4, "egd", 0.2, 0.19),
-    "expert_memory": (1 / 0.7, "egd", 0.1, 0.11),
-    "prefill_attention": (1 / 0.45, "eg", 0.2, 0.19),
-    "prefill_mla": (1 / 0.35, "eg", 0.2, 0.19),
-    "decode_memory": (1 / 0.55, "eg", 0.2, 0.19),
-    "decode_compute": (1 / 0.3, "eg", 0.2, 0.15),
+    "gemm_compute": (1.0, "e", 0.08, 0.1),
+    "attention_proj_memory": (1.0, "ed", 0.06, 0.08),
+    "mlp_memory": (1.0, "ed", 0.06, 0.08),
+    "expert_compute": (1.0, "ed", 0.15, 0.15),
+    "expert_memory": (1.0, "ed", 0.1, 0.11),
+    "prefill_attention": (1.0, "e", 0.15, 0.1),
+    "prefill_mla": (1.0, "e", 0.15, 0.1),
+    "decode_memory": (1.0, "e", 0.1, 0.1),
+    "decode_compute": (1.0, "e", 0.1, 0.1),
     "state_memory": (1 / 0.5, "e", 0.2, 0.15),
     "elementwise": (6.0, "eg", 0.25, 0.22),
     "permute": (6.0, "eg", 0.25, 0.22),
-    "allreduce_latency": (7e-6, "eg", 0.2, 0.22),
-    "allreduce_bytes": (1 / 0.6, "eg", 0.15, 0.15),
-    "allreduce_oneshot": (1.0, "eg", 0.25, 0.22),
+    "allreduce_latency": (1.2, "e", 0.2, 0.15),
+    "allreduce_bytes": (1.1, "e", 0.15, 0.15),
+    "allreduce_oneshot": (1.0, "e", 0.25, 0.15),
     "dispatch_latency": (15e-6, "e", 0.25, 0.22),
     "dispatch_bytes": (1 / 0.5, "e", 0.25, 0.15),
     "expert_imbalance": (1.15, "e", 0.1, 0.15),
-    "launch_attention": (7 * KERNEL_SECONDS, "eg", 0.125, 0.22),
-    "launch_mla": (13 * KERNEL_SECONDS, "eg", 0.125, 0.22),
-    "launch_linear": (13 * KERNEL_SECONDS, "eg", 0.125, 0.15),
-    "launch_indexer": (7 * KERNEL_SECONDS, "eg", 0.125, 0.15),
-    "launch_moe": (11 * KERNEL_SECONDS, "eg", 0.125, 0.22),
-    "launch_mlp": (4 * KERNEL_SECONDS, "eg", 0.125, 0.22),
+    "launch_kernels": (1.0, "eg", 0.1, 0.1),
+    "launch_attention": (8e-6, "e", 0.25, 0.3),
+    "launch_mla": (12e-6, "e", 0.25, 0.3),
+    "launch_linear": (30e-6, "e", 0.25, 0.3),
+    "launch_indexer": (28e-6, "e", 0.25, 0.3),
+    "launch_moe": (12e-6, "e", 0.25, 0.3),
+    "launch_mlp": (4e-6, "e", 0.25, 0.3),
     "host_standard": (150e-6, "e", 0.35, 0.38),
     "host_other": (500e-6, "e", 0.35, 0.38),
     "host_moe": (400e-6, "e", 0.35, 0.5),
     "step": (8e-4, "e", 0.35, 0.38),
     "overhead": (125e-6, "e", 0.25, 0.38),
     "wait_iterations": (2.5, "e", 0.25, 0.3),
-    "poll_iterations": (5.0, "", 0.15, 0.0),
+    "poll_share": (0.5, "", 0.1, 0.0),
     "gather_iterations": (40.0, "", 0.35, 0.0),
     "host_per_token": (2e-6, "e", 0.35, 0.3),
-    "burst_share": (0.05, "", 0.1, 0.0),
     "replica_interference": (0.5, "e", 0.25, 0.22),
-    "queue_scale": (0.9, "e", 0.075, 0.08),
 }
 VERSION_SD = {"launch": 0.05, "expert_memory": 0.05, "wait_iterations": 0.04}
 """Deviations of the multipliers of an engine version; larger ones were worse on held-out models."""
 # name: (deviation of what its constants share, of what they share by engine and GPU generation)
-GROUPS = {"launch": (0.25, 0.2), "memory": (0.0, 0.1), "collective": (0.0, 0.2)}
+GROUPS = {"launch": (0.25, 0.2), "memory": (0.0, 0.06), "collective": (0.0, 0.15)}
 MEMBERS = {
-    "launch": tuple(name for name in PRIORS if name.startswith("launch_")),
+    "launch": tuple(name for name in PRIORS if name.startswith("launch_") and name != "launch_kernels"),
     "memory": ("attention_proj_memory", "mlp_memory", "expert_memory", "decode_memory"),
     "collective": ("allreduce_latency", "allreduce_bytes", "allreduce_oneshot", "dispatch_latency", "dispatch_bytes"),
 }
@@ -131,71 +127,64 @@ class Design:
         return logs
 
 
-def times(logs: dict[str, np.ndarray], a: Arrays) -> tuple[PerRow, PerRow]:
-    """TTFT and TPOT of every row in seconds, by the code that predicts single points."""
+def step_seconds(logs: dict[str, np.ndarray], a: Arrays) -> tuple[np.ndarray, ...]:
+    """Seconds of the steps of `Arrays.works`, by the code that predicts single points."""
     value: dict[str, PerRow] = {name: np.exp(log) for name, log in logs.items()}
-    efficiencies = _efficiencies(value, a.counts)
-    decode = step_parts(a.works[0], efficiencies, eager=False).total
-    alone, mixed, batched = (step_parts(work, efficiencies, eager=True).total for work in a.works[1:])
-    prompts: PerRow = a.prompts
-    # An engine that does not mix phases runs a prompt alone, beside a decode iteration.
-    mixed_or_alone: PerRow = np.where(a.mixes_phases, mixed, alone)
-    steps = IterationSeconds(decode, alone, mixed_or_alone, batched, prompts)
-    wait: PerRow = np.where(
-        a.polling_iterations > 0,
-        value["poll_iterations"] * a.polling_iterations,
-        value["wait_iterations"] * value["version wait_iterations"],
-    )
-    constants = ServingConstants(
-        overhead=value["overhead"] * a.counts["layers"],
-        wait_iterations=wait,
-        gather_iterations=value["gather_iterations"] * a.counts["gathering"],
-        host_per_token=value["host_per_token"],
-        burst_share=value["burst_share"],
-        replica_interference=value["replica_interference"],
-        queue_scale=value["queue_scale"],
-        mixes_phases=True,
-    )
-    mixed_or_both: PerRow = np.where(a.mixes_phases, mixed, alone + decode)
-    delaying_requests: PerRow = np.where(a.separate_prefill, 0.0, a.load.other_requests)
-    tpot = mean_tpot(a.load._replace(other_requests=delaying_requests), steps._replace(mixed=mixed_or_both), constants)
-    return mean_ttft(a.load, steps, constants, tpot), tpot
+    efficiencies = _efficiencies(a, value)
+    eager = [False] * 4 + [True] * 3
+    parts: list[PerRow] = [
+        step_parts(work, efficiencies, eager=e).total for work, e in zip(a.works, eager, strict=True)
+    ]
+    return tuple(parts)
 
 
-def _efficiencies(value: dict[str, PerRow], count: dict[str, PerRow]) -> Efficiencies:
+def times(logs: dict[str, np.ndarray], a: Arrays, schedules: Schedules) -> tuple[PerRow, PerRow]:
+    """TTFT and TPOT of every row in seconds; mirrors `autotuner.predict.predict`."""
+    value: dict[str, PerRow] = {name: np.exp(log) for name, log in logs.items()}
+    schedule = schedules.at(step_seconds(logs, a))
+    wait = value["wait_iterations"] * value["version wait_iterations"] + value["poll_share"] * a.recv_interval
+    gather = value["gather_iterations"] * a.counts["gathering"]
+    gather = gather / (1 + gather * a.in_flight / a.osl)
+    stall = schedule.stall * (1 + value["replica_interference"] * (a.dp - 1))
+    tpot = schedule.decode + np.where(a.separate_prefill, 0.0, stall)
+    overhead = value["overhead"] * a.counts["layers"] + value["host_per_token"] * a.prompt_tokens
+    waiting = (wait + gather) * tpot * (1 - 1 / a.in_flight)
+    return overhead + waiting + schedule.queue + schedule.prefill, tpot
+
+
+def _efficiencies(a: Arrays, value: dict[str, PerRow]) -> Efficiencies:
     """Constants of the operators of every row; mirrors Calibration.efficiencies."""
+    count: dict[str, PerRow] = a.counts
+    kernels: dict[str, PerRow] = a.kernels
     launch = sum(
         count[kind] * value[f"launch_{kind}"] for kind in ("attention", "mla", "linear", "indexer", "mlp", "moe")
     )
     host = (count["attention"] + count["mlp"]) * value["host_standard"]
     host = host + (count["mla"] + count["linear"] + count["indexer"]) * value["host_other"]
     host = host + count["moe"] * value["host_moe"]
-    same = (
+    alone = ("state_memory", "elementwise", "permute", "dispatch_latency", "dispatch_bytes", "step")
+    measured = (
         "gemm_compute",
         "attention_proj_memory",
         "mlp_memory",
+        "expert_compute",
         "prefill_attention",
         "prefill_mla",
         "decode_compute",
         "decode_memory",
-        "state_memory",
-        "elementwise",
-        "permute",
         "allreduce_latency",
         "allreduce_bytes",
         "allreduce_oneshot",
-        "dispatch_latency",
-        "dispatch_bytes",
-        "step",
     )
     return Efficiencies(
-        expert_compute=value["expert_compute"],
-        expert_memory=value["expert_memory"] * value["version expert_memory"],
+        mlp_compute=kernels["mlp_compute"] * value["gemm_compute"],
+        expert_memory=kernels["expert_memory"] * value["expert_memory"] * value["version expert_memory"],
         idle_expert_memory=count["idle_experts"],
         expert_imbalance=value["expert_imbalance"] ** count["groups"],
-        launch=launch * value["version launch"],
+        launch=launch * value["version launch"] + kernels["launch"] * value["launch_kernels"],
         host=host * value["version launch"],
-        **{name: value[name] for name in same},
+        **{name: value[name] for name in alone},
+        **{name: kernels[name] * value[name] for name in measured},
     )
 
 
@@ -208,18 +197,29 @@ class Fit:
     versions: list[str]
 
     def predict(self, a: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """TTFT and TPOT of rows in seconds."""
-        return times(Design(a, self.versions).logs(self.vector), a)
+        """TTFT and TPOT of rows in seconds, each row's schedule simulated."""
+        logs = Design(a, self.versions).logs(self.vector)
+        return times(logs, a, linear_schedules(a, step_seconds(logs, a), with_slopes=False))
+
+    def approximate(self, a: Arrays, schedules: Schedules) -> tuple[np.ndarray, np.ndarray]:
+        """As `predict`, with these schedules, which are only linear in the seconds of the steps."""
+        return times(Design(a, self.versions).logs(self.vector), a, schedules)
 
 
-def fit(a: Arrays, versions: list[str], families: np.ndarray) -> Fit:
+def prior_schedules(a: Arrays, versions: list[str], vector: np.ndarray | None = None) -> Schedules:
+    """Schedules of all rows near these constants, by default the priors, for fits of many folds."""
+    design = Design(a, versions)
+    return linear_schedules(a, step_seconds(design.logs(design.prior if vector is None else vector), a))
+
+
+def fit(a: Arrays, versions: list[str], families: np.ndarray, schedules: Schedules) -> Fit:
     """Fit by robust least squares on log times; families are weighted by the root of their number of rows.
 
     Series that may have been run with a draft, and rows whose first token came late, neither of
-    which a column tells, take no part.
+    which a column tells, take no part. `schedules` are linear in the logs of the steps' seconds.
     """
     plain = np.flatnonzero(~a.speculative & ~a.late_first_token)
-    a, families = part(a, plain), families[plain]
+    a, families, schedules = part(a, plain), families[plain], schedules.part(plain)
     size = {family: a.weight[families == family].sum() for family in set(families)}
     share = np.sqrt(np.array([200 / size[family] for family in families]))
     weight = np.tile(a.weight * np.minimum(share, 2.0), 2)
@@ -228,7 +228,7 @@ def fit(a: Arrays, versions: list[str], families: np.ndarray) -> Fit:
     measured = np.concatenate([np.log(a.tpot), np.log(a.ttft)])
 
     def predict(logs: dict[str, np.ndarray]) -> np.ndarray:
-        ttft, tpot = times(logs, a)
+        ttft, tpot = times(logs, a, schedules)
         return np.concatenate([np.log(tpot), np.log(ttft)])
 
     def cost(vector: np.ndarray, residual: np.ndarray) -> float:
@@ -281,18 +281,3 @@ def _jacobian(
             derivatives[name] = sum((derivatives[member] for member in members), start=np.zeros(2 * rows))
         jacobian[:, design.slices[name]] = derivatives[name][:, None] * np.tile(columns, (2, 1))
     return jacobian
-
-
-def part(a: Arrays, rows: np.ndarray) -> Arrays:
-    """Some of the rows."""
-
-    def pick(record: Record) -> Record:
-        return type(record)(*(getattr(record, name)[rows] for name in fields_of(record)))
-
-    return replace(
-        a,
-        works=tuple(pick(work) for work in a.works),
-        load=pick(a.load),
-        counts={name: values[rows] for name, values in a.counts.items()},
-        **{name: getattr(a, name)[rows] for name in a.__dataclass_fields__ if name not in ("works", "load", "counts")},
-    )

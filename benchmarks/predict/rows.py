@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from autotuner.planning.table import MEAN_LENGTH_SHARE, model_from_row, worker_concurrency
+from autotuner.planning.table import model_from_row, with_server_flags, worker_concurrency
 from autotuner.predict.calibration import effect_basis, gpu_generation
 from autotuner.predict.geometry import Attention
+from autotuner.predict.harness import Harness, harness_from_row
+from autotuner.predict.kernels import KernelConstants, kernel_constants
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.operators import Work
 from autotuner.predict.predict import effect_keys
-from autotuner.predict.queueing import ClosedLoopLoad
+from autotuner.predict.step_curves import StepWork, step_work
 
 # Series measured with a multi-token predictor on, which the table has no column for: the same
 # configuration is measured without it elsewhere, and is 1.3 to 2 times slower per token.
@@ -42,7 +44,13 @@ class Row:
     separate_prefill: bool
     ttft: float
     tpot: float
+    harness: Harness
     weight: float = 1.0
+
+    @property
+    def in_flight(self) -> float:
+        """Requests in flight on one replica."""
+        return max(1.0, self.load / self.deployment.layout.dp)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -92,7 +100,9 @@ def read(path: Path) -> list[Row]:
             concurrency = int(line["concurrency"])
             load = worker_concurrency(concurrency, workers), workers > 1
             times = float(line["ttft_ms"]) / 1000, float(line["tpot_ms"]) / 1000
-            rows.append(Row(deployment, int(line["isl"]), int(line["osl"]), concurrency, *load, *times))
+            harness = harness_from_row(line, concurrency)
+            deployment = with_server_flags(deployment, line, harness)
+            rows.append(Row(deployment, int(line["isl"]), int(line["osl"]), concurrency, *load, *times, harness))
     copies: dict[tuple[Hashable, ...], int] = {}
     for row in rows:
         key = (row.configuration, row.ttft, row.tpot)
@@ -102,32 +112,30 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
-Record = TypeVar("Record", Work, ClosedLoopLoad)
 PerRow = Any
 """An array over rows given to the predictor's formulas, which are annotated for the numbers of one row."""
 
 
-def fields_of(record: Work | ClosedLoopLoad) -> Sequence[str]:
-    """Names of the fields of a tuple or a dataclass."""
-    return record._fields if isinstance(record, ClosedLoopLoad) else [field.name for field in fields(record)]
-
-
-def stack(items: Sequence[Record]) -> Record:
-    """One object of a dataclass or tuple type whose fields are arrays over the items."""
+def stack(items: Sequence[Work]) -> Work:
+    """One `Work` whose fields are arrays over the items."""
     columns: Iterator[PerRow] = (
-        np.array([getattr(item, name) for item in items], float) for name in fields_of(items[0])
+        np.array([getattr(item, field.name) for item in items], float) for field in fields(Work)
     )
-    return type(items[0])(*columns)
+    return Work(*columns)
 
 
 @dataclass
 class Arrays:
-    """What a fit needs of rows, as arrays; indices are into the lists of names given."""
+    """What a fit needs of rows, as arrays; indices are into the lists of names given.
 
+    `works` are those of `StepWork`: four of decodes, the prompt, the second and the mixed step.
+    """
+
+    rows: tuple[Row, ...]
+    step_work: tuple[StepWork, ...]
     works: tuple[Work, ...]
-    prompts: np.ndarray
-    load: ClosedLoopLoad
     counts: dict[str, np.ndarray]
+    kernels: dict[str, np.ndarray]
     engine: np.ndarray
     generation: np.ndarray
     version: np.ndarray
@@ -135,7 +143,11 @@ class Arrays:
     mlp: np.ndarray
     expert: np.ndarray
     mixes_phases: np.ndarray
-    polling_iterations: np.ndarray
+    recv_interval: np.ndarray
+    in_flight: np.ndarray
+    prompt_tokens: np.ndarray
+    osl: np.ndarray
+    dp: np.ndarray
     ttft: np.ndarray
     tpot: np.ndarray
     weight: np.ndarray
@@ -153,28 +165,26 @@ def arrays(
     dtypes: Sequence[str],
 ) -> Arrays:
     """Stack rows."""
-    loads = [row.deployment.replica_load(row.isl, row.osl, row.load, length_scale=MEAN_LENGTH_SHARE) for row in rows]
-    loads = [
-        load._replace(queue_ratio=0.0) if row.separate_prefill else load for row, load in zip(rows, loads, strict=True)
+    shares = [row.harness.mean_length_share for row in rows]
+    works = [
+        step_work(row.deployment, isl=row.isl * share, osl=row.osl * share, in_flight=row.in_flight)
+        for row, share in zip(rows, shares, strict=True)
     ]
-    works = [row.deployment.iteration_work(load) for row, load in zip(rows, loads, strict=True)]
     deployments = [row.deployment for row in rows]
+
+    kernels = [kernel_constants(d.shape, d.gpu, d.dtypes, d.engine) for d in deployments]
 
     def layers(test: Callable[[Attention], object]) -> np.ndarray:
         return np.array([sum(k.layers for k in d.shape.attentions if test(k)) for d in deployments], float)
 
     generation = [gpu_generation(d.gpu) for d in deployments]
-    polling_iterations = [
-        (3.0 if row.load >= 16 else 1.0) if d.engine == "sglang" and g == "blackwell" else 0.0
-        for row, d, g in zip(rows, deployments, generation, strict=True)
-    ]
     return Arrays(
+        rows=tuple(rows),
+        step_work=tuple(works),
         works=tuple(
-            stack([getattr(work, kind) for work in works])
-            for kind in ("decode", "single_prefill", "mixed", "batched_prefill")
+            [stack([work.decode[index] for work in works]) for index in range(4)]
+            + [stack([getattr(work, kind) for work in works]) for kind in ("prompt", "second", "mixed")]
         ),
-        prompts=np.array([work.prompts for work in works]),
-        load=stack(loads),
         counts={
             "attention": layers(lambda k: k.cache_elements and not k.is_latent),
             "mla": layers(lambda k: k.is_latent),
@@ -189,6 +199,10 @@ def arrays(
             "layers": np.array([d.shape.layers for d in deployments], float),
             "groups": np.array([d.layout.ep_size > 1 for d in deployments], float),
         },
+        kernels={
+            field.name: np.array([getattr(constants, field.name) for constants in kernels])
+            for field in fields(KernelConstants)
+        },
         engine=np.array([engines.index(d.engine) for d in deployments]),
         generation=np.array([generations.index(g) for g in generation]),
         version=np.array([versions.index(f"{d.engine} {d.version or '-'}") for d in deployments]),
@@ -196,12 +210,34 @@ def arrays(
         mlp=np.array([dtypes.index(d.dtypes.mlp) for d in deployments]),
         expert=np.array([dtypes.index(d.dtypes.expert) for d in deployments]),
         mixes_phases=np.array([d.engine != "sglang" for d in deployments]),
-        polling_iterations=np.array(polling_iterations),
+        recv_interval=np.array([d.recv_interval - 1.0 for d in deployments]),
+        in_flight=np.array([row.in_flight for row in rows]),
+        prompt_tokens=np.array([row.isl * share for row, share in zip(rows, shares, strict=True)]),
+        osl=np.array([row.osl * share for row, share in zip(rows, shares, strict=True)]),
+        dp=np.array([float(d.layout.dp) for d in deployments]),
         ttft=np.array([row.ttft for row in rows]),
         tpot=np.array([row.tpot for row in rows]),
         weight=np.array([row.weight for row in rows]),
         speculative=np.array([row.speculative for row in rows]),
         late_first_token=np.array([row.late_first_token for row in rows]),
         separate_prefill=np.array([row.separate_prefill for row in rows]),
-        basis=np.array([effect_basis(row.isl, row.osl, row.load) for row in rows]),
+        basis=np.array([effect_basis(row.isl, row.osl, row.load, row.deployment.layout) for row in rows]),
+    )
+
+
+def part(a: Arrays, rows: np.ndarray) -> Arrays:
+    """Some of the rows."""
+    picked: dict[str, Any] = {
+        name: getattr(a, name)[rows]
+        for name in a.__dataclass_fields__
+        if name not in ("works", "counts", "kernels", "rows", "step_work")
+    }
+    return replace(
+        a,
+        rows=tuple(a.rows[index] for index in rows.tolist()),
+        step_work=tuple(a.step_work[index] for index in rows.tolist()),
+        works=tuple(Work(*(getattr(work, field.name)[rows] for field in fields(Work))) for work in a.works),
+        counts={name: values[rows] for name, values in a.counts.items()},
+        kernels={name: values[rows] for name, values in a.kernels.items()},
+        **picked,
     )

@@ -10,6 +10,7 @@ import yaml
 
 import autotuner
 from autotuner.config import TaskContext, catalog, check_file, compose, layers, read_overrides
+from autotuner.config.requests import read_requests
 from autotuner.config.schema import check_keys, normalize_slo
 from autotuner.engines import ENGINES, engine
 
@@ -17,7 +18,7 @@ ROOT = Path(autotuner.__file__).parent.parent
 PROFILES = sorted((ROOT / "profiles").rglob("*.yaml"))
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*") if path.suffix in (".yaml", ".yml"))
 RUNTIMES = ("sglang", "vllm", "trtllm", "sim")
-CONFIGURATION = {"custom-profile.yaml", "overrides.yaml", "search-space.yaml", "slo.yaml"}
+CONFIGURATION = {"engines.yaml", "custom-profile.yaml", "overrides.yaml", "search-space.yaml", "slo.yaml"}
 MODELS = {"dense-model": "qwen3-8b", "moe-model": "qwen3-30b-a3b", "mla-model": "deepseek-r1"}
 """A model that the preset applies to, where that is not any."""
 
@@ -139,6 +140,17 @@ def test_the_example_override_is_the_last_word():
     composition = compose(TaskContext(profiles=["balanced"], user_overrides=overrides))
     assert composition.experiment.optimization.strategy == "random"
     assert composition.data["parameters"] == {"tp-size": [1, 2], "mem-fraction-static": [0.8, 0.85, 0.9]}
+
+
+def test_the_example_of_several_experiments_composes_each():
+    requests = read_requests([ROOT / "examples/engines.yaml"])
+    composed = {request.name: compose(TaskContext(**request.fields)).experiment for request in requests}
+    assert {name: (each.base_runtime, each.hardware.gpu_type) for name, each in composed.items()} == {
+        "vllm-h100": ("vllm", "H100"),
+        "sglang-h100": ("sglang", "H100"),
+        "vllm-b200": ("vllm", "B200"),
+    }
+    assert composed["vllm-b200"].hardware.price_per_gpu_hour == 5.5
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=shown)

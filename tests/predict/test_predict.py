@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from autotuner.errors import ConfigError
 from autotuner.predict.calibration import bundled_calibration, read_calibration
-from autotuner.predict.hardware import find_gpu
+from autotuner.predict.harness import AUTOTUNE, INFERENCEX
+from autotuner.predict.model_on_gpus import model_on_gpus
 from autotuner.predict.predict import DoesNotFitError, predict
 
 LOAD: dict[str, Any] = {"isl": 1024, "osl": 1024, "concurrency": 16}
@@ -29,7 +31,7 @@ def test_models_of_the_same_sizes_share_their_predictions():
 
 def test_intervals_contain_the_prediction_and_are_wider_for_a_model_never_measured():
     measured = predict("Llama-3.1-70B", "h200", tp=4, gemm_dtype="fp8", kv_dtype="fp8", engine="vllm", **LOAD)
-    new = predict("Qwen3-32B", "h200", tp=4, gemm_dtype="fp8", **LOAD)
+    new = predict("Qwen3-8B", "h200", tp=4, gemm_dtype="fp8", **LOAD)
     assert not new.model_measured
     for prediction in (measured, new):
         assert prediction.ttft_interval.lower < prediction.ttft < prediction.ttft_interval.upper
@@ -63,16 +65,16 @@ def test_a_version_that_reads_every_expert_decodes_as_slowly_for_few_as_for_many
 def test_only_an_engine_that_balances_replicas_holds_prompts_back():
     calibration = bundled_calibration()
     held = {
-        engine: calibration.serving_constants(engine, find_gpu("h200"), 60, dp=8).gather_iterations
+        engine: calibration.serving_constants(engine, 60, dp=8).gather_iterations
         for engine in ("vllm", "sglang", "trtllm")
     }
     assert held["trtllm"] > held["vllm"] == held["sglang"] == 0
-    assert calibration.serving_constants("trtllm", find_gpu("h200"), 60, dp=1).gather_iterations == 0
+    assert calibration.serving_constants("trtllm", 60, dp=1).gather_iterations == 0
 
 
 def test_a_deeper_model_takes_longer_to_begin():
     calibration = bundled_calibration()
-    shallow, deep = (calibration.serving_constants("sglang", find_gpu("h200"), layers).overhead for layers in (30, 60))
+    shallow, deep = (calibration.serving_constants("sglang", layers).overhead for layers in (30, 60))
     assert deep == pytest.approx(2 * shallow)
 
 
@@ -133,7 +135,46 @@ def test_constants_are_physical():
     calibration = bundled_calibration()
     for name in ("gemm_compute", "attention_proj_memory", "mlp_memory", "prefill_attention", "allreduce_bytes"):
         for engine in ("vllm", "sglang", "trtllm"):
-            assert 0.5 < calibration.value(name, engine, "hopper") < 6, name
+            # What measured kernels take times these is what whole servers take.
+            assert 0.5 < calibration.value(name, engine, "hopper") < 2, name
+
+
+@pytest.mark.parametrize("harness", [None, INFERENCEX, AUTOTUNE])
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+@pytest.mark.parametrize("concurrency", [1, 40])
+def test_ttft_and_tpot_are_the_sums_of_their_parts(harness, engine, concurrency):
+    prediction = predict("qwen3-8b", "h100", isl=2000, osl=200, concurrency=concurrency, engine=engine, harness=harness)
+    assert sum(prediction.ttft_parts.values()) == pytest.approx(prediction.ttft)
+    assert sum(prediction.tpot_parts.values()) == pytest.approx(prediction.tpot)
+    assert min(*prediction.ttft_parts.values(), *prediction.tpot_parts.values()) >= -1e-9
+    if concurrency == 1:
+        assert prediction.ttft_parts["scheduler wait"] + prediction.ttft_parts["queue"] == pytest.approx(0, abs=1e-9)
+
+
+def test_one_request_takes_as_long_in_closed_form_as_in_a_schedule():
+    load = {"isl": 2000, "osl": 200, "concurrency": 1}
+    quick, simulated = (predict("qwen3-8b", "h100", **load, harness=harness) for harness in (None, AUTOTUNE))
+    assert simulated.ttft == pytest.approx(quick.ttft, rel=0.01)
+    assert simulated.tpot == pytest.approx(quick.tpot, rel=0.01)
+
+
+def test_a_harness_that_counts_the_burst_at_its_start_sees_a_later_first_token():
+    load = {"isl": 2000, "osl": 200, "concurrency": 64}
+    burst, steady = (predict("qwen3-8b", "h100", **load, harness=harness) for harness in (INFERENCEX, AUTOTUNE))
+    assert burst.ttft > 1.1 * steady.ttft
+
+
+def test_a_guessed_architecture_has_a_wider_interval(tmp_path):
+    sizes = {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
+    sizes |= {"vocab_size": 151936, "intermediate_size": 12288, "max_position_embeddings": 40960}
+    widths = []
+    for architecture in ("Qwen3ForCausalLM", "SomethingNewForCausalLM"):
+        (tmp_path / "config.json").write_text(json.dumps({**sizes, "architectures": [architecture]}))
+        interval = predict(str(tmp_path), "h100", isl=2000, osl=200, concurrency=8).tpot_interval
+        widths.append(interval.upper / interval.lower)
+        (tmp_path / "config.json").unlink()
+        model_on_gpus.cache_clear()
+    assert widths[1] > 1.5 * widths[0]
 
 
 def test_constants_that_cannot_be_read_are_named(tmp_path):

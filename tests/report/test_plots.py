@@ -5,9 +5,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from autotuner.core import Candidate
 from autotuner.report import plots
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.plots import draw_pareto
+from autotuner.report.run_view import RunView
 from autotuner.scoring.pareto import AXES, pareto_points
 from tests.factories import scored_result
 
@@ -37,7 +39,7 @@ def test_any_number_of_trials_gives_a_picture(make_run, tmp_path, objective, cou
     run = make_run(objective, count=count, slo={"tpot": 0.006, "ttft": {"p90": 0.06}})
     picture(run, tmp_path / "p.png")
     height, width, _ = imread(tmp_path / "p.png").shape
-    assert (width, height) == (1764, 896)
+    assert (width, height) == (1764, 980)
 
 
 def test_a_relaunched_candidate_is_one_marker_with_metrics_pooled_over_launches(make_run, tmp_path, monkeypatch):
@@ -74,9 +76,12 @@ def test_a_simulated_picture_says_so_and_a_measured_one_does_not(make_run, tmp_p
     assert not any("SIMULATED" in text for text in texts(monkeypatch, make_run(), tmp_path / "p.png"))
 
 
-def test_frontier_labels_have_the_distinguishing_parameters_and_the_load(make_run, tmp_path, monkeypatch):
+def test_points_are_labelled_with_their_loads_and_a_key_names_candidates_by_what_differs(
+    make_run, tmp_path, monkeypatch
+):
     shown_texts = texts(monkeypatch, make_run(), tmp_path / "p.png")
-    assert "trial 2: tp-size=2\nenable-chunked-prefill=false\nc=16" in shown_texts
+    assert {"trial 2\nc=16", "c=4"} <= set(shown_texts)
+    assert "#1 trial 2: tp-size=2 enable-chunked-prefill=false" in shown_texts
     assert not any("mem-fraction-static" in text for text in shown_texts)
 
 
@@ -104,6 +109,31 @@ def test_names_that_look_like_formulas_or_lack_a_glyph_are_drawn_as_they_are(mak
     assert title.startswith("/models/$x_{$/??y")
     assert title.endswith("y on vllm")
     assert len(title) < 80
+
+
+def test_candidates_at_one_place_are_labelled_once(make_run):
+    run = make_run()
+    twin = replace(run.trials[1], number=9, candidate=Candidate("vllm", {"tp-size": 2, "other": True}))
+    view = RunView.of([*run.trials, twin], run.experiment)
+    points = pareto_points(view.pooled_trials, run.experiment, (AXES["interactivity"], AXES["throughput"]))
+    labels = plots._point_labels([point for point in points if point.on_frontier], view, {})
+    assert sum(point.on_frontier for point in points) == 4
+    assert sorted(label.texts[-1] for label in labels) == ["c=16", "c=4"]
+
+
+def test_few_candidates_have_colours_the_winner_the_first(make_run):
+    run = make_run(count=12)
+    run.trials = [replace(each, candidate=Candidate("vllm", {"tp-size": 1, "i": each.number})) for each in run.trials]
+    view = run.view
+    points = pareto_points(view.pooled_trials, view.experiment, (AXES["interactivity"], AXES["throughput"]))
+    colours = plots._trial_colours(points, view.ranking)
+    assert next(iter(colours)) == view.ranking.winner.trial_number
+    assert len(colours) == len(set(colours.values())) == plots.MAX_COLOURED_CANDIDATES
+
+
+def test_the_heading_names_the_type_of_gpu(make_run, tmp_path, monkeypatch):
+    shown_texts = texts(monkeypatch, make_run(source="simulated", count=1), tmp_path / "p.png")
+    assert "tiny on vllm, simulated H100 SXM" in shown_texts
 
 
 def test_scenarios_have_their_own_frontiers(make_run):

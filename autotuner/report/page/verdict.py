@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from autotuner.core import LoadPoint, LoadPointResult, Verdict
 from autotuner.errors import as_sentence, pluralize
-from autotuner.evaluate.simulated import simulated_gpu
 from autotuner.experiment import Slo, SloTerm
-from autotuner.report.environment_text import ENGINE_NAMES
+from autotuner.report.environment_text import ENGINE_NAMES, gpu_text
 from autotuner.report.formatting import format_number, format_setting, format_share, source_note
 from autotuner.report.objective_text import objective_line
 from autotuner.report.page.elements import Element, element
@@ -90,18 +88,6 @@ def seconds_text(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{format_number(seconds * 1e3)} ms" if seconds < 1 else f"{format_number(seconds)} s"
-
-
-def gpu_text(view: RunView) -> str:
-    """The GPUs of the run: the simulated type, or those of the host; empty where they are not known."""
-    experiment = view.experiment
-    if "simulated" in view.ranking.sources:
-        return f"simulated {simulated_gpu(experiment).replace('_', ' ').upper()}"
-    if experiment.deployment.mode == "external":
-        return experiment.hardware.gpu_type or ""
-    names = Counter(gpu["name"] for host in view.environments[-1:] for gpu in host.get("gpus") or ())
-    hosts = " and ".join(f"{count}x {name}" for name, count in names.items())
-    return hosts or experiment.hardware.gpu_type or ("CPU" if view.environments else "")
 
 
 def _model(view: RunView) -> str:

@@ -1,0 +1,187 @@
+"""`autotune sla`: SLA profiles of prefill and decode workers, and plans made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autotuner.cli.load_options import HARDWARE, JSON_OPTION, LOAD, OUTPUT, TARGETS, option
+from autotuner.cli.option_sets import with_option_sets
+from autotuner.cli.signals import terminated_as_interrupted
+from autotuner.cli.sla_options import DEFAULT_FOLDER, OUTPUT_OPTION, SlaRunOptions
+
+if TYPE_CHECKING:
+    from autotuner.profiling.outcome import ProfileOutcome
+
+app = typer.Typer(
+    help="Profile prefill and decode workers under latency targets, and plan disaggregated serving.",
+    no_args_is_help=True,
+)
+
+PROFILE_ARGUMENT = typer.Argument(metavar="FOLDER", help="Folder of a profile.")
+
+
+@app.command()
+@with_option_sets
+def run(
+    options: SlaRunOptions,
+    output: Annotated[Path, OUTPUT_OPTION] = DEFAULT_FOLDER,
+    dry_run: Annotated[bool, option("--dry-run", help="Show the launches and stop.", panel=OUTPUT)] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Measure prefill and decode of each parallel mapping, choose workers, and write the planner's files."""
+    from autotuner.cli import display, sla_view
+    from autotuner.config.overrides import COMMAND_LINE
+    from autotuner.profiling.session import prepare, profile
+
+    setup = prepare(options.request(), origin=COMMAND_LINE)
+    if dry_run:
+        sla_view.print_dry_run(setup, output, as_json=as_json)
+        return
+    display.relay_log()
+    with terminated_as_interrupted():
+        try:
+            outcome = profile(setup, output, accept_nearest=options.accept_nearest)
+        except KeyboardInterrupt:
+            display.note(f"Interrupted; the points in {output} are kept. Repeat the command to go on.")
+            raise
+    _print_outcome(outcome, as_json=as_json)
+    error = outcome.infeasible_error()
+    if error is not None and not (options.accept_nearest and outcome.is_complete):
+        raise error
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, PROFILE_ARGUMENT] = DEFAULT_FOLDER, as_json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Show what a profile decided and why, from its folder."""
+    from autotuner.profiling.session import open_profile
+
+    outcome = open_profile(folder)
+    _print_outcome(outcome, as_json=as_json)
+
+
+def _print_outcome(outcome: ProfileOutcome, *, as_json: bool) -> None:
+    from autotuner.cli import display, sla_view
+
+    if as_json:
+        display.json(outcome.to_json())
+    else:
+        sla_view.print_outcome(outcome)
+
+
+@app.command()
+def plan(
+    folder: Annotated[Path, PROFILE_ARGUMENT] = DEFAULT_FOLDER,
+    decode_folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="DECODE_FOLDER", help="Profile of the decode workers.", show_default="the same folder"),
+    ] = None,
+    rate: Annotated[
+        float | None, option("--rate", metavar="R", help="Requests/s.", panel=LOAD, default="that of the profile")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        option(
+            "--concurrency",
+            metavar="N",
+            min=1,
+            help="Requests in flight, instead of --rate.",
+            panel=LOAD,
+            default="none",
+        ),
+    ] = None,
+    isl: Annotated[
+        float | None,
+        option("--isl", metavar="TOKENS", help="Input sequence length.", panel=LOAD, default="that of the profile"),
+    ] = None,
+    osl: Annotated[
+        float | None,
+        option("--osl", metavar="TOKENS", help="Output sequence length.", panel=LOAD, default="that of the profile"),
+    ] = None,
+    ttft: Annotated[
+        float | None,
+        option("--ttft", metavar="MS", help="Target on TTFT.", panel=TARGETS, default="that of the profile"),
+    ] = None,
+    itl: Annotated[
+        float | None,
+        option("--itl", metavar="MS", help="Target on ITL.", panel=TARGETS, default="that of the profile"),
+    ] = None,
+    total_gpus: Annotated[
+        int | None,
+        option("--total-gpus", metavar="N", min=1, help="GPU budget.", panel=HARDWARE, default="that of the profile"),
+    ] = None,
+    prefill_gpus: Annotated[
+        int | None,
+        option(
+            "--prefill-gpus",
+            metavar="N",
+            min=1,
+            help="GPUs of a prefill worker.",
+            panel=HARDWARE,
+            default="as profiled, else 1",
+        ),
+    ] = None,
+    decode_gpus: Annotated[
+        int | None,
+        option(
+            "--decode-gpus",
+            metavar="N",
+            min=1,
+            help="GPUs of a decode worker.",
+            panel=HARDWARE,
+            default="as profiled, else 1",
+        ),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        option("--price", metavar="TYPE=PRICE", help="Price per GPU-hour; repeatable.", panel=HARDWARE, default="none"),
+    ] = None,
+    like: Annotated[
+        str,
+        option(
+            "--like",
+            metavar="autotune|dynamo-0.9",
+            help="Whose arithmetic: autotune's, or that of Dynamo's 0.9 planner.",
+            panel=OUTPUT,
+        ),
+    ] = "autotune",
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Compute how many prefill and decode workers a load needs, from one profile or two."""
+    from autotuner.cli import sla_plan
+
+    values = sla_plan.PlanValues(rate, concurrency, isl, osl, ttft, itl, total_gpus, prefill_gpus, decode_gpus)
+    sla_plan.show_plan(folder, decode_folder, values, price or [], like, as_json=as_json)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, PROFILE_ARGUMENT] = DEFAULT_FOLDER,
+    decode_gpus: Annotated[
+        int | None,
+        option(
+            "--decode-gpus", metavar="N", min=1, help="GPUs of a decode worker.", panel=HARDWARE, default="as profiled"
+        ),
+    ] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Check that a planner can use a profile, and that an engine can have run its points."""
+    from autotuner.cli import sla_plan
+
+    sla_plan.check_profile(folder, decode_gpus, as_json=as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="FOLDER", help="A profile, the reference.")],
+    second: Annotated[Path, typer.Argument(metavar="OTHER", help="The profile to compare with it.")],
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Compare the TTFT and ITL of two profiles at the points of the first."""
+    from autotuner.cli import sla_plan
+
+    sla_plan.compare_profiles(first, second, as_json=as_json)

@@ -1,0 +1,65 @@
+"""Errors with --json: their class, words and remedy on stdout, one document, beside the paragraph on stderr."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotuner.cli.error_boundary import asks_for_json
+from autotuner.core import Failure, FailureKind
+from autotuner.errors import EngineError, MachineError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error_class", "words"),
+    [
+        (["report", "--json"], "run-folder", "There is no run"),
+        (["report", "--format", "json"], "run-folder", "There is no run"),
+        (["command", "--json"], "run-folder", "There is no run"),
+        (["profiles", "show", "nothing", "--json"], "configuration", "'nothing'"),
+        (["run", "--model", "/nowhere", "--runtime", "vllm", "--json"], "configuration", "/nowhere"),
+        (["config", "show", "--set", "nothing=1", "--json"], "configuration", "nothing"),
+        (["predict", "rank", "--model", "/nowhere", "--gpu", "h100", "--json"], "configuration", "/nowhere"),
+        (["bench", "ftp://x", "--json"], "configuration", "ftp://x"),
+    ],
+)
+def test_a_command_that_fails_says_so_in_json_too(autotune, arguments, error_class, words):
+    result = autotune(*arguments)
+    assert result.code not in (0, 70)
+    error = result.data["error"]
+    assert (error["class"], error["exit_code"]) == (error_class, result.code)
+    assert words in error["message"]
+    assert error["remedy"]
+    assert "Error:" in result.err
+
+
+def test_without_json_nothing_is_printed_on_stdout(autotune):
+    assert autotune("report").out == ""
+
+
+def test_an_engines_failure_gives_its_class():
+    failure = Failure(FailureKind.DISK_FULL, "No space left on device", "Free some")
+    record = EngineError(failure).record()
+    assert (record["class"], record["remedy"]) == ("disk-full", "Free some.")
+    assert "No space left on device." in str(record["message"])
+    assert MachineError("No GPU").record() == {
+        "class": "machine",
+        "message": "No GPU.",
+        "remedy": None,
+        "exit_code": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--json"], True),
+        (["--format", "json"], True),
+        (["--format=json"], True),
+        (["json"], False),
+        (["--format", "csv", "json"], False),
+        (["json", "--format"], False),
+        ([], False),
+    ],
+)
+def test_json_is_asked_for_by_either_option(arguments, expected):
+    assert asks_for_json(arguments) is expected

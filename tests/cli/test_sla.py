@@ -1,0 +1,132 @@
+"""`autotune sla` as a user types it."""
+
+import json
+
+import pytest
+
+from autotuner.cli.sla_options import parse_gpu_counts, powers_of_two
+from autotuner.errors import UsageError
+
+RUN = (
+    *("sla", "run", "--backend", "vllm", "--model", "llama-3.1-8b", "--gpu", "H100", "--use-ai-configurator"),
+    *("--isl", "600", "--osl", "40", "--prefill-points", "5", "--decode-points", "3"),
+)
+
+
+@pytest.fixture
+def profiled(autotune, monkeypatch):
+    """A finished predicted profile in the folder `p`, without its pictures."""
+    monkeypatch.setattr("autotuner.profiling.pictures.draw_pictures", lambda outcome: [])
+    ended = autotune(*RUN, "--max-num-gpus", "2", "--rate", "30", "-o", "p")
+    assert ended.code == 0, ended.err
+    return autotune, ended
+
+
+def test_a_profile_says_which_workers_it_chose_and_how_many_a_rate_needs(profiled):
+    _, ended = profiled
+    for words in ("predicted", "prefill worker", "decode worker", "For 30 requests/s", "left-out point"):
+        assert words in ended.out
+    assert "*  TP1" in ended.out
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_a_finished_profile_is_shown_again_within_the_terminal(profiled, columns):
+    autotune, _ = profiled
+    ended = autotune("sla", "show", "p", columns=columns)
+    assert ended.code == 0
+    assert max(map(len, ended.out.splitlines())) <= int(columns)
+    assert autotune("sla", "show", "p", "--json").data["complete"]
+
+
+def test_workers_are_planned_from_a_profile_and_priced(profiled):
+    autotune, _ = profiled
+    plan = autotune("sla", "plan", "p", "--rate", "60", "--price", "H100=2", "--json")
+    assert plan.code == 0
+    assert plan.data["prefill_workers"] >= 1
+    assert plan.data["price_per_hour"] == 2 * plan.data["gpus"]
+    short = autotune("sla", "plan", "p", "--rate", "6000", "--total-gpus", "8")
+    assert short.code == 1
+    assert "do not sustain" in short.err
+    dynamo = autotune("sla", "plan", "p", "p", "--rate", "60", "--like", "dynamo-0.9")
+    assert "Dynamo's 0.9 planner starts" in dynamo.out
+
+
+def test_a_profile_is_checked_and_compared_with_another(profiled):
+    autotune, _ = profiled
+    assert "every point agrees with itself" in autotune("sla", "check", "p").out
+    same = autotune("sla", "compare", "p", "p", "--json").data
+    assert same["ITL"]["points"] > 0
+    assert same["ITL"]["largest_difference"] < 0.2
+
+
+def test_a_dry_run_names_the_launches_and_starts_none(autotune, tmp_path):
+    ended = autotune(*RUN, "--max-num-gpus", "4", "--dry-run")
+    assert ended.code == 0
+    assert "3 launches at most" in ended.out
+    assert not list(tmp_path.iterdir())
+    data = autotune(*RUN, "--gpus-per-engine", "1,3", "--dry-run", "--json").data
+    assert [row["mapping"] for row in data["launches"]] == ["TP1"]
+    assert "not divisible" in data["forbidden"][0]["reason"]
+
+
+def test_targets_that_nobody_meets_exit_with_one_and_name_the_nearest(autotune, monkeypatch):
+    monkeypatch.setattr("autotuner.profiling.pictures.draw_pictures", lambda outcome: [])
+    strict = (*RUN, "--gpus-per-engine", "1", "--ttft", "1")
+    ended = autotune(*strict, "-o", "p")
+    assert ended.code == 1
+    assert "TTFT binds: the nearest prefill worker is TP1" in " ".join(ended.err.split())
+    assert autotune("sla", "check", "p").code == 2
+    assert autotune(*strict, "-o", "p", "--accept-nearest").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("sla", "run", "--runtime", "vllm"), "vllm needs a model"),
+        ((*RUN, "--evaluator", "measured"), "--use-ai-configurator is --evaluator predicted"),
+        ((*RUN, "--gpus-per-engine", "2", "--max-num-gpus", "4"), "cannot be combined"),
+        ((*RUN, "--gpus-per-engine", "two"), "not a number, a range or a list"),
+        ((*RUN, "--rate", "1", "--concurrency", "1"), "cannot be combined"),
+        ((*RUN, "--prefill-points", "3"), "cubic"),
+        (("sla", "show", "nowhere"), "not the folder of an SLA profile"),
+        (("sla", "plan", "nowhere", "--rate", "1"), "has no profile of this phase"),
+        (("sla", "plan", "nowhere", "--like", "me"), "Unknown arithmetic"),
+    ],
+)
+def test_what_cannot_be_answered_is_an_error_with_a_remedy(autotune, arguments, words):
+    ended = autotune(*arguments)
+    assert ended.code in (2, 3)
+    assert words in " ".join(ended.err.split())
+
+
+def test_a_profile_of_another_program_needs_the_load_and_is_planned_then(profiled, tmp_path):
+    autotune, _ = profiled
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("prefill_raw_data.json", "decode_raw_data.json"):
+        (other / name).write_text((tmp_path / "p" / name).read_text())
+    ended = autotune("sla", "plan", "other", "--rate", "5")
+    assert ended.code == 2
+    assert "--isl, --osl, --ttft, --itl" in ended.err
+    load = ("--rate", "5", "--isl", "600", "--osl", "40", "--ttft", "200", "--itl", "20")
+    assert autotune("sla", "plan", "other", *load).code == 0
+    data = json.loads((other / "prefill_raw_data.json").read_text())
+    for values in data.values():
+        del values[3:]
+    (other / "prefill_raw_data.json").write_text(json.dumps(data))
+    check = autotune("sla", "check", "other")
+    assert check.code == 1
+    assert "3 prefill points" in check.err
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"), [("4", (4,)), ("1..8", (1, 2, 4, 8)), ("2..", (2, 4, 8)), ("4,1", (1, 4)), ("..2", (1, 2))]
+)
+def test_gpus_of_a_worker_are_a_number_a_range_or_a_list(text, counts):
+    assert parse_gpu_counts(text) == counts
+
+
+def test_a_range_that_runs_backwards_is_refused():
+    assert powers_of_two(3, 9) == (3, 4, 8)
+    with pytest.raises(UsageError, match="smaller number first"):
+        powers_of_two(8, 2)
