@@ -213,7 +213,7 @@ def _requests(
     def importance(index: int) -> tuple[bool, bool, int]:
         number, result = rows[index]
         pooled = view.pooled[number].trial
-        return (number not in first, not view.is_on_frontier(pooled, result.load_point), index)
+        return (number not in first, not view.is_on_frontier(pooled, result), index)
 
     packed = {}
     trials = {standing.trial_number: standing.candidate.key for standing in ranking.standings}
