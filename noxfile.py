@@ -146,6 +146,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Seeded fuzz of every input for three minutes, or as the arguments say: `nox -s fuzz -- --inputs 20000`."""
+    session.install("-e", ".[test]")
+    session.run("python", "benchmarks/fuzz/fuzz.py", *(session.posargs or ("--seconds", "180")))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The figures of docs/reference/figures.md, measured again."""
     session.install("-e", ".")
