@@ -78,6 +78,16 @@ def engines(session: nox.Session) -> None:
 
 
 @nox.session
+def dynamo(session: nox.Session) -> None:
+    """Profiles read by Dynamo's real planner, and measured on its real mocker, which this session sets up (3 GB)."""
+    session.install("-e", ".[test]")
+    home = Path(os.environ.get("AUTOTUNE_DYNAMO", session.cache_dir / "dynamo")).absolute()
+    session.run("python", "tests/dynamo/setup_dynamo.py", str(home))
+    arguments = ["-n", "0", "-m", "dynamo", "tests/dynamo", *session.posargs]
+    session.run("pytest", *arguments, env={"AUTOTUNE_TEST_DYNAMO": str(home)})
+
+
+@nox.session
 def docker(session: nox.Session) -> None:
     """The Docker launcher on a real Docker Engine and a real vLLM in it, which this session sets up as root."""
     session.install("-e", ".[test]")

@@ -166,6 +166,14 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("What Dynamo's planner would start", "autotune sla plan sla-profile --rate 80 --like dynamo-0.9"),
     ),
     "sla check": (Example("Check a profile that another program wrote", "autotune sla check profiling_results"),),
+    "sla export": (
+        Example("Manifests for Dynamo 1.6", "autotune sla export sla-profile --name my-model"),
+        Example(
+            "For an older operator and planner",
+            "autotune sla export sla-profile --api v1alpha1 --planner 0.9.1 --output old",
+        ),
+    ),
+    "sla apply": (Example("Check the deployment on the cluster, ask, and apply it", "autotune sla apply sla-profile"),),
     "sla compare": (
         Example("Compare a predicted profile with a measured one", "autotune sla compare measured predicted"),
     ),

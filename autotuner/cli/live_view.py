@@ -256,15 +256,16 @@ class LiveTuneView(LivePanel):
             summary.add_row("launch", self._status.launch_count_text)
         for progress, since in self._stages.values():
             if not is_load_test:
-                summary.add_row("candidate", Text(self._status.launch_label(progress)))
-            summary.add_row("now", Text(stage_text(progress, now - since, self._status.max_window_seconds)))
+                summary.add_row("candidate", Text(display.shown(self._status.launch_label(progress))))
+            stage = stage_text(progress, now - since, self._status.max_window_seconds)
+            summary.add_row("now", Text(display.shown(stage)))
         summary.add_row(
             "elapsed", ", ".join(filter(None, (format_duration(elapsed), self._status.time_left_text(now))))
         )
         if not is_load_test:
-            summary.add_row("best so far", Text(self._status.best_text))
+            summary.add_row("best so far", Text(display.shown(self._status.best_text)))
         if self._last_failure:
-            summary.add_row("last failure", Text(self._last_failure))
+            summary.add_row("last failure", Text(display.shown(self._last_failure)))
         seconds_left = self._status.time_estimator.remaining_seconds(now)
         total = elapsed + seconds_left if seconds_left is not None else None
         summary.add_row("", ProgressBar(total=total and max(total, 1e-9), completed=elapsed, width=50))

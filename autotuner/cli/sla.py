@@ -185,3 +185,62 @@ def compare(
     from autotuner.cli import sla_plan
 
     sla_plan.compare_profiles(first, second, as_json=as_json)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, PROFILE_ARGUMENT] = DEFAULT_FOLDER,
+    output: Annotated[
+        Path | None,
+        option("--output", "-o", metavar="FOLDER", help="Folder for the files.", panel=OUTPUT, default="the profile's"),
+    ] = None,
+    api: Annotated[
+        str, option("--api", metavar="v1beta1|v1alpha1", help="API version of the deployment.", panel=OUTPUT)
+    ] = "v1beta1",
+    planner: Annotated[
+        str,
+        option("--planner", metavar="1.6.1|1.0.2|0.9.1", help="Release of Dynamo and its planner.", panel=OUTPUT),
+    ] = "1.6.1",
+    name: Annotated[
+        str | None,
+        option("--name", metavar="NAME", help="Name of the deployment.", panel=OUTPUT, default="model and engine"),
+    ] = None,
+    image: Annotated[
+        str | None,
+        option("--image", metavar="IMAGE", help="Image of the workers.", panel=OUTPUT, default="that of the release"),
+    ] = None,
+) -> None:
+    """Write Dynamo's deployment of the chosen workers with planner and profile, and its mocker twin."""
+    from autotuner.cli import display, sla_plan
+
+    for path in sla_plan.export_manifests(folder, output or folder, api, planner, name, image):
+        display.line(str(path))
+
+
+@app.command()
+def apply(
+    folder: Annotated[Path, PROFILE_ARGUMENT] = DEFAULT_FOLDER,
+    namespace: Annotated[
+        str | None,
+        option("--namespace", "-n", metavar="NAME", help="Namespace.", panel=OUTPUT, default="kubectl's"),
+    ] = None,
+    dry_run: Annotated[bool, option("--dry-run", help="Only let the cluster check it.", panel=OUTPUT)] = False,
+    yes: Annotated[bool, option("--yes", "-y", help="Do not ask.", panel=OUTPUT)] = False,
+) -> None:
+    """Apply config_with_planner.yaml of a profile with kubectl, after a dry run and a question."""
+    from autotuner.cli import display
+    from autotuner.errors import UsageError
+    from autotuner.profiling.manifests import DEPLOYMENT_FILE, apply_deployment
+
+    path = folder / DEPLOYMENT_FILE
+    if not path.is_file():
+        raise UsageError(
+            f"'{folder}' has no {DEPLOYMENT_FILE}.", remedy="Write it with `autotune sla export`, or profile first."
+        )
+    display.text(apply_deployment(path, namespace=namespace, dry_run=True))
+    if dry_run:
+        return
+    if not yes and not typer.confirm("Apply it?", default=False):
+        display.note("Nothing was applied.")
+        return
+    display.text(apply_deployment(path, namespace=namespace, dry_run=False))

@@ -44,6 +44,17 @@ class SlaRunOptions:
             default="sim",
         ),
     ] = None
+    file: Annotated[
+        Path | None,
+        option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="DynamoGraphDeploymentRequest, v1alpha1 or v1beta1; other options override it.",
+            panel=SERVE,
+            default="none",
+        ),
+    ] = None
     url: Annotated[
         str | None,
         option(
@@ -236,7 +247,8 @@ class SlaRunOptions:
             raise UsageError(
                 f"--use-ai-configurator is --evaluator predicted, not {self.evaluator}.", remedy="Give one of them."
             )
-        runtime = self.runtime or ("openai" if self.url is not None else "sim")
+        requested = self._requested_values()
+        runtime = self.runtime or requested.pop("runtime", None) or ("openai" if self.url is not None else "sim")
         values: dict[str, Any] = {
             "gpu": self.gpu,
             "isl": self.isl,
@@ -256,13 +268,35 @@ class SlaRunOptions:
             "max_kv_tokens": self.max_kv_tokens,
             "settings": {**read_overrides([], self.set)} if self.set else None,
         }
-        model = self.model or ("" if self.url is not None else _default_model(runtime))
-        return SlaRequest(
-            runtime=runtime, model=model, **{name: value for name, value in values.items() if value is not None}
-        )
+        given = {**requested, **{name: value for name, value in values.items() if value is not None}}
+        model = self.model or requested.get("model") or ("" if self.url is not None else _default_model(runtime))
+        for name, other in (("rate", "concurrency"), ("concurrency", "rate")):
+            if values[name] is not None and values[other] is None:
+                given.pop(other, None)
+        return SlaRequest(**{**given, "runtime": runtime, "model": model})
 
-    def _gpu_counts(self) -> tuple[int, ...]:
-        """The numbers of GPUs of one worker, ascending."""
+    def _requested_values(self) -> dict[str, Any]:
+        """What the DynamoGraphDeploymentRequest of --file sets; keys that change nothing are named in warnings."""
+        if self.file is None:
+            return {}
+        from autotuner.cli import display
+        from autotuner.deploy.dynamo import read_request
+        from autotuner.profiling.manifests import request_values
+
+        try:
+            dynamo = read_request(self.file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"'{self.file}' cannot be read.", why=str(error)) from error
+        values, remarks = request_values(dynamo)
+        for remark in remarks:
+            display.warning(remark)
+        low, high = dynamo.min_gpus_per_engine, dynamo.max_gpus_per_engine
+        if low is not None or high is not None:
+            values["gpus_per_engine"] = powers_of_two(low or 1, high or max(8, low or 1))
+        return values
+
+    def _gpu_counts(self) -> tuple[int, ...] | None:
+        """The numbers of GPUs of one worker, ascending; None where no option says and a file may."""
         bounded = self.min_num_gpus is not None or self.max_num_gpus is not None
         if self.gpus_per_engine is not None:
             if bounded:
@@ -273,6 +307,8 @@ class SlaRunOptions:
             return parse_gpu_counts(self.gpus_per_engine)
         if self.url is not None and not bounded:
             return (1,)
+        if self.file is not None and not bounded:
+            return None
         return powers_of_two(self.min_num_gpus or 1, self.max_num_gpus or max(8, self.min_num_gpus or 1))
 
 

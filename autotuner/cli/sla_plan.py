@@ -275,3 +275,28 @@ def compare_profiles(first: Path, second: Path, *, as_json: bool) -> None:
 
 def _percent(value: float | None, *, sign: bool = False) -> str:
     return "-" if value is None else f"{value:+.1%}" if sign else f"{value:.1%}"
+
+
+def export_manifests(
+    folder: Path, output: Path, api_version: str, release: str, name: str | None, image: str | None
+) -> list[Path]:
+    """Write the manifests of a finished profile for an API version and a release of Dynamo."""
+    from autotuner.profiling.manifests import RELEASES, dynamo_deployment, write_manifests
+    from autotuner.profiling.session import open_profile, prepare
+
+    for kind, value, options in (
+        ("API version", api_version, ("v1beta1", "v1alpha1")),
+        ("release of Dynamo", release, RELEASES),
+    ):
+        if value not in options:
+            raise UsageError(unknown_name_message(kind, value, options))
+    outcome = open_profile(folder)
+    deployment = dynamo_deployment(
+        outcome,
+        prepare(outcome.record.request),
+        name=name,
+        api_version=api_version,  # type: ignore[arg-type]
+        release=release,
+        image=image,
+    )
+    return write_manifests(output, deployment)

@@ -146,9 +146,12 @@ def _print_ending(outcome: ProfileOutcome) -> None:
     time = format_duration(record.seconds)
     virtual = " of virtual time" if outcome.sources == ["simulated"] and record.request.evaluator == "simulated" else ""
     display.line()
-    launches = pluralize(len(record.launches), "launch", "launches")
     points = pluralize(sum(len(points) for points in record.points.values()), "point")
-    display.sentence(f"{launches}, {points}, {time}{virtual}, {record.gpu_hours:,.2f} GPU-hours: {record.path}")
+    if record.request.evaluator == "predicted":
+        display.sentence(f"{pluralize(len(record.points), 'mapping')} predicted, {points}: {record.path}")
+    else:
+        launches = pluralize(len(record.launches), "launch", "launches")
+        display.sentence(f"{launches}, {points}, {time}{virtual}, {record.gpu_hours:,.2f} GPU-hours: {record.path}")
     if outcome.sweep.stop_reason:
         display.warning(f"The profile is not complete: {outcome.sweep.stop_reason}. Repeat the command to go on.")
     elif not outcome.is_complete:

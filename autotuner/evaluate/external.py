@@ -36,7 +36,7 @@ from autotuner.launchers import Server, ready
 from autotuner.launchers.environment import launch_environment
 from autotuner.launchers.external import ExternalLauncher, ExternalServer
 from autotuner.scoring.reasons import CUT_SHORT
-from autotuner.search.launch import LoadPlan
+from autotuner.search.launch import LoadPlan, ObservingLoadPlan
 from autotuner.traces import TraceDescription
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,8 @@ class ExternalLoad(MeasuredLaunch):
         failure = None if served else self._wait_for_token(server, served_model)
         if failure is None:
             self._report_progress("ready")
+            if isinstance(self.load_plan, ObservingLoadPlan):
+                self.load_plan.server_ready({**self.server_info, "source": self.source}, self.timings.get("start", 0.0))
             failure = self._run_load_plan(server, served_model)
         self._report_progress("stopping")
         if any(result.answered_requests for result in self.results):

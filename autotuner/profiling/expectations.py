@@ -92,10 +92,11 @@ class Expectations:
             target = self._target(phase)
             if figures.standing(target, DOUBT) >= best.standing(target):
                 return None
-            reasons.append(
-                f"{phase} is expected at {1000 * figures.latency:,.1f} ms and {figures.throughput_per_gpu:,.0f}"
-                f" tokens/s per GPU, where {1000 * best.latency:,.1f} ms and {best.throughput_per_gpu:,.0f} were seen"
+            expected, measured = (
+                f"{1000 * one.latency:,.1f} ms and {one.throughput_per_gpu:,.0f} tokens/s per GPU"
+                for one in (figures, best)
             )
+            reasons.append(f"{phase} is expected at {expected}, the best so far has {measured}")
         return "; ".join(reasons)
 
     def expected(self, phase: Phase, mapping: ParallelMapping) -> PhaseFigures | None:

@@ -24,8 +24,9 @@ PREFILL_OUTPUT_TOKENS = 5
 class CoursePlan:
     """The load plan of one launch, an `ObservingLoadPlan`.
 
-    `capacity` gives (KV tokens of one replica, longest request, most running requests) from what the server reports,
-    None where that is not known. `seconds_left` are those of the profile at the start of the launch.
+    `capacity` gives (KV tokens over all replicas, longest request, most running requests or None) from what the server
+    reports. An endpoint's `source` is what it reports itself. `seconds_left` are those of the profile at the start of
+    the launch.
     """
 
     course: Course
@@ -53,6 +54,7 @@ class CoursePlan:
     def server_ready(self, server: Mapping[str, Any], start_seconds: float) -> None:
         """Start the course with the worker's capacity."""
         self.start_seconds = start_seconds
+        self.source = server.get("source", self.source)
         self.course.begin(*self.capacity(server))
 
     def ask(self) -> LoadStep | None:

@@ -10,15 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from autotuner.core import Observer, ignore_progress
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, NoFeasibleError
 from autotuner.launchers import orphans
 from autotuner.profiling.artefacts import LOG_FILE, SLA_FILE, remove_planner_files, write_artefacts
+from autotuner.profiling.manifests import dynamo_deployment, runs_on_dynamo, write_manifests
 from autotuner.profiling.mappings import ForbiddenMapping, ParallelMapping, mapping_named
 from autotuner.profiling.outcome import ProfileOutcome
 from autotuner.profiling.record import ProfileRecord
 from autotuner.profiling.request import SlaRequest
 from autotuner.profiling.sweep import SkippedMapping, Sweep, SweepResult
 from autotuner.profiling.workers import WorkerSetup, compose_experiment
+
+log = logging.getLogger(__name__)
 
 
 def prepare(request: SlaRequest, *, origin: str = "") -> WorkerSetup:
@@ -46,7 +49,17 @@ def profile(
         sweep = Sweep(setup, record, observe).run(accept_nearest=accept_nearest)
         outcome = ProfileOutcome(record, sweep)
         write_files(outcome)
+        if runs_on_dynamo(setup.request) and outcome.is_complete:
+            _write_deployment(outcome, setup)
     return outcome
+
+
+def _write_deployment(outcome: ProfileOutcome, setup: WorkerSetup) -> None:
+    """Write Dynamo's manifests beside the profile; what has none, such as a model's odd name, is only logged."""
+    try:
+        write_manifests(outcome.record.path, dynamo_deployment(outcome, setup))
+    except (ConfigError, NoFeasibleError) as error:
+        log.warning("No manifests for Dynamo: %s", error)
 
 
 def write_files(outcome: ProfileOutcome) -> None:

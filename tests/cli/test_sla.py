@@ -1,11 +1,14 @@
 """`autotune sla` as a user types it."""
 
 import json
+import shutil
 
 import pytest
 
 from autotuner.cli.sla_options import parse_gpu_counts, powers_of_two
 from autotuner.errors import UsageError
+from autotuner.profiling.request import SlaRequest
+from autotuner.profiling.session import prepare, profile
 
 RUN = (
     *("sla", "run", "--backend", "vllm", "--model", "llama-3.1-8b", "--gpu", "H100", "--use-ai-configurator"),
@@ -13,17 +16,39 @@ RUN = (
 )
 
 
+@pytest.fixture(scope="module")
+def finished_profile(tmp_path_factory):
+    """The folder of a predicted profile, without its pictures."""
+    request = SlaRequest(
+        runtime="vllm",
+        model="llama-3.1-8b",
+        gpu="H100",
+        evaluator="predicted",
+        isl=600,
+        osl=40,
+        prefill_points=5,
+        decode_points=3,
+        gpus_per_engine=(1, 2),
+        rate=30.0,
+    )
+    folder = tmp_path_factory.mktemp("finished") / "p"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autotuner.profiling.pictures.draw_pictures", lambda outcome: [])
+        profile(prepare(request), folder)
+    return folder
+
+
 @pytest.fixture
-def profiled(autotune, monkeypatch):
-    """A finished predicted profile in the folder `p`, without its pictures."""
+def profiled(autotune, finished_profile, tmp_path):
+    """The command, in a folder with the finished profile `p`."""
+    shutil.copytree(finished_profile, tmp_path / "p")
+    return autotune
+
+
+def test_a_profile_says_which_workers_it_chose_and_how_many_a_rate_needs(profiled, monkeypatch):
     monkeypatch.setattr("autotuner.profiling.pictures.draw_pictures", lambda outcome: [])
-    ended = autotune(*RUN, "--max-num-gpus", "2", "--rate", "30", "-o", "p")
+    ended = profiled(*RUN, "--max-num-gpus", "2", "--rate", "30", "-o", "p")
     assert ended.code == 0, ended.err
-    return autotune, ended
-
-
-def test_a_profile_says_which_workers_it_chose_and_how_many_a_rate_needs(profiled):
-    _, ended = profiled
     for words in ("predicted", "prefill worker", "decode worker", "For 30 requests/s", "left-out point"):
         assert words in ended.out
     assert "*  TP1" in ended.out
@@ -31,7 +56,7 @@ def test_a_profile_says_which_workers_it_chose_and_how_many_a_rate_needs(profile
 
 @pytest.mark.parametrize("columns", ["80", "100"])
 def test_a_finished_profile_is_shown_again_within_the_terminal(profiled, columns):
-    autotune, _ = profiled
+    autotune = profiled
     ended = autotune("sla", "show", "p", columns=columns)
     assert ended.code == 0
     assert max(map(len, ended.out.splitlines())) <= int(columns)
@@ -39,7 +64,7 @@ def test_a_finished_profile_is_shown_again_within_the_terminal(profiled, columns
 
 
 def test_workers_are_planned_from_a_profile_and_priced(profiled):
-    autotune, _ = profiled
+    autotune = profiled
     plan = autotune("sla", "plan", "p", "--rate", "60", "--price", "H100=2", "--json")
     assert plan.code == 0
     assert plan.data["prefill_workers"] >= 1
@@ -52,7 +77,7 @@ def test_workers_are_planned_from_a_profile_and_priced(profiled):
 
 
 def test_a_profile_is_checked_and_compared_with_another(profiled):
-    autotune, _ = profiled
+    autotune = profiled
     assert "every point agrees with itself" in autotune("sla", "check", "p").out
     same = autotune("sla", "compare", "p", "p", "--json").data
     assert same["ITL"]["points"] > 0
@@ -100,7 +125,7 @@ def test_what_cannot_be_answered_is_an_error_with_a_remedy(autotune, arguments, 
 
 
 def test_a_profile_of_another_program_needs_the_load_and_is_planned_then(profiled, tmp_path):
-    autotune, _ = profiled
+    autotune = profiled
     other = tmp_path / "other"
     other.mkdir()
     for name in ("prefill_raw_data.json", "decode_raw_data.json"):
@@ -130,3 +155,40 @@ def test_a_range_that_runs_backwards_is_refused():
     assert powers_of_two(3, 9) == (3, 4, 8)
     with pytest.raises(UsageError, match="smaller number first"):
         powers_of_two(8, 2)
+
+
+REQUEST = """
+apiVersion: nvidia.com/v1beta1
+kind: DynamoGraphDeploymentRequest
+metadata: {name: q}
+spec:
+  model: llama-3.1-8b
+  backend: vllm
+  searchStrategy: rapid
+  hardware: {gpuSku: h100_sxm, totalGpus: 4, rdma: true}
+  workload: {isl: 600, osl: 40, requestRate: 20}
+  sla: {ttft: 300, itl: 30}
+"""
+
+
+def test_a_dynamo_request_becomes_a_profile_and_a_deployment(autotune, tmp_path, monkeypatch):
+    monkeypatch.setattr("autotuner.profiling.pictures.draw_pictures", lambda outcome: [])
+    (tmp_path / "q.yaml").write_text(REQUEST)
+    few = ("--prefill-points", "5", "--decode-points", "3", "--gpus-per-engine", "1")
+    ended = autotune("sla", "run", "-f", "q.yaml", *few, "--rate", "25", "-o", "p")
+    assert ended.code == 0, ended.err
+    assert "For 25 requests/s" in ended.out
+    assert "rdma" in ended.err
+    assert (tmp_path / "p/config_with_planner.yaml").exists()
+    exported = autotune("sla", "export", "p", "--api", "v1alpha1", "--planner", "0.9.1", "-o", "old")
+    assert "old/config_with_planner.yaml" in exported.out
+    assert autotune("sla", "export", "p", "--planner", "2").code == 2
+    assert "sla export" in autotune("sla", "apply", "nowhere").err
+
+
+def test_an_unknown_key_of_a_dynamo_request_is_an_error(autotune, tmp_path):
+    (tmp_path / "q.yaml").write_text(REQUEST.replace("rdma", "rdmaa"))
+    ended = autotune("sla", "run", "-f", "q.yaml", "--dry-run")
+    assert ended.code == 2
+    assert "rdmaa" in ended.err
+    assert autotune("sla", "run", "-f", "none.yaml").code == 2

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from autotuner.load import records
+from autotuner.redaction import redact, redact_data
 from autotuner.report.bench.record import bench_csv, bench_record
 from autotuner.report.bench.result import BenchResult
 from autotuner.runs.store import explain_write_errors
@@ -16,13 +17,13 @@ JSON_FILE, CSV_FILE = "bench.json", "load-points.csv"
 def write_tables(bench: BenchResult, folder: Path) -> None:
     """Write JSON and CSV atomically; RunStoreError if they cannot be written."""
     texts = {
-        JSON_FILE: json.dumps(bench_record(bench), indent=2, ensure_ascii=False) + "\n",
-        CSV_FILE: bench_csv(bench),
+        JSON_FILE: json.dumps(redact_data(bench_record(bench)), indent=2, ensure_ascii=False) + "\n",
+        CSV_FILE: redact(bench_csv(bench)),
     }
     with explain_write_errors(folder):
         for name, text in texts.items():
             partial = folder / f"{name}.partial"
-            partial.write_text(text, "utf-8")
+            partial.write_text(text, "utf-8", "backslashreplace")
             partial.replace(folder / name)
 
 
