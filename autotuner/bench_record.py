@@ -56,6 +56,8 @@ class BenchRecord:
 
     def append(self, trial: Trial) -> None:
         """Keep the finished trial; RunStoreError if it cannot be written."""
+        if not trial.results:  # an internal error, which keeps none
+            trial = replace(trial, measurement=replace(self.trial.measurement, failure=trial.measurement.failure))
         self.trial = trial
         self.store.append(trial)
         self._is_appended = True
@@ -65,8 +67,7 @@ class BenchRecord:
         if self.is_kept:
             self.store.add_environment(host_environment())
             bench_files.write_tables(self.result, self.store.path)
-            if self.trial.results:
-                bench_files.draw(self.result, self.store.path)
+            bench_files.draw(self.result, self.store.path)
         return self.result
 
     def end_early(self, failure: Failure) -> None:

@@ -46,6 +46,14 @@ def as_sentence(text: str) -> str:
     return text.rstrip(".,; ") + "."
 
 
+def shorten_middle(text: str, max_characters: int) -> str:
+    """Cut the middle out of text longer than `max_characters`."""
+    if len(text) <= max_characters:
+        return text
+    end = max_characters - max_characters // 2 - 1
+    return f"{text[: max_characters // 2 - 1]}..{text[len(text) - end :]}"
+
+
 def mask_credentials(text: str) -> str:
     """The text with the user name and password of every address in it masked, and keys in its query."""
     text = re.sub(r"//\S+@", "//***@", text)

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from autotuner.core import LENGTH_FIELDS, LoadPoint, RequestForm, Value, Workload
 from autotuner.expression import parse
+from autotuner.redaction import remember_headers
 
 ObjectiveName = Literal[
     "minimize_latency",
@@ -105,6 +106,12 @@ class Deployment(Section):
     api_key_env: str | None = None
     ca_file: str | None = None
     insecure: bool = False
+
+    @field_validator("headers")
+    @classmethod
+    def _remember_secrets(cls, headers: dict[str, str]) -> dict[str, str]:
+        remember_headers(headers)  # before anything of the configuration is shown
+        return headers
 
     @field_validator("url")
     @classmethod

@@ -95,7 +95,7 @@ class Session:
             setup.experiment, observe, served=setup.served, traces=setup.traces, save=record.save
         )
         try:
-            with SerialExecutor(evaluator) as executor:
+            with record.store.lock(), SerialExecutor(evaluator) as executor:
                 tune(setup.experiment, SingleLaunch(setup.launch), executor, record, observe)
             return record.finish()
         except KeyboardInterrupt as interrupt:

@@ -1,7 +1,9 @@
 """Run folders to make pages of: results of the scoring that real runs go through, with their records and logs."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from autotuner.core import (
     Trial,
     Value,
 )
-from autotuner.experiment import Experiment
+from autotuner.experiment import Experiment, Slo
 from autotuner.load import records
 from autotuner.runs.store import RunStore
 from autotuner.scoring.judge import judge
@@ -90,7 +92,8 @@ def _speed(candidate: Candidate) -> float:
 
 def _trial(number: int, candidate: Candidate, experiment: Experiment, purpose: Purpose) -> Trial:
     load_points = experiment.workload().load_points
-    results = tuple(_result(observation(point, _speed(candidate)), experiment) for point in load_points)
+    slo = experiment.slo.model_dump_json()
+    results = tuple(_result(point, _speed(candidate), slo) for point in load_points)
     spec = ServerSpec(
         None,
         ("vllm", "serve", experiment.model.id_or_path, *map(str, candidate.parameters)),
@@ -107,6 +110,7 @@ def _trial(number: int, candidate: Candidate, experiment: Experiment, purpose: P
     return judge(trial, experiment)
 
 
+@cache
 def observation(point: LoadPoint, speed: float) -> Observation:
     """Streams of requests whose latencies spread around those of `speed` and load."""
     streams = point.concurrency or 4
@@ -122,9 +126,19 @@ def observation(point: LoadPoint, speed: float) -> Observation:
     return Observation(point, tuple(made), (0.0, end), 0.001)
 
 
-def _result(observed: Observation, experiment: Experiment) -> LoadPointResult:
-    metrics = summarize(observed, experiment.slo)
-    return LoadPointResult(observed.load_point, "measured", metrics, check_validity(observed, metrics, experiment.slo))
+@cache
+def _result(point: LoadPoint, speed: float, slo_json: str) -> LoadPointResult:
+    observed, slo = observation(point, speed), Slo.model_validate_json(slo_json)
+    metrics = summarize(observed, slo)
+    return LoadPointResult(point, "measured", metrics, check_validity(observed, metrics, slo))
+
+
+@cache
+def _records_file(point: LoadPoint, speed: float) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.npz"
+        records.save(path, observation(point, speed))
+        return path.read_bytes()
 
 
 def write_trial(store: RunStore, trial: Trial, text: str = "") -> None:
@@ -135,5 +149,5 @@ def write_trial(store: RunStore, trial: Trial, text: str = "") -> None:
     log = [f"INFO step {line} {text}" for line in range(60)]
     (folder / "server.log").write_text("\n".join(log) + "\n", errors="replace")
     for position, result in enumerate(trial.results, start=1):
-        records.save(folder / f"records-{position}.npz", observation(result.load_point, _speed(trial.candidate)))
+        (folder / f"records-{position}.npz").write_bytes(_records_file(result.load_point, _speed(trial.candidate)))
     store.append(trial)

@@ -30,7 +30,7 @@ FLOORS = [
     {"model_files"},
     {"experiment", "traces"},
     {"expression"},
-    {"errors", "serving"},
+    {"errors", "escaping", "owner", "redaction", "serving"},
     {"core"},
     {"__init__"},
 ]

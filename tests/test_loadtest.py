@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 
 import autotuner
 from autotuner.core import LoadStep, Progress, Verdict, Workload
-from autotuner.errors import ConfigError, EndpointError, MachineError, UsageError
+from autotuner.errors import ConfigError, EndpointError, MachineError, RunStoreError, UsageError
 from autotuner.experiment import Slo
 from autotuner.load import records
 from autotuner.report.bench.record import bench_record
@@ -158,7 +159,16 @@ def test_the_folder_holds_json_csv_pictures_and_records_that_can_be_read(serve: 
 
 def test_the_folder_is_that_of_a_run_of_one_trial_which_is_not_resumed(serve: Serve, tmp_path: Path) -> None:
     headers = {"x-team": "a-hidden-team"}
-    result = bench(serve().url, output=tmp_path / "out", slo={"ttft": 10.0}, headers=headers)
+    in_use: list[str] = []
+
+    def observe(progress: Progress) -> None:
+        if progress.stage == "measured":
+            with pytest.raises(RunStoreError, match="in use") as caught, RunStore.open(tmp_path / "out").lock():
+                pass
+            in_use.append(caught.value.what)
+
+    result = bench(serve().url, output=tmp_path / "out", slo={"ttft": 10.0}, headers=headers, observe=observe)
+    assert len(in_use) == 1
     store = RunStore.open(tmp_path / "out")
     assert (store.kind, store.experiment.deployment.headers) == ("load-test", {})
     (trial,) = store.trials()
@@ -167,6 +177,17 @@ def test_the_folder_is_that_of_a_run_of_one_trial_which_is_not_resumed(serve: Se
     assert bench_record(BenchResult.from_store(store)) == bench_record(result)
     with pytest.raises(UsageError, match="is a load test, which is not resumed"):
         Session.resume(str(store.path), tmp_path)
+
+
+def test_files_that_cannot_be_written_cost_no_measurement(serve: Serve, tmp_path: Path) -> None:
+    def remove_trial(progress: Progress) -> None:
+        if progress.stage == "measured" and progress.position == 2:
+            shutil.rmtree(tmp_path / "out" / "trials")
+
+    result = bench(serve().url, concurrency=[1, 2, 3], output=tmp_path / "out", observe=remove_trial)
+    assert [point.answered_requests for point in result.load_points] == [12, 12]
+    assert "No such file" in (result.stopped or "")
+    assert json.loads((tmp_path / "out" / "bench.json").read_text())["load_points"][1]["metrics"]["requests"] == 12
 
 
 def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Path) -> None:

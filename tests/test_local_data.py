@@ -196,6 +196,8 @@ def test_ratios_of_the_runs_to_their_predictions_are_found_again(store):
     (ratios,) = calibrate([measured(store, (1.3, 0.8))]).ratios.values()
     assert [math.exp(ratio.ttft) for ratio in ratios.ratios] == pytest.approx([1.3] * 6)
     assert [math.exp(ratio.tpot) for ratio in ratios.ratios] == pytest.approx([0.8] * 6)
+    assert ratios.before is not None
+    assert ratios.after is not None
     assert max(ratios.after) < 0.06 < min(ratios.before)
     assert ratios.launches == 2
 

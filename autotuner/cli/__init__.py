@@ -34,6 +34,7 @@ from autotuner.cli.profiles import app as profiles_app
 from autotuner.cli.report import report
 from autotuner.cli.run import run
 from autotuner.cli.sla import app as sla_app
+from autotuner.cli.standard_streams import open_standard_streams
 from autotuner.cli.ui import ui
 from autotuner.cli.verbose import Verbose, with_verbose
 
@@ -94,4 +95,5 @@ for _name, _group, _class, _panel in (
 
 def main() -> None:
     """Run the command line."""
+    open_standard_streams()
     app()

@@ -264,7 +264,8 @@ def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
 
     print_load_test(result, "json" if as_json else "csv" if as_csv else "table")
     if result.path is not None:
-        display.note(f"files in {result.path}: {', '.join(sorted(path.name for path in result.path.iterdir()))}")
+        names = sorted(path.name for path in result.path.iterdir() if not path.name.startswith("."))
+        display.note(f"files in {result.path}: {', '.join(names)}")
 
 
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:

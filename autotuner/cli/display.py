@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.cli.table_layout import DEFAULT_WIDTH, ColumnSpec, LayoutColumn, TableLayout
 from autotuner.errors import mask_credentials
+from autotuner.escaping import for_json, for_terminal
+from autotuner.redaction import redact, redact_data
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,14 +84,20 @@ def unexpected_error(exception: Exception) -> None:
     )
 
 
+def shown(text: str) -> str:
+    """Text as it may be printed: without the secrets that are known, and without control characters."""
+    return for_terminal(redact(text))
+
+
 def _print_paragraph(label: str, text: str) -> None:
     width = min(MAX_TEXT_WIDTH, stderr_console().width)
-    sys.stderr.write(textwrap.fill(f"{label}: {text}", width, break_long_words=False, break_on_hyphens=False) + "\n")
+    paragraph = shown(f"{label}: {text}")
+    sys.stderr.write(textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False) + "\n")
 
 
 def note(text: str) -> None:
     """Print a line on stderr."""
-    stderr_console().print(text, markup=False, soft_wrap=True)
+    stderr_console().print(shown(text), markup=False, emoji=False, soft_wrap=True)
 
 
 class _NoteHandler(logging.Handler):
@@ -119,7 +127,7 @@ def _relay(name: str, level: int) -> None:
 
 def line(text: str = "") -> None:
     """Print a line on stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(shown(text) + "\n")
 
 
 def line_at_once(text: str) -> None:
@@ -130,12 +138,13 @@ def line_at_once(text: str) -> None:
 
 def sentence(text: str, indent: str = "") -> None:
     """Print text on stdout: one line in a pipe, else wrapped at words, with continuation lines indented by `indent`."""
-    sys.stdout.write(_wrap(text, stdout_console(), indent) + "\n")
+    sys.stdout.write(_wrap(shown(text), stdout_console(), indent) + "\n")
 
 
 def progress(text: str) -> None:
     """Print a progress message on stderr, wrapped like `sentence`."""
-    stderr_console().print(_wrap(text, stderr_console(), "    "), markup=False, soft_wrap=True)
+    wrapped = _wrap(shown(text), stderr_console(), "    ")
+    stderr_console().print(wrapped, markup=False, emoji=False, soft_wrap=True)
 
 
 def _wrap(text: str, console: Console, indent: str) -> str:
@@ -153,32 +162,34 @@ def _wrap(text: str, console: Console, indent: str) -> str:
 
 def text(body: str) -> None:
     """Print a block of text on stdout, unwrapped."""
+    body = shown(body)
+    _printed_results.append(True)
     sys.stdout.write(body if body.endswith("\n") else body + "\n")
 
 
 def json_error(data: Mapping[str, Any]) -> None:
     """Print an error as JSON on stdout, unless a result is there already: one document is all that a reader expects."""
-    if not _printed_json:
+    if not _printed_results:
         json({"error": data})
 
 
-def forget_json() -> None:
-    """Begin a new command, of which no JSON has been printed."""
-    _printed_json.clear()
+def forget_results() -> None:
+    """Begin a new command, of which no result has been printed."""
+    _printed_results.clear()
 
 
-_printed_json: list[bool] = []
+_printed_results: list[bool] = []
 
 
 def json(data: Any) -> None:
     """Print data as JSON on stdout."""
-    _printed_json.append(True)
+    _printed_results.append(True)
     sys.stdout.write(json_text(data))
 
 
 def json_text(data: Any) -> str:
-    """Data as JSON over several lines."""
-    return json_module.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    """Data as JSON over several lines, without the secrets that are known."""
+    return for_json(json_module.dumps(redact_data(data), indent=2, ensure_ascii=False)) + "\n"
 
 
 def table(
@@ -235,14 +246,15 @@ def _print_table(layout: TableLayout, title: str, bold_row: int | None) -> None:
 
     console = stdout_console()
     if title:
-        console.print(Text(_wrap(title, console, ""), style="bold"), soft_wrap=True)
+        console.print(Text(_wrap(shown(title), console, ""), style="bold"), soft_wrap=True)
     rich_table = layout.rich_table(bold_row)
     if console.is_terminal:
         console.print(rich_table, crop=False, no_wrap=True, overflow="ignore")
         return
     with console.capture() as captured:
         console.print(rich_table, crop=False, no_wrap=True, overflow="ignore")
-    text("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    # the cells were escaped; what is here of control characters is rich's own
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().split("\n")[:-1]))
 
 
 def make_table(
@@ -254,6 +266,20 @@ def make_table(
 ) -> Any:
     """A rich table of at most `width` characters, for a live view."""
     return TableLayout(columns, rows, width).rich_table(bold_row)
+
+
+def flush_output() -> None:
+    """Write what is buffered of stdout; OSError where it cannot be written, as to a full disk."""
+    sys.stdout.flush()
+
+
+def is_output_broken() -> bool:
+    """Whether stdout cannot be written."""
+    try:
+        flush_output()
+    except OSError:
+        return True
+    return False
 
 
 def discard_output() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,8 @@ from autotuner.errors import AutotuneError
 
 EXIT_INTERRUPTED = 130
 EXIT_UNEXPECTED = 70
+EXIT_OUTPUT = 3
+OUTPUT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 class ErrorBoundary(HelpPageMixin, TyperGroup):
@@ -24,9 +27,11 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
         from autotuner.cli import display
 
         wants_json = asks_for_json(ctx.args)
-        display.forget_json()
+        display.forget_results()
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            display.flush_output()
+            return result
         except AutotuneError as error:
             if ctx.params.get("debug"):
                 raise
@@ -43,6 +48,10 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
         except typer.Exit:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in OUTPUT_ERRNOS and display.is_output_broken():
+                display.discard_output()
+                display.note(f"Error: The output cannot be written. {error.strerror}.")
+                raise typer.Exit(EXIT_OUTPUT) from error
             shows_itself = hasattr(error, "show") and hasattr(error, "exit_code")  # click's own usage errors
             if ctx.params.get("debug") or shows_itself:
                 raise

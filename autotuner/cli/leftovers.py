@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from autotuner.errors import RunStoreError
-from autotuner.runs.store import EXPERIMENT_FILE, TRIALS_FILE, RunStore
+from autotuner.runs.store import DRAFT_PREFIX, TRIALS_FILE, RunStore, run_folders
+
+DRAFT_SECONDS = 60.0
+"""Age at which a folder that is not yet a run will not become one: making one takes milliseconds."""
 
 RemovedItem = tuple[Literal["folder", "line"], str]
 
 
 def remove_half_written(root: Path) -> Iterator[RemovedItem]:
     """Remove unfinished trials of all runs under `root` that are not in use, and yield what was removed."""
-    for path in sorted(file.parent for file in root.glob(f"*/{EXPERIMENT_FILE}")):
+    for draft in sorted(root.glob(f"{DRAFT_PREFIX}*")):
+        if draft.is_dir() and time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
+            yield "folder", str(draft)
+    for path in run_folders(root):
         try:
             store = RunStore.open(path)
             with store.lock():

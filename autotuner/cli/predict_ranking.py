@@ -225,6 +225,7 @@ def _print_option(name: str, option: ServingOption) -> None:
 def _print_next_steps(question: Question, best: ServingOption) -> None:
     """Suggest next commands on stderr."""
     from autotuner.cli import display
+    from autotuner.escaping import for_shell
 
     missing = [pool.gpu.name for pool in best.pools if pool.gpu.name not in question.prices and pool.gpu.price is None]
     if missing:
@@ -232,7 +233,7 @@ def _print_next_steps(question: Question, best: ServingOption) -> None:
     if best.meets_target and best.prefill is None:
         pool, traffic = best.serving, question.traffic
         display.note(
-            f"Measure it with: autotune run --model {question.model} --runtime {question.software.engine} "
+            f"Measure it with: autotune run --model {for_shell(question.model)} --runtime {question.software.engine} "
             f"--scenario 'D({traffic.isl},{traffic.osl})' --concurrency {max(1, round(pool.batch))} "
             f"--set 'parameters.tp-size=[{pool.layout.tp}]'"
         )

@@ -36,6 +36,7 @@ def report(
     from autotuner.cli import display
     from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
+    from autotuner.escaping import for_shell
     from autotuner.report.run_view import RunView
     from autotuner.runs.store import RunStore, find_run
 
@@ -57,7 +58,7 @@ def report(
     if not view.trials:
         raise UsageError(
             f"The run '{store.path}' has no finished trial.",
-            remedy=f"Resume it: autotune run --resume {store.path}",
+            remedy=f"Resume it: autotune run --resume {for_shell(str(store.path))}",
         )
     if output_format == "table":
         display.line(f"run {store.path}")

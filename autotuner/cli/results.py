@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from autotuner.cli import display
 from autotuner.core import Verdict
 from autotuner.errors import NoFeasibleError, UsageError, as_sentence, pluralize
+from autotuner.escaping import for_shell
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
@@ -176,7 +177,7 @@ def find_trial(store: RunStore, number: int | None) -> Trial:
         if not trials:
             raise UsageError(
                 f"The run '{store.path}' has no finished trial.",
-                remedy=f"Resume it: autotune run --resume {store.path}",
+                remedy=f"Resume it: autotune run --resume {for_shell(str(store.path))}",
             )
         view = RunView.of(trials, store.experiment)
         if view.ranking.winner is None:

@@ -103,6 +103,7 @@ def _tune(session: Session, as_json: bool, gate: Gate) -> None:
     from autotuner.cli.live_view import live_view_for
     from autotuner.cli.results import print_result
     from autotuner.errors import pluralize
+    from autotuner.escaping import for_shell
 
     store, plan = session.store, session.setup.plan
     with terminated_as_interrupted(), store.lock():
@@ -115,7 +116,7 @@ def _tune(session: Session, as_json: bool, gate: Gate) -> None:
                 result = session.tune(view)
         except KeyboardInterrupt as interrupt:
             display.note(f"Interrupted; {_kept_text(len(store.trials()))}. Resume with:")
-            display.note(f"  autotune run --resume {store.path}")
+            display.note(f"  autotune run --resume {for_shell(str(store.path))}")
             raise typer.Exit(EXIT_INTERRUPTED) from interrupt
     if finished_trials and len(result.trials) == len(finished_trials):
         display.note(f"This run is complete: nothing remained to launch. {_ranked_again_text(len(finished_trials))}")

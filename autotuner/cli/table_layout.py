@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from autotuner.escaping import for_terminal
+from autotuner.redaction import redact
+
 DEFAULT_WIDTH = 200
 """Characters per line in a pipe without COLUMNS, wide enough that tables in a CI log are not cut."""
 
@@ -76,7 +79,7 @@ class TableLayout:
 
     def __init__(self, columns: Sequence[LayoutColumn], rows: Sequence[Mapping[str, Any]], width: int | None) -> None:
         self.all_columns = list(columns)
-        self.rows = [{c.title: "" if row.get(c.title) is None else str(row[c.title]) for c in columns} for row in rows]
+        self.rows = [{c.title: _cell_text(row.get(c.title)) for c in columns} for row in rows]
         self.columns = self._readable_columns() if width is None else self._fitting_columns(width)
         self.widths = self._fitted_widths(DEFAULT_WIDTH if width is None else width, break_words=width is not None)
 
@@ -176,6 +179,7 @@ class TableLayout:
     def rich_table(self, bold_row: int | None) -> Any:
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(
             width=self.width,
@@ -186,7 +190,7 @@ class TableLayout:
         )
         for column, width in zip(self.columns, self.widths, strict=True):
             table.add_column(
-                "\n".join(textwrap.wrap(column.title, width)),
+                Text("\n".join(textwrap.wrap(for_terminal(column.title), width))),
                 justify="right" if column.numeric else "left",
                 width=width,
                 vertical="top",
@@ -196,6 +200,10 @@ class TableLayout:
             cells = [_styled_cell(column.title, row[column.title]) for column in self.columns]
             table.add_row(*cells, style="bold" if index == bold_row else None)
         return table
+
+
+def _cell_text(value: Any) -> str:
+    return "" if value is None else for_terminal(redact(str(value)))
 
 
 def _breakable_parts(title: str) -> list[str]:

@@ -22,10 +22,16 @@ def ui(
     """Serve the page of a run, finished or going on, to browsers on this machine."""
     from autotuner.cli import display
     from autotuner.cli.signals import terminated_as_interrupted
+    from autotuner.errors import UsageError
     from autotuner.report.page.server import PageServer
     from autotuner.runs.store import RunStore, find_run
 
     store = RunStore.open(find_run(run, output))
+    if store.kind == "load-test":
+        raise UsageError(
+            f"'{store.path}' is a load test, which has no page.",
+            remedy="Name a run of `autotune run`; `autotune report` shows a load test.",
+        )
     with PageServer(store, port or 0) as server:
         display.line_at_once(server.url)
         display.note(f"the page of {store.path}, on this machine only; Ctrl-C ends it")

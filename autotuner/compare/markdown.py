@@ -15,7 +15,7 @@ from autotuner.compare.tables import (
     figure_rows,
     gated_rows,
 )
-from autotuner.report.markdown import _escape as escape_markdown
+from autotuner.escaping import for_markdown as escape_markdown
 
 COMMENT_LIMIT = 65_536
 """Characters of a comment on GitHub."""

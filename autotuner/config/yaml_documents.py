@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, shorten_middle
 
 try:
     from yaml import CSafeLoader as _BaseLoader
@@ -20,6 +20,9 @@ except ImportError:  # PyYAML built without libyaml
 
 EXTENSION_PREFIX = "x-"
 """Beginning of the top-level keys that a file may use for itself."""
+
+MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 8_000_000, 500_000, 100
+"""What one file may hold, aliases written out: nine short lines of aliases of aliases make millions of values."""
 
 KeyPath = tuple[str | int, ...]
 
@@ -66,13 +69,16 @@ class Document:
 def read(path: Path) -> Document:
     """Read one YAML file; ConfigError with line and column where it is malformed."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin a file with a byte order mark
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror}.", remedy="Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8 text.", why=f"Byte {error.start} cannot be read.", remedy="Save it as UTF-8."
-        ) from error
+        # Windows editors begin a file with a byte order mark; a device would never end
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise ConfigError(
+                f"{path} is not UTF-8 text.", why=f"Byte {error.start} cannot be read.", remedy="Save it as UTF-8."
+            ) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"Cannot read {path}: {reason}.", remedy="Check the path.") from error
     return parse(text, source=_relative_path(path))
 
 
@@ -90,12 +96,17 @@ def dump_inline(value: Any) -> str:
 
 def parse(text: str, source: str) -> Document:
     """Parse YAML text; `source` names it in errors."""
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(
+            f"{source} has more than {MAX_CHARACTERS:,} characters.", remedy="A configuration needs far fewer."
+        )
     try:
         loader = _YamlLoader(text)
         try:
             node = loader.get_single_node()
             places: dict[KeyPath, str] = {}
             if node is not None:
+                _check_size(node, source)
                 places.update(_key_places(node, (), source, set()))
             data = None if node is None else loader.construct_document(node)
         finally:
@@ -108,9 +119,11 @@ def parse(text: str, source: str) -> Document:
         if mark and _is_tab(text, mark):
             remedy = "Replace the tab at that place: YAML is indented with spaces."
         raise ConfigError(f"{place}: not valid YAML: {message}.", remedy=remedy) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        # beside YAML's own errors, those of tagged values such as `!!int x`, and of numbers of thousands of digits
+        message = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"{source}: not valid YAML: {' '.join(str(error).split())}.", remedy="Correct the text."
+            f"{source}: not valid YAML: {shorten_middle(message, 200)}.", remedy="Correct the text."
         ) from error
     return Document(data, source, places)
 
@@ -160,6 +173,39 @@ def _relative_path(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _check_size(root: yaml.Node, source: str) -> None:
+    """ConfigError where a document with its aliases written out is too large or too deep to be a configuration."""
+    sizes: dict[int, tuple[int, int]] = {}
+
+    def measure(node: yaml.Node, depth: int) -> tuple[int, int]:
+        """(Number of values, height) of a node; each is visited once, however many aliases name it."""
+        if id(node) in sizes:
+            count, height = sizes[id(node)]
+        else:
+            sizes[id(node)] = 1, 1  # for an anchor that contains itself, which has an error of its own
+            children: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                children = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                children = node.value
+            measured = [measure(child, depth + 1) for child in children] if depth < MAX_DEPTH else [(0, MAX_DEPTH)]
+            count = 1 + sum(child[0] for child in measured)
+            height = 1 + max((child[1] for child in measured), default=0)
+            sizes[id(node)] = count, height
+        if depth + height > MAX_DEPTH + 1 and isinstance(node, yaml.CollectionNode):
+            raise ConfigError(
+                f"{_place(node, source)}: nested more than {MAX_DEPTH} levels deep.", remedy="Write it flatter."
+            )
+        if count > MAX_VALUES:
+            raise ConfigError(
+                f"{_place(node, source)}: more than {MAX_VALUES:,} values, with its aliases written out.",
+                remedy="Write fewer values, or fewer aliases of lists of aliases.",
+            )
+        return count, height
+
+    measure(root, 0)
 
 
 def _key_places(node: yaml.Node, path: KeyPath, source: str, open_nodes: set[int]) -> Iterator[tuple[KeyPath, str]]:

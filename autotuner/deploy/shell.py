@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 
 from autotuner.core import Mount, ServerSpec
+from autotuner.escaping import for_shell
 
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def render_shell(spec: ServerSpec) -> str:
     """The process as a POSIX shell command; secrets are taken from the shell's variables."""
-    env = [f"{name}={shlex.quote(value)}" for name, value in _plain_env(spec) if _VARIABLE_NAME.fullmatch(name)]
+    env = [f"{name}={for_shell(value)}" for name, value in _plain_env(spec) if _VARIABLE_NAME.fullmatch(name)]
     unassignable = [
-        shlex.quote(f"{name}={value}") for name, value in _plain_env(spec) if not _VARIABLE_NAME.fullmatch(name)
+        for_shell(f"{name}={value}") for name, value in _plain_env(spec) if not _VARIABLE_NAME.fullmatch(name)
     ]
     secrets = [f'{name}="${name}"' for name in spec.secrets]
     env_command = ["env", *unassignable] if unassignable else []  # for names that are no shell identifiers
@@ -26,21 +26,21 @@ def render_docker(spec: ServerSpec) -> str:
     """`docker run` of the image; docker takes the values of secrets from its environment."""
     options = ["docker run", "--rm"]
     if spec.entrypoint is not None:
-        options.append(f"--entrypoint {shlex.quote(spec.entrypoint)}")
+        options.append(f"--entrypoint {for_shell(spec.entrypoint)}")
     if spec.devices:
         # Docker reads the value as a line of CSV
         indexes = ",".join(map(str, spec.devices))
         options.append(f"""--gpus '"device={indexes}"'""")
     elif spec.gpus:
         options.append(f"--gpus {spec.gpus}")
-    options.append(f"--shm-size {shlex.quote(spec.shm_size)}" if spec.shm_size else "--ipc host")
+    options.append(f"--shm-size {for_shell(spec.shm_size)}" if spec.shm_size else "--ipc host")
     options.append("--network host" if spec.network == "host" else f"--publish {spec.port}:{spec.port}")
     if spec.memory is not None:
-        options.append(f"--memory {shlex.quote(spec.memory)} --memory-swap {shlex.quote(spec.memory)}")
-    options += [f"--env {shlex.quote(f'{name}={value}')}" for name, value in _plain_env(spec)]
+        options.append(f"--memory {for_shell(spec.memory)} --memory-swap {for_shell(spec.memory)}")
+    options += [f"--env {for_shell(f'{name}={value}')}" for name, value in _plain_env(spec)]
     options += [f"--env {name}" for name in spec.secrets]
-    options += [f"--mount {shlex.quote(_mount_option(mount))}" for mount in spec.mounts]
-    return join_lines([*options, shlex.quote(spec.image or ""), *group_by_flag(container_command(spec))])
+    options += [f"--mount {for_shell(_mount_option(mount))}" for mount in spec.mounts]
+    return join_lines([*options, for_shell(spec.image or ""), *group_by_flag(container_command(spec))])
 
 
 def container_command(spec: ServerSpec) -> tuple[str, ...]:
@@ -71,15 +71,15 @@ def group_by_flag(argv: Sequence[str]) -> list[str]:
         if position == 0:
             lines.append(_quote_program(word))
         elif word.startswith("--") and len(word) > 2:
-            lines.append(shlex.quote(word))
+            lines.append(for_shell(word))
         else:
-            lines[-1] += f" {shlex.quote(word)}"
+            lines[-1] += f" {for_shell(word)}"
     return lines
 
 
 def _quote_program(word: str) -> str:
     """The program, quoted even where only a `=` would make the shell read it as an assignment."""
-    quoted = shlex.quote(word)
+    quoted = for_shell(word)
     return f"'{word}'" if quoted == word and "=" in word else quoted
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
+import socket
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from autotuner.endpoints.address import Address, not_an_address
 from autotuner.endpoints.error_text import error_text
@@ -28,6 +32,9 @@ TIMEOUT_SECONDS = 5.0
 
 
 CONNECT_TIMEOUT_SECONDS = 10.0
+
+SHUTDOWN_GRACE_SECONDS = 0.1
+"""Lets the HTTP library's own time-out come first, whose errors say more."""
 
 
 class NoAnswerError(Exception):
@@ -108,7 +115,8 @@ class Client(AbstractContextManager["Client"]):
         check_headers(self._headers)
         # loading certificates takes long
         verify = (tls or TlsTrust()).context() if self.address.tls else False
-        fields = {"User-Agent": "autotune", **self._headers}
+        self._sockets: list[socket.socket] = []
+        fields = {"User-Agent": "autotune", "Accept-Encoding": "identity", **self._headers}
         try:
             self._http = httpx.Client(base_url=self.address.origin, headers=fields, trust_env=False, verify=verify)
         except (httpx.InvalidURL, UnicodeError) as error:
@@ -117,12 +125,19 @@ class Client(AbstractContextManager["Client"]):
     def __exit__(self, *exception: object) -> None:
         self._http.close()
 
-    def ask(self, path: str, body: bytes | Mapping[str, Any] | None = None, timeout: float = TIMEOUT_SECONDS) -> Answer:
+    def ask(
+        self,
+        path: str,
+        body: bytes | Mapping[str, Any] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        body_timeout: float = math.inf,
+    ) -> Answer:
         """Ask a page of the API such as `/models`: a GET request, or with a JSON `body` a POST.
 
-        NoAnswerError when no response comes in `timeout` seconds.
+        NoAnswerError when no response comes in `timeout` seconds, or not all of it `body_timeout` seconds after its
+        headers.
         """
-        return self._ask(self.address.api_target(path), body, timeout)
+        return self._ask(self.address.api_target(path), body, timeout, body_timeout)
 
     def ask_root(
         self, path: str, body: bytes | Mapping[str, Any] | None = None, timeout: float = TIMEOUT_SECONDS
@@ -130,41 +145,98 @@ class Client(AbstractContextManager["Client"]):
         """Ask a page beside the API, such as `/metrics`, like `ask`."""
         return self._ask(self.address.root_target(path), body, timeout)
 
-    def _ask(self, target: str, body: bytes | Mapping[str, Any] | None, timeout: float) -> Answer:
+    def _ask(
+        self, target: str, body: bytes | Mapping[str, Any] | None, timeout: float, body_timeout: float = math.inf
+    ) -> Answer:
         import httpx
 
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
         path = target.partition("?")[0]
         limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT_SECONDS))
-        try:
-            with self._http.stream(method, target, content=content, headers=headers, timeout=limits) as response:
-                text = self._read(response, monotonic() + timeout)
-        except httpx.HTTPError as error:
-            fault = tls_fault(error)
-            reason = fault or mask_secrets(str(error), self._headers) or type(error).__name__
-            raise NoAnswerError(
-                f"{path} gave no answer: {reason}.",
-                is_tls_fault=fault is not None,
-                is_silent=isinstance(error, httpx.ReadTimeout),
-            ) from error
+        with _Deadline(timeout, self._sockets) as deadline:
+            extensions = {"trace": deadline.note_connection}
+            try:
+                with self._http.stream(
+                    method, target, content=content, headers=headers, timeout=limits, extensions=extensions
+                ) as response:
+                    deadline.shorten(body_timeout)
+                    text = self._read(response, deadline)
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError) as error:
+                # beside its own errors, the library raises those of h11 and of the sockets on some broken responses
+                is_late = deadline.has_shut_down
+                fault = None if is_late else tls_fault(error)
+                reason = fault or mask_secrets(str(error), self._headers) or type(error).__name__
+                reason = "the answer did not end in time" if is_late else reason
+                raise NoAnswerError(
+                    f"{path} gave no answer: {reason}.",
+                    is_tls_fault=fault is not None,
+                    is_silent=is_late or isinstance(error, httpx.ReadTimeout),
+                ) from error
         location = response.headers.get("Location") if 300 <= response.status_code < 400 else None
         if location is not None:
-            location = urljoin(f"{self.address.origin}{target}", location)
+            try:
+                location = urljoin(f"{self.address.origin}{target}", location)
+                urlsplit(location)
+            except ValueError:  # it is no URL
+                location = None
         words = mask_secrets(error_text(text), self._headers)
         summary = f"{path} answered {response.status_code}"
         return Answer(response.status_code, text, f"{summary}: {words}" if words else f"{summary}.", location)
 
     @staticmethod
-    def _read(response: httpx.Response, deadline: float) -> str:
-        """Read a body; the HTTP library's time-out is for each read, and a stream of pings would never end."""
+    def _read(response: httpx.Response, deadline: _Deadline) -> str:
         import httpx
 
         body = bytearray()
         for piece in response.iter_bytes():
             body += piece
-            if monotonic() > deadline:
+            if deadline.has_passed:
                 raise httpx.ReadTimeout("the answer did not end in time")
             if len(body) > MAX_ANSWER_BYTES:
-                raise httpx.ReadError("the answer is too long")
+                raise httpx.ReadError(f"the answer is too long: over {MAX_ANSWER_BYTES >> 20} MiB")
         return body.decode("utf-8", "replace")
+
+
+class _Deadline(AbstractContextManager["_Deadline"]):
+    """Shuts a client's connections down when a whole question takes too long.
+
+    The HTTP library's time-outs are for each read: a server that sends a header byte a second would never end.
+    `sockets` are those of the client's open connections.
+    """
+
+    def __init__(self, seconds: float, sockets: list[socket.socket]) -> None:
+        self.has_shut_down = False
+        self._sockets = sockets
+        self._start(seconds)
+
+    def _start(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
+        self._timer = threading.Timer(seconds + SHUTDOWN_GRACE_SECONDS, self._shut_down)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self._timer.cancel()
+
+    def shorten(self, seconds: float) -> None:
+        """End in at most `seconds` from now."""
+        if monotonic() + seconds < self._end:
+            self._timer.cancel()
+            self._start(seconds)
+
+    @property
+    def has_passed(self) -> bool:
+        return monotonic() >= self._end
+
+    def note_connection(self, event: str, details: Mapping[str, Any]) -> None:
+        """Keep the socket of a connection that was opened; the HTTP library calls this at every step."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            opened = details["return_value"].get_extra_info("socket")
+            self._sockets[:] = [kept for kept in self._sockets if kept.fileno() >= 0] + [opened]
+
+    def _shut_down(self) -> None:
+        self.has_shut_down = True
+        for opened in list(self._sockets):
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)

@@ -9,19 +9,28 @@ from typing import TYPE_CHECKING
 
 from autotuner.endpoints.tls import TlsTrust
 from autotuner.errors import ConfigError, MachineError, UsageError
+from autotuner.redaction import (
+    MASK,
+    Redactor,
+    is_reference,
+    redact,
+    remember_headers,
+    remember_secret,
+    resolve_references,
+)
 
 if TYPE_CHECKING:
     from autotuner.experiment import Deployment
 
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-MIN_SECRET_LENGTH = 4
-"""Shorter header values are not masked: they are no secrets, and would be found in any text."""
-
 
 def request_headers(deployment: Deployment) -> dict[str, str]:
-    """The headers of a deployment, and its API key from the environment."""
-    headers = dict(deployment.headers)
+    """The headers of a deployment, with `${NAME}` read from the environment, and its API key from there.
+
+    All of them are masked from now on wherever a server repeats them.
+    """
+    headers = {name: _resolved(name, value) for name, value in deployment.headers.items()}
     if deployment.api_key_env is not None:
         if not deployment.api_key_env.isidentifier():
             raise UsageError(
@@ -38,8 +47,32 @@ def request_headers(deployment: Deployment) -> dict[str, str]:
             )
         _check_value(f"The API key in {deployment.api_key_env}", key)
         headers["Authorization"] = f"Bearer {key}"
+        remember_secret(key)
     check_headers(headers)
+    remember_headers(headers)
     return headers
+
+
+def _resolved(name: str, value: str) -> str:
+    """The value of a header to send; MachineError where it was a secret, which no run folder keeps, or is not set."""
+    if value == MASK:
+        raise MachineError(
+            f"The header {name!r} of this run is not known any more.",
+            why="It may be a secret, and secrets are not written to the run folder.",
+            remedy="In the run's experiment.yaml, replace its value by ${NAME} of an environment variable.",
+        )
+    if not is_reference(value):
+        return value
+    try:
+        resolved = resolve_references(value, os.environ)
+    except KeyError as error:
+        raise MachineError(
+            f"The environment variable {error.args[0]} is not set.",
+            why=f"The header {name!r} refers to it.",
+            remedy=f"Export {error.args[0]}.",
+        ) from error
+    remember_secret(resolved)
+    return resolved
 
 
 def tls_trust(deployment: Deployment) -> TlsTrust:
@@ -68,8 +101,7 @@ def _check_value(what: str, value: str) -> None:
 
 def mask_secrets(text: str, headers: Mapping[str, str]) -> str:
     """Mask header values in a text: some servers repeat a rejected API key."""
-    values = {secret for value in headers.values() for secret in (value, value.removeprefix("Bearer "))}
-    for value in sorted(values, key=len, reverse=True):
-        if len(value) >= MIN_SECRET_LENGTH:
-            text = text.replace(value, "*****")
-    return text
+    redactor = Redactor()
+    for value in headers.values():
+        redactor.remember(value)
+    return redact(redactor.text(text))

@@ -78,7 +78,7 @@ def model_cards(client: Client, deadline: float = 0.0, timeout: float = TIMEOUT_
 
     A server that is loading its model is asked again until `deadline` of the monotonic clock.
     """
-    answer = ask_until_loaded(lambda: client.ask("/models", timeout=timeout), deadline)
+    answer = ask_until_loaded(lambda: client.ask("/models", timeout=timeout, body_timeout=TIMEOUT_SECONDS), deadline)
     if answer.location == f"{client.address.origin}{client.address.api_target('/models/')}":
         answer = client.ask("/models/", timeout=timeout)  # some frameworks redirect to a slash
     if answer.location is not None:

@@ -107,6 +107,8 @@ class CommandLineEngine(ABC):
         """Refuse unknown parameters, wrong types and values outside their choices; see Engine."""
         self._flag_table = table or self._flag_table
         table = self._flag_table or self.flags(runtime)
+        if runtime is not None:
+            environment.check_secrets(parameters, runtime)
         owners = FlagOwners()
         conditional_claims: list[tuple[Flag, str, str]] = []
         for name, values in parameters.items():
@@ -123,7 +125,6 @@ class CommandLineEngine(ABC):
                     self._check_reserved(flag, name)
                     conditional_claims.append((flag, key, name))
         if runtime is not None:
-            environment.check_secrets(runtime)
             for flag, key, name in conditional_claims:  # two of them may never hold in one candidate
                 owners.claim(flag.name, key, name)
             for argument in self.argument_syntax.parse(runtime.extra_args, table):

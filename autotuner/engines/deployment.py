@@ -15,6 +15,7 @@ from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.protocol import LaunchContext
 from autotuner.engines.trtllm import add_llm_api_options
 from autotuner.errors import ConfigError
+from autotuner.predict.hardware import find_gpu
 from autotuner.serving import RoleName, ServingRole, ServingSpec
 
 PORT_OFFSETS: Mapping[RoleName, int] = {"server": 100, "prefill": 100, "decode": 200}
@@ -26,6 +27,8 @@ NIXL_FIRST_PORT = 5600
 
 SGLANG_FIRST_BOOTSTRAP_PORT = 8998
 """SGLang's default --disaggregation-bootstrap-port."""
+
+GB = 1e9
 
 ROUTER_IMAGE = "python:3.12-slim"
 """Image in which routers that are Python packages are installed at start; no image of theirs is assumed."""
@@ -90,8 +93,11 @@ def replicated(pool: Pool, context: LaunchContext, *, gpus: Sequence[int] = ()) 
     servers = tuple(
         engine(name).server_spec(pool.candidate, place.context) for place in _places((("server", pool),), context, gpus)
     )
-    router = _ROUTERS[name](context, ("--worker-urls", *map(_url, servers)), servers[0])
-    return ServingSpec((ServingRole("server", servers),), router, remark=UNTESTED.format(engine=name))
+    urls = list(map(_url, servers))
+    is_simulated = name == "sim"
+    arguments = [word for url in urls for word in ("--server", url)] if is_simulated else ["--worker-urls", *urls]
+    remark = "" if is_simulated else UNTESTED.format(engine=name)
+    return ServingSpec((ServingRole("server", servers),), _ROUTERS[name](context, arguments, servers[0]), remark=remark)
 
 
 def _places(pools: Sequence[tuple[RoleName, Pool]], context: LaunchContext, gpus: Sequence[int]) -> Iterator[_Place]:
@@ -239,9 +245,36 @@ def _trtllm(places: Sequence[_Place], candidates: Mapping[str, Candidate], conte
     return ServingSpec(_roles(servers), router, files, UNTESTED.format(engine="TensorRT-LLM"))
 
 
+def _sim(places: Sequence[_Place], candidates: Mapping[str, Candidate], context: LaunchContext) -> ServingSpec:
+    """The simulated engine: servers of both roles and a router of autotune's own, as real processes."""
+    gpu = find_gpu(context.simulate.gpu)
+    gpus = sum(candidates[place.role].gpus for place in places)
+    transfer = ("--kv-transfer-gbps", f"{gpu.inter_node / GB:g}") if gpus > gpu.gpus_per_node else ()
+    servers = []
+    for place in places:
+        arguments = ("--disaggregation-mode", place.role, *(transfer if place.role == "decode" else ()))
+        servers.append((place.role, _server(place, candidates[place.role], arguments)))
+    urls = [word for role, server in servers for word in (f"--{role}", _url(server))]
+    return ServingSpec(_roles(servers), _sim_router(context, urls, servers[0][1]))
+
+
+def _sim_router(context: LaunchContext, arguments: Sequence[str], served: ServerSpec) -> ServerSpec:
+    argv = (served.argv[0], "-m", "autotuner.simulate.router", *arguments)
+    return replace(
+        served,
+        argv=(*argv, "--host", context.host, "--port", str(context.port)),
+        container_argv=(),
+        port=context.port,
+        gpus=0,
+        devices=(),
+        mounts=(),
+    )
+
+
 _Build = Callable[[Sequence[_Place], Mapping[str, Candidate], LaunchContext], ServingSpec]
-_DISAGGREGATED: Mapping[str, _Build] = {"vllm": _vllm, "sglang": _sglang, "trtllm": _trtllm}
+_DISAGGREGATED: Mapping[str, _Build] = {"vllm": _vllm, "sglang": _sglang, "trtllm": _trtllm, "sim": _sim}
 _ROUTERS: Mapping[str, Callable[[LaunchContext, Sequence[str], ServerSpec], ServerSpec]] = {
     "vllm": _vllm_router,
     "sglang": _sglang_router,
+    "sim": _sim_router,
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from autotuner.core import Value
 from autotuner.errors import ConfigError
 from autotuner.experiment import Runtime
+from autotuner.redaction import SECRET_NAME, names_secret, url_password
 
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-SECRET_NAME = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIALS?)$", re.IGNORECASE)
 SECRET_FLAG = re.compile(r"--?[\w-]*(api[-_]?key|password|secret|(hf|auth|access|bearer)[-_]?token)$", re.IGNORECASE)
 
 WIDE_TERMINAL = {"COLUMNS": "10000"}
@@ -33,7 +34,8 @@ def split_secrets(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
     env: dict[str, str] = {}
     secrets = [name for name in HUB_TOKENS if os.environ.get(name)]
     for name, value in runtime.env.items():
-        if not SECRET_NAME.search(name):
+        is_secret = SECRET_NAME.search(name) or url_password(value)
+        if not is_secret and (value or not url_password(os.environ.get(name, ""))):
             env[name] = value
         elif value:
             raise ConfigError(
@@ -46,13 +48,36 @@ def split_secrets(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
     return env, tuple(dict.fromkeys(secrets))
 
 
-def check_secrets(runtime: Runtime) -> None:
-    """Raise ConfigError for a secret in `runtime.env` or `runtime.extra_args`."""
+def check_secrets(parameters: Mapping[str, Sequence[Value]], runtime: Runtime) -> None:
+    """Raise ConfigError for a secret in `runtime.env`, `runtime.extra_args` or a parameter of the engine.
+
+    A command line is written to the run folder, printed, and shown to every user of the machine by `ps`.
+    """
     split_secrets(runtime)
     for argument in runtime.extra_args:
-        if SECRET_FLAG.fullmatch(argument.partition("=")[0]):
-            raise ConfigError(
-                f"{argument.partition('=')[0]} in runtime.extra_args is a secret.",
-                why="The command is written to the run folder and printed.",
-                remedy="Pass the secret through an environment variable of the engine instead.",
-            )
+        flag, _, value = argument.partition("=")
+        if SECRET_FLAG.fullmatch(flag):
+            raise _secret_in_command(f"{flag} in runtime.extra_args is a secret.")
+        _check_value("runtime.extra_args", argument)
+        _check_value("runtime.extra_args", value)
+    for name, values in parameters.items():
+        if SECRET_FLAG.fullmatch(f"--{name.lstrip('-')}"):
+            raise _secret_in_command(f"parameters.{name} is a secret.")
+        for setting in values:
+            _check_value(f"parameters.{name}", str(setting))
+
+
+def _check_value(place: str, value: str) -> None:
+    if name := names_secret(value):
+        raise _secret_in_command(f"{place} holds a secret, '{name}'.")
+    if url_password(value):
+        raise _secret_in_command(f"{place} holds an address with a password.")
+
+
+def _secret_in_command(what: str) -> ConfigError:
+    return ConfigError(
+        what,
+        why="The command is written to the run folder and printed, and `ps` shows it to every user.",
+        remedy="Pass the secret through an environment variable of the engine instead: export it, and name it with "
+        "an empty value in runtime.env.",
+    )

@@ -74,11 +74,12 @@ MACHINE_RULES = (
         " and XDG_CACHE_HOME in runtime.env to folders that it may write to.",
     ),
     FailureRule(
-        r"^Operation not permitted$|Resource temporarily unavailable|can't start new thread|pthread_create failed",
+        r"^Operation not permitted$|Resource temporarily unavailable|can't start new thread|pthread_create failed"
+        r"|\[Errno 24\]|Too many open files",
         FailureKind.BROKEN_INSTALLATION,
         FailureKind.BROKEN_INSTALLATION,
-        "The engine may start no more threads or processes: raise `ulimit -u` and the container's limits, or update"
-        " Docker, whose old security profiles refuse new system calls.",
+        "The engine may start no more threads or processes, or open no more files: raise `ulimit -u`, `ulimit -n`"
+        " and the container's limits, or update Docker, whose old security profiles refuse new system calls.",
     ),
     FailureRule(
         r"no kernel image is available|unsupported toolchain|PTX (?:was compiled|JIT)|invalid PTX|ptxas.*"
@@ -149,6 +150,26 @@ MEMORY_RULES = (
 )
 
 MODEL_RULES = (
+    FailureRule(
+        r"rope_(?:scaling|type|parameters)|RoPE scaling type",
+        FailureKind.UNSUPPORTED_MODEL,
+        None,
+        "The engine or its Transformers does not know this model's position embedding: use a newer version of both, or"
+        " correct rope_scaling in config.json.",
+    ),
+    FailureRule(
+        r"Consistency check failed: file should be of size",
+        FailureKind.MODEL_NOT_FOUND,
+        None,
+        "A file of the model was not downloaded whole: download it again, with enough disk space and a steady network.",
+    ),
+    FailureRule(
+        r"CAS service error|ReqwestMiddleware|Request failed after \d+ retries",
+        FailureKind.CRASHED_AT_START,
+        None,
+        "The Hugging Face hub did not answer: check the network and its proxy, or download the model first and set"
+        " HF_HUB_OFFLINE=1 in runtime.env.",
+    ),
     FailureRule(
         r"trust[_-]remote[_-]code|contains custom code which must be executed",
         FailureKind.UNSUPPORTED_MODEL,

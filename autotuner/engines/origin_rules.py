@@ -26,6 +26,9 @@ ENGINE_FILE = re.compile(r"(?:^|/)(?:vllm|sglang|tensorrt_llm)/")
 """Matches the paths of an engine's own files."""
 
 STANDARD_LIBRARY = re.compile(r"^<frozen|/lib(?:64)?/python3\.\d+/(?!(?:site|dist)-packages/)")
+COMPILED_FILE = re.compile(r"torch_compile_cache|inductor_cache|torchinductor_")
+"""Matches the paths of modules that torch.compile writes and runs."""
+
 ENTRY_FILE = re.compile(r"^<frozen|(?:^|/)runpy\.py$")
 
 
@@ -129,6 +132,12 @@ PYTHON_RULES = (
         MISMATCH_REMEDY,
         exception=r"^AttributeError: (?:partially initialized )?module '|^AttributeError: type object '",
     ),
+    OriginRule(
+        "",
+        FailureKind.BROKEN_INSTALLATION,
+        "The engine lacks a package: install what its message names into its environment, or use its image.",
+        exception=r"(?i)please (?:re)?install|(?:try|via|run) `?pip install|(?:is|are) not installed|to be installed",
+    ),
 )
 
 IMPORT_RULE = OriginRule("", FailureKind.BROKEN_INSTALLATION, MISMATCH_REMEDY)
@@ -137,7 +146,7 @@ IMPORT_RULE = OriginRule("", FailureKind.BROKEN_INSTALLATION, MISMATCH_REMEDY)
 PLACE_RULES = (
     # compilers of kernels, and recorders of graphs
     OriginRule(
-        r"flashinfer/jit/|/cpp_extension\.py$|/cpp_builder\.py$|triton/runtime/build\.py$|deep_gemm/(?:jit|utils)"
+        r"flashinfer/jit/|/cpp_extension\.py$|/cpp_builder\.py$|triton/runtime/build\.py$|deep_gemm/jit/"
         r"|tilelang/|tvm_ffi/",
         FailureKind.BROKEN_INSTALLATION,
         COMPILE_REMEDY,
@@ -151,6 +160,7 @@ PLACE_RULES = (
         r"|(?:^|/)(?:nixl|mooncake|ucp)/",
         FailureKind.DRIVER_FAULT,
         COMMUNICATION_REMEDY,
+        exception=r"^(?!ValueError|TypeError|AssertionError|KeyError)",
         under_load=FailureKind.DRIVER_FAULT,
         depth=3,
     ),
@@ -192,6 +202,14 @@ PLACE_RULES = (
         exception=r"^(?:ValueError|TypeError|KeyError|AssertionError|FileNotFoundError)",
     ),
     # files of the model
+    OriginRule(r"vllm/config|srt/configs", FailureKind.UNSUPPORTED_MODEL, CONFIG_REMEDY, exception=r"^KeyError"),
+    OriginRule(
+        r"vllm/inputs/|multimodal/(?:profiling|budget)",
+        FailureKind.BAD_FLAG,
+        "An image or video may take more tokens than the engine plans for: raise max-model-len and max-batched-tokens,"
+        " or lower --limit-mm-per-prompt.",
+        exception=r"^(?:AssertionError|ValueError)",
+    ),
     OriginRule(r"safetensors/|torch/serialization\.py$|zipfile\.py$", FailureKind.MODEL_NOT_FOUND, DAMAGED_REMEDY),
     OriginRule(
         "",
@@ -282,12 +300,6 @@ PLACE_RULES = (
 
 WORD_RULES = (
     # what a message asks for, where its place says nothing
-    OriginRule(
-        "",
-        FailureKind.BROKEN_INSTALLATION,
-        "The engine lacks a package: install what its message names into its environment, or use its image.",
-        exception=r"(?i)please (?:re)?install|pip install|(?:is|are) not installed|to be installed",
-    ),
     OriginRule("", FailureKind.BAD_FLAG, FLAG_REMEDY, exception=r"(?<![\w-])--[a-z][a-z0-9]*(?:[-_][a-z0-9]+)+"),
     OriginRule(
         "",
@@ -310,4 +322,4 @@ def origin_rule(exception: str, frames: Sequence[Frame], phase: Phase) -> Origin
 def is_import(frames: Sequence[Frame]) -> bool:
     """Whether a module other than the program itself was being imported."""
     own = [frame for frame in frames if not ENTRY_FILE.search(frame.path)]
-    return any(frame.function == "<module>" for frame in own[1:])
+    return any(frame.function == "<module>" and not COMPILED_FILE.search(frame.path) for frame in own[1:])

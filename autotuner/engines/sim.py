@@ -26,7 +26,15 @@ class Sim(CommandLineEngine):
     source = "simulated"
     expected_start_seconds = 2.0
     argument_syntax = ArgumentSyntax(abbreviations=False)
-    reserved_flags = (*CommandLineEngine.reserved_flags, "--model", "--gpu", "--seed", "--skew-seed", "--skew-sd")
+    reserved_flags = (
+        *CommandLineEngine.reserved_flags,
+        "--model",
+        "--gpu",
+        "--seed",
+        "--skew-seed",
+        "--skew-sd",
+        "--disaggregation-mode",
+    )
     diagnosis = LogDiagnosis(
         info_patterns={
             "version": r"autotune-sim (\d+\.\d+[\w.]*)",

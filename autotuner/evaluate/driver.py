@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ from autotuner.launchers.gpu_meter import GpuMeter
 from autotuner.model_files import tokenizer_file
 from autotuner.predict.parallel_rules import local_dimensions
 from autotuner.search.launch import LoadPlan, ObservingLoadPlan
+
+log = logging.getLogger(__name__)
 
 
 class ProgressCallback(Protocol):
@@ -56,7 +59,7 @@ class LoadDriver:
         return enumerate(iter(self.load_plan.ask, None), start=1)
 
     def observe(self, position: int, step: LoadStep) -> Observation:
-        """Drive one load point; MachineError if the load generator itself fails."""
+        """Drive one load point, once more if the load generator's process ended; MachineError if it fails again."""
         load_point, workload = step.load_point, step.workload
         stages: dict[str, tuple[Stage, float]] = {
             "warming-up": ("warming-up", workload.warmup),
@@ -67,14 +70,17 @@ class LoadDriver:
             stage, expected_seconds = stages[phase]
             self.on_progress(stage, load_point=load_point, position=position, expected_seconds=expected_seconds)
 
-        return load.measure(
-            self.endpoint,
-            load_point,
-            workload,
-            salt=f"{self.salt} {position}",
-            on_phase=on_phase,
-            stop_rule=step.stop_rule,
-        )
+        def measure(salt: str) -> Observation:
+            return load.measure(
+                self.endpoint, load_point, workload, salt=salt, on_phase=on_phase, stop_rule=step.stop_rule
+            )
+
+        try:
+            return measure(f"{self.salt} {position}")
+        except load.WorkerEndedError as error:
+            log.warning("%s The load point is driven once more.", error.what)
+        # prompts that the server has not seen
+        return measure(f"{self.salt} {position} again")
 
     def record_result(self, position: int, observation: Observation) -> LoadPointResult:
         """Summarize and check an observation, and pass the result to the load plan and the progress callback."""

@@ -179,8 +179,8 @@ class ExternalLoad(MeasuredLaunch):
                 self.server_info["remarks"].append(LENGTHS_NOT_HELD)
                 log.warning(LENGTHS_NOT_HELD)
         self.results.append(driver.record_result(position, observation))
-        self.folder.save_records(position, observation)
         self.evaluator.save(self._measurement())
+        self.folder.save_records(position, observation)
 
 
 def _no_token_failure(kind: FailureKind, message: str) -> Failure:

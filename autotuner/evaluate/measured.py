@@ -35,6 +35,7 @@ from autotuner.endpoints.token import probe_token
 from autotuner.endpoints.version import find_version
 from autotuner.engines import Engine, LaunchContext, Phase
 from autotuner.errors import EngineError, MachineError
+from autotuner.evaluate.clock import steady_unix_time
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
@@ -83,7 +84,7 @@ class MeasuredEvaluator:
         return self.experiment.workload()
 
     def clock(self) -> float:
-        return time.time()
+        return steady_unix_time()
 
     def evaluate(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 from autotuner.core import Observation, ServerSpec
 from autotuner.load import records
+from autotuner.redaction import redact, redact_bytes, redact_data, remember_secret
 
 MAX_LOG_BYTES = 1 << 20
 """Only the end of a longer log is read."""
@@ -23,19 +24,19 @@ class TrialFolder:
         self.path = path
         self.log = path / "server.log"
         self._log_start = 0
-        self._secrets: tuple[str, ...] = ()
 
     def save_command(self, spec: ServerSpec, command: str) -> None:
         """Write the launch command as a script that reads secrets from the environment."""
-        self._secrets = tuple(value for name in spec.secrets if (value := os.environ.get(name)))
+        for name in spec.secrets:
+            remember_secret(os.environ.get(name, ""))
         comment = [f"# reads from the environment: {' '.join(spec.secrets)}"] if spec.secrets else []
         script = self.path / "command.sh"
-        script.write_text("\n".join(["#!/bin/sh", *comment, command]))
+        script.write_text(redact("\n".join(["#!/bin/sh", *comment, command])), "utf-8", "surrogateescape")
         script.chmod(0o755)
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:
         """Write what the launch ran on: engine, image, model revision, GPUs."""
-        (self.path / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
+        (self.path / "environment.json").write_text(json.dumps(redact_data(environment), indent=1) + "\n")
 
     def save_records(self, position: int, observation: Observation) -> None:
         """Write the raw records of one load point; RunStoreError if they cannot be written."""
@@ -51,25 +52,28 @@ class TrialFolder:
             with self.log.open("rb") as file:
                 end = file.seek(0, 2)
                 file.seek(max(self._log_start, end - MAX_LOG_BYTES))
-                return self._mask_secrets(file.read()).decode("utf-8", "replace")
+                return redact(file.read().decode("utf-8", "replace"))
         except FileNotFoundError:
             return ""
 
     def redact_log(self) -> None:
         """Mask secrets in the log, in case the server has printed them."""
-        if not self._secrets or not self.log.exists():
+        if not self.log.exists():
             return
-        log = self.log.read_bytes()
-        masked_log = self._mask_secrets(log)
-        if masked_log != log:
-            self.log.write_bytes(masked_log)
+        masked = self.log.with_name(f"{self.log.name}.masked")
+        with self.log.open("rb") as log, masked.open("wb") as target:
+            # a line at a time: an engine may have printed gigabytes
+            changed = False
+            while line := log.readline(MAX_LOG_BYTES):
+                masked_line = redact_bytes(line)
+                changed |= masked_line != line
+                target.write(masked_line)
+        if changed:
+            masked.replace(self.log)
+        else:
+            masked.unlink()
 
     def set_log_aside(self) -> None:
         """Rename the log of the first attempt before a second one."""
         if self.log.exists():
             self.log.replace(self.path / "server-first.log")
-
-    def _mask_secrets(self, text: bytes) -> bytes:
-        for value in self._secrets:
-            text = text.replace(value.encode(), b"*****")
-        return text

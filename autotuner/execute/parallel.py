@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from autotuner import owner
 from autotuner.core import Candidate, Failure, FailureKind, Measurement, Observer, Progress, Source, Trial
+from autotuner.evaluate.clock import steady_unix_time
 from autotuner.evaluate.protocol import Evaluator
 from autotuner.execute.trial_process import TrialJob
 from autotuner.search.launch import Launch
@@ -35,7 +37,7 @@ class RunningTrial:
     connection: Connection
     devices: tuple[int, ...]
     slot: int
-    started: float = field(default_factory=time.time)
+    started: float = field(default_factory=steady_unix_time)
     neighbours: set[int] = field(default_factory=set)
 
 
@@ -68,7 +70,7 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
         self.closest_first = closest_first
         self._free_devices = list(devices)
         self._has_devices = bool(devices)
-        self._slot_clocks = dict.fromkeys(range(limit), time.time()) if in_virtual_time else {}
+        self._slot_clocks = dict.fromkeys(range(limit), steady_unix_time()) if in_virtual_time else {}
         self._queue: deque[tuple[int, Launch, Path]] = deque()
         self._running: list[RunningTrial] = []
 
@@ -145,10 +147,10 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
         return None
 
     def _with_neighbours(self, running: RunningTrial, trial: Trial) -> Trial:
-        """The trial with the numbers of those beside it and, in virtual time, the times of its place."""
+        """The trial with the numbers of those beside it, on this process's clock or, in virtual time, its place's."""
         trial = replace(trial, parallel_trials=tuple(sorted(running.neighbours)))
         if not self._slot_clocks:
-            return trial
+            return replace(trial, started=running.started, ended=running.started + trial.ended - trial.started)
         started = self._slot_clocks[running.slot]
         self._slot_clocks[running.slot] = ended = started + trial.ended - trial.started
         return replace(trial, started=started, ended=ended)
@@ -163,7 +165,7 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
         )
         measurement = Measurement(self.source, (), failure)
         launch = running.launch
-        return Trial(running.number, launch.candidate, measurement, running.started, time.time(), launch.purpose)
+        return Trial(running.number, launch.candidate, measurement, running.started, steady_unix_time(), launch.purpose)
 
     def _release(self, trial: RunningTrial) -> None:
         trial.process.wait()
@@ -183,7 +185,7 @@ def start_process(job: TrialJob) -> tuple[subprocess.Popen[bytes], Connection]:
             [sys.executable, "-P", "-m", "autotuner.execute.trial_process", str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": search_path},
+            env={**os.environ, owner.OWNER_VARIABLE: str(owner.this_process()), "PYTHONPATH": search_path},
             start_new_session=True,
         )
         on_failure.pop_all()

@@ -10,6 +10,7 @@ from pathlib import Path
 from autotuner.core import Failure, FailureKind, Measurement, Trial
 from autotuner.errors import AutotuneError, RunStoreError
 from autotuner.evaluate.protocol import Evaluator
+from autotuner.redaction import redact
 from autotuner.search.launch import Launch, ListedLoads
 
 ERROR_FILE = "internal-error.txt"
@@ -46,9 +47,9 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
 def _internal_failure(error: Exception, folder: Path) -> Failure:
     folder.mkdir(parents=True, exist_ok=True)
     report_path = folder / ERROR_FILE
-    report_path.write_text("".join(traceback.format_exception(error)))
+    report_path.write_text(redact("".join(traceback.format_exception(error))), "utf-8", "backslashreplace")
     return Failure(
         FailureKind.INTERNAL,
-        f"{type(error).__name__}: {error}",
+        redact(f"{type(error).__name__}: {error}"),
         f"This is a bug in autotune; please report it with {report_path}.",
     )

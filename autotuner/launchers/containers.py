@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from autotuner import owner
 from autotuner.core import ServerSpec
-from autotuner.launchers import owner
 
 OWNER_LABEL = "autotune.owner"
 RUN_LABEL = "autotune.run"

@@ -7,18 +7,23 @@ the process ends, however it ends; an unlocked file means nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from autotuner import owner
 from autotuner.errors import ConfigError, MachineError
-from autotuner.launchers import owner
 from autotuner.launchers.gpus import GpuInventory, InstalledGpu, query_inventory
 
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+MAX_OWNER_CHARACTERS = 1000
 
 
 class LockHeldError(Exception):
@@ -26,7 +31,11 @@ class LockHeldError(Exception):
 
 
 def lock_folder() -> Path:
-    """Folder of this user's lock files; not under TMPDIR, which a login or a batch job may set differently."""
+    """Folder of this user's lock files.
+
+    Neither under TMPDIR nor under XDG_RUNTIME_DIR, which a login, a service or a batch job may set differently:
+    runs with different folders would share GPUs. Anyone may make a folder in /tmp, so `lock_file` checks whose it is.
+    """
     return Path(f"/tmp/autotune-{os.getuid()}") / "gpus"
 
 
@@ -115,17 +124,20 @@ def _lock_free_gpus(
 
 
 def lock_file(path: Path) -> IO[str]:
-    """Open and lock a file until it is closed; LockHeldError when another process holds the lock."""
-    path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.mkdir(exist_ok=True)
+    """Open and lock a file until it is closed; LockHeldError when another process holds the lock.
+
+    MachineError when its folder or the one above is another user's, or others may write there.
+    """
+    for folder in (path.parent.parent, path.parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_private(folder)
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = os.fdopen(_open_file(path), "r+", encoding="utf-8", errors="replace")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             with file:
-                file.seek(0)
-                holder = owner.parse(file.read().strip())
+                holder = owner.parse(file.read(MAX_OWNER_CHARACTERS).strip())
             raise LockHeldError(f"process {holder.pid}" if holder else "a process that is starting") from error
         if _is_same_file(path, file):
             file.truncate(0)
@@ -136,15 +148,64 @@ def lock_file(path: Path) -> IO[str]:
 
 
 def remove_stale_locks(locks: Path | None = None) -> list[str]:
-    """Remove the lock files that no process holds, and return their names."""
+    """Remove the lock files that no process holds, and return their names; none where the folder cannot be trusted."""
+    folder = locks or lock_folder()
+    try:
+        _check_private(folder.parent)
+        _check_private(folder)
+    except (MachineError, FileNotFoundError):
+        return []
     removed = []
-    for path in sorted((locks or lock_folder()).glob("*.lock")):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same_file(path, file):
-                path.unlink()
-                removed.append(path.name)
+    for path in sorted(folder.glob("*.lock")):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError, MachineError):
+            with os.fdopen(_open_file(path, os.O_RDWR), "r+", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_same_file(path, file):
+                    path.unlink()
+                    removed.append(path.name)
     return removed
+
+
+def _check_private(folder: Path) -> None:
+    """MachineError unless a folder is this user's own and nobody else may write into it."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        reason = "is not a folder"
+    elif status.st_uid != os.geteuid():
+        reason = f"belongs to the user with the number {status.st_uid}"
+    elif status.st_mode & 0o022:
+        reason = "may be written by other users"
+    else:
+        return
+    raise MachineError(
+        f"The folder of GPU locks, '{folder}', cannot be trusted.",
+        why=f"It {reason}; locks in it would open or empty files that another user chooses.",
+        remedy="Remove it, or give it back: it must be yours alone (mode 700).",
+    )
+
+
+def _open_file(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
+    """Open a lock file, never through a symbolic link."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except (IsADirectoryError, PermissionError) as error:
+        raise _not_a_lock(path) from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _not_a_lock(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _not_a_lock(path)
+    return descriptor
+
+
+def _not_a_lock(path: Path) -> MachineError:
+    return MachineError(
+        f"'{path}' is no lock that autotune made.",
+        why="It is a link, a folder or a device, or another user's.",
+        remedy="Remove it.",
+    )
 
 
 def _is_same_file(path: Path, file: IO[str]) -> bool:

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from autotuner.launchers import gpu_locks, owner
+from autotuner import owner
+from autotuner.launchers import gpu_locks
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 DOCKER_TIMEOUT_SECONDS = 5
 """Seconds to wait for the Docker daemon; a run must not wait for one that hangs."""
 
-LOAD_FOLDER_PATTERN = re.compile(r"autotune-load-(\d+)-")
+LOAD_FOLDER_PATTERN = re.compile(r"autotune-load-([1-9][0-9]{0,6})-")
 MAX_PASSES = 20
 """Scans for orphaned processes: one that is killed may just have started another."""
 
@@ -76,11 +77,13 @@ def _kill_processes() -> Iterator[RemovedItem]:
 def _orphan_pids() -> Iterator[int]:
     prefix = f"{owner.OWNER_VARIABLE}=".encode()
     for folder in Path("/proc").glob("[0-9]*"):
-        pid = int(folder.name)
         try:
+            pid = int(folder.name)
+            if folder.stat().st_uid != os.geteuid():  # anyone may set a mark; root could read and kill them all
+                continue
             variables = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue  # it ended, or belongs to another user
+        except (OSError, ValueError):
+            continue  # it ended
         value = next((entry.removeprefix(prefix) for entry in variables if entry.startswith(prefix)), None)
         process_owner = owner.parse(value.decode("utf-8", "replace")) if value else None
         if process_owner is not None and process_owner.is_gone and owner.start_time(pid) is not None:
@@ -91,7 +94,7 @@ def _remove_load_folders() -> Iterator[RemovedItem]:
     """Remove the load generator's working folders, whose names have the pid of the process that made them."""
     for path in Path(tempfile.gettempdir()).glob("autotune-load-*"):
         match = LOAD_FOLDER_PATTERN.match(path.name)
-        if match and owner.start_time(int(match[1])) is None:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if match and path.lstat().st_uid == os.geteuid() and owner.start_time(int(match[1])) is None:
                 shutil.rmtree(path)
                 yield "folder", str(path)

@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 
+from autotuner import owner
 from autotuner.core import ServerSpec
 from autotuner.experiment import Experiment
-from autotuner.launchers import owner
 from autotuner.launchers.protocol import Server
 
 KEEPER_PROGRAM = Path(__file__).with_name("keeper.py")

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autotuner.endpoints.address import Endpoint
     from autotuner.load.supervisor import MeasurementInterrupted, measure
+    from autotuner.load.worker_process import WorkerEndedError
     from autotuner.load.write_delay import first_token_delay
 
-__all__ = ["Endpoint", "MeasurementInterrupted", "first_token_delay", "measure"]
+__all__ = ["Endpoint", "MeasurementInterrupted", "WorkerEndedError", "first_token_delay", "measure"]
 
 _MODULES = {
     "Endpoint": "autotuner.endpoints.address",
     "MeasurementInterrupted": "autotuner.load.supervisor",
+    "WorkerEndedError": "autotuner.load.worker_process",
     "first_token_delay": "autotuner.load.write_delay",
     "measure": "autotuner.load.supervisor",
 }

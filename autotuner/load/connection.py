@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 import struct
@@ -26,6 +27,11 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """The socket option that acknowledges at once; only Linux has it."""
 STALE_CONNECTION = "stale"
+RESPONSE_TOO_LONG = "response-too-long"
+PIECE_BYTES = 96
+"""Memory that one read takes besides its bytes: the object, its time, and their places in two lists."""
+_KEPT_BYTES = 16_384
+"""What is kept of a response that was too long: its status and the beginning of its text."""
 _STALE_DETECTION_SECONDS = 1.0
 """A reused connection that fails this soon, without a byte, had been closed by the server while idle."""
 
@@ -38,9 +44,11 @@ class Exchange:
     `warmup` requests keep the load up before and after the window and are not counted; their `index`
     is negative. `delays[i]` is how many seconds pieces[i] had waited in the kernel, None where the
     kernel gave no timestamp; `delays` is None on connections without kernel timestamps.
+    A response fails as RESPONSE_TOO_LONG when its reads take more than `byte_limit` bytes of memory.
     """
 
     __slots__ = (
+        "byte_limit",
         "delays",
         "error",
         "error_message",
@@ -48,6 +56,7 @@ class Exchange:
         "in_flight",
         "index",
         "pieces",
+        "received_bytes",
         "request",
         "retried",
         "scheduled",
@@ -57,7 +66,9 @@ class Exchange:
         "warmup",
     )
 
-    def __init__(self, request: Request, scheduled: float, *, warmup: bool) -> None:
+    def __init__(self, request: Request, scheduled: float, *, warmup: bool, byte_limit: float = math.inf) -> None:
+        self.byte_limit = byte_limit
+        self.received_bytes = 0
         self.request = request
         self.warmup = warmup
         self.index = -1 - request.index if warmup else request.index
@@ -133,6 +144,10 @@ class Connection(asyncio.BaseProtocol):
             return
         exchange.times.append(now)
         exchange.pieces.append(data)
+        exchange.received_bytes += len(data) + PIECE_BYTES
+        if exchange.received_bytes > exchange.byte_limit:
+            self._refuse_rest(exchange, now)
+            return
         if len(exchange.pieces) == 1:
             # the rest of a long request may have been written after `send`
             self._acknowledge_at_once()
@@ -142,6 +157,17 @@ class Connection(asyncio.BaseProtocol):
             self._finish(now, "malformed")
         elif self.response.is_complete:
             self._finish(now, None)
+
+    def _refuse_rest(self, exchange: Exchange, now: float) -> None:
+        """Fail a response that is too long, and forget all but its beginning."""
+        with contextlib.suppress(HttpParserError):
+            self.response.feed(exchange.pieces[0][:_KEPT_BYTES] if not self.parsed_piece_count else b"")
+        exchange.error_message = f"The response was longer than {exchange.byte_limit / 2**20:.1f} MiB."
+        exchange.pieces[:] = [b"".join(exchange.pieces[:8])[:_KEPT_BYTES]]
+        del exchange.times[1:]
+        if exchange.delays is not None:
+            del exchange.delays[1:]
+        self._finish(now, RESPONSE_TOO_LONG)
 
     def eof_received(self) -> None:
         """Let the transport close itself."""

@@ -33,6 +33,10 @@ from autotuner.workload.requests import Request
 
 _PREBUILT_BYTES = 8 << 20
 """Memory bound of each buffer of prebuilt requests."""
+_RESPONSE_BYTES, _TOKEN_BYTES, _OWN_FIELDS_TOKEN_BYTES = 1 << 19, 1 << 11, 1 << 14
+"""Limits of a response, and for each of its tokens: servers send 200 to 600 bytes, with 20 log probabilities 3,000."""
+_UNHELD_LENGTH_TOKENS = 2048
+"""What a server may answer that takes no length."""
 _FLUSH_INTERVAL_SECONDS = 0.1
 
 
@@ -141,11 +145,18 @@ class LoadPointRun:
             return None
         buffer = self.window_requests if counted else self.warmup_requests
         request = conversations.current_request() if conversations else buffer.take()
-        exchange = Exchange(request, due, warmup=not counted)
+        exchange = Exchange(request, due, warmup=not counted, byte_limit=self._byte_limit(request))
         if counted:
             exchange.index = self.job.worker_index + self.job.worker_count * index
         self.open_exchanges.add(exchange)
         return exchange
+
+    def _byte_limit(self, request: Request) -> int:
+        """Bytes of memory that a response may take; fields of the user's own may ask for more of each token."""
+        form = self.job.workload.request_form
+        token_bytes = _OWN_FIELDS_TOKEN_BYTES if form.extra_body else _TOKEN_BYTES
+        tokens = request.output_tokens if form.holds_length else max(request.output_tokens, _UNHELD_LENGTH_TOKENS)
+        return _RESPONSE_BYTES + token_bytes * tokens
 
     def payload(self, request: Request) -> bytes:
         """Return the bytes of one HTTP request."""

@@ -1,4 +1,6 @@
-"""Scheduling priorities: real time for the load generator's driver, idle for the transcriber.
+"""What a process asks of the kernel: to end with its parent, and priorities.
+
+Real-time priority for the load generator's driver, idle priority for the transcriber.
 
 On a busy machine a process of normal priority waits up to hundreds of milliseconds for its core
 after bytes have arrived. The driver sleeps until they do, so its priority costs others little.
@@ -9,10 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
+_PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
 DRIVER_NICE = -10
 """The driver's nice value where real-time priority is refused."""
 AUTOGROUP_PATH = Path("/proc/self/autogroup")
@@ -64,6 +70,14 @@ def _set_nice(value: int) -> int | None:
     with contextlib.suppress(OSError):
         AUTOGROUP_PATH.write_text(str(value))
     return before
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends, even while it is stopped; does nothing where that is not Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def set_idle_priority() -> None:

@@ -9,6 +9,7 @@ tuple, read by the same interpreter that wrote them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import marshal
 import os
 import struct
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from autotuner.core import EARLY_STOP_ERROR, RequestRecord
 from autotuner.endpoints.error_text import error_text
-from autotuner.load.priority import set_idle_priority
+from autotuner.load.priority import end_with_parent, set_idle_priority
 from autotuner.load.response import extract_body, is_success
 from autotuner.load.stream import decode
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _FRAME_LENGTH = struct.Struct("<I")
 _FLUSH_BYTES = 1 << 17
 _POLL_SECONDS = 0.05
+MAX_QUEUED_BYTES = 128 << 20
+"""What may wait in memory for a slow disk."""
 
 
 class Spool:
@@ -41,6 +44,7 @@ class Spool:
         self.pending_frames: list[bytes] = []
         self.pending_bytes = 0
         self.write_error: OSError | None = None
+        self.queued_bytes = 0
         self.queue: SimpleQueue[bytes | None] = SimpleQueue()
         self.file = path.open("wb", buffering=0)
         self.thread = Thread(target=self._write_queued, name="spool", daemon=True)
@@ -72,7 +76,12 @@ class Spool:
     def flush(self) -> None:
         """Queue the pending frames for writing."""
         if self.pending_frames:
-            self.queue.put(b"".join(self.pending_frames))
+            data = b"".join(self.pending_frames)
+            if self.queued_bytes > MAX_QUEUED_BYTES:
+                self.write_error = self.write_error or OSError(errno.ENOBUFS, "the disk is too slow for the records")
+            else:
+                self.queued_bytes += len(data)
+                self.queue.put(data)
             self.pending_frames.clear()
             self.pending_bytes = 0
 
@@ -93,6 +102,7 @@ class Spool:
                     view = view[self.file.write(view) :]
                 except OSError as error:
                     self.write_error = error
+            self.queued_bytes -= len(data)
 
 
 def transcribe(spool_path: Path, records_path: Path, *, parent_pid: int | None = None) -> None:
@@ -147,6 +157,7 @@ def start_transcriber(spool_path: Path, records_path: Path) -> int:
         return child
     status = 1
     try:
+        end_with_parent()
         set_idle_priority()
         transcribe(spool_path, records_path, parent_pid=parent)
         status = 0

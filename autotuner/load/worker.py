@@ -26,7 +26,7 @@ from autotuner.load.connection import Dialer
 from autotuner.load.driver import ArrivalLoop, DriveOutcome, LoadPointRun, drive
 from autotuner.load.job import Job
 from autotuner.load.loops import ClosedLoop, OpenLoop
-from autotuner.load.priority import driver_priority
+from autotuner.load.priority import driver_priority, end_with_parent
 from autotuner.load.worker_protocol import CommandReader
 from autotuner.workload import arrivals, scenarios
 from autotuner.workload.conversations import Conversations
@@ -40,6 +40,7 @@ _TIMESTAMPED_CONNECTIONS = 64
 
 def main() -> None:
     """Run the job read from stdin."""
+    end_with_parent()
     line, leftover = _read_first_line()
     job = Job.from_json(line)
     _raise_open_file_limit()

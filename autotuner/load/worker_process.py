@@ -12,10 +12,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from autotuner import owner
 from autotuner.core import RequestRecord
 from autotuner.errors import MachineError
 from autotuner.load import spool
 from autotuner.load.job import Job
+
+
+class WorkerEndedError(MachineError):
+    """A process of the load generator ended before its load point did, which says nothing about the server."""
 
 
 class WorkerProcess:
@@ -59,10 +64,10 @@ class WorkerProcess:
         """Return the records written since the last call, in the order in which the requests ended."""
         return self._follower.read_new()
 
-    def _exit_error(self) -> MachineError:
+    def _exit_error(self) -> WorkerEndedError:
         status = self._process.wait()
         lines = self.job.stderr_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return MachineError(
+        return WorkerEndedError(
             f"The load generator's process ended with status {status} before its load point did.",
             why=lines[-1] if lines else "It wrote no error message.",
             remedy="Run again; if it was killed, free memory on this machine or lower the load.",
@@ -83,7 +88,7 @@ def start_worker(job: Job) -> Iterator[WorkerProcess]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, "PYTHONPATH": search_path},
+            env={**os.environ, owner.OWNER_VARIABLE: str(owner.this_process()), "PYTHONPATH": search_path},
             start_new_session=True,
         )
     try:

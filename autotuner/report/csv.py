@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autotuner.core import LoadPointResult, Trial
+from autotuner.escaping import for_csv
 from autotuner.experiment import Slo
 from autotuner.report.formatting import format_setting
 from autotuner.report.near_misses import near_terms
@@ -43,6 +44,7 @@ def csv_text(view: RunView) -> str:
     gpu_columns = _GPU_USE_COLUMNS if any(set(_GPU_USE_COLUMNS) & set(row) for row in rows) else ()
     key_columns = ("rank", "candidate", "trial", "purpose", "runtime")
     columns = [*key_columns, *parameters, "gpus", "failure", "source", *LOAD_POINT_COLUMNS, *_RUN_COLUMNS, *gpu_columns]
+    rows = [{name: for_csv(value) for name, value in row.items()} for row in rows]
     return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
 
 

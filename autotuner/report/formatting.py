@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from autotuner.core import Candidate, Distribution, Failure, LoadPoint, Share, Source, Value
-from autotuner.errors import as_sentence
+from autotuner.errors import as_sentence, shorten_middle
 from autotuner.scoring.rank import Ranking
 
 SOURCE_NOTES: dict[Source, str] = {
@@ -101,11 +101,7 @@ def format_setting(value: Value) -> str:
 
 def shorten(text: str, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
     """Cut the middle out of text longer than `max_characters`."""
-    return (
-        text
-        if len(text) <= max_characters
-        else f"{text[: max_characters // 2 - 1]}..{text[len(text) - (max_characters - max_characters // 2 - 1) :]}"
-    )
+    return shorten_middle(text, max_characters)
 
 
 def source_note(ranking: Ranking) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autotuner.escaping import for_markdown, markdown_fence
 from autotuner.report.environment_text import environment_lines
 from autotuner.report.formatting import source_note
 from autotuner.report.frontier import frontier_table, frontier_title
@@ -18,10 +19,10 @@ def markdown_report(
 ) -> str:
     """Winner, table, notes, frontier, search summary, refused candidates and environment; optionally plot, commands."""
     experiment = view.experiment
-    parts = [f"# {_escape(experiment.task_name)}", _winner_paragraph(view)]
+    parts = [f"# {for_markdown(experiment.task_name)}", _winner_paragraph(view)]
     note = source_note(view.ranking)
     if note:
-        parts.append(f"> **{note}**")
+        parts.append(f"> **{for_markdown(note)}**")
     if picture:
         parts.append(f"![Output throughput per GPU against interactivity]({picture})")
     table = ranking_table(view)
@@ -29,10 +30,10 @@ def markdown_report(
     notes = [text for text in (*table.shared_settings, *table.notes) if text != note]
     if notes:
         parts.append(_bullets(notes))
-    parts += map(_escape, [*table.legends(), objective_line(experiment)])
+    parts += map(for_markdown, [*table.legends(), objective_line(experiment)])
     frontier = frontier_table(view)
     if frontier.rows:
-        parts += [f"{frontier_title(experiment)}:", table_markdown(frontier)]
+        parts += [f"{for_markdown(frontier_title(experiment))}:", table_markdown(frontier)]
     parts.append(_bullets(search_sentences(view)))
     skipped = view.search_report.skipped
     for heading, lines in (
@@ -40,10 +41,10 @@ def markdown_report(
         (refusal_heading(view.refused), reason_lines(view.refused, experiment)),
         ("Environment:", environment_lines(view)),
     ):
-        parts += [heading, _bullets(lines)] if lines else []
+        parts += [for_markdown(heading), _bullets(lines)] if lines else []
     for owner, text in (("the winner", command), ("the engine's defaults", defaults_command)):
         if text:
-            fence = "```" if "```" not in text else "````"
+            fence = markdown_fence(text)
             parts.append(f"Launch command of {owner}:\n\n{fence}sh\n{text.rstrip()}\n{fence}")
     return "\n\n".join(parts) + "\n"
 
@@ -51,11 +52,11 @@ def markdown_report(
 def table_markdown(table: Table) -> str:
     """A table in Markdown, the winner's row in bold."""
     lines = [
-        "| " + " | ".join(table.titles) + " |",
+        "| " + " | ".join(map(for_markdown, table.titles)) + " |",
         "| " + " | ".join("---:" if column.numeric else "---" for column in table.columns) + " |",
     ]
     for index, row in enumerate(table.cell_texts()):
-        cells = [_escape(row[title]) for title in table.titles]
+        cells = [for_markdown(row[title]) for title in table.titles]
         if index == table.winner_row:
             cells = [f"**{cell}**" if cell else "" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
@@ -65,26 +66,19 @@ def table_markdown(table: Table) -> str:
 def _winner_paragraph(view: RunView) -> str:
     ranking, winner = view.ranking, view.ranking.winner
     count = len(ranking.standings)
-    tried = f"{count} candidate{'' if count == 1 else 's'} of {_escape(view.experiment.model.id_or_path)} tried"
+    tried = f"{count} candidate{'' if count == 1 else 's'} of {for_markdown(view.experiment.model.id_or_path)} tried"
     if winner is None:
         common_failure = common_failure_sentence(view)
-        return f"{tried}; none can be recommended." + (f" **{_escape(common_failure)}**" if common_failure else "")
+        return f"{tried}; none can be recommended." + (f" **{for_markdown(common_failure)}**" if common_failure else "")
     scope = (
-        f" at {winner.load_point}"
+        f" at {for_markdown(str(winner.load_point))}"
         if winner.load_point
         else f", geometric mean over {len(winner.load_points)} load points"
     )
     value_text = objective_value_text(ranking.objective, winner.value, ranking.unit, winner.interval)
-    name = view.names.full_name(winner.candidate)
-    return f"{tried}. Best: **{_escape(value_text)}**{scope}, {_escape(name)}, {winner.source}, {winner.verdict}."
+    name = for_markdown(view.names.full_name(winner.candidate))
+    return f"{tried}. Best: **{for_markdown(value_text)}**{scope}, {name}, {winner.source}, {winner.verdict}."
 
 
 def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {_escape(line)}" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """Escape Markdown markup and join lines, so that text fits a table cell."""
-    for character in "\\|*_`<>[]":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return "\n".join(f"- {for_markdown(line)}" for line in lines)

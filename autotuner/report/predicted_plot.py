@@ -137,7 +137,7 @@ def _draw_heading(figure: Figure, title: str, best: ServingOption | None) -> Non
     figure.text(0.08, 0.945, printable(title, 84), fontsize=12, fontweight="bold", color=INK, parse_math=False)
     subtitle = "no target set, or none met"
     if best is not None:
-        subtitle = f"best: {best}, with the most output tokens/s per GPU within the target"
+        subtitle = f"best: {best} (most output tokens/s per GPU in the target)"
     figure.text(0.08, 0.905, printable(subtitle, 120), fontsize=9.5, color=DARK_GREY, parse_math=False)
     figure.text(
         0.98,

@@ -12,6 +12,7 @@ RUN/best/              the winner's commands
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -19,12 +20,13 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -32,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from autotuner.core import Candidate, Trial
 from autotuner.errors import RunStoreError, UsageError
 from autotuner.experiment import Experiment
+from autotuner.redaction import mask_values, redact, redact_data
 
 EXPERIMENT_FILE = "experiment.yaml"
 TRIALS_FILE = "trials.jsonl"
@@ -39,6 +42,12 @@ REFUSED_FILE = "refused.json"
 SEARCH_FILE = "search.json"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = ".lock"
+
+DRAFT_PREFIX = ".new-run-"
+"""Beginning of the name of a folder that is not yet a run."""
+
+MAX_SLUG_LENGTH = 100
+"""Characters of a task's name in that of its folder: file systems take 255 bytes."""
 
 FORMAT_KEY, FORMAT = "format", 1
 """Version of experiment.yaml and of the lines of trials.jsonl, which have none in runs made before it."""
@@ -48,6 +57,10 @@ RunKind = Literal["tuning", "load-test"]
 """What a run is for: to find the best candidate, or to load-test one server that is already running."""
 
 
+_DAMAGE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What reading a damaged or foreign file raises: YAML's tags, numbers of thousands of digits, deep nesting."""
+
+
 class RunStore:
     """One run folder. Appended trials are synced to disk; a partly written last line is dropped."""
 
@@ -55,16 +68,21 @@ class RunStore:
         self.path = path
         self.experiment = experiment
         self.kind = kind
-        self._opened_numbers: set[int] = set()
+        self._taken_numbers: set[int] | None = None
 
     @classmethod
     def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
         """Make a new run folder under `root`, named after the task and the time."""
         experiment = Experiment.model_validate(config)
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.task_name).strip("-.") or "run"
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.task_name)[:MAX_SLUG_LENGTH].strip("-.") or "run"
         with explain_write_errors(root):
-            path = _make_run_folder(root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
-            _write_configuration(path, {FORMAT_KEY: FORMAT, **config}, provenance)
+            root.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=root))  # of mode 0700
+            try:
+                _write_configuration(draft, {FORMAT_KEY: FORMAT, **_without_header_secrets(config)}, provenance)
+                path = _publish(draft, root, f"{slug}-{datetime.now():%Y%m%d-%H%M%S}")
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
         return cls(path, experiment)
 
     @classmethod
@@ -89,10 +107,10 @@ class RunStore:
             _check_format(config.pop(FORMAT_KEY, 0), path)
             kind: RunKind = "load-test" if config.pop(KIND_KEY, None) == "load-test" else "tuning"
             return cls(path, Experiment.model_validate(config), kind)
-        except (yaml.YAMLError, ValidationError, TypeError, ValueError) as error:
+        except (OSError, yaml.YAMLError, ValidationError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"The configuration of the run '{path}' cannot be read.",
-                why=str(error).splitlines()[0],
+                why=(str(error).splitlines() or [type(error).__name__])[0],
                 remedy=f"{EXPERIMENT_FILE} was changed by hand or by another version; start a new run.",
             ) from error
 
@@ -118,7 +136,11 @@ class RunStore:
 
     def trials(self) -> list[Trial]:
         """All finished trials in order; a last line without its newline is not one."""
-        text = (self.path / TRIALS_FILE).read_bytes() if (self.path / TRIALS_FILE).exists() else b""
+        path = self.path / TRIALS_FILE
+        try:
+            text = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise RunStoreError(f"'{path}' cannot be read.", why=f"{error.strerror}.", remedy="Check it.") from error
         trials = []
         for number, line in enumerate(text.split(b"\n")[:-1], start=1):
             if not line.strip():
@@ -139,9 +161,10 @@ class RunStore:
 
         Trials that ran side by side may leave a gap when they are interrupted.
         """
-        taken = self._opened_numbers | {trial.number for trial in self.trials()}
-        number = next(number for number in itertools.count(1) if number not in taken)
-        self._opened_numbers.add(number)
+        if self._taken_numbers is None:
+            self._taken_numbers = {trial.number for trial in self.trials()}
+        number = next(number for number in itertools.count(1) if number not in self._taken_numbers)
+        self._taken_numbers.add(number)
         folder = self.path / _trial_folder(number)
         with explain_write_errors(self.path):
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt at this trial
@@ -150,11 +173,11 @@ class RunStore:
 
     def append(self, trial: Trial) -> None:
         """Write a finished trial and sync it to disk, over a line that a crash left partly written."""
-        with explain_write_errors(self.path), (self.path / TRIALS_FILE).open("r+b") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+        with explain_write_errors(self.path), _open_private(self.path / TRIALS_FILE) as file:
+            file.truncate(_end_of_last_line(file))
             file.seek(0, os.SEEK_END)
-            file.write(json.dumps({FORMAT_KEY: FORMAT, **trial_to_json(trial)}, separators=(",", ":")).encode() + b"\n")
+            line = {FORMAT_KEY: FORMAT, **_redacted_trial(trial_to_json(trial))}
+            file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -178,10 +201,13 @@ class RunStore:
         """(stop reason, skipped candidates, number of candidates) of `save_search`; empty before the run's end."""
         try:
             data = json.loads((self.path / SEARCH_FILE).read_text())
-            return data["stopped"], tuple(_candidates_from_json(data["skipped"])), data.get("candidates")
+            stopped, count = data["stopped"], data.get("candidates")
+            if not isinstance(stopped, str | None) or not isinstance(count, int | None):
+                raise ValueError("its values have other types")
+            return stopped, tuple(_candidates_from_json(data["skipped"])), count
         except FileNotFoundError:
             return None, (), None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"'{self.path / SEARCH_FILE}' cannot be read.",
                 why=str(error),
@@ -195,7 +221,7 @@ class RunStore:
             return _candidates_from_json(rows)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"'{self.path / REFUSED_FILE}' cannot be read.",
                 why=str(error),
@@ -217,10 +243,10 @@ class RunStore:
         return [host for host in hosts if _is_host(host)] if isinstance(hosts, list) else []
 
     def save(self, name: str, text: str) -> None:
-        """Write a file of the run, such as `best/command.sh`."""
+        """Write a file of the run, such as `best/command.sh`, without the secrets that are known."""
         with explain_write_errors(self.path):
             (self.path / name).parent.mkdir(exist_ok=True)
-            _write_synced(self.path / name, text)
+            _write_synced(self.path / name, redact(text))
 
 
 def _is_host(host: Any) -> bool:
@@ -245,11 +271,16 @@ def _check_format(version: Any, path: Path) -> None:
         )
 
 
+def run_folders(root: Path) -> list[Path]:
+    """The run folders in a folder, by name; those that are still being made are none."""
+    return sorted(file.parent for file in root.glob(f"[!.]*/{EXPERIMENT_FILE}"))
+
+
 def find_run(name: str | None, root: Path) -> Path:
     """The run folder called `name` (a path, or a name under `root`), or the newest one under `root`."""
     if name is not None:
         return next((path for path in (Path(name), root / name) if (path / EXPERIMENT_FILE).is_file()), Path(name))
-    runs = [path.parent for path in root.glob(f"*/{EXPERIMENT_FILE}")]
+    runs = run_folders(root)
     if not runs:
         raise RunStoreError(
             f"There is no run under '{root}'.",
@@ -284,6 +315,19 @@ def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
 
 
+def _redacted_trial(data: dict[str, Any]) -> dict[str, Any]:
+    """A trial without known secrets; what it is found again by, and parsed, is none and stays."""
+    measurement = data["measurement"]
+    return {**data, "measurement": {**redact_data(measurement), "source": measurement["source"]}}
+
+
+def _without_header_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    deployment = config.get("deployment")
+    if not isinstance(deployment, Mapping) or not isinstance(deployment.get("headers"), Mapping):
+        return dict(config)
+    return {**config, "deployment": {**deployment, "headers": mask_values(deployment["headers"])}}
+
+
 def _line_format(line: bytes) -> int:
     """The format version at the start of a line of trials.jsonl; 0 of a line without one."""
     match = re.match(rb'\{"format": ?(\d{1,9})[,}]', line)
@@ -300,7 +344,12 @@ def _candidates_to_json(candidates: Sequence[tuple[Candidate, str]]) -> list[dic
 
 
 def _candidates_from_json(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candidate, str]]:
-    return [(Candidate(row["runtime"], row["parameters"]), row["reason"]) for row in rows]
+    if not isinstance(rows, list):
+        raise ValueError("it is no list")
+    for row in rows:
+        if not (isinstance(row["runtime"], str) and isinstance(row["parameters"], dict)):
+            raise ValueError("a row is no candidate")
+    return [(Candidate(row["runtime"], row["parameters"]), str(row["reason"])) for row in rows]
 
 
 def _trial_folder(number: int) -> str:
@@ -315,31 +364,65 @@ def records_file(trial_number: int, position: int) -> str:
 def make_empty_folder(path: Path) -> None:
     """Make the folder; UsageError if there is one with something in it, RunStoreError if it cannot be made."""
     with explain_write_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(0o700, parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise UsageError(f"The folder '{path}' is not empty.", remedy="Name a new one with --output.")
 
 
 def _write_configuration(path: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    """Write what makes a folder that of a run, with no trial yet."""
-    _write_synced(path / "provenance.yaml", yaml.safe_dump(dict(provenance), sort_keys=False))
-    _write_synced(path / EXPERIMENT_FILE, yaml.safe_dump(dict(config), sort_keys=False))
-    (path / TRIALS_FILE).touch()
+    """Write what makes a folder that of a run, with no trial yet; the file that it is known by comes last, whole."""
+    _write_synced(path / "provenance.yaml", yaml.safe_dump(redact_data(provenance), sort_keys=False))
+    _write_synced(path / TRIALS_FILE, "")
+    partial = path / f"{EXPERIMENT_FILE}.partial"
+    _write_synced(partial, yaml.safe_dump(dict(config), sort_keys=False))
+    partial.replace(path / EXPERIMENT_FILE)
 
 
-def _make_run_folder(root: Path, name: str) -> Path:
+def _publish(draft: Path, root: Path, name: str) -> Path:
+    """Give a finished draft its name, the first that is free: a run is there whole or not at all."""
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         path = root / f"{name}{suffix}"
         try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
+            draft.rename(path)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                continue
+            raise
+        _sync_folder(root)
         return path
     raise RunStoreError(f"'{root}' already holds a thousand runs of this second.", remedy="Choose another --output.")
 
 
 def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a loss of power, where its file system can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_private(path: Path) -> BinaryIO:
+    """Open a file for reading and writing, and make it where it is missing."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    """The number of bytes up to the last line break of a file; read backwards, because the file may be long."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - (1 << 16))
+        file.seek(start)
+        position = file.read(end - start).rfind(b"\n")
+        if position >= 0:
+            return start + position + 1
+        end = start
+    return 0

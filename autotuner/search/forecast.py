@@ -24,7 +24,7 @@ SATURATION_SHARE = 0.8
 TTFT_TOLERANCE_FACTOR = 1.25
 """Factor by which a recalibrated TTFT prediction may exceed its target and still count as meeting it.
 
-Held-out predictions of TTFT are off by 27% in the median (docs/explanation/prediction.md). A candidate wrongly taken
+Held-out predictions of TTFT are off by 30% in the median (docs/explanation/prediction.md). A candidate wrongly taken
 to meet its targets costs one launch; one wrongly taken to miss them is never launched.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,8 +134,7 @@ class RacingSearch:
             self._launch_count += 1
         self._proposed_keys.add(trial.candidate.key)
         self._running_candidates.pop(trial.candidate.key, None)
-        self._trials.append(trial)
-        self._trials.sort(key=lambda trial: trial.number)
+        insort(self._trials, trial, key=lambda trial: trial.number)
         self.exclusions.add(trial)
 
     @property

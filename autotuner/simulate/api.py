@@ -7,12 +7,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
+from typing import Any
 
 from autotuner.simulate import metrics
 from autotuner.simulate.blocks import block_hashes
 from autotuner.simulate.faults import CRASH_STATUS, FaultPlan, RequestFault
+from autotuner.simulate.hand_over import REMOTE_BYTES, TransferLink, prefill_result, prompt_kv_bytes
 from autotuner.simulate.http import ServerExchange
 from autotuner.simulate.openai import (
     ApiError,
@@ -41,6 +43,7 @@ class Api:
         self._started_engine = started_engine
         self._engine = engine
         self._faults = FaultPlan(settings.faults, settings.seed)
+        self._link = TransferLink.of(settings)
         self._request_numbers = count()
         self._start_time = int(time.time())
         self._routes: dict[str, tuple[str, Callable[[ServerExchange], None]]] = {
@@ -96,6 +99,7 @@ class Api:
         generation = parse_request(endpoint, exchange.request.body, self._started_engine.shape.vocab_size)
         model = self._resolve_model(generation.model)
         self._check_length(generation)
+        self._check_role(generation)
         fault = self._faults.draw(generation.output_tokens)
         if fault.status == 429:
             raise ApiError(429, "Too many requests (injected fault).")
@@ -113,7 +117,19 @@ class Api:
             output_tokens=fault.stop_length or generation.output_tokens,
             prompt_hashes=block_hashes(generation.prompt, limits.block_size) if limits.prefix_caching else (),
         )
-        ResponseWriter(exchange, generation, response, request, fault).start(self._engine)
+        writer = ResponseWriter(exchange, generation, response, request, fault)
+        mode, memory_plan = self._settings.disaggregation_mode, self._started_engine.memory_plan
+        if mode == "prefill":
+            request.output_tokens = 1
+            writer.kv_transfer_params = prefill_result(memory_plan, request.prompt_tokens)
+        if mode != "decode":
+            writer.start(self._engine)
+            return
+        assert generation.kv_transfer_params is not None
+        request.received_tokens = request.prompt_tokens - 1  # the last one is computed here, for the first token
+        sent_bytes = generation.kv_transfer_params[REMOTE_BYTES]
+        received_bytes = prompt_kv_bytes(memory_plan, request.prompt_tokens)
+        writer.start(self._engine, at=self._link.receive(time.monotonic(), max(sent_bytes, received_bytes)))
 
     def _resolve_model(self, model: str | None) -> str:
         names = self._settings.served_names
@@ -122,6 +138,18 @@ class Api:
         if model not in names:
             raise ApiError(404, f"The model `{model}` does not exist; served here: {', '.join(names)}.", "model")
         return model
+
+    def _check_role(self, generation: Generation) -> None:
+        """ApiError for a request that is not for a server of this role."""
+        transfer, mode = generation.kv_transfer_params or {}, self._settings.disaggregation_mode
+        kv_bytes = transfer.get(REMOTE_BYTES)
+        is_handed_over = transfer.get("do_remote_prefill") is True
+        if mode is None and transfer:
+            raise ApiError(400, "This server computes whole requests and takes no kv_transfer_params.")
+        if mode == "prefill" and (transfer.get("do_remote_decode") is not True or generation.stream):
+            raise ApiError(400, "This is a prefill server: send requests to the router.", "kv_transfer_params")
+        if mode == "decode" and not (is_handed_over and isinstance(kv_bytes, int | float) and kv_bytes >= 0):
+            raise ApiError(400, "This is a decode server: send requests to the router.", "kv_transfer_params")
 
     def _check_length(self, generation: Generation) -> None:
         max_model_len = self._started_engine.limits.max_model_len
@@ -152,13 +180,17 @@ class ResponseWriter:
         self._request = request
         self._fault = fault
         self._tokens_sent = 0
+        self.kv_transfer_params: Mapping[str, Any] | None = None
 
-    def start(self, engine: RealtimeEngine) -> None:
-        """Submit the request to the engine; aborted if the client disconnects."""
+    def start(self, engine: RealtimeEngine, *, at: float | None = None) -> None:
+        """Submit the request to the engine, now or `at` a monotonic time; aborted if the client disconnects."""
         self._exchange.on_disconnect = lambda: engine.abort(self._request)
         if self._generation.stream:
             self._exchange.start_stream()
-        engine.submit(self._request, self._on_tokens)
+        if at is None:
+            engine.submit(self._request, self._on_tokens)
+        else:
+            engine.submit_at(at, self._request, self._on_tokens)
 
     def _on_tokens(self, tokens: int) -> None:
         if self._fault.crash:
@@ -169,7 +201,7 @@ class ResponseWriter:
         if self._generation.stream:
             self._write_event(first_index, tokens, is_last)
         elif is_last:
-            body = self._response.json_body(self._tokens_sent, self._finish_reason())
+            body = self._response.json_body(self._tokens_sent, self._finish_reason(), self.kv_transfer_params)
             self._exchange.send(200, body[: len(body) // 2] if self._fault.malformed else body)
 
     def _write_event(self, first_index: int, tokens: int, is_last: bool) -> None:

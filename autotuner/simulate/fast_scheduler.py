@@ -124,7 +124,7 @@ class FastScheduler(Scheduler):
         chunks: list[tuple[int, int]] = []
         sequences, decode_context = decodes, self._decode_context if decodes else 0
         for request, tokens in self._batch:
-            if request.generated_tokens and tokens == 1:
+            if tokens == 1 and (request.generated_tokens or request.received_tokens):
                 sequences += 1
                 decode_context += request.computed_tokens
             else:

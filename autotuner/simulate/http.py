@@ -67,11 +67,16 @@ class ServerExchange:
         self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def end(self, data: bytes) -> None:
-        """Send the last chunk and end the response, in one write."""
+        """Send the last chunk, which may be empty, and end the response, in one write."""
         if self._chunked:
-            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+            last_chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            data = last_chunk + b"0\r\n\r\n"
         self._connection.write(data)
         self._connection.finish(self)
+
+    def abort(self) -> None:
+        """Close the connection within the response, so that its client sees that it is not complete."""
+        self._connection.close()
 
 
 class HttpConnection(asyncio.Protocol):
@@ -145,6 +150,11 @@ class HttpConnection(asyncio.Protocol):
         """Send bytes; dropped if the client has disconnected."""
         if self._transport is not None:
             self._transport.write(data)
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.close()
 
     def finish(self, exchange: ServerExchange) -> None:
         """End the response in progress, and handle the next pipelined request."""

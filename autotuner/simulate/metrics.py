@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 from autotuner.simulate.realtime import LATENESS_BOUNDS_SECONDS, RealtimeEngine
 
 METRIC_PREFIX = "autotune_sim_"
+SHARE_SUFFIX = "_perc"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -34,6 +36,20 @@ def render(engine: RealtimeEngine) -> bytes:
     ):
         lines += _metric_lines(name, help_text, "gauge", f"{level:.10g}")
     return "\n".join([*lines, *_lateness_histogram(engine), ""]).encode()
+
+
+def add_samples(texts: Sequence[str]) -> str:
+    """The metrics of several servers as those of one: equal samples added up, and the mean of shares."""
+    totals: dict[str, float] = {}
+    lines: list[str] = []
+    for line in (line for text in texts for line in text.splitlines() if line):
+        name, _, value = line.rpartition(" ")
+        key = line if line.startswith("#") else name
+        if key not in lines:
+            lines.append(key)
+        if key == name:
+            totals[name] = totals.get(name, 0.0) + float(value) / (len(texts) if name.endswith(SHARE_SUFFIX) else 1)
+    return "".join(f"{line} {totals[line]:.15g}\n" if line in totals else f"{line}\n" for line in lines)
 
 
 def _metric_lines(name: str, help_text: str, metric_type: str, value: str) -> list[str]:

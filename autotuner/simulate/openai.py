@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -30,7 +30,10 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A parsed generation request; `prompt` is a sequence of token ids or words."""
+    """A parsed generation request; `prompt` is a sequence of token ids or words.
+
+    `kv_transfer_params` are what a router says of the hand-over between prefill and decode, as for vLLM.
+    """
 
     endpoint: Endpoint
     model: str | None
@@ -38,6 +41,7 @@ class Generation:
     output_tokens: int
     stream: bool
     include_usage: bool
+    kv_transfer_params: Mapping[str, Any] | None = None
 
 
 def parse_request(endpoint: Endpoint, body: bytes | bytearray, vocab_size: int) -> Generation:
@@ -56,6 +60,9 @@ def parse_request(endpoint: Endpoint, body: bytes | bytearray, vocab_size: int) 
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise ApiError(400, "stream_options must be an object.", "stream_options")
+    transfer = data.get("kv_transfer_params")
+    if transfer is not None and not isinstance(transfer, dict):
+        raise ApiError(400, "kv_transfer_params must be an object.", "kv_transfer_params")
     is_chat = endpoint == "chat"
     prompt = _parse_messages(data.get("messages")) if is_chat else _parse_prompt(data.get("prompt"), vocab_size)
     if not prompt:
@@ -67,6 +74,7 @@ def parse_request(endpoint: Endpoint, body: bytes | bytearray, vocab_size: int) 
         output_tokens=_parse_output_tokens(endpoint, data),
         stream=_parse_flag(data, "stream"),
         include_usage=_parse_flag(options or {}, "include_usage"),
+        kv_transfer_params=transfer,
     )
 
 
@@ -162,12 +170,15 @@ class CompletionResponse:
         )
         self._suffix = '],"usage":null}\n\n' if self._include_usage else "]}\n\n"
 
-    def json_body(self, tokens: int, reason: FinishReason) -> bytes:
-        """Render the complete response with `tokens` output tokens."""
+    def json_body(
+        self, tokens: int, reason: FinishReason, kv_transfer_params: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """Render the complete response with `tokens` output tokens, and what the next server needs, if anything."""
         text = json.dumps(output_text(0, tokens))
         content = f'"message":{{"role":"assistant","content":{text}}}' if self._is_chat else f'"text":{text}'
         choice = f'{{"index":0,{content},"logprobs":null,"finish_reason":"{reason}","stop_reason":null}}'
-        return f'{self._prefix}{choice}],"usage":{self._usage_json(tokens)}}}'.encode()
+        transfer = f',"kv_transfer_params":{json.dumps(kv_transfer_params)}' if kv_transfer_params else ""
+        return f'{self._prefix}{choice}],"usage":{self._usage_json(tokens)}{transfer}}}'.encode()
 
     def stream_event(self, first_index: int, count: int, reason: FinishReason | None = None) -> bytes:
         """Render the event of `count` output tokens from `first_index` on; a chat's first follows a role event."""

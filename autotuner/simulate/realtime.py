@@ -45,6 +45,7 @@ class RealtimeEngine:
         self._loop = loop
         self._alarm = create_alarm(loop, self._end_iteration)
         self._sinks: dict[ScheduledRequest, TokenSink] = {}
+        self._delayed: dict[ScheduledRequest, asyncio.TimerHandle] = {}
         self._pending_tokens: list[tuple[ScheduledRequest, int]] = []
         self._deadline = 0.0
         self._iterating = False
@@ -60,9 +61,22 @@ class RealtimeEngine:
             # Deferred, so that requests submitted in this turn of the event loop share the first iteration.
             self._loop.call_soon(lambda: self._begin_iteration(time.monotonic()))
 
+    def submit_at(self, start_time: float, request: ScheduledRequest, sink: TokenSink) -> None:
+        """Submit a request at a monotonic time, unless it is aborted before."""
+        seconds = start_time - time.monotonic()
+        self._delayed[request] = self._loop.call_later(seconds, self._submit_delayed, request, sink)
+
+    def _submit_delayed(self, request: ScheduledRequest, sink: TokenSink) -> None:
+        del self._delayed[request]
+        self.submit(request, sink)
+
     def abort(self, request: ScheduledRequest) -> None:
         """Drop a request whose client has disconnected."""
         self._sinks.pop(request, None)
+        delayed = self._delayed.pop(request, None)
+        if delayed is not None:
+            delayed.cancel()
+            return
         self.scheduler.abort(request)
 
     def hang(self) -> None:

@@ -46,7 +46,9 @@ class SchedulerLimits:
 class ScheduledRequest:
     """A request that generates exactly `output_tokens` unless it is aborted.
 
-    `prompt_hashes` are the `block_hashes` of the prompt, empty if no other request shares its prefix.
+    `prompt_hashes` are the `block_hashes` of the prompt, empty if no other request shares its prefix. Of
+    `received_tokens` at the start of the prompt the KV cache came from a prefill server; where that is all but
+    the last, its first iteration here is a decode.
     The scheduler maintains the other fields; times are on the clock passed to `Scheduler.step`.
     """
 
@@ -54,6 +56,7 @@ class ScheduledRequest:
     output_tokens: int
     prompt_hashes: Sequence[Hashable] = ()
     arrival_time: float = 0.0
+    received_tokens: int = 0
     generated_tokens: int = 0
     computed_tokens: int = 0
     cached_tokens: int = 0
@@ -176,6 +179,7 @@ class Scheduler:
             victim = self.running.pop()
             self.block_pool.release(victim.blocks)
             victim.computed_tokens = 0
+            victim.received_tokens = 0  # computed anew here, as vLLM does
             victim.preemptions += 1
             self.waiting.appendleft(victim)
             self.counters.preemptions += 1
@@ -193,21 +197,22 @@ class Scheduler:
             request = self.waiting[0]
             prefix_hits = self._prefix_hits(request)
             cached_tokens = prefix_hits * limits.block_size
-            tokens = request.total_tokens - cached_tokens
+            known_tokens = max(cached_tokens, request.received_tokens)
+            tokens = request.total_tokens - known_tokens
             if tokens > budget:
                 if not limits.chunked_prefill:
                     return
                 tokens = budget
-            new_blocks = -(-(cached_tokens + tokens) // limits.block_size) - prefix_hits
+            new_blocks = -(-(known_tokens + tokens) // limits.block_size) - prefix_hits
             reserve = self._watermark_blocks if self.running else 0
             if not self.block_pool.admit(request.blocks, prefix_hits, new_blocks, reserve=reserve):
                 return
             self.waiting.popleft()
             self.running.append(request)
-            request.computed_tokens = cached_tokens
+            request.computed_tokens = known_tokens
             if not request.preemptions:
                 request.cached_tokens = cached_tokens
-                if limits.prefix_caching:
+                if limits.prefix_caching and not request.received_tokens:
                     self.counters.prefix_query_tokens += request.prompt_tokens
                     self.counters.prefix_hit_tokens += cached_tokens
             self._schedule(request, tokens)
@@ -236,7 +241,7 @@ class Scheduler:
         decodes = decode_context = 0
         emitted: list[tuple[ScheduledRequest, int]] = []
         for request, tokens in self._batch:
-            if request.generated_tokens and tokens == 1:
+            if tokens == 1 and (request.generated_tokens or request.received_tokens):
                 decodes += 1
                 decode_context += request.computed_tokens
             else:

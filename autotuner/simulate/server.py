@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
     LOG.info("autotune-sim %s, simulated: no GPU is used, step times are computed", __version__)
     try:
-        listener = _listen(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
     except OSError as error:
         LOG.error("[Errno %s] cannot listen on %s:%d: %s", error.errno, settings.host, settings.port, error.strerror)
         return error.errno or START_FAILED_STATUS
@@ -49,12 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             LOG.error("%s", error)
             return START_FAILED_STATUS
         _log_settings(settings, started_engine)
-        _run(_serve(settings, started_engine, listener))
+        run(_serve(settings, started_engine, listener))
     LOG.info("stopped")
     return 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address; OSError where it cannot be bound."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror as error:
@@ -98,7 +99,8 @@ def _log_settings(settings: SimulationSettings, started_engine: StartedEngine) -
     )
 
 
-def _run(main_task: Coroutine[Any, Any, None]) -> None:
+def run(main_task: Coroutine[Any, Any, None]) -> None:
+    """Run a server until it ends, on uvloop where there is one."""
     try:
         import uvloop
     except ImportError:

@@ -28,6 +28,7 @@ KV_DTYPES = {
     "fp8_e4m3": "fp8",
     "fp8_e5m2": "fp8",
 }
+DISAGGREGATION_MODES = ("prefill", "decode")
 QUANTIZATIONS = ("fp8", "int8", "int4", "fp4")
 BAD_FLAG_STATUS = 2
 """Exit status of the server for a SettingsError."""
@@ -91,6 +92,7 @@ def _number(kind: Callable[[str], float], is_valid: Callable[[float], bool], wor
 _positive_int = _number(int, lambda value: value >= 1, "at least 1")
 _count = _number(int, lambda value: value >= 0, "at least 0")
 _duration = _number(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+_positive = _number(float, lambda value: 0 < value < math.inf, "a number above 0")
 _probability = _number(float, lambda value: 0 <= value <= 1, "between 0 and 1")
 _fraction = _number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
 _port = _number(int, lambda value: 0 <= value <= 65535, "a port")
@@ -130,6 +132,14 @@ class SimulationSettings:
     enable_chunked_prefill: bool = _engine("mix prompt chunks and decodes in one batch", True)
     cuda_graph: bool = _engine("decode with CUDA graphs", True)
     schedule_policy: str = _engine("order in which waiting requests are scheduled", "fcfs", choices=POLICIES)
+
+    disaggregation_mode: str | None = _engine(
+        "compute prompts and hand over their KV cache, or decode what was handed over; default: both here",
+        choices=DISAGGREGATION_MODES,
+    )
+    kv_transfer_gbps: float | None = _engine(
+        "GB/s at which a KV cache is received; default: the links between GPUs of one node", None, _positive
+    )
 
     gpu: GpuSpec = _simulation("GPU type to simulate", "h100_sxm", find_gpu)  # noqa: RUF009 it is a field
     seed: int = _simulation("random seed of the faults", 0, int)

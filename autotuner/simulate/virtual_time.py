@@ -11,11 +11,12 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
+from typing import Protocol
 
 from autotuner.core import CUT_OFF_ERROR, LoadStep, Observation, RequestRecord
 from autotuner.simulate.fast_scheduler import FastScheduler
 from autotuner.simulate.faults import CRASH_STATUS, FaultPlan
-from autotuner.simulate.scheduler import ScheduledRequest
+from autotuner.simulate.scheduler import EngineCounters, ScheduledRequest
 from autotuner.simulate.settings import SimulationSettings
 from autotuner.simulate.started_engine import StartedEngine
 from autotuner.workload import arrivals, scenarios
@@ -45,12 +46,36 @@ class EngineDiedError(Exception):
         self.seconds = seconds
 
 
+class VirtualScheduler(Protocol):
+    """What serves requests in virtual time: one server's scheduler, or those of several behind a router."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is waiting or running."""
+
+    @property
+    def counters(self) -> EngineCounters:
+        """Totals since the start."""
+
+    def add(self, request: ScheduledRequest) -> None:
+        """Queue a request at its arrival time."""
+
+    def abort(self, request: ScheduledRequest) -> bool:
+        """Drop a request; False if it was neither waiting nor running."""
+
+    def run(self, now: float, until: float) -> tuple[float, list[ScheduledRequest]]:
+        """Run up to the first end of a request, or `until`; see FastScheduler."""
+
+    def token_times(self, request: ScheduledRequest) -> array[float]:
+        """Return and forget when each token of a finished or aborted request was emitted."""
+
+
 class VirtualServer:
     """A running engine; its scheduler, prefix cache, faults and clock persist across load points."""
 
     def __init__(self, settings: SimulationSettings, started_engine: StartedEngine) -> None:
         self.started_engine = started_engine
-        self.scheduler = FastScheduler(
+        self.scheduler: VirtualScheduler = FastScheduler(
             started_engine.limits, started_engine.iteration_times.step, started_engine.iteration_times.decode_time
         )
         self.faults = FaultPlan(settings.faults, settings.seed)

@@ -11,7 +11,7 @@ from random import Random
 from typing import Protocol
 
 from autotuner import traces
-from autotuner.errors import ConfigError, unknown_name_message
+from autotuner.errors import ConfigError, shorten_middle, unknown_name_message
 
 SCENARIO_FORMS = (
     "D(in,out)",
@@ -22,6 +22,9 @@ SCENARIO_FORMS = (
     "C(turns,in,out)",
     "file:PATH",
 )
+MAX_TOKENS = 10_000_000
+"""The longest context that a model of 2026 has; a longer prompt would only fill the memory of the load generator."""
+
 _UNSUPPORTED_TASKS = {"E": "embeddings", "R": "reranking", "I": "images"}
 _SCENARIO_PATTERN = re.compile(r"([A-Za-z])\((N(?:,N)*)\)(?:/\((N(?:,N)*)\))?".replace("N", "(?:0|[1-9][0-9]*)"))
 
@@ -197,8 +200,8 @@ def parse(text: str) -> Scenario:
     if match is None:
         raise _syntax_error(text)
     letter = match[1]
-    first = tuple(int(number) for number in match[2].split(","))
-    second = tuple(int(number) for number in match[3].split(",")) if match[3] else None
+    first = _lengths(match[2], text)
+    second = _lengths(match[3], text) if match[3] else None
     if letter in _UNSUPPORTED_TASKS:
         raise ConfigError(
             f"Scenario '{text}' is for {_UNSUPPORTED_TASKS[letter]}.",
@@ -209,6 +212,18 @@ def parse(text: str) -> Scenario:
     if scenario is None:
         raise _syntax_error(text)
     return scenario
+
+
+def _lengths(numbers: str, text: str) -> tuple[int, ...]:
+    """The lengths of a scenario; ConfigError where one is longer than any model's context."""
+    for number in numbers.split(","):
+        if len(number) > len(str(MAX_TOKENS)) or int(number) > MAX_TOKENS:
+            raise ConfigError(
+                f"Scenario '{shorten_middle(text, 80)}' has a length above {MAX_TOKENS:,} tokens.",
+                why="No model has such a context.",
+                remedy="Lower it.",
+            )
+    return tuple(int(number) for number in numbers.split(","))
 
 
 def _build_scenario(letter: str, first: tuple[int, ...], second: tuple[int, ...] | None) -> Scenario | None:

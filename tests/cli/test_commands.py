@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -330,6 +331,39 @@ def test_the_launch_command_is_written_as_a_script_with_what_was_simulated(autot
     assert script.read_text().startswith("# Not measured: simulated on ")
     assert script.stat().st_mode & 0o100
     assert f"Wrote command.sh to {tmp_path / 'deployed'}" in ended.err
+
+
+def is_free(port: int) -> bool:
+    """Whether a port can be listened on; those asked for are below the ports of outgoing connections."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def test_prefill_and_decode_servers_are_written_started_and_loaded(autotune, finished_run, tmp_path):
+    port = next(
+        port for port in range(21_000, 30_000, 7) if all(map(is_free, (port, port + 100, port + 200, port + 201)))
+    )
+    options = ["--prefill", "1", "--decode", "2", "--port", str(port), "--to", str(tmp_path)]
+    assert autotune("command", str(next(finished_run.iterdir())), *options).code == 0
+    script = subprocess.Popen(["bash", tmp_path / "command.sh"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert script.stdout is not None
+        assert script.stdout.readline().decode() == f"ready: http://127.0.0.1:{port}\n"
+        load = ["--scenario", "D(64,8)", "--concurrency", "2", "--max-requests", "6", "--warmup", "0", "--json"]
+        ended = autotune("bench", f"http://127.0.0.1:{port}", *load)
+        assert ended.code == 0, ended.err
+        counters = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        finished = re.search(r"^autotune_sim_requests_finished_total (\d+)$", counters, re.MULTILINE)
+        assert finished is not None
+        assert int(finished[1]) >= 12  # each of six requests on a prefill and on a decode server
+    finally:
+        script.terminate()
+        script.communicate(timeout=60)
+    assert script.returncode == 143
 
 
 @pytest.mark.parametrize(

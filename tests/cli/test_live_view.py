@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from autotuner.cli import display
-from autotuner.cli.live_view import COLUMNS, LiveTuneView, PlainTuneView, load_points_table, stage_text
+from autotuner.cli.live_view import LiveTuneView, PlainTuneView, stage_text
+from autotuner.cli.load_point_rows import COLUMNS, load_points_table
 from autotuner.core import Candidate, Failure, FailureKind, LoadPoint, Measurement, Progress, Trial
 from autotuner.experiment import Slo
 from tests.factories import experiment, plan, scored_result

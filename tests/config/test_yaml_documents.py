@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -156,3 +157,50 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path):
 def test_keys_for_anchors_are_no_part_of_the_data():
     document = yaml_documents.parse("x-load: &load {n: 1}\nuse: *load\n", source="t")
     assert yaml_documents.root_mapping(document) == {"use": {"n": 1}}
+
+
+ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
+)
+MERGE_BOMB = "a0: &a0 {p: 1, q: 2}\n" + "".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}\n" for level in range(1, 9)
+)
+
+
+@pytest.mark.parametrize("text", [ALIAS_BOMB, MERGE_BOMB], ids=["aliases", "merge keys"])
+def test_aliases_of_aliases_are_counted_and_refused_before_they_are_written_out(text):
+    with pytest.raises(ConfigError, match="more than 500,000 values"):
+        yaml_documents.parse(text, source="f.yaml")
+
+
+@pytest.mark.parametrize("text", ["[" * 600 + "]" * 600, "{a: " * 600 + "1" + "}" * 600, "[" * 100_000])
+def test_deep_nesting_is_an_error(text):
+    with pytest.raises(ConfigError):
+        yaml_documents.parse(text, source="f.yaml")
+
+
+def test_a_chain_of_aliases_is_as_deep_as_what_it_stands_for():
+    text = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 300))
+    with pytest.raises(ConfigError, match="nested more than 100 levels"):
+        yaml_documents.parse(text, source="f.yaml")
+
+
+def test_a_text_of_ten_megabytes_is_refused(tmp_path):
+    file = tmp_path / "long.yaml"
+    file.write_text(f"a: {'x' * 10_000_000}")
+    with pytest.raises(ConfigError, match="more than 8,000,000 characters"):
+        yaml_documents.read(file)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/", "a\0b"])
+def test_what_is_no_file_is_an_error(path):
+    with pytest.raises(ConfigError):
+        yaml_documents.read(Path(path))
+
+
+@pytest.mark.parametrize(
+    "value", ["!!int foo", "!!float x", "!!bool 3", "!!timestamp x", "!!binary é", "9" * 5000, "!!int 0x", "!!int ''"]
+)
+def test_a_tagged_value_that_is_none_is_an_error(value):
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        yaml_documents.parse(f"a: {value}", source="f.yaml")

@@ -9,12 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from autotuner import owner
 from autotuner.core import FailureKind, Mount
 from autotuner.engines import engine
 from autotuner.engines.protocol import Phase
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Experiment
-from autotuner.launchers import LAUNCHERS, ServerExitedError, containers, launcher, owner, ready
+from autotuner.launchers import LAUNCHERS, ServerExitedError, containers, launcher, ready
 from autotuner.launchers.docker import DockerLauncher
 from autotuner.run_setup import RunSetup
 

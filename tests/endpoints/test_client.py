@@ -103,3 +103,71 @@ def test_a_header_that_cannot_be_sent_is_refused_before_the_first_request(serve_
     with pytest.raises(ConfigError, match="The header 'X-Key' begins or ends with a blank"):
         Client(serve_responses(responses), {"X-Key": "s3cret "})
     assert not responses.requested_paths
+
+
+@contextlib.contextmanager
+def raw_server(response: bytes, then: bytes = b"", pause: float = 0.02) -> Iterator[str]:
+    """The URL of a server that sends these bytes, then `then` for ever where it is given, and else closes."""
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(response)
+                while then:
+                    connection.sendall(then)
+                    time.sleep(pause)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX: a", b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n"],
+)
+def test_a_question_ends_in_time_wherever_the_answer_drips(response: bytes) -> None:
+    with raw_server(response, then=b"1") as url, Client(url) as client:
+        with pytest.raises(NoAnswerError, match="did not end in time") as caught:
+            client.ask_root("/a", timeout=0.2)
+    assert caught.value.is_silent
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"PRI * HTTP/2.0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 100_000,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        b"\xff\xfe",
+        b"HTTP/1.1 99999999999999999999 OK\r\n\r\n",
+        b"HTTP/1.1 302 X\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_a_broken_response_is_no_answer_or_one_that_is_not_ok(response: bytes) -> None:
+    with raw_server(response) as url, Client(url) as client, pytest.raises(NoAnswerError):
+        client.ask_root("/a", timeout=5.0).require_ok()
+
+
+def test_credentials_are_never_sent_to_where_a_redirect_leads(serve_responses: ServeResponses) -> None:
+    other = ScriptedResponses(steal=[(200, "thanks")])
+    with raw_server(
+        f"HTTP/1.1 302 F\r\nLocation: {serve_responses(other)}/steal\r\nContent-Length: 0\r\n\r\n".encode()
+    ) as url:
+        with Client(url, {"Authorization": "Bearer s3cret"}) as client:
+            assert client.ask_root("/metrics").status == 302
+    assert other.requested_headers == []
+
+
+def test_a_body_may_have_less_time_than_the_whole_answer() -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n", then=b"1") as url, Client(url) as client:
+        with pytest.raises(NoAnswerError, match="did not end in time"):
+            client.ask("/a", timeout=600.0, body_timeout=0.1)

@@ -9,7 +9,7 @@ from autotuner.engines import LaunchContext, engine
 from autotuner.engines.deployment import Pool, disaggregated, replicated
 from autotuner.engines.dynamo import dynamo_arguments
 from autotuner.errors import ConfigError
-from autotuner.experiment import Model, Runtime
+from autotuner.experiment import Model, Runtime, SimulationOptions
 from autotuner.serving import ServingSpec
 
 
@@ -116,6 +116,39 @@ def test_trtllm_options_of_the_candidate_stay_beside_those_of_the_role():
         assert options["kv_cache_config"] == {"enable_block_reuse": True}
         assert "cache_transceiver_config" in options
         assert server.argv.count("bash") == 1
+
+
+def simulated(gpu: str = "h100_sxm") -> LaunchContext:
+    model = Model(id_or_path="llama-3.1-8b")
+    return LaunchContext(model, simulate=SimulationOptions(gpu=gpu), port=8000, print_only=True)
+
+
+def test_the_simulated_engine_has_roles_and_a_router_of_its_own():
+    serving = pair("sim", context=simulated())
+    assert {name: after(server, "--disaggregation-mode") for name, server in serving.named_servers()} == {
+        "prefill-1": ["prefill"],
+        "decode-1": ["decode"],
+        "decode-2": ["decode"],
+    }
+    assert serving.router is not None
+    assert serving.router.argv[1:] == (
+        *("-m", "autotuner.simulate.router", "--prefill", "http://127.0.0.1:8100"),
+        *("--decode", "http://127.0.0.1:8200", "--decode", "http://127.0.0.1:8201"),
+        *("--host", "127.0.0.1", "--port", "8000"),
+    )
+    assert serving.remark == ""
+
+
+def test_simulated_servers_of_more_than_a_node_hand_over_between_nodes():
+    within, across = (pair("sim", decodes=count, context=simulated()) for count in (3, 4))  # 7 and 9 GPUs
+    assert [after(server, "--kv-transfer-gbps") for _, server in within.named_servers()] == [[]] * 4
+    assert [after(server, "--kv-transfer-gbps") for _, server in across.named_servers()] == [[]] + [["50"]] * 4
+
+
+def test_simulated_replicas_stand_behind_the_same_router():
+    router = replicated(Pool(Candidate("sim"), 2), simulated()).router
+    assert router is not None
+    assert after(router, "--server") == ["http://127.0.0.1:8100", "http://127.0.0.1:8101"]
 
 
 def test_in_containers_the_router_of_trtllm_needs_no_file():

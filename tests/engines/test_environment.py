@@ -32,13 +32,13 @@ def test_a_name_about_tokens_is_not_a_secret(name: str) -> None:
 @pytest.mark.parametrize("argument", ["--api-key", "--api-key=hunter2", "--ssl-keyfile-password", "--hf-token"])
 def test_a_secret_among_the_arguments_is_refused_without_showing_it(argument: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        environment.check_secrets(Runtime(extra_args=(argument,)))
+        environment.check_secrets({}, Runtime(extra_args=(argument,)))
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_flag_about_tokens_is_not_a_secret() -> None:
     environment.check_secrets(
-        Runtime(extra_args=("--max-num-batched-tokens", "8192", "--enable-prompt-tokens-details"))
+        {}, Runtime(extra_args=("--max-num-batched-tokens", "8192", "--enable-prompt-tokens-details"))
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autotuner import load
 from autotuner.core import LoadPoint, Workload
 from autotuner.endpoints.token_ids import Vocabulary
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
@@ -95,3 +96,29 @@ def test_prompts_of_words_need_no_vocabulary(serve: Callable[..., Server]) -> No
     workload = Workload((POINT,), endpoint="chat")
     assert find_vocabulary(server.url, "m", Model(id_or_path="nobody/knows"), {}, workload) is None
     assert not server.requests
+
+
+@pytest.mark.parametrize(("ends", "measured"), [(0, True), (1, True), (2, False)])
+def test_a_load_point_whose_worker_was_killed_is_driven_once_more_with_other_prompts(
+    monkeypatch: pytest.MonkeyPatch, ends: int, measured: bool
+) -> None:
+    salts: list[str] = []
+
+    def measure(*args: Any, salt: str, **options: Any) -> str:
+        salts.append(salt)
+        if len(salts) <= ends:
+            raise load.WorkerEndedError("The load generator's process ended with status -9.")
+        return "observed"
+
+    monkeypatch.setattr(load, "measure", measure)
+    workload = Workload((POINT,))
+    endpoint = load_endpoint("http://127.0.0.1:9", "m", Model(id_or_path="m"), {})
+    driver = LoadDriver(endpoint, ListedLoads(workload), "simulated", Slo(), lambda stage, **more: None)
+    position, step = next(driver.steps())
+    if measured:
+        observed: Any = driver.observe(position, step)
+        assert observed == "observed"
+    else:
+        with pytest.raises(load.WorkerEndedError):
+            driver.observe(position, step)
+    assert len(salts) == len(set(salts)) == min(2, ends + 1)

@@ -1,5 +1,6 @@
 """GPUs that two runs never share, on machines whose GPUs are written down here."""
 
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -135,3 +136,37 @@ def test_many_at_once_never_share(tmp_path):
             for index in all_of_them.enter_context(reserve_gpus(1, locks=tmp_path, query=machine(8)))
         ]
         assert sorted(taken) == list(range(8))
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "folder"])
+def test_what_another_user_put_in_place_of_a_lock_is_neither_followed_nor_emptied(tmp_path, kind):
+    victim, lock = tmp_path / "victim", tmp_path / "locks" / "GPU-0.lock"
+    victim.write_text("kept")
+    lock.parent.mkdir(mode=0o700)
+    lock.symlink_to(victim) if kind == "link to a file" else lock.mkdir()
+    with pytest.raises(MachineError, match="no lock that autotune made"):
+        lock_file(lock)
+    assert remove_stale_locks(lock.parent) == []
+    assert victim.read_text() == "kept"
+
+
+def test_a_folder_of_locks_that_others_may_write_is_refused(tmp_path):
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(MachineError, match="may be written by other users"):
+        lock_file(folder / "GPU-0.lock")
+    assert remove_stale_locks(folder) == []
+
+
+def test_a_folder_of_locks_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "locks").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MachineError, match="is not a folder"):
+        lock_file(tmp_path / "locks" / "GPU-0.lock")
+
+
+def test_a_folder_of_locks_of_another_user_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(MachineError, match="belongs to the user with the number"):
+        lock_file(tmp_path / "locks" / "GPU-0.lock")

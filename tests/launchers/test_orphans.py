@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from autotuner import owner
 from autotuner.cli.leftovers import remove_half_written
 from autotuner.core import Candidate, Measurement, Trial
-from autotuner.launchers import gpu_locks, orphans, owner
+from autotuner.launchers import gpu_locks, orphans
 from autotuner.runs.store import RunStore
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -30,6 +31,11 @@ def test_an_owner_survives_being_written_and_read():
     assert owner.parse(str(owner.this_process())) == owner.this_process()
     assert owner.parse("not an owner") is None
     assert owner.parse("a/b/c/d") is None
+
+
+@pytest.mark.parametrize("pid", ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT ONE}", "9" * 5000, "0", "-1", ""])
+def test_a_mark_that_anyone_may_have_set_is_no_owner_unless_it_names_a_process(pid):
+    assert owner.parse(f"host/boot/{pid}/1") is None
 
 
 def test_a_living_process_is_not_gone_and_a_dead_one_is(dead_owner):

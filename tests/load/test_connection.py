@@ -166,3 +166,38 @@ def test_under_tls_and_on_the_other_connections_there_are_no_kernel_timestamps(
     assert asyncio.run(kinds(serve().url, 3)) == [True, False, False, True, False, False, True]
     assert asyncio.run(kinds(serve().url, 1)) == [True] * 7
     assert asyncio.run(kinds(serve(tls=context).url, 1)) == [False] * 7
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 20_000,
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000,
+        b"HTTP/1.1 200 OK\r\n\r\ndata: " + b"a" * 200_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"5\r\naaaaa\r\n" * 20_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 200_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 8_000,
+    ],
+    ids=["headers", "header", "body", "chunks", "chunk size", "interim responses"],
+)
+def test_a_response_without_an_end_fails_at_its_limit_and_little_of_it_is_kept(serve: Serve, endless: bytes):
+    async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(endless)
+        await writer.drain()
+        await asyncio.sleep(60)
+
+    server = serve(behave)
+
+    async def ask() -> Exchange:
+        opened = await Dialer(Address.from_url(server.url), 60.0).open()
+        ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        exchange = Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False, byte_limit=100_000)
+        opened.send(exchange, PAYLOAD, lambda _, done: ended.set_result(done))
+        return await ended
+
+    exchange = asyncio.run(ask())
+    assert exchange.error in (connection.RESPONSE_TOO_LONG, "malformed")
+    if exchange.error == connection.RESPONSE_TOO_LONG:
+        assert "longer than 0.1 MiB" in exchange.error_message
+        assert len(exchange.times) == len(exchange.pieces) == 1
+    assert sum(map(len, exchange.pieces)) < 200_000

@@ -25,8 +25,8 @@ from autotuner.predict.traffic import Software, Traffic
 TRAFFIC = Traffic(2000, 200)
 
 
-def load_curve(tp: int = 1, gpu: str = "h100", **more: bool) -> LoadCurve:
-    return LoadCurve(Software("vllm").deploy("qwen3-8b", gpu, Layout(tp=tp)), TRAFFIC, **more)
+def load_curve(tp: int = 1, gpu: str = "h100", bundled_only: bool = False) -> LoadCurve:
+    return LoadCurve(Software("vllm").deploy("qwen3-8b", gpu, Layout(tp=tp)), TRAFFIC, bundled_only=bundled_only)
 
 
 def slower(ttft: float, tpot: float, loads: tuple[int, ...] = (1, 8, 32), launch: str = "run 1") -> LocalRatios:
@@ -94,6 +94,7 @@ def test_they_lower_the_rate_that_is_sustained():
 def test_errors_are_of_points_held_out():
     before, after = held_out_errors(slower(1.5, 1.2).ratios)
     assert before == pytest.approx((1 / 3, 1 / 6))
+    assert before is not None
     assert after is not None
     assert after < before
     assert held_out_errors(slower(1.5, 1.2, loads=(8,)).ratios) == (None, None)

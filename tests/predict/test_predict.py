@@ -152,14 +152,14 @@ def test_ttft_and_tpot_are_the_sums_of_their_parts(harness, engine, concurrency)
 
 
 def test_one_request_takes_as_long_in_closed_form_as_in_a_schedule():
-    load = {"isl": 2000, "osl": 200, "concurrency": 1}
+    load: dict[str, Any] = {"isl": 2000, "osl": 200, "concurrency": 1}
     quick, simulated = (predict("qwen3-8b", "h100", **load, harness=harness) for harness in (None, AUTOTUNE))
     assert simulated.ttft == pytest.approx(quick.ttft, rel=0.01)
     assert simulated.tpot == pytest.approx(quick.tpot, rel=0.01)
 
 
 def test_a_harness_that_counts_the_burst_at_its_start_sees_a_later_first_token():
-    load = {"isl": 2000, "osl": 200, "concurrency": 64}
+    load: dict[str, Any] = {"isl": 2000, "osl": 200, "concurrency": 64}
     burst, steady = (predict("qwen3-8b", "h100", **load, harness=harness) for harness in (INFERENCEX, AUTOTUNE))
     assert burst.ttft > 1.1 * steady.ttft
 

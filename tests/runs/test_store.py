@@ -225,3 +225,64 @@ def test_a_trial_of_a_newer_format_is_refused(store):
     (store.path / "trials.jsonl").write_text('{"format":99,"number":1}\n')
     with pytest.raises(RunStoreError, match="newer version"):
         store.trials()
+
+
+def test_a_run_folder_is_private_and_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("autotuner.runs.store._publish", fail)
+        with pytest.raises(KeyboardInterrupt):
+            RunStore.create(tmp_path, CONFIG, {})
+    assert list(tmp_path.iterdir()) == []
+    made = RunStore.create(tmp_path, CONFIG, {})
+    assert made.path.stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.iterdir()) == [made.path]
+    assert {path.name for path in made.path.iterdir()} == {"experiment.yaml", "provenance.yaml", "trials.jsonl"}
+
+
+def test_a_folder_that_was_never_finished_is_no_run(tmp_path):
+    (tmp_path / ".new-run-x").mkdir()
+    (tmp_path / ".new-run-x" / "experiment.yaml").write_text("{}")
+    with pytest.raises(RunStoreError, match="There is no run"):
+        find_run(None, tmp_path)
+
+
+def test_a_run_without_a_list_of_trials_goes_on(store):
+    (store.path / "trials.jsonl").unlink()
+    assert store.trials() == []
+    store.append(trial(1))
+    assert store.trials() == [trial(1)]
+
+
+def test_headers_that_are_secrets_and_secrets_in_trials_are_not_recorded(tmp_path):
+    headers = {"Authorization": "Bearer unmistakable-key", "x-team": "search", "x-api-key": "${MY_KEY}"}
+    config = {**CONFIG, "deployment": {"headers": headers}}
+    made = RunStore.create(tmp_path, config, {"values": {"a": "--set unmistakable-key"}})
+    failure = Failure(FailureKind.UNHEALTHY, "no unmistakable-key", "")
+    made.append(replace(trial(1), measurement=Measurement("simulated", (), failure)))
+    made.save("report.md", "unmistakable-key")
+    for path in made.path.glob("*.*"):
+        assert "unmistakable-key" not in path.read_text(), path
+    assert RunStore.open(made.path).experiment.deployment.headers == {
+        "Authorization": "*****",
+        "x-team": "search",
+        "x-api-key": "${MY_KEY}",
+    }
+    assert [trial.number for trial in made.trials()] == [1]
+
+
+@pytest.mark.parametrize("text", ["[", "[" * 100_000, "9" * 5000, "1", '{"stopped": 1, "skipped": []}', "{}", "null"])
+@pytest.mark.parametrize("name", ["search.json", "refused.json"])
+def test_a_damaged_file_of_a_run_is_an_error_that_names_it(store, name, text):
+    (store.path / name).write_text(text)
+    with pytest.raises(RunStoreError, match=name):
+        store.load_search() if name == "search.json" else store.load_refused()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "a: !!int x", "a: " + "9" * 5000, "1", "", "- a", "\x00"])
+def test_a_damaged_configuration_of_a_run_is_an_error(store, text):
+    (store.path / "experiment.yaml").write_text(text)
+    with pytest.raises(RunStoreError, match="cannot be read"):
+        RunStore.open(store.path)

@@ -11,6 +11,7 @@ import pytest
 from autotuner.core import LoadPoint, LoadStep, Observation, RequestRecord, Workload
 from autotuner.experiment import Slo
 from autotuner.scoring import metrics, validity
+from autotuner.simulate.fast_scheduler import FastScheduler
 from autotuner.simulate.settings import parse_settings
 from autotuner.simulate.started_engine import start_engine
 from autotuner.simulate.virtual_time import TURNAROUND_SECONDS, EngineDiedError, VirtualServer
@@ -109,6 +110,7 @@ def test_a_stop_rule_ends_the_window_and_cuts_off_requests_in_flight():
     indexes = sorted(record.index for record in window(observation))
     assert indexes == list(range(len(indexes)))
     assert virtual.scheduler.is_idle
+    assert isinstance(virtual.scheduler, FastScheduler)
     assert virtual.scheduler.block_pool.used_blocks == 0
 
 

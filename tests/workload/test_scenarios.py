@@ -141,3 +141,20 @@ def test_a_trace_gives_the_lengths_of_its_rows(tmp_path: Path):
     assert str(scenario) == f"file:{path}"
     assert isinstance(scenario, scenarios.TraceReplay)
     assert scenario.timestamps == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "D(9999999999,5)",
+        "D(5,9999999999)",
+        f"D({'9' * 5000},5)",
+        "P(10000001,1,1)",
+        "U(10000001,2)",
+        "C(2,10000001,1)",
+        "N(99999999,1)/(2,1)",
+    ],
+)
+def test_a_length_that_no_model_has_is_refused_at_once(text):
+    with pytest.raises(ConfigError, match="10,000,000 tokens"):
+        scenarios.parse(text)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from autotuner.load import records
+from autotuner.redaction import redact, redact_data
 from autotuner.report.bench.record import bench_csv, bench_record
 from autotuner.report.bench.result import BenchResult
 from autotuner.runs.store import explain_write_errors
@@ -16,27 +17,27 @@ JSON_FILE, CSV_FILE = "bench.json", "load-points.csv"
 def write_tables(bench: BenchResult, folder: Path) -> None:
     """Write JSON and CSV atomically; RunStoreError if they cannot be written."""
     texts = {
-        JSON_FILE: json.dumps(bench_record(bench), indent=2, ensure_ascii=False) + "\n",
-        CSV_FILE: bench_csv(bench),
+        JSON_FILE: json.dumps(redact_data(bench_record(bench)), indent=2, ensure_ascii=False) + "\n",
+        CSV_FILE: redact(bench_csv(bench)),
     }
     with explain_write_errors(folder):
         for name, text in texts.items():
             partial = folder / f"{name}.partial"
-            partial.write_text(text, "utf-8")
+            partial.write_text(text, "utf-8", "backslashreplace")
             partial.replace(folder / name)
 
 
 def draw(bench: BenchResult, folder: Path) -> None:
-    """Write the plots as PNG files; RunStoreError if they cannot be written."""
+    """Write the plots as PNG files, if all records are there; RunStoreError if they cannot be written."""
+    paths = [folder / str(bench.records_file(index)) for index in range(len(bench.load_points))]
+    if not paths or not all(path.exists() for path in paths):
+        return
     from autotuner.report.bench.curves import draw_latency_curves, draw_tradeoff
     from autotuner.report.bench.over_time import draw_distributions, draw_timeline
     from autotuner.report.bench.trace import load_point_timeline
 
     with explain_write_errors(folder):
-        timelines = [
-            load_point_timeline(records.read(folder / str(bench.records_file(index))))
-            for index in range(len(bench.load_points))
-        ]
+        timelines = [load_point_timeline(records.read(path)) for path in paths]
         draw_latency_curves(bench, folder / "load.png")
         draw_tradeoff(bench, folder / "tradeoff.png")
         draw_distributions(bench, timelines, folder / "latencies.png")

@@ -8,6 +8,7 @@ import io
 from typing import Any
 
 from autotuner.core import LoadPointResult
+from autotuner.escaping import for_csv
 from autotuner.report.bench.result import BenchResult
 from autotuner.report.csv import LOAD_POINT_COLUMNS, load_point_row
 from autotuner.report.record import load_point_record
@@ -61,7 +62,8 @@ def bench_csv(bench: BenchResult) -> str:
     writer.writeheader()
     for point in bench.load_points:
         identity = {"model": bench.model, "source": bench.source, "reason": bench.reason(point)}
-        writer.writerow(load_point_row(point, bench.slo) | identity)
+        row = load_point_row(point, bench.slo) | identity
+        writer.writerow({name: for_csv(value) for name, value in row.items()})
     return text.getvalue()
 
 

@@ -92,10 +92,17 @@ function drawFrontier() {
   }
   keepFocus(() => plot({
     box, height: box.clientWidth < 600 ? 360 : 430, title: `${y.label} against ${x.label}`, heading: y.label,
-    x: { label: x.label, format: x.format }, y: { format: y.format }, series, region: sloRegion(),
+    x: { label: x.label, format: x.format, log: spansDecades(points.map(x.value)) },
+    y: { format: y.format }, series, region: sloRegion(),
   }));
   byId("frontier").dataset.frontier = [...members].map((point) => point.index).sort((a, b) => a - b).join(" ");
   drawLegend(points, members);
+}
+
+// Latencies near saturation would squeeze all others into the corner of a linear axis.
+function spansDecades(values) {
+  const positive = values.filter((value) => value > 0);
+  return positive.length > 1 && Math.max(...positive) > 30 * Math.min(...positive);
 }
 
 function loadLabel(point) {
@@ -214,8 +221,8 @@ function drawWhatIf() {
   const limits = ["ttft", "tpot"].filter((metric) => view.targets[metric] !== null).map((metric) => `${metric.toUpperCase()} ≤ ${duration(view.targets[metric])}`);
   const goal = limits.length ? `${limits.join(" and ")} for ${number(100 * content.targets.attainment)}% of requests` : "no targets on single requests";
   const answer = best
-    ? `Best of the loads that were measured: #${best.candidate.rank} ${candidateName(best.candidate)}, at ${best.points.map((point) => `${point.at} (${number(point.output)} output tokens/s/GPU, ${shareText(point)})`).join("; ")}.`
-    : "No load that was measured is proven to meet them.";
+    ? `the best of the loads that were measured: #${best.candidate.rank} ${candidateName(best.candidate)}, at ${best.points.map((point) => `${point.at} (${number(point.output)} output tokens/s/GPU, ${shareText(point)})`).join("; ")}.`
+    : "no load that was measured is proven to meet them.";
   const unknown = state.points.filter((point) => point.trusted && verdictAt(content, point, view.targets) === null).length;
   const options = ["ttft", "tpot"].filter((metric) => view.targets[metric] !== null).map((metric) => `${metric}=${Number((view.targets[metric]).toPrecision(3))}`);
   box.replaceChildren(html("div", { class: "what-if", role: "status" },

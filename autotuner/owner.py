@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 OWNER_VARIABLE = "AUTOTUNE_OWNER"
 """Environment variable that names the owner, inherited by a server process and all its children."""
+
+_PID = re.compile(r"[1-9][0-9]{0,6}")
+"""Linux's process ids end at 2^22; `str.isdigit` would take digits that `int` does not."""
 
 START_TIME_FIELD = 19
 """Index in /proc/PID/stat, after the command name, of the start time in ticks since boot (proc(5), field 22)."""
@@ -40,9 +44,9 @@ class Owner:
 
 
 def parse(text: str) -> Owner | None:
-    """The owner that str() wrote; None for any other text."""
+    """The owner that str() wrote; None for any other text, which any process or container may carry."""
     parts = text.split("/")
-    if len(parts) != 4 or not parts[2].isdigit():
+    if len(parts) != 4 or not _PID.fullmatch(parts[2]):
         return None
     return Owner(parts[0], parts[1], int(parts[2]), parts[3])
 

@@ -1,0 +1,174 @@
+"""Secrets that this process knows, and their removal from everything that is written, logged or printed.
+
+What reads a secret remembers it here; what writes redacts. So a key is masked wherever it comes back from:
+a server's error, an engine's log, a configuration, a traceback.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+MASK = "*****"
+
+MIN_LENGTH = 4
+"""Shorter values are not masked: they are no secrets, and would be found in any text."""
+
+MIN_ENVIRONMENT_LENGTH = 8
+"""The same of what only the name of a variable makes a secret: `postgres` is a password and a common word."""
+
+SECRET_WORDS = (
+    r"token|secret|password|passwd|passphrase|api[-_. ]?key|access[-_.]?key|private[-_.]?key|auth[-_.]?key"
+    r"|credentials?|authorization|cookie|signature|session"
+)
+SECRET_NAME = re.compile(rf"(^|[-_. ])({SECRET_WORDS})$", re.IGNORECASE)
+"""Names of variables and headers whose values are secrets."""
+
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SCHEMES = ("Bearer ", "Basic ", "Token ", "ApiKey ", "Key ")
+_JSON_SECRET = re.compile(rf'"([\w-]*({SECRET_WORDS}))"\s*:\s*"[^"]+"', re.IGNORECASE)
+
+
+class Redactor:
+    """The known secrets, each in the forms in which it may come back: as it is, in JSON, in a URL, in Base64."""
+
+    def __init__(self) -> None:
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def remember(self, value: str, min_length: int = MIN_LENGTH) -> None:
+        """Mask this value from now on; without its scheme too, when it is that of an Authorization header."""
+        secrets = {value, next((value[len(name) :] for name in _SCHEMES if value.startswith(name)), value)}
+        if value.startswith("Basic "):
+            secrets |= set(_basic_credentials(value))
+        forms = set()
+        for secret in secrets:
+            stripped = secret.strip()
+            if len(stripped) >= min_length:
+                forms |= {stripped, json.dumps(stripped)[1:-1], quote(stripped), quote(stripped, safe="")}
+                if len(stripped) >= MIN_ENVIRONMENT_LENGTH:
+                    forms.add(base64.b64encode(stripped.encode("utf-8", "replace")).decode().rstrip("="))
+        if not forms <= self._forms:
+            self._forms |= forms
+            longest_first = sorted(self._forms, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def remember_environment(self, variables: Mapping[str, str]) -> None:
+        """Remember the variables that are named like secrets, and the passwords in addresses, as of proxies."""
+        for name, value in variables.items():
+            if SECRET_NAME.search(name):
+                self.remember(value, MIN_ENVIRONMENT_LENGTH)
+            elif password := url_password(value):
+                self.remember(password)
+
+    def text(self, text: str) -> str:
+        """The text with every known secret masked."""
+        return self._pattern.sub(MASK, text) if self._pattern is not None else text
+
+    def data(self, data: Any) -> Any:
+        """JSON-ready data with every known secret masked in its texts; keys stay."""
+        if self._pattern is None:
+            return data
+        if isinstance(data, str):
+            return self.text(data)
+        if isinstance(data, Mapping):
+            return {key: self.data(value) for key, value in data.items()}
+        if isinstance(data, list | tuple):
+            return [self.data(item) for item in data]
+        return data
+
+
+_known = Redactor()
+_has_read_environment = False
+
+
+def _redactor() -> Redactor:
+    global _has_read_environment
+    if not _has_read_environment:
+        _has_read_environment = True
+        _known.remember_environment(os.environ)
+    return _known
+
+
+def remember_secret(value: str) -> None:
+    """Mask this value in everything that this process writes from now on."""
+    _redactor().remember(value)
+
+
+def redact(text: str) -> str:
+    """The text with every known secret masked, those of the environment included."""
+    return _redactor().text(text)
+
+
+def redact_data(data: Any) -> Any:
+    """JSON-ready data with every known secret masked in its texts."""
+    return _redactor().data(data)
+
+
+def redact_bytes(data: bytes) -> bytes:
+    """The same of bytes that are text, or partly so."""
+    return redact(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def remember_headers(headers: Mapping[str, str]) -> None:
+    """Remember the values of headers that are secrets."""
+    for name, value in headers.items():
+        if is_secret_header(name, value):
+            remember_secret(value)
+
+
+def is_secret_header(name: str, value: str) -> bool:
+    """Whether a header is a secret: named like one or with a value like a key, and not a reference to a variable."""
+    return not is_reference(value) and value != MASK and bool(SECRET_NAME.search(name) or _is_random(value))
+
+
+def is_reference(value: str) -> bool:
+    """Whether a value names environment variables, such as `Bearer ${MY_KEY}`, and is no secret itself."""
+    return _REFERENCE.search(value) is not None
+
+
+def resolve_references(value: str, variables: Mapping[str, str]) -> str:
+    """The value with `${NAME}` replaced; KeyError with the name of a variable that is not set."""
+    return _REFERENCE.sub(lambda match: variables[match[1]], value)
+
+
+def mask_values(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers as they may be written down: with a mask for every secret."""
+    return {name: MASK if is_secret_header(name, value) else value for name, value in headers.items()}
+
+
+def url_password(value: str) -> str | None:
+    """The password in an address, such as that of a proxy."""
+    if "://" not in value or "@" not in value:
+        return None
+    try:
+        password = urlsplit(value).password
+    except ValueError:
+        return None
+    return unquote(password) if password else None
+
+
+def names_secret(text: str) -> str | None:
+    """The name of the first secret that JSON in a text holds, such as `{"api_key": "..."}`."""
+    match = _JSON_SECRET.search(text)
+    return match[1] if match else None
+
+
+def _is_random(value: str) -> bool:
+    """Whether a value looks like a key: long, without blanks, with letters and digits."""
+    return len(value) >= 16 and re.fullmatch(r"[\w+/=.~-]*", value) is not None and bool(re.search(r"\d", value))
+
+
+def _basic_credentials(value: str) -> Iterable[str]:
+    """User and password, together and the password alone, of `Basic ...`."""
+    try:
+        decoded = base64.b64decode(value.removeprefix("Basic "), validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return ()
+    return decoded, decoded.partition(":")[2]
