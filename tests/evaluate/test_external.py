@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autotuner.core import EARLY_STOP_ERROR, Candidate, FailureKind, Measurement, Observation, RequestRecord
+from autotuner.core import EARLY_STOP_ERROR, Candidate, FailureKind, Measurement, Observation, RequestRecord, Workload
 from autotuner.endpoints.client import Client
 from autotuner.endpoints.models import list_models
 from autotuner.evaluate.create import create_evaluator
@@ -31,9 +32,44 @@ def external(url: str, model: str = "llama-3.1-8b", **benchmark: Any) -> Experim
     )
 
 
-def measure(subject: Experiment, folder: Path) -> Measurement:
+def measure(
+    subject: Experiment, folder: Path, make_plan: Callable[[Workload], ListedLoads] = ListedLoads
+) -> Measurement:
     evaluator = create_evaluator(subject, lambda progress: None)
-    return evaluator.evaluate(Candidate("openai"), ListedLoads(evaluator.workload), folder)
+    return evaluator.evaluate(Candidate("openai"), make_plan(evaluator.workload), folder)
+
+
+class ObservingLoads(ListedLoads):
+    """Listed loads that send the same prompts twice, and keep what they are given."""
+
+    def __init__(self, workload: Workload) -> None:
+        same_prompts = replace(workload, prompt_salt="same", keeps_load=False)
+        super().__init__(replace(same_prompts, load_points=workload.load_points * 2))
+        self.servers: list[Mapping[str, Any]] = []
+        self.observations: list[Observation] = []
+
+    def server_ready(self, server: Mapping[str, Any], start_seconds: float) -> None:
+        self.servers.append(server)
+
+    def observe(self, observation: Observation) -> None:
+        self.observations.append(observation)
+
+
+@pytest.mark.processes
+def test_a_load_plan_may_see_the_server_and_the_records_and_send_prompts_again(tmp_path: Path, sim_url: str) -> None:
+    plans: list[ObservingLoads] = []
+
+    def make_plan(workload: Workload) -> ObservingLoads:
+        plans.append(ObservingLoads(workload))
+        return plans[0]
+
+    measure(external(sim_url, traffic_scenarios=["D(100,4)"], num_concurrency=[2], max_requests=4), tmp_path, make_plan)
+    (server,) = plans[0].servers
+    assert server["source"] == "simulated"
+    first, second = plans[0].observations
+    assert [len(observation.records) for observation in (first, second)] == [4, 4]
+    hits = [observation.counters["prefix_cache_hits"] for observation in (first, second)]
+    assert hits[0] == 0 < hits[1]
 
 
 @pytest.mark.processes
