@@ -118,6 +118,7 @@ class RunStore:
         """The composed configuration, as the layers set it."""
         config = dict(yaml.safe_load((self.path / EXPERIMENT_FILE).read_text()))
         config.pop(FORMAT_KEY, None)
+        config.pop(KIND_KEY, None)
         return config
 
     @contextmanager
