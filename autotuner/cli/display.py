@@ -273,13 +273,9 @@ def flush_output() -> None:
     sys.stdout.flush()
 
 
-def is_output_broken() -> bool:
-    """Whether stdout cannot be written."""
-    try:
-        flush_output()
-    except OSError:
-        return True
-    return False
+def is_output_error(error: OSError) -> bool:
+    """Whether an error came from writing output: after it a stream may forget what it could not write."""
+    return any(frame.filename == __file__ for frame in traceback.extract_tb(error.__traceback__))
 
 
 def discard_output() -> None:

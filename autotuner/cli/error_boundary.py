@@ -58,7 +58,7 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
         except typer.Exit:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in OUTPUT_ERRNOS and display.is_output_broken():
+            if isinstance(error, OSError) and error.errno in OUTPUT_ERRNOS and display.is_output_error(error):
                 display.discard_output()
                 display.note(f"Error: The output cannot be written. {error.strerror}.")
                 raise typer.Exit(EXIT_OUTPUT) from error
