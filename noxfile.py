@@ -112,11 +112,44 @@ def docker(session: nox.Session) -> None:
 
 
 @nox.session
+def gateways(session: nox.Session) -> None:
+    """Load tests of a real vLLM and Dynamo, direct and through real gateways, which this session sets up as root."""
+    session.install("-e", ".[test]")
+    engines_home = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
+    home = Path(os.environ.get("AUTOTUNE_GATEWAYS", session.cache_dir / "gateways")).absolute()
+    session.run("python", "tests/real/setup_vllm.py", str(engines_home))
+    session.run("python", "tests/gateways/setup_gateways.py", str(home))
+    session.run(
+        "python",
+        "tests/gateways/loopback_only.py",
+        "pytest",
+        "-n",
+        "0",
+        "-m",
+        "gateways",
+        "tests/gateways",
+        *session.posargs,
+        env={
+            "AUTOTUNE_TEST_GATEWAYS": str(home),
+            "AUTOTUNE_TEST_VLLM": str(engines_home / "vllm"),
+            "AUTOTUNE_TEST_MODEL": str(engines_home / "tiny-model"),
+        },
+    )
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The page of a run in Debian's Chromium, which this session installs as root where it is missing."""
     session.install("-e", ".[test,browser]")
     session.run("python", "tests/browser/setup_browser.py")
     session.run("pytest", "-n", "0", "-m", "browser", "tests/browser", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Seeded fuzz of every input for three minutes, or as the arguments say: `nox -s fuzz -- --inputs 20000`."""
+    session.install("-e", ".[test]")
+    session.run("python", "benchmarks/fuzz/fuzz.py", *(session.posargs or ("--seconds", "180")))
 
 
 @nox.session

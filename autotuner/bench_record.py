@@ -6,17 +6,22 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from autotuner.bench_setup import BenchSetup
-from autotuner.core import Failure, Measurement, Source, Trial
+from autotuner.core import Failure, FailureKind, Measurement, Source, Trial
+from autotuner.errors import RunStoreError
 from autotuner.execute.trial import ERROR_FILE
 from autotuner.launchers.environment import host_environment
 from autotuner.report.bench import folder as bench_files
 from autotuner.report.bench.result import BenchResult
 from autotuner.report.run_view import RunView
 from autotuner.runs.store import RunStore
+
+INTERRUPTION = Failure(FailureKind.INTERRUPTED, "The load test was interrupted.", "Start it again.")
 
 
 class LoadTestInterrupted(KeyboardInterrupt):
@@ -62,24 +67,38 @@ class BenchRecord:
         self.store.append(trial)
         self._is_appended = True
 
-    def finish(self) -> BenchResult:
-        """The result, its files written; RunStoreError if they cannot be."""
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Write the report when the block ends, however it does; LoadTestInterrupted on Ctrl-C.
+
+        A file that cannot be written ends the test, and is why it ended: the measurements are not lost.
+        """
+        try:
+            with self.store.lock():
+                yield
+                self._write_report()
+        except KeyboardInterrupt as interrupt:
+            self._end_early(INTERRUPTION)
+            raise LoadTestInterrupted(self.result) from interrupt
+        except RunStoreError as error:
+            self._end_early(Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy))
+        finally:
+            if not self.is_kept and not list(self.store.path.rglob(ERROR_FILE)):
+                shutil.rmtree(self.store.path, ignore_errors=True)
+
+    def _end_early(self, failure: Failure) -> None:
+        """Note why the test ended, and write what was measured until then as far as it can be."""
+        self.trial = replace(self.trial, measurement=replace(self.trial.measurement, failure=failure))
+        with suppress(RunStoreError):
+            if not self._is_appended:
+                self.append(self.trial)
+            self._write_report()
+
+    def _write_report(self) -> None:
         if self.is_kept:
             self.store.add_environment(host_environment())
             bench_files.write_tables(self.result, self.store.path)
             bench_files.draw(self.result, self.store.path)
-        return self.result
-
-    def end_early(self, failure: Failure) -> None:
-        """Note why the test ended; RunStoreError if what was measured until then cannot be written."""
-        self.trial = replace(self.trial, measurement=replace(self.trial.measurement, failure=failure))
-        if not self._is_appended:
-            self.append(self.trial)
-
-    def remove_temporary_folder(self) -> None:
-        """Remove the folder, unless the setup names it or an internal error left its report there."""
-        if not self.is_kept and not list(self.store.path.rglob(ERROR_FILE)):
-            shutil.rmtree(self.store.path, ignore_errors=True)
 
     @property
     def result(self) -> BenchResult:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.config import TaskContext, compose
+from autotuner.config.advice import slo_warnings
 from autotuner.core import Candidate, LoadPoint, StopRule, Workload
 from autotuner.endpoints.models import ServedModel
 from autotuner.experiment import Experiment
@@ -54,6 +55,8 @@ class BenchSetup:
         composition = compose(context)
         check_capacity(composition.experiment)
         arrivals.check(composition.experiment.workload())
+        for warning in slo_warnings(composition.experiment.slo):
+            log.warning("%s", warning)
         descriptions = _describe_traces(composition.experiment)
         for description in descriptions:
             log.info("%s", description)

@@ -264,6 +264,9 @@ CUT_OFF_ERROR = "cut-off"
 EARLY_STOP_ERROR = "early-stop"
 """The error of an answer that the model ended before the length that was asked for."""
 
+SKIPPED_EVENT = "skipped-event"
+"""The name of the message about an event that was not understood in an answer that counts all the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
@@ -375,7 +378,8 @@ class Observation:
     `max_in_flight` was reached. With `nonstationary_arrivals`, a ramp or a trace, there is no steady
     state. `loop_lag_*` are delays of the load generator's event loop in seconds, `client_cpu` the share
     of a core that its thread used in the window: the worst of all client processes, None if unmeasured.
-    `error_messages` has one message for some classes of errors: the server's own, or a quote of what it sent.
+    `error_messages` has one message for some classes of errors, and for SKIPPED_EVENT: the server's own, or a
+    quote of what it sent.
     `retry_after` is the longest pause in seconds that a refused request was asked to keep.
     """
 

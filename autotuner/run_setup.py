@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 
 from autotuner import machine, model_files
@@ -127,12 +128,17 @@ class RunSetup:
                 limit,
                 observe,
                 source=self.source,
-                devices=devices,
-                gpu_count=self.engine.local_gpu_count,
+                devices=devices or self._simulated_gpus,
+                gpu_count=attrgetter("gpus") if self.is_simulated else self.engine.local_gpu_count,
                 closest_first=gpus.query_inventory().closest_first if devices else sorted,
                 in_virtual_time=self.is_simulated,
             ) as parallel:
                 yield parallel
+
+    @property
+    def _simulated_gpus(self) -> tuple[int, ...]:
+        """Numbers of the GPUs that candidates in virtual time share; empty where it is not said how many there are."""
+        return tuple(range(self.experiment.hardware.usable_gpu_count or 0)) if self.is_simulated else ()
 
     @cached_property
     def plan(self) -> Plan:

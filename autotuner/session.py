@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotuner.bench_record import BenchRecord, LoadTestInterrupted
-from autotuner.core import Failure, FailureKind, Observer, Progress, ignore_progress
-from autotuner.errors import RunStoreError, UsageError
+from autotuner.bench_record import BenchRecord
+from autotuner.core import Observer, Progress, ignore_progress
+from autotuner.errors import UsageError
 from autotuner.evaluate.external import ExternalEvaluator
 from autotuner.execute.serial import SerialExecutor
 from autotuner.launchers import orphans
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from autotuner.report.bench.result import BenchResult
     from autotuner.run_report import Result
     from autotuner.run_setup import RunSetup
-
-INTERRUPTION = Failure(FailureKind.INTERRUPTED, "The load test was interrupted.", "Start it again.")
 
 
 @dataclass(frozen=True)
@@ -94,21 +91,9 @@ class Session:
         evaluator = ExternalEvaluator(
             setup.experiment, observe, served=setup.served, traces=setup.traces, save=record.save
         )
-        try:
-            with record.store.lock(), SerialExecutor(evaluator) as executor:
-                tune(setup.experiment, SingleLaunch(setup.launch), executor, record, observe)
-            return record.finish()
-        except KeyboardInterrupt as interrupt:
-            with suppress(RunStoreError):
-                record.end_early(INTERRUPTION)
-                record.finish()
-            raise LoadTestInterrupted(record.result) from interrupt
-        except RunStoreError as error:
-            with suppress(RunStoreError):
-                record.end_early(Failure(FailureKind.INTERNAL, f"{error.what} {error.why}".strip(), error.remedy))
-            return record.result
-        finally:
-            record.remove_temporary_folder()
+        with record.reported(), SerialExecutor(evaluator) as executor:
+            tune(setup.experiment, SingleLaunch(setup.launch), executor, record, observe)
+        return record.result
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = ignore_progress) -> Result:

@@ -1,5 +1,6 @@
 """Run folders to make pages of: results of the scoring that real runs go through, with their records and logs."""
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +24,7 @@ from autotuner.core import (
 )
 from autotuner.experiment import Experiment, Slo
 from autotuner.load import records
-from autotuner.runs.store import RunStore
+from autotuner.runs.store import RunStore, trial_to_json
 from autotuner.scoring.judge import judge
 from autotuner.scoring.metrics import summarize
 from autotuner.scoring.validity import check_validity
@@ -51,8 +52,11 @@ def make_run_folder(
     if text:
         settings |= {"model": {"id_or_path": text.encode("utf-8", "replace").decode()}}
     store = RunStore.create(root, settings, {"layers": ["test"], "values": {"model.id_or_path": "test"}})
-    for trial in run_trials(store.experiment, candidates, text):
-        write_trial(store, trial, text)
+    trials = run_trials(store.experiment, candidates, text)
+    for trial in trials:
+        write_trial_folder(store, trial, text)
+    lines = (json.dumps({"format": 1, **trial_to_json(trial)}) for trial in trials)
+    (store.path / "trials.jsonl").write_text("".join(f"{line}\n" for line in lines))
     store.save_refused(
         [(Candidate("vllm", {"tp-size": 4}), f"needs 4 GPUs {text}".encode("utf-8", "replace").decode())]
     )
@@ -142,7 +146,13 @@ def _records_file(point: LoadPoint, speed: float) -> bytes:
 
 
 def write_trial(store: RunStore, trial: Trial, text: str = "") -> None:
-    """Append a trial and write its folder: command, log, records."""
+    """Append a trial and write its folder."""
+    write_trial_folder(store, trial, text)
+    store.append(trial)
+
+
+def write_trial_folder(store: RunStore, trial: Trial, text: str = "") -> None:
+    """Write the folder of a trial: command, log, records."""
     folder = store.path / "trials" / f"{trial.number:03d}"
     folder.mkdir(parents=True)
     (folder / "command.sh").write_text(f"#!/bin/sh\nvllm serve {text}\n", errors="replace")
@@ -150,4 +160,3 @@ def write_trial(store: RunStore, trial: Trial, text: str = "") -> None:
     (folder / "server.log").write_text("\n".join(log) + "\n", errors="replace")
     for position, result in enumerate(trial.results, start=1):
         (folder / f"records-{position}.npz").write_bytes(_records_file(result.load_point, _speed(trial.candidate)))
-    store.append(trial)

@@ -138,6 +138,13 @@ def test_the_load_plan_can_be_replaced(serve: Serve) -> None:
     assert [point.load_point.concurrency for point in result.load_points] == [3]
 
 
+def test_targets_in_what_are_probably_milliseconds_are_warned_of(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench(serve().url, max_requests=1, slo={"ttft": 500})
+    assert [message for message in caplog.messages if "write 500ms or 0.5 if milliseconds are meant" in message]
+
+
 def test_targets_are_judged(serve: Serve) -> None:
     met = bench(serve().url, slo={"ttft": 10.0})
     missed = bench(serve().url, slo={"ttft": 1e-6})
@@ -211,6 +218,7 @@ def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Pat
         ({"slo": "no-such-slo"}, ConfigError, "no-such-slo"),
         ({"headers": {"a": "b\nc"}}, ConfigError, "line break"),
         ({"api_key_env": "AUTOTUNE_NO_SUCH_KEY"}, MachineError, "AUTOTUNE_NO_SUCH_KEY"),
+        ({"insecure": True}, ConfigError, "begins with http://"),
     ],
 )
 def test_invalid_arguments_are_errors_before_any_load(

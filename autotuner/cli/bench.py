@@ -270,6 +270,7 @@ def _print_result(result: BenchResult, as_json: bool, as_csv: bool) -> None:
 
 def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     """Raise the error that sets the exit code; return where the load test passed."""
+    from autotuner.endpoints.headers import key_remedy
     from autotuner.errors import EndpointError, as_sentence
 
     driven = len(result.load_points)
@@ -277,7 +278,9 @@ def _raise_on_failure(result: BenchResult, gate: Gate) -> None:
     failure = result.measurement.failure
     if failure is not None:
         wants_key = re.search(r"http-40[13]\b", failure.message)
-        remedy = "Give its API key with --api-key-env NAME." if wants_key else failure.remedy
+        deployment = result.experiment.deployment
+        header_names = [*deployment.headers, *(["Authorization"] if deployment.api_key_env else [])]
+        remedy = key_remedy(header_names) if wants_key else failure.remedy
         raise EndpointError(f"The load test ended early: {failure.message}", why=progress_text, remedy=remedy)
     if not any(point.metrics.requests for point in result.load_points):
         raise EndpointError(

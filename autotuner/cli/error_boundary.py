@@ -19,6 +19,16 @@ EXIT_OUTPUT = 3
 OUTPUT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
+def _name_rejected_value(error: Any) -> None:
+    """Add the value to a usage error about it that lacks it: newer versions of Typer say only what is wrong with it."""
+    find_errors = getattr(error.__cause__, "errors", None)
+    if not callable(find_errors) or not hasattr(error, "message"):
+        return
+    values = [repr(details["input"]) for details in find_errors() if "input" in details]
+    if values and values[0] not in error.message:
+        error.message = f"{values[0]}: {error.message}"
+
+
 class ErrorBoundary(HelpPageMixin, TyperGroup):
     """A command group that reports errors instead of raising them, unless `--debug` is given."""
 
@@ -53,6 +63,7 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
                 display.note(f"Error: The output cannot be written. {error.strerror}.")
                 raise typer.Exit(EXIT_OUTPUT) from error
             shows_itself = hasattr(error, "show") and hasattr(error, "exit_code")  # click's own usage errors
+            _name_rejected_value(error)
             if ctx.params.get("debug") or shows_itself:
                 raise
             display.unexpected_error(error)

@@ -64,9 +64,10 @@ class Gate:
             has_measurement = any(standing.value is not None for standing in view.ranking.standings)
             _raise_or_warn(no_winner_error(view), fails=self.fails_on_infeasible or not has_measurement)
         elif winner.verdict is Verdict.UNDECIDED:
-            error = UndecidedError(
-                "The winner's targets are met, but not proven.", why=winner.reason, remedy=LONGER_WINDOWS_REMEDY
-            )
+            targets_met = "The winner's targets are met, but not proven."
+            too_short = "The winner was measured too briefly to be relied on."
+            message = targets_met if view.experiment.slo.terms else too_short
+            error = UndecidedError(message, why=winner.reason, remedy=LONGER_WINDOWS_REMEDY)
             _raise_or_warn(error, fails=self.fails_on_undecided)
 
     def check_load_test(self, result: BenchResult) -> None:
@@ -79,8 +80,9 @@ class Gate:
         if Verdict.FEASIBLE in points:
             return
         if (undecided_point := points.get(Verdict.UNDECIDED)) is not None:
+            targets_met = "A load point met the targets, and none is proven to."
             undecided_error = UndecidedError(
-                "A load point met the targets, and none is proven to.",
+                targets_met if result.slo.terms else "No load point was measured long enough to be relied on.",
                 why=f"{undecided_point.load_point}: {result.reason(undecided_point)}",
                 remedy=LONGER_WINDOWS_REMEDY,
             )

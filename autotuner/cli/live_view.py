@@ -177,7 +177,7 @@ class PlainTuneView(AbstractContextManager["PlainTuneView"]):
 
     def _show_load_point(self, progress: Progress) -> None:
         """Two lines for each load point of a load test: when its window begins, and its results."""
-        label = f"[{progress.position}/{progress.total}]"
+        label = f"[{progress.position}/{max(progress.position, progress.total)}]"
         if progress.stage == "measuring":
             display.progress(f"{label} {progress.load_point}: {self._status.window_text(progress)}")
         elif progress.stage == "measured":
@@ -189,8 +189,7 @@ class PlainTuneView(AbstractContextManager["PlainTuneView"]):
         if progress.stage == "ready":
             return "ready"
         if progress.stage == "measuring":
-            position = f"load point {progress.position} of {progress.total}"
-            return f"{position}: {progress.load_point}, {self._status.window_text(progress)}"
+            return f"{position_text(progress)}: {progress.load_point}, {self._status.window_text(progress)}"
         if progress.stage == "measured":
             return self._measured_text(progress)
         if progress.stage == "finished" and progress.finished_trial is not None:
@@ -291,9 +290,14 @@ def failed_trial_text(trial: Trial, failure: Failure, run_folder: Path | None) -
     return failure_text(failure) + (f" Log: {log}" if log is not None and log.exists() else "")
 
 
+def position_text(progress: Progress) -> str:
+    """`load point 2 of 3`; a load point that is measured again counts anew."""
+    return f"load point {progress.position} of {max(progress.position, progress.total)}"
+
+
 def stage_text(progress: Progress, elapsed: float, max_seconds: float = 0.0) -> str:
     """The current stage with its elapsed and planned time; a window lasts up to `max_seconds`."""
-    where = f" load point {progress.position} of {progress.total}, {progress.load_point}" if progress.load_point else ""
+    where = f" {position_text(progress)}, {progress.load_point}" if progress.load_point else ""
     expected = progress.expected_seconds
     if not expected:
         time = format_duration(elapsed)

@@ -104,7 +104,9 @@ def _launches_text(plan: Plan) -> str:
     parts = [text.format(counts[purpose]) for purpose, text in _PURPOSE_TEXTS.items() if counts[purpose]]
     limit = "at most " if plan.may_end_early else ""
     remark = "; more if they refute it and the next best is confirmed" if plan.confirmations else ""
-    return f"{limit}{plan.launch_count}: {', '.join(parts)}{remark}"
+    at_once = plan.experiment.optimization.parallel_trials
+    side_by_side = f", {at_once} at a time" if at_once > 1 else ""
+    return f"{limit}{plan.launch_count}{side_by_side}: {', '.join(parts)}{remark}"
 
 
 def _launch_duration_text(plan: Plan) -> str:

@@ -155,9 +155,12 @@ def table(
     """Predict every row of a CSV file."""
     from autotuner.cli import display
     from autotuner.cli.predict_export import read_csv, write_csv
-    from autotuner.planning.table import with_predictions
+    from autotuner.planning.table import misnamed_columns, with_predictions
 
-    predicted = with_predictions(read_csv(path))
+    rows = read_csv(path)
+    for name, column in misnamed_columns(rows.columns).items():
+        display.warning(f"Column '{name}' is not read; if it is the {column}, name it so.")
+    predicted = with_predictions(rows)
     write_csv(predicted, output)
     failed = int((predicted["pred_error"] != "").sum())
     display.note(f"{output}: {len(predicted) - failed} rows predicted, {failed} not.")

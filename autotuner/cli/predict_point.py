@@ -258,7 +258,9 @@ def format_latency(seconds: float) -> str:
 
 
 def format_interval(interval: tuple[float, float]) -> str:
-    """Format an interval of latencies."""
+    """Format an interval of latencies; one without an upper bound is `87 ms or more`."""
+    if math.isinf(interval[1]) and not math.isinf(interval[0]):
+        return f"{format_latency(interval[0])} or more"
     return f"{format_latency(interval[0])} to {format_latency(interval[1])}"
 
 

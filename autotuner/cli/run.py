@@ -146,6 +146,7 @@ def _print_plan(composition: Composition, setup: RunSetup, as_json: bool) -> Non
                 "source": setup.source,
                 "combinations": plan.space.combination_count,
                 "launches": plan.launch_count,
+                "parallel_trials": setup.experiment.optimization.parallel_trials,
                 "confirmations": plan.confirmations,
                 "may_end_early": plan.may_end_early,
                 "candidates": [dict(candidate.parameters) for candidate in plan.candidates],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from autotuner.core import PARALLEL_SIZES
 from autotuner.errors import pluralize
-from autotuner.experiment import MILLISECOND_LIMITS, TRACE_RATE, Experiment
+from autotuner.experiment import MILLISECOND_LIMITS, TRACE_RATE, Experiment, Slo
 from autotuner.expression import parse
 from autotuner.predict import hardware
 from autotuner.rules import CONTEXT_NAMES
@@ -20,7 +20,7 @@ def experiment_warnings(experiment: Experiment) -> list[str]:
         *_rule_warnings(experiment),
         *_load_warnings(experiment),
         *_objective_warnings(experiment),
-        *_slo_warnings(experiment),
+        *slo_warnings(experiment.slo),
         *_node_warnings(experiment),
     ]
 
@@ -84,9 +84,10 @@ def _objective_warnings(experiment: Experiment) -> Iterator[str]:
         yield f"objective {objective.name} has no price; give what one GPU costs for an hour with --price"
 
 
-def _slo_warnings(experiment: Experiment) -> Iterator[str]:
-    targets = {(term.metric, term.statistic): term.threshold for term in experiment.slo.terms}
-    for term in experiment.slo.terms:
+def slo_warnings(slo: Slo) -> Iterator[str]:
+    """Warnings about targets in what are probably milliseconds, or that are swapped."""
+    targets = {(term.metric, term.statistic): term.threshold for term in slo.terms}
+    for term in slo.terms:
         if hint := millisecond_hint(term.metric, term.threshold):
             yield f"the target {term.name} is {hint}"
     for (metric, statistic), threshold in targets.items():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from autotuner.endpoints.tls import TlsTrust
 from autotuner.errors import ConfigError, MachineError, UsageError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from autotuner.experiment import Deployment
 
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+KEY_HEADERS = ("authorization", "api-key", "x-api-key")
+"""The headers in which servers are sent an API key, in lower case."""
 
 
 def request_headers(deployment: Deployment) -> dict[str, str]:
@@ -53,6 +57,18 @@ def request_headers(deployment: Deployment) -> dict[str, str]:
     return headers
 
 
+def sends_key(header_names: Iterable[str]) -> bool:
+    """Whether one of the headers is an API key."""
+    return any(name.lower() in KEY_HEADERS for name in header_names)
+
+
+def key_remedy(header_names: Iterable[str]) -> str:
+    """What to do where a server refuses requests with these headers for want of a valid key."""
+    if sends_key(header_names):
+        return "Check the API key that was sent, and what it is allowed: the server does not accept it."
+    return "Give its API key with --api-key-env NAME, or the header it requires with --header."
+
+
 def _resolved(name: str, value: str) -> str:
     """The value of a header to send; MachineError where it was a secret, which no run folder keeps, or is not set."""
     if value == MASK:
@@ -76,7 +92,14 @@ def _resolved(name: str, value: str) -> str:
 
 
 def tls_trust(deployment: Deployment) -> TlsTrust:
-    """Which certificates the server of a deployment is trusted by."""
+    """Which certificates the server of a deployment is trusted by; ConfigError if it is to be asked without TLS."""
+    option = "insecure" if deployment.insecure else "ca_file" if deployment.ca_file else None
+    if option and deployment.url and urlsplit(deployment.url).scheme == "http":
+        raise ConfigError(
+            f"{option.replace('_', '-')} is for addresses of https://, and this one begins with http://.",
+            why="Without TLS the server has no certificate.",
+            remedy=f"Leave out --{option.replace('_', '-')} (deployment.{option}), or write https://.",
+        )
     return TlsTrust(deployment.ca_file, deployment.insecure)
 
 

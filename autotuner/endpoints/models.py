@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,8 @@ from urllib.parse import urlsplit
 
 from autotuner.core import RequestForm
 from autotuner.endpoints.address import Address
-from autotuner.endpoints.client import TIMEOUT_SECONDS, Client, NoAnswerError, RedirectedError
+from autotuner.endpoints.client import TIMEOUT_SECONDS, Answer, Client, NoAnswerError, RedirectedError
+from autotuner.endpoints.headers import key_remedy, sends_key
 from autotuner.endpoints.patience import FIRST_TOKEN_SECONDS, ask_until_loaded, reported_wait
 from autotuner.endpoints.route import Route, find_route
 from autotuner.endpoints.tls import TRUST_REMEDY, TlsTrust
@@ -38,8 +40,6 @@ NO_ROUTE_STATUSES = (200, 404, 405)
 """What servers answer where they have no such API, some with a page of their own."""
 
 MAX_REDIRECTS = 5
-
-_KEY_REMEDY = "Give its API key with --api-key-env NAME, or the header it requires with --header."
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ class ServedModel:
 
 
 def model_cards(client: Client, deadline: float = 0.0, timeout: float = TIMEOUT_SECONDS) -> list[dict[str, Any]]:
-    """What the server says about each model, its "id" and more; NoAnswerError when it lists none.
+    """What the server says about each model, its "id" and more; NoAnswerError when it has no list.
 
-    A server that is loading its model is asked again until `deadline` of the monotonic clock.
+    A model without a name, which some list as null, is left out. A server that is loading its model is asked again
+    until `deadline` of the monotonic clock.
     """
     answer = ask_until_loaded(lambda: client.ask("/models", timeout=timeout, body_timeout=TIMEOUT_SECONDS), deadline)
     if answer.location == f"{client.address.origin}{client.address.api_target('/models/')}":
@@ -87,7 +88,7 @@ def model_cards(client: Client, deadline: float = 0.0, timeout: float = TIMEOUT_
     try:
         data = answer.json()
         cards = data if isinstance(data, list) else data["data"]
-        return [{**card, "id": str(card["id"])} for card in cards]
+        return [{**card, "id": str(card["id"])} for card in cards if card["id"] not in (None, "")]
     except (ValueError, KeyError, TypeError) as error:
         path = client.address.api_target("/models").partition("?")[0]
         raise NoAnswerError(f"{path} did not answer with a list of models.", answer.status) from error
@@ -133,7 +134,7 @@ def find_served_model(
         try:
             served = question.answer()
         except RedirectedError as redirect:
-            moved = _redirect_target(address, redirect)
+            moved = _redirect_target(address, redirect, headers)
             _warn(f"{address.url} redirects to {moved.url}, which is used directly.")
             address = moved
         else:
@@ -191,7 +192,7 @@ class _Question:
         worst = min(errors, key=_rank)
         is_absent = (worst.status is None and not worst.is_silent) or worst.status in UNAVAILABLE_STATUSES
         if self.model is None or (self.must_answer and is_absent):
-            raise _unlisted_error(self.address, errors, worst)
+            raise _unlisted_error(self.address, errors, worst, self.headers)
         if worst.status is None and not worst.is_silent:
             return ServedModel(
                 self.model, self.endpoint or "completions", is_simulated=False, url=self.address.url, form=self.form
@@ -202,16 +203,27 @@ class _Question:
                 route = self._route(client, self.model)
             routes.append(route)
             if route.answer is None and self.must_answer:
-                raise _unlisted_error(self.address, errors, worst)
+                raise _unlisted_error(self.address, errors, worst, self.headers)
             has_api = not {answer.status for answer in route.refusals} <= set(NO_ROUTE_STATUSES)
             if has_api or not route.is_refused:
-                return self._served(address, ModelList(("*",)), route)
-        return self._served(self.address, ModelList(("*",)), routes[0])
+                return self._served(address, None, route)
+        return self._served(self.address, None, routes[0])
 
-    def _served(self, address: Address, models: ModelList, route: Route) -> ServedModel:
+    def _served(self, address: Address, models: ModelList | None, route: Route) -> ServedModel:
+        """The model behind a route; `models` is None where the server has no list."""
         # an API at the root is named by its endpoint
         url = address.url if address.api_path else replace(address, kind=route.endpoint).url
-        model = self.model or models.names[0]
+        model = self.model or (models.names[0] if models else "")
+        if models is not None:
+            self._check_listed(url, model, models, route)
+        if route.is_refused and self.endpoint is None:
+            raise _no_token_error(url, route, self.headers, None if self.model else model)
+        remarks = route.remarks(self.form)
+        is_simulated = models is not None and models.is_simulated
+        return ServedModel(model, route.endpoint, is_simulated, url, route.form, remarks)
+
+    def _check_listed(self, url: str, model: str, models: ModelList, route: Route) -> None:
+        """Warn of a model that is not listed by its name; EndpointError if the server refuses it too."""
         if not models.includes(model):
             if route.is_refused and {answer.status for answer in route.refusals} <= set(UNKNOWN_MODEL_STATUSES):
                 raise EndpointError(
@@ -222,10 +234,6 @@ class _Question:
             _warn(f"{url} does not list '{model}', which is asked for all the same. It lists: {models}.")
         elif model not in models.names and f"{model}:latest" not in models.names:
             _warn(f"{url} lists '{model}' only by a pattern, and may accept any name: {models}.")
-        if route.is_refused and self.endpoint is None:
-            raise _no_token_error(url, route)
-        remarks = route.remarks(self.form)
-        return ServedModel(model, route.endpoint, models.is_simulated, url, route.form, remarks)
 
 
 def _rank(error: NoAnswerError) -> int:
@@ -249,8 +257,11 @@ def _only_model(models: ModelList, address: Address) -> str:
     )
 
 
-def _no_token_error(url: str, route: Route) -> EndpointError:
-    """The error for a server that answers on every route, and gives a token on none."""
+def _no_token_error(url: str, route: Route, headers: Mapping[str, str], listed_model: str | None) -> EndpointError:
+    """The error for a server that answers on every route, and gives a token on none.
+
+    `listed_model` is the model if its name is from the server's own list, which may be a mere placeholder.
+    """
     is_unauthorized = all(answer.status in UNAUTHORIZED_STATUSES for answer in route.refusals)
     usual_remedy = (
         "Look at that server's log. Where it refuses a field, leave that out with --omit, or set it with"
@@ -258,14 +269,26 @@ def _no_token_error(url: str, route: Route) -> EndpointError:
     )
     is_unavailable = any(answer.status in UNAVAILABLE_STATUSES for answer in route.refusals)
     gateway_remedy = "A server behind it is not there or not ready: look at its log, and start it."
+    remedy = gateway_remedy if is_unavailable else usual_remedy
+    if is_unauthorized:
+        remedy = key_remedy(headers)
+    elif listed_model and any(_denies_model(answer, listed_model) for answer in route.refusals):
+        remedy = f"It lists '{listed_model}' and does not serve it under that name: name the model with --model."
     return EndpointError(
-        f"{url} gives no token, neither on completions nor on chat completions.",
-        why=route.cause,
-        remedy=_KEY_REMEDY if is_unauthorized else gateway_remedy if is_unavailable else usual_remedy,
+        f"{url} gives no token, neither on completions nor on chat completions.", why=route.cause, remedy=remedy
     )
 
 
-def _redirect_target(address: Address, redirect: RedirectedError) -> Address:
+def _denies_model(answer: Answer, model: str) -> bool:
+    """Whether a server's words are that it has no such model."""
+    return (
+        answer.status in UNKNOWN_MODEL_STATUSES
+        and model in answer.summary
+        and re.search(r"\bmodel\b", answer.summary, re.IGNORECASE) is not None
+    )
+
+
+def _redirect_target(address: Address, redirect: RedirectedError, headers: Mapping[str, str]) -> Address:
     """The address of the API that a redirect leads to; EndpointError when it is not followed."""
     location = urlsplit(redirect.location)
     target = f"{location.scheme}://{location.netloc.rpartition('@')[2]}{location.path}"
@@ -282,7 +305,7 @@ def _redirect_target(address: Address, redirect: RedirectedError) -> Address:
         raise EndpointError(
             f"{address.url} redirects {redirect.path} to {target}.",
             why="That is no page of the same API; it may be one to log in.",
-            remedy=f"Correct the address. {_KEY_REMEDY}",
+            remedy=f"Correct the address. {key_remedy(headers)}",
         )
     query = location.query or address.query
     if base == f"{address.origin}{address.api_path}":
@@ -313,26 +336,29 @@ def _warn_of_proxy(address: Address) -> None:
         )
 
 
-def _unlisted_error(address: Address, errors: list[NoAnswerError], worst: NoAnswerError) -> UsageError | EndpointError:
+def _unlisted_error(
+    address: Address, errors: list[NoAnswerError], worst: NoAnswerError, headers: Mapping[str, str]
+) -> UsageError | EndpointError:
     """The error for a server that does not list its models."""
     url, why = address.url, " ".join(as_sentence(str(error)) for error in errors)
     if worst.is_tls_fault:
         remedy = "Correct the address." if "http://" in str(worst) else TRUST_REMEDY
         return EndpointError(f"No trusted connection to {url}.", why=str(worst), remedy=remedy)
     if worst.status in UNAUTHORIZED_STATUSES:
-        return EndpointError(f"{url} refuses to list its models.", why=str(worst), remedy=_KEY_REMEDY)
+        return EndpointError(f"{url} refuses to list its models.", why=str(worst), remedy=key_remedy(headers))
     if worst.status is None or worst.status in UNAVAILABLE_STATUSES:
         return EndpointError(
             f"Nothing that serves a model answers at {url}.", why=str(worst), remedy="Start it, or correct the URL."
         )
     if worst.status >= 500:
+        no_key_text = "where the server wants an API key, give it with --api-key-env NAME"
+        key_text = "some servers fail so with a wrong API key" if sends_key(headers) else no_key_text
         return EndpointError(
             f"{url} fails to list its models.",
             why=str(worst),
-            remedy="Name the model with --model; where the server wants an API key, give it with --api-key-env NAME.",
+            remedy=f"Name the model with --model; {key_text}.",
         )
-    return UsageError(
-        f"{url} does not list its models.",
-        why=why,
-        remedy="Name the model with --model, or give the path of the API as its documentation does, such as /v1.",
-    )
+    remedy = "Name the model with --model, or give the path of the API as its documentation does, such as /v1."
+    if sends_key(headers) and worst.status == 400:  # gateways that keep keys in a database they cannot reach
+        remedy = f"{key_remedy(headers)} {remedy}"
+    return UsageError(f"{url} does not list its models.", why=why, remedy=remedy)

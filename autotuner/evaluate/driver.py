@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from autotuner import load
-from autotuner.core import LoadPoint, LoadPointResult, LoadStep, Observation, Source, Stage, Workload
+from autotuner.core import (
+    SKIPPED_EVENT,
+    LoadPoint,
+    LoadPointResult,
+    LoadStep,
+    Observation,
+    Source,
+    Stage,
+    Workload,
+)
 from autotuner.endpoints import token_ids
 from autotuner.endpoints.tls import TlsTrust
 from autotuner.endpoints.token_ids import Vocabulary
@@ -99,13 +108,14 @@ def summarize_observation(observation: Observation, source: Source, slo: Slo) ->
 
     summary = metrics.summarize(observation, slo)
     checks = validity.check_validity(observation, summary, slo)
+    shown = (*summary.errors, SKIPPED_EVENT)
     return LoadPointResult(
         observation.load_point,
         source,
         summary,
         checks,
         decided=observation.stop_reason,
-        error_messages={name: text for name, text in observation.error_messages.items() if name in summary.errors},
+        error_messages={name: text for name, text in observation.error_messages.items() if name in shown},
         ended_early=observation.abort_reason,
         retry_after=observation.retry_after,
     )

@@ -46,8 +46,8 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
 
     `create_evaluator` makes the evaluator in the trial's process from an observer, and is pickled. A trial gets
     `gpu_count(candidate)` of the GPUs `devices`, those first that `closest_first` puts first, and waits until
-    they are free. In virtual time each of the `limit` places has a clock of its own, and a trial starts when the
-    one before it in its place has ended.
+    they are free. In virtual time each of the `limit` places and each GPU has a clock of its own, and a trial starts
+    when those before it in its place and on its GPUs have ended.
     """
 
     def __init__(
@@ -69,8 +69,9 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
         self.gpu_count = gpu_count
         self.closest_first = closest_first
         self._free_devices = list(devices)
-        self._has_devices = bool(devices)
+        self._device_count = len(devices)
         self._slot_clocks = dict.fromkeys(range(limit), steady_unix_time()) if in_virtual_time else {}
+        self._device_clocks = dict.fromkeys(devices, 0.0)
         self._queue: deque[tuple[int, Launch, Path]] = deque()
         self._running: list[RunningTrial] = []
 
@@ -112,7 +113,8 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
     def _start_queued(self) -> None:
         while self._queue:
             number, launch, folder = self._queue[0]
-            count = self.gpu_count(launch.candidate) if self._has_devices else 0
+            # one that needs more than there are gets them all, and fails by itself
+            count = min(self.gpu_count(launch.candidate), self._device_count)
             if count > len(self._free_devices):
                 return
             self._queue.popleft()
@@ -151,8 +153,9 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
         trial = replace(trial, parallel_trials=tuple(sorted(running.neighbours)))
         if not self._slot_clocks:
             return replace(trial, started=running.started, ended=running.started + trial.ended - trial.started)
-        started = self._slot_clocks[running.slot]
+        started = max(self._slot_clocks[running.slot], *(self._device_clocks[index] for index in running.devices), 0.0)
         self._slot_clocks[running.slot] = ended = started + trial.ended - trial.started
+        self._device_clocks.update(dict.fromkeys(running.devices, ended))
         return replace(trial, started=started, ended=ended)
 
     def _lost_trial(self, running: RunningTrial) -> Trial:

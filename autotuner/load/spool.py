@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from autotuner.core import EARLY_STOP_ERROR, RequestRecord
+from autotuner.core import EARLY_STOP_ERROR, SKIPPED_EVENT, RequestRecord
 from autotuner.endpoints.error_text import error_text
 from autotuner.load.priority import end_with_parent, set_idle_priority
 from autotuner.load.response import extract_body, is_success
@@ -122,7 +122,8 @@ def transcribe(spool_path: Path, records_path: Path, *, parent_pid: int | None =
 class RecordFollower:
     """Reads the request records of a file that `transcribe` is still writing.
 
-    `error_messages` maps each error class to the first message of that class, which may repeat secrets.
+    `error_messages` maps each error class, and SKIPPED_EVENT, to the first message of that class, which may repeat
+    secrets.
     """
 
     def __init__(self, records_path: Path) -> None:
@@ -138,8 +139,9 @@ class RecordFollower:
             for *fields, error_message in _read_frames(source, None):
                 record = _request_record(*fields)
                 new_records.append(record)
-                if record.error and error_message:
-                    self.error_messages.setdefault(record.error, error_message)
+                if error_message:
+                    name = SKIPPED_EVENT if record.error in (None, EARLY_STOP_ERROR) else record.error
+                    self.error_messages.setdefault(name, error_message)
                 self.offset = source.tell()
         return new_records
 

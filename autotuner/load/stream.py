@@ -200,6 +200,8 @@ def _find_error(
     received_all = requested_output is not None and sum(decoded.chunk_tokens) >= requested_output
     ended = decoded.finish_reason is not None or (reader.is_done and (decoded.output_tokens or received_all))
     if ended and (decoded.chunk_times or reader.first_bad_data is None):
+        if reader.first_bad_data is not None:
+            decoded.error_message = f"Not understood: {_quote(reader.first_bad_data)}"
         return
     if reader.possible_error_text is not None:
         decoded.error, decoded.error_message = "stream-error", reader.possible_error_text

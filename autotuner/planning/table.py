@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +23,42 @@ if TYPE_CHECKING:
 TIME_COLUMNS = ("pred_ttft_ms", "pred_tpot_ms", "pred_ttft_lo", "pred_ttft_hi", "pred_tpot_lo", "pred_tpot_hi")
 """Columns of predicted means and 80% intervals, in milliseconds."""
 PREDICTION_COLUMNS = (*TIME_COLUMNS, "pred_error")
+READ_COLUMNS = (
+    "model",
+    "gpu",
+    "engine",
+    "engine_version",
+    "gemm_dtype",
+    "moe_dtype",
+    "isl",
+    "osl",
+    "concurrency",
+    "tp_size",
+    "pp_size",
+    "dp_size",
+    "moe_tp_size",
+    "moe_ep_size",
+)
+"""Columns of a row that its prediction depends on; it may have others, such as what was measured."""
+OTHER_COLUMN_NAMES = {
+    "tp": "tp_size",
+    "tensor_parallel_size": "tp_size",
+    "pp": "pp_size",
+    "pipeline_parallel_size": "pp_size",
+    "dp": "dp_size",
+    "data_parallel_size": "dp_size",
+    "ep": "moe_ep_size",
+    "ep_size": "moe_ep_size",
+    "moe_tp": "moe_tp_size",
+    "runtime": "engine",
+    "version": "engine_version",
+    "gpu_type": "gpu",
+    "model_name": "model",
+    "dtype": "gemm_dtype",
+    "input_length": "isl",
+    "output_length": "osl",
+}
+"""Names that such columns have elsewhere, and theirs here."""
 MEMORY_FRACTION = 0.92
 """Memory fraction of the measured rows, read off the loads at which their requests begin to queue."""
 MAX_COUNT = 1e12
@@ -143,6 +180,25 @@ def predicted_columns(row: Mapping[str, str]) -> dict[str, str]:
         return {**dict.fromkeys(TIME_COLUMNS, ""), "pred_error": str(error)}
     times = (prediction.ttft, prediction.tpot, *prediction.ttft_interval, *prediction.tpot_interval)
     return {**dict(zip(TIME_COLUMNS, [f"{1000 * value:.4f}" for value in times], strict=True)), "pred_error": ""}
+
+
+def misnamed_columns(names: Iterable[str]) -> dict[str, str]:
+    """Columns that are not read and are probably meant to be, each with the name under which it would be.
+
+    A column is one where it has that name elsewhere, or almost has it, and no column has it itself.
+    """
+    present = {name: name.strip().lower().replace("-", "_").replace(" ", "_") for name in names}
+    missing = [column for column in READ_COLUMNS if column not in present]
+    meant = {
+        name: _meant_column(normalized, missing) for name, normalized in present.items() if name not in READ_COLUMNS
+    }
+    return {name: column for name, column in meant.items() if column is not None}
+
+
+def _meant_column(name: str, missing: Sequence[str]) -> str | None:
+    column = OTHER_COLUMN_NAMES.get(name, name)
+    near = [column] if column in missing else difflib.get_close_matches(name, missing, n=1, cutoff=0.8)
+    return near[0] if near else None
 
 
 def with_predictions(table: DataFrame) -> DataFrame:

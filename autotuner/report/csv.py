@@ -53,7 +53,7 @@ def _trial_row(result: LoadPointResult, trial: Trial, view: RunView) -> dict[str
         **load_point_row(result, view.experiment.slo),
         **per_gpu_figures(result, trial.candidate.gpus, view.experiment.hardware.price_per_gpu_hour),
         "score": result.score.value if result.score else None,
-        "pareto": str(view.is_on_frontier(trial, result.load_point)).lower(),
+        "pareto": str(view.is_on_frontier(trial, result)).lower(),
         **_gpu_use_row(result),
     }
 

@@ -101,7 +101,7 @@ def _pooled_load_points(candidate: PooledCandidate, view: RunView) -> list[dict[
                 "requests": metrics["requests"],
                 **{f"{name}_mean": value for name, value in means.items()},
                 **rates,
-                "pareto": view.is_on_frontier(trial, result.load_point),
+                "pareto": view.is_on_frontier(trial, result),
             }
         )
     return records
@@ -113,7 +113,7 @@ def _trial_load_point(result: LoadPointResult, trial: Trial, view: RunView) -> d
     price = view.experiment.hardware.price_per_gpu_hour
     entry["metrics"] |= per_gpu_figures(result, trial.candidate.gpus, price)
     score = dataclasses.asdict(result.score) if result.score else None
-    return {**entry, "score": score, "pareto": view.is_on_frontier(trial, result.load_point)}
+    return {**entry, "score": score, "pareto": view.is_on_frontier(trial, result)}
 
 
 def per_gpu_figures(result: LoadPointResult, gpus: int, price: float | None) -> dict[str, float | None]:

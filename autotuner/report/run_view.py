@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from autotuner.core import LoadPoint, Trial
+from autotuner.core import LoadPoint, LoadPointResult, Trial
 from autotuner.experiment import Experiment
 from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.pooling import PooledCandidate, pool_launches
@@ -15,7 +15,7 @@ from autotuner.report.refused import RefusedCandidates
 from autotuner.runs.store import RunStore
 from autotuner.scoring.conclusion import Conclusion, conclude
 from autotuner.scoring.judge import judge
-from autotuner.scoring.pareto import AXES, ParetoPoint, pareto_points
+from autotuner.scoring.pareto import AXES, ParetoPoint, is_trusted, pareto_points
 from autotuner.scoring.pool import CandidateLaunches, group_by_candidate
 from autotuner.scoring.rank import Ranking, rank
 from autotuner.search.protocol import EMPTY_REPORT, SearchReport
@@ -95,6 +95,6 @@ class RunView:
     def _frontier_members(self) -> set[tuple[str, LoadPoint]]:
         return {(point.trial.candidate.key, point.result.load_point) for point in self.frontier}
 
-    def is_on_frontier(self, trial: Trial, point: LoadPoint) -> bool:
-        """Whether the candidate of a trial is on the frontier with this load point."""
-        return (trial.candidate.key, point) in self._frontier_members
+    def is_on_frontier(self, trial: Trial, result: LoadPointResult) -> bool:
+        """Whether a trial's result is trusted, and its candidate is on the frontier with that load point."""
+        return is_trusted(trial, result) and (trial.candidate.key, result.load_point) in self._frontier_members

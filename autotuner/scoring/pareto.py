@@ -85,13 +85,14 @@ def pareto_points(
         values = [axis.value(result.metrics, trial.candidate.gpus, price) for axis in selected_axes]
         coordinates = tuple(value for value in values if value is not None)
         if len(coordinates) == len(selected_axes):
-            points.append(ParetoPoint(trial, result, coordinates, _is_trusted(trial, result)))
+            points.append(ParetoPoint(trial, result, coordinates, is_trusted(trial, result)))
     groups = _comparable_groups(points, targets=bool(experiment.slo.terms))
     frontier_indices = {index for group in groups for index in _frontier_indices(points, group, selected_axes)}
     return [replace(point, on_frontier=index in frontier_indices) for index, point in enumerate(points)]
 
 
-def _is_trusted(trial: Trial, result: LoadPointResult) -> bool:
+def is_trusted(trial: Trial, result: LoadPointResult) -> bool:
+    """Whether a load point was measured in a valid steady state of a launch that did not fail."""
     return not trial.failed and result.verdict not in UNSTEADY_VERDICTS
 
 
@@ -104,7 +105,7 @@ def _latest_results(trials: Sequence[Trial]) -> list[tuple[Trial, LoadPointResul
     for trial in trials:
         for result in trial.measurement.load_points if trial.purpose != "confirmation" else ():
             key = (trial.candidate.key, result.load_point, result.source)
-            if key not in latest or _is_trusted(trial, result) or not _is_trusted(*latest[key]):
+            if key not in latest or is_trusted(trial, result) or not is_trusted(*latest[key]):
                 latest[key] = (trial, result)
     return list(latest.values())
 

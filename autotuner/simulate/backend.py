@@ -13,7 +13,7 @@ class BackendError(Exception):
     """The server could not be reached, or its connection ended within an answer."""
 
 
-class Answer:
+class BackendAnswer:
     """One answer as it comes; the callbacks are called in this order, `on_end` with an error or None.
 
     `on_headers` gets status and content type, `on_body` each part of the body, as large as it arrived.
@@ -37,10 +37,10 @@ class _Connection(asyncio.Protocol):
         self._backend = backend
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: Answer | None = None
+        self._answer: BackendAnswer | None = None
         self._content_type = ""
 
-    def send(self, request: bytes, answer: Answer) -> None:
+    def send(self, request: bytes, answer: BackendAnswer) -> None:
         """Send a request; the connection is the backend's again when it was answered."""
         self._answer = answer
         self._parser = httptools.HttpResponseParser(self)
@@ -112,7 +112,7 @@ class Backend:
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
-    async def send(self, method: str, path: str, body: bytes, answer: Answer) -> Callable[[], None]:
+    async def send(self, method: str, path: str, body: bytes, answer: BackendAnswer) -> Callable[[], None]:
         """Send a request; returns what drops it. BackendError when the server cannot be reached."""
         head = f"{method} {path} HTTP/1.1\r\nhost: {self.address}\r\ncontent-type: application/json\r\n"
         connection = await self._connection()
@@ -134,7 +134,7 @@ class Backend:
             elif not done.done():
                 done.set_result(None)
 
-        drop = await self.send(method, path, body, Answer(on_headers, parts.extend, on_end))
+        drop = await self.send(method, path, body, BackendAnswer(on_headers, parts.extend, on_end))
         try:
             await done
         except asyncio.CancelledError:

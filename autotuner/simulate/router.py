@@ -20,7 +20,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
-from autotuner.simulate.backend import Answer, Backend, BackendError
+from autotuner.simulate.backend import BackendAnswer, Backend, BackendError
 from autotuner.simulate.hand_over import PREFILL_REQUEST
 from autotuner.simulate.http import HttpConnection, ServerExchange
 from autotuner.simulate.metrics import CONTENT_TYPE, add_samples
@@ -179,7 +179,7 @@ async def forward(backend: Backend, exchange: ServerExchange, body: bytes) -> No
         else:
             done.set_result(None)
 
-    drop = await backend.send("POST", exchange.request.path, body, Answer(on_headers, on_body, on_end))
+    drop = await backend.send("POST", exchange.request.path, body, BackendAnswer(on_headers, on_body, on_end))
     try:
         await done
     except asyncio.CancelledError:

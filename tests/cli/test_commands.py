@@ -39,6 +39,11 @@ def test_a_plan_names_launches_time_and_gpu_hours(autotune):
     assert "base-model > base-optimization" in ended
     assert "GPU-hours    none, no GPU is taken" in ended
     assert "at most 19: 1 with the engine's own defaults, 14 to search, 4 to confirm the winner" in ended
+    assert "at a time" not in ended
+    assert (
+        "at most 19, 3 at a time: 1 with"
+        in autotune("run", "--profile", "balanced", "--dry-run", "--parallel-trials", "3").out
+    )
     assert "objective    minimize_latency, by racing\n             the mean end-to-end latency over all" in ended
 
 

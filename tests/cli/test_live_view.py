@@ -168,6 +168,13 @@ def test_in_a_pipe_each_load_point_of_a_load_test_is_two_lines(made, printed, ha
     ]
 
 
+def test_a_load_point_that_is_measured_again_is_counted_too(made, printed):
+    again = replace(MEASURING, position=5)
+    PlainTuneView(made, (), Clock(), is_load_test=True)(again)
+    assert printed == ["[5/5] D(100,100) @ 4: 20 s to 2:00"]
+    assert stage_text(again, 3.0).startswith("measuring load point 5 of 5")
+
+
 def test_the_panel_of_a_load_test_names_its_load_points_and_no_candidate(made, narrow):
     clock = Clock()
     view = LiveTuneView(made, (), clock, is_load_test=True)

@@ -147,6 +147,18 @@ def test_a_csv_is_predicted_row_by_row(autotune, tmp_path):
     assert "lacks concurrency" in third["pred_error"]
 
 
+@pytest.mark.parametrize(
+    ("column", "meant"), [("tp", "tp_size"), ("TP-Size", "tp_size"), ("tp_sise", "tp_size"), ("ep", "moe_ep_size")]
+)
+def test_a_column_that_is_not_read_for_its_name_is_a_warning(autotune, tmp_path, column, meant):
+    (tmp_path / "rows.csv").write_text(
+        f"engine,model,gpu,isl,osl,concurrency,{column},ttft_ms,gpus\nvllm,llama-3.1-70b,h200_sxm,1024,1024,16,4,9,4\n"
+    )
+    ended = autotune("predict", "table", "rows.csv", "--output", "out.csv")
+    assert ended.err.count("Warning") == 1
+    assert f"Column '{column}' is not read; if it is the {meant}, name it so" in " ".join(ended.err.split())
+
+
 @pytest.mark.parametrize("content", [b"", b"model\n\xff\n", b"model,gpu\na,b\na,b,c\n", b"model,gpu\na,b,c\n"])
 def test_a_file_that_is_no_table_is_refused(autotune, tmp_path, content):
     (tmp_path / "rows.csv").write_bytes(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.endpoints.headers import check_headers, mask_secrets, request_headers
+from autotuner.endpoints.headers import check_headers, key_remedy, mask_secrets, request_headers, tls_trust
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import Deployment
 
@@ -16,6 +16,27 @@ def test_a_key_comes_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("SOME_KEY")
     with pytest.raises(MachineError, match="SOME_KEY is not set"):
         request_headers(deployment)
+
+
+@pytest.mark.parametrize(
+    ("header_names", "remedy"),
+    [
+        (["Authorization"], "Check the API key"),
+        (["api-key"], "Check the API key"),
+        (["X-API-Key", "X-Team"], "Check the API key"),
+        (["X-Team"], "--api-key-env NAME"),
+        ([], "--api-key-env NAME"),
+    ],
+)
+def test_who_sent_a_key_is_not_asked_to_give_one(header_names: list[str], remedy: str) -> None:
+    assert remedy in key_remedy(header_names)
+
+
+@pytest.mark.parametrize(("option", "value"), [("insecure", True), ("ca_file", "ca.pem")])
+def test_certificates_are_no_matter_where_there_is_no_tls(option: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} .*https://"):
+        tls_trust(Deployment.model_validate({"mode": "external", "url": "http://h:8000", option: value}))
+    assert tls_trust(Deployment.model_validate({"mode": "external", "url": "https://h:8000", option: value}))
 
 
 @pytest.mark.parametrize(

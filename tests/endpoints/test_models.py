@@ -118,6 +118,36 @@ def test_a_list_is_read_in_the_forms_that_servers_write(
     assert find_served_model(url, {}).model == "a"
 
 
+@pytest.mark.parametrize("nameless", [{"id": None}, {"id": ""}])
+def test_a_model_without_a_name_is_none(serve_responses: ServeResponses, nameless: dict[str, object]) -> None:
+    listed, alone = ((200, json.dumps({"data": cards})) for cards in ([nameless, {"id": "a"}], [nameless]))
+    url = serve_responses(ScriptedResponses(v1__models=[listed], v1__completions=[ONE_TOKEN]))
+    assert find_served_model(url, {}).model == "a"
+    url = serve_responses(ScriptedResponses(v1__models=[alone], v1__completions=[ONE_TOKEN]))
+    with pytest.raises(UsageError, match="lists no model"):
+        find_served_model(url, {})
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_placeholder_in_the_list_is_said_to_be_none_of_its_models(
+    serve_responses: ServeResponses, status: int
+) -> None:
+    refusal = (status, "The model `unknown` does not exist. Valid aliases: tiny")
+    responses = {"v1__completions": [refusal], "v1__chat__completions": [refusal]}
+    url = serve_responses(ScriptedResponses(v1__models=served_models("unknown"), **responses))
+    with pytest.raises(EndpointError, match=r"Valid aliases: tiny\. It lists 'unknown' .* name the model with --model"):
+        find_served_model(url, {})
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_server_without_a_list_is_said_to_list_no_pattern(
+    serve_responses: ServeResponses, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    url = serve_responses(ScriptedResponses(v1__models=[(status, "")], v1__completions=[ONE_TOKEN]))
+    assert find_served_model(url, {}, model="m").model == "m"
+    assert not caplog.records
+
+
 def test_a_tag_of_latest_is_understood(serve_responses: ServeResponses, caplog: pytest.LogCaptureFixture) -> None:
     url = serve_responses(ScriptedResponses(v1__models=served_models("a:latest"), v1__completions=[ONE_TOKEN]))
     assert find_served_model(url, {}, model="a").model == "a"
@@ -140,6 +170,28 @@ def test_a_key_that_is_missing_is_hinted_at(serve_responses: ServeResponses, sta
         find_served_model(url, {})
     with pytest.raises(EndpointError, match=r"gives no token.*no key.*--api-key-env NAME"):
         find_served_model(url, {}, model="m")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("header", ["Authorization", "x-api-key"])
+def test_a_key_that_is_refused_is_to_be_checked(serve_responses: ServeResponses, status: int, header: str) -> None:
+    refused = [(status, "bad key")]
+    responses = {"v1__models": refused, "v1__completions": refused, "v1__chat__completions": refused}
+    url = serve_responses(ScriptedResponses(**responses))
+    for model in (None, "m"):
+        with pytest.raises(EndpointError, match=r"bad key.*Check the API key"):
+            find_served_model(url, {header: "Bearer s3cret"}, model=model)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(500, "some servers fail so with a wrong API key"), (400, "Check the API key")]
+)
+def test_a_list_that_fails_for_a_wrong_key_hints_at_it(
+    serve_responses: ServeResponses, status: int, words: str
+) -> None:
+    url = serve_responses(ScriptedResponses(v1__models=[(status, "No connected db.")]))
+    with pytest.raises((EndpointError, UsageError), match=words):
+        find_served_model(url, {"Authorization": "Bearer s3cret"})
 
 
 def test_a_server_that_gives_no_token_on_any_route_is_refused_with_all_its_answers(

@@ -105,6 +105,19 @@ def test_progress_and_log_records_of_all_trials_arrive(tmp_path: Path, caplog: A
     assert sorted(caplog.messages) == ["trial 1 on ()", "trial 2 on ()"]
 
 
+def test_in_virtual_time_trials_hold_no_more_gpus_than_there_are(tmp_path: Path) -> None:
+    with executor(3, in_virtual_time=True, devices=(0, 1)) as running:
+        running.submit(1, launch(awaits="go", tp_size=2), tmp_path / "1")
+        running.submit(2, launch(x=2), tmp_path / "2")
+        running.submit(3, launch(tp_size=4), tmp_path / "3")
+        assert len(running._running) == 1
+        (tmp_path / "go").touch()
+        trials = finish(running, 3)
+    first, second, third = (trials[number] for number in (1, 2, 3))
+    assert first.ended <= second.started <= second.ended <= third.started
+    assert devices(third) == {0, 1}
+
+
 def test_in_virtual_time_a_trial_starts_where_the_one_before_it_in_its_place_ended(tmp_path: Path) -> None:
     with executor(2, in_virtual_time=True) as running:
         running.submit(1, launch(awaits="go"), tmp_path / "1")

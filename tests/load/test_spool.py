@@ -112,6 +112,19 @@ def test_the_first_message_of_each_class_of_error_is_kept(tmp_path: Path):
     assert follower.error_messages == {"http-429": "slowly", "http-500": "oh", "malformed": "Not understood: x"}
 
 
+@pytest.mark.parametrize("finish", ["length", "stop"])
+@pytest.mark.parametrize("event", [b"ping", b"{nonsense", b'{"choices": 7}'])
+def test_an_event_that_was_skipped_in_an_answer_is_quoted_and_no_error(tmp_path: Path, event: bytes, finish: str):
+    answer = exchange(finish=finish)
+    answer.pieces = [HEAD % 999, b"data: " + event + b"\n\n", *answer.pieces[1:]]
+    answer.times = [11.0 + number for number in range(len(answer.pieces))]
+    (record,) = written(tmp_path, answer)
+    assert (record.error, len(record.chunk_times)) == (None, 3)
+    follower = spool.RecordFollower(tmp_path / RECORDS)
+    follower.read_new()
+    assert follower.error_messages == {"skipped-event": f"Not understood: {event.decode()}"}
+
+
 @pytest.mark.parametrize("error", ["reset", "timeout"])
 def test_an_answer_cut_short_keeps_the_tokens_that_came(tmp_path: Path, error: str):
     cut = exchange(error=error)

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from autotuner.core import Verdict
 from autotuner.report.frontier import frontier_table, frontier_title
 
 
@@ -41,9 +42,18 @@ def test_the_members_are_those_of_the_table(make_run):
         (trial.number, result.load_point.concurrency)
         for trial in run.view.trials
         for result in trial.results
-        if run.view.is_on_frontier(trial, result.load_point)
+        if run.view.is_on_frontier(trial, result)
     ]
     assert members == sorted((row["trial"], int(row["load"])) for row in frontier_table(run.view).rows)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED])
+def test_an_untrusted_launch_of_a_candidate_on_the_frontier_is_not_on_it(make_run, verdict):
+    view = make_run().view
+    trial, result = next(
+        (trial, result) for trial in view.trials for result in trial.results if view.is_on_frontier(trial, result)
+    )
+    assert not view.is_on_frontier(trial, replace(result, verdict=verdict))
 
 
 def test_the_frontier_has_a_cost_column_with_a_price(make_run):

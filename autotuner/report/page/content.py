@@ -1,4 +1,4 @@
-"""What the charts of the page are drawn from: one JSON-ready dictionary, computed once from the view of a run."""
+"""What the charts of the page are drawn from, as JSON-ready data computed once from the view of a run."""
 
 from __future__ import annotations
 
@@ -49,17 +49,9 @@ POINT_COLUMNS = (
 """One row for each load point of each candidate: seconds, tokens/s per GPU, shares."""
 
 
-def page_content(view: RunView, folder: Path, detail: Detail) -> dict[str, Any]:
-    """Candidates, load points, requests and launches of a run; `folder` holds its records and logs."""
-    slo, price = view.experiment.slo, view.experiment.hardware.price_per_gpu_hour
+def page_figures(view: RunView) -> dict[str, Any]:
+    """Candidates, their load points, and the effects of settings."""
     candidates = [standing.trial_number for standing in view.ranking.standings]
-    scenarios = list(view.experiment.benchmark.traffic_scenarios)
-    rows = [
-        (number, result)
-        for number in candidates
-        for result in view.pooled[number].trial.results
-        if result.load_point.scenario in scenarios
-    ]
     objective = OBJECTIVES[view.ranking.objective]
     return {
         "targets": _targets(view),
@@ -69,23 +61,44 @@ def page_content(view: RunView, folder: Path, detail: Detail) -> dict[str, Any]:
             "equalLoad": objective.at_equal_load,
             "lower": objective.direction == "min",
         },
-        "priced": price is not None,
-        "scenarios": scenarios,
+        "priced": view.experiment.hardware.price_per_gpu_hour is not None,
+        "scenarios": list(view.experiment.benchmark.traffic_scenarios),
         "candidates": [_candidate(standing, view) for standing in view.ranking.standings],
         "columns": list(POINT_COLUMNS),
-        "points": [_point(candidates.index(number), result, view.pooled[number], view) for number, result in rows],
-        "requests": _requests(rows, view, folder, detail),
+        "points": [
+            _point(candidates.index(number), result, view.pooled[number], view) for number, result in _rows(view)
+        ],
         "effects": [
-            {"name": effect.parameter, "from": _text(effect.before), "to": _text(effect.after),
-             "ratios": [_rounded(ratio) for ratio in effect.ratios]}
+            {
+                "name": effect.parameter,
+                "from": _text(effect.before),
+                "to": _text(effect.after),
+                "ratios": [_rounded(ratio) for ratio in effect.ratios],
+            }
             for effect in setting_effects(view)
             if effect.ratios
         ],
-        "launches": launch_details(view, folder, detail.log_lines, detail.other_log_lines, timelines=detail.timelines)
-        if detail.launches
-        else {},
-        "hasTerms": bool(slo.terms),
-    }  # fmt: skip
+        "hasTerms": bool(view.experiment.slo.terms),
+    }
+
+
+def page_details(view: RunView, folder: Path, detail: Detail) -> dict[str, Any]:
+    """Single requests and launches, as many as `detail` says; `folder` holds the records and logs of the run."""
+    launches = {}
+    if detail.launches:
+        launches = launch_details(view, folder, detail.log_lines, detail.other_log_lines, timelines=detail.timelines)
+    return {"requests": _requests(_rows(view), view, folder, detail), "launches": launches}
+
+
+def _rows(view: RunView) -> list[tuple[int, LoadPointResult]]:
+    """Each load point of each candidate, by rank: the number of the candidate's trial and the pooled result."""
+    scenarios = view.experiment.benchmark.traffic_scenarios
+    return [
+        (standing.trial_number, result)
+        for standing in view.ranking.standings
+        for result in view.pooled[standing.trial_number].trial.results
+        if result.load_point.scenario in scenarios
+    ]
 
 
 def _targets(view: RunView) -> dict[str, Any]:
@@ -213,7 +226,7 @@ def _requests(
     def importance(index: int) -> tuple[bool, bool, int]:
         number, result = rows[index]
         pooled = view.pooled[number].trial
-        return (number not in first, not view.is_on_frontier(pooled, result.load_point), index)
+        return (number not in first, not view.is_on_frontier(pooled, result), index)
 
     packed = {}
     trials = {standing.trial_number: standing.candidate.key for standing in ranking.standings}

@@ -10,7 +10,7 @@ from autotuner import __version__
 from autotuner.report.environment_text import environment_lines
 from autotuner.report.launch_commands import launch_commands
 from autotuner.report.page import tables, verdict
-from autotuner.report.page.content import Detail, page_content
+from autotuner.report.page.content import Detail, page_details, page_figures
 from autotuner.report.page.document import html_document, inert_json
 from autotuner.report.page.elements import Element, element
 from autotuner.report.page.run_files import RunFiles, read_run_files
@@ -20,6 +20,8 @@ from autotuner.runs.store import RunStore
 
 PAGE_FILE = "report.html"
 MAX_BYTES = 2_000_000
+ASSET_BYTES = 80_000
+"""Room for style, scripts and the frame of the document."""
 
 REDUCTIONS: Sequence[tuple[str, Detail]] = (
     ("", Detail()),
@@ -110,12 +112,15 @@ def run_page(store: RunStore, view: RunView | None = None, *, budget: int = MAX_
         "not-launched": _named("not-launched", _search_notes(view, files), tables.not_launched(view)),
         "reproduce": _named("reproduce", *_reproduction(view, store, files)),
     }
-    room = budget - sum(len(str(section).encode()) for section in sections.values())
-    content: dict[str, Any] = {}
+    room = budget - ASSET_BYTES - sum(len(str(section).encode()) for section in sections.values())
+    figures = page_figures(view)
+    room -= len(inert_json(figures))
+    details: dict[str, Any] = {}
     for omitted, detail in REDUCTIONS:  # noqa: B007, the last one stays where even that is too much
-        content = page_content(view, store.path, detail)
-        if len(inert_json(content)) <= room - 60_000:  # the assets, and the rest of the document
+        details = page_details(view, store.path, detail)
+        if len(inert_json(details)) <= room:
             break
+    content = figures | details
     sections["foot"] = _foot(omitted)
     content |= {"state": files.state, "run": files.name, "omitted": omitted}
     return RunPage(verdict.page_title(view), sections, content)
