@@ -20,7 +20,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
-from autotuner.simulate.backend import BackendAnswer, Backend, BackendError
+from autotuner.simulate.backend import Backend, BackendAnswer, BackendError
 from autotuner.simulate.hand_over import PREFILL_REQUEST
 from autotuner.simulate.http import HttpConnection, ServerExchange
 from autotuner.simulate.metrics import CONTENT_TYPE, add_samples
