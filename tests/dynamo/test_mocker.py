@@ -22,6 +22,7 @@ from autotuner.profiling.session import open_profile
 pytestmark = pytest.mark.dynamo
 SCRIPT = Path(__file__).with_name("serve_and_run.py")
 BLOCK, BLOCKS, PORT = 64, 512, 18_311
+SMALL = {"prefill-points": 4, "decode-points": 2, "max-context-length": 1200}
 MAX_ERROR = 0.5
 """Largest accepted median of relative errors against the truth; a cold decode point would be further off."""
 
@@ -52,7 +53,7 @@ def on_a_mocker(dynamo, word_model, truth, tmp_path_factory):
         mocker += ["--max-num-batched-tokens", 32_768, *mocker_arguments]
         serving = [sys.executable, str(SCRIPT), str(dynamo / "serving-1.6.1"), str(word_model), str(PORT)]
         whole = ["unshare", "-n", *serving, *map(str, mocker), "--", *command]
-        done = subprocess.run(whole, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(whole, capture_output=True, text=True, timeout=420)
         assert folder.exists(), done.stderr[-3000:]
         return open_profile(folder), done
 
@@ -93,7 +94,7 @@ def test_only_points_with_cached_prompts_that_ran_at_once_are_filed(profiled):
 
 
 def test_an_engine_that_runs_sixteen_requests_has_no_point_above_sixteen(on_a_mocker):
-    outcome, _ = on_a_mocker("--max-num-seqs", 16, isl=300, **{"prefill-points": 4, "decode-points": 2})
+    outcome, _ = on_a_mocker("--max-num-seqs", 16, isl=300, **SMALL)
     sizes = [point.concurrency for point in outcome.decode_curve_points]
     assert sizes
     assert max(sizes) <= 16
@@ -102,7 +103,7 @@ def test_an_engine_that_runs_sixteen_requests_has_no_point_above_sixteen(on_a_mo
 
 
 def test_an_engine_without_a_prefix_cache_files_no_decode_point_and_says_so(on_a_mocker):
-    outcome, done = on_a_mocker("--no-enable-prefix-caching", isl=300, **{"prefill-points": 4, "decode-points": 2})
+    outcome, done = on_a_mocker("--no-enable-prefix-caching", isl=300, **SMALL)
     assert done.returncode == 1
     assert not outcome.decode_curve_points
     assert outcome.selection.prefill_pick is not None
