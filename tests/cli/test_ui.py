@@ -20,7 +20,11 @@ def test_the_page_is_served_until_it_is_interrupted(finished_run, tmp_path, star
             foreign = httpx.get(url, headers={"Host": "evil.invalid"}, timeout=60)
         finally:
             process.send_signal(signal.SIGINT)
-        error = process.communicate(timeout=60)[1]
+        try:
+            error = process.communicate(timeout=60)[1]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert (page.status_code, foreign.status_code, process.returncode) == (200, 403, 0)
     assert "SIMULATED, NOT MEASURED" in page.text
     assert "on this machine only" in error
