@@ -59,6 +59,7 @@ def skewed_efficiencies(efficiencies: Efficiencies, skew: Skew, parameters: Skew
     return replace(
         efficiencies,
         gemm_compute=efficiencies.gemm_compute * gemms,
+        mlp_compute=efficiencies.mlp_compute * gemms,
         attention_proj_memory=efficiencies.attention_proj_memory * weights,
         mlp_memory=efficiencies.mlp_memory * weights,
         expert_compute=efficiencies.expert_compute * gemms * factor("experts"),
@@ -72,6 +73,7 @@ def skewed_efficiencies(efficiencies: Efficiencies, skew: Skew, parameters: Skew
         permute=efficiencies.permute * factor("permute"),
         allreduce_latency=efficiencies.allreduce_latency * collectives,
         allreduce_bytes=efficiencies.allreduce_bytes * collectives,
+        allreduce_oneshot=efficiencies.allreduce_oneshot * collectives,
         dispatch_latency=efficiencies.dispatch_latency * collectives,
         dispatch_bytes=efficiencies.dispatch_bytes * collectives,
         launch=efficiencies.launch * factor("launch") * factor("cuda_graph", parameters.cuda_graph),
