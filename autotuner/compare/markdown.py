@@ -15,7 +15,7 @@ from autotuner.compare.tables import (
     figure_rows,
     gated_rows,
 )
-from autotuner.escaping import for_markdown as escape_markdown
+from autotuner.escaping import for_markdown
 
 COMMENT_LIMIT = 65_536
 """Characters of a comment on GitHub."""
@@ -26,7 +26,7 @@ CUT_NOTE = "\n\n*The rest is left out: a comment holds no more.*\n"
 def comparison_markdown(comparisons: Sequence[Comparison], decisions: Sequence[GateDecision | None]) -> str:
     """All comparisons, each with its headline, what was changed, gated figures and figures of shared candidates."""
     marker = f"<!-- autotune compare {_comment_safe(comparisons[0].baseline.name)} -->"
-    parts = [marker, f"# Against {escape_markdown(comparisons[0].baseline.name)}"]
+    parts = [marker, f"# Against {for_markdown(comparisons[0].baseline.name)}"]
     for comparison, decision in zip(comparisons, decisions, strict=True):
         parts += _comparison_parts(comparison, decision)
     return "\n\n".join([*parts, INTERVAL_NOTE]) + "\n"
@@ -45,7 +45,7 @@ def _comment_safe(text: str) -> str:
 
 
 def _comparison_parts(comparison: Comparison, decision: GateDecision | None) -> list[str]:
-    parts = [f"## {escape_markdown(comparison.new.name)}", f"**{escape_markdown(headline(comparison))}**"]
+    parts = [f"## {for_markdown(comparison.new.name)}", f"**{for_markdown(headline(comparison))}**"]
     sources = {*comparison.baseline.sources, *comparison.new.sources}
     if sources != {"measured"}:
         parts.append(f"> **The figures are {' and '.join(sorted(sources))}: no real engine was measured by them.**")
@@ -55,19 +55,19 @@ def _comparison_parts(comparison: Comparison, decision: GateDecision | None) -> 
     for candidate in comparison.candidates:
         rows = figure_rows(candidate)
         if rows:
-            summary = f"<details><summary>{escape_markdown(candidate.label)}</summary>"
+            summary = f"<details><summary>{for_markdown(candidate.label)}</summary>"
             parts.append(f"{summary}\n\n{_table(FIGURE_COLUMNS, rows)}\n\n</details>")
     lines = failure_lines(comparison)
     return [*parts, _bullets("Candidates:", lines)] if lines else parts
 
 
 def _bullets(heading: str, lines: Sequence[str]) -> str:
-    return "\n".join([heading, "", *(f"- {escape_markdown(line)}" for line in lines)])
+    return "\n".join([heading, "", *(f"- {for_markdown(line)}" for line in lines)])
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
     head = "| " + " | ".join(columns) + " |"
     rule = "| " + " | ".join("---:" if column in NUMERIC_COLUMNS else "---" for column in columns) + " |"
     return "\n".join(
-        [head, rule, *("| " + " | ".join(escape_markdown(row[column]) for column in columns) + " |" for row in rows)]
+        [head, rule, *("| " + " | ".join(for_markdown(row[column]) for column in columns) + " |" for row in rows)]
     )
