@@ -46,7 +46,7 @@ class FailingStart:
 
 FAILING_STARTS = {
     "tp without bound threads": FailingStart(
-        FailureKind.CRASHED_AT_START, "SGLANG_CPU_OMP_THREADS_BIND is not set", parameters={"tp-size": 2}
+        FailureKind.BAD_FLAG, "SGLANG_CPU_OMP_THREADS_BIND is not set", parameters={"tp-size": 2}
     ),
     "bad flag": FailingStart(FailureKind.BAD_FLAG, "--no-such-flag", ("--no-such-flag", "3")),
     "bad value": FailingStart(FailureKind.BAD_FLAG, "'float13'", ("--dtype", "float13")),
