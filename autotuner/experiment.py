@@ -222,6 +222,9 @@ def _is_valid_rate(value: Any) -> bool:
         return False
 
 
+MAX_CONCURRENCY = 65_535
+"""The highest number of requests in flight: each has a connection, and a port of this host."""
+
 PROMPT_FIELDS = ("model", "prompt", "messages", "input")
 """The fields of a request that no configuration changes."""
 
@@ -352,6 +355,8 @@ class Benchmark(Section):
     def _check_concurrency(cls, values: tuple[int, ...]) -> tuple[int, ...]:
         if any(value < 1 for value in values):
             raise ValueError("every concurrency must be at least 1")
+        if max(values, default=0) > MAX_CONCURRENCY:
+            raise ValueError(f"a concurrency above {MAX_CONCURRENCY:,} has more connections than a host has ports")
         return values
 
     @field_validator("request_rates", mode="before")

@@ -23,7 +23,7 @@ def save(
     from autotuner.cli import display
     from autotuner.compare.baseline_file import save_baseline
     from autotuner.compare.compared_run import ComparedRun
-    from autotuner.errors import UsageError
+    from autotuner.errors import UsageError, pluralize
     from autotuner.report.run_view import RunView
     from autotuner.runs.store import RunStore, find_run
 
@@ -42,4 +42,5 @@ def save(
             remedy="Save a run in which a candidate met the targets.",
         )
     save_baseline(compared, to)
-    display.line(f"{to}: {compared.winner.label} of {compared.name}, {len(compared.winner.launches)} launches")
+    launches = pluralize(len(compared.winner.launches), "launch", "launches")
+    display.line(f"{to}: {compared.winner.label} of {compared.name}, {launches}")

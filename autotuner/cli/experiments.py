@@ -38,17 +38,20 @@ def plan_experiments(compositions: Mapping[str, Composition], as_json: bool) -> 
                 "combinations": plan.space.combination_count,
                 "launches": plan.launch_count,
                 "minutes": round(plan.usual_cost.seconds / 60, 1),
+                "virtual_time": plan.in_virtual_time,
             }
         )
     if as_json:
         display.json({"experiments": rows})
         return
+    shown = [{**row, "launches": f"up to {row['launches']}"} for row in rows]
+    columns = [name for name in rows[0] if name != "virtual_time"]
     numeric = ["combinations", "launches", "minutes"]
-    display.table(rows, list(rows[0]), title=f"{len(rows)} experiments, one after another", numeric=numeric)
-    display.sentence(
-        f"Together about {sum(float(str(row['minutes'])) for row in rows):.1f} minutes. For the plan of one, give a "
-        "file with it alone."
-    )
+    display.table(shown, columns, title=f"{len(rows)} experiments, one after another", numeric=numeric)
+    minutes = sum(float(str(row["minutes"])) for row in rows)
+    is_virtual = all(row["virtual_time"] for row in rows)
+    note = " of virtual time, which is computed in a fraction of it" if is_virtual else ""
+    display.sentence(f"Together about {minutes:.1f} minutes{note}. For the plan of one, give a file with it alone.")
 
 
 def run_experiments(compositions: Mapping[str, Composition], output: Path, as_json: bool, gate: Gate) -> None:
@@ -64,10 +67,15 @@ def run_experiments(compositions: Mapping[str, Composition], output: Path, as_js
 
     results: dict[str, Result] = {}
     errors: list[AutotuneError] = []
+    names = list(compositions)
     for number, (name, composition) in enumerate(compositions.items(), start=1):
         display.note(f"experiment {number} of {len(compositions)}: {name}")
         try:
             results[name] = _run(Session.start(composition, output))
+        except typer.Exit:
+            if names[number:]:
+                display.note(f"Not started: {', '.join(names[number:])}. Run them with a file of these alone.")
+            raise
         except AutotuneError as error:
             errors.append(error)
             display.warning(f"experiment {name}: {error}")

@@ -13,8 +13,8 @@ from autotuner.errors import RunStoreError
 from autotuner.experiment import Experiment
 from autotuner.runs.store import explain_write_errors
 
-FORMAT = 1
-"""Version of the file."""
+FORMAT_KEY, FORMAT = "autotune_baseline", 1
+"""The key that every baseline has, and the version of the file."""
 
 
 def save_baseline(run: ComparedRun, path: Path) -> None:
@@ -28,16 +28,28 @@ def load_baseline(path: Path) -> ComparedRun:
     """Read a baseline file; RunStoreError where it is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["autotune_baseline"] > FORMAT:
-            raise ValueError(f"it has format {data['autotune_baseline']}, and this version reads up to {FORMAT}")
+    except OSError as error:
+        raise _unreadable(path, f"{error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, "It is not JSON.") from error
+    version = data.get(FORMAT_KEY) if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise _unreadable(path, f"It has no `{FORMAT_KEY}`, as every baseline has.")
+    if version > FORMAT:
+        raise _unreadable(path, f"It has format {version}, and this version of autotune reads up to {FORMAT}.")
+    try:
         Experiment.model_validate(data["config"])
         return _run_from_json(data)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunStoreError(
-            f"'{path}' cannot be read as a baseline.",
-            why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'empty'}",
-            remedy="Write it again: autotune baseline save RUN --to FILE.",
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, "Some of it is missing or damaged.") from error
+
+
+def _unreadable(path: Path, why: str) -> RunStoreError:
+    return RunStoreError(
+        f"'{path}' cannot be read as a baseline.",
+        why=why,
+        remedy="Write it again: autotune baseline save RUN --to FILE.",
+    )
 
 
 def _point_to_json(point: LoadPoint) -> list[Any]:
@@ -54,7 +66,7 @@ def _from_points(rows: list[list[Any]]) -> dict[LoadPoint, Any]:
 
 def _run_to_json(run: ComparedRun) -> dict[str, Any]:
     return {
-        "autotune_baseline": FORMAT,
+        FORMAT_KEY: FORMAT,
         "name": run.name,
         "config": run.config,
         "sources": list(run.sources),

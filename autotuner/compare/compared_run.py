@@ -10,6 +10,7 @@ from typing import Any
 
 from autotuner.core import Distribution, LoadPoint, LoadPointResult, Trial, Value
 from autotuner.experiment import Experiment
+from autotuner.report.formatting import format_setting
 from autotuner.report.run_view import RunView
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.pool import STEADY_STATE_VERDICTS, UNTRUSTED_VERDICTS
@@ -90,6 +91,12 @@ class ComparedCandidate:
     launches: tuple[LaunchFigures, ...]
     verdicts: Mapping[LoadPoint, str]
     failure: str | None = None
+
+    @property
+    def settings(self) -> str:
+        """All parameters, which name a candidate in any run."""
+        texts = (f"{name}={format_setting(value)}" for name, value in self.parameters.items())
+        return " ".join((self.runtime, *texts))
 
     @property
     def load_points(self) -> list[LoadPoint]:

@@ -243,7 +243,8 @@ def headline(comparison: Comparison) -> str:
 def _size_text(figure: GatedFigure) -> str:
     if figure.value_ratio is None or figure.ratio is None:
         return "not measured"
-    launches = f"{figure.ratio.baseline_launches} and {figure.ratio.new_launches} launches"
+    counts = figure.ratio.baseline_launches, figure.ratio.new_launches
+    launches = "one launch each" if counts == (1, 1) else f"{counts[0]} and {counts[1]} launches"
     return f"{change_text(figure.value_ratio, figure.value_interval)}, {launches}"
 
 

@@ -74,10 +74,9 @@ def failure_lines(comparison: Comparison) -> list[str]:
         (f"only in {comparison.baseline.name}", comparison.only_in_baseline),
         (f"only in {comparison.new.name}", comparison.only_in_new),
     ):
-        if candidates:
-            names = ", ".join(candidate.label for candidate in candidates[:MAX_LISTED])
-            more = f" and {len(candidates) - MAX_LISTED} more" if len(candidates) > MAX_LISTED else ""
-            lines.append(f"{heading}: {names}{more}")
+        lines += [f"{heading}: {candidate.settings}" for candidate in candidates[:MAX_LISTED]]
+        if len(candidates) > MAX_LISTED:
+            lines.append(f"{heading}: {len(candidates) - MAX_LISTED} more")
     return lines
 
 

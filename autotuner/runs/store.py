@@ -99,7 +99,7 @@ class RunStore:
         if not (path / EXPERIMENT_FILE).is_file():
             raise RunStoreError(
                 f"'{path}' is not a run folder.",
-                why=f"It has no {EXPERIMENT_FILE}." if path.is_dir() else "There is no such folder.",
+                why=_missing_run_reason(path),
                 remedy="Name a folder that `autotune run` made, such as runs/<task>-<time>.",
             )
         try:
@@ -275,6 +275,14 @@ def _check_format(version: Any, path: Path) -> None:
 def run_folders(root: Path) -> list[Path]:
     """The run folders in a folder, by name; those that are still being made are none."""
     return sorted(file.parent for file in root.glob(f"[!.]*/{EXPERIMENT_FILE}"))
+
+
+def _missing_run_reason(path: Path) -> str:
+    if path.is_dir():
+        return f"It has no {EXPERIMENT_FILE}."
+    if not path.exists():
+        return "There is no such folder."
+    return "It is a file; only `autotune compare` takes a file, one of `autotune baseline save`."
 
 
 def find_run(name: str | None, root: Path) -> Path:

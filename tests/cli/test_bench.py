@@ -137,6 +137,7 @@ def test_a_server_that_dies_is_counted_in_the_table_and_exits_3(autotune, tmp_pa
     [
         (("--json", "--csv"), 2, "Choose one"),
         (("--concurrency", "1,a"), 2, "--concurrency '1,a'"),
+        (("--concurrency", "99999999999"), 2, "more connections than a host has ports"),
         (("--header", "secret"), 2, "NAME:VALUE"),
         (("--rate", "2,x"), 2, "--rate '2,x' is not a list of numbers"),
         (("--rate", ""), 2, "--rate '' is not a list of numbers"),

@@ -44,8 +44,17 @@ def test_a_damaged_baseline_is_a_clear_error(tmp_path, damage):
         load_baseline(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", "{}", '"text"'])
-def test_any_other_file_is_a_clear_error(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        *((text, "has no `autotune_baseline`") for text in ("[]", "null", "{}", '"a"')),
+    ],
+)
+def test_any_other_file_is_a_clear_error(tmp_path, text, reason):
     (tmp_path / "b.json").write_text(text)
-    with pytest.raises(RunStoreError, match="cannot be read as a baseline"):
+    with pytest.raises(RunStoreError) as caught:
         load_baseline(tmp_path / "b.json")
+    assert reason in str(caught.value)
+    assert "Error" not in str(caught.value)

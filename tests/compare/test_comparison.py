@@ -67,7 +67,7 @@ def test_failures_that_appeared_and_candidates_of_one_side_are_listed():
     )
     assert failure_lines(comparison) == [
         "candidate b fails now: bad-flag: unknown flag",
-        "only in before: candidate c",
+        "only in before: sim tp-size=1",
     ]
 
 
