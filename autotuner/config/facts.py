@@ -97,7 +97,7 @@ def _fill_from_config(context: TaskContext, data: Sequence[Mapping[str, Any]]) -
 def _fill_from_machine(context: TaskContext, data: Sequence[Mapping[str, Any]]) -> ResolvedContext:
     """Fill in deployment and GPUs from the machine where nothing else sets them."""
     machine, runtime, reasons = context.machine, context.base_runtime, dict[str, str]()
-    if machine is None or runtime is None:
+    if machine is None or not isinstance(runtime, str):  # one that a file gives may be anything; it is refused later
         return ResolvedContext(context, reasons)
     sources = [context.user_overrides or {}, *data]
     if context.deployment_mode is None and not context.replaces_layers:

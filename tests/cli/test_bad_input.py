@@ -3,6 +3,8 @@
 import pytest
 
 MISTAKES = [
+    (("run", "--dry-run", "--set", "base_runtime={a: 1}"), 2, "Unknown runtime '{'a': 1}'"),
+    (("run", "--dry-run", "--set", "base_runtime=[vllm]"), 2, "Unknown runtime '['vllm']'"),
     (("run", "--profile", "quick-tset"), 2, "did you mean 'quick-test'"),
     (("run", "--runtime", "vlm", "--model", "m"), 2, "did you mean 'vllm'"),
     (("run", "--runtime", "vllm"), 2, "--model"),
