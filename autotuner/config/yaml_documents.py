@@ -190,6 +190,11 @@ def _check_size(root: yaml.Node, source: str) -> None:
                 children = [part for pair in node.value for part in pair]
             elif isinstance(node, yaml.SequenceNode):
                 children = node.value
+            elif "\0" in node.value:
+                raise ConfigError(
+                    f"{_place(node, source)}: a text with a NUL character, which no path or argument can hold.",
+                    remedy="Take it out.",
+                )
             measured = [measure(child, depth + 1) for child in children] if depth < MAX_DEPTH else [(0, MAX_DEPTH)]
             count = 1 + sum(child[0] for child in measured)
             height = 1 + max((child[1] for child in measured), default=0)

@@ -39,7 +39,7 @@ def read_trace(path: str) -> RecordedTrace:
     """
     try:
         status = Path(path).stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a NUL character is a ValueError
         raise ConfigError(f"The trace '{path}' cannot be read.", why=f"{error}.") from error
     return _read_version(path, status.st_mtime_ns, status.st_size)
 

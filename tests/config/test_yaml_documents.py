@@ -130,10 +130,13 @@ def error_of(text):
     return None
 
 
+TEXTS = st.text(st.characters(exclude_characters="\0", codec="utf-8"))
+
+
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1), inner, max_size=3),
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS.filter(bool), inner, max_size=3),
         max_leaves=10,
     )
 )
@@ -204,3 +207,9 @@ def test_what_is_no_file_is_an_error(path):
 def test_a_tagged_value_that_is_none_is_an_error(value):
     with pytest.raises(ConfigError, match="not valid YAML"):
         yaml_documents.parse(f"a: {value}", source="f.yaml")
+
+
+@pytest.mark.parametrize("text", ['a: "x\\0"', 'a: ["\\0"]', '"\\0": 1'])
+def test_a_nul_character_is_refused_where_it_is_written(text):
+    with pytest.raises(ConfigError, match=r"file\.yaml:1:.*NUL character"):
+        yaml_documents.parse(text, source="file.yaml")
