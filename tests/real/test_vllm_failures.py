@@ -61,7 +61,8 @@ def test_a_port_that_is_taken_is_named(measure: Measure, monkeypatch: pytest.Mon
 
 def test_a_worker_killed_under_load_is_a_crash_and_keeps_the_first_load_point(measure: Measure, place: Any) -> None:
     def kill_a_worker(progress: Progress) -> None:
-        if (progress.stage, progress.position) == ("measuring", 2):
+        # at the start of its warm-up, because listing the processes of a container may take seconds
+        if (progress.stage, progress.position) == ("warming-up", 2):
             [worker] = [pid for pid, title in place.running().items() if "VLLM::Worker" in title]
             os.kill(worker, signal.SIGKILL)
 
