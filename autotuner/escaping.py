@@ -70,8 +70,9 @@ def for_shell(word: str) -> str:
     if not _CONTROL.search(word):
         return shlex.quote(word)
     body = word.rstrip("\n")
+    # a first hyphen would be an option of printf
     octal = "".join(
-        character if character.isascii() and (character.isalnum() or character in "-_./:=,@ ") else _as_octal(character)
+        character if character.isascii() and (character.isalnum() or character in "_./:=,@ ") else _as_octal(character)
         for character in body
     )
     # $(...) drops line breaks at the end

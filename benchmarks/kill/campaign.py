@@ -154,7 +154,7 @@ class KilledRun:
 
     def run_folder(self) -> Path | None:
         """The run's folder, None before it can be resumed."""
-        folders = [path.parent for path in (self.folder / "runs").glob("*/experiment.yaml")]
+        folders = [path.parent for path in (self.folder / "runs").glob("[!.]*/experiment.yaml")]
         resumable = [path for path in folders if (path / "trials.jsonl").exists()]
         return resumable[0] if resumable else None
 

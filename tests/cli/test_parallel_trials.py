@@ -75,7 +75,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def trials(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in folder.glob("**/trials.jsonl") for line in path.read_text().splitlines()]
+    return [json.loads(line) for path in folder.glob("**/[!.]*/trials.jsonl") for line in path.read_text().splitlines()]
 
 
 def devices(trial: dict[str, Any]) -> Sequence[int]:
@@ -93,7 +93,7 @@ def test_parallel_trials_survive_a_kill_and_a_resumed_run_finishes_on_disjoint_g
     space = ("--set", "parameters={tp-size: [1, 2], block-size: [16, 32]}")
     search_alone = ("--set", "optimization={baseline: false, confirm: 0, max_iterations: 4}")
     process = start(tmp_path, environment, *space, *search_alone, "--parallel-trials", "3")
-    (recorded,) = wait_for(lambda: list(tmp_path.glob("runs/*/trials.jsonl")))
+    (recorded,) = wait_for(lambda: list(tmp_path.glob("runs/[!.]*/trials.jsonl")))
     wait_for(lambda: recorded.read_text().count("\n"))
     process.send_signal(signal.SIGKILL)
     process.communicate()
