@@ -115,6 +115,8 @@ CONFIRMED = (
     *("--profile", "production", "--model", "llama-3.1-70b", "--runtime", "vllm", "--evaluator", "simulated"),
     *("--gpu", "h100_sxm", "--total-gpus", "8", "--scenario", "D(100,100)", "--concurrency", "1"),
     *("--duration", "2", "--warmup", "0.1", "--max-iterations", "2", "--set", "optimization.confirm=1"),
+    "--deployment",
+    "process",  # not a container, where a Docker daemon answers
 )
 
 
