@@ -429,6 +429,13 @@ def test_the_simulated_engine_has_no_container_to_print(autotune, finished_run):
     assert "simulated engine has none" in " ".join(ended.err.split())
 
 
+def test_the_page_of_a_finished_run_says_nothing_of_going_on(finished_run):
+    page = (next(finished_run.iterdir()) / "report.html").read_text()
+    assert "The run goes on." not in page
+    assert " so far" not in page
+    assert '"state": "finished"' in page or '"state":"finished"' in page
+
+
 def test_the_run_folder_holds_what_the_docs_say(finished_run):
     run = next(finished_run.iterdir())
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}

@@ -32,8 +32,8 @@ class RunFiles:
     unfinished_trials: tuple[int, ...] = ()
 
 
-def read_run_files(store: RunStore) -> RunFiles:
-    """Read them; what is missing or damaged is left out."""
+def read_run_files(store: RunStore, state: RunState | None = None) -> RunFiles:
+    """Read them; what is missing or damaged is left out. `state` is that of the folder where it is not given."""
     try:
         settings = tuple((str(name), str(layer)) for name, layer in store.provenance()["values"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError):
@@ -46,7 +46,7 @@ def read_run_files(store: RunStore) -> RunFiles:
     opened = {int(path.name) for path in (store.path / "trials").glob("[0-9]*") if path.name.isdigit()}
     return RunFiles(
         name=store.path.resolve().name,
-        state=run_state(store.path),
+        state=state or run_state(store.path),
         experiment=mask_credentials(experiment[:MAX_EXPERIMENT_CHARACTERS]),
         settings=settings,
         unfinished_trials=tuple(sorted(opened - finished)),

@@ -13,7 +13,7 @@ from autotuner.report.page import tables, verdict
 from autotuner.report.page.content import Detail, page_details, page_figures
 from autotuner.report.page.document import html_document, inert_json
 from autotuner.report.page.elements import Element, element
-from autotuner.report.page.run_files import RunFiles, read_run_files
+from autotuner.report.page.run_files import RunFiles, RunState, read_run_files
 from autotuner.report.run_view import RunView
 from autotuner.report.search_summary import search_sentences
 from autotuner.runs.store import RunStore
@@ -93,10 +93,12 @@ def _chart_section(name: str, title: str, *children: Element) -> Element:
     return element("section", element("h2", title), element("div", id=f"{name}-charts"), *children, id=name)
 
 
-def run_page(store: RunStore, view: RunView | None = None, *, budget: int = MAX_BYTES) -> RunPage:
-    """The page of a run as it is in its folder now; `view` where it is known already."""
+def run_page(
+    store: RunStore, view: RunView | None = None, *, state: RunState | None = None, budget: int = MAX_BYTES
+) -> RunPage:
+    """The page of a run as it is in its folder now; `view` and `state` where they are known already."""
     view = view or RunView.from_store(store)
-    files = read_run_files(store)
+    files = read_run_files(store, state)
     commanded = view.ranking.winner or next(
         (standing for standing in view.ranking.standings if standing.value is not None), None
     )
@@ -127,8 +129,8 @@ def run_page(store: RunStore, view: RunView | None = None, *, budget: int = MAX_
 
 
 def write_page(store: RunStore, view: RunView | None = None) -> None:
-    """Write the page into the run folder."""
-    store.save(PAGE_FILE, run_page(store, view).html)
+    """Write the page of a run at its end, while its process still holds the lock of a run that goes on."""
+    store.save(PAGE_FILE, run_page(store, view, state="finished").html)
 
 
 def _named(name: str, *children: Element) -> Element:
