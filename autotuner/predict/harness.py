@@ -52,8 +52,8 @@ def harness_from_row(row: Mapping[str, str], concurrency: int) -> Harness:
     `prompts_per_level` is a number of prompts or `10 x concurrency`. Raises ConfigError for what cannot be read.
     """
     name = (row.get("harness") or "").strip().lower()
-    known = HARNESSES.get(name, INFERENCEX)
-    ratio, waves = known.length_ratio, known.waves
+    defaults = HARNESSES.get(name, INFERENCEX)
+    ratio, waves = defaults.length_ratio, defaults.waves
     text = (row.get("length_ratio") or "").strip()
     if text and text.lower() != "nan":
         try:
@@ -65,7 +65,7 @@ def harness_from_row(row: Mapping[str, str], concurrency: int) -> Harness:
         waves = float(match[1])
     elif re.fullmatch(r"\d+(\.\d+)?", text):
         waves = float(text) / concurrency
-    return Harness(name or known.name, ratio, waves, known.warmup_waves)
+    return Harness(name or defaults.name, ratio, waves, defaults.warmup_waves)
 
 
 class ServerFlags(NamedTuple):

@@ -83,9 +83,9 @@ def kernel(gpu: str, engine: str, kind: str, name: str) -> tuple[float, float, f
                 if constants is not None:
                     return constants[0], constants[1], constants[2]
     for key in keys:
-        found = [row[key] for other_gpu in nearest_gpus for row in tables[other_gpu].values() if key in row]
-        if found:
-            return found[0][0], found[0][1], found[0][2]
+        rows = [row[key] for other_gpu in nearest_gpus for row in tables[other_gpu].values() if key in row]
+        if rows:
+            return rows[0][0], rows[0][1], rows[0][2]
     return 2.0, 1.5, 10.0
 
 

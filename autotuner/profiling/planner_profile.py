@@ -101,26 +101,26 @@ class PlannerProfile:
 
     def problems(self) -> list[str]:
         """What makes a planner fail or interpolate nonsense; empty for a profile that it can use."""
-        found = [*_array_problems(self, PREFILL_KEYS), *_array_problems(self, DECODE_KEYS)]
-        if found:
-            return found
+        problems = [*_array_problems(self, PREFILL_KEYS), *_array_problems(self, DECODE_KEYS)]
+        if problems:
+            return problems
         if len(self.prefill_isl) < MIN_PREFILL_POINTS:
-            found.append(
+            problems.append(
                 f"There are {len(self.prefill_isl)} prefill points: the planner's curve needs {MIN_PREFILL_POINTS}"
             )
         if (np.diff(self.prefill_isl) <= 0).any():
-            found.append("prefill_isl is not ascending, or names a length twice")
+            problems.append("prefill_isl is not ascending, or names a length twice")
         contexts = len(set(self.y_context_length.tolist()))
         if len(self.z_itl) < MIN_SURFACE_POINTS or contexts < MIN_DECODE_POINTS:
-            found.append(
+            problems.append(
                 f"There are {len(self.z_itl)} decode points of {contexts} context lengths: the planner's surface needs "
                 f"{MIN_SURFACE_POINTS} points of {MIN_DECODE_POINTS} lengths"
             )
         elif _are_on_one_line(self.x_kv_usage, self.y_context_length / self.y_context_length.max()):
-            found.append("all decode points lie on one line of KV usage and context length, which is no surface")
+            problems.append("all decode points lie on one line of KV usage and context length, which is no surface")
         if (self.x_kv_usage > 1).any():
-            found.append(f"x_kv_usage reaches {self.x_kv_usage.max():.2f}, more than the whole KV cache")
-        return found
+            problems.append(f"x_kv_usage reaches {self.x_kv_usage.max():.2f}, more than the whole KV cache")
+        return problems
 
     def inconsistent_points(self, decode_gpus: int | None = None) -> list[tuple[int, float]]:
         """(Requests in flight, throughput x ITL / requests) of decode points that the engine cannot have run so.

@@ -121,9 +121,9 @@ class Sweep:
             if mapping is None or self.result.stop_reason is not None:
                 continue
             course = self._course(mapping, leader)
-            known = next((launch for launch in self.record.launches if launch.mapping == mapping), None)
-            if known is not None:
-                course.begin(known.kv_tokens, known.max_context, known.running_limit)
+            earlier_launch = next((launch for launch in self.record.launches if launch.mapping == mapping), None)
+            if earlier_launch is not None:
+                course.begin(earlier_launch.kv_tokens, earlier_launch.max_context, earlier_launch.running_limit)
                 if course.next_load is None:
                     continue
             self._launch(mapping, leader)
@@ -174,11 +174,11 @@ class Sweep:
         reported: list[tuple[int, int, int | None]] = []
 
         def capacity(server: object) -> tuple[int, int, int | None]:
-            known = next((launch for launch in self.record.launches if launch.mapping == mapping), None)
+            earlier_launch = next((launch for launch in self.record.launches if launch.mapping == mapping), None)
             # a later launch of a mapping goes on with the grid of its first one
             values = (
-                (known.kv_tokens, known.max_context, known.running_limit)
-                if known is not None and known.kv_tokens
+                (earlier_launch.kv_tokens, earlier_launch.max_context, earlier_launch.running_limit)
+                if earlier_launch is not None and earlier_launch.kv_tokens
                 else setup.capacity(mapping, server)  # type: ignore[arg-type]
             )
             reported.append(values)

@@ -29,11 +29,11 @@ def apply_override(graph: dict[str, Any], override: Mapping[str, Any]) -> dict[s
         )
     for key in ("services", "components"):
         names = {_name(item) for item in spec.get(key, ())}
-        known = {_name(item) for item in graph["spec"].get(key, ())}
-        if names - known:
+        existing_names = {_name(item) for item in graph["spec"].get(key, ())}
+        if names - existing_names:
             raise ConfigError(
-                f"The override names {', '.join(sorted(names - known))}, which the deployment does not have.",
-                why=f"It has {', '.join(sorted(known))}.",
+                f"The override names {', '.join(sorted(names - existing_names))}, which the deployment does not have.",
+                why=f"It has {', '.join(sorted(existing_names))}.",
                 remedy="Correct the names.",
             )
     merged = _merge(graph, {key: value for key, value in override.items() if key not in ("apiVersion", "kind")})
