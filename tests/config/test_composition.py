@@ -148,7 +148,7 @@ def test_layers_that_contradict_each_other_are_an_error():
         (
             {"deployment_mode": "doker"},
             "Unknown deployment 'doker'; did you mean 'docker'?",
-            "docker, external, ome, process",
+            "docker, external, kubernetes, ome, process",
         ),
         ({"base_runtime": "vllm"}, "No model was named.", "--model"),
         ({"deployment_mode": "docker"}, "No runtime was named.", "--runtime"),
