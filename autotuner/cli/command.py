@@ -20,7 +20,7 @@ from autotuner.cli.option_sets import with_option_sets
 if TYPE_CHECKING:
     from autotuner.core import Trial
     from autotuner.errors import UsageError
-    from autotuner.evaluate.launch_files import Launch
+    from autotuner.evaluate.launch_files import DeployedCandidate
     from autotuner.experiment import Experiment
     from autotuner.runs.store import RunStore
     from autotuner.serving import RoleName
@@ -107,7 +107,7 @@ def command(
     format = format or default_format(experiment)
     check_launch_format(format)
     _check_counts(replicas, prefill, decode, can_show=as_json or to is not None or format not in FORMATS)
-    launch = _launch(experiment, selected_trial, format, port, _counts(replicas, prefill, decode))
+    launch = _deployed_candidate(experiment, selected_trial, format, port, _counts(replicas, prefill, decode))
     if to is not None:
         written = _write_files(_package(launch, format, selected_trial, store), to)
     files = launch_files(launch, format, with_remark=False)
@@ -140,22 +140,22 @@ def _counts(replicas: int | None, prefill: int | None, decode: int | None) -> di
     return {"prefill": prefill, "decode": decode} if prefill and decode else {}
 
 
-def _launch(
+def _deployed_candidate(
     experiment: Experiment, trial: Trial, format: str, port: int | None, counts: Mapping[RoleName, int]
-) -> Launch:
+) -> DeployedCandidate:
     """The trial's launch at the port; UsageError for a trial that launched nothing."""
     from autotuner.deploy import with_port
     from autotuner.engines import engine
-    from autotuner.evaluate.launch_files import Launch
+    from autotuner.evaluate.launch_files import DeployedCandidate
 
     spec = trial.measurement.spec
     if spec is None:
         raise _no_command_error(trial, experiment)
     server = with_port(spec, port or engine(trial.candidate.runtime).default_port)
-    return Launch.of_trial(experiment, trial, server, format, counts)
+    return DeployedCandidate.of_trial(experiment, trial, server, format, counts)
 
 
-def _package(launch: Launch, format: str, trial: Trial, store: RunStore) -> dict[str, str]:
+def _package(launch: DeployedCandidate, format: str, trial: Trial, store: RunStore) -> dict[str, str]:
     """The files of the launch and those that it takes to repeat it, without the secrets that are known."""
     from autotuner.evaluate.launch_files import launch_files
     from autotuner.evaluate.launch_package import package_files
@@ -187,7 +187,7 @@ def _check_counts(replicas: int | None, prefill: int | None, decode: int | None,
             f"--{'prefill' if prefill else 'decode'} alone deploys nothing that answers.",
             remedy="Give both --prefill and --decode.",
         )
-    if not can_show and (replicas or 2) > 1:
+    if not can_show and ((replicas or 1) > 1 or prefill):
         raise UsageError("Several servers are several files.", remedy="Give --to DIR, or --json.")
 
 

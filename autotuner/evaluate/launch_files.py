@@ -15,6 +15,7 @@ from autotuner.deploy.dynamo import DynamoDeployment, Images, ModelCache, Worker
 from autotuner.deploy.dynamo import deployment_documents as dynamo_documents
 from autotuner.deploy.kubernetes import ClusterOptions, deployment_documents
 from autotuner.deploy.ome import ContainerCommand, ome_documents
+from autotuner.deploy.port import ANY_ADDRESS, with_host
 from autotuner.engines import engine
 from autotuner.engines.commandline import CommandLineEngine
 from autotuner.engines.configuration_file import configuration_file
@@ -40,7 +41,7 @@ MAX_DYNAMO_NAME = 30
 
 
 @dataclass(frozen=True)
-class Launch:
+class DeployedCandidate:
     """A candidate of an experiment as it is deployed: one server, or `serving` with several on one host.
 
     `counts` are the servers of each role where several were asked for; `remark` is what a reader has to know.
@@ -56,7 +57,7 @@ class Launch:
     @classmethod
     def of_trial(
         cls, experiment: Experiment, trial: Trial, server: ServerSpec, format: str, counts: Mapping[RoleName, int]
-    ) -> Launch:
+    ) -> DeployedCandidate:
         """The launch of a trial, whose `server` is on the port to deploy it at; UsageError and ConfigError as `files`.
 
         Several servers of one host have a router on that port; on a cluster a Service or Dynamo stands before them.
@@ -106,7 +107,7 @@ def default_format(experiment: Experiment) -> str:
     return mode if mode in CLUSTER_FORMATS else launch_form(experiment)
 
 
-def launch_files(launch: Launch, format: str, *, with_remark: bool) -> dict[str, str]:
+def launch_files(launch: DeployedCandidate, format: str, *, with_remark: bool) -> dict[str, str]:
     """The text of each file by its name, the main one first; `with_remark` puts the launch's remark above that.
 
     UsageError or ConfigError where the launch has no such form.
@@ -119,14 +120,14 @@ def launch_files(launch: Launch, format: str, *, with_remark: bool) -> dict[str,
     return {**files, main: with_comment(files[main], launch.remark)} if with_remark else files
 
 
-def _kubernetes(launch: Launch) -> dict[str, str]:
+def _kubernetes(launch: DeployedCandidate) -> dict[str, str]:
     start_timeout = launch.experiment.runtime.start_timeout
     documents = deployment_documents(launch.server, launch.options, name=launch.name, start_timeout=start_timeout)
     documents[0]["spec"]["replicas"] = launch.replicas
     return {"kubernetes.yaml": to_yaml(documents)}
 
 
-def _ome(launch: Launch) -> dict[str, str]:
+def _ome(launch: DeployedCandidate) -> dict[str, str]:
     if launch.server.image is None:
         raise ConfigError(
             "This server has no container image.",
@@ -145,12 +146,12 @@ def _ome(launch: Launch) -> dict[str, str]:
     return {"ome.yaml": to_yaml(documents)}
 
 
-def container_command(launch: Launch) -> ContainerCommand:
+def container_command(launch: DeployedCandidate) -> ContainerCommand:
     """The whole command of the launch's container, which names the model it serves."""
     command_line = engine(launch.candidate.runtime)
     if not isinstance(command_line, CommandLineEngine):
         raise UsageError(f"{launch.candidate.runtime} is not started here.", remedy="Choose another trial.")
-    program, arguments = command_line.whole_image_command(launch.server)
+    program, arguments = command_line.whole_image_command(with_host(launch.server, ANY_ADDRESS))
     flag = NAME_FLAGS.get(launch.candidate.runtime)
     if flag is not None and not any(word == flag or word.startswith(f"{flag}=") for word in arguments):
         arguments = (*arguments, flag, launch.server.served_model)
@@ -159,7 +160,7 @@ def container_command(launch: Launch) -> ContainerCommand:
     return ContainerCommand(program, arguments, model)
 
 
-def _dynamo(launch: Launch) -> dict[str, str]:
+def _dynamo(launch: DeployedCandidate) -> dict[str, str]:
     experiment, candidate = launch.experiment, launch.candidate
     arguments = dynamo_arguments(candidate, experiment.runtime)
     volume = launch.options.model_volume
@@ -190,7 +191,7 @@ def _dynamo(launch: Launch) -> dict[str, str]:
     return {"dynamo.yaml": to_yaml(dynamo_documents(deployment))}
 
 
-def _engine_file(launch: Launch) -> dict[str, str]:
+def _engine_file(launch: DeployedCandidate) -> dict[str, str]:
     if launch.counts:
         raise UsageError("A configuration file is one server's.", remedy="Leave out --replicas, --prefill, --decode.")
     file = configuration_file(launch.candidate.runtime, launch.server)
@@ -208,7 +209,7 @@ def _architecture(experiment: Experiment) -> str | None:
     return str(names[0]) if isinstance(names, list) and names else None
 
 
-_RENDERERS: Mapping[str, Callable[[Launch], dict[str, str]]] = {
+_RENDERERS: Mapping[str, Callable[[DeployedCandidate], dict[str, str]]] = {
     "kubernetes": _kubernetes,
     "ome": _ome,
     "dynamo": _dynamo,

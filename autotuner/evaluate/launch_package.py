@@ -10,7 +10,7 @@ from autotuner.core import Trial
 from autotuner.deploy.documents import to_yaml
 from autotuner.deploy.kubernetes import access_documents
 from autotuner.escaping import for_shell
-from autotuner.evaluate.launch_files import CLUSTER_FORMATS, ENGINE_FORMAT, Launch
+from autotuner.evaluate.launch_files import CLUSTER_FORMATS, ENGINE_FORMAT, DeployedCandidate
 
 DYNAMO_FRONTEND_PORT = 8000
 README, EXPERIMENT, HOSTS, ROLE = "README.md", "experiment.yaml", "environment.json", "role.yaml"
@@ -62,7 +62,7 @@ slows every token down: load belongs into the cluster.
 
 
 def package_files(
-    launch: Launch,
+    launch: DeployedCandidate,
     format: str,
     files: Mapping[str, str],
     *,
@@ -83,7 +83,7 @@ def package_files(
     }
 
 
-def _readme(launch: Launch, format: str, main_file: str, trial: Trial) -> str:
+def _readme(launch: DeployedCandidate, format: str, main_file: str, trial: Trial) -> str:
     return _TEXT.format(
         model=launch.server.served_model,
         engine=launch.candidate.runtime,
@@ -97,7 +97,7 @@ def _readme(launch: Launch, format: str, main_file: str, trial: Trial) -> str:
     )
 
 
-def _origin(launch: Launch, trial: Trial) -> str:
+def _origin(launch: DeployedCandidate, trial: Trial) -> str:
     """Which trial this is, of what, with the version and the image that its log told."""
     parameters = ", ".join(f"{name} {value}" for name, value in launch.candidate.parameters.items())
     server = trial.measurement.server
@@ -109,7 +109,7 @@ def _origin(launch: Launch, trial: Trial) -> str:
     )
 
 
-def _load(launch: Launch) -> str:
+def _load(launch: DeployedCandidate) -> str:
     load = launch.experiment.benchmark
     words = [word for name in load.traffic_scenarios for word in ("--scenario", name)]
     if load.num_concurrency:
@@ -119,7 +119,7 @@ def _load(launch: Launch) -> str:
     return "".join(f" {for_shell(word)}" for word in words)
 
 
-def _start(launch: Launch, format: str, main_file: str) -> str:
+def _start(launch: DeployedCandidate, format: str, main_file: str) -> str:
     if format not in CLUSTER_FORMATS:
         command = {"compose": f"docker compose -f {main_file} up", ENGINE_FORMAT: "bash command.sh"}
         exports = "".join(f"export {name}=...\n" for name in launch.server.secrets)
@@ -140,7 +140,7 @@ def _start(launch: Launch, format: str, main_file: str) -> str:
     return (secrets if launch.server.secrets else "") + text.rstrip("\n") + role.rstrip("\n")
 
 
-def _service(launch: Launch, format: str, namespace: str) -> tuple[str, int, str]:
+def _service(launch: DeployedCandidate, format: str, namespace: str) -> tuple[str, int, str]:
     """The name and port of the Service, and the command that waits until servers are ready."""
     seconds = round(launch.experiment.runtime.start_timeout)
     name, port = launch.name, launch.server.port

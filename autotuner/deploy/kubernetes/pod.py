@@ -47,7 +47,7 @@ def pod_template(
             "enableServiceLinks": False,
             **access(options),
             **placement(server, options, apart_from),
-            **({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if server.network == "host" else {}),
+            **network(server),
             "containers": [
                 {
                     "name": CONTAINER,
@@ -142,6 +142,11 @@ def _model_volume(mount: Mount, options: ClusterOptions) -> tuple[dict[str, Any]
         )
     # the cache of downloads, which a container that starts again finds, and a new pod does not
     return {"name": "model", "emptyDir": {}}, {"name": "model", "mountPath": mount.container}
+
+
+def network(server: ServerSpec) -> dict[str, Any]:
+    """The node's own network where the runtime asks for the host's."""
+    return {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if server.network == "host" else {}
 
 
 def access(options: ClusterOptions) -> dict[str, Any]:

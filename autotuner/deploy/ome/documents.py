@@ -9,7 +9,16 @@ from typing import Any
 from autotuner.core import ServerSpec
 from autotuner.deploy.kubernetes.manifests import deployment_labels, metadata
 from autotuner.deploy.kubernetes.options import ClusterOptions
-from autotuner.deploy.kubernetes.pod import PORT_NAME, access, container, placement, probes, shared_memory, volumes
+from autotuner.deploy.kubernetes.pod import (
+    PORT_NAME,
+    access,
+    container,
+    network,
+    placement,
+    probes,
+    shared_memory,
+    volumes,
+)
 from autotuner.errors import ConfigError
 from autotuner.kubernetes_values import object_name, without_expansion
 
@@ -76,8 +85,9 @@ def inference_service(
     runtime = runtime or {"name": options.serving_runtime or name}
     # OME brings the model, and the runtime the shared memory
     pod_volumes, mounts = volumes(replace(server, mounts=_own_mounts(server)), options)
-    runner = {"name": CONTAINER, **container(server, options, mounts[1:])}
-    runner |= {
+    runner = {
+        "name": CONTAINER,
+        **container(server, options, mounts[1:]),
         "command": [_word(word) for word in command.program],
         "args": _with_model_path(command.arguments, command.model),
     }
@@ -94,6 +104,7 @@ def inference_service(
                 "deploymentStrategy": {"type": "Recreate"},
                 **access(options),
                 **placement(server, options),
+                **network(server),
                 **({"volumes": pod_volumes[1:]} if pod_volumes[1:] else {}),
                 "runner": {key: value for key, value in runner.items() if value != []},
             },
