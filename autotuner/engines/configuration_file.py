@@ -14,6 +14,9 @@ from autotuner.core import ServerSpec
 from autotuner.engines.trtllm import OPTIONS_VARIABLE, OPTIONS_WRAPPER
 from autotuner.errors import UsageError
 
+KEPT_FLAGS: Mapping[str, tuple[str, ...]] = {"sglang": ("--model-path",)}
+"""Flags that have to stay on the command line: `sglang serve` looks for the model there before it reads the file."""
+
 OPTIONS_FLAG = "--extra_llm_api_options"
 _CONFIG_FLAG = "--config"
 _FILE_NAMES: Mapping[str, str] = {"vllm": "vllm.yaml", "sglang": "sglang.yaml", "trtllm": "trtllm.yaml"}
@@ -46,7 +49,7 @@ def configuration_file(runtime: str, server: ServerSpec) -> ConfigurationFile:
     if runtime == "trtllm":
         return _options_file(name, server)
     first = next((index for index, word in enumerate(server.argv) if word.startswith("--")), len(server.argv))
-    settings, remaining = _as_settings(server.argv[first:])
+    settings, remaining = _as_settings(server.argv[first:], KEPT_FLAGS.get(runtime, ()))
     text: str = yaml.safe_dump(settings, sort_keys=False, width=120) if settings else "{}\n"
     argv = (*server.argv[:first], _CONFIG_FLAG, name, *remaining)
     return ConfigurationFile(name, text, _with_command(server, argv))
@@ -66,8 +69,8 @@ def _with_command(server: ServerSpec, argv: Sequence[str], env: Mapping[str, str
     return replace(server, argv=tuple(argv), env=server.env if env is None else env)
 
 
-def _as_settings(words: Sequence[str]) -> tuple[dict[str, FileValue], tuple[str, ...]]:
-    """Flags as keys of a file, and the words that have no place in one: short flags, and flags given repeatedly."""
+def _as_settings(words: Sequence[str], kept: Sequence[str]) -> tuple[dict[str, FileValue], tuple[str, ...]]:
+    """Flags as keys of a file, and the words that stay: flags of `kept`, short ones, and those given repeatedly."""
     groups: list[list[str]] = []
     for word in words:
         if _ARGUMENT.match(word) or not groups:
@@ -79,7 +82,7 @@ def _as_settings(words: Sequence[str]) -> tuple[dict[str, FileValue], tuple[str,
     settings: dict[str, FileValue] = {}
     remaining: list[str] = []
     for flag, *values in groups:
-        if counts[flag] > 1 or _SHORT_ARGUMENT.match(flag):
+        if flag in kept or counts[flag] > 1 or _SHORT_ARGUMENT.match(flag):
             remaining += [flag, *values]
         else:
             items = [_scalar(value) for value in values]

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ def server(*arguments: str) -> ServerSpec:
     return ServerSpec(None, ("vllm", "serve", "m", *arguments), {}, (), 8000, "/health", "m")
 
 
-def as_arguments(settings: dict) -> list[str]:
+def as_arguments(settings: dict[str, Any]) -> list[str]:
     """What vLLM and SGLang make of a configuration file: a flag for true, one word or several for a value."""
     words: list[str] = []
     for key, value in settings.items():
@@ -50,9 +51,10 @@ def test_what_has_no_place_in_a_file_stays_on_the_command_line():
 
 
 def test_numbers_are_numbers_and_other_words_are_text():
-    file = configuration_file("sglang", server("--tp-size", "2", "--mem-fraction-static", "0.85", "--dtype", "auto"))
+    arguments = ("--model-path", "m", "--tp-size", "2", "--mem-fraction-static", "0.85", "--dtype", "auto")
+    file = configuration_file("sglang", server(*arguments))
     assert yaml.safe_load(file.text) == {"tp-size": 2, "mem-fraction-static": 0.85, "dtype": "auto"}
-    assert file.name == "sglang.yaml"
+    assert file.server.argv[3:] == ("--config", "sglang.yaml", "--model-path", "m")
 
 
 @pytest.mark.parametrize("container", [False, True])

@@ -1,5 +1,6 @@
 import json
 import random
+from typing import Any
 
 import pytest
 import yaml
@@ -43,7 +44,7 @@ def launch(format="kubernetes", counts=None, name="vllm", parameters=None, **sec
     return DeployedCandidate.of_trial(tried, trial, with_port(spec, 8000), format, counts or {})
 
 
-def documents(launched: DeployedCandidate, format: str) -> list[dict]:
+def documents(launched: DeployedCandidate, format: str) -> list[dict[str, Any]]:
     (text,) = launch_files(launched, format, with_remark=True).values()
     return list(yaml.safe_load_all(text))
 
