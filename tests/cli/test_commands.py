@@ -495,7 +495,8 @@ def test_another_engine_is_simulated_and_its_command_printed_without_being_there
     assert "--port 9001" in printed.out
     data = autotune("command", "--json").data
     assert (data["source"], data["note"]) == ("simulated", f"{NOT_MEASURED}\n{BUNDLED}")
-    for format, line in (("kubernetes", "kind: Deployment"), ("ome", "kind: InferenceService"), ("engine", f"# {command} ")):
+    lines = {"kubernetes": "kind: Deployment", "ome": "kind: InferenceService", "engine": f"# {command} "}
+    for format, line in lines.items():
         assert line in autotune("command", "--format", format, "--model-volume", "models").out
     for option, value in (("--namespace", "My_Space"), ("--toleration", "a:Never"), ("--node-selector", "a")):
         refused = autotune("command", "--format", "kubernetes", option, value)
