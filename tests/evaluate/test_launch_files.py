@@ -3,7 +3,6 @@ import random
 from typing import Any
 
 import pytest
-import yaml
 
 from autotuner.core import Candidate, Measurement, ServerSpec, Trial
 from autotuner.deploy import with_port
@@ -18,7 +17,7 @@ from autotuner.evaluate.launch_files import (
     launch_files,
 )
 from autotuner.evaluate.launch_package import package_files
-from tests.deploy.manifest_schema import problems
+from tests.deploy.manifest_schema import problems, read_documents
 from tests.factories import experiment
 
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "org/" + "Long-Name_" * 9, "7B", "a/B.c_D-")
@@ -46,7 +45,7 @@ def launch(format="kubernetes", counts=None, name="vllm", parameters=None, **sec
 
 def documents(launched: DeployedCandidate, format: str) -> list[dict[str, Any]]:
     (text,) = launch_files(launched, format, with_remark=True).values()
-    return list(yaml.safe_load_all(text))
+    return read_documents(text)
 
 
 def random_launch(seed: int, format: str) -> DeployedCandidate:
@@ -92,7 +91,7 @@ def test_manifests_of_random_experiments_are_valid_and_run_the_measured_command(
         launched = random_launch(seed, format)
         (text,) = launch_files(launched, format, with_remark=True).values()
         assert SECRET not in text
-        written = list(yaml.safe_load_all(text))
+        written = read_documents(text)
         assert [problems(document) for document in written] == [[]] * len(written), text
         assert all(len(document["metadata"]["name"]) <= 40 for document in written)
         if format == "kubernetes":
@@ -230,5 +229,5 @@ def test_a_package_names_the_secret_and_never_its_value(monkeypatch):
     files = package(launch(deployment=deployment), "kubernetes")
     assert SECRET not in "".join(files.values())
     assert "kubectl --namespace bench create secret generic tokens --from-literal=HF_TOKEN=" in files["README.md"]
-    kinds = [problems(document) for document in yaml.safe_load_all(files["role.yaml"])]
+    kinds = [problems(document) for document in read_documents(files["role.yaml"])]
     assert kinds == [[], [], []]
