@@ -143,6 +143,16 @@ def test_only_the_display_prints():
     assert printing <= PRINTS
 
 
+def test_texts_are_written_where_secrets_are_masked():
+    writers = {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "write_text"
+    }
+    assert writers == {"redaction.py", "load/priority.py"}  # the other is a setting of the kernel
+
+
 def test_broad_excepts_stand_only_where_one_is_needed():
     def is_broad(handler: ast.ExceptHandler) -> bool:
         caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]

@@ -17,6 +17,7 @@ from autotuner.predict.log_ratios import MeasuredRatio, RatioPosterior, posterio
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.predict import Prediction, geometry_name
 from autotuner.predict.traffic import Traffic
+from autotuner.redaction import write_redacted
 
 RATIOS_FILE = "calibration.json"
 FORMAT_VERSION = 2
@@ -75,7 +76,7 @@ def save_ratios(ratios: Mapping[str, LocalRatios]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {name: asdict(row) for name, row in {**all_ratios(), **ratios}.items()}
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"version": FORMAT_VERSION, "ratios": rows}, indent=2) + "\n")
+    write_redacted(draft, json.dumps({"version": FORMAT_VERSION, "ratios": rows}, indent=2) + "\n")
     draft.replace(path)
     return path
 

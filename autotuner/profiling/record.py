@@ -20,6 +20,7 @@ from autotuner.errors import AutotuneError, ConfigError, RunStoreError
 from autotuner.profiling.mappings import ParallelMapping, mapping_named
 from autotuner.profiling.points import DecodePoint, PrefillPoint, ProfilePoint, point_from_json, point_to_json
 from autotuner.profiling.request import SlaRequest
+from autotuner.redaction import redact, redact_data
 
 REQUEST_FILE, POINTS_FILE, LOCK_FILE = "request.json", "points.jsonl", ".lock"
 FORMAT = 1
@@ -68,7 +69,7 @@ class ProfileRecord:
                 )
             return record
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(0o700, parents=True, exist_ok=True)
             _write_synced(path / REQUEST_FILE, json.dumps({"format": FORMAT, **request.to_json()}, indent=1) + "\n")
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -132,7 +133,7 @@ class ProfileRecord:
             with path.open("a+b") as file:
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-                file.write(json.dumps(data, separators=(",", ":")).encode() + b"\n")
+                file.write(json.dumps(redact_data(data), separators=(",", ":")).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -186,7 +187,7 @@ def _launch_from_json(data: dict[str, Any]) -> ProfiledLaunch:
 
 def _write_synced(path: Path, text: str) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(redact(text))
         file.flush()
         os.fsync(file.fileno())
 
