@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from autotuner.core import Mount
 from autotuner.errors import ConfigError
 from autotuner.experiment import Model, Runtime
+
+MAX_CONFIG_BYTES = 64 << 20
 
 
 def is_path(name: str) -> bool:
@@ -22,7 +25,7 @@ def path_or_name(model: Model) -> str:
 
 
 def check_folder(model: Model) -> None:
-    """Raise ConfigError when the model is a path that is not a folder with a config.json."""
+    """Raise ConfigError when the model is a path that is not a folder with a config.json that can be read."""
     if not is_path(model.id_or_path):
         return
     folder = Path(path_or_name(model))
@@ -38,6 +41,25 @@ def check_folder(model: Model) -> None:
             why="It has no config.json.",
             remedy="Give the folder that holds config.json, the tokenizer and the weights.",
         )
+    if problem := _config_problem(folder / "config.json"):
+        raise ConfigError(
+            f"The config.json of '{model.id_or_path}' cannot be read.",
+            why=problem,
+            remedy="Correct it, or copy it from the model again: no engine starts with it.",
+        )
+
+
+def _config_problem(path: Path) -> str | None:
+    """Why a config.json is none that an engine can read; None where nothing is known against it."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            return f"It has more than {MAX_CONFIG_BYTES >> 20} MiB."
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        return "It is nested too deeply."
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None if isinstance(config, dict) else "It is not a JSON object."
 
 
 def model_mounts(model: Model) -> tuple[Mount, ...]:
