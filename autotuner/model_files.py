@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from autotuner.core import Mount
 from autotuner.errors import ConfigError
 from autotuner.experiment import Model, Runtime
-
-MAX_CONFIG_BYTES = 64 << 20
+from autotuner.input_files import read_json
 
 
 def is_path(name: str) -> bool:
@@ -52,12 +50,10 @@ def check_folder(model: Model) -> None:
 def _config_problem(path: Path) -> str | None:
     """Why a config.json is none that an engine can read; None where nothing is known against it."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            return f"It has more than {MAX_CONFIG_BYTES >> 20} MiB."
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except RecursionError:
-        return "It is nested too deeply."
-    except (OSError, ValueError) as error:
+        config = read_json(path)
+    except OSError as error:
+        return f"{error.strerror}."
+    except ValueError as error:
         return str(error)
     return None if isinstance(config, dict) else "It is not a JSON object."
 

@@ -11,6 +11,7 @@ from autotuner.compare.compared_run import ComparedCandidate, ComparedRun, Launc
 from autotuner.core import LoadPoint
 from autotuner.errors import RunStoreError
 from autotuner.experiment import Experiment
+from autotuner.input_files import read_json
 from autotuner.redaction import write_redacted
 from autotuner.runs.store import explain_write_errors
 
@@ -28,7 +29,7 @@ def save_baseline(run: ComparedRun, path: Path) -> None:
 def load_baseline(path: Path) -> ComparedRun:
     """Read a baseline file; RunStoreError where it is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except OSError as error:
         raise _unreadable(path, f"{error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autotuner.errors import ConfigError
+from autotuner.input_files import read_json
 from autotuner.predict.intervals import Interval
 from autotuner.predict.log_ratios import MeasuredRatio, RatioPosterior, posterior, regressors
 from autotuner.predict.model_on_gpus import ModelOnGpus
@@ -93,7 +94,7 @@ def delete_ratios() -> Path | None:
 @cache
 def _read_ratios(path: Path, modified_ns: int) -> Mapping[str, LocalRatios]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = read_json(path)
         if "factors" in content and "ratios" not in content:
             return {}  # factors of earlier versions, of other constants
         return {name: _parse_row(row) for name, row in content["ratios"].items()}

@@ -17,6 +17,7 @@ from typing import Any
 
 from autotuner.core import Failure, FailureKind
 from autotuner.errors import AutotuneError, ConfigError, RunStoreError
+from autotuner.input_files import read_json
 from autotuner.profiling.mappings import ParallelMapping, mapping_named
 from autotuner.profiling.points import DecodePoint, PrefillPoint, ProfilePoint, point_from_json, point_to_json
 from autotuner.profiling.request import SlaRequest
@@ -79,7 +80,7 @@ class ProfileRecord:
     def open(cls, path: Path) -> ProfileRecord:
         """Read a profile; RunStoreError where the folder is none or was written by another version."""
         try:
-            data = json.loads((path / REQUEST_FILE).read_text(encoding="utf-8"))
+            data = read_json(path / REQUEST_FILE)
             version = data.pop("format")
             if version != FORMAT:
                 raise ValueError(f"its format version is {version}, and this program reads {FORMAT}")

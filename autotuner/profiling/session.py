@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from autotuner.core import Observer, ignore_progress
 from autotuner.engines.environment import check_secrets
 from autotuner.errors import ConfigError, NoFeasibleError
+from autotuner.input_files import read_json
 from autotuner.launchers import orphans
 from autotuner.profiling.artefacts import LOG_FILE, SLA_FILE, remove_planner_files, write_artefacts
 from autotuner.profiling.manifests import dynamo_deployment, runs_on_dynamo, write_manifests
@@ -84,7 +84,7 @@ def open_profile(folder: Path) -> ProfileOutcome:
 def _read_sweep(path: Path) -> SweepResult:
     """What the last run did not launch, from sla.json; empty before it was written."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         return SweepResult(
             [ForbiddenMapping(*_mapping_and_reason(row)) for row in data.get("forbidden", [])],
             [SkippedMapping(*_mapping_and_reason(row)) for row in data.get("skipped", [])],

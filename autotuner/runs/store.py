@@ -34,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from autotuner.core import Candidate, Trial
 from autotuner.errors import RunStoreError, UsageError
 from autotuner.experiment import Experiment
+from autotuner.input_files import read_text
 from autotuner.redaction import mask_values, redact, redact_data
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -103,7 +104,7 @@ class RunStore:
                 remedy="Name a folder that `autotune run` made, such as runs/<task>-<time>.",
             )
         try:
-            config = dict(yaml.safe_load((path / EXPERIMENT_FILE).read_text()))
+            config = dict(yaml.safe_load(read_text(path / EXPERIMENT_FILE)))
             _check_format(config.pop(FORMAT_KEY, 0), path)
             kind: RunKind = "load-test" if config.pop(KIND_KEY, None) == "load-test" else "tuning"
             return cls(path, Experiment.model_validate(config), kind)
@@ -116,7 +117,7 @@ class RunStore:
 
     def config(self) -> dict[str, Any]:
         """The composed configuration, as the layers set it."""
-        config = dict(yaml.safe_load((self.path / EXPERIMENT_FILE).read_text()))
+        config = dict(yaml.safe_load(read_text(self.path / EXPERIMENT_FILE)))
         config.pop(FORMAT_KEY, None)
         config.pop(KIND_KEY, None)
         return config
@@ -184,7 +185,7 @@ class RunStore:
 
     def provenance(self) -> dict[str, Any]:
         """The configuration layers, and the layer each value came from."""
-        loaded = yaml.safe_load((self.path / "provenance.yaml").read_text())
+        loaded = yaml.safe_load(read_text(self.path / "provenance.yaml"))
         return loaded if isinstance(loaded, dict) else {}
 
     def save_refused(self, refused: Sequence[tuple[Candidate, str]]) -> None:
@@ -201,7 +202,7 @@ class RunStore:
     def load_search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...], int | None]:
         """(stop reason, skipped candidates, number of candidates) of `save_search`; empty before the run's end."""
         try:
-            data = json.loads((self.path / SEARCH_FILE).read_text())
+            data = json.loads(read_text(self.path / SEARCH_FILE))
             stopped, count = data["stopped"], data.get("candidates")
             if not isinstance(stopped, str | None) or not isinstance(count, int | None):
                 raise ValueError("its values have other types")
@@ -218,7 +219,7 @@ class RunStore:
     def load_refused(self) -> list[tuple[Candidate, str]]:
         """The candidates that cannot run, with the reasons; empty where none were saved."""
         try:
-            rows = json.loads((self.path / REFUSED_FILE).read_text())
+            rows = json.loads(read_text(self.path / REFUSED_FILE))
             return _candidates_from_json(rows)
         except FileNotFoundError:
             return []
@@ -238,7 +239,7 @@ class RunStore:
     def environments(self) -> list[dict[str, Any]]:
         """The hosts that the run ran on, in order; empty for a run of a version that did not record them."""
         try:
-            hosts = json.loads((self.path / ENVIRONMENT_FILE).read_text())
+            hosts = json.loads(read_text(self.path / ENVIRONMENT_FILE))
         except (OSError, ValueError, RecursionError):  # lost or damaged: the trials do not depend on it
             return []
         return [host for host in hosts if _is_host(host)] if isinstance(hosts, list) else []
