@@ -30,11 +30,11 @@ def _name_rejected_value(error: Any) -> None:
 
 
 def _report(error: AutotuneError, ctx: Any, *, as_json: bool) -> NoReturn:
-    """Show an error, and end with its exit code; raise it as it is with `--debug`."""
+    """Show an error, with `--debug` its traceback too, and end with its exit code."""
     from autotuner.cli import display
 
     if ctx.params.get("debug"):
-        raise error
+        display.traceback_of(error)
     display.error(error)
     if as_json:
         display.json_error(error.record())
@@ -42,7 +42,7 @@ def _report(error: AutotuneError, ctx: Any, *, as_json: bool) -> NoReturn:
 
 
 class ErrorBoundary(HelpPageMixin, TyperGroup):
-    """A command group that reports errors instead of raising them, unless `--debug` is given."""
+    """A command group that reports errors instead of raising them."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and turn its exceptions into exit codes."""
@@ -75,8 +75,10 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
                 _report(OutOfMemoryError(), ctx, as_json=wants_json)
             shows_itself = hasattr(error, "show") and hasattr(error, "exit_code")  # click's own usage errors
             _name_rejected_value(error)
-            if ctx.params.get("debug") or shows_itself:
+            if shows_itself:
                 raise
+            if ctx.params.get("debug"):
+                display.traceback_of(error)
             display.unexpected_error(error)
             if wants_json:
                 message = f"{type(error).__name__}: {error}"

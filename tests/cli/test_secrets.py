@@ -245,6 +245,12 @@ def test_an_sla_profile_refuses_a_secret_and_its_folder_is_private(autotune: Aut
     assert (tmp_path / "profile").stat().st_mode & 0o077 == 0
 
 
+def test_a_traceback_shows_no_secret(autotune: Autotune, tmp_path: Path) -> None:
+    failed = autotune("--debug", "report", ENVIRONMENT["HF_TOKEN"])
+    assert "Traceback" in failed.err
+    assert not leaks(tmp_path, failed.out, failed.err)
+
+
 def test_what_is_no_secret_is_not_refused() -> None:
     for name, value in (
         ("benchmark.extra_body", {"tokenizer": "a-tokenizer", "max_tokens_per_key": 3, "session_id": "0123456789ab"}),
