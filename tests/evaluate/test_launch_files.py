@@ -184,6 +184,15 @@ def test_a_folder_of_this_machine_is_no_model_of_a_cluster(tmp_path):
     assert "$(MODEL_PATH)" in service["spec"]["engine"]["runner"]["args"]
 
 
+def test_the_architecture_of_a_model_folder_names_the_formats_of_its_runtime(tmp_path):
+    model = {"id_or_path": str(tmp_path)}
+    for text, expected in (('{"architectures": ["LlamaForCausalLM"]}', "LlamaForCausalLM"), ("[]", None), ("{", None)):
+        (tmp_path / "config.json").write_text(text)
+        serving_runtime, _ = documents(launch("ome", model=model), "ome")
+        (form,) = serving_runtime["spec"]["supportedModelFormats"]
+        assert form.get("modelArchitecture") == expected
+
+
 def test_a_process_and_a_running_server_have_no_manifests():
     for format in ("kubernetes", "ome"):
         with pytest.raises(ConfigError, match="no container image"):
