@@ -234,7 +234,7 @@ def test_a_package_says_how_to_start_and_how_to_measure_again(format):
 
 def test_a_package_names_the_secret_and_never_its_value(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    deployment = {"mode": "kubernetes", "namespace": "bench", "secret": "tokens"}
+    deployment = {"mode": "kubernetes", "namespace": "bench", "secret_name": "tokens"}
     files = package(launch(deployment=deployment), "kubernetes")
     assert SECRET not in "".join(files.values())
     assert "kubectl --namespace bench create secret generic tokens --from-literal=HF_TOKEN=" in files["README.md"]
