@@ -286,7 +286,8 @@ class SlaRunOptions:
         try:
             dynamo = read_request(self.file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"'{self.file}' cannot be read.", why=str(error)) from error
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"'{self.file}' cannot be read: {reason}.") from error
         values, remarks = request_values(dynamo)
         for remark in remarks:
             display.warning(remark)
