@@ -113,8 +113,8 @@ class PlannerProfile:
         contexts = len(set(self.y_context_length.tolist()))
         if len(self.z_itl) < MIN_SURFACE_POINTS or contexts < MIN_DECODE_POINTS:
             problems.append(
-                f"The planner's surface needs {MIN_SURFACE_POINTS} decode points of {MIN_DECODE_POINTS} context lengths, "
-                f"and there are {len(self.z_itl)} of {contexts}"
+                f"The planner's surface needs {MIN_SURFACE_POINTS} decode points of {MIN_DECODE_POINTS} context "
+                f"lengths, and there are {len(self.z_itl)} of {contexts}"
             )
         elif _are_on_one_line(self.x_kv_usage, self.y_context_length / self.y_context_length.max()):
             problems.append("all decode points lie on one line of KV usage and context length, which is no surface")

@@ -20,7 +20,7 @@ from autotuner.profiling.planner_model import PlannerLoad
 from autotuner.profiling.planner_profile import PlannerProfile
 
 MAX_SAMPLES, SAMPLE_CELLS = 64, 16
-"""Defaults of the planner: of more points than `MAX_SAMPLES` it forgets those in the fullest of `SAMPLE_CELLS` cells."""
+"""Defaults of the planner, which forgets points in the fullest of the cells when they are too many."""
 MIN_SAMPLES = 5
 SHORTEST_SECONDS = 1e-6
 Array = NDArray[np.float64]
