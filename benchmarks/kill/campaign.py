@@ -101,11 +101,11 @@ class KilledRun:
         is_stop = self.rng.random() < STOP_SHARE
         is_at_creation = self.run_folder() is None and self.rng.random() < CREATION_SHARE
         if is_at_creation:
-            self.wait_for(process, lambda: not self.names_of_runs() <= earlier)
+            self.wait_for_stage(process, lambda: not self.names_of_runs() <= earlier)
             time.sleep(self.rng.uniform(0.0, CREATION_SECONDS))
         else:
             if self.rng.random() < SERVER_SHARE:
-                self.wait_for(process, lambda: any(self.pids_of("server")))
+                self.wait_for_stage(process, lambda: any(self.pids_of("server")))
             time.sleep(self.rng.uniform(0.0, 3.0))
         was_running = process.poll() is None
         self.tally.stages["making the run folder" if is_at_creation else self.stage()] += was_running
@@ -132,7 +132,7 @@ class KilledRun:
         runs = self.folder / "runs"
         return {path.name for path in runs.iterdir()} if runs.is_dir() else set()
 
-    def wait_for(self, process: subprocess.Popen[bytes], has_begun: Callable[[], bool]) -> None:
+    def wait_for_stage(self, process: subprocess.Popen[bytes], has_begun: Callable[[], bool]) -> None:
         """Wait for a stage of the run, or for the end of the tool."""
         deadline = time.monotonic() + STAGE_TIMEOUT_SECONDS
         while process.poll() is None and time.monotonic() < deadline and not has_begun():
