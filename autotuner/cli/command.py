@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 TRIAL_OPTIONS = "Selection"
 SERVERS = "Several servers on one host"
 
+MAX_SERVERS = 1_000
+"""Each has GPUs, a port and a part of the files that are written."""
+
 
 def command(
     run: Annotated[str | None, RUN_ARGUMENT] = None,
@@ -65,7 +68,15 @@ def command(
     ] = None,
     replicas: Annotated[
         int | None,
-        option("--replicas", metavar="N", help="Servers behind a router.", panel=SERVERS, default="1", min=1),
+        option(
+            "--replicas",
+            metavar="N",
+            help="Servers behind a router.",
+            panel=SERVERS,
+            default="1",
+            min=1,
+            max=MAX_SERVERS,
+        ),
     ] = None,
     prefill: Annotated[
         int | None,
@@ -76,11 +87,12 @@ def command(
             panel=SERVERS,
             default="none",
             min=1,
+            max=MAX_SERVERS,
         ),
     ] = None,
     decode: Annotated[
         int | None,
-        option("--decode", metavar="N", help="Decode servers.", panel=SERVERS, default="none", min=1),
+        option("--decode", metavar="N", help="Decode servers.", panel=SERVERS, default="none", min=1, max=MAX_SERVERS),
     ] = None,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     as_json: Annotated[bool, JSON_OPTION] = False,

@@ -83,6 +83,7 @@ LONG_NAME = "a" * 300
         ("bench", "http://127.0.0.1:1/\udcff"),
         ("run", "--profile", "quick-test", "--dry-run", "--scenario", "file:/dev/zero"),
         ("sla", "run", "-f", "/dev/zero"),
+        ("bench", "http://127.0.0.1:1", "--extra-body", '{"x":' + "[" * 900 + "]" * 900 + "}"),
     ],
 )
 def test_names_that_no_file_can_have_and_devices_are_refused(autotune, arguments):
