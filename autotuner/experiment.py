@@ -182,13 +182,17 @@ class Deployment(Section):
         return url
 
 
+MAX_PRICE = 1e12
+"""Of a GPU-hour in any currency; what a million tokens cost must stay a number."""
+
+
 class Hardware(Section):
     """The GPUs a run may use, `gpus` by index; `price_per_gpu_hour` is in any one currency."""
 
     gpu_type: str | None = None
     total_gpus: int | None = Field(None, ge=1)
     gpus: tuple[int, ...] = ()
-    price_per_gpu_hour: float | None = Field(None, gt=0)
+    price_per_gpu_hour: float | None = Field(None, gt=0, le=MAX_PRICE)
 
     @property
     def usable_gpu_count(self) -> int | None:
@@ -212,7 +216,7 @@ class SkewOptions(Section):
     """Log-normal factors, of standard deviation `sd`, between the simulated engine's costs and the predicted ones."""
 
     seed: int = 0
-    sd: float = Field(0.0, ge=0)
+    sd: float = Field(0.0, ge=0, le=10)
 
 
 class SimulationOptions(Section):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TRIAL_OPTIONS = "Selection"
 SERVERS = "Several servers on one host"
 
+MAX_SERVERS = 1_000
+"""Each has GPUs, a port and a part of the files that are written."""
+
 
 @with_option_sets
 def command(
@@ -72,7 +75,15 @@ def command(
     ] = None,
     replicas: Annotated[
         int | None,
-        option("--replicas", metavar="N", help="Servers behind a router.", panel=SERVERS, default="1", min=1),
+        option(
+            "--replicas",
+            metavar="N",
+            help="Servers behind a router.",
+            panel=SERVERS,
+            default="1",
+            min=1,
+            max=MAX_SERVERS,
+        ),
     ] = None,
     prefill: Annotated[
         int | None,
@@ -83,11 +94,12 @@ def command(
             panel=SERVERS,
             default="none",
             min=1,
+            max=MAX_SERVERS,
         ),
     ] = None,
     decode: Annotated[
         int | None,
-        option("--decode", metavar="N", help="Decode servers.", panel=SERVERS, default="none", min=1),
+        option("--decode", metavar="N", help="Decode servers.", panel=SERVERS, default="none", min=1, max=MAX_SERVERS),
     ] = None,
     cluster: ClusterOptionSet,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
