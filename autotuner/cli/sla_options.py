@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from autotuner.cli.load_options import HARDWARE, LOAD, OUTPUT, SEARCH, SERVE, TARGETS, option
-from autotuner.errors import UsageError
+from autotuner.errors import UsageError, file_error_reason
 
 if TYPE_CHECKING:
     from autotuner.profiling.request import SlaRequest
@@ -286,7 +286,7 @@ class SlaRunOptions:
         try:
             dynamo = read_request(self.file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"'{self.file}' cannot be read.", why=str(error)) from error
+            raise UsageError(f"'{self.file}' cannot be read.", why=file_error_reason(error)) from error
         values, remarks = request_values(dynamo)
         for remark in remarks:
             display.warning(remark)

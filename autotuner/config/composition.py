@@ -16,13 +16,13 @@ from autotuner.config.gpus import check_gpus
 from autotuner.config.inactive import remove_inactive
 from autotuner.config.layers import ConfigLayer
 from autotuner.config.merging import CALLER_LAYERS, MergedConfig, leaves, merge, nest, origin_text, value_at
+from autotuner.config.overrides import SLO_OPTION, written_name
 from autotuner.config.schema import check_keys, default_leaves, normalize_slo, validate
 from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
-SLO_OPTION = "--slo"
 
 Locator = Callable[[str], str]
 
@@ -159,7 +159,7 @@ def _add_layer(
 ) -> None:
     """Check one layer's keys and merge it on top."""
     log.debug("layer %s: %s", layer_name, ", ".join(leaves(data)) or "nothing")
-    plain_layer = yaml_documents.plain_data(data, "")
+    plain_layer = yaml_documents.plain_data(data, "", lambda path: written_name(path, locate(path)))
     if "slo" in plain_layer:
         plain_layer["slo"] = normalize_slo(plain_layer["slo"])
     check_keys(layer_name, plain_layer, locate)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, file_error_reason
 
 SIDECARS = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 """Files with a quantisation beside config.json: modelopt's, and those of older GPTQ and AWQ checkpoints."""
@@ -40,7 +40,7 @@ def _read_object(path: Path) -> Mapping[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"Cannot read {path}.", why=str(error)) from error
+        raise ConfigError(f"Cannot read {path}.", why=file_error_reason(error)) from error
     if not isinstance(config, dict):
         raise ConfigError(f"Cannot read {path}.", why="It is not a JSON object.")
     return config
