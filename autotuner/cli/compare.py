@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, OUTPUT, RUNS_FOLDER_OPTION, option
+from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, OUTPUT, RUNS_FOLDER_OPTION, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,14 +77,28 @@ def compare(
     github: Annotated[
         bool, option("--github", help="Print annotations, and append to the summary of the step.", panel=OUTPUT)
     ] = False,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    format: Annotated[
+        str, option("--format", metavar="table|markdown|json|html", help="Output format.", panel=OUTPUT)
+    ] = "table",
+    to: Annotated[
+        Path | None,
+        option(
+            "--to",
+            metavar="FILE",
+            help="File to write instead of printing; not for a table.",
+            panel=OUTPUT,
+            default="print; html: comparison.html",
+        ),
+    ] = None,
+    as_json: Annotated[bool, option("--json", help="Same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
     """Compare runs with a baseline: what was changed, what moved beyond noise; with --gate, exit accordingly."""
-    from autotuner.cli import display
+    from autotuner.cli.comparison_output import annotate, show_comparisons, write_gate_files
     from autotuner.compare.comparison import Comparison
     from autotuner.compare.gate import decide
-    from autotuner.compare.record import comparison_record
 
+    output_format = "json" if as_json else format
+    _check_format(output_format, to)
     share = _parse_tolerance(tolerance)
     _check_options(gate, launches, unclear, junit, allow or [])
     first = _load(baseline, output)
@@ -99,17 +113,25 @@ def compare(
         comparisons, decisions = [each for each, _ in pairs], [decision for _, decision in pairs]
     elif gate or junit:
         decisions = [decide(comparison) for comparison in comparisons]
-    _write_files(comparisons, decisions, junit, markdown)
-    if as_json:
-        records = [comparison_record(each, decision) for each, decision in zip(comparisons, decisions, strict=True)]
-        display.json({"comparisons": records})
-    else:
-        for comparison, decision in zip(comparisons, decisions, strict=True):
-            _print(comparison, decision)
+    write_gate_files(comparisons, decisions, junit, markdown)
+    show_comparisons(comparisons, decisions, output_format, to)
     if github:
-        _annotate(comparisons, decisions)
+        annotate(comparisons, decisions)
     if gate:
-        _exit_by_gate(comparisons, decisions, unclear, says_why=as_json)
+        _exit_by_gate(comparisons, decisions, unclear, says_why=output_format in ("json", "markdown"))
+
+
+def _check_format(output_format: str, to: Path | None) -> None:
+    from autotuner.cli.comparison_output import FORMATS
+    from autotuner.errors import UsageError, unknown_name_message
+
+    if output_format not in FORMATS:
+        raise UsageError(unknown_name_message("format", output_format, FORMATS))
+    if to is not None and output_format == "table":
+        raise UsageError(
+            "A table is laid out for the terminal and not written to a file.",
+            remedy="Choose --format html, markdown or json.",
+        )
 
 
 def _parse_tolerance(text: str) -> float:
@@ -230,77 +252,6 @@ def _with_fresh_pairs(
         return compare_with_fresh_pairs(comparison, folder, launches, observe)
 
 
-def _write_files(
-    comparisons: Sequence[Comparison],
-    decisions: Sequence[GateDecision | None],
-    junit: Path | None,
-    markdown: Path | None,
-) -> None:
-    if junit:
-        from autotuner.compare.junit import write_junit
-
-        write_junit(junit, comparisons, [decision for decision in decisions if decision is not None])
-    if markdown:
-        from autotuner.compare.markdown import comment_markdown, comparison_markdown
-        from autotuner.redaction import write_redacted
-        from autotuner.runs.store import explain_write_errors
-
-        with explain_write_errors(markdown):
-            markdown.parent.mkdir(parents=True, exist_ok=True)
-            write_redacted(markdown, comment_markdown(comparison_markdown(comparisons, decisions)))
-
-
-def _print(comparison: Comparison, decision: GateDecision | None) -> None:
-    from autotuner.cli import display
-    from autotuner.compare.comparison import headline
-    from autotuner.compare.tables import (
-        NUMERIC_COLUMNS,
-        PRIORITIES,
-        failure_lines,
-        figure_columns,
-        figure_rows,
-        gated_columns,
-        gated_rows,
-        interval_note,
-    )
-    from autotuner.report.formatting import SOURCE_NOTES
-
-    display.sentence(headline(comparison))
-    for source in dict.fromkeys((*comparison.baseline.sources, *comparison.new.sources)):
-        if source in SOURCE_NOTES:
-            display.sentence(SOURCE_NOTES[source])
-    if comparison.pairs:
-        display.line(f"Decided by {len(comparison.pairs)} fresh pairs of {comparison.words.repetitions}.")
-    if comparison.changed:
-        display.line()
-        display.line("What was changed:")
-        for difference in comparison.changed:
-            display.sentence(f"  {difference}", indent="    ")
-    display.line()
-    title = f"{comparison.new.name} against {comparison.baseline.name}"
-    layout: dict[str, Any] = {"numeric": NUMERIC_COLUMNS, "priorities": PRIORITIES}
-    display.table(gated_rows(comparison, decision), gated_columns(comparison), title=title, **layout)
-    for candidate in comparison.candidates:
-        rows = figure_rows(candidate, comparison.words)
-        if rows:
-            display.line()
-            display.table(rows, figure_columns(comparison), title=candidate.label, **layout)
-    for line in failure_lines(comparison):
-        display.sentence(line, indent="    ")
-    display.sentence(interval_note(comparison))
-
-
-def _annotate(comparisons: Sequence[Comparison], decisions: Sequence[GateDecision | None]) -> None:
-    from autotuner.cli import display
-    from autotuner.compare.github import annotation_lines, append_summary
-    from autotuner.compare.markdown import comparison_markdown
-
-    for comparison, decision in zip(comparisons, decisions, strict=True):
-        for line in annotation_lines(comparison, decision) if decision else ():
-            display.line(line)
-    append_summary(comparison_markdown(comparisons, decisions))
-
-
 def _exit_by_gate(
     comparisons: Sequence[Comparison], decisions: Sequence[GateDecision | None], unclear: str, *, says_why: bool
 ) -> None:
@@ -321,7 +272,7 @@ def _exit_by_gate(
             error = GateUnclearError(
                 f"The gate does not decide: {failed_figures_text(comparison, decision)}",
                 why=headline(comparison) if says_why else "",
-                remedy="Launch both again with --launches 5, raise --tolerance, or let it pass with --unclear pass.",
+                remedy="Repeat both in turn with --launches 5, raise --tolerance, or let it pass with --unclear pass.",
             )
             if unclear == "fail":
                 raise error

@@ -52,6 +52,10 @@ def test_a_gate_fails_by_fresh_pairs_and_passes_against_itself(autotune, two_run
     assert all(len(line) <= 80 for line in failed.out.splitlines())
     assert 'failures="1"' in Path("j.xml").read_text()
 
+    written = autotune("compare", before, after, "--format", "html", "--to", "pages/after.html")
+    assert (written.code, written.out.splitlines()[-1]) == (0, "pages/after.html")
+    assert "parameters.max-running-requests" in Path("pages/after.html").read_text()
+
     saved = autotune("baseline", "save", before)
     assert saved.code == 0
     refused = autotune("baseline", "save", before)
@@ -70,6 +74,8 @@ def test_a_gate_fails_by_fresh_pairs_and_passes_against_itself(autotune, two_run
         (("--tolerance", "none"), "is not a share"),
         (("--allow", "engine"), "Unknown value of --allow"),
         (("--unclear", "maybe"), "Unknown value of --unclear"),
+        (("--format", "htm"), "did you mean 'html'"),
+        (("--to", "page.html"), "not written to a file"),
         (("--junit", "j.xml"), "--junit is the file of a gate"),
         ((), "There is no run or baseline 'here'"),
     ],
