@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, OUTPUT, RUNS_FOLDER_OPTION, option
+from autotuner.compare.pair_limits import MAX_PAIRS, MIN_PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,8 @@ def compare(
         option(
             "--launches",
             metavar="N",
-            help="Launch both winners again, in turn, until the gate is decided: up to N times each, 2 to 5.",
+            help="Launch both winners again, in turn, until the gate is decided: up to N times each, "
+            f"{MIN_PAIRS} to {MAX_PAIRS}.",
             panel=GATE,
             default="none, the recorded launches decide",
         ),
@@ -59,7 +61,7 @@ def compare(
         option(
             "--allow",
             metavar="NAME",
-            help="Compare although the runs differ in this: source, model, scenario, slo, gpu, ...; repeatable.",
+            help="Compare although the runs differ in this: source, model, scenario, load, slo, gpu, ...; repeatable.",
             panel=GATE,
             default="none",
         ),
@@ -105,8 +107,8 @@ def compare(
     comparisons = [Comparison(first, _load(name, output), share) for name in new]
     for comparison in comparisons:
         _check_comparable(comparison, allow or [])
-        if gate and comparison.baseline.winner is None:
-            _refuse_without_winner(comparison.baseline)
+        if gate and not comparison.gated:
+            _refuse_without_figures(comparison.baseline)
     decisions: list[GateDecision | None] = [None for _ in comparisons]
     if launches:
         pairs = [_with_fresh_pairs(each, name, output, launches) for each, name in zip(comparisons, new, strict=True)]
@@ -154,9 +156,10 @@ def _check_options(gate: bool, launches: int, unclear: str, junit: Path | None, 
 
     if unclear not in UNCLEAR_VALUES:
         raise UsageError(unknown_name_message("value of --unclear", unclear, UNCLEAR_VALUES))
-    if launches and not 2 <= launches <= 5:
+    if launches and not MIN_PAIRS <= launches <= MAX_PAIRS:
         raise UsageError(
-            f"--launches {launches} is not between 2 and 5.", why="One pair of launches has no spread of its own."
+            f"--launches {launches} is not between {MIN_PAIRS} and {MAX_PAIRS}.",
+            why="One pair of launches has no spread of its own.",
         )
     if launches and not gate:
         raise UsageError("--launches belongs to a gate.", remedy="Add --gate, or leave it out.")
@@ -218,13 +221,18 @@ def _check_comparable(comparison: Comparison, allow: Sequence[str]) -> None:
         )
 
 
-def _refuse_without_winner(baseline: ComparedRun) -> None:
+def _refuse_without_figures(baseline: ComparedRun) -> None:
     from autotuner.errors import UsageError
 
+    best = baseline.words.best
+    if baseline.winner is None:
+        lacks, why = f"no {best}", baseline.words.none_is_best
+    else:
+        lacks, why = f"no trusted figures of its {best}", f"No {baseline.words.repetition} of it gave the objective"
     raise UsageError(
-        f"The baseline '{baseline.name}' has no {baseline.words.best}.",
-        why=f"{baseline.words.none_is_best}, so that there is nothing that could get worse.",
-        remedy="Take one that has, or other targets.",
+        f"The baseline '{baseline.name}' has {lacks}.",
+        why=f"{why}, so that there is nothing that could get worse.",
+        remedy="Take one that has, or other targets." if baseline.winner is None else "Take another baseline.",
     )
 
 
@@ -258,21 +266,22 @@ def _exit_by_gate(
     """Raise where a gate fails: worse before unclear. With `says_why` the error has the headline, which was printed
     already where the comparison is text."""
     from autotuner.cli import display
-    from autotuner.compare.comparison import headline
     from autotuner.compare.gate import GateState, failed_figures_text
+    from autotuner.compare.headline import headline
     from autotuner.errors import GateUnclearError, GateWorseError
 
     decided = [(each, decision) for each, decision in zip(comparisons, decisions, strict=True) if decision is not None]
     for comparison, decision in decided:
         if decision.state is GateState.WORSE:
-            why = headline(comparison) if says_why else ""
+            why = headline(comparison, decision) if says_why else ""
             raise GateWorseError(f"The gate does not pass: {failed_figures_text(comparison, decision)}", why=why)
     for comparison, decision in decided:
         if decision.state is GateState.UNCLEAR:
             error = GateUnclearError(
                 f"The gate does not decide: {failed_figures_text(comparison, decision)}",
-                why=headline(comparison) if says_why else "",
-                remedy="Repeat both in turn with --launches 5, raise --tolerance, or let it pass with --unclear pass.",
+                why=headline(comparison, decision) if says_why else "",
+                remedy=f"Repeat both in turn with --launches {MAX_PAIRS}, raise --tolerance, or let it pass with "
+                "--unclear pass.",
             )
             if unclear == "fail":
                 raise error

@@ -18,7 +18,7 @@ def show_comparisons(
 ) -> None:
     """Print the comparisons in one of FORMATS, or write them to a file and print its path; a page always is one."""
     from autotuner.cli import display
-    from autotuner.compare.comparison import headline
+    from autotuner.compare.headline import headline
     from autotuner.compare.page import PAGE_FILE
 
     if output_format == "table":
@@ -29,8 +29,8 @@ def show_comparisons(
     else:
         path = to or Path(PAGE_FILE)
         _write(_rendered(comparisons, decisions, output_format), path)
-        for comparison in comparisons:
-            display.sentence(headline(comparison))
+        for comparison, decision in zip(comparisons, decisions, strict=True):
+            display.sentence(headline(comparison, decision))
         display.line(str(path))
 
 
@@ -89,7 +89,7 @@ def write_gate_files(
 
 def _print(comparison: Comparison, decision: GateDecision | None) -> None:
     from autotuner.cli import display
-    from autotuner.compare.comparison import headline
+    from autotuner.compare.headline import headline, pairs_text
     from autotuner.compare.tables import (
         NUMERIC_COLUMNS,
         PRIORITIES,
@@ -102,12 +102,12 @@ def _print(comparison: Comparison, decision: GateDecision | None) -> None:
     )
     from autotuner.report.formatting import SOURCE_NOTES
 
-    display.sentence(headline(comparison))
+    display.sentence(headline(comparison, decision))
     for source in dict.fromkeys((*comparison.baseline.sources, *comparison.new.sources)):
         if source in SOURCE_NOTES:
             display.sentence(SOURCE_NOTES[source])
     if comparison.pairs:
-        display.line(f"Decided by {len(comparison.pairs)} fresh pairs of {comparison.words.repetitions}.")
+        display.sentence(pairs_text(comparison))
     if comparison.changed:
         display.line()
         display.line("What was changed:")

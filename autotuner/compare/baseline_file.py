@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from autotuner.compare.compared_run import ComparedCandidate, ComparedRun, LaunchFigures
 from autotuner.core import LoadPoint
@@ -17,6 +19,9 @@ from autotuner.runs.store import explain_write_errors
 
 FORMAT_KEY, FORMAT = "autotune_baseline", 1
 """The key that every baseline has, and the version of the file."""
+
+
+T = TypeVar("T")
 
 
 def save_baseline(run: ComparedRun, path: Path) -> None:
@@ -40,8 +45,12 @@ def load_baseline(path: Path) -> ComparedRun:
     if version > FORMAT:
         raise _unreadable(path, f"It has format {version}, and this version of autotune reads up to {FORMAT}.")
     try:
-        Experiment.model_validate(data["config"])
-        return _run_from_json(data)
+        saved = _SavedRun.model_validate(data)
+        Experiment.model_validate(saved.config)
+        return _run_of(saved)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise _unreadable(path, f"Some of it is missing or damaged{f', first at {place}' if place else ''}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, "Some of it is missing or damaged.") from error
 
@@ -60,10 +69,6 @@ def _point_to_json(point: LoadPoint) -> list[Any]:
 
 def _by_point(values: Mapping[LoadPoint, Any]) -> list[list[Any]]:
     return [[*_point_to_json(point), value] for point, value in values.items()]
-
-
-def _from_points(rows: list[list[Any]]) -> dict[LoadPoint, Any]:
-    return {LoadPoint(scenario, concurrency, rate): value for scenario, concurrency, rate, value in rows}
 
 
 def _run_to_json(run: ComparedRun) -> dict[str, Any]:
@@ -103,38 +108,88 @@ def _run_to_json(run: ComparedRun) -> dict[str, Any]:
     }
 
 
-def _run_from_json(data: Mapping[str, Any]) -> ComparedRun:
+Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+PointRow = tuple[str, Count | None, Positive | None]
+"""A load point: scenario, concurrency, and rate in 1/s."""
+
+
+class _SavedLaunch(BaseModel):
+    trial: int
+    confirmation: bool
+    figures: list[tuple[str, Count | None, Positive | None, dict[str, Positive]]]
+    utilities: list[tuple[str, Count | None, Positive | None, Positive]]
+    attainments: list[tuple[str, Count | None, Positive | None, Annotated[Positive, Field(le=1)]]]
+    capacities: dict[str, Positive]
+
+
+class _SavedCandidate(BaseModel):
+    key: str
+    label: str
+    runtime: str
+    parameters: dict[str, Any]
+    gpus: Count
+    verdicts: list[tuple[str, Count | None, Positive | None, str]]
+    failure: str | None
+    launches: list[_SavedLaunch]
+
+
+class _SavedRun(BaseModel):
+    """What a baseline file holds; figures are logarithmised, and so are finite and positive."""
+
+    name: str
+    config: dict[str, Any]
+    sources: list[str]
+    environment: dict[str, str]
+    load_test: bool = False
+    winner: str | None
+    winner_points: list[PointRow]
+    winner_value: Positive | None
+    candidates: list[_SavedCandidate]
+
+    @model_validator(mode="after")
+    def _check_winner(self) -> _SavedRun:
+        if self.winner is not None and self.winner not in {candidate.key for candidate in self.candidates}:
+            raise ValueError("the winner is none of the candidates")
+        return self
+
+
+def _from_points(rows: Sequence[tuple[str, int | None, float | None, T]]) -> dict[LoadPoint, T]:
+    return {LoadPoint(scenario, concurrency, rate): value for scenario, concurrency, rate, value in rows}
+
+
+def _run_of(saved: _SavedRun) -> ComparedRun:
     candidates = [
         ComparedCandidate(
-            row["key"],
-            row["label"],
-            row["runtime"],
-            row["parameters"],
-            row["gpus"],
+            row.key,
+            row.label,
+            row.runtime,
+            row.parameters,
+            row.gpus,
             tuple(
                 LaunchFigures(
-                    launch["trial"],
-                    launch["confirmation"],
-                    _from_points(launch["figures"]),
-                    _from_points(launch["utilities"]),
-                    _from_points(launch["attainments"]),
-                    launch["capacities"],
+                    launch.trial,
+                    launch.confirmation,
+                    _from_points(launch.figures),
+                    _from_points(launch.utilities),
+                    _from_points(launch.attainments),
+                    launch.capacities,
                 )
-                for launch in row["launches"]
+                for launch in row.launches
             ),
-            _from_points(row["verdicts"]),
-            row["failure"],
+            _from_points(row.verdicts),
+            row.failure,
         )
-        for row in data["candidates"]
+        for row in saved.candidates
     ]
     return ComparedRun(
-        name=data["name"],
-        config=data["config"],
-        sources=tuple(data["sources"]),
-        environment=data["environment"],
+        name=saved.name,
+        config=saved.config,
+        sources=tuple(saved.sources),
+        environment=saved.environment,
         candidates={candidate.key: candidate for candidate in candidates},
-        winner_key=data["winner"],
-        winner_points=tuple(LoadPoint(*row) for row in data["winner_points"]),
-        winner_value=data["winner_value"],
-        is_load_test=bool(data.get("load_test", False)),
+        winner_key=saved.winner,
+        winner_points=tuple(LoadPoint(*row) for row in saved.winner_points),
+        winner_value=saved.winner_value,
+        is_load_test=saved.load_test,
     )

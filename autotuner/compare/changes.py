@@ -155,3 +155,9 @@ def holm_rejections(p_values: Sequence[float], alpha: float = ONE_SIDED_ALPHA) -
             break
         rejected[index] = True
     return rejected
+
+
+def change_text(ratio: float, interval: tuple[float, float] | None) -> str:
+    """A ratio as a relative change with its interval: `-6.0% (-8.1 to -3.9)`."""
+    text = f"{(ratio - 1) * 100:+.1f}%"
+    return text if interval is None else f"{text} ({(interval[0] - 1) * 100:+.1f} to {(interval[1] - 1) * 100:+.1f})"

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autotuner.compare.changes import Change
-from autotuner.compare.comparison import Comparison, change_text
+from autotuner.compare.changes import Change, change_text
+from autotuner.compare.comparison import Comparison
 from autotuner.report.formatting import format_load
 from autotuner.report.page.elements import Element, element
 

@@ -11,6 +11,8 @@ from typing import Any
 from autotuner.compare.compared_run import ComparedRun
 from autotuner.compare.comparison import Comparison, Pair
 from autotuner.compare.gate import GateDecision, decide, needs_another_pair
+from autotuner.compare.gated_figures import equal_load_points
+from autotuner.compare.pair_limits import MAX_PAIRS, MIN_PAIRS
 from autotuner.core import LoadPoint, Observer, Progress
 from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
@@ -27,22 +29,19 @@ def ignore_launches(number: int, side: str, run: ComparedRun, progress: Progress
     """An observer for callers without interest."""
 
 
-MIN_PAIRS, MAX_PAIRS = 2, 5
-"""Pairs of launches: fewer have no spread of their own, more cost more than they tell."""
+SEED_STEP = 1000
+"""The distance between the seeds of two pairs."""
 
 
-def launch_config(run: ComparedRun, seed_offset: int) -> dict[str, Any]:
-    """The configuration of a run of the winner alone, at the loads at which it won.
-
-    Both launches of a pair have the same seed, so that they get the same lengths and arrivals.
-    """
+def launch_config(run: ComparedRun, seed: int, points: Sequence[LoadPoint]) -> dict[str, Any]:
+    """The configuration of a run of the winner alone at these load points, with this seed of lengths and arrivals."""
     winner = run.winner
     if winner is None:
         raise ConfigError(f"The run '{run.name}' has no winner to launch again.", remedy="Compare other runs.")
     config = {key: value for key, value in run.config.items() if key not in ("only_when", "constraints")}
     load = dict(config["benchmark"])
-    load |= _loads(run.winner_points, load)
-    load["seed"] = int(load.get("seed", 0)) + seed_offset
+    load |= _loads(points, load)
+    load["seed"] = seed
     optimization = dict(config.get("optimization", {}))
     optimization |= {
         "strategy": "grid_search",
@@ -69,21 +68,41 @@ def _loads(points: Sequence[LoadPoint], load: Mapping[str, Any]) -> dict[str, An
     return {"num_concurrency": concurrencies, "request_rates": rates}
 
 
-def measure_pair(baseline: ComparedRun, new: ComparedRun, folder: Path, number: int, observe: PairObserver) -> Pair:
-    """Launch both winners once, in turn: the baseline first in odd pairs, last in even ones."""
-    sides = {"baseline": baseline, "candidate": new}
+def pair_points(comparison: Comparison) -> dict[str, tuple[LoadPoint, ...]]:
+    """Side -> the load points that its launches measure.
+
+    With an objective at equal load these are the points that both winners have in common. Otherwise they are those
+    at which the side's winner won, and the candidate measures those of the baseline too, for the attainment there.
+    """
+    baseline, new = comparison.baseline.winner_points, comparison.new.winner_points
+    common = equal_load_points(comparison)
+    if common:
+        return {"baseline": common, "candidate": common}
+    return {"baseline": baseline, "candidate": tuple(dict.fromkeys((*baseline, *new)))}
+
+
+def measure_pair(comparison: Comparison, folder: Path, number: int, observe: PairObserver) -> Pair:
+    """Launch both winners once, in turn: the baseline first in odd pairs, last in even ones.
+
+    Both have the same seed, so that they get the same lengths and arrivals, and each pair has one of its own.
+    """
+    sides = {"baseline": comparison.baseline, "candidate": comparison.new}
+    points = pair_points(comparison)
+    seed = comparison.baseline.experiment.benchmark.seed + SEED_STEP * number
     order = list(sides) if number % 2 else list(reversed(sides))
     measured = {
         side: _measure_launch(
-            sides[side], folder / f"{number:03d}" / side, number, partial(observe, number, side, sides[side])
+            sides[side],
+            launch_config(sides[side], seed, points[side]),
+            folder / f"{number:03d}" / side,
+            partial(observe, number, side, sides[side]),
         )
         for side in order
     }
     return measured["baseline"], measured["candidate"]
 
 
-def _measure_launch(run: ComparedRun, folder: Path, number: int, observe: Observer) -> ComparedRun:
-    config = launch_config(run, seed_offset=1000 * number)
+def _measure_launch(run: ComparedRun, config: Mapping[str, Any], folder: Path, observe: Observer) -> ComparedRun:
     setup = RunSetup.from_experiment(Experiment.model_validate(config))
     setup.preflight(folder)
     store = RunStore.create(folder, config, {"layers": ["the winner of " + run.name], "values": {}})
@@ -92,17 +111,18 @@ def _measure_launch(run: ComparedRun, folder: Path, number: int, observe: Observ
     launched = ComparedRun.from_view(store.path.name, view, config)
     # a launch that misses its targets is no winner, and still is the launch that was asked for
     key = next(iter(launched.candidates), None)
-    points = run.winner_points if launched.winner is None else launched.winner_points
-    return replace(launched, winner_key=key, winner_points=points)
+    # a capacity search ends at another load in each launch; else the load is that at which the winner won
+    is_search = run.experiment.benchmark.find_capacity and launched.winner is not None
+    return replace(launched, winner_key=key, winner_points=launched.winner_points if is_search else run.winner_points)
 
 
 def compare_with_fresh_pairs(
-    comparison: Comparison, folder: Path, max_pairs: int, observe: PairObserver = ignore_launches
+    comparison: Comparison, folder: Path, max_pairs: int = MAX_PAIRS, observe: PairObserver = ignore_launches
 ) -> tuple[Comparison, GateDecision]:
     """Add pairs until the gate is decided, or `max_pairs` were launched; their runs are written below `folder`."""
     decisions: list[GateDecision] = []
     for number in range(1, max_pairs + 1):
-        pair = measure_pair(comparison.baseline, comparison.new, folder, number, observe)
+        pair = measure_pair(comparison, folder, number, observe)
         comparison = replace(comparison, pairs=(*comparison.pairs, pair))
         if number < MIN_PAIRS:
             continue

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autotuner.compare.changes import Change, holm_rejections
-from autotuner.compare.comparison import Comparison, GatedFigure
+from autotuner.compare.comparison import Comparison
+from autotuner.compare.gated_figures import GatedFigure
 
 
 class GateState(StrEnum):
@@ -26,8 +27,8 @@ class GateDecision:
 
     @property
     def state(self) -> GateState:
-        """Worse if a figure is, else unclear if one is."""
-        states = [state for _, state in self.figures]
+        """Worse if a figure is, else unclear if one is, or if there is none: nothing was compared."""
+        states = [state for _, state in self.figures] or [GateState.UNCLEAR]
         return next((s for s in (GateState.WORSE, GateState.UNCLEAR) if s in states), GateState.PASSES)
 
     def in_state(self, state: GateState) -> list[GatedFigure]:
@@ -63,6 +64,8 @@ def _state(figure: GatedFigure, is_worse: bool, tolerance: float) -> GateState:
 def failed_figures_text(comparison: Comparison, decision: GateDecision) -> str:
     """The gated figures in the state of the gate, in one clause: `attainment of after is unclear`."""
     names = [figure.name for figure in decision.in_state(decision.state)]
+    if not names:
+        return f"{comparison.new.name} has no figure to compare"
     verb = "is" if len(names) == 1 else "are"
     return f"{' and '.join(names)} {verb} {decision.state} in {comparison.new.name}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from autotuner.compare.comparison import Comparison, change_text
+from autotuner.compare.comparison import Comparison
 from autotuner.compare.gate import GateDecision, GateState
 from autotuner.redaction import redact
 from autotuner.runs.store import explain_write_errors
@@ -21,9 +21,8 @@ def annotation_lines(comparison: Comparison, decision: GateDecision) -> list[str
         if state is GateState.PASSES:
             continue
         level = "error" if state is GateState.WORSE else "warning"
-        size = "not measured" if figure.value_ratio is None else change_text(figure.value_ratio, figure.value_interval)
         title = _escape(f"{figure.name} {state}", in_property=True)
-        lines.append(f"::{level} title={title}::{_escape(f'{comparison.new.name}: {size}')}")
+        lines.append(f"::{level} title={title}::{_escape(f'{comparison.new.name}: {figure.change_text}')}")
     return lines
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from autotuner.compare.comparison import Comparison, change_text
+from autotuner.compare.comparison import Comparison
 from autotuner.compare.gate import GateDecision, GateState
 from autotuner.redaction import redact
 from autotuner.runs.store import explain_write_errors
@@ -46,11 +46,10 @@ def _suite(comparison: Comparison, decision: GateDecision) -> ElementTree.Elemen
         ElementTree.SubElement(properties, "property", name=_text(name), value=_text(value))
     for figure, state in decision.figures:
         case = ElementTree.SubElement(suite, "testcase", classname="autotune.gate", name=_text(figure.name), time="0")
-        size = "not measured" if figure.value_ratio is None else change_text(figure.value_ratio, figure.value_interval)
         if state is GateState.WORSE:
-            ElementTree.SubElement(case, "failure", message=_text(f"worse: {size}"))
+            ElementTree.SubElement(case, "failure", message=_text(f"worse: {figure.change_text}"))
         elif state is GateState.UNCLEAR:
-            ElementTree.SubElement(case, "skipped", message=_text(f"unclear: {size}"))
+            ElementTree.SubElement(case, "skipped", message=_text(f"unclear: {figure.change_text}"))
     return suite
 
 

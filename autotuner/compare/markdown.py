@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from autotuner.compare.comparison import Comparison, headline
+from autotuner.compare.comparison import Comparison
 from autotuner.compare.gate import GateDecision
+from autotuner.compare.headline import headline, pairs_text
 from autotuner.compare.tables import (
     NUMERIC_COLUMNS,
     failure_lines,
@@ -15,7 +16,7 @@ from autotuner.compare.tables import (
     gated_rows,
     interval_note,
 )
-from autotuner.escaping import for_markdown
+from autotuner.escaping import for_html, for_markdown, one_line
 
 COMMENT_LIMIT = 65_536
 """Characters of a comment on GitHub."""
@@ -45,17 +46,19 @@ def _comment_safe(text: str) -> str:
 
 
 def _comparison_parts(comparison: Comparison, decision: GateDecision | None) -> list[str]:
-    parts = [f"## {for_markdown(comparison.new.name)}", f"**{for_markdown(headline(comparison))}**"]
+    parts = [f"## {for_markdown(comparison.new.name)}", f"**{for_markdown(headline(comparison, decision))}**"]
     sources = {*comparison.baseline.sources, *comparison.new.sources}
     if sources != {"measured"}:
         parts.append(f"> **The figures are {' and '.join(sorted(sources))}: no real engine was measured by them.**")
+    if comparison.pairs:
+        parts.append(for_markdown(pairs_text(comparison)))
     if comparison.changed:
         parts.append(_bullets("What was changed:", [str(difference) for difference in comparison.changed]))
     parts.append(_table(gated_columns(comparison), gated_rows(comparison, decision)))
     for candidate in comparison.candidates:
         rows = figure_rows(candidate, comparison.words)
         if rows:
-            summary = f"<details><summary>{for_markdown(candidate.label)}</summary>"
+            summary = f"<details><summary>{for_html(one_line(candidate.label))}</summary>"
             parts.append(f"{summary}\n\n{_table(figure_columns(comparison), rows)}\n\n</details>")
     lines = failure_lines(comparison)
     return [*parts, _bullets("Candidates:", lines)] if lines else parts

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from autotuner import __version__
 from autotuner.compare.changes import Change
-from autotuner.compare.comparison import Comparison, headline
+from autotuner.compare.comparison import Comparison
 from autotuner.compare.forest_plot import CHANGE_SIGNS, ForestRow, forest_plot, forest_rows
 from autotuner.compare.frontier_overlay import frontier_overlays
 from autotuner.compare.gate import GateDecision, GateState
+from autotuner.compare.headline import headline, pairs_text
 from autotuner.compare.record import comparison_record
 from autotuner.compare.tables import (
     NUMERIC_COLUMNS,
@@ -96,7 +97,7 @@ def _sections(comparison: Comparison, decision: GateDecision | None) -> list[Ele
 def _card(comparison: Comparison, decision: GateDecision | None, rows: Sequence[ForestRow]) -> Element:
     notes = [SOURCE_NOTES[source] for source in _sources([comparison]) if source in SOURCE_NOTES]
     if comparison.pairs:
-        notes.append(f"Decided by {len(comparison.pairs)} fresh pairs of {comparison.words.repetitions}.")
+        notes.append(pairs_text(comparison))
     counts = Counter(row.change for row in rows)
     counted = ", ".join(f"{CHANGE_SIGNS[change]} {counts[change]} {change}" for change in Change if counts[change])
     state = element("p", GATE_TEXTS[decision.state], class_=f"gain change {decision.state}") if decision else None
@@ -105,7 +106,7 @@ def _card(comparison: Comparison, decision: GateDecision | None, rows: Sequence[
         element(
             "div",
             element("p", f"{comparison.new.name} against {comparison.baseline.name}", class_="muted"),
-            element("h2", headline(comparison)),
+            element("h2", headline(comparison, decision)),
             state,
             element("p", f"Of {len(rows)} figures: {counted}.") if rows else None,
             *(element("p", note) for note in notes),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from autotuner.compare.changes import Ratio
-from autotuner.compare.comparison import Comparison, headline
+from autotuner.compare.comparison import Comparison
 from autotuner.compare.differences import Difference
 from autotuner.compare.gate import GateDecision
+from autotuner.compare.headline import headline
 from autotuner.core import LoadPoint
 
 
@@ -19,7 +20,7 @@ def comparison_record(comparison: Comparison, decision: GateDecision | None) -> 
         "new": comparison.new.name,
         "sources": {"baseline": list(comparison.baseline.sources), "new": list(comparison.new.sources)},
         "tolerance": comparison.tolerance,
-        "headline": headline(comparison),
+        "headline": headline(comparison, decision),
         "fresh_pairs": len(comparison.pairs),
         "changed": [_difference(each) for each in comparison.changed],
         "gate": str(decision.state) if decision else None,
@@ -31,6 +32,7 @@ def comparison_record(comparison: Comparison, decision: GateDecision | None) -> 
                 "new": figure.new,
                 "ratio": figure.value_ratio,
                 "interval": figure.value_interval,
+                "why_no_ratio": figure.why_no_ratio or None,
                 "smallest_detectable_change": figure.ratio and figure.ratio.smallest_detectable_change,
                 "change": str(figure.change),
                 "state": state,

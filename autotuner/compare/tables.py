@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from autotuner.compare.changes import change_text
 from autotuner.compare.compared_run import RunWords
-from autotuner.compare.comparison import CandidateChange, Comparison, GatedFigure, change_text
+from autotuner.compare.comparison import CandidateChange, Comparison
 from autotuner.compare.gate import GateDecision
+from autotuner.compare.gated_figures import GatedFigure
 from autotuner.report.formatting import format_load, format_number
 
 NUMERIC_COLUMNS = ("baseline", "new", "change", "launches", "load tests")
@@ -41,7 +43,7 @@ def _gated_cells(figure: GatedFigure, words: RunWords) -> dict[str, str]:
     is_share = figure.name.startswith("attainment")
     values = {"baseline": figure.baseline, "new": figure.new}
     texts = {name: _percent(value) if is_share else format_number(value) for name, value in values.items()}
-    change = "" if figure.value_ratio is None else change_text(figure.value_ratio, figure.value_interval)
+    change = "" if figure.ratio is None else figure.change_text
     return {"figure": figure.name, "unit": figure.unit, **texts, "change": change, words.repetitions: _launches(figure)}
 
 

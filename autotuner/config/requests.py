@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ FIELDS = tuple(field.name for field in fields(TaskContext) if field.name not in 
 LIST_KEYS = ("experiments", "exps")
 """Keys of a list of requests, or of the names of requests that stand beside it."""
 
-FORMAT_KEY = "format"
-"""The key of experiment.yaml that holds its version."""
+STORE_KEYS = ("format", "kind")
+"""The keys of experiment.yaml that belong to the run folder and not to the configuration: its version and kind."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,28 @@ class TaskRequest:
 def read_requests(files: Sequence[Path]) -> list[TaskRequest]:
     """The requests of some files, in order, with names made distinct; ConfigError where a file holds none."""
     requests = [request for file in files for request in _file_requests(file)]
-    counts: dict[str, int] = {}
-    named = []
+    given = {request.name for request in requests}
+    named: dict[str, TaskRequest] = {}
     for request in requests:
-        counts[request.name] = number = counts.get(request.name, 0) + 1
-        named.append(request if number == 1 else TaskRequest(f"{request.name}-{number}", request.fields))
-    return named
+        name = request.name
+        if name in named:
+            numbered = (f"{request.name}-{number}" for number in count(2))
+            name = next(each for each in numbered if each not in named and each not in given)
+        named[name] = TaskRequest(name, request.fields)
+    return list(named.values())
 
 
 def _file_requests(file: Path) -> list[TaskRequest]:
     document = yaml_documents.read(file)
     data = yaml_documents.plain_data(yaml_documents.root_mapping(document), "")
     if "task_name" in data and "benchmark" in data:  # what a run has composed
-        config = {key: value for key, value in data.items() if key != FORMAT_KEY}
-        return [TaskRequest(data["task_name"], {"user_overrides": config, "override_mode": "replace"})]
+        config = {key: value for key, value in data.items() if key not in STORE_KEYS}
+        return [
+            TaskRequest(
+                _checked_name(data["task_name"], "task_name", document),
+                {"user_overrides": config, "override_mode": "replace"},
+            )
+        ]
     key = next((key for key in LIST_KEYS if key in data), None)
     if key is None:
         return [_request(data, file.stem, document)]
@@ -60,7 +69,8 @@ def _file_requests(file: Path) -> list[TaskRequest]:
                 f"{document.source} lists the experiment '{name}' and does not describe it.",
                 remedy=f"Add `{name}:` with its fields at the top level of the file.",
             )
-    common = {name: value for name, value in data.items() if name != key and name not in names}
+    # the name of the whole file is not that of its experiments
+    common = {name: value for name, value in data.items() if name not in (key, "name", *names)}
     described = _described(items, {name: data[name] for name in names}, document, key)
     return [_request(merge(common, fields), name, document) for name, fields in described]
 
@@ -74,10 +84,7 @@ def _described(
     if isinstance(items, dict):
         pairs = list(items.items())
     else:
-        pairs = [
-            (str(item.get("name", number)) if isinstance(item, dict) else str(number), item)
-            for number, item in enumerate(items if isinstance(items, list) else [], start=1)
-        ]
+        pairs = [(str(number), item) for number, item in enumerate(items if isinstance(items, list) else [], start=1)]
     if not pairs or not all(isinstance(item, dict) for _, item in pairs):
         raise ConfigError(
             f"`{key}` of {document.source} is not a list of experiments.",
@@ -86,12 +93,21 @@ def _described(
     return pairs
 
 
-def _request(data: Mapping[str, Any], name: str, document: Document) -> TaskRequest:
+def _checked_name(name: Any, key: str, document: Document) -> str:
+    if isinstance(name, str) and name.strip():
+        return name
+    raise ConfigError(
+        f"`{key}` of {document.source} is {name!r}, which is no name.",
+        remedy="Write text, in quotes where it looks like a number.",
+    )
+
+
+def _request(data: Mapping[str, Any], name: Any, document: Document) -> TaskRequest:
     """One request; ConfigError for a field that no context has, or that is given under both of its names."""
     given: dict[str, Any] = {}
     for key, value in data.items():
         if key == "name":
-            name = str(value)
+            name = value
             continue
         field = ALIASES.get(key, key)
         if field not in FIELDS:
@@ -105,4 +121,4 @@ def _request(data: Mapping[str, Any], name: str, document: Document) -> TaskRequ
         given[field] = [value] if field in ("profiles", "layers") and isinstance(value, str) else value
     if given.get("override_mode", "patch") not in ("patch", "replace"):
         raise ConfigError(f"override_mode of {document.source} must be patch or replace.")
-    return TaskRequest(name, given)
+    return TaskRequest(_checked_name(name, "name", document), given)

@@ -14,8 +14,8 @@ from collections import Counter
 
 from autotuner.compare.compared_run import ComparedCandidate, ComparedRun, LaunchFigures
 from autotuner.compare.comparison import Comparison
-from autotuner.compare.fresh_pairs import MAX_PAIRS, MIN_PAIRS
 from autotuner.compare.gate import GateDecision, GateState, decide, needs_another_pair
+from autotuner.compare.pair_limits import MAX_PAIRS, MIN_PAIRS
 from autotuner.core import LoadPoint
 
 POINT = LoadPoint("D(1000,200)", concurrency=16)

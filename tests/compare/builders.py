@@ -58,7 +58,7 @@ def run(
     """A run of these candidates."""
     by_key = {each.key: each for each in candidates}
     launches = by_key[winner].launches if winner is not None else ()
-    logs = [math.log(launch.utilities[POINT]) for launch in launches]
+    logs = [math.log(launch.utilities[POINT]) for launch in launches if POINT in launch.utilities]
     defaults: dict[str, Any] = {
         "config": config(),
         "sources": (source,),

@@ -14,6 +14,13 @@ def compared() -> ComparedRun:
     return ComparedRun.from_view("r", recorded.view, recorded.experiment.model_dump(mode="json"))
 
 
+def first_utility(data):
+    """The load point of the first utility, without its value."""
+    row = data["candidates"][0]["launches"][0]["utilities"][0]
+    row.pop()
+    return row
+
+
 def test_a_baseline_reads_back_as_it_was(tmp_path):
     run = replace(compared(), is_load_test=True)
     save_baseline(run, tmp_path / "deep" / "baseline.json")
@@ -33,6 +40,15 @@ def test_it_is_small(tmp_path):
         lambda data: data.update(candidates=[1]),
         lambda data: data.update(config={"no": "experiment"}),
         lambda data: data.update(winner_points=[["D(1,1)"]]),
+        lambda data: data.update(winner_points=[["D(1,1)", None, None]]),
+        lambda data: data.update(winner="nobody"),
+        lambda data: data.update(winner_value=-1),
+        lambda data: data.update(sources=[None]),
+        lambda data: data["candidates"][0].update(gpus=0),
+        lambda data: first_utility(data).append("fast"),
+        lambda data: first_utility(data).append(-3.0),
+        lambda data: first_utility(data).append(float("nan")),
+        lambda data: first_utility(data).append(float("inf")),
     ],
 )
 def test_a_damaged_baseline_is_a_clear_error(tmp_path, damage):
@@ -59,3 +75,13 @@ def test_any_other_file_is_a_clear_error(tmp_path, text, reason):
         load_baseline(tmp_path / "b.json")
     assert reason in str(caught.value)
     assert "Error" not in str(caught.value)
+
+
+def test_a_damaged_baseline_says_where(tmp_path):
+    path = tmp_path / "b.json"
+    save_baseline(compared(), path)
+    data = json.loads(path.read_text())
+    data["candidates"][1]["launches"][0]["attainments"] = [["D(1,1)", 1, None, 1.5]]
+    path.write_text(json.dumps(data))
+    with pytest.raises(RunStoreError, match=r"first at candidates\.1\.launches\.0\.attainments"):
+        load_baseline(path)

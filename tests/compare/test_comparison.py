@@ -4,9 +4,11 @@ from typing import Any
 import pytest
 
 from autotuner.compare.changes import Change
-from autotuner.compare.compared_run import ComparedRun
-from autotuner.compare.comparison import Comparison, headline
+from autotuner.compare.compared_run import ComparedRun, LaunchFigures
+from autotuner.compare.comparison import Comparison
 from autotuner.compare.differences import incomparable
+from autotuner.compare.headline import headline
+from autotuner.core import LoadPoint
 from tests.compare.builders import POINT, candidate, config, run
 from tests.factories import Run
 
@@ -79,11 +81,61 @@ def test_failures_that_appeared_and_candidates_of_one_side_are_listed():
         ("slo", {"slo": {"ttft": 1.0}}),
         ("gpu", {"hardware": {"total_gpus": 8, "gpu_type": "H100"}}),
         ("objective", {"optimization": {"objective": "minimize_ttft"}}),
+        ("load", {"benchmark": {"traffic_scenarios": [POINT.scenario], "request_rates": [4]}}),
     ],
 )
 def test_runs_of_another_question_cannot_be_compared(name, changes):
     other = run(candidate(STEADY), config=config(**changes))
     assert [each.name for each in incomparable(run(candidate(STEADY)), other)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("objective", "prices", "differ"),
+    [
+        ("minimize_cost", (None, 2.5), True),
+        ("minimize_cost", (2.5, 5.0), True),
+        ("minimize_cost", (2.5, 2.5), False),
+        ("maximize_throughput", (None, 2.5), False),
+    ],
+)
+def test_a_price_matters_where_the_objective_is_a_cost(objective, prices, differ):
+    sides = [
+        run(
+            candidate(STEADY),
+            config=config(optimization={"objective": objective}, hardware={"price_per_gpu_hour": price}),
+        )
+        for price in prices
+    ]
+    assert [each.name for each in incomparable(*sides)] == (["price"] if differ else [])
+
+
+HIGHER = LoadPoint(POINT.scenario, concurrency=16)
+
+
+def latency_run(utilities: dict[LoadPoint, float], **fields: Any) -> ComparedRun:
+    """A run ranked by latency over all these points, with two launches that are alike."""
+    launches = tuple(LaunchFigures(number, True, {}, utilities) for number in (1, 2))
+    points = {"winner_points": tuple(utilities), "config": config(optimization={"objective": "minimize_latency"})}
+    return run(replace(candidate([1.0]), launches=launches), winner_value=9.0, **(points | fields))
+
+
+def test_an_objective_at_equal_load_is_read_over_the_common_points():
+    before, after = latency_run({POINT: 2.0}), latency_run({POINT: 2.0, HIGHER: 0.5})
+    assert incomparable(before, after) == []
+    for comparison in (Comparison(before, after), Comparison(after, before)):
+        (objective,) = comparison.gated
+        assert (objective.change, objective.ratio and objective.ratio.value) == (Change.SAME, 1.0)
+        assert (objective.baseline, objective.new) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_without_a_common_point_an_objective_at_equal_load_cannot_be_compared():
+    (difference,) = incomparable(latency_run({POINT: 2.0}), latency_run({HIGHER: 0.5}))
+    assert str(difference) == f"load: {POINT} -> {HIGHER}"
+
+
+def test_an_objective_at_the_best_load_compares_winners_at_different_loads():
+    other = run(candidate(STEADY), winner_points=(HIGHER,))
+    assert incomparable(run(candidate(STEADY)), other) == []
 
 
 def test_simulated_and_measured_runs_cannot_be_compared():
@@ -129,3 +181,29 @@ def test_attainment_at_the_baselines_load_is_gated():
     assert attainment.name == "attainment at the baseline's load"
     assert (attainment.baseline, attainment.new, attainment.change) == (1.0, 0.5, Change.WORSE)
     assert POINT in comparison.new.winner_points
+
+
+def test_a_winner_at_another_load_leaves_the_attainment_unclear_and_says_so():
+    launches = tuple(LaunchFigures(number, True, {}, {HIGHER: 3000.0}, {HIGHER: 1.0}) for number in (1, 2))
+    new = run(replace(candidate([1.0]), launches=launches), name="after", winner_value=3e3, winner_points=(HIGHER,))
+    comparison = Comparison(run(candidate(STEADY)), new)
+    assert [each.change for each in comparison.gated] == [Change.BETTER, Change.UNCLEAR]
+    text = headline(comparison)
+    assert text.startswith(
+        "Unclear in attainment at the baseline's load: after was not measured there. Better in total"
+    )
+
+
+def test_the_headline_names_the_figure_that_decides():
+    worse_attainment = run(candidate([1100.0, 1101.0, 1099.0], attainment=0.5), name="after")
+    text = headline(Comparison(run(candidate(STEADY)), worse_attainment))
+    assert text.startswith("after is worse: attainment at the baseline's load -50.0%")
+    assert "throughput" not in text
+
+
+def test_a_confirmation_without_trusted_figures_leaves_those_of_the_search():
+    searched = candidate(STEADY, confirmed=False)
+    empty = LaunchFigures(9, True, {}, {}, {})
+    comparison = Comparison(run(replace(searched, launches=(*searched.launches, empty))), run(candidate(STEADY)))
+    objective = comparison.gated[0]
+    assert (objective.change, objective.ratio and objective.ratio.baseline_launches) == (Change.SAME, 3)

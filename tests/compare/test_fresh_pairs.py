@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from autotuner.compare.comparison import Comparison
-from autotuner.compare.fresh_pairs import compare_with_fresh_pairs, launch_config
+from autotuner.compare.fresh_pairs import compare_with_fresh_pairs, launch_config, pair_points
 from autotuner.compare.gate import GateState
 from autotuner.core import LoadPoint
 from autotuner.errors import ConfigError
@@ -29,7 +29,7 @@ def winner_with(**parameters: Any):
 
 
 def test_a_pair_launches_the_winner_alone_at_the_load_at_which_it_won():
-    launch = launch_config(winner_with(**{"tp-size": 1}), seed_offset=1000)
+    launch = launch_config(winner_with(**{"tp-size": 1}), 1000, (POINT,))
     experiment = Experiment.model_validate(launch)
     assert experiment.parameters == {"tp-size": (1,)}
     assert experiment.workload().load_points == (POINT,)
@@ -44,12 +44,29 @@ def test_a_rate_stays_a_rate():
     point = LoadPoint(POINT.scenario, rate=2.0)
     benchmark = {"traffic_scenarios": [POINT.scenario], "request_rates": [2.0, 4.0]}
     open_loop = replace(winner_with(), config=config(benchmark=benchmark), winner_points=(point,))
-    assert Experiment.model_validate(launch_config(open_loop, 0)).workload().load_points == (point,)
+    assert Experiment.model_validate(launch_config(open_loop, 0, (point,))).workload().load_points == (point,)
+
+
+HIGHER = LoadPoint(POINT.scenario, concurrency=16)
+
+
+@pytest.mark.parametrize(
+    ("objective", "new_points", "points"),
+    [
+        ("maximize_throughput", (HIGHER,), {"baseline": (POINT,), "candidate": (POINT, HIGHER)}),
+        ("maximize_throughput", (POINT,), {"baseline": (POINT,), "candidate": (POINT,)}),
+        ("minimize_latency", (POINT, HIGHER), {"baseline": (POINT,), "candidate": (POINT,)}),
+    ],
+)
+def test_the_candidate_measures_the_load_of_the_baseline_too(objective, new_points, points):
+    asked = {"config": config(optimization={"objective": objective})}
+    baseline, new = winner_with(), replace(winner_with(), winner_points=new_points)
+    assert pair_points(Comparison(replace(baseline, **asked), replace(new, **asked))) == points
 
 
 def test_a_run_without_winner_cannot_be_launched_again():
     with pytest.raises(ConfigError, match="has no winner"):
-        launch_config(run(candidate([1.0]), winner=None), 0)
+        launch_config(run(candidate([1.0]), winner=None), 0, ())
 
 
 def test_pairs_decide_what_recorded_launches_could_not(tmp_path):
@@ -60,6 +77,10 @@ def test_pairs_decide_what_recorded_launches_could_not(tmp_path):
 
 
 def test_a_crippled_flag_is_worse_by_three_pairs(tmp_path):
-    crippled = Comparison(winner_with(), winner_with(**{"max-running-requests": 1}))
+    other_seed = {**winner_with().config["benchmark"], "seed": 77}
+    new = winner_with(**{"max-running-requests": 1})
+    crippled = Comparison(winner_with(), replace(new, config={**new.config, "benchmark": other_seed}))
     comparison, decision = compare_with_fresh_pairs(crippled, tmp_path, 5)
     assert (len(comparison.pairs), decision.state) == (3, GateState.WORSE)
+    seeds = [[side.experiment.benchmark.seed for side in pair] for pair in comparison.pairs]
+    assert seeds == [[1000, 1000], [2000, 2000], [3000, 3000]]

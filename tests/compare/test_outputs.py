@@ -1,8 +1,11 @@
 from xml.etree import ElementTree
 
-from autotuner.compare.comparison import Comparison, headline
+import pytest
+
+from autotuner.compare.comparison import Comparison
 from autotuner.compare.gate import decide
 from autotuner.compare.github import annotation_lines, append_summary
+from autotuner.compare.headline import headline
 from autotuner.compare.junit import write_junit
 from autotuner.compare.markdown import COMMENT_LIMIT, comment_markdown, comparison_markdown
 from autotuner.compare.record import comparison_record
@@ -31,6 +34,13 @@ def test_markdown_keeps_hostile_names_as_text():
     assert text.count("-->") == 1
     assert "| total throughput per GPU of the winner |" in text
     assert "What was changed" not in text
+
+
+@pytest.mark.parametrize("label", ["fp8_e4m3", "a*b", "x|y"])
+def test_a_label_in_html_has_no_escapes_of_markdown(label):
+    figures = [{"output_throughput": 500.0}]
+    sides = [run(candidate([1000.0], figures=figures, label=label)) for _ in range(2)]
+    assert f"<summary>{label}</summary>" in comparison_markdown([Comparison(*sides)], [None])
 
 
 def test_a_comment_is_cut_at_a_line_and_says_so():

@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 import pytest
 
 from autotuner.compare.changes import Change
-from autotuner.compare.comparison import Comparison, headline
+from autotuner.compare.comparison import Comparison
 from autotuner.compare.forest_plot import WIDTH, ForestRow, forest_plot
 from autotuner.compare.frontier_overlay import OverlayPoint, frontier_of, overlay_points
 from autotuner.compare.gate import decide
+from autotuner.compare.headline import headline
 from autotuner.compare.page import comparison_page
 from tests.compare.builders import POINT, candidate, run
 from tests.hostile import HOSTILE_TEXTS

@@ -57,9 +57,33 @@ def test_the_configuration_of_a_run_takes_the_place_of_every_layer(read):
     assert request.fields["user_overrides"] == {"task_name": "t", "benchmark": {"num_concurrency": [1]}}
 
 
-def test_equal_names_are_told_apart(read):
-    names = [request.name for request in read("name: a\n", "name: a\n", "name: b\n")]
-    assert names == ["a", "a-2", "b"]
+def test_a_load_test_is_asked_again_without_its_kind(read):
+    (request,) = read("format: 1\nkind: load-test\ntask_name: t\nbenchmark: {num_concurrency: [1]}\n")
+    assert request.fields["user_overrides"] == {"task_name": "t", "benchmark": {"num_concurrency": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("given", "distinct"),
+    [
+        (["a", "a", "b"], ["a", "a-2", "b"]),
+        (["a", "a", "a-2"], ["a", "a-3", "a-2"]),
+        (["a-2", "a", "a", "a"], ["a-2", "a", "a-3", "a-4"]),
+    ],
+)
+def test_equal_names_are_told_apart_and_given_ones_stay(read, given, distinct):
+    assert [request.name for request in read(*(f"name: {name}\n" for name in given))] == distinct
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: study\nexperiments:\n  - {name: a}\n  - {name: b}\n",
+        "name: study\nexperiments:\n  a: {runtime: vllm}\n  b: {runtime: sglang}\n",
+        "name: study\nexps: [a, b]\na: {runtime: vllm}\nb: {runtime: sglang}\n",
+    ],
+)
+def test_the_name_of_the_file_is_not_that_of_its_experiments(read, text):
+    assert [request.name for request in read(text)] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +98,11 @@ def test_equal_names_are_told_apart(read):
         ("exps: [a]\n", "lists the experiment 'a' and does not describe it"),
         ("machine: 1\n", "Unknown field of a request 'machine'"),
         ("- 1\n", "mapping"),
+        ("name: 3\n", "`name` of"),
+        ("name: null\n", "is None, which is no name"),
+        ("name: ' '\n", "which is no name"),
+        ("experiments:\n  - {name: [a]}\n", "is ['a'], which is no name"),
+        ("task_name: [a]\nbenchmark: {}\n", "`task_name` of"),
     ],
 )
 def test_what_is_no_request_is_a_clear_error(read, text, message):

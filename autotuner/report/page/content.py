@@ -44,7 +44,7 @@ POINT_COLUMNS = (
     "candidate", "scenario", "load", "verdict", "trusted", "launches", "n", "output", "total", "cost",
     "interactivity", "ttft", "ttft_low", "ttft_high", "ttft_p50", "ttft_p99", "ttft_p99_low", "ttft_p99_high",
     "tpot", "tpot_low", "tpot_high", "tpot_p99", "e2e", "e2e_p99", "good", "good_low", "good_high", "good_n",
-    "good_effective", "output_low", "output_high", "utility", "watts", "open", "others",
+    "good_effective", "output_low", "output_high", "utility", "watts", "open", "others", "at",
 )  # fmt: skip
 """One row for each load point of each candidate: seconds, tokens/s per GPU, shares."""
 
@@ -186,6 +186,7 @@ def _point(index: int, result: LoadPointResult, pooled: PooledCandidate, view: R
         "good_n": share.n if share else 0,
         "open": int(point.rate is not None),
         "others": _other_statements(result, view),
+        "at": str(point),
     }
     return [facts[name] if name in facts else _rounded(values.get(name)) for name in POINT_COLUMNS]
 

@@ -9,7 +9,6 @@ function pointsOf(content) {
     const point = { index };
     content.columns.forEach((name, column) => { point[name] = row[column]; });
     point.owner = content.candidates[point.candidate];
-    point.at = `${content.scenarios[point.scenario]} @ ${point.load}${point.open ? "/s" : ""}`;
     return point;
   });
 }

@@ -91,16 +91,13 @@ def _point(result: LoadPointResult, trial: Trial, limits: dict[tuple[str, str], 
         "at": str(result.load_point),
         "verdict": result.verdict.value,
         "figures": [
-            _rounded(value)
-            for value in (
-                output_throughput_per_gpu(metrics, trial.candidate.gpus),
-                metrics.ttft.p99 if metrics.ttft else None,
-                metrics.tpot.mean if metrics.tpot else None,
-                share.value if share else None,
-                metrics.requests,
-                result.gpu_use.mean_watts if result.gpu_use else None,
-                result.gpu_use.utilisation if result.gpu_use else None,
-            )
+            _rounded(output_throughput_per_gpu(metrics, trial.candidate.gpus)),
+            _rounded(metrics.ttft.p99 if metrics.ttft else None),
+            _rounded(metrics.tpot.mean if metrics.tpot else None),
+            _rounded(share.value if share else None),
+            metrics.requests,
+            _rounded(result.gpu_use.mean_watts if result.gpu_use else None),
+            _rounded(result.gpu_use.utilisation if result.gpu_use else None),
         ],
         "checks": [
             [limits.setdefault((check.name, check.limit), len(limits)), _rounded(check.value), int(check.ok)]

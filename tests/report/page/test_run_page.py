@@ -2,15 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
 
-from autotuner.report.page.content import page_details
+from autotuner.core import LoadPoint
+from autotuner.report.page.content import page_details, page_figures
 from autotuner.report.page.run_page import REDUCTIONS, run_page
 from autotuner.report.record import run_record
 from autotuner.report.run_view import RunView
 from autotuner.runs.store import RunStore
+from tests.factories import Run
 from tests.hostile import HOSTILE_TEXTS
 from tests.pages import make_run_folder, run_trials, write_trial
 
@@ -50,7 +53,20 @@ def test_points_are_the_pooled_figures_of_the_report(page, run_folder):
         assert point["ttft"] == pytest.approx(figure["ttft_mean"], rel=1e-5)
         assert point["good"] == pytest.approx(figure["attainment"]["value"], rel=1e-5)
         assert point["n"] == figure["requests"]
+        assert point["at"] == str(LoadPoint(figure["scenario"], figure["concurrency"]))
         assert point["launches"] == figure["launches"]
+
+
+@pytest.mark.parametrize("rate", [33.333333333333336, 2.0, 1e-05])
+def test_a_load_point_has_one_text_in_all_data_of_the_page(rate):
+    recorded = Run()
+    (trial, *_) = recorded.trials
+    open_loop = replace(trial.results[0], load_point=LoadPoint("D(100,100)", rate=rate))
+    trial = replace(trial, measurement=replace(trial.measurement, load_points=(open_loop,)))
+    content = page_figures(RunView.of([trial], recorded.experiment))
+    texts = [row[content["columns"].index("at")] for row in content["points"]]
+    assert texts == [str(open_loop.load_point)]
+    assert set(content["candidates"][0]["best"]) <= set(texts)
 
 
 def test_requests_are_those_of_all_pooled_launches(page):
