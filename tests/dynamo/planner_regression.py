@@ -19,7 +19,10 @@ MAX_SAMPLES, MIN_SAMPLES = 64, 5
 
 def enter_packages() -> None:
     """Make the modules of `PACKAGES` importable one by one."""
-    (home,) = PathFinder.find_spec("dynamo").submodule_search_locations
+    spec = PathFinder.find_spec("dynamo")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError("this environment has no ai-dynamo")
+    (home,) = spec.submodule_search_locations
     for name in PACKAGES:
         package = ModuleType(name)
         package.__path__ = [f"{home}/{name.removeprefix('dynamo.').replace('.', '/')}"]

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from typing import Any
 
 from dynamo.planner.utils.planner_argparse import create_sla_planner_parser
 from dynamo.planner.utils.planner_core import Planner
 
 
-def replicas(question: dict) -> list[list[int]]:
+def replicas(question: dict[str, Any]) -> list[list[int]]:
     """(Prefill, decode) replicas for each load of {"folder": ..., "loads": [...]}."""
     options = ["--profile-results-dir", question["folder"], "--load-predictor", "constant", "--backend", "vllm"]
     arguments = create_sla_planner_parser().parse_args(options)
