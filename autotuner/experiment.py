@@ -107,7 +107,7 @@ class Deployment(Section):
 
     Of a server that runs already the certificate is checked against the system's authorities, or those in
     `ca_file`; not at all if `insecure`. The rest is for clusters. `namespace`, `context` and `kubeconfig` are
-    kubectl's by default. `secret` names the Secret that has the server's secrets. `model_volume` is PVC[:path] or
+    kubectl's by default. `secret_name` is the Secret that has the server's secrets. `model_volume` is PVC[:path] or
     hostPath:/folder, each of `tolerations` is KEY[=VALUE][:EFFECT], and `gpu_resource` is what nodes call GPUs.
     A pod waits `queue_timeout` seconds for a node, and with `share_nodes` trials may run on one node.
     `base_model` and `serving_runtime` are names of OME's objects.
@@ -124,7 +124,7 @@ class Deployment(Section):
     kubeconfig: str | None = None
     service_account: ObjectName | None = None
     image_pull_secret: ObjectName | None = None
-    secret: ObjectName = "autotune-secrets"
+    secret_name: ObjectName = "autotune-secrets"
     model_volume: str | None = None
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[str, ...] = ()

@@ -171,6 +171,7 @@ def _package(launch: DeployedCandidate, format: str, trial: Trial, store: RunSto
     """The files of the launch and those that it takes to repeat it, without the secrets that are known."""
     from autotuner.evaluate.launch_files import launch_files
     from autotuner.evaluate.launch_package import package_files
+    from autotuner.input_files import read_text
     from autotuner.redaction import redact
     from autotuner.runs.store import EXPERIMENT_FILE
 
@@ -179,7 +180,7 @@ def _package(launch: DeployedCandidate, format: str, trial: Trial, store: RunSto
         format,
         launch_files(launch, format, with_remark=True),
         trial=trial,
-        experiment=(store.path / EXPERIMENT_FILE).read_text(),
+        experiment=read_text(store.path / EXPERIMENT_FILE),
         hosts=store.environments(),
     )
     return {name: redact(text) for name, text in files.items()}
