@@ -34,6 +34,7 @@ from autotuner.scoring.rank import Ranking
 
 MAX_CANDIDATES_WITH_CURVES = 12
 MAX_COLOURED_CANDIDATES = 6
+MAX_DRAWN_POINTS, MAX_DRAWN_FRONTIER_POINTS = 1_000, 200
 _LINE_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 
@@ -54,10 +55,10 @@ def draw_pareto(view: RunView, path: Path) -> None:
     Equal input gives equal bytes.
     """
     experiment = view.experiment
-    panels = [
-        (panel, pareto_points(view.pooled_trials, experiment, (panel.x, AXES["throughput"])))
-        for panel in (_interactivity_panel(experiment), _ttft_panel(experiment))
-    ]
+    panels = []
+    for panel in (_interactivity_panel(experiment), _ttft_panel(experiment)):
+        points = pareto_points(view.pooled_trials, experiment, (panel.x, AXES["throughput"]))
+        panels.append((panel, drawn_points(points, view.ranking)))
     shown = [point for _, panel_points in panels for point in panel_points]
     colours = _trial_colours(shown, view.ranking)
     figure = Figure(figsize=(12.6, 7.0), dpi=140, facecolor="white")
@@ -71,6 +72,18 @@ def draw_pareto(view: RunView, path: Path) -> None:
     draw_legend(figure, shown, view, _scenario_styles(shown))
     draw_candidate_key(figure, view, colours)
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def drawn_points(points: Sequence[ParetoPoint], ranking: Ranking) -> list[ParetoPoint]:
+    """At most MAX_DRAWN_POINTS points, in their order: those of the best candidates and along the frontier."""
+    if len(points) <= MAX_DRAWN_POINTS:
+        return list(points)
+    ranks = {standing.trial_number: standing.rank for standing in ranking.standings}
+    frontier = [index for index, point in enumerate(points) if point.on_frontier]
+    step = max(1, len(frontier) // MAX_DRAWN_FRONTIER_POINTS)
+    by_rank = sorted(range(len(points)), key=lambda index: ranks[points[index].trial.number])
+    kept = list(dict.fromkeys((*by_rank[:1], *frontier[::step][:MAX_DRAWN_FRONTIER_POINTS], *by_rank)))
+    return [points[index] for index in sorted(kept[:MAX_DRAWN_POINTS])]
 
 
 def _interactivity_panel(experiment: Experiment) -> _Panel:

@@ -48,7 +48,9 @@ class RunView:
         environments: Iterable[Mapping[str, Any]] = (),
     ) -> RunView:
         judged = tuple(judge(trial, experiment) for trial in trials)
-        return cls(experiment, judged, rank(judged, experiment), refused, search_report, tuple(environments))
+        return cls(
+            experiment, judged, rank(judged, experiment, are_judged=True), refused, search_report, tuple(environments)
+        )
 
     @classmethod
     def from_store(cls, store: RunStore) -> RunView:
