@@ -145,7 +145,7 @@ class RunStore:
         """
         path = self.path / TRIALS_FILE
         try:
-            with path.open("rb") as file, _paused_garbage_collection():
+            with path.open("rb") as file, paused_garbage_collection():
                 state = _FileState.of(file)
                 if self._trials_read is None or self._trials_read[0] != state:
                     self._trials_read = state, list(self._parse_trials(file))
@@ -281,7 +281,7 @@ class _FileState:
 
 
 @contextmanager
-def _paused_garbage_collection() -> Iterator[None]:
+def paused_garbage_collection() -> Iterator[None]:
     """Keep the collector from searching again and again through the millions of objects of a large run."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -387,6 +387,8 @@ def _line_format(line: bytes) -> int:
 
 def _parse_trial(line: bytes) -> Trial:
     """Read a line of trials.jsonl; runs of earlier versions call the `message` of a failure `said`."""
+    if b'"said":' not in line:
+        return _trial_adapter().validate_json(line)
     return _trial_adapter().validate_json(re.sub(rb'("failure":\{"kind":"[a-z-]+",)"said":', rb'\1"message":', line))
 
 

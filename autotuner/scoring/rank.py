@@ -153,9 +153,15 @@ def rank(
 def _entries(judged: Iterable[Trial], experiment: Experiment) -> list[_RankingEntry]:
     """One entry for each candidate, best first."""
     at_equal_load = OBJECTIVES[experiment.optimization.objective].at_equal_load
-    entry_of = _entry_at_equal_load if at_equal_load else _entry_at_best_load
+    load_points = experiment.workload().load_points
+
+    def measured_entry(launches: CandidateLaunches) -> _RankingEntry:
+        if at_equal_load:
+            return _entry_at_equal_load(launches, experiment, load_points)
+        return _entry_at_best_load(launches, experiment)
+
     entries = [
-        _failed_entry(launches) or _pruned_entry(launches) or entry_of(launches, experiment)
+        _failed_entry(launches) or _pruned_entry(launches) or measured_entry(launches)
         for launches in group_by_candidate(judged)
     ]
     return sorted(entries, key=_sort_key)
@@ -310,13 +316,12 @@ def _entry_at_best_load(launches: CandidateLaunches, experiment: Experiment) -> 
     return replace(entry, tier=float(_VERDICT_ORDER.index(Verdict.FEASIBLE))) if at_capacity else entry
 
 
-def _entry_at_equal_load(launches: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
-    """The entry of a candidate over every load point of the experiment."""
-    load_points = experiment.workload().load_points
+def _entry_at_equal_load(
+    launches: CandidateLaunches, experiment: Experiment, load_points: Sequence[LoadPoint]
+) -> _RankingEntry:
+    """The entry of a candidate over `load_points`, all those of the experiment."""
     by_point = {
-        point: pool_results(launches.results_at(point), experiment.slo)
-        for point in load_points
-        if launches.results_at(point)
+        point: pool_results(results, experiment.slo) for point in load_points if (results := launches.results_at(point))
     }
     missing = [point for point in load_points if point not in by_point or by_point[point].utility is None]
     if missing:

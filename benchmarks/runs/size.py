@@ -2,6 +2,8 @@
 
 The runs are made in the product's own run folder: one launch is simulated in virtual time, and its results are
 written as those of each candidate, with every latency and rate changed by a factor of the candidate's own.
+
+    python benchmarks/runs/size.py --write docs/reference/figures.md
 """
 
 from __future__ import annotations
@@ -9,25 +11,25 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from autotuner import TaskContext, compose, run
 from autotuner.config import Composition
 from autotuner.core import Candidate, Distribution, Metrics, Trial
-from autotuner.runs.store import RunStore
+from autotuner.runs.store import TRIALS_FILE, RunStore
 
 RATES = ("interactivity", "output_throughput", "throughput", "request_throughput", "goodput", "token_goodput")
 SHAPES = ((5_000, 1), (5_000, 4), (5_000, 20))
 """Trials, and load points of each."""
-SECTION = "run size"
+MARKS = ("<!-- large runs -->", "<!-- end of large runs -->")
 MEBIBYTE = 2**20
 
 
@@ -132,57 +134,58 @@ def row(size: str, command: str, usage: Usage) -> str:
     return f"| {size} | {command} | {usage.cpu:.1f} | {usage.wall:.1f} | {memory:,.0f} | {output:.2f} |"
 
 
-def measure_run(root: Path, trials: int, points: int, show: Callable[[str], None]) -> list[str]:
-    """Rows of the commands that read a finished run of this size; `show` is called with each."""
+def measure_run(root: Path, trials: int, points: int, add: Callable[[str], None]) -> None:
+    """Make a finished run of this size, and `add` a row for each command that reads it."""
     path = make_run(root, trials, points)
-    size = f"{trials:,} trials, {trials * points:,} load points, {(path / 'trials.jsonl').stat().st_size / 1e6:,.0f} MB"
-    rows = []
+    size = f"{trials:,} trials, {trials * points:,} load points, {(path / TRIALS_FILE).stat().st_size / 1e6:,.0f} MB"
     for name, arguments in (
         ("report", ("report", str(path))),
-        ("report, again", ("report", str(path))),
         ("report --json", ("report", str(path), "--json")),
         ("report --format csv", ("report", str(path), "--format", "csv")),
         ("report --format html", ("report", str(path), "--format", "html", "--to", str(root / "page.html"))),
         ("run --resume", ("run", "--resume", str(path))),
     ):
-        rows.append(row(size, name, measure(*arguments)))
-        show(rows[-1])
-    return rows
+        add(row(size, name, measure(*arguments)))
 
 
-def measure_dry_runs(root: Path, count: int, show: Callable[[str], None]) -> list[str]:
-    """Rows of dry runs: `count` combinations of two parameters, and `count` parameters."""
-    values = ",".join(str(1024 + index) for index in range(count // 10))
-    many_keys = root / "keys.yaml"
-    many_keys.write_text("parameters:\n" + "".join(f"  key-{index}: [1, 2]\n" for index in range(count)))
-    rows = []
-    for name, strategy in (("grid_search", "grid_search"), ("racing", "racing")):
-        usage = measure(
-            "run", "--dry-run", "--profile", "quick-test", "--evaluator", "simulated",
-            "--set", f"optimization.strategy={strategy}",
-            "--set", f"parameters.max-batched-tokens=[{values}]",
-            "--set", "parameters.max-running-requests=[1,2,3,4,5,6,7,8,9,10]",
-        )  # fmt: skip
-        rows.append(row(f"{count:,} combinations", f"run --dry-run, {name}", usage))
-        show(rows[-1])
-    return rows
+def measure_dry_run(root: Path, count: int) -> Usage:
+    """A dry run of a grid of `count` combinations of two parameters."""
+    layer = root / "space.yaml"
+    tokens = ", ".join(str(1024 + index) for index in range(count // 10))
+    running = ", ".join(map(str, range(1, 11)))
+    layer.write_text(f"parameters:\n  max-batched-tokens: [{tokens}]\n  max-running-requests: [{running}]\n")
+    arguments = ("--profile", "quick-test", "--layer", str(layer), "--set", "optimization.strategy=grid_search")
+    return measure("run", "--dry-run", "--evaluator", "simulated", *arguments)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", default=" ".join(f"{trials}x{points}" for trials, points in SHAPES))
-    parser.add_argument("--combinations", type=int, default=100_000, help="of the dry runs; 0 for none")
-    parser.add_argument("--write", type=Path, help=f"page whose part <!-- {SECTION} --> to replace")
+    """Measure, print a table, and put it into a page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default_shapes = " ".join(f"{trials}x{points}" for trials, points in SHAPES)
+    parser.add_argument("--shapes", default=default_shapes, help="TRIALSxPOINTS, separated by spaces")
+    parser.add_argument("--combinations", type=int, default=100_000, help="of the dry run")
+    parser.add_argument("--write", type=Path, help="page whose table is replaced")
     options = parser.parse_args()
-    rows: list[str] = []
+    lines = [
+        "| run | command | processor s | wall s | peak memory, MiB | output, MiB |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+
+    def add(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
     for shape in options.shapes.split():
         trials, points = map(int, shape.split("x"))
         with tempfile.TemporaryDirectory() as folder:
-            rows += measure_run(Path(folder), trials, points, print)
-    if options.combinations:
-        with tempfile.TemporaryDirectory() as folder:
-            rows += measure_dry_runs(Path(folder), options.combinations, print)
-    print(date.today(), len(rows))
+            measure_run(Path(folder), trials, points, add)
+    with tempfile.TemporaryDirectory() as folder:
+        usage = measure_dry_run(Path(folder), options.combinations)
+        add(row(f"{options.combinations:,} combinations", "run --dry-run", usage))
+    if options.write:
+        begin, end = MARKS
+        page, table = options.write.read_text(), "\n".join(lines)
+        options.write.write_text(re.sub(f"{begin}.*{end}", f"{begin}\n{table}\n{end}", page, flags=re.DOTALL))
 
 
 if __name__ == "__main__":
