@@ -1,6 +1,7 @@
 """What is shown of a large run is bounded, and complete where it is data; nothing takes quadratic time."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,7 @@ from autotuner.report.frontier import MAX_ROWS as MAX_FRONTIER_ROWS
 from autotuner.report.frontier import frontier_table
 from autotuner.report.markdown import markdown_report
 from autotuner.report.page.content import MAX_LOAD_POINTS, POINT_COLUMNS, page_figures
-from autotuner.report.plots import MAX_DRAWN_POINTS, drawn_points
+from autotuner.report.plots import MAX_DRAWN_POINTS, _draw_markers, drawn_points
 from autotuner.report.record import MAX_DETAILED_LOAD_POINTS, run_record
 from autotuner.report.refused import reason_lines
 from autotuner.report.run_view import RunView
@@ -117,6 +118,15 @@ def test_the_plot_has_the_best_candidates_and_the_frontier(view):
     assert len(drawn) == MAX_DRAWN_POINTS < len(points)
     assert sum(point.trial.number == 1 for point in drawn) == len(LOADS)
     assert any(point.on_frontier for point in drawn)
+
+
+def test_markers_of_one_style_are_drawn_at_once(view):
+    points = pareto_points(view.pooled_trials, view.experiment, (AXES["interactivity"], AXES["throughput"]))
+    drawn = []
+    axes = SimpleNamespace(plot=lambda xs, ys, **style: drawn.append(list(zip(xs, ys, strict=True))))
+    _draw_markers(axes, points, view.ranking, {1: "blue"})
+    assert len(drawn) < 10
+    assert sorted(place for places in drawn for place in places) == sorted(point.coordinates for point in points)
 
 
 def test_the_frontier_is_shown_from_end_to_end():
