@@ -2,10 +2,11 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from autotuner.core import Candidate, LoadPoint, Measurement, Trial
+from autotuner.core import Candidate, LoadPoint, Measurement, Purpose, Trial
 from autotuner.report import setting_effects as setting_effects_module
 from autotuner.report.environment_text import MAX_NAMED_RANGES, parallel_trials_note
 from autotuner.report.frontier import MAX_ROWS as MAX_FRONTIER_ROWS
@@ -43,7 +44,7 @@ def large_run(candidates: int, loads=LOADS, **changes) -> RunView:
         )
         is_baseline = number == candidates  # the worst: a limit on candidates would leave it out
         candidate = Candidate("sim", {} if is_baseline else {"max-running-requests": number})
-        purpose = "baseline" if is_baseline else "search"
+        purpose: Purpose = "baseline" if is_baseline else "search"
         trials.append(Trial(number, candidate, Measurement("simulated", results), 0.0, 1.0, purpose))
     return RunView.of(trials, question, **changes)
 
@@ -123,15 +124,17 @@ def test_the_plot_has_the_best_candidates_and_the_frontier(view):
 def test_markers_of_one_style_are_drawn_at_once(view):
     points = pareto_points(view.pooled_trials, view.experiment, (AXES["interactivity"], AXES["throughput"]))
     drawn = []
-    axes = SimpleNamespace(plot=lambda xs, ys, **style: drawn.append(list(zip(xs, ys, strict=True))))
+    axes: Any = SimpleNamespace(plot=lambda xs, ys, **style: drawn.append(list(zip(xs, ys, strict=True))))
     _draw_markers(axes, points, view.ranking, {1: "blue"})
     assert len(drawn) < 10
     assert sorted(place for places in drawn for place in places) == sorted(point.coordinates for point in points)
 
 
 def test_the_frontier_is_shown_from_end_to_end():
-    points = [LoadPoint("D(100,100)", concurrency=load) for load in range(1, MAX_FRONTIER_ROWS + 51)]
-    results = tuple(load_point_result(point, 100.0 * point.concurrency, 1.0 + point.concurrency) for point in points)
+    results = tuple(
+        load_point_result(LoadPoint("D(100,100)", concurrency=load), 100.0 * load, 1.0 + load)
+        for load in range(1, MAX_FRONTIER_ROWS + 51)
+    )
     trial = Trial(1, Candidate("sim"), Measurement("simulated", results), 0.0, 1.0)
     table = frontier_table(RunView.of([trial], experiment(optimization={"objective": "maximize_throughput"})))
     assert len(table.rows) == MAX_FRONTIER_ROWS

@@ -130,7 +130,12 @@ def test_a_file_that_did_not_change_is_read_once(store, monkeypatch):
         store.append(trial(number))
     lines = []
     parse = store_module._parse_trial
-    monkeypatch.setattr(store_module, "_parse_trial", lambda line: lines.append(line) or parse(line))
+
+    def counted(line):
+        lines.append(line)
+        return parse(line)
+
+    monkeypatch.setattr(store_module, "_parse_trial", counted)
     reader = RunStore.open(store.path)
     assert reader.trials() == reader.trials() == [trial(1), trial(2), trial(3)]
     assert len(lines) == 3
