@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,7 @@ class RankingOptions:
 
 def _parse_prices(texts: Sequence[str]) -> dict[str, float]:
     from autotuner.errors import UsageError
+    from autotuner.experiment import MAX_PRICE
     from autotuner.predict.hardware import find_gpu
 
     prices = {}
@@ -209,7 +211,7 @@ def _parse_prices(texts: Sequence[str]) -> dict[str, float]:
             price = float(value)
         except ValueError:
             price = 0.0
-        if not 0 < price < float("inf"):
+        if not 0 < price <= MAX_PRICE:
             raise UsageError(
                 f"--price '{text}' is not a price.", remedy="Write it as --price H100=2.5: one GPU for one hour."
             )
@@ -227,7 +229,7 @@ def _parse_target(slo: str | None) -> LatencyTarget:
 
     terms = parse_slo(slo) or {}
     is_predictable = isinstance(terms, dict) and not terms.keys() - {"ttft", "tpot"}
-    if not is_predictable or any("threshold" not in term or not term["threshold"] > 0 for term in terms.values()):
+    if not is_predictable or any(not 0 < term.get("threshold", 0) < math.inf for term in terms.values()):
         raise UsageError(
             f"--slo '{slo}' cannot be predicted.",
             why="Only targets on the means of TTFT and TPOT can be, in seconds above 0.",
