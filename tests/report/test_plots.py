@@ -49,8 +49,8 @@ def test_a_relaunched_candidate_is_one_marker_with_metrics_pooled_over_launches(
     markers = []
     monkeypatch.setattr(
         plots,
-        "_draw_marker",
-        lambda axes, point, colours, winner: markers.append((point.trial.number, point.coordinates)),
+        "_draw_markers",
+        lambda axes, points, *_: markers.extend((point.trial.number, point.coordinates) for point in points),
     )
     picture(run, tmp_path / "p.png")
     # TPOT of 5.6 and 6.6 ms, TTFT of 52 and 62 ms, on two GPUs
