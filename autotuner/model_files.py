@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autotuner.core import Mount
 from autotuner.errors import ConfigError
-from autotuner.experiment import Model, Runtime
+
+if TYPE_CHECKING:  # the simulated engine looks for a model's files too, and would start half as fast with these
+    from autotuner.core import Mount
+    from autotuner.experiment import Model, Runtime
 
 
 def is_path(name: str) -> bool:
@@ -42,6 +45,8 @@ def check_folder(model: Model) -> None:
 
 def model_mounts(model: Model) -> tuple[Mount, ...]:
     """Mounts for a model: its folder and the folders its symlinks point to, else the Hugging Face cache."""
+    from autotuner.core import Mount
+
     if not is_path(model.id_or_path):
         return (Mount(str(hugging_face_cache()), "/root/.cache/huggingface", read_only=False),)
     folder = Path(path_or_name(model))
@@ -52,6 +57,8 @@ def model_mounts(model: Model) -> tuple[Mount, ...]:
 
 def configured_mounts(runtime: Runtime) -> tuple[Mount, ...]:
     """The mounts of `runtime.mounts`, each written HOST:CONTAINER[:rw]."""
+    from autotuner.core import Mount
+
     mounts = []
     for text in runtime.mounts:
         host, _, container = text.removesuffix(":ro").removesuffix(":rw").partition(":")
