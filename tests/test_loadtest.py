@@ -28,7 +28,7 @@ from autotuner.search.launch import ListedLoads
 from autotuner.session import Session
 from tests.servers import HEAD, Behaviour, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
 
-pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine")]
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine", "forked_load_workers")]
 
 Serve = Callable[..., Server]
 DEFAULTS: dict[str, Any] = {
