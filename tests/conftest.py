@@ -77,6 +77,13 @@ def forked_load_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and load tests without plots, which take longer to draw than a short load to measure."""
+    monkeypatch.setattr("autotuner.report.bench.folder.draw", lambda bench, folder: None)
+    monkeypatch.setattr("autotuner.report.plots.draw_pareto", lambda view, path: None)
+
+
+@pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     """Start servers with scripted behaviour; they end with the test."""
     with ExitStack() as servers:
