@@ -17,7 +17,7 @@ import sys
 import traceback
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from autotuner import owner
 
@@ -91,7 +91,7 @@ def main() -> None:
             os.close(descriptor)
 
 
-def _fork_and_wait(request: dict[str, object], stdin: int, stdout: int, stderr: int, report: int) -> None:
+def _fork_and_wait(request: dict[str, Any], stdin: int, stdout: int, stderr: int, report: int) -> None:
     """Fork the worker, report its process id and, at its end, its status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     worker = os.fork()
@@ -106,7 +106,7 @@ def _fork_and_wait(request: dict[str, object], stdin: int, stdout: int, stderr: 
     os._exit(0)
 
 
-def _run_worker(request: dict[str, object], *streams: int) -> None:
+def _run_worker(request: dict[str, Any], *streams: int) -> None:
     from autotuner.load import worker
 
     status = 1
@@ -115,9 +115,9 @@ def _run_worker(request: dict[str, object], *streams: int) -> None:
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        os.chdir(str(request["folder"]))
+        os.chdir(request["folder"])
         os.environ.clear()
-        os.environ.update(request["environment"])  # type: ignore[arg-type]
+        os.environ.update(request["environment"])
         worker.main()
         status = 0
     except BaseException:  # noqa: BLE001 as an interpreter would
