@@ -178,7 +178,7 @@ def test_an_interrupted_test_keeps_what_was_measured(autotune, sim, tmp_path, nu
             break
     before = finished_requests(sim)
     while finished_requests(sim) < before + 4:  # the load point has 60, of half a second each
-        time.sleep(0.02)
+        time.sleep(0.1)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
