@@ -10,7 +10,7 @@ from pathlib import Path
 from autotuner.core import Failure, FailureKind, Measurement, Trial
 from autotuner.errors import AutotuneError, RunStoreError
 from autotuner.evaluate.protocol import Evaluator
-from autotuner.redaction import redact
+from autotuner.redaction import redact, write_redacted
 from autotuner.search.launch import Launch, ListedLoads
 
 ERROR_FILE = "internal-error.txt"
@@ -47,7 +47,7 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
 def _internal_failure(error: Exception, folder: Path) -> Failure:
     folder.mkdir(parents=True, exist_ok=True)
     report_path = folder / ERROR_FILE
-    report_path.write_text(redact("".join(traceback.format_exception(error))), "utf-8", "backslashreplace")
+    write_redacted(report_path, "".join(traceback.format_exception(error)))
     return Failure(
         FailureKind.INTERNAL,
         redact(f"{type(error).__name__}: {error}"),
