@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,11 @@ def modules() -> list[tuple[str, ast.Module]]:
 
 
 @cache
-def nodes_by_kind() -> list[tuple[str, Mapping[type[ast.AST], Sequence[Any]]]]:
+def nodes_by_kind() -> list[tuple[str, dict[type[ast.AST], list[Any]]]]:
     """The nodes of each module, found in one walk for all rules."""
-    kinds = []
+    kinds: list[tuple[str, dict[type[ast.AST], list[Any]]]] = []
     for path, tree in modules():
-        nodes: dict[type[ast.AST], list[ast.AST]] = defaultdict(list)
+        nodes: dict[type[ast.AST], list[Any]] = defaultdict(list)
         for node in ast.walk(tree):
             nodes[type(node)].append(node)
         kinds.append((path, nodes))

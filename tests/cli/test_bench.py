@@ -159,7 +159,8 @@ def test_a_mistake_is_named_before_any_load(autotune, sim, arguments, code, mess
 def finished_requests(url: str) -> int:
     """Requests that a simulated engine has answered."""
     text = httpx.get(f"{url}/metrics", trust_env=False).text
-    return int(re.search(r"^\S*requests_finished_total\S* (\d+)", text, re.MULTILINE)[1])
+    (count,) = re.findall(r"^\S*requests_finished_total\S* (\d+)", text, re.MULTILINE)
+    return int(count)
 
 
 @pytest.mark.parametrize(("number", "output"), [(signal.SIGINT, ("--output", "out")), (signal.SIGTERM, ())])

@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -251,3 +253,11 @@ def test_it_stops_on_term_with_streams_open(serve):
                 list(lines)
         assert server.process.wait(60) == 0
         assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.processes
+def test_it_starts_without_the_schema_of_experiments():
+    heavy = ["pydantic", "numpy", "autotuner.experiment", "autotuner.core"]
+    code = f"import sys, autotuner.simulate.server; print(*(set({heavy}) & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
