@@ -158,21 +158,16 @@ def test_only_the_display_prints():
 
 
 def test_texts_are_written_where_secrets_are_masked():
-    writers = {
-        path
-        for path, tree in modules()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr == "write_text"
-    }
+    writers = {path for path, nodes in nodes_by_kind() for node in nodes[ast.Attribute] if node.attr == "write_text"}
     assert writers == {"redaction.py", "load/priority.py"}  # the other is a setting of the kernel
 
 
 def test_durations_are_taken_from_a_clock_that_nobody_sets():
     readers = {
         path
-        for path, tree in modules()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr == "time" and ast.unparse(node) == "time.time"
+        for path, nodes in nodes_by_kind()
+        for node in nodes[ast.Attribute]
+        if node.attr == "time" and ast.unparse(node) == "time.time"
     }
     # a steady clock of its own, virtual time, the instants in answers of the simulated engine, ages of files
     assert readers == {
