@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,7 +49,7 @@ def test_a_relaunched_candidate_is_one_marker_with_metrics_pooled_over_launches(
     run = make_run(loads=(16,))
     again = replace(run.trials[1].measurement, load_points=(scored_result(16, 0.062, 0.0066, run.experiment),))
     run.trials.append(replace(run.trials[1], number=4, measurement=again, purpose="confirmation"))
-    markers = []
+    markers: list[tuple[int, Any]] = []
     monkeypatch.setattr(
         plots,
         "_draw_markers",

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from unittest.mock import Mock
 
 import pytest
 
@@ -266,13 +267,13 @@ def test_a_capacity_that_no_number_of_requests_could_prove_stands_beside_a_prove
 
 @pytest.mark.parametrize("count", [5, 50])
 def test_every_trial_is_judged_once_and_the_variation_between_launches_pooled_once(make, monkeypatch, count):
-    judged, pooled = [], []
-    monkeypatch.setattr(rank_module, "judge", lambda *arguments: judged.append(arguments) or judge(*arguments))
-    pool = LaunchVariation.pooled
-    monkeypatch.setattr(LaunchVariation, "pooled", lambda samples: pooled.append(samples) or pool(samples))
+    judge_trial = Mock(side_effect=judge)
+    monkeypatch.setattr(rank_module, "judge", judge_trial)
+    pool_variation = Mock(side_effect=LaunchVariation.pooled)
+    monkeypatch.setattr(LaunchVariation, "pooled", pool_variation)
     trials = [make.trial(number, make.result(e2e=1 + number / 1000)) for number in range(1, count + 1)]
     rank(trials, make.experiment())
-    assert (len(judged), len(pooled)) == (count, 1)
+    assert (judge_trial.call_count, pool_variation.call_count) == (count, 1)
 
 
 def test_judged_trials_are_ranked_as_they_are(make, monkeypatch):
