@@ -225,11 +225,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class Mount:
-    """A host path a container sees."""
+    """A host path a container sees; `is_model` where it holds the model, or the cache that models come from."""
 
     host: str
     container: str
     read_only: bool = True
+    is_model: bool = False
 
 
 @dataclass(frozen=True)

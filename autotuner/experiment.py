@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from autotuner.core import LENGTH_FIELDS, LoadPoint, RequestForm, Value, Workload
 from autotuner.expression import parse
+from autotuner.kubernetes_values import ModelVolume, Toleration, check_label, check_object_name
 from autotuner.redaction import remember_headers
 
 ObjectiveName = Literal[
@@ -94,18 +95,76 @@ class Runtime(Section):
         return values
 
 
-class Deployment(Section):
-    """Where the server runs; all but `mode` is for a server that runs already.
+IMAGE_MODES = ("docker", "kubernetes", "ome")
+"""Deployment modes in which the server is a container of `runtime.image`."""
 
-    Its certificate is checked against the system's authorities, or those in `ca_file`; not at all if `insecure`.
+ObjectName = Annotated[str, AfterValidator(check_object_name)]
+"""The name of an object of Kubernetes."""
+
+
+class Deployment(Section):
+    """Where the server runs: on this machine, on a cluster, or already.
+
+    Of a server that runs already the certificate is checked against the system's authorities, or those in
+    `ca_file`; not at all if `insecure`. The rest is for clusters. `namespace`, `context` and `kubeconfig` are
+    kubectl's by default. `secret` names the Secret that has the server's secrets. `model_volume` is PVC[:path] or
+    hostPath:/folder, each of `tolerations` is KEY[=VALUE][:EFFECT], and `gpu_resource` is what nodes call GPUs.
+    A pod waits `queue_timeout` seconds for a node, and with `share_nodes` trials may run on one node.
+    `base_model` and `serving_runtime` are names of OME's objects.
     """
 
-    mode: Literal["docker", "ome", "process", "external"] = "process"
+    mode: Literal["docker", "kubernetes", "ome", "process", "external"] = "process"
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     api_key_env: str | None = None
     ca_file: str | None = None
     insecure: bool = False
+    namespace: ObjectName | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+    service_account: ObjectName | None = None
+    image_pull_secret: ObjectName | None = None
+    secret: ObjectName = "autotune-secrets"
+    model_volume: str | None = None
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[str, ...] = ()
+    gpu_resource: str = "nvidia.com/gpu"
+    queue_timeout: float = Field(600.0, gt=0)
+    share_nodes: bool = False
+    base_model: ObjectName | None = None
+    serving_runtime: ObjectName | None = None
+
+    @property
+    def uses_image(self) -> bool:
+        """Whether the server runs in a container."""
+        return self.mode in IMAGE_MODES
+
+    @field_validator("model_volume")
+    @classmethod
+    def _check_model_volume(cls, value: str | None) -> str | None:
+        if value is not None:
+            ModelVolume.parse(value)
+        return value
+
+    @field_validator("node_selector")
+    @classmethod
+    def _check_node_selector(cls, labels: dict[str, str]) -> dict[str, str]:
+        for key, value in labels.items():
+            check_label(key, value)
+        return labels
+
+    @field_validator("tolerations")
+    @classmethod
+    def _check_tolerations(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            Toleration.parse(value)
+        return values
+
+    @field_validator("gpu_resource")
+    @classmethod
+    def _check_gpu_resource(cls, value: str) -> str:
+        check_label(value, "")
+        return value
 
     @field_validator("headers")
     @classmethod

@@ -43,11 +43,11 @@ def check_folder(model: Model) -> None:
 def model_mounts(model: Model) -> tuple[Mount, ...]:
     """Mounts for a model: its folder and the folders its symlinks point to, else the Hugging Face cache."""
     if not is_path(model.id_or_path):
-        return (Mount(str(hugging_face_cache()), "/root/.cache/huggingface", read_only=False),)
+        return (Mount(str(hugging_face_cache()), "/root/.cache/huggingface", read_only=False, is_model=True),)
     folder = Path(path_or_name(model))
     linked = {path.resolve().parent for path in folder.glob("*") if path.is_symlink()} if folder.is_dir() else set()
     outside = sorted(str(path) for path in linked if not path.is_relative_to(folder))
-    return tuple(Mount(path, path) for path in (str(folder), *outside))
+    return tuple(Mount(path, path, is_model=True) for path in (str(folder), *outside))
 
 
 def configured_mounts(runtime: Runtime) -> tuple[Mount, ...]:

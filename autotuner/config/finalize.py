@@ -10,7 +10,7 @@ from autotuner.config import ranges
 from autotuner.config.context import TaskContext
 from autotuner.config.merging import ATOMIC_SECTIONS, MergedConfig, value_at
 from autotuner.errors import ConfigError
-from autotuner.experiment import STATISTICS, TRACE_RATE
+from autotuner.experiment import IMAGE_MODES, STATISTICS, TRACE_RATE
 from autotuner.traces import TIME_UNITS
 
 MAX_PARAMETERS = 1_000
@@ -54,13 +54,13 @@ def finalize(merged: MergedConfig, context: TaskContext) -> list[str]:
 
 
 def check_deployment(merged: MergedConfig) -> None:
-    """Refuse docker without an image and external without a URL."""
+    """Refuse a container without an image and external without a URL."""
     deployment = merged.data.get("deployment") or {}
     mode = deployment.get("mode") if isinstance(deployment, Mapping) else None
     runtime = merged.data.get("runtime") or {}
-    if mode == "docker" and not (isinstance(runtime, Mapping) and runtime.get("image")):
+    if mode in IMAGE_MODES and not (isinstance(runtime, Mapping) and runtime.get("image")):
         raise ConfigError(
-            "Deployment docker is missing runtime.image.",
+            f"Deployment {mode} is missing runtime.image.",
             why=f"No layer in use gives one for runtime '{merged.data.get('base_runtime')}'.",
             remedy="Use --deployment process, or --set runtime.image=NAME:TAG.",
         )

@@ -9,7 +9,7 @@ from typing import Any
 ATOMIC_SECTIONS = ("parameters", "only_when", "constraints")
 """Sections in which a mapping, such as a range, is one value and is never merged."""
 
-FREE_KEY_SECTIONS = (*ATOMIC_SECTIONS, "runtime.env", "deployment.headers")
+FREE_KEY_SECTIONS = (*ATOMIC_SECTIONS, "runtime.env", "deployment.headers", "deployment.node_selector")
 """Mappings with arbitrary user-chosen keys: a dot in a key does not separate a path."""
 
 

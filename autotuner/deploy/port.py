@@ -1,4 +1,4 @@
-"""Moves a server to another port: trials use any free port, printed commands the engine's usual one."""
+"""Moves a server to another port or address: trials use a free port, printed commands the engine's usual one."""
 
 from __future__ import annotations
 
@@ -10,20 +10,32 @@ from autotuner.core import ServerSpec
 PORT_FLAG = "--port"
 """The flag for the port, the same on every engine."""
 
+HOST_FLAG = "--host"
+ANY_ADDRESS = "0.0.0.0"
+LOOPBACK = "127.0.0.1"
+
 
 def with_port(spec: ServerSpec, port: int) -> ServerSpec:
     """A copy of `spec` with the port replaced in its commands too."""
     return replace(
         spec,
-        argv=_replace_port(spec.argv, spec.port, port),
-        container_argv=_replace_port(spec.container_argv, spec.port, port),
+        argv=_replace_value(spec.argv, PORT_FLAG, str(spec.port), str(port)),
+        container_argv=_replace_value(spec.container_argv, PORT_FLAG, str(spec.port), str(port)),
         port=port,
     )
 
 
-def _replace_port(argv: Sequence[str], old_port: int, new_port: int) -> tuple[str, ...]:
-    words = list(argv)
-    for position, word in enumerate(argv[1:], start=1):
-        if argv[position - 1] == PORT_FLAG and word == str(old_port):
-            words[position] = str(new_port)
-    return tuple(words)
+def with_host(spec: ServerSpec, host: str) -> ServerSpec:
+    """A copy of `spec` that listens at this address where it listened at the loopback address."""
+    return replace(
+        spec,
+        argv=_replace_value(spec.argv, HOST_FLAG, LOOPBACK, host),
+        container_argv=_replace_value(spec.container_argv, HOST_FLAG, LOOPBACK, host),
+    )
+
+
+def _replace_value(argv: Sequence[str], flag: str, old: str, new: str) -> tuple[str, ...]:
+    """The arguments with `new` after the flag wherever `old` was."""
+    return tuple(
+        new if position and argv[position - 1] == flag and word == old else word for position, word in enumerate(argv)
+    )

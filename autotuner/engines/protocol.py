@@ -48,7 +48,7 @@ class LaunchContext:
             hardware=experiment.hardware,
             simulate=experiment.simulate,
             port=port,
-            container=experiment.deployment.mode == "docker",
+            container=experiment.deployment.uses_image,
             devices=devices,
             print_only=print_only,
         )
