@@ -50,9 +50,7 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
     return Trial(number, launch.candidate, measurement, start_time, evaluator.clock(), launch.purpose)
 
 
-def _evaluate(
-    evaluator: Evaluator, number: int, launch: Launch, folder: Path, devices: tuple[int, ...]
-) -> Measurement:
+def _evaluate(evaluator: Evaluator, number: int, launch: Launch, folder: Path, devices: tuple[int, ...]) -> Measurement:
     """Evaluate a launch, again from its start when the cluster has ended its pod, which says nothing of the candidate.
 
     MachineError when that has happened MAX_EVICTIONS times.

@@ -78,7 +78,7 @@ def read_config(options: ClusterOptions) -> SingleConfig:
 
 
 def kubeconfig_path(options: ClusterOptions) -> str:
-    """The kubeconfig that is used outside of a pod: the chosen one, the first of KUBECONFIG that exists, or kubectl's."""
+    """The kubeconfig of a user: the chosen one, the first of KUBECONFIG that exists, or kubectl's usual one."""
     if options.kubeconfig is not None:
         return options.kubeconfig
     names = [name for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]

@@ -14,11 +14,13 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Pod
 from lightkube.types import CascadeType
 
+from autotuner import owner
 from autotuner.core import ServerSpec
 from autotuner.deploy.kubernetes.options import ClusterOptions
 from autotuner.errors import ConfigError, EngineError, MachineError
 from autotuner.experiment import Deployment, Experiment
 from autotuner.launchers.kubernetes import connection, objects, pod_state
+from autotuner.launchers.kubernetes.preflight import check_cluster
 from autotuner.launchers.kubernetes.server import KubernetesServer
 from autotuner.launchers.protocol import Server
 
@@ -42,12 +44,20 @@ class KubernetesLauncher:
         self.options = ClusterOptions.from_deployment(deployment)
         self.time_limit = time_limit
 
-    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
-        """Check that the cluster answers and allows what a run needs; see Launcher."""
-        from autotuner.launchers.kubernetes.preflight import check_cluster
-
+    def preflight(self, experiment: Experiment, spec: ServerSpec | None) -> None:
+        """Check that the cluster answers, and has and allows what a run needs; see Launcher."""
         with connection.connect(self.options) as client:
-            check_cluster(client, self.options, experiment)
+            check_cluster(client, self.options, spec)
+
+    @contextmanager
+    def run_block(self) -> Iterator[None]:
+        """At the end the ConfigMaps of this process's runs are deleted; see Launcher."""
+        try:
+            yield
+        finally:
+            with contextlib.suppress(MachineError, *connection.CONNECTION_ERRORS):
+                with connection.connect(self.options) as client:
+                    release_run(client, str(owner.this_process()))
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the Job of `spec` and wait until its container runs; see Launcher.

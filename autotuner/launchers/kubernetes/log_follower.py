@@ -16,7 +16,9 @@ from autotuner.deploy.kubernetes.pod import CONTAINER
 from autotuner.launchers.kubernetes.connection import CONNECTION_ERRORS, NOT_FOUND, status_code
 
 RECONNECT_SECONDS = 1.0
-TIMESTAMPED = re.compile(r"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d+))?(?P<zone>Z|[+-]\d\d:\d\d) ")
+TIMESTAMPED = re.compile(
+    r"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d+))?(?P<zone>Z|[+-]\d\d:\d\d) "
+)
 """The start of a line of a log with timestamps (RFC 3339, with trailing zeros of the fraction left out)."""
 
 
@@ -52,6 +54,8 @@ class LogFollower:
             except CONNECTION_ERRORS as error:
                 if status_code(error) == NOT_FOUND:
                     return
+            except RuntimeError:  # the client was closed
+                return
             if was_stopping:  # this read began after the end, and has everything
                 return
             self._stopping.wait(RECONNECT_SECONDS)

@@ -49,7 +49,8 @@ class RunIdentity:
 
     @property
     def labels(self) -> dict[str, str]:
-        return {MANAGER_LABEL: MANAGER, RUN_LABEL: f"{label_value(Path(self.folder).name)[:50].rstrip('-_.')}-{self.key}"}
+        name = label_value(Path(self.folder).name)[:50].rstrip("-_.")
+        return {MANAGER_LABEL: MANAGER, RUN_LABEL: f"{name}-{self.key}" if name else self.key}
 
     @property
     def annotations(self) -> dict[str, str]:
