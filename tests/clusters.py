@@ -295,7 +295,7 @@ def write_kubeconfig(path: Path, url: str, token: str = TOKEN, **cluster: Any) -
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": url, **cluster}}],
+        "clusters": [{"name": "test", "cluster": {"server": url, "insecure-skip-tls-verify": True, **cluster}}],
         "users": [{"name": "tester", "user": {"token": token}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "tester", "namespace": NAMESPACE}}],
     }

@@ -186,14 +186,12 @@ def unscheduled(message: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kubelet", "kind", "words"),
     [
-        (shows(**waiting_status(IMAGE, "ImagePullBackOff", 'Back-off pulling image "an/image:1"')), "image-missing", "an/image"),
+        (shows(**waiting_status(IMAGE, "ImagePullBackOff", "Back-off pulling image")), "image-missing", "Back-off"),
         (shows(**waiting_status(IMAGE, "ErrImagePull", "rpc error: code = NotFound")), "image-missing", "NotFound"),
-        (shows(**waiting_status(IMAGE, "CreateContainerConfigError", 'secret "s" not found')), "rejected", 'secret "s"'),
-        (shows(phase="Failed", reason="Evicted", message="The node was low on resource: memory."), "evicted", "low on"),
-        (shows(phase="Failed", reason="OutOfnvidia.com/gpu", message="Pod Node didn't have enough"), "evicted", "enough"),
+        (shows(**waiting_status(IMAGE, "CreateContainerConfigError", 'secret "s"')), "rejected", 'secret "s"'),
         (shows(**unscheduled('persistentvolumeclaim "models" not found')), "volume", "models"),
     ],
-)  # fmt: skip
+)
 def test_what_the_cluster_refuses_is_a_failure_at_once(start, log, kubelet, kind, words):
     launcher, cluster = start(kubelet)
     failure = failure_of(launcher, log)
@@ -230,7 +228,10 @@ def test_a_pod_that_waits_for_a_node_runs_when_one_is_free(start, log):
     assert log.read_text().count("Insufficient") == 1
 
 
-QUOTA = 'pods "p" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu={}, used: requests.nvidia.com/gpu={}, limited: requests.nvidia.com/gpu=4'  # noqa: E501
+QUOTA = (
+    'pods "p" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu={}, '
+    "used: requests.nvidia.com/gpu={}, limited: requests.nvidia.com/gpu=4"
+)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_a_job_that_is_refused_is_named_for_what_it_is(start, log, refusal, erro
 def test_a_pod_that_disappears_under_load_was_evicted(start, log):
     launcher, cluster = start(runs())
     with launcher.launch(SPEC, log) as server:
-        cluster.objects["pods"].clear()
+        cluster.lose_pods()
         with pytest.raises(EngineError) as caught:
             wait_until(lambda: server.exit_status() is not None)
     assert caught.value.failure.kind is FailureKind.EVICTED
@@ -282,14 +283,9 @@ def test_a_pod_that_disappears_under_load_was_evicted(start, log):
 def test_a_job_that_is_ended_at_its_deadline_has_timed_out(start, log):
     launcher, cluster = start(runs())
     with launcher.launch(SPEC, log) as server:
-        cluster.objects["pods"].clear()
-        condition = {
-            "type": "Failed",
-            "status": "True",
-            "reason": "DeadlineExceeded",
-            "message": "Job was active too long",
-        }
+        condition = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "It was too long"}
         cluster.all("jobs")[0]["status"] = {"conditions": [condition]}
+        cluster.lose_pods()
         with pytest.raises(EngineError) as caught:
             wait_until(lambda: server.exit_status() is not None)
     assert caught.value.failure.kind is FailureKind.TRIAL_TIMED_OUT
@@ -308,15 +304,16 @@ def test_a_token_that_expires_during_a_trial_ends_the_run(start, log, monkeypatc
     launcher, cluster = start(runs())
     with launcher.launch(SPEC, log) as server:
         monkeypatch.setattr("tests.clusters.TOKEN", "another-token")
-        with pytest.raises(MachineError, match="does not accept the log-in.*--resume"):
+        with pytest.raises(MachineError, match=r"does not accept the log-in.*--resume"):
             wait_until(lambda: server.exit_status() is not None)
+        cluster.lose_pods()
 
 
 def test_an_address_that_cannot_be_reached_from_here_ends_the_run(start, log, monkeypatch):
     monkeypatch.setattr(server_module, "UNREACHABLE_SECONDS", 0.0)
     launcher, _ = start(runs())
     spec = ServerSpec("an/image:1", ("serve",), {}, (), 1, "/health", "m")
-    with launcher.launch(spec, log) as server, pytest.raises(MachineError, match="127.0.0.1:1 cannot be reached"):
+    with launcher.launch(spec, log) as server, pytest.raises(MachineError, match=r"127\.0\.0\.1:1 cannot be reached"):
         server.exit_status()
 
 
@@ -356,3 +353,4 @@ def test_the_removal_of_a_job_outlives_an_api_server_that_is_gone(start, log, mo
     monkeypatch.setattr(launcher_module, "REMOVAL_SECONDS", 0.1)
     with launcher.launch(SPEC, log):
         cluster.forbidden.add(("delete", "jobs"))
+        cluster.lose_pods()
