@@ -38,7 +38,7 @@ def status_body(code: int, reason: str, message: str) -> dict[str, Any]:
     return {**head, "message": message, "reason": reason, "code": code}
 
 
-class ApiRefusal(Exception):
+class ApiRefusalError(Exception):
     """An answer that is an error."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -58,7 +58,7 @@ class FakeCluster:
     url: str = ""
     forbidden: set[tuple[str, str]] = field(default_factory=set)
     pod_refusal: str | None = None
-    job_refusal: ApiRefusal | None = None
+    job_refusal: ApiRefusalError | None = None
     objects: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     logs: dict[str, ContainerLog] = field(default_factory=dict)
     processes: dict[str, PodProcess] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class FakeCluster:
         with self.lock:
             stored = self.objects.setdefault(plural, {})
             if name in stored:
-                raise ApiRefusal(409, "AlreadyExists", f'{plural} "{name}" already exists')
+                raise ApiRefusalError(409, "AlreadyExists", f'{plural} "{name}" already exists')
             metadata = {
                 "uid": str(uuid.uuid4()),
                 "creationTimestamp": timestamp(),
@@ -135,7 +135,7 @@ class FakeCluster:
         with self.lock:
             removed = self.objects.get(plural, {}).pop(name, None)
         if removed is None:
-            raise ApiRefusal(404, "NotFound", f'{plural} "{name}" not found')
+            raise ApiRefusalError(404, "NotFound", f'{plural} "{name}" not found')
         if plural == "configmaps":
             for job in self.all("jobs"):
                 if any(ref["uid"] == removed["metadata"]["uid"] for ref in job["metadata"].get("ownerReferences", ())):
@@ -211,26 +211,26 @@ class ApiHandler(BaseHTTPRequestHandler):
             else:
                 stored = self.cluster.objects.get(plural, {}).get(name)
                 if stored is None:
-                    raise ApiRefusal(404, "NotFound", f'{plural} "{name}" not found')
+                    raise ApiRefusalError(404, "NotFound", f'{plural} "{name}" not found')
                 self._send(200, stored)
-        except ApiRefusal as refusal:
+        except ApiRefusalError as refusal:
             self._send(refusal.code, refusal.body)
 
     def _check_access(self, verb: str, plural: str, sub: str | None) -> None:
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            raise ApiRefusal(401, "Unauthorized", "Unauthorized")
+            raise ApiRefusalError(401, "Unauthorized", "Unauthorized")
         resource = f"{plural}/{sub}" if sub else plural
         if (verb, resource) in self.cluster.forbidden:
             message = (
                 f'{plural} is forbidden: User "bencher" cannot {verb} resource "{resource}" in API group "" in the '
                 f'namespace "{NAMESPACE}"'
             )
-            raise ApiRefusal(403, "Forbidden", message)
+            raise ApiRefusalError(403, "Forbidden", message)
 
     def _send_log(self, name: str, query: dict[str, list[str]]) -> None:
         if name not in self.cluster.logs:
             message = f'container "server" in pod "{name}" is waiting to start: ContainerCreating'
-            raise ApiRefusal(400, "BadRequest", message)
+            raise ApiRefusalError(400, "BadRequest", message)
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Transfer-Encoding", "chunked")

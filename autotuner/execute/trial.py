@@ -12,7 +12,9 @@ from pathlib import Path
 
 from autotuner.core import Failure, FailureKind, Measurement, Trial
 from autotuner.errors import AutotuneError, MachineError, RunStoreError
+from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.protocol import Evaluator
+from autotuner.experiment import CLUSTER_MODES
 from autotuner.redaction import redact
 from autotuner.search.launch import Launch, ListedLoads
 
@@ -57,7 +59,7 @@ def _evaluate(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
     """
     first_plan = launch.load_plan or ListedLoads(evaluator.workload)
     for attempt in range(1, MAX_EVICTIONS + 1):
-        load_plan = copy.deepcopy(first_plan)
+        load_plan = copy.deepcopy(first_plan) if may_be_evicted(evaluator) else first_plan
         measurement = evaluator.evaluate(launch.candidate, load_plan, folder, number, launch.purpose, devices)
         failure = measurement.failure
         if failure is None or failure.kind is not FailureKind.EVICTED:
@@ -70,6 +72,11 @@ def _evaluate(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
         why=redact(failure.message),
         remedy="Find out why, with `kubectl get events` or its administrator, and continue with --resume.",
     )
+
+
+def may_be_evicted(evaluator: Evaluator) -> bool:
+    """Whether something other than the server or the user may end a server, as a cluster does."""
+    return isinstance(evaluator, MeasuredEvaluator) and evaluator.experiment.deployment.mode in CLUSTER_MODES
 
 
 def _internal_failure(error: Exception, folder: Path) -> Failure:

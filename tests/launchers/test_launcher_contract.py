@@ -16,6 +16,7 @@ from autotuner.engines import LaunchContext, engine
 from autotuner.errors import UsageError
 from autotuner.experiment import IMAGE_MODES, Deployment, Model, Runtime
 from autotuner.launchers import LAUNCHERS, launcher, ports, ready
+from autotuner.launchers.kubernetes import leftovers
 from tests.clusters import fake_cluster, write_kubeconfig
 
 MODEL = "llama-3.1-8b"
@@ -27,8 +28,9 @@ ENDED = (0, 128 + 15)
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, sim_url: str) -> Iterator[Callable[[str], Deployment]]:
+def deployment(tmp_path: Path, sim_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Deployment]]:
     """The deployment of each mode that works in a test."""
+    monkeypatch.setattr(leftovers, "notes_folder", lambda: tmp_path / "notes")
     with fake_cluster() as cluster:
         kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", cluster.url)
         yield lambda mode: Deployment(mode=mode, url=sim_url, kubeconfig=str(kubeconfig))

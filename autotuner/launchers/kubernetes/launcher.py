@@ -17,9 +17,9 @@ from lightkube.types import CascadeType
 from autotuner import owner
 from autotuner.core import ServerSpec
 from autotuner.deploy.kubernetes.options import ClusterOptions
-from autotuner.errors import ConfigError, EngineError, MachineError
+from autotuner.errors import AutotuneError, ConfigError, EngineError, MachineError
 from autotuner.experiment import Deployment, Experiment
-from autotuner.launchers.kubernetes import connection, objects, pod_state
+from autotuner.launchers.kubernetes import connection, leftovers, objects, pod_state
 from autotuner.launchers.kubernetes.preflight import check_cluster
 from autotuner.launchers.kubernetes.server import KubernetesServer
 from autotuner.launchers.protocol import Server
@@ -55,9 +55,9 @@ class KubernetesLauncher:
         try:
             yield
         finally:
-            with contextlib.suppress(MachineError, *connection.CONNECTION_ERRORS):
-                with connection.connect(self.options) as client:
-                    release_run(client, str(owner.this_process()))
+            for note in leftovers.notes_of(str(owner.this_process())):
+                with contextlib.suppress(AutotuneError):
+                    leftovers.delete_config_map(note)
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the Job of `spec` and wait until its container runs; see Launcher.
@@ -75,6 +75,16 @@ class KubernetesLauncher:
         with ExitStack() as cleanup:
             client = cleanup.enter_context(connection.connect(self.options))
             output = cleanup.enter_context(FileIO(log, "ab"))
+            leftovers.save_note(
+                leftovers.ClusterNote(
+                    # another command may start in another folder
+                    kubeconfig=str(Path(self.options.kubeconfig).absolute()) if self.options.kubeconfig else None,
+                    context=self.options.context,
+                    namespace=client.namespace,
+                    name=run.config_map_name,
+                    leader=str(run.leader),
+                )
+            )
             uid = claim_config_map(client, run)
             manifest = objects.job(
                 name,
@@ -152,15 +162,3 @@ def remove_job(client: Client, name: str) -> None:
         deadline = time.monotonic() + REMOVAL_SECONDS
         while time.monotonic() < deadline and list(client.list(Pod, labels={objects.JOB_LABEL: name})):
             time.sleep(0.1)
-
-
-def release_run(client: Client, leader: str) -> list[str]:
-    """Delete the ConfigMaps of the runs that a process leads, and with them their Jobs; their names."""
-    names = []
-    for config_map in client.list(ConfigMap, labels={objects.MANAGER_LABEL: objects.MANAGER}):
-        metadata = config_map.metadata
-        if metadata is not None and (metadata.annotations or {}).get(objects.OWNER_ANNOTATION) == leader:
-            with contextlib.suppress(connection.ApiError):
-                client.delete(ConfigMap, str(metadata.name), cascade=CascadeType.BACKGROUND)
-                names.append(str(metadata.name))
-    return names

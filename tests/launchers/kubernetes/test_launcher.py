@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from autotuner.core import FailureKind, ServerSpec
 from autotuner.errors import AutotuneError, ConfigError, EngineError, MachineError
 from autotuner.experiment import Deployment
 from autotuner.launchers.kubernetes import launcher as launcher_module
-from autotuner.launchers.kubernetes import objects
+from autotuner.launchers.kubernetes import leftovers, objects
 from autotuner.launchers.kubernetes import server as server_module
 from autotuner.launchers.kubernetes.launcher import KubernetesLauncher
-from tests.clusters import ApiRefusal, FakeCluster, fake_cluster, write_kubeconfig
+from tests.clusters import ApiRefusalError, FakeCluster, fake_cluster, write_kubeconfig
 from tests.kubelets import IMAGE_DIGEST, ContainerLog, ended_status, running_status, waiting_status
 
 SPEC = ServerSpec("an/image:1", ("serve", "--port", "8000"), {"A": "$(B)"}, (), 8000, "/health", "m", gpus=2)
@@ -37,6 +38,7 @@ def log(tmp_path: Path) -> Path:
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[KubernetesLauncher, Any]]]:
     """Serve a cluster whose pods do what a kubelet says, and give a launcher for it."""
     monkeypatch.setattr(server_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(leftovers, "notes_folder", lambda: tmp_path / "notes")
     with ExitStack() as cleanup:
 
         def serve(kubelet: Callable[..., None], **options: Any) -> tuple[KubernetesLauncher, FakeCluster]:
@@ -255,13 +257,17 @@ def test_a_pod_that_is_not_admitted_is_a_failure_unless_it_may_fit_later(start, 
     ("refusal", "error", "words"),
     [
         (
-            ApiRefusal(403, "Forbidden", 'jobs.batch is forbidden: User "u" cannot create'),
+            ApiRefusalError(403, "Forbidden", 'jobs.batch is forbidden: User "u" cannot create'),
             MachineError,
             "does not allow",
         ),
-        (ApiRefusal(422, "Invalid", "Job.batch is invalid: spec: Required value"), ConfigError, "refuses the Job"),
-        (ApiRefusal(403, "Forbidden", "exceeded quota: jobs, requested: count/jobs.batch=1"), EngineError, "quota"),
-        (ApiRefusal(500, "InternalError", "etcdserver: request timed out"), MachineError, "etcdserver"),
+        (ApiRefusalError(422, "Invalid", "Job.batch is invalid: spec: Required value"), ConfigError, "refuses the Job"),
+        (
+            ApiRefusalError(403, "Forbidden", "exceeded quota: jobs, requested: count/jobs.batch=1"),
+            EngineError,
+            "quota",
+        ),
+        (ApiRefusalError(500, "InternalError", "etcdserver: request timed out"), MachineError, "etcdserver"),
     ],
 )
 def test_a_job_that_is_refused_is_named_for_what_it_is(start, log, refusal, error, words):
@@ -354,3 +360,35 @@ def test_the_removal_of_a_job_outlives_an_api_server_that_is_gone(start, log, mo
     with launcher.launch(SPEC, log):
         cluster.forbidden.add(("delete", "jobs"))
         cluster.lose_pods()
+
+
+def test_what_a_killed_run_left_is_deleted_by_the_next_command(start, log, tmp_path):
+    launcher, cluster = start(runs())
+    killed = owner.Owner(owner.this_process().host, "an earlier boot", 1, "1")
+    with launcher.launch(SPEC, log):
+        (note,) = leftovers.read_notes()
+        assert not list(leftovers.remove_leftovers())
+        leftovers.save_note(replace(note, leader=str(killed)))
+        cluster.all("configmaps")[0]["metadata"]["annotations"][objects.OWNER_ANNOTATION] = str(killed)
+        assert list(leftovers.remove_leftovers()) == [f"bench/{note.name}"]
+        assert not cluster.all("jobs")
+        assert not cluster.all("pods")
+    assert not list(leftovers.read_notes())
+
+
+def test_a_config_map_that_another_run_has_taken_over_is_kept(start, log):
+    launcher, cluster = start(runs())
+    with launcher.launch(SPEC, log):
+        (note,) = leftovers.read_notes()
+        leftovers.save_note(replace(note, leader=str(owner.Owner(owner.this_process().host, "earlier", 1, "1"))))
+        assert not list(leftovers.remove_leftovers())
+        assert cluster.all("configmaps")
+
+
+def test_a_cluster_that_is_gone_keeps_its_note_for_the_next_time(start, tmp_path):
+    start(runs())
+    kubeconfig = write_kubeconfig(tmp_path / "other", "http://127.0.0.1:1")
+    killed = str(owner.Owner(owner.this_process().host, "earlier", 1, "1"))
+    leftovers.save_note(leftovers.ClusterNote(str(kubeconfig), None, "bench", "autotune-1", killed))
+    assert not list(leftovers.remove_leftovers())
+    assert [note.name for note in leftovers.stale_notes()] == ["autotune-1"]
