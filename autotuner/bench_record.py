@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from autotuner.bench_setup import BenchSetup
 from autotuner.core import Failure, FailureKind, Measurement, Source, Trial
 from autotuner.errors import RunStoreError
+from autotuner.evaluate.clock import steady_unix_time
 from autotuner.execute.trial import ERROR_FILE
 from autotuner.launchers.environment import host_environment
 from autotuner.report.bench import folder as bench_files
@@ -41,7 +41,7 @@ class BenchRecord:
         folder = setup.folder or Path(tempfile.mkdtemp(prefix=f"autotune-load-{os.getpid()}-"))
         self.store = RunStore.create_load_test(folder, setup.experiment, setup.provenance)
         source: Source = "simulated" if setup.served.is_simulated else "measured"
-        now = time.time()
+        now = steady_unix_time()
         self.trial = Trial(1, setup.launch.candidate, Measurement(source, ()), now, now)
         self._is_appended = False
 
@@ -55,7 +55,7 @@ class BenchRecord:
 
     def save(self, measurement: Measurement) -> None:
         """Keep what was measured so far, in the tables too; RunStoreError if they cannot be written."""
-        self.trial = replace(self.trial, measurement=measurement, ended=time.time())
+        self.trial = replace(self.trial, measurement=measurement, ended=steady_unix_time())
         if self.is_kept:
             bench_files.write_tables(self.result, self.store.path)
 

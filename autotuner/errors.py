@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -123,6 +125,34 @@ class RunStoreError(AutotuneError):
     error_class = "run-folder"
 
 
+class FileError(AutotuneError):
+    """A file or folder that a command needs cannot be used, as the operating system says; where nothing says more."""
+
+    exit_code = 3
+    error_class = "file"
+
+    def __init__(self, error: OSError) -> None:
+        path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        super().__init__(
+            f"'{shorten_middle(path, MAX_PATH_CHARACTERS)}' cannot be used.",
+            why=error.strerror or type(error).__name__,
+            remedy="Check the name, and what may be read and written there.",
+        )
+        if error.errno == errno.ENAMETOOLONG:
+            self.exit_code = UsageError.exit_code
+
+
+class OutOfMemoryError(MachineError):
+    """The memory of this machine, or the limit of this process, does not hold what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is not enough memory for this.",
+            why="What was measured before is kept in the run folder.",
+            remedy="Ask for less at a time, or check the size of the files that are read.",
+        )
+
+
 class EngineError(AutotuneError):
     """A server did not start, died or stopped answering; `failure` is what the trial records."""
 
@@ -133,6 +163,8 @@ class EngineError(AutotuneError):
         self.failure = failure
         self.error_class = failure.kind.value
 
+
+MAX_PATH_CHARACTERS = 120
 
 MAX_LISTED_OPTIONS = 12
 MAX_SUGGESTIONS, SAMPLE_SIZE = 3, 3

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from autotuner.core import Candidate
 from autotuner.engines import ENGINES, Engine, LaunchContext, engine, installed
+from autotuner.engines.environment import check_secrets
 from autotuner.engines.flags import FlagTable, parse_help
 from autotuner.errors import ConfigError, MachineError
 from autotuner.experiment import CLUSTER_MODES, Experiment, Runtime
@@ -91,6 +92,7 @@ def check_engine_flags(experiment: Experiment, engine: Engine, *, is_launched: b
     An engine that is launched is asked for its flags where it is on this machine; else the bundled ones count, and
     what they lack is looked for in the engine that is here.
     """
+    check_secrets(experiment.parameters, experiment.runtime)
     runtime = None if experiment.deployment.mode == "external" else experiment.runtime
     table = available_flags(experiment, engine) if is_launched else None
     try:

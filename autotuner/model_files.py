@@ -8,6 +8,7 @@ from pathlib import Path
 from autotuner.core import Mount
 from autotuner.errors import ConfigError
 from autotuner.experiment import Model, Runtime
+from autotuner.input_files import read_json
 
 
 def is_path(name: str) -> bool:
@@ -22,7 +23,7 @@ def path_or_name(model: Model) -> str:
 
 
 def check_folder(model: Model) -> None:
-    """Raise ConfigError when the model is a path that is not a folder with a config.json."""
+    """Raise ConfigError when the model is a path that is not a folder with a config.json that can be read."""
     if not is_path(model.id_or_path):
         return
     folder = Path(path_or_name(model))
@@ -38,6 +39,23 @@ def check_folder(model: Model) -> None:
             why="It has no config.json.",
             remedy="Give the folder that holds config.json, the tokenizer and the weights.",
         )
+    if problem := _config_problem(folder / "config.json"):
+        raise ConfigError(
+            f"The config.json of '{model.id_or_path}' cannot be read.",
+            why=problem,
+            remedy="Correct it, or copy it from the model again: no engine starts with it.",
+        )
+
+
+def _config_problem(path: Path) -> str | None:
+    """Why a config.json is none that an engine can read; None where nothing is known against it."""
+    try:
+        config = read_json(path)
+    except OSError as error:
+        return f"{error.strerror}."
+    except ValueError as error:
+        return str(error)
+    return None if isinstance(config, dict) else "It is not a JSON object."
 
 
 def model_mounts(model: Model) -> tuple[Mount, ...]:

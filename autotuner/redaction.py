@@ -11,7 +11,8 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -23,12 +24,21 @@ MIN_LENGTH = 4
 MIN_ENVIRONMENT_LENGTH = 8
 """The same of what only the name of a variable makes a secret: `postgres` is a password and a common word."""
 
+MIN_DISTINCT_LENGTH = 16
+"""A known secret of this length in a setting is there because it was put there, and not by chance."""
+
 SECRET_WORDS = (
     r"token|secret|password|passwd|passphrase|api[-_. ]?key|access[-_.]?key|private[-_.]?key|auth[-_.]?key"
     r"|credentials?|authorization|cookie|signature|session"
 )
 SECRET_NAME = re.compile(rf"(^|[-_. ])({SECRET_WORDS})$", re.IGNORECASE)
 """Names of variables and headers whose values are secrets."""
+
+KEY_FORMAT = re.compile(
+    r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}"
+    r"|github_pat_\w{20,}|glpat-[A-Za-z0-9_-]{16,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[\w-]{30,})"
+)
+"""Keys that their issuers made recognisable: Hugging Face, OpenAI, NVIDIA, GitHub, GitLab, AWS, Slack, Google."""
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SCHEMES = ("Bearer ", "Basic ", "Token ", "ApiKey ", "Key ")
@@ -66,6 +76,10 @@ class Redactor:
                 self.remember(value, MIN_ENVIRONMENT_LENGTH)
             elif password := url_password(value):
                 self.remember(password)
+
+    def finds(self, text: str, min_length: int) -> bool:
+        """Whether a known secret of at least this length is in the text."""
+        return self._pattern is not None and any(len(match[0]) >= min_length for match in self._pattern.finditer(text))
 
     def text(self, text: str) -> str:
         """The text with every known secret masked."""
@@ -114,6 +128,51 @@ def redact_data(data: Any) -> Any:
 def redact_bytes(data: bytes) -> bytes:
     """The same of bytes that are text, or partly so."""
     return redact(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def write_redacted(path: Path, text: str, errors: str = "backslashreplace") -> None:
+    """Write a file in UTF-8 with every known secret masked; `errors` says what becomes of lone surrogates."""
+    path.write_text(redact(text), "utf-8", errors)
+
+
+def remember_settings(settings: Mapping[str, Any]) -> None:
+    """Remember the secrets of a configuration: texts under names of secrets, keys, and passwords in addresses."""
+    for name, text in _texts(settings):
+        if not is_reference(text):
+            if SECRET_NAME.search(name):
+                remember_secret(text)
+            for match in KEY_FORMAT.finditer(text):
+                remember_secret(match[0])
+            if password := url_password(text):
+                remember_secret(password)
+
+
+def _texts(data: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Each text in nested data, with the key nearest to it."""
+    if isinstance(data, str):
+        yield name, data
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield from _texts(value, str(key))
+    elif isinstance(data, list | tuple):
+        for value in data:
+            yield from _texts(value, name)
+
+
+def secret_in(name: str, value: Any) -> str | None:
+    """What makes a setting a secret, as the predicate of a sentence; None where nothing does."""
+    for key, text in _texts(value, name):
+        if not text or is_reference(text) or text == MASK:
+            continue
+        if len(text) >= MIN_LENGTH and SECRET_NAME.search(key):
+            return "is a secret" if key == name else f"holds a secret, {key!r}"
+        if url_password(text):
+            return "holds an address with a password"
+        if inner := names_secret(text):
+            return f"holds a secret, {inner!r}"
+        if KEY_FORMAT.search(text) or _redactor().finds(text, MIN_DISTINCT_LENGTH):
+            return "holds a key"
+    return None
 
 
 def remember_headers(headers: Mapping[str, str]) -> None:

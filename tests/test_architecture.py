@@ -30,7 +30,7 @@ FLOORS = [
     {"model_files"},
     {"experiment", "traces"},
     {"expression"},
-    {"errors", "escaping", "kubernetes_values", "owner", "redaction", "serving"},
+    {"errors", "escaping", "input_files", "kubernetes_values", "owner", "redaction", "serving"},
     {"core"},
     {"__init__"},
 ]
@@ -141,6 +141,33 @@ def test_only_the_display_prints():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert printing <= PRINTS
+
+
+def test_texts_are_written_where_secrets_are_masked():
+    writers = {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "write_text"
+    }
+    assert writers == {"redaction.py", "load/priority.py"}  # the other is a setting of the kernel
+
+
+def test_durations_are_taken_from_a_clock_that_nobody_sets():
+    readers = {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "time" and ast.unparse(node) == "time.time"
+    }
+    # a steady clock of its own, virtual time, the instants in answers of the simulated engine, ages of files
+    assert readers == {
+        "evaluate/clock.py",
+        "evaluate/simulated.py",
+        "simulate/api.py",
+        "simulate/openai.py",
+        "cli/leftovers.py",
+    }
 
 
 def test_broad_excepts_stand_only_where_one_is_needed():

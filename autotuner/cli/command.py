@@ -157,12 +157,13 @@ def _check_counts(replicas: int | None, prefill: int | None, decode: int | None,
 def _write_files(files: Mapping[str, str], folder: Path) -> list[str]:
     """Write the files into a folder, which need not exist, scripts as executable; returns their names."""
     from autotuner.errors import UsageError
+    from autotuner.redaction import write_redacted
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             path = folder / name
-            path.write_text(text)
+            write_redacted(path, text, "surrogateescape")
             if path.suffix == ".sh":
                 path.chmod(0o755)
     except OSError as error:

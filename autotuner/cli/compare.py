@@ -221,11 +221,12 @@ def _write_files(
         write_junit(junit, comparisons, [decision for decision in decisions if decision is not None])
     if markdown:
         from autotuner.compare.markdown import comment_markdown, comparison_markdown
+        from autotuner.redaction import write_redacted
         from autotuner.runs.store import explain_write_errors
 
         with explain_write_errors(markdown):
             markdown.parent.mkdir(parents=True, exist_ok=True)
-            markdown.write_text(comment_markdown(comparison_markdown(comparisons, decisions)), encoding="utf-8")
+            write_redacted(markdown, comment_markdown(comparison_markdown(comparisons, decisions)))
 
 
 def _print(comparison: Comparison, decision: GateDecision | None) -> None:

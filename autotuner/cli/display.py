@@ -84,6 +84,12 @@ def unexpected_error(exception: Exception) -> None:
     )
 
 
+def traceback_of(exception: Exception) -> None:
+    """Print the traceback of an error on stderr, without the secrets that are known."""
+    lines = "".join(traceback.format_exception(exception)).splitlines()
+    sys.stderr.write("".join(f"{shown(line)}\n" for line in lines))
+
+
 def shown(text: str) -> str:
     """Text as it may be printed: without the secrets that are known, and without control characters."""
     return for_terminal(redact(text))

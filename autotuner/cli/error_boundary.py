@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from autotuner.cli.help_page import HelpPageMixin
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, FileError, OutOfMemoryError
 
 EXIT_INTERRUPTED = 130
 EXIT_UNEXPECTED = 70
@@ -29,8 +29,20 @@ def _name_rejected_value(error: Any) -> None:
         error.message = f"{values[0]}: {error.message}"
 
 
+def _report(error: AutotuneError, ctx: Any, *, as_json: bool) -> NoReturn:
+    """Show an error, with `--debug` its traceback too, and end with its exit code."""
+    from autotuner.cli import display
+
+    if ctx.params.get("debug"):
+        display.traceback_of(error)
+    display.error(error)
+    if as_json:
+        display.json_error(error.record())
+    raise typer.Exit(error.exit_code) from error
+
+
 class ErrorBoundary(HelpPageMixin, TyperGroup):
-    """A command group that reports errors instead of raising them, unless `--debug` is given."""
+    """A command group that reports errors instead of raising them."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and turn its exceptions into exit codes."""
@@ -43,12 +55,7 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
             display.flush_output()
             return result
         except AutotuneError as error:
-            if ctx.params.get("debug"):
-                raise
-            display.error(error)
-            if wants_json:
-                display.json_error(error.record())
-            raise typer.Exit(error.exit_code) from error
+            _report(error, ctx, as_json=wants_json)
         except KeyboardInterrupt as error:
             display.note("Interrupted.")
             raise typer.Exit(EXIT_INTERRUPTED) from error
@@ -62,10 +69,16 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
                 display.discard_output()
                 display.note(f"Error: The output cannot be written. {error.strerror}.")
                 raise typer.Exit(EXIT_OUTPUT) from error
+            if isinstance(error, OSError) and error.filename is not None and error.errno is not None:
+                _report(FileError(error), ctx, as_json=wants_json)
+            if isinstance(error, MemoryError):
+                _report(OutOfMemoryError(), ctx, as_json=wants_json)
             shows_itself = hasattr(error, "show") and hasattr(error, "exit_code")  # click's own usage errors
             _name_rejected_value(error)
-            if ctx.params.get("debug") or shows_itself:
+            if shows_itself:
                 raise
+            if ctx.params.get("debug"):
+                display.traceback_of(error)
             display.unexpected_error(error)
             if wants_json:
                 message = f"{type(error).__name__}: {error}"

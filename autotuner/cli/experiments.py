@@ -62,6 +62,7 @@ def run_experiments(compositions: Mapping[str, Composition], output: Path, as_js
     from autotuner.cli import display
     from autotuner.compare.experiments import experiments_markdown, experiments_record, experiments_table
     from autotuner.errors import AutotuneError
+    from autotuner.redaction import write_redacted
     from autotuner.runs.store import explain_write_errors
     from autotuner.session import Session
 
@@ -84,7 +85,7 @@ def run_experiments(compositions: Mapping[str, Composition], output: Path, as_js
     views = {name: result.view for name, result in results.items()}
     page = output / COMPARISON_FILE
     with explain_write_errors(page):
-        page.write_text(experiments_markdown(views), encoding="utf-8")
+        write_redacted(page, experiments_markdown(views))
     if as_json:
         paths = {name: str(result.path) for name, result in results.items()}
         display.json(experiments_record(views, paths))

@@ -35,6 +35,7 @@ def export(
     """Write a run for llm-d, Bencher, github-action-benchmark or Prometheus, or a load point for Perfetto."""
     from autotuner.cli import display
     from autotuner.errors import UsageError, unknown_name_message
+    from autotuner.redaction import write_redacted
     from autotuner.report.exports import FORMATS
     from autotuner.report.run_view import RunView
     from autotuner.runs.store import RunStore, explain_write_errors, find_run
@@ -55,7 +56,7 @@ def export(
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            write_redacted(folder / name, text)
             display.line(str(folder / name))
 
 

@@ -99,9 +99,10 @@ def _write(text: str, path: Path) -> None:
     """Write a report and say where it is."""
     from autotuner.cli import display
     from autotuner.errors import UsageError
+    from autotuner.redaction import write_redacted
 
     try:
-        path.write_text(text, encoding="utf-8")
+        write_redacted(path, text)
     except OSError as error:
         raise UsageError(
             f"The report cannot be written to '{path}'.",

@@ -281,10 +281,11 @@ class SlaRunOptions:
             return {}
         from autotuner.cli import display
         from autotuner.deploy.dynamo import read_request
+        from autotuner.input_files import read_text
         from autotuner.profiling.manifests import request_values
 
         try:
-            dynamo = read_request(self.file.read_text(encoding="utf-8"))
+            dynamo = read_request(read_text(self.file))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"'{self.file}' cannot be read.", why=str(error)) from error
         values, remarks = request_values(dynamo)

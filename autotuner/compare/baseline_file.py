@@ -11,6 +11,8 @@ from autotuner.compare.compared_run import ComparedCandidate, ComparedRun, Launc
 from autotuner.core import LoadPoint
 from autotuner.errors import RunStoreError
 from autotuner.experiment import Experiment
+from autotuner.input_files import read_json
+from autotuner.redaction import write_redacted
 from autotuner.runs.store import explain_write_errors
 
 FORMAT_KEY, FORMAT = "autotune_baseline", 1
@@ -21,13 +23,13 @@ def save_baseline(run: ComparedRun, path: Path) -> None:
     """Write a run as a baseline file; RunStoreError where it cannot be written."""
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_run_to_json(run), indent=1) + "\n", encoding="utf-8")
+        write_redacted(path, json.dumps(_run_to_json(run), indent=1) + "\n")
 
 
 def load_baseline(path: Path) -> ComparedRun:
     """Read a baseline file; RunStoreError where it is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except OSError as error:
         raise _unreadable(path, f"{error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autotuner.compare.comparison import Comparison, change_text
 from autotuner.compare.gate import GateDecision, GateState
+from autotuner.redaction import redact
 from autotuner.runs.store import explain_write_errors
 
 SUMMARY_LIMIT_BYTES = 1024 * 1024
@@ -38,4 +39,4 @@ def append_summary(markdown: str) -> None:
         return
     with explain_write_errors(Path(path)), Path(path).open("ab") as file:
         room = SUMMARY_LIMIT_BYTES - file.tell()
-        file.write(markdown.encode()[: max(0, room)].decode(errors="ignore").encode())
+        file.write(redact(markdown).encode(errors="backslashreplace")[: max(0, room)].decode(errors="ignore").encode())

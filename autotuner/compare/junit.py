@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from autotuner.compare.comparison import Comparison, change_text
 from autotuner.compare.gate import GateDecision, GateState
+from autotuner.redaction import redact
 from autotuner.runs.store import explain_write_errors
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -54,4 +55,4 @@ def _suite(comparison: Comparison, decision: GateDecision) -> ElementTree.Elemen
 
 
 def _text(text: str) -> str:
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", redact(text))

@@ -19,10 +19,14 @@ from autotuner.config.merging import CALLER_LAYERS, MergedConfig, leaves, merge,
 from autotuner.config.schema import check_keys, default_leaves, normalize_slo, validate
 from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.experiment import Experiment
+from autotuner.redaction import remember_settings, secret_in
 
 log = logging.getLogger(__name__)
 
 SLO_OPTION = "--slo"
+
+_SECTIONS_WITH_SECRETS = ("deployment.headers", "runtime.env", "runtime.extra_args", "parameters.")
+_PLAIN_TEXT_REASON = "A configuration is written to the run folder and printed."
 
 Locator = Callable[[str], str]
 
@@ -118,6 +122,7 @@ def compose(context: TaskContext) -> Composition:
     remedy = _REPLACE_REMEDY if replaces else _PATCH_REMEDY
     experiment = validate(merged, remedy)
     check_deployment(merged)
+    _refuse_secrets(merged)
     if inactive := remove_inactive(merged, experiment):
         warnings += inactive
         experiment = validate(merged, remedy)
@@ -134,6 +139,23 @@ def compose(context: TaskContext) -> Composition:
         },
         reasons={path: reason for path, reason in resolved.reasons.items() if path in merged.provenance},
     )
+
+
+def _refuse_secrets(merged: MergedConfig) -> None:
+    """ConfigError for a secret that the run folder would keep; those of headers are masked there.
+
+    Those of the engine's command and environment are refused where these are checked, with what to write instead.
+    """
+    # a layer may repeat what the caller gave, as task names do the model's
+    for path, value in sorted(
+        leaves(merged.data).items(), key=lambda leaf: merged.provenance[leaf[0]] not in CALLER_LAYERS
+    ):
+        if not path.startswith(_SECTIONS_WITH_SECRETS) and (reason := secret_in(path, value)):
+            raise ConfigError(
+                f"{path} {reason}.",
+                why=f"{_PLAIN_TEXT_REASON} It comes from {origin_text(merged.provenance[path], merged.places[path])}.",
+                remedy="Leave it out. What a server needs can be sent as a header: --header or deployment.headers.",
+            )
 
 
 def resolved_context(context: TaskContext) -> TaskContext:
@@ -160,6 +182,7 @@ def _add_layer(
     """Check one layer's keys and merge it on top."""
     log.debug("layer %s: %s", layer_name, ", ".join(leaves(data)) or "nothing")
     plain_layer = yaml_documents.plain_data(data, "")
+    remember_settings(plain_layer)
     if "slo" in plain_layer:
         plain_layer["slo"] = normalize_slo(plain_layer["slo"])
     check_keys(layer_name, plain_layer, locate)

@@ -35,6 +35,9 @@ _UNSUPPORTED_PATHS = {
 _PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 """What is sent in the target of a request as it was written; other characters are percent-encoded."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""A byte of the command line that is no UTF-8."""
+
 _SECRET_PARAMETER = re.compile(r"(^|[-_.])(key|apikey|token|secret|password|sig|signature|code)$", re.IGNORECASE)
 
 
@@ -65,7 +68,7 @@ class Address:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise not_an_address(url) from None
-        if not host or " " in host or port == 0 or parts.scheme not in ("http", "https"):
+        if not host or " " in host or port == 0 or parts.scheme not in ("http", "https") or _SURROGATE.search(url):
             raise not_an_address(url)
         if not host.isascii():
             try:

@@ -8,7 +8,8 @@ import math
 import re
 import socket
 import threading
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import monotonic
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 MAX_ANSWER_BYTES = 32 << 20
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
 TIMEOUT_SECONDS = 5.0
 """Seconds that a question may take which generates no token."""
@@ -189,13 +191,34 @@ class Client(AbstractContextManager["Client"]):
         import httpx
 
         body = bytearray()
-        for piece in response.iter_bytes():
-            body += piece
+        decode = _decoder(response.headers.get("Content-Encoding", ""))
+        for piece in response.iter_raw():
+            body += decode(piece, MAX_ANSWER_BYTES + 1 - len(body))
             if deadline.has_passed:
                 raise httpx.ReadTimeout("the answer did not end in time")
             if len(body) > MAX_ANSWER_BYTES:
                 raise httpx.ReadError(f"the answer is too long: over {MAX_ANSWER_BYTES >> 20} MiB")
         return body.decode("utf-8", "replace")
+
+
+def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
+    """Decodes the pieces of a body, each to at most so many bytes; ValueError for what cannot be decoded.
+
+    The HTTP library's own decoders have no limit, and a compressed piece may be a thousand times as long.
+    """
+    if encoding.strip().lower() in ("", "identity"):
+        return lambda piece, limit: piece
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError(f"the answer is compressed as {encoding!r}, which was not asked for")
+    decompressor = zlib.decompressobj(_GZIP_OR_ZLIB)
+
+    def decode(piece: bytes, limit: int) -> bytes:
+        try:
+            return decompressor.decompress(piece, limit)
+        except zlib.error as error:
+            raise ValueError(f"the answer is not the {encoding} that it is said to be: {error}") from error
+
+    return decode
 
 
 class _Deadline(AbstractContextManager["_Deadline"]):

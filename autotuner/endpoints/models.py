@@ -132,7 +132,7 @@ def find_served_model(
             address, headers, tls, model, endpoint or address.kind, must_answer, form or RequestForm(), time_limit
         )
         try:
-            served = question.answer()
+            served = question.find_model()
         except RedirectedError as redirect:
             moved = _redirect_target(address, redirect, headers)
             _warn(f"{address.url} redirects to {moved.url}, which is used directly.")
@@ -159,10 +159,11 @@ class _Question:
     form: RequestForm
     time_limit: float
 
-    def answer(self) -> ServedModel:
-        """The served model; see `find_served_model`."""
+    def find_model(self) -> ServedModel:
+        """The model behind the first alternative address that answers; errors as of `find_served_model`."""
         deadline = time.monotonic() + self.time_limit
-        # without the list nothing can be asked where no model is named, and a server that loads one may be silent
+        # Without a model's name the list is needed, and a server that still loads its model may not answer for
+        # minutes. With a name, requests to the model itself can take the place of the list.
         timeout = TIMEOUT_SECONDS if self.model else self.time_limit
         errors: list[NoAnswerError] = []
         for address in self.address.alternatives:
@@ -177,17 +178,17 @@ class _Question:
                     if error.status is None or error.status in UNAUTHORIZED_STATUSES:
                         break
                 else:
-                    route = self._route(client, self.model or _only_model(models, address))
-                    return self._served(address, models, route)
-        return self._unlisted(errors)
+                    route = self._find_route(client, self.model or _only_model(models, address))
+                    return self._served_model(address, models, route)
+        return self._find_without_list(errors)
 
     def _client(self, address: Address) -> Client:
         return Client(address.url, self.headers, self.tls)
 
-    def _route(self, client: Client, model: str) -> Route:
+    def _find_route(self, client: Client, model: str) -> Route:
         return find_route(client, model, self.endpoint, self.form, self.time_limit)
 
-    def _unlisted(self, errors: list[NoAnswerError]) -> ServedModel:
+    def _find_without_list(self, errors: list[NoAnswerError]) -> ServedModel:
         """The named model of a server that lists none, at the first of its addresses that gives a token."""
         worst = min(errors, key=_rank)
         is_absent = (worst.status is None and not worst.is_silent) or worst.status in UNAVAILABLE_STATUSES
@@ -200,16 +201,16 @@ class _Question:
         routes: list[Route] = []
         for address in self.address.alternatives:
             with self._client(address) as client:
-                route = self._route(client, self.model)
+                route = self._find_route(client, self.model)
             routes.append(route)
             if route.answer is None and self.must_answer:
                 raise _unlisted_error(self.address, errors, worst, self.headers)
             has_api = not {answer.status for answer in route.refusals} <= set(NO_ROUTE_STATUSES)
             if has_api or not route.is_refused:
-                return self._served(address, None, route)
-        return self._served(self.address, None, routes[0])
+                return self._served_model(address, None, route)
+        return self._served_model(self.address, None, routes[0])
 
-    def _served(self, address: Address, models: ModelList | None, route: Route) -> ServedModel:
+    def _served_model(self, address: Address, models: ModelList | None, route: Route) -> ServedModel:
         """The model behind a route; `models` is None where the server has no list."""
         # an API at the root is named by its endpoint
         url = address.url if address.api_path else replace(address, kind=route.endpoint).url

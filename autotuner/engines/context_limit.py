@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from autotuner import model_files
 from autotuner.experiment import Model
+from autotuner.input_files import read_json
 
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 UNSCALED_ROPE_TYPES = ("default", "llama3", "longrope", "su", "mrope")
@@ -20,7 +20,7 @@ def context_limit(model: Model) -> int | None:
     """Tokens that a model on this machine has positions for, rope scaling included; None where that is not known."""
     path = model_files.config_file(model)
     try:
-        config = json.loads(path.read_text()) if path else {}
+        config = read_json(path) if path else {}
     except (OSError, ValueError):
         return None
     if not isinstance(config, dict):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autotuner.engines.flags import FlagTable, from_json, parse_help, to_json
+from autotuner.redaction import write_redacted
 
 HELP_TIMEOUT_SECONDS = 180.0
 """Seconds: engines import their whole framework to print their help."""
@@ -64,7 +65,7 @@ def _write_cache(path: Path, table: FlagTable) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(to_json(table)))
+        write_redacted(draft, json.dumps(to_json(table)))
         draft.replace(path)
 
 

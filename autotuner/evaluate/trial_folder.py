@@ -10,7 +10,7 @@ from typing import Any
 
 from autotuner.core import Observation, ServerSpec
 from autotuner.load import records
-from autotuner.redaction import redact, redact_bytes, redact_data, remember_secret
+from autotuner.redaction import redact, redact_bytes, redact_data, remember_secret, write_redacted
 
 MAX_LOG_BYTES = 1 << 20
 """Only the end of a longer log is read."""
@@ -31,12 +31,12 @@ class TrialFolder:
             remember_secret(os.environ.get(name, ""))
         comment = [f"# reads from the environment: {' '.join(spec.secrets)}"] if spec.secrets else []
         script = self.path / "command.sh"
-        script.write_text(redact("\n".join(["#!/bin/sh", *comment, command])), "utf-8", "surrogateescape")
+        write_redacted(script, "\n".join(["#!/bin/sh", *comment, command]), "surrogateescape")
         script.chmod(0o755)
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:
         """Write what the launch ran on: engine, image, model revision, GPUs."""
-        (self.path / "environment.json").write_text(json.dumps(redact_data(environment), indent=1) + "\n")
+        write_redacted(self.path / "environment.json", json.dumps(redact_data(environment), indent=1) + "\n")
 
     def save_records(self, position: int, observation: Observation) -> None:
         """Write the raw records of one load point; RunStoreError if they cannot be written."""

@@ -15,7 +15,7 @@ from autotuner.errors import AutotuneError, MachineError, RunStoreError
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.protocol import Evaluator
 from autotuner.experiment import CLUSTER_MODES
-from autotuner.redaction import redact
+from autotuner.redaction import redact, write_redacted
 from autotuner.search.launch import Launch, ListedLoads
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def may_be_evicted(evaluator: Evaluator) -> bool:
 def _internal_failure(error: Exception, folder: Path) -> Failure:
     folder.mkdir(parents=True, exist_ok=True)
     report_path = folder / ERROR_FILE
-    report_path.write_text(redact("".join(traceback.format_exception(error))), "utf-8", "backslashreplace")
+    write_redacted(report_path, "".join(traceback.format_exception(error)))
     return Failure(
         FailureKind.INTERNAL,
         redact(f"{type(error).__name__}: {error}"),

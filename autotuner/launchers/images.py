@@ -16,6 +16,7 @@ from requests.exceptions import RequestException
 
 from autotuner.core import ServerSpec
 from autotuner.errors import MachineError
+from autotuner.redaction import write_redacted
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -128,7 +129,7 @@ def _write_cache(path: Path, text: str) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(text, encoding="utf-8")
+        write_redacted(draft, text)
         draft.replace(path)
 
 

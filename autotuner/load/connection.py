@@ -30,6 +30,8 @@ STALE_CONNECTION = "stale"
 RESPONSE_TOO_LONG = "response-too-long"
 PIECE_BYTES = 96
 """Memory that one read takes besides its bytes: the object, its time, and their places in two lists."""
+MAX_HEADER_BYTES = 1 << 17
+"""Limit of the headers of a response and of interim responses before it: the parser holds a second copy of them."""
 _KEPT_BYTES = 16_384
 """What is kept of a response that was too long: its status and the beginning of its text."""
 _STALE_DETECTION_SECONDS = 1.0
@@ -44,7 +46,8 @@ class Exchange:
     `warmup` requests keep the load up before and after the window and are not counted; their `index`
     is negative. `delays[i]` is how many seconds pieces[i] had waited in the kernel, None where the
     kernel gave no timestamp; `delays` is None on connections without kernel timestamps.
-    A response fails as RESPONSE_TOO_LONG when its reads take more than `byte_limit` bytes of memory.
+    A response fails as RESPONSE_TOO_LONG when its reads take more than `byte_limit` bytes of memory, or its headers
+    more than MAX_HEADER_BYTES.
     """
 
     __slots__ = (
@@ -157,12 +160,17 @@ class Connection(asyncio.BaseProtocol):
             self._finish(now, "malformed")
         elif self.response.is_complete:
             self._finish(now, None)
+        elif exchange.received_bytes > MAX_HEADER_BYTES and not self.response.headers_complete:
+            self._refuse_rest(exchange, now)
 
     def _refuse_rest(self, exchange: Exchange, now: float) -> None:
         """Fail a response that is too long, and forget all but its beginning."""
         with contextlib.suppress(HttpParserError):
             self.response.feed(exchange.pieces[0][:_KEPT_BYTES] if not self.parsed_piece_count else b"")
-        exchange.error_message = f"The response was longer than {exchange.byte_limit / 2**20:.1f} MiB."
+        part, limit = "response was", exchange.byte_limit
+        if not self.response.headers_complete:
+            part, limit = "headers were", min(limit, MAX_HEADER_BYTES)
+        exchange.error_message = f"The {part} longer than {limit / 2**20:.1f} MiB."
         exchange.pieces[:] = [b"".join(exchange.pieces[:8])[:_KEPT_BYTES]]
         del exchange.times[1:]
         if exchange.delays is not None:

@@ -48,21 +48,21 @@ class Usage:
     cached: int | None = None
 
     @property
-    def beyond_completion(self) -> int:
-        """Output tokens that only the total counts: reasoning, as some servers leave it out of the completion."""
+    def tokens_outside_completion(self) -> int:
+        """Output tokens in `total` but not in `completion`: some servers leave the reasoning out of it."""
         if self.total is None or self.prompt is None:
             return 0
-        beyond = max(0, self.total - self.prompt - (self.completion or 0))
+        difference = max(0, self.total - self.prompt - (self.completion or 0))
         if self.completion is None:
-            return beyond
+            return difference
         if self.reasoning:
-            return beyond if beyond == self.reasoning else 0
-        return 0 if beyond == self.cached else beyond
+            return difference if difference == self.reasoning else 0
+        return 0 if difference == self.cached else difference  # a prompt without its cached tokens
 
     def output_tokens(self, text_events: int) -> int | None:
         """All output tokens, with those that the completion leaves out; `text_events` carried text."""
-        if self.beyond_completion:
-            return (self.completion or 0) + self.beyond_completion
+        if self.tokens_outside_completion:
+            return (self.completion or 0) + self.tokens_outside_completion
         if self.completion is None or not self.reasoning:
             return self.completion
         left_out = self.completion < self.reasoning or (self.total is None and self.completion < text_events)
@@ -119,7 +119,9 @@ def count_tokens(
     if total < text_events:
         return CountedTokens(_spread_evenly(events, total), total, "usage")
     if usage is not None and not any(event.reasoning_chars for event in events):
-        _add_hidden_reasoning(tokens, events, min(usage.reasoning or usage.beyond_completion, total - text_events))
+        _add_hidden_reasoning(
+            tokens, events, min(usage.reasoning or usage.tokens_outside_completion, total - text_events)
+        )
     _distribute_missing(tokens, events, total)
     return CountedTokens(tokens, total, "usage")
 
@@ -147,7 +149,7 @@ def _believed_total(
     if total < text_events or total >= _MAX_TOKENS or _is_constant(events, total):
         return None, None
     if requested is not None and total > requested:
-        hidden = usage.reasoning or usage.beyond_completion
+        hidden = usage.reasoning or usage.tokens_outside_completion
         likely_chars = 0 if reached_limit else sum(event.visible_chars for event in events)
         if total > max(sum(not event.role_only for event in events), likely_chars // 2) + hidden:
             return None, None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autotuner.errors import ConfigError
+from autotuner.input_files import read_json
 
 SIDECARS = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 """Files with a quantisation beside config.json: modelopt's, and those of older GPTQ and AWQ checkpoints."""
@@ -38,7 +38,7 @@ def read_checkpoint(path: Path) -> CheckpointFiles:
 
 def _read_object(path: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
+        config = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"Cannot read {path}.", why=str(error)) from error
     if not isinstance(config, dict):

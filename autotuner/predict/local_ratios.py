@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autotuner.errors import ConfigError
+from autotuner.input_files import read_json
 from autotuner.predict.intervals import Interval
 from autotuner.predict.log_ratios import MeasuredRatio, RatioPosterior, posterior, regressors
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.predict import Prediction, geometry_name
 from autotuner.predict.traffic import Traffic
+from autotuner.redaction import write_redacted
 
 RATIOS_FILE = "calibration.json"
 FORMAT_VERSION = 2
@@ -75,7 +77,7 @@ def save_ratios(ratios: Mapping[str, LocalRatios]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {name: asdict(row) for name, row in {**all_ratios(), **ratios}.items()}
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"version": FORMAT_VERSION, "ratios": rows}, indent=2) + "\n")
+    write_redacted(draft, json.dumps({"version": FORMAT_VERSION, "ratios": rows}, indent=2) + "\n")
     draft.replace(path)
     return path
 
@@ -92,7 +94,7 @@ def delete_ratios() -> Path | None:
 @cache
 def _read_ratios(path: Path, modified_ns: int) -> Mapping[str, LocalRatios]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = read_json(path)
         if "factors" in content and "ratios" not in content:
             return {}  # factors of earlier versions, of other constants
         return {name: _parse_row(row) for name, row in content["ratios"].items()}

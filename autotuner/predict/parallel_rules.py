@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +9,7 @@ from typing import Any
 
 from autotuner import model_files
 from autotuner.experiment import Model
+from autotuner.input_files import read_json
 from autotuner.predict.architectures import EXPERT_COUNT_FIELDS
 from autotuner.predict.config_fields import config_fields
 from autotuner.predict.shape import ModelShape, bundled_config
@@ -72,7 +72,7 @@ def local_dimensions(model: Model) -> ModelDimensions:
     """Dimensions of a model that is a folder or in the Hugging Face cache; none are known of any other."""
     path = model_files.config_file(model)
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig")) if path else {}
+        data = read_json(path) if path else {}
     except (OSError, ValueError, RecursionError):
         data = {}
     return ModelDimensions.from_config(data) if isinstance(data, dict) else ModelDimensions()

@@ -22,6 +22,7 @@ from autotuner.profiling.planner_profile import (
 )
 from autotuner.profiling.points import point_to_json
 from autotuner.profiling.record import ProfileRecord
+from autotuner.redaction import write_redacted
 
 SLA_FILE, WEBUI_FILE, REPORT_FILE, LOG_FILE = "sla.json", "webui_data.json", "report.md", "profile_sla.log"
 MOCKER_FILE, STATUS_FILE, FITTED_FILE = "mocker_perf_data.npz", "profiler_status.yaml", "fitted_data.npz"
@@ -61,7 +62,7 @@ def _write_points(record: ProfileRecord) -> list[Path]:
             path = record.path / f"{phase}_{mapping.name}" / "points.json"
             path.parent.mkdir(exist_ok=True)
             rows = [point_to_json(point) for point in points]
-            path.write_text(json.dumps({"launches": launches, "points": rows}, indent=1) + "\n")
+            write_redacted(path, json.dumps({"launches": launches, "points": rows}, indent=1) + "\n")
             paths.append(path)
     return paths
 
@@ -89,13 +90,13 @@ def _write_json_files(outcome: ProfileOutcome) -> list[Path]:
     _write_json(folder / WEBUI_FILE, webui_data(outcome))
     status = "success" if outcome.is_complete and not outcome.selection.missed_targets else "failed"
     message = json.dumps(data.get("explanation") or "; ".join(outcome.profile_problems) or "the profile is complete")
-    (folder / STATUS_FILE).write_text(f"status: {status}\nmessage: {message}\n")
+    write_redacted(folder / STATUS_FILE, f"status: {status}\nmessage: {message}\n")
     return [folder / name for name in (SLA_FILE, WEBUI_FILE, STATUS_FILE)]
 
 
 def _write_json(path: Path, data: Any) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_without_nan(data), indent=1) + "\n", encoding="utf-8")
+    write_redacted(partial, json.dumps(_without_nan(data), indent=1) + "\n")
     partial.replace(path)
 
 

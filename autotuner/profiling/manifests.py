@@ -26,6 +26,7 @@ from autotuner.profiling.artefacts import MOCKER_FILE
 from autotuner.profiling.outcome import ProfileOutcome
 from autotuner.profiling.request import SlaRequest
 from autotuner.profiling.workers import WorkerSetup
+from autotuner.redaction import write_redacted
 
 DEPLOYMENT_FILE = "config_with_planner.yaml"
 RELEASES = ("1.6.1", "1.0.2", "0.9.1")
@@ -124,7 +125,7 @@ def write_manifests(folder: Path, deployment: DynamoDeployment) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            write_redacted(folder / name, text)
     except OSError as error:
         raise RunStoreError(f"The manifests cannot be written to '{folder}'.", why=f"{error.strerror}.") from error
     return [folder / name for name in files]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotuner.errors import ConfigError
+from autotuner.input_files import read_json
 from autotuner.profiling.measurements import CONSISTENCY_BOUNDS
 from autotuner.profiling.points import DecodePoint, PrefillPoint
 from autotuner.profiling.request import MIN_DECODE_POINTS, MIN_PREFILL_POINTS
@@ -170,7 +170,7 @@ def _read_part(folder: Path, subfolder: str, json_file: str, keys: Sequence[str]
         if npz is not None:
             with npz.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return _arrays(dict(data), keys)
-        return _arrays(json.loads(path.read_text(encoding="utf-8")), keys)
+        return _arrays(read_json(path), keys)
     except FileNotFoundError as error:
         raise ConfigError(
             f"'{folder}' has no profile of this phase.",

@@ -17,9 +17,11 @@ from typing import Any
 
 from autotuner.core import Failure, FailureKind
 from autotuner.errors import AutotuneError, ConfigError, RunStoreError
+from autotuner.input_files import read_json
 from autotuner.profiling.mappings import ParallelMapping, mapping_named
 from autotuner.profiling.points import DecodePoint, PrefillPoint, ProfilePoint, point_from_json, point_to_json
 from autotuner.profiling.request import SlaRequest
+from autotuner.redaction import redact, redact_data
 
 REQUEST_FILE, POINTS_FILE, LOCK_FILE = "request.json", "points.jsonl", ".lock"
 FORMAT = 1
@@ -68,7 +70,7 @@ class ProfileRecord:
                 )
             return record
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(0o700, parents=True, exist_ok=True)
             _write_synced(path / REQUEST_FILE, json.dumps({"format": FORMAT, **request.to_json()}, indent=1) + "\n")
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -78,7 +80,7 @@ class ProfileRecord:
     def open(cls, path: Path) -> ProfileRecord:
         """Read a profile; RunStoreError where the folder is none or was written by another version."""
         try:
-            data = json.loads((path / REQUEST_FILE).read_text(encoding="utf-8"))
+            data = read_json(path / REQUEST_FILE)
             version = data.pop("format")
             if version != FORMAT:
                 raise ValueError(f"its format version is {version}, and this program reads {FORMAT}")
@@ -132,7 +134,7 @@ class ProfileRecord:
             with path.open("a+b") as file:
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-                file.write(json.dumps(data, separators=(",", ":")).encode() + b"\n")
+                file.write(json.dumps(redact_data(data), separators=(",", ":")).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -186,7 +188,7 @@ def _launch_from_json(data: dict[str, Any]) -> ProfiledLaunch:
 
 def _write_synced(path: Path, text: str) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(redact(text))
         file.flush()
         os.fsync(file.fileno())
 

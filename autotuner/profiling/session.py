@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from autotuner.core import Observer, ignore_progress
+from autotuner.engines.environment import check_secrets
 from autotuner.errors import ConfigError, NoFeasibleError
+from autotuner.input_files import read_json
 from autotuner.launchers import orphans
 from autotuner.profiling.artefacts import LOG_FILE, SLA_FILE, remove_planner_files, write_artefacts
 from autotuner.profiling.manifests import dynamo_deployment, runs_on_dynamo, write_manifests
@@ -20,6 +21,7 @@ from autotuner.profiling.record import ProfileRecord
 from autotuner.profiling.request import SlaRequest
 from autotuner.profiling.sweep import SkippedMapping, Sweep, SweepResult
 from autotuner.profiling.workers import WorkerSetup, compose_experiment
+from autotuner.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ def prepare(request: SlaRequest, *, origin: str = "") -> WorkerSetup:
     With a URL the request's model becomes the one that the server reports.
     """
     experiment = compose_experiment(request, origin=origin).experiment
+    check_secrets(experiment.parameters, experiment.runtime)
     return WorkerSetup(replace(request, model=experiment.model.id_or_path), experiment)
 
 
@@ -81,7 +84,7 @@ def open_profile(folder: Path) -> ProfileOutcome:
 def _read_sweep(path: Path) -> SweepResult:
     """What the last run did not launch, from sla.json; empty before it was written."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         return SweepResult(
             [ForbiddenMapping(*_mapping_and_reason(row)) for row in data.get("forbidden", [])],
             [SkippedMapping(*_mapping_and_reason(row)) for row in data.get("skipped", [])],
@@ -97,12 +100,19 @@ def _mapping_and_reason(row: Mapping[str, str]) -> tuple[ParallelMapping, str]:
     return mapping_named(row["mapping"]), row["reason"]
 
 
+class _RedactingFormatter(logging.Formatter):
+    """Masks known secrets, also those of a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Append the messages of the profile to a file while the block runs."""
     logger = logging.getLogger("autotuner.profiling")
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -34,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from autotuner.core import Candidate, Trial
 from autotuner.errors import RunStoreError, UsageError
 from autotuner.experiment import Experiment
+from autotuner.input_files import read_bytes, read_json, read_yaml
 from autotuner.redaction import mask_values, redact, redact_data
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -103,11 +104,11 @@ class RunStore:
                 remedy="Name a folder that `autotune run` made, such as runs/<task>-<time>.",
             )
         try:
-            config = dict(yaml.safe_load((path / EXPERIMENT_FILE).read_text()))
+            config = dict(read_yaml(path / EXPERIMENT_FILE))
             _check_format(config.pop(FORMAT_KEY, 0), path)
             kind: RunKind = "load-test" if config.pop(KIND_KEY, None) == "load-test" else "tuning"
             return cls(path, Experiment.model_validate(config), kind)
-        except (OSError, yaml.YAMLError, ValidationError, *_DAMAGE_ERRORS) as error:
+        except (OSError, ValidationError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"The configuration of the run '{path}' cannot be read.",
                 why=(str(error).splitlines() or [type(error).__name__])[0],
@@ -116,7 +117,7 @@ class RunStore:
 
     def config(self) -> dict[str, Any]:
         """The composed configuration, as the layers set it."""
-        config = dict(yaml.safe_load((self.path / EXPERIMENT_FILE).read_text()))
+        config = dict(read_yaml(self.path / EXPERIMENT_FILE))
         config.pop(FORMAT_KEY, None)
         config.pop(KIND_KEY, None)
         return config
@@ -139,7 +140,7 @@ class RunStore:
         """All finished trials in order; a last line without its newline is not one."""
         path = self.path / TRIALS_FILE
         try:
-            text = path.read_bytes() if path.exists() else b""
+            text = read_bytes(path, max_bytes=None) if path.exists() else b""
         except OSError as error:
             raise RunStoreError(f"'{path}' cannot be read.", why=f"{error.strerror}.", remedy="Check it.") from error
         trials = []
@@ -184,7 +185,7 @@ class RunStore:
 
     def provenance(self) -> dict[str, Any]:
         """The configuration layers, and the layer each value came from."""
-        loaded = yaml.safe_load((self.path / "provenance.yaml").read_text())
+        loaded = read_yaml(self.path / "provenance.yaml")
         return loaded if isinstance(loaded, dict) else {}
 
     def save_refused(self, refused: Sequence[tuple[Candidate, str]]) -> None:
@@ -201,7 +202,7 @@ class RunStore:
     def load_search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...], int | None]:
         """(stop reason, skipped candidates, number of candidates) of `save_search`; empty before the run's end."""
         try:
-            data = json.loads((self.path / SEARCH_FILE).read_text())
+            data = read_json(self.path / SEARCH_FILE)
             stopped, count = data["stopped"], data.get("candidates")
             if not isinstance(stopped, str | None) or not isinstance(count, int | None):
                 raise ValueError("its values have other types")
@@ -218,7 +219,7 @@ class RunStore:
     def load_refused(self) -> list[tuple[Candidate, str]]:
         """The candidates that cannot run, with the reasons; empty where none were saved."""
         try:
-            rows = json.loads((self.path / REFUSED_FILE).read_text())
+            rows = read_json(self.path / REFUSED_FILE)
             return _candidates_from_json(rows)
         except FileNotFoundError:
             return []
@@ -238,7 +239,7 @@ class RunStore:
     def environments(self) -> list[dict[str, Any]]:
         """The hosts that the run ran on, in order; empty for a run of a version that did not record them."""
         try:
-            hosts = json.loads((self.path / ENVIRONMENT_FILE).read_text())
+            hosts = read_json(self.path / ENVIRONMENT_FILE)
         except (OSError, ValueError, RecursionError):  # lost or damaged: the trials do not depend on it
             return []
         return [host for host in hosts if _is_host(host)] if isinstance(hosts, list) else []

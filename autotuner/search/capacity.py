@@ -282,12 +282,12 @@ class _ScenarioSearch:
         return next((result for result in reversed(self.results) if result.load_point == point), None)
 
     def capacity(self) -> Capacity:
-        """The highest load that met the targets, or the knee, and the lowest load above it that was tried."""
+        """The highest load that met the targets (without targets: the knee), and the lowest load tried above it."""
         unit: Literal["rate", "concurrency"] = "rate" if self.load_plan.load_range.is_rate else "concurrency"
         if isinstance(self.search, Bracket):
             low, high = self.search.limits()
             return Capacity(self.scenario, unit, low or 0.0, high, len(self.results), self._end_reason())
-        above = min((load for load in self.search.power if load > self.search.best_load), default=None)
+        above = min((load for load in self.search.rate_per_latency if load > self.search.best_load), default=None)
         return Capacity(self.scenario, unit, self.search.best_load, above, len(self.results), self._end_reason())
 
     def _end_reason(self) -> str:

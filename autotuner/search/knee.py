@@ -20,16 +20,17 @@ class Knee:
     min_load: float
     max_load: float
     start: float
-    power: dict[float, float] = field(default_factory=dict)
+    rate_per_latency: dict[float, float] = field(default_factory=dict)
+    """Kleinrock's power at each load, in 1/s²."""
     request_rate: dict[float, float] = field(default_factory=dict)
 
     def ask(self) -> float | None:
-        """The next load: double, then halve, until power falls on both sides, then bisect around the best."""
-        if not self.power:
+        """The next load: double, then halve, until the power falls on both sides, then bisect around the best."""
+        if not self.rate_per_latency:
             return min(max(self.start, self.min_load), self.max_load)
         best = self.best_load
-        below = [load for load in self.power if load < best]
-        above = [load for load in self.power if load > best]
+        below = [load for load in self.rate_per_latency if load < best]
+        above = [load for load in self.rate_per_latency if load > best]
         if not above and best < self.max_load:
             return min(best * 2, self.max_load)
         if not below and best > self.min_load:
@@ -37,22 +38,22 @@ class Knee:
         neighbors = (max(below, default=best), min(above, default=best))
         for neighbor in sorted(neighbors, key=lambda load: -abs(load - best)):
             middle = float(round(math.sqrt(neighbor * best)))
-            if max(neighbor, best) > min(neighbor, best) * (1 + KNEE_SPACING) and middle not in self.power:
+            if max(neighbor, best) > min(neighbor, best) * (1 + KNEE_SPACING) and middle not in self.rate_per_latency:
                 return middle
         return None
 
     def tell(self, load: float, rate: float, seconds: float) -> None:
         self.request_rate[load] = rate
-        self.power[load] = rate / seconds if seconds > 0 else 0.0
+        self.rate_per_latency[load] = rate / seconds if seconds > 0 else 0.0
 
     @property
     def best_load(self) -> float:
-        return max(self.power, key=lambda load: (self.power[load], -load))
+        return max(self.rate_per_latency, key=lambda load: (self.rate_per_latency[load], -load))
 
     @property
     def elasticity(self) -> float | None:
         """Per cent of throughput gained per 1% of load just above the knee; None without a measurement there."""
-        above = min((load for load in self.power if load > self.best_load), default=None)
+        above = min((load for load in self.rate_per_latency if load > self.best_load), default=None)
         if above is None or self.request_rate[self.best_load] <= 0 or self.request_rate[above] <= 0:
             return None
         return math.log(self.request_rate[above] / self.request_rate[self.best_load]) / math.log(above / self.best_load)

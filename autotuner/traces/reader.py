@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autotuner.errors import ConfigError
+from autotuner.input_files import read_text
 from autotuner.traces.formats import (
     FORMATS,
     ConversationFormat,
@@ -48,7 +49,7 @@ def read_trace(path: str) -> RecordedTrace:
 def _read_version(path: str, modified: int, size: int) -> RecordedTrace:
     """Read this version of a file once: scenarios are parsed at many places."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(Path(path), max_bytes=None)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The trace '{path}' cannot be read.", why=f"{error}.") from error
     rows = list(_rows(path, text))

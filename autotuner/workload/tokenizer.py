@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -13,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autotuner.errors import ConfigError
+from autotuner.input_files import read_json
 from autotuner.workload.prompts import DEFAULT_WORDS
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class _VocabularyFile:
     def read(cls, path: str) -> _VocabularyFile | None:
         """Read the file; None when it is missing or not a tokenizer.json."""
         try:
-            model = json.loads(Path(path).read_text(encoding="utf-8"))["model"]
+            model = read_json(Path(path))["model"]
             return cls(str(model.get("type") or "BPE"), _token_names(model["vocab"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             return None

@@ -48,6 +48,13 @@ RUN_ARGUMENTS = (
     "5",
 )
 
+SLA_ARGUMENTS = (
+    *("sla", "run", "--evaluator", "predicted", "--gpus-per-engine", "1", "--rate", "2"),
+    *("--prefill-points", "4", "--decode-points", "3"),
+)
+PAGE_SHARE = 0.1
+"""Share of the damaged run folders of which the page is made, which takes ten times as long as a table."""
+
 Case = Callable[[random.Random], str | None]
 """Tries one input; what is wrong with how it was taken, None where nothing is."""
 
@@ -70,11 +77,16 @@ class Fuzzer:
             "trace": self.trace,
             "model config": self.model_config,
             "run folder": self.run_folder,
+            "sla profile": self.sla_profile,
+            "baseline": self.baseline,
+            "names": self.names,
             "response": self.response,
             "metrics": self.metrics,
         }
         problem = self.command(*RUN_ARGUMENTS, "--output", "made")
         [self.run_path] = (folder / "made").glob("*/")
+        problem = problem or self.command(*SLA_ARGUMENTS, "--output", "profile")
+        problem = problem or self.command("baseline", "save", str(self.run_path), "--to", "baseline.json")
         assert problem is None, problem
 
     def command(self, *arguments: str) -> str | None:
@@ -115,13 +127,53 @@ class Fuzzer:
     def run_folder(self, rng: random.Random) -> str | None:
         shutil.rmtree("damaged", ignore_errors=True)
         shutil.copytree(self.run_path, "damaged")
-        name = rng.choice(("experiment.yaml", "trials.jsonl", "refused.json", "search.json", "environment.json"))
-        path = Path("damaged", name)
-        text = path.read_text("utf-8")
-        changed = inputs.mutated(rng, text, 3) if name.endswith("yaml") else inputs.json_lines(rng, text)
-        path.write_text(changed, "utf-8", "surrogatepass")
+        names = (
+            "experiment.yaml",
+            "provenance.yaml",
+            "trials.jsonl",
+            "refused.json",
+            "search.json",
+            "environment.json",
+        )
+        inputs.damage(rng, Path("damaged", rng.choice(names)))
+        if rng.random() < PAGE_SHARE:
+            return self.command("report", "damaged", "--format", "html", "--to", "page.html")
         form = rng.choice(("table", "json", "csv", "markdown"))
         return self.command("report", "damaged", "--format", form)
+
+    def sla_profile(self, rng: random.Random) -> str | None:
+        shutil.rmtree("damaged", ignore_errors=True)
+        shutil.copytree("profile", "damaged")
+        names = ("request.json", "points.jsonl", "sla.json", "prefill_raw_data.json", "decode_raw_data.json")
+        inputs.damage(rng, Path("damaged", rng.choice([name for name in names if Path("damaged", name).exists()])))
+        command = rng.choice((("show",), ("plan", "--rate", "2"), ("check",), ("compare", "profile")))
+        return self.command("sla", command[0], "damaged", *command[1:])
+
+    def baseline(self, rng: random.Random) -> str | None:
+        shutil.copy("baseline.json", "damaged.json")
+        inputs.damage(rng, Path("damaged.json"))
+        return self.command("compare", "damaged.json", str(self.run_path))
+
+    def names(self, rng: random.Random) -> str | None:
+        name = inputs.name(rng)
+        run = str(self.run_path)
+        plan = ("run", "--profile", "quick-test", "--dry-run")
+        return self.command(
+            *rng.choice(
+                (
+                    (*plan, rng.choice(("--model", "--config", "--slo", "--scenario", "--gpu", "--runtime")), name),
+                    (*plan, "--set", f"{rng.choice(inputs.KEYS)}={name}"),
+                    ("run", "--dry-run", rng.choice(("--profile", "-f", "--resume")), name),
+                    (rng.choice(("report", "command", "export", "calibrate")), name),
+                    ("compare", run, name),
+                    ("sla", rng.choice(("show", "plan", "check", "export")), name),
+                    ("profiles", rng.choice(("show", "check")), name),
+                    ("predict", "table", name),
+                    ("bench", f"http://{name}:1"),
+                    ("bench", "http://127.0.0.1:1", "--header", f"A: {name}"),
+                )
+            )
+        )
 
     def response(self, rng: random.Random) -> str | None:
         data = inputs.response(rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 NASTY_TEXTS = (
     *(
@@ -101,6 +102,10 @@ NASTY_VALUES: tuple[object, ...] = (
 NASTY_DOCUMENTS = (
     *("[" * 700, "a: &a [*a]", "- " * 500, "a: &a [1]\nb: [" + "*a, " * 100 + "]", "? [1]\n: 2", "%YAML 9.9\n---\n"),
 )
+DEEP_DOCUMENTS = ("[" * 100_000, '{"a":' * 50_000, "[" * 2_000 + "]" * 2_000)
+WHOLE_SHARE = 0.2
+"""Share of the damaged files that have nothing left of what they were."""
+
 PARAMETERS = ("tp-size", "mem-fraction-static", "max-running-requests", "enable-chunked-prefill", "nonsense", "", "a.b")
 KEYS = (
     *("model.id_or_path", "base_runtime", "task_name", "deployment.mode", "deployment.url", "deployment.headers.A"),
@@ -253,6 +258,22 @@ def response(rng: random.Random) -> bytes:
     """An HTTP response of a server of completions."""
     body = mutated_bytes(rng, STREAM)
     return mutated_bytes(rng, RESPONSE % (len(body), body)) if rng.random() < 0.5 else RESPONSE % (len(body), body)
+
+
+def damage(rng: random.Random, path: Path) -> None:
+    """Change a file of YAML or JSON: a few characters, a value, or all of it."""
+    text = path.read_text("utf-8")
+    if rng.random() < WHOLE_SHARE:
+        changed = rng.choice((*NASTY_TEXTS, *NASTY_DOCUMENTS, *DEEP_DOCUMENTS))
+    else:
+        changed = mutated(rng, text, 3) if path.suffix == ".yaml" else json_lines(rng, text)
+    path.write_text(changed, "utf-8", "surrogatepass")
+
+
+def name(rng: random.Random) -> str:
+    """A name of a file, a folder, a model or anything else, without the NUL that no command line holds."""
+    text = str(rng.choice((*NASTY_TEXTS, "./" + "a" * 300, "/dev/full", "\udcff\udcfe", "x" * 255, "a/" * 2_100)))
+    return mutated(rng, text, 1).replace("\0", "") or "."
 
 
 def json_lines(rng: random.Random, text: str) -> str:

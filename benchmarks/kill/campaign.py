@@ -1,8 +1,10 @@
-"""Kill the tool or its server at random times, resume, and count what was lost: `python campaign.py`.
+"""Kill or stop processes of a run at random times, resume, and count what was lost: `python campaign.py`.
 
 A run of a few candidates on the simulated engine is killed and resumed until it is complete: each
 time the tool (its server's keeper must terminate the server) or the server (the trial must fail, and
-the run continue) gets SIGKILL at a random time. After each kill `autotune clean` runs, and then
+the run continue) gets SIGKILL at a random time, or while the run folder is being made. In other rounds
+a load worker, the server, the keeper or the tool itself is stopped (SIGSTOP) before the tool is killed.
+After each kill `autotune clean` runs, and then
 nothing may remain: no process, no working folder of the load generator, no half-written trial.
 Trials that were finished before a kill must still be there afterwards, byte for byte.
 """
@@ -34,8 +36,15 @@ RUN_ARGUMENTS = (
 MARKER_VARIABLE = "AUTOTUNE_CAMPAIGN"
 """Environment variable that marks every process of a killed run."""
 
-Victim = Literal["tool", "server", "keeper"]
-"""The keeper is the parent process that terminates a server when the tool goes away."""
+Victim = Literal["tool", "server", "keeper", "worker"]
+"""The keeper is the parent process that terminates a server when the tool goes away; a worker generates the load."""
+
+CREATION_TIMEOUT_SECONDS = 30.0
+CREATION_SECONDS = 0.02
+"""Seconds from the first sign of a run folder in which the tool is killed to hit its making."""
+STOP_SHARE = CREATION_SHARE = 0.3
+"""Shares of the rounds in which a process is stopped and not killed, and of first starts that are killed early."""
+
 EXIT_TIMEOUT_SECONDS = 15.0
 """Seconds a keeper may take to terminate its server, SIGTERM before SIGKILL."""
 
@@ -83,18 +92,28 @@ class KilledRun:
 
     def kill_once(self) -> bool:
         """Start or resume, kill at a random time, clean up and check; False when the run was complete before that."""
+        earlier = self.names_of_runs()
         process = self.start()
-        victim: Victim = self.rng.choice(("tool", "tool", "server", "keeper"))
-        time.sleep(self.rng.uniform(0.0, 3.0))
+        victim: Victim = self.rng.choice(("tool", "tool", "server", "keeper", "worker"))
+        is_stop = self.rng.random() < STOP_SHARE
+        is_at_creation = self.run_folder() is None and self.rng.random() < CREATION_SHARE
+        if is_at_creation:
+            self.wait_for_creation(process, earlier)
+            time.sleep(self.rng.uniform(0.0, CREATION_SECONDS))
+        else:
+            time.sleep(self.rng.uniform(0.0, 3.0))
         was_running = process.poll() is None
-        self.tally.stages[self.stage()] += was_running
-        if victim != "tool" and (pids := list(self.server_pids(victim))):
+        self.tally.stages["making the run folder" if is_at_creation else self.stage()] += was_running
+        pids = [process.pid] if victim == "tool" else list(self.pids_of(victim))
+        if victim == "tool" and not is_stop:
+            self.tally.kills["tool"] += was_running
+        elif pids:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGSTOP if is_stop else signal.SIGKILL)
             # sometimes the tool has time to notice
             time.sleep(self.rng.choice((0.0, self.rng.uniform(0.0, 2.0))))
-            self.tally.kills[f"{victim}, then tool"] += was_running
+            self.tally.kills[f"{victim} {'stopped' if is_stop else 'killed'}, then tool"] += was_running
         else:
             self.tally.kills["tool"] += was_running
         before = self.trial_lines()
@@ -102,6 +121,17 @@ class KilledRun:
         process.wait()
         self.check(before)
         return was_running
+
+    def names_of_runs(self) -> set[str]:
+        """The names of run folders, and of those that are being made."""
+        runs = self.folder / "runs"
+        return {path.name for path in runs.iterdir()} if runs.is_dir() else set()
+
+    def wait_for_creation(self, process: subprocess.Popen[bytes], earlier: set[str]) -> None:
+        """Wait for the first sign of another run folder than the `earlier` ones, or for the end of the tool."""
+        deadline = time.monotonic() + CREATION_TIMEOUT_SECONDS
+        while process.poll() is None and time.monotonic() < deadline and self.names_of_runs() <= earlier:
+            time.sleep(0.0005)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the run, or resume it."""
@@ -168,9 +198,13 @@ class KilledRun:
             return "under load"
         return "server starting or stopping" if b"autotuner.simulate.server" in words else "no server"
 
-    def server_pids(self, victim: Victim) -> Iterator[int]:
-        """Pids of the simulated engines of this run, or of their keepers."""
+    def pids_of(self, victim: Victim) -> Iterator[int]:
+        """Pids of the load workers or simulated engines of this run, or of the keepers of engines."""
         for pid, words in self.command_lines():
+            if victim == "worker":
+                if b"autotuner.load.worker" in words:
+                    yield pid
+                continue
             is_keeper = any(word.endswith(b"keeper.py") for word in words)
             if b"autotuner.simulate.server" in words and is_keeper == (victim == "keeper"):
                 yield pid

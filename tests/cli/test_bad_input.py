@@ -103,7 +103,7 @@ def test_malformed_yaml_is_reported_with_file_line_and_column(autotune, tmp_path
     assert "mine.yaml:3:1:" in ended.err
 
 
-def test_with_debug_the_traceback_is_shown(installed):
-    ended = installed("--debug", "run", "--profile", "quick-tset")
-    assert ended.code != 0
+def test_with_debug_the_traceback_is_shown(autotune):
+    ended = autotune("--debug", "run", "--profile", "quick-tset")
+    assert ended.code == 2
     assert "Traceback" in ended.err

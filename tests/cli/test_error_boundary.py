@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from autotuner.cli.error_boundary import asks_for_json
 from autotuner.core import Failure, FailureKind
-from autotuner.errors import EngineError, MachineError
+from autotuner.errors import EngineError, FileError, MachineError
 
 
 @pytest.mark.parametrize(
@@ -63,3 +66,35 @@ def test_an_engines_failure_gives_its_class():
 )
 def test_json_is_asked_for_by_either_option(arguments, expected):
     assert asks_for_json(arguments) is expected
+
+
+LONG_NAME = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--profile", "quick-test", "--dry-run", "--model", LONG_NAME),
+        ("report", LONG_NAME),
+        ("run", "--resume", LONG_NAME),
+        ("compare", LONG_NAME, LONG_NAME),
+        ("sla", "show", LONG_NAME),
+        ("bench", "http://127.0.0.1:1", "--output", LONG_NAME),
+        ("bench", "http://127.0.0.1:1/\udcff"),
+        ("run", "--profile", "quick-test", "--dry-run", "--scenario", "file:/dev/zero"),
+        ("sla", "run", "-f", "/dev/zero"),
+    ],
+)
+def test_names_that_no_file_can_have_and_devices_are_refused(autotune, arguments):
+    result = autotune(*arguments)
+    assert result.code in (2, 3), result.err
+    assert "did not expect" not in result.err
+    assert len(result.err) < 2_000
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EISDIR, errno.EACCES])
+def test_an_error_of_the_file_system_is_said_with_its_path(number):
+    error = FileError(OSError(number, os.strerror(number), "some/" + LONG_NAME))
+    assert error.exit_code == (2 if number == errno.ENAMETOOLONG else 3)
+    assert os.strerror(number) in str(error)
+    assert LONG_NAME not in str(error)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -171,3 +173,33 @@ def test_a_body_may_have_less_time_than_the_whole_answer() -> None:
     with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n", then=b"1") as url, Client(url) as client:
         with pytest.raises(NoAnswerError, match="did not end in time"):
             client.ask("/a", timeout=600.0, body_timeout=0.1)
+
+
+def compressed(body: bytes, encoding: bytes) -> bytes:
+    """A response whose body is compressed, or is said to be."""
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nContent-Length: %d\r\n\r\n%s" % (encoding, len(body), body)
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
+def test_a_compressed_answer_is_read_as_far_as_the_limit(
+    encoding: bytes, compress: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raw_server(compressed(compress(b'{"a": 1}'), encoding)) as url, Client(url) as client:
+        assert client.ask_root("/a").json() == {"a": 1}
+    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1 << 20)
+    with (
+        raw_server(compressed(compress(b" " * (8 << 20)), encoding)) as url,
+        Client(url) as client,
+        pytest.raises(NoAnswerError, match="is too long"),
+    ):
+        client.ask_root("/a")
+
+
+@pytest.mark.parametrize(("encoding", "reason"), [(b"gzip", "not the gzip"), (b"br", "compressed as 'br'")])
+def test_an_answer_that_cannot_be_decoded_is_none(encoding: bytes, reason: str) -> None:
+    with (
+        raw_server(compressed(b"no such thing", encoding)) as url,
+        Client(url) as client,
+        pytest.raises(NoAnswerError, match=reason),
+    ):
+        client.ask_root("/a")

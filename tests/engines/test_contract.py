@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from autotuner.core import Candidate, Value
@@ -215,4 +217,11 @@ def test_a_model_folder_that_is_not_there_is_an_error(launchable: Engine, tmp_pa
     with pytest.raises(ConfigError, match="no model folder"):
         launchable.check_model(Model(id_or_path=f"{tmp_path}/nothing"))
     with pytest.raises(ConfigError, match="not a model folder"):
+        launchable.check_model(Model(id_or_path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "", f'{{"vocab_size": {"9" * 5000}}}', "\udcff"])
+def test_a_config_json_that_no_engine_can_read_is_an_error(launchable: Engine, tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text, "utf-8", "surrogateescape")
+    with pytest.raises(ConfigError, match="cannot be read"):
         launchable.check_model(Model(id_or_path=str(tmp_path)))

@@ -201,3 +201,82 @@ def test_a_response_without_an_end_fails_at_its_limit_and_little_of_it_is_kept(s
         assert "longer than 0.1 MiB" in exchange.error_message
         assert len(exchange.times) == len(exchange.pieces) == 1
     assert sum(map(len, exchange.pieces)) < 200_000
+
+
+class SilentTransport(asyncio.Transport):
+    """A transport to nowhere, whose connection is handed bytes by a test."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "repeated"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X: a\r\n" * 200),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a" * 9_999),
+        (b"HTTP/1.1 200 OK\r\n\r\ndata: ", b"a" * 9_999),
+        (CHUNKED, b"5\r\naaaaa\r\n"),
+        (CHUNKED, b"0" * 9_999),
+        (CHUNKED + b"5;extension=", b"a" * 9_999),
+        (CHUNKED + b"fffffffffff\r\n", b"a" * 9_999),
+        (CHUNKED + b"0\r\n", b"X: a\r\n" * 200),
+        (CHUNKED, b"8\r\n: ping\n\n\r\n" * 100),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100),
+    ],
+    ids=["headers", "header", "body", "chunks", "chunk size", "extension", "chunk", "trailers", "pings", "interim"],
+)
+def test_streams_without_an_end_hold_no_more_than_their_limits_together(beginning: bytes, repeated: bytes):
+    byte_limit, streams = 20_000, 64
+
+    async def most_held() -> int:
+        ended: list[Exchange] = []
+        connections = [connection.Connection(60.0) for _ in range(streams)]
+        exchanges = [Exchange(Request(n, 1, 1, BODY), 0.0, warmup=False, byte_limit=byte_limit) for n in range(streams)]
+        for opened, exchange in zip(connections, exchanges, strict=True):
+            opened.connection_made(SilentTransport())
+            opened.send(exchange, PAYLOAD, lambda _, done: ended.append(done))
+            opened.data_received(beginning or repeated)
+        most = 0
+        for _ in range(byte_limit // len(repeated) + 1):
+            for opened in connections:
+                if opened.exchange is not None:
+                    opened.data_received(repeated)
+            held = sum(len(piece) + connection.PIECE_BYTES for exchange in exchanges for piece in exchange.pieces)
+            most = max(most, held)
+        assert len(ended) == streams
+        assert {exchange.error for exchange in ended} <= {connection.RESPONSE_TOO_LONG, "malformed"}
+        return most
+
+    assert asyncio.run(most_held()) <= streams * (byte_limit + len(repeated))
+
+
+def test_headers_have_a_limit_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "MAX_HEADER_BYTES", 1_000)
+
+    async def ended_by(*pieces: bytes) -> str | None:
+        errors: list[str | None] = []
+        opened = connection.Connection(60.0)
+        opened.connection_made(SilentTransport())
+        exchange = Exchange(Request(0, 1, 1, BODY), 0.0, warmup=False)
+        opened.send(exchange, PAYLOAD, lambda _, done: errors.append(done.error))
+        for piece in pieces:
+            opened.data_received(piece)
+        return errors[0] if errors else "in flight"
+
+    assert asyncio.run(ended_by(b"HTTP/1.1 200 OK\r\nX: ", b"a" * 1_000)) == connection.RESPONSE_TOO_LONG
+    assert asyncio.run(ended_by(b"HTTP/1.1 100 Continue\r\n\r\n" * 40)) == connection.RESPONSE_TOO_LONG
+    assert asyncio.run(ended_by(b"HTTP/1.1 200 OK\r\nX: a\r\n\r\n", b"a" * 2_000)) == "in flight"
+    assert asyncio.run(ended_by(CHUNKED, b"7d0\r\n" + b"a" * 2_000 + b"\r\n", b"0\r\n\r\n")) is None

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from autotuner.load import records
-from autotuner.redaction import redact, redact_data
+from autotuner.redaction import redact_data, write_redacted
 from autotuner.report.bench.record import bench_csv, bench_record
 from autotuner.report.bench.result import BenchResult
 from autotuner.runs.store import explain_write_errors
@@ -18,12 +18,12 @@ def write_tables(bench: BenchResult, folder: Path) -> None:
     """Write JSON and CSV atomically; RunStoreError if they cannot be written."""
     texts = {
         JSON_FILE: json.dumps(redact_data(bench_record(bench)), indent=2, ensure_ascii=False) + "\n",
-        CSV_FILE: redact(bench_csv(bench)),
+        CSV_FILE: bench_csv(bench),
     }
     with explain_write_errors(folder):
         for name, text in texts.items():
             partial = folder / f"{name}.partial"
-            partial.write_text(text, "utf-8", "backslashreplace")
+            write_redacted(partial, text)
             partial.replace(folder / name)
 
 

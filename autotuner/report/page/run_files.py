@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from autotuner.errors import mask_credentials
 from autotuner.runs.store import EXPERIMENT_FILE, LOCK_FILE, SEARCH_FILE, RunStore
 
@@ -36,7 +34,7 @@ def read_run_files(store: RunStore, state: RunState | None = None) -> RunFiles:
     """Read them; what is missing or damaged is left out. `state` is that of the folder where it is not given."""
     try:
         settings = tuple((str(name), str(layer)) for name, layer in store.provenance()["values"].items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         settings = ()
     try:
         experiment = (store.path / EXPERIMENT_FILE).read_text(encoding="utf-8", errors="replace")
