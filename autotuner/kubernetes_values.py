@@ -57,7 +57,7 @@ def without_expansion(text: str) -> str:
 
     It replaces $(NAME) by a variable and $$ by $; doubling those that precede either keeps the text.
     """
-    return re.sub(r"\$(?=[$(])", "$$$$", text)
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def check_object_name(text: str) -> str:

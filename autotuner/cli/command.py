@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from autotuner.cli.cluster_options import ClusterOptionSet
 from autotuner.cli.load_options import (
     DEFAULT_RUNS_FOLDER,
     JSON_OPTION,
@@ -15,17 +15,23 @@ from autotuner.cli.load_options import (
     RUNS_FOLDER_OPTION,
     option,
 )
+from autotuner.cli.option_sets import with_option_sets
 
 if TYPE_CHECKING:
     from autotuner.core import Trial
     from autotuner.errors import UsageError
+    from autotuner.evaluate.launch_files import DeployedCandidate
     from autotuner.experiment import Experiment
+    from autotuner.runs.store import RunStore
+    from autotuner.serving import RoleName
 
 TRIAL_OPTIONS = "Selection"
 SERVERS = "Several servers on one host"
 
 
+@with_option_sets
 def command(
+    *,
     run: Annotated[str | None, RUN_ARGUMENT] = None,
     trial: Annotated[
         int | None,
@@ -35,8 +41,9 @@ def command(
         str | None,
         option(
             "--format",
-            metavar="shell|docker|compose",
-            help="Shell command, `docker run`, or Compose file.",
+            metavar="FORMAT",
+            help="shell, docker, compose; kubernetes, ome, dynamo: manifests; engine: the engine's own configuration"
+            " file.",
             panel=OUTPUT,
             default="as the run launched it",
         ),
@@ -58,7 +65,7 @@ def command(
         option(
             "--to",
             metavar="DIR",
-            help="Write the files there instead of printing them.",
+            help="Write the files there, with all that it takes to repeat the measurement, instead of printing them.",
             panel=OUTPUT,
             default="printed",
         ),
@@ -82,58 +89,88 @@ def command(
         int | None,
         option("--decode", metavar="N", help="Decode servers.", panel=SERVERS, default="none", min=1),
     ] = None,
+    cluster: ClusterOptionSet,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Print the launch command of a run's winner, or write the files that deploy it."""
     from autotuner.cli import display
     from autotuner.cli.results import find_trial
-    from autotuner.deploy import FILE_NAMES, check_format, render_files, with_port
-    from autotuner.engines import engine
-    from autotuner.evaluate.launch_script import launch_form, several_servers, simulation_remark
+    from autotuner.deploy import FORMATS
+    from autotuner.evaluate.launch_files import check_launch_format, default_format, launch_files
     from autotuner.report.record import failure_record
     from autotuner.runs.store import RunStore, find_run
-    from autotuner.serving import RoleName, ServingSpec
 
     store = RunStore.open(find_run(run, output))
     selected_trial = find_trial(store, trial)
-    spec = selected_trial.measurement.spec
-    if spec is None:
-        raise _no_command_error(selected_trial, store.experiment)
-    format = format or launch_form(store.experiment)
-    port = port or engine(selected_trial.candidate.runtime).default_port
-    serving = ServingSpec.single(with_port(spec, port))
-    if replicas or prefill or decode:
-        _check_counts(replicas, prefill, decode, can_show=as_json or to is not None)
-        counts: dict[RoleName, int] = (
-            {"server": replicas} if replicas else {"prefill": prefill or 0, "decode": decode or 0}
-        )
-        check_format(format)
-        serving = several_servers(store.experiment, selected_trial.candidate, counts, format, port)
-    source = selected_trial.measurement.source
-    note = "\n".join(filter(None, (simulation_remark(store.experiment, source), serving.remark)))
+    experiment = cluster.applied_to(store.experiment)
+    format = format or default_format(experiment)
+    check_launch_format(format)
+    _check_counts(replicas, prefill, decode, can_show=as_json or to is not None or format not in FORMATS)
+    launch = _deployed_candidate(experiment, selected_trial, format, port, _counts(replicas, prefill, decode))
     if to is not None:
-        written = _write_files(render_files(replace(serving, remark=note), format), to)
-    files = render_files(replace(serving, remark=""), format)
+        written = _write_files(_package(launch, format, selected_trial, store), to)
+    files = launch_files(launch, format, with_remark=False)
+    text = next(iter(files.values()))
     if as_json:
         display.json(
             {
                 "trial": selected_trial.number,
-                "source": source,
+                "source": selected_trial.measurement.source,
                 "format": format,
-                "text": files[FILE_NAMES[format]],
+                "text": text,
                 "files": files,
-                "note": note or None,
+                "note": launch.remark or None,
                 "failure": failure_record(selected_trial),
             }
         )
         return
-    if note:
-        display.note(note)
+    if launch.remark:
+        display.note(launch.remark)
     if to is not None:
         display.note(f"Wrote {', '.join(written)} to {to}.")
     else:
-        display.text(files[FILE_NAMES[format]])
+        display.text(text)
+
+
+def _counts(replicas: int | None, prefill: int | None, decode: int | None) -> dict[RoleName, int]:
+    """Servers by role where several were asked for; empty for one server."""
+    if replicas:
+        return {"server": replicas}
+    return {"prefill": prefill, "decode": decode} if prefill and decode else {}
+
+
+def _deployed_candidate(
+    experiment: Experiment, trial: Trial, format: str, port: int | None, counts: Mapping[RoleName, int]
+) -> DeployedCandidate:
+    """The trial's launch at the port; UsageError for a trial that launched nothing."""
+    from autotuner.deploy import with_port
+    from autotuner.engines import engine
+    from autotuner.evaluate.launch_files import DeployedCandidate
+
+    spec = trial.measurement.spec
+    if spec is None:
+        raise _no_command_error(trial, experiment)
+    server = with_port(spec, port or engine(trial.candidate.runtime).default_port)
+    return DeployedCandidate.of_trial(experiment, trial, server, format, counts)
+
+
+def _package(launch: DeployedCandidate, format: str, trial: Trial, store: RunStore) -> dict[str, str]:
+    """The files of the launch and those that it takes to repeat it, without the secrets that are known."""
+    from autotuner.evaluate.launch_files import launch_files
+    from autotuner.evaluate.launch_package import package_files
+    from autotuner.redaction import redact
+    from autotuner.runs.store import EXPERIMENT_FILE
+
+    files = package_files(
+        launch,
+        format,
+        launch_files(launch, format, with_remark=True),
+        trial=trial,
+        experiment=(store.path / EXPERIMENT_FILE).read_text(),
+        hosts=store.environments(),
+    )
+    return {name: redact(text) for name, text in files.items()}
 
 
 def _check_counts(replicas: int | None, prefill: int | None, decode: int | None, *, can_show: bool) -> None:
@@ -150,7 +187,7 @@ def _check_counts(replicas: int | None, prefill: int | None, decode: int | None,
             f"--{'prefill' if prefill else 'decode'} alone deploys nothing that answers.",
             remedy="Give both --prefill and --decode.",
         )
-    if not can_show and (replicas or 2) > 1:
+    if not can_show and ((replicas or 1) > 1 or prefill):
         raise UsageError("Several servers are several files.", remedy="Give --to DIR, or --json.")
 
 

@@ -359,6 +359,16 @@ class CommandLineEngine(ABC):
         """The arguments after the image name, or after `executable` when that replaces the image's entry point."""
         return self.image_command(executable)[1:] if executable else self.image_arguments()
 
+    def whole_image_command(self, spec: ServerSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Program and arguments that a container runs, also where the image's entry point begins the command."""
+        if spec.entrypoint is not None:
+            return (spec.entrypoint,), spec.container_argv
+        if not self.image_arguments():
+            return self.image_command(), spec.container_argv
+        program = self.image_command()
+        length = len(program) if spec.container_argv[: len(program)] == program else 1
+        return spec.container_argv[:length], spec.container_argv[length:]
+
     def parameter_arguments(self, candidate: Candidate, runtime: Runtime) -> tuple[str, ...]:
         """The candidate's parameters as command-line arguments, in their order."""
         arguments: list[str] = []

@@ -25,7 +25,7 @@ def launch_script(experiment: Experiment, source: Source) -> Callable[[ServerSpe
 
 def launch_form(experiment: Experiment) -> str:
     """The format of the launch commands that start the experiment's servers."""
-    return "docker" if experiment.deployment.mode == "docker" and experiment.runtime.image else "shell"
+    return "docker" if experiment.deployment.uses_image and experiment.runtime.image else "shell"
 
 
 def several_servers(

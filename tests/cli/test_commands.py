@@ -337,7 +337,9 @@ def test_the_launch_command_is_written_as_a_script_with_what_was_simulated(autot
     assert script.read_text().endswith(autotune("command", run).out)
     assert script.read_text().startswith("# Not measured: simulated on ")
     assert script.stat().st_mode & 0o100
-    assert f"Wrote command.sh to {tmp_path / 'deployed'}" in ended.err
+    names = "command.sh, experiment.yaml, environment.json, README.md"
+    assert f"Wrote {names} to {tmp_path / 'deployed'}" in ended.err
+    assert (tmp_path / "deployed" / "experiment.yaml").read_text() == (Path(run) / "experiment.yaml").read_text()
 
 
 def is_free(port: int) -> bool:
@@ -493,6 +495,12 @@ def test_another_engine_is_simulated_and_its_command_printed_without_being_there
     assert "--port 9001" in printed.out
     data = autotune("command", "--json").data
     assert (data["source"], data["note"]) == ("simulated", f"{NOT_MEASURED}\n{BUNDLED}")
+    lines = {"kubernetes": "kind: Deployment", "ome": "kind: InferenceService", "engine": f"# {command} "}
+    for format, line in lines.items():
+        assert line in autotune("command", "--format", format, "--model-volume", "models").out
+    for option, value in (("--namespace", "My_Space"), ("--toleration", "a:Never"), ("--node-selector", "a")):
+        refused = autotune("command", "--format", "kubernetes", option, value)
+        assert (refused.code, option in refused.err, value in refused.err) == (2, True, True)
 
 
 SIMULATED = ("run", "--profile", "quick-test", "--evaluator", "simulated", "--max-requests", "20")

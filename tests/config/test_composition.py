@@ -148,7 +148,7 @@ def test_layers_that_contradict_each_other_are_an_error():
         (
             {"deployment_mode": "doker"},
             "Unknown deployment 'doker'; did you mean 'docker'?",
-            "docker, external, ome, process",
+            "docker, external, kubernetes, ome, process",
         ),
         ({"base_runtime": "vllm"}, "No model was named.", "--model"),
         ({"deployment_mode": "docker"}, "No runtime was named.", "--runtime"),
@@ -290,7 +290,7 @@ def test_whatever_is_combined_every_leaf_has_an_applied_layer(runtime, mode, pro
         TaskContext(
             model_name="m",
             base_runtime=runtime,
-            deployment_mode=mode,
+            deployment_mode="process" if runtime == "sim" else mode,  # no layer gives it an image
             profiles=profiles,
             slo_config=slo,
             gpu_type=gpu,

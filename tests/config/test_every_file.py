@@ -74,9 +74,9 @@ def test_a_bundled_automatic_layer_takes_part_somewhere(path):
             user_overrides={"deployment": {"url": "http://x"}},
         )
         for runtime in RUNTIMES
-        for mode in ("process", "docker", "ome", "external")
+        for mode in ("process", "docker", "kubernetes", "ome", "external")
         for gpu in gpus
-        if (runtime, mode) != ("sim", "docker")
+        if runtime != "sim" or mode in ("process", "external")
     ]
     contexts.append(
         TaskContext(model_name="m", deployment_mode="external", user_overrides={"deployment": {"url": "http://x"}})

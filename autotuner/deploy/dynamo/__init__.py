@@ -1,5 +1,6 @@
 """Documents of NVIDIA Dynamo: deployments with their planner, mocker twins, and the requests that ask for them."""
 
+from autotuner.deploy.documents import to_yaml
 from autotuner.deploy.dynamo.deployment import DynamoDeployment, Images, ModelCache, ProfileData, Workers
 from autotuner.deploy.dynamo.files import (
     deployment_documents,
@@ -7,7 +8,6 @@ from autotuner.deploy.dynamo.files import (
     mocker_documents,
     output_config_map,
     profile_config_map,
-    to_yaml,
 )
 from autotuner.deploy.dynamo.planner import check_planner_settings, planner_settings
 from autotuner.deploy.dynamo.request import DynamoRequest, read_request

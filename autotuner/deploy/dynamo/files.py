@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from autotuner.deploy.documents import to_yaml
 from autotuner.deploy.dynamo.deployment import DynamoDeployment
 from autotuner.deploy.dynamo.graph import CONFIG_FILE, graph
 from autotuner.deploy.dynamo.override import apply_override
@@ -74,14 +75,6 @@ def deployment_files(deployment: DynamoDeployment) -> dict[str, str]:
     if profile is not None:
         files[PROFILE_FILE] = to_yaml([profile])
     return files
-
-
-def to_yaml(documents: Iterable[Mapping[str, Any]]) -> str:
-    """Documents of one YAML file, in their order."""
-    import yaml
-
-    text: str = yaml.safe_dump_all(documents, sort_keys=False, width=120)
-    return text
 
 
 def _config_maps(deployment: DynamoDeployment) -> list[dict[str, Any]]:

@@ -38,24 +38,24 @@ def pod_template(
     labels `apart_from` is on the same node. ConfigError for a server without an image, for a model that is
     a folder of this machine without a model volume, and for names and sizes that Kubernetes refuses.
     """
-    volumes, mounts = _volumes(server, options)
+    pod_volumes, mounts = volumes(server, options)
     return {
         "metadata": {"labels": dict(labels), **({"annotations": dict(annotations)} if annotations else {})},
         "spec": {
             "restartPolicy": restart_policy,
             # a Service called vllm would otherwise set VLLM_PORT to an address, and vLLM would not start
             "enableServiceLinks": False,
-            **_access(options),
-            **_placement(server, options, apart_from),
-            **({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if server.network == "host" else {}),
+            **access(options),
+            **placement(server, options, apart_from),
+            **network(server),
             "containers": [
                 {
                     "name": CONTAINER,
                     **container(server, options, mounts),
-                    **_probes(server, restart_policy, start_timeout),
+                    **probes(server, restart_policy, start_timeout),
                 }
             ],
-            "volumes": volumes,
+            "volumes": pod_volumes,
         },
     }
 
@@ -110,19 +110,24 @@ def resources(server: ServerSpec, options: ClusterOptions) -> dict[str, Any]:
     return {"requests": limits, "limits": dict(limits)} if limits else {}
 
 
-def _volumes(server: ServerSpec, options: ClusterOptions) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The pod's volumes and the container's mounts: shared memory, the model, and the runtime's own mounts."""
-    shared_memory = {"medium": "Memory", **({"sizeLimit": quantity(server.shm_size)} if server.shm_size else {})}
-    volumes: list[dict[str, Any]] = [{"name": "shared-memory", "emptyDir": shared_memory}]
-    mounts: list[dict[str, Any]] = [{"name": "shared-memory", "mountPath": SHARED_MEMORY}]
+def shared_memory(server: ServerSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The volume that is the container's shared memory, and its mount; NCCL needs more than a container's 64 MB."""
+    medium = {"medium": "Memory", **({"sizeLimit": quantity(server.shm_size)} if server.shm_size else {})}
+    name = "shared-memory"
+    return {"name": name, "emptyDir": medium}, {"name": name, "mountPath": SHARED_MEMORY}
+
+
+def volumes(server: ServerSpec, options: ClusterOptions) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The pod's volumes and the container's mounts: shared memory, then the model, and the runtime's own mounts."""
+    pairs = [shared_memory(server)]
     of_model = [mount for mount in server.mounts if mount.is_model]
     # folders that links in the model's folder lead to follow it, and are in no volume
-    pairs = [_model_volume(of_model[0], options)] if of_model else []
+    pairs += [_model_volume(of_model[0], options)] if of_model else []
     for number, mount in enumerate((mount for mount in server.mounts if not mount.is_model), start=1):
         name = f"mount-{number}"
         place = {"name": name, "mountPath": mount.container, "readOnly": mount.read_only}
         pairs.append(({"name": name, "hostPath": {"path": mount.host}}, place))
-    return [*volumes, *(volume for volume, _ in pairs)], [*mounts, *(place for _, place in pairs)]
+    return [volume for volume, _ in pairs], [place for _, place in pairs]
 
 
 def _model_volume(mount: Mount, options: ClusterOptions) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,14 +144,22 @@ def _model_volume(mount: Mount, options: ClusterOptions) -> tuple[dict[str, Any]
     return {"name": "model", "emptyDir": {}}, {"name": "model", "mountPath": mount.container}
 
 
-def _access(options: ClusterOptions) -> dict[str, Any]:
+def network(server: ServerSpec) -> dict[str, Any]:
+    """The node's own network where the runtime asks for the host's."""
+    return {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if server.network == "host" else {}
+
+
+def access(options: ClusterOptions) -> dict[str, Any]:
+    """The account and the registry login of a pod; without an account it gets no token of the API."""
     pull = {"imagePullSecrets": [{"name": options.image_pull_secret}]} if options.image_pull_secret else {}
     if options.service_account is None:
         return {"automountServiceAccountToken": False, **pull}
     return {"serviceAccountName": options.service_account, **pull}
 
 
-def _placement(server: ServerSpec, options: ClusterOptions, apart_from: Mapping[str, str] | None) -> dict[str, Any]:
+def placement(
+    server: ServerSpec, options: ClusterOptions, apart_from: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Where the pod goes; one with GPUs tolerates the taint that keeps other pods off nodes with GPUs."""
     gpu_taint = {"key": options.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
     tolerations = [gpu_taint] if server.gpus else []
@@ -160,7 +173,8 @@ def _placement(server: ServerSpec, options: ClusterOptions, apart_from: Mapping[
     }
 
 
-def _probes(server: ServerSpec, restart_policy: Literal["Always", "Never"], start_timeout: float) -> dict[str, Any]:
+def probes(server: ServerSpec, restart_policy: Literal["Always", "Never"], start_timeout: float) -> dict[str, Any]:
+    """The container's probes; only of readiness where it is not started again."""
     check = {"httpGet": {"path": server.ready_path, "port": PORT_NAME}}
     readiness = {**check, "periodSeconds": START_PROBE_SECONDS, "timeoutSeconds": 5, "failureThreshold": 3}
     if restart_policy == "Never":

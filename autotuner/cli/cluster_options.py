@@ -1,0 +1,133 @@
+"""Options for a Kubernetes cluster, and the section `deployment` that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from autotuner.cli.load_options import option, profile_or
+
+if TYPE_CHECKING:
+    from autotuner.experiment import Experiment
+
+CLUSTER = "Cluster"
+OPTION_NAMES = {"tolerations": "toleration"}
+"""Settings of `deployment` whose options are called otherwise."""
+
+NONE = profile_or("none")
+
+
+@dataclass(frozen=True)
+class ClusterOptionSet:
+    """The part of a cluster's options that manifests need; None where an option was not given."""
+
+    namespace: Annotated[
+        str | None,
+        option("--namespace", metavar="NAME", help="Namespace.", panel=CLUSTER, default=profile_or("kubectl's own")),
+    ] = None
+    service_account: Annotated[
+        str | None,
+        option("--service-account", metavar="NAME", help="Service account of the pods.", panel=CLUSTER, default=NONE),
+    ] = None
+    image_pull_secret: Annotated[
+        str | None,
+        option(
+            "--image-pull-secret",
+            metavar="NAME",
+            help="Secret with the login of the image's registry.",
+            panel=CLUSTER,
+            default=NONE,
+        ),
+    ] = None
+    model_volume: Annotated[
+        str | None,
+        option(
+            "--model-volume",
+            metavar="PVC[:PATH]",
+            help="Persistent volume claim with the model's files, or hostPath:/FOLDER of every node.",
+            panel=CLUSTER,
+            default=NONE,
+        ),
+    ] = None
+    node_selector: Annotated[
+        list[str] | None,
+        option(
+            "--node-selector",
+            metavar="LABEL=VALUE",
+            help="Label of the nodes that pods go to, such as nvidia.com/gpu.product=NVIDIA-H200; repeatable.",
+            panel=CLUSTER,
+            default=NONE,
+        ),
+    ] = None
+    toleration: Annotated[
+        list[str] | None,
+        option(
+            "--toleration",
+            metavar="KEY[=VALUE][:EFFECT]",
+            help="Taint that pods tolerate besides that of the GPUs; repeatable.",
+            panel=CLUSTER,
+            default=NONE,
+        ),
+    ] = None
+    base_model: Annotated[
+        str | None,
+        option(
+            "--base-model",
+            metavar="NAME",
+            help="OME: the ClusterBaseModel or BaseModel to serve.",
+            panel=CLUSTER,
+            default=profile_or("the model's name in small letters"),
+        ),
+    ] = None
+    serving_runtime: Annotated[
+        str | None,
+        option(
+            "--serving-runtime",
+            metavar="NAME",
+            help="OME: the runtime to use.",
+            panel=CLUSTER,
+            default=profile_or("one of its own, which is written too"),
+        ),
+    ] = None
+
+    def deployment_settings(self) -> dict[str, Any]:
+        """The settings of `deployment` that were given."""
+        settings = {
+            "namespace": self.namespace,
+            "service_account": self.service_account,
+            "image_pull_secret": self.image_pull_secret,
+            "model_volume": self.model_volume,
+            "node_selector": _labels(self.node_selector) if self.node_selector else None,
+            "tolerations": self.toleration or None,
+            "base_model": self.base_model,
+            "serving_runtime": self.serving_runtime,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def applied_to(self, experiment: Experiment) -> Experiment:
+        """The experiment with these options; UsageError for values that Kubernetes does not take."""
+        from pydantic import ValidationError
+
+        from autotuner.errors import UsageError
+        from autotuner.experiment import Deployment
+
+        settings = {**experiment.deployment.model_dump(), **self.deployment_settings()}
+        try:
+            deployment = Deployment.model_validate(settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = OPTION_NAMES.get(str(first["loc"][0]), str(first["loc"][0]))
+            why = first["msg"].removeprefix("Value error, ")
+            raise UsageError(
+                f"--{name.replace('_', '-')} cannot be used: {why}.", remedy="See `autotune command --help`."
+            ) from error
+        return experiment.model_copy(update={"deployment": deployment})
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    from autotuner.errors import UsageError
+
+    for pair in pairs:
+        if "=" not in pair:
+            raise UsageError(f"Cannot read --node-selector {pair}.", remedy="Write it as LABEL=VALUE.")
+    return {label: value for label, _, value in (pair.partition("=") for pair in pairs)}
